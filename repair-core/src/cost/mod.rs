@@ -1,0 +1,5 @@
+//! What steps consume.
+
+pub mod usage;
+
+pub use usage::Usage;

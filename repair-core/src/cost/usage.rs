@@ -1,0 +1,47 @@
+//! What a step consumed, in countable things; a price book turns them into money.
+
+use std::ops::AddAssign;
+
+use serde::{Deserialize, Serialize};
+
+/// What was consumed. Every field counts one thing, in the unit its name says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// Requests made to sources, each page of an answer one.
+    pub source_requests: u64,
+    /// Rows that sources answered with.
+    pub source_rows: u64,
+    /// Rows read from the lake.
+    pub rows_read: u64,
+    /// Bytes read from the lake's files.
+    pub bytes_scanned: u64,
+    /// Rows written to the lake.
+    pub rows_written: u64,
+    /// Bytes written to the lake.
+    pub bytes_written: u64,
+    /// Objects (files) written to the lake.
+    pub objects_written: u64,
+}
+
+impl AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.source_requests += other.source_requests;
+        self.source_rows += other.source_rows;
+        self.rows_read += other.rows_read;
+        self.bytes_scanned += other.bytes_scanned;
+        self.rows_written += other.rows_written;
+        self.bytes_written += other.bytes_written;
+        self.objects_written += other.objects_written;
+    }
+}
+
+impl std::iter::Sum for Usage {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        let mut total = Self::default();
+        for usage in all {
+            total += usage;
+        }
+        total
+    }
+}

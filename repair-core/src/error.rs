@@ -1,0 +1,212 @@
+//! The one error type: a kind that workflows can act on, a sentence a person can act on, and where it came from.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What went wrong, as workflows name it in `retry.on` and `catch.on`.
+///
+/// A plug-in says the kind; the workflow says what to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Went wrong for no lasting reason; the same call may succeed.
+    Transient,
+    /// The other side asks us to slow down.
+    Throttled,
+    /// No answer within the time allowed.
+    Timeout,
+    /// The thing asked for is not there.
+    NotFound,
+    /// We are not allowed.
+    Denied,
+    /// The input, the data or an answer is not what it must be.
+    Invalid,
+    /// Someone else changed the same thing.
+    Conflict,
+    /// The budget does not allow it.
+    Budget,
+    /// It could not be looked at, so nothing is known about it; never to be read as "nothing wrong".
+    Blind,
+    /// The run was told to stop.
+    Cancelled,
+    /// A broken promise of the software itself.
+    Internal,
+}
+
+impl ErrorKind {
+    /// Every kind, in the order of the documentation.
+    pub const ALL: [ErrorKind; 11] = [
+        Self::Transient,
+        Self::Throttled,
+        Self::Timeout,
+        Self::NotFound,
+        Self::Denied,
+        Self::Invalid,
+        Self::Conflict,
+        Self::Budget,
+        Self::Blind,
+        Self::Cancelled,
+        Self::Internal,
+    ];
+
+    /// The name used in workflows, reports and journals.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Throttled => "throttled",
+            Self::Timeout => "timeout",
+            Self::NotFound => "not-found",
+            Self::Denied => "denied",
+            Self::Invalid => "invalid",
+            Self::Conflict => "conflict",
+            Self::Budget => "budget",
+            Self::Blind => "blind",
+            Self::Cancelled => "cancelled",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for ErrorKind {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or(())
+    }
+}
+
+/// An error: its kind, what was tried on what and what came back, and what caused it.
+///
+/// ```
+/// use repair_core::{Error, ErrorKind};
+/// let error = Error::new(ErrorKind::NotFound, "no folder `bars` in the lake; create it or mend `location`").on("table", "bars");
+/// assert_eq!(error.to_string(), "no folder `bars` in the lake; create it or mend `location` (table: bars)");
+/// ```
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    context: Vec<(&'static str, String)>,
+    retry_after: Option<Duration>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// A result with this crate's error.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of a kind, with a sentence a person can act on.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), context: Vec::new(), retry_after: None, source: None }))
+    }
+
+    /// Shorthand for [`ErrorKind::Invalid`].
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, message)
+    }
+
+    /// Shorthand for [`ErrorKind::Blind`].
+    pub fn blind(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Blind, message)
+    }
+
+    /// Shorthand for [`ErrorKind::Internal`]: a promise of our own was broken.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, message)
+    }
+
+    /// Adds what the error happened on, e.g. `.on("file", path)`. The first value for a name stays.
+    #[must_use]
+    pub fn on(mut self, name: &'static str, value: impl fmt::Display) -> Self {
+        if !self.0.context.iter().any(|(known, _)| *known == name) {
+            self.0.context.push((name, value.to_string()));
+        }
+        self
+    }
+
+    /// Keeps the cause.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// Says how long the other side asked us to wait before trying again.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
+        self
+    }
+
+    /// The same error, of another kind.
+    #[must_use]
+    pub fn of_kind(mut self, kind: ErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
+    /// What kind of error this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The sentence alone, without context and cause.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// How long to wait before trying again, if the other side said so.
+    pub fn wait_hint(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// The sentence with its context and all its causes, on one line.
+    pub fn full(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let said = error.to_string();
+            if !text.contains(&said) {
+                text.push_str(": ");
+                text.push_str(&said);
+            }
+            cause = error.source();
+        }
+        text
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        for (index, (name, value)) in self.0.context.iter().enumerate() {
+            write!(f, "{}{name}: {value}", if index == 0 { " (" } else { ", " })?;
+        }
+        if self.0.context.is_empty() { Ok(()) } else { f.write_str(")") }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<arrow::error::ArrowError> for Error {
+    fn from(error: arrow::error::ArrowError) -> Self {
+        Self::invalid("the columns could not be worked with").because(error)
+    }
+}

@@ -1,0 +1,100 @@
+//! The piece of repair work that succeeds or fails as one, and what came of it.
+
+use arrow::array::RecordBatch;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::interval::Interval;
+use super::presence::SlotRange;
+use super::series::Key;
+use crate::cost::Usage;
+
+/// Slots of one key that a unit is to repair.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Whose.
+    pub key: Key,
+    /// Which slots, in order, disjoint.
+    pub slots: Vec<SlotRange>,
+}
+
+impl Wanted {
+    /// How many slots.
+    pub fn len(&self) -> u64 {
+        self.slots.iter().map(SlotRange::len).sum()
+    }
+
+    /// Whether none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.iter().all(SlotRange::is_empty)
+    }
+}
+
+/// One request to a source, or one computation. Known by its content, not by its position.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Unit {
+    /// The stretch of time it asks about.
+    pub interval: Interval,
+    /// The slots it is to repair, by key; all within `interval`.
+    pub wanted: Vec<Wanted>,
+}
+
+impl Unit {
+    /// A name that two units share only if they are the same work on the same table by the same strategy.
+    pub fn id(&self, table: &str, strategy: &str) -> String {
+        let mut hasher = blake3::Hasher::new();
+        let mut add = |text: &str| {
+            hasher.update(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_le_bytes());
+            hasher.update(text.as_bytes());
+        };
+        add(table);
+        add(strategy);
+        add(&self.interval.from().to_string());
+        add(&self.interval.to().to_string());
+        for wanted in &self.wanted {
+            add("key");
+            wanted.key.values().for_each(&mut add);
+            add("slots");
+            for slots in &wanted.slots {
+                add(&slots.first.to_string());
+                add(&slots.end.to_string());
+            }
+        }
+        hasher.finalize().to_hex().as_str()[..24].to_owned()
+    }
+
+    /// How many slots it is to repair.
+    pub fn slots(&self) -> u64 {
+        self.wanted.iter().map(Wanted::len).sum()
+    }
+}
+
+/// Slots that a source, asked, says hold nothing: the evidence for an exception.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Absence {
+    /// Whose.
+    pub key: Key,
+    /// Which slots.
+    pub slots: SlotRange,
+    /// Who was asked.
+    pub source: String,
+    /// When.
+    pub asked_at: Timestamp,
+    /// What it answered.
+    pub answer: String,
+    /// When to ask again.
+    pub recheck_after: Timestamp,
+}
+
+/// What came of a unit.
+#[derive(Debug, Clone, Default)]
+pub struct Fix {
+    /// Rows of the table's schema, for wanted slots only.
+    pub rows: Vec<RecordBatch>,
+    /// Slots confirmed absent.
+    pub absent: Vec<Absence>,
+    /// Where the rows come from: a source's name, or the name of a computation.
+    pub source: String,
+    /// What it took.
+    pub usage: Usage,
+}

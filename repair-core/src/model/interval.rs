@@ -1,0 +1,172 @@
+//! A stretch of time that is never empty and never backwards.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// A half-open stretch of time, `[from, to)`, never empty.
+///
+/// ```
+/// use repair_core::model::Interval;
+/// let morning = Interval::parse("2024-03-04T09:00:00Z", "2024-03-04T12:00:00Z")?;
+/// assert!(morning.contains("2024-03-04T09:00:00Z".parse()?));
+/// assert!(!morning.contains("2024-03-04T12:00:00Z".parse()?));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "RawInterval")]
+pub struct Interval {
+    from: Timestamp,
+    to: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct RawInterval {
+    from: Timestamp,
+    to: Timestamp,
+}
+
+impl TryFrom<RawInterval> for Interval {
+    type Error = Error;
+
+    fn try_from(raw: RawInterval) -> Result<Self> {
+        Self::new(raw.from, raw.to)
+    }
+}
+
+impl Interval {
+    /// The stretch from `from` up to, not including, `to`.
+    ///
+    /// # Errors
+    /// `invalid` if `to` is not after `from`.
+    pub fn new(from: Timestamp, to: Timestamp) -> Result<Self> {
+        if from < to {
+            Ok(Self { from, to })
+        } else {
+            Err(Error::invalid(format!("an interval must end after it begins, but {to} is not after {from}")))
+        }
+    }
+
+    /// Reads bounds as people write them: an instant (`2024-03-04T14:30:00Z`), or a date, which means the whole UTC day; so
+    /// `parse("2024-03-04", "2024-03-05")` is two days, while an instant as `to` is not included.
+    ///
+    /// # Errors
+    /// `invalid` if a bound is neither, or if the interval would be empty.
+    pub fn parse(from: &str, to: &str) -> Result<Self> {
+        Self::new(lower_bound(from)?, upper_bound(to)?)
+    }
+
+    /// First instant.
+    pub fn from(&self) -> Timestamp {
+        self.from
+    }
+
+    /// First instant after.
+    pub fn to(&self) -> Timestamp {
+        self.to
+    }
+
+    /// Whether an instant lies within.
+    pub fn contains(&self, instant: Timestamp) -> bool {
+        self.from <= instant && instant < self.to
+    }
+
+    /// The part both have, if any.
+    pub fn intersection(&self, other: &Self) -> Option<Self> {
+        Self::new(self.from.max(other.from), self.to.min(other.to)).ok()
+    }
+
+    /// Whether every instant of `other` lies within.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.from <= other.from && other.to <= self.to
+    }
+
+    /// The smallest interval that holds both.
+    #[must_use]
+    pub fn hull(&self, other: &Self) -> Self {
+        Self { from: self.from.min(other.from), to: self.to.max(other.to) }
+    }
+
+    /// The UTC dates it touches, first and last.
+    pub fn dates(&self) -> (Date, Date) {
+        let last = self.to.checked_sub(jiff::SignedDuration::from_nanos(1)).unwrap_or(self.from);
+        (utc_date(self.from), utc_date(last))
+    }
+}
+
+impl fmt::Display for Interval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}", self.from, self.to)
+    }
+}
+
+/// The UTC date of an instant.
+pub fn utc_date(instant: Timestamp) -> Date {
+    instant.to_zoned_datetime(TimeZone::UTC).date()
+}
+
+/// The instant a UTC day begins.
+///
+/// # Errors
+/// `invalid` at the far ends of time.
+pub fn day_start(date: Date) -> Result<Timestamp> {
+    date.to_zoned_datetime(TimeZone::UTC)
+        .map(|zoned| zoned.timestamp())
+        .map_err(|error| Error::invalid(format!("{date} is out of range")).because(error))
+}
+
+fn lower_bound(text: &str) -> Result<Timestamp> {
+    match text.parse::<Timestamp>() {
+        Ok(instant) => Ok(instant),
+        Err(_) => day_start(parse_date(text)?),
+    }
+}
+
+fn upper_bound(text: &str) -> Result<Timestamp> {
+    match text.parse::<Timestamp>() {
+        Ok(instant) => Ok(instant),
+        Err(_) => {
+            let next = parse_date(text)?.tomorrow().map_err(|error| Error::invalid(format!("{text} is out of range")).because(error))?;
+            day_start(next)
+        }
+    }
+}
+
+fn parse_date(text: &str) -> Result<Date> {
+    // `Date` would read a zoneless date-time and silently drop its time.
+    if text.len() > 10 {
+        return Err(not_a_time(text));
+    }
+    text.parse::<Date>().map_err(|_| not_a_time(text))
+}
+
+fn not_a_time(text: &str) -> Error {
+    Error::invalid(format!("`{text}` is neither a date (2024-03-04) nor an instant with its zone (2024-03-04T14:30:00Z)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_whole_days_and_instants_are_exact() {
+        let days = Interval::parse("2018-04-04", "2018-04-05").unwrap();
+        assert_eq!(days.to_string(), "2018-04-04T00:00:00Z to 2018-04-06T00:00:00Z");
+        assert_eq!(days.dates(), ("2018-04-04".parse().unwrap(), "2018-04-05".parse().unwrap()));
+        let exact = Interval::parse("2018-04-04T01:00:00Z", "2018-04-04T02:00:00Z").unwrap();
+        assert_eq!(exact.dates().0, exact.dates().1);
+    }
+
+    #[test]
+    fn empty_backwards_and_zoneless_are_refused() {
+        for (from, to) in [("2018-04-05", "2018-04-04"), ("2018-04-04T01:00:00Z", "2018-04-04T01:00:00Z"), ("soon", "2018-04-04")] {
+            assert!(Interval::parse(from, to).is_err(), "{from} {to}");
+        }
+        assert!(Interval::parse("2018-04-04T01:00:00", "2018-04-05").unwrap_err().message().contains("with its zone"));
+    }
+}

@@ -1,0 +1,395 @@
+//! Which slots hold a row: bitmaps, not rows.
+//!
+//! One word holds [`Cadence::slots_per_word`] slots (60 minutes of an hour, 24 hours of a day), aligned to the epoch, so that every
+//! lake can compute the same words, in a loop or in SQL.
+//!
+//! [`Cadence::slots_per_word`]: super::series::Cadence::slots_per_word
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::interval::Interval;
+use super::series::{Cadence, Key, SlotGrid};
+use crate::cost::Usage;
+
+/// A range of slots, `[first, end)`; empty if `end <= first`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SlotRange {
+    /// First slot.
+    pub first: i64,
+    /// First slot after.
+    pub end: i64,
+}
+
+impl SlotRange {
+    /// The slots from `first` up to, not including, `end`.
+    pub fn new(first: i64, end: i64) -> Self {
+        Self { first, end }
+    }
+
+    /// How many slots.
+    pub fn len(&self) -> u64 {
+        u64::try_from(self.end.saturating_sub(self.first)).unwrap_or(0)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.end <= self.first
+    }
+
+    /// Whether a slot is among them.
+    #[inline]
+    pub fn contains(&self, slot: i64) -> bool {
+        self.first <= slot && slot < self.end
+    }
+
+    /// The slots both have.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self { first: self.first.max(other.first), end: self.end.min(other.end) }
+    }
+}
+
+/// A set of slots within a range, one bit each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotSet {
+    slots: SlotRange,
+    per_word: u8,
+    first_word: i64,
+    words: Vec<u64>,
+}
+
+impl SlotSet {
+    /// The empty set, for slots within `slots`.
+    pub fn new(cadence: Cadence, slots: SlotRange) -> Self {
+        let per_word = cadence.slots_per_word();
+        let (first_word, words) = word_range(per_word, slots);
+        Self { slots, per_word, first_word, words: vec![0; words] }
+    }
+
+    /// The slots it can hold.
+    pub fn range(&self) -> SlotRange {
+        self.slots
+    }
+
+    /// The words, of which the first is word number [`SlotSet::first_word`]; bit `b` of word `w` is slot `w × slots per word + b`.
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// The number of the first word.
+    pub fn first_word(&self) -> i64 {
+        self.first_word
+    }
+
+    /// Adds a slot; says whether it was new. Slots outside the range are left out.
+    #[inline]
+    pub fn insert(&mut self, slot: i64) -> bool {
+        let Some((word, bit)) = self.place(slot) else { return false };
+        let before = self.words[word];
+        self.words[word] = before | bit;
+        before & bit == 0
+    }
+
+    /// Adds a range of slots, clipped to what it can hold.
+    pub fn insert_range(&mut self, slots: SlotRange) {
+        let slots = slots.intersection(&self.slots);
+        let per_word = i64::from(self.per_word);
+        let mut slot = slots.first;
+        while slot < slots.end {
+            let word = slot.div_euclid(per_word);
+            let from = slot.rem_euclid(per_word);
+            let to = (slots.end - word * per_word).min(per_word);
+            if let Ok(index) = usize::try_from(word - self.first_word) {
+                self.words[index] |= ones(from, to);
+            }
+            slot = word * per_word + to;
+        }
+    }
+
+    /// Adds the bits of one word, by its number.
+    pub fn insert_word(&mut self, word: i64, bits: u64) {
+        let base = word * i64::from(self.per_word);
+        let inside = SlotRange::new(base, base + i64::from(self.per_word)).intersection(&self.slots);
+        if let (false, Ok(index)) = (inside.is_empty(), usize::try_from(word - self.first_word)) {
+            self.words[index] |= bits & ones(inside.first - base, inside.end - base);
+        }
+    }
+
+    /// Whether it holds a slot.
+    #[inline]
+    pub fn contains(&self, slot: i64) -> bool {
+        self.place(slot).is_some_and(|(word, bit)| self.words[word] & bit != 0)
+    }
+
+    /// How many slots it holds.
+    pub fn count(&self) -> u64 {
+        self.words.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
+    /// How many slots of a range it holds.
+    pub fn count_in(&self, slots: SlotRange) -> u64 {
+        let slots = slots.intersection(&self.slots);
+        let per_word = i64::from(self.per_word);
+        let mut count = 0;
+        let mut slot = slots.first;
+        while slot < slots.end {
+            let word = slot.div_euclid(per_word);
+            let to = (slots.end - word * per_word).min(per_word);
+            if let Ok(index) = usize::try_from(word - self.first_word) {
+                count += u64::from((self.words[index] & ones(slot.rem_euclid(per_word), to)).count_ones());
+            }
+            slot = word * per_word + to;
+        }
+        count
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|&word| word == 0)
+    }
+
+    /// Takes away the slots of another set of the same cadence.
+    pub fn subtract(&mut self, other: &SlotSet) {
+        self.combine(other, |mine, theirs| mine & !theirs);
+    }
+
+    /// Adds the slots of another set of the same cadence that lie in its range.
+    pub fn union(&mut self, other: &SlotSet) {
+        if self.slots == other.slots {
+            self.combine(other, |mine, theirs| mine | theirs);
+        } else {
+            for run in other.runs() {
+                self.insert_range(run);
+            }
+        }
+    }
+
+    /// Keeps only the slots that another set of the same cadence holds too.
+    pub fn intersect(&mut self, other: &SlotSet) {
+        self.combine(other, |mine, theirs| mine & theirs);
+    }
+
+    fn combine(&mut self, other: &SlotSet, apply: impl Fn(u64, u64) -> u64) {
+        debug_assert_eq!(self.per_word, other.per_word, "sets of different cadences");
+        let offset = self.first_word - other.first_word;
+        for (index, word) in (0i64..).zip(self.words.iter_mut()) {
+            let theirs = usize::try_from(index + offset).ok().and_then(|index| other.words.get(index)).copied().unwrap_or(0);
+            *word = apply(*word, theirs);
+        }
+    }
+
+    /// The slots it holds, in order.
+    pub fn iter(&self) -> impl Iterator<Item = i64> + '_ {
+        let per_word = i64::from(self.per_word);
+        (self.first_word..).zip(&self.words).flat_map(move |(number, &word)| {
+            let mut rest = word;
+            std::iter::from_fn(move || {
+                (rest != 0).then(|| {
+                    let bit = rest.trailing_zeros();
+                    rest &= rest - 1;
+                    number * per_word + i64::from(bit)
+                })
+            })
+        })
+    }
+
+    /// Its maximal runs of neighbouring slots, in order.
+    pub fn runs(&self) -> impl Iterator<Item = SlotRange> + '_ {
+        let mut slots = self.iter().peekable();
+        std::iter::from_fn(move || {
+            let first = slots.next()?;
+            let mut end = first + 1;
+            while slots.next_if_eq(&end).is_some() {
+                end += 1;
+            }
+            Some(SlotRange { first, end })
+        })
+    }
+
+    #[inline]
+    fn place(&self, slot: i64) -> Option<(usize, u64)> {
+        if !self.slots.contains(slot) {
+            return None;
+        }
+        let per_word = i64::from(self.per_word);
+        let index = usize::try_from(slot.div_euclid(per_word) - self.first_word).ok()?;
+        Some((index, 1 << slot.rem_euclid(per_word)))
+    }
+}
+
+/// The number of the first word of a range of slots, and how many words it takes.
+fn word_range(per_word: u8, slots: SlotRange) -> (i64, usize) {
+    let per_word = i64::from(per_word);
+    let first = slots.first.div_euclid(per_word);
+    if slots.is_empty() {
+        return (first, 0);
+    }
+    let last = (slots.end - 1).div_euclid(per_word);
+    (first, usize::try_from(last - first + 1).unwrap_or(0))
+}
+
+/// A word with the bits `from..to` set, `to` at most 64.
+fn ones(from: i64, to: i64) -> u64 {
+    let below = |bits: i64| if bits >= 64 { u64::MAX } else { (1u64 << bits) - 1 };
+    below(to) & !below(from)
+}
+
+/// What a table holds of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPresence {
+    /// The slots that hold at least one row.
+    pub present: SlotSet,
+    /// Beside each word of `present`, how many rows its slots hold: more than bits means duplicates.
+    pub rows: Vec<u32>,
+}
+
+impl KeyPresence {
+    /// Nothing present, for slots within `slots`.
+    pub fn new(cadence: Cadence, slots: SlotRange) -> Self {
+        let present = SlotSet::new(cadence, slots);
+        let rows = vec![0; present.words().len()];
+        Self { present, rows }
+    }
+
+    /// Counts one row in; says whether its slot was empty before.
+    #[inline]
+    pub fn add_row(&mut self, slot: i64) -> bool {
+        let Some((word, bit)) = self.present.place(slot) else { return false };
+        let before = self.present.words[word];
+        self.present.words[word] = before | bit;
+        self.rows[word] = self.rows[word].saturating_add(1);
+        before & bit == 0
+    }
+
+    /// How many rows more than slots.
+    pub fn duplicates(&self) -> u64 {
+        self.rows.iter().map(|&rows| u64::from(rows)).sum::<u64>().saturating_sub(self.present.count())
+    }
+
+    /// Adds what another part of the table holds of the same key.
+    pub fn merge(&mut self, other: &Self) {
+        self.present.union(&other.present);
+        for (mine, theirs) in self.rows.iter_mut().zip(&other.rows) {
+            *mine = mine.saturating_add(*theirs);
+        }
+    }
+}
+
+/// What a table holds of a range of slots, by key. Keys that were asked for are there even if they hold nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presence {
+    /// The slots of the table.
+    pub grid: SlotGrid,
+    /// What was looked at.
+    pub slots: SlotRange,
+    /// By key.
+    pub keys: BTreeMap<Key, KeyPresence>,
+    /// Rows within `slots` of keys that were not asked for.
+    pub other_rows: u64,
+    /// Rows whose time is not exactly on the grid; they count for the slot they fall in.
+    pub misaligned_rows: u64,
+}
+
+impl Presence {
+    /// Nothing present, for these keys.
+    pub fn new<'a>(grid: SlotGrid, slots: SlotRange, keys: impl IntoIterator<Item = &'a Key>) -> Self {
+        let keys = keys.into_iter().map(|key| (key.clone(), KeyPresence::new(grid.cadence, slots))).collect();
+        Self { grid, slots, keys, other_rows: 0, misaligned_rows: 0 }
+    }
+
+    /// Adds what another part of the same table holds of the same slots.
+    pub fn merge(&mut self, other: Self) {
+        self.other_rows += other.other_rows;
+        self.misaligned_rows += other.misaligned_rows;
+        for (key, theirs) in other.keys {
+            match self.keys.get_mut(&key) {
+                Some(mine) => mine.merge(&theirs),
+                None => {
+                    self.keys.insert(key, theirs);
+                }
+            }
+        }
+    }
+}
+
+/// Presence of a table and of its overlay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TablePresence {
+    /// The table's own rows.
+    pub raw: Presence,
+    /// The slots that live overlay rows fill or replace.
+    pub repaired: BTreeMap<Key, SlotSet>,
+    /// The slots confirmed absent whose evidence has not expired.
+    pub absent: BTreeMap<Key, SlotSet>,
+    /// What looking took.
+    pub usage: Usage,
+}
+
+/// The slots that a calendar expects, as a set.
+pub fn expected_slots(grid: SlotGrid, slots: SlotRange, open: &[Interval]) -> SlotSet {
+    let mut expected = SlotSet::new(grid.cadence, slots);
+    for interval in open {
+        expected.insert_range(grid.slots_in(interval));
+    }
+    expected
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cadences() -> impl Strategy<Value = Cadence> {
+        prop::sample::select(vec!["1s", "1m", "5m", "30m", "1h", "1d"]).prop_map(|text| text.parse().unwrap())
+    }
+
+    proptest! {
+        /// Word tricks must be invisible: a slot set behaves as the obvious set of numbers, also before 1970.
+        #[test]
+        fn a_slot_set_is_a_set(
+            cadence in cadences(), first in -300i64..300, len in 0i64..400,
+            ranges in prop::collection::vec((-350i64..700, 0i64..90), 0..6), singles in prop::collection::vec(-350i64..700, 0..30),
+            query in (-350i64..700, 0i64..200),
+        ) {
+            let range = SlotRange::new(first, first + len);
+            let (mut set, mut model) = (SlotSet::new(cadence, range), BTreeSet::new());
+            for (from, len) in ranges {
+                set.insert_range(SlotRange::new(from, from + len));
+                model.extend((from..from + len).filter(|&slot| range.contains(slot)));
+            }
+            for slot in singles {
+                let new = set.insert(slot);
+                prop_assert_eq!(new, range.contains(slot) && model.insert(slot));
+            }
+            prop_assert_eq!(set.iter().collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
+            prop_assert_eq!(set.count(), model.len() as u64);
+            let query = SlotRange::new(query.0, query.0 + query.1);
+            prop_assert_eq!(set.count_in(query), model.iter().filter(|&&slot| query.contains(slot)).count() as u64);
+            prop_assert_eq!(set.runs().map(|run| run.len()).sum::<u64>(), set.count());
+            let mut words = SlotSet::new(cadence, range);
+            for (number, &bits) in (set.first_word()..).zip(set.words()) {
+                words.insert_word(number, bits);
+            }
+            prop_assert_eq!(&words, &set);
+            let mut rest = set.clone();
+            rest.subtract(&words);
+            prop_assert!(rest.is_empty());
+        }
+    }
+
+    #[test]
+    fn rows_beyond_bits_are_duplicates() {
+        let slots = SlotRange::new(0, 120);
+        let mut presence = KeyPresence::new(Cadence::MINUTE, slots);
+        assert!(presence.add_row(61));
+        assert!(!presence.add_row(61));
+        assert!(presence.add_row(62));
+        assert!(!presence.add_row(500), "outside the range");
+        assert_eq!((presence.present.count(), presence.duplicates(), presence.rows.as_slice()), (2, 1, &[0, 3][..]));
+    }
+}

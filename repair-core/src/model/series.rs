@@ -1,0 +1,323 @@
+//! Series: what identifies one (its key), how often it has a row (its cadence), and the grid of slots that follows.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::interval::Interval;
+use super::presence::SlotRange;
+use crate::error::{Error, Result};
+
+/// What identifies one series of a table: the values of its key columns, as text, in the table's order. Empty for a table
+/// without key columns. Cheap to clone.
+///
+/// As text it is its values joined by `/`; in JSON it is a string for one column and a list for several.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Key(Arc<[Box<str>]>);
+
+impl Key {
+    /// A key of several columns.
+    pub fn new<T: Into<Box<str>>>(values: impl IntoIterator<Item = T>) -> Self {
+        Self(values.into_iter().map(Into::into).collect())
+    }
+
+    /// The values, one for each key column.
+    pub fn values(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.0.iter().map(|value| &**value)
+    }
+
+    /// The only value of a key of one column.
+    pub fn single(&self) -> Option<&str> {
+        match &*self.0 {
+            [value] => Some(value),
+            _ => None,
+        }
+    }
+}
+
+impl From<&str> for Key {
+    fn from(value: &str) -> Self {
+        Self::new([value])
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("(all)");
+        }
+        for (index, value) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("/")?;
+            }
+            f.write_str(value)?;
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for Key {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.single() {
+            Some(value) => serializer.serialize_str(value),
+            None => serializer.collect_seq(self.values()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum OneOrMany {
+            One(String),
+            Many(Vec<String>),
+        }
+        Ok(match OneOrMany::deserialize(deserializer)? {
+            OneOrMany::One(value) => Self::new([value]),
+            OneOrMany::Many(values) => Self::new(values),
+        })
+    }
+}
+
+impl JsonSchema for Key {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Key".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A value of the key column, or a list with one value for each key column",
+            "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }]
+        })
+    }
+}
+
+/// How often a series has a row: whole seconds that divide a day, so that slots fall on the same instants every day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Cadence {
+    seconds: u32,
+}
+
+/// Seconds of a day.
+const DAY_S: u32 = 86_400;
+
+impl Cadence {
+    /// One row a minute.
+    pub const MINUTE: Cadence = Cadence { seconds: 60 };
+    /// One row an hour.
+    pub const HOUR: Cadence = Cadence { seconds: 3_600 };
+
+    /// A cadence of so many seconds.
+    ///
+    /// # Errors
+    /// `invalid` unless it divides a day.
+    pub fn from_seconds(seconds: u32) -> Result<Self> {
+        if seconds > 0 && DAY_S.is_multiple_of(seconds) {
+            Ok(Self { seconds })
+        } else {
+            Err(Error::invalid(format!("a cadence must be whole seconds that divide a day, such as 1m, 5m, 1h or 1d; {seconds} s do not")))
+        }
+    }
+
+    /// Its length in seconds.
+    pub fn seconds(self) -> u32 {
+        self.seconds
+    }
+
+    /// How many slots share one presence word (64 at most): those of a minute, an hour or a day, whichever is the longest that fits,
+    /// so that any lake can compute the words with plain date arithmetic.
+    pub fn slots_per_word(self) -> u8 {
+        [DAY_S, 3_600, 60]
+            .into_iter()
+            .filter(|span| span.is_multiple_of(self.seconds))
+            .map(|span| span / self.seconds)
+            .find(|&slots| (2..=64).contains(&slots))
+            .and_then(|slots| u8::try_from(slots).ok())
+            .unwrap_or(64)
+    }
+}
+
+impl fmt::Display for Cadence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.seconds {
+            DAY_S => f.write_str("1d"),
+            seconds if seconds.is_multiple_of(3_600) => write!(f, "{}h", seconds / 3_600),
+            seconds if seconds.is_multiple_of(60) => write!(f, "{}m", seconds / 60),
+            seconds => write!(f, "{seconds}s"),
+        }
+    }
+}
+
+impl std::str::FromStr for Cadence {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let refuse = || Error::invalid(format!("`{text}` is not a cadence; write one such as 1m, 5m, 1h or 1d"));
+        let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).ok_or_else(refuse)?);
+        let unit_s = match unit.trim() {
+            "s" => 1,
+            "m" | "min" => 60,
+            "h" => 3_600,
+            "d" => DAY_S,
+            _ => return Err(refuse()),
+        };
+        let number: u32 = number.parse().map_err(|_| refuse())?;
+        Self::from_seconds(number.checked_mul(unit_s).ok_or_else(refuse)?)
+    }
+}
+
+impl Serialize for Cadence {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cadence {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(|error: Error| serde::de::Error::custom(error.message()))
+    }
+}
+
+impl JsonSchema for Cadence {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Cadence".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "description": "How often a series has a row, e.g. 1m, 5m, 1h, 1d", "pattern": "^[0-9]+ ?(s|m|min|h|d)$" })
+    }
+}
+
+/// Whether a row's time is the start or the end of its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeMark {
+    /// The slot begins at the row's time.
+    #[default]
+    Start,
+    /// The slot ends at the row's time.
+    End,
+}
+
+/// The slots of a table: slot `n` is `[n × cadence, (n + 1) × cadence)` since the Unix epoch, and a row belongs to the slot that its
+/// time marks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SlotGrid {
+    /// The length of a slot.
+    pub cadence: Cadence,
+    /// Which end of the slot a row's time is.
+    pub marks: TimeMark,
+}
+
+impl SlotGrid {
+    /// The slot that a row's time marks, in whole seconds since the epoch (fractions cut off downwards).
+    #[inline]
+    pub fn slot_of_seconds(&self, time_s: i64) -> i64 {
+        let cadence = i64::from(self.cadence.seconds);
+        match self.marks {
+            TimeMark::Start => time_s.div_euclid(cadence),
+            // The end of slot n is (n + 1) × cadence; an instant within a slot marks the end of that same slot.
+            TimeMark::End => (time_s - 1).div_euclid(cadence),
+        }
+    }
+
+    /// The slot that a row's time marks.
+    pub fn slot_of(&self, time: Timestamp) -> i64 {
+        self.slot_of_seconds(time.as_nanosecond().div_euclid(1_000_000_000) as i64)
+    }
+
+    /// The time that a row of this slot carries, in seconds since the epoch.
+    #[inline]
+    pub fn time_of_seconds(&self, slot: i64) -> i64 {
+        let cadence = i64::from(self.cadence.seconds);
+        match self.marks {
+            TimeMark::Start => slot * cadence,
+            TimeMark::End => (slot + 1) * cadence,
+        }
+    }
+
+    /// The time that a row of this slot carries.
+    pub fn time_of(&self, slot: i64) -> Timestamp {
+        Timestamp::from_second(self.time_of_seconds(slot)).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Where a slot begins.
+    pub fn start_of(&self, slot: i64) -> Timestamp {
+        Timestamp::from_second(slot.saturating_mul(i64::from(self.cadence.seconds))).unwrap_or(Timestamp::MAX)
+    }
+
+    /// The slots that begin within an interval.
+    pub fn slots_in(&self, interval: &Interval) -> SlotRange {
+        let cadence = i64::from(self.cadence.seconds);
+        let first_at_or_after = |instant: Timestamp| {
+            let seconds = instant.as_second() + i64::from(instant.subsec_nanosecond() > 0);
+            -(-seconds).div_euclid(cadence)
+        };
+        SlotRange::new(first_at_or_after(interval.from()), first_at_or_after(interval.to()))
+    }
+
+    /// The time covered by a range of slots.
+    pub fn interval_of(&self, slots: SlotRange) -> Option<Interval> {
+        Interval::new(self.start_of(slots.first), self.start_of(slots.end)).ok()
+    }
+
+    /// The bounds on the time column that select the rows of a range of slots: `from <= time < to`, in seconds since the epoch.
+    pub fn time_bounds_s(&self, slots: SlotRange) -> (i64, i64) {
+        let cadence = i64::from(self.cadence.seconds);
+        match self.marks {
+            TimeMark::Start => (slots.first * cadence, slots.end * cadence),
+            TimeMark::End => (slots.first * cadence + 1, slots.end * cadence + 1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_row_that_marks_the_end_belongs_to_the_slot_before() {
+        let ends = SlotGrid { cadence: Cadence::HOUR, marks: TimeMark::End };
+        let starts = SlotGrid { cadence: Cadence::HOUR, marks: TimeMark::Start };
+        let one = at("2018-01-01T01:00:00Z");
+        assert_eq!(ends.slot_of(one), starts.slot_of(one) - 1);
+        for grid in [ends, starts] {
+            for slot in [-3, 0, 7] {
+                assert_eq!(grid.slot_of(grid.time_of(slot)), slot);
+                let (from, to) = grid.time_bounds_s(SlotRange::new(slot, slot + 1));
+                assert!((from..to).contains(&grid.time_of_seconds(slot)));
+                assert!(!(from..to).contains(&grid.time_of_seconds(slot + 1)));
+                assert!(!(from..to).contains(&grid.time_of_seconds(slot - 1)));
+            }
+        }
+    }
+
+    #[test]
+    fn only_slots_that_begin_within_are_in() {
+        let grid = SlotGrid { cadence: Cadence::MINUTE, marks: TimeMark::Start };
+        let interval = Interval::parse("2018-04-04T00:00:30Z", "2018-04-04T00:02:00.5Z").unwrap();
+        let slots = grid.slots_in(&interval);
+        assert_eq!(grid.start_of(slots.first), at("2018-04-04T00:01:00Z"));
+        assert_eq!(slots.len(), 2);
+    }
+
+    #[test]
+    fn cadences_divide_a_day() {
+        for (text, seconds, per_word) in [("1m", 60, 60), ("1h", 3_600, 24), ("5m", 300, 12), ("1s", 1, 60), ("1d", 86_400, 64), ("30m", 1_800, 48)] {
+            let cadence: Cadence = text.parse().unwrap();
+            assert_eq!((cadence.seconds(), cadence.slots_per_word()), (seconds, per_word), "{text}");
+            assert_eq!(cadence.to_string().parse::<Cadence>().unwrap(), cadence);
+        }
+        for text in ["7m", "0m", "1w", "m", "99999999999m", ""] {
+            assert!(text.parse::<Cadence>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! What users implement: small traits, one for each kind of step, and the registry in which a workflow finds them by name.
+//!
+//! Every method may be called again for the same input after a crash, so it must have no effect but its result; the engine stages,
+//! publishes and journals. A plug-in that works long looks at [`StepContext::cancel`] between pieces of work.
+
+pub mod aggregator;
+pub mod context;
+pub mod detector;
+pub mod registry;
+pub mod repairer;
+pub mod sensor;
+pub mod source;
+pub mod task;
+
+pub use aggregator::{AggregateRequest, Aggregated, Aggregator};
+pub use context::{Clock, Progress, StepContext, SystemClock};
+pub use detector::Detector;
+pub use registry::{ConfigError, Plugin, PluginKind, Registry};
+pub use repairer::Repairer;
+pub use sensor::Sensor;
+pub use source::{Answer, Covered, Limits, Request, Source};
+pub use task::Task;

@@ -1,0 +1,338 @@
+//! A checked workflow, as the engine sees it: no text, no places, nothing left to be wrong.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::expression::Expression;
+use crate::error::{ErrorKind, Result};
+use crate::model::Table;
+
+/// A workflow, parsed and checked.
+#[derive(Debug, Clone)]
+pub struct Workflow {
+    /// Its name.
+    pub name: String,
+    /// The text it was read from, kept with every run.
+    pub text: String,
+    /// Where that text was, for messages.
+    pub file: String,
+    /// Its parameters, by name.
+    pub params: BTreeMap<String, Param>,
+    /// Tags on everything it costs.
+    pub tags: BTreeMap<String, String>,
+    /// The tables, by name.
+    pub tables: BTreeMap<String, Table>,
+    /// The sources, by name.
+    pub sources: BTreeMap<String, SourceUse>,
+    /// The step it begins with.
+    pub start: String,
+    /// The steps, in the order of the text.
+    pub steps: Vec<Step>,
+    /// The profiles, by name.
+    pub profiles: BTreeMap<String, Profile>,
+}
+
+impl Workflow {
+    /// A step, by name.
+    pub fn step(&self, name: &str) -> Option<&Step> {
+        self.steps.iter().find(|step| step.name == name)
+    }
+}
+
+/// The type of a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ParamType {
+    /// Any text.
+    String,
+    /// A whole number.
+    Integer,
+    /// Any number.
+    Number,
+    /// `true` or `false`.
+    Boolean,
+    /// A date, `2024-03-04`.
+    Date,
+    /// An instant, `2024-03-04T14:30:00Z`.
+    Instant,
+    /// A duration, `90s`, `15m`, `2h`, `3d`.
+    Duration,
+    /// A list of texts; on the command line, separated by commas.
+    List,
+}
+
+/// A parameter of a workflow.
+#[derive(Debug, Clone)]
+pub struct Param {
+    /// Its type.
+    pub kind: ParamType,
+    /// What it is when not given; without one it must be given.
+    pub default: Option<Value>,
+    /// What it is for.
+    pub about: Option<String>,
+    /// The values allowed; any if empty.
+    pub one_of: Vec<Value>,
+}
+
+/// A source as a workflow uses it.
+#[derive(Debug, Clone)]
+pub struct SourceUse {
+    /// The plug-in.
+    pub plugin: String,
+    /// Its configuration.
+    pub with: Template,
+    /// How often it may be asked.
+    pub rate_limit: Option<Rate>,
+}
+
+/// Where a workflow runs.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// The kind of lake.
+    pub lake: String,
+    /// Its configuration.
+    pub with: Template,
+}
+
+/// So many in so much time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: u32,
+    /// In how much time.
+    pub per: Duration,
+}
+
+/// A JSON value in which some leaves are computed when the run comes there.
+#[derive(Debug, Clone)]
+pub enum Template {
+    /// Just a value.
+    Value(Value),
+    /// `"{% … %}"`.
+    Computed(Expression),
+    /// A list with computed values somewhere within.
+    List(Vec<Template>),
+    /// A mapping with computed values somewhere within.
+    Map(Vec<(String, Template)>),
+}
+
+impl Template {
+    /// The value, its computed parts computed.
+    ///
+    /// # Errors
+    /// `invalid` if an expression fails.
+    pub fn resolve(&self, variables: &Variables) -> Result<Value> {
+        Ok(match self {
+            Self::Value(value) => value.clone(),
+            Self::Computed(expression) => expression.evaluate(variables)?,
+            Self::List(items) => Value::Array(items.iter().map(|item| item.resolve(variables)).collect::<Result<_>>()?),
+            Self::Map(entries) => {
+                Value::Object(entries.iter().map(|(key, item)| Ok((key.clone(), item.resolve(variables)?))).collect::<Result<_>>()?)
+            }
+        })
+    }
+}
+
+/// What expressions can speak of.
+#[derive(Debug, Clone, Default)]
+pub struct Variables {
+    /// `$params`
+    pub params: Value,
+    /// `$output`, of the step just done.
+    pub output: Value,
+    /// `$steps`: by name, `{visits, output}`.
+    pub steps: Value,
+    /// `$visits`, of the step.
+    pub visits: u32,
+    /// `$error`: `{kind, message}` of the error just caught, else null.
+    pub error: Value,
+    /// `$run`: `{id, started_at, now}`.
+    pub run: Value,
+}
+
+/// One step.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub kind: StepKind,
+    /// Where to go after it, tried in order. Empty for a step that ends the run.
+    pub next: Vec<Branch>,
+    /// What to try again.
+    pub retry: Vec<RetryRule>,
+    /// Where to go with an error.
+    pub catch: Vec<CatchRule>,
+    /// How often the run may come here; one more is an error.
+    pub max_visits: Option<u32>,
+}
+
+/// What a step does.
+#[derive(Debug, Clone)]
+pub enum StepKind {
+    /// Finds what is wrong.
+    Detect {
+        /// The detector.
+        plugin: String,
+        /// Its configuration.
+        with: Template,
+    },
+    /// Waits.
+    Wait(Wait),
+    /// Repairs what a detect step found.
+    Repair {
+        /// The repairer.
+        plugin: String,
+        /// The detect step.
+        of: String,
+        /// Its configuration.
+        with: Template,
+        /// How many units at once.
+        concurrency: u32,
+        /// How many units in how much time.
+        rate_limit: Option<Rate>,
+        /// How many units may fail.
+        tolerate: Tolerance,
+    },
+    /// Looks again at what a detect step found.
+    Verify {
+        /// The detect step.
+        of: String,
+    },
+    /// Computes the numbers people look at.
+    Aggregate {
+        /// The aggregator.
+        plugin: String,
+        /// The detect step whose findings say what was expected.
+        of: Option<String>,
+        /// Its configuration.
+        with: Template,
+    },
+    /// Anything else.
+    Task {
+        /// The task.
+        plugin: String,
+        /// Its configuration.
+        with: Template,
+    },
+    /// Ends the run well.
+    Succeed,
+    /// Ends the run as failed.
+    Fail {
+        /// Why.
+        message: String,
+    },
+}
+
+impl StepKind {
+    /// The word of the language.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Detect { .. } => "detect",
+            Self::Wait(_) => "wait",
+            Self::Repair { .. } => "repair",
+            Self::Verify { .. } => "verify",
+            Self::Aggregate { .. } => "aggregate",
+            Self::Task { .. } => "task",
+            Self::Succeed => "succeed",
+            Self::Fail { .. } => "fail",
+        }
+    }
+}
+
+/// How long to wait.
+#[derive(Debug, Clone)]
+pub enum Wait {
+    /// So long from when the run comes there; a duration, `90s`.
+    For(Template),
+    /// Until an instant.
+    Until(Template),
+}
+
+/// Where to go, and when.
+#[derive(Debug, Clone)]
+pub struct Branch {
+    /// Taken if this holds; always, if there is none.
+    pub when: Option<Expression>,
+    /// The step to go to.
+    pub goto: String,
+}
+
+/// Which errors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ErrorMatch {
+    /// All but `budget`.
+    Any,
+    /// Of these kinds.
+    Kinds(Vec<ErrorKind>),
+}
+
+impl ErrorMatch {
+    /// Whether it names an error.
+    pub fn matches(&self, kind: ErrorKind) -> bool {
+        match self {
+            // A run that is told to stop is not in error: nothing may hold it.
+            Self::Any => !matches!(kind, ErrorKind::Budget | ErrorKind::Cancelled),
+            Self::Kinds(kinds) => kinds.contains(&kind),
+        }
+    }
+}
+
+/// Whether the wait before a retry is drawn at random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Jitter {
+    /// As computed.
+    #[default]
+    None,
+    /// From nothing to as computed.
+    Full,
+}
+
+/// What to try again, how often, and how long to wait.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RetryRule {
+    /// Which errors.
+    pub on: ErrorMatch,
+    /// How many times to try again; 0 is never. Counted for this rule, for one visit of the step.
+    pub attempts: u32,
+    /// The wait before the first.
+    pub interval: Duration,
+    /// By how much each wait is longer than the one before; at least 1.
+    pub backoff: f64,
+    /// The longest wait.
+    pub max_interval: Option<Duration>,
+    /// Whether the wait is drawn at random.
+    pub jitter: Jitter,
+}
+
+/// Where to go with an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatchRule {
+    /// Which errors.
+    pub on: ErrorMatch,
+    /// The step to go to.
+    pub goto: String,
+}
+
+/// How many units of a repair step may fail.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Tolerance {
+    /// So many.
+    Count(u32),
+    /// So many of a hundred.
+    Percent(f64),
+}
+
+impl Tolerance {
+    /// Whether so many of `total` are too many.
+    pub fn exceeded(&self, failed: u64, total: u64) -> bool {
+        match self {
+            Self::Count(count) => failed > u64::from(*count),
+            #[expect(clippy::cast_precision_loss, reason = "counts of units are far below 2^52")]
+            Self::Percent(percent) => failed as f64 * 100.0 > percent * total as f64,
+        }
+    }
+}
