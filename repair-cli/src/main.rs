@@ -1,2 +1,101 @@
-//! x
-fn main() {}
+//! `repair`: runs data-repair workflows.
+//!
+//! Exit codes: 0 the run succeeded, 1 it failed, 2 the input is not usable, 3 it could not tell (blind).
+
+mod commands;
+mod output;
+mod progress;
+mod session;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Finds what is broken in a lake of data, waits, repairs it, verifies, and only then aggregates.
+#[derive(Debug, Parser)]
+#[command(name = "repair", version, after_help = "Exit codes: 0 succeeded, 1 the run failed, 2 bad input, 3 could not tell (blind).")]
+struct Cli {
+    /// The folder of the lake, in place of the one the profile names; its journal is in `.repair/` there [default: ./lake].
+    #[arg(long, global = true, env = "REPAIR_LAKE", value_name = "DIR")]
+    lake: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check a workflow file and report all its mistakes at once.
+    Validate {
+        /// The workflow.
+        file: PathBuf,
+    },
+    /// Run a workflow.
+    Run(commands::run::Run),
+    /// Go on with a run that was stopped or killed, with the definition it started with.
+    Resume {
+        /// The run's id; see `repair runs`.
+        run: String,
+        /// Print one JSON object at the end.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the runs of a lake, oldest first.
+    Runs {
+        /// Print a JSON list.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a run did.
+    Show {
+        /// The run's id.
+        run: String,
+        /// Print the same JSON object as `run --json`.
+        #[arg(long, conflicts_with = "events")]
+        json: bool,
+        /// Print the journal: one event a line, as JSON.
+        #[arg(long)]
+        events: bool,
+    },
+    /// Draw a workflow.
+    Graph {
+        /// The workflow.
+        file: PathBuf,
+        /// What to write.
+        #[arg(long, value_enum, default_value_t = GraphFormat::Mermaid)]
+        format: GraphFormat,
+    },
+    /// Print the JSON Schema of the workflow language, for editors.
+    Schema,
+    /// List the sessions of a trading calendar, in UTC.
+    Calendar(commands::calendar::Calendar),
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum GraphFormat {
+    /// For Markdown and https://mermaid.live.
+    Mermaid,
+    /// For Graphviz.
+    Dot,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::refuse(&format!("no threads to work with: {error}")),
+    };
+    let done = runtime.block_on(Box::pin(async {
+        match cli.command {
+            Command::Validate { file } => commands::validate(&file),
+            Command::Run(run) => run.execute(cli.lake.as_deref()).await,
+            Command::Resume { run, json } => commands::run::resume(&run, cli.lake.as_deref(), json).await,
+            Command::Runs { json } => commands::show::runs(cli.lake.as_deref(), json).await,
+            Command::Show { run, json, events } => commands::show::show(&run, cli.lake.as_deref(), json, events).await,
+            Command::Graph { file, format } => commands::graph(&file, format),
+            Command::Schema => commands::schema(),
+            Command::Calendar(calendar) => calendar.execute(),
+        }
+    }));
+    done.unwrap_or_else(output::Failure::report)
+}

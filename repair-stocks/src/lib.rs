@@ -1,1 +1,3 @@
 //! repair-stocks
+
+pub mod calendar;

@@ -216,6 +216,8 @@ pub enum Event {
         step: String,
         /// Which of its retry rules apply, each counted once.
         rules: Vec<u32>,
+        /// The kinds of error they name: of a repair step, only units that failed with one of them are tried again.
+        kinds: Vec<ErrorKind>,
         /// When, jitter included.
         due: Timestamp,
     },

@@ -1,0 +1,36 @@
+//! The commands, one file each where it is more than a few lines.
+
+pub(crate) mod calendar;
+pub(crate) mod run;
+pub(crate) mod show;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use repair_core::workflow::{Workflow, graph, schema::schema as schema_of};
+
+use crate::output::{Failure, print, print_json};
+use crate::{GraphFormat, session};
+
+/// `repair validate`
+pub(crate) fn validate(file: &Path) -> Result<ExitCode, Failure> {
+    let workflow = Workflow::load(file, &session::registry())?;
+    print(&format!("{}: workflow `{}` with {} steps is sound", file.display(), workflow.name, workflow.steps.len()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `repair graph`
+pub(crate) fn graph(file: &Path, format: GraphFormat) -> Result<ExitCode, Failure> {
+    let workflow = Workflow::load(file, &session::registry())?;
+    print(&match format {
+        GraphFormat::Mermaid => graph::to_mermaid(&workflow),
+        GraphFormat::Dot => graph::to_dot(&workflow),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `repair schema`
+pub(crate) fn schema() -> Result<ExitCode, Failure> {
+    print_json(&schema_of(&session::registry()))?;
+    Ok(ExitCode::SUCCESS)
+}

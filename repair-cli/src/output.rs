@@ -1,0 +1,168 @@
+//! What people and programs read: errors on standard error, results on standard output.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use comfy_table::{CellAlignment, Table, presets};
+use repair_core::engine::event::Outcome;
+use repair_core::engine::{RunReport, StepReport};
+use repair_core::workflow::Diagnostics;
+use repair_core::{Error, ErrorKind};
+use serde_json::Value;
+
+/// The run failed.
+const FAILED: u8 = 1;
+/// The input is not usable.
+const BAD_INPUT: u8 = 2;
+/// It could not be told.
+const BLIND: u8 = 3;
+
+/// Why a command ended early.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A workflow has mistakes.
+    Workflow(Diagnostics),
+    /// Anything that the engine says.
+    Engine(Error),
+    /// Anything else: writing to a closed pipe, say.
+    Other(anyhow::Error),
+}
+
+impl From<Diagnostics> for Failure {
+    fn from(diagnostics: Diagnostics) -> Self {
+        Self::Workflow(diagnostics)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Failure {
+    /// Tells it, and says with which code to exit.
+    pub(crate) fn report(self) -> ExitCode {
+        match self {
+            Self::Workflow(diagnostics) => {
+                let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+                complain(&diagnostics.render(color));
+                ExitCode::from(BAD_INPUT)
+            }
+            Self::Engine(error) => {
+                complain(&format!("error: {}", error.full()));
+                ExitCode::from(code_of(error.kind()))
+            }
+            Self::Other(error) => {
+                // A reader that has seen enough, such as `head`, is no failure of ours.
+                let closed = error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
+                if !closed {
+                    complain(&format!("error: {error:#}"));
+                }
+                ExitCode::from(FAILED)
+            }
+        }
+    }
+}
+
+/// The exit code of an error before or outside a run.
+fn code_of(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::Conflict => BAD_INPUT,
+        ErrorKind::Blind => BLIND,
+        _ => FAILED,
+    }
+}
+
+/// The exit code of a run that has ended.
+pub(crate) fn exit_code(report: &RunReport) -> ExitCode {
+    match (report.outcome, report.error) {
+        (Some(Outcome::Succeeded), _) => ExitCode::SUCCESS,
+        (Some(Outcome::Blind), _) => ExitCode::from(BLIND),
+        // Data that is not what it must be is bad input, also when it is found on the way.
+        (_, Some(ErrorKind::Invalid)) => ExitCode::from(BAD_INPUT),
+        _ => ExitCode::from(FAILED),
+    }
+}
+
+/// Refuses to go on, for want of something.
+pub(crate) fn refuse(message: &str) -> ExitCode {
+    complain(&format!("error: {message}"));
+    ExitCode::from(FAILED)
+}
+
+fn complain(text: &str) {
+    // Nobody is left to tell if standard error is closed.
+    let _ = writeln!(anstream::stderr(), "{}", text.trim_end());
+}
+
+/// Writes a result.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.trim_end().as_bytes())?;
+    out.write_all(b"\n")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Writes a result as JSON.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    print(&serde_json::to_string_pretty(value).context("the result can't be written as JSON")?)
+}
+
+/// A table with aligned columns and no frame.
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header.to_vec());
+    for row in &rows {
+        table.add_row(row);
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        let numbers = !rows.is_empty() && rows.iter().all(|row| row.get(index).is_some_and(|cell| cell.parse::<f64>().is_ok()));
+        column.set_cell_alignment(if numbers { CellAlignment::Right } else { CellAlignment::Left });
+        column.set_padding((0, 2));
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// A run's report, for people.
+pub(crate) fn report(report: &RunReport) -> String {
+    let mut text = table(&["step", "visits", "attempts", "output"], report.steps.iter().map(|(name, step)| step_row(name, step)).collect());
+    let usage: BTreeMap<String, Value> =
+        serde_json::to_value(report.usage).ok().and_then(|usage| serde_json::from_value(usage).ok()).unwrap_or_default();
+    let usage: Vec<String> =
+        usage.iter().filter(|(_, count)| **count != 0).map(|(name, count)| format!("{} {count}", name.replace('_', " "))).collect();
+    if !usage.is_empty() {
+        text.push_str(&format!("\n\nusage: {}", usage.join(", ")));
+    }
+    for problem in &report.problems {
+        text.push_str(&format!("\nproblem: {problem}"));
+    }
+    text.push_str(&match report.outcome {
+        Some(outcome) => format!("\n\nrun {} {}", report.run, outcome.as_str()),
+        None => format!("\n\nrun {} has not ended; go on with `repair resume {}`", report.run, report.run),
+    });
+    text
+}
+
+fn step_row(name: &str, step: &StepReport) -> Vec<String> {
+    vec![name.to_owned(), step.visits.to_string(), step.attempts.to_string(), short(&step.output)]
+}
+
+/// The numbers of an output on one line, zeros left out.
+pub(crate) fn short(output: &Value) -> String {
+    let Value::Object(fields) = output else { return if output.is_null() { String::new() } else { output.to_string() } };
+    let shown = fields.iter().filter(|(_, value)| **value != 0).map(|(name, value)| match value {
+        Value::String(text) => format!("{name}: {text}"),
+        other => format!("{name}: {other}"),
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,80 @@
+//! Tells on standard error what a run does: a bar on a terminal, plain lines otherwise.
+
+use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use repair_core::engine::state::RunState;
+use repair_core::engine::{Event, Observer, Recorded};
+use repair_core::plugin::Progress;
+
+use crate::output::short;
+
+/// Tells what happens in a run.
+pub(crate) struct Console {
+    terminal: bool,
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl Console {
+    /// For this process's standard error.
+    pub(crate) fn new() -> Self {
+        Self { terminal: std::io::stderr().is_terminal(), bar: Mutex::new(None) }
+    }
+
+    fn line(&self, text: &str) {
+        let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*bar {
+            Some(bar) => bar.println(text),
+            // Nobody is left to tell if standard error is closed.
+            None => drop(writeln!(std::io::stderr(), "{text}")),
+        }
+    }
+}
+
+impl Progress for Console {
+    fn advance(&self, step: &str, done: u64, total: u64) {
+        if !self.terminal {
+            return;
+        }
+        let mut bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = bar.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} units, {eta} left");
+            ProgressBar::new(total).with_prefix(step.to_owned()).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        shown.set_length(total);
+        shown.set_position(done);
+        if done >= total
+            && let Some(bar) = bar.take()
+        {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Observer for Console {
+    fn recorded(&self, recorded: &Recorded, _: &RunState) {
+        if let Some(line) = describe(&recorded.event) {
+            self.line(&line);
+        }
+    }
+}
+
+/// An event on one line, if a person wants to know of it.
+fn describe(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::RunStarted { workflow, .. } => format!("{workflow}: started"),
+        Event::StepEntered { step, visit: 1 } => format!("{step}: …"),
+        Event::StepEntered { step, visit } => format!("{step}: … (visit {visit})"),
+        Event::TimerSet { step, due } => format!("{step}: waiting until {due:.0}"),
+        Event::UnitsPlanned { step, units, slots, strategy, .. } => format!("{step}: {strategy}: {units} units for {slots} slots"),
+        Event::StepSucceeded { step, output, .. } => format!("{step}: {}", short(output)),
+        Event::StepFailed { step, error } => format!("{step}: {}: {}", error.kind, error.message),
+        Event::RetryScheduled { step, due, .. } => format!("{step}: trying again at {due:.0}"),
+        Event::RunEnded { outcome, reason, .. } => {
+            let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            format!("{}{reason}", outcome.as_str())
+        }
+        Event::UnitsEnded { .. } | Event::PublishStarted { .. } | Event::PublishEnded { .. } | Event::Moved { .. } => return None,
+    })
+}

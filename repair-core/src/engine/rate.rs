@@ -1,0 +1,54 @@
+//! Rate limits: the generic cell rate algorithm, on a clock of ours. A limit on a source is a wrapper around it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::error::Result;
+use crate::plugin::{Answer, Clock, Limits, Request, Source, StepContext};
+use crate::workflow::Rate;
+
+/// Lets so many through in so much time, evenly spread.
+pub struct RateLimiter {
+    clock: Arc<dyn Clock>,
+    spacing: SignedDuration,
+    next: Mutex<Timestamp>,
+}
+
+impl RateLimiter {
+    /// A limiter for a rate.
+    pub fn new(rate: Rate, clock: Arc<dyn Clock>) -> Self {
+        let spacing = SignedDuration::try_from(rate.per / rate.count.max(1)).unwrap_or(SignedDuration::ZERO);
+        Self { clock, spacing, next: Mutex::new(Timestamp::MIN) }
+    }
+
+    /// Returns when the next may go through.
+    pub async fn acquire(&self) {
+        let due = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = (*next).max(self.clock.now());
+            *next = due.saturating_add(self.spacing).unwrap_or(due);
+            due
+        };
+        self.clock.sleep_until(due).await;
+    }
+}
+
+/// A source that is asked no more often than allowed.
+pub(crate) struct RateLimited {
+    pub(crate) inner: Arc<dyn Source>,
+    pub(crate) limiter: RateLimiter,
+}
+
+#[async_trait]
+impl Source for RateLimited {
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
+        self.limiter.acquire().await;
+        self.inner.fetch(context, request).await
+    }
+}
