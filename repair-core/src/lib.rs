@@ -1,13 +1,11 @@
-//! Durable workflows that find what is broken in a lake of data, wait, repair it, verify, and only then aggregate.
+//! The words of a workflow engine for data with holes: the model, and the traits of lakes and plug-ins.
 
 pub mod builtin;
 pub mod cost;
-pub mod engine;
 pub mod error;
 pub mod lake;
 pub mod model;
 pub mod plugin;
-pub mod workflow;
 
 pub use cost::Usage;
 pub use error::{Error, ErrorKind, Result};

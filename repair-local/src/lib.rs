@@ -1,1 +1,43 @@
-//! repair-local
+//! The embedded default: a lake of files in a folder, and a journal in SQLite. Nothing to install, nothing to run.
+//!
+//! [`LocalLake`] keeps the promises of [`repair_core::lake::Lake`] on Parquet, CSV and JSON lines. The user's files are only read;
+//! what is written lies beside them (`bars_repairs`, `bars_exceptions`) or under `.repair`, each file whole or not at all.
+//! [`SqliteJournal`] keeps the promises of [`repair_core::engine::Journal`] in one file.
+//!
+//! ```
+//! use repair_core::lake::Lake;
+//! use repair_local::{LocalLake, SqliteJournal};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> repair_core::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let root = folder.path();
+//! let lake = LocalLake::open(root)?;
+//! lake.check_writable().await?;
+//! let journal = SqliteJournal::open(root.join("runs.db"))?;
+//! # drop(journal);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What must stay out of here: what a gap is, what to do about it, and when. This crate is told what to read and what to write.
+
+mod artifact;
+mod files;
+mod journal;
+mod lake;
+mod overlay;
+mod partition;
+mod place;
+mod presence;
+mod publish;
+mod read;
+mod replace;
+mod scan;
+mod shape;
+mod sql;
+mod stage;
+mod view;
+
+pub use journal::SqliteJournal;
+pub use lake::LocalLake;

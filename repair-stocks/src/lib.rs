@@ -1,3 +1,3 @@
-//! repair-stocks
+//! Repairing minute bars of stocks: so far, the trading calendars.
 
 pub mod calendar;

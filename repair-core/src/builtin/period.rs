@@ -60,7 +60,8 @@ impl FromStr for Period {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let refuse = || Error::invalid(format!("`{text}` is not a length of time; write a whole number and a unit, such as 90s, 15m, 2h or 30d"));
+        let refuse =
+            || Error::invalid(format!("`{text}` is not a length of time; write a whole number and a unit, such as 90s, 15m, 2h or 30d"));
         let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).ok_or_else(refuse)?);
         let unit_s = match unit.trim() {
             "s" => 1,

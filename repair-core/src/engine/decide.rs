@@ -89,14 +89,7 @@ fn after_success(state: &RunState, workflow: &Workflow, step: &Step, position: &
     fail(&step.name, &ErrorRecord::from(&error))
 }
 
-fn after_failure(
-    state: &RunState,
-    workflow: &Workflow,
-    step: &Step,
-    position: &Position,
-    error: &ErrorRecord,
-    now: Timestamp,
-) -> Decision {
+fn after_failure(state: &RunState, workflow: &Workflow, step: &Step, position: &Position, error: &ErrorRecord, now: Timestamp) -> Decision {
     let fanout = state.steps.get(&step.name).and_then(|step| step.fanout.as_ref());
     let tolerance = match &step.kind {
         StepKind::Repair { tolerate, .. } => *tolerate,
@@ -119,7 +112,12 @@ fn after_failure(
     if !again.is_empty() && !hopeless {
         let wait = wait.max(Duration::from_millis(error.retry_after_ms.unwrap_or(0)));
         let due = now.saturating_add(SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX);
-        return Decision::Record(vec![Event::RetryScheduled { step: step.name.clone(), rules: rules.into_iter().collect(), kinds: again, due }]);
+        return Decision::Record(vec![Event::RetryScheduled {
+            step: step.name.clone(),
+            rules: rules.into_iter().collect(),
+            kinds: again,
+            due,
+        }]);
     }
     if let Some(fanout) = fanout
         && failed.is_some()
@@ -189,7 +187,9 @@ fn due(wait: &Wait, variables: &Variables, entered_at: Timestamp) -> Result<Time
         }
         Wait::Until(template) => {
             let text = text(template)?;
-            text.parse().map_err(|error: jiff::Error| Error::invalid(format!("`{text}` is not an instant such as 2024-03-04T14:30:00Z")).because(error))
+            text.parse().map_err(|error: jiff::Error| {
+                Error::invalid(format!("`{text}` is not an instant such as 2024-03-04T14:30:00Z")).because(error)
+            })
         }
     }
 }

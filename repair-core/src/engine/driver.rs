@@ -341,7 +341,7 @@ impl Session<'_> {
         let output = serde_json::to_value(found.counts).map_err(|error| Error::internal("counts are not JSON").because(error))?;
         let counts = before.map_or(found.counts, |before| after_repair(before.counts, found.counts));
         let record = FindingsRecord { of: of.to_owned(), scope: found.scope, counts, artifact };
-        Ok(Done { output, findings: Some(record), usage })
+        Ok(Done { output, findings: Some(Box::new(record)), usage })
     }
 
     /// The latest findings of a detect step, gaps included.
@@ -529,7 +529,7 @@ impl Session<'_> {
 /// What a step's attempt came to.
 struct Done {
     output: Value,
-    findings: Option<FindingsRecord>,
+    findings: Option<Box<FindingsRecord>>,
     usage: Usage,
 }
 

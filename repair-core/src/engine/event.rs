@@ -199,7 +199,7 @@ pub enum Event {
         output: Value,
         /// What a detect or verify step found.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        findings: Option<FindingsRecord>,
+        findings: Option<Box<FindingsRecord>>,
         /// What it took, besides what its units took.
         usage: Usage,
     },

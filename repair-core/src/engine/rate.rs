@@ -10,7 +10,7 @@ use crate::plugin::{Answer, Clock, Limits, Request, Source, StepContext};
 use crate::workflow::Rate;
 
 /// Lets so many through in so much time, evenly spread.
-pub struct RateLimiter {
+pub(crate) struct RateLimiter {
     clock: Arc<dyn Clock>,
     spacing: SignedDuration,
     next: Mutex<Timestamp>,
@@ -18,13 +18,13 @@ pub struct RateLimiter {
 
 impl RateLimiter {
     /// A limiter for a rate.
-    pub fn new(rate: Rate, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(rate: Rate, clock: Arc<dyn Clock>) -> Self {
         let spacing = SignedDuration::try_from(rate.per / rate.count.max(1)).unwrap_or(SignedDuration::ZERO);
         Self { clock, spacing, next: Mutex::new(Timestamp::MIN) }
     }
 
     /// Returns when the next may go through.
-    pub async fn acquire(&self) {
+    pub(crate) async fn acquire(&self) {
         let due = {
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
             let due = (*next).max(self.clock.now());

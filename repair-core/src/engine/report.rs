@@ -45,9 +45,10 @@ const UNIT_ERRORS: usize = 5;
 impl RunReport {
     /// The report of a run.
     pub fn new(run: &str, state: &RunState) -> Self {
-        let steps = state.steps.iter().map(|(name, step)| {
-            (name.clone(), StepReport { visits: step.visits, attempts: step.attempts, output: step.output.clone() })
-        });
+        let steps = state
+            .steps
+            .iter()
+            .map(|(name, step)| (name.clone(), StepReport { visits: step.visits, attempts: step.attempts, output: step.output.clone() }));
         Self {
             run: run.to_owned(),
             outcome: state.ended.as_ref().map(|ended| ended.outcome),

@@ -255,8 +255,7 @@ impl RunState {
             }
             Event::RunEnded { outcome, step, reason, error } => {
                 self.position = None;
-                self.ended =
-                    Some(Ended { at: recorded.at, outcome: *outcome, step: step.clone(), reason: reason.clone(), error: *error });
+                self.ended = Some(Ended { at: recorded.at, outcome: *outcome, step: step.clone(), reason: reason.clone(), error: *error });
             }
             event => self.apply_to_step(recorded, event)?,
         }
@@ -275,7 +274,7 @@ impl RunState {
                 state.output = output.clone();
                 state.usage += *usage;
                 if let Some(findings) = findings {
-                    self.findings.insert(findings.of.clone(), findings.clone());
+                    self.findings.insert(findings.of.clone(), findings.as_ref().clone());
                 }
             }
             Event::StepFailed { step, error } => {

@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array,
+};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Field, Float64Type, Int64Type, Schema, SchemaRef};
 use futures::StreamExt;
@@ -100,7 +102,9 @@ impl Rollup {
 fn result_type(table: &Table, field: &Field) -> Result<DataType> {
     match field.data_type() {
         kind if kind.is_integer() => Ok(DataType::Int64),
-        DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale) => Ok(DataType::Decimal128(38, *scale)),
+        DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale) => {
+            Ok(DataType::Decimal128(38, *scale))
+        }
         kind if kind.is_floating() => Ok(DataType::Float64),
         other => Err(Error::invalid(format!("column `{}` of table `{}` is {other}, not a number", field.name(), table.name))),
     }
@@ -181,7 +185,8 @@ pub async fn compute(table: &Table, columns: &Schema, rollup: &Rollup, mut scan:
     let slots = grid.slots_in(&rollup.interval);
     let within = if rollup.within.is_empty() { vec![rollup.interval] } else { rollup.within.clone() };
     let wanted: SlotSet = expected_slots(grid, slots, &within);
-    let types: Vec<DataType> = (0..rollup.measures.len()).map(|index| schema.field(table.key.len() + 1 + index).data_type().clone()).collect();
+    let types: Vec<DataType> =
+        (0..rollup.measures.len()).map(|index| schema.field(table.key.len() + 1 + index).data_type().clone()).collect();
     let mut by_key: HashMap<Key, Rows> = HashMap::with_capacity(rollup.keys.len());
     for key in &rollup.keys {
         let values = types.iter().map(Values::new).collect();
@@ -196,10 +201,18 @@ pub async fn compute(table: &Table, columns: &Schema, rollup: &Rollup, mut scan:
     Ok((vec![finish(table, rollup, &schema, &by_key)?], usage))
 }
 
-fn gather(table: &Table, batch: &RecordBatch, rollup: &Rollup, types: &[DataType], wanted: &SlotSet, by_key: &mut HashMap<Key, Rows>) -> Result<()> {
+fn gather(
+    table: &Table,
+    batch: &RecordBatch,
+    rollup: &Rollup,
+    types: &[DataType],
+    wanted: &SlotSet,
+    by_key: &mut HashMap<Key, Rows>,
+) -> Result<()> {
     let grid = table.grid()?;
     let times = column(batch, &table.time)?;
-    let times = times.as_any().downcast_ref::<TimestampMicrosecondArray>().ok_or_else(|| Error::internal("the time column is not microseconds"))?;
+    let times =
+        times.as_any().downcast_ref::<TimestampMicrosecondArray>().ok_or_else(|| Error::internal("the time column is not microseconds"))?;
     let keys: Vec<&StringArray> = key_columns(table, batch)?;
     let repaired = column(batch, overlay::REPAIRED_BY)?;
     let values: Vec<ArrayRef> =

@@ -227,7 +227,8 @@ impl SlotGrid {
 
     /// The slot that a row's time marks.
     pub fn slot_of(&self, time: Timestamp) -> i64 {
-        self.slot_of_seconds(time.as_nanosecond().div_euclid(1_000_000_000) as i64)
+        // Seconds and fraction share their sign: before 1970, a fraction belongs to the second before.
+        self.slot_of_seconds(time.as_second() - i64::from(time.subsec_nanosecond() < 0))
     }
 
     /// The time that a row of this slot carries, in seconds since the epoch.
@@ -311,7 +312,9 @@ mod tests {
 
     #[test]
     fn cadences_divide_a_day() {
-        for (text, seconds, per_word) in [("1m", 60, 60), ("1h", 3_600, 24), ("5m", 300, 12), ("1s", 1, 60), ("1d", 86_400, 64), ("30m", 1_800, 48)] {
+        for (text, seconds, per_word) in
+            [("1m", 60, 60), ("1h", 3_600, 24), ("5m", 300, 12), ("1s", 1, 60), ("1d", 86_400, 64), ("30m", 1_800, 48)]
+        {
             let cadence: Cadence = text.parse().unwrap();
             assert_eq!((cadence.seconds(), cadence.slots_per_word()), (seconds, per_word), "{text}");
             assert_eq!(cadence.to_string().parse::<Cadence>().unwrap(), cadence);

@@ -80,7 +80,10 @@ impl Table {
     /// `invalid` if the table has no cadence.
     pub fn grid(&self) -> Result<SlotGrid> {
         let cadence = self.cadence.ok_or_else(|| {
-            Error::invalid(format!("table `{}` has no `cadence`, so nothing says how many rows to expect; add one, e.g. `cadence: 1m`", self.name))
+            Error::invalid(format!(
+                "table `{}` has no `cadence`, so nothing says how many rows to expect; add one, e.g. `cadence: 1m`",
+                self.name
+            ))
         })?;
         Ok(SlotGrid { cadence, marks: self.time_marks })
     }

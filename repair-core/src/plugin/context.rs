@@ -86,7 +86,9 @@ impl StepContext {
     /// # Errors
     /// `invalid` if there is none of that name.
     pub fn table(&self, name: &str) -> Result<&Table> {
-        self.tables.get(name).ok_or_else(|| Error::invalid(format!("no table `{name}` under `tables`{}", close_name(name, self.tables.keys()))))
+        self.tables
+            .get(name)
+            .ok_or_else(|| Error::invalid(format!("no table `{name}` under `tables`{}", close_name(name, self.tables.keys()))))
     }
 
     /// A source of the workflow.
@@ -94,7 +96,9 @@ impl StepContext {
     /// # Errors
     /// `invalid` if there is none of that name.
     pub fn source(&self, name: &str) -> Result<&Arc<dyn Source>> {
-        self.sources.get(name).ok_or_else(|| Error::invalid(format!("no source `{name}` under `sources`{}", close_name(name, self.sources.keys()))))
+        self.sources
+            .get(name)
+            .ok_or_else(|| Error::invalid(format!("no source `{name}` under `sources`{}", close_name(name, self.sources.keys()))))
     }
 
     /// A calendar.

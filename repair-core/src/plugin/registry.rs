@@ -199,10 +199,8 @@ impl Registry {
     {
         let schema = schemars::schema_for!(C).to_value();
         let make: Make = Box::new(move |value| {
-            let config = serde_path_to_error::deserialize(value).map_err(|error| ConfigError {
-                path: segments(error.path()),
-                message: error.into_inner().to_string(),
-            })?;
+            let config = serde_path_to_error::deserialize(value)
+                .map_err(|error| ConfigError { path: segments(error.path()), message: error.into_inner().to_string() })?;
             make(config).map_err(|error| ConfigError { path: Vec::new(), message: error.full() })
         });
         let entry = Entry { kind, name: name.to_owned(), about: about.to_owned(), schema, make };

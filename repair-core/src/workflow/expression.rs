@@ -1,15 +1,52 @@
-//! JSONata: conditions and computed values.
+//! JSONata: conditions and computed values. The only module that knows the evaluator.
+//!
+//! An expression is a pure function of its [`Variables`]: `$now()` and `$millis()` are the time the run has come to, and what draws at
+//! random or evaluates text is refused, so that a run replayed from its journal takes the same way again.
 
-use serde_json::Value;
+use std::sync::Arc;
+
+use jsonata_core::ast::AstNode;
+use jsonata_core::evaluator::{Context, Evaluator, EvaluatorError, EvaluatorOptions};
+use jsonata_core::parser;
+use jsonata_core::value::JValue;
+use serde_json::{Map, Value};
 
 use super::definition::Variables;
+use super::references::{References, references};
 use crate::error::{Error, Result};
 
-/// A JSONata expression that parses.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Bytes of one expression. A condition longer than this belongs into a task.
+pub const MAX_EXPRESSION_BYTES: usize = 10_000;
+/// How long one evaluation may take. Honest ones take microseconds; this ends what recurs without end.
+const TIMEOUT_MS: u64 = 1_000;
+/// How deep evaluation may nest.
+const MAX_STACK_DEPTH: usize = 1_000;
+/// How long a list may become. Needed beside the timeout, which ranges (`[1..9999999]`) do not look at.
+const MAX_SEQUENCE: usize = 100_000;
+/// How wide `$pad` may make a text: it is filled in one go, which the timeout does not interrupt.
+const MAX_PAD: usize = 10_000;
+/// How deep a result may nest.
+const MAX_RESULT_DEPTH: usize = 64;
+/// Values in one result, which goes into the journal.
+const MAX_RESULT_VALUES: usize = 100_000;
+/// Integers up to here are exact in the evaluator's numbers, which are doubles.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// A JSONata expression that parses. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Expression {
-    text: String,
+    text: Arc<str>,
+    tree: Arc<AstNode>,
+    references: Arc<References>,
 }
+
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Expression {}
 
 impl Expression {
     /// Parses.
@@ -17,7 +54,15 @@ impl Expression {
     /// # Errors
     /// `invalid` with what the parser says.
     pub fn parse(text: &str) -> Result<Self> {
-        Ok(Self { text: text.to_owned() })
+        if text.trim().is_empty() {
+            return Err(Error::invalid("the expression is empty"));
+        }
+        if text.len() > MAX_EXPRESSION_BYTES {
+            return Err(Error::invalid(format!("the expression is {} bytes long; {MAX_EXPRESSION_BYTES} are allowed", text.len())));
+        }
+        let tree = parser::parse(text)
+            .map_err(|error| Error::invalid(format!("not a JSONata expression: {}", without_code(&error.to_string()))))?;
+        Ok(Self { text: text.into(), references: Arc::new(references(&tree)), tree: Arc::new(tree) })
     }
 
     /// The text.
@@ -25,22 +70,262 @@ impl Expression {
         &self.text
     }
 
-    /// Computes a value.
+    /// What it speaks of.
+    pub(crate) fn references(&self) -> &References {
+        &self.references
+    }
+
+    /// Computes a value; one that is missing is null. Whole numbers come back as integers.
     ///
     /// # Errors
     /// `invalid` if it fails, or takes more time, depth or size than allowed.
-    pub fn evaluate(&self, _variables: &Variables) -> Result<Value> {
-        Err(Error::internal("no evaluator"))
+    pub fn evaluate(&self, variables: &Variables) -> Result<Value> {
+        let options = EvaluatorOptions {
+            timeout_ms: Some(TIMEOUT_MS),
+            max_stack_depth: Some(MAX_STACK_DEPTH),
+            max_sequence_length: Some(MAX_SEQUENCE),
+            ..EvaluatorOptions::default()
+        };
+        let mut evaluator = Evaluator::with_options(bound(variables), options);
+        let fail =
+            |error: &EvaluatorError| Error::invalid(format!("`{}` cannot be computed: {}", self.text, without_code(error.message())));
+        make_pure(&mut evaluator, variables).map_err(|error| fail(&error))?;
+        let result = evaluator.evaluate(&self.tree, &JValue::Null).map_err(|error| fail(&error))?;
+        let mut left = MAX_RESULT_VALUES;
+        match json(&result, MAX_RESULT_DEPTH, &mut left) {
+            Ok(value) => Ok(value.unwrap_or(Value::Null)),
+            Err(why) => Err(Error::invalid(format!("`{}` cannot be computed: {why}", self.text))),
+        }
     }
 
     /// Computes a condition.
     ///
+    /// JSONata takes what is missing for unequal to everything, so a misspelt `$output.missng = 0` would quietly never hold. Here it is
+    /// an error to speak of a field that the step's output lacks, unless the condition asks for it (`$exists`, `?:`, `??`, `? :`).
+    ///
     /// # Errors
     /// As [`Expression::evaluate`], and if the value is not true or false.
     pub fn holds(&self, variables: &Variables) -> Result<bool> {
+        for field in &self.references.needed_output {
+            let known = match &variables.output {
+                Value::Object(output) if !output.contains_key(field) => output.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+                Value::Null => String::from("nothing at all"),
+                _ => continue,
+            };
+            return Err(Error::invalid(format!(
+                "the condition `{}` speaks of `$output.{field}`, but the output of the step holds {known}; \
+                 if that is as it should be, ask `$exists($output.{field})` first",
+                self.text
+            )));
+        }
         match self.evaluate(variables)? {
             Value::Bool(holds) => Ok(holds),
-            other => Err(Error::invalid(format!("the condition `{}` is {other}, not true or false", self.text))),
+            Value::Null => Err(Error::invalid(format!(
+                "the condition `{}` is nothing, not true or false: something that it speaks of is not there",
+                self.text
+            ))),
+            other => Err(Error::invalid(format!("the condition `{}` is {}, not true or false", self.text, shortened(&other.to_string())))),
+        }
+    }
+}
+
+fn shortened(text: &str) -> String {
+    const SHOWN: usize = 100;
+    if text.chars().count() > SHOWN { format!("{}…", text.chars().take(SHOWN).collect::<String>()) } else { text.to_owned() }
+}
+
+/// The evaluator's sentence without its error code, `S0201: `.
+fn without_code(message: &str) -> &str {
+    match message.split_once(": ") {
+        Some((code, rest)) if code.len() == 5 && code[1..].bytes().all(|byte| byte.is_ascii_digit()) => rest,
+        _ => message,
+    }
+}
+
+fn bound(variables: &Variables) -> Context {
+    let mut context = Context::new();
+    for (name, value) in [
+        ("params", &variables.params),
+        ("output", &variables.output),
+        ("steps", &variables.steps),
+        ("error", &variables.error),
+        ("run", &variables.run),
+    ] {
+        context.bind(name.to_owned(), JValue::from(value.clone()));
+    }
+    context.bind("visits".to_owned(), JValue::from(u64::from(variables.visits)));
+    context
+}
+
+/// Replaces what reads a clock, draws at random, evaluates text or fills memory in one go.
+fn make_pure(evaluator: &mut Evaluator, variables: &Variables) -> Result<(), EvaluatorError> {
+    let now = variables.run.get("now").and_then(Value::as_str).and_then(|now| now.parse::<jiff::Timestamp>().ok());
+    let time = move |function: &str, arguments: &[JValue]| {
+        if !arguments.is_empty() {
+            return Err(refuse(format!("`${function}` takes no arguments here; use `$fromMillis($millis(), picture)`")));
+        }
+        now.ok_or_else(|| refuse(format!("`${function}` is not known here; the time is known once a run has started")))
+    };
+    evaluator.register_fn_override("now", move |arguments: &[JValue]| {
+        // As JSONata writes it: always milliseconds.
+        Ok(JValue::from(time("now", arguments)?.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()))
+    })?;
+    evaluator.register_fn_override("millis", move |arguments: &[JValue]| Ok(JValue::from(time("millis", arguments)?.as_millisecond())))?;
+    for (name, why) in REFUSED {
+        evaluator.register_fn_override(*name, move |_: &[JValue]| Err(refuse(format!("`${name}` is not available: {why}"))))?;
+    }
+    evaluator.register_fn_override("pad", pad)
+}
+
+/// Functions of JSONata that are not available, and why.
+pub(crate) const REFUSED: &[(&str, &str)] = &[
+    ("random", "a run that is resumed must take the same way again"),
+    ("shuffle", "a run that is resumed must take the same way again"),
+    ("eval", "what a workflow does must be seen by reading it"),
+];
+
+fn refuse(message: String) -> EvaluatorError {
+    EvaluatorError::EvaluationError(message)
+}
+
+/// `$pad(text, width, fill)`: to the right, or for a negative width to the left.
+fn pad(arguments: &[JValue]) -> Result<JValue, EvaluatorError> {
+    let (Some(text), Some(JValue::Number(width))) = (arguments.first().and_then(JValue::as_str), arguments.get(1)) else {
+        return Err(refuse("`$pad` takes a text, a width and perhaps what to fill with".to_owned()));
+    };
+    if width.abs() > MAX_PAD as f64 {
+        return Err(refuse(format!("`$pad` makes texts of up to {MAX_PAD} characters")));
+    }
+    let fill = arguments.get(2).and_then(JValue::as_str).filter(|fill| !fill.is_empty()).unwrap_or(" ");
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most MAX_PAD, and not negative")]
+    let missing = (width.abs() as usize).saturating_sub(text.chars().count());
+    let padding: String = fill.chars().cycle().take(missing).collect();
+    Ok(JValue::from(if *width < 0.0 { format!("{padding}{text}") } else { format!("{text}{padding}") }))
+}
+
+/// As JSON; `None` if it is nothing, which a list or mapping leaves out.
+fn json(value: &JValue, depth: usize, left: &mut usize) -> Result<Option<Value>, String> {
+    *left = left.checked_sub(1).ok_or_else(|| format!("the result holds more than {MAX_RESULT_VALUES} values"))?;
+    let deeper = || depth.checked_sub(1).ok_or_else(|| format!("the result nests deeper than {MAX_RESULT_DEPTH} levels"));
+    Ok(Some(match value {
+        JValue::Undefined => return Ok(None),
+        JValue::Null => Value::Null,
+        JValue::Bool(value) => Value::Bool(*value),
+        JValue::Number(number) => number_json(*number)?,
+        JValue::String(text) => Value::String(text.to_string()),
+        JValue::Array(items) => {
+            let depth = deeper()?;
+            let mut list = Vec::with_capacity(items.len().min(*left));
+            for item in items {
+                list.extend(json(item, depth, left)?);
+            }
+            Value::Array(list)
+        }
+        JValue::Object(entries) => {
+            let depth = deeper()?;
+            let mut map = Map::new();
+            for (key, item) in entries.iter() {
+                if let Some(item) = json(item, depth, left)? {
+                    map.insert(key.clone(), item);
+                }
+            }
+            Value::Object(map)
+        }
+        _ => return Err("the result is a function, not a value".to_owned()),
+    }))
+}
+
+fn number_json(number: f64) -> Result<Value, String> {
+    if number.fract() == 0.0 && number.abs() <= MAX_EXACT {
+        #[expect(clippy::cast_possible_truncation, reason = "whole and within ±2^53")]
+        return Ok(Value::from(number as i64));
+    }
+    serde_json::Number::from_f64(number).map(Value::Number).ok_or_else(|| "the result is not a finite number".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn evaluate(text: &str) -> Result<Value> {
+        let variables = Variables {
+            params: json!({ "from": "2024-03-04", "limit": 2.5 }),
+            output: json!({ "missing": 3, "keys": ["A", "B"] }),
+            steps: json!({ "find-gaps": { "visits": 1 } }),
+            visits: 2,
+            error: Value::Null,
+            run: json!({ "id": "r1", "now": "2024-03-04T14:30:00Z" }),
+        };
+        let expression = Expression::parse(text)?;
+        fn assert_shared<T: Send + Sync + Clone>(_: &T) {}
+        assert_shared(&expression);
+        expression.evaluate(&variables)
+    }
+
+    #[test]
+    fn whole_numbers_are_integers() {
+        assert_eq!(evaluate("$output.missing * 2").unwrap().to_string(), "6");
+        assert_eq!(evaluate("3.0").unwrap().to_string(), "3");
+        assert_eq!(evaluate("$params.limit").unwrap().to_string(), "2.5");
+        assert_eq!(evaluate("$visits + 1").unwrap(), json!(3));
+        assert_eq!(evaluate("$steps.`find-gaps`.visits").unwrap(), json!(1));
+        assert_eq!(evaluate("$output.keys").unwrap(), json!(["A", "B"]));
+        assert_eq!(evaluate("{ \"n\": $nothing, \"from\": $params.from }").unwrap(), json!({ "from": "2024-03-04" }));
+        assert_eq!(evaluate("$output.nothing").unwrap(), Value::Null);
+    }
+
+    #[test]
+    fn the_same_run_computes_the_same() {
+        assert_eq!(evaluate("$now()").unwrap(), json!("2024-03-04T14:30:00.000Z"));
+        assert_eq!(evaluate("$millis()").unwrap(), json!(1_709_562_600_000_i64));
+        for text in ["$random()", "$shuffle([1,2])", "$eval(\"1\")"] {
+            assert!(evaluate(text).unwrap_err().message().contains("not available"), "{text}");
+        }
+    }
+
+    #[test]
+    fn bombs_are_refused_quickly() {
+        let nested = format!("{}1{}", "(".repeat(4_000), ")".repeat(4_000));
+        let chained = vec!["1"; 4_000].join("+");
+        let long = "1".repeat(MAX_EXPRESSION_BYTES + 1);
+        for text in [
+            "[1..9999999]",
+            "$count([1..10000000])",
+            "($f := function($n) { $f($n + 1) + 1 }; $f(1))",
+            "($f := function($n) { $f($n + 1) }; $f(1))",
+            "$map([1..99000], function($i) { $map([1..99000], function($j) { $i * $j }) })",
+            "$reduce([1..9000], function($a, $b) { [$a, $b] })",
+            "$pad('a', 300000000)",
+            "function($x) { $x }",
+            "1 / 0",
+            &nested,
+            &chained,
+            &long,
+            "",
+        ] {
+            let started = Instant::now();
+            let error = evaluate(text).expect_err(&text[..text.len().min(60)]);
+            assert!(started.elapsed() < Duration::from_secs(10), "{text}: {:?}", started.elapsed());
+            assert_eq!(error.kind(), crate::ErrorKind::Invalid);
+        }
+    }
+
+    #[test]
+    fn a_condition_is_true_or_false_and_never_nothing() {
+        let variables = Variables { output: json!({ "missing": 0 }), ..Variables::default() };
+        let holds = |text: &str| Expression::parse(text).unwrap().holds(&variables);
+        assert!(holds("$output.missing = 0").unwrap());
+        assert!(!holds("$exists($output.kept) and $output.kept > 0").unwrap());
+        assert!(!holds("$error.kind = 'timeout'").unwrap());
+        for (text, says) in
+            [("$output.missng = 0", "`$output.missng`"), ("$output.missing", "is 0, not true or false"), ("$run.absent < 3", "is nothing")]
+        {
+            let error = holds(text).unwrap_err();
+            assert!(error.message().contains(says) && error.message().contains(text), "{error}");
         }
     }
 }

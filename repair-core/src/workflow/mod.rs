@@ -1,7 +1,9 @@
-//! The workflow language: from text to a checked graph.
+//! The workflow language: what a checked workflow is, and the expressions in it.
 
 pub mod definition;
+mod duration;
 pub mod expression;
 
 pub use definition::*;
+pub use duration::{MAX_DURATION, parse_duration, parse_rate};
 pub use expression::Expression;

@@ -1,0 +1,246 @@
+//! What the demo prints. Texts are made here, from values; nothing here looks at the lake.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::Path;
+
+use comfy_table::{CellAlignment, Table, presets};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use repair_core::engine::state::RunState;
+use repair_core::engine::{Event, Observer, Recorded};
+use repair_core::plugin::Progress;
+use serde_json::Value;
+
+use crate::hours::StockHour;
+use crate::pipeline::Captured;
+
+/// So many hours side by side fit on a terminal of 80 columns.
+const HOURS_A_BLOCK: usize = 8;
+
+/// Writes a paragraph. A reader that has seen enough, such as `head`, is no reason to stop.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+}
+
+/// What the pipeline did, in two sentences.
+pub(crate) fn pipeline(captured: &Captured, symbols: usize, dropped_per_minute: usize) -> String {
+    let asked = captured.requests + captured.dropped;
+    let landed = format!(
+        "The pipeline landed {} of {} in {}.",
+        count(captured.bars, "bar"),
+        count(symbols as u64, "stock"),
+        count(captured.files, "Parquet file"),
+    );
+    let glitch = match dropped_per_minute {
+        0 => "Without a glitch, it asked for every stock in every minute.".to_owned(),
+        dropped => format!(
+            "Its glitch: in every minute it forgot {}, drawn at random: {} of {} were never made.",
+            count(dropped as u64, "stock"),
+            grouped(captured.dropped),
+            count(asked, "request"),
+        ),
+    };
+    format!("{landed}\n{glitch}")
+}
+
+/// The hours as the pipeline left them: bars that are there, of minutes in which the market was open.
+pub(crate) fn before(hours: &[StockHour]) -> String {
+    let grid = grid(hours, |hour| format!("{}/{}", hour.observed, hour.expected));
+    format!("BEFORE: bars / minutes of the hour (UTC)\n\n{grid}\n\n{}", completeness(hours))
+}
+
+/// The hours as the workflow left them: bars, and minutes confirmed to have none.
+pub(crate) fn after(hours: &[StockHour]) -> String {
+    let grid = grid(hours, |hour| {
+        let bars = hour.observed + hour.repaired;
+        let known = if hour.absent == 0 { bars.to_string() } else { format!("{bars}+{}", hour.absent) };
+        if hour.complete { known } else { format!("{known}/{}", hour.expected) }
+    });
+    let legend = "AFTER: bars, repaired ones included, + minutes confirmed to have none, because nothing traded";
+    format!("{legend}\n\n{grid}\n\n{}", completeness(hours))
+}
+
+fn completeness(hours: &[StockHour]) -> String {
+    let complete = hours.iter().filter(|hour| hour.complete).count();
+    let share = match complete {
+        0 => "None".to_owned(),
+        all if all == hours.len() => "All".to_owned(),
+        some => grouped(some as u64),
+    };
+    format!("{share} of {} complete.", count(hours.len() as u64, "stock-hour"))
+}
+
+/// One block for every eight hours of a day: a row a stock, a column an hour.
+fn grid(hours: &[StockHour], cell: impl Fn(&StockHour) -> String) -> String {
+    let mut days: BTreeMap<Date, BTreeSet<Timestamp>> = BTreeMap::new();
+    let mut cells: BTreeMap<&str, BTreeMap<Timestamp, String>> = BTreeMap::new();
+    for hour in hours {
+        days.entry(hour.hour.to_zoned_datetime(TimeZone::UTC).date()).or_default().insert(hour.hour);
+        cells.entry(&hour.symbol).or_default().insert(hour.hour, cell(hour));
+    }
+    let mut blocks = Vec::new();
+    for (date, columns) in &days {
+        let columns: Vec<Timestamp> = columns.iter().copied().collect();
+        for columns in columns.chunks(HOURS_A_BLOCK) {
+            let header = columns.iter().map(|hour| hour.strftime("%H:00").to_string());
+            let mut table = Table::new();
+            table.load_style(presets::NOTHING).set_header(std::iter::once(date.to_string()).chain(header));
+            for (symbol, cells) in &cells {
+                let row = columns.iter().map(|hour| cells.get(hour).cloned().unwrap_or_default());
+                table.add_row(std::iter::once((*symbol).to_owned()).chain(row));
+            }
+            for column in table.column_iter_mut().skip(1) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+            blocks.push(table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n"));
+        }
+    }
+    blocks.join("\n\n")
+}
+
+/// What it all came to.
+pub(crate) struct Summary<'a> {
+    /// The hours that the workflow wrote.
+    pub(crate) hours: &'a [StockHour],
+    /// Minutes that it found missing.
+    pub(crate) missing: u64,
+    /// Requests that it made to the source.
+    pub(crate) requests: u64,
+    /// The folder of the hourly table.
+    pub(crate) hourly: &'a Path,
+    /// The run's id.
+    pub(crate) run: &'a str,
+}
+
+impl std::fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let total = |of: fn(&StockHour) -> u64| grouped(self.hours.iter().map(of).sum());
+        let (repaired, absent) = (total(|hour| hour.repaired), total(|hour| hour.absent));
+        writeln!(f, "missing   {}", count(self.missing, "minute"))?;
+        writeln!(f, "repaired  {repaired}, from {} to the source", count(self.requests, "request"))?;
+        writeln!(f, "absent    {absent}, in which the source says nothing traded; they are never asked for again")?;
+        writeln!(f, "hourly    {}", self.hourly.display())?;
+        write!(f, "run       {}", self.run)
+    }
+}
+
+/// How to do the same by hand.
+pub(crate) fn by_hand(file: &str, lake: &Path, given: &BTreeMap<String, String>, run: &str) -> String {
+    let lake = quoted(&lake.display().to_string());
+    let params: String = given.iter().map(|(name, value)| format!(" \\\n      --param {}", quoted(&format!("{name}={value}")))).collect();
+    format!(
+        "The same by hand, and what the run above did (`cargo install --path repair-cli` installs `repair`):\n\n  \
+         repair run {file} --lake {lake}{params}\n  repair show {run} --lake {lake}"
+    )
+}
+
+/// A text as one word of a shell's command line.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// A number and what it counts: `1 minute`, `1,833 minutes`.
+fn count(number: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
+/// A number with its thousands set apart.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Tells the steps of a run, a line each, as they come.
+pub(crate) struct Steps;
+
+impl Progress for Steps {
+    fn advance(&self, _: &str, _: u64, _: u64) {}
+}
+
+impl Observer for Steps {
+    fn recorded(&self, recorded: &Recorded, _: &RunState) {
+        if let Some((step, line)) = line(&recorded.event) {
+            say(&format!("  {step:<10} {line}"));
+        }
+    }
+}
+
+fn line(event: &Event) -> Option<(&str, String)> {
+    Some(match event {
+        Event::TimerSet { step, .. } => (step, "waits for late rows (this demo's clock jumps ahead instead)".to_owned()),
+        Event::UnitsPlanned { step, units, slots, strategy, .. } => {
+            (step, format!("{strategy}: {} in {}", count(*slots, "minute"), count(u64::from(*units), "request")))
+        }
+        Event::StepSucceeded { step, output, .. } => (step, done(output)?),
+        Event::StepFailed { step, error } => (step, format!("{}: {}", error.kind, error.message)),
+        Event::RetryScheduled { step, .. } => (step, "tries again what failed".to_owned()),
+        _ => return None,
+    })
+}
+
+/// What a step put out, in words, if it did more than wait.
+fn done(output: &Value) -> Option<String> {
+    let number = |name: &str| output.get(name).and_then(Value::as_u64);
+    if let (Some(missing), Some(gaps), Some(expected)) = (number("missing"), number("gaps"), number("expected")) {
+        return Some(match missing {
+            0 => "nothing is missing".to_owned(),
+            _ => format!("{} of {} missing, in {}", grouped(missing), count(expected, "minute"), count(gaps, "gap")),
+        });
+    }
+    if let (Some(repaired), Some(absent)) = (number("repaired"), number("absent")) {
+        return Some(format!("{} repaired, {} confirmed absent", grouped(repaired), grouped(absent)));
+    }
+    number("rows").map(|rows| format!("{} written", count(rows, "row")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hour(symbol: &str, hour: &str, [expected, observed, repaired, absent]: [u64; 4]) -> StockHour {
+        let complete = expected == observed + repaired + absent;
+        StockHour { symbol: symbol.to_owned(), hour: hour.parse().unwrap(), expected, observed, repaired, absent, complete }
+    }
+
+    #[test]
+    fn hours_are_laid_out_by_day_and_stock() {
+        let hours = [
+            hour("IBM", "2026-03-05T14:00:00Z", [30, 27, 2, 1]),
+            hour("IBM", "2026-03-05T15:00:00Z", [60, 55, 5, 0]),
+            hour("AIG", "2026-03-05T15:00:00Z", [60, 50, 0, 0]),
+            hour("AIG", "2026-03-06T15:00:00Z", [60, 60, 0, 0]),
+        ];
+        let text = after(&hours);
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        for expected in [
+            vec!["2026-03-05", "14:00", "15:00"],
+            vec!["AIG", "50/60"],
+            vec!["IBM", "29+1", "60"],
+            vec!["2026-03-06", "15:00"],
+            vec!["3", "of", "4", "stock-hours", "complete."],
+        ] {
+            assert!(lines.contains(&expected), "{expected:?} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_command_line_survives_its_shell() {
+        assert_eq!(quoted("archive=/data/bars"), "archive=/data/bars");
+        assert_eq!(quoted("archive=/my data/it's"), r"'archive=/my data/it'\''s'");
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        assert_eq!([0, 999, 1_833, 1_000_000].map(grouped), ["0", "999", "1,833", "1,000,000"]);
+    }
+}

@@ -1,0 +1,125 @@
+//! What is simulated or replayed, and with which parameters the workflow is told of it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use jiff::civil::Date;
+use repair_core::model::presence::expected_slots;
+use repair_core::model::{Interval, SlotSet, Table};
+use repair_core::plugin::Registry;
+use repair_core::workflow::Workflow;
+use repair_stocks::source::simulated::Market;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::feed::{Feed, Replay};
+
+/// Parameters that the user of the demo sets; all others are the workflow's defaults.
+#[derive(Debug, Clone)]
+pub(crate) struct Choices<'a> {
+    /// The day to simulate.
+    pub(crate) date: Date,
+    /// A folder of real bars, to be replayed instead.
+    pub(crate) data: Option<&'a Path>,
+    /// The calendar.
+    pub(crate) calendar: &'a str,
+    /// Which market, and which drops.
+    pub(crate) seed: Option<u64>,
+    /// The share of minutes without a trade.
+    pub(crate) quiet: Option<f64>,
+}
+
+/// The workflow's parameters, as far as the pipeline must agree with them.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Agreed {
+    /// The first day.
+    from: String,
+    /// The last day.
+    to: String,
+    /// The calendar.
+    calendar: String,
+    /// The interested stocks.
+    pub(crate) symbols: Vec<String>,
+    /// Where chance begins.
+    pub(crate) seed: u64,
+    /// The share of minutes without a trade.
+    quiet: f64,
+}
+
+/// What is captured, and what the workflow is asked to do about it.
+pub(crate) struct Scenario {
+    /// The parameters that are not defaults, as `repair run --param` takes them.
+    pub(crate) given: BTreeMap<String, String>,
+    /// All of the workflow's parameters.
+    pub(crate) params: BTreeMap<String, Value>,
+    /// Those that the pipeline must agree with.
+    pub(crate) agreed: Agreed,
+    /// The days.
+    pub(crate) interval: Interval,
+    /// The minutes in which bars are expected.
+    pub(crate) expected: SlotSet,
+    /// Where bars come from.
+    pub(crate) feed: Arc<dyn Feed>,
+}
+
+impl Scenario {
+    /// Works out what a user's choices mean.
+    ///
+    /// # Errors
+    /// If they mean nothing: no such calendar, no session on that date, no bars in that folder.
+    pub(crate) async fn new(choices: &Choices<'_>, workflow: &Workflow, registry: &Registry) -> Result<Self> {
+        let bars = table(workflow, "bars")?;
+        let mut given = BTreeMap::from([("calendar".to_owned(), choices.calendar.to_owned())]);
+        given.extend(choices.seed.map(|seed| ("seed".to_owned(), seed.to_string())));
+        given.extend(choices.quiet.map(|quiet| ("quiet".to_owned(), quiet.to_string())));
+        let replay = match choices.data {
+            Some(folder) => Some(replay(folder, bars, &mut given).await?),
+            None => None,
+        };
+        let (from, to) = replay.as_ref().map_or((choices.date, choices.date), Replay::days);
+        given.insert("from".to_owned(), from.to_string());
+        given.insert("to".to_owned(), to.to_string());
+
+        let params = workflow.bind(&given)?;
+        let agreed: Agreed = serde_json::from_value(params.clone().into_iter().collect())
+            .context("the workflow's parameters are not those that this demo knows")?;
+        let known = registry.calendars();
+        let calendar = known.get(&agreed.calendar).with_context(|| {
+            format!("there is no calendar `{}`; there are {}", agreed.calendar, known.keys().cloned().collect::<Vec<_>>().join(", "))
+        })?;
+        let interval = Interval::parse(&agreed.from, &agreed.to)?;
+        let grid = bars.grid()?;
+        let expected = expected_slots(grid, grid.slots_in(&interval), &calendar.open(&interval)?);
+        if expected.is_empty() {
+            bail!("{} has no session from {from} to {to}; choose another --date", agreed.calendar);
+        }
+        let feed: Arc<dyn Feed> = match replay {
+            Some(replay) => Arc::new(replay),
+            None => Arc::new(Market::new(agreed.seed, calendar.clone(), agreed.quiet)),
+        };
+        Ok(Self { given, params, agreed, interval, expected, feed })
+    }
+}
+
+/// A table of the workflow.
+///
+/// # Errors
+/// If the workflow has none of that name.
+pub(crate) fn table<'a>(workflow: &'a Workflow, name: &str) -> Result<&'a Table> {
+    workflow.tables.get(name).with_context(|| format!("the workflow has no table `{name}`"))
+}
+
+/// Real bars: the folder is what the pipeline replays, and also the archive that the workflow asks for what the pipeline lost.
+async fn replay(folder: &Path, bars: &Table, given: &mut BTreeMap<String, String>) -> Result<Replay> {
+    let folder = folder.canonicalize().with_context(|| format!("the folder {} can't be opened", folder.display()))?;
+    let replay = Replay::read(&folder, bars).await?;
+    given.extend([
+        ("symbols".to_owned(), replay.symbols().join(",")),
+        ("source".to_owned(), "archive".to_owned()),
+        ("archive".to_owned(), folder.display().to_string()),
+        ("archive_format".to_owned(), "csv".to_owned()),
+    ]);
+    Ok(replay)
+}

@@ -1,0 +1,148 @@
+//! A small lake in a temporary folder: three stocks, one session, with holes; and an archive that has all that ever traded.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+pub const SYMBOLS: [&str; 3] = ["AIG", "BAC", "SPY"];
+/// 2024-03-04 was a regular session in winter: 14:30 to 21:00 UTC.
+const MINUTES: u32 = 390;
+
+pub struct World {
+    folder: tempfile::TempDir,
+    /// Minutes that traded and that the lake lacks.
+    pub dropped: usize,
+    /// Minutes in which nothing traded.
+    pub quiet: usize,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut bars, mut archive) = (String::from("symbol,ts,open,high,low,close,volume\n"), String::new());
+        archive.push_str(&bars);
+        let (mut dropped, mut quiet) = (0, 0);
+        for (index, symbol) in (0u32..).zip(SYMBOLS) {
+            for minute in 0..MINUTES {
+                let noise = (minute * 7_919 + index * 104_729).wrapping_mul(2_654_435_761) >> 16;
+                if noise % 37 == 0 {
+                    quiet += 1;
+                    continue;
+                }
+                let of_day = 14 * 60 + 30 + minute;
+                let price = f64::from(10_000 + noise % 500) / 100.0;
+                let mut row = String::new();
+                writeln!(
+                    row,
+                    "{symbol},2024-03-04T{:02}:{:02}:00Z,{price},{},{},{price},{}",
+                    of_day / 60,
+                    of_day % 60,
+                    price + 0.5,
+                    price - 0.5,
+                    100 + noise % 900
+                )
+                .unwrap();
+                archive.push_str(&row);
+                if noise % 3 == 0 { dropped += 1 } else { bars.push_str(&row) }
+            }
+        }
+        for (name, text) in [("bars", bars), ("archive", archive)] {
+            std::fs::create_dir_all(folder.path().join("lake").join(name)).unwrap();
+            std::fs::write(folder.path().join("lake").join(name).join("2024-03-04.csv"), text).unwrap();
+        }
+        Self { folder, dropped, quiet }
+    }
+
+    pub fn lake(&self) -> PathBuf {
+        self.folder.path().join("lake")
+    }
+
+    /// Writes a file beside the lake.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The workflow of these tests, changed by replacing text.
+    pub fn workflow(&self, changes: &[(&str, &str)]) -> PathBuf {
+        let mut text = WORKFLOW.to_owned();
+        for (from, to) in changes {
+            assert!(text.contains(from), "the workflow does not contain {from}");
+            text = text.replace(from, to);
+        }
+        self.write("workflow.yaml", &text)
+    }
+
+    /// `repair`, run beside the lake.
+    pub fn repair(&self) -> Command {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("repair"));
+        command.current_dir(self.folder.path()).env_remove("REPAIR_LAKE");
+        command
+    }
+
+    /// Runs the workflow and returns what `--json` printed, with the exit code.
+    pub fn run_json(&self, workflow: &Path, more: &[&str]) -> (Value, i32) {
+        let output = self.repair().arg("run").arg(workflow).arg("--json").args(more).output().unwrap();
+        let report = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+        (report, output.status.code().unwrap())
+    }
+}
+
+/// Every file below a folder whose path does not hold `.repair`, with its bytes.
+pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            if !path.ends_with(".repair") {
+                found.extend(files(&path));
+            }
+        } else {
+            found.insert(path.clone(), std::fs::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+pub const WORKFLOW: &str = "\
+workflow: ticker
+kind: state-machine
+tables:
+  bars: { location: bars, format: csv, key: [symbol], time: ts, cadence: 1m }
+sources:
+  market: { source: stocks.archive, with: { location: archive, format: csv, rows_per_request: 30 } }
+start: find_gaps
+steps:
+  find_gaps:
+    detect: stocks.minute-gaps
+    with: { table: bars, symbols: [AIG, BAC, SPY], from: 2024-03-04, to: 2024-03-04 }
+    next:
+      - { when: $output.missing = 0, goto: hourly }
+      - { goto: settle }
+  settle: { wait: { for: 10ms }, next: fill }
+  fill:
+    repair: stocks.backfill
+    of: find_gaps
+    with: { source: market }
+    concurrency: 2
+    retry: [{ on: [transient, throttled], attempts: 3, interval: 10ms }]
+    next: check
+  check:
+    verify: find_gaps
+    next:
+      - { when: $output.missing = 0, goto: hourly }
+      - { when: $visits < 3, goto: settle }
+      - { goto: hourly }
+  hourly:
+    aggregate: stocks.hourly-bars
+    of: find_gaps
+    with: { table: bars, into: hourly }
+    end: true
+profiles:
+  local: { lake: local, with: { root: ./lake } }
+";

@@ -1,0 +1,262 @@
+//! The repairer `backfill`: asks a source for missing rows, judges what it answers, and decides what that proves. Crates for one kind of
+//! row use [`Backfill`] with a rule of their own.
+//!
+//! It must not know what a row means, nor how a source is spoken to.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::judge::{Believed, Judged, Question, times};
+use super::period::Period;
+use super::requests;
+use crate::cost::Usage;
+use crate::error::{Error, Result};
+use crate::lake::rollup;
+use crate::model::{Absence, Findings, Fix, Key, SlotGrid, SlotRange, SlotSet, Table, Unit, Wanted};
+use crate::plugin::{Answer, Registry, Repairer, Request, StepContext};
+
+/// What a kind of row must satisfy, such as low ≤ open. An error must be `invalid` and name the row.
+pub type RowRule = fn(&Table, &RecordBatch) -> Result<()>;
+
+/// How long a slot stays confirmed absent before it is asked for again, unless the step says otherwise.
+pub const RECHECK_AFTER: Period = Period::days(30);
+
+/// A run of slots of all keys longer than this is not taken for quiet, unless the step says otherwise.
+pub const QUIET_SPELL_SLOTS: u64 = 30;
+
+/// What `with` says.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackfillConfig {
+    /// The source to ask, one of `sources`.
+    pub source: String,
+    /// How long a slot of which the source says that it holds nothing stays confirmed absent; 30d unless given.
+    #[serde(default)]
+    pub recheck_after: Option<Period>,
+    /// A stretch in which nothing came for any key is not taken for quiet if it is longer than this: the source proves nothing absent
+    /// there. 30 slots (half an hour of minutes) unless given.
+    #[serde(default)]
+    pub quiet_spell: Option<Period>,
+}
+
+pub(super) fn register(registry: &mut Registry) {
+    registry.repairer("backfill", "asks a source for the missing rows", |config: BackfillConfig| Ok(Backfill::new(&config, None)));
+}
+
+/// Asks a source for missing rows.
+///
+/// The fewest requests that cover the gaps are made ([`requests::cover`]). An answer is used only if it is believable: every row of a key
+/// and a slot that were asked for, on the grid, in order of time, each slot once, none from the future, not the same values that
+/// another request brought, and in line with the rule of its kind. Rows of slots that were not missing are left out.
+///
+/// A slot that the source does not answer is confirmed absent only where the source vouches for the stretch
+/// ([`Answer::covered`]), and not in a long silence of all keys at once, which looks like a collector that failed. Everything
+/// else stays missing.
+///
+/// Which answers were the same is known for as long as the process runs: after a crash, the next ones are compared with each other only.
+pub struct Backfill {
+    source: String,
+    recheck_after: Period,
+    quiet_spell: Option<Period>,
+    rule: Option<RowRule>,
+    believed: Believed,
+}
+
+impl fmt::Debug for Backfill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backfill").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+impl Backfill {
+    /// Backfill as a step configures it, with the rule of a kind of row.
+    pub fn new(config: &BackfillConfig, rule: Option<RowRule>) -> Self {
+        Self {
+            source: config.source.clone(),
+            recheck_after: config.recheck_after.unwrap_or(RECHECK_AFTER),
+            quiet_spell: config.quiet_spell,
+            rule,
+            believed: Believed::default(),
+        }
+    }
+
+    /// The wanted slots of a key of which the source says that they hold nothing, as far as it can be believed.
+    fn proven_absent(
+        &self,
+        findings: &Findings,
+        wanted: &Wanted,
+        answer: &Answer,
+        judged: &Judged<'_>,
+        asked: SlotRange,
+        now: Timestamp,
+    ) -> SlotSet {
+        let grid = findings.scope.grid;
+        let mut silent = SlotSet::new(grid.cadence, asked);
+        for &slots in &wanted.slots {
+            silent.insert_range(slots);
+        }
+        if let Some(answered) = judged.answered.get(&wanted.key) {
+            silent.subtract(answered);
+        }
+        let mut covered = SlotSet::new(grid.cadence, asked);
+        for stretch in answer.covered.iter().filter(|covered| covered.key == wanted.key) {
+            let slots = grid.slots_in(&stretch.interval);
+            covered.insert_range(SlotRange::new(slots.first, slots.end.min(slots_over(grid, stretch.interval.to()))));
+        }
+        silent.intersect(&covered);
+        let mut over = SlotSet::new(grid.cadence, asked);
+        over.insert_range(SlotRange::new(asked.first, slots_over(grid, now)));
+        silent.intersect(&over);
+        let quiet_spell_slots = self
+            .quiet_spell
+            .map_or(QUIET_SPELL_SLOTS, |spell| u64::try_from(spell.seconds() / i64::from(grid.cadence.seconds())).unwrap_or(0));
+        let suspects: Vec<SlotRange> = silent.runs().filter(|run| run.len() > quiet_spell_slots).collect();
+        for run in suspects {
+            let mut suspect = silence_of_all(findings, run);
+            let short: Vec<SlotRange> = suspect.runs().filter(|run| run.len() <= quiet_spell_slots).collect();
+            let mut quiet = SlotSet::new(grid.cadence, run);
+            for run in short {
+                quiet.insert_range(run);
+            }
+            suspect.subtract(&quiet);
+            silent.subtract(&suspect);
+        }
+        silent
+    }
+}
+
+/// The first slot that is not over at an instant.
+fn slots_over(grid: SlotGrid, instant: Timestamp) -> i64 {
+    instant.as_second().div_euclid(i64::from(grid.cadence.seconds()))
+}
+
+/// The slots of a range that were missing for every key that was looked at.
+fn silence_of_all(findings: &Findings, range: SlotRange) -> SlotSet {
+    let mut missing = vec![0usize; usize::try_from(range.len()).unwrap_or(0)];
+    for (_, gap) in findings.gaps.iter() {
+        let gap = gap.intersection(&range);
+        if let (Ok(first), Ok(end)) = (usize::try_from(gap.first - range.first), usize::try_from(gap.end - range.first))
+            && let Some(slots) = missing.get_mut(first..end)
+        {
+            slots.iter_mut().for_each(|keys| *keys += 1);
+        }
+    }
+    let mut silent = SlotSet::new(findings.scope.grid.cadence, range);
+    for (slot, keys) in (range.first..).zip(missing) {
+        if keys >= findings.scope.keys.len() {
+            silent.insert(slot);
+        }
+    }
+    silent
+}
+
+#[async_trait]
+impl Repairer for Backfill {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Vec<Unit>> {
+        let limits = context.source(&self.source)?.limits();
+        let grid = findings.scope.grid;
+        let over = slots_over(grid, context.clock.now());
+        let mut gaps = findings.gaps.by_key();
+        for slots in gaps.values_mut() {
+            // What is not over yet can't be had, only paid for.
+            slots.iter_mut().for_each(|gap| gap.end = gap.end.min(over));
+            slots.retain(|gap| !gap.is_empty());
+        }
+        requests::units(&gaps, grid, limits)
+    }
+
+    async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {
+        let table = context.table(&findings.scope.table)?;
+        let source = context.source(&self.source)?;
+        let keys: Vec<Key> = unit.wanted.iter().map(|wanted| wanted.key.clone()).collect();
+        let request = Request { table: table.clone(), keys, interval: unit.interval };
+        let asked_at = context.clock.now();
+        let answer = source.fetch(context, &request).await.map_err(|error| error.on("source", &self.source))?;
+        let question = Question {
+            source: &self.source,
+            table,
+            grid: findings.scope.grid,
+            keys: request.keys.iter().collect(),
+            slots: findings.scope.grid.slots_in(&unit.interval),
+            // The answer may hold what ended while it was on its way.
+            now: context.clock.now(),
+        };
+        let judged = question.judge(&answer.rows)?;
+        if let Some(rule) = self.rule {
+            for batch in &answer.rows {
+                rule(table, batch).map_err(|error| error.on("source", &self.source))?;
+            }
+        }
+        self.believed.add(&question, &judged)?;
+        let mut absent = Vec::new();
+        for wanted in &unit.wanted {
+            for slots in self.proven_absent(findings, wanted, &answer, &judged, question.slots, asked_at).runs() {
+                absent.push(self.absence(&question, &answer, &judged, &wanted.key, slots, asked_at)?);
+            }
+        }
+        let rows = wanted_rows(&question, unit, &answer.rows)?;
+        let usage = Usage { source_requests: answer.requests.max(1), source_rows: judged.rows, ..Usage::default() };
+        Ok(Fix { rows, absent, source: self.source.clone(), usage })
+    }
+}
+
+impl Backfill {
+    fn absence(
+        &self,
+        question: &Question<'_>,
+        answer: &Answer,
+        judged: &Judged<'_>,
+        key: &Key,
+        slots: SlotRange,
+        asked_at: Timestamp,
+    ) -> Result<Absence> {
+        let grid = question.grid;
+        let first = grid.start_of(slots.first);
+        let when = if slots.len() == 1 { first.to_string() } else { format!("{first} to {}", grid.start_of(slots.end)) };
+        let vouched = answer.covered.iter().find(|covered| covered.key == *key && covered.interval.contains(first));
+        let covers = vouched.map(|covered| format!(" that covers {}", covered.interval)).unwrap_or_default();
+        let said = if answer.said.is_empty() { self.source.as_str() } else { answer.said.as_str() };
+        let recheck_after = asked_at
+            .checked_add(self.recheck_after.signed())
+            .map_err(|error| Error::invalid("`recheck_after` is out of range").because(error))?;
+        Ok(Absence {
+            key: key.clone(),
+            slots,
+            source: self.source.clone(),
+            asked_at,
+            answer: format!("{said}: no row for {key} {when} in an answer of {} rows{covers}", judged.rows),
+            recheck_after,
+        })
+    }
+}
+
+/// The rows of wanted slots; their neighbours came along because one request is cheaper than two.
+fn wanted_rows(question: &Question<'_>, unit: &Unit, batches: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
+    let mut wanted: BTreeMap<&Key, SlotSet> = BTreeMap::new();
+    for of_key in &unit.wanted {
+        let set = wanted.entry(&of_key.key).or_insert_with(|| SlotSet::new(question.grid.cadence, question.slots));
+        of_key.slots.iter().for_each(|&slots| set.insert_range(slots));
+    }
+    let mut kept = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let keys = rollup::key_columns(question.table, batch)?;
+        let times = times(question.table, batch)?;
+        let keep = (0..batch.num_rows()).map(|row| {
+            let key = Key::new(keys.iter().map(|column| column.value(row)));
+            let slot = question.grid.slot_of_seconds(times.value(row).div_euclid(1_000_000));
+            Some(wanted.get(&key).is_some_and(|slots| slots.contains(slot)))
+        });
+        let rows = filter_record_batch(batch, &keep.collect::<BooleanArray>())?;
+        if rows.num_rows() > 0 {
+            kept.push(rows);
+        }
+    }
+    Ok(kept)
+}

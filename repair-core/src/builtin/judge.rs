@@ -1,0 +1,197 @@
+//! Whether what a source answered is believable. Pure: an answer in, what it holds or why it cannot be true out.
+//!
+//! A source that ignores what it was asked looks like a success: it brings rows. So rows outside the request, out of order, from the
+//! future, or the same as for another request, are an error and not a repair.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+use arrow::array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
+use arrow::row::{RowConverter, SortField};
+use jiff::Timestamp;
+
+use crate::error::{Error, Result};
+use crate::lake::rollup;
+use crate::model::{Key, SlotGrid, SlotRange, SlotSet, Table};
+
+/// Fewer rows may well be the same by chance.
+const FEWEST_ROWS_TO_COMPARE: usize = 10;
+/// Rows with fewer different values (a counter that stands still, a price in a quiet hour) may well be the same by chance.
+const FEWEST_VALUES_TO_COMPARE: usize = 5;
+/// Answers remembered by one step, some 100 bytes each; later ones are still compared with these.
+const MOST_REMEMBERED: usize = 1 << 18;
+
+/// What was asked.
+pub(super) struct Question<'a> {
+    pub(super) source: &'a str,
+    pub(super) table: &'a Table,
+    pub(super) grid: SlotGrid,
+    pub(super) keys: Vec<&'a Key>,
+    pub(super) slots: SlotRange,
+    pub(super) now: Timestamp,
+}
+
+/// What a believable answer holds of each key that was asked for.
+pub(super) struct Judged<'a> {
+    pub(super) answered: BTreeMap<&'a Key, SlotSet>,
+    pub(super) rows: u64,
+    prints: Vec<(Print, Origin)>,
+}
+
+type Print = [u8; 32];
+
+/// Where an answer was from: its key, and its first slot.
+type Origin = (Key, i64);
+
+/// What is known of the rows of one key so far.
+struct Seen {
+    answered: SlotSet,
+    first: Option<i64>,
+    last: i64,
+    rows: usize,
+    values: HashSet<Print>,
+    hasher: blake3::Hasher,
+}
+
+impl Question<'_> {
+    /// Judges an answer by itself.
+    ///
+    /// # Errors
+    /// `invalid` if a row's key was not asked for, if its time is outside the request, off the grid or in the future, or if times do not
+    /// increase for each key.
+    pub(super) fn judge(&self, batches: &[RecordBatch]) -> Result<Judged<'_>> {
+        let new = || Seen {
+            answered: SlotSet::new(self.grid.cadence, self.slots),
+            first: None,
+            last: i64::MIN,
+            rows: 0,
+            values: HashSet::new(),
+            hasher: blake3::Hasher::new(),
+        };
+        let mut seen: BTreeMap<&Key, Seen> = self.keys.iter().map(|&key| (key, new())).collect();
+        for batch in batches {
+            self.judge_batch(batch, &mut seen)?;
+        }
+        let mut judged = Judged { answered: BTreeMap::new(), rows: 0, prints: Vec::new() };
+        for (key, seen) in seen {
+            judged.rows += seen.rows as u64;
+            if let (Some(first), true) = (seen.first, seen.rows >= FEWEST_ROWS_TO_COMPARE && seen.values.len() >= FEWEST_VALUES_TO_COMPARE)
+            {
+                judged.prints.push((*seen.hasher.finalize().as_bytes(), (key.clone(), first)));
+            }
+            judged.answered.insert(key, seen.answered);
+        }
+        Ok(judged)
+    }
+
+    fn judge_batch(&self, batch: &RecordBatch, seen: &mut BTreeMap<&Key, Seen>) -> Result<()> {
+        let in_shape = |error: Error| error.on("source", self.source);
+        let keys = rollup::key_columns(self.table, batch).map_err(in_shape)?;
+        let times = times(self.table, batch).map_err(in_shape)?;
+        if times.null_count() > 0 || keys.iter().any(|column| column.null_count() > 0) {
+            return Err(self.unbelievable("a row without key or time"));
+        }
+        let own = |name: &str| name == self.table.time || self.table.key.iter().any(|key| key == name);
+        let mut values: Vec<(&str, &ArrayRef)> = Vec::new();
+        for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+            if !own(field.name()) {
+                values.push((field.name(), column));
+            }
+        }
+        values.sort_unstable_by_key(|(name, _)| *name);
+        let converter = RowConverter::new(values.iter().map(|(_, column)| SortField::new(column.data_type().clone())).collect())?;
+        let columns: Vec<ArrayRef> = values.iter().map(|(_, column)| (*column).clone()).collect();
+        // A converter of no columns cannot tell how many rows there are.
+        let values = if columns.is_empty() { None } else { Some(converter.convert_columns(&columns)?) };
+        for row in 0..batch.num_rows() {
+            let key = Key::new(keys.iter().map(|column| column.value(row)));
+            let time_us = times.value(row);
+            let Some(seen) = seen.get_mut(&key) else {
+                return Err(self.unbelievable(&format!("a row of {key} at {}, which was not asked for", instant(time_us))));
+            };
+            let slot = self.slot(&key, time_us)?;
+            if slot <= seen.last {
+                let how = if slot == seen.last { "twice a row" } else { "out of order, a row" };
+                return Err(self.unbelievable(&format!("{how} of {key} at {}", instant(time_us))));
+            }
+            seen.last = slot;
+            seen.rows += 1;
+            seen.answered.insert(slot);
+            let first = *seen.first.get_or_insert(slot);
+            seen.hasher.update(&(slot - first).to_le_bytes());
+            if let Some(values) = &values {
+                let bytes = values.row(row);
+                let bytes = bytes.as_ref();
+                seen.hasher.update(&(bytes.len() as u64).to_le_bytes());
+                seen.hasher.update(bytes);
+                if seen.values.len() < FEWEST_VALUES_TO_COMPARE {
+                    seen.values.insert(*blake3::hash(bytes).as_bytes());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn slot(&self, key: &Key, time_us: i64) -> Result<i64> {
+        let slot = self.grid.slot_of_seconds(time_us.div_euclid(1_000_000));
+        if !self.slots.contains(slot) {
+            let asked = self.grid.interval_of(self.slots).map(|interval| interval.to_string()).unwrap_or_default();
+            return Err(self.unbelievable(&format!("a row of {key} at {}, outside of {asked}, which was asked for", instant(time_us))));
+        }
+        if Some(time_us) != self.grid.time_of_seconds(slot).checked_mul(1_000_000) {
+            let cadence = self.grid.cadence;
+            return Err(self.unbelievable(&format!("a row of {key} at {}, where no slot of {cadence} begins or ends", instant(time_us))));
+        }
+        if time_us > self.now.as_microsecond() {
+            return Err(self.unbelievable(&format!("a row of {key} at {}, although it is only {}", instant(time_us), self.now)));
+        }
+        Ok(slot)
+    }
+
+    fn unbelievable(&self, what: &str) -> Error {
+        Error::invalid(format!("source `{}` answered with {what}; nothing of this answer is used, look at the source", self.source))
+    }
+}
+
+/// The answers that one step has believed, by what they held.
+#[derive(Debug, Default)]
+pub(super) struct Believed(Mutex<HashMap<Print, Origin>>);
+
+impl Believed {
+    /// Remembers an answer, unless another request brought the same rows. Asking again for the same rows is no other request.
+    ///
+    /// # Errors
+    /// `invalid` if the same values came for another key or another time.
+    pub(super) fn add(&self, question: &Question<'_>, judged: &Judged<'_>) -> Result<()> {
+        // Nothing that panics runs under the lock, so a poisoned one is whole.
+        let mut believed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (print, origin) in &judged.prints {
+            if let Some(other) = believed.get(print).filter(|&other| other != origin) {
+                let from = |(key, slot): &Origin| format!("{key} from {}", question.grid.start_of(*slot));
+                return Err(question.unbelievable(&format!(
+                    "the same values for {} as for {}, so it seems to ignore what it is asked",
+                    from(origin),
+                    from(other)
+                )));
+            }
+        }
+        for (print, origin) in &judged.prints {
+            if believed.len() < MOST_REMEMBERED {
+                believed.insert(*print, origin.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The time column of a batch.
+pub(super) fn times<'a>(table: &Table, batch: &'a RecordBatch) -> Result<&'a TimestampMicrosecondArray> {
+    rollup::column(batch, &table.time)?
+        .as_any()
+        .downcast_ref()
+        .ok_or_else(|| Error::invalid(format!("the time column `{}` is not microseconds", table.time)))
+}
+
+fn instant(time_us: i64) -> String {
+    Timestamp::from_microsecond(time_us).map_or_else(|_| format!("{time_us} µs"), |instant| instant.to_string())
+}

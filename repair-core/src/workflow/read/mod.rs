@@ -1,0 +1,362 @@
+//! From the tree to a [`Workflow`], going on after every mistake. What the names mean is not looked at here but in `check`.
+
+mod branch;
+mod param;
+mod scalar;
+mod step;
+mod table;
+
+use std::collections::BTreeMap;
+
+use super::definition::{Template, Workflow};
+use super::diagnostic::Diagnostics;
+use super::expression::Expression;
+use super::tree::{Key, Node, Place, Yaml};
+use crate::plugin::context::closest;
+
+/// Characters of a name: names become parts of file names, and of names of our own that are longer.
+pub(crate) const MAX_NAME: usize = 100;
+/// Steps of one workflow. More is not a workflow but data; checks over the graph are quick up to here.
+pub(crate) const MAX_STEPS: usize = 10_000;
+/// Entries of every other list or mapping of the language: tables, params, branches of a step.
+pub(crate) const MAX_ENTRIES: usize = 1_000;
+/// Bytes of one text of the language: a message, a location.
+const MAX_TEXT: usize = 10_000;
+
+/// A workflow, and where in the text its parts are.
+pub(crate) struct Draft<'a> {
+    pub(crate) workflow: Workflow,
+    /// Where `start` names a step; none if it does not.
+    pub(crate) start: Option<Place>,
+    /// Every step that is there, read or not: naming one that could not be read is no second mistake.
+    pub(crate) step_names: Vec<&'a str>,
+    /// Of each step of the workflow, in the same order.
+    pub(crate) steps: Vec<StepPlaces<'a>>,
+    /// Of each source.
+    pub(crate) sources: BTreeMap<String, PluginPlaces<'a>>,
+    /// Every key under `tables`, `sources` and `params`, read or not.
+    pub(crate) table_names: Vec<&'a str>,
+    pub(crate) source_names: Vec<&'a str>,
+    pub(crate) param_names: Vec<&'a str>,
+    /// Every expression.
+    pub(crate) expressions: Vec<ExpressionUse>,
+    /// Whether all steps, and where they lead, could be read: else checks over the graph would only repeat what is known.
+    pub(crate) whole: bool,
+}
+
+/// Where the parts of a step are.
+pub(crate) struct StepPlaces<'a> {
+    pub(crate) name: Place,
+    pub(crate) plugin: Option<PluginPlaces<'a>>,
+    pub(crate) of: Option<Place>,
+    /// Of each branch, where it names a step.
+    pub(crate) next: Vec<Place>,
+    /// Of each catch rule, where it names a step.
+    pub(crate) catch: Vec<Place>,
+}
+
+/// Where a plug-in is named and configured.
+pub(crate) struct PluginPlaces<'a> {
+    pub(crate) name: Place,
+    pub(crate) with: Option<&'a Node>,
+}
+
+/// An expression, and where it stands.
+pub(crate) struct ExpressionUse {
+    pub(crate) expression: Expression,
+    pub(crate) place: Place,
+    pub(crate) within: Within,
+}
+
+/// Where an expression stands: what it can speak of follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Within {
+    /// In a step, while a run goes on.
+    Step,
+    /// In a source or profile, before the first step.
+    Setup,
+}
+
+/// Reads, and collects mistakes.
+pub(crate) struct Reader<'a> {
+    text: &'a str,
+    diagnostics: Diagnostics,
+    expressions: Vec<ExpressionUse>,
+    whole: bool,
+}
+
+/// The entries of a mapping whose keys are known.
+pub(super) struct Fields<'a> {
+    node: &'a Node,
+    /// The key under which the mapping is.
+    place: Place,
+    /// What it is, for messages: `table `bars``.
+    what: String,
+}
+
+impl<'a> Fields<'a> {
+    fn get(&self, name: &str) -> Option<&'a Node> {
+        self.node.get(name)
+    }
+
+    fn key_place(&self, name: &str) -> Place {
+        self.node.entry(name).map_or(self.place, |(key, _)| key.place)
+    }
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(text: &'a str, diagnostics: Diagnostics) -> Self {
+        Self { text, diagnostics, expressions: Vec::new(), whole: true }
+    }
+
+    pub(crate) fn into_diagnostics(self) -> Diagnostics {
+        self.diagnostics
+    }
+
+    /// Reads a whole file. None if not even its outline is there; mistakes may have been collected in any case.
+    pub(crate) fn workflow(&mut self, file: &str, root: &'a Node) -> Option<Draft<'a>> {
+        let mut repeated = Vec::new();
+        root.repeated_keys(&mut |key, first| repeated.push((key, first)));
+        for (key, first) in repeated {
+            let line = self.text.get(..first.place.start).unwrap_or_default().matches('\n').count() + 1;
+            self.error(key.place, format!("{} is here twice", quoted(&key.name)), Some(format!("the first is on line {line}")));
+        }
+        if matches!(root.value, Yaml::Null) {
+            self.error(root.place, "the file is empty", Some("a workflow begins with `workflow: name`".to_owned()));
+            return None;
+        }
+        const KEYS: [&str; 11] =
+            ["workflow", "kind", "about", "params", "tags", "tables", "sources", "start", "steps", "profiles", "budget"];
+        let fields = self.fields(root, Place::default(), "the workflow", &KEYS)?;
+        if fields.get("budget").is_some() {
+            self.error(fields.key_place("budget"), "budgets are not enforced by this version", Some("remove `budget`".to_owned()));
+        }
+        let name = self.required(&fields, "workflow", "e.g. `workflow: ticker-hourly`").and_then(|node| self.name(node, "the workflow"));
+        self.kind(&fields);
+        if let Some(about) = fields.get("about") {
+            self.text(about, "`about`");
+        }
+        let params = self.params(&fields);
+        let tags = self.tags(&fields);
+        let tables = self.tables(&fields);
+        let (sources, source_places) = self.sources(&fields);
+        let profiles = self.profiles(&fields);
+        let start = self.required(&fields, "start", "the step to begin with");
+        let start_name = start.and_then(|node| self.text(node, "`start`"));
+        self.whole &= start_name.is_some();
+        let (steps, step_places) = self.steps(&fields);
+        let workflow = Workflow {
+            name: name.unwrap_or_default(),
+            text: self.text.to_owned(),
+            file: file.to_owned(),
+            params,
+            tags,
+            tables,
+            sources,
+            start: start_name.clone().unwrap_or_default(),
+            steps,
+            profiles,
+        };
+        Some(Draft {
+            workflow,
+            start: start.filter(|_| start_name.is_some()).map(|node| node.place),
+            step_names: keys(fields.get("steps")),
+            steps: step_places,
+            sources: source_places,
+            table_names: keys(fields.get("tables")),
+            source_names: keys(fields.get("sources")),
+            param_names: keys(fields.get("params")),
+            expressions: std::mem::take(&mut self.expressions),
+            whole: self.whole,
+        })
+    }
+
+    fn kind(&mut self, fields: &Fields<'a>) {
+        let Some(node) = self.required(fields, "kind", "this version runs `kind: state-machine`") else { return };
+        let Some(kind) = self.text(node, "`kind`") else { return };
+        match kind.as_str() {
+            "state-machine" => {}
+            "dag" => {
+                let help = "write `kind: state-machine`, and `next` in place of `after`";
+                self.error(node.place, "this version runs `kind: state-machine` only", Some(help.to_owned()));
+            }
+            other => {
+                let help = did_you_mean(other, ["state-machine"].into_iter()).unwrap_or_else(|| "write `kind: state-machine`".to_owned());
+                self.error(node.place, format!("unknown kind {}", quoted(other)), Some(help));
+            }
+        }
+    }
+
+    fn error(&mut self, place: Place, message: impl Into<String>, help: Option<String>) {
+        self.diagnostics.push(place, message.into(), help);
+    }
+
+    /// The mapping's entries, after every unknown key was reported. `place` is the key under which the mapping is.
+    fn fields(&mut self, node: &'a Node, place: Place, what: &str, known: &[&str]) -> Option<Fields<'a>> {
+        for (key, _) in self.mapping(node, what, MAX_ENTRIES)? {
+            if !known.contains(&key.name.as_str()) && !self.diagnostics.full() {
+                let help = did_you_mean(&key.name, known.iter().copied()).unwrap_or_else(|| one_of(known.iter().copied().filter(|&key| key != "budget")));
+                self.error(key.place, format!("unknown key {} in {what}", quoted(&key.name)), Some(help));
+            }
+        }
+        Some(Fields { node, place, what: what.to_owned() })
+    }
+
+    fn mapping(&mut self, node: &'a Node, what: &str, limit: usize) -> Option<&'a [(Key, Node)]> {
+        match &node.value {
+            Yaml::Map(entries) if entries.len() <= limit => Some(entries),
+            Yaml::Map(entries) => {
+                self.error(node.place, format!("{} entries in {what}; {limit} are allowed", entries.len()), None);
+                None
+            }
+            _ => {
+                self.error(node.place, format!("{what} must be a mapping, not {}", node.describe()), None);
+                None
+            }
+        }
+    }
+
+    fn list(&mut self, node: &'a Node, what: &str) -> Option<&'a [Node]> {
+        match &node.value {
+            Yaml::List(items) if items.len() <= MAX_ENTRIES => Some(items),
+            Yaml::List(items) => {
+                self.error(node.place, format!("{} entries in {what}; {MAX_ENTRIES} are allowed", items.len()), None);
+                None
+            }
+            _ => {
+                self.error(node.place, format!("{what} must be a list, not {}", node.describe()), None);
+                None
+            }
+        }
+    }
+
+    fn required(&mut self, fields: &Fields<'a>, name: &str, help: &str) -> Option<&'a Node> {
+        let node = fields.get(name);
+        if node.is_none() {
+            self.error(fields.place, format!("{} has no `{name}`", fields.what), Some(help.to_owned()));
+        }
+        node
+    }
+
+    /// The entries of an optional section whose keys are names of the user's.
+    fn section(&mut self, fields: &Fields<'a>, name: &str, limit: usize) -> Vec<(&'a Key, &'a Node)> {
+        let Some(node) = fields.get(name) else { return Vec::new() };
+        let Some(entries) = self.mapping(node, &format!("`{name}`"), limit) else { return Vec::new() };
+        let mut named: Vec<(&Key, &Node)> = Vec::with_capacity(entries.len());
+        let mut seen = std::collections::HashSet::new();
+        for (key, value) in entries {
+            if seen.insert(key.name.as_str()) && self.is_name(&key.name, key.place, &format!("a name under `{name}`")) {
+                named.push((key, value));
+            }
+        }
+        named
+    }
+
+    /// A value in which texts of the form `{% … %}` are computed.
+    fn template(&mut self, node: &'a Node, within: Within) -> Template {
+        match &node.value {
+            Yaml::Text(text) => match computed(text) {
+                Computed::No => Template::Value(node.to_json()),
+                Computed::Whole(inner) => {
+                    self.expression(inner, node.place, within).map_or_else(|| Template::Value(node.to_json()), Template::Computed)
+                }
+                Computed::Part => {
+                    let help = "join texts within the expression: `\"{% 'from ' & $params.from %}\"`";
+                    self.error(node.place, "only a whole value can be computed, from `{%` to `%}`", Some(help.to_owned()));
+                    Template::Value(node.to_json())
+                }
+            },
+            Yaml::List(items) => {
+                let items: Vec<Template> = items.iter().map(|item| self.template(item, within)).collect();
+                if items.iter().all(is_value) { Template::Value(node.to_json()) } else { Template::List(items) }
+            }
+            Yaml::Map(entries) => {
+                let entries: Vec<(String, Template)> =
+                    entries.iter().map(|(key, value)| (key.name.clone(), self.template(value, within))).collect();
+                if entries.iter().all(|(_, value)| is_value(value)) { Template::Value(node.to_json()) } else { Template::Map(entries) }
+            }
+            _ => Template::Value(node.to_json()),
+        }
+    }
+
+    fn with(&mut self, fields: &Fields<'a>, within: Within) -> (Template, Option<&'a Node>) {
+        match fields.get("with") {
+            Some(node) if matches!(node.value, Yaml::Map(_)) => (self.template(node, within), Some(node)),
+            Some(node) => {
+                self.error(node.place, format!("`with` must be a mapping, not {}", node.describe()), None);
+                (Template::Value(serde_json::json!({})), None)
+            }
+            None => (Template::Value(serde_json::json!({})), None),
+        }
+    }
+
+    fn expression(&mut self, text: &str, place: Place, within: Within) -> Option<Expression> {
+        match Expression::parse(text) {
+            Ok(expression) => {
+                self.expressions.push(ExpressionUse { expression: expression.clone(), place, within });
+                Some(expression)
+            }
+            Err(error) => {
+                self.error(place, error.message(), None);
+                None
+            }
+        }
+    }
+}
+
+fn keys(node: Option<&Node>) -> Vec<&str> {
+    match node.map(|node| &node.value) {
+        Some(Yaml::Map(entries)) => entries.iter().map(|(key, _)| key.name.as_str()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn is_value(template: &Template) -> bool {
+    matches!(template, Template::Value(_))
+}
+
+/// How much of a text is computed.
+pub(crate) enum Computed<'a> {
+    /// Nothing.
+    No,
+    /// All of it, by this expression.
+    Whole(&'a str),
+    /// A part, which is not possible.
+    Part,
+}
+
+pub(crate) fn computed(text: &str) -> Computed<'_> {
+    let trimmed = text.trim();
+    match trimmed.strip_prefix("{%").and_then(|rest| rest.strip_suffix("%}")) {
+        Some(inner) if !inner.contains("{%") => Computed::Whole(inner.trim()),
+        _ if trimmed.contains("{%") => Computed::Part,
+        _ => Computed::No,
+    }
+}
+
+/// A name from the text, for a message: in quotes, and never long.
+pub(crate) fn quoted(name: &str) -> String {
+    const SHOWN: usize = 60;
+    if name.chars().count() > SHOWN { format!("`{}…`", name.chars().take(SHOWN).collect::<String>()) } else { format!("`{name}`") }
+}
+
+/// `did you mean …?`, if something known is close.
+pub(crate) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    // Comparing takes the product of both lengths.
+    if name.len() > 2 * MAX_NAME {
+        return None;
+    }
+    closest(name, known.filter(|known| known.len() <= 2 * MAX_NAME)).map(|close| format!("did you mean `{close}`?"))
+}
+
+/// `one of …`, of a list that is short enough to be read.
+pub(crate) fn one_of<'a>(known: impl Iterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 20;
+    let known: Vec<&str> = known.collect();
+    if known.is_empty() {
+        return "there are none".to_owned();
+    }
+    let more = if known.len() > SHOWN { format!(" and {} more", known.len() - SHOWN) } else { String::new() };
+    let shown: Vec<String> = known.iter().take(SHOWN).map(|name| quoted(name)).collect();
+    if known.len() == 1 { format!("there is only {}", shown.concat()) } else { format!("known are {}{more}", shown.join(", ")) }
+}

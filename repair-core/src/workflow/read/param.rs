@@ -1,0 +1,79 @@
+//! `params` and `tags`.
+
+use std::collections::BTreeMap;
+
+use super::super::definition::{Param, ParamType};
+use super::super::tree::{Node, Yaml};
+use super::{Fields, MAX_ENTRIES, Reader};
+
+/// Tags of one workflow; AWS takes fifty on a resource.
+const MAX_TAGS: usize = 50;
+/// Characters of a tag's value; AWS takes so many.
+const MAX_TAG_VALUE: usize = 256;
+
+impl<'a> Reader<'a> {
+    pub(super) fn params(&mut self, fields: &Fields<'a>) -> BTreeMap<String, Param> {
+        let mut params = BTreeMap::new();
+        for (key, node) in self.section(fields, "params", MAX_ENTRIES) {
+            let what = format!("parameter `{}`", key.name);
+            let Some(fields) = self.fields(node, key.place, &what, &["type", "default", "about", "one_of"]) else { continue };
+            let types = ParamType::ALL.map(|kind| (kind.as_str(), kind));
+            let Some(kind) = self.required(&fields, "type", "e.g. `type: string`") else { continue };
+            let Some(kind) = self.word(kind, "`type`", &types) else { continue };
+            let about = fields.get("about").and_then(|node| self.text(node, "`about`"));
+            let mut param = Param { kind, default: None, about, one_of: Vec::new() };
+            param.one_of = self.allowed(&fields, kind);
+            if let Some(node) = fields.get("default") {
+                match param.accept(&node.to_json()) {
+                    Ok(value) => param.default = Some(value),
+                    Err(why) => self.error(node.place, format!("`default` of {what}: {why}"), quote_hint(node, kind)),
+                }
+            }
+            params.insert(key.name.clone(), param);
+        }
+        params
+    }
+
+    fn allowed(&mut self, fields: &Fields<'a>, kind: ParamType) -> Vec<serde_json::Value> {
+        let Some(node) = fields.get("one_of") else { return Vec::new() };
+        let items = self.list(node, "`one_of`").unwrap_or_default();
+        if items.is_empty() {
+            self.error(node.place, "`one_of` allows nothing", Some("list the values allowed, or leave it out".to_owned()));
+        }
+        // Of a list, `one_of` says what its items may be.
+        let kind = if kind == ParamType::List { ParamType::String } else { kind };
+        let mut allowed = Vec::with_capacity(items.len());
+        for item in items {
+            match kind.check(&item.to_json()) {
+                Ok(value) => allowed.push(value),
+                Err(why) => self.error(item.place, format!("`one_of`: {why}"), quote_hint(item, kind)),
+            }
+        }
+        allowed
+    }
+
+    pub(super) fn tags(&mut self, fields: &Fields<'a>) -> BTreeMap<String, String> {
+        let mut tags = BTreeMap::new();
+        for (key, node) in self.section(fields, "tags", MAX_TAGS) {
+            let value = match &node.value {
+                Yaml::Text(text) => text.clone(),
+                Yaml::Number(number) => number.to_string(),
+                Yaml::Bool(value) => value.to_string(),
+                _ => {
+                    self.error(node.place, format!("a tag must be text, not {}", node.describe()), None);
+                    continue;
+                }
+            };
+            if value.chars().count() > MAX_TAG_VALUE {
+                self.error(node.place, format!("a tag may be {MAX_TAG_VALUE} characters long"), None);
+            }
+            tags.insert(key.name.clone(), value);
+        }
+        tags
+    }
+}
+
+fn quote_hint(node: &Node, kind: ParamType) -> Option<String> {
+    let unquoted = matches!(node.value, Yaml::Bool(_) | Yaml::Number(_));
+    (kind == ParamType::String && unquoted).then(|| "put it in quotes".to_owned())
+}

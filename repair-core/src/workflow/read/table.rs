@@ -1,0 +1,127 @@
+//! `tables`, `sources` and `profiles`.
+
+use std::collections::BTreeMap;
+
+use super::super::definition::{Profile, SourceUse};
+use super::super::tree::{Key, Node, Place};
+use super::{Fields, MAX_ENTRIES, PluginPlaces, Reader, Within};
+use crate::lake::overlay;
+use crate::model::{Cadence, Format, Partition, PartitionUnit, Table, TimeMark};
+
+impl<'a> Reader<'a> {
+    pub(super) fn tables(&mut self, fields: &Fields<'a>) -> BTreeMap<String, Table> {
+        let section = self.section(fields, "tables", MAX_ENTRIES);
+        self.distinct(&section);
+        let mut tables = BTreeMap::new();
+        for (key, node) in section {
+            if let Some(table) = self.table(key, node) {
+                tables.insert(key.name.clone(), table);
+            }
+        }
+        tables
+    }
+
+    /// No table may be, to a lake that does not look at case, another one or what we own beside another.
+    fn distinct(&mut self, tables: &[(&'a Key, &'a Node)]) {
+        let mut taken: BTreeMap<String, String> = BTreeMap::new();
+        for (key, _) in tables {
+            let name = key.name.as_str();
+            if let Some(before) = taken.insert(name.to_lowercase(), format!("table `{name}`")) {
+                self.error(key.place, format!("table `{name}` differs only in case from {before}"), Some("rename one".to_owned()));
+            }
+        }
+        for (key, _) in tables {
+            let name = key.name.as_str();
+            for owned in [overlay::repairs(name), overlay::exceptions(name), overlay::repaired_view(name)] {
+                if let Some((other, _)) = tables.iter().find(|(other, _)| other.name.eq_ignore_ascii_case(&owned)) {
+                    let message = format!("table `{}` has the name of what is kept beside table `{name}`", other.name);
+                    self.error(other.place, message, Some("rename it".to_owned()));
+                }
+            }
+        }
+    }
+
+    fn table(&mut self, key: &Key, node: &'a Node) -> Option<Table> {
+        const KEYS: [&str; 7] = ["location", "format", "partition_by", "key", "time", "time_marks", "cadence"];
+        let fields = self.fields(node, key.place, &format!("table `{}`", key.name), &KEYS)?;
+        let location = self.required(&fields, "location", "the folder of its files").and_then(|node| self.text(node, "`location`"));
+        let formats = [("parquet", Format::Parquet), ("csv", Format::Csv), ("jsonl", Format::Jsonl)];
+        let format = self.required(&fields, "format", "parquet, csv or jsonl").and_then(|node| self.word(node, "`format`", &formats));
+        let time = self.required(&fields, "time", "the column that says when").and_then(|node| self.text(node, "`time`"));
+        let partition_by = fields.get("partition_by").map(|node| self.partitions(node)).unwrap_or_default();
+        let mut columns: Vec<String> = Vec::new();
+        for (column, place) in fields.get("key").map(|node| self.texts(node, "`key`")).unwrap_or_default() {
+            if columns.contains(&column) || time.as_ref() == Some(&column) {
+                self.error(place, format!("column `{column}` is named twice"), None);
+            } else {
+                columns.push(column);
+            }
+        }
+        let marks = [("start", TimeMark::Start), ("end", TimeMark::End)];
+        let time_marks = fields.get("time_marks").and_then(|node| self.word(node, "`time_marks`", &marks)).unwrap_or_default();
+        let cadence = fields.get("cadence").and_then(|node| self.cadence(node));
+        Some(Table { name: key.name.clone(), location: location?, format: format?, partition_by, key: columns, time: time?, time_marks, cadence })
+    }
+
+    fn cadence(&mut self, node: &Node) -> Option<Cadence> {
+        let text = self.text(node, "`cadence`")?;
+        text.parse().map_err(|error: crate::Error| self.error(node.place, error.message(), None)).ok()
+    }
+
+    fn partitions(&mut self, node: &'a Node) -> Vec<Partition> {
+        const UNITS: [(&str, PartitionUnit); 4] =
+            [("year", PartitionUnit::Year), ("month", PartitionUnit::Month), ("day", PartitionUnit::Day), ("hour", PartitionUnit::Hour)];
+        let items = self.list(node, "`partition_by`").unwrap_or_default();
+        if let Some(second) = items.get(1) {
+            self.error(second.place, "a table is partitioned by one column at most", Some("keep the one of the finest unit".to_owned()));
+        }
+        let mut partitions = Vec::new();
+        for item in items.iter().take(1) {
+            match self.mapping(item, "an entry of `partition_by`", 1) {
+                Some([(key, unit)]) => {
+                    let named = self.is_name(&key.name, key.place, "a partition column");
+                    if let Some(unit) = self.word(unit, "the unit of a partition column", &UNITS).filter(|_| named) {
+                        partitions.push(Partition { column: key.name.clone(), unit });
+                    }
+                }
+                Some(_) => self.error(item.place, "an entry of `partition_by` is a column and its unit", Some("e.g. `{ date: day }`".to_owned())),
+                None => {}
+            }
+        }
+        partitions
+    }
+
+    pub(super) fn sources(&mut self, fields: &Fields<'a>) -> (BTreeMap<String, SourceUse>, BTreeMap<String, PluginPlaces<'a>>) {
+        let (mut sources, mut places) = (BTreeMap::new(), BTreeMap::new());
+        for (key, node) in self.section(fields, "sources", MAX_ENTRIES) {
+            let what = format!("source `{}`", key.name);
+            let Some(fields) = self.fields(node, key.place, &what, &["source", "with", "rate_limit"]) else { continue };
+            let rate_limit = self.rate(&fields);
+            let (with, with_node) = self.with(&fields, Within::Setup);
+            let Some((plugin, name)) = self.plugin(&fields, "source", "the plug-in, e.g. `source: stocks.archive`") else { continue };
+            sources.insert(key.name.clone(), SourceUse { plugin, with, rate_limit });
+            places.insert(key.name.clone(), PluginPlaces { name, with: with_node });
+        }
+        (sources, places)
+    }
+
+    /// The name of a plug-in, under the word that says of which kind.
+    pub(super) fn plugin(&mut self, fields: &Fields<'a>, word: &str, help: &str) -> Option<(String, Place)> {
+        let node = self.required(fields, word, help)?;
+        self.text(node, &format!("`{word}`")).map(|name| (name, node.place))
+    }
+
+    pub(super) fn profiles(&mut self, fields: &Fields<'a>) -> BTreeMap<String, Profile> {
+        let mut profiles = BTreeMap::new();
+        for (key, node) in self.section(fields, "profiles", MAX_ENTRIES) {
+            let what = format!("profile `{}`", key.name);
+            let Some(fields) = self.fields(node, key.place, &what, &["lake", "with"]) else { continue };
+            let (with, _) = self.with(&fields, Within::Setup);
+            let lake = self.required(&fields, "lake", "e.g. `lake: local`").and_then(|node| self.text(node, "`lake`"));
+            if let Some(lake) = lake {
+                profiles.insert(key.name.clone(), Profile { lake, with });
+            }
+        }
+        profiles
+    }
+}

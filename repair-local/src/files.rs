@@ -1,0 +1,320 @@
+//! Files: finding them, opening them, and writing them whole or not at all. Knows nothing of tables' columns.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use repair_core::{Error, ErrorKind, Result};
+
+/// Deeper than this, folders go round in a circle of symbolic links.
+const MAX_DEPTH: usize = 32;
+
+/// More readers than this only fight over the disk.
+const MAX_WORKERS: usize = 8;
+
+/// A file of a table, and what the names of the folders on the way to it say.
+#[derive(Debug, Clone)]
+pub(crate) struct DataFile {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+    /// `column=value` of the folders, outermost first.
+    pub(crate) hive: Vec<(String, String)>,
+}
+
+impl DataFile {
+    /// What the path says about a column.
+    pub(crate) fn hive_value(&self, column: &str) -> Option<&str> {
+        self.hive.iter().rev().find(|(name, _)| name == column).map(|(_, value)| value.as_str())
+    }
+}
+
+/// The files below a folder with one of the endings, in order of path; a path that is a file is taken whatever its ending. `None` if
+/// there is nothing at the path. Names that begin with `.` or `_` are left out, as every reader of lakes does: they are being written,
+/// or are not data. So are the folders in `except`.
+pub(crate) fn list(path: &Path, endings: &[&str], except: &[&Path]) -> Result<Option<Vec<DataFile>>> {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error(error, "look at", path)),
+    };
+    let mut files = Vec::new();
+    if metadata.is_file() {
+        files.push(DataFile { path: path.to_owned(), bytes: metadata.len(), hive: Vec::new() });
+    } else {
+        walk(path, endings, except, &mut Vec::new(), &mut files, 0)?;
+    }
+    Ok(Some(files))
+}
+
+fn walk(
+    folder: &Path,
+    endings: &[&str],
+    except: &[&Path],
+    hive: &mut Vec<(String, String)>,
+    files: &mut Vec<DataFile>,
+    depth: usize,
+) -> Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(Error::invalid(format!("folders lie more than {MAX_DEPTH} deep; is there a symbolic link in a circle?")).on("folder", folder.display()));
+    }
+    let read = || -> io::Result<Vec<fs::DirEntry>> { fs::read_dir(folder)?.collect() };
+    let mut entries = read().map_err(|error| io_error(error, "list", folder))?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let name = entry.file_name();
+        let path = entry.path();
+        let Some(name) = name.to_str() else {
+            return Err(Error::invalid("a name is not UTF-8; rename it, or begin it with `_` if it is not data").on("path", path.display()));
+        };
+        if name.starts_with(['.', '_']) || except.contains(&path.as_path()) {
+            continue;
+        }
+        // Follows symbolic links; one that leads nowhere is an error, not a missing file.
+        let metadata = fs::metadata(&path).map_err(|error| io_error(error, "look at", &path))?;
+        if metadata.is_dir() {
+            let value = name.split_once('=').map(|(column, value)| (percent_decode(column), percent_decode(value)));
+            let is_hive = value.is_some();
+            hive.extend(value);
+            walk(&path, endings, except, hive, files, depth + 1)?;
+            if is_hive {
+                hive.pop();
+            }
+        } else if path.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| endings.iter().any(|known| ending.eq_ignore_ascii_case(known))) {
+            files.push(DataFile { path, bytes: metadata.len(), hive: hive.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// Hive writes `%XX` for characters that a folder's name can't hold.
+fn percent_decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let coded = (first == b'%').then(|| after.get(..2)).flatten().and_then(|hex| std::str::from_utf8(hex).ok());
+        match coded.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+}
+
+/// The longest part of a file's name that is written out; file systems take 255 bytes, and several parts make a name.
+const MAX_NAME_PART: usize = 80;
+
+/// A text as part of a file's name, so that two texts never share a name. What is not plain is written as `%XX`, as is a `.` in front.
+pub(crate) fn name_part(text: &str) -> String {
+    let mut name = String::with_capacity(text.len());
+    for (at, byte) in text.bytes().enumerate() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') || (byte == b'.' && at > 0) {
+            name.push(char::from(byte));
+        } else {
+            name.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    if name.len() > MAX_NAME_PART {
+        let hash = blake3::hash(text.as_bytes()).to_hex();
+        name.truncate(MAX_NAME_PART - 33);
+        // A `%%` is never written above, so a shortened name meets no other.
+        name.push_str("%%");
+        name.push_str(&hash.as_str()[..31]);
+    }
+    name
+}
+
+/// As [`name_part`], with no `-` either, so that it can stand between dashes.
+pub(crate) fn name_part_without_dash(text: &str) -> String {
+    name_part(text).replace('-', "%2D")
+}
+
+/// Opens a file to read.
+pub(crate) fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|error| io_error(error, "read", path))
+}
+
+/// What an error of the file system means to a workflow.
+pub(crate) fn io_error(error: io::Error, doing: &str, path: &Path) -> Error {
+    use io::ErrorKind as Io;
+    let path = path.display();
+    let (kind, message) = match error.kind() {
+        Io::NotFound => (ErrorKind::NotFound, format!("could not {doing} {path}: it is not there; did something else remove it?")),
+        Io::PermissionDenied => {
+            (ErrorKind::Denied, format!("not allowed to {doing} {path}; give the user that runs this the right to, or choose another place"))
+        }
+        Io::ReadOnlyFilesystem => (ErrorKind::Denied, format!("could not {doing} {path}: its file system is read-only; choose another place")),
+        Io::StorageFull | Io::QuotaExceeded => (ErrorKind::Transient, format!("could not {doing} {path}: the disk is full; free some space")),
+        Io::NotADirectory | Io::IsADirectory | Io::InvalidData | Io::UnexpectedEof | Io::InvalidFilename => {
+            (ErrorKind::Invalid, format!("could not {doing} {path}"))
+        }
+        _ => (ErrorKind::Transient, format!("could not {doing} {path}")),
+    };
+    Error::new(kind, message).because(error)
+}
+
+/// Makes a folder and those above it, so that they outlast a loss of power.
+pub(crate) fn create_folder(folder: &Path) -> Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let missing: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
+    fs::create_dir_all(folder).map_err(|error| io_error(error, "create the folder", folder))?;
+    for made in missing {
+        if let Some(parent) = made.parent() {
+            sync_folder(parent)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes what was created, renamed or removed in a folder outlast a loss of power.
+pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
+    // Windows has no handle of a folder to sync; its journal keeps names.
+    if cfg!(unix) {
+        open(folder)?.sync_all().map_err(|error| io_error(error, "write to", folder))?;
+    }
+    Ok(())
+}
+
+fn temporary_in(folder: &Path) -> Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".writing-").suffix(".tmp");
+    // Temporary files are made for their owner alone, but these become tables, which other programs read.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder).map_err(|error| io_error(error, "write to", folder))
+}
+
+/// Writes a file whole or not at all: to a hidden name beside it, to the disk, then renamed. The folders are made. Returns its size.
+pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> Result<()>) -> Result<u64> {
+    let folder = path.parent().ok_or_else(|| Error::internal("a file to write has no folder").on("path", path.display()))?;
+    create_folder(folder)?;
+    let temporary = temporary_in(folder)?;
+    let mut writer = BufWriter::with_capacity(1 << 18, temporary.as_file());
+    write(&mut writer)?;
+    writer.flush().map_err(|error| io_error(error, "write", path))?;
+    drop(writer);
+    temporary.as_file().sync_all().map_err(|error| io_error(error, "write", path))?;
+    let bytes = temporary.as_file().metadata().map_err(|error| io_error(error, "look at", path))?.len();
+    temporary.persist(path).map_err(|error| io_error(error.error, "write", path))?;
+    sync_folder(folder)?;
+    Ok(bytes)
+}
+
+/// Removes a file; one that is not there is removed already. Says whether it was there.
+pub(crate) fn remove(path: &Path) -> Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => {
+            if let Some(folder) = path.parent() {
+                sync_folder(folder)?;
+            }
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error(error, "remove", path)),
+    }
+}
+
+/// Checks that a folder can be written to; the file that tells is gone before anyone sees it.
+pub(crate) fn check_writable(folder: &Path) -> Result<()> {
+    let mut temporary = temporary_in(folder)?;
+    temporary.write_all(b"may this be written?").and_then(|()| temporary.as_file().sync_all()).map_err(|error| io_error(error, "write to", folder))?;
+    temporary.close().map_err(|error| io_error(error, "remove a file in", folder))
+}
+
+/// How many threads work at once.
+pub(crate) fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS)
+}
+
+/// Folds items on as many threads as help, each with its own state; returns the states. If items fail, the error is that of the
+/// first of them in order, whichever thread was faster.
+pub(crate) fn fold_parallel<T: Sync, S: Send>(items: &[T], new: impl Fn() -> S + Sync, fold: impl Fn(&mut S, &T) -> Result<()> + Sync) -> Result<Vec<S>> {
+    let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let work = || -> (S, Option<(usize, Error)>) {
+        let mut state = new();
+        while !failed.load(Ordering::Relaxed) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { break };
+            if let Err(error) = fold(&mut state, item) {
+                failed.store(true, Ordering::Relaxed);
+                return (state, Some((index, error)));
+            }
+        }
+        (state, None)
+    };
+    let threads = workers().min(items.len());
+    if threads <= 1 {
+        let (state, error) = work();
+        return error.map_or(Ok(vec![state]), |(_, error)| Err(error));
+    }
+    let ended: Vec<std::thread::Result<_>> = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        handles.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
+    });
+    let mut states = Vec::with_capacity(threads);
+    let mut first: Option<(usize, Error)> = None;
+    for end in ended {
+        let (state, error) = end.map_err(|_| Error::internal("a reading thread of the lake broke down"))?;
+        states.push(state);
+        if let Some((index, error)) = error
+            && first.as_ref().is_none_or(|(earliest, _)| index < *earliest)
+        {
+            first = Some((index, error));
+        }
+    }
+    first.map_or(Ok(states), |(_, error)| Err(error))
+}
+
+/// As [`fold_parallel`], with one result for each item, in the items' order.
+pub(crate) fn map_parallel<T: Sync, R: Send>(items: &[T], map: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
+    let indexed: Vec<(usize, &T)> = items.iter().enumerate().collect();
+    let states = fold_parallel(&indexed, Vec::new, |done: &mut Vec<(usize, R)>, (index, item)| {
+        done.push((*index, map(item)?));
+        Ok(())
+    })?;
+    let mut done: Vec<(usize, R)> = states.into_iter().flatten().collect();
+    done.sort_unstable_by_key(|(index, _)| *index);
+    Ok(done.into_iter().map(|(_, result)| result).collect())
+}
+
+/// Runs blocking work off the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::internal("a thread of the lake broke down").because(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_never_meet() {
+        let long = "x".repeat(300);
+        let texts = ["a", "a-b", "a/b", "a%2Fb", ".a", "..", "", "a.b", "é", &long, &format!("{long}y"), "A"];
+        let names: std::collections::BTreeSet<String> = texts.iter().map(|text| name_part(text)).collect();
+        assert_eq!(names.len(), texts.len());
+        assert!(names.iter().all(|name| !name.starts_with('.') && !name.contains('/') && name.len() <= MAX_NAME_PART));
+        assert!(!name_part_without_dash("a-b").contains('-'));
+    }
+
+    #[test]
+    fn the_first_failure_in_order_is_the_one_told() {
+        let items: Vec<u32> = (0..1_000).collect();
+        for _ in 0..20 {
+            let error = map_parallel(&items, |&item| if item >= 500 { Err(Error::invalid(item.to_string())) } else { Ok(item) }).unwrap_err();
+            assert_eq!(error.message(), "500");
+        }
+        assert_eq!(map_parallel(&items, |&item| Ok(item)).unwrap(), items);
+    }
+}

@@ -1,0 +1,252 @@
+//! What we keep beside a table, read back: repairs, and slots confirmed absent.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
+use repair_core::cost::Usage;
+use repair_core::lake::{PresenceRequest, overlay};
+use repair_core::model::{Key, Presence, SlotGrid, SlotSet, Table};
+use repair_core::{Error, Result};
+
+use crate::files::DataFile;
+use crate::partition::{SECOND_US, TimeBounds};
+use crate::place::{self, Place};
+use crate::scan::overlay_rows;
+use crate::shape::{self, KeyTime};
+
+/// The key and time columns, and some of ours.
+fn shape_with(table: &Table, texts: &[&str], instants: &[&str]) -> SchemaRef {
+    let own = table.key.iter().map(|key| shape::key_field(key)).chain([shape::time_field(table)]);
+    let texts = texts.iter().map(|name| Field::new(*name, DataType::Utf8, true));
+    let instants = instants.iter().map(|name| Field::new(*name, overlay::instant_type(), true));
+    Arc::new(Schema::new(own.chain(texts).chain(instants).collect::<Vec<_>>()))
+}
+
+fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray> {
+    repair_core::lake::rollup::column(batch, name)?.as_string_opt::<i32>().ok_or_else(|| Error::invalid(format!("column `{name}` is not text")))
+}
+
+/// The instants of one of our columns; a null is as old as can be.
+fn instants(batch: &RecordBatch, name: &str) -> Result<Vec<i64>> {
+    let column = repair_core::lake::rollup::column(batch, name)?.as_primitive::<TimestampMicrosecondType>();
+    Ok((0..column.len()).map(|row| if column.is_null(row) { i64::MIN } else { column.value(row) }).collect())
+}
+
+/// Whether a repair replaces; all others insert.
+fn replaces(op: &StringArray, row: usize) -> Result<bool> {
+    match if op.is_null(row) { "" } else { op.value(row) } {
+        word if word == overlay::Op::Insert.as_str() => Ok(false),
+        word if word == overlay::Op::Replace.as_str() => Ok(true),
+        word => Err(Error::invalid(format!("`{word}` in column `{}` is neither `insert` nor `replace`", overlay::columns::OP))),
+    }
+}
+
+/// What decides whether rows are of one slot: the slot of a series, the time itself where there is no cadence.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slots(Option<SlotGrid>);
+
+impl Slots {
+    pub(crate) fn of(table: &Table) -> Self {
+        Self(table.grid().ok())
+    }
+
+    pub(crate) fn slot(&self, time_us: i64) -> i64 {
+        match &self.0 {
+            Some(grid) => grid.slot_of_seconds(time_us.div_euclid(SECOND_US)),
+            None => time_us,
+        }
+    }
+}
+
+/// The slots of which the repaired view shows a repair: those that a repair fills and raw does not, and those that one replaces.
+pub(crate) fn live_slots(
+    table: &Table,
+    place: &Place,
+    request: &PresenceRequest,
+    raw: &Presence,
+    usage: &mut Usage,
+) -> Result<BTreeMap<Key, SlotSet>> {
+    let grid = raw.grid;
+    let bounds = TimeBounds::of_slots(&grid, request.slots);
+    let files = place::prune(table, place.repair_files()?, &bounds)?;
+    let mut inserted = crate::presence::empty_sets(grid, request);
+    if files.is_empty() {
+        return Ok(inserted);
+    }
+    let mut replaced = inserted.clone();
+    let slots = Slots(Some(grid));
+    overlay_rows(table, &files, &shape_with(table, &[overlay::columns::OP], &[]), &bounds, usage, &mut |batch| {
+        let rows = KeyTime::of(table, &batch)?;
+        let op = text(&batch, overlay::columns::OP)?;
+        for run in rows.runs() {
+            let key = rows.key(run.start);
+            if let (Some(inserted), Some(replaced)) = (inserted.get_mut(&key), replaced.get_mut(&key)) {
+                for row in run {
+                    let set = if replaces(op, row)? { &mut *replaced } else { &mut *inserted };
+                    set.insert(slots.slot(rows.times.value(row)));
+                }
+            }
+        }
+        Ok(())
+    })?;
+    // Of a slot that raw has, and that was both filled and replaced, the newest repair decides. Rare, so looked up only then.
+    let mut undecided = BTreeMap::new();
+    for (key, inserted) in &mut inserted {
+        let (Some(replaced), Some(raw)) = (replaced.get(key), raw.keys.get(key)) else { continue };
+        let mut both = inserted.clone();
+        both.intersect(replaced);
+        both.intersect(&raw.present);
+        if !both.is_empty() {
+            undecided.insert(key.clone(), both);
+        }
+        inserted.subtract(&raw.present);
+        inserted.union(replaced);
+    }
+    if !undecided.is_empty() {
+        let winners = Winners::load(table, &files, &bounds, |key| undecided.contains_key(key))?;
+        for (key, mut undecided) in undecided {
+            let Some(live) = inserted.get_mut(&key) else { continue };
+            let keep: Vec<i64> = undecided.iter().filter(|&slot| winners.get(&key, slot).is_some_and(|winner| winner.replace)).collect();
+            let mut kept = SlotSet::new(grid.cadence, request.slots);
+            keep.into_iter().for_each(|slot| {
+                kept.insert(slot);
+            });
+            undecided.subtract(&kept);
+            live.subtract(&undecided);
+        }
+    }
+    Ok(inserted)
+}
+
+/// The slots confirmed absent by evidence that has not expired.
+pub(crate) fn absent_slots(table: &Table, place: &Place, request: &PresenceRequest, usage: &mut Usage) -> Result<BTreeMap<Key, SlotSet>> {
+    let grid = table.grid()?;
+    let bounds = TimeBounds::of_slots(&grid, request.slots);
+    let files = place::prune(table, place.exception_files()?, &bounds)?;
+    let mut absent = crate::presence::empty_sets(grid, request);
+    let as_of_us = request.as_of.as_microsecond();
+    let slots = Slots(Some(grid));
+    overlay_rows(table, &files, &shape_with(table, &[], &[overlay::columns::RECHECK_AFTER]), &bounds, usage, &mut |batch| {
+        let rows = KeyTime::of(table, &batch)?;
+        let recheck_us = instants(&batch, overlay::columns::RECHECK_AFTER)?;
+        for run in rows.runs() {
+            if let Some(absent) = absent.get_mut(&rows.key(run.start)) {
+                for row in run.filter(|&row| recheck_us[row] > as_of_us) {
+                    absent.insert(slots.slot(rows.times.value(row)));
+                }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(absent)
+}
+
+/// The repair of a slot that counts.
+#[derive(Debug, Clone)]
+pub(crate) struct Winner {
+    at_us: i64,
+    run: u32,
+    unit: u32,
+    /// Which of the files it is in.
+    pub(crate) file: u32,
+    /// Which row of it.
+    pub(crate) row: u32,
+    /// Whether it stands for the rows of raw.
+    pub(crate) replace: bool,
+    /// Whether raw has a row of its slot.
+    pub(crate) filled: bool,
+}
+
+/// Of each repaired slot the repair that counts: the newest, of two of one instant that whose run, then unit, is the last by name.
+#[derive(Default)]
+pub(crate) struct Winners {
+    keys: HashMap<Key, usize>,
+    slots: Vec<HashMap<i64, Winner>>,
+    names: HashMap<String, u32>,
+    by_number: Vec<String>,
+}
+
+impl Winners {
+    /// Reads the repairs within bounds, of keys that are wanted.
+    pub(crate) fn load(table: &Table, files: &[DataFile], bounds: &TimeBounds, wanted: impl Fn(&Key) -> bool) -> Result<Self> {
+        use overlay::columns as c;
+        let mut winners = Self::default();
+        let shape = shape_with(table, &[c::OP, c::RUN, c::UNIT], &[c::AT]);
+        let slots = Slots::of(table);
+        for (number, file) in (0u32..).zip(files) {
+            let mut first_row = 0;
+            // Rows are known by their number in the file, so none may be left out.
+            overlay_rows(table, std::slice::from_ref(file), &shape, &TimeBounds::ALL, &mut Usage::default(), &mut |batch| {
+                let rows = KeyTime::of(table, &batch)?;
+                let (op, at_us) = (text(&batch, c::OP)?, instants(&batch, c::AT)?);
+                let (run_names, units) = (text(&batch, c::RUN)?, text(&batch, c::UNIT)?);
+                for run in rows.runs() {
+                    let key = rows.key(run.start);
+                    if !wanted(&key) {
+                        continue;
+                    }
+                    for row in run.filter(|&row| bounds.contains(rows.times.value(row))) {
+                        let winner = Winner {
+                            at_us: at_us[row],
+                            run: winners.number(run_names.value(row)),
+                            unit: winners.number(units.value(row)),
+                            file: number,
+                            row: u32::try_from(first_row + row).map_err(|_| Error::invalid("an overlay file has too many rows"))?,
+                            replace: replaces(op, row)?,
+                            filled: false,
+                        };
+                        winners.offer(&key, slots.slot(rows.times.value(row)), winner);
+                    }
+                }
+                first_row += batch.num_rows();
+                Ok(())
+            })?;
+        }
+        Ok(winners)
+    }
+
+    fn number(&mut self, name: &str) -> u32 {
+        if let Some(&number) = self.names.get(name) {
+            return number;
+        }
+        let number = u32::try_from(self.by_number.len()).unwrap_or(u32::MAX);
+        self.names.insert(name.to_owned(), number);
+        self.by_number.push(name.to_owned());
+        number
+    }
+
+    fn offer(&mut self, key: &Key, slot: i64, winner: Winner) {
+        let at = match self.keys.get(key) {
+            Some(&at) => at,
+            None => {
+                self.keys.insert(key.clone(), self.slots.len());
+                self.slots.push(HashMap::new());
+                self.slots.len() - 1
+            }
+        };
+        let name = |number: u32| self.by_number.get(number as usize);
+        match self.slots[at].entry(slot) {
+            std::collections::hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(winner);
+            }
+            std::collections::hash_map::Entry::Occupied(mut known) => {
+                let rank = |winner: &Winner| (winner.at_us, name(winner.run), name(winner.unit));
+                if rank(&winner) > rank(known.get()) {
+                    known.insert(winner);
+                }
+            }
+        }
+    }
+
+    /// The repairs of a key, by slot.
+    pub(crate) fn of_key(&mut self, key: &Key) -> Option<&mut HashMap<i64, Winner>> {
+        self.keys.get(key).and_then(|&at| self.slots.get_mut(at))
+    }
+
+    /// The repair of a slot.
+    pub(crate) fn get(&self, key: &Key, slot: i64) -> Option<&Winner> {
+        self.keys.get(key).and_then(|&at| self.slots.get(at)?.get(&slot))
+    }
+}

@@ -1,0 +1,176 @@
+//! The time of rows as bounds, and the names of time partitions. Values only: no I/O.
+
+use jiff::Timestamp;
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
+use repair_core::model::{Interval, PartitionUnit, SlotRange, Table};
+use repair_core::{Error, Result};
+
+/// Microseconds of a second.
+pub(crate) const SECOND_US: i64 = 1_000_000;
+
+/// More partitions than this in one write is a mistake (a wrong year), not a wish: 27 years of hours.
+const MAX_PARTITIONS: usize = 240_000;
+
+/// Bounds on the time column: `from <= time < to`, in microseconds since the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TimeBounds {
+    pub(crate) from_us: i64,
+    pub(crate) to_us: i64,
+}
+
+impl TimeBounds {
+    /// Every row.
+    pub(crate) const ALL: Self = Self { from_us: i64::MIN, to_us: i64::MAX };
+
+    /// The rows of a range of slots. Bounds in whole seconds are exact, because slots are of times cut down to seconds.
+    pub(crate) fn of_slots(grid: &repair_core::model::SlotGrid, slots: SlotRange) -> Self {
+        let (from_s, to_s) = grid.time_bounds_s(slots);
+        Self { from_us: from_s.saturating_mul(SECOND_US), to_us: to_s.saturating_mul(SECOND_US) }
+    }
+
+    /// The rows that a scan of an interval is asked for: of a series, the rows of the slots that begin within; else the rows whose
+    /// time lies within.
+    pub(crate) fn of_interval(table: &Table, interval: Option<&Interval>) -> Self {
+        let Some(interval) = interval else { return Self::ALL };
+        match table.grid() {
+            Ok(grid) => Self::of_slots(&grid, grid.slots_in(interval)),
+            Err(_) => Self { from_us: first_microsecond(interval.from()), to_us: first_microsecond(interval.to()) },
+        }
+    }
+
+    pub(crate) fn contains(&self, time_us: i64) -> bool {
+        self.from_us <= time_us && time_us < self.to_us
+    }
+
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        self.from_us.max(other.from_us) < self.to_us.min(other.to_us)
+    }
+
+    pub(crate) fn intersection(&self, other: &Self) -> Self {
+        Self { from_us: self.from_us.max(other.from_us), to_us: self.to_us.min(other.to_us) }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.to_us <= self.from_us
+    }
+}
+
+/// The first whole microsecond at or after an instant.
+fn first_microsecond(instant: Timestamp) -> i64 {
+    let cut = instant.as_microsecond();
+    // `as_microsecond` cuts towards zero; only after the epoch is that downwards.
+    let behind = instant.as_nanosecond() > i128::from(cut) * 1_000;
+    cut + i64::from(behind)
+}
+
+/// The time that a partition's name stands for; `None` if it is not a name of that unit.
+pub(crate) fn span(unit: PartitionUnit, value: &str) -> Option<TimeBounds> {
+    let length = match unit {
+        PartitionUnit::Year => 4,
+        PartitionUnit::Month => 7,
+        PartitionUnit::Day => 10,
+        PartitionUnit::Hour => 13,
+    };
+    let dashes_and_digits = value.bytes().enumerate().all(|(at, byte)| if matches!(at, 4 | 7 | 10) { byte == b'-' } else { byte.is_ascii_digit() });
+    if value.len() != length || !dashes_and_digits {
+        return None;
+    }
+    let number = |from: usize, to: usize, missing: i8| value.get(from..to).map_or(Some(missing), |text| text.parse::<i8>().ok());
+    let year: i16 = value.get(0..4)?.parse().ok()?;
+    let start = DateTime::new(year, number(5, 7, 1)?, number(8, 10, 1)?, number(11, 13, 0)?, 0, 0, 0).ok()?;
+    Some(TimeBounds { from_us: microseconds(start)?, to_us: next(unit, start).and_then(microseconds).unwrap_or(i64::MAX) })
+}
+
+/// The partition of an instant: its name, and the time it stands for.
+///
+/// # Errors
+/// `invalid` at the far ends of time.
+pub(crate) fn of_time(unit: PartitionUnit, time_us: i64) -> Result<(String, TimeBounds)> {
+    let refuse = || Error::invalid(format!("a time of {time_us} µs since 1970 has no partition: partitions are named for the years 0 to 9999"));
+    let time = Timestamp::from_microsecond(time_us).map_err(|_| refuse())?.to_zoned_datetime_utc();
+    let value = match unit {
+        PartitionUnit::Year => format!("{:04}", time.year()),
+        PartitionUnit::Month => format!("{:04}-{:02}", time.year(), time.month()),
+        PartitionUnit::Day => format!("{:04}-{:02}-{:02}", time.year(), time.month(), time.day()),
+        PartitionUnit::Hour => format!("{:04}-{:02}-{:02}-{:02}", time.year(), time.month(), time.day(), time.hour()),
+    };
+    let bounds = span(unit, &value).ok_or_else(refuse)?;
+    Ok((value, bounds))
+}
+
+/// The names of the partitions that bounds touch, in order.
+///
+/// # Errors
+/// `invalid` if they are more than anyone means.
+pub(crate) fn all_in(unit: PartitionUnit, bounds: &TimeBounds) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let mut at = bounds.from_us;
+    while at < bounds.to_us {
+        if names.len() >= MAX_PARTITIONS {
+            return Err(Error::invalid(format!("the interval touches more than {MAX_PARTITIONS} partitions; write it piece by piece")));
+        }
+        let (name, span) = of_time(unit, at)?;
+        names.push(name);
+        at = span.to_us;
+    }
+    Ok(names)
+}
+
+trait UtcDateTime {
+    fn to_zoned_datetime_utc(self) -> DateTime;
+}
+
+impl UtcDateTime for Timestamp {
+    fn to_zoned_datetime_utc(self) -> DateTime {
+        TimeZone::UTC.to_datetime(self)
+    }
+}
+
+fn microseconds(time: DateTime) -> Option<i64> {
+    Some(TimeZone::UTC.to_timestamp(time).ok()?.as_microsecond())
+}
+
+fn next(unit: PartitionUnit, start: DateTime) -> Option<DateTime> {
+    let date: Date = start.date();
+    let span = match unit {
+        PartitionUnit::Year => jiff::Span::new().years(1),
+        PartitionUnit::Month => jiff::Span::new().months(1),
+        PartitionUnit::Day => jiff::Span::new().days(1),
+        PartitionUnit::Hour => return start.checked_add(jiff::Span::new().hours(1)).ok(),
+    };
+    Some(date.checked_add(span).ok()?.at(0, 0, 0, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_spans_agree() {
+        for unit in [PartitionUnit::Year, PartitionUnit::Month, PartitionUnit::Day, PartitionUnit::Hour] {
+            for time_us in [0, -1, 1_522_800_000_000_000, 1_522_799_999_999_999, 951_782_400_000_000] {
+                let (name, bounds) = of_time(unit, time_us).unwrap();
+                assert!(bounds.contains(time_us), "{name}");
+                assert_eq!(span(unit, &name), Some(bounds));
+                assert_ne!(of_time(unit, bounds.to_us).unwrap().0, name);
+                assert_ne!(of_time(unit, bounds.from_us - 1).unwrap().0, name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_partition_is_told_apart() {
+        for (unit, text) in [
+            (PartitionUnit::Day, "2018-4-04"),
+            (PartitionUnit::Day, "2018-02-30"),
+            (PartitionUnit::Day, "2018-04"),
+            (PartitionUnit::Hour, "2018-04-04-24"),
+            (PartitionUnit::Month, "2018-13"),
+            (PartitionUnit::Year, "+018"),
+            (PartitionUnit::Year, "__HIVE_DEFAULT_PARTITION__"),
+        ] {
+            assert_eq!(span(unit, text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Where a table and what we keep beside it lie.
+
+use std::path::{Component, Path, PathBuf};
+
+use repair_core::lake::{StageScope, overlay};
+use repair_core::model::{Partition, Table};
+use repair_core::{Error, ErrorKind, Result};
+
+use crate::files::{self, DataFile};
+use crate::partition::{self, TimeBounds};
+
+/// The folder of runs' own areas, below the root. Begins with a dot, so that no table finds it.
+const RUNS: &str = ".repair/runs";
+
+/// Where a table and its overlay lie.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// The table's folder or file.
+    pub(crate) data: PathBuf,
+    /// Its repairs.
+    pub(crate) repairs: PathBuf,
+    /// Its exceptions.
+    pub(crate) exceptions: PathBuf,
+    /// Whether it lies below the root, where alone we write.
+    pub(crate) inside: bool,
+}
+
+impl Place {
+    /// Where a table lies in the lake of a root. The overlay lies beside the table, but never outside of the root: that of a table
+    /// elsewhere lies in the root, under the table's name.
+    pub(crate) fn of(root: &Path, table: &Table) -> Self {
+        let location = Path::new(&table.location);
+        let data = normalized(&root.join(location));
+        let below = |path: &Path| path.strip_prefix(root).ok().map(Path::to_owned);
+        let relative = below(&data).or_else(|| {
+            // An absolute path may reach the root by another name.
+            location.is_absolute().then(|| data.canonicalize().ok()).flatten().as_deref().and_then(below)
+        });
+        let (folder, name) = match &relative {
+            Some(relative) => match (relative.parent(), relative.file_name().and_then(|name| name.to_str())) {
+                (Some(parent), Some(name)) => (root.join(parent), name.to_owned()),
+                _ => (root.to_owned(), files::name_part(&table.name)),
+            },
+            None => (root.to_owned(), files::name_part(&table.name)),
+        };
+        Self {
+            data: relative.as_ref().map_or(data, |relative| root.join(relative)),
+            repairs: folder.join(overlay::repairs(&name)),
+            exceptions: folder.join(overlay::exceptions(&name)),
+            inside: relative.is_some(),
+        }
+    }
+
+    /// The table's files.
+    ///
+    /// # Errors
+    /// `not-found` if there is nothing where the table should be.
+    pub(crate) fn files(&self, table: &Table) -> Result<Vec<DataFile>> {
+        files::list(&self.data, table.format.endings(), &[&self.repairs, &self.exceptions])?.ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("no folder {}; create it or mend `location` of table `{}`", self.data.display(), table.name),
+            )
+        })
+    }
+
+    /// The files of the table's repairs; none if nothing was ever repaired.
+    pub(crate) fn repair_files(&self) -> Result<Vec<DataFile>> {
+        Ok(files::list(&self.repairs, &["parquet"], &[])?.unwrap_or_default())
+    }
+
+    /// The files of the table's exceptions.
+    pub(crate) fn exception_files(&self) -> Result<Vec<DataFile>> {
+        Ok(files::list(&self.exceptions, &["parquet"], &[])?.unwrap_or_default())
+    }
+}
+
+/// The path without `.` and `..`, by its text alone: what does not exist yet has no other name.
+fn normalized(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                normal.pop();
+            }
+            other => normal.push(other),
+        }
+    }
+    normal
+}
+
+/// The table's time partition.
+///
+/// # Errors
+/// `invalid` if there are several: rows would have several places.
+pub(crate) fn time_partition(table: &Table) -> Result<Option<&Partition>> {
+    match table.partition_by.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(one)),
+        _ => Err(Error::invalid(format!("table `{}` has more than one entry under `partition_by`; keep the finest", table.name))),
+    }
+}
+
+/// The time that the path of a file stands for, if the path says it.
+///
+/// # Errors
+/// `invalid` if the folder's name is not what the table's `partition_by` says.
+pub(crate) fn time_span(table: &Table, file: &DataFile) -> Result<Option<TimeBounds>> {
+    let Some(by) = time_partition(table)? else { return Ok(None) };
+    let Some(value) = file.hive_value(&by.column) else { return Ok(None) };
+    let span = partition::span(by.unit, value).ok_or_else(|| {
+        let example = partition::of_time(by.unit, 1_522_800_000_000_000).map(|(name, _)| name).unwrap_or_default();
+        Error::invalid(format!(
+            "`{}={value}` is not a partition of table `{}`, whose `partition_by` says one such as `{}={example}`; rename the folder, or mend \
+             `partition_by`",
+            by.column, table.name, by.column
+        ))
+        .on("file", file.path.display())
+    })?;
+    Ok(Some(span))
+}
+
+/// The files that may hold rows within bounds. All names are checked, also those that are left out.
+///
+/// # Errors
+/// As [`time_span`].
+pub(crate) fn prune(table: &Table, files: Vec<DataFile>, bounds: &TimeBounds) -> Result<Vec<DataFile>> {
+    let mut kept = Vec::with_capacity(files.len());
+    for file in files {
+        if time_span(table, &file)?.is_none_or(|span| span.overlaps(bounds)) {
+            kept.push(file);
+        }
+    }
+    Ok(kept)
+}
+
+/// The area of a run.
+pub(crate) fn run_folder(root: &Path, run: &str) -> PathBuf {
+    root.join(RUNS).join(files::name_part(run))
+}
+
+/// Where the units of a visit are staged.
+pub(crate) fn staged_folder(root: &Path, scope: &StageScope<'_>) -> PathBuf {
+    run_folder(root, scope.run).join("staged").join(format!("{}-{}", files::name_part(scope.step), scope.visit))
+}
+
+/// The name of a published object. Only the run's part may hold dashes, so that no two of (run, step, visit, batch) share a name.
+pub(crate) fn object_name(scope: &StageScope<'_>, batch: u32) -> String {
+    format!("{}-{}-{}-{batch}.parquet", files::name_part(scope.run), files::name_part_without_dash(scope.step), scope.visit)
+}

@@ -1,0 +1,115 @@
+//! Reading files: whatever the format, rows come out in the shape of the lake's batches. Every error names its file.
+
+mod csv;
+mod jsonl;
+pub(crate) mod parquet;
+mod text;
+
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use ::arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, new_null_array};
+use ::arrow::datatypes::{Schema, SchemaRef};
+use repair_core::cost::Usage;
+use repair_core::model::{Format, Table};
+use repair_core::{Error, Result};
+
+use crate::files::DataFile;
+use crate::partition::TimeBounds;
+use crate::shape;
+
+/// Rows in a batch: enough that the work for each batch does not count, few enough that one of a wide table is small.
+pub(crate) const BATCH_ROWS: usize = 8_192;
+
+/// Takes batches as they come; breaks off when no more are wanted.
+pub(crate) type Sink<'a> = dyn FnMut(RecordBatch) -> Result<ControlFlow<()>> + 'a;
+
+/// The columns of a file, as it has them; of a file of text, as its first rows look.
+pub(crate) fn columns(format: Format, file: &DataFile) -> Result<SchemaRef> {
+    guarded(file, || match format {
+        Format::Parquet => Ok(parquet::open(file)?.schema()),
+        Format::Csv => csv::columns(file),
+        Format::Jsonl => jsonl::columns(file),
+    })
+}
+
+/// Reads the columns of `shape` from a file of a table. Rows outside of the bounds may come too: whole pieces of the file are left
+/// out where that is known to be right, nothing more.
+pub(crate) fn rows(table: &Table, file: &DataFile, shape: &SchemaRef, bounds: &TimeBounds, sink: &mut Sink<'_>) -> Result<Usage> {
+    guarded(file, || {
+        let mut rows_read = 0;
+        let mut into_shape = |batch: RecordBatch| {
+            rows_read += batch.num_rows() as u64;
+            sink(to_shape(table, file, shape, &batch)?)
+        };
+        let mut usage = match table.format {
+            Format::Parquet => {
+                let opened = parquet::open(file)?;
+                let names: Vec<&str> = shape.fields().iter().map(|field| field.name().as_str()).collect();
+                let groups = opened.groups(table, bounds)?;
+                opened.read(&names, groups, BATCH_ROWS, &mut into_shape)?
+            }
+            Format::Csv => csv::rows(table, file, shape, &mut into_shape)?,
+            Format::Jsonl => jsonl::rows(table, file, shape, &mut into_shape)?,
+        };
+        usage.rows_read = rows_read;
+        Ok(usage)
+    })
+}
+
+/// Names the file in every error, and makes an error of a panic: a damaged file can make a decoder of columns panic, and one bad file
+/// of the user's must not take the program down.
+pub(crate) fn guarded<T>(file: &DataFile, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    let result = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(Error::invalid("the file is damaged; restore or remove it")));
+    result.map_err(|error| error.on("file", file.path.display()))
+}
+
+fn to_shape(table: &Table, file: &DataFile, shape: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
+    let rows = batch.num_rows();
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(shape.fields().len());
+    for field in shape.fields() {
+        let name = field.name();
+        let found = batch.column_by_name(name);
+        columns.push(if *name == table.time {
+            Arc::new(shape::instants(table, found.ok_or_else(|| missing("time", table, name, &batch.schema()))?)?)
+        } else if table.key.contains(name) {
+            match (found, file.hive_value(name)) {
+                (Some(column), _) => Arc::new(shape::key_text(table, name, column)?),
+                (None, Some(value)) => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(value, rows))),
+                (None, None) => return Err(missing("key", table, name, &batch.schema())),
+            }
+        } else {
+            match found {
+                Some(column) => shape::cast_strict(column, field.data_type())
+                    .map_err(|error| Error::invalid(format!("column `{name}` does not fit {}", field.data_type())).because(error))?,
+                None => new_null_array(field.data_type(), rows),
+            }
+        });
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(shape.clone(), columns, &options)?)
+}
+
+/// Checks that a file has the table's key and time columns, of types that can be used.
+pub(crate) fn check(table: &Table, file: &DataFile, columns: &Schema) -> Result<()> {
+    let check = || {
+        for key in &table.key {
+            match columns.field_with_name(key) {
+                Ok(field) if table.format == Format::Parquet => shape::check_key_type(table, key, field.data_type())?,
+                Ok(_) => {}
+                Err(_) if file.hive_value(key).is_some() => {}
+                Err(_) => return Err(missing("key", table, key, columns)),
+            }
+        }
+        let time = columns.field_with_name(&table.time).map_err(|_| missing("time", table, &table.time, columns))?;
+        // In text, times are read by us, whatever they look like to others.
+        if table.format == Format::Parquet { shape::check_time_type(table, time.data_type()) } else { Ok(()) }
+    };
+    check().map_err(|error: Error| error.on("file", file.path.display()))
+}
+
+fn missing(role: &str, table: &Table, column: &str, columns: &Schema) -> Error {
+    let setting = if role == "key" { "key" } else { "time" };
+    Error::invalid(format!("no {role} column `{column}`; {}; mend `{setting}` of table `{}`", shape::names(columns), table.name))
+}

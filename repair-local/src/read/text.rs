@@ -1,0 +1,244 @@
+//! Text to values, strictly: what is read from CSV and JSON lines is what is written there, or an error that says where.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::DataType;
+use repair_core::lake::overlay;
+use repair_core::{Error, Result};
+
+use crate::partition::SECOND_US;
+
+/// How many rows of each file are looked at to tell the types of its columns. Rows after that must be of these types, or are an
+/// error; so this is more than a day of minutes of thirty series, and costs some hundredths of a second a file.
+pub(crate) const INFER_ROWS: usize = 50_000;
+
+/// The narrowest type that a text could be of: `None` for no text at all.
+pub(crate) fn type_of(text: &str) -> DataType {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    match digits.as_bytes() {
+        // A number is not written with a zero in front: it is a code.
+        [b'0', b'0'..=b'9', ..] => DataType::Utf8,
+        [first, ..] if first.is_ascii_digit() || *first == b'.' => {
+            if digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                // A whole number too long for 64 bits would be rounded as a float: it is a code, too.
+                if text.parse::<i64>().is_ok() { DataType::Int64 } else { DataType::Utf8 }
+            } else if text.parse::<f64>().is_ok() {
+                DataType::Float64
+            } else {
+                DataType::Utf8
+            }
+        }
+        _ if boolean(text).is_some() => DataType::Boolean,
+        _ if ["nan", "inf", "infinity"].iter().any(|word| digits.eq_ignore_ascii_case(word)) => DataType::Float64,
+        _ => DataType::Utf8,
+    }
+}
+
+/// What both could be read as.
+pub(crate) fn widen(a: &DataType, b: &DataType) -> DataType {
+    match (a, b) {
+        _ if a == b => a.clone(),
+        (DataType::Null, other) | (other, DataType::Null) => other.clone(),
+        (DataType::Int64, DataType::Float64) | (DataType::Float64, DataType::Int64) => DataType::Float64,
+        _ => DataType::Utf8,
+    }
+}
+
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "true" | "True" | "TRUE" => Some(true),
+        "false" | "False" | "FALSE" => Some(false),
+        _ => None,
+    }
+}
+
+/// Where a column's text stands in its file: the line of each row.
+pub(crate) trait Lines {
+    /// The line of a row of the batch, from 1.
+    fn line(&self, row: usize) -> u64;
+}
+
+/// The values of a column of text, as a type.
+///
+/// # Errors
+/// `invalid`, with the line, for a text that is not of the type.
+pub(crate) fn values(column: &str, text: &StringArray, kind: &DataType, lines: &dyn Lines) -> Result<ArrayRef> {
+    let refuse = |row: usize| {
+        Error::invalid(format!(
+            "line {}: `{}` in column `{column}` is not a {}, as the column's first {INFER_ROWS} rows are; mend the line, or rewrite the table as Parquet",
+            lines.line(row),
+            shortened(text.value(row)),
+            match kind {
+                DataType::Int64 => "whole number",
+                DataType::Float64 => "number",
+                _ => "true or false",
+            },
+        ))
+    };
+    macro_rules! parse {
+        ($array:ty, $parse:expr) => {{
+            let parse = $parse;
+            let mut values = Vec::with_capacity(text.len());
+            for row in 0..text.len() {
+                values.push(if text.is_null(row) { None } else { Some(parse(text.value(row)).ok_or_else(|| refuse(row))?) });
+            }
+            Arc::new(<$array>::from(values)) as ArrayRef
+        }};
+    }
+    Ok(match kind {
+        DataType::Int64 => parse!(Int64Array, |text: &str| text.parse::<i64>().ok()),
+        DataType::Float64 => parse!(Float64Array, |text: &str| text.parse::<f64>().ok()),
+        DataType::Boolean => parse!(BooleanArray, boolean),
+        _ => Arc::new(text.clone()),
+    })
+}
+
+/// The instants of a column of text, nulls kept for the caller to refuse.
+///
+/// # Errors
+/// `invalid`, with the line, for a text that is not an instant as RFC 3339 writes it.
+pub(crate) fn times(column: &str, text: &StringArray, lines: &dyn Lines) -> Result<ArrayRef> {
+    let mut values = Vec::with_capacity(text.len());
+    for row in 0..text.len() {
+        values.push(if text.is_null(row) {
+            None
+        } else {
+            let value = text.value(row);
+            Some(instant(value.as_bytes()).ok_or_else(|| {
+                Error::invalid(format!(
+                    "line {}: `{}` in time column `{column}` is not an instant with its zone, such as 2024-03-04T14:30:00Z; write it so",
+                    lines.line(row),
+                    shortened(value)
+                ))
+            })?)
+        });
+    }
+    Ok(Arc::new(TimestampMicrosecondArray::from(values).with_data_type(overlay::instant_type())))
+}
+
+/// The beginning of a text, for messages.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(40) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// An instant as RFC 3339, section 5.6, writes it, in microseconds; what is finer is cut. `None` if it is not one. By hand, because
+/// parsers that forgive more (no zone, no seconds) would silently shift a user's data.
+fn instant(text: &[u8]) -> Option<i64> {
+    let number = |from: usize, to: usize| -> Option<i64> {
+        text.get(from..to)?.iter().try_fold(0i64, |value, byte| byte.is_ascii_digit().then(|| value * 10 + i64::from(byte - b'0')))
+    };
+    let is = |at: usize, allowed: &[u8]| text.get(at).is_some_and(|byte| allowed.contains(byte));
+    if !(is(4, b"-") && is(7, b"-") && is(10, b"Tt ") && is(13, b":") && is(16, b":")) {
+        return None;
+    }
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days_of_month = match month {
+        2 if leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    // A leap second has no instant of its own in Unix time.
+    if !(1..=days_of_month).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let mut at = 19;
+    let mut micros = 0;
+    if is(at, b".") {
+        let digits = text[at + 1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if digits == 0 {
+            return None;
+        }
+        for place in 0..6 {
+            let digit = if place < digits { i64::from(text[at + 1 + place] - b'0') } else { 0 };
+            micros = micros * 10 + digit;
+        }
+        at += 1 + digits;
+    }
+    let offset_s = match text.get(at)? {
+        b'Z' | b'z' if text.len() == at + 1 => 0,
+        sign @ (b'+' | b'-') if text.len() == at + 6 && is(at + 3, b":") => {
+            let (hours, minutes) = (number(at + 1, at + 3)?, number(at + 4, at + 6)?);
+            if hours > 23 || minutes > 59 {
+                return None;
+            }
+            (hours * 3_600 + minutes * 60) * if *sign == b'-' { -1 } else { 1 }
+        }
+        _ => return None,
+    };
+    let seconds = days_since_epoch(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second - offset_s;
+    Some(seconds * SECOND_US + micros)
+}
+
+/// Days from 1970-01-01 to a date of the proleptic Gregorian calendar, by Howard Hinnant's `days_from_civil`.
+fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year - era * 400;
+    let day_of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn instants_are_rfc_3339_and_nothing_else() {
+        for good in ["2018-04-04T00:00:00Z", "2018-04-04t00:00:00.5z", "2018-04-04 00:00:00+02:00", "0000-02-29T23:59:59.1234567-23:59"] {
+            assert!(instant(good.as_bytes()).is_some(), "{good}");
+        }
+        for bad in [
+            "2018-04-04",
+            "2018-04-04T00:00:00",
+            "2018-04-04T00:00Z",
+            "2018-02-29T00:00:00Z",
+            "2018-04-04T24:00:00Z",
+            "2018-04-04T00:00:60Z",
+            "2018-04-04T00:00:00.Z",
+            "2018-04-04T00:00:00+0200",
+            "2018-04-04T00:00:00Zx",
+            "1522800000",
+            "",
+            "éééééééééééééé",
+        ] {
+            assert_eq!(instant(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn codes_stay_text() {
+        for (text, kind) in [
+            ("00123", DataType::Utf8),
+            ("0", DataType::Int64),
+            ("-0.5", DataType::Float64),
+            ("1e5", DataType::Float64),
+            ("99999999999999999999", DataType::Utf8),
+            ("true", DataType::Boolean),
+            ("NaN", DataType::Float64),
+            ("2018-04-04", DataType::Utf8),
+            ("+5", DataType::Utf8),
+            (" 5", DataType::Utf8),
+        ] {
+            assert_eq!(type_of(text), kind, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn instants_agree_with_jiff(micros in -62_000_000_000_000_000i64..250_000_000_000_000_000) {
+            let text = jiff::Timestamp::from_microsecond(micros).unwrap().to_string();
+            prop_assert_eq!(instant(text.as_bytes()), Some(micros));
+        }
+    }
+}

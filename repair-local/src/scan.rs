@@ -1,0 +1,265 @@
+//! Scans: rows of a table, streamed file by file, so that no table is ever held.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, BooleanBufferBuilder, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use futures::stream;
+use repair_core::cost::Usage;
+use repair_core::lake::{BatchStream, Layer, ScanRequest, overlay};
+use repair_core::model::{Format, Key, Table};
+use repair_core::{Error, ErrorKind, Result};
+
+use crate::files::{self, DataFile};
+use crate::lake::Inner;
+use crate::partition::TimeBounds;
+use crate::place::{self, Place};
+use crate::read::{self, Sink};
+use crate::{shape, view};
+
+/// Batches that may wait for their reader.
+const BATCHES_AHEAD: usize = 4;
+
+/// What is read, once it is known to be right.
+pub(crate) struct Scan {
+    pub(crate) table: Table,
+    pub(crate) place: Place,
+    /// The table's files that may hold rows within the bounds.
+    pub(crate) files: Vec<DataFile>,
+    /// The columns to read, in shape; without [`overlay::REPAIRED_BY`].
+    pub(crate) shape: SchemaRef,
+    pub(crate) bounds: TimeBounds,
+    pub(crate) keys: Option<HashSet<Key>>,
+    pub(crate) layer: Layer,
+}
+
+impl Scan {
+    /// Prepares a scan.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the table, before the first batch.
+    pub(crate) fn new(lake: &Inner, table: &Table, request: &ScanRequest) -> Result<Self> {
+        let bounds = TimeBounds::of_interval(table, request.interval.as_ref());
+        Self::within(lake, table, request.layer, bounds, request.keys.as_deref(), request.columns.as_deref())
+    }
+
+    /// Prepares a scan of rows by bounds on their time.
+    pub(crate) fn within(
+        lake: &Inner,
+        table: &Table,
+        layer: Layer,
+        bounds: TimeBounds,
+        keys: Option<&[Key]>,
+        columns: Option<&[String]>,
+    ) -> Result<Self> {
+        let place = Place::of(&lake.root, table);
+        let files = place.files(table)?;
+        let schema = match schema_of(lake, table, &files)? {
+            Some(schema) => schema,
+            // A table whose every row is a repair.
+            None => match repairs_schema(lake, table, &place)? {
+                Some(schema) if layer == Layer::Repaired => schema,
+                Some(_) | None => shape::of_table(table, vec![shape::time_field(table)])?,
+            },
+        };
+        if layer == Layer::Repaired {
+            shape::refuse_reserved(table, &schema)?;
+        }
+        let known_empty = files.is_empty() && schema.fields().len() == table.key.len() + 1;
+        let shape = if known_empty { schema } else { shape::project(table, &schema, columns)? };
+        let files = place::prune(table, files, &bounds)?;
+        Ok(Self { table: table.clone(), place, files, shape, bounds, keys: keys.map(|keys| keys.iter().cloned().collect()), layer })
+    }
+
+    /// The columns of the batches.
+    #[cfg_attr(not(feature = "sql"), expect(dead_code, reason = "SQL needs to know it beforehand"))]
+    pub(crate) fn schema(&self) -> SchemaRef {
+        match self.layer {
+            Layer::Raw => self.shape.clone(),
+            Layer::Repaired => overlay::view_schema(&self.shape),
+        }
+    }
+
+    /// Reads all, on this thread.
+    pub(crate) fn run(&self, sink: &mut Sink<'_>) -> Result<()> {
+        match self.layer {
+            Layer::Raw => self.raw(&self.files, &self.bounds, sink).map(|_| ()),
+            Layer::Repaired => view::read(self, sink),
+        }
+    }
+
+    /// Reads rows of the table's own.
+    pub(crate) fn raw(&self, files: &[DataFile], bounds: &TimeBounds, sink: &mut Sink<'_>) -> Result<ControlFlow<()>> {
+        let mut flow = ControlFlow::Continue(());
+        for file in files {
+            let mut wanted = |batch: RecordBatch| {
+                if let Some(batch) = self.wanted(&batch, bounds)? {
+                    flow = sink(batch)?;
+                }
+                Ok(flow)
+            };
+            read::rows(&self.table, file, &self.shape, bounds, &mut wanted)?;
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(flow)
+    }
+
+    /// The rows within bounds, of the keys asked for; `None` if there are none.
+    fn wanted(&self, batch: &RecordBatch, bounds: &TimeBounds) -> Result<Option<RecordBatch>> {
+        if *bounds == TimeBounds::ALL && self.keys.is_none() {
+            return Ok((batch.num_rows() > 0).then(|| batch.clone()));
+        }
+        let rows = shape::KeyTime::of(&self.table, batch)?;
+        let mut mask = BooleanBufferBuilder::new(batch.num_rows());
+        let mut kept = 0;
+        let mut keep = |range: std::ops::Range<usize>| {
+            for &time_us in &rows.times.values()[range] {
+                let inside = bounds.contains(time_us);
+                kept += usize::from(inside);
+                mask.append(inside);
+            }
+        };
+        match &self.keys {
+            None => keep(0..batch.num_rows()),
+            Some(keys) => {
+                for run in rows.runs() {
+                    if keys.contains(&rows.key(run.start)) { keep(run) } else { mask.append_n(run.len(), false) }
+                }
+            }
+        }
+        Ok(match kept {
+            0 => None,
+            all if all == batch.num_rows() => Some(batch.clone()),
+            _ => Some(filter_record_batch(batch, &BooleanArray::new(mask.finish(), None))?),
+        })
+    }
+}
+
+/// The columns of a table in shape, over all its files; `None` if it has none.
+pub(crate) fn schema_of(lake: &Inner, table: &Table, files: &[DataFile]) -> Result<Option<SchemaRef>> {
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let schemas = files::map_parallel(files, |file| {
+        let columns = lake.columns(table.format, file)?;
+        // A file of JSON lines without lines says nothing about columns.
+        if table.format != Format::Jsonl || !columns.fields().is_empty() {
+            read::check(table, file, &columns)?;
+        }
+        Ok(columns)
+    })?;
+    let mut fields = Vec::new();
+    let mut last: Option<&Schema> = None;
+    for (file, schema) in files.iter().zip(&schemas) {
+        // Mostly files are alike.
+        if last != Some(schema.as_ref()) {
+            shape::merge(table.format, &mut fields, &in_shape(table, schema)).map_err(|error| error.on("file", file.path.display()))?;
+        }
+        last = Some(schema);
+    }
+    Ok(Some(shape::of_table(table, fields)?))
+}
+
+/// The columns of a file, of which the key and time columns come in one shape, whatever they are in the file.
+fn in_shape(table: &Table, schema: &Schema) -> Schema {
+    let field = |field: &Arc<Field>| match field.name() {
+        name if *name == table.time => Arc::new(shape::time_field(table)),
+        name if table.key.contains(name) => Arc::new(shape::key_field(name)),
+        _ => field.clone(),
+    };
+    Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>())
+}
+
+/// The columns of a table of which there are only repairs.
+fn repairs_schema(lake: &Inner, table: &Table, place: &Place) -> Result<Option<SchemaRef>> {
+    let parquet = Table { format: Format::Parquet, ..table.clone() };
+    let Some(schema) = schema_of(lake, &parquet, &place.repair_files()?)? else { return Ok(None) };
+    let own = schema.fields().iter().filter(|field| !shape::RESERVED.contains(&field.name().as_str())).cloned().collect::<Vec<_>>();
+    Ok(Some(Arc::new(Schema::new(own))))
+}
+
+/// The columns of a table in shape.
+pub(crate) fn describe(lake: &Inner, table: &Table) -> Result<SchemaRef> {
+    place::time_partition(table)?;
+    let place = Place::of(&lake.root, table);
+    let files = place.files(table)?;
+    place::prune(table, files.clone(), &TimeBounds::ALL)?;
+    schema_of(lake, table, &files)?.ok_or_else(|| {
+        let endings: Vec<String> = table.format.endings().iter().map(|ending| format!(".{ending}")).collect();
+        Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "{} holds no {} files, so the columns of table `{}` are not known; write the first one, or mend `location` or `format`",
+                place.data.display(),
+                endings.join(", "),
+                table.name
+            ),
+        )
+    })
+}
+
+/// Reads on a thread of its own, and streams the batches.
+pub(crate) fn stream(scan: Scan) -> BatchStream {
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Option<RecordBatch>>>(BATCHES_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        let mut send = |batch| {
+            // Nobody reads any more: stop.
+            Ok(if sender.blocking_send(Ok(Some(batch))).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        };
+        // The end is sent too, so that a reader that broke down is not taken for one that is done.
+        let end = scan.run(&mut send).map(|()| None);
+        let _ = sender.blocking_send(end);
+    });
+    Box::pin(stream::unfold(Some(receiver), |receiver| async move {
+        let mut receiver = receiver?;
+        match receiver.recv().await {
+            Some(Ok(Some(batch))) => Some((Ok(batch), Some(receiver))),
+            Some(Ok(None)) => None,
+            Some(Err(error)) => Some((Err(error), None)),
+            None => Some((Err(Error::internal("a reading thread of the lake broke down")), None)),
+        }
+    }))
+}
+
+/// Rows of what we keep beside a table, in shape.
+pub(crate) fn overlay_rows(
+    table: &Table,
+    files: &[DataFile],
+    shape: &SchemaRef,
+    bounds: &TimeBounds,
+    usage: &mut Usage,
+    sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+) -> Result<()> {
+    // Beside a table of any format, what we keep is Parquet.
+    let parquet = Table { format: Format::Parquet, ..table.clone() };
+    for file in files {
+        *usage += read::rows(&parquet, file, shape, bounds, &mut |batch| {
+            sink(batch)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+    }
+    Ok(())
+}
+
+/// The bounds of all slots that bounds touch: a slot of the repaired view is decided as a whole.
+#[cfg_attr(not(feature = "sql"), expect(dead_code, reason = "only SQL has bounds that are not of slots"))]
+pub(crate) fn whole_slots(table: &Table, bounds: &TimeBounds) -> TimeBounds {
+    use crate::partition::SECOND_US;
+    let Ok(grid) = table.grid() else { return *bounds };
+    let slot = |time_us: i64| grid.slot_of_seconds(time_us.div_euclid(SECOND_US));
+    let mut wide = *bounds;
+    if bounds.from_us > i64::MIN {
+        let first = slot(bounds.from_us);
+        wide.from_us = TimeBounds::of_slots(&grid, repair_core::model::SlotRange::new(first, first + 1)).from_us;
+    }
+    if bounds.to_us < i64::MAX {
+        let last = slot(bounds.to_us);
+        wide.to_us = TimeBounds::of_slots(&grid, repair_core::model::SlotRange::new(last, last + 1)).to_us;
+    }
+    wide
+}

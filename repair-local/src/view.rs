@@ -1,0 +1,201 @@
+//! The repaired view: raw without replaced slots, and live repairs of slots that raw lacks.
+//!
+//! One pass over raw. The repairs, the small side, are held in hash sets, of a stretch of time at a time; a raw row of a replaced slot
+//! is left out, one of a filled slot marks its repair as not needed. When raw has passed, the repairs that are left are read.
+
+use std::collections::HashSet;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, StringArray, new_null_array};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use repair_core::Result;
+use repair_core::cost::Usage;
+use repair_core::lake::{overlay, rollup};
+use repair_core::model::{Key, SlotRange, Table};
+
+use crate::files::DataFile;
+use crate::overlay::{Slots, Winners};
+use crate::partition::{SECOND_US, TimeBounds};
+use crate::place;
+use crate::read::{self, Sink};
+use crate::scan::Scan;
+use crate::shape::KeyTime;
+
+/// Repairs are held in memory for a stretch of time whose files are about so big: a million or two of rows.
+const CHUNK_BYTES: u64 = 16 << 20;
+
+/// Reads the view.
+pub(crate) fn read(scan: &Scan, sink: &mut Sink<'_>) -> Result<()> {
+    let schema = overlay::view_schema(&scan.shape);
+    let repairs = place::prune(&scan.table, scan.place.repair_files()?, &scan.bounds)?;
+    for bounds in chunks(scan, &repairs)? {
+        let files = place::prune(&scan.table, scan.files.clone(), &bounds)?;
+        let repairs = place::prune(&scan.table, repairs.clone(), &bounds)?;
+        if chunk(scan, &schema, &files, &repairs, &bounds, sink)?.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn chunk(
+    scan: &Scan,
+    schema: &SchemaRef,
+    files: &[DataFile],
+    repairs: &[DataFile],
+    bounds: &TimeBounds,
+    sink: &mut Sink<'_>,
+) -> Result<ControlFlow<()>> {
+    let own = |batch: &RecordBatch| with_column(schema, batch, new_null_array(&DataType::Utf8, batch.num_rows()));
+    if repairs.is_empty() {
+        return scan.raw(files, bounds, &mut |batch| sink(own(&batch)?));
+    }
+    let wanted = |key: &Key| scan.keys.as_ref().is_none_or(|keys: &HashSet<Key>| keys.contains(key));
+    let mut winners = Winners::load(&scan.table, repairs, bounds, wanted)?;
+    let slots = Slots::of(&scan.table);
+    let flow = scan.raw(files, bounds, &mut |batch| match not_replaced(&scan.table, slots, &mut winners, &batch)? {
+        Some(batch) => sink(own(&batch)?),
+        None => Ok(ControlFlow::Continue(())),
+    })?;
+    if flow.is_break() {
+        return Ok(flow);
+    }
+    live_repairs(scan, schema, repairs, bounds, &winners, sink)
+}
+
+/// The rows of raw whose slots are not replaced; marks the repairs whose slots raw has. `None` if no row is left.
+fn not_replaced(table: &Table, slots: Slots, winners: &mut Winners, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
+    let rows = KeyTime::of(table, batch)?;
+    let mut mask = BooleanBufferBuilder::new(batch.num_rows());
+    let mut left_out = 0;
+    for run in rows.runs() {
+        let Some(repaired) = winners.of_key(&rows.key(run.start)) else {
+            mask.append_n(run.len(), true);
+            continue;
+        };
+        for &time_us in &rows.times.values()[run] {
+            let winner = repaired.get_mut(&slots.slot(time_us));
+            let replaced = winner.as_ref().is_some_and(|winner| winner.replace);
+            if let Some(winner) = winner {
+                winner.filled = true;
+            }
+            mask.append(!replaced);
+            left_out += usize::from(replaced);
+        }
+    }
+    Ok(match left_out {
+        0 => Some(batch.clone()),
+        all if all == batch.num_rows() => None,
+        _ => Some(filter_record_batch(batch, &BooleanArray::new(mask.finish(), None))?),
+    })
+}
+
+/// The rows of repairs that count, of slots that raw lacks or that they replace.
+fn live_repairs(
+    scan: &Scan,
+    schema: &SchemaRef,
+    repairs: &[DataFile],
+    bounds: &TimeBounds,
+    winners: &Winners,
+    sink: &mut Sink<'_>,
+) -> Result<ControlFlow<()>> {
+    let table = Table { format: repair_core::model::Format::Parquet, ..scan.table.clone() };
+    let slots = Slots::of(&table);
+    let strategy = Field::new(overlay::columns::STRATEGY, DataType::Utf8, true);
+    let shape = Arc::new(Schema::new(scan.shape.fields().iter().cloned().chain([Arc::new(strategy)]).collect::<Vec<_>>()));
+    let own: Vec<usize> = (0..scan.shape.fields().len()).collect();
+    let mut flow = ControlFlow::Continue(());
+    for (number, file) in (0u32..).zip(repairs) {
+        let mut first_row = 0;
+        read::rows(&table, file, &shape, &TimeBounds::ALL, &mut |batch: RecordBatch| {
+            let mask = live(&KeyTime::of(&table, &batch)?, slots, bounds, winners, number, first_row);
+            first_row += batch.num_rows();
+            if mask.true_count() == 0 {
+                return Ok(flow);
+            }
+            let batch = filter_record_batch(&batch, &mask)?;
+            let strategy = rollup::column(&batch, overlay::columns::STRATEGY)?.as_string::<i32>();
+            // A null would say that the row is the table's own.
+            let strategy = StringArray::from_iter_values(strategy.iter().map(|name| name.unwrap_or("unknown")));
+            flow = sink(with_column(schema, &batch.project(&own)?, Arc::new(strategy))?)?;
+            Ok(flow)
+        })?;
+        if flow.is_break() {
+            break;
+        }
+    }
+    Ok(flow)
+}
+
+fn live(rows: &KeyTime<'_>, slots: Slots, bounds: &TimeBounds, winners: &Winners, file: u32, first_row: usize) -> BooleanArray {
+    let mut mask = BooleanBufferBuilder::new(rows.times.len());
+    let is_live = |key: &Key, row: usize| {
+        let time_us = rows.times.value(row);
+        bounds.contains(time_us)
+            && winners.get(key, slots.slot(time_us)).is_some_and(|winner| {
+                winner.file == file && winner.row as usize == first_row + row && (winner.replace || !winner.filled)
+            })
+    };
+    for run in rows.runs() {
+        let key = rows.key(run.start);
+        let Range { start, end } = run;
+        (start..end).for_each(|row| mask.append(is_live(&key, row)));
+    }
+    BooleanArray::new(mask.finish(), None)
+}
+
+fn with_column(schema: &SchemaRef, batch: &RecordBatch, repaired_by: ArrayRef) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().cloned().chain([repaired_by]).collect();
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+/// Cuts the time of a scan into stretches whose repairs fit into memory, between slots. Where raw can't be cut along, or there are few
+/// repairs, it is one stretch.
+fn chunks(scan: &Scan, repairs: &[DataFile]) -> Result<Vec<TimeBounds>> {
+    for file in &scan.files {
+        if place::time_span(&scan.table, file)?.is_none() {
+            return Ok(vec![scan.bounds]);
+        }
+    }
+    let mut spans = Vec::with_capacity(repairs.len());
+    for file in repairs {
+        match place::time_span(&scan.table, file)? {
+            Some(span) => spans.push((span.from_us, file.bytes)),
+            None => return Ok(vec![scan.bounds]),
+        }
+    }
+    spans.sort_unstable();
+    let mut cuts = Vec::new();
+    let (mut bytes, mut last_us) = (0, i64::MIN);
+    for (from_us, more) in spans {
+        if bytes >= CHUNK_BYTES && from_us > last_us {
+            cuts.push(from_us);
+            bytes = 0;
+        }
+        bytes += more;
+        last_us = from_us;
+    }
+    Ok(cut(&scan.table, &scan.bounds, &cuts))
+}
+
+fn cut(table: &Table, bounds: &TimeBounds, cuts: &[i64]) -> Vec<TimeBounds> {
+    let between_slots = |time_us: i64| match table.grid() {
+        Ok(grid) => {
+            let slot = grid.slot_of_seconds(time_us.div_euclid(SECOND_US));
+            TimeBounds::of_slots(&grid, SlotRange::new(slot, slot + 1)).from_us
+        }
+        Err(_) => time_us,
+    };
+    let mut pieces = Vec::with_capacity(cuts.len() + 1);
+    let mut rest = *bounds;
+    for cut_us in cuts.iter().map(|&cut_us| between_slots(cut_us)) {
+        if rest.contains(cut_us) && cut_us > rest.from_us {
+            pieces.push(TimeBounds { from_us: rest.from_us, to_us: cut_us });
+            rest.from_us = cut_us;
+        }
+    }
+    pieces.push(rest);
+    pieces
+}
