@@ -1,11 +1,13 @@
-//! The words of a workflow engine for data with holes: the model, and the traits of lakes and plug-ins.
+//! Durable workflows that find what is broken in a lake of data, wait, repair it, verify, and only then aggregate.
 
 pub mod builtin;
 pub mod cost;
+pub mod engine;
 pub mod error;
 pub mod lake;
 pub mod model;
 pub mod plugin;
+pub mod workflow;
 
 pub use cost::Usage;
 pub use error::{Error, ErrorKind, Result};

@@ -3,6 +3,7 @@
 pub mod definition;
 mod duration;
 pub mod expression;
+mod references;
 
 pub use definition::*;
 pub use duration::{MAX_DURATION, parse_duration, parse_rate};
