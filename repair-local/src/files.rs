@@ -56,7 +56,8 @@ fn walk(
     depth: usize,
 ) -> Result<()> {
     if depth > MAX_DEPTH {
-        return Err(Error::invalid(format!("folders lie more than {MAX_DEPTH} deep; is there a symbolic link in a circle?")).on("folder", folder.display()));
+        return Err(Error::invalid(format!("folders lie more than {MAX_DEPTH} deep; is there a symbolic link in a circle?"))
+            .on("folder", folder.display()));
     }
     let read = || -> io::Result<Vec<fs::DirEntry>> { fs::read_dir(folder)?.collect() };
     let mut entries = read().map_err(|error| io_error(error, "list", folder))?;
@@ -80,7 +81,11 @@ fn walk(
             if is_hive {
                 hive.pop();
             }
-        } else if path.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| endings.iter().any(|known| ending.eq_ignore_ascii_case(known))) {
+        } else if path
+            .extension()
+            .and_then(|ending| ending.to_str())
+            .is_some_and(|ending| endings.iter().any(|known| ending.eq_ignore_ascii_case(known)))
+        {
             files.push(DataFile { path, bytes: metadata.len(), hive: hive.clone() });
         }
     }
@@ -146,11 +151,16 @@ pub(crate) fn io_error(error: io::Error, doing: &str, path: &Path) -> Error {
     let path = path.display();
     let (kind, message) = match error.kind() {
         Io::NotFound => (ErrorKind::NotFound, format!("could not {doing} {path}: it is not there; did something else remove it?")),
-        Io::PermissionDenied => {
-            (ErrorKind::Denied, format!("not allowed to {doing} {path}; give the user that runs this the right to, or choose another place"))
+        Io::PermissionDenied => (
+            ErrorKind::Denied,
+            format!("not allowed to {doing} {path}; give the user that runs this the right to, or choose another place"),
+        ),
+        Io::ReadOnlyFilesystem => {
+            (ErrorKind::Denied, format!("could not {doing} {path}: its file system is read-only; choose another place"))
         }
-        Io::ReadOnlyFilesystem => (ErrorKind::Denied, format!("could not {doing} {path}: its file system is read-only; choose another place")),
-        Io::StorageFull | Io::QuotaExceeded => (ErrorKind::Transient, format!("could not {doing} {path}: the disk is full; free some space")),
+        Io::StorageFull | Io::QuotaExceeded => {
+            (ErrorKind::Transient, format!("could not {doing} {path}: the disk is full; free some space"))
+        }
         Io::NotADirectory | Io::IsADirectory | Io::InvalidData | Io::UnexpectedEof | Io::InvalidFilename => {
             (ErrorKind::Invalid, format!("could not {doing} {path}"))
         }
@@ -225,7 +235,10 @@ pub(crate) fn remove(path: &Path) -> Result<bool> {
 /// Checks that a folder can be written to; the file that tells is gone before anyone sees it.
 pub(crate) fn check_writable(folder: &Path) -> Result<()> {
     let mut temporary = temporary_in(folder)?;
-    temporary.write_all(b"may this be written?").and_then(|()| temporary.as_file().sync_all()).map_err(|error| io_error(error, "write to", folder))?;
+    temporary
+        .write_all(b"may this be written?")
+        .and_then(|()| temporary.as_file().sync_all())
+        .map_err(|error| io_error(error, "write to", folder))?;
     temporary.close().map_err(|error| io_error(error, "remove a file in", folder))
 }
 
@@ -236,7 +249,11 @@ pub(crate) fn workers() -> usize {
 
 /// Folds items on as many threads as help, each with its own state; returns the states. If items fail, the error is that of the
 /// first of them in order, whichever thread was faster.
-pub(crate) fn fold_parallel<T: Sync, S: Send>(items: &[T], new: impl Fn() -> S + Sync, fold: impl Fn(&mut S, &T) -> Result<()> + Sync) -> Result<Vec<S>> {
+pub(crate) fn fold_parallel<T: Sync, S: Send>(
+    items: &[T],
+    new: impl Fn() -> S + Sync,
+    fold: impl Fn(&mut S, &T) -> Result<()> + Sync,
+) -> Result<Vec<S>> {
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
     let work = || -> (S, Option<(usize, Error)>) {
@@ -312,7 +329,8 @@ mod tests {
     fn the_first_failure_in_order_is_the_one_told() {
         let items: Vec<u32> = (0..1_000).collect();
         for _ in 0..20 {
-            let error = map_parallel(&items, |&item| if item >= 500 { Err(Error::invalid(item.to_string())) } else { Ok(item) }).unwrap_err();
+            let error =
+                map_parallel(&items, |&item| if item >= 500 { Err(Error::invalid(item.to_string())) } else { Ok(item) }).unwrap_err();
             assert_eq!(error.message(), "500");
         }
         assert_eq!(map_parallel(&items, |&item| Ok(item)).unwrap(), items);

@@ -38,6 +38,7 @@ mod shape;
 mod sql;
 mod stage;
 mod view;
+mod write;
 
 pub use journal::SqliteJournal;
 pub use lake::LocalLake;

@@ -25,7 +25,9 @@ fn shape_with(table: &Table, texts: &[&str], instants: &[&str]) -> SchemaRef {
 }
 
 fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray> {
-    repair_core::lake::rollup::column(batch, name)?.as_string_opt::<i32>().ok_or_else(|| Error::invalid(format!("column `{name}` is not text")))
+    repair_core::lake::rollup::column(batch, name)?
+        .as_string_opt::<i32>()
+        .ok_or_else(|| Error::invalid(format!("column `{name}` is not text")))
 }
 
 /// The instants of one of our columns; a null is as old as can be.

@@ -46,14 +46,6 @@ impl TimeBounds {
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         self.from_us.max(other.from_us) < self.to_us.min(other.to_us)
     }
-
-    pub(crate) fn intersection(&self, other: &Self) -> Self {
-        Self { from_us: self.from_us.max(other.from_us), to_us: self.to_us.min(other.to_us) }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.to_us <= self.from_us
-    }
 }
 
 /// The first whole microsecond at or after an instant.
@@ -72,7 +64,8 @@ pub(crate) fn span(unit: PartitionUnit, value: &str) -> Option<TimeBounds> {
         PartitionUnit::Day => 10,
         PartitionUnit::Hour => 13,
     };
-    let dashes_and_digits = value.bytes().enumerate().all(|(at, byte)| if matches!(at, 4 | 7 | 10) { byte == b'-' } else { byte.is_ascii_digit() });
+    let dashes_and_digits =
+        value.bytes().enumerate().all(|(at, byte)| if matches!(at, 4 | 7 | 10) { byte == b'-' } else { byte.is_ascii_digit() });
     if value.len() != length || !dashes_and_digits {
         return None;
     }
@@ -87,7 +80,8 @@ pub(crate) fn span(unit: PartitionUnit, value: &str) -> Option<TimeBounds> {
 /// # Errors
 /// `invalid` at the far ends of time.
 pub(crate) fn of_time(unit: PartitionUnit, time_us: i64) -> Result<(String, TimeBounds)> {
-    let refuse = || Error::invalid(format!("a time of {time_us} µs since 1970 has no partition: partitions are named for the years 0 to 9999"));
+    let refuse =
+        || Error::invalid(format!("a time of {time_us} µs since 1970 has no partition: partitions are named for the years 0 to 9999"));
     let time = Timestamp::from_microsecond(time_us).map_err(|_| refuse())?.to_zoned_datetime_utc();
     let value = match unit {
         PartitionUnit::Year => format!("{:04}", time.year()),

@@ -30,6 +30,7 @@ const OTHER: u32 = u32::MAX - 1;
 
 pub(crate) fn presence(lake: &Inner, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
     let grid = table.grid()?;
+    shape::check_keys(table, &request.keys)?;
     let place = Place::of(&lake.root, table);
     let bounds = TimeBounds::of_slots(&grid, request.slots);
     let files = place::prune(table, place.files(table)?, &bounds)?;
@@ -136,12 +137,12 @@ impl<'a> Counter<'a> {
         let mut targets = vec![UNKNOWN; distinct];
         let cadence_us = i64::from(self.grid.cadence.seconds()) * SECOND_US;
         let (mut last_us, mut slot) = (i64::MIN, i64::MIN);
-        let mut aligned_us = 0;
+        let mut aligned_us = 0i64;
         for (row, &time_us) in times.values().iter().enumerate() {
             // Mostly a row is of the slot after that of the row before it: no division then.
-            if last_us != i64::MIN && time_us.wrapping_sub(last_us) == cadence_us {
+            if last_us.checked_add(cadence_us) == Some(time_us) && row > 0 {
                 slot += 1;
-                aligned_us += cadence_us;
+                aligned_us = aligned_us.wrapping_add(cadence_us);
             } else {
                 slot = self.grid.slot_of_seconds(time_us.div_euclid(SECOND_US));
                 aligned_us = self.grid.time_of_seconds(slot).wrapping_mul(SECOND_US);
@@ -181,7 +182,9 @@ impl KeyColumn {
             return Ok(Self::Constant(file.hive_value(name).unwrap_or_default().to_owned()));
         };
         let coded: ArrayRef = match column.data_type() {
-            DataType::Dictionary(code, value) if **code == DataType::Int32 && **value == DataType::Utf8 && column.logical_null_count() == 0 => {
+            DataType::Dictionary(code, value)
+                if **code == DataType::Int32 && **value == DataType::Utf8 && column.logical_null_count() == 0 =>
+            {
                 column.clone()
             }
             _ => {

@@ -9,7 +9,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use futures::stream;
 use repair_core::cost::Usage;
-use repair_core::lake::{BatchStream, Layer, ScanRequest, overlay};
+use repair_core::lake::{BatchStream, Layer, ScanRequest};
 use repair_core::model::{Format, Key, Table};
 use repair_core::{Error, ErrorKind, Result};
 
@@ -29,7 +29,7 @@ pub(crate) struct Scan {
     pub(crate) place: Place,
     /// The table's files that may hold rows within the bounds.
     pub(crate) files: Vec<DataFile>,
-    /// The columns to read, in shape; without [`overlay::REPAIRED_BY`].
+    /// The columns to read, in shape; without the view's own column.
     pub(crate) shape: SchemaRef,
     pub(crate) bounds: TimeBounds,
     pub(crate) keys: Option<HashSet<Key>>,
@@ -55,6 +55,7 @@ impl Scan {
         keys: Option<&[Key]>,
         columns: Option<&[String]>,
     ) -> Result<Self> {
+        shape::check_keys(table, keys.unwrap_or_default())?;
         let place = Place::of(&lake.root, table);
         let files = place.files(table)?;
         let schema = match schema_of(lake, table, &files)? {
@@ -75,11 +76,11 @@ impl Scan {
     }
 
     /// The columns of the batches.
-    #[cfg_attr(not(feature = "sql"), expect(dead_code, reason = "SQL needs to know it beforehand"))]
+    #[cfg(feature = "sql")]
     pub(crate) fn schema(&self) -> SchemaRef {
         match self.layer {
             Layer::Raw => self.shape.clone(),
-            Layer::Repaired => overlay::view_schema(&self.shape),
+            Layer::Repaired => repair_core::lake::overlay::view_schema(&self.shape),
         }
     }
 
@@ -117,20 +118,19 @@ impl Scan {
         let rows = shape::KeyTime::of(&self.table, batch)?;
         let mut mask = BooleanBufferBuilder::new(batch.num_rows());
         let mut kept = 0;
-        let mut keep = |range: std::ops::Range<usize>| {
-            for &time_us in &rows.times.values()[range] {
-                let inside = bounds.contains(time_us);
+        let mut add = |rows_of_key: std::ops::Range<usize>, is_wanted: bool| {
+            for &time_us in &rows.times.values()[rows_of_key] {
+                let inside = is_wanted && bounds.contains(time_us);
                 kept += usize::from(inside);
                 mask.append(inside);
             }
         };
         match &self.keys {
-            None => keep(0..batch.num_rows()),
-            Some(keys) => {
-                for run in rows.runs() {
-                    if keys.contains(&rows.key(run.start)) { keep(run) } else { mask.append_n(run.len(), false) }
-                }
-            }
+            None => add(0..batch.num_rows(), true),
+            Some(keys) => rows.runs().for_each(|run| {
+                let is_wanted = keys.contains(&rows.key(run.start));
+                add(run, is_wanted);
+            }),
         }
         Ok(match kept {
             0 => None,
@@ -204,7 +204,7 @@ pub(crate) fn describe(lake: &Inner, table: &Table) -> Result<SchemaRef> {
 }
 
 /// Reads on a thread of its own, and streams the batches.
-pub(crate) fn stream(scan: Scan) -> BatchStream {
+pub(crate) fn stream(scan: Arc<Scan>) -> BatchStream {
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Option<RecordBatch>>>(BATCHES_AHEAD);
     tokio::task::spawn_blocking(move || {
         let mut send = |batch| {
@@ -247,7 +247,7 @@ pub(crate) fn overlay_rows(
 }
 
 /// The bounds of all slots that bounds touch: a slot of the repaired view is decided as a whole.
-#[cfg_attr(not(feature = "sql"), expect(dead_code, reason = "only SQL has bounds that are not of slots"))]
+#[cfg(feature = "sql")]
 pub(crate) fn whole_slots(table: &Table, bounds: &TimeBounds) -> TimeBounds {
     use crate::partition::SECOND_US;
     let Ok(grid) = table.grid() else { return *bounds };

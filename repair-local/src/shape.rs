@@ -31,7 +31,8 @@ pub(crate) fn cast_exact(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     let done = cast_strict(array, to)?;
     let same = if from.is_floating() && to.is_floating() {
         let (before, after) = (cast_strict(array, &DataType::Float64)?, cast_strict(&done, &DataType::Float64)?);
-        let infinite = |values: &ArrayRef| values.as_primitive::<arrow::datatypes::Float64Type>().iter().flatten().filter(|v| v.is_infinite()).count();
+        let infinite =
+            |values: &ArrayRef| values.as_primitive::<arrow::datatypes::Float64Type>().iter().flatten().filter(|v| v.is_infinite()).count();
         infinite(&before) == infinite(&after)
     } else if matches!(from, DataType::Null) || (is_text(from) && is_text(to)) {
         true
@@ -93,7 +94,8 @@ fn refuse_nulls(table: &Table, role: &str, column: &str, array: &dyn Array) -> R
     match array.logical_null_count() {
         0 => Ok(()),
         nulls => Err(Error::invalid(format!(
-            "{nulls} rows have no value in {role} column `{column}` of table `{}`, so they belong to no slot; remove them from the table, or give them one",
+            "{nulls} rows have no value in {role} column `{column}` of table `{}`, so they belong to no slot; remove \
+             them from the table, or give them one",
             table.name
         ))),
     }
@@ -106,14 +108,33 @@ pub(crate) fn instants(table: &Table, array: &ArrayRef) -> Result<TimestampMicro
     let too_far = |_| arrow::error::ArrowError::ComputeError("a time is too far from 1970 for microseconds".to_owned());
     let scale = |value: i64, factor: i64| value.checked_mul(factor).ok_or(()).map_err(too_far);
     let times: TimestampMicrosecondArray = match array.data_type() {
-        DataType::Timestamp(TimeUnit::Second, _) => array.as_primitive::<TimestampSecondType>().try_unary(|value| scale(value, SECOND_US))?,
-        DataType::Timestamp(TimeUnit::Millisecond, _) => array.as_primitive::<TimestampMillisecondType>().try_unary(|value| scale(value, 1_000))?,
+        DataType::Timestamp(TimeUnit::Second, _) => {
+            array.as_primitive::<TimestampSecondType>().try_unary(|value| scale(value, SECOND_US))?
+        }
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            array.as_primitive::<TimestampMillisecondType>().try_unary(|value| scale(value, 1_000))?
+        }
         DataType::Timestamp(TimeUnit::Microsecond, _) => array.as_primitive::<TimestampMicrosecondType>().clone(),
         // Not Arrow's cast, which cuts towards 1970.
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => array.as_primitive::<TimestampNanosecondType>().unary(|value| value.div_euclid(1_000)),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+            array.as_primitive::<TimestampNanosecondType>().unary(|value| value.div_euclid(1_000))
+        }
         _ => array.as_primitive::<Date32Type>().unary(|days| i64::from(days) * 86_400 * SECOND_US),
     };
     Ok(times.with_timezone("UTC"))
+}
+
+/// Checks that keys have as many values as the table has key columns: others would silently be found nowhere.
+pub(crate) fn check_keys(table: &Table, keys: &[Key]) -> Result<()> {
+    match keys.iter().find(|key| key.values().len() != table.key.len()) {
+        None => Ok(()),
+        Some(odd) => Err(Error::invalid(format!(
+            "the key `{odd}` has {} values, and table `{}` has {} key columns; give one value for each",
+            odd.values().len(),
+            table.name,
+            table.key.len()
+        ))),
+    }
 }
 
 /// The field of a key column in the shape of batches.
@@ -188,7 +209,8 @@ pub(crate) fn of_table(table: &Table, mut fields: Vec<Field>) -> Result<SchemaRe
             field.set_data_type(DataType::Utf8);
         }
     }
-    let missing: Vec<Field> = table.key.iter().filter(|key| fields.iter().all(|field| field.name() != *key)).map(|key| key_field(key)).collect();
+    let missing: Vec<Field> =
+        table.key.iter().filter(|key| fields.iter().all(|field| field.name() != *key)).map(|key| key_field(key)).collect();
     fields.extend(missing);
     Ok(Arc::new(Schema::new(fields)))
 }

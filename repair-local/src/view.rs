@@ -11,7 +11,6 @@ use arrow::array::{ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Record
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use repair_core::Result;
-use repair_core::cost::Usage;
 use repair_core::lake::{overlay, rollup};
 use repair_core::model::{Key, SlotRange, Table};
 
@@ -23,8 +22,9 @@ use crate::read::{self, Sink};
 use crate::scan::Scan;
 use crate::shape::KeyTime;
 
-/// Repairs are held in memory for a stretch of time whose files are about so big: a million or two of rows.
-const CHUNK_BYTES: u64 = 16 << 20;
+/// Repairs are held in memory for a stretch of time whose files are about so big: a million or two of rows. In debug builds so few that
+/// tests with a handful of repairs cut between them too.
+const CHUNK_BYTES: u64 = if cfg!(debug_assertions) { 1 << 12 } else { 16 << 20 };
 
 /// Reads the view.
 pub(crate) fn read(scan: &Scan, sink: &mut Sink<'_>) -> Result<()> {
@@ -134,9 +134,9 @@ fn live(rows: &KeyTime<'_>, slots: Slots, bounds: &TimeBounds, winners: &Winners
     let is_live = |key: &Key, row: usize| {
         let time_us = rows.times.value(row);
         bounds.contains(time_us)
-            && winners.get(key, slots.slot(time_us)).is_some_and(|winner| {
-                winner.file == file && winner.row as usize == first_row + row && (winner.replace || !winner.filled)
-            })
+            && winners
+                .get(key, slots.slot(time_us))
+                .is_some_and(|winner| winner.file == file && winner.row as usize == first_row + row && (winner.replace || !winner.filled))
     };
     for run in rows.runs() {
         let key = rows.key(run.start);

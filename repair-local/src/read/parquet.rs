@@ -28,8 +28,10 @@ pub(crate) struct Opened {
 
 /// What an error of the decoder means to people.
 pub(crate) fn unreadable(error: ParquetError) -> Error {
-    Error::invalid("not a readable Parquet file: it is damaged, cut off, or still being written; restore it, remove it, or begin its name with `_`")
-        .because(error)
+    Error::invalid(
+        "not a readable Parquet file: it is damaged, cut off, or still being written; restore it, remove it, or begin its name with `_`",
+    )
+    .because(error)
 }
 
 /// Opens a file and reads its footer.
@@ -74,14 +76,20 @@ impl Opened {
     pub(crate) fn with_dictionaries(self, columns: &[String]) -> Self {
         let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
         let mut changed = false;
-        let fields: Vec<Field> = self.metadata.schema().fields().iter().map(|field| {
-            if columns.contains(field.name()) && shape::is_text(field.data_type()) && *field.data_type() != dictionary {
-                changed = true;
-                field.as_ref().clone().with_data_type(dictionary.clone())
-            } else {
-                field.as_ref().clone()
-            }
-        }).collect();
+        let fields: Vec<Field> = self
+            .metadata
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| {
+                if columns.contains(field.name()) && shape::is_text(field.data_type()) && *field.data_type() != dictionary {
+                    changed = true;
+                    field.as_ref().clone().with_data_type(dictionary.clone())
+                } else {
+                    field.as_ref().clone()
+                }
+            })
+            .collect();
         if !changed {
             return self;
         }
@@ -94,8 +102,15 @@ impl Opened {
 
     /// Reads columns of row groups; columns that the file lacks do not come.
     pub(crate) fn read(self, columns: &[&str], groups: Vec<usize>, batch_rows: usize, sink: &mut Sink<'_>) -> Result<Usage> {
-        let roots: Vec<usize> =
-            self.metadata.schema().fields().iter().enumerate().filter(|(_, field)| columns.contains(&field.name().as_str())).map(|(at, _)| at).collect();
+        let roots: Vec<usize> = self
+            .metadata
+            .schema()
+            .fields()
+            .iter()
+            .enumerate()
+            .filter(|(_, field)| columns.contains(&field.name().as_str()))
+            .map(|(at, _)| at)
+            .collect();
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), roots);
         let mut usage = Usage::default();
         for &group in &groups {

@@ -66,7 +66,8 @@ pub(crate) trait Lines {
 pub(crate) fn values(column: &str, text: &StringArray, kind: &DataType, lines: &dyn Lines) -> Result<ArrayRef> {
     let refuse = |row: usize| {
         Error::invalid(format!(
-            "line {}: `{}` in column `{column}` is not a {}, as the column's first {INFER_ROWS} rows are; mend the line, or rewrite the table as Parquet",
+            "line {}: `{}` in column `{column}` is not a {}, as the column's first {INFER_ROWS} rows are; mend the line, or \
+             rewrite the table as Parquet",
             lines.line(row),
             shortened(text.value(row)),
             match kind {

@@ -1,0 +1,241 @@
+//! The journal in one SQLite file: an append is on the disk when it returns, and damage is told, never skipped.
+//!
+//! One thread writes; what waits for it is committed together, so that many runs share the price of one flush. Readers have
+//! connections of their own and never wait for it (write-ahead log). SQLite does not check pages for flipped bits, so each event is
+//! stored with a hash of itself and its place, and each run with the number of its events: a changed, moved, missing or cut-off event
+//! is found when it is read.
+
+mod schema;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use repair_core::engine::{Event, Journal, Recorded, RunHead};
+use repair_core::{Error, ErrorKind, Result};
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use crate::files::blocking;
+use writer::Writer;
+
+/// Connections that are kept for the next reader.
+const MAX_IDLE_READERS: usize = 4;
+
+/// The journal in one SQLite file. Several processes may open the same file; of two that append the same number to a run, one gets
+/// `conflict`.
+#[derive(Debug)]
+pub struct SqliteJournal {
+    writer: Writer,
+    readers: Arc<Readers>,
+}
+
+#[derive(Debug)]
+struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl SqliteJournal {
+    /// Opens the journal, and makes it if there is none. Its folder must be there.
+    ///
+    /// # Errors
+    /// `not-found` without the folder, `denied` if it may not be written, `invalid` if the file is not a journal, is damaged or was
+    /// written by a newer version.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = std::path::absolute(path.as_ref()).unwrap_or_else(|_| path.as_ref().to_owned());
+        if let Some(folder) = path.parent()
+            && !folder.is_dir()
+        {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("no folder {} for the journal; create it, or name another", folder.display()),
+            ));
+        }
+        let connection = schema::open_to_write(&path)?;
+        Ok(Self { writer: Writer::start(path.clone(), connection)?, readers: Arc::new(Readers { path, idle: Mutex::default() }) })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.readers.path
+    }
+}
+
+#[async_trait]
+impl Journal for SqliteJournal {
+    async fn append(&self, run: &str, expected: u64, at: Timestamp, events: &[Event]) -> Result<()> {
+        let bodies = events
+            .iter()
+            .map(|event| serde_json::to_string(event).map_err(|error| Error::internal("an event is not JSON").because(error)))
+            .collect::<Result<Vec<String>>>()?;
+        self.writer.append(run.to_owned(), expected, at, bodies).await
+    }
+
+    async fn read(&self, run: &str) -> Result<Vec<Recorded>> {
+        let (readers, run) = (self.readers.clone(), run.to_owned());
+        blocking(move || readers.with(|connection| read(&readers.path, connection, &run))).await
+    }
+
+    async fn runs(&self) -> Result<Vec<RunHead>> {
+        let readers = self.readers.clone();
+        blocking(move || readers.with(|connection| runs(&readers.path, connection))).await
+    }
+}
+
+impl Readers {
+    fn with<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => schema::open_to_read(&self.path)?,
+        };
+        let result = {
+            // One snapshot for all that is read. It only reads, so there is nothing to commit.
+            let _snapshot = connection.unchecked_transaction().map_err(|error| sql_error(&self.path, "read", error))?;
+            work(&connection)
+        };
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if result.is_ok() && idle.len() < MAX_IDLE_READERS {
+            idle.push(connection);
+        }
+        result
+    }
+}
+
+/// What an error of SQLite means to a workflow.
+fn sql_error(path: &Path, doing: &str, error: rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode as Code;
+    let path = path.display();
+    let (kind, message) = match error.sqlite_error_code() {
+        Some(Code::DatabaseBusy | Code::DatabaseLocked) => {
+            (ErrorKind::Transient, format!("could not {doing} the journal {path}: another process held it for too long; try again"))
+        }
+        Some(Code::DiskFull) => (ErrorKind::Transient, format!("could not {doing} the journal {path}: the disk is full; free some space")),
+        Some(Code::PermissionDenied | Code::ReadOnly | Code::CannotOpen) => (
+            ErrorKind::Denied,
+            format!("not allowed to {doing} the journal {path}; give the user that runs this the right to, or name another file"),
+        ),
+        Some(Code::DatabaseCorrupt) => (ErrorKind::Invalid, format!("the journal {path} is damaged; restore it from a backup")),
+        Some(Code::NotADatabase) => (ErrorKind::Invalid, format!("{path} is not a journal, nor any SQLite database; name another file")),
+        Some(_) => (ErrorKind::Transient, format!("could not {doing} the journal {path}")),
+        // What is stored is not what we store.
+        None => (ErrorKind::Invalid, format!("the journal {path} is damaged; restore it from a backup")),
+    };
+    Error::new(kind, message).because(error)
+}
+
+fn damaged(path: &Path, run: &str, what: impl std::fmt::Display) -> Error {
+    Error::invalid(format!("the history of run {run} in {} is damaged: {what}; restore the journal from a backup", path.display()))
+        .on("run", run)
+}
+
+/// A hash of an event and its place, so that one that is changed, or that stands where another was, is noticed.
+fn checksum(run: &str, sequence: u64, at: &str, body: &str) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    for part in [run, at, body] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.update(&sequence.to_le_bytes());
+    let mut short = [0; 16];
+    short.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    short
+}
+
+/// A number that is stored as SQLite's signed integer.
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+struct Stored {
+    sequence: i64,
+    at: String,
+    body: String,
+    hash: Vec<u8>,
+}
+
+impl Stored {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self { sequence: row.get(0)?, at: row.get(1)?, body: row.get(2)?, hash: row.get(3)? })
+    }
+
+    fn recorded(self, path: &Path, run: &str, sequence: u64) -> Result<Recorded> {
+        if unsigned(self.sequence) != sequence {
+            return Err(damaged(path, run, format!("event {sequence} is missing")));
+        }
+        if checksum(run, sequence, &self.at, &self.body) != self.hash.as_slice() {
+            return Err(damaged(path, run, format!("event {sequence} is not what was written")));
+        }
+        let at = self.at.parse().map_err(|error| damaged(path, run, format!("the time of event {sequence} cannot be read: {error}")))?;
+        let event = serde_json::from_str(&self.body).map_err(|error| {
+            damaged(path, run, format!("event {sequence} cannot be read: {error}; if a newer version wrote it, use that one"))
+        })?;
+        Ok(Recorded { sequence, at, event })
+    }
+}
+
+const EVENTS: &str = "SELECT sequence, at, body, hash FROM events WHERE run = ?1 ORDER BY sequence";
+const EVENT: &str = "SELECT sequence, at, body, hash FROM events WHERE run = ?1 AND sequence = ?2";
+const EVENT_COUNT: &str = "SELECT events FROM runs WHERE run = ?1";
+
+fn read(path: &Path, connection: &Connection, run: &str) -> Result<Vec<Recorded>> {
+    let failed = |error| sql_error(path, "read", error).on("run", run);
+    let count: i64 = connection
+        .prepare_cached(EVENT_COUNT)
+        .and_then(|mut statement| statement.query_row([run], |row| row.get(0)).optional())
+        .map_err(failed)?
+        .unwrap_or(0);
+    let mut statement = connection.prepare_cached(EVENTS).map_err(failed)?;
+    let mut history = Vec::new();
+    for stored in statement.query_map([run], Stored::of).map_err(failed)? {
+        history.push(stored.map_err(failed)?.recorded(path, run, history.len() as u64)?);
+    }
+    if history.len() as u64 != unsigned(count) {
+        return Err(damaged(path, run, format!("{count} events were written, {} are there", history.len())));
+    }
+    Ok(history)
+}
+
+fn runs(path: &Path, connection: &Connection) -> Result<Vec<RunHead>> {
+    let failed = |error| sql_error(path, "read", error);
+    let mut names: Vec<(String, i64)> = Vec::new();
+    let mut statement = connection.prepare_cached("SELECT run, events FROM runs ORDER BY created_us, rowid").map_err(failed)?;
+    for row in statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)? {
+        names.push(row.map_err(failed)?);
+    }
+    refuse_unlisted(path, connection, &names)?;
+    let mut count = connection.prepare_cached("SELECT count(*) FROM events WHERE run = ?1").map_err(failed)?;
+    let mut event = connection.prepare_cached(EVENT).map_err(failed)?;
+    let mut heads = Vec::with_capacity(names.len());
+    for (run, events) in names {
+        let there: i64 = count.query_row([&run], |row| row.get(0)).map_err(failed)?;
+        if there != events || events == 0 {
+            return Err(damaged(path, &run, format!("{events} events were written, {there} are there")));
+        }
+        let mut at = |sequence: i64| {
+            let stored = event.query_row((&run, sequence), Stored::of).optional().map_err(failed)?;
+            let stored = stored.ok_or_else(|| damaged(path, &run, format!("event {sequence} is missing")))?;
+            stored.recorded(path, &run, unsigned(sequence))
+        };
+        let (first, last) = (at(0)?, at(events - 1)?);
+        heads.push(RunHead { run, first, last });
+    }
+    Ok(heads)
+}
+
+/// Refuses events of runs that are not listed: the list was cut. Jumps from run to run, so it reads one event each.
+fn refuse_unlisted(path: &Path, connection: &Connection, listed: &[(String, i64)]) -> Result<()> {
+    let failed = |error| sql_error(path, "read", error);
+    let listed: std::collections::HashSet<&str> = listed.iter().map(|(run, _)| run.as_str()).collect();
+    let mut next = connection.prepare_cached("SELECT run FROM events WHERE run > ?1 ORDER BY run LIMIT 1").map_err(failed)?;
+    let mut last = String::new();
+    while let Some(run) = next.query_row([&last], |row| row.get::<_, String>(0)).optional().map_err(failed)? {
+        if !listed.contains(run.as_str()) {
+            return Err(damaged(path, &run, "it has events, but is not in the list of runs"));
+        }
+        last = run;
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! The lake of files in a folder.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use repair_core::cost::Usage;
+use repair_core::lake::{BatchStream, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
+use repair_core::model::{Format, Interval, Table, TablePresence};
+use repair_core::{Error, ErrorKind, Result};
+
+use crate::files::{self, DataFile, blocking};
+use crate::stage::{self, Scope};
+use crate::{artifact, place, presence, publish, read, replace, scan, sql};
+
+/// Files whose columns are remembered; more are looked at again.
+const MAX_REMEMBERED: usize = 100_000;
+
+/// Tables of files in a folder: Parquet, CSV and JSON lines. Cheap to clone.
+///
+/// Files are looked at anew with every call, so rows that land meanwhile are seen.
+///
+/// - A time partition is taken at its word: a row that lies in the folder of another day is not looked for there. Its column is not among
+///   a table's columns, as the time tells it. Of other columns, only those of the key are read from the path, if the files lack them.
+/// - A column of CSV or JSON lines is of the narrowest type (whole numbers, numbers, true or false, text) that the first 50,000 rows of
+///   all files fit. A later row that does not fit is an error with its line; columns that only come after these rows of JSON are not seen.
+/// - What repairs add lies beside the table (`bars_repairs`, `bars_exceptions`); of a table outside of the root, it lies in the root.
+#[derive(Debug, Clone)]
+pub struct LocalLake {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) root: PathBuf,
+    columns: Mutex<HashMap<PathBuf, Remembered>>,
+}
+
+/// The columns of a file, which hold as long as its size and time stay the same.
+#[derive(Debug)]
+struct Remembered {
+    bytes: u64,
+    changed: SystemTime,
+    columns: SchemaRef,
+}
+
+impl Inner {
+    /// The columns of a file, as it has them.
+    pub(crate) fn columns(&self, format: Format, file: &DataFile) -> Result<SchemaRef> {
+        let changed = std::fs::metadata(&file.path).and_then(|metadata| metadata.modified()).ok();
+        let known = || self.columns.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(known), Some(changed)) = (known().get(&file.path), changed)
+            && (known.bytes, known.changed) == (file.bytes, changed)
+        {
+            return Ok(known.columns.clone());
+        }
+        let columns = read::columns(format, file)?;
+        if let Some(changed) = changed {
+            let mut known = known();
+            if known.len() >= MAX_REMEMBERED {
+                known.clear();
+            }
+            known.insert(file.path.clone(), Remembered { bytes: file.bytes, changed, columns: columns.clone() });
+        }
+        Ok(columns)
+    }
+}
+
+impl LocalLake {
+    /// The lake of a folder.
+    ///
+    /// # Errors
+    /// `not-found` if there is no such folder, `invalid` if it is a file.
+    pub fn open(root: &Path) -> Result<Self> {
+        let absolute = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        let root = match absolute.canonicalize() {
+            Ok(root) => root,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let message = format!("no folder {} for the lake; create it or mend the lake's `root`", absolute.display());
+                return Err(Error::new(ErrorKind::NotFound, message));
+            }
+            Err(error) => return Err(files::io_error(error, "open the lake", &absolute)),
+        };
+        if !root.is_dir() {
+            return Err(Error::invalid(format!("{} is a file; the lake's `root` must be a folder", root.display())));
+        }
+        Ok(Self { inner: Arc::new(Inner { root, columns: Mutex::default() }) })
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
+    fn scope(&self, scope: &StageScope<'_>) -> Scope {
+        Scope::of(&self.inner.root, scope)
+    }
+}
+
+#[async_trait]
+impl Lake for LocalLake {
+    async fn describe(&self, table: &Table) -> Result<SchemaRef> {
+        let (lake, table) = (self.inner.clone(), table.clone());
+        blocking(move || scan::describe(&lake, &table)).await
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        let lake = self.inner.clone();
+        blocking(move || files::check_writable(&lake.root)).await
+    }
+
+    async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
+        let (lake, table, request) = (self.inner.clone(), table.clone(), request.clone());
+        blocking(move || presence::presence(&lake, &table, &request)).await
+    }
+
+    async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {
+        let (lake, table, request) = (self.inner.clone(), table.clone(), request.clone());
+        let scan = blocking(move || scan::Scan::new(&lake, &table, &request)).await?;
+        Ok(scan::stream(Arc::new(scan)))
+    }
+
+    async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
+        let (lake, scope, request) = (self.inner.clone(), self.scope(scope), stage::Request::of(request));
+        blocking(move || stage::stage(&lake, &scope, &request)).await
+    }
+
+    async fn staged(&self, scope: &StageScope<'_>) -> Result<Vec<Staged>> {
+        let scope = self.scope(scope);
+        blocking(move || stage::staged(&scope)).await
+    }
+
+    async fn publish(&self, scope: &StageScope<'_>, batch: u32, units: &[String]) -> Result<Published> {
+        let object = place::object_name(scope, batch);
+        let (lake, scope, units) = (self.inner.clone(), self.scope(scope), units.to_vec());
+        blocking(move || publish::publish(&lake, &scope, &object, &units)).await
+    }
+
+    async fn discard_staged(&self, scope: &StageScope<'_>) -> Result<()> {
+        let scope = self.scope(scope);
+        blocking(move || stage::discard(&scope)).await
+    }
+
+    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
+        let (lake, table, interval) = (self.inner.clone(), table.clone(), *interval);
+        blocking(move || replace::replace(&lake, &table, &interval, &rows)).await
+    }
+
+    async fn put_artifact(&self, run: &str, name: &str, batches: &[RecordBatch]) -> Result<Usage> {
+        let (lake, run, name, batches) = (self.inner.clone(), run.to_owned(), name.to_owned(), batches.to_vec());
+        blocking(move || artifact::put(&lake.root, &run, &name, &batches)).await
+    }
+
+    async fn get_artifact(&self, run: &str, name: &str) -> Result<Vec<RecordBatch>> {
+        let (lake, run, name) = (self.inner.clone(), run.to_owned(), name.to_owned());
+        blocking(move || artifact::get(&lake.root, &run, &name)).await
+    }
+
+    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
+        sql::query(&self.inner, tables, sql).await
+    }
+}

@@ -1,0 +1,85 @@
+//! Parquet files that we write: whole or not at all, and of the same bytes for the same rows.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use arrow::array::{BooleanArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::SchemaRef;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use repair_core::cost::Usage;
+use repair_core::model::PartitionUnit;
+use repair_core::{Error, Result};
+
+use crate::files;
+use crate::partition;
+
+fn refused(error: ParquetError, path: &Path) -> Error {
+    // The disk's own errors come through the writer.
+    match error {
+        ParquetError::External(source) => match source.downcast::<std::io::Error>() {
+            Ok(error) => files::io_error(*error, "write", path),
+            Err(source) => Error::invalid(format!("could not write {}", path.display())).because(source),
+        },
+        other => Error::invalid(format!("could not write {} as Parquet", path.display())).because(other),
+    }
+}
+
+/// Writes batches as one file, with pairs in its footer.
+pub(crate) fn parquet(path: &Path, schema: &SchemaRef, batches: &[RecordBatch], footer: Vec<(String, String)>) -> Result<Usage> {
+    let pairs: Vec<KeyValue> = footer.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect();
+    let properties = WriterProperties::builder()
+        // Level 1 is as fast as Snappy here and a third smaller; Athena, DataFusion and DuckDB all read it.
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).map_err(|error| refused(error, path))?))
+        .set_key_value_metadata((!pairs.is_empty()).then_some(pairs))
+        .build();
+    let bytes_written = files::write_whole(path, |file| {
+        let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(|error| refused(error, path))?;
+        for batch in batches {
+            writer.write(batch).map_err(|error| refused(error, path))?;
+        }
+        writer.close().map_err(|error| refused(error, path))?;
+        Ok(())
+    })?;
+    let rows_written = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+    Ok(Usage { rows_written, bytes_written, objects_written: 1, ..Usage::default() })
+}
+
+/// The rows of batches by the name of their time's partition, in the order in which they come.
+pub(crate) fn by_partition<'a>(
+    unit: PartitionUnit,
+    batches: impl IntoIterator<Item = (&'a RecordBatch, TimestampMicrosecondArray)>,
+) -> Result<BTreeMap<String, Vec<RecordBatch>>> {
+    let mut parts: BTreeMap<String, Vec<RecordBatch>> = BTreeMap::new();
+    for (batch, times) in batches {
+        let mut spans: Vec<(String, partition::TimeBounds)> = Vec::new();
+        let mut part_of_row: Vec<usize> = Vec::with_capacity(times.len());
+        let mut last = 0;
+        for &time_us in times.values() {
+            if spans.get(last).is_none_or(|(_, span)| !span.contains(time_us)) {
+                last = match spans.iter().position(|(_, span)| span.contains(time_us)) {
+                    Some(known) => known,
+                    None => {
+                        spans.push(partition::of_time(unit, time_us)?);
+                        spans.len() - 1
+                    }
+                };
+            }
+            part_of_row.push(last);
+        }
+        let only_one = spans.len() == 1;
+        for (part, (name, _)) in spans.into_iter().enumerate() {
+            let rows = if only_one {
+                batch.clone()
+            } else {
+                filter_record_batch(batch, &part_of_row.iter().map(|&of| Some(of == part)).collect::<BooleanArray>())?
+            };
+            parts.entry(name).or_default().push(rows);
+        }
+    }
+    Ok(parts)
+}

@@ -1,0 +1,284 @@
+//! Broken input is an error that names the file and what to do, never a panic and never a part of the rows.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test that fails, panics"
+)]
+
+mod common;
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, TimestampSecondArray,
+};
+use common::*;
+use proptest::prelude::*;
+use repair_core::lake::{Lake, Layer, ScanRequest};
+use repair_core::model::{Format, Key, PartitionUnit, Table};
+use repair_core::{Error, ErrorKind};
+use repair_local::LocalLake;
+
+/// What presence and a whole scan say of a table that neither can read.
+async fn errors(world: &World, table: &Table) -> Vec<Error> {
+    let presence = world.lake.presence(table, &whole(table, "2018-04-04", "2018-04-04", &["A"])).await;
+    let scan = match world.lake.scan(table, &all(Layer::Raw)).await {
+        Ok(scan) => collect(scan).await,
+        Err(error) => Err(error),
+    };
+    vec![presence.unwrap_err(), scan.unwrap_err()]
+}
+
+async fn assert_invalid(world: &World, table: &Table, file: &str, words: &[&str]) {
+    for error in errors(world, table).await {
+        let text = error.full();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{text}");
+        assert!(text.contains(world.root().join(file).to_str().unwrap()), "no file in: {text}");
+        for word in words {
+            assert!(text.contains(word), "no `{word}` in: {text}");
+        }
+    }
+}
+
+fn columns(symbol: ArrayRef, ts: ArrayRef) -> RecordBatch {
+    RecordBatch::try_from_iter([("symbol", symbol), ("ts", ts)]).unwrap()
+}
+
+fn symbol() -> ArrayRef {
+    Arc::new(StringArray::from(vec!["A"]))
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_parquet_is_named() {
+    let table = bars();
+    for (bytes, words) in [
+        (&b""[..], ["the file is empty", "remove it, or write it again"]),
+        (b"PAR1", ["not a readable Parquet file", "restore it, remove it"]),
+        (b"symbol,ts\nA,2018-04-04T00:00:00Z\n", ["not a readable Parquet file", "restore it, remove it"]),
+    ] {
+        let world = World::new();
+        world.write("bars/bad.parquet", bytes);
+        assert_invalid(&world, &table, "bars/bad.parquet", &words).await;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_cut_or_scratched_parquet_file_is_never_a_panic(cut in any::<proptest::sample::Index>(), scratch in any::<proptest::sample::Index>(), byte in any::<u8>(), is_cut in any::<bool>()) {
+        let world = World::new();
+        let table = bars();
+        let rows: Vec<Row> = (0..500).map(|minute| Row { symbol: format!("S{}", minute % 7), time_us: us("2018-04-04T00:00:00Z") + minute * 60_000_000, close: Some(1.0) }).collect();
+        write_table(world.root(), &table, &rows, 1, &Stored { row_group: 100, ..Stored::default() });
+        let path = world.root().join("bars/0.parquet");
+        let mut bytes = std::fs::read(&path).unwrap();
+        if is_cut {
+            bytes.truncate(cut.index(bytes.len()));
+        } else {
+            let at = scratch.index(bytes.len());
+            bytes[at] ^= byte.max(1);
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        let result = runtime().block_on(async {
+            world.lake.presence(&table, &whole(&table, "2018-04-04", "2018-04-04", &["S1"])).await?;
+            collect(world.lake.scan(&table, &all(Layer::Raw)).await?).await
+        });
+        // A scratch may hit a value, which nothing tells; a cut is always found.
+        if is_cut {
+            prop_assert!(result.is_err());
+        }
+        if let Err(error) = result {
+            prop_assert_eq!(error.kind(), ErrorKind::Invalid, "{}", error.full());
+            prop_assert!(error.full().contains("0.parquet"), "{}", error.full());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_time_column_that_is_no_time_is_named_with_its_type() {
+    let table = bars();
+    for (ts, kind) in [
+        (Arc::new(StringArray::from(vec!["2018-04-04T00:00:00Z"])) as ArrayRef, "Utf8"),
+        (Arc::new(Int64Array::from(vec![1_522_800_000])), "Int64"),
+    ] {
+        let world = World::new();
+        write_parquet(&world.root().join("bars/a.parquet"), &columns(symbol(), ts), 10);
+        let words = [format!("time column `ts` of table `bars` is {kind}, not a timestamp"), "store it as a TIMESTAMP in UTC".into()];
+        assert_invalid(&world, &table, "bars/a.parquet", &[&words[0], &words[1]]).await;
+        let error = world.lake.describe(&table).await.unwrap_err();
+        assert!(error.full().contains(&words[0]), "{}", error.full());
+    }
+}
+
+#[tokio::test]
+async fn dates_seconds_and_whole_number_keys_are_understood() {
+    for ts in [Arc::new(Date32Array::from(vec![17_625])) as ArrayRef, Arc::new(TimestampSecondArray::from(vec![1_522_800_000]))] {
+        let world = World::new();
+        write_parquet(&world.root().join("bars/a.parquet"), &columns(Arc::new(Int32Array::from(vec![7])), ts), 10);
+        let table = bars();
+        let presence = world.lake.presence(&table, &whole(&table, "2018-04-04", "2018-04-04", &["7"])).await.unwrap();
+        assert_eq!(presence.raw.keys[&Key::from("7")].present.count(), 1);
+        let batches = collect(world.lake.scan(&table, &all(Layer::Raw)).await.unwrap()).await.unwrap();
+        assert_eq!(seen(&batches)[0].0, Row { symbol: "7".into(), time_us: us("2018-04-04T00:00:00Z"), close: None });
+    }
+}
+
+#[tokio::test]
+async fn a_row_without_key_or_time_is_an_error() {
+    let table = bars();
+    let time: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![Some(us("2018-04-04T00:00:00Z")), None]));
+    let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![us("2018-04-04T00:00:00Z"); 2]));
+    let world = World::new();
+    write_parquet(&world.root().join("bars/a.parquet"), &columns(Arc::new(StringArray::from(vec!["A", "A"])), time), 10);
+    assert_invalid(&world, &table, "bars/a.parquet", &["1 rows have no value in time column `ts`"]).await;
+    let world = World::new();
+    write_parquet(&world.root().join("bars/a.parquet"), &columns(Arc::new(StringArray::from(vec![Some("A"), None])), times), 10);
+    assert_invalid(&world, &table, "bars/a.parquet", &["1 rows have no value in key column `symbol`"]).await;
+    for (format, file, text) in [
+        (Format::Csv, "bars/a.csv", "symbol,ts\n,2018-04-04T00:00:00Z\n"),
+        (Format::Csv, "bars/a.csv", "symbol,ts\nA,\n"),
+        (Format::Jsonl, "bars/a.json", "{\"symbol\": null, \"ts\": \"2018-04-04T00:00:00Z\"}\n"),
+        (Format::Jsonl, "bars/a.json", "{\"symbol\": \"A\"}\n"),
+    ] {
+        let world = World::new();
+        world.write(file, text);
+        assert_invalid(
+            &world,
+            &Table { format, ..table.clone() },
+            file,
+            &[if format == Format::Csv { "have no value in" } else { "column `" }],
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_column_that_is_nowhere_is_missed() {
+    let world = World::new();
+    let ts: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![0]));
+    write_parquet(
+        &world.root().join("bars/a.parquet"),
+        &RecordBatch::try_from_iter([("ticker", symbol()), ("ts", ts.clone())]).unwrap(),
+        10,
+    );
+    assert_invalid(&world, &bars(), "bars/a.parquet", &["no key column `symbol`; it has ticker, ts; mend `key` of table `bars`"]).await;
+    let world = World::new();
+    write_parquet(&world.root().join("bars/a.parquet"), &columns(Arc::new(Float64Array::from(vec![1.0])), ts), 10);
+    assert_invalid(&world, &bars(), "bars/a.parquet", &["key column `symbol` of table `bars` is Float64"]).await;
+}
+
+#[tokio::test]
+async fn a_broken_line_is_named() {
+    let good = "A,2018-04-04T00:00:00Z,1\n";
+    let csv = |line: &str| format!("symbol,ts,close\n{good}{line}\n{good}");
+    let json = |line: &str| format!("{{\"symbol\": \"A\", \"ts\": \"2018-04-04T00:00:00Z\", \"close\": 1}}\n\n{line}\n");
+    for (format, file, text, words) in [
+        (Format::Csv, "bars/a.csv", csv("A,2018-04-04T00:01:00Z"), vec!["line 3", "expected 3 got 2"]),
+        (Format::Csv, "bars/a.csv", csv("A,2018-04-04T00:01:00Z,1,2"), vec!["line 3", "expected 3 got 4"]),
+        (
+            Format::Csv,
+            "bars/a.csv",
+            csv("A,2018-04-04 00:01,1"),
+            vec!["line 3: `2018-04-04 00:01` in time column `ts`", "such as 2024-03-04T14:30:00Z"],
+        ),
+        (Format::Csv, "bars/a.csv", String::new(), vec!["not even a header"]),
+        (Format::Csv, "bars/a.csv", "symbol,ts,ts\n".into(), vec!["names column `ts` twice"]),
+        (Format::Csv, "bars/a.csv", "symbol,close\nA,1\n".into(), vec!["no time column `ts`; it has symbol", "mend `time`"]),
+        (Format::Jsonl, "bars/a.jsonl", json("{\"symbol\": \"A\", "), vec!["line 3 is not one JSON object"]),
+        (Format::Jsonl, "bars/a.jsonl", json("[1]"), vec!["line 3 is not one JSON object"]),
+        (
+            Format::Jsonl,
+            "bars/a.jsonl",
+            json("{\"symbol\": \"A\", \"ts\": 1522800000, \"close\": 1}"),
+            vec!["line 3: `1522800000` in time column `ts`"],
+        ),
+        (Format::Jsonl, "bars/a.jsonl", json("{\"symbol\": {}, \"ts\": \"2018-04-04T00:00:00Z\"}"), vec!["line"]),
+    ] {
+        let world = World::new();
+        world.write(file, &text);
+        assert_invalid(&world, &Table { format, ..bars() }, file, &words).await;
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_does_not_fit_the_first_rows_is_named_with_its_line() {
+    let world = World::new();
+    let line = |minute: i64, close: &str| format!("A,{},{close}\n", jiff::Timestamp::from_second(minute * 60).unwrap());
+    let lines: String = (0..60_000).map(|minute| line(minute, if minute == 59_000 { "1.5" } else { "1" })).collect();
+    world.write("bars/a.csv", format!("symbol,ts,close\n{lines}"));
+    let table = Table { format: Format::Csv, ..bars() };
+    let error = collect(world.lake.scan(&table, &all(Layer::Raw)).await.unwrap()).await.unwrap_err();
+    assert!(error.full().contains("line 59002: `1.5` in column `close` is not a whole number"), "{}", error.full());
+    // Columns that are not needed are not looked at.
+    let request = ScanRequest { columns: Some(vec![]), ..all(Layer::Raw) };
+    assert!(collect(world.lake.scan(&table, &request).await.unwrap()).await.is_ok());
+    // In JSON, no part of a number is cut off silently either.
+    let world = World::new();
+    let line = |minute: i64, close: &str| {
+        format!("{{\"symbol\": \"A\", \"ts\": \"{}\", \"close\": {close}}}\n", jiff::Timestamp::from_second(minute * 60).unwrap())
+    };
+    let lines: String = (0..60_000).map(|minute| line(minute, if minute == 59_000 { "1.5" } else { "1" })).collect();
+    world.write("bars/a.jsonl", lines);
+    let table = Table { format: Format::Jsonl, ..bars() };
+    let error = collect(world.lake.scan(&table, &all(Layer::Raw)).await.unwrap()).await.unwrap_err();
+    assert!(error.full().contains("line 59001: `1.5` in column `close` is not a whole number"), "{}", error.full());
+}
+
+#[tokio::test]
+async fn a_folder_that_is_no_partition_is_named() {
+    let world = World::new();
+    let table = Table { partition_by: by(PartitionUnit::Day), ..bars() };
+    write_table(world.root(), &bars(), &[row("A", "2018-04-04T00:00:00Z", 1.0)], 1, &Stored::default());
+    std::fs::create_dir(world.root().join("bars/date=2018-4-4")).unwrap();
+    std::fs::rename(world.root().join("bars/0.parquet"), world.root().join("bars/date=2018-4-4/0.parquet")).unwrap();
+    let words = ["`date=2018-4-4` is not a partition of table `bars`", "such as `date=2018-04-04`"];
+    assert_invalid(&world, &table, "bars/date=2018-4-4/0.parquet", &words).await;
+    assert!(world.lake.describe(&table).await.is_err());
+}
+
+#[tokio::test]
+async fn columns_that_do_not_go_together_are_named() {
+    let world = World::new();
+    let ts: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![0]));
+    for (file, close) in [("a", Arc::new(Float64Array::from(vec![1.0])) as ArrayRef), ("b", symbol())] {
+        let batch = RecordBatch::try_from_iter([("symbol", symbol()), ("ts", ts.clone()), ("close", close)]).unwrap();
+        write_parquet(&world.root().join(format!("bars/{file}.parquet")), &batch, 10);
+    }
+    let error = world.lake.describe(&bars()).await.unwrap_err();
+    assert_eq!(error.message(), "column `close` is Float64 in one file and Utf8 in another; rewrite one of them");
+    assert!(error.to_string().contains("b.parquet"));
+}
+
+#[tokio::test]
+async fn columns_named_like_ours_are_refused_where_they_would_meet() {
+    let world = World::new();
+    let ts: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![0]));
+    let batch = RecordBatch::try_from_iter([("symbol", symbol()), ("ts", ts), ("repaired_by", symbol())]).unwrap();
+    write_parquet(&world.root().join("bars/a.parquet"), &batch, 10);
+    let error = world.lake.scan(&bars(), &all(Layer::Repaired)).await.err().unwrap();
+    assert!(error.message().contains("has a column `repaired_by`"), "{error}");
+    assert!(world.lake.scan(&bars(), &all(Layer::Raw)).await.is_ok());
+}
+
+#[test]
+fn a_root_that_is_not_there_is_named_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("lake");
+    let error = LocalLake::open(&missing).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(error.message(), format!("no folder {} for the lake; create it or mend the lake's `root`", missing.display()));
+    std::fs::write(&missing, "").unwrap();
+    assert_eq!(LocalLake::open(&missing).unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[cfg(not(feature = "sql"))]
+#[tokio::test]
+async fn without_its_feature_sql_says_so() {
+    let error = World::new().lake.query(&[bars()], "SELECT 1").await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.message().contains("feature `sql`"), "{error}");
+}

@@ -1,0 +1,295 @@
+//! The journal: what is appended is there, in order, once; and damage is told.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test that fails, panics"
+)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use repair_core::ErrorKind;
+use repair_core::engine::{Event, Journal, Recorded};
+use repair_local::SqliteJournal;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+fn place() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("runs.db");
+    (folder, path)
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::new(second, 123_456_789).unwrap()
+}
+
+fn entered(step: &str, visit: u32) -> Event {
+    Event::StepEntered { step: step.into(), visit }
+}
+
+fn steps(history: &[Recorded]) -> Vec<(u64, Event)> {
+    history.iter().map(|recorded| (recorded.sequence, recorded.event.clone())).collect()
+}
+
+#[tokio::test]
+async fn what_is_appended_is_read_back_by_a_later_process() {
+    let (_folder, path) = place();
+    {
+        let journal = SqliteJournal::open(&path).unwrap();
+        journal.append("b", 0, at(5), &[entered("é\n\"", 1), entered("two", 2)]).await.unwrap();
+        journal.append("a", 0, at(6), &[entered("one", 1)]).await.unwrap();
+        journal.append("b", 2, at(7), &[entered("three", 3)]).await.unwrap();
+        journal.append("b", 3, at(7), &[]).await.unwrap();
+        assert!(journal.read("nobody").await.unwrap().is_empty());
+    }
+    let journal = SqliteJournal::open(&path).unwrap();
+    let history = journal.read("b").await.unwrap();
+    assert_eq!(steps(&history), [(0, entered("é\n\"", 1)), (1, entered("two", 2)), (2, entered("three", 3))]);
+    assert_eq!(history.iter().map(|recorded| recorded.at).collect::<Vec<_>>(), [at(5), at(5), at(7)]);
+    let heads = journal.runs().await.unwrap();
+    assert_eq!(heads.iter().map(|head| head.run.as_str()).collect::<Vec<_>>(), ["b", "a"], "oldest first");
+    assert_eq!((&heads[0].first, &heads[0].last), (&history[0], &history[2]));
+}
+
+#[tokio::test]
+async fn an_append_out_of_turn_is_a_conflict_and_changes_nothing() {
+    let (_folder, path) = place();
+    let journal = SqliteJournal::open(&path).unwrap();
+    journal.append("run", 0, at(1), &[entered("one", 1)]).await.unwrap();
+    for expected in [0, 2] {
+        let error = journal.append("run", expected, at(2), &[entered("two", 1), entered("three", 1)]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert!(error.to_string().contains(&format!("next event is number 1, not {expected}")), "{error}");
+    }
+    assert_eq!(journal.append("run", 5, at(2), &[]).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(journal.append("new", 1, at(2), &[entered("one", 1)]).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(journal.read("run").await.unwrap().len(), 1);
+    assert_eq!(journal.runs().await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn appends_that_are_committed_together_fail_each_for_itself() {
+    let (_folder, path) = place();
+    let journal = Arc::new(SqliteJournal::open(&path).unwrap());
+    let tasks: Vec<_> = (0..40u32)
+        .map(|number| {
+            let journal = journal.clone();
+            tokio::spawn(async move {
+                let run = format!("run-{}", number % 20);
+                let mut won = 0;
+                for sequence in 0..10 {
+                    match journal.append(&run, sequence, at(i64::from(number)), &[entered("step", number)]).await {
+                        Ok(()) => won += 1,
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict),
+                    }
+                }
+                (run, won)
+            })
+        })
+        .collect();
+    let mut won: BTreeMap<String, usize> = BTreeMap::new();
+    for task in tasks {
+        let (run, count) = task.await.unwrap();
+        *won.entry(run).or_default() += count;
+    }
+    for (run, won) in won {
+        // Two raced for each number: as many events as wins, and no number was passed over by both.
+        assert_eq!(journal.read(&run).await.unwrap().len(), won, "{run}");
+        assert_eq!(won, 10);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_two_processes_that_race_exactly_one_wins() {
+    let (_folder, path) = place();
+    let opened: Vec<_> = (0..2)
+        .map(|_| {
+            let path = path.clone();
+            std::thread::spawn(move || SqliteJournal::open(path).unwrap())
+        })
+        .collect();
+    let handles: Vec<Arc<SqliteJournal>> = opened.into_iter().map(|thread| Arc::new(thread.join().unwrap())).collect();
+    for sequence in 0..50 {
+        let tasks: Vec<_> = handles
+            .iter()
+            .enumerate()
+            .map(|(number, journal)| {
+                let journal = journal.clone();
+                let number = u32::try_from(number).unwrap();
+                tokio::spawn(async move { journal.append("run", sequence, at(1), &[entered("step", number)]).await })
+            })
+            .collect();
+        let mut won = 0;
+        for task in tasks {
+            match task.await.unwrap() {
+                Ok(()) => won += 1,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
+            }
+        }
+        assert_eq!(won, 1);
+    }
+    for journal in &handles {
+        assert_eq!(journal.read("run").await.unwrap().len(), 50);
+    }
+}
+
+#[tokio::test]
+async fn a_copy_taken_at_any_instant_holds_whole_appends() {
+    let (folder, path) = place();
+    let journal = SqliteJournal::open(&path).unwrap();
+    for append in 0..10u64 {
+        journal.append("run", append * 3, at(1), &[entered("a", 1), entered("b", 1), entered("c", 1)]).await.unwrap();
+        // What a crash leaves: the file and its log, as they are on the disk.
+        let copy = folder.path().join(format!("{append}.db"));
+        std::fs::copy(&path, &copy).unwrap();
+        std::fs::copy(folder.path().join("runs.db-wal"), folder.path().join(format!("{append}.db-wal"))).unwrap();
+        assert_eq!(SqliteJournal::open(&copy).unwrap().read("run").await.unwrap().len() as u64, (append + 1) * 3);
+        // And one that tore the end of the log off: earlier appends are whole, the torn one is not there.
+        let torn = folder.path().join(format!("torn-{append}.db"));
+        std::fs::copy(&path, &torn).unwrap();
+        let log = std::fs::read(folder.path().join("runs.db-wal")).unwrap();
+        std::fs::write(folder.path().join(format!("torn-{append}.db-wal")), &log[..log.len() - 100]).unwrap();
+        assert_eq!(SqliteJournal::open(&torn).unwrap().read("run").await.unwrap().len() as u64 % 3, 0);
+    }
+}
+
+async fn damaged(sql: &str, words: &[&str]) {
+    let (_folder, path) = place();
+    {
+        let journal = SqliteJournal::open(&path).unwrap();
+        journal.append("run", 0, at(1), &[entered("one", 1), entered("two", 1), entered("three", 1)]).await.unwrap();
+        journal.append("good", 0, at(1), &[entered("one", 1)]).await.unwrap();
+    }
+    Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    let journal = SqliteJournal::open(&path).unwrap();
+    let error = journal.read("run").await.unwrap_err();
+    let text = error.full();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{text}");
+    for word in words.iter().chain([&path.to_str().unwrap(), &"run: run"]) {
+        assert!(text.contains(word), "no `{word}` in: {text}");
+    }
+    assert_eq!(journal.read("good").await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_damaged_history_is_told_and_never_cut() {
+    damaged("DELETE FROM events WHERE run = 'run' AND sequence = 1", &["event 1 is missing"]).await;
+    damaged("DELETE FROM events WHERE run = 'run' AND sequence = 2", &["3 events were written, 2 are there"]).await;
+    damaged("DELETE FROM events WHERE run = 'run'", &["3 events were written, 0 are there"]).await;
+    damaged("DELETE FROM runs WHERE run = 'run'", &["0 events were written, 3 are there"]).await;
+    damaged("UPDATE events SET body = replace(body, 'two', 'too') WHERE run = 'run'", &["event 1 is not what was written"]).await;
+    damaged("UPDATE events SET at = '2018-04-04T00:00:00Z' WHERE run = 'run' AND sequence = 2", &["event 2 is not what was written"]).await;
+    damaged(
+        "UPDATE events SET body = (SELECT body FROM events WHERE run = 'good') WHERE run = 'run' AND sequence = 1",
+        &["event 1 is not what"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_list_of_runs_that_was_cut_is_told() {
+    for sql in ["DELETE FROM runs WHERE run = 'run'", "DELETE FROM events WHERE run = 'run'", "DELETE FROM events WHERE sequence = 1"] {
+        let (_folder, path) = place();
+        {
+            let journal = SqliteJournal::open(&path).unwrap();
+            journal.append("run", 0, at(1), &[entered("one", 1), entered("two", 1), entered("three", 1)]).await.unwrap();
+            journal.append("another", 0, at(1), &[entered("one", 1)]).await.unwrap();
+        }
+        Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        let error = SqliteJournal::open(&path).unwrap().runs().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.full().contains("run: run"), "{}", error.full());
+    }
+}
+
+#[tokio::test]
+async fn an_event_of_a_newer_version_is_told() {
+    let (_folder, path) = place();
+    {
+        let journal = SqliteJournal::open(&path).unwrap();
+        journal.append("run", 0, at(1), &[entered("one", 1)]).await.unwrap();
+    }
+    // With the hash that a newer program would have written.
+    let body = "{\"kind\":\"step-dreamt\"}";
+    let time = at(1).to_string();
+    let mut hasher = blake3::Hasher::new();
+    for part in ["run", &time, body] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.update(&0u64.to_le_bytes());
+    let hash = hasher.finalize().as_bytes()[..16].to_vec();
+    Connection::open(&path).unwrap().execute("UPDATE events SET body = ?1, hash = ?2", (body, hash)).unwrap();
+    let error = SqliteJournal::open(&path).unwrap().read("run").await.unwrap_err();
+    assert!(error.full().contains("event 0 cannot be read") && error.full().contains("newer version"), "{}", error.full());
+}
+
+fn refused(path: &Path) -> String {
+    let error = SqliteJournal::open(path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(error.full().contains(path.to_str().unwrap()), "{}", error.full());
+    error.full()
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_a_journal_is_refused_and_left_alone() {
+    let (folder, path) = place();
+    std::fs::write(&path, "dear diary, ".repeat(1_000)).unwrap();
+    assert!(refused(&path).contains("nor any SQLite database"));
+    assert!(std::fs::read(&path).unwrap().starts_with(b"dear diary"));
+    let other = folder.path().join("other.db");
+    Connection::open(&other).unwrap().execute_batch("CREATE TABLE mine (x)").unwrap();
+    assert!(refused(&other).contains("a database of another program"));
+    let newer = folder.path().join("newer.db");
+    drop(SqliteJournal::open(&newer).unwrap());
+    Connection::open(&newer).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+    assert!(refused(&newer).contains("is of version 99, and this program knows version 1"));
+    let error = SqliteJournal::open(folder.path().join("no/runs.db")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_torn_file_is_told() {
+    let (_folder, path) = place();
+    {
+        let journal = SqliteJournal::open(&path).unwrap();
+        let events: Vec<Event> = (0..2_000).map(|visit| entered("a step with a rather long name, so that pages fill", visit)).collect();
+        journal.append("run", 0, at(1), &events).await.unwrap();
+    }
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    let error = match SqliteJournal::open(&path) {
+        Ok(journal) => journal.read("run").await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{}", error.full());
+    assert!(error.full().contains("is damaged"), "{}", error.full());
+    // A flipped bit within an event.
+    let mut scratched = bytes.clone();
+    let at = bytes.windows(4).rposition(|window| window == b"step").unwrap();
+    scratched[at] ^= 1;
+    std::fs::write(&path, &scratched).unwrap();
+    let error = SqliteJournal::open(&path).unwrap().read("run").await.unwrap_err();
+    assert!(error.full().contains("is not what was written"), "{}", error.full());
+}
+
+#[tokio::test]
+async fn every_commit_is_flushed_and_readers_do_not_wait() {
+    let (_folder, path) = place();
+    let journal = SqliteJournal::open(&path).unwrap();
+    journal.append("run", 0, at(1), &[entered("one", 1)]).await.unwrap();
+    let connection = Connection::open(&path).unwrap();
+    let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal");
+    // Another process writes for long: reading goes on.
+    connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(journal.read("run").await.unwrap().len(), 1);
+    connection.execute_batch("COMMIT").unwrap();
+    journal.append("run", 1, at(1), &[entered("two", 1)]).await.unwrap();
+}
