@@ -58,18 +58,17 @@ pub(crate) fn after(hours: &[StockHour]) -> String {
         let known = if hour.absent == 0 { bars.to_string() } else { format!("{bars}+{}", hour.absent) };
         if hour.complete { known } else { format!("{known}/{}", hour.expected) }
     });
-    let legend = "AFTER: bars, repaired ones included, + minutes confirmed to have none, because nothing traded";
-    format!("{legend}\n\n{grid}\n\n{}", completeness(hours))
+    format!("AFTER: bars, repaired ones included, + minutes confirmed to have none\n\n{grid}\n\n{}", completeness(hours))
 }
 
 fn completeness(hours: &[StockHour]) -> String {
     let complete = hours.iter().filter(|hour| hour.complete).count();
-    let share = match complete {
-        0 => "None".to_owned(),
-        all if all == hours.len() => "All".to_owned(),
-        some => grouped(some as u64),
-    };
-    format!("{share} of {} complete.", count(hours.len() as u64, "stock-hour"))
+    let all = count(hours.len() as u64, "stock-hour");
+    match complete {
+        0 => format!("None of {all} is complete."),
+        _ if complete == hours.len() => format!("All of {all} are complete."),
+        some => format!("{} of {all} complete.", grouped(some as u64)),
+    }
 }
 
 /// One block for every eight hours of a day: a row a stock, a column an hour.
@@ -91,8 +90,9 @@ fn grid(hours: &[StockHour], cell: impl Fn(&StockHour) -> String) -> String {
                 let row = columns.iter().map(|hour| cells.get(hour).cloned().unwrap_or_default());
                 table.add_row(std::iter::once((*symbol).to_owned()).chain(row));
             }
-            for column in table.column_iter_mut().skip(1) {
-                column.set_cell_alignment(CellAlignment::Right);
+            for (index, column) in table.column_iter_mut().enumerate() {
+                column.set_padding((2, 0));
+                column.set_cell_alignment(if index == 0 { CellAlignment::Left } else { CellAlignment::Right });
             }
             blocks.push(table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n"));
         }
@@ -120,7 +120,7 @@ impl std::fmt::Display for Summary<'_> {
         let (repaired, absent) = (total(|hour| hour.repaired), total(|hour| hour.absent));
         writeln!(f, "missing   {}", count(self.missing, "minute"))?;
         writeln!(f, "repaired  {repaired}, from {} to the source", count(self.requests, "request"))?;
-        writeln!(f, "absent    {absent}, in which the source says nothing traded; they are never asked for again")?;
+        writeln!(f, "absent    {absent}, for which the source confirmed that there is no bar; its answers are kept")?;
         writeln!(f, "hourly    {}", self.hourly.display())?;
         write!(f, "run       {}", self.run)
     }

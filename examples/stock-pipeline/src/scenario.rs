@@ -16,6 +16,9 @@ use serde_json::Value;
 
 use crate::feed::{Feed, Replay};
 
+/// Longer than any silence within a replay.
+const WHOLE_REPLAY: &str = "365d";
+
 /// Parameters that the user of the demo sets; all others are the workflow's defaults.
 #[derive(Debug, Clone)]
 pub(crate) struct Choices<'a> {
@@ -120,6 +123,8 @@ async fn replay(folder: &Path, bars: &Table, given: &mut BTreeMap<String, String
         ("source".to_owned(), "archive".to_owned()),
         ("archive".to_owned(), folder.display().to_string()),
         ("archive_format".to_owned(), "csv".to_owned()),
+        // The archive is all that there is of this market: where it is silent, however long, nothing is to be had.
+        ("quiet_spell".to_owned(), WHOLE_REPLAY.to_owned()),
     ]);
     Ok(replay)
 }

@@ -12,7 +12,7 @@ use assert_cmd::cargo::cargo_bin_cmd;
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use repair_core::lake::{Lake, Layer, ScanRequest, overlay};
-use repair_core::model::{Calendar, Interval, Table};
+use repair_core::model::{Interval, Table};
 use repair_core::plugin::Registry;
 use repair_core::workflow::Workflow;
 use repair_local::LocalLake;
@@ -179,8 +179,8 @@ fn assert_same_hours(demo: &Demo, by_hand: &BTreeMap<(String, i64), Hour>) {
 #[test]
 fn a_simulated_session_is_complete_afterwards_and_equals_the_market() {
     let demo = Demo::run(&[]);
-    demo.printed("None of 77 stock-hours complete.");
-    demo.printed("All of 77 stock-hours complete.");
+    demo.printed("None of 77 stock-hours is complete.");
+    demo.printed("All of 77 stock-hours are complete.");
     demo.printed("nothing to do: 0 missing, 0 requests");
 
     let calendar = repair_stocks::calendar::calendar("XNYS").unwrap();
@@ -304,9 +304,9 @@ fn check_real_bars(glitch: usize) {
     let Some(real) = Real::read() else { return };
     let demo =
         Demo::run(&["--data", real.folder.to_str().unwrap(), "--calendar", "24x7", "--glitch", glitch.to_string().as_str()]);
-    demo.printed("None of 192 stock-hours complete.");
-    demo.printed("All of 192 stock-hours complete.");
-    demo.printed("1,833, in which the source says nothing traded");
+    demo.printed("None of 192 stock-hours is complete.");
+    demo.printed("All of 192 stock-hours are complete.");
+    demo.printed("1,833, for which the source confirmed that there is no bar");
     demo.printed("nothing to do: 0 missing, 0 requests");
 
     // As many as the glitch drops are not captured: each minute it asks for 4 − N of the four.
