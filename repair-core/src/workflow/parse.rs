@@ -4,7 +4,6 @@
 use std::path::Path;
 
 use super::{Diagnostics, Workflow, check, read, tree};
-
 use crate::plugin::Registry;
 
 impl Workflow {
