@@ -28,8 +28,17 @@ fn mistakes_in_the_workflow_point_and_suggest() {
         (("detect: stocks.minute-gaps", "detect: stocks.minutegaps"), ["workflow.yaml:11:", "stocks.minutegaps", "stocks.minute-gaps"]),
         (("symbols: [AIG", "symbol: [AIG"), ["workflow.yaml:12:", "symbol", "symbols"]),
         (("  settle: {", "  find_gaps: {"), ["workflow.yaml:16:", "find_gaps", "duplicate"]),
-        (("when: $output.missing = 0, goto: hourly }\n      - { when", "when: \"$output.missing = = 0\", goto: hourly }\n      - { when"), ["workflow.yaml:28:", "$output.missing = = 0", "condition"]),
-        (("of: find_gaps\n    with: { source: market }", "of: find_gap\n    with: { source: market }"), ["workflow.yaml:20:", "find_gap", "did you mean"]),
+        (
+            (
+                "when: $output.missing = 0, goto: hourly }\n      - { when",
+                "when: \"$output.missing = = 0\", goto: hourly }\n      - { when",
+            ),
+            ["workflow.yaml:28:", "$output.missing = = 0", "condition"],
+        ),
+        (
+            ("of: find_gaps\n    with: { source: market }", "of: find_gap\n    with: { source: market }"),
+            ["workflow.yaml:20:", "find_gap", "did you mean"],
+        ),
         (("source: market }\n", "source: markt }\n"), ["workflow.yaml:21:", "markt", "market"]),
     ] {
         refused(&world, &[changes], &words);
@@ -40,7 +49,10 @@ fn mistakes_in_the_workflow_point_and_suggest() {
 #[test]
 fn a_loop_without_a_way_out_and_a_step_nobody_reaches_are_refused() {
     let world = World::new();
-    let endless = [("      - { when: $output.missing = 0, goto: hourly }\n      - { when: $visits < 3, goto: settle }\n      - { goto: hourly }", "      - { goto: settle }")];
+    let endless = [(
+        "      - { when: $output.missing = 0, goto: hourly }\n      - { when: $visits < 3, goto: settle }\n      - { goto: hourly }",
+        "      - { goto: settle }",
+    )];
     refused(&world, &endless, &["settle", "fill", "check"]);
     refused(&world, &[("    end: true\n", "    end: true\n  lost: { fail: nobody comes here }\n")], &["lost", "reach"]);
 }
@@ -48,7 +60,11 @@ fn a_loop_without_a_way_out_and_a_step_nobody_reaches_are_refused() {
 #[test]
 fn validate_reports_all_mistakes_at_once() {
     let world = World::new();
-    let workflow = world.workflow(&[("goto: settle }\n  settle", "goto: setle }\n  settle"), ("symbols: [AIG", "symbol: [AIG"), ("source: market }\n", "source: markt }\n")]);
+    let workflow = world.workflow(&[
+        ("goto: settle }\n  settle", "goto: setle }\n  settle"),
+        ("symbols: [AIG", "symbol: [AIG"),
+        ("source: market }\n", "source: markt }\n"),
+    ]);
     let output = world.repair().arg("validate").arg(&workflow).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));

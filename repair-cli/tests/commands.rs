@@ -18,7 +18,14 @@ fn a_glitched_feed_is_repaired_verified_and_only_then_aggregated() {
     let steps = &report["steps"];
     let found = &steps["find_gaps"]["output"];
     let missing = world.dropped + world.quiet;
-    for (name, count) in [("expected", 390 * 3), ("missing", missing), ("present", 390 * 3 - missing), ("absent", 0), ("duplicates", 0), ("audited_keys", SYMBOLS.len())] {
+    for (name, count) in [
+        ("expected", 390 * 3),
+        ("missing", missing),
+        ("present", 390 * 3 - missing),
+        ("absent", 0),
+        ("duplicates", 0),
+        ("audited_keys", SYMBOLS.len()),
+    ] {
         assert_eq!(found[name], count, "{name}");
     }
     assert_eq!(steps["fill"]["output"]["repaired"], world.dropped);

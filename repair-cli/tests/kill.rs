@@ -64,7 +64,10 @@ async fn seen(world: &World) -> BTreeMap<&'static str, Vec<String>> {
 
 #[tokio::test]
 async fn killed_anywhere_and_resumed_is_as_if_never_killed() {
-    let slow = [("with: { location: archive, format: csv, rows_per_request: 30 }", "with: { location: archive, format: csv, rows_per_request: 30 }, rate_limit: 200/s")];
+    let slow = [(
+        "with: { location: archive, format: csv, rows_per_request: 30 }",
+        "with: { location: archive, format: csv, rows_per_request: 30 }, rate_limit: 200/s",
+    )];
     let calm = World::new();
     let began = Instant::now();
     let (report, code) = calm.run_json(&calm.workflow(&slow), &["--run-id", "one"]);
@@ -84,15 +87,22 @@ async fn killed_anywhere_and_resumed_is_as_if_never_killed() {
         for life in 0..=round % 2 {
             let mut command = Command::new(assert_cmd::cargo::cargo_bin!("repair"));
             command.stdout(Stdio::null()).stderr(Stdio::null()).current_dir(workflow.parent().unwrap());
-            if started { command.args(["resume", "one"]) } else { command.arg("run").arg(&workflow).args(["--run-id", "one"]) };
+            if started {
+                command.args(["resume", "one"])
+            } else {
+                command.arg("run").arg(&workflow).args(["--run-id", "one"])
+            };
             let mut child = command.spawn().unwrap();
-            std::thread::sleep(whole.mul_f64(f64::from(round + 1) / f64::from(rounds + 1)) / (life + 1) + Duration::from_millis(u64::from(round % 7)));
+            std::thread::sleep(
+                whole.mul_f64(f64::from(round + 1) / f64::from(rounds + 1)) / (life + 1) + Duration::from_millis(u64::from(round % 7)),
+            );
             if child.try_wait().unwrap().is_none() {
                 interrupted += 1;
             }
             child.kill().unwrap();
             child.wait().unwrap();
-            started = world.lake().join(".repair/journal.db").exists() && world.repair().args(["show", "one"]).output().unwrap().status.success();
+            started =
+                world.lake().join(".repair/journal.db").exists() && world.repair().args(["show", "one"]).output().unwrap().status.success();
         }
         let output = if started {
             world.repair().args(["resume", "one", "--json"]).output().unwrap()

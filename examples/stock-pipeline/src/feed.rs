@@ -96,13 +96,8 @@ fn bars_of(batch: &RecordBatch, table: &Table) -> Result<Vec<(String, i64, Bar)>
     let grid = table.grid()?;
     let bars = (0..batch.num_rows()).map(|row| {
         let minute = grid.slot_of_seconds(times.value(row).div_euclid(1_000_000));
-        let bar = Bar {
-            open: open.value(row),
-            high: high.value(row),
-            low: low.value(row),
-            close: close.value(row),
-            volume: volume.value(row),
-        };
+        let bar =
+            Bar { open: open.value(row), high: high.value(row), low: low.value(row), close: close.value(row), volume: volume.value(row) };
         (symbols.value(row).to_owned(), minute, bar)
     });
     Ok(bars.collect())

@@ -11,7 +11,8 @@ use repair_core::lake::overlay;
 const MARKER: &str = ".stock-pipeline";
 
 /// What the marker says to whoever opens it.
-const MARKER_TEXT: &str = "The demo `stock-pipeline` made this lake, and makes its tables anew each time it runs. Without this file it touches nothing.\n";
+const MARKER_TEXT: &str =
+    "The demo `stock-pipeline` made this lake, and makes its tables anew each time it runs. Without this file it touches nothing.\n";
 
 /// Where the engine keeps what is not a table: the journal, artifacts, staged units.
 pub(crate) const ENGINE_FOLDER: &str = ".repair";

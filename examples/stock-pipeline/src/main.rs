@@ -85,8 +85,7 @@ async fn demo(args: &Args) -> Result<()> {
     repair_stocks::register(&mut registry);
     let registry = Arc::new(registry);
     let workflow = Workflow::parse(WORKFLOW_FILE, WORKFLOW, &registry)?;
-    let choices =
-        Choices { date: args.date, data: args.data.as_deref(), calendar: &args.calendar, seed: args.seed, quiet: args.quiet };
+    let choices = Choices { date: args.date, data: args.data.as_deref(), calendar: &args.calendar, seed: args.seed, quiet: args.quiet };
     let scenario = Scenario::new(&choices, &workflow, &registry).await?;
     let bars = table(&workflow, "bars")?;
     let hourly = table(&workflow, "hourly")?;

@@ -183,7 +183,8 @@ async fn write(mut batches: Receiver<Batch>, bars: &Path) -> Result<Captured> {
         written.bars += batch.bars.len() as u64;
         written.files += 1;
         let path = bars.join(file);
-        let landed = tokio::task::spawn_blocking(move || land(&batch, &path).with_context(|| format!("{} can't be written", path.display())));
+        let landed =
+            tokio::task::spawn_blocking(move || land(&batch, &path).with_context(|| format!("{} can't be written", path.display())));
         landed.await.context("the writer died")??;
     }
     Ok(written)

@@ -302,8 +302,7 @@ impl Real {
 
 fn check_real_bars(glitch: usize) {
     let Some(real) = Real::read() else { return };
-    let demo =
-        Demo::run(&["--data", real.folder.to_str().unwrap(), "--calendar", "24x7", "--glitch", glitch.to_string().as_str()]);
+    let demo = Demo::run(&["--data", real.folder.to_str().unwrap(), "--calendar", "24x7", "--glitch", glitch.to_string().as_str()]);
     demo.printed("None of 192 stock-hours is complete.");
     demo.printed("All of 192 stock-hours are complete.");
     demo.printed("1,833, for which the source confirmed that there is no bar");

@@ -87,8 +87,8 @@ impl World {
     /// Runs the workflow and returns what `--json` printed, with the exit code.
     pub fn run_json(&self, workflow: &Path, more: &[&str]) -> (Value, i32) {
         let output = self.repair().arg("run").arg(workflow).arg("--json").args(more).output().unwrap();
-        let report = serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+        let report =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
         (report, output.status.code().unwrap())
     }
 }

@@ -36,6 +36,7 @@ pub const QUIET_SPELL_SLOTS: u64 = 30;
 #[serde(deny_unknown_fields)]
 pub struct BackfillConfig {
     /// The source to ask, one of `sources`.
+    #[schemars(extend("x-names" = "source"))]
     pub source: String,
     /// How long a slot of which the source says that it holds nothing stays confirmed absent; 30d unless given.
     #[serde(default)]

@@ -34,6 +34,7 @@ const DAY_S: u64 = 86_400;
 #[serde(deny_unknown_fields)]
 pub struct GapsConfig {
     /// The table to look at; it needs a `cadence`.
+    #[schemars(extend("x-names" = "table"))]
     pub table: String,
     /// Where to begin: a date (from its first instant, UTC) or an instant.
     pub from: String,
@@ -41,6 +42,7 @@ pub struct GapsConfig {
     pub to: String,
     /// The calendar that says which slots are expected.
     #[serde(default = "always")]
+    #[schemars(extend("x-names" = "calendar"))]
     pub calendar: String,
     /// The keys that must be there: one value each, or a list of values if the table has several key columns.
     #[serde(default)]
@@ -55,6 +57,7 @@ pub struct GapsConfig {
 #[serde(deny_unknown_fields)]
 pub struct KeysFrom {
     /// The table; not the one that is looked at.
+    #[schemars(extend("x-names" = "table"))]
     pub table: String,
     /// Its columns that hold the key, in the order of the key; by default those named as the key columns.
     #[serde(default)]

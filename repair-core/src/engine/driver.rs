@@ -136,8 +136,9 @@ impl Engine {
     /// `not-found` if there is no such run; otherwise as [`Engine::start`].
     pub async fn resume(&self, run: &str) -> Result<RunReport> {
         let state = load(self.journal.as_ref(), run).await?;
-        let workflow = Workflow::parse(&state.started.file, &state.started.definition, &self.registry)
-            .map_err(|diagnostics| Error::invalid("the run's definition is not one that this program can run").on("run", run).because(diagnostics))?;
+        let workflow = Workflow::parse(&state.started.file, &state.started.definition, &self.registry).map_err(|diagnostics| {
+            Error::invalid("the run's definition is not one that this program can run").on("run", run).because(diagnostics)
+        })?;
         self.drive(run, &workflow, state).await
     }
 
@@ -267,7 +268,8 @@ impl Session<'_> {
     }
 
     fn check_cancelled(&self) -> Result<()> {
-        let stopped = || Error::new(ErrorKind::Cancelled, format!("run `{}` was told to stop; go on with `repair resume {}`", self.run, self.run));
+        let stopped =
+            || Error::new(ErrorKind::Cancelled, format!("run `{}` was told to stop; go on with `repair resume {}`", self.run, self.run));
         if self.engine.cancel.is_cancelled() { Err(stopped()) } else { Ok(()) }
     }
 
@@ -317,7 +319,8 @@ impl Session<'_> {
             return Ok(plugin.clone());
         }
         let (kind, name, with) = plugin_of(&step.kind).ok_or_else(|| Error::internal(format!("step `{}` has no plug-in", step.name)))?;
-        let plugin = make(&self.engine.registry, kind, name, &with.resolve(&self.variables())?).map_err(|error| error.on("step", &step.name))?;
+        let plugin =
+            make(&self.engine.registry, kind, name, &with.resolve(&self.variables())?).map_err(|error| error.on("step", &step.name))?;
         self.plugins.insert(id, plugin.clone());
         Ok(plugin)
     }
@@ -346,7 +349,8 @@ impl Session<'_> {
 
     /// The latest findings of a detect step, gaps included.
     async fn findings(&self, of: &str) -> Result<Findings> {
-        let record = self.state.findings.get(of).ok_or_else(|| Error::invalid(format!("step `{of}` has found nothing yet; it must come before")))?;
+        let record =
+            self.state.findings.get(of).ok_or_else(|| Error::invalid(format!("step `{of}` has found nothing yet; it must come before")))?;
         let gaps = artifact::gaps_from_batches(&self.engine.lake.get_artifact(self.run, &record.artifact).await?)?;
         Ok(Findings { scope: record.scope.clone(), counts: record.counts, gaps, usage: Usage::default() })
     }
@@ -383,7 +387,8 @@ impl Session<'_> {
         self.publish(step, &scope, &ids).await?;
         self.check_cancelled()?;
         let fanout = self.fanout(step)?;
-        let first_error = fanout.indexes(|unit| matches!(unit, UnitState::Failed(_))).first().and_then(|unit| fanout.errors.get(unit).cloned());
+        let first_error =
+            fanout.indexes(|unit| matches!(unit, UnitState::Failed(_))).first().and_then(|unit| fanout.errors.get(unit).cloned());
         let event = match first_error {
             Some(error) => Event::StepFailed { step: step.name.clone(), error },
             None => {
@@ -445,7 +450,8 @@ impl Session<'_> {
         if pending.is_empty() {
             return Ok(());
         }
-        let mut staged: HashMap<String, _> = self.engine.lake.staged(scope).await?.into_iter().map(|staged| (staged.unit.clone(), staged)).collect();
+        let mut staged: HashMap<String, _> =
+            self.engine.lake.staged(scope).await?.into_iter().map(|staged| (staged.unit.clone(), staged)).collect();
         let found: Vec<UnitEnded> = pending
             .into_iter()
             .filter_map(|unit| {

@@ -133,7 +133,10 @@ fn check_fix(table: &Table, unit: &Unit, fix: &Fix) -> Result<()> {
         let asked = wanted.get(&key).is_some_and(|ranges| ranges.iter().any(|range| range.contains(slot)));
         let time = grid.time_of(slot);
         if !asked {
-            return Err(Error::new(ErrorKind::Invalid, format!("the repair brought {what} for {key} at {time}, which was not asked for; nothing of it was kept")));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("the repair brought {what} for {key} at {time}, which was not asked for; nothing of it was kept"),
+            ));
         }
         if !seen.insert((key.clone(), slot)) {
             return Err(Error::new(ErrorKind::Invalid, format!("the repair brought {key} at {time} twice; nothing of it was kept")));

@@ -151,7 +151,11 @@ impl Workflow {
         })
     }
 
-    fn bind_with<T>(&self, given: &BTreeMap<String, T>, read: impl Fn(&Param, &T) -> Result<Value, String>) -> Result<BTreeMap<String, Value>> {
+    fn bind_with<T>(
+        &self,
+        given: &BTreeMap<String, T>,
+        read: impl Fn(&Param, &T) -> Result<Value, String>,
+    ) -> Result<BTreeMap<String, Value>> {
         let mut mistakes = Vec::new();
         for name in given.keys().filter(|name| !self.params.contains_key(*name)) {
             let hint = match closest(name, self.params.keys().map(String::as_str)) {

@@ -243,6 +243,10 @@ impl StepKind {
     }
 }
 
+/// What the `$output` of a repair step holds.
+pub const REPAIR_OUTPUT: [&str; 10] =
+    ["strategy", "units", "succeeded", "failed", "pending", "slots", "repaired", "absent", "unresolved", "requests"];
+
 /// How long to wait.
 #[derive(Debug, Clone)]
 pub enum Wait {

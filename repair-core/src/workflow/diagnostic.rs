@@ -85,7 +85,7 @@ impl Diagnostics {
 
     /// In the order of the text; the same thing said twice of the same place is said once.
     pub(crate) fn sort(&mut self) {
-        self.all.sort_by(|a, b| a.span.start.cmp(&b.span.start));
+        self.all.sort_by_key(|diagnostic| diagnostic.span.start);
         self.all.dedup_by(|a, b| a.span == b.span && a.message == b.message);
     }
 

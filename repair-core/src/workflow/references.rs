@@ -19,7 +19,6 @@ pub(crate) struct References {
 
 impl References {
     /// Whether it counts visits of a step: what bounds a loop.
-    #[expect(dead_code, reason = "for the checker of workflows, which is not in the build yet")]
     pub(crate) fn counts_visits(&self) -> bool {
         self.variables
             .iter()

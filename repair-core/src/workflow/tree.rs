@@ -122,7 +122,7 @@ impl Node {
         match &self.value {
             Yaml::List(items) => items.iter().for_each(|item| item.repeated_keys(visit)),
             Yaml::Map(entries) => {
-                let mut seen = std::collections::HashMap::new();
+                let mut seen: std::collections::HashMap<&str, &Key> = std::collections::HashMap::new();
                 for (key, node) in entries {
                     if let Some(first) = seen.get(key.name.as_str()) {
                         visit(key, first);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::definition::{Branch, CatchRule, ErrorMatch, Jitter, RetryRule};
 use super::super::tree::{Node, Place, Yaml};
-use super::{Fields, Reader, Within, did_you_mean, one_of, quoted};
+use super::{BranchPlaces, Fields, Reader, Within, did_you_mean, one_of, quoted};
 use crate::error::ErrorKind;
 
 /// How often one rule may try again. More is a loop that nobody waits for.
@@ -21,8 +21,8 @@ const MAX_BACKOFF: f64 = 100.0;
 const MAX_RULES: usize = 50;
 
 impl<'a> Reader<'a> {
-    /// The branches, each with where it names a step; none of them if the step ends the run. None at all if that cannot be told.
-    pub(super) fn next(&mut self, fields: &Fields<'a>, ends: bool) -> Option<Vec<(Branch, Place)>> {
+    /// The branches, each with its places; none of them if the step ends the run. None at all if that cannot be told.
+    pub(super) fn next(&mut self, fields: &Fields<'a>, ends: bool) -> Option<Vec<(Branch, BranchPlaces)>> {
         if ends {
             return Some(Vec::new());
         }
@@ -46,9 +46,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn branches(&mut self, node: &'a Node) -> Option<Vec<(Branch, Place)>> {
+    fn branches(&mut self, node: &'a Node) -> Option<Vec<(Branch, BranchPlaces)>> {
         if matches!(node.value, Yaml::Text(_)) {
-            return self.text(node, "`next`").map(|goto| vec![(Branch { when: None, goto }, node.place)]);
+            return self
+                .text(node, "`next`")
+                .map(|goto| vec![(Branch { when: None, goto }, BranchPlaces { when: None, goto: node.place })]);
         }
         if matches!(node.value, Yaml::Map(_)) {
             self.error(node.place, "`next` is a step, or a list of branches", Some("begin the branch with `-`".to_owned()));
@@ -68,11 +70,16 @@ impl<'a> Reader<'a> {
                 continue;
             };
             if let Some(before) = always {
-                self.error(item.place, "this branch is never taken", Some(format!("the one before has no `when`, so the run always goes to {}", quoted(before))));
+                self.error(
+                    item.place,
+                    "this branch is never taken",
+                    Some(format!("the one before has no `when`, so the run always goes to {}", quoted(before))),
+                );
             }
             let when = fields.get("when");
             let condition = when.map(|node| self.condition(node));
-            let goto = self.required(&fields, "goto", "the step to go to").and_then(|node| self.text(node, "`goto`").map(|goto| (goto, node)));
+            let goto =
+                self.required(&fields, "goto", "the step to go to").and_then(|node| self.text(node, "`goto`").map(|goto| (goto, node)));
             let Some((goto, node)) = goto else {
                 complete = false;
                 continue;
@@ -81,7 +88,8 @@ impl<'a> Reader<'a> {
                 always = node.text();
             }
             // A condition that cannot be read was told; the branch is still a way.
-            branches.push((Branch { when: condition.flatten(), goto }, node.place));
+            branches
+                .push((Branch { when: condition.flatten(), goto }, BranchPlaces { when: when.map(|node| node.place), goto: node.place }));
         }
         let last = items.last().filter(|last| last.get("when").is_some());
         if let Some(last) = last {
@@ -141,14 +149,19 @@ impl<'a> Reader<'a> {
         let mut rules: Vec<(CatchRule, Place)> = Vec::new();
         for rule in self.rules(fields, "catch", &["on", "goto"]) {
             let on = self.errors(&rule);
-            let goto = self.required(&rule, "goto", "the step to go to").and_then(|node| self.text(node, "`goto`").map(|goto| (goto, node.place)));
+            let goto =
+                self.required(&rule, "goto", "the step to go to").and_then(|node| self.text(node, "`goto`").map(|goto| (goto, node.place)));
             let (Some(on), Some((goto, place))) = (on, goto) else {
                 self.whole = false;
                 continue;
             };
             let caught = |kind: ErrorKind| rules.iter().any(|(before, _)| before.on.matches(kind));
             if ErrorKind::ALL.into_iter().filter(|kind| on.matches(*kind)).all(caught) {
-                self.error(rule.key_place("on"), "the rules before this one catch all that it names", Some("remove it, or move it up".to_owned()));
+                self.error(
+                    rule.key_place("on"),
+                    "the rules before this one catch all that it names",
+                    Some("remove it, or move it up".to_owned()),
+                );
             }
             rules.push((CatchRule { on, goto }, place));
         }
@@ -176,12 +189,17 @@ impl<'a> Reader<'a> {
         for (name, place) in &named {
             match name.parse::<ErrorKind>() {
                 Ok(ErrorKind::Cancelled) => {
-                    self.error(*place, "a run that is told to stop is not in error", Some("remove `cancelled`; nothing holds it".to_owned()));
+                    self.error(
+                        *place,
+                        "a run that is told to stop is not in error",
+                        Some("remove `cancelled`; nothing holds it".to_owned()),
+                    );
                 }
                 Ok(kind) => kinds.push(kind),
                 Err(()) if name == "any" => self.error(*place, "`any` stands alone", Some("write `on: any`".to_owned())),
                 Err(()) => {
-                    let known = || ErrorKind::ALL.into_iter().filter(|kind| *kind != ErrorKind::Cancelled).map(ErrorKind::as_str).chain(["any"]);
+                    let known =
+                        || ErrorKind::ALL.into_iter().filter(|kind| *kind != ErrorKind::Cancelled).map(ErrorKind::as_str).chain(["any"]);
                     let help = did_you_mean(name, known()).unwrap_or_else(|| one_of(known()));
                     self.error(*place, format!("unknown kind of error {}", quoted(name)), Some(help));
                 }

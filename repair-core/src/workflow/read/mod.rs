@@ -8,6 +8,8 @@ mod table;
 
 use std::collections::BTreeMap;
 
+pub(crate) use step::WORDS as STEP_WORDS;
+
 use super::definition::{Template, Workflow};
 use super::diagnostic::Diagnostics;
 use super::expression::Expression;
@@ -49,10 +51,19 @@ pub(crate) struct StepPlaces<'a> {
     pub(crate) name: Place,
     pub(crate) plugin: Option<PluginPlaces<'a>>,
     pub(crate) of: Option<Place>,
-    /// Of each branch, where it names a step.
-    pub(crate) next: Vec<Place>,
+    /// Of each branch.
+    pub(crate) next: Vec<BranchPlaces>,
     /// Of each catch rule, where it names a step.
     pub(crate) catch: Vec<Place>,
+}
+
+/// Where a branch of `next` says what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BranchPlaces {
+    /// Its condition, if it has one.
+    pub(crate) when: Option<Place>,
+    /// The step it leads to.
+    pub(crate) goto: Place,
 }
 
 /// Where a plug-in is named and configured.
@@ -195,7 +206,8 @@ impl<'a> Reader<'a> {
     fn fields(&mut self, node: &'a Node, place: Place, what: &str, known: &[&str]) -> Option<Fields<'a>> {
         for (key, _) in self.mapping(node, what, MAX_ENTRIES)? {
             if !known.contains(&key.name.as_str()) && !self.diagnostics.full() {
-                let help = did_you_mean(&key.name, known.iter().copied()).unwrap_or_else(|| one_of(known.iter().copied().filter(|&key| key != "budget")));
+                let help = did_you_mean(&key.name, known.iter().copied())
+                    .unwrap_or_else(|| one_of(known.iter().copied().filter(|&key| key != "budget")));
                 self.error(key.place, format!("unknown key {} in {what}", quoted(&key.name)), Some(help));
             }
         }

@@ -6,7 +6,7 @@ use super::super::tree::{Key, Node, Place, Yaml};
 use super::{Computed, Fields, MAX_STEPS, PluginPlaces, Reader, StepPlaces, Within, computed, did_you_mean, one_of, quoted};
 
 /// The words a step can begin with.
-const WORDS: [&str; 8] = ["detect", "wait", "repair", "verify", "aggregate", "task", "succeed", "fail"];
+pub(crate) const WORDS: [&str; 8] = ["detect", "wait", "repair", "verify", "aggregate", "task", "succeed", "fail"];
 /// Words that are thought of, but that this version does not run.
 const LATER_WORDS: [&str; 4] = ["parallel", "workflow", "map", "choice"];
 /// What every step that goes on takes.
@@ -103,10 +103,13 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let (message, help) = match (word, name) {
-                ("succeed" | "fail", "next" | "end") => (format!("`{word}` ends the run, so it takes no `{name}`"), format!("remove `{name}`")),
-                ("verify", "with") => {
-                    ("`verify` takes no `with`".to_owned(), "it looks again with the configuration of the detect step that it names".to_owned())
+                ("succeed" | "fail", "next" | "end") => {
+                    (format!("`{word}` ends the run, so it takes no `{name}`"), format!("remove `{name}`"))
                 }
+                ("verify", "with") => (
+                    "`verify` takes no `with`".to_owned(),
+                    "it looks again with the configuration of the detect step that it names".to_owned(),
+                ),
                 (_, "after" | "run_if") => (format!("`{name}` belongs to `kind: dag`"), "say in `next` where each step leads".to_owned()),
                 _ => (format!("`{word}` takes no `{name}`"), one_of(known.iter().copied())),
             };
@@ -158,7 +161,8 @@ impl<'a> Reader<'a> {
                 let concurrency = self.count(fields, "concurrency", 1..=MAX_CONCURRENCY).unwrap_or(DEFAULT_CONCURRENCY);
                 let (rate_limit, tolerate) = (self.rate(fields), self.tolerate(fields));
                 let (of, place) = of.unzip();
-                let kind = |plugin, with| StepKind::Repair { plugin, of: of.clone().unwrap_or_default(), with, concurrency, rate_limit, tolerate };
+                let kind =
+                    |plugin, with| StepKind::Repair { plugin, of: of.clone().unwrap_or_default(), with, concurrency, rate_limit, tolerate };
                 let body = self.plugged(fields, word, kind)?;
                 Some(Body { of: Some(place?), ..body })
             }
@@ -196,7 +200,11 @@ impl<'a> Reader<'a> {
         let node = fields.get("wait")?;
         if let Some(text) = node.text() {
             let key = if parse_duration(text).is_ok() { "for" } else { "until" };
-            self.error(node.place, "`wait` must say whether for how long or until when", Some(format!("write `wait: {{ {key}: {text} }}`")));
+            self.error(
+                node.place,
+                "`wait` must say whether for how long or until when",
+                Some(format!("write `wait: {{ {key}: {text} }}`")),
+            );
             return None;
         }
         let wait = self.fields(node, fields.key_place("wait"), "`wait`", &["for", "until"])?;
@@ -206,7 +214,9 @@ impl<'a> Reader<'a> {
                 self.wait_value(node, "`for`", duration).map(Wait::For)
             }
             (None, Some(node)) => {
-                let instant = |text: &str| text.parse::<jiff::Timestamp>().err().map(|_| format!("`{text}` is not an instant such as 2024-03-04T14:30:00Z"));
+                let instant = |text: &str| {
+                    text.parse::<jiff::Timestamp>().err().map(|_| format!("`{text}` is not an instant such as 2024-03-04T14:30:00Z"))
+                };
                 self.wait_value(node, "`until`", instant).map(Wait::Until)
             }
             (Some(_), Some(_)) => {
@@ -249,7 +259,11 @@ impl<'a> Reader<'a> {
             _ => None,
         };
         if read.is_none() {
-            self.error(node.place, "`failed` is a number of units, or a share of them", Some("e.g. `failed: 3` or `failed: 5%`".to_owned()));
+            self.error(
+                node.place,
+                "`failed` is a number of units, or a share of them",
+                Some("e.g. `failed: 3` or `failed: 5%`".to_owned()),
+            );
         }
         read.unwrap_or(nothing)
     }

@@ -60,7 +60,16 @@ impl<'a> Reader<'a> {
         let marks = [("start", TimeMark::Start), ("end", TimeMark::End)];
         let time_marks = fields.get("time_marks").and_then(|node| self.word(node, "`time_marks`", &marks)).unwrap_or_default();
         let cadence = fields.get("cadence").and_then(|node| self.cadence(node));
-        Some(Table { name: key.name.clone(), location: location?, format: format?, partition_by, key: columns, time: time?, time_marks, cadence })
+        Some(Table {
+            name: key.name.clone(),
+            location: location?,
+            format: format?,
+            partition_by,
+            key: columns,
+            time: time?,
+            time_marks,
+            cadence,
+        })
     }
 
     fn cadence(&mut self, node: &Node) -> Option<Cadence> {
@@ -84,7 +93,9 @@ impl<'a> Reader<'a> {
                         partitions.push(Partition { column: key.name.clone(), unit });
                     }
                 }
-                Some(_) => self.error(item.place, "an entry of `partition_by` is a column and its unit", Some("e.g. `{ date: day }`".to_owned())),
+                Some(_) => {
+                    self.error(item.place, "an entry of `partition_by` is a column and its unit", Some("e.g. `{ date: day }`".to_owned()));
+                }
                 None => {}
             }
         }

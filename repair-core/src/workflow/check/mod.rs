@@ -1,0 +1,56 @@
+//! Whether what was read makes sense: that every name names something, every plug-in takes its `with`, and the steps lead somewhere.
+//! It must not know how the text is written; places come from the draft.
+
+mod names;
+mod shape;
+mod with;
+
+use super::definition::{StepKind, Workflow};
+use super::diagnostic::Diagnostics;
+use super::read::Draft;
+use super::tree::Place;
+use crate::plugin::Registry;
+
+/// What all checks look at.
+struct Checker<'a> {
+    draft: &'a Draft<'a>,
+    text: &'a str,
+    registry: &'a Registry,
+    diagnostics: &'a mut Diagnostics,
+}
+
+impl Checker<'_> {
+    fn error(&mut self, place: Place, message: impl Into<String>, help: impl Into<Option<String>>) {
+        self.diagnostics.push(place, message.into(), help.into());
+    }
+}
+
+/// Checks a draft, all mistakes at once, and returns the workflow it holds.
+pub(super) fn check(draft: Draft<'_>, text: &str, registry: &Registry, diagnostics: &mut Diagnostics) -> Workflow {
+    let mut checker = Checker { draft: &draft, text, registry, diagnostics };
+    let named = checker.names();
+    checker.plugins();
+    // Over steps that are missing or lead nowhere, the shape would only repeat what is known.
+    if draft.whole && named {
+        checker.shape();
+    }
+    let mut workflow = draft.workflow;
+    default_findings(&mut workflow);
+    workflow
+}
+
+/// With a single detect step, an aggregate that does not say whose findings it means, means those; unless the run may come there
+/// before anything was looked for.
+fn default_findings(workflow: &mut Workflow) {
+    let mut detects = workflow.steps.iter().filter(|step| matches!(step.kind, StepKind::Detect { .. }));
+    let (Some(only), None) = (detects.next(), detects.next()) else { return };
+    let only = only.name.clone();
+    let before = shape::after(workflow, &only);
+    for step in &mut workflow.steps {
+        if let StepKind::Aggregate { of: of @ None, .. } = &mut step.kind
+            && before.contains(&step.name)
+        {
+            *of = Some(only.clone());
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Whether every name names something: steps, detect steps, parameters, variables and functions of expressions.
+
+use std::collections::HashSet;
+
+use super::super::definition::{REPAIR_OUTPUT, StepKind};
+use super::super::expression::REFUSED;
+use super::super::read::{ExpressionUse, Within, did_you_mean, one_of, quoted};
+use super::super::tree::Place;
+use super::Checker;
+use crate::model::Counts;
+
+/// The variables of expressions, as [`Variables`](super::super::definition::Variables) binds them.
+const VARIABLES: [&str; 6] = ["params", "output", "steps", "visits", "error", "run"];
+
+/// The functions of JSONata (<https://docs.jsonata.org/overview>), without those refused here.
+const FUNCTIONS: [&str; 61] = [
+    "string",
+    "length",
+    "substring",
+    "substringBefore",
+    "substringAfter",
+    "uppercase",
+    "lowercase",
+    "trim",
+    "pad",
+    "contains",
+    "split",
+    "join",
+    "match",
+    "replace",
+    "base64encode",
+    "base64decode",
+    "encodeUrlComponent",
+    "encodeUrl",
+    "decodeUrlComponent",
+    "decodeUrl",
+    "number",
+    "abs",
+    "floor",
+    "ceil",
+    "round",
+    "power",
+    "sqrt",
+    "formatNumber",
+    "formatBase",
+    "formatInteger",
+    "parseInteger",
+    "sum",
+    "max",
+    "min",
+    "average",
+    "boolean",
+    "not",
+    "exists",
+    "count",
+    "append",
+    "sort",
+    "reverse",
+    "distinct",
+    "zip",
+    "keys",
+    "lookup",
+    "spread",
+    "merge",
+    "sift",
+    "each",
+    "error",
+    "assert",
+    "type",
+    "map",
+    "filter",
+    "single",
+    "reduce",
+    "now",
+    "millis",
+    "fromMillis",
+    "toMillis",
+];
+
+impl<'a> Checker<'a> {
+    /// Returns whether all that the shape depends on is named: steps and detect steps.
+    pub(super) fn names(&mut self) -> bool {
+        let draft: &'a _ = self.draft;
+        let known: HashSet<&str> = draft.step_names.iter().copied().collect();
+        let mut named = true;
+        if let Some(place) = draft.start
+            && !known.contains(draft.workflow.start.as_str())
+        {
+            named = false;
+            self.no_step("`start` names", &draft.workflow.start, place);
+        }
+        for (step, places) in draft.workflow.steps.iter().zip(&draft.steps) {
+            let next = step.next.iter().map(|branch| &branch.goto).zip(places.next.iter().map(|branch| branch.goto));
+            let catch = step.catch.iter().map(|rule| &rule.goto).zip(places.catch.iter().copied());
+            for (goto, place) in next.chain(catch) {
+                if !known.contains(goto.as_str()) {
+                    named = false;
+                    self.no_step(&format!("step `{}` goes to", step.name), goto, place);
+                }
+            }
+            let of = match &step.kind {
+                StepKind::Repair { of, .. } | StepKind::Verify { of } | StepKind::Aggregate { of: Some(of), .. } => Some(of),
+                _ => None,
+            };
+            if let (Some(of), Some(place)) = (of, places.of) {
+                named &= self.is_detect(&step.name, of, place, &known);
+            }
+            for (branch, places) in step.next.iter().zip(&places.next) {
+                if let (Some(when), Some(place)) = (&branch.when, places.when) {
+                    self.output_fields(&step.kind, when.references().needed_output.iter(), place);
+                }
+            }
+        }
+        for used in &draft.expressions {
+            self.expression(used);
+        }
+        named
+    }
+
+    fn no_step(&mut self, what: &str, name: &str, place: Place) {
+        let names = || self.draft.step_names.iter().copied();
+        let help = did_you_mean(name, names()).unwrap_or_else(|| one_of(names()));
+        self.error(place, format!("{what} {}, but there is no such step", quoted(name)), help);
+    }
+
+    fn is_detect(&mut self, step: &str, of: &str, place: Place, known: &HashSet<&str>) -> bool {
+        let draft: &'a _ = self.draft;
+        let detects =
+            || draft.workflow.steps.iter().filter(|step| matches!(step.kind, StepKind::Detect { .. })).map(|step| step.name.as_str());
+        match draft.workflow.step(of) {
+            Some(found) if matches!(found.kind, StepKind::Detect { .. }) => true,
+            Some(found) => {
+                let message = format!("step `{step}` needs the findings of a detect step, but `{of}` is a {} step", found.kind.word());
+                self.error(place, message, one_of(detects()));
+                false
+            }
+            // It is there, but could not be read.
+            None if known.contains(of) => false,
+            None => {
+                let help = did_you_mean(of, detects()).unwrap_or_else(|| one_of(detects()));
+                self.error(place, format!("step `{step}` needs the findings of {}, but there is no such step", quoted(of)), help);
+                false
+            }
+        }
+    }
+
+    /// What a detect, verify or repair step puts out is known, so a condition that speaks of something else never holds.
+    fn output_fields<'b>(&mut self, kind: &StepKind, fields: impl Iterator<Item = &'b String>, place: Place) {
+        let counted = serde_json::to_value(Counts::default()).unwrap_or_default();
+        let known: Vec<&str> = match kind {
+            StepKind::Detect { .. } | StepKind::Verify { .. } => {
+                counted.as_object().into_iter().flat_map(|counts| counts.keys().map(String::as_str)).collect()
+            }
+            StepKind::Repair { .. } => REPAIR_OUTPUT.to_vec(),
+            _ => return,
+        };
+        for field in fields.filter(|field| !known.contains(&field.as_str())) {
+            let help = did_you_mean(field, known.iter().copied()).unwrap_or_else(|| one_of(known.iter().copied()));
+            self.error(place.of(field, self.text), format!("a {} step puts out no {}", kind.word(), quoted(field)), help);
+        }
+    }
+
+    fn expression(&mut self, used: &ExpressionUse) {
+        let draft: &'a _ = self.draft;
+        let references = used.expression.references();
+        for (name, fields) in &references.variables {
+            let place = used.place.of(&format!("${name}"), self.text);
+            if !VARIABLES.contains(&name.as_str()) {
+                let help = did_you_mean(name, VARIABLES.into_iter())
+                    .map_or_else(|| one_of(VARIABLES.into_iter()), |help| help.replace('`', "").replace("mean ", "mean $"));
+                self.error(place, format!("there is no variable {}", quoted(&format!("${name}"))), help);
+                continue;
+            }
+            if used.within == Within::Setup && name != "params" {
+                let help = "sources and profiles are set up before the first step; use `$params`".to_owned();
+                self.error(place, format!("`${name}` is not known here"), help);
+                continue;
+            }
+            let known: &[&str] = match name.as_str() {
+                "params" => &draft.param_names,
+                "steps" => &draft.step_names,
+                _ => continue,
+            };
+            if let Some(field) = fields.first().filter(|field| !known.contains(&field.as_str())) {
+                let what = if name == "params" { "parameter" } else { "step" };
+                let help = did_you_mean(field, known.iter().copied()).unwrap_or_else(|| one_of(known.iter().copied()));
+                self.error(used.place.of(field, self.text), format!("there is no {what} {}", quoted(field)), help);
+            }
+        }
+        for name in &references.functions {
+            let place = used.place.of(&format!("${name}"), self.text);
+            if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| refused == name) {
+                self.error(place, format!("`${name}` is not available: {why}"), None);
+            } else if !FUNCTIONS.contains(&name.as_str()) {
+                let help = did_you_mean(name, FUNCTIONS.into_iter());
+                self.error(place, format!("JSONata has no function {}", quoted(&format!("${name}"))), help);
+            }
+        }
+        for name in &references.fields {
+            let help = format!("values are in variables, as in `$output.{name}` or `$params.{name}`; text is in quotes, `'{name}'`");
+            self.error(used.place.of(name, self.text), format!("{} is a field of nothing", quoted(name)), help);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Whether the steps lead somewhere: each is reached, each can come to an end, and every loop has a bound.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use petgraph::Direction;
+use petgraph::algo::dominators::simple_fast;
+use petgraph::algo::tarjan_scc;
+use petgraph::graph::{DiGraph, NodeIndex};
+
+use super::super::definition::{Step, StepKind, Workflow};
+use super::super::graph::{Way, graph, reached};
+use super::Checker;
+
+/// Steps of a loop that a message names.
+const SHOWN: usize = 8;
+
+impl<'a> Checker<'a> {
+    pub(super) fn shape(&mut self) {
+        let draft: &'a _ = self.draft;
+        let workflow = &draft.workflow;
+        let graph = graph(workflow);
+        let Some(start) = graph.node_indices().find(|&node| graph[node].name == workflow.start) else { return };
+        let reached_from_start = reached(&graph, [start], Direction::Outgoing);
+        for node in graph.node_indices().filter(|node| !reached_from_start[node.index()]) {
+            let message = format!("no run ever comes to step `{}`", graph[node].name);
+            self.error(draft.steps[node.index()].name, message, "lead to it with `next` or `catch`, or remove it".to_owned());
+        }
+        let endless = self.endless(&graph);
+        self.unbounded(&graph, &endless);
+        let reached: Vec<NodeIndex> = graph.node_indices().filter(|node| reached_from_start[node.index()]).collect();
+        self.findings_come_before(&graph, start, &reached);
+    }
+
+    /// Steps from which no end can be reached are a mistake: told once for each loop in which a run would be caught.
+    fn endless(&mut self, graph: &DiGraph<&Step, Way>) -> Vec<bool> {
+        let draft: &'a _ = self.draft;
+        let ends = graph.node_indices().filter(|&node| graph[node].next.is_empty());
+        let ends = reached(graph, ends, Direction::Incoming);
+        for component in tarjan_scc(graph) {
+            let within: HashSet<NodeIndex> = component.iter().copied().collect();
+            let caught = component.iter().all(|&node| !ends[node.index()] && graph.neighbors(node).all(|next| within.contains(&next)));
+            if caught && let Some(first) = component.iter().min() {
+                let message = format!("once here, a run goes on for ever: {}", way(graph, &component));
+                let help = "let one of these steps lead out, with a branch of `next` or with `end: true`".to_owned();
+                self.error(draft.steps[first.index()].name, message, help);
+            }
+        }
+        ends.iter().map(|ends| !ends).collect()
+    }
+
+    /// A loop must be bounded by how often a step may be visited: by `max_visits` of one of its steps, or by a step whose conditions count
+    /// visits.
+    fn unbounded(&mut self, graph: &DiGraph<&Step, Way>, endless: &[bool]) {
+        let draft: &'a _ = self.draft;
+        let counts = |step: &Step| step.next.iter().filter_map(|branch| branch.when.as_ref()).any(|when| when.references().counts_visits());
+        let unbounded = graph.filter_map(
+            |node, &step| (step.max_visits.is_none() && !endless[node.index()]).then_some((node, step)),
+            |edge, way| {
+                let from = graph.edge_endpoints(edge).map(|(from, _)| graph[from]);
+                // A caught error leaves a step past its conditions.
+                (matches!(way, Way::Catch(_)) || !from.is_some_and(counts)).then(|| way.clone())
+            },
+        );
+        for component in tarjan_scc(&unbounded) {
+            let turns_to_itself = |node| unbounded.contains_edge(node, node);
+            if component.len() == 1 && !component.iter().copied().any(turns_to_itself) {
+                continue;
+            }
+            let nodes: Vec<NodeIndex> = component.iter().map(|&node| unbounded[node].0).collect();
+            if let Some(first) = nodes.iter().min() {
+                let message = format!("nothing bounds this loop: {}", way(graph, &nodes));
+                let help = "count in a condition of one of these steps, e.g. `when: $visits < 3`, or give one a `max_visits`".to_owned();
+                self.error(draft.steps[first.index()].name, message, help);
+            }
+        }
+    }
+
+    /// What repairs, verifies or aggregates findings must come after the detect step on every way.
+    fn findings_come_before(&mut self, graph: &DiGraph<&Step, Way>, start: NodeIndex, reached: &[NodeIndex]) {
+        let draft: &'a _ = self.draft;
+        let dominators = simple_fast(graph, start);
+        let index: HashMap<&str, NodeIndex> = graph.node_indices().map(|node| (graph[node].name.as_str(), node)).collect();
+        for &node in reached {
+            let of = match &graph[node].kind {
+                StepKind::Repair { of, .. } | StepKind::Verify { of } | StepKind::Aggregate { of: Some(of), .. } => of,
+                _ => continue,
+            };
+            let Some(&detect) = index.get(of.as_str()) else { continue };
+            let comes_after = dominators.strict_dominators(node).is_some_and(|mut before| before.any(|before| before == detect));
+            if !comes_after && let Some(place) = draft.steps[node.index()].of {
+                let message = format!("a run can come to step `{}` before step `{of}` has looked", graph[node].name);
+                self.error(place, message, format!("let every way from `{}` lead through `{of}` first", draft.workflow.start));
+            }
+        }
+    }
+}
+
+/// The names of the steps that a run comes to only after a step, on whatever way.
+pub(super) fn after(workflow: &Workflow, step: &str) -> HashSet<String> {
+    let graph = graph(workflow);
+    let node = |name: &str| graph.node_indices().find(|&node| graph[node].name == name);
+    let (Some(start), Some(step)) = (node(&workflow.start), node(step)) else { return HashSet::new() };
+    let dominators = simple_fast(&graph, start);
+    let comes_after = |&node: &NodeIndex| dominators.strict_dominators(node).is_some_and(|mut before| before.any(|before| before == step));
+    graph.node_indices().filter(comes_after).map(|node| graph[node].name.clone()).collect()
+}
+
+/// A loop through some steps that all reach each other, as people write it: `a → b → a`.
+fn way(graph: &DiGraph<&Step, Way>, component: &[NodeIndex]) -> String {
+    let within: HashSet<NodeIndex> = component.iter().copied().collect();
+    let Some(&first) = component.iter().min() else { return String::new() };
+    // The shortest way back, by breadth first.
+    let mut came_from: HashMap<NodeIndex, NodeIndex> = HashMap::new();
+    let mut queue = VecDeque::from([first]);
+    'search: while let Some(node) = queue.pop_front() {
+        for next in graph.neighbors(node).filter(|next| within.contains(next)) {
+            if next == first {
+                came_from.insert(first, node);
+                break 'search;
+            }
+            if let Entry::Vacant(unseen) = came_from.entry(next) {
+                unseen.insert(node);
+                queue.push_back(next);
+            }
+        }
+    }
+    let mut steps = vec![first];
+    while let Some(&before) = came_from.get(steps.last().unwrap_or(&first)) {
+        steps.push(before);
+        if before == first {
+            break;
+        }
+    }
+    steps.reverse();
+    let names: Vec<&str> = steps.iter().map(|&node| graph[node].name.as_str()).collect();
+    if names.len() > SHOWN {
+        format!("{} → … → {}", names[..SHOWN - 1].join(" → "), names[names.len() - 1])
+    } else {
+        names.join(" → ")
+    }
+}

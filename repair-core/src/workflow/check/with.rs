@@ -1,0 +1,267 @@
+//! Whether plug-ins are there and take the `with` they are given. What is computed while a run goes on can't be checked here; it is
+//! computed from examples of the parameters where that is possible.
+
+use serde_json::{Map, Value, json};
+
+use super::super::definition::{Param, ParamType, StepKind, Template, Variables};
+use super::super::read::{Computed, PluginPlaces, computed, did_you_mean, one_of, quoted};
+use super::super::tree::{Node, Place, Yaml};
+use super::Checker;
+use crate::plugin::registry::{Entry, PathSegment};
+use crate::plugin::{ConfigError, PluginKind, Registry};
+
+/// How deep schemas refer to schemas. Those of plug-ins nest a few levels.
+const MAX_SCHEMA_DEPTH: usize = 16;
+
+impl<'a> Checker<'a> {
+    pub(super) fn plugins(&mut self) {
+        let draft: &'a _ = self.draft;
+        let examples = examples(draft.workflow.params.iter());
+        for (step, places) in draft.workflow.steps.iter().zip(&draft.steps) {
+            let (kind, plugin, with) = match &step.kind {
+                StepKind::Detect { plugin, with } => (PluginKind::Detector, plugin, with),
+                StepKind::Repair { plugin, with, .. } => (PluginKind::Repairer, plugin, with),
+                StepKind::Aggregate { plugin, with, .. } => (PluginKind::Aggregator, plugin, with),
+                StepKind::Task { plugin, with } => (PluginKind::Task, plugin, with),
+                StepKind::Wait(_) | StepKind::Verify { .. } | StepKind::Succeed | StepKind::Fail { .. } => continue,
+            };
+            if let Some(places) = &places.plugin {
+                self.plugin(kind, plugin, with, places, &examples);
+            }
+        }
+        for (name, places) in &draft.sources {
+            if let Some(source) = draft.workflow.sources.get(name) {
+                self.plugin(PluginKind::Source, &source.plugin, &source.with, places, &examples);
+            }
+        }
+    }
+
+    fn plugin(&mut self, kind: PluginKind, name: &str, with: &Template, places: &PluginPlaces<'_>, examples: &Variables) {
+        let registry: &'a Registry = self.registry;
+        let Some(entry) = registry.get(kind, name) else { return self.no_plugin(kind, name, places.name) };
+        let nothing = Node { value: Yaml::Map(Vec::new()), place: places.name };
+        let node = places.with.unwrap_or(&nothing);
+        let before = self.diagnostics.len();
+        self.fits(node, &entry.schema, &entry.schema, places.name, &format!("the `with` of `{name}`"), MAX_SCHEMA_DEPTH);
+        // What the schema finds, making the plug-in would only find again.
+        if self.diagnostics.len() == before
+            && let Ok(config) = with.resolve(examples)
+            && let Err(error) = entry.make(&config)
+        {
+            self.refused(entry, &error, node);
+        }
+    }
+
+    fn no_plugin(&mut self, kind: PluginKind, name: &str, place: Place) {
+        let names = || self.registry.entries().filter(|entry| entry.kind == kind).map(|entry| entry.name.as_str());
+        let elsewhere = self.registry.entries().find(|entry| entry.name == name);
+        let (message, help) = match elsewhere {
+            Some(entry) => {
+                let (is, wanted) = (entry.kind.as_str(), kind.as_str());
+                (format!("`{name}` is {} {is}, not {} {wanted}", article(is), article(wanted)), one_of(names()))
+            }
+            None => {
+                let help = did_you_mean(name, names()).unwrap_or_else(|| one_of(names()));
+                (format!("there is no {} {}", kind.as_str(), quoted(name)), help)
+            }
+        };
+        self.error(place, message, help);
+    }
+
+    /// Tells a refusal of the plug-in itself, unless it may be about a value that is only known later.
+    fn refused(&mut self, entry: &Entry, error: &ConfigError, with: &Node) {
+        let mut node = with;
+        for segment in &error.path {
+            let inner = match (segment, &node.value) {
+                (PathSegment::Key(key), _) => node.get(key),
+                (PathSegment::Index(index), Yaml::List(items)) => items.get(*index),
+                _ => None,
+            };
+            match inner {
+                Some(inner) => node = inner,
+                None => break,
+            }
+        }
+        if !is_computed(node) {
+            self.error(node.place, format!("`{}` refuses this: {}", entry.name, error.message), None);
+        }
+    }
+
+    /// Checks keys, types and words of a value against a JSON Schema as `schemars` writes them for plain structures.
+    fn fits(&mut self, node: &Node, schema: &Value, root: &Value, place: Place, what: &str, depth: usize) {
+        let Some(depth) = depth.checked_sub(1) else { return };
+        let schema = resolved(schema, root);
+        if node.text().is_some_and(|text| !matches!(computed(text), Computed::No)) {
+            return;
+        }
+        if let Some(names) = schema.get("x-names").and_then(Value::as_str)
+            && let Some(name) = node.text()
+        {
+            self.names_something(names, name, node.place);
+        }
+        let words = words(schema);
+        if let (Some(text), false) = (node.text(), words.is_empty()) {
+            if !words.contains(&text) {
+                let help = did_you_mean(text, words.iter().copied()).unwrap_or_else(|| one_of(words.iter().copied()));
+                self.error(node.place, format!("{what} cannot be {}", quoted(text)), help);
+            }
+            return;
+        }
+        if !of_type(node, schema) {
+            let message = format!("{what} must be {}, not {}", wanted(schema), node.describe());
+            self.error(node.place, message, None);
+            return;
+        }
+        match &node.value {
+            Yaml::List(items) => {
+                if let Some(inner) = schema.get("items") {
+                    for item in items {
+                        self.fits(item, inner, root, item.place, &format!("an entry of {what}"), depth);
+                    }
+                }
+            }
+            Yaml::Map(entries) => {
+                let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
+                    if schema.get("additionalProperties") == Some(&json!(false)) {
+                        for (key, _) in entries {
+                            self.error(key.place, format!("{what} takes nothing, so no {}", quoted(&key.name)), None);
+                        }
+                    }
+                    return;
+                };
+                let known = || properties.keys().map(String::as_str);
+                let mut taken = Vec::new();
+                for (key, value) in entries {
+                    match properties.get(&key.name) {
+                        Some(inner) => self.fits(value, inner, root, key.place, &quoted(&key.name), depth),
+                        None if schema.get("additionalProperties") == Some(&json!(false)) => {
+                            let meant = did_you_mean(&key.name, known());
+                            taken.extend(known().filter(|known| meant.as_ref().is_some_and(|meant| meant.contains(&format!("`{known}`")))));
+                            self.error(
+                                key.place,
+                                format!("unknown key {} in {what}", quoted(&key.name)),
+                                meant.unwrap_or_else(|| one_of(known())),
+                            );
+                        }
+                        None => {}
+                    }
+                }
+                let required = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+                for name in required.filter(|name| node.get(name).is_none() && !taken.contains(name)) {
+                    let about = properties.get(name).and_then(|inner| inner.get("description")).and_then(Value::as_str).map(str::to_owned);
+                    self.error(place, format!("{what} has no `{name}`"), about);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Of a value that by its schema names something of the workflow (`x-names: table | source | calendar`).
+    fn names_something(&mut self, what: &str, name: &str, place: Place) {
+        let known: Vec<&str> = match what {
+            "table" => self.draft.table_names.clone(),
+            "source" => self.draft.source_names.clone(),
+            "calendar" => self.registry.calendars().keys().map(String::as_str).collect(),
+            _ => return,
+        };
+        if !known.contains(&name) {
+            let help = did_you_mean(name, known.iter().copied()).unwrap_or_else(|| one_of(known.iter().copied()));
+            self.error(place, format!("there is no {what} {}", quoted(name)), help);
+        }
+    }
+}
+
+fn article(word: &str) -> &'static str {
+    if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
+}
+
+fn is_computed(node: &Node) -> bool {
+    match &node.value {
+        Yaml::Text(text) => !matches!(computed(text), Computed::No),
+        Yaml::List(items) => items.iter().any(is_computed),
+        Yaml::Map(entries) => entries.iter().any(|(_, value)| is_computed(value)),
+        _ => false,
+    }
+}
+
+/// The schema itself: references followed, and of `anyOf` with `null` (an optional value) the other.
+fn resolved<'s>(mut schema: &'s Value, root: &'s Value) -> &'s Value {
+    for _ in 0..MAX_SCHEMA_DEPTH {
+        if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
+            match reference.strip_prefix('#').and_then(|pointer| root.pointer(pointer)) {
+                Some(inner) => schema = inner,
+                None => return &Value::Null,
+            }
+            continue;
+        }
+        let alternatives = schema.get("anyOf").and_then(Value::as_array).map(Vec::as_slice);
+        match alternatives {
+            Some([inner, null]) if null.get("type") == Some(&json!("null")) => schema = inner,
+            _ => return schema,
+        }
+    }
+    &Value::Null
+}
+
+/// The only texts allowed, if the schema lists them.
+fn words(schema: &Value) -> Vec<&str> {
+    let listed = schema.get("enum").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let alternatives =
+        schema.get("oneOf").and_then(Value::as_array).into_iter().flatten().map(|one| one.get("const").and_then(Value::as_str));
+    // An alternative that is no constant takes more than words.
+    let alternatives: Option<Vec<&str>> = alternatives.collect();
+    listed.chain(alternatives.unwrap_or_default()).collect()
+}
+
+fn types(schema: &Value) -> Vec<&str> {
+    match schema.get("type") {
+        Some(Value::String(name)) => vec![name],
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn of_type(node: &Node, schema: &Value) -> bool {
+    let types = types(schema);
+    types.is_empty()
+        || types.iter().any(|&name| match &node.value {
+            Yaml::Null => name == "null",
+            Yaml::Bool(_) => name == "boolean",
+            Yaml::Number(number) => name == "number" || name == "integer" && (number.is_i64() || number.is_u64()),
+            Yaml::Text(_) => name == "string",
+            Yaml::List(_) => name == "array",
+            Yaml::Map(_) => name == "object",
+        })
+}
+
+fn wanted(schema: &Value) -> String {
+    let words = types(schema).into_iter().filter(|&name| name != "null").map(|name| match name {
+        "boolean" => "true or false",
+        "integer" => "a whole number",
+        "number" => "a number",
+        "array" => "a list",
+        "object" => "a mapping",
+        _ => "text (put it in quotes)",
+    });
+    words.collect::<Vec<_>>().join(" or ")
+}
+
+/// Parameters as they might be given: their defaults, else an example of their type.
+fn examples<'p>(params: impl Iterator<Item = (&'p String, &'p Param)>) -> Variables {
+    let example = |param: &Param| {
+        let one = param.one_of.first().cloned();
+        match param.kind {
+            ParamType::String => one.unwrap_or_else(|| json!("example")),
+            ParamType::Integer => one.unwrap_or_else(|| json!(1)),
+            ParamType::Number => one.unwrap_or_else(|| json!(0.5)),
+            ParamType::Boolean => json!(true),
+            ParamType::Date => one.unwrap_or_else(|| json!("2024-03-04")),
+            ParamType::Instant => one.unwrap_or_else(|| json!("2024-03-04T14:30:00Z")),
+            ParamType::Duration => one.unwrap_or_else(|| json!("90s")),
+            ParamType::List => json!([one.unwrap_or_else(|| json!("example"))]),
+        }
+    };
+    let params: Map<String, Value> =
+        params.map(|(name, param)| (name.clone(), param.default.clone().unwrap_or_else(|| example(param)))).collect();
+    Variables { params: Value::Object(params), ..Variables::default() }
+}

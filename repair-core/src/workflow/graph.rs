@@ -1,0 +1,141 @@
+//! A workflow as a graph: what the checks over its shape look at, and what is drawn.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use petgraph::Direction;
+use petgraph::graph::{DiGraph, NodeIndex};
+use petgraph::visit::EdgeRef;
+
+use super::definition::{ErrorMatch, Step, StepKind, Workflow};
+
+/// Why a run goes from one step to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// A branch of `next`, by its index.
+    Next(usize),
+    /// A rule of `catch`, by its index.
+    Catch(usize),
+}
+
+/// The steps, in the order of the text, and the ways between them. A way to a step that there is not is left out.
+pub fn graph(workflow: &Workflow) -> DiGraph<&Step, Way> {
+    let mut graph = DiGraph::with_capacity(workflow.steps.len(), workflow.steps.len());
+    let index: HashMap<&str, NodeIndex> = workflow.steps.iter().map(|step| (step.name.as_str(), graph.add_node(step))).collect();
+    for step in &workflow.steps {
+        let Some(&from) = index.get(step.name.as_str()) else { continue };
+        let next = step.next.iter().enumerate().map(|(at, branch)| (&branch.goto, Way::Next(at)));
+        let catch = step.catch.iter().enumerate().map(|(at, rule)| (&rule.goto, Way::Catch(at)));
+        for (goto, way) in next.chain(catch) {
+            if let Some(&to) = index.get(goto.as_str()) {
+                graph.add_edge(from, to, way);
+            }
+        }
+    }
+    graph
+}
+
+/// What a step names besides its kind: its plug-in, the step it looks at again, why it fails.
+fn subject(step: &Step) -> &str {
+    match &step.kind {
+        StepKind::Detect { plugin, .. }
+        | StepKind::Repair { plugin, .. }
+        | StepKind::Aggregate { plugin, .. }
+        | StepKind::Task { plugin, .. } => plugin,
+        StepKind::Verify { of } => of,
+        StepKind::Fail { message } => message,
+        StepKind::Wait(_) | StepKind::Succeed => "",
+    }
+}
+
+fn label(step: &Step, way: &Way) -> String {
+    match way {
+        Way::Next(at) => match step.next.get(*at).and_then(|branch| branch.when.as_ref()) {
+            Some(when) => when.text().to_owned(),
+            // A lone branch needs no word; after conditions, it is what is left.
+            None if step.next.len() > 1 => "otherwise".to_owned(),
+            None => String::new(),
+        },
+        Way::Catch(at) => match step.catch.get(*at).map(|rule| &rule.on) {
+            Some(ErrorMatch::Kinds(kinds)) => kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", "),
+            _ => "any error".to_owned(),
+        },
+    }
+}
+
+fn ends(step: &Step) -> bool {
+    step.next.is_empty()
+}
+
+/// As Mermaid, which Markdown shows: a box a step, an arrow a way, dotted where an error is caught.
+pub fn to_mermaid(workflow: &Workflow) -> String {
+    let graph = graph(workflow);
+    let mut text = String::from("flowchart TD\n");
+    let quoted = |text: &str| {
+        text.replace('#', "#35;").replace('&', "#38;").replace('"', "#34;").replace('<', "#60;").replace('>', "#62;").replace('\n', " ")
+    };
+    for node in graph.node_indices() {
+        let step = graph[node];
+        let (open, close) = match step.kind {
+            StepKind::Wait(_) => ("([", "])"),
+            StepKind::Succeed | StepKind::Fail { .. } => ("((", "))"),
+            _ => ("[", "]"),
+        };
+        let words = format!("{} {}", step.kind.word(), subject(step));
+        let _ = writeln!(text, "    s{}{open}\"{}<br/><small>{}</small>\"{close}", node.index(), quoted(&step.name), quoted(words.trim()));
+    }
+    if let Some(start) = graph.node_indices().find(|&node| graph[node].name == workflow.start) {
+        let _ = writeln!(text, "    begin(( )) --> s{}", start.index());
+    }
+    for edge in graph.edge_references() {
+        let (from, to, words) = (edge.source().index(), edge.target().index(), label(graph[edge.source()], edge.weight()));
+        let arrow = if matches!(edge.weight(), Way::Catch(_)) { "-.->" } else { "-->" };
+        let words = if words.is_empty() { String::new() } else { format!("|\"{}\"|", quoted(&words)) };
+        let _ = writeln!(text, "    s{from} {arrow}{words} s{to}");
+    }
+    if graph.node_indices().any(|node| ends(graph[node])) {
+        text.push_str("    finish((( )))\n");
+    }
+    for node in graph.node_indices().filter(|&node| ends(graph[node])) {
+        let _ = writeln!(text, "    s{} --> finish", node.index());
+    }
+    text
+}
+
+/// As Graphviz.
+pub fn to_dot(workflow: &Workflow) -> String {
+    let graph = graph(workflow);
+    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', " "));
+    let mut text = format!("digraph {} {{\n    node [shape=box, style=rounded, fontname=\"sans-serif\"];\n", quoted(&workflow.name));
+    text.push_str("    edge [fontname=\"sans-serif\", fontsize=10];\n    begin [shape=circle, label=\"\", width=0.2, style=filled];\n");
+    for node in graph.node_indices() {
+        let step = graph[node];
+        let border = if ends(step) { ", peripheries=2" } else { "" };
+        let words = format!("{} {}", step.kind.word(), subject(step));
+        // `\n` within a label is a line break to Graphviz.
+        let label = format!("{}\\n{}", quoted(&step.name), quoted(words.trim())).replace("\"\\n\"", "\\n");
+        let _ = writeln!(text, "    s{} [label={label}{border}];", node.index());
+    }
+    if let Some(start) = graph.node_indices().find(|&node| graph[node].name == workflow.start) {
+        let _ = writeln!(text, "    begin -> s{};", start.index());
+    }
+    for edge in graph.edge_references() {
+        let words = quoted(&label(graph[edge.source()], edge.weight()));
+        let style = if matches!(edge.weight(), Way::Catch(_)) { ", style=dashed" } else { "" };
+        let _ = writeln!(text, "    s{} -> s{} [label={words}{style}];", edge.source().index(), edge.target().index());
+    }
+    text.push_str("}\n");
+    text
+}
+
+/// The steps that a run can come to from some, along the ways or against them.
+pub(crate) fn reached(graph: &DiGraph<&Step, Way>, from: impl IntoIterator<Item = NodeIndex>, direction: Direction) -> Vec<bool> {
+    let mut reached = vec![false; graph.node_count()];
+    let mut pending: Vec<NodeIndex> = from.into_iter().collect();
+    while let Some(node) = pending.pop() {
+        if !std::mem::replace(&mut reached[node.index()], true) {
+            pending.extend(graph.neighbors_directed(node, direction));
+        }
+    }
+    reached
+}

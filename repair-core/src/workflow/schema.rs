@@ -1,0 +1,267 @@
+//! The workflow language as a JSON Schema, for editors: what is written by hand here is the language, what plug-ins take comes from the
+//! registry.
+
+use serde_json::{Map, Value, json};
+
+use super::definition::ParamType;
+use super::read::STEP_WORDS;
+use crate::error::ErrorKind;
+use crate::model::{Cadence, Format, PartitionUnit, TimeMark};
+use crate::plugin::{PluginKind, Registry};
+
+/// The schema of workflows that may use the plug-ins of a registry.
+pub fn schema(registry: &Registry) -> Value {
+    let name = json!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_-]*$" });
+    let named = |inner: Value| json!({ "type": "object", "propertyNames": name, "additionalProperties": inner });
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A data-repair workflow",
+        "type": "object",
+        "required": ["workflow", "kind", "start", "steps"],
+        "additionalProperties": false,
+        "properties": {
+            "workflow": { "description": "Its name", "$ref": "#/$defs/name" },
+            "kind": { "description": "A state machine says in `next` where each step leads; it may go back and skip forward", "enum": ["state-machine"] },
+            "about": { "description": "What it is for", "type": "string" },
+            "params": named(param()),
+            "tags": { "description": "Put on everything it costs", "type": "object", "additionalProperties": { "type": ["string", "number", "boolean"] } },
+            "tables": named(table()),
+            "sources": named(any_plugin(registry, PluginKind::Source, "source", &json!({ "rate_limit": { "$ref": "#/$defs/rate" } }))),
+            "start": { "description": "The step it begins with", "$ref": "#/$defs/name" },
+            "steps": named(json!({ "$ref": "#/$defs/step" })),
+            "profiles": named(json!({
+                "description": "Where it runs",
+                "type": "object", "required": ["lake"], "additionalProperties": false,
+                "properties": { "lake": { "type": "string" }, "with": { "type": "object" } }
+            })),
+        },
+        "$defs": {
+            "name": name,
+            "duration": { "description": "500ms, 90s, 15m, 2h, 3d, 1h30m", "type": "string", "pattern": "^([0-9]+(ms|s|m|min|h|d))+$" },
+            "rate": { "description": "5/s, 200/min, 1000/h, 10000/d", "type": "string", "pattern": "^ *[0-9]+ */ *(s|sec|second|m|min|minute|h|hour|d|day) *$" },
+            "computed": { "description": "A JSONata expression, computed when the run comes there", "type": "string", "pattern": "^\\s*\\{%[\\s\\S]*%\\}\\s*$" },
+            "next": next(),
+            "errors": errors(),
+            "retry": retry(),
+            "catch": {
+                "description": "Where to go with an error that is not tried again",
+                "type": "array",
+                "items": {
+                    "type": "object", "required": ["on", "goto"], "additionalProperties": false,
+                    "properties": { "on": { "$ref": "#/$defs/errors" }, "goto": { "$ref": "#/$defs/name" } }
+                }
+            },
+            "step": { "oneOf": steps(registry) },
+        },
+    })
+}
+
+fn param() -> Value {
+    let types: Vec<Value> = ParamType::ALL.iter().map(|kind| json!({ "const": kind.as_str(), "description": kind.form() })).collect();
+    json!({
+        "type": "object", "required": ["type"], "additionalProperties": false,
+        "properties": {
+            "type": { "oneOf": types },
+            "default": { "description": "What it is when not given; without one it must be given" },
+            "about": { "type": "string" },
+            "one_of": { "description": "The values allowed", "type": "array", "minItems": 1 }
+        }
+    })
+}
+
+fn table() -> Value {
+    json!({
+        "type": "object", "required": ["location", "format", "time"], "additionalProperties": false,
+        "properties": {
+            "location": { "description": "Where its files are: a folder (or one file), relative to the lake's root, or absolute", "type": "string" },
+            "format": plain::<Format>(),
+            "partition_by": {
+                "description": "How its files are partitioned by time: a Hive column and its unit, at most one",
+                "type": "array", "maxItems": 1,
+                "items": { "type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": plain::<PartitionUnit>() }
+            },
+            "key": {
+                "description": "The columns that identify a series; none if the table is one series",
+                "oneOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }]
+            },
+            "time": { "description": "The time column", "type": "string" },
+            "time_marks": plain::<TimeMark>(),
+            "cadence": plain::<Cadence>(),
+        }
+    })
+}
+
+fn plain<T: schemars::JsonSchema>() -> Value {
+    let mut schema = schemars::schema_for!(T).to_value();
+    if let Some(object) = schema.as_object_mut() {
+        object.remove("$schema");
+        object.remove("title");
+    }
+    schema
+}
+
+fn next() -> Value {
+    json!({
+        "description": "Where to go: a step, or branches that are tried in order",
+        "oneOf": [
+            { "$ref": "#/$defs/name" },
+            {
+                "type": "array", "minItems": 1,
+                "items": {
+                    "type": "object", "required": ["goto"], "additionalProperties": false,
+                    "properties": {
+                        "when": { "description": "A JSONata condition; without one the branch is always taken", "type": "string" },
+                        "goto": { "$ref": "#/$defs/name" }
+                    }
+                }
+            }
+        ]
+    })
+}
+
+fn errors() -> Value {
+    let kinds: Vec<&str> = ErrorKind::ALL.into_iter().filter(|kind| *kind != ErrorKind::Cancelled).map(ErrorKind::as_str).collect();
+    let any: Vec<&str> = kinds.iter().copied().chain(["any"]).collect();
+    json!({
+        "description": "Kinds of errors; `any` is all but `budget`",
+        "oneOf": [{ "enum": any }, { "type": "array", "minItems": 1, "items": { "enum": any } }]
+    })
+}
+
+fn retry() -> Value {
+    json!({
+        "description": "What to try again; the first rule that names the error applies",
+        "type": "array",
+        "items": {
+            "type": "object", "required": ["on"], "additionalProperties": false,
+            "properties": {
+                "on": { "$ref": "#/$defs/errors" },
+                "attempts": { "description": "How many times to try again", "type": "integer", "minimum": 0, "maximum": 1000, "default": 3 },
+                "interval": { "description": "The wait before the first; 1s unless given", "$ref": "#/$defs/duration" },
+                "backoff": { "description": "By how much each wait is longer than the one before", "type": "number", "minimum": 1, "maximum": 100, "default": 2 },
+                "max_interval": { "description": "The longest wait", "$ref": "#/$defs/duration" },
+                "jitter": { "description": "Whether the wait is drawn at random, from nothing to as computed", "enum": ["none", "full"], "default": "none" }
+            }
+        }
+    })
+}
+
+/// One alternative a word.
+fn steps(registry: &Registry) -> Vec<Value> {
+    let of = json!({ "description": "The detect step whose findings it works on", "$ref": "#/$defs/name" });
+    let repair = json!({
+        "of": of,
+        "concurrency": { "description": "Units that run at once", "type": "integer", "minimum": 1, "maximum": 256, "default": 4 },
+        "rate_limit": { "description": "How many units may begin in how much time", "$ref": "#/$defs/rate" },
+        "tolerate": {
+            "description": "How many units may fail: a number, or a share of all",
+            "type": "object", "required": ["failed"], "additionalProperties": false,
+            "properties": { "failed": { "oneOf": [{ "type": "integer", "minimum": 0 }, { "type": "string", "pattern": "^ *[0-9.]+ *% *$" }] } }
+        }
+    });
+    let wait = json!({
+        "type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": false,
+        "properties": {
+            "for": { "description": "How long", "anyOf": [{ "$ref": "#/$defs/duration" }, { "$ref": "#/$defs/computed" }] },
+            "until": { "description": "An instant", "anyOf": [{ "type": "string", "format": "date-time" }, { "$ref": "#/$defs/computed" }] }
+        }
+    });
+    STEP_WORDS
+        .into_iter()
+        .map(|word| match word {
+            "detect" => going_on(any_plugin(registry, PluginKind::Detector, word, &json!({}))),
+            "repair" => going_on(required(any_plugin(registry, PluginKind::Repairer, word, &repair), "of")),
+            "aggregate" => going_on(any_plugin(registry, PluginKind::Aggregator, word, &json!({ "of": of }))),
+            "task" => going_on(any_plugin(registry, PluginKind::Task, word, &json!({}))),
+            "verify" => {
+                going_on(plain_step(word, &json!({ "description": "Looks again at what this detect step found", "$ref": "#/$defs/name" })))
+            }
+            "wait" => going_on(plain_step(word, &wait)),
+            "fail" => plain_step(word, &json!({ "description": "Ends the run as failed, and says why", "type": "string" })),
+            _ => plain_step(word, &json!({ "description": "Ends the run well", "enum": [true, null] })),
+        })
+        .collect()
+}
+
+fn plain_step(word: &str, value: &Value) -> Value {
+    json!({ "type": "object", "required": [word], "additionalProperties": false, "properties": { word: value } })
+}
+
+fn required(mut step: Value, name: &str) -> Value {
+    if let Some(required) = step.get_mut("required").and_then(Value::as_array_mut) {
+        required.push(json!(name));
+    }
+    step
+}
+
+/// What every step takes that does not end the run.
+fn going_on(mut step: Value) -> Value {
+    if let Some(properties) = step.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.insert("next".to_owned(), json!({ "$ref": "#/$defs/next" }));
+        properties.insert("end".to_owned(), json!({ "description": "The run ends after it", "const": true }));
+        properties.insert("retry".to_owned(), json!({ "$ref": "#/$defs/retry" }));
+        properties.insert("catch".to_owned(), json!({ "$ref": "#/$defs/catch" }));
+        let visits = json!({ "description": "How often a run may come here", "type": "integer", "minimum": 1 });
+        properties.insert("max_visits".to_owned(), visits);
+    }
+    if let Some(step) = step.as_object_mut() {
+        step.insert("oneOf".to_owned(), json!([{ "required": ["next"] }, { "required": ["end"] }]));
+    }
+    step
+}
+
+/// A mapping that names a plug-in of a kind, with what that one takes under `with`.
+fn any_plugin(registry: &Registry, kind: PluginKind, word: &str, besides: &Value) -> Value {
+    let entries = || registry.entries().filter(|entry| entry.kind == kind);
+    let names: Vec<Value> = entries().map(|entry| json!({ "const": entry.name, "description": entry.about })).collect();
+    let mut properties = Map::from_iter([(word.to_owned(), json!({ "oneOf": names })), ("with".to_owned(), json!({ "type": "object" }))]);
+    properties.extend(besides.as_object().cloned().unwrap_or_default());
+    let takes: Vec<Value> = entries()
+        .map(|entry| {
+            let with = computable(&entry.schema, &entry.schema, 0);
+            json!({
+                "if": { "properties": { word: { "const": entry.name } }, "required": [word] },
+                "then": { "properties": { "with": with } }
+            })
+        })
+        .collect();
+    json!({ "type": "object", "required": [word], "additionalProperties": false, "properties": properties, "allOf": takes })
+}
+
+/// A plug-in's schema, in which every value may be computed instead. References are written out, because they are to the schema's own root.
+fn computable(schema: &Value, root: &Value, depth: usize) -> Value {
+    const MAX_DEPTH: usize = 16;
+    if depth > MAX_DEPTH {
+        return json!({});
+    }
+    let Some(object) = schema.as_object() else { return schema.clone() };
+    if let Some(inner) = object.get("$ref").and_then(Value::as_str).and_then(|name| name.strip_prefix('#')).and_then(|at| root.pointer(at))
+    {
+        return computable(inner, root, depth + 1);
+    }
+    let mut written = Map::new();
+    for (key, value) in object {
+        match (key.as_str(), value) {
+            ("$schema" | "$defs" | "title", _) => {}
+            ("properties", Value::Object(properties)) => {
+                let each = properties.iter().map(|(name, inner)| {
+                    let inner = computable(inner, root, depth + 1);
+                    let description = inner.get("description").map(|text| ("description".to_owned(), text.clone()));
+                    let either = ("anyOf".to_owned(), json!([inner, { "$ref": "#/$defs/computed" }]));
+                    (name.clone(), Value::Object(description.into_iter().chain([either]).collect()))
+                });
+                written.insert(key.clone(), Value::Object(each.collect()));
+            }
+            ("items" | "additionalProperties", inner) => {
+                written.insert(key.clone(), computable(inner, root, depth + 1));
+            }
+            ("anyOf" | "oneOf" | "allOf", Value::Array(all)) => {
+                written.insert(key.clone(), all.iter().map(|inner| computable(inner, root, depth + 1)).collect());
+            }
+            _ => {
+                written.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    Value::Object(written)
+}

@@ -1,0 +1,176 @@
+//! The workflow language: what is accepted, and how mistakes are told.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use repair_core::plugin::Registry;
+use repair_core::workflow::{StepKind, Workflow, graph, schema};
+
+const SOUND: &str = r#"workflow: readings
+kind: state-machine
+params:
+  from: { type: date }
+  to: { type: date, default: 2024-03-05 }
+  source: { type: string, default: archive }
+
+tables:
+  readings: { location: readings, format: csv, key: [sensor], time: ts, cadence: 1m }
+
+start: find_gaps
+steps:
+  find_gaps:
+    detect: gaps
+    with: { table: readings, keys: [a, b], from: "{% $params.from %}", to: "{% $params.to %}" }
+    next:
+      - { when: $output.missing = 0, goto: daily }
+      - { goto: settle }
+  settle:
+    wait: { for: 90s }
+    next: fill
+  fill:
+    repair: carry-forward
+    of: find_gaps
+    with: { max_age: 5m }
+    retry:
+      - { on: [throttled, transient], attempts: 2 }
+    catch:
+      - { on: [denied], goto: give_up }
+    next: check
+  check:
+    verify: find_gaps
+    next:
+      - { when: $output.missing = 0, goto: daily }
+      - { when: $visits < 3, goto: settle }
+      - { goto: daily }
+  daily:
+    aggregate: sql
+    with: { into: daily, query: SELECT 1 }
+    end: true
+  give_up: { fail: the source refused us }
+"#;
+
+fn parse(text: &str) -> Result<Workflow, String> {
+    Workflow::parse("w.yaml", text, &Registry::default()).map_err(|diagnostics| diagnostics.to_string())
+}
+
+/// What is said of the sound workflow with some of its text replaced.
+fn told(changes: &[(&str, &str)]) -> String {
+    let mut text = SOUND.to_owned();
+    for (from, to) in changes {
+        assert_eq!(text.matches(from).count(), 1, "`{from}` must be there once");
+        text = text.replace(from, to);
+    }
+    parse(&text).map(|workflow| panic!("`{}` was accepted", workflow.name)).unwrap_err()
+}
+
+#[test]
+fn a_sound_workflow_is_what_it_says() {
+    let workflow = parse(SOUND).unwrap();
+    assert_eq!(
+        workflow.steps.iter().map(|step| step.kind.word()).collect::<Vec<_>>(),
+        ["detect", "wait", "repair", "verify", "aggregate", "fail"]
+    );
+    let StepKind::Aggregate { of, .. } = &workflow.step("daily").unwrap().kind else { panic!() };
+    assert_eq!(of.as_deref(), Some("find_gaps"), "the only detect step is meant");
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_with_place_and_mend() {
+    insta::assert_snapshot!(told(&[
+        ("detect: gaps", "detect: gap"),
+        ("goto: settle }\n  settle", "goto: setle }\n  settle"),
+        ("of: find_gaps\n    with: { max_age: 5m }", "of: find_gap\n    with: { max_aeg: 5m }"),
+        ("attempts: 2", "attempt: 2"),
+        ("on: [denied]", "on: [denid]"),
+        ("$visits < 3", "$vists < 3"),
+        ("{ for: 90s }", "{ for: 90 }"),
+        ("$output.missing = 0, goto: daily }\n      - { when: $v", "$output.misssing = 0, goto: daily }\n      - { when: $v"),
+        ("aggregate: sql", "agregate: sql"),
+        ("type: date, default", "type: dat, default"),
+    ]));
+}
+
+#[test]
+fn mistakes_of_plug_ins_point_into_their_with() {
+    insta::assert_snapshot!(told(&[
+        ("table: readings, keys: [a, b]", "table: reading, key: [a, b], calendar: XNYSE"),
+        ("max_age: 5m", "max_age: 5 parsecs"),
+        ("into: daily, query: SELECT 1", "into: 7"),
+    ]));
+    insta::assert_snapshot!(told(&[("repair: carry-forward", "repair: gaps")]));
+}
+
+#[test]
+fn every_loop_has_a_bound_and_every_way_an_end() {
+    insta::assert_snapshot!(told(&[("      - { when: $visits < 3, goto: settle }\n      - { goto: daily }", "      - { goto: settle }")]));
+    insta::assert_snapshot!(told(&[(
+        "      - { when: $output.missing = 0, goto: daily }\n      - { when: $visits < 3, goto: settle }\n      - { goto: daily }",
+        "      - { goto: settle }"
+    )]));
+    insta::assert_snapshot!(told(&[("  give_up:", "  lost: { succeed: true }\n  give_up:")]));
+    insta::assert_snapshot!(told(&[("start: find_gaps", "start: settle")]));
+    let caught = [
+        (
+            "      - { when: $output.missing = 0, goto: daily }\n      - { when: $visits < 3, goto: settle }\n      - { goto: daily }",
+            "      - { goto: settle }",
+        ),
+        ("    catch:\n      - { on: [denied], goto: give_up }\n", ""),
+    ];
+    assert!(told(&caught).contains("once here, a run goes on for ever: settle → fill → check → settle"));
+    let bounded = SOUND
+        .replace("{ when: $visits < 3, goto: settle }\n      - { goto: daily }", "{ goto: settle }")
+        .replace("verify: find_gaps", "verify: find_gaps\n    max_visits: 3");
+    parse(&bounded).unwrap();
+}
+
+#[test]
+fn what_is_no_yaml_is_told_with_its_place() {
+    let unclosed = told(&[("keys: [a, b]", "keys: [a, b")]);
+    assert!(unclosed.contains("w.yaml:15:"), "{unclosed}");
+    let twice = told(&[("  settle:\n", "  find_gaps:\n")]);
+    assert!(twice.contains("w.yaml:19:3") && twice.contains("the first is on line 13"), "{twice}");
+    let condition = told(&[(
+        "when: $output.missing = 0, goto: daily }\n      - { goto",
+        "when: \"$output.missing = = 0\", goto: daily }\n      - { goto",
+    )]);
+    assert!(condition.contains("w.yaml:17:17") && condition.contains("not a JSONata expression"), "{condition}");
+    for text in ["", "[]", "workflow", "- 1", "a: &a [*a]", "\u{0}", "? [x]\n: y"] {
+        assert!(parse(text).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn expressions_speak_only_of_what_there_is() {
+    let told = told(&[(
+        "from: \"{% $params.from %}\", to: \"{% $params.to %}\"",
+        "from: \"{% $params.form %}\", to: \"{% $random() & missing & $steps.chek.visits & $strng(1) %}\"",
+    )]);
+    for said in [
+        "there is no parameter `form`",
+        "did you mean `from`?",
+        "`$random` is not available",
+        "`missing` is a field of nothing",
+        "there is no step `chek`",
+        "no function `$strng`",
+    ] {
+        assert!(told.contains(said), "`{said}` is not in\n{told}");
+    }
+}
+
+#[test]
+fn a_workflow_can_be_drawn() {
+    let workflow = parse(SOUND).unwrap();
+    insta::assert_snapshot!(graph::to_mermaid(&workflow));
+    insta::assert_snapshot!(graph::to_dot(&workflow));
+}
+
+#[test]
+fn the_schema_names_every_plug_in_and_what_it_takes() {
+    let registry = Registry::default();
+    let schema = schema::schema(&registry);
+    let text = schema.to_string();
+    for entry in registry.entries() {
+        assert!(text.contains(&format!("\"{}\"", entry.name)), "{}", entry.name);
+    }
+    for word in ["max_age", "quiet_spell", "time_marks", "max_visits", "tolerate"] {
+        assert!(text.contains(&format!("\"{word}\"")), "{word}");
+    }
+}
