@@ -1,3 +1,47 @@
-//! Repairing minute bars of stocks: so far, the trading calendars.
+//! Repairing minute bars of stocks: which minutes are missing, who can be asked for them, what a believable bar is, and hourly bars that
+//! say how complete they are.
+//!
+//! | name | kind | what it does |
+//! | --- | --- | --- |
+//! | `stocks.minute-gaps` | detector | finds the minutes of a session that hold no bar ([`minute_gaps`]) |
+//! | `stocks.backfill` | repairer | asks a source for the missing bars, and believes only bars that can be ([`backfill`]) |
+//! | `stocks.carry-forward` | repairer | repeats the last price, with nothing traded ([`carry_forward`]) |
+//! | `stocks.archive` | source | a folder of bars ([`source::archive`]) |
+//! | `stocks.simulated` | source | a made-up market, the same for each seed ([`source::simulated`]) |
+//! | `stocks.hourly-bars` | aggregator | sums minute bars up to hours, and counts what each hour is made of ([`hourly_bars`]) |
+//!
+//! and the trading calendars of [`calendar`]. All are thin: searching, requesting, judging and summing up is the core's.
+//!
+//! ```
+//! use repair_core::plugin::{PluginKind, Registry};
+//!
+//! let mut registry = Registry::default();
+//! repair_stocks::register(&mut registry);
+//! assert!(registry.get(PluginKind::Detector, "stocks.minute-gaps").is_some());
+//! assert!(registry.calendars().contains_key("XNYS"));
+//! ```
+//!
+//! Nothing here may know which lake it works on, or how a workflow is run.
 
+pub mod backfill;
+pub mod bar;
 pub mod calendar;
+pub mod carry_forward;
+pub mod hourly_bars;
+pub mod minute_gaps;
+mod numbers;
+pub mod source;
+
+use repair_core::plugin::Registry;
+
+/// Adds all calendars and plug-ins of this crate to a registry.
+pub fn register(registry: &mut Registry) {
+    for calendar in calendar::calendars() {
+        registry.add_calendar(calendar);
+    }
+    minute_gaps::register(registry);
+    backfill::register(registry);
+    carry_forward::register(registry);
+    source::register(registry);
+    hourly_bars::register(registry);
+}

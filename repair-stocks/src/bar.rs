@@ -1,0 +1,130 @@
+//! Bars: what a stock did in a minute, the columns that hold them, and which can be believed.
+
+use arrow::array::{Array, AsArray, Float64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type};
+use jiff::Timestamp;
+use repair_core::lake::rollup;
+use repair_core::model::{Key, Table};
+use repair_core::{Error, Result};
+
+use crate::numbers::is_number;
+
+/// The column of the first price.
+pub const OPEN: &str = "open";
+/// The column of the highest price.
+pub const HIGH: &str = "high";
+/// The column of the lowest price.
+pub const LOW: &str = "low";
+/// The column of the last price.
+pub const CLOSE: &str = "close";
+/// The column of the amount traded.
+pub const VOLUME: &str = "volume";
+/// The columns of a bar besides key and time, in their usual order.
+pub const COLUMNS: [&str; 5] = [OPEN, HIGH, LOW, CLOSE, VOLUME];
+
+/// What a stock did in a stretch of time. Prices are in the currency it trades in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bar {
+    /// The first price.
+    pub open: f64,
+    /// The highest price.
+    pub high: f64,
+    /// The lowest price.
+    pub low: f64,
+    /// The last price.
+    pub close: f64,
+    /// How many shares (or coins) changed hands; of coins, fractions too.
+    pub volume: f64,
+}
+
+impl Bar {
+    /// Why no market can have made this bar; `None` if one can.
+    ///
+    /// ```
+    /// use repair_stocks::bar::Bar;
+    /// let bar = Bar { open: 10.0, high: 10.5, low: 9.5, close: 10.0, volume: 300.0 };
+    /// assert_eq!(bar.flaw(), None);
+    /// assert_eq!(Bar { low: 10.2, ..bar }.flaw().as_deref(), Some("low 10.2 is above open 10"));
+    /// ```
+    pub fn flaw(&self) -> Option<String> {
+        let Self { open, high, low, close, volume } = *self;
+        let prices = [(OPEN, open), (HIGH, high), (LOW, low), (CLOSE, close)];
+        if let Some((name, value)) = prices.into_iter().chain([(VOLUME, volume)]).find(|(_, value)| !value.is_finite()) {
+            return Some(format!("{name} is {value}"));
+        }
+        if let Some((name, value)) = prices.into_iter().find(|(_, price)| *price <= 0.0) {
+            return Some(format!("{name} {value} is not above 0"));
+        }
+        let ordered = [
+            (LOW, low, HIGH, high),
+            (LOW, low, OPEN, open),
+            (LOW, low, CLOSE, close),
+            (OPEN, open, HIGH, high),
+            (CLOSE, close, HIGH, high),
+        ];
+        if let Some((name, value, other, limit)) = ordered.into_iter().find(|(_, lower, _, upper)| lower > upper) {
+            return Some(format!("{name} {value} is above {other} {limit}"));
+        }
+        (volume < 0.0).then(|| format!("{VOLUME} {volume} is below 0"))
+    }
+}
+
+/// The numbers of a batch of bars.
+struct Numbers([Float64Array; 5]);
+
+impl Numbers {
+    /// Reads them, whatever kind of number they are. The order of numbers survives the cast, so a rule about it means the same.
+    fn of(batch: &RecordBatch) -> Result<Self> {
+        let mut numbers = Vec::with_capacity(COLUMNS.len());
+        for name in COLUMNS {
+            let column = batch.column_by_name(name).ok_or_else(|| {
+                let schema = batch.schema();
+                let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+                Error::invalid(format!("bars need a column `{name}`; there are {}", names.join(", ")))
+            })?;
+            if !is_number(column.data_type()) {
+                return Err(Error::invalid(format!("column `{name}` of bars must hold numbers, but is {}", column.data_type())));
+            }
+            numbers.push(cast(column, &DataType::Float64)?.as_primitive::<Float64Type>().clone());
+        }
+        let numbers = <[Float64Array; 5]>::try_from(numbers).map_err(|_| Error::internal("a bar has five numbers"))?;
+        Ok(Self(numbers))
+    }
+
+    /// The bar of a row, or the column in which it has nothing.
+    fn bar(&self, row: usize) -> Result<Bar, &'static str> {
+        if let Some((name, _)) = COLUMNS.iter().zip(&self.0).find(|(_, column)| column.is_null(row)) {
+            return Err(name);
+        }
+        let [open, high, low, close, volume] = self.0.each_ref().map(|column| column.value(row));
+        Ok(Bar { open, high, low, close, volume })
+    }
+}
+
+/// The rule of bars, as a [`RowRule`](repair_core::builtin::RowRule): prices above 0, low ≤ open and close ≤ high, volume not below 0, and
+/// each a finite number. Columns may hold floats, integers or decimals.
+///
+/// # Errors
+/// `invalid`, naming symbol and minute of the first bar that cannot be; or the column that is missing or not a number.
+pub fn believable(table: &Table, batch: &RecordBatch) -> Result<()> {
+    let numbers = Numbers::of(batch)?;
+    let keys = rollup::key_columns(table, batch)?;
+    let times = rollup::column(batch, &table.time)?
+        .as_any()
+        .downcast_ref::<TimestampMicrosecondArray>()
+        .ok_or_else(|| Error::invalid(format!("the time column `{}` is not microseconds", table.time)))?;
+    for row in 0..batch.num_rows() {
+        let flaw = match numbers.bar(row) {
+            Ok(bar) => bar.flaw(),
+            Err(column) => Some(format!("it has no {column}")),
+        };
+        if let Some(flaw) = flaw {
+            let key = Key::new(keys.iter().map(|column| column.value(row)));
+            let minute =
+                Timestamp::from_microsecond(times.value(row)).map_or_else(|_| "no time at all".to_owned(), |minute| minute.to_string());
+            return Err(Error::invalid(format!("the bar of {key} at {minute} cannot be: {flaw}; nothing that came with it is used")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! The repairer `stocks.carry-forward`: repeats the last price before a gap, for a while, as bars in which nothing was traded.
+//!
+//! A guess, and the cheapest one: it asks nobody. The search and its limits are the core's [`CarryForward`]; this says what the bar of a
+//! minute without trades looks like. `with` is that of the core's `carry-forward`: `max_age`.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, new_null_array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Float64Type, Schema};
+use repair_core::builtin::carry_forward::CarryForwardConfig;
+use repair_core::builtin::{CarryForward, CarryRule};
+use repair_core::lake::rollup;
+use repair_core::plugin::Registry;
+use repair_core::{Error, Result};
+
+use crate::bar::{CLOSE, HIGH, LOW, OPEN, VOLUME};
+use crate::numbers::{cast_exact, is_number};
+
+const NAME: &str = "stocks.carry-forward";
+
+pub(crate) fn register(registry: &mut Registry) {
+    registry.repairer(NAME, "repeats the last price before a gap, with nothing traded", |config: CarryForwardConfig| {
+        Ok(CarryForward::new(&config, NAME, Box::new(LastPrice)))
+    });
+}
+
+/// A minute without trades: all prices are the last one, the volume is 0.
+///
+/// Other numbers of a bar (how many trades, an average price) were measured in another minute, so they are null; everything else, such
+/// as the currency, is repeated.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LastPrice;
+
+impl CarryRule for LastPrice {
+    fn usable(&self, rows: &RecordBatch) -> Result<BooleanArray> {
+        let close = price(rows)?;
+        let close = cast(close, &DataType::Float64)?.as_primitive::<Float64Type>().clone();
+        Ok(close.iter().map(|close| Some(close.is_some_and(|close| close.is_finite() && close > 0.0))).collect())
+    }
+
+    fn repeated(&self, rows: RecordBatch) -> Result<RecordBatch> {
+        let close = price(&rows)?;
+        for name in [OPEN, HIGH, LOW, VOLUME] {
+            rollup::column(&rows, name)?;
+        }
+        let mut fields: Vec<Arc<Field>> = Vec::with_capacity(rows.num_columns());
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(rows.num_columns());
+        for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
+            let kind = field.data_type();
+            let (field, column) = match field.name().as_str() {
+                OPEN | HIGH | LOW => {
+                    let price = cast_exact(close, kind).map_err(|error| {
+                        Error::invalid(format!("the last close cannot be the `{}` of a bar, which is {kind}", field.name())).because(error)
+                    })?;
+                    (field.clone(), price)
+                }
+                VOLUME => (field.clone(), cast(&Int64Array::from(vec![0; rows.num_rows()]), kind)?),
+                CLOSE => (field.clone(), column.clone()),
+                _ if is_number(kind) => (Arc::new(field.as_ref().clone().with_nullable(true)), new_null_array(kind, rows.num_rows())),
+                _ => (field.clone(), column.clone()),
+            };
+            fields.push(field);
+            columns.push(column);
+        }
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    }
+}
+
+/// The column of the last price.
+fn price(rows: &RecordBatch) -> Result<&ArrayRef> {
+    let close = rollup::column(rows, CLOSE)?;
+    if is_number(close.data_type()) {
+        Ok(close)
+    } else {
+        Err(Error::invalid(format!("column `{CLOSE}` of bars must hold numbers, but is {}", close.data_type())))
+    }
+}

@@ -1,0 +1,193 @@
+//! Hours from what a lake summed up, what it holds and what was expected. Values only.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, Scalar, StringArray, TimestampMicrosecondArray, UInt32Array,
+};
+use arrow::compute::kernels::zip::zip;
+use arrow::compute::{cast, take};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType, UInt64Type};
+use repair_core::lake::{overlay, rollup};
+use repair_core::model::{Cadence, Key, SlotRange, SlotSet, Table, TablePresence};
+use repair_core::{Error, Result};
+
+use crate::bar::{COLUMNS, VOLUME};
+
+/// The columns of an hour besides key and time.
+pub(super) const VALUES: [&str; 10] = ["open", "high", "low", "close", "volume", "expected", "observed", "repaired", "absent", "complete"];
+
+const HOUR_US: i64 = 3_600_000_000;
+
+/// One key's hour, in counts of slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hour {
+    /// Whose, by its place in the list of keys.
+    pub(super) key: usize,
+    /// Hours since the epoch.
+    pub(super) hour: i64,
+    /// Where the lake's summary of it is, if it has a bar at all.
+    pub(super) row: Option<u32>,
+    /// Slots that the calendar expects; never 0.
+    pub(super) expected: u64,
+    /// Of those, slots with a row of the table's own.
+    pub(super) observed: u64,
+    /// Slots with only a repair.
+    pub(super) repaired: u64,
+    /// Slots with neither, confirmed to have none.
+    pub(super) absent: u64,
+}
+
+impl Hour {
+    /// Whether it is known of every expected slot what was in it.
+    pub(super) fn is_complete(&self) -> bool {
+        self.expected == self.observed + self.repaired + self.absent
+    }
+}
+
+/// What was counted over all hours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Summary {
+    /// Rows written for these hours.
+    pub(super) rows: u64,
+    /// Rows of others that were written back.
+    pub(super) kept: u64,
+    /// Hours with an expected slot, over all keys.
+    pub(super) hours: u64,
+    /// Of those, complete ones.
+    pub(super) complete: u64,
+    /// Expected slots.
+    pub(super) expected: u64,
+    /// Of those, slots with a row of the table's own.
+    pub(super) observed: u64,
+    /// Slots with only a repair.
+    pub(super) repaired: u64,
+    /// Slots confirmed to have none.
+    pub(super) absent: u64,
+}
+
+impl Summary {
+    /// Counts an hour in.
+    pub(super) fn add(&mut self, hour: &Hour) {
+        self.hours += 1;
+        self.complete += u64::from(hour.is_complete());
+        self.expected += hour.expected;
+        self.observed += hour.observed;
+        self.repaired += hour.repaired;
+        self.absent += hour.absent;
+    }
+
+    /// Expected slots of which nothing is known.
+    pub(super) fn missing(&self) -> u64 {
+        self.expected.saturating_sub(self.observed + self.repaired + self.absent)
+    }
+}
+
+/// The hours in which something is expected, in order of key, then time. `rolled` is what the lake summed up by hour.
+pub(super) fn hours(table: &Table, keys: &[Key], expected: &SlotSet, presence: &TablePresence, rolled: &RecordBatch) -> Result<Vec<Hour>> {
+    let slots_an_hour = i64::from(Cadence::HOUR.seconds() / table.grid()?.cadence.seconds());
+    let range = expected.range();
+    let by_hour = by_key_and_hour(table, rolled)?;
+    let (observed, repaired) = (count(rolled, rollup::OBSERVED)?, count(rolled, rollup::REPAIRED)?);
+    let mut hours = Vec::new();
+    for (index, key) in keys.iter().enumerate() {
+        let absent = absent(key, expected, presence);
+        let mut hour = range.first.div_euclid(slots_an_hour);
+        while hour * slots_an_hour < range.end {
+            let slots = SlotRange::new(hour * slots_an_hour, (hour + 1) * slots_an_hour);
+            let wanted = expected.count_in(slots);
+            if wanted > 0 {
+                let row = by_hour.get(&(key.clone(), hour)).copied();
+                let counted = |counts: &[u64]| row.and_then(|row| counts.get(row as usize)).copied().unwrap_or(0);
+                hours.push(Hour {
+                    key: index,
+                    hour,
+                    row,
+                    expected: wanted,
+                    observed: counted(observed),
+                    repaired: counted(repaired),
+                    absent: absent.as_ref().map_or(0, |absent| absent.count_in(slots)),
+                });
+            }
+            hour += 1;
+        }
+    }
+    Ok(hours)
+}
+
+/// The expected slots of a key that are confirmed to hold nothing, and indeed hold nothing: a row that came after all is a row.
+fn absent(key: &Key, expected: &SlotSet, presence: &TablePresence) -> Option<SlotSet> {
+    let mut absent = presence.absent.get(key)?.clone();
+    absent.intersect(expected);
+    if let Some(raw) = presence.raw.keys.get(key) {
+        absent.subtract(&raw.present);
+    }
+    if let Some(repaired) = presence.repaired.get(key) {
+        absent.subtract(repaired);
+    }
+    Some(absent)
+}
+
+fn by_key_and_hour(table: &Table, rolled: &RecordBatch) -> Result<HashMap<(Key, i64), u32>> {
+    let keys = rollup::key_columns(table, rolled)?;
+    let buckets = rollup::column(rolled, rollup::BUCKET)?
+        .as_primitive_opt::<TimestampMicrosecondType>()
+        .ok_or_else(|| Error::internal("the buckets of a rollup are not microseconds"))?;
+    let mut by_hour = HashMap::with_capacity(rolled.num_rows());
+    for (row, number) in (0..rolled.num_rows()).zip(0u32..) {
+        let key = Key::new(keys.iter().map(|column| column.value(row)));
+        by_hour.insert((key, buckets.value(row).div_euclid(HOUR_US)), number);
+    }
+    Ok(by_hour)
+}
+
+fn count<'a>(rolled: &'a RecordBatch, name: &str) -> Result<&'a [u64]> {
+    let column = rollup::column(rolled, name)?.as_primitive_opt::<UInt64Type>();
+    Ok(column.ok_or_else(|| Error::internal(format!("`{name}` of a rollup is not a count")))?.values())
+}
+
+/// The columns of hours: key, time, then [`VALUES`]. Prices and volumes are of the types that the lake sums up in.
+pub(super) fn schema(into: &Table, rolled: &Schema) -> Result<SchemaRef> {
+    let mut fields: Vec<Field> = into.key.iter().map(|name| Field::new(name, DataType::Utf8, false)).collect();
+    fields.push(Field::new(&into.time, overlay::instant_type(), false));
+    for name in COLUMNS {
+        fields.push(Field::new(name, rolled.field_with_name(name)?.data_type().clone(), true));
+    }
+    // Signed, because not every engine that reads a lake has unsigned numbers.
+    for name in ["expected", "observed", "repaired", "absent"] {
+        fields.push(Field::new(name, DataType::Int64, false));
+    }
+    fields.push(Field::new("complete", DataType::Boolean, false));
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+/// Hours as rows of the table that they are written to.
+pub(super) fn rows(into: &Table, keys: &[Key], hours: &[Hour], rolled: &RecordBatch) -> Result<RecordBatch> {
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    for part in 0..into.key.len() {
+        let values = hours.iter().map(|hour| keys.get(hour.key).and_then(|key| key.values().nth(part)));
+        columns.push(Arc::new(values.collect::<StringArray>()));
+    }
+    let times = hours.iter().map(|hour| hour.hour * HOUR_US);
+    columns.push(Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC")));
+    let from: UInt32Array = hours.iter().map(|hour| hour.row).collect();
+    for name in COLUMNS {
+        let values = take(rollup::column(rolled, name)?, &from, None)?;
+        columns.push(if name == VOLUME { nothing_traded(&values, hours)? } else { values });
+    }
+    let counts: [fn(&Hour) -> u64; 4] = [|hour| hour.expected, |hour| hour.observed, |hour| hour.repaired, |hour| hour.absent];
+    for count in counts {
+        let counts = hours.iter().map(|hour| i64::try_from(count(hour)).unwrap_or(i64::MAX));
+        columns.push(Arc::new(Int64Array::from_iter_values(counts)));
+    }
+    columns.push(Arc::new(hours.iter().map(|hour| Some(hour.is_complete())).collect::<BooleanArray>()));
+    Ok(RecordBatch::try_new(schema(into, rolled.schema_ref())?, columns)?)
+}
+
+/// The volume of a complete hour without a bar is known: nothing.
+fn nothing_traded(volume: &ArrayRef, hours: &[Hour]) -> Result<ArrayRef> {
+    let known: BooleanArray = hours.iter().map(|hour| Some(hour.row.is_none() && hour.is_complete())).collect();
+    let zero = Scalar::new(cast(&Int64Array::from(vec![0]), volume.data_type())?);
+    Ok(zip(&known, &zero, &volume.as_ref())?)
+}

@@ -1,0 +1,163 @@
+//! Hours that lie in the partitions that are replaced, but are not the step's own: read first, written back as they were.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::{SortColumn, concat_batches, filter_record_batch, lexsort_to_indices, max, min, take_record_batch};
+use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
+use futures::TryStreamExt;
+use jiff::{SignedDuration, Timestamp};
+use repair_core::cost::Usage;
+use repair_core::lake::{Lake, Layer, ScanRequest, rollup};
+use repair_core::model::{Interval, Key, Scope, Table};
+use repair_core::{Error, ErrorKind, Result};
+
+use super::assemble::VALUES;
+use crate::numbers::{cast_exact, common_type};
+
+/// Hours of others, as they are.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    batches: Vec<RecordBatch>,
+    /// From the first of them to the last.
+    pub(super) hull: Option<Interval>,
+    /// What reading took.
+    pub(super) usage: Usage,
+}
+
+/// Reads the hours of some partitions (all, if there are none) but those of the scope's keys within the stretch.
+///
+/// # Errors
+/// `invalid` if the table holds something else than hours.
+pub(super) async fn read(lake: &dyn Lake, into: &Table, scope: &Scope, stretch: &Interval, partitions: Option<&Interval>) -> Result<Kept> {
+    let request = ScanRequest { layer: Layer::Raw, interval: partitions.copied(), keys: None, columns: None };
+    let mut rows = match lake.scan(into, &request).await {
+        Ok(rows) => rows,
+        // Nothing was ever written there.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Kept::default()),
+        Err(error) => return Err(error),
+    };
+    let keys: HashSet<&Key> = scope.keys.iter().collect();
+    let mut kept = Kept::default();
+    while let Some(batch) = rows.try_next().await? {
+        kept.usage.rows_read += batch.num_rows() as u64;
+        kept.add(into, &others(into, &batch, &keys, stretch)?)?;
+        if kept.rows() > super::MOST_HOURS {
+            return Err(Error::invalid(format!(
+                "table `{}` holds more than {} hours beside those to be written, and would be rewritten with them; give it a finer \
+                 `partition_by`, e.g. `[{{ date: day }}]`",
+                into.name,
+                super::MOST_HOURS
+            )));
+        }
+    }
+    Ok(kept)
+}
+
+/// The rows that are not of these keys within this stretch.
+fn others(into: &Table, batch: &RecordBatch, keys: &HashSet<&Key>, stretch: &Interval) -> Result<RecordBatch> {
+    let key_columns = rollup::key_columns(into, batch)?;
+    let times = times(into, batch)?;
+    let own = |row: usize| {
+        let key = Key::new(key_columns.iter().map(|column| column.value(row)));
+        Timestamp::from_microsecond(times.value(row)).is_ok_and(|hour| stretch.contains(hour)) && keys.contains(&key)
+    };
+    let keep: BooleanArray = (0..batch.num_rows()).map(|row| Some(!own(row))).collect();
+    Ok(filter_record_batch(batch, &keep)?)
+}
+
+fn times<'a>(into: &Table, batch: &'a RecordBatch) -> Result<&'a TimestampMicrosecondArray> {
+    let column = rollup::column(batch, &into.time)?.as_primitive_opt::<TimestampMicrosecondType>();
+    column.ok_or_else(|| Error::invalid(format!("the time column `{}` is not microseconds", into.time)))
+}
+
+impl Kept {
+    /// How many.
+    pub(super) fn rows(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+
+    fn add(&mut self, into: &Table, batch: &RecordBatch) -> Result<()> {
+        let times = times(into, batch)?;
+        let (Some(first), Some(last)) = (min(times), max(times)) else { return Ok(()) };
+        let hull = hull(first, last).ok_or_else(|| Error::invalid(format!("table `{}` holds an hour out of range", into.name)))?;
+        self.hull = Some(self.hull.map_or(hull, |all| all.hull(&hull)));
+        self.batches.push(batch.clone());
+        Ok(())
+    }
+
+    /// New hours and these, as one batch in order of key, then time, so that the file depends on what is in it and on nothing else.
+    ///
+    /// # Errors
+    /// `invalid` if the table holds something else than hours.
+    pub(super) fn beside(self, into: &Table, new: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        let mut batches = new;
+        for batch in &self.batches {
+            check(into, batch)?;
+        }
+        batches.extend(self.batches);
+        batches.retain(|batch| batch.num_rows() > 0);
+        let Some(schema) = common_schema(into, &batches)? else { return Ok(Vec::new()) };
+        let batches = batches.iter().map(|batch| in_columns(batch, &schema)).collect::<Result<Vec<_>>>()?;
+        let rows = concat_batches(&schema, &batches)?;
+        let order = schema.fields().iter().zip(rows.columns()).take(into.key.len() + 1);
+        let order: Vec<SortColumn> = order.map(|(_, column)| SortColumn { values: column.clone(), options: None }).collect();
+        Ok(vec![take_record_batch(&rows, &lexsort_to_indices(&order, None)?)?])
+    }
+}
+
+fn hull(first_us: i64, last_us: i64) -> Option<Interval> {
+    let first = Timestamp::from_microsecond(first_us).ok()?;
+    let after = Timestamp::from_microsecond(last_us).ok()?.checked_add(SignedDuration::from_micros(1)).ok()?;
+    Interval::new(first, after).ok()
+}
+
+/// Checks that rows are hours: what we did not write is not ours to rewrite.
+fn check(into: &Table, batch: &RecordBatch) -> Result<()> {
+    // Some lakes show the column of a partition among the others; it follows from the time.
+    let names_place =
+        |name: &str| into.key.iter().chain([&into.time]).chain(into.partition_by.iter().map(|by| &by.column)).any(|own| own == name);
+    let is_ours = |name: &str| VALUES.contains(&name) || names_place(name);
+    let schema = batch.schema_ref();
+    let odd = schema.fields().iter().map(|field| field.name().as_str()).find(|name| !is_ours(name));
+    let lacking = VALUES.into_iter().find(|name| schema.field_with_name(name).is_err());
+    let what = match (odd, lacking) {
+        (Some(odd), _) => format!("a column `{odd}`, which hourly bars have not"),
+        (None, Some(lacking)) => format!("no column `{lacking}`, which hourly bars have"),
+        (None, None) => return Ok(()),
+    };
+    Err(Error::invalid(format!("table `{}` has {what}, so it is not ours to rewrite; name another table under `into`", into.name)))
+}
+
+/// The columns that all of the batches fit into; `None` if there are no batches.
+fn common_schema(into: &Table, batches: &[RecordBatch]) -> Result<Option<SchemaRef>> {
+    let Some(first) = batches.first() else { return Ok(None) };
+    let names = into.key.iter().chain([&into.time]).map(String::as_str).chain(VALUES);
+    let mut fields: Vec<Field> = Vec::new();
+    for name in names {
+        let mut field = first.schema_ref().field_with_name(name)?.clone().with_nullable(false);
+        for batch in batches {
+            let other = batch.schema_ref().field_with_name(name)?;
+            let kind = common_type(field.data_type(), other.data_type()).ok_or_else(|| {
+                Error::invalid(format!(
+                    "column `{name}` of table `{}` is {} in hours that are there and would be {} in others; name another table under `into`",
+                    into.name,
+                    other.data_type(),
+                    field.data_type()
+                ))
+            })?;
+            let is_nullable = field.is_nullable() || other.is_nullable();
+            field = field.with_data_type(kind).with_nullable(is_nullable);
+        }
+        fields.push(field);
+    }
+    Ok(Some(Arc::new(Schema::new(fields))))
+}
+
+/// The columns of a batch in the order and types of a schema.
+fn in_columns(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let columns: Vec<ArrayRef> =
+        schema.fields().iter().map(|field| cast_exact(rollup::column(batch, field.name())?, field.data_type())).collect::<Result<_>>()?;
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}

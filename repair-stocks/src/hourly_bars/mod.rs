@@ -1,0 +1,293 @@
+//! The aggregator `stocks.hourly-bars`: sums minute bars up to clock hours (UTC), and counts what each hour is made of.
+//!
+//! It reads the repaired view, and of it only the minutes that the calendar expects. The table it writes has these columns:
+//!
+//! | column | what it is |
+//! | --- | --- |
+//! | `symbol` | the key, under the names of the table's own key columns |
+//! | `hour` | when the hour begins, under the name of the table's own time column |
+//! | `open`, `high`, `low`, `close` | of the first bar, the highest, the lowest, of the last; null in an hour without a bar |
+//! | `volume` | all bars' together; in an hour without a bar, 0 if that is complete, else null: nothing is known |
+//! | `expected` | minutes in which the market was open |
+//! | `observed` | of those, minutes with a bar of the table's own |
+//! | `repaired` | minutes with only a repaired bar |
+//! | `absent` | minutes without any, confirmed to have none |
+//! | `complete` | whether every expected minute is observed, repaired or absent |
+//!
+//! There is a row for each symbol and each hour with at least one expected minute, also if nothing came in all of it.
+//!
+//! **Which hours.** Those that the findings' interval touches, each as a whole: where the interval begins or ends within an hour, the
+//! minutes before and after are expected, read and counted like the others. So an hour is complete only if all of it is, however much of
+//! it was looked at for gaps.
+//!
+//! **What is left alone.** A lake replaces whole partitions. Hours of the same partitions that are not this step's (other times of the
+//! day, other symbols) are read first and written back as they were. Two steps that write the same partitions must not run at once: the
+//! later would write back what it read before the earlier was done.
+
+mod assemble;
+mod kept;
+mod stretches;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use repair_core::builtin::target::target;
+use repair_core::cost::Usage;
+use repair_core::lake::PresenceRequest;
+use repair_core::lake::rollup::{Function, Measure, Rollup};
+use repair_core::model::presence::expected_slots;
+use repair_core::model::{Cadence, Calendar, Format, Interval, Partition, PartitionUnit, Scope, Table, TimeMark};
+use repair_core::plugin::{AggregateRequest, Aggregated, Aggregator, Registry, StepContext};
+use repair_core::{Error, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use self::assemble::{Hour, Summary};
+use crate::bar::{CLOSE, HIGH, LOW, OPEN, VOLUME};
+
+/// Bars that one look of the lake may be about: it holds them, about 60 bytes each.
+const MOST_BARS: u64 = 4 << 20;
+/// Hours that are written at once, held in memory, about 100 bytes each: of a partitioned table those of a partition, of another all.
+const MOST_HOURS: usize = 5_000_000;
+
+/// What `with` says.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HourlyBarsConfig {
+    /// The table of bars to sum up, of which `of` names the findings.
+    pub table: String,
+    /// The table to write: one of `tables`, or a name for a new one, whose folder bears the name and has a folder for each day.
+    pub into: String,
+    /// What becomes of an hour that lacks minutes: `mark` writes it, with `complete` false; `skip` leaves it out. `mark` unless given.
+    #[serde(default)]
+    pub incomplete: Incomplete,
+}
+
+/// What becomes of an hour that lacks minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Incomplete {
+    /// It is written, with `complete` false.
+    #[default]
+    Mark,
+    /// It is left out.
+    Skip,
+}
+
+pub(crate) fn register(registry: &mut Registry) {
+    registry.aggregator(
+        "stocks.hourly-bars",
+        "sums minute bars up to hours, and counts what each is made of",
+        |config: HourlyBarsConfig| Ok(HourlyBars { config }),
+    );
+}
+
+/// The aggregator `stocks.hourly-bars`.
+struct HourlyBars {
+    config: HourlyBarsConfig,
+}
+
+/// What a step works on.
+struct Job<'a> {
+    context: &'a StepContext,
+    scope: &'a Scope,
+    table: &'a Table,
+    into: Table,
+    calendar: &'a dyn Calendar,
+    /// The columns of the table of bars.
+    columns: SchemaRef,
+    incomplete: Incomplete,
+}
+
+#[async_trait]
+impl Aggregator for HourlyBars {
+    async fn aggregate(&self, context: &StepContext, request: AggregateRequest<'_>) -> Result<Aggregated> {
+        let scope = self.scope(request)?;
+        let table = context.table(&self.config.table)?;
+        let into = target(context, &self.config.into, Some(&table.name), || implied(&self.config.into, table))?;
+        check_bars(table)?;
+        check_hours(table, &into)?;
+        let job = Job {
+            context,
+            scope,
+            table,
+            into,
+            calendar: context.calendar(&scope.calendar)?.as_ref(),
+            columns: context.lake.describe(table).await?,
+            incomplete: self.config.incomplete,
+        };
+        let hours = stretches::whole(PartitionUnit::Hour, &scope.interval)?;
+        let most_hours = MOST_BARS / (bars_an_hour(table)? * scope.keys.len().max(1) as u64);
+        let unit = job.into.partition_by.first().map(|by| by.unit);
+        let stretches = stretches::cut(&hours, unit, most_hours)?;
+        let mut usage = Usage::default();
+        let mut summary = Summary::default();
+        for (done, stretch) in (1u64..).zip(&stretches) {
+            usage += job.write(stretch, most_hours, &mut summary).await?;
+            context.progress.advance(&context.step, done, stretches.len() as u64);
+        }
+        let output = json!({
+            "table": job.into.name,
+            "location": job.into.location,
+            "rows": summary.rows,
+            "kept": summary.kept,
+            "hours": summary.hours,
+            "complete": summary.complete,
+            "incomplete": summary.hours - summary.complete,
+            "expected": summary.expected,
+            "observed": summary.observed,
+            "repaired": summary.repaired,
+            "absent": summary.absent,
+            "missing": summary.missing(),
+        });
+        Ok(Aggregated { output, usage })
+    }
+}
+
+impl HourlyBars {
+    /// What was expected: only a detector's findings can say.
+    fn scope<'a>(&self, request: AggregateRequest<'a>) -> Result<&'a Scope> {
+        let Some(findings) = request.findings else {
+            return Err(Error::invalid(
+                "hourly bars need the findings of a detect step, which say what was expected; name the step with `of:`",
+            ));
+        };
+        let looked_at = &findings.scope.table;
+        if *looked_at == self.config.table {
+            Ok(&findings.scope)
+        } else {
+            Err(Error::invalid(format!(
+                "`table: {}` is to be summed up, but the findings are about table `{looked_at}`; name the step that looked at it with `of:`",
+                self.config.table
+            )))
+        }
+    }
+}
+
+impl Job<'_> {
+    /// Writes the hours of a stretch that is made of whole partitions, but for the edges of the interval.
+    async fn write(&self, stretch: &Interval, most_hours: u64, summary: &mut Summary) -> Result<Usage> {
+        let mut usage = Usage::default();
+        let mut rows: Vec<RecordBatch> = Vec::new();
+        let mut count = 0;
+        for piece in stretches::cut(stretch, Some(PartitionUnit::Hour), most_hours)? {
+            self.context.check_cancelled()?;
+            let hours = self.hours(&piece, summary, &mut usage).await?;
+            count += hours.iter().map(RecordBatch::num_rows).sum::<usize>();
+            if count > MOST_HOURS {
+                return Err(Error::invalid(format!(
+                    "more than {MOST_HOURS} hours would be written at once; give table `{}` a finer `partition_by`, e.g. `[{{ date: day }}]`",
+                    self.into.name
+                )));
+            }
+            rows.extend(hours);
+        }
+        let partitions = match self.into.partition_by.first() {
+            Some(by) => Some(stretches::whole(by.unit, stretch)?),
+            None => None,
+        };
+        let kept = kept::read(self.context.lake.as_ref(), &self.into, self.scope, stretch, partitions.as_ref()).await?;
+        usage += kept.usage;
+        summary.rows += count as u64;
+        summary.kept += kept.rows() as u64;
+        let replaced = partitions.unwrap_or_else(|| kept.hull.map_or(*stretch, |hull| stretch.hull(&hull)));
+        let rows = kept.beside(&self.into, rows)?;
+        usage += self.context.lake.replace(&self.into, &replaced, rows).await?;
+        Ok(usage)
+    }
+
+    /// The hours of a piece of time; none if the market was closed in all of it.
+    async fn hours(&self, piece: &Interval, summary: &mut Summary, usage: &mut Usage) -> Result<Option<RecordBatch>> {
+        let grid = self.table.grid()?;
+        let slots = grid.slots_in(piece);
+        let open = self.calendar.open(piece)?;
+        let expected = expected_slots(grid, slots, &open);
+        if expected.is_empty() {
+            return Ok(None);
+        }
+        let rollup = Rollup { interval: *piece, within: open, keys: self.scope.keys.clone(), every: Cadence::HOUR, measures: measures() };
+        let (rolled, took) = self.context.lake.rollup(self.table, &rollup).await?;
+        *usage += took;
+        let rolled = concat_batches(&rollup.schema(self.table, &self.columns)?, &rolled)?;
+        // After the bars, so that a bar that lands in between is not counted twice but not at all: the hour then says incomplete.
+        let request = PresenceRequest { slots, keys: self.scope.keys.clone(), as_of: self.context.clock.now() };
+        let presence = self.context.lake.presence(self.table, &request).await?;
+        *usage += presence.usage;
+        let mut hours = assemble::hours(self.table, &self.scope.keys, &expected, &presence, &rolled)?;
+        hours.iter().for_each(|hour| summary.add(hour));
+        if self.incomplete == Incomplete::Skip {
+            hours.retain(Hour::is_complete);
+        }
+        assemble::rows(&self.into, &self.scope.keys, &hours, &rolled).map(Some)
+    }
+}
+
+/// What an hour is made of.
+fn measures() -> Vec<Measure> {
+    let measure = |column: &str, function| Measure { name: column.to_owned(), column: column.to_owned(), function };
+    vec![
+        measure(OPEN, Function::First),
+        measure(HIGH, Function::Max),
+        measure(LOW, Function::Min),
+        measure(CLOSE, Function::Last),
+        measure(VOLUME, Function::Sum),
+    ]
+}
+
+/// The table that a name implies: a folder for each day, and the key of the table of bars.
+fn implied(name: &str, table: &Table) -> Table {
+    Table {
+        name: name.to_owned(),
+        location: name.to_owned(),
+        format: Format::Parquet,
+        partition_by: vec![Partition { column: "date".to_owned(), unit: PartitionUnit::Day }],
+        key: table.key.clone(),
+        time: "hour".to_owned(),
+        time_marks: TimeMark::Start,
+        cadence: Some(Cadence::HOUR),
+    }
+}
+
+/// How many bars an hour of one key has.
+fn bars_an_hour(table: &Table) -> Result<u64> {
+    let cadence_s = table.grid()?.cadence.seconds();
+    Ok(u64::from(Cadence::HOUR.seconds() / cadence_s).max(1))
+}
+
+fn check_bars(table: &Table) -> Result<()> {
+    let cadence = table.grid()?.cadence;
+    if Cadence::HOUR.seconds().is_multiple_of(cadence.seconds()) {
+        Ok(())
+    } else {
+        Err(Error::invalid(format!("bars of {cadence} in table `{}` do not add up to hours; use `sql` to sum them up", table.name)))
+    }
+}
+
+/// Checks that a table can hold the hours of a table of bars.
+fn check_hours(table: &Table, into: &Table) -> Result<()> {
+    if into.key.len() != table.key.len() {
+        return Err(Error::invalid(format!(
+            "table `{}` has {} key columns, and table `{}`, whose hours it is to hold, has {}; give it as many",
+            into.name,
+            into.key.len(),
+            table.name,
+            table.key.len()
+        )));
+    }
+    if let Some(cadence) = into.cadence.filter(|cadence| *cadence != Cadence::HOUR) {
+        return Err(Error::invalid(format!("table `{}` is to hold hours, but has a cadence of {cadence}; write `cadence: 1h`", into.name)));
+    }
+    if into.time_marks == TimeMark::End {
+        return Err(Error::invalid(format!("an hour is named by its beginning; take `time_marks: end` from table `{}`", into.name)));
+    }
+    let own = into.key.iter().chain([&into.time]);
+    if let Some(taken) = own.clone().find(|name| assemble::VALUES.contains(&name.as_str())) {
+        return Err(Error::invalid(format!(
+            "table `{}` has `{taken}` as a key or time column, but hours have a column of that name; name it otherwise",
+            into.name
+        )));
+    }
+    Ok(())
+}

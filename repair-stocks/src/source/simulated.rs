@@ -1,0 +1,297 @@
+//! The source `stocks.simulated`, and the market it tells of: made up, but always the same one for a seed.
+//!
+//! Each bar is computed by itself from seed, symbol and minute, so any of them can be asked for at any time, in any order, and nothing is
+//! kept. Chance is the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014), and
+//! from there on only arithmetic that IEEE 754 defines to the last bit is used (not `f64::exp`, which differs between platforms): the
+//! same seed is the same market on any machine and with any version of anything.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use repair_core::model::interval::day_start;
+use repair_core::model::presence::expected_slots;
+use repair_core::model::{Calendar, Interval, Key, SlotRange};
+use repair_core::plugin::{Answer, Covered, Limits, Registry, Request, Source, StepContext};
+use repair_core::{Error, Result};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::bar::{Bar, CLOSE, HIGH, LOW, OPEN, VOLUME};
+use crate::minute_gaps::check_minutes;
+
+/// The share of minutes without a trade, unless the workflow says otherwise.
+pub const QUIET: f64 = 0.02;
+
+const MINUTE_S: i64 = 60;
+
+/// What `with` says.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SimulatedConfig {
+    /// Which market: another seed is another one.
+    pub seed: u64,
+    /// The calendar that says when it is open.
+    pub calendar: String,
+    /// The share of minutes in which a stock does not trade, from 0 to 1; 0.02 unless given.
+    #[serde(default)]
+    pub quiet: Option<f64>,
+    /// Rows that one request may bring; 10,000 unless given.
+    #[serde(default)]
+    pub rows_per_request: Option<u64>,
+    /// Stocks that one request may name; 1 unless given.
+    #[serde(default)]
+    pub keys_per_request: Option<usize>,
+}
+
+pub(super) fn register(registry: &mut Registry) {
+    registry.source("stocks.simulated", "a made-up market, the same for each seed", |config: SimulatedConfig| {
+        let quiet = config.quiet.unwrap_or(QUIET);
+        if !(0.0..=1.0).contains(&quiet) {
+            return Err(Error::invalid(format!("`quiet: {quiet}` is no share; give a number from 0 (never) to 1 (always)")));
+        }
+        let limits = super::limits(config.rows_per_request, config.keys_per_request)?;
+        Ok(Simulated { seed: config.seed, calendar: config.calendar, quiet, limits })
+    });
+}
+
+/// A made-up market: any symbol, in any minute in which its calendar is open.
+///
+/// A price is a random walk, as the sum of eleven waves of noise: that of 4ᵏ minutes has 2ᵏ times the height of that of one minute, as a
+/// walk's has. So a bar opens where the one before closed. Volumes are whole and roughly log-normal.
+///
+/// ```
+/// use std::sync::Arc;
+/// use repair_core::model::Always;
+/// use repair_stocks::source::simulated::Market;
+///
+/// let market = Market::new(7, Arc::new(Always), 0.0);
+/// let bar = market.bar("IBM", 29_545_350).ok_or("it is always open, and never quiet")?;
+/// assert_eq!(market.bar("IBM", 29_545_351).map(|next| next.open), Some(bar.close));
+/// # Ok::<(), &str>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Market {
+    seed: u64,
+    calendar: Arc<dyn Calendar>,
+    quiet: f64,
+}
+
+impl Market {
+    /// The market of a seed. `quiet` is the share of minutes in which a stock does not trade: at 0 it always does, at 1 never.
+    pub fn new(seed: u64, calendar: Arc<dyn Calendar>, quiet: f64) -> Self {
+        Self { seed, calendar, quiet }
+    }
+
+    /// The bar of a minute, in minutes since the Unix epoch; `None` if the market is closed then, or its calendar does not know, or the
+    /// stock did not trade.
+    pub fn bar(&self, symbol: &str, minute: i64) -> Option<Bar> {
+        if self.is_open(minute) { Stock::new(self.seed, symbol).bar(minute, self.quiet) } else { None }
+    }
+
+    /// Whether a minute begins while it is open.
+    fn is_open(&self, minute: i64) -> bool {
+        let start = minute_start(minute);
+        let Ok(within) = Interval::new(start, minute_start(minute.saturating_add(1))) else { return false };
+        self.calendar.open(&within).is_ok_and(|open| open.iter().any(|open| open.contains(start)))
+    }
+}
+
+fn minute_start(minute: i64) -> Timestamp {
+    Timestamp::from_second(minute.saturating_mul(MINUTE_S)).unwrap_or(Timestamp::MAX)
+}
+
+/// What each number drawn for a stock is for. Numbers of two purposes have nothing to do with each other.
+#[derive(Clone, Copy)]
+enum Purpose {
+    Price = 1,
+    Size = 2,
+    Quiet = 3,
+    Above = 4,
+    Below = 5,
+    Volume = 6,
+    /// The waves of the price, counted up from here.
+    Wave = 16,
+}
+
+/// A stock of a market.
+struct Stock {
+    stream: u64,
+    /// The price around which it moves.
+    price: f64,
+    /// The volume that half of its minutes exceed.
+    volume: f64,
+}
+
+impl Stock {
+    /// A minute's standard deviation of a price is about half of this share of it.
+    const STEP: f64 = 0.0004;
+    /// Waves of 1, 4, 16 … minutes, the longest two years.
+    const WAVES: u8 = 11;
+
+    fn new(seed: u64, symbol: &str) -> Self {
+        let stream = symbol.bytes().fold(mix(seed), |stream, byte| mix(stream ^ u64::from(byte)));
+        let stock = Self { stream, price: 0.0, volume: 0.0 };
+        // Prices from 20 to 500, volumes from 100 to 10,000, each as many below the geometric mean as above.
+        let price = 20.0 * exp(stock.draw(Purpose::Price as u8, 0) * 3.218_875_824_868_200_6);
+        let volume = 100.0 * exp(stock.draw(Purpose::Size as u8, 0) * 4.605_170_185_988_091);
+        Self { price, volume, ..stock }
+    }
+
+    fn bar(&self, minute: i64, quiet: f64) -> Option<Bar> {
+        if self.draw(Purpose::Quiet as u8, minute) < quiet {
+            return None;
+        }
+        let (open, close) = (self.price_at(minute), self.price_at(minute.saturating_add(1)));
+        let high = open.max(close) * (1.0 + Self::STEP * self.draw(Purpose::Above as u8, minute));
+        let low = open.min(close) * (1.0 - Self::STEP * self.draw(Purpose::Below as u8, minute));
+        // To round keeps the order, so a bar that was valid stays it.
+        let [open, high, low, close] = [open, high, low, close].map(cents);
+        Some(Bar { open, high, low, close, volume: self.volume_of(minute) })
+    }
+
+    /// The price at the beginning of a minute, not rounded.
+    fn price_at(&self, minute: i64) -> f64 {
+        let mut height = Self::STEP;
+        let mut length = 1;
+        let mut logarithm = 0.0;
+        for wave in 0..Self::WAVES {
+            logarithm += height * self.noise(wave, minute, length);
+            height *= 2.0;
+            length *= 4;
+        }
+        self.price * exp(logarithm)
+    }
+
+    /// A smooth line through one random number, from -1 to 1, every `length` minutes.
+    fn noise(&self, wave: u8, minute: i64, length: i64) -> f64 {
+        let lane = Purpose::Wave as u8 + wave;
+        let (knot, since) = (minute.div_euclid(length), minute.rem_euclid(length));
+        let at = since as f64 / length as f64;
+        let weight = at * at * (3.0 - 2.0 * at);
+        let value = |knot| 2.0 * self.draw(lane, knot) - 1.0;
+        value(knot) * (1.0 - weight) + value(knot + 1) * weight
+    }
+
+    /// Four uniform numbers add up to almost a normal one; its exponential is almost log-normal.
+    fn volume_of(&self, minute: i64) -> f64 {
+        const SQRT_3: f64 = 1.732_050_807_568_877_2;
+        let sum: f64 = (0..4).map(|part| self.draw(Purpose::Volume as u8 + part, minute)).sum();
+        (self.volume * exp(0.8 * SQRT_3 * (sum - 2.0))).round().max(1.0)
+    }
+
+    /// A number from 0 to 1 (never 1): always the same for a stock, lane and index.
+    fn draw(&self, lane: u8, index: i64) -> f64 {
+        let bits = mix(mix(self.stream ^ mix(u64::from(lane))) ^ index.cast_unsigned());
+        // 53 bits are all that a float holds exactly.
+        (bits >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// The finalizer of SplitMix64, after its step: each bit of the result depends on all bits of the number.
+fn mix(number: u64) -> u64 {
+    let z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// The exponential of a small number to about a hundredth, as (1 + x/1024)¹⁰²⁴: the same bits everywhere, and always above 0.
+fn exp(x: f64) -> f64 {
+    let mut power = 1.0 + x / 1024.0;
+    for _ in 0..10 {
+        power *= power;
+    }
+    power
+}
+
+fn cents(price: f64) -> f64 {
+    (price * 100.0).round() / 100.0
+}
+
+/// The source `stocks.simulated`.
+struct Simulated {
+    seed: u64,
+    calendar: String,
+    quiet: f64,
+    limits: Limits,
+}
+
+#[async_trait]
+impl Source for Simulated {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
+        check_minutes(&request.table)?;
+        let grid = request.table.grid()?;
+        let asked = grid.slots_in(&request.interval);
+        self.check_limits(request, asked)?;
+        let calendar = context.calendar(&self.calendar)?;
+        let said = format!("the simulated market {} ({})", self.seed, self.calendar);
+        let now = minute_start(context.clock.now().as_second().div_euclid(MINUTE_S));
+        let Some(known) = vouched(calendar.as_ref(), &request.interval, now)? else {
+            return Ok(Answer { requests: 1, said, ..Answer::default() });
+        };
+        let minutes = expected_slots(grid, grid.slots_in(&known), &calendar.open(&known)?);
+        let mut symbols: Vec<&str> = Vec::new();
+        let mut times = Vec::new();
+        let mut bars = Vec::new();
+        for key in &request.keys {
+            let symbol = key.single().ok_or_else(|| Error::invalid(format!("`{key}` is not one symbol")))?;
+            let stock = Stock::new(self.seed, symbol);
+            for minute in minutes.iter() {
+                if let Some(bar) = stock.bar(minute, self.quiet) {
+                    symbols.push(symbol);
+                    times.push(grid.time_of(minute).as_microsecond());
+                    bars.push(bar);
+                }
+            }
+        }
+        let covered = request.keys.iter().map(|key: &Key| Covered { key: key.clone(), interval: known }).collect();
+        let rows = rows(&request.table.key, &request.table.time, &symbols, times, &bars)?;
+        Ok(Answer { rows: vec![rows], covered, requests: 1, said })
+    }
+}
+
+impl Simulated {
+    /// Refuses what a real source would: whoever plans requests must keep to the limits.
+    fn check_limits(&self, request: &Request, asked: SlotRange) -> Result<()> {
+        let keys = request.keys.len();
+        let rows = asked.len().saturating_mul(keys as u64);
+        let Limits { rows_per_request, keys_per_request } = self.limits;
+        if keys > keys_per_request || rows > rows_per_request {
+            return Err(Error::invalid(format!(
+                "a request for {keys} stocks and {rows} rows, where {keys_per_request} stocks and {rows_per_request} rows are allowed; ask for less"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The part of an interval of which the market can tell: covered by its calendar, and past.
+fn vouched(calendar: &dyn Calendar, interval: &Interval, now: Timestamp) -> Result<Option<Interval>> {
+    let (mut from, mut to) = (interval.from(), interval.to().min(now));
+    if let Some((first, last)) = calendar.coverage() {
+        let after = last.tomorrow().map_err(|error| Error::invalid(format!("{last} is out of range")).because(error))?;
+        from = from.max(day_start(first)?);
+        to = to.min(day_start(after)?);
+    }
+    Ok(Interval::new(from, to).ok())
+}
+
+fn rows(key: &[String], time: &str, symbols: &[&str], times_us: Vec<i64>, bars: &[Bar]) -> Result<RecordBatch> {
+    let numbers = |of: fn(&Bar) -> f64| Arc::new(Float64Array::from_iter_values(bars.iter().map(of))) as ArrayRef;
+    let key = key.iter().map(|name| (name.as_str(), Arc::new(StringArray::from_iter_values(symbols)) as ArrayRef));
+    let columns = key.chain([
+        (time, Arc::new(TimestampMicrosecondArray::from(times_us).with_timezone("UTC")) as ArrayRef),
+        (OPEN, numbers(|bar| bar.open)),
+        (HIGH, numbers(|bar| bar.high)),
+        (LOW, numbers(|bar| bar.low)),
+        (CLOSE, numbers(|bar| bar.close)),
+        (VOLUME, numbers(|bar| bar.volume)),
+    ]);
+    Ok(RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, false)))?)
+}
