@@ -193,7 +193,8 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn temporary_in(folder: &Path) -> Result<tempfile::NamedTempFile> {
+/// A file to write, of a name that no table takes for data, gone when it is dropped.
+pub(crate) fn temporary_in(folder: &Path) -> Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".writing-").suffix(".tmp");
     // Temporary files are made for their owner alone, but these become tables, which other programs read.

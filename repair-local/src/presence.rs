@@ -28,6 +28,12 @@ const UNKNOWN: u32 = u32::MAX;
 /// A key that was not asked for.
 const OTHER: u32 = u32::MAX - 1;
 
+/// More words than this are not one question: 12 GB of bits and counts.
+const MAX_WORDS: usize = 1 << 30;
+
+/// Row groups that are read as one piece, to have at least so many rows: enough that to begin a piece does not count.
+const PIECE_ROWS: u64 = 250_000;
+
 pub(crate) fn presence(lake: &Inner, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
     let grid = table.grid()?;
     shape::check_keys(table, &request.keys)?;
@@ -38,7 +44,8 @@ pub(crate) fn presence(lake: &Inner, table: &Table, request: &PresenceRequest) -
     keys.sort_unstable();
     keys.dedup();
     let targets: HashMap<Key, u32> = keys.iter().cloned().zip(0..).collect();
-    let new = || Counter::new(grid, request.slots, &targets);
+    let counts = Counts::new(grid, request.slots, keys.len())?;
+    let new = || Counter::new(grid, &targets, counts.like());
     let pieces = pieces(table, files, &bounds)?;
     let counters = files::fold_parallel(&pieces, new, |counter, piece| read::guarded(&piece.file, || counter.read(table, piece, &bounds)))?;
     let mut counters = counters.into_iter();
@@ -46,61 +53,136 @@ pub(crate) fn presence(lake: &Inner, table: &Table, request: &PresenceRequest) -
     for counter in counters {
         total.merge(&counter);
     }
+    drop(pieces);
     let mut usage = total.usage;
     let mut raw = Presence::new(grid, request.slots, []);
-    raw.keys = keys.iter().cloned().zip(total.keys).collect();
+    raw.keys = keys.iter().zip(0..).map(|(key, target)| (key.clone(), total.counts.of_key(target))).collect();
     raw.other_rows = total.other_rows;
     raw.misaligned_rows = total.misaligned_rows;
+    drop(total);
     let repaired = overlay::live_slots(table, &place, request, &raw, &mut usage)?;
     let absent = overlay::absent_slots(table, &place, request, &mut usage)?;
     Ok(TablePresence { raw, repaired, absent, usage })
 }
 
-/// What one thread reads at once: a file, or some row groups of it.
+/// What one thread reads at once: a file, or some row groups of one.
 struct Piece {
     file: DataFile,
-    groups: Option<Vec<usize>>,
+    groups: Option<(parquet::Opened, Vec<usize>)>,
 }
 
-/// The pieces to read: files, or where these are too few to keep all threads busy, their row groups.
+/// The pieces to read: files, but of those that are so large that a thread would be left alone with one, row groups.
 fn pieces(table: &Table, files: Vec<DataFile>, bounds: &TimeBounds) -> Result<Vec<Piece>> {
-    if table.format != Format::Parquet || files.len() >= 2 * files::workers() {
-        return Ok(files.into_iter().map(|file| Piece { file, groups: None }).collect());
-    }
-    let mut pieces = Vec::new();
+    let total: u64 = files.iter().map(|file| file.bytes).sum();
+    // So there are never more footers in memory than twice the threads, however many files there are.
+    let large = total / (2 * files::workers() as u64);
+    let mut pieces = Vec::with_capacity(files.len());
     for file in files {
-        let groups = read::guarded(&file, || {
-            let opened = parquet::open(&file)?;
-            read::check(table, &file, &opened.schema())?;
-            opened.groups(table, bounds)
-        })?;
-        pieces.extend(groups.into_iter().map(|group| Piece { file: file.clone(), groups: Some(vec![group]) }));
+        if table.format != Format::Parquet || files::workers() == 1 || file.bytes <= large {
+            pieces.push(Piece { file, groups: None });
+            continue;
+        }
+        let (opened, groups) = read::guarded(&file, || open(table, &file, bounds))?;
+        let mut rows = 0;
+        let mut piece = Vec::new();
+        for group in groups {
+            rows += opened.rows_of(group);
+            piece.push(group);
+            if rows >= PIECE_ROWS {
+                pieces.push(Piece { file: file.clone(), groups: Some((opened.clone(), std::mem::take(&mut piece))) });
+                rows = 0;
+            }
+        }
+        if !piece.is_empty() {
+            pieces.push(Piece { file, groups: Some((opened, piece)) });
+        }
     }
     Ok(pieces)
+}
+
+/// Opens a Parquet file, and finds the row groups that are needed.
+fn open(table: &Table, file: &DataFile, bounds: &TimeBounds) -> Result<(parquet::Opened, Vec<usize>)> {
+    let opened = parquet::open(file)?;
+    read::check(table, file, &opened.schema())?;
+    let groups = opened.groups(table, bounds)?;
+    Ok((opened.with_dictionaries(&table.key), groups))
+}
+
+/// Bits and numbers of rows, by word, then by key. Word by word, because files are mostly of a stretch of time: memory that a thread
+/// never writes to is never given to it, so threads that read other stretches do not each hold the whole.
+struct Counts {
+    grid: SlotGrid,
+    slots: SlotRange,
+    keys: usize,
+    first_word: i64,
+    bits: Vec<u64>,
+    rows: Vec<u32>,
+}
+
+impl Counts {
+    fn new(grid: SlotGrid, slots: SlotRange, keys: usize) -> Result<Self> {
+        let per_word = i64::from(grid.cadence.slots_per_word());
+        let first_word = slots.first.div_euclid(per_word);
+        let words = if slots.is_empty() { 0 } else { (slots.end - 1).div_euclid(per_word) - first_word + 1 };
+        let length = usize::try_from(words).ok().and_then(|words| words.checked_mul(keys)).filter(|length| *length <= MAX_WORDS);
+        let length = length.ok_or_else(|| {
+            Error::invalid(format!(
+                "{keys} keys of {} slots each are too many to look at in one go; ask for a shorter stretch",
+                slots.len()
+            ))
+        })?;
+        Ok(Self { grid, slots, keys, first_word, bits: vec![0; length], rows: vec![0; length] })
+    }
+
+    /// The same, empty.
+    fn like(&self) -> Self {
+        Self { bits: vec![0; self.bits.len()], rows: vec![0; self.rows.len()], ..*self }
+    }
+
+    /// Where the counts of a word begin, if the word is one of these.
+    fn of_word(&self, word: i64) -> Option<usize> {
+        usize::try_from(word - self.first_word).ok()?.checked_mul(self.keys).filter(|at| *at < self.bits.len())
+    }
+
+    fn merge(&mut self, other: &Self) {
+        for (at, (bits, rows)) in other.bits.iter().zip(&other.rows).enumerate() {
+            if *bits != 0 {
+                self.bits[at] |= bits;
+                self.rows[at] = self.rows[at].saturating_add(*rows);
+            }
+        }
+    }
+
+    /// What there is of one key.
+    fn of_key(&self, target: usize) -> KeyPresence {
+        let mut presence = KeyPresence::new(self.grid.cadence, self.slots);
+        let mine = (target..self.bits.len()).step_by(self.keys.max(1));
+        for ((word, at), rows) in (self.first_word..).zip(mine).zip(&mut presence.rows) {
+            presence.present.insert_word(word, self.bits[at]);
+            *rows = self.rows[at];
+        }
+        presence
+    }
 }
 
 /// Counts rows of a range of slots, by key.
 struct Counter<'a> {
     grid: SlotGrid,
-    slots: SlotRange,
-    /// The place of each key that was asked for in `keys`.
+    /// The number of each key that was asked for.
     targets: &'a HashMap<Key, u32>,
-    keys: Vec<KeyPresence>,
+    counts: Counts,
     other_rows: u64,
     misaligned_rows: u64,
     usage: Usage,
 }
 
 impl<'a> Counter<'a> {
-    fn new(grid: SlotGrid, slots: SlotRange, targets: &'a HashMap<Key, u32>) -> Self {
-        let keys = vec![KeyPresence::new(grid.cadence, slots); targets.len()];
-        Self { grid, slots, targets, keys, other_rows: 0, misaligned_rows: 0, usage: Usage::default() }
+    fn new(grid: SlotGrid, targets: &'a HashMap<Key, u32>, counts: Counts) -> Self {
+        Self { grid, targets, counts, other_rows: 0, misaligned_rows: 0, usage: Usage::default() }
     }
 
     fn merge(&mut self, other: &Self) {
-        for (mine, theirs) in self.keys.iter_mut().zip(&other.keys) {
-            mine.merge(theirs);
-        }
+        self.counts.merge(&other.counts);
         self.other_rows += other.other_rows;
         self.misaligned_rows += other.misaligned_rows;
         self.usage += other.usage;
@@ -116,15 +198,13 @@ impl<'a> Counter<'a> {
             self.usage += usage;
             return Ok(());
         }
-        let opened = parquet::open(file)?;
-        read::check(table, file, &opened.schema())?;
-        let groups = match &piece.groups {
-            Some(groups) => groups.clone(),
-            None => opened.groups(table, bounds)?,
+        let (opened, groups) = match &piece.groups {
+            Some((opened, groups)) => (opened.clone(), groups.clone()),
+            None => open(table, file, bounds)?,
         };
         let names: Vec<&str> = table.key.iter().map(String::as_str).chain([table.time.as_str()]).collect();
         let mut count = |batch: RecordBatch| self.count(table, file, &batch);
-        let usage = opened.with_dictionaries(&table.key).read(&names, groups, BATCH_ROWS, &mut count)?;
+        let usage = opened.read(&names, groups, BATCH_ROWS, &mut count)?;
         self.usage += usage;
         Ok(())
     }
@@ -135,22 +215,15 @@ impl<'a> Counter<'a> {
         let keys: Vec<KeyColumn> = table.key.iter().map(|name| KeyColumn::of(table, file, name, batch)).collect::<Result<_>>()?;
         let (ids, distinct) = ids(&keys, batch.num_rows());
         let mut targets = vec![UNKNOWN; distinct];
-        let cadence_us = i64::from(self.grid.cadence.seconds()) * SECOND_US;
-        let (mut last_us, mut slot) = (i64::MIN, i64::MIN);
-        let mut aligned_us = 0i64;
+        let mut at = Cursor::new(self.grid);
+        let mut place = None;
         for (row, &time_us) in times.values().iter().enumerate() {
-            // Mostly a row is of the slot after that of the row before it: no division then.
-            if last_us.checked_add(cadence_us) == Some(time_us) && row > 0 {
-                slot += 1;
-                aligned_us = aligned_us.wrapping_add(cadence_us);
-            } else {
-                slot = self.grid.slot_of_seconds(time_us.div_euclid(SECOND_US));
-                aligned_us = self.grid.time_of_seconds(slot).wrapping_mul(SECOND_US);
+            // Rows of one instant follow each other, or of one key: then the slot is the same, or the next.
+            if at.time_us != time_us || row == 0 {
+                at.go_to(time_us);
+                place = if self.counts.slots.contains(at.slot) { self.counts.of_word(at.word) } else { None };
             }
-            last_us = time_us;
-            if !self.slots.contains(slot) {
-                continue;
-            }
+            let Some(place) = place else { continue };
             let id = ids.get(row);
             let mut target = targets[id];
             if target == UNKNOWN {
@@ -158,15 +231,66 @@ impl<'a> Counter<'a> {
                 target = self.targets.get(&key).copied().unwrap_or(OTHER);
                 targets[id] = target;
             }
-            match self.keys.get_mut(target as usize) {
-                Some(presence) => {
-                    presence.add_row(slot);
-                    self.misaligned_rows += u64::from(time_us != aligned_us);
-                }
-                None => self.other_rows += 1,
+            if target == OTHER {
+                self.other_rows += 1;
+                continue;
             }
+            let place = place + target as usize;
+            self.counts.bits[place] |= 1 << at.bit;
+            self.counts.rows[place] = self.counts.rows[place].saturating_add(1);
+            self.misaligned_rows += u64::from(time_us != at.aligned_us);
         }
         Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// A time, and where its slot is; to go to the next slot takes no division.
+struct Cursor {
+    grid: SlotGrid,
+    per_word: u8,
+    cadence_us: i64,
+    time_us: i64,
+    slot: i64,
+    word: i64,
+    bit: u8,
+    /// The time that a row of the slot carries.
+    aligned_us: i64,
+}
+
+impl Cursor {
+    fn new(grid: SlotGrid) -> Self {
+        let cadence_us = i64::from(grid.cadence.seconds()) * SECOND_US;
+        Self {
+            grid,
+            per_word: grid.cadence.slots_per_word(),
+            cadence_us,
+            time_us: i64::MIN,
+            slot: i64::MIN,
+            word: 0,
+            bit: 0,
+            aligned_us: 0,
+        }
+    }
+
+    #[inline]
+    fn go_to(&mut self, time_us: i64) {
+        let is_next = self.slot != i64::MIN && self.time_us.checked_add(self.cadence_us) == Some(time_us);
+        self.time_us = time_us;
+        if is_next {
+            self.slot += 1;
+            self.bit += 1;
+            if self.bit == self.per_word {
+                self.bit = 0;
+                self.word += 1;
+            }
+            self.aligned_us = self.aligned_us.wrapping_add(self.cadence_us);
+            return;
+        }
+        self.slot = self.grid.slot_of_seconds(time_us.div_euclid(SECOND_US));
+        let per_word = i64::from(self.per_word);
+        self.word = self.slot.div_euclid(per_word);
+        self.bit = u8::try_from(self.slot.rem_euclid(per_word)).unwrap_or(0);
+        self.aligned_us = self.grid.time_of_seconds(self.slot).wrapping_mul(SECOND_US);
     }
 }
 
@@ -187,9 +311,14 @@ impl KeyColumn {
             {
                 column.clone()
             }
+            // Each number is made a text once, not in each of its rows.
+            number if number.is_integer() && column.null_count() == 0 => {
+                let coded = cast(column, &DataType::Dictionary(Box::new(DataType::Int32), Box::new(number.clone())))?;
+                cast(&coded, &dictionary_of_text())?
+            }
             _ => {
                 let text: ArrayRef = Arc::new(shape::key_text(table, name, column)?);
-                cast(&text, &DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)))?
+                cast(&text, &dictionary_of_text())?
             }
         };
         let coded = coded.as_dictionary::<Int32Type>();
@@ -203,6 +332,10 @@ impl KeyColumn {
             Self::Constant(value) => value,
         }
     }
+}
+
+fn dictionary_of_text() -> DataType {
+    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
 }
 
 fn code(codes: &Int32Array, row: usize) -> usize {

@@ -27,7 +27,8 @@ const MAX_IDLE_READERS: usize = 4;
 /// `conflict`.
 #[derive(Debug)]
 pub struct SqliteJournal {
-    writer: Writer,
+    /// `None` if it was opened to read.
+    writer: Option<Writer>,
     readers: Arc<Readers>,
 }
 
@@ -54,7 +55,18 @@ impl SqliteJournal {
             ));
         }
         let connection = schema::open_to_write(&path)?;
-        Ok(Self { writer: Writer::start(path.clone(), connection)?, readers: Arc::new(Readers { path, idle: Mutex::default() }) })
+        let writer = Writer::start(path.clone(), connection)?;
+        Ok(Self { writer: Some(writer), readers: Arc::new(Readers { path, idle: Mutex::default() }) })
+    }
+
+    /// Opens the journal to read; makes nothing where there is none. To append is then an error.
+    ///
+    /// # Errors
+    /// `not-found` if there is no journal; else as [`SqliteJournal::open`].
+    pub fn open_to_read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = std::path::absolute(path.as_ref()).unwrap_or_else(|_| path.as_ref().to_owned());
+        let connection = schema::open_to_read(&path)?;
+        Ok(Self { writer: None, readers: Arc::new(Readers { path, idle: Mutex::new(vec![connection]) }) })
     }
 
     /// The file.
@@ -70,7 +82,11 @@ impl Journal for SqliteJournal {
             .iter()
             .map(|event| serde_json::to_string(event).map_err(|error| Error::internal("an event is not JSON").because(error)))
             .collect::<Result<Vec<String>>>()?;
-        self.writer.append(run.to_owned(), expected, at, bodies).await
+        let writer = self
+            .writer
+            .as_ref()
+            .ok_or_else(|| Error::internal(format!("the journal {} was opened to read, and is now written to", self.path().display())))?;
+        writer.append(run.to_owned(), expected, at, bodies).await
     }
 
     async fn read(&self, run: &str) -> Result<Vec<Recorded>> {

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use repair_core::{Error, Result};
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use repair_core::{Error, ErrorKind, Result};
+use rusqlite::{Connection, OpenFlags};
 
 use super::sql_error;
+use crate::files;
 
 /// "rpjl", so that a file of another program is not taken for a journal.
 const APPLICATION_ID: i64 = 0x7270_6A6C;
@@ -39,12 +40,17 @@ CREATE TABLE events (
 /// Opens the file to write, and makes it if there is none.
 pub(super) fn open_to_write(path: &Path) -> Result<Connection> {
     let failed = |error| sql_error(path, "open", error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    if !is_there(path)? {
+        create(path)?;
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(BUSY).map_err(failed)?;
     check(path, &connection)?;
     write_ahead(path, &connection)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    // Where a flush only reaches the disk's own cache (macOS), this is what reaches the disk; elsewhere it does nothing.
+    connection.pragma_update(None, "fullfsync", true).map_err(failed)?;
     let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0)).map_err(failed)?;
     if synchronous != FULL {
         return Err(
@@ -53,22 +59,57 @@ pub(super) fn open_to_write(path: &Path) -> Result<Connection> {
     }
     // Checkpoints are ours, when nothing waits; SQLite's own come only if that never happens.
     connection.pragma_update(None, "wal_autocheckpoint", 16_384).map_err(failed)?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    // Another process may have made the tables meanwhile.
-    if is_empty(&transaction).map_err(failed)? {
-        transaction.execute_batch(TABLES).map_err(failed)?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
-        transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
-    }
-    transaction.commit().map_err(failed)?;
-    check(path, &connection)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
 }
 
-/// Opens the file to read.
+/// Whether there is a journal, whole or not.
+///
+/// # Errors
+/// `invalid` if there is only its log: SQLite would take a log for that of whatever file has its name.
+pub(super) fn is_there(path: &Path) -> Result<bool> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    // The log is looked for first: another process makes it only once the file is there.
+    let has_log = std::fs::metadata(&log).is_ok_and(|metadata| metadata.len() > 0);
+    match std::fs::metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && has_log => Err(Error::invalid(format!(
+            "the journal {} is gone, but its log {} is there; restore both from a backup, or move the log away to begin anew",
+            path.display(),
+            Path::new(&log).display()
+        ))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(files::io_error(error, "look at the journal", path)),
+    }
+}
+
+/// Makes the file with its tables, whole or not at all: so one without tables was damaged, and is not begun anew.
+fn create(path: &Path) -> Result<()> {
+    let failed = |error| sql_error(path, "create", error);
+    let folder = path.parent().ok_or_else(|| Error::invalid(format!("{} is not the name of a file", path.display())))?;
+    let temporary = files::temporary_in(folder)?;
+    let connection = Connection::open(temporary.path()).map_err(failed)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    connection.execute_batch(TABLES).map_err(failed)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
+    connection.pragma_update(None, "user_version", VERSION).map_err(failed)?;
+    connection.close().map_err(|(_, error)| failed(error))?;
+    temporary.as_file().sync_all().map_err(|error| files::io_error(error, "write", path))?;
+    match temporary.persist_noclobber(path) {
+        Ok(_) => files::sync_folder(folder),
+        // Another process was faster, and made the same.
+        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(files::io_error(error.error, "write", path)),
+    }
+}
+
+/// Opens the file to read; makes none.
 pub(super) fn open_to_read(path: &Path) -> Result<Connection> {
     let failed = |error| sql_error(path, "open", error);
+    if !is_there(path)? {
+        return Err(Error::new(ErrorKind::NotFound, format!("no journal at {}: nothing was ever run here", path.display())));
+    }
     // Not read-only: the first reader after a crash must be able to recover the log.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
@@ -78,16 +119,11 @@ pub(super) fn open_to_read(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
-}
-
-/// Checks that the file is a journal of a version that we know, or empty.
+/// Checks that the file is a journal of a version that we know.
 fn check(path: &Path, connection: &Connection) -> Result<()> {
-    let failed = |error| sql_error(path, "open", error);
-    // One snapshot: another process may be making the tables right now.
-    let _snapshot = if connection.is_autocommit() { Some(connection.unchecked_transaction().map_err(failed)?) } else { None };
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
+    let pragma =
+        |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(|error| sql_error(path, "open", error));
+    let tables = |connection: &Connection| connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
     match (pragma("application_id")?, pragma("user_version")?) {
         (APPLICATION_ID, VERSION) => Ok(()),
         (APPLICATION_ID, version) => Err(Error::invalid(format!(
@@ -95,7 +131,10 @@ fn check(path: &Path, connection: &Connection) -> Result<()> {
              or a newer one",
             path.display()
         ))),
-        (0, 0) if is_empty(connection).map_err(failed)? => Ok(()),
+        (0, 0) if tables(connection).map_err(|error| sql_error(path, "open", error))? == 0 => Err(Error::invalid(format!(
+            "the journal {} is empty, as no journal ever is: it is damaged; restore it from a backup, or remove it if nothing was ever run",
+            path.display()
+        ))),
         _ => Err(Error::invalid(format!("{} is a database of another program, not a journal; name another file", path.display()))),
     }
 }

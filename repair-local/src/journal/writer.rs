@@ -120,10 +120,22 @@ fn commit(path: &Path, connection: &mut Connection, group: &[Append]) -> Vec<Res
             Err(error) => Err(sql_error(path, "write to", error)),
         };
         results.push(result.map_err(|error| error.on("run", &append.run)));
+        if transaction.is_autocommit() {
+            // A full disk makes SQLite undo the whole transaction: what came before is gone, what came after would stand alone.
+            return group.iter().map(|_| Err(undone(path, results.last()))).collect();
+        }
     }
     match transaction.commit() {
         Ok(()) => results,
         Err(error) => all_failed(error),
+    }
+}
+
+/// The error of all appends of a group that was undone.
+fn undone(path: &Path, last: Option<&Result<()>>) -> Error {
+    match last {
+        Some(Err(error)) => Error::new(error.kind(), error.full()),
+        _ => Error::new(ErrorKind::Transient, format!("could not write to the journal {}: SQLite undid it", path.display())),
     }
 }
 

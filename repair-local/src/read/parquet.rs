@@ -1,16 +1,19 @@
 //! Parquet files: only the columns and the row groups that are needed.
 
 use std::fs::File;
+use std::io::{self, BufReader, Read};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
+use parquet::file::reader::{ChunkReader, Length};
 use repair_core::cost::Usage;
 use repair_core::model::Table;
 use repair_core::{Error, Result};
@@ -20,10 +23,61 @@ use crate::files::{self, DataFile};
 use crate::partition::TimeBounds;
 use crate::shape;
 
-/// An opened file: its footer is read, its rows are not.
+/// An opened file: its footer is read, its rows are not. Cheap to clone. It stays the file that was opened, whatever is renamed into
+/// its place, so that threads which read parts of it read parts of one and the same file.
+#[derive(Clone)]
 pub(crate) struct Opened {
-    file: File,
+    file: Shared,
     metadata: ArrowReaderMetadata,
+}
+
+/// A file that several threads read: each read says where, so that they share no position.
+#[derive(Clone)]
+struct Shared {
+    file: Arc<File>,
+    bytes: u64,
+}
+
+impl Length for Shared {
+    fn len(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl ChunkReader for Shared {
+    type T = BufReader<Tail>;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        Ok(BufReader::new(Tail { file: self.file.clone(), at: start }))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        // A damaged footer may say any length; no memory is asked for more than there is.
+        let there = self.bytes.saturating_sub(start);
+        if u64::try_from(length).unwrap_or(u64::MAX) > there {
+            return Err(ParquetError::EOF(format!("{length} bytes at {start} of a file of {}", self.bytes)));
+        }
+        let mut bytes = vec![0; length];
+        Tail { file: self.file.clone(), at: start }.read_exact(&mut bytes)?;
+        Ok(bytes.into())
+    }
+}
+
+/// What a file holds from a place on.
+struct Tail {
+    file: Arc<File>,
+    at: u64,
+}
+
+impl Read for Tail {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        #[cfg(unix)]
+        let read = std::os::unix::fs::FileExt::read_at(self.file.as_ref(), buffer, self.at)?;
+        #[cfg(windows)]
+        let read = std::os::windows::fs::FileExt::seek_read(self.file.as_ref(), buffer, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
 }
 
 /// What an error of the decoder means to people.
@@ -37,17 +91,25 @@ pub(crate) fn unreadable(error: ParquetError) -> Error {
 /// Opens a file and reads its footer.
 pub(crate) fn open(file: &DataFile) -> Result<Opened> {
     let opened = files::open(&file.path)?;
-    if file.bytes == 0 {
+    // Its size is that of now: it may have been replaced since it was listed.
+    let bytes = opened.metadata().map_err(|error| files::io_error(error, "look at", &file.path))?.len();
+    if bytes == 0 {
         return Err(Error::invalid("the file is empty, which no Parquet file is: its writer failed; remove it, or write it again"));
     }
-    let metadata = ArrowReaderMetadata::load(&opened, ArrowReaderOptions::new()).map_err(unreadable)?;
-    Ok(Opened { file: opened, metadata })
+    let shared = Shared { file: Arc::new(opened), bytes };
+    let metadata = ArrowReaderMetadata::load(&shared, ArrowReaderOptions::new()).map_err(unreadable)?;
+    Ok(Opened { file: shared, metadata })
 }
 
 impl Opened {
     /// The columns, as the file has them.
     pub(crate) fn schema(&self) -> SchemaRef {
         self.metadata.schema().clone()
+    }
+
+    /// How many rows a row group holds.
+    pub(crate) fn rows_of(&self, group: usize) -> u64 {
+        u64::try_from(self.footer().row_group(group).num_rows()).unwrap_or(0)
     }
 
     /// The footer.
@@ -115,7 +177,7 @@ impl Opened {
         let mut usage = Usage::default();
         for &group in &groups {
             let row_group = self.metadata.metadata().row_group(group);
-            usage.rows_read += u64::try_from(row_group.num_rows()).unwrap_or(0);
+            usage.rows_read += self.rows_of(group);
             for (leaf, column) in row_group.columns().iter().enumerate() {
                 if mask.leaf_included(leaf) {
                     usage.bytes_scanned += u64::try_from(column.compressed_size()).unwrap_or(0);
