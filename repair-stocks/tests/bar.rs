@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray};
 use repair_core::builtin::CarryRule;
 use repair_stocks::bar::believable;
 use repair_stocks::carry_forward::LastPrice;
@@ -44,7 +44,8 @@ fn a_bar_is_believed_only_if_a_market_can_have_made_it() {
 }
 
 /// A good bar of which one column is another.
-fn with_column(name: &str, column: ArrayRef) -> RecordBatch {
+fn with_column(name: &str, column: impl Array + 'static) -> RecordBatch {
+    let column: ArrayRef = Arc::new(column);
     let rows = batch(&bars(), &[("IBM", MINUTE, [10.0, 10.5, 9.5, 10.2, 300.0])]);
     let schema = rows.schema();
     let columns = schema
@@ -59,11 +60,11 @@ fn with_column(name: &str, column: ArrayRef) -> RecordBatch {
 fn any_kind_of_number_will_do_and_nothing_else() {
     let decimal = |value| Arc::new(Decimal128Array::from(vec![value]).with_precision_and_scale(10, 2).unwrap()) as ArrayRef;
     believable(&bars(), &with_column("open", decimal(1_001))).unwrap();
-    believable(&bars(), &with_column("volume", Arc::new(Int64Array::from(vec![7])))).unwrap();
+    believable(&bars(), &with_column("volume", Int64Array::from(vec![7]))).unwrap();
     for (rows, said) in [
         (with_column("open", decimal(2_000)), "open 20 is above high 10.5"),
-        (with_column("close", Arc::new(Float64Array::from(vec![None]))), "it has no close"),
-        (with_column("close", Arc::new(StringArray::from(vec!["10.2"]))), "must hold numbers, but is Utf8"),
+        (with_column("close", Float64Array::from(vec![None])), "it has no close"),
+        (with_column("close", StringArray::from(vec!["10.2"])), "must hold numbers, but is Utf8"),
         (with_column("open", decimal(1_001)).project(&[0, 1, 2, 3, 4, 5]).unwrap(), "need a column `volume`"),
     ] {
         let error = believable(&bars(), &rows).unwrap_err().full();
@@ -90,6 +91,6 @@ fn a_repeated_bar_is_its_close_with_nothing_traded() {
     for (field, old) in repeated.schema().fields().iter().zip(before.schema().fields()) {
         assert_eq!((field.name(), field.data_type()), (old.name(), old.data_type()));
     }
-    let whole = with_column("open", Arc::new(Int64Array::from(vec![10])));
+    let whole = with_column("open", Int64Array::from(vec![10]));
     assert!(LastPrice.repeated(whole).unwrap_err().message().contains("`open`"), "10.2 is no whole number");
 }

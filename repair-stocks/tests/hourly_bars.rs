@@ -10,7 +10,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use jiff::Timestamp;
-use repair_core::model::{Cadence, Calendar, Findings, Interval, Key, Table, TimeMark};
+use repair_core::model::{Cadence, Findings, Interval, Key, Table, TimeMark};
 use repair_core::plugin::{AggregateRequest, Aggregator, Plugin, PluginKind};
 use repair_stocks::calendar::calendar;
 use serde_json::{Value, json};
@@ -249,5 +249,4 @@ async fn what_cannot_be_summed_up_is_refused_with_a_way_out() {
         .aggregate(&context(lake, vec![bars()], NOW), AggregateRequest { findings: None })
         .await;
     assert!(nothing.unwrap_err().message().contains("`of:`"));
-    let _: &dyn Calendar = calendar("XNYS").unwrap().as_ref();
 }
