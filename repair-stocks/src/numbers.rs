@@ -43,3 +43,41 @@ pub(crate) fn common_type(a: &DataType, b: &DataType) -> Option<DataType> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Float64Array, Int64Array};
+
+    use super::*;
+
+    #[test]
+    fn what_would_be_lost_is_refused() {
+        let halves: ArrayRef = Arc::new(Float64Array::from(vec![Some(1.5), None]));
+        let whole: ArrayRef = Arc::new(Float64Array::from(vec![Some(2.0), None]));
+        let huge: ArrayRef = Arc::new(Int64Array::from(vec![(1 << 53) + 1]));
+        assert!(cast_exact(&halves, &DataType::Int64).is_err());
+        assert!(cast_exact(&huge, &DataType::Float64).is_err());
+        assert_eq!(cast_exact(&whole, &DataType::Int64).unwrap().null_count(), 1);
+        assert!(cast_exact(&halves, &DataType::Decimal128(38, 1)).is_ok());
+    }
+
+    #[test]
+    fn numbers_of_all_kinds_have_a_type_in_common() {
+        use DataType::{Boolean, Decimal128, Float64, Int64, UInt32, Utf8};
+        for (a, b, common) in [
+            (Int64, Float64, Some(Float64)),
+            (Decimal128(10, 2), Float64, Some(Float64)),
+            (Decimal128(38, 2), Decimal128(38, 4), Some(Decimal128(38, 4))),
+            (Decimal128(38, 2), Int64, Some(Decimal128(38, 2))),
+            (UInt32, Int64, Some(Int64)),
+            (Utf8, Utf8, Some(Utf8)),
+            (Utf8, Int64, None),
+            (Boolean, Int64, None),
+        ] {
+            assert_eq!(common_type(&a, &b), common, "{a} {b}");
+            assert_eq!(common_type(&b, &a), common, "{b} {a}");
+        }
+    }
+}

@@ -41,6 +41,10 @@ pub(super) async fn read(lake: &dyn Lake, into: &Table, scope: &Scope, stretch: 
     let keys: HashSet<&Key> = scope.keys.iter().collect();
     let mut kept = Kept::default();
     while let Some(batch) = rows.try_next().await? {
+        if batch.num_rows() == 0 {
+            continue;
+        }
+        check(into, &batch)?;
         kept.usage.rows_read += batch.num_rows() as u64;
         kept.add(into, &others(into, &batch, &keys, stretch)?)?;
         if kept.rows() > super::MOST_HOURS {
@@ -90,12 +94,9 @@ impl Kept {
     /// New hours and these, as one batch in order of key, then time, so that the file depends on what is in it and on nothing else.
     ///
     /// # Errors
-    /// `invalid` if the table holds something else than hours.
+    /// `invalid` if prices or volumes of both have no type in common.
     pub(super) fn beside(self, into: &Table, new: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
         let mut batches = new;
-        for batch in &self.batches {
-            check(into, batch)?;
-        }
         batches.extend(self.batches);
         batches.retain(|batch| batch.num_rows() > 0);
         let Some(schema) = common_schema(into, &batches)? else { return Ok(Vec::new()) };

@@ -5,6 +5,7 @@
 //! from there on only arithmetic that IEEE 754 defines to the last bit is used (not `f64::exp`, which differs between platforms): the
 //! same seed is the same market on any machine and with any version of anything.
 
+use std::f64::consts::LN_10;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -133,9 +134,9 @@ impl Stock {
     fn new(seed: u64, symbol: &str) -> Self {
         let stream = symbol.bytes().fold(mix(seed), |stream, byte| mix(stream ^ u64::from(byte)));
         let stock = Self { stream, price: 0.0, volume: 0.0 };
-        // Prices from 20 to 500, volumes from 100 to 10,000, each as many below the geometric mean as above.
-        let price = 20.0 * exp(stock.draw(Purpose::Price as u8, 0) * 3.218_875_824_868_200_6);
-        let volume = 100.0 * exp(stock.draw(Purpose::Size as u8, 0) * 4.605_170_185_988_091);
+        // Prices around 40 to 400, volumes around 100 to 10,000, each as many below the geometric mean as above.
+        let price = 40.0 * exp(stock.draw(Purpose::Price as u8, 0) * LN_10);
+        let volume = 100.0 * exp(stock.draw(Purpose::Size as u8, 0) * 2.0 * LN_10);
         Self { price, volume, ..stock }
     }
 
@@ -294,4 +295,26 @@ fn rows(key: &[String], time: &str, symbols: &[&str], times_us: Vec<i64>, bars: 
         (VOLUME, numbers(|bar| bar.volume)),
     ]);
     Ok(RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, false)))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chance_is_splitmix64_as_published() {
+        // The first numbers of the reference implementation for the seed 0.
+        let mut state = 0u64;
+        for expected in [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f] {
+            assert_eq!(mix(state), expected);
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        }
+    }
+
+    #[test]
+    fn the_exponential_is_near_enough_and_never_zero() {
+        for x in [-3.0, -0.5, 0.0, 0.8, 4.7] {
+            assert!((exp(x) / f64::exp(x) - 1.0).abs() < 0.02, "{x}");
+        }
+    }
 }
