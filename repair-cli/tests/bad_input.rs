@@ -23,23 +23,23 @@ fn refused(world: &World, changes: &[(&str, &str)], words: &[&str]) -> String {
 fn mistakes_in_the_workflow_point_and_suggest() {
     let world = World::new();
     for (changes, words) in [
-        (("repair: stocks.backfill", "repiar: stocks.backfill"), ["workflow.yaml:19:", "repiar", "repair"]),
-        (("goto: settle }\n  settle", "goto: setle }\n  settle"), ["workflow.yaml:15:", "setle", "did you mean `settle`"]),
-        (("detect: stocks.minute-gaps", "detect: stocks.minutegaps"), ["workflow.yaml:11:", "stocks.minutegaps", "stocks.minute-gaps"]),
-        (("symbols: [AIG", "symbol: [AIG"), ["workflow.yaml:12:", "symbol", "symbols"]),
-        (("  settle: {", "  find_gaps: {"), ["workflow.yaml:16:", "find_gaps", "duplicate"]),
+        (("repair: stocks.backfill", "repiar: stocks.backfill"), ["workflow.yaml:17:", "repiar", "repair"]),
+        (("goto: settle }\n  settle", "goto: setle }\n  settle"), ["workflow.yaml:14:", "setle", "did you mean `settle`"]),
+        (("detect: stocks.minute-gaps", "detect: stocks.minutegaps"), ["workflow.yaml:10:", "stocks.minutegaps", "stocks.minute-gaps"]),
+        (("symbols: [AIG", "symbol: [AIG"), ["workflow.yaml:11:", "symbol", "symbols"]),
+        (("  settle: {", "  find_gaps: {"), ["workflow.yaml:15:", "find_gaps", "twice"]),
         (
             (
                 "when: $output.missing = 0, goto: hourly }\n      - { when",
                 "when: \"$output.missing = = 0\", goto: hourly }\n      - { when",
             ),
-            ["workflow.yaml:28:", "$output.missing = = 0", "condition"],
+            ["workflow.yaml:26:", "$output.missing = = 0", "JSONata"],
         ),
         (
             ("of: find_gaps\n    with: { source: market }", "of: find_gap\n    with: { source: market }"),
-            ["workflow.yaml:20:", "find_gap", "did you mean"],
+            ["workflow.yaml:18:", "find_gap", "did you mean"],
         ),
-        (("source: market }\n", "source: markt }\n"), ["workflow.yaml:21:", "markt", "market"]),
+        (("source: market }\n", "source: markt }\n"), ["workflow.yaml:19:", "markt", "market"]),
     ] {
         refused(&world, &[changes], &words);
     }
@@ -54,7 +54,7 @@ fn a_loop_without_a_way_out_and_a_step_nobody_reaches_are_refused() {
         "      - { goto: settle }",
     )];
     refused(&world, &endless, &["settle", "fill", "check"]);
-    refused(&world, &[("    end: true\n", "    end: true\n  lost: { fail: nobody comes here }\n")], &["lost", "reach"]);
+    refused(&world, &[("    end: true\n", "    end: true\n  lost: { fail: nobody comes here }\n")], &["lost", "no run ever comes"]);
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn validate_reports_all_mistakes_at_once() {
     let output = world.repair().arg("validate").arg(&workflow).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
-    for word in ["workflow.yaml:12:", "workflow.yaml:15:", "workflow.yaml:21:", "goto: setle", "symbol: [AIG"] {
+    for word in ["workflow.yaml:11:", "workflow.yaml:14:", "workflow.yaml:19:", "goto: setle", "symbol: [AIG"] {
         assert!(said.contains(word), "`{word}` is not in: {said}");
     }
     assert!(world.repair().arg("validate").arg(world.workflow(&[])).output().unwrap().status.success());
@@ -107,8 +107,9 @@ fn broken_data_is_named() {
     let world = World::new();
     let file = world.lake().join("bars/2024-03-04.csv");
     let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, text.replacen("AIG,2024-03-04T15:00:00Z,", "AIG,2024-03-04T15:00:00Z,12,13,14,15,16,", 1)).unwrap();
-    refused(&world, &[], &["2024-03-04.csv", "line"]);
+    let row = text.lines().nth(41).unwrap();
+    std::fs::write(&file, text.replacen(row, &format!("{row},one,too,many"), 1)).unwrap();
+    refused(&world, &[], &["2024-03-04.csv", "line 42"]);
 
     let world = World::new();
     std::fs::write(&file_of(&world), "symbol,ts,open,high,low,close,volume\nAIG,noonish,1,1,1,1,1\n").unwrap();

@@ -184,7 +184,7 @@ fn a_simulated_session_is_complete_afterwards_and_equals_the_market() {
     demo.printed("nothing to do: 0 missing, 0 requests");
 
     let calendar = repair_stocks::calendar::calendar("XNYS").unwrap();
-    let market = Market::new(7, calendar.clone(), 0.02);
+    let market = Market::new(42, calendar.clone(), 0.02);
     let day = Interval::parse("2026-03-05", "2026-03-05").unwrap();
     let open = calendar.open(&day).unwrap();
     let minutes = || open.iter().flat_map(|open| open.from().as_second() / 60..open.to().as_second() / 60);

@@ -1,5 +1,7 @@
 //! A small lake in a temporary folder: three stocks, one session, with holes; and an archive that has all that ever traded.
 
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "shared by several test programs")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -120,7 +122,7 @@ start: find_gaps
 steps:
   find_gaps:
     detect: stocks.minute-gaps
-    with: { table: bars, symbols: [AIG, BAC, SPY], from: 2024-03-04, to: 2024-03-04 }
+    with: { table: bars, calendar: XNYS, symbols: [AIG, BAC, SPY], from: 2024-03-04, to: 2024-03-04 }
     next:
       - { when: $output.missing = 0, goto: hourly }
       - { goto: settle }
