@@ -9,6 +9,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::csv::ReaderBuilder;
 use arrow::csv::reader::{BufReader as CsvReader, Format};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use repair_core::cost::Usage;
 use repair_core::model::Table;
 use repair_core::{Error, Result};
@@ -19,17 +20,111 @@ use crate::files::{self, DataFile};
 
 const BUFFER_BYTES: usize = 1 << 18;
 
-/// Rows of a batch follow each other, a line each, after a header of one line.
-struct FromLine(u64);
+const DAY_S: i64 = 86_400;
 
-impl Lines for FromLine {
+/// Rows of a batch, the first of which is record so and so of the file, the header being record 0.
+struct FromRecord<'a> {
+    file: &'a DataFile,
+    record: u64,
+}
+
+impl Lines for FromRecord<'_> {
+    /// Reads the file again: that is only done for an error.
     fn line(&self, row: usize) -> u64 {
-        self.0 + row as u64
+        let wanted = self.record + row as u64;
+        // What is likely, should the file be gone.
+        let mut found = wanted + 1;
+        let _ = records(self.file, |record| {
+            if record.number == wanted {
+                found = record.line;
+            }
+            if record.number < wanted { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        found
     }
+}
+
+/// A record of a file: not a line, as blank lines are none, and a quoted field may hold the end of a line.
+#[derive(Default)]
+struct Record {
+    /// From 0, which is the header.
+    number: u64,
+    /// The line it begins on, from 1.
+    line: u64,
+    fields: usize,
+}
+
+/// Goes through the records of a file, cut as the reader cuts them.
+fn records(file: &DataFile, mut each: impl FnMut(&Record) -> ControlFlow<()>) -> Result<()> {
+    #[derive(PartialEq)]
+    enum In {
+        Nothing,
+        FieldStart,
+        Field,
+        Quotes,
+        /// After a quote within quotes: their end, or the first of two, which mean one.
+        Quote,
+    }
+    let mut reader = open(file)?;
+    let (mut record, mut line, mut state) = (Record::default(), 1, In::Nothing);
+    loop {
+        let bytes = reader.fill_buf().map_err(|error| files::io_error(error, "read", &file.path))?;
+        if bytes.is_empty() {
+            break;
+        }
+        for &byte in bytes {
+            let ends = matches!(byte, b'\n' | b'\r') && state != In::Quotes;
+            if ends && state != In::Nothing {
+                if each(&record).is_break() {
+                    return Ok(());
+                }
+                record.number += 1;
+            }
+            if !ends && state == In::Nothing {
+                (record.line, record.fields, state) = (line, 1, In::FieldStart);
+            }
+            line += u64::from(byte == b'\n');
+            state = match (state, byte) {
+                _ if ends => In::Nothing,
+                (In::FieldStart | In::Quote, b'"') => In::Quotes,
+                (In::Quotes, b'"') => In::Quote,
+                (In::Quotes, _) => In::Quotes,
+                (_, b',') => {
+                    record.fields += 1;
+                    In::FieldStart
+                }
+                _ => In::Field,
+            };
+        }
+        let read = bytes.len();
+        reader.consume(read);
+    }
+    if state != In::Nothing {
+        let _ = each(&record);
+    }
+    Ok(())
 }
 
 fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::invalid("not readable as CSV with a header; mend the line, or restore the file").because(error)
+}
+
+/// The error of a reader that came as far as a record.
+fn broken_from(file: &DataFile, fields: usize, first: u64, error: ArrowError) -> Error {
+    let mut odd = None;
+    let _ = records(file, |record| {
+        if record.number < first || record.fields == fields {
+            return ControlFlow::Continue(());
+        }
+        odd = Some((record.line, record.fields));
+        ControlFlow::Break(())
+    });
+    match odd {
+        None => broken(error),
+        Some((line, got)) => {
+            Error::invalid(format!("line {line} has {got} fields, and the header {fields}; mend the line, or restore the file"))
+        }
+    }
 }
 
 /// Opens a file after its byte-order mark, which spreadsheets write.
@@ -73,7 +168,7 @@ pub(crate) fn columns(file: &DataFile) -> Result<SchemaRef> {
     let mut types = vec![DataType::Null; names.len()];
     let mut rows = 0;
     for batch in reader(file, &names, (0..names.len()).collect())? {
-        let batch = batch.map_err(broken)?;
+        let batch = batch.map_err(|error| broken_from(file, names.len(), rows as u64 + 1, error))?;
         for (kind, column) in types.iter_mut().zip(batch.columns()) {
             for text in column.as_string::<i32>().iter().flatten() {
                 if *kind == DataType::Utf8 {
@@ -95,14 +190,14 @@ pub(crate) fn columns(file: &DataFile) -> Result<SchemaRef> {
 pub(crate) fn rows(table: &Table, file: &DataFile, shape: &SchemaRef, sink: &mut Sink<'_>) -> Result<Usage> {
     let names = header(file)?;
     let projection: Vec<usize> = (0..names.len()).filter(|&at| shape.field_with_name(&names[at]).is_ok()).collect();
-    let mut lines = FromLine(2);
+    let mut lines = FromRecord { file, record: 1 };
     for batch in reader(file, &names, projection)? {
-        let batch = batch.map_err(broken)?;
+        let batch = batch.map_err(|error| broken_from(file, names.len(), lines.record, error))?;
         let rows = batch.num_rows() as u64;
         if sink(parsed(table, shape, &batch, &lines)?)? == ControlFlow::Break(()) {
             break;
         }
-        lines.0 += rows;
+        lines.record += rows;
     }
     Ok(Usage { bytes_scanned: file.bytes, ..Usage::default() })
 }
@@ -116,7 +211,14 @@ pub(crate) fn parsed(table: &Table, shape: &Schema, batch: &RecordBatch, lines: 
         let target = shape.field_with_name(name).map_or(&DataType::Utf8, Field::data_type);
         let column = match column.as_string_opt::<i32>() {
             None => column.clone(),
-            Some(text) if *name == table.time => text::times(name, text, lines)?,
+            Some(text) if *name == table.time => {
+                let dates = table.cadence.is_none_or(|cadence| i64::from(cadence.seconds()) == DAY_S);
+                text::times(name, text, dates, lines)?
+            }
+            Some(text) if table.key.contains(name) => {
+                text::refuse_missing_key(name, text, lines)?;
+                column.clone()
+            }
             Some(text) => text::values(name, text, target, lines)?,
         };
         fields.push(Field::new(name, column.data_type().clone(), true));
