@@ -32,6 +32,8 @@ const FRESH: Duration = Duration::from_secs(5);
 ///   a table's columns, as the time tells it. Of other columns, only those of the key are read from the path, if the files lack them.
 /// - A column of CSV or JSON lines is of the narrowest type (whole numbers, numbers, true or false, text) that the first 50,000 rows of
 ///   all files fit. A later row that does not fit is an error with its line; columns that only come after these rows of JSON are not seen.
+/// - A time in CSV or JSON lines is an instant with its zone (`2024-03-04T14:30:00Z`), or, of a table of days, a date. In Parquet it is a
+///   timestamp of any unit, whose zone, if it has none, is UTC, or a date.
 /// - What repairs add lies beside the table (`bars_repairs`, `bars_exceptions`); of a table outside of the root, it lies in the root.
 #[derive(Debug, Clone)]
 pub struct LocalLake {

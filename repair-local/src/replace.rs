@@ -80,7 +80,7 @@ pub(crate) fn replace(lake: &Inner, table: &Table, interval: &Interval, rows: &[
         match &schema {
             // A table that is one file says its columns even if it has no row.
             Some(schema) if !batches.is_empty() || folder == place.data => {
-                usage += write::parquet(&folder.join(PART), schema, &batches, Vec::new())?
+                usage += write::parquet(&folder.join(PART), schema, &batches, Vec::new())?;
             }
             _ => {
                 if files::remove(&folder.join(PART))? && folder != place.data {
