@@ -226,6 +226,19 @@ async fn a_broken_line_is_named() {
 }
 
 #[tokio::test]
+async fn a_quote_that_is_never_closed_does_not_take_all_memory() {
+    let table = Table { format: Format::Csv, ..bars() };
+    let good = "A,2018-04-04T00:00:00Z,1\n";
+    for (open, words) in
+        [("A,\"2018-04-04T00:00:00Z,1\n", "line 3 has 2 fields"), ("A,2018-04-04T00:00:00Z,\"1\n", "is a quote not closed?")]
+    {
+        let world = World::new();
+        world.write("bars/a.csv", format!("symbol,ts,close\n{good}{open}{}", good.repeat(400_000)));
+        assert_invalid(&world, &table, "bars/a.csv", &[words]).await;
+    }
+}
+
+#[tokio::test]
 async fn a_date_is_the_day_of_a_table_of_days() {
     let table = Table { format: Format::Csv, cadence: Some("1d".parse().unwrap()), ..bars() };
     let world = World::new();

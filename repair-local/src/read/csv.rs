@@ -1,8 +1,10 @@
 //! CSV files with a header. Columns are found by name, so files may order them differently.
 
+use std::cell::Cell;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::ops::ControlFlow;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -19,6 +21,10 @@ use super::{BATCH_ROWS, Sink};
 use crate::files::{self, DataFile};
 
 const BUFFER_BYTES: usize = 1 << 18;
+
+/// So many bytes that a batch of rows may take: a quote that is never closed would make one field of all that follows. In debug builds
+/// so few that a test can tell.
+const MAX_BATCH_BYTES: usize = if cfg!(debug_assertions) { 8 << 20 } else { 256 << 20 };
 
 const DAY_S: i64 = 86_400;
 
@@ -143,7 +149,8 @@ fn header(file: &DataFile) -> Result<Vec<String>> {
     if reader.fill_buf().map_err(|error| files::io_error(error, "read", &file.path))?.is_empty() {
         return Err(Error::invalid("the file is empty: not even a header line; its writer failed: remove it, or write it again"));
     }
-    let (schema, _) = Format::default().with_header(true).infer_schema(reader, Some(0)).map_err(broken)?;
+    let limited = Limited { inner: reader, left: Rc::new(Cell::new(MAX_BATCH_BYTES)) };
+    let (schema, _) = Format::default().with_header(true).infer_schema(limited, Some(0)).map_err(broken)?;
     let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
     if let Some(twice) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
         return Err(Error::invalid(format!("the header names column `{}` twice; rename one", twice.1)));
@@ -151,15 +158,62 @@ fn header(file: &DataFile) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// A file of which only so much may be read, until more is allowed.
+struct Limited {
+    inner: BufReader<File>,
+    left: Rc<Cell<usize>>,
+}
+
+impl Read for Limited {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl BufRead for Limited {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left.get() == 0 {
+            let message = format!("{BATCH_ROWS} rows take more than {MAX_BATCH_BYTES} bytes; is a quote not closed?");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, read: usize) {
+        self.left.set(self.left.get().saturating_sub(read));
+        self.inner.consume(read);
+    }
+}
+
+/// Batches of columns as text.
+struct Batches {
+    reader: CsvReader<Limited>,
+    left: Rc<Cell<usize>>,
+}
+
+impl Iterator for Batches {
+    type Item = std::result::Result<RecordBatch, ArrowError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left.set(MAX_BATCH_BYTES);
+        self.reader.next()
+    }
+}
+
 /// Reads columns as text.
-fn reader(file: &DataFile, names: &[String], projection: Vec<usize>) -> Result<CsvReader<BufReader<File>>> {
+fn reader(file: &DataFile, names: &[String], projection: Vec<usize>) -> Result<Batches> {
+    let left = Rc::new(Cell::new(MAX_BATCH_BYTES));
+    let limited = Limited { inner: open(file)?, left: left.clone() };
     let fields: Vec<Field> = names.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
-    ReaderBuilder::new(Arc::new(Schema::new(fields)))
+    let reader = ReaderBuilder::new(Arc::new(Schema::new(fields)))
         .with_header(true)
         .with_batch_size(BATCH_ROWS)
         .with_projection(projection)
-        .build_buffered(open(file)?)
-        .map_err(broken)
+        .build_buffered(limited)
+        .map_err(broken)?;
+    Ok(Batches { reader, left })
 }
 
 /// The columns, of types that their first rows are of; null if those hold nothing.
