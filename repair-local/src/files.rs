@@ -41,6 +41,8 @@ pub(crate) fn list(path: &Path, endings: &[&str], except: &[&Path]) -> Result<Op
     let mut files = Vec::new();
     if metadata.is_file() {
         files.push(DataFile { path: path.to_owned(), bytes: metadata.len(), hive: Vec::new() });
+    } else if !metadata.is_dir() {
+        return Err(Error::invalid(format!("{} is a pipe or a device, not a file or folder", path.display())));
     } else {
         walk(path, endings, except, &mut Vec::new(), &mut files, 0)?;
     }
@@ -71,9 +73,28 @@ fn walk(
         if name.starts_with(['.', '_']) || except.contains(&path.as_path()) {
             continue;
         }
-        // Follows symbolic links; one that leads nowhere is an error, not a missing file.
-        let metadata = fs::metadata(&path).map_err(|error| io_error(error, "look at", &path))?;
+        let kind = entry.file_type().map_err(|error| io_error(error, "look at", &path))?;
+        let is_data = path.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| known(endings, ending));
+        if !(is_data || kind.is_dir() || kind.is_symlink()) {
+            continue;
+        }
+        // Follows symbolic links.
+        let metadata = match fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            // What it led to may have been a folder of rows.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && kind.is_symlink() => {
+                return Err(io_error(error, "follow the symbolic link", &path));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let message = format!("{} was removed while its folder was being listed; try again", path.display());
+                return Err(Error::new(ErrorKind::Transient, message).because(error));
+            }
+            Err(error) => return Err(io_error(error, "look at", &path)),
+        };
         if metadata.is_dir() {
+            if kind.is_symlink() {
+                refuse_circle(folder, &path)?;
+            }
             let value = name.split_once('=').map(|(column, value)| (percent_decode(column), percent_decode(value)));
             let is_hive = value.is_some();
             hive.extend(value);
@@ -81,13 +102,25 @@ fn walk(
             if is_hive {
                 hive.pop();
             }
-        } else if path
-            .extension()
-            .and_then(|ending| ending.to_str())
-            .is_some_and(|ending| endings.iter().any(|known| ending.eq_ignore_ascii_case(known)))
-        {
+        } else if is_data && !metadata.is_file() {
+            // To open a pipe would be to wait for ever.
+            return Err(Error::invalid(format!("{} is a pipe or a device, not a file; remove it", path.display())));
+        } else if is_data {
             files.push(DataFile { path, bytes: metadata.len(), hive: hive.clone() });
         }
+    }
+    Ok(())
+}
+
+fn known(endings: &[&str], ending: &str) -> bool {
+    endings.iter().any(|known| ending.eq_ignore_ascii_case(known))
+}
+
+/// Refuses a symbolic link to a folder that it lies in: its rows would be counted again and again.
+fn refuse_circle(folder: &Path, link: &Path) -> Result<()> {
+    let resolved = |path: &Path| path.canonicalize().map_err(|error| io_error(error, "follow the symbolic link", path));
+    if resolved(folder)?.starts_with(resolved(link)?) {
+        return Err(Error::invalid(format!("the symbolic link {} leads back to a folder that it lies in; remove it", link.display())));
     }
     Ok(())
 }

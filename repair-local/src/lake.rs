@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use repair_core::cost::Usage;
 use repair_core::lake::{BatchStream, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
@@ -20,6 +20,10 @@ use crate::{artifact, place, presence, publish, read, replace, scan, sql};
 /// Files whose columns are remembered; more are looked at again.
 const MAX_REMEMBERED: usize = 100_000;
 
+/// So long the columns of a table hold for units that are staged: else to stage thousands of units is to list all files of the table
+/// thousands of times.
+const FRESH: Duration = Duration::from_secs(5);
+
 /// Tables of files in a folder: Parquet, CSV and JSON lines. Cheap to clone.
 ///
 /// Files are looked at anew with every call, so rows that land meanwhile are seen.
@@ -28,6 +32,8 @@ const MAX_REMEMBERED: usize = 100_000;
 ///   a table's columns, as the time tells it. Of other columns, only those of the key are read from the path, if the files lack them.
 /// - A column of CSV or JSON lines is of the narrowest type (whole numbers, numbers, true or false, text) that the first 50,000 rows of
 ///   all files fit. A later row that does not fit is an error with its line; columns that only come after these rows of JSON are not seen.
+/// - A time in CSV or JSON lines is an instant with its zone (`2024-03-04T14:30:00Z`), or, of a table of days, a date. In Parquet it is a
+///   timestamp of any unit, whose zone, if it has none, is UTC, or a date.
 /// - What repairs add lies beside the table (`bars_repairs`, `bars_exceptions`); of a table outside of the root, it lies in the root.
 #[derive(Debug, Clone)]
 pub struct LocalLake {
@@ -38,6 +44,8 @@ pub struct LocalLake {
 pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     columns: Mutex<HashMap<PathBuf, Remembered>>,
+    last: Mutex<SchemaRef>,
+    schemas: Mutex<HashMap<Table, (Instant, SchemaRef)>>,
 }
 
 /// The columns of a file, which hold as long as its size and time stay the same.
@@ -58,15 +66,44 @@ impl Inner {
         {
             return Ok(known.columns.clone());
         }
-        let columns = read::columns(format, file)?;
+        let mut columns = read::columns(format, file)?;
         if let Some(changed) = changed {
             let mut known = known();
             if known.len() >= MAX_REMEMBERED {
                 known.clear();
             }
+            // Files of a table are mostly alike: one description for all of them.
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            if *last != columns {
+                last.clone_from(&columns);
+            }
+            columns = last.clone();
             known.insert(file.path.clone(), Remembered { bytes: file.bytes, changed, columns: columns.clone() });
         }
         Ok(columns)
+    }
+
+    /// The columns of a table in shape, as they were at most [`FRESH`] ago, and whether they may be older than the table; `None` if it
+    /// has no file.
+    pub(crate) fn recent_schema(&self, table: &Table) -> Result<(Option<SchemaRef>, bool)> {
+        let recent = || self.schemas.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, schema)) = recent().get(table)
+            && at.elapsed() < FRESH
+        {
+            return Ok((Some(schema.clone()), true));
+        }
+        let schema = scan::schema_of(self, table, &place::Place::of(&self.root, table).files(table)?)?;
+        let mut recent = recent();
+        recent.retain(|_, (at, _)| at.elapsed() < FRESH);
+        if let Some(schema) = &schema {
+            recent.insert(table.clone(), (Instant::now(), schema.clone()));
+        }
+        Ok((schema, false))
+    }
+
+    /// Forgets what [`Inner::recent_schema`] remembers of a table.
+    pub(crate) fn forget_schema(&self, table: &Table) {
+        self.schemas.lock().unwrap_or_else(PoisonError::into_inner).remove(table);
     }
 }
 
@@ -88,7 +125,14 @@ impl LocalLake {
         if !root.is_dir() {
             return Err(Error::invalid(format!("{} is a file; the lake's `root` must be a folder", root.display())));
         }
-        Ok(Self { inner: Arc::new(Inner { root, columns: Mutex::default() }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                root,
+                columns: Mutex::default(),
+                last: Mutex::new(Arc::new(Schema::empty())),
+                schemas: Mutex::default(),
+            }),
+        })
     }
 
     /// The folder.

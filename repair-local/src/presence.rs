@@ -23,6 +23,10 @@ use crate::shape;
 /// Rows decoded at a time: two narrow columns, so more than in a scan.
 const BATCH_ROWS: usize = 32_768;
 
+/// Up to so many combinations of values, a combination's number is computed; of more, those that occur are numbered by looking them up. In
+/// debug builds so few that tests do both.
+const MAX_DIRECT: usize = if cfg!(debug_assertions) { 8 } else { 1 << 17 };
+
 /// Not looked up yet.
 const UNKNOWN: u32 = u32::MAX;
 /// A key that was not asked for.
@@ -31,8 +35,9 @@ const OTHER: u32 = u32::MAX - 1;
 /// More words than this are not one question: 12 GB of bits and counts.
 const MAX_WORDS: usize = 1 << 30;
 
-/// Row groups that are read as one piece, to have at least so many rows: enough that to begin a piece does not count.
-const PIECE_ROWS: u64 = 250_000;
+/// Row groups that are read as one piece, to have at least so many rows: enough that to begin a piece does not count. In debug builds
+/// so few that tests read pieces too.
+const PIECE_ROWS: u64 = if cfg!(debug_assertions) { 50 } else { 250_000 };
 
 pub(crate) fn presence(lake: &Inner, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
     let grid = table.grid()?;
@@ -371,7 +376,13 @@ fn ids(keys: &[KeyColumn], rows: usize) -> (Ids<'_>, usize) {
     let Some((first, values)) = varying.next() else { return (Ids::One, 1) };
     let mut ids = Ids::Codes(first.values());
     let mut distinct = values.len();
-    for (codes, _) in varying {
+    for (codes, values) in varying {
+        if let Some(product) = distinct.checked_mul(values.len()).filter(|product| *product <= MAX_DIRECT) {
+            let number = |row| u32::try_from(ids.get(row) * values.len() + code(codes, row)).unwrap_or(0);
+            ids = Ids::Dense((0..rows).map(number).collect());
+            distinct = product;
+            continue;
+        }
         let mut numbers: HashMap<(usize, usize), u32> = HashMap::new();
         let mut dense = Vec::with_capacity(rows);
         let mut last = None;

@@ -35,9 +35,9 @@ pub(crate) fn replace(lake: &Inner, table: &Table, interval: &Interval, rows: &[
         return Err(Error::invalid(format!("tables are written as Parquet only; set `format: parquet` for table `{}`", table.name)));
     }
     let bounds = TimeBounds::of_interval(table, Some(interval));
-    let batches: Vec<RecordBatch> =
-        rows.iter().filter(|batch| batch.num_rows() > 0).map(|batch| in_shape(table, batch)).collect::<Result<_>>()?;
+    let mut batches: Vec<RecordBatch> = rows.iter().map(|batch| in_shape(table, batch)).collect::<Result<_>>()?;
     let schema: Option<SchemaRef> = batches.first().map(RecordBatch::schema);
+    batches.retain(|batch| batch.num_rows() > 0);
     if let Some(odd) = batches.iter().find(|batch| Some(batch.schema()) != schema) {
         return Err(Error::invalid(format!(
             "the rows for table `{}` do not all have the same columns; {}",
@@ -78,7 +78,10 @@ pub(crate) fn replace(lake: &Inner, table: &Table, interval: &Interval, rows: &[
     let mut usage = Usage::default();
     for (folder, batches) in targets {
         match &schema {
-            Some(schema) if !batches.is_empty() => usage += write::parquet(&folder.join(PART), schema, &batches, Vec::new())?,
+            // A table that is one file says its columns even if it has no row.
+            Some(schema) if !batches.is_empty() || folder == place.data => {
+                usage += write::parquet(&folder.join(PART), schema, &batches, Vec::new())?;
+            }
             _ => {
                 if files::remove(&folder.join(PART))? && folder != place.data {
                     // A folder that someone put something into meanwhile stays.

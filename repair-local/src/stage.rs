@@ -14,9 +14,9 @@ use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile};
 use crate::lake::Inner;
-use crate::place::{self, Place};
+use crate::place;
 use crate::read::{self, parquet};
-use crate::{scan, shape, write};
+use crate::{shape, write};
 
 /// Where a staged object's footer holds its [`Staged`], as JSON.
 const SUMMARY: &str = "repair.staged";
@@ -78,10 +78,10 @@ fn staged_schema(table: &Schema) -> SchemaRef {
     Arc::new(Schema::new(repairs.fields().iter().cloned().chain(evidence.map(Arc::new)).collect::<Vec<_>>()))
 }
 
-/// The table's columns; those of the rows, if the table has no file yet.
-fn table_schema(lake: &Inner, table: &Table, fix: &Fix) -> Result<SchemaRef> {
-    let place = Place::of(&lake.root, table);
-    let schema = match scan::schema_of(lake, table, &place.files(table)?)? {
+/// The table's columns, and whether they may be older than the table; those of the rows, if the table has no file yet.
+fn table_schema(lake: &Inner, table: &Table, fix: &Fix) -> Result<(SchemaRef, bool)> {
+    let (schema, is_old) = lake.recent_schema(table)?;
+    let schema = match schema {
         Some(schema) => schema,
         None => {
             let mut fields = Vec::new();
@@ -95,26 +95,23 @@ fn table_schema(lake: &Inner, table: &Table, fix: &Fix) -> Result<SchemaRef> {
         }
     };
     shape::refuse_reserved(table, &schema)?;
-    Ok(schema)
+    Ok((schema, is_old))
 }
 
 /// Keeps what came of a unit.
 pub(crate) fn stage(lake: &Inner, scope: &Scope, request: &Request) -> Result<Staged> {
-    let table = &scope.table;
-    let own = table_schema(lake, table, &request.fix)?;
-    let schema = staged_schema(&own);
-    let mut batches = Vec::with_capacity(request.fix.rows.len() + 1);
-    for rows in &request.fix.rows {
-        batches.push(repaired(scope, request, &own, &schema, rows).map_err(|error| error.on("unit", &request.unit))?);
-    }
-    let rows = batches.iter().map(|batch: &RecordBatch| batch.num_rows() as u64).sum();
-    let absent = request.fix.absent.iter().map(|absence| absence.slots.len()).sum();
-    if absent > 0 {
-        let grid = table.grid()?;
-        for absence in &request.fix.absent {
-            absences(scope, request, &grid, &schema, absence, &mut batches)?;
+    let (own, is_old) = table_schema(lake, &scope.table, &request.fix)?;
+    let (schema, batches) = match rows_to_stage(scope, request, &own) {
+        // The table may have a column by now, or one of a wider type.
+        Err(_) if is_old => {
+            lake.forget_schema(&scope.table);
+            let (own, _) = table_schema(lake, &scope.table, &request.fix)?;
+            rows_to_stage(scope, request, &own)?
         }
-    }
+        rows => rows?,
+    };
+    let rows = request.fix.rows.iter().map(|batch| batch.num_rows() as u64).sum();
+    let absent = request.fix.absent.iter().map(|absence| absence.slots.len()).sum();
     // What staging itself takes is only known once the file is written; it is added when the summary is read.
     let summary = Staged { unit: request.unit.clone(), rows, absent, usage: request.fix.usage };
     let json = serde_json::to_string(&summary).map_err(|error| Error::internal("a summary is not JSON").because(error))?;
@@ -122,6 +119,22 @@ pub(crate) fn stage(lake: &Inner, scope: &Scope, request: &Request) -> Result<St
     let mut usage = summary.usage;
     usage += written;
     Ok(Staged { usage, ..summary })
+}
+
+/// The rows of a staged object, repaired and absent, and their columns.
+fn rows_to_stage(scope: &Scope, request: &Request, own: &SchemaRef) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let schema = staged_schema(own);
+    let mut batches = Vec::with_capacity(request.fix.rows.len() + 1);
+    for rows in &request.fix.rows {
+        batches.push(repaired(scope, request, own, &schema, rows).map_err(|error| error.on("unit", &request.unit))?);
+    }
+    if !request.fix.absent.is_empty() {
+        let grid = scope.table.grid()?;
+        for absence in &request.fix.absent {
+            absences(scope, request, &grid, &schema, absence, &mut batches)?;
+        }
+    }
+    Ok((schema, batches))
 }
 
 fn constant(value: &str, rows: usize) -> ArrayRef {

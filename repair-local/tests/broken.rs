@@ -138,21 +138,21 @@ async fn a_row_without_key_or_time_is_an_error() {
     let world = World::new();
     write_parquet(&world.root().join("bars/a.parquet"), &columns(Arc::new(StringArray::from(vec![Some("A"), None])), times), 10);
     assert_invalid(&world, &table, "bars/a.parquet", &["1 rows have no value in key column `symbol`"]).await;
-    for (format, file, text) in [
-        (Format::Csv, "bars/a.csv", "symbol,ts\n,2018-04-04T00:00:00Z\n"),
-        (Format::Csv, "bars/a.csv", "symbol,ts\nA,\n"),
-        (Format::Jsonl, "bars/a.json", "{\"symbol\": null, \"ts\": \"2018-04-04T00:00:00Z\"}\n"),
-        (Format::Jsonl, "bars/a.json", "{\"symbol\": \"A\"}\n"),
+    let good = "{\"symbol\": \"A\", \"ts\": \"2018-04-04T00:00:00Z\"}\n";
+    for (format, file, text, words) in [
+        (Format::Csv, "bars/a.csv", "symbol,ts\n\n,2018-04-04T00:00:00Z\n".to_owned(), "line 3: there is no value in key column `symbol`"),
+        (Format::Csv, "bars/a.csv", "symbol,ts\nA,\n".to_owned(), "line 2: there is no value in time column `ts`"),
+        (
+            Format::Jsonl,
+            "bars/a.json",
+            format!("{good}{{\"symbol\": null, \"ts\": \"2018-04-04T00:00:00Z\"}}\n"),
+            "line 2: there is no value in key column `symbol`",
+        ),
+        (Format::Jsonl, "bars/a.json", format!("{good}\n{{\"symbol\": \"A\"}}\n"), "line 3: there is no value in time column `ts`"),
     ] {
         let world = World::new();
         world.write(file, text);
-        assert_invalid(
-            &world,
-            &Table { format, ..table.clone() },
-            file,
-            &[if format == Format::Csv { "have no value in" } else { "column `" }],
-        )
-        .await;
+        assert_invalid(&world, &Table { format, ..table.clone() }, file, &[words]).await;
     }
 }
 
@@ -177,13 +177,34 @@ async fn a_broken_line_is_named() {
     let csv = |line: &str| format!("symbol,ts,close\n{good}{line}\n{good}");
     let json = |line: &str| format!("{{\"symbol\": \"A\", \"ts\": \"2018-04-04T00:00:00Z\", \"close\": 1}}\n\n{line}\n");
     for (format, file, text, words) in [
-        (Format::Csv, "bars/a.csv", csv("A,2018-04-04T00:01:00Z"), vec!["line 3", "expected 3 got 2"]),
-        (Format::Csv, "bars/a.csv", csv("A,2018-04-04T00:01:00Z,1,2"), vec!["line 3", "expected 3 got 4"]),
+        (Format::Csv, "bars/a.csv", csv("A,2018-04-04T00:01:00Z"), vec!["line 3 has 2 fields, and the header 3"]),
+        (Format::Csv, "bars/a.csv", csv("A,2018-04-04T00:01:00Z,1,2"), vec!["line 3 has 4 fields, and the header 3"]),
         (
             Format::Csv,
             "bars/a.csv",
             csv("A,2018-04-04 00:01,1"),
             vec!["line 3: `2018-04-04 00:01` in time column `ts`", "such as 2024-03-04T14:30:00Z"],
+        ),
+        // A quoted field may hold lines, and blank lines are no rows.
+        (
+            Format::Csv,
+            "bars/a.csv",
+            format!("symbol,ts,close\r\n\r\n\"A\nB\",2018-04-04T00:00:00Z,1\r\n\n{good}A,now,1\n"),
+            vec!["line 7: `now` in time column `ts`"],
+        ),
+        (
+            Format::Csv,
+            "bars/a.csv",
+            format!("symbol,ts,close\n\n\"A\"\"\n,B\",2018-04-04T00:00:00Z,1\n\n{good}A,\"2018-04-04T00:00:00Z"),
+            vec!["line 7 has 2 fields"],
+        ),
+        // A date is an instant only where a day is a slot.
+        (Format::Csv, "bars/a.csv", csv("A,2018-04-04,1"), vec!["line 3: `2018-04-04` in time column `ts`"]),
+        (
+            Format::Csv,
+            "bars/a.csv",
+            csv("A,2018-04-04T00:00:00,1"),
+            vec!["line 3: `2018-04-04T00:00:00` in time column `ts`", "with its zone"],
         ),
         (Format::Csv, "bars/a.csv", String::new(), vec!["not even a header"]),
         (Format::Csv, "bars/a.csv", "symbol,ts,ts\n".into(), vec!["names column `ts` twice"]),
@@ -202,6 +223,113 @@ async fn a_broken_line_is_named() {
         world.write(file, &text);
         assert_invalid(&world, &Table { format, ..bars() }, file, &words).await;
     }
+}
+
+#[tokio::test]
+async fn a_quote_that_is_never_closed_does_not_take_all_memory() {
+    let table = Table { format: Format::Csv, ..bars() };
+    let good = "A,2018-04-04T00:00:00Z,1\n";
+    for (open, words) in
+        [("A,\"2018-04-04T00:00:00Z,1\n", "line 3 has 2 fields"), ("A,2018-04-04T00:00:00Z,\"1\n", "is a quote not closed?")]
+    {
+        let world = World::new();
+        world.write("bars/a.csv", format!("symbol,ts,close\n{good}{open}{}", good.repeat(400_000)));
+        assert_invalid(&world, &table, "bars/a.csv", &[words]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_date_is_the_day_of_a_table_of_days() {
+    let table = Table { format: Format::Csv, cadence: Some("1d".parse().unwrap()), ..bars() };
+    let world = World::new();
+    world.write("bars/a.csv", "symbol,ts,close\nA,2018-04-04,1\nA,2018-04-05,1\n");
+    let presence = world.lake.presence(&table, &whole(&table, "2018-04-01", "2018-04-30", &["A"])).await.unwrap();
+    assert_eq!((presence.raw.keys[&Key::from("A")].present.count(), presence.raw.misaligned_rows), (2, 0));
+}
+
+/// Zones other than UTC, and units other than microseconds, are the same instants.
+#[tokio::test]
+async fn instants_of_any_zone_and_unit_are_understood() {
+    use arrow::array::{TimestampMillisecondArray, TimestampNanosecondArray};
+    let instant = us("2018-04-04T00:00:00Z");
+    let zoned: Vec<ArrayRef> = vec![
+        Arc::new(TimestampMillisecondArray::from(vec![instant / 1_000]).with_timezone("America/New_York")),
+        Arc::new(TimestampMicrosecondArray::from(vec![instant]).with_timezone("+05:30")),
+        Arc::new(TimestampNanosecondArray::from(vec![instant * 1_000])),
+    ];
+    let table = bars();
+    let world = World::new();
+    for (number, ts) in zoned.into_iter().enumerate() {
+        write_parquet(&world.root().join(format!("bars/{number}.parquet")), &columns(symbol(), ts), 10);
+    }
+    let presence = world.lake.presence(&table, &whole(&table, "2018-04-04", "2018-04-04", &["A"])).await.unwrap();
+    let key = &presence.raw.keys[&Key::from("A")];
+    assert_eq!((key.present.iter().collect::<Vec<_>>(), key.duplicates()), (vec![instant / 60_000_000], 2));
+    let rows = seen(&collect(world.lake.scan(&table, &all(Layer::Raw)).await.unwrap()).await.unwrap());
+    assert!(rows.len() == 3 && rows.iter().all(|(row, _)| row.time_us == instant));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn links_are_followed_but_not_in_circles_and_not_to_nowhere() {
+    use std::os::unix::fs::symlink;
+    let table = Table { format: Format::Csv, ..bars() };
+    let world = World::new();
+    world.write("elsewhere/a.csv", "symbol,ts\nA,2018-04-04T00:00:00Z\n");
+    world.write("bars/b.csv", "symbol,ts\nA,2018-04-04T00:01:00Z\n");
+    symlink(world.root().join("elsewhere"), world.root().join("bars/linked")).unwrap();
+    let request = whole(&table, "2018-04-04", "2018-04-04", &["A"]);
+    let presence = world.lake.presence(&table, &request).await.unwrap();
+    assert_eq!(presence.raw.keys[&Key::from("A")].present.count(), 2);
+    symlink("..", world.root().join("bars/circle")).unwrap();
+    for error in errors(&world, &table).await {
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.message().contains("bars/circle leads back to a folder"), "{error}");
+    }
+    std::fs::remove_file(world.root().join("bars/circle")).unwrap();
+    symlink("nowhere", world.root().join("bars/gone")).unwrap();
+    for error in errors(&world, &table).await {
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.message().contains("bars/gone"), "{error}");
+    }
+    std::fs::remove_file(world.root().join("bars/gone")).unwrap();
+    // A reader of a pipe would wait for ever.
+    assert!(std::process::Command::new("mkfifo").arg(world.root().join("bars/pipe.csv")).status().unwrap().success());
+    for error in errors(&world, &table).await {
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.message().contains("bars/pipe.csv is a pipe"), "{error}");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_may_not_be_read_or_written_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new();
+    let table = Table { format: Format::Csv, ..bars() };
+    let file = world.write("bars/a.csv", "symbol,ts\nA,2018-04-04T00:00:00Z\n");
+    let allow = |path: &std::path::Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    allow(&file, 0o000);
+    if std::fs::read(&file).is_ok() {
+        skipped("this user may read everything; run the tests as another to see what is denied");
+        return;
+    }
+    for error in errors(&world, &table).await {
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        assert!(error.full().contains(file.to_str().unwrap()), "{error}");
+    }
+    allow(&file, 0o644);
+    allow(&world.root().join("bars"), 0o000);
+    for error in errors(&world, &table).await {
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        assert!(error.full().contains(world.root().join("bars").to_str().unwrap()), "{error}");
+    }
+    allow(&world.root().join("bars"), 0o755);
+    allow(world.root(), 0o555);
+    let error = world.lake.check_writable().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(error.full().contains(world.root().to_str().unwrap()), "{error}");
+    allow(world.root(), 0o755);
 }
 
 #[tokio::test]

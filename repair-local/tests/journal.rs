@@ -9,7 +9,9 @@
 )]
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -292,4 +294,146 @@ async fn every_commit_is_flushed_and_readers_do_not_wait() {
     assert_eq!(journal.read("run").await.unwrap().len(), 1);
     connection.execute_batch("COMMIT").unwrap();
     journal.append("run", 1, at(1), &[entered("two", 1)]).await.unwrap();
+}
+
+/// What a process that the tests below start does: it appends to a run, and says the number of each event once it is appended.
+#[tokio::test]
+#[ignore = "started by other tests, as a process of its own"]
+async fn append_as_another_process() {
+    let (Ok(path), Ok(count)) = (std::env::var("REPAIR_TEST_JOURNAL"), std::env::var("REPAIR_TEST_EVENTS")) else { return };
+    let journal = SqliteJournal::open(path).unwrap();
+    for sequence in 0..count.parse().unwrap() {
+        match journal.append("run", sequence, at(1), &[entered("step", std::process::id())]).await {
+            // Standard error, because that of a test is not held back.
+            Ok(()) => eprintln!("won {sequence}"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
+        }
+    }
+}
+
+fn another_process(path: &Path, events: u64) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["append_as_another_process", "--exact", "--ignored", "--nocapture"])
+        .env("REPAIR_TEST_JOURNAL", path)
+        .env("REPAIR_TEST_EVENTS", events.to_string())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The numbers that a process has won so far; ends with it.
+fn won(child: &mut Child) -> impl Iterator<Item = u64> + use<> {
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    lines.map_while(std::result::Result::ok).filter_map(|line| line.strip_prefix("won ").map(|number| number.parse().unwrap()))
+}
+
+#[tokio::test]
+async fn processes_that_make_and_drive_the_same_journal_win_each_number_once() {
+    let (_folder, path) = place();
+    let mut children: Vec<Child> = (0..3).map(|_| another_process(&path, 40)).collect();
+    let mut all: Vec<u64> = Vec::new();
+    for child in &mut children {
+        all.extend(won(child));
+        assert!(child.wait().unwrap().success());
+    }
+    all.sort_unstable();
+    assert_eq!(all, (0..40).collect::<Vec<_>>());
+    let journal = SqliteJournal::open(&path).unwrap();
+    assert_eq!(journal.read("run").await.unwrap().len(), 40);
+    // Nobody left anything beside it.
+    drop(journal);
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn what_a_killed_process_was_told_is_there_and_can_be_read_while_it_writes() {
+    let (_folder, path) = place();
+    let mut child = another_process(&path, 1_000_000);
+    let mut told = 0;
+    let mut reader = None;
+    for sequence in won(&mut child) {
+        told = sequence;
+        let journal = reader.get_or_insert_with(|| SqliteJournal::open_to_read(&path).unwrap());
+        if sequence % 20 == 0 {
+            assert!(journal.read("run").await.unwrap().len() as u64 > sequence);
+        }
+        if sequence == 100 {
+            child.kill().unwrap();
+        }
+    }
+    child.wait().unwrap();
+    drop(reader);
+    for journal in [SqliteJournal::open_to_read(&path).unwrap(), SqliteJournal::open(&path).unwrap()] {
+        assert!(journal.read("run").await.unwrap().len() as u64 > told);
+    }
+    assert!(told >= 100);
+}
+
+#[tokio::test]
+async fn to_look_for_a_journal_makes_none() {
+    let (folder, path) = place();
+    let error = SqliteJournal::open_to_read(&path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(error.message(), format!("no journal at {}: nothing was ever run here", path.display()));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    SqliteJournal::open(&path).unwrap().append("run", 0, at(1), &[entered("one", 1)]).await.unwrap();
+    let before = std::fs::read(&path).unwrap();
+    {
+        let journal = SqliteJournal::open_to_read(&path).unwrap();
+        assert_eq!((journal.read("run").await.unwrap().len(), journal.runs().await.unwrap().len()), (1, 1));
+        assert!(journal.append("run", 1, at(1), &[entered("two", 1)]).await.unwrap_err().message().contains("was opened to read"));
+    }
+    assert_eq!(before, std::fs::read(&path).unwrap());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_journal_that_was_emptied_or_lost_is_not_begun_anew() {
+    let (folder, path) = place();
+    {
+        let journal = SqliteJournal::open(&path).unwrap();
+        journal.append("run", 0, at(1), &[entered("one", 1)]).await.unwrap();
+        // As a crash leaves it: with its log.
+        std::fs::copy(path.with_extension("db-wal"), folder.path().join("kept-wal")).unwrap();
+    }
+    std::fs::write(&path, "").unwrap();
+    assert!(refused(&path).contains("is empty, as no journal ever is"));
+    assert_eq!(SqliteJournal::open_to_read(&path).unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::rename(folder.path().join("kept-wal"), path.with_extension("db-wal")).unwrap();
+    assert!(refused(&path).contains("is gone, but its log"));
+    assert_eq!(SqliteJournal::open_to_read(&path).unwrap_err().kind(), ErrorKind::Invalid);
+    assert!(!path.exists());
+}
+
+/// How many commits the log holds: frames that say how large the file is after them.
+fn commits_in_log(path: &Path) -> usize {
+    const HEADER: usize = 32;
+    const FRAME: usize = 24 + 4_096;
+    let log = std::fs::read(path.with_extension("db-wal")).unwrap();
+    log[HEADER..].chunks_exact(FRAME).filter(|frame| frame[4..8] != [0; 4]).count()
+}
+
+#[tokio::test]
+async fn appends_that_wait_together_are_one_commit() {
+    let (_folder, path) = place();
+    let journal = Arc::new(SqliteJournal::open(&path).unwrap());
+    // The writer has to wait for this one, and all others for the writer.
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let tasks: Vec<_> = (0..100)
+        .map(|number| {
+            let journal = journal.clone();
+            tokio::spawn(async move { journal.append(&format!("run-{number}"), 0, at(1), &[entered("one", 1)]).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    other.execute_batch("ROLLBACK").unwrap();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    assert!(commits_in_log(&path) <= 3, "{} commits", commits_in_log(&path));
+    assert_eq!(journal.runs().await.unwrap().len(), 100);
 }

@@ -302,3 +302,59 @@ async fn a_key_of_too_many_values_is_not_just_missing() {
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.message().starts_with("the key `A/B` has 2 values, and table `bars` has 1 key columns"), "{error}");
 }
+
+#[tokio::test]
+async fn a_table_that_is_written_without_rows_has_columns() {
+    let world = World::new();
+    let table = bars();
+    let interval = Interval::parse("2018-04-04", "2018-04-05").unwrap();
+    world.lake.replace(&table, &interval, vec![batch(&[row("A", "2018-04-05T00:00:00Z", 3.0)])]).await.unwrap();
+    world.lake.replace(&table, &interval, vec![batch(&[])]).await.unwrap();
+    assert_eq!(world.lake.describe(&table).await.unwrap().fields().len(), 3);
+    assert!(collect(world.lake.scan(&table, &all(Layer::Raw)).await.unwrap()).await.unwrap().is_empty());
+    // A partition without rows is none.
+    let table = Table { location: "daily".into(), ..daily() };
+    world.lake.replace(&table, &interval, vec![batch(&[])]).await.unwrap();
+    assert_eq!(tree(&world.root().join("daily")).len(), 0);
+}
+
+#[tokio::test]
+async fn a_unit_is_staged_with_the_columns_that_the_table_has_by_then() {
+    let world = World::new();
+    let table = bars();
+    let old = batch(&[row("A", "2018-04-04T00:00:00Z", 1.0)]).project(&[0, 1]).unwrap();
+    write_parquet(&world.root().join("bars/old.parquet"), &old, 10);
+    let scope = scope(&table, "run");
+    let one = Fix { rows: vec![old.clone()], source: "market".into(), ..Fix::default() };
+    world.lake.stage(&scope, &request("one", &one)).await.unwrap();
+    write_table(world.root(), &table, &[row("A", "2018-04-04T00:01:00Z", 1.0)], 1, &Stored::default());
+    let two = fix(&[row("A", "2018-04-04T00:02:00Z", 2.0)], vec![]);
+    world.lake.stage(&scope, &request("two", &two)).await.unwrap();
+    world.lake.publish(&scope, 0, &["one".to_owned(), "two".to_owned()]).await.unwrap();
+    let view = seen(&collect(world.lake.scan(&table, &all(Layer::Repaired)).await.unwrap()).await.unwrap());
+    assert_eq!(view.len(), 3);
+    assert_eq!(view[2].0.close, Some(2.0));
+}
+
+/// What a crash leaves of a write has a name that is no data, wherever it lies.
+#[tokio::test]
+async fn what_a_crash_leaves_is_never_read() {
+    let world = World::new();
+    let table = daily();
+    raw(&world, &table);
+    repair(&world.lake, &table, "run", &[row("A", "2018-04-04T00:01:00Z", 2.0)], vec![]).await;
+    let scope = scope(&table, "run");
+    for folder in ["bars/date=2018-04-04", "bars_repairs/date=2018-04-04", "bars_exceptions", ".repair/runs/run/staged/fill-1"] {
+        world.write(&format!("{folder}/.writing-abc.tmp"), "half of");
+        world.write(&format!("{folder}/.writing-abc.parquet"), "half of");
+    }
+    let presence = world.lake.presence(&table, &whole(&table, "2018-04-04", "2018-04-04", &["A"])).await.unwrap();
+    assert_eq!((presence.raw.keys[&Key::from("A")].present.count(), presence.repaired[&Key::from("A")].count()), (1, 1));
+    assert_eq!(collect(world.lake.scan(&table, &all(Layer::Repaired)).await.unwrap()).await.unwrap().len(), 2);
+    assert_eq!(world.lake.staged(&scope).await.unwrap().len(), 1);
+    // Nor is it in the way of writing a table of ours.
+    let interval = Interval::parse("2018-04-05", "2018-04-05").unwrap();
+    world.write("hourly/date=2018-04-05/.writing-abc.tmp", "half of");
+    let hourly = Table { location: "hourly".into(), ..daily() };
+    world.lake.replace(&hourly, &interval, vec![batch(&[row("A", "2018-04-05T00:00:00Z", 3.0)])]).await.unwrap();
+}

@@ -95,27 +95,42 @@ pub(crate) fn values(column: &str, text: &StringArray, kind: &DataType, lines: &
     })
 }
 
-/// The instants of a column of text, nulls kept for the caller to refuse.
+/// The instants of a column of text. Of a table of days, or of no cadence, a date is the beginning of its day in UTC, as it is in
+/// Parquet; of all others a date is what is left of an instant that was cut off.
 ///
 /// # Errors
 /// `invalid`, with the line, for a text that is not an instant as RFC 3339 writes it.
-pub(crate) fn times(column: &str, text: &StringArray, lines: &dyn Lines) -> Result<ArrayRef> {
+pub(crate) fn times(column: &str, text: &StringArray, dates: bool, lines: &dyn Lines) -> Result<ArrayRef> {
     let mut values = Vec::with_capacity(text.len());
     for row in 0..text.len() {
-        values.push(if text.is_null(row) {
-            None
-        } else {
-            let value = text.value(row);
-            Some(instant(value.as_bytes()).ok_or_else(|| {
-                Error::invalid(format!(
-                    "line {}: `{}` in time column `{column}` is not an instant with its zone, such as 2024-03-04T14:30:00Z; write it so",
-                    lines.line(row),
-                    shortened(value)
-                ))
-            })?)
-        });
+        if text.is_null(row) {
+            return Err(missing("time", column, lines.line(row)));
+        }
+        let value = text.value(row);
+        let time = instant(value.as_bytes()).or_else(|| if dates { date(value.as_bytes()) } else { None });
+        values.push(time.ok_or_else(|| {
+            Error::invalid(format!(
+                "line {}: `{}` in time column `{column}` is not an instant with its zone, such as 2024-03-04T14:30:00Z; write it so",
+                lines.line(row),
+                shortened(value)
+            ))
+        })?);
     }
     Ok(Arc::new(TimestampMicrosecondArray::from(values).with_data_type(overlay::instant_type())))
+}
+
+/// Refuses a row without a value in a key column.
+pub(crate) fn refuse_missing_key(column: &str, text: &StringArray, lines: &dyn Lines) -> Result<()> {
+    match (0..text.len()).find(|&row| text.is_null(row)) {
+        None => Ok(()),
+        Some(row) => Err(missing("key", column, lines.line(row))),
+    }
+}
+
+fn missing(role: &str, column: &str, line: u64) -> Error {
+    Error::invalid(format!(
+        "line {line}: there is no value in {role} column `{column}`, so the row belongs to no slot; remove it, or give it one"
+    ))
 }
 
 /// The beginning of a text, for messages.
@@ -178,6 +193,18 @@ fn instant(text: &[u8]) -> Option<i64> {
     Some(seconds * SECOND_US + micros)
 }
 
+/// The beginning of a UTC day, in microseconds; `None` if the text is not a date.
+fn date(text: &[u8]) -> Option<i64> {
+    let mut whole = [0; 20];
+    let (day, rest) = whole.split_at_mut(10);
+    if text.len() != day.len() {
+        return None;
+    }
+    day.copy_from_slice(text);
+    rest.copy_from_slice(b"T00:00:00Z");
+    instant(&whole)
+}
+
 /// Days from 1970-01-01 to a date of the proleptic Gregorian calendar, by Howard Hinnant's `days_from_civil`.
 fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
@@ -214,6 +241,14 @@ mod tests {
             "éééééééééééééé",
         ] {
             assert_eq!(instant(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_date_is_the_beginning_of_its_day() {
+        assert_eq!(date(b"2018-04-04"), instant(b"2018-04-04T00:00:00Z"));
+        for bad in ["2018-4-04", "2018-04-31", "2018-04-04T", "20180404", ""] {
+            assert_eq!(date(bad.as_bytes()), None, "{bad}");
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -344,16 +345,17 @@ pub fn write_repair(path: &Path, rows: &[(Row, &str, i64, &str, &str)]) {
     write_parquet(path, &RecordBatch::try_from_iter(columns).unwrap(), 1_000);
 }
 
+/// Says that a test did nothing, where it is seen: what `eprintln` says in a test that passes is not.
+pub fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+}
+
 /// The real data, if it is there.
 pub fn real_data(folder: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(folder);
     if path.is_dir() {
         return Some(path.canonicalize().unwrap());
     }
-    eprintln!("SKIPPED: there is no {}; this test needs the shared data", path.display());
+    skipped(&format!("there is no {}; this test needs the shared data", path.display()));
     None
-}
-
-pub fn presence_keys(names: &[String]) -> Vec<Key> {
-    names.iter().map(|name| Key::from(name.as_str())).collect()
 }
