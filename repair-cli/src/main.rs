@@ -73,7 +73,7 @@ enum Command {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum GraphFormat {
-    /// For Markdown and https://mermaid.live.
+    /// For Markdown.
     Mermaid,
     /// For Graphviz.
     Dot,

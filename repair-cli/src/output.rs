@@ -119,10 +119,10 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 }
 
 /// A table with aligned columns and no frame.
-pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.to_vec());
-    for row in &rows {
+    for row in rows {
         table.add_row(row);
     }
     for (index, column) in table.column_iter_mut().enumerate() {
@@ -135,7 +135,8 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
 
 /// A run's report, for people.
 pub(crate) fn report(report: &RunReport) -> String {
-    let mut text = table(&["step", "visits", "attempts", "output"], report.steps.iter().map(|(name, step)| step_row(name, step)).collect());
+    let mut text =
+        table(&["step", "visits", "attempts", "output"], &report.steps.iter().map(|(name, step)| step_row(name, step)).collect::<Vec<_>>());
     let usage: BTreeMap<String, Value> =
         serde_json::to_value(report.usage).ok().and_then(|usage| serde_json::from_value(usage).ok()).unwrap_or_default();
     let usage: Vec<String> =

@@ -1,5 +1,7 @@
 //! Bad input is refused with a message that names the place and the mend, exit code 2, and nothing written.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
 mod common;
 
 use common::{World, files};
@@ -80,7 +82,7 @@ fn bombs_are_defused() {
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
         let before = format!("*a{}", level - 1);
-        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", vec![before.as_str(); 10].join(", ")));
+        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", [before.as_str(); 10].join(", ")));
     }
     let huge = format!("workflow: x\nabout: {}\n", "y".repeat(50 << 20));
     for text in [bomb, huge, "[".repeat(100_000)] {
@@ -112,7 +114,7 @@ fn broken_data_is_named() {
     refused(&world, &[], &["2024-03-04.csv", "line 42"]);
 
     let world = World::new();
-    std::fs::write(&file_of(&world), "symbol,ts,open,high,low,close,volume\nAIG,noonish,1,1,1,1,1\n").unwrap();
+    std::fs::write(file_of(&world), "symbol,ts,open,high,low,close,volume\nAIG,noonish,1,1,1,1,1\n").unwrap();
     refused(&world, &[], &["2024-03-04.csv", "ts"]);
 }
 

@@ -1,5 +1,7 @@
 //! The commands, as a person or a program uses them.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
 mod common;
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! A run that is killed at any moment and resumed leaves the lake that an undisturbed run leaves.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
 
@@ -30,7 +31,7 @@ fn table(location: &str, format: Format, time: &str) -> Table {
 }
 
 async fn rows(world: &World, table: &Table, layer: Layer, columns: Option<&[&str]>) -> Vec<String> {
-    let lake: Arc<dyn Lake> = Arc::new(LocalLake::open(&world.lake()).unwrap());
+    let lake: Arc<dyn Lake> = Arc::new(LocalLake::open(world.lake()).unwrap());
     let request = ScanRequest { layer, interval: None, keys: None, columns: None };
     let batches: Vec<RecordBatch> = lake.scan(table, &request).await.unwrap().try_collect().await.unwrap();
     let mut rows = Vec::new();

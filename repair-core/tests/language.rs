@@ -174,3 +174,13 @@ fn the_schema_names_every_plug_in_and_what_it_takes() {
         assert!(text.contains(&format!("\"{word}\"")), "{word}");
     }
 }
+
+#[test]
+fn the_workflow_of_the_readme_is_one() {
+    let readme = include_str!("../../README.md");
+    let steps = readme.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let head = "workflow: air\nkind: state-machine\ntables:\n  readings: { location: readings, format: csv, key: [sensor], time: ts, cadence: 1h }\n";
+    if let Err(told) = parse(&format!("{head}{steps}")) {
+        panic!("{told}");
+    }
+}

@@ -112,7 +112,8 @@ impl LocalLake {
     ///
     /// # Errors
     /// `not-found` if there is no such folder, `invalid` if it is a file.
-    pub fn open(root: &Path) -> Result<Self> {
+    pub fn open(root: impl AsRef<Path>) -> Result<Self> {
+        let root = root.as_ref();
         let absolute = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
         let root = match absolute.canonicalize() {
             Ok(root) => root,

@@ -42,3 +42,8 @@ mod write;
 
 pub use journal::SqliteJournal;
 pub use lake::LocalLake;
+
+/// The Rust of the README is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -197,10 +197,13 @@ fn done(output: &Value) -> Option<String> {
             _ => format!("{} of {} missing, in {}", grouped(missing), count(expected, "minute"), count(gaps, "gap")),
         });
     }
+    if let Some(rows) = number("rows") {
+        return Some(format!("{} written", count(rows, "row")));
+    }
     if let (Some(repaired), Some(absent)) = (number("repaired"), number("absent")) {
         return Some(format!("{} repaired, {} confirmed absent", grouped(repaired), grouped(absent)));
     }
-    number("rows").map(|rows| format!("{} written", count(rows, "row")))
+    None
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ impl Calendar {
             let lines = std::iter::once(HEADER.join(",")).chain(rows.iter().map(|row| row.join(",")));
             print(&lines.collect::<Vec<_>>().join("\n"))?;
         } else {
-            print(&table(&HEADER, rows))?;
+            print(&table(&HEADER, &rows))?;
         }
         Ok(ExitCode::SUCCESS)
     }

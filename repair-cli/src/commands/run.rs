@@ -60,9 +60,9 @@ pub(crate) async fn resume(run: &str, lake: Option<&Path>, json: bool) -> Result
 
 fn finish(done: &RunReport, json: bool) -> Result<ExitCode, Failure> {
     if json {
-        print_json(done)?
+        print_json(done)?;
     } else {
-        print(&report(done))?
+        print(&report(done))?;
     }
     Ok(exit_code(done))
 }

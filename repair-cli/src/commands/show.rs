@@ -21,7 +21,7 @@ pub(crate) async fn runs(lake: Option<&Path>, as_json: bool) -> Result<ExitCode,
             let workflow = workflow_of(head).to_owned();
             vec![head.run.clone(), workflow, format!("{:.0}", head.first.at), outcome_of(head).unwrap_or("not ended").to_owned()]
         });
-        print(&table(&["run", "workflow", "started", "outcome"], rows.collect()))?;
+        print(&table(&["run", "workflow", "started", "outcome"], &rows.collect::<Vec<_>>()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
