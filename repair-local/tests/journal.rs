@@ -9,7 +9,7 @@
 )]
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -304,8 +304,8 @@ async fn append_as_another_process() {
     let journal = SqliteJournal::open(path).unwrap();
     for sequence in 0..count.parse().unwrap() {
         match journal.append("run", sequence, at(1), &[entered("step", std::process::id())]).await {
-            // Standard error, because that of a test is not held back.
-            Ok(()) => eprintln!("won {sequence}"),
+            // In one write, so that to be killed leaves no half of a line.
+            Ok(()) => std::io::stderr().write_all(format!("won {sequence}\n").as_bytes()).unwrap(),
             Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
         }
     }
