@@ -89,7 +89,7 @@ pub(crate) fn journal(lake: Option<&Path>) -> Result<(PathBuf, SqliteJournal)> {
         let message = format!("no journal at {}; name the lake with --lake DIR", path.display());
         return Err(Error::new(ErrorKind::NotFound, message));
     }
-    Ok((root.to_owned(), SqliteJournal::open(&path)?))
+    Ok((root.to_owned(), SqliteJournal::open_to_read(&path)?))
 }
 
 /// A journal for a lake that may have none yet. It is made only once the lake is known to be there and writable.

@@ -3,13 +3,14 @@
 //! Sums are taken in order of time and each slot counts once, so the result does not depend on the order in which rows come, nor on
 //! whether a row is the table's own or a repair.
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array,
 };
-use arrow::compute::cast;
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Decimal128Type, Field, Float64Type, Int64Type, Schema, SchemaRef};
 use futures::StreamExt;
 
@@ -22,9 +23,9 @@ use crate::model::{Cadence, Interval, Key, SlotSet, Table};
 /// What to make of the values of one column within a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Function {
-    /// That of the earliest slot.
+    /// That of the earliest slot that has one.
     First,
-    /// That of the latest slot.
+    /// That of the latest slot that has one.
     Last,
     /// The least.
     Min,
@@ -129,6 +130,16 @@ impl Values {
         }
     }
 
+    fn compare(&self, a: usize, b: usize) -> Ordering {
+        match self {
+            Self::Float(values) => match (values[a], values[b]) {
+                (Some(a), Some(b)) => a.total_cmp(&b),
+                (a, b) => a.is_some().cmp(&b.is_some()),
+            },
+            Self::Exact(values, _) => values[a].cmp(&values[b]),
+        }
+    }
+
     fn compute(&self, function: Function, rows: &[usize]) -> Number {
         match self {
             Self::Float(values) => Number::Float(apply(function, rows, values, f64::min, f64::max, |a, b| Some(a + b)).flatten()),
@@ -174,6 +185,14 @@ struct Rows {
     values: Vec<Values>,
 }
 
+impl Rows {
+    /// By slot; within a slot the table's own rows first, then by value.
+    fn compare(&self, a: usize, b: usize) -> Ordering {
+        let by_slot = self.slots[a].cmp(&self.slots[b]).then_with(|| self.repaired[a].cmp(&self.repaired[b]));
+        self.values.iter().fold(by_slot, |order, values| order.then_with(|| values.compare(a, b)))
+    }
+}
+
 /// Computes a rollup from the batches of its scan. Holds the rows of the interval, of the needed columns only: ask for long
 /// stretches piece by piece.
 ///
@@ -215,8 +234,14 @@ fn gather(
         times.as_any().downcast_ref::<TimestampMicrosecondArray>().ok_or_else(|| Error::internal("the time column is not microseconds"))?;
     let keys: Vec<&StringArray> = key_columns(table, batch)?;
     let repaired = column(batch, overlay::REPAIRED_BY)?;
-    let values: Vec<ArrayRef> =
-        rollup.measures.iter().zip(types).map(|(measure, kind)| Ok(cast(column(batch, &measure.column)?, kind)?)).collect::<Result<_>>()?;
+    // A number that does not fit is an error, not a null.
+    let exact = CastOptions { safe: false, ..CastOptions::default() };
+    let number = |(measure, kind): (&Measure, &DataType)| {
+        cast_with_options(column(batch, &measure.column)?, kind, &exact).map_err(|error| {
+            Error::invalid(format!("column `{}` of table `{}` does not fit {kind}", measure.column, table.name)).because(error)
+        })
+    };
+    let values: Vec<ArrayRef> = rollup.measures.iter().zip(types).map(number).collect::<Result<_>>()?;
     let mut row = 0;
     while row < batch.num_rows() {
         // Rows of one key mostly follow each other: one look-up for each run of them.
@@ -247,12 +272,13 @@ fn finish(table: &Table, rollup: &Rollup, schema: &SchemaRef, by_key: &HashMap<K
     let mut buckets: Vec<i64> = Vec::new();
     let mut results: Vec<Vec<Number>> = rollup.measures.iter().map(|_| Vec::new()).collect();
     let (mut observed, mut repaired, mut duplicates) = (Vec::new(), Vec::new(), Vec::new());
-    for key in &rollup.keys {
+    // A key that was given twice is still one series.
+    for key in rollup.keys.iter().collect::<BTreeSet<_>>() {
         let Some(rows) = by_key.get(key) else { continue };
         let bucket_of = |row: usize| grid.start_of(rows.slots[row]).as_second().div_euclid(bucket_s);
         let mut order: Vec<usize> = (0..rows.slots.len()).collect();
-        // Stable: of several rows of one slot, the first that came stays.
-        order.sort_by_key(|&row| rows.slots[row]);
+        // Of several rows of one slot the least in value stays, so that the order in which they came does not matter.
+        order.sort_unstable_by(|&a, &b| rows.compare(a, b));
         for bucket in order.chunk_by(|&a, &b| bucket_of(a) == bucket_of(b)) {
             let mut once = bucket.to_vec();
             once.dedup_by_key(|row| rows.slots[*row]);
