@@ -20,7 +20,7 @@ use crate::cost::Usage;
 use crate::error::{Error, Result};
 use crate::lake::rollup;
 use crate::model::{Absence, Findings, Fix, Key, SlotGrid, SlotRange, SlotSet, Table, Unit, Wanted};
-use crate::plugin::{Answer, Registry, Repairer, Request, StepContext};
+use crate::plugin::{Answer, Registry, Repairer, Request, StepContext, Units};
 
 /// What a kind of row must satisfy, such as low ≤ open. An error must be `invalid` and name the row.
 pub type RowRule = fn(&Table, &RecordBatch) -> Result<()>;
@@ -160,7 +160,7 @@ fn silence_of_all(findings: &Findings, range: SlotRange) -> SlotSet {
 
 #[async_trait]
 impl Repairer for Backfill {
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Vec<Unit>> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
         let limits = context.source(&self.source)?.limits();
         let grid = findings.scope.grid;
         let over = slots_over(grid, context.clock.now());
@@ -170,7 +170,7 @@ impl Repairer for Backfill {
             slots.iter_mut().for_each(|gap| gap.end = gap.end.min(over));
             slots.retain(|gap| !gap.is_empty());
         }
-        requests::units(&gaps, grid, limits)
+        Ok(Box::new(requests::units(&gaps, grid, limits)?.into_iter().map(Ok)))
     }
 
     async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {

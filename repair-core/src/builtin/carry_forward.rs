@@ -20,7 +20,7 @@ use crate::cost::Usage;
 use crate::error::{Error, Result};
 use crate::lake::{Layer, ScanRequest, rollup};
 use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Table, Unit, Wanted};
-use crate::plugin::{Registry, Repairer, StepContext};
+use crate::plugin::{Registry, Repairer, StepContext, Units};
 
 /// How long the last row is repeated, unless the step says otherwise.
 pub const MAX_AGE: Period = Period::minutes(10);
@@ -100,7 +100,7 @@ impl CarryForward {
 #[async_trait]
 impl Repairer for CarryForward {
     /// A unit is a day of all keys (up to a limit): what it costs is reading the day, whoever is in it.
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Vec<Unit>> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
         let grid = findings.scope.grid;
         let cadence_s = i64::from(grid.cadence.seconds());
         let over = context.clock.now().as_second().div_euclid(cadence_s);
@@ -120,13 +120,9 @@ impl Repairer for CarryForward {
                 rest.first = slots.end;
             }
         }
-        let mut units = Vec::new();
-        for of_day in days.into_values() {
-            for wanted in of_day.chunks(KEYS_PER_UNIT) {
-                units.push(unit(grid, wanted.to_vec())?);
-            }
-        }
-        Ok(units)
+        let of_day =
+            move |of_day: Vec<Wanted>| -> Vec<_> { of_day.chunks(KEYS_PER_UNIT).map(|wanted| unit(grid, wanted.to_vec())).collect() };
+        Ok(Box::new(days.into_values().flat_map(of_day)))
     }
 
     async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -99,7 +100,7 @@ impl Engine {
     /// `cancelled` if it was told to stop. An error within the run is not an error here: the report tells it.
     pub async fn start(&self, workflow: &Workflow, request: StartRequest) -> Result<RunReport> {
         check_run_id(&request.run)?;
-        let events = self.journal.read(&request.run).await?;
+        let events = all_events(self.journal.as_ref(), &request.run).await?;
         if !events.is_empty() {
             let state = RunState::fold(&events)?;
             let same = state.started.definition == workflow.text
@@ -217,7 +218,7 @@ fn sources(
 /// # Errors
 /// `not-found` if there is no such run; `invalid` if its history is damaged.
 pub async fn load(journal: &dyn Journal, run: &str) -> Result<RunState> {
-    let events = journal.read(run).await?;
+    let events = all_events(journal, run).await?;
     if events.is_empty() {
         return Err(Error::new(ErrorKind::NotFound, format!("there is no run `{run}` in this journal")));
     }
@@ -340,7 +341,7 @@ impl Session<'_> {
         let found = detector.detect(context, before.as_ref()).await?;
         let artifact = format!("{}-{}-gaps", step.name, context.visit);
         let mut usage = found.usage;
-        usage += context.lake.put_artifact(&context.run, &artifact, &[artifact::gaps_to_batch(&found.gaps)?]).await?;
+        usage += context.lake.put_artifact(&context.run, &artifact, one(artifact::gaps_to_batch(&found.gaps)?)).await?;
         let output = serde_json::to_value(found.counts).map_err(|error| Error::internal("counts are not JSON").because(error))?;
         let counts = before.map_or(found.counts, |before| after_repair(before.counts, found.counts));
         let record = FindingsRecord { of: of.to_owned(), scope: found.scope, counts, artifact };
@@ -351,7 +352,8 @@ impl Session<'_> {
     async fn findings(&self, of: &str) -> Result<Findings> {
         let record =
             self.state.findings.get(of).ok_or_else(|| Error::invalid(format!("step `{of}` has found nothing yet; it must come before")))?;
-        let gaps = artifact::gaps_from_batches(&self.engine.lake.get_artifact(self.run, &record.artifact).await?)?;
+        let gaps =
+            artifact::gaps_from_batches(&self.engine.lake.get_artifact(self.run, &record.artifact).await?.try_collect::<Vec<_>>().await?)?;
         Ok(Findings { scope: record.scope.clone(), counts: record.counts, gaps, usage: Usage::default() })
     }
 
@@ -399,7 +401,7 @@ impl Session<'_> {
         self.record(vec![event]).await?;
         if self.fanout(step)?.count(|unit| unit != UnitState::Published) == 0 {
             // All is published and journaled; what stays here after a crash costs space, nothing else.
-            if let Err(error) = self.engine.lake.discard_staged(&scope).await {
+            if let Err(error) = self.engine.lake.discard_staged(&scope, &ids).await {
                 tracing::warn!(step = step.name, error = error.full(), "staged objects could not be removed");
             }
         }
@@ -417,12 +419,14 @@ impl Session<'_> {
         let strategy: Arc<str> = plugin_of(&step.kind).map_or("", |(_, plugin, _)| plugin).into();
         let planned = self.state.steps.get(&step.name).and_then(|state| state.fanout.as_ref()).map(|fanout| fanout.artifact.clone());
         let units = match planned {
-            Some(artifact) => artifact::units_from_batches(&context.lake.get_artifact(&context.run, &artifact).await?)?,
+            Some(artifact) => {
+                artifact::units_from_batches(&context.lake.get_artifact(&context.run, &artifact).await?.try_collect::<Vec<_>>().await?)?
+            }
             None => {
-                let units = repairer.plan(context, &findings).await?;
+                let units: Vec<Unit> = repairer.plan(context, &findings).await?.collect::<Result<_>>()?;
                 let count = u32::try_from(units.len()).map_err(|_| Error::invalid("more than four billion units; narrow the interval"))?;
                 let artifact = format!("{}-{}-units", step.name, context.visit);
-                context.lake.put_artifact(&context.run, &artifact, &[artifact::units_to_batch(&units)?]).await?;
+                context.lake.put_artifact(&context.run, &artifact, one(artifact::units_to_batch(&units)?)).await?;
                 let slots = units.iter().map(Unit::slots).sum();
                 let planned = Event::UnitsPlanned {
                     step: step.name.clone(),
@@ -566,4 +570,18 @@ fn after_repair(before: Counts, again: Counts) -> Counts {
         gaps: again.gaps,
         ..before
     }
+}
+
+fn one(batch: arrow::array::RecordBatch) -> crate::lake::BatchStream {
+    futures::stream::iter([Ok(batch)]).boxed()
+}
+
+async fn all_events(journal: &dyn Journal, run: &str) -> Result<Vec<Recorded>> {
+    let mut events = Vec::new();
+    super::journal::for_each_event(journal, run, |event| {
+        events.push(event);
+        Ok(())
+    })
+    .await?;
+    Ok(events)
 }

@@ -13,6 +13,6 @@ pub mod state;
 
 pub use driver::{Engine, Observer, StartRequest, load, new_run_id, preflight};
 pub use event::{Event, Outcome, Recorded};
-pub use journal::{Journal, RunHead};
+pub use journal::{Journal, RunHead, Signal, for_each_event};
 pub use report::{RunReport, StepReport};
 pub use state::RunState;

@@ -166,11 +166,11 @@ pub trait Lake: Send + Sync {
     /// `not-found` if a unit is not staged.
     async fn publish(&self, scope: &StageScope<'_>, batch: u32, units: &[String]) -> Result<Published>;
 
-    /// Removes the staged objects of a scope, once all is published and journaled.
+    /// Removes the staged objects of some units, once they are published and journaled. One that is not there is no error.
     ///
     /// # Errors
     /// If the area cannot be written.
-    async fn discard_staged(&self, scope: &StageScope<'_>) -> Result<()>;
+    async fn discard_staged(&self, scope: &StageScope<'_>, units: &[String]) -> Result<()>;
 
     /// Writes a table that we own: every partition that `interval` touches then holds `rows` and nothing else. Each partition is
     /// replaced atomically; a table without partitions is replaced as a whole.
@@ -179,17 +179,18 @@ pub trait Lake: Send + Sync {
     /// `invalid` if rows lie outside the interval.
     async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage>;
 
-    /// Keeps something too big for the journal, under a name within the run.
+    /// Keeps something too big for the journal, under a name within the run: all of it or nothing, in place of what had the name. It is
+    /// written as it comes, so it need not fit in memory. An error of the stream leaves what was there.
     ///
     /// # Errors
-    /// If it cannot be written.
-    async fn put_artifact(&self, run: &str, name: &str, batches: &[RecordBatch]) -> Result<Usage>;
+    /// If it cannot be written, and those of the stream.
+    async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage>;
 
-    /// Reads an artifact back.
+    /// Reads an artifact back, rows in the order in which they came, in batches of any size.
     ///
     /// # Errors
     /// `not-found` if there is none of that name.
-    async fn get_artifact(&self, run: &str, name: &str) -> Result<Vec<RecordBatch>>;
+    async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream>;
 
     /// Runs a user's SQL over the tables given, in the lake's own dialect. Each table is there under its name, and its repaired view
     /// under its name with `_repaired`.

@@ -6,14 +6,18 @@ use super::context::StepContext;
 use crate::error::Result;
 use crate::model::{Findings, Fix, Unit};
 
+/// Units of work, one after the other, so that a plan of millions need not fit in memory.
+pub type Units = Box<dyn Iterator<Item = Result<Unit>> + Send>;
+
 /// One repair idea.
 #[async_trait]
 pub trait Repairer: Send + Sync {
-    /// Cuts the work into units. Called once a visit; what it returns is fixed then.
+    /// Cuts the work into units. What it returns is fixed then: a visit of the step is planned once, unless it is interrupted while it
+    /// plans. No two units may be the same work.
     ///
     /// # Errors
     /// If the work cannot be planned.
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Vec<Unit>>;
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units>;
 
     /// Does one unit. Rows and absences must be of its wanted slots; the engine checks, stages and publishes them.
     ///
