@@ -33,13 +33,15 @@ pub enum ErrorKind {
     Blind,
     /// The run was told to stop.
     Cancelled,
+    /// A `fail` step of the workflow, or of one that it runs, said so.
+    Failed,
     /// A broken promise of the software itself.
     Internal,
 }
 
 impl ErrorKind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [ErrorKind; 11] = [
+    pub const ALL: [ErrorKind; 12] = [
         Self::Transient,
         Self::Throttled,
         Self::Timeout,
@@ -50,6 +52,7 @@ impl ErrorKind {
         Self::Budget,
         Self::Blind,
         Self::Cancelled,
+        Self::Failed,
         Self::Internal,
     ];
 
@@ -66,6 +69,7 @@ impl ErrorKind {
             Self::Budget => "budget",
             Self::Blind => "blind",
             Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
             Self::Internal => "internal",
         }
     }

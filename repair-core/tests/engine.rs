@@ -2,54 +2,59 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
+use repair_core::cost::Usage;
 use repair_core::engine::decide::{Decision, decide};
-use repair_core::engine::event::{ErrorRecord, Event, FORMAT, Outcome, UnitEnded, UnitResult};
-use repair_core::engine::state::{Phase, UnitState};
-use repair_core::engine::{Recorded, RunState};
-use repair_core::workflow::{
-    Branch, CatchRule, ErrorMatch, Expression, Jitter, RetryRule, Step, StepKind, Template, Tolerance, Wait, Workflow,
-};
-use repair_core::{ErrorKind, Usage};
+use repair_core::engine::event::{ErrorRecord, Event, FORMAT, Outcome, Settled, StopReason, UnitFailed};
+use repair_core::engine::state::Phase;
+use repair_core::engine::units::UnitState;
+use repair_core::engine::{Recorded, RunState, control};
+use repair_core::model::{Findings, Fix, Unit};
+use repair_core::plugin::{Detector, Registry, Repairer, StepContext, Task, Units};
+use repair_core::workflow::{REPAIR_OUTPUT, Workflow};
+use repair_core::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
-fn step(name: &str, kind: StepKind, next: &[(&str, &str)]) -> Step {
-    let branch = |(when, goto): &(&str, &str)| Branch {
-        when: (!when.is_empty()).then(|| Expression::parse(when).unwrap()),
-        goto: (*goto).to_owned(),
-    };
-    Step { name: name.to_owned(), kind, next: next.iter().map(branch).collect(), retry: Vec::new(), catch: Vec::new(), max_visits: None }
-}
+/// Plug-ins that are never called: what they would do, the tests say.
+struct Nothing;
 
-fn task() -> StepKind {
-    StepKind::Task { plugin: "any".to_owned(), with: Template::Value(Value::Null) }
-}
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+struct AnyConfig {}
 
-fn repair(tolerate: Tolerance) -> StepKind {
-    let with = Template::Value(Value::Null);
-    StepKind::Repair { plugin: "idea".to_owned(), of: "look".to_owned(), with, concurrency: 4, rate_limit: None, tolerate }
-}
-
-fn rule(kinds: &[ErrorKind], attempts: u32) -> RetryRule {
-    let (on, interval) = (ErrorMatch::Kinds(kinds.to_vec()), Duration::from_secs(1));
-    RetryRule { on, attempts, interval, backoff: 2.0, max_interval: None, jitter: Jitter::None }
-}
-
-fn workflow(steps: Vec<Step>) -> Workflow {
-    Workflow {
-        name: "w".to_owned(),
-        text: String::new(),
-        file: "w.yaml".to_owned(),
-        params: BTreeMap::new(),
-        tags: BTreeMap::new(),
-        tables: BTreeMap::new(),
-        sources: BTreeMap::new(),
-        start: steps[0].name.clone(),
-        steps,
-        profiles: BTreeMap::new(),
+#[async_trait]
+impl Task for Nothing {
+    async fn perform(&self, _: &StepContext) -> Result<(Value, Usage)> {
+        Err(Error::internal("never called"))
     }
+}
+
+#[async_trait]
+impl Detector for Nothing {
+    async fn detect(&self, _: &StepContext, _: Option<&Findings>) -> Result<Findings> {
+        Err(Error::internal("never called"))
+    }
+}
+
+#[async_trait]
+impl Repairer for Nothing {
+    async fn plan(&self, _: &StepContext, _: &Findings) -> Result<Units> {
+        Err(Error::internal("never called"))
+    }
+
+    async fn repair(&self, _: &StepContext, _: &Findings, _: &Unit) -> Result<Fix> {
+        Err(Error::internal("never called"))
+    }
+}
+
+fn parse(text: &str) -> Workflow {
+    let mut registry = Registry::default();
+    registry.task("do", "does something", |_: AnyConfig| Ok(Nothing));
+    registry.detector("look", "looks", |_: AnyConfig| Ok(Nothing));
+    registry.repairer("idea", "repairs", |_: AnyConfig| Ok(Nothing));
+    let head = if text.contains("after:") { "kind: dag" } else { "kind: state-machine" };
+    Workflow::parse("w.yaml", &format!("workflow: w\n{head}\n{text}"), &registry).unwrap_or_else(|told| panic!("{told}"))
 }
 
 /// A run whose work is done by the test.
@@ -61,20 +66,22 @@ struct Run {
 }
 
 impl Run {
-    fn new(steps: Vec<Step>) -> Self {
+    fn new(text: &str) -> Self {
         let now = "2024-03-04T12:00:00Z".parse().unwrap();
+        let workflow = parse(text);
         let event = Event::RunStarted {
             format: FORMAT,
             workflow: "w".to_owned(),
-            definition: String::new(),
+            definition: workflow.text.clone(),
             file: "w.yaml".to_owned(),
+            children: BTreeMap::new(),
             params: BTreeMap::from([("limit".to_owned(), json!(3))]),
             environment: Value::Null,
             seed: 7,
         };
         let events = vec![Recorded { sequence: 0, at: now, event }];
         let state = RunState::fold(&events).unwrap();
-        Self { workflow: workflow(steps), events, state, now }
+        Self { workflow, events, state, now }
     }
 
     fn record(&mut self, event: Event) {
@@ -89,51 +96,82 @@ impl Run {
 
     /// Records what follows until there is work, a wait, or an end. To decide twice is to decide the same.
     fn settle(&mut self) -> Decision {
-        for _ in 0..100 {
+        for _ in 0..200 {
             let decision = decide(&self.state, &self.workflow, self.now);
             assert_eq!(decision, decide(&self.state, &self.workflow, self.now));
-            let Decision::Record(events) = decision else { return decision };
-            events.into_iter().for_each(|event| self.record(event));
+            if decision.record.is_empty() {
+                return decision;
+            }
+            decision.record.into_iter().for_each(|event| self.record(event));
         }
         panic!("it goes in circles without work");
     }
 
-    /// The step whose work is to be done now.
+    /// The steps whose work is to be under way, joined by spaces.
+    fn working(&mut self) -> String {
+        self.settle().work.join(" ")
+    }
+
+    /// The only step whose work is to be done now.
     fn at(&mut self) -> String {
-        match self.settle() {
-            Decision::Work { step, .. } => step,
-            other => panic!("{other:?}"),
-        }
+        let working = self.working();
+        assert!(!working.is_empty() && !working.contains(' '), "working: {working}; {:?}", self.state.ended);
+        working
     }
 
     fn succeed(&mut self, output: Value) {
         let step = self.at();
-        self.record(Event::StepSucceeded { step, output, findings: None, usage: Usage::default() });
+        self.done(&step, output);
+    }
+
+    fn done(&mut self, step: &str, output: Value) {
+        self.settle();
+        self.record(Event::StepSucceeded { step: step.to_owned(), output, findings: None, usage: Usage::default() });
     }
 
     fn fail(&mut self, kind: ErrorKind) {
         let step = self.at();
-        self.record(Event::StepFailed { step, error: error(kind) });
+        self.fails(&step, kind);
+    }
+
+    fn fails(&mut self, step: &str, kind: ErrorKind) {
+        self.settle();
+        self.record(Event::StepFailed { step: step.to_owned(), error: error(kind), units: false });
     }
 
     /// How long it waits now, in seconds.
     fn waits_s(&mut self) -> i64 {
-        match self.settle() {
-            Decision::Sleep { due } => {
-                let wait = due.duration_since(self.now);
-                self.now = due.checked_sub(SignedDuration::from_nanos(1)).unwrap();
-                assert_eq!(self.settle(), Decision::Sleep { due }, "never early");
-                self.now = due;
-                wait.as_secs()
-            }
-            other => panic!("{other:?}"),
-        }
+        let decision = self.settle();
+        assert!(decision.work.is_empty(), "{decision:?}");
+        let due = decision.due.unwrap();
+        let wait = due.duration_since(self.now);
+        self.now = due.checked_sub(SignedDuration::from_nanos(1)).unwrap();
+        assert_eq!(self.settle(), Decision { due: Some(due), ..Decision::default() }, "never early");
+        self.now = due;
+        wait.as_secs()
+    }
+
+    fn later_s(&mut self, seconds: i64) {
+        self.now = self.now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
     }
 
     fn ended(&mut self) -> (Outcome, Option<ErrorKind>) {
-        assert_eq!(self.settle(), Decision::Nothing);
+        assert_eq!(self.settle(), Decision::default());
         let ended = self.state.ended.as_ref().unwrap();
         (ended.outcome, ended.error)
+    }
+
+    fn reason(&self) -> String {
+        self.state.ended.as_ref().and_then(|ended| ended.reason.clone()).unwrap_or_default()
+    }
+
+    fn settled(&self, step: &str) -> &'static str {
+        match self.state.steps.get(step).and_then(|step| step.settled.as_ref()) {
+            Some(Settled::Succeeded) => "succeeded",
+            Some(Settled::Failed { .. }) => "failed",
+            Some(Settled::Skipped { .. }) => "skipped",
+            None => "not settled",
+        }
     }
 }
 
@@ -143,39 +181,39 @@ fn error(kind: ErrorKind) -> ErrorRecord {
 
 #[test]
 fn it_goes_back_while_a_condition_holds_and_skips_forward_when_it_does_not() {
-    let steps = || {
-        vec![
-            step("look", task(), &[("$output.missing = 0", "sum"), ("", "fill")]),
-            step("fill", task(), &[("", "check")]),
-            step("check", task(), &[("$output.missing = 0", "sum"), ("$visits < $params.limit", "fill"), ("", "give_up")]),
-            step("sum", task(), &[]),
-            step("give_up", StepKind::Fail { message: "still missing".to_owned() }, &[]),
-        ]
-    };
-    let mut run = Run::new(steps());
+    const STEPS: &str = "params: { limit: { type: integer, default: 3 } }\nstart: look\nsteps:
+  look: { task: do, next: [{ when: $output.missing = 0, goto: sum }, { goto: fill }] }
+  fill: { task: do, next: check }
+  check: { task: do, next: [{ when: $output.missing = 0, goto: sum }, { when: $visits < $params.limit, goto: fill }, { goto: give_up }] }
+  sum: { task: do, end: true }
+  give_up: { fail: still missing }";
+    let mut run = Run::new(STEPS);
     run.succeed(json!({ "missing": 0 }));
     assert_eq!(run.at(), "sum", "nothing to do: straight to the end");
     run.succeed(Value::Null);
     assert_eq!(run.ended(), (Outcome::Succeeded, None));
     assert!(!run.state.steps.contains_key("fill"));
 
-    let mut run = Run::new(steps());
+    let mut run = Run::new(STEPS);
     run.succeed(json!({ "missing": 9 }));
     for _ in 0..3 {
         assert_eq!(run.at(), "fill");
         run.succeed(Value::Null);
         run.succeed(json!({ "missing": 1 }));
     }
-    assert_eq!(run.ended(), (Outcome::Failed, None));
+    assert_eq!(run.ended(), (Outcome::Failed, Some(ErrorKind::Failed)));
     assert_eq!(run.state.steps["fill"].visits, 3);
-    assert_eq!(run.state.ended.as_ref().unwrap().reason.as_deref(), Some("still missing"));
+    assert_eq!(run.reason(), "still missing");
 }
 
 #[test]
 fn a_wait_is_set_once_and_counts_from_when_the_run_came_there() {
-    let wait = StepKind::Wait(Wait::For(Template::Value(json!("2d"))));
-    let mut run = Run::new(vec![step("settle", wait, &[("", "sum")]), step("sum", task(), &[])]);
-    assert_eq!(run.waits_s(), 2 * 86_400);
+    let mut run = Run::new("start: settle\nsteps:\n  settle: { wait: { for: 2d }, next: sum }\n  sum: { task: do, end: true }");
+    run.settle();
+    run.later_s(86_400);
+    // Another driver in between changes nothing.
+    run.record(Event::DriverStarted { driver: "another".to_owned() });
+    assert_eq!(run.waits_s(), 86_400);
     assert_eq!(run.at(), "sum");
     let timers = run.events.iter().filter(|recorded| matches!(recorded.event, Event::TimerSet { .. })).count();
     assert_eq!(timers, 1);
@@ -183,19 +221,24 @@ fn a_wait_is_set_once_and_counts_from_when_the_run_came_there() {
 
 #[test]
 fn a_wait_that_is_long_past_fires_late_rather_than_never() {
-    let wait = StepKind::Wait(Wait::Until(Template::Value(json!("2020-01-01T00:00:00Z"))));
-    let mut run = Run::new(vec![step("settle", wait, &[])]);
+    let mut run = Run::new("start: settle\nsteps:\n  settle: { wait: { until: '2020-01-01T00:00:00Z' }, end: true }");
     assert_eq!(run.ended(), (Outcome::Succeeded, None));
 }
 
+/// The example of the States Language's specification: errors A, B, C, B against a rule on A and B with two attempts and one on C.
 #[test]
 fn retry_rules_count_apart_and_catch_comes_only_after_they_give_up() {
     use ErrorKind::{Denied, Invalid, Throttled, Transient};
-    let mut ask = step("ask", task(), &[("", "sum")]);
-    ask.retry = vec![rule(&[Transient, Throttled], 2), rule(&[Invalid], 2)];
-    ask.catch = vec![CatchRule { on: ErrorMatch::Any, goto: "caught".to_owned() }];
-    let caught = step("caught", task(), &[("$error.kind = 'throttled' and $visits < 2", "ask"), ("", "sum")]);
-    let mut run = Run::new(vec![ask, caught, step("sum", task(), &[])]);
+    let mut run = Run::new(
+        "start: ask\nsteps:
+  ask:
+    task: do
+    retry: [{ on: [transient, throttled], attempts: 2 }, { on: invalid, attempts: 2 }]
+    catch: [{ on: any, goto: caught }]
+    next: sum
+  caught: { task: do, next: [{ when: $error.kind = 'throttled' and $visits < 2, goto: ask }, { goto: sum }] }
+  sum: { task: do, end: true }",
+    );
     let mut waits = Vec::new();
     for kind in [Transient, Throttled, Invalid] {
         run.fail(kind);
@@ -210,48 +253,305 @@ fn retry_rules_count_apart_and_catch_comes_only_after_they_give_up() {
     assert_eq!(run.waits_s(), 1, "leaving the step has reset its rules");
     run.fail(Denied);
     assert_eq!(run.at(), "caught", "no rule names it: caught at once");
-    assert_eq!(run.state.caught.as_ref().unwrap().kind, Denied);
+    assert_eq!(run.state.caught.as_ref().unwrap().1.kind, Denied);
+    run.succeed(Value::Null);
+    run.succeed(Value::Null);
+    assert_eq!(run.ended(), (Outcome::SucceededWithExceptions, None));
+    assert!(run.reason().contains("an error of `ask` was caught: denied"), "{}", run.reason());
 }
 
 #[test]
 fn the_other_side_may_ask_for_a_longer_wait() {
-    let mut ask = step("ask", task(), &[]);
-    ask.retry = vec![rule(&[ErrorKind::Throttled], 1)];
-    let mut run = Run::new(vec![ask]);
+    let mut run = Run::new("start: ask\nsteps:\n  ask: { task: do, retry: [{ on: throttled, attempts: 1 }], end: true }");
     let step = run.at();
-    run.record(Event::StepFailed { step, error: ErrorRecord { retry_after_ms: Some(30_000), ..error(ErrorKind::Throttled) } });
+    let error = ErrorRecord { retry_after_ms: Some(30_000), ..error(ErrorKind::Throttled) };
+    run.record(Event::StepFailed { step, error, units: false });
     assert_eq!(run.waits_s(), 30);
 }
 
 #[test]
 fn blind_is_an_outcome_of_its_own_and_any_does_not_catch_a_budget() {
-    let mut run = Run::new(vec![step("look", task(), &[])]);
+    let mut run = Run::new("start: look\nsteps:\n  look: { task: do, end: true }");
     run.fail(ErrorKind::Blind);
     assert_eq!(run.ended(), (Outcome::Blind, Some(ErrorKind::Blind)));
 
-    let mut spend = step("spend", task(), &[("", "sum")]);
-    spend.catch = vec![CatchRule { on: ErrorMatch::Any, goto: "sum".to_owned() }];
-    let mut run = Run::new(vec![spend, step("sum", task(), &[])]);
+    let mut run =
+        Run::new("start: spend\nsteps:\n  spend: { task: do, catch: [{ on: any, goto: sum }], next: sum }\n  sum: { task: do, end: true }");
     run.fail(ErrorKind::Budget);
     assert_eq!(run.ended(), (Outcome::Failed, Some(ErrorKind::Budget)));
 }
 
 #[test]
 fn a_step_visited_more_than_it_may_fails_the_run() {
-    let mut again = step("again", task(), &[("", "again")]);
-    again.max_visits = Some(2);
-    let mut run = Run::new(vec![again]);
-    run.succeed(Value::Null);
-    run.succeed(Value::Null);
+    let mut run = Run::new(
+        "start: again\nsteps:
+  again: { task: do, max_visits: 2, next: [{ when: $output.more, goto: again }, { goto: sum }] }
+  sum: { task: do, end: true }",
+    );
+    run.succeed(json!({ "more": true }));
+    run.succeed(json!({ "more": true }));
     assert_eq!(run.ended(), (Outcome::Failed, Some(ErrorKind::Invalid)));
 }
 
 #[test]
 fn a_condition_that_is_neither_true_nor_false_fails_the_run_and_says_which() {
-    let mut run = Run::new(vec![step("look", task(), &[("$output.count", "look"), ("", "look")])]);
+    let mut run = Run::new(
+        "start: look\nsteps:\n  look: { task: do, max_visits: 9, next: [{ when: $output.count, goto: look }, { goto: sum }] }\n  sum: { task: do, end: true }",
+    );
     run.succeed(json!({ "count": 3 }));
     assert_eq!(run.ended(), (Outcome::Failed, Some(ErrorKind::Invalid)));
-    assert!(run.state.ended.as_ref().unwrap().reason.as_ref().unwrap().contains("$output.count"));
+    assert!(run.reason().contains("$output.count"));
+}
+
+#[test]
+fn a_step_and_a_run_that_take_too_long_are_timed_out_and_a_new_driver_begins_the_attempt_anew() {
+    let mut run = Run::new(
+        "timeout: 1h\nstart: ask\nsteps:\n  ask: { task: do, timeout: 10m, retry: [{ on: timeout, attempts: 1, interval: 0s }], end: true }",
+    );
+    assert_eq!(run.at(), "ask");
+    run.later_s(599);
+    assert_eq!(run.at(), "ask");
+    run.record(Event::DriverStarted { driver: "another".to_owned() });
+    run.later_s(599);
+    assert_eq!(run.at(), "ask", "this driver's attempt began when it took up the run");
+    run.later_s(1);
+    assert_eq!(run.at(), "ask", "timed out, and tried again at once");
+    assert_eq!(run.state.active["ask"].attempt, 2);
+    run.later_s(600);
+    assert_eq!(run.ended(), (Outcome::Failed, Some(ErrorKind::Timeout)));
+
+    let mut run = Run::new("timeout: 1h\nstart: settle\nsteps:\n  settle: { wait: { for: 2h }, end: true }");
+    assert_eq!(run.waits_s(), 3_600);
+    assert_eq!(run.ended(), (Outcome::Failed, Some(ErrorKind::Timeout)));
+    assert!(run.reason().contains("the run took longer"), "{}", run.reason());
+}
+
+const BRANCHES: &str = "start: both
+steps:
+  both:
+    parallel:
+      prices:
+        start: a
+        steps:
+          a: { task: do, next: b }
+          b: { task: do, end: true }
+      volumes:
+        start: c
+        steps:
+          c: { wait: { for: 10s }, next: d }
+          d: { task: do, retry: [{ on: transient, attempts: 1 }], end: true }
+    retry: [{ on: invalid, attempts: 1, interval: 5s }]
+    catch: [{ on: denied, goto: caught }]
+    next: sum
+  sum: { task: do, end: true }
+  caught: { task: do, end: true }";
+
+#[test]
+fn branches_run_side_by_side_and_what_succeeded_of_them_is_not_done_again() {
+    let mut run = Run::new(BRANCHES);
+    assert_eq!(run.working(), "a");
+    run.done("a", Value::Null);
+    assert_eq!(run.working(), "b");
+    run.later_s(10);
+    assert_eq!(run.working(), "b d");
+    run.fails("d", ErrorKind::Transient);
+    assert_eq!(run.working(), "b", "a branch waits for its retry, the other goes on");
+    run.later_s(1);
+    assert_eq!(run.working(), "b d");
+    run.done("b", json!(1));
+    run.fails("d", ErrorKind::Invalid);
+    assert_eq!(run.waits_s(), 5, "a failed branch fails the step, which is tried again");
+    assert_eq!(run.working(), "d", "branch `prices` is at its end");
+    run.done("d", json!(2));
+    assert_eq!(run.at(), "sum");
+    assert_eq!(run.state.steps["both"].output, json!({ "prices": 1, "volumes": 2 }));
+    assert_eq!((run.state.steps["a"].visits, run.state.steps["d"].attempts), (1, 3));
+}
+
+#[test]
+fn a_branch_that_fails_stops_the_others_and_can_be_caught() {
+    let mut run = Run::new(BRANCHES);
+    assert_eq!(run.working(), "a");
+    run.later_s(10);
+    assert_eq!(run.working(), "a d");
+    run.fails("d", ErrorKind::Denied);
+    assert_eq!(run.working(), "caught");
+    run.succeed(Value::Null);
+    assert_eq!(run.ended(), (Outcome::SucceededWithExceptions, None));
+    assert!(run.reason().contains("branch `volumes`: it was denied"), "{}", run.reason());
+}
+
+#[test]
+fn a_dag_runs_what_it_can_at_once_up_to_its_limit() {
+    let mut run = Run::new(
+        "max_parallel: 2\nsteps:
+  a: { task: do }
+  b: { task: do }
+  c: { task: do }
+  d: { task: do, after: [a, b] }
+  e: { task: do, after: [c, d] }",
+    );
+    assert_eq!(run.working(), "a b");
+    run.done("b", Value::Null);
+    assert_eq!(run.working(), "a c");
+    run.done("a", Value::Null);
+    run.done("c", Value::Null);
+    assert_eq!(run.working(), "d");
+    run.done("d", Value::Null);
+    run.done("e", Value::Null);
+    assert_eq!(run.ended(), (Outcome::Succeeded, None));
+}
+
+#[test]
+fn done_means_done() {
+    const STEPS: &str = "steps:
+  a: { task: do, retry: [{ on: transient, attempts: 1 }] }
+  b: { task: do, after: a }
+  c: { task: do, after: [b], run_if: any_succeeded }
+  d: { task: do, after: [a, b], run_if: all_done }
+  e: { task: do, after: [a], run_if: any_failed }
+  f: { task: do, after: [e], run_if: all_succeeded }";
+    // All is well: what is there for failures is skipped, and says why.
+    let mut run = Run::new(STEPS);
+    for step in ["a", "b", "c", "d"] {
+        run.done(step, Value::Null);
+    }
+    assert_eq!(run.ended(), (Outcome::Succeeded, None));
+    assert_eq!((run.settled("e"), run.settled("f")), ("skipped", "skipped"));
+    assert_eq!(run.state.steps["f"].settled, Some(Settled::Skipped { why: "`e` was skipped".to_owned() }));
+
+    // A step fails: what depends on it is skipped, and the run is no success, although others went on.
+    let mut run = Run::new(STEPS);
+    run.fail(ErrorKind::Transient);
+    assert_eq!(run.waits_s(), 1);
+    run.fail(ErrorKind::Denied);
+    assert_eq!(run.working(), "d e");
+    assert_eq!((run.settled("a"), run.settled("b"), run.settled("c")), ("failed", "skipped", "skipped"));
+    run.fails("d", ErrorKind::Invalid);
+    run.fails("e", ErrorKind::Invalid);
+    assert_eq!(run.ended(), (Outcome::Failed, Some(ErrorKind::Denied)));
+
+    // A step that is there for failures makes it a success with an exception.
+    let mut run = Run::new(STEPS);
+    run.fail(ErrorKind::Denied);
+    for step in ["d", "e", "f"] {
+        run.done(step, Value::Null);
+    }
+    assert_eq!(run.ended(), (Outcome::SucceededWithExceptions, None));
+    assert!(run.reason().contains("`a` failed: denied"), "{}", run.reason());
+}
+
+#[test]
+fn a_run_that_is_cancelled_or_paused_asks_for_no_more_work() {
+    for (why, outcome) in [(StopReason::Cancel, Some(Outcome::Cancelled)), (StopReason::Pause, None)] {
+        let mut run = Run::new(BRANCHES);
+        assert_eq!(run.working(), "a");
+        run.record(Event::StopRequested { why });
+        let decision = decide(&run.state, &run.workflow, run.now);
+        assert!(decision.comes_to_rest() && decision.work.is_empty());
+        assert_eq!(run.settle(), Decision::default());
+        assert_eq!(run.state.ended.as_ref().map(|ended| ended.outcome), outcome);
+        match outcome {
+            Some(_) => {
+                let redriven = control::redrive("r", &run.state, &run.workflow).unwrap();
+                run.record(redriven);
+            }
+            None => run.record(Event::DriverStarted { driver: "another".to_owned() }),
+        }
+        assert_eq!(run.working(), "a", "it goes on where it was");
+    }
+}
+
+#[test]
+fn only_what_failed() {
+    // A state machine goes on at the step that failed, its retry rules unused.
+    let mut run =
+        Run::new("start: a\nsteps:\n  a: { task: do, next: b }\n  b: { task: do, retry: [{ on: transient, attempts: 1 }], end: true }");
+    run.succeed(json!(1));
+    run.fail(ErrorKind::Transient);
+    run.waits_s();
+    run.fail(ErrorKind::Transient);
+    assert_eq!(run.ended(), (Outcome::Failed, Some(ErrorKind::Transient)));
+    let redriven = control::redrive("r", &run.state, &run.workflow).unwrap();
+    run.record(redriven);
+    assert_eq!(run.at(), "b");
+    run.fail(ErrorKind::Transient);
+    assert_eq!(run.waits_s(), 1);
+    run.succeed(Value::Null);
+    assert_eq!(run.ended(), (Outcome::Succeeded, None));
+    assert_eq!(run.state.steps["a"].visits, 1);
+    assert!(control::redrive("r", &run.state, &run.workflow).unwrap_err().message().contains("succeeded"));
+
+    // One that ended at a `fail` step goes back to the step that led there.
+    let mut run = Run::new("start: a\nsteps:\n  a: { task: do, catch: [{ on: any, goto: f }], end: true }\n  f: { fail: no use }");
+    run.fail(ErrorKind::Denied);
+    assert_eq!(run.ended(), (Outcome::Failed, Some(ErrorKind::Failed)));
+    let redriven = control::redrive("r", &run.state, &run.workflow).unwrap();
+    run.record(redriven);
+    assert_eq!(run.at(), "a");
+
+    // A DAG begins what failed and what was skipped for it.
+    let mut run = Run::new("steps:\n  a: { task: do }\n  b: { task: do }\n  c: { task: do, after: [a, b] }");
+    run.done("a", Value::Null);
+    run.fails("b", ErrorKind::Denied);
+    assert_eq!(run.ended(), (Outcome::Failed, Some(ErrorKind::Denied)));
+    let redriven = control::redrive("r", &run.state, &run.workflow).unwrap();
+    run.record(redriven);
+    assert_eq!(run.at(), "b");
+    run.succeed(Value::Null);
+    assert_eq!(run.at(), "c");
+
+    // Of parallel branches, those that failed.
+    let mut run = Run::new(BRANCHES);
+    run.done("a", Value::Null);
+    run.done("b", Value::Null);
+    run.later_s(10);
+    run.fails("d", ErrorKind::Blind);
+    assert_eq!(run.ended(), (Outcome::Blind, Some(ErrorKind::Blind)));
+    let redriven = control::redrive("r", &run.state, &run.workflow).unwrap();
+    run.record(redriven);
+    assert_eq!(run.working(), "d");
+}
+
+#[test]
+fn fix_and_go_on() {
+    const STEPS: &str = "start: a\nsteps:\n  a: { task: do, next: b }\n  b: { task: do, with: { x: 1 }, end: true }";
+    let mut run = Run::new(STEPS);
+    run.succeed(json!(1));
+    run.fail(ErrorKind::Denied);
+    assert_eq!(run.ended().0, Outcome::Failed);
+    // How it goes on may change, and what the run has not come to.
+    let mended = parse(&STEPS.replace("end: true }", "catch: [{ on: denied, goto: c }], end: true }\n  c: { task: do, end: true }"));
+    let replaced = control::replace(&run.state, Some(&run.workflow), &mended).unwrap();
+    assert!(
+        matches!(&replaced, Event::DefinitionReplaced { changes, .. } if changes.join("; ") == "step `b` goes on otherwise; step `c` is new"),
+        "{replaced:?}"
+    );
+    run.record(replaced);
+    run.workflow = mended;
+    let redriven = control::redrive("r", &run.state, &run.workflow).unwrap();
+    run.record(redriven);
+    run.fail(ErrorKind::Denied);
+    assert_eq!(run.at(), "c");
+    // What was done may not come to mean something else.
+    for (change, told) in [
+        (STEPS.replace("x: 1", "x: 2"), "the `with` of step `b` is another"),
+        (STEPS.replace("  a: { task: do, next: b }\n", "").replace("start: a", "start: b"), "step `a` is gone"),
+        (format!("params: {{ more: {{ type: string, default: x }} }}\n{STEPS}"), "parameter `more` is new"),
+    ] {
+        let error = control::replace(&run.state, Some(&parse(STEPS)), &parse(&change)).unwrap_err();
+        assert!(error.kind() == ErrorKind::Conflict && error.message().contains(told), "{error}");
+    }
+}
+
+const FILL: &str = "tables: { bars: { location: bars, format: csv, time: ts, cadence: 1m } }\nstart: look\nsteps:
+  look: { detect: look, next: fill }
+  fill: { repair: idea, of: look, tolerate: { failed: TOLERATED }, retry: [{ on: transient, attempts: 2 }], end: true }";
+
+fn filling(tolerated: &str) -> Run {
+    let mut run = Run::new(&FILL.replace("TOLERATED", tolerated));
+    run.succeed(Value::Null);
+    run
 }
 
 /// Plans units and ends some of them, as the fan-out would.
@@ -262,35 +562,33 @@ fn plan(run: &mut Run, units: u32) {
 }
 
 fn end(run: &mut Run, ends: &[(u32, Option<ErrorKind>)]) {
-    let units = ends.iter().map(|&(unit, failed)| {
-        let result = match failed {
-            None => UnitResult::Staged { rows: 1, absent: 0, usage: Usage { source_requests: 1, ..Usage::default() } },
-            Some(kind) => UnitResult::Failed { error: error(kind) },
-        };
-        UnitEnded { unit, result }
-    });
-    run.record(Event::UnitsEnded { step: "fill".to_owned(), units: units.collect() });
+    let staged: Vec<u32> = ends.iter().filter(|(_, failed)| failed.is_none()).map(|(unit, _)| *unit).collect();
+    let failed = ends.iter().filter_map(|&(unit, failed)| Some(UnitFailed { unit, error: error(failed?) }));
+    let usage = Usage { source_requests: staged.len() as u64, ..Usage::default() };
+    run.record(Event::UnitsEnded { step: "fill".to_owned(), staged, usage, failed: failed.collect() });
     let failed = ends.iter().find_map(|(_, failed)| *failed);
     if let Some(kind) = failed {
-        run.record(Event::StepFailed { step: "fill".to_owned(), error: error(kind) });
+        run.record(Event::StepFailed { step: "fill".to_owned(), error: error(kind), units: true });
     }
 }
 
 /// Pending, done and failed units; in every state of a run each unit is counted exactly once.
 fn states(run: &Run) -> (u64, u64, u64) {
-    let fanout = run.state.steps["fill"].fanout.as_ref().unwrap();
-    let pending = fanout.count(|unit| unit == UnitState::Pending);
-    let done = fanout.count(|unit| matches!(unit, UnitState::Staged | UnitState::Published));
-    let failed = fanout.count(|unit| matches!(unit, UnitState::Failed(_)));
-    assert_eq!(pending + done + failed, fanout.units.len() as u64);
-    (pending, done, failed)
+    let units = run.state.steps["fill"].units.as_ref().unwrap();
+    let count = |wanted: fn(UnitState) -> bool| units.indexes(wanted).count() as u64;
+    let counted = (
+        count(|unit| unit == UnitState::Pending),
+        count(|unit| matches!(unit, UnitState::Staged | UnitState::Published)),
+        count(|unit| matches!(unit, UnitState::Failed(_))),
+    );
+    assert_eq!(counted, (units.pending(), units.staged() + units.published(), units.failed()));
+    assert_eq!(counted.0 + counted.1 + counted.2, units.len());
+    counted
 }
 
 #[test]
 fn crashed_is_counted_and_only_what_failed_is_tried_again() {
-    let mut fill = step("fill", repair(Tolerance::Count(1)), &[]);
-    fill.retry = vec![rule(&[ErrorKind::Transient], 2)];
-    let mut run = Run::new(vec![fill]);
+    let mut run = filling("1");
     plan(&mut run, 4);
     assert_eq!(states(&run), (4, 0, 0));
     end(&mut run, &[(0, None), (1, Some(ErrorKind::Transient)), (2, None), (3, Some(ErrorKind::Denied))]);
@@ -300,25 +598,29 @@ fn crashed_is_counted_and_only_what_failed_is_tried_again() {
     assert_eq!(run.at(), "fill");
     end(&mut run, &[(1, None)]);
     // As the driver does when nothing is pending but a failure is left, which is tolerated.
-    run.record(Event::StepFailed { step: "fill".to_owned(), error: error(ErrorKind::Denied) });
-    assert_eq!(run.ended(), (Outcome::Succeeded, None));
+    run.record(Event::StepFailed { step: "fill".to_owned(), error: error(ErrorKind::Denied), units: true });
+    assert_eq!(run.ended(), (Outcome::SucceededWithExceptions, None));
+    assert_eq!(run.reason(), "1 of 4 units of `fill` failed");
     let output = &run.state.steps["fill"].output;
     assert_eq!((&output["succeeded"], &output["failed"], &output["requests"]), (&json!(3), &json!(1), &json!(3)));
+    let names: Vec<&String> = output.as_object().unwrap().keys().collect();
+    assert!(REPAIR_OUTPUT.iter().all(|name| names.iter().any(|known| known == name)) && names.len() == REPAIR_OUTPUT.len());
 }
 
 #[test]
 fn more_failures_than_tolerated_are_not_tried_on() {
-    let mut fill = step("fill", repair(Tolerance::Percent(25.0)), &[("", "fill")]);
-    fill.retry = vec![rule(&[ErrorKind::Transient], 5)];
-    let mut run = Run::new(vec![fill]);
+    let mut run = filling("25%");
     plan(&mut run, 4);
     end(&mut run, &[(0, Some(ErrorKind::Denied)), (1, Some(ErrorKind::Denied)), (2, Some(ErrorKind::Transient))]);
     assert_eq!(run.ended(), (Outcome::Failed, Some(ErrorKind::Denied)));
+    let redriven = control::redrive("r", &run.state, &run.workflow).unwrap();
+    run.record(redriven);
+    assert_eq!((run.at().as_str(), states(&run)), ("fill", (4, 0, 0)));
 }
 
 #[test]
 fn a_journal_that_makes_no_sense_is_refused() {
-    let mut run = Run::new(vec![step("look", task(), &[])]);
+    let mut run = Run::new("start: look\nsteps:\n  look: { task: do, next: sum }\n  sum: { task: do, end: true }");
     run.succeed(Value::Null);
     let whole = run.events.clone();
     let mut holed = whole.clone();
@@ -331,5 +633,5 @@ fn a_journal_that_makes_no_sense_is_refused() {
     again.event = Event::TimerSet { step: "elsewhere".to_owned(), due: run.now };
     twice.push(again);
     assert!(RunState::fold(&twice).unwrap_err().message().contains("`elsewhere`"));
-    assert_eq!(RunState::fold(&whole).unwrap().position.unwrap().phase, Phase::Done);
+    assert_eq!(RunState::fold(&whole).unwrap().active["look"].phase, Phase::Done);
 }

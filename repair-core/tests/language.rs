@@ -184,3 +184,116 @@ fn the_workflow_of_the_readme_is_one() {
         panic!("{told}");
     }
 }
+
+const DAG: &str = r#"workflow: nightly
+kind: dag
+max_parallel: 4
+timeout: 2h
+tables:
+  readings: { location: readings, format: csv, key: [sensor], time: ts, cadence: 1m }
+steps:
+  look:
+    detect: gaps
+    with: { table: readings, keys: [a, b], from: 2024-03-04, to: 2024-03-04 }
+    timeout: 10m
+    heartbeat: 1m
+  fill: { repair: carry-forward, of: look, after: look }
+  sum: { aggregate: sql, with: { into: daily, query: SELECT 1 }, after: [fill] }
+  tell: { aggregate: sql, with: { into: told, query: SELECT 1 }, after: [look, fill], run_if: any_failed }
+"#;
+
+#[test]
+fn a_dag_says_what_comes_before() {
+    let workflow = parse(DAG).unwrap();
+    assert!(workflow.kind.is_dag() && workflow.start.is_empty());
+    insta::assert_snapshot!(graph::to_mermaid(&workflow));
+    let told = parse(
+        &DAG.replace("after: look }", "after: lok, next: sum }")
+            .replace("max_parallel: 4", "max_parallel: 4\nstart: look")
+            .replace("run_if: any_failed", "run_if: any_faild")
+            .replace("    timeout: 10m\n    heartbeat: 1m", "    timeout: 1m\n    heartbeat: 10m"),
+    )
+    .unwrap_err();
+    insta::assert_snapshot!(told);
+    let circle = parse(&DAG.replace("after: look }", "after: [look, tell] }")).unwrap_err();
+    assert!(circle.contains("in a circle: fill → tell → fill"), "{circle}");
+    let blind = parse(&DAG.replace(", after: look }", " }")).unwrap_err();
+    assert!(blind.contains("step `fill` does not come after step `look`, whose findings it needs"), "{blind}");
+}
+
+const PARALLEL: &str = r#"workflow: both
+kind: state-machine
+tables:
+  readings: { location: readings, format: csv, key: [sensor], time: ts, cadence: 1m }
+start: look_at_both
+steps:
+  look_at_both:
+    parallel:
+      left:
+        start: look_left
+        steps:
+          look_left:
+            detect: gaps
+            with: { table: readings, keys: [a], from: 2024-03-04, to: 2024-03-04 }
+            end: true
+      right:
+        start: settle
+        steps:
+          settle:
+            wait: { until: { sensor: gaps, with: { table: readings, keys: [b], from: 2024-03-04, to: 2024-03-04 }, when: $output.missing = 0, every: 1m, timeout: 1h } }
+            next: look_right
+          look_right:
+            detect: gaps
+            with: { table: readings, keys: [b], from: 2024-03-04, to: 2024-03-04 }
+            end: true
+    next: fill
+  fill: { repair: carry-forward, of: look_left, end: true }
+"#;
+
+#[test]
+fn branches_are_state_machines_of_their_own() {
+    let workflow = parse(PARALLEL).unwrap();
+    assert_eq!(
+        workflow.steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>(),
+        ["look_at_both", "look_left", "settle", "look_right", "fill"]
+    );
+    insta::assert_snapshot!(graph::to_mermaid(&workflow));
+    let out = parse(&PARALLEL.replace("next: look_right", "next: fill")).unwrap_err();
+    assert!(out.contains("step `settle` can't go to `fill`, which is in another branch"), "{out}");
+    let start = parse(&PARALLEL.replace("start: settle", "start: look_left")).unwrap_err();
+    assert!(start.contains("branch `right` has no step `look_left`"), "{start}");
+    let twice = parse(&PARALLEL.replace("  fill: {", "  look_left: {").replace("next: fill", "next: look_left")).unwrap_err();
+    assert!(twice.contains("there is another step `look_left`"), "{twice}");
+    let sensor = parse(&PARALLEL.replace("sensor: gaps, with: { table: readings", "sensor: gap, with: { table: reading")).unwrap_err();
+    assert!(sensor.contains("there is no sensor `gap`") && sensor.contains("did you mean `gaps`"), "{sensor}");
+}
+
+#[test]
+fn a_workflow_runs_others_by_their_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    std::fs::create_dir(folder.path().join("parts")).unwrap();
+    let outer = "workflow: outer\nkind: state-machine\nparams: { day: { type: date } }\nstart: a\nsteps:\n  a: { workflow: parts/inner.yaml, with: { day: \"{% $params.day %}\" }, end: true }\n";
+    write("outer.yaml", outer);
+    write(
+        "parts/inner.yaml",
+        "workflow: inner\nkind: state-machine\nparams: { day: { type: date } }\nstart: b\nsteps:\n  b: { workflow: ./last.yaml, end: true }\n",
+    );
+    write("parts/last.yaml", "workflow: last\nkind: state-machine\nstart: c\nsteps:\n  c: { succeed: true }\n");
+    let load = || Workflow::load(&folder.path().join("outer.yaml"), &Registry::default()).map_err(|told| told.to_string());
+    let workflow = load().unwrap();
+    assert_eq!(workflow.children.len(), 2, "{:?}", workflow.children.keys());
+    // What a run keeps is enough to read it again, wherever the files are by then.
+    let again = Workflow::parse_with(&workflow.file, &workflow.text, &Registry::default(), &workflow.children).unwrap();
+    assert_eq!(again.children, workflow.children);
+
+    write("outer.yaml", &outer.replace("with: { day:", "with: { dy:"));
+    let told = load().unwrap_err();
+    assert!(told.contains("the workflow has no parameter `dy`") && told.contains("needs parameter `day`"), "{told}");
+    write("outer.yaml", outer);
+    write("parts/last.yaml", "workflow: last\nkind: state-machine\nstart: c\nsteps:\n  c: { workflow: ../outer.yaml, end: true }\n");
+    assert!(load().unwrap_err().contains("would run itself"));
+    write("parts/last.yaml", "workflow: last\n");
+    let told = load().unwrap_err();
+    assert!(told.contains("outer.yaml:6:18") && told.contains("inner.yaml` cannot run"), "{told}");
+}

@@ -12,13 +12,14 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{Layer, PresenceRequest, ScanRequest, rollup};
 use crate::model::presence::expected_slots;
 use crate::model::{Cadence, Counts, Findings, GapList, Interval, Key, KeyPresence, Scope, SlotRange, SlotSet, Table, TablePresence};
-use crate::plugin::{Detector, Registry, StepContext};
+use crate::plugin::{Detector, Registry, Sensor, StepContext};
 
 /// Presence words held at once, over all keys: about 28 bytes each, in all some hundred megabytes. 4 M words are a year of minutes of
 /// 450 keys.
@@ -69,19 +70,32 @@ fn always() -> String {
 }
 
 pub(super) fn register(registry: &mut Registry) {
-    registry.detector("gaps", "finds the expected slots of a series that hold no row", |config: GapsConfig| {
-        let interval = Interval::parse(&config.from, &config.to)?;
-        if config.keys.is_some() && config.keys_from.is_some() {
-            return Err(Error::invalid("`keys` and `keys_from` both say which keys are expected; keep one"));
-        }
-        Ok(Gaps { config, interval })
-    });
+    registry.detector("gaps", "finds the expected slots of a series that hold no row", Gaps::new);
+    registry.sensor("gaps", "counts the expected slots of a series that hold no row, as they come in", Gaps::new);
 }
 
 /// The detector `gaps`.
 struct Gaps {
     config: GapsConfig,
     interval: Interval,
+}
+
+impl Gaps {
+    fn new(config: GapsConfig) -> Result<Self> {
+        let interval = Interval::parse(&config.from, &config.to)?;
+        if config.keys.is_some() && config.keys_from.is_some() {
+            return Err(Error::invalid("`keys` and `keys_from` both say which keys are expected; keep one"));
+        }
+        Ok(Self { config, interval })
+    }
+}
+
+#[async_trait]
+impl Sensor for Gaps {
+    async fn sense(&self, context: &StepContext) -> Result<Value> {
+        let counts = self.detect(context, None).await?.counts;
+        serde_json::to_value(counts).map_err(|error| Error::internal("counts are not JSON").because(error))
+    }
 }
 
 #[async_trait]

@@ -1,13 +1,17 @@
 //! What is too big for the journal, as columns: the gaps a detector found, and the units of a repair step.
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use futures::{Stream, StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
+use crate::lake::BatchStream;
 use crate::lake::rollup::column;
 use crate::model::{GapList, Key, SlotRange, Unit};
+use crate::plugin::Units;
 
 const KEY: &str = "key";
 const FIRST: &str = "first_slot";
@@ -37,10 +41,11 @@ pub fn gaps_to_batch(gaps: &GapList) -> Result<RecordBatch> {
 ///
 /// # Errors
 /// `invalid` if these are not the columns of gaps.
-pub fn gaps_from_batches(batches: &[RecordBatch]) -> Result<GapList> {
+pub async fn gaps_from_batches(mut batches: BatchStream) -> Result<GapList> {
     let mut gaps = GapList::default();
-    let mut last: Option<(&str, Key)> = None;
-    for batch in batches {
+    let mut last: Option<(String, Key)> = None;
+    while let Some(batch) = batches.try_next().await? {
+        let batch = &batch;
         let keys = text(batch, KEY)?;
         let number = |name| column(batch, name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| not_ours(name));
         let (first, end) = (number(FIRST)?, number(END)?);
@@ -51,35 +56,66 @@ pub fn gaps_from_batches(batches: &[RecordBatch]) -> Result<GapList> {
                 _ => Key::new(from_json::<Vec<String>>(text)?),
             };
             gaps.push(&key, SlotRange::new(first.value(row), end.value(row)));
-            last = Some((text, key));
+            if last.as_ref().is_none_or(|(known, _)| known != text) {
+                last = Some((text.to_owned(), key));
+            }
         }
     }
     Ok(gaps)
 }
 
-/// Units as a column.
-///
-/// # Errors
-/// Only if a unit cannot be written as JSON.
-pub fn units_to_batch(units: &[Unit]) -> Result<RecordBatch> {
-    let texts: Vec<String> = units.iter().map(to_json).collect::<Result<_>>()?;
-    let schema = Schema::new(vec![Field::new(UNIT, DataType::Utf8, false)]);
-    Ok(RecordBatch::try_new(Arc::new(schema), vec![Arc::new(StringArray::from(texts))])?)
+/// Units of one batch of an artifact.
+const UNITS_PER_BATCH: usize = 4_096;
+
+/// How many units a stream held, and how many slots they are to repair.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// Units.
+    pub units: u64,
+    /// Slots.
+    pub slots: u64,
 }
 
-/// Units from a column.
-///
-/// # Errors
-/// `invalid` if this is not the column of units.
-pub fn units_from_batches(batches: &[RecordBatch]) -> Result<Vec<Unit>> {
-    let mut units = Vec::new();
-    for batch in batches {
-        let texts = text(batch, UNIT)?;
-        for row in 0..texts.len() {
-            units.push(from_json(texts.value(row))?);
+/// Units as a column, a batch at a time. What went through is counted in `counted`.
+pub fn units_to_batches(mut units: Units, counted: Arc<Mutex<Counted>>) -> BatchStream {
+    let batches = std::iter::from_fn(move || {
+        let mut texts = StringBuilder::new();
+        let mut seen = Counted::default();
+        for unit in units.by_ref().take(UNITS_PER_BATCH) {
+            match unit.and_then(|unit| Ok((unit.slots(), to_json(&unit)?))) {
+                Ok((slots, text)) => {
+                    seen = Counted { units: seen.units + 1, slots: seen.slots + slots };
+                    texts.append_value(text);
+                }
+                Err(error) => return Some(Err(error)),
+            }
         }
-    }
-    Ok(units)
+        if seen.units == 0 {
+            return None;
+        }
+        let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+        *counted = Counted { units: counted.units + seen.units, slots: counted.slots + seen.slots };
+        let schema = Schema::new(vec![Field::new(UNIT, DataType::Utf8, false)]);
+        Some(RecordBatch::try_new(Arc::new(schema), vec![Arc::new(texts.finish())]).map_err(Error::from))
+    });
+    futures::stream::iter(batches).boxed()
+}
+
+/// Those units of an artifact whose index is wanted, each with its index, in order. What is not wanted is not even read from its text.
+pub fn units_from_batches(
+    batches: BatchStream,
+    wanted: impl Fn(u32) -> bool + Send + 'static,
+) -> Pin<Box<dyn Stream<Item = Result<(u32, Unit)>> + Send>> {
+    let mut index = 0u32;
+    let units = batches.map(move |batch| {
+        let batch = batch?;
+        let texts = text(&batch, UNIT)?;
+        let first = index;
+        index = index.saturating_add(u32::try_from(texts.len()).unwrap_or(u32::MAX));
+        let wanted = (first..index).zip(0..).filter(|(index, _)| wanted(*index));
+        wanted.map(|(index, row)| Ok((index, from_json(texts.value(row))?))).collect::<Result<Vec<_>>>()
+    });
+    units.map_ok(|units| futures::stream::iter(units.into_iter().map(Ok))).try_flatten().boxed()
 }
 
 fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray> {
@@ -102,18 +138,23 @@ fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn gaps_and_units_come_back_as_they_were() {
+    #[tokio::test]
+    async fn gaps_and_units_come_back_as_they_were() {
         let mut gaps = GapList::default();
         gaps.push(&Key::from("A"), SlotRange::new(1, 4));
         gaps.push(&Key::from("A"), SlotRange::new(9, 10));
         gaps.push(&Key::new(["B", "x/y"]), SlotRange::new(-7, -5));
         gaps.push(&Key::default(), SlotRange::new(0, 1));
-        assert_eq!(gaps_from_batches(&[gaps_to_batch(&gaps).unwrap()]).unwrap(), gaps);
+        let written = futures::stream::iter([gaps_to_batch(&gaps)]).boxed();
+        assert_eq!(gaps_from_batches(written).await.unwrap(), gaps);
         let interval = crate::model::Interval::parse("2024-03-04", "2024-03-04").unwrap();
         let wanted = vec![crate::model::Wanted { key: Key::from("A"), slots: vec![SlotRange::new(1, 4)] }];
         let units = vec![Unit { interval, wanted }, Unit { interval, wanted: Vec::new() }];
-        assert_eq!(units_from_batches(&[units_to_batch(&units).unwrap()]).unwrap(), units);
+        let counted = Arc::new(Mutex::new(Counted::default()));
+        let written = units_to_batches(Box::new(units.clone().into_iter().map(Ok)), counted.clone());
+        let read: Vec<(u32, Unit)> = units_from_batches(written, |index| index == 1).try_collect().await.unwrap();
+        assert_eq!(read, [(1, units[1].clone())]);
+        assert_eq!(*counted.lock().unwrap(), Counted { units: 2, slots: 3 });
         assert_ne!(units[0].id("t", "s"), units[1].id("t", "s"));
     }
 }

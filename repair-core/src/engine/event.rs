@@ -46,6 +46,16 @@ impl From<&Error> for ErrorRecord {
     }
 }
 
+impl From<ErrorRecord> for Error {
+    fn from(record: ErrorRecord) -> Self {
+        let error = Error::new(record.kind, record.message);
+        match record.retry_after_ms {
+            Some(wait_ms) => error.retry_after(std::time::Duration::from_millis(wait_ms)),
+            None => error,
+        }
+    }
+}
+
 /// What a detect or verify step found, small enough for the journal; the gaps are an artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FindingsRecord {
@@ -59,33 +69,43 @@ pub struct FindingsRecord {
     pub artifact: String,
 }
 
-/// How a unit ended in one attempt.
+/// A unit that failed in one attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnitEnded {
+pub struct UnitFailed {
     /// Its index in the visit's list of units.
     pub unit: u32,
-    /// What came of it.
-    pub result: UnitResult,
+    /// Why.
+    pub error: ErrorRecord,
 }
 
-/// What came of a unit.
+/// How a step of a DAG, or a branch, came to rest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum UnitResult {
-    /// It is staged: paid for, and never asked again.
-    Staged {
-        /// Rows repaired.
-        rows: u64,
-        /// Slots confirmed absent.
-        absent: u64,
-        /// What it took.
-        usage: Usage,
-    },
-    /// It failed in this attempt.
+pub enum Settled {
+    /// It did its work.
+    Succeeded,
+    /// It failed for good.
     Failed {
         /// Why.
         error: ErrorRecord,
     },
+    /// It was never begun.
+    Skipped {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Why a run is to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopReason {
+    /// Somebody cancelled it.
+    Cancel,
+    /// Somebody paused it.
+    Pause,
+    /// It took longer than its `timeout`.
+    Timeout,
 }
 
 /// How a run ended.
@@ -95,8 +115,12 @@ pub enum UnitResult {
 pub enum Outcome {
     /// It did what it was to do.
     Succeeded,
+    /// It came to its end, but not all is well: units failed within what is tolerated, slots are still missing, an error was caught.
+    SucceededWithExceptions,
     /// It ended with an error, or at a `fail` step.
     Failed,
+    /// Somebody cancelled it.
+    Cancelled,
     /// It could not look at everything, so nothing is known.
     Blind,
 }
@@ -106,7 +130,9 @@ impl Outcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
+            Self::SucceededWithExceptions => "succeeded with exceptions",
             Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
             Self::Blind => "blind",
         }
     }
@@ -126,6 +152,9 @@ pub enum Event {
         definition: String,
         /// Where that text was, for messages.
         file: String,
+        /// The texts of the workflows that it runs as steps, by the name it gives them.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        children: BTreeMap<String, String>,
         /// The parameters, defaults filled in.
         params: BTreeMap<String, Value>,
         /// What the lake was opened with, for a later process: whatever the program that drives the run needs.
@@ -133,12 +162,68 @@ pub enum Event {
         /// Where jitter begins.
         seed: u64,
     },
+    /// Another driver took up the run: what the one before still writes no longer fits.
+    DriverStarted {
+        /// Who.
+        driver: String,
+    },
+    /// The run is to stop; what is under way is told, and waited for.
+    StopRequested {
+        /// Why.
+        why: StopReason,
+    },
+    /// The run stopped for now, to be resumed.
+    RunPaused,
+    /// A run that had ended is taken up again where it failed.
+    RunRedriven {
+        /// Steps at which it was, and those it goes back to instead: from a `fail` step to the one that led there.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        back: BTreeMap<String, String>,
+    },
+    /// The run goes on with a mended definition.
+    DefinitionReplaced {
+        /// The text of the workflow.
+        definition: String,
+        /// Where that text was, for messages.
+        file: String,
+        /// The texts of the workflows that it runs as steps.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        children: BTreeMap<String, String>,
+        /// What changed, for people.
+        changes: Vec<String>,
+    },
     /// The run came to a step.
     StepEntered {
         /// The step.
         step: String,
         /// Which visit, from 1.
         visit: u32,
+    },
+    /// The branches of a parallel step begin.
+    BranchesStarted {
+        /// The step.
+        step: String,
+        /// Their names.
+        branches: Vec<String>,
+    },
+    /// A branch of a parallel step came to its end.
+    BranchEnded {
+        /// The parallel step.
+        step: String,
+        /// The branch.
+        branch: String,
+        /// The step at which it ended.
+        at: String,
+        /// Why it failed, if it did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<ErrorRecord>,
+    },
+    /// A step of a DAG came to rest.
+    StepSettled {
+        /// The step.
+        step: String,
+        /// How.
+        result: Settled,
     },
     /// A step is to wait.
     TimerSet {
@@ -166,8 +251,15 @@ pub enum Event {
     UnitsEnded {
         /// The step.
         step: String,
-        /// Which, and how.
-        units: Vec<UnitEnded>,
+        /// Those that are staged: paid for, and never asked again.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        staged: Vec<u32>,
+        /// What those took, all together.
+        #[serde(default)]
+        usage: Usage,
+        /// Those that failed in this attempt.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        failed: Vec<UnitFailed>,
     },
     /// Staged units are about to be published; what is half done after a crash is done again from here.
     PublishStarted {
@@ -207,8 +299,11 @@ pub enum Event {
     StepFailed {
         /// The step.
         step: String,
-        /// Why.
+        /// Why; if units failed, why one of them did.
         error: ErrorRecord,
+        /// Whether it did all it could, and units failed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        units: bool,
     },
     /// A failed step is tried again.
     RetryScheduled {

@@ -1,127 +1,351 @@
-//! Does the units of a repair step: several at once, within a rate, each checked and staged, their ends journaled in groups.
+//! Does the units of a repair step: several at once, within a rate, each checked and staged, their ends journaled in groups, and what is
+//! staged published before it grows past a bound. The list of units is read as it is needed; it need not fit in memory.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::TimestampMicrosecondType;
+use futures::{Stream, TryStreamExt};
 use tokio::task::JoinSet;
 
-use super::event::{ErrorRecord, UnitEnded, UnitResult};
+use super::artifact::{self, Counted};
+use super::event::{ErrorRecord, Event, UnitFailed};
 use super::rate::RateLimiter;
+use super::retry;
+use super::units::{UnitState, Units};
+use super::work::{Recorder, Work};
+use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup::{column, key_columns};
-use crate::lake::{StageRequest, StageScope};
+use crate::lake::{StageRequest, StageScope, Staged};
 use crate::model::{Findings, Fix, Key, SlotRange, Table, Unit};
 use crate::plugin::{Repairer, StepContext};
+use crate::workflow::{Rate, Step, StepKind, Tolerance};
 
 /// At most so many units' ends are journaled in one commit.
-const GROUP: usize = 128;
+const GROUP: usize = 1_024;
 /// At most so long is the journal behind: what a crash could make us ask the lake about again.
 const GROUP_TIME: Duration = Duration::from_millis(50);
+/// At most so many units are merged into one publication, which bounds the memory that takes, and how much is staged.
+const PUBLISH_UNITS: usize = 4_096;
 
 /// What doing units needs.
 #[derive(Clone)]
-pub(crate) struct Work {
-    pub(crate) context: StepContext,
-    pub(crate) repairer: Arc<dyn Repairer>,
-    pub(crate) findings: Arc<Findings>,
-    pub(crate) table: Arc<Table>,
-    pub(crate) strategy: Arc<str>,
-    pub(crate) limiter: Option<Arc<RateLimiter>>,
+struct Doing {
+    context: StepContext,
+    repairer: Arc<dyn Repairer>,
+    findings: Arc<Findings>,
+    table: Arc<Table>,
+    strategy: Arc<str>,
+    limiter: Option<Arc<RateLimiter>>,
 }
 
-/// Units under way.
-pub(crate) struct Fanout {
-    work: Work,
-    units: Arc<Vec<Unit>>,
-    waiting: std::vec::IntoIter<u32>,
+/// Units of a plan, each with its index.
+type UnitStream = Pin<Box<dyn Stream<Item = Result<(u32, Unit)>> + Send>>;
+
+/// A unit that ended.
+struct UnitEnded {
+    unit: u32,
+    result: Result<Staged>,
+}
+
+/// One attempt at the units of a repair step.
+pub(super) struct Fanout<'a> {
+    work: &'a Work,
+    recorder: &'a Recorder,
+    doing: Doing,
+    /// The same as the run's own, kept in step with it.
+    units: Units,
+    /// The names of those that are staged, by index.
+    staged: BTreeMap<u32, String>,
     concurrency: usize,
-    running: JoinSet<UnitEnded>,
-    /// Which unit each task does, for one that dies without saying so.
-    tasks: HashMap<tokio::task::Id, u32>,
+    tolerate: Tolerance,
 }
 
-impl Fanout {
-    pub(crate) fn new(work: Work, units: Arc<Vec<Unit>>, pending: Vec<u32>, concurrency: u32) -> Self {
-        let concurrency = concurrency.max(1) as usize;
-        Self { work, units, waiting: pending.into_iter(), concurrency, running: JoinSet::new(), tasks: HashMap::new() }
+/// Does what is left to do of a repair step's units. The value is what the step puts out; an error with `true` is of units, after all that
+/// could be done was done.
+pub(super) async fn repair(
+    work: &Work,
+    recorder: &Recorder,
+    repairer: Arc<dyn Repairer>,
+    findings: Findings,
+) -> Result<Units, (Error, bool)> {
+    let prepared = Fanout::prepare(work, recorder, repairer, findings).await;
+    let mut fanout = prepared.map_err(|error| (error, false))?;
+    fanout.run().await.map_err(|error| (error, false))?;
+    match fanout.units.an_error() {
+        Some(record) if fanout.units.failed() > 0 => Err((record.into(), true)),
+        _ => Ok(fanout.units),
+    }
+}
+
+impl<'a> Fanout<'a> {
+    /// Plans the visit's units, or takes up the plan that it made before.
+    async fn prepare(work: &'a Work, recorder: &'a Recorder, repairer: Arc<dyn Repairer>, findings: Findings) -> Result<Self> {
+        let Step { name, kind: StepKind::Repair { plugin, concurrency, rate_limit, tolerate, .. }, .. } = &work.step else {
+            return Err(Error::internal("not a repair step"));
+        };
+        let context = &work.context;
+        let table = Arc::new(context.table(&findings.scope.table)?.clone());
+        let units = match &work.units {
+            Some(units) => units.clone(),
+            None => {
+                let artifact = format!("{name}-{}-units", context.visit);
+                let counted = Arc::new(Mutex::new(Counted::default()));
+                let planned = repairer.plan(context, &findings).await?;
+                context.lake.put_artifact(&context.run, &artifact, artifact::units_to_batches(planned, counted.clone())).await?;
+                let counted = *counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let count =
+                    u32::try_from(counted.units).map_err(|_| Error::invalid("more than four billion units; narrow the interval"))?;
+                recorder
+                    .record(vec![Event::UnitsPlanned {
+                        step: name.clone(),
+                        table: table.name.clone(),
+                        strategy: plugin.clone(),
+                        units: count,
+                        slots: counted.slots,
+                        artifact: artifact.clone(),
+                    }])
+                    .await?;
+                Units::planned(&table.name, plugin, &artifact, count, counted.slots)
+            }
+        };
+        let limiter = rate_limit.map(|rate: Rate| Arc::new(RateLimiter::new(rate, context.clock.clone())));
+        let doing = Doing {
+            context: context.clone(),
+            repairer,
+            findings: Arc::new(findings),
+            table,
+            strategy: units.strategy.as_str().into(),
+            limiter,
+        };
+        let concurrency = (*concurrency).max(1) as usize;
+        Ok(Self { work, recorder, doing, units, staged: BTreeMap::new(), concurrency, tolerate: *tolerate })
     }
 
-    /// Takes no more units; those under way are still awaited.
-    pub(crate) fn stop(&mut self) {
-        self.waiting = Vec::new().into_iter();
+    async fn run(&mut self) -> Result<()> {
+        self.recover().await?;
+        self.publish_begun().await?;
+        self.do_units().await?;
+        self.publish_staged().await?;
+        self.work.context.check_cancelled()
+    }
+
+    fn scope(&self) -> (Arc<Table>, StepContext) {
+        (self.doing.table.clone(), self.work.context.clone())
+    }
+
+    async fn record(&mut self, event: Event) -> Result<()> {
+        self.units.apply(&event).map_err(Error::internal)?;
+        self.recorder.record(vec![event]).await
+    }
+
+    /// The units of the plan whose index is wanted.
+    async fn planned(&self, wanted: impl Fn(u32) -> bool + Send + 'static) -> Result<UnitStream> {
+        let batches = self.work.context.lake.get_artifact(&self.work.context.run, &self.units.artifact).await?;
+        Ok(artifact::units_from_batches(batches, wanted))
+    }
+
+    /// Units that were staged before a crash, but not journaled, are found by name and never paid for again.
+    async fn recover(&mut self) -> Result<()> {
+        let (table, context) = self.scope();
+        let scope = StageScope { run: &context.run, step: &context.step, visit: context.visit, table: &table };
+        let mut found: HashMap<String, Staged> =
+            context.lake.staged(&scope).await?.into_iter().map(|staged| (staged.unit.clone(), staged)).collect();
+        if found.is_empty() && self.units.staged() == 0 {
+            return Ok(());
+        }
+        let (mut usage, mut recovered, mut left_over) = (Usage::default(), Vec::new(), Vec::new());
+        let mut units = self.planned(|_| true).await?;
+        while let Some((index, unit)) = units.try_next().await? {
+            let id = unit.id(&table.name, &self.doing.strategy);
+            let staged = found.remove(&id);
+            match (self.units.state(index), staged) {
+                (Some(UnitState::Staged), _) => {
+                    self.staged.insert(index, id);
+                }
+                (Some(UnitState::Pending), Some(staged)) => {
+                    usage += staged.usage;
+                    recovered.push(index);
+                    self.staged.insert(index, id);
+                }
+                (Some(UnitState::Published), Some(_)) => left_over.push(id),
+                _ => {}
+            }
+        }
+        drop(units);
+        if !left_over.is_empty() {
+            self.discard(&scope, &left_over).await;
+        }
+        if recovered.is_empty() {
+            return Ok(());
+        }
+        self.record(Event::UnitsEnded { step: self.work.step.name.clone(), staged: recovered, usage, failed: Vec::new() }).await
+    }
+
+    async fn do_units(&mut self) -> Result<()> {
+        let pending: HashSet<u32> = self.units.indexes(|state| state == UnitState::Pending).collect();
+        let total = self.units.len();
+        let progress = self.work.context.progress.clone();
+        progress.advance(&self.work.step.name, total - self.units.pending(), total);
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let all = pending.len() as u64 == total;
+        let pending = if all { HashSet::new() } else { pending };
+        let wanted = move |index: u32| all || pending.contains(&index);
+        let mut waiting = Some(self.planned(wanted).await?);
+        let mut running: JoinSet<UnitEnded> = JoinSet::new();
+        // Which unit each task does, for one that dies without saying so.
+        let mut tasks: HashMap<tokio::task::Id, u32> = HashMap::new();
+        loop {
+            let group = self.next_group(&mut waiting, &mut running, &mut tasks).await?;
+            if group.is_empty() {
+                return Ok(());
+            }
+            let event = self.ended(group);
+            if let Event::UnitsEnded { staged, failed, .. } = &event
+                && (!staged.is_empty() || !failed.is_empty())
+            {
+                self.record(event).await?;
+            }
+            progress.advance(&self.work.step.name, total - self.units.pending(), total);
+            if self.is_hopeless() {
+                // What is under way is still awaited.
+                waiting = None;
+            }
+            if self.staged.len() >= PUBLISH_UNITS {
+                self.publish_staged().await?;
+            }
+        }
     }
 
     /// The next group of units that ended; none when all have.
-    pub(crate) async fn next_group(&mut self) -> Vec<UnitEnded> {
+    async fn next_group(
+        &self,
+        waiting: &mut Option<UnitStream>,
+        running: &mut JoinSet<UnitEnded>,
+        tasks: &mut HashMap<tokio::task::Id, u32>,
+    ) -> Result<Vec<UnitEnded>> {
         let mut group = Vec::new();
         let mut deadline = None;
         loop {
-            self.fill();
+            while running.len() < self.concurrency && !self.work.context.cancel.is_cancelled() {
+                let Some(units) = waiting else { break };
+                match units.try_next().await? {
+                    Some((index, unit)) => {
+                        let doing = self.doing.clone();
+                        let handle = running.spawn(async move { UnitEnded { unit: index, result: repair_and_stage(&doing, &unit).await } });
+                        tasks.insert(handle.id(), index);
+                    }
+                    None => *waiting = None,
+                }
+            }
             let next = match deadline {
-                None => self.running.join_next_with_id().await,
-                Some(deadline) => match tokio::time::timeout_at(deadline, self.running.join_next_with_id()).await {
+                None => running.join_next_with_id().await,
+                Some(deadline) => match tokio::time::timeout_at(deadline, running.join_next_with_id()).await {
                     Ok(next) => next,
-                    Err(_) => return group,
+                    Err(_) => return Ok(group),
                 },
             };
-            let Some(joined) = next else { return group };
-            group.push(self.ended(joined));
+            let Some(joined) = next else { return Ok(group) };
+            group.push(match joined {
+                Ok((id, ended)) => {
+                    tasks.remove(&id);
+                    ended
+                }
+                Err(error) => {
+                    let unit = tasks.remove(&error.id()).unwrap_or(u32::MAX);
+                    UnitEnded { unit, result: Err(Error::internal("a repairer panicked; this is a bug in the plug-in").because(error)) }
+                }
+            });
             deadline.get_or_insert_with(|| tokio::time::Instant::now() + GROUP_TIME);
             if group.len() >= GROUP {
-                return group;
+                return Ok(group);
             }
         }
     }
 
-    fn fill(&mut self) {
-        while self.running.len() < self.concurrency && !self.work.context.cancel.is_cancelled() {
-            let Some(index) = self.waiting.next() else { return };
-            let (work, units) = (self.work.clone(), self.units.clone());
-            let handle = self.running.spawn(async move { do_unit(&work, &units, index).await });
-            self.tasks.insert(handle.id(), index);
+    fn ended(&mut self, group: Vec<UnitEnded>) -> Event {
+        let (mut staged, mut failed, mut usage) = (Vec::new(), Vec::new(), Usage::default());
+        let stopping = self.work.context.cancel.is_cancelled();
+        for UnitEnded { unit, result } in group {
+            match result {
+                Ok(done) => {
+                    usage += done.usage;
+                    staged.push(unit);
+                    self.staged.insert(unit, done.unit);
+                }
+                // A unit that was told to stop has not failed: it is done again on resume.
+                Err(error) if stopping && error.kind() == ErrorKind::Cancelled => {}
+                Err(error) => failed.push(UnitFailed { unit, error: ErrorRecord::from(&error) }),
+            }
         }
+        Event::UnitsEnded { step: self.work.step.name.clone(), staged, usage, failed }
     }
 
-    fn ended(&mut self, joined: Result<(tokio::task::Id, UnitEnded), tokio::task::JoinError>) -> UnitEnded {
-        match joined {
-            Ok((id, ended)) => {
-                self.tasks.remove(&id);
-                ended
-            }
-            Err(error) => {
-                let unit = self.tasks.remove(&error.id()).unwrap_or(u32::MAX);
-                let error = Error::internal("a repairer panicked; this is a bug in the plug-in").because(error);
-                UnitEnded { unit, result: UnitResult::Failed { error: ErrorRecord::from(&error) } }
-            }
+    /// Whether more units than tolerated failed with errors that no retry rule names: asking on would only cost.
+    fn is_hopeless(&self) -> bool {
+        let lost = |kind| retry::applicable(&self.work.step.retry, &self.work.rules_used, kind).is_none();
+        let lost: u64 = self.units.failed_by_kind().filter(|(kind, _)| lost(*kind)).map(|(_, count)| count).sum();
+        self.tolerate.exceeded(lost, self.units.len())
+    }
+
+    /// Publishes again what was begun before a crash: under the same names, so nothing is there twice.
+    async fn publish_begun(&mut self) -> Result<()> {
+        let begun = (0u32..).zip(&self.units.batches).filter(|(_, batch)| !batch.ended);
+        for (number, units) in begun.map(|(number, batch)| (number, batch.units.clone())).collect::<Vec<_>>() {
+            self.publish_batch(number, &units).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish_staged(&mut self) -> Result<()> {
+        while !self.staged.is_empty() {
+            let units: Vec<u32> = self.staged.keys().copied().take(PUBLISH_UNITS).collect();
+            let batch = u32::try_from(self.units.batches.len()).unwrap_or(u32::MAX);
+            self.record(Event::PublishStarted { step: self.work.step.name.clone(), batch, units: units.clone() }).await?;
+            self.publish_batch(batch, &units).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish_batch(&mut self, batch: u32, units: &[u32]) -> Result<()> {
+        let named = |unit: &u32| self.staged.get(unit).cloned().ok_or_else(|| Error::internal("a unit to publish is not in the plan"));
+        let ids: Vec<String> = units.iter().map(named).collect::<Result<_>>()?;
+        let (table, context) = self.scope();
+        let scope = StageScope { run: &context.run, step: &context.step, visit: context.visit, table: &table };
+        let done = context.lake.publish(&scope, batch, &ids).await?;
+        let step = self.work.step.name.clone();
+        self.record(Event::PublishEnded { step, batch, rows: done.rows, absent: done.absent, usage: done.usage }).await?;
+        units.iter().for_each(|unit| drop(self.staged.remove(unit)));
+        self.discard(&scope, &ids).await;
+        Ok(())
+    }
+
+    /// All of these is published and journaled; what stays here after a crash costs space, nothing else.
+    async fn discard(&self, scope: &StageScope<'_>, ids: &[String]) {
+        if let Err(error) = self.work.context.lake.discard_staged(scope, ids).await {
+            tracing::warn!(step = scope.step, error = error.full(), "staged objects could not be removed");
         }
     }
 }
 
-async fn do_unit(work: &Work, units: &[Unit], index: u32) -> UnitEnded {
-    let result = match units.get(index as usize) {
-        Some(unit) => repair_and_stage(work, unit).await,
-        None => Err(Error::internal("a unit that was not planned")),
-    };
-    let result = result.unwrap_or_else(|error| UnitResult::Failed { error: ErrorRecord::from(&error) });
-    UnitEnded { unit: index, result }
-}
-
-async fn repair_and_stage(work: &Work, unit: &Unit) -> Result<UnitResult> {
-    let context = &work.context;
-    if let Some(limiter) = &work.limiter {
+async fn repair_and_stage(doing: &Doing, unit: &Unit) -> Result<Staged> {
+    let context = &doing.context;
+    if let Some(limiter) = &doing.limiter {
         limiter.acquire().await;
     }
     context.check_cancelled()?;
-    let fix = work.repairer.repair(context, &work.findings, unit).await?;
-    check_fix(&work.table, unit, &fix)?;
-    let id = unit.id(&work.table.name, &work.strategy);
-    let scope = StageScope { run: &context.run, step: &context.step, visit: context.visit, table: &work.table };
-    let request = StageRequest { unit: &id, strategy: &work.strategy, repaired_at: context.clock.now(), fix: &fix };
-    let staged = context.lake.stage(&scope, &request).await?;
-    Ok(UnitResult::Staged { rows: staged.rows, absent: staged.absent, usage: staged.usage })
+    let fix = doing.repairer.repair(context, &doing.findings, unit).await?;
+    check_fix(&doing.table, unit, &fix)?;
+    let id = unit.id(&doing.table.name, &doing.strategy);
+    let scope = StageScope { run: &context.run, step: &context.step, visit: context.visit, table: &doing.table };
+    let request = StageRequest { unit: &id, strategy: &doing.strategy, repaired_at: context.clock.now(), fix: &fix };
+    context.lake.stage(&scope, &request).await
 }
 
 /// Checks that a fix is of wanted slots only, each once: whatever a plug-in does, nothing else reaches the lake.

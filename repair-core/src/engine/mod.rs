@@ -1,6 +1,7 @@
-//! Runs workflows. [`state`] and [`decide`] are pure: no clock, no I/O, no async.
+//! Runs workflows. [`state`], [`decide`], [`control`], [`retry`] and [`units`] are pure: no clock, no I/O, no async.
 
 pub mod artifact;
+pub mod control;
 pub mod decide;
 pub mod driver;
 pub mod event;
@@ -10,8 +11,10 @@ mod rate;
 pub mod report;
 pub mod retry;
 pub mod state;
+pub mod units;
+mod work;
 
-pub use driver::{Engine, Observer, StartRequest, load, new_run_id, preflight};
+pub use driver::{Engine, Observer, Options, StartRequest, child_run_id, load, new_run_id, preflight};
 pub use event::{Event, Outcome, Recorded};
 pub use journal::{Journal, RunHead, Signal, for_each_event};
 pub use report::{RunReport, StepReport};

@@ -1,12 +1,11 @@
 //! What people and programs are told of a run.
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::event::Outcome;
-use super::state::{RunState, StepState};
+use super::event::{Outcome, Settled};
+use super::state::{Branch, Phase, RunState, StepState};
 use crate::cost::Usage;
 use crate::error::ErrorKind;
 
@@ -17,8 +16,12 @@ pub struct RunReport {
     pub run: String,
     /// How it ended, if it has.
     pub outcome: Option<Outcome>,
-    /// Its steps, by name.
-    pub steps: BTreeMap<String, StepReport>,
+    /// Why it ended so, or what it waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Its steps, in the order in which the run first came to them.
+    #[serde(serialize_with = "by_name")]
+    pub steps: Vec<StepReport>,
     /// What it took.
     pub usage: Usage,
     /// What a person should know, worst first.
@@ -31,12 +34,29 @@ pub struct RunReport {
 /// What a step did.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StepReport {
+    /// Its name.
+    #[serde(skip)]
+    pub name: String,
     /// How often the run came there.
     pub visits: u32,
     /// How many attempts ended.
     pub attempts: u32,
     /// What it put out last.
     pub output: Value,
+    /// Why it was not begun, if it was skipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
+    /// What it takes for its work, of its units and in all.
+    #[serde(skip)]
+    pub usage: Usage,
+}
+
+fn by_name<S: Serializer>(steps: &[StepReport], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(steps.len()))?;
+    for step in steps {
+        map.serialize_entry(&step.name, step)?;
+    }
+    map.end()
 }
 
 /// At most so many errors of units are told one by one.
@@ -45,33 +65,69 @@ const UNIT_ERRORS: usize = 5;
 impl RunReport {
     /// The report of a run.
     pub fn new(run: &str, state: &RunState) -> Self {
-        let steps = state
-            .steps
-            .iter()
-            .map(|(name, step)| (name.clone(), StepReport { visits: step.visits, attempts: step.attempts, output: step.output.clone() }));
+        let mut steps: Vec<(&String, &StepState)> = state.steps.iter().collect();
+        steps.sort_by_key(|(_, step)| step.order);
+        let steps = steps.into_iter().map(|(name, step)| StepReport {
+            name: name.clone(),
+            visits: step.visits,
+            attempts: step.attempts,
+            output: step.output.clone(),
+            skipped: if let Some(Settled::Skipped { why }) = &step.settled { Some(why.clone()) } else { None },
+            usage: step.usage,
+        });
         Self {
             run: run.to_owned(),
             outcome: state.ended.as_ref().map(|ended| ended.outcome),
+            reason: state.ended.as_ref().map_or_else(|| waits_for(state), |ended| ended.reason.clone()),
             steps: steps.collect(),
             usage: state.usage(),
             problems: problems(state),
             error: state.ended.as_ref().and_then(|ended| ended.error),
         }
     }
+
+    /// What a step did; none if the run never came to it.
+    pub fn step(&self, name: &str) -> Option<&StepReport> {
+        self.steps.iter().find(|step| step.name == name)
+    }
+}
+
+/// What a run that has not ended waits for.
+fn waits_for(state: &RunState) -> Option<String> {
+    if state.paused {
+        return Some("it is paused".to_owned());
+    }
+    let waits = state.active.iter().map(|(step, position)| match &position.phase {
+        Phase::Waiting { due } => format!("`{step}` waits until {due:.0}"),
+        Phase::Backoff { due } => format!("`{step}` is tried again at {due:.0}"),
+        Phase::Work | Phase::Failed(_) | Phase::Done => format!("`{step}` is under way"),
+    });
+    let waits: Vec<String> = waits.collect();
+    (!waits.is_empty()).then(|| waits.join(", "))
 }
 
 fn problems(state: &RunState) -> Vec<String> {
     let mut problems = Vec::new();
     if let Some(ended) = &state.ended
+        && !matches!(ended.outcome, Outcome::Succeeded | Outcome::SucceededWithExceptions)
         && let Some(reason) = &ended.reason
     {
-        let kind = ended.error.map(|kind| format!("{kind}: ")).unwrap_or_default();
+        let kind = ended.error.filter(|kind| !matches!(kind, ErrorKind::Failed | ErrorKind::Cancelled));
+        let kind = kind.map(|kind| format!("{kind}: ")).unwrap_or_default();
         problems.push(format!("{}: {kind}{reason}", ended.step));
     }
-    if let Some(caught) = &state.caught {
-        problems.push(format!("caught {}: {}", caught.kind, caught.message));
+    if let Some((step, error)) = &state.caught {
+        problems.push(format!("{step}: caught {}: {}", error.kind, error.message));
     }
     for (name, step) in &state.steps {
+        if let Some(Settled::Failed { error }) = &step.settled {
+            problems.push(format!("{name}: {}: {}", error.kind, error.message));
+        }
+        for (branch, ended) in &step.branches {
+            if let Branch::Failed { at, error } = ended {
+                problems.push(format!("{name}: branch `{branch}` failed at `{at}`: {}: {}", error.kind, error.message));
+            }
+        }
         problems.extend(unit_problems(name, step));
     }
     for (detect, findings) in &state.findings {
@@ -90,15 +146,13 @@ fn problems(state: &RunState) -> Vec<String> {
 }
 
 fn unit_problems(name: &str, step: &StepState) -> Vec<String> {
-    let Some(fanout) = &step.fanout else { return Vec::new() };
-    let mut problems: Vec<String> = fanout
-        .errors
-        .iter()
-        .take(UNIT_ERRORS)
-        .map(|(unit, error)| format!("{name}: unit {unit} of {}: {}: {}", fanout.units.len(), error.kind, error.message))
-        .collect();
-    if fanout.errors.len() > UNIT_ERRORS {
-        problems.push(format!("{name}: and {} more units failed", fanout.errors.len() - UNIT_ERRORS));
+    let Some(units) = &step.units else { return Vec::new() };
+    let told = units.errors.iter().take(UNIT_ERRORS);
+    let mut problems: Vec<String> =
+        told.map(|(unit, error)| format!("{name}: unit {unit} of {}: {}: {}", units.len(), error.kind, error.message)).collect();
+    let more = units.failed().saturating_sub(problems.len() as u64);
+    if more > 0 {
+        problems.push(format!("{name}: and {more} more units failed"));
     }
     problems
 }

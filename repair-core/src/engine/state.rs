@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::event::{ErrorRecord, Event, FORMAT, FindingsRecord, Outcome, Recorded, UnitResult};
+use super::event::{ErrorRecord, Event, FORMAT, FindingsRecord, Outcome, Recorded, Settled, StopReason};
+use super::units::Units;
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -18,29 +19,39 @@ pub struct RunState {
     pub next_sequence: u64,
     /// When the last event was.
     pub updated_at: Timestamp,
-    /// Where it is.
-    pub position: Option<Position>,
+    /// The steps it is at, by name. A run that has ended keeps those at which it ended.
+    pub active: BTreeMap<String, Position>,
     /// What its steps did so far, by name.
     pub steps: BTreeMap<String, StepState>,
     /// The latest findings about what each detect step looks at, by the detect step's name.
     pub findings: BTreeMap<String, FindingsRecord>,
-    /// The error that was caught last.
-    pub caught: Option<ErrorRecord>,
+    /// The error that was caught last, and the step that caught it.
+    pub caught: Option<(String, ErrorRecord)>,
+    /// Whether it is to stop, and why.
+    pub stop: Option<StopReason>,
+    /// Whether it was paused.
+    pub paused: bool,
     /// How it ended, if it has.
     pub ended: Option<Ended>,
+    /// From when on the run's `timeout` counts.
+    pub timed_from: Timestamp,
+    /// A move whose target was not entered yet.
+    moving: Option<Move>,
 }
 
-/// How a run was started.
+/// How a run was started; what it works on is fixed by it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Started {
     /// When.
     pub at: Timestamp,
     /// The workflow's name.
     pub workflow: String,
-    /// The text of the workflow.
+    /// The text of the workflow; that of the mended one, once a run has gone on with it.
     pub definition: String,
     /// Where that text was.
     pub file: String,
+    /// The texts of the workflows that it runs as steps, by name.
+    pub children: BTreeMap<String, String>,
     /// The parameters.
     pub params: BTreeMap<String, Value>,
     /// What the driving program needs to open the lake again.
@@ -49,19 +60,50 @@ pub struct Started {
     pub seed: u64,
 }
 
-/// The step a run is at.
+#[derive(Debug, Clone, PartialEq)]
+struct Move {
+    from: String,
+    to: String,
+    error: Option<ErrorRecord>,
+}
+
+/// A step the run is at.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Position {
-    /// The step.
-    pub step: String,
     /// Which visit.
     pub visit: u32,
+    /// Which attempt of this visit, from 1.
+    pub attempt: u32,
     /// When the run came there.
     pub entered_at: Timestamp,
+    /// When this attempt began, or is to begin; when it was begun anew, if its driver died.
+    pub attempt_at: Timestamp,
     /// How many times each retry rule was used in this visit.
     pub rules_used: Vec<u32>,
     /// How far it is.
     pub phase: Phase,
+    /// Whether the attempt that failed did all it could, and units failed.
+    pub units_failed: bool,
+    /// The error that was caught last on the way here.
+    pub error: Option<ErrorRecord>,
+    /// From where the run came.
+    pub from: Option<String>,
+}
+
+impl Position {
+    fn new(visit: u32, at: Timestamp) -> Self {
+        Self {
+            visit,
+            attempt: 1,
+            entered_at: at,
+            attempt_at: at,
+            rules_used: Vec::new(),
+            phase: Phase::Work,
+            units_failed: false,
+            error: None,
+            from: None,
+        }
+    }
 }
 
 /// How far a step is.
@@ -88,6 +130,8 @@ pub enum Phase {
 /// What a step did so far, over all its visits.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepState {
+    /// Which of the steps it was, in the order in which the run first came to them.
+    pub order: u32,
     /// How often the run came here.
     pub visits: u32,
     /// How many attempts ended, over all visits.
@@ -96,74 +140,31 @@ pub struct StepState {
     pub output: Value,
     /// What it took, over all visits, units included.
     pub usage: Usage,
-    /// The work of its latest visit, if it repairs.
-    pub fanout: Option<Fanout>,
+    /// The units of its latest visit, if it repairs.
+    pub units: Option<Units>,
+    /// The branches of its latest visit, if it is parallel.
+    pub branches: BTreeMap<String, Branch>,
+    /// How it came to rest, if it is a step of a DAG.
+    pub settled: Option<Settled>,
 }
 
-/// Where a unit is. Every unit is always in exactly one of these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UnitState {
-    /// To do.
-    Pending,
-    /// Done and kept, not yet seen by readers.
-    Staged,
-    /// Seen by readers.
-    Published,
-    /// Its last attempt failed with an error of this kind.
-    Failed(ErrorKind),
-}
-
-/// The work of one visit of a repair step.
+/// A branch of a parallel step.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Fanout {
-    /// The table repaired.
-    pub table: String,
-    /// The repair idea.
-    pub strategy: String,
-    /// The artifact that lists the units.
-    pub artifact: String,
-    /// How many slots are to be repaired.
-    pub slots: u64,
-    /// By index.
-    pub units: Vec<UnitState>,
-    /// Of failed units, the last error.
-    pub errors: BTreeMap<u32, ErrorRecord>,
-    /// Batches whose publication was begun: their units, and whether it ended.
-    pub batches: Vec<(Vec<u32>, bool)>,
-    /// Rows published.
-    pub rows: u64,
-    /// Slots recorded as absent.
-    pub absent: u64,
-    /// What its units took.
-    pub usage: Usage,
-}
-
-impl Fanout {
-    /// The indexes of units in a state.
-    pub fn indexes(&self, wanted: impl Fn(UnitState) -> bool) -> Vec<u32> {
-        (0u32..).zip(&self.units).filter(|(_, state)| wanted(**state)).map(|(index, _)| index).collect()
-    }
-
-    /// How many units are in a state.
-    pub fn count(&self, wanted: impl Fn(UnitState) -> bool) -> u64 {
-        self.units.iter().filter(|state| wanted(**state)).count() as u64
-    }
-
-    /// What conditions see as the repair step's `$output`.
-    pub fn output(&self) -> Value {
-        json!({
-            "strategy": self.strategy,
-            "units": self.units.len(),
-            "succeeded": self.count(|state| matches!(state, UnitState::Staged | UnitState::Published)),
-            "failed": self.count(|state| matches!(state, UnitState::Failed(_))),
-            "pending": self.count(|state| state == UnitState::Pending),
-            "slots": self.slots,
-            "repaired": self.rows,
-            "absent": self.absent,
-            "unresolved": self.slots.saturating_sub(self.rows + self.absent),
-            "requests": self.usage.source_requests,
-        })
-    }
+pub enum Branch {
+    /// Under way.
+    Running,
+    /// At its end.
+    Ended {
+        /// At this step.
+        at: String,
+    },
+    /// Failed for good, unless the parallel step is tried again.
+    Failed {
+        /// At this step.
+        at: String,
+        /// Why.
+        error: ErrorRecord,
+    },
 }
 
 /// How a run ended.
@@ -173,7 +174,7 @@ pub struct Ended {
     pub at: Timestamp,
     /// How.
     pub outcome: Outcome,
-    /// At which step.
+    /// At which step; the last one of a DAG's that came to rest.
     pub step: String,
     /// Why.
     pub reason: Option<String>,
@@ -186,13 +187,12 @@ fn damaged(recorded: &Recorded, why: &str) -> Error {
 }
 
 impl RunState {
-    /// Folds a run's events.
+    /// Begins the fold of a run with its first event.
     ///
     /// # Errors
-    /// `invalid` if they do not make sense in this order.
-    pub fn fold(events: &[Recorded]) -> Result<Self> {
-        let Some((first, rest)) = events.split_first() else { return Err(Error::invalid("a run without events")) };
-        let Event::RunStarted { format, workflow, definition, file, params, environment, seed } = first.event.clone() else {
+    /// `invalid` if it does not begin a run, or was written by a newer version.
+    pub fn begin(first: &Recorded) -> Result<Self> {
+        let Event::RunStarted { format, workflow, definition, file, children, params, environment, seed } = first.event.clone() else {
             return Err(damaged(first, "a run begins with `run-started`"));
         };
         if format > FORMAT {
@@ -200,19 +200,33 @@ impl RunState {
                 "the run was written in event format {format}, this program knows {FORMAT}; use a newer version of it"
             )));
         }
-        let mut state = Self {
-            started: Started { at: first.at, workflow, definition, file, params, environment, seed },
+        if first.sequence != 0 {
+            return Err(damaged(first, "a run begins with event 0"));
+        }
+        Ok(Self {
+            started: Started { at: first.at, workflow, definition, file, children, params, environment, seed },
             next_sequence: 1,
             updated_at: first.at,
-            position: None,
+            active: BTreeMap::new(),
             steps: BTreeMap::new(),
             findings: BTreeMap::new(),
             caught: None,
+            stop: None,
+            paused: false,
             ended: None,
-        };
-        for recorded in rest {
-            state.apply(recorded)?;
-        }
+            timed_from: first.at,
+            moving: None,
+        })
+    }
+
+    /// Folds a run's events.
+    ///
+    /// # Errors
+    /// `invalid` if they do not make sense in this order.
+    pub fn fold<'a>(events: impl IntoIterator<Item = &'a Recorded>) -> Result<Self> {
+        let mut events = events.into_iter();
+        let mut state = Self::begin(events.next().ok_or_else(|| Error::invalid("a run without events"))?)?;
+        events.try_for_each(|recorded| state.apply(recorded))?;
         Ok(state)
     }
 
@@ -229,34 +243,34 @@ impl RunState {
         if recorded.sequence != self.next_sequence {
             return Err(damaged(recorded, &format!("event {} was to come", self.next_sequence)));
         }
-        if self.ended.is_some() {
+        let of_ended = matches!(recorded.event, Event::RunRedriven { .. } | Event::DriverStarted { .. } | Event::DefinitionReplaced { .. });
+        if self.ended.is_some() && !of_ended {
             return Err(damaged(recorded, "the run has ended before"));
         }
         match &recorded.event {
             Event::RunStarted { .. } => return Err(damaged(recorded, "a run starts once")),
-            Event::StepEntered { step, visit } => {
-                let state = self.steps.entry(step.clone()).or_default();
-                state.visits = *visit;
-                state.fanout = None;
-                self.position = Some(Position {
-                    step: step.clone(),
-                    visit: *visit,
-                    entered_at: recorded.at,
-                    rules_used: Vec::new(),
-                    phase: Phase::Work,
-                });
-            }
-            Event::Moved { from, why: _, to: _ } => {
-                let position = self.at(recorded, from)?;
-                if let Phase::Failed(error) = &position.phase {
-                    self.caught = Some(error.clone());
+            Event::DriverStarted { .. } => {
+                self.paused = false;
+                // What was under way is begun anew, and so is the time it may take.
+                for position in self.active.values_mut().filter(|position| position.phase == Phase::Work) {
+                    position.attempt_at = recorded.at;
                 }
-                self.position = None;
+            }
+            Event::StopRequested { why } => self.stop = Some(*why),
+            Event::RunPaused => {
+                self.stop = None;
+                self.paused = true;
+            }
+            Event::RunRedriven { back } => self.redrive(recorded, back)?,
+            Event::DefinitionReplaced { definition, file, children, .. } => {
+                (self.started.definition, self.started.file) = (definition.clone(), file.clone());
+                self.started.children.clone_from(children);
             }
             Event::RunEnded { outcome, step, reason, error } => {
-                self.position = None;
+                self.stop = None;
                 self.ended = Some(Ended { at: recorded.at, outcome: *outcome, step: step.clone(), reason: reason.clone(), error: *error });
             }
+            Event::StepEntered { step, visit } => self.enter(recorded, step, *visit),
             event => self.apply_to_step(recorded, event)?,
         }
         self.next_sequence += 1;
@@ -264,8 +278,55 @@ impl RunState {
         Ok(())
     }
 
+    fn enter(&mut self, recorded: &Recorded, step: &str, visit: u32) {
+        let order = u32::try_from(self.steps.len()).unwrap_or(u32::MAX);
+        let state = self.steps.entry(step.to_owned()).or_insert_with(|| StepState { order, ..StepState::default() });
+        state.visits = visit;
+        state.units = None;
+        state.branches.clear();
+        state.settled = None;
+        let moved = self.moving.take_if(|moving| moving.to == step);
+        let (from, error) = moved.map(|moved| (moved.from, moved.error)).unzip();
+        self.active.insert(step.to_owned(), Position { error: error.flatten(), from, ..Position::new(visit, recorded.at) });
+    }
+
     fn apply_to_step(&mut self, recorded: &Recorded, event: &Event) -> Result<()> {
         match event {
+            Event::Moved { from, to, why: _ } => {
+                let position = self.active.remove(from).ok_or_else(|| elsewhere(recorded, from))?;
+                let error = match position.phase {
+                    Phase::Failed(error) => {
+                        self.caught = Some((from.clone(), error.clone()));
+                        Some(error)
+                    }
+                    _ => position.error,
+                };
+                self.moving = Some(Move { from: from.clone(), to: to.clone(), error });
+            }
+            Event::BranchesStarted { step, branches } => {
+                self.at(recorded, step)?;
+                let running = branches.iter().map(|branch| (branch.clone(), Branch::Running));
+                self.step(recorded, step)?.branches = running.collect();
+            }
+            Event::BranchEnded { step, branch, at, error } => {
+                let ended = match error {
+                    Some(error) => Branch::Failed { at: at.clone(), error: error.clone() },
+                    None => {
+                        self.active.remove(at).ok_or_else(|| elsewhere(recorded, at))?;
+                        Branch::Ended { at: at.clone() }
+                    }
+                };
+                let known = self.step(recorded, step)?.branches.get_mut(branch);
+                *known.ok_or_else(|| damaged(recorded, "a branch that was not begun"))? = ended;
+            }
+            Event::StepSettled { step, result } => {
+                if !matches!(result, Settled::Skipped { .. }) {
+                    self.active.remove(step).ok_or_else(|| elsewhere(recorded, step))?;
+                }
+                let order = u32::try_from(self.steps.len()).unwrap_or(u32::MAX);
+                let state = self.steps.entry(step.clone()).or_insert_with(|| StepState { order, ..StepState::default() });
+                state.settled = Some(result.clone());
+            }
             Event::TimerSet { step, due } => self.at(recorded, step)?.phase = Phase::Waiting { due: *due },
             Event::StepSucceeded { step, output, findings, usage } => {
                 self.at(recorded, step)?.phase = Phase::Done;
@@ -277,17 +338,19 @@ impl RunState {
                     self.findings.insert(findings.of.clone(), findings.as_ref().clone());
                 }
             }
-            Event::StepFailed { step, error } => {
-                self.at(recorded, step)?.phase = Phase::Failed(error.clone());
+            Event::StepFailed { step, error, units } => {
+                let position = self.at(recorded, step)?;
+                (position.phase, position.units_failed) = (Phase::Failed(error.clone()), *units);
                 let state = self.step(recorded, step)?;
                 state.attempts += 1;
-                if let Some(fanout) = &state.fanout {
-                    state.output = fanout.output();
+                if let Some(units) = &state.units {
+                    state.output = units.output();
                 }
             }
             Event::RetryScheduled { step, rules, kinds, due } => {
                 let position = self.at(recorded, step)?;
-                position.phase = Phase::Backoff { due: *due };
+                (position.phase, position.attempt_at) = (Phase::Backoff { due: *due }, *due);
+                position.attempt += 1;
                 for &rule in rules {
                     let rule = rule as usize;
                     if position.rules_used.len() <= rule {
@@ -295,91 +358,111 @@ impl RunState {
                     }
                     position.rules_used[rule] += 1;
                 }
-                if let Some(fanout) = &mut self.step(recorded, step)?.fanout {
-                    for unit in &mut fanout.units {
-                        if matches!(unit, UnitState::Failed(kind) if kinds.contains(kind)) {
-                            *unit = UnitState::Pending;
-                        }
-                    }
+                if let Some(units) = &mut self.step(recorded, step)?.units {
+                    units.retry(Some(kinds));
                 }
+                self.reopen_branches(step, *due);
             }
             Event::UnitsPlanned { step, table, strategy, units, slots, artifact } => {
                 self.at(recorded, step)?;
-                self.step(recorded, step)?.fanout = Some(Fanout {
-                    table: table.clone(),
-                    strategy: strategy.clone(),
-                    artifact: artifact.clone(),
-                    slots: *slots,
-                    units: vec![UnitState::Pending; *units as usize],
-                    errors: BTreeMap::new(),
-                    batches: Vec::new(),
-                    rows: 0,
-                    absent: 0,
-                    usage: Usage::default(),
-                });
+                self.step(recorded, step)?.units = Some(Units::planned(table, strategy, artifact, *units, *slots));
             }
-            Event::UnitsEnded { step, units } => {
-                let state = self.step(recorded, step)?;
-                let fanout = state.fanout.as_mut().ok_or_else(|| damaged(recorded, "units of a step that has planned none"))?;
-                for ended in units {
-                    let unit = fanout.units.get_mut(ended.unit as usize).ok_or_else(|| damaged(recorded, "a unit that was not planned"))?;
-                    if *unit != UnitState::Pending {
-                        return Err(damaged(recorded, "a unit ended twice"));
-                    }
-                    match &ended.result {
-                        UnitResult::Staged { usage, .. } => {
-                            *unit = UnitState::Staged;
-                            fanout.errors.remove(&ended.unit);
-                            fanout.usage += *usage;
-                            state.usage += *usage;
-                        }
-                        UnitResult::Failed { error } => {
-                            *unit = UnitState::Failed(error.kind);
-                            fanout.errors.insert(ended.unit, error.clone());
-                        }
-                    }
-                }
+            Event::UnitsEnded { step, usage, .. } | Event::PublishEnded { step, usage, .. } => {
+                self.step(recorded, step)?.usage += *usage;
+                self.units(recorded, step)?.apply(event).map_err(|why| damaged(recorded, why))?;
             }
-            Event::PublishStarted { step, batch, units } => {
-                let fanout = self.fanout(recorded, step)?;
-                if *batch as usize != fanout.batches.len() {
-                    return Err(damaged(recorded, "a batch out of order"));
-                }
-                fanout.batches.push((units.clone(), false));
+            Event::PublishStarted { step, .. } => self.units(recorded, step)?.apply(event).map_err(|why| damaged(recorded, why))?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Branches of a parallel step that failed go on from where they failed: what succeeded is not done again.
+    fn reopen_branches(&mut self, step: &str, at: Timestamp) {
+        let Some(state) = self.steps.get_mut(step) else { return };
+        let mut reopened = Vec::new();
+        for branch in state.branches.values_mut() {
+            if let Branch::Failed { at, .. } = branch {
+                reopened.push(std::mem::take(at));
+                *branch = Branch::Running;
             }
-            Event::PublishEnded { step, batch, rows, absent, usage } => {
-                let state = self.step(recorded, step)?;
-                let fanout = state.fanout.as_mut().ok_or_else(|| damaged(recorded, "a batch of a step that has planned no units"))?;
-                let Fanout { batches, units, .. } = fanout;
-                let (published, ended) = batches.get_mut(*batch as usize).ok_or_else(|| damaged(recorded, "a batch that was not begun"))?;
-                *ended = true;
-                for &unit in published.iter() {
-                    *units.get_mut(unit as usize).ok_or_else(|| damaged(recorded, "a unit that was not planned"))? = UnitState::Published;
-                }
-                fanout.rows += rows;
-                fanout.absent += absent;
-                fanout.usage += *usage;
-                state.usage += *usage;
+        }
+        for step in reopened {
+            self.work_again(&step, at);
+        }
+    }
+
+    /// A step at which the run is has work to do again, its retry rules unused.
+    fn work_again(&mut self, step: &str, at: Timestamp) {
+        if let Some(position) = self.active.get_mut(step) {
+            if !matches!(position.phase, Phase::Failed(_)) {
+                return;
             }
-            Event::RunStarted { .. } | Event::StepEntered { .. } | Event::Moved { .. } | Event::RunEnded { .. } => {}
+            position.phase = Phase::Work;
+            position.rules_used.clear();
+            position.attempt += 1;
+            position.attempt_at = at;
+        }
+        if let Some(units) = self.steps.get_mut(step).and_then(|state| state.units.as_mut()) {
+            units.retry(None);
+        }
+        self.reopen_branches(step, at);
+    }
+
+    fn redrive(&mut self, recorded: &Recorded, back: &BTreeMap<String, String>) -> Result<()> {
+        if self.ended.take().is_none() {
+            return Err(damaged(recorded, "a run that has not ended is redriven"));
+        }
+        self.stop = None;
+        self.timed_from = recorded.at;
+        for (from, to) in back {
+            let position = self.active.remove(from).ok_or_else(|| elsewhere(recorded, from))?;
+            let visit = self.step(recorded, to)?.visits;
+            let failed = position.error.unwrap_or_else(|| ErrorRecord {
+                kind: ErrorKind::Invalid,
+                message: format!("the run went on to `{from}`"),
+                retry_after_ms: None,
+            });
+            self.active.insert(to.clone(), Position { phase: Phase::Failed(failed), ..Position::new(visit, recorded.at) });
+        }
+        // Of a DAG, steps that failed are begun again, in the same visit; those that were skipped are looked at anew.
+        let mut failed = Vec::new();
+        for (name, state) in &mut self.steps {
+            match &state.settled {
+                Some(Settled::Failed { error }) => failed.push((name.clone(), state.visits, error.clone())),
+                Some(Settled::Skipped { .. }) => {}
+                _ => continue,
+            }
+            state.settled = None;
+        }
+        for (step, visit, error) in failed {
+            self.active.insert(step, Position { phase: Phase::Failed(error), ..Position::new(visit, recorded.at) });
+        }
+        for step in self.active.keys().cloned().collect::<Vec<_>>() {
+            self.work_again(&step, recorded.at);
         }
         Ok(())
     }
 
     fn at(&mut self, recorded: &Recorded, step: &str) -> Result<&mut Position> {
-        let at = self.position.as_ref().map(|position| position.step.clone());
-        match &mut self.position {
-            Some(position) if position.step == step => Ok(position),
-            _ => Err(damaged(recorded, &format!("it is about step `{step}`, but the run is at {}", at.as_deref().unwrap_or("none")))),
+        if !self.active.contains_key(step) {
+            let at = self.active.keys().map(|step| format!("`{step}`")).collect::<Vec<_>>().join(", ");
+            let at = if at.is_empty() { "nowhere".to_owned() } else { format!("at {at}") };
+            return Err(damaged(recorded, &format!("it is about step `{step}`, but the run is {at}")));
         }
+        self.active.get_mut(step).ok_or_else(|| elsewhere(recorded, step))
     }
 
     fn step(&mut self, recorded: &Recorded, step: &str) -> Result<&mut StepState> {
         self.steps.get_mut(step).ok_or_else(|| damaged(recorded, &format!("the run never came to step `{step}`")))
     }
 
-    fn fanout(&mut self, recorded: &Recorded, step: &str) -> Result<&mut Fanout> {
-        let fanout = &mut self.step(recorded, step)?.fanout;
-        fanout.as_mut().ok_or_else(|| damaged(recorded, "a batch of a step that has planned no units"))
+    fn units(&mut self, recorded: &Recorded, step: &str) -> Result<&mut Units> {
+        let units = &mut self.step(recorded, step)?.units;
+        units.as_mut().ok_or_else(|| damaged(recorded, "units of a step that has planned none"))
     }
+}
+
+fn elsewhere(recorded: &Recorded, step: &str) -> Error {
+    damaged(recorded, &format!("it is about step `{step}`, but the run is not there"))
 }

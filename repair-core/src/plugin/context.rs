@@ -49,6 +49,9 @@ impl Clock for SystemClock {
 pub trait Progress: Send + Sync {
     /// `done` of `total` pieces of work of this step are done.
     fn advance(&self, step: &str, done: u64, total: u64);
+
+    /// A sign of life of a step that has nothing to count.
+    fn beat(&self) {}
 }
 
 impl Progress for () {
@@ -64,6 +67,8 @@ pub struct StepContext {
     pub step: Arc<str>,
     /// Which visit of the step this is, from 1.
     pub visit: u32,
+    /// Which attempt of this visit, from 1.
+    pub attempt: u32,
     /// The lake.
     pub lake: Arc<dyn Lake>,
     /// The workflow's tables, by name.
@@ -110,6 +115,11 @@ impl StepContext {
             let known: Vec<&str> = self.calendars.keys().map(String::as_str).collect();
             Error::invalid(format!("no calendar `{name}`; there are {}", known.join(", ")))
         })
+    }
+
+    /// Gives a sign of life. A step with a `heartbeat` that gives none for so long is stopped; [`Progress::advance`] is one too.
+    pub fn beat(&self) {
+        self.progress.beat();
     }
 
     /// Returns an error of kind `cancelled` once the run is told to stop.

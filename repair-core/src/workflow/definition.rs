@@ -1,6 +1,8 @@
 //! A checked workflow, as the engine sees it: no text, no places, nothing left to be wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,10 +17,16 @@ use crate::model::Table;
 pub struct Workflow {
     /// Its name.
     pub name: String,
+    /// How its steps follow each other.
+    pub kind: WorkflowKind,
+    /// How long a run may take.
+    pub timeout: Option<Duration>,
     /// The text it was read from, kept with every run.
     pub text: String,
     /// Where that text was, for messages.
     pub file: String,
+    /// The texts of the workflows that it runs as steps, those of their own included, by the name it gives them; kept with every run.
+    pub children: BTreeMap<String, String>,
     /// Its parameters, by name.
     pub params: BTreeMap<String, Param>,
     /// Tags on everything it costs.
@@ -27,10 +35,10 @@ pub struct Workflow {
     pub tables: BTreeMap<String, Table>,
     /// The sources, by name.
     pub sources: BTreeMap<String, SourceUse>,
-    /// The step it begins with.
+    /// The step it begins with; of a DAG, empty.
     pub start: String,
-    /// The steps, in the order of the text.
-    pub steps: Vec<Step>,
+    /// The steps, in the order of the text; those of branches too.
+    pub steps: Steps,
     /// The profiles, by name.
     pub profiles: BTreeMap<String, Profile>,
 }
@@ -38,7 +46,70 @@ pub struct Workflow {
 impl Workflow {
     /// A step, by name.
     pub fn step(&self, name: &str) -> Option<&Step> {
-        self.steps.iter().find(|step| step.name == name)
+        self.steps.get(name)
+    }
+}
+
+/// How the steps of a workflow follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkflowKind {
+    /// Each says where it leads; a run may go back and skip forward.
+    StateMachine,
+    /// Each says what it comes after; what can run at once does.
+    Dag {
+        /// At most so many steps run at once.
+        max_parallel: u32,
+    },
+}
+
+impl WorkflowKind {
+    /// Whether it is a DAG.
+    pub fn is_dag(self) -> bool {
+        matches!(self, Self::Dag { .. })
+    }
+}
+
+/// Steps in the order of the text, found by name. No two have the same name.
+#[derive(Debug, Clone, Default)]
+pub struct Steps {
+    steps: Vec<Step>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Steps {
+    /// The step of a name.
+    pub fn get(&self, name: &str) -> Option<&Step> {
+        self.by_name.get(name).and_then(|&at| self.steps.get(at))
+    }
+
+    /// Changes every step; their names stay.
+    pub(crate) fn update(&mut self, mut change: impl FnMut(&mut Step)) {
+        self.steps.iter_mut().for_each(&mut change);
+    }
+}
+
+impl FromIterator<Step> for Steps {
+    fn from_iter<T: IntoIterator<Item = Step>>(steps: T) -> Self {
+        let steps: Vec<Step> = steps.into_iter().collect();
+        let by_name = steps.iter().enumerate().map(|(at, step)| (step.name.clone(), at)).collect();
+        Self { steps, by_name }
+    }
+}
+
+impl Deref for Steps {
+    type Target = [Step];
+
+    fn deref(&self) -> &[Step] {
+        &self.steps
+    }
+}
+
+impl<'a> IntoIterator for &'a Steps {
+    type Item = &'a Step;
+    type IntoIter = std::slice::Iter<'a, Step>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.steps.iter()
     }
 }
 
@@ -168,6 +239,49 @@ pub struct Step {
     pub catch: Vec<CatchRule>,
     /// How often the run may come here; one more is an error.
     pub max_visits: Option<u32>,
+    /// How long one attempt may take.
+    pub timeout: Option<Duration>,
+    /// How long an attempt may go without a sign of life.
+    pub heartbeat: Option<Duration>,
+    /// Of a DAG's step, what must have come to rest before it.
+    pub after: Vec<String>,
+    /// Of a DAG's step, how what comes before must have gone.
+    pub run_if: RunIf,
+    /// The parallel step's branch in which it is.
+    pub inside: Option<Inside>,
+}
+
+/// Which branch of which parallel step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inside {
+    /// The parallel step.
+    pub step: String,
+    /// The branch.
+    pub branch: String,
+}
+
+/// How the steps before a step of a DAG must have gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RunIf {
+    /// All succeeded.
+    #[default]
+    AllSucceeded,
+    /// At least one succeeded.
+    AnySucceeded,
+    /// All came to rest, however.
+    AllDone,
+    /// At least one failed.
+    AnyFailed,
+}
+
+impl RunIf {
+    /// All, as written in workflows.
+    pub const ALL: [(&'static str, RunIf); 4] = [
+        ("all_succeeded", Self::AllSucceeded),
+        ("any_succeeded", Self::AnySucceeded),
+        ("all_done", Self::AllDone),
+        ("any_failed", Self::AnyFailed),
+    ];
 }
 
 /// What a step does.
@@ -218,6 +332,20 @@ pub enum StepKind {
         /// Its configuration.
         with: Template,
     },
+    /// Does several things at once, each branch a state machine of its own; it is done when all are at their end.
+    Parallel {
+        /// In the order of the text.
+        branches: Vec<ParallelBranch>,
+    },
+    /// Runs another workflow, as a run of its own.
+    Workflow {
+        /// The name it is given here: its file, as written.
+        name: String,
+        /// It.
+        workflow: Arc<Workflow>,
+        /// Its parameters.
+        with: Template,
+    },
     /// Ends the run well.
     Succeed,
     /// Ends the run as failed.
@@ -237,6 +365,8 @@ impl StepKind {
             Self::Verify { .. } => "verify",
             Self::Aggregate { .. } => "aggregate",
             Self::Task { .. } => "task",
+            Self::Parallel { .. } => "parallel",
+            Self::Workflow { .. } => "workflow",
             Self::Succeed => "succeed",
             Self::Fail { .. } => "fail",
         }
@@ -254,6 +384,32 @@ pub enum Wait {
     For(Template),
     /// Until an instant.
     Until(Template),
+    /// Until a condition holds of what a sensor senses.
+    Sensor(Box<SensorWait>),
+}
+
+/// A wait until a condition holds.
+#[derive(Debug, Clone)]
+pub struct SensorWait {
+    /// The sensor.
+    pub plugin: String,
+    /// Its configuration.
+    pub with: Template,
+    /// The condition, with what the sensor sensed as `$output`; without one, what it senses must be true.
+    pub when: Option<Expression>,
+    /// How often it looks.
+    pub every: Duration,
+    /// How long at most; then it is an error of kind `timeout`.
+    pub timeout: Option<Duration>,
+}
+
+/// A branch of a parallel step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParallelBranch {
+    /// Its name.
+    pub name: String,
+    /// The step it begins with.
+    pub start: String,
 }
 
 /// Where to go, and when.

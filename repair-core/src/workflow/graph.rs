@@ -7,7 +7,7 @@ use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 
-use super::definition::{ErrorMatch, Step, StepKind, Workflow};
+use super::definition::{ErrorMatch, RunIf, Step, StepKind, Wait, Workflow};
 
 /// Why a run goes from one step to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,10 @@ pub enum Way {
     Next(usize),
     /// A rule of `catch`, by its index.
     Catch(usize),
+    /// A branch of a parallel step, by its index.
+    Branch(usize),
+    /// In a DAG, to a step that comes after.
+    After,
 }
 
 /// The steps, in the order of the text, and the ways between them. A way to a step that there is not is left out.
@@ -31,6 +35,18 @@ pub fn graph(workflow: &Workflow) -> DiGraph<&Step, Way> {
                 graph.add_edge(from, to, way);
             }
         }
+        if let StepKind::Parallel { branches } = &step.kind {
+            for (at, branch) in branches.iter().enumerate() {
+                if let Some(&to) = index.get(branch.start.as_str()) {
+                    graph.add_edge(from, to, Way::Branch(at));
+                }
+            }
+        }
+        for before in &step.after {
+            if let Some(&before) = index.get(before.as_str()) {
+                graph.add_edge(before, from, Way::After);
+            }
+        }
     }
     graph
 }
@@ -44,12 +60,22 @@ fn subject(step: &Step) -> &str {
         | StepKind::Task { plugin, .. } => plugin,
         StepKind::Verify { of } => of,
         StepKind::Fail { message } => message,
-        StepKind::Wait(_) | StepKind::Succeed => "",
+        StepKind::Workflow { name, .. } => name,
+        StepKind::Wait(Wait::Sensor(wait)) => &wait.plugin,
+        StepKind::Wait(_) | StepKind::Parallel { .. } | StepKind::Succeed => "",
     }
 }
 
-fn label(step: &Step, way: &Way) -> String {
+fn label(step: &Step, way: &Way, to: &Step) -> String {
     match way {
+        Way::Branch(at) => match &step.kind {
+            StepKind::Parallel { branches } => branches.get(*at).map(|branch| branch.name.clone()).unwrap_or_default(),
+            _ => String::new(),
+        },
+        Way::After => match to.run_if {
+            RunIf::AllSucceeded => String::new(),
+            other => RunIf::ALL.into_iter().find(|(_, run_if)| *run_if == other).map_or(String::new(), |(word, _)| word.replace('_', " ")),
+        },
         Way::Next(at) => match step.next.get(*at).and_then(|branch| branch.when.as_ref()) {
             Some(when) => when.text().to_owned(),
             // A lone branch needs no word; after conditions, it is what is left.
@@ -63,8 +89,9 @@ fn label(step: &Step, way: &Way) -> String {
     }
 }
 
+/// Whether the run ends after a step; the end of a branch is not the run's.
 fn ends(step: &Step) -> bool {
-    step.next.is_empty()
+    step.next.is_empty() && step.inside.is_none()
 }
 
 /// As Mermaid, which Markdown shows: a box a step, an arrow a way, dotted where an error is caught.
@@ -88,15 +115,17 @@ pub fn to_mermaid(workflow: &Workflow) -> String {
         let _ = writeln!(text, "    begin(( )) --> s{}", start.index());
     }
     for edge in graph.edge_references() {
-        let (from, to, words) = (edge.source().index(), edge.target().index(), label(graph[edge.source()], edge.weight()));
+        let (from, to, words) =
+            (edge.source().index(), edge.target().index(), label(graph[edge.source()], edge.weight(), graph[edge.target()]));
         let arrow = if matches!(edge.weight(), Way::Catch(_)) { "-.->" } else { "-->" };
         let words = if words.is_empty() { String::new() } else { format!("|\"{}\"|", quoted(&words)) };
         let _ = writeln!(text, "    s{from} {arrow}{words} s{to}");
     }
-    if graph.node_indices().any(|node| ends(graph[node])) {
+    let ends = |node: &NodeIndex| ends(graph[*node]) && graph.edges(*node).all(|edge| *edge.weight() != Way::After);
+    if graph.node_indices().any(|node| ends(&node)) {
         text.push_str("    finish((( )))\n");
     }
-    for node in graph.node_indices().filter(|&node| ends(graph[node])) {
+    for node in graph.node_indices().filter(ends) {
         let _ = writeln!(text, "    s{} --> finish", node.index());
     }
     text
@@ -120,7 +149,7 @@ pub fn to_dot(workflow: &Workflow) -> String {
         let _ = writeln!(text, "    begin -> s{};", start.index());
     }
     for edge in graph.edge_references() {
-        let words = quoted(&label(graph[edge.source()], edge.weight()));
+        let words = quoted(&label(graph[edge.source()], edge.weight(), graph[edge.target()]));
         let style = if matches!(edge.weight(), Way::Catch(_)) { ", style=dashed" } else { "" };
         let _ = writeln!(text, "    s{} -> s{} [label={words}{style}];", edge.source().index(), edge.target().index());
     }

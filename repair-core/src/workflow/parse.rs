@@ -1,74 +1,140 @@
 //! From text to a checked workflow. Text becomes a tree in which everything knows its place (`tree`), the tree becomes a draft
 //! (`read`), the draft is checked against the plug-ins and as a graph (`check`). All mistakes of a file are told at once.
 
-use std::path::Path;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use super::{Diagnostics, Workflow, check, read, tree};
 use crate::plugin::Registry;
 
+/// How deep workflows may run workflows.
+const MAX_DEPTH: usize = 8;
+
+/// The text of a workflow that another one names, by its resolved name.
+type Texts<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+
 impl Workflow {
-    /// Reads and checks a workflow. `file` is where the text was, for messages.
+    /// Reads and checks a workflow that runs no others. `file` is where the text was, for messages.
     ///
     /// # Errors
     /// All mistakes at once, each with its place.
     pub fn parse(file: &str, text: &str, registry: &Registry) -> Result<Workflow, Diagnostics> {
-        if text.len() > tree::MAX_FILE_BYTES {
-            return Err(too_big(file, u64::try_from(text.len()).unwrap_or(u64::MAX)));
-        }
-        let mut diagnostics = Diagnostics::new(file, text);
-        let root = match tree::parse(text) {
-            Ok(root) => root,
-            Err(error) => {
-                diagnostics.push(error.place, error.message, None);
-                return Err(diagnostics);
-            }
-        };
-        let mut reader = read::Reader::new(text, diagnostics);
-        let draft = reader.workflow(file, &root);
-        let mut diagnostics = reader.into_diagnostics();
-        let checked = draft.map(|draft| check::check(draft, text, registry, &mut diagnostics));
-        match checked {
-            Some(workflow) if diagnostics.is_empty() => Ok(workflow),
-            _ => {
-                diagnostics.sort();
-                Err(diagnostics)
-            }
-        }
+        Self::parse_with(file, text, registry, &BTreeMap::new())
     }
 
-    /// Reads and checks a workflow in a file.
+    /// Reads and checks a workflow, with the texts of those that it runs as steps, as [`Workflow::children`] keeps them.
+    ///
+    /// # Errors
+    /// As [`Workflow::parse`].
+    pub fn parse_with(file: &str, text: &str, registry: &Registry, children: &BTreeMap<String, String>) -> Result<Workflow, Diagnostics> {
+        let texts = |name: &str| children.get(name).cloned().ok_or_else(|| format!("there is no workflow `{name}`"));
+        parse(file, text, registry, &texts, &[])
+    }
+
+    /// Reads and checks a workflow in a file, and those that it runs as steps, whose files it names relative to its own.
     ///
     /// # Errors
     /// As [`Workflow::parse`]; a file that is not there, is not a file, is too big or is not text is a mistake like others.
     pub fn load(path: &Path, registry: &Registry) -> Result<Workflow, Diagnostics> {
         let file = path.display().to_string();
-        let refuse = |message: String| Diagnostics::of_file(&file, message, None);
-        let metadata = std::fs::metadata(path).map_err(|error| refuse(format!("the file cannot be read: {error}")))?;
-        if metadata.is_dir() {
-            return Err(Diagnostics::of_file(&file, "this is a folder, not a workflow", Some("name a YAML file within".to_owned())));
-        }
-        if metadata.len() > u64::try_from(tree::MAX_FILE_BYTES).unwrap_or(u64::MAX) {
-            return Err(too_big(&file, metadata.len()));
-        }
-        let bytes = read_bounded(path).map_err(|error| refuse(format!("the file cannot be read: {error}")))?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            Diagnostics::of_file(&file, format!("the file is not UTF-8 text: byte {at} is not"), Some("save it as UTF-8".to_owned()))
-        })?;
-        Workflow::parse(&file, &text, registry)
+        let text = read_text(path).map_err(|(message, help)| Diagnostics::of_file(&file, message, help))?;
+        let texts = |name: &str| read_text(Path::new(name)).map_err(|(message, _)| message);
+        parse(&file, &text, registry, &texts, &[])
     }
+}
+
+fn parse(file: &str, text: &str, registry: &Registry, texts: Texts<'_>, above: &[String]) -> Result<Workflow, Diagnostics> {
+    if text.len() > tree::MAX_FILE_BYTES {
+        let (message, help) = too_big(text.len() as u64);
+        return Err(Diagnostics::of_file(file, message, help));
+    }
+    let mut diagnostics = Diagnostics::new(file, text);
+    let root = match tree::parse(text) {
+        Ok(root) => root,
+        Err(error) => {
+            diagnostics.push(error.place, error.message, None);
+            return Err(diagnostics);
+        }
+    };
+    let children: RefCell<BTreeMap<String, String>> = RefCell::default();
+    let child = |name: &str| {
+        let resolved = resolve(file, name);
+        if above.contains(&resolved) || resolved == resolve("", file) {
+            return Err(format!("`{name}` would run itself"));
+        }
+        if above.len() >= MAX_DEPTH {
+            return Err(format!("workflows run workflows more than {MAX_DEPTH} deep"));
+        }
+        let text = texts(&resolved)?;
+        let mut below = above.to_vec();
+        below.push(resolve("", file));
+        let workflow = parse(&resolved, &text, registry, texts, &below).map_err(|diagnostics| {
+            let first =
+                diagnostics.iter().next().map(|first| format!(": {}:{}:{}: {}", first.file, first.line, first.column, first.message));
+            format!("`{name}` cannot run{}", first.unwrap_or_default())
+        })?;
+        let mut children = children.borrow_mut();
+        children.extend(workflow.children.clone());
+        children.insert(resolved, text);
+        Ok(Arc::new(workflow))
+    };
+    let mut reader = read::Reader::new(text, diagnostics, &child);
+    let draft = reader.workflow(file, &root);
+    let mut diagnostics = reader.into_diagnostics();
+    let checked = draft.map(|draft| check::check(draft, text, registry, &mut diagnostics));
+    match checked {
+        Some(workflow) if diagnostics.is_empty() => Ok(Workflow { children: children.into_inner(), ..workflow }),
+        _ => {
+            diagnostics.sort();
+            Err(diagnostics)
+        }
+    }
+}
+
+/// A name in a workflow's text, relative to the workflow's own file; written the same however it is spelt.
+fn resolve(file: &str, name: &str) -> String {
+    let joined = Path::new(file).parent().unwrap_or(Path::new("")).join(name);
+    let mut resolved = PathBuf::new();
+    for component in joined.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(resolved.components().next_back(), Some(Component::Normal(_))) => {
+                resolved.pop();
+            }
+            other => resolved.push(other),
+        }
+    }
+    resolved.display().to_string()
+}
+
+/// The text of a file; else what is wrong with it, and what to do.
+fn read_text(path: &Path) -> Result<String, (String, Option<String>)> {
+    let unreadable = |error: std::io::Error| (format!("the file {} cannot be read: {error}", path.display()), None);
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err((format!("{} is a folder, not a workflow", path.display()), Some("name a YAML file within".to_owned())));
+    }
+    if metadata.len() > tree::MAX_FILE_BYTES as u64 {
+        return Err(too_big(metadata.len()));
+    }
+    let bytes = read_bounded(path).map_err(unreadable)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        (format!("the file is not UTF-8 text: byte {at} is not"), Some("save it as UTF-8".to_owned()))
+    })
 }
 
 /// Reads no more than one byte beyond the limit: a pipe has no size that could be asked first, and a file may grow.
 fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
-    let limit = u64::try_from(tree::MAX_FILE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?.take(tree::MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-fn too_big(file: &str, bytes: u64) -> Diagnostics {
+fn too_big(bytes: u64) -> (String, Option<String>) {
     let message = format!("{bytes} bytes are too many for a workflow; {} are allowed", tree::MAX_FILE_BYTES);
-    Diagnostics::of_file(file, message, Some("keep long lists in a table or a parameter".to_owned()))
+    (message, Some("keep long lists in a table or a parameter".to_owned()))
 }

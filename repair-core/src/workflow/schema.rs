@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::definition::ParamType;
+use super::definition::{ParamType, RunIf};
 use super::read::STEP_WORDS;
 use crate::error::ErrorKind;
 use crate::model::{Cadence, Format, PartitionUnit, TimeMark};
@@ -17,17 +17,22 @@ pub fn schema(registry: &Registry) -> Value {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A data-repair workflow",
         "type": "object",
-        "required": ["workflow", "kind", "start", "steps"],
+        "required": ["workflow", "kind", "steps"],
         "additionalProperties": false,
         "properties": {
             "workflow": { "description": "Its name", "$ref": "#/$defs/name" },
-            "kind": { "description": "A state machine says in `next` where each step leads; it may go back and skip forward", "enum": ["state-machine"] },
+            "kind": { "oneOf": [
+                { "const": "state-machine", "description": "Each step says in `next` where it leads; a run may go back and skip forward" },
+                { "const": "dag", "description": "Each step says in `after` what comes before it; what can run at once does" },
+            ] },
+            "timeout": { "description": "How long a run may take", "$ref": "#/$defs/duration" },
+            "max_parallel": { "description": "Of a dag: how many steps run at once", "type": "integer", "minimum": 1, "maximum": 1000, "default": 8 },
             "about": { "description": "What it is for", "type": "string" },
             "params": named(param()),
             "tags": { "description": "Put on everything it costs", "type": "object", "additionalProperties": { "type": ["string", "number", "boolean"] } },
             "tables": named(table()),
             "sources": named(any_plugin(registry, PluginKind::Source, "source", &json!({ "rate_limit": { "$ref": "#/$defs/rate" } }))),
-            "start": { "description": "The step it begins with", "$ref": "#/$defs/name" },
+            "start": { "description": "Of a state machine: the step it begins with", "$ref": "#/$defs/name" },
             "steps": named(json!({ "$ref": "#/$defs/step" })),
             "profiles": named(json!({
                 "description": "Where it runs",
@@ -35,6 +40,9 @@ pub fn schema(registry: &Registry) -> Value {
                 "properties": { "lake": { "type": "string" }, "with": { "type": "object" } }
             })),
         },
+        "if": { "properties": { "kind": { "const": "dag" } }, "required": ["kind"] },
+        "then": { "not": { "required": ["start"] } },
+        "else": { "required": ["start"] },
         "$defs": {
             "name": name,
             "duration": { "description": "500ms, 90s, 15m, 2h, 3d, 1h30m", "type": "string", "pattern": "^([0-9]+(ms|s|m|min|h|d))+$" },
@@ -163,7 +171,21 @@ fn steps(registry: &Registry) -> Vec<Value> {
         "type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": false,
         "properties": {
             "for": { "description": "How long", "anyOf": [{ "$ref": "#/$defs/duration" }, { "$ref": "#/$defs/computed" }] },
-            "until": { "description": "An instant", "anyOf": [{ "type": "string", "format": "date-time" }, { "$ref": "#/$defs/computed" }] }
+            "until": {
+                "description": "An instant, or a condition that a sensor looks at",
+                "anyOf": [{ "type": "string", "format": "date-time" }, { "$ref": "#/$defs/computed" }, sensor(registry)]
+            }
+        }
+    });
+    let branches = json!({
+        "description": "Branches, by name, each a state machine of its own; the step is done when all are at their end",
+        "type": "object", "minProperties": 1, "propertyNames": { "$ref": "#/$defs/name" },
+        "additionalProperties": {
+            "type": "object", "required": ["start", "steps"], "additionalProperties": false,
+            "properties": {
+                "start": { "description": "The step it begins with", "$ref": "#/$defs/name" },
+                "steps": { "type": "object", "propertyNames": { "$ref": "#/$defs/name" }, "additionalProperties": { "$ref": "#/$defs/step" } }
+            }
         }
     });
     STEP_WORDS
@@ -177,6 +199,15 @@ fn steps(registry: &Registry) -> Vec<Value> {
                 going_on(plain_step(word, &json!({ "description": "Looks again at what this detect step found", "$ref": "#/$defs/name" })))
             }
             "wait" => going_on(plain_step(word, &wait)),
+            "parallel" => going_on(plain_step(word, &branches)),
+            "workflow" => {
+                let mut step =
+                    plain_step(word, &json!({ "description": "The file of another workflow, relative to this one's", "type": "string" }));
+                if let Some(properties) = step.get_mut("properties").and_then(Value::as_object_mut) {
+                    properties.insert("with".to_owned(), json!({ "description": "Its parameters", "type": "object" }));
+                }
+                going_on(step)
+            }
             "fail" => plain_step(word, &json!({ "description": "Ends the run as failed, and says why", "type": "string" })),
             _ => plain_step(word, &json!({ "description": "Ends the run well", "enum": [true, null] })),
         })
@@ -203,11 +234,25 @@ fn going_on(mut step: Value) -> Value {
         properties.insert("catch".to_owned(), json!({ "$ref": "#/$defs/catch" }));
         let visits = json!({ "description": "How often a run may come here", "type": "integer", "minimum": 1 });
         properties.insert("max_visits".to_owned(), visits);
-    }
-    if let Some(step) = step.as_object_mut() {
-        step.insert("oneOf".to_owned(), json!([{ "required": ["next"] }, { "required": ["end"] }]));
+        properties.insert("timeout".to_owned(), json!({ "description": "How long one attempt may take", "$ref": "#/$defs/duration" }));
+        let heartbeat = json!({ "description": "How long an attempt may go without a sign of life", "$ref": "#/$defs/duration" });
+        properties.insert("heartbeat".to_owned(), heartbeat);
+        let one = json!({ "description": "Of a dag: the steps that come before", "oneOf": [{ "$ref": "#/$defs/name" }, { "type": "array", "items": { "$ref": "#/$defs/name" } }] });
+        properties.insert("after".to_owned(), one);
+        let run_if = json!({ "description": "Of a dag: how the steps before must have gone", "enum": RunIf::ALL.map(|(word, _)| word), "default": "all_succeeded" });
+        properties.insert("run_if".to_owned(), run_if);
     }
     step
+}
+
+/// What looks, until a condition holds.
+fn sensor(registry: &Registry) -> Value {
+    let besides = json!({
+        "when": { "description": "A JSONata condition on what it senses, `$output`; without one, that must be true", "type": "string" },
+        "every": { "description": "How often it looks; 30s unless given", "$ref": "#/$defs/duration" },
+        "timeout": { "description": "How long at most", "$ref": "#/$defs/duration" }
+    });
+    any_plugin(registry, PluginKind::Sensor, "sensor", &besides)
 }
 
 /// A mapping that names a plug-in of a kind, with what that one takes under `with`.

@@ -46,11 +46,11 @@ fn default_findings(workflow: &mut Workflow) {
     let (Some(only), None) = (detects.next(), detects.next()) else { return };
     let only = only.name.clone();
     let before = shape::after(workflow, &only);
-    for step in &mut workflow.steps {
+    workflow.steps.update(|step| {
         if let StepKind::Aggregate { of: of @ None, .. } = &mut step.kind
             && before.contains(&step.name)
         {
             *of = Some(only.clone());
         }
-    }
+    });
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::super::definition::{REPAIR_OUTPUT, StepKind};
+use super::super::definition::{Inside, ParallelBranch, REPAIR_OUTPUT, StepKind};
 use super::super::expression::REFUSED;
 use super::super::read::{ExpressionUse, Within, did_you_mean, one_of, quoted};
 use super::super::tree::Place;
@@ -90,12 +90,27 @@ impl<'a> Checker<'a> {
             self.no_step("`start` names", &draft.workflow.start, place);
         }
         for (step, places) in draft.workflow.steps.iter().zip(&draft.steps) {
+            if let StepKind::Parallel { branches } = &step.kind {
+                for (branch, &place) in branches.iter().zip(&places.branches) {
+                    named &= self.begins_within(&step.name, branch, place, &known);
+                }
+            }
+            for (before, &place) in step.after.iter().zip(&places.after) {
+                if !known.contains(before.as_str()) {
+                    named = false;
+                    self.no_step(&format!("step `{}` comes after", step.name), before, place);
+                }
+            }
             let next = step.next.iter().map(|branch| &branch.goto).zip(places.next.iter().map(|branch| branch.goto));
             let catch = step.catch.iter().map(|rule| &rule.goto).zip(places.catch.iter().copied());
             for (goto, place) in next.chain(catch) {
                 if !known.contains(goto.as_str()) {
                     named = false;
                     self.no_step(&format!("step `{}` goes to", step.name), goto, place);
+                } else if draft.workflow.step(goto).is_some_and(|to| to.inside != step.inside) {
+                    named = false;
+                    let help = "a branch ends with `end: true`, and the parallel step leads on when all have".to_owned();
+                    self.error(place, format!("step `{}` can't go to `{goto}`, which is in another branch", step.name), help);
                 }
             }
             let of = match &step.kind {
@@ -115,6 +130,22 @@ impl<'a> Checker<'a> {
             self.expression(used);
         }
         named
+    }
+
+    fn begins_within(&mut self, step: &str, branch: &ParallelBranch, place: Place, known: &HashSet<&str>) -> bool {
+        let draft: &'a _ = self.draft;
+        let of_branch = |inside: &Inside| inside.step == step && inside.branch == branch.name;
+        let within =
+            || draft.workflow.steps.iter().filter(|step| step.inside.as_ref().is_some_and(of_branch)).map(|step| step.name.as_str());
+        if within().any(|name| name == branch.start) {
+            return true;
+        }
+        // One that is there, but could not be read, is no second mistake.
+        if draft.workflow.step(&branch.start).is_some() || !known.contains(branch.start.as_str()) {
+            let help = did_you_mean(&branch.start, within()).unwrap_or_else(|| one_of(within()));
+            self.error(place, format!("branch `{}` has no step {}", branch.name, quoted(&branch.start)), help);
+        }
+        false
     }
 
     fn no_step(&mut self, what: &str, name: &str, place: Place) {

@@ -20,6 +20,9 @@ impl<'a> Checker<'a> {
         let draft: &'a _ = self.draft;
         let workflow = &draft.workflow;
         let graph = graph(workflow);
+        if workflow.kind.is_dag() {
+            return self.dag(&graph);
+        }
         let Some(start) = graph.node_indices().find(|&node| graph[node].name == workflow.start) else { return };
         let reached_from_start = reached(&graph, [start], Direction::Outgoing);
         for node in graph.node_indices().filter(|node| !reached_from_start[node.index()]) {
@@ -30,6 +33,29 @@ impl<'a> Checker<'a> {
         self.unbounded(&graph, &endless);
         let reached: Vec<NodeIndex> = graph.node_indices().filter(|node| reached_from_start[node.index()]).collect();
         self.findings_come_before(&graph, start, &reached);
+    }
+
+    /// A DAG has no circles, and what works on findings comes after those who find.
+    fn dag(&mut self, graph: &DiGraph<&Step, Way>) {
+        let draft: &'a _ = self.draft;
+        for component in tarjan_scc(graph) {
+            let turns_to_itself = component.first().is_some_and(|&node| graph.contains_edge(node, node));
+            if (component.len() > 1 || turns_to_itself)
+                && let Some(first) = component.iter().min()
+            {
+                let message = format!("steps of a dag come after each other in a circle: {}", way(graph, &component));
+                self.error(draft.steps[first.index()].name, message, "take one out of the other's `after`".to_owned());
+            }
+        }
+        for node in graph.node_indices() {
+            let Some(of) = works_on(graph[node]) else { continue };
+            let before = reached(graph, [node], Direction::Incoming);
+            let looked = graph.node_indices().any(|other| other != node && before[other.index()] && graph[other].name == *of);
+            if !looked && let Some(place) = draft.steps[node.index()].of {
+                let message = format!("step `{}` does not come after step `{of}`, whose findings it needs", graph[node].name);
+                self.error(place, message, format!("add `{of}` to its `after`"));
+            }
+        }
     }
 
     /// Steps from which no end can be reached are a mistake: told once for each loop in which a run would be caught.
@@ -82,12 +108,11 @@ impl<'a> Checker<'a> {
         let dominators = simple_fast(graph, start);
         let index: HashMap<&str, NodeIndex> = graph.node_indices().map(|node| (graph[node].name.as_str(), node)).collect();
         for &node in reached {
-            let of = match &graph[node].kind {
-                StepKind::Repair { of, .. } | StepKind::Verify { of } | StepKind::Aggregate { of: Some(of), .. } => of,
-                _ => continue,
-            };
+            let Some(of) = works_on(graph[node]) else { continue };
             let Some(&detect) = index.get(of.as_str()) else { continue };
-            let comes_after = dominators.strict_dominators(node).is_some_and(|mut before| before.any(|before| before == detect));
+            // All branches are at their end before the step after them begins.
+            let looked = |before: NodeIndex| before == detect || encloses(graph, before, detect);
+            let comes_after = dominators.strict_dominators(node).is_some_and(|mut before| before.any(looked));
             if !comes_after && let Some(place) = draft.steps[node.index()].of {
                 let message = format!("a run can come to step `{}` before step `{of}` has looked", graph[node].name);
                 self.error(place, message, format!("let every way from `{}` lead through `{of}` first", draft.workflow.start));
@@ -96,11 +121,36 @@ impl<'a> Checker<'a> {
     }
 }
 
+/// The detect step whose findings a step works on.
+fn works_on(step: &Step) -> Option<&String> {
+    match &step.kind {
+        StepKind::Repair { of, .. } | StepKind::Verify { of } | StepKind::Aggregate { of: Some(of), .. } => Some(of),
+        _ => None,
+    }
+}
+
+/// Whether a step is in a branch of a parallel step, however deep.
+fn encloses(graph: &DiGraph<&Step, Way>, parallel: NodeIndex, step: NodeIndex) -> bool {
+    let mut inside = graph[step].inside.as_ref();
+    while let Some(within) = inside {
+        if within.step == graph[parallel].name {
+            return true;
+        }
+        inside = graph.node_indices().find(|&node| graph[node].name == within.step).and_then(|node| graph[node].inside.as_ref());
+    }
+    false
+}
+
 /// The names of the steps that a run comes to only after a step, on whatever way.
 pub(super) fn after(workflow: &Workflow, step: &str) -> HashSet<String> {
     let graph = graph(workflow);
     let node = |name: &str| graph.node_indices().find(|&node| graph[node].name == name);
-    let (Some(start), Some(step)) = (node(&workflow.start), node(step)) else { return HashSet::new() };
+    let Some(step) = node(step) else { return HashSet::new() };
+    if workflow.kind.is_dag() {
+        let after = reached(&graph, [step], Direction::Outgoing);
+        return graph.node_indices().filter(|&node| node != step && after[node.index()]).map(|node| graph[node].name.clone()).collect();
+    }
+    let Some(start) = node(&workflow.start) else { return HashSet::new() };
     let dominators = simple_fast(&graph, start);
     let comes_after = |&node: &NodeIndex| dominators.strict_dominators(node).is_some_and(|mut before| before.any(|before| before == step));
     graph.node_indices().filter(comes_after).map(|node| graph[node].name.clone()).collect()

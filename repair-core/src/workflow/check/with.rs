@@ -1,6 +1,8 @@
 //! Whether plug-ins are there and take the `with` they are given. What is computed while a run goes on can't be checked here; it is
 //! computed from examples of the parameters where that is possible.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::super::definition::{Param, ParamType, StepKind, Template, Variables};
@@ -18,13 +20,10 @@ impl<'a> Checker<'a> {
         let draft: &'a _ = self.draft;
         let examples = examples(draft.workflow.params.iter());
         for (step, places) in draft.workflow.steps.iter().zip(&draft.steps) {
-            let (kind, plugin, with) = match &step.kind {
-                StepKind::Detect { plugin, with } => (PluginKind::Detector, plugin, with),
-                StepKind::Repair { plugin, with, .. } => (PluginKind::Repairer, plugin, with),
-                StepKind::Aggregate { plugin, with, .. } => (PluginKind::Aggregator, plugin, with),
-                StepKind::Task { plugin, with } => (PluginKind::Task, plugin, with),
-                StepKind::Wait(_) | StepKind::Verify { .. } | StepKind::Succeed | StepKind::Fail { .. } => continue,
-            };
+            if let (StepKind::Workflow { workflow, with, .. }, Some(places)) = (&step.kind, &places.plugin) {
+                self.params(&workflow.params, with, places);
+            }
+            let Some((kind, plugin, with)) = step.kind.plugin() else { continue };
             if let Some(places) = &places.plugin {
                 self.plugin(kind, plugin, with, places, &examples);
             }
@@ -49,6 +48,39 @@ impl<'a> Checker<'a> {
             && let Err(error) = entry.make(&config)
         {
             self.refused(entry, &error, node);
+        }
+    }
+
+    /// Whether a workflow that is run as a step is given the parameters that it takes.
+    fn params(&mut self, params: &BTreeMap<String, Param>, with: &Template, places: &PluginPlaces<'_>) {
+        let given = match places.with.map(|node| &node.value) {
+            Some(Yaml::Map(entries)) => entries.as_slice(),
+            _ => &[],
+        };
+        let known = || params.keys().map(String::as_str);
+        for (key, node) in given {
+            match params.get(&key.name) {
+                None => {
+                    let help = did_you_mean(&key.name, known()).unwrap_or_else(|| one_of(known()));
+                    self.error(key.place, format!("the workflow has no parameter {}", quoted(&key.name)), help);
+                }
+                Some(param) if !is_computed(node) => {
+                    if let Err(why) = param.accept(&node.to_json()) {
+                        self.error(node.place, format!("parameter `{}`: {why}", key.name), None);
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        let whole = !matches!(with, Template::Computed(_));
+        for (name, param) in
+            params.iter().filter(|(name, param)| whole && param.default.is_none() && !given.iter().any(|(key, _)| key.name == **name))
+        {
+            self.error(
+                places.name,
+                format!("the workflow needs parameter `{name}`"),
+                Some(format!("give {} in `with`", param.kind.form())),
+            );
         }
     }
 

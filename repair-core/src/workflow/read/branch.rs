@@ -17,7 +17,7 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 const DEFAULT_BACKOFF: f64 = 2.0;
 /// The largest backoff: by then the second wait is a hundred times the first.
 const MAX_BACKOFF: f64 = 100.0;
-/// Retry and catch rules of one step: there are eleven kinds of error.
+/// Retry and catch rules of one step: there are twelve kinds of error.
 const MAX_RULES: usize = 50;
 
 impl<'a> Reader<'a> {
@@ -99,7 +99,7 @@ impl<'a> Reader<'a> {
         complete.then_some(branches)
     }
 
-    fn condition(&mut self, node: &'a Node) -> Option<super::Expression> {
+    pub(super) fn condition(&mut self, node: &'a Node) -> Option<super::Expression> {
         if matches!(node.value, Yaml::Bool(true)) {
             self.error(node.place, "a branch that is always taken has no `when`", Some("remove `when: true`".to_owned()));
             return None;

@@ -7,10 +7,11 @@ mod step;
 mod table;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub(crate) use step::WORDS as STEP_WORDS;
 
-use super::definition::{Template, Workflow};
+use super::definition::{Template, Workflow, WorkflowKind};
 use super::diagnostic::Diagnostics;
 use super::expression::Expression;
 use super::tree::{Key, Node, Place, Yaml};
@@ -22,6 +23,10 @@ pub(crate) const MAX_NAME: usize = 100;
 pub(crate) const MAX_STEPS: usize = 10_000;
 /// Entries of every other list or mapping of the language: tables, params, branches of a step.
 pub(crate) const MAX_ENTRIES: usize = 1_000;
+/// Steps of a DAG that run at once, if it does not say.
+const DEFAULT_PARALLEL: u32 = 8;
+/// Steps of a DAG that may run at once.
+const MAX_PARALLEL: u32 = 1_000;
 /// Bytes of one text of the language: a message, a location.
 const MAX_TEXT: usize = 10_000;
 
@@ -51,6 +56,10 @@ pub(crate) struct StepPlaces<'a> {
     pub(crate) name: Place,
     pub(crate) plugin: Option<PluginPlaces<'a>>,
     pub(crate) of: Option<Place>,
+    /// Of each entry of `after`.
+    pub(crate) after: Vec<Place>,
+    /// Of each branch of a parallel step, where it says with which step it begins.
+    pub(crate) branches: Vec<Place>,
     /// Of each branch.
     pub(crate) next: Vec<BranchPlaces>,
     /// Of each catch rule, where it names a step.
@@ -88,10 +97,16 @@ pub(crate) enum Within {
     Setup,
 }
 
+/// Finds and reads another workflow, by the name that this one gives it; an error says why it can't be run.
+pub(crate) type Child<'a> = &'a dyn Fn(&str) -> Result<Arc<Workflow>, String>;
+
 /// Reads, and collects mistakes.
 pub(crate) struct Reader<'a> {
     text: &'a str,
     diagnostics: Diagnostics,
+    child: Child<'a>,
+    dag: bool,
+    step_names: Vec<&'a str>,
     expressions: Vec<ExpressionUse>,
     whole: bool,
 }
@@ -116,8 +131,8 @@ impl<'a> Fields<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(text: &'a str, diagnostics: Diagnostics) -> Self {
-        Self { text, diagnostics, expressions: Vec::new(), whole: true }
+    pub(crate) fn new(text: &'a str, diagnostics: Diagnostics, child: Child<'a>) -> Self {
+        Self { text, diagnostics, child, dag: false, step_names: Vec::new(), expressions: Vec::new(), whole: true }
     }
 
     pub(crate) fn into_diagnostics(self) -> Diagnostics {
@@ -136,14 +151,29 @@ impl<'a> Reader<'a> {
             self.error(root.place, "the file is empty", Some("a workflow begins with `workflow: name`".to_owned()));
             return None;
         }
-        const KEYS: [&str; 11] =
-            ["workflow", "kind", "about", "params", "tags", "tables", "sources", "start", "steps", "profiles", "budget"];
+        const KEYS: [&str; 13] = [
+            "workflow",
+            "kind",
+            "about",
+            "params",
+            "tags",
+            "tables",
+            "sources",
+            "start",
+            "steps",
+            "profiles",
+            "budget",
+            "timeout",
+            "max_parallel",
+        ];
         let fields = self.fields(root, Place::default(), "the workflow", &KEYS)?;
         if fields.get("budget").is_some() {
             self.error(fields.key_place("budget"), "budgets are not enforced by this version", Some("remove `budget`".to_owned()));
         }
         let name = self.required(&fields, "workflow", "e.g. `workflow: ticker-hourly`").and_then(|node| self.name(node, "the workflow"));
-        self.kind(&fields);
+        let kind = self.kind(&fields);
+        self.dag = kind.is_dag();
+        let timeout = self.duration(&fields, "timeout");
         if let Some(about) = fields.get("about") {
             self.text(about, "`about`");
         }
@@ -152,12 +182,23 @@ impl<'a> Reader<'a> {
         let tables = self.tables(&fields);
         let (sources, source_places) = self.sources(&fields);
         let profiles = self.profiles(&fields);
-        let start = self.required(&fields, "start", "the step to begin with");
+        let start = if self.dag {
+            if fields.get("start").is_some() {
+                let help = "remove it; steps that come `after` nothing begin at once";
+                self.error(fields.key_place("start"), "a dag has no `start`", Some(help.to_owned()));
+            }
+            None
+        } else {
+            self.required(&fields, "start", "the step to begin with")
+        };
         let start_name = start.and_then(|node| self.text(node, "`start`"));
-        self.whole &= start_name.is_some();
+        self.whole &= self.dag || start_name.is_some();
         let (steps, step_places) = self.steps(&fields);
         let workflow = Workflow {
             name: name.unwrap_or_default(),
+            kind,
+            timeout,
+            children: BTreeMap::new(),
             text: self.text.to_owned(),
             file: file.to_owned(),
             params,
@@ -165,13 +206,13 @@ impl<'a> Reader<'a> {
             tables,
             sources,
             start: start_name.clone().unwrap_or_default(),
-            steps,
+            steps: steps.into_iter().collect(),
             profiles,
         };
         Some(Draft {
             workflow,
             start: start.filter(|_| start_name.is_some()).map(|node| node.place),
-            step_names: keys(fields.get("steps")),
+            step_names: std::mem::take(&mut self.step_names),
             steps: step_places,
             sources: source_places,
             table_names: keys(fields.get("tables")),
@@ -182,20 +223,20 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn kind(&mut self, fields: &Fields<'a>) {
-        let Some(node) = self.required(fields, "kind", "this version runs `kind: state-machine`") else { return };
-        let Some(kind) = self.text(node, "`kind`") else { return };
-        match kind.as_str() {
-            "state-machine" => {}
-            "dag" => {
-                let help = "write `kind: state-machine`, and `next` in place of `after`";
-                self.error(node.place, "this version runs `kind: state-machine` only", Some(help.to_owned()));
-            }
-            other => {
-                let help = did_you_mean(other, ["state-machine"].into_iter()).unwrap_or_else(|| "write `kind: state-machine`".to_owned());
-                self.error(node.place, format!("unknown kind {}", quoted(other)), Some(help));
-            }
+    fn kind(&mut self, fields: &Fields<'a>) -> WorkflowKind {
+        const KINDS: [(&str, bool); 2] = [("state-machine", false), ("dag", true)];
+        let node = self.required(
+            fields,
+            "kind",
+            "`kind: state-machine`, whose steps say what is `next`, or `kind: dag`, whose steps say what they come `after`",
+        );
+        let dag = node.and_then(|node| self.word(node, "`kind`", &KINDS)).unwrap_or(false);
+        let max_parallel = self.count(fields, "max_parallel", 1..=MAX_PARALLEL);
+        if max_parallel.is_some() && !dag {
+            let help = "remove it; a state machine does one step at a time, but for its parallel steps";
+            self.error(fields.key_place("max_parallel"), "`max_parallel` belongs to `kind: dag`", Some(help.to_owned()));
         }
+        if dag { WorkflowKind::Dag { max_parallel: max_parallel.unwrap_or(DEFAULT_PARALLEL) } } else { WorkflowKind::StateMachine }
     }
 
     fn error(&mut self, place: Place, message: impl Into<String>, help: Option<String>) {

@@ -1,16 +1,29 @@
 //! `steps`: which word each begins with, and what that word takes.
 
-use super::super::definition::{Step, StepKind, Template, Tolerance, Wait};
+use std::time::Duration;
+
+use super::super::definition::{Inside, ParallelBranch, RunIf, SensorWait, Step, StepKind, Template, Tolerance, Wait};
 use super::super::duration::parse_duration;
 use super::super::tree::{Key, Node, Place, Yaml};
 use super::{Computed, Fields, MAX_STEPS, PluginPlaces, Reader, StepPlaces, Within, computed, did_you_mean, one_of, quoted};
 
 /// The words a step can begin with.
-pub(crate) const WORDS: [&str; 8] = ["detect", "wait", "repair", "verify", "aggregate", "task", "succeed", "fail"];
-/// Words that are thought of, but that this version does not run.
-const LATER_WORDS: [&str; 4] = ["parallel", "workflow", "map", "choice"];
-/// What every step that goes on takes.
-const COMMON: [&str; 5] = ["next", "end", "retry", "catch", "max_visits"];
+pub(crate) const WORDS: [&str; 10] = ["detect", "wait", "repair", "verify", "aggregate", "task", "parallel", "workflow", "succeed", "fail"];
+/// Words of other languages, and what says the same here.
+const OTHER_WORDS: [(&str, &str); 4] = [
+    ("choice", "conditions are in the `next` of the step before"),
+    ("map", "a repair step does its units side by side"),
+    ("pass", "values are computed where they are used, `\"{% … %}\"`"),
+    ("branch", "conditions are in the `next` of the step before"),
+];
+/// What every step of a state machine takes that goes on.
+const COMMON: [&str; 7] = ["next", "end", "retry", "catch", "max_visits", "timeout", "heartbeat"];
+/// What every step of a DAG takes.
+const COMMON_DAG: [&str; 5] = ["after", "run_if", "retry", "timeout", "heartbeat"];
+/// How often a sensor looks, if a wait does not say.
+const DEFAULT_EVERY: Duration = Duration::from_secs(30);
+/// Branches of one parallel step.
+const MAX_BRANCHES: usize = 100;
 /// Units that run at once, if a repair step does not say.
 const DEFAULT_CONCURRENCY: u32 = 4;
 /// Units that may run at once: each may hold a connection and an answer in memory.
@@ -23,20 +36,29 @@ struct Body<'a> {
     kind: StepKind,
     plugin: Option<PluginPlaces<'a>>,
     of: Option<Place>,
+    branches: Vec<Place>,
 }
 
 impl Body<'_> {
     fn plain(kind: StepKind) -> Self {
-        Self { kind, plugin: None, of: None }
+        Self { kind, plugin: None, of: None, branches: Vec::new() }
     }
 }
 
+/// Steps that were read, with their places.
+type Read<'a> = (Vec<Step>, Vec<StepPlaces<'a>>);
+
 impl<'a> Reader<'a> {
-    pub(super) fn steps(&mut self, fields: &Fields<'a>) -> (Vec<Step>, Vec<StepPlaces<'a>>) {
-        let (mut steps, mut places) = (Vec::new(), Vec::new());
+    pub(super) fn steps(&mut self, fields: &Fields<'a>) -> Read<'a> {
+        let mut read = (Vec::new(), Vec::new());
+        self.section_of_steps(fields, None, &mut read);
+        read
+    }
+
+    fn section_of_steps(&mut self, fields: &Fields<'a>, inside: Option<&Inside>, read: &mut Read<'a>) {
         let Some(node) = self.required(fields, "steps", "what there is to do") else {
             self.whole = false;
-            return (steps, places);
+            return;
         };
         let section = self.section(fields, "steps", MAX_STEPS);
         let given = match &node.value {
@@ -48,58 +70,128 @@ impl<'a> Reader<'a> {
         }
         self.whole &= section.len() == given && given > 0;
         for (key, node) in section {
-            match self.step(key, node) {
-                Some((step, step_places)) => {
-                    steps.push(step);
-                    places.push(step_places);
-                }
-                None => self.whole = false,
+            if self.step_names.contains(&key.name.as_str()) {
+                let help = "steps of branches too have names of their own, so that `$steps` can tell them apart";
+                self.error(key.place, format!("there is another step {}", quoted(&key.name)), Some(help.to_owned()));
+                self.whole = false;
+                continue;
             }
+            self.step_names.push(&key.name);
+            self.whole &= self.step(key, node, inside, read).is_some();
         }
-        (steps, places)
     }
 
-    fn step(&mut self, key: &'a Key, node: &'a Node) -> Option<(Step, StepPlaces<'a>)> {
+    fn step(&mut self, key: &'a Key, node: &'a Node, inside: Option<&Inside>, read: &mut Read<'a>) -> Option<()> {
         let what = format!("step `{}`", key.name);
         let entries = self.mapping(node, &what, WORDS.len() + 32)?;
         let word = self.step_word(key, entries)?;
+        if self.dag && matches!(word, "parallel" | "succeed" | "fail") {
+            let help = match word {
+                "parallel" => "steps of a dag run side by side as it is",
+                _ => "a dag ends when all its steps have come to rest, and fails if one failed",
+            };
+            let place = entries.iter().find(|(key, _)| key.name == word).map_or(key.place, |(key, _)| key.place);
+            self.error(place, format!("a dag has no `{word}`"), Some(help.to_owned()));
+            return None;
+        }
         let ends = matches!(word, "succeed" | "fail");
         let mut known = vec![word];
         known.extend(match word {
-            "detect" | "task" => &["with"][..],
+            "detect" | "task" | "workflow" => &["with"][..],
             "repair" => &["of", "with", "concurrency", "rate_limit", "tolerate"],
             "aggregate" => &["of", "with"],
             _ => &[],
         });
-        if !ends {
+        if self.dag {
+            known.extend(COMMON_DAG);
+        } else if !ends {
             known.extend(COMMON);
         }
         self.misplaced(entries, word, &known);
         let elsewhere: Vec<&str> = entries.iter().map(|(key, _)| key.name.as_str()).filter(|key| self.is_of_language(key)).collect();
         let tolerated: Vec<&str> = known.iter().copied().chain(elsewhere).collect();
         let fields = self.fields(node, key.place, &what, &tolerated)?;
-        let leads = self.next(&fields, ends);
+        let leads = self.next(&fields, ends || self.dag);
         let (retry, catch) = (self.retry(&fields), self.catch(&fields));
         let max_visits = self.count(&fields, "max_visits", 1..=MAX_VISITS);
-        let body = self.body(&fields, word);
+        let (timeout, heartbeat) = (self.duration(&fields, "timeout"), self.duration(&fields, "heartbeat"));
+        if let (Some(timeout), Some(heartbeat)) = (timeout, heartbeat)
+            && heartbeat >= timeout
+        {
+            self.error(fields.key_place("heartbeat"), "`heartbeat` is not shorter than `timeout`", None);
+        }
+        let (after, after_places): (Vec<String>, Vec<Place>) =
+            fields.get("after").map(|node| self.texts(node, "`after`")).unwrap_or_default().into_iter().unzip();
+        let run_if = fields.get("run_if").and_then(|node| self.word(node, "`run_if`", &RunIf::ALL));
+        if run_if.is_some() && after.is_empty() {
+            self.error(
+                fields.key_place("run_if"),
+                "`run_if` is about the steps before, and there are none",
+                Some("name them in `after`".to_owned()),
+            );
+        }
+        // A parallel step comes before those of its branches, as in the text.
+        let place = read.0.len();
+        let body = if word == "parallel" { self.parallel(&fields, &key.name, read) } else { self.body(&fields, word) };
         let (leads, body) = (leads?, body?);
         let (catch, catch_places) = catch.into_iter().unzip();
         let (next, next_places) = leads.into_iter().unzip();
-        Some((
-            Step { name: key.name.clone(), kind: body.kind, next, retry, catch, max_visits },
-            StepPlaces { name: key.place, plugin: body.plugin, of: body.of, next: next_places, catch: catch_places },
-        ))
+        let (name, run_if, inside) = (key.name.clone(), run_if.unwrap_or_default(), inside.cloned());
+        read.0.insert(place, Step { name, kind: body.kind, next, retry, catch, max_visits, timeout, heartbeat, after, run_if, inside });
+        let places = StepPlaces {
+            name: key.place,
+            plugin: body.plugin,
+            of: body.of,
+            after: after_places,
+            branches: body.branches,
+            next: next_places,
+            catch: catch_places,
+        };
+        read.1.insert(place, places);
+        Some(())
+    }
+
+    /// The branches of a parallel step; their steps are read along.
+    fn parallel(&mut self, fields: &Fields<'a>, step: &str, read: &mut Read<'a>) -> Option<Body<'a>> {
+        let node = fields.get("parallel")?;
+        let entries = self.mapping(node, "`parallel`, which names branches,", MAX_BRANCHES)?;
+        if entries.is_empty() {
+            self.error(node.place, "`parallel` has no branches", Some("e.g. `prices: { start: a, steps: { a: … } }`".to_owned()));
+        }
+        let (mut branches, mut places) = (Vec::new(), Vec::new());
+        for (key, node) in entries {
+            let what = format!("branch `{}`", key.name);
+            if !self.is_name(&key.name, key.place, "a branch") {
+                continue;
+            }
+            let Some(fields) = self.fields(node, key.place, &what, &["start", "steps"]) else {
+                self.whole = false;
+                continue;
+            };
+            let start = self.required(&fields, "start", "the step to begin with");
+            let start = start.and_then(|node| self.text(node, "`start`").map(|start| (start, node.place)));
+            let inside = Inside { step: step.to_owned(), branch: key.name.clone() };
+            self.section_of_steps(&fields, Some(&inside), read);
+            match start {
+                Some((start, place)) => {
+                    branches.push(ParallelBranch { name: key.name.clone(), start });
+                    places.push(place);
+                }
+                None => self.whole = false,
+            }
+        }
+        Some(Body { branches: places, ..Body::plain(StepKind::Parallel { branches }) })
     }
 
     fn is_of_language(&self, key: &str) -> bool {
-        WORDS.contains(&key) || LATER_WORDS.contains(&key) || COMMON.contains(&key) || OTHER_KEYS.contains(&key)
+        WORDS.contains(&key) || COMMON.contains(&key) || COMMON_DAG.contains(&key) || OTHER_KEYS.contains(&key)
     }
 
     /// Keys that the language has, but not here: told in a better way than as unknown.
     fn misplaced(&mut self, entries: &'a [(Key, Node)], word: &str, known: &[&str]) {
         for (key, _) in entries {
             let name = key.name.as_str();
-            if known.contains(&name) || WORDS.contains(&name) || LATER_WORDS.contains(&name) || !self.is_of_language(name) {
+            if known.contains(&name) || WORDS.contains(&name) || !self.is_of_language(name) {
                 continue;
             }
             let (message, help) = match (word, name) {
@@ -110,7 +202,13 @@ impl<'a> Reader<'a> {
                     "`verify` takes no `with`".to_owned(),
                     "it looks again with the configuration of the detect step that it names".to_owned(),
                 ),
-                (_, "after" | "run_if") => (format!("`{name}` belongs to `kind: dag`"), "say in `next` where each step leads".to_owned()),
+                (_, "after" | "run_if") if !self.dag => {
+                    (format!("`{name}` belongs to `kind: dag`"), "say in `next` where each step leads".to_owned())
+                }
+                (_, "next" | "end" | "catch" | "max_visits") if self.dag => {
+                    let help = "say in `after` what comes before a step, and in `run_if` how that must have gone";
+                    (format!("`{name}` belongs to `kind: state-machine`"), help.to_owned())
+                }
                 _ => (format!("`{word}` takes no `{name}`"), one_of(known.iter().copied())),
             };
             self.error(key.place, message, Some(help));
@@ -128,8 +226,9 @@ impl<'a> Reader<'a> {
             }
             return Some(first);
         }
-        if let Some((later, _)) = entries.iter().find(|(key, _)| LATER_WORDS.contains(&key.name.as_str())) {
-            self.error(later.place, format!("`{}` is not run by this version", later.name), Some(one_of(WORDS.into_iter())));
+        let other = |key: &Key| OTHER_WORDS.into_iter().find(|(word, _)| *word == key.name);
+        if let Some((key, (word, help))) = entries.iter().find_map(|(key, _)| other(key).map(|word| (key, word))) {
+            self.error(key.place, format!("there is no `{word}`"), Some(help.to_owned()));
             return None;
         }
         // The first key that looks like a word was probably meant as one.
@@ -169,9 +268,24 @@ impl<'a> Reader<'a> {
             "verify" => {
                 let node = fields.get("verify")?;
                 let of = self.text(node, "`verify`, which names a detect step,")?;
-                Some(Body { kind: StepKind::Verify { of }, plugin: None, of: Some(node.place) })
+                Some(Body { of: Some(node.place), ..Body::plain(StepKind::Verify { of }) })
             }
-            "wait" => self.wait(fields).map(|wait| Body::plain(StepKind::Wait(wait))),
+            "wait" => self.wait(fields),
+            "workflow" => {
+                let node = fields.get("workflow")?;
+                let name = self.text(node, "`workflow`, which names a file,")?;
+                let (with, with_node) = self.with(fields, Within::Step);
+                match (self.child)(&name) {
+                    Ok(workflow) => {
+                        let plugin = Some(PluginPlaces { name: node.place, with: with_node });
+                        Some(Body { plugin, ..Body::plain(StepKind::Workflow { name, workflow, with }) })
+                    }
+                    Err(why) => {
+                        self.error(node.place, why, Some(format!("`repair validate` tells all about {}", quoted(&name))));
+                        None
+                    }
+                }
+            }
             "fail" => {
                 let node = fields.get("fail")?;
                 let message = self.text(node, "`fail`, which says why,")?;
@@ -193,10 +307,10 @@ impl<'a> Reader<'a> {
     fn plugged(&mut self, fields: &Fields<'a>, word: &str, kind: impl FnOnce(String, Template) -> StepKind) -> Option<Body<'a>> {
         let (with, with_node) = self.with(fields, Within::Step);
         let (plugin, name) = self.plugin(fields, word, "the plug-in")?;
-        Some(Body { kind: kind(plugin, with), plugin: Some(PluginPlaces { name, with: with_node }), of: None })
+        Some(Body { plugin: Some(PluginPlaces { name, with: with_node }), ..Body::plain(kind(plugin, with)) })
     }
 
-    fn wait(&mut self, fields: &Fields<'a>) -> Option<Wait> {
+    fn wait(&mut self, fields: &Fields<'a>) -> Option<Body<'a>> {
         let node = fields.get("wait")?;
         if let Some(text) = node.text() {
             let key = if parse_duration(text).is_ok() { "for" } else { "until" };
@@ -211,13 +325,14 @@ impl<'a> Reader<'a> {
         match (wait.get("for"), wait.get("until")) {
             (Some(node), None) => {
                 let duration = |text: &str| parse_duration(text).err().map(|error| error.message().to_owned());
-                self.wait_value(node, "`for`", duration).map(Wait::For)
+                self.wait_value(node, "`for`", duration).map(|value| Body::plain(StepKind::Wait(Wait::For(value))))
             }
+            (None, Some(node)) if matches!(node.value, Yaml::Map(_)) => self.sensor(node, wait.key_place("until")),
             (None, Some(node)) => {
                 let instant = |text: &str| {
                     text.parse::<jiff::Timestamp>().err().map(|_| format!("`{text}` is not an instant such as 2024-03-04T14:30:00Z"))
                 };
-                self.wait_value(node, "`until`", instant).map(Wait::Until)
+                self.wait_value(node, "`until`", instant).map(|value| Body::plain(StepKind::Wait(Wait::Until(value))))
             }
             (Some(_), Some(_)) => {
                 self.error(wait.key_place("until"), "a step waits either `for` or `until`", Some("make it two steps".to_owned()));
@@ -228,6 +343,26 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    /// A condition that a sensor looks at again and again.
+    fn sensor(&mut self, node: &'a Node, place: Place) -> Option<Body<'a>> {
+        let fields = self.fields(node, place, "`until`", &["sensor", "with", "when", "every", "timeout"])?;
+        let (with, with_node) = self.with(&fields, Within::Step);
+        let when = fields.get("when").map(|node| self.condition(node));
+        let every = self.duration(&fields, "every").unwrap_or(DEFAULT_EVERY);
+        if every.is_zero() {
+            self.error(fields.key_place("every"), "a sensor can't look without a pause", Some("e.g. `every: 30s`".to_owned()));
+        }
+        let timeout = self.duration(&fields, "timeout");
+        let (plugin, name) = self.plugin(&fields, "sensor", "what looks, e.g. `sensor: gaps`")?;
+        let when = match when {
+            Some(condition) => Some(condition?),
+            None => None,
+        };
+        let wait = SensorWait { plugin, with, when, every, timeout };
+        let plugin = Some(PluginPlaces { name, with: with_node });
+        Some(Body { plugin, ..Body::plain(StepKind::Wait(Wait::Sensor(Box::new(wait)))) })
     }
 
     fn wait_value(&mut self, node: &'a Node, what: &str, refuse: impl Fn(&str) -> Option<String>) -> Option<Template> {

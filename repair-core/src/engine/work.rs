@@ -1,0 +1,239 @@
+//! The work of steps: what is done between two events. Each runs beside the driver's loop, tells it what to record, and is told by a token
+//! when to stop.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+
+use super::artifact;
+use super::driver::{Engine, StartRequest, child_run_id};
+use super::event::{Event, FindingsRecord, Outcome};
+use super::fanout;
+use super::state::RunState;
+use super::units::Units;
+use crate::cost::Usage;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Counts, Findings};
+use crate::plugin::{AggregateRequest, Aggregator, Detector, Repairer, Sensor, StepContext, Task};
+use crate::workflow::{SensorWait, Step, Variables, Workflow};
+
+/// What a work asks the driver to record.
+pub(super) struct Message {
+    /// The step.
+    pub(super) step: String,
+    /// Which of the works that the driver began.
+    pub(super) work: u64,
+    /// The events.
+    pub(super) events: Vec<Event>,
+    /// Told once they are durable.
+    pub(super) done: oneshot::Sender<Result<()>>,
+}
+
+/// Where a work has its events recorded.
+#[derive(Clone)]
+pub(super) struct Recorder {
+    pub(super) step: String,
+    pub(super) work: u64,
+    pub(super) messages: mpsc::Sender<Message>,
+}
+
+impl Recorder {
+    /// Returns when the events are durable.
+    ///
+    /// # Errors
+    /// `cancelled` if the driver wants nothing more of this work.
+    pub(super) async fn record(&self, events: Vec<Event>) -> Result<()> {
+        let gone = || Error::new(ErrorKind::Cancelled, "the run goes on without this attempt");
+        let (done, told) = oneshot::channel();
+        let message = Message { step: self.step.clone(), work: self.work, events, done };
+        self.messages.send(message).await.map_err(|_| gone())?;
+        told.await.map_err(|_| gone())?
+    }
+}
+
+/// What one attempt of a step works with, as it was when the attempt began.
+pub(super) struct Work {
+    pub(super) engine: Engine,
+    pub(super) step: Step,
+    pub(super) context: StepContext,
+    pub(super) variables: Variables,
+    pub(super) entered_at: Timestamp,
+    pub(super) rules_used: Vec<u32>,
+    /// The units of this visit, if they were planned.
+    pub(super) units: Option<Units>,
+}
+
+/// What there is to do.
+pub(super) enum Job {
+    /// Detect, or look again at what was found.
+    Look { detector: Arc<dyn Detector>, of: String, again: Option<FindingsRecord> },
+    /// Repair what was found.
+    Repair { repairer: Arc<dyn Repairer>, of: FindingsRecord },
+    /// Compute.
+    Aggregate { aggregator: Arc<dyn Aggregator>, of: Option<FindingsRecord> },
+    /// Anything else.
+    Task(Arc<dyn Task>),
+    /// Wait until a condition holds.
+    Sense { sensor: Arc<dyn Sensor>, wait: Box<SensorWait> },
+    /// Run another workflow.
+    Child { workflow: Arc<Workflow>, params: Value },
+}
+
+/// What a step's attempt came to.
+pub(super) struct Done {
+    pub(super) output: Value,
+    pub(super) findings: Option<Box<FindingsRecord>>,
+    pub(super) usage: Usage,
+}
+
+impl Done {
+    fn plain(output: Value) -> Self {
+        Self { output, findings: None, usage: Usage::default() }
+    }
+}
+
+/// Why a step's attempt failed; `units` says whether it did all it could, and units failed.
+pub(super) struct Failed {
+    pub(super) error: Error,
+    pub(super) units: bool,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, units: false }
+    }
+}
+
+impl Work {
+    pub(super) async fn perform(&self, job: Job, recorder: &Recorder) -> Result<Done, Failed> {
+        match job {
+            Job::Look { detector, of, again } => Ok(self.look(detector.as_ref(), &of, again).await?),
+            Job::Repair { repairer, of } => {
+                let findings = self.findings(&of).await?;
+                match fanout::repair(self, recorder, repairer, findings).await {
+                    Ok(units) => Ok(Done::plain(units.output())),
+                    Err((error, units)) => Err(Failed { error, units }),
+                }
+            }
+            Job::Aggregate { aggregator, of } => {
+                let findings = match &of {
+                    Some(of) => Some(self.findings(of).await?),
+                    None => None,
+                };
+                let done = aggregator.aggregate(&self.context, AggregateRequest { findings: findings.as_ref() }).await?;
+                Ok(Done { output: done.output, findings: None, usage: done.usage })
+            }
+            Job::Task(task) => {
+                let (output, usage) = task.perform(&self.context).await?;
+                Ok(Done { output, findings: None, usage })
+            }
+            Job::Sense { sensor, wait } => Ok(self.sense(sensor.as_ref(), &wait).await?),
+            Job::Child { workflow, params } => Ok(self.child(&workflow, params).await?),
+        }
+    }
+
+    async fn look(&self, detector: &dyn Detector, of: &str, again: Option<FindingsRecord>) -> Result<Done> {
+        let context = &self.context;
+        let before = match &again {
+            Some(record) => Some(self.findings(record).await?),
+            None => None,
+        };
+        let found = detector.detect(context, before.as_ref()).await?;
+        let artifact = format!("{}-{}-gaps", self.step.name, context.visit);
+        let mut usage = found.usage;
+        let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps)]).boxed();
+        usage += context.lake.put_artifact(&context.run, &artifact, gaps).await?;
+        let output = serde_json::to_value(found.counts).map_err(|error| Error::internal("counts are not JSON").because(error))?;
+        let counts = before.map_or(found.counts, |before| after_repair(before.counts, found.counts));
+        let record = FindingsRecord { of: of.to_owned(), scope: found.scope, counts, artifact };
+        Ok(Done { output, findings: Some(Box::new(record)), usage })
+    }
+
+    /// Findings, gaps included.
+    async fn findings(&self, record: &FindingsRecord) -> Result<Findings> {
+        let gaps = artifact::gaps_from_batches(self.context.lake.get_artifact(&self.context.run, &record.artifact).await?).await?;
+        Ok(Findings { scope: record.scope.clone(), counts: record.counts, gaps, usage: Usage::default() })
+    }
+
+    async fn sense(&self, sensor: &dyn Sensor, wait: &SensorWait) -> Result<Done> {
+        let clock = &self.context.clock;
+        let span = |duration: std::time::Duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+        let last = wait.timeout.map(|timeout| self.entered_at.saturating_add(span(timeout)).unwrap_or(Timestamp::MAX));
+        loop {
+            self.context.check_cancelled()?;
+            let sensed = sensor.sense(&self.context).await?;
+            let holds = match &wait.when {
+                Some(when) => when.holds(&Variables { output: sensed.clone(), ..self.variables.clone() })?,
+                None => sensed == Value::Bool(true),
+            };
+            if holds {
+                return Ok(Done::plain(sensed));
+            }
+            self.context.beat();
+            let next = clock.now().saturating_add(span(wait.every)).unwrap_or(Timestamp::MAX);
+            if let (Some(last), Some(timeout)) = (last, wait.timeout)
+                && next > last
+            {
+                return Err(Error::new(ErrorKind::Timeout, format!("`{}` was not as awaited within {timeout:?}", wait.plugin)));
+            }
+            tokio::select! {
+                () = clock.sleep_until(next) => {}
+                () = self.context.cancel.cancelled() => {}
+            }
+        }
+    }
+
+    async fn child(&self, workflow: &Workflow, params: Value) -> Result<Done> {
+        let run = child_run_id(&self.context.run, &self.step.name, self.context.visit);
+        let given: BTreeMap<String, Value> = match params {
+            Value::Object(params) => params.into_iter().collect(),
+            _ => BTreeMap::new(),
+        };
+        let params = workflow.bind_values(&given)?;
+        let engine = Engine { stop: self.context.cancel.clone(), ..self.engine.clone() };
+        let request = StartRequest { run: run.clone(), params, environment: json!({ "parent": self.context.run.as_ref() }) };
+        let mut report = engine.start(workflow, request).await?;
+        if matches!(report.outcome, Some(Outcome::Failed | Outcome::Blind | Outcome::Cancelled)) && self.attempt() > 1 {
+            // Tried again: what failed of it, and only that.
+            report = engine.redrive(&run, None).await?;
+        }
+        match report.outcome {
+            Some(Outcome::Succeeded | Outcome::SucceededWithExceptions) => {
+                let steps = report.steps.iter().map(|step| (step.name.clone(), step.output.clone())).collect();
+                let output = json!({ "run": run, "outcome": report.outcome, "steps": Value::Object(steps) });
+                Ok(Done { output, findings: None, usage: report.usage })
+            }
+            Some(outcome) => {
+                let kind = report.error.filter(|kind| *kind != ErrorKind::Cancelled).unwrap_or(ErrorKind::Failed);
+                let why = report.reason.unwrap_or_default();
+                Err(Error::new(kind, format!("run `{run}` of workflow `{}` ended as {}: {why}", workflow.name, outcome.as_str())))
+            }
+            None => Err(Error::new(ErrorKind::Cancelled, format!("run `{run}` of workflow `{}` was told to stop", workflow.name))),
+        }
+    }
+
+    fn attempt(&self) -> u32 {
+        self.context.attempt
+    }
+}
+
+/// The counts of the whole scope, when a look at its gaps alone has found `again`.
+fn after_repair(before: Counts, again: Counts) -> Counts {
+    Counts {
+        present: before.present + again.present,
+        repaired: before.repaired + again.repaired,
+        absent: before.absent + again.absent,
+        missing: again.missing,
+        gaps: again.gaps,
+        ..before
+    }
+}
+
+/// The latest findings of a detect step.
+pub(super) fn latest<'a>(state: &'a RunState, of: &str) -> Result<&'a FindingsRecord> {
+    state.findings.get(of).ok_or_else(|| Error::invalid(format!("step `{of}` has found nothing yet; it must come before")))
+}
