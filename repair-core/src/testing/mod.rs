@@ -4,6 +4,7 @@
 //! What breaks a promise, panics with the promise; so a suite is called in a test of its own. Nothing here may know an adapter.
 
 mod context;
+pub mod journal_suite;
 pub mod world;
 
 pub use context::context;
