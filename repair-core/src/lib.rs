@@ -7,6 +7,8 @@ pub mod error;
 pub mod lake;
 pub mod model;
 pub mod plugin;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod workflow;
 
 pub use cost::Usage;

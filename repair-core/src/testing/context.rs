@@ -1,0 +1,27 @@
+//! A context to call a plug-in in, as the engine would.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::lake::Lake;
+use crate::model::Table;
+use crate::plugin::{Clock, Registry, StepContext};
+
+/// A context of a lake, tables and a clock, with the calendars that any workflow has and no sources. Its fields are public: what a
+/// plug-in needs besides is set on it.
+pub fn context(lake: Arc<dyn Lake>, tables: impl IntoIterator<Item = Table>, clock: Arc<dyn Clock>) -> StepContext {
+    StepContext {
+        run: "run".into(),
+        step: "step".into(),
+        visit: 1,
+        lake,
+        tables: Arc::new(tables.into_iter().map(|table| (table.name.clone(), table)).collect()),
+        sources: Arc::new(BTreeMap::new()),
+        calendars: Arc::new(Registry::default().calendars().clone()),
+        clock,
+        cancel: CancellationToken::new(),
+        progress: Arc::new(()),
+    }
+}

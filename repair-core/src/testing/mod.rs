@@ -1,0 +1,13 @@
+//! For authors of adapters and plug-ins: a world in memory to run things in, and suites that say whether the promises of a trait are
+//! kept. Behind the feature `testing`.
+//!
+//! What breaks a promise, panics with the promise; so a suite is called in a test of its own. Nothing here may know an adapter.
+
+mod context;
+pub mod journal_suite;
+pub mod world;
+
+pub use context::context;
+pub use world::{
+    CRASHED, CrashingJournal, CrashingLake, FlakyJournal, MemoryJournal, MemoryLake, Moment, Schedule, VirtualClock, is_crash,
+};

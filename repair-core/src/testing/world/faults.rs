@@ -1,0 +1,332 @@
+//! Crashes and failures at chosen instants, as wrappers around any journal and any lake.
+//!
+//! A process is a [`CrashingJournal`] and a [`CrashingLake`] that share a [`Schedule`]. When the schedule says so, it crashes: the write
+//! takes effect or not, the caller never learns which, and whatever it calls from then on fails, so that it unwinds. The restarted
+//! process is a new pair of wrappers, with a schedule of its own, around the same stores.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use futures::StreamExt;
+use jiff::Timestamp;
+
+use crate::cost::Usage;
+use crate::engine::{Event, Journal, Recorded, RunHead, Signal};
+use crate::error::{Error, ErrorKind, Result};
+use crate::lake::{BatchStream, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, rollup::Rollup};
+use crate::model::{Interval, Table, TablePresence};
+
+/// The message of every error after a crash.
+pub const CRASHED: &str = "crashed";
+
+/// Whether an error says that the process has crashed, by a [`Schedule`].
+pub fn is_crash(error: &Error) -> bool {
+    error.kind() == ErrorKind::Internal && error.message() == CRASHED
+}
+
+/// When within a write the process crashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Moment {
+    /// Before it takes effect.
+    Before,
+    /// After it took effect, but before the caller learns.
+    After,
+}
+
+/// Counts the writes of a process, and says at which it crashes. A clone is the same schedule.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    crash: Option<(u64, Moment)>,
+    state: Arc<Counted>,
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    writes: AtomicU64,
+    crashed: AtomicBool,
+}
+
+impl Schedule {
+    /// Never crashes: to count the writes of a whole run, before each is tried for a crash.
+    pub fn never() -> Self {
+        Self { crash: None, state: Arc::default() }
+    }
+
+    /// Crashes at the n-th write, from 1.
+    pub fn crash_at(write: u64, moment: Moment) -> Self {
+        Self { crash: Some((write, moment)), state: Arc::default() }
+    }
+
+    /// How many writes have begun.
+    pub fn writes(&self) -> u64 {
+        self.state.writes.load(Ordering::SeqCst)
+    }
+
+    /// Whether the process has crashed.
+    pub fn crashed(&self) -> bool {
+        self.state.crashed.load(Ordering::SeqCst)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.crashed() { Err(Error::internal(CRASHED).on("write", self.writes())) } else { Ok(()) }
+    }
+
+    /// Begins a write, and says its number.
+    fn begin(&self) -> Result<u64> {
+        self.check()?;
+        let number = self.state.writes.fetch_add(1, Ordering::SeqCst) + 1;
+        self.crash_if((number, Moment::Before))?;
+        Ok(number)
+    }
+
+    /// Ends a write. One that was under way when the process crashed has taken effect, and nobody learns.
+    fn end<T>(&self, number: u64, result: Result<T>) -> Result<T> {
+        self.crash_if((number, Moment::After))?;
+        result
+    }
+
+    fn crash_if(&self, now: (u64, Moment)) -> Result<()> {
+        if self.crash == Some(now) {
+            self.state.crashed.store(true, Ordering::SeqCst);
+        }
+        self.check()
+    }
+
+    fn read<T>(&self, result: Result<T>) -> Result<T> {
+        self.check()?;
+        result
+    }
+
+    /// A stream that breaks off when the process crashes.
+    fn stream(&self, stream: BatchStream) -> BatchStream {
+        let schedule = self.clone();
+        stream.map(move |batch| schedule.read(batch)).boxed()
+    }
+}
+
+/// A journal as a process sees it that crashes by a schedule.
+#[derive(Clone)]
+pub struct CrashingJournal {
+    inner: Arc<dyn Journal>,
+    schedule: Schedule,
+}
+
+impl CrashingJournal {
+    /// Wraps a journal.
+    pub fn new(inner: Arc<dyn Journal>, schedule: Schedule) -> Self {
+        Self { inner, schedule }
+    }
+}
+
+#[async_trait]
+impl Journal for CrashingJournal {
+    async fn append(&self, run: &str, expected: u64, at: Timestamp, events: &[Event]) -> Result<()> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.append(run, expected, at, events).await)
+    }
+
+    async fn read(&self, run: &str, from: u64, limit: usize) -> Result<Vec<Recorded>> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.read(run, from, limit).await)
+    }
+
+    async fn runs(&self) -> Result<Vec<RunHead>> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.runs().await)
+    }
+
+    async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.acquire(run, driver, now, ttl).await)
+    }
+
+    async fn release(&self, run: &str, driver: &str) -> Result<()> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.release(run, driver).await)
+    }
+
+    async fn signal(&self, run: &str, signal: Option<Signal>) -> Result<()> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.signal(run, signal).await)
+    }
+
+    async fn signaled(&self, run: &str) -> Result<Option<Signal>> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.signaled(run).await)
+    }
+}
+
+/// A lake as a process sees it that crashes by a schedule.
+#[derive(Clone)]
+pub struct CrashingLake {
+    inner: Arc<dyn Lake>,
+    schedule: Schedule,
+}
+
+impl CrashingLake {
+    /// Wraps a lake.
+    pub fn new(inner: Arc<dyn Lake>, schedule: Schedule) -> Self {
+        Self { inner, schedule }
+    }
+}
+
+#[async_trait]
+impl Lake for CrashingLake {
+    async fn describe(&self, table: &Table) -> Result<SchemaRef> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.describe(table).await)
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.check_writable().await)
+    }
+
+    async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.presence(table, request).await)
+    }
+
+    async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {
+        self.schedule.check()?;
+        Ok(self.schedule.stream(self.schedule.read(self.inner.scan(table, request).await)?))
+    }
+
+    async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.rollup(table, request).await)
+    }
+
+    async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.stage(scope, request).await)
+    }
+
+    async fn staged(&self, scope: &StageScope<'_>) -> Result<Vec<Staged>> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.staged(scope).await)
+    }
+
+    async fn publish(&self, scope: &StageScope<'_>, batch: u32, units: &[String]) -> Result<Published> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.publish(scope, batch, units).await)
+    }
+
+    async fn discard_staged(&self, scope: &StageScope<'_>, units: &[String]) -> Result<()> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.discard_staged(scope, units).await)
+    }
+
+    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.replace(table, interval, rows).await)
+    }
+
+    async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.put_artifact(run, name, self.schedule.stream(batches)).await)
+    }
+
+    async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream> {
+        self.schedule.check()?;
+        Ok(self.schedule.stream(self.schedule.read(self.inner.get_artifact(run, name).await)?))
+    }
+
+    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
+        self.schedule.check()?;
+        Ok(self.schedule.stream(self.schedule.read(self.inner.query(tables, sql).await)?))
+    }
+}
+
+/// A journal of which one append fails, once, with `transient`, and takes no effect; to append again succeeds.
+#[derive(Clone)]
+pub struct FlakyJournal {
+    inner: Arc<dyn Journal>,
+    fails_at: u64,
+    appends: Arc<AtomicU64>,
+}
+
+impl FlakyJournal {
+    /// Wraps a journal, so that the n-th append fails, from 1.
+    pub fn new(inner: Arc<dyn Journal>, fails_at: u64) -> Self {
+        Self { inner, fails_at, appends: Arc::default() }
+    }
+
+    /// How many appends have begun.
+    pub fn appends(&self) -> u64 {
+        self.appends.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl Journal for FlakyJournal {
+    async fn append(&self, run: &str, expected: u64, at: Timestamp, events: &[Event]) -> Result<()> {
+        let number = self.appends.fetch_add(1, Ordering::SeqCst) + 1;
+        if number == self.fails_at {
+            return Err(Error::new(ErrorKind::Transient, "the disk of the journal is full, for a moment").on("append", number));
+        }
+        self.inner.append(run, expected, at, events).await
+    }
+
+    async fn read(&self, run: &str, from: u64, limit: usize) -> Result<Vec<Recorded>> {
+        self.inner.read(run, from, limit).await
+    }
+
+    async fn runs(&self) -> Result<Vec<RunHead>> {
+        self.inner.runs().await
+    }
+
+    async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {
+        self.inner.acquire(run, driver, now, ttl).await
+    }
+
+    async fn release(&self, run: &str, driver: &str) -> Result<()> {
+        self.inner.release(run, driver).await
+    }
+
+    async fn signal(&self, run: &str, signal: Option<Signal>) -> Result<()> {
+        self.inner.signal(run, signal).await
+    }
+
+    async fn signaled(&self, run: &str) -> Result<Option<Signal>> {
+        self.inner.signaled(run).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::MemoryJournal;
+
+    fn entered() -> Event {
+        Event::StepEntered { step: "step".into(), visit: 1 }
+    }
+
+    #[tokio::test]
+    async fn a_crash_leaves_the_write_or_not_and_nothing_is_answered_after() {
+        for (moment, left) in [(Moment::Before, 1), (Moment::After, 2)] {
+            let store = MemoryJournal::default();
+            let schedule = Schedule::crash_at(2, moment);
+            let process = CrashingJournal::new(Arc::new(store.clone()), schedule.clone());
+            process.append("run", 0, Timestamp::UNIX_EPOCH, &[entered()]).await.unwrap();
+            let error = process.append("run", 1, Timestamp::UNIX_EPOCH, &[entered()]).await.unwrap_err();
+            assert!(is_crash(&error) && schedule.crashed());
+            assert!(is_crash(&process.read("run", 0, 10).await.unwrap_err()));
+            assert_eq!(store.read("run", 0, 10).await.unwrap().len(), left, "{moment:?}");
+            let restarted = CrashingJournal::new(Arc::new(store), Schedule::never());
+            assert_eq!(restarted.read("run", 0, 10).await.unwrap().len(), left);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flaky_append_fails_once_and_takes_no_effect() {
+        let journal = FlakyJournal::new(Arc::new(MemoryJournal::default()), 1);
+        let append = || journal.append("run", 0, Timestamp::UNIX_EPOCH, &[]);
+        assert_eq!(append().await.unwrap_err().kind(), ErrorKind::Transient);
+        append().await.unwrap();
+    }
+}

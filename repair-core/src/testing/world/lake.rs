@@ -1,0 +1,502 @@
+//! A lake in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray, new_null_array};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
+use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::rows;
+use crate::cost::Usage;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lake::overlay::{self, Op};
+use crate::lake::rollup::column;
+use crate::lake::{BatchStream, Lake, Layer, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
+use crate::model::{Absence, Interval, Key, Presence, SlotSet, Table, TablePresence};
+
+/// A lake in memory: tables are put in by the test, and a clone is the same lake.
+///
+/// It keeps every promise of [`Lake`] but that it outlasts the process, and that of [`Lake::query`]: it has no query engine. Tables are
+/// known by their location; the overlay of `bars` is the tables `bars_repairs` and `bars_exceptions`, as in any lake. Rows come in an
+/// order that nobody should rely on.
+///
+/// ```
+/// use std::sync::Arc;
+/// use arrow::array::{Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+/// use repair_core::lake::Lake;
+/// use repair_core::model::{Cadence, Format, Table, TimeMark};
+/// use repair_core::testing::MemoryLake;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let bars = Table {
+///     name: "bars".into(),
+///     location: "bars".into(),
+///     format: Format::Parquet,
+///     partition_by: vec![],
+///     key: vec!["symbol".into()],
+///     time: "ts".into(),
+///     time_marks: TimeMark::Start,
+///     cadence: Some(Cadence::MINUTE),
+/// };
+/// let rows = RecordBatch::try_from_iter([
+///     ("symbol", Arc::new(StringArray::from(vec!["IBM"])) as _),
+///     ("ts", Arc::new(TimestampMicrosecondArray::from(vec![0]).with_timezone("UTC")) as _),
+///     ("close", Arc::new(Float64Array::from(vec![187.5])) as _),
+/// ])?;
+/// let lake = MemoryLake::default();
+/// lake.put_table(&bars, &[rows])?;
+/// assert_eq!(lake.describe(&bars).await?.fields().len(), 3);
+/// assert_eq!(lake.requests("describe"), 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct MemoryLake {
+    state: Arc<Mutex<State>>,
+}
+
+/// The objects of a table, by name: each holds batches in shape.
+type Objects = BTreeMap<String, Vec<RecordBatch>>;
+
+#[derive(Debug, Default)]
+struct State {
+    /// By location.
+    tables: BTreeMap<String, Objects>,
+    /// By run, step and visit, then unit.
+    staged: BTreeMap<(String, String, u32), BTreeMap<String, StagedUnit>>,
+    /// By run and name.
+    artifacts: BTreeMap<(String, String), Vec<RecordBatch>>,
+    requests: BTreeMap<&'static str, u64>,
+    scans: Vec<(String, ScanRequest)>,
+}
+
+#[derive(Debug)]
+struct StagedUnit {
+    summary: Staged,
+    repairs: Vec<RecordBatch>,
+    exceptions: Vec<RecordBatch>,
+}
+
+/// The object that holds what the test put in.
+const RAW: &str = "raw";
+/// The object that holds what [`Lake::replace`] wrote.
+const OURS: &str = "ours";
+
+impl MemoryLake {
+    /// Puts rows in as the whole of a table, as its owner would; batches without rows tell its columns.
+    ///
+    /// # Errors
+    /// `invalid` if the key or time column is missing or unusable.
+    pub fn put_table(&self, table: &Table, batches: &[RecordBatch]) -> Result<()> {
+        let batches = batches.iter().map(|batch| rows::in_shape(table, batch)).collect::<Result<Vec<_>>>()?;
+        rows::merged(&batches)?;
+        self.state().tables.insert(table.location.clone(), BTreeMap::from([(RAW.to_owned(), batches)]));
+        Ok(())
+    }
+
+    /// Puts more rows into a table, as its owner would when data arrives late; makes the table if there is none.
+    ///
+    /// # Errors
+    /// As [`MemoryLake::put_table`], and `invalid` if a column of the table is of another type.
+    pub fn add_rows(&self, table: &Table, batches: &[RecordBatch]) -> Result<()> {
+        let batches = batches.iter().map(|batch| rows::in_shape(table, batch)).collect::<Result<Vec<_>>>()?;
+        let mut state = self.state();
+        let objects = state.tables.entry(table.location.clone()).or_default();
+        rows::merged(objects.values().flatten().chain(&batches))?;
+        objects.entry(RAW.to_owned()).or_default().extend(batches);
+        Ok(())
+    }
+
+    /// The rows of a table as one batch, without counting as a request.
+    ///
+    /// # Errors
+    /// As [`Lake::scan`].
+    pub fn rows(&self, table: &Table, layer: Layer) -> Result<RecordBatch> {
+        let request = ScanRequest { layer, interval: None, keys: None, columns: None };
+        let (schema, batches) = self.state().scan(table, &request)?;
+        Ok(concat_batches(&schema, &batches)?)
+    }
+
+    /// How often a method of [`Lake`] was called, by its name.
+    pub fn requests(&self, method: &str) -> u64 {
+        self.state().requests.get(method).copied().unwrap_or(0)
+    }
+
+    /// The scans so far: of which location, and what was asked.
+    pub fn scans(&self) -> Vec<(String, ScanRequest)> {
+        self.state().scans.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn request(&self, method: &'static str) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        *state.requests.entry(method).or_default() += 1;
+        state
+    }
+}
+
+impl State {
+    /// The rows of a table, as they are stored.
+    fn table(&self, table: &Table) -> Result<Vec<RecordBatch>> {
+        let objects = self.tables.get(&table.location).ok_or_else(|| {
+            let message = format!("no table at `{}`; put it in, or mend `location` of table `{}`", table.location, table.name);
+            Error::new(ErrorKind::NotFound, message)
+        })?;
+        Ok(objects.values().flatten().cloned().collect())
+    }
+
+    fn overlay(&self, location: &str) -> Vec<RecordBatch> {
+        self.tables.get(location).into_iter().flat_map(BTreeMap::values).flatten().cloned().collect()
+    }
+
+    fn repairs(&self, table: &Table) -> Vec<RecordBatch> {
+        self.overlay(&overlay::repairs(&table.location))
+    }
+
+    /// The columns of a table in shape; `None` if nothing tells them.
+    fn schema(&self, table: &Table) -> Result<Option<SchemaRef>> {
+        let fields = rows::merged(&self.table(table)?)?;
+        if fields.is_empty() {
+            return Ok(None);
+        }
+        for name in table.key.iter().chain([&table.time]) {
+            if fields.iter().all(|field| field.name() != name) {
+                return Err(Error::invalid(format!("table `{}` has no column `{name}`", table.name)));
+            }
+        }
+        Ok(Some(Arc::new(Schema::new(fields))))
+    }
+
+    /// As [`State::schema`], of a table of which there may be only repairs.
+    fn schema_with_repairs(&self, table: &Table) -> Result<SchemaRef> {
+        if let Some(schema) = self.schema(table)? {
+            return Ok(schema);
+        }
+        let added = overlay::repairs_schema(&Schema::empty());
+        let mut fields = rows::merged(&self.repairs(table))?;
+        fields.retain(|field| added.field_with_name(field.name()).is_err());
+        let mut fields: Vec<Field> = fields.iter().map(|field| rows::field_in_shape(table, field)).collect();
+        if fields.is_empty() {
+            fields.extend(table.key.iter().map(|key| Field::new(key, DataType::Utf8, false)));
+            fields.push(Field::new(&table.time, overlay::instant_type(), false));
+        }
+        Ok(Arc::new(Schema::new(fields)))
+    }
+
+    fn scan(&self, table: &Table, request: &ScanRequest) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+        check_keys(table, request.keys.as_deref().unwrap_or_default())?;
+        let raw = self.table(table)?;
+        let own = self.schema_with_repairs(table)?;
+        let own = projected(table, &own, request.columns.as_deref())?;
+        let mut batches = raw.iter().map(|batch| rows::conformed(&own, batch)).collect::<Result<Vec<_>>>()?;
+        let mut schema = own.clone();
+        if request.layer == Layer::Repaired {
+            schema = overlay::view_schema(&own);
+            let with_last = |batch: &RecordBatch, last: ArrayRef| -> Result<RecordBatch> {
+                let own = batch.columns()[..own.fields().len()].iter().cloned();
+                Ok(RecordBatch::try_new(schema.clone(), own.chain([last]).collect())?)
+            };
+            let nobody = |batch: &RecordBatch| with_last(batch, new_null_array(&DataType::Utf8, batch.num_rows()));
+            let mut view = batches.iter().map(nobody).collect::<Result<Vec<_>>>()?;
+            for batch in rows::live_repairs(table, &own, &raw, &self.repairs(table))? {
+                view.push(with_last(&batch, column(&batch, overlay::columns::STRATEGY)?.clone())?);
+            }
+            batches = view;
+        }
+        let bounds_us = request.interval.map_or((i64::MIN, i64::MAX), |interval| rows::bounds_us(table, &interval));
+        let keys: Option<BTreeSet<&Key>> = request.keys.as_ref().map(|keys| keys.iter().collect());
+        let wanted = |key: &Key, time_us: i64| {
+            bounds_us.0 <= time_us && time_us < bounds_us.1 && keys.as_ref().is_none_or(|keys| keys.contains(key))
+        };
+        let batches = batches.iter().map(|batch| rows::kept(table, batch, wanted)).collect::<Result<Vec<_>>>()?;
+        Ok((schema, batches))
+    }
+
+    fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
+        let grid = table.grid()?;
+        check_keys(table, &request.keys)?;
+        let stored = self.table(table)?;
+        let mut usage = Usage::default();
+        let mut raw = Presence::new(grid, request.slots, &request.keys);
+        for batch in &stored {
+            usage.rows_read += batch.num_rows() as u64;
+            for (key, time_us) in rows::key_times(table, batch)? {
+                let slot = rows::slot(table, time_us);
+                if !request.slots.contains(slot) {
+                    continue;
+                }
+                match raw.keys.get_mut(&key) {
+                    Some(of_key) => {
+                        of_key.add_row(slot);
+                        raw.misaligned_rows += u64::from(grid.time_of_seconds(slot).checked_mul(1_000_000) != Some(time_us));
+                    }
+                    None => raw.other_rows += 1,
+                }
+            }
+        }
+        let empty = || request.keys.iter().map(|key| (key.clone(), SlotSet::new(grid.cadence, request.slots)));
+        let mut repaired: BTreeMap<Key, SlotSet> = empty().collect();
+        let own = self.schema_with_repairs(table)?;
+        for batch in rows::live_repairs(table, &own, &stored, &self.repairs(table))? {
+            for (key, time_us) in rows::key_times(table, &batch)? {
+                if let Some(slots) = repaired.get_mut(&key) {
+                    slots.insert(rows::slot(table, time_us));
+                }
+            }
+        }
+        let mut absent: BTreeMap<Key, SlotSet> = empty().collect();
+        for batch in self.overlay(&overlay::exceptions(&table.location)) {
+            let recheck = column(&batch, overlay::columns::RECHECK_AFTER)?.as_primitive::<TimestampMicrosecondType>();
+            for ((key, time_us), recheck_us) in rows::key_times(table, &batch)?.into_iter().zip(recheck.values()) {
+                if let (Some(slots), true) = (absent.get_mut(&key), *recheck_us > request.as_of.as_microsecond()) {
+                    slots.insert(rows::slot(table, time_us));
+                }
+            }
+        }
+        Ok(TablePresence { raw, repaired, absent, usage })
+    }
+
+    fn stage(&mut self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
+        let table = scope.table;
+        let own = match self.tables.contains_key(&table.location).then(|| self.schema(table)).transpose()?.flatten() {
+            Some(schema) => schema,
+            None => {
+                let shaped = request.fix.rows.iter().map(|batch| rows::in_shape(table, batch)).collect::<Result<Vec<_>>>()?;
+                let fields = rows::merged(&shaped)?;
+                let time = || vec![Field::new(&table.time, overlay::instant_type(), false)];
+                Arc::new(Schema::new(if fields.is_empty() { time() } else { fields }))
+            }
+        };
+        let mut usage = request.fix.usage;
+        let mut repairs = Vec::new();
+        for batch in &request.fix.rows {
+            repairs.push(repaired(scope, request, &own, batch).map_err(|error| error.on("unit", request.unit))?);
+        }
+        let mut exceptions = Vec::new();
+        for absence in &request.fix.absent {
+            exceptions.push(excepted(scope, request, absence)?);
+        }
+        let count = |batches: &[RecordBatch]| batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
+        let (rows, absent) = (count(&repairs), count(&exceptions));
+        usage += written(repairs.iter().chain(&exceptions), 1);
+        let summary = Staged { unit: request.unit.to_owned(), rows, absent, usage };
+        let staged = StagedUnit { summary: summary.clone(), repairs, exceptions };
+        self.staged.entry(area(scope)).or_default().insert(request.unit.to_owned(), staged);
+        Ok(summary)
+    }
+
+    fn publish(&mut self, scope: &StageScope<'_>, batch: u32, units: &[String]) -> Result<Published> {
+        let mut published = Published::default();
+        let (mut repairs, mut exceptions) = (Vec::new(), Vec::new());
+        let staged = self.staged.get(&area(scope));
+        for unit in units {
+            let staged = staged
+                .and_then(|staged| staged.get(unit))
+                .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("unit {unit} is not staged; repair it again")).on("unit", unit))?;
+            published.rows += staged.summary.rows;
+            published.absent += staged.summary.absent;
+            repairs.extend(staged.repairs.iter().filter(|batch| batch.num_rows() > 0).cloned());
+            exceptions.extend(staged.exceptions.iter().filter(|batch| batch.num_rows() > 0).cloned());
+        }
+        rows::merged(&repairs)?;
+        let object = format!("{:?} {:?} {} {batch}", scope.run, scope.step, scope.visit);
+        let location = &scope.table.location;
+        for (location, batches) in [(overlay::repairs(location), repairs), (overlay::exceptions(location), exceptions)] {
+            if !batches.is_empty() {
+                published.usage += written(&batches, rows::partitions(scope.table, &batches)?);
+                self.tables.entry(location).or_default().insert(object.clone(), batches);
+            }
+        }
+        Ok(published)
+    }
+
+    fn replace(&mut self, table: &Table, interval: &Interval, batches: &[RecordBatch]) -> Result<Usage> {
+        let batches = batches.iter().map(|batch| rows::in_shape(table, batch)).collect::<Result<Vec<_>>>()?;
+        let objects = self.tables.get(&table.location);
+        if objects.is_some_and(|objects| objects.keys().any(|object| object != OURS)) {
+            let message = format!("table `{}` was not written by us, so it is not ours to replace; write to another", table.name);
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        let (from_us, to_us) = rows::bounds_us(table, interval);
+        for batch in &batches {
+            if rows::key_times(table, batch)?.iter().any(|(_, time_us)| *time_us < from_us || *time_us >= to_us) {
+                return Err(Error::invalid(format!(
+                    "a row for table `{}` lies outside of {interval}, which is to be replaced",
+                    table.name
+                )));
+            }
+        }
+        let mut all = Vec::new();
+        if let (Some(by), true) = (table.partition_by.first(), from_us < to_us) {
+            let touched = rows::partition(by.unit, from_us)?..=rows::partition(by.unit, to_us - 1)?;
+            for batch in objects.into_iter().flat_map(BTreeMap::values).flatten() {
+                all.push(rows::kept(table, batch, |_, time_us| {
+                    rows::partition(by.unit, time_us).is_ok_and(|partition| !touched.contains(&partition))
+                })?);
+            }
+        }
+        let usage = written(&batches, rows::partitions(table, &batches)?);
+        all.extend(batches);
+        rows::merged(&all)?;
+        self.tables.insert(table.location.clone(), BTreeMap::from([(OURS.to_owned(), all)]));
+        Ok(usage)
+    }
+}
+
+fn area(scope: &StageScope<'_>) -> (String, String, u32) {
+    (scope.run.to_owned(), scope.step.to_owned(), scope.visit)
+}
+
+fn written<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>, objects_written: u64) -> Usage {
+    let mut usage = Usage { objects_written, ..Usage::default() };
+    for batch in batches {
+        usage.rows_written += batch.num_rows() as u64;
+        usage.bytes_written += batch.get_array_memory_size() as u64;
+    }
+    usage
+}
+
+fn check_keys(table: &Table, keys: &[Key]) -> Result<()> {
+    match keys.iter().find(|key| key.values().len() != table.key.len()) {
+        None => Ok(()),
+        Some(odd) => Err(Error::invalid(format!("the key `{odd}` does not have one value for each key column of table `{}`", table.name))),
+    }
+}
+
+/// The key and time columns and those that are asked for, in the table's order.
+fn projected(table: &Table, schema: &SchemaRef, columns: Option<&[String]>) -> Result<SchemaRef> {
+    let Some(columns) = columns else { return Ok(schema.clone()) };
+    if let Some(unknown) = columns.iter().find(|name| schema.field_with_name(name).is_err()) {
+        return Err(Error::invalid(format!("table `{}` has no column `{unknown}`", table.name)));
+    }
+    let wanted = |field: &Arc<Field>| *field.name() == table.time || table.key.contains(field.name()) || columns.contains(field.name());
+    Ok(Arc::new(Schema::new(schema.fields().iter().filter(|field| wanted(field)).cloned().collect::<Vec<_>>())))
+}
+
+fn provenance(scope: &StageScope<'_>, request: &StageRequest<'_>, source: &str, at: jiff::Timestamp, count: usize) -> [ArrayRef; 6] {
+    [
+        rows::constant(scope.run, count),
+        rows::constant(scope.step, count),
+        rows::constant(request.unit, count),
+        rows::constant(request.strategy, count),
+        rows::constant(source, count),
+        rows::constant_instant(at, count),
+    ]
+}
+
+/// Repaired rows as rows of the table of repairs.
+fn repaired(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
+    let table = scope.table;
+    if let Some(unknown) = batch.schema_ref().fields().iter().find(|field| own.field_with_name(field.name()).is_err()) {
+        return Err(Error::invalid(format!("repaired rows have a column `{}` that table `{}` has not", unknown.name(), table.name)));
+    }
+    let batch = rows::in_shape(table, batch)?;
+    let batch = rows::conformed(own, &batch)
+        .map_err(|error| Error::invalid(format!("repaired rows do not fit table `{}`", table.name)).because(error))?;
+    let count = batch.num_rows();
+    let mut columns = batch.columns().to_vec();
+    columns.push(rows::constant(Op::Insert.as_str(), count));
+    columns.extend(provenance(scope, request, &request.fix.source, request.repaired_at, count));
+    Ok(RecordBatch::try_new(overlay::repairs_schema(own), columns)?)
+}
+
+/// An absence as rows of the table of exceptions, one a slot.
+fn excepted(scope: &StageScope<'_>, request: &StageRequest<'_>, absence: &Absence) -> Result<RecordBatch> {
+    let table = scope.table;
+    let grid = table.grid()?;
+    check_keys(table, std::slice::from_ref(&absence.key))?;
+    let times: TimestampMicrosecondArray =
+        (absence.slots.first..absence.slots.end).map(|slot| Some(grid.time_of(slot).as_microsecond())).collect();
+    let count = times.len();
+    let mut columns: Vec<ArrayRef> = absence.key.values().map(|value| rows::constant(value, count)).collect();
+    columns.push(Arc::new(times.with_timezone("UTC")));
+    columns.extend(provenance(scope, request, &absence.source, absence.asked_at, count));
+    columns.push(rows::constant(&absence.answer, count));
+    columns.push(rows::constant_instant(absence.recheck_after, count));
+    Ok(RecordBatch::try_new(overlay::exceptions_schema(table), columns)?)
+}
+
+#[async_trait]
+impl Lake for MemoryLake {
+    async fn describe(&self, table: &Table) -> Result<SchemaRef> {
+        self.request("describe")
+            .schema(table)?
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("table `{}` holds nothing, so its columns are not known", table.name)))
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        drop(self.request("check_writable"));
+        Ok(())
+    }
+
+    async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
+        self.request("presence").presence(table, request)
+    }
+
+    async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {
+        let mut state = self.request("scan");
+        state.scans.push((table.location.clone(), request.clone()));
+        let (schema, batches) = state.scan(table, request)?;
+        let rows = concat_batches(&schema, &batches)?;
+        // In two batches, the later rows first: a lake promises no order.
+        let half = rows.num_rows() / 2;
+        let halves = [rows.slice(half, rows.num_rows() - half), rows.slice(0, half)];
+        Ok(stream::iter(halves.map(Ok)).boxed())
+    }
+
+    async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
+        self.request("stage").stage(scope, request)
+    }
+
+    async fn staged(&self, scope: &StageScope<'_>) -> Result<Vec<Staged>> {
+        let state = self.request("staged");
+        Ok(state.staged.get(&area(scope)).into_iter().flat_map(BTreeMap::values).map(|staged| staged.summary.clone()).collect())
+    }
+
+    async fn publish(&self, scope: &StageScope<'_>, batch: u32, units: &[String]) -> Result<Published> {
+        self.request("publish").publish(scope, batch, units)
+    }
+
+    async fn discard_staged(&self, scope: &StageScope<'_>, units: &[String]) -> Result<()> {
+        let mut state = self.request("discard_staged");
+        if let Some(staged) = state.staged.get_mut(&area(scope)) {
+            staged.retain(|unit, _| !units.contains(unit));
+        }
+        Ok(())
+    }
+
+    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
+        self.request("replace").replace(table, interval, &rows)
+    }
+
+    async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {
+        drop(self.request("put_artifact"));
+        let batches: Vec<RecordBatch> = batches.try_collect().await?;
+        if batches.iter().any(|batch| batch.schema_ref() != batches[0].schema_ref()) {
+            return Err(Error::invalid(format!("the batches of artifact `{name}` do not all have the same columns")));
+        }
+        let usage = written(&batches, 1);
+        self.state().artifacts.insert((run.to_owned(), name.to_owned()), batches);
+        Ok(usage)
+    }
+
+    async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream> {
+        let state = self.request("get_artifact");
+        let found = state.artifacts.get(&(run.to_owned(), name.to_owned())).cloned();
+        let batches =
+            found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("run {run} has no artifact `{name}`; was it removed?")))?;
+        Ok(stream::iter(batches.into_iter().map(Ok)).boxed())
+    }
+
+    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
+        drop(self.request("query"));
+        Err(Error::invalid("a lake in memory has no query engine; test SQL on another lake"))
+    }
+}

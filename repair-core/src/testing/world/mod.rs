@@ -1,0 +1,15 @@
+//! A world in memory: a journal, a lake, a clock that tests own, and crashes at chosen instants.
+//!
+//! All of it is deterministic: no threads, no randomness, no time but the clock's. Stores are cheap to clone, and a clone is the same
+//! store; so a process that crashes is a wrapper that is thrown away, and its restart is a new wrapper around the same store.
+
+mod clock;
+mod faults;
+mod journal;
+mod lake;
+mod rows;
+
+pub use clock::VirtualClock;
+pub use faults::{CRASHED, CrashingJournal, CrashingLake, FlakyJournal, Moment, Schedule, is_crash};
+pub use journal::MemoryJournal;
+pub use lake::MemoryLake;

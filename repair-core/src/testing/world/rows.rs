@@ -1,0 +1,217 @@
+//! Rows of a lake in memory: their shape, their slots, and what of a repair is live. Slow and obvious, as something that others are
+//! compared with must be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+use crate::error::{Error, Result};
+use crate::lake::overlay;
+use crate::lake::rollup::{column, key_columns};
+use crate::model::{Interval, Key, PartitionUnit, SlotRange, Table};
+
+const SECOND_US: i64 = 1_000_000;
+
+/// A cast that loses nothing.
+pub(super) fn cast_exact(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+    if array.data_type() == to {
+        return Ok(array.clone());
+    }
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let done = cast_with_options(array, to, &strict)?;
+    if *array.data_type() != DataType::Null && cast_with_options(&done, array.data_type(), &strict)?.as_ref() != array.as_ref() {
+        return Err(Error::invalid(format!("a {} would not be the same as {to}", array.data_type())));
+    }
+    Ok(done)
+}
+
+/// The field of a column in the shape of batches.
+pub(super) fn field_in_shape(table: &Table, field: &Field) -> Field {
+    let name = field.name();
+    if *name == table.time {
+        Field::new(name, overlay::instant_type(), false)
+    } else if table.key.contains(name) {
+        Field::new(name, DataType::Utf8, false)
+    } else {
+        Field::new(name, field.data_type().clone(), true)
+    }
+}
+
+/// A batch in the shape of batches.
+///
+/// # Errors
+/// `invalid` if a key or time column is missing, holds a null or is of an unusable type.
+pub(super) fn in_shape(table: &Table, batch: &RecordBatch) -> Result<RecordBatch> {
+    let fields: Vec<Field> = batch.schema_ref().fields().iter().map(|field| field_in_shape(table, field)).collect();
+    for name in table.key.iter().chain([&table.time]) {
+        let column = column(batch, name).map_err(|error| error.on("table", &table.name))?;
+        let usable = match column.data_type() {
+            DataType::Timestamp(_, _) | DataType::Date32 => *name == table.time,
+            kind => *name != table.time && (matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) || kind.is_integer()),
+        };
+        if !usable || column.logical_null_count() > 0 {
+            let message = format!("column `{name}` of table `{}` is {}, or holds nulls", table.name, column.data_type());
+            return Err(Error::invalid(message));
+        }
+    }
+    let columns = fields.iter().zip(batch.columns()).map(|(field, column)| cast_exact(column, field.data_type())).collect::<Result<_>>()?;
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+/// The columns of all batches, in the order in which they are met.
+///
+/// # Errors
+/// `invalid` if a column has two types.
+pub(super) fn merged<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) -> Result<Vec<Field>> {
+    let mut fields: Vec<Field> = Vec::new();
+    for batch in batches {
+        for field in batch.schema_ref().fields() {
+            match fields.iter().find(|known| known.name() == field.name()) {
+                None => fields.push(field.as_ref().clone()),
+                Some(known) if known.data_type() == field.data_type() => {}
+                Some(known) => {
+                    let (is, was) = (field.data_type(), known.data_type());
+                    return Err(Error::invalid(format!("column `{}` is {is} here and {was} there", field.name())));
+                }
+            }
+        }
+    }
+    Ok(fields)
+}
+
+/// A batch with exactly these columns; those that it lacks are null, those that it has too many are left out.
+pub(super) fn conformed(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
+    let column = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
+        Some(column) => cast_exact(column, field.data_type()),
+        None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+    };
+    let columns = schema.fields().iter().map(column).collect::<Result<_>>()?;
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+/// The time column of a batch in shape.
+fn times<'a>(table: &Table, batch: &'a RecordBatch) -> Result<&'a TimestampMicrosecondArray> {
+    column(batch, &table.time)?
+        .as_primitive_opt::<TimestampMicrosecondType>()
+        .ok_or_else(|| Error::internal("the time column is not in microseconds"))
+}
+
+/// The key and time, in microseconds, of each row of a batch in shape.
+pub(super) fn key_times(table: &Table, batch: &RecordBatch) -> Result<Vec<(Key, i64)>> {
+    let (keys, times) = (key_columns(table, batch)?, times(table, batch)?);
+    let mut rows: Vec<(Key, i64)> = Vec::with_capacity(batch.num_rows());
+    for row in 0..batch.num_rows() {
+        let values = keys.iter().map(|column| column.value(row));
+        let key = match rows.last() {
+            Some((last, _)) if last.values().eq(values.clone()) => last.clone(),
+            _ => Key::new(values),
+        };
+        rows.push((key, times.value(row)));
+    }
+    Ok(rows)
+}
+
+/// What decides whether two rows are of one slot: the slot of a series, the time itself where there is no cadence.
+pub(super) fn slot(table: &Table, time_us: i64) -> i64 {
+    table.grid().map_or(time_us, |grid| grid.slot_of_seconds(time_us.div_euclid(SECOND_US)))
+}
+
+/// The bounds on the time of rows that an interval means, in microseconds: of a series, of rows of slots that begin within.
+pub(super) fn bounds_us(table: &Table, interval: &Interval) -> (i64, i64) {
+    match table.grid() {
+        Ok(grid) => slot_bounds_us(table, grid.slots_in(interval)),
+        Err(_) => (first_microsecond(interval.from()), first_microsecond(interval.to())),
+    }
+}
+
+/// The bounds on the time of the rows of slots.
+fn slot_bounds_us(table: &Table, slots: SlotRange) -> (i64, i64) {
+    let (from_s, to_s) = table.grid().map_or((slots.first, slots.end), |grid| grid.time_bounds_s(slots));
+    (from_s.saturating_mul(SECOND_US), to_s.saturating_mul(SECOND_US))
+}
+
+fn first_microsecond(instant: Timestamp) -> i64 {
+    let cut = instant.as_microsecond();
+    cut + i64::from(instant.as_nanosecond() > i128::from(cut) * 1_000)
+}
+
+/// The partition of a time: when it begins.
+pub(super) fn partition(unit: PartitionUnit, time_us: i64) -> Result<DateTime> {
+    let time = Timestamp::from_microsecond(time_us).map_err(|error| Error::invalid("a time is out of range").because(error))?;
+    let time = TimeZone::UTC.to_datetime(time);
+    let date = time.date();
+    Ok(match unit {
+        PartitionUnit::Year => date.first_of_year().at(0, 0, 0, 0),
+        PartitionUnit::Month => date.first_of_month().at(0, 0, 0, 0),
+        PartitionUnit::Day => date.at(0, 0, 0, 0),
+        PartitionUnit::Hour => date.at(time.hour(), 0, 0, 0),
+    })
+}
+
+/// In how many partitions rows lie.
+pub(super) fn partitions(table: &Table, batches: &[RecordBatch]) -> Result<u64> {
+    let mut found = BTreeSet::new();
+    for batch in batches {
+        for &time_us in times(table, batch)?.values() {
+            found.insert(table.partition_by.first().map(|by| partition(by.unit, time_us)).transpose()?);
+        }
+    }
+    Ok(found.len() as u64)
+}
+
+/// The rows of a batch for which something holds of their key and time.
+pub(super) fn kept(table: &Table, batch: &RecordBatch, mut keep: impl FnMut(&Key, i64) -> bool) -> Result<RecordBatch> {
+    let mask: BooleanArray = key_times(table, batch)?.iter().map(|(key, time_us)| Some(keep(key, *time_us))).collect();
+    Ok(filter_record_batch(batch, &mask)?)
+}
+
+/// A column that is the same text in each row.
+pub(super) fn constant(value: &str, rows: usize) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(std::iter::repeat_n(value, rows)))
+}
+
+/// A column that is the same instant in each row.
+pub(super) fn constant_instant(value: Timestamp, rows: usize) -> ArrayRef {
+    Arc::new(TimestampMicrosecondArray::from_value(value.as_microsecond(), rows).with_timezone("UTC"))
+}
+
+/// The repairs that count: of each slot the newest, of two of one instant that whose run, then unit, is the last by name; and of these
+/// only those whose slot raw lacks. With [`overlay::columns::STRATEGY`] as the last column.
+pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], repairs: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
+    use overlay::columns as c;
+    let mut filled: BTreeSet<(Key, i64)> = BTreeSet::new();
+    for batch in raw {
+        filled.extend(key_times(table, batch)?.into_iter().map(|(key, time_us)| (key, slot(table, time_us))));
+    }
+    let mut newest: BTreeMap<(Key, i64), Rank<'_>> = BTreeMap::new();
+    for (number, batch) in repairs.iter().enumerate() {
+        let (runs, units) = (column(batch, c::RUN)?.as_string::<i32>(), column(batch, c::UNIT)?.as_string::<i32>());
+        let at = column(batch, c::AT)?.as_primitive::<TimestampMicrosecondType>();
+        for (row, (key, time_us)) in key_times(table, batch)?.into_iter().enumerate() {
+            let place = (key, slot(table, time_us));
+            if filled.contains(&place) {
+                continue;
+            }
+            let rank = (at.value(row), runs.value(row), units.value(row), (number, row));
+            newest.entry(place).and_modify(|known| *known = rank.max(*known)).or_insert(rank);
+        }
+    }
+    let live: BTreeSet<(usize, usize)> = newest.into_values().map(|(.., place)| place).collect();
+    let strategy = Arc::new(Field::new(c::STRATEGY, DataType::Utf8, true));
+    let schema = Arc::new(Schema::new(own.fields().iter().cloned().chain([strategy]).collect::<Vec<_>>()));
+    let mut batches = Vec::new();
+    for (number, batch) in repairs.iter().enumerate() {
+        let mask: BooleanArray = (0..batch.num_rows()).map(|row| Some(live.contains(&(number, row)))).collect();
+        batches.push(conformed(&schema, &filter_record_batch(batch, &mask)?)?);
+    }
+    Ok(batches)
+}
+
+/// When a repair was made, by which run and unit, and where it is: its batch and row.
+type Rank<'a> = (i64, &'a str, &'a str, (usize, usize));
