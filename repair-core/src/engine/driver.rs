@@ -772,8 +772,9 @@ impl<'a> Session<'a> {
         }
         let event = match result {
             Ok(Done { output, findings, usage }) => Event::StepSucceeded { step, output, findings, usage },
+            Err(failed) if failed.driving => return Err(failed.error),
             Err(failed) if told && (failed.error.kind() == ErrorKind::Cancelled || !failed.units) => return Ok(()),
-            Err(Failed { error, units }) => Event::StepFailed { step, error: ErrorRecord::from(&error), units },
+            Err(Failed { error, units, .. }) => Event::StepFailed { step, error: ErrorRecord::from(&error), units },
         };
         self.record(vec![event]).await
     }

@@ -191,7 +191,7 @@ impl<'a> Fanout<'a> {
         let total = self.units.len();
         let progress = self.work.context.progress.clone();
         progress.advance(&self.work.step.name, total - self.units.pending(), total);
-        if pending.is_empty() {
+        if pending.is_empty() || self.is_hopeless() {
             return Ok(());
         }
         let all = pending.len() as u64 == total;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::artifact;
-use super::driver::{Engine, StartRequest, child_run_id};
+use super::driver::{Engine, StartRequest, child_run_id, preflight};
 use super::event::{Event, FindingsRecord, Outcome};
 use super::fanout;
 use super::state::RunState;
@@ -96,15 +96,18 @@ impl Done {
     }
 }
 
-/// Why a step's attempt failed; `units` says whether it did all it could, and units failed.
+/// Why a step's attempt failed.
 pub(super) struct Failed {
     pub(super) error: Error,
+    /// It did all it could, and units failed.
     pub(super) units: bool,
+    /// It is not the step that failed, but the driving of a run within it: this run can't be driven on either, but can be resumed.
+    pub(super) driving: bool,
 }
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
-        Self { error, units: false }
+        Self { error, units: false, driving: false }
     }
 }
 
@@ -116,7 +119,7 @@ impl Work {
                 let findings = self.findings(&of).await?;
                 match fanout::repair(self, recorder, repairer, findings).await {
                     Ok(units) => Ok(Done::plain(units.output())),
-                    Err((error, units)) => Err(Failed { error, units }),
+                    Err((error, units)) => Err(Failed { error, units, driving: false }),
                 }
             }
             Job::Aggregate { aggregator, of } => {
@@ -132,7 +135,7 @@ impl Work {
                 Ok(Done { output, findings: None, usage })
             }
             Job::Sense { sensor, wait } => Ok(self.sense(sensor.as_ref(), &wait).await?),
-            Job::Child { workflow, params } => Ok(self.child(&workflow, params).await?),
+            Job::Child { workflow, params } => self.child(&workflow, params).await,
         }
     }
 
@@ -187,7 +190,7 @@ impl Work {
         }
     }
 
-    async fn child(&self, workflow: &Workflow, params: Value) -> Result<Done> {
+    async fn child(&self, workflow: &Workflow, params: Value) -> Result<Done, Failed> {
         let run = child_run_id(&self.context.run, &self.step.name, self.context.visit);
         let given: BTreeMap<String, Value> = match params {
             Value::Object(params) => params.into_iter().collect(),
@@ -196,11 +199,21 @@ impl Work {
         let params = workflow.bind_values(&given)?;
         let engine = Engine { stop: self.context.cancel.clone(), ..self.engine.clone() };
         let request = StartRequest { run: run.clone(), params, environment: json!({ "parent": self.context.run.as_ref() }) };
-        let mut report = engine.start(workflow, request).await?;
-        if matches!(report.outcome, Some(Outcome::Failed | Outcome::Blind | Outcome::Cancelled)) && self.attempt() > 1 {
+        // What can be refused before it begins fails the step; what goes wrong after that is no error of the step.
+        preflight(&engine.registry, engine.lake.as_ref(), workflow, &request.params).await?;
+        let mut driven = engine.start(workflow, request).await;
+        if let Ok(report) = &driven
+            && matches!(report.outcome, Some(Outcome::Failed | Outcome::Blind | Outcome::Cancelled))
+            && self.context.attempt > 1
+        {
             // Tried again: what failed of it, and only that.
-            report = engine.redrive(&run, None).await?;
+            driven = engine.redrive(&run, None).await;
         }
+        let report = match driven {
+            Ok(report) => report,
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error.into()),
+            Err(error) => return Err(Failed { error, units: false, driving: true }),
+        };
         match report.outcome {
             Some(Outcome::Succeeded | Outcome::SucceededWithExceptions) => {
                 let steps = report.steps.iter().map(|step| (step.name.clone(), step.output.clone())).collect();
@@ -210,14 +223,10 @@ impl Work {
             Some(outcome) => {
                 let kind = report.error.filter(|kind| *kind != ErrorKind::Cancelled).unwrap_or(ErrorKind::Failed);
                 let why = report.reason.unwrap_or_default();
-                Err(Error::new(kind, format!("run `{run}` of workflow `{}` ended as {}: {why}", workflow.name, outcome.as_str())))
+                Err(Error::new(kind, format!("run `{run}` of workflow `{}` ended as {}: {why}", workflow.name, outcome.as_str())).into())
             }
-            None => Err(Error::new(ErrorKind::Cancelled, format!("run `{run}` of workflow `{}` was told to stop", workflow.name))),
+            None => Err(Error::new(ErrorKind::Cancelled, format!("run `{run}` of workflow `{}` was told to stop", workflow.name)).into()),
         }
-    }
-
-    fn attempt(&self) -> u32 {
-        self.context.attempt
     }
 }
 

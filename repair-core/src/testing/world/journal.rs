@@ -32,6 +32,11 @@ struct Lease {
 }
 
 impl MemoryJournal {
+    /// Lets all leases go, as a journal does that can tell that their holders are dead.
+    pub fn all_drivers_died(&self) {
+        self.state().leases.clear();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
