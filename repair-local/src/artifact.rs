@@ -1,48 +1,66 @@
-//! Artifacts: what is too big for the journal, kept in the run's own area.
+//! Artifacts: what is too big for the journal, kept in the run's own area. Written and read as it comes, never held.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::Schema;
 use repair_core::cost::Usage;
 use repair_core::{Error, ErrorKind, Result};
 
-use crate::read::{self, parquet};
+use crate::files::DataFile;
+use crate::read::{self, Sink, parquet};
 use crate::{files, place, write};
 
-/// Rows in a batch that is read back.
-const BATCH_ROWS: usize = 65_536;
+/// Rows in a batch that is read back: gaps and units are narrow.
+const BATCH_ROWS: usize = 16_384;
 
-fn path(root: &Path, run: &str, name: &str) -> std::path::PathBuf {
+fn path(root: &Path, run: &str, name: &str) -> PathBuf {
     place::run_folder(root, run).join(format!("{}.parquet", files::name_part(name)))
 }
 
-pub(crate) fn put(root: &Path, run: &str, name: &str, batches: &[RecordBatch]) -> Result<Usage> {
-    let schema = batches.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
-    write::parquet(&path(root, run, name), &schema, batches, Vec::new()).map_err(|error| error.on("artifact", name).on("run", run))
+/// Writes what `next` brings, until it brings nothing more; in place of what had the name only then.
+pub(crate) fn put(root: &Path, run: &str, name: &str, next: impl FnMut() -> Result<Option<RecordBatch>>) -> Result<Usage> {
+    write::parquet_as_it_comes(&path(root, run, name), next).map_err(|error| error.on("artifact", name).on("run", run))
 }
 
-pub(crate) fn get(root: &Path, run: &str, name: &str) -> Result<Vec<RecordBatch>> {
+/// An artifact that is opened: it stays the one that was there then, whatever takes its name.
+pub(crate) struct Opened {
+    file: DataFile,
+    opened: parquet::Opened,
+}
+
+/// Opens an artifact.
+///
+/// # Errors
+/// `not-found` if there is none of that name.
+pub(crate) fn open(root: &Path, run: &str, name: &str) -> Result<Opened> {
     let path = path(root, run, name);
     let found = files::list(&path, &[], &[])?.and_then(|mut files| files.pop());
     let file = found.ok_or_else(|| {
         Error::new(ErrorKind::NotFound, format!("run {run} has no artifact `{name}`: there is no {}; was it removed?", path.display()))
     })?;
-    read::guarded(&file, || {
-        let opened = parquet::open(&file)?;
-        let schema = opened.schema();
-        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        let groups = (0..opened.footer().num_row_groups()).collect();
-        let mut batches = Vec::new();
-        opened.read(&names, groups, BATCH_ROWS, &mut |batch| {
-            batches.push(batch);
-            Ok(std::ops::ControlFlow::Continue(()))
-        })?;
-        if batches.is_empty() && !schema.fields().is_empty() {
-            // No rows, but their columns are known.
-            batches.push(RecordBatch::new_empty(schema.clone()));
-        }
-        Ok(batches)
-    })
+    let opened = read::guarded(&file, || parquet::open(&file))?;
+    Ok(Opened { file, opened })
+}
+
+impl Opened {
+    /// Reads all, on this thread.
+    pub(crate) fn read(self, sink: &mut Sink<'_>) -> Result<()> {
+        let Self { file, opened } = self;
+        read::guarded(&file, || {
+            let schema = opened.schema();
+            let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+            let groups = (0..opened.footer().num_row_groups()).collect();
+            let mut is_empty = true;
+            opened.read(&names, groups, BATCH_ROWS, &mut |batch| {
+                is_empty = false;
+                sink(batch)
+            })?;
+            if is_empty && !schema.fields().is_empty() {
+                // No rows, but their columns are known.
+                let _: ControlFlow<()> = sink(RecordBatch::new_empty(schema.clone()))?;
+            }
+            Ok(())
+        })
+    }
 }

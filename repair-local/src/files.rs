@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use repair_core::{Error, ErrorKind, Result};
 
@@ -226,10 +227,13 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// How the name of a file that is being written begins and ends.
+const UNFINISHED: (&str, &str) = (".writing-", ".tmp");
+
 /// A file to write, of a name that no table takes for data, gone when it is dropped.
 pub(crate) fn temporary_in(folder: &Path) -> Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-").suffix(".tmp");
+    builder.prefix(UNFINISHED.0).suffix(UNFINISHED.1);
     // Temporary files are made for their owner alone, but these become tables, which other programs read.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
@@ -241,6 +245,8 @@ pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut BufWriter<&File>)
     let folder = path.parent().ok_or_else(|| Error::internal("a file to write has no folder").on("path", path.display()))?;
     create_folder(folder)?;
     let temporary = temporary_in(folder)?;
+    // Says that it is being written, to who removes what was abandoned; where files can't be locked, its age says so.
+    let _ = temporary.as_file().try_lock();
     let mut writer = BufWriter::with_capacity(1 << 18, temporary.as_file());
     write(&mut writer)?;
     writer.flush().map_err(|error| io_error(error, "write", path))?;
@@ -264,6 +270,49 @@ pub(crate) fn remove(path: &Path) -> Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(io_error(error, "remove", path)),
     }
+}
+
+/// Removes files of a folder, and makes that outlast a loss of power once for all; those that are not there are removed already.
+pub(crate) fn remove_all(folder: &Path, paths: &[PathBuf]) -> Result<()> {
+    let mut removed = false;
+    for path in paths {
+        match fs::remove_file(path) {
+            Ok(()) => removed = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error(error, "remove", path)),
+        }
+    }
+    if removed { sync_folder(folder) } else { Ok(()) }
+}
+
+/// What nobody has written to for so long, and nobody holds, was left by a process that died.
+const ABANDONED: Duration = Duration::from_secs(86_400);
+
+/// Removes unfinished files below a folder that processes which died have left. A live writer's is locked, so it stays, however old.
+/// What cannot be looked at or removed stays too: nobody reads it.
+pub(crate) fn remove_abandoned(folder: &Path) {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).into_iter().flatten().flatten() {
+            let (name, kind) = (entry.file_name(), entry.file_type());
+            if kind.as_ref().is_ok_and(fs::FileType::is_dir) {
+                folders.push(entry.path());
+                continue;
+            }
+            let is_unfinished = name.to_str().is_some_and(|name| name.starts_with(UNFINISHED.0) && name.ends_with(UNFINISHED.1));
+            let is_old = entry
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > ABANDONED));
+            if is_unfinished && is_old && kind.is_ok_and(|kind| kind.is_file()) && is_unlocked(&entry.path()) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+fn is_unlocked(path: &Path) -> bool {
+    File::options().write(true).open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
 
 /// Checks that a folder can be written to; the file that tells is gone before anyone sees it.

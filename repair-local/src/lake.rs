@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
+use futures::StreamExt;
 use repair_core::cost::Usage;
 use repair_core::lake::{BatchStream, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
 use repair_core::model::{Format, Interval, Table, TablePresence};
@@ -155,7 +156,13 @@ impl Lake for LocalLake {
 
     async fn check_writable(&self) -> Result<()> {
         let lake = self.inner.clone();
-        blocking(move || files::check_writable(&lake.root)).await
+        blocking(move || {
+            files::check_writable(&lake.root)?;
+            // Whoever asks is about to write.
+            files::remove_abandoned(&place::own_folder(&lake.root));
+            Ok(())
+        })
+        .await
     }
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
@@ -185,9 +192,9 @@ impl Lake for LocalLake {
         blocking(move || publish::publish(&lake, &scope, &object, &units)).await
     }
 
-    async fn discard_staged(&self, scope: &StageScope<'_>) -> Result<()> {
-        let scope = self.scope(scope);
-        blocking(move || stage::discard(&scope)).await
+    async fn discard_staged(&self, scope: &StageScope<'_>, units: &[String]) -> Result<()> {
+        let (scope, units) = (self.scope(scope), units.to_vec());
+        blocking(move || stage::discard(&scope, &units)).await
     }
 
     async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
@@ -195,14 +202,36 @@ impl Lake for LocalLake {
         blocking(move || replace::replace(&lake, &table, &interval, &rows)).await
     }
 
-    async fn put_artifact(&self, run: &str, name: &str, batches: &[RecordBatch]) -> Result<Usage> {
-        let (lake, run, name, batches) = (self.inner.clone(), run.to_owned(), name.to_owned(), batches.to_vec());
-        blocking(move || artifact::put(&lake.root, &run, &name, &batches)).await
+    async fn put_artifact(&self, run: &str, name: &str, mut batches: BatchStream) -> Result<Usage> {
+        let (lake, run, name) = (self.inner.clone(), run.to_owned(), name.to_owned());
+        let (sender, mut receiver) = tokio::sync::mpsc::channel::<Option<RecordBatch>>(scan::BATCHES_AHEAD);
+        // The end is sent too: who stops without it, leaves nothing.
+        let mut next = move || receiver.blocking_recv().ok_or_else(|| Error::internal("what was to be written broke off"));
+        let writing = tokio::task::spawn_blocking(move || artifact::put(&lake.root, &run, &name, &mut next));
+        let mut failed = None;
+        loop {
+            let next = match batches.next().await.transpose() {
+                Ok(next) => next,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            };
+            let is_end = next.is_none();
+            // A writer that does not listen has failed, and says so below.
+            if sender.send(next).await.is_err() || is_end {
+                break;
+            }
+        }
+        drop(sender);
+        let written = writing.await.map_err(|error| Error::internal("a thread of the lake broke down").because(error))?;
+        failed.map_or(written, Err)
     }
 
-    async fn get_artifact(&self, run: &str, name: &str) -> Result<Vec<RecordBatch>> {
+    async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream> {
         let (lake, run, name) = (self.inner.clone(), run.to_owned(), name.to_owned());
-        blocking(move || artifact::get(&lake.root, &run, &name)).await
+        let opened = blocking(move || artifact::open(&lake.root, &run, &name)).await?;
+        Ok(scan::stream_of(move |sink| opened.read(sink)))
     }
 
     async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {

@@ -135,6 +135,11 @@ pub(crate) fn prune(table: &Table, files: Vec<DataFile>, bounds: &TimeBounds) ->
     Ok(kept)
 }
 
+/// What in a lake is neither a table nor beside one.
+pub(crate) fn own_folder(root: &Path) -> PathBuf {
+    root.join(".repair")
+}
+
 /// The area of a run.
 pub(crate) fn run_folder(root: &Path, run: &str) -> PathBuf {
     root.join(RUNS).join(files::name_part(run))

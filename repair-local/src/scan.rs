@@ -21,7 +21,7 @@ use crate::read::{self, Sink};
 use crate::{shape, view};
 
 /// Batches that may wait for their reader.
-const BATCHES_AHEAD: usize = 4;
+pub(crate) const BATCHES_AHEAD: usize = 4;
 
 /// What is read, once it is known to be right.
 pub(crate) struct Scan {
@@ -205,6 +205,11 @@ pub(crate) fn describe(lake: &Inner, table: &Table) -> Result<SchemaRef> {
 
 /// Reads on a thread of its own, and streams the batches.
 pub(crate) fn stream(scan: Arc<Scan>) -> BatchStream {
+    stream_of(move |sink| scan.run(sink))
+}
+
+/// Streams what a reader brings, which reads on a thread of its own.
+pub(crate) fn stream_of(read: impl FnOnce(&mut Sink<'_>) -> Result<()> + Send + 'static) -> BatchStream {
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Option<RecordBatch>>>(BATCHES_AHEAD);
     tokio::task::spawn_blocking(move || {
         let mut send = |batch| {
@@ -212,7 +217,7 @@ pub(crate) fn stream(scan: Arc<Scan>) -> BatchStream {
             Ok(if sender.blocking_send(Ok(Some(batch))).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         };
         // The end is sent too, so that a reader that broke down is not taken for one that is done.
-        let end = scan.run(&mut send).map(|()| None);
+        let end = read(&mut send).map(|()| None);
         let _ = sender.blocking_send(end);
     });
     Box::pin(stream::unfold(Some(receiver), |receiver| async move {

@@ -294,11 +294,8 @@ pub(crate) fn load(scope: &Scope, unit: &str) -> Result<(Staged, Vec<RecordBatch
     Ok((staged, batches))
 }
 
-/// Removes the staged objects of a scope.
-pub(crate) fn discard(scope: &Scope) -> Result<()> {
-    match std::fs::remove_dir_all(&scope.folder) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(files::io_error(error, "remove", &scope.folder)),
-    }
+/// Removes the staged objects of units. The folder stays: others may be staging into it.
+pub(crate) fn discard(scope: &Scope, units: &[String]) -> Result<()> {
+    let paths: Vec<PathBuf> = units.iter().map(|unit| scope.object(unit)).collect();
+    files::remove_all(&scope.folder, &paths)
 }

@@ -13,13 +13,16 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use repair_core::ErrorKind;
-use repair_core::engine::{Event, Journal, Recorded};
+use repair_core::engine::{Event, Journal, Recorded, Signal};
 use repair_local::SqliteJournal;
 use rusqlite::Connection;
 use tempfile::TempDir;
+
+const ALL: usize = usize::MAX;
 
 fn place() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -48,10 +51,10 @@ async fn what_is_appended_is_read_back_by_a_later_process() {
         journal.append("a", 0, at(6), &[entered("one", 1)]).await.unwrap();
         journal.append("b", 2, at(7), &[entered("three", 3)]).await.unwrap();
         journal.append("b", 3, at(7), &[]).await.unwrap();
-        assert!(journal.read("nobody").await.unwrap().is_empty());
+        assert!(journal.read("nobody", 0, ALL).await.unwrap().is_empty());
     }
     let journal = SqliteJournal::open(&path).unwrap();
-    let history = journal.read("b").await.unwrap();
+    let history = journal.read("b", 0, ALL).await.unwrap();
     assert_eq!(steps(&history), [(0, entered("é\n\"", 1)), (1, entered("two", 2)), (2, entered("three", 3))]);
     assert_eq!(history.iter().map(|recorded| recorded.at).collect::<Vec<_>>(), [at(5), at(5), at(7)]);
     let heads = journal.runs().await.unwrap();
@@ -71,7 +74,7 @@ async fn an_append_out_of_turn_is_a_conflict_and_changes_nothing() {
     }
     assert_eq!(journal.append("run", 5, at(2), &[]).await.unwrap_err().kind(), ErrorKind::Conflict);
     assert_eq!(journal.append("new", 1, at(2), &[entered("one", 1)]).await.unwrap_err().kind(), ErrorKind::Conflict);
-    assert_eq!(journal.read("run").await.unwrap().len(), 1);
+    assert_eq!(journal.read("run", 0, ALL).await.unwrap().len(), 1);
     assert_eq!(journal.runs().await.unwrap().len(), 1);
 }
 
@@ -102,7 +105,7 @@ async fn appends_that_are_committed_together_fail_each_for_itself() {
     }
     for (run, won) in won {
         // Two raced for each number: as many events as wins, and no number was passed over by both.
-        assert_eq!(journal.read(&run).await.unwrap().len(), won, "{run}");
+        assert_eq!(journal.read(&run, 0, ALL).await.unwrap().len(), won, "{run}");
         assert_eq!(won, 10);
     }
 }
@@ -137,7 +140,7 @@ async fn of_two_processes_that_race_exactly_one_wins() {
         assert_eq!(won, 1);
     }
     for journal in &handles {
-        assert_eq!(journal.read("run").await.unwrap().len(), 50);
+        assert_eq!(journal.read("run", 0, ALL).await.unwrap().len(), 50);
     }
 }
 
@@ -151,13 +154,13 @@ async fn a_copy_taken_at_any_instant_holds_whole_appends() {
         let copy = folder.path().join(format!("{append}.db"));
         std::fs::copy(&path, &copy).unwrap();
         std::fs::copy(folder.path().join("runs.db-wal"), folder.path().join(format!("{append}.db-wal"))).unwrap();
-        assert_eq!(SqliteJournal::open(&copy).unwrap().read("run").await.unwrap().len() as u64, (append + 1) * 3);
+        assert_eq!(SqliteJournal::open(&copy).unwrap().read("run", 0, ALL).await.unwrap().len() as u64, (append + 1) * 3);
         // And one that tore the end of the log off: earlier appends are whole, the torn one is not there.
         let torn = folder.path().join(format!("torn-{append}.db"));
         std::fs::copy(&path, &torn).unwrap();
         let log = std::fs::read(folder.path().join("runs.db-wal")).unwrap();
         std::fs::write(folder.path().join(format!("torn-{append}.db-wal")), &log[..log.len() - 100]).unwrap();
-        assert_eq!(SqliteJournal::open(&torn).unwrap().read("run").await.unwrap().len() as u64 % 3, 0);
+        assert_eq!(SqliteJournal::open(&torn).unwrap().read("run", 0, ALL).await.unwrap().len() as u64 % 3, 0);
     }
 }
 
@@ -170,13 +173,13 @@ async fn damaged(sql: &str, words: &[&str]) {
     }
     Connection::open(&path).unwrap().execute_batch(sql).unwrap();
     let journal = SqliteJournal::open(&path).unwrap();
-    let error = journal.read("run").await.unwrap_err();
+    let error = journal.read("run", 0, ALL).await.unwrap_err();
     let text = error.full();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{text}");
     for word in words.iter().chain([&path.to_str().unwrap(), &"run: run"]) {
         assert!(text.contains(word), "no `{word}` in: {text}");
     }
-    assert_eq!(journal.read("good").await.unwrap().len(), 1);
+    assert_eq!(journal.read("good", 0, ALL).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -228,7 +231,7 @@ async fn an_event_of_a_newer_version_is_told() {
     hasher.update(&0u64.to_le_bytes());
     let hash = hasher.finalize().as_bytes()[..16].to_vec();
     Connection::open(&path).unwrap().execute("UPDATE events SET body = ?1, hash = ?2", (body, hash)).unwrap();
-    let error = SqliteJournal::open(&path).unwrap().read("run").await.unwrap_err();
+    let error = SqliteJournal::open(&path).unwrap().read("run", 0, ALL).await.unwrap_err();
     assert!(error.full().contains("event 0 cannot be read") && error.full().contains("newer version"), "{}", error.full());
 }
 
@@ -251,7 +254,7 @@ async fn a_file_that_is_not_a_journal_is_refused_and_left_alone() {
     let newer = folder.path().join("newer.db");
     drop(SqliteJournal::open(&newer).unwrap());
     Connection::open(&newer).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
-    assert!(refused(&newer).contains("is of version 99, and this program knows version 1"));
+    assert!(refused(&newer).contains("is of version 99, and this program knows version 2"));
     let error = SqliteJournal::open(folder.path().join("no/runs.db")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
@@ -267,7 +270,7 @@ async fn a_torn_file_is_told() {
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     let error = match SqliteJournal::open(&path) {
-        Ok(journal) => journal.read("run").await.unwrap_err(),
+        Ok(journal) => journal.read("run", 0, ALL).await.unwrap_err(),
         Err(error) => error,
     };
     assert_eq!(error.kind(), ErrorKind::Invalid, "{}", error.full());
@@ -277,7 +280,7 @@ async fn a_torn_file_is_told() {
     let at = bytes.windows(4).rposition(|window| window == b"step").unwrap();
     scratched[at] ^= 1;
     std::fs::write(&path, &scratched).unwrap();
-    let error = SqliteJournal::open(&path).unwrap().read("run").await.unwrap_err();
+    let error = SqliteJournal::open(&path).unwrap().read("run", 0, ALL).await.unwrap_err();
     assert!(error.full().contains("is not what was written"), "{}", error.full());
 }
 
@@ -291,7 +294,7 @@ async fn every_commit_is_flushed_and_readers_do_not_wait() {
     assert_eq!(mode, "wal");
     // Another process writes for long: reading goes on.
     connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-    assert_eq!(journal.read("run").await.unwrap().len(), 1);
+    assert_eq!(journal.read("run", 0, ALL).await.unwrap().len(), 1);
     connection.execute_batch("COMMIT").unwrap();
     journal.append("run", 1, at(1), &[entered("two", 1)]).await.unwrap();
 }
@@ -340,7 +343,7 @@ async fn processes_that_make_and_drive_the_same_journal_win_each_number_once() {
     all.sort_unstable();
     assert_eq!(all, (0..40).collect::<Vec<_>>());
     let journal = SqliteJournal::open(&path).unwrap();
-    assert_eq!(journal.read("run").await.unwrap().len(), 40);
+    assert_eq!(journal.read("run", 0, ALL).await.unwrap().len(), 40);
     // Nobody left anything beside it.
     drop(journal);
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
@@ -356,7 +359,7 @@ async fn what_a_killed_process_was_told_is_there_and_can_be_read_while_it_writes
         told = sequence;
         let journal = reader.get_or_insert_with(|| SqliteJournal::open_to_read(&path).unwrap());
         if sequence % 20 == 0 {
-            assert!(journal.read("run").await.unwrap().len() as u64 > sequence);
+            assert!(journal.read("run", 0, ALL).await.unwrap().len() as u64 > sequence);
         }
         if sequence == 100 {
             child.kill().unwrap();
@@ -365,7 +368,7 @@ async fn what_a_killed_process_was_told_is_there_and_can_be_read_while_it_writes
     child.wait().unwrap();
     drop(reader);
     for journal in [SqliteJournal::open_to_read(&path).unwrap(), SqliteJournal::open(&path).unwrap()] {
-        assert!(journal.read("run").await.unwrap().len() as u64 > told);
+        assert!(journal.read("run", 0, ALL).await.unwrap().len() as u64 > told);
     }
     assert!(told >= 100);
 }
@@ -381,7 +384,7 @@ async fn to_look_for_a_journal_makes_none() {
     let before = std::fs::read(&path).unwrap();
     {
         let journal = SqliteJournal::open_to_read(&path).unwrap();
-        assert_eq!((journal.read("run").await.unwrap().len(), journal.runs().await.unwrap().len()), (1, 1));
+        assert_eq!((journal.read("run", 0, ALL).await.unwrap().len(), journal.runs().await.unwrap().len()), (1, 1));
         assert!(journal.append("run", 1, at(1), &[entered("two", 1)]).await.unwrap_err().message().contains("was opened to read"));
     }
     assert_eq!(before, std::fs::read(&path).unwrap());
@@ -406,6 +409,137 @@ async fn a_journal_that_was_emptied_or_lost_is_not_begun_anew() {
     assert!(refused(&path).contains("is gone, but its log"));
     assert_eq!(SqliteJournal::open_to_read(&path).unwrap_err().kind(), ErrorKind::Invalid);
     assert!(!path.exists());
+}
+
+const TTL: Duration = Duration::from_secs(3_600);
+
+/// What a process that the test below starts does: it becomes the driver of a run, and then does nothing.
+#[tokio::test]
+#[ignore = "started by other tests, as a process of its own"]
+async fn drive_as_another_process() {
+    let Ok(path) = std::env::var("REPAIR_TEST_JOURNAL") else { return };
+    let journal = SqliteJournal::open(path).unwrap();
+    journal.acquire("run", "the other", at(0), TTL).await.unwrap();
+    std::io::stderr().write_all(b"won 0\n").unwrap();
+    std::thread::sleep(Duration::from_secs(600));
+}
+
+#[tokio::test]
+async fn nobody_waits_for_the_lease_of_a_dead_process() {
+    let (folder, path) = place();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["drive_as_another_process", "--exact", "--ignored", "--nocapture"])
+        .env("REPAIR_TEST_JOURNAL", &path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    assert_eq!(won(&mut child).next(), Some(0));
+    let journal = SqliteJournal::open(&path).unwrap();
+    let error = journal.acquire("run", "me", at(1), TTL).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    let expires = at(3_600).to_string();
+    for word in ["the other", &format!("process {}", child.id()), &expires] {
+        assert!(error.full().contains(word), "no `{word}` in: {error}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    journal.acquire("run", "me", at(2), TTL).await.unwrap();
+    assert_eq!(journal.acquire("run", "the other", at(3), TTL).await.unwrap_err().kind(), ErrorKind::Conflict);
+    // Of the dead, nothing is left; nor of the living, once they are done.
+    let locks = || std::fs::read_dir(folder.path().join("runs.db-leases")).map_or(0, Iterator::count);
+    assert_eq!(locks(), 1);
+    journal.release("run", "me").await.unwrap();
+    assert_eq!(locks(), 0);
+    journal.acquire("run", "me", at(3), TTL).await.unwrap();
+    drop(journal);
+    SqliteJournal::open(&path).unwrap().acquire("run", "another", at(4), TTL).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lease_that_nothing_proves_counts_until_it_expires() {
+    let (folder, path) = place();
+    drop(SqliteJournal::open(&path).unwrap());
+    // Of another machine, whose locks are not seen here; of a file system without locks; and of a file that somebody removed.
+    for (host, lock) in [("'elsewhere'", "'elsewhere.lock'"), ("'elsewhere'", "NULL"), ("host", "'gone.lock'")] {
+        {
+            let journal = SqliteJournal::open(&path).unwrap();
+            journal.acquire("run", "the holder", at(0), TTL).await.unwrap();
+        }
+        std::fs::write(folder.path().join("runs.db-leases/elsewhere.lock"), "").unwrap();
+        Connection::open(&path).unwrap().execute_batch(&format!("UPDATE leases SET host = {host}, lock = {lock}")).unwrap();
+        let journal = SqliteJournal::open(&path).unwrap();
+        assert_eq!(journal.acquire("run", "me", at(3_599), TTL).await.unwrap_err().kind(), ErrorKind::Conflict, "{host} {lock}");
+        journal.acquire("run", "me", at(3_600), TTL).await.unwrap();
+        journal.release("run", "me").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn two_handles_of_one_process_are_two_holders() {
+    let (_folder, path) = place();
+    let (one, two) = (SqliteJournal::open(&path).unwrap(), SqliteJournal::open(&path).unwrap());
+    one.acquire("run", "a", at(0), TTL).await.unwrap();
+    assert_eq!(two.acquire("run", "b", at(1), TTL).await.unwrap_err().kind(), ErrorKind::Conflict);
+    two.acquire("run", "a", at(1), TTL).await.unwrap();
+    drop(one);
+    two.acquire("run", "a", at(2), TTL).await.unwrap();
+    let three = SqliteJournal::open(&path).unwrap();
+    assert_eq!(three.acquire("run", "b", at(3), TTL).await.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn a_journal_of_version_1_is_read_and_brought_up_to_date() {
+    let (_folder, path) = place();
+    {
+        let journal = SqliteJournal::open(&path).unwrap();
+        journal.append("run", 0, at(1), &[entered("one", 1), entered("two", 1)]).await.unwrap();
+    }
+    let first = "DROP TABLE leases; DROP TABLE signals; PRAGMA user_version = 1;";
+    Connection::open(&path).unwrap().execute_batch(first).unwrap();
+    let version = || Connection::open(&path).unwrap().pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).unwrap();
+    let reader = SqliteJournal::open_to_read(&path).unwrap();
+    let before = reader.read("run", 0, ALL).await.unwrap();
+    assert_eq!((before.len(), reader.signaled("run").await.unwrap(), version()), (2, None, 1), "to read it changes nothing");
+    // Several processes may find it so at once.
+    let opened: Vec<_> = (0..4)
+        .map(|_| {
+            let path = path.clone();
+            std::thread::spawn(move || SqliteJournal::open(path).unwrap())
+        })
+        .collect();
+    let journals: Vec<SqliteJournal> = opened.into_iter().map(|thread| thread.join().unwrap()).collect();
+    assert_eq!(version(), 2);
+    journals[0].signal("run", Some(Signal::Cancel)).await.unwrap();
+    journals[1].acquire("run", "me", at(1), TTL).await.unwrap();
+    assert_eq!(reader.signaled("run").await.unwrap(), Some(Signal::Cancel));
+    assert_eq!(reader.read("run", 0, ALL).await.unwrap(), before);
+    assert_eq!(reader.signal("run", None).await.unwrap_err().kind(), ErrorKind::Internal, "it was opened to read");
+}
+
+#[tokio::test]
+async fn a_page_tells_damage_within_it_and_at_its_end() {
+    let (_folder, path) = place();
+    {
+        let journal = SqliteJournal::open(&path).unwrap();
+        let events: Vec<Event> = (0..10).map(|visit| entered("step", visit)).collect();
+        journal.append("run", 0, at(1), &events).await.unwrap();
+    }
+    let journal = SqliteJournal::open(&path).unwrap();
+    let change = |sql: &str| Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    change("DELETE FROM events WHERE sequence = 9");
+    assert_eq!(journal.read("run", 0, 9).await.unwrap().len(), 9, "a full page holds what was appended");
+    for (from, limit) in [(0, 10), (5, 5), (9, 1), (9, 5)] {
+        assert_eq!(journal.read("run", from, limit).await.unwrap_err().kind(), ErrorKind::Invalid, "{limit} from {from} on");
+    }
+    change("UPDATE runs SET events = 9; DELETE FROM events WHERE sequence = 4");
+    for (from, limit) in [(0, 5), (3, 5), (4, 5), (4, 1), (0, 100)] {
+        assert_eq!(journal.read("run", from, limit).await.unwrap_err().kind(), ErrorKind::Invalid, "{limit} from {from} on");
+    }
+    assert_eq!(journal.read("run", 0, 4).await.unwrap().len(), 4);
+    assert_eq!(journal.read("run", 5, 4).await.unwrap().len(), 4);
+    change("UPDATE runs SET events = 3");
+    assert_eq!(journal.read("run", 0, 4).await.unwrap_err().kind(), ErrorKind::Invalid, "more are there than were written");
 }
 
 /// How many commits the log holds: frames that say how large the file is after them.

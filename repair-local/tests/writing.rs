@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use common::*;
-use repair_core::lake::{Lake, Layer, StageScope};
+use futures::StreamExt;
+use repair_core::lake::{BatchStream, Lake, Layer, StageScope};
 use repair_core::model::{Fix, Format, Interval, Key, PartitionUnit, SlotRange, Table, TimeMark};
 use repair_core::{ErrorKind, Usage};
 
@@ -67,8 +68,8 @@ async fn published_twice_is_published_once() {
     // Only this scope's objects go.
     let other = StageScope { step: "other", ..scope.clone() };
     world.lake.stage(&other, &request("one", &two)).await.unwrap();
-    world.lake.discard_staged(&scope).await.unwrap();
-    world.lake.discard_staged(&scope).await.unwrap();
+    world.lake.discard_staged(&scope, &units).await.unwrap();
+    world.lake.discard_staged(&scope, &units).await.unwrap();
     assert!(world.lake.staged(&scope).await.unwrap().is_empty());
     assert_eq!(world.lake.staged(&other).await.unwrap().len(), 1);
     let error = world.lake.publish(&scope, 3, &units).await.unwrap_err();
@@ -229,24 +230,62 @@ async fn what_others_wrote_is_never_replaced() {
     assert!(world.lake.replace(&table, &interval, vec![]).await.unwrap_err().message().contains("format: parquet"));
 }
 
+fn stream(batches: &[RecordBatch]) -> BatchStream {
+    futures::stream::iter(batches.to_vec().into_iter().map(Ok)).boxed()
+}
+
 #[tokio::test]
 async fn artifacts_come_back() {
     let world = World::new();
     let rows: Vec<Row> = (0..100_000).map(|minute| Row { symbol: "A".into(), time_us: minute * 60_000_000, close: None }).collect();
     let batches = [batch(&rows)];
-    world.lake.put_artifact("run", "gaps of fill/1", &batches).await.unwrap();
+    world.lake.put_artifact("run", "gaps of fill/1", stream(&batches)).await.unwrap();
     let before = tree(world.root());
-    world.lake.put_artifact("run", "gaps of fill/1", &batches).await.unwrap();
+    world.lake.put_artifact("run", "gaps of fill/1", stream(&batches)).await.unwrap();
     assert_eq!(before, tree(world.root()));
-    let back = world.lake.get_artifact("run", "gaps of fill/1").await.unwrap();
+    let back = collect(world.lake.get_artifact("run", "gaps of fill/1").await.unwrap()).await.unwrap();
     assert_eq!(arrow::compute::concat_batches(&back[0].schema(), &back).unwrap(), batches[0]);
-    world.lake.put_artifact("run", "none", &[]).await.unwrap();
-    assert!(world.lake.get_artifact("run", "none").await.unwrap().is_empty());
-    world.lake.put_artifact("run", "empty", &[batches[0].slice(0, 0)]).await.unwrap();
-    assert_eq!(world.lake.get_artifact("run", "empty").await.unwrap(), [batches[0].slice(0, 0)]);
-    let error = world.lake.get_artifact("run", "other").await.unwrap_err();
+    world.lake.put_artifact("run", "none", stream(&[])).await.unwrap();
+    assert!(collect(world.lake.get_artifact("run", "none").await.unwrap()).await.unwrap().is_empty());
+    world.lake.put_artifact("run", "empty", stream(&[batches[0].slice(0, 0)])).await.unwrap();
+    assert_eq!(collect(world.lake.get_artifact("run", "empty").await.unwrap()).await.unwrap(), [batches[0].slice(0, 0)]);
+    let Err(error) = world.lake.get_artifact("run", "other").await else { panic!("there is none") };
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.message().contains("run run has no artifact `other`"), "{error}");
+}
+
+#[tokio::test]
+async fn an_artifact_whose_writing_is_given_up_leaves_nothing() {
+    let world = World::new();
+    let rows = [batch(&[row("A", "2018-04-04T00:00:00Z", 1.0)])];
+    world.lake.put_artifact("run", "gaps", stream(&rows)).await.unwrap();
+    let before = tree(world.root());
+    let never_ends = stream(&rows).chain(futures::stream::pending()).boxed();
+    let given_up = tokio::time::timeout(std::time::Duration::from_millis(200), world.lake.put_artifact("run", "gaps", never_ends));
+    assert!(given_up.await.is_err());
+    // The thread that wrote needs a moment to notice.
+    for _ in 0..100 {
+        if before == tree(world.root()) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(before, tree(world.root()));
+}
+
+#[tokio::test]
+async fn what_a_dead_writer_left_goes_and_what_is_being_written_stays() {
+    let world = World::new();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 86_400);
+    let unfinished = |name: &str| world.write(&format!(".repair/runs/run/staged/{name}"), "PAR1");
+    let paths = [".writing-dead.tmp", ".writing-live.tmp", ".writing-new.tmp", "unit.parquet"].map(unfinished);
+    let files = paths.each_ref().map(|path| std::fs::File::options().write(true).open(path).unwrap());
+    for file in [&files[0], &files[1], &files[3]] {
+        file.set_modified(old).unwrap();
+    }
+    files[1].lock().unwrap();
+    world.lake.check_writable().await.unwrap();
+    assert_eq!(paths.each_ref().map(|path| path.exists()), [false, true, true, true]);
 }
 
 #[tokio::test]

@@ -5,15 +5,17 @@
 //! stored with a hash of itself and its place, and each run with the number of its events: a changed, moved, missing or cut-off event
 //! is found when it is read.
 
+mod lease;
 mod schema;
 mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use repair_core::engine::{Event, Journal, Recorded, RunHead};
+use repair_core::engine::{Event, Journal, Recorded, RunHead, Signal};
 use repair_core::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -69,6 +71,12 @@ impl SqliteJournal {
         Ok(Self { writer: None, readers: Arc::new(Readers { path, idle: Mutex::new(vec![connection]) }) })
     }
 
+    fn writer(&self) -> Result<&Writer> {
+        self.writer
+            .as_ref()
+            .ok_or_else(|| Error::internal(format!("the journal {} was opened to read, and is now written to", self.path().display())))
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.readers.path
@@ -82,21 +90,34 @@ impl Journal for SqliteJournal {
             .iter()
             .map(|event| serde_json::to_string(event).map_err(|error| Error::internal("an event is not JSON").because(error)))
             .collect::<Result<Vec<String>>>()?;
-        let writer = self
-            .writer
-            .as_ref()
-            .ok_or_else(|| Error::internal(format!("the journal {} was opened to read, and is now written to", self.path().display())))?;
-        writer.append(run.to_owned(), expected, at, bodies).await
+        self.writer()?.append(run.to_owned(), expected, at, bodies).await
     }
 
-    async fn read(&self, run: &str) -> Result<Vec<Recorded>> {
+    async fn read(&self, run: &str, from: u64, limit: usize) -> Result<Vec<Recorded>> {
         let (readers, run) = (self.readers.clone(), run.to_owned());
-        blocking(move || readers.with(|connection| read(&readers.path, connection, &run))).await
+        blocking(move || readers.with(|connection| read(&readers.path, connection, &run, from, limit))).await
     }
 
     async fn runs(&self) -> Result<Vec<RunHead>> {
         let readers = self.readers.clone();
         blocking(move || readers.with(|connection| runs(&readers.path, connection))).await
+    }
+
+    async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {
+        self.writer()?.acquire(run.to_owned(), driver.to_owned(), now, ttl).await
+    }
+
+    async fn release(&self, run: &str, driver: &str) -> Result<()> {
+        self.writer()?.release(run.to_owned(), driver.to_owned()).await
+    }
+
+    async fn signal(&self, run: &str, signal: Option<Signal>) -> Result<()> {
+        self.writer()?.signal(run.to_owned(), signal).await
+    }
+
+    async fn signaled(&self, run: &str) -> Result<Option<Signal>> {
+        let (readers, run) = (self.readers.clone(), run.to_owned());
+        blocking(move || readers.with(|connection| signaled(&readers.path, connection, &run))).await
     }
 }
 
@@ -192,26 +213,44 @@ impl Stored {
     }
 }
 
-const EVENTS: &str = "SELECT sequence, at, body, hash FROM events WHERE run = ?1 ORDER BY sequence";
+const EVENTS: &str = "SELECT sequence, at, body, hash FROM events WHERE run = ?1 AND sequence >= ?2 ORDER BY sequence LIMIT ?3";
 const EVENT: &str = "SELECT sequence, at, body, hash FROM events WHERE run = ?1 AND sequence = ?2";
 const EVENT_COUNT: &str = "SELECT events FROM runs WHERE run = ?1";
 
-fn read(path: &Path, connection: &Connection, run: &str) -> Result<Vec<Recorded>> {
+fn read(path: &Path, connection: &Connection, run: &str, from: u64, limit: usize) -> Result<Vec<Recorded>> {
     let failed = |error| sql_error(path, "read", error).on("run", run);
     let count: i64 = connection
         .prepare_cached(EVENT_COUNT)
         .and_then(|mut statement| statement.query_row([run], |row| row.get(0)).optional())
         .map_err(failed)?
         .unwrap_or(0);
+    let count = unsigned(count);
     let mut statement = connection.prepare_cached(EVENTS).map_err(failed)?;
-    let mut history = Vec::new();
-    for stored in statement.query_map([run], Stored::of).map_err(failed)? {
-        history.push(stored.map_err(failed)?.recorded(path, run, history.len() as u64)?);
+    let mut page: Vec<Recorded> = Vec::new();
+    let bounds = (i64::try_from(from).unwrap_or(i64::MAX), i64::try_from(limit).unwrap_or(i64::MAX));
+    for stored in statement.query_map((run, bounds.0, bounds.1), Stored::of).map_err(failed)? {
+        page.push(stored.map_err(failed)?.recorded(path, run, from.saturating_add(page.len() as u64))?);
     }
-    if history.len() as u64 != unsigned(count) {
-        return Err(damaged(path, run, format!("{count} events were written, {} are there", history.len())));
+    // The page must end where the history does, or be full and end before.
+    let end = from.saturating_add(page.len() as u64);
+    let is_whole = if page.len() < limit { end == count || (page.is_empty() && from > count) } else { end <= count || page.is_empty() };
+    if is_whole { Ok(page) } else { Err(damaged(path, run, format!("{count} events were written, {end} are there"))) }
+}
+
+fn signaled(path: &Path, connection: &Connection, run: &str) -> Result<Option<Signal>> {
+    let failed = |error| sql_error(path, "read", error).on("run", run);
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    if version < schema::VERSION {
+        // It was opened to read, and nobody has written to it since there are signals.
+        return Ok(None);
     }
-    Ok(history)
+    let word: Option<String> = connection
+        .prepare_cached("SELECT signal FROM signals WHERE run = ?1")
+        .and_then(|mut statement| statement.query_row([run], |row| row.get(0)).optional())
+        .map_err(failed)?;
+    let Some(word) = word else { return Ok(None) };
+    let known = [Signal::Cancel, Signal::Pause].into_iter().find(|signal| signal.as_str() == word);
+    known.map(Some).ok_or_else(|| damaged(path, run, format!("its driver is asked to `{word}`; if a newer version asked, use that one")))
 }
 
 fn runs(path: &Path, connection: &Connection) -> Result<Vec<RunHead>> {

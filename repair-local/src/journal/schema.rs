@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use repair_core::{Error, ErrorKind, Result};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::sql_error;
 use crate::files;
@@ -13,7 +13,10 @@ use crate::files;
 const APPLICATION_ID: i64 = 0x7270_6A6C;
 
 /// The version of the tables.
-const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
+
+/// The version that had no leases and no signals.
+const WITHOUT_LEASES: i64 = 1;
 
 /// How long to wait for another process that writes: appends take milliseconds.
 const BUSY: Duration = Duration::from_secs(10);
@@ -37,6 +40,22 @@ CREATE TABLE events (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What version 2 added.
+const LEASES: &str = "
+CREATE TABLE leases (
+    run TEXT NOT NULL PRIMARY KEY,
+    driver TEXT NOT NULL,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    until TEXT NOT NULL,
+    lock TEXT
+) STRICT, WITHOUT ROWID;
+CREATE TABLE signals (
+    run TEXT NOT NULL PRIMARY KEY,
+    signal TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
 /// Opens the file to write, and makes it if there is none.
 pub(super) fn open_to_write(path: &Path) -> Result<Connection> {
     let failed = |error| sql_error(path, "open", error);
@@ -44,9 +63,9 @@ pub(super) fn open_to_write(path: &Path) -> Result<Connection> {
         create(path)?;
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(BUSY).map_err(failed)?;
-    check(path, &connection)?;
+    let version = check(path, &connection)?;
     write_ahead(path, &connection)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     // Where a flush only reaches the disk's own cache (macOS), this is what reaches the disk; elsewhere it does nothing.
@@ -56,6 +75,9 @@ pub(super) fn open_to_write(path: &Path) -> Result<Connection> {
         return Err(
             Error::internal(format!("SQLite does not flush at every commit: synchronous is {synchronous}")).on("journal", path.display())
         );
+    }
+    if version != VERSION {
+        migrate(path, &mut connection)?;
     }
     // Checkpoints are ours, when nothing waits; SQLite's own come only if that never happens.
     connection.pragma_update(None, "wal_autocheckpoint", 16_384).map_err(failed)?;
@@ -91,7 +113,7 @@ fn create(path: &Path) -> Result<()> {
     let temporary = files::temporary_in(folder)?;
     let connection = Connection::open(temporary.path()).map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-    connection.execute_batch(TABLES).map_err(failed)?;
+    connection.execute_batch(TABLES).and_then(|()| connection.execute_batch(LEASES)).map_err(failed)?;
     connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
     connection.pragma_update(None, "user_version", VERSION).map_err(failed)?;
     connection.close().map_err(|(_, error)| failed(error))?;
@@ -119,13 +141,24 @@ pub(super) fn open_to_read(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Checks that the file is a journal of a version that we know.
-fn check(path: &Path, connection: &Connection) -> Result<()> {
+/// Adds what the file lacks, all or nothing; of processes that try at once, one does it. Events are not touched.
+fn migrate(path: &Path, connection: &mut Connection) -> Result<()> {
+    let failed = |error| sql_error(path, "bring up to date", error);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    if check(path, &transaction)? == WITHOUT_LEASES {
+        transaction.execute_batch(LEASES).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
+    }
+    transaction.commit().map_err(failed)
+}
+
+/// Checks that the file is a journal of a version that we know, and says which.
+fn check(path: &Path, connection: &Connection) -> Result<i64> {
     let pragma =
         |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(|error| sql_error(path, "open", error));
     let tables = |connection: &Connection| connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
     match (pragma("application_id")?, pragma("user_version")?) {
-        (APPLICATION_ID, VERSION) => Ok(()),
+        (APPLICATION_ID, version @ (WITHOUT_LEASES | VERSION)) => Ok(version),
         (APPLICATION_ID, version) => Err(Error::invalid(format!(
             "the journal {} is of version {version}, and this program knows version {VERSION}; use the program that wrote it, \
              or a newer one",

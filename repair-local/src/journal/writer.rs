@@ -6,10 +6,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use repair_core::engine::Signal;
 use repair_core::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OptionalExtension, Savepoint, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use super::lease::Leases;
 use super::{checksum, sql_error};
 
 /// Appends in one commit: enough that the flush does not count, few enough that the first of them does not wait long.
@@ -22,16 +24,26 @@ const IDLE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Writer {
     /// `None` only while it is dropped.
-    sender: Option<Sender<Append>>,
+    sender: Option<Sender<Command>>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// What the thread is asked to do, and who waits for it.
+enum Command {
+    Append(Append),
+    Acquire { run: String, driver: String, now: Timestamp, ttl: Duration, reply: Reply },
+    Release { run: String, driver: String, reply: Reply },
+    Signal { run: String, signal: Option<Signal>, reply: Reply },
+}
+
+type Reply = oneshot::Sender<Result<()>>;
 
 struct Append {
     run: String,
     expected: u64,
     at: Timestamp,
     bodies: Vec<String>,
-    reply: oneshot::Sender<Result<()>>,
+    reply: Reply,
 }
 
 impl Writer {
@@ -46,10 +58,29 @@ impl Writer {
 
     /// Appends; returns when it is on the disk. If the caller goes away meanwhile, it is appended all the same, or not at all.
     pub(super) async fn append(&self, run: String, expected: u64, at: Timestamp, bodies: Vec<String>) -> Result<()> {
+        self.ask(|reply| Command::Append(Append { run, expected, at, bodies, reply })).await
+    }
+
+    /// Takes or prolongs a lease.
+    pub(super) async fn acquire(&self, run: String, driver: String, now: Timestamp, ttl: Duration) -> Result<()> {
+        self.ask(|reply| Command::Acquire { run, driver, now, ttl, reply }).await
+    }
+
+    /// Gives up a lease.
+    pub(super) async fn release(&self, run: String, driver: String) -> Result<()> {
+        self.ask(|reply| Command::Release { run, driver, reply }).await
+    }
+
+    /// Leaves a signal for a run's driver, or takes it back.
+    pub(super) async fn signal(&self, run: String, signal: Option<Signal>) -> Result<()> {
+        self.ask(|reply| Command::Signal { run, signal, reply }).await
+    }
+
+    async fn ask(&self, command: impl FnOnce(Reply) -> Command) -> Result<()> {
         let gone = || Error::internal("the journal's thread broke down");
         let (reply, answer) = oneshot::channel();
         let sender = self.sender.as_ref().ok_or_else(gone)?;
-        sender.send(Append { run, expected, at, bodies, reply }).map_err(|_| gone())?;
+        sender.send(command(reply)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
@@ -64,12 +95,13 @@ impl Drop for Writer {
     }
 }
 
-fn write(path: &Path, mut connection: Connection, receiver: &Receiver<Append>) {
+fn write(path: &Path, mut connection: Connection, receiver: &Receiver<Command>) {
+    let mut leases = Leases::of(path);
     let mut log_grew = false;
     loop {
         let first = if log_grew {
             match receiver.recv_timeout(IDLE) {
-                Ok(append) => append,
+                Ok(command) => command,
                 Err(RecvTimeoutError::Timeout) => {
                     log_grew = false;
                     checkpoint(path, &connection);
@@ -79,19 +111,73 @@ fn write(path: &Path, mut connection: Connection, receiver: &Receiver<Append>) {
             }
         } else {
             match receiver.recv() {
-                Ok(append) => append,
+                Ok(command) => command,
                 Err(_) => break,
             }
         };
         let mut group = vec![first];
         group.extend(receiver.try_iter().take(MAX_GROUP - 1));
-        let results = commit(path, &mut connection, &group);
-        for (append, result) in group.into_iter().zip(results) {
-            // Who asked may have gone away; what was written stays.
-            let _ = append.reply.send(result);
+        let mut appends = Vec::new();
+        for command in group {
+            match command {
+                Command::Append(append) => appends.push(append),
+                // Rare, and each in a commit of its own: what is done to files besides must follow what becomes of it.
+                other => {
+                    commit_all(path, &mut connection, std::mem::take(&mut appends));
+                    perform(path, &mut connection, &mut leases, other);
+                }
+            }
         }
+        commit_all(path, &mut connection, appends);
         log_grew = true;
     }
+}
+
+/// Commits appends together, and answers each.
+fn commit_all(path: &Path, connection: &mut Connection, appends: Vec<Append>) {
+    if appends.is_empty() {
+        return;
+    }
+    let results = commit(path, connection, &appends);
+    for (append, result) in appends.into_iter().zip(results) {
+        // Who asked may have gone away; what was written stays.
+        let _ = append.reply.send(result);
+    }
+}
+
+/// Does what is no append, and answers.
+fn perform(path: &Path, connection: &mut Connection, leases: &mut Leases, command: Command) {
+    let (run, result, reply) = match command {
+        Command::Append(append) => return commit_all(path, connection, vec![append]),
+        Command::Acquire { run, driver, now, ttl, reply } => {
+            let result = leases.acquire(connection, &run, &driver, now, ttl);
+            (run, result, reply)
+        }
+        Command::Release { run, driver, reply } => {
+            let result = leases.release(connection, &run, &driver);
+            (run, result, reply)
+        }
+        Command::Signal { run, signal, reply } => {
+            let result = set_signal(path, connection, &run, signal);
+            (run, result, reply)
+        }
+    };
+    let _ = reply.send(result.map_err(|error| error.on("run", run)));
+}
+
+fn set_signal(path: &Path, connection: &mut Connection, run: &str, signal: Option<Signal>) -> Result<()> {
+    let failed = |error| sql_error(path, "write to", error);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let known = transaction.query_row("SELECT 1 FROM runs WHERE run = ?1", [run], |_| Ok(())).optional().map_err(failed)?;
+    if known.is_none() {
+        return Err(Error::new(ErrorKind::NotFound, format!("there is no run {run} in the journal {}", path.display())));
+    }
+    match signal {
+        Some(signal) => transaction.execute("INSERT OR REPLACE INTO signals (run, signal) VALUES (?1, ?2)", (run, signal.as_str())),
+        None => transaction.execute("DELETE FROM signals WHERE run = ?1", [run]),
+    }
+    .map_err(failed)?;
+    transaction.commit().map_err(failed)
 }
 
 /// Copies the log into the file. It need not succeed: the log is as durable as the file.

@@ -1,0 +1,163 @@
+//! Who drives a run: a row that says until when, and, as proof of life, a file that the holder keeps locked.
+//!
+//! The operating system lets go of a lock when its process ends, however it ends; so of a holder that died, nobody waits for the lease
+//! to expire. Whatever is done to these files is done while the journal is locked for writing, so no two processes meet there. A
+//! file that is not there, or is another machine's, proves nothing: then the lease counts alone.
+
+use std::collections::HashMap;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use repair_core::{Error, ErrorKind, Result};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+use super::{damaged, sql_error};
+use crate::files;
+
+/// The leases that a process holds, and where all of them are proven.
+#[derive(Debug)]
+pub(super) struct Leases {
+    journal: PathBuf,
+    folder: PathBuf,
+    host: String,
+    /// The locked files, by name.
+    held: HashMap<String, File>,
+}
+
+/// A lease, as it is stored.
+struct Lease {
+    driver: String,
+    host: String,
+    pid: i64,
+    until: Timestamp,
+    /// The name of the file that its holder keeps locked, if it could.
+    lock: Option<String>,
+}
+
+impl Leases {
+    /// The leases of a journal.
+    pub(super) fn of(journal: &Path) -> Self {
+        let mut folder = journal.as_os_str().to_owned();
+        folder.push("-leases");
+        Self { journal: journal.to_owned(), folder: folder.into(), host: host(), held: HashMap::new() }
+    }
+
+    /// Makes a driver the driver of a run, or prolongs that it is.
+    pub(super) fn acquire(&mut self, connection: &mut Connection, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {
+        let path = self.journal.clone();
+        let failed = |error| sql_error(&path, "write to", error);
+        // Takes the lock before it reads, so that of two processes one sees what the other wrote.
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let mut dead = None;
+        if let Some(lease) = read(&path, &transaction, run)?
+            && lease.driver != driver
+        {
+            dead = self.lock_of_the_dead(&lease);
+            if dead.is_none() && lease.until > now {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "run {run} is driven by {}, process {} on {}, whose lease expires at {}; stop that process, or wait for it to end",
+                        lease.driver, lease.pid, lease.host, lease.until
+                    ),
+                ));
+            }
+        }
+        let name = lock_name(run, driver);
+        let (lock, locked) = match self.held.contains_key(&name) {
+            true => (Some(&name), None),
+            false => match self.lock(&name) {
+                Ok(file) => (Some(&name), Some(file)),
+                // Another handle of this very driver proves that it lives.
+                Err(TryLockError::WouldBlock) => (Some(&name), None),
+                Err(TryLockError::Error(error)) => {
+                    tracing::debug!(journal = %path.display(), %error, "no lock proves that this process lives; its lease counts alone");
+                    (None, None)
+                }
+            },
+        };
+        let until = now.checked_add(ttl).unwrap_or(Timestamp::MAX).to_string();
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO leases (run, driver, host, pid, until, lock) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
+            .and_then(|mut statement| statement.execute((run, driver, &self.host, std::process::id(), until, lock)))
+            .map_err(failed)?;
+        if let Some((name, file)) = dead {
+            self.remove(&name, file);
+        }
+        transaction.commit().map_err(failed)?;
+        if let Some(file) = locked {
+            self.held.insert(name, file);
+        }
+        Ok(())
+    }
+
+    /// Gives up what a driver holds.
+    pub(super) fn release(&mut self, connection: &mut Connection, run: &str, driver: &str) -> Result<()> {
+        let failed = |error| sql_error(&self.journal, "write to", error);
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        transaction
+            .prepare_cached("DELETE FROM leases WHERE run = ?1 AND driver = ?2")
+            .and_then(|mut statement| statement.execute((run, driver)))
+            .map_err(failed)?;
+        let name = lock_name(run, driver);
+        // Before others may write, as everything that is done to these files.
+        if let Some(file) = self.held.remove(&name) {
+            self.remove(&name, file);
+        }
+        transaction.commit().map_err(|error| sql_error(&self.journal, "write to", error))
+    }
+
+    /// The lock of a holder that is dead, now ours; `None` if it lives, or nothing proves that it does not.
+    fn lock_of_the_dead(&self, lease: &Lease) -> Option<(String, File)> {
+        let name = lease.lock.as_ref().filter(|_| lease.host == self.host)?;
+        let file = File::options().write(true).open(self.folder.join(name)).ok()?;
+        file.try_lock().ok().map(|()| (name.clone(), file))
+    }
+
+    fn lock(&self, name: &str) -> Result<File, TryLockError> {
+        let failed = |error: Error| TryLockError::Error(io::Error::other(error));
+        files::create_folder(&self.folder).map_err(failed)?;
+        let path = self.folder.join(name);
+        let file = File::options().create(true).truncate(false).write(true).open(path).map_err(TryLockError::Error)?;
+        file.try_lock().map(|()| file)
+    }
+
+    /// Removes a file while it is locked.
+    fn remove(&self, name: &str, file: File) {
+        // One that stays is an empty file, which the next lease of its name takes over.
+        let _ = fs::remove_file(self.folder.join(name));
+        drop(file);
+        // Only if it is empty.
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+fn read(path: &Path, connection: &Connection, run: &str) -> Result<Option<Lease>> {
+    let row = connection
+        .prepare_cached("SELECT driver, host, pid, until, lock FROM leases WHERE run = ?1")
+        .and_then(|mut statement| {
+            let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, String>(3)?, row.get(4)?));
+            statement.query_row([run], columns).optional()
+        })
+        .map_err(|error| sql_error(path, "read", error))?;
+    let Some((driver, host, pid, until, lock)) = row else { return Ok(None) };
+    let until = until.parse().map_err(|error| damaged(path, run, format!("its lease expires at `{until}`: {error}")))?;
+    Ok(Some(Lease { driver, host, pid, until, lock }))
+}
+
+/// The name of the file that proves a lease. Of a hash, because a driver may have any name.
+fn lock_name(run: &str, driver: &str) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(run.len() as u64).to_le_bytes()).update(run.as_bytes()).update(driver.as_bytes());
+    format!("{}-{}.lock", files::name_part(run), &hasher.finalize().to_hex()[..16])
+}
+
+/// The name of this machine: locks are proof only where they were taken.
+fn host() -> String {
+    let kernel = fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = kernel.or_else(|| std::env::var("HOSTNAME").ok()).or_else(|| std::env::var("COMPUTERNAME").ok());
+    name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).unwrap_or_else(|| "this machine".to_owned())
+}
