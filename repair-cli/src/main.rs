@@ -1,6 +1,7 @@
 //! `repair`: runs data-repair workflows.
 //!
-//! Exit codes: 0 the run succeeded, 1 it failed, 2 the input is not usable, 3 it could not tell (blind).
+//! Exit codes: 0 the run succeeded, 1 it failed or was cancelled, 2 the input is not usable, 3 it could not tell (blind), 4 it was paused
+//! or told to stop and can be resumed.
 
 mod commands;
 mod output;
@@ -11,10 +12,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use repair_core::engine::Signal;
+
+const EXIT_CODES: &str = "Exit codes: 0 succeeded, 1 failed or cancelled, 2 bad input, 3 could not tell (blind), 4 stopped, to be resumed.";
 
 /// Finds what is broken in a lake of data, waits, repairs it, verifies, and only then aggregates.
 #[derive(Debug, Parser)]
-#[command(name = "repair", version, after_help = "Exit codes: 0 succeeded, 1 the run failed, 2 bad input, 3 could not tell (blind).")]
+#[command(name = "repair", version, after_help = EXIT_CODES)]
 struct Cli {
     /// The folder of the lake, in place of the one the profile names; its journal is in `.repair/` there [default: ./lake].
     #[arg(long, global = true, env = "REPAIR_LAKE", value_name = "DIR")]
@@ -32,13 +36,19 @@ enum Command {
     },
     /// Run a workflow.
     Run(commands::run::Run),
-    /// Go on with a run that was stopped or killed, with the definition it started with.
-    Resume {
+    /// Go on with a run that was stopped, paused or killed.
+    Resume(commands::run::TakeUp),
+    /// Take up a run that failed or was cancelled, where it failed; what succeeded is not done again.
+    Redrive(commands::run::TakeUp),
+    /// Cancel a run: what is under way is told, waited for, and accounted.
+    Cancel {
         /// The run's id; see `repair runs`.
         run: String,
-        /// Print one JSON object at the end.
-        #[arg(long)]
-        json: bool,
+    },
+    /// Pause a run, to be resumed.
+    Pause {
+        /// The run's id; see `repair runs`.
+        run: String,
     },
     /// List the runs of a lake, oldest first.
     Runs {
@@ -89,7 +99,10 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Validate { file } => commands::validate(&file),
             Command::Run(run) => run.execute(cli.lake.as_deref()).await,
-            Command::Resume { run, json } => commands::run::resume(&run, cli.lake.as_deref(), json).await,
+            Command::Resume(run) => run.execute(cli.lake.as_deref(), false).await,
+            Command::Redrive(run) => run.execute(cli.lake.as_deref(), true).await,
+            Command::Cancel { run } => commands::run::ask(&run, cli.lake.as_deref(), Signal::Cancel).await,
+            Command::Pause { run } => commands::run::ask(&run, cli.lake.as_deref(), Signal::Pause).await,
             Command::Runs { json } => commands::show::runs(cli.lake.as_deref(), json).await,
             Command::Show { run, json, events } => commands::show::show(&run, cli.lake.as_deref(), json, events).await,
             Command::Graph { file, format } => commands::graph(&file, format),

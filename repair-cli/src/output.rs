@@ -19,6 +19,9 @@ const BAD_INPUT: u8 = 2;
 /// It could not be told.
 const BLIND: u8 = 3;
 
+/// It was paused or told to stop, and can be resumed.
+const STOPPED: u8 = 4;
+
 /// Why a command ended early.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -78,6 +81,7 @@ fn code_of(kind: ErrorKind) -> u8 {
     match kind {
         ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::Conflict => BAD_INPUT,
         ErrorKind::Blind => BLIND,
+        ErrorKind::Cancelled => STOPPED,
         _ => FAILED,
     }
 }
@@ -85,8 +89,9 @@ fn code_of(kind: ErrorKind) -> u8 {
 /// The exit code of a run that has ended.
 pub(crate) fn exit_code(report: &RunReport) -> ExitCode {
     match (report.outcome, report.error) {
-        (Some(Outcome::Succeeded), _) => ExitCode::SUCCESS,
+        (Some(Outcome::Succeeded | Outcome::SucceededWithExceptions), _) => ExitCode::SUCCESS,
         (Some(Outcome::Blind), _) => ExitCode::from(BLIND),
+        (None, _) => ExitCode::from(STOPPED),
         // Data that is not what it must be is bad input, also when it is found on the way.
         (_, Some(ErrorKind::Invalid)) => ExitCode::from(BAD_INPUT),
         _ => ExitCode::from(FAILED),
@@ -135,8 +140,7 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 
 /// A run's report, for people.
 pub(crate) fn report(report: &RunReport) -> String {
-    let mut text =
-        table(&["step", "visits", "attempts", "output"], &report.steps.iter().map(|(name, step)| step_row(name, step)).collect::<Vec<_>>());
+    let mut text = table(&["step", "visits", "attempts", "output"], &report.steps.iter().map(step_row).collect::<Vec<_>>());
     let usage: BTreeMap<String, Value> =
         serde_json::to_value(report.usage).ok().and_then(|usage| serde_json::from_value(usage).ok()).unwrap_or_default();
     let usage: Vec<String> =
@@ -148,14 +152,22 @@ pub(crate) fn report(report: &RunReport) -> String {
         text.push_str(&format!("\nproblem: {problem}"));
     }
     text.push_str(&match report.outcome {
+        Some(Outcome::SucceededWithExceptions) => {
+            let why = report.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            format!("\n\nrun {} {}{why}", report.run, Outcome::SucceededWithExceptions.as_str())
+        }
         Some(outcome) => format!("\n\nrun {} {}", report.run, outcome.as_str()),
-        None => format!("\n\nrun {} has not ended; go on with `repair resume {}`", report.run, report.run),
+        None => {
+            let why = report.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            format!("\n\nrun {} has not ended{why}; go on with `repair resume {}`", report.run, report.run)
+        }
     });
     text
 }
 
-fn step_row(name: &str, step: &StepReport) -> Vec<String> {
-    vec![name.to_owned(), step.visits.to_string(), step.attempts.to_string(), short(&step.output)]
+fn step_row(step: &StepReport) -> Vec<String> {
+    let output = step.skipped.as_ref().map_or_else(|| short(&step.output), |why| format!("skipped: {why}"));
+    vec![step.name.clone(), step.visits.to_string(), step.attempts.to_string(), output]
 }
 
 /// The numbers of an output on one line, zeros left out.

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use repair_core::engine::event::{Settled, StopReason};
 use repair_core::engine::state::RunState;
 use repair_core::engine::{Event, Observer, Recorded};
 use repair_core::plugin::Progress;
@@ -68,13 +69,35 @@ fn describe(event: &Event) -> Option<String> {
         Event::StepEntered { step, visit } => format!("{step}: … (visit {visit})"),
         Event::TimerSet { step, due } => format!("{step}: waiting until {due:.0}"),
         Event::UnitsPlanned { step, units, slots, strategy, .. } => format!("{step}: {strategy}: {units} units for {slots} slots"),
+        // That a wait is over is seen by what comes next.
+        Event::StepSucceeded { output, .. } if output.get("entered_at").is_some() => return None,
         Event::StepSucceeded { step, output, .. } => format!("{step}: {}", short(output)),
-        Event::StepFailed { step, error } => format!("{step}: {}: {}", error.kind, error.message),
+        Event::StepFailed { step, error, .. } => format!("{step}: {}: {}", error.kind, error.message),
         Event::RetryScheduled { step, due, .. } => format!("{step}: trying again at {due:.0}"),
         Event::RunEnded { outcome, reason, .. } => {
             let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             format!("{}{reason}", outcome.as_str())
         }
-        Event::UnitsEnded { .. } | Event::PublishStarted { .. } | Event::PublishEnded { .. } | Event::Moved { .. } => return None,
+        Event::StepSettled { step, result: Settled::Skipped { why } } => format!("{step}: skipped: {why}"),
+        Event::BranchEnded { step, branch, error: Some(error), .. } => {
+            format!("{step}: branch {branch} failed: {}: {}", error.kind, error.message)
+        }
+        Event::StopRequested { why } => match why {
+            StopReason::Cancel => "cancelling: what is under way is stopped first".to_owned(),
+            StopReason::Pause => "pausing: what is under way is stopped first".to_owned(),
+            StopReason::Timeout => "the run takes too long: what is under way is stopped".to_owned(),
+        },
+        Event::RunPaused => "paused".to_owned(),
+        Event::RunRedriven { .. } => "taken up again where it failed".to_owned(),
+        Event::DefinitionReplaced { changes, .. } if changes.is_empty() => "goes on with the definition given".to_owned(),
+        Event::DefinitionReplaced { changes, .. } => format!("goes on with the definition given: {}", changes.join(", ")),
+        Event::DriverStarted { .. } => "taken up".to_owned(),
+        Event::BranchesStarted { .. }
+        | Event::BranchEnded { .. }
+        | Event::StepSettled { .. }
+        | Event::UnitsEnded { .. }
+        | Event::PublishStarted { .. }
+        | Event::PublishEnded { .. }
+        | Event::Moved { .. } => return None,
     })
 }

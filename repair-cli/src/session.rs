@@ -118,10 +118,10 @@ pub(crate) async fn engine(
     let journal = open_or_create_journal(&lake)?;
     let mut engine = Engine::new(registry, Arc::new(lake), Arc::new(journal));
     engine.observer = Arc::new(Console::new());
-    let cancel = engine.cancel.clone();
+    let stop = engine.stop.clone();
     tokio::spawn(async move {
         told_to_stop().await;
-        cancel.cancel();
+        stop.cancel();
     });
     Ok(engine)
 }

@@ -166,6 +166,6 @@ async fn run(engine: &Engine, workflow: &Workflow, scenario: &Scenario) -> Resul
 
 /// How many minutes a run found missing at its beginning.
 fn missing(report: &RunReport) -> Result<u64> {
-    let output = report.steps.get("find_gaps").map(|step| &step.output);
+    let output = report.step("find_gaps").map(|step| &step.output);
     output.and_then(|output| output.get("missing")).and_then(Value::as_u64).context("the run does not say what it found missing")
 }

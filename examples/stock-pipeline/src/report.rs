@@ -182,7 +182,7 @@ fn line(event: &Event) -> Option<(&str, String)> {
             (step, format!("{strategy}: {} in {}", count(*slots, "minute"), count(u64::from(*units), "request")))
         }
         Event::StepSucceeded { step, output, .. } => (step, done(output)?),
-        Event::StepFailed { step, error } => (step, format!("{}: {}", error.kind, error.message)),
+        Event::StepFailed { step, error, .. } => (step, format!("{}: {}", error.kind, error.message)),
         Event::RetryScheduled { step, .. } => (step, "tries again what failed".to_owned()),
         _ => return None,
     })

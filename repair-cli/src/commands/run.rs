@@ -1,4 +1,4 @@
-//! `repair run` and `repair resume`
+//! `repair run`, `resume`, `redrive`, `cancel` and `pause`
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use repair_core::engine::{RunReport, StartRequest, new_run_id};
+use repair_core::engine::{RunReport, Signal, StartRequest, new_run_id};
 use repair_core::workflow::Workflow;
 
 use crate::output::{Failure, exit_code, print, print_json, report};
@@ -51,11 +51,52 @@ impl Run {
     }
 }
 
-/// `repair resume`
-pub(crate) async fn resume(run: &str, lake: Option<&Path>, json: bool) -> Result<ExitCode, Failure> {
+/// `repair resume` and `repair redrive`
+#[derive(Debug, Args)]
+pub(crate) struct TakeUp {
+    /// The run's id; see `repair runs`.
+    run: String,
+    /// A mended workflow to go on with, in place of the one that the run started with. Refused if what the run already did would mean
+    /// something else by it.
+    #[arg(long = "with", value_name = "FILE")]
+    mended: Option<PathBuf>,
+    /// Print one JSON object at the end.
+    #[arg(long)]
+    json: bool,
+}
+
+impl TakeUp {
+    /// Does it.
+    pub(crate) async fn execute(self, lake: Option<&Path>, redrive: bool) -> Result<ExitCode, Failure> {
+        let (root, _) = journal(lake)?;
+        let registry = Arc::new(registry());
+        let mended = match &self.mended {
+            Some(file) => Some(Workflow::load(file, &registry)?),
+            None => None,
+        };
+        let engine = engine(None, &root, registry).await?;
+        let done = match (&mended, redrive) {
+            (mended, true) => engine.redrive(&self.run, mended.as_ref()).await?,
+            (Some(mended), false) => engine.resume_with(&self.run, mended).await?,
+            (None, false) => engine.resume(&self.run).await?,
+        };
+        finish(&done, self.json)
+    }
+}
+
+/// `repair cancel` and `repair pause`
+pub(crate) async fn ask(run: &str, lake: Option<&Path>, signal: Signal) -> Result<ExitCode, Failure> {
     let (root, _) = journal(lake)?;
     let engine = engine(None, &root, Arc::new(registry())).await?;
-    finish(&engine.resume(run).await?, json)
+    let stopped = match signal {
+        Signal::Cancel => engine.cancel(run).await?,
+        Signal::Pause => engine.pause(run).await?,
+    };
+    match stopped {
+        Some(report) => print(&format!("run {run} is {}", report.outcome.map_or("paused", |outcome| outcome.as_str())))?,
+        None => print(&format!("the process that drives run {run} was asked to {}; it stops what is under way first", signal.as_str()))?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn finish(done: &RunReport, json: bool) -> Result<ExitCode, Failure> {

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context;
-use repair_core::engine::{Event, Journal, RunHead, RunReport, load};
+use repair_core::Error;
+use repair_core::engine::{Event, Journal, RunHead, RunReport, for_each_event, load};
 use serde_json::{Value, json};
 
 use crate::output::{Failure, print, print_json, report, table};
@@ -35,7 +35,11 @@ fn workflow_of(head: &RunHead) -> &str {
 }
 
 fn outcome_of(head: &RunHead) -> Option<&'static str> {
-    if let Event::RunEnded { outcome, .. } = &head.last.event { Some(outcome.as_str()) } else { None }
+    match &head.last.event {
+        Event::RunEnded { outcome, .. } => Some(outcome.as_str()),
+        Event::RunPaused => Some("paused"),
+        _ => None,
+    }
 }
 
 /// `repair show`
@@ -43,9 +47,13 @@ pub(crate) async fn show(run: &str, lake: Option<&Path>, as_json: bool, events: 
     let (_, journal) = journal(lake)?;
     let state = load(&journal, run).await?;
     if events {
-        for recorded in journal.read(run).await? {
-            print(&serde_json::to_string(&recorded).context("an event can't be written as JSON")?)?;
-        }
+        let mut lines = Vec::new();
+        for_each_event(&journal, run, |recorded| {
+            lines.push(serde_json::to_string(&recorded).map_err(|error| Error::internal("an event is not JSON").because(error))?);
+            Ok(())
+        })
+        .await?;
+        print(&lines.join("\n"))?;
     } else if as_json {
         print_json(&RunReport::new(run, &state))?;
     } else {
