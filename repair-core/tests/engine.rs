@@ -557,8 +557,8 @@ fn filling(tolerated: &str) -> Run {
 /// Plans units and ends some of them, as the fan-out would.
 fn plan(run: &mut Run, units: u32) {
     let step = run.at();
-    let (table, strategy, artifact) = ("bars".to_owned(), "idea".to_owned(), "fill-1-units".to_owned());
-    run.record(Event::UnitsPlanned { step, table, strategy, units, slots: u64::from(units), artifact });
+    let (of, table, strategy, artifact) = ("look".to_owned(), "bars".to_owned(), "idea".to_owned(), "fill-1-units".to_owned());
+    run.record(Event::UnitsPlanned { step, of, table, strategy, units, slots: u64::from(units), artifact });
 }
 
 fn end(run: &mut Run, ends: &[(u32, Option<ErrorKind>)]) {

@@ -372,8 +372,8 @@ fn end_well(state: &RunState) -> Event {
 /// What is not well in a run that came to its end.
 pub fn exceptions(state: &RunState) -> Vec<String> {
     let mut exceptions = Vec::new();
-    for (name, findings) in state.findings.iter().filter(|(_, findings)| findings.counts.missing > 0) {
-        exceptions.push(format!("{} slots of `{}` are still missing ({name})", findings.counts.missing, findings.scope.table));
+    for (name, findings, missing) in state.missing() {
+        exceptions.push(format!("{missing} slots of `{}` are still missing ({name})", findings.scope.table));
     }
     for (name, step) in &state.steps {
         if let Some(units) = step.units.as_ref().filter(|units| units.failed() > 0) {

@@ -236,6 +236,8 @@ pub enum Event {
     UnitsPlanned {
         /// The step.
         step: String,
+        /// The detect step whose findings they are to repair.
+        of: String,
         /// The table repaired.
         table: String,
         /// The repair idea.

@@ -85,7 +85,7 @@ pub(super) async fn repair(
 impl<'a> Fanout<'a> {
     /// Plans the visit's units, or takes up the plan that it made before.
     async fn prepare(work: &'a Work, recorder: &'a Recorder, repairer: Arc<dyn Repairer>, findings: Findings) -> Result<Self> {
-        let Step { name, kind: StepKind::Repair { plugin, concurrency, rate_limit, tolerate, .. }, .. } = &work.step else {
+        let Step { name, kind: StepKind::Repair { plugin, of, concurrency, rate_limit, tolerate, .. }, .. } = &work.step else {
             return Err(Error::internal("not a repair step"));
         };
         let context = &work.context;
@@ -103,6 +103,7 @@ impl<'a> Fanout<'a> {
                 recorder
                     .record(vec![Event::UnitsPlanned {
                         step: name.clone(),
+                        of: of.clone(),
                         table: table.name.clone(),
                         strategy: plugin.clone(),
                         units: count,
@@ -110,7 +111,7 @@ impl<'a> Fanout<'a> {
                         artifact: artifact.clone(),
                     }])
                     .await?;
-                Units::planned(&table.name, plugin, &artifact, count, counted.slots)
+                Units::planned(of, &table.name, plugin, &artifact, count, counted.slots)
             }
         };
         let limiter = rate_limit.map(|rate: Rate| Arc::new(RateLimiter::new(rate, context.clock.clone())));

@@ -130,6 +130,9 @@ fn problems(state: &RunState) -> Vec<String> {
         }
         problems.extend(unit_problems(name, step));
     }
+    for (detect, findings, missing) in state.missing() {
+        problems.push(format!("{detect}: {missing} slots still missing in table `{}`", findings.scope.table));
+    }
     for (detect, findings) in &state.findings {
         let counts = findings.counts;
         let mut tell = |count: u64, what: &str| {
@@ -137,7 +140,6 @@ fn problems(state: &RunState) -> Vec<String> {
                 problems.push(format!("{detect}: {count} {what} in table `{}`", findings.scope.table));
             }
         };
-        tell(counts.missing, "slots still missing");
         tell(counts.duplicates, "duplicate rows");
         tell(counts.misaligned, "rows whose time is not on the grid");
         tell(counts.unexpected, "slots with rows that the calendar does not expect");

@@ -25,6 +25,8 @@ pub struct RunState {
     pub steps: BTreeMap<String, StepState>,
     /// The latest findings about what each detect step looks at, by the detect step's name.
     pub findings: BTreeMap<String, FindingsRecord>,
+    /// Of the findings of each detect step, slots that were repaired or confirmed absent since, and not looked at again.
+    pub resolved: BTreeMap<String, u64>,
     /// The error that was caught last, and the step that caught it.
     pub caught: Option<(String, ErrorRecord)>,
     /// Whether it is to stop, and why.
@@ -210,6 +212,7 @@ impl RunState {
             active: BTreeMap::new(),
             steps: BTreeMap::new(),
             findings: BTreeMap::new(),
+            resolved: BTreeMap::new(),
             caught: None,
             stop: None,
             paused: false,
@@ -228,6 +231,15 @@ impl RunState {
         let mut state = Self::begin(events.next().ok_or_else(|| Error::invalid("a run without events"))?)?;
         events.try_for_each(|recorded| state.apply(recorded))?;
         Ok(state)
+    }
+
+    /// Slots that are still missing, as far as is known, by the detect step that found them missing: what was repaired or confirmed
+    /// absent since is taken off, also where no verify step looked again.
+    pub fn missing(&self) -> impl Iterator<Item = (&String, &FindingsRecord, u64)> {
+        self.findings.iter().filter_map(|(of, findings)| {
+            let left = findings.counts.missing.saturating_sub(self.resolved.get(of).copied().unwrap_or(0));
+            (left > 0).then_some((of, findings, left))
+        })
     }
 
     /// What everything took so far.
@@ -336,6 +348,7 @@ impl RunState {
                 state.usage += *usage;
                 if let Some(findings) = findings {
                     self.findings.insert(findings.of.clone(), findings.as_ref().clone());
+                    self.resolved.remove(&findings.of);
                 }
             }
             Event::StepFailed { step, error, units } => {
@@ -363,13 +376,18 @@ impl RunState {
                 }
                 self.reopen_branches(step, *due);
             }
-            Event::UnitsPlanned { step, table, strategy, units, slots, artifact } => {
+            Event::UnitsPlanned { step, of, table, strategy, units, slots, artifact } => {
                 self.at(recorded, step)?;
-                self.step(recorded, step)?.units = Some(Units::planned(table, strategy, artifact, *units, *slots));
+                self.step(recorded, step)?.units = Some(Units::planned(of, table, strategy, artifact, *units, *slots));
             }
             Event::UnitsEnded { step, usage, .. } | Event::PublishEnded { step, usage, .. } => {
                 self.step(recorded, step)?.usage += *usage;
-                self.units(recorded, step)?.apply(event).map_err(|why| damaged(recorded, why))?;
+                let units = self.units(recorded, step)?;
+                units.apply(event).map_err(|why| damaged(recorded, why))?;
+                if let Event::PublishEnded { rows, absent, .. } = event {
+                    let of = units.of.clone();
+                    *self.resolved.entry(of).or_default() += rows + absent;
+                }
             }
             Event::PublishStarted { step, .. } => self.units(recorded, step)?.apply(event).map_err(|why| damaged(recorded, why))?,
             _ => {}

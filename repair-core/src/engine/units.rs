@@ -37,6 +37,8 @@ pub struct Batch {
 /// The work of one visit of a repair step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Units {
+    /// The detect step whose findings they are to repair.
+    pub of: String,
     /// The table repaired.
     pub table: String,
     /// The repair idea.
@@ -64,8 +66,9 @@ pub struct Units {
 }
 
 impl Units {
-    pub(super) fn planned(table: &str, strategy: &str, artifact: &str, units: u32, slots: u64) -> Self {
+    pub(super) fn planned(of: &str, table: &str, strategy: &str, artifact: &str, units: u32, slots: u64) -> Self {
         Self {
+            of: of.to_owned(),
             table: table.to_owned(),
             strategy: strategy.to_owned(),
             artifact: artifact.to_owned(),
