@@ -4,64 +4,10 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
-use arrow::util::display::array_value_to_string;
-use common::World;
-use futures::TryStreamExt;
-use repair_core::lake::{Lake, Layer, ScanRequest};
-use repair_core::model::{Format, Table};
-use repair_local::LocalLake;
-
-fn table(location: &str, format: Format, time: &str) -> Table {
-    Table {
-        name: location.to_owned(),
-        location: location.to_owned(),
-        format,
-        partition_by: Vec::new(),
-        key: vec!["symbol".to_owned()],
-        time: time.to_owned(),
-        time_marks: Default::default(),
-        cadence: Some("1m".parse().unwrap()),
-    }
-}
-
-async fn rows(world: &World, table: &Table, layer: Layer, columns: Option<&[&str]>) -> Vec<String> {
-    let lake: Arc<dyn Lake> = Arc::new(LocalLake::open(world.lake()).unwrap());
-    let request = ScanRequest { layer, interval: None, keys: None, columns: None };
-    let batches: Vec<RecordBatch> = lake.scan(table, &request).await.unwrap().try_collect().await.unwrap();
-    let mut rows = Vec::new();
-    for batch in &batches {
-        let schema = batch.schema();
-        let chosen: Vec<usize> = schema
-            .fields()
-            .iter()
-            .enumerate()
-            .filter(|(_, field)| columns.is_none_or(|columns| columns.contains(&field.name().as_str())))
-            .map(|(index, _)| index)
-            .collect();
-        for row in 0..batch.num_rows() {
-            let cells: Vec<String> = chosen.iter().map(|&index| array_value_to_string(batch.column(index), row).unwrap()).collect();
-            rows.push(cells.join(","));
-        }
-    }
-    rows.sort();
-    rows
-}
-
-/// All that readers can see: the repaired view, the exceptions, the hourly table.
-async fn seen(world: &World) -> BTreeMap<&'static str, Vec<String>> {
-    let absences = Some(&["symbol", "ts", "repair_source", "repair_strategy"][..]);
-    BTreeMap::from([
-        ("view", rows(world, &table("bars", Format::Csv, "ts"), Layer::Repaired, None).await),
-        ("exceptions", rows(world, &table("bars_exceptions", Format::Parquet, "ts"), Layer::Raw, absences).await),
-        ("hourly", rows(world, &table("hourly", Format::Parquet, "hour"), Layer::Raw, None).await),
-    ])
-}
+use common::{World, seen};
 
 #[tokio::test]
 async fn killed_anywhere_and_resumed_is_as_if_never_killed() {

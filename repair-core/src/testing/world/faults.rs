@@ -41,6 +41,7 @@ pub enum Moment {
 #[derive(Debug, Clone)]
 pub struct Schedule {
     crash: Option<(u64, Moment)>,
+    abort: bool,
     state: Arc<Counted>,
 }
 
@@ -53,12 +54,17 @@ struct Counted {
 impl Schedule {
     /// Never crashes: to count the writes of a whole run, before each is tried for a crash.
     pub fn never() -> Self {
-        Self { crash: None, state: Arc::default() }
+        Self { crash: None, abort: false, state: Arc::default() }
     }
 
     /// Crashes at the n-th write, from 1.
     pub fn crash_at(write: u64, moment: Moment) -> Self {
-        Self { crash: Some((write, moment)), state: Arc::default() }
+        Self { crash: Some((write, moment)), abort: false, state: Arc::default() }
+    }
+
+    /// Aborts the real process at the n-th write, from 1: nothing unwinds, nothing is flushed.
+    pub fn abort_at(write: u64, moment: Moment) -> Self {
+        Self { abort: true, ..Self::crash_at(write, moment) }
     }
 
     /// How many writes have begun.
@@ -91,6 +97,9 @@ impl Schedule {
 
     fn crash_if(&self, now: (u64, Moment)) -> Result<()> {
         if self.crash == Some(now) {
+            if self.abort {
+                std::process::abort();
+            }
             self.state.crashed.store(true, Ordering::SeqCst);
         }
         self.check()
