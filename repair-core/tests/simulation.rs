@@ -2,7 +2,7 @@
 //!
 //! Each seed makes a workflow (a state machine with loops, branches, fan-outs, retries and timers, or a DAG), a world (what fails, when, and
 //! how long it takes) and a schedule of crashes. The real engine drives it in memory, in virtual time. A seed that fails says how to run it
-//! again. `SIM_SEEDS=1000000 cargo test --release -p repair-core --features testing --test simulation` runs for a night.
+//! again. `SIM_SEEDS=1000000 cargo test --release -p repair-core --test simulation` runs for a night.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "helpers of tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -591,7 +591,7 @@ fn killed_at_any_instant_a_run_ends_as_if_it_never_was() {
         }
     });
     if let Some(told) = failed.into_inner().unwrap() {
-        panic!("{told}\nrun it again: SIM_SEED=<seed> cargo test -p repair-core --features testing --test simulation");
+        panic!("{told}\nrun it again: SIM_SEED=<seed> cargo test -p repair-core --test simulation");
     }
     assert!(performed.into_inner() >= seeds.end - seeds.start, "hardly anything was done");
 }

@@ -146,7 +146,8 @@ impl Counts {
 
     /// Where the counts of a word begin, if the word is one of these.
     fn of_word(&self, word: i64) -> Option<usize> {
-        usize::try_from(word - self.first_word).ok()?.checked_mul(self.keys).filter(|at| *at < self.bits.len())
+        // Where no key was asked for there are no counts, but rows of others are still counted.
+        usize::try_from(word - self.first_word).ok()?.checked_mul(self.keys).filter(|at| *at < self.bits.len() || self.keys == 0)
     }
 
     fn merge(&mut self, other: &Self) {

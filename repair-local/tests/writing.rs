@@ -231,7 +231,8 @@ async fn what_others_wrote_is_never_replaced() {
 }
 
 fn stream(batches: &[RecordBatch]) -> BatchStream {
-    futures::stream::iter(batches.to_vec().into_iter().map(Ok)).boxed()
+    let batches: Vec<_> = batches.iter().cloned().map(Ok).collect();
+    futures::stream::iter(batches).boxed()
 }
 
 #[tokio::test]

@@ -9,9 +9,10 @@ use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use repair_core::model::Table;
 use repair_core::plugin::{Answer, Plugin, PluginKind, Request, Source};
+use repair_core::testing::MemoryLake;
 use serde_json::{Value, json};
 
-use crate::common::{MemoryLake, bars, batch, context, flat, interval, keys, number, plugin};
+use crate::common::{bars, batch, context, flat, interval, keys, lake_with, number, plugin};
 
 fn archive(with: &Value) -> Arc<dyn Source> {
     match plugin(PluginKind::Source, "stocks.archive", with).unwrap() {
@@ -40,9 +41,9 @@ fn lake() -> Arc<MemoryLake> {
         .zip(rows.columns().to_vec())
         .chain([("vwap".to_owned(), more)])
         .collect();
-    let lake = MemoryLake::with(&Table { location: "/archive".to_owned(), ..bars() }, &RecordBatch::try_from_iter(columns).unwrap());
-    lake.raw.lock().unwrap().insert("bars".to_owned(), batch(&bars(), &[]));
-    Arc::new(lake)
+    let lake = lake_with(&Table { location: "/archive".to_owned(), ..bars() }, &RecordBatch::try_from_iter(columns).unwrap());
+    lake.put_table(&bars(), &[batch(&bars(), &[])]).unwrap();
+    lake
 }
 
 async fn fetch(source: &Arc<dyn Source>, lake: &Arc<MemoryLake>, symbols: &[&str], from: &str, to: &str) -> Answer {
@@ -85,7 +86,7 @@ async fn it_looks_through_the_archive_once_and_then_reads_only_what_is_asked() {
     for day in ["2026-03-03", "2026-03-04", "2026-03-05"] {
         fetch(&source, &lake, &["IBM"], day, day).await;
     }
-    let scans: Vec<_> = lake.scans.lock().unwrap().iter().map(|(_, scan)| (scan.interval, scan.columns.as_ref().map(Vec::len))).collect();
+    let scans: Vec<_> = lake.scans().iter().map(|(_, scan)| (scan.interval, scan.columns.as_ref().map(Vec::len))).collect();
     let day = |date| (Some(interval(date, date)), Some(5));
     assert_eq!(scans, [(None, Some(0)), day("2026-03-03"), day("2026-03-04"), day("2026-03-05")]);
 }

@@ -10,12 +10,14 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use jiff::Timestamp;
-use repair_core::model::{Cadence, Findings, Interval, Key, Table, TimeMark};
+use repair_core::lake::Layer;
+use repair_core::model::{Absence, Cadence, Findings, Fix, Interval, Key, SlotRange, Table, TimeMark};
 use repair_core::plugin::{AggregateRequest, Aggregator, Plugin, PluginKind};
+use repair_core::testing::MemoryLake;
 use repair_stocks::calendar::calendar;
 use serde_json::{Value, json};
 
-use crate::common::{MemoryLake, Row, bars, batch, context, findings, flat, interval, keys, number, plugin};
+use crate::common::{Row, bars, batch, context, findings, flat, interval, keys, lake_with, number, plugin, repair_bars};
 
 const NOW: &str = "2026-03-10T00:00:00Z";
 
@@ -42,7 +44,7 @@ fn new_york(symbols: &[&str], asked: Interval) -> Findings {
 
 /// A row of hours as text: what a person would check it by.
 fn hours(lake: &MemoryLake) -> BTreeMap<String, String> {
-    let rows = lake.raw.lock().unwrap().get("hourly").cloned().unwrap();
+    let rows = lake.rows(&hourly(), Layer::Raw).unwrap();
     let mut hours = BTreeMap::new();
     for row in 0..rows.num_rows() {
         let symbol = rows.column_by_name("symbol").unwrap().as_string::<i32>().value(row).to_owned();
@@ -71,9 +73,21 @@ fn times(stretch: &Interval) -> Vec<String> {
     minutes.map(|minute| Timestamp::from_second(minute * 60).unwrap().to_string()).collect()
 }
 
-fn confirm_absent(lake: &MemoryLake, symbol: &str, times: &[String]) {
-    let slots = times.iter().map(|time| (Key::from(symbol), common::at(time).as_second() / 60));
-    lake.absent.lock().unwrap().entry("bars".to_owned()).or_default().extend(slots);
+fn absence(symbol: &str, times: &[String]) -> Absence {
+    let minute = |time: &String| common::at(time).as_second() / 60;
+    Absence {
+        key: Key::from(symbol),
+        slots: SlotRange::new(minute(&times[0]), minute(&times[times.len() - 1]) + 1),
+        source: "market".to_owned(),
+        asked_at: Timestamp::UNIX_EPOCH,
+        answer: "nothing traded".to_owned(),
+        recheck_after: Timestamp::MAX,
+    }
+}
+
+/// The table of hours that an aggregate makes, if it is not declared.
+fn hourly() -> Table {
+    Table { name: "hourly".to_owned(), location: "hourly".to_owned(), time: "hour".to_owned(), cadence: Some(Cadence::HOUR), ..bars() }
 }
 
 #[tokio::test]
@@ -84,15 +98,17 @@ async fn an_hour_counts_what_it_is_made_of() {
     // Outside of the session, and twice: neither may count.
     rows.push(("IBM", "2026-03-05T14:29:00Z", flat(999.0, 999.0)));
     rows.push(("IBM", &first[3], flat(4.0, 10.0)));
-    let lake = MemoryLake::with(&bars(), &batch(&bars(), &rows));
+    let lake = lake_with(&bars(), &batch(&bars(), &rows));
     let repaired: Vec<Row<'_>> = first[20..25].iter().map(|time| ("IBM", time.as_str(), [50.0, 60.0, 0.5, 55.0, 1.0])).collect();
-    lake.repaired.lock().unwrap().insert("bars".to_owned(), batch(&bars(), &repaired));
-    // Of two that are confirmed absent, a row came after all.
-    confirm_absent(&lake, "IBM", &first[18..30]);
-    // The whole second hour had no trade, and of the third all but one minute.
-    confirm_absent(&lake, "IBM", &times(&interval("2026-03-05T15:00:00Z", "2026-03-05T16:00:00Z")));
-    confirm_absent(&lake, "IBM", &times(&interval("2026-03-05T16:01:00Z", "2026-03-05T17:00:00Z")));
-    let lake = Arc::new(lake);
+    let absent = vec![
+        // Of two that are confirmed absent, a row came after all.
+        absence("IBM", &first[18..30]),
+        // The whole second hour had no trade, and of the third all but one minute.
+        absence("IBM", &times(&interval("2026-03-05T15:00:00Z", "2026-03-05T16:00:00Z"))),
+        absence("IBM", &times(&interval("2026-03-05T16:01:00Z", "2026-03-05T17:00:00Z"))),
+    ];
+    let fix = Fix { rows: vec![batch(&bars(), &repaired)], absent, source: "market".to_owned(), ..Fix::default() };
+    repair_bars(&lake, "run", &fix).await;
     let output = aggregate(&lake, &new_york(&["IBM", "SPY"], interval("2026-03-05", "2026-03-05"))).await;
 
     let hours = hours(&lake);
@@ -109,7 +125,7 @@ async fn an_hour_counts_what_it_is_made_of() {
             "expected": 780, "observed": 20, "repaired": 5, "absent": 124, "missing": 631,
         })
     );
-    let rows = lake.raw.lock().unwrap().get("hourly").cloned().unwrap();
+    let rows = lake.rows(&hourly(), Layer::Raw).unwrap();
     let schema = rows.schema();
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     assert_eq!(
@@ -118,7 +134,7 @@ async fn an_hour_counts_what_it_is_made_of() {
     );
     // To do it twice is to do it once.
     aggregate(&lake, &new_york(&["IBM", "SPY"], interval("2026-03-05", "2026-03-05"))).await;
-    assert_eq!(lake.raw.lock().unwrap().get("hourly"), Some(&rows));
+    assert_eq!(lake.rows(&hourly(), Layer::Raw).unwrap(), rows);
 }
 
 #[tokio::test]
@@ -126,7 +142,7 @@ async fn an_edge_hour_is_complete_only_if_all_of_it_is() {
     let hour = interval("2026-03-05T15:00:00Z", "2026-03-05T16:00:00Z");
     let inside = interval("2026-03-05T15:10:00Z", "2026-03-05T15:20:00Z");
     for (held, said) in [(hour, "1 60 1 60 600 | 60 60 0 0 | complete"), (inside, "1 10 1 10 100 | 60 10 0 0 | incomplete")] {
-        let lake = Arc::new(MemoryLake::with(&bars(), &batch(&bars(), &minutes("IBM", &times(&held)))));
+        let lake = lake_with(&bars(), &batch(&bars(), &minutes("IBM", &times(&held))));
         aggregate(&lake, &new_york(&["IBM"], inside)).await;
         assert_eq!(hours(&lake), BTreeMap::from([("IBM 2026-03-05T15:00:00Z".to_owned(), said.to_owned())]));
     }
@@ -137,20 +153,12 @@ async fn other_hours_of_the_same_partition_are_left_alone() {
     for partitioned in [true, false] {
         let mut tables = vec![bars()];
         if !partitioned {
-            let partition_by = Vec::new();
-            tables.push(Table {
-                name: "hourly".to_owned(),
-                location: "hourly".to_owned(),
-                time: "hour".to_owned(),
-                cadence: Some(Cadence::HOUR),
-                partition_by,
-                ..bars()
-            });
+            tables.push(Table { partition_by: Vec::new(), ..hourly() });
         }
         let with = json!({ "table": "bars", "into": "hourly" });
         let day = times(&interval("2026-03-05T14:30:00Z", "2026-03-05T21:00:00Z"));
         let all: Vec<Row<'_>> = minutes("IBM", &day).into_iter().chain(minutes("SPY", &day)).collect();
-        let lake = Arc::new(MemoryLake::with(&bars(), &batch(&bars(), &all)));
+        let lake = lake_with(&bars(), &batch(&bars(), &all));
         let both = new_york(&["IBM", "SPY"], interval("2026-03-04", "2026-03-06"));
         aggregate_into(&lake, tables.clone(), &with, &both).await.unwrap();
         let before = hours(&lake);
@@ -158,7 +166,7 @@ async fn other_hours_of_the_same_partition_are_left_alone() {
 
         // Later the bars are others, but only one stock's hour is looked at again.
         let other: Vec<Row<'_>> = all.iter().map(|row| (row.0, row.1, flat(5.0, 1.0))).collect();
-        lake.raw.lock().unwrap().insert("bars".to_owned(), batch(&bars(), &other));
+        lake.put_table(&bars(), &[batch(&bars(), &other)]).unwrap();
         let one = new_york(&["IBM"], interval("2026-03-05T17:00:00Z", "2026-03-05T18:00:00Z"));
         let output = aggregate_into(&lake, tables, &with, &one).await.unwrap();
         let mut expected = before;
@@ -171,7 +179,7 @@ async fn other_hours_of_the_same_partition_are_left_alone() {
 #[tokio::test]
 async fn incomplete_hours_can_be_left_out() {
     let first = times(&interval("2026-03-05T14:30:00Z", "2026-03-05T15:00:00Z"));
-    let lake = Arc::new(MemoryLake::with(&bars(), &batch(&bars(), &minutes("IBM", &first))));
+    let lake = lake_with(&bars(), &batch(&bars(), &minutes("IBM", &first)));
     let day = new_york(&["IBM"], interval("2026-03-05", "2026-03-05"));
     assert_eq!(aggregate(&lake, &day).await["rows"], 7);
     let skip = json!({ "table": "bars", "into": "hourly", "incomplete": "skip" });
@@ -192,7 +200,7 @@ async fn a_declared_table_names_its_own_columns_and_types_stay_exact() {
         });
         RecordBatch::try_from_iter(columns).unwrap()
     };
-    let lake = Arc::new(MemoryLake::with(&table, &whole(&rows)));
+    let lake = lake_with(&table, &whole(&rows));
     let into = Table {
         name: "hours_of".to_owned(),
         location: "hours".to_owned(),
@@ -203,8 +211,8 @@ async fn a_declared_table_names_its_own_columns_and_types_stay_exact() {
     };
     let day = new_york(&["IBM"], interval("2026-03-05", "2026-03-05"));
     let with = json!({ "table": "bars", "into": "hours_of" });
-    aggregate_into(&lake, vec![table, into], &with, &day).await.unwrap();
-    let hours = lake.raw.lock().unwrap().get("hours").cloned().unwrap();
+    aggregate_into(&lake, vec![table, into.clone()], &with, &day).await.unwrap();
+    let hours = lake.rows(&into, Layer::Raw).unwrap();
     let first = concat_batches(&hours.schema(), [&hours.slice(0, 1)]).unwrap();
     assert_eq!(first.column_by_name("ticker").unwrap().as_string::<i32>().value(0), "IBM");
     let begins = first.column_by_name("begins").unwrap().as_primitive::<TimestampMicrosecondType>().value(0);
@@ -215,20 +223,12 @@ async fn a_declared_table_names_its_own_columns_and_types_stay_exact() {
 
 #[tokio::test]
 async fn what_cannot_be_summed_up_is_refused_with_a_way_out() {
-    let lake = Arc::new(MemoryLake::with(&bars(), &batch(&bars(), &[])));
-    lake.raw.lock().unwrap().insert(
-        "notes".to_owned(),
-        batch(&Table { time: "hour".to_owned(), ..bars() }, &[("IBM", "2026-03-05T15:00:00Z", flat(1.0, 1.0))]),
-    );
+    let lake = lake_with(&bars(), &batch(&bars(), &[]));
+    let notes = Table { location: "notes".to_owned(), time: "hour".to_owned(), ..bars() };
+    lake.put_table(&notes, &[batch(&notes, &[("IBM", "2026-03-05T15:00:00Z", flat(1.0, 1.0))])]).unwrap();
     let day = new_york(&["IBM"], interval("2026-03-05", "2026-03-05"));
     let into = |change: fn(&mut Table)| {
-        let mut table = Table {
-            name: "hourly".to_owned(),
-            location: "hourly".to_owned(),
-            time: "hour".to_owned(),
-            cadence: Some(Cadence::HOUR),
-            ..bars()
-        };
+        let mut table = hourly();
         change(&mut table);
         table
     };

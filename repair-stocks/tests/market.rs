@@ -9,12 +9,13 @@ use proptest::prelude::*;
 use repair_core::ErrorKind;
 use repair_core::model::{Always, Interval, Table};
 use repair_core::plugin::{Answer, Plugin, PluginKind, Request, Source};
+use repair_core::testing::MemoryLake;
 use repair_stocks::bar::{Bar, believable};
 use repair_stocks::calendar::calendar;
 use repair_stocks::source::simulated::Market;
 use serde_json::json;
 
-use crate::common::{MemoryLake, at, bars, context, interval, keys, number, plugin};
+use crate::common::{at, bars, context, interval, keys, number, plugin};
 
 fn minute(text: &str) -> i64 {
     at(text).as_second() / 60

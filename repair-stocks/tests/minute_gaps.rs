@@ -10,7 +10,7 @@ use repair_core::model::{Findings, Table};
 use repair_core::plugin::{Detector, Plugin, PluginKind};
 use serde_json::{Value, json};
 
-use crate::common::{MemoryLake, bars, batch, context, flat, interval, plugin, registry};
+use crate::common::{bars, batch, context, flat, interval, lake_with, plugin, registry};
 
 fn detector(with: &Value) -> repair_core::Result<Arc<dyn Detector>> {
     match plugin(PluginKind::Detector, "stocks.minute-gaps", with)? {
@@ -21,7 +21,7 @@ fn detector(with: &Value) -> repair_core::Result<Arc<dyn Detector>> {
 
 async fn detect(with: &Value, table: Table) -> repair_core::Result<Findings> {
     let rows = [("IBM", "2026-03-05T14:30:00Z", flat(30.0, 1.0)), ("IBM", "2026-03-05T14:32:00Z", flat(30.0, 1.0))];
-    let lake = Arc::new(MemoryLake::with(&bars(), &batch(&bars(), &rows)));
+    let lake = lake_with(&bars(), &batch(&bars(), &rows));
     detector(with)?.detect(&context(lake, vec![table], "2026-03-10T00:00:00Z"), None).await
 }
 

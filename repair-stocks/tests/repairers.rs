@@ -11,7 +11,7 @@ use repair_core::plugin::{Plugin, PluginKind, Repairer, StepContext};
 use repair_stocks::calendar::calendar;
 use serde_json::{Value, json};
 
-use crate::common::{MemoryLake, Row, bars, batch, context, findings, flat, interval, keys, number, plugin};
+use crate::common::{Row, bars, batch, context, findings, flat, interval, keys, lake_with, number, plugin};
 
 fn repairer(name: &str, with: &Value) -> Arc<dyn Repairer> {
     match plugin(PluginKind::Repairer, name, with).unwrap() {
@@ -22,9 +22,10 @@ fn repairer(name: &str, with: &Value) -> Arc<dyn Repairer> {
 
 /// IBM's missing minutes of 14:31 to 14:34, and a context with these rows in the table and in an archive.
 fn gap(held: &[Row<'_>], archived: &[Row<'_>]) -> (StepContext, Findings) {
-    let lake = MemoryLake::with(&bars(), &batch(&bars(), held));
-    lake.raw.lock().unwrap().insert("archive".to_owned(), batch(&Table { location: "archive".to_owned(), ..bars() }, archived));
-    let mut context = context(Arc::new(lake), vec![bars()], "2026-03-10T00:00:00Z");
+    let lake = lake_with(&bars(), &batch(&bars(), held));
+    let archive = Table { location: "archive".to_owned(), ..bars() };
+    lake.put_table(&archive, &[batch(&archive, archived)]).unwrap();
+    let mut context = context(lake, vec![bars()], "2026-03-10T00:00:00Z");
     let Plugin::Source(archive) = plugin(PluginKind::Source, "stocks.archive", &json!({ "location": "archive" })).unwrap() else {
         unreachable!("asked for a source")
     };
@@ -37,7 +38,7 @@ fn gap(held: &[Row<'_>], archived: &[Row<'_>]) -> (StepContext, Findings) {
 
 async fn repair(name: &str, with: &Value, (context, found): &(StepContext, Findings)) -> repair_core::Result<Fix> {
     let repairer = repairer(name, with);
-    let units = repairer.plan(context, found).await?;
+    let units = repairer.plan(context, found).await?.collect::<repair_core::Result<Vec<_>>>()?;
     assert_eq!(units.len(), 1);
     repairer.repair(context, found, &units[0]).await
 }

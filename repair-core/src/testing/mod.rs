@@ -5,9 +5,12 @@
 
 mod context;
 pub mod journal_suite;
+pub mod lake_suite;
+pub mod plugin_suite;
 pub mod world;
 
 pub use context::context;
+pub use lake_suite::LakeSetup;
 pub use world::{
-    CRASHED, CrashingJournal, CrashingLake, FlakyJournal, MemoryJournal, MemoryLake, Moment, Schedule, VirtualClock, is_crash,
+    CRASHED, CrashingJournal, CrashingLake, FailingLake, FlakyJournal, MemoryJournal, MemoryLake, Moment, Schedule, VirtualClock, is_crash,
 };

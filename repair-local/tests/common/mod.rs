@@ -48,7 +48,7 @@ impl World {
 pub fn tree(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
+    while let Some(next) = folders.pop().filter(|folder| folder.exists()) {
         for entry in fs::read_dir(&next).unwrap().map(|entry| entry.unwrap()) {
             let path = entry.path();
             if path.is_dir() {
@@ -163,6 +163,24 @@ pub fn partition_of(unit: PartitionUnit, time_us: i64) -> String {
         PartitionUnit::Day => text[..10].to_owned(),
         PartitionUnit::Hour => text[..13].replace('T', "-"),
     }
+}
+
+/// The rows of a batch by the folder of their partition.
+pub fn by_partition(table: &Table, batch: &RecordBatch) -> BTreeMap<String, RecordBatch> {
+    let times = batch.column_by_name(&table.time).unwrap().as_primitive::<TimestampMicrosecondType>();
+    let folders: Vec<String> = times
+        .values()
+        .iter()
+        .map(|&time_us| {
+            table.partition_by.first().map_or_else(String::new, |by| format!("{}={}", by.column, partition_of(by.unit, time_us)))
+        })
+        .collect();
+    let distinct: BTreeSet<&String> = folders.iter().collect();
+    let rows = |folder: &String| {
+        let mask: arrow::array::BooleanArray = folders.iter().map(|other| Some(other == folder)).collect();
+        arrow::compute::filter_record_batch(batch, &mask).unwrap()
+    };
+    distinct.into_iter().map(|folder| (folder.clone(), rows(folder))).collect()
 }
 
 /// Writes the table's rows, dealt out to so many files of each partition.

@@ -306,6 +306,74 @@ impl Journal for FlakyJournal {
     }
 }
 
+/// A lake of which every call fails with an error of one kind: what a plug-in makes of it is what a workflow sees.
+#[derive(Debug, Clone, Copy)]
+pub struct FailingLake {
+    kind: ErrorKind,
+}
+
+impl FailingLake {
+    /// A lake that fails with this kind.
+    pub fn new(kind: ErrorKind) -> Self {
+        Self { kind }
+    }
+
+    fn fail<T>(self) -> Result<T> {
+        Err(Error::new(self.kind, "the lake fails, as the test wants it to"))
+    }
+}
+
+#[async_trait]
+impl Lake for FailingLake {
+    async fn describe(&self, _: &Table) -> Result<SchemaRef> {
+        self.fail()
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        self.fail()
+    }
+
+    async fn presence(&self, _: &Table, _: &PresenceRequest) -> Result<TablePresence> {
+        self.fail()
+    }
+
+    async fn scan(&self, _: &Table, _: &ScanRequest) -> Result<BatchStream> {
+        self.fail()
+    }
+
+    async fn stage(&self, _: &StageScope<'_>, _: &StageRequest<'_>) -> Result<Staged> {
+        self.fail()
+    }
+
+    async fn staged(&self, _: &StageScope<'_>) -> Result<Vec<Staged>> {
+        self.fail()
+    }
+
+    async fn publish(&self, _: &StageScope<'_>, _: u32, _: &[String]) -> Result<Published> {
+        self.fail()
+    }
+
+    async fn discard_staged(&self, _: &StageScope<'_>, _: &[String]) -> Result<()> {
+        self.fail()
+    }
+
+    async fn replace(&self, _: &Table, _: &Interval, _: Vec<RecordBatch>) -> Result<Usage> {
+        self.fail()
+    }
+
+    async fn put_artifact(&self, _: &str, _: &str, _: BatchStream) -> Result<Usage> {
+        self.fail()
+    }
+
+    async fn get_artifact(&self, _: &str, _: &str) -> Result<BatchStream> {
+        self.fail()
+    }
+
+    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
+        self.fail()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -167,8 +167,12 @@ impl State {
             return Ok(None);
         }
         for name in table.key.iter().chain([&table.time]) {
-            if fields.iter().all(|field| field.name() != name) {
-                return Err(Error::invalid(format!("table `{}` has no column `{name}`", table.name)));
+            let found = fields.iter().find(|field| field.name() == name);
+            let kind =
+                found.map(Field::data_type).ok_or_else(|| Error::invalid(format!("table `{}` has no column `{name}`", table.name)))?;
+            let usable = if *name == table.time { overlay::instant_type() } else { DataType::Utf8 };
+            if *kind != usable {
+                return Err(Error::invalid(format!("column `{name}` of table `{}` is {kind}, not {usable}", table.name)));
             }
         }
         Ok(Some(Arc::new(Schema::new(fields))))

@@ -1,0 +1,73 @@
+//! The promises of [`Lake`], one function each. They name tables and runs of their own, so they can run against a lake that others use,
+//! and more than once.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a suite that fails, panics")]
+
+mod artifacts;
+mod overlay;
+mod presence;
+mod replace;
+mod scans;
+mod tables;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::lake::Lake;
+use crate::model::Table;
+
+pub use artifacts::*;
+pub use overlay::*;
+pub use presence::*;
+pub use replace::*;
+pub use scans::*;
+
+/// How the test of an adapter puts a table's own rows into its lake, as the table's owner would.
+#[async_trait]
+pub trait LakeSetup: Send + Sync {
+    /// Adds rows to a table, partitioned as the table says, and makes the table if there is none. They come in the shape of batches.
+    ///
+    /// # Errors
+    /// Any: the suite fails with it.
+    async fn add_rows(&self, table: &Table, batches: &[RecordBatch]) -> Result<()>;
+}
+
+#[async_trait]
+impl LakeSetup for super::MemoryLake {
+    async fn add_rows(&self, table: &Table, batches: &[RecordBatch]) -> Result<()> {
+        super::MemoryLake::add_rows(self, table, batches)
+    }
+}
+
+/// Calls every function of this module that takes one lake.
+pub async fn all(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    a_table_tells_its_columns_in_shape(lake, setup).await;
+    what_is_not_there_is_not_found(lake).await;
+    to_ask_whether_it_may_be_written_is_no_error(lake).await;
+    scans_bring_what_was_asked_for(lake, setup).await;
+    a_scan_of_what_the_table_has_not_is_invalid(lake, setup).await;
+    a_rollup_is_what_a_person_would_compute(lake, setup).await;
+    presence_is_exact_bits_and_counts(lake, setup).await;
+    presence_tells_keys_asked_for_from_others(lake, setup).await;
+    presence_of_keys_of_several_columns_and_of_none(lake, setup).await;
+    late_rows_are_seen_at_once(lake, setup).await;
+    a_staged_unit_is_seen_by_no_reader(lake, setup).await;
+    to_stage_or_publish_twice_is_to_do_it_once(lake, setup).await;
+    staged_units_are_listed_until_they_are_discarded(lake, setup).await;
+    scopes_of_similar_names_are_different_scopes(lake, setup).await;
+    what_does_not_fit_the_table_is_not_staged(lake, setup).await;
+    a_batch_is_seen_with_all_its_units(lake, setup).await;
+    raw_wins_in_the_repaired_view(lake, setup).await;
+    of_two_repairs_of_a_slot_the_newer_counts(lake, setup).await;
+    repairs_go_to_the_partitions_of_their_times(lake, setup).await;
+    exceptions_count_until_they_expire(lake, setup).await;
+    a_replaced_interval_holds_the_rows_and_nothing_else(lake).await;
+    only_touched_partitions_are_replaced(lake).await;
+    a_table_without_partitions_is_replaced_as_a_whole(lake).await;
+    a_row_outside_of_what_is_replaced_is_invalid_and_changes_nothing(lake).await;
+    artifacts_come_back_in_order(lake).await;
+    an_artifact_takes_the_place_of_what_had_its_name(lake).await;
+    an_error_of_the_stream_leaves_the_artifact_that_was_there(lake).await;
+    artifacts_of_similar_names_are_different_artifacts(lake).await;
+}

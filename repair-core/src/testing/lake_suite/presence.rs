@@ -1,0 +1,198 @@
+//! Which slots hold a row.
+
+use std::collections::BTreeSet;
+
+use super::LakeSetup;
+use super::tables::*;
+use crate::lake::{Lake, Layer, PresenceRequest};
+use crate::model::{Cadence, Key, PartitionUnit, Presence, SlotRange, SlotSet, Table, TablePresence, TimeMark};
+
+/// The evidence of exceptions in the suite has expired by then, unless a test says so.
+const AS_OF: &str = "2024-04-02T00:00:00Z";
+
+/// Asserts that a presence is what was counted, bit by bit and word by word.
+fn assert_counted(presence: &Presence, counted: &Counted, keys: &[Key], slots: SlotRange, what: &str) {
+    let distinct: BTreeSet<&Key> = keys.iter().collect();
+    assert_eq!(presence.keys.keys().collect::<BTreeSet<_>>(), distinct, "the keys asked for, and no others: {what}");
+    assert_eq!(presence.slots, slots);
+    let per_word = i64::from(presence.grid.cadence.slots_per_word());
+    for (key, found) in &presence.keys {
+        let of_key = |slot: i64| counted.get(&(key.clone(), slot)).copied().unwrap_or(0);
+        for slot in slots.first - 70..slots.end + 70 {
+            let expected = slots.contains(slot) && of_key(slot) > 0;
+            assert_eq!(found.present.contains(slot), expected, "slot {slot} of {key}: {what}");
+        }
+        assert_eq!(found.rows.len(), found.present.words().len(), "{what}");
+        for (word, &rows) in (found.present.first_word()..).zip(&found.rows) {
+            let in_word = SlotRange::new(word * per_word, (word + 1) * per_word).intersection(&slots);
+            let expected: u32 = (in_word.first..in_word.end).map(of_key).sum();
+            assert_eq!(rows, expected, "rows of word {word} of {key}: {what}");
+        }
+    }
+}
+
+/// Presence is exact, for every cadence, time mark and partition: each slot's bit, the rows beside each word (more than bits are
+/// duplicates), rows off the grid, and nothing of what lies outside of the range.
+pub async fn presence_is_exact_bits_and_counts(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    use PartitionUnit::{Day, Hour, Month, Year};
+    let mut numbers = Numbers(42);
+    let partitions = [None, Some(Day), Some(Hour), Some(Month), Some(Year)];
+    for (case, (cadence, marks)) in
+        ["1m", "5m", "1h", "1d"].into_iter().flat_map(|cadence| [TimeMark::Start, TimeMark::End].map(|marks| (cadence, marks))).enumerate()
+    {
+        let cadence: Cadence = cadence.parse().unwrap();
+        let partition = partitions[case % partitions.len()].filter(|unit| *unit != Hour || cadence <= Cadence::HOUR);
+        let table = Table { cadence: Some(cadence), time_marks: marks, partition_by: partition.map(by).unwrap_or_default(), ..new_table() };
+        let grid = table.grid().unwrap();
+        // Across the end of a day, a month and a year.
+        let middle = grid.slot_of(at("2024-01-01T00:00:00Z"));
+        let slots = SlotRange::new(middle - 75, middle + 80);
+        let (mut rows, mut counted, mut misaligned) = (Vec::new(), Counted::new(), 0);
+        for _ in 0..160 {
+            let key = Key::from(["A", "B", "lower case", "é/%"][usize::try_from(numbers.below(4)).unwrap()]);
+            let slot = middle - 85 + i64::try_from(numbers.below(175)).unwrap();
+            let is_off = numbers.below(5) == 0;
+            // Within the slot, by a part of a second or by seconds; before its end, or after its beginning.
+            let off_us = [1, 999_999, 1_500_000, 30_000_000][usize::try_from(numbers.below(4)).unwrap()];
+            let off_us = match (is_off, marks) {
+                (false, _) => 0,
+                (true, TimeMark::Start) => off_us,
+                (true, TimeMark::End) => -off_us,
+            };
+            let time_us = grid.time_of_seconds(slot) * 1_000_000 + off_us;
+            // Of an end that is missed by less than a second, the whole second decides.
+            let slot = grid.slot_of_seconds(time_us.div_euclid(1_000_000));
+            rows.push(Row { key: key.clone(), time_us, price: Some(1.0), volume: None });
+            if slots.contains(slot) {
+                *counted.entry((key, slot)).or_default() += 1;
+                misaligned += u64::from(grid.time_of_seconds(slot) * 1_000_000 != time_us);
+            }
+        }
+        put(setup, &table, &rows[..100]).await;
+        put(setup, &table, &rows[100..]).await;
+        let keys = keys(&["lower case", "A", "é/%", "B"]);
+        let what = format!("cadence {cadence}, time marks {marks:?}, partitions {partition:?}");
+        let request = PresenceRequest { slots, keys: keys.clone(), as_of: at(AS_OF) };
+        let found = lake.presence(&table, &request).await.unwrap();
+        assert_counted(&found.raw, &counted, &keys, slots, &what);
+        assert_eq!((found.raw.other_rows, found.raw.misaligned_rows), (0, misaligned), "{what}");
+        let nothing = SlotRange::new(slots.end + 10_000, slots.end + 10_100);
+        let found = lake.presence(&table, &PresenceRequest { slots: nothing, ..request.clone() }).await.unwrap();
+        assert_counted(&found.raw, &Counted::new(), &keys, nothing, &what);
+        let none = SlotRange::new(slots.first, slots.first);
+        let found = lake.presence(&table, &PresenceRequest { slots: none, ..request }).await.unwrap();
+        assert_counted(&found.raw, &Counted::new(), &keys, none, &what);
+    }
+}
+
+/// The keys that were asked for are there, once, even if they hold nothing; rows of others are counted, not shown.
+pub async fn presence_tells_keys_asked_for_from_others(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let rows = [
+        row("A", "2024-03-04T09:00:00Z", 1.0, 1),
+        row("B", "2024-03-04T09:00:00Z", 1.0, 1),
+        row("B", "2024-03-04T09:00:30Z", 1.0, 1),
+        row("a", "2024-03-04T09:01:00Z", 1.0, 1),
+        row("A ", "2024-03-04T09:01:00Z", 1.0, 1),
+        row("B", "2024-03-05T00:00:00Z", 1.0, 1),
+    ];
+    let table = table_with(setup, &rows).await;
+    let slots = slots(&table, "2024-03-04", "2024-03-04");
+    for (asked, others) in [(&["A", "none", "A"][..], 4), (&["B"], 3), (&["A", "B", "a", "A "], 0), (&[], 5)] {
+        let request = PresenceRequest { slots, keys: keys(asked), as_of: at(AS_OF) };
+        let found = lake.presence(&table, &request).await.unwrap();
+        let mut counted = Counted::new();
+        for row in rows.iter().filter(|row| request.keys.contains(&row.key)) {
+            *counted.entry((row.key.clone(), row.time_us.div_euclid(60_000_000))).or_default() += 1;
+        }
+        assert_counted(&found.raw, &counted, &request.keys, slots, &format!("{asked:?}"));
+        assert_eq!(found.raw.other_rows, others, "{asked:?}");
+    }
+}
+
+/// A key may have several columns, in the table's order, or none at all.
+pub async fn presence_of_keys_of_several_columns_and_of_none(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let two = Table { key: vec!["venue".to_owned(), "symbol".to_owned()], ..new_table() };
+    let time_us = at("2024-03-04T09:00:00Z").as_microsecond();
+    let of = |key: Key, minute: i64| Row { key, time_us: time_us + minute * 60_000_000, price: Some(1.0), volume: Some(1) };
+    let wanted = [Key::new(["X", "Y"]), Key::new(["Y", "X"]), Key::new(["X/Y", ""]), Key::new(["X", "/Y"])];
+    let rows: Vec<Row> = (0..).zip(&wanted).map(|(minute, key)| of(key.clone(), minute)).collect();
+    put(setup, &two, &rows).await;
+    let none = Table { key: Vec::new(), ..new_table() };
+    put(setup, &none, &[of(Key::default(), 0), of(Key::default(), 0), of(Key::default(), 3)]).await;
+    for (table, wanted, expected) in [
+        (&two, wanted.to_vec(), (0..).zip(&wanted).map(|(minute, key)| ((key.clone(), minute), 1)).collect::<Vec<_>>()),
+        (&none, vec![Key::default()], vec![((Key::default(), 0), 2), ((Key::default(), 3), 1)]),
+    ] {
+        let slots = slots(table, "2024-03-04", "2024-03-04");
+        let first = time_us.div_euclid(60_000_000);
+        let counted: Counted = expected.into_iter().map(|((key, minute), rows)| ((key, first + minute), rows)).collect();
+        let request = PresenceRequest { slots, keys: wanted.clone(), as_of: at(AS_OF) };
+        let found = lake.presence(table, &request).await.unwrap();
+        assert_counted(&found.raw, &counted, &wanted, slots, &format!("keys of {} columns", table.key.len()));
+    }
+}
+
+/// Rows that land are seen by the next call.
+pub async fn late_rows_are_seen_at_once(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let first = row("A", "2024-03-04T09:00:00Z", 1.0, 1);
+    let late = row("A", "2024-03-04T09:01:00Z", 2.0, 2);
+    let table = table_with(setup, std::slice::from_ref(&first)).await;
+    let request = PresenceRequest { slots: slots(&table, "2024-03-04", "2024-03-04"), keys: keys(&["A"]), as_of: at(AS_OF) };
+    let count = |presence: TablePresence| presence.raw.keys[&Key::from("A")].present.count();
+    assert_eq!(count(lake.presence(&table, &request).await.unwrap()), 1);
+    put(setup, &table, std::slice::from_ref(&late)).await;
+    assert_eq!(count(lake.presence(&table, &request).await.unwrap()), 2);
+    assert_eq!(read(lake, &table, Layer::Raw).await, own(&[first, late]));
+}
+
+/// The slots of a set, by key, those of empty sets left out.
+pub(super) fn by_key(sets: &std::collections::BTreeMap<Key, SlotSet>) -> Vec<(Key, Vec<i64>)> {
+    sets.iter().filter(|(_, set)| !set.is_empty()).map(|(key, set)| (key.clone(), set.iter().collect())).collect()
+}
+
+/// Any two lakes that hold the same rows and were repaired alike say the same, to the bit.
+pub async fn two_lakes_say_the_same(one: (&dyn Lake, &dyn LakeSetup), other: (&dyn Lake, &dyn LakeSetup)) {
+    let mut numbers = Numbers(7);
+    for (cadence, marks) in [(Cadence::MINUTE, TimeMark::Start), (Cadence::MINUTE, TimeMark::End), (Cadence::HOUR, TimeMark::Start)] {
+        let table = Table { cadence: Some(cadence), time_marks: marks, ..new_table() };
+        let grid = table.grid().unwrap();
+        let first = grid.slot_of(at("2024-03-04T22:30:00Z"));
+        let slots = SlotRange::new(first, first + 150);
+        let names = ["A", "B", "C"];
+        let mut some = |count: usize| -> Vec<Row> {
+            (0..count)
+                .map(|_| {
+                    let key = Key::from(names[usize::try_from(numbers.below(3)).unwrap()]);
+                    let slot = first - 5 + i64::try_from(numbers.below(160)).unwrap();
+                    let price = f64::from(u32::try_from(numbers.below(1_000)).unwrap()) / 7.0;
+                    Row { key, time_us: grid.time_of_seconds(slot) * 1_000_000, price: Some(price), volume: Some(1) }
+                })
+                .collect()
+        };
+        let (raw, early, late) = (some(150), some(60), some(60));
+        let absent = vec![absence("A", SlotRange::new(first + 3, first + 30), "2024-05-01T00:00:00Z")];
+        let expired = vec![absence("B", SlotRange::new(first + 3, first + 30), AS_OF)];
+        let request = PresenceRequest { slots, keys: keys(&["A", "B"]), as_of: at(AS_OF) };
+        let mut said = Vec::new();
+        for (lake, setup) in [one, other] {
+            put(setup, &table, &raw).await;
+            repair(lake, &table, "early", "2024-04-01T00:00:00Z", &fix(&table, &once(&early), absent.clone())).await;
+            repair(lake, &table, "late", "2024-04-01T00:00:01Z", &fix(&table, &once(&late), expired.clone())).await;
+            let presence = lake.presence(&table, &request).await.unwrap();
+            said.push((
+                presence.raw,
+                by_key(&presence.repaired),
+                by_key(&presence.absent),
+                read(lake, &table, Layer::Raw).await,
+                read(lake, &table, Layer::Repaired).await,
+            ));
+        }
+        assert_eq!(said[0], said[1], "cadence {cadence}, time marks {marks:?}");
+    }
+}
+
+/// Of each slot one row: a unit repairs a slot once.
+fn once(rows: &[Row]) -> Vec<Row> {
+    let mut known = BTreeSet::new();
+    rows.iter().filter(|row| known.insert((row.key.clone(), row.time_us))).cloned().collect()
+}

@@ -1,0 +1,180 @@
+//! What tables hold, and what scans and rollups bring.
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType, UInt64Type};
+
+use super::LakeSetup;
+use super::tables::*;
+use crate::error::ErrorKind;
+use crate::lake::rollup::{BUCKET, DUPLICATES, Function, Measure, OBSERVED, REPAIRED, Rollup};
+use crate::lake::{Lake, Layer, PresenceRequest, ScanRequest, overlay};
+use crate::model::{Cadence, Interval, Key, SlotRange, Table};
+
+/// A table tells its columns: keys as UTF-8, the time as microseconds in UTC, the others as they are.
+pub async fn a_table_tells_its_columns_in_shape(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.5, 2)]).await;
+    let schema = lake.describe(&table).await.unwrap();
+    let mut columns: Vec<(&str, &DataType)> = schema.fields().iter().map(|field| (field.name().as_str(), field.data_type())).collect();
+    columns.sort_by_key(|(name, _)| *name);
+    let time = overlay::instant_type();
+    assert_eq!(columns, [("price", &DataType::Float64), ("symbol", &DataType::Utf8), ("ts", &time), ("volume", &DataType::Int64)]);
+    for (layer, more) in [(Layer::Raw, None), (Layer::Repaired, Some(overlay::REPAIRED_BY))] {
+        for batch in collect(lake.scan(&table, &everything(layer)).await.unwrap()).await {
+            let scanned = batch.schema();
+            let names: Vec<&str> = scanned.fields().iter().map(|field| field.name().as_str()).collect();
+            let described = schema.fields().iter().map(|field| field.name().as_str()).chain(more);
+            assert_eq!(names, described.collect::<Vec<_>>(), "a scan brings what the table tells");
+        }
+    }
+    for odd in [Table { time: "when".to_owned(), ..table.clone() }, Table { key: vec!["ticker".to_owned()], ..table.clone() }] {
+        assert_eq!(lake.describe(&odd).await.unwrap_err().kind(), ErrorKind::Invalid, "a column is missing");
+    }
+    let unusable = Table { time: "price".to_owned(), ..table };
+    assert_eq!(lake.describe(&unusable).await.unwrap_err().kind(), ErrorKind::Invalid, "a number is no time");
+}
+
+/// A table, unit or artifact that is not there is `not-found`, however it is asked for; what was staged where nothing was is empty.
+pub async fn what_is_not_there_is_not_found(lake: &dyn Lake) {
+    let (table, run) = (new_table(), new_run());
+    let request = PresenceRequest { slots: SlotRange::new(0, 1), keys: keys(&["A"]), as_of: at("2024-04-01T00:00:00Z") };
+    assert_eq!(lake.describe(&table).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(lake.presence(&table, &request).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(lake.scan(&table, &everything(Layer::Raw)).await.err().unwrap().kind(), ErrorKind::NotFound);
+    assert_eq!(lake.scan(&table, &everything(Layer::Repaired)).await.err().unwrap().kind(), ErrorKind::NotFound);
+    assert_eq!(lake.get_artifact(&run, "gaps").await.err().unwrap().kind(), ErrorKind::NotFound);
+    let scope = scope(&table, &run);
+    assert!(lake.staged(&scope).await.unwrap().is_empty());
+    assert_eq!(lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap_err().kind(), ErrorKind::NotFound);
+    lake.discard_staged(&scope, &["unit".to_owned()]).await.unwrap();
+}
+
+/// A lake that a suite runs against may be written to, and says so each time.
+pub async fn to_ask_whether_it_may_be_written_is_no_error(lake: &dyn Lake) {
+    lake.check_writable().await.unwrap();
+    lake.check_writable().await.unwrap();
+}
+
+/// A scan brings the rows of the interval, of the keys, with the columns that were asked for, and no others.
+pub async fn scans_bring_what_was_asked_for(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let mut rows = Vec::new();
+    for day in ["2024-03-04", "2024-03-05", "2024-03-06"] {
+        for time in ["00:00:00", "09:30:00", "09:30:00.5", "23:59:00"] {
+            for key in ["A", "B", "é \"quoted\", a/b"] {
+                rows.push(row(key, &format!("{day}T{time}Z"), 0.1 + 0.2, 1));
+            }
+        }
+    }
+    rows.push(Row { price: None, volume: None, ..rows[0].clone() });
+    let table = table_with(setup, &rows).await;
+    let wanted = |interval: Option<&Interval>, keys: Option<&[Key]>| -> Vec<Row> {
+        let slots = interval.map(|interval| table.grid().unwrap().slots_in(interval));
+        let keep = |row: &&Row| {
+            slots.is_none_or(|slots| slots.contains(row.time_us.div_euclid(60_000_000))) && keys.is_none_or(|keys| keys.contains(&row.key))
+        };
+        rows.iter().filter(keep).cloned().collect()
+    };
+    let intervals =
+        [("2024-03-05", "2024-03-05"), ("2024-03-04T09:30:00Z", "2024-03-05T09:30:00Z"), ("2024-03-04T09:30:01Z", "2024-03-04T23:59:00Z")];
+    let intervals = intervals.map(|(from, to)| Some(Interval::parse(from, to).unwrap()));
+    let some_keys = [None, Some(keys(&["A"])), Some(keys(&["é \"quoted\", a/b", "B", "no such"])), Some(Vec::new())];
+    for layer in [Layer::Raw, Layer::Repaired] {
+        for interval in intervals.iter().chain([&None]) {
+            for keys in &some_keys {
+                let request = ScanRequest { layer, interval: *interval, keys: keys.clone(), columns: None };
+                let found = seen(&table, &collect(lake.scan(&table, &request).await.unwrap()).await);
+                assert_eq!(found, own(&wanted(interval.as_ref(), keys.as_deref())), "{request:?}");
+            }
+        }
+    }
+    for columns in [vec![], vec!["volume"], vec!["volume", "ts"]] {
+        let columns: Vec<String> = columns.into_iter().map(str::to_owned).collect();
+        let request = ScanRequest { columns: Some(columns.clone()), ..everything(Layer::Repaired) };
+        let batches = collect(lake.scan(&table, &request).await.unwrap()).await;
+        assert_eq!(batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), rows.len());
+        for batch in &batches {
+            let names = ["symbol", "ts", "price", "volume", overlay::REPAIRED_BY].map(|name| batch.column_by_name(name).is_some());
+            assert_eq!(names, [true, true, false, columns.contains(&"volume".to_owned()), true], "{columns:?}");
+        }
+    }
+}
+
+/// A column that the table has not, or a key of another number of values, is `invalid`: it would silently be found nowhere.
+pub async fn a_scan_of_what_the_table_has_not_is_invalid(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.5, 2)]).await;
+    let odd_column = ScanRequest { columns: Some(vec!["prise".to_owned()]), ..everything(Layer::Raw) };
+    assert_eq!(lake.scan(&table, &odd_column).await.err().unwrap().kind(), ErrorKind::Invalid);
+    let odd_key = Key::new(["A", "B"]);
+    let odd = ScanRequest { keys: Some(vec![odd_key.clone()]), ..everything(Layer::Raw) };
+    assert_eq!(lake.scan(&table, &odd).await.err().unwrap().kind(), ErrorKind::Invalid);
+    let odd = PresenceRequest { slots: slots(&table, "2024-03-04", "2024-03-04"), keys: vec![odd_key], as_of: at("2024-04-01T00:00:00Z") };
+    assert_eq!(lake.presence(&table, &odd).await.unwrap_err().kind(), ErrorKind::Invalid);
+    let timeless = Table { cadence: None, ..table };
+    let request = PresenceRequest { keys: keys(&["A"]), ..odd };
+    assert_eq!(lake.presence(&timeless, &request).await.unwrap_err().kind(), ErrorKind::Invalid, "it has no slots");
+}
+
+/// A rollup is what a person computes with a pencil: over the repaired view, each slot once, in order of time.
+pub async fn a_rollup_is_what_a_person_would_compute(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let rows = [
+        // Not in order, as rows come from several files.
+        row("A", "2024-03-04T09:02:00Z", 4.0, 5),
+        row("A", "2024-03-04T09:00:00Z", 2.0, 7),
+        // A slot twice: the row of the least value counts.
+        row("A", "2024-03-04T09:00:00Z", 3.0, 1_000),
+        Row { price: None, ..row("A", "2024-03-04T09:58:00Z", 0.0, 1) },
+        row("A", "2024-03-04T10:00:00Z", 9.0, 9),
+        row("B", "2024-03-04T09:30:00Z", 1.0, 1),
+        row("C", "2024-03-04T09:30:00Z", 1.0, 1),
+        // Outside of the interval.
+        row("A", "2024-03-04T08:59:00Z", 100.0, 100),
+        row("A", "2024-03-04T11:00:00Z", 100.0, 100),
+    ];
+    let table = table_with(setup, &rows).await;
+    // The first of these fills a slot; the second comes too late, as raw has the row.
+    let fixed = [row("A", "2024-03-04T09:01:00Z", 0.5, 20), row("A", "2024-03-04T09:02:00Z", 77.0, 77)];
+    repair(lake, &table, "backfill", "2024-04-01T00:00:00Z", &fix(&table, &fixed, Vec::new())).await;
+    let measure = |name: &str, column: &str, function| Measure { name: name.to_owned(), column: column.to_owned(), function };
+    let rollup = Rollup {
+        interval: Interval::parse("2024-03-04T09:00:00Z", "2024-03-04T11:00:00Z").unwrap(),
+        within: Vec::new(),
+        keys: keys(&["B", "A", "none"]),
+        every: Cadence::HOUR,
+        measures: vec![
+            measure("open", "price", Function::First),
+            measure("close", "price", Function::Last),
+            measure("low", "price", Function::Min),
+            measure("high", "price", Function::Max),
+            measure("volume", "volume", Function::Sum),
+        ],
+    };
+    let (batches, _) = lake.rollup(&table, &rollup).await.unwrap();
+    let mut found = Vec::new();
+    for batch in &batches {
+        let number = |name: &str| batch.column_by_name(name).unwrap().as_primitive::<Float64Type>().clone();
+        let count = |name: &str| batch.column_by_name(name).unwrap().as_primitive::<UInt64Type>().clone();
+        for row in 0..batch.num_rows() {
+            let bucket = batch.column_by_name(BUCKET).unwrap().as_primitive::<TimestampMicrosecondType>().value(row);
+            found.push((
+                batch.column_by_name("symbol").unwrap().as_string::<i32>().value(row).to_owned(),
+                jiff::Timestamp::from_microsecond(bucket).unwrap().to_string(),
+                ["open", "close", "low", "high"].map(|name| number(name).value(row)),
+                batch.column_by_name("volume").unwrap().as_primitive::<Int64Type>().value(row),
+                [OBSERVED, REPAIRED, DUPLICATES].map(|name| count(name).value(row)),
+            ));
+        }
+    }
+    found.sort_by(|a, b| a.partial_cmp(b).unwrap());
+    let nine = "2024-03-04T09:00:00Z".to_owned();
+    let expected = [
+        ("A".to_owned(), nine.clone(), [2.0, 4.0, 0.5, 4.0], 7 + 20 + 5 + 1, [3, 1, 1]),
+        ("A".to_owned(), "2024-03-04T10:00:00Z".to_owned(), [9.0; 4], 9, [1, 0, 0]),
+        ("B".to_owned(), nine, [1.0; 4], 1, [1, 0, 0]),
+    ];
+    assert_eq!(found, expected);
+    let only = Rollup { within: vec![Interval::parse("2024-03-04T09:00:00Z", "2024-03-04T09:02:00Z").unwrap()], ..rollup };
+    let (batches, _) = lake.rollup(&table, &only).await.unwrap();
+    let volumes: Vec<i64> =
+        batches.iter().flat_map(|batch| batch.column_by_name("volume").unwrap().as_primitive::<Int64Type>().values().to_vec()).collect();
+    assert_eq!(volumes, [27], "only the slots that are expected");
+    assert!(batches.iter().all(|batch| batch.column_by_name("volume").unwrap().null_count() == 0));
+}

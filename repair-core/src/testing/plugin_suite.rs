@@ -1,0 +1,321 @@
+//! The promises of plug-ins: what a [`Detector`], a [`Repairer`] and a [`Source`] owe the engine, whatever they find, repair or answer.
+//!
+//! The caller brings the plug-in and a context in which it has work to do ([`super::context`]).
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a suite that fails, panics")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
+use arrow::row::{RowConverter, SortField};
+use tokio_util::sync::CancellationToken;
+
+use super::world::{FailingLake, MemoryLake};
+use crate::error::{Error, ErrorKind, Result};
+use crate::lake::rollup::{column, key_columns};
+use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Table, Unit};
+use crate::plugin::{Answer, Detector, Repairer, Request, Source, StepContext};
+
+/// How long a plug-in may take to notice that the run was told to stop.
+const SOON: Duration = Duration::from_secs(10);
+
+/// The kinds of error that a workflow retries, and so must be told as they are.
+const RETRIED: [ErrorKind; 3] = [ErrorKind::Transient, ErrorKind::Throttled, ErrorKind::Timeout];
+
+/// Calls every function that a detector is to pass, in a context in which it finds something.
+pub async fn detector(detector: &dyn Detector, context: &StepContext) {
+    to_detect_twice_finds_the_same(detector, context).await;
+    findings_add_up(detector, context).await;
+    a_second_look_is_at_the_gaps_alone(detector, context).await;
+    what_cannot_be_looked_at_is_never_clean(detector, context).await;
+    a_detector_that_is_told_to_stop_stops(detector, context).await;
+}
+
+/// Calls every function that a repairer is to pass, in a context and with findings for which it has work.
+pub async fn repairer(repairer: &dyn Repairer, context: &StepContext, findings: &Findings) {
+    units_are_distinct_and_of_what_was_found(repairer, context, findings).await;
+    to_plan_or_repair_twice_is_the_same(repairer, context, findings).await;
+    only_wanted_slots_are_repaired_each_once(repairer, context, findings).await;
+    a_repairer_tells_errors_of_the_lake_as_they_are(repairer, context, findings).await;
+    a_repairer_that_is_told_to_stop_stops(repairer, context, findings).await;
+}
+
+/// Calls every function that a source is to pass, with a request that it has rows for, and a key that it does not know, if there can be one.
+pub async fn source(source: &dyn Source, context: &StepContext, request: &Request, unknown: Option<&Key>) {
+    limits_allow_something(source);
+    to_ask_twice_is_answered_the_same(source, context, request).await;
+    an_answer_keeps_to_what_was_asked(source, context, request).await;
+    a_source_that_is_told_to_stop_stops(source, context, request).await;
+    if let Some(unknown) = unknown {
+        an_unknown_key_is_neither_answered_nor_covered(source, context, request, unknown).await;
+    }
+}
+
+/// To look twice at what has not changed finds the same.
+pub async fn to_detect_twice_finds_the_same(detector: &dyn Detector, context: &StepContext) {
+    let (first, second) = (detector.detect(context, None).await.unwrap(), detector.detect(context, None).await.unwrap());
+    assert_eq!(first.scope, second.scope);
+    assert_eq!(first.counts, second.counts);
+    assert_eq!(first.gaps, second.gaps);
+}
+
+/// Every expected slot is present, absent or missing, and the gaps are the missing slots, of keys and slots that were looked at.
+pub async fn findings_add_up(detector: &dyn Detector, context: &StepContext) {
+    let found = detector.detect(context, None).await.unwrap();
+    let counts = found.counts;
+    assert_eq!(counts.expected, counts.present + counts.absent + counts.missing, "{counts:?}");
+    assert_eq!((found.gaps.missing(), found.gaps.len() as u64), (counts.missing, counts.gaps));
+    assert_eq!(counts.audited_keys, found.scope.keys.len() as u64, "what was audited is counted");
+    assert!(counts.audited_keys > 0 && counts.expected > 0, "nothing was looked at, and that is no finding: {counts:?}");
+    let table = context.table(&found.scope.table).unwrap();
+    assert_eq!(found.scope.grid, table.grid().unwrap());
+    let (all, keys): (SlotRange, BTreeSet<&Key>) = (found.scope.slots(), found.scope.keys.iter().collect());
+    let mut last: Option<(&Key, SlotRange)> = None;
+    for (key, slots) in found.gaps.iter() {
+        assert!(keys.contains(key) && !slots.is_empty() && slots.intersection(&all) == slots, "{key}: {slots:?}");
+        let follows = last.is_none_or(|(last_key, last)| last_key < key || (last_key == key && last.end < slots.first));
+        assert!(follows, "gaps come in order, apart from each other: {key}: {slots:?}");
+        last = Some((key, slots));
+    }
+}
+
+/// A second look, of what was found, counts those slots alone, and its scope stays.
+pub async fn a_second_look_is_at_the_gaps_alone(detector: &dyn Detector, context: &StepContext) {
+    let found = detector.detect(context, None).await.unwrap();
+    let again = detector.detect(context, Some(&found)).await.unwrap();
+    assert_eq!(again.scope, found.scope);
+    assert_eq!(again.counts.expected, found.counts.missing, "only the slots that were missing are looked at");
+    assert_eq!(again.counts.missing, found.counts.missing, "nothing has changed");
+    assert_eq!(again.gaps, found.gaps);
+}
+
+/// A table that is not there, or a lake that fails, is an error, never "nothing missing"; an error that may pass is told as such.
+pub async fn what_cannot_be_looked_at_is_never_clean(detector: &dyn Detector, context: &StepContext) {
+    let empty = StepContext { lake: Arc::new(MemoryLake::default()), ..context.clone() };
+    let error = detector.detect(&empty, None).await.map(|found| found.counts).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Blind | ErrorKind::NotFound | ErrorKind::Invalid), "{error}");
+    for kind in RETRIED {
+        let failing = StepContext { lake: Arc::new(FailingLake::new(kind)), ..context.clone() };
+        let error = detector.detect(&failing, None).await.map(|found| found.counts).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+    }
+}
+
+/// Calls something in a run that was told to stop before, and in one that is told so meanwhile.
+async fn stopped<T, F: Future<Output = Result<T>>>(context: &StepContext, call: impl Fn(StepContext) -> F) {
+    let check = |result: Result<Result<T>, tokio::time::error::Elapsed>, when: &str| match result {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => assert_eq!(error.kind(), ErrorKind::Cancelled, "told to stop {when}: {error}"),
+        Err(_) => panic!("told to stop {when}, it went on for {SOON:?}"),
+    };
+    let cancelled = StepContext { cancel: CancellationToken::new(), ..context.clone() };
+    cancelled.cancel.cancel();
+    check(tokio::time::timeout(SOON, call(cancelled)).await, "before");
+    let meanwhile = StepContext { cancel: CancellationToken::new(), ..context.clone() };
+    let cancel = meanwhile.cancel.clone();
+    let tell = async {
+        tokio::task::yield_now().await;
+        cancel.cancel();
+    };
+    let (result, ()) = futures::future::join(tokio::time::timeout(SOON, call(meanwhile)), tell).await;
+    check(result, "meanwhile");
+}
+
+/// Told to stop, a detector returns soon: with what it found, or with `cancelled`.
+pub async fn a_detector_that_is_told_to_stop_stops(detector: &dyn Detector, context: &StepContext) {
+    stopped(context, |context| async move { detector.detect(&context, None).await }).await;
+}
+
+/// Told to stop, a repairer returns soon: with its plan or fix, or with `cancelled`.
+pub async fn a_repairer_that_is_told_to_stop_stops(repairer: &dyn Repairer, context: &StepContext, findings: &Findings) {
+    stopped(context, |context| async move { repairer.plan(&context, findings).await }).await;
+    let units = planned(repairer, context, findings).await;
+    stopped(context, |context| {
+        let unit = &units[0];
+        async move { repairer.repair(&context, findings, unit).await }
+    })
+    .await;
+}
+
+/// Told to stop, a source returns soon: with its answer, or with `cancelled`.
+pub async fn a_source_that_is_told_to_stop_stops(source: &dyn Source, context: &StepContext, request: &Request) {
+    stopped(context, |context| async move { source.fetch(&context, request).await }).await;
+}
+
+async fn planned(repairer: &dyn Repairer, context: &StepContext, findings: &Findings) -> Vec<Unit> {
+    let units: Vec<Unit> = repairer.plan(context, findings).await.unwrap().collect::<Result<_>>().unwrap();
+    assert!(!units.is_empty(), "the suite needs findings for which there is work");
+    units
+}
+
+/// No two units are the same work, none is empty, and all are of slots that were found missing, within their interval.
+pub async fn units_are_distinct_and_of_what_was_found(repairer: &dyn Repairer, context: &StepContext, findings: &Findings) {
+    let gaps = findings.gaps.by_key();
+    let grid = findings.scope.grid;
+    let mut ids = BTreeSet::new();
+    let mut wanted_by: BTreeMap<(Key, i64), Unit> = BTreeMap::new();
+    for unit in planned(repairer, context, findings).await {
+        assert!(ids.insert(unit.id(&findings.scope.table, "strategy")), "planned twice: {unit:?}");
+        assert!(unit.slots() > 0, "nothing is wanted: {unit:?}");
+        let inside = grid.slots_in(&unit.interval);
+        for wanted in &unit.wanted {
+            let ordered = wanted.slots.windows(2).all(|pair| pair[0].end <= pair[1].first);
+            assert!(ordered && !wanted.is_empty(), "slots are in order, disjoint: {wanted:?}");
+            for slot in wanted.slots.iter().flat_map(|slots| slots.first..slots.end) {
+                let found = gaps.get(&wanted.key).is_some_and(|gaps| gaps.iter().any(|gap| gap.contains(slot)));
+                assert!(found, "slot {slot} of {} was not found missing", wanted.key);
+                assert!(inside.contains(slot), "slot {slot} of {} is not within {}", wanted.key, unit.interval);
+                let other = wanted_by.insert((wanted.key.clone(), slot), unit.clone());
+                assert!(other.is_none(), "slot {slot} of {} is wanted by two units: {other:?}", wanted.key);
+            }
+        }
+    }
+}
+
+/// To plan twice is to plan the same; to do a unit twice brings the same rows and absences.
+pub async fn to_plan_or_repair_twice_is_the_same(repairer: &dyn Repairer, context: &StepContext, findings: &Findings) {
+    let units = planned(repairer, context, findings).await;
+    assert_eq!(planned(repairer, context, findings).await, units);
+    let table = context.table(&findings.scope.table).unwrap();
+    for unit in &units {
+        let first = repairer.repair(context, findings, unit).await.unwrap();
+        let second = repairer.repair(context, findings, unit).await.unwrap();
+        assert_eq!(repaired(table, &first), repaired(table, &second));
+        assert_eq!((first.absent, first.source), (second.absent, second.source));
+    }
+}
+
+/// Rows and absences are of wanted slots, each once, in the lake's shape, and say where they come from.
+pub async fn only_wanted_slots_are_repaired_each_once(repairer: &dyn Repairer, context: &StepContext, findings: &Findings) {
+    let table = context.table(&findings.scope.table).unwrap();
+    for unit in &planned(repairer, context, findings).await {
+        let fix = repairer.repair(context, findings, unit).await.unwrap();
+        assert!(!fix.source.is_empty(), "a fix says where its rows come from");
+        let mut known = BTreeSet::new();
+        let rows = repaired(table, &fix).into_iter().map(|(key, slot, _)| (key, slot));
+        let absences =
+            fix.absent.iter().flat_map(|absence| (absence.slots.first..absence.slots.end).map(|slot| (absence.key.clone(), slot)));
+        for (key, slot) in rows.chain(absences) {
+            let wanted = unit.wanted.iter().any(|wanted| wanted.key == key && wanted.slots.iter().any(|slots| slots.contains(slot)));
+            assert!(wanted, "slot {slot} of {key} was not asked for");
+            assert!(known.insert((key.clone(), slot)), "slot {slot} of {key} comes twice");
+        }
+        for absence in &fix.absent {
+            let evidence = !absence.source.is_empty() && !absence.answer.is_empty() && absence.recheck_after > absence.asked_at;
+            assert!(evidence, "an absence holds evidence, and when to ask again: {absence:?}");
+        }
+    }
+}
+
+/// An error of the lake that may pass is told as such; a repairer that does not ask the lake does its work.
+pub async fn a_repairer_tells_errors_of_the_lake_as_they_are(repairer: &dyn Repairer, context: &StepContext, findings: &Findings) {
+    let units = planned(repairer, context, findings).await;
+    for kind in RETRIED {
+        let failing = StepContext { lake: Arc::new(FailingLake::new(kind)), ..context.clone() };
+        let planned = repairer.plan(&failing, findings).await.and_then(Iterator::collect::<Result<Vec<Unit>>>);
+        of_kind(planned, kind);
+        of_kind(repairer.repair(&failing, findings, &units[0]).await, kind);
+    }
+}
+
+fn of_kind<T: Debug>(result: Result<T>, kind: ErrorKind) {
+    if let Err(error) = result {
+        assert_eq!(error.kind(), kind, "{}", Error::full(&error));
+    }
+}
+
+/// A row: its key, its slot, and its values in a form that can be compared.
+type Described = (Key, i64, Vec<u8>);
+
+/// The rows of a fix, in order.
+fn repaired(table: &Table, fix: &Fix) -> Vec<Described> {
+    described(table, table.grid().unwrap(), &fix.rows)
+}
+
+fn described(table: &Table, grid: SlotGrid, batches: &[RecordBatch]) -> Vec<Described> {
+    let mut rows = Vec::new();
+    for batch in batches {
+        let keys = key_columns(table, batch).expect_shape();
+        let times = column(batch, &table.time).expect_shape().as_primitive_opt::<TimestampMicrosecondType>();
+        let times = times.unwrap_or_else(|| panic!("the time column `{}` is not in microseconds", table.time));
+        assert!(times.null_count() == 0 && keys.iter().all(|key| key.null_count() == 0), "a row without key or time");
+        let mut columns: Vec<_> = batch.schema_ref().fields().iter().zip(batch.columns()).collect();
+        columns.sort_by_key(|(field, _)| field.name().as_str());
+        let types = columns.iter().map(|(field, _)| SortField::new(field.data_type().clone())).collect();
+        let columns: Vec<_> = columns.into_iter().map(|(_, column)| column.clone()).collect();
+        let values = RowConverter::new(types).expect_shape().convert_columns(&columns).expect_shape();
+        for row in 0..batch.num_rows() {
+            let key = Key::new(keys.iter().map(|column| column.value(row)));
+            let slot = grid.slot_of_seconds(times.value(row).div_euclid(1_000_000));
+            rows.push((key, slot, values.row(row).as_ref().to_vec()));
+        }
+    }
+    rows.sort();
+    rows
+}
+
+trait ExpectShape<T> {
+    fn expect_shape(self) -> T;
+}
+
+impl<T, E: std::fmt::Display> ExpectShape<T> for std::result::Result<T, E> {
+    fn expect_shape(self) -> T {
+        self.unwrap_or_else(|error| panic!("rows come in the lake's shape: {error}"))
+    }
+}
+
+/// One request may ask for something.
+pub fn limits_allow_something(source: &dyn Source) {
+    let limits = source.limits();
+    assert!(limits.rows_per_request > 0 && limits.keys_per_request > 0, "{limits:?}");
+}
+
+async fn asked(source: &dyn Source, context: &StepContext, request: &Request) -> (Answer, Vec<Described>) {
+    let answer = source.fetch(context, request).await.unwrap();
+    let rows = described(&request.table, request.table.grid().unwrap(), &answer.rows);
+    (answer, rows)
+}
+
+/// To ask again is safe, and brings the same.
+pub async fn to_ask_twice_is_answered_the_same(source: &dyn Source, context: &StepContext, request: &Request) {
+    let (first, rows) = asked(source, context, request).await;
+    assert!(!rows.is_empty(), "the suite needs a request that the source has rows for");
+    let (second, again) = asked(source, context, request).await;
+    assert_eq!(rows, again);
+    assert_eq!((first.covered, first.said), (second.covered, second.said));
+}
+
+/// Rows are of the keys and slots that were asked for, on the grid, each slot once; and a source vouches for no more than it was asked.
+pub async fn an_answer_keeps_to_what_was_asked(source: &dyn Source, context: &StepContext, request: &Request) {
+    let (answer, rows) = asked(source, context, request).await;
+    let slots = request.table.grid().unwrap().slots_in(&request.interval);
+    let mut known = BTreeSet::new();
+    for (key, slot, _) in rows {
+        assert!(request.keys.contains(&key) && slots.contains(slot), "slot {slot} of {key} was not asked for");
+        assert!(known.insert((key.clone(), slot)), "slot {slot} of {key} comes twice");
+    }
+    for covered in &answer.covered {
+        assert!(request.keys.contains(&covered.key) && request.interval.covers(&covered.interval), "not asked for: {covered:?}");
+    }
+    assert!(answer.requests > 0, "each request is counted");
+    let over = answer.covered.iter().all(|covered| covered.interval.to() <= context.clock.now());
+    assert!(over, "nothing is known of what is yet to come: {:?}", answer.covered);
+}
+
+/// A key that the source does not know is no error, and nothing is proven of it; the others are answered all the same.
+pub async fn an_unknown_key_is_neither_answered_nor_covered(source: &dyn Source, context: &StepContext, request: &Request, unknown: &Key) {
+    let alone = Request { keys: vec![unknown.clone()], ..request.clone() };
+    let (answer, rows) = asked(source, context, &alone).await;
+    assert_eq!(rows, [] as [Described; 0]);
+    assert!(answer.covered.is_empty(), "silence about what it does not know proves nothing: {:?}", answer.covered);
+    if source.limits().keys_per_request > request.keys.len() {
+        let among = Request { keys: request.keys.iter().chain([unknown]).cloned().collect(), ..request.clone() };
+        let (answer, rows) = asked(source, context, &among).await;
+        assert_eq!(rows, asked(source, context, request).await.1);
+        assert!(answer.covered.iter().all(|covered| covered.key != *unknown));
+    }
+}
