@@ -1,0 +1,567 @@
+//! The life of runs as the driver leads it, in memory and in virtual time.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use repair_core::cost::Usage;
+use repair_core::engine::event::Event;
+use repair_core::engine::{Engine, Journal, Options, Outcome, Recorded, RunReport, RunState, StartRequest, child_run_id, load};
+use repair_core::model::{Cadence, Counts, Findings, Fix, Format, GapList, Interval, Key, Scope, SlotRange, Table, Unit, Wanted};
+use repair_core::plugin::{Clock, Detector, Registry, Repairer, Sensor, StepContext, Task, Units};
+use repair_core::testing::{MemoryJournal, MemoryLake, VirtualClock};
+use repair_core::workflow::Workflow;
+use repair_core::{Error, ErrorKind, Result};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// What the plug-ins of these tests did, and in how many are at it.
+#[derive(Default)]
+struct Seen {
+    calls: Mutex<Vec<String>>,
+    repaired: AtomicU32,
+}
+
+impl Seen {
+    fn call(&self, what: String) {
+        self.calls.lock().unwrap().push(what);
+    }
+
+    fn calls(&self) -> Vec<String> {
+        self.calls.lock().unwrap().clone()
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize, schemars::JsonSchema)]
+struct Config {
+    /// How long it takes, in seconds.
+    #[serde(default)]
+    takes_s: i64,
+    /// How often it gives a sign of life, in seconds; never, if 0.
+    #[serde(default)]
+    beats_s: i64,
+    /// The attempts of a visit that fail, and with which kind.
+    #[serde(default)]
+    fails: BTreeMap<String, String>,
+    /// Does not listen when it is told to stop.
+    #[serde(default)]
+    deaf: bool,
+    /// Panics.
+    #[serde(default)]
+    panics: bool,
+}
+
+struct Does(Arc<Seen>, Config);
+
+async fn pass(context: &StepContext, seconds: i64, deaf: bool) -> Result<()> {
+    let due = context.clock.now().checked_add(SignedDuration::from_secs(seconds)).unwrap();
+    tokio::select! {
+        () = context.clock.sleep_until(due) => Ok(()),
+        () = context.cancel.cancelled(), if !deaf => context.check_cancelled(),
+    }
+}
+
+#[async_trait]
+impl Task for Does {
+    async fn perform(&self, context: &StepContext) -> Result<(Value, Usage)> {
+        let Self(seen, config) = self;
+        seen.call(format!("{} {}.{}", context.step, context.visit, context.attempt));
+        assert!(!config.panics, "as it was told");
+        if let Some(kind) = config.fails.get(&context.attempt.to_string()) {
+            return Err(Error::new(kind.parse().unwrap(), "it was to fail"));
+        }
+        let mut left = config.takes_s;
+        while left > 0 {
+            let piece = if config.beats_s > 0 { left.min(config.beats_s) } else { left };
+            pass(context, piece, config.deaf).await?;
+            context.beat();
+            left -= piece;
+        }
+        Ok((json!({ "at": context.clock.now() }), Usage { rows_read: 1, ..Usage::default() }))
+    }
+}
+
+struct Looks;
+
+#[async_trait]
+impl Detector for Looks {
+    async fn detect(&self, _: &StepContext, again: Option<&Findings>) -> Result<Findings> {
+        let interval = Interval::parse("1970-01-01", "1970-01-01").unwrap();
+        let mut gaps = GapList::default();
+        if again.is_none() {
+            gaps.push(&Key::from("K"), SlotRange::new(0, 20));
+        }
+        let missing = gaps.missing();
+        let counts = Counts { expected: 20, missing, present: 20 - missing, gaps: gaps.len() as u64, audited_keys: 1, ..Counts::default() };
+        let scope = Scope {
+            table: "bars".to_owned(),
+            grid: table().grid().unwrap(),
+            keys: vec![Key::from("K")],
+            interval,
+            calendar: "24x7".to_owned(),
+        };
+        Ok(Findings { scope, counts, gaps, usage: Usage::default() })
+    }
+}
+
+struct Repairs(Arc<Seen>, Config);
+
+#[async_trait]
+impl Repairer for Repairs {
+    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<Units> {
+        let grid = findings.scope.grid;
+        Ok(Box::new((0..20).map(move |slot| {
+            let slots = SlotRange::new(slot, slot + 1);
+            Ok(Unit { interval: grid.interval_of(slots).unwrap(), wanted: vec![Wanted { key: Key::from("K"), slots: vec![slots] }] })
+        })))
+    }
+
+    async fn repair(&self, context: &StepContext, _: &Findings, unit: &Unit) -> Result<Fix> {
+        let Self(seen, config) = self;
+        let slot = unit.wanted[0].slots[0].first;
+        seen.call(format!("unit {slot}"));
+        if slot == 7
+            && let Some(kind) = config.fails.get(&context.attempt.to_string())
+        {
+            return Err(Error::new(kind.parse().unwrap(), "unit 7 was to fail"));
+        }
+        pass(context, config.takes_s, config.deaf).await?;
+        seen.repaired.fetch_add(1, Ordering::SeqCst);
+        Ok(Fix {
+            rows: vec![rows(&[slot])],
+            source: "test".to_owned(),
+            usage: Usage { source_requests: 1, ..Usage::default() },
+            ..Fix::default()
+        })
+    }
+}
+
+struct Senses(Timestamp);
+
+#[async_trait]
+impl Sensor for Senses {
+    async fn sense(&self, context: &StepContext) -> Result<Value> {
+        Ok(json!({ "there": context.clock.now() >= self.0 }))
+    }
+}
+
+fn table() -> Table {
+    Table {
+        name: "bars".to_owned(),
+        location: "bars".to_owned(),
+        format: Format::Parquet,
+        partition_by: Vec::new(),
+        key: vec!["key".to_owned()],
+        time: "ts".to_owned(),
+        time_marks: Default::default(),
+        cadence: Some(Cadence::MINUTE),
+    }
+}
+
+fn rows(slots: &[i64]) -> RecordBatch {
+    let columns: [(&str, ArrayRef); 3] = [
+        ("key", Arc::new(StringArray::from(vec!["K"; slots.len()]))),
+        ("ts", Arc::new(TimestampMicrosecondArray::from_iter_values(slots.iter().map(|slot| slot * 60_000_000)).with_timezone("UTC"))),
+        ("value", Arc::new(Float64Array::from(vec![1.0; slots.len()]))),
+    ];
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap()
+}
+
+/// A world in which processes come and go.
+struct World {
+    journal: MemoryJournal,
+    lake: MemoryLake,
+    seen: Arc<Seen>,
+    clock: VirtualClock,
+    registry: Arc<Registry>,
+}
+
+const BASE: &str = "2024-03-04T09:00:00Z";
+const TABLES: &str = "tables: { bars: { location: bars, format: parquet, key: [key], time: ts, cadence: 1m } }";
+
+impl World {
+    fn new() -> Self {
+        let base: Timestamp = BASE.parse().unwrap();
+        let (seen, lake) = (Arc::new(Seen::default()), MemoryLake::default());
+        lake.put_table(&table(), &[rows(&[])]).unwrap();
+        let mut registry = Registry::default();
+        let (does, repairs) = (seen.clone(), seen.clone());
+        registry.task("do", "does", move |config: Config| Ok(Does(does.clone(), config)));
+        registry.detector("look", "looks", |_: Config| Ok(Looks));
+        registry.repairer("fix", "repairs", move |config: Config| Ok(Repairs(repairs.clone(), config)));
+        registry.sensor("sense", "senses", move |config: Config| {
+            Ok(Senses(base.checked_add(SignedDuration::from_secs(config.takes_s)).unwrap()))
+        });
+        Self { journal: MemoryJournal::default(), lake, seen, clock: VirtualClock::starting_at(base), registry: Arc::new(registry) }
+    }
+
+    /// A process of its own.
+    fn engine(&self) -> Engine {
+        let mut engine = Engine::new(self.registry.clone(), Arc::new(self.lake.clone()), Arc::new(self.journal.clone()));
+        engine.clock = Arc::new(self.clock);
+        engine.options = Options { lease: Duration::from_secs(30), poll: Duration::from_secs(1), grace: Duration::from_secs(5) };
+        engine
+    }
+
+    fn parse(&self, text: &str) -> Workflow {
+        let kind = if text.contains("after:") { "dag" } else { "state-machine" };
+        let children = BTreeMap::from([("child.yaml".to_owned(), CHILD.to_owned())]);
+        Workflow::parse_with("w.yaml", &format!("workflow: w\nkind: {kind}\n{TABLES}\n{text}"), &self.registry, &children)
+            .unwrap_or_else(|told| panic!("{told}"))
+    }
+
+    fn request(run: &str) -> StartRequest {
+        StartRequest { run: run.to_owned(), params: BTreeMap::new(), environment: Value::Null }
+    }
+
+    async fn run(&self, text: &str) -> RunReport {
+        self.engine().start(&self.parse(text), Self::request("run")).await.unwrap()
+    }
+
+    async fn state(&self) -> RunState {
+        load(&self.journal, "run").await.unwrap()
+    }
+
+    async fn events(&self, run: &str) -> Vec<Recorded> {
+        self.journal.read(run, 0, usize::MAX).await.unwrap()
+    }
+
+    fn passed_s(&self) -> i64 {
+        self.clock.now().duration_since(BASE.parse().unwrap()).as_secs()
+    }
+}
+
+const CHILD: &str = "workflow: child\nkind: state-machine\nstart: x\nsteps:\n  x: { task: do, with: { takes_s: 100 }, next: y }\n  y: { task: do, with: { fails: { '1': denied } }, end: true }\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_of_two_days_survives_a_restart_and_fires_at_its_instant() {
+    let world = World::new();
+    let workflow = world.parse("start: settle\nsteps:\n  settle: { wait: { for: 2d }, next: sum }\n  sum: { task: do, end: true }");
+    let first = world.engine();
+    let stop = first.stop.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(86_400)).await;
+        stop.cancel();
+    });
+    let error = first.start(&workflow, World::request("run")).await.unwrap_err();
+    assert_eq!((error.kind(), world.passed_s()), (ErrorKind::Cancelled, 86_400));
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    let report = world.engine().resume("run").await.unwrap();
+    assert_eq!((report.outcome, world.passed_s()), (Some(Outcome::Succeeded), 2 * 86_400));
+    assert_eq!(report.step("sum").unwrap().output["at"], "2024-03-06T09:00:00Z");
+
+    // Down for longer than the wait: it fires late rather than never.
+    let world = World::new();
+    let first = world.engine();
+    first.stop.cancel();
+    assert!(first.start(&workflow, World::request("run")).await.is_err());
+    tokio::time::sleep(Duration::from_secs(3 * 86_400)).await;
+    world.engine().resume("run").await.unwrap();
+    assert_eq!(world.passed_s(), 3 * 86_400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_stops_beating_is_timed_out_and_tried_again() {
+    let text = |beats: u32| {
+        format!(
+            "start: a\nsteps:\n  a: {{ task: do, with: {{ takes_s: 100, beats_s: {beats}, deaf: true }}, heartbeat: 10s, retry: [{{ on: timeout, attempts: 1, interval: 0s }}], end: true }}"
+        )
+    };
+    let world = World::new();
+    let report = world.run(&text(5)).await;
+    assert_eq!((report.outcome, world.passed_s(), world.seen.calls().len()), (Some(Outcome::Succeeded), 100, 1));
+    let world = World::new();
+    let report = world.run(&text(0)).await;
+    assert_eq!((report.outcome, report.error), (Some(Outcome::Failed), Some(ErrorKind::Timeout)));
+    assert!(report.reason.unwrap().contains("no sign of life for 10s"));
+    // Ten seconds without a beat, five of grace, twice.
+    assert_eq!((world.seen.calls(), world.passed_s()), (vec!["a 1.1".to_owned(), "a 1.2".to_owned()], 30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_takes_too_long_is_told_to_stop() {
+    let world = World::new();
+    let report = world
+        .run("start: a\nsteps:\n  a: { task: do, with: { takes_s: 100 }, timeout: 10s, catch: [{ on: timeout, goto: b }], end: true }\n  b: { task: do, end: true }")
+        .await;
+    assert_eq!((report.outcome, world.passed_s()), (Some(Outcome::SucceededWithExceptions), 10));
+}
+
+const FILL: &str = "start: look\nsteps:\n  look: { detect: look, next: fill }\n  fill: { repair: fix, of: look, concurrency: 4, with: { takes_s: 10, fails: { '1': transient } }, retry: [{ on: transient, attempts: 2 }], next: check }\n  check: { verify: look, end: true }";
+
+#[tokio::test(start_paused = true)]
+async fn a_repair_tries_again_only_what_failed_and_publishes_the_rest() {
+    let world = World::new();
+    let report = world.run(FILL).await;
+    assert_eq!(report.outcome, Some(Outcome::Succeeded), "{:?}", report.problems);
+    assert_eq!(world.seen.calls().iter().filter(|call| *call == "unit 7").count(), 2);
+    assert_eq!((world.seen.calls().len(), report.usage.source_requests), (21, 20));
+    assert_eq!(world.lake.rows(&table(), repair_core::lake::Layer::Repaired).unwrap().num_rows(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_run_tells_what_is_under_way_waits_and_accounts() {
+    let world = World::new();
+    let (engine, workflow) = (world.engine(), world.parse(FILL));
+    let driven = tokio::spawn(async move { engine.start(&workflow, World::request("run")).await });
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    // Another process asks; the one that drives sees it, stops, and ends the run.
+    assert!(world.engine().cancel("run").await.unwrap().is_none());
+    let report = driven.await.unwrap().unwrap();
+    assert_eq!(report.outcome, Some(Outcome::Cancelled));
+    let state = world.state().await;
+    let units = state.steps["fill"].units.as_ref().unwrap();
+    assert_eq!(units.pending() + units.staged() + units.published() + units.failed(), 20);
+    assert_eq!((units.published(), units.staged()), (4, 0), "what was paid for by then is seen by readers");
+    assert_eq!((report.usage.source_requests, world.seen.repaired.load(Ordering::SeqCst)), (4, 4));
+    assert!(world.engine().cancel("run").await.unwrap_err().message().contains("has ended before: cancelled"));
+    // It can be taken up again, and does the rest.
+    let report = world.engine().redrive("run", None).await.unwrap();
+    assert_eq!((report.outcome, report.usage.source_requests), (Some(Outcome::Succeeded), 20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_run_goes_on_where_it_was() {
+    let world = World::new();
+    let (engine, workflow) = (world.engine(), world.parse(FILL));
+    let driven = tokio::spawn(async move { engine.start(&workflow, World::request("run")).await });
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert!(world.engine().pause("run").await.unwrap().is_none());
+    let report = driven.await.unwrap().unwrap();
+    assert_eq!((report.outcome, report.reason.as_deref()), (None, Some("it is paused")));
+    let report = world.engine().resume("run").await.unwrap();
+    assert_eq!((report.outcome, report.usage.source_requests), (Some(Outcome::Succeeded), 20));
+    // Without a driver, a run is stopped by who asks.
+    let world = World::new();
+    let engine = world.engine();
+    engine.stop.cancel();
+    assert!(engine.start(&world.parse(FILL), World::request("run")).await.is_err());
+    let report = world.engine().cancel("run").await.unwrap().unwrap();
+    assert_eq!(report.outcome, Some(Outcome::Cancelled));
+    assert!(world.seen.calls().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_drivers() {
+    let world = World::new();
+    let workflow = world.parse("start: a\nsteps:\n  a: { task: do, with: { takes_s: 600 }, end: true }");
+    let (first, for_first) = (world.engine(), workflow.clone());
+    let driven = tokio::spawn(async move { first.start(&for_first, World::request("run")).await });
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    // The first renews its lease, so the second is told at once, and nothing is written.
+    let before = world.events("run").await.len();
+    let error = world.engine().resume("run").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!((world.passed_s(), world.events("run").await.len()), (100, before));
+    // The first dies without a word; when its lease is over, the second takes over.
+    driven.abort();
+    let _ = driven.await;
+    let error = world.engine().resume("run").await.unwrap_err();
+    assert!(error.message().contains("until 2024-03-04T09:02"), "{error}");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let report = world.engine().resume("run").await.unwrap();
+    assert_eq!(report.outcome, Some(Outcome::Succeeded));
+    assert_eq!(world.seen.calls(), ["a 1.1", "a 1.1"], "the attempt that died with its driver is done again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_was_overtaken_can_write_nothing_more() {
+    let world = World::new();
+    let workflow = world.parse("start: a\nsteps:\n  a: { task: do, with: { takes_s: 600 }, end: true }");
+    let (first, for_first) = (world.engine(), workflow.clone());
+    let driven = tokio::spawn(async move { first.start(&for_first, World::request("run")).await });
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    // As if it had been asleep for longer than its lease.
+    world.journal.all_drivers_died();
+    let report = world.engine().resume("run").await.unwrap();
+    assert_eq!(report.outcome, Some(Outcome::Succeeded));
+    let error = driven.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    let succeeded = world.events("run").await.iter().filter(|recorded| matches!(recorded.event, Event::StepSucceeded { .. })).count();
+    assert_eq!(succeeded, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn starting_twice_is_starting_once() {
+    let world = World::new();
+    let workflow = world.parse("start: a\nsteps:\n  a: { task: do, end: true }");
+    let first = world.engine().start(&workflow, World::request("run")).await.unwrap();
+    let events = world.events("run").await.len();
+    assert_eq!(world.engine().start(&workflow, World::request("run")).await.unwrap(), first);
+    assert_eq!((world.events("run").await.len(), world.seen.calls().len()), (events, 1));
+    let other = world.parse("start: a\nsteps:\n  a: { task: do, with: { takes_s: 1 }, end: true }");
+    let error = world.engine().start(&other, World::request("run")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(world.engine().start(&workflow, World::request("../run")).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(world.engine().resume("nobody").await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_runs_at_once_in_one_process() {
+    let world = World::new();
+    let (engine, workflow) = (world.engine(), world.parse(FILL));
+    let runs: Vec<String> = (0..20).map(|run| format!("run-{run}")).collect();
+    let reports = futures::future::join_all(runs.iter().map(|run| engine.start(&workflow, World::request(run)))).await;
+    assert!(reports.iter().all(|report| report.as_ref().unwrap().outcome == Some(Outcome::Succeeded)));
+    assert!(world.passed_s() < 120, "they took turns: {} s", world.passed_s());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_workflow_within_a_workflow_is_a_run_of_its_own() {
+    let world = World::new();
+    let workflow =
+        world.parse("start: a\nsteps:\n  a: { workflow: child.yaml, retry: [{ on: any, attempts: 1, interval: 0s }], end: true }");
+    let report = world.engine().start(&workflow, World::request("run")).await.unwrap();
+    assert_eq!((report.outcome, report.error), (Some(Outcome::Succeeded), None), "{:?}", report.problems);
+    // Tried again, it was redriven: what had succeeded in it was not done again.
+    assert_eq!(world.seen.calls(), ["x 1.1", "y 1.1", "y 1.2"]);
+    let child = child_run_id("run", "a", 1);
+    assert_eq!(report.step("a").unwrap().output["run"], json!(child));
+
+    // To cancel the outer run is to cancel the inner one.
+    let world = World::new();
+    let (engine, for_engine) = (world.engine(), workflow.clone());
+    let driven = tokio::spawn(async move { engine.start(&for_engine, World::request("run")).await });
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    world.engine().cancel("run").await.unwrap();
+    assert_eq!(driven.await.unwrap().unwrap().outcome, Some(Outcome::Cancelled));
+    let inner = load(&world.journal, &child).await.unwrap();
+    assert_eq!(inner.ended.unwrap().outcome, Outcome::Cancelled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sensor_is_polled_until_its_condition_holds_or_its_time_is_over() {
+    let text = |comes: u32| {
+        format!(
+            "start: a\nsteps:\n  a: {{ wait: {{ until: {{ sensor: sense, with: {{ takes_s: {comes} }}, when: $output.there, every: 7s, timeout: 1m }} }}, catch: [{{ on: timeout, goto: b }}], end: true }}\n  b: {{ task: do, end: true }}"
+        )
+    };
+    let world = World::new();
+    let report = world.run(&text(30)).await;
+    assert_eq!((report.outcome, world.passed_s()), (Some(Outcome::Succeeded), 35));
+    let world = World::new();
+    let report = world.run(&text(90)).await;
+    assert_eq!((report.outcome, world.passed_s()), (Some(Outcome::SucceededWithExceptions), 56), "another look would come too late");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stuck_pending() {
+    // A plug-in that panics fails its step, and nothing hangs.
+    let world = World::new();
+    let report = world.run("start: a\nsteps:\n  a: { task: do, with: { panics: true }, end: true }").await;
+    assert_eq!((report.outcome, report.error), (Some(Outcome::Failed), Some(ErrorKind::Internal)));
+    assert!(report.reason.unwrap().contains("a plug-in panicked"));
+    // One that does not listen is ended once its grace is over, and the run goes on without it.
+    let world = World::new();
+    let report = world.run("timeout: 20s\nstart: a\nsteps:\n  a: { task: do, with: { takes_s: 100000, deaf: true }, end: true }").await;
+    assert_eq!((report.outcome, report.error, world.passed_s()), (Some(Outcome::Failed), Some(ErrorKind::Timeout), 25));
+    // What a run waits for is told.
+    let world = World::new();
+    let engine = world.engine();
+    let stop = engine.stop.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stop.cancel();
+    });
+    let workflow = world.parse("start: a\nsteps:\n  a: { wait: { for: 1h }, end: true }");
+    assert!(engine.start(&workflow, World::request("run")).await.is_err());
+    assert_eq!(RunReport::new("run", &world.state().await).reason.as_deref(), Some("`a` waits until 2024-03-04T10:00:00Z"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn steps_of_a_dag_run_side_by_side() {
+    let world = World::new();
+    let steps: String = (0..8).map(|step| format!("  s{step}: {{ task: do, with: {{ takes_s: 60 }} }}\n")).collect();
+    let report = world.run(&format!("max_parallel: 4\nsteps:\n{steps}  last: {{ task: do, after: [s0, s7] }}")).await;
+    assert_eq!((report.outcome, world.passed_s()), (Some(Outcome::Succeeded), 120));
+}
+
+/// Journals written by every version of the event format that there was. Old ones must always fold; a new version adds its own.
+/// `GOLDEN_UPDATE=1 cargo test -p repair-core --test driver golden` writes those of this version anew.
+#[tokio::test(start_paused = true)]
+async fn golden_journals_always_fold() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    if std::env::var_os("GOLDEN_UPDATE").is_some() {
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, events) in histories().await {
+            let lines: Vec<String> = events.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
+            std::fs::write(folder.join(format!("format-1-{name}.jsonl")), lines.join("\n") + "\n").unwrap();
+        }
+    }
+    let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut kinds = BTreeSet::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let events: Vec<Recorded> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        for line in text.lines() {
+            let event: Value = serde_json::from_str(line).unwrap();
+            kinds.insert(event["event"]["kind"].as_str().unwrap().to_owned());
+        }
+        let state = RunState::fold(&events).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let report = serde_json::to_value(RunReport::new("run", &state)).unwrap();
+        insta::assert_snapshot!(file.file_stem().unwrap().to_str().unwrap(), serde_json::to_string_pretty(&report).unwrap());
+    }
+    let known = [
+        "run-started",
+        "driver-started",
+        "stop-requested",
+        "run-paused",
+        "run-redriven",
+        "definition-replaced",
+        "step-entered",
+        "branches-started",
+        "branch-ended",
+        "step-settled",
+        "timer-set",
+        "units-planned",
+        "units-ended",
+        "publish-started",
+        "publish-ended",
+        "step-succeeded",
+        "step-failed",
+        "retry-scheduled",
+        "moved",
+        "run-ended",
+    ];
+    let known: BTreeSet<String> = known.into_iter().map(str::to_owned).collect();
+    assert_eq!(kinds, known, "every kind of event is in some golden journal");
+}
+
+/// Runs in which every kind of event occurs.
+async fn histories() -> Vec<(&'static str, Vec<Recorded>)> {
+    let mut histories = Vec::new();
+    let world = World::new();
+    let (engine, workflow) = (world.engine(), world.parse(FILL));
+    let driven = tokio::spawn(async move { engine.start(&workflow, World::request("run")).await });
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    world.engine().pause("run").await.unwrap();
+    driven.await.unwrap().unwrap();
+    world.engine().resume("run").await.unwrap();
+    histories.push(("repair", world.events("run").await));
+
+    let world = World::new();
+    let text = "start: both\nsteps:\n  both:\n    parallel:\n      left: { start: a, steps: { a: { wait: { for: 1m }, end: true } } }\n      right: { start: b, steps: { b: { task: do, with: { fails: { '1': denied } }, end: true } } }\n    next: c\n  c: { task: do, end: true }";
+    assert_eq!(world.run(text).await.outcome, Some(Outcome::Failed));
+    let mended = world.parse(&text.replace("    next: c", "    retry: [{ on: denied, attempts: 1 }]\n    next: c"));
+    world.engine().redrive("run", Some(&mended)).await.unwrap();
+    histories.push(("parallel", world.events("run").await));
+
+    let world = World::new();
+    world.run("steps:\n  a: { task: do }\n  b: { task: do, with: { fails: { '1': denied } } }\n  c: { task: do, after: [a] }\n  d: { task: do, after: [a, b] }\n  e: { task: do, after: [b], run_if: any_failed }").await;
+    histories.push(("dag", world.events("run").await));
+
+    let world = World::new();
+    let (engine, workflow) = (world.engine(), world.parse("start: a\nsteps:\n  a: { task: do, with: { takes_s: 600 }, end: true }"));
+    let driven = tokio::spawn(async move { engine.start(&workflow, World::request("run")).await });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.engine().cancel("run").await.unwrap();
+    driven.await.unwrap().unwrap();
+    histories.push(("cancelled", world.events("run").await));
+    histories
+}
