@@ -61,3 +61,49 @@ async fn killed_anywhere_and_resumed_is_as_if_never_killed() {
     }
     assert!(interrupted > rounds / 3, "only {interrupted} runs of {rounds} were killed before their end; the test proves nothing");
 }
+
+#[test]
+fn two_drivers_of_one_run_are_one_too_many_until_the_first_is_dead() {
+    let world = World::new();
+    let workflow = world.workflow(&[("for: 10ms", "for: 1h")]);
+    let mut first = Command::new(assert_cmd::cargo::cargo_bin!("repair"))
+        .arg("run")
+        .arg(&workflow)
+        .args(["--run-id", "one"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .current_dir(workflow.parent().unwrap())
+        .spawn()
+        .unwrap();
+    let waits =
+        || String::from_utf8(world.repair().args(["show", "one"]).output().unwrap().stdout).unwrap().contains("`settle` waits until");
+    let began = Instant::now();
+    while !waits() {
+        assert!(began.elapsed() < Duration::from_secs(30), "the first process never came to its wait");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let refused = world.repair().args(["resume", "one"]).output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains(&first.id().to_string()), "who drives it is not told: {said}");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // The first is dead, so nobody has to wait for its lease; the run goes on, and this time somebody cancels it.
+    let mut second = Command::new(assert_cmd::cargo::cargo_bin!("repair"))
+        .args(["resume", "one"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .current_dir(workflow.parent().unwrap())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while second.try_wait().unwrap().is_none() {
+        // Refused once the run has ended.
+        world.repair().args(["cancel", "one"]).output().unwrap();
+        assert!(began.elapsed() < Duration::from_secs(30), "the second process never ended");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(second.wait().unwrap().code(), Some(1));
+    let shown = String::from_utf8(world.repair().args(["show", "one"]).output().unwrap().stdout).unwrap();
+    assert!(shown.contains("run one cancelled"), "{shown}");
+}

@@ -635,3 +635,120 @@ fn a_journal_that_makes_no_sense_is_refused() {
     assert!(RunState::fold(&twice).unwrap_err().message().contains("`elsewhere`"));
     assert_eq!(RunState::fold(&whole).unwrap().active["look"].phase, Phase::Done);
 }
+
+/// The States Language's rules for one step, written down a second time and in another way: what is waited, and whether it is caught.
+mod model {
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    pub(super) struct Rule {
+        pub(super) kinds: Vec<ErrorKind>,
+        pub(super) attempts: u32,
+        pub(super) interval_s: u32,
+        pub(super) backoff: f64,
+        pub(super) max_interval_s: Option<u32>,
+    }
+
+    #[derive(Debug, Clone, PartialEq)]
+    pub(super) enum Then {
+        Waits(f64),
+        Caught,
+        Fails,
+    }
+
+    /// `ErrorEquals`, `IntervalSeconds`, `MaxAttempts`, `BackoffRate` and `MaxDelaySeconds` of
+    /// <https://states-language.net/spec.html#errors>: a retrier is chosen by scanning the array in order; it has a counter of its own;
+    /// when that is used up, or none matches, the catchers are scanned.
+    pub(super) fn follow(rules: &[Rule], caught: &[ErrorKind], errors: &[ErrorKind]) -> Vec<Then> {
+        let mut left: Vec<u32> = rules.iter().map(|rule| rule.attempts).collect();
+        let mut delay: Vec<f64> = rules.iter().map(|rule| f64::from(rule.interval_s)).collect();
+        let mut then = Vec::new();
+        for error in errors {
+            match rules.iter().position(|rule| rule.kinds.contains(error)) {
+                Some(rule) if left[rule] > 0 => {
+                    left[rule] -= 1;
+                    then.push(Then::Waits(rules[rule].max_interval_s.map_or(delay[rule], |most| delay[rule].min(f64::from(most)))));
+                    delay[rule] *= rules[rule].backoff;
+                }
+                _ => {
+                    then.push(if caught.contains(error) { Then::Caught } else { Then::Fails });
+                    break;
+                }
+            }
+        }
+        then
+    }
+}
+
+mod properties {
+    use super::model::{Rule, Then, follow};
+    use super::*;
+    use proptest::prelude::*;
+
+    const KINDS: [ErrorKind; 5] = [ErrorKind::Transient, ErrorKind::Throttled, ErrorKind::Timeout, ErrorKind::Denied, ErrorKind::Invalid];
+
+    fn kinds(least: usize) -> impl Strategy<Value = Vec<ErrorKind>> {
+        prop::sample::subsequence(KINDS.to_vec(), least..=3)
+    }
+
+    fn rule() -> impl Strategy<Value = Rule> {
+        (kinds(1), 0u32..4, 1u32..6, prop::sample::select(vec![1.0, 1.5, 2.0, 3.0]), prop::option::of(0u32..10)).prop_map(
+            |(kinds, attempts, interval_s, backoff, more)| Rule {
+                kinds,
+                attempts,
+                interval_s,
+                backoff,
+                max_interval_s: more.map(|more| interval_s + more),
+            },
+        )
+    }
+
+    fn names(kinds: &[ErrorKind]) -> String {
+        kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    fn text(rules: &[Rule], caught: &[ErrorKind]) -> String {
+        let rule = |rule: &Rule| {
+            let longest = rule.max_interval_s.map(|most| format!(", max_interval: {most}s")).unwrap_or_default();
+            format!(
+                "{{ on: [{}], attempts: {}, interval: {}s, backoff: {}{longest} }}",
+                names(&rule.kinds),
+                rule.attempts,
+                rule.interval_s,
+                rule.backoff
+            )
+        };
+        let rules: Vec<String> = rules.iter().map(rule).collect();
+        let (catch, step) = if caught.is_empty() {
+            ("[]".to_owned(), "")
+        } else {
+            (format!("[{{ on: [{}], goto: caught }}]", names(caught)), "\n  caught: { task: do, end: true }")
+        };
+        format!("start: ask\nsteps:\n  ask: {{ task: do, retry: [{}], catch: {catch}, end: true }}{step}", rules.join(", "))
+    }
+
+    proptest! {
+        #[test]
+        fn retry_and_catch_mean_what_they_mean_in_the_states_language(
+            rules in prop::collection::vec(rule(), 0..4),
+            caught in kinds(0),
+            errors in prop::collection::vec(prop::sample::select(KINDS.to_vec()), 1..10),
+        ) {
+            let expected = follow(&rules, &caught, &errors);
+            let mut run = Run::new(&text(&rules, &caught));
+            for (then, kind) in expected.iter().zip(&errors) {
+                run.fails("ask", *kind);
+                match then {
+                    Then::Waits(seconds) => {
+                        let decision = run.settle();
+                        let waits = decision.due.unwrap().duration_since(run.now).as_secs_f64();
+                        prop_assert!((waits - seconds).abs() < 1e-6, "{} waits {waits} s, not {seconds} s", text(&rules, &caught));
+                        run.now = decision.due.unwrap();
+                    }
+                    Then::Caught => prop_assert_eq!(run.at(), "caught"),
+                    Then::Fails => prop_assert_eq!(run.ended(), (Outcome::Failed, Some(*kind))),
+                }
+            }
+        }
+    }
+}
