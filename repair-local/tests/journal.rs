@@ -488,6 +488,32 @@ async fn two_handles_of_one_process_are_two_holders() {
     assert_eq!(three.acquire("run", "b", at(3), TTL).await.unwrap_err().kind(), ErrorKind::Conflict);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_handles_that_race_for_a_run_one_wins_also_when_the_holder_is_gone() {
+    let (_folder, path) = place();
+    let mut handles: Vec<Arc<SqliteJournal>> = (0..6).map(|_| Arc::new(SqliteJournal::open(&path).unwrap())).collect();
+    while !handles.is_empty() {
+        let round = i64::try_from(handles.len()).unwrap();
+        let tasks: Vec<_> = handles
+            .iter()
+            .enumerate()
+            .map(|(number, journal)| {
+                let journal = journal.clone();
+                tokio::spawn(async move { journal.acquire("run", &format!("{round} {number}"), at(0), TTL).await })
+            })
+            .collect();
+        let mut winner = None;
+        for (number, task) in tasks.into_iter().enumerate() {
+            match task.await.unwrap() {
+                Ok(()) => assert_eq!(winner.replace(number), None, "exactly one wins"),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
+            }
+        }
+        // Gone without a word, as a process that died; its lease has not expired.
+        drop(handles.remove(winner.unwrap()));
+    }
+}
+
 #[tokio::test]
 async fn a_journal_of_version_1_is_read_and_brought_up_to_date() {
     let (_folder, path) = place();

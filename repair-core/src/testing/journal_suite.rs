@@ -106,6 +106,7 @@ pub async fn an_append_of_nothing_only_checks_the_number(journal: &dyn Journal) 
     journal.append(&run, 0, at(0), &events(0, 1)).await.unwrap();
     journal.append(&run, 1, at(0), &[]).await.unwrap();
     assert_eq!(whole(journal, &run).await.len(), 1);
+    assert_eq!(journal.runs().await.unwrap().iter().filter(|head| head.run == run).count(), 1);
 }
 
 /// A page holds at most `limit` events, from the number asked for on; after the end there are none.
@@ -134,6 +135,7 @@ pub async fn a_long_history_is_read_page_by_page(journal: &dyn Journal) {
     journal.append(&run, PAGE as u64, at(0), &events(page, 1)).await.unwrap();
     assert_eq!(journal.read(&run, PAGE as u64, PAGE).await.unwrap().len(), 1);
     assert_eq!(bodies(&whole(journal, &run).await), events(0, page + 1));
+    assert_eq!(journal.read(&run, 0, usize::MAX).await.unwrap().len(), PAGE + 1, "who asks for more than a page gets it");
 }
 
 /// Of a run that nobody began there are no events, and it is no error to ask.

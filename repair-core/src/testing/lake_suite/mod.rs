@@ -61,6 +61,7 @@ pub async fn all(lake: &dyn Lake, setup: &dyn LakeSetup) {
     raw_wins_in_the_repaired_view(lake, setup).await;
     of_two_repairs_of_a_slot_the_newer_counts(lake, setup).await;
     repairs_go_to_the_partitions_of_their_times(lake, setup).await;
+    the_overlay_is_tables_that_say_where_rows_come_from(lake, setup).await;
     exceptions_count_until_they_expire(lake, setup).await;
     a_replaced_interval_holds_the_rows_and_nothing_else(lake).await;
     only_touched_partitions_are_replaced(lake).await;

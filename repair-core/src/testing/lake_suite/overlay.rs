@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::datatypes::TimestampMicrosecondType;
 
 use super::LakeSetup;
 use super::presence::by_key;
 use super::tables::*;
 use crate::cost::Usage;
 use crate::error::ErrorKind;
+use crate::lake::overlay::{self as names, Op, columns};
 use crate::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope, Staged};
 use crate::model::{Fix, Key, SlotRange, Table};
 
@@ -244,6 +246,38 @@ pub async fn repairs_go_to_the_partitions_of_their_times(lake: &dyn Lake, setup:
         let request = PresenceRequest { slots: slots(&table, day, day), keys: keys(&["A"]), as_of: at(AS_OF) };
         let found = lake.presence(&table, &request).await.unwrap();
         assert_eq!(found.repaired.get(&Key::from("A")).map_or(0, crate::model::SlotSet::count), count, "{day}");
+    }
+}
+
+/// The overlay is two tables beside the table, whose columns say by whom, from where and when; however often a batch was published, each
+/// row is there once.
+pub async fn the_overlay_is_tables_that_say_where_rows_come_from(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
+    let run = new_run();
+    let scope = scope(&table, &run);
+    let minutes = slots(&table, "2024-03-04T09:05:00Z", "2024-03-04T09:07:00Z");
+    let fix = fix(&table, &[row("A", "2024-03-04T09:01:00Z", 2.0, 2)], vec![absence("A", minutes, "2025-01-01T00:00:00Z")]);
+    lake.stage(&scope, &request("unit", &fix)).await.unwrap();
+    for _ in 0..2 {
+        lake.publish(&scope, 0, &units(&["unit"])).await.unwrap();
+    }
+    for (location, times, more) in [
+        (names::repairs(&table.location), vec!["09:01"], vec![(columns::OP, Op::Insert.as_str())]),
+        (names::exceptions(&table.location), vec!["09:05", "09:06"], vec![(columns::ANSWER, "nothing traded")]),
+    ] {
+        let ours = Table { name: location.clone(), location, ..table.clone() };
+        let batches = collect(lake.scan(&ours, &everything(Layer::Raw)).await.unwrap()).await;
+        let expected: Vec<i64> = times.into_iter().map(|time| at(&format!("2024-03-04T{time}:00Z")).as_microsecond()).collect();
+        assert_eq!(seen(&ours, &batches).into_iter().map(|row| row.1).collect::<Vec<_>>(), expected, "{}", ours.name);
+        let known = [(columns::RUN, run.as_str()), (columns::STEP, "fill"), (columns::UNIT, "unit"), (columns::STRATEGY, "backfill")];
+        for batch in &batches {
+            for (column, value) in known.into_iter().chain([(columns::SOURCE, "market")]).chain(more.clone()) {
+                let texts = batch.column_by_name(column).unwrap().as_string::<i32>();
+                assert!(texts.iter().all(|text| text == Some(value)), "{column} of {}: {texts:?}", ours.name);
+            }
+            let times = batch.column_by_name(columns::AT).unwrap().as_primitive::<TimestampMicrosecondType>();
+            assert!(times.iter().all(|time| time == Some(at("2024-04-01T00:00:00Z").as_microsecond())), "{times:?}");
+        }
     }
 }
 
