@@ -42,8 +42,8 @@ impl Signal {
 
 /// The append-only history of runs, who drives each, and what is asked of the driver.
 ///
-/// A run has at most one driver, which holds a lease and renews it. A driver whose lease was taken over finds out when it renews or
-/// appends: the one that took over appends first, so the numbers no longer fit.
+/// A run has at most one driver, which holds a lease and renews it. A driver whose lease was taken over finds out when it renews, or when it
+/// appends: the one that took over appends `driver-started` before it does anything, so the numbers no longer fit.
 #[async_trait]
 pub trait Journal: Send + Sync {
     /// Appends events, all or none, numbered from `expected` on. When it returns, they are on durable storage.

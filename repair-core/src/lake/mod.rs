@@ -36,8 +36,8 @@ pub struct PresenceRequest {
 pub enum Layer {
     /// The table's own rows, untouched.
     Raw,
-    /// The repaired view: raw without replaced slots, and live repairs of slots that raw lacks. It has one column more than the
-    /// table, [`overlay::REPAIRED_BY`].
+    /// The repaired view: raw without replaced slots, and live repairs of slots that raw lacks; of several repairs of one slot, the one
+    /// that was repaired last. It has one column more than the table, [`overlay::REPAIRED_BY`].
     Repaired,
 }
 
@@ -54,7 +54,8 @@ pub struct ScanRequest {
     pub columns: Option<Vec<String>>,
 }
 
-/// Names the area of one visit of a repair step: where its units are staged, and whose name its published objects bear.
+/// Names the area of one visit of a repair step: where its units are staged, and whose name its published objects bear. A visit repairs
+/// one table, so run, step and visit tell areas apart.
 #[derive(Debug, Clone)]
 pub struct StageScope<'a> {
     /// The run.
@@ -153,7 +154,7 @@ pub trait Lake: Send + Sync {
     /// `invalid` if the rows do not fit the table.
     async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged>;
 
-    /// The units that are staged in a scope.
+    /// The units that are staged in a scope, each as [`Lake::stage`] returned it.
     ///
     /// # Errors
     /// If the area cannot be read.
@@ -176,11 +177,12 @@ pub trait Lake: Send + Sync {
     /// replaced atomically; a table without partitions is replaced as a whole.
     ///
     /// # Errors
-    /// `invalid` if rows lie outside the interval.
+    /// `invalid` if rows lie outside the interval; `conflict` if the table holds what we did not write: that is never replaced.
     async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage>;
 
     /// Keeps something too big for the journal, under a name within the run: all of it or nothing, in place of what had the name. It is
-    /// written as it comes, so it need not fit in memory. An error of the stream leaves what was there.
+    /// written as it comes, so it need not fit in memory. Its columns are those of the first batch. An error of the stream leaves what was
+    /// there.
     ///
     /// # Errors
     /// If it cannot be written, and those of the stream.
