@@ -96,7 +96,13 @@ fn two_drivers_of_one_run_are_one_too_many_until_the_first_is_dead() {
         .current_dir(workflow.parent().unwrap())
         .spawn()
         .unwrap();
+    let taken_up =
+        || String::from_utf8(world.repair().args(["show", "one", "--events"]).output().unwrap().stdout).unwrap().contains("driver-started");
     let began = Instant::now();
+    while !taken_up() {
+        assert!(began.elapsed() < Duration::from_secs(30), "the second process never took the run up");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     while second.try_wait().unwrap().is_none() {
         // Refused once the run has ended.
         world.repair().args(["cancel", "one"]).output().unwrap();
@@ -106,4 +112,30 @@ fn two_drivers_of_one_run_are_one_too_many_until_the_first_is_dead() {
     assert_eq!(second.wait().unwrap().code(), Some(1));
     let shown = String::from_utf8(world.repair().args(["show", "one"]).output().unwrap().stdout).unwrap();
     assert!(shown.contains("run one cancelled"), "{shown}");
+}
+
+#[test]
+fn a_process_that_is_told_to_stop_stops_soon_says_so_and_can_be_resumed() {
+    let world = World::new();
+    let workflow = world.workflow(&[("for: 10ms", "for: 2s")]);
+    let process = Command::new(assert_cmd::cargo::cargo_bin!("repair"))
+        .arg("run")
+        .arg(&workflow)
+        .args(["--run-id", "one"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .current_dir(workflow.parent().unwrap())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while !world.repair().args(["show", "one"]).output().unwrap().stdout.windows(8).any(|text| text == b"`settle`") {
+        assert!(began.elapsed() < Duration::from_secs(30), "the process never came to its wait");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap().success());
+    let ended = process.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(4), "{said}");
+    assert!(said.contains("repair resume one"), "{said}");
+    assert!(world.repair().args(["resume", "one"]).output().unwrap().status.success());
 }

@@ -126,7 +126,7 @@ impl Run {
 
     fn done(&mut self, step: &str, output: Value) {
         self.settle();
-        self.record(Event::StepSucceeded { step: step.to_owned(), output, findings: None, usage: Usage::default() });
+        self.record(Event::StepSucceeded { step: step.to_owned(), output, findings: None, exceptions: None, usage: Usage::default() });
     }
 
     fn fail(&mut self, kind: ErrorKind) {
@@ -279,6 +279,24 @@ fn blind_is_an_outcome_of_its_own_and_any_does_not_catch_a_budget() {
         Run::new("start: spend\nsteps:\n  spend: { task: do, catch: [{ on: any, goto: sum }], next: sum }\n  sum: { task: do, end: true }");
     run.fail(ErrorKind::Budget);
     assert_eq!(run.ended(), (Outcome::Failed, Some(ErrorKind::Budget)));
+}
+
+#[test]
+fn blind_is_not_clean() {
+    // Neither `any` nor a step that is there for failures makes good what could not be looked at; only to name it does.
+    let mut run =
+        Run::new("start: look\nsteps:\n  look: { task: do, catch: [{ on: any, goto: sum }], next: sum }\n  sum: { task: do, end: true }");
+    run.fail(ErrorKind::Blind);
+    assert_eq!(run.ended(), (Outcome::Blind, Some(ErrorKind::Blind)));
+    let mut run =
+        Run::new("start: look\nsteps:\n  look: { task: do, catch: [{ on: blind, goto: sum }], next: sum }\n  sum: { task: do, end: true }");
+    run.fail(ErrorKind::Blind);
+    run.succeed(Value::Null);
+    assert_eq!(run.ended(), (Outcome::SucceededWithExceptions, None));
+    let mut run = Run::new("steps:\n  look: { task: do }\n  tell: { task: do, after: [look], run_if: any_failed }");
+    run.fail(ErrorKind::Blind);
+    run.succeed(Value::Null);
+    assert_eq!(run.ended(), (Outcome::Blind, Some(ErrorKind::Blind)));
 }
 
 #[test]

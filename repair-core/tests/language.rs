@@ -264,6 +264,8 @@ fn branches_are_state_machines_of_their_own() {
     assert!(start.contains("branch `right` has no step `look_left`"), "{start}");
     let twice = parse(&PARALLEL.replace("  fill: {", "  look_left: {").replace("next: fill", "next: look_left")).unwrap_err();
     assert!(twice.contains("there is another step `look_left`"), "{twice}");
+    let beats = parse(&PARALLEL.replace("    next: fill", "    heartbeat: 1m\n    next: fill")).unwrap_err();
+    assert!(beats.contains("`parallel` takes no `heartbeat`"), "{beats}");
     let sensor = parse(&PARALLEL.replace("sensor: gaps, with: { table: readings", "sensor: gap, with: { table: reading")).unwrap_err();
     assert!(sensor.contains("there is no sensor `gap`") && sensor.contains("did you mean `gaps`"), "{sensor}");
 }

@@ -97,7 +97,12 @@ impl Detector for Finds {
         gaps.push(&Key::from("K"), SlotRange::new(0, i64::try_from(self.0).unwrap()));
         let counts = Counts { missing: self.0, expected: self.0, gaps: 1, audited_keys: 1, ..Counts::default() };
         let grid = context.table("bars")?.grid()?;
-        Ok(Findings { scope: Scope { table: "bars".into(), grid, keys: vec![Key::from("K")], interval, calendar: "24x7".into() }, counts, gaps, usage: Usage::default() })
+        Ok(Findings {
+            scope: Scope { table: "bars".into(), grid, keys: vec![Key::from("K")], interval, calendar: "24x7".into() },
+            counts,
+            gaps,
+            usage: Usage::default(),
+        })
     }
 }
 
@@ -178,7 +183,9 @@ async fn main() {
     let folder = folder.path();
     let (steps, units) = (number("STEPS", 3_000), number("UNITS", 1_000_000));
 
-    let text = format!("kind: state-machine\nstart: a\nsteps:\n  a: {{ task: nothing, next: [{{ when: $visits < {steps}, goto: a }}, {{ goto: b }}] }}\n  b: {{ succeed: true }}");
+    let text = format!(
+        "kind: state-machine\nstart: a\nsteps:\n  a: {{ task: nothing, next: [{{ when: $visits < {steps}, goto: a }}, {{ goto: b }}] }}\n  b: {{ succeed: true }}"
+    );
     let (took, bytes, _) = run(folder, "sequential", &text, 0).await;
     // One commit a step: how it ended, and where the run went.
     let bytes_a_commit = bytes / usize::try_from(steps).unwrap();

@@ -233,7 +233,8 @@ fn end_of_dag(state: &RunState, workflow: &Workflow) -> Event {
         workflow.steps.iter().filter(handles).any(|step| result(&step.name) == Some(&Settled::Succeeded))
     };
     let unhandled = workflow.steps.iter().find_map(|step| match result(&step.name) {
-        Some(Settled::Failed { error }) if !handled(&step.name) => Some((step, error)),
+        // What could not be looked at is never made good by going on.
+        Some(Settled::Failed { error }) if error.kind == ErrorKind::Blind || !handled(&step.name) => Some((step, error)),
         _ => None,
     });
     match unhandled {
@@ -335,7 +336,7 @@ fn entered(state: &RunState, step: &str) -> Event {
 }
 
 fn succeeded(step: &Step, output: Value) -> Event {
-    Event::StepSucceeded { step: step.name.clone(), output, findings: None, usage: Usage::default() }
+    Event::StepSucceeded { step: step.name.clone(), output, findings: None, exceptions: None, usage: Usage::default() }
 }
 
 fn failed(step: &Step, error: &Error) -> Event {
@@ -381,6 +382,9 @@ pub fn exceptions(state: &RunState) -> Vec<String> {
         }
         if let Some(Settled::Failed { error }) = &step.settled {
             exceptions.push(format!("`{name}` failed: {}: {}", error.kind, error.message));
+        }
+        if let Some(within) = &step.exceptions {
+            exceptions.push(format!("`{name}`: {within}"));
         }
     }
     if let Some((step, error)) = &state.caught {

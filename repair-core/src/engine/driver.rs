@@ -771,7 +771,7 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         let event = match result {
-            Ok(Done { output, findings, usage }) => Event::StepSucceeded { step, output, findings, usage },
+            Ok(Done { output, findings, exceptions, usage }) => Event::StepSucceeded { step, output, findings, exceptions, usage },
             Err(failed) if failed.driving => return Err(failed.error),
             Err(failed) if told && (failed.error.kind() == ErrorKind::Cancelled || !failed.units) => return Ok(()),
             Err(Failed { error, units, .. }) => Event::StepFailed { step, error: ErrorRecord::from(&error), units },

@@ -294,6 +294,9 @@ pub enum Event {
         /// What a detect or verify step found.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         findings: Option<Box<FindingsRecord>>,
+        /// What is not well, though it came to its end: of a workflow that was run as a step.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exceptions: Option<String>,
         /// What it took, besides what its units took.
         usage: Usage,
     },

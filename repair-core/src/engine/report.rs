@@ -128,6 +128,7 @@ fn problems(state: &RunState) -> Vec<String> {
                 problems.push(format!("{name}: branch `{branch}` failed at `{at}`: {}: {}", error.kind, error.message));
             }
         }
+        problems.extend(step.exceptions.iter().map(|within| format!("{name}: {within}")));
         problems.extend(unit_problems(name, step));
     }
     for (detect, findings, missing) in state.missing() {

@@ -140,6 +140,8 @@ pub struct StepState {
     pub attempts: u32,
     /// What it put out last.
     pub output: Value,
+    /// What is not well with it, though it came to its end.
+    pub exceptions: Option<String>,
     /// What it took, over all visits, units included.
     pub usage: Usage,
     /// The units of its latest visit, if it repairs.
@@ -340,11 +342,12 @@ impl RunState {
                 state.settled = Some(result.clone());
             }
             Event::TimerSet { step, due } => self.at(recorded, step)?.phase = Phase::Waiting { due: *due },
-            Event::StepSucceeded { step, output, findings, usage } => {
+            Event::StepSucceeded { step, output, findings, exceptions, usage } => {
                 self.at(recorded, step)?.phase = Phase::Done;
                 let state = self.step(recorded, step)?;
                 state.attempts += 1;
                 state.output = output.clone();
+                state.exceptions.clone_from(exceptions);
                 state.usage += *usage;
                 if let Some(findings) = findings {
                     self.findings.insert(findings.of.clone(), findings.as_ref().clone());

@@ -87,12 +87,14 @@ pub(super) enum Job {
 pub(super) struct Done {
     pub(super) output: Value,
     pub(super) findings: Option<Box<FindingsRecord>>,
+    /// What is not well, though it came to its end.
+    pub(super) exceptions: Option<String>,
     pub(super) usage: Usage,
 }
 
 impl Done {
     fn plain(output: Value) -> Self {
-        Self { output, findings: None, usage: Usage::default() }
+        Self { output, findings: None, exceptions: None, usage: Usage::default() }
     }
 }
 
@@ -128,11 +130,11 @@ impl Work {
                     None => None,
                 };
                 let done = aggregator.aggregate(&self.context, AggregateRequest { findings: findings.as_ref() }).await?;
-                Ok(Done { output: done.output, findings: None, usage: done.usage })
+                Ok(Done { output: done.output, findings: None, exceptions: None, usage: done.usage })
             }
             Job::Task(task) => {
                 let (output, usage) = task.perform(&self.context).await?;
-                Ok(Done { output, findings: None, usage })
+                Ok(Done { output, findings: None, exceptions: None, usage })
             }
             Job::Sense { sensor, wait } => Ok(self.sense(sensor.as_ref(), &wait).await?),
             Job::Child { workflow, params } => self.child(&workflow, params).await,
@@ -153,7 +155,7 @@ impl Work {
         let output = serde_json::to_value(found.counts).map_err(|error| Error::internal("counts are not JSON").because(error))?;
         let counts = before.map_or(found.counts, |before| after_repair(before.counts, found.counts));
         let record = FindingsRecord { of: of.to_owned(), scope: found.scope, counts, artifact };
-        Ok(Done { output, findings: Some(Box::new(record)), usage })
+        Ok(Done { output, findings: Some(Box::new(record)), exceptions: None, usage })
     }
 
     /// Findings, gaps included.
@@ -171,7 +173,9 @@ impl Work {
             let sensed = sensor.sense(&self.context).await?;
             let holds = match &wait.when {
                 Some(when) => when.holds(&Variables { output: sensed.clone(), ..self.variables.clone() })?,
-                None => sensed == Value::Bool(true),
+                None => sensed.as_bool().ok_or_else(|| {
+                    Error::invalid(format!("sensor `{}` senses {sensed}, not true or false; say in `when` what is awaited", wait.plugin))
+                })?,
             };
             if holds {
                 return Ok(Done::plain(sensed));
@@ -218,7 +222,8 @@ impl Work {
             Some(Outcome::Succeeded | Outcome::SucceededWithExceptions) => {
                 let steps = report.steps.iter().map(|step| (step.name.clone(), step.output.clone())).collect();
                 let output = json!({ "run": run, "outcome": report.outcome, "steps": Value::Object(steps) });
-                Ok(Done { output, findings: None, usage: report.usage })
+                let exceptions = report.reason.filter(|_| report.outcome == Some(Outcome::SucceededWithExceptions));
+                Ok(Done { output, findings: None, exceptions, usage: report.usage })
             }
             Some(outcome) => {
                 let kind = report.error.filter(|kind| *kind != ErrorKind::Cancelled).unwrap_or(ErrorKind::Failed);

@@ -72,7 +72,7 @@ pub fn outside(name: &str, (earliest, latest): (Date, Date), from: Date, to: Dat
     ))
 }
 
-/// Always open: what `24x7` and `always` name.
+/// Always open: what `24x7` names.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Always;
 

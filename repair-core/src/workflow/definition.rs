@@ -220,7 +220,7 @@ pub struct Variables {
     pub visits: u32,
     /// `$error`: `{kind, message}` of the error just caught, else null.
     pub error: Value,
-    /// `$run`: `{id, started_at, now}`.
+    /// `$run`: `{started_at, now}`.
     pub run: Value,
 }
 
@@ -424,7 +424,7 @@ pub struct Branch {
 /// Which errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ErrorMatch {
-    /// All but `budget`.
+    /// All but `budget`, `blind` and `cancelled`.
     Any,
     /// Of these kinds.
     Kinds(Vec<ErrorKind>),
@@ -434,8 +434,9 @@ impl ErrorMatch {
     /// Whether it names an error.
     pub fn matches(&self, kind: ErrorKind) -> bool {
         match self {
-            // A run that is told to stop is not in error: nothing may hold it.
-            Self::Any => !matches!(kind, ErrorKind::Budget | ErrorKind::Cancelled),
+            // A run that is told to stop is not in error: nothing may hold it. What could not be looked at is not clean: who wants to go on
+            // all the same must say so by name.
+            Self::Any => !matches!(kind, ErrorKind::Budget | ErrorKind::Cancelled | ErrorKind::Blind),
             Self::Kinds(kinds) => kinds.contains(&kind),
         }
     }

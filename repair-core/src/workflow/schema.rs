@@ -131,7 +131,7 @@ fn errors() -> Value {
     let kinds: Vec<&str> = ErrorKind::ALL.into_iter().filter(|kind| *kind != ErrorKind::Cancelled).map(ErrorKind::as_str).collect();
     let any: Vec<&str> = kinds.iter().copied().chain(["any"]).collect();
     json!({
-        "description": "Kinds of errors; `any` is all but `budget`",
+        "description": "Kinds of errors; `any` is all but `budget` and `blind`",
         "oneOf": [{ "enum": any }, { "type": "array", "minItems": 1, "items": { "enum": any } }]
     })
 }

@@ -120,6 +120,7 @@ impl<'a> Reader<'a> {
         {
             self.error(fields.key_place("heartbeat"), "`heartbeat` is not shorter than `timeout`", None);
         }
+        self.ends_by_itself(&fields, word);
         let (after, after_places): (Vec<String>, Vec<Place>) =
             fields.get("after").map(|node| self.texts(node, "`after`")).unwrap_or_default().into_iter().unzip();
         let run_if = fields.get("run_if").and_then(|node| self.word(node, "`run_if`", &RunIf::ALL));
@@ -149,6 +150,22 @@ impl<'a> Reader<'a> {
         };
         read.1.insert(place, places);
         Some(())
+    }
+
+    /// `timeout` and `heartbeat` are refused where they would mean nothing.
+    fn ends_by_itself(&mut self, fields: &Fields<'a>, word: &str) {
+        let sensor = fields.get("wait").and_then(|wait| wait.get("until")).is_some_and(|until| matches!(until.value, Yaml::Map(_)));
+        let refused: &[(&str, &str)] = match word {
+            "wait" if sensor => &[("timeout", "write it within `until`, beside `every`")],
+            "wait" => &[("timeout", "remove it; a wait ends by itself"), ("heartbeat", "remove it; a wait needs no sign of life")],
+            "parallel" | "workflow" => &[("heartbeat", "give it to the steps within, which have something to show for it")],
+            _ => &[],
+        };
+        for (name, help) in refused {
+            if fields.get(name).is_some() {
+                self.error(fields.key_place(name), format!("`{word}` takes no `{name}`"), Some((*help).to_owned()));
+            }
+        }
     }
 
     /// The branches of a parallel step; their steps are read along.
