@@ -98,7 +98,7 @@ impl World {
         let kinds = [ErrorKind::Transient, ErrorKind::Throttled, ErrorKind::Denied, ErrorKind::Invalid];
         let failed = (drawn % 100 < percent_failing).then(|| kinds[(drawn >> 8) as usize % kinds.len()]);
         // Some take for ever, as far as a timeout of seconds is concerned.
-        let took_ms = if (drawn >> 16) % 40 == 0 { 1_000_000 } else { (drawn >> 24) % 3_000 };
+        let took_ms = if (drawn >> 16).is_multiple_of(40) { 1_000_000 } else { (drawn >> 24) % 3_000 };
         (failed, took_ms)
     }
 }
@@ -169,7 +169,7 @@ impl Detector for SimDetector {
         let interval = Interval::new(Timestamp::UNIX_EPOCH, Timestamp::from_second(SLOTS * 60).unwrap()).unwrap();
         let mut gaps = GapList::default();
         (0..SLOTS)
-            .filter(|slot| draw(self.0.seed, &format!("gap {slot}")) % 3 != 0)
+            .filter(|slot| !draw(self.0.seed, &format!("gap {slot}")).is_multiple_of(3))
             .for_each(|slot| gaps.push(&Key::from("K"), SlotRange::new(slot, slot + 1)));
         let counts = Counts { expected: SLOTS as u64, gaps: gaps.len() as u64, audited_keys: 1, ..Counts::default() };
         let scope = Scope {
@@ -219,7 +219,7 @@ impl Repairer for SimRepairer {
             return Err(Error::new(kind, format!("it was to be {kind}")));
         }
         let usage = Usage { source_requests: 1, ..Usage::default() };
-        if draw(self.0.seed, &format!("absent {slots:?}")) % 4 == 0 {
+        if draw(self.0.seed, &format!("absent {slots:?}")).is_multiple_of(4) {
             let absence = Absence {
                 key: Key::from("K"),
                 slots,
@@ -503,10 +503,8 @@ async fn check_history(world: &World, state: &RunState) -> bool {
             Event::TimerSet { step, due: until } | Event::RetryScheduled { step, due: until, .. } => {
                 due.insert(step.clone(), *until);
             }
-            Event::StepSucceeded { step, .. } | Event::StepFailed { step, .. } => {
-                if due.remove(step).is_some_and(|due| recorded.at < due) {
-                    world.wrong(format!("{step} ended before its timer: event {}", recorded.sequence));
-                }
+            Event::StepSucceeded { step, .. } | Event::StepFailed { step, .. } if due.remove(step).is_some_and(|due| recorded.at < due) => {
+                world.wrong(format!("{step} ended before its timer: event {}", recorded.sequence));
             }
             Event::StepEntered { step, .. } => {
                 due.remove(step);

@@ -64,6 +64,9 @@ pub async fn gaps_from_batches(mut batches: BatchStream) -> Result<GapList> {
     Ok(gaps)
 }
 
+/// Units of a plan, each with its index.
+pub type UnitStream = Pin<Box<dyn Stream<Item = Result<(u32, Unit)>> + Send>>;
+
 /// Units of one batch of an artifact.
 const UNITS_PER_BATCH: usize = 4_096;
 
@@ -102,10 +105,7 @@ pub fn units_to_batches(mut units: Units, counted: Arc<Mutex<Counted>>) -> Batch
 }
 
 /// Those units of an artifact whose index is wanted, each with its index, in order. What is not wanted is not even read from its text.
-pub fn units_from_batches(
-    batches: BatchStream,
-    wanted: impl Fn(u32) -> bool + Send + 'static,
-) -> Pin<Box<dyn Stream<Item = Result<(u32, Unit)>> + Send>> {
+pub fn units_from_batches(batches: BatchStream, wanted: impl Fn(u32) -> bool + Send + 'static) -> UnitStream {
     let mut index = 0u32;
     let units = batches.map(move |batch| {
         let batch = batch?;

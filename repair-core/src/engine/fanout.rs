@@ -2,16 +2,15 @@
 //! staged published before it grows past a bound. The list of units is read as it is needed; it need not fit in memory.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::TimestampMicrosecondType;
-use futures::{Stream, TryStreamExt};
+use futures::TryStreamExt;
 use tokio::task::JoinSet;
 
-use super::artifact::{self, Counted};
+use super::artifact::{self, Counted, UnitStream};
 use super::event::{ErrorRecord, Event, UnitFailed};
 use super::rate::RateLimiter;
 use super::retry;
@@ -42,9 +41,6 @@ struct Doing {
     strategy: Arc<str>,
     limiter: Option<Arc<RateLimiter>>,
 }
-
-/// Units of a plan, each with its index.
-type UnitStream = Pin<Box<dyn Stream<Item = Result<(u32, Unit)>> + Send>>;
 
 /// A unit that ended.
 struct UnitEnded {

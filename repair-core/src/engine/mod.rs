@@ -10,6 +10,7 @@ pub mod journal;
 mod rate;
 pub mod report;
 pub mod retry;
+mod session;
 pub mod state;
 pub mod units;
 mod work;

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::expression::Expression;
 use crate::error::{ErrorKind, Result};
 use crate::model::Table;
+use crate::plugin::PluginKind;
 
 /// A workflow, parsed and checked.
 #[derive(Debug, Clone)]
@@ -356,6 +357,18 @@ pub enum StepKind {
 }
 
 impl StepKind {
+    /// The plug-in of a step, if it has one: its kind, its name, its configuration.
+    pub fn plugin(&self) -> Option<(PluginKind, &str, &Template)> {
+        match self {
+            Self::Detect { plugin, with } => Some((PluginKind::Detector, plugin, with)),
+            Self::Repair { plugin, with, .. } => Some((PluginKind::Repairer, plugin, with)),
+            Self::Aggregate { plugin, with, .. } => Some((PluginKind::Aggregator, plugin, with)),
+            Self::Task { plugin, with } => Some((PluginKind::Task, plugin, with)),
+            Self::Wait(Wait::Sensor(wait)) => Some((PluginKind::Sensor, &wait.plugin, &wait.with)),
+            _ => None,
+        }
+    }
+
     /// The word of the language.
     pub fn word(&self) -> &'static str {
         match self {

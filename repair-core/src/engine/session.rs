@@ -1,0 +1,452 @@
+//! One driver's hold on one run: the loop that decides, records, and looks after the works of steps. All that is recorded of a run comes
+//! through here.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::decide::{Decision, decide, variables};
+use super::driver::{Engine, Observer, child_run_id, make, sources};
+use super::event::{ErrorRecord, Event, Recorded, StopReason};
+use super::journal::Signal;
+use super::state::{Phase, RunState};
+use super::work::{Done, Failed, Job, Message, Recorder, Work, latest};
+use crate::error::{Error, ErrorKind, Result};
+use crate::plugin::{Plugin, Progress, StepContext};
+use crate::workflow::{Step, StepKind, Variables, Wait, Workflow};
+
+/// At most so many events one run may have: beyond it, a loop has gone wrong.
+const MAX_EVENTS: u64 = 10_000_000;
+/// Events appended in one commit, besides what one work asks for at once.
+const MAX_COMMIT: usize = 256;
+/// Messages of works that wait for the driver; beyond that, they wait.
+const MAX_WAITING: usize = 256;
+
+/// Tells the observer how far a work is, and keeps when it last gave a sign of life.
+struct Beating {
+    observer: Arc<dyn Observer>,
+    began: Instant,
+    last_ms: Arc<AtomicU64>,
+}
+
+impl Progress for Beating {
+    fn advance(&self, step: &str, done: u64, total: u64) {
+        self.beat();
+        self.observer.advance(step, done, total);
+    }
+
+    fn beat(&self) {
+        self.last_ms.store(millis(self.began.elapsed()), Ordering::Relaxed);
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A work under way.
+struct Running {
+    work: u64,
+    visit: u32,
+    attempt: u32,
+    stop: CancellationToken,
+    abort: AbortHandle,
+    began: Instant,
+    last_ms: Arc<AtomicU64>,
+    heartbeat: Option<Duration>,
+    /// When it was told to stop.
+    told: Option<Instant>,
+}
+
+impl Running {
+    fn tell(&mut self) {
+        self.stop.cancel();
+        self.told.get_or_insert_with(Instant::now);
+    }
+
+    /// When the driver must look at it at the latest: its heartbeat is overdue then, or its grace is over.
+    fn due(&self, grace: Duration) -> Option<Instant> {
+        let last = self.began + Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
+        match self.told {
+            Some(told) => Some(told + grace),
+            None => self.heartbeat.map(|heartbeat| last + heartbeat),
+        }
+    }
+}
+
+/// What came of a work's task.
+struct Ended {
+    step: String,
+    work: u64,
+    result: Result<Done, Failed>,
+}
+
+/// One driver's hold on one run.
+pub(super) struct Session<'a> {
+    engine: &'a Engine,
+    run: &'a str,
+    driver: &'a str,
+    workflow: Arc<Workflow>,
+    pub(super) state: RunState,
+    context: StepContext,
+    /// Plug-ins made for a visit of a step, so that a retry meets the same one.
+    plugins: HashMap<(String, String), (u32, Plugin)>,
+    running: BTreeMap<String, Running>,
+    tasks: JoinSet<Ended>,
+    next_work: u64,
+    sender: mpsc::Sender<Message>,
+    messages: mpsc::Receiver<Message>,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(engine: &'a Engine, run: &'a str, driver: &'a str, workflow: Arc<Workflow>, state: RunState) -> Result<Self> {
+        let variables = Variables { params: Value::Object(state.started.params.clone().into_iter().collect()), ..Variables::default() };
+        let context = StepContext {
+            run: run.into(),
+            step: "".into(),
+            visit: 0,
+            attempt: 0,
+            lake: engine.lake.clone(),
+            tables: Arc::new(workflow.tables.clone()),
+            sources: Arc::new(sources(&engine.registry, &engine.clock, &workflow, &variables)?),
+            calendars: Arc::new(engine.registry.calendars().clone()),
+            clock: engine.clock.clone(),
+            cancel: engine.stop.clone(),
+            progress: Arc::new(()),
+        };
+        let (sender, messages) = mpsc::channel(MAX_WAITING);
+        let (plugins, running, tasks) = (HashMap::new(), BTreeMap::new(), JoinSet::new());
+        Ok(Self { engine, run, driver, workflow, state, context, plugins, running, tasks, next_work: 0, sender, messages })
+    }
+
+    pub(super) async fn drive(&mut self) -> Result<()> {
+        let lease = self.engine.options.lease / 3;
+        let (mut renewed, mut polled) = (Instant::now(), None::<Instant>);
+        loop {
+            if self.state.next_sequence > MAX_EVENTS {
+                return Err(Error::internal(format!("the run has more than {MAX_EVENTS} events; it seems to go in circles")));
+            }
+            if polled.is_none_or(|polled| polled.elapsed() >= self.engine.options.poll) {
+                self.heed_signals().await?;
+                polled = Some(Instant::now());
+            }
+            if renewed.elapsed() >= lease {
+                self.engine.journal.acquire(self.run, self.driver, self.engine.clock.now(), self.engine.options.lease).await?;
+                renewed = Instant::now();
+            }
+            let decision = decide(&self.state, &self.workflow, self.engine.clock.now());
+            if !decision.record.is_empty() && self.may_record(&decision) {
+                if self.state.stop == Some(StopReason::Cancel) {
+                    self.cancel_children().await;
+                }
+                self.record(decision.record).await?;
+                continue;
+            }
+            if self.state.ended.is_some() || self.state.paused {
+                return Ok(());
+            }
+            let stopping = self.engine.stop.is_cancelled();
+            self.tell_unwanted(&decision, stopping);
+            if stopping && self.running.is_empty() {
+                let message = format!("run `{}` was told to stop; go on with `repair resume {}`", self.run, self.run);
+                return Err(Error::new(ErrorKind::Cancelled, message));
+            }
+            if !stopping && self.begin_works(&decision).await? {
+                continue;
+            }
+            let next_poll = polled.unwrap_or_else(Instant::now) + self.engine.options.poll;
+            let mut wake = next_poll.min(renewed + lease);
+            for running in self.running.values() {
+                wake = running.due(self.engine.options.grace).map_or(wake, |due| wake.min(due));
+            }
+            // While works are told to stop, no timer matters.
+            let due = decision.due.filter(|_| !stopping && !decision.comes_to_rest());
+            let clock = self.engine.clock.clone();
+            let timer = async move {
+                match due {
+                    Some(due) => clock.sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Some(message) = self.messages.recv() => self.heed(message).await?,
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => self.ended(ended).await?,
+                () = timer => {}
+                () = self.engine.stop.cancelled(), if !stopping => {}
+                () = tokio::time::sleep_until(wake) => self.look_after_works().await?,
+            }
+        }
+    }
+
+    /// The end of a run, and that it is paused, are recorded only once nothing is under way.
+    fn may_record(&self, decision: &Decision) -> bool {
+        self.running.is_empty() || !decision.comes_to_rest()
+    }
+
+    /// Appends events, and what follows from them at once, in one commit.
+    pub(super) async fn record(&mut self, events: Vec<Event>) -> Result<()> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let (at, first) = (self.engine.clock.now(), self.state.next_sequence);
+        let mut queue = VecDeque::from(events);
+        let mut recorded = Vec::with_capacity(queue.len());
+        while let Some(event) = queue.pop_front() {
+            let event = Recorded { sequence: self.state.next_sequence, at, event };
+            self.state.apply(&event)?;
+            recorded.push(event);
+            if queue.is_empty() && recorded.len() < MAX_COMMIT {
+                let decision = decide(&self.state, &self.workflow, at);
+                if self.may_record(&decision) {
+                    queue.extend(decision.record);
+                }
+            }
+        }
+        let events: Vec<Event> = recorded.iter().map(|recorded| recorded.event.clone()).collect();
+        self.engine.journal.append(self.run, first, at, &events).await?;
+        for recorded in &recorded {
+            self.engine.observer.recorded(recorded, &self.state);
+        }
+        Ok(())
+    }
+
+    async fn heed_signals(&mut self) -> Result<()> {
+        let Some(signal) = self.engine.journal.signaled(self.run).await? else { return Ok(()) };
+        if self.state.ended.is_none() && self.state.stop.is_none() {
+            let why = match signal {
+                Signal::Cancel => StopReason::Cancel,
+                Signal::Pause => StopReason::Pause,
+            };
+            self.record(vec![Event::StopRequested { why }]).await?;
+        }
+        self.engine.journal.signal(self.run, None).await
+    }
+
+    /// Runs of other workflows that this one runs as steps are cancelled with it.
+    async fn cancel_children(&self) {
+        for (step, position) in &self.state.active {
+            if !matches!(self.workflow.step(step).map(|step| &step.kind), Some(StepKind::Workflow { .. })) {
+                continue;
+            }
+            let child = child_run_id(self.run, step, position.visit);
+            match self.engine.cancel(&child).await {
+                Ok(_) => {}
+                // It was never begun, or has ended.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
+                Err(error) => tracing::warn!(run = child, error = error.full(), "a run of this run could not be cancelled"),
+            }
+        }
+    }
+
+    fn tell_unwanted(&mut self, decision: &Decision, stopping: bool) {
+        for (step, running) in &mut self.running {
+            let position = self.state.active.get(step);
+            let current = position.is_some_and(|position| (position.visit, position.attempt) == (running.visit, running.attempt));
+            if stopping || !current || !decision.work.contains(step) {
+                running.tell();
+            }
+        }
+    }
+
+    /// Begins the works that are to be under way and are not. Returns whether it recorded anything.
+    async fn begin_works(&mut self, decision: &Decision) -> Result<bool> {
+        for name in &decision.work {
+            // One that was told to stop must have, before the next begins.
+            if self.running.contains_key(name) {
+                continue;
+            }
+            let workflow = self.workflow.clone();
+            let step = workflow.step(name).ok_or_else(|| Error::internal(format!("the workflow has no step `{name}`")))?;
+            if let Err(error) = self.begin_work(step) {
+                self.record(vec![Event::StepFailed { step: name.clone(), error: ErrorRecord::from(&error), units: false }]).await?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn begin_work(&mut self, step: &Step) -> Result<()> {
+        let position = self.state.active.get(&step.name).ok_or_else(|| Error::internal(format!("the run is not at `{}`", step.name)))?;
+        let (visit, attempt, entered_at, rules_used) = (position.visit, position.attempt, position.entered_at, position.rules_used.clone());
+        let variables = variables(&self.state, &step.name, self.engine.clock.now());
+        let job = self.job(step, visit, &variables)?;
+        let (began, last_ms, stop) = (Instant::now(), Arc::new(AtomicU64::new(0)), CancellationToken::new());
+        let progress = Beating { observer: self.engine.observer.clone(), began, last_ms: last_ms.clone() };
+        let context = StepContext {
+            step: step.name.as_str().into(),
+            visit,
+            attempt,
+            cancel: stop.clone(),
+            progress: Arc::new(progress),
+            ..self.context.clone()
+        };
+        let units = self.state.steps.get(&step.name).and_then(|state| state.units.clone());
+        let work = Work { engine: self.engine.clone(), step: step.clone(), context, variables, entered_at, rules_used, units };
+        self.next_work += 1;
+        let recorder = Recorder { step: step.name.clone(), work: self.next_work, messages: self.sender.clone() };
+        let (name, number) = (step.name.clone(), self.next_work);
+        let abort = self.tasks.spawn(async move {
+            let result = Box::pin(work.perform(job, &recorder)).await;
+            Ended { step: name, work: number, result }
+        });
+        let heartbeat = step.heartbeat;
+        let running = Running { work: number, visit, attempt, stop, abort, began, last_ms, heartbeat, told: None };
+        self.running.insert(step.name.clone(), running);
+        Ok(())
+    }
+
+    fn job(&mut self, step: &Step, visit: u32, variables: &Variables) -> Result<Job> {
+        let none = |what: &str| Error::internal(format!("step `{}` is not a {what}", step.name));
+        Ok(match &step.kind {
+            StepKind::Detect { .. } => match self.plugin(step, step, visit, variables)? {
+                Plugin::Detector(detector) => Job::Look { detector, of: step.name.clone(), again: None },
+                _ => return Err(none("detector")),
+            },
+            StepKind::Verify { of } => {
+                let workflow = self.workflow.clone();
+                let detect = workflow.step(of).ok_or_else(|| Error::internal(format!("the workflow has no step `{of}`")))?;
+                match self.plugin(step, detect, visit, variables)? {
+                    Plugin::Detector(detector) => Job::Look { detector, of: of.clone(), again: Some(latest(&self.state, of)?.clone()) },
+                    _ => return Err(none("detector")),
+                }
+            }
+            StepKind::Repair { of, .. } => match self.plugin(step, step, visit, variables)? {
+                Plugin::Repairer(repairer) => Job::Repair { repairer, of: latest(&self.state, of)?.clone() },
+                _ => return Err(none("repairer")),
+            },
+            StepKind::Aggregate { of, .. } => match self.plugin(step, step, visit, variables)? {
+                Plugin::Aggregator(aggregator) => {
+                    let of = of.as_ref().map(|of| latest(&self.state, of).cloned()).transpose()?;
+                    Job::Aggregate { aggregator, of }
+                }
+                _ => return Err(none("aggregator")),
+            },
+            StepKind::Task { .. } => match self.plugin(step, step, visit, variables)? {
+                Plugin::Task(task) => Job::Task(task),
+                _ => return Err(none("task")),
+            },
+            StepKind::Wait(Wait::Sensor(wait)) => match self.plugin(step, step, visit, variables)? {
+                Plugin::Sensor(sensor) => Job::Sense { sensor, wait: wait.clone() },
+                _ => return Err(none("sensor")),
+            },
+            StepKind::Workflow { workflow, with, .. } => Job::Child { workflow: workflow.clone(), params: with.resolve(variables)? },
+            _ => return Err(Error::internal(format!("step `{}` has no work", step.name))),
+        })
+    }
+
+    /// The plug-in of a step, made once a visit from the configuration as it is then.
+    fn plugin(&mut self, at: &Step, of: &Step, visit: u32, variables: &Variables) -> Result<Plugin> {
+        let id = (at.name.clone(), of.name.clone());
+        if let Some((made, plugin)) = self.plugins.get(&id)
+            && *made == visit
+        {
+            return Ok(plugin.clone());
+        }
+        let (kind, name, with) = of.kind.plugin().ok_or_else(|| Error::internal(format!("step `{}` has no plug-in", of.name)))?;
+        let plugin = make(&self.engine.registry, kind, name, &with.resolve(variables)?).map_err(|error| error.on("step", &of.name))?;
+        self.plugins.insert(id, (visit, plugin.clone()));
+        Ok(plugin)
+    }
+
+    /// Records what works ask for: all that wait, in one commit.
+    async fn heed(&mut self, first: Message) -> Result<()> {
+        let (mut events, mut told) = (Vec::new(), Vec::new());
+        let mut next = Some(first);
+        while let Some(message) = next {
+            if self.takes(&message) {
+                events.extend(message.events);
+                told.push(message.done);
+            } else {
+                let stale = Error::new(ErrorKind::Cancelled, "the run goes on without this attempt");
+                // A work that no longer waits needs no answer.
+                let _ = message.done.send(Err(stale));
+            }
+            next = if events.len() < MAX_COMMIT { self.messages.try_recv().ok() } else { None };
+        }
+        self.record(events).await?;
+        for done in told {
+            let _ = done.send(Ok(()));
+        }
+        Ok(())
+    }
+
+    /// Whether what a work asks for still belongs to the run. Of an attempt that is over, only what came of units does: it was paid for.
+    fn takes(&self, message: &Message) -> bool {
+        let Some(running) = self.running.get(&message.step).filter(|running| running.work == message.work) else { return false };
+        let Some(step) = self.state.steps.get(&message.step) else { return false };
+        if let Some(position) = self.state.active.get(&message.step)
+            && (position.visit, position.attempt) == (running.visit, running.attempt)
+            && matches!(position.phase, Phase::Work | Phase::Backoff { .. })
+        {
+            return true;
+        }
+        let of_units =
+            |event: &Event| matches!(event, Event::UnitsEnded { .. } | Event::PublishStarted { .. } | Event::PublishEnded { .. });
+        step.visits == running.visit && step.units.is_some() && message.events.iter().all(of_units)
+    }
+
+    /// Records how a work ended. One that was told to stop has not ended: what was left is done again when the run goes on.
+    async fn ended(&mut self, joined: Result<Ended, tokio::task::JoinError>) -> Result<()> {
+        let Ended { step, work, result } = match joined {
+            Ok(ended) => ended,
+            Err(error) => {
+                let Some((step, running)) = self.running.iter().find(|(_, running)| running.abort.id() == error.id()) else {
+                    return Ok(());
+                };
+                let result = if error.is_cancelled() {
+                    Error::new(ErrorKind::Timeout, "the step was told to stop and did not, so it was ended")
+                } else {
+                    Error::internal("a plug-in panicked; this is a bug in the plug-in").because(error)
+                };
+                Ended { step: step.clone(), work: running.work, result: Err(result.into()) }
+            }
+        };
+        // What it asked for last comes before its end.
+        while let Ok(message) = self.messages.try_recv() {
+            self.heed(message).await?;
+        }
+        let Some(running) = self.running.get(&step).filter(|running| running.work == work) else { return Ok(()) };
+        let (told, visit, attempt) = (running.told.is_some(), running.visit, running.attempt);
+        self.running.remove(&step);
+        let current = self.state.active.get(&step).is_some_and(|position| {
+            (position.visit, position.attempt) == (visit, attempt) && matches!(position.phase, Phase::Work | Phase::Backoff { .. })
+        });
+        if !current {
+            return Ok(());
+        }
+        let event = match result {
+            Ok(Done { output, findings, exceptions, usage }) => Event::StepSucceeded { step, output, findings, exceptions, usage },
+            Err(failed) if failed.driving => return Err(failed.error),
+            Err(failed) if told && (failed.error.kind() == ErrorKind::Cancelled || !failed.units) => return Ok(()),
+            Err(Failed { error, units, .. }) => Event::StepFailed { step, error: ErrorRecord::from(&error), units },
+        };
+        self.record(vec![event]).await
+    }
+
+    /// Ends works whose grace is over, and stops those whose heartbeat is overdue.
+    async fn look_after_works(&mut self) -> Result<()> {
+        let grace = self.engine.options.grace;
+        let now = Instant::now();
+        let mut silent = None;
+        for (step, running) in &mut self.running {
+            if running.due(grace).is_none_or(|due| due > now) {
+                continue;
+            }
+            match (running.told, running.heartbeat) {
+                (Some(_), _) => running.abort.abort(),
+                (None, Some(heartbeat)) => silent = silent.or(Some((step.clone(), heartbeat))),
+                (None, None) => {}
+            }
+        }
+        let Some((step, heartbeat)) = silent else { return Ok(()) };
+        let error = Error::new(ErrorKind::Timeout, format!("step `{step}` gave no sign of life for {heartbeat:?}"));
+        self.record(vec![Event::StepFailed { step, error: ErrorRecord::from(&error), units: false }]).await
+    }
+}
