@@ -1,4 +1,4 @@
-//! What drives runs: starts them, takes them up, cancels and pauses them. It holds a run's lease while its [`session`](super::session) performs
+//! What drives runs: starts them, takes them up, cancels and pauses them. It holds a run's lease while its session performs
 //! what [`decide`](super::decide) says.
 
 use std::collections::BTreeMap;
