@@ -227,6 +227,10 @@ impl Engine {
                     }
                     return Ok(RunReport::new(run, &state));
                 }
+                if redrive {
+                    // What was asked of the run before it ended is not asked of it now.
+                    self.journal.signal(run, None).await?;
+                }
                 self.take_up(run, driver, state, mended, redrive)?
             }
         };
