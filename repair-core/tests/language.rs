@@ -96,6 +96,19 @@ fn mistakes_of_plug_ins_point_into_their_with() {
         ("into: daily, query: SELECT 1", "into: 7"),
     ]));
     insta::assert_snapshot!(told(&[("repair: carry-forward", "repair: gaps")]));
+    for (from, to, words) in [
+        ("keys: [a, b]", "keys: [7]", "put it in quotes: \"7\""),
+        ("keys: [a, b]", "keys: [[a, 7]]", "put it in quotes: \"7\""),
+        ("keys: [a, b]", "keys: [{ a: b }]", "a list with a text for each key column"),
+        ("keys: [a, b]", "keys: []", "`keys` is empty"),
+        ("into: daily,", "into: ../daily,", "has a part `..`"),
+        ("into: daily,", "into: /daily,", "is absolute"),
+        ("into: daily,", "into: .repair/daily,", "hidden, `.repair`"),
+        ("into: daily,", "into: .,", "is the lake itself"),
+    ] {
+        let told = told(&[(from, to)]);
+        assert!(told.contains(words) && told.contains("w.yaml:"), "{to}: {told}");
+    }
 }
 
 #[test]
@@ -178,9 +191,8 @@ fn the_schema_names_every_plug_in_and_what_it_takes() {
 #[test]
 fn the_workflow_of_the_readme_is_one() {
     let readme = include_str!("../../README.md");
-    let steps = readme.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
-    let head = "workflow: air\nkind: state-machine\ntables:\n  readings: { location: readings, format: csv, key: [sensor], time: ts, cadence: 1h }\n";
-    if let Err(told) = parse(&format!("{head}{steps}")) {
+    let text = readme.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    if let Err(told) = parse(text) {
         panic!("{told}");
     }
 }

@@ -11,11 +11,16 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use arrow::util::pretty::pretty_format_batches;
 use common::*;
-use repair_core::ErrorKind;
-use repair_core::lake::Lake;
+use repair_core::lake::{Lake, Layer};
 use repair_core::model::{Format, PartitionUnit, Table};
+use repair_core::plugin::{AggregateRequest, Aggregated, Plugin, PluginKind, Registry, SystemClock};
+use repair_core::testing::context;
+use repair_core::{ErrorKind, Result};
+use serde_json::json;
 
 async fn world() -> (World, Table) {
     let world = World::new();
@@ -97,4 +102,90 @@ async fn only_reading_is_allowed_and_errors_keep_their_kind() {
     assert!(error.full().contains("bad.parquet"), "{}", error.full());
     let missing = Table { location: "gone".into(), ..bars() };
     assert_eq!(world.lake.query(&[missing], "SELECT 1").await.err().unwrap().kind(), ErrorKind::NotFound);
+}
+
+/// What the aggregator `sql` makes of a query, in a workflow with these tables.
+async fn write(world: &World, tables: &[Table], into: &str, query: &str) -> Result<Aggregated> {
+    let context = context(Arc::new(world.lake.clone()), tables.to_vec(), Arc::new(SystemClock));
+    let with = json!({ "into": into, "query": query });
+    let Plugin::Aggregator(sql) = Registry::default().get(PluginKind::Aggregator, "sql").unwrap().make(&with)? else { unreachable!() };
+    sql.aggregate(&context, AggregateRequest { findings: None }).await
+}
+
+fn declared(name: &str, location: &str) -> Table {
+    Table { name: name.into(), location: location.into(), time: "day".into(), cadence: None, partition_by: vec![], ..bars() }
+}
+
+const DAILY: &str = "SELECT symbol, date_trunc('day', ts) AS day, avg(close) AS mean FROM bars_repaired GROUP BY symbol, day";
+
+#[tokio::test]
+async fn a_table_that_is_yet_to_be_written_is_not_in_the_way() {
+    let (world, table) = world().await;
+    let (daily, later) = (declared("daily", "out/daily"), declared("later", "out/later"));
+    let tables = [table, daily.clone(), later];
+    for run in ["first", "second"] {
+        let done = write(&world, &tables, "daily", DAILY).await.unwrap_or_else(|error| panic!("{run}: {}", error.full()));
+        assert_eq!(done.output["rows"], 2, "{run}");
+    }
+    let rows = collect(world.lake.scan(&daily, &all(Layer::Raw)).await.unwrap()).await.unwrap();
+    assert_eq!(rows.iter().map(|batch| batch.num_rows()).sum::<usize>(), 2);
+    // A query that asks for it is told why it is not there.
+    let error = write(&world, &tables, "daily", "SELECT * FROM later").await.unwrap_err();
+    assert!(error.full().contains("tables that hold nothing yet: later"), "{}", error.full());
+}
+
+#[tokio::test]
+async fn rows_that_no_column_dates_are_refused_with_how_to_date_them() {
+    let (world, table) = world().await;
+    let before = tree(world.root());
+    let query = "SELECT symbol, avg(close) AS mean FROM bars_repaired GROUP BY symbol";
+    let error = write(&world, std::slice::from_ref(&table), "daily", query).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.message().contains("`symbol`, `mean`") && error.message().contains("`date_trunc('day', ts) AS day`"), "{error}");
+    let error = write(&world, &[table, Table { time: "hour".into(), ..declared("daily", "daily") }], "daily", DAILY).await.unwrap_err();
+    assert!(error.message().contains("not `hour`, the time of table `daily`") && error.message().contains("AS hour`"), "{error}");
+    assert_eq!(before, tree(world.root()));
+}
+
+#[tokio::test]
+async fn what_others_own_is_never_written_to() {
+    let (world, table) = world().await;
+    let before = tree(world.root());
+    let inner = Table { location: "vendor/./2024/quotes".into(), ..declared("quotes", "") };
+    let outside = declared("reference", "/data/reference");
+    let tables = |into: &[Table]| [&[table.clone(), inner.clone(), outside.clone()], into].concat();
+    for (into, location, words) in [
+        // What is kept beside tables, by its name, in any case.
+        ("bars_repairs", None, "kept beside table `bars`"),
+        ("BARS_exceptions", None, "kept beside table `bars`"),
+        ("quotes_repaired", None, "kept beside table `quotes`"),
+        // By where it lies.
+        ("daily", Some("bars_repairs"), "where the repairs of table `bars` are kept"),
+        ("daily", Some("vendor/2024/quotes_exceptions/daily"), "where the repairs of table `quotes` are kept"),
+        ("daily", Some("reference_repairs"), "where the repairs of table `reference` are kept"),
+        // Inside and around other tables, and on them.
+        ("daily", Some("bars"), "the location of table `bars`"),
+        ("Bars", None, "the location of table `bars`"),
+        ("daily", Some("bars/daily"), "the location of table `bars`"),
+        ("vendor", None, "the location of table `quotes`"),
+        ("daily", Some("./vendor//2024"), "the location of table `quotes`"),
+        // Outside of the lake, and where nobody looks.
+        ("daily", Some("/tmp/daily"), "is absolute"),
+        ("daily", Some("out/../../daily"), "has a part `..`"),
+        ("daily", Some(".repair/runs"), "hidden, `.repair`"),
+        ("out/.daily", None, "hidden, `.daily`"),
+        ("daily", Some("."), "is the lake itself"),
+    ] {
+        let into_table: Vec<Table> = location.map(|location| declared(into, location)).into_iter().collect();
+        let error = write(&world, &tables(&into_table), into, "no query: it must not come to it").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.message().contains(words), "{into} {location:?}: {error}");
+    }
+    assert_eq!(before, tree(world.root()));
+    // A neighbour by name is no neighbour by place.
+    for location in ["bars_daily", "vendor/2024/daily", "./daily"] {
+        let daily = declared("daily", location);
+        let (table, query) = (table.clone(), "SELECT symbol, date_trunc('day', ts) AS day FROM bars");
+        write(&world, &[table, daily], "daily", query).await.unwrap_or_else(|error| panic!("{location}: {error}"));
+    }
 }

@@ -9,17 +9,21 @@ use repair_core::model::{Cadence, Findings, Interval, Key, Scope, Table};
 use repair_core::plugin::{Detector, Registry, StepContext};
 use repair_core::{Error, Result};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 /// What `with` says.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MinuteGapsConfig {
     /// The table of bars: one key column, and `cadence: 1m`.
+    #[schemars(extend("x-names" = "table"))]
     pub table: String,
     /// The calendar that says when the market is open, e.g. XNYS.
+    #[schemars(extend("x-names" = "calendar"))]
     pub calendar: String,
     /// The stocks that must be there, by the values of the key column.
+    #[serde(deserialize_with = "some_symbols")]
     pub symbols: Vec<String>,
     /// Where to begin: a date (from its first instant, UTC) or an instant.
     pub from: String,
@@ -27,12 +31,21 @@ pub struct MinuteGapsConfig {
     pub to: String,
 }
 
+/// Refuses what names no stock where it is written: nothing missing of no stocks would look like a clean table.
+fn some_symbols<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let symbols = Vec::<String>::deserialize(deserializer)?;
+    if symbols.is_empty() {
+        return Err(D::Error::custom("`symbols` is empty, so nothing would be looked at; name the stocks that must be there"));
+    }
+    if symbols.iter().any(|symbol| symbol.trim().is_empty()) {
+        return Err(D::Error::custom("a symbol under `symbols` is empty; take it out, or name the stock"));
+    }
+    Ok(symbols)
+}
+
 pub(crate) fn register(registry: &mut Registry) {
     registry.detector("stocks.minute-gaps", "finds the minutes of a session that hold no bar", |config: MinuteGapsConfig| {
         let interval = Interval::parse(&config.from, &config.to)?;
-        if config.symbols.iter().any(|symbol| symbol.trim().is_empty()) {
-            return Err(Error::invalid("a symbol under `symbols` is empty; take it out, or name the stock"));
-        }
         Ok(MinuteGaps { config, interval })
     });
 }

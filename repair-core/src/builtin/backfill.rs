@@ -8,16 +8,18 @@ use std::fmt;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio::sync::OnceCell;
 
 use super::judge::{Believed, Judged, Question, times};
 use super::period::Period;
 use super::requests;
 use crate::cost::Usage;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup;
 use crate::model::{Absence, Findings, Fix, Key, SlotGrid, SlotRange, SlotSet, Table, Unit, Wanted};
 use crate::plugin::{Answer, Registry, Repairer, Request, StepContext, Units};
@@ -54,8 +56,8 @@ pub(super) fn register(registry: &mut Registry) {
 /// Asks a source for missing rows.
 ///
 /// The fewest requests that cover the gaps are made ([`requests::cover`]). An answer is used only if it is believable: every row of a key
-/// and a slot that were asked for, on the grid, in order of time, each slot once, none from the future, not the same values that
-/// another request brought, and in line with the rule of its kind. Rows of slots that were not missing are left out.
+/// and a slot that were asked for, with all columns of the table, on the grid, in order of time, each slot once, none from the future,
+/// not the same values that another request brought, and in line with the rule of its kind. Rows of slots that were not missing are left out.
 ///
 /// A slot that the source does not answer is confirmed absent only where the source vouches for the stretch
 /// ([`Answer::covered`]), and not in a long silence of all keys at once, which looks like a collector that failed. Everything
@@ -68,6 +70,8 @@ pub struct Backfill {
     quiet_spell: Option<Period>,
     rule: Option<RowRule>,
     believed: Believed,
+    /// The columns of the table, looked up once: a step repairs one table.
+    columns: OnceCell<SchemaRef>,
 }
 
 impl fmt::Debug for Backfill {
@@ -85,6 +89,16 @@ impl Backfill {
             quiet_spell: config.quiet_spell,
             rule,
             believed: Believed::default(),
+            columns: OnceCell::new(),
+        }
+    }
+
+    /// The columns of the table; none as long as it holds nothing.
+    async fn columns(&self, context: &StepContext, table: &Table) -> Result<Option<SchemaRef>> {
+        match self.columns.get_or_try_init(|| context.lake.describe(table)).await {
+            Ok(columns) => Ok(Some(columns.clone())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -176,6 +190,7 @@ impl Repairer for Backfill {
     async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {
         let table = context.table(&findings.scope.table)?;
         let source = context.source(&self.source)?;
+        let columns = self.columns(context, table).await?;
         let keys: Vec<Key> = unit.wanted.iter().map(|wanted| wanted.key.clone()).collect();
         let request = Request { table: table.clone(), keys, interval: unit.interval };
         let asked_at = context.clock.now();
@@ -188,6 +203,7 @@ impl Repairer for Backfill {
             slots: findings.scope.grid.slots_in(&unit.interval),
             // The answer may hold what ended while it was on its way.
             now: context.clock.now(),
+            columns: columns.as_deref(),
         };
         let judged = question.judge(&answer.rows)?;
         if let Some(rule) = self.rule {

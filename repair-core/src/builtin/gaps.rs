@@ -11,7 +11,7 @@ use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::cost::Usage;
@@ -46,7 +46,7 @@ pub struct GapsConfig {
     #[schemars(extend("x-names" = "calendar"))]
     pub calendar: String,
     /// The keys that must be there: one value each, or a list of values if the table has several key columns.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "some_keys")]
     pub keys: Option<Vec<Key>>,
     /// A table of its own that lists the keys, instead of `keys`.
     #[serde(default)]
@@ -63,6 +63,16 @@ pub struct KeysFrom {
     /// Its columns that hold the key, in the order of the key; by default those named as the key columns.
     #[serde(default)]
     pub columns: Option<Vec<String>>,
+}
+
+/// Refuses an empty list where it is written: nothing missing of no keys would look like a clean table.
+fn some_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Key>>, D::Error> {
+    let keys = Option::<Vec<Key>>::deserialize(deserializer)?;
+    if keys.as_ref().is_some_and(Vec::is_empty) {
+        let why = "`keys` is empty, so nothing would be looked at; name the keys, or leave `keys` out of a table that is one series";
+        return Err(serde::de::Error::custom(why));
+    }
+    Ok(keys)
 }
 
 fn always() -> String {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use arrow::array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
+use arrow::datatypes::Schema;
 use arrow::row::{RowConverter, SortField};
 use jiff::Timestamp;
 
@@ -29,6 +30,8 @@ pub(super) struct Question<'a> {
     pub(super) keys: Vec<&'a Key>,
     pub(super) slots: SlotRange,
     pub(super) now: Timestamp,
+    /// The columns of the table, unless it holds nothing yet that could tell.
+    pub(super) columns: Option<&'a Schema>,
 }
 
 /// What a believable answer holds of each key that was asked for.
@@ -58,7 +61,7 @@ impl Question<'_> {
     ///
     /// # Errors
     /// `invalid` if a row's key was not asked for, if its time is outside the request, off the grid or in the future, or if times do not
-    /// increase for each key.
+    /// increase for each key; if rows lack a column of the table, or a value of one that must have one.
     pub(super) fn judge(&self, batches: &[RecordBatch]) -> Result<Judged<'_>> {
         let new = || Seen {
             answered: SlotSet::new(self.grid.cadence, self.slots),
@@ -88,6 +91,7 @@ impl Question<'_> {
         let in_shape = |error: Error| error.on("source", self.source);
         let keys = rollup::key_columns(self.table, batch).map_err(in_shape)?;
         let times = times(self.table, batch).map_err(in_shape)?;
+        self.is_whole(batch)?;
         if times.null_count() > 0 || keys.iter().any(|column| column.null_count() > 0) {
             return Err(self.unbelievable("a row without key or time"));
         }
@@ -127,6 +131,22 @@ impl Question<'_> {
                 if seen.values.len() < FEWEST_VALUES_TO_COMPARE {
                     seen.values.insert(*blake3::hash(bytes).as_bytes());
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether rows have all that rows of the table have: what they lack would become nulls, which nobody ever measured.
+    fn is_whole(&self, batch: &RecordBatch) -> Result<()> {
+        let table = &self.table.name;
+        for field in self.columns.into_iter().flat_map(|columns| columns.fields()).filter(|_| batch.num_rows() > 0) {
+            let name = field.name();
+            match batch.column_by_name(name) {
+                None => return Err(self.unbelievable(&format!("rows without the column `{name}` of table `{table}`"))),
+                Some(values) if !field.is_nullable() && values.logical_null_count() > 0 => {
+                    return Err(self.unbelievable(&format!("a row without a value of `{name}`, which every row of table `{table}` has")));
+                }
+                Some(_) => {}
             }
         }
         Ok(())

@@ -11,10 +11,10 @@ use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
 
-use super::target::{implicit, target};
+use super::target::{self, implicit, target};
 use crate::cost::Usage;
-use crate::error::{Error, Result};
-use crate::lake::{overlay, rollup};
+use crate::error::{Error, ErrorKind, Result};
+use crate::lake::{BatchStream, overlay, rollup};
 use crate::model::{Interval, Table};
 use crate::plugin::{AggregateRequest, Aggregated, Aggregator, Registry, StepContext};
 
@@ -28,6 +28,7 @@ pub struct SqlConfig {
     /// The query, in the lake's own dialect. Every table is there under its name, its repaired view under its name with `_repaired`.
     pub query: String,
     /// The table to write: one of `tables`, or a name for a new one, whose folder bears the name.
+    #[serde(deserialize_with = "target::into_name")]
     pub into: String,
     /// Of a partitioned table, from when on partitions are replaced; from that of the first row unless given. A date or an instant.
     #[serde(default)]
@@ -58,9 +59,10 @@ struct Sql {
 #[async_trait]
 impl Aggregator for Sql {
     async fn aggregate(&self, context: &StepContext, request: AggregateRequest<'_>) -> Result<Aggregated> {
-        let tables: Vec<Table> = context.tables.values().cloned().collect();
         let read = request.findings.map(|findings| findings.scope.table.as_str());
-        let mut result = context.lake.query(&tables, &self.config.query).await?;
+        // Before the query, which may take long; which column tells the time of a new table is only known after it.
+        let mut into = target(context, &self.config.into, read, || implicit(&self.config.into, "time"))?;
+        let mut result = query(context, &self.config.query).await?;
         let mut batches: Vec<RecordBatch> = Vec::new();
         let mut rows = 0;
         while let Some(batch) = result.try_next().await? {
@@ -73,8 +75,10 @@ impl Aggregator for Sql {
             }
             batches.push(batch);
         }
-        let time = batches.first().and_then(|batch| first_time(batch.schema_ref()));
-        let into = target(context, &self.config.into, read, || implicit(&self.config.into, time.as_deref().unwrap_or("time")))?;
+        if let Some(batch) = batches.first() {
+            let is_new = !context.tables.contains_key(&self.config.into);
+            into.time = time_of(&into, is_new, batch.schema_ref())?;
+        }
         let batches = batches.iter().map(|batch| in_shape(&into, batch)).collect::<Result<Vec<_>>>()?;
         let interval = match self.interval {
             Some(interval) => Some(interval),
@@ -87,6 +91,47 @@ impl Aggregator for Sql {
             None => Usage::default(),
         };
         Ok(Aggregated { output: json!({ "rows": rows, "table": into.name, "location": into.location }), usage })
+    }
+}
+
+/// Runs a query over the tables that are there: one that is only about to be written, by this step or a later one, is left out.
+async fn query(context: &StepContext, sql: &str) -> Result<BatchStream> {
+    let (mut tables, mut not_there): (Vec<Table>, Vec<&str>) = Default::default();
+    for table in context.tables.values() {
+        match context.lake.describe(table).await {
+            Ok(_) => tables.push(table.clone()),
+            Err(error) if error.kind() == ErrorKind::NotFound => not_there.push(&table.name),
+            Err(error) => return Err(error.on("table", &table.name)),
+        }
+    }
+    context.lake.query(&tables, sql).await.map_err(|error| match not_there.as_slice() {
+        [] => error,
+        names => error.on("tables that hold nothing yet", names.join(", ")),
+    })
+}
+
+/// Which column of a result tells the time of the table that it becomes.
+fn time_of(into: &Table, is_new: bool, result: &SchemaRef) -> Result<String> {
+    const HOW: &str = "e.g. `date_trunc('day', ts) AS day`";
+    let columns = || result.fields().iter().map(|field| format!("`{}`", field.name())).collect::<Vec<_>>().join(", ");
+    if is_new {
+        return first_time(result).ok_or_else(|| {
+            Error::invalid(format!(
+                "the query selects {}, none of which is an instant or a date, so nothing tells the time of the rows of `{}`; select one, {HOW}",
+                columns(),
+                into.name
+            ))
+        });
+    }
+    match result.field_with_name(&into.time) {
+        Ok(_) => Ok(into.time.clone()),
+        Err(_) => Err(Error::invalid(format!(
+            "the query selects {}, but not `{}`, the time of table `{}`; select it, {}",
+            columns(),
+            into.time,
+            into.name,
+            HOW.replace("AS day", &format!("AS {}", into.time))
+        ))),
     }
 }
 

@@ -1,6 +1,12 @@
 //! The table that an aggregator writes: one that the workflow declares, or one that its name implies.
 
+use std::path::{Component, Path};
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
 use crate::error::{Error, Result};
+use crate::lake::overlay;
 use crate::model::{Format, Table, TimeMark};
 use crate::plugin::StepContext;
 
@@ -18,24 +24,110 @@ pub fn implicit(name: &str, time: &str) -> Table {
     }
 }
 
-/// The table to write to: the workflow's own of that name, else the one given.
+/// Reads an `into`, and refuses what can be told to be wrong of it without knowing the tables of the workflow: for the field of a
+/// configuration, as `#[serde(deserialize_with = "target::into_name")]`.
 ///
 /// # Errors
-/// `invalid` if it is, or lies where, a table lies whose repairs are kept beside it: data that was captured is never overwritten.
+/// If it is empty, or, being the folder of a new table, could lie outside of the lake or where readers do not look.
+pub fn into_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let into = String::deserialize(deserializer)?;
+    let checked = if into.trim().is_empty() {
+        Err(Error::invalid("`into` is empty; name the table to write"))
+    } else {
+        parts(&into).map_err(|why| refusal(&into, &into, &why))
+    };
+    checked.map(|_| into).map_err(|error| D::Error::custom(error.message()))
+}
+
+/// The table to write to: the workflow's own of that name, else the one given.
+///
+/// Which tables lie where is compared by their locations as they are written: whether an absolute one of another table leads back into the
+/// lake, only the lake could say.
+///
+/// # Errors
+/// `invalid` if data that was captured, or what is kept beside it, would be overwritten: if it has the name of what is kept beside a
+/// table, if it lies outside of the lake or in a hidden folder, or inside or around where another table or its overlay lies.
 pub fn target(context: &StepContext, into: &str, read: Option<&str>, implied: impl FnOnce() -> Table) -> Result<Table> {
     if into.trim().is_empty() {
         return Err(Error::invalid("`into` is empty; name the table to write"));
     }
     let table = context.tables.get(into).cloned().unwrap_or_else(implied);
-    let source = read.and_then(|name| context.tables.get(name));
-    let clash = context.tables.values().find(|other| {
-        other.location == table.location && (other.name != table.name || source.is_some_and(|source| source.name == other.name))
-    });
-    match clash {
-        None => Ok(table),
-        Some(other) => Err(Error::invalid(format!(
-            "`into: {into}` would overwrite `{}`, the location of table `{}`; write to a table of its own",
-            table.location, other.name
-        ))),
+    let place = parts(&table.location).map_err(|why| refusal(into, &table.location, &why))?;
+    for other in context.tables.values() {
+        if let Some(kept) = kept_beside(&other.name).into_iter().find(|kept| kept.eq_ignore_ascii_case(into)) {
+            return Err(Error::invalid(format!(
+                "`into: {into}` has the name of what is kept beside table `{}`, {kept}; write to a table of another name",
+                other.name
+            )));
+        }
+        if other.name == table.name {
+            if read == Some(&other.name) {
+                return Err(would_overwrite(into, &table.location, &format!("the location of table `{}`, which is read", other.name)));
+            }
+            continue;
+        }
+        // Of one outside of the lake, the overlay lies in the lake's own folder, under the table's name.
+        let folder = within_lake(&other.location).unwrap_or_else(|| vec![other.name.clone()]);
+        if within_lake(&other.location).is_some_and(|folder| overlap(&place, &folder)) {
+            return Err(would_overwrite(into, &table.location, &format!("inside or around `{}`, the location of table `{}`", other.location, other.name)));
+        }
+        if let Some((last, parents)) = folder.split_last() {
+            let beside = kept_beside(last).map(|name| parents.iter().cloned().chain([name]).collect::<Vec<_>>());
+            if beside.iter().any(|beside| overlap(&place, beside)) {
+                return Err(would_overwrite(into, &table.location, &format!("where the repairs of table `{}` are kept", other.name)));
+            }
+        }
     }
+    Ok(table)
+}
+
+fn would_overwrite(into: &str, location: &str, what: &str) -> Error {
+    Error::invalid(format!("`into: {into}` would write to `{location}`, {what}; write to a folder of its own"))
+}
+
+fn refusal(into: &str, location: &str, why: &str) -> Error {
+    Error::invalid(format!("`into: {into}` would write to `{location}`, which {why}; write to a folder within the lake, e.g. `hourly`"))
+}
+
+fn kept_beside(name: &str) -> [String; 3] {
+    [overlay::repairs(name), overlay::exceptions(name), overlay::repaired_view(name)]
+}
+
+/// The parts of a location that we may write to, or why we may not.
+fn parts(location: &str) -> Result<Vec<String>, String> {
+    let mut parts = Vec::new();
+    for component in Path::new(location).components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => return Err("has a part `..`".to_owned()),
+            Component::RootDir | Component::Prefix(_) => return Err("is absolute".to_owned()),
+            Component::Normal(part) => {
+                let part = part.to_string_lossy();
+                if part.starts_with('.') {
+                    return Err(format!("has a part that is hidden, `{part}`"));
+                }
+                parts.push(part.into_owned());
+            }
+        }
+    }
+    if parts.is_empty() { Err("is the lake itself".to_owned()) } else { Ok(parts) }
+}
+
+/// The parts of any table's location, from the lake's folder on; `None` if it is elsewhere.
+fn within_lake(location: &str) -> Option<Vec<String>> {
+    let mut parts = Vec::new();
+    for component in Path::new(location).components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => drop(parts.pop()?),
+            Component::RootDir | Component::Prefix(_) => return None,
+            Component::Normal(part) => parts.push(part.to_string_lossy().into_owned()),
+        }
+    }
+    Some(parts)
+}
+
+/// Whether one is the other, or lies within it, also to a lake that does not look at case.
+fn overlap(one: &[String], other: &[String]) -> bool {
+    one.iter().zip(other).all(|(one, other)| one.eq_ignore_ascii_case(other))
 }

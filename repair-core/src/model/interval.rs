@@ -58,7 +58,11 @@ impl Interval {
     /// # Errors
     /// `invalid` if a bound is neither, or if the interval would be empty.
     pub fn parse(from: &str, to: &str) -> Result<Self> {
-        Self::new(lower_bound(from)?, upper_bound(to)?)
+        let (first, end) = (lower_bound(from)?, upper_bound(to)?);
+        Self::new(first, end).map_err(|_| {
+            let included = if is_date(to) { "" } else { ", which is not included," };
+            Error::invalid(format!("the interval from {from} to {to}{included} is empty; `to` must be later, or the two are swapped"))
+        })
     }
 
     /// First instant.
@@ -137,6 +141,10 @@ fn upper_bound(text: &str) -> Result<Timestamp> {
     }
 }
 
+fn is_date(text: &str) -> bool {
+    text.parse::<Timestamp>().is_err()
+}
+
 fn parse_date(text: &str) -> Result<Date> {
     // `Date` would read a zoneless date-time and silently drop its time.
     if text.len() > 10 {
@@ -160,6 +168,14 @@ mod tests {
         assert_eq!(days.dates(), ("2018-04-04".parse().unwrap(), "2018-04-05".parse().unwrap()));
         let exact = Interval::parse("2018-04-04T01:00:00Z", "2018-04-04T02:00:00Z").unwrap();
         assert_eq!(exact.dates().0, exact.dates().1);
+    }
+
+    #[test]
+    fn what_is_empty_is_told_by_its_bounds_as_they_were_given() {
+        let days = Interval::parse("2024-03-05", "2024-03-04").unwrap_err();
+        assert!(days.message().contains("from 2024-03-05 to 2024-03-04 is empty"), "{days}");
+        let instants = Interval::parse("2024-03-04", "2024-03-04T00:00:00Z").unwrap_err();
+        assert!(instants.message().contains("from 2024-03-04 to 2024-03-04T00:00:00Z, which is not included, is"), "{instants}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::interval::Interval;
@@ -70,16 +71,62 @@ impl Serialize for Key {
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum OneOrMany {
-            One(String),
-            Many(Vec<String>),
+        deserializer.deserialize_any(KeyVisitor)
+    }
+}
+
+/// Reads a key: a text, or a list of texts. What YAML takes for a number or a truth value is refused, because its text may have been
+/// another one (`007`, `1.0`, `no`).
+struct KeyVisitor;
+
+fn not_text<E: serde::de::Error>(value: impl fmt::Display) -> E {
+    E::custom(format_args!("a key is text, and {value} is not; put it in quotes: \"{value}\""))
+}
+
+impl<'de> Visitor<'de> for KeyVisitor {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key: text, or a list with a text for each key column")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Key, E> {
+        Ok(Key::new([value]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Key, A::Error> {
+        let mut key: Vec<Box<str>> = Vec::new();
+        while let Some(KeyPart(value)) = values.next_element()? {
+            key.push(value);
         }
-        Ok(match OneOrMany::deserialize(deserializer)? {
-            OneOrMany::One(value) => Self::new([value]),
-            OneOrMany::Many(values) => Self::new(values),
-        })
+        Ok(Key::new(key))
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Key, E> {
+        Err(not_text(value))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Key, E> {
+        Err(not_text(value))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Key, E> {
+        Err(not_text(value))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Key, E> {
+        Err(not_text(value))
+    }
+}
+
+/// One value of a key of several columns.
+struct KeyPart(Box<str>);
+
+impl<'de> Deserialize<'de> for KeyPart {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let key = Key::deserialize(deserializer)?;
+        let value = key.single().ok_or_else(|| serde::de::Error::custom("a value of a key is text, not a list"))?;
+        Ok(Self(value.into()))
     }
 }
 

@@ -32,7 +32,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use repair_core::builtin::target::target;
+use repair_core::builtin::target::{self, target};
 use repair_core::cost::Usage;
 use repair_core::lake::PresenceRequest;
 use repair_core::lake::rollup::{Function, Measure, Rollup};
@@ -57,8 +57,10 @@ const MOST_HOURS: usize = 5_000_000;
 #[serde(deny_unknown_fields)]
 pub struct HourlyBarsConfig {
     /// The table of bars to sum up, of which `of` names the findings.
+    #[schemars(extend("x-names" = "table"))]
     pub table: String,
     /// The table to write: one of `tables`, or a name for a new one, whose folder bears the name and has a folder for each day.
+    #[serde(deserialize_with = "target::into_name")]
     pub into: String,
     /// What becomes of an hour that lacks minutes: `mark` writes it, with `complete` false; `skip` leaves it out. `mark` unless given.
     #[serde(default)]

@@ -96,7 +96,7 @@ impl Archive {
         if let Some(spans) = known.get(archive) {
             return Ok(spans.clone());
         }
-        let spans = Arc::new(look(lake, archive).await?);
+        let spans = Arc::new(look(lake, archive).await.map_err(|error| of_the_archive(archive, error))?);
         known.insert(archive.clone(), spans.clone());
         Ok(spans)
     }
@@ -119,6 +119,23 @@ fn partitions(entries: &[BTreeMap<String, PartitionUnit>]) -> Result<Vec<Partiti
         0 | 1 => Ok(columns),
         _ => Err(Error::invalid("`partition_by` has one column at most; keep the one of the finest unit, e.g. `[{ date: day }]`")),
     }
+}
+
+/// An error of the lake, which knows the archive as a table, in words that the workflow has: it is a source, with a `location`.
+fn of_the_archive(archive: &Table, error: Error) -> Error {
+    if error.kind() != ErrorKind::NotFound {
+        return error.on("archive", &archive.location);
+    }
+    let endings: Vec<String> = archive.format.endings().iter().map(|ending| format!(".{ending}")).collect();
+    Error::new(
+        ErrorKind::NotFound,
+        format!(
+            "there is no archive at the source's `location`, `{}` (within the lake, unless it is absolute), or it holds no {} files; put it \
+             there, or mend `location` or `format` of the source",
+            archive.location,
+            endings.join(", ")
+        ),
+    )
 }
 
 /// Looks through the keys and times of an archive.
@@ -204,7 +221,7 @@ impl Source for Archive {
 async fn read(lake: &dyn Lake, archive: &Table, request: &Request) -> Result<Vec<RecordBatch>> {
     let columns = columns(lake, archive, &request.table).await?;
     let scan = ScanRequest { layer: Layer::Raw, interval: Some(request.interval), keys: Some(request.keys.clone()), columns };
-    let batches: Vec<RecordBatch> = lake.scan(archive, &scan).await?.try_collect().await?;
+    let batches: Vec<RecordBatch> = async { lake.scan(archive, &scan).await?.try_collect().await }.await.map_err(|error| of_the_archive(archive, error))?;
     let Some(first) = batches.first() else { return Ok(Vec::new()) };
     let rows = concat_batches(first.schema_ref(), &batches)?;
     let mut order = Vec::with_capacity(archive.key.len() + 1);
@@ -221,7 +238,7 @@ async fn columns(lake: &dyn Lake, archive: &Table, table: &Table) -> Result<Opti
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let there = lake.describe(archive).await?;
+    let there = lake.describe(archive).await.map_err(|error| of_the_archive(archive, error))?;
     let is_value = |name: &String| *name != table.time && !table.key.contains(name);
     let names = there.fields().iter().map(|field| field.name().clone());
     Ok(Some(names.filter(|name| is_value(name) && wanted.field_with_name(name).is_ok()).collect()))

@@ -34,6 +34,7 @@ pub struct SimulatedConfig {
     /// Which market: another seed is another one.
     pub seed: u64,
     /// The calendar that says when it is open.
+    #[schemars(extend("x-names" = "calendar"))]
     pub calendar: String,
     /// The share of minutes in which a stock does not trade, from 0 to 1; 0.02 unless given.
     #[serde(default)]
