@@ -233,7 +233,7 @@ async fn what_cannot_be_summed_up_is_refused_with_a_way_out() {
         table
     };
     for (with, table, said) in [
-        (json!({ "table": "bars", "into": "bars" }), None, "table of its own"),
+        (json!({ "table": "bars", "into": "bars" }), None, "folder of its own"),
         (json!({ "table": "trades", "into": "hourly" }), None, "`of:`"),
         (json!({ "table": "bars", "into": "notes" }), None, "another table under `into`"),
         (json!({ "table": "bars", "into": "hourly" }), Some(into(|table| table.cadence = Some(Cadence::MINUTE))), "`cadence: 1h`"),
