@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{World, seen};
@@ -62,26 +62,28 @@ async fn killed_anywhere_and_resumed_is_as_if_never_killed() {
     assert!(interrupted > rounds / 3, "only {interrupted} runs of {rounds} were killed before their end; the test proves nothing");
 }
 
+/// `repair`, as a process that goes on by itself.
+fn spawn(world: &World, args: &[&str]) -> Child {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("repair"));
+    command.args(args).stdout(Stdio::null()).stderr(Stdio::piped()).current_dir(world.lake().parent().unwrap());
+    command.spawn().unwrap()
+}
+
+/// Waits until what `repair` prints holds a text.
+fn wait_for(world: &World, args: &[&str], text: &str) {
+    let began = Instant::now();
+    while !String::from_utf8(world.repair().args(args).output().unwrap().stdout).unwrap().contains(text) {
+        assert!(began.elapsed() < Duration::from_secs(30), "`{text}` never came");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn two_drivers_of_one_run_are_one_too_many_until_the_first_is_dead() {
     let world = World::new();
     let workflow = world.workflow(&[("for: 10ms", "for: 1h")]);
-    let mut first = Command::new(assert_cmd::cargo::cargo_bin!("repair"))
-        .arg("run")
-        .arg(&workflow)
-        .args(["--run-id", "one"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .current_dir(workflow.parent().unwrap())
-        .spawn()
-        .unwrap();
-    let waits =
-        || String::from_utf8(world.repair().args(["show", "one"]).output().unwrap().stdout).unwrap().contains("`settle` waits until");
-    let began = Instant::now();
-    while !waits() {
-        assert!(began.elapsed() < Duration::from_secs(30), "the first process never came to its wait");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let mut first = spawn(&world, &["run", workflow.to_str().unwrap(), "--run-id", "one"]);
+    wait_for(&world, &["show", "one"], "`settle` waits until");
     let refused = world.repair().args(["resume", "one"]).output().unwrap();
     let said = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(2), "{said}");
@@ -89,20 +91,9 @@ fn two_drivers_of_one_run_are_one_too_many_until_the_first_is_dead() {
     first.kill().unwrap();
     first.wait().unwrap();
     // The first is dead, so nobody has to wait for its lease; the run goes on, and this time somebody cancels it.
-    let mut second = Command::new(assert_cmd::cargo::cargo_bin!("repair"))
-        .args(["resume", "one"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .current_dir(workflow.parent().unwrap())
-        .spawn()
-        .unwrap();
-    let taken_up =
-        || String::from_utf8(world.repair().args(["show", "one", "--events"]).output().unwrap().stdout).unwrap().contains("driver-started");
+    let mut second = spawn(&world, &["resume", "one"]);
+    wait_for(&world, &["show", "one", "--events"], "driver-started");
     let began = Instant::now();
-    while !taken_up() {
-        assert!(began.elapsed() < Duration::from_secs(30), "the second process never took the run up");
-        std::thread::sleep(Duration::from_millis(20));
-    }
     while second.try_wait().unwrap().is_none() {
         // Refused once the run has ended.
         world.repair().args(["cancel", "one"]).output().unwrap();
@@ -118,20 +109,8 @@ fn two_drivers_of_one_run_are_one_too_many_until_the_first_is_dead() {
 fn a_process_that_is_told_to_stop_stops_soon_says_so_and_can_be_resumed() {
     let world = World::new();
     let workflow = world.workflow(&[("for: 10ms", "for: 2s")]);
-    let process = Command::new(assert_cmd::cargo::cargo_bin!("repair"))
-        .arg("run")
-        .arg(&workflow)
-        .args(["--run-id", "one"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .current_dir(workflow.parent().unwrap())
-        .spawn()
-        .unwrap();
-    let began = Instant::now();
-    while !world.repair().args(["show", "one"]).output().unwrap().stdout.windows(8).any(|text| text == b"`settle`") {
-        assert!(began.elapsed() < Duration::from_secs(30), "the process never came to its wait");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let process = spawn(&world, &["run", workflow.to_str().unwrap(), "--run-id", "one"]);
+    wait_for(&world, &["show", "one"], "`settle`");
     assert!(Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap().success());
     let ended = process.wait_with_output().unwrap();
     let said = String::from_utf8(ended.stderr).unwrap();

@@ -1,18 +1,20 @@
 //! The life of runs as the driver leads it, in memory and in virtual time.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use async_trait::async_trait;
+use common::{rows, table};
 use jiff::{SignedDuration, Timestamp};
 use repair_core::cost::Usage;
 use repair_core::engine::event::Event;
 use repair_core::engine::{Engine, Journal, Options, Outcome, Recorded, RunReport, RunState, StartRequest, child_run_id, load};
-use repair_core::model::{Cadence, Counts, Findings, Fix, Format, GapList, Interval, Key, Scope, SlotRange, Table, Unit, Wanted};
+use repair_core::model::{Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Unit, Wanted};
 use repair_core::plugin::{Clock, Detector, Registry, Repairer, Sensor, StepContext, Task, Units};
 use repair_core::testing::{MemoryJournal, MemoryLake, VirtualClock};
 use repair_core::workflow::Workflow;
@@ -148,28 +150,6 @@ impl Sensor for Senses {
     async fn sense(&self, context: &StepContext) -> Result<Value> {
         Ok(json!({ "there": context.clock.now() >= self.0 }))
     }
-}
-
-fn table() -> Table {
-    Table {
-        name: "bars".to_owned(),
-        location: "bars".to_owned(),
-        format: Format::Parquet,
-        partition_by: Vec::new(),
-        key: vec!["key".to_owned()],
-        time: "ts".to_owned(),
-        time_marks: Default::default(),
-        cadence: Some(Cadence::MINUTE),
-    }
-}
-
-fn rows(slots: &[i64]) -> RecordBatch {
-    let columns: [(&str, ArrayRef); 3] = [
-        ("key", Arc::new(StringArray::from(vec!["K"; slots.len()]))),
-        ("ts", Arc::new(TimestampMicrosecondArray::from_iter_values(slots.iter().map(|slot| slot * 60_000_000)).with_timezone("UTC"))),
-        ("value", Arc::new(Float64Array::from(vec![1.0; slots.len()]))),
-    ];
-    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap()
 }
 
 /// A world in which processes come and go.

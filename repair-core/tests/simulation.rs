@@ -5,15 +5,18 @@
 //! again. `SIM_SEEDS=1000000 cargo test --release -p repair-core --test simulation` runs for a night.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "helpers of tests")]
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use async_trait::async_trait;
+use common::{rows, table};
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
@@ -22,7 +25,7 @@ use repair_core::cost::Usage;
 use repair_core::engine::event::{Event, Settled};
 use repair_core::engine::{Engine, Journal, Options, Outcome, RunState, StartRequest, load};
 use repair_core::lake::{Lake, Layer, StageScope, overlay};
-use repair_core::model::{Absence, Cadence, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Table, Unit, Wanted};
+use repair_core::model::{Absence, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Table, Unit, Wanted};
 use repair_core::plugin::{Detector, Registry, Repairer, Sensor, StepContext, Task, Units};
 use repair_core::testing::{
     CrashingJournal, CrashingLake, FlakyJournal, MemoryJournal, MemoryLake, Moment, Schedule, VirtualClock, is_crash,
@@ -101,28 +104,6 @@ impl World {
         let took_ms = if (drawn >> 16).is_multiple_of(40) { 1_000_000 } else { (drawn >> 24) % 3_000 };
         (failed, took_ms)
     }
-}
-
-fn table() -> Table {
-    Table {
-        name: "bars".to_owned(),
-        location: "bars".to_owned(),
-        format: repair_core::model::Format::Parquet,
-        partition_by: Vec::new(),
-        key: vec!["key".to_owned()],
-        time: "ts".to_owned(),
-        time_marks: Default::default(),
-        cadence: Some(Cadence::MINUTE),
-    }
-}
-
-fn rows(slots: &[i64]) -> RecordBatch {
-    let columns: [(&str, ArrayRef); 3] = [
-        ("key", Arc::new(StringArray::from(vec!["K"; slots.len()]))),
-        ("ts", Arc::new(TimestampMicrosecondArray::from_iter_values(slots.iter().map(|slot| slot * 60_000_000)).with_timezone("UTC"))),
-        ("value", Arc::new(Float64Array::from_iter_values(slots.iter().map(|slot| *slot as f64)))),
-    ];
-    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap()
 }
 
 #[derive(Deserialize, schemars::JsonSchema)]
