@@ -56,6 +56,9 @@ struct Config {
     /// Panics.
     #[serde(default)]
     panics: bool,
+    /// Plans other units on another day.
+    #[serde(default)]
+    by_day: bool,
 }
 
 struct Does(Arc<Seen>, Config);
@@ -115,9 +118,11 @@ struct Repairs(Arc<Seen>, Config);
 
 #[async_trait]
 impl Repairer for Repairs {
-    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
         let grid = findings.scope.grid;
-        Ok(Box::new((0..20).map(move |slot| {
+        let today = context.clock.now().duration_since(BASE.parse().unwrap()).as_hours() / 24;
+        let first = if self.1.by_day { today * 20 } else { 0 };
+        Ok(Box::new((first..first + 20).map(move |slot| {
             let slots = SlotRange::new(slot, slot + 1);
             Ok(Unit { interval: grid.interval_of(slots).unwrap(), wanted: vec![Wanted { key: Key::from("K"), slots: vec![slots] }] })
         })))
@@ -282,6 +287,24 @@ async fn a_repair_tries_again_only_what_failed_and_publishes_the_rest() {
     assert_eq!(world.seen.calls().iter().filter(|call| *call == "unit 7").count(), 2);
     assert_eq!((world.seen.calls().len(), report.usage.source_requests), (21, 20));
     assert_eq!(world.lake.rows(&table(), repair_core::lake::Layer::Repaired).unwrap().num_rows(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_same_batches() {
+    let world = World::new();
+    let workflow = world.parse(&FILL.replace("takes_s: 10", "takes_s: 10, by_day: true"));
+    let engine = world.engine();
+    let stop = engine.stop.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        stop.cancel();
+    });
+    assert!(engine.start(&workflow, World::request("run")).await.is_err());
+    tokio::time::sleep(Duration::from_secs(3 * 86_400)).await;
+    let report = world.engine().resume("run").await.unwrap();
+    assert_eq!((report.outcome, report.usage.source_requests), (Some(Outcome::Succeeded), 20));
+    let worked_on: BTreeSet<String> = world.seen.calls().into_iter().collect();
+    assert_eq!(worked_on, (0..20).map(|unit| format!("unit {unit}")).collect(), "what a run works on is fixed when it is planned");
 }
 
 #[tokio::test(start_paused = true)]
