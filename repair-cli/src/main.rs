@@ -12,7 +12,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use repair_core::Error;
 use repair_core::engine::Signal;
+
+use crate::session::LakeArg;
 
 const EXIT_CODES: &str = "Exit codes: 0 succeeded, 1 failed or cancelled, 2 bad input, 3 could not tell (blind), 4 stopped, to be resumed.";
 
@@ -20,8 +23,8 @@ const EXIT_CODES: &str = "Exit codes: 0 succeeded, 1 failed or cancelled, 2 bad 
 #[derive(Debug, Parser)]
 #[command(name = "repair", version, after_help = EXIT_CODES)]
 struct Cli {
-    /// The folder of the lake, in place of the one the profile names; its journal is in `.repair/` there [default: ./lake].
-    #[arg(long, global = true, env = "REPAIR_LAKE", value_name = "DIR")]
+    /// The same `--lake` that commands take, written before the command.
+    #[arg(long, hide = true, value_name = "DIR")]
     lake: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
@@ -44,17 +47,23 @@ enum Command {
     Cancel {
         /// The run's id; see `repair runs`.
         run: String,
+        #[command(flatten)]
+        lake: LakeArg,
     },
     /// Pause a run, to be resumed.
     Pause {
         /// The run's id; see `repair runs`.
         run: String,
+        #[command(flatten)]
+        lake: LakeArg,
     },
     /// List the runs of a lake, oldest first.
     Runs {
         /// Print a JSON list.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        lake: LakeArg,
     },
     /// Show what a run did.
     Show {
@@ -66,6 +75,8 @@ enum Command {
         /// Print the journal: one event a line, as JSON.
         #[arg(long)]
         events: bool,
+        #[command(flatten)]
+        lake: LakeArg,
     },
     /// Draw a workflow.
     Graph {
@@ -96,15 +107,17 @@ fn main() -> ExitCode {
         Err(error) => return output::refuse(&format!("no threads to work with: {error}")),
     };
     let done = runtime.block_on(Box::pin(async {
+        let before = cli.lake;
         match cli.command {
+            Command::Run(run) => run.execute(before).await,
+            Command::Resume(run) => run.execute(before, false).await,
+            Command::Redrive(run) => run.execute(before, true).await,
+            Command::Cancel { run, lake } => commands::run::ask(&run, lake.or(before).as_deref(), Signal::Cancel).await,
+            Command::Pause { run, lake } => commands::run::ask(&run, lake.or(before).as_deref(), Signal::Pause).await,
+            Command::Runs { json, lake } => commands::show::runs(lake.or(before).as_deref(), json).await,
+            Command::Show { run, json, events, lake } => commands::show::show(&run, lake.or(before).as_deref(), json, events).await,
+            _ if before.is_some() => Err(Error::invalid("this command works on no lake; leave out --lake").into()),
             Command::Validate { file } => commands::validate(&file),
-            Command::Run(run) => run.execute(cli.lake.as_deref()).await,
-            Command::Resume(run) => run.execute(cli.lake.as_deref(), false).await,
-            Command::Redrive(run) => run.execute(cli.lake.as_deref(), true).await,
-            Command::Cancel { run } => commands::run::ask(&run, cli.lake.as_deref(), Signal::Cancel).await,
-            Command::Pause { run } => commands::run::ask(&run, cli.lake.as_deref(), Signal::Pause).await,
-            Command::Runs { json } => commands::show::runs(cli.lake.as_deref(), json).await,
-            Command::Show { run, json, events } => commands::show::show(&run, cli.lake.as_deref(), json, events).await,
             Command::Graph { file, format } => commands::graph(&file, format),
             Command::Schema => commands::schema(),
             Command::Calendar(calendar) => calendar.execute(),

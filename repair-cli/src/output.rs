@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
+use jiff::Timestamp;
 use repair_core::engine::event::Outcome;
 use repair_core::engine::{RunReport, StepReport};
 use repair_core::workflow::Diagnostics;
@@ -148,7 +149,7 @@ pub(crate) fn report(report: &RunReport) -> String {
     if !usage.is_empty() {
         text.push_str(&format!("\n\nusage: {}", usage.join(", ")));
     }
-    for problem in &report.problems {
+    for problem in once(&report.problems, report.reason.as_deref()) {
         text.push_str(&format!("\nproblem: {problem}"));
     }
     text.push_str(&match report.outcome {
@@ -165,17 +166,54 @@ pub(crate) fn report(report: &RunReport) -> String {
     text
 }
 
+/// Problems, but of those that say why the run ended only the first: its step and units each say it again.
+fn once<'a>(problems: &'a [String], why: Option<&'a str>) -> impl Iterator<Item = &'a String> {
+    let mut told = false;
+    problems.iter().filter(move |problem| {
+        let says_why = why.is_some_and(|why| problem.ends_with(why));
+        !(says_why && std::mem::replace(&mut told, true))
+    })
+}
+
 fn step_row(step: &StepReport) -> Vec<String> {
     let output = step.skipped.as_ref().map_or_else(|| short(&step.output), |why| format!("skipped: {why}"));
     vec![step.name.clone(), step.visits.to_string(), step.attempts.to_string(), output]
 }
 
-/// The numbers of an output on one line, zeros left out.
+/// A number and what it counts: `1 unit`, `2 units`.
+pub(crate) fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// An output on one line, zeros left out.
 pub(crate) fn short(output: &Value) -> String {
     let Value::Object(fields) = output else { return if output.is_null() { String::new() } else { output.to_string() } };
+    if let (2, Some(due), true) = (fields.len(), fields.get("due").and_then(Value::as_str), fields.contains_key("entered_at")) {
+        return format!("until {}", to_the_second(due));
+    }
     let shown = fields.iter().filter(|(_, value)| **value != 0).map(|(name, value)| match value {
-        Value::String(text) => format!("{name}: {text}"),
+        Value::String(text) => format!("{name}: {}", to_the_second(text)),
         other => format!("{name}: {other}"),
     });
     shown.collect::<Vec<_>>().join(", ")
+}
+
+/// An instant without fractions of a second; any other text as it is.
+fn to_the_second(text: &str) -> String {
+    text.parse::<Timestamp>().map_or_else(|_| text.to_owned(), |instant| format!("{instant:.0}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_output_is_told_in_a_line_that_people_read() {
+        let wait = json!({ "entered_at": "2024-03-04T12:00:00.123456789Z", "due": "2024-03-04T12:01:30.123456789Z" });
+        assert_eq!(short(&wait), "until 2024-03-04T12:01:30Z");
+        let output = json!({ "last": "2024-03-04T12:00:00.5Z", "missing": 0, "rows": 1, "table": "2024" });
+        assert_eq!(short(&output), "last: 2024-03-04T12:00:00Z, rows: 1, table: 2024");
+        assert_eq!([0, 1, 2].map(|number| count(number, "unit")), ["0 units", "1 unit", "2 units"]);
+    }
 }

@@ -9,7 +9,7 @@ use repair_core::engine::state::RunState;
 use repair_core::engine::{Event, Observer, Recorded};
 use repair_core::plugin::Progress;
 
-use crate::output::short;
+use crate::output::{count, short};
 
 /// Tells what happens in a run.
 pub(crate) struct Console {
@@ -68,16 +68,16 @@ fn describe(event: &Event) -> Option<String> {
         Event::StepEntered { step, visit: 1 } => format!("{step}: …"),
         Event::StepEntered { step, visit } => format!("{step}: … (visit {visit})"),
         Event::TimerSet { step, due } => format!("{step}: waiting until {due:.0}"),
-        Event::UnitsPlanned { step, units, slots, strategy, .. } => format!("{step}: {strategy}: {units} units for {slots} slots"),
+        Event::UnitsPlanned { step, units, slots, strategy, .. } => {
+            format!("{step}: {strategy}: {} for {}", count(u64::from(*units), "unit"), count(*slots, "slot"))
+        }
         // That a wait is over is seen by what comes next.
         Event::StepSucceeded { output, .. } if output.get("entered_at").is_some() => return None,
         Event::StepSucceeded { step, output, .. } => format!("{step}: {}", short(output)),
         Event::StepFailed { step, error, .. } => format!("{step}: {}: {}", error.kind, error.message),
         Event::RetryScheduled { step, due, .. } => format!("{step}: trying again at {due:.0}"),
-        Event::RunEnded { outcome, reason, .. } => {
-            let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-            format!("{}{reason}", outcome.as_str())
-        }
+        // Why is said by the step's line before, and by the report after.
+        Event::RunEnded { outcome, .. } => outcome.as_str().to_owned(),
         Event::StepSettled { step, result: Settled::Skipped { why } } => format!("{step}: skipped: {why}"),
         Event::BranchEnded { step, branch, error: Some(error), .. } => {
             format!("{step}: branch {branch} failed: {}: {}", error.kind, error.message)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::Args;
 use repair_core::engine::{Engine, preflight};
 use repair_core::plugin::Registry;
 use repair_core::workflow::{Variables, Workflow};
@@ -24,12 +25,61 @@ pub(crate) fn registry() -> Registry {
     registry
 }
 
+/// Which lake a command works on.
+#[derive(Debug, Args)]
+pub(crate) struct LakeArg {
+    /// The folder of the lake, in place of the one the profile names; its journal is in `.repair/` there [env: REPAIR_LAKE]
+    /// [default: ./lake].
+    #[arg(long, value_name = "DIR")]
+    lake: Option<PathBuf>,
+}
+
+impl LakeArg {
+    /// The lake that was named here, else before the command, else by the environment.
+    pub(crate) fn or(self, before: Option<PathBuf>) -> Option<PathBuf> {
+        let environment = || std::env::var_os("REPAIR_LAKE").filter(|lake| !lake.is_empty()).map(PathBuf::from);
+        self.lake.or(before).or_else(environment)
+    }
+}
+
+/// Where a lake is.
+pub(crate) struct Root {
+    /// The folder.
+    path: PathBuf,
+    /// The profile that names it; none if the command does, or nobody.
+    profile: Option<String>,
+}
+
+impl Root {
+    fn of_command(lake: Option<&Path>) -> Self {
+        Self { path: lake.unwrap_or(Path::new(DEFAULT_LAKE)).to_owned(), profile: None }
+    }
+
+    /// The lake itself.
+    fn open(&self) -> Result<LocalLake> {
+        LocalLake::open(&self.path).map_err(|error| {
+            let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+            let how = match &self.profile {
+                Some(profile) => format!("mend `root` of profile `{profile}`, or name another with --lake DIR"),
+                None => "name another with --lake DIR".to_owned(),
+            };
+            if path.is_file() {
+                Error::invalid(format!("{} is a file, and a lake is a folder; {how}", path.display()))
+            } else if error.kind() == ErrorKind::NotFound {
+                Error::new(ErrorKind::NotFound, format!("no folder {} for the lake; create it, or {how}", path.display()))
+            } else {
+                error
+            }
+        })
+    }
+}
+
 /// Where a workflow is to run.
 pub(crate) struct Place {
     /// The profile's name, if it has profiles.
     profile: Option<String>,
-    /// The lake's folder.
-    root: PathBuf,
+    /// The lake.
+    root: Root,
 }
 
 /// The `with` of a profile with `lake: local`.
@@ -47,7 +97,7 @@ impl Place {
         let known = || workflow.profiles.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let Some(name) = profile.or_else(local).or_else(only) else {
             if workflow.profiles.is_empty() {
-                return Ok(Self { profile: None, root: lake.unwrap_or(Path::new(DEFAULT_LAKE)).to_owned() });
+                return Ok(Self { profile: None, root: Root::of_command(lake) });
             }
             return Err(Error::invalid(format!("say where to run with --profile: the workflow has {}", known())));
         };
@@ -62,7 +112,11 @@ impl Place {
         let config: LocalConfig = serde_json::from_value(profile.with.resolve(&variables)?).map_err(|error| {
             Error::invalid(format!("the `with` of profile `{name}` is not usable; it takes `root`, the lake's folder")).because(error)
         })?;
-        Ok(Self { profile: Some(name.to_owned()), root: lake.map_or(config.root, Path::to_owned) })
+        let root = match lake {
+            Some(_) => Root::of_command(lake),
+            None => Root { path: config.root, profile: Some(name.to_owned()) },
+        };
+        Ok(Self { profile: Some(name.to_owned()), root })
     }
 
     /// What a later process needs to know; where the lake is follows from where its journal is.
@@ -70,8 +124,8 @@ impl Place {
         json!({ "profile": self.profile, "lake": "local" })
     }
 
-    /// The lake's folder.
-    pub(crate) fn root(&self) -> &Path {
+    /// Where its lake is.
+    pub(crate) fn root(&self) -> &Root {
         &self.root
     }
 }
@@ -82,14 +136,25 @@ fn journal_path(root: &Path) -> PathBuf {
 }
 
 /// The journal of the lake a command names.
-pub(crate) fn journal(lake: Option<&Path>) -> Result<(PathBuf, SqliteJournal)> {
-    let root = lake.unwrap_or(Path::new(DEFAULT_LAKE));
-    let path = journal_path(root);
-    if !path.is_file() {
-        let message = format!("no journal at {}; name the lake with --lake DIR", path.display());
-        return Err(Error::new(ErrorKind::NotFound, message));
-    }
-    Ok((root.to_owned(), SqliteJournal::open_to_read(&path)?))
+pub(crate) fn journal(lake: Option<&Path>) -> Result<(Root, SqliteJournal)> {
+    let root = Root::of_command(lake);
+    root.open()?;
+    let path = journal_path(&root.path);
+    let journal = SqliteJournal::open_to_read(&path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => {
+            let message = format!("no journal at {}: nothing was ever run there; name the lake with --lake DIR", path.display());
+            Error::new(ErrorKind::NotFound, message)
+        }
+        _ => of_a_lake(error),
+    })?;
+    Ok((root, journal))
+}
+
+/// An error of the journal, in words that the command has: it names lakes, not journals.
+fn of_a_lake(error: Error) -> Error {
+    let said = error.full();
+    let mended = said.replace("name another file", "name another lake with --lake DIR");
+    if mended == said { error } else { Error::new(error.kind(), mended) }
 }
 
 /// A journal for a lake that may have none yet. It is made only once the lake is known to be there and writable.
@@ -101,16 +166,16 @@ fn open_or_create_journal(lake: &LocalLake) -> Result<SqliteJournal> {
             Error::new(ErrorKind::Denied, "the folder for the journal can't be made").on("path", folder.display()).because(error)
         })?;
     }
-    SqliteJournal::open(&path)
+    SqliteJournal::open(&path).map_err(of_a_lake)
 }
 
 /// An engine on a local lake, which stops soon when the process is told to.
 pub(crate) async fn engine(
     workflow: Option<(&Workflow, &BTreeMap<String, Value>)>,
-    root: &Path,
+    root: &Root,
     registry: Arc<Registry>,
 ) -> Result<Engine> {
-    let lake = LocalLake::open(root)?;
+    let lake = root.open()?;
     if let Some((workflow, params)) = workflow {
         // Nothing is written, not even a journal, for a workflow that can't begin.
         preflight(&registry, &lake, workflow, params).await?;

@@ -45,6 +45,25 @@ fn mistakes_in_the_workflow_point_and_suggest() {
     ] {
         refused(&world, &[changes], &words);
     }
+    for (change, words) in [
+        (
+            ("with: { table: bars, calendar: XNYS", "with: { table: bras, calendar: XNYS"),
+            ["workflow.yaml:11:", "no table `bras`", "`bars`"],
+        ),
+        (("calendar: XNYS", "calendar: XNYC"), ["workflow.yaml:11:", "no calendar `XNYC`", "`XNYS`"]),
+        (("with: { table: bars, into", "with: { table: barz, into"), ["workflow.yaml:32:", "no table `barz`", "`bars`"]),
+        (("into: hourly", "into: ../hourly"), ["workflow.yaml:32:", "`into: ../hourly`", "`..`"]),
+        (("symbols: [AIG, BAC, SPY]", "symbols: []"), ["workflow.yaml:11:", "`symbols` is empty", "name the stocks"]),
+        (
+            (
+                "source: stocks.archive, with: { location: archive, format: csv, rows_per_request: 30 }",
+                "source: stocks.simulated, with: { seed: 1, calendar: XNSY }",
+            ),
+            ["workflow.yaml:6:", "no calendar `XNSY`", "`XNYS`"],
+        ),
+    ] {
+        refused(&world, &[change], &words);
+    }
     assert!(!world.lake().join(".repair").exists(), "not even a journal is written");
 }
 
@@ -140,6 +159,51 @@ fn a_lake_that_cannot_be_written_is_refused_before_anything_starts() {
     // The folder for the journal is taken by a file: what no permission of ours can mend.
     std::fs::write(world.lake().join(".repair"), "").unwrap();
     refused(&world, &[], &[".repair"]);
+}
+
+#[test]
+fn a_lake_or_journal_that_is_none_is_told_by_what_the_command_takes() {
+    let world = World::new();
+    let run = |world: &World, args: &[&str]| {
+        let output = world.repair().args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let workflow = world.workflow(&[("root: ./lake", "root: ./lak")]);
+    let file = workflow.to_str().unwrap();
+    let said = run(&world, &["run", file]);
+    assert!(said.contains("/lak for the lake; create it, or mend `root` of profile `local`, or name another with --lake DIR"), "{said}");
+    for args in [&["run", file, "--lake", "nowhere"][..], &["runs", "--lake", "nowhere"]] {
+        let said = run(&world, args);
+        assert!(said.contains("/nowhere for the lake; create it, or name another with --lake DIR") && !said.contains("`root`"), "{said}");
+    }
+    let said = run(&world, &["runs", "--lake", "workflow.yaml"]);
+    assert!(said.contains("workflow.yaml is a file, and a lake is a folder; name another with --lake DIR"), "{said}");
+    assert!(run(&world, &["runs"]).contains("nothing was ever run there"));
+    std::fs::create_dir(world.lake().join(".repair")).unwrap();
+    std::fs::write(world.lake().join(".repair/journal.db"), "this is no database, and long enough to be seen as none".repeat(99)).unwrap();
+    for args in [&["runs"][..], &["run", file, "--lake", "lake"]] {
+        let said = run(&world, args);
+        assert!(said.contains("name another lake with --lake DIR") && !said.contains("another file"), "{said}");
+    }
+}
+
+#[test]
+fn parameters_and_ids_are_refused_as_they_are_written() {
+    let world = World::new();
+    for (args, words) in [
+        (&["--param", "a=1", "--param", "a=2"][..], "--param a is given twice"),
+        (&["--param", "=x"], "the name is missing; write it as NAME=VALUE"),
+        (&["--param", "x"], "write it as NAME=VALUE"),
+        (&["--run-id=-x"], "must begin with a letter or digit"),
+        (&["--run-id", "_x"], "must begin with a letter or digit"),
+        (&["--run-id", ""], "must begin with a letter or digit"),
+        (&["--run-id", "a/b"], "letters, digits"),
+    ] {
+        let output = world.repair().arg("run").arg(world.workflow(&[])).args(args).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && said.contains(words), "{args:?}: {said}");
+    }
 }
 
 #[test]

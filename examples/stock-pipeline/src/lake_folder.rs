@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use repair_core::lake::overlay;
 
+use crate::scenario::Choices;
+
 /// Marks a folder as this demo's own.
 const MARKER: &str = ".stock-pipeline";
 
@@ -31,18 +33,54 @@ impl LakeFolder {
     pub(crate) fn claim(root: &Path) -> Result<Self> {
         fs::create_dir_all(root).with_context(|| format!("the folder {} can't be made", root.display()))?;
         let root = root.canonicalize().with_context(|| format!("the folder {} can't be opened", root.display()))?;
-        let marker = root.join(MARKER);
-        if !marker.exists() {
-            let mut entries = fs::read_dir(&root).with_context(|| format!("the folder {} can't be read", root.display()))?;
+        let folder = Self { root };
+        let root = &folder.root;
+        if !root.join(MARKER).exists() {
+            let mut entries = fs::read_dir(root).with_context(|| format!("the folder {} can't be read", root.display()))?;
             if entries.next().is_some() {
                 bail!(
                     "{} is not empty and this demo did not make it, so it touches nothing there; name another folder with --lake DIR",
                     root.display()
                 );
             }
-            fs::write(&marker, MARKER_TEXT).with_context(|| format!("{} can't be written", marker.display()))?;
+            folder.mark(MARKER_TEXT)?;
         }
-        Ok(Self { root })
+        Ok(folder)
+    }
+
+    /// The folder of an earlier demo, and what was chosen for it.
+    ///
+    /// # Errors
+    /// If there is none, or it did not come to its end.
+    pub(crate) fn kept(root: &Path) -> Result<(Self, Choices)> {
+        let anew = "run the demo once without --keep";
+        let marker = root.join(MARKER);
+        let text = match fs::read_to_string(&marker) {
+            Err(error) if error.kind() == ErrorKind::NotFound => bail!("there is no lake of an earlier demo in {}; {anew}", root.display()),
+            text => text.with_context(|| format!("{} can't be read", marker.display()))?,
+        };
+        let choices = text.strip_prefix(MARKER_TEXT).map(str::trim).unwrap_or_default();
+        if choices.is_empty() {
+            bail!("the lake in {} was not made to its end; {anew}", root.display());
+        }
+        let choices = serde_json::from_str(choices)
+            .with_context(|| format!("{} does not say with which flags the lake was made; {anew}", marker.display()))?;
+        let root = root.canonicalize().with_context(|| format!("the folder {} can't be opened", root.display()))?;
+        Ok((Self { root }, choices))
+    }
+
+    /// Remembers what was chosen, once the tables are there.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub(crate) fn remember(&self, choices: &Choices) -> Result<()> {
+        let choices = serde_json::to_string(choices).context("the flags can't be written as JSON")?;
+        self.mark(&format!("{MARKER_TEXT}{choices}\n"))
+    }
+
+    fn mark(&self, text: &str) -> Result<()> {
+        let marker = self.root.join(MARKER);
+        fs::write(&marker, text).with_context(|| format!("{} can't be written", marker.display()))
     }
 
     /// Removes what earlier demos made, and only that.
@@ -50,6 +88,8 @@ impl LakeFolder {
     /// # Errors
     /// If something can't be removed.
     pub(crate) fn clear(&self, tables: &[&str]) -> Result<()> {
+        // From here on there is nothing whole that could be kept.
+        self.mark(MARKER_TEXT)?;
         for table in tables {
             self.remove(table)?;
             self.remove(&overlay::repairs(table))?;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use jiff::civil::Date;
+use repair_core::ErrorKind;
 use repair_core::engine::event::Outcome;
 use repair_core::engine::{Engine, RunReport, StartRequest, new_run_id};
 use repair_core::plugin::Registry;
@@ -28,18 +29,30 @@ use crate::clock::SkippingClock;
 use crate::lake_folder::LakeFolder;
 use crate::pipeline::{Captured, Pipeline};
 use crate::report::{Steps, Summary, say};
-use crate::scenario::{Choices, Scenario, table};
+use crate::scenario::{Choices, Scenario, WHOLE_REPLAY, table};
 
 /// The workflow is part of the binary, so that it runs wherever it is installed.
 const WORKFLOW: &str = include_str!("../workflows/ticker-hourly.yaml");
+/// What is said if the demo can't be told.
+const UNWRITTEN: &str = "standard output can't be written; the lake may still be whole, as `--keep` will tell";
 /// Where its text is, from the root of the repository.
 const WORKFLOW_FILE: &str = "examples/stock-pipeline/workflows/ticker-hourly.yaml";
+
+/// Something failed, after the demo had begun.
+const FAILED: u8 = 1;
+/// What was asked for makes no sense; nothing was done.
+const REFUSED: u8 = 2;
+/// It could not be looked at.
+const BLIND: u8 = 3;
 
 /// Runs a ticker pipeline with a glitch, then the workflow that finds and repairs what it lost.
 ///
 /// The market is simulated, or replayed from real bars with --data. Time is simulated too: a trading day takes seconds.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 all is complete, 1 something failed, 2 refused, nothing was done, 3 could not tell (blind)."
+)]
 struct Args {
     /// The day to simulate. The market is not the real one of that day.
     #[arg(long, value_name = "DATE", default_value = "2026-03-05", conflicts_with = "data")]
@@ -54,112 +67,174 @@ struct Args {
     #[arg(long, value_name = "DIR", default_value = "./lake")]
     lake: PathBuf,
     /// How many stocks the glitch drops each minute; 0 for none.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     glitch: usize,
     /// Another seed is another market, and another choice of what is dropped [default: the workflow's].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// The share of minutes in which a simulated stock does not trade [default: the workflow's].
-    #[arg(long, value_name = "SHARE")]
+    /// The share of minutes in which a simulated stock does not trade, from 0 to less than 1 [default: the workflow's].
+    #[arg(long, value_name = "SHARE", value_parser = share, allow_negative_numbers = true)]
     quiet: Option<f64>,
-    /// Keep the lake of an earlier run, with its bars and repairs, instead of making it anew.
-    #[arg(long)]
+    /// Keep the lake of an earlier run, with its bars and repairs and the flags that it was made with, instead of making it anew.
+    #[arg(long, conflicts_with_all = ["date", "data", "calendar", "glitch", "seed", "quiet"])]
     keep: bool,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..1.0).contains(&share) => Ok(share),
+        _ => Err("give a share from 0 (every stock trades in every minute) to less than 1 (at 1, there would be no bar at all)".to_owned()),
+    }
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads to work with");
-    match runtime.and_then(|runtime| runtime.block_on(Box::pin(demo(&args)))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// The whole demo; an error if anything is not as it should be at the end.
-async fn demo(args: &Args) -> Result<()> {
-    let mut registry = Registry::default();
-    repair_stocks::register(&mut registry);
-    let registry = Arc::new(registry);
-    let workflow = Workflow::parse(WORKFLOW_FILE, WORKFLOW, &registry)?;
-    let choices = Choices { date: args.date, data: args.data.as_deref(), calendar: &args.calendar, seed: args.seed, quiet: args.quiet };
-    let scenario = Scenario::new(&choices, &workflow, &registry).await?;
-    let bars = table(&workflow, "bars")?;
-    let hourly = table(&workflow, "hourly")?;
-
-    let folder = LakeFolder::claim(&args.lake)?;
-    match capture(args, &scenario, &folder).await? {
-        Some(captured) => say(&report::pipeline(&captured, scenario.agreed.symbols.len(), args.glitch)),
-        None => say(&format!("The bars in {} are kept from an earlier run.", folder.root().display())),
-    }
-
-    let lake = Arc::new(LocalLake::open(folder.root())?);
-    let before = hours::captured(lake.as_ref(), bars, &scenario.agreed.symbols, &scenario.expected).await?;
-    say(&format!("\n{}", report::before(&before)));
-
-    let journal = Arc::new(SqliteJournal::open(folder.journal()?)?);
-    let mut engine = Engine::new(registry, lake.clone(), journal);
-    engine.clock = Arc::new(SkippingClock::default());
-    engine.observer = Arc::new(Steps);
-    say(&format!("\nThe workflow {}:\n", workflow.name));
-    let first = run(&engine, &workflow, &scenario).await?;
-
-    let after = hours::aggregated(lake.as_ref(), hourly, &scenario.interval).await?;
-    say(&format!("\n{}", report::after(&after)));
-    let summary = Summary {
-        hours: &after,
-        missing: missing(&first)?,
-        requests: first.usage.source_requests,
-        hourly: &folder.root().join(&hourly.location),
-        run: &first.run,
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads to work with") {
+        Ok(runtime) => runtime,
+        Err(error) => return ended(&error, FAILED),
     };
-    say(&format!("\n{summary}"));
-
-    say("\nThe workflow again, on the same lake:\n");
-    let second = run(&engine, &workflow, &scenario).await?;
-    let (still_missing, requests) = (missing(&second)?, second.usage.source_requests);
-    ensure!(after.len() == before.len(), "{} stock-hours were expected, and {} were written", before.len(), after.len());
-    ensure!(after.iter().all(|hour| hour.complete), "not all hours are complete");
-    ensure!(still_missing == 0 && requests == 0, "the second run found {still_missing} minutes missing and made {requests} requests");
-    say("\nnothing to do: 0 missing, 0 requests");
-
-    say(&format!("\n{}", report::by_hand(WORKFLOW_FILE, folder.root(), &scenario.given, &first.run)));
-    Ok(())
+    runtime.block_on(Box::pin(async {
+        match Demo::prepare(&args).await {
+            Err(error) => ended(&error, REFUSED),
+            Ok(demo) => demo.perform().await.map_or_else(|error| ended(&error, FAILED), |()| ExitCode::SUCCESS),
+        }
+    }))
 }
 
-/// Runs the pipeline, into a lake that is empty but for it; or not, if the bars that are there are to be kept.
-async fn capture(args: &Args, scenario: &Scenario, folder: &LakeFolder) -> Result<Option<Captured>> {
-    let symbols = &scenario.agreed.symbols;
-    if args.glitch >= symbols.len() {
-        bail!("a glitch that drops {} of {} stocks leaves no bars at all; choose a smaller --glitch", args.glitch, symbols.len());
+/// Tells why it ended early.
+fn ended(error: &anyhow::Error, code: u8) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "error: {error:#}");
+    let is_blind = error.downcast_ref::<repair_core::Error>().is_some_and(|error| error.kind() == ErrorKind::Blind);
+    ExitCode::from(if is_blind { BLIND } else { code })
+}
+
+/// What is to be shown, known to make sense.
+struct Demo {
+    registry: Arc<Registry>,
+    workflow: Workflow,
+    choices: Choices,
+    scenario: Scenario,
+    folder: LakeFolder,
+    keep: bool,
+}
+
+impl Demo {
+    /// Checks everything that can be checked before anything is written; the last of it claims the folder.
+    async fn prepare(args: &Args) -> Result<Self> {
+        let mut registry = Registry::default();
+        repair_stocks::register(&mut registry);
+        let registry = Arc::new(registry);
+        let workflow = Workflow::parse(WORKFLOW_FILE, WORKFLOW, &registry)?;
+        let (kept, choices) = if args.keep {
+            let (folder, choices) = LakeFolder::kept(&args.lake)?;
+            (Some(folder), choices)
+        } else {
+            (None, chosen(args)?)
+        };
+        let scenario = Scenario::new(&choices, &workflow, &registry).await?;
+        let (folder, keep) = match kept {
+            Some(folder) => (folder, true),
+            None => (LakeFolder::claim(&args.lake)?, false),
+        };
+        Ok(Self { registry, workflow, choices, scenario, folder, keep })
     }
-    let bars = folder.root().join("bars");
-    if args.keep && bars.exists() {
-        return Ok(None);
+
+    /// The whole demo; an error if anything is not as it should be at the end.
+    async fn perform(self) -> Result<()> {
+        let Self { registry, workflow, choices, scenario, folder, keep } = self;
+        let bars = table(&workflow, "bars")?;
+        let hourly = table(&workflow, "hourly")?;
+        if keep {
+            tell(&format!("The bars in {} are kept from an earlier run.", folder.root().display()))?;
+        } else {
+            let captured = capture(&choices, &scenario, &folder).await?;
+            tell(&report::pipeline(&captured, scenario.agreed.symbols.len(), choices.glitch))?;
+        }
+        if choices.data.is_some() {
+            tell(&report::replay(WHOLE_REPLAY))?;
+        }
+
+        let lake = Arc::new(LocalLake::open(folder.root())?);
+        let before = hours::captured(lake.as_ref(), bars, &scenario.agreed.symbols, &scenario.expected).await?;
+        tell(&format!("\n{}", report::before(&before)))?;
+
+        let journal = Arc::new(SqliteJournal::open(folder.journal()?)?);
+        let mut engine = Engine::new(registry, lake.clone(), journal);
+        let steps = Arc::new(Steps::default());
+        engine.clock = Arc::new(SkippingClock::default());
+        engine.observer = steps.clone();
+        tell(&format!("\nThe workflow {}:\n", workflow.name))?;
+        let first = run(&engine, &steps, &workflow, &scenario).await?;
+
+        let after = hours::aggregated(lake.as_ref(), hourly, &scenario.interval).await?;
+        tell(&format!("\n{}", report::after(&after)))?;
+        let summary = Summary {
+            hours: &after,
+            missing: missing(&first)?,
+            requests: first.usage.source_requests,
+            hourly: &folder.root().join(&hourly.location),
+            run: &first.run,
+        };
+        tell(&format!("\n{summary}"))?;
+
+        tell("\nThe workflow again, on the same lake:\n")?;
+        let second = run(&engine, &steps, &workflow, &scenario).await?;
+        let (still_missing, requests) = (missing(&second)?, second.usage.source_requests);
+        ensure!(after.len() == before.len(), "{} stock-hours were expected, and {} were written", before.len(), after.len());
+        ensure!(after.iter().all(|hour| hour.complete), "not all hours are complete");
+        ensure!(still_missing == 0 && requests == 0, "the second run found {still_missing} minutes missing and made {requests} requests");
+        tell("\nnothing to do: 0 missing, 0 requests")?;
+
+        tell(&format!("\n{}", report::by_hand(WORKFLOW_FILE, folder.root(), &scenario.given, &first.run)))
     }
+}
+
+/// What the flags say.
+fn chosen(args: &Args) -> Result<Choices> {
+    // Kept with the lake, it must mean the same from any folder.
+    let absolute = |folder: &PathBuf| folder.canonicalize().with_context(|| format!("the folder {} can't be opened", folder.display()));
+    Ok(Choices {
+        date: args.date,
+        data: args.data.as_ref().map(absolute).transpose()?,
+        calendar: args.calendar.clone(),
+        glitch: args.glitch,
+        seed: args.seed,
+        quiet: args.quiet,
+    })
+}
+
+fn tell(text: &str) -> Result<()> {
+    say(text).context(UNWRITTEN)
+}
+
+/// Runs the pipeline, into a lake that is empty but for it.
+async fn capture(choices: &Choices, scenario: &Scenario, folder: &LakeFolder) -> Result<Captured> {
     folder.clear(&["bars", "hourly"])?;
     let pipeline = Pipeline {
-        symbols: symbols.iter().map(|symbol| symbol.as_str().into()).collect(),
+        symbols: scenario.agreed.symbols.iter().map(|symbol| symbol.as_str().into()).collect(),
         minutes: scenario.expected.iter().collect(),
         feed: scenario.feed.clone(),
-        dropped_per_minute: args.glitch,
+        dropped_per_minute: choices.glitch,
         seed: scenario.agreed.seed,
-        bars,
+        bars: folder.root().join("bars"),
     };
-    pipeline.run().await.map(Some)
+    let captured = pipeline.run().await?;
+    folder.remember(choices)?;
+    Ok(captured)
 }
 
 /// One run of the workflow, to its end.
-async fn run(engine: &Engine, workflow: &Workflow, scenario: &Scenario) -> Result<RunReport> {
+async fn run(engine: &Engine, steps: &Steps, workflow: &Workflow, scenario: &Scenario) -> Result<RunReport> {
     // What `repair resume` needs to go on with it, should it be stopped.
     let environment = json!({ "lake": "local", "profile": "local" });
     let request = StartRequest { run: new_run_id(), params: scenario.params.clone(), environment };
     let done = engine.start(workflow, request).await?;
-    if done.outcome != Some(Outcome::Succeeded) {
-        bail!("run {} did not succeed: {}", done.run, done.problems.join("; "));
+    steps.told().context(UNWRITTEN)?;
+    let problems = done.problems.join("; ");
+    match done.outcome {
+        Some(Outcome::Succeeded) => {}
+        Some(Outcome::Blind) => return Err(repair_core::Error::blind(format!("run {} could not look: {problems}", done.run)).into()),
+        _ => bail!("run {} did not succeed: {problems}", done.run),
     }
     Ok(done)
 }

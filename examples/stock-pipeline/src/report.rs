@@ -1,8 +1,9 @@
 //! What the demo prints. Texts are made here, from values; nothing here looks at the lake.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::Timestamp;
@@ -20,8 +21,23 @@ use crate::pipeline::Captured;
 const HOURS_A_BLOCK: usize = 8;
 
 /// Writes a paragraph. A reader that has seen enough, such as `head`, is no reason to stop.
-pub(crate) fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+///
+/// # Errors
+/// If it can't be written for any other reason: whoever reads it must not take a part for the whole.
+pub(crate) fn say(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// What is taken for granted of a replay, and why.
+pub(crate) fn replay(quiet_spell: &str) -> String {
+    format!(
+        "Real bars are replayed. A silence of any length is taken as the archive's word here that nothing traded (quiet_spell={quiet_spell}),\n\
+         because the archive is all that there is of this market. Of a source that may fail, a long silence proves nothing."
+    )
 }
 
 /// What the pipeline did, in two sentences.
@@ -64,11 +80,12 @@ pub(crate) fn after(hours: &[StockHour]) -> String {
 fn completeness(hours: &[StockHour]) -> String {
     let complete = hours.iter().filter(|hour| hour.complete).count();
     let all = count(hours.len() as u64, "stock-hour");
-    match complete {
-        0 => format!("None of {all} is complete."),
-        _ if complete == hours.len() => format!("All of {all} are complete."),
-        some => format!("{} of {all} complete.", grouped(some as u64)),
-    }
+    let which = match complete {
+        0 => "None".to_owned(),
+        _ if complete == hours.len() => "All".to_owned(),
+        some => grouped(some as u64),
+    };
+    format!("{which} of {all} {} complete.", if complete <= 1 { "is" } else { "are" })
 }
 
 /// One block for every eight hours of a day: a row a stock, a column an hour.
@@ -161,7 +178,20 @@ fn grouped(number: u64) -> String {
 }
 
 /// Tells the steps of a run, a line each, as they come.
-pub(crate) struct Steps;
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    unwritten: Mutex<Option<io::Error>>,
+}
+
+impl Steps {
+    /// Whether all could be written.
+    ///
+    /// # Errors
+    /// As [`say`], for the first line that could not.
+    pub(crate) fn told(&self) -> io::Result<()> {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+}
 
 impl Progress for Steps {
     fn advance(&self, _: &str, _: u64, _: u64) {}
@@ -170,7 +200,10 @@ impl Progress for Steps {
 impl Observer for Steps {
     fn recorded(&self, recorded: &Recorded, _: &RunState) {
         if let Some((step, line)) = line(&recorded.event) {
-            say(&format!("  {step:<10} {line}"));
+            // A run is not stopped for what nobody reads; it is told when it has ended.
+            if let Err(error) = say(&format!("  {step:<10} {line}")) {
+                self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
         }
     }
 }
@@ -230,9 +263,22 @@ mod tests {
             vec!["AIG", "50/60"],
             vec!["IBM", "29+1", "60"],
             vec!["2026-03-06", "15:00"],
-            vec!["3", "of", "4", "stock-hours", "complete."],
+            vec!["3", "of", "4", "stock-hours", "are", "complete."],
         ] {
             assert!(lines.contains(&expected), "{expected:?} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_verb_agrees_with_what_is_counted() {
+        let [done, open] = [[60, 60, 0, 0], [60, 59, 0, 0]].map(|counts| hour("IBM", "2026-03-05T15:00:00Z", counts));
+        for (hours, said) in [
+            (vec![open.clone(), open.clone()], "None of 2 stock-hours is complete."),
+            (vec![open, done.clone()], "1 of 2 stock-hours is complete."),
+            (vec![done.clone(), done.clone()], "All of 2 stock-hours are complete."),
+            (vec![done], "All of 1 stock-hour is complete."),
+        ] {
+            assert_eq!(completeness(&hours), said);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What is simulated or replayed, and with which parameters the workflow is told of it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -11,23 +11,26 @@ use repair_core::model::{Interval, SlotSet, Table};
 use repair_core::plugin::Registry;
 use repair_core::workflow::Workflow;
 use repair_stocks::source::simulated::Market;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::feed::{Feed, Replay};
 
 /// Longer than any silence within a replay.
-const WHOLE_REPLAY: &str = "365d";
+pub(crate) const WHOLE_REPLAY: &str = "365d";
 
-/// Parameters that the user of the demo sets; all others are the workflow's defaults.
-#[derive(Debug, Clone)]
-pub(crate) struct Choices<'a> {
+/// What the user of the demo chooses; all else are the workflow's defaults. Kept with the lake, so that it can be looked at again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Choices {
     /// The day to simulate.
     pub(crate) date: Date,
     /// A folder of real bars, to be replayed instead.
-    pub(crate) data: Option<&'a Path>,
+    pub(crate) data: Option<PathBuf>,
     /// The calendar.
-    pub(crate) calendar: &'a str,
+    pub(crate) calendar: String,
+    /// How many stocks are dropped each minute.
+    pub(crate) glitch: usize,
     /// Which market, and which drops.
     pub(crate) seed: Option<u64>,
     /// The share of minutes without a trade.
@@ -71,13 +74,13 @@ impl Scenario {
     /// Works out what a user's choices mean.
     ///
     /// # Errors
-    /// If they mean nothing: no such calendar, no session on that date, no bars in that folder.
-    pub(crate) async fn new(choices: &Choices<'_>, workflow: &Workflow, registry: &Registry) -> Result<Self> {
+    /// If they mean nothing: no such calendar, no session on that date, no bars in that folder, no stock left by the glitch.
+    pub(crate) async fn new(choices: &Choices, workflow: &Workflow, registry: &Registry) -> Result<Self> {
         let bars = table(workflow, "bars")?;
-        let mut given = BTreeMap::from([("calendar".to_owned(), choices.calendar.to_owned())]);
+        let mut given = BTreeMap::from([("calendar".to_owned(), choices.calendar.clone())]);
         given.extend(choices.seed.map(|seed| ("seed".to_owned(), seed.to_string())));
         given.extend(choices.quiet.map(|quiet| ("quiet".to_owned(), quiet.to_string())));
-        let replay = match choices.data {
+        let replay = match &choices.data {
             Some(folder) => Some(replay(folder, bars, &mut given).await?),
             None => None,
         };
@@ -97,6 +100,10 @@ impl Scenario {
         let expected = expected_slots(grid, grid.slots_in(&interval), &calendar.open(&interval)?);
         if expected.is_empty() {
             bail!("{} has no session from {from} to {to}; choose another --date", agreed.calendar);
+        }
+        let stocks = agreed.symbols.len();
+        if choices.glitch >= stocks {
+            bail!("a glitch that drops {} of {stocks} stocks leaves no bars at all; choose a smaller --glitch", choices.glitch);
         }
         let feed: Arc<dyn Feed> = match replay {
             Some(replay) => Arc::new(replay),

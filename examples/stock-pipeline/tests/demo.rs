@@ -249,18 +249,68 @@ fn without_a_glitch_only_quiet_minutes_are_asked_about() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_a_way_out() {
-    for (args, way_out) in [
-        (["--glitch", "11"], "smaller --glitch"),
-        (["--date", "2026-03-07"], "another --date"),
-        (["--calendar", "XNYC"], "XNYS"),
-        (["--data", "/no/such/folder"], "/no/such/folder"),
+fn what_makes_no_sense_is_refused_with_a_way_out_and_leaves_nothing_behind() {
+    for (args, code, way_out) in [
+        (&["--glitch", "11"][..], 2, "smaller --glitch"),
+        (&["--glitch", "-1"], 2, "--glitch"),
+        (&["--quiet", "1.5"], 2, "from 0"),
+        (&["--quiet", "-0.5"], 2, "from 0"),
+        (&["--quiet", "1"], 2, "less than 1"),
+        (&["--quiet", "NaN"], 2, "from 0"),
+        (&["--date", "2026-03-07"], 2, "another --date"),
+        (&["--calendar", "XNYC"], 2, "XNYS"),
+        (&["--data", "/no/such/folder"], 2, "/no/such/folder"),
+        (&["--keep"], 2, "once without --keep"),
+        (&["--date", "2031-03-05"], 3, "covers"),
     ] {
-        let lake = TempDir::new().unwrap();
-        let refused = cargo_bin_cmd!("stock-pipeline").args(args).arg("--lake").arg(lake.path()).assert().failure();
+        let folder = TempDir::new().unwrap();
+        let lake = folder.path().join("lake");
+        let refused = cargo_bin_cmd!("stock-pipeline").args(args).arg("--lake").arg(&lake).assert().code(code);
         let said = String::from_utf8(refused.get_output().stderr.clone()).unwrap();
         assert!(said.contains(way_out), "{args:?}: {said}");
+        assert!(!lake.exists(), "{args:?} left a lake behind");
     }
+}
+
+#[test]
+fn a_lake_that_is_kept_keeps_its_flags() {
+    let folder = TempDir::new().unwrap();
+    let lake = folder.path().join("lake");
+    let demo = |args: &[&str]| cargo_bin_cmd!("stock-pipeline").args(args).arg("--lake").arg(&lake).assert();
+    demo(&["--date", "2026-03-09", "--seed", "11", "--quiet", "0.05", "--glitch", "2"]).success();
+    let kept = demo(&["--keep"]).success();
+    let printed = String::from_utf8_lossy(&kept.get_output().stdout);
+    for what in ["nothing is missing", "--param from=2026-03-09", "--param seed=11", "--param quiet=0.05"] {
+        assert!(printed.contains(what), "`{what}` is not in\n{printed}");
+    }
+    for flag in [["--seed", "3"], ["--glitch", "1"], ["--date", "2026-03-05"], ["--calendar", "XNYS"], ["--quiet", "0.1"], ["--data", "."]]
+    {
+        let refused = demo(&[&["--keep"][..], &flag].concat()).code(2);
+        assert!(String::from_utf8_lossy(&refused.get_output().stderr).contains("cannot be used with"), "{flag:?}");
+    }
+    // A demo that did not come so far that its bars are whole is nothing to keep.
+    let marker = lake.join(".stock-pipeline");
+    let text = std::fs::read_to_string(&marker).unwrap();
+    std::fs::write(&marker, text.lines().next().map(|line| format!("{line}\n")).unwrap()).unwrap();
+    demo(&["--keep"]).code(2);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_nobody_could_read_is_an_error_and_a_reader_that_leaves_is_none() {
+    use std::process::{Command, Stdio};
+    let folder = TempDir::new().unwrap();
+    let demo = |out: Stdio| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("stock-pipeline"));
+        command.arg("--lake").arg(folder.path().join("lake")).stdout(out).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let full = demo(std::fs::File::options().write(true).open("/dev/full").unwrap().into()).wait_with_output().unwrap();
+    assert_eq!(full.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&full.stderr).contains("standard output can't be written"));
+    let mut left = demo(Stdio::piped());
+    drop(left.stdout.take());
+    let left = left.wait_with_output().unwrap();
+    assert_eq!((left.status.code(), left.stderr.as_slice()), (Some(0), &b""[..]));
 }
 
 /// The real bars, if they are here, as text and as numbers.
@@ -307,6 +357,7 @@ fn check_real_bars(glitch: usize) {
     demo.printed("All of 192 stock-hours are complete.");
     demo.printed("1,833, for which the source confirmed that there is no bar");
     demo.printed("nothing to do: 0 missing, 0 requests");
+    demo.printed("quiet_spell=365d");
 
     // As many as the glitch drops are not captured: each minute it asks for 4 − N of the four.
     let raw = demo.bars(Layer::Raw);

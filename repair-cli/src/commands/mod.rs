@@ -9,13 +9,14 @@ use std::process::ExitCode;
 
 use repair_core::workflow::{Workflow, graph, schema::schema as schema_of};
 
-use crate::output::{Failure, print, print_json};
+use crate::output::{Failure, count, print, print_json};
 use crate::{GraphFormat, session};
 
 /// `repair validate`
 pub(crate) fn validate(file: &Path) -> Result<ExitCode, Failure> {
     let workflow = Workflow::load(file, &session::registry())?;
-    print(&format!("{}: workflow `{}` with {} steps is sound", file.display(), workflow.name, workflow.steps.len()))?;
+    let steps = count(workflow.steps.len() as u64, "step");
+    print(&format!("{}: workflow `{}` with {steps} is sound", file.display(), workflow.name))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use clap::Args;
 use repair_core::engine::{RunReport, Signal, StartRequest, new_run_id};
 use repair_core::workflow::Workflow;
+use repair_core::{Error, Result};
 
 use crate::output::{Failure, exit_code, print, print_json, report};
-use crate::session::{Place, engine, journal, registry};
+use crate::session::{LakeArg, Place, engine, journal, registry};
 
 /// Run a workflow.
 #[derive(Debug, Args)]
@@ -24,26 +25,54 @@ pub(crate) struct Run {
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parameter)]
     params: Vec<(String, String)>,
     /// The run's id. Starting one that exists with the same input goes on with it [default: a new id].
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = run_id)]
     run_id: Option<String>,
     /// Print one JSON object at the end.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    lake: LakeArg,
 }
 
 fn parameter(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| "write it as NAME=VALUE".to_owned())?;
+    if name.trim().is_empty() {
+        return Err("the name is missing; write it as NAME=VALUE".to_owned());
+    }
     Ok((name.to_owned(), value.to_owned()))
+}
+
+/// An id names files, and stands on command lines: there, what begins with a dash is an option. The engine checks the rest of it.
+fn run_id(text: &str) -> Result<String, String> {
+    if text.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+        Ok(text.to_owned())
+    } else {
+        Err("a run's id must begin with a letter or digit; then come letters, digits, `-` and `_`".to_owned())
+    }
+}
+
+/// The parameters by name.
+fn by_name(params: Vec<(String, String)>) -> Result<BTreeMap<String, String>> {
+    let mut given = BTreeMap::new();
+    for (name, value) in params {
+        if given.contains_key(&name) {
+            let message = format!("--param {name} is given twice; give it once, the values of a list separated by commas");
+            return Err(Error::invalid(message));
+        }
+        given.insert(name, value);
+    }
+    Ok(given)
 }
 
 impl Run {
     /// Does it.
-    pub(crate) async fn execute(self, lake: Option<&Path>) -> Result<ExitCode, Failure> {
+    pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<ExitCode, Failure> {
+        let lake = self.lake.or(lake_before);
         let registry = Arc::new(registry());
         let workflow = Workflow::load(&self.file, &registry)?;
-        let given: BTreeMap<String, String> = self.params.into_iter().collect();
+        let given = by_name(self.params)?;
         let params = workflow.bind(&given)?;
-        let place = Place::of(&workflow, self.profile.as_deref(), lake, &params)?;
+        let place = Place::of(&workflow, self.profile.as_deref(), lake.as_deref(), &params)?;
         let engine = engine(Some((&workflow, &params)), place.root(), registry).await?;
         let run = self.run_id.unwrap_or_else(new_run_id);
         let done = engine.start(&workflow, StartRequest { run, params, environment: place.environment() }).await?;
@@ -63,12 +92,14 @@ pub(crate) struct TakeUp {
     /// Print one JSON object at the end.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    lake: LakeArg,
 }
 
 impl TakeUp {
     /// Does it.
-    pub(crate) async fn execute(self, lake: Option<&Path>, redrive: bool) -> Result<ExitCode, Failure> {
-        let (root, _) = journal(lake)?;
+    pub(crate) async fn execute(self, lake_before: Option<PathBuf>, redrive: bool) -> Result<ExitCode, Failure> {
+        let (root, _) = journal(self.lake.or(lake_before).as_deref())?;
         let registry = Arc::new(registry());
         let mended = match &self.mended {
             Some(file) => Some(Workflow::load(file, &registry)?),
