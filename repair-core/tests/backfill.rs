@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use async_trait::async_trait;
-use repair_core::model::{
-    Cadence, Counts, Findings, Fix, Format, GapList, Interval, Key, Scope, SlotRange, Table, TimeMark, Unit, Wanted,
-};
+use repair_core::model::{Cadence, Counts, Findings, Fix, Format, GapList, Interval, Key, Scope, SlotRange, Table, TimeMark, Unit, Wanted};
 use repair_core::plugin::{Answer, Limits, Plugin, PluginKind, Registry, Request, Source, StepContext};
 use repair_core::testing::{MemoryLake, VirtualClock, context};
 use repair_core::{ErrorKind, Result, Usage};
@@ -67,7 +65,8 @@ async fn repair(lake: &MemoryLake, answer: RecordBatch) -> [Result<Fix>; 2] {
     let key = Key::from("a");
     let mut gaps = GapList::default();
     gaps.push(&key, SLOTS);
-    let scope = Scope { table: "readings".into(), grid: table().grid().unwrap(), keys: vec![key.clone()], interval, calendar: "24x7".into() };
+    let scope =
+        Scope { table: "readings".into(), grid: table().grid().unwrap(), keys: vec![key.clone()], interval, calendar: "24x7".into() };
     let findings = Findings { scope, counts: Counts::default(), gaps, usage: Usage::default() };
     let unit = Unit { interval, wanted: vec![Wanted { key, slots: vec![SLOTS] }] };
     [repairer.repair(&context, &findings, &unit).await, repairer.repair(&context, &findings, &unit).await]

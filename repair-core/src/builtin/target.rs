@@ -69,7 +69,11 @@ pub fn target(context: &StepContext, into: &str, read: Option<&str>, implied: im
         // Of one outside of the lake, the overlay lies in the lake's own folder, under the table's name.
         let folder = within_lake(&other.location).unwrap_or_else(|| vec![other.name.clone()]);
         if within_lake(&other.location).is_some_and(|folder| overlap(&place, &folder)) {
-            return Err(would_overwrite(into, &table.location, &format!("inside or around `{}`, the location of table `{}`", other.location, other.name)));
+            return Err(would_overwrite(
+                into,
+                &table.location,
+                &format!("inside or around `{}`, the location of table `{}`", other.location, other.name),
+            ));
         }
         if let Some((last, parents)) = folder.split_last() {
             let beside = kept_beside(last).map(|name| parents.iter().cloned().chain([name]).collect::<Vec<_>>());

@@ -221,7 +221,8 @@ impl Source for Archive {
 async fn read(lake: &dyn Lake, archive: &Table, request: &Request) -> Result<Vec<RecordBatch>> {
     let columns = columns(lake, archive, &request.table).await?;
     let scan = ScanRequest { layer: Layer::Raw, interval: Some(request.interval), keys: Some(request.keys.clone()), columns };
-    let batches: Vec<RecordBatch> = async { lake.scan(archive, &scan).await?.try_collect().await }.await.map_err(|error| of_the_archive(archive, error))?;
+    let batches: Vec<RecordBatch> =
+        async { lake.scan(archive, &scan).await?.try_collect().await }.await.map_err(|error| of_the_archive(archive, error))?;
     let Some(first) = batches.first() else { return Ok(Vec::new()) };
     let rows = concat_batches(first.schema_ref(), &batches)?;
     let mut order = Vec::with_capacity(archive.key.len() + 1);
