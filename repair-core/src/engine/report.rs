@@ -132,7 +132,8 @@ fn problems(state: &RunState) -> Vec<String> {
         problems.extend(unit_problems(name, step));
     }
     for (detect, findings, missing) in state.missing() {
-        problems.push(format!("{detect}: {missing} slots still missing in table `{}`", findings.scope.table));
+        let slots = if missing == 1 { "slot" } else { "slots" };
+        problems.push(format!("{detect}: {missing} {slots} still missing in table `{}`", findings.scope.table));
     }
     for (detect, findings) in &state.findings {
         let counts = findings.counts;
