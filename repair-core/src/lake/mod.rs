@@ -1,7 +1,12 @@
 //! What an adapter implements so that workflows run on its lake. Nothing above this trait may ask which lake it has.
 
+pub mod name;
 pub mod overlay;
+pub mod partition;
+pub mod replacement;
 pub mod rollup;
+pub mod shape;
+pub mod staging;
 
 use std::pin::Pin;
 
