@@ -5,6 +5,7 @@
 //! - Whole-number division cuts towards zero, so what is divided is first made positive, by counting from a base before all that is read.
 //! - Names of ours begin with `repair_`, as in the overlay, so that they do not meet a user's columns.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use repair_core::lake::overlay::{self, Op, columns};
@@ -334,7 +335,7 @@ impl<'a> Source<'a> {
              {inserted}, {replaced}, {absent} \
              FROM (SELECT {shown}CASE WHEN repair_asked OR repair_slot IS NULL THEN (repair_slot - {base}) / {per_word} ELSE -1 END AS repair_word, repair_asked, \
              repair_layer, repair_off, repair_no_key, \
-             bitwise_left_shift(BIGINT '1', (repair_slot - {base}) % {per_word}) AS repair_bit \
+             bitwise_left_shift(BIGINT '1', CAST((repair_slot - {base}) % {per_word} AS integer)) AS repair_bit \
              FROM (SELECT *, {asked} AS repair_asked, {no_key} AS repair_no_key FROM ({layers}))) \
              GROUP BY {keys}repair_word, repair_asked",
             keys = key_list(""),
@@ -509,19 +510,30 @@ fn slot(grid: &SlotGrid, time_ms: &str, bounds: &TimeBounds) -> String {
     }
 }
 
-/// That a key is one of some.
+/// That a key is one of some. Keys of several columns are grouped by their first: Trino takes seconds to plan thousands of rows after `IN`.
 fn one_of(columns: &[String], keys: &[Key]) -> String {
+    let values: Vec<Vec<&str>> = keys.iter().map(|key| key.values().collect()).collect();
+    one_of_values(columns, &values.iter().map(Vec::as_slice).collect::<Vec<_>>())
+}
+
+fn one_of_values(columns: &[String], values: &[&[&str]]) -> String {
     match columns {
-        _ if keys.is_empty() => "false".to_owned(),
+        _ if values.is_empty() => "false".to_owned(),
         [] => "true".to_owned(),
         [column] => {
-            let values: Vec<String> = keys.iter().flat_map(|key| key.values().next()).map(text).collect();
+            let values: Vec<String> = values.iter().flat_map(|value| value.first()).map(|value| text(value)).collect();
             format!("{column} IN ({})", values.join(", "))
         }
-        columns => {
-            let values: Vec<String> =
-                keys.iter().map(|key| format!("({})", key.values().map(text).collect::<Vec<_>>().join(", "))).collect();
-            format!("({}) IN ({})", columns.join(", "), values.join(", "))
+        [column, others @ ..] => {
+            let mut by_first: BTreeMap<&str, Vec<&[&str]>> = BTreeMap::new();
+            for value in values {
+                if let [first, rest @ ..] = value {
+                    by_first.entry(first).or_default().push(rest);
+                }
+            }
+            let all: Vec<String> =
+                by_first.iter().map(|(first, rest)| format!("({column} = {} AND {})", text(first), one_of_values(others, rest))).collect();
+            format!("({})", all.join(" OR "))
         }
     }
 }
