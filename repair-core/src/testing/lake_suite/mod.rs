@@ -7,6 +7,7 @@ mod artifacts;
 mod overlay;
 mod presence;
 mod replace;
+mod retractions;
 mod scans;
 mod tables;
 
@@ -21,6 +22,7 @@ pub use artifacts::*;
 pub use overlay::*;
 pub use presence::*;
 pub use replace::*;
+pub use retractions::*;
 pub use scans::*;
 
 /// How the test of an adapter puts a table's own rows into its lake, as the table's owner would.
@@ -69,6 +71,12 @@ pub async fn all(lake: &dyn Lake, setup: &dyn LakeSetup) {
     repairs_go_to_the_partitions_of_their_times(lake, setup).await;
     the_overlay_is_tables_that_say_where_rows_come_from(lake, setup).await;
     exceptions_count_until_they_expire(lake, setup).await;
+    undo_hides_and_undo_of_undo_shows_again(lake, setup).await;
+    undo_in_part_hides_that_part(lake, setup).await;
+    an_older_repair_counts_when_the_newer_is_undone(lake, setup).await;
+    to_retract_twice_is_to_do_it_once(lake, setup).await;
+    exceptions_are_retracted_too(lake, setup).await;
+    what_does_not_fit_is_not_retracted(lake, setup).await;
     a_replaced_interval_holds_the_rows_and_nothing_else(lake).await;
     only_touched_partitions_are_replaced(lake).await;
     a_table_without_partitions_is_replaced_as_a_whole(lake).await;
