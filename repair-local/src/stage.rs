@@ -113,7 +113,8 @@ pub(crate) fn stage(lake: &Inner, scope: &Scope, request: &Request) -> Result<St
     let rows = request.fix.rows.iter().map(|batch| batch.num_rows() as u64).sum();
     let absent = request.fix.absent.iter().map(|absence| absence.slots.len()).sum();
     // What staging itself takes is only known once the file is written; it is added when the summary is read.
-    let summary = Staged { unit: request.unit.clone(), rows, absent, usage: request.fix.usage };
+    let conflicts = request.fix.conflicts.clone();
+    let summary = Staged { unit: request.unit.clone(), rows, absent, conflicts, usage: request.fix.usage };
     let json = serde_json::to_string(&summary).map_err(|error| Error::internal("a summary is not JSON").because(error))?;
     let written = write::parquet(&scope.object(&request.unit), &schema, &batches, vec![(SUMMARY.to_owned(), json)])?;
     let mut usage = summary.usage;
