@@ -395,8 +395,10 @@ impl Paging {
         self.bars = self.bars.saturating_add(bars as u64);
         self.empty_pages = if bars == 0 { self.empty_pages + 1 } else { 0 };
         if self.bars > self.possible_bars {
-            let possible = self.possible_bars;
-            return Err(self.endless(&format!("page {} brought more bars than the {possible} minutes that were asked for", self.pages)));
+            return Err(Error::invalid(format!(
+                "{} answered with more bars than the {} minutes that were asked for; nothing of it is used, look at the source",
+                self.provider, self.possible_bars
+            )));
         }
         let Some(token) = next else { return Ok(()) };
         if !self.tokens.insert(token.to_owned()) {

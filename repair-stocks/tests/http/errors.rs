@@ -63,15 +63,15 @@ async fn how_long_to_wait_is_what_the_api_says() {
     };
     let refused = |status| Reply::new(status, "text/plain", "");
     assert_eq!(wait(refused(429)).await, None);
-    assert_eq!(wait(refused(429).with("Retry-After", 7)).await, Some(Duration::from_secs(7)));
-    assert_eq!(wait(refused(503).with("Retry-After", 7)).await, Some(Duration::from_secs(7)));
-    assert_eq!(wait(refused(429).with("Retry-After", "Tue, 12 Mar 2024 00:00:09 GMT")).await, Some(Duration::from_secs(9)));
-    assert_eq!(wait(refused(429).with("X-RateLimit-Reset", 1_710_201_630)).await, Some(Duration::from_secs(30)));
-    assert_eq!(wait(refused(429).with("X-RateLimit-Reset", 1_710_201_630).with("Retry-After", 3)).await, Some(Duration::from_secs(3)));
+    assert_eq!(wait(refused(429).with("Retry-After", &7)).await, Some(Duration::from_secs(7)));
+    assert_eq!(wait(refused(503).with("Retry-After", &7)).await, Some(Duration::from_secs(7)));
+    assert_eq!(wait(refused(429).with("Retry-After", &"Tue, 12 Mar 2024 00:00:09 GMT")).await, Some(Duration::from_secs(9)));
+    assert_eq!(wait(refused(429).with("X-RateLimit-Reset", &1_710_201_630)).await, Some(Duration::from_secs(30)));
+    assert_eq!(wait(refused(429).with("X-RateLimit-Reset", &1_710_201_630).with("Retry-After", &3)).await, Some(Duration::from_secs(3)));
     // What is past, or makes no sense.
-    assert_eq!(wait(refused(429).with("X-RateLimit-Reset", 5)).await, Some(Duration::ZERO));
-    assert_eq!(wait(refused(429).with("Retry-After", "soon")).await, None);
-    assert_eq!(wait(refused(429).with("Retry-After", i64::MAX)).await, Some(Duration::from_secs(3_600)));
+    assert_eq!(wait(refused(429).with("X-RateLimit-Reset", &5)).await, Some(Duration::ZERO));
+    assert_eq!(wait(refused(429).with("Retry-After", &"soon")).await, None);
+    assert_eq!(wait(refused(429).with("Retry-After", &i64::MAX)).await, Some(Duration::from_secs(3_600)));
 }
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn where_no_request_is_left_the_next_one_waits() {
         let (page, last) = (page.clone(), last.clone());
         move |seen: &crate::vendor::Seen| {
             let body = if seen.query("page_token").is_none() { &page } else { &last };
-            Reply::json(200, body).with("X-RateLimit-Remaining", 0).with("X-RateLimit-Reset", reset)
+            Reply::json(200, body).with("X-RateLimit-Remaining", &0).with("X-RateLimit-Reset", &reset)
         }
     };
     // In 30 seconds: waited for, on the clock of the run.

@@ -90,7 +90,7 @@ async fn a_redirect_to_another_host_is_refused_and_one_within_it_is_not() {
     let elsewhere = Vendor::start(|_| Reply::json(200, &json!({ "bars": {} }))).await;
     let to = format!("{}/stolen?apiKey=K", elsewhere.url);
     let vendor = Vendor::start(move |seen| match seen.url.path() {
-        "/v2/stocks/bars" if seen.query("feed").is_some() => Reply::new(302, "text/plain", "").with("Location", "/moved"),
+        "/v2/stocks/bars" if seen.query("feed").is_some() => Reply::new(302, "text/plain", "").with("Location", &"/moved"),
         "/moved" => Reply::json(200, &json!({ "bars": {} })),
         _ => Reply::new(307, "text/plain", "").with("Location", &to),
     })

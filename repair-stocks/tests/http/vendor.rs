@@ -44,11 +44,13 @@ impl Reply {
         Self::new(status, "application/json", body.to_string())
     }
 
-    pub(crate) fn with(mut self, name: &str, value: impl ToString) -> Self {
-        self.headers.push((name.to_owned(), value.to_string()));
+    pub(crate) fn with(mut self, name: &str, value: &dyn std::fmt::Display) -> Self {
+        self.headers.push((name.to_owned(), format!("{value}")));
         self
     }
 }
+
+type Answers = Arc<dyn Fn(&Seen) -> Reply + Send + Sync>;
 
 /// A server.
 pub(crate) struct Vendor {
@@ -61,7 +63,7 @@ impl Vendor {
     pub(crate) async fn start(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (answer, seen): (Arc<dyn Fn(&Seen) -> Reply + Send + Sync>, _) = (Arc::new(answer), Arc::new(Mutex::new(Vec::new())));
+        let (answer, seen) = (Arc::new(answer) as Answers, Arc::new(Mutex::new(Vec::new())));
         let (base, noted) = (url.clone(), seen.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -77,7 +79,7 @@ impl Vendor {
 }
 
 /// One request a connection, which is all that is needed.
-async fn serve(mut stream: TcpStream, base: String, answer: Arc<dyn Fn(&Seen) -> Reply + Send + Sync>, noted: Arc<Mutex<Vec<Seen>>>) {
+async fn serve(mut stream: TcpStream, base: String, answer: Answers, noted: Arc<Mutex<Vec<Seen>>>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
@@ -163,7 +165,7 @@ fn bars(market: &Market, symbols: &[&str], from: i64, to: i64, lie: Lie) -> Vec<
         let first = *of_symbol.keys().next().unwrap();
         let shift = from - first;
         match lie {
-            Lie::IgnoresTheDate => found.extend(of_symbol.range(..first + 30).map(|(minute, bar)| (symbol.to_owned(), *minute, *bar))),
+            Lie::IgnoresTheDate => found.extend(of_symbol.range(..first + 10).map(|(minute, bar)| (symbol.to_owned(), *minute, *bar))),
             Lie::SameValues => {
                 let moved = of_symbol.iter().map(|(minute, bar)| (symbol.to_owned(), minute + shift, *bar));
                 found.extend(moved.take_while(|(_, minute, _)| *minute <= to));
@@ -224,9 +226,9 @@ pub(crate) fn alpaca(market: Market, page_rows: usize, lie: Lie) -> impl Fn(&See
         }
         let next = (end < found.len()).then(|| format!("after-{end}"));
         Reply::json(200, &json!({ "bars": page, "next_page_token": next }))
-            .with("X-RateLimit-Limit", 200)
-            .with("X-RateLimit-Remaining", 199)
-            .with("X-RateLimit-Reset", 1_710_163_860)
+            .with("X-RateLimit-Limit", &200)
+            .with("X-RateLimit-Remaining", &199)
+            .with("X-RateLimit-Reset", &1_710_163_860)
     }
 }
 
