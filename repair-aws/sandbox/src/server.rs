@@ -271,8 +271,10 @@ impl Services {
             Some(("AWSGlue", operation)) => (Service::Glue, operation.to_owned()),
             _ => {
                 let s3::Target { operation, bucket, key } = s3::target(&head);
-                let resource = if key.is_empty() { bucket } else { format!("{bucket}/{key}") };
-                let arn = format!("arn:aws:s3:::{resource}");
+                // A listing is an act on the bucket, whatever its prefix.
+                let of_bucket = key.is_empty() || operation.starts_with("List");
+                let resource = if key.is_empty() { bucket.clone() } else { format!("{bucket}/{key}") };
+                let arn = format!("arn:aws:s3:::{}", if of_bucket { &bucket } else { &resource });
                 return Call { service: Service::S3, operation: operation.to_owned(), resource, arn, head, body };
             }
         };

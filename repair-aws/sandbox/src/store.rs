@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::convert::Infallible;
 use std::fmt;
 use std::ops::{AddAssign, Bound, Range};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,7 +47,8 @@ impl fmt::Display for Etag {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Two hexadecimal digits a byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a string can't fail.
@@ -103,6 +105,42 @@ pub struct Head {
     pub last_modified: Timestamp,
     /// What was said about it.
     pub metadata: Arc<Metadata>,
+}
+
+/// Which of an object's bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    /// From the first, up to but not including the second, which may be behind the end.
+    From(u64, u64),
+    /// The last so many.
+    Last(u64),
+}
+
+/// What was read.
+pub(crate) struct Read {
+    /// The object, of whose bytes only the range is there.
+    pub(crate) object: Object,
+    pub(crate) range: Range<usize>,
+    /// How many bytes the object has.
+    pub(crate) size: usize,
+}
+
+/// Where a listing goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    /// After this key.
+    Key(String),
+    /// After all keys that begin with this.
+    Prefix(String),
+}
+
+/// A page of a listing.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) objects: Vec<Head>,
+    pub(crate) prefixes: Vec<String>,
+    /// Where the next begins, if there is one.
+    pub(crate) next: Option<After>,
 }
 
 /// Why the store refused.
@@ -260,7 +298,7 @@ impl State {
         self.counts.0.entry((bucket.to_owned(), key.to_owned())).or_default()
     }
 
-    fn write(&mut self, bucket: &str, key: &str, object: Object, condition: &Condition) -> Result<(), StoreError> {
+    fn write(&mut self, bucket: &str, key: &str, object: Object, condition: Condition) -> Result<(), StoreError> {
         if key.is_empty() || key.len() > KEY_LIMIT_BYTES {
             return Err(StoreError::InvalidKey(key.to_owned()));
         }
@@ -269,7 +307,7 @@ impl State {
         match (condition, objects.entry(key.to_owned())) {
             (Condition::IfNoneMatch, Entry::Occupied(_)) => return Err(StoreError::PreconditionFailed(key.to_owned())),
             (Condition::IfMatch(_), Entry::Vacant(_)) => return Err(StoreError::NoSuchKey(key.to_owned())),
-            (Condition::IfMatch(etag), Entry::Occupied(there)) if there.get().etag != *etag => {
+            (Condition::IfMatch(etag), Entry::Occupied(there)) if there.get().etag != etag => {
                 return Err(StoreError::PreconditionFailed(key.to_owned()));
             }
             (_, entry) => {
@@ -342,38 +380,57 @@ impl Store {
         let object = Object { bytes, etag: etag.clone(), last_modified: Timestamp::now(), metadata: Arc::new(metadata) };
         let mut state = self.lock();
         state.count(bucket, key).puts += 1;
-        state.write(bucket, key, object, &condition)?;
+        state.write(bucket, key, object, condition)?;
         Ok(etag)
     }
 
     /// An object with all its bytes.
     pub fn get(&self, bucket: &str, key: &str) -> Result<Object, StoreError> {
-        let mut state = self.lock();
-        let found = state.object(bucket, key).cloned();
-        let count = state.count(bucket, key);
-        count.gets += 1;
-        let object = found?;
-        count.bytes_read += object.bytes.len() as u64;
-        Ok(object)
+        Ok(match self.read(bucket, key, None, |_| Ok::<_, Infallible>(()))? {
+            Ok(read) => read.object,
+            Err(never) => match never {},
+        })
     }
 
     /// A range of an object's bytes, cut where the object ends. It must begin before that; the object is otherwise as it is.
     pub fn get_range(&self, bucket: &str, key: &str, range: Range<u64>) -> Result<Object, StoreError> {
+        let read = self.read(bucket, key, Some(Part::From(range.start, range.end)), |_| Ok::<_, Infallible>(()))?;
+        Ok(match read {
+            Ok(read) => read.object,
+            Err(never) => match never {},
+        })
+    }
+
+    /// Reads a part of an object, or all of it, if the check of its tag passes; what does not pass is not counted as bytes read.
+    pub(crate) fn read<E>(
+        &self,
+        bucket: &str,
+        key: &str,
+        part: Option<Part>,
+        check: impl FnOnce(&Etag) -> Result<(), E>,
+    ) -> Result<Result<Read, E>, StoreError> {
         let mut state = self.lock();
         let found = state.object(bucket, key).cloned();
         let count = state.count(bucket, key);
         count.gets += 1;
         let mut object = found?;
-        let size = object.bytes.len();
-        let outside = || StoreError::InvalidRange(size as u64);
-        let start = usize::try_from(range.start).map_err(|_| outside())?;
-        let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(size);
-        if start > end || (start == size && range.start != range.end) {
-            return Err(outside());
+        if let Err(error) = check(&object.etag) {
+            return Ok(Err(error));
         }
-        object.bytes = object.bytes.slice(start..end);
+        let size = object.bytes.len();
+        let outside = StoreError::InvalidRange(size as u64);
+        let range = match part {
+            None => 0..size,
+            Some(Part::From(start, end)) if start < end && start < size as u64 => {
+                // Both are at most the size now, which is a `usize`.
+                usize::try_from(start).unwrap_or(size)..usize::try_from(end).unwrap_or(size).min(size)
+            }
+            Some(Part::Last(bytes)) if bytes > 0 => size.saturating_sub(usize::try_from(bytes).unwrap_or(size))..size,
+            Some(_) => return Err(outside),
+        };
+        object.bytes = object.bytes.slice(range.clone());
         count.bytes_read += object.bytes.len() as u64;
-        Ok(object)
+        Ok(Ok(Read { object, range, size }))
     }
 
     /// What is said of an object.
@@ -400,11 +457,66 @@ impl Store {
             .collect())
     }
 
+    /// As [`list`](Self::list), where keys that share what comes between the prefix and the next delimiter are one entry.
+    pub(crate) fn list_page(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        delimiter: Option<&str>,
+        after: Option<&After>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let mut state = self.lock();
+        state.count(bucket, prefix).lists += 1;
+        let objects = &state.bucket(bucket)?.objects;
+        let mut page = Page::default();
+        if limit == 0 {
+            return Ok(page);
+        }
+        let (mut after, mut entries) = (after.cloned(), 0);
+        let from = match &after {
+            Some(After::Key(text) | After::Prefix(text)) if text.as_str() >= prefix => Bound::Excluded(text.clone()),
+            _ => Bound::Included(prefix.to_owned()),
+        };
+        for (key, object) in objects.range((from, Bound::Unbounded)).take_while(|(key, _)| key.starts_with(prefix)) {
+            if matches!(&after, Some(After::Prefix(common)) if key.starts_with(common.as_str())) {
+                continue;
+            }
+            if entries == limit {
+                page.next = after;
+                return Ok(page);
+            }
+            let shared = delimiter.and_then(|delimiter| key[prefix.len()..].find(delimiter).map(|at| prefix.len() + at + delimiter.len()));
+            after = Some(if let Some(end) = shared {
+                page.prefixes.push(key[..end].to_owned());
+                After::Prefix(key[..end].to_owned())
+            } else {
+                page.objects.push(head(key, object));
+                After::Key(key.clone())
+            });
+            entries += 1;
+        }
+        Ok(page)
+    }
+
     /// Removes an object. That there was none is no error, as in S3.
     pub fn delete(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
         let mut state = self.lock();
         state.count(bucket, key).deletes += 1;
         state.bucket(bucket)?;
+        if let Some(bucket) = state.buckets.get_mut(bucket) {
+            bucket.objects.remove(key);
+        }
+        Ok(())
+    }
+
+    /// Removes an object if it has this tag.
+    pub fn delete_if_match(&self, bucket: &str, key: &str, etag: &Etag) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        state.count(bucket, key).deletes += 1;
+        if state.object(bucket, key)?.etag != *etag {
+            return Err(StoreError::PreconditionFailed(key.to_owned()));
+        }
         if let Some(bucket) = state.buckets.get_mut(bucket) {
             bucket.objects.remove(key);
         }
@@ -445,7 +557,7 @@ impl Store {
         key: &str,
         id: &str,
         parts: &[(u32, Etag)],
-        condition: &Condition,
+        condition: Condition,
     ) -> Result<Etag, StoreError> {
         let mut state = self.lock();
         state.count(bucket, key).puts += 1;

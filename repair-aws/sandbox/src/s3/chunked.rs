@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::store::hex;
 use bytes::{Bytes, BytesMut};
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_ENCODING, HeaderName, HeaderValue};
@@ -111,7 +112,18 @@ pub(super) fn verify(headers: &HeaderMap, body: &[u8]) -> Result<(), (&'static s
             return Err(("BadDigest", format!("The {} you specified did not match the calculated checksum.", algorithm.to_uppercase())));
         }
     }
+    if let Some(given) = given(CONTENT_SHA256.as_str()).filter(|given| given.len() == 64)
+        && !given.eq_ignore_ascii_case(&hex(&Sha256::checksum(body)))
+    {
+        let why = "The provided 'x-amz-content-sha256' header does not match what was computed.";
+        return Err(("XAmzContentSHA256Mismatch", why.to_owned()));
+    }
     Ok(())
+}
+
+/// The CRC-32 of some bytes, as S3 writes it.
+pub(super) fn crc32(bytes: &[u8]) -> Option<String> {
+    checksum("crc32", bytes)
 }
 
 fn checksum(algorithm: &str, body: &[u8]) -> Option<String> {
