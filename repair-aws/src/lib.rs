@@ -1,1 +1,19 @@
-//! repair-aws
+//! A data-repair lake on S3 and Athena, and a journal on S3.
+
+mod athena;
+mod catalog;
+mod connect;
+mod error;
+mod lake;
+mod objects;
+mod place;
+mod read;
+mod results;
+mod sql;
+mod tables;
+mod write;
+
+pub use athena::Polling;
+pub use connect::Connection;
+pub use lake::{AwsLake, Options};
+pub use objects::Location;

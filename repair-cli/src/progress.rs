@@ -95,6 +95,7 @@ fn describe(event: &Event) -> Option<String> {
         Event::BranchesStarted { .. }
         | Event::BranchEnded { .. }
         | Event::StepSettled { .. }
+        | Event::Metered { .. }
         | Event::UnitsEnded { .. }
         | Event::PublishStarted { .. }
         | Event::PublishEnded { .. }

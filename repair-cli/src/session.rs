@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use repair_core::engine::{Engine, preflight};
+use repair_core::engine::{Engine, Journal, preflight};
+use repair_core::lake::Lake;
 use repair_core::plugin::Registry;
 use repair_core::workflow::{Variables, Workflow};
 use repair_core::{Error, ErrorKind, Result};
@@ -13,6 +14,7 @@ use repair_local::{LocalLake, SqliteJournal};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::aws;
 use crate::progress::Console;
 
 /// Where a lake is when nobody says otherwise.
@@ -28,8 +30,8 @@ pub(crate) fn registry() -> Registry {
 /// Which lake a command works on.
 #[derive(Debug, Args)]
 pub(crate) struct LakeArg {
-    /// The folder of the lake, in place of the one the profile names; its journal is in `.repair/` there [env: REPAIR_LAKE]
-    /// [default: ./lake].
+    /// The folder of the lake, or its place in S3 (`s3://bucket/lake`), instead of the one the profile names; its journal is below it
+    /// [env: REPAIR_LAKE] [default: ./lake].
     #[arg(long, value_name = "DIR")]
     lake: Option<PathBuf>,
 }
@@ -43,35 +45,81 @@ impl LakeArg {
 }
 
 /// Where a lake is.
-pub(crate) struct Root {
-    /// The folder.
-    path: PathBuf,
-    /// The profile that names it; none if the command does, or nobody.
-    profile: Option<String>,
+#[derive(Debug, Clone)]
+pub(crate) enum Root {
+    /// In a folder.
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The profile that names it; none if the command does, or nobody.
+        profile: Option<String>,
+    },
+    /// In a bucket.
+    Bucket(aws::Bucket),
 }
 
 impl Root {
     fn of_command(lake: Option<&Path>) -> Self {
-        Self { path: lake.unwrap_or(Path::new(DEFAULT_LAKE)).to_owned(), profile: None }
+        let path = lake.unwrap_or(Path::new(DEFAULT_LAKE));
+        match path.to_str().filter(|path| path.starts_with("s3://")) {
+            Some(location) => Self::Bucket(aws::Bucket::at(location)),
+            None => Self::Folder { path: path.to_owned(), profile: None },
+        }
     }
 
-    /// The lake itself.
-    fn open(&self) -> Result<LocalLake> {
-        LocalLake::open(&self.path).map_err(|error| {
-            let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
-            let how = match &self.profile {
-                Some(profile) => format!("mend `root` of profile `{profile}`, or name another with --lake DIR"),
-                None => "name another with --lake DIR".to_owned(),
-            };
-            if path.is_file() {
-                Error::invalid(format!("{} is a file, and a lake is a folder; {how}", path.display()))
-            } else if error.kind() == ErrorKind::NotFound {
-                Error::new(ErrorKind::NotFound, format!("no folder {} for the lake; create it, or {how}", path.display()))
-            } else {
-                error
-            }
-        })
+    /// The lake itself, for a workflow that is yet to run, or for a run that has begun.
+    async fn open(&self, run: Option<(&dyn Journal, &str)>) -> Result<Arc<dyn Lake>> {
+        match self {
+            Self::Folder { path, profile } => Ok(Arc::new(open_folder(path, profile.as_deref())?)),
+            Self::Bucket(bucket) => bucket.lake(run).await,
+        }
     }
+
+    /// The journal of a lake in which something was run.
+    async fn open_to_read(&self) -> Result<Arc<dyn Journal>> {
+        match self {
+            Self::Folder { path, profile } => {
+                open_folder(path, profile.as_deref())?;
+                let path = journal_path(path);
+                let journal = SqliteJournal::open_to_read(&path).map_err(|error| match error.kind() {
+                    ErrorKind::NotFound => {
+                        let message =
+                            format!("no journal at {}: nothing was ever run there; name the lake with --lake DIR", path.display());
+                        Error::new(ErrorKind::NotFound, message)
+                    }
+                    _ => of_a_lake(error),
+                })?;
+                Ok(Arc::new(journal))
+            }
+            Self::Bucket(bucket) => bucket.journal().await,
+        }
+    }
+
+    /// The journal of a lake that may have none yet. It is made only once the lake is known to be there and writable.
+    async fn open_or_create_journal(&self) -> Result<Arc<dyn Journal>> {
+        match self {
+            Self::Folder { path, profile } => Ok(Arc::new(open_or_create_journal(&open_folder(path, profile.as_deref())?)?)),
+            Self::Bucket(bucket) => bucket.journal().await,
+        }
+    }
+}
+
+/// The lake of a folder.
+fn open_folder(path: &Path, profile: Option<&str>) -> Result<LocalLake> {
+    LocalLake::open(path).map_err(|error| {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let how = match profile {
+            Some(profile) => format!("mend `root` of profile `{profile}`, or name another with --lake DIR"),
+            None => "name another with --lake DIR".to_owned(),
+        };
+        if path.is_file() {
+            Error::invalid(format!("{} is a file, and a lake is a folder; {how}", path.display()))
+        } else if error.kind() == ErrorKind::NotFound {
+            Error::new(ErrorKind::NotFound, format!("no folder {} for the lake; create it, or {how}", path.display()))
+        } else {
+            error
+        }
+    })
 }
 
 /// Where a workflow is to run.
@@ -105,23 +153,46 @@ impl Place {
             let there = if workflow.profiles.is_empty() { "no profiles".to_owned() } else { format!("the profiles {}", known()) };
             return Err(Error::invalid(format!("the workflow has no profile `{name}`; it has {there}")));
         };
-        if profile.lake != "local" {
-            return Err(Error::invalid(format!("profile `{name}` wants a lake of kind `{}`; this program knows `local`", profile.lake)));
-        }
         let variables = Variables { params: Value::Object(params.clone().into_iter().collect()), ..Variables::default() };
-        let config: LocalConfig = serde_json::from_value(profile.with.resolve(&variables)?).map_err(|error| {
-            Error::invalid(format!("the `with` of profile `{name}` is not usable; it takes `root`, the lake's folder")).because(error)
-        })?;
-        let root = match lake {
-            Some(_) => Root::of_command(lake),
-            None => Root { path: config.root, profile: Some(name.to_owned()) },
+        let with = profile.with.resolve(&variables)?;
+        let root = match (profile.lake.as_str(), lake.map(|lake| Root::of_command(Some(lake)))) {
+            ("local", Some(root)) => root,
+            ("local", None) => {
+                let config: LocalConfig = serde_json::from_value(with).map_err(|error| {
+                    Error::invalid(format!("the `with` of profile `{name}` is not usable; it takes `root`, the lake's folder"))
+                        .because(error)
+                })?;
+                Root::Folder { path: config.root, profile: Some(name.to_owned()) }
+            }
+            ("athena", root) => {
+                let bucket = aws::Bucket::of_profile(name, with)?;
+                match root {
+                    None => Root::Bucket(bucket),
+                    Some(Root::Bucket(other)) => Root::Bucket(bucket.moved_to(other)),
+                    Some(Root::Folder { path, .. }) => {
+                        return Err(Error::invalid(format!(
+                            "profile `{name}` is of a lake in S3, and --lake names a folder, {}; name a place such as s3://bucket/lake, or another profile",
+                            path.display()
+                        )));
+                    }
+                }
+            }
+            (other, _) => {
+                return Err(Error::invalid(format!(
+                    "profile `{name}` wants a lake of kind `{other}`; this program knows `local` and `athena`"
+                )));
+            }
         };
         Ok(Self { profile: Some(name.to_owned()), root })
     }
 
-    /// What a later process needs to know; where the lake is follows from where its journal is.
+    /// What a later process needs to know to go on.
     pub(crate) fn environment(&self) -> Value {
-        json!({ "profile": self.profile, "lake": "local" })
+        match &self.root {
+            // Where the lake is follows from where its journal is.
+            Root::Folder { .. } => json!({ "profile": self.profile, "lake": "local" }),
+            Root::Bucket(bucket) => json!({ "profile": self.profile, "lake": "athena", "with": bucket.with() }),
+        }
     }
 
     /// Where its lake is.
@@ -136,17 +207,9 @@ fn journal_path(root: &Path) -> PathBuf {
 }
 
 /// The journal of the lake a command names.
-pub(crate) fn journal(lake: Option<&Path>) -> Result<(Root, SqliteJournal)> {
+pub(crate) async fn journal(lake: Option<&Path>) -> Result<(Root, Arc<dyn Journal>)> {
     let root = Root::of_command(lake);
-    root.open()?;
-    let path = journal_path(&root.path);
-    let journal = SqliteJournal::open_to_read(&path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => {
-            let message = format!("no journal at {}: nothing was ever run there; name the lake with --lake DIR", path.display());
-            Error::new(ErrorKind::NotFound, message)
-        }
-        _ => of_a_lake(error),
-    })?;
+    let journal = root.open_to_read().await?;
     Ok((root, journal))
 }
 
@@ -157,7 +220,6 @@ fn of_a_lake(error: Error) -> Error {
     if mended == said { error } else { Error::new(error.kind(), mended) }
 }
 
-/// A journal for a lake that may have none yet. It is made only once the lake is known to be there and writable.
 fn open_or_create_journal(lake: &LocalLake) -> Result<SqliteJournal> {
     let path = journal_path(lake.root());
     if !path.exists() {
@@ -169,19 +231,29 @@ fn open_or_create_journal(lake: &LocalLake) -> Result<SqliteJournal> {
     SqliteJournal::open(&path).map_err(of_a_lake)
 }
 
-/// An engine on a local lake, which stops soon when the process is told to.
-pub(crate) async fn engine(
-    workflow: Option<(&Workflow, &BTreeMap<String, Value>)>,
-    root: &Root,
-    registry: Arc<Registry>,
-) -> Result<Engine> {
-    let lake = root.open()?;
-    if let Some((workflow, params)) = workflow {
-        // Nothing is written, not even a journal, for a workflow that can't begin.
-        preflight(&registry, &lake, workflow, params).await?;
-    }
-    let journal = open_or_create_journal(&lake)?;
-    let mut engine = Engine::new(registry, Arc::new(lake), Arc::new(journal));
+/// What an engine is to drive.
+pub(crate) enum Drive<'a> {
+    /// A workflow that is yet to run.
+    New(&'a Workflow, &'a BTreeMap<String, Value>),
+    /// A run that has begun.
+    Begun(&'a str),
+}
+
+/// An engine on a lake, which stops soon when the process is told to.
+pub(crate) async fn engine(drive: Drive<'_>, root: &Root, registry: Arc<Registry>) -> Result<Engine> {
+    let (lake, journal) = match drive {
+        Drive::New(workflow, params) => {
+            let lake = root.open(None).await?;
+            // Nothing is written, not even a journal, for a workflow that can't begin.
+            preflight(&registry, lake.as_ref(), workflow, params).await?;
+            (lake, root.open_or_create_journal().await?)
+        }
+        Drive::Begun(run) => {
+            let journal = root.open_or_create_journal().await?;
+            (root.open(Some((journal.as_ref(), run))).await?, journal)
+        }
+    };
+    let mut engine = Engine::new(registry, lake, journal);
     engine.observer = Arc::new(Console::new());
     let stop = engine.stop.clone();
     tokio::spawn(async move {

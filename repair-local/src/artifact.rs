@@ -15,7 +15,7 @@ use crate::{files, place, write};
 const BATCH_ROWS: usize = 16_384;
 
 fn path(root: &Path, run: &str, name: &str) -> PathBuf {
-    place::run_folder(root, run).join(format!("{}.parquet", files::name_part(name)))
+    place::run_folder(root, run).join(format!("{}.parquet", repair_core::lake::name::part(name)))
 }
 
 /// Writes what `next` brings, until it brings nothing more; in place of what had the name only then.

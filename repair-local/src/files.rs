@@ -146,34 +146,6 @@ fn percent_decode(text: &str) -> String {
     String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
 }
 
-/// The longest part of a file's name that is written out; file systems take 255 bytes, and several parts make a name.
-const MAX_NAME_PART: usize = 80;
-
-/// A text as part of a file's name, so that two texts never share a name. What is not plain is written as `%XX`, as is a `.` in front.
-pub(crate) fn name_part(text: &str) -> String {
-    let mut name = String::with_capacity(text.len());
-    for (at, byte) in text.bytes().enumerate() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') || (byte == b'.' && at > 0) {
-            name.push(char::from(byte));
-        } else {
-            name.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    if name.len() > MAX_NAME_PART {
-        let hash = blake3::hash(text.as_bytes()).to_hex();
-        name.truncate(MAX_NAME_PART - 33);
-        // A `%%` is never written above, so a shortened name meets no other.
-        name.push_str("%%");
-        name.push_str(&hash.as_str()[..31]);
-    }
-    name
-}
-
-/// As [`name_part`], with no `-` either, so that it can stand between dashes.
-pub(crate) fn name_part_without_dash(text: &str) -> String {
-    name_part(text).replace('-', "%2D")
-}
-
 /// Opens a file to read.
 pub(crate) fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|error| io_error(error, "read", path))
@@ -397,16 +369,6 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_never_meet() {
-        let long = "x".repeat(300);
-        let texts = ["a", "a-b", "a/b", "a%2Fb", ".a", "..", "", "a.b", "é", &long, &format!("{long}y"), "A"];
-        let names: std::collections::BTreeSet<String> = texts.iter().map(|text| name_part(text)).collect();
-        assert_eq!(names.len(), texts.len());
-        assert!(names.iter().all(|name| !name.starts_with('.') && !name.contains('/') && name.len() <= MAX_NAME_PART));
-        assert!(!name_part_without_dash("a-b").contains('-'));
-    }
 
     #[test]
     fn the_first_failure_in_order_is_the_one_told() {

@@ -10,7 +10,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::StreamExt;
 use repair_core::cost::Usage;
-use repair_core::lake::{BatchStream, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
+use repair_core::lake::{BatchStream, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, name};
 use repair_core::model::{Format, Interval, Table, TablePresence};
 use repair_core::{Error, ErrorKind, Result};
 
@@ -187,7 +187,7 @@ impl Lake for LocalLake {
     }
 
     async fn publish(&self, scope: &StageScope<'_>, batch: u32, units: &[String]) -> Result<Published> {
-        let object = place::object_name(scope, batch);
+        let object = name::object(scope, batch);
         let (lake, scope, units) = (self.inner.clone(), self.scope(scope), units.to_vec());
         blocking(move || publish::publish(&lake, &scope, &object, &units)).await
     }

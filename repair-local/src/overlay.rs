@@ -11,10 +11,10 @@ use repair_core::model::{Key, Presence, SlotGrid, SlotSet, Table};
 use repair_core::{Error, Result};
 
 use crate::files::DataFile;
-use crate::partition::{SECOND_US, TimeBounds};
 use crate::place::{self, Place};
 use crate::scan::overlay_rows;
-use crate::shape::{self, KeyTime};
+use repair_core::lake::partition::{SECOND_US, TimeBounds};
+use repair_core::lake::shape::{self, KeyTime};
 
 /// The key and time columns, and some of ours.
 fn shape_with(table: &Table, texts: &[&str], instants: &[&str]) -> SchemaRef {

@@ -2,12 +2,12 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use repair_core::lake::{StageScope, overlay};
-use repair_core::model::{Partition, Table};
+use repair_core::lake::partition::{self, TimeBounds, time_partition};
+use repair_core::lake::{StageScope, name, overlay};
+use repair_core::model::Table;
 use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile};
-use crate::partition::{self, TimeBounds};
 
 /// The folder of runs' own areas, below the root. Begins with a dot, so that no table finds it.
 const RUNS: &str = ".repair/runs";
@@ -39,9 +39,9 @@ impl Place {
         let (folder, name) = match &relative {
             Some(relative) => match (relative.parent(), relative.file_name().and_then(|name| name.to_str())) {
                 (Some(parent), Some(name)) => (root.join(parent), name.to_owned()),
-                _ => (root.to_owned(), files::name_part(&table.name)),
+                _ => (root.to_owned(), name::part(&table.name)),
             },
-            None => (root.to_owned(), files::name_part(&table.name)),
+            None => (root.to_owned(), name::part(&table.name)),
         };
         Self {
             data: relative.as_ref().map_or(data, |relative| root.join(relative)),
@@ -90,18 +90,6 @@ fn normalized(path: &Path) -> PathBuf {
     normal
 }
 
-/// The table's time partition.
-///
-/// # Errors
-/// `invalid` if there are several: rows would have several places.
-pub(crate) fn time_partition(table: &Table) -> Result<Option<&Partition>> {
-    match table.partition_by.as_slice() {
-        [] => Ok(None),
-        [one] => Ok(Some(one)),
-        _ => Err(Error::invalid(format!("table `{}` has more than one entry under `partition_by`; keep the finest", table.name))),
-    }
-}
-
 /// The time that the path of a file stands for, if the path says it.
 ///
 /// # Errors
@@ -142,15 +130,10 @@ pub(crate) fn own_folder(root: &Path) -> PathBuf {
 
 /// The area of a run.
 pub(crate) fn run_folder(root: &Path, run: &str) -> PathBuf {
-    root.join(RUNS).join(files::name_part(run))
+    root.join(RUNS).join(name::part(run))
 }
 
 /// Where the units of a visit are staged.
 pub(crate) fn staged_folder(root: &Path, scope: &StageScope<'_>) -> PathBuf {
-    run_folder(root, scope.run).join("staged").join(format!("{}-{}", files::name_part(scope.step), scope.visit))
-}
-
-/// The name of a published object. Only the run's part may hold dashes, so that no two of (run, step, visit, batch) share a name.
-pub(crate) fn object_name(scope: &StageScope<'_>, batch: u32) -> String {
-    format!("{}-{}-{}-{batch}.parquet", files::name_part(scope.run), files::name_part_without_dash(scope.step), scope.visit)
+    run_folder(root, scope.run).join("staged").join(format!("{}-{}", name::part(scope.step), scope.visit))
 }

@@ -15,10 +15,10 @@ use repair_core::{Error, Result};
 use crate::files::{self, DataFile};
 use crate::lake::Inner;
 use crate::overlay;
-use crate::partition::{SECOND_US, TimeBounds};
 use crate::place::{self, Place};
 use crate::read::{self, parquet};
-use crate::shape;
+use repair_core::lake::partition::{SECOND_US, TimeBounds};
+use repair_core::lake::shape;
 
 /// Rows decoded at a time: two narrow columns, so more than in a scan.
 const BATCH_ROWS: usize = 32_768;

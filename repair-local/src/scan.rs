@@ -15,10 +15,11 @@ use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile};
 use crate::lake::Inner;
-use crate::partition::TimeBounds;
 use crate::place::{self, Place};
 use crate::read::{self, Sink};
-use crate::{shape, view};
+use crate::view;
+use repair_core::lake::partition::TimeBounds;
+use repair_core::lake::shape;
 
 /// Batches that may wait for their reader.
 pub(crate) const BATCHES_AHEAD: usize = 4;
@@ -185,7 +186,7 @@ fn repairs_schema(lake: &Inner, table: &Table, place: &Place) -> Result<Option<S
 
 /// The columns of a table in shape.
 pub(crate) fn describe(lake: &Inner, table: &Table) -> Result<SchemaRef> {
-    place::time_partition(table)?;
+    repair_core::lake::partition::time_partition(table)?;
     let place = Place::of(&lake.root, table);
     let files = place.files(table)?;
     place::prune(table, files.clone(), &TimeBounds::ALL)?;
@@ -254,7 +255,7 @@ pub(crate) fn overlay_rows(
 /// The bounds of all slots that bounds touch: a slot of the repaired view is decided as a whole.
 #[cfg(feature = "sql")]
 pub(crate) fn whole_slots(table: &Table, bounds: &TimeBounds) -> TimeBounds {
-    use crate::partition::SECOND_US;
+    use repair_core::lake::partition::SECOND_US;
     let Ok(grid) = table.grid() else { return *bounds };
     let slot = |time_us: i64| grid.slot_of_seconds(time_us.div_euclid(SECOND_US));
     let mut wide = *bounds;

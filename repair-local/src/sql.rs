@@ -41,8 +41,8 @@ mod datafusion {
 
     use super::{Arc, BatchStream, Error, Inner, Result, Table};
     use crate::files::{self, blocking};
-    use crate::partition::TimeBounds;
     use crate::scan::{self, Scan};
+    use repair_core::lake::partition::TimeBounds;
 
     /// What sorts and joins may hold in memory; beyond, they go to disk.
     const MEMORY_BYTES: usize = 1 << 30;
@@ -72,7 +72,7 @@ mod datafusion {
     /// Whether a table has columns with names that we add.
     async fn reserved(lake: &Arc<Inner>, table: &Table) -> Result<bool> {
         let raw = LakeTable::new(lake.clone(), table.clone(), Layer::Raw).await?;
-        Ok(crate::shape::refuse_reserved(table, &raw.schema).is_err())
+        Ok(repair_core::lake::shape::refuse_reserved(table, &raw.schema).is_err())
     }
 
     /// An error of the engine; one of ours that passed through it stays what it was.

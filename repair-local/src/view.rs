@@ -16,11 +16,11 @@ use repair_core::model::{Key, SlotRange, Table};
 
 use crate::files::DataFile;
 use crate::overlay::{Slots, Winners};
-use crate::partition::{SECOND_US, TimeBounds};
 use crate::place;
 use crate::read::{self, Sink};
 use crate::scan::Scan;
-use crate::shape::KeyTime;
+use repair_core::lake::partition::{SECOND_US, TimeBounds};
+use repair_core::lake::shape::KeyTime;
 
 /// Repairs are held in memory for a stretch of time whose files are about so big: a million or two of rows. In debug builds so few that
 /// tests with a handful of repairs cut between them too.

@@ -1,10 +1,8 @@
 //! Parquet files that we write: whole or not at all, and of the same bytes for the same rows.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use arrow::array::{BooleanArray, RecordBatch, TimestampMicrosecondArray};
-use arrow::compute::filter_record_batch;
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -12,11 +10,9 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use repair_core::cost::Usage;
-use repair_core::model::PartitionUnit;
 use repair_core::{Error, Result};
 
 use crate::files;
-use crate::partition;
 
 fn refused(error: ParquetError, path: &Path) -> Error {
     // The disk's own errors come through the writer.
@@ -74,39 +70,4 @@ fn write_parquet(
         Ok(())
     })?;
     Ok(Usage { rows_written, bytes_written, objects_written: 1, ..Usage::default() })
-}
-
-/// The rows of batches by the name of their time's partition, in the order in which they come.
-pub(crate) fn by_partition<'a>(
-    unit: PartitionUnit,
-    batches: impl IntoIterator<Item = (&'a RecordBatch, TimestampMicrosecondArray)>,
-) -> Result<BTreeMap<String, Vec<RecordBatch>>> {
-    let mut parts: BTreeMap<String, Vec<RecordBatch>> = BTreeMap::new();
-    for (batch, times) in batches {
-        let mut spans: Vec<(String, partition::TimeBounds)> = Vec::new();
-        let mut part_of_row: Vec<usize> = Vec::with_capacity(times.len());
-        let mut last = 0;
-        for &time_us in times.values() {
-            if spans.get(last).is_none_or(|(_, span)| !span.contains(time_us)) {
-                last = match spans.iter().position(|(_, span)| span.contains(time_us)) {
-                    Some(known) => known,
-                    None => {
-                        spans.push(partition::of_time(unit, time_us)?);
-                        spans.len() - 1
-                    }
-                };
-            }
-            part_of_row.push(last);
-        }
-        let only_one = spans.len() == 1;
-        for (part, (name, _)) in spans.into_iter().enumerate() {
-            let rows = if only_one {
-                batch.clone()
-            } else {
-                filter_record_batch(batch, &part_of_row.iter().map(|&of| Some(of == part)).collect::<BooleanArray>())?
-            };
-            parts.entry(name).or_default().push(rows);
-        }
-    }
-    Ok(parts)
 }

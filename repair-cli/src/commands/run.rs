@@ -11,7 +11,7 @@ use repair_core::workflow::Workflow;
 use repair_core::{Error, Result};
 
 use crate::output::{Failure, exit_code, print, print_json, report};
-use crate::session::{LakeArg, Place, engine, journal, registry};
+use crate::session::{Drive, LakeArg, Place, engine, journal, registry};
 
 /// Run a workflow.
 #[derive(Debug, Args)]
@@ -73,7 +73,7 @@ impl Run {
         let given = by_name(self.params)?;
         let params = workflow.bind(&given)?;
         let place = Place::of(&workflow, self.profile.as_deref(), lake.as_deref(), &params)?;
-        let engine = engine(Some((&workflow, &params)), place.root(), registry).await?;
+        let engine = engine(Drive::New(&workflow, &params), place.root(), registry).await?;
         let run = self.run_id.unwrap_or_else(new_run_id);
         let done = engine.start(&workflow, StartRequest { run, params, environment: place.environment() }).await?;
         finish(&done, self.json)
@@ -99,13 +99,13 @@ pub(crate) struct TakeUp {
 impl TakeUp {
     /// Does it.
     pub(crate) async fn execute(self, lake_before: Option<PathBuf>, redrive: bool) -> Result<ExitCode, Failure> {
-        let (root, _) = journal(self.lake.or(lake_before).as_deref())?;
+        let (root, _) = journal(self.lake.or(lake_before).as_deref()).await?;
         let registry = Arc::new(registry());
         let mended = match &self.mended {
             Some(file) => Some(Workflow::load(file, &registry)?),
             None => None,
         };
-        let engine = engine(None, &root, registry).await?;
+        let engine = engine(Drive::Begun(&self.run), &root, registry).await?;
         let done = match (&mended, redrive) {
             (mended, true) => engine.redrive(&self.run, mended.as_ref()).await?,
             (Some(mended), false) => engine.resume_with(&self.run, mended).await?,
@@ -117,8 +117,8 @@ impl TakeUp {
 
 /// `repair cancel` and `repair pause`
 pub(crate) async fn ask(run: &str, lake: Option<&Path>, signal: Signal) -> Result<ExitCode, Failure> {
-    let (root, _) = journal(lake)?;
-    let engine = engine(None, &root, Arc::new(registry())).await?;
+    let (root, _) = journal(lake).await?;
+    let engine = engine(Drive::Begun(run), &root, Arc::new(registry())).await?;
     let stopped = match signal {
         Signal::Cancel => engine.cancel(run).await?,
         Signal::Pause => engine.pause(run).await?,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use repair_core::Error;
-use repair_core::engine::{Event, Journal, RunHead, RunReport, for_each_event, load};
+use repair_core::engine::{Event, RunHead, RunReport, for_each_event, load};
 use serde_json::{Value, json};
 
 use crate::output::{Failure, print, print_json, report, table};
@@ -12,7 +12,7 @@ use crate::session::journal;
 
 /// `repair runs`
 pub(crate) async fn runs(lake: Option<&Path>, as_json: bool) -> Result<ExitCode, Failure> {
-    let (_, journal) = journal(lake)?;
+    let (_, journal) = journal(lake).await?;
     let runs = journal.runs().await?;
     if as_json {
         print_json(&runs.iter().map(as_object).collect::<Vec<_>>())?;
@@ -44,11 +44,11 @@ fn outcome_of(head: &RunHead) -> Option<&'static str> {
 
 /// `repair show`
 pub(crate) async fn show(run: &str, lake: Option<&Path>, as_json: bool, events: bool) -> Result<ExitCode, Failure> {
-    let (_, journal) = journal(lake)?;
-    let state = load(&journal, run).await?;
+    let (_, journal) = journal(lake).await?;
+    let state = load(journal.as_ref(), run).await?;
     if events {
         let mut lines = Vec::new();
-        for_each_event(&journal, run, |recorded| {
+        for_each_event(journal.as_ref(), run, |recorded| {
             lines.push(serde_json::to_string(&recorded).map_err(|error| Error::internal("an event is not JSON").because(error))?);
             Ok(())
         })

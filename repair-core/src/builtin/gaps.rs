@@ -213,7 +213,7 @@ pub async fn find_gaps(context: &StepContext, scope: &Scope, again: Option<&Find
             None => Some(expected_slots(scope.grid, slots, &calendar.open(&interval)?)),
         };
         let keys = search.keys.iter().map(|(key, _)| key.clone()).collect();
-        let request = PresenceRequest { slots, keys, as_of: context.clock.now() };
+        let request = PresenceRequest { slots, keys, as_of: context.entered_at };
         let presence = context.lake.presence(table, &request).await.map_err(could_not_look)?;
         search.count(scope.grid.cadence, slots, expected.as_ref(), &presence);
         context.progress.advance(&context.step, done + 1, total);

@@ -22,6 +22,23 @@ pub struct Usage {
     pub bytes_written: u64,
     /// Objects (files) written to the lake.
     pub objects_written: u64,
+    /// Queries that an engine ran.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub queries: u64,
+    /// Milliseconds that engine worked on them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub engine_ms: u64,
+    /// Requests to an object store that read: an object, or what is known of one.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub storage_reads: u64,
+    /// Requests to an object store that write, or that list names; stores charge them alike.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub storage_writes: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl AddAssign for Usage {
@@ -33,6 +50,10 @@ impl AddAssign for Usage {
         self.rows_written += other.rows_written;
         self.bytes_written += other.bytes_written;
         self.objects_written += other.objects_written;
+        self.queries += other.queries;
+        self.engine_ms += other.engine_ms;
+        self.storage_reads += other.storage_reads;
+        self.storage_writes += other.storage_writes;
     }
 }
 

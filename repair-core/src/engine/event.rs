@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::cost::Usage;
+use crate::cost::{Query, Usage};
 use crate::error::{Error, ErrorKind};
 use crate::model::{Counts, Scope};
 
@@ -309,6 +309,17 @@ pub enum Event {
         /// Whether it did all it could, and units failed.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         units: bool,
+    },
+    /// An attempt of a step took what no other event tells: queries, and what failed or was given up.
+    Metered {
+        /// The step.
+        step: String,
+        /// What it took.
+        #[serde(default)]
+        usage: Usage,
+        /// Every query that was run, also those whose usage another event tells.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        queries: Vec<Query>,
     },
     /// A failed step is tried again.
     RetryScheduled {

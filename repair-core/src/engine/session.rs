@@ -18,7 +18,9 @@ use super::event::{ErrorRecord, Event, Recorded, StopReason};
 use super::journal::Signal;
 use super::state::{Phase, RunState};
 use super::work::{Done, Failed, Job, Message, Recorder, Work, latest};
+use crate::cost::Meter;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::Caller;
 use crate::plugin::{Plugin, Progress, StepContext};
 use crate::workflow::{Step, StepKind, Variables, Wait, Workflow};
 
@@ -47,6 +49,15 @@ impl Progress for Beating {
     }
 }
 
+/// What an attempt took that no other event tells; it is on record whether it succeeded, failed or was told to stop.
+fn metered(step: &str, meter: &Meter) -> Vec<Event> {
+    let metered = meter.take();
+    if metered.is_empty() {
+        return Vec::new();
+    }
+    vec![Event::Metered { step: step.to_owned(), usage: metered.usage, queries: metered.queries }]
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -56,6 +67,7 @@ struct Running {
     work: u64,
     visit: u32,
     attempt: u32,
+    meter: Meter,
     stop: CancellationToken,
     abort: AbortHandle,
     began: Instant,
@@ -96,6 +108,7 @@ pub(super) struct Session<'a> {
     workflow: Arc<Workflow>,
     pub(super) state: RunState,
     context: StepContext,
+    tags: Arc<BTreeMap<String, String>>,
     /// Plug-ins made for a visit of a step, so that a retry meets the same one.
     plugins: HashMap<(String, String), (u32, Plugin)>,
     running: BTreeMap<String, Running>,
@@ -113,6 +126,7 @@ impl<'a> Session<'a> {
             step: "".into(),
             visit: 0,
             attempt: 0,
+            entered_at: engine.clock.now(),
             lake: engine.lake.clone(),
             tables: Arc::new(workflow.tables.clone()),
             sources: Arc::new(sources(&engine.registry, &engine.clock, &workflow, &variables)?),
@@ -123,7 +137,8 @@ impl<'a> Session<'a> {
         };
         let (sender, messages) = mpsc::channel(MAX_WAITING);
         let (plugins, running, tasks) = (HashMap::new(), BTreeMap::new(), JoinSet::new());
-        Ok(Self { engine, run, driver, workflow, state, context, plugins, running, tasks, next_work: 0, sender, messages })
+        let tags = Arc::new(workflow.tags.clone());
+        Ok(Self { engine, run, driver, workflow, state, context, tags, plugins, running, tasks, next_work: 0, sender, messages })
     }
 
     pub(super) async fn drive(&mut self) -> Result<()> {
@@ -279,10 +294,23 @@ impl<'a> Session<'a> {
         let job = self.job(step, visit, &variables)?;
         let (began, last_ms, stop) = (Instant::now(), Arc::new(AtomicU64::new(0)), CancellationToken::new());
         let progress = Beating { observer: self.engine.observer.clone(), began, last_ms: last_ms.clone() };
-        let context = StepContext {
+        let meter = Meter::default();
+        let caller = Caller {
+            run: self.context.run.clone(),
             step: step.name.as_str().into(),
             visit,
             attempt,
+            tags: self.tags.clone(),
+            meter: meter.clone(),
+            cancel: stop.clone(),
+        };
+        let lake = self.context.lake.on_behalf_of(&caller).unwrap_or_else(|| self.context.lake.clone());
+        let context = StepContext {
+            step: caller.step,
+            visit,
+            attempt,
+            entered_at,
+            lake,
             cancel: stop.clone(),
             progress: Arc::new(progress),
             ..self.context.clone()
@@ -297,7 +325,7 @@ impl<'a> Session<'a> {
             Ended { step: name, work: number, result }
         });
         let heartbeat = step.heartbeat;
-        let running = Running { work: number, visit, attempt, stop, abort, began, last_ms, heartbeat, told: None };
+        let running = Running { work: number, visit, attempt, meter, stop, abort, began, last_ms, heartbeat, told: None };
         self.running.insert(step.name.clone(), running);
         Ok(())
     }
@@ -413,21 +441,24 @@ impl<'a> Session<'a> {
             self.heed(message).await?;
         }
         let Some(running) = self.running.get(&step).filter(|running| running.work == work) else { return Ok(()) };
-        let (told, visit, attempt) = (running.told.is_some(), running.visit, running.attempt);
+        let (told, visit, attempt, meter) = (running.told.is_some(), running.visit, running.attempt, running.meter.clone());
         self.running.remove(&step);
+        let mut events = metered(&step, &meter);
         let current = self.state.active.get(&step).is_some_and(|position| {
             (position.visit, position.attempt) == (visit, attempt) && matches!(position.phase, Phase::Work | Phase::Backoff { .. })
         });
         if !current {
-            return Ok(());
+            return if events.is_empty() { Ok(()) } else { self.record(events).await };
         }
-        let event = match result {
+        events.push(match result {
             Ok(Done { output, findings, exceptions, usage }) => Event::StepSucceeded { step, output, findings, exceptions, usage },
             Err(failed) if failed.driving => return Err(failed.error),
-            Err(failed) if told && (failed.error.kind() == ErrorKind::Cancelled || !failed.units) => return Ok(()),
+            Err(failed) if told && (failed.error.kind() == ErrorKind::Cancelled || !failed.units) => {
+                return if events.is_empty() { Ok(()) } else { self.record(events).await };
+            }
             Err(Failed { error, units, .. }) => Event::StepFailed { step, error: ErrorRecord::from(&error), units },
-        };
-        self.record(vec![event]).await
+        });
+        self.record(events).await
     }
 
     /// Ends works whose grace is over, and stops those whose heartbeat is overdue.

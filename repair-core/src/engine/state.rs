@@ -354,6 +354,7 @@ impl RunState {
                     self.resolved.remove(&findings.of);
                 }
             }
+            Event::Metered { step, usage, .. } => self.step(recorded, step)?.usage += *usage,
             Event::StepFailed { step, error, units } => {
                 let position = self.at(recorded, step)?;
                 (position.phase, position.units_failed) = (Phase::Failed(error.clone()), *units);

@@ -1,9 +1,16 @@
 //! What an adapter implements so that workflows run on its lake. Nothing above this trait may ask which lake it has.
 
+pub mod name;
 pub mod overlay;
+pub mod partition;
+pub mod replacement;
 pub mod rollup;
+pub mod shape;
+pub mod staging;
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -11,8 +18,9 @@ use async_trait::async_trait;
 use futures::Stream;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
-use crate::cost::Usage;
+use crate::cost::{Meter, Usage};
 use crate::error::Result;
 use crate::model::{Fix, Interval, Key, SlotRange, Table, TablePresence};
 
@@ -68,6 +76,25 @@ pub struct StageScope<'a> {
     pub table: &'a Table,
 }
 
+/// On whose behalf a lake is used: one attempt of a step.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The run.
+    pub run: Arc<str>,
+    /// The step.
+    pub step: Arc<str>,
+    /// Which visit of the step, from 1.
+    pub visit: u32,
+    /// Which attempt of the visit, from 1. It is the same after a crash: what the attempt before the crash had begun may be taken up.
+    pub attempt: u32,
+    /// The workflow's tags.
+    pub tags: Arc<BTreeMap<String, String>>,
+    /// Where what no call returns is counted.
+    pub meter: Meter,
+    /// Cancelled when the attempt is to stop: what is under way is then ended, and counted.
+    pub cancel: CancellationToken,
+}
+
 /// What came of a unit, on its way to the lake.
 #[derive(Debug, Clone)]
 pub struct StageRequest<'a> {
@@ -112,6 +139,13 @@ pub struct Published {
 /// twice is to write it once. A call that is dropped leaves nothing that readers see in part.
 #[async_trait]
 pub trait Lake: Send + Sync {
+    /// The same lake, used on behalf of one attempt of a step, for a lake that makes a difference: that counts queries, names them so that
+    /// a resumed attempt finds again what it has paid for, and ends them when the attempt is to stop. `None` if this one serves all alike.
+    fn on_behalf_of(&self, caller: &Caller) -> Option<Arc<dyn Lake>> {
+        let _ = caller;
+        None
+    }
+
     /// The columns of a table, in the shape in which batches come, after checking that the table is there and its key and time
     /// columns are usable.
     ///

@@ -69,6 +69,8 @@ pub struct StepContext {
     pub visit: u32,
     /// Which attempt of this visit, from 1.
     pub attempt: u32,
+    /// When the run came to this visit, by the journal. What must be the same after a crash is computed from this, not from the clock.
+    pub entered_at: Timestamp,
     /// The lake.
     pub lake: Arc<dyn Lake>,
     /// The workflow's tables, by name.

@@ -152,7 +152,7 @@ fn read(path: &Path, connection: &Connection, run: &str) -> Result<Option<Lease>
 fn lock_name(run: &str, driver: &str) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(run.len() as u64).to_le_bytes()).update(run.as_bytes()).update(driver.as_bytes());
-    format!("{}-{}.lock", files::name_part(run), &hasher.finalize().to_hex()[..16])
+    format!("{}-{}.lock", repair_core::lake::name::part(run), &hasher.finalize().to_hex()[..16])
 }
 
 /// The name of this machine: locks are proof only where they were taken.

@@ -102,7 +102,7 @@ pub(crate) fn columns(file: &DataFile) -> Result<SchemaRef> {
         let lines = (chunk.line(0), chunk.line(chunk.lines.len() - 1));
         let schema = infer_json_schema_from_iterator(values.into_iter())
             .map_err(|error| Error::invalid(format!("lines {} to {} do not fit together", lines.0, lines.1)).because(error))?;
-        crate::shape::merge(repair_core::model::Format::Jsonl, &mut all, &schema)?;
+        repair_core::lake::shape::merge(repair_core::model::Format::Jsonl, &mut all, &schema)?;
     }
     // The order in which a map of JSON comes depends on how serde_json was built.
     all.sort_by(|a, b| a.name().cmp(b.name()));

@@ -16,8 +16,8 @@ use repair_core::model::{Format, Table};
 use repair_core::{Error, Result};
 
 use crate::files::DataFile;
-use crate::partition::TimeBounds;
-use crate::shape;
+use repair_core::lake::partition::TimeBounds;
+use repair_core::lake::shape;
 
 /// Rows in a batch: enough that the work for each batch does not count, few enough that one of a wide table is small.
 pub(crate) const BATCH_ROWS: usize = 8_192;

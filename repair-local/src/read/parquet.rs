@@ -20,8 +20,8 @@ use repair_core::{Error, Result};
 
 use super::Sink;
 use crate::files::{self, DataFile};
-use crate::partition::TimeBounds;
-use crate::shape;
+use repair_core::lake::partition::TimeBounds;
+use repair_core::lake::shape;
 
 /// An opened file: its footer is read, its rows are not. Cheap to clone. It stays the file that was opened, whatever is renamed into
 /// its place, so that threads which read parts of it read parts of one and the same file.

@@ -7,7 +7,7 @@ use arrow::datatypes::DataType;
 use repair_core::lake::overlay;
 use repair_core::{Error, Result};
 
-use crate::partition::SECOND_US;
+use repair_core::lake::partition::SECOND_US;
 
 /// How many rows of each file are looked at to tell the types of its columns. Rows after that must be of these types, or are an
 /// error; so this is more than a day of minutes of thirty series, and costs some hundredths of a second a file.

@@ -31,6 +31,12 @@ pub trait LakeSetup: Send + Sync {
     /// # Errors
     /// Any: the suite fails with it.
     async fn add_rows(&self, table: &Table, batches: &[RecordBatch]) -> Result<()>;
+
+    /// The finest difference of two times that the lake's engine tells apart, in microseconds, at most a millisecond. Times of the suite are
+    /// multiples of it.
+    fn time_resolution_us(&self) -> i64 {
+        1
+    }
 }
 
 #[async_trait]

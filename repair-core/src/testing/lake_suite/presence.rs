@@ -53,7 +53,8 @@ pub async fn presence_is_exact_bits_and_counts(lake: &dyn Lake, setup: &dyn Lake
             let slot = middle - 85 + i64::try_from(numbers.below(175)).unwrap();
             let is_off = numbers.below(5) == 0;
             // Within the slot, by a part of a second or by seconds; before its end, or after its beginning.
-            let off_us = [1, 999_999, 1_500_000, 30_000_000][usize::try_from(numbers.below(4)).unwrap()];
+            let finest = setup.time_resolution_us();
+            let off_us = [finest, 1_000_000 - finest, 1_500_000, 30_000_000][usize::try_from(numbers.below(4)).unwrap()];
             let off_us = match (is_off, marks) {
                 (false, _) => 0,
                 (true, TimeMark::Start) => off_us,

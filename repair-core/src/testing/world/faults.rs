@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use crate::cost::Usage;
 use crate::engine::{Event, Journal, Recorded, RunHead, Signal};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::{BatchStream, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, rollup::Rollup};
+use crate::lake::{BatchStream, Caller, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, rollup::Rollup};
 use crate::model::{Interval, Table, TablePresence};
 
 /// The message of every error after a crash.
@@ -185,6 +185,11 @@ impl CrashingLake {
 
 #[async_trait]
 impl Lake for CrashingLake {
+    fn on_behalf_of(&self, caller: &Caller) -> Option<Arc<dyn Lake>> {
+        let inner = self.inner.on_behalf_of(caller)?;
+        Some(Arc::new(Self { inner, schedule: self.schedule.clone() }))
+    }
+
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
         self.schedule.check()?;
         self.schedule.read(self.inner.describe(table).await)

@@ -1,37 +1,43 @@
 //! The time of rows as bounds, and the names of time partitions. Values only: no I/O.
 
+use std::collections::BTreeMap;
+
+use crate::error::{Error, Result};
+use crate::model::{Interval, Partition, PartitionUnit, SlotRange, Table};
+use arrow::array::{BooleanArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::filter_record_batch;
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
-use repair_core::model::{Interval, PartitionUnit, SlotRange, Table};
-use repair_core::{Error, Result};
 
 /// Microseconds of a second.
-pub(crate) const SECOND_US: i64 = 1_000_000;
+pub const SECOND_US: i64 = 1_000_000;
 
 /// More partitions than this in one write is a mistake (a wrong year), not a wish: 27 years of hours.
 const MAX_PARTITIONS: usize = 240_000;
 
 /// Bounds on the time column: `from <= time < to`, in microseconds since the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TimeBounds {
-    pub(crate) from_us: i64,
-    pub(crate) to_us: i64,
+pub struct TimeBounds {
+    /// From this microsecond since the epoch on.
+    pub from_us: i64,
+    /// Up to and without this one.
+    pub to_us: i64,
 }
 
 impl TimeBounds {
     /// Every row.
-    pub(crate) const ALL: Self = Self { from_us: i64::MIN, to_us: i64::MAX };
+    pub const ALL: Self = Self { from_us: i64::MIN, to_us: i64::MAX };
 
     /// The rows of a range of slots. Bounds in whole seconds are exact, because slots are of times cut down to seconds.
-    pub(crate) fn of_slots(grid: &repair_core::model::SlotGrid, slots: SlotRange) -> Self {
+    pub fn of_slots(grid: &crate::model::SlotGrid, slots: SlotRange) -> Self {
         let (from_s, to_s) = grid.time_bounds_s(slots);
         Self { from_us: from_s.saturating_mul(SECOND_US), to_us: to_s.saturating_mul(SECOND_US) }
     }
 
     /// The rows that a scan of an interval is asked for: of a series, the rows of the slots that begin within; else the rows whose
     /// time lies within.
-    pub(crate) fn of_interval(table: &Table, interval: Option<&Interval>) -> Self {
+    pub fn of_interval(table: &Table, interval: Option<&Interval>) -> Self {
         let Some(interval) = interval else { return Self::ALL };
         match table.grid() {
             Ok(grid) => Self::of_slots(&grid, grid.slots_in(interval)),
@@ -39,11 +45,13 @@ impl TimeBounds {
         }
     }
 
-    pub(crate) fn contains(&self, time_us: i64) -> bool {
+    /// Whether a time lies within.
+    pub fn contains(&self, time_us: i64) -> bool {
         self.from_us <= time_us && time_us < self.to_us
     }
 
-    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+    /// Whether some time lies within both.
+    pub fn overlaps(&self, other: &Self) -> bool {
         self.from_us.max(other.from_us) < self.to_us.min(other.to_us)
     }
 }
@@ -56,8 +64,20 @@ fn first_microsecond(instant: Timestamp) -> i64 {
     cut + i64::from(behind)
 }
 
+/// The table's time partition.
+///
+/// # Errors
+/// `invalid` if there are several: rows would have several places.
+pub fn time_partition(table: &Table) -> Result<Option<&Partition>> {
+    match table.partition_by.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(one)),
+        _ => Err(Error::invalid(format!("table `{}` has more than one entry under `partition_by`; keep the finest", table.name))),
+    }
+}
+
 /// The time that a partition's name stands for; `None` if it is not a name of that unit.
-pub(crate) fn span(unit: PartitionUnit, value: &str) -> Option<TimeBounds> {
+pub fn span(unit: PartitionUnit, value: &str) -> Option<TimeBounds> {
     let length = match unit {
         PartitionUnit::Year => 4,
         PartitionUnit::Month => 7,
@@ -79,7 +99,7 @@ pub(crate) fn span(unit: PartitionUnit, value: &str) -> Option<TimeBounds> {
 ///
 /// # Errors
 /// `invalid` at the far ends of time.
-pub(crate) fn of_time(unit: PartitionUnit, time_us: i64) -> Result<(String, TimeBounds)> {
+pub fn of_time(unit: PartitionUnit, time_us: i64) -> Result<(String, TimeBounds)> {
     let refuse =
         || Error::invalid(format!("a time of {time_us} µs since 1970 has no partition: partitions are named for the years 0 to 9999"));
     let time = Timestamp::from_microsecond(time_us).map_err(|_| refuse())?.to_zoned_datetime_utc();
@@ -97,7 +117,7 @@ pub(crate) fn of_time(unit: PartitionUnit, time_us: i64) -> Result<(String, Time
 ///
 /// # Errors
 /// `invalid` if they are more than anyone means.
-pub(crate) fn all_in(unit: PartitionUnit, bounds: &TimeBounds) -> Result<Vec<String>> {
+pub fn all_in(unit: PartitionUnit, bounds: &TimeBounds) -> Result<Vec<String>> {
     let mut names = Vec::new();
     let mut at = bounds.from_us;
     while at < bounds.to_us {
@@ -109,6 +129,44 @@ pub(crate) fn all_in(unit: PartitionUnit, bounds: &TimeBounds) -> Result<Vec<Str
         at = span.to_us;
     }
     Ok(names)
+}
+
+/// The rows of batches by the name of their time's partition, in the order in which they come.
+///
+/// # Errors
+/// As [`of_time`].
+pub fn by_partition<'a>(
+    unit: PartitionUnit,
+    batches: impl IntoIterator<Item = (&'a RecordBatch, TimestampMicrosecondArray)>,
+) -> Result<BTreeMap<String, Vec<RecordBatch>>> {
+    let mut parts: BTreeMap<String, Vec<RecordBatch>> = BTreeMap::new();
+    for (batch, times) in batches {
+        let mut spans: Vec<(String, TimeBounds)> = Vec::new();
+        let mut part_of_row: Vec<usize> = Vec::with_capacity(times.len());
+        let mut last = 0;
+        for &time_us in times.values() {
+            if spans.get(last).is_none_or(|(_, span)| !span.contains(time_us)) {
+                last = match spans.iter().position(|(_, span)| span.contains(time_us)) {
+                    Some(known) => known,
+                    None => {
+                        spans.push(of_time(unit, time_us)?);
+                        spans.len() - 1
+                    }
+                };
+            }
+            part_of_row.push(last);
+        }
+        let only_one = spans.len() == 1;
+        for (part, (name, _)) in spans.into_iter().enumerate() {
+            let rows = if only_one {
+                batch.clone()
+            } else {
+                filter_record_batch(batch, &part_of_row.iter().map(|&of| Some(of == part)).collect::<BooleanArray>())?
+            };
+            parts.entry(name).or_default().push(rows);
+        }
+    }
+    Ok(parts)
 }
 
 trait UtcDateTime {

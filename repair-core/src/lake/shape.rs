@@ -2,28 +2,34 @@
 
 use std::sync::Arc;
 
+use crate::error::{Error, Result};
+use crate::lake::overlay;
+use crate::model::{Format, Key, Table};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
     DataType, Date32Type, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
     TimestampSecondType,
 };
-use repair_core::lake::overlay;
-use repair_core::model::{Format, Key, Table};
-use repair_core::{Error, Result};
 
-use crate::partition::SECOND_US;
+use super::partition::SECOND_US;
 
 const STRICT: CastOptions<'static> = CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };
 
 /// Casts, with an error for a value that does not fit, instead of a null.
-pub(crate) fn cast_strict(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+///
+/// # Errors
+/// `invalid` if one does not fit.
+pub fn cast_strict(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     if array.data_type() == to { Ok(array.clone()) } else { Ok(cast_with_options(array, to, &STRICT)?) }
 }
 
 /// Casts values that are to be kept, with an error for one that would not come back the same. Rounding a float to a narrower float
 /// is no loss: it was rounded when it was made.
-pub(crate) fn cast_exact(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+///
+/// # Errors
+/// `invalid` if one would change.
+pub fn cast_exact(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     let from = array.data_type();
     if from == to {
         return Ok(array.clone());
@@ -43,7 +49,8 @@ pub(crate) fn cast_exact(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     if same { Ok(done) } else { Err(Error::invalid(format!("a {from} would not be the same as {to}"))) }
 }
 
-pub(crate) fn is_text(kind: &DataType) -> bool {
+/// Whether values are text, in any of Arrow's encodings.
+pub fn is_text(kind: &DataType) -> bool {
     match kind {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
         DataType::Dictionary(_, values) => is_text(values),
@@ -61,7 +68,10 @@ fn is_key(kind: &DataType) -> bool {
 }
 
 /// Whether a column can identify series.
-pub(crate) fn check_key_type(table: &Table, column: &str, kind: &DataType) -> Result<()> {
+///
+/// # Errors
+/// `invalid` if not.
+pub fn check_key_type(table: &Table, column: &str, kind: &DataType) -> Result<()> {
     if is_key(kind) {
         return Ok(());
     }
@@ -72,7 +82,10 @@ pub(crate) fn check_key_type(table: &Table, column: &str, kind: &DataType) -> Re
 }
 
 /// Whether a column can tell the time.
-pub(crate) fn check_time_type(table: &Table, kind: &DataType) -> Result<()> {
+///
+/// # Errors
+/// `invalid` if not.
+pub fn check_time_type(table: &Table, kind: &DataType) -> Result<()> {
     if matches!(kind, DataType::Timestamp(_, _) | DataType::Date32) {
         return Ok(());
     }
@@ -83,7 +96,10 @@ pub(crate) fn check_time_type(table: &Table, kind: &DataType) -> Result<()> {
 }
 
 /// A key column as UTF-8, without nulls.
-pub(crate) fn key_text(table: &Table, column: &str, array: &ArrayRef) -> Result<StringArray> {
+///
+/// # Errors
+/// `invalid` if it has nulls, or is of a type that is no key.
+pub fn key_text(table: &Table, column: &str, array: &ArrayRef) -> Result<StringArray> {
     check_key_type(table, column, array.data_type())?;
     refuse_nulls(table, "key", column, array.as_ref())?;
     Ok(cast_strict(array, &DataType::Utf8)?.as_string::<i32>().clone())
@@ -102,7 +118,10 @@ fn refuse_nulls(table: &Table, role: &str, column: &str, array: &dyn Array) -> R
 }
 
 /// The time column as microseconds in UTC, without nulls; a time without a zone is UTC, and what is finer is cut downwards.
-pub(crate) fn instants(table: &Table, array: &ArrayRef) -> Result<TimestampMicrosecondArray> {
+///
+/// # Errors
+/// `invalid` if it has nulls, or is no time.
+pub fn instants(table: &Table, array: &ArrayRef) -> Result<TimestampMicrosecondArray> {
     check_time_type(table, array.data_type())?;
     refuse_nulls(table, "time", &table.time, array.as_ref())?;
     let too_far = |_| arrow::error::ArrowError::ComputeError("a time is too far from 1970 for microseconds".to_owned());
@@ -125,7 +144,10 @@ pub(crate) fn instants(table: &Table, array: &ArrayRef) -> Result<TimestampMicro
 }
 
 /// Checks that keys have as many values as the table has key columns: others would silently be found nowhere.
-pub(crate) fn check_keys(table: &Table, keys: &[Key]) -> Result<()> {
+///
+/// # Errors
+/// `invalid` if one has not.
+pub fn check_keys(table: &Table, keys: &[Key]) -> Result<()> {
     match keys.iter().find(|key| key.values().len() != table.key.len()) {
         None => Ok(()),
         Some(odd) => Err(Error::invalid(format!(
@@ -138,12 +160,12 @@ pub(crate) fn check_keys(table: &Table, keys: &[Key]) -> Result<()> {
 }
 
 /// The field of a key column in the shape of batches.
-pub(crate) fn key_field(name: &str) -> Field {
+pub fn key_field(name: &str) -> Field {
     Field::new(name, DataType::Utf8, false)
 }
 
 /// The field of the time column in the shape of batches.
-pub(crate) fn time_field(table: &Table) -> Field {
+pub fn time_field(table: &Table) -> Field {
     Field::new(&table.time, overlay::instant_type(), false)
 }
 
@@ -175,7 +197,7 @@ fn common_type(format: Format, a: &DataType, b: &DataType) -> Option<DataType> {
 ///
 /// # Errors
 /// `invalid` if a column has types that nothing fits.
-pub(crate) fn merge(format: Format, all: &mut Vec<Field>, file: &Schema) -> Result<()> {
+pub fn merge(format: Format, all: &mut Vec<Field>, file: &Schema) -> Result<()> {
     for field in file.fields() {
         match all.iter_mut().find(|known| known.name() == field.name()) {
             None => all.push(Field::new(field.name(), field.data_type().clone(), true)),
@@ -199,7 +221,7 @@ pub(crate) fn merge(format: Format, all: &mut Vec<Field>, file: &Schema) -> Resu
 ///
 /// # Errors
 /// `invalid` if the key or time column is missing or unusable.
-pub(crate) fn of_table(table: &Table, mut fields: Vec<Field>) -> Result<SchemaRef> {
+pub fn of_table(table: &Table, mut fields: Vec<Field>) -> Result<SchemaRef> {
     for field in &mut fields {
         if *field.name() == table.time {
             *field = time_field(table);
@@ -216,7 +238,7 @@ pub(crate) fn of_table(table: &Table, mut fields: Vec<Field>) -> Result<SchemaRe
 }
 
 /// `it has a, b, c`
-pub(crate) fn names(schema: &Schema) -> String {
+pub fn names(schema: &Schema) -> String {
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) }
 }
@@ -225,7 +247,7 @@ pub(crate) fn names(schema: &Schema) -> String {
 ///
 /// # Errors
 /// `invalid` if a column is asked for that the table has not.
-pub(crate) fn project(table: &Table, schema: &SchemaRef, columns: Option<&[String]>) -> Result<SchemaRef> {
+pub fn project(table: &Table, schema: &SchemaRef, columns: Option<&[String]>) -> Result<SchemaRef> {
     let Some(columns) = columns else { return Ok(schema.clone()) };
     if let Some(unknown) = columns.iter().find(|name| schema.field_with_name(name).is_err()) {
         return Err(Error::invalid(format!("table `{}` has no column `{unknown}`; {}", table.name, names(schema))));
@@ -235,7 +257,7 @@ pub(crate) fn project(table: &Table, schema: &SchemaRef, columns: Option<&[Strin
 }
 
 /// The names of columns that we add.
-pub(crate) const RESERVED: [&str; 10] = [
+pub const RESERVED: [&str; 10] = [
     overlay::REPAIRED_BY,
     overlay::columns::OP,
     overlay::columns::RUN,
@@ -249,7 +271,10 @@ pub(crate) const RESERVED: [&str; 10] = [
 ];
 
 /// Refuses a table whose own columns have names that we add.
-pub(crate) fn refuse_reserved(table: &Table, schema: &Schema) -> Result<()> {
+///
+/// # Errors
+/// `invalid`, naming the column.
+pub fn refuse_reserved(table: &Table, schema: &Schema) -> Result<()> {
     match RESERVED.iter().find(|name| schema.field_with_name(name).is_ok()) {
         None => Ok(()),
         Some(name) => Err(Error::invalid(format!(
@@ -260,27 +285,33 @@ pub(crate) fn refuse_reserved(table: &Table, schema: &Schema) -> Result<()> {
 }
 
 /// The key and time columns of a batch in shape.
-pub(crate) struct KeyTime<'a> {
-    pub(crate) keys: Vec<&'a StringArray>,
-    pub(crate) times: &'a TimestampMicrosecondArray,
+pub struct KeyTime<'a> {
+    /// The key columns, in the key's order.
+    pub keys: Vec<&'a StringArray>,
+    /// The time column.
+    pub times: &'a TimestampMicrosecondArray,
 }
 
 impl<'a> KeyTime<'a> {
-    pub(crate) fn of(table: &Table, batch: &'a RecordBatch) -> Result<Self> {
-        let keys = repair_core::lake::rollup::key_columns(table, batch)?;
-        let times = repair_core::lake::rollup::column(batch, &table.time)?
+    /// Those of a batch.
+    ///
+    /// # Errors
+    /// `invalid` or `internal` if the batch is not in shape.
+    pub fn of(table: &Table, batch: &'a RecordBatch) -> Result<Self> {
+        let keys = crate::lake::rollup::key_columns(table, batch)?;
+        let times = crate::lake::rollup::column(batch, &table.time)?
             .as_primitive_opt::<TimestampMicrosecondType>()
             .ok_or_else(|| Error::internal("the time column is not in microseconds"))?;
         Ok(Self { keys, times })
     }
 
     /// The key of a row.
-    pub(crate) fn key(&self, row: usize) -> Key {
+    pub fn key(&self, row: usize) -> Key {
         Key::new(self.keys.iter().map(|column| column.value(row)))
     }
 
     /// The first row after `row` that has another key: rows of one key mostly follow each other, so callers look up once a run.
-    pub(crate) fn end_of_run(&self, row: usize) -> usize {
+    pub fn end_of_run(&self, row: usize) -> usize {
         let rows = self.times.len();
         let mut end = row + 1;
         while end < rows && self.keys.iter().all(|column| column.value(end) == column.value(row)) {
@@ -290,7 +321,7 @@ impl<'a> KeyTime<'a> {
     }
 
     /// The rows, cut into runs of one key.
-    pub(crate) fn runs(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+    pub fn runs(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
         let mut row = 0;
         std::iter::from_fn(move || {
             (row < self.times.len()).then(|| {
@@ -335,7 +366,7 @@ mod tests {
             partition_by: vec![],
             key: vec![],
             time: "ts".into(),
-            time_marks: repair_core::model::TimeMark::Start,
+            time_marks: crate::model::TimeMark::Start,
             cadence: None,
         };
         let times: ArrayRef = Arc::new(TimestampNanosecondArray::from(vec![-1, 1_999]));

@@ -1,0 +1,592 @@
+//! Queries: started once, whatever becomes of replies and processes; watched by one poller; stopped when nobody wants them any more; and counted
+//! whether they succeed or not.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_sdk_athena::Client;
+use aws_sdk_athena::types::{
+    AthenaError, QueryExecution, QueryExecutionContext, QueryExecutionState as State, ResultConfiguration, ResultReuseByAgeConfiguration,
+    ResultReuseConfiguration, Tag, WorkGroupConfiguration,
+};
+use jiff::Timestamp;
+use repair_core::cost::{Query, Usage};
+use repair_core::lake::Caller;
+use repair_core::{Error, ErrorKind, Result};
+use tokio::sync::oneshot;
+
+use crate::error;
+use crate::results::Texts;
+use crate::sql::MAX_STATEMENT_BYTES;
+
+/// Ids that Athena takes in one `BatchGetQueryExecution`.
+const IDS_A_CALL: usize = 50;
+
+/// Rows that Athena gives in one page of `GetQueryResults`; the first is the header.
+const ROWS_A_PAGE: i32 = 1_000;
+
+/// Athena may not know a query at once that it has just started. After so many polls it is lost.
+const MAX_UNKNOWN: u32 = 20;
+
+/// Tries of one call, when Athena is busy or out of reach. More patience than this is for the workflow's `retry`.
+const TRIES: u32 = 3;
+
+/// The least cutoff of a workgroup that Athena takes.
+const MIN_CUTOFF_BYTES: u64 = 10_000_000;
+
+/// How long between two polls: at first, and at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Polling {
+    /// After a query was started. It doubles from poll to poll.
+    pub first: Duration,
+    /// The longest.
+    pub longest: Duration,
+}
+
+impl Default for Polling {
+    fn default() -> Self {
+        Self { first: Duration::from_millis(200), longest: Duration::from_secs(2) }
+    }
+}
+
+/// How queries are run.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) catalog: String,
+    pub(crate) database: String,
+    /// May hold `{tag}`s.
+    pub(crate) workgroup: String,
+    /// Makes workgroups that are missing.
+    pub(crate) create_workgroups: bool,
+    /// Where results go, if the workgroup does not say.
+    pub(crate) results: String,
+    /// A query that reads more is ended.
+    pub(crate) bytes_limit: Option<u64>,
+    pub(crate) polling: Polling,
+}
+
+/// On whose behalf queries are run, and which of them were begun: a second query of the same text is another query.
+#[derive(Debug)]
+pub(crate) struct Behalf {
+    pub(crate) caller: Caller,
+    begun: Mutex<HashMap<[u8; 32], u32>>,
+}
+
+impl Behalf {
+    pub(crate) fn new(caller: Caller) -> Self {
+        Self { caller, begun: Mutex::default() }
+    }
+
+    /// A token that is the same when an attempt is begun anew after a crash, and for no other query.
+    fn token(&self, workgroup: &str, sql: &str) -> String {
+        let text = *blake3::hash(sql.as_bytes()).as_bytes();
+        let number = {
+            let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+            let number = begun.entry(text).or_default();
+            *number += 1;
+            *number
+        };
+        let Caller { run, step, visit, attempt, .. } = &self.caller;
+        let mut hasher = blake3::Hasher::new();
+        for part in [run.as_ref(), step, &visit.to_string(), &attempt.to_string(), workgroup, sql, &number.to_string()] {
+            hasher.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+}
+
+/// A query that succeeded.
+#[derive(Debug, Clone)]
+pub(crate) struct Execution {
+    pub(crate) id: String,
+    /// Where its result lies; managed results have no place.
+    pub(crate) output: Option<String>,
+    pub(crate) usage: Usage,
+}
+
+/// The first page of a result.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) rows: Vec<Texts>,
+    /// The columns: name, type, precision, scale.
+    pub(crate) columns: Vec<(String, String, i32, i32)>,
+    /// Whether that was all.
+    pub(crate) is_all: bool,
+    pub(crate) next: Option<String>,
+}
+
+struct Waiting {
+    told: oneshot::Sender<Result<QueryExecution>>,
+    polls: u32,
+    unknown: u32,
+}
+
+/// Talks to Athena. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Athena {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    settings: Settings,
+    waiting: Mutex<Watched>,
+    workgroups: tokio::sync::Mutex<HashMap<String, ()>>,
+}
+
+#[derive(Default)]
+struct Watched {
+    queries: HashMap<String, Waiting>,
+    /// Whether a poller is at work.
+    polled: bool,
+}
+
+impl Athena {
+    pub(crate) fn new(client: Client, settings: Settings) -> Self {
+        Self { inner: Arc::new(Inner { client, settings, waiting: Mutex::default(), workgroups: tokio::sync::Mutex::default() }) }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// Runs a statement to its end. A query that an earlier life of the same attempt has begun is found again and not paid for twice.
+    ///
+    /// # Errors
+    /// As Athena says, in our kinds; `cancelled` if the attempt is to stop.
+    pub(crate) async fn run(&self, behalf: Option<&Behalf>, sql: &str) -> Result<Execution> {
+        if sql.len() > MAX_STATEMENT_BYTES {
+            return Err(Error::invalid(format!(
+                "a statement of {} bytes is longer than the {MAX_STATEMENT_BYTES} that Athena takes; ask for fewer keys or a shorter time at once",
+                sql.len()
+            )));
+        }
+        let workgroup = self.workgroup(behalf).await?;
+        loop {
+            let token = behalf.map_or_else(|| random_token(sql), |behalf| behalf.token(&workgroup, sql));
+            let began = Timestamp::now();
+            let id = self.start(&workgroup, &token, sql).await?;
+            let found = self.finish(behalf, &id).await?;
+            match self.judge(behalf, &id, &workgroup, &found) {
+                // An earlier life of this attempt has stopped it: it is begun again, as another query.
+                Err(_)
+                    if behalf.is_some() && state(&found) == Some(&State::Cancelled) && submitted(&found).is_some_and(|at| at < began) => {}
+                judged => return judged,
+            }
+        }
+    }
+
+    async fn start(&self, workgroup: &str, token: &str, sql: &str) -> Result<String> {
+        let Inner { client, settings, .. } = self.inner.as_ref();
+        let reuse = ResultReuseByAgeConfiguration::builder().enabled(false).build();
+        let request = client
+            .start_query_execution()
+            .query_string(sql)
+            .client_request_token(token)
+            .work_group(workgroup)
+            .query_execution_context(QueryExecutionContext::builder().catalog(&settings.catalog).database(&settings.database).build())
+            .result_configuration(ResultConfiguration::builder().output_location(&settings.results).build())
+            // What is looked at may have changed a second ago.
+            .result_reuse_configuration(ResultReuseConfiguration::builder().result_reuse_by_age_configuration(reuse).build());
+        let resource = format!("workgroup/{workgroup}");
+        // The same token again is the same query, so a lost reply costs nothing.
+        let answer = retried(|| {
+            let request = request.clone();
+            async { request.send().await.map_err(|error| error::of_sdk("athena:StartQueryExecution", &resource, error)) }
+        })
+        .await?;
+        answer.query_execution_id.ok_or_else(|| Error::internal("Athena started a query and gave it no id"))
+    }
+
+    /// Waits until a query is at its end, or until it is to stop.
+    async fn finish(&self, behalf: Option<&Behalf>, id: &str) -> Result<QueryExecution> {
+        let stopper = Stopper { athena: self.clone(), id: id.to_owned(), armed: true };
+        let mut ended = self.watch(id);
+        let cancelled = async {
+            match behalf {
+                Some(behalf) => behalf.caller.cancel.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        let lost = |_| Error::internal("the poller of queries has gone away");
+        let ended = tokio::select! {
+            ended = &mut ended => ended.map_err(lost)?,
+            () = cancelled => {
+                self.stop(id).await?;
+                // A query that was stopped has read something, too: how much, is known at its end.
+                ended.await.map_err(lost)?
+            }
+        };
+        stopper.disarm();
+        ended
+    }
+
+    fn judge(&self, behalf: Option<&Behalf>, id: &str, workgroup: &str, found: &QueryExecution) -> Result<Execution> {
+        let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
+        let statistics = found.statistics();
+        let bytes_scanned = number(statistics.and_then(|statistics| statistics.data_scanned_in_bytes()));
+        let engine_ms = number(statistics.and_then(|statistics| statistics.engine_execution_time_in_millis()));
+        let usage = Usage { bytes_scanned, engine_ms, queries: 1, ..Usage::default() };
+        if let Some(behalf) = behalf {
+            behalf.caller.meter.add_query(Query { id: id.to_owned(), bytes_scanned, engine_ms });
+        }
+        let failed = match found.status().and_then(|status| status.state()) {
+            Some(State::Succeeded) => None,
+            Some(State::Cancelled) if behalf.is_some_and(|behalf| behalf.caller.cancel.is_cancelled()) => {
+                Some(Error::new(ErrorKind::Cancelled, "the run was told to stop, and the query was stopped"))
+            }
+            Some(State::Cancelled) if self.inner.settings.bytes_limit.is_some_and(|limit| bytes_scanned > limit) => Some(Error::new(
+                ErrorKind::Budget,
+                format!("a query was stopped after it had read {bytes_scanned} bytes, more than the profile's `bytes_limit` allows"),
+            )),
+            Some(State::Cancelled) => Some(stopped(found)),
+            _ => Some(failure(found.status().and_then(|status| status.athena_error()), reason(found))),
+        };
+        match failed {
+            None => {
+                let output = found.result_configuration().and_then(|results| results.output_location()).map(str::to_owned);
+                Ok(Execution { id: id.to_owned(), output, usage })
+            }
+            Some(error) => {
+                if let Some(behalf) = behalf {
+                    behalf.caller.meter.add(usage);
+                }
+                Err(error.on("query", id).on("workgroup", workgroup))
+            }
+        }
+    }
+
+    async fn stop(&self, id: &str) -> Result<()> {
+        retried(|| async {
+            let stop = self.inner.client.stop_query_execution().query_execution_id(id).send().await;
+            stop.map(|_| ()).map_err(|error| error::of_sdk("athena:StopQueryExecution", id, error))
+        })
+        .await
+    }
+
+    /// Has a query watched.
+    fn watch(&self, id: &str) -> oneshot::Receiver<Result<QueryExecution>> {
+        let (told, ended) = oneshot::channel();
+        let mut watched = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.queries.insert(id.to_owned(), Waiting { told, polls: 0, unknown: 0 });
+        if !watched.polled {
+            watched.polled = true;
+            tokio::spawn(poll(self.inner.clone()));
+        }
+        ended
+    }
+
+    /// The first page of a query's result, the header left out.
+    pub(crate) async fn page(&self, id: &str, from: Option<&str>) -> Result<Page> {
+        let request =
+            self.inner.client.get_query_results().query_execution_id(id).max_results(ROWS_A_PAGE).set_next_token(from.map(str::to_owned));
+        let answer = retried(|| {
+            let request = request.clone();
+            async { request.send().await.map_err(|error| error::of_sdk("athena:GetQueryResults", id, error)) }
+        })
+        .await?;
+        let next = answer.next_token;
+        let set = answer.result_set.ok_or_else(|| Error::internal("Athena gave a result without rows or columns"))?;
+        let columns = set.result_set_metadata.and_then(|metadata| metadata.column_info).unwrap_or_default();
+        let columns = columns.into_iter().map(|column| (column.name, column.r#type, column.precision, column.scale)).collect();
+        let rows = set.rows.unwrap_or_default().into_iter().skip(usize::from(from.is_none()));
+        let rows = rows.map(|row| row.data.unwrap_or_default().into_iter().map(|datum| datum.var_char_value).collect()).collect();
+        Ok(Page { rows, columns, is_all: next.is_none(), next })
+    }
+
+    /// The workgroup of a caller, made if it is missing and may be made.
+    async fn workgroup(&self, behalf: Option<&Behalf>) -> Result<String> {
+        let none = BTreeMap::new();
+        let tags = behalf.map_or(&none, |behalf| behalf.caller.tags.as_ref());
+        let name = expand(&self.inner.settings.workgroup, tags)?;
+        // Held while it is made, so that it is made once.
+        let mut known = self.inner.workgroups.lock().await;
+        if known.contains_key(&name) {
+            return Ok(name);
+        }
+        let resource = format!("workgroup/{name}");
+        let found = retried(|| async {
+            let found = self.inner.client.get_work_group().work_group(&name).send().await;
+            found.map(|_| ()).map_err(|error| error::of_sdk("athena:GetWorkGroup", &resource, error))
+        })
+        .await;
+        match found {
+            Ok(()) => {}
+            Err(error) if is_missing(&error) && self.inner.settings.create_workgroups => self.create_workgroup(&name, tags).await?,
+            Err(error) if is_missing(&error) => {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!(
+                        "no Athena workgroup `{name}`; create it, mend `workgroup` of the profile, or say there `create_workgroups: true`"
+                    ),
+                )
+                .because(error));
+            }
+            // Whoever may not look at a workgroup may still be allowed to use it.
+            Err(error) if error.kind() == ErrorKind::Denied && !self.inner.settings.create_workgroups => {}
+            Err(error) => return Err(error),
+        }
+        known.insert(name.clone(), ());
+        Ok(name)
+    }
+
+    async fn create_workgroup(&self, name: &str, tags: &BTreeMap<String, String>) -> Result<()> {
+        let settings = &self.inner.settings;
+        let cutoff = settings.bytes_limit.map(|bytes| i64::try_from(bytes.max(MIN_CUTOFF_BYTES)).unwrap_or(i64::MAX));
+        let configuration = WorkGroupConfiguration::builder()
+            .result_configuration(ResultConfiguration::builder().output_location(&settings.results).build())
+            .publish_cloud_watch_metrics_enabled(true)
+            .set_bytes_scanned_cutoff_per_query(cutoff)
+            .build();
+        let mut request =
+            self.inner.client.create_work_group().name(name).description("Made for a repair idea").configuration(configuration);
+        for (key, value) in tags {
+            request = request.tags(Tag::builder().key(key).value(value).build());
+        }
+        let resource = format!("workgroup/{name}");
+        match request.send().await.map_err(|error| error::of_sdk("athena:CreateWorkGroup", &resource, error)) {
+            Ok(_) => Ok(()),
+            // Someone else has made it meanwhile.
+            Err(error) if error.full().contains("already created") || error.full().contains("already exists") => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn is_missing(error: &Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.full().contains("is not found")
+}
+
+fn state(found: &QueryExecution) -> Option<&State> {
+    found.status().and_then(|status| status.state())
+}
+
+fn submitted(found: &QueryExecution) -> Option<Timestamp> {
+    let at = found.status()?.submission_date_time()?;
+    Timestamp::from_millisecond(at.to_millis().ok()?).ok()
+}
+
+fn reason(found: &QueryExecution) -> &str {
+    found.status().and_then(|status| status.state_change_reason()).unwrap_or("no reason was given")
+}
+
+/// A query that someone else has stopped.
+fn stopped(found: &QueryExecution) -> Error {
+    let reason = reason(found);
+    if reason.to_ascii_lowercase().contains("bytes scanned limit") {
+        return Error::new(ErrorKind::Budget, format!("Athena stopped a query that read more than its workgroup allows: {reason}"));
+    }
+    Error::new(ErrorKind::Transient, format!("a query was stopped by someone else: {reason}"))
+}
+
+/// What a query failed of. Athena says whether it is worth trying again; the words tell the rest.
+fn failure(error: Option<&AthenaError>, reason: &str) -> Error {
+    let said = error.and_then(|error| error.error_message()).unwrap_or(reason);
+    let lower = said.to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    let (kind, advice) = if has(&["slowdown", "slow down", "reduce your request rate"]) {
+        (ErrorKind::Throttled, "")
+    } else if has(&["access denied", "accessdenied", "not authorized", "insufficient permissions", "permission_denied"]) {
+        (ErrorKind::Denied, "; docs/aws.md says what rights are needed")
+    } else if has(&["table_not_found", "schema_not_found", "entitynotfoundexception", "does not exist"]) {
+        (ErrorKind::NotFound, "; check the profile's `database` and the table's name")
+    } else if error.is_some_and(|error| error.retryable()) {
+        (ErrorKind::Transient, "")
+    } else {
+        // 1 is Athena's own fault, 2 the user's: https://docs.aws.amazon.com/athena/latest/ug/error-reference.html
+        match error.and_then(|error| error.error_category()) {
+            Some(2) => (ErrorKind::Invalid, ""),
+            _ => (ErrorKind::Internal, ""),
+        }
+    };
+    Error::new(kind, format!("a query failed in Athena: {said}{advice}"))
+}
+
+/// A template's `{tag}`s, filled in.
+fn expand(template: &str, tags: &BTreeMap<String, String>) -> Result<String> {
+    let mut name = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        let (tag, after) =
+            after.split_once('}').ok_or_else(|| Error::invalid(format!("`workgroup: {template}` has a `{{` without its `}}`")))?;
+        let value = tags.get(tag).ok_or_else(|| {
+            let known: Vec<&str> = tags.keys().map(String::as_str).collect();
+            Error::invalid(format!("`workgroup: {template}` needs a tag `{tag}`; the workflow's tags are: {}", known.join(", ")))
+        })?;
+        name.push_str(before);
+        // Of what a tag may hold, a workgroup's name may hold less.
+        name.extend(value.chars().map(|char| if char.is_ascii_alphanumeric() || "._-".contains(char) { char } else { '-' }));
+        rest = after;
+    }
+    name.push_str(rest);
+    Ok(name)
+}
+
+/// A token that no other query has.
+fn random_token(sql: &str) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(sql.as_bytes());
+    hasher.update(&Timestamp::now().as_nanosecond().to_le_bytes());
+    hasher.update(&std::process::id().to_le_bytes());
+    static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    hasher.update(&NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_le_bytes());
+    hasher.finalize().to_hex().to_string()
+}
+
+/// Tries a call that may be made again a few times.
+pub(crate) async fn retried<T, F: Future<Output = Result<T>>>(mut call: impl FnMut() -> F) -> Result<T> {
+    let mut tries = 1;
+    loop {
+        match call().await {
+            Err(error) if tries < TRIES && matches!(error.kind(), ErrorKind::Throttled | ErrorKind::Transient | ErrorKind::Timeout) => {
+                // Full jitter, from the clock's own noise: two processes are not in step.
+                let most_ms = 100u64 << tries;
+                let noise = u64::from(Timestamp::now().subsec_nanosecond().unsigned_abs() / 1_000);
+                tokio::time::sleep(Duration::from_millis(noise % most_ms)).await;
+                tries += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Stops a query whose result nobody waits for any more.
+struct Stopper {
+    athena: Athena,
+    id: String,
+    armed: bool,
+}
+
+impl Stopper {
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Stopper {
+    fn drop(&mut self) {
+        if self.armed
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (athena, id) = (self.athena.clone(), std::mem::take(&mut self.id));
+            runtime.spawn(async move {
+                if let Err(error) = athena.stop(&id).await {
+                    tracing::warn!(query = %id, %error, "a query that nobody waits for could not be stopped");
+                }
+            });
+        }
+    }
+}
+
+/// The one poller: asks after all queries that are waited for, many at once, until there are none.
+async fn poll(inner: Arc<Inner>) {
+    let polling = inner.settings.polling;
+    loop {
+        let delay = {
+            let mut watched = inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            watched.queries.retain(|_, waiting| !waiting.told.is_closed());
+            let Some(polls) = watched.queries.values().map(|waiting| waiting.polls).min() else {
+                watched.polled = false;
+                return;
+            };
+            polling.first.saturating_mul(1 << polls.min(16)).min(polling.longest)
+        };
+        tokio::time::sleep(delay).await;
+        let ids: Vec<String> = inner.waiting.lock().unwrap_or_else(PoisonError::into_inner).queries.keys().cloned().collect();
+        for ids in ids.chunks(IDS_A_CALL) {
+            ask(&inner, ids).await;
+        }
+    }
+}
+
+async fn ask(inner: &Inner, ids: &[String]) {
+    let asked = inner.client.batch_get_query_execution().set_query_execution_ids(Some(ids.to_vec())).send().await;
+    let answer = asked.map_err(|error| error::of_sdk("athena:BatchGetQueryExecution", &ids.join(","), error));
+    let mut watched = inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    let answer = match answer {
+        Ok(answer) => answer,
+        // A busy Athena is asked again, later.
+        Err(error) if matches!(error.kind(), ErrorKind::Throttled | ErrorKind::Transient | ErrorKind::Timeout) => {
+            for id in ids {
+                if let Some(waiting) = watched.queries.get_mut(id) {
+                    waiting.polls += 1;
+                }
+            }
+            return;
+        }
+        Err(error) => {
+            for id in ids {
+                if let Some(waiting) = watched.queries.remove(id) {
+                    let _ = waiting.told.send(Err(Error::new(error.kind(), error.full())));
+                }
+            }
+            return;
+        }
+    };
+    for execution in answer.query_executions.unwrap_or_default() {
+        let Some(id) = execution.query_execution_id().map(str::to_owned) else { continue };
+        // A query that ran may be queued again: only an end is an end.
+        if matches!(state(&execution), Some(State::Succeeded | State::Failed | State::Cancelled)) {
+            if let Some(waiting) = watched.queries.remove(&id) {
+                let _ = waiting.told.send(Ok(execution));
+            }
+        } else if let Some(waiting) = watched.queries.get_mut(&id) {
+            waiting.polls += 1;
+            waiting.unknown = 0;
+            if let (Some(limit), Some(read)) =
+                (inner.settings.bytes_limit, execution.statistics().and_then(|statistics| statistics.data_scanned_in_bytes()))
+                && u64::try_from(read).is_ok_and(|read| read > limit)
+            {
+                let client = inner.client.clone();
+                tokio::spawn(async move { client.stop_query_execution().query_execution_id(id).send().await });
+            }
+        }
+    }
+    for unknown in answer.unprocessed_query_execution_ids.unwrap_or_default() {
+        let Some(id) = unknown.query_execution_id() else { continue };
+        if let Some(waiting) = watched.queries.get_mut(id) {
+            waiting.polls += 1;
+            waiting.unknown += 1;
+            if waiting.unknown > MAX_UNKNOWN
+                && let Some(waiting) = watched.queries.remove(id)
+            {
+                let said = unknown.error_message().unwrap_or("it is not known");
+                let _ = waiting.told.send(Err(Error::new(ErrorKind::Transient, format!("Athena tells nothing of query {id}: {said}"))));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workgroup_is_named_by_tags() {
+        let tags = BTreeMap::from([("idea".to_owned(), "carry forward".to_owned())]);
+        assert_eq!(expand("repair-{idea}", &tags).unwrap(), "repair-carry-forward");
+        assert_eq!(expand("repair", &tags).unwrap(), "repair");
+        assert!(expand("repair-{team}", &tags).unwrap_err().message().contains("needs a tag `team`"));
+        assert!(expand("repair-{idea", &tags).is_err());
+    }
+
+    #[test]
+    fn athena_error_decides_the_kind() {
+        let of = |category, retryable, message: &str| {
+            let error = AthenaError::builder().error_category(category).retryable(retryable).error_message(message).build();
+            failure(Some(&error), "").kind()
+        };
+        assert_eq!(of(1, true, "internal"), ErrorKind::Transient);
+        assert_eq!(of(1, false, "internal"), ErrorKind::Internal);
+        assert_eq!(of(2, false, "SYNTAX_ERROR: line 1:8"), ErrorKind::Invalid);
+        assert_eq!(of(2, false, "TABLE_NOT_FOUND: line 1:15: Table 'a.b.c' does not exist"), ErrorKind::NotFound);
+        assert_eq!(of(2, false, "Access Denied (Service: Amazon S3)"), ErrorKind::Denied);
+        assert_eq!(of(1, true, "Please reduce your request rate. (Service: Amazon S3; Error Code: SlowDown)"), ErrorKind::Throttled);
+    }
+}

@@ -1,0 +1,253 @@
+//! What Athena's catalog knows of a table, and how its types are Arrow's.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use repair_core::lake::{overlay, partition, shape};
+use repair_core::model::{Format, Table};
+use repair_core::{Error, Result};
+
+use crate::sql;
+
+/// What a column holds, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    Whole,
+    Float,
+    Decimal,
+    Bool,
+    Date,
+    Instant,
+    /// Arrays, maps, structs and bytes: they have no text that comes back the same, so no batch brings them.
+    Other,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Whole => "a whole number",
+            Self::Float => "a float",
+            Self::Decimal => "a decimal",
+            Self::Bool => "true or false",
+            Self::Date => "a date",
+            Self::Instant => "a timestamp",
+            Self::Other => "nested or bytes",
+        })
+    }
+}
+
+/// A column, with its type in Hive's words (`bigint`, `string`, `decimal(10,2)`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    pub(crate) declared: String,
+}
+
+impl Column {
+    fn kind(&self) -> Kind {
+        let declared = self.declared.to_ascii_lowercase();
+        let word = declared.split(['(', '<', ' ']).next().unwrap_or_default();
+        match word {
+            "string" | "varchar" | "char" => Kind::Text,
+            "tinyint" | "smallint" | "int" | "integer" | "bigint" => Kind::Whole,
+            "float" | "real" | "double" => Kind::Float,
+            "decimal" => Kind::Decimal,
+            "boolean" => Kind::Bool,
+            "date" => Kind::Date,
+            "timestamp" if !declared.contains("zone") => Kind::Instant,
+            _ => Kind::Other,
+        }
+    }
+
+    /// Its type in batches; `None` if no batch brings it.
+    fn data_type(&self) -> Option<DataType> {
+        let declared = self.declared.to_ascii_lowercase();
+        Some(match declared.split(['(', '<', ' ']).next().unwrap_or_default() {
+            "tinyint" => DataType::Int8,
+            "smallint" => DataType::Int16,
+            "int" | "integer" => DataType::Int32,
+            "bigint" => DataType::Int64,
+            "float" | "real" => DataType::Float32,
+            "double" => DataType::Float64,
+            _ => match self.kind() {
+                Kind::Text => DataType::Utf8,
+                Kind::Bool => DataType::Boolean,
+                Kind::Date => DataType::Date32,
+                Kind::Instant => overlay::instant_type(),
+                Kind::Decimal => decimal(&declared)?,
+                Kind::Whole | Kind::Float | Kind::Other => return None,
+            },
+        })
+    }
+}
+
+/// `decimal(10,2)`; without numbers it is Hive's `decimal(10,0)`.
+fn decimal(declared: &str) -> Option<DataType> {
+    let Some((_, rest)) = declared.split_once('(') else { return Some(DataType::Decimal128(10, 0)) };
+    let mut numbers = rest.trim_end_matches(')').split(',').map(str::trim);
+    let precision = numbers.next()?.parse().ok()?;
+    Some(DataType::Decimal128(precision, numbers.next().map_or(Some(0), |scale| scale.parse().ok())?))
+}
+
+/// A table or view in Athena's catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Relation {
+    pub(crate) database: String,
+    pub(crate) name: String,
+    pub(crate) columns: Vec<Column>,
+    pub(crate) partitions: Vec<Column>,
+    /// Where its objects lie; a view has none.
+    pub(crate) location: Option<String>,
+    pub(crate) is_view: bool,
+}
+
+impl Relation {
+    fn column(&self, name: &str) -> Option<&Column> {
+        // Athena folds names to lower case.
+        self.columns.iter().chain(&self.partitions).find(|column| column.name.eq_ignore_ascii_case(name))
+    }
+
+    pub(crate) fn kind(&self, name: &str) -> Option<Kind> {
+        self.column(name).map(Column::kind)
+    }
+
+    pub(crate) fn declared(&self, name: &str) -> Option<&str> {
+        self.column(name).map(|column| column.declared.as_str())
+    }
+
+    pub(crate) fn partition_kind(&self, name: &str) -> Option<Kind> {
+        self.partitions.iter().find(|column| column.name.eq_ignore_ascii_case(name)).map(Column::kind)
+    }
+
+    /// Its name in a query.
+    pub(crate) fn quoted(&self) -> String {
+        format!("{}.{}", sql::name(&self.database), sql::name(&self.name))
+    }
+
+    /// The columns of a table in the shape of batches: keys as UTF-8, the time as an instant, partitions by time left out, as the time
+    /// tells them.
+    ///
+    /// # Errors
+    /// `invalid` if the key or time column is missing or unusable, or the partition column is.
+    pub(crate) fn shape(&self, table: &Table) -> Result<SchemaRef> {
+        let by = partition::time_partition(table)?;
+        if let Some(by) = by
+            && !self.is_view
+            && self.partition_kind(&by.column).is_none()
+        {
+            return Err(Error::invalid(format!(
+                "table `{}` has no partition column `{}` in Athena; its partitions are {}: mend `partition_by`",
+                table.name,
+                by.column,
+                list(&self.partitions)
+            )));
+        }
+        for column in table.key.iter().chain([&table.time]) {
+            if self.column(column).is_none() {
+                let role = if *column == table.time { "time" } else { "key" };
+                return Err(Error::invalid(format!(
+                    "table `{}` has no {role} column `{column}` in Athena; it has {}",
+                    table.name,
+                    list(&self.columns)
+                )));
+            }
+        }
+        let mut fields = Vec::with_capacity(self.columns.len());
+        for column in &self.columns {
+            if *column.name == table.time {
+                self.check_time(table, column)?;
+                fields.push(shape::time_field(table));
+            } else if table.key.contains(&column.name) {
+                let kind = column.data_type().unwrap_or(DataType::Null);
+                shape::check_key_type(table, &column.name, &kind)?;
+                fields.push(shape::key_field(&column.name));
+            } else if by.is_some_and(|by| by.column.eq_ignore_ascii_case(&column.name)) {
+                // A view shows it among its columns.
+            } else if let Some(kind) = column.data_type() {
+                fields.push(Field::new(&column.name, kind, true));
+            }
+        }
+        let in_path = self.partitions.iter().filter(|column| table.key.contains(&column.name));
+        fields.extend(in_path.map(|column| shape::key_field(&column.name)));
+        Ok(Arc::new(Schema::new(fields)))
+    }
+
+    /// Text tells the time only in files of text, where nothing else can.
+    fn check_time(&self, table: &Table, column: &Column) -> Result<()> {
+        match column.kind() {
+            Kind::Instant | Kind::Date => Ok(()),
+            Kind::Text if table.format != Format::Parquet => Ok(()),
+            _ => Err(Error::invalid(format!(
+                "time column `{}` of table `{}` is `{}` in Athena, not a timestamp; declare it as `timestamp` if its files hold timestamps, or make a \
+                 view of the table that casts it, and name the view",
+                column.name, table.name, column.declared
+            ))),
+        }
+    }
+}
+
+fn list(columns: &[Column]) -> String {
+    let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// A type of Hive's in Trino's words, of types that a key can have.
+pub(crate) fn trino_type(declared: &str) -> String {
+    match declared.to_ascii_lowercase().as_str() {
+        "string" => "varchar".to_owned(),
+        "int" => "integer".to_owned(),
+        "float" => "real".to_owned(),
+        "timestamp" => "timestamp(3)".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// What a column of ours is declared as, and the type its values are written in: engines do not agree about unsigned numbers.
+///
+/// # Errors
+/// `invalid` if Athena has no such type.
+pub(crate) fn declare(field: &Field) -> Result<(String, DataType)> {
+    use DataType::{
+        Boolean, Date32, Decimal128, Float32, Float64, Int8, Int16, Int32, Int64, LargeUtf8, Timestamp, UInt8, UInt16, UInt32, UInt64,
+        Utf8, Utf8View,
+    };
+    let (declared, written) = match field.data_type() {
+        Boolean => ("boolean", Boolean),
+        Int8 => ("tinyint", Int8),
+        Int16 => ("smallint", Int16),
+        UInt8 | Int32 | UInt16 => ("int", Int32),
+        Int64 | UInt32 | UInt64 => ("bigint", Int64),
+        Float32 => ("float", Float32),
+        Float64 => ("double", Float64),
+        Date32 => ("date", Date32),
+        Timestamp(_, _) => ("timestamp", overlay::instant_type()),
+        Decimal128(precision, scale) => return Ok((format!("decimal({precision},{scale})"), Decimal128(*precision, *scale))),
+        Utf8 | LargeUtf8 | Utf8View | DataType::Null => ("string", Utf8),
+        DataType::Dictionary(_, values) if shape::is_text(values) => ("string", Utf8),
+        other => {
+            return Err(Error::invalid(format!("column `{}` is {other}, which is no type that we write to Athena; cast it", field.name())));
+        }
+    };
+    Ok((declared.to_owned(), written))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_of_hive_are_types_of_arrow() {
+        let of = |declared: &str| Column { name: "c".to_owned(), declared: declared.to_owned() }.data_type();
+        assert_eq!(of("BIGINT"), Some(DataType::Int64));
+        assert_eq!(of("varchar(10)"), Some(DataType::Utf8));
+        assert_eq!(of("decimal(10,2)"), Some(DataType::Decimal128(10, 2)));
+        assert_eq!(of("decimal"), Some(DataType::Decimal128(10, 0)));
+        assert_eq!(of("timestamp"), Some(overlay::instant_type()));
+        for nested in ["array<string>", "map<string,int>", "struct<a:int>", "binary", "timestamp with time zone"] {
+            assert_eq!(of(nested), None, "{nested}");
+        }
+    }
+}

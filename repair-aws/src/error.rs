@@ -1,0 +1,132 @@
+//! What an error of AWS means to a workflow.
+
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use repair_core::{Error, ErrorKind};
+
+/// Codes that ask for patience. Athena has two of them, S3 a third of its own.
+const THROTTLED: [&str; 7] = [
+    "ThrottlingException",
+    "TooManyRequestsException",
+    "Throttling",
+    "SlowDown",
+    "RequestLimitExceeded",
+    "ThrottledException",
+    "ProvisionedThroughputExceededException",
+];
+
+/// Codes of credentials that were good, or never were.
+const CREDENTIALS: [&str; 9] = [
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "TokenRefreshRequired",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+    "SignatureDoesNotMatch",
+    "InvalidSignatureException",
+    "InvalidToken",
+];
+
+/// An error of the SDK in our kinds. `action` is what a policy calls what was tried (`s3:PutObject`), `resource` what it was tried on.
+pub(crate) fn of_sdk<E, R>(action: &str, resource: &str, error: SdkError<E, R>) -> Error
+where
+    E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
+    let (kind, message) = match &error {
+        SdkError::TimeoutError(_) => (ErrorKind::Timeout, format!("{action} on {resource} took too long")),
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => (ErrorKind::Timeout, format!("{action} on {resource} took too long")),
+        SdkError::DispatchFailure(failure) if failure.is_user() || (failure.is_other() && !failure.is_io()) => {
+            let said = chain(&error);
+            if said.contains("credential") {
+                (
+                    ErrorKind::Denied,
+                    format!(
+                        "no AWS credentials for {action} on {resource}; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a \
+                         role"
+                    ),
+                )
+            } else {
+                (ErrorKind::Transient, format!("{action} on {resource} did not come through"))
+            }
+        }
+        SdkError::DispatchFailure(_) => (ErrorKind::Transient, format!("{action} on {resource} did not come through")),
+        SdkError::ResponseError(_) => (ErrorKind::Transient, format!("the answer to {action} on {resource} was not whole")),
+        SdkError::ServiceError(service) => {
+            let (code, said) = (service.err().code().unwrap_or_default(), service.err().message().unwrap_or_default());
+            return of_code(action, resource, code, said).because(error);
+        }
+        _ => (ErrorKind::Internal, format!("{action} on {resource} could not be asked for")),
+    };
+    Error::new(kind, message).because(error)
+}
+
+/// An error that a service named.
+pub(crate) fn of_code(action: &str, resource: &str, code: &str, said: &str) -> Error {
+    let kind_and_advice = match code {
+        _ if THROTTLED.contains(&code) => (ErrorKind::Throttled, String::new()),
+        _ if CREDENTIALS.contains(&code) => (ErrorKind::Denied, "; the credentials are expired or not valid: renew them".to_owned()),
+        "AccessDenied" | "AccessDeniedException" | "AllAccessDisabled" | "403" | "Forbidden" => {
+            (ErrorKind::Denied, format!("; allow the action `{action}` on `{resource}` (docs/aws.md has the whole policy)"))
+        }
+        "NoSuchBucket" => (ErrorKind::NotFound, "; create the bucket, or mend `location` of the profile".to_owned()),
+        "NoSuchKey" | "NotFound" | "NoSuchUpload" | "EntityNotFoundException" | "ResourceNotFoundException" => {
+            (ErrorKind::NotFound, String::new())
+        }
+        "PreconditionFailed" | "ConditionalRequestConflict" | "OperationAborted" => (ErrorKind::Conflict, String::new()),
+        "InternalError"
+        | "InternalServerException"
+        | "InternalFailure"
+        | "InternalServerError"
+        | "ServiceUnavailable"
+        | "RequestTimeout"
+        | "BadGateway"
+        | "RequestTimeTooSkewed" => (ErrorKind::Transient, String::new()),
+        "InvalidRequestException"
+        | "InvalidRequest"
+        | "ValidationException"
+        | "InvalidArgument"
+        | "InvalidBucketName"
+        | "MetadataException"
+        | "AuthorizationHeaderMalformed"
+        | "PermanentRedirect"
+        | "InvalidRange" => (ErrorKind::Invalid, String::new()),
+        _ => (ErrorKind::Internal, String::new()),
+    };
+    let (kind, advice) = kind_and_advice;
+    let code = if code.is_empty() { "an error without a name" } else { code };
+    let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+    Error::new(kind, format!("{action} on {resource} was answered with {code}{said}{advice}"))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text.to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_throttles() {
+        for code in ["TooManyRequestsException", "ThrottlingException", "SlowDown"] {
+            assert_eq!(of_code("athena:StartQueryExecution", "workgroup/repair", code, "Rate exceeded").kind(), ErrorKind::Throttled);
+        }
+    }
+
+    #[test]
+    fn what_is_denied_names_the_action_and_the_resource() {
+        let error = of_code("s3:PutObject", "s3://bucket/lake/a", "AccessDenied", "Access Denied");
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert!(error.message().contains("`s3:PutObject` on `s3://bucket/lake/a`"), "{error}");
+        assert_eq!(of_code("s3:GetObject", "s3://bucket/a", "ExpiredToken", "").kind(), ErrorKind::Denied);
+    }
+}

@@ -1,0 +1,220 @@
+//! The lake on S3 and Athena.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use repair_core::cost::Usage;
+use repair_core::lake::rollup::Rollup;
+use repair_core::lake::{BatchStream, Caller, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
+use repair_core::model::{Interval, Table, TablePresence};
+use repair_core::{Error, Result};
+
+use crate::athena::{Athena, Behalf, Polling, Settings};
+use crate::catalog::Relation;
+use crate::connect::Connection;
+use crate::objects::{Location, Objects};
+use crate::place::OWN;
+use crate::sql::Source;
+use crate::tables::{Known, Tables};
+
+/// How a lake on S3 and Athena is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The bucket and prefix below which alone we write: `s3://bucket/lake`.
+    pub location: String,
+    /// The database that has the tables.
+    pub database: String,
+    /// The catalog that has the database; `AwsDataCatalog` is Glue's.
+    pub catalog: String,
+    /// The workgroup that queries run in, and are billed to. `{tag}` stands for a tag of the workflow: `repair-{idea}` bills each idea apart.
+    pub workgroup: String,
+    /// Makes a workgroup that is missing, with the workflow's tags.
+    pub create_workgroups: bool,
+    /// Where results go, unless the workgroup says; `None` is within the lake.
+    pub results: Option<String>,
+    /// A query that reads more bytes is ended; also the cutoff of a workgroup that is made.
+    pub bytes_limit: Option<u64>,
+    /// How often Athena is asked whether queries are at their end.
+    pub polling: Polling,
+}
+
+impl Options {
+    /// What most lakes are opened with.
+    pub fn new(location: impl Into<String>, database: impl Into<String>, workgroup: impl Into<String>) -> Self {
+        Self {
+            location: location.into(),
+            database: database.into(),
+            catalog: "AwsDataCatalog".to_owned(),
+            workgroup: workgroup.into(),
+            create_workgroups: false,
+            results: None,
+            bytes_limit: None,
+            polling: Polling::default(),
+        }
+    }
+}
+
+/// Tables of objects in S3, which Athena reads. Cheap to clone.
+///
+/// - A table is what Athena's catalog says: its columns, its partitions, its place. The workflow's table has its name there.
+/// - Times are milliseconds, as Athena reads them.
+/// - What repairs add lies in S3 beside the table, as Parquet, and is in the catalog as `…_repairs`, `…_exceptions` and the view `…_repaired`.
+///   These are made when they are first needed. Nothing else in the catalog or the bucket is altered.
+/// - Columns of arrays, maps, structs and bytes are not brought by batches; the view has them, null in repaired rows.
+#[derive(Clone)]
+pub struct AwsLake {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) behalf: Option<Arc<Behalf>>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) athena: Athena,
+    pub(crate) objects: Objects,
+    pub(crate) location: Location,
+    pub(crate) known: Known,
+}
+
+/// A table with what the catalog knows of it and its overlay.
+pub(crate) struct Looked {
+    pub(crate) raw: Relation,
+    pub(crate) repairs: Option<Relation>,
+    pub(crate) exceptions: Option<Relation>,
+}
+
+impl AwsLake {
+    /// The lake of a bucket and a database. Nothing is asked of AWS yet.
+    ///
+    /// # Errors
+    /// `invalid` if a location is none.
+    pub fn open(connection: &Connection, options: Options) -> Result<Self> {
+        let location = Location::parse(&options.location)?;
+        let results = match options.results {
+            Some(results) => Location::parse(&results)?,
+            None => location.join(&format!("{OWN}/results")),
+        };
+        let settings = Settings {
+            catalog: options.catalog,
+            database: options.database.to_ascii_lowercase(),
+            workgroup: options.workgroup,
+            create_workgroups: options.create_workgroups,
+            results: format!("{results}/"),
+            bytes_limit: options.bytes_limit,
+            polling: options.polling,
+        };
+        let shared = Shared {
+            athena: Athena::new(connection.athena(), settings),
+            objects: Objects::new(connection.s3(), &location.bucket),
+            location,
+            known: Known::default(),
+        };
+        Ok(Self { shared: Arc::new(shared), behalf: None })
+    }
+
+    pub(crate) fn tables(&self) -> Tables<'_> {
+        let Shared { athena, location, known, .. } = self.shared.as_ref();
+        Tables { athena, known, lake: location, behalf: self.behalf.as_deref() }
+    }
+
+    /// What is known of a table and its overlay, after checking that it can be worked with.
+    pub(crate) async fn look_up(&self, table: &Table) -> Result<(Looked, SchemaRef)> {
+        let tables = self.tables();
+        let raw = tables.table(table).await?;
+        let schema = raw.shape(table)?;
+        let (repairs, exceptions) = (tables.repairs(&raw).await?, tables.exceptions(&raw).await?);
+        Ok((Looked { raw, repairs, exceptions }, schema))
+    }
+
+    /// Counts what no call returns.
+    pub(crate) fn meter(&self, usage: Usage) {
+        if let Some(behalf) = &self.behalf {
+            behalf.caller.meter.add(usage);
+        }
+    }
+
+    /// What the first repair of these tables will make in Athena's catalog, in words.
+    ///
+    /// # Errors
+    /// `not-found` if there is no such table.
+    pub async fn to_create(&self, tables: &[Table]) -> Result<BTreeMap<String, Vec<String>>> {
+        let mut all = BTreeMap::new();
+        for table in tables {
+            all.insert(table.name.clone(), self.tables().missing(table).await?);
+        }
+        Ok(all)
+    }
+}
+
+impl Looked {
+    pub(crate) fn source<'a>(&'a self, table: &'a Table) -> Source<'a> {
+        Source { table, raw: &self.raw, repairs: self.repairs.as_ref(), exceptions: self.exceptions.as_ref() }
+    }
+}
+
+#[async_trait]
+impl Lake for AwsLake {
+    fn on_behalf_of(&self, caller: &Caller) -> Option<Arc<dyn Lake>> {
+        Some(Arc::new(Self { shared: self.shared.clone(), behalf: Some(Arc::new(Behalf::new(caller.clone()))) }))
+    }
+
+    async fn describe(&self, table: &Table) -> Result<SchemaRef> {
+        self.tables().table(table).await?.shape(table)
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        let key = self.shared.location.join(&format!("{OWN}/write-test")).prefix;
+        self.shared.objects.put(&key, bytes::Bytes::new(), crate::objects::Condition::Always).await?;
+        self.shared.objects.delete(&[key]).await
+    }
+
+    async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
+        self.look_at(table, request).await
+    }
+
+    async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {
+        self.read(table, request).await
+    }
+
+    async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
+        self.sum_up(table, request).await
+    }
+
+    async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
+        self.keep(scope, request).await
+    }
+
+    async fn staged(&self, scope: &StageScope<'_>) -> Result<Vec<Staged>> {
+        self.kept(scope).await
+    }
+
+    async fn publish(&self, scope: &StageScope<'_>, batch: u32, units: &[String]) -> Result<Published> {
+        self.show(scope, batch, units).await
+    }
+
+    async fn discard_staged(&self, scope: &StageScope<'_>, units: &[String]) -> Result<()> {
+        self.discard(scope, units).await
+    }
+
+    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
+        self.put_interval(table, interval, &rows).await
+    }
+
+    async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {
+        self.write_artifact(run, name, batches).await
+    }
+
+    async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream> {
+        self.read_artifact(run, name).await
+    }
+
+    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
+        self.ask(tables, sql).await
+    }
+}
+
+/// A result that is not what was selected.
+pub(crate) fn odd_result() -> Error {
+    Error::internal("Athena gave a result that is not what was selected")
+}

@@ -1,0 +1,409 @@
+//! Objects in S3: whole or not at all, and conditional where two may write.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Delete, ObjectIdentifier};
+use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream};
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use repair_core::{Error, ErrorKind, Result};
+
+use crate::athena::retried;
+use crate::error::of_sdk;
+
+/// Keys that S3 deletes in one request.
+const KEYS_A_DELETE: usize = 1_000;
+
+/// The size of a part of an upload; S3 takes none smaller but the last, and at most 10,000 of them.
+const PART_BYTES: usize = 16 << 20;
+
+/// Objects that one listing may name: more in one folder of ours is a mistake.
+const MAX_LISTED: usize = 2_000_000;
+
+/// A bucket and a prefix in it, without `/` at its ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// The bucket.
+    pub bucket: String,
+    /// The prefix; may be empty.
+    pub prefix: String,
+}
+
+impl Location {
+    /// Reads `s3://bucket/prefix`.
+    ///
+    /// # Errors
+    /// `invalid` if it is something else.
+    pub fn parse(text: &str) -> Result<Self> {
+        let refuse = || Error::invalid(format!("`{text}` is not a place in S3; write it as s3://bucket/prefix"));
+        let rest = ["s3://", "s3a://"].iter().find_map(|scheme| text.strip_prefix(scheme)).ok_or_else(refuse)?;
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.is_empty() || !bucket.chars().all(|char| char.is_ascii_alphanumeric() || ".-_".contains(char)) {
+            return Err(refuse());
+        }
+        Ok(Self { bucket: bucket.to_owned(), prefix: prefix.trim_matches('/').to_owned() })
+    }
+
+    /// A place below it.
+    #[must_use]
+    pub fn join(&self, path: &str) -> Self {
+        let prefix = if self.prefix.is_empty() { path.to_owned() } else { format!("{}/{path}", self.prefix) };
+        Self { bucket: self.bucket.clone(), prefix }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.prefix.is_empty() { write!(f, "s3://{}", self.bucket) } else { write!(f, "s3://{}/{}", self.bucket, self.prefix) }
+    }
+}
+
+/// When an object is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// In any case.
+    Always,
+    /// If there is none of that key.
+    IfNoneMatch,
+}
+
+/// An object, without what it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Object {
+    pub(crate) key: String,
+    pub(crate) bytes: u64,
+}
+
+/// The objects of a bucket. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Objects {
+    client: Client,
+    bucket: String,
+}
+
+impl Objects {
+    pub(crate) fn new(client: Client, bucket: &str) -> Self {
+        Self { client, bucket: bucket.to_owned() }
+    }
+
+    /// How people name an object.
+    pub(crate) fn uri(&self, key: &str) -> String {
+        format!("s3://{}/{key}", self.bucket)
+    }
+
+    /// Writes an object, whole.
+    ///
+    /// # Errors
+    /// `conflict` if there is one and the condition does not allow that. A write whose reply was lost is made again, and then finds itself: so
+    /// a caller must take a conflict as "it is written, by me or by another who writes the same".
+    pub(crate) async fn put(&self, key: &str, body: Bytes, condition: Condition) -> Result<()> {
+        let if_none_match = (condition == Condition::IfNoneMatch).then(|| "*".to_owned());
+        retried(|| async {
+            let body = ByteStream::from(body.clone());
+            let put =
+                self.client.put_object().bucket(&self.bucket).key(key).set_if_none_match(if_none_match.clone()).body(body).send().await;
+            match put.map_err(|error| of_sdk("s3:PutObject", &self.uri(key), error)) {
+                Ok(_) => Ok(()),
+                // Two writers at once: S3 wants the later one to try again.
+                Err(error) if error.full().contains("ConditionalRequestConflict") => Err(error.of_kind(ErrorKind::Transient)),
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+
+    /// All of an object.
+    ///
+    /// # Errors
+    /// `not-found` if there is none; `transient` if its end did not come.
+    pub(crate) async fn get(&self, key: &str) -> Result<Bytes> {
+        Ok(self.get_range(key, None).await?.0)
+    }
+
+    /// The last bytes of an object, and how many it has in all.
+    pub(crate) async fn get_suffix(&self, key: &str, bytes: u64) -> Result<(Bytes, u64)> {
+        self.get_range(key, Some(format!("bytes=-{bytes}"))).await
+    }
+
+    async fn get_range(&self, key: &str, range: Option<String>) -> Result<(Bytes, u64)> {
+        retried(|| async {
+            let got = self.client.get_object().bucket(&self.bucket).key(key).set_range(range.clone()).send().await;
+            let got = got.map_err(|error| of_sdk("s3:GetObject", &self.uri(key), error))?;
+            let length = got.content_length().and_then(|length| u64::try_from(length).ok());
+            // `bytes 0-9/200`: the size of the whole follows the slash.
+            let whole = got.content_range().and_then(|range| range.rsplit_once('/')?.1.parse().ok());
+            let broken = || Error::new(ErrorKind::Transient, format!("{} broke off while it was read", self.uri(key)));
+            let body = got.body.collect().await.map_err(|error| broken().because(error))?.into_bytes();
+            if length.is_some_and(|length| length != body.len() as u64) {
+                return Err(broken());
+            }
+            let size = whole.unwrap_or(body.len() as u64);
+            Ok((body, size))
+        })
+        .await
+    }
+
+    /// An object that may be large, as its bytes come.
+    ///
+    /// # Errors
+    /// As [`Objects::get`]; the stream's own are `transient` if its end does not come.
+    pub(crate) async fn stream_uri(&self, uri: &str) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
+        let location = Location::parse(uri)?;
+        let got = retried(|| async {
+            let got = self.client.get_object().bucket(&location.bucket).key(&location.prefix).send().await;
+            got.map_err(|error| of_sdk("s3:GetObject", uri, error))
+        })
+        .await?;
+        let left = got.content_length().and_then(|length| u64::try_from(length).ok());
+        let uri = uri.to_owned();
+        Ok(futures::stream::try_unfold((got.body, left), move |(mut body, left)| {
+            let broken = Error::new(ErrorKind::Transient, format!("{uri} broke off while it was read"));
+            async move {
+                match body.next().await {
+                    Some(Ok(bytes)) => {
+                        let left = left.map(|left| left.saturating_sub(bytes.len() as u64));
+                        Ok(Some((bytes, (body, left))))
+                    }
+                    Some(Err(error)) => Err(broken.because(error)),
+                    None if left.is_some_and(|left| left > 0) => Err(broken),
+                    None => Ok(None),
+                }
+            }
+        }))
+    }
+
+    /// What is known of an object.
+    ///
+    /// # Errors
+    /// `not-found` if there is none.
+    pub(crate) async fn head(&self, key: &str) -> Result<Object> {
+        retried(|| async {
+            let head = self.client.head_object().bucket(&self.bucket).key(key).send().await;
+            let head = head.map_err(|error| of_sdk("s3:GetObject", &self.uri(key), error))?;
+            Ok(Object { key: key.to_owned(), bytes: head.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or(0) })
+        })
+        .await
+    }
+
+    /// The objects whose keys begin with a prefix, in order.
+    pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<Object>> {
+        let mut all = Vec::new();
+        let mut next: Option<String> = None;
+        loop {
+            let page = retried(|| async {
+                let page =
+                    self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).set_continuation_token(next.clone()).send().await;
+                page.map_err(|error| of_sdk("s3:ListBucket", &format!("s3://{}", self.bucket), error))
+            })
+            .await?;
+            next = page.next_continuation_token;
+            for object in page.contents.unwrap_or_default() {
+                let bytes = object.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+                all.extend(object.key.map(|key| Object { key, bytes }));
+            }
+            if all.len() > MAX_LISTED {
+                return Err(Error::invalid(format!("{} holds more than {MAX_LISTED} objects", self.uri(prefix))));
+            }
+            if next.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Removes objects; one that is not there is no error.
+    pub(crate) async fn delete(&self, keys: &[String]) -> Result<()> {
+        for some in keys.chunks(KEYS_A_DELETE) {
+            let of = |key: &String| ObjectIdentifier::builder().key(key).build();
+            let objects: Vec<ObjectIdentifier> =
+                some.iter().map(of).collect::<Result<_, _>>().map_err(|error| Error::internal("a key is missing").because(error))?;
+            let delete = Delete::builder().set_objects(Some(objects)).quiet(true).build();
+            let delete = delete.map_err(|error| Error::internal("no keys to delete").because(error))?;
+            let resource = some.first().map(|key| self.uri(key)).unwrap_or_default();
+            let done = retried(|| async {
+                let done = self.client.delete_objects().bucket(&self.bucket).delete(delete.clone()).send().await;
+                done.map_err(|error| of_sdk("s3:DeleteObject", &resource, error))
+            })
+            .await?;
+            if let Some(error) = done.errors.unwrap_or_default().first() {
+                let (key, code) = (error.key().unwrap_or_default(), error.code().unwrap_or_default());
+                return Err(crate::error::of_code("s3:DeleteObject", &self.uri(key), code, error.message().unwrap_or_default()));
+            }
+        }
+        Ok(())
+    }
+
+    /// An object that is written as it comes.
+    pub(crate) fn upload(&self, key: &str) -> Upload {
+        Upload { objects: self.clone(), key: key.to_owned(), waiting: BytesMut::new(), id: None, parts: Vec::new(), bytes: 0, done: false }
+    }
+
+    /// Reads a Parquet object, in pieces.
+    pub(crate) fn reader(&self, key: &str, bytes: u64) -> ParquetObject {
+        ParquetObject { objects: self.clone(), key: key.to_owned(), bytes }
+    }
+}
+
+/// An object that is being written. Until it is completed there is none, and what had its key stays; when it is dropped before, nothing stays.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    objects: Objects,
+    key: String,
+    waiting: BytesMut,
+    id: Option<String>,
+    parts: Vec<CompletedPart>,
+    bytes: u64,
+    done: bool,
+}
+
+impl Upload {
+    /// Adds bytes.
+    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.bytes += bytes.len() as u64;
+        self.waiting.extend_from_slice(&bytes);
+        while self.waiting.len() >= PART_BYTES {
+            let part = self.waiting.split_to(PART_BYTES).freeze();
+            self.part(part).await?;
+        }
+        Ok(())
+    }
+
+    async fn part(&mut self, body: Bytes) -> Result<()> {
+        let Objects { client, bucket } = &self.objects;
+        let uri = self.objects.uri(&self.key);
+        let id = match &self.id {
+            Some(id) => id.clone(),
+            None => {
+                let begun = retried(|| async {
+                    let begun = client.create_multipart_upload().bucket(bucket).key(&self.key).send().await;
+                    begun.map_err(|error| of_sdk("s3:PutObject", &uri, error))
+                })
+                .await?;
+                let id = begun.upload_id.ok_or_else(|| Error::internal("S3 began an upload and gave it no id"))?;
+                self.id.insert(id).clone()
+            }
+        };
+        let number = i32::try_from(self.parts.len() + 1).unwrap_or(i32::MAX);
+        let sent = retried(|| async {
+            let body = ByteStream::from(body.clone());
+            let sent = client.upload_part().bucket(bucket).key(&self.key).upload_id(&id).part_number(number).body(body).send().await;
+            sent.map_err(|error| of_sdk("s3:PutObject", &uri, error))
+        })
+        .await?;
+        let part = CompletedPart::builder()
+            .part_number(number)
+            .set_e_tag(sent.e_tag)
+            .set_checksum_crc32(sent.checksum_crc32)
+            .set_checksum_crc64_nvme(sent.checksum_crc64_nvme);
+        self.parts.push(part.build());
+        Ok(())
+    }
+
+    /// Makes the object, and gives its bytes and how many requests it took.
+    pub(crate) async fn complete(mut self) -> Result<(u64, u64)> {
+        let last = std::mem::take(&mut self.waiting).freeze();
+        if self.id.is_none() {
+            self.objects.put(&self.key, last, Condition::Always).await?;
+            self.done = true;
+            return Ok((self.bytes, 1));
+        }
+        if !last.is_empty() {
+            self.part(last).await?;
+        }
+        let Objects { client, bucket } = &self.objects;
+        let uri = self.objects.uri(&self.key);
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(self.parts.clone())).build();
+        let id = self.id.clone().unwrap_or_default();
+        let completed = retried(|| async {
+            let completed = client.complete_multipart_upload().bucket(bucket).key(&self.key).upload_id(&id).multipart_upload(parts.clone());
+            match completed.send().await.map_err(|error| of_sdk("s3:PutObject", &uri, error)) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            }
+        })
+        .await;
+        match completed {
+            Ok(()) => {}
+            // The reply of an earlier try was lost: the upload is gone because the object is there.
+            Err(error)
+                if error.full().contains("NoSuchUpload")
+                    && self.objects.head(&self.key).await.is_ok_and(|object| object.bytes == self.bytes) => {}
+            Err(error) => return Err(error),
+        }
+        self.done = true;
+        Ok((self.bytes, self.parts.len() as u64 + 2))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.done
+            && let Some(id) = self.id.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (objects, key) = (self.objects.clone(), std::mem::take(&mut self.key));
+            runtime.spawn(async move {
+                let aborted = objects.client.abort_multipart_upload().bucket(&objects.bucket).key(&key).upload_id(id).send().await;
+                if let Err(error) = aborted {
+                    tracing::warn!(%key, %error, "an upload that was given up could not be removed");
+                }
+            });
+        }
+    }
+}
+
+/// A Parquet object, read in the ranges that are needed.
+#[derive(Debug, Clone)]
+pub(crate) struct ParquetObject {
+    objects: Objects,
+    key: String,
+    bytes: u64,
+}
+
+fn external(error: Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
+}
+
+impl AsyncFileReader for ParquetObject {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        async move {
+            if range.is_empty() {
+                return Ok(Bytes::new());
+            }
+            let range = format!("bytes={}-{}", range.start, range.end - 1);
+            Ok(self.objects.get_range(&self.key, Some(range)).await.map_err(external)?.0)
+        }
+        .boxed()
+    }
+
+    fn get_metadata<'a>(&'a mut self, _: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        async move {
+            let bytes = self.bytes;
+            let footer = ParquetMetaDataReader::new().load_and_finish(self, bytes).await?;
+            Ok(Arc::new(footer))
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_is_a_bucket_and_a_prefix() {
+        let of = |text: &str| Location::parse(text).map(|location| (location.bucket, location.prefix));
+        assert_eq!(of("s3://bucket/lake/a/").unwrap(), ("bucket".to_owned(), "lake/a".to_owned()));
+        assert_eq!(of("s3://bucket").unwrap(), ("bucket".to_owned(), String::new()));
+        for odd in ["bucket/lake", "s3://", "s3:///lake", "https://bucket/lake", "./lake"] {
+            assert!(of(odd).unwrap_err().message().contains("s3://bucket/prefix"), "{odd}");
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! Reading through Athena: presence, scans, rollups and users' queries.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt64Array};
+use arrow::compute::{SortColumn, concat_batches, filter_record_batch, lexsort_to_indices, take_record_batch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use futures::{StreamExt, TryStreamExt};
+use repair_core::cost::Usage;
+use repair_core::lake::partition::TimeBounds;
+use repair_core::lake::rollup::{self, Rollup};
+use repair_core::lake::{BatchStream, Layer, PresenceRequest, ScanRequest, overlay, shape};
+use repair_core::model::{Interval, Key, Presence, SlotGrid, SlotSet, Table, TablePresence};
+use repair_core::{Error, Result};
+
+use crate::athena::{Execution, Page};
+use crate::lake::{AwsLake, Looked, odd_result};
+use crate::results::{BATCH_ROWS, Layout, Reader, Texts};
+use crate::sql::{MAX_STATEMENT_BYTES, Wanted};
+
+/// More text of keys than this is not sent: all keys are read then, and sorted out here.
+const MAX_KEY_BYTES: usize = 200_000;
+
+/// The keys to send, unless they are too many.
+fn sent(keys: &[Key]) -> Option<&[Key]> {
+    let bytes: usize = keys.iter().flat_map(Key::values).map(|value| value.len() + 4).sum();
+    (bytes <= MAX_KEY_BYTES).then_some(keys)
+}
+
+impl AwsLake {
+    pub(crate) async fn look_at(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
+        let grid = table.grid()?;
+        shape::check_keys(table, &request.keys)?;
+        let (known, _) = self.look_up(table).await?;
+        let keys: Vec<Key> = request.keys.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
+        let mut found = Found::new(grid, request, &keys);
+        if request.slots.is_empty() {
+            return Ok(found.finish(Usage::default()));
+        }
+        let sql = known.source(table).presence(&grid, request.slots, sent(&keys), request.as_of)?;
+        let mut fields: Vec<Field> = table.key.iter().map(|key| Field::new(key, DataType::Utf8, true)).collect();
+        fields.push(Field::new("word", DataType::Int64, true));
+        fields.push(Field::new("asked", DataType::Boolean, true));
+        fields.extend(
+            ["raw", "rows", "off", "keyless", "inserted", "replaced", "absent"].map(|name| Field::new(name, DataType::Int64, true)),
+        );
+        let layout = Layout::of(Arc::new(Schema::new(fields)));
+        let execution = self.shared.athena.run(self.behalf.as_deref(), &sql).await?;
+        let mut usage = execution.usage;
+        let mut batches = self.results(&execution, layout, &mut usage).await?;
+        let first_word = request.slots.first.div_euclid(i64::from(grid.cadence.slots_per_word()));
+        while let Some(batch) = batches.next().await {
+            found.add(table, &batch?, first_word)?;
+        }
+        Ok(found.finish(usage))
+    }
+
+    pub(crate) async fn read(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {
+        if let Some(keys) = &request.keys {
+            shape::check_keys(table, keys)?;
+        }
+        let (known, schema) = self.look_up(table).await?;
+        let schema = shape::project(table, &schema, request.columns.as_deref())?;
+        let mut out: Vec<Arc<Field>> = schema.fields().iter().cloned().collect();
+        if request.layer == Layer::Repaired {
+            out.push(Arc::new(Field::new(overlay::REPAIRED_BY, DataType::Utf8, true)));
+        }
+        let out = Arc::new(Schema::new(out));
+        if request.keys.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(futures::stream::empty().boxed());
+        }
+        let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let columns: Vec<&str> =
+            columns.into_iter().filter(|name| *name != table.time && !table.key.iter().any(|key| key == name)).collect();
+        let keys = request.keys.as_deref();
+        let sent = keys.and_then(sent);
+        let wanted = Wanted { bounds: TimeBounds::of_interval(table, request.interval.as_ref()), keys: sent, columns: &columns };
+        let sql = known.source(table).scan(request.layer, &wanted)?;
+        // In the order in which the statement selects them; a null where none may be is told below.
+        let mut fields: Vec<Field> = table.key.iter().map(|key| Field::new(key, DataType::Utf8, true)).collect();
+        fields.push(shape::time_field(table).with_nullable(true));
+        for name in &columns {
+            fields.push(schema.field_with_name(name)?.clone());
+        }
+        fields.extend(out.field_with_name(overlay::REPAIRED_BY).ok().cloned());
+        let layout = Layout::of(Arc::new(Schema::new(fields)));
+        let execution = self.shared.athena.run(self.behalf.as_deref(), &sql).await?;
+        let mut usage = execution.usage;
+        let batches = self.results(&execution, layout, &mut usage).await?;
+        self.meter(usage);
+        let all_keys: Option<BTreeSet<Key>> = if sent.is_none() { keys.map(|keys| keys.iter().cloned().collect()) } else { None };
+        let table = table.clone();
+        let arrange = move |batch: RecordBatch| {
+            let mut arrays: Vec<ArrayRef> = Vec::with_capacity(out.fields().len());
+            for field in out.fields() {
+                let array = rollup::column(&batch, field.name())?;
+                if !field.is_nullable() && array.null_count() > 0 {
+                    return Err(Error::invalid(format!(
+                        "{} rows have no value in column `{}` of table `{}`, so they belong to no slot; remove them from the table, or give them one",
+                        array.null_count(),
+                        field.name(),
+                        table.name
+                    )));
+                }
+                arrays.push(array.clone());
+            }
+            let batch = RecordBatch::try_new(out.clone(), arrays)?;
+            match &all_keys {
+                None => Ok(batch),
+                Some(keys) => {
+                    let rows = shape::KeyTime::of(&table, &batch)?;
+                    let mask: BooleanArray = (0..batch.num_rows()).map(|row| Some(keys.contains(&rows.key(row)))).collect();
+                    Ok(filter_record_batch(&batch, &mask)?)
+                }
+            }
+        };
+        Ok(batches.map(move |batch| arrange(batch?)).boxed())
+    }
+
+    pub(crate) async fn sum_up(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
+        let grid = table.grid()?;
+        shape::check_keys(table, &request.keys)?;
+        let (known, columns) = self.look_up(table).await?;
+        let schema = request.schema(table, &columns)?;
+        let mut usage = Usage::default();
+        let mut all = vec![RecordBatch::new_empty(schema.clone())];
+        let keys: Vec<Key> = request.keys.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
+        let mut waiting = vec![Rollup { keys, ..request.clone() }];
+        while let Some(piece) = waiting.pop() {
+            if piece.keys.is_empty() || grid.slots_in(&piece.interval).is_empty() {
+                continue;
+            }
+            let every_s = i64::from(piece.every.seconds());
+            let first_bucket = piece.interval.from().as_second().div_euclid(every_s);
+            let sql = known.source(table).rollup(&grid, &piece, first_bucket)?;
+            if sql.len() > MAX_STATEMENT_BYTES {
+                waiting.extend(halves(&piece)?);
+                continue;
+            }
+            all.push(self.sum_up_piece(table, &schema, &sql, first_bucket * every_s, every_s, &mut usage).await?);
+        }
+        // As the core gives them: by key and time.
+        let all = concat_batches(&schema, &all)?;
+        let by: Vec<SortColumn> =
+            all.columns()[..=table.key.len()].iter().map(|values| SortColumn { values: values.clone(), options: None }).collect();
+        let order = lexsort_to_indices(&by, None)?;
+        Ok((vec![take_record_batch(&all, &order)?], usage))
+    }
+
+    async fn sum_up_piece(
+        &self,
+        table: &Table,
+        schema: &SchemaRef,
+        sql: &str,
+        base_s: i64,
+        every_s: i64,
+        usage: &mut Usage,
+    ) -> Result<RecordBatch> {
+        let bucket_at = table.key.len();
+        let as_text: Vec<Field> = schema
+            .fields()
+            .iter()
+            .enumerate()
+            .map(|(at, field)| match field.data_type() {
+                _ if at == bucket_at => Field::new(field.name(), DataType::Int64, false),
+                DataType::UInt64 => Field::new(field.name(), DataType::Int64, false),
+                other => Field::new(field.name(), other.clone(), true),
+            })
+            .collect();
+        let execution = self.shared.athena.run(self.behalf.as_deref(), sql).await?;
+        *usage += execution.usage;
+        let layout = Layout::of(Arc::new(Schema::new(as_text)));
+        let batches: Vec<RecordBatch> = self.results(&execution, layout.clone(), usage).await?.try_collect().await?;
+        let batch = concat_batches(&layout.schema, &batches)?;
+        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(batch.num_columns());
+        for (at, (array, field)) in batch.columns().iter().zip(schema.fields()).enumerate() {
+            arrays.push(match field.data_type() {
+                _ if at == bucket_at => {
+                    let times: TimestampMicrosecondArray =
+                        whole(array)?.unary(|bucket| (bucket * every_s + base_s).saturating_mul(1_000_000));
+                    Arc::new(times.with_timezone("UTC"))
+                }
+                DataType::UInt64 => {
+                    let counts: UInt64Array = whole(array)?.try_unary(|count| u64::try_from(count).map_err(|_| odd_result()))?;
+                    Arc::new(counts)
+                }
+                _ => array.clone(),
+            });
+        }
+        Ok(RecordBatch::try_new(schema.clone(), arrays)?)
+    }
+
+    pub(crate) async fn ask(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
+        let sql = sql.trim().trim_end_matches(';');
+        let lower = sql.to_ascii_lowercase();
+        let begins =
+            |word: &str| lower.strip_prefix(word).is_some_and(|rest| !rest.starts_with(|char: char| char.is_alphanumeric() || char == '_'));
+        if !lower.starts_with('(') && !["select", "with", "values"].into_iter().any(begins) {
+            return Err(Error::invalid("a query is a SELECT; statements that define or change something are not run"));
+        }
+        for table in tables {
+            let known = self.tables();
+            let name = crate::tables::name_of(table)?;
+            if !lower.contains(&overlay::repaired_view(&name)) {
+                continue;
+            }
+            let raw = known.table(table).await?;
+            let repairs = known.ensure_repairs(table, &raw, raw.shape(table)?.as_ref()).await?;
+            let all = Looked { raw, repairs: Some(repairs.clone()), exceptions: None };
+            known.ensure_view(&all.source(table), &repairs).await?;
+        }
+        let execution = self.shared.athena.run(self.behalf.as_deref(), sql).await?;
+        let mut usage = execution.usage;
+        let page = self.shared.athena.page(&execution.id, None).await?;
+        let columns = page.columns.iter();
+        let layout = Layout::of_types(columns.map(|(name, kind, precision, scale)| (name.as_str(), kind.as_str(), *precision, *scale)));
+        let batches = self.results_from(page, &execution, layout, &mut usage).await?;
+        self.meter(usage);
+        Ok(batches)
+    }
+
+    /// A query's result, in batches.
+    async fn results(&self, execution: &Execution, layout: Layout, usage: &mut Usage) -> Result<BatchStream> {
+        let page = self.shared.athena.page(&execution.id, None).await?;
+        self.results_from(page, execution, layout, usage).await
+    }
+
+    /// Of a small result the first page is all. A large one is read from S3, as it comes: pages would be a call for every thousand rows.
+    async fn results_from(&self, page: Page, execution: &Execution, layout: Layout, usage: &mut Usage) -> Result<BatchStream> {
+        if page.is_all {
+            usage.rows_read += page.rows.len() as u64;
+            return Ok(futures::stream::iter([layout.batch(page.rows)]).boxed());
+        }
+        let Some(output) = execution.output.clone() else { return Ok(self.pages(page, execution.id.clone(), layout)) };
+        usage.storage_reads += 1;
+        let bytes = self.shared.objects.stream_uri(&output).await?;
+        let state = Parsing { bytes: Box::pin(bytes), reader: Some(Reader::default()), rows: Vec::new(), header: true, layout };
+        Ok(futures::stream::try_unfold(state, |mut state| async move { Ok(state.next().await?.map(|batch| (batch, state))) }).boxed())
+    }
+
+    /// Results that Athena keeps to itself.
+    fn pages(&self, first: Page, id: String, layout: Layout) -> BatchStream {
+        let athena = self.shared.athena.clone();
+        let state = (Some(first), athena, id, layout);
+        futures::stream::try_unfold(state, |(page, athena, id, layout)| async move {
+            let Some(page) = page else { return Ok(None) };
+            let next = match &page.next {
+                Some(token) => Some(athena.page(&id, Some(token)).await?),
+                None => None,
+            };
+            let batch = layout.batch(page.rows)?;
+            Ok(Some((batch, (next, athena, id, layout))))
+        })
+        .boxed()
+    }
+}
+
+/// A result object that is being read.
+struct Parsing {
+    bytes: std::pin::Pin<Box<dyn futures::Stream<Item = Result<bytes::Bytes>> + Send>>,
+    reader: Option<Reader>,
+    rows: Vec<Texts>,
+    header: bool,
+    layout: Layout,
+}
+
+impl Parsing {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        while self.rows.len() < BATCH_ROWS {
+            let Some(reader) = &mut self.reader else { break };
+            match self.bytes.next().await {
+                Some(bytes) => reader.feed(&bytes?, &mut self.rows)?,
+                None => {
+                    if let Some(reader) = self.reader.take() {
+                        reader.finish(&mut self.rows)?;
+                    }
+                }
+            }
+            if self.header && !self.rows.is_empty() {
+                self.rows.remove(0);
+                self.header = false;
+            }
+        }
+        if self.rows.is_empty() {
+            return Ok(None);
+        }
+        self.layout.batch(std::mem::take(&mut self.rows)).map(Some)
+    }
+}
+
+fn whole(array: &ArrayRef) -> Result<&Int64Array> {
+    array.as_primitive_opt::<Int64Type>().ok_or_else(odd_result)
+}
+
+/// A rollup as two smaller ones: of half of the keys each, or of half of the time.
+fn halves(rollup: &Rollup) -> Result<[Rollup; 2]> {
+    if rollup.keys.len() > 1 {
+        let (some, others) = rollup.keys.split_at(rollup.keys.len() / 2);
+        return Ok([some, others].map(|keys| Rollup { keys: keys.to_vec(), ..rollup.clone() }));
+    }
+    let too_long = || Error::invalid("what is to be summed up takes a longer statement than Athena takes; ask for a shorter time at once");
+    let every_s = i64::from(rollup.every.seconds());
+    let (from, to) = (rollup.interval.from(), rollup.interval.to());
+    let middle = (from.as_second() + (to.as_second() - from.as_second()) / 2).div_euclid(every_s) * every_s;
+    let middle = jiff::Timestamp::from_second(middle).map_err(|_| too_long())?;
+    if middle <= from || middle >= to {
+        return Err(too_long());
+    }
+    let part = |from, to| {
+        let interval = Interval::new(from, to).map_err(|_| too_long())?;
+        let within = rollup.within.iter().filter(|open| open.from() < to && from < open.to()).copied();
+        let mut within: Vec<Interval> = within.collect();
+        // An empty list would mean all.
+        if within.is_empty() && !rollup.within.is_empty() {
+            within.extend(rollup.within.first().copied());
+        }
+        Ok::<_, Error>(Rollup { interval, within, ..rollup.clone() })
+    };
+    Ok([part(from, middle)?, part(middle, to)?])
+}
+
+/// A presence that is being put together.
+struct Found {
+    raw: Presence,
+    inserted: BTreeMap<Key, SlotSet>,
+    replaced: BTreeMap<Key, SlotSet>,
+    absent: BTreeMap<Key, SlotSet>,
+}
+
+impl Found {
+    fn new(grid: SlotGrid, request: &PresenceRequest, keys: &[Key]) -> Self {
+        let sets: BTreeMap<Key, SlotSet> = keys.iter().map(|key| (key.clone(), SlotSet::new(grid.cadence, request.slots))).collect();
+        Self { raw: Presence::new(grid, request.slots, keys), inserted: sets.clone(), replaced: sets.clone(), absent: sets }
+    }
+
+    fn add(&mut self, table: &Table, batch: &RecordBatch, first_word: i64) -> Result<()> {
+        let keys: Vec<_> = table.key.iter().enumerate().map(|(at, _)| batch.column(at).as_string::<i32>()).collect();
+        let number = |name: &str| whole(rollup::column(batch, name)?);
+        let (words, rows, off, keyless) = (number("word")?, number("rows")?, number("off")?, number("keyless")?);
+        let layers = [number("raw")?, number("inserted")?, number("replaced")?, number("absent")?];
+        let asked = rollup::column(batch, "asked")?.as_boolean_opt().ok_or_else(odd_result)?;
+        let count = |array: &Int64Array, row: usize| u64::try_from(array.value(row)).map_err(|_| odd_result());
+        for row in 0..batch.num_rows() {
+            let without = |what: &str, rows: u64| {
+                Error::invalid(format!(
+                    "{rows} rows of table `{}` have no value in their {what}, so they belong to no slot; remove them from the table, or give them one",
+                    table.name
+                ))
+            };
+            if count(keyless, row)? > 0 {
+                return Err(without("key", count(keyless, row)?));
+            }
+            if words.is_null(row) {
+                return Err(without("time column", count(rows, row)?));
+            }
+            let key = if asked.value(row) { Some(Key::new(keys.iter().map(|column| column.value(row)))) } else { None };
+            let Some((key, presence)) = key.and_then(|key| self.raw.keys.get_mut(&key).map(|presence| (key, presence))) else {
+                self.raw.other_rows += count(rows, row)?;
+                continue;
+            };
+            self.raw.misaligned_rows += count(off, row)?;
+            let word = first_word + words.value(row);
+            let bits = layers.map(|layer| if layer.is_null(row) { 0 } else { layer.value(row).cast_unsigned() });
+            presence.present.insert_word(word, bits[0]);
+            let at = usize::try_from(word - presence.present.first_word()).map_err(|_| odd_result())?;
+            *presence.rows.get_mut(at).ok_or_else(odd_result)? = u32::try_from(count(rows, row)?).unwrap_or(u32::MAX);
+            for (sets, bits) in [(&mut self.inserted, bits[1]), (&mut self.replaced, bits[2]), (&mut self.absent, bits[3])] {
+                if let Some(set) = sets.get_mut(&key) {
+                    set.insert_word(word, bits);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The repairs that the view shows: those of slots that raw lacks, and those that replace.
+    fn finish(self, usage: Usage) -> TablePresence {
+        let mut repaired = self.inserted;
+        for (key, set) in &mut repaired {
+            if let Some(raw) = self.raw.keys.get(key) {
+                set.subtract(&raw.present);
+            }
+            if let Some(replaced) = self.replaced.get(key) {
+                set.union(replaced);
+            }
+        }
+        TablePresence { raw: self.raw, repaired, absent: self.absent, usage }
+    }
+}

@@ -1,0 +1,335 @@
+//! The tables and views of ours in Athena's catalog: made when they are first needed, and nothing else is ever altered.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arrow::datatypes::Schema;
+use repair_core::lake::{overlay, partition};
+use repair_core::model::Table;
+use repair_core::{Error, ErrorKind, Result};
+
+use crate::athena::{Athena, Behalf, retried};
+use crate::catalog::{Column, Relation, declare};
+use crate::error;
+use crate::objects::Location;
+use crate::place::{self, Place};
+use crate::sql::{self, PARTITIONS_A_STATEMENT, Source};
+
+/// So long what the catalog says of a table holds: else to stage thousands of units is to ask it thousands of times.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// What is known of the catalog.
+#[derive(Default)]
+pub(crate) struct Known {
+    relations: Mutex<HashMap<String, (Instant, Relation)>>,
+    partitions: Mutex<HashSet<(String, String)>>,
+    views: Mutex<HashMap<String, Relation>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A table's name as Athena has it.
+///
+/// # Errors
+/// `invalid` if Athena cannot have a table of that name.
+pub(crate) fn name_of(table: &Table) -> Result<String> {
+    let name = table.name.to_ascii_lowercase();
+    if name.is_empty() || !name.chars().all(|char| char.is_ascii_alphanumeric() || char == '_') {
+        return Err(Error::invalid(format!(
+            "table `{}` cannot have that name in Athena; name it with letters, digits and `_` only",
+            table.name
+        )));
+    }
+    Ok(name)
+}
+
+/// The catalog, as one caller uses it.
+pub(crate) struct Tables<'a> {
+    pub(crate) athena: &'a Athena,
+    pub(crate) known: &'a Known,
+    pub(crate) lake: &'a Location,
+    pub(crate) behalf: Option<&'a Behalf>,
+}
+
+impl Tables<'_> {
+    fn database(&self) -> &str {
+        &self.athena.settings().database
+    }
+
+    /// What the catalog says of a name; `None` if there is none of it. Tables change, so it holds for moments only.
+    pub(crate) async fn relation(&self, name: &str) -> Result<Option<Relation>> {
+        if let Some((at, relation)) = lock(&self.known.relations).get(name)
+            && at.elapsed() < FRESH
+        {
+            return Ok(Some(relation.clone()));
+        }
+        let settings = self.athena.settings();
+        let request =
+            self.athena.client().get_table_metadata().catalog_name(&settings.catalog).database_name(&settings.database).table_name(name);
+        let resource = format!("table {}.{name}", settings.database);
+        let found = retried(|| {
+            let request = request.clone();
+            async {
+                match request.send().await {
+                    Ok(answer) => Ok(Some(answer)),
+                    Err(error) => match error::of_sdk("athena:GetTableMetadata", &resource, error) {
+                        error if is_unknown(&error) => Ok(None),
+                        error => Err(error),
+                    },
+                }
+            }
+        })
+        .await?;
+        let Some(metadata) = found.and_then(|answer| answer.table_metadata) else { return Ok(None) };
+        let columns = |columns: Option<Vec<aws_sdk_athena::types::Column>>| {
+            let columns = columns.unwrap_or_default().into_iter();
+            columns.map(|column| Column { name: column.name, declared: column.r#type.unwrap_or_else(|| "string".to_owned()) }).collect()
+        };
+        let relation = Relation {
+            database: settings.database.clone(),
+            name: name.to_owned(),
+            columns: columns(metadata.columns),
+            partitions: columns(metadata.partition_keys),
+            location: metadata
+                .parameters
+                .and_then(|parameters| parameters.get("location").cloned())
+                .filter(|location| !location.is_empty()),
+            is_view: metadata.table_type.is_some_and(|kind| kind.eq_ignore_ascii_case("VIRTUAL_VIEW")),
+        };
+        let mut relations = lock(&self.known.relations);
+        relations.retain(|_, (at, _)| at.elapsed() < FRESH);
+        relations.insert(name.to_owned(), (Instant::now(), relation.clone()));
+        Ok(Some(relation))
+    }
+
+    /// Forgets what the catalog said of a name.
+    pub(crate) fn forget(&self, name: &str) {
+        lock(&self.known.relations).remove(name);
+    }
+
+    /// What the catalog says of a workflow's table.
+    ///
+    /// # Errors
+    /// `not-found` if there is no such table, or no such database, with what to do about it.
+    pub(crate) async fn table(&self, table: &Table) -> Result<Relation> {
+        let name = name_of(table)?;
+        if let Some(relation) = self.relation(&name).await? {
+            return Ok(relation);
+        }
+        let settings = self.athena.settings();
+        let resource = format!("database {}", settings.database);
+        let database = self.athena.client().get_database().catalog_name(&settings.catalog).database_name(&settings.database).send().await;
+        if let Err(error) = database.map_err(|error| error::of_sdk("athena:GetDatabase", &resource, error))
+            && is_unknown(&error)
+        {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "no database `{}` in Athena; create it with `CREATE DATABASE {}`, or mend `database` of the profile",
+                    settings.database, settings.database
+                ),
+            ));
+        }
+        let place = Place::of(self.lake, table)?;
+        Err(Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "no table `{name}` in database `{}` of Athena; mend `tables`, or declare it with its columns: {}",
+                settings.database,
+                sql::suggested_table(&settings.database, table, &format!("{}/", place.data))
+            ),
+        ))
+    }
+
+    /// The repairs of a table, if there are any yet.
+    pub(crate) async fn repairs(&self, raw: &Relation) -> Result<Option<Relation>> {
+        self.ours(&overlay::repairs(&raw.name), overlay::columns::OP).await
+    }
+
+    /// The exceptions of a table, if there are any yet.
+    pub(crate) async fn exceptions(&self, raw: &Relation) -> Result<Option<Relation>> {
+        self.ours(&overlay::exceptions(&raw.name), overlay::columns::RECHECK_AFTER).await
+    }
+
+    /// A table of ours, known by a column that only we name so.
+    async fn ours(&self, name: &str, mark: &str) -> Result<Option<Relation>> {
+        let Some(relation) = self.relation(name).await? else { return Ok(None) };
+        if relation.kind(mark).is_none() {
+            return Err(not_ours(&relation));
+        }
+        Ok(Some(relation))
+    }
+
+    /// What is missing of a table's overlay, in words.
+    pub(crate) async fn missing(&self, table: &Table) -> Result<Vec<String>> {
+        let raw = self.table(table).await?;
+        let place = Place::of(self.lake, table)?;
+        let mut missing = Vec::new();
+        if self.repairs(&raw).await?.is_none() {
+            missing.push(format!("table {}.{} at {}", raw.database, overlay::repairs(&raw.name), self.uri(&place.repairs)));
+        }
+        if self.exceptions(&raw).await?.is_none() {
+            missing.push(format!("table {}.{} at {}", raw.database, overlay::exceptions(&raw.name), self.uri(&place.exceptions)));
+        }
+        if self.ours(&overlay::repaired_view(&raw.name), overlay::REPAIRED_BY).await?.is_none() {
+            missing.push(format!("view {}.{}", raw.database, overlay::repaired_view(&raw.name)));
+        }
+        Ok(missing)
+    }
+
+    fn uri(&self, key: &str) -> String {
+        format!("s3://{}/{key}/", self.lake.bucket)
+    }
+
+    /// Makes the table of repairs, or gives it the columns that its table has got since.
+    pub(crate) async fn ensure_repairs(&self, table: &Table, raw: &Relation, columns: &Schema) -> Result<Relation> {
+        let place = Place::of(self.lake, table)?;
+        let own = columns.fields().iter().filter(|field| *field.name() != table.time && !table.key.contains(field.name()));
+        let mut wanted: Vec<(String, String)> = Vec::new();
+        for field in overlay::repairs_schema(columns).fields() {
+            // A value's type is the table's own, to the word, so that the view's two halves are of one type.
+            let declared = match (own.clone().any(|own| own.name() == field.name()), raw.declared(field.name())) {
+                (true, Some(declared)) => declared.to_owned(),
+                _ => declare(field)?.0,
+            };
+            wanted.push((field.name().clone(), declared));
+        }
+        self.ensure(&overlay::repairs(&raw.name), overlay::columns::OP, table, raw, &wanted, &place.repairs).await
+    }
+
+    /// Makes the table of exceptions.
+    pub(crate) async fn ensure_exceptions(&self, table: &Table, raw: &Relation) -> Result<Relation> {
+        let place = Place::of(self.lake, table)?;
+        let schema = overlay::exceptions_schema(table);
+        let wanted = schema.fields().iter().map(|field| Ok((field.name().clone(), declare(field)?.0))).collect::<Result<Vec<_>>>()?;
+        self.ensure(&overlay::exceptions(&raw.name), overlay::columns::RECHECK_AFTER, table, raw, &wanted, &place.exceptions).await
+    }
+
+    async fn ensure(
+        &self,
+        name: &str,
+        mark: &str,
+        table: &Table,
+        raw: &Relation,
+        columns: &[(String, String)],
+        folder: &str,
+    ) -> Result<Relation> {
+        let by = partition::time_partition(table)?;
+        let partitions: Vec<(String, String)> =
+            by.map(|by| (by.column.clone(), raw.declared(&by.column).unwrap_or("string").to_owned())).into_iter().collect();
+        self.make(name, Some(mark), columns, &partitions, folder).await
+    }
+
+    /// Makes a table of ours, or gives it the columns that it lacks.
+    ///
+    /// # Errors
+    /// `conflict` if the name belongs to something that is not ours; `invalid` if a column is of another type there.
+    pub(crate) async fn make(
+        &self,
+        name: &str,
+        mark: Option<&str>,
+        columns: &[(String, String)],
+        partitions: &[(String, String)],
+        folder: &str,
+    ) -> Result<Relation> {
+        let location = self.uri(folder);
+        let known = self.relation(name).await?;
+        let statement = match &known {
+            None => Some(sql::create_table(self.database(), name, columns, partitions, &location)),
+            Some(relation) => {
+                let elsewhere = relation.location.as_deref().is_some_and(|at| at.trim_end_matches('/') != location.trim_end_matches('/'));
+                if relation.is_view || elsewhere || mark.is_some_and(|mark| relation.kind(mark).is_none()) {
+                    return Err(not_ours(relation));
+                }
+                let mut more = Vec::new();
+                for (column, declared) in columns {
+                    match relation.declared(column) {
+                        None => more.push((column.clone(), declared.clone())),
+                        Some(has) if has.eq_ignore_ascii_case(declared) => {}
+                        Some(has) => {
+                            return Err(Error::invalid(format!(
+                                "column `{column}` of table `{}.{name}` is `{has}` in Athena, and {declared} is to be written to it; drop that table (its \
+                                 objects stay) and it is made anew, or write to another",
+                                self.database()
+                            )));
+                        }
+                    }
+                }
+                (!more.is_empty()).then(|| sql::add_columns(self.database(), name, &more))
+            }
+        };
+        if let Some(statement) = statement {
+            tracing::info!(table = name, "makes or widens a table of ours in Athena");
+            self.define(&statement).await?;
+            self.forget(name);
+        }
+        self.relation(name).await?.ok_or_else(|| Error::internal(format!("Athena made table `{name}`, and does not know it")))
+    }
+
+    /// Runs a statement that defines something: free of charge, and the same if it is run twice.
+    async fn define(&self, statement: &str) -> Result<()> {
+        self.athena.run(self.behalf, statement).await.map(|_| ())
+    }
+
+    /// Makes partitions of a table of ours known.
+    pub(crate) async fn ensure_partitions(&self, name: &str, column: &str, folder: &str, values: &[String]) -> Result<()> {
+        let new: Vec<(String, String)> = {
+            let known = lock(&self.known.partitions);
+            let new = values.iter().filter(|value| !known.contains(&(name.to_owned(), (*value).clone())));
+            new.map(|value| (value.clone(), format!("s3://{}/{}/", self.lake.bucket, place::partition(folder, Some((column, value))))))
+                .collect()
+        };
+        for some in new.chunks(PARTITIONS_A_STATEMENT) {
+            self.define(&sql::add_partitions(self.database(), name, column, some)).await?;
+            lock(&self.known.partitions).extend(some.iter().map(|(value, _)| (name.to_owned(), value.clone())));
+        }
+        Ok(())
+    }
+
+    /// Makes the repaired view, or makes it anew if the table has other columns by now.
+    ///
+    /// # Errors
+    /// `conflict` if the name belongs to something that is not ours.
+    pub(crate) async fn ensure_view(&self, source: &Source<'_>, repairs: &Relation) -> Result<()> {
+        let name = overlay::repaired_view(&source.raw.name);
+        if lock(&self.known.views).get(&name) == Some(source.raw) {
+            return Ok(());
+        }
+        let found = self.relation(&name).await?;
+        if let Some(relation) = &found
+            && (!relation.is_view || relation.kind(overlay::REPAIRED_BY).is_none())
+        {
+            return Err(not_ours(relation));
+        }
+        let is_current = found.is_some_and(|view| {
+            let columns = || source.raw.columns.iter().chain(&source.raw.partitions);
+            columns().all(|column| view.kind(&column.name).is_some()) && view.columns.len() == columns().count() + 1
+        });
+        if !is_current {
+            self.define(&source.create_view(self.database(), repairs)?).await?;
+            self.forget(&name);
+        }
+        lock(&self.known.views).insert(name, source.raw.clone());
+        Ok(())
+    }
+}
+
+fn not_ours(relation: &Relation) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "`{}.{}` in Athena was not made by us, so it is not ours to write to; rename it, or let the workflow's table have another name",
+            relation.database, relation.name
+        ),
+    )
+}
+
+/// Whether Athena says that there is no such table or database. It passes on what the catalog behind it says.
+fn is_unknown(error: &Error) -> bool {
+    let said = error.full();
+    ["EntityNotFoundException", "Entity Not Found", "not found", "does not exist"].iter().any(|words| said.contains(words))
+        && !matches!(error.kind(), ErrorKind::Denied | ErrorKind::Throttled)
+}

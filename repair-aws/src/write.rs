@@ -1,0 +1,369 @@
+//! Writing to S3: staged units, published batches, tables of ours and artifacts. Every object has a name that follows from what it is, and is
+//! there whole or not at all.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::properties::WriterProperties;
+use repair_core::cost::Usage;
+use repair_core::lake::replacement::{Replacement, replacement};
+use repair_core::lake::staging::{self, Parts, SUMMARY};
+use repair_core::lake::{BatchStream, Published, StageRequest, StageScope, Staged, name, partition, shape};
+use repair_core::model::{Format, Interval, Table};
+use repair_core::{Error, ErrorKind, Result};
+
+use crate::catalog::declare;
+use crate::lake::AwsLake;
+use crate::objects::Condition;
+use crate::place::{self, PART, Place};
+use crate::tables::name_of;
+
+/// Objects that are read or written at once.
+const AT_ONCE: usize = 16;
+
+/// What is read of a staged object first: its footer, which says which unit it is, lies at its end.
+const FOOTER_BYTES: u64 = 32 << 10;
+
+/// What may wait in memory for the end of its row group.
+const MAX_WAITING_BYTES: usize = 32 << 20;
+
+/// Rows of one batch, when an object is read.
+const BATCH_ROWS: usize = 65_536;
+
+fn properties(footer: Vec<KeyValue>) -> Result<WriterProperties> {
+    let level = ZstdLevel::try_new(1).map_err(refused)?;
+    Ok(WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_key_value_metadata((!footer.is_empty()).then_some(footer))
+        .build())
+}
+
+fn refused(error: ParquetError) -> Error {
+    match error {
+        ParquetError::External(source) => match source.downcast::<Error>() {
+            Ok(error) => *error,
+            Err(source) => Error::invalid("rows could not be written or read as Parquet").because(source),
+        },
+        other => Error::invalid("rows could not be written or read as Parquet").because(other),
+    }
+}
+
+/// Rows as a Parquet object.
+fn encode(schema: &SchemaRef, batches: &[RecordBatch], footer: Vec<KeyValue>) -> Result<Bytes> {
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties(footer)?)).map_err(refused)?;
+    for batch in batches {
+        writer.write(batch).map_err(refused)?;
+    }
+    Ok(writer.into_inner().map_err(refused)?.into())
+}
+
+fn written(batches: &[RecordBatch], bytes: usize) -> Usage {
+    let rows_written = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+    Usage { rows_written, bytes_written: bytes as u64, objects_written: 1, storage_writes: 1, ..Usage::default() }
+}
+
+impl AwsLake {
+    /// The columns of a table that is repaired; those of the rows, if nobody has declared it yet.
+    async fn columns(&self, table: &Table, request: &StageRequest<'_>) -> Result<SchemaRef> {
+        let schema = match self.tables().table(table).await {
+            Ok(raw) => raw.shape(table)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => staging::schema_of_fix(table, request.fix)?,
+            Err(error) => return Err(error),
+        };
+        shape::refuse_reserved(table, &schema)?;
+        Ok(schema)
+    }
+
+    pub(crate) async fn keep(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
+        let (schema, batches) = match staging::rows(scope, request, &self.columns(scope.table, request).await?) {
+            Ok(rows) => rows,
+            Err(_) => {
+                // The table may have a column by now that it had not a moment ago.
+                self.tables().forget(&name_of(scope.table)?);
+                staging::rows(scope, request, &self.columns(scope.table, request).await?)?
+            }
+        };
+        // What staging itself takes follows from the object, and is added when its summary is read.
+        let summary = staging::summary(request);
+        let json = serde_json::to_string(&summary).map_err(|error| Error::internal("a summary is not JSON").because(error))?;
+        let body = encode(&schema, &batches, vec![KeyValue::new(SUMMARY.to_owned(), json)])?;
+        let key = place::unit(&self.shared.location, scope, request.unit);
+        let mut usage = summary.usage;
+        usage += written(&batches, body.len());
+        // To stage a unit again is to say the same again: whichever object was first, stays.
+        match self.shared.objects.put(&key, body, Condition::IfNoneMatch).await {
+            Ok(()) => Ok(Staged { usage, ..summary }),
+            Err(error) if error.kind() == ErrorKind::Conflict => self.summary(&key).await,
+            Err(error) => Err(error.on("unit", request.unit)),
+        }
+    }
+
+    pub(crate) async fn kept(&self, scope: &StageScope<'_>) -> Result<Vec<Staged>> {
+        let objects = self.shared.objects.list(&place::staged(&self.shared.location, scope)).await?;
+        let all = objects.into_iter().map(|object| async move { self.summary(&object.key).await });
+        futures::stream::iter(all).buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    /// What a staged object says it is.
+    async fn summary(&self, key: &str) -> Result<Staged> {
+        let (tail, size) = self.shared.objects.get_suffix(key, FOOTER_BYTES).await?;
+        let mut reader = ParquetMetaDataReader::new();
+        let footer = match reader.try_parse_sized(&tail, size) {
+            Ok(()) => reader.finish(),
+            Err(ParquetError::NeedMoreData(_)) => {
+                let whole = self.shared.objects.get(key).await?;
+                ParquetMetaDataReader::new().parse_and_finish(&whole)
+            }
+            Err(error) => Err(error),
+        };
+        let footer = footer.map_err(|error| damaged(key).because(error))?;
+        summary_of(&footer, key, size)
+    }
+
+    /// A staged unit: its summary, and its rows.
+    async fn unit(&self, scope: &StageScope<'_>, unit: &str) -> Result<(Staged, Vec<RecordBatch>)> {
+        let key = place::unit(&self.shared.location, scope, unit);
+        let body = self.shared.objects.get(&key).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound if !error.full().contains("bucket") => Error::new(
+                ErrorKind::NotFound,
+                format!("unit {unit} is not staged: there is no {}; repair it again", self.shared.objects.uri(&key)),
+            )
+            .on("unit", unit),
+            _ => error,
+        })?;
+        let size = body.len() as u64;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(body).map_err(|error| damaged(&key).because(error))?;
+        let staged = summary_of(builder.metadata(), &key, size)?;
+        let rows = builder.with_batch_size(BATCH_ROWS).build().map_err(|error| damaged(&key).because(error))?;
+        Ok((staged, rows.collect::<Result<_, _>>().map_err(|error| damaged(&key).because(error))?))
+    }
+
+    pub(crate) async fn show(&self, scope: &StageScope<'_>, batch: u32, units: &[String]) -> Result<Published> {
+        let table = scope.table;
+        let loaded: Vec<_> = units.iter().map(|unit| self.unit(scope, unit)).collect();
+        // In the order of the units, so that the same batch is the same bytes.
+        let loaded: Vec<(Staged, Vec<RecordBatch>)> = futures::stream::iter(loaded).buffered(AT_ONCE).try_collect().await?;
+        let mut published = Published::default();
+        published.usage.storage_reads += units.len() as u64;
+        let mut staged = Vec::new();
+        for (summary, rows) in loaded {
+            published.rows += summary.rows;
+            published.absent += summary.absent;
+            staged.extend(rows);
+        }
+        let publication = staging::publication(table, &staged)?;
+        let object = name::object(scope, batch);
+        let place = Place::of(&self.shared.location, table)?;
+        let raw = self.tables().table(table).await?;
+        let own = raw.shape(table)?;
+        if !publication.repairs.is_empty() {
+            let repairs = self.tables().ensure_repairs(table, &raw, &own).await?;
+            published.usage +=
+                self.put_parts(table, &repairs.name, &place.repairs, &object, &publication.repairs_schema, publication.repairs).await?;
+            let source = crate::sql::Source { table, raw: &raw, repairs: Some(&repairs), exceptions: None };
+            self.tables().ensure_view(&source, &repairs).await?;
+        }
+        if !publication.exceptions.is_empty() {
+            let exceptions = self.tables().ensure_exceptions(table, &raw).await?;
+            let (schema, parts) = (&publication.exceptions_schema, publication.exceptions);
+            published.usage += self.put_parts(table, &exceptions.name, &place.exceptions, &object, schema, parts).await?;
+        }
+        Ok(published)
+    }
+
+    /// Writes one object a partition. The partitions are made known first: what makes rows seen is the object alone, all at once.
+    async fn put_parts(
+        &self,
+        table: &Table,
+        relation: &str,
+        folder: &str,
+        object: &str,
+        schema: &SchemaRef,
+        parts: Parts,
+    ) -> Result<Usage> {
+        let by = partition::time_partition(table)?.map(|by| by.column.as_str());
+        if let Some(by) = by {
+            let values: Vec<String> = parts.keys().flatten().cloned().collect();
+            self.tables().ensure_partitions(relation, by, folder, &values).await?;
+        }
+        let puts = parts.into_iter().map(|(value, batches)| {
+            let key = format!("{}/{object}", place::partition(folder, by.zip(value.as_deref())));
+            async move {
+                let body = encode(schema, &batches, Vec::new())?;
+                let usage = written(&batches, body.len());
+                match self.shared.objects.put(&key, body, Condition::IfNoneMatch).await {
+                    // It was published before.
+                    Err(error) if error.kind() == ErrorKind::Conflict => Ok(usage),
+                    put => put.map(|()| usage),
+                }
+            }
+        });
+        let all: Vec<Usage> = futures::stream::iter(puts).buffer_unordered(AT_ONCE).try_collect().await?;
+        Ok(all.into_iter().sum())
+    }
+
+    pub(crate) async fn discard(&self, scope: &StageScope<'_>, units: &[String]) -> Result<()> {
+        let keys: Vec<String> = units.iter().map(|unit| place::unit(&self.shared.location, scope, unit)).collect();
+        self.shared.objects.delete(&keys).await
+    }
+
+    pub(crate) async fn put_interval(&self, table: &Table, interval: &Interval, rows: &[RecordBatch]) -> Result<Usage> {
+        let place = Place::of(&self.shared.location, table)?;
+        let Some(folder) = place.inside else {
+            return Err(Error::invalid(format!(
+                "table `{}` lies at {}, which is not below the lake's {}, where alone we write; mend its `location`",
+                table.name, place.data, self.shared.location
+            )));
+        };
+        if table.format != Format::Parquet {
+            return Err(Error::invalid(format!("tables are written as Parquet only; set `format: parquet` for table `{}`", table.name)));
+        }
+        let Replacement { schema, parts } = replacement(table, interval, rows)?;
+        let by = partition::time_partition(table)?.map(|by| by.column.as_str());
+        self.refuse_strangers(&folder, by, &parts).await?;
+        let relation = name_of(table)?;
+        let mut written_as = None;
+        if let Some(schema) = &schema {
+            let declared = schema.fields().iter().map(|field| Ok((field.name().clone(), declare(field)?))).collect::<Result<Vec<_>>>()?;
+            let columns: Vec<(String, String)> = declared.iter().map(|(name, (declared, _))| (name.clone(), declared.clone())).collect();
+            let partitions: Vec<(String, String)> = by.map(|by| (by.to_owned(), "string".to_owned())).into_iter().collect();
+            self.tables().make(&relation, None, &columns, &partitions, &folder).await?;
+            let fields = schema.fields().iter().zip(declared);
+            let fields = fields.map(|(field, (name, (_, kind)))| Field::new(name, kind, field.is_nullable()));
+            written_as = Some(Arc::new(Schema::new(fields.collect::<Vec<_>>())));
+        }
+        if let Some(by) = by {
+            let values: Vec<String> = parts.iter().filter(|(_, rows)| !rows.is_empty()).filter_map(|(value, _)| value.clone()).collect();
+            self.tables().ensure_partitions(&relation, by, &folder, &values).await?;
+        }
+        let writes = parts.into_iter().map(|(value, batches)| {
+            let key = format!("{}/{PART}", place::partition(&folder, by.zip(value.as_deref())));
+            let written_as = written_as.clone();
+            async move {
+                match written_as {
+                    // A table that is one object says its columns even if it has no row.
+                    Some(schema) if !batches.is_empty() || value.is_none() => {
+                        let batches = batches.iter().map(|batch| in_types(batch, &schema)).collect::<Result<Vec<_>>>()?;
+                        let body = encode(&schema, &batches, Vec::new())?;
+                        let usage = written(&batches, body.len());
+                        self.shared.objects.put(&key, body, Condition::Always).await?;
+                        Ok(usage)
+                    }
+                    _ => {
+                        self.shared.objects.delete(&[key]).await?;
+                        Ok::<_, Error>(Usage::default())
+                    }
+                }
+            }
+        });
+        let all: Vec<Usage> = futures::stream::iter(writes).buffer_unordered(AT_ONCE).try_collect().await?;
+        Ok(all.into_iter().sum())
+    }
+
+    /// Refuses a folder with something in it that we did not write: to replace it would be to lose it, to leave it would double rows.
+    async fn refuse_strangers(&self, folder: &str, by: Option<&str>, parts: &Parts) -> Result<()> {
+        for object in self.shared.objects.list(&format!("{folder}/")).await? {
+            let rest = object.key.strip_prefix(folder).unwrap_or(&object.key).trim_start_matches('/');
+            let mut path = rest.split('/');
+            let is_ours = match (by, path.next(), path.next(), path.next()) {
+                (None, Some(PART), None, _) => true,
+                (Some(by), Some(part), Some(file), None) => match part.split_once('=') {
+                    // What lies in a partition that is not replaced is nobody's concern here.
+                    Some((column, value)) => column == by && (file == PART || !parts.contains_key(&Some(value.to_owned()))),
+                    None => false,
+                },
+                _ => false,
+            };
+            let is_marker = rest.is_empty()
+                || rest.ends_with('/')
+                || rest.split('/').any(|part| part.starts_with(['.', '_']) || part.ends_with("_$folder$"));
+            if !is_ours && !is_marker {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "{} was not written by us, so its table is not ours to replace; move it away, or write to another table",
+                        self.shared.objects.uri(&object.key)
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn write_artifact(&self, run: &str, name: &str, mut batches: BatchStream) -> Result<Usage> {
+        let key = place::artifact(&self.shared.location, run, name);
+        let first = batches.next().await.transpose()?;
+        let schema = first.as_ref().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+        let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties(Vec::new())?)).map_err(refused)?;
+        // Its parts are sent as they fill up; until the last is sent, and the upload completed, there is no object.
+        let mut upload = self.shared.objects.upload(&key);
+        let (mut rows_written, mut next) = (0, first);
+        while let Some(batch) = next {
+            rows_written += batch.num_rows() as u64;
+            writer.write(&batch).map_err(refused)?;
+            if writer.in_progress_size() > MAX_WAITING_BYTES {
+                writer.flush().map_err(refused)?;
+                upload.write(std::mem::take(writer.inner_mut()).into()).await?;
+            }
+            next = batches.next().await.transpose()?;
+        }
+        upload.write(writer.into_inner().map_err(refused)?.into()).await?;
+        let (bytes_written, storage_writes) = upload.complete().await?;
+        Ok(Usage { rows_written, bytes_written, objects_written: 1, storage_writes, ..Usage::default() })
+    }
+
+    pub(crate) async fn read_artifact(&self, run: &str, name: &str) -> Result<BatchStream> {
+        let key = place::artifact(&self.shared.location, run, name);
+        let object = self.shared.objects.head(&key).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Error::new(
+                ErrorKind::NotFound,
+                format!("run `{run}` has no artifact `{name}`: there is no {}", self.shared.objects.uri(&key)),
+            ),
+            _ => error,
+        })?;
+        let reader = self.shared.objects.reader(&key, object.bytes);
+        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(refused)?;
+        let stream = builder.with_batch_size(BATCH_ROWS).build().map_err(refused)?;
+        Ok(stream.map_err(refused).boxed())
+    }
+}
+
+fn damaged(key: &str) -> Error {
+    Error::invalid(format!("the staged object {key} is not a unit that we staged; remove it"))
+}
+
+fn summary_of(footer: &ParquetMetaData, key: &str, bytes: u64) -> Result<Staged> {
+    let file = footer.file_metadata();
+    let json =
+        file.key_value_metadata().and_then(|pairs| pairs.iter().find(|pair| pair.key == SUMMARY)?.value.as_deref()).unwrap_or_default();
+    let mut staged: Staged = serde_json::from_str(json).map_err(|error| damaged(key).because(error))?;
+    staged.usage += Usage {
+        rows_written: u64::try_from(file.num_rows()).unwrap_or(0),
+        bytes_written: bytes,
+        objects_written: 1,
+        storage_writes: 1,
+        ..Usage::default()
+    };
+    Ok(staged)
+}
+
+/// A batch in the types that a table of ours is written in.
+fn in_types(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let columns = schema.fields().iter().zip(batch.columns());
+    let columns = columns.map(|(field, column)| {
+        shape::cast_exact(column, field.data_type()).map_err(|error| {
+            Error::invalid(format!("column `{}` does not fit the type that Athena has for it, {}", field.name(), field.data_type()))
+                .because(error)
+        })
+    });
+    Ok(RecordBatch::try_new(schema.clone(), columns.collect::<Result<_>>()?)?)
+}
