@@ -17,7 +17,7 @@ use super::Athena;
 use super::results;
 
 /// Athena's limit of a statement.
-pub const SQL_LIMIT_BYTES: usize = 262_144;
+const SQL_LIMIT_BYTES: usize = 262_144;
 /// Athena's limit of a batch.
 const BATCH_LIMIT: usize = 50;
 /// Athena's limit of a page of results.
