@@ -13,7 +13,8 @@ mod sql;
 mod tables;
 mod write;
 
-pub use athena::Polling;
+pub use athena::{Polling, workgroup_name};
 pub use connect::Connection;
 pub use lake::{AwsLake, Options};
 pub use objects::Location;
+pub use sql::declaration;
