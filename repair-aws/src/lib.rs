@@ -4,6 +4,7 @@ mod athena;
 mod catalog;
 mod connect;
 mod error;
+mod journal;
 mod lake;
 mod objects;
 mod place;
@@ -15,5 +16,6 @@ mod write;
 
 pub use athena::Polling;
 pub use connect::Connection;
+pub use journal::S3Journal;
 pub use lake::{AwsLake, Options};
 pub use objects::Location;
