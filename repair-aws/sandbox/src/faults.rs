@@ -67,6 +67,11 @@ pub enum Fault {
     },
     /// A query that is running is put back into the queue once. Of Athena's `StartQueryExecution`.
     BackToQueued,
+    /// A query runs at least this long. Of Athena's `StartQueryExecution`.
+    DelayQuery {
+        /// How long.
+        delay_ms: u64,
+    },
     /// A query fails after it was accepted. Of Athena's `StartQueryExecution`.
     FailQuery {
         /// `AthenaError.ErrorCategory`: 1 is the system's, 2 the user's, 3 other.
@@ -83,7 +88,7 @@ pub enum Fault {
 impl Fault {
     /// Whether it befalls a query, after the request that started it was answered.
     pub fn is_of_query(&self) -> bool {
-        matches!(self, Self::BackToQueued | Self::FailQuery { .. })
+        matches!(self, Self::BackToQueued | Self::DelayQuery { .. } | Self::FailQuery { .. })
     }
 }
 

@@ -25,6 +25,7 @@ pub mod faults;
 pub mod glue;
 pub mod s3;
 pub mod server;
+pub mod sql;
 pub mod store;
 
 pub use faults::{Fault, Faults, Rule, Served, Service};

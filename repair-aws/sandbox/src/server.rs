@@ -39,11 +39,14 @@ pub struct Options {
     pub port: u16,
     /// The region that buckets say they are in.
     pub region: String,
+    /// The URL of a Trino server that queries are given to, instead of being run in process. Its catalog `hive` must read from this
+    /// sandbox.
+    pub trino: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { port: 0, region: "us-east-1".to_owned() }
+        Self { port: 0, region: "us-east-1".to_owned(), trino: None }
     }
 }
 
@@ -52,6 +55,12 @@ impl Options {
     #[must_use]
     pub fn port(self, port: u16) -> Self {
         Self { port, ..self }
+    }
+
+    /// With queries given to the Trino at this URL.
+    #[must_use]
+    pub fn trino(self, url: impl Into<String>) -> Self {
+        Self { trino: Some(url.into()), ..self }
     }
 }
 
@@ -121,7 +130,7 @@ impl Sandbox {
         let (store, catalog, faults) = (Store::new(), Catalog::default(), Faults::new());
         let services = Services {
             s3: S3::new(store.clone(), &options.region),
-            athena: Athena::new(&store, &catalog, &faults),
+            athena: Athena::new(&store, &catalog, &faults, options.trino.as_deref()),
             glue: Glue::new(&catalog),
             faults: faults.clone(),
             region: options.region,
@@ -301,7 +310,7 @@ impl Services {
 
     async fn answer_with(&self, call: Call, fault: Option<Fault>) -> Result<Response<Body>, Dropped> {
         match fault {
-            None | Some(Fault::BackToQueued | Fault::FailQuery { .. }) => self.serve(call).await,
+            None | Some(Fault::BackToQueued | Fault::DelayQuery { .. } | Fault::FailQuery { .. }) => self.serve(call).await,
             Some(Fault::Delay { delay_ms }) => {
                 tokio::time::sleep(Duration::from_millis(delay_ms)).await;
                 self.serve(call).await

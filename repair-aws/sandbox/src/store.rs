@@ -298,7 +298,7 @@ impl State {
         self.counts.0.entry((bucket.to_owned(), key.to_owned())).or_default()
     }
 
-    fn write(&mut self, bucket: &str, key: &str, object: Object, condition: &Condition) -> Result<(), StoreError> {
+    fn write(&mut self, bucket: &str, key: &str, object: Object, condition: Condition) -> Result<(), StoreError> {
         if key.is_empty() || key.len() > KEY_LIMIT_BYTES {
             return Err(StoreError::InvalidKey(key.to_owned()));
         }
@@ -307,7 +307,7 @@ impl State {
         match (condition, objects.entry(key.to_owned())) {
             (Condition::IfNoneMatch, Entry::Occupied(_)) => return Err(StoreError::PreconditionFailed(key.to_owned())),
             (Condition::IfMatch(_), Entry::Vacant(_)) => return Err(StoreError::NoSuchKey(key.to_owned())),
-            (Condition::IfMatch(etag), Entry::Occupied(there)) if there.get().etag != *etag => {
+            (Condition::IfMatch(etag), Entry::Occupied(there)) if there.get().etag != etag => {
                 return Err(StoreError::PreconditionFailed(key.to_owned()));
             }
             (_, entry) => {
@@ -380,7 +380,7 @@ impl Store {
         let object = Object { bytes, etag: etag.clone(), last_modified: Timestamp::now(), metadata: Arc::new(metadata) };
         let mut state = self.lock();
         state.count(bucket, key).puts += 1;
-        state.write(bucket, key, object, &condition)?;
+        state.write(bucket, key, object, condition)?;
         Ok(etag)
     }
 
@@ -557,7 +557,7 @@ impl Store {
         key: &str,
         id: &str,
         parts: &[(u32, Etag)],
-        condition: &Condition,
+        condition: Condition,
     ) -> Result<Etag, StoreError> {
         let mut state = self.lock();
         state.count(bucket, key).puts += 1;

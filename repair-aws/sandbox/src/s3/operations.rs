@@ -410,7 +410,7 @@ impl s3s::S3 for Operations {
             .iter()
             .map(|part| Ok((part_number(part.part_number)?, part.e_tag.as_ref().map_or_else(|| "".into(), |etag| etag.value().into()))))
             .collect::<S3Result<_>>()?;
-        let etag = self.store.complete_upload(&input.bucket, &input.key, &input.upload_id, &parts, &condition)?;
+        let etag = self.store.complete_upload(&input.bucket, &input.key, &input.upload_id, &parts, condition)?;
         Ok(S3Response::new(CompleteMultipartUploadOutput {
             location: Some(format!("/{}/{}", input.bucket, input.key)),
             bucket: Some(input.bucket),
