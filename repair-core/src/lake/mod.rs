@@ -8,6 +8,7 @@ pub mod retraction;
 pub mod rollup;
 pub mod shape;
 pub mod staging;
+pub mod story;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
