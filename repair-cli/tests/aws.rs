@@ -107,8 +107,15 @@ impl Drop for Sandbox {
     }
 }
 
-const PARAMS: [&str; 7] =
-    ["from=2024-03-04", "to=2024-03-04", "symbols=AIG,BAC,SPY", "source=archive", "archive_format=parquet", "settle=10ms", "quiet_spell=1h"];
+const PARAMS: [&str; 7] = [
+    "from=2024-03-04",
+    "to=2024-03-04",
+    "symbols=AIG,BAC,SPY",
+    "source=archive",
+    "archive_format=parquet",
+    "settle=10ms",
+    "quiet_spell=1h",
+];
 
 fn run(mut command: assert_cmd::Command, more: &[&str]) -> Value {
     command.args(["run", WORKFLOW, "--json"]).args(more);

@@ -60,7 +60,10 @@ fn why_tells_of_a_raw_a_repaired_and_an_absent_minute() {
     assert_eq!((&told["standing"], &told["exceptions"][0]["counts"]), (&"absent".into(), &true.into()));
     assert!(!told["exceptions"][0]["answer"].as_str().unwrap().is_empty());
     let people = text(&world, &["why", "bars", "--key", "AIG", "--at", &repaired]);
-    assert!(people.contains("repair (it counts)") && people.contains("by run first, step fill") && people.contains("from market"), "{people}");
+    assert!(
+        people.contains("repair (it counts)") && people.contains("by run first, step fill") && people.contains("from market"),
+        "{people}"
+    );
     let people = text(&world, &["why", "bars", "--key", "AIG", "--at", &quiet]);
     assert!(people.contains("absent (it counts)") && people.contains("to be asked again after"), "{people}");
     assert!(refused(&world, &["why", "bars", "--at", &raw]).contains("--key"));

@@ -74,7 +74,10 @@ impl Opened {
                 return Ok((table, head.run));
             }
         }
-        Err(Error::new(ErrorKind::NotFound, format!("no run here has had a table `{name}`; name the workflow that declares it with --workflow FILE")))
+        Err(Error::new(
+            ErrorKind::NotFound,
+            format!("no run here has had a table `{name}`; name the workflow that declares it with --workflow FILE"),
+        ))
     }
 
     /// All tables that runs have had, each with a run that had it.
@@ -122,8 +125,7 @@ impl TableArg {
         let opened = Opened::new(self.lake.or(lake_before).as_deref()).await?;
         let (table, run) = match &self.workflow {
             Some(file) => {
-                let workflow =
-                    Workflow::load(file, &opened.registry).map_err(|diagnostics| Error::invalid(diagnostics.render(false)))?;
+                let workflow = Workflow::load(file, &opened.registry).map_err(|diagnostics| Error::invalid(diagnostics.render(false)))?;
                 let table = workflow.tables.get(&self.table).cloned();
                 let missing = || Error::new(ErrorKind::NotFound, format!("{} declares no table `{}`", file.display(), self.table));
                 (table.ok_or_else(missing)?, None)

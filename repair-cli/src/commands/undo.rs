@@ -81,14 +81,8 @@ impl Undo {
                 keys.map(|key| Ok(Part { key: Some(key?), ..whole.clone() })).collect::<Result<_, Error>>()?
             };
             let Some(changed) = subject::meant(lake.as_ref(), table, &parts).await? else { continue };
-            let retraction = Retraction {
-                id: id.clone(),
-                parts,
-                undoes: None,
-                at: Timestamp::now(),
-                by: subject::user(),
-                reason: self.reason.clone(),
-            };
+            let retraction =
+                Retraction { id: id.clone(), parts, undoes: None, at: Timestamp::now(), by: subject::user(), reason: self.reason.clone() };
             all.push(write(&opened, lake.as_ref(), table, &retraction, &self.run, changed).await?);
         }
         if all.is_empty() {

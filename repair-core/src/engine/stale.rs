@@ -37,13 +37,7 @@ pub async fn stale(lake: &dyn Lake, into: &Table) -> Result<Vec<(Interval, Retra
 ///
 /// # Errors
 /// Those of the lake.
-pub(super) async fn refresh(
-    lake: &dyn Lake,
-    into: &Table,
-    computed: &Interval,
-    by: &str,
-    began: Timestamp,
-) -> Result<()> {
+pub(super) async fn refresh(lake: &dyn Lake, into: &Table, computed: &Interval, by: &str, began: Timestamp) -> Result<()> {
     for (stretch, mark) in stale(lake, into).await?.iter().filter(|(stretch, mark)| mark.at <= began && computed.covers(stretch)) {
         let undoing = Retraction {
             // To compute it again after a crash is to say the same again.

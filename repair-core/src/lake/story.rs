@@ -150,7 +150,8 @@ pub async fn tell(lake: &dyn Lake, table: &Table, key: &Key, instant: Timestamp,
 /// What one says and another denies, of what is not retracted.
 fn conflict(raw: &[Value], repairs: &[Repair], exceptions: &[Exception]) -> Option<String> {
     let denies = exceptions.iter().find(|exception| exception.counts)?;
-    let says = repairs.iter().find(|repair| repair.provenance.retracted_by.is_none() && repair.provenance.source != denies.provenance.source);
+    let says =
+        repairs.iter().find(|repair| repair.provenance.retracted_by.is_none() && repair.provenance.source != denies.provenance.source);
     let says = match says {
         Some(repair) => format!("`{}` has a row", repair.provenance.source),
         None if !raw.is_empty() => "the table has a row".to_owned(),
