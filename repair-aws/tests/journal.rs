@@ -1,5 +1,7 @@
 //! The journal in a bucket, against S3 on loopback.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails, panics")]
+
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
