@@ -1,7 +1,7 @@
 //! A sandbox with a bucket, and Athena's real SDK to talk to it.
 
-// Each test binary uses a part of it.
-#![allow(dead_code)]
+// Each test binary uses a part of it, and none gives it to others.
+#![allow(dead_code, unreachable_pub)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
