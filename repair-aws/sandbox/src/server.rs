@@ -22,6 +22,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::ACCOUNT;
 use crate::athena::Athena;
+use crate::sql::QueryError;
 use crate::catalog::Catalog;
 use crate::faults::{Fault, Faults, Served, Service};
 use crate::glue::Glue;
@@ -117,6 +118,7 @@ pub struct Sandbox {
     store: Store,
     catalog: Catalog,
     faults: Faults,
+    athena: Athena,
     listener: JoinHandle<Infallible>,
 }
 
@@ -128,15 +130,16 @@ impl Sandbox {
         let listener = TcpListener::bind(wanted).await.map_err(at)?;
         let address = listener.local_addr().map_err(at)?;
         let (store, catalog, faults) = (Store::new(), Catalog::default(), Faults::new());
+        let athena = Athena::new(&store, &catalog, &faults, options.trino.as_deref());
         let services = Services {
             s3: S3::new(store.clone(), &options.region),
-            athena: Athena::new(&store, &catalog, &faults, options.trino.as_deref()),
+            athena: athena.clone(),
             glue: Glue::new(&catalog),
             faults: faults.clone(),
             region: options.region,
         };
         let listener = tokio::spawn(listen(listener, services));
-        Ok(Self { address, store, catalog, faults, listener })
+        Ok(Self { address, store, catalog, faults, athena, listener })
     }
 
     /// The address to give to an SDK, for all services: `http://127.0.0.1:port`. S3 needs path-style addressing.
@@ -157,6 +160,22 @@ impl Sandbox {
     /// What is to go wrong, and what was served.
     pub fn faults(&self) -> &Faults {
         &self.faults
+    }
+
+    /// Runs a statement at once, outside of any workgroup: to furnish a sandbox.
+    ///
+    /// # Errors
+    /// What Athena would say.
+    pub async fn run(&self, database: Option<&str>, sql: &str) -> Result<(), QueryError> {
+        self.athena.run(database, sql).await
+    }
+
+    /// Makes a workgroup whose results go to a place in S3.
+    ///
+    /// # Errors
+    /// If there is one of that name.
+    pub fn create_workgroup(&self, name: &str, results: &str) -> Result<(), AwsError> {
+        self.athena.create_workgroup(name, results)
     }
 
     /// Ends it, and every connection, and waits until that is done.

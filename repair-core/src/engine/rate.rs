@@ -47,6 +47,10 @@ impl Source for RateLimited {
         self.inner.limits()
     }
 
+    async fn ready(&self) -> Result<()> {
+        self.inner.ready().await
+    }
+
     async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
         self.limiter.acquire().await;
         self.inner.fetch(context, request).await

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::catalog::Catalog;
 use crate::faults::Faults;
 use crate::server::AwsError;
-use crate::sql::Engine;
+use crate::sql::{Engine, QueryError, Scanned, Statement};
 use crate::store::Store;
 
 use queries::Queries;
@@ -47,6 +47,23 @@ impl Athena {
     // Every change of the workgroups is one insertion or removal, so a panic elsewhere leaves nothing half done.
     fn workgroups(&self) -> MutexGuard<'_, Workgroups> {
         self.workgroups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a statement at once, outside of any workgroup.
+    ///
+    /// # Errors
+    /// What Athena would say.
+    pub async fn run(&self, database: Option<&str>, sql: &str) -> Result<(), QueryError> {
+        self.engine.run(&Statement::parse(sql)?, database, &Scanned::default()).await.map(|_| ())
+    }
+
+    /// Makes a workgroup whose results go to a place in S3.
+    ///
+    /// # Errors
+    /// If there is one of that name.
+    pub fn create_workgroup(&self, name: &str, results: &str) -> Result<(), AwsError> {
+        let configuration = serde_json::json!({ "ResultConfiguration": { "OutputLocation": results } });
+        self.workgroups().create(&serde_json::json!({ "Name": name, "Configuration": configuration })).map(|_| ())
     }
 
     /// Answers one request.
