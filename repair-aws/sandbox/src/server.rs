@@ -40,8 +40,8 @@ pub struct Options {
     pub port: u16,
     /// The region that buckets say they are in.
     pub region: String,
-    /// The URL of a Trino server that queries are given to, instead of being run in process. Its catalog `hive` must read from this
-    /// sandbox.
+    /// The URL of a Trino server that queries are given to, instead of being run in process. Its catalog `awsdatacatalog` must
+    /// read from this sandbox.
     pub trino: Option<String>,
 }
 

@@ -69,7 +69,7 @@ impl Trino {
     pub(crate) async fn query(&self, sql: &str, database: &str, scanned: &Scanned) -> Result<Answer, QueryError> {
         let start = Request::post(format!("{}/v1/statement", self.url))
             .header("X-Trino-User", "athena")
-            .header("X-Trino-Catalog", "hive")
+            .header("X-Trino-Catalog", super::engine::CATALOG)
             .header("X-Trino-Schema", database)
             .header("X-Trino-Time-Zone", "UTC")
             .body(Full::from(sql.to_owned()))
