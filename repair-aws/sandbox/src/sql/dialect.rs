@@ -328,6 +328,17 @@ fn typed_literal(text: &ValueWithSpan, kind: DataType) -> Expr {
             uses_odbc_syntax: false,
         });
     }
+    let kind = match kind {
+        // A decimal literal has the digits that are written.
+        DataType::Decimal(ExactNumberInfo::None) => {
+            let written = text.value.clone().into_string().unwrap_or_default();
+            let count = |text: &str| text.chars().filter(char::is_ascii_digit).count();
+            let scale = written.split_once('.').map_or(0, |(_, fraction)| count(fraction));
+            let (precision, scale) = (u64::try_from(count(&written).max(1)), i64::try_from(scale));
+            DataType::Decimal(ExactNumberInfo::PrecisionAndScale(precision.unwrap_or(38), scale.unwrap_or(0)))
+        }
+        other => other,
+    };
     let mut literal = cast(CastKind::Cast, Expr::Value(text.clone()), kind);
     if !matches!(&literal, Expr::Cast { data_type: DataType::Date, .. }) {
         rewrite_cast(&mut literal);
@@ -364,6 +375,7 @@ fn rewrite_cast(expr: &mut Expr) {
             *expr = call(&integer(&format!("timestamp{unit}")), vec![take()]);
         }
         DataType::Timestamp(precision @ None, _) => *precision = Some(3),
+        DataType::Decimal(info @ ExactNumberInfo::None) => *info = ExactNumberInfo::PrecisionAndScale(38, 0),
         _ => {}
     }
 }

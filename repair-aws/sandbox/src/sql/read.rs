@@ -367,7 +367,11 @@ fn text_as(texts: &StringArray, field: &Field, quoted: bool, source: &Source) ->
         return Err(source.bad_data(&format!("Field {}: nested types are not read from text", field.name())));
     }
     if !quoted {
-        // Hive's text form gives null for what it can't read.
+        // Hive's text form gives null for what it can't read; an instant with a `T` is of another form.
+        if matches!(kind, DataType::Timestamp(..)) {
+            let plain = StringArray::from_iter(texts.iter().map(|text| text.filter(|text| !text.contains('T'))));
+            return Ok(cast_with_options(&plain, kind, &CastOptions::default())?);
+        }
         return Ok(cast_with_options(texts, kind, &CastOptions::default())?);
     }
     // OpenCSVSerde: an empty field of another type than text is null; dates are days and timestamps milliseconds since 1970.
@@ -400,10 +404,15 @@ fn json_as<'a>(values: impl Iterator<Item = &'a Value>, kind: &DataType) -> Resu
         }
         return ScalarValue::iter_to_array(scalars).map_err(|error| error.to_string());
     }
+    let is_instant = matches!(kind, DataType::Timestamp(..));
     let texts: StringArray = values
         .map(|value| match value {
             Value::Null => None,
             Value::String(text) => Some(text.clone()),
+            // A number is milliseconds since 1970.
+            Value::Number(millis) if is_instant => {
+                millis.as_i64().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok()).map(|instant| instant.to_string())
+            }
             other => Some(other.to_string()),
         })
         .collect();

@@ -79,7 +79,14 @@ pub(super) fn functions() -> impl Iterator<Item = Function> {
         Function::new("date_format", (2, 2), |_, _| Ok(DataType::Utf8), date_format),
         Function::new("date_parse", (2, 2), |_, _| Ok(TIMESTAMP), date_parse),
         Function::new("last_day_of_month", (1, 1), |_, _| Ok(DataType::Date32), last_day_of_month),
-        Function::new("at_timezone", (2, 2), at_timezone_type, |columns, kind| Ok(cast(&columns[0], kind)?)),
+        Function::new("at_timezone", (2, 2), at_timezone_type, |columns, kind| {
+            // Without a zone of its own, a time is in the session's, which is UTC; the instant stays.
+            let instant = match columns[0].data_type() {
+                DataType::Timestamp(unit, None) => cast(&columns[0], &zoned(*unit))?,
+                _ => Arc::clone(&columns[0]),
+            };
+            Ok(cast(&instant, kind)?)
+        }),
         Function::new("with_timezone", (2, 2), at_timezone_type, with_timezone),
     ];
     parts.into_iter().chain(others)
