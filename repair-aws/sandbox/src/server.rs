@@ -22,11 +22,11 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::ACCOUNT;
 use crate::athena::Athena;
-use crate::sql::QueryError;
 use crate::catalog::Catalog;
 use crate::faults::{Fault, Faults, Served, Service};
 use crate::glue::Glue;
 use crate::s3::{self, S3};
+use crate::sql::QueryError;
 use crate::store::Store;
 
 /// S3 takes 5 GiB in one request; here a body is held in memory, and nothing that is tried here needs more than this.

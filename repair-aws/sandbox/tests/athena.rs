@@ -1,5 +1,7 @@
 //! Athena's protocol with its real SDK: the life of a query, tokens, results, workgroups, faults.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails, panics")]
+
 mod common;
 
 use aws_sdk_athena::Error;
@@ -60,7 +62,10 @@ async fn a_token_starts_one_query() {
 #[tokio::test(flavor = "multi_thread")]
 async fn results_come_in_pages_with_the_header_first() {
     let world = World::new().await;
-    let execution = world.run("SELECT x, NULLIF(x, 2) AS y, IF(x = 3, '', 'a\"b') AS z FROM UNNEST(sequence(1, 2500)) AS t(x) ORDER BY x").await.unwrap();
+    let execution = world
+        .run("SELECT x, NULLIF(x, 2) AS y, IF(x = 3, '', 'a\"b') AS z FROM UNNEST(sequence(1, 2500)) AS t(x) ORDER BY x")
+        .await
+        .unwrap();
     let id = execution.query_execution_id.unwrap();
     let page = world.athena.get_query_results().query_execution_id(&id).send().await.unwrap();
     assert_eq!(page.result_set.as_ref().unwrap().rows.as_ref().unwrap().len(), 1_000);
@@ -104,7 +109,10 @@ async fn many_queries_are_asked_for_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_query_is_cancelled() {
     let world = World::new().await;
-    world.sandbox.faults().add(Rule::new(Service::Athena, "StartQueryExecution", Fault::DelayQuery { delay_ms: 60_000 }).contains("forever"));
+    world
+        .sandbox
+        .faults()
+        .add(Rule::new(Service::Athena, "StartQueryExecution", Fault::DelayQuery { delay_ms: 60_000 }).contains("forever"));
     let id = world.start("SELECT 'forever'").await.unwrap();
     let error = told(world.athena.get_query_results().query_execution_id(&id).send().await.unwrap_err());
     assert!(error.contains("Query has not yet finished."), "{error}");
@@ -143,7 +151,8 @@ async fn workgroups_hold_place_cutoff_and_tags() {
     let tags = world.athena.list_tags_for_resource().resource_arn(arn).send().await.unwrap();
     let tags: common::Map = tags.tags().iter().map(|tag| (tag.key.clone().unwrap(), tag.value.clone().unwrap())).collect();
     assert_eq!(tags, [("idea", "backfill"), ("project", "ticker")].map(|(key, value)| (key.to_owned(), value.to_owned())).into());
-    let names: Vec<_> = world.athena.list_work_groups().send().await.unwrap().work_groups().iter().filter_map(|group| group.name.clone()).collect();
+    let names: Vec<_> =
+        world.athena.list_work_groups().send().await.unwrap().work_groups().iter().filter_map(|group| group.name.clone()).collect();
     assert_eq!(names, ["primary", "repair"]);
     // What the workgroup enforces goes before what the request says.
     let request = world.athena.start_query_execution().query_string("SELECT 1 AS x").work_group("repair");
@@ -175,7 +184,8 @@ async fn what_athena_refuses_at_once_is_no_query() {
     let error = told(world.athena.start_query_execution().query_string("SELECT 1").send().await.unwrap_err());
     assert!(error.starts_with("InvalidRequestException: No output location provided."), "{error}");
     let request = world.athena.start_query_execution().query_string("SELECT 1");
-    let error = told(request.result_configuration(ResultConfiguration::builder().output_location("lake/x").build()).send().await.unwrap_err());
+    let error =
+        told(request.result_configuration(ResultConfiguration::builder().output_location("lake/x").build()).send().await.unwrap_err());
     assert!(error.contains("outputLocation is not a valid S3 path"), "{error}");
 }
 

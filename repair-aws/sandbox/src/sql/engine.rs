@@ -271,7 +271,8 @@ impl Engine {
             }
         }
         let table = View::new(view.query.clone(), database, &schema).to_table(&name, &schema)?;
-        let exists = |name: &str| QueryError::user("TABLE_ALREADY_EXISTS", format!("line 1:1: View already exists: '{CATALOG}.{of}.{name}'"));
+        let exists =
+            |name: &str| QueryError::user("TABLE_ALREADY_EXISTS", format!("line 1:1: View already exists: '{CATALOG}.{of}.{name}'"));
         match self.catalog.table(&of, &name) {
             Ok(old) if !old.is_view() => {
                 Err(QueryError::user("TABLE_ALREADY_EXISTS", format!("line 1:1: Table already exists: '{CATALOG}.{of}.{name}'")))
@@ -334,7 +335,9 @@ impl Engine {
             let (plan, _) = planned.map_err(|error| if error.name == "VIEW_IS_RECURSIVE" { error } else { invalid(&error.message) })?;
             let now = View::new(view.original_sql.clone(), of, plan.schema().as_arrow());
             if now.columns.len() != view.columns.len() || now.columns.iter().zip(&view.columns).any(|(now, then)| now.name != then.name) {
-                let message = format!("{place}: View '{CATALOG}.{database}.{name}' is stale or in invalid state: its columns are not those it was made with");
+                let message = format!(
+                    "{place}: View '{CATALOG}.{database}.{name}' is stale or in invalid state: its columns are not those it was made with"
+                );
                 return Err(QueryError::user("VIEW_IS_STALE", message));
             }
             Arc::new(ViewTable::new(plan, None))
@@ -362,7 +365,10 @@ fn metastore(error: &CatalogError) -> QueryError {
 
 /// A session that speaks Trino as far as it goes. One partition, so that rows come and sums are taken in one order.
 fn context() -> SessionContext {
-    let mut config = SessionConfig::new().with_target_partitions(1).with_default_catalog_and_schema(CATALOG, "default").with_create_default_catalog_and_schema(false);
+    let mut config = SessionConfig::new()
+        .with_target_partitions(1)
+        .with_default_catalog_and_schema(CATALOG, "default")
+        .with_create_default_catalog_and_schema(false);
     let options = config.options_mut();
     options.sql_parser.parse_float_as_decimal = true;
     options.sql_parser.map_string_types_to_utf8view = false;
@@ -454,7 +460,8 @@ impl VisitorMut for Names {
             return ControlFlow::Continue(());
         }
         let Some(last) = parts.last() else { return ControlFlow::Continue(()) };
-        let marked = |value: String, ident: &Ident| ObjectNamePart::Identifier(Ident { value, quote_style: Some(OWN_QUERY), span: ident.span });
+        let marked =
+            |value: String, ident: &Ident| ObjectNamePart::Identifier(Ident { value, quote_style: Some(OWN_QUERY), span: ident.span });
         let name = last.value.to_lowercase();
         if parts.len() == 1 && self.own.contains(&name) {
             *relation = ObjectName(vec![marked(name, last)]);
