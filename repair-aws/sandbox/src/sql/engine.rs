@@ -15,7 +15,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as SqlStatement;
 use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName, ObjectNamePart, Query, VisitMut as _, VisitorMut};
 
-use crate::catalog::{Catalog, CatalogError};
+use crate::catalog::{Catalog, CatalogError, Column};
 use crate::store::Store;
 
 use super::ddl::{self, Ddl};
@@ -23,7 +23,7 @@ use super::dialect::{self, OWN_QUERY, Prepared, UNNAMED, ViewStatement};
 use super::error::QueryError;
 use super::scanned::Scanned;
 use super::table::LakeTable;
-use super::types::trino_name;
+use super::types::{hive_of_trino, trino_name};
 use super::view::View;
 use super::{check, define, functions, text, trino};
 
@@ -199,6 +199,14 @@ impl Engine {
         Self { catalog: catalog.clone(), store: store.clone(), trino: trino_url.map(trino::Trino::new) }
     }
 
+    /// If there is a Trino: makes it read the catalog and the objects that are served at this endpoint.
+    pub async fn attach(&self, endpoint: &str) -> Result<(), QueryError> {
+        match &self.trino {
+            Some(trino) => trino.attach(endpoint).await,
+            None => Ok(()),
+        }
+    }
+
     /// Runs a statement; names without a database are looked for in this one.
     pub async fn run(&self, statement: &Statement, database: Option<&str>, scanned: &Scanned) -> Result<Answer, QueryError> {
         let database = database.unwrap_or("default").to_lowercase();
@@ -212,9 +220,9 @@ impl Engine {
             (Parsed::CreateView(view), Some(trino)) => {
                 let or_replace = if view.or_replace { "OR REPLACE " } else { "" };
                 let name: Vec<String> = view.name.iter().rev().take(2).rev().map(|part| format!("\"{part}\"")).collect();
-                // Trino keeps views in its own catalog, whatever the catalog is called here.
                 let sql = format!("CREATE {or_replace}VIEW {} SECURITY INVOKER AS {}", name.join("."), view.query);
                 trino.query(&sql, &database, scanned).await?;
+                self.describe_view(&view.name, &database)?;
                 Ok(view_created())
             }
             (Parsed::Query { text }, None) => self.query(text, &database, scanned).await,
@@ -285,6 +293,19 @@ impl Engine {
                 Err(error) => Err(metastore(&error)),
             },
         }
+    }
+
+    /// Trino writes no columns beside the text of a view; Athena does, and shows them.
+    fn describe_view(&self, name: &[String], database: &str) -> Result<(), QueryError> {
+        let (of, name) = match name {
+            [.., of, name] => (of.as_str(), name),
+            [name] => (database, name),
+            [] => return Ok(()),
+        };
+        let mut table = self.catalog.table(of, name).map_err(|error| metastore(&error))?;
+        let columns = View::of(&table)?.columns.into_iter().map(|column| Column::new(column.name, hive_of_trino(&column.kind))).collect();
+        table.storage_descriptor.get_or_insert_default().columns = columns;
+        self.catalog.update_table(of, table).map_err(|error| metastore(&error))
     }
 
     /// The plan of a query, with its tables in the session; and the names of its result as they are spelled.
