@@ -15,7 +15,7 @@ use repair_aws_sandbox::{Fault, Rule, Service};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_goes_from_queued_over_running_to_succeeded() {
     let world = World::new().await;
-    world.sandbox.faults().add(Rule::new(Service::Athena, "StartQueryExecution", Fault::DelayQuery { delay_ms: 50 }).contains("1 AS x"));
+    world.sandbox.faults().add(Rule::new(Service::Athena, "StartQueryExecution", Fault::DelayQuery { delay_ms: 300 }).contains("1 AS x"));
     let id = world.start("SELECT 1 AS x, 'a' AS y").await.unwrap();
     let (execution, seen) = world.end_of(&id).await;
     assert_eq!(seen.last(), Some(&State::Succeeded));
@@ -23,7 +23,7 @@ async fn a_query_goes_from_queued_over_running_to_succeeded() {
     let status = execution.status.unwrap();
     assert!(status.completion_date_time.unwrap() >= status.submission_date_time.unwrap());
     let statistics = execution.statistics.unwrap();
-    assert!(statistics.engine_execution_time_in_millis.unwrap() >= 50);
+    assert!(statistics.engine_execution_time_in_millis.unwrap() >= 300);
     assert!(statistics.total_execution_time_in_millis.unwrap() >= statistics.engine_execution_time_in_millis.unwrap());
     assert!(statistics.query_queue_time_in_millis.is_some());
     assert_eq!(statistics.data_scanned_in_bytes, Some(0));
@@ -237,8 +237,8 @@ async fn queries_meet_the_faults_they_are_told() {
 
     world.sandbox.faults().add(rule(Fault::BackToQueued));
     let (_, seen) = world.end_of(&world.start("SELECT 1").await.unwrap()).await;
-    let back = [State::Running, State::Queued, State::Running];
-    assert!(seen.windows(3).any(|states| states == back), "{seen:?}");
+    let back = [State::Running, State::Queued];
+    assert!(seen.windows(2).any(|states| states == back), "{seen:?}");
     assert_eq!(seen.last(), Some(&State::Succeeded));
 
     for retryable in [true, false] {
