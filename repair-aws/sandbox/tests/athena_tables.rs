@@ -1,5 +1,7 @@
 //! Tables of every form over objects of the store: what is read, as what, and how little.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails, panics")]
+
 mod common;
 
 use std::sync::Arc;
@@ -20,7 +22,8 @@ fn bars(day: u32, minutes: i64) -> arrow::array::RecordBatch {
     let times: TimestampMicrosecondArray = rows.iter().map(|(_, minute)| Some(at(day, *minute))).collect();
     let closes: Float64Array = rows.iter().map(|(_, minute)| Some(100.0 + f64::from(i32::try_from(*minute).unwrap()) / 4.0)).collect();
     // Random text, so that it takes room.
-    let notes: StringArray = rows.iter().map(|(symbol, minute)| Some(format!("{symbol}{}", (minute + 7) * 6_364_136_223_846_793))).collect();
+    let notes: StringArray =
+        rows.iter().map(|(symbol, minute)| Some(format!("{symbol}{}", (minute + 7) * 6_364_136_223_846_793))).collect();
     batch(vec![
         ("symbol", Arc::new(symbols) as Arc<dyn Array>),
         ("ts", Arc::new(times.with_timezone("UTC"))),
@@ -140,7 +143,9 @@ async fn a_view_over_joins_prunes_both_sides() {
 #[tokio::test(flavor = "multi_thread")]
 async fn registered_partitions_are_where_they_say() {
     let world = World::new().await;
-    world.ddl(&format!("CREATE EXTERNAL TABLE t ({COLUMNS}) PARTITIONED BY (day date, n int) STORED AS PARQUET LOCATION 's3://lake/t/'")).await;
+    world
+        .ddl(&format!("CREATE EXTERNAL TABLE t ({COLUMNS}) PARTITIONED BY (day date, n int) STORED AS PARQUET LOCATION 's3://lake/t/'"))
+        .await;
     world.put_parquet("elsewhere/1.parquet", &bars(1, 3));
     world.put_parquet("t/day=2026-03-02/n=7/1.parquet", &bars(2, 4));
     assert_eq!(world.table("SELECT count(*) FROM t").await, "0", "nothing is registered");
@@ -196,7 +201,12 @@ async fn parquet_is_read_as_declared() {
     world.put_parquet("b/1.parquet", &batch(vec![("ts", Arc::new(StringArray::from(vec!["2026-03-05T14:30:00Z"])) as Arc<dyn Array>)]));
     world.ddl("CREATE EXTERNAL TABLE b (ts timestamp) STORED AS PARQUET LOCATION 's3://lake/b/'").await;
     let refusal = world.refusal("SELECT ts FROM b").await;
-    assert!(refusal.starts_with("HIVE_BAD_DATA: Field ts's type BINARY in parquet file s3://lake/b/1.parquet is incompatible with type timestamp(3)"), "{refusal}");
+    assert!(
+        refusal.starts_with(
+            "HIVE_BAD_DATA: Field ts's type BINARY in parquet file s3://lake/b/1.parquet is incompatible with type timestamp(3)"
+        ),
+        "{refusal}"
+    );
     world.put("c/1.parquet", "this is no Parquet at all");
     world.ddl("CREATE EXTERNAL TABLE c (ts timestamp) STORED AS PARQUET LOCATION 's3://lake/c/'").await;
     assert!(world.refusal("SELECT ts FROM c").await.starts_with("HIVE_BAD_DATA: "));
@@ -244,7 +254,8 @@ async fn csv_is_text_and_delimited_text_is_typed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn athena_tells_of_the_catalog() {
     let world = with_bars().await;
-    let found = world.athena.get_table_metadata().catalog_name("AwsDataCatalog").database_name("d").table_name("bars").send().await.unwrap();
+    let found =
+        world.athena.get_table_metadata().catalog_name("AwsDataCatalog").database_name("d").table_name("bars").send().await.unwrap();
     let table = found.table_metadata.unwrap();
     let columns: Vec<_> = table.columns().iter().map(|column| format!("{} {}", column.name, column.r#type.as_deref().unwrap())).collect();
     assert_eq!(columns, ["symbol string", "ts timestamp", "close double", "note string"]);
@@ -259,7 +270,8 @@ async fn athena_tells_of_the_catalog() {
     assert!(missing.starts_with("MetadataException: ") && missing.contains("EntityNotFoundException"), "{missing}");
     world.ddl("CREATE VIEW v AS SELECT symbol, close AS last FROM bars").await;
     let tables = world.athena.list_table_metadata().catalog_name("AwsDataCatalog").database_name("d").send().await.unwrap();
-    let names: Vec<_> = tables.table_metadata_list().iter().map(|table| format!("{} {}", table.name, table.table_type.as_deref().unwrap())).collect();
+    let names: Vec<_> =
+        tables.table_metadata_list().iter().map(|table| format!("{} {}", table.name, table.table_type.as_deref().unwrap())).collect();
     assert_eq!(names, ["bars EXTERNAL_TABLE", "v VIRTUAL_VIEW"]);
     let databases = world.athena.list_databases().catalog_name("AwsDataCatalog").send().await.unwrap();
     assert_eq!(databases.database_list().iter().map(|database| database.name.as_str()).collect::<Vec<_>>(), ["d", "default"]);

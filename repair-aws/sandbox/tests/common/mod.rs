@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use aws_sdk_athena::error::ProvideErrorMetadata as _;
 use aws_sdk_athena::config::{BehaviorVersion, Credentials, Region, retry::RetryConfig};
+use aws_sdk_athena::error::ProvideErrorMetadata as _;
 use aws_sdk_athena::types::{QueryExecution, QueryExecutionContext, QueryExecutionState, ResultConfiguration};
 use aws_sdk_athena::{Client, Error};
 use parquet::arrow::ArrowWriter;
