@@ -98,7 +98,11 @@ const EXPRESSIONS: &[(&str, &str, &str)] = &[
     ("date_diff('millisecond', timestamp '1970-01-01 00:00:00.000', timestamp '1969-12-31 23:59:59.999')", "-1", "bigint"),
     ("date_diff('minute', timestamp '1970-01-01 00:00:00.000', timestamp '1969-12-31 23:59:30.000')", "0", "bigint"),
     ("date_format(timestamp '2022-10-20 05:10:00.000', '%m-%d-%Y %H')", "10-20-2022 05", "varchar"),
-    ("date_format(timestamp '2022-10-20 17:10:09.123', '%W %M %e, %l:%i:%s.%f %p %%')", "Thursday October 20, 5:10:09.123000 PM %", "varchar"),
+    (
+        "date_format(timestamp '2022-10-20 17:10:09.123', '%W %M %e, %l:%i:%s.%f %p %%')",
+        "Thursday October 20, 5:10:09.123000 PM %",
+        "varchar",
+    ),
     ("date_parse('2022/10/20/05', '%Y/%m/%d/%H')", "2022-10-20 05:00:00.000", "timestamp"),
     ("date('2026-02-03')", "2026-02-03", "date"),
     ("date(timestamp '1969-12-31 23:00:00.000')", "1969-12-31", "date"),
@@ -112,7 +116,11 @@ const EXPRESSIONS: &[(&str, &str, &str)] = &[
     ("timestamp '2026-01-01 00:00:00.000' + interval '90' minute", "2026-01-01 01:30:00.000", "timestamp"),
     ("date '2026-01-31' + interval '1' day", "2026-02-01", "date"),
     ("timestamp '2026-01-01 00:00:00.000' AT TIME ZONE 'UTC'", "2026-01-01 00:00:00.000 UTC", "timestamp with time zone"),
-    ("timestamp '2026-01-01 00:00:00.000' AT TIME ZONE 'America/New_York'", "2025-12-31 19:00:00.000 America/New_York", "timestamp with time zone"),
+    (
+        "timestamp '2026-01-01 00:00:00.000' AT TIME ZONE 'America/New_York'",
+        "2025-12-31 19:00:00.000 America/New_York",
+        "timestamp with time zone",
+    ),
     // Text.
     ("concat('a', null)", "∅", "varchar"),
     ("concat('a', 'b', 'c')", "abc", "varchar"),
@@ -153,12 +161,33 @@ const EXPRESSIONS: &[(&str, &str, &str)] = &[
     ("typeof(CAST(1 AS bigint))", "bigint", "varchar"),
 ];
 
+/// Where the sandbox is not as Trino is: what Trino gives. Whole numbers have one type here, and a null has the type of what is beside it.
+const UNLIKE_TRINO: &[(&str, &str, &str)] = &[
+    ("bitwise_right_shift_arithmetic(-8, 3)", "-1", "integer"),
+    ("7 / 2", "3", "integer"),
+    ("-7 / 2", "-3", "integer"),
+    ("-7 % 60", "-7", "integer"),
+    ("mod(10, 3)", "1", "integer"),
+    ("abs(-3)", "3", "integer"),
+    ("greatest(1, 3, 2)", "3", "integer"),
+    ("least(1, null, 2)", "∅", "integer"),
+    ("CAST(12345 AS varchar(3))", "INVALID_CAST_ARGUMENT: Value 12345 cannot be represented as varchar(3)", ""),
+    ("TRY(1 / 0)", "∅", "integer"),
+    ("concat('a', null)", "∅", "array"),
+    ("coalesce(null, 2)", "2", "integer"),
+    ("nullif(1, 1)", "∅", "integer"),
+    ("ARRAY[1, 2][2]", "2", "integer"),
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn expressions_are_what_trino_says() {
-    let world = World::new().await;
+    let world = World::of_trino().await;
     let mut wrong = Vec::new();
-    for (expression, value, kind) in EXPRESSIONS {
+    for expected in EXPRESSIONS {
+        let unlike = UNLIKE_TRINO.iter().find(|unlike| unlike.0 == expected.0 && common::trino().is_some());
+        let (expression, value, kind) = unlike.unwrap_or(expected);
         match world.run(&format!("SELECT {expression}")).await {
+            Err(failed) if failed.reason == *value => {}
             Err(failed) => wrong.push(format!("{expression}: {}", failed.reason)),
             Ok(execution) => {
                 let id = execution.query_execution_id.unwrap();

@@ -20,7 +20,8 @@ fn bars(day: u32, minutes: i64) -> arrow::array::RecordBatch {
     let times: TimestampMicrosecondArray = rows.iter().map(|(_, minute)| Some(at(day, *minute))).collect();
     let closes: Float64Array = rows.iter().map(|(_, minute)| Some(100.0 + f64::from(i32::try_from(*minute).unwrap()) / 4.0)).collect();
     // Random text, so that it takes room.
-    let notes: StringArray = rows.iter().map(|(symbol, minute)| Some(format!("{symbol}{}", (minute + 7) * 6_364_136_223_846_793))).collect();
+    let notes: StringArray =
+        rows.iter().map(|(symbol, minute)| Some(format!("{symbol}{}", (minute + 7) * 6_364_136_223_846_793))).collect();
     batch(vec![
         ("symbol", Arc::new(symbols) as Arc<dyn Array>),
         ("ts", Arc::new(times.with_timezone("UTC"))),
@@ -32,7 +33,10 @@ fn bars(day: u32, minutes: i64) -> arrow::array::RecordBatch {
 const COLUMNS: &str = "symbol string, ts timestamp, close double, note string";
 
 async fn with_bars() -> World {
-    let world = World::new().await;
+    with_bars_in(World::new().await).await
+}
+
+async fn with_bars_in(world: World) -> World {
     for day in 1..=5 {
         world.put_parquet(&format!("bars/day=2026-03-{day:02}/1.parquet"), &bars(day, 100));
     }
@@ -85,7 +89,7 @@ async fn only_the_needed_partitions_and_columns_are_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_over_joins_prunes_both_sides() {
-    let world = with_bars().await;
+    let world = with_bars_in(World::of_trino().await).await;
     for day in 1..=5 {
         world.put_parquet(&format!("repairs/day=2026-03-{day:02}/1.parquet"), &bars(day, 10));
     }
@@ -134,13 +138,17 @@ async fn a_view_over_joins_prunes_both_sides() {
     let id = world.start("SHOW CREATE VIEW bars_repaired").await.unwrap();
     world.end_of(&id).await;
     let shown = common::lines(&world.rows_of(&id).await);
-    assert!(shown.starts_with("CREATE VIEW \"d\".\"bars_repaired\" AS\nWITH fix AS (SELECT * FROM"), "{shown}");
+    // Trino keeps a view's text laid out in its own way.
+    let text: String = shown.split_whitespace().collect();
+    assert!(text.starts_with("CREATEVIEW\"d\".\"bars_repaired\"ASWITHfixAS(SELECT*FROM"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn registered_partitions_are_where_they_say() {
-    let world = World::new().await;
-    world.ddl(&format!("CREATE EXTERNAL TABLE t ({COLUMNS}) PARTITIONED BY (day date, n int) STORED AS PARQUET LOCATION 's3://lake/t/'")).await;
+    let world = World::of_trino().await;
+    world
+        .ddl(&format!("CREATE EXTERNAL TABLE t ({COLUMNS}) PARTITIONED BY (day date, n int) STORED AS PARQUET LOCATION 's3://lake/t/'"))
+        .await;
     world.put_parquet("elsewhere/1.parquet", &bars(1, 3));
     world.put_parquet("t/day=2026-03-02/n=7/1.parquet", &bars(2, 4));
     assert_eq!(world.table("SELECT count(*) FROM t").await, "0", "nothing is registered");
@@ -196,7 +204,12 @@ async fn parquet_is_read_as_declared() {
     world.put_parquet("b/1.parquet", &batch(vec![("ts", Arc::new(StringArray::from(vec!["2026-03-05T14:30:00Z"])) as Arc<dyn Array>)]));
     world.ddl("CREATE EXTERNAL TABLE b (ts timestamp) STORED AS PARQUET LOCATION 's3://lake/b/'").await;
     let refusal = world.refusal("SELECT ts FROM b").await;
-    assert!(refusal.starts_with("HIVE_BAD_DATA: Field ts's type BINARY in parquet file s3://lake/b/1.parquet is incompatible with type timestamp(3)"), "{refusal}");
+    assert!(
+        refusal.starts_with(
+            "HIVE_BAD_DATA: Field ts's type BINARY in parquet file s3://lake/b/1.parquet is incompatible with type timestamp(3)"
+        ),
+        "{refusal}"
+    );
     world.put("c/1.parquet", "this is no Parquet at all");
     world.ddl("CREATE EXTERNAL TABLE c (ts timestamp) STORED AS PARQUET LOCATION 's3://lake/c/'").await;
     assert!(world.refusal("SELECT ts FROM c").await.starts_with("HIVE_BAD_DATA: "));
@@ -244,7 +257,8 @@ async fn csv_is_text_and_delimited_text_is_typed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn athena_tells_of_the_catalog() {
     let world = with_bars().await;
-    let found = world.athena.get_table_metadata().catalog_name("AwsDataCatalog").database_name("d").table_name("bars").send().await.unwrap();
+    let found =
+        world.athena.get_table_metadata().catalog_name("AwsDataCatalog").database_name("d").table_name("bars").send().await.unwrap();
     let table = found.table_metadata.unwrap();
     let columns: Vec<_> = table.columns().iter().map(|column| format!("{} {}", column.name, column.r#type.as_deref().unwrap())).collect();
     assert_eq!(columns, ["symbol string", "ts timestamp", "close double", "note string"]);
@@ -259,7 +273,8 @@ async fn athena_tells_of_the_catalog() {
     assert!(missing.starts_with("MetadataException: ") && missing.contains("EntityNotFoundException"), "{missing}");
     world.ddl("CREATE VIEW v AS SELECT symbol, close AS last FROM bars").await;
     let tables = world.athena.list_table_metadata().catalog_name("AwsDataCatalog").database_name("d").send().await.unwrap();
-    let names: Vec<_> = tables.table_metadata_list().iter().map(|table| format!("{} {}", table.name, table.table_type.as_deref().unwrap())).collect();
+    let names: Vec<_> =
+        tables.table_metadata_list().iter().map(|table| format!("{} {}", table.name, table.table_type.as_deref().unwrap())).collect();
     assert_eq!(names, ["bars EXTERNAL_TABLE", "v VIRTUAL_VIEW"]);
     let databases = world.athena.list_databases().catalog_name("AwsDataCatalog").send().await.unwrap();
     assert_eq!(databases.database_list().iter().map(|database| database.name.as_str()).collect::<Vec<_>>(), ["d", "default"]);
@@ -270,7 +285,7 @@ async fn athena_tells_of_the_catalog() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_behave_as_in_trino() {
-    let world = with_bars().await;
+    let world = with_bars_in(World::of_trino().await).await;
     let values = "(VALUES (1, 'a', 2.0e0), (2, 'a', 1.0e0), (3, 'b', null)) AS t(n, k, x)";
     for (sql, expected) in [
         // Aggregates.
