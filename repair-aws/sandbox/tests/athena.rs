@@ -1,5 +1,7 @@
 //! Athena's protocol with its real SDK: the life of a query, tokens, results, workgroups, faults.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails, panics")]
+
 mod common;
 
 use aws_sdk_athena::Error;
@@ -13,7 +15,7 @@ use repair_aws_sandbox::{Fault, Rule, Service};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_goes_from_queued_over_running_to_succeeded() {
     let world = World::new().await;
-    world.sandbox.faults().add(Rule::new(Service::Athena, "StartQueryExecution", Fault::DelayQuery { delay_ms: 50 }).contains("1 AS x"));
+    world.sandbox.faults().add(Rule::new(Service::Athena, "StartQueryExecution", Fault::DelayQuery { delay_ms: 300 }).contains("1 AS x"));
     let id = world.start("SELECT 1 AS x, 'a' AS y").await.unwrap();
     let (execution, seen) = world.end_of(&id).await;
     assert_eq!(seen.last(), Some(&State::Succeeded));
@@ -21,7 +23,7 @@ async fn a_query_goes_from_queued_over_running_to_succeeded() {
     let status = execution.status.unwrap();
     assert!(status.completion_date_time.unwrap() >= status.submission_date_time.unwrap());
     let statistics = execution.statistics.unwrap();
-    assert!(statistics.engine_execution_time_in_millis.unwrap() >= 50);
+    assert!(statistics.engine_execution_time_in_millis.unwrap() >= 300);
     assert!(statistics.total_execution_time_in_millis.unwrap() >= statistics.engine_execution_time_in_millis.unwrap());
     assert!(statistics.query_queue_time_in_millis.is_some());
     assert_eq!(statistics.data_scanned_in_bytes, Some(0));
@@ -60,7 +62,10 @@ async fn a_token_starts_one_query() {
 #[tokio::test(flavor = "multi_thread")]
 async fn results_come_in_pages_with_the_header_first() {
     let world = World::new().await;
-    let execution = world.run("SELECT x, NULLIF(x, 2) AS y, IF(x = 3, '', 'a\"b') AS z FROM UNNEST(sequence(1, 2500)) AS t(x) ORDER BY x").await.unwrap();
+    let execution = world
+        .run("SELECT x, NULLIF(x, 2) AS y, IF(x = 3, '', 'a\"b') AS z FROM UNNEST(sequence(1, 2500)) AS t(x) ORDER BY x")
+        .await
+        .unwrap();
     let id = execution.query_execution_id.unwrap();
     let page = world.athena.get_query_results().query_execution_id(&id).send().await.unwrap();
     assert_eq!(page.result_set.as_ref().unwrap().rows.as_ref().unwrap().len(), 1_000);
@@ -104,7 +109,10 @@ async fn many_queries_are_asked_for_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_query_is_cancelled() {
     let world = World::new().await;
-    world.sandbox.faults().add(Rule::new(Service::Athena, "StartQueryExecution", Fault::DelayQuery { delay_ms: 60_000 }).contains("forever"));
+    world
+        .sandbox
+        .faults()
+        .add(Rule::new(Service::Athena, "StartQueryExecution", Fault::DelayQuery { delay_ms: 60_000 }).contains("forever"));
     let id = world.start("SELECT 'forever'").await.unwrap();
     let error = told(world.athena.get_query_results().query_execution_id(&id).send().await.unwrap_err());
     assert!(error.contains("Query has not yet finished."), "{error}");
@@ -143,7 +151,8 @@ async fn workgroups_hold_place_cutoff_and_tags() {
     let tags = world.athena.list_tags_for_resource().resource_arn(arn).send().await.unwrap();
     let tags: common::Map = tags.tags().iter().map(|tag| (tag.key.clone().unwrap(), tag.value.clone().unwrap())).collect();
     assert_eq!(tags, [("idea", "backfill"), ("project", "ticker")].map(|(key, value)| (key.to_owned(), value.to_owned())).into());
-    let names: Vec<_> = world.athena.list_work_groups().send().await.unwrap().work_groups().iter().filter_map(|group| group.name.clone()).collect();
+    let names: Vec<_> =
+        world.athena.list_work_groups().send().await.unwrap().work_groups().iter().filter_map(|group| group.name.clone()).collect();
     assert_eq!(names, ["primary", "repair"]);
     // What the workgroup enforces goes before what the request says.
     let request = world.athena.start_query_execution().query_string("SELECT 1 AS x").work_group("repair");
@@ -175,7 +184,8 @@ async fn what_athena_refuses_at_once_is_no_query() {
     let error = told(world.athena.start_query_execution().query_string("SELECT 1").send().await.unwrap_err());
     assert!(error.starts_with("InvalidRequestException: No output location provided."), "{error}");
     let request = world.athena.start_query_execution().query_string("SELECT 1");
-    let error = told(request.result_configuration(ResultConfiguration::builder().output_location("lake/x").build()).send().await.unwrap_err());
+    let error =
+        told(request.result_configuration(ResultConfiguration::builder().output_location("lake/x").build()).send().await.unwrap_err());
     assert!(error.contains("outputLocation is not a valid S3 path"), "{error}");
 }
 
@@ -227,8 +237,8 @@ async fn queries_meet_the_faults_they_are_told() {
 
     world.sandbox.faults().add(rule(Fault::BackToQueued));
     let (_, seen) = world.end_of(&world.start("SELECT 1").await.unwrap()).await;
-    let back = [State::Running, State::Queued, State::Running];
-    assert!(seen.windows(3).any(|states| states == back), "{seen:?}");
+    let back = [State::Running, State::Queued];
+    assert!(seen.windows(2).any(|states| states == back), "{seen:?}");
     assert_eq!(seen.last(), Some(&State::Succeeded));
 
     for retryable in [true, false] {

@@ -114,13 +114,8 @@ impl AwsSandbox {
                 .into_iter()
                 .find(|format| endings.iter().any(|ending| format.endings().contains(ending)))
                 .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no files of a table in {}", folder.display())))?;
-            let table = Table {
-                name: name.clone(),
-                location: folder.display().to_string(),
-                format,
-                partition_by: Vec::new(),
-                ..like.clone()
-            };
+            let table =
+                Table { name: name.clone(), location: folder.display().to_string(), format, partition_by: Vec::new(), ..like.clone() };
             made.push(load(sandbox, &lake, &table, &location, &database).await?);
         }
         Ok(made)
@@ -139,7 +134,8 @@ async fn load(sandbox: &Sandbox, lake: &LocalLake, table: &Table, to: &Location,
     for file in &files {
         let relative = file.strip_prefix(&folder).unwrap_or(file);
         let relative: Vec<&str> = relative.iter().filter_map(|part| part.to_str()).collect();
-        let bytes = std::fs::read(file).map_err(|error| Error::new(ErrorKind::NotFound, format!("could not read {}", file.display())).because(error))?;
+        let bytes = std::fs::read(file)
+            .map_err(|error| Error::new(ErrorKind::NotFound, format!("could not read {}", file.display())).because(error))?;
         let key = format!("{}/{}", place.prefix, relative.join("/"));
         sandbox.store().put(&place.bucket, &key, bytes.into(), Condition::Always, Metadata::default()).map_err(refused)?;
         if let (Some(by), [first, ..]) = (time_partition(table)?, relative.as_slice())

@@ -26,6 +26,8 @@ const PAGE_LIMIT: usize = 1_000;
 const QUERY_LIMIT: usize = 100_000;
 /// How long a query waits in the queue, and how long a step takes at least: long enough to be seen, too short to be waited for.
 const STEP: Duration = Duration::from_millis(5);
+/// How long a query that is put back stays in each state: long enough for a poller on a busy machine to see it.
+const BACK_STEP: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -358,7 +360,7 @@ impl Athena {
         if let Some(token) = token {
             all.tokens.insert(token.to_owned(), (asked, id.clone()));
         }
-        let task = tokio::spawn(run.to_end()).abort_handle();
+        let task = tokio::spawn(run.finish()).abort_handle();
         if let Some(query) = all.queries.get_mut(&id) {
             query.task = Some(task);
         }
@@ -419,16 +421,16 @@ struct Run {
 }
 
 impl Run {
-    async fn to_end(self) {
+    async fn finish(self) {
         let submitted = Instant::now();
         tokio::time::sleep(STEP).await;
         self.enter(State::Running, submitted);
         let mut began = Instant::now();
         match &self.fault {
             Some(Fault::BackToQueued) => {
-                tokio::time::sleep(STEP * 4).await;
+                tokio::time::sleep(BACK_STEP).await;
                 self.enter(State::Queued, submitted);
-                tokio::time::sleep(STEP * 4).await;
+                tokio::time::sleep(BACK_STEP).await;
                 self.enter(State::Running, submitted);
                 began = Instant::now();
             }

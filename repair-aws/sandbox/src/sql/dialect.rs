@@ -455,7 +455,7 @@ fn rewrite_function(expr: &mut Expr) {
             replace_arguments(function, arguments, false);
         }
         ("nan", Some(arguments)) if arguments.is_empty() => {
-            *expr = cast(CastKind::Cast, string("NaN"), DataType::Double(ExactNumberInfo::None))
+            *expr = cast(CastKind::Cast, string("NaN"), DataType::Double(ExactNumberInfo::None));
         }
         ("infinity", Some(arguments)) if arguments.is_empty() => {
             *expr = cast(CastKind::Cast, string("Infinity"), DataType::Double(ExactNumberInfo::None));
@@ -464,7 +464,6 @@ fn rewrite_function(expr: &mut Expr) {
             let now = call("now", Vec::new());
             *expr = cast(CastKind::Cast, now, DataType::Timestamp(Some(3), TimezoneInfo::WithTimeZone));
         }
-        ("log", Some(arguments)) if arguments.len() == 2 => {}
         _ => {
             let renamed = match name.as_str() {
                 "bitwise_or_agg" => "bit_or",

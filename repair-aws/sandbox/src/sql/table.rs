@@ -100,9 +100,10 @@ impl LakeTable {
         for filter in filters {
             let bare = unqualified((**filter).clone())?;
             let decided = state.create_physical_expr(bare, &schema)?.evaluate(&batch)?.into_array(rows.len())?;
-            let Some(decided) = decided.as_any().downcast_ref::<BooleanArray>() else { continue };
+            // A predicate that is no truth value is null, and lets nothing through.
+            let decided = decided.as_any().downcast_ref::<BooleanArray>();
             for (row, kept) in kept.iter_mut().enumerate() {
-                *kept &= decided.is_valid(row) && decided.value(row);
+                *kept &= decided.is_some_and(|decided| decided.is_valid(row) && decided.value(row));
             }
         }
         Ok(kept)
