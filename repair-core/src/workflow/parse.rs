@@ -110,7 +110,7 @@ fn resolve(file: &str, name: &str) -> String {
 }
 
 /// The text of a file; else what is wrong with it, and what to do.
-fn read_text(path: &Path) -> Result<String, (String, Option<String>)> {
+pub(crate) fn read_text(path: &Path) -> Result<String, (String, Option<String>)> {
     let unreadable = |error: std::io::Error| (format!("the file {} cannot be read: {error}", path.display()), None);
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if metadata.is_dir() {
