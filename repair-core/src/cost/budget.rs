@@ -30,11 +30,7 @@ impl std::ops::Add for Spend {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self {
-            usd: self.usd + other.usd,
-            calls: self.calls.saturating_add(other.calls),
-            bytes: self.bytes.saturating_add(other.bytes),
-        }
+        Self { usd: self.usd + other.usd, calls: self.calls.saturating_add(other.calls), bytes: self.bytes.saturating_add(other.bytes) }
     }
 }
 

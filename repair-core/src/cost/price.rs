@@ -114,8 +114,7 @@ impl CallPrice {
             Self::PerCall(price) => price.of(calls),
             Self::Plan { monthly_usd, calls_included, usd_beyond, .. } => {
                 let within = calls.min(*calls_included);
-                *monthly_usd * Decimal::from(within) / Decimal::from((*calls_included).max(1))
-                    + *usd_beyond * Decimal::from(calls - within)
+                *monthly_usd * Decimal::from(within) / Decimal::from((*calls_included).max(1)) + *usd_beyond * Decimal::from(calls - within)
             }
         }
     }
@@ -208,11 +207,8 @@ impl PriceBook {
 
     /// What usage costs at worst, calls left aside: where single queries are not known, each is charged its minimum besides what they read.
     pub fn worst(&self, usage: &Usage) -> Decimal {
-        let scanned = if usage.queries == 0 {
-            0
-        } else {
-            usage.bytes_scanned.saturating_add(usage.queries.saturating_mul(self.query_minimum))
-        };
+        let scanned =
+            if usage.queries == 0 { 0 } else { usage.bytes_scanned.saturating_add(usage.queries.saturating_mul(self.query_minimum)) };
         let counts = counts(usage).into_iter().map(|(item, count)| self.price(item, count));
         self.price(Item::QueryBytes, scanned) + counts.sum::<Decimal>()
     }

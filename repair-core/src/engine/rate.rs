@@ -47,6 +47,10 @@ impl Source for RateLimited {
         self.inner.limits()
     }
 
+    fn requests_at_worst(&self) -> u64 {
+        self.inner.requests_at_worst()
+    }
+
     async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
         self.limiter.acquire().await;
         self.inner.fetch(context, request).await

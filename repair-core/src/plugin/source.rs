@@ -61,6 +61,12 @@ pub trait Source: Send + Sync {
     /// What one request may ask.
     fn limits(&self) -> Limits;
 
+    /// How many requests one [`Source::fetch`] makes at worst, each page one: so many calls are set aside before it is asked. A source that
+    /// makes more breaks budgets.
+    fn requests_at_worst(&self) -> u64 {
+        1
+    }
+
     /// Asks. Must be safe to ask again.
     ///
     /// # Errors
