@@ -304,7 +304,7 @@ impl Athena {
     async fn workgroup(&self, behalf: Option<&Behalf>) -> Result<String> {
         let none = BTreeMap::new();
         let tags = behalf.map_or(&none, |behalf| behalf.caller.tags.as_ref());
-        let name = expand(&self.inner.settings.workgroup, tags)?;
+        let name = workgroup_name(&self.inner.settings.workgroup, tags)?;
         // Held while it is made, so that it is made once.
         let mut known = self.inner.workgroups.lock().await;
         if known.contains_key(&name) {
@@ -408,8 +408,11 @@ fn failure(error: Option<&AthenaError>, reason: &str) -> Error {
     Error::new(kind, format!("a query failed in Athena: {said}{advice}"))
 }
 
-/// A template's `{tag}`s, filled in.
-fn expand(template: &str, tags: &BTreeMap<String, String>) -> Result<String> {
+/// The name of the workgroup that a template means for a workflow with these tags: each `{tag}` stands for the value of a tag.
+///
+/// # Errors
+/// `invalid` if a tag is missing.
+pub fn workgroup_name(template: &str, tags: &BTreeMap<String, String>) -> Result<String> {
     let mut name = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
@@ -570,10 +573,10 @@ mod tests {
     #[test]
     fn a_workgroup_is_named_by_tags() {
         let tags = BTreeMap::from([("idea".to_owned(), "carry forward".to_owned())]);
-        assert_eq!(expand("repair-{idea}", &tags).unwrap(), "repair-carry-forward");
-        assert_eq!(expand("repair", &tags).unwrap(), "repair");
-        assert!(expand("repair-{team}", &tags).unwrap_err().message().contains("needs a tag `team`"));
-        assert!(expand("repair-{idea", &tags).is_err());
+        assert_eq!(workgroup_name("repair-{idea}", &tags).unwrap(), "repair-carry-forward");
+        assert_eq!(workgroup_name("repair", &tags).unwrap(), "repair");
+        assert!(workgroup_name("repair-{team}", &tags).unwrap_err().message().contains("needs a tag `team`"));
+        assert!(workgroup_name("repair-{idea", &tags).is_err());
     }
 
     #[test]

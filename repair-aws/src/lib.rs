@@ -4,6 +4,7 @@ mod athena;
 mod catalog;
 mod connect;
 mod error;
+mod journal;
 mod lake;
 mod objects;
 mod place;
@@ -13,7 +14,9 @@ mod sql;
 mod tables;
 mod write;
 
-pub use athena::Polling;
+pub use athena::{Polling, workgroup_name};
 pub use connect::Connection;
+pub use journal::S3Journal;
 pub use lake::{AwsLake, Options};
 pub use objects::Location;
+pub use sql::declaration;

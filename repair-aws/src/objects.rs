@@ -73,6 +73,8 @@ pub(crate) enum Condition {
     Always,
     /// If there is none of that key.
     IfNoneMatch,
+    /// If the one that is there has this tag.
+    IfMatch(String),
 }
 
 /// An object, without what it holds.
@@ -80,6 +82,17 @@ pub(crate) enum Condition {
 pub(crate) struct Object {
     pub(crate) key: String,
     pub(crate) bytes: u64,
+}
+
+/// What S3 calls it when there is no object of a key, in a bucket that is there.
+const NO_SUCH_KEY: &str = "was answered with NoSuchKey";
+
+/// What came of an object.
+struct Got {
+    body: Bytes,
+    /// The bytes of the whole object.
+    size: u64,
+    tag: String,
 }
 
 /// The objects of a bucket. Cheap to clone.
@@ -105,12 +118,15 @@ impl Objects {
     /// `conflict` if there is one and the condition does not allow that. A write whose reply was lost is made again, and then finds itself: so
     /// a caller must take a conflict as "it is written, by me or by another who writes the same".
     pub(crate) async fn put(&self, key: &str, body: Bytes, condition: Condition) -> Result<()> {
-        let if_none_match = (condition == Condition::IfNoneMatch).then(|| "*".to_owned());
+        let (if_none_match, if_match) = match condition {
+            Condition::Always => (None, None),
+            Condition::IfNoneMatch => (Some("*".to_owned()), None),
+            Condition::IfMatch(tag) => (None, Some(tag)),
+        };
         retried(|| async {
-            let body = ByteStream::from(body.clone());
-            let put =
-                self.client.put_object().bucket(&self.bucket).key(key).set_if_none_match(if_none_match.clone()).body(body).send().await;
-            match put.map_err(|error| of_sdk("s3:PutObject", &self.uri(key), error)) {
+            let put = self.client.put_object().bucket(&self.bucket).key(key);
+            let put = put.set_if_none_match(if_none_match.clone()).set_if_match(if_match.clone());
+            match put.body(ByteStream::from(body.clone())).send().await.map_err(|error| of_sdk("s3:PutObject", &self.uri(key), error)) {
                 Ok(_) => Ok(()),
                 // Two writers at once: S3 wants the later one to try again.
                 Err(error) if error.full().contains("ConditionalRequestConflict") => Err(error.of_kind(ErrorKind::Transient)),
@@ -120,33 +136,59 @@ impl Objects {
         .await
     }
 
+    /// Writes an object, whole, and says whether its condition held. One whose reply was lost is made again and may then say that it did not,
+    /// though the object is its own: so a caller that is refused must look at what is there.
+    pub(crate) async fn put_if(&self, key: &str, body: Bytes, condition: Condition) -> Result<bool> {
+        match self.put(key, body, condition).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
+            // What was to be replaced is gone.
+            Err(error) if error.message().contains(NO_SUCH_KEY) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All of an object, and its tag; none if there is no such object.
+    ///
+    /// # Errors
+    /// `not-found` if there is no such bucket; `transient` if the object's end did not come.
+    pub(crate) async fn find(&self, key: &str) -> Result<Option<(Bytes, String)>> {
+        match self.get_range(key, None).await {
+            Ok(got) => Ok(Some((got.body, got.tag))),
+            Err(error) if error.message().contains(NO_SUCH_KEY) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// All of an object.
     ///
     /// # Errors
     /// `not-found` if there is none; `transient` if its end did not come.
     pub(crate) async fn get(&self, key: &str) -> Result<Bytes> {
-        Ok(self.get_range(key, None).await?.0)
+        Ok(self.get_range(key, None).await?.body)
     }
 
     /// The last bytes of an object, and how many it has in all.
     pub(crate) async fn get_suffix(&self, key: &str, bytes: u64) -> Result<(Bytes, u64)> {
-        self.get_range(key, Some(format!("bytes=-{bytes}"))).await
+        let got = self.get_range(key, Some(format!("bytes=-{bytes}"))).await?;
+        Ok((got.body, got.size))
     }
 
-    async fn get_range(&self, key: &str, range: Option<String>) -> Result<(Bytes, u64)> {
+    async fn get_range(&self, key: &str, range: Option<String>) -> Result<Got> {
         retried(|| async {
             let got = self.client.get_object().bucket(&self.bucket).key(key).set_range(range.clone()).send().await;
             let got = got.map_err(|error| of_sdk("s3:GetObject", &self.uri(key), error))?;
             let length = got.content_length().and_then(|length| u64::try_from(length).ok());
             // `bytes 0-9/200`: the size of the whole follows the slash.
             let whole = got.content_range().and_then(|range| range.rsplit_once('/')?.1.parse().ok());
+            let tag = got.e_tag.unwrap_or_default();
             let broken = || Error::new(ErrorKind::Transient, format!("{} broke off while it was read", self.uri(key)));
             let body = got.body.collect().await.map_err(|error| broken().because(error))?.into_bytes();
             if length.is_some_and(|length| length != body.len() as u64) {
                 return Err(broken());
             }
             let size = whole.unwrap_or(body.len() as u64);
-            Ok((body, size))
+            Ok(Got { body, size, tag })
         })
         .await
     }
@@ -195,12 +237,17 @@ impl Objects {
 
     /// The objects whose keys begin with a prefix, in order.
     pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<Object>> {
+        self.list_after(prefix, None).await
+    }
+
+    /// The objects whose keys begin with a prefix and come after a key, in order.
+    pub(crate) async fn list_after(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Object>> {
         let mut all = Vec::new();
         let mut next: Option<String> = None;
         loop {
             let page = retried(|| async {
-                let page =
-                    self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).set_continuation_token(next.clone()).send().await;
+                let page = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).set_start_after(after.map(str::to_owned));
+                let page = page.set_continuation_token(next.clone()).send().await;
                 page.map_err(|error| of_sdk("s3:ListBucket", &format!("s3://{}", self.bucket), error))
             })
             .await?;
@@ -211,6 +258,28 @@ impl Objects {
             }
             if all.len() > MAX_LISTED {
                 return Err(Error::invalid(format!("{} holds more than {MAX_LISTED} objects", self.uri(prefix))));
+            }
+            if next.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The folders directly in a folder, which ends in `/`, as do they, in order.
+    pub(crate) async fn folders(&self, folder: &str) -> Result<Vec<String>> {
+        let mut all = Vec::new();
+        let mut next: Option<String> = None;
+        loop {
+            let page = retried(|| async {
+                let page = self.client.list_objects_v2().bucket(&self.bucket).prefix(folder).delimiter("/");
+                let page = page.set_continuation_token(next.clone()).send().await;
+                page.map_err(|error| of_sdk("s3:ListBucket", &format!("s3://{}", self.bucket), error))
+            })
+            .await?;
+            next = page.next_continuation_token;
+            all.extend(page.common_prefixes.unwrap_or_default().into_iter().filter_map(|folder| folder.prefix));
+            if all.len() > MAX_LISTED {
+                return Err(Error::invalid(format!("{} holds more than {MAX_LISTED} folders", self.uri(folder))));
             }
             if next.is_none() {
                 return Ok(all);
@@ -378,7 +447,7 @@ impl AsyncFileReader for ParquetObject {
                 return Ok(Bytes::new());
             }
             let range = format!("bytes={}-{}", range.start, range.end - 1);
-            Ok(self.objects.get_range(&self.key, Some(range)).await.map_err(external)?.0)
+            Ok(self.objects.get_range(&self.key, Some(range)).await.map_err(external)?.body)
         }
         .boxed()
     }

@@ -5,6 +5,7 @@
 //! - Whole-number division cuts towards zero, so what is divided is first made positive, by counting from a base before all that is read.
 //! - Names of ours begin with `repair_`, as in the overlay, so that they do not meet a user's columns.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use repair_core::lake::overlay::{self, Op, columns};
@@ -334,7 +335,7 @@ impl<'a> Source<'a> {
              {inserted}, {replaced}, {absent} \
              FROM (SELECT {shown}CASE WHEN repair_asked OR repair_slot IS NULL THEN (repair_slot - {base}) / {per_word} ELSE -1 END AS repair_word, repair_asked, \
              repair_layer, repair_off, repair_no_key, \
-             bitwise_left_shift(BIGINT '1', (repair_slot - {base}) % {per_word}) AS repair_bit \
+             bitwise_left_shift(BIGINT '1', CAST((repair_slot - {base}) % {per_word} AS integer)) AS repair_bit \
              FROM (SELECT *, {asked} AS repair_asked, {no_key} AS repair_no_key FROM ({layers}))) \
              GROUP BY {keys}repair_word, repair_asked",
             keys = key_list(""),
@@ -509,19 +510,30 @@ fn slot(grid: &SlotGrid, time_ms: &str, bounds: &TimeBounds) -> String {
     }
 }
 
-/// That a key is one of some.
+/// That a key is one of some. Keys of several columns are grouped by their first: Trino takes seconds to plan thousands of rows after `IN`.
 fn one_of(columns: &[String], keys: &[Key]) -> String {
+    let values: Vec<Vec<&str>> = keys.iter().map(|key| key.values().collect()).collect();
+    one_of_values(columns, &values.iter().map(Vec::as_slice).collect::<Vec<_>>())
+}
+
+fn one_of_values(columns: &[String], values: &[&[&str]]) -> String {
     match columns {
-        _ if keys.is_empty() => "false".to_owned(),
+        _ if values.is_empty() => "false".to_owned(),
         [] => "true".to_owned(),
         [column] => {
-            let values: Vec<String> = keys.iter().flat_map(|key| key.values().next()).map(text).collect();
+            let values: Vec<String> = values.iter().flat_map(|value| value.first()).map(|value| text(value)).collect();
             format!("{column} IN ({})", values.join(", "))
         }
-        columns => {
-            let values: Vec<String> =
-                keys.iter().map(|key| format!("({})", key.values().map(text).collect::<Vec<_>>().join(", "))).collect();
-            format!("({}) IN ({})", columns.join(", "), values.join(", "))
+        [column, others @ ..] => {
+            let mut by_first: BTreeMap<&str, Vec<&[&str]>> = BTreeMap::new();
+            for value in values {
+                if let [first, rest @ ..] = value {
+                    by_first.entry(first).or_default().push(rest);
+                }
+            }
+            let all: Vec<String> =
+                by_first.iter().map(|(first, rest)| format!("({column} = {} AND {})", text(first), one_of_values(others, rest))).collect();
+            format!("({})", all.join(" OR "))
         }
     }
 }
@@ -560,6 +572,37 @@ pub(crate) fn add_partitions(database: &str, table: &str, column: &str, partitio
         .map(|(value, location)| format!("PARTITION ({} = {}) LOCATION {}", hive_name(column), text(value), text(location)))
         .collect();
     format!("ALTER TABLE {}.{} ADD IF NOT EXISTS {}", hive_name(database), hive_name(table), list.join(" "))
+}
+
+/// The statement that declares a table over files that are there already, for its owner to run.
+///
+/// Times in files of text are declared as text, which is how such tables tell them; the text of a CSV file must not hold commas.
+///
+/// # Errors
+/// `invalid` if a column is of a type that Athena has not.
+pub fn declaration(database: &str, table: &Table, columns: &arrow::datatypes::Schema, location: &str) -> Result<String> {
+    let mut list = Vec::new();
+    for field in columns.fields() {
+        let declared = if *field.name() == table.time && table.format != Format::Parquet {
+            "string".to_owned()
+        } else {
+            crate::catalog::declare(field)?.0
+        };
+        list.push(format!("{} {declared}", hive_name(field.name())));
+    }
+    let by = partition::time_partition(table)?.map(|by| format!(" PARTITIONED BY ({} string)", hive_name(&by.column))).unwrap_or_default();
+    let (stored, properties) = match table.format {
+        Format::Parquet => ("STORED AS PARQUET", ""),
+        Format::Csv => ("ROW FORMAT DELIMITED FIELDS TERMINATED BY ','", " TBLPROPERTIES ('skip.header.line.count'='1')"),
+        Format::Jsonl => ("ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'", ""),
+    };
+    Ok(format!(
+        "CREATE EXTERNAL TABLE IF NOT EXISTS {}.{} ({}){by} {stored} LOCATION {}{properties}",
+        hive_name(database),
+        hive_name(&table.name),
+        list.join(", "),
+        text(location)
+    ))
 }
 
 /// How a person declares a table that is not there, with what is known of it: the columns are theirs to name.

@@ -264,7 +264,7 @@ pub(crate) async fn engine(drive: Drive<'_>, root: &Root, registry: Arc<Registry
 }
 
 /// Returns when the process is told to stop: by Ctrl-C, or SIGTERM.
-async fn told_to_stop() {
+pub(crate) async fn told_to_stop() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};

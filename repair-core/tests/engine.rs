@@ -11,7 +11,7 @@ use repair_core::engine::event::{ErrorRecord, Event, FORMAT, Outcome, Settled, S
 use repair_core::engine::state::Phase;
 use repair_core::engine::units::UnitState;
 use repair_core::engine::{Recorded, RunState, control};
-use repair_core::model::{Findings, Fix, Unit};
+use repair_core::model::{Conflicts, Findings, Fix, Unit};
 use repair_core::plugin::{Detector, Registry, Repairer, StepContext, Task, Units};
 use repair_core::workflow::{REPAIR_OUTPUT, Workflow};
 use repair_core::{Error, ErrorKind, Result};
@@ -583,7 +583,9 @@ fn end(run: &mut Run, ends: &[(u32, Option<ErrorKind>)]) {
     let staged: Vec<u32> = ends.iter().filter(|(_, failed)| failed.is_none()).map(|(unit, _)| *unit).collect();
     let failed = ends.iter().filter_map(|&(unit, failed)| Some(UnitFailed { unit, error: error(failed?) }));
     let usage = Usage { source_requests: staged.len() as u64, ..Usage::default() };
-    run.record(Event::UnitsEnded { step: "fill".to_owned(), staged, usage, failed: failed.collect(), released: Vec::new() });
+    let step = "fill".to_owned();
+    let (conflicts, failed) = (Conflicts::default(), failed.collect());
+    run.record(Event::UnitsEnded { step, staged, usage, conflicts, failed, released: Vec::new() });
     let failed = ends.iter().find_map(|(_, failed)| *failed);
     if let Some(kind) = failed {
         run.record(Event::StepFailed { step: "fill".to_owned(), error: error(kind), units: true });

@@ -8,6 +8,8 @@
 //! | `stocks.carry-forward` | repairer | repeats the last price, with nothing traded ([`carry_forward`]) |
 //! | `stocks.archive` | source | a folder of bars ([`source::archive`]) |
 //! | `stocks.simulated` | source | a made-up market, the same for each seed ([`source::simulated`]) |
+//! | `stocks.alpaca` | source | Alpaca's market data API (feature `http`) |
+//! | `stocks.massive`, `stocks.polygon` | source | the API of Massive, which was Polygon (feature `http`) |
 //! | `stocks.hourly-bars` | aggregator | sums minute bars up to hours, and counts what each hour is made of ([`hourly_bars`]) |
 //!
 //! and the trading calendars of [`calendar`]. All are thin: searching, requesting, judging and summing up is the core's.

@@ -63,8 +63,13 @@ const AROUND: [(&str, &str); 6] = [
 
 #[test]
 fn every_fragment_of_the_language_fits_into_a_workflow() {
-    let fragments = blocks(LANGUAGE, "yaml fragment");
+    let mut fragments = blocks(LANGUAGE, "yaml fragment");
     assert!(fragments.len() > 5);
+    let over_http = blocks(LANGUAGE, "yaml fragment of http");
+    assert_eq!(over_http.len(), 1);
+    if cfg!(feature = "http") {
+        fragments.extend(over_http);
+    }
     for (line, fragment) in fragments {
         let mut text = fragment.clone();
         for (key, value) in AROUND {

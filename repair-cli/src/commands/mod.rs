@@ -2,6 +2,7 @@
 
 pub(crate) mod calendar;
 pub(crate) mod run;
+pub(crate) mod sandbox;
 pub(crate) mod show;
 
 use std::path::Path;

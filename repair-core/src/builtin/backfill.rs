@@ -16,12 +16,13 @@ use serde::Deserialize;
 use tokio::sync::OnceCell;
 
 use super::judge::{Believed, Judged, Question, times};
+use super::neighbours::Neighbours;
 use super::period::Period;
 use super::requests;
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup;
-use crate::model::{Absence, Findings, Fix, Key, SlotGrid, SlotRange, SlotSet, Table, Unit, Wanted};
+use crate::model::{Absence, Conflicts, Findings, Fix, Key, SlotGrid, SlotRange, SlotSet, Table, Unit, Wanted};
 use crate::plugin::{Answer, Registry, Repairer, Request, StepContext, Units};
 
 /// What a kind of row must satisfy, such as low ≤ open. An error must be `invalid` and name the row.
@@ -47,6 +48,10 @@ pub struct BackfillConfig {
     /// there. 30 slots (half an hour of minutes) unless given.
     #[serde(default)]
     pub quiet_spell: Option<Period>,
+    /// Whether the slots beside each gap are asked for too, where that costs no further request, and compared with the table's rows; true
+    /// unless given. It takes one look at the table's rows, from the first gap to the last.
+    #[serde(default)]
+    pub neighbours: Option<bool>,
 }
 
 pub(super) fn register(registry: &mut Registry) {
@@ -63,15 +68,21 @@ pub(super) fn register(registry: &mut Registry) {
 /// ([`Answer::covered`]), and not in a long silence of all keys at once, which looks like a collector that failed. Everything
 /// else stays missing.
 ///
+/// The slots beside the gaps are asked for too, where that costs no further request. Where the source says something else of them than the
+/// table's own row, or vouches that there is none, that is a conflict: it is counted and told ([`Fix::conflicts`]), and changes nothing.
+///
 /// Which answers were the same is known for as long as the process runs: after a crash, the next ones are compared with each other only.
 pub struct Backfill {
     source: String,
     recheck_after: Period,
     quiet_spell: Option<Period>,
+    neighbours: bool,
     rule: Option<RowRule>,
     believed: Believed,
     /// The columns of the table, looked up once: a step repairs one table.
     columns: OnceCell<SchemaRef>,
+    /// The rows beside the gaps, looked up once: a step repairs what was found once.
+    beside: OnceCell<Neighbours>,
 }
 
 impl fmt::Debug for Backfill {
@@ -87,10 +98,27 @@ impl Backfill {
             source: config.source.clone(),
             recheck_after: config.recheck_after.unwrap_or(RECHECK_AFTER),
             quiet_spell: config.quiet_spell,
+            neighbours: config.neighbours.unwrap_or(true),
             rule,
             believed: Believed::default(),
             columns: OnceCell::new(),
+            beside: OnceCell::new(),
         }
+    }
+
+    async fn conflicts(
+        &self,
+        context: &StepContext,
+        findings: &Findings,
+        question: &Question<'_>,
+        unit: &Unit,
+        answer: &Answer,
+    ) -> Result<Conflicts> {
+        if !self.neighbours {
+            return Ok(Conflicts::default());
+        }
+        let beside = self.beside.get_or_try_init(|| Neighbours::read(context, question.table, findings)).await?;
+        beside.conflicts(question, &unit.wanted, answer)
     }
 
     /// The columns of the table; none as long as it holds nothing.
@@ -184,7 +212,11 @@ impl Repairer for Backfill {
             slots.iter_mut().for_each(|gap| gap.end = gap.end.min(over));
             slots.retain(|gap| !gap.is_empty());
         }
-        Ok(Box::new(requests::units(&gaps, grid, limits)?.into_iter().map(Ok)))
+        let mut plan = requests::cover(&gaps, limits)?;
+        if self.neighbours {
+            plan = requests::with_neighbours(plan, limits, over);
+        }
+        Ok(Box::new(requests::units(plan, grid)?.into_iter().map(Ok)))
     }
 
     fn worst(&self, context: &StepContext, _: &Unit) -> Usage {
@@ -218,6 +250,7 @@ impl Repairer for Backfill {
             }
         }
         self.believed.add(&question, &judged)?;
+        let conflicts = self.conflicts(context, findings, &question, unit, &answer).await?;
         let mut absent = Vec::new();
         for wanted in &unit.wanted {
             for slots in self.proven_absent(findings, wanted, &answer, &judged, question.slots, asked_at).runs() {
@@ -226,7 +259,7 @@ impl Repairer for Backfill {
         }
         let rows = wanted_rows(&question, unit, &answer.rows)?;
         let usage = Usage { source_requests: answer.requests.max(1), source_rows: judged.rows, ..Usage::default() };
-        Ok(Fix { rows, absent, source: self.source.clone(), usage })
+        Ok(Fix { rows, absent, source: self.source.clone(), conflicts, usage })
     }
 }
 

@@ -13,6 +13,7 @@ pub mod backfill;
 pub mod carry_forward;
 pub mod gaps;
 mod judge;
+mod neighbours;
 pub mod period;
 pub mod requests;
 pub mod sql;

@@ -10,7 +10,8 @@ use crate::plugin::Limits;
 /// Requests that one repair step may plan: beyond it the plan itself would not fit in memory, and no source would bear it.
 const MOST_REQUESTS: usize = 1 << 20;
 
-/// One request: a range of slots, from its first gap to its last, and what is wanted of each of its keys.
+/// One request: a range of slots, from its first gap to its last (or [a little wider](with_neighbours)), and what is wanted of each of its
+/// keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     /// The slots asked for, of every key in `wanted`.
@@ -73,16 +74,45 @@ pub fn cover(gaps: &BTreeMap<Key, Vec<SlotRange>>, limits: Limits) -> Result<Vec
     Ok(round_robin(best.map(|(_, _, plan)| plan).unwrap_or_default()))
 }
 
-/// [`cover`], as the units of a repair step.
+/// Widens each request by the slot before its first gap and the slot after its last, as far as the limits leave room: the source is asked
+/// for the neighbours of gaps too where that costs no further request. Nothing at or after `end` is asked for, because it is not over.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use repair_core::builtin::requests::{cover, with_neighbours};
+/// use repair_core::model::{Key, SlotRange};
+/// use repair_core::plugin::Limits;
+///
+/// let gaps = BTreeMap::from([(Key::from("IBM"), vec![SlotRange::new(10, 12)])]);
+/// let limits = Limits { rows_per_request: 50, keys_per_request: 1 };
+/// let plan = with_neighbours(cover(&gaps, limits)?, limits, 1_000);
+/// assert_eq!(plan[0].slots, SlotRange::new(9, 13));
+/// # Ok::<(), repair_core::Error>(())
+/// ```
+#[must_use]
+pub fn with_neighbours(mut plan: Vec<Asked>, limits: Limits, end: i64) -> Vec<Asked> {
+    for asked in &mut plan {
+        for wider in [|slots: SlotRange| (slots.first - 1, slots.end), |slots: SlotRange| (slots.first, slots.end + 1)] {
+            let (first, last) = wider(asked.slots);
+            let slots = SlotRange::new(first, last);
+            if last <= end && slots.len().saturating_mul(asked.wanted.len() as u64) <= limits.rows_per_request {
+                asked.slots = slots;
+            }
+        }
+    }
+    plan
+}
+
+/// A plan of requests, as the units of a repair step.
 ///
 /// # Errors
-/// As [`cover`], and `invalid` for slots at the far ends of time.
-pub fn units(gaps: &BTreeMap<Key, Vec<SlotRange>>, grid: SlotGrid, limits: Limits) -> Result<Vec<Unit>> {
+/// `invalid` for slots at the far ends of time.
+pub fn units(plan: Vec<Asked>, grid: SlotGrid) -> Result<Vec<Unit>> {
     let unit = |asked: Asked| {
         let interval = grid.interval_of(asked.slots).ok_or_else(|| Error::invalid("a gap is out of the range of instants"))?;
         Ok(Unit { interval, wanted: asked.wanted })
     };
-    cover(gaps, limits)?.into_iter().map(unit).collect()
+    plan.into_iter().map(unit).collect()
 }
 
 /// 1, 2, 4 and so on, and `most`.
@@ -251,6 +281,22 @@ mod tests {
                 prop_assert_eq!(&asked[key], &slot_set(gaps));
             }
             prop_assert!(plan.len() <= cover(&gaps, limits(rows, 1)).unwrap().len(), "worse than one key at a time");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn neighbours_are_asked_for_within_the_limits_and_the_past(gaps in gaps(), rows in 1u64..20, keys in 1usize..6, end in 40i64..45) {
+            let limits = limits(rows, keys);
+            let plan = cover(&gaps, limits).unwrap();
+            for (narrow, wide) in plan.iter().zip(with_neighbours(plan.clone(), limits, end)) {
+                prop_assert_eq!(&wide.wanted, &narrow.wanted);
+                prop_assert!(wide.slots_asked() <= rows && wide.slots.end <= end);
+                let (before, after) = (narrow.slots.first - wide.slots.first, wide.slots.end - narrow.slots.end);
+                prop_assert!((0..=1).contains(&before) && (0..=1).contains(&after));
+                let room = narrow.slots_asked() + 2 * narrow.wanted.len() as u64 <= rows;
+                prop_assert!(!room || (before == 1 && (after == 1 || narrow.slots.end == end)), "there was room for both");
+            }
         }
     }
 

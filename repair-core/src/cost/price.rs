@@ -511,6 +511,16 @@ items:
     }
 
     #[test]
+    fn the_books_that_come_along_can_be_read() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../prices");
+        let aws = PriceBook::load(&folder.join("aws-us-east-1.yaml")).unwrap_or_else(|told| panic!("{told}"));
+        assert_eq!(aws.price(Item::QueryBytes, 1_000_000_000_000), Decimal::from(5));
+        assert_eq!(aws.price(Item::StorageWrites, 1_000).to_string(), "0.005");
+        let local = PriceBook::load(&folder.join("local.yaml")).unwrap_or_else(|told| panic!("{told}"));
+        assert_eq!(local.query(&query(1)), Decimal::ZERO);
+    }
+
+    #[test]
     fn sizes_have_units() {
         for (text, bytes) in [("10GB", 10_000_000_000), ("1 MiB", 1 << 20), ("0B", 0)] {
             assert_eq!(size(text), Some(bytes), "{text}");

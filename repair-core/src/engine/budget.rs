@@ -46,7 +46,8 @@ pub fn grant(state: &RunState, workflow: &Workflow, step: &str, asked: &[(u32, U
         let more = price(workflow, step, worst);
         for (budget, whole, spent) in &limits {
             if let Err(exceeded) = budget.fits(*spent, more) {
-                return Ok(Granted { units: index, refused: Some(told(step, *whole, &exceeded.to_string())) });
+                let up_to = if more.calls > 1 { format!(", and a unit takes up to {} calls", more.calls) } else { String::new() };
+                return Ok(Granted { units: index, refused: Some(format!("{}{up_to}", told(step, *whole, &exceeded.to_string()))) });
             }
         }
         limits.iter_mut().for_each(|(_, _, spent)| *spent = *spent + more);

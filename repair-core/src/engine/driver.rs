@@ -302,15 +302,17 @@ fn no_such_run(run: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no run `{run}` in this journal"))
 }
 
-/// Checks, before anything is written, all that can be known before the first step: that the plug-ins can be made, the tables are
-/// there, and the lake can be written to.
+/// Checks, before anything is written, all that can be known before the first step: that the plug-ins can be made, the sources have
+/// what they need, the tables are there, and the lake can be written to.
 ///
 /// # Errors
 /// With what is wrong.
 pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<()> {
     let variables = Variables { params: Value::Object(params.clone().into_iter().collect()), ..Variables::default() };
     let clock: Arc<dyn Clock> = Arc::new(crate::plugin::SystemClock);
-    sources(registry, &clock, workflow, &variables)?;
+    for (name, source) in sources(registry, &clock, workflow, &variables)? {
+        source.ready().await.map_err(|error| error.on("source", name))?;
+    }
     let mut written = Vec::new();
     for step in &workflow.steps {
         let Some((kind, plugin, with)) = step.kind.plugin() else { continue };

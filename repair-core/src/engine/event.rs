@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::cost::{Query, Usage};
 use crate::error::{Error, ErrorKind};
-use crate::model::{Counts, Scope};
+use crate::model::{Conflicts, Counts, Scope};
 
 /// The version of the event format.
 pub const FORMAT: u32 = 1;
@@ -271,6 +271,9 @@ pub enum Event {
         /// What those took, all together.
         #[serde(default)]
         usage: Usage,
+        /// Where sources said otherwise than the table.
+        #[serde(default, skip_serializing_if = "Conflicts::is_empty")]
+        conflicts: Conflicts,
         /// Those that failed in this attempt.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         failed: Vec<UnitFailed>,

@@ -21,7 +21,7 @@ use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup::{column, key_columns};
 use crate::lake::{StageRequest, StageScope, Staged};
-use crate::model::{Findings, Fix, Key, SlotRange, Table, Unit};
+use crate::model::{Conflicts, Findings, Fix, Key, SlotRange, Table, Unit};
 use crate::plugin::{Repairer, StepContext};
 use crate::workflow::{Rate, Step, StepKind, Tolerance};
 
@@ -176,7 +176,8 @@ impl<'a> Fanout<'a> {
         if found.is_empty() && self.units.staged() == 0 {
             return Ok(());
         }
-        let (mut usage, mut recovered, mut left_over) = (Usage::default(), Vec::new(), Vec::new());
+        let (mut usage, mut conflicts) = (Usage::default(), Conflicts::default());
+        let (mut recovered, mut left_over) = (Vec::new(), Vec::new());
         let mut units = self.planned(|_| true).await?;
         while let Some((index, unit)) = units.try_next().await? {
             let id = unit.id(&table.name, &self.doing.strategy);
@@ -187,6 +188,7 @@ impl<'a> Fanout<'a> {
                 }
                 (Some(UnitState::Pending), Some(staged)) => {
                     usage += staged.usage;
+                    conflicts += staged.conflicts;
                     recovered.push(index);
                     self.staged.insert(index, id);
                 }
@@ -205,6 +207,7 @@ impl<'a> Fanout<'a> {
             step: self.work.step.name.clone(),
             staged: recovered,
             usage,
+            conflicts,
             failed: Vec::new(),
             released: Vec::new(),
         })
@@ -327,12 +330,14 @@ impl<'a> Fanout<'a> {
     }
 
     fn ended(&mut self, group: Vec<UnitEnded>) -> Event {
-        let (mut staged, mut failed, mut released, mut usage) = (Vec::new(), Vec::new(), Vec::new(), Usage::default());
+        let (mut staged, mut failed, mut released) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut usage, mut conflicts) = (Usage::default(), Conflicts::default());
         let stopping = self.work.context.cancel.is_cancelled();
         for UnitEnded { unit, asked, result } in group {
             match result {
                 Ok(done) => {
                     usage += done.usage;
+                    conflicts += done.conflicts;
                     staged.push(unit);
                     self.staged.insert(unit, done.unit);
                 }
@@ -345,7 +350,7 @@ impl<'a> Fanout<'a> {
                 Err(error) => failed.push(UnitFailed { unit, error: ErrorRecord::from(&error) }),
             }
         }
-        Event::UnitsEnded { step: self.work.step.name.clone(), staged, usage, failed, released }
+        Event::UnitsEnded { step: self.work.step.name.clone(), staged, usage, conflicts, failed, released }
     }
 
     /// Whether more units than tolerated failed with errors that no retry rule names: asking on would only cost.

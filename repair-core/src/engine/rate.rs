@@ -51,6 +51,10 @@ impl Source for RateLimited {
         self.inner.requests_at_worst()
     }
 
+    async fn ready(&self) -> Result<()> {
+        self.inner.ready().await
+    }
+
     async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
         self.limiter.acquire().await;
         self.inner.fetch(context, request).await

@@ -151,6 +151,13 @@ fn problems(state: &RunState) -> Vec<String> {
 
 fn unit_problems(name: &str, step: &StepState) -> Vec<String> {
     let Some(units) = &step.units else { return Vec::new() };
+    let conflicts = &units.conflicts;
+    let differs = (!conflicts.is_empty()).then(|| {
+        let slots = if conflicts.slots == 1 { "slot" } else { "slots" };
+        let more = if conflicts.slots > conflicts.told.len() as u64 { "; and more" } else { "" };
+        let told = conflicts.told.join("; ");
+        format!("{name}: {} {slots} beside gaps in which the source differs from table `{}`: {told}{more}", conflicts.slots, units.table)
+    });
     let told = units.errors.iter().take(UNIT_ERRORS);
     let mut problems: Vec<String> =
         told.map(|(unit, error)| format!("{name}: unit {unit} of {}: {}: {}", units.len(), error.kind, error.message)).collect();
@@ -158,5 +165,6 @@ fn unit_problems(name: &str, step: &StepState) -> Vec<String> {
     if more > 0 {
         problems.push(format!("{name}: and {more} more units failed"));
     }
+    problems.extend(differs);
     problems
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::event::{ErrorRecord, Event};
 use crate::cost::Usage;
 use crate::error::ErrorKind;
+use crate::model::Conflicts;
 
 /// Errors of units that are kept word for word; of further ones, the kind is known.
 const KEPT_ERRORS: usize = 100;
@@ -61,6 +62,8 @@ pub struct Units {
     pub rows: u64,
     /// Slots recorded as absent.
     pub absent: u64,
+    /// Where sources said otherwise than the table.
+    pub conflicts: Conflicts,
     /// What its units took.
     pub usage: Usage,
 }
@@ -82,6 +85,7 @@ impl Units {
             batches: Vec::new(),
             rows: 0,
             absent: 0,
+            conflicts: Conflicts::default(),
             usage: Usage::default(),
         }
     }
@@ -152,6 +156,7 @@ impl Units {
             "repaired": self.rows,
             "absent": self.absent,
             "unresolved": self.slots.saturating_sub(self.rows + self.absent),
+            "conflicts": self.conflicts.slots,
             "requests": self.usage.source_requests,
         })
     }
@@ -192,12 +197,13 @@ impl Units {
     /// Why the event makes no sense here.
     pub(super) fn apply(&mut self, event: &Event) -> Result<(), &'static str> {
         match event {
-            Event::UnitsEnded { staged, usage, failed, .. } => {
+            Event::UnitsEnded { staged, usage, conflicts, failed, .. } => {
                 for &unit in staged {
                     self.end(unit, UnitState::Staged)?;
                     self.errors.remove(&unit);
                 }
                 self.usage += *usage;
+                self.conflicts += conflicts.clone();
                 for failed in failed {
                     self.end(failed.unit, UnitState::Failed(failed.error.kind))?;
                     if self.errors.len() < KEPT_ERRORS || self.errors.contains_key(&failed.unit) {

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cost::{Meter, Usage};
 use crate::error::Result;
-use crate::model::{Fix, Interval, Key, SlotRange, Table, TablePresence};
+use crate::model::{Conflicts, Fix, Interval, Key, SlotRange, Table, TablePresence};
 
 /// Batches of rows, as they come.
 pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
@@ -117,6 +117,9 @@ pub struct Staged {
     pub rows: u64,
     /// Slots confirmed absent.
     pub absent: u64,
+    /// Where the source says otherwise than the table.
+    #[serde(default, skip_serializing_if = "Conflicts::is_empty")]
+    pub conflicts: Conflicts,
     /// What the unit took, the staging included.
     pub usage: Usage,
 }

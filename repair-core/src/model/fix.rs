@@ -1,5 +1,7 @@
 //! The piece of repair work that succeeds or fails as one, and what came of it.
 
+use std::ops::AddAssign;
+
 use arrow::array::RecordBatch;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -86,6 +88,41 @@ pub struct Absence {
     pub recheck_after: Timestamp,
 }
 
+/// Conflicts that are told word for word; of more, the number is known.
+const MOST_TOLD: usize = 5;
+
+/// Slots of which a source says something else than the table's own rows, which stay as they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflicts {
+    /// How many slots.
+    pub slots: u64,
+    /// What differs, of the first few.
+    pub told: Vec<String>,
+}
+
+impl Conflicts {
+    /// Adds one slot, and what differs there.
+    pub fn add(&mut self, what: String) {
+        self.slots += 1;
+        if self.told.len() < MOST_TOLD {
+            self.told.push(what);
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.slots == 0
+    }
+}
+
+impl AddAssign for Conflicts {
+    fn add_assign(&mut self, other: Self) {
+        self.slots += other.slots;
+        let room = MOST_TOLD.saturating_sub(self.told.len());
+        self.told.extend(other.told.into_iter().take(room));
+    }
+}
+
 /// What came of a unit.
 #[derive(Debug, Clone, Default)]
 pub struct Fix {
@@ -95,6 +132,8 @@ pub struct Fix {
     pub absent: Vec<Absence>,
     /// Where the rows come from: a source's name, or the name of a computation.
     pub source: String,
+    /// Where the source says otherwise than the table.
+    pub conflicts: Conflicts,
     /// What it took.
     pub usage: Usage,
 }

@@ -67,6 +67,15 @@ pub trait Source: Send + Sync {
         1
     }
 
+    /// Checks, before a run begins, what can be known without asking: that the keys it needs are there. A key belongs in the environment,
+    /// and must not be looked for when the source is made, as a workflow is read also where it is never run.
+    ///
+    /// # Errors
+    /// `denied`, with what to set.
+    async fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Asks. Must be safe to ask again.
     ///
     /// # Errors

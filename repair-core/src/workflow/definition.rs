@@ -395,8 +395,8 @@ impl StepKind {
 }
 
 /// What the `$output` of a repair step holds.
-pub const REPAIR_OUTPUT: [&str; 10] =
-    ["strategy", "units", "succeeded", "failed", "pending", "slots", "repaired", "absent", "unresolved", "requests"];
+pub const REPAIR_OUTPUT: [&str; 11] =
+    ["strategy", "units", "succeeded", "failed", "pending", "slots", "repaired", "absent", "unresolved", "conflicts", "requests"];
 
 /// How long to wait.
 #[derive(Debug, Clone)]

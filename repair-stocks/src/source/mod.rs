@@ -2,15 +2,66 @@
 //!
 //! A source must not know what is missing, nor decide what its silence proves: it says what it has, and for which stretch it vouches.
 
+#[cfg(feature = "http")]
+pub mod alpaca;
+#[cfg(feature = "http")]
+mod answered;
 pub mod archive;
+#[cfg(feature = "http")]
+mod http;
+#[cfg(feature = "http")]
+pub mod massive;
 pub mod simulated;
 
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+#[cfg(feature = "http")]
+pub use http::Variables;
 use repair_core::plugin::{Limits, Registry};
 use repair_core::{Error, Result};
+
+use crate::bar::{Bar, CLOSE, HIGH, LOW, OPEN, VOLUME};
 
 pub(crate) fn register(registry: &mut Registry) {
     archive::register(registry);
     simulated::register(registry);
+    #[cfg(feature = "http")]
+    {
+        let environment: Variables = Arc::new(|name| std::env::var(name).ok());
+        register_http(registry, &environment);
+    }
+}
+
+/// Registers the sources over HTTP, in place of those that are there, with keys from elsewhere than the process's environment: a vault, or
+/// a test.
+#[cfg(feature = "http")]
+pub fn register_http(registry: &mut Registry, variables: &Variables) {
+    alpaca::register(registry, variables);
+    massive::register(registry, variables);
+}
+
+/// Bars in the lake's shape, with further columns.
+fn rows(
+    key: &[String],
+    time: &str,
+    symbols: &[&str],
+    times_us: Vec<i64>,
+    bars: &[Bar],
+    more: Vec<(&str, ArrayRef)>,
+) -> Result<RecordBatch> {
+    let numbers = |of: fn(&Bar) -> f64| Arc::new(Float64Array::from_iter_values(bars.iter().map(of))) as ArrayRef;
+    let key = key.iter().map(|name| (name.as_str(), Arc::new(StringArray::from_iter_values(symbols)) as ArrayRef, false));
+    let columns = key.chain([
+        (time, Arc::new(TimestampMicrosecondArray::from(times_us).with_timezone("UTC")) as ArrayRef, false),
+        (OPEN, numbers(|bar| bar.open), false),
+        (HIGH, numbers(|bar| bar.high), false),
+        (LOW, numbers(|bar| bar.low), false),
+        (CLOSE, numbers(|bar| bar.close), false),
+        (VOLUME, numbers(|bar| bar.volume), false),
+    ]);
+    let columns = columns.chain(more.into_iter().map(|(name, column)| (name, column, true)));
+    Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
 }
 
 /// The limits that a configuration gives, or the usual ones.

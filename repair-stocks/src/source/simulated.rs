@@ -8,7 +8,6 @@
 use std::f64::consts::LN_10;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use repair_core::model::interval::day_start;
@@ -19,7 +18,7 @@ use repair_core::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::bar::{Bar, CLOSE, HIGH, LOW, OPEN, VOLUME};
+use crate::bar::Bar;
 use crate::minute_gaps::check_minutes;
 
 /// The share of minutes without a trade, unless the workflow says otherwise.
@@ -253,7 +252,7 @@ impl Source for Simulated {
             }
         }
         let covered = request.keys.iter().map(|key: &Key| Covered { key: key.clone(), interval: known }).collect();
-        let rows = rows(&request.table.key, &request.table.time, &symbols, times, &bars)?;
+        let rows = super::rows(&request.table.key, &request.table.time, &symbols, times, &bars, Vec::new())?;
         Ok(Answer { rows: vec![rows], covered, requests: 1, said })
     }
 }
@@ -282,20 +281,6 @@ fn vouched(calendar: &dyn Calendar, interval: &Interval, now: Timestamp) -> Resu
         to = to.min(day_start(after)?);
     }
     Ok(Interval::new(from, to).ok())
-}
-
-fn rows(key: &[String], time: &str, symbols: &[&str], times_us: Vec<i64>, bars: &[Bar]) -> Result<RecordBatch> {
-    let numbers = |of: fn(&Bar) -> f64| Arc::new(Float64Array::from_iter_values(bars.iter().map(of))) as ArrayRef;
-    let key = key.iter().map(|name| (name.as_str(), Arc::new(StringArray::from_iter_values(symbols)) as ArrayRef));
-    let columns = key.chain([
-        (time, Arc::new(TimestampMicrosecondArray::from(times_us).with_timezone("UTC")) as ArrayRef),
-        (OPEN, numbers(|bar| bar.open)),
-        (HIGH, numbers(|bar| bar.high)),
-        (LOW, numbers(|bar| bar.low)),
-        (CLOSE, numbers(|bar| bar.close)),
-        (VOLUME, numbers(|bar| bar.volume)),
-    ]);
-    Ok(RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, false)))?)
 }
 
 #[cfg(test)]

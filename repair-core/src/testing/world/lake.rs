@@ -290,7 +290,7 @@ impl State {
         let count = |batches: &[RecordBatch]| batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
         let (rows, absent) = (count(&repairs), count(&exceptions));
         usage += written(repairs.iter().chain(&exceptions), 1);
-        let summary = Staged { unit: request.unit.to_owned(), rows, absent, usage };
+        let summary = Staged { unit: request.unit.to_owned(), rows, absent, conflicts: request.fix.conflicts.clone(), usage };
         let staged = StagedUnit { summary: summary.clone(), repairs, exceptions };
         self.staged.entry(area(scope)).or_default().insert(request.unit.to_owned(), staged);
         Ok(summary)

@@ -1,0 +1,446 @@
+//! One listener for all three services: finds out which operation on what a request is, lets the faults befall it, and has it served.
+//! It must not know what an operation does.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use hyper::http::{request, response};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Map, Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::ACCOUNT;
+use crate::athena::Athena;
+use crate::sql::QueryError;
+use crate::catalog::Catalog;
+use crate::faults::{Fault, Faults, Served, Service};
+use crate::glue::Glue;
+use crate::s3::{self, S3};
+use crate::store::Store;
+
+/// S3 takes 5 GiB in one request; here a body is held in memory, and nothing that is tried here needs more than this.
+pub const BODY_LIMIT_BYTES: usize = 256 * 1_024 * 1_024;
+
+/// How to start a sandbox.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// The port on 127.0.0.1; 0 lets the system choose a free one.
+    pub port: u16,
+    /// The region that buckets say they are in.
+    pub region: String,
+    /// The URL of a Trino server that queries are given to, instead of being run in process. Its catalog `hive` must read from this
+    /// sandbox.
+    pub trino: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { port: 0, region: "us-east-1".to_owned(), trino: None }
+    }
+}
+
+impl Options {
+    /// With this port.
+    #[must_use]
+    pub fn port(self, port: u16) -> Self {
+        Self { port, ..self }
+    }
+
+    /// With queries given to the Trino at this URL.
+    #[must_use]
+    pub fn trino(self, url: impl Into<String>) -> Self {
+        Self { trino: Some(url.into()), ..self }
+    }
+}
+
+/// An error that Athena or Glue answers with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwsError {
+    /// The HTTP status.
+    pub status: u16,
+    /// The error's name, as `ThrottlingException`.
+    pub kind: String,
+    /// What a person reads.
+    pub message: String,
+    /// Members beside the message, as `AthenaErrorCode`.
+    pub extra: Map<String, Value>,
+}
+
+impl AwsError {
+    /// An error of the caller's, 400.
+    pub fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { status: 400, kind: kind.into(), message: message.into(), extra: Map::new() }
+    }
+
+    /// The answer to an operation that is not served.
+    pub fn unknown_operation(operation: &str) -> Self {
+        Self::new("UnknownOperationException", format!("the sandbox does not serve {operation}"))
+    }
+
+    /// With one more member.
+    #[must_use]
+    pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
+        self.extra.insert(member.to_owned(), value.into());
+        self
+    }
+
+    /// With another status than 400.
+    #[must_use]
+    pub fn status(self, status: u16) -> Self {
+        Self { status, ..self }
+    }
+}
+
+impl fmt::Display for AwsError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.kind, self.message)
+    }
+}
+
+impl std::error::Error for AwsError {}
+
+/// S3, Athena and Glue at one address on loopback. It ends when it is dropped, with everything in it.
+#[derive(Debug)]
+pub struct Sandbox {
+    address: SocketAddr,
+    store: Store,
+    catalog: Catalog,
+    faults: Faults,
+    athena: Athena,
+    listener: JoinHandle<Infallible>,
+}
+
+impl Sandbox {
+    /// Begins to listen. When it returns, requests are answered.
+    pub async fn start(options: Options) -> io::Result<Self> {
+        let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, options.port));
+        let at = |error: io::Error| io::Error::new(error.kind(), format!("can't listen on {wanted}: {error}"));
+        let listener = TcpListener::bind(wanted).await.map_err(at)?;
+        let address = listener.local_addr().map_err(at)?;
+        let (store, catalog, faults) = (Store::new(), Catalog::default(), Faults::new());
+        let athena = Athena::new(&store, &catalog, &faults, options.trino.as_deref());
+        let services = Services {
+            s3: S3::new(store.clone(), &options.region),
+            athena: athena.clone(),
+            glue: Glue::new(&catalog),
+            faults: faults.clone(),
+            region: options.region,
+        };
+        let listener = tokio::spawn(listen(listener, services));
+        Ok(Self { address, store, catalog, faults, athena, listener })
+    }
+
+    /// The address to give to an SDK, for all services: `http://127.0.0.1:port`. S3 needs path-style addressing.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The objects.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The databases and tables.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// What is to go wrong, and what was served.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// Runs a statement at once, outside of any workgroup: to furnish a sandbox.
+    ///
+    /// # Errors
+    /// What Athena would say.
+    pub async fn run(&self, database: Option<&str>, sql: &str) -> Result<(), QueryError> {
+        self.athena.run(database, sql).await
+    }
+
+    /// Makes a workgroup whose results go to a place in S3.
+    ///
+    /// # Errors
+    /// If there is one of that name.
+    pub fn create_workgroup(&self, name: &str, results: &str) -> Result<(), AwsError> {
+        self.athena.create_workgroup(name, results)
+    }
+
+    /// Ends it, and every connection, and waits until that is done.
+    pub async fn stop(mut self) {
+        self.listener.abort();
+        // It was told to end: that it was cancelled is all it can say.
+        let _ = (&mut self.listener).await;
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
+
+#[derive(Clone)]
+struct Services {
+    s3: S3,
+    athena: Athena,
+    glue: Glue,
+    faults: Faults,
+    region: String,
+}
+
+async fn listen(listener: TcpListener, services: Services) -> Infallible {
+    // Connections are in the set, so that they end when this task does.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(serve(stream, services.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    // Out of file descriptors, most likely: to ask again at once would spin.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, services: Services) {
+    // Answers are small and waited for.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "the connection waits before it sends");
+    }
+    let service = hyper::service::service_fn(move |request| {
+        let services = services.clone();
+        async move { services.answer(request).await }
+    });
+    if let Err(error) = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// Why a connection ends without an answer. Hyper closes it when a service returns an error.
+#[derive(Debug)]
+struct Dropped(String);
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Dropped {}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// The body of an answer.
+pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A request with its body, and what it is.
+struct Call {
+    service: Service,
+    operation: String,
+    resource: String,
+    /// The resource as policies name it.
+    arn: String,
+    head: request::Parts,
+    body: Bytes,
+}
+
+impl Services {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
+        let (head, body) = request.into_parts();
+        let body = match Limited::new(body, BODY_LIMIT_BYTES).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return Ok(status_only(StatusCode::PAYLOAD_TOO_LARGE));
+            }
+            Err(error) => return Err(Dropped(format!("the request did not arrive: {error}"))),
+        };
+        let call = self.call(head, body);
+        let fault = self.faults.take(call.service, &call.operation, &call.resource);
+        let mut served = Served {
+            service: call.service,
+            operation: call.operation.clone(),
+            resource: call.resource.clone(),
+            status: 0,
+            fault: fault.clone(),
+        };
+        tracing::debug!(service = ?call.service, operation = call.operation, resource = call.resource, ?fault, "request");
+        let answer = self.answer_with(call, fault).await;
+        served.status = answer.as_ref().map_or(0, |response| response.status().as_u16());
+        self.faults.record(served);
+        answer
+    }
+
+    fn call(&self, head: request::Parts, body: Bytes) -> Call {
+        let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).and_then(|target| target.rsplit_once('.'));
+        let (service, operation) = match target {
+            Some(("AmazonAthena", operation)) => (Service::Athena, operation.to_owned()),
+            Some(("AWSGlue", operation)) => (Service::Glue, operation.to_owned()),
+            _ => {
+                let s3::Target { operation, bucket, key } = s3::target(&head);
+                // A listing is an act on the bucket, whatever its prefix.
+                let of_bucket = key.is_empty() || operation.starts_with("List");
+                let resource = if key.is_empty() { bucket.clone() } else { format!("{bucket}/{key}") };
+                let arn = format!("arn:aws:s3:::{}", if of_bucket { &bucket } else { &resource });
+                return Call { service: Service::S3, operation: operation.to_owned(), resource, arn, head, body };
+            }
+        };
+        let input: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let text = |member: &str| input.get(member).and_then(Value::as_str);
+        let resource = ["QueryString", "QueryExecutionId", "TableName", "Name", "DatabaseName", "WorkGroup", "ResourceARN"]
+            .into_iter()
+            .find_map(text)
+            .unwrap_or_default()
+            .to_owned();
+        let region = &self.region;
+        let arn = match service {
+            Service::Glue => match text("DatabaseName").or_else(|| text("Name")) {
+                Some(database) => format!("arn:aws:glue:{region}:{ACCOUNT}:database/{database}"),
+                None => format!("arn:aws:glue:{region}:{ACCOUNT}:catalog"),
+            },
+            _ => {
+                let workgroup = text("WorkGroup").or_else(|| text("Name")).unwrap_or("primary");
+                format!("arn:aws:athena:{region}:{ACCOUNT}:workgroup/{workgroup}")
+            }
+        };
+        Call { service, operation, resource, arn, head, body }
+    }
+
+    async fn answer_with(&self, call: Call, fault: Option<Fault>) -> Result<Response<Body>, Dropped> {
+        match fault {
+            None | Some(Fault::BackToQueued | Fault::DelayQuery { .. } | Fault::FailQuery { .. }) => self.serve(call).await,
+            Some(Fault::Delay { delay_ms }) => {
+                tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+                self.serve(call).await
+            }
+            Some(Fault::DropBefore) => Err(Dropped("told to drop the connection before the request".to_owned())),
+            Some(Fault::DropAfter) => {
+                self.serve(call).await?;
+                Err(Dropped("told to drop the connection after the request".to_owned()))
+            }
+            Some(Fault::Truncate { keep_bytes }) => truncate(self.serve(call).await?, keep_bytes).await,
+            Some(fault) => Ok(refusal(&call, &fault)),
+        }
+    }
+
+    async fn serve(&self, call: Call) -> Result<Response<Body>, Dropped> {
+        if call.service == Service::S3 {
+            let served = self.s3.serve(Request::from_parts(call.head, call.body)).await;
+            return served.map_err(|error| Dropped(BoxError::from(error).to_string()));
+        }
+        let input = match serde_json::from_slice(&call.body) {
+            Ok(input) => input,
+            Err(error) => return Ok(json_error(&AwsError::new("SerializationException", error.to_string()))),
+        };
+        let output = match call.service {
+            Service::Glue => self.glue.handle(&call.operation, input).await,
+            _ => self.athena.handle(&call.operation, input).await,
+        };
+        Ok(match output {
+            Ok(output) => json_response(StatusCode::OK, &output),
+            Err(error) => json_error(&error),
+        })
+    }
+}
+
+fn status_only(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(full(Bytes::new()));
+    *response.status_mut() = status;
+    response
+}
+
+fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
+    let mut response = Response::new(full(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.1"));
+    response
+}
+
+fn json_error(error: &AwsError) -> Response<Body> {
+    let mut body = json!({ "__type": error.kind, "Message": error.message, "message": error.message });
+    if let Some(body) = body.as_object_mut() {
+        body.extend(error.extra.clone());
+    }
+    json_response(StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST), &body)
+}
+
+/// The answer that a fault asks for, as the service would word it.
+fn refusal(call: &Call, fault: &Fault) -> Response<Body> {
+    let action = match call.service {
+        Service::S3 => s3::action(&call.operation),
+        service => format!("{}:{}", service.prefix(), call.operation),
+    };
+    let denied = || {
+        format!(
+            "User: arn:aws:sts::{ACCOUNT}:assumed-role/sandbox/session is not authorized to perform: {action} on resource: {} because \
+             no identity-based policy allows the {action} action",
+            match call.service {
+                Service::S3 => format!("\"{}\"", call.arn),
+                _ => call.arn.clone(),
+            }
+        )
+    };
+    if call.service == Service::S3 {
+        let (status, code, message) = match fault {
+            Fault::AccessDenied => (403, "AccessDenied", denied()),
+            Fault::ExpiredToken => (400, "ExpiredToken", "The provided token has expired.".to_owned()),
+            Fault::Internal => (500, "InternalError", "We encountered an internal error. Please try again.".to_owned()),
+            Fault::Conflict => (
+                409,
+                "ConditionalRequestConflict",
+                "The conditional request cannot succeed due to a conflicting operation against this resource.".to_owned(),
+            ),
+            _ => (503, "SlowDown", "Please reduce your request rate.".to_owned()),
+        };
+        return s3::error(status, code, &message);
+    }
+    json_error(&match (fault, call.service) {
+        (Fault::AccessDenied, _) => AwsError::new("AccessDeniedException", denied()),
+        (Fault::ExpiredToken, _) => AwsError::new("ExpiredTokenException", "The security token included in the request is expired"),
+        (Fault::Internal, Service::Glue) => AwsError::new("InternalServiceException", "An internal service error occurred.").status(500),
+        (Fault::Internal, _) => AwsError::new("InternalServerException", "Internal server error").status(500),
+        (Fault::TooManyRequests, Service::Athena) => AwsError::new(
+            "TooManyRequestsException",
+            "You have exceeded the limit for the number of queries you can run concurrently. Reduce the number of concurrent queries \
+             submitted by this account.",
+        )
+        .with("Reason", "CONCURRENT_QUERY_LIMIT_EXCEEDED"),
+        _ => AwsError::new("ThrottlingException", "Rate exceeded"),
+    })
+}
+
+/// The head of the answer, and only the beginning of its body.
+async fn truncate(response: Response<Body>, keep_bytes: usize) -> Result<Response<Body>, Dropped> {
+    let (mut head, body): (response::Parts, Body) = response.into_parts();
+    let bytes = body.collect().await.map_err(|error| Dropped(error.to_string()))?.to_bytes();
+    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    let kept = bytes.slice(..keep_bytes.min(bytes.len()));
+    let first = futures::stream::once(async move { Ok(Frame::data(kept)) });
+    let end = futures::stream::once(async {
+        // What is kept must be on its way before the connection ends: hyper flushes when a body has nothing for now.
+        tokio::task::yield_now().await;
+        Err(BoxError::from("told to truncate the body"))
+    });
+    Ok(Response::from_parts(head, StreamBody::new(first.chain(end)).boxed_unsync()))
+}

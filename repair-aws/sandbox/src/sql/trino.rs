@@ -1,0 +1,154 @@
+//! A real Trino as the engine: its REST protocol, with the answers in Athena's form.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::Request;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::engine::{Answer, Kind, ResultColumn};
+use super::error::{Category, QueryError};
+use super::scanned::Scanned;
+use super::text::double;
+
+/// One page of a result is a few megabytes at most.
+const PAGE_LIMIT_BYTES: usize = 256 * 1_024 * 1_024;
+
+/// A Trino server.
+#[derive(Debug, Clone)]
+pub(crate) struct Trino {
+    url: String,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Page {
+    next_uri: Option<String>,
+    columns: Option<Vec<Column>>,
+    data: Option<Vec<Vec<Value>>>,
+    error: Option<Failure>,
+    stats: Stats,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Stats {
+    physical_input_bytes: u64,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Column {
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Failure {
+    message: String,
+    error_name: String,
+    error_type: String,
+}
+
+fn unreachable(url: &str, why: &dyn std::fmt::Display) -> QueryError {
+    QueryError::system("GENERIC_INTERNAL_ERROR", format!("the Trino at {url} did not answer: {why}"))
+}
+
+impl Trino {
+    pub(crate) fn new(url: &str) -> Self {
+        Self { url: url.trim_end_matches('/').to_owned(), client: Client::builder(TokioExecutor::new()).build_http() }
+    }
+
+    /// Runs a query to its end.
+    pub(crate) async fn query(&self, sql: &str, database: &str, scanned: &Scanned) -> Result<Answer, QueryError> {
+        let start = Request::post(format!("{}/v1/statement", self.url))
+            .header("X-Trino-User", "athena")
+            .header("X-Trino-Catalog", "hive")
+            .header("X-Trino-Schema", database)
+            .header("X-Trino-Time-Zone", "UTC")
+            .body(Full::from(sql.to_owned()))
+            .map_err(|error| unreachable(&self.url, &error))?;
+        let mut page = self.page(start).await?;
+        let mut columns: Vec<Column> = Vec::new();
+        let mut rows = Vec::new();
+        let mut counted = 0;
+        loop {
+            if let Some(failure) = page.error {
+                return Err(failure.into());
+            }
+            if let Some(found) = page.columns {
+                columns = found;
+            }
+            for row in page.data.unwrap_or_default() {
+                rows.push(row.iter().zip(&columns).map(|(value, column)| text(value, &column.kind)).collect());
+            }
+            let bytes = page.stats.physical_input_bytes;
+            let over = scanned.add(bytes.saturating_sub(counted));
+            counted = counted.max(bytes);
+            if let Err(error) = over {
+                if let Some(next) = page.next_uri {
+                    let cancel = Request::delete(next).body(Full::default()).map_err(|error| unreachable(&self.url, &error))?;
+                    // The query fails here whether Trino heard of it or not.
+                    let _ = self.client.request(cancel).await;
+                }
+                return Err(error);
+            }
+            let Some(next) = page.next_uri else { break };
+            let next = Request::get(next).header("X-Trino-User", "athena").body(Full::default());
+            page = self.page(next.map_err(|error| unreachable(&self.url, &error))?).await?;
+        }
+        let columns = columns.into_iter().map(|column| ResultColumn { name: column.name, kind: column.kind }).collect();
+        Ok(Answer { kind: Kind::Dml, sub_kind: "SELECT", columns, rows })
+    }
+
+    async fn page(&self, request: Request<Full<Bytes>>) -> Result<Page, QueryError> {
+        let response = self.client.request(request).await.map_err(|error| unreachable(&self.url, &error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), PAGE_LIMIT_BYTES).collect().await.map_err(|error| unreachable(&self.url, &error))?;
+        let body = body.to_bytes();
+        if !status.is_success() {
+            return Err(unreachable(&self.url, &format!("{status}: {}", String::from_utf8_lossy(&body))));
+        }
+        serde_json::from_slice(&body).map_err(|error| unreachable(&self.url, &error))
+    }
+}
+
+impl From<Failure> for QueryError {
+    fn from(failure: Failure) -> Self {
+        let own = if failure.error_type == "USER_ERROR" {
+            Self::user(failure.error_name, failure.message)
+        } else {
+            Self::system(failure.error_name, failure.message)
+        };
+        let retryable = own.category == Category::System && failure.error_type == "INSUFFICIENT_RESOURCES";
+        Self { retryable, ..own }
+    }
+}
+
+/// A value of Trino's JSON as Athena writes it.
+fn text(value: &Value, kind: &str) -> Option<String> {
+    Some(match value {
+        Value::Null => return None,
+        Value::String(text) => text.clone(),
+        Value::Bool(truth) => truth.to_string(),
+        // Doubles come as numbers, except those that JSON has no number for.
+        Value::Number(number) if kind == "double" || kind == "real" => number.as_f64().map_or_else(|| number.to_string(), double),
+        Value::Number(number) => number.to_string(),
+        Value::Array(items) => {
+            let inner = kind.strip_prefix("array(").and_then(|kind| kind.strip_suffix(')')).unwrap_or("");
+            let items: Vec<String> = items.iter().map(|item| text(item, inner).unwrap_or_else(|| "null".to_owned())).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Value::Object(members) => {
+            let members: Vec<String> =
+                members.iter().map(|(key, value)| format!("{key}={}", text(value, "").unwrap_or_else(|| "null".to_owned()))).collect();
+            format!("{{{}}}", members.join(", "))
+        }
+    })
+}

@@ -1,0 +1,135 @@
+//! What an object with events holds: bytes to events and back. No I/O.
+//!
+//! The first line says what it is; each further line is an event with its number and time.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use repair_core::engine::{Event, Recorded};
+use repair_core::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// The layout that is written here.
+const FORMAT: u32 = 1;
+
+/// The first line.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    format: u32,
+    run: String,
+    first: u64,
+    events: u64,
+    /// Of the lines that follow.
+    hash: String,
+    /// Of the append that wrote it: no other has the same, though it has the same events. A fold has none, so that it is always the same
+    /// bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nonce: Option<String>,
+}
+
+/// Events that lie together in an object.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// Their run, as it was named.
+    pub(super) run: String,
+    /// The number of the first.
+    pub(super) first: u64,
+    /// They, in order; at least one.
+    pub(super) events: Vec<Recorded>,
+    /// Their lines.
+    pub(super) lines: Bytes,
+}
+
+impl Segment {
+    /// The number after the last.
+    pub(super) fn end(&self) -> u64 {
+        self.first.saturating_add(self.events.len() as u64)
+    }
+
+    /// Reads an object.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the end of a sentence.
+    pub(super) fn read(bytes: &Bytes) -> Result<Self, String> {
+        let break_at = bytes.iter().position(|&byte| byte == b'\n').ok_or("it was cut off")?;
+        let header: Header =
+            serde_json::from_slice(&bytes[..break_at]).map_err(|error| format!("its first line cannot be read: {error}"))?;
+        if header.format != FORMAT {
+            return Err(format!("it has layout {}, and this version knows {FORMAT}: use the version that wrote it", header.format));
+        }
+        let lines = bytes.slice(break_at + 1..);
+        if hash(&lines) != header.hash {
+            return Err("its events are not those that were written, or not all of them".to_owned());
+        }
+        let mut events = Vec::new();
+        for (sequence, line) in (header.first..).zip(lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty())) {
+            let event: Recorded = serde_json::from_slice(line)
+                .map_err(|error| format!("event {sequence} cannot be read: {error}; if a newer version wrote it, use that one"))?;
+            if event.sequence != sequence {
+                return Err(format!("event {} stands where {sequence} should", event.sequence));
+            }
+            events.push(event);
+        }
+        if events.is_empty() || events.len() as u64 != header.events {
+            return Err(format!("it should hold {} events, and holds {}", header.events, events.len()));
+        }
+        Ok(Self { run: header.run, first: header.first, events, lines })
+    }
+}
+
+/// The lines of events that are numbered from `first` on.
+pub(super) fn lines(first: u64, at: Timestamp, events: &[Event]) -> Result<Bytes> {
+    let mut lines = Vec::new();
+    for (sequence, event) in (first..).zip(events) {
+        let recorded = Recorded { sequence, at, event: event.clone() };
+        serde_json::to_writer(&mut lines, &recorded).map_err(|error| Error::internal("an event is not JSON").because(error))?;
+        lines.push(b'\n');
+    }
+    Ok(lines.into())
+}
+
+/// The bytes of an object. `nonce` is none for a fold.
+pub(super) fn object(run: &str, first: u64, events: usize, lines: &[u8], nonce: Option<&str>) -> Result<Bytes> {
+    let nonce = nonce.map(str::to_owned);
+    let header = Header { format: FORMAT, run: run.to_owned(), first, events: events as u64, hash: hash(lines), nonce };
+    let mut bytes = serde_json::to_vec(&header).map_err(|error| Error::internal("a first line is not JSON").because(error))?;
+    bytes.push(b'\n');
+    bytes.extend_from_slice(lines);
+    Ok(bytes.into())
+}
+
+/// A hash of lines: S3 keeps what it was given, but not from whoever may write to the bucket.
+pub(super) fn hash(lines: &[u8]) -> String {
+    blake3::hash(lines).to_hex()[..32].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written() -> Bytes {
+        let at = Timestamp::from_second(1_700_000_000).unwrap();
+        let events = [1, 2, 3].map(|visit| Event::StepEntered { step: "a\nb\u{2028}".to_owned(), visit });
+        object("run", 5, 3, &lines(5, at, &events).unwrap(), Some("n")).unwrap()
+    }
+
+    #[test]
+    fn events_come_back() {
+        let read = Segment::read(&written()).unwrap();
+        assert_eq!((read.run.as_str(), read.first, read.end()), ("run", 5, 8));
+        assert_eq!(read.events.iter().map(|event| event.sequence).collect::<Vec<_>>(), [5, 6, 7]);
+    }
+
+    #[test]
+    fn wherever_it_is_cut_or_changed_it_is_refused() {
+        let whole = written();
+        for end in 0..whole.len() {
+            Segment::read(&whole.slice(..end)).unwrap_err();
+        }
+        let body = whole.iter().position(|&byte| byte == b'\n').unwrap();
+        for at in body..whole.len() {
+            let mut changed = whole.to_vec();
+            changed[at] ^= 1;
+            Segment::read(&changed.into()).unwrap_err();
+        }
+    }
+}
