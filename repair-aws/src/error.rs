@@ -1,5 +1,6 @@
 //! What an error of AWS means to a workflow.
 
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use repair_core::{Error, ErrorKind};
@@ -29,10 +30,9 @@ const CREDENTIALS: [&str; 9] = [
 ];
 
 /// An error of the SDK in our kinds. `action` is what a policy calls what was tried (`s3:PutObject`), `resource` what it was tried on.
-pub(crate) fn of_sdk<E, R>(action: &str, resource: &str, error: SdkError<E, R>) -> Error
+pub(crate) fn of_sdk<E>(action: &str, resource: &str, error: SdkError<E, HttpResponse>) -> Error
 where
     E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
-    R: std::fmt::Debug + Send + Sync + 'static,
 {
     let (kind, message) = match &error {
         SdkError::TimeoutError(_) => (ErrorKind::Timeout, format!("{action} on {resource} took too long")),
@@ -54,12 +54,26 @@ where
         SdkError::DispatchFailure(_) => (ErrorKind::Transient, format!("{action} on {resource} did not come through")),
         SdkError::ResponseError(_) => (ErrorKind::Transient, format!("the answer to {action} on {resource} was not whole")),
         SdkError::ServiceError(service) => {
-            let (code, said) = (service.err().code().unwrap_or_default(), service.err().message().unwrap_or_default());
+            let said = service.err().message().unwrap_or_default();
+            let code = service.err().code().unwrap_or_else(|| code_of_status(service.raw().status().as_u16()));
             return of_code(action, resource, code, said).because(error);
         }
         _ => (ErrorKind::Internal, format!("{action} on {resource} could not be asked for")),
     };
     Error::new(kind, message).because(error)
+}
+
+/// The code that goes with a status. Answers to HEAD have no body that could name one, and what stands before a service answers in HTML.
+fn code_of_status(status: u16) -> &'static str {
+    match status {
+        403 => "Forbidden",
+        404 => "NotFound",
+        412 => "PreconditionFailed",
+        429 => "TooManyRequestsException",
+        503 => "SlowDown",
+        500..=599 => "InternalError",
+        _ => "",
+    }
 }
 
 /// An error that a service named.
@@ -120,6 +134,24 @@ mod tests {
         for code in ["TooManyRequestsException", "ThrottlingException", "SlowDown"] {
             assert_eq!(of_code("athena:StartQueryExecution", "workgroup/repair", code, "Rate exceeded").kind(), ErrorKind::Throttled);
         }
+    }
+
+    #[test]
+    fn an_answer_without_a_body_is_known_by_its_status() {
+        let of = |status: u16| of_code("s3:GetObject", "s3://bucket/a", code_of_status(status), "").kind();
+        let kinds = [403, 404, 412, 429, 500, 502, 503].map(of);
+        assert_eq!(
+            kinds,
+            [
+                ErrorKind::Denied,
+                ErrorKind::NotFound,
+                ErrorKind::Conflict,
+                ErrorKind::Throttled,
+                ErrorKind::Transient,
+                ErrorKind::Transient,
+                ErrorKind::Throttled
+            ]
+        );
     }
 
     #[test]

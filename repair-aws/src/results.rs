@@ -110,7 +110,8 @@ fn read(texts: Vec<Option<String>>, reading: &Reading) -> Result<ArrayRef> {
         Reading::Cast(DataType::Utf8) => texts,
         Reading::Cast(DataType::Timestamp(TimeUnit::Microsecond, Some(zone))) => {
             let plain = cast_with_options(&texts, &DataType::Timestamp(TimeUnit::Microsecond, None), &strict)?;
-            cast_with_options(&plain, &DataType::Timestamp(TimeUnit::Microsecond, Some(zone.clone())), &strict)?
+            let plain = plain.as_any().downcast_ref::<TimestampMicrosecondArray>().ok_or_else(|| Error::internal("not times"))?;
+            Arc::new(plain.clone().with_timezone(zone.clone()))
         }
         Reading::Cast(kind) => cast_with_options(&texts, kind, &strict)?,
         Reading::Milliseconds => {

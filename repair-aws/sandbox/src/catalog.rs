@@ -258,10 +258,13 @@ impl Default for Catalog {
     fn default() -> Self {
         let catalog = Self { databases: Arc::default() };
         // Every account has this database from the start.
-        catalog.lock().insert("default".to_owned(), DatabaseEntry {
-            database: Database { name: "default".to_owned(), create_time: Some(now_seconds()), ..Database::default() },
-            tables: BTreeMap::new(),
-        });
+        catalog.lock().insert(
+            "default".to_owned(),
+            DatabaseEntry {
+                database: Database { name: "default".to_owned(), create_time: Some(now_seconds()), ..Database::default() },
+                tables: BTreeMap::new(),
+            },
+        );
         catalog
     }
 }
@@ -398,22 +401,12 @@ impl Catalog {
     }
 
     /// Puts another definition in a partition's place, under other values if it has them.
-    pub fn update_partition(
-        &self,
-        database: &str,
-        table: &str,
-        values: &[String],
-        partition: Partition,
-    ) -> Result<(), CatalogError> {
+    pub fn update_partition(&self, database: &str, table: &str, values: &[String], partition: Partition) -> Result<(), CatalogError> {
         self.with_table(database, table, |entry| {
             check_values(&entry.table, &partition.values)?;
             let old = entry.partitions.remove(values).ok_or_else(|| CatalogError::NoPartition(values.to_vec()))?;
-            let partition = Partition {
-                database_name: old.database_name,
-                table_name: old.table_name,
-                creation_time: old.creation_time,
-                ..partition
-            };
+            let partition =
+                Partition { database_name: old.database_name, table_name: old.table_name, creation_time: old.creation_time, ..partition };
             entry.partitions.insert(partition.values.clone(), partition);
             Ok(())
         })

@@ -22,11 +22,11 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::ACCOUNT;
 use crate::athena::Athena;
-use crate::sql::QueryError;
 use crate::catalog::Catalog;
 use crate::faults::{Fault, Faults, Served, Service};
 use crate::glue::Glue;
 use crate::s3::{self, S3};
+use crate::sql::QueryError;
 use crate::store::Store;
 
 /// S3 takes 5 GiB in one request; here a body is held in memory, and nothing that is tried here needs more than this.
@@ -40,8 +40,8 @@ pub struct Options {
     pub port: u16,
     /// The region that buckets say they are in.
     pub region: String,
-    /// The URL of a Trino server that queries are given to, instead of being run in process. Its catalog `hive` must read from this
-    /// sandbox.
+    /// The URL of a Trino server that queries are given to, instead of being run in process. Its catalogs must be dynamic: the sandbox
+    /// makes one that reads from itself, so a Trino serves one sandbox at a time, the last that was started.
     pub trino: Option<String>,
 }
 
@@ -139,7 +139,9 @@ impl Sandbox {
             region: options.region,
         };
         let listener = tokio::spawn(listen(listener, services));
-        Ok(Self { address, store, catalog, faults, athena, listener })
+        let sandbox = Self { address, store, catalog, faults, athena, listener };
+        sandbox.athena.attach(&sandbox.endpoint()).await.map_err(io::Error::other)?;
+        Ok(sandbox)
     }
 
     /// The address to give to an SDK, for all services: `http://127.0.0.1:port`. S3 needs path-style addressing.

@@ -236,9 +236,9 @@ impl History {
             // No one of us removes a fold.
             None => return Err(Error::new(ErrorKind::Transient, format!("{uri} was removed while it was read"))),
         };
-        let read = read.map_err(|why| damaged(run, &uri, &format!("{why}; {advice}")))?;
+        let read = read.map_err(|why| damage(run, &uri, &why, advice))?;
         if read.run != run || (read.first, read.end()) != (fold.first, fold.end) {
-            return Err(damaged(run, &uri, &format!("it is not what its name says; {advice}")));
+            return Err(damage(run, &uri, "it is not what its name says", advice));
         }
         Ok(read)
     }
@@ -268,9 +268,11 @@ impl History {
 
 /// An error of a history that is not what was written.
 pub(super) fn damaged(run: &str, uri: &str, what: &str) -> Error {
-    Error::invalid(format!("the history of run {run} is damaged at {uri}: {what}; restore that object from a version or a backup"))
-        .on("run", run)
-        .on("object", uri)
+    damage(run, uri, what, "restore that object from a version or a backup")
+}
+
+fn damage(run: &str, uri: &str, what: &str, advice: &str) -> Error {
+    Error::invalid(format!("the history of run {run} is damaged at {uri}: {what}; {advice}")).on("run", run).on("object", uri)
 }
 
 fn take(page: &mut Vec<Recorded>, segment: Segment, from: u64, limit: usize) {

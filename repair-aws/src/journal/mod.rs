@@ -305,7 +305,9 @@ impl Journal for S3Journal {
                     tail.next
                 }
             };
-            if next != expected && !(inner.is_unsettled(run, expected) && !events.is_empty()) {
+            // An append that may have been written already may be tried again.
+            let is_again = !events.is_empty() && inner.is_unsettled(run, expected);
+            if next != expected && !is_again {
                 let message = format!(
                     "the run's next event is number {next}, not {expected}: another process has appended; let one of them drive the run"
                 );

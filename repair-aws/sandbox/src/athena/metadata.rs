@@ -75,11 +75,8 @@ fn database(database: &Database) -> Value {
 /// A page of a list; the token is the place of the next item.
 fn paged(input: &Value, member: &str, items: &[Value]) -> Result<Value, AwsError> {
     let token = text(input, "NextToken");
-    let from: usize = if token.is_empty() {
-        0
-    } else {
-        token.parse().map_err(|_| AwsError::new("InvalidRequestException", "Invalid NextToken"))?
-    };
+    let from: usize =
+        if token.is_empty() { 0 } else { token.parse().map_err(|_| AwsError::new("InvalidRequestException", "Invalid NextToken"))? };
     let limit = input.get("MaxResults").and_then(Value::as_u64).and_then(|limit| usize::try_from(limit).ok()).unwrap_or(50).clamp(1, 50);
     let end = from.saturating_add(limit).min(items.len());
     let mut page = json!({ member: items[from.min(end)..end] });

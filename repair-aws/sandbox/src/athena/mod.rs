@@ -44,6 +44,11 @@ impl Athena {
         }
     }
 
+    /// If queries run on a Trino: makes it read from the sandbox at this endpoint.
+    pub(crate) async fn attach(&self, endpoint: &str) -> Result<(), QueryError> {
+        self.engine.attach(endpoint).await
+    }
+
     // Every change of the workgroups is one insertion or removal, so a panic elsewhere leaves nothing half done.
     fn workgroups(&self) -> MutexGuard<'_, Workgroups> {
         self.workgroups.lock().unwrap_or_else(PoisonError::into_inner)

@@ -26,6 +26,8 @@ const PAGE_LIMIT: usize = 1_000;
 const QUERY_LIMIT: usize = 100_000;
 /// How long a query waits in the queue, and how long a step takes at least: long enough to be seen, too short to be waited for.
 const STEP: Duration = Duration::from_millis(5);
+/// How long a query that is put back stays in each state: long enough for a poller on a busy machine to see it.
+const BACK_STEP: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -182,7 +184,8 @@ impl Queries {
     }
 
     pub(super) fn batch_get(&self, input: &Value) -> Result<Value, AwsError> {
-        let ids: Vec<&str> = input.get("QueryExecutionIds").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let ids: Vec<&str> =
+            input.get("QueryExecutionIds").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
         if ids.is_empty() || ids.len() > BATCH_LIMIT {
             return Err(invalid(format!(
                 "1 validation error detected: Value at 'queryExecutionIds' failed to satisfy constraint: Member must have length between 1 and \
@@ -206,7 +209,8 @@ impl Queries {
 
     pub(super) fn list(&self, input: &Value) -> Result<Value, AwsError> {
         let workgroup = text(input, "WorkGroup").unwrap_or("primary");
-        let limit = input.get("MaxResults").and_then(Value::as_u64).and_then(|limit| usize::try_from(limit).ok()).unwrap_or(50).clamp(1, 50);
+        let limit =
+            input.get("MaxResults").and_then(Value::as_u64).and_then(|limit| usize::try_from(limit).ok()).unwrap_or(50).clamp(1, 50);
         let from: usize = text(input, "NextToken").map_or(Ok(0), str::parse).map_err(|_| invalid("Invalid NextToken"))?;
         let all = self.lock();
         // The newest first, as Athena lists them.
@@ -300,9 +304,8 @@ impl Athena {
             };
         }
         let (workgroup, output, limit_bytes) = self.place(input)?;
-        let statement = Statement::parse(sql).map_err(|error| {
-            AwsError::new("InvalidRequestException", error.message).with("AthenaErrorCode", "MALFORMED_QUERY")
-        })?;
+        let statement = Statement::parse(sql)
+            .map_err(|error| AwsError::new("InvalidRequestException", error.message).with("AthenaErrorCode", "MALFORMED_QUERY"))?;
         let fault = self.faults.take_of_query("StartQueryExecution", sql);
         let mut all = self.queries.lock();
         // Someone may have come with the same token meanwhile.
@@ -314,7 +317,9 @@ impl Athena {
             };
         }
         if all.queries.len() >= QUERY_LIMIT {
-            return Err(AwsError::new("InternalServerException", format!("the sandbox remembers {QUERY_LIMIT} queries and no more")).status(500));
+            return Err(
+                AwsError::new("InternalServerException", format!("the sandbox remembers {QUERY_LIMIT} queries and no more")).status(500)
+            );
         }
         all.count += 1;
         let id = query_id(all.count);
@@ -355,7 +360,7 @@ impl Athena {
         if let Some(token) = token {
             all.tokens.insert(token.to_owned(), (asked, id.clone()));
         }
-        let task = tokio::spawn(run.to_end()).abort_handle();
+        let task = tokio::spawn(run.finish()).abort_handle();
         if let Some(query) = all.queries.get_mut(&id) {
             query.task = Some(task);
         }
@@ -416,16 +421,16 @@ struct Run {
 }
 
 impl Run {
-    async fn to_end(self) {
+    async fn finish(self) {
         let submitted = Instant::now();
         tokio::time::sleep(STEP).await;
         self.enter(State::Running, submitted);
         let mut began = Instant::now();
         match &self.fault {
             Some(Fault::BackToQueued) => {
-                tokio::time::sleep(STEP * 4).await;
+                tokio::time::sleep(BACK_STEP).await;
                 self.enter(State::Queued, submitted);
-                tokio::time::sleep(STEP * 4).await;
+                tokio::time::sleep(BACK_STEP).await;
                 self.enter(State::Running, submitted);
                 began = Instant::now();
             }

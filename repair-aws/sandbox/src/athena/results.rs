@@ -97,7 +97,9 @@ pub(super) fn page(answer: &Answer, from: usize, limit: usize) -> (Value, Option
             let data: Vec<Value> = match index.checked_sub(header) {
                 None => answer.columns.iter().map(|column| json!({ "VarCharValue": column.name })).collect(),
                 // Null is a value that is missing.
-                Some(row) => answer.rows[row].iter().map(|value| value.as_ref().map_or(json!({}), |text| json!({ "VarCharValue": text }))).collect(),
+                Some(row) => {
+                    answer.rows[row].iter().map(|value| value.as_ref().map_or(json!({}), |text| json!({ "VarCharValue": text }))).collect()
+                }
             };
             json!({ "Data": data })
         })

@@ -142,7 +142,9 @@ impl Workgroups {
         if let Some(state) = text(input, "State") {
             changed.enabled = state == "ENABLED";
         }
-        if let (Some(updates), Some(members)) = (input.get("ConfigurationUpdates").and_then(Value::as_object), changed.configuration.as_object_mut()) {
+        if let (Some(updates), Some(members)) =
+            (input.get("ConfigurationUpdates").and_then(Value::as_object), changed.configuration.as_object_mut())
+        {
             for (member, value) in updates {
                 match member.as_str() {
                     "RemoveBytesScannedCutoffPerQuery" if value == &json!(true) => {
@@ -188,7 +190,9 @@ impl Workgroups {
     fn by_arn(&mut self, input: &Value) -> Result<&mut Workgroup, AwsError> {
         let arn = text(input, "ResourceARN").unwrap_or_default();
         let name = arn.split_once(":workgroup/").map(|(_, name)| name).unwrap_or_default().to_owned();
-        self.0.get_mut(&name).ok_or_else(|| AwsError::new("ResourceNotFoundException", format!("{arn} is not found.")).with("ResourceName", arn))
+        self.0
+            .get_mut(&name)
+            .ok_or_else(|| AwsError::new("ResourceNotFoundException", format!("{arn} is not found.")).with("ResourceName", arn))
     }
 
     pub(super) fn tag(&mut self, input: &Value) -> Result<Value, AwsError> {

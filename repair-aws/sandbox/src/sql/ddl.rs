@@ -574,7 +574,9 @@ mod tests {
 
     #[test]
     fn several_partitions_are_added_at_once() {
-        let ddl = parse("ALTER TABLE d.t ADD IF NOT EXISTS PARTITION (day='2026-01-01', n=-3) LOCATION 's3://b/x/' PARTITION (day='2026-01-02', n=4)");
+        let ddl = parse(
+            "ALTER TABLE d.t ADD IF NOT EXISTS PARTITION (day='2026-01-01', n=-3) LOCATION 's3://b/x/' PARTITION (day='2026-01-02', n=4)",
+        );
         let Ddl::AddPartitions { name, if_not_exists: true, partitions } = ddl.unwrap() else { panic!("another statement") };
         assert_eq!(name, Name { database: Some("d".to_owned()), name: "t".to_owned() });
         assert_eq!(partitions[0].0, [("day".to_owned(), "2026-01-01".to_owned()), ("n".to_owned(), "-3".to_owned())]);

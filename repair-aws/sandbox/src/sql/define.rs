@@ -14,8 +14,12 @@ use super::view::View;
 fn metastore(error: CatalogError) -> QueryError {
     match error {
         CatalogError::NoDatabase(name) => QueryError::ddl(format!("SemanticException [Error 10072]: Database does not exist: {name}")),
-        CatalogError::NoTable(database, name) => QueryError::ddl(format!("SemanticException [Error 10001]: Table not found {database}.{name}")),
-        CatalogError::Exists(what) => QueryError::ddl(format!("Execution Error, return code 1. AlreadyExistsException({what} already exists)")),
+        CatalogError::NoTable(database, name) => {
+            QueryError::ddl(format!("SemanticException [Error 10001]: Table not found {database}.{name}"))
+        }
+        CatalogError::Exists(what) => {
+            QueryError::ddl(format!("Execution Error, return code 1. AlreadyExistsException({what} already exists)"))
+        }
         other => QueryError::ddl(format!("Execution Error, return code 1. {other}")),
     }
 }
@@ -146,7 +150,10 @@ pub(crate) fn run(ddl: Ddl, database: &str, catalog: &Catalog, store: &Store) ->
             let added = repair(&table, &database, &name, catalog, store)?;
             let mut lines = Vec::new();
             if !added.is_empty() {
-                lines.push(format!("Partitions not in metastore:\t{}", added.iter().map(|at| format!("{name}:{at}")).collect::<Vec<_>>().join("\t")));
+                lines.push(format!(
+                    "Partitions not in metastore:\t{}",
+                    added.iter().map(|at| format!("{name}:{at}")).collect::<Vec<_>>().join("\t")
+                ));
                 lines.extend(added.iter().map(|at| format!("Repair: Added partition to metastore {name}:{at}")));
             }
             Ok(Answer { kind: Kind::Ddl, ..shown("MSCK_REPAIR_TABLE", "result", lines) })
@@ -212,7 +219,8 @@ pub(crate) fn run(ddl: Ddl, database: &str, catalog: &Catalog, store: &Store) ->
 
 fn partition(table: &Table, values: Vec<String>, location: Option<String>) -> Partition {
     let location = location.unwrap_or_else(|| hive_location(table, &values));
-    let descriptor = table.storage_descriptor.clone().map(|descriptor| crate::catalog::StorageDescriptor { location: Some(location), ..descriptor });
+    let descriptor =
+        table.storage_descriptor.clone().map(|descriptor| crate::catalog::StorageDescriptor { location: Some(location), ..descriptor });
     Partition { values, storage_descriptor: descriptor, ..Partition::default() }
 }
 
@@ -224,7 +232,8 @@ fn repair(table: &Table, database: &str, name: &str, catalog: &Catalog, store: &
     let mut found = BTreeSet::new();
     let mut after: Option<String> = None;
     loop {
-        let page = store.list(bucket, &prefix, after.as_deref(), 1_000).map_err(|error| QueryError::ddl(format!("Execution Error: {error:?}")))?;
+        let page =
+            store.list(bucket, &prefix, after.as_deref(), 1_000).map_err(|error| QueryError::ddl(format!("Execution Error: {error:?}")))?;
         let last = page.last().map(|head| head.key.clone());
         for head in &page {
             let folders: Vec<&str> = head.key[prefix.len()..].split('/').collect();

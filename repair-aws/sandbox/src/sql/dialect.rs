@@ -55,7 +55,8 @@ fn tokens(sql: &str) -> Result<(Vec<TokenWithSpan>, HashMap<Location, String>), 
 /// Reads a query and says it in DataFusion's dialect.
 pub(crate) fn prepare(sql: &str) -> Result<Prepared, QueryError> {
     let (tokens, spelled) = tokens(sql)?;
-    let syntax = |error: datafusion::sql::sqlparser::parser::ParserError| QueryError::user("SYNTAX_ERROR", syntax_message(&error.to_string()));
+    let syntax =
+        |error: datafusion::sql::sqlparser::parser::ParserError| QueryError::user("SYNTAX_ERROR", syntax_message(&error.to_string()));
     let mut parser = Parser::new(&GenericDialect {}).with_tokens_with_locations(tokens);
     let mut query = *parser.parse_query().map_err(syntax)?;
     while parser.consume_token(&Token::SemiColon) {}
@@ -185,7 +186,13 @@ impl VisitorMut for Rewrite {
             && let Expr::Tuple(columns) = tested.as_ref()
         {
             match row_in(columns, list) {
-                Some(found) => *expr = if *negated { Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(Expr::Nested(Box::new(found))) } } else { Expr::Nested(Box::new(found)) },
+                Some(found) => {
+                    *expr = if *negated {
+                        Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(Expr::Nested(Box::new(found))) }
+                    } else {
+                        Expr::Nested(Box::new(found))
+                    }
+                }
                 None => {
                     self.error = Some(QueryError::user("TYPE_MISMATCH", "line 1:1: IN value and list items must be rows of the same size"));
                     return ControlFlow::Break(());
@@ -315,8 +322,23 @@ fn typed_literal(text: &ValueWithSpan, kind: DataType) -> Expr {
         // Only digits and their separators: no zone.
         let plain = written.chars().all(|c| c.is_ascii_digit() || matches!(c, '-' | ':' | '.' | ' '));
         let zone = if plain { TimezoneInfo::None } else { TimezoneInfo::WithTimeZone };
-        return Expr::TypedString(TypedString { data_type: DataType::Timestamp(Some(precision), zone), value: text.clone(), uses_odbc_syntax: false });
+        return Expr::TypedString(TypedString {
+            data_type: DataType::Timestamp(Some(precision), zone),
+            value: text.clone(),
+            uses_odbc_syntax: false,
+        });
     }
+    let kind = match kind {
+        // A decimal literal has the digits that are written.
+        DataType::Decimal(ExactNumberInfo::None) => {
+            let written = text.value.clone().into_string().unwrap_or_default();
+            let count = |text: &str| text.chars().filter(char::is_ascii_digit).count();
+            let scale = written.split_once('.').map_or(0, |(_, fraction)| count(fraction));
+            let (precision, scale) = (u64::try_from(count(&written).max(1)), i64::try_from(scale));
+            DataType::Decimal(ExactNumberInfo::PrecisionAndScale(precision.unwrap_or(38), scale.unwrap_or(0)))
+        }
+        other => other,
+    };
     let mut literal = cast(CastKind::Cast, Expr::Value(text.clone()), kind);
     if !matches!(&literal, Expr::Cast { data_type: DataType::Date, .. }) {
         rewrite_cast(&mut literal);
@@ -353,12 +375,14 @@ fn rewrite_cast(expr: &mut Expr) {
             *expr = call(&integer(&format!("timestamp{unit}")), vec![take()]);
         }
         DataType::Timestamp(precision @ None, _) => *precision = Some(3),
+        DataType::Decimal(info @ ExactNumberInfo::None) => *info = ExactNumberInfo::PrecisionAndScale(38, 0),
         _ => {}
     }
 }
 
 /// Functions that give other integers than Trino's bigint.
-const BIGINTS: [&str; 9] = ["row_number", "rank", "dense_rank", "ntile", "length", "strpos", "levenshtein_distance", "array_position", "codepoint"];
+const BIGINTS: [&str; 9] =
+    ["row_number", "rank", "dense_rank", "ntile", "length", "strpos", "levenshtein_distance", "array_position", "codepoint"];
 
 fn rewrite_function(expr: &mut Expr) {
     let Expr::Function(function) = expr else { return };
@@ -430,7 +454,9 @@ fn rewrite_function(expr: &mut Expr) {
             arguments.push(string("g"));
             replace_arguments(function, arguments, false);
         }
-        ("nan", Some(arguments)) if arguments.is_empty() => *expr = cast(CastKind::Cast, string("NaN"), DataType::Double(ExactNumberInfo::None)),
+        ("nan", Some(arguments)) if arguments.is_empty() => {
+            *expr = cast(CastKind::Cast, string("NaN"), DataType::Double(ExactNumberInfo::None));
+        }
         ("infinity", Some(arguments)) if arguments.is_empty() => {
             *expr = cast(CastKind::Cast, string("Infinity"), DataType::Double(ExactNumberInfo::None));
         }
@@ -438,7 +464,6 @@ fn rewrite_function(expr: &mut Expr) {
             let now = call("now", Vec::new());
             *expr = cast(CastKind::Cast, now, DataType::Timestamp(Some(3), TimezoneInfo::WithTimeZone));
         }
-        ("log", Some(arguments)) if arguments.len() == 2 => {}
         _ => {
             let renamed = match name.as_str() {
                 "bitwise_or_agg" => "bit_or",
@@ -479,9 +504,7 @@ pub(crate) struct ViewStatement {
 pub(crate) fn create_view(sql: &str) -> Result<ViewStatement, QueryError> {
     let (tokens, _) = tokens(sql)?;
     let mut rest = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).peekable();
-    let word = |token: Option<&&TokenWithSpan>, expected: &str| {
-        matches!(token.map(|token| &token.token), Some(Token::Word(word)) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(expected))
-    };
+    let word = |token: Option<&&TokenWithSpan>, expected: &str| matches!(token.map(|token| &token.token), Some(Token::Word(word)) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(expected));
     let mismatch = |token: Option<&&TokenWithSpan>, expected: &str| {
         let (place, found) = match token {
             Some(token) => (token.span.start, token.token.to_string()),
@@ -565,7 +588,14 @@ mod tests {
     #[test]
     fn a_view_keeps_its_text() {
         let view = create_view("CREATE OR REPLACE VIEW \"Market\".v AS\n SELECT 'ä', \"As\"\n FROM t;\n").unwrap();
-        assert_eq!(view, ViewStatement { or_replace: true, name: vec!["market".to_owned(), "v".to_owned()], query: "SELECT 'ä', \"As\"\n FROM t".to_owned() });
+        assert_eq!(
+            view,
+            ViewStatement {
+                or_replace: true,
+                name: vec!["market".to_owned(), "v".to_owned()],
+                query: "SELECT 'ä', \"As\"\n FROM t".to_owned()
+            }
+        );
         assert_eq!(create_view("CREATE VIEW v SELECT 1").unwrap_err().message, "line 1:15: mismatched input 'SELECT'. Expecting: 'AS'");
     }
 

@@ -15,7 +15,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as SqlStatement;
 use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName, ObjectNamePart, Query, VisitMut as _, VisitorMut};
 
-use crate::catalog::{Catalog, CatalogError};
+use crate::catalog::{Catalog, CatalogError, Column};
 use crate::store::Store;
 
 use super::ddl::{self, Ddl};
@@ -23,7 +23,7 @@ use super::dialect::{self, OWN_QUERY, Prepared, UNNAMED, ViewStatement};
 use super::error::QueryError;
 use super::scanned::Scanned;
 use super::table::LakeTable;
-use super::types::trino_name;
+use super::types::{hive_of_trino, trino_name};
 use super::view::View;
 use super::{check, define, functions, text, trino};
 
@@ -199,6 +199,14 @@ impl Engine {
         Self { catalog: catalog.clone(), store: store.clone(), trino: trino_url.map(trino::Trino::new) }
     }
 
+    /// If there is a Trino: makes it read the catalog and the objects that are served at this endpoint.
+    pub async fn attach(&self, endpoint: &str) -> Result<(), QueryError> {
+        match &self.trino {
+            Some(trino) => trino.attach(endpoint).await,
+            None => Ok(()),
+        }
+    }
+
     /// Runs a statement; names without a database are looked for in this one.
     pub async fn run(&self, statement: &Statement, database: Option<&str>, scanned: &Scanned) -> Result<Answer, QueryError> {
         let database = database.unwrap_or("default").to_lowercase();
@@ -212,9 +220,9 @@ impl Engine {
             (Parsed::CreateView(view), Some(trino)) => {
                 let or_replace = if view.or_replace { "OR REPLACE " } else { "" };
                 let name: Vec<String> = view.name.iter().rev().take(2).rev().map(|part| format!("\"{part}\"")).collect();
-                // Trino keeps views in its own catalog, whatever the catalog is called here.
                 let sql = format!("CREATE {or_replace}VIEW {} SECURITY INVOKER AS {}", name.join("."), view.query);
                 trino.query(&sql, &database, scanned).await?;
+                self.describe_view(&view.name, &database)?;
                 Ok(view_created())
             }
             (Parsed::Query { text }, None) => self.query(text, &database, scanned).await,
@@ -271,7 +279,8 @@ impl Engine {
             }
         }
         let table = View::new(view.query.clone(), database, &schema).to_table(&name, &schema)?;
-        let exists = |name: &str| QueryError::user("TABLE_ALREADY_EXISTS", format!("line 1:1: View already exists: '{CATALOG}.{of}.{name}'"));
+        let exists =
+            |name: &str| QueryError::user("TABLE_ALREADY_EXISTS", format!("line 1:1: View already exists: '{CATALOG}.{of}.{name}'"));
         match self.catalog.table(&of, &name) {
             Ok(old) if !old.is_view() => {
                 Err(QueryError::user("TABLE_ALREADY_EXISTS", format!("line 1:1: Table already exists: '{CATALOG}.{of}.{name}'")))
@@ -284,6 +293,19 @@ impl Engine {
                 Err(error) => Err(metastore(&error)),
             },
         }
+    }
+
+    /// Trino writes no columns beside the text of a view; Athena does, and shows them.
+    fn describe_view(&self, name: &[String], database: &str) -> Result<(), QueryError> {
+        let (of, name) = match name {
+            [.., of, name] => (of.as_str(), name),
+            [name] => (database, name),
+            [] => return Ok(()),
+        };
+        let mut table = self.catalog.table(of, name).map_err(|error| metastore(&error))?;
+        let columns = View::of(&table)?.columns.into_iter().map(|column| Column::new(column.name, hive_of_trino(&column.kind))).collect();
+        table.storage_descriptor.get_or_insert_default().columns = columns;
+        self.catalog.update_table(of, table).map_err(|error| metastore(&error))
     }
 
     /// The plan of a query, with its tables in the session; and the names of its result as they are spelled.
@@ -334,7 +356,9 @@ impl Engine {
             let (plan, _) = planned.map_err(|error| if error.name == "VIEW_IS_RECURSIVE" { error } else { invalid(&error.message) })?;
             let now = View::new(view.original_sql.clone(), of, plan.schema().as_arrow());
             if now.columns.len() != view.columns.len() || now.columns.iter().zip(&view.columns).any(|(now, then)| now.name != then.name) {
-                let message = format!("{place}: View '{CATALOG}.{database}.{name}' is stale or in invalid state: its columns are not those it was made with");
+                let message = format!(
+                    "{place}: View '{CATALOG}.{database}.{name}' is stale or in invalid state: its columns are not those it was made with"
+                );
                 return Err(QueryError::user("VIEW_IS_STALE", message));
             }
             Arc::new(ViewTable::new(plan, None))
@@ -362,7 +386,10 @@ fn metastore(error: &CatalogError) -> QueryError {
 
 /// A session that speaks Trino as far as it goes. One partition, so that rows come and sums are taken in one order.
 fn context() -> SessionContext {
-    let mut config = SessionConfig::new().with_target_partitions(1).with_default_catalog_and_schema(CATALOG, "default").with_create_default_catalog_and_schema(false);
+    let mut config = SessionConfig::new()
+        .with_target_partitions(1)
+        .with_default_catalog_and_schema(CATALOG, "default")
+        .with_create_default_catalog_and_schema(false);
     let options = config.options_mut();
     options.sql_parser.parse_float_as_decimal = true;
     options.sql_parser.map_string_types_to_utf8view = false;
@@ -454,7 +481,8 @@ impl VisitorMut for Names {
             return ControlFlow::Continue(());
         }
         let Some(last) = parts.last() else { return ControlFlow::Continue(()) };
-        let marked = |value: String, ident: &Ident| ObjectNamePart::Identifier(Ident { value, quote_style: Some(OWN_QUERY), span: ident.span });
+        let marked =
+            |value: String, ident: &Ident| ObjectNamePart::Identifier(Ident { value, quote_style: Some(OWN_QUERY), span: ident.span });
         let name = last.value.to_lowercase();
         if parts.len() == 1 && self.own.contains(&name) {
             *relation = ObjectName(vec![marked(name, last)]);

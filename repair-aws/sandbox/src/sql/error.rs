@@ -65,14 +65,7 @@ impl QueryError {
 
     /// An error of the engine.
     pub fn system(name: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            message: message.into(),
-            category: Category::System,
-            error_type: 200,
-            retryable: false,
-            cancelled: false,
-        }
+        Self { name: name.into(), message: message.into(), category: Category::System, error_type: 200, retryable: false, cancelled: false }
     }
 
     /// The query scanned more than its workgroup allows.

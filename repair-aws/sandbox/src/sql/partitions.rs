@@ -292,7 +292,8 @@ mod tests {
 
     #[test]
     fn dates_are_projected_in_their_format_and_interval() {
-        let day = [("projection.day.type", "date"), ("projection.day.format", "yyyy/MM/dd"), ("projection.day.range", "2026/02/27,2026/03/01")];
+        let day =
+            [("projection.day.type", "date"), ("projection.day.format", "yyyy/MM/dd"), ("projection.day.range", "2026/02/27,2026/03/01")];
         assert_eq!(values(&day).unwrap(), ["2026/02/27", "2026/02/28", "2026/03/01"]);
         let hour = [
             ("projection.day.type", "date"),
@@ -308,8 +309,12 @@ mod tests {
 
     #[test]
     fn integers_and_enumerations_are_projected() {
-        let integer =
-            [("projection.day.type", "integer"), ("projection.day.range", "-1,5"), ("projection.day.interval", "3"), ("projection.day.digits", "2")];
+        let integer = [
+            ("projection.day.type", "integer"),
+            ("projection.day.range", "-1,5"),
+            ("projection.day.interval", "3"),
+            ("projection.day.digits", "2"),
+        ];
         assert_eq!(values(&integer).unwrap(), ["-1", "02", "05"]);
         assert_eq!(values(&[("projection.day.type", "enum"), ("projection.day.values", "a, b")]).unwrap(), ["a", "b"]);
         assert_eq!(values(&[("projection.day.type", "injected")]).unwrap(), ["injected"]);

@@ -36,11 +36,23 @@ use super::table::constant;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Form {
     Parquet,
-    JsonLines { ignore_malformed: bool },
+    JsonLines {
+        ignore_malformed: bool,
+    },
     /// Quoted CSV; every value is text.
-    Csv { separator: char, quote: char, escape: char, skip_lines: usize },
+    Csv {
+        separator: char,
+        quote: char,
+        escape: char,
+        skip_lines: usize,
+    },
     /// Hive's own text form, without quotes.
-    Delimited { separator: char, escape: Option<char>, null: String, skip_lines: usize },
+    Delimited {
+        separator: char,
+        escape: Option<char>,
+        null: String,
+        skip_lines: usize,
+    },
 }
 
 impl Form {
@@ -174,7 +186,11 @@ impl Reader {
 
     fn read_text(&self, source: &Source, form: &Form) -> Result<RecordBatch> {
         if source.key.ends_with(".gz") {
-            return Err(QueryError::system("HIVE_CANNOT_OPEN_SPLIT", format!("the sandbox reads no compressed text: {}", source.location())).into());
+            return Err(QueryError::system(
+                "HIVE_CANNOT_OPEN_SPLIT",
+                format!("the sandbox reads no compressed text: {}", source.location()),
+            )
+            .into());
         }
         let object = self.store.get(&source.bucket, &source.key).map_err(|error| open_error(&error.to_string(), source))?;
         self.scanned.add(object.bytes.len() as u64)?;
@@ -210,7 +226,10 @@ impl Reader {
         let mut read = HashMap::new();
         for (column, field) in self.wanted() {
             let values = rows.iter().map(|row| row.get(field.name()).unwrap_or(&Value::Null));
-            read.insert(column, json_as(values, field.data_type()).map_err(|why| source.bad_data(&format!("Field {}: {why}", field.name())))?);
+            read.insert(
+                column,
+                json_as(values, field.data_type()).map_err(|why| source.bad_data(&format!("Field {}: {why}", field.name())))?,
+            );
         }
         self.assemble(source, read, rows.len())
     }
@@ -296,7 +315,10 @@ fn as_declared(column: &ArrayRef, declared: &Field, source: &Source) -> Result<A
         return Ok(Arc::new(milliseconds));
     }
     let textual = |kind: &DataType| {
-        matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
+        matches!(
+            kind,
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Binary | DataType::LargeBinary | DataType::BinaryView
+        )
     };
     let fits = match (from, to) {
         (DataType::Dictionary(_, value), to) => textual(value) && textual(to),
@@ -345,7 +367,11 @@ fn text_as(texts: &StringArray, field: &Field, quoted: bool, source: &Source) ->
         return Err(source.bad_data(&format!("Field {}: nested types are not read from text", field.name())));
     }
     if !quoted {
-        // Hive's text form gives null for what it can't read.
+        // Hive's text form gives null for what it can't read; an instant with a `T` is of another form.
+        if matches!(kind, DataType::Timestamp(..)) {
+            let plain = StringArray::from_iter(texts.iter().map(|text| text.filter(|text| !text.contains('T'))));
+            return Ok(cast_with_options(&plain, kind, &CastOptions::default())?);
+        }
         return Ok(cast_with_options(texts, kind, &CastOptions::default())?);
     }
     // OpenCSVSerde: an empty field of another type than text is null; dates are days and timestamps milliseconds since 1970.
@@ -358,7 +384,9 @@ fn text_as(texts: &StringArray, field: &Field, quoted: bool, source: &Source) ->
     let read = cast_with_options(&filled, number, &strict)
         .map_err(|error| source.bad_data(&format!("Error Parsing a column in the table: field {}: {error}", field.name())))?;
     Ok(match (kind, read.as_any().downcast_ref::<Int64Array>()) {
-        (DataType::Timestamp(TimeUnit::Millisecond, None), Some(numbers)) => Arc::new(numbers.reinterpret_cast::<arrow::datatypes::TimestampMillisecondType>()),
+        (DataType::Timestamp(TimeUnit::Millisecond, None), Some(numbers)) => {
+            Arc::new(numbers.reinterpret_cast::<arrow::datatypes::TimestampMillisecondType>())
+        }
         (DataType::Date32, Some(numbers)) => {
             let days = cast_with_options(numbers, &DataType::Int32, &strict)?;
             cast_with_options(&days, kind, &strict)?
@@ -376,10 +404,15 @@ fn json_as<'a>(values: impl Iterator<Item = &'a Value>, kind: &DataType) -> Resu
         }
         return ScalarValue::iter_to_array(scalars).map_err(|error| error.to_string());
     }
+    let is_instant = matches!(kind, DataType::Timestamp(..));
     let texts: StringArray = values
         .map(|value| match value {
             Value::Null => None,
             Value::String(text) => Some(text.clone()),
+            // A number is milliseconds since 1970.
+            Value::Number(millis) if is_instant => {
+                millis.as_i64().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok()).map(|instant| instant.to_string())
+            }
             other => Some(other.to_string()),
         })
         .collect();
@@ -484,7 +517,6 @@ fn delimited_rows(text: &str, separator: char, escape: Option<char>, null: &str,
         })
         .collect()
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -15,8 +15,8 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
-use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -100,9 +100,10 @@ impl LakeTable {
         for filter in filters {
             let bare = unqualified((**filter).clone())?;
             let decided = state.create_physical_expr(bare, &schema)?.evaluate(&batch)?.into_array(rows.len())?;
-            let Some(decided) = decided.as_any().downcast_ref::<BooleanArray>() else { continue };
+            // A predicate that is no truth value is null, and lets nothing through.
+            let decided = decided.as_any().downcast_ref::<BooleanArray>();
             for (row, kept) in kept.iter_mut().enumerate() {
-                *kept &= decided.is_valid(row) && decided.value(row);
+                *kept &= decided.is_some_and(|decided| decided.is_valid(row) && decided.value(row));
             }
         }
         Ok(kept)
@@ -120,9 +121,10 @@ impl LakeTable {
             (self.projected_rows(state, &filters)?, None)
         } else {
             let database = self.table.database_name.as_deref().unwrap_or_default();
-            let partitions = self.catalog.partitions(database, &self.table.name).map_err(|error| {
-                QueryError::system("HIVE_METASTORE_ERROR", error.to_string())
-            })?;
+            let partitions = self
+                .catalog
+                .partitions(database, &self.table.name)
+                .map_err(|error| QueryError::system("HIVE_METASTORE_ERROR", error.to_string()))?;
             (partitions.iter().map(|partition| partition.values.clone()).collect::<Vec<_>>(), Some(partitions))
         };
         let kept = self.kept(state, &filters, &all, &rows)?;
@@ -214,7 +216,9 @@ fn listing_error(error: &StoreError, bucket: &str) -> QueryError {
     match error {
         StoreError::NoSuchBucket(_) => QueryError::user(
             "PERMISSION_DENIED",
-            format!("The specified bucket does not exist (Service: Amazon S3; Status Code: 404; Error Code: NoSuchBucket; bucket {bucket})"),
+            format!(
+                "The specified bucket does not exist (Service: Amazon S3; Status Code: 404; Error Code: NoSuchBucket; bucket {bucket})"
+            ),
         ),
         other => QueryError::system("HIVE_FILESYSTEM_ERROR", other.to_string()),
     }
@@ -316,7 +320,8 @@ impl TableProvider for LakeTable {
         let mut sources = Vec::new();
         for needed in self.needed(state, filters)? {
             let own = self.table.storage_descriptor.clone().unwrap_or_default();
-            let form = Form::of(needed.descriptor.as_ref().filter(|descriptor| descriptor.serde_info.is_some()).unwrap_or(&own), &self.table)?;
+            let form =
+                Form::of(needed.descriptor.as_ref().filter(|descriptor| descriptor.serde_info.is_some()).unwrap_or(&own), &self.table)?;
             for (bucket, key, size) in self.objects(&needed.location)? {
                 sources.push(Source { bucket, key, size, form: form.clone(), values: needed.values.clone() });
             }

@@ -40,7 +40,8 @@ pub(crate) fn text(array: &dyn Array, row: usize) -> Result<Option<String>> {
         }
         DataType::Struct(fields) => {
             let values = array.as_struct();
-            let members = fields.iter().zip(values.columns()).map(|(field, column)| Ok(format!("{}={}", field.name(), nested(column, row)?)));
+            let members =
+                fields.iter().zip(values.columns()).map(|(field, column)| Ok(format!("{}={}", field.name(), nested(column, row)?)));
             format!("{{{}}}", members.collect::<Result<Vec<_>>>()?.join(", "))
         }
         DataType::Map(..) => {

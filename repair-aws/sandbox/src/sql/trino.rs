@@ -9,7 +9,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::engine::{Answer, Kind, ResultColumn};
+use super::engine::{Answer, CATALOG, Kind, ResultColumn};
 use super::error::{Category, QueryError};
 use super::scanned::Scanned;
 use super::text::double;
@@ -65,11 +65,41 @@ impl Trino {
         Self { url: url.trim_end_matches('/').to_owned(), client: Client::builder(TokioExecutor::new()).build_http() }
     }
 
+    /// Makes Trino read from the sandbox at this endpoint: Glue and S3 are both there, and any credentials do. The catalog has Athena's
+    /// name, because views are kept with the name of the catalog that they were made in.
+    ///
+    /// A Trino therefore belongs to the sandbox that came last.
+    pub(crate) async fn attach(&self, endpoint: &str) -> Result<(), QueryError> {
+        let properties = [
+            ("hive.metastore", "glue"),
+            ("hive.metastore.glue.endpoint-url", endpoint),
+            ("hive.metastore.glue.region", "us-east-1"),
+            ("hive.metastore.glue.aws-access-key", "sandbox"),
+            ("hive.metastore.glue.aws-secret-key", "sandbox"),
+            ("fs.hadoop.enabled", "false"),
+            ("fs.native-s3.enabled", "true"),
+            ("s3.endpoint", endpoint),
+            ("s3.region", "us-east-1"),
+            ("s3.path-style-access", "true"),
+            ("s3.aws-access-key", "sandbox"),
+            ("s3.aws-secret-key", "sandbox"),
+            ("hive.non-managed-table-writes-enabled", "true"),
+            ("hive.partition-projection-enabled", "true"),
+            ("hive.recursive-directories", "true"),
+            ("hive.timestamp-precision", "MILLISECONDS"),
+        ];
+        let properties: Vec<String> = properties.iter().map(|(name, value)| format!("\"{name}\" = '{value}'")).collect();
+        let nothing = Scanned::default();
+        self.query(&format!("DROP CATALOG IF EXISTS {CATALOG}"), "default", &nothing).await?;
+        let create = format!("CREATE CATALOG {CATALOG} USING hive WITH ({})", properties.join(", "));
+        self.query(&create, "default", &nothing).await.map(drop)
+    }
+
     /// Runs a query to its end.
     pub(crate) async fn query(&self, sql: &str, database: &str, scanned: &Scanned) -> Result<Answer, QueryError> {
         let start = Request::post(format!("{}/v1/statement", self.url))
             .header("X-Trino-User", "athena")
-            .header("X-Trino-Catalog", "hive")
+            .header("X-Trino-Catalog", CATALOG)
             .header("X-Trino-Schema", database)
             .header("X-Trino-Time-Zone", "UTC")
             .body(Full::from(sql.to_owned()))

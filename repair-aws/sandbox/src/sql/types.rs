@@ -218,6 +218,25 @@ pub(crate) fn precision(unit: TimeUnit) -> u8 {
     }
 }
 
+/// The Hive type of a Trino type. One that Hive has no word for stays as it is.
+pub(crate) fn hive_of_trino(kind: &str) -> String {
+    let (name, inside) = match kind.split_once('(').and_then(|(name, rest)| Some((name, rest.strip_suffix(')')?))) {
+        Some((name, inside)) => (name, Some(inside)),
+        None => (kind, None),
+    };
+    match (name, inside) {
+        ("varchar" | "char" | "json" | "unknown", _) => "string".to_owned(),
+        ("integer", _) => "int".to_owned(),
+        ("real", _) => "float".to_owned(),
+        ("varbinary", _) => "binary".to_owned(),
+        ("timestamp", None) => "timestamp".to_owned(),
+        ("timestamp", Some(digits)) if digits.bytes().all(|digit| digit.is_ascii_digit()) => "timestamp".to_owned(),
+        ("decimal", Some(inside)) => format!("decimal({})", inside.replace(' ', "")),
+        ("array", Some(item)) => format!("array<{}>", hive_of_trino(item)),
+        _ => kind.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,5 +261,21 @@ mod tests {
         assert_eq!(athena_name("timestamp(3) with time zone"), "timestamp with time zone");
         assert_eq!(athena_name("real"), "float");
         assert_eq!(athena_name("array(varchar)"), "array");
+    }
+
+    #[test]
+    fn types_of_trino_have_words_in_hive() {
+        for (trino, hive) in [
+            ("varchar", "string"),
+            ("varchar(1)", "string"),
+            ("integer", "int"),
+            ("bigint", "bigint"),
+            ("timestamp(3)", "timestamp"),
+            ("timestamp(3) with time zone", "timestamp(3) with time zone"),
+            ("decimal(2, 1)", "decimal(2,1)"),
+            ("array(array(varchar(2)))", "array<array<string>>"),
+        ] {
+            assert_eq!(hive_of_trino(trino), hive, "{trino}");
+        }
     }
 }

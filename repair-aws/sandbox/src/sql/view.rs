@@ -91,7 +91,8 @@ impl View {
             QueryError::user("INVALID_VIEW", format!("line 1:1: Failed analyzing stored view '{}.{name}': {why}", super::engine::CATALOG))
         };
         let text = table.view_original_text.as_deref().unwrap_or_default();
-        let encoded = text.strip_prefix(PREFIX).and_then(|text| text.strip_suffix(SUFFIX)).ok_or_else(|| invalid("it is not a view of Presto"))?;
+        let encoded =
+            text.strip_prefix(PREFIX).and_then(|text| text.strip_suffix(SUFFIX)).ok_or_else(|| invalid("it is not a view of Presto"))?;
         let json = unbase64(encoded).ok_or_else(|| invalid("its text is not base64"))?;
         serde_json::from_slice(&json).map_err(|error| invalid(&error.to_string()))
     }

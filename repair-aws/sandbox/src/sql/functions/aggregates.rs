@@ -200,13 +200,15 @@ impl Accumulator for PercentileState {
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
         let values: Vec<ScalarValue> = self.values.iter().map(|value| ScalarValue::Float64(Some(*value))).collect();
-        Ok(vec![
-            ScalarValue::List(ScalarValue::new_list_nullable(&values, &DataType::Float64)),
-            ScalarValue::Float64(self.percentile),
-        ])
+        Ok(vec![ScalarValue::List(ScalarValue::new_list_nullable(&values, &DataType::Float64)), ScalarValue::Float64(self.percentile)])
     }
 
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a rank is between 0 and the count")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a rank is between 0 and the count"
+    )]
     fn evaluate(&mut self) -> Result<ScalarValue> {
         let Some(percentile) = self.percentile.filter(|_| !self.values.is_empty()) else {
             return ScalarValue::try_from(&self.kind);

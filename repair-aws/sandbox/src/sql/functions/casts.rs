@@ -26,15 +26,48 @@ pub(super) fn functions() -> impl Iterator<Item = Function> {
         Function::new("$try_cast_integer", (1, 1), |_, _| Ok(DataType::Int32), |columns, kind| to_integer(&columns[0], kind, true)),
         Function::new("$try_cast_smallint", (1, 1), |_, _| Ok(DataType::Int16), |columns, kind| to_integer(&columns[0], kind, true)),
         Function::new("$try_cast_tinyint", (1, 1), |_, _| Ok(DataType::Int8), |columns, kind| to_integer(&columns[0], kind, true)),
-        Function::new("$cast_timestamp3", (1, 1), |_, _| Ok(timestamp(TimeUnit::Millisecond)), |columns, kind| to_timestamp(&columns[0], kind, false)),
-        Function::new("$cast_timestamp6", (1, 1), |_, _| Ok(timestamp(TimeUnit::Microsecond)), |columns, kind| to_timestamp(&columns[0], kind, false)),
-        Function::new("$cast_timestamp9", (1, 1), |_, _| Ok(timestamp(TimeUnit::Nanosecond)), |columns, kind| to_timestamp(&columns[0], kind, false)),
-        Function::new("$try_cast_timestamp3", (1, 1), |_, _| Ok(timestamp(TimeUnit::Millisecond)), |columns, kind| to_timestamp(&columns[0], kind, true)),
-        Function::new("$try_cast_timestamp6", (1, 1), |_, _| Ok(timestamp(TimeUnit::Microsecond)), |columns, kind| to_timestamp(&columns[0], kind, true)),
-        Function::new("$try_cast_timestamp9", (1, 1), |_, _| Ok(timestamp(TimeUnit::Nanosecond)), |columns, kind| to_timestamp(&columns[0], kind, true)),
-        Function::new("typeof", (1, 1), |_, _| Ok(DataType::Utf8), |columns, _| {
-            Ok(Arc::new(StringArray::from(vec![trino_name(columns[0].data_type()); columns[0].len()])))
-        }),
+        Function::new(
+            "$cast_timestamp3",
+            (1, 1),
+            |_, _| Ok(timestamp(TimeUnit::Millisecond)),
+            |columns, kind| to_timestamp(&columns[0], kind, false),
+        ),
+        Function::new(
+            "$cast_timestamp6",
+            (1, 1),
+            |_, _| Ok(timestamp(TimeUnit::Microsecond)),
+            |columns, kind| to_timestamp(&columns[0], kind, false),
+        ),
+        Function::new(
+            "$cast_timestamp9",
+            (1, 1),
+            |_, _| Ok(timestamp(TimeUnit::Nanosecond)),
+            |columns, kind| to_timestamp(&columns[0], kind, false),
+        ),
+        Function::new(
+            "$try_cast_timestamp3",
+            (1, 1),
+            |_, _| Ok(timestamp(TimeUnit::Millisecond)),
+            |columns, kind| to_timestamp(&columns[0], kind, true),
+        ),
+        Function::new(
+            "$try_cast_timestamp6",
+            (1, 1),
+            |_, _| Ok(timestamp(TimeUnit::Microsecond)),
+            |columns, kind| to_timestamp(&columns[0], kind, true),
+        ),
+        Function::new(
+            "$try_cast_timestamp9",
+            (1, 1),
+            |_, _| Ok(timestamp(TimeUnit::Nanosecond)),
+            |columns, kind| to_timestamp(&columns[0], kind, true),
+        ),
+        Function::new(
+            "typeof",
+            (1, 1),
+            |_, _| Ok(DataType::Utf8),
+            |columns, _| Ok(Arc::new(StringArray::from(vec![trino_name(columns[0].data_type()); columns[0].len()]))),
+        ),
     ]
     .into_iter()
 }
@@ -42,7 +75,9 @@ pub(super) fn functions() -> impl Iterator<Item = Function> {
 fn to_varchar(columns: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let column = &columns[0];
     if column.data_type().is_nested() {
-        return Err(QueryError::user("TYPE_MISMATCH", format!("line 1:1: Cannot cast {} to varchar", trino_name(column.data_type()))).into());
+        return Err(
+            QueryError::user("TYPE_MISMATCH", format!("line 1:1: Cannot cast {} to varchar", trino_name(column.data_type()))).into()
+        );
     }
     if *column.data_type() == DataType::Utf8 {
         return Ok(Arc::clone(column));
@@ -134,7 +169,8 @@ fn rounded_to(column: &ArrayRef, kind: &DataType) -> Result<ArrayRef> {
     }
     let unit = 10_i64.pow(digits);
     let values = cast(column, &DataType::Int64)?;
-    let rounded: ArrayRef = Arc::new(values.as_primitive::<Int64Type>().unary::<_, Int64Type>(|value| value.saturating_add(unit / 2).div_euclid(unit)));
+    let rounded: ArrayRef =
+        Arc::new(values.as_primitive::<Int64Type>().unary::<_, Int64Type>(|value| value.saturating_add(unit / 2).div_euclid(unit)));
     Ok(cast(&rounded, kind)?)
 }
 

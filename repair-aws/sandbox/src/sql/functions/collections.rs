@@ -71,7 +71,9 @@ fn sequence(columns: &[ArrayRef], kind: &DataType) -> Result<ArrayRef> {
 }
 
 fn integers(one: &[ArrayRef]) -> Result<Vec<i64>> {
-    let number = |column: &ArrayRef| Ok::<_, datafusion::error::DataFusionError>(cast(column, &DataType::Int64)?.as_primitive::<Int64Type>().value(0));
+    let number = |column: &ArrayRef| {
+        Ok::<_, datafusion::error::DataFusionError>(cast(column, &DataType::Int64)?.as_primitive::<Int64Type>().value(0))
+    };
     let (start, stop) = (number(&one[0])?, number(&one[1])?);
     let step = match one.get(2) {
         Some(step) => number(step)?,
@@ -82,7 +84,9 @@ fn integers(one: &[ArrayRef]) -> Result<Vec<i64>> {
         return Err(bad_argument("step must not be zero"));
     }
     if (step > 0) != (start <= stop) && start != stop {
-        return Err(bad_argument("sequence stop value should be greater than or equal to start value if step is greater than zero otherwise stop should be less than or equal to start"));
+        return Err(bad_argument(
+            "sequence stop value should be greater than or equal to start value if step is greater than zero otherwise stop should be less than or equal to start",
+        ));
     }
     let mut numbers = Vec::new();
     let mut at = start;
@@ -145,7 +149,8 @@ fn cardinality(columns: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
         DataType::Map(..) => Ok(column.as_map().value_length(row)),
         other => Err(bad_type("cardinality", std::slice::from_ref(other))),
     };
-    let lengths = (0..column.len()).map(|row| if column.is_null(row) { Ok(None) } else { length(row).map(|length| Some(i64::from(length))) });
+    let lengths =
+        (0..column.len()).map(|row| if column.is_null(row) { Ok(None) } else { length(row).map(|length| Some(i64::from(length))) });
     Ok(Arc::new(lengths.collect::<Result<Int64Array>>()?))
 }
 

@@ -15,7 +15,9 @@ pub(super) fn functions() -> impl Iterator<Item = Function> {
         Function::new("bitwise_and", (2, 2), bigint, |columns, _| pairs(columns, |a, b| a & b)),
         Function::new("bitwise_or", (2, 2), bigint, |columns, _| pairs(columns, |a, b| a | b)),
         Function::new("bitwise_xor", (2, 2), bigint, |columns, _| pairs(columns, |a, b| a ^ b)),
-        Function::new("bitwise_not", (1, 1), bigint, |columns, _| Ok(Arc::new(integers(&columns[0])?.unary::<_, Int64Type>(|value| !value)))),
+        Function::new("bitwise_not", (1, 1), bigint, |columns, _| {
+            Ok(Arc::new(integers(&columns[0])?.unary::<_, Int64Type>(|value| !value)))
+        }),
         Function::new("bitwise_left_shift", (2, 2), first, left_shift),
         Function::new("bitwise_right_shift", (2, 2), first, right_shift),
         Function::new("bitwise_right_shift_arithmetic", (2, 2), bigint, |columns, _| {
@@ -108,7 +110,9 @@ fn bit_count(columns: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
                     return Err(bad_argument(format!("Bits specified in bit_count must be between 2 and 64, got {bits}")));
                 };
                 if (value << spare) >> spare != value {
-                    return Err(bad_argument(format!("Number must be representable with the bits specified. {value} cannot be represented with {bits} bits")));
+                    return Err(bad_argument(format!(
+                        "Number must be representable with the bits specified. {value} cannot be represented with {bits} bits"
+                    )));
                 }
                 Some(i64::from((value.cast_unsigned() & (u64::MAX >> spare)).count_ones()))
             }
@@ -135,7 +139,9 @@ fn rounded(column: &ArrayRef, kind: &DataType, of_double: fn(f64) -> f64, of_dec
     Ok(match column.data_type() {
         DataType::Float64 => Arc::new(column.as_primitive::<Float64Type>().unary::<_, Float64Type>(of_double)),
         #[expect(clippy::cast_possible_truncation, reason = "a rounded float is a float again")]
-        DataType::Float32 => Arc::new(column.as_primitive::<Float32Type>().unary::<_, Float32Type>(|value| of_double(f64::from(value)) as f32)),
+        DataType::Float32 => {
+            Arc::new(column.as_primitive::<Float32Type>().unary::<_, Float32Type>(|value| of_double(f64::from(value)) as f32))
+        }
         DataType::Decimal128(_, scale) => {
             let unit = 10_i128.pow(u32::try_from(*scale).unwrap_or(0));
             let values: Decimal128Array = column.as_primitive::<Decimal128Type>().unary(|value| of_decimal(value, unit));

@@ -42,19 +42,36 @@ pub(super) fn functions() -> impl Iterator<Item = Function> {
         Function::new("from_unixtime_nanos", (1, 1), |_, _| Ok(zoned(TimeUnit::Nanosecond)), from_unixtime_nanos),
         Function::new("from_iso8601_timestamp", (1, 1), |_, _| Ok(zoned(TimeUnit::Millisecond)), from_iso8601_timestamp),
         Function::new("from_iso8601_date", (1, 1), |_, _| Ok(DataType::Date32), from_iso8601_date),
-        Function::new("$try_from_iso8601_timestamp", (1, 1), |_, _| Ok(zoned(TimeUnit::Millisecond)), |columns, kind| {
-            let instants: Int64Array = texts(&columns[0])?.iter().map(|value| iso8601(value?)).collect();
-            Ok(cast(&instants, kind)?)
-        }),
-        Function::new("$try_from_iso8601_date", (1, 1), |_, _| Ok(DataType::Date32), |columns, kind| {
-            let values: StringArray =
-                texts(&columns[0])?.iter().map(|value| value.filter(|value| value.parse::<Date>().is_ok() && !value.contains(['T', ' ']))).collect();
-            Ok(cast(&values, kind)?)
-        }),
-        Function::new("$try_date_parse", (2, 2), |_, _| Ok(TIMESTAMP), |columns, kind| {
-            let (values, formats) = (texts(&columns[0])?, texts(&columns[1])?);
-            as_given(values.iter().zip(formats.iter()).map(|(value, format)| mysql_parse(value?, format?)).collect(), kind)
-        }),
+        Function::new(
+            "$try_from_iso8601_timestamp",
+            (1, 1),
+            |_, _| Ok(zoned(TimeUnit::Millisecond)),
+            |columns, kind| {
+                let instants: Int64Array = texts(&columns[0])?.iter().map(|value| iso8601(value?)).collect();
+                Ok(cast(&instants, kind)?)
+            },
+        ),
+        Function::new(
+            "$try_from_iso8601_date",
+            (1, 1),
+            |_, _| Ok(DataType::Date32),
+            |columns, kind| {
+                let values: StringArray = texts(&columns[0])?
+                    .iter()
+                    .map(|value| value.filter(|value| value.parse::<Date>().is_ok() && !value.contains(['T', ' '])))
+                    .collect();
+                Ok(cast(&values, kind)?)
+            },
+        ),
+        Function::new(
+            "$try_date_parse",
+            (2, 2),
+            |_, _| Ok(TIMESTAMP),
+            |columns, kind| {
+                let (values, formats) = (texts(&columns[0])?, texts(&columns[1])?);
+                as_given(values.iter().zip(formats.iter()).map(|(value, format)| mysql_parse(value?, format?)).collect(), kind)
+            },
+        ),
         Function::new("to_iso8601", (1, 1), |kinds, _| temporal("to_iso8601", kinds, DataType::Utf8), to_iso8601),
         Function::new("date_trunc", (2, 2), second_type, date_trunc),
         Function::new("date_diff", (3, 3), |_, _| Ok(DataType::Int64), date_diff),
@@ -62,7 +79,14 @@ pub(super) fn functions() -> impl Iterator<Item = Function> {
         Function::new("date_format", (2, 2), |_, _| Ok(DataType::Utf8), date_format),
         Function::new("date_parse", (2, 2), |_, _| Ok(TIMESTAMP), date_parse),
         Function::new("last_day_of_month", (1, 1), |_, _| Ok(DataType::Date32), last_day_of_month),
-        Function::new("at_timezone", (2, 2), at_timezone_type, |columns, kind| Ok(cast(&columns[0], kind)?)),
+        Function::new("at_timezone", (2, 2), at_timezone_type, |columns, kind| {
+            // Without a zone of its own, a time is in the session's, which is UTC; the instant stays.
+            let instant = match columns[0].data_type() {
+                DataType::Timestamp(unit, None) => cast(&columns[0], &zoned(*unit))?,
+                _ => Arc::clone(&columns[0]),
+            };
+            Ok(cast(&instant, kind)?)
+        }),
         Function::new("with_timezone", (2, 2), at_timezone_type, with_timezone),
     ];
     parts.into_iter().chain(others)

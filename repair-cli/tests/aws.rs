@@ -1,0 +1,193 @@
+//! The same workflow on S3 and Athena, by another profile and nothing else: on a sandbox that `repair aws-sandbox` serves.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use arrow::array::RecordBatch;
+use arrow::util::display::array_value_to_string;
+use common::World;
+use futures::TryStreamExt;
+use repair_core::lake::{Lake, Layer, ScanRequest};
+use repair_core::model::{Format, Interval, Partition, PartitionUnit, Table};
+use repair_local::LocalLake;
+use serde_json::Value;
+
+const WORKFLOW: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/stock-pipeline/workflows/ticker-hourly.yaml");
+const LAKE: &str = "s3://bucket/lake";
+
+fn table(name: &str, format: Format, time: &str, partitioned: bool) -> Table {
+    let by = Partition { column: "date".to_owned(), unit: PartitionUnit::Day };
+    Table {
+        name: name.to_owned(),
+        location: name.to_owned(),
+        format,
+        partition_by: if partitioned { vec![by] } else { Vec::new() },
+        key: vec!["symbol".to_owned()],
+        time: time.to_owned(),
+        time_marks: Default::default(),
+        cadence: Some("1m".parse().unwrap()),
+    }
+}
+
+async fn scan(lake: &dyn Lake, table: &Table) -> Vec<RecordBatch> {
+    let request = ScanRequest { layer: Layer::Raw, interval: None, keys: None, columns: None };
+    lake.scan(table, &request).await.unwrap().try_collect().await.unwrap()
+}
+
+/// The columns by name, so that their order does not matter; a count is the same number whether it is signed or not.
+fn rows(batches: &[RecordBatch]) -> Vec<String> {
+    let mut rows = Vec::new();
+    for batch in batches {
+        let schema = batch.schema();
+        for row in 0..batch.num_rows() {
+            let cell = |(index, name): (usize, &String)| format!("{name}={}", array_value_to_string(batch.column(index), row).unwrap());
+            let names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
+            let mut cells: Vec<String> = names.into_iter().enumerate().map(cell).collect();
+            cells.sort();
+            rows.push(cells.join(" "));
+        }
+    }
+    rows.sort();
+    rows
+}
+
+/// A lake as the ticker pipeline writes it, in partitions, and an archive beside it.
+async fn captured(world: &World) -> PathBuf {
+    let from = LocalLake::open(world.lake()).unwrap();
+    let folder = world.lake().parent().unwrap().join("captured");
+    std::fs::create_dir(&folder).unwrap();
+    let lake = LocalLake::open(&folder).unwrap();
+    let day = Interval::parse("2024-03-04", "2024-03-04").unwrap();
+    for (name, partitioned) in [("bars", true), ("archive", false)] {
+        let all = scan(&from, &table(name, Format::Csv, "ts", false)).await;
+        lake.replace(&table(name, Format::Parquet, "ts", partitioned), &day, all).await.unwrap();
+    }
+    folder
+}
+
+struct Sandbox {
+    process: Child,
+    endpoint: String,
+}
+
+impl Sandbox {
+    fn start(lake: &Path) -> Self {
+        let archive = format!("bars_archive={}", lake.join("archive").display());
+        let mut process = Command::new(assert_cmd::cargo::cargo_bin!("repair"))
+            .args(["aws-sandbox", "--port", "0", "--workflow", WORKFLOW, "--from"])
+            .arg(lake)
+            .args(["--table", &archive])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let endpoint = lines.find_map(|line| line.unwrap().strip_prefix("export AWS_ENDPOINT_URL=").map(str::to_owned)).unwrap();
+        assert!(endpoint.starts_with("http://127.0.0.1:"));
+        Self { process, endpoint }
+    }
+
+    fn repair(&self, world: &World) -> assert_cmd::Command {
+        let mut command = world.repair();
+        for (name, value) in [("AWS_ENDPOINT_URL", self.endpoint.as_str()), ("AWS_REGION", "us-east-1")] {
+            command.env(name, value);
+        }
+        command.env("AWS_ACCESS_KEY_ID", "sandbox").env("AWS_SECRET_ACCESS_KEY", "sandbox");
+        command
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+const PARAMS: [&str; 7] =
+    ["from=2024-03-04", "to=2024-03-04", "symbols=AIG,BAC,SPY", "source=archive", "archive_format=parquet", "settle=10ms", "quiet_spell=1h"];
+
+fn run(mut command: assert_cmd::Command, more: &[&str]) -> Value {
+    command.args(["run", WORKFLOW, "--json"]).args(more);
+    for param in PARAMS {
+        command.args(["--param", param]);
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert!(output.status.success(), "{report:#}: {said}");
+    report
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_workflow_on_s3_and_athena_gives_the_same_hours() {
+    let world = World::new();
+    let folder = captured(&world).await;
+    let sandbox = Sandbox::start(&folder);
+    let on_aws = run(sandbox.repair(&world), &["--profile", "aws", "--run-id", "one"]);
+    let here = run(world.repair(), &["--lake", folder.to_str().unwrap()]);
+    for step in ["find_gaps", "fill", "check", "hourly"] {
+        assert_eq!(on_aws["steps"][step]["output"], here["steps"][step]["output"], "{step}");
+    }
+    assert!(on_aws["usage"]["queries"].as_u64().unwrap() >= 3, "{}", on_aws["usage"]);
+    // What a reader sees.
+    let hourly = table("hourly", Format::Parquet, "hour", true);
+    let connection = repair_aws::Connection::of(
+        aws_config::SdkConfig::builder()
+            .behavior_version(aws_config::BehaviorVersion::latest())
+            .region(aws_config::Region::new("us-east-1"))
+            .endpoint_url(&sandbox.endpoint)
+            .credentials_provider(aws_sdk_credentials())
+            .build(),
+    );
+    let lake = repair_aws::AwsLake::open(&connection, repair_aws::Options::new(LAKE, "market", "repair")).unwrap();
+    let (theirs, ours) = (rows(&scan(&lake, &hourly).await), rows(&scan(&LocalLake::open(&folder).unwrap(), &hourly).await));
+    assert_eq!(theirs.len(), 21, "seven hours of three stocks");
+    assert_eq!(theirs, ours);
+    // Its journal is in the bucket: another process finds the run there, and to start it again changes nothing.
+    let runs = sandbox.repair(&world).args(["runs", "--json", "--lake", LAKE]).output().unwrap();
+    let runs: Value = serde_json::from_slice(&runs.stdout).unwrap();
+    assert_eq!((&runs[0]["run"], &runs[0]["outcome"]), (&Value::from("one"), &Value::from("succeeded")), "{runs}");
+    let again = run(sandbox.repair(&world), &["--profile", "aws", "--run-id", "one"]);
+    assert_eq!(again["usage"], on_aws["usage"]);
+    sandbox.repair(&world).args(["resume", "one", "--lake", LAKE]).assert().success();
+    let events = sandbox.repair(&world).args(["show", "one", "--events", "--lake", LAKE]).output().unwrap();
+    let events = String::from_utf8(events.stdout).unwrap();
+    assert!(events.contains("\"kind\":\"metered\"") && events.contains("\"bytes_scanned\""), "every query is on record");
+}
+
+fn aws_sdk_credentials() -> aws_credential_types::provider::SharedCredentialsProvider {
+    aws_credential_types::provider::SharedCredentialsProvider::new(aws_credential_types::Credentials::from_keys("sandbox", "sandbox", None))
+}
+
+/// What is wrong with a profile, or with what it names, is said before anything is begun.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_a_lake_in_s3_is_said() {
+    let world = World::new();
+    let folder = captured(&world).await;
+    let sandbox = Sandbox::start(&folder);
+    let text = std::fs::read_to_string(WORKFLOW).unwrap();
+    let with = |from: &str, to: &str| {
+        assert!(text.contains(from));
+        world.write("changed.yaml", &text.replace(from, to))
+    };
+    let fails = |file: PathBuf, more: &[&str], words: &[&str]| {
+        let mut command = sandbox.repair(&world);
+        command.arg("run").arg(file).args(["--profile", "aws"]).args(more);
+        for param in PARAMS {
+            command.args(["--param", param]);
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{words:?} in {said}");
+    };
+    fails(with("workgroup: repair, ", ""), &[], &["profile `aws`", "workgroup"]);
+    fails(with("database: market", "database: nowhere"), &[], &["no database `nowhere`"]);
+    fails(with("s3://bucket/lake", "s3://nowhere/lake"), &[], &["s3://nowhere/lake", "create the bucket"]);
+    fails(with("s3://bucket/lake", "/bucket/lake"), &[], &["s3://bucket/prefix"]);
+    fails(PathBuf::from(WORKFLOW), &["--lake", "./lake"], &["names a folder"]);
+}
