@@ -1,7 +1,7 @@
 //! `repair`: runs data-repair workflows.
 //!
 //! Exit codes: 0 the run succeeded, 1 it failed or was cancelled, 2 the input is not usable, 3 it could not tell (blind), 4 it was paused
-//! or told to stop and can be resumed.
+//! or told to stop and can be resumed, 5 its budget did not allow more.
 
 mod aws;
 mod commands;
@@ -18,7 +18,8 @@ use repair_core::engine::Signal;
 
 use crate::session::LakeArg;
 
-const EXIT_CODES: &str = "Exit codes: 0 succeeded, 1 failed or cancelled, 2 bad input, 3 could not tell (blind), 4 stopped, to be resumed.";
+const EXIT_CODES: &str =
+    "Exit codes: 0 succeeded, 1 failed or cancelled, 2 bad input, 3 could not tell (blind), 4 stopped, to be resumed, 5 over budget.";
 
 /// Finds what is broken in a lake of data, waits, repairs it, verifies, and only then aggregates.
 #[derive(Debug, Parser)]

@@ -20,6 +20,8 @@ const BAD_INPUT: u8 = 2;
 /// It could not be told.
 const BLIND: u8 = 3;
 
+/// Its budget did not allow what was left to do.
+const OVER_BUDGET: u8 = 5;
 /// It was paused or told to stop, and can be resumed.
 const STOPPED: u8 = 4;
 
@@ -92,6 +94,7 @@ pub(crate) fn exit_code(report: &RunReport) -> ExitCode {
     match (report.outcome, report.error) {
         (Some(Outcome::Succeeded | Outcome::SucceededWithExceptions), _) => ExitCode::SUCCESS,
         (Some(Outcome::Blind), _) => ExitCode::from(BLIND),
+        (Some(Outcome::OverBudget), _) => ExitCode::from(OVER_BUDGET),
         (None, _) => ExitCode::from(STOPPED),
         // Data that is not what it must be is bad input, also when it is found on the way.
         (_, Some(ErrorKind::Invalid)) => ExitCode::from(BAD_INPUT),

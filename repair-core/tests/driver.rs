@@ -523,6 +523,7 @@ async fn golden_journals_always_fold() {
         "step-settled",
         "timer-set",
         "units-planned",
+        "units-reserved",
         "units-ended",
         "publish-started",
         "publish-ended",
@@ -566,5 +567,13 @@ async fn histories() -> Vec<(&'static str, Vec<Recorded>)> {
     world.engine().cancel("run").await.unwrap();
     driven.await.unwrap().unwrap();
     histories.push(("cancelled", world.events("run").await));
+
+    let world = World::new();
+    let fails = "with: { fails: { '1': transient } }, retry: [{ on: transient, attempts: 1 }]";
+    let text = format!(
+        "budget: {{ calls: 12 }}\nstart: look\nsteps:\n  look: {{ detect: look, next: fill }}\n  fill: {{ repair: fix, of: look, {fails}, end: true }}"
+    );
+    assert_eq!(world.run(&text).await.outcome, Some(Outcome::OverBudget));
+    histories.push(("budget", world.events("run").await));
     histories
 }

@@ -278,7 +278,7 @@ fn blind_is_an_outcome_of_its_own_and_any_does_not_catch_a_budget() {
     let mut run =
         Run::new("start: spend\nsteps:\n  spend: { task: do, catch: [{ on: any, goto: sum }], next: sum }\n  sum: { task: do, end: true }");
     run.fail(ErrorKind::Budget);
-    assert_eq!(run.ended(), (Outcome::Failed, Some(ErrorKind::Budget)));
+    assert_eq!(run.ended(), (Outcome::OverBudget, Some(ErrorKind::Budget)));
 }
 
 #[test]
@@ -583,7 +583,9 @@ fn end(run: &mut Run, ends: &[(u32, Option<ErrorKind>)]) {
     let staged: Vec<u32> = ends.iter().filter(|(_, failed)| failed.is_none()).map(|(unit, _)| *unit).collect();
     let failed = ends.iter().filter_map(|&(unit, failed)| Some(UnitFailed { unit, error: error(failed?) }));
     let usage = Usage { source_requests: staged.len() as u64, ..Usage::default() };
-    run.record(Event::UnitsEnded { step: "fill".to_owned(), staged, usage, conflicts: Conflicts::default(), failed: failed.collect() });
+    let step = "fill".to_owned();
+    let (conflicts, failed) = (Conflicts::default(), failed.collect());
+    run.record(Event::UnitsEnded { step, staged, usage, conflicts, failed, released: Vec::new() });
     let failed = ends.iter().find_map(|(_, failed)| *failed);
     if let Some(kind) = failed {
         run.record(Event::StepFailed { step: "fill".to_owned(), error: error(kind), units: true });

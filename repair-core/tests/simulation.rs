@@ -56,6 +56,8 @@ struct World {
     /// What was found wrong while it ran.
     wrong: Mutex<Vec<String>>,
     performed: AtomicU64,
+    /// Calls, as a source would count them.
+    calls: AtomicU64,
     base: Timestamp,
 }
 
@@ -67,6 +69,7 @@ impl World {
             lake: MemoryLake::default(),
             wrong: Mutex::default(),
             performed: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
             base: "2024-03-04T09:00:00Z".parse().unwrap(),
         };
         world.lake.put_table(&table(), &[rows(&[])]).unwrap();
@@ -193,6 +196,7 @@ impl Repairer for SimRepairer {
         if state.ended.is_some() {
             self.0.wrong(format!("unit {slots:?} is asked for after the end"));
         }
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
         let name = format!("{} {} {} {} {slots:?}", context.run, context.step, context.visit, context.attempt);
         let (failed, took_ms) = self.0.fate(&name, 12);
         pass(context, took_ms.min(3_000)).await?;
@@ -236,11 +240,15 @@ fn registry(world: &Arc<World>) -> Arc<Registry> {
     Arc::new(registry)
 }
 
-const CHILD: &str = "workflow: child\nkind: state-machine\nstart: x\nsteps:\n  x: { task: sim.task, with: { safe: true }, retry: [{ on: any, attempts: 9 }], next: y }\n  y: { wait: { for: 7s }, end: true }\n";
+const CHILD: &str = "workflow: child\nkind: state-machine\nbudget: { calls: 1 }\nstart: x\nsteps:\n  x: { task: sim.task, with: { safe: true }, retry: [{ on: any, attempts: 9 }], next: y }\n  y: { wait: { for: 7s }, end: true }\n";
+
+/// How the line of a budget begins.
+const BUDGET: &str = "budget: { calls: ";
 
 /// A workflow drawn at random; always one that the checker accepts.
 fn generate(rng: &mut SmallRng) -> String {
-    let tables = "tables:\n  bars: { location: bars, format: parquet, key: [key], time: ts, cadence: 1m }\n";
+    let budget = if rng.random_bool(0.3) { format!("{BUDGET}{} }}\n", rng.random_range(0..40)) } else { String::new() };
+    let tables = format!("{budget}tables:\n  bars: {{ location: bars, format: parquet, key: [key], time: ts, cadence: 1m }}\n");
     if rng.random_bool(0.4) {
         format!("workflow: sim\nkind: dag\nmax_parallel: {}\n{tables}steps:\n{}", rng.random_range(1..5), dag(rng))
     } else {
@@ -516,6 +524,9 @@ async fn try_seed(seed: u64) -> Result<u64, String> {
     let patience = Duration::from_secs(100 * 86_400);
     let mut ends = Vec::new();
     let (mut performed, mut cut_off) = (0, false);
+    let budget = text.lines().find_map(|line| line.strip_prefix(BUDGET)?.strip_suffix(" }")?.parse::<u64>().ok());
+    // What a crash has hidden counts as spent, so one that is killed comes to the end of its budget sooner.
+    cut_off |= budget.is_some();
     for lives in [&[][..], &lives] {
         let world = World::new(seed);
         let driven = tokio::time::timeout(patience, drive(&world, &text, lives)).await;
@@ -523,6 +534,10 @@ async fn try_seed(seed: u64) -> Result<u64, String> {
         cut_off |= check_history(&world, &state).await;
         if let Some(wrong) = world.wrong.lock().unwrap().first() {
             return Err(told(wrong.clone()));
+        }
+        let calls = world.calls.load(Ordering::Relaxed);
+        if budget.is_some_and(|budget| calls > budget) {
+            return Err(told(format!("{calls} calls were made")));
         }
         let seen = seen(&world);
         // A workflow may come to a repair step again without looking in between; each visit's effect is there once, and readers see one.

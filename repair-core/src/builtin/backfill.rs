@@ -219,6 +219,12 @@ impl Repairer for Backfill {
         Ok(Box::new(requests::units(plan, grid)?.into_iter().map(Ok)))
     }
 
+    fn worst(&self, context: &StepContext, _: &Unit) -> Usage {
+        // One call even of a source that promises none: it is asked.
+        let requests = context.source(&self.source).map_or(1, |source| source.requests_at_worst().max(1));
+        Usage { source_requests: requests, ..Usage::default() }
+    }
+
     async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {
         let table = context.table(&findings.scope.table)?;
         let source = context.source(&self.source)?;

@@ -99,6 +99,11 @@ impl CarryForward {
 
 #[async_trait]
 impl Repairer for CarryForward {
+    /// No source is asked.
+    fn worst(&self, _: &StepContext, _: &Unit) -> Usage {
+        Usage::default()
+    }
+
     /// A unit is a day of all keys (up to a limit): what it costs is reading the day, whoever is in it.
     async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
         let grid = findings.scope.grid;

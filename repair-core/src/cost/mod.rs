@@ -1,7 +1,11 @@
-//! What steps consume.
+//! What steps consume, what that costs, and how much it may be.
 
+pub mod budget;
 pub mod meter;
+pub mod price;
 pub mod usage;
 
+pub use budget::{Budget, Spend};
 pub use meter::{Meter, Metered, Query};
+pub use price::{CallPrice, Item, Price, PriceBook};
 pub use usage::Usage;

@@ -34,6 +34,15 @@ pub struct Usage {
     /// Requests to an object store that write, or that list names; stores charge them alike.
     #[serde(skip_serializing_if = "is_zero")]
     pub storage_writes: u64,
+    /// Messages sent through a queue.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub queue_messages: u64,
+    /// Records put into a stream.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub stream_records: u64,
+    /// Milliseconds that a machine or function worked.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub compute_ms: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -54,6 +63,9 @@ impl AddAssign for Usage {
         self.engine_ms += other.engine_ms;
         self.storage_reads += other.storage_reads;
         self.storage_writes += other.storage_writes;
+        self.queue_messages += other.queue_messages;
+        self.stream_records += other.stream_records;
+        self.compute_ms += other.compute_ms;
     }
 }
 

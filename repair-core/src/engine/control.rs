@@ -122,6 +122,12 @@ fn compare(state: &RunState, before: &Workflow, mended: &Workflow, refused: &mut
         }
     }
     changes.extend(before.steps.iter().filter(|old| mended.step(&old.name).is_none()).map(|old| format!("step `{}` is gone", old.name)));
+    if before.budget != mended.budget {
+        changes.push("the budget".to_owned());
+    }
+    if before.prices != mended.prices {
+        changes.push("prices".to_owned());
+    }
     if format!("{:?}", before.sources) != format!("{:?}", mended.sources) {
         changes.push("sources".to_owned());
     }

@@ -355,7 +355,11 @@ fn at_the_end(state: &RunState, step: &Step, error: Option<&ErrorRecord>) -> Eve
 }
 
 fn fail(step: &str, error: &ErrorRecord) -> Event {
-    let outcome = if error.kind == ErrorKind::Blind { Outcome::Blind } else { Outcome::Failed };
+    let outcome = match error.kind {
+        ErrorKind::Blind => Outcome::Blind,
+        ErrorKind::Budget => Outcome::OverBudget,
+        _ => Outcome::Failed,
+    };
     Event::RunEnded { outcome, step: step.to_owned(), reason: Some(error.message.clone()), error: Some(error.kind) }
 }
 

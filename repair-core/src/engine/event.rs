@@ -123,6 +123,8 @@ pub enum Outcome {
     Cancelled,
     /// It could not look at everything, so nothing is known.
     Blind,
+    /// Its budget did not allow what was left to do; what was under way was finished.
+    OverBudget,
 }
 
 impl Outcome {
@@ -134,6 +136,7 @@ impl Outcome {
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
             Self::Blind => "blind",
+            Self::OverBudget => "over budget",
         }
     }
 }
@@ -249,6 +252,15 @@ pub enum Event {
         /// The artifact that lists them.
         artifact: String,
     },
+    /// Units are about to start: at worst, each takes so much, which is set aside until they end. Only where there is a budget.
+    UnitsReserved {
+        /// The step.
+        step: String,
+        /// Their indexes.
+        units: Vec<u32>,
+        /// What each takes at worst.
+        worst: Usage,
+    },
     /// Units ended, in one group.
     UnitsEnded {
         /// The step.
@@ -265,6 +277,9 @@ pub enum Event {
         /// Those that failed in this attempt.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         failed: Vec<UnitFailed>,
+        /// Those that were told to stop before they asked for anything: what was set aside for them is given back.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        released: Vec<u32>,
     },
     /// Staged units are about to be published; what is half done after a crash is done again from here.
     PublishStarted {

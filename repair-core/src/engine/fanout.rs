@@ -1,7 +1,8 @@
 //! Does the units of a repair step: several at once, within a rate, each checked and staged, their ends journaled in groups, and what is
 //! staged published before it grows past a bound. The list of units is read as it is needed; it need not fit in memory.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ struct Doing {
 /// A unit that ended.
 struct UnitEnded {
     unit: u32,
+    /// Whether anything may have been asked for.
+    asked: bool,
     result: Result<Staged>,
 }
 
@@ -59,6 +62,10 @@ pub(super) struct Fanout<'a> {
     staged: BTreeMap<u32, String>,
     concurrency: usize,
     tolerate: Tolerance,
+    /// Units that are next, and wait for room in the budget.
+    held: VecDeque<(u32, Unit)>,
+    /// Why there was none when it was asked for last.
+    refused: Option<String>,
 }
 
 /// Does what is left to do of a repair step's units. The value is what the step puts out; an error with `true` is of units, after all that
@@ -72,6 +79,10 @@ pub(super) async fn repair(
     let prepared = Fanout::prepare(work, recorder, repairer, findings).await;
     let mut fanout = prepared.map_err(|error| (error, false))?;
     fanout.run().await.map_err(|error| (error, false))?;
+    if let Some(why) = fanout.refused.take().filter(|_| !fanout.held.is_empty()) {
+        let left = format!("{} of {} units were not begun", fanout.units.pending(), fanout.units.len());
+        return Err((Error::new(ErrorKind::Budget, format!("{why}; {left}")), false));
+    }
     match fanout.units.an_error() {
         Some(record) if fanout.units.failed() > 0 => Err((record.into(), true)),
         _ => Ok(fanout.units),
@@ -120,7 +131,17 @@ impl<'a> Fanout<'a> {
             limiter,
         };
         let concurrency = (*concurrency).max(1) as usize;
-        Ok(Self { work, recorder, doing, units, staged: BTreeMap::new(), concurrency, tolerate: *tolerate })
+        Ok(Self {
+            work,
+            recorder,
+            doing,
+            units,
+            staged: BTreeMap::new(),
+            concurrency,
+            tolerate: *tolerate,
+            held: VecDeque::new(),
+            refused: None,
+        })
     }
 
     async fn run(&mut self) -> Result<()> {
@@ -182,8 +203,15 @@ impl<'a> Fanout<'a> {
         if recovered.is_empty() {
             return Ok(());
         }
-        let step = self.work.step.name.clone();
-        self.record(Event::UnitsEnded { step, staged: recovered, usage, conflicts, failed: Vec::new() }).await
+        self.record(Event::UnitsEnded {
+            step: self.work.step.name.clone(),
+            staged: recovered,
+            usage,
+            conflicts,
+            failed: Vec::new(),
+            released: Vec::new(),
+        })
+        .await
     }
 
     async fn do_units(&mut self) -> Result<()> {
@@ -207,8 +235,8 @@ impl<'a> Fanout<'a> {
                 return Ok(());
             }
             let event = self.ended(group);
-            if let Event::UnitsEnded { staged, failed, .. } = &event
-                && (!staged.is_empty() || !failed.is_empty())
+            if let Event::UnitsEnded { staged, failed, released, .. } = &event
+                && (!staged.is_empty() || !failed.is_empty() || !released.is_empty())
             {
                 self.record(event).await?;
             }
@@ -216,6 +244,7 @@ impl<'a> Fanout<'a> {
             if self.is_hopeless() {
                 // What is under way is still awaited.
                 waiting = None;
+                self.held.clear();
             }
             if self.staged.len() >= PUBLISH_UNITS {
                 self.publish_staged().await?;
@@ -225,24 +254,24 @@ impl<'a> Fanout<'a> {
 
     /// The next group of units that ended; none when all have.
     async fn next_group(
-        &self,
+        &mut self,
         waiting: &mut Option<UnitStream>,
         running: &mut JoinSet<UnitEnded>,
         tasks: &mut HashMap<tokio::task::Id, u32>,
     ) -> Result<Vec<UnitEnded>> {
         let mut group = Vec::new();
         let mut deadline = None;
+        // What ended since it was refused is on record by now, and may have made room.
+        self.refused = None;
         loop {
-            while running.len() < self.concurrency && !self.work.context.cancel.is_cancelled() {
-                let Some(units) = waiting else { break };
-                match units.try_next().await? {
-                    Some((index, unit)) => {
-                        let doing = self.doing.clone();
-                        let handle = running.spawn(async move { UnitEnded { unit: index, result: repair_and_stage(&doing, &unit).await } });
-                        tasks.insert(handle.id(), index);
-                    }
-                    None => *waiting = None,
-                }
+            for (index, unit) in self.may_start(waiting, running.len()).await? {
+                let doing = self.doing.clone();
+                let handle = running.spawn(async move {
+                    let asked = AtomicBool::new(false);
+                    let result = repair_and_stage(&doing, &unit, &asked).await;
+                    UnitEnded { unit: index, asked: asked.into_inner(), result }
+                });
+                tasks.insert(handle.id(), index);
             }
             let next = match deadline {
                 None => running.join_next_with_id().await,
@@ -259,7 +288,11 @@ impl<'a> Fanout<'a> {
                 }
                 Err(error) => {
                     let unit = tasks.remove(&error.id()).unwrap_or(u32::MAX);
-                    UnitEnded { unit, result: Err(Error::internal("a repairer panicked; this is a bug in the plug-in").because(error)) }
+                    UnitEnded {
+                        unit,
+                        asked: true,
+                        result: Err(Error::internal("a repairer panicked; this is a bug in the plug-in").because(error)),
+                    }
                 }
             });
             deadline.get_or_insert_with(|| tokio::time::Instant::now() + GROUP_TIME);
@@ -269,11 +302,38 @@ impl<'a> Fanout<'a> {
         }
     }
 
+    /// The units to start now, beside those under way: as many as there is room for at once, and in the budget. What they take at worst
+    /// is on record when it returns.
+    async fn may_start(&mut self, waiting: &mut Option<UnitStream>, running: usize) -> Result<Vec<(u32, Unit)>> {
+        if self.work.context.cancel.is_cancelled() {
+            return Ok(Vec::new());
+        }
+        while running + self.held.len() < self.concurrency
+            && let Some(units) = waiting
+        {
+            match units.try_next().await? {
+                Some(unit) => self.held.push_back(unit),
+                None => *waiting = None,
+            }
+        }
+        let mut free = self.concurrency.saturating_sub(running).min(self.held.len());
+        if free > 0 && self.work.budgeted {
+            if self.refused.is_some() {
+                return Ok(Vec::new());
+            }
+            let worst = |unit: &Unit| self.doing.repairer.worst(&self.work.context, unit);
+            let asked = self.held.iter().take(free).map(|(index, unit)| (*index, worst(unit))).collect();
+            let granted = self.recorder.reserve(asked).await?;
+            (free, self.refused) = (granted.units, granted.refused);
+        }
+        Ok(self.held.drain(..free).collect())
+    }
+
     fn ended(&mut self, group: Vec<UnitEnded>) -> Event {
-        let (mut staged, mut failed) = (Vec::new(), Vec::new());
+        let (mut staged, mut failed, mut released) = (Vec::new(), Vec::new(), Vec::new());
         let (mut usage, mut conflicts) = (Usage::default(), Conflicts::default());
         let stopping = self.work.context.cancel.is_cancelled();
-        for UnitEnded { unit, result } in group {
+        for UnitEnded { unit, asked, result } in group {
             match result {
                 Ok(done) => {
                     usage += done.usage;
@@ -282,11 +342,15 @@ impl<'a> Fanout<'a> {
                     self.staged.insert(unit, done.unit);
                 }
                 // A unit that was told to stop has not failed: it is done again on resume.
-                Err(error) if stopping && error.kind() == ErrorKind::Cancelled => {}
+                Err(error) if stopping && error.kind() == ErrorKind::Cancelled => {
+                    if self.work.budgeted && !asked {
+                        released.push(unit);
+                    }
+                }
                 Err(error) => failed.push(UnitFailed { unit, error: ErrorRecord::from(&error) }),
             }
         }
-        Event::UnitsEnded { step: self.work.step.name.clone(), staged, usage, conflicts, failed }
+        Event::UnitsEnded { step: self.work.step.name.clone(), staged, usage, conflicts, failed, released }
     }
 
     /// Whether more units than tolerated failed with errors that no retry rule names: asking on would only cost.
@@ -336,12 +400,13 @@ impl<'a> Fanout<'a> {
     }
 }
 
-async fn repair_and_stage(doing: &Doing, unit: &Unit) -> Result<Staged> {
+async fn repair_and_stage(doing: &Doing, unit: &Unit, asked: &AtomicBool) -> Result<Staged> {
     let context = &doing.context;
     if let Some(limiter) = &doing.limiter {
         limiter.acquire().await;
     }
     context.check_cancelled()?;
+    asked.store(true, Ordering::Relaxed);
     let fix = doing.repairer.repair(context, &doing.findings, unit).await?;
     check_fix(&doing.table, unit, &fix)?;
     let id = unit.id(&doing.table.name, &doing.strategy);

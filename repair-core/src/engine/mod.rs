@@ -1,6 +1,7 @@
-//! Runs workflows. [`state`], [`decide`], [`control`], [`retry`] and [`units`] are pure: no clock, no I/O, no async.
+//! Runs workflows. [`budget`], [`state`], [`decide`], [`control`], [`retry`] and [`units`] are pure: no clock, no I/O, no async.
 
 pub mod artifact;
+pub mod budget;
 pub mod control;
 pub mod decide;
 pub mod driver;

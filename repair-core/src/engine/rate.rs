@@ -47,6 +47,10 @@ impl Source for RateLimited {
         self.inner.limits()
     }
 
+    fn requests_at_worst(&self) -> u64 {
+        self.inner.requests_at_worst()
+    }
+
     async fn ready(&self) -> Result<()> {
         self.inner.ready().await
     }

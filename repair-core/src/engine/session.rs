@@ -12,13 +12,14 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::budget;
 use super::decide::{Decision, decide, variables};
 use super::driver::{Engine, Observer, child_run_id, make, sources};
 use super::event::{ErrorRecord, Event, Recorded, StopReason};
 use super::journal::Signal;
 use super::state::{Phase, RunState};
-use super::work::{Done, Failed, Job, Message, Recorder, Work, latest};
-use crate::cost::Meter;
+use super::work::{Ask, Done, Failed, Job, Message, Recorder, Work, latest};
+use crate::cost::{Meter, Usage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::Caller;
 use crate::plugin::{Plugin, Progress, StepContext};
@@ -290,6 +291,8 @@ impl<'a> Session<'a> {
     fn begin_work(&mut self, step: &Step) -> Result<()> {
         let position = self.state.active.get(&step.name).ok_or_else(|| Error::internal(format!("the run is not at `{}`", step.name)))?;
         let (visit, attempt, entered_at, rules_used) = (position.visit, position.attempt, position.entered_at, position.rules_used.clone());
+        budget::may_begin(&self.state, &self.workflow, step)?;
+        let budgeted = budget::limits(&self.workflow, step).next().is_some();
         let variables = variables(&self.state, &step.name, self.engine.clock.now());
         let job = self.job(step, visit, &variables)?;
         let (began, last_ms, stop) = (Instant::now(), Arc::new(AtomicU64::new(0)), CancellationToken::new());
@@ -316,7 +319,7 @@ impl<'a> Session<'a> {
             ..self.context.clone()
         };
         let units = self.state.steps.get(&step.name).and_then(|state| state.units.clone());
-        let work = Work { engine: self.engine.clone(), step: step.clone(), context, variables, entered_at, rules_used, units };
+        let work = Work { engine: self.engine.clone(), step: step.clone(), context, variables, entered_at, rules_used, units, budgeted };
         self.next_work += 1;
         let recorder = Recorder { step: step.name.clone(), work: self.next_work, messages: self.sender.clone() };
         let (name, number) = (step.name.clone(), self.next_work);
@@ -387,14 +390,22 @@ impl<'a> Session<'a> {
     async fn heed(&mut self, first: Message) -> Result<()> {
         let (mut events, mut told) = (Vec::new(), Vec::new());
         let mut next = Some(first);
-        while let Some(message) = next {
-            if self.takes(&message) {
-                events.extend(message.events);
-                told.push(message.done);
-            } else {
-                let stale = Error::new(ErrorKind::Cancelled, "the run goes on without this attempt");
-                // A work that no longer waits needs no answer.
-                let _ = message.done.send(Err(stale));
+        let stale = || Error::new(ErrorKind::Cancelled, "the run goes on without this attempt");
+        // A work that no longer waits needs no answer.
+        while let Some(Message { step, work, ask }) = next {
+            match ask {
+                Ask::Record(asked, done) if self.takes(&step, work, Some(&asked)) => {
+                    events.extend(asked);
+                    told.push(done);
+                }
+                Ask::Record(_, done) => drop(done.send(Err(stale()))),
+                Ask::Reserve(units, done) => {
+                    // What there is room for depends on what was asked for before.
+                    self.record(std::mem::take(&mut events)).await?;
+                    told.drain(..).for_each(|done| drop(done.send(Ok(()))));
+                    let granted = if self.takes(&step, work, None) { self.reserve(&step, &units).await? } else { Err(stale()) };
+                    let _ = done.send(granted);
+                }
             }
             next = if events.len() < MAX_COMMIT { self.messages.try_recv().ok() } else { None };
         }
@@ -405,11 +416,21 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Sets aside what units take at worst, as far as budgets allow; durable when it returns. The inner error is the work's, not the run's.
+    async fn reserve(&mut self, step: &str, units: &[(u32, Usage)]) -> Result<Result<budget::Granted>> {
+        let granted = match budget::grant(&self.state, &self.workflow, step, units) {
+            Ok(granted) => granted,
+            Err(error) => return Ok(Err(error)),
+        };
+        self.record(budget::reserved(step, &units[..granted.units])).await?;
+        Ok(Ok(granted))
+    }
+
     /// Whether what a work asks for still belongs to the run. Of an attempt that is over, only what came of units does: it was paid for.
-    fn takes(&self, message: &Message) -> bool {
-        let Some(running) = self.running.get(&message.step).filter(|running| running.work == message.work) else { return false };
-        let Some(step) = self.state.steps.get(&message.step) else { return false };
-        if let Some(position) = self.state.active.get(&message.step)
+    fn takes(&self, name: &str, work: u64, events: Option<&[Event]>) -> bool {
+        let Some(running) = self.running.get(name).filter(|running| running.work == work) else { return false };
+        let Some(step) = self.state.steps.get(name) else { return false };
+        if let Some(position) = self.state.active.get(name)
             && (position.visit, position.attempt) == (running.visit, running.attempt)
             && matches!(position.phase, Phase::Work | Phase::Backoff { .. })
         {
@@ -417,7 +438,7 @@ impl<'a> Session<'a> {
         }
         let of_units =
             |event: &Event| matches!(event, Event::UnitsEnded { .. } | Event::PublishStarted { .. } | Event::PublishEnded { .. });
-        step.visits == running.visit && step.units.is_some() && message.events.iter().all(of_units)
+        step.visits == running.visit && step.units.is_some() && events.is_some_and(|events| events.iter().all(of_units))
     }
 
     /// Records how a work ended. One that was told to stop has not ended: what was left is done again when the run goes on.

@@ -144,12 +144,25 @@ pub struct StepState {
     pub exceptions: Option<String>,
     /// What it took, over all visits, units included.
     pub usage: Usage,
+    /// What its units are taken to have used without saying so: those that failed, and those whose end a crash has hidden.
+    pub assumed: Usage,
+    /// What is set aside for units under way, by index.
+    pub reserved: BTreeMap<u32, Usage>,
     /// The units of its latest visit, if it repairs.
     pub units: Option<Units>,
     /// The branches of its latest visit, if it is parallel.
     pub branches: BTreeMap<String, Branch>,
     /// How it came to rest, if it is a step of a DAG.
     pub settled: Option<Settled>,
+}
+
+impl StepState {
+    /// What was set aside for a unit is taken to be used.
+    fn assume(&mut self, unit: u32) {
+        if let Some(worst) = self.reserved.remove(&unit) {
+            self.assumed += worst;
+        }
+    }
 }
 
 /// A branch of a parallel step.
@@ -296,6 +309,8 @@ impl RunState {
         let order = u32::try_from(self.steps.len()).unwrap_or(u32::MAX);
         let state = self.steps.entry(step.to_owned()).or_insert_with(|| StepState { order, ..StepState::default() });
         state.visits = visit;
+        // Units of the visit before that never told their end: their indexes mean others now.
+        state.assumed += std::mem::take(&mut state.reserved).into_values().sum();
         state.units = None;
         state.branches.clear();
         state.settled = None;
@@ -384,8 +399,23 @@ impl RunState {
                 self.at(recorded, step)?;
                 self.step(recorded, step)?.units = Some(Units::planned(of, table, strategy, artifact, *units, *slots));
             }
+            Event::UnitsReserved { step, units, worst } => {
+                let state = self.step(recorded, step)?;
+                for &unit in units {
+                    // One that was set aside before, and did not end, was lost in a crash.
+                    state.assume(unit);
+                    state.reserved.insert(unit, *worst);
+                }
+            }
             Event::UnitsEnded { step, usage, .. } | Event::PublishEnded { step, usage, .. } => {
-                self.step(recorded, step)?.usage += *usage;
+                let state = self.step(recorded, step)?;
+                state.usage += *usage;
+                if let Event::UnitsEnded { staged, failed, released, .. } = event {
+                    for unit in staged.iter().chain(released) {
+                        state.reserved.remove(unit);
+                    }
+                    failed.iter().for_each(|failed| state.assume(failed.unit));
+                }
                 let units = self.units(recorded, step)?;
                 units.apply(event).map_err(|why| damaged(recorded, why))?;
                 if let Event::PublishEnded { rows, absent, .. } = event {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::artifact;
+use super::budget::Granted;
 use super::driver::{Engine, StartRequest, child_run_id, preflight};
 use super::event::{Event, FindingsRecord, Outcome};
 use super::fanout;
@@ -28,10 +29,16 @@ pub(super) struct Message {
     pub(super) step: String,
     /// Which of the works that the driver began.
     pub(super) work: u64,
-    /// The events.
-    pub(super) events: Vec<Event>,
-    /// Told once they are durable.
-    pub(super) done: oneshot::Sender<Result<()>>,
+    /// What.
+    pub(super) ask: Ask,
+}
+
+/// What a work asks for, and where it is told once that is durable.
+pub(super) enum Ask {
+    /// That events are recorded.
+    Record(Vec<Event>, oneshot::Sender<Result<()>>),
+    /// That what these units take at worst is set aside.
+    Reserve(Vec<(u32, Usage)>, oneshot::Sender<Result<Granted>>),
 }
 
 /// Where a work has its events recorded.
@@ -48,9 +55,22 @@ impl Recorder {
     /// # Errors
     /// `cancelled` if the driver wants nothing more of this work.
     pub(super) async fn record(&self, events: Vec<Event>) -> Result<()> {
-        let gone = || Error::new(ErrorKind::Cancelled, "the run goes on without this attempt");
         let (done, told) = oneshot::channel();
-        let message = Message { step: self.step.clone(), work: self.work, events, done };
+        self.ask(Ask::Record(events, done), told).await
+    }
+
+    /// Sets aside what units take at worst, as far as budgets allow. Returns when that is durable.
+    ///
+    /// # Errors
+    /// As [`Recorder::record`]; `invalid` if a price is not known.
+    pub(super) async fn reserve(&self, units: Vec<(u32, Usage)>) -> Result<Granted> {
+        let (done, told) = oneshot::channel();
+        self.ask(Ask::Reserve(units, done), told).await
+    }
+
+    async fn ask<T>(&self, ask: Ask, told: oneshot::Receiver<Result<T>>) -> Result<T> {
+        let gone = || Error::new(ErrorKind::Cancelled, "the run goes on without this attempt");
+        let message = Message { step: self.step.clone(), work: self.work, ask };
         self.messages.send(message).await.map_err(|_| gone())?;
         told.await.map_err(|_| gone())?
     }
@@ -66,6 +86,8 @@ pub(super) struct Work {
     pub(super) rules_used: Vec<u32>,
     /// The units of this visit, if they were planned.
     pub(super) units: Option<Units>,
+    /// Whether a budget limits what the step may take.
+    pub(super) budgeted: bool,
 }
 
 /// What there is to do.
@@ -213,7 +235,7 @@ impl Work {
         preflight(&engine.registry, engine.lake.as_ref(), workflow, &request.params).await?;
         let mut driven = engine.start(workflow, request).await;
         if let Ok(report) = &driven
-            && matches!(report.outcome, Some(Outcome::Failed | Outcome::Blind | Outcome::Cancelled))
+            && matches!(report.outcome, Some(Outcome::Failed | Outcome::Blind | Outcome::Cancelled | Outcome::OverBudget))
             && self.context.attempt > 1
         {
             // Tried again: what failed of it, and only that.

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::context::StepContext;
+use crate::cost::Usage;
 use crate::error::Result;
 use crate::model::{Findings, Fix, Unit};
 
@@ -18,6 +19,11 @@ pub trait Repairer: Send + Sync {
     /// # Errors
     /// If the work cannot be planned.
     async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units>;
+
+    /// What a unit takes at worst: so much is set aside in the budget, if there is one, before it starts. One call, unless said otherwise.
+    fn worst(&self, _context: &StepContext, _unit: &Unit) -> Usage {
+        Usage { source_requests: 1, ..Usage::default() }
+    }
 
     /// Does one unit. Rows and absences must be of its wanted slots; the engine checks, stages and publishes them.
     ///

@@ -61,6 +61,12 @@ pub trait Source: Send + Sync {
     /// What one request may ask.
     fn limits(&self) -> Limits;
 
+    /// How many requests one [`Source::fetch`] makes at worst, each page one: so many calls are set aside before it is asked. A source that
+    /// makes more breaks budgets.
+    fn requests_at_worst(&self) -> u64 {
+        1
+    }
+
     /// Checks, before a run begins, what can be known without asking: that the keys it needs are there. A key belongs in the environment,
     /// and must not be looked for when the source is made, as a workflow is read also where it is never run.
     ///

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::expression::Expression;
+use crate::cost::{Budget, PriceBook};
 use crate::error::{ErrorKind, Result};
 use crate::model::Table;
 use crate::plugin::PluginKind;
@@ -26,12 +27,17 @@ pub struct Workflow {
     pub text: String,
     /// Where that text was, for messages.
     pub file: String,
-    /// The texts of the workflows that it runs as steps, those of their own included, by the name it gives them; kept with every run.
+    /// The texts of the files that it names: of workflows that it runs as steps, those of their own included, and of price books. By the
+    /// name it gives them; kept with every run.
     pub children: BTreeMap<String, String>,
     /// Its parameters, by name.
     pub params: BTreeMap<String, Param>,
     /// Tags on everything it costs.
     pub tags: BTreeMap<String, String>,
+    /// How much a run may spend.
+    pub budget: Option<Budget>,
+    /// What things cost.
+    pub prices: Option<Arc<PriceBook>>,
     /// The tables, by name.
     pub tables: BTreeMap<String, Table>,
     /// The sources, by name.
@@ -311,6 +317,8 @@ pub enum StepKind {
         rate_limit: Option<Rate>,
         /// How many units may fail.
         tolerate: Tolerance,
+        /// How much the step may spend, over all its visits.
+        budget: Option<Budget>,
     },
     /// Looks again at what a detect step found.
     Verify {

@@ -11,10 +11,11 @@ mod parse;
 mod read;
 mod references;
 pub mod schema;
-mod tree;
+pub(crate) mod tree;
 
 pub use bind::{MAX_PARAM_BYTES, MAX_PARAM_ITEMS};
 pub use definition::*;
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use duration::{MAX_DURATION, parse_duration, parse_rate};
 pub use expression::Expression;
+pub(crate) use parse::read_text;

@@ -7,10 +7,14 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Diagnostics, Workflow, check, read, tree};
+use crate::cost::PriceBook;
 use crate::plugin::Registry;
 
 /// How deep workflows may run workflows.
 const MAX_DEPTH: usize = 8;
+
+/// Under which name the text of a price book that was given beside a workflow is kept with it, in [`Workflow::children`].
+const GIVEN_PRICES: &str = "--prices";
 
 /// The text of a workflow that another one names, by its resolved name.
 type Texts<'a> = &'a dyn Fn(&str) -> Result<String, String>;
@@ -30,7 +34,7 @@ impl Workflow {
     /// As [`Workflow::parse`].
     pub fn parse_with(file: &str, text: &str, registry: &Registry, children: &BTreeMap<String, String>) -> Result<Workflow, Diagnostics> {
         let texts = |name: &str| children.get(name).cloned().ok_or_else(|| format!("there is no workflow `{name}`"));
-        parse(file, text, registry, &texts, &[])
+        parse(file, text, registry, &texts, children.get(GIVEN_PRICES).map(String::as_str), &[])
     }
 
     /// Reads and checks a workflow in a file, and those that it runs as steps, whose files it names relative to its own.
@@ -38,14 +42,30 @@ impl Workflow {
     /// # Errors
     /// As [`Workflow::parse`]; a file that is not there, is not a file, is too big or is not text is a mistake like others.
     pub fn load(path: &Path, registry: &Registry) -> Result<Workflow, Diagnostics> {
+        Self::load_with_prices(path, registry, None)
+    }
+
+    /// As [`Workflow::load`], with a price book in place of those that the workflows name.
+    ///
+    /// # Errors
+    /// As [`Workflow::load`]; mistakes of the price book are told of its own file.
+    pub fn load_with_prices(path: &Path, registry: &Registry, prices: Option<&Path>) -> Result<Workflow, Diagnostics> {
+        let given = prices.map(PriceBook::load_with_text).transpose()?.map(|(_, text)| text);
         let file = path.display().to_string();
         let text = read_text(path).map_err(|(message, help)| Diagnostics::of_file(&file, message, help))?;
         let texts = |name: &str| read_text(Path::new(name)).map_err(|(message, _)| message);
-        parse(&file, &text, registry, &texts, &[])
+        parse(&file, &text, registry, &texts, given.as_deref(), &[])
     }
 }
 
-fn parse(file: &str, text: &str, registry: &Registry, texts: Texts<'_>, above: &[String]) -> Result<Workflow, Diagnostics> {
+fn parse(
+    file: &str,
+    text: &str,
+    registry: &Registry,
+    texts: Texts<'_>,
+    given_prices: Option<&str>,
+    above: &[String],
+) -> Result<Workflow, Diagnostics> {
     if text.len() > tree::MAX_FILE_BYTES {
         let (message, help) = too_big(text.len() as u64);
         return Err(Diagnostics::of_file(file, message, help));
@@ -70,7 +90,7 @@ fn parse(file: &str, text: &str, registry: &Registry, texts: Texts<'_>, above: &
         let text = texts(&resolved)?;
         let mut below = above.to_vec();
         below.push(resolve("", file));
-        let workflow = parse(&resolved, &text, registry, texts, &below).map_err(|diagnostics| {
+        let workflow = parse(&resolved, &text, registry, texts, given_prices, &below).map_err(|diagnostics| {
             let first =
                 diagnostics.iter().next().map(|first| format!(": {}:{}:{}: {}", first.file, first.line, first.column, first.message));
             format!("`{name}` cannot run{}", first.unwrap_or_default())
@@ -80,7 +100,24 @@ fn parse(file: &str, text: &str, registry: &Registry, texts: Texts<'_>, above: &
         children.insert(resolved, text);
         Ok(Arc::new(workflow))
     };
-    let mut reader = read::Reader::new(text, diagnostics, &child);
+    let prices = |name: Option<&str>| {
+        let (name, text) = match (given_prices, name) {
+            (Some(text), _) => (GIVEN_PRICES.to_owned(), text.to_owned()),
+            (None, Some(name)) => {
+                let resolved = resolve(file, name);
+                let text = texts(&resolved)?;
+                (resolved, text)
+            }
+            (None, None) => return Ok(None),
+        };
+        let book = PriceBook::parse(&name, &text).map_err(|diagnostics| {
+            let first = diagnostics.iter().next().map(|first| format!("{}:{}:{}: {}", first.file, first.line, first.column, first.message));
+            format!("the price book cannot be used: {}", first.unwrap_or_default())
+        })?;
+        children.borrow_mut().insert(name, text);
+        Ok(Some(Arc::new(book)))
+    };
+    let mut reader = read::Reader::new(text, diagnostics, &child, &prices);
     let draft = reader.workflow(file, &root);
     let mut diagnostics = reader.into_diagnostics();
     let checked = draft.map(|draft| check::check(draft, text, registry, &mut diagnostics));
@@ -110,7 +147,7 @@ fn resolve(file: &str, name: &str) -> String {
 }
 
 /// The text of a file; else what is wrong with it, and what to do.
-fn read_text(path: &Path) -> Result<String, (String, Option<String>)> {
+pub(crate) fn read_text(path: &Path) -> Result<String, (String, Option<String>)> {
     let unreadable = |error: std::io::Error| (format!("the file {} cannot be read: {error}", path.display()), None);
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if metadata.is_dir() {

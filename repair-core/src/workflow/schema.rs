@@ -30,6 +30,8 @@ pub fn schema(registry: &Registry) -> Value {
             "about": { "description": "What it is for", "type": "string" },
             "params": named(param()),
             "tags": { "description": "Put on everything it costs", "type": "object", "additionalProperties": { "type": ["string", "number", "boolean"] } },
+            "budget": budget("How much a run may spend"),
+            "prices": { "description": "The file of a price book, relative to this one", "type": "string" },
             "tables": named(table()),
             "sources": named(any_plugin(registry, PluginKind::Source, "source", &json!({ "rate_limit": { "$ref": "#/$defs/rate" } }))),
             "start": { "description": "Of a state machine: the step it begins with", "$ref": "#/$defs/name" },
@@ -61,6 +63,17 @@ pub fn schema(registry: &Registry) -> Value {
             },
             "step": { "oneOf": steps(registry) },
         },
+    })
+}
+
+fn budget(about: &str) -> Value {
+    json!({
+        "description": about, "type": "object", "minProperties": 1, "additionalProperties": false,
+        "properties": {
+            "usd": { "description": "Dollars, by the price book", "type": "number", "minimum": 0 },
+            "calls": { "description": "Calls to sources, each page one", "type": "integer", "minimum": 0 },
+            "bytes": { "description": "Bytes read, e.g. 10GB", "type": "string", "pattern": "^ *[0-9]+ *(B|[KMGT]B|[KMGT]iB) *$" }
+        }
     })
 }
 
@@ -160,6 +173,7 @@ fn steps(registry: &Registry) -> Vec<Value> {
     let repair = json!({
         "of": of,
         "concurrency": { "description": "Units that run at once", "type": "integer", "minimum": 1, "maximum": 256, "default": 4 },
+        "budget": budget("How much the step may spend, over all its visits"),
         "rate_limit": { "description": "How many units may begin in how much time", "$ref": "#/$defs/rate" },
         "tolerate": {
             "description": "How many units may fail: a number, or a share of all",

@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::answered::{Bars, Columns, settled_before, symbol};
-use super::http::{Api, Call, Paging, Secret, Variables};
+use super::http::{Api, Call, MOST_PAGES, Paging, Secret, Variables};
 use crate::bar::Bar;
 use crate::minute_gaps::check_minutes;
 
@@ -216,6 +216,10 @@ impl Alpaca {
 impl Source for Alpaca {
     fn limits(&self) -> Limits {
         self.limits
+    }
+
+    fn requests_at_worst(&self) -> u64 {
+        MOST_PAGES
     }
 
     async fn ready(&self) -> Result<()> {

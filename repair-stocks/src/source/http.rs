@@ -27,7 +27,7 @@ const TIMEOUT: Period = Period::minutes(1);
 /// A reply beyond this is no page of bars: 50,000 of them, the most that any of these APIs brings, are some 6 MB.
 const MOST_BYTES: usize = 32 << 20;
 /// Pages of one answer beyond this would be of a few bars each.
-const MOST_PAGES: u64 = 1_000;
+pub(super) const MOST_PAGES: u64 = 1_000;
 /// An API that filters after it pages may bring a page without bars; one that goes on like that does not end.
 const MOST_EMPTY_PAGES: u64 = 3;
 /// Redirects within the API's own host that are followed for one request.

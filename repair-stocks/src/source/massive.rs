@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::answered::{Bars, Columns, settled_before, symbol};
-use super::http::{Api, Call, Paging, Secret, Variables, shown};
+use super::http::{Api, Call, MOST_PAGES, Paging, Secret, Variables, shown};
 use crate::bar::Bar;
 use crate::minute_gaps::check_minutes;
 
@@ -225,6 +225,10 @@ fn check_status(page: &Page, secrets: &[Secret]) -> Result<()> {
 impl Source for Massive {
     fn limits(&self) -> Limits {
         self.limits
+    }
+
+    fn requests_at_worst(&self) -> u64 {
+        MOST_PAGES.saturating_mul(self.limits.keys_per_request as u64)
     }
 
     async fn ready(&self) -> Result<()> {

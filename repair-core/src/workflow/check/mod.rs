@@ -9,6 +9,7 @@ use super::definition::{StepKind, Workflow};
 use super::diagnostic::Diagnostics;
 use super::read::Draft;
 use super::tree::Place;
+use crate::engine::budget;
 use crate::plugin::Registry;
 
 /// What all checks look at.
@@ -25,11 +26,39 @@ impl Checker<'_> {
     }
 }
 
+impl Checker<'_> {
+    /// Under a budget in dollars, every source that a repair step asks must have a price.
+    fn prices(&mut self) {
+        let workflow = &self.draft.workflow;
+        let Some(book) = &workflow.prices else { return };
+        let mut missing = Vec::new();
+        for (step, places) in workflow.steps.iter().zip(&self.draft.steps) {
+            let in_dollars = budget::limits(workflow, step).any(|(budget, _)| budget.usd.is_some());
+            if !in_dollars || !matches!(step.kind, StepKind::Repair { .. }) || budget::call_price(workflow, step).is_some() {
+                continue;
+            }
+            let Some(source) = budget::source_of(step).filter(|source| workflow.sources.contains_key(source)) else { continue };
+            let place =
+                places.plugin.as_ref().map(|plugin| plugin.with.and_then(|with| with.get("source")).map_or(plugin.name, |node| node.place));
+            missing.push((
+                place.unwrap_or(places.name),
+                format!("the price book {} has no price for source `{source}`", book.file),
+                source,
+            ));
+        }
+        for (place, message, source) in missing {
+            let help = format!("add it there: `sources: {{ {source}: {{ usd_per_call: 0, source: … }} }}`, by this name or its plug-in's");
+            self.error(place, message, help);
+        }
+    }
+}
+
 /// Checks a draft, all mistakes at once, and returns the workflow it holds.
 pub(super) fn check(draft: Draft<'_>, text: &str, registry: &Registry, diagnostics: &mut Diagnostics) -> Workflow {
     let mut checker = Checker { draft: &draft, text, registry, diagnostics };
     let named = checker.names();
     checker.plugins();
+    checker.prices();
     // Over steps that are missing or lead nowhere, the shape would only repeat what is known.
     if draft.whole && named {
         checker.shape();

@@ -1,6 +1,7 @@
 //! From the tree to a [`Workflow`], going on after every mistake. What the names mean is not looked at here but in `check`.
 
 mod branch;
+mod budget;
 mod param;
 mod scalar;
 mod step;
@@ -15,6 +16,7 @@ use super::definition::{Template, Workflow, WorkflowKind};
 use super::diagnostic::Diagnostics;
 use super::expression::Expression;
 use super::tree::{Key, Node, Place, Yaml};
+use crate::cost::PriceBook;
 use crate::plugin::context::closest;
 
 /// Characters of a name: names become parts of file names, and of names of our own that are longer.
@@ -100,11 +102,19 @@ pub(crate) enum Within {
 /// Finds and reads another workflow, by the name that this one gives it; an error says why it can't be run.
 pub(crate) type Child<'a> = &'a dyn Fn(&str) -> Result<Arc<Workflow>, String>;
 
+/// Finds and reads the price book, by the name that the workflow gives it, if it does; an error says why it can't be used.
+pub(crate) type Prices<'a> = &'a dyn Fn(Option<&str>) -> Result<Option<Arc<PriceBook>>, String>;
+
 /// Reads, and collects mistakes.
 pub(crate) struct Reader<'a> {
     text: &'a str,
     diagnostics: Diagnostics,
     child: Child<'a>,
+    prices: Prices<'a>,
+    /// Whether a budget in dollars can be reckoned with, or it was told why not.
+    priced: bool,
+    /// Whether the run has a budget.
+    budgeted: bool,
     dag: bool,
     step_names: Vec<&'a str>,
     expressions: Vec<ExpressionUse>,
@@ -131,8 +141,19 @@ impl<'a> Fields<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(text: &'a str, diagnostics: Diagnostics, child: Child<'a>) -> Self {
-        Self { text, diagnostics, child, dag: false, step_names: Vec::new(), expressions: Vec::new(), whole: true }
+    pub(crate) fn new(text: &'a str, diagnostics: Diagnostics, child: Child<'a>, prices: Prices<'a>) -> Self {
+        Self {
+            text,
+            diagnostics,
+            child,
+            prices,
+            priced: false,
+            budgeted: false,
+            dag: false,
+            step_names: Vec::new(),
+            expressions: Vec::new(),
+            whole: true,
+        }
     }
 
     pub(crate) fn into_diagnostics(self) -> Diagnostics {
@@ -151,7 +172,7 @@ impl<'a> Reader<'a> {
             self.error(root.place, "the file is empty", Some("a workflow begins with `workflow: name`".to_owned()));
             return None;
         }
-        const KEYS: [&str; 13] = [
+        const KEYS: [&str; 14] = [
             "workflow",
             "kind",
             "about",
@@ -163,13 +184,11 @@ impl<'a> Reader<'a> {
             "steps",
             "profiles",
             "budget",
+            "prices",
             "timeout",
             "max_parallel",
         ];
         let fields = self.fields(root, Place::default(), "the workflow", &KEYS)?;
-        if fields.get("budget").is_some() {
-            self.error(fields.key_place("budget"), "budgets are not enforced by this version", Some("remove `budget`".to_owned()));
-        }
         let name = self.required(&fields, "workflow", "e.g. `workflow: ticker-hourly`").and_then(|node| self.name(node, "the workflow"));
         let kind = self.kind(&fields);
         self.dag = kind.is_dag();
@@ -179,6 +198,9 @@ impl<'a> Reader<'a> {
         }
         let params = self.params(&fields);
         let tags = self.tags(&fields);
+        let prices = self.price_book(&fields);
+        let budget = self.budget(&fields);
+        self.budgeted = fields.get("budget").is_some();
         let tables = self.tables(&fields);
         let (sources, source_places) = self.sources(&fields);
         let profiles = self.profiles(&fields);
@@ -203,6 +225,8 @@ impl<'a> Reader<'a> {
             file: file.to_owned(),
             params,
             tags,
+            budget,
+            prices,
             tables,
             sources,
             start: start_name.clone().unwrap_or_default(),
@@ -247,8 +271,7 @@ impl<'a> Reader<'a> {
     fn fields(&mut self, node: &'a Node, place: Place, what: &str, known: &[&str]) -> Option<Fields<'a>> {
         for (key, _) in self.mapping(node, what, MAX_ENTRIES)? {
             if !known.contains(&key.name.as_str()) && !self.diagnostics.full() {
-                let help = did_you_mean(&key.name, known.iter().copied())
-                    .unwrap_or_else(|| one_of(known.iter().copied().filter(|&key| key != "budget")));
+                let help = did_you_mean(&key.name, known.iter().copied()).unwrap_or_else(|| one_of(known.iter().copied()));
                 self.error(key.place, format!("unknown key {} in {what}", quoted(&key.name)), Some(help));
             }
         }

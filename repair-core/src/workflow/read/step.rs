@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
         let mut known = vec![word];
         known.extend(match word {
             "detect" | "task" | "workflow" => &["with"][..],
-            "repair" => &["of", "with", "concurrency", "rate_limit", "tolerate"],
+            "repair" => &["of", "with", "concurrency", "rate_limit", "tolerate", "budget"],
             "aggregate" => &["of", "with"],
             _ => &[],
         });
@@ -275,10 +275,12 @@ impl<'a> Reader<'a> {
                 let of = self.required(fields, "of", "the detect step whose findings it repairs, e.g. `of: find_gaps`");
                 let of = of.and_then(|node| self.text(node, "`of`").map(|of| (of, node.place)));
                 let concurrency = self.count(fields, "concurrency", 1..=MAX_CONCURRENCY).unwrap_or(DEFAULT_CONCURRENCY);
-                let (rate_limit, tolerate) = (self.rate(fields), self.tolerate(fields));
+                let (rate_limit, tolerate, budget) = (self.rate(fields), self.tolerate(fields), self.budget(fields));
                 let (of, place) = of.unzip();
-                let kind =
-                    |plugin, with| StepKind::Repair { plugin, of: of.clone().unwrap_or_default(), with, concurrency, rate_limit, tolerate };
+                let kind = |plugin, with| {
+                    let of = of.clone().unwrap_or_default();
+                    StepKind::Repair { plugin, of, with, concurrency, rate_limit, tolerate, budget: budget.clone() }
+                };
                 let body = self.plugged(fields, word, kind)?;
                 Some(Body { of: Some(place?), ..body })
             }
@@ -294,6 +296,14 @@ impl<'a> Reader<'a> {
                 let (with, with_node) = self.with(fields, Within::Step);
                 match (self.child)(&name) {
                     Ok(workflow) => {
+                        if self.budgeted && workflow.budget.is_none() {
+                            let help = "a run within a run spends by its own `budget`; give it one, or take this one away";
+                            self.error(
+                                node.place,
+                                format!("{} has no budget, and this workflow has", quoted(&name)),
+                                Some(help.to_owned()),
+                            );
+                        }
                         let plugin = Some(PluginPlaces { name: node.place, with: with_node });
                         Some(Body { plugin, ..Body::plain(StepKind::Workflow { name, workflow, with }) })
                     }
@@ -422,4 +432,4 @@ impl<'a> Reader<'a> {
 }
 
 /// Keys that some step takes, or that a step of another kind of workflow does.
-const OTHER_KEYS: [&str; 7] = ["of", "with", "concurrency", "rate_limit", "tolerate", "after", "run_if"];
+const OTHER_KEYS: [&str; 8] = ["of", "with", "concurrency", "rate_limit", "tolerate", "budget", "after", "run_if"];

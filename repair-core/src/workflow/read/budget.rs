@@ -1,0 +1,64 @@
+//! `budget`, of the workflow and of a repair step, and `prices`.
+
+use std::sync::Arc;
+
+use super::super::tree::{Node, Yaml};
+use super::{Fields, Reader};
+use crate::cost::price::{dollars, number_text, size};
+use crate::cost::{Budget, PriceBook};
+
+impl<'a> Reader<'a> {
+    /// The price book: that of the command line, else the one that `prices` names.
+    pub(super) fn price_book(&mut self, fields: &Fields<'a>) -> Option<Arc<PriceBook>> {
+        let node = fields.get("prices");
+        let name = node.and_then(|node| self.text(node, "`prices`, which names a file,"));
+        let found = (self.prices)(name.as_deref());
+        // Where it is named and can't be used, that is the mistake, not that it is missing.
+        self.priced = node.is_some() || !matches!(found, Ok(None));
+        found
+            .map_err(|why| {
+                let place = node.map_or(fields.place, |node| node.place);
+                self.error(place, why, None);
+            })
+            .ok()
+            .flatten()
+    }
+
+    /// How much may be spent.
+    pub(super) fn budget(&mut self, fields: &Fields<'a>) -> Option<Budget> {
+        let node = fields.get("budget")?;
+        let inner =
+            self.fields(node, fields.key_place("budget"), "`budget`, which is in dollars, calls or bytes,", &["usd", "calls", "bytes"])?;
+        if matches!(&node.value, Yaml::Map(entries) if entries.is_empty()) {
+            self.error(node.place, "`budget` limits nothing", Some("e.g. `budget: { usd: 0.50, calls: 100, bytes: 10GB }`".to_owned()));
+        }
+        let usd = inner.get("usd").and_then(|node| self.usd(node));
+        if !self.priced && inner.get("usd").is_some() {
+            let help = "name one, e.g. `prices: prices/aws-us-east-1.yaml`, or give --prices FILE; or limit `calls` or `bytes`";
+            self.error(inner.key_place("usd"), "a budget in dollars needs a price book", Some(help.to_owned()));
+        }
+        let calls = inner.get("calls").and_then(|node| {
+            let calls = match &node.value {
+                Yaml::Number(number) => number.as_u64(),
+                _ => None,
+            };
+            if calls.is_none() {
+                self.error(node.place, "`calls` must be a whole number of calls, not negative", None);
+            }
+            calls
+        });
+        let bytes = inner.get("bytes").and_then(|node| {
+            let bytes = node.text().and_then(size);
+            if bytes.is_none() {
+                self.error(node.place, "`bytes` must be a whole number with its unit", Some("e.g. `512MB`, `10GB`, `1TiB`".to_owned()));
+            }
+            bytes
+        });
+        Some(Budget { usd, calls, bytes })
+    }
+
+    fn usd(&mut self, node: &'a Node) -> Option<rust_decimal::Decimal> {
+        let written = number_text(node, self.text).ok_or_else(|| format!("must be a number, not {}", node.describe()));
+        written.and_then(dollars).map_err(|why| self.error(node.place, format!("`usd` {why}"), None)).ok()
+    }
+}
