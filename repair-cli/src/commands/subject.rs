@@ -182,6 +182,9 @@ pub(crate) struct Changed {
     pub(crate) stale: Vec<String>,
 }
 
+/// The name of a table beside another.
+type Beside = fn(&str) -> String;
+
 /// Whether a row of one kind is hidden: by its run, step, key and time.
 type Hides = fn(&Retracted, &str, &str, &Key, i64) -> bool;
 
@@ -202,8 +205,7 @@ pub(crate) async fn meant(lake: &dyn Lake, table: &Table, parts: &[Part]) -> Res
     let interval = parts.iter().map(|part| part.interval).reduce(|one, other| Some(one?.hull(&other?))).flatten();
     let mut counts = [0, 0];
     let (mut first_us, mut last_us) = (i64::MAX, i64::MIN);
-    let kinds: [(fn(&str) -> String, Hides); 2] =
-        [(overlay::repairs, Retracted::hides_repair), (overlay::exceptions, Retracted::hides_exception)];
+    let kinds: [(Beside, Hides); 2] = [(overlay::repairs, Retracted::hides_repair), (overlay::exceptions, Retracted::hides_exception)];
     for (count, (beside, hides)) in counts.iter_mut().zip(kinds) {
         for row in published(lake, table, beside, interval, None).await?.iter().filter(|row| is_meant(row, hides)) {
             *count += 1;
