@@ -73,7 +73,9 @@ impl AwsLake {
         let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         let columns: Vec<&str> =
             columns.into_iter().filter(|name| *name != table.time && !table.key.iter().any(|key| key == name)).collect();
-        let keys = request.keys.as_deref();
+        // In one order, whatever order they come in: a resumed attempt finds its query by the text.
+        let keys: Option<Vec<Key>> = request.keys.as_ref().map(|keys| keys.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect());
+        let keys = keys.as_deref();
         let sent = keys.and_then(sent);
         let wanted = Wanted { bounds: TimeBounds::of_interval(table, request.interval.as_ref()), keys: sent, columns: &columns };
         let sql = known.source(table).scan(request.layer, &wanted)?;

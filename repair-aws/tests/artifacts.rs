@@ -57,7 +57,8 @@ async fn a_large_artifact_is_sent_in_parts() {
     while let Some(batch) = back.next().await {
         values.extend_from_slice(batch.unwrap().column(0).as_any().downcast_ref::<Int64Array>().unwrap().values());
     }
-    let expected: Vec<i64> = (0..12).flat_map(|number| batch(number).column(0).as_any().downcast_ref::<Int64Array>().unwrap().values().to_vec()).collect();
+    let expected: Vec<i64> =
+        (0..12).flat_map(|number| batch(number).column(0).as_any().downcast_ref::<Int64Array>().unwrap().values().to_vec()).collect();
     assert!(values == expected, "{} of {} values", values.len(), expected.len());
     let broken = stream(12).chain(futures::stream::iter([Err(Error::internal("broken"))])).boxed();
     assert!(lake.put_artifact("run", "broken", broken).await.is_err());

@@ -80,6 +80,16 @@ enum Command {
         #[command(flatten)]
         lake: LakeArg,
     },
+    /// Tell why a slot of a table is as it is.
+    Why(commands::why::Why),
+    /// Take back what a run added to its tables.
+    Undo(commands::undo::Undo),
+    /// Show again what an undo has taken back.
+    Redo(commands::undo::Redo),
+    /// Say that slots have no row and need none, or take such a word back.
+    Except(commands::except::Except),
+    /// Tell how right each repair idea has been, where the truth came late.
+    Accuracy(commands::accuracy::Accuracy),
     /// Draw a workflow.
     Graph {
         /// The workflow.
@@ -120,6 +130,11 @@ fn main() -> ExitCode {
             Command::Pause { run, lake } => commands::run::ask(&run, lake.or(before).as_deref(), Signal::Pause).await,
             Command::Runs { json, lake } => commands::show::runs(lake.or(before).as_deref(), json).await,
             Command::Show { run, json, events, lake } => commands::show::show(&run, lake.or(before).as_deref(), json, events).await,
+            Command::Why(why) => why.execute(before).await,
+            Command::Undo(undo) => undo.execute(before).await,
+            Command::Redo(redo) => redo.execute(before).await,
+            Command::Except(except) => except.execute(before).await,
+            Command::Accuracy(accuracy) => accuracy.execute(before).await,
             _ if before.is_some() => Err(Error::invalid("this command works on no lake; leave out --lake").into()),
             Command::Validate { file } => commands::validate(&file),
             Command::Graph { file, format } => commands::graph(&file, format),

@@ -96,6 +96,7 @@ fn describe(event: &Event) -> Option<String> {
         | Event::BranchEnded { .. }
         | Event::StepSettled { .. }
         | Event::Metered { .. }
+        | Event::UnitsReserved { .. }
         | Event::UnitsEnded { .. }
         | Event::PublishStarted { .. }
         | Event::PublishEnded { .. }

@@ -68,7 +68,7 @@ impl Root {
     }
 
     /// The lake itself, for a workflow that is yet to run, or for a run that has begun.
-    async fn open(&self, run: Option<(&dyn Journal, &str)>) -> Result<Arc<dyn Lake>> {
+    pub(crate) async fn open(&self, run: Option<(&dyn Journal, &str)>) -> Result<Arc<dyn Lake>> {
         match self {
             Self::Folder { path, profile } => Ok(Arc::new(open_folder(path, profile.as_deref())?)),
             Self::Bucket(bucket) => bucket.lake(run).await,

@@ -71,6 +71,8 @@ async fn captured(world: &World) -> PathBuf {
 
 struct Sandbox {
     process: Child,
+    // Who prints to a closed pipe ends.
+    _printed: std::io::Lines<BufReader<std::process::ChildStdout>>,
     endpoint: String,
 }
 
@@ -87,7 +89,7 @@ impl Sandbox {
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let endpoint = lines.find_map(|line| line.unwrap().strip_prefix("export AWS_ENDPOINT_URL=").map(str::to_owned)).unwrap();
         assert!(endpoint.starts_with("http://127.0.0.1:"));
-        Self { process, endpoint }
+        Self { process, _printed: lines, endpoint }
     }
 
     fn repair(&self, world: &World) -> assert_cmd::Command {
@@ -107,8 +109,15 @@ impl Drop for Sandbox {
     }
 }
 
-const PARAMS: [&str; 7] =
-    ["from=2024-03-04", "to=2024-03-04", "symbols=AIG,BAC,SPY", "source=archive", "archive_format=parquet", "settle=10ms", "quiet_spell=1h"];
+const PARAMS: [&str; 7] = [
+    "from=2024-03-04",
+    "to=2024-03-04",
+    "symbols=AIG,BAC,SPY",
+    "source=archive",
+    "archive_format=parquet",
+    "settle=10ms",
+    "quiet_spell=1h",
+];
 
 fn run(mut command: assert_cmd::Command, more: &[&str]) -> Value {
     command.args(["run", WORKFLOW, "--json"]).args(more);

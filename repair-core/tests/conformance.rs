@@ -11,4 +11,5 @@ async fn the_journal_in_memory_keeps_its_promises() {
 async fn the_lake_in_memory_keeps_its_promises() {
     let lake = MemoryLake::default();
     lake_suite::all(&lake, &lake).await;
+    lake_suite::all_of_retractions(&lake, &lake).await;
 }

@@ -10,13 +10,14 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::StreamExt;
 use repair_core::cost::Usage;
+use repair_core::lake::retraction::Retraction;
 use repair_core::lake::{BatchStream, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, name};
 use repair_core::model::{Format, Interval, Table, TablePresence};
 use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile, blocking};
 use crate::stage::{self, Scope};
-use crate::{artifact, place, presence, publish, read, replace, scan, sql};
+use crate::{artifact, place, presence, publish, read, replace, retract, scan, sql};
 
 /// Files whose columns are remembered; more are looked at again.
 const MAX_REMEMBERED: usize = 100_000;
@@ -35,7 +36,7 @@ const FRESH: Duration = Duration::from_secs(5);
 ///   all files fit. A later row that does not fit is an error with its line; columns that only come after these rows of JSON are not seen.
 /// - A time in CSV or JSON lines is an instant with its zone (`2024-03-04T14:30:00Z`), or, of a table of days, a date. In Parquet it is a
 ///   timestamp of any unit, whose zone, if it has none, is UTC, or a date.
-/// - What repairs add lies beside the table (`bars_repairs`, `bars_exceptions`); of a table outside of the root, it lies in the root.
+/// - What repairs add lies beside the table (`bars_repairs`, `bars_exceptions`, `bars_retractions`); of a table outside of the root, it lies in the root.
 #[derive(Debug, Clone)]
 pub struct LocalLake {
     inner: Arc<Inner>,
@@ -200,6 +201,16 @@ impl Lake for LocalLake {
     async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
         let (lake, table, interval) = (self.inner.clone(), table.clone(), *interval);
         blocking(move || replace::replace(&lake, &table, &interval, &rows)).await
+    }
+
+    async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
+        let (lake, table, retraction) = (self.inner.clone(), table.clone(), retraction.clone());
+        blocking(move || retract::retract(&lake, &table, &retraction)).await
+    }
+
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
+        let (lake, table) = (self.inner.clone(), table.clone());
+        blocking(move || retract::retractions(&table, &place::Place::of(&lake.root, &table))).await
     }
 
     async fn put_artifact(&self, run: &str, name: &str, mut batches: BatchStream) -> Result<Usage> {

@@ -1,7 +1,7 @@
 //! The embedded default: a lake of files in a folder, and a journal in SQLite. Nothing to install, nothing to run.
 //!
 //! [`LocalLake`] keeps the promises of [`repair_core::lake::Lake`] on Parquet, CSV and JSON lines. The user's files are only read;
-//! what is written lies beside them (`bars_repairs`, `bars_exceptions`) or under `.repair`, each file whole or not at all.
+//! what is written lies beside them (`bars_repairs`, `bars_exceptions`, `bars_retractions`) or under `.repair`, each file whole or not at all.
 //! [`SqliteJournal`] keeps the promises of [`repair_core::engine::Journal`] in one file.
 //!
 //! ```
@@ -32,6 +32,7 @@ mod presence;
 mod publish;
 mod read;
 mod replace;
+mod retract;
 mod scan;
 mod sql;
 mod stage;

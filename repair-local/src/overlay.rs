@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use repair_core::cost::Usage;
+use repair_core::lake::retraction::Retracted;
 use repair_core::lake::{PresenceRequest, overlay};
 use repair_core::model::{Key, Presence, SlotGrid, SlotSet, Table};
 use repair_core::{Error, Result};
@@ -45,6 +46,34 @@ fn replaces(op: &StringArray, row: usize) -> Result<bool> {
     }
 }
 
+/// The columns to read to tell what is retracted: none where nothing is.
+fn provenance_to_read(retracted: &Retracted) -> &'static [&'static str] {
+    if retracted.is_empty() { &[] } else { &[overlay::columns::RUN, overlay::columns::STEP] }
+}
+
+/// What is retracted of the rows of a batch.
+struct Hidden<'a> {
+    retracted: &'a Retracted,
+    /// Run and step of each row; none where nothing is retracted.
+    by: Option<(&'a StringArray, &'a StringArray)>,
+}
+
+impl<'a> Hidden<'a> {
+    fn of(retracted: &'a Retracted, batch: &'a RecordBatch) -> Result<Self> {
+        let by =
+            if retracted.is_empty() { None } else { Some((text(batch, overlay::columns::RUN)?, text(batch, overlay::columns::STEP)?)) };
+        Ok(Self { retracted, by })
+    }
+
+    fn repair(&self, key: &Key, rows: &KeyTime<'_>, row: usize) -> bool {
+        self.by.is_some_and(|(runs, steps)| self.retracted.hides_repair(runs.value(row), steps.value(row), key, rows.times.value(row)))
+    }
+
+    fn exception(&self, key: &Key, rows: &KeyTime<'_>, row: usize) -> bool {
+        self.by.is_some_and(|(runs, steps)| self.retracted.hides_exception(runs.value(row), steps.value(row), key, rows.times.value(row)))
+    }
+}
+
 /// What decides whether rows are of one slot: the slot of a series, the time itself where there is no cadence.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slots(Option<SlotGrid>);
@@ -79,13 +108,20 @@ pub(crate) fn live_slots(
     }
     let mut replaced = inserted.clone();
     let slots = Slots(Some(grid));
-    overlay_rows(table, &files, &shape_with(table, &[overlay::columns::OP], &[]), &bounds, usage, &mut |batch| {
+    let retracted = crate::retract::retracted(table, place)?;
+    let mut texts = vec![overlay::columns::OP];
+    texts.extend(provenance_to_read(&retracted));
+    overlay_rows(table, &files, &shape_with(table, &texts, &[]), &bounds, usage, &mut |batch| {
         let rows = KeyTime::of(table, &batch)?;
         let op = text(&batch, overlay::columns::OP)?;
+        let hidden = Hidden::of(&retracted, &batch)?;
         for run in rows.runs() {
             let key = rows.key(run.start);
             if let (Some(inserted), Some(replaced)) = (inserted.get_mut(&key), replaced.get_mut(&key)) {
                 for row in run {
+                    if hidden.repair(&key, &rows, row) {
+                        continue;
+                    }
                     let set = if replaces(op, row)? { &mut *replaced } else { &mut *inserted };
                     set.insert(slots.slot(rows.times.value(row)));
                 }
@@ -107,7 +143,7 @@ pub(crate) fn live_slots(
         inserted.union(replaced);
     }
     if !undecided.is_empty() {
-        let winners = Winners::load(table, &files, &bounds, |key| undecided.contains_key(key))?;
+        let winners = Winners::load(table, &files, &bounds, &retracted, |key| undecided.contains_key(key))?;
         for (key, mut undecided) in undecided {
             let Some(live) = inserted.get_mut(&key) else { continue };
             let keep: Vec<i64> = undecided.iter().filter(|&slot| winners.get(&key, slot).is_some_and(|winner| winner.replace)).collect();
@@ -129,13 +165,20 @@ pub(crate) fn absent_slots(table: &Table, place: &Place, request: &PresenceReque
     let files = place::prune(table, place.exception_files()?, &bounds)?;
     let mut absent = crate::presence::empty_sets(grid, request);
     let as_of_us = request.as_of.as_microsecond();
+    if files.is_empty() {
+        return Ok(absent);
+    }
     let slots = Slots(Some(grid));
-    overlay_rows(table, &files, &shape_with(table, &[], &[overlay::columns::RECHECK_AFTER]), &bounds, usage, &mut |batch| {
+    let retracted = crate::retract::retracted(table, place)?;
+    let shape = shape_with(table, provenance_to_read(&retracted), &[overlay::columns::RECHECK_AFTER]);
+    overlay_rows(table, &files, &shape, &bounds, usage, &mut |batch| {
         let rows = KeyTime::of(table, &batch)?;
         let recheck_us = instants(&batch, overlay::columns::RECHECK_AFTER)?;
+        let hidden = Hidden::of(&retracted, &batch)?;
         for run in rows.runs() {
-            if let Some(absent) = absent.get_mut(&rows.key(run.start)) {
-                for row in run.filter(|&row| recheck_us[row] > as_of_us) {
+            let key = rows.key(run.start);
+            if let Some(absent) = absent.get_mut(&key) {
+                for row in run.filter(|&row| recheck_us[row] > as_of_us && !hidden.exception(&key, &rows, row)) {
                     absent.insert(slots.slot(rows.times.value(row)));
                 }
             }
@@ -171,11 +214,17 @@ pub(crate) struct Winners {
 }
 
 impl Winners {
-    /// Reads the repairs within bounds, of keys that are wanted.
-    pub(crate) fn load(table: &Table, files: &[DataFile], bounds: &TimeBounds, wanted: impl Fn(&Key) -> bool) -> Result<Self> {
+    /// Reads the repairs within bounds, of keys that are wanted, retracted ones left out.
+    pub(crate) fn load(
+        table: &Table,
+        files: &[DataFile],
+        bounds: &TimeBounds,
+        retracted: &Retracted,
+        wanted: impl Fn(&Key) -> bool,
+    ) -> Result<Self> {
         use overlay::columns as c;
         let mut winners = Self::default();
-        let shape = shape_with(table, &[c::OP, c::RUN, c::UNIT], &[c::AT]);
+        let shape = shape_with(table, &[c::OP, c::RUN, c::UNIT, c::STEP], &[c::AT]);
         let slots = Slots::of(table);
         for (number, file) in (0u32..).zip(files) {
             let mut first_row = 0;
@@ -184,12 +233,13 @@ impl Winners {
                 let rows = KeyTime::of(table, &batch)?;
                 let (op, at_us) = (text(&batch, c::OP)?, instants(&batch, c::AT)?);
                 let (run_names, units) = (text(&batch, c::RUN)?, text(&batch, c::UNIT)?);
+                let hidden = Hidden::of(retracted, &batch)?;
                 for run in rows.runs() {
                     let key = rows.key(run.start);
                     if !wanted(&key) {
                         continue;
                     }
-                    for row in run.filter(|&row| bounds.contains(rows.times.value(row))) {
+                    for row in run.filter(|&row| bounds.contains(rows.times.value(row)) && !hidden.repair(&key, &rows, row)) {
                         let winner = Winner {
                             at_us: at_us[row],
                             run: winners.number(run_names.value(row)),

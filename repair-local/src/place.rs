@@ -21,6 +21,8 @@ pub(crate) struct Place {
     pub(crate) repairs: PathBuf,
     /// Its exceptions.
     pub(crate) exceptions: PathBuf,
+    /// Its retractions.
+    pub(crate) retractions: PathBuf,
     /// Whether it lies below the root, where alone we write.
     pub(crate) inside: bool,
 }
@@ -47,6 +49,7 @@ impl Place {
             data: relative.as_ref().map_or(data, |relative| root.join(relative)),
             repairs: folder.join(overlay::repairs(&name)),
             exceptions: folder.join(overlay::exceptions(&name)),
+            retractions: folder.join(overlay::retractions(&name)),
             inside: relative.is_some(),
         }
     }
@@ -56,7 +59,7 @@ impl Place {
     /// # Errors
     /// `not-found` if there is nothing where the table should be.
     pub(crate) fn files(&self, table: &Table) -> Result<Vec<DataFile>> {
-        files::list(&self.data, table.format.endings(), &[&self.repairs, &self.exceptions])?.ok_or_else(|| {
+        files::list(&self.data, table.format.endings(), &[&self.repairs, &self.exceptions, &self.retractions])?.ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,
                 format!("no folder {}; create it or mend `location` of table `{}`", self.data.display(), table.name),

@@ -11,6 +11,7 @@ use arrow::array::{ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Record
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use repair_core::Result;
+use repair_core::lake::retraction::Retracted;
 use repair_core::lake::{overlay, rollup};
 use repair_core::model::{Key, SlotRange, Table};
 
@@ -30,10 +31,11 @@ const CHUNK_BYTES: u64 = if cfg!(debug_assertions) { 1 << 12 } else { 16 << 20 }
 pub(crate) fn read(scan: &Scan, sink: &mut Sink<'_>) -> Result<()> {
     let schema = overlay::view_schema(&scan.shape);
     let repairs = place::prune(&scan.table, scan.place.repair_files()?, &scan.bounds)?;
+    let retracted = if repairs.is_empty() { Retracted::default() } else { crate::retract::retracted(&scan.table, &scan.place)? };
     for bounds in chunks(scan, &repairs)? {
         let files = place::prune(&scan.table, scan.files.clone(), &bounds)?;
         let repairs = place::prune(&scan.table, repairs.clone(), &bounds)?;
-        if chunk(scan, &schema, &files, &repairs, &bounds, sink)?.is_break() {
+        if chunk(scan, &schema, (&files, &repairs), &retracted, &bounds, sink)?.is_break() {
             break;
         }
     }
@@ -43,8 +45,8 @@ pub(crate) fn read(scan: &Scan, sink: &mut Sink<'_>) -> Result<()> {
 fn chunk(
     scan: &Scan,
     schema: &SchemaRef,
-    files: &[DataFile],
-    repairs: &[DataFile],
+    (files, repairs): (&[DataFile], &[DataFile]),
+    retracted: &Retracted,
     bounds: &TimeBounds,
     sink: &mut Sink<'_>,
 ) -> Result<ControlFlow<()>> {
@@ -53,7 +55,7 @@ fn chunk(
         return scan.raw(files, bounds, &mut |batch| sink(own(&batch)?));
     }
     let wanted = |key: &Key| scan.keys.as_ref().is_none_or(|keys: &HashSet<Key>| keys.contains(key));
-    let mut winners = Winners::load(&scan.table, repairs, bounds, wanted)?;
+    let mut winners = Winners::load(&scan.table, repairs, bounds, retracted, wanted)?;
     let slots = Slots::of(&scan.table);
     let flow = scan.raw(files, bounds, &mut |batch| match not_replaced(&scan.table, slots, &mut winners, &batch)? {
         Some(batch) => sink(own(&batch)?),

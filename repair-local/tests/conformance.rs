@@ -30,6 +30,7 @@ impl LakeSetup for World {
 async fn the_lake_of_files_keeps_its_promises() {
     let world = World::new();
     lake_suite::all(&world.lake, &world).await;
+    lake_suite::all_of_retractions(&world.lake, &world).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

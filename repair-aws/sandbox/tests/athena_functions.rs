@@ -163,12 +163,33 @@ const EXPRESSIONS: &[(&str, &str, &str)] = &[
     ("typeof(CAST(1 AS bigint))", "bigint", "varchar"),
 ];
 
+/// Where the sandbox is not as Trino is: what Trino gives. Whole numbers have one type here, and a null has the type of what is beside it.
+const UNLIKE_TRINO: &[(&str, &str, &str)] = &[
+    ("bitwise_right_shift_arithmetic(-8, 3)", "-1", "integer"),
+    ("7 / 2", "3", "integer"),
+    ("-7 / 2", "-3", "integer"),
+    ("-7 % 60", "-7", "integer"),
+    ("mod(10, 3)", "1", "integer"),
+    ("abs(-3)", "3", "integer"),
+    ("greatest(1, 3, 2)", "3", "integer"),
+    ("least(1, null, 2)", "∅", "integer"),
+    ("CAST(12345 AS varchar(3))", "INVALID_CAST_ARGUMENT: Value 12345 cannot be represented as varchar(3)", ""),
+    ("TRY(1 / 0)", "∅", "integer"),
+    ("concat('a', null)", "∅", "array"),
+    ("coalesce(null, 2)", "2", "integer"),
+    ("nullif(1, 1)", "∅", "integer"),
+    ("ARRAY[1, 2][2]", "2", "integer"),
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn expressions_are_what_trino_says() {
-    let world = World::new().await;
+    let world = World::of_trino().await;
     let mut wrong = Vec::new();
-    for (expression, value, kind) in EXPRESSIONS {
+    for expected in EXPRESSIONS {
+        let unlike = UNLIKE_TRINO.iter().find(|unlike| unlike.0 == expected.0 && common::trino().is_some());
+        let (expression, value, kind) = unlike.unwrap_or(expected);
         match world.run(&format!("SELECT {expression}")).await {
+            Err(failed) if failed.reason == *value => {}
             Err(failed) => wrong.push(format!("{expression}: {}", failed.reason)),
             Ok(execution) => {
                 let id = execution.query_execution_id.unwrap();

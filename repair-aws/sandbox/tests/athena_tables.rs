@@ -1,7 +1,5 @@
 //! Tables of every form over objects of the store: what is read, as what, and how little.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails, panics")]
-
 mod common;
 
 use std::sync::Arc;
@@ -35,7 +33,10 @@ fn bars(day: u32, minutes: i64) -> arrow::array::RecordBatch {
 const COLUMNS: &str = "symbol string, ts timestamp, close double, note string";
 
 async fn with_bars() -> World {
-    let world = World::new().await;
+    with_bars_in(World::new().await).await
+}
+
+async fn with_bars_in(world: World) -> World {
     for day in 1..=5 {
         world.put_parquet(&format!("bars/day=2026-03-{day:02}/1.parquet"), &bars(day, 100));
     }
@@ -88,7 +89,7 @@ async fn only_the_needed_partitions_and_columns_are_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_over_joins_prunes_both_sides() {
-    let world = with_bars().await;
+    let world = with_bars_in(World::of_trino().await).await;
     for day in 1..=5 {
         world.put_parquet(&format!("repairs/day=2026-03-{day:02}/1.parquet"), &bars(day, 10));
     }
@@ -137,12 +138,14 @@ async fn a_view_over_joins_prunes_both_sides() {
     let id = world.start("SHOW CREATE VIEW bars_repaired").await.unwrap();
     world.end_of(&id).await;
     let shown = common::lines(&world.rows_of(&id).await);
-    assert!(shown.starts_with("CREATE VIEW \"d\".\"bars_repaired\" AS\nWITH fix AS (SELECT * FROM"), "{shown}");
+    // Trino keeps a view's text laid out in its own way.
+    let text: String = shown.split_whitespace().collect();
+    assert!(text.starts_with("CREATEVIEW\"d\".\"bars_repaired\"ASWITHfixAS(SELECT*FROM"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn registered_partitions_are_where_they_say() {
-    let world = World::new().await;
+    let world = World::of_trino().await;
     world
         .ddl(&format!("CREATE EXTERNAL TABLE t ({COLUMNS}) PARTITIONED BY (day date, n int) STORED AS PARQUET LOCATION 's3://lake/t/'"))
         .await;
@@ -282,7 +285,7 @@ async fn athena_tells_of_the_catalog() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_behave_as_in_trino() {
-    let world = with_bars().await;
+    let world = with_bars_in(World::of_trino().await).await;
     let values = "(VALUES (1, 'a', 2.0e0), (2, 'a', 1.0e0), (3, 'b', null)) AS t(n, k, x)";
     for (sql, expected) in [
         // Aggregates.

@@ -1,9 +1,14 @@
 //! The commands, one file each where it is more than a few lines.
 
+pub(crate) mod accuracy;
 pub(crate) mod calendar;
+pub(crate) mod except;
 pub(crate) mod run;
 pub(crate) mod sandbox;
 pub(crate) mod show;
+mod subject;
+pub(crate) mod undo;
+pub(crate) mod why;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -52,7 +52,8 @@ impl Neighbours {
         let mut neighbours = Self::beside(findings);
         let hull = findings.gaps.hull().map(|hull| SlotRange::new(hull.first - 1, hull.end + 1));
         let Some(interval) = hull.and_then(|hull| grid.interval_of(hull)) else { return Ok(neighbours) };
-        let keys = neighbours.by_key.keys().cloned().collect();
+        let mut keys: Vec<Key> = neighbours.by_key.keys().cloned().collect();
+        keys.sort_unstable();
         let scan = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys), columns: None };
         let mut batches = match context.lake.scan(table, &scan).await {
             Ok(batches) => batches,

@@ -93,8 +93,8 @@ fn refusal(into: &str, location: &str, why: &str) -> Error {
     Error::invalid(format!("`into: {into}` would write to `{location}`, which {why}; write to a folder within the lake, e.g. `hourly`"))
 }
 
-fn kept_beside(name: &str) -> [String; 3] {
-    [overlay::repairs(name), overlay::exceptions(name), overlay::repaired_view(name)]
+fn kept_beside(name: &str) -> [String; 4] {
+    [overlay::repairs(name), overlay::exceptions(name), overlay::retractions(name), overlay::repaired_view(name)]
 }
 
 /// The parts of a location that we may write to, or why we may not.

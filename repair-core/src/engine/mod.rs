@@ -12,6 +12,7 @@ mod rate;
 pub mod report;
 pub mod retry;
 mod session;
+pub mod stale;
 pub mod state;
 pub mod units;
 mod work;

@@ -14,6 +14,7 @@ use super::budget::Granted;
 use super::driver::{Engine, StartRequest, child_run_id, preflight};
 use super::event::{Event, FindingsRecord, Outcome};
 use super::fanout;
+use super::stale;
 use super::state::RunState;
 use super::units::Units;
 use crate::cost::Usage;
@@ -151,7 +152,12 @@ impl Work {
                     Some(of) => Some(self.findings(of).await?),
                     None => None,
                 };
+                let began = self.context.clock.now();
                 let done = aggregator.aggregate(&self.context, AggregateRequest { findings: findings.as_ref() }).await?;
+                if let (Some(into), Some(findings)) = (stale::written(&done.output), &findings) {
+                    let by = format!("{}/{}", self.context.run, self.context.step);
+                    stale::refresh(self.context.lake.as_ref(), &into, &findings.scope.interval, &by, began).await?;
+                }
                 Ok(Done { output: done.output, findings: None, exceptions: None, usage: done.usage })
             }
             Job::Task(task) => {

@@ -4,9 +4,11 @@ pub mod name;
 pub mod overlay;
 pub mod partition;
 pub mod replacement;
+pub mod retraction;
 pub mod rollup;
 pub mod shape;
 pub mod staging;
+pub mod story;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -216,6 +218,26 @@ pub trait Lake: Send + Sync {
     /// # Errors
     /// `invalid` if rows lie outside the interval; `conflict` if the table holds what we did not write: that is never replaced.
     async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage>;
+
+    /// Takes back what runs have added to a table, or undoes that: one object, seen whole or not at all, under the retraction's id. To write
+    /// it again changes nothing. From then on the repaired view and presence leave out what it hides; nothing else changes.
+    ///
+    /// # Errors
+    /// `invalid` if it does not fit the table, or if this lake cannot retract.
+    async fn retract(&self, table: &Table, retraction: &retraction::Retraction) -> Result<()> {
+        let _ = retraction;
+        let message = format!("this kind of lake cannot take back repairs of table `{}` yet; nothing was changed", table.name);
+        Err(crate::error::Error::invalid(message))
+    }
+
+    /// The retractions of a table, undone ones and those that undo them included, oldest first.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    async fn retractions(&self, table: &Table) -> Result<Vec<retraction::Retraction>> {
+        let _ = table;
+        Ok(Vec::new())
+    }
 
     /// Keeps something too big for the journal, under a name within the run: all of it or nothing, in place of what had the name. It is
     /// written as it comes, so it need not fit in memory. Its columns are those of the first batch. An error of the stream leaves what was

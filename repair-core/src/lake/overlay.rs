@@ -19,6 +19,11 @@ pub fn exceptions(table: &str) -> String {
     format!("{table}_exceptions")
 }
 
+/// The name of the table of retractions.
+pub fn retractions(table: &str) -> String {
+    format!("{table}_retractions")
+}
+
 /// The name of the repaired view.
 pub fn repaired_view(table: &str) -> String {
     format!("{table}_repaired")

@@ -37,7 +37,7 @@ struct Page {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Stats {
-    physical_input_bytes: u64,
+    physical_input_bytes: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -102,12 +102,14 @@ impl Trino {
             .header("X-Trino-Catalog", CATALOG)
             .header("X-Trino-Schema", database)
             .header("X-Trino-Time-Zone", "UTC")
+            // Without it, all times are cut to milliseconds, whatever their type.
+            .header("X-Trino-Client-Capabilities", "PARAMETRIC_DATETIME")
             .body(Full::from(sql.to_owned()))
             .map_err(|error| unreachable(&self.url, &error))?;
         let mut page = self.page(start).await?;
         let mut columns: Vec<Column> = Vec::new();
         let mut rows = Vec::new();
-        let mut counted = 0;
+        let mut counted = 0_u64;
         loop {
             if let Some(failure) = page.error {
                 return Err(failure.into());
@@ -118,7 +120,7 @@ impl Trino {
             for row in page.data.unwrap_or_default() {
                 rows.push(row.iter().zip(&columns).map(|(value, column)| text(value, &column.kind)).collect());
             }
-            let bytes = page.stats.physical_input_bytes;
+            let bytes = page.stats.physical_input_bytes.parse().unwrap_or(counted);
             let over = scanned.add(bytes.saturating_sub(counted));
             counted = counted.max(bytes);
             if let Err(error) = over {
@@ -145,7 +147,7 @@ impl Trino {
         if !status.is_success() {
             return Err(unreachable(&self.url, &format!("{status}: {}", String::from_utf8_lossy(&body))));
         }
-        serde_json::from_slice(&body).map_err(|error| unreachable(&self.url, &error))
+        serde_json::from_slice(&numbers_as_texts(&body)).map_err(|error| unreachable(&self.url, &error))
     }
 }
 
@@ -161,14 +163,38 @@ impl From<Failure> for QueryError {
     }
 }
 
+/// The same JSON, with numbers as texts: they are kept as they were written, because what `serde_json` makes of a number of more than
+/// fifteen digits can be another double, unless a feature is on that would then be on in all crates.
+fn numbers_as_texts(json: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json.len() + json.len() / 4);
+    let (mut in_text, mut escaped, mut in_number) = (false, false, false);
+    for &byte in json {
+        let of_number = !in_text && matches!(byte, b'0'..=b'9' | b'-') || in_number && matches!(byte, b'+' | b'.' | b'e' | b'E');
+        if of_number != in_number {
+            out.push(b'"');
+            in_number = of_number;
+        }
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            _ => {}
+        }
+        out.push(byte);
+    }
+    if in_number {
+        out.push(b'"');
+    }
+    out
+}
+
 /// A value of Trino's JSON as Athena writes it.
 fn text(value: &Value, kind: &str) -> Option<String> {
     Some(match value {
         Value::Null => return None,
+        Value::String(text) if kind == "double" || kind == "real" => text.parse().map_or_else(|_| text.clone(), double),
         Value::String(text) => text.clone(),
         Value::Bool(truth) => truth.to_string(),
-        // Doubles come as numbers, except those that JSON has no number for.
-        Value::Number(number) if kind == "double" || kind == "real" => number.as_f64().map_or_else(|| number.to_string(), double),
         Value::Number(number) => number.to_string(),
         Value::Array(items) => {
             let inner = kind.strip_prefix("array(").and_then(|kind| kind.strip_suffix(')')).unwrap_or("");
@@ -181,4 +207,32 @@ fn text(value: &Value, kind: &str) -> Option<String> {
             format!("{{{}}}", members.join(", "))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_their_digits_and_texts_are_left_alone() {
+        let json = br#"{"a 1":[[97.71428571428571,"x-1 \" 2",-1.0E-7,null,true],[5,"",[0]]],"n":12}"#;
+        let texts = br#"{"a 1":[["97.71428571428571","x-1 \" 2","-1.0E-7",null,true],["5","",["0"]]],"n":"12"}"#;
+        assert_eq!(String::from_utf8_lossy(&numbers_as_texts(json)), String::from_utf8_lossy(texts));
+        assert_eq!(numbers_as_texts(b"7"), br#""7""#);
+    }
+
+    #[test]
+    fn values_are_written_as_athena_writes_them() {
+        for (value, kind, written) in [
+            (serde_json::json!("97.71428571428571"), "double", Some("97.71428571428571")),
+            (serde_json::json!("1.0E7"), "double", Some("1.0E7")),
+            (serde_json::json!("NaN"), "double", Some("NaN")),
+            (serde_json::json!("12"), "bigint", Some("12")),
+            (serde_json::json!("1.50"), "varchar", Some("1.50")),
+            (serde_json::json!(["0.5", null]), "array(double)", Some("[0.5, null]")),
+            (Value::Null, "double", None),
+        ] {
+            assert_eq!(text(&value, kind).as_deref(), written, "{value} {kind}");
+        }
+    }
 }

@@ -14,11 +14,21 @@ use aws_sdk_athena::types::{QueryExecution, QueryExecutionContext, QueryExecutio
 use aws_sdk_athena::{Client, Error};
 use parquet::arrow::ArrowWriter;
 use repair_aws_sandbox::{Condition, Metadata, Options, Sandbox};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// A Trino reads from one sandbox at a time.
+static TRINO: Mutex<()> = Mutex::const_new(());
 
 /// A sandbox, and a client of it.
 pub struct World {
     pub sandbox: Sandbox,
     pub athena: Client,
+    turn: Option<MutexGuard<'static, ()>>,
+}
+
+/// The Trino that queries are to run on, if one is named.
+pub fn trino() -> Option<String> {
+    std::env::var("TRINO_URL").ok().filter(|url| !url.is_empty())
 }
 
 /// The end of a query that did not succeed.
@@ -32,7 +42,20 @@ pub struct Failed {
 impl World {
     /// With the bucket `lake`, and the database `d`.
     pub async fn new() -> Self {
-        let sandbox = Sandbox::start(Options::default()).await.unwrap();
+        Self::with(Options::default(), None).await
+    }
+
+    /// The same; but with `TRINO_URL` set, as `scripts/trino` sets it, queries run on that Trino. What a test expects of the sandbox's own
+    /// engine is then checked against the engine that it stands for.
+    pub async fn of_trino() -> Self {
+        match trino() {
+            Some(url) => Self::with(Options::default().trino(url), Some(TRINO.lock().await)).await,
+            None => Self::new().await,
+        }
+    }
+
+    async fn with(options: Options, turn: Option<MutexGuard<'static, ()>>) -> Self {
+        let sandbox = Sandbox::start(options).await.unwrap();
         sandbox.store().create_bucket("lake").unwrap();
         let config = aws_sdk_athena::Config::builder()
             .behavior_version(BehaviorVersion::latest())
@@ -41,7 +64,7 @@ impl World {
             .credentials_provider(Credentials::new("key", "secret", None, None, "test"))
             .retry_config(RetryConfig::disabled())
             .build();
-        let world = Self { sandbox, athena: Client::from_conf(config) };
+        let world = Self { sandbox, athena: Client::from_conf(config), turn };
         world.ddl("CREATE DATABASE d").await;
         world
     }

@@ -7,6 +7,7 @@ mod artifacts;
 mod overlay;
 mod presence;
 mod replace;
+mod retractions;
 mod scans;
 mod tables;
 
@@ -21,6 +22,7 @@ pub use artifacts::*;
 pub use overlay::*;
 pub use presence::*;
 pub use replace::*;
+pub use retractions::*;
 pub use scans::*;
 
 /// How the test of an adapter puts a table's own rows into its lake, as the table's owner would.
@@ -46,7 +48,7 @@ impl LakeSetup for super::MemoryLake {
     }
 }
 
-/// Calls every function of this module that takes one lake.
+/// Calls every function of this module that takes one lake, but those of [`all_of_retractions`].
 pub async fn all(lake: &dyn Lake, setup: &dyn LakeSetup) {
     a_table_tells_its_columns_in_shape(lake, setup).await;
     what_is_not_there_is_not_found(lake).await;
@@ -77,4 +79,14 @@ pub async fn all(lake: &dyn Lake, setup: &dyn LakeSetup) {
     an_artifact_takes_the_place_of_what_had_its_name(lake).await;
     an_error_of_the_stream_leaves_the_artifact_that_was_there(lake).await;
     artifacts_of_similar_names_are_different_artifacts(lake).await;
+}
+
+/// Calls every function about taking back what was published: of a lake that can.
+pub async fn all_of_retractions(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    undo_hides_and_undo_of_undo_shows_again(lake, setup).await;
+    undo_in_part_hides_that_part(lake, setup).await;
+    an_older_repair_counts_when_the_newer_is_undone(lake, setup).await;
+    to_retract_twice_is_to_do_it_once(lake, setup).await;
+    exceptions_are_retracted_too(lake, setup).await;
+    what_does_not_fit_is_not_retracted(lake, setup).await;
 }

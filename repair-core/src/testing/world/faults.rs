@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use crate::cost::Usage;
 use crate::engine::{Event, Journal, Recorded, RunHead, Signal};
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::retraction::Retraction;
 use crate::lake::{BatchStream, Caller, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, rollup::Rollup};
 use crate::model::{Interval, Table, TablePresence};
 
@@ -240,6 +241,16 @@ impl Lake for CrashingLake {
         self.schedule.end(number, self.inner.replace(table, interval, rows).await)
     }
 
+    async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.retract(table, retraction).await)
+    }
+
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.retractions(table).await)
+    }
+
     async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {
         let number = self.schedule.begin()?;
         self.schedule.end(number, self.inner.put_artifact(run, name, self.schedule.stream(batches)).await)
@@ -363,6 +374,14 @@ impl Lake for FailingLake {
     }
 
     async fn replace(&self, _: &Table, _: &Interval, _: Vec<RecordBatch>) -> Result<Usage> {
+        self.fail()
+    }
+
+    async fn retract(&self, _: &Table, _: &Retraction) -> Result<()> {
+        self.fail()
+    }
+
+    async fn retractions(&self, _: &Table) -> Result<Vec<Retraction>> {
         self.fail()
     }
 

@@ -13,6 +13,7 @@ use super::rows;
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::overlay::{self, Op};
+use crate::lake::retraction::{Retracted, Retraction};
 use crate::lake::rollup::column;
 use crate::lake::{BatchStream, Lake, Layer, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
 use crate::model::{Absence, Interval, Key, Presence, SlotSet, Table, TablePresence};
@@ -72,6 +73,8 @@ struct State {
     artifacts: BTreeMap<(String, String), Vec<RecordBatch>>,
     requests: BTreeMap<&'static str, u64>,
     scans: Vec<(String, ScanRequest)>,
+    /// By location, then id.
+    retractions: BTreeMap<String, BTreeMap<String, Retraction>>,
 }
 
 #[derive(Debug)]
@@ -160,6 +163,38 @@ impl State {
         self.overlay(&overlay::repairs(&table.location))
     }
 
+    fn retractions(&self, table: &Table) -> Vec<Retraction> {
+        let mut all: Vec<Retraction> = self.retractions.get(&table.location).into_iter().flat_map(BTreeMap::values).cloned().collect();
+        all.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
+        all
+    }
+
+    /// The repairs that are not retracted.
+    fn repairs_in_force(&self, table: &Table) -> Result<Vec<RecordBatch>> {
+        self.in_force(table, self.repairs(table), Retracted::hides_repair)
+    }
+
+    fn in_force(
+        &self,
+        table: &Table,
+        batches: Vec<RecordBatch>,
+        hides: impl Fn(&Retracted, &str, &str, &Key, i64) -> bool,
+    ) -> Result<Vec<RecordBatch>> {
+        let retracted = Retracted::of(table, &self.retractions(table));
+        let mut kept = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let runs = column(&batch, overlay::columns::RUN)?.as_string::<i32>();
+            let steps = column(&batch, overlay::columns::STEP)?.as_string::<i32>();
+            let mut row = 0;
+            kept.push(rows::kept(table, &batch, |key, time_us| {
+                let hidden = hides(&retracted, runs.value(row), steps.value(row), key, time_us);
+                row += 1;
+                !hidden
+            })?);
+        }
+        Ok(kept)
+    }
+
     /// The columns of a table in shape; `None` if nothing tells them.
     fn schema(&self, table: &Table) -> Result<Option<SchemaRef>> {
         let fields = rows::merged(&self.table(table)?)?;
@@ -209,7 +244,7 @@ impl State {
             };
             let nobody = |batch: &RecordBatch| with_last(batch, new_null_array(&DataType::Utf8, batch.num_rows()));
             let mut view = batches.iter().map(nobody).collect::<Result<Vec<_>>>()?;
-            for batch in rows::live_repairs(table, &own, &raw, &self.repairs(table))? {
+            for batch in rows::live_repairs(table, &own, &raw, &self.repairs_in_force(table)?)? {
                 view.push(with_last(&batch, column(&batch, overlay::columns::STRATEGY)?.clone())?);
             }
             batches = view;
@@ -248,7 +283,7 @@ impl State {
         let empty = || request.keys.iter().map(|key| (key.clone(), SlotSet::new(grid.cadence, request.slots)));
         let mut repaired: BTreeMap<Key, SlotSet> = empty().collect();
         let own = self.schema_with_repairs(table)?;
-        for batch in rows::live_repairs(table, &own, &stored, &self.repairs(table))? {
+        for batch in rows::live_repairs(table, &own, &stored, &self.repairs_in_force(table)?)? {
             for (key, time_us) in rows::key_times(table, &batch)? {
                 if let Some(slots) = repaired.get_mut(&key) {
                     slots.insert(rows::slot(table, time_us));
@@ -256,7 +291,8 @@ impl State {
             }
         }
         let mut absent: BTreeMap<Key, SlotSet> = empty().collect();
-        for batch in self.overlay(&overlay::exceptions(&table.location)) {
+        let exceptions = self.overlay(&overlay::exceptions(&table.location));
+        for batch in self.in_force(table, exceptions, Retracted::hides_exception)? {
             let recheck = column(&batch, overlay::columns::RECHECK_AFTER)?.as_primitive::<TimestampMicrosecondType>();
             for ((key, time_us), recheck_us) in rows::key_times(table, &batch)?.into_iter().zip(recheck.values()) {
                 if let (Some(slots), true) = (absent.get_mut(&key), *recheck_us > request.as_of.as_microsecond()) {
@@ -478,6 +514,18 @@ impl Lake for MemoryLake {
 
     async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
         self.request("replace").replace(table, interval, &rows)
+    }
+
+    async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
+        // What is kept is what a lake of files would read back.
+        let kept = Retraction::from_batch(table, &retraction.to_batch(table)?)?;
+        let mut state = self.request("retract");
+        state.retractions.entry(table.location.clone()).or_default().entry(kept.id.clone()).or_insert(kept);
+        Ok(())
+    }
+
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
+        Ok(self.request("retractions").retractions(table))
     }
 
     async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {

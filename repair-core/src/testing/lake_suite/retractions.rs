@@ -1,0 +1,155 @@
+//! Taking back what was published, and taking that back.
+
+use super::LakeSetup;
+use super::presence::by_key;
+use super::tables::*;
+use crate::error::ErrorKind;
+use crate::lake::retraction::{Kind, Part, Retraction};
+use crate::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope};
+use crate::model::{Fix, Interval, Key, Table};
+
+const AS_OF: &str = "2024-04-02T00:00:00Z";
+
+fn retraction(id: &str, parts: Vec<Part>) -> Retraction {
+    Retraction { id: id.to_owned(), parts, undoes: None, at: at(AS_OF), by: "somebody".to_owned(), reason: "it's wrong".to_owned() }
+}
+
+fn undoing(id: &str, other: &str) -> Retraction {
+    Retraction { undoes: Some(other.to_owned()), ..retraction(id, Vec::new()) }
+}
+
+async fn publish(lake: &dyn Lake, table: &Table, run: &str, step: &str, repaired_at: &str, fix: &Fix) {
+    let scope = StageScope { run, step, visit: 1, table };
+    lake.stage(&scope, &StageRequest { repaired_at: at(repaired_at), ..request("unit", fix) }).await.unwrap();
+    lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
+}
+
+/// How many slots of the keys are repaired, and how many absent.
+async fn counted(lake: &dyn Lake, table: &Table) -> (usize, usize) {
+    let request = PresenceRequest { slots: slots(table, "2024-03-04", "2024-03-05"), keys: keys(&["A", "B"]), as_of: at(AS_OF) };
+    let found = lake.presence(table, &request).await.unwrap();
+    let count = |sets| by_key(sets).into_iter().map(|(_, slots)| slots.len()).sum();
+    (count(&found.repaired), count(&found.absent))
+}
+
+/// What a run added is gone from the view and from presence once it is retracted, and there again once that is undone; raw data, and what
+/// other runs added, stay as they are.
+pub async fn undo_hides_and_undo_of_undo_shows_again(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let raw = [row("A", "2024-03-04T09:00:00Z", 1.0, 1)];
+    let table = table_with(setup, &raw).await;
+    let (run, other) = (new_run(), new_run());
+    let fixed = [row("A", "2024-03-04T09:01:00Z", 2.0, 2), row("B", "2024-03-05T09:01:00Z", 3.0, 3)];
+    let kept = [row("B", "2024-03-04T09:05:00Z", 4.0, 4)];
+    publish(lake, &table, &run, "fill", "2024-04-01T00:00:00Z", &fix(&table, &fixed, Vec::new())).await;
+    publish(lake, &table, &other, "fill", "2024-04-01T00:00:00Z", &fix(&table, &kept, Vec::new())).await;
+    let whole = read(lake, &table, Layer::Repaired).await;
+    let rest = both(&raw, "backfill", &kept);
+    assert_eq!(counted(lake, &table).await, (3, 0));
+    assert_eq!(lake.retractions(&table).await.unwrap(), []);
+    let first = retraction("first", vec![Part::of_run(&run)]);
+    lake.retract(&table, &first).await.unwrap();
+    assert_eq!(read(lake, &table, Layer::Repaired).await, rest);
+    assert_eq!(read(lake, &table, Layer::Raw).await, own(&raw), "raw data is never touched");
+    assert_eq!(counted(lake, &table).await, (1, 0));
+    let second = undoing("second", "first");
+    lake.retract(&table, &second).await.unwrap();
+    assert_eq!(read(lake, &table, Layer::Repaired).await, whole);
+    assert_eq!(counted(lake, &table).await, (3, 0));
+    assert_eq!(lake.retractions(&table).await.unwrap(), [first, second], "all of it stays to be told");
+    lake.retract(&table, &retraction("third", vec![Part::of_run(&run)])).await.unwrap();
+    assert_eq!(read(lake, &table, Layer::Repaired).await, rest);
+}
+
+/// A part by step, key, or time hides that and nothing else; several parts are one retraction.
+pub async fn undo_in_part_hides_that_part(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let raw = [row("A", "2024-03-04T09:00:00Z", 1.0, 1)];
+    let table = table_with(setup, &raw).await;
+    let run = new_run();
+    let one =
+        [row("A", "2024-03-04T09:01:00Z", 2.0, 2), row("A", "2024-03-04T10:01:00Z", 3.0, 3), row("B", "2024-03-04T09:01:00Z", 4.0, 4)];
+    let two = [row("B", "2024-03-04T09:02:00Z", 5.0, 5)];
+    publish(lake, &table, &run, "fill", "2024-04-01T00:00:00Z", &fix(&table, &one, Vec::new())).await;
+    publish(lake, &table, &run, "carry", "2024-04-01T00:00:00Z", &fix(&table, &two, Vec::new())).await;
+    let hour = Interval::parse("2024-03-04T09:00:00Z", "2024-03-04T10:00:00Z").unwrap();
+    let of_key = |name: &str| Part { key: Some(Key::from(name)), ..Part::of_run(&run) };
+    let all = [&one[..], &two].concat();
+    let parts: [(Vec<Part>, &[usize]); 6] = [
+        (vec![Part { step: Some("carry".to_owned()), ..Part::of_run(&run) }], &[3]),
+        (vec![of_key("A")], &[0, 1]),
+        (vec![Part { interval: Some(hour), ..of_key("A") }], &[0]),
+        (vec![Part { interval: Some(hour), ..Part::of_run(&run) }, Part { step: Some("fill".to_owned()), ..of_key("A") }], &[0, 1, 2, 3]),
+        (vec![Part { kind: Kind::Exceptions, ..Part::of_run(&run) }], &[]),
+        (vec![Part { kind: Kind::Repairs, step: Some("fill".to_owned()), ..of_key("B") }], &[2]),
+    ];
+    for (number, (parts, hidden)) in parts.into_iter().enumerate() {
+        let (id, back) = (format!("part {number}"), format!("back {number}"));
+        lake.retract(&table, &retraction(&id, parts.clone())).await.unwrap();
+        let left: Vec<Row> = all.iter().enumerate().filter(|(at, _)| !hidden.contains(at)).map(|(_, row)| row.clone()).collect();
+        assert_eq!(read(lake, &table, Layer::Repaired).await, both(&raw, "backfill", &left), "{parts:?}");
+        assert_eq!(counted(lake, &table).await.0, left.len(), "{parts:?}");
+        lake.retract(&table, &undoing(&back, &id)).await.unwrap();
+    }
+    assert_eq!(read(lake, &table, Layer::Repaired).await, both(&raw, "backfill", &all));
+}
+
+/// Of two repairs of a slot the older counts when the newer is undone.
+pub async fn an_older_repair_counts_when_the_newer_is_undone(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let raw = [row("B", "2024-03-04T09:00:00Z", 1.0, 1)];
+    let table = table_with(setup, &raw).await;
+    let (first, second) = (new_run(), new_run());
+    let (old, new) = ([row("A", "2024-03-04T09:00:00Z", 1.0, 1)], [row("A", "2024-03-04T09:00:00Z", 2.0, 2)]);
+    publish(lake, &table, &first, "fill", "2024-04-01T00:00:00Z", &fix(&table, &old, Vec::new())).await;
+    publish(lake, &table, &second, "fill", "2024-04-01T00:00:01Z", &fix(&table, &new, Vec::new())).await;
+    assert_eq!(read(lake, &table, Layer::Repaired).await, both(&raw, "backfill", &new));
+    lake.retract(&table, &retraction("newer", vec![Part::of_run(&second)])).await.unwrap();
+    assert_eq!(read(lake, &table, Layer::Repaired).await, both(&raw, "backfill", &old));
+    assert_eq!(counted(lake, &table).await.0, 1);
+}
+
+/// To write a retraction again changes nothing, and it is listed once.
+pub async fn to_retract_twice_is_to_do_it_once(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
+    let run = new_run();
+    publish(lake, &table, &run, "fill", AS_OF, &fix(&table, &[row("A", "2024-03-04T09:01:00Z", 2.0, 2)], Vec::new())).await;
+    for id in ["a", "a-b", "a/b", "a"] {
+        lake.retract(&table, &retraction(id, vec![Part::of_run(&run)])).await.unwrap();
+    }
+    let all = lake.retractions(&table).await.unwrap();
+    assert_eq!(all.iter().map(|retraction| retraction.id.as_str()).collect::<Vec<_>>(), ["a", "a-b", "a/b"]);
+    for id in ["a", "a-b"] {
+        lake.retract(&table, &undoing(&format!("back {id}"), id)).await.unwrap();
+    }
+    assert_eq!(counted(lake, &table).await.0, 0, "another still hides it");
+    lake.retract(&table, &undoing("back", "a/b")).await.unwrap();
+    assert_eq!(counted(lake, &table).await.0, 1);
+}
+
+/// Slots confirmed absent by what is retracted are not absent any more.
+pub async fn exceptions_are_retracted_too(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
+    let run = new_run();
+    let minutes = slots(&table, "2024-03-04T09:05:00Z", "2024-03-04T09:15:00Z");
+    let absent = vec![absence("A", minutes, "2025-01-01T00:00:00Z"), absence("B", minutes, "2025-01-01T00:00:00Z")];
+    let fixed = [row("A", "2024-03-04T09:06:00Z", 2.0, 2)];
+    publish(lake, &table, &run, "fill", AS_OF, &fix(&table, &fixed, absent)).await;
+    assert_eq!(counted(lake, &table).await, (1, 20));
+    let five = Interval::parse("2024-03-04T09:05:00Z", "2024-03-04T09:10:00Z").unwrap();
+    let part = Part { key: Some(Key::from("A")), interval: Some(five), kind: Kind::Exceptions, ..Part::of_run(&run) };
+    lake.retract(&table, &retraction("five", vec![part])).await.unwrap();
+    assert_eq!(counted(lake, &table).await, (1, 15));
+    lake.retract(&table, &retraction("all", vec![Part::of_run(&run)])).await.unwrap();
+    assert_eq!(counted(lake, &table).await, (0, 0));
+    lake.retract(&table, &undoing("back", "all")).await.unwrap();
+    assert_eq!(counted(lake, &table).await, (1, 15));
+}
+
+/// A retraction that says nothing, or of keys that the table has not, is `invalid`, and changes nothing.
+pub async fn what_does_not_fit_is_not_retracted(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
+    let odd_key = Part { key: Some(Key::new(["A", "B"])), ..Part::of_run("run") };
+    let both = Retraction { undoes: Some("x".to_owned()), ..retraction("both", vec![Part::of_run("run")]) };
+    for odd in [retraction("nothing", Vec::new()), retraction("key", vec![odd_key]), both] {
+        assert_eq!(lake.retract(&table, &odd).await.unwrap_err().kind(), ErrorKind::Invalid, "{odd:?}");
+    }
+    assert_eq!(lake.retractions(&table).await.unwrap(), []);
+}

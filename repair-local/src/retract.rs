@@ -1,0 +1,52 @@
+//! Retractions: each is a small file beside its table, there whole or not at all.
+
+use std::ops::ControlFlow;
+
+use repair_core::Result;
+use repair_core::lake::retraction::{self, Retracted, Retraction};
+use repair_core::model::Table;
+
+use crate::lake::Inner;
+use crate::place::Place;
+use crate::read::{self, parquet};
+use crate::{files, write};
+
+/// Rows decoded at a time.
+const BATCH_ROWS: usize = 8_192;
+
+/// Writes a retraction; one that is there stays.
+pub(crate) fn retract(lake: &Inner, table: &Table, retraction: &Retraction) -> Result<()> {
+    let path = Place::of(&lake.root, table).retractions.join(retraction::object(&retraction.id));
+    let batch = retraction.to_batch(table)?;
+    if !path.exists() {
+        write::parquet(&path, &batch.schema(), &[batch], Vec::new())?;
+    }
+    Ok(())
+}
+
+/// All retractions, oldest first.
+pub(crate) fn retractions(table: &Table, place: &Place) -> Result<Vec<Retraction>> {
+    let mut all = Vec::new();
+    for file in files::list(&place.retractions, &["parquet"], &[])?.unwrap_or_default() {
+        let batch = read::guarded(&file, || {
+            let opened = parquet::open(&file)?;
+            let schema = opened.schema();
+            let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+            let groups = (0..opened.footer().num_row_groups()).collect();
+            let mut batches = Vec::new();
+            opened.read(&names, groups, BATCH_ROWS, &mut |batch| {
+                batches.push(batch);
+                Ok(ControlFlow::Continue(()))
+            })?;
+            Ok(arrow::compute::concat_batches(&schema, &batches)?)
+        })?;
+        all.push(Retraction::from_batch(table, &batch).map_err(|error| error.on("file", file.path.display()))?);
+    }
+    all.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
+    Ok(all)
+}
+
+/// What is hidden of a table's overlay.
+pub(crate) fn retracted(table: &Table, place: &Place) -> Result<Retracted> {
+    Ok(Retracted::of(table, &retractions(table, place)?))
+}
