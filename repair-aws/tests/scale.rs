@@ -99,7 +99,7 @@ async fn unrelated_partitions_are_not_read() {
         let caller = caller("run", 1);
         let lake = world.lake.on_behalf_of(&caller).unwrap();
         let sql = "SELECT count(*), count(repaired_by) FROM bars_repaired WHERE \"date\" = '2024-03-04'";
-        let rows: Vec<RecordBatch> = lake.query(&[table.clone()], sql).await.unwrap().try_collect().await.unwrap();
+        let rows: Vec<RecordBatch> = lake.query(std::slice::from_ref(&table), sql).await.unwrap().try_collect().await.unwrap();
         assert_eq!(texts(&rows), ["2702|2"]);
         bytes.push(caller.meter.take().usage.bytes_scanned);
         let counted = world.sandbox.store().counted();

@@ -199,7 +199,8 @@ async fn crashed_at_every_write_and_resumed_nothing_is_lost_doubled_or_paid_for_
             }
             live(&world, &exchange, &Schedule::never()).await.unwrap_or_else(|error| panic!("{at}: {}", error.full()));
             // A resumed attempt has the tokens of the one before. What only defines tables is free, and may be run once more.
-            assert_eq!(executions(&world).await, queries, "{at}");
+            let found = executions(&world).await;
+            assert_eq!(found.len(), queries.len(), "{at}: {found:#?}");
             assert_eq!(seen(&world).await, expected, "{at}");
             let mut again = sorted(&exchange);
             // The one unit that was under way when it crashed, and was not kept, is asked for once more; nothing else is.
@@ -212,19 +213,21 @@ async fn crashed_at_every_write_and_resumed_nothing_is_lost_doubled_or_paid_for_
 
 /// How many queries came to their end. One that was under way when its process crashed here is stopped, as its future is dropped; a process
 /// that is killed would leave it running, to be found.
-async fn executions(world: &World) -> usize {
+async fn executions(world: &World) -> Vec<String> {
     let athena = aws_sdk_athena::Client::new(&config(&world.sandbox.endpoint()));
-    let (mut next, mut count) = (None, 0);
+    let (mut next, mut all) = (None, Vec::new());
     loop {
         let page = athena.list_query_executions().work_group(WORKGROUP).set_next_token(next).send().await.unwrap();
         for id in page.query_execution_ids() {
             let found = athena.get_query_execution().query_execution_id(id).send().await.unwrap().query_execution.unwrap();
             let succeeded = found.status().and_then(|status| status.state()) == Some(&QueryExecutionState::Succeeded);
-            count += usize::from(succeeded && found.query().is_some_and(|sql| sql.starts_with("SELECT")));
+            if let (true, Some(sql)) = (succeeded, found.query().filter(|sql| sql.starts_with("SELECT"))) {
+                all.push(sql.to_owned());
+            }
         }
         next = page.next_token;
         if next.is_none() {
-            return count;
+            return all;
         }
     }
 }

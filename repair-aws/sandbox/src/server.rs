@@ -74,14 +74,14 @@ pub struct AwsError {
     pub kind: String,
     /// What a person reads.
     pub message: String,
-    /// Members beside the message, as `AthenaErrorCode`.
-    pub extra: Map<String, Value>,
+    /// Members beside the message, as `AthenaErrorCode`. Boxed, so that a result is not large because it may be an error.
+    pub extra: Box<Map<String, Value>>,
 }
 
 impl AwsError {
     /// An error of the caller's, 400.
     pub fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { status: 400, kind: kind.into(), message: message.into(), extra: Map::new() }
+        Self { status: 400, kind: kind.into(), message: message.into(), extra: Box::default() }
     }
 
     /// The answer to an operation that is not served.
@@ -382,7 +382,7 @@ fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
 fn json_error(error: &AwsError) -> Response<Body> {
     let mut body = json!({ "__type": error.kind, "Message": error.message, "message": error.message });
     if let Some(body) = body.as_object_mut() {
-        body.extend(error.extra.clone());
+        body.extend((*error.extra).clone());
     }
     json_response(StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST), &body)
 }

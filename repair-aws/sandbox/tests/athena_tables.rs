@@ -1,4 +1,5 @@
 //! Tables of every form over objects of the store: what is read, as what, and how little.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod common;
 

@@ -7,7 +7,7 @@ use clap::Args;
 use repair_core::engine::{Journal, RunHead, RunState, load, stale};
 use repair_core::lake::Lake;
 use repair_core::lake::overlay;
-use repair_core::lake::retraction::{Part, Retraction};
+use repair_core::lake::retraction::{Part, Retracted, Retraction};
 use repair_core::lake::story::{Published, published};
 use repair_core::model::{Interval, Key, Table};
 use repair_core::plugin::Registry;
@@ -182,9 +182,14 @@ pub(crate) struct Changed {
     pub(crate) stale: Vec<String>,
 }
 
+/// The name of a table beside another.
+type Beside = fn(&str) -> String;
+
+/// Whether a row of one kind is hidden: by its run, step, key and time.
+type Hides = fn(&Retracted, &str, &str, &Key, i64) -> bool;
+
 /// What lies beside a table that parts of a retraction mean, whether it is hidden or not.
 pub(crate) async fn meant(lake: &dyn Lake, table: &Table, parts: &[Part]) -> Result<Option<Changed>> {
-    use repair_core::lake::retraction::Retracted;
     let trial = Retraction {
         id: "trial".to_owned(),
         parts: parts.to_vec(),
@@ -194,14 +199,13 @@ pub(crate) async fn meant(lake: &dyn Lake, table: &Table, parts: &[Part]) -> Res
         reason: String::new(),
     };
     let meant = Retracted::of(table, &[trial]);
-    let is_meant = |row: &Published, hides: fn(&Retracted, &str, &str, &Key, i64) -> bool| {
+    let is_meant = |row: &Published, hides: Hides| {
         hides(&meant, &row.text(overlay::columns::RUN), &row.text(overlay::columns::STEP), &row.key, row.time_us)
     };
     let interval = parts.iter().map(|part| part.interval).reduce(|one, other| Some(one?.hull(&other?))).flatten();
     let mut counts = [0, 0];
     let (mut first_us, mut last_us) = (i64::MAX, i64::MIN);
-    let kinds: [(fn(&str) -> String, fn(&Retracted, &str, &str, &Key, i64) -> bool); 2] =
-        [(overlay::repairs, Retracted::hides_repair), (overlay::exceptions, Retracted::hides_exception)];
+    let kinds: [(Beside, Hides); 2] = [(overlay::repairs, Retracted::hides_repair), (overlay::exceptions, Retracted::hides_exception)];
     for (count, (beside, hides)) in counts.iter_mut().zip(kinds) {
         for row in published(lake, table, beside, interval, None).await?.iter().filter(|row| is_meant(row, hides)) {
             *count += 1;

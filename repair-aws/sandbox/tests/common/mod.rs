@@ -1,7 +1,12 @@
 //! A sandbox with a bucket, and Athena's real SDK to talk to it.
 
-// Each test binary uses a part of it, and none gives it to others.
-#![allow(dead_code, unreachable_pub)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "each test binary uses a part of it, none gives it to others, and what fails, panics"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
