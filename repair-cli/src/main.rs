@@ -38,6 +38,9 @@ enum Command {
     Validate {
         /// The workflow.
         file: PathBuf,
+        /// A price book, in place of the one that the workflow names.
+        #[arg(long, value_name = "FILE")]
+        prices: Option<PathBuf>,
     },
     /// Run a workflow.
     Run(commands::run::Run),
@@ -136,7 +139,7 @@ fn main() -> ExitCode {
             Command::Except(except) => except.execute(before).await,
             Command::Accuracy(accuracy) => accuracy.execute(before).await,
             _ if before.is_some() => Err(Error::invalid("this command works on no lake; leave out --lake").into()),
-            Command::Validate { file } => commands::validate(&file),
+            Command::Validate { file, prices } => commands::validate(&file, prices.as_deref()),
             Command::Graph { file, format } => commands::graph(&file, format),
             Command::Schema => commands::schema(),
             Command::Calendar(calendar) => calendar.execute(),

@@ -331,6 +331,27 @@ fn mistakes_of_budgets_are_told_at_their_place() {
     assert_eq!(exact.budget.unwrap().usd.unwrap().to_string(), "0.30", "no float was in between");
 }
 
+/// A price book that is given beside a workflow takes the place of its own, and goes with the run.
+#[test]
+fn a_given_price_book_is_kept_with_the_workflow() {
+    let world = World::new(0);
+    let folder = tempfile::tempdir().unwrap();
+    let (file, given) = (folder.path().join("w.yaml"), folder.path().join("given.yaml"));
+    let text = "workflow: w\nkind: state-machine\nbudget: { usd: 1 }\nstart: a\nsteps:\n  a: { task: read, end: true }\n";
+    std::fs::write(&file, text).unwrap();
+    std::fs::write(&given, PRICES.replace("prices: test", "prices: given")).unwrap();
+    let without = Workflow::load(&file, &world.registry()).unwrap_err().to_string();
+    assert!(without.contains("needs a price book"), "{without}");
+    let workflow = Workflow::load_with_prices(&file, &world.registry(), Some(&given)).unwrap();
+    assert_eq!(workflow.prices.as_ref().unwrap().name, "given");
+    std::fs::remove_file(&given).unwrap();
+    let resumed = Workflow::parse_with("w.yaml", &workflow.text, &world.registry(), &workflow.children).unwrap();
+    assert_eq!(resumed.prices, workflow.prices, "a resumed run reckons with the prices it started with");
+    std::fs::write(&given, "prices: given\ncurrency: EUR\n").unwrap();
+    let told = Workflow::load_with_prices(&file, &world.registry(), Some(&given)).unwrap_err().to_string();
+    assert!(told.contains("given.yaml") && told.contains("unknown currency `EUR`"), "{told}");
+}
+
 /// How a life of the process ends.
 #[derive(Debug, Clone, Copy)]
 enum Life {

@@ -19,8 +19,8 @@ use crate::output::{Failure, count, print, print_json};
 use crate::{GraphFormat, session};
 
 /// `repair validate`
-pub(crate) fn validate(file: &Path) -> Result<ExitCode, Failure> {
-    let workflow = Workflow::load(file, &session::registry())?;
+pub(crate) fn validate(file: &Path, prices: Option<&Path>) -> Result<ExitCode, Failure> {
+    let workflow = Workflow::load_with_prices(file, &session::registry(), prices)?;
     let steps = count(workflow.steps.len() as u64, "step");
     print(&format!("{}: workflow `{}` with {steps} is sound", file.display(), workflow.name))?;
     Ok(ExitCode::SUCCESS)

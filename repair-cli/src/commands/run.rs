@@ -27,6 +27,9 @@ pub(crate) struct Run {
     /// The run's id. Starting one that exists with the same input goes on with it [default: a new id].
     #[arg(long, value_name = "ID", value_parser = run_id)]
     run_id: Option<String>,
+    /// A price book, in place of the one that the workflow names; kept with the run.
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
     /// Print one JSON object at the end.
     #[arg(long)]
     json: bool,
@@ -69,7 +72,7 @@ impl Run {
     pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<ExitCode, Failure> {
         let lake = self.lake.or(lake_before);
         let registry = Arc::new(registry());
-        let workflow = Workflow::load(&self.file, &registry)?;
+        let workflow = Workflow::load_with_prices(&self.file, &registry, self.prices.as_deref())?;
         let given = by_name(self.params)?;
         let params = workflow.bind(&given)?;
         let place = Place::of(&workflow, self.profile.as_deref(), lake.as_deref(), &params)?;
