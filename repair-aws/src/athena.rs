@@ -174,9 +174,13 @@ impl Athena {
             let id = self.start(&workgroup, &token, sql).await?;
             let found = self.finish(behalf, &id).await?;
             match self.judge(behalf, &id, &workgroup, &found) {
-                // An earlier life of this attempt has stopped it: it is begun again, as another query.
-                Err(_)
-                    if behalf.is_some() && state(&found) == Some(&State::Cancelled) && submitted(&found).is_some_and(|at| at < began) => {}
+                // An earlier life of this attempt has stopped it, not we, and not its cutoff: it is begun again, as another query.
+                Err(error)
+                    if behalf.is_some()
+                        && error.kind() == ErrorKind::Transient
+                        && state(&found) == Some(&State::Cancelled)
+                        // Athena tells milliseconds.
+                        && submitted(&found).is_some_and(|at| at.as_millisecond() < began.as_millisecond()) => {}
                 judged => return judged,
             }
         }

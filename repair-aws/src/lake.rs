@@ -1,12 +1,13 @@
 //! The lake on S3 and Athena.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use repair_core::cost::Usage;
+use repair_core::lake::retraction::{Part, Retraction};
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{BatchStream, Caller, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
 use repair_core::model::{Interval, Table, TablePresence};
@@ -61,7 +62,8 @@ impl Options {
 ///
 /// - A table is what Athena's catalog says: its columns, its partitions, its place. The workflow's table has its name there.
 /// - Times are milliseconds, as Athena reads them.
-/// - What repairs add lies in S3 beside the table, as Parquet, and is in the catalog as `…_repairs`, `…_exceptions` and the view `…_repaired`.
+/// - What repairs add lies in S3 beside the table, as Parquet, and is in the catalog as `…_repairs`, `…_exceptions`, `…_retractions` and the view
+///   `…_repaired`.
 ///   These are made when they are first needed. Nothing else in the catalog or the bucket is altered.
 /// - Columns of arrays, maps, structs and bytes are not brought by batches; the view has them, null in repaired rows.
 #[derive(Clone)]
@@ -75,6 +77,8 @@ pub(crate) struct Shared {
     pub(crate) objects: Objects,
     pub(crate) location: Location,
     pub(crate) known: Known,
+    /// Retractions by their keys: an object of them never changes.
+    pub(crate) retractions: Mutex<HashMap<String, Retraction>>,
 }
 
 /// A table with what the catalog knows of it and its overlay.
@@ -82,6 +86,8 @@ pub(crate) struct Looked {
     pub(crate) raw: Relation,
     pub(crate) repairs: Option<Relation>,
     pub(crate) exceptions: Option<Relation>,
+    /// What of both is taken back; `None` if nothing ever was.
+    pub(crate) retracted: Option<Vec<Part>>,
 }
 
 impl AwsLake {
@@ -109,6 +115,7 @@ impl AwsLake {
             objects: Objects::new(connection.s3(), &location.bucket),
             location,
             known: Known::default(),
+            retractions: Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared), behalf: None })
     }
@@ -124,7 +131,9 @@ impl AwsLake {
         let raw = tables.table(table).await?;
         let schema = raw.shape(table)?;
         let (repairs, exceptions) = (tables.repairs(&raw).await?, tables.exceptions(&raw).await?);
-        Ok((Looked { raw, repairs, exceptions }, schema))
+        // Where nothing was ever added, nothing can be taken back.
+        let retracted = if repairs.is_some() || exceptions.is_some() { self.retracted(table).await? } else { None };
+        Ok((Looked { raw, repairs, exceptions, retracted }, schema))
     }
 
     /// Counts what no call returns.
@@ -149,7 +158,13 @@ impl AwsLake {
 
 impl Looked {
     pub(crate) fn source<'a>(&'a self, table: &'a Table) -> Source<'a> {
-        Source { table, raw: &self.raw, repairs: self.repairs.as_ref(), exceptions: self.exceptions.as_ref() }
+        Source {
+            table,
+            raw: &self.raw,
+            repairs: self.repairs.as_ref(),
+            exceptions: self.exceptions.as_ref(),
+            retracted: self.retracted.as_deref(),
+        }
     }
 }
 
@@ -199,6 +214,14 @@ impl Lake for AwsLake {
 
     async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
         self.put_interval(table, interval, &rows).await
+    }
+
+    async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
+        self.take_back(table, retraction).await
+    }
+
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
+        self.taken_back(table).await
     }
 
     async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {

@@ -10,6 +10,7 @@ mod objects;
 mod place;
 mod read;
 mod results;
+mod retract;
 mod sql;
 mod tables;
 mod write;

@@ -21,6 +21,8 @@ pub(crate) struct Place {
     pub(crate) repairs: String,
     /// Its exceptions.
     pub(crate) exceptions: String,
+    /// What was taken back of both.
+    pub(crate) retractions: String,
     /// The key of the table's folder, if it lies within the lake, where alone we write.
     pub(crate) inside: Option<String>,
 }
@@ -48,7 +50,13 @@ impl Place {
         let inside = (data.bucket == lake.bucket && data.prefix.starts_with(&within) && data.prefix.len() > within.len())
             .then(|| data.prefix.clone());
         let beside = inside.clone().unwrap_or_else(|| format!("{within}{}", name::part(&table.name)));
-        Ok(Self { data, repairs: overlay::repairs(&beside), exceptions: overlay::exceptions(&beside), inside })
+        Ok(Self {
+            data,
+            repairs: overlay::repairs(&beside),
+            exceptions: overlay::exceptions(&beside),
+            retractions: overlay::retractions(&beside),
+            inside,
+        })
     }
 }
 

@@ -209,7 +209,8 @@ impl AwsLake {
             }
             let raw = known.table(table).await?;
             let repairs = known.ensure_repairs(table, &raw, raw.shape(table)?.as_ref()).await?;
-            let all = Looked { raw, repairs: Some(repairs.clone()), exceptions: None };
+            let retracted = self.retracted(table).await?;
+            let all = Looked { raw, repairs: Some(repairs.clone()), exceptions: None, retracted };
             known.ensure_view(&all.source(table), &repairs).await?;
         }
         let execution = self.shared.athena.run(self.behalf.as_deref(), sql).await?;

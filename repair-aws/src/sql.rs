@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 
 use repair_core::lake::overlay::{self, Op, columns};
 use repair_core::lake::partition::{self, TimeBounds};
+use repair_core::lake::retraction::{Kind as RetractedKind, Part};
 use repair_core::lake::rollup::{Function, Rollup};
 use repair_core::lake::{Layer, shape};
 use repair_core::model::{Format, Key, PartitionUnit, SlotGrid, SlotRange, Table, TimeMark};
@@ -69,6 +70,8 @@ pub(crate) struct Source<'a> {
     pub(crate) repairs: Option<&'a Relation>,
     /// `None` until something was confirmed absent.
     pub(crate) exceptions: Option<&'a Relation>,
+    /// What of both is taken back; `None` if nothing ever was.
+    pub(crate) retracted: Option<&'a [Part]>,
 }
 
 /// Rows and columns that are wanted.
@@ -157,6 +160,27 @@ impl<'a> Source<'a> {
         keys.map(|keys| one_of(&self.keys(relation), keys))
     }
 
+    /// That a row of ours is not taken back; `None` if nothing of its kind is.
+    fn not_retracted(&self, relation: &Relation, kind: RetractedKind) -> Option<String> {
+        let parts = self.retracted.unwrap_or_default().iter().filter(|part| part.kind == RetractedKind::All || part.kind == kind);
+        let hidden: Vec<String> = parts
+            .map(|part| {
+                let mut all = vec![format!("{} = {}", name(columns::RUN), text(&part.run))];
+                all.extend(part.step.as_ref().map(|step| format!("{} = {}", name(columns::STEP), text(step))));
+                if let Some(key) = &part.key {
+                    all.extend(self.keys(relation).iter().zip(key.values()).map(|(column, value)| format!("{column} = {}", text(value))));
+                }
+                if part.interval.is_some() {
+                    let bounds = TimeBounds::of_interval(self.table, part.interval.as_ref());
+                    let time = self.time(relation);
+                    all.push(format!("{time} >= {} AND {time} < {}", instant(bounds.from_us), instant(bounds.to_us)));
+                }
+                format!("({})", all.join(" AND "))
+            })
+            .collect();
+        (!hidden.is_empty()).then(|| format!("NOT ({})", hidden.join(" OR ")))
+    }
+
     /// A column as it comes out.
     fn value(&self, relation: &Relation, column: &str, shape: Shape) -> String {
         let quoted = name(column);
@@ -197,6 +221,7 @@ impl<'a> Source<'a> {
         select.extend(more.iter().map(|column| name(column)));
         let mut conditions = self.within(repairs, &wanted.bounds)?;
         conditions.extend(self.key_filter(repairs, wanted.keys));
+        conditions.extend(self.not_retracted(repairs, RetractedKind::Repairs));
         let mut by: Vec<String> = self.key_names();
         by.push("repair_slot".to_owned());
         by.extend(more.iter().map(|column| name(column)));
@@ -307,6 +332,7 @@ impl<'a> Source<'a> {
         }
         if let Some(exceptions) = self.exceptions {
             let mut conditions = self.within(exceptions, &bounds)?;
+            conditions.extend(self.not_retracted(exceptions, RetractedKind::Exceptions));
             conditions.push(format!("{} > {}", name(columns::RECHECK_AFTER), instant(as_of.as_microsecond())));
             layers.push(format!(
                 "SELECT {}3, repair_slot, false FROM (SELECT {} FROM {}{})",

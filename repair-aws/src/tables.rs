@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::Schema;
+use repair_core::lake::retraction::{self, Part};
 use repair_core::lake::{overlay, partition};
 use repair_core::model::Table;
 use repair_core::{Error, ErrorKind, Result};
@@ -24,7 +25,7 @@ const FRESH: Duration = Duration::from_secs(5);
 pub(crate) struct Known {
     relations: Mutex<HashMap<String, (Instant, Relation)>>,
     partitions: Mutex<HashSet<(String, String)>>,
-    views: Mutex<HashMap<String, Relation>>,
+    views: Mutex<HashMap<String, (Relation, Option<Vec<Part>>)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -208,6 +209,14 @@ impl Tables<'_> {
         self.ensure(&overlay::exceptions(&raw.name), overlay::columns::RECHECK_AFTER, table, raw, &wanted, &place.exceptions).await
     }
 
+    /// Makes the table of retractions.
+    pub(crate) async fn ensure_retractions(&self, table: &Table, raw: &Relation) -> Result<Relation> {
+        let place = Place::of(self.lake, table)?;
+        let schema = retraction::schema(table);
+        let wanted = schema.fields().iter().map(|field| Ok((field.name().clone(), declare(field)?.0))).collect::<Result<Vec<_>>>()?;
+        self.make(&overlay::retractions(&raw.name), Some(retraction::names::ID), &wanted, &[], &place.retractions).await
+    }
+
     async fn ensure(
         &self,
         name: &str,
@@ -295,7 +304,8 @@ impl Tables<'_> {
     /// `conflict` if the name belongs to something that is not ours.
     pub(crate) async fn ensure_view(&self, source: &Source<'_>, repairs: &Relation) -> Result<()> {
         let name = overlay::repaired_view(&source.raw.name);
-        if lock(&self.known.views).get(&name) == Some(source.raw) {
+        let of = (source.raw.clone(), source.retracted.map(<[Part]>::to_vec));
+        if lock(&self.known.views).get(&name) == Some(&of) {
             return Ok(());
         }
         let found = self.relation(&name).await?;
@@ -306,13 +316,16 @@ impl Tables<'_> {
         }
         let is_current = found.is_some_and(|view| {
             let columns = || source.raw.columns.iter().chain(&source.raw.partitions);
-            columns().all(|column| view.kind(&column.name).is_some()) && view.columns.len() == columns().count() + 1
+            // What is taken back is in the view's text, which the catalog does not tell.
+            source.retracted.is_none()
+                && columns().all(|column| view.kind(&column.name).is_some())
+                && view.columns.len() == columns().count() + 1
         });
         if !is_current {
             self.define(&source.create_view(self.database(), repairs)?).await?;
             self.forget(&name);
         }
-        lock(&self.known.views).insert(name, source.raw.clone());
+        lock(&self.known.views).insert(name, of);
         Ok(())
     }
 }

@@ -58,7 +58,7 @@ fn refused(error: ParquetError) -> Error {
 }
 
 /// Rows as a Parquet object.
-fn encode(schema: &SchemaRef, batches: &[RecordBatch], footer: Vec<KeyValue>) -> Result<Bytes> {
+pub(crate) fn encode(schema: &SchemaRef, batches: &[RecordBatch], footer: Vec<KeyValue>) -> Result<Bytes> {
     let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties(footer)?)).map_err(refused)?;
     for batch in batches {
         writer.write(batch).map_err(refused)?;
@@ -169,7 +169,9 @@ impl AwsLake {
             let repairs = self.tables().ensure_repairs(table, &raw, &own).await?;
             published.usage +=
                 self.put_parts(table, &repairs.name, &place.repairs, &object, &publication.repairs_schema, publication.repairs).await?;
-            let source = crate::sql::Source { table, raw: &raw, repairs: Some(&repairs), exceptions: None };
+            let retracted = self.retracted(table).await?;
+            let source =
+                crate::sql::Source { table, raw: &raw, repairs: Some(&repairs), exceptions: None, retracted: retracted.as_deref() };
             self.tables().ensure_view(&source, &repairs).await?;
         }
         if !publication.exceptions.is_empty() {

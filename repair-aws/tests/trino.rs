@@ -45,6 +45,7 @@ async fn world_on_trino(test: &str) -> Option<(World, MutexGuard<'static, ()>)> 
 async fn the_lake_keeps_its_promises_on_a_real_trino() {
     let Some((world, _turn)) = world_on_trino("the_lake_keeps_its_promises_on_a_real_trino").await else { return };
     lake_suite::all(&world.lake, &world).await;
+    lake_suite::all_of_retractions(&world.lake, &world).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
