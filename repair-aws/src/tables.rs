@@ -20,12 +20,15 @@ use crate::sql::{self, PARTITIONS_A_STATEMENT, Source};
 /// So long what the catalog says of a table holds: else to stage thousands of units is to ask it thousands of times.
 const FRESH: Duration = Duration::from_secs(5);
 
+/// What a view was made of: its table, and what of the overlay is taken back.
+type ViewOf = (Relation, Option<Vec<Part>>);
+
 /// What is known of the catalog.
 #[derive(Default)]
 pub(crate) struct Known {
     relations: Mutex<HashMap<String, (Instant, Relation)>>,
     partitions: Mutex<HashSet<(String, String)>>,
-    views: Mutex<HashMap<String, (Relation, Option<Vec<Part>>)>>,
+    views: Mutex<HashMap<String, ViewOf>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
