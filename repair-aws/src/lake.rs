@@ -1,6 +1,6 @@
 //! The lake on S3 and Athena.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use arrow::array::RecordBatch;
@@ -142,18 +142,6 @@ impl AwsLake {
             behalf.caller.meter.add(usage);
         }
     }
-
-    /// What the first repair of these tables will make in Athena's catalog, in words.
-    ///
-    /// # Errors
-    /// `not-found` if there is no such table.
-    pub async fn to_create(&self, tables: &[Table]) -> Result<BTreeMap<String, Vec<String>>> {
-        let mut all = BTreeMap::new();
-        for table in tables {
-            all.insert(table.name.clone(), self.tables().missing(table).await?);
-        }
-        Ok(all)
-    }
 }
 
 impl Looked {
@@ -176,6 +164,10 @@ impl Lake for AwsLake {
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
         self.tables().table(table).await?.shape(table)
+    }
+
+    async fn to_create(&self, table: &Table) -> Result<Vec<String>> {
+        self.tables().missing(table).await
     }
 
     async fn check_writable(&self) -> Result<()> {

@@ -23,7 +23,7 @@ impl Console {
         Self { terminal: std::io::stderr().is_terminal(), bar: Mutex::new(None) }
     }
 
-    fn line(&self, text: &str) {
+    pub(crate) fn line(&self, text: &str) {
         let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
         match &*bar {
             Some(bar) => bar.println(text),

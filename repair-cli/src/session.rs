@@ -7,8 +7,9 @@ use std::sync::Arc;
 use clap::Args;
 use repair_core::engine::{Engine, Journal, preflight};
 use repair_core::lake::Lake;
+use repair_core::model::Table;
 use repair_core::plugin::Registry;
-use repair_core::workflow::{Variables, Workflow};
+use repair_core::workflow::{StepKind, Variables, Workflow};
 use repair_core::{Error, ErrorKind, Result};
 use repair_local::{LocalLake, SqliteJournal};
 use serde::Deserialize;
@@ -239,13 +240,32 @@ pub(crate) enum Drive<'a> {
     Begun(&'a str),
 }
 
+/// The tables that a workflow repairs.
+fn repaired<'a>(workflow: &'a Workflow, params: &BTreeMap<String, Value>) -> Vec<&'a Table> {
+    let variables = Variables { params: Value::Object(params.clone().into_iter().collect()), ..Variables::default() };
+    let mut tables: Vec<&Table> = Vec::new();
+    for step in &workflow.steps {
+        let StepKind::Repair { of, .. } = &step.kind else { continue };
+        let with = workflow.step(of).and_then(|detect| detect.kind.plugin()).and_then(|(_, _, with)| with.resolve(&variables).ok());
+        let table = with.and_then(|with| workflow.tables.get(with.get("table")?.as_str()?));
+        tables.extend(table.filter(|table| !tables.contains(table)));
+    }
+    tables
+}
+
 /// An engine on a lake, which stops soon when the process is told to.
 pub(crate) async fn engine(drive: Drive<'_>, root: &Root, registry: Arc<Registry>) -> Result<Engine> {
+    let console = Arc::new(Console::new());
     let (lake, journal) = match drive {
         Drive::New(workflow, params) => {
             let lake = root.open(None).await?;
             // Nothing is written, not even a journal, for a workflow that can't begin.
             preflight(&registry, lake.as_ref(), workflow, params).await?;
+            for table in repaired(workflow, params) {
+                for what in lake.to_create(table).await? {
+                    console.line(&format!("will be made when it is first needed: {what}"));
+                }
+            }
             (lake, root.open_or_create_journal().await?)
         }
         Drive::Begun(run) => {
@@ -254,7 +274,7 @@ pub(crate) async fn engine(drive: Drive<'_>, root: &Root, registry: Arc<Registry
         }
     };
     let mut engine = Engine::new(registry, lake, journal);
-    engine.observer = Arc::new(Console::new());
+    engine.observer = console;
     let stop = engine.stop.clone();
     tokio::spawn(async move {
         told_to_stop().await;

@@ -158,6 +158,16 @@ pub trait Lake: Send + Sync {
     /// `not-found` if there is no such table; `invalid` if a column is missing or of an unusable type.
     async fn describe(&self, table: &Table) -> Result<SchemaRef>;
 
+    /// What the first repair of a table will make that people may want to know of before: tables and views in a catalog, in words. Nothing if
+    /// all of it is there, or if files alone are written.
+    ///
+    /// # Errors
+    /// As [`Lake::describe`].
+    async fn to_create(&self, table: &Table) -> Result<Vec<String>> {
+        let _ = table;
+        Ok(Vec::new())
+    }
+
     /// Checks that the lake can be written to, without leaving anything behind.
     ///
     /// # Errors
