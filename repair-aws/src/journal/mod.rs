@@ -2,10 +2,12 @@
 //!
 //! Below the journal's place there are
 //!
-//!     events/<run>/<first>.jsonl        segments: the events of one append, named by the number of the first
-//!     folded/<run>/<first>-<end>.jsonl  folds: the events of many segments once more, from one number to before another
-//!     leases/<run>.json                 who drives a run, until when
-//!     signals/<run>.json                what its driver is asked to do, if something is
+//! ```text
+//! events/<run>/<first>.jsonl        segments: the events of one append, named by the number of the first
+//! folded/<run>/<first>-<end>.jsonl  folds: the events of many segments once more, from one number to before another
+//! leases/<run>.json                 who drives a run, until when
+//! signals/<run>.json                what its driver is asked to do, if something is
+//! ```
 //!
 //! where `<run>` is the run's id as a part of a key, and numbers have twenty digits. Segments are the only truth.
 //!
