@@ -462,13 +462,13 @@ impl<'a> Source<'a> {
                 let of = self.raw.declared(column).unwrap_or("string");
                 match repairs.kind(column) {
                     Some(_) => format!("CAST(a.{} AS {})", name(column), crate::catalog::trino_type(of)),
-                    None => format!("CAST(NULL AS {})", crate::catalog::trino_type(of)),
+                    // Hive's words for nested types are not Trino's; the other half of the view says the type.
+                    None => "NULL".to_owned(),
                 }
             })
             .collect();
         let known: Vec<&str> = columns.iter().copied().filter(|column| repairs.kind(column).is_some()).collect();
-        let known_but_key: Vec<&str> = known.clone();
-        let wanted = Wanted { bounds: all, keys: None, columns: &known_but_key };
+        let wanted = Wanted { bounds: all, keys: None, columns: &known };
         let same = self.same_slot(&by);
         let by_of = |side: &str| by.iter().map(|column| format!(", {side}.{}", name(column))).collect::<String>();
         let named_by: String = by.iter().map(|column| format!(", {}", name(column))).collect();
