@@ -66,7 +66,7 @@ pub struct KeysFrom {
 }
 
 /// Refuses an empty list where it is written: nothing missing of no keys would look like a clean table.
-fn some_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Key>>, D::Error> {
+pub(super) fn some_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Key>>, D::Error> {
     let keys = Option::<Vec<Key>>::deserialize(deserializer)?;
     if keys.as_ref().is_some_and(Vec::is_empty) {
         let why = "`keys` is empty, so nothing would be looked at; name the keys, or leave `keys` out of a table that is one series";
@@ -75,7 +75,7 @@ fn some_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Ke
     Ok(keys)
 }
 
-fn always() -> String {
+pub(super) fn always() -> String {
     "24x7".to_owned()
 }
 
@@ -92,11 +92,38 @@ struct Gaps {
 
 impl Gaps {
     fn new(config: GapsConfig) -> Result<Self> {
-        let interval = Interval::parse(&config.from, &config.to)?;
-        if config.keys.is_some() && config.keys_from.is_some() {
+        let interval = config.interval()?;
+        Ok(Self { config, interval })
+    }
+}
+
+impl GapsConfig {
+    /// The stretch of time, after checking what can be checked without a table.
+    pub(super) fn interval(&self) -> Result<Interval> {
+        let interval = Interval::parse(&self.from, &self.to)?;
+        if self.keys.is_some() && self.keys_from.is_some() {
             return Err(Error::invalid("`keys` and `keys_from` both say which keys are expected; keep one"));
         }
-        Ok(Self { config, interval })
+        Ok(interval)
+    }
+
+    /// What is to be looked at.
+    pub(super) async fn scope(&self, context: &StepContext, interval: Interval) -> Result<Scope> {
+        let table = context.table(&self.table)?;
+        let keys = match (&self.keys, &self.keys_from) {
+            (Some(keys), _) => keys.clone(),
+            (None, Some(from)) => reference_keys(context, table, from).await?,
+            (None, None) if table.key.is_empty() => vec![Key::default()],
+            (None, None) => {
+                return Err(Error::invalid(format!(
+                    "table `{}` has a series for each {}, so the step must say which are expected: give `keys`, or `keys_from` a table that lists \
+                     them; they are not read from the table itself, where a series that never came would be missed",
+                    table.name,
+                    table.key.join(", "),
+                )));
+            }
+        };
+        Ok(Scope { table: table.name.clone(), grid: table.grid()?, keys, interval, calendar: self.calendar.clone() })
     }
 }
 
@@ -114,22 +141,7 @@ impl Detector for Gaps {
         if let Some(before) = again {
             return find_gaps(context, &before.scope, again).await;
         }
-        let table = context.table(&self.config.table)?;
-        let keys = match (&self.config.keys, &self.config.keys_from) {
-            (Some(keys), _) => keys.clone(),
-            (None, Some(from)) => reference_keys(context, table, from).await?,
-            (None, None) if table.key.is_empty() => vec![Key::default()],
-            (None, None) => {
-                return Err(Error::invalid(format!(
-                    "table `{}` has a series for each {}, so the step must say which are expected: give `keys`, or `keys_from` a table that lists \
-                     them; they are not read from the table itself, where a series that never came would be missed",
-                    table.name,
-                    table.key.join(", "),
-                )));
-            }
-        };
-        let scope =
-            Scope { table: table.name.clone(), grid: table.grid()?, keys, interval: self.interval, calendar: self.config.calendar.clone() };
+        let scope = self.config.scope(context, self.interval).await?;
         find_gaps(context, &scope, None).await
     }
 }
@@ -181,7 +193,7 @@ fn add_keys(keys: &mut BTreeSet<Key>, batch: &RecordBatch, columns: &[String]) -
 
 /// A table that is not there could not be looked at: never "nothing missing", and not an error that a workflow may take for one of a
 /// source's.
-fn could_not_look(error: Error) -> Error {
+pub(super) fn could_not_look(error: Error) -> Error {
     if error.kind() == ErrorKind::NotFound { error.of_kind(ErrorKind::Blind) } else { error }
 }
 
@@ -195,6 +207,11 @@ fn could_not_look(error: Error) -> Error {
 /// `invalid` if the keys do not fit the table, `blind` if the calendar does not cover the interval or the table is not there, and the
 /// lake's own.
 pub async fn find_gaps(context: &StepContext, scope: &Scope, again: Option<&Findings>) -> Result<Findings> {
+    Ok(search(context, scope, again).await?.0)
+}
+
+/// As [`find_gaps`]; with the slots that hold a row, and may hold several: which of a word's do, its count does not tell.
+pub(super) async fn search(context: &StepContext, scope: &Scope, again: Option<&Findings>) -> Result<(Findings, GapList)> {
     let table = context.table(&scope.table)?;
     let keys = checked_keys(table, &scope.keys)?;
     let calendar = context.calendar(&scope.calendar)?;
@@ -218,7 +235,8 @@ pub async fn find_gaps(context: &StepContext, scope: &Scope, again: Option<&Find
         search.count(scope.grid.cadence, slots, expected.as_ref(), &presence);
         context.progress.advance(&context.step, done + 1, total);
     }
-    Ok(search.findings(scope))
+    let crowded = search.list(&search.crowded);
+    Ok((search.findings(scope), crowded))
 }
 
 /// The keys, in order, after checking that they fit the table.
@@ -276,6 +294,8 @@ struct Search {
     keys: Vec<(Key, Option<Vec<SlotRange>>)>,
     /// The gaps found, for each key.
     missing: Vec<Vec<SlotRange>>,
+    /// The expected slots with rows in words that hold more rows than such slots, for each key.
+    crowded: Vec<Vec<SlotRange>>,
     counts: Counts,
     usage: Usage,
 }
@@ -293,7 +313,8 @@ impl Search {
 
     fn new(hull: SlotRange, keys: Vec<(Key, Option<Vec<SlotRange>>)>) -> Self {
         let counts = Counts { audited_keys: keys.len() as u64, ..Counts::default() };
-        Self { hull, missing: vec![Vec::new(); keys.len()], keys, counts, usage: Usage::default() }
+        let none = vec![Vec::new(); keys.len()];
+        Self { hull, missing: none.clone(), crowded: none, keys, counts, usage: Usage::default() }
     }
 
     /// The part of a window that needs a look: for a second one, from the first gap found before to the last.
@@ -317,7 +338,7 @@ impl Search {
             self.counts.misaligned += presence.raw.misaligned_rows;
         }
         let nothing = KeyPresence::new(cadence, slots);
-        for ((key, gaps), found) in self.keys.iter().zip(&mut self.missing) {
+        for (((key, gaps), found), crowded) in self.keys.iter().zip(&mut self.missing).zip(&mut self.crowded) {
             let raw = presence.raw.keys.get(key).unwrap_or(&nothing);
             let repaired = presence.repaired.get(key);
             let expected_of_key = match expected {
@@ -334,7 +355,14 @@ impl Search {
                 unexpected.subtract(&expected_of_key);
                 self.counts.unexpected += unexpected.count();
             }
-            self.counts.duplicates += duplicates(raw, &expected_of_key);
+            for (word, more) in duplicates(raw, &expected_of_key) {
+                self.counts.duplicates += more;
+                let mut slots = SlotSet::new(cadence, slots);
+                slots.insert_word(word, u64::MAX);
+                slots.intersect(&raw.present);
+                slots.intersect(&expected_of_key);
+                slots.runs().for_each(|run| append(crowded, run));
+            }
             held.intersect(&expected_of_key);
             let mut missing = expected_of_key;
             self.counts.expected += missing.count();
@@ -349,24 +377,23 @@ impl Search {
             self.counts.repaired += held.count();
             self.counts.absent += not_present - still_missing;
             self.counts.missing += still_missing;
-            for run in missing.runs() {
-                match found.last_mut() {
-                    Some(last) if last.end == run.first => last.end = run.end,
-                    _ => found.push(run),
-                }
-            }
+            missing.runs().for_each(|run| append(found, run));
         }
     }
 
-    fn findings(mut self, scope: &Scope) -> Findings {
-        let mut gaps = GapList::default();
-        for ((key, _), found) in self.keys.iter().zip(&self.missing) {
-            for &slots in found {
-                gaps.push(key, slots);
-            }
+    /// Runs of slots of each key as one list.
+    fn list(&self, runs: &[Vec<SlotRange>]) -> GapList {
+        let mut list = GapList::default();
+        for ((key, _), runs) in self.keys.iter().zip(runs) {
+            runs.iter().for_each(|&slots| list.push(key, slots));
         }
+        list
+    }
+
+    fn findings(mut self, scope: &Scope) -> Findings {
+        let gaps = self.list(&self.missing);
         self.counts.gaps = gaps.len() as u64;
-        Findings { scope: scope.clone(), counts: self.counts, gaps, usage: self.usage }
+        Findings::of_gaps(scope.clone(), self.counts, gaps, self.usage)
     }
 }
 
@@ -385,15 +412,22 @@ fn gap_set(cadence: Cadence, slots: SlotRange, gaps: &[SlotRange]) -> SlotSet {
     set
 }
 
-/// Rows beyond one a slot, in the words that hold an expected slot with a row.
-fn duplicates(raw: &KeyPresence, expected: &SlotSet) -> u64 {
-    let offset = raw.present.first_word() - expected.first_word();
-    (0i64..)
+/// Adds a run of slots, or lengthens the last.
+fn append(runs: &mut Vec<SlotRange>, run: SlotRange) {
+    match runs.last_mut() {
+        Some(last) if last.end == run.first => last.end = run.end,
+        _ => runs.push(run),
+    }
+}
+
+/// Rows beyond one a slot, by the number of the word, in the words that hold an expected slot with a row.
+fn duplicates<'a>(raw: &'a KeyPresence, expected: &'a SlotSet) -> impl Iterator<Item = (i64, u64)> + 'a {
+    (raw.present.first_word()..)
         .zip(raw.present.words().iter().zip(&raw.rows))
-        .filter(|(index, (word, _))| {
-            let expected = usize::try_from(index + offset).ok().and_then(|index| expected.words().get(index));
+        .filter(|(number, (word, _))| {
+            let expected = usize::try_from(number - expected.first_word()).ok().and_then(|index| expected.words().get(index));
             *word & expected.copied().unwrap_or(0) != 0
         })
-        .map(|(_, (word, rows))| u64::from(rows.saturating_sub(word.count_ones())))
-        .sum()
+        .map(|(number, (word, rows))| (number, u64::from(rows.saturating_sub(word.count_ones()))))
+        .filter(|(_, more)| *more > 0)
 }

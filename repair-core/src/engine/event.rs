@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::cost::{Query, Usage};
 use crate::error::{Error, ErrorKind};
-use crate::model::{Conflicts, Counts, Scope};
+use crate::model::{Conflicts, Counts, DefectKind, Scope};
 
 /// The version of the event format.
 pub const FORMAT: u32 = 1;
@@ -61,12 +61,26 @@ impl From<ErrorRecord> for Error {
 pub struct FindingsRecord {
     /// The detect step whose findings these are; of a verify step, the one it looked at again.
     pub of: String,
+    /// What was looked for.
+    #[serde(default, skip_serializing_if = "is_missing")]
+    pub kind: DefectKind,
     /// What was looked at.
     pub scope: Scope,
     /// What was counted.
     pub counts: Counts,
     /// The artifact that holds the gaps.
     pub artifact: String,
+}
+
+fn is_missing(kind: &DefectKind) -> bool {
+    *kind == DefectKind::Missing
+}
+
+impl FindingsRecord {
+    /// How many slots are wrong in the way that was looked for.
+    pub fn wrong(&self) -> u64 {
+        if self.kind == DefectKind::Missing { self.counts.missing } else { self.counts.defective }
+    }
 }
 
 /// A unit that failed in one attempt.

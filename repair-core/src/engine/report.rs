@@ -133,7 +133,8 @@ fn problems(state: &RunState) -> Vec<String> {
     }
     for (detect, findings, missing) in state.missing() {
         let slots = if missing == 1 { "slot" } else { "slots" };
-        problems.push(format!("{detect}: {missing} {slots} still missing in table `{}`", findings.scope.table));
+        let wrong = findings.kind.as_str();
+        problems.push(format!("{detect}: {missing} {slots} still {wrong} in table `{}`", findings.scope.table));
     }
     for (detect, findings) in &state.findings {
         let counts = findings.counts;
@@ -144,6 +145,10 @@ fn problems(state: &RunState) -> Vec<String> {
         };
         tell(counts.duplicates, "duplicate rows");
         tell(counts.misaligned, "rows whose time is not on the grid");
+        tell(
+            counts.changed,
+            "replaced slots whose rows are others by now, and which a repair still stands for (`repair why`, `repair undo`),",
+        );
         tell(counts.unexpected, "slots with rows that the calendar does not expect");
     }
     problems

@@ -1,5 +1,7 @@
 //! What an adapter implements so that workflows run on its lake. Nothing above this trait may ask which lake it has.
 
+pub mod fingerprint;
+pub mod live;
 pub mod name;
 pub mod overlay;
 pub mod partition;
@@ -24,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cost::{Meter, Usage};
 use crate::error::Result;
-use crate::model::{Conflicts, Fix, Interval, Key, SlotRange, Table, TablePresence};
+use crate::model::{Conflicts, Fingerprints, Fix, Interval, Key, SlotRange, Table, TablePresence};
 
 /// Batches of rows, as they come.
 pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
@@ -108,6 +110,9 @@ pub struct StageRequest<'a> {
     pub repaired_at: Timestamp,
     /// The rows and absences.
     pub fix: &'a Fix,
+    /// Of the slots of the rows, the fingerprints of the table's own rows for which they stand. `None` if the rows fill slots that are
+    /// missing.
+    pub replaces: Option<&'a Fingerprints>,
 }
 
 /// A staged unit: paid for, checked, and kept, but not yet seen by readers.
