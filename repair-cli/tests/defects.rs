@@ -9,32 +9,6 @@ use std::path::Path;
 use common::{World, files};
 use serde_json::Value;
 
-/// Eleven authorities demand between 1 and 100,000 MW each; what is published otherwise is 22 hours of 2018.
-const WORKFLOW: &str = r#"
-workflow: mend-power
-kind: state-machine
-tables:
-  demand: { location: us-power-hourly, format: csv, key: [ba], time: ts, time_marks: end, cadence: 1h }
-start: find_absurd
-steps:
-  find_absurd:
-    detect: invalid
-    with:
-      table: demand
-      keys: [AZPS, CISO, DUK, FPC, NEVP, NYIS, PSCO, PSEI, TEPC, WACM, WALC]
-      from: "2017-12-31T23:00:00Z"
-      to: "2018-12-31T23:00:00Z"
-      rules: [{ column: demand_mw, min: 1, max: 100000 }]
-    next: [{ when: $output.defective = 0, goto: done }, { goto: mend }]
-  mend:
-    repair: carry-forward
-    of: find_absurd
-    with: { max_age: 6h }
-    next: check
-  check: { verify: find_absurd, next: done }
-  done: { succeed: nothing absurd is left }
-"#;
-
 fn json(world: &World, arguments: &[&str]) -> Value {
     let output = world.repair().args(arguments).arg("--json").output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -46,9 +20,11 @@ fn counted(report: &Value, step: &str) -> [u64; 4] {
     ["expected", "missing", "defective", "replaced"].map(|name| output[name].as_u64().unwrap_or_else(|| panic!("{report}")))
 }
 
+/// Eleven authorities demand between 1 and 100,000 MW each; 22 hours of 2018 were published otherwise.
 #[test]
 fn an_hour_of_1_676_497_megawatts_is_replaced_and_can_be_brought_back() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/us-power-hourly/demand.csv");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let data = root.join("../shared/data/us-power-hourly/demand.csv");
     if !data.is_file() {
         eprintln!("SKIPPED: no real data at {}", data.display());
         return;
@@ -58,7 +34,7 @@ fn an_hour_of_1_676_497_megawatts_is_replaced_and_can_be_brought_back() {
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::copy(&data, folder.join("demand.csv")).unwrap();
     let before = files(&folder);
-    let workflow = world.write("mend.yaml", WORKFLOW);
+    let workflow = root.join("examples/workflows/us-power-mend.yaml");
     let (report, code) = world.run_json(&workflow, &["--run-id", "one"]);
     assert_eq!((code, &report["outcome"]), (0, &"succeeded".into()), "{report}");
     assert_eq!(counted(&report, "find_absurd"), [96_360, 4_484, 22, 0]);

@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use futures::TryStreamExt;
 
-use super::gaps::{GapsConfig, could_not_look, search};
-use crate::error::{Error, Result};
+use super::gaps::GapsConfig;
+use super::search::{LookedAt, could_not_look, interval_of, search};
+use crate::error::Result;
 use crate::lake::fingerprint::Hashing;
 use crate::lake::live::LiveRepairs;
 use crate::lake::{Layer, ScanRequest};
-use crate::model::presence::expected_slots;
-use crate::model::{DefectKind, Findings, Fingerprints, GapList, Interval, Key, Scope, SlotRange, SlotSet};
+use crate::model::{DefectKind, Findings, Fingerprints, GapList, Interval, Key, SlotRange};
 use crate::plugin::{Detector, Registry, StepContext};
 
 pub(super) fn register(registry: &mut Registry) {
@@ -90,60 +90,5 @@ impl Detector for Duplicates {
         }
         counts.gaps = gaps.len() as u64;
         Ok(Findings { kind: DefectKind::Duplicate, gaps, judged, ..found })
-    }
-}
-
-pub(super) fn interval_of(scope: &Scope, slots: SlotRange) -> Result<Interval> {
-    scope.grid.interval_of(slots).ok_or_else(|| Error::invalid("a slot is out of the range of instants"))
-}
-
-/// The slots that one look is about: all that are expected, or those that were found before.
-pub(super) enum LookedAt<'a> {
-    Expected { keys: &'a [Key], slots: SlotSet },
-    Again(&'a GapList),
-}
-
-impl<'a> LookedAt<'a> {
-    /// Those of a scope.
-    ///
-    /// # Errors
-    /// `blind` if the calendar does not cover it.
-    pub(super) fn of(context: &StepContext, scope: &'a Scope, again: Option<&'a Findings>) -> Result<Self> {
-        Ok(match again {
-            Some(before) => Self::Again(&before.gaps),
-            None => {
-                let calendar = context.calendar(&scope.calendar)?;
-                let slots = scope.slots();
-                let open = match scope.grid.interval_of(slots) {
-                    Some(interval) => calendar.open(&interval)?,
-                    None => Vec::new(),
-                };
-                Self::Expected { keys: &scope.keys, slots: expected_slots(scope.grid, slots, &open) }
-            }
-        })
-    }
-
-    /// From the first to the last; `None` if there are none.
-    pub(super) fn hull(&self) -> Option<SlotRange> {
-        match self {
-            Self::Expected { slots, .. } => Some(slots.range()).filter(|range| !range.is_empty()),
-            Self::Again(gaps) => gaps.hull(),
-        }
-    }
-
-    /// The keys, in order.
-    pub(super) fn keys(&self) -> Vec<Key> {
-        match self {
-            Self::Expected { keys, .. } => keys.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect(),
-            Self::Again(gaps) => gaps.by_key().into_keys().collect(),
-        }
-    }
-
-    /// Whether a slot of one of the keys is among them.
-    pub(super) fn contains(&self, key: &Key, slot: i64) -> bool {
-        match self {
-            Self::Expected { slots, .. } => slots.contains(slot),
-            Self::Again(gaps) => gaps.contains(key, slot),
-        }
     }
 }

@@ -24,15 +24,16 @@ pub mod keep;
 mod neighbours;
 pub mod period;
 pub mod requests;
+mod search;
 pub mod sql;
 pub mod stale;
 pub mod target;
 
 pub use backfill::{Backfill, RowRule};
 pub use carry_forward::{CarryForward, CarryRule};
-pub use gaps::find_gaps;
 pub use invalid::{Invalid, InvalidConfig};
 pub use period::Period;
+pub use search::find_gaps;
 
 use crate::plugin::Registry;
 

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::duplicates::LookedAt;
-use super::gaps::{GapsConfig, KeysFrom, find_gaps, some_keys};
+use super::gaps::{GapsConfig, KeysFrom, some_keys};
+use super::search::{LookedAt, find_gaps};
 use super::target::{implicit, into_name, target};
 use crate::engine::stale;
 use crate::error::Result;

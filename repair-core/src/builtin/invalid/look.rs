@@ -7,8 +7,7 @@ use futures::TryStreamExt;
 
 use super::rule::{Rule, numbers};
 use super::series::{self, Point};
-use crate::builtin::duplicates::LookedAt;
-use crate::builtin::gaps::could_not_look;
+use crate::builtin::search::{LookedAt, could_not_look};
 use crate::cost::Usage;
 use crate::error::{Error, Result};
 use crate::lake::fingerprint::Hashing;

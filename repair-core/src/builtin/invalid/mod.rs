@@ -19,8 +19,8 @@ use serde::Deserialize;
 pub use rule::{Comparison, Outlier, Rule, Sentinel};
 
 use self::look::{Found, Look};
-use super::duplicates::LookedAt;
-use super::gaps::{GapsConfig, KeysFrom, could_not_look, search, some_keys};
+use super::gaps::{GapsConfig, KeysFrom, some_keys};
+use super::search::{LookedAt, could_not_look, search};
 use crate::error::{Error, Result};
 use crate::lake::shape;
 use crate::model::{DefectKind, Findings, Interval, Key, SlotGrid, SlotRange, Table};
