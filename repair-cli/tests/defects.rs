@@ -6,7 +6,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{World, files};
+use common::{World, files, seen};
 use serde_json::Value;
 
 fn json(world: &World, arguments: &[&str]) -> Value {
@@ -65,4 +65,35 @@ fn an_hour_of_1_676_497_megawatts_is_replaced_and_can_be_brought_back() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let told = why(absurd);
     assert_eq!((&told["standing"], &told["raw"][0]["demand_mw"]), (&"raw".into(), &2_790.into()), "{told}");
+}
+
+/// Where undo left hours stale, they are found, and these alone are computed again.
+#[tokio::test]
+async fn stale_hours_are_found_and_computed_again() {
+    let world = World::new();
+    world.run_json(&world.workflow(&[]), &["--run-id", "first"]);
+    let whole = seen(&world).await;
+    json(&world, &["undo", "first", "--key", "AIG", "--from", "2024-03-04T14:30:00Z", "--to", "2024-03-04T15:30:00Z"]);
+    let steps = "start: look
+steps:
+  look:
+    detect: stale
+    with: { table: bars, into: hourly, calendar: XNYS, keys: [AIG, BAC, SPY], from: 2024-03-04, to: 2024-03-04 }
+    next: [{ when: $output.defective = 0, goto: done }, { goto: again }]
+  again: { aggregate: stocks.hourly-bars, of: look, with: { table: bars, into: hourly }, next: check }
+  check: { verify: look, next: done }
+  done: { succeed: true }
+";
+    let (head, rest) = common::WORKFLOW.split_once("start: find_gaps").unwrap();
+    let profiles = &rest[rest.find("profiles:").unwrap()..];
+    let workflow = world.write("again.yaml", &format!("{head}{steps}{profiles}"));
+    let (report, code) = world.run_json(&workflow, &["--run-id", "again"]);
+    assert_eq!((code, &report["outcome"]), (0, &"succeeded".into()), "{report}");
+    let defective = |step: &str| report["steps"][step]["output"]["defective"].as_u64().unwrap();
+    assert!(defective("look") > 0 && defective("look") <= 3 * 90, "{report}");
+    assert_eq!((defective("check"), &report["steps"]["again"]["output"]["hours"]), (0, &6.into()), "two hours of three stocks: {report}");
+    let after = seen(&world).await;
+    let differ = after["hourly"].iter().filter(|row| !whole["hourly"].contains(row)).count();
+    assert_eq!((after["hourly"].len(), differ), (whole["hourly"].len(), 2), "AIG's");
+    assert_eq!(world.run_json(&workflow, &["--run-id", "nothing"]).0["steps"]["look"]["output"]["defective"], 0);
 }

@@ -175,6 +175,7 @@ async fn what_the_rule_does_not_tell_is_not_guessed() {
     assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions));
     assert!(report.reason.as_ref().unwrap().contains("1 slots of `bars` are still duplicate"), "{report:?}");
     assert_eq!(world.repaired(), [(3, Some(1.0))]);
+    assert!(report.problems.iter().any(|problem| problem.contains("K at 1970-01-01T00:05:00Z: 2 rows")), "{report:?}");
     assert_eq!((counted(&report, "check"), output(&report, "fix")["conflicts"].as_u64()), ([1, 1, 0, 0], Some(1)));
 }
 
@@ -203,7 +204,11 @@ async fn invalid_values_are_replaced_by_what_is_not() {
     let late = world.run("two", &invalid(RULES)).await;
     assert_eq!(counted(&late, "look"), [2, 3, 2, 0], "minutes 0 and 5 are wrong; 4 and 9 have changed");
     assert_eq!(world.repaired(), [(4, Some(10.75)), (5, Some(10.75)), (9, Some(12.0)), (15, Some(13.5))]);
-    assert!(late.problems.iter().any(|problem| problem.contains("2 replaced slots")), "{late:?}");
+    for told in
+        ["2 replaced slots", "1 slot still invalid", "K at 1970-01-01T00:00:00Z: its row breaks `column: value, min: 0, max: 100, not: 77"]
+    {
+        assert!(late.problems.iter().any(|problem| problem.contains(told)), "{told}: {late:?}");
+    }
 }
 
 #[tokio::test]
@@ -238,7 +243,7 @@ impl Detector for Suspicious {
         gaps.push(&Key::from("K"), SlotRange::new(4, 5));
         let counts = Counts { expected: 1, present: 1, defective: 1, gaps: 1, audited_keys: 1, ..Counts::default() };
         let judged = Fingerprints::default();
-        Ok(Findings { kind: DefectKind::Invalid, scope, counts, gaps, judged, usage: Usage::default() })
+        Ok(Findings { kind: DefectKind::Invalid, scope, counts, gaps, judged, told: Vec::new(), usage: Usage::default() })
     }
 }
 

@@ -8,12 +8,13 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use futures::TryStreamExt;
 
-use super::gaps::GapsConfig;
-use super::search::{LookedAt, could_not_look, interval_of, search};
+use super::expected::{GapsConfig, LookedAt, could_not_look, interval_of};
+use super::gaps::search;
 use crate::error::Result;
 use crate::lake::fingerprint::Hashing;
 use crate::lake::live::LiveRepairs;
 use crate::lake::{Layer, ScanRequest};
+use crate::model::defect::MOST_TOLD;
 use crate::model::{DefectKind, Findings, Fingerprints, GapList, Interval, Key, SlotRange};
 use crate::plugin::{Detector, Registry, StepContext};
 
@@ -67,7 +68,7 @@ impl Detector for Duplicates {
             }
         }
         let counts = &mut found.counts;
-        let (mut gaps, mut judged) = (GapList::default(), Fingerprints::default());
+        let (mut gaps, mut judged, mut told) = (GapList::default(), Fingerprints::default(), Vec::new());
         counts.duplicates = 0;
         for (key, slot) in &wanted {
             let rows = hashing.rows(key, *slot);
@@ -80,6 +81,9 @@ impl Detector for Duplicates {
                     counts.duplicates += rows - 1;
                     gaps.push(key, SlotRange::new(*slot, slot + 1));
                     judged.insert(key, *slot, fingerprint);
+                    if told.len() < MOST_TOLD {
+                        told.push(format!("{key} at {}: {rows} rows", scope.grid.time_of(*slot)));
+                    }
                 }
                 Some(_) => {
                     counts.replaced += 1;
@@ -89,6 +93,6 @@ impl Detector for Duplicates {
             }
         }
         counts.gaps = gaps.len() as u64;
-        Ok(Findings { kind: DefectKind::Duplicate, gaps, judged, ..found })
+        Ok(Findings { kind: DefectKind::Duplicate, gaps, judged, told, ..found })
     }
 }

@@ -17,6 +17,7 @@ pub mod backfill;
 pub mod carry_forward;
 mod days;
 pub mod duplicates;
+pub mod expected;
 pub mod gaps;
 pub mod invalid;
 mod judge;
@@ -24,16 +25,15 @@ pub mod keep;
 mod neighbours;
 pub mod period;
 pub mod requests;
-mod search;
 pub mod sql;
 pub mod stale;
 pub mod target;
 
 pub use backfill::{Backfill, RowRule};
 pub use carry_forward::{CarryForward, CarryRule};
+pub use gaps::find_gaps;
 pub use invalid::{Invalid, InvalidConfig};
 pub use period::Period;
-pub use search::find_gaps;
 
 use crate::plugin::Registry;
 

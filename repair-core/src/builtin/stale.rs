@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::gaps::{GapsConfig, KeysFrom, some_keys};
-use super::search::{LookedAt, find_gaps};
+use super::expected::{GapsConfig, KeysFrom, LookedAt, some_keys};
+use super::gaps::find_gaps;
 use super::target::{implicit, into_name, target};
 use crate::engine::stale;
 use crate::error::Result;
@@ -30,7 +30,7 @@ pub struct StaleConfig {
     /// Where to end: a date (the whole of it, UTC) or an instant (not included).
     pub to: String,
     /// The calendar that says which slots are expected.
-    #[serde(default = "super::gaps::always")]
+    #[serde(default = "super::expected::always")]
     #[schemars(extend("x-names" = "calendar"))]
     pub calendar: String,
     /// The keys that must be there: one value each, or a list of values if the table has several key columns.
@@ -86,6 +86,6 @@ impl Detector for Stale {
         }
         let mut counts = base.counts;
         (counts.defective, counts.gaps) = (gaps.missing(), gaps.len() as u64);
-        Ok(Findings { kind: DefectKind::Stale, scope, counts, gaps, judged: Fingerprints::default(), usage: base.usage })
+        Ok(Findings { kind: DefectKind::Stale, scope, counts, gaps, judged: Fingerprints::default(), told: Vec::new(), usage: base.usage })
     }
 }

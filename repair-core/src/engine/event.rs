@@ -70,6 +70,9 @@ pub struct FindingsRecord {
     pub counts: Counts,
     /// The artifact that holds the gaps.
     pub artifact: String,
+    /// What is wrong with the first few slots, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<String>,
 }
 
 fn is_missing(kind: &DefectKind) -> bool {

@@ -134,7 +134,9 @@ fn problems(state: &RunState) -> Vec<String> {
     for (detect, findings, missing) in state.missing() {
         let slots = if missing == 1 { "slot" } else { "slots" };
         let wrong = findings.kind.as_str();
-        problems.push(format!("{detect}: {missing} {slots} still {wrong} in table `{}`", findings.scope.table));
+        let told = if findings.told.is_empty() { String::new() } else { format!(": {}", findings.told.join("; ")) };
+        let more = if told.is_empty() || missing <= findings.told.len() as u64 { "" } else { "; and more" };
+        problems.push(format!("{detect}: {missing} {slots} still {wrong} in table `{}`{told}{more}", findings.scope.table));
     }
     for (detect, findings) in &state.findings {
         let counts = findings.counts;

@@ -186,7 +186,7 @@ impl Work {
         usage += context.lake.put_artifact(&context.run, &artifact, gaps).await?;
         let output = serde_json::to_value(found.counts).map_err(|error| Error::internal("counts are not JSON").because(error))?;
         let counts = before.map_or(found.counts, |before| after_repair(found.kind, before.counts, found.counts));
-        let record = FindingsRecord { of: of.to_owned(), kind: found.kind, scope: found.scope, counts, artifact };
+        let record = FindingsRecord { of: of.to_owned(), kind: found.kind, scope: found.scope, counts, artifact, told: found.told };
         Ok(Done { output, findings: Some(Box::new(record)), exceptions: None, usage })
     }
 
@@ -208,7 +208,7 @@ impl Work {
         let batches = self.context.lake.get_artifact(&self.context.run, &record.artifact).await?;
         let (gaps, judged) = artifact::gaps_from_batches(batches).await?;
         let (kind, scope) = (record.kind, record.scope.clone());
-        Ok(Findings { kind, scope, counts: record.counts, gaps, judged, usage: Usage::default() })
+        Ok(Findings { kind, scope, counts: record.counts, gaps, judged, told: record.told.clone(), usage: Usage::default() })
     }
 
     async fn sense(&self, sensor: &dyn Sensor, wait: &SensorWait) -> Result<Done> {

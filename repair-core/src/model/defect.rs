@@ -43,6 +43,9 @@ impl DefectKind {
     }
 }
 
+/// Defects that are told word for word.
+pub const MOST_TOLD: usize = 5;
+
 /// All rows that a table has of its own in one slot, known by their values: the same for the same rows, in whatever order or lake.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint([u8; 16]);
@@ -274,6 +277,8 @@ pub struct Findings {
     /// Of defects of rows: which rows were judged, for each slot of `gaps`. What repairs it stands for these rows and no others. Where a
     /// detector leaves one out, the engine looks the rows up.
     pub judged: Fingerprints,
+    /// What is wrong with the first few slots, in words; empty where their kind says it all.
+    pub told: Vec<String>,
     /// What looking took.
     pub usage: Usage,
 }
@@ -281,7 +286,7 @@ pub struct Findings {
 impl Findings {
     /// What is missing.
     pub fn of_gaps(scope: Scope, counts: Counts, gaps: GapList, usage: Usage) -> Self {
-        Self { kind: DefectKind::Missing, scope, counts, gaps, judged: Fingerprints::default(), usage }
+        Self { kind: DefectKind::Missing, scope, counts, gaps, judged: Fingerprints::default(), told: Vec::new(), usage }
     }
 
     /// Whether the rows that the table has of a slot were found wrong. Such rows are nobody's neighbours.

@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::array::{Array, Float64Array, RecordBatch};
 use futures::TryStreamExt;
 
-use super::rule::{Rule, numbers};
+use super::rule::{Broken, Rule, numbers};
 use super::series::{self, Point};
-use crate::builtin::search::{LookedAt, could_not_look};
+use crate::builtin::expected::{LookedAt, could_not_look};
 use crate::cost::Usage;
 use crate::error::{Error, Result};
 use crate::lake::fingerprint::Hashing;
 use crate::lake::live::{Live, LiveRepairs};
 use crate::lake::shape::KeyTime;
 use crate::lake::{Layer, ScanRequest, partition};
+use crate::model::defect::MOST_TOLD;
 use crate::model::{Fingerprints, GapList, Key, SlotGrid, SlotRange, Table};
 use crate::plugin::StepContext;
 
@@ -35,6 +36,8 @@ pub(super) struct Look<'a> {
 pub(super) struct Found {
     wrong: BTreeMap<Key, Vec<i64>>,
     pub(super) judged: Fingerprints,
+    /// What is wrong with the first few.
+    pub(super) told: Vec<String>,
     pub(super) replaced: u64,
     pub(super) changed: u64,
     pub(super) usage: Usage,
@@ -54,32 +57,41 @@ impl Found {
 /// The rows that the table has of one key, in order of time.
 #[derive(Default)]
 struct Rows {
-    /// Slot and time of each, whether it breaks a rule on a row, and which of `values` are its.
-    rows: Vec<(i64, i64, bool, usize)>,
+    /// Slot and time of each, which rule on a row it breaks, and which of `values` are its.
+    rows: Vec<(i64, i64, Broken, usize)>,
     /// The value of each row in the column of each rule on neighbours; not a number where it has none.
     values: Vec<f64>,
 }
 
-/// What repairs show, by the place of the row: whether it breaks a rule on a row, and its values for rules on neighbours.
+/// What repairs show, by the place of the row: which rule on a row it breaks, and its values for rules on neighbours.
 struct Shown {
-    wrong: Vec<Vec<bool>>,
+    wrong: Vec<Vec<Broken>>,
     values: Vec<Vec<Option<Float64Array>>>,
+}
+
+/// The rows that the table has of a slot.
+#[derive(Default)]
+struct OfSlot {
+    /// Which rule on a row one of them breaks; `None` if there is no row.
+    own: Option<Broken>,
+    /// Which values are those of the first.
+    first: Option<usize>,
 }
 
 /// What the rules say of a slot.
 struct Verdict<'a> {
     slot: i64,
-    /// Of the table's own rows; `None` if there is none.
-    own: Option<bool>,
-    /// The repair of the slot, and whether its row is wrong.
-    repair: Option<(&'a Live, bool)>,
+    /// Which rule the table's own rows break; `None` if there is none.
+    own: Option<Broken>,
+    /// The repair of the slot, and which rule its row breaks.
+    repair: Option<(&'a Live, Broken)>,
 }
 
 impl Verdict<'_> {
     /// Whether the rows of the slot must be known.
     fn matters(&self) -> bool {
         let replaced = self.repair.is_some_and(|(live, _)| live.replaces);
-        replaced || self.own == Some(true) || (self.own.is_none() && self.repair.is_some_and(|(_, wrong)| wrong))
+        replaced || self.own.flatten().is_some() || (self.own.is_none() && self.repair.is_some_and(|(_, broken)| broken.is_some()))
     }
 }
 
@@ -115,9 +127,41 @@ impl Look<'_> {
             hashing.add(self.table, self.grid, batch, |key, slot| matter.get(key).is_some_and(|slots| slots.contains(&slot)))?;
         }
         for (key, verdicts) in verdicts {
-            verdicts.iter().for_each(|verdict| found.add(key, verdict, &mut hashing));
+            verdicts.iter().for_each(|verdict| self.settle(found, key, verdict, &mut hashing));
         }
         Ok(())
+    }
+
+    /// Adds what is said of a slot, now that it is known which rows the table has there.
+    fn settle(&self, found: &mut Found, key: &Key, verdict: &Verdict<'_>, hashing: &mut Hashing) {
+        let slot = verdict.slot;
+        let fingerprint = hashing.fingerprint(key, slot);
+        let own = verdict.own.flatten().map(|rule| (rule, "its row"));
+        let shown = |broken: Broken| broken.map(|rule| (rule, "its repair"));
+        let wrong = match verdict.repair {
+            Some((live, broken)) if live.replaces => {
+                let has_changed = live.replaced != Some(fingerprint);
+                let wrong = shown(broken).or(own.filter(|_| has_changed));
+                found.replaced += u64::from(wrong.is_none());
+                found.changed += u64::from(wrong.is_none() && has_changed);
+                wrong
+            }
+            Some((_, broken)) if verdict.own.is_none() => shown(broken),
+            _ => own,
+        };
+        let Some((rule, what)) = wrong else { return };
+        found.judged.insert(key, slot, fingerprint);
+        match found.wrong.get_mut(key) {
+            Some(slots) => slots.push(slot),
+            None => {
+                found.wrong.insert(key.clone(), vec![slot]);
+            }
+        }
+        if found.told.len() < MOST_TOLD
+            && let Some(rule) = self.rules.get(rule)
+        {
+            found.told.push(format!("{key} at {}: {what} breaks `{rule}`", self.grid.time_of(slot)));
+        }
     }
 
     async fn read(&self, request: &ScanRequest, keep: bool, found: &mut Found) -> Result<(BTreeMap<Key, Rows>, Vec<RecordBatch>)> {
@@ -150,19 +194,19 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn marked(&self, batch: &RecordBatch) -> Result<Vec<bool>> {
-        let mut wrong = vec![false; batch.num_rows()];
-        self.rules.iter().try_for_each(|rule| rule.mark(batch, &mut wrong))?;
+    fn marked(&self, batch: &RecordBatch) -> Result<Vec<Broken>> {
+        let mut wrong = vec![None; batch.num_rows()];
+        self.rules.iter().enumerate().try_for_each(|(number, rule)| rule.mark(batch, number, &mut wrong))?;
         Ok(wrong)
     }
 
-    /// The rules on neighbours.
-    fn among_neighbours(&self) -> impl Iterator<Item = &Rule> {
-        self.rules.iter().filter(|rule| rule.is_among_neighbours())
+    /// The rules on neighbours, each with its number.
+    fn among_neighbours(&self) -> impl Iterator<Item = (usize, &Rule)> {
+        self.rules.iter().enumerate().filter(|(_, rule)| rule.is_among_neighbours())
     }
 
     fn values(&self, batch: &RecordBatch) -> Result<Vec<Option<Float64Array>>> {
-        let named = self.among_neighbours().filter_map(|rule| rule.column.as_deref());
+        let named = self.among_neighbours().filter_map(|(_, rule)| rule.column.as_deref());
         named.map(|name| batch.column_by_name(name).map(|column| numbers(name, column)).transpose()).collect()
     }
 
@@ -186,65 +230,42 @@ impl Look<'_> {
     ) -> Vec<Verdict<'a>> {
         let nothing = Rows::default();
         let rows = rows.get(key).unwrap_or(&nothing);
-        let mut slots: BTreeMap<i64, (Option<bool>, Option<usize>)> = BTreeMap::new();
+        let mut slots: BTreeMap<i64, OfSlot> = BTreeMap::new();
         for &(slot, _, wrong, values) in &rows.rows {
             let of_slot = slots.entry(slot).or_default();
-            of_slot.0 = Some(of_slot.0.unwrap_or(false) || wrong);
-            of_slot.1.get_or_insert(values);
+            of_slot.own = Some(of_slot.own.flatten().or(wrong));
+            of_slot.first.get_or_insert(values);
         }
         for (slot, _) in live.of_key(key) {
             slots.entry(slot).or_default();
         }
-        let mut among_neighbours = vec![false; slots.len()];
-        for (number, rule) in self.among_neighbours().enumerate() {
+        let mut among_neighbours: Vec<Broken> = vec![None; slots.len()];
+        for (number, (of_rule, rule)) in self.among_neighbours().enumerate() {
             let points: Vec<Point> = slots
                 .iter()
-                .map(|(&slot, (_, first))| {
+                .map(|(&slot, &OfSlot { first, .. })| {
                     let own = first.and_then(|first| rows.values.get(first + number)).copied().filter(|value| !value.is_nan());
                     let repair = live.get(key, slot).filter(|live| live.replaces || first.is_none());
                     let repaired = |live: &Live| value(shown.values[live.batch].get(number).and_then(Option::as_ref), live.row);
                     Point { slot, own, shown: repair.map_or(own, repaired) }
                 })
                 .collect();
+            let mut wrong = vec![false; points.len()];
             if let Some(outlier) = &rule.outlier {
-                series::outliers(&points, outlier, &mut among_neighbours);
+                series::outliers(&points, outlier, &mut wrong);
             }
             if let Some(most) = rule.frozen {
-                series::frozen(&points, most, &mut among_neighbours);
+                series::frozen(&points, most, &mut wrong);
             }
+            let newly = among_neighbours.iter_mut().zip(wrong).filter(|(broken, wrong)| broken.is_none() && *wrong);
+            newly.for_each(|(broken, _)| *broken = Some(of_rule));
         }
-        let verdict = |((slot, (own, _)), among): ((i64, (Option<bool>, Option<usize>)), bool)| {
+        let verdict = |((slot, OfSlot { own, .. }), among): ((i64, OfSlot), Broken)| {
             let repair = live.get(key, slot).map(|live| (live, shown.wrong[live.batch][live.row]));
-            Verdict { slot, own: own.map(|own| own || among), repair }
+            Verdict { slot, own: own.map(|own| own.or(among)), repair }
         };
         let looked_at = |slot: i64| window.contains(slot) && self.looked_at.contains(key, slot);
         slots.into_iter().zip(among_neighbours).filter(|((slot, _), _)| looked_at(*slot)).map(verdict).collect()
-    }
-}
-
-impl Found {
-    fn add(&mut self, key: &Key, verdict: &Verdict<'_>, hashing: &mut Hashing) {
-        let fingerprint = hashing.fingerprint(key, verdict.slot);
-        let is_wrong = match verdict.repair {
-            Some((live, wrong)) if live.replaces => {
-                let has_changed = live.replaced != Some(fingerprint);
-                let is_wrong = wrong || (has_changed && verdict.own == Some(true));
-                self.replaced += u64::from(!is_wrong);
-                self.changed += u64::from(!is_wrong && has_changed);
-                is_wrong
-            }
-            Some((_, wrong)) => verdict.own.unwrap_or(wrong),
-            None => verdict.own.unwrap_or(false),
-        };
-        if is_wrong {
-            self.judged.insert(key, verdict.slot, fingerprint);
-            match self.wrong.get_mut(key) {
-                Some(slots) => slots.push(verdict.slot),
-                None => {
-                    self.wrong.insert(key.clone(), vec![verdict.slot]);
-                }
-            }
-        }
     }
 }
 

@@ -19,8 +19,8 @@ use serde::Deserialize;
 pub use rule::{Comparison, Outlier, Rule, Sentinel};
 
 use self::look::{Found, Look};
-use super::gaps::{GapsConfig, KeysFrom, some_keys};
-use super::search::{LookedAt, could_not_look, search};
+use super::expected::{GapsConfig, KeysFrom, LookedAt, could_not_look, some_keys};
+use super::gaps::search;
 use crate::error::{Error, Result};
 use crate::lake::shape;
 use crate::model::{DefectKind, Findings, Interval, Key, SlotGrid, SlotRange, Table};
@@ -43,7 +43,7 @@ pub struct InvalidConfig {
     /// Where to end: a date (the whole of it, UTC) or an instant (not included).
     pub to: String,
     /// The calendar that says which slots are expected; others are not judged.
-    #[serde(default = "super::gaps::always")]
+    #[serde(default = "super::expected::always")]
     #[schemars(extend("x-names" = "calendar"))]
     pub calendar: String,
     /// The keys that must be there: one value each, or a list of values if the table has several key columns.
@@ -132,7 +132,7 @@ impl Detector for Invalid {
         counts.gaps = gaps.len() as u64;
         let mut usage = base.usage;
         usage += found.usage;
-        Ok(Findings { kind: DefectKind::Invalid, scope, counts, gaps, judged: found.judged, usage })
+        Ok(Findings { kind: DefectKind::Invalid, scope, counts, gaps, judged: found.judged, told: found.told, usage })
     }
 }
 

@@ -152,6 +152,31 @@ impl fmt::Display for Comparison {
     }
 }
 
+/// As it is written.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(comparison) = &self.holds {
+            return write!(f, "holds: {comparison}");
+        }
+        write!(f, "column: {}", self.column.as_deref().unwrap_or_default())?;
+        let bounds = [("min", self.min), ("max", self.max)];
+        bounds.into_iter().filter_map(|(name, bound)| Some((name, bound?))).try_for_each(|(name, bound)| write!(f, ", {name}: {bound}"))?;
+        for not in &self.not {
+            match not {
+                Sentinel::Number(number) => write!(f, ", not: {number}")?,
+                Sentinel::Text(text) => write!(f, ", not: {text}")?,
+            }
+        }
+        if self.not_null {
+            f.write_str(", not_null")?;
+        }
+        if let Some(outlier) = self.outlier {
+            write!(f, ", outlier of {} slots on each side", outlier.window)?;
+        }
+        self.frozen.map_or(Ok(()), |frozen| write!(f, ", frozen: {frozen}"))
+    }
+}
+
 impl Operator {
     fn holds(self, left: f64, right: f64) -> bool {
         match self {
@@ -222,30 +247,30 @@ impl Rule {
         self.column.as_deref().into_iter().chain(compared)
     }
 
-    /// Marks the rows of a batch that break it, neighbours aside. Of a column that the batch has not, it says nothing.
+    /// Marks the rows of a batch that break it with its number, neighbours aside, where no rule did so before. Of a column that the batch has not, it says nothing.
     ///
     /// # Errors
     /// `invalid` if a column is not of numbers where it must be.
-    pub(super) fn mark(&self, batch: &RecordBatch, wrong: &mut [bool]) -> Result<()> {
+    pub(super) fn mark(&self, batch: &RecordBatch, number: usize, wrong: &mut [Broken]) -> Result<()> {
         if let Some(comparison) = &self.holds {
-            return comparison.mark(batch, wrong);
+            return comparison.mark(batch, number, wrong);
         }
         let Some(values) = self.column.as_ref().and_then(|name| batch.column_by_name(name)) else { return Ok(()) };
         if self.not_null {
             let nulls = values.logical_nulls();
-            mark(wrong, |row| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)));
+            mark(wrong, number, |row| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)));
         }
         for sentinel in &self.not {
             if let Sentinel::Text(text) = sentinel {
                 let values = texts(self.column.as_deref().unwrap_or_default(), values)?;
                 let values = values.as_string::<i32>();
-                mark(wrong, |row| values.is_valid(row) && values.value(row) == text);
+                mark(wrong, number, |row| values.is_valid(row) && values.value(row) == text);
             }
         }
         let is_of_numbers = self.min.is_some() || self.max.is_some() || self.not.iter().any(|not| matches!(not, Sentinel::Number(_)));
         if is_of_numbers {
             let values = numbers(self.column.as_deref().unwrap_or_default(), values)?;
-            mark(wrong, |row| values.is_valid(row) && self.refuses(values.value(row)));
+            mark(wrong, number, |row| values.is_valid(row) && self.refuses(values.value(row)));
         }
         Ok(())
     }
@@ -255,16 +280,19 @@ impl Rule {
         (is_bounded && !value.is_finite())
             || self.min.is_some_and(|min| value < min)
             || self.max.is_some_and(|max| value > max)
-            || self.not.iter().any(|not| *not == Sentinel::Number(value))
+            || self.not.contains(&Sentinel::Number(value))
     }
 }
 
-fn mark(wrong: &mut [bool], breaks: impl Fn(usize) -> bool) {
-    wrong.iter_mut().enumerate().for_each(|(row, wrong)| *wrong |= breaks(row));
+/// The number of the first rule that a row breaks.
+pub(super) type Broken = Option<usize>;
+
+fn mark(wrong: &mut [Broken], number: usize, breaks: impl Fn(usize) -> bool) {
+    wrong.iter_mut().enumerate().filter(|(row, wrong)| wrong.is_none() && breaks(*row)).for_each(|(_, wrong)| *wrong = Some(number));
 }
 
 impl Comparison {
-    fn mark(&self, batch: &RecordBatch, wrong: &mut [bool]) -> Result<()> {
+    fn mark(&self, batch: &RecordBatch, number: usize, wrong: &mut [Broken]) -> Result<()> {
         let values = |operand: &Operand| -> Result<Option<Float64Array>> {
             match operand {
                 Operand::Number(number) => Ok(Some(Float64Array::from_value(*number, batch.num_rows()))),
@@ -278,7 +306,7 @@ impl Comparison {
                 let (left, right) = (left.value(row), right.value(row));
                 left.is_finite() && right.is_finite() && self.operator.holds(left, right)
             };
-            mark(wrong, |row| both(row) && !holds(row));
+            mark(wrong, number, |row| both(row) && !holds(row));
         }
         Ok(())
     }

@@ -77,7 +77,8 @@ pub async fn a_replacement_stands_for_all_rows_of_its_slot(lake: &dyn Lake, setu
         told.extend((0..replaced.len()).map(|row| replaced.value(row).to_owned()));
     }
     let mut expected = fixed.each_ref().map(|row| known.get(&row.key, slot(row)).unwrap().to_string());
-    (told.sort(), expected.sort());
+    told.sort();
+    expected.sort();
     assert_eq!(told, expected);
 }
 
