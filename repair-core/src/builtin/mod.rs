@@ -6,6 +6,7 @@
 //! | `backfill` | repairer | asks a source for missing rows, and judges its answers ([`backfill`]) |
 //! | `carry-forward` | repairer | repeats the last row ([`carry_forward`]) |
 //! | `sql` | aggregator | writes the result of a query as a table ([`sql`]) |
+//! | `usage` | task | records what another system used ([`usage`]) |
 //!
 //! Nothing here may know a lake, a query engine, or one kind of row.
 
@@ -18,6 +19,7 @@ pub mod period;
 pub mod requests;
 pub mod sql;
 pub mod target;
+pub mod usage;
 
 pub use backfill::{Backfill, RowRule};
 pub use carry_forward::{CarryForward, CarryRule};
@@ -32,4 +34,5 @@ pub(crate) fn register(registry: &mut Registry) {
     backfill::register(registry);
     carry_forward::register(registry);
     sql::register(registry);
+    usage::register(registry);
 }
