@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::cost::Usage;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::plugin::{Registry, StepContext, Task};
 
 /// What `with` says: counts, each in the unit its name says.
@@ -76,14 +76,8 @@ struct Told {
 #[async_trait]
 impl Task for Told {
     async fn perform(&self, _: &StepContext) -> Result<(Value, Usage)> {
-        let all = serde_json::to_value(self.usage).map_err(|error| Error::internal("counts are not JSON").because(error))?;
-        let used: Map<String, Value> = all
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(_, count)| **count != 0)
-            .map(|(name, count)| (name.clone(), count.clone()))
-            .collect();
+        let counted = self.usage.counts().into_iter().filter(|(_, count)| *count > 0);
+        let used: Map<String, Value> = counted.map(|(name, count)| (name.to_owned(), count.into())).collect();
         Ok((Value::Object(used), self.usage))
     }
 }
@@ -103,5 +97,7 @@ mod tests {
         let given = Value::Object(all);
         let usage = usage(&serde_json::from_value(given.clone()).unwrap());
         assert_eq!(serde_json::to_value(usage).unwrap(), given);
+        let counts: Map<String, Value> = usage.counts().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
+        assert_eq!(Value::Object(counts), given);
     }
 }
