@@ -142,6 +142,15 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
+/// Rows as comma-separated values; what has a comma, quote or line break in it is quoted.
+pub(crate) fn csv(rows: &[Vec<String>]) -> String {
+    let cell = |cell: &String| match cell.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", cell.replace('"', "\"\"")),
+        false => cell.clone(),
+    };
+    rows.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>().join(",")).collect::<Vec<_>>().join("\n")
+}
+
 /// A run's report, for people.
 pub(crate) fn report(report: &RunReport) -> String {
     let mut text = table(&["step", "visits", "attempts", "output"], &report.steps.iter().map(step_row).collect::<Vec<_>>());

@@ -8,6 +8,7 @@
 //! | `interpolate` | repairer | draws a line between the rows before and after a gap ([`interpolate`]) |
 //! | `shifted` | repairer | takes the row of the same time of another day ([`shifted`]) |
 //! | `sql` | aggregator | writes the result of a query as a table ([`sql`]) |
+//! | `usage` | task | records what another system used ([`usage`]) |
 //!
 //! Nothing here may know a lake, a query engine, or one kind of row.
 
@@ -24,6 +25,7 @@ pub mod requests;
 pub mod shifted;
 pub mod sql;
 pub mod target;
+pub mod usage;
 
 pub use backfill::{Backfill, RowRule};
 pub use carry_forward::{CarryForward, CarryRule};
@@ -42,4 +44,5 @@ pub(crate) fn register(registry: &mut Registry) {
     interpolate::register(registry);
     shifted::register(registry);
     sql::register(registry);
+    usage::register(registry);
 }
