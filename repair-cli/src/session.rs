@@ -8,12 +8,14 @@ use clap::Args;
 use repair_core::engine::{Engine, Journal, preflight};
 use repair_core::lake::Lake;
 use repair_core::model::Table;
-use repair_core::plugin::Registry;
+use repair_core::plan::Planner;
+use repair_core::plugin::{Registry, SystemClock};
 use repair_core::workflow::{StepKind, Variables, Workflow};
 use repair_core::{Error, ErrorKind, Result};
 use repair_local::{LocalLake, SqliteJournal};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::aws;
 use crate::progress::Console;
@@ -275,12 +277,38 @@ pub(crate) async fn engine(drive: Drive<'_>, root: &Root, registry: Arc<Registry
     };
     let mut engine = Engine::new(registry, lake, journal);
     engine.observer = console;
-    let stop = engine.stop.clone();
+    cancel_when_told(&engine.stop);
+    Ok(engine)
+}
+
+/// What makes plans on a lake, and stops soon when the process is told to.
+pub(crate) async fn planner(root: &Root, registry: Arc<Registry>) -> Result<Planner> {
+    let planner = Planner {
+        registry,
+        lake: root.open(None).await?,
+        clock: Arc::new(SystemClock),
+        progress: Arc::new(Console::new()),
+        stop: CancellationToken::new(),
+    };
+    cancel_when_told(&planner.stop);
+    Ok(planner)
+}
+
+fn cancel_when_told(stop: &CancellationToken) {
+    let stop = stop.clone();
     tokio::spawn(async move {
         told_to_stop().await;
         stop.cancel();
     });
-    Ok(engine)
+}
+
+/// Whether a lake has a run of an id. A lake without a journal has none.
+pub(crate) async fn has_run(root: &Root, run: &str) -> Result<bool> {
+    match root.open_to_read().await {
+        Ok(journal) => Ok(!journal.read(run, 0, 1).await?.is_empty()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Returns when the process is told to stop: by Ctrl-C, or SIGTERM.
