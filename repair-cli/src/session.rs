@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use repair_core::engine::{Engine, Journal, preflight};
+use repair_core::engine::{Engine, Journal, load, preflight};
 use repair_core::lake::Lake;
 use repair_core::model::Table;
 use repair_core::plan::Planner;
@@ -302,11 +302,15 @@ fn cancel_when_told(stop: &CancellationToken) {
     });
 }
 
-/// Whether a lake has a run of an id. A lake without a journal has none.
-pub(crate) async fn has_run(root: &Root, run: &str) -> Result<bool> {
-    match root.open_to_read().await {
-        Ok(journal) => Ok(!journal.read(run, 0, 1).await?.is_empty()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+/// What a run of a lake keeps of where it runs; none if there is no such run. A lake without a journal has none.
+pub(crate) async fn environment_of(root: &Root, run: &str) -> Result<Option<Value>> {
+    let state = match root.open_to_read().await {
+        Ok(journal) => load(journal.as_ref(), run).await,
+        Err(error) => Err(error),
+    };
+    match state {
+        Ok(state) => Ok(Some(state.started.environment)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::run::{finish, run_id};
 use crate::output::{Failure, tell};
-use crate::session::{Drive, LakeArg, Place, engine, has_run, planner, registry};
+use crate::session::{Drive, LakeArg, Place, engine, environment_of, planner, registry};
 
 /// Do what a plan says, or refuse if it does not hold any more.
 ///
@@ -51,7 +51,11 @@ impl Apply {
             return Err(Failure::Outdated(message));
         }
         let run = self.run_id.unwrap_or_else(|| plan.run_id());
-        if has_run(place.root(), &run).await? {
+        if let Some(begun) = environment_of(place.root(), &run).await? {
+            if begun.get("plan").and_then(Value::as_str) != Some(plan.digest.as_str()) {
+                let message = format!("run `{run}` exists, and is not of this plan; use another --run-id");
+                return Err(Error::new(ErrorKind::Conflict, message).into());
+            }
             tell(&format!("the plan was applied before, as run {run}"));
         } else {
             unchanged(&plan, &registry)?;

@@ -160,3 +160,73 @@ fn moved(old: Option<&Defects>, new: Option<&Defects>, grid: SlotGrid) -> (u64, 
     let (old, new) = (slots(old), slots(new));
     (new.difference(&old).count() as u64, old.difference(&new).count() as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cost::Usage;
+    use crate::model::{Cadence, Counts, GapList, Scope, TimeMark};
+    use crate::plan::{Estimate, Reach};
+
+    fn found(gaps: &[(&str, i64, i64)]) -> Findings {
+        let mut list = GapList::default();
+        gaps.iter().for_each(|(key, first, end)| list.push(&Key::from(*key), SlotRange::new(*first, *end)));
+        let missing = list.missing();
+        let scope = Scope {
+            table: "bars".to_owned(),
+            grid: SlotGrid { cadence: Cadence::MINUTE, marks: TimeMark::End },
+            keys: vec![Key::from("A"), Key::from("B")],
+            interval: Interval::parse("1970-01-01", "1970-01-03").unwrap(),
+            calendar: "24x7".to_owned(),
+        };
+        let counts = Counts { expected: 8_640, missing, gaps: list.len() as u64, audited_keys: 2, ..Counts::default() };
+        Findings { scope, counts, gaps: list, usage: Usage::default() }
+    }
+
+    fn look(findings: &Findings) -> Look {
+        let (defects, unlisted) = defects(findings).unwrap();
+        Look {
+            step: "find".to_owned(),
+            plugin: "gaps".to_owned(),
+            reach: Reach::Surely,
+            table: findings.scope.table.clone(),
+            grid: findings.scope.grid,
+            interval: findings.scope.interval,
+            counts: findings.counts,
+            defects,
+            unlisted,
+            digest: digest(findings),
+            extents: Vec::new(),
+            estimate: Estimate::default(),
+        }
+    }
+
+    #[test]
+    fn gaps_are_cut_into_days_and_what_has_changed_is_told_by_day() {
+        let before = look(&found(&[("A", 1_430, 1_450), ("A", 1_460, 1_461), ("B", 0, 2_881)]));
+        let listed: Vec<_> = before.defects.iter().map(|of| (of.key.to_string(), of.day.to_string(), of.missing, of.gaps.len())).collect();
+        let of = |key: &str, day: &str, missing, gaps| (key.to_owned(), day.to_owned(), missing, gaps);
+        let days = [
+            of("A", "1970-01-01", 10, 1),
+            of("A", "1970-01-02", 11, 2),
+            of("B", "1970-01-01", 1_440, 1),
+            of("B", "1970-01-02", 1_440, 1),
+            of("B", "1970-01-03", 1, 1),
+        ];
+        assert_eq!(listed, days);
+        assert_eq!(changes(&before, &before), [""; 0]);
+        let now = look(&found(&[("A", 1_435, 1_455), ("A", 1_460, 1_461), ("B", 0, 2_880)]));
+        let told =
+            ["5 no longer missing of A on 1970-01-01", "5 more missing of A on 1970-01-02", "1 no longer missing of B on 1970-01-03"];
+        assert_eq!(changes(&before, &now), told);
+        // Without single gaps, numbers are compared; where these are the same, the digest tells.
+        let without = |look: &Look| {
+            let defects = look.defects.iter().map(|of| Defects { gaps: Vec::new(), ..of.clone() }).collect();
+            Look { defects, ..look.clone() }
+        };
+        assert_eq!(changes(&without(&before), &now), told);
+        let moved = look(&found(&[("A", 1_430, 1_450), ("A", 1_461, 1_462), ("B", 0, 2_881)]));
+        let told = changes(&without(&before), &without(&moved));
+        assert_eq!(told, ["other slots are missing: 2902 in 3 gaps, as many as before"]);
+    }
+}
