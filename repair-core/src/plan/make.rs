@@ -369,6 +369,13 @@ impl<'a> Making<'a> {
             // The last unit begins only if all that it may take is free.
             aside: if units == 0 { 0 } else { least.saturating_sub(1) },
         };
+        if found.usage.queries > 0 {
+            // A lake that is queried keeps objects in a store that charges requests: each unit is staged, read again, and published.
+            take.low.storage_writes = units;
+            take.certain.storage_writes = units;
+            take.high.storage_writes = units.saturating_mul(tries).saturating_add(self.objects(of, table, units)?);
+            take.high.storage_reads = units;
+        }
         if let (Some(hull), true) = (self.hull(found), units > 0) {
             self.count_reads(found, table, repairer.reads(), hull, (units, tries), &mut take).await?;
         }

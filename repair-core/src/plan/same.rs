@@ -134,7 +134,7 @@ fn of_step(old: &Step, new: &Step) -> Vec<String> {
             told.extend(differences(old, new).into_iter().map(|what| format!("in the workflow of step `{name}`, {what}")));
         }
         (old, new) if !found.contains(&"plug-in") && !same(&without_with(old), &without_with(new)) => {
-            told.push(format!("what step `{name}` does is another"))
+            told.push(format!("what step `{name}` does is another"));
         }
         _ => {}
     }
