@@ -30,7 +30,7 @@ const GROUP: usize = 1_024;
 /// At most so long is the journal behind: what a crash could make us ask the lake about again.
 const GROUP_TIME: Duration = Duration::from_millis(50);
 /// At most so many units are merged into one publication, which bounds the memory that takes, and how much is staged.
-const PUBLISH_UNITS: usize = 4_096;
+pub(crate) const PUBLISH_UNITS: usize = 4_096;
 
 /// What doing units needs.
 #[derive(Clone)]
