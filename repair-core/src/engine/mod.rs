@@ -8,6 +8,7 @@ pub mod driver;
 pub mod event;
 mod fanout;
 pub mod journal;
+mod late;
 mod rate;
 pub mod report;
 pub mod retry;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::event::{ErrorRecord, Event};
 use crate::cost::Usage;
 use crate::error::ErrorKind;
-use crate::model::Conflicts;
+use crate::model::{Conflicts, Suspects};
 
 /// Errors of units that are kept word for word; of further ones, the kind is known.
 const KEPT_ERRORS: usize = 100;
@@ -64,6 +64,8 @@ pub struct Units {
     pub absent: u64,
     /// Where sources said otherwise than the table.
     pub conflicts: Conflicts,
+    /// Where sources had nothing, and that proves nothing.
+    pub suspects: Suspects,
     /// What its units took.
     pub usage: Usage,
 }
@@ -86,6 +88,7 @@ impl Units {
             rows: 0,
             absent: 0,
             conflicts: Conflicts::default(),
+            suspects: Suspects::default(),
             usage: Usage::default(),
         }
     }
@@ -156,6 +159,7 @@ impl Units {
             "repaired": self.rows,
             "absent": self.absent,
             "unresolved": self.slots.saturating_sub(self.rows + self.absent),
+            "suspect": self.suspects.slots,
             "conflicts": self.conflicts.slots,
             "requests": self.usage.source_requests,
         })
@@ -197,13 +201,14 @@ impl Units {
     /// Why the event makes no sense here.
     pub(super) fn apply(&mut self, event: &Event) -> Result<(), &'static str> {
         match event {
-            Event::UnitsEnded { staged, usage, conflicts, failed, .. } => {
+            Event::UnitsEnded { staged, usage, conflicts, suspects, failed, .. } => {
                 for &unit in staged {
                     self.end(unit, UnitState::Staged)?;
                     self.errors.remove(&unit);
                 }
                 self.usage += *usage;
                 self.conflicts += conflicts.clone();
+                self.suspects += suspects.clone();
                 for failed in failed {
                     self.end(failed.unit, UnitState::Failed(failed.error.kind))?;
                     if self.errors.len() < KEPT_ERRORS || self.errors.contains_key(&failed.unit) {

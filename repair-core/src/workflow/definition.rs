@@ -395,8 +395,20 @@ impl StepKind {
 }
 
 /// What the `$output` of a repair step holds.
-pub const REPAIR_OUTPUT: [&str; 11] =
-    ["strategy", "units", "succeeded", "failed", "pending", "slots", "repaired", "absent", "unresolved", "conflicts", "requests"];
+pub const REPAIR_OUTPUT: [&str; 12] = [
+    "strategy",
+    "units",
+    "succeeded",
+    "failed",
+    "pending",
+    "slots",
+    "repaired",
+    "absent",
+    "unresolved",
+    "suspect",
+    "conflicts",
+    "requests",
+];
 
 /// How long to wait.
 #[derive(Debug, Clone)]
