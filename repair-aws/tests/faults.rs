@@ -6,6 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
+use repair_aws::{Options, Polling};
 use repair_aws_sandbox::{Fault, Rule, Service};
 use repair_core::cost::Metered;
 use repair_core::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope};
