@@ -25,7 +25,9 @@ use repair_core::cost::Usage;
 use repair_core::engine::{Engine, Journal, StartRequest};
 use repair_core::lake::extent::Extent;
 use repair_core::lake::{BatchStream, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
-use repair_core::model::{Conflicts, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Table, TablePresence, Unit, Wanted};
+use repair_core::model::{
+    Conflicts, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Suspects, Table, TablePresence, Unit, Wanted,
+};
 use repair_core::plugin::{Detector, Registry, Repairer, StepContext, Task, Units};
 use repair_core::workflow::Workflow;
 use repair_local::{LocalLake, SqliteJournal};
@@ -57,7 +59,14 @@ impl Lake for Weightless {
     }
 
     async fn stage(&self, _: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
-        Ok(Staged { unit: request.unit.to_owned(), rows: 1, absent: 0, conflicts: Conflicts::default(), usage: Usage::default() })
+        Ok(Staged {
+            unit: request.unit.to_owned(),
+            rows: 1,
+            absent: 0,
+            conflicts: Conflicts::default(),
+            suspects: Suspects::default(),
+            usage: Usage::default(),
+        })
     }
 
     async fn staged(&self, _: &StageScope<'_>) -> Result<Vec<Staged>> {

@@ -21,7 +21,7 @@ use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup::{column, key_columns};
 use crate::lake::{StageRequest, StageScope, Staged};
-use crate::model::{Conflicts, Findings, Fix, Key, SlotRange, Table, Unit};
+use crate::model::{Conflicts, Findings, Fix, Key, SlotRange, Suspects, Table, Unit};
 use crate::plugin::{Repairer, StepContext};
 use crate::workflow::{Rate, Step, StepKind};
 
@@ -196,7 +196,7 @@ impl<'a> Fanout<'a> {
         if found.is_empty() && self.units.staged() == 0 {
             return Ok(());
         }
-        let (mut usage, mut conflicts) = (Usage::default(), Conflicts::default());
+        let (mut usage, mut conflicts, mut suspects) = (Usage::default(), Conflicts::default(), Suspects::default());
         let (mut recovered, mut left_over) = (Vec::new(), Vec::new());
         let mut units = self.planned(|_| true).await?;
         while let Some((index, unit)) = units.try_next().await? {
@@ -209,6 +209,7 @@ impl<'a> Fanout<'a> {
                 (Some(UnitState::Pending), Some(staged)) => {
                     usage += staged.usage;
                     conflicts += staged.conflicts;
+                    suspects += staged.suspects;
                     recovered.push(index);
                     self.staged.insert(index, id);
                 }
@@ -228,6 +229,7 @@ impl<'a> Fanout<'a> {
             staged: recovered,
             usage,
             conflicts,
+            suspects,
             failed: Vec::new(),
             released: Vec::new(),
         })
@@ -351,13 +353,14 @@ impl<'a> Fanout<'a> {
 
     fn ended(&mut self, group: Vec<UnitEnded>) -> Event {
         let (mut staged, mut failed, mut released) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut usage, mut conflicts) = (Usage::default(), Conflicts::default());
+        let (mut usage, mut conflicts, mut suspects) = (Usage::default(), Conflicts::default(), Suspects::default());
         let stopping = self.work.context.cancel.is_cancelled();
         for UnitEnded { unit, asked, result } in group {
             match result {
                 Ok(done) => {
                     usage += done.usage;
                     conflicts += done.conflicts;
+                    suspects += done.suspects;
                     staged.push(unit);
                     self.staged.insert(unit, done.unit);
                 }
@@ -370,7 +373,7 @@ impl<'a> Fanout<'a> {
                 Err(error) => failed.push(UnitFailed { unit, error: ErrorRecord::from(&error) }),
             }
         }
-        Event::UnitsEnded { step: self.work.step.name.clone(), staged, usage, conflicts, failed, released }
+        Event::UnitsEnded { step: self.work.step.name.clone(), staged, usage, conflicts, suspects, failed, released }
     }
 
     /// Whether it makes no sense to begin further units, given those that failed with errors that no retry rule names.

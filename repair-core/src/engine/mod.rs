@@ -8,6 +8,7 @@ pub mod driver;
 pub mod event;
 pub(crate) mod fanout;
 pub mod journal;
+mod late;
 mod rate;
 pub mod report;
 pub mod retry;

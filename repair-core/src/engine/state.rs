@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::event::{ErrorRecord, Event, FORMAT, FindingsRecord, Outcome, Recorded, Settled, StopReason};
+use super::event::{ErrorRecord, Event, FORMAT, FindingsRecord, LateTruth, Outcome, Recorded, Settled, StopReason};
 use super::units::{Earlier, Units, repair_output};
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,6 +27,8 @@ pub struct RunState {
     pub findings: BTreeMap<String, FindingsRecord>,
     /// Of the findings of each detect step, slots that were repaired or confirmed absent since, and not looked at again.
     pub resolved: BTreeMap<String, u64>,
+    /// What rows that came late told of repairs, by the detect step that found them: of which table, and by repair idea.
+    pub late_truth: BTreeMap<String, (String, BTreeMap<String, LateTruth>)>,
     /// The error that was caught last, and the step that caught it.
     pub caught: Option<(String, ErrorRecord)>,
     /// Whether it is to stop, and why.
@@ -268,6 +270,7 @@ impl RunState {
             steps: BTreeMap::new(),
             findings: BTreeMap::new(),
             resolved: BTreeMap::new(),
+            late_truth: BTreeMap::new(),
             caught: None,
             stop: None,
             paused: false,
@@ -409,6 +412,10 @@ impl RunState {
                     self.findings.insert(findings.of.clone(), findings.as_ref().clone());
                     self.resolved.remove(&findings.of);
                 }
+            }
+            Event::LateTruth { step, table, strategies } => {
+                self.at(recorded, step)?;
+                self.late_truth.insert(step.clone(), (table.clone(), strategies.clone()));
             }
             Event::Metered { step, usage, .. } => self.step(recorded, step)?.take(*usage),
             Event::StepFailed { step, error, units } => {

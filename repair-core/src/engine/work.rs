@@ -14,6 +14,7 @@ use super::budget::Granted;
 use super::driver::{Engine, StartRequest, child_run_id, preflight};
 use super::event::{Event, FindingsRecord, Outcome};
 use super::fanout::{self, Turn};
+use super::late;
 use super::stale;
 use super::state::RunState;
 use super::units::{Earlier, Units, repair_output};
@@ -163,7 +164,7 @@ type Left = (Option<Box<FindingsRecord>>, Usage);
 impl Work {
     pub(super) async fn perform(&self, job: Job, recorder: &Recorder) -> Result<Done, Failed> {
         match job {
-            Job::Look { detector, of, again } => Ok(self.look(detector.as_ref(), &of, again).await?),
+            Job::Look { detector, of, again } => Ok(self.look(detector.as_ref(), &of, again, recorder).await?),
             Job::Repair { ideas, of, detector } => self.repair(&ideas, &of, detector.as_deref(), recorder).await,
             Job::Aggregate { aggregator, of } => {
                 let findings = match &of {
@@ -171,10 +172,13 @@ impl Work {
                     None => None,
                 };
                 let began = self.context.clock.now();
-                let done = aggregator.aggregate(&self.context, AggregateRequest { findings: findings.as_ref() }).await?;
+                let mut done = aggregator.aggregate(&self.context, AggregateRequest { findings: findings.as_ref() }).await?;
                 if let (Some(into), Some(findings)) = (stale::written(&done.output), &findings) {
                     let by = format!("{}/{}", self.context.run, self.context.step);
-                    stale::refresh(self.context.lake.as_ref(), &into, &findings.scope.interval, &by, began).await?;
+                    let beyond = stale::refresh(self.context.lake.as_ref(), &into, &findings.scope.interval, &by, began).await?;
+                    if let (false, Some(output)) = (beyond.is_empty(), done.output.as_object_mut()) {
+                        output.insert(stale::BEYOND.to_owned(), json!(beyond));
+                    }
                 }
                 Ok(Done { output: done.output, findings: None, exceptions: None, usage: done.usage })
             }
@@ -237,13 +241,19 @@ impl Work {
         Ok((found, (Some(Box::new(record)), usage)))
     }
 
-    async fn look(&self, detector: &dyn Detector, of: &str, again: Option<FindingsRecord>) -> Result<Done> {
+    async fn look(&self, detector: &dyn Detector, of: &str, again: Option<FindingsRecord>, recorder: &Recorder) -> Result<Done> {
         let context = &self.context;
         let before = match &again {
             Some(record) => Some(self.findings(record).await?),
             None => None,
         };
         let found = detector.detect(context, before.as_ref()).await?;
+        if again.is_none()
+            && found.counts.overtaken > 0
+            && let Some(event) = late::truth(context, &found.scope).await?
+        {
+            recorder.record(vec![event]).await?;
+        }
         let artifact = format!("{}-{}-gaps", self.step.name, context.visit);
         let mut usage = found.usage;
         let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps)]).boxed();
@@ -339,6 +349,8 @@ fn after_repair(before: Counts, again: Counts) -> Counts {
         absent: before.absent + again.absent,
         missing: again.missing,
         gaps: again.gaps,
+        conflicts: before.conflicts + again.conflicts,
+        overtaken: before.overtaken + again.overtaken,
         ..before
     }
 }

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::extent::Extent;
 use crate::cost::{Meter, Usage};
 use crate::error::Result;
-use crate::model::{Conflicts, Fix, Interval, Key, SlotRange, Table, TablePresence};
+use crate::model::{Conflicts, Fix, Interval, Key, SlotRange, Suspects, Table, TablePresence};
 
 /// Batches of rows, as they come.
 pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
@@ -124,6 +124,9 @@ pub struct Staged {
     /// Where the source says otherwise than the table.
     #[serde(default, skip_serializing_if = "Conflicts::is_empty")]
     pub conflicts: Conflicts,
+    /// Where the source has nothing, and that proves nothing.
+    #[serde(default, skip_serializing_if = "Suspects::is_empty")]
+    pub suspects: Suspects,
     /// What the unit took, the staging included.
     pub usage: Usage,
 }

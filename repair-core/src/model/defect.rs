@@ -132,6 +132,12 @@ pub struct Counts {
     pub unexpected: u64,
     /// Rows whose time is not on the grid.
     pub misaligned: u64,
+    /// Expected slots of which one source says that there is no row, and the table or a repair has one.
+    #[serde(default)]
+    pub conflicts: u64,
+    /// Expected slots that were repaired before the table got a row of its own, which counts now.
+    #[serde(default)]
+    pub overtaken: u64,
     /// Keys that were looked at.
     pub audited_keys: u64,
 }

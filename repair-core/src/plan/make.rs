@@ -63,14 +63,6 @@ struct Found {
     bytes: u64,
 }
 
-/// A repair idea of a step.
-struct Idea<'a> {
-    name: &'a str,
-    plugin: &'a str,
-    with: &'a Template,
-    retry: &'a [RetryRule],
-}
-
 impl Planner {
     /// Looks, and says what a run would do and take. Nothing is written to the lake.
     ///
@@ -214,7 +206,8 @@ impl<'a> Making<'a> {
         loop {
             let (mut later, before) = (Vec::new(), waiting.len());
             for step in waiting {
-                let Some((_, plugin, with)) = step.kind.plugin() else { continue };
+                let plugins = step.kind.plugins();
+                let Some((_, plugin, with)) = plugins.first() else { continue };
                 match self.known.resolve(with) {
                     Some(config) => self.look_for(step, plugin, &config?).await.map_err(|error| error.on("step", &step.name))?,
                     None => later.push(step),
@@ -304,29 +297,36 @@ impl<'a> Making<'a> {
         };
         let table = self.context.table(&table)?.clone();
         let (mut strategies, mut objects) = (Vec::new(), 0);
-        for (index, idea) in ideas(step).into_iter().enumerate() {
-            let Some(config) = self.known.resolve(idea.with) else {
+        for (index, idea) in step.kind.strategies().iter().enumerate() {
+            let retry = step.retry_of(index);
+            let Some(config) = self.known.resolve(&idea.with) else {
                 let which = if idea.name == idea.plugin { String::new() } else { format!("strategy `{}`: ", idea.name) };
                 self.not_planned(step, format!("{which}{KNOWN_LATER}"));
                 continue;
             };
             let config = config?;
-            let Plugin::Repairer(repairer) = self.plugin(PluginKind::Repairer, idea.plugin, &config)? else {
+            let Plugin::Repairer(repairer) = self.plugin(PluginKind::Repairer, &idea.plugin, &config)? else {
                 return Err(Error::internal(format!("`{}` is not a repairer", idea.plugin)));
             };
             let source = config.get("source").and_then(Value::as_str).map(str::to_owned);
-            let (units, slots, mut take) = self.cut(step, of, &table, repairer.as_ref(), idea.retry).await?;
+            let (units, slots, mut take) = self.cut(step, of, &table, repairer.as_ref(), retry).await?;
             if index > 0 {
                 take = take.perhaps();
             }
+            // What does not fit into its own budget goes to the next one.
+            if let Some(calls) = idea.budget.as_ref().and_then(|budget| budget.calls) {
+                for usage in [&mut take.low, &mut take.certain, &mut take.high] {
+                    usage.source_requests = usage.source_requests.min(calls);
+                }
+            }
             objects += self.objects(of, &table, units)?;
             strategies.push(StrategyPlan {
-                name: idea.name.to_owned(),
-                plugin: idea.plugin.to_owned(),
+                name: idea.name.clone(),
+                plugin: idea.plugin.clone(),
                 rest: index > 0,
                 units,
                 slots,
-                attempts: attempts(idea.retry),
+                attempts: attempts(retry),
                 estimate: self.prices(source.as_deref()).estimate(&take),
             });
             self.takes.push((step, take, source));
@@ -520,14 +520,6 @@ impl<'a> Making<'a> {
 
 /// Why something is not planned that is configured by what the run finds out.
 const KNOWN_LATER: &str = "its `with` is known when the run comes there";
-
-/// The repair ideas of a step, in order.
-fn ideas(step: &Step) -> Vec<Idea<'_>> {
-    match &step.kind {
-        StepKind::Repair { plugin, with, .. } => vec![Idea { name: plugin, plugin, with, retry: &step.retry }],
-        _ => Vec::new(),
-    }
-}
 
 /// How often a unit is tried at most in one visit: each rule counts its own attempts.
 fn attempts(retry: &[RetryRule]) -> u64 {

@@ -91,10 +91,12 @@ fn without_with(kind: &StepKind) -> StepKind {
     let mut kind = kind.clone();
     match &mut kind {
         StepKind::Detect { with, .. }
-        | StepKind::Repair { with, .. }
         | StepKind::Aggregate { with, .. }
         | StepKind::Task { with, .. }
         | StepKind::Workflow { with, .. } => *with = Template::Value(Value::Null),
+        StepKind::Repair { strategies, .. } => {
+            strategies.iter_mut().for_each(|strategy| strategy.with = Template::Value(Value::Null));
+        }
         StepKind::Wait(Wait::Sensor(wait)) => wait.with = Template::Value(Value::Null),
         _ => {}
     }
@@ -112,9 +114,9 @@ fn of_step(old: &Step, new: &Step) -> Vec<String> {
             found.push(what);
         }
     };
-    let plugin = |step: &Step| step.kind.plugin().map(|(_, plugin, _)| plugin.to_owned());
-    differ("plug-in", plugin(old) == plugin(new));
-    let with = |step: &Step| step.kind.plugin().map(|(_, _, with)| text(&plain(with)));
+    let plugins = |step: &Step| step.kind.plugins().iter().map(|(_, plugin, _)| (*plugin).to_owned()).collect::<Vec<_>>();
+    differ("plug-in", plugins(old) == plugins(new));
+    let with = |step: &Step| step.kind.plugins().iter().map(|(_, _, with)| text(&plain(with))).collect::<Vec<_>>();
     differ("`with`", with(old) == with(new));
     differ("`next`", same(&old.next, &new.next));
     differ("`retry`", same(&old.retry, &new.retry));

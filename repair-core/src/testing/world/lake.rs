@@ -291,6 +291,17 @@ impl State {
                 }
             }
         }
+        let mut overtaken: BTreeMap<Key, SlotSet> = empty().collect();
+        for batch in self.repairs_in_force(table)? {
+            let ops = column(&batch, overlay::columns::OP)?.as_string::<i32>();
+            for ((key, time_us), op) in rows::key_times(table, &batch)?.into_iter().zip(ops) {
+                let slot = rows::slot(table, time_us);
+                let has_raw = raw.keys.get(&key).is_some_and(|of_key| of_key.present.contains(slot));
+                if let (Some(slots), true) = (overtaken.get_mut(&key), has_raw && op == Some(Op::Insert.as_str())) {
+                    slots.insert(slot);
+                }
+            }
+        }
         let mut absent: BTreeMap<Key, SlotSet> = empty().collect();
         let exceptions = self.overlay(&overlay::exceptions(&table.location));
         for batch in self.in_force(table, exceptions, Retracted::hides_exception)? {
@@ -301,7 +312,7 @@ impl State {
                 }
             }
         }
-        Ok(TablePresence { raw, repaired, absent, usage })
+        Ok(TablePresence { raw, repaired, overtaken, absent, usage })
     }
 
     /// Objects are told apart by what they hold of the interval; their bytes are those of the text of their values.
@@ -354,7 +365,8 @@ impl State {
         let count = |batches: &[RecordBatch]| batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
         let (rows, absent) = (count(&repairs), count(&exceptions));
         usage += written(repairs.iter().chain(&exceptions), 1);
-        let summary = Staged { unit: request.unit.to_owned(), rows, absent, conflicts: request.fix.conflicts.clone(), usage };
+        let (conflicts, suspects) = (request.fix.conflicts.clone(), request.fix.suspects.clone());
+        let summary = Staged { unit: request.unit.to_owned(), rows, absent, conflicts, suspects, usage };
         let staged = StagedUnit { summary: summary.clone(), repairs, exceptions };
         self.staged.entry(area(scope)).or_default().insert(request.unit.to_owned(), staged);
         Ok(summary)
