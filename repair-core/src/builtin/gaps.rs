@@ -225,6 +225,12 @@ impl Search {
                 slots.runs().for_each(|run| append(crowded, run));
             }
             held.intersect(&expected_of_key);
+            if let Some(overtaken) = presence.overtaken.get(key) {
+                self.counts.overtaken += common(overtaken, &expected_of_key);
+            }
+            if let Some(absent) = presence.absent.get(key) {
+                self.counts.conflicts += common(absent, &held);
+            }
             let mut missing = expected_of_key;
             self.counts.expected += missing.count();
             missing.subtract(&held);
@@ -263,6 +269,13 @@ fn within(gaps: &[SlotRange], range: SlotRange) -> &[SlotRange] {
     let start = gaps.partition_point(|gap| gap.end <= range.first);
     let end = gaps.partition_point(|gap| gap.first < range.end);
     gaps.get(start..end).unwrap_or_default()
+}
+
+/// How many slots both sets hold.
+fn common(one: &SlotSet, other: &SlotSet) -> u64 {
+    let mut both = one.clone();
+    both.intersect(other);
+    both.count()
 }
 
 fn gap_set(cadence: Cadence, slots: SlotRange, gaps: &[SlotRange]) -> SlotSet {

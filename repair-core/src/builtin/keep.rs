@@ -14,7 +14,7 @@ use futures::TryStreamExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::days::units_by_day;
+use super::by_day;
 use crate::cost::Usage;
 use crate::error::{Error, Result};
 use crate::lake::fingerprint::{RowHash, RowHashes};
@@ -79,7 +79,7 @@ impl Repairer for Keep {
                 "`keep` repairs duplicates, and these findings are of what is {what}; take another repairer"
             )));
         }
-        Ok(units_by_day(findings.scope.grid, findings.gaps.iter()))
+        Ok(by_day::units(findings.scope.grid, findings.gaps.iter()))
     }
 
     async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {

@@ -9,31 +9,40 @@
 //! | `backfill` | repairer | asks a source for missing rows, and judges its answers ([`backfill`]) |
 //! | `carry-forward` | repairer | repeats the last row ([`carry_forward`]) |
 //! | `keep` | repairer | keeps one of several rows ([`keep`]) |
+//! | `interpolate` | repairer | draws a line between the rows before and after a gap ([`interpolate`]) |
+//! | `shifted` | repairer | takes the row of the same time of another day ([`shifted`]) |
 //! | `sql` | aggregator | writes the result of a query as a table ([`sql`]) |
+//! | `usage` | task | records what another system used ([`usage`]) |
 //!
 //! Nothing here may know a lake, a query engine, or one kind of row.
 
 pub mod backfill;
+mod by_day;
 pub mod carry_forward;
-mod days;
 pub mod duplicates;
 pub mod expected;
 pub mod gaps;
+pub mod interpolate;
 pub mod invalid;
 mod judge;
 pub mod keep;
+mod line;
 mod neighbours;
 pub mod period;
 pub mod requests;
+pub mod shifted;
 pub mod sql;
 pub mod stale;
 pub mod target;
+pub mod usage;
 
 pub use backfill::{Backfill, RowRule};
 pub use carry_forward::{CarryForward, CarryRule};
 pub use gaps::find_gaps;
+pub use interpolate::Interpolate;
 pub use invalid::{Invalid, InvalidConfig};
 pub use period::Period;
+pub use shifted::Shifted;
 
 use crate::plugin::Registry;
 
@@ -46,5 +55,8 @@ pub(crate) fn register(registry: &mut Registry) {
     backfill::register(registry);
     carry_forward::register(registry);
     keep::register(registry);
+    interpolate::register(registry);
+    shifted::register(registry);
     sql::register(registry);
+    usage::register(registry);
 }

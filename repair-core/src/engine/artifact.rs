@@ -146,19 +146,19 @@ pub fn units_from_batches(batches: BatchStream, wanted: impl Fn(u32) -> bool + S
     units.map_ok(|units| futures::stream::iter(units.into_iter().map(Ok))).try_flatten().boxed()
 }
 
-fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray> {
+pub(super) fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray> {
     column(batch, name)?.as_string_opt::<i32>().ok_or_else(|| not_ours(name))
 }
 
-fn not_ours(name: &str) -> Error {
+pub(super) fn not_ours(name: &str) -> Error {
     Error::invalid(format!("an artifact's column `{name}` is not as this program writes it"))
 }
 
-fn to_json(value: &impl serde::Serialize) -> Result<String> {
+pub(super) fn to_json(value: &impl serde::Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|error| Error::internal("cannot be written as JSON").because(error))
 }
 
-fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+pub(super) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| Error::invalid("an artifact is damaged").because(error))
 }
 

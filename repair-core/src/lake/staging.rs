@@ -27,7 +27,8 @@ const ABSENT_ROWS: usize = 65_536;
 pub fn summary(request: &StageRequest<'_>) -> Staged {
     let rows = request.fix.rows.iter().map(|batch| batch.num_rows() as u64).sum();
     let absent = request.fix.absent.iter().map(|absence| absence.slots.len()).sum();
-    Staged { unit: request.unit.to_owned(), rows, absent, usage: request.fix.usage, conflicts: request.fix.conflicts.clone() }
+    let (conflicts, suspects) = (request.fix.conflicts.clone(), request.fix.suspects.clone());
+    Staged { unit: request.unit.to_owned(), rows, absent, usage: request.fix.usage, conflicts, suspects }
 }
 
 /// The columns of a table that has no rows yet, from those that are to be its first.

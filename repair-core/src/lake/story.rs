@@ -1,13 +1,13 @@
 //! The story of a slot: whether its row is the table's own or a repair, whose, since when; or why there is none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use arrow::util::display::array_value_to_string;
 use futures::TryStreamExt;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::fingerprint::{RowHashes, of_hashes};
@@ -337,7 +337,7 @@ fn values(batches: &[RecordBatch]) -> Result<Vec<Value>> {
 }
 
 /// How far the repairs of one column were from the truth.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Errors {
     /// Values compared.
     pub count: u64,
@@ -362,9 +362,12 @@ impl Errors {
             *mean += (value - *mean) * weight;
         };
         let difference = (repaired - truth).abs();
+        if !difference.is_finite() {
+            return;
+        }
         running(&mut self.mean_absolute, &mut self.count, difference);
         self.worst_absolute = self.worst_absolute.max(difference);
-        if truth != 0.0 {
+        if truth != 0.0 && (difference / truth).is_finite() {
             running(&mut self.mean_relative, &mut self.relative, difference / truth.abs());
             self.worst_relative = self.worst_relative.max(difference / truth.abs());
         }
@@ -383,22 +386,39 @@ pub struct Accuracy {
 }
 
 /// How right each idea has been so far: every repair of a slot that the table has a row of by now is compared with that row, retracted
-/// repairs included. Repairs that replaced a row are left out, as the row was there before.
+/// repairs included. Repairs that replaced a row are left out, as the row was there before; so are slots whose rows a repair stands for.
 ///
 /// # Errors
 /// Those of the lake.
 pub async fn accuracy(lake: &dyn Lake, table: &Table, interval: Option<Interval>) -> Result<BTreeMap<String, Accuracy>> {
-    let mut ideas: BTreeMap<String, Accuracy> = BTreeMap::new();
+    Ok(judged(lake, table, interval).await?.into_iter().map(|(idea, (accuracy, _))| (idea, accuracy)).collect())
+}
+
+/// Slots, each with its key.
+pub type KeySlots = BTreeSet<(Key, i64)>;
+
+/// As [`accuracy`], with the slots by which each idea was judged.
+///
+/// # Errors
+/// Those of the lake.
+pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) -> Result<BTreeMap<String, (Accuracy, KeySlots)>> {
+    let mut ideas: BTreeMap<String, (Accuracy, KeySlots)> = BTreeMap::new();
     let slot = |time_us: i64| table.grid().map_or(time_us, |grid| grid.slot_of_seconds(time_us.div_euclid(1_000_000)));
     let mut guesses: BTreeMap<(Key, i64), Vec<Published>> = BTreeMap::new();
     let (mut first, mut last) = (i64::MAX, i64::MIN);
+    let retracted = Retracted::of(table, &lake.retractions(table).await?);
+    // Where a repair stands for rows of the table, these were found wrong, and are no truth.
+    let mut wrong: BTreeSet<(Key, i64)> = BTreeSet::new();
     for row in published(lake, table, overlay::repairs, interval, None).await? {
         if row.text(columns::OP) == Op::Insert.as_str() {
-            ideas.entry(row.text(columns::STRATEGY)).or_default().repaired += 1;
+            ideas.entry(row.text(columns::STRATEGY)).or_default().0.repaired += 1;
             (first, last) = (first.min(row.time_us), last.max(row.time_us));
             guesses.entry((row.key.clone(), slot(row.time_us))).or_default().push(row);
+        } else if row.provenance(&retracted, Kind::Repairs)?.retracted_by.is_none() {
+            wrong.insert((row.key.clone(), slot(row.time_us)));
         }
     }
+    guesses.retain(|place, _| !wrong.contains(place));
     if guesses.is_empty() {
         return Ok(ideas);
     }
@@ -415,10 +435,12 @@ pub async fn accuracy(lake: &dyn Lake, table: &Table, interval: Option<Interval>
             schema.fields().iter().filter(|field| field.data_type().is_numeric()).map(|field| field.name().as_str()).collect();
         for row in 0..batch.num_rows() {
             // Removed, so that of several rows of a slot one is the truth.
-            let Some(repairs) = guesses.remove(&(places.key(row), slot(places.times.value(row)))) else { continue };
+            let of = (places.key(row), slot(places.times.value(row)));
+            let Some(repairs) = guesses.remove(&of) else { continue };
             for repair in repairs {
-                let idea = ideas.entry(repair.text(columns::STRATEGY)).or_default();
+                let (idea, slots) = ideas.entry(repair.text(columns::STRATEGY)).or_default();
                 idea.judged += 1;
+                slots.insert(of.clone());
                 for name in &numeric {
                     if let (Some(guess), Some(truth)) = (repair.number(name), number(&batch, name, row)) {
                         idea.columns.entry((*name).to_owned()).or_default().add(guess, truth);

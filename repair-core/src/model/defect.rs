@@ -37,6 +37,11 @@ impl DefectKind {
         }
     }
 
+    /// Whether it is of slots without a row.
+    pub fn is_missing(&self) -> bool {
+        *self == Self::Missing
+    }
+
     /// Whether it is of slots that hold rows of the table's own, so that a repair stands for these rows.
     pub fn is_of_rows(self) -> bool {
         matches!(self, Self::Duplicate | Self::Invalid)
@@ -259,8 +264,21 @@ pub struct Counts {
     pub unexpected: u64,
     /// Rows whose time is not on the grid.
     pub misaligned: u64,
+    /// Expected slots of which one source says that there is no row, and the table or a repair has one.
+    #[serde(default)]
+    pub conflicts: u64,
+    /// Expected slots that were repaired before the table got a row of its own, which counts now.
+    #[serde(default)]
+    pub overtaken: u64,
     /// Keys that were looked at.
     pub audited_keys: u64,
+}
+
+impl Counts {
+    /// How many slots are wrong in a way that was looked for.
+    pub fn wrong(&self, kind: DefectKind) -> u64 {
+        if kind.is_missing() { self.missing } else { self.defective }
+    }
 }
 
 /// What a detector found.

@@ -11,7 +11,7 @@ pub mod table;
 
 pub use calendar::{Always, Calendar, Session};
 pub use defect::{Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, Scope};
-pub use fix::{Absence, Conflicts, Fix, Unit, Wanted};
+pub use fix::{Absence, Conflicts, Fix, Suspect, Suspects, Unit, Wanted};
 pub use interval::Interval;
 pub use presence::{KeyPresence, Presence, SlotRange, SlotSet, TablePresence};
 pub use series::{Cadence, Key, SlotGrid, TimeMark};

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::world::{FailingLake, MemoryLake};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup::{column, key_columns};
-use crate::model::{DefectKind, Findings, Fix, Key, SlotGrid, SlotRange, Table, Unit};
+use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Table, Unit};
 use crate::plugin::{Answer, Detector, Repairer, Request, Source, StepContext};
 
 /// How long a plug-in may take to notice that the run was told to stop.
@@ -65,7 +65,7 @@ pub async fn to_detect_twice_finds_the_same(detector: &dyn Detector, context: &S
 
 /// How many slots are wrong in the way that was looked for.
 fn wrong(found: &Findings) -> u64 {
-    if found.kind == DefectKind::Missing { found.counts.missing } else { found.counts.defective }
+    found.counts.wrong(found.kind)
 }
 
 /// Every expected slot is present, absent or missing, and the gaps are the missing slots, or those otherwise wrong, of keys and slots that were looked at.

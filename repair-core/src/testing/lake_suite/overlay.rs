@@ -207,6 +207,12 @@ pub async fn raw_wins_in_the_repaired_view(lake: &dyn Lake, setup: &dyn LakeSetu
     assert_eq!(read(lake, &table, Layer::Repaired).await, both(&raw, "backfill", &fixed[2..]));
     assert_eq!(overlay_of(lake, &table, "A", AS_OF).await.0, [] as [i64; 0]);
     assert_eq!(overlay_of(lake, &table, "B", AS_OF).await.0.len(), 1);
+    // And presence tells which repairs it can be compared with.
+    let day = slots(&table, "2024-03-04", "2024-03-04");
+    let found = lake.presence(&table, &PresenceRequest { slots: day, keys: keys(&["A", "B"]), as_of: at(AS_OF) }).await.unwrap();
+    let grid = table.grid().unwrap();
+    let overtaken = ["2024-03-04T09:00:00Z", "2024-03-04T09:01:00Z"].map(|time| grid.slot_of(at(time))).to_vec();
+    assert_eq!(super::presence::by_key(&found.overtaken), [(Key::from("A"), overtaken)]);
     // Of a part of the view, the same is true.
     let part = crate::lake::ScanRequest {
         interval: Some(crate::model::Interval::parse("2024-03-04T09:01:00Z", "2024-03-04T09:02:00Z").unwrap()),

@@ -12,6 +12,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::rows;
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::extent::{Extent, Listing, Part};
 use crate::lake::overlay::{self, Op};
 use crate::lake::retraction::{Retracted, Retraction};
 use crate::lake::rollup::column;
@@ -295,6 +296,17 @@ impl State {
                 }
             }
         }
+        let mut overtaken: BTreeMap<Key, SlotSet> = empty().collect();
+        for batch in self.repairs_in_force(table)? {
+            let ops = column(&batch, overlay::columns::OP)?.as_string::<i32>();
+            for ((key, time_us), op) in rows::key_times(table, &batch)?.into_iter().zip(ops) {
+                let slot = rows::slot(table, time_us);
+                let has_raw = raw.keys.get(&key).is_some_and(|of_key| of_key.present.contains(slot));
+                if let (Some(slots), true) = (overtaken.get_mut(&key), has_raw && op == Some(Op::Insert.as_str())) {
+                    slots.insert(slot);
+                }
+            }
+        }
         let mut absent: BTreeMap<Key, SlotSet> = empty().collect();
         let exceptions = self.overlay(&overlay::exceptions(&table.location));
         for batch in self.in_force(table, exceptions, Retracted::hides_exception)? {
@@ -305,7 +317,34 @@ impl State {
                 }
             }
         }
-        Ok(TablePresence { raw, repaired, absent, usage })
+        Ok(TablePresence { raw, repaired, overtaken, absent, usage })
+    }
+
+    /// Objects are told apart by what they hold of the interval; their bytes are those of the text of their values.
+    fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
+        self.table(table)?;
+        let (from_us, to_us) = interval.map_or((i64::MIN, i64::MAX), |interval| rows::bounds_us(table, interval));
+        let within = |_: &Key, time_us: i64| from_us <= time_us && time_us < to_us;
+        let mut listing = Listing::default();
+        let location = &table.location;
+        let parts = [
+            (Part::Table, location.clone()),
+            (Part::Repairs, overlay::repairs(location)),
+            (Part::Exceptions, overlay::exceptions(location)),
+        ];
+        for (part, location) in parts {
+            for (name, batches) in self.tables.get(&location).into_iter().flatten() {
+                let kept = batches.iter().map(|batch| rows::kept(table, batch, within)).collect::<Result<Vec<_>>>()?;
+                if kept.iter().any(|batch| batch.num_rows() > 0) {
+                    let held = rows::text(&kept)?;
+                    listing.add(part, name, held.len() as u64, blake3::hash(held.as_bytes()).to_hex().as_str());
+                }
+            }
+        }
+        for retraction in self.retractions(table) {
+            listing.add(Part::Retractions, retraction.id, 1, "");
+        }
+        Ok(listing.extent())
     }
 
     fn stage(&mut self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
@@ -331,7 +370,8 @@ impl State {
         let count = |batches: &[RecordBatch]| batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
         let (rows, absent) = (count(&repairs), count(&exceptions));
         usage += written(repairs.iter().chain(&exceptions), 1);
-        let summary = Staged { unit: request.unit.to_owned(), rows, absent, conflicts: request.fix.conflicts.clone(), usage };
+        let (conflicts, suspects) = (request.fix.conflicts.clone(), request.fix.suspects.clone());
+        let summary = Staged { unit: request.unit.to_owned(), rows, absent, conflicts, suspects, usage };
         let staged = StagedUnit { summary: summary.clone(), repairs, exceptions };
         self.staged.entry(area(scope)).or_default().insert(request.unit.to_owned(), staged);
         Ok(summary)
@@ -485,6 +525,10 @@ impl Lake for MemoryLake {
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
         self.request("presence").presence(table, request)
+    }
+
+    async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
+        self.request("extent").extent(table, interval)
     }
 
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {
