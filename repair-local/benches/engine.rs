@@ -23,6 +23,7 @@ use async_trait::async_trait;
 use repair_core::Result;
 use repair_core::cost::Usage;
 use repair_core::engine::{Engine, Journal, StartRequest};
+use repair_core::lake::extent::Extent;
 use repair_core::lake::{BatchStream, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
 use repair_core::model::{
     Conflicts, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Suspects, Table, TablePresence, Unit, Wanted,
@@ -47,6 +48,10 @@ impl Lake for Weightless {
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
         self.0.presence(table, request).await
+    }
+
+    async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
+        self.0.extent(table, interval).await
     }
 
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {

@@ -24,7 +24,7 @@ use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup;
 use crate::model::{Absence, Conflicts, Findings, Fix, Key, SlotGrid, SlotRange, SlotSet, Suspect, Suspects, Table, Unit, Wanted};
-use crate::plugin::{Answer, Registry, Repairer, Request, StepContext, Units};
+use crate::plugin::{Answer, Reads, Registry, Repairer, Request, StepContext, Units};
 
 /// What a kind of row must satisfy, such as low ≤ open. An error must be `invalid` and name the row.
 pub type RowRule = fn(&Table, &RecordBatch) -> Result<()>;
@@ -236,6 +236,10 @@ impl Repairer for Backfill {
         // One call even of a source that promises none: it is asked.
         let requests = context.source(&self.source).map_or(1, |source| source.requests_at_worst().max(1));
         Usage { source_requests: requests, ..Usage::default() }
+    }
+
+    fn reads(&self) -> Reads {
+        if self.neighbours { Reads::Once } else { Reads::Nothing }
     }
 
     async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {

@@ -6,7 +6,7 @@ pub mod control;
 pub mod decide;
 pub mod driver;
 pub mod event;
-mod fanout;
+pub(crate) mod fanout;
 pub mod journal;
 mod late;
 mod rate;

@@ -9,10 +9,9 @@ use serde_json::Value;
 use super::event::{LateTruth, Outcome, Settled};
 use super::stale;
 use super::state::{Branch, Phase, RunState, StepState};
-use super::units::Units;
 use crate::cost::Usage;
 use crate::error::ErrorKind;
-use crate::model::Interval;
+use crate::model::{Interval, Suspects};
 
 /// What a run did. In JSON, `outcome` is null while the run has not ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -138,6 +137,7 @@ fn problems(state: &RunState) -> Vec<String> {
             }
         }
         problems.extend(step.exceptions.iter().map(|within| format!("{name}: {within}")));
+        problems.extend(strategy_problems(name, step));
         problems.extend(unit_problems(name, step));
         problems.extend(stale_problem(name, &step.output));
     }
@@ -161,6 +161,16 @@ fn problems(state: &RunState) -> Vec<String> {
         problems.extend(ideas.iter().map(|(idea, truth)| format!("{detect}: {}", late(table, idea, truth))));
     }
     problems
+}
+
+fn strategy_problems(name: &str, step: &StepState) -> Vec<String> {
+    let failed = step.earlier.iter().filter_map(|earlier| Some((earlier, earlier.error.as_ref()?)));
+    let told = failed.map(|(earlier, error)| {
+        let units =
+            if earlier.failed() > 0 { format!("{} of {} units failed: ", earlier.failed(), earlier.units()) } else { String::new() };
+        format!("{name}: strategy `{}`: {units}{}: {}; the next one went on", earlier.strategy, error.kind, error.message)
+    });
+    told.collect()
 }
 
 /// How right a repair idea was.
@@ -188,13 +198,12 @@ fn stale_problem(name: &str, output: &Value) -> Option<String> {
 /// Stretches of suspect silence that are told one by one.
 const STRETCHES: usize = 5;
 
-fn suspect(name: &str, units: &Units) -> Option<String> {
-    let suspects = &units.suspects;
+fn suspect(name: &str, table: &str, suspects: &Suspects) -> Option<String> {
     let told: Vec<String> = suspects.stretches.iter().take(STRETCHES).map(ToString::to_string).collect();
     let more = if suspects.stretches.len() > STRETCHES { "; and more" } else { "" };
     let (slots, told) = (count(suspects.slots, "slot"), told.join("; "));
     let mend = "that may be a collector which failed, so they stay missing: ask another source, or say what you know with `repair except`";
-    (!suspects.is_empty()).then(|| format!("{name}: {slots} of table `{}` suspect: {told}{more}; {mend}", units.table))
+    (!suspects.is_empty()).then(|| format!("{name}: {slots} of table `{table}` suspect: {told}{more}; {mend}"))
 }
 
 /// A number and what it counts.
@@ -219,6 +228,9 @@ fn unit_problems(name: &str, step: &StepState) -> Vec<String> {
         problems.push(format!("{name}: and {more} more units failed"));
     }
     problems.extend(differs);
-    problems.extend(suspect(name, units));
+    // What another strategy repaired is suspect no more.
+    let left = step.output.get("unresolved").and_then(Value::as_u64).is_none_or(|left| left > 0);
+    let earlier = step.earlier.iter().map(|earlier| &earlier.suspects).filter(|_| left);
+    problems.extend(earlier.chain([&units.suspects]).filter_map(|suspects| suspect(name, &units.table, suspects)).last());
     problems
 }

@@ -1,5 +1,6 @@
 //! What an adapter implements so that workflows run on its lake. Nothing above this trait may ask which lake it has.
 
+pub mod extent;
 pub mod name;
 pub mod overlay;
 pub mod partition;
@@ -22,6 +23,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use self::extent::Extent;
 use crate::cost::{Meter, Usage};
 use crate::error::Result;
 use crate::model::{Conflicts, Fix, Interval, Key, SlotRange, Suspects, Table, TablePresence};
@@ -182,6 +184,14 @@ pub trait Lake: Send + Sync {
     /// # Errors
     /// `not-found` or `invalid` if something could not be looked at; never a presence that is silently partial.
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence>;
+
+    /// What of a table and its overlay may hold rows of an interval (of all time, if none is given), from listings alone: no row is read.
+    /// As long as the digest is the same, so is what presence and scans say of the interval, but for exceptions that expire. A change of
+    /// objects that can only hold other rows leaves it as it is.
+    ///
+    /// # Errors
+    /// `not-found` if there is no such table.
+    async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent>;
 
     /// Rows of a table, in no particular order across files.
     ///

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a suite that fails, panics")]
 
 mod artifacts;
+mod extent;
 mod overlay;
 mod presence;
 mod replace;
@@ -19,6 +20,7 @@ use crate::lake::Lake;
 use crate::model::Table;
 
 pub use artifacts::*;
+pub use extent::*;
 pub use overlay::*;
 pub use presence::*;
 pub use replace::*;
@@ -60,6 +62,8 @@ pub async fn all(lake: &dyn Lake, setup: &dyn LakeSetup) {
     presence_tells_keys_asked_for_from_others(lake, setup).await;
     presence_of_keys_of_several_columns_and_of_none(lake, setup).await;
     late_rows_are_seen_at_once(lake, setup).await;
+    an_extent_tells_what_has_changed_within(lake, setup).await;
+    an_extent_tells_of_repairs_and_absences(lake, setup).await;
     a_staged_unit_is_seen_by_no_reader(lake, setup).await;
     to_stage_or_publish_twice_is_to_do_it_once(lake, setup).await;
     staged_units_are_listed_until_they_are_discarded(lake, setup).await;
@@ -88,5 +92,6 @@ pub async fn all_of_retractions(lake: &dyn Lake, setup: &dyn LakeSetup) {
     an_older_repair_counts_when_the_newer_is_undone(lake, setup).await;
     to_retract_twice_is_to_do_it_once(lake, setup).await;
     exceptions_are_retracted_too(lake, setup).await;
+    an_extent_tells_of_retractions(lake, setup).await;
     what_does_not_fit_is_not_retracted(lake, setup).await;
 }

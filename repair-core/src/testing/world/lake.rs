@@ -12,6 +12,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::rows;
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::extent::{Extent, Listing, Part};
 use crate::lake::overlay::{self, Op};
 use crate::lake::retraction::{Retracted, Retraction};
 use crate::lake::rollup::column;
@@ -314,6 +315,33 @@ impl State {
         Ok(TablePresence { raw, repaired, overtaken, absent, usage })
     }
 
+    /// Objects are told apart by what they hold of the interval; their bytes are those of the text of their values.
+    fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
+        self.table(table)?;
+        let (from_us, to_us) = interval.map_or((i64::MIN, i64::MAX), |interval| rows::bounds_us(table, interval));
+        let within = |_: &Key, time_us: i64| from_us <= time_us && time_us < to_us;
+        let mut listing = Listing::default();
+        let location = &table.location;
+        let parts = [
+            (Part::Table, location.clone()),
+            (Part::Repairs, overlay::repairs(location)),
+            (Part::Exceptions, overlay::exceptions(location)),
+        ];
+        for (part, location) in parts {
+            for (name, batches) in self.tables.get(&location).into_iter().flatten() {
+                let kept = batches.iter().map(|batch| rows::kept(table, batch, within)).collect::<Result<Vec<_>>>()?;
+                if kept.iter().any(|batch| batch.num_rows() > 0) {
+                    let held = rows::text(&kept)?;
+                    listing.add(part, name, held.len() as u64, blake3::hash(held.as_bytes()).to_hex().as_str());
+                }
+            }
+        }
+        for retraction in self.retractions(table) {
+            listing.add(Part::Retractions, retraction.id, 1, "");
+        }
+        Ok(listing.extent())
+    }
+
     fn stage(&mut self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
         let table = scope.table;
         let own = match self.tables.contains_key(&table.location).then(|| self.schema(table)).transpose()?.flatten() {
@@ -490,6 +518,10 @@ impl Lake for MemoryLake {
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
         self.request("presence").presence(table, request)
+    }
+
+    async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
+        self.request("extent").extent(table, interval)
     }
 
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {

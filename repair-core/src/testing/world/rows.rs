@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::util::display::array_value_to_string;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -169,6 +170,20 @@ pub(super) fn partitions(table: &Table, batches: &[RecordBatch]) -> Result<u64> 
 pub(super) fn kept(table: &Table, batch: &RecordBatch, mut keep: impl FnMut(&Key, i64) -> bool) -> Result<RecordBatch> {
     let mask: BooleanArray = key_times(table, batch)?.iter().map(|(key, time_us)| Some(keep(key, *time_us))).collect();
     Ok(filter_record_batch(batch, &mask)?)
+}
+
+/// All values of batches, as text.
+pub(super) fn text(batches: &[RecordBatch]) -> Result<String> {
+    let mut text = String::new();
+    for batch in batches {
+        for row in 0..batch.num_rows() {
+            for column in batch.columns() {
+                text.push_str(&array_value_to_string(column, row)?);
+                text.push('\u{1f}');
+            }
+        }
+    }
+    Ok(text)
 }
 
 /// A column that is the same text in each row.
