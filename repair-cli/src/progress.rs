@@ -71,6 +71,9 @@ fn describe(event: &Event) -> Option<String> {
         Event::UnitsPlanned { step, units, slots, strategy, .. } => {
             format!("{step}: {strategy}: {} for {}", count(u64::from(*units), "unit"), count(*slots, "slot"))
         }
+        Event::StrategyEnded { step, strategy, error: Some(error) } => {
+            format!("{step}: {strategy} can do no more: {}: {}", error.kind, error.message)
+        }
         // That a wait is over is seen by what comes next.
         Event::StepSucceeded { output, .. } if output.get("entered_at").is_some() => return None,
         Event::StepSucceeded { step, output, .. } => format!("{step}: {}", short(output)),
@@ -91,11 +94,16 @@ fn describe(event: &Event) -> Option<String> {
         Event::RunRedriven { .. } => "taken up again where it failed".to_owned(),
         Event::DefinitionReplaced { changes, .. } if changes.is_empty() => "goes on with the definition given".to_owned(),
         Event::DefinitionReplaced { changes, .. } => format!("goes on with the definition given: {}", changes.join(", ")),
+        Event::LateTruth { step, table, strategies } => {
+            let slots: u64 = strategies.values().map(|truth| truth.slots).sum();
+            format!("{step}: late rows of table `{table}` tell how right repairs were of {}", count(slots, "slot"))
+        }
         Event::DriverStarted { .. } => "taken up".to_owned(),
         Event::BranchesStarted { .. }
         | Event::BranchEnded { .. }
         | Event::StepSettled { .. }
         | Event::Metered { .. }
+        | Event::StrategyEnded { .. }
         | Event::UnitsReserved { .. }
         | Event::UnitsEnded { .. }
         | Event::PublishStarted { .. }

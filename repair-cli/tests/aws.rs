@@ -19,6 +19,7 @@ use rust_decimal::Decimal;
 use serde_json::Value;
 
 const WORKFLOW: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/stock-pipeline/workflows/ticker-hourly.yaml");
+const PRICES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../prices/aws-us-east-1.yaml");
 const LAKE: &str = "s3://bucket/lake";
 
 fn table(name: &str, format: Format, time: &str, partitioned: bool) -> Table {
@@ -196,6 +197,45 @@ fn by_hand(events: &str, usage: &Value) -> String {
         + count("storage_reads") * Decimal::from(400_000_000)
         + count("bytes_written") * Decimal::from(23_000);
     (parts / Decimal::from(1_000_000_000_000_000_u64)).normalize().to_string()
+}
+
+/// What a lake on Athena takes is queries, each with its minimum, and tables that are made; and nothing is made by telling so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_on_athena_tells_queries_and_what_is_made() {
+    let world = World::new();
+    let folder = captured(&world).await;
+    let sandbox = Sandbox::start(&folder);
+    let plan = |more: &[&str]| -> Value {
+        let mut command = sandbox.repair(&world);
+        command.args(["plan", WORKFLOW, "--profile", "aws", "--json", "-o", "plan.json", "--prices", PRICES]).args(more);
+        for param in PARAMS {
+            command.args(["--param", param]);
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let (first, second) = (plan(&[]), plan(&[]));
+    for part in ["creates", "repairs", "reads", "total"] {
+        assert_eq!(first[part], second[part], "to look changes nothing");
+    }
+    assert_eq!(first["looks"][0]["extents"], second["looks"][0]["extents"]);
+    assert_eq!(first["creates"].as_array().unwrap().len(), 3, "{}", first["creates"]);
+    let look = &first["looks"][0]["estimate"]["low"];
+    assert_eq!((&look["queries"], &look["usd"]), (&1.into(), &"0.00005".into()), "ten megabytes are the least: {look}");
+    let (low, high) = (&first["total"]["low"], &first["total"]["high"]);
+    assert!(high["queries"].as_u64() > low["queries"].as_u64() && low["queries"].as_u64() > Some(1), "{}", first["total"]);
+
+    let apply = || {
+        let output = sandbox.repair(&world).args(["apply", "plan.json", "--json"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let done = apply();
+    assert_eq!(done["steps"]["find_gaps"]["output"], second["looks"][0]["counts"]);
+    assert_eq!(apply()["usage"], done["usage"], "the same run");
+    let queries = done["usage"]["queries"].as_u64();
+    assert!(low["queries"].as_u64() <= queries, "{} {}", done["usage"], first["total"]);
 }
 
 fn aws_sdk_credentials() -> aws_credential_types::provider::SharedCredentialsProvider {

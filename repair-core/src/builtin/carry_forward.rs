@@ -4,31 +4,23 @@
 //! A series that is carried on for ever is a constant that nobody measured, so there is always a limit, and every row says that it is a
 //! repair and of which idea.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::array::{Array, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
 use async_trait::async_trait;
-use futures::TryStreamExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::judge::times;
+use super::by_day;
 use super::period::Period;
 use crate::cost::Usage;
-use crate::error::{Error, Result};
-use crate::lake::{Layer, ScanRequest, rollup};
-use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Table, Unit, Wanted};
+use crate::error::Result;
+use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Unit};
 use crate::plugin::{Registry, Repairer, StepContext, Units};
 
 /// How long the last row is repeated, unless the step says otherwise.
 pub const MAX_AGE: Period = Period::minutes(10);
-
-/// Keys of one unit, so that its rows (a day's, of each) stay within some hundred megabytes.
-const KEYS_PER_UNIT: usize = 1_000;
-
-const DAY_S: i64 = 86_400;
 
 /// What `with` says.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -72,7 +64,7 @@ impl CarryRule for AsItIs {
 }
 
 /// Repeats the last row of the table's own before a gap, for at most `max_age`; never a repair of its own, which would go on for ever,
-/// and never into the future.
+/// never a row that was found wrong, or is replaced, and never into the future.
 pub struct CarryForward {
     max_age: Period,
     name: &'static str,
@@ -104,30 +96,16 @@ impl Repairer for CarryForward {
         Usage::default()
     }
 
-    /// A unit is a day of all keys (up to a limit): what it costs is reading the day, whoever is in it.
+    /// A unit is a day of all keys, up to a limit.
     async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
         let grid = findings.scope.grid;
-        let cadence_s = i64::from(grid.cadence.seconds());
-        let over = context.clock.now().as_second().div_euclid(cadence_s);
-        let mut days: BTreeMap<i64, Vec<Wanted>> = BTreeMap::new();
-        for (key, gap) in findings.gaps.iter() {
+        let over = by_day::slots_over(grid, context.clock.now());
+        let within_reach = findings.gaps.iter().map(|(key, gap)| {
             // Only the beginning of a gap is within reach; the last row before it is at the earliest the slot before.
             let reached = gap.first.saturating_add(self.reach_slots(grid));
-            let mut rest = SlotRange::new(gap.first, gap.end.min(over).min(reached));
-            while !rest.is_empty() {
-                let day = (rest.first * cadence_s).div_euclid(DAY_S);
-                let slots = SlotRange::new(rest.first, rest.end.min((day + 1) * DAY_S / cadence_s));
-                let of_day = days.entry(day).or_default();
-                match of_day.last_mut() {
-                    Some(last) if last.key == *key => last.slots.push(slots),
-                    _ => of_day.push(Wanted { key: key.clone(), slots: vec![slots] }),
-                }
-                rest.first = slots.end;
-            }
-        }
-        let of_day =
-            move |of_day: Vec<Wanted>| -> Vec<_> { of_day.chunks(KEYS_PER_UNIT).map(|wanted| unit(grid, wanted.to_vec())).collect() };
-        Ok(Box::new(days.into_values().flat_map(of_day)))
+            (key, SlotRange::new(gap.first, gap.end.min(over).min(reached)))
+        });
+        Ok(by_day::units(grid, within_reach))
     }
 
     async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {
@@ -135,15 +113,14 @@ impl Repairer for CarryForward {
         let grid = findings.scope.grid;
         let asked = grid.slots_in(&unit.interval);
         let before = SlotRange::new(asked.first.saturating_sub(self.reach_slots(grid)), asked.end);
-        let interval = grid.interval_of(before).ok_or_else(|| Error::invalid("a gap is out of the range of instants"))?;
         let keys: Vec<Key> = unit.wanted.iter().map(|wanted| wanted.key.clone()).collect();
-        let request = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys), columns: None };
-        let batches: Vec<RecordBatch> = context.lake.scan(table, &request).await?.try_collect().await?;
         let mut fix = Fix { source: self.name.to_owned(), ..Fix::default() };
-        let Some(first) = batches.first() else { return Ok(fix) };
-        let rows = concat_batches(first.schema_ref(), &batches)?;
+        let Some(rows) = by_day::raw_rows(context.lake.as_ref(), table, grid, before, keys).await? else { return Ok(fix) };
         fix.usage = Usage { rows_read: rows.num_rows() as u64, ..Usage::default() };
-        let by_slot = self.usable_rows(table, grid, &rows)?;
+        let usable = self.rule.usable(&rows)?;
+        let by_slot = by_day::by_slot(table, grid, &rows, |key, slot, row| {
+            !findings.is_of_wrong_rows(key, slot) && usable.is_valid(row) && usable.value(row)
+        })?;
         let (mut from, mut to) = (Vec::new(), Vec::new());
         for wanted in &unit.wanted {
             let Some(known) = by_slot.get(&wanted.key) else { continue };
@@ -151,48 +128,14 @@ impl Repairer for CarryForward {
                 let last = known.range(..slot).next_back().filter(|&(&last, _)| slot - last <= self.reach_slots(grid));
                 if let Some((_, &row)) = last {
                     from.push(row);
-                    to.push(grid.time_of_seconds(slot) * 1_000_000);
+                    to.push(by_day::time_us(grid, slot));
                 }
             }
         }
         if !from.is_empty() {
             let repeated = take_record_batch(&rows, &UInt32Array::from(from))?;
-            fix.rows.push(self.rule.repeated(with_times(table, &repeated, to)?)?);
+            fix.rows.push(self.rule.repeated(by_day::with_times(table, &repeated, to)?)?);
         }
         Ok(fix)
     }
-}
-
-impl CarryForward {
-    /// The rows that can be repeated, by key and slot.
-    fn usable_rows(&self, table: &Table, grid: SlotGrid, rows: &RecordBatch) -> Result<BTreeMap<Key, BTreeMap<i64, u32>>> {
-        let keys: Vec<&StringArray> = rollup::key_columns(table, rows)?;
-        let times = times(table, rows)?;
-        let usable = self.rule.usable(rows)?;
-        let mut by_slot: BTreeMap<Key, BTreeMap<i64, u32>> = BTreeMap::new();
-        for (row, number) in (0..rows.num_rows()).zip(0u32..) {
-            if times.is_valid(row) && usable.is_valid(row) && usable.value(row) {
-                let key = Key::new(keys.iter().map(|column| column.value(row)));
-                let slot = grid.slot_of_seconds(times.value(row).div_euclid(1_000_000));
-                // Of several rows of one slot the first counts, as everywhere.
-                by_slot.entry(key).or_default().entry(slot).or_insert(number);
-            }
-        }
-        Ok(by_slot)
-    }
-}
-
-fn unit(grid: SlotGrid, wanted: Vec<Wanted>) -> Result<Unit> {
-    let slots = || wanted.iter().flat_map(|wanted| &wanted.slots);
-    let hull = slots().map(|slots| slots.first).min().zip(slots().map(|slots| slots.end).max());
-    let interval = hull.and_then(|(first, end)| grid.interval_of(SlotRange::new(first, end)));
-    Ok(Unit { interval: interval.ok_or_else(|| Error::invalid("a gap is out of the range of instants"))?, wanted })
-}
-
-/// The same rows, at other times.
-fn with_times(table: &Table, rows: &RecordBatch, times_us: Vec<i64>) -> Result<RecordBatch> {
-    let index = rows.schema_ref().index_of(&table.time)?;
-    let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
-    columns[index] = std::sync::Arc::new(TimestampMicrosecondArray::from(times_us).with_timezone("UTC"));
-    Ok(RecordBatch::try_new(rows.schema(), columns)?)
 }

@@ -4,7 +4,7 @@
 //! Whose cost is what:
 //!
 //! - What a repair step takes is its strategy's, from the moment its units are planned until others are. Which idea that strategy stands for is
-//!   what is said of it most closely: its tag `idea`, the name that it has in the workflow, the workflow's own tag `idea`, its plug-in's name.
+//!   what its plan says ([`Workflow::tags_of`]); of plans that say nothing, the workflow's own tag `idea`, else the strategy's name.
 //! - All other steps serve every idea alike. They have the idea `-`.
 //! - Queries are counted by their ids, once a run: an attempt that takes up another's finds the same query again.
 //! - A run within a run has its own entries; the step that ran it has none.
@@ -22,7 +22,7 @@ use crate::engine::event::{Event, FORMAT, Recorded};
 use crate::engine::{child_run_id, stale};
 use crate::error::{Error, Result};
 use crate::model::interval::utc_date;
-use crate::workflow::{StepKind, Template, Variables, Workflow};
+use crate::workflow::{Template, Variables, Workflow};
 
 /// The tags that every entry has; a workflow's own come besides.
 pub const TAGS: [&str; 8] = ["component", "workflow", "idea", "strategy", "step", "table", "environment", "run"];
@@ -98,6 +98,8 @@ struct Piece {
     step: String,
     strategy: Option<String>,
     table: Option<String>,
+    /// The tags of its units.
+    tags: BTreeMap<String, String>,
     told: Usage,
     /// The part of `told` that ran queries, with ids or without.
     told_of_queries: Scanned,
@@ -220,11 +222,13 @@ impl Tally {
                 self.lose(step);
                 self.at(step).visit = *visit;
             }
-            Event::UnitsPlanned { step, table, strategy, .. } => {
+            Event::UnitsPlanned { step, table, strategy, tags, usage, .. } => {
                 // What was set aside before was for other units.
                 self.lose(step);
                 let piece = self.piece(step, Some(strategy));
                 self.pieces[piece].table = Some(table.clone());
+                self.pieces[piece].tags.clone_from(tags);
+                self.pieces[piece].take(*usage, at);
                 self.at(step).piece = piece;
             }
             Event::UnitsReserved { step, units, worst } => {
@@ -327,7 +331,7 @@ impl Tally {
             queries: piece.queries.values().cloned().collect(),
             assumed: piece.assumed,
             calls: piece.calls.clone(),
-            source: workflow.map(|workflow| source(workflow, &piece.step, &variables)).unwrap_or_default(),
+            source: workflow.map(|workflow| source(workflow, piece, &variables)).unwrap_or_default(),
             rows: piece.rows,
             absent: piece.absent,
             prices: workflow.and_then(|workflow| workflow.prices.clone()),
@@ -337,14 +341,11 @@ impl Tally {
 
     fn tags(&self, piece: &Piece, workflow: Option<&Workflow>, environment: &str) -> BTreeMap<String, String> {
         let mut tags = workflow.map(|workflow| workflow.tags.clone()).unwrap_or_default();
-        let plugin = workflow.and_then(|workflow| match &workflow.step(&piece.step)?.kind {
-            StepKind::Repair { plugin, .. } => Some(plugin.as_str()),
-            _ => None,
-        });
-        let strategy = piece.strategy.as_deref().or(plugin);
-        let named = strategy.filter(|strategy| Some(*strategy) != plugin);
         let of_workflow = tags.get("idea").cloned();
-        let idea = strategy.map(|strategy| named.map(str::to_owned).or(of_workflow).unwrap_or_else(|| strategy.to_owned()));
+        let strategy = piece.strategy.as_deref();
+        let of_plan = piece.tags.get("idea").cloned();
+        let idea = strategy.map(|strategy| of_plan.or(of_workflow).unwrap_or_else(|| strategy.to_owned()));
+        tags.extend(piece.tags.clone());
         tags.entry("component".to_owned()).or_insert_with(|| REPAIR.to_owned());
         for (name, value) in [
             ("workflow", self.workflow.as_str()),
@@ -362,8 +363,11 @@ impl Tally {
 }
 
 /// Whom a step asks: the source's name in the workflow, and its plug-in's.
-fn source(workflow: &Workflow, step: &str, variables: &Variables) -> Vec<String> {
-    let with = workflow.step(step).and_then(|step| step.kind.plugin()).map(|(_, _, with)| with);
+fn source(workflow: &Workflow, piece: &Piece, variables: &Variables) -> Vec<String> {
+    let step = workflow.step(&piece.step);
+    let known = step.and_then(|step| step.kind.strategies().iter().find(|known| Some(&known.name) == piece.strategy.as_ref()));
+    let first = || step.and_then(|step| step.kind.plugins().first().map(|(_, _, with)| *with));
+    let with = known.map(|strategy| &strategy.with).or_else(first);
     let name = match with {
         Some(Template::Value(with)) => with.get("source").cloned(),
         Some(Template::Map(entries)) => {

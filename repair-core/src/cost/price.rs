@@ -235,6 +235,13 @@ impl PriceBook {
     pub(super) fn counted(&self, usage: &Usage) -> Decimal {
         counts(usage).into_iter().map(|(item, count)| self.price(item, count)).sum()
     }
+
+    /// What usage costs at least, calls left aside: queries are charged what they read together, or each its minimum.
+    pub fn least(&self, usage: &Usage) -> Decimal {
+        let scanned = if usage.queries == 0 { 0 } else { usage.bytes_scanned.max(usage.queries.saturating_mul(self.query_minimum)) };
+        let counts = counts(usage).into_iter().map(|(item, count)| self.price(item, count));
+        self.price(Item::QueryBytes, scanned) + counts.sum::<Decimal>()
+    }
 }
 
 /// What usage counts of the items that have a price, bytes read by queries left aside.

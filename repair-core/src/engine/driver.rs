@@ -308,32 +308,51 @@ fn no_such_run(run: &str) -> Error {
 /// # Errors
 /// With what is wrong.
 pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<()> {
+    let written = plugins_ready(registry, workflow, params).await?;
+    lake.check_writable().await?;
+    tables_there(lake, workflow, &written).await
+}
+
+/// As [`preflight`], but that nothing is tried that writes.
+///
+/// # Errors
+/// With what is wrong.
+pub(crate) async fn can_begin(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<()> {
+    let written = plugins_ready(registry, workflow, params).await?;
+    tables_there(lake, workflow, &written).await
+}
+
+/// Makes the plug-ins, and returns the tables that they write.
+async fn plugins_ready(registry: &Registry, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<Vec<String>> {
     let variables = Variables { params: Value::Object(params.clone().into_iter().collect()), ..Variables::default() };
     let clock: Arc<dyn Clock> = Arc::new(crate::plugin::SystemClock);
     for (name, source) in sources(registry, &clock, workflow, &variables)? {
         source.ready().await.map_err(|error| error.on("source", name))?;
     }
     let mut written = Vec::new();
-    for step in &workflow.steps {
-        let Some((kind, plugin, with)) = step.kind.plugin() else { continue };
+    let plugins = workflow.steps.iter().flat_map(|step| step.kind.plugins().into_iter().map(move |plugin| (step, plugin)));
+    for (step, (kind, plugin, with)) in plugins {
         // What depends on earlier steps is checked when the run comes there.
         let Ok(config) = with.resolve(&variables) else { continue };
         written.extend(config.get("into").and_then(Value::as_str).map(str::to_owned));
         make(registry, kind, plugin, &config).map_err(|error| error.on("step", &step.name))?;
     }
-    lake.check_writable().await?;
+    Ok(written)
+}
+
+async fn tables_there(lake: &dyn Lake, workflow: &Workflow, written: &[String]) -> Result<()> {
     for table in workflow.tables.values().filter(|table| !written.contains(&table.name)) {
         lake.describe(table).await?;
     }
     Ok(())
 }
 
-pub(super) fn make(registry: &Registry, kind: PluginKind, name: &str, config: &Value) -> Result<Plugin> {
+pub(crate) fn make(registry: &Registry, kind: PluginKind, name: &str, config: &Value) -> Result<Plugin> {
     let missing = || Error::invalid(format!("no {} `{name}`", kind.as_str()));
     Ok(registry.get(kind, name).ok_or_else(missing)?.make(config)?)
 }
 
-pub(super) fn sources(
+pub(crate) fn sources(
     registry: &Registry,
     clock: &Arc<dyn Clock>,
     workflow: &Workflow,

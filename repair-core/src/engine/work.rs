@@ -13,13 +13,15 @@ use super::artifact;
 use super::budget::Granted;
 use super::driver::{Engine, StartRequest, child_run_id, preflight};
 use super::event::{Event, FindingsRecord, Outcome};
-use super::fanout;
+use super::fanout::{self, Turn};
+use super::late;
 use super::stale;
 use super::state::RunState;
-use super::units::Units;
+use super::units::{Earlier, Units, repair_output};
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Counts, Findings};
+use crate::lake::{Lake, fingerprint};
+use crate::model::{Counts, DefectKind, Findings, GapList, SlotRange};
 use crate::plugin::{AggregateRequest, Aggregator, Detector, Repairer, Sensor, StepContext, Task};
 use crate::workflow::{SensorWait, Step, Variables, Workflow};
 
@@ -84,9 +86,29 @@ pub(super) struct Work {
     pub(super) variables: Variables,
     pub(super) entered_at: Timestamp,
     pub(super) rules_used: Vec<u32>,
-    /// The units of this visit, if they were planned.
+    /// How far the repairs of this visit are.
+    pub(super) repairs: Repairs,
+}
+
+/// How far the repairs of a visit are.
+#[derive(Clone, Default)]
+pub(super) struct Repairs {
+    /// The strategy at work, from 0.
+    pub(super) strategy: usize,
+    /// Those that have done what they can.
+    pub(super) earlier: Vec<Earlier>,
+    /// The units of the one at work, if they were planned.
     pub(super) units: Option<Units>,
-    /// Whether a budget limits what the step may take.
+}
+
+/// A strategy, ready to work.
+pub(super) struct Idea {
+    pub(super) name: Arc<str>,
+    pub(super) repairer: Arc<dyn Repairer>,
+    /// The lake, used on behalf of this strategy.
+    pub(super) lake: Arc<dyn Lake>,
+    pub(super) tags: Arc<BTreeMap<String, String>>,
+    /// Whether a budget limits what it may take.
     pub(super) budgeted: bool,
 }
 
@@ -94,8 +116,8 @@ pub(super) struct Work {
 pub(super) enum Job {
     /// Detect, or look again at what was found.
     Look { detector: Arc<dyn Detector>, of: String, again: Option<FindingsRecord> },
-    /// Repair what was found.
-    Repair { repairer: Arc<dyn Repairer>, of: FindingsRecord },
+    /// Repair what was found, with one strategy after the other; what one has left, the detector tells.
+    Repair { ideas: Vec<Idea>, of: FindingsRecord, detector: Option<Arc<dyn Detector>> },
     /// Compute.
     Aggregate { aggregator: Arc<dyn Aggregator>, of: Option<FindingsRecord> },
     /// Anything else.
@@ -136,27 +158,27 @@ impl From<Error> for Failed {
     }
 }
 
+/// What strategies have left, for the journal, and what looking took.
+type Left = (Option<Box<FindingsRecord>>, Usage);
+
 impl Work {
     pub(super) async fn perform(&self, job: Job, recorder: &Recorder) -> Result<Done, Failed> {
         match job {
-            Job::Look { detector, of, again } => Ok(self.look(detector.as_ref(), &of, again).await?),
-            Job::Repair { repairer, of } => {
-                let findings = self.findings(&of).await?;
-                match fanout::repair(self, recorder, repairer, findings).await {
-                    Ok(units) => Ok(Done::plain(units.output())),
-                    Err((error, units)) => Err(Failed { error, units, driving: false }),
-                }
-            }
+            Job::Look { detector, of, again } => Ok(self.look(detector.as_ref(), &of, again, recorder).await?),
+            Job::Repair { ideas, of, detector } => self.repair(&ideas, &of, detector.as_deref(), recorder).await,
             Job::Aggregate { aggregator, of } => {
                 let findings = match &of {
                     Some(of) => Some(self.findings(of).await?),
                     None => None,
                 };
                 let began = self.context.clock.now();
-                let done = aggregator.aggregate(&self.context, AggregateRequest { findings: findings.as_ref() }).await?;
+                let mut done = aggregator.aggregate(&self.context, AggregateRequest { findings: findings.as_ref() }).await?;
                 if let (Some(into), Some(findings)) = (stale::written(&done.output), &findings) {
                     let by = format!("{}/{}", self.context.run, self.context.step);
-                    stale::refresh(self.context.lake.as_ref(), &into, &findings.scope.interval, &by, began).await?;
+                    let beyond = stale::refresh(self.context.lake.as_ref(), &into, &findings.scope.interval, &by, began).await?;
+                    if let (false, Some(output)) = (beyond.is_empty(), done.output.as_object_mut()) {
+                        output.insert(stale::BEYOND.to_owned(), json!(beyond));
+                    }
                 }
                 Ok(Done { output: done.output, findings: None, exceptions: None, usage: done.usage })
             }
@@ -169,27 +191,104 @@ impl Work {
         }
     }
 
-    async fn look(&self, detector: &dyn Detector, of: &str, again: Option<FindingsRecord>) -> Result<Done> {
+    async fn repair(
+        &self,
+        ideas: &[Idea],
+        of: &FindingsRecord,
+        detector: Option<&dyn Detector>,
+        recorder: &Recorder,
+    ) -> Result<Done, Failed> {
+        let Repairs { mut strategy, mut earlier, mut units } = self.repairs.clone();
+        let mut rules_used = self.rules_used.as_slice();
+        loop {
+            let idea = ideas.get(strategy).ok_or_else(|| Error::internal("a strategy that the step does not have"))?;
+            let (findings, left) = self.to_repair(of, detector, &earlier, units.as_ref()).await?;
+            let before = (earlier.len(), earlier.iter().map(|earlier| earlier.batches).sum());
+            let turn = Turn { idea, strategy, earlier: before, units, findings, left, rules_used };
+            let done = fanout::repair(self, recorder, turn).await.map_err(|(error, units)| Failed { error, units, driving: false })?;
+            if strategy + 1 >= ideas.len() || done.unresolved() == 0 {
+                return Ok(Done::plain(repair_output(&earlier, Some(&done))));
+            }
+            let ended = Event::StrategyEnded { step: self.step.name.clone(), strategy: idea.name.to_string(), error: None };
+            recorder.record(vec![ended]).await?;
+            earlier.push(Earlier::new(&idea.name, Some(&done), None));
+            (strategy, units, rules_used) = (strategy + 1, None, &[]);
+        }
+    }
+
+    /// What a strategy is to repair: all that was found, or what those before it have left.
+    async fn to_repair(
+        &self,
+        of: &FindingsRecord,
+        detector: Option<&dyn Detector>,
+        earlier: &[Earlier],
+        units: Option<&Units>,
+    ) -> Result<(Findings, Left)> {
+        if let Some(units) = units {
+            return Ok((self.findings(units.left.as_deref().unwrap_or(of)).await?, (None, Usage::default())));
+        }
+        let before = self.findings(of).await?;
+        if earlier.is_empty() {
+            return Ok((before, (None, Usage::default())));
+        }
+        let context = &self.context;
+        let detector = detector.ok_or_else(|| Error::internal("no detector to look at what is left"))?;
+        let found = self.detected(detector, Some(&before)).await?;
+        let artifact = format!("{}-{}-{}-left", self.step.name, context.visit, earlier.len());
+        let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged)]).boxed();
+        let usage = [found.usage, context.lake.put_artifact(&context.run, &artifact, gaps).await?].into_iter().sum();
+        let (scope, told) = (found.scope.clone(), found.told.clone());
+        let record = FindingsRecord { of: of.of.clone(), kind: found.kind, scope, counts: found.counts, artifact, told };
+        Ok((found, (Some(Box::new(record)), usage)))
+    }
+
+    async fn look(&self, detector: &dyn Detector, of: &str, again: Option<FindingsRecord>, recorder: &Recorder) -> Result<Done> {
         let context = &self.context;
         let before = match &again {
             Some(record) => Some(self.findings(record).await?),
             None => None,
         };
-        let found = detector.detect(context, before.as_ref()).await?;
+        let found = self.detected(detector, before.as_ref()).await?;
+        if again.is_none()
+            && found.kind.is_missing()
+            && found.counts.overtaken > 0
+            && let Some(event) = late::truth(context, &found.scope).await?
+        {
+            recorder.record(vec![event]).await?;
+        }
         let artifact = format!("{}-{}-gaps", self.step.name, context.visit);
         let mut usage = found.usage;
-        let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps)]).boxed();
+        let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged)]).boxed();
         usage += context.lake.put_artifact(&context.run, &artifact, gaps).await?;
         let output = serde_json::to_value(found.counts).map_err(|error| Error::internal("counts are not JSON").because(error))?;
-        let counts = before.map_or(found.counts, |before| after_repair(before.counts, found.counts));
-        let record = FindingsRecord { of: of.to_owned(), scope: found.scope, counts, artifact };
+        let counts = before.map_or(found.counts, |before| after_repair(found.kind, before.counts, found.counts));
+        let record = FindingsRecord { of: of.to_owned(), kind: found.kind, scope: found.scope, counts, artifact, told: found.told };
         Ok(Done { output, findings: Some(Box::new(record)), exceptions: None, usage })
+    }
+
+    /// What a detector finds. Where it does not say which wrong rows it saw, these are looked up.
+    async fn detected(&self, detector: &dyn Detector, again: Option<&Findings>) -> Result<Findings> {
+        let mut found = detector.detect(&self.context, again).await?;
+        if !found.kind.is_of_rows() {
+            return Ok(found);
+        }
+        let mut unknown = GapList::default();
+        for (key, slots) in found.gaps.iter() {
+            let slots = (slots.first..slots.end).filter(|&slot| found.judged.get(key, slot).is_none());
+            slots.for_each(|slot| unknown.push(key, SlotRange::new(slot, slot + 1)));
+        }
+        let table = self.context.table(&found.scope.table)?;
+        let looked_up = fingerprint::of_slots(self.context.lake.as_ref(), table, &unknown).await?;
+        unknown.iter().for_each(|(key, slots)| found.judged.extend_from(&looked_up, key, slots));
+        Ok(found)
     }
 
     /// Findings, gaps included.
     async fn findings(&self, record: &FindingsRecord) -> Result<Findings> {
-        let gaps = artifact::gaps_from_batches(self.context.lake.get_artifact(&self.context.run, &record.artifact).await?).await?;
-        Ok(Findings { scope: record.scope.clone(), counts: record.counts, gaps, usage: Usage::default() })
+        let batches = self.context.lake.get_artifact(&self.context.run, &record.artifact).await?;
+        let (gaps, judged) = artifact::gaps_from_batches(batches).await?;
+        let (kind, scope) = (record.kind, record.scope.clone());
+        Ok(Findings { kind, scope, counts: record.counts, gaps, judged, told: record.told.clone(), usage: Usage::default() })
     }
 
     async fn sense(&self, sensor: &dyn Sensor, wait: &SensorWait) -> Result<Done> {
@@ -264,13 +363,26 @@ impl Work {
 }
 
 /// The counts of the whole scope, when a look at its gaps alone has found `again`.
-fn after_repair(before: Counts, again: Counts) -> Counts {
+fn after_repair(kind: DefectKind, before: Counts, again: Counts) -> Counts {
+    if kind != DefectKind::Missing {
+        // These slots were present before, and counted so.
+        return Counts {
+            defective: again.defective,
+            replaced: before.replaced + again.replaced,
+            changed: before.changed + again.changed,
+            gaps: again.gaps,
+            duplicates: if kind == DefectKind::Duplicate { again.duplicates } else { before.duplicates },
+            ..before
+        };
+    }
     Counts {
         present: before.present + again.present,
         repaired: before.repaired + again.repaired,
         absent: before.absent + again.absent,
         missing: again.missing,
         gaps: again.gaps,
+        conflicts: before.conflicts + again.conflicts,
+        overtaken: before.overtaken + again.overtaken,
         ..before
     }
 }
