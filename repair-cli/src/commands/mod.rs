@@ -2,6 +2,7 @@
 
 pub(crate) mod accuracy;
 pub(crate) mod calendar;
+pub(crate) mod compare;
 pub(crate) mod except;
 pub(crate) mod run;
 pub(crate) mod sandbox;

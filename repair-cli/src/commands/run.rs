@@ -37,7 +37,7 @@ pub(crate) struct Run {
     lake: LakeArg,
 }
 
-fn parameter(text: &str) -> Result<(String, String), String> {
+pub(crate) fn parameter(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| "write it as NAME=VALUE".to_owned())?;
     if name.trim().is_empty() {
         return Err("the name is missing; write it as NAME=VALUE".to_owned());
@@ -55,7 +55,7 @@ fn run_id(text: &str) -> Result<String, String> {
 }
 
 /// The parameters by name.
-fn by_name(params: Vec<(String, String)>) -> Result<BTreeMap<String, String>> {
+pub(crate) fn by_name(params: Vec<(String, String)>) -> Result<BTreeMap<String, String>> {
     let mut given = BTreeMap::new();
     for (name, value) in params {
         if given.contains_key(&name) {

@@ -328,12 +328,12 @@ pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow
     Ok(())
 }
 
-pub(super) fn make(registry: &Registry, kind: PluginKind, name: &str, config: &Value) -> Result<Plugin> {
+pub(crate) fn make(registry: &Registry, kind: PluginKind, name: &str, config: &Value) -> Result<Plugin> {
     let missing = || Error::invalid(format!("no {} `{name}`", kind.as_str()));
     Ok(registry.get(kind, name).ok_or_else(missing)?.make(config)?)
 }
 
-pub(super) fn sources(
+pub(crate) fn sources(
     registry: &Registry,
     clock: &Arc<dyn Clock>,
     workflow: &Workflow,
