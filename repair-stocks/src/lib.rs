@@ -6,6 +6,7 @@
 //! | `stocks.minute-gaps` | detector | finds the minutes of a session that hold no bar ([`minute_gaps`]) |
 //! | `stocks.backfill` | repairer | asks a source for the missing bars, and believes only bars that can be ([`backfill`]) |
 //! | `stocks.carry-forward` | repairer | repeats the last price, with nothing traded ([`carry_forward`]) |
+//! | `stocks.correlated` | repairer | follows another price through a gap, bridged to both ends ([`correlated`]) |
 //! | `stocks.archive` | source | a folder of bars ([`source::archive`]) |
 //! | `stocks.simulated` | source | a made-up market, the same for each seed ([`source::simulated`]) |
 //! | `stocks.alpaca` | source | Alpaca's market data API (feature `http`) |
@@ -29,6 +30,7 @@ pub mod backfill;
 pub mod bar;
 pub mod calendar;
 pub mod carry_forward;
+pub mod correlated;
 pub mod hourly_bars;
 pub mod minute_gaps;
 mod numbers;
@@ -44,6 +46,7 @@ pub fn register(registry: &mut Registry) {
     minute_gaps::register(registry);
     backfill::register(registry);
     carry_forward::register(registry);
+    correlated::register(registry);
     source::register(registry);
     hourly_bars::register(registry);
 }

@@ -12,7 +12,7 @@
 //! Nothing here may know a lake, a query engine, or one kind of row.
 
 pub mod backfill;
-mod by_day;
+pub mod by_day;
 pub mod carry_forward;
 pub mod gaps;
 pub mod interpolate;
