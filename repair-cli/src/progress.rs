@@ -71,6 +71,9 @@ fn describe(event: &Event) -> Option<String> {
         Event::UnitsPlanned { step, units, slots, strategy, .. } => {
             format!("{step}: {strategy}: {} for {}", count(u64::from(*units), "unit"), count(*slots, "slot"))
         }
+        Event::StrategyEnded { step, strategy, error: Some(error) } => {
+            format!("{step}: {strategy} can do no more: {}: {}", error.kind, error.message)
+        }
         // That a wait is over is seen by what comes next.
         Event::StepSucceeded { output, .. } if output.get("entered_at").is_some() => return None,
         Event::StepSucceeded { step, output, .. } => format!("{step}: {}", short(output)),
@@ -96,6 +99,7 @@ fn describe(event: &Event) -> Option<String> {
         | Event::BranchEnded { .. }
         | Event::StepSettled { .. }
         | Event::Metered { .. }
+        | Event::StrategyEnded { .. }
         | Event::UnitsReserved { .. }
         | Event::UnitsEnded { .. }
         | Event::PublishStarted { .. }

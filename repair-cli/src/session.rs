@@ -246,9 +246,11 @@ fn repaired<'a>(workflow: &'a Workflow, params: &BTreeMap<String, Value>) -> Vec
     let mut tables: Vec<&Table> = Vec::new();
     for step in &workflow.steps {
         let StepKind::Repair { of, .. } = &step.kind else { continue };
-        let with = workflow.step(of).and_then(|detect| detect.kind.plugin()).and_then(|(_, _, with)| with.resolve(&variables).ok());
-        let table = with.and_then(|with| workflow.tables.get(with.get("table")?.as_str()?));
-        tables.extend(table.filter(|table| !tables.contains(table)));
+        let plugins = workflow.step(of).map(|detect| detect.kind.plugins()).unwrap_or_default();
+        for with in plugins.iter().filter_map(|(_, _, with)| with.resolve(&variables).ok()) {
+            let table = with.get("table").and_then(Value::as_str).and_then(|table| workflow.tables.get(table));
+            tables.extend(table.filter(|table| !tables.contains(table)));
+        }
     }
     tables
 }

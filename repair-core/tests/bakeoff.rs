@@ -389,8 +389,13 @@ steps:
   knows: { repair: test, of: look, with: { does: knows }, next: denies }
   denies: { repair: test, of: look, with: { does: denies }, next: stumbles }
   stumbles: { repair: test, of: look, with: { does: stumbles }, retry: [{ on: transient, attempts: 2, interval: 1h }], next: fails }
-  fails: { repair: test, of: look, with: { does: fails }, budget: { calls: 2 }, next: meddles }
-  meddles: { repair: test, of: look, with: { does: meddles }, next: hours }
+  fails:
+    repair:
+      - { strategy: test, name: fails, with: { does: fails }, budget: { calls: 2 } }
+      - { strategy: test, name: meddles, with: { does: meddles } }
+      - { strategy: test, name: knows, with: { does: knows } }
+    of: look
+    next: hours
   hours: { aggregate: hours, of: look, with: { into: hours }, next: sums }
   sums: { aggregate: sums, of: look, with: { into: sums }, end: true }
 ";
@@ -471,6 +476,8 @@ async fn what_ideas_bring_is_counted_as_what_it_is() {
     };
     let (hidden, gaps) = (done.hidden, done.gaps);
     assert!(hidden > 100 && gaps > 3);
+    let names: Vec<&str> = done.ideas.iter().map(|idea| idea.name.as_str()).collect();
+    assert_eq!(names, ["knows", "denies", "stumbles", "fails", "meddles", "fails/knows"], "a step's only strategy, and those of a list");
     assert_eq!(counts("knows"), (hidden, 0, 0));
     assert_eq!(counts("denies"), (0, hidden, 0), "wrong of all");
     assert_eq!(counts("stumbles"), (hidden, 0, 0), "tried again");
@@ -505,6 +512,8 @@ async fn what_ideas_bring_is_counted_as_what_it_is() {
     // As right, and the first; where nothing may cost a call, none of these is left.
     assert_eq!(done.best.as_deref(), Some("knows"));
     assert!(right.usd.is_none() && right.unpriced.as_deref().unwrap().contains("no price book"));
+    let named = |name: &str| Options { strategies: vec![name.to_owned()], seed: 11, ..Options::default() };
+    assert_eq!(compare(&lake, &Peeks::default(), "2%", &named("fails/meddles")).await.ideas[0].problems, idea("meddles").problems);
     let limit = Limit { calls: Some(1), ..Limit::default() };
     assert_eq!(compare(&lake, &Peeks::default(), "2%", &Options { seed: 11, limit, ..Options::default() }).await.best, None);
     let interval = Interval::parse("2024-03-04", "2024-03-05").unwrap();

@@ -122,7 +122,9 @@ impl Repairer for Repairs {
         let grid = findings.scope.grid;
         let today = context.clock.now().duration_since(BASE.parse().unwrap()).as_hours() / 24;
         let first = if self.1.by_day { today * 20 } else { 0 };
-        Ok(Box::new((first..first + 20).map(move |slot| {
+        let gaps: Vec<i64> = findings.gaps.iter().flat_map(|(_, slots)| slots.first..slots.end).collect();
+        Ok(Box::new(gaps.into_iter().map(move |slot| {
+            let slot = slot + first;
             let slots = SlotRange::new(slot, slot + 1);
             Ok(Unit { interval: grid.interval_of(slots).unwrap(), wanted: vec![Wanted { key: Key::from("K"), slots: vec![slots] }] })
         })))
@@ -527,6 +529,7 @@ async fn golden_journals_always_fold() {
         "units-ended",
         "publish-started",
         "publish-ended",
+        "strategy-ended",
         "step-succeeded",
         "step-failed",
         "retry-scheduled",
@@ -575,5 +578,13 @@ async fn histories() -> Vec<(&'static str, Vec<Recorded>)> {
     );
     assert_eq!(world.run(&text).await.outcome, Some(Outcome::OverBudget));
     histories.push(("budget", world.events("run").await));
+
+    let world = World::new();
+    let first = "{ strategy: fix, name: first, with: { fails: { '1': denied } }, tags: { idea: ask } }";
+    let text = format!(
+        "tags: {{ project: p }}\nstart: look\nsteps:\n  look: {{ detect: look, next: fill }}\n  fill: {{ repair: [{first}, {{ strategy: fix }}], of: look, end: true }}"
+    );
+    assert_eq!(world.run(&text).await.outcome, Some(Outcome::SucceededWithExceptions));
+    histories.push(("strategies", world.events("run").await));
     histories
 }

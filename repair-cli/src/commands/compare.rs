@@ -1,10 +1,12 @@
 //! `repair compare`: which repair idea is how right, and at what cost.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use repair_core::bakeoff::score::ColumnErrors;
 use repair_core::bakeoff::{self, Comparison, IdeaReport, Limit, Options, Pattern, Setting, Share};
 use repair_core::plugin::SystemClock;
 use repair_core::workflow::Workflow;
@@ -19,8 +21,8 @@ use crate::session::{LakeArg, Place, registry, told_to_stop};
 pub(crate) struct Compare {
     /// The workflow.
     file: PathBuf,
-    /// The ideas: names of repair steps, or of repairers that need nothing but what the workflow gives, such as carry-forward [default: all
-    /// repair steps].
+    /// The ideas: strategies of repair steps (a step's only one also by the step's name), and repairers that need nothing but what the
+    /// workflow gives, such as carry-forward [default: all strategies].
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     strategies: Vec<String>,
     /// The detect step that says which rows are expected [default: the only one].
@@ -146,7 +148,7 @@ fn report(done: &Comparison, limit: &Limit) -> String {
     ));
     let mut rows = Vec::new();
     for idea in &done.ideas {
-        for (column, errors) in &idea.columns {
+        for (column, errors) in in_order(&idea.columns, &done.decisive) {
             let mut row = vec![idea.name.clone(), column.clone()];
             match errors.count {
                 0 => row.extend(std::iter::repeat_n("-".to_owned(), 4)),
@@ -166,7 +168,9 @@ fn report(done: &Comparison, limit: &Limit) -> String {
     let mut rows = Vec::new();
     for idea in &done.ideas {
         for (table, errors) in &idea.aggregates {
-            for (column, of_column) in errors.columns.iter().filter(|(_, errors)| errors.mean_absolute > 0.0 || errors.unmatched > 0) {
+            for (column, of_column) in
+                in_order(&errors.columns, &done.decisive).filter(|(_, errors)| errors.mean_absolute > 0.0 || errors.unmatched > 0)
+            {
                 rows.push(vec![
                     idea.name.clone(),
                     table.clone(),
@@ -204,6 +208,15 @@ fn report(done: &Comparison, limit: &Limit) -> String {
     }
     text.push_str(&verdict(done, limit));
     text
+}
+
+/// Columns that decide first, in the order in which they were named or the table has them.
+fn in_order<'a>(
+    columns: &'a BTreeMap<String, ColumnErrors>,
+    decisive: &'a [String],
+) -> impl Iterator<Item = (&'a String, &'a ColumnErrors)> {
+    let first = decisive.iter().filter_map(|name| columns.get_key_value(name));
+    first.chain(columns.iter().filter(|(name, _)| !decisive.contains(name)))
 }
 
 fn pattern(pattern: Pattern) -> &'static str {

@@ -1,4 +1,4 @@
-//! Which ideas take part: the repair steps of a workflow, by name, and repairers that need no more than the workflow gives.
+//! Which ideas take part: the strategies of a workflow's repair steps, by name, and repairers that need no more than the workflow gives.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::cost::Budget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plugin::context::closest;
 use crate::plugin::{PluginKind, Registry};
-use crate::workflow::{Rate, RetryRule, Step, StepKind, Variables, Workflow};
+use crate::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow};
 
 /// Units at once of an idea that no step says it of, as of a repair step.
 const CONCURRENCY: usize = 4;
@@ -18,6 +18,8 @@ const CONCURRENCY: usize = 4;
 pub(super) struct Idea {
     /// Its name.
     pub(super) name: String,
+    /// The repair step whose strategy it is, and its name there; none if no step has it.
+    pub(super) strategy: Option<(String, String)>,
     /// The repairer.
     pub(super) plugin: String,
     /// Its configuration.
@@ -28,8 +30,10 @@ pub(super) struct Idea {
     pub(super) rate_limit: Option<Rate>,
     /// What to try again.
     pub(super) retry: Vec<RetryRule>,
-    /// What it may spend of its own.
-    pub(super) budget: Option<Budget>,
+    /// What it may spend, besides what a run may: of its step, and of its own.
+    pub(super) budgets: Vec<Budget>,
+    /// Tags on what it costs.
+    pub(super) tags: BTreeMap<String, String>,
 }
 
 impl Idea {
@@ -90,46 +94,66 @@ pub(super) fn ideas(workflow: &Workflow, registry: &Registry, of: &str, names: &
     Ok(ideas)
 }
 
-/// The ideas of the workflow's repair steps for a detect step, each under its step's name.
+/// The strategies of the workflow's repair steps for a detect step. One is called by its name, or, if it is a step's only one and has no name
+/// of its own, by the step's; a strategy whose name others have too, by both.
 fn of_workflow(workflow: &Workflow, detect: &str, variables: &Variables) -> Result<Vec<Idea>> {
-    let mut ideas = Vec::new();
+    let mut ideas: Vec<Idea> = Vec::new();
     for step in &workflow.steps {
-        let StepKind::Repair { plugin, of, with, concurrency, rate_limit, budget, .. } = &step.kind else { continue };
-        if of != detect {
-            continue;
+        let StepKind::Repair { strategies, of, concurrency, rate_limit, budget, .. } = &step.kind else { continue };
+        for strategy in strategies.iter().filter(|_| of == detect) {
+            let with = strategy.with.resolve(variables).map_err(|error| {
+                Error::invalid("the `with` of a repair step cannot be computed outside of a run; only `$params` is known here")
+                    .on("step", &step.name)
+                    .because(error)
+            })?;
+            let is_nameless = strategies.len() == 1 && strategy.name == strategy.plugin;
+            ideas.push(Idea {
+                name: if is_nameless { step.name.clone() } else { strategy.name.clone() },
+                strategy: Some((step.name.clone(), strategy.name.clone())),
+                plugin: strategy.plugin.clone(),
+                with,
+                concurrency: usize::try_from(*concurrency).unwrap_or(CONCURRENCY).max(1),
+                rate_limit: *rate_limit,
+                retry: strategy.retry.clone().unwrap_or_else(|| step.retry.clone()),
+                budgets: budget.iter().chain(&strategy.budget).cloned().collect(),
+                tags: workflow.tags_of(strategy),
+            });
         }
-        let with = with.resolve(variables).map_err(|error| {
-            Error::invalid("the `with` of a repair step cannot be computed outside of a run; only `$params` is known here")
-                .on("step", &step.name)
-                .because(error)
-        })?;
-        ideas.push(Idea {
-            name: step.name.clone(),
-            plugin: plugin.clone(),
-            with,
-            concurrency: usize::try_from(*concurrency).unwrap_or(CONCURRENCY).max(1),
-            rate_limit: *rate_limit,
-            retry: step.retry.clone(),
-            budget: budget.clone(),
-        });
+    }
+    let names: Vec<String> = ideas.iter().map(|idea| idea.name.clone()).collect();
+    for idea in &mut ideas {
+        let is_ambiguous = names.iter().filter(|name| **name == idea.name).count() > 1;
+        if let (true, Some((step, strategy))) = (is_ambiguous, &idea.strategy)
+            && idea.name != *step
+        {
+            idea.name = format!("{step}/{strategy}");
+        }
     }
     Ok(ideas)
 }
 
-/// The workflow's idea of a name, or of a plug-in of that name.
+/// The workflow's idea of a name: its own, that of its strategy or step, both, or its plug-in's.
 fn find<'a>(known: &'a [Idea], name: &str) -> Result<Option<&'a Idea>> {
-    if let Some(idea) = known.iter().find(|idea| idea.name == name) {
-        return Ok(Some(idea));
-    }
-    let of_plugin: Vec<&Idea> = known.iter().filter(|idea| idea.plugin == name || idea.plugin == dashed(name)).collect();
-    match of_plugin[..] {
-        [] => Ok(None),
-        [one] => Ok(Some(one)),
-        _ => {
-            let names: Vec<&str> = of_plugin.iter().map(|idea| idea.name.as_str()).collect();
-            Err(Error::invalid(format!("`{name}` is the repairer of several ideas; name the one that is meant: {}", listed(&names))))
+    let of_strategy =
+        |idea: &Idea, is: &dyn Fn(&str, &str) -> bool| idea.strategy.as_ref().is_some_and(|(step, strategy)| is(step, strategy));
+    let ways: [&dyn Fn(&Idea) -> bool; 4] = [
+        &|idea| idea.name == name,
+        &|idea| of_strategy(idea, &|step, strategy| name.strip_prefix(step).and_then(|rest| rest.strip_prefix('/')) == Some(strategy)),
+        &|idea| of_strategy(idea, &|step, strategy| name == step || name == strategy),
+        &|idea| idea.plugin == name || idea.plugin == dashed(name),
+    ];
+    for is_meant in ways {
+        let meant: Vec<&Idea> = known.iter().filter(|idea| is_meant(idea)).collect();
+        match meant[..] {
+            [] => {}
+            [one] => return Ok(Some(one)),
+            _ => {
+                let names: Vec<&str> = meant.iter().map(|idea| idea.name.as_str()).collect();
+                return Err(Error::invalid(format!("`{name}` may be several ideas; name the one that is meant: {}", listed(&names))));
+            }
         }
     }
+    Ok(None)
 }
 
 fn dashed(name: &str) -> String {
@@ -155,12 +179,14 @@ fn of_registry(workflow: &Workflow, registry: &Registry, name: &str, known: &[Id
             Ok(_) => {
                 return Ok(Idea {
                     name: name.to_owned(),
+                    strategy: None,
                     plugin: entry.name.clone(),
                     with,
                     concurrency: CONCURRENCY,
                     rate_limit: None,
                     retry: Vec::new(),
-                    budget: None,
+                    budgets: Vec::new(),
+                    tags: workflow.tags.clone().into_iter().chain([("idea".to_owned(), name.to_owned())]).collect(),
                 });
             }
             Err(error) => refused = refused.or(Some(error)),
@@ -179,6 +205,12 @@ pub(super) fn aggregates<'a>(workflow: &'a Workflow, detect: &str) -> Vec<&'a St
         _ => false,
     };
     workflow.steps.iter().filter(fits).collect()
+}
+
+/// The plug-in of a step that has one, and its configuration.
+pub(super) fn plugin(step: &Step) -> Result<(&str, &Template)> {
+    let first = step.kind.plugins().into_iter().next().map(|(_, name, with)| (name, with));
+    first.ok_or_else(|| Error::internal(format!("step `{}` has no plug-in", step.name)))
 }
 
 /// What parameters alone let expressions speak of.

@@ -3,7 +3,7 @@
 //!
 //! - [`mask`] chooses what to hide, the same for the same seed and for every idea; [`score`] says how right guesses were. Both are pure.
 //! - [`lake`] hides it: no method of the lake that an idea is given shows a hidden row, and nothing it writes lasts.
-//! - Ideas are the workflow's repair steps, and repairers that need nothing but what the workflow gives. They run as in a run: their plug-ins
+//! - Ideas are the strategies of the workflow's repair steps, and repairers that need nothing but what the workflow gives. They run as in a run: their plug-ins
 //!   plan and repair, real sources are asked, rules of `retry` and budgets hold.
 
 mod idea;
@@ -45,7 +45,7 @@ const MOST_WORDS: u64 = 4 << 20;
 /// What to compare.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The ideas: names of repair steps, or of repairers. All repair steps of the detect step, if empty.
+    /// The ideas: names of strategies, of repair steps with a single one, or of repairers. All strategies for the detect step, if empty.
     pub strategies: Vec<String>,
     /// The detect step that says which rows are expected; the only one, if not given.
     pub of: Option<String>,
@@ -142,7 +142,7 @@ fn print(mask: &Mask) -> String {
 
 /// The table that an aggregate step writes, if its configuration says so.
 fn into(workflow: &Workflow, step: &Step, variables: &Variables) -> Option<Table> {
-    let (_, _, with) = step.kind.plugin()?;
+    let (_, with) = idea::plugin(step).ok()?;
     let with = with.resolve(variables).ok()?;
     let name = with.get("into").and_then(Value::as_str)?;
     Some(workflow.tables.get(name).cloned().unwrap_or_else(|| implicit(name, "time")))
@@ -158,7 +158,7 @@ struct Looked {
 }
 
 async fn look(arena: &Arena<'_>, detect: &Step) -> Result<Looked> {
-    let (_, name, with) = detect.kind.plugin().ok_or_else(|| Error::internal("a detect step has a plug-in"))?;
+    let (name, with) = idea::plugin(detect)?;
     let config = with.resolve(&arena.variables)?;
     let made = make(arena.registry, PluginKind::Detector, name, &config).map_err(|error| error.on("step", &detect.name))?;
     let Plugin::Detector(detector) = made else { return Err(Error::internal("a detector that is none")) };
@@ -168,7 +168,7 @@ async fn look(arena: &Arena<'_>, detect: &Step) -> Result<Looked> {
         Error::invalid(format!("step `{}` names no table of the workflow as `table`, so nobody knows what to hide", detect.name))
     })?;
     let lake = arena.masked(table, &Mask::nothing(table.grid()?));
-    let context = arena.context(&lake, &detect.name, &Meter::default())?;
+    let context = arena.context(&lake, &detect.name, &arena.workflow.tags, &Meter::default())?;
     let found = detector.detect(&context, None).await?;
     if found.scope.table != table.name {
         return Err(Error::invalid(format!("step `{}` looks at table `{}`, not at `{}`", detect.name, found.scope.table, table.name)));

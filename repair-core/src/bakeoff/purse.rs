@@ -58,9 +58,9 @@ pub(super) struct Purse<'a> {
 }
 
 impl<'a> Purse<'a> {
-    /// The budgets of the workflow and of an idea's step, of which nothing is spent.
+    /// The budgets of the workflow, of an idea's step and of its own, of which nothing is spent.
     pub(super) fn new(workflow: &'a Workflow, idea: &'a Idea, prices: &'a Prices<'a>) -> Self {
-        let limits = workflow.budget.iter().chain(&idea.budget).collect();
+        let limits = workflow.budget.iter().chain(&idea.budgets).collect();
         Self { prices, limits, spent: Mutex::default() }
     }
 

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use super::idea::Idea;
+use super::idea::{self, Idea};
 use super::lake::MaskedLake;
 use super::mask::Mask;
 use super::purse::{Prices, Purse};
@@ -81,13 +81,13 @@ impl Arena<'_> {
 
     /// What a plug-in is called with, in a lake; what the lake takes is counted by the meter. Sources are made anew, so that no idea has
     /// what another has asked for.
-    pub(super) fn context(&self, lake: &MaskedLake, step: &str, meter: &Meter) -> Result<StepContext> {
+    pub(super) fn context(&self, lake: &MaskedLake, step: &str, tags: &BTreeMap<String, String>, meter: &Meter) -> Result<StepContext> {
         let caller = Caller {
             run: self.run.clone(),
             step: step.into(),
             visit: 1,
             attempt: 1,
-            tags: Arc::new(self.workflow.tags.clone()),
+            tags: Arc::new(tags.clone()),
             meter: meter.clone(),
             cancel: self.cancel.clone(),
         };
@@ -133,11 +133,11 @@ impl Arena<'_> {
     }
 
     async fn aggregate_step(&self, lake: &MaskedLake, step: &Step, findings: &Findings) -> Result<()> {
-        let (_, name, with) = step.kind.plugin().ok_or_else(|| Error::internal("an aggregate step has a plug-in"))?;
+        let (name, with) = idea::plugin(step)?;
         let Plugin::Aggregator(aggregator) = make(self.registry, PluginKind::Aggregator, name, &with.resolve(&self.variables)?)? else {
             return Err(Error::internal("an aggregator that is none"));
         };
-        let context = self.context(lake, &step.name, &Meter::default())?;
+        let context = self.context(lake, &step.name, &self.workflow.tags, &Meter::default())?;
         aggregator.aggregate(&context, AggregateRequest { findings: Some(findings) }).await.map(drop)
     }
 
@@ -145,7 +145,7 @@ impl Arena<'_> {
     pub(super) async fn trial(&self, idea: &Idea, truth: &Truth) -> Result<IdeaReport> {
         let lake = self.masked(&truth.table, &truth.mask);
         let meter = Meter::default();
-        let context = self.context(&lake, &idea.name, &meter)?;
+        let context = self.context(&lake, &idea.name, &idea.tags, &meter)?;
         let prices = Prices::of(self.workflow, idea);
         let began = Instant::now();
         let mut tally = Tally::default();

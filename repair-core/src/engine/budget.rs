@@ -8,7 +8,7 @@ use super::event::Event;
 use super::state::{RunState, StepState};
 use crate::cost::{Budget, CallPrice, Spend, Usage};
 use crate::error::{Error, ErrorKind, Result};
-use crate::workflow::{Step, StepKind, Template, Workflow};
+use crate::workflow::{Step, StepKind, Strategy, Template, Workflow};
 
 /// What was set aside of what was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,13 +19,41 @@ pub struct Granted {
     pub refused: Option<String>,
 }
 
-/// The budgets that a step is under, each with whether it is the run's.
-pub fn limits<'a>(workflow: &'a Workflow, step: &'a Step) -> impl Iterator<Item = (&'a Budget, bool)> {
+/// A budget, and what it is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit<'a> {
+    /// How much.
+    pub budget: &'a Budget,
+    /// For what.
+    pub of: Of<'a>,
+}
+
+/// What a budget is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Of<'a> {
+    /// The whole run.
+    Run,
+    /// A step, over all its visits.
+    Step,
+    /// A strategy of a step, over all the step's visits.
+    Strategy(&'a Strategy),
+}
+
+/// The budgets that a step is under while a strategy of it is at work.
+pub fn limits<'a>(workflow: &'a Workflow, step: &'a Step, strategy: Option<&'a Strategy>) -> impl Iterator<Item = Limit<'a>> {
     let own = match &step.kind {
         StepKind::Repair { budget, .. } => budget.as_ref(),
         _ => None,
     };
-    workflow.budget.as_ref().map(|budget| (budget, true)).into_iter().chain(own.map(|budget| (budget, false)))
+    let run = workflow.budget.as_ref().map(|budget| Limit { budget, of: Of::Run });
+    let step = own.map(|budget| Limit { budget, of: Of::Step });
+    let strategy = strategy.and_then(|strategy| Some(Limit { budget: strategy.budget.as_ref()?, of: Of::Strategy(strategy) }));
+    [run, step, strategy].into_iter().flatten()
+}
+
+/// The strategy of a step that is at work.
+pub fn at_work<'a>(state: &RunState, step: &'a Step) -> Option<&'a Strategy> {
+    step.kind.strategies().get(state.steps.get(&step.name).map_or(0, |done| done.strategy))
 }
 
 /// How many of these units fit into the budgets of a step, beside all that is spent and set aside.
@@ -34,23 +62,25 @@ pub fn limits<'a>(workflow: &'a Workflow, step: &'a Step) -> impl Iterator<Item 
 /// `invalid` if there is a limit in dollars and the price book has no price for what a unit takes.
 pub fn grant(state: &RunState, workflow: &Workflow, step: &str, asked: &[(u32, Usage)]) -> Result<Granted> {
     let step = workflow.step(step).ok_or_else(|| Error::internal(format!("the workflow has no step `{step}`")))?;
-    let mut limits: Vec<(&Budget, bool, Spend)> =
-        limits(workflow, step).map(|(budget, whole)| (budget, whole, spent(state, workflow, step, whole))).collect();
-    let in_dollars = limits.iter().any(|(budget, _, _)| budget.usd.is_some());
+    let strategy = at_work(state, step);
+    let call = strategy.and_then(|strategy| call_price(workflow, &strategy.with));
+    let mut limits: Vec<(Limit<'_>, Spend)> =
+        limits(workflow, step, strategy).map(|limit| (limit, spent(state, workflow, step, limit.of))).collect();
+    let in_dollars = limits.iter().any(|(limit, _)| limit.budget.usd.is_some());
     for (index, (_, worst)) in asked.iter().enumerate() {
-        if in_dollars && worst.source_requests > 0 && call_price(workflow, step).is_none() {
+        if in_dollars && worst.source_requests > 0 && call.is_none() {
             let known = workflow.prices.as_ref().map_or("--prices", |book| book.file.as_str());
             let message = format!("the price book {known} has no price for the source of step `{}`; add it under `sources`", step.name);
             return Err(Error::invalid(message));
         }
-        let more = price(workflow, step, worst);
-        for (budget, whole, spent) in &limits {
-            if let Err(exceeded) = budget.fits(*spent, more) {
+        let more = price(workflow, call, worst);
+        for (limit, spent) in &limits {
+            if let Err(exceeded) = limit.budget.fits(*spent, more) {
                 let up_to = if more.calls > 1 { format!(", and a unit takes up to {} calls", more.calls) } else { String::new() };
-                return Ok(Granted { units: index, refused: Some(format!("{}{up_to}", told(step, *whole, &exceeded.to_string()))) });
+                return Ok(Granted { units: index, refused: Some(format!("{}{up_to}", told(step, limit.of, &exceeded.to_string()))) });
             }
         }
-        limits.iter_mut().for_each(|(_, _, spent)| *spent = *spent + more);
+        limits.iter_mut().for_each(|(_, spent)| *spent = *spent + more);
     }
     Ok(Granted { units: asked.len(), refused: None })
 }
@@ -71,52 +101,62 @@ pub fn reserved(step: &str, units: &[(u32, Usage)]) -> Vec<Event> {
 /// # Errors
 /// `budget`.
 pub fn may_begin(state: &RunState, workflow: &Workflow, step: &Step) -> Result<()> {
-    for (budget, whole) in limits(workflow, step) {
-        if let Err(exceeded) = budget.fits(spent(state, workflow, step, whole), Spend::default()) {
-            return Err(Error::new(ErrorKind::Budget, told(step, whole, &exceeded.to_string())));
+    for limit in limits(workflow, step, at_work(state, step)) {
+        if let Err(exceeded) = limit.budget.fits(spent(state, workflow, step, limit.of), Spend::default()) {
+            return Err(Error::new(ErrorKind::Budget, told(step, limit.of, &exceeded.to_string())));
         }
     }
     Ok(())
 }
 
-fn told(step: &Step, whole: bool, what: &str) -> String {
-    let whose = if whole { "the run".to_owned() } else { format!("step `{}`", step.name) };
+fn told(step: &Step, of: Of<'_>, what: &str) -> String {
+    let whose = match of {
+        Of::Run => "the run".to_owned(),
+        Of::Step => format!("step `{}`", step.name),
+        Of::Strategy(strategy) => format!("strategy `{}` of step `{}`", strategy.name, step.name),
+    };
     format!("the budget of {whose} is {what}")
 }
 
-/// What a step, or the whole run, has spent and set aside.
-fn spent(state: &RunState, workflow: &Workflow, step: &Step, whole: bool) -> Spend {
-    let of = |name: &str, done: &StepState| {
-        let usage = [done.usage, done.assumed].into_iter().chain(done.reserved.values().copied()).sum();
-        workflow.step(name).map(|step| price(workflow, step, &usage)).unwrap_or_default()
-    };
-    state.steps.iter().filter(|(name, _)| whole || **name == step.name).map(|(name, done)| of(name, done)).sum()
+/// What a strategy, a step, or the whole run has spent and set aside.
+fn spent(state: &RunState, workflow: &Workflow, step: &Step, of: Of<'_>) -> Spend {
+    let steps = state.steps.iter().filter(|(name, _)| matches!(of, Of::Run) || **name == step.name);
+    steps.map(|(name, done)| workflow.step(name).map(|step| spent_by(workflow, step, done, of)).unwrap_or_default()).sum()
 }
 
-/// What a step's usage comes to, at worst.
-fn price(workflow: &Workflow, step: &Step, usage: &Usage) -> Spend {
-    let calls = call_price(workflow, step).map(|price| price.worst() * rust_decimal::Decimal::from(usage.source_requests));
+fn spent_by(workflow: &Workflow, step: &Step, done: &StepState, of: Of<'_>) -> Spend {
+    let counts = |name: &str| !matches!(of, Of::Strategy(strategy) if strategy.name != name);
+    let call = |name: &str| call_of(workflow, step, name);
+    let taken = done.taken.iter().filter(|(name, _)| counts(name));
+    let taken = taken.map(|(name, taken)| price(workflow, call(name), &[taken.usage, taken.assumed].into_iter().sum()));
+    let now = done.strategy_name();
+    let reserved: Usage = if counts(now) { done.reserved.values().copied().sum() } else { Usage::default() };
+    taken.chain([price(workflow, call(now), &reserved)]).sum()
+}
+
+/// What usage comes to, at worst.
+fn price(workflow: &Workflow, call: Option<&CallPrice>, usage: &Usage) -> Spend {
+    let calls = call.map(|price| price.worst() * rust_decimal::Decimal::from(usage.source_requests));
     let usd = workflow.prices.as_ref().map(|book| book.worst(usage)).unwrap_or_default() + calls.unwrap_or_default();
     Spend { usd, calls: usage.source_requests, bytes: usage.bytes_scanned }
 }
 
-/// What a call costs that a step makes.
-pub(crate) fn call_price<'a>(workflow: &'a Workflow, step: &Step) -> Option<&'a CallPrice> {
-    let source = source_of(step)?;
-    let plugin = workflow.sources.get(&source).map(|used| used.plugin.as_str());
-    workflow.prices.as_ref()?.calls(std::iter::once(source.as_str()).chain(plugin))
+/// What a call costs that a step makes for a strategy, or, without one, by itself.
+fn call_of<'a>(workflow: &'a Workflow, step: &Step, strategy: &str) -> Option<&'a CallPrice> {
+    match step.kind.strategies().iter().find(|known| known.name == strategy) {
+        Some(strategy) => call_price(workflow, &strategy.with),
+        None => step.kind.plugins().iter().find_map(|(_, _, with)| call_price(workflow, with)),
+    }
 }
 
-/// The source that a step's configuration names, if it does so in plain words.
-pub(crate) fn source_of(step: &Step) -> Option<String> {
-    let (_, _, with) = step.kind.plugin()?;
-    let source = match with {
-        Template::Value(with) => with.get("source"),
-        Template::Map(entries) => entries.iter().find_map(|(key, value)| match value {
-            Template::Value(value) if key == "source" => Some(value),
-            _ => None,
-        }),
-        Template::Computed(_) | Template::List(_) => None,
-    };
-    source.and_then(serde_json::Value::as_str).map(str::to_owned)
+/// What a call costs to the source that a configuration names, if it does so in plain words.
+pub(crate) fn call_price<'a>(workflow: &'a Workflow, with: &Template) -> Option<&'a CallPrice> {
+    let source = source_of(with)?;
+    let plugin = workflow.sources.get(source).map(|used| used.plugin.as_str());
+    workflow.prices.as_ref()?.calls(std::iter::once(source).chain(plugin))
+}
+
+/// The source that a configuration names, if it does so in plain words.
+pub(crate) fn source_of(with: &Template) -> Option<&str> {
+    with.text_of("source")
 }

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
-
 use super::event::{Event, Outcome, Settled};
 use super::state::RunState;
 use crate::error::{Error, ErrorKind, Result};
@@ -138,8 +136,13 @@ fn different_work(old: &Step, new: &Step) -> Option<&'static str> {
     if old.kind.word() != new.kind.word() {
         return Some("kind");
     }
-    if old.kind.plugin().map(|(_, plugin, _)| plugin) != new.kind.plugin().map(|(_, plugin, _)| plugin) {
+    let plugins = |step: &Step| step.kind.plugins().iter().map(|(_, plugin, _)| (*plugin).to_owned()).collect::<Vec<_>>();
+    if plugins(old) != plugins(new) {
         return Some("plug-in");
+    }
+    let names = |step: &Step| step.kind.strategies().iter().map(|strategy| strategy.name.clone()).collect::<Vec<_>>();
+    if names(old) != names(new) {
+        return Some("list of strategies");
     }
     let of = |step: &Step| match &step.kind {
         StepKind::Repair { of, .. } | StepKind::Verify { of } => Some(of.clone()),
@@ -150,9 +153,7 @@ fn different_work(old: &Step, new: &Step) -> Option<&'static str> {
         return Some("`of`");
     }
     let same = |a: &Template, b: &Template| format!("{a:?}") == format!("{b:?}");
-    if let (Some((_, _, old)), Some((_, _, new))) = (old.kind.plugin(), new.kind.plugin())
-        && !same(old, new)
-    {
+    if old.kind.plugins().iter().zip(new.kind.plugins()).any(|((_, _, old), (_, _, new))| !same(old, new)) {
         return Some("`with`");
     }
     match (&old.kind, &new.kind) {
@@ -168,14 +169,5 @@ fn different_work(old: &Step, new: &Step) -> Option<&'static str> {
 
 /// The table that a step's configuration names, if it does so in plain words.
 fn table_of(step: &Step) -> Option<String> {
-    let (_, _, with) = step.kind.plugin()?;
-    let table = match with {
-        Template::Value(with) => with.get("table"),
-        Template::Map(entries) => entries.iter().find_map(|(key, value)| match value {
-            Template::Value(value) if key == "table" => Some(value),
-            _ => None,
-        }),
-        Template::Computed(_) | Template::List(_) => None,
-    };
-    table.and_then(Value::as_str).map(str::to_owned)
+    step.kind.plugins().iter().find_map(|(_, _, with)| with.text_of("table")).map(str::to_owned)
 }

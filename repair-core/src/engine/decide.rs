@@ -8,13 +8,11 @@ use serde_json::{Map, Value, json};
 
 use super::event::{ErrorRecord, Event, Outcome, Settled, StopReason};
 use super::retry;
-use super::state::{Branch, Phase, Position, RunState};
-use super::units::Units;
+use super::state::{Branch, Phase, Position, RunState, StepState};
+use super::units::{Units, repair_output};
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
-use crate::workflow::{
-    ParallelBranch, RunIf, Step, StepKind, Template, Tolerance, Variables, Wait, Workflow, WorkflowKind, parse_duration,
-};
+use crate::workflow::{ParallelBranch, RunIf, Step, StepKind, Template, Variables, Wait, Workflow, WorkflowKind, parse_duration};
 
 /// What to do next.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -279,36 +277,40 @@ fn after_failure(
     error: &ErrorRecord,
     now: Timestamp,
 ) -> Vec<Event> {
-    let units = state.steps.get(&step.name).and_then(|step| step.units.as_ref());
-    let tolerance = match &step.kind {
-        StepKind::Repair { tolerate, .. } => *tolerate,
-        _ => Tolerance::Count(0),
-    };
+    let done = state.steps.get(&step.name);
+    let strategy = done.map_or(0, |done| done.strategy);
+    let units = done.and_then(|done| done.units.as_ref());
+    let rules_of = step.retry_of(strategy);
     // Else it is the step that failed: at planning or publishing, or because it took too long.
     let failed = units.filter(|units| position.units_failed && units.failed() > 0);
     let kinds = failed.map_or_else(|| BTreeSet::from([error.kind]), |units| units.failed_by_kind().map(|(kind, _)| kind).collect());
     let (mut rules, mut again, mut wait) = (BTreeSet::new(), Vec::new(), Duration::ZERO);
     for kind in kinds {
-        if let Some(rule) = retry::applicable(&step.retry, &position.rules_used, kind) {
+        if let Some(rule) = retry::applicable(rules_of, &position.rules_used, kind) {
             let used = position.rules_used.get(rule).copied().unwrap_or(0);
-            wait = wait.max(retry::wait(&step.retry[rule], used, draw(state.started.seed, &step.name, position, rule, used)));
+            wait = wait.max(retry::wait(&rules_of[rule], used, draw(state.started.seed, &step.name, position, rule, used)));
             rules.insert(u32::try_from(rule).unwrap_or(u32::MAX));
             again.push(kind);
         }
     }
     // Units that fail for good can't be helped by trying others again once they are too many.
-    let lost = |units: &Units| units.failed_by_kind().filter(|(kind, _)| !again.contains(kind)).map(|(_, count)| count).sum();
-    let hopeless = failed.is_some_and(|units| tolerance.exceeded(lost(units), units.len()));
+    let hopeless = failed.is_some_and(|units| {
+        let lost = units.failed_by_kind().filter(|(kind, _)| !again.contains(kind));
+        step.is_hopeless(strategy, lost, units.len())
+    });
     if !again.is_empty() && !hopeless {
         let wait = wait.max(Duration::from_millis(error.retry_after_ms.unwrap_or(0)));
         let rules = rules.into_iter().collect();
         return vec![Event::RetryScheduled { step: step.name.clone(), rules, kinds: again, due: later(now, wait) }];
     }
-    if let Some(units) = failed
+    if let Some(ended) = next_strategy(step, strategy, done, position, error) {
+        return vec![ended];
+    }
+    if let Some((done, units)) = done.zip(failed)
         && !hopeless
         && units.pending() == 0
     {
-        return vec![succeeded(step, units.output())];
+        return vec![succeeded(step, repair_output(&done.earlier, Some(units)))];
     }
     match step.catch.iter().find(|rule| rule.on.matches(error.kind)) {
         Some(rule) => go(state, workflow, step, &rule.goto, Some(format!("{}: {}", error.kind, error.message))),
@@ -317,6 +319,23 @@ fn after_failure(
         }
         None => vec![at_the_end(state, step, Some(error))],
     }
+}
+
+/// That a strategy has failed and the next is to go on, if there is one. Not if what failed is no matter of the strategy: the step took too
+/// long, the program has an error, something could not be looked at; nor while something that was paid for is not seen by readers.
+fn next_strategy(step: &Step, strategy: usize, done: Option<&StepState>, position: &Position, error: &ErrorRecord) -> Option<Event> {
+    let strategies = step.kind.strategies();
+    let of_step = match error.kind {
+        ErrorKind::Timeout => !position.units_failed,
+        ErrorKind::Internal | ErrorKind::Blind | ErrorKind::Cancelled => true,
+        _ => false,
+    };
+    let units = done.and_then(|done| done.units.as_ref());
+    if strategy + 1 >= strategies.len() || of_step || !units.is_none_or(Units::is_published) {
+        return None;
+    }
+    let strategy = strategies.get(strategy)?.name.clone();
+    Some(Event::StrategyEnded { step: step.name.clone(), strategy, error: Some(error.clone()) })
 }
 
 /// Moves to a step, unless the run has been there as often as it may.
@@ -383,6 +402,11 @@ pub fn exceptions(state: &RunState) -> Vec<String> {
     for (name, step) in &state.steps {
         if let Some(units) = step.units.as_ref().filter(|units| units.failed() > 0) {
             exceptions.push(format!("{} of {} units of `{name}` failed", units.failed(), units.len()));
+        }
+        for earlier in &step.earlier {
+            if let Some(error) = &earlier.error {
+                exceptions.push(format!("strategy `{}` of `{name}` could not do it: {}: {}", earlier.strategy, error.kind, error.message));
+            }
         }
         if let Some(Settled::Failed { error }) = &step.settled {
             exceptions.push(format!("`{name}` failed: {}: {}", error.kind, error.message));

@@ -314,8 +314,8 @@ pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow
         source.ready().await.map_err(|error| error.on("source", name))?;
     }
     let mut written = Vec::new();
-    for step in &workflow.steps {
-        let Some((kind, plugin, with)) = step.kind.plugin() else { continue };
+    let plugins = workflow.steps.iter().flat_map(|step| step.kind.plugins().into_iter().map(move |plugin| (step, plugin)));
+    for (step, (kind, plugin, with)) in plugins {
         // What depends on earlier steps is checked when the run comes there.
         let Ok(config) = with.resolve(&variables) else { continue };
         written.extend(config.get("into").and_then(Value::as_str).map(str::to_owned));

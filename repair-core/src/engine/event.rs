@@ -243,7 +243,7 @@ pub enum Event {
         of: String,
         /// The table repaired.
         table: String,
-        /// The repair idea.
+        /// The repair idea, by its name in the step.
         strategy: String,
         /// How many units.
         units: u32,
@@ -251,6 +251,25 @@ pub enum Event {
         slots: u64,
         /// The artifact that lists them.
         artifact: String,
+        /// Tags on what they cost.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        tags: BTreeMap<String, String>,
+        /// What the strategies before it left, if there were any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        left: Option<Box<FindingsRecord>>,
+        /// What planning took, the look at what was left included.
+        #[serde(default)]
+        usage: Usage,
+    },
+    /// A strategy of a repair step has done what it can; what it leaves goes to the next.
+    StrategyEnded {
+        /// The step.
+        step: String,
+        /// The strategy.
+        strategy: String,
+        /// Why it could do no more, if that was an error.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<ErrorRecord>,
     },
     /// Units are about to start: at worst, each takes so much, which is set aside until they end. Only where there is a budget.
     UnitsReserved {

@@ -12,18 +12,18 @@ use futures::TryStreamExt;
 use tokio::task::JoinSet;
 
 use super::artifact::{self, Counted, UnitStream};
-use super::event::{ErrorRecord, Event, UnitFailed};
+use super::event::{ErrorRecord, Event, FindingsRecord, UnitFailed};
 use super::rate::RateLimiter;
 use super::retry;
 use super::units::{UnitState, Units};
-use super::work::{Recorder, Work};
+use super::work::{Idea, Recorder, Work};
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup::{column, key_columns};
 use crate::lake::{StageRequest, StageScope, Staged};
 use crate::model::{Conflicts, Findings, Fix, Key, SlotRange, Table, Unit};
 use crate::plugin::{Repairer, StepContext};
-use crate::workflow::{Rate, Step, StepKind, Tolerance};
+use crate::workflow::{Rate, Step, StepKind};
 
 /// At most so many units' ends are journaled in one commit.
 const GROUP: usize = 1_024;
@@ -51,32 +51,47 @@ struct UnitEnded {
     result: Result<Staged>,
 }
 
-/// One attempt at the units of a repair step.
+/// A strategy's turn in an attempt of a repair step.
+pub(super) struct Turn<'a> {
+    /// The idea.
+    pub(super) idea: &'a Idea,
+    /// Which of the step's strategies it is, from 0.
+    pub(super) strategy: usize,
+    /// How many turns there were before it in this visit, and how many batches they published.
+    pub(super) earlier: (usize, u32),
+    /// Its units, if they were planned.
+    pub(super) units: Option<Units>,
+    /// What it is to repair.
+    pub(super) findings: Findings,
+    /// The same for the journal, where it is what others left, and what looking took.
+    pub(super) left: (Option<Box<FindingsRecord>>, Usage),
+    /// How many times each retry rule was used.
+    pub(super) rules_used: &'a [u32],
+}
+
+/// One attempt at the units of a strategy.
 pub(super) struct Fanout<'a> {
     work: &'a Work,
     recorder: &'a Recorder,
     doing: Doing,
+    strategy: usize,
+    rules_used: &'a [u32],
     /// The same as the run's own, kept in step with it.
     units: Units,
     /// The names of those that are staged, by index.
     staged: BTreeMap<u32, String>,
     concurrency: usize,
-    tolerate: Tolerance,
+    /// Whether a budget limits what the strategy may take.
+    budgeted: bool,
     /// Units that are next, and wait for room in the budget.
     held: VecDeque<(u32, Unit)>,
     /// Why there was none when it was asked for last.
     refused: Option<String>,
 }
 
-/// Does what is left to do of a repair step's units. The value is what the step puts out; an error with `true` is of units, after all that
-/// could be done was done.
-pub(super) async fn repair(
-    work: &Work,
-    recorder: &Recorder,
-    repairer: Arc<dyn Repairer>,
-    findings: Findings,
-) -> Result<Units, (Error, bool)> {
-    let prepared = Fanout::prepare(work, recorder, repairer, findings).await;
+/// Does what is left to do of a strategy's units. An error with `true` is of units, after all that could be done was done.
+pub(super) async fn repair(work: &Work, recorder: &Recorder, turn: Turn<'_>) -> Result<Units, (Error, bool)> {
+    let prepared = Fanout::prepare(work, recorder, turn).await;
     let mut fanout = prepared.map_err(|error| (error, false))?;
     fanout.run().await.map_err(|error| (error, false))?;
     if let Some(why) = fanout.refused.take().filter(|_| !fanout.held.is_empty()) {
@@ -90,55 +105,60 @@ pub(super) async fn repair(
 }
 
 impl<'a> Fanout<'a> {
-    /// Plans the visit's units, or takes up the plan that it made before.
-    async fn prepare(work: &'a Work, recorder: &'a Recorder, repairer: Arc<dyn Repairer>, findings: Findings) -> Result<Self> {
-        let Step { name, kind: StepKind::Repair { plugin, of, concurrency, rate_limit, tolerate, .. }, .. } = &work.step else {
+    /// Plans the units, or takes up the plan that was made before.
+    async fn prepare(work: &'a Work, recorder: &'a Recorder, turn: Turn<'a>) -> Result<Self> {
+        let Step { name, kind: StepKind::Repair { of, concurrency, rate_limit, .. }, .. } = &work.step else {
             return Err(Error::internal("not a repair step"));
         };
-        let context = &work.context;
+        let Turn { idea, strategy, earlier: (turns, first_batch), units, findings, left: (left, mut usage), rules_used } = turn;
+        let context = StepContext { lake: idea.lake.clone(), ..work.context.clone() };
         let table = Arc::new(context.table(&findings.scope.table)?.clone());
-        let units = match &work.units {
-            Some(units) => units.clone(),
+        let units = match units {
+            Some(units) => units,
             None => {
-                let artifact = format!("{name}-{}-units", context.visit);
+                let artifact = match turns {
+                    0 => format!("{name}-{}-units", context.visit),
+                    turns => format!("{name}-{}-{turns}-units", context.visit),
+                };
                 let counted = Arc::new(Mutex::new(Counted::default()));
-                let planned = repairer.plan(context, &findings).await?;
-                context.lake.put_artifact(&context.run, &artifact, artifact::units_to_batches(planned, counted.clone())).await?;
+                let planned = idea.repairer.plan(&context, &findings).await?;
+                let batches = artifact::units_to_batches(planned, counted.clone());
+                usage += context.lake.put_artifact(&context.run, &artifact, batches).await?;
                 let counted = *counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 let count =
                     u32::try_from(counted.units).map_err(|_| Error::invalid("more than four billion units; narrow the interval"))?;
-                recorder
-                    .record(vec![Event::UnitsPlanned {
-                        step: name.clone(),
-                        of: of.clone(),
-                        table: table.name.clone(),
-                        strategy: plugin.clone(),
-                        units: count,
-                        slots: counted.slots,
-                        artifact: artifact.clone(),
-                    }])
-                    .await?;
-                Units::planned(of, &table.name, plugin, &artifact, count, counted.slots)
+                // What the units do not even try to repair is left to the next strategy, or unresolved.
+                let slots = if turns == 0 && work.step.kind.strategies().len() == 1 { counted.slots } else { findings.gaps.missing() };
+                let event = Event::UnitsPlanned {
+                    step: name.clone(),
+                    of: of.clone(),
+                    table: table.name.clone(),
+                    strategy: idea.name.to_string(),
+                    units: count,
+                    slots,
+                    artifact,
+                    tags: idea.tags.as_ref().clone(),
+                    left,
+                    usage,
+                };
+                recorder.record(vec![event.clone()]).await?;
+                Units::planned(&event, first_batch).ok_or_else(|| Error::internal("no plan"))?
             }
         };
         let limiter = rate_limit.map(|rate: Rate| Arc::new(RateLimiter::new(rate, context.clock.clone())));
-        let doing = Doing {
-            context: context.clone(),
-            repairer,
-            findings: Arc::new(findings),
-            table,
-            strategy: units.strategy.as_str().into(),
-            limiter,
-        };
+        let doing =
+            Doing { context, repairer: idea.repairer.clone(), findings: Arc::new(findings), table, strategy: idea.name.clone(), limiter };
         let concurrency = (*concurrency).max(1) as usize;
         Ok(Self {
             work,
             recorder,
             doing,
+            strategy,
+            rules_used,
             units,
             staged: BTreeMap::new(),
             concurrency,
-            tolerate: *tolerate,
+            budgeted: idea.budgeted,
             held: VecDeque::new(),
             refused: None,
         })
@@ -153,7 +173,7 @@ impl<'a> Fanout<'a> {
     }
 
     fn scope(&self) -> (Arc<Table>, StepContext) {
-        (self.doing.table.clone(), self.work.context.clone())
+        (self.doing.table.clone(), self.doing.context.clone())
     }
 
     async fn record(&mut self, event: Event) -> Result<()> {
@@ -317,11 +337,11 @@ impl<'a> Fanout<'a> {
             }
         }
         let mut free = self.concurrency.saturating_sub(running).min(self.held.len());
-        if free > 0 && self.work.budgeted {
+        if free > 0 && self.budgeted {
             if self.refused.is_some() {
                 return Ok(Vec::new());
             }
-            let worst = |unit: &Unit| self.doing.repairer.worst(&self.work.context, unit);
+            let worst = |unit: &Unit| self.doing.repairer.worst(&self.doing.context, unit);
             let asked = self.held.iter().take(free).map(|(index, unit)| (*index, worst(unit))).collect();
             let granted = self.recorder.reserve(asked).await?;
             (free, self.refused) = (granted.units, granted.refused);
@@ -343,7 +363,7 @@ impl<'a> Fanout<'a> {
                 }
                 // A unit that was told to stop has not failed: it is done again on resume.
                 Err(error) if stopping && error.kind() == ErrorKind::Cancelled => {
-                    if self.work.budgeted && !asked {
+                    if self.budgeted && !asked {
                         released.push(unit);
                     }
                 }
@@ -353,17 +373,17 @@ impl<'a> Fanout<'a> {
         Event::UnitsEnded { step: self.work.step.name.clone(), staged, usage, conflicts, failed, released }
     }
 
-    /// Whether more units than tolerated failed with errors that no retry rule names: asking on would only cost.
+    /// Whether it makes no sense to begin further units, given those that failed with errors that no retry rule names.
     fn is_hopeless(&self) -> bool {
-        let lost = |kind| retry::applicable(&self.work.step.retry, &self.work.rules_used, kind).is_none();
-        let lost: u64 = self.units.failed_by_kind().filter(|(kind, _)| lost(*kind)).map(|(_, count)| count).sum();
-        self.tolerate.exceeded(lost, self.units.len())
+        let rules = self.work.step.retry_of(self.strategy);
+        let lost = |kind| retry::applicable(rules, self.rules_used, kind).is_none();
+        self.work.step.is_hopeless(self.strategy, self.units.failed_by_kind().filter(|(kind, _)| lost(*kind)), self.units.len())
     }
 
     /// Publishes again what was begun before a crash: under the same names, so nothing is there twice.
     async fn publish_begun(&mut self) -> Result<()> {
-        let begun = (0u32..).zip(&self.units.batches).filter(|(_, batch)| !batch.ended);
-        for (number, units) in begun.map(|(number, batch)| (number, batch.units.clone())).collect::<Vec<_>>() {
+        let begun: Vec<(u32, Vec<u32>)> = self.units.begun_batches().map(|(number, units)| (number, units.to_vec())).collect();
+        for (number, units) in begun {
             self.publish_batch(number, &units).await?;
         }
         Ok(())
@@ -372,7 +392,7 @@ impl<'a> Fanout<'a> {
     async fn publish_staged(&mut self) -> Result<()> {
         while !self.staged.is_empty() {
             let units: Vec<u32> = self.staged.keys().copied().take(PUBLISH_UNITS).collect();
-            let batch = u32::try_from(self.units.batches.len()).unwrap_or(u32::MAX);
+            let batch = self.units.next_batch();
             self.record(Event::PublishStarted { step: self.work.step.name.clone(), batch, units: units.clone() }).await?;
             self.publish_batch(batch, &units).await?;
         }

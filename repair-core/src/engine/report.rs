@@ -129,6 +129,7 @@ fn problems(state: &RunState) -> Vec<String> {
             }
         }
         problems.extend(step.exceptions.iter().map(|within| format!("{name}: {within}")));
+        problems.extend(strategy_problems(name, step));
         problems.extend(unit_problems(name, step));
     }
     for (detect, findings, missing) in state.missing() {
@@ -147,6 +148,16 @@ fn problems(state: &RunState) -> Vec<String> {
         tell(counts.unexpected, "slots with rows that the calendar does not expect");
     }
     problems
+}
+
+fn strategy_problems(name: &str, step: &StepState) -> Vec<String> {
+    let failed = step.earlier.iter().filter_map(|earlier| Some((earlier, earlier.error.as_ref()?)));
+    let told = failed.map(|(earlier, error)| {
+        let units =
+            if earlier.failed() > 0 { format!("{} of {} units failed: ", earlier.failed(), earlier.units()) } else { String::new() };
+        format!("{name}: strategy `{}`: {units}{}: {}; the next one went on", earlier.strategy, error.kind, error.message)
+    });
+    told.collect()
 }
 
 fn unit_problems(name: &str, step: &StepState) -> Vec<String> {

@@ -17,12 +17,12 @@ use super::decide::{Decision, decide, variables};
 use super::driver::{Engine, Observer, child_run_id, make, sources};
 use super::event::{ErrorRecord, Event, Recorded, StopReason};
 use super::journal::Signal;
-use super::state::{Phase, RunState};
-use super::work::{Ask, Done, Failed, Job, Message, Recorder, Work, latest};
+use super::state::{Phase, RunState, StepState};
+use super::work::{Ask, Done, Failed, Idea, Job, Message, Recorder, Repairs, Work, latest};
 use crate::cost::{Meter, Usage};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::Caller;
-use crate::plugin::{Plugin, Progress, StepContext};
+use crate::lake::{Caller, Lake};
+use crate::plugin::{Detector, Plugin, Progress, StepContext};
 use crate::workflow::{Step, StepKind, Variables, Wait, Workflow};
 
 /// At most so many events one run may have: beyond it, a loop has gone wrong.
@@ -111,7 +111,7 @@ pub(super) struct Session<'a> {
     context: StepContext,
     tags: Arc<BTreeMap<String, String>>,
     /// Plug-ins made for a visit of a step, so that a retry meets the same one.
-    plugins: HashMap<(String, String), (u32, Plugin)>,
+    plugins: HashMap<(String, String, usize), (u32, Plugin)>,
     running: BTreeMap<String, Running>,
     tasks: JoinSet<Ended>,
     next_work: u64,
@@ -292,9 +292,7 @@ impl<'a> Session<'a> {
         let position = self.state.active.get(&step.name).ok_or_else(|| Error::internal(format!("the run is not at `{}`", step.name)))?;
         let (visit, attempt, entered_at, rules_used) = (position.visit, position.attempt, position.entered_at, position.rules_used.clone());
         budget::may_begin(&self.state, &self.workflow, step)?;
-        let budgeted = budget::limits(&self.workflow, step).next().is_some();
         let variables = variables(&self.state, &step.name, self.engine.clock.now());
-        let job = self.job(step, visit, &variables)?;
         let (began, last_ms, stop) = (Instant::now(), Arc::new(AtomicU64::new(0)), CancellationToken::new());
         let progress = Beating { observer: self.engine.observer.clone(), began, last_ms: last_ms.clone() };
         let meter = Meter::default();
@@ -307,7 +305,8 @@ impl<'a> Session<'a> {
             meter: meter.clone(),
             cancel: stop.clone(),
         };
-        let lake = self.context.lake.on_behalf_of(&caller).unwrap_or_else(|| self.context.lake.clone());
+        let lake = self.lake(&caller);
+        let job = self.job(step, &caller, &variables)?;
         let context = StepContext {
             step: caller.step,
             visit,
@@ -318,8 +317,9 @@ impl<'a> Session<'a> {
             progress: Arc::new(progress),
             ..self.context.clone()
         };
-        let units = self.state.steps.get(&step.name).and_then(|state| state.units.clone());
-        let work = Work { engine: self.engine.clone(), step: step.clone(), context, variables, entered_at, rules_used, units, budgeted };
+        let repairs = |done: &StepState| Repairs { strategy: done.strategy, earlier: done.earlier.clone(), units: done.units.clone() };
+        let repairs = self.state.steps.get(&step.name).map(repairs).unwrap_or_default();
+        let work = Work { engine: self.engine.clone(), step: step.clone(), context, variables, entered_at, rules_used, repairs };
         self.next_work += 1;
         let recorder = Recorder { step: step.name.clone(), work: self.next_work, messages: self.sender.clone() };
         let (name, number) = (step.name.clone(), self.next_work);
@@ -333,37 +333,63 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn job(&mut self, step: &Step, visit: u32, variables: &Variables) -> Result<Job> {
+    /// The lake, used on behalf of a caller.
+    fn lake(&self, caller: &Caller) -> Arc<dyn Lake> {
+        self.context.lake.on_behalf_of(caller).unwrap_or_else(|| self.context.lake.clone())
+    }
+
+    /// The strategies of a repair step, each with its own tags on what it does in the lake.
+    fn ideas(&mut self, step: &Step, caller: &Caller, variables: &Variables) -> Result<Vec<Idea>> {
+        let workflow = self.workflow.clone();
+        let made = step.kind.strategies().iter().enumerate().map(|(index, strategy)| {
+            let Plugin::Repairer(repairer) = self.plugin(step, step, index, caller.visit, variables)? else {
+                return Err(Error::internal(format!("strategy `{}` of step `{}` is not a repairer", strategy.name, step.name)));
+            };
+            let tags = Arc::new(workflow.tags_of(strategy));
+            let lake = self.lake(&Caller { tags: tags.clone(), ..caller.clone() });
+            let budgeted = budget::limits(&workflow, step, Some(strategy)).next().is_some();
+            Ok(Idea { name: strategy.name.as_str().into(), repairer, lake, tags, budgeted })
+        });
+        made.collect()
+    }
+
+    fn detector(&mut self, at: &Step, of: &str, visit: u32, variables: &Variables) -> Result<Arc<dyn Detector>> {
+        let workflow = self.workflow.clone();
+        let detect = workflow.step(of).ok_or_else(|| Error::internal(format!("the workflow has no step `{of}`")))?;
+        match self.plugin(at, detect, 0, visit, variables)? {
+            Plugin::Detector(detector) => Ok(detector),
+            _ => Err(Error::internal(format!("step `{of}` is not a detector"))),
+        }
+    }
+
+    fn job(&mut self, step: &Step, caller: &Caller, variables: &Variables) -> Result<Job> {
+        let visit = caller.visit;
         let none = |what: &str| Error::internal(format!("step `{}` is not a {what}", step.name));
         Ok(match &step.kind {
-            StepKind::Detect { .. } => match self.plugin(step, step, visit, variables)? {
-                Plugin::Detector(detector) => Job::Look { detector, of: step.name.clone(), again: None },
-                _ => return Err(none("detector")),
-            },
-            StepKind::Verify { of } => {
-                let workflow = self.workflow.clone();
-                let detect = workflow.step(of).ok_or_else(|| Error::internal(format!("the workflow has no step `{of}`")))?;
-                match self.plugin(step, detect, visit, variables)? {
-                    Plugin::Detector(detector) => Job::Look { detector, of: of.clone(), again: Some(latest(&self.state, of)?.clone()) },
-                    _ => return Err(none("detector")),
-                }
+            StepKind::Detect { .. } => {
+                Job::Look { detector: self.detector(step, &step.name, visit, variables)?, of: step.name.clone(), again: None }
             }
-            StepKind::Repair { of, .. } => match self.plugin(step, step, visit, variables)? {
-                Plugin::Repairer(repairer) => Job::Repair { repairer, of: latest(&self.state, of)?.clone() },
-                _ => return Err(none("repairer")),
-            },
-            StepKind::Aggregate { of, .. } => match self.plugin(step, step, visit, variables)? {
+            StepKind::Verify { of } => {
+                let detector = self.detector(step, of, visit, variables)?;
+                Job::Look { detector, of: of.clone(), again: Some(latest(&self.state, of)?.clone()) }
+            }
+            StepKind::Repair { of, .. } => {
+                let ideas = self.ideas(step, caller, variables)?;
+                let detector = if ideas.len() > 1 { Some(self.detector(step, of, visit, variables)?) } else { None };
+                Job::Repair { ideas, of: latest(&self.state, of)?.clone(), detector }
+            }
+            StepKind::Aggregate { of, .. } => match self.plugin(step, step, 0, visit, variables)? {
                 Plugin::Aggregator(aggregator) => {
                     let of = of.as_ref().map(|of| latest(&self.state, of).cloned()).transpose()?;
                     Job::Aggregate { aggregator, of }
                 }
                 _ => return Err(none("aggregator")),
             },
-            StepKind::Task { .. } => match self.plugin(step, step, visit, variables)? {
+            StepKind::Task { .. } => match self.plugin(step, step, 0, visit, variables)? {
                 Plugin::Task(task) => Job::Task(task),
                 _ => return Err(none("task")),
             },
-            StepKind::Wait(Wait::Sensor(wait)) => match self.plugin(step, step, visit, variables)? {
+            StepKind::Wait(Wait::Sensor(wait)) => match self.plugin(step, step, 0, visit, variables)? {
                 Plugin::Sensor(sensor) => Job::Sense { sensor, wait: wait.clone() },
                 _ => return Err(none("sensor")),
             },
@@ -372,16 +398,17 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// The plug-in of a step, made once a visit from the configuration as it is then.
-    fn plugin(&mut self, at: &Step, of: &Step, visit: u32, variables: &Variables) -> Result<Plugin> {
-        let id = (at.name.clone(), of.name.clone());
+    /// A plug-in of a step, made once a visit from the configuration as it is then.
+    fn plugin(&mut self, at: &Step, of: &Step, index: usize, visit: u32, variables: &Variables) -> Result<Plugin> {
+        let id = (at.name.clone(), of.name.clone(), index);
         if let Some((made, plugin)) = self.plugins.get(&id)
             && *made == visit
         {
             return Ok(plugin.clone());
         }
-        let (kind, name, with) = of.kind.plugin().ok_or_else(|| Error::internal(format!("step `{}` has no plug-in", of.name)))?;
-        let plugin = make(&self.engine.registry, kind, name, &with.resolve(variables)?).map_err(|error| error.on("step", &of.name))?;
+        let plugins = of.kind.plugins();
+        let (kind, name, with) = plugins.get(index).ok_or_else(|| Error::internal(format!("step `{}` has no plug-in", of.name)))?;
+        let plugin = make(&self.engine.registry, *kind, name, &with.resolve(variables)?).map_err(|error| error.on("step", &of.name))?;
         self.plugins.insert(id, (visit, plugin.clone()));
         Ok(plugin)
     }
@@ -395,6 +422,12 @@ impl<'a> Session<'a> {
         while let Some(Message { step, work, ask }) = next {
             match ask {
                 Ask::Record(asked, done) if self.takes(&step, work, Some(&asked)) => {
+                    // What was counted until then is the strategy's.
+                    if let (true, Some(running)) =
+                        (asked.iter().any(|event| matches!(event, Event::StrategyEnded { .. })), self.running.get(&step))
+                    {
+                        events.extend(metered(&step, &running.meter));
+                    }
                     events.extend(asked);
                     told.push(done);
                 }

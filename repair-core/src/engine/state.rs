@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::event::{ErrorRecord, Event, FORMAT, FindingsRecord, Outcome, Recorded, Settled, StopReason};
-use super::units::Units;
+use super::units::{Earlier, Units, repair_output};
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -146,9 +146,15 @@ pub struct StepState {
     pub usage: Usage,
     /// What its units are taken to have used without saying so: those that failed, and those whose end a crash has hidden.
     pub assumed: Usage,
+    /// The same two, of each strategy of a repair step by its name; what serves none of them, and all of any other step, has no name.
+    pub taken: BTreeMap<String, Taken>,
     /// What is set aside for units under way, by index.
     pub reserved: BTreeMap<u32, Usage>,
-    /// The units of its latest visit, if it repairs.
+    /// Which strategy of a repair step is at work in its latest visit, from 0.
+    pub strategy: usize,
+    /// The strategies that have done what they can in its latest visit.
+    pub earlier: Vec<Earlier>,
+    /// The units of its latest visit, if it repairs: those of the strategy at work.
     pub units: Option<Units>,
     /// The branches of its latest visit, if it is parallel.
     pub branches: BTreeMap<String, Branch>,
@@ -156,11 +162,45 @@ pub struct StepState {
     pub settled: Option<Settled>,
 }
 
+/// What was taken, as far as is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// What was told.
+    pub usage: Usage,
+    /// What units are taken to have used without saying so.
+    pub assumed: Usage,
+}
+
 impl StepState {
+    /// The strategy for which it works, by name; none before the first is planned, and of a step that repairs nothing.
+    pub fn strategy_name(&self) -> &str {
+        self.units.as_ref().map_or("", |units| &units.strategy)
+    }
+
+    fn taken_now(&mut self) -> &mut Taken {
+        let name = self.strategy_name().to_owned();
+        self.taken.entry(name).or_default()
+    }
+
+    fn take(&mut self, usage: Usage) {
+        self.usage += usage;
+        if usage != Usage::default() {
+            self.taken_now().usage += usage;
+        }
+    }
+
     /// What was set aside for a unit is taken to be used.
     fn assume(&mut self, unit: u32) {
         if let Some(worst) = self.reserved.remove(&unit) {
             self.assumed += worst;
+            self.taken_now().assumed += worst;
+        }
+    }
+
+    /// The same for all units under way: they never told their end, and their indexes are to mean others.
+    fn assume_all(&mut self) {
+        for unit in self.reserved.keys().copied().collect::<Vec<_>>() {
+            self.assume(unit);
         }
     }
 }
@@ -309,9 +349,10 @@ impl RunState {
         let order = u32::try_from(self.steps.len()).unwrap_or(u32::MAX);
         let state = self.steps.entry(step.to_owned()).or_insert_with(|| StepState { order, ..StepState::default() });
         state.visits = visit;
-        // Units of the visit before that never told their end: their indexes mean others now.
-        state.assumed += std::mem::take(&mut state.reserved).into_values().sum();
+        state.assume_all();
         state.units = None;
+        state.strategy = 0;
+        state.earlier.clear();
         state.branches.clear();
         state.settled = None;
         let moved = self.moving.take_if(|moving| moving.to == step);
@@ -363,20 +404,20 @@ impl RunState {
                 state.attempts += 1;
                 state.output = output.clone();
                 state.exceptions.clone_from(exceptions);
-                state.usage += *usage;
+                state.take(*usage);
                 if let Some(findings) = findings {
                     self.findings.insert(findings.of.clone(), findings.as_ref().clone());
                     self.resolved.remove(&findings.of);
                 }
             }
-            Event::Metered { step, usage, .. } => self.step(recorded, step)?.usage += *usage,
+            Event::Metered { step, usage, .. } => self.step(recorded, step)?.take(*usage),
             Event::StepFailed { step, error, units } => {
                 let position = self.at(recorded, step)?;
                 (position.phase, position.units_failed) = (Phase::Failed(error.clone()), *units);
                 let state = self.step(recorded, step)?;
                 state.attempts += 1;
-                if let Some(units) = &state.units {
-                    state.output = units.output();
+                if state.units.is_some() || !state.earlier.is_empty() {
+                    state.output = repair_output(&state.earlier, state.units.as_ref());
                 }
             }
             Event::RetryScheduled { step, rules, kinds, due } => {
@@ -395,9 +436,27 @@ impl RunState {
                 }
                 self.reopen_branches(step, *due);
             }
-            Event::UnitsPlanned { step, of, table, strategy, units, slots, artifact } => {
+            Event::UnitsPlanned { step, usage, .. } => {
                 self.at(recorded, step)?;
-                self.step(recorded, step)?.units = Some(Units::planned(of, table, strategy, artifact, *units, *slots));
+                let state = self.step(recorded, step)?;
+                let first_batch = state.earlier.iter().map(|earlier| earlier.batches).sum();
+                state.units = Units::planned(event, first_batch);
+                state.take(*usage);
+            }
+            Event::StrategyEnded { step, strategy, error } => {
+                let position = self.at(recorded, step)?;
+                position.rules_used.clear();
+                // Else its attempt goes on with the next.
+                if matches!(position.phase, Phase::Failed(_)) {
+                    (position.phase, position.units_failed) = (Phase::Work, false);
+                    position.attempt += 1;
+                    position.attempt_at = recorded.at;
+                }
+                let state = self.step(recorded, step)?;
+                state.assume_all();
+                let units = state.units.take();
+                state.earlier.push(Earlier::new(strategy, units.as_ref(), error.clone()));
+                state.strategy += 1;
             }
             Event::UnitsReserved { step, units, worst } => {
                 let state = self.step(recorded, step)?;
@@ -409,7 +468,7 @@ impl RunState {
             }
             Event::UnitsEnded { step, usage, .. } | Event::PublishEnded { step, usage, .. } => {
                 let state = self.step(recorded, step)?;
-                state.usage += *usage;
+                state.take(*usage);
                 if let Event::UnitsEnded { staged, failed, released, .. } = event {
                     for unit in staged.iter().chain(released) {
                         state.reserved.remove(unit);
@@ -455,8 +514,18 @@ impl RunState {
             position.attempt += 1;
             position.attempt_at = at;
         }
-        if let Some(units) = self.steps.get_mut(step).and_then(|state| state.units.as_mut()) {
-            units.retry(None);
+        if let Some(state) = self.steps.get_mut(step) {
+            if state.earlier.is_empty() {
+                state.units.iter_mut().for_each(|units| units.retry(None));
+            } else {
+                // What stopped the first strategy may be mended: it gets what is left, before the others.
+                state.assume_all();
+                let units = state.units.take();
+                if let Some(units) = units {
+                    state.earlier.push(Earlier::new(&units.strategy, Some(&units), units.an_error()));
+                }
+                state.strategy = 0;
+            }
         }
         self.reopen_branches(step, at);
     }

@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::event::{ErrorRecord, Event};
+use super::event::{ErrorRecord, Event, FindingsRecord};
 use crate::cost::Usage;
 use crate::error::ErrorKind;
 use crate::model::Conflicts;
 
 /// Errors of units that are kept word for word; of further ones, the kind is known.
 const KEPT_ERRORS: usize = 100;
+
+/// What is counted of units, in the order in which people read it.
+const COUNTS: [&str; 10] =
+    ["units", "succeeded", "failed", "pending", "slots", "repaired", "absent", "unresolved", "conflicts", "requests"];
 
 /// Where a unit is. Every unit is always in exactly one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +60,8 @@ pub struct Units {
     failed: BTreeMap<ErrorKind, u64>,
     /// Of failed units, the last error, as far as kept.
     pub errors: BTreeMap<u32, ErrorRecord>,
+    /// The number of its first batch: batches of a visit are numbered through, over all strategies.
+    first_batch: u32,
     /// Batches whose publication was begun.
     pub batches: Vec<Batch>,
     /// Rows published.
@@ -66,28 +72,107 @@ pub struct Units {
     pub conflicts: Conflicts,
     /// What its units took.
     pub usage: Usage,
+    /// What the strategies before left; none if it is the first.
+    pub left: Option<Box<FindingsRecord>>,
+}
+
+/// What a strategy has come to that did what it can, while the step goes on with the next.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Earlier {
+    /// The strategy.
+    pub strategy: String,
+    /// Why it could do no more, if that was an error.
+    pub error: Option<ErrorRecord>,
+    /// Batches that it published.
+    pub batches: u32,
+    /// Its counts, as conditions see those of a step.
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl Earlier {
+    /// What has come of a strategy's units; none, if they could not even be planned.
+    pub(super) fn new(strategy: &str, units: Option<&Units>, error: Option<ErrorRecord>) -> Self {
+        let batches = units.map_or(0, |units| u32::try_from(units.batches.len()).unwrap_or(u32::MAX));
+        Self { strategy: strategy.to_owned(), error, batches, counts: units.map(Units::counts).unwrap_or_default() }
+    }
+
+    /// How many of its units failed.
+    pub fn failed(&self) -> u64 {
+        self.count("failed")
+    }
+
+    /// How many units it had.
+    pub fn units(&self) -> u64 {
+        self.count("units")
+    }
+
+    fn count(&self, name: &str) -> u64 {
+        self.counts.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// A strategy and its counts, in the order in which people read them.
+fn told(strategy: Option<&str>, counts: &BTreeMap<&'static str, u64>) -> Value {
+    let named = COUNTS.iter().filter_map(|name| Some(((*name).to_owned(), json!(counts.get(name)?))));
+    Value::Object(std::iter::once(("strategy".to_owned(), json!(strategy))).chain(named).collect())
+}
+
+/// What conditions see as a repair step's `$output`: the strategies together, and each by itself if there were several.
+pub(super) fn repair_output(earlier: &[Earlier], units: Option<&Units>) -> Value {
+    let now = units.map(Units::counts).unwrap_or_default();
+    let mut total = now.clone();
+    for earlier in earlier {
+        for (name, count) in &earlier.counts {
+            *total.entry(name).or_default() += count;
+        }
+    }
+    // The later ones are to repair what the first was to repair, and has left.
+    let slots = earlier.iter().find(|earlier| !earlier.counts.is_empty()).map_or(now.get("slots"), |first| first.counts.get("slots"));
+    let slots = slots.copied().unwrap_or(0);
+    let of = |name: &str| total.get(name).copied().unwrap_or(0);
+    let unresolved = slots.saturating_sub(of("repaired") + of("absent"));
+    total.extend([("slots", slots), ("unresolved", unresolved)]);
+    let last = units.map_or_else(|| earlier.last().map(|last| last.strategy.as_str()), |units| Some(&units.strategy));
+    let mut output = told(last, &total);
+    if !earlier.is_empty() {
+        let each = |strategy: &str, counts: &BTreeMap<&'static str, u64>, error: Option<&ErrorRecord>| {
+            let mut one = told(Some(strategy), counts);
+            if let Some(error) = error {
+                one["error"] = json!({ "kind": error.kind, "message": error.message });
+            }
+            one
+        };
+        let mut list: Vec<Value> = earlier.iter().map(|earlier| each(&earlier.strategy, &earlier.counts, earlier.error.as_ref())).collect();
+        list.extend(units.map(|units| each(&units.strategy, &now, units.an_error().as_ref())));
+        output["strategies"] = Value::Array(list);
+    }
+    output
 }
 
 impl Units {
-    pub(super) fn planned(of: &str, table: &str, strategy: &str, artifact: &str, units: u32, slots: u64) -> Self {
-        Self {
-            of: of.to_owned(),
-            table: table.to_owned(),
-            strategy: strategy.to_owned(),
-            artifact: artifact.to_owned(),
-            slots,
-            states: vec![UnitState::Pending; units as usize],
-            pending: u64::from(units),
+    /// The units that an event has planned; none if it is another event.
+    pub(super) fn planned(event: &Event, first_batch: u32) -> Option<Self> {
+        let Event::UnitsPlanned { of, table, strategy, units, slots, artifact, left, .. } = event else { return None };
+        Some(Self {
+            of: of.clone(),
+            table: table.clone(),
+            strategy: strategy.clone(),
+            artifact: artifact.clone(),
+            slots: *slots,
+            states: vec![UnitState::Pending; *units as usize],
+            pending: u64::from(*units),
             staged: 0,
             published: 0,
             failed: BTreeMap::new(),
             errors: BTreeMap::new(),
+            first_batch,
             batches: Vec::new(),
             rows: 0,
             absent: 0,
             conflicts: Conflicts::default(),
             usage: Usage::default(),
-        }
+            left: left.clone(),
+        })
     }
 
     /// How many units there are.
@@ -144,21 +229,40 @@ impl Units {
         })
     }
 
-    /// What conditions see as the repair step's `$output`.
-    pub fn output(&self) -> Value {
-        json!({
-            "strategy": self.strategy,
-            "units": self.len(),
-            "succeeded": self.staged + self.published,
-            "failed": self.failed(),
-            "pending": self.pending,
-            "slots": self.slots,
-            "repaired": self.rows,
-            "absent": self.absent,
-            "unresolved": self.slots.saturating_sub(self.rows + self.absent),
-            "conflicts": self.conflicts.slots,
-            "requests": self.usage.source_requests,
-        })
+    /// The counts that conditions see.
+    fn counts(&self) -> BTreeMap<&'static str, u64> {
+        BTreeMap::from([
+            ("units", self.len()),
+            ("succeeded", self.staged + self.published),
+            ("failed", self.failed()),
+            ("pending", self.pending),
+            ("slots", self.slots),
+            ("repaired", self.rows),
+            ("absent", self.absent),
+            ("unresolved", self.unresolved()),
+            ("conflicts", self.conflicts.slots),
+            ("requests", self.usage.source_requests),
+        ])
+    }
+
+    /// Slots that it was to repair, and that are neither repaired nor confirmed absent.
+    pub fn unresolved(&self) -> u64 {
+        self.slots.saturating_sub(self.rows + self.absent)
+    }
+
+    /// Whether all that was staged is seen by readers: nothing that was paid for waits.
+    pub fn is_published(&self) -> bool {
+        self.staged == 0 && self.batches.iter().all(|batch| batch.ended)
+    }
+
+    /// The number of the batch that is published next.
+    pub(super) fn next_batch(&self) -> u32 {
+        self.first_batch + u32::try_from(self.batches.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Batches whose publication was begun and has not ended, by number.
+    pub(super) fn begun_batches(&self) -> impl Iterator<Item = (u32, &[u32])> {
+        (self.first_batch..).zip(&self.batches).filter(|(_, batch)| !batch.ended).map(|(number, batch)| (number, batch.units.as_slice()))
     }
 
     fn count(&mut self, state: UnitState) -> &mut u64 {
@@ -212,7 +316,7 @@ impl Units {
                 }
             }
             Event::PublishStarted { batch, units, .. } => {
-                if *batch as usize != self.batches.len() {
+                if *batch != self.next_batch() {
                     return Err("a batch out of order");
                 }
                 if units.iter().any(|unit| self.state(*unit) != Some(UnitState::Staged)) {
@@ -221,7 +325,8 @@ impl Units {
                 self.batches.push(Batch { units: units.clone(), ended: false });
             }
             Event::PublishEnded { batch, rows, absent, usage, .. } => {
-                let batch = self.batches.get_mut(*batch as usize).filter(|batch| !batch.ended).ok_or("a batch that was not begun")?;
+                let index = batch.checked_sub(self.first_batch).ok_or("a batch of another strategy")?;
+                let batch = self.batches.get_mut(index as usize).filter(|batch| !batch.ended).ok_or("a batch that was not begun")?;
                 batch.ended = true;
                 for unit in std::mem::take(&mut batch.units) {
                     self.put(unit, UnitState::Published);

@@ -13,12 +13,13 @@ use super::artifact;
 use super::budget::Granted;
 use super::driver::{Engine, StartRequest, child_run_id, preflight};
 use super::event::{Event, FindingsRecord, Outcome};
-use super::fanout;
+use super::fanout::{self, Turn};
 use super::stale;
 use super::state::RunState;
-use super::units::Units;
+use super::units::{Earlier, Units, repair_output};
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::Lake;
 use crate::model::{Counts, Findings};
 use crate::plugin::{AggregateRequest, Aggregator, Detector, Repairer, Sensor, StepContext, Task};
 use crate::workflow::{SensorWait, Step, Variables, Workflow};
@@ -84,9 +85,29 @@ pub(super) struct Work {
     pub(super) variables: Variables,
     pub(super) entered_at: Timestamp,
     pub(super) rules_used: Vec<u32>,
-    /// The units of this visit, if they were planned.
+    /// How far the repairs of this visit are.
+    pub(super) repairs: Repairs,
+}
+
+/// How far the repairs of a visit are.
+#[derive(Clone, Default)]
+pub(super) struct Repairs {
+    /// The strategy at work, from 0.
+    pub(super) strategy: usize,
+    /// Those that have done what they can.
+    pub(super) earlier: Vec<Earlier>,
+    /// The units of the one at work, if they were planned.
     pub(super) units: Option<Units>,
-    /// Whether a budget limits what the step may take.
+}
+
+/// A strategy, ready to work.
+pub(super) struct Idea {
+    pub(super) name: Arc<str>,
+    pub(super) repairer: Arc<dyn Repairer>,
+    /// The lake, used on behalf of this strategy.
+    pub(super) lake: Arc<dyn Lake>,
+    pub(super) tags: Arc<BTreeMap<String, String>>,
+    /// Whether a budget limits what it may take.
     pub(super) budgeted: bool,
 }
 
@@ -94,8 +115,8 @@ pub(super) struct Work {
 pub(super) enum Job {
     /// Detect, or look again at what was found.
     Look { detector: Arc<dyn Detector>, of: String, again: Option<FindingsRecord> },
-    /// Repair what was found.
-    Repair { repairer: Arc<dyn Repairer>, of: FindingsRecord },
+    /// Repair what was found, with one strategy after the other; what one has left, the detector tells.
+    Repair { ideas: Vec<Idea>, of: FindingsRecord, detector: Option<Arc<dyn Detector>> },
     /// Compute.
     Aggregate { aggregator: Arc<dyn Aggregator>, of: Option<FindingsRecord> },
     /// Anything else.
@@ -136,17 +157,14 @@ impl From<Error> for Failed {
     }
 }
 
+/// What strategies have left, for the journal, and what looking took.
+type Left = (Option<Box<FindingsRecord>>, Usage);
+
 impl Work {
     pub(super) async fn perform(&self, job: Job, recorder: &Recorder) -> Result<Done, Failed> {
         match job {
             Job::Look { detector, of, again } => Ok(self.look(detector.as_ref(), &of, again).await?),
-            Job::Repair { repairer, of } => {
-                let findings = self.findings(&of).await?;
-                match fanout::repair(self, recorder, repairer, findings).await {
-                    Ok(units) => Ok(Done::plain(units.output())),
-                    Err((error, units)) => Err(Failed { error, units, driving: false }),
-                }
-            }
+            Job::Repair { ideas, of, detector } => self.repair(&ideas, &of, detector.as_deref(), recorder).await,
             Job::Aggregate { aggregator, of } => {
                 let findings = match &of {
                     Some(of) => Some(self.findings(of).await?),
@@ -167,6 +185,56 @@ impl Work {
             Job::Sense { sensor, wait } => Ok(self.sense(sensor.as_ref(), &wait).await?),
             Job::Child { workflow, params } => self.child(&workflow, params).await,
         }
+    }
+
+    async fn repair(
+        &self,
+        ideas: &[Idea],
+        of: &FindingsRecord,
+        detector: Option<&dyn Detector>,
+        recorder: &Recorder,
+    ) -> Result<Done, Failed> {
+        let Repairs { mut strategy, mut earlier, mut units } = self.repairs.clone();
+        let mut rules_used = self.rules_used.as_slice();
+        loop {
+            let idea = ideas.get(strategy).ok_or_else(|| Error::internal("a strategy that the step does not have"))?;
+            let (findings, left) = self.to_repair(of, detector, &earlier, units.as_ref()).await?;
+            let before = (earlier.len(), earlier.iter().map(|earlier| earlier.batches).sum());
+            let turn = Turn { idea, strategy, earlier: before, units, findings, left, rules_used };
+            let done = fanout::repair(self, recorder, turn).await.map_err(|(error, units)| Failed { error, units, driving: false })?;
+            if strategy + 1 >= ideas.len() || done.unresolved() == 0 {
+                return Ok(Done::plain(repair_output(&earlier, Some(&done))));
+            }
+            let ended = Event::StrategyEnded { step: self.step.name.clone(), strategy: idea.name.to_string(), error: None };
+            recorder.record(vec![ended]).await?;
+            earlier.push(Earlier::new(&idea.name, Some(&done), None));
+            (strategy, units, rules_used) = (strategy + 1, None, &[]);
+        }
+    }
+
+    /// What a strategy is to repair: all that was found, or what those before it have left.
+    async fn to_repair(
+        &self,
+        of: &FindingsRecord,
+        detector: Option<&dyn Detector>,
+        earlier: &[Earlier],
+        units: Option<&Units>,
+    ) -> Result<(Findings, Left)> {
+        if let Some(units) = units {
+            return Ok((self.findings(units.left.as_deref().unwrap_or(of)).await?, (None, Usage::default())));
+        }
+        let before = self.findings(of).await?;
+        if earlier.is_empty() {
+            return Ok((before, (None, Usage::default())));
+        }
+        let context = &self.context;
+        let detector = detector.ok_or_else(|| Error::internal("no detector to look at what is left"))?;
+        let found = detector.detect(context, Some(&before)).await?;
+        let artifact = format!("{}-{}-{}-left", self.step.name, context.visit, earlier.len());
+        let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps)]).boxed();
+        let usage = [found.usage, context.lake.put_artifact(&context.run, &artifact, gaps).await?].into_iter().sum();
+        let record = FindingsRecord { of: of.of.clone(), scope: found.scope.clone(), counts: found.counts, artifact };
+        Ok((found, (Some(Box::new(record)), usage)))
     }
 
     async fn look(&self, detector: &dyn Detector, of: &str, again: Option<FindingsRecord>) -> Result<Done> {

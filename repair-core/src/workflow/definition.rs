@@ -55,6 +55,14 @@ impl Workflow {
     pub fn step(&self, name: &str) -> Option<&Step> {
         self.steps.get(name)
     }
+
+    /// The tags on what a strategy costs: the workflow's, its own, and `idea`, under which it is reckoned; its name, if nobody says otherwise.
+    pub fn tags_of(&self, strategy: &Strategy) -> BTreeMap<String, String> {
+        let mut tags = self.tags.clone();
+        tags.extend(strategy.tags.iter().map(|(tag, value)| (tag.clone(), value.clone())));
+        tags.entry("idea".to_owned()).or_insert_with(|| strategy.name.clone());
+        tags
+    }
 }
 
 /// How the steps of a workflow follow each other.
@@ -198,6 +206,19 @@ pub enum Template {
 }
 
 impl Template {
+    /// The text under a key of a mapping, if it is there in plain words.
+    pub fn text_of(&self, key: &str) -> Option<&str> {
+        let value = match self {
+            Self::Value(value) => value.get(key),
+            Self::Map(entries) => entries.iter().find_map(|(name, value)| match value {
+                Self::Value(value) if name == key => Some(value),
+                _ => None,
+            }),
+            Self::Computed(_) | Self::List(_) => None,
+        };
+        value.and_then(Value::as_str)
+    }
+
     /// The value, its computed parts computed.
     ///
     /// # Errors
@@ -305,12 +326,10 @@ pub enum StepKind {
     Wait(Wait),
     /// Repairs what a detect step found.
     Repair {
-        /// The repairer.
-        plugin: String,
+        /// The repair ideas, at least one. What one cannot fix goes to the next.
+        strategies: Vec<Strategy>,
         /// The detect step.
         of: String,
-        /// Its configuration.
-        with: Template,
         /// How many units at once.
         concurrency: u32,
         /// How many units in how much time.
@@ -364,16 +383,44 @@ pub enum StepKind {
     },
 }
 
+impl Step {
+    /// Whether it makes no sense to go on with the units of a strategy, given how many failed for good, by kind. Of the last one, if they are
+    /// more than tolerated: asking on would only cost. One that has a successor goes on, but not where it was refused.
+    pub fn is_hopeless(&self, strategy: usize, lost: impl IntoIterator<Item = (ErrorKind, u64)>, units: u64) -> bool {
+        let StepKind::Repair { strategies, tolerate, .. } = &self.kind else { return false };
+        let mut lost = lost.into_iter();
+        if strategy + 1 < strategies.len() {
+            return lost.any(|(kind, count)| kind == ErrorKind::Denied && count > 0);
+        }
+        tolerate.exceeded(lost.map(|(_, count)| count).sum(), units)
+    }
+
+    /// What to try again while a strategy of a repair step is at work, counted from 0; of any other step, what it says.
+    pub fn retry_of(&self, strategy: usize) -> &[RetryRule] {
+        self.kind.strategies().get(strategy).and_then(|strategy| strategy.retry.as_deref()).unwrap_or(&self.retry)
+    }
+}
+
 impl StepKind {
-    /// The plug-in of a step, if it has one: its kind, its name, its configuration.
-    pub fn plugin(&self) -> Option<(PluginKind, &str, &Template)> {
+    /// The plug-ins of a step: their kind, name and configuration. None for control; of a repair step one for each strategy, in order.
+    pub fn plugins(&self) -> Vec<(PluginKind, &str, &Template)> {
         match self {
-            Self::Detect { plugin, with } => Some((PluginKind::Detector, plugin, with)),
-            Self::Repair { plugin, with, .. } => Some((PluginKind::Repairer, plugin, with)),
-            Self::Aggregate { plugin, with, .. } => Some((PluginKind::Aggregator, plugin, with)),
-            Self::Task { plugin, with } => Some((PluginKind::Task, plugin, with)),
-            Self::Wait(Wait::Sensor(wait)) => Some((PluginKind::Sensor, &wait.plugin, &wait.with)),
-            _ => None,
+            Self::Detect { plugin, with } => vec![(PluginKind::Detector, plugin, with)],
+            Self::Repair { strategies, .. } => {
+                strategies.iter().map(|strategy| (PluginKind::Repairer, strategy.plugin.as_str(), &strategy.with)).collect()
+            }
+            Self::Aggregate { plugin, with, .. } => vec![(PluginKind::Aggregator, plugin, with)],
+            Self::Task { plugin, with } => vec![(PluginKind::Task, plugin, with)],
+            Self::Wait(Wait::Sensor(wait)) => vec![(PluginKind::Sensor, &wait.plugin, &wait.with)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The strategies of a repair step; none of others.
+    pub fn strategies(&self) -> &[Strategy] {
+        match self {
+            Self::Repair { strategies, .. } => strategies,
+            _ => &[],
         }
     }
 
@@ -394,9 +441,38 @@ impl StepKind {
     }
 }
 
+/// A repair idea, as a step uses it.
+#[derive(Debug, Clone)]
+pub struct Strategy {
+    /// Its name within the step: the plug-in's, unless it is given another. Rows that it repairs bear it.
+    pub name: String,
+    /// The repairer.
+    pub plugin: String,
+    /// Its configuration.
+    pub with: Template,
+    /// What to try again; `None` for what the step says.
+    pub retry: Option<Vec<RetryRule>>,
+    /// How much it may spend, over all visits of the step.
+    pub budget: Option<Budget>,
+    /// Tags on what it costs, beside the workflow's.
+    pub tags: BTreeMap<String, String>,
+}
+
 /// What the `$output` of a repair step holds.
-pub const REPAIR_OUTPUT: [&str; 11] =
-    ["strategy", "units", "succeeded", "failed", "pending", "slots", "repaired", "absent", "unresolved", "conflicts", "requests"];
+pub const REPAIR_OUTPUT: [&str; 12] = [
+    "strategy",
+    "strategies",
+    "units",
+    "succeeded",
+    "failed",
+    "pending",
+    "slots",
+    "repaired",
+    "absent",
+    "unresolved",
+    "conflicts",
+    "requests",
+];
 
 /// How long to wait.
 #[derive(Debug, Clone)]

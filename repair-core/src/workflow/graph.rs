@@ -52,17 +52,15 @@ pub fn graph(workflow: &Workflow) -> DiGraph<&Step, Way> {
 }
 
 /// What a step names besides its kind: its plug-in, the step it looks at again, why it fails.
-fn subject(step: &Step) -> &str {
+fn subject(step: &Step) -> String {
     match &step.kind {
-        StepKind::Detect { plugin, .. }
-        | StepKind::Repair { plugin, .. }
-        | StepKind::Aggregate { plugin, .. }
-        | StepKind::Task { plugin, .. } => plugin,
-        StepKind::Verify { of } => of,
-        StepKind::Fail { message } => message,
-        StepKind::Workflow { name, .. } => name,
-        StepKind::Wait(Wait::Sensor(wait)) => &wait.plugin,
-        StepKind::Wait(_) | StepKind::Parallel { .. } | StepKind::Succeed => "",
+        StepKind::Detect { plugin, .. } | StepKind::Aggregate { plugin, .. } | StepKind::Task { plugin, .. } => plugin.clone(),
+        StepKind::Repair { strategies, .. } => strategies.iter().map(|strategy| strategy.name.as_str()).collect::<Vec<_>>().join(", then "),
+        StepKind::Verify { of } => of.clone(),
+        StepKind::Fail { message } => message.clone(),
+        StepKind::Workflow { name, .. } => name.clone(),
+        StepKind::Wait(Wait::Sensor(wait)) => wait.plugin.clone(),
+        StepKind::Wait(_) | StepKind::Parallel { .. } | StepKind::Succeed => String::new(),
     }
 }
 

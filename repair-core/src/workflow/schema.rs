@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::definition::{ParamType, RunIf};
-use super::read::STEP_WORDS;
+use super::read::{MAX_STRATEGIES, STEP_WORDS};
 use crate::error::ErrorKind;
 use crate::model::{Cadence, Format, PartitionUnit, TimeMark};
 use crate::plugin::{PluginKind, Registry};
@@ -29,7 +29,7 @@ pub fn schema(registry: &Registry) -> Value {
             "max_parallel": { "description": "Of a dag: how many steps run at once", "type": "integer", "minimum": 1, "maximum": 1000, "default": 8 },
             "about": { "description": "What it is for", "type": "string" },
             "params": named(param()),
-            "tags": { "description": "Put on everything it costs", "type": "object", "additionalProperties": { "type": ["string", "number", "boolean"] } },
+            "tags": tags(),
             "budget": budget("How much a run may spend"),
             "prices": { "description": "The file of a price book, relative to this one", "type": "string" },
             "tables": named(table()),
@@ -121,6 +121,13 @@ fn plain<T: schemars::JsonSchema>() -> Value {
     schema
 }
 
+fn tags() -> Value {
+    json!({
+        "description": "Put on everything it costs",
+        "type": "object", "additionalProperties": { "type": ["string", "number", "boolean"] }
+    })
+}
+
 fn next() -> Value {
     json!({
         "description": "Where to go: a step, or branches that are tried in order",
@@ -173,7 +180,8 @@ fn steps(registry: &Registry) -> Vec<Value> {
     let repair = json!({
         "of": of,
         "concurrency": { "description": "Units that run at once", "type": "integer", "minimum": 1, "maximum": 256, "default": 4 },
-        "budget": budget("How much the step may spend, over all its visits"),
+        "budget": budget("How much the step may spend, over all its visits and strategies"),
+        "tags": tags(),
         "rate_limit": { "description": "How many units may begin in how much time", "$ref": "#/$defs/rate" },
         "tolerate": {
             "description": "How many units may fail: a number, or a share of all",
@@ -206,7 +214,7 @@ fn steps(registry: &Registry) -> Vec<Value> {
         .into_iter()
         .map(|word| match word {
             "detect" => going_on(any_plugin(registry, PluginKind::Detector, word, &json!({}))),
-            "repair" => going_on(required(any_plugin(registry, PluginKind::Repairer, word, &repair), "of")),
+            "repair" => going_on(required(strategies(registry, any_plugin(registry, PluginKind::Repairer, word, &repair)), "of")),
             "aggregate" => going_on(any_plugin(registry, PluginKind::Aggregator, word, &json!({ "of": of }))),
             "task" => going_on(any_plugin(registry, PluginKind::Task, word, &json!({}))),
             "verify" => {
@@ -230,6 +238,25 @@ fn steps(registry: &Registry) -> Vec<Value> {
 
 fn plain_step(word: &str, value: &Value) -> Value {
     json!({ "type": "object", "required": [word], "additionalProperties": false, "properties": { word: value } })
+}
+
+/// A repair step may list strategies in place of the one plug-in.
+fn strategies(registry: &Registry, mut step: Value) -> Value {
+    let besides = json!({
+        "name": { "description": "Its name within the step; the plug-in's unless given", "$ref": "#/$defs/name" },
+        "retry": { "$ref": "#/$defs/retry" },
+        "budget": budget("How much the strategy may spend, over all visits of the step"),
+        "tags": tags(),
+    });
+    let list = json!({
+        "description": "Strategies, in order: what one cannot fix goes to the next",
+        "type": "array", "minItems": 1, "maxItems": MAX_STRATEGIES,
+        "items": any_plugin(registry, PluginKind::Repairer, "strategy", &besides)
+    });
+    if let Some(names) = step.pointer_mut("/properties/repair/oneOf").and_then(Value::as_array_mut) {
+        names.push(list);
+    }
+    step
 }
 
 fn required(mut step: Value, name: &str) -> Value {

@@ -33,18 +33,16 @@ impl Checker<'_> {
         let Some(book) = &workflow.prices else { return };
         let mut missing = Vec::new();
         for (step, places) in workflow.steps.iter().zip(&self.draft.steps) {
-            let in_dollars = budget::limits(workflow, step).any(|(budget, _)| budget.usd.is_some());
-            if !in_dollars || !matches!(step.kind, StepKind::Repair { .. }) || budget::call_price(workflow, step).is_some() {
-                continue;
+            for (strategy, places) in step.kind.strategies().iter().zip(&places.plugins) {
+                let in_dollars = budget::limits(workflow, step, Some(strategy)).any(|limit| limit.budget.usd.is_some());
+                if !in_dollars || budget::call_price(workflow, &strategy.with).is_some() {
+                    continue;
+                }
+                let source = budget::source_of(&strategy.with).filter(|source| workflow.sources.contains_key(*source));
+                let Some(source) = source else { continue };
+                let place = places.with.and_then(|with| with.get("source")).map_or(places.name, |node| node.place);
+                missing.push((place, format!("the price book {} has no price for source `{source}`", book.file), source.to_owned()));
             }
-            let Some(source) = budget::source_of(step).filter(|source| workflow.sources.contains_key(source)) else { continue };
-            let place =
-                places.plugin.as_ref().map(|plugin| plugin.with.and_then(|with| with.get("source")).map_or(plugin.name, |node| node.place));
-            missing.push((
-                place.unwrap_or(places.name),
-                format!("the price book {} has no price for source `{source}`", book.file),
-                source,
-            ));
         }
         for (place, message, source) in missing {
             let help = format!("add it there: `sources: {{ {source}: {{ usd_per_call: 0, source: … }} }}`, by this name or its plug-in's");

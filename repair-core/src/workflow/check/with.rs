@@ -20,11 +20,10 @@ impl<'a> Checker<'a> {
         let draft: &'a _ = self.draft;
         let examples = examples(draft.workflow.params.iter());
         for (step, places) in draft.workflow.steps.iter().zip(&draft.steps) {
-            if let (StepKind::Workflow { workflow, with, .. }, Some(places)) = (&step.kind, &places.plugin) {
+            if let (StepKind::Workflow { workflow, with, .. }, [places]) = (&step.kind, places.plugins.as_slice()) {
                 self.params(&workflow.params, with, places);
             }
-            let Some((kind, plugin, with)) = step.kind.plugin() else { continue };
-            if let Some(places) = &places.plugin {
+            for ((kind, plugin, with), places) in step.kind.plugins().into_iter().zip(&places.plugins) {
                 self.plugin(kind, plugin, with, places, &examples);
             }
         }

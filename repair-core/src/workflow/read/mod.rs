@@ -5,12 +5,14 @@ mod budget;
 mod param;
 mod scalar;
 mod step;
+mod strategy;
 mod table;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(crate) use step::WORDS as STEP_WORDS;
+pub(crate) use strategy::MAX_STRATEGIES;
 
 use super::definition::{Template, Workflow, WorkflowKind};
 use super::diagnostic::Diagnostics;
@@ -56,7 +58,8 @@ pub(crate) struct Draft<'a> {
 /// Where the parts of a step are.
 pub(crate) struct StepPlaces<'a> {
     pub(crate) name: Place,
-    pub(crate) plugin: Option<PluginPlaces<'a>>,
+    /// Of each of its plug-ins.
+    pub(crate) plugins: Vec<PluginPlaces<'a>>,
     pub(crate) of: Option<Place>,
     /// Of each entry of `after`.
     pub(crate) after: Vec<Place>,

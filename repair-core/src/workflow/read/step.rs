@@ -25,23 +25,23 @@ const DEFAULT_EVERY: Duration = Duration::from_secs(30);
 /// Branches of one parallel step.
 const MAX_BRANCHES: usize = 100;
 /// Units that run at once, if a repair step does not say.
-const DEFAULT_CONCURRENCY: u32 = 4;
+pub(super) const DEFAULT_CONCURRENCY: u32 = 4;
 /// Units that may run at once: each may hold a connection and an answer in memory.
-const MAX_CONCURRENCY: u32 = 256;
+pub(super) const MAX_CONCURRENCY: u32 = 256;
 /// How often a run may come to one step. More is a loop that nobody waits for.
 const MAX_VISITS: u32 = 1_000_000;
 
 /// What a step does, and where its plug-in and its detect step are named.
-struct Body<'a> {
-    kind: StepKind,
-    plugin: Option<PluginPlaces<'a>>,
-    of: Option<Place>,
-    branches: Vec<Place>,
+pub(super) struct Body<'a> {
+    pub(super) kind: StepKind,
+    pub(super) plugins: Vec<PluginPlaces<'a>>,
+    pub(super) of: Option<Place>,
+    pub(super) branches: Vec<Place>,
 }
 
 impl Body<'_> {
-    fn plain(kind: StepKind) -> Self {
-        Self { kind, plugin: None, of: None, branches: Vec::new() }
+    pub(super) fn plain(kind: StepKind) -> Self {
+        Self { kind, plugins: Vec::new(), of: None, branches: Vec::new() }
     }
 }
 
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
         let mut known = vec![word];
         known.extend(match word {
             "detect" | "task" | "workflow" => &["with"][..],
-            "repair" => &["of", "with", "concurrency", "rate_limit", "tolerate", "budget"],
+            "repair" => &["of", "with", "concurrency", "rate_limit", "tolerate", "budget", "tags"],
             "aggregate" => &["of", "with"],
             _ => &[],
         });
@@ -141,7 +141,7 @@ impl<'a> Reader<'a> {
         read.0.insert(place, Step { name, kind: body.kind, next, retry, catch, max_visits, timeout, heartbeat, after, run_if, inside });
         let places = StepPlaces {
             name: key.place,
-            plugin: body.plugin,
+            plugins: body.plugins,
             of: body.of,
             after: after_places,
             branches: body.branches,
@@ -271,19 +271,7 @@ impl<'a> Reader<'a> {
                 let body = self.plugged(fields, word, |plugin, with| StepKind::Aggregate { plugin, of, with })?;
                 Some(Body { of: place, ..body })
             }
-            "repair" => {
-                let of = self.required(fields, "of", "the detect step whose findings it repairs, e.g. `of: find_gaps`");
-                let of = of.and_then(|node| self.text(node, "`of`").map(|of| (of, node.place)));
-                let concurrency = self.count(fields, "concurrency", 1..=MAX_CONCURRENCY).unwrap_or(DEFAULT_CONCURRENCY);
-                let (rate_limit, tolerate, budget) = (self.rate(fields), self.tolerate(fields), self.budget(fields));
-                let (of, place) = of.unzip();
-                let kind = |plugin, with| {
-                    let of = of.clone().unwrap_or_default();
-                    StepKind::Repair { plugin, of, with, concurrency, rate_limit, tolerate, budget: budget.clone() }
-                };
-                let body = self.plugged(fields, word, kind)?;
-                Some(Body { of: Some(place?), ..body })
-            }
+            "repair" => self.repair(fields),
             "verify" => {
                 let node = fields.get("verify")?;
                 let of = self.text(node, "`verify`, which names a detect step,")?;
@@ -304,8 +292,8 @@ impl<'a> Reader<'a> {
                                 Some(help.to_owned()),
                             );
                         }
-                        let plugin = Some(PluginPlaces { name: node.place, with: with_node });
-                        Some(Body { plugin, ..Body::plain(StepKind::Workflow { name, workflow, with }) })
+                        let plugins = vec![PluginPlaces { name: node.place, with: with_node }];
+                        Some(Body { plugins, ..Body::plain(StepKind::Workflow { name, workflow, with }) })
                     }
                     Err(why) => {
                         self.error(node.place, why, Some(format!("`repair validate` tells all about {}", quoted(&name))));
@@ -334,7 +322,7 @@ impl<'a> Reader<'a> {
     fn plugged(&mut self, fields: &Fields<'a>, word: &str, kind: impl FnOnce(String, Template) -> StepKind) -> Option<Body<'a>> {
         let (with, with_node) = self.with(fields, Within::Step);
         let (plugin, name) = self.plugin(fields, word, "the plug-in")?;
-        Some(Body { plugin: Some(PluginPlaces { name, with: with_node }), ..Body::plain(kind(plugin, with)) })
+        Some(Body { plugins: vec![PluginPlaces { name, with: with_node }], ..Body::plain(kind(plugin, with)) })
     }
 
     fn wait(&mut self, fields: &Fields<'a>) -> Option<Body<'a>> {
@@ -388,8 +376,8 @@ impl<'a> Reader<'a> {
             None => None,
         };
         let wait = SensorWait { plugin, with, when, every, timeout };
-        let plugin = Some(PluginPlaces { name, with: with_node });
-        Some(Body { plugin, ..Body::plain(StepKind::Wait(Wait::Sensor(Box::new(wait)))) })
+        let plugins = vec![PluginPlaces { name, with: with_node }];
+        Some(Body { plugins, ..Body::plain(StepKind::Wait(Wait::Sensor(Box::new(wait)))) })
     }
 
     fn wait_value(&mut self, node: &'a Node, what: &str, refuse: impl Fn(&str) -> Option<String>) -> Option<Template> {
@@ -407,7 +395,7 @@ impl<'a> Reader<'a> {
         Some(self.template(node, Within::Step))
     }
 
-    fn tolerate(&mut self, fields: &Fields<'a>) -> Tolerance {
+    pub(super) fn tolerate(&mut self, fields: &Fields<'a>) -> Tolerance {
         let nothing = Tolerance::Count(0);
         let Some(node) = fields.get("tolerate") else { return nothing };
         let Some(inner) = self.fields(node, fields.key_place("tolerate"), "`tolerate`", &["failed"]) else { return nothing };
@@ -432,4 +420,4 @@ impl<'a> Reader<'a> {
 }
 
 /// Keys that some step takes, or that a step of another kind of workflow does.
-const OTHER_KEYS: [&str; 8] = ["of", "with", "concurrency", "rate_limit", "tolerate", "budget", "after", "run_if"];
+const OTHER_KEYS: [&str; 9] = ["of", "with", "concurrency", "rate_limit", "tolerate", "budget", "tags", "after", "run_if"];

@@ -1,0 +1,80 @@
+//! `repair`: one strategy, or a list of them, of which each gets what the one before could not fix.
+
+use super::super::definition::{StepKind, Strategy};
+use super::super::tree::{Node, Place, Yaml};
+use super::step::{Body, DEFAULT_CONCURRENCY, MAX_CONCURRENCY};
+use super::{Fields, PluginPlaces, Reader, Within, quoted};
+
+/// Strategies of one step. Each that fails costs a look at what is left.
+pub(crate) const MAX_STRATEGIES: usize = 20;
+
+impl<'a> Reader<'a> {
+    pub(super) fn repair(&mut self, fields: &Fields<'a>) -> Option<Body<'a>> {
+        let of = self.required(fields, "of", "the detect step whose findings it repairs, e.g. `of: find_gaps`");
+        let of = of.and_then(|node| self.text(node, "`of`").map(|of| (of, node.place)));
+        let concurrency = self.count(fields, "concurrency", 1..=MAX_CONCURRENCY).unwrap_or(DEFAULT_CONCURRENCY);
+        let (rate_limit, tolerate, budget) = (self.rate(fields), self.tolerate(fields), self.budget(fields));
+        let node = self.required(fields, "repair", "the plug-in, or a list of strategies")?;
+        let read = match &node.value {
+            Yaml::List(items) => self.strategies(fields, node.place, items),
+            _ => self.only_strategy(fields).map(|only| vec![only]),
+        };
+        let (strategies, plugins) = read?.into_iter().unzip();
+        let (of, place) = of?;
+        let kind = StepKind::Repair { strategies, of, concurrency, rate_limit, tolerate, budget };
+        Some(Body { plugins, of: Some(place), ..Body::plain(kind) })
+    }
+
+    fn only_strategy(&mut self, fields: &Fields<'a>) -> Option<(Strategy, PluginPlaces<'a>)> {
+        let (with, with_node) = self.with(fields, Within::Step);
+        let tags = self.tags(fields);
+        let (plugin, name) = self.plugin(fields, "repair", "the plug-in")?;
+        let strategy = Strategy { name: plugin.clone(), plugin, with, retry: None, budget: None, tags };
+        Some((strategy, PluginPlaces { name, with: with_node }))
+    }
+
+    fn strategies(&mut self, step: &Fields<'a>, place: Place, items: &'a [Node]) -> Option<Vec<(Strategy, PluginPlaces<'a>)>> {
+        for name in ["with", "tags"] {
+            if step.get(name).is_some() {
+                let help = format!("write `{name}` beside `strategy`, within the entry of the list");
+                self.error(step.key_place(name), format!("each strategy of a list has its own `{name}`"), Some(help));
+            }
+        }
+        if items.is_empty() || items.len() > MAX_STRATEGIES {
+            let help = "e.g. `- { strategy: backfill, with: { source: market } }`";
+            self.error(place, format!("`repair` takes 1 to {MAX_STRATEGIES} strategies, not {}", items.len()), Some(help.to_owned()));
+            return None;
+        }
+        let mut read: Vec<(Strategy, PluginPlaces<'a>)> = Vec::with_capacity(items.len());
+        for item in items {
+            let Some(one) = self.strategy(item) else { continue };
+            if read.iter().any(|(before, _)| before.name == one.0.name) {
+                let help = "give one of them a `name`; rows that it repairs bear it";
+                self.error(item.place, format!("there is another strategy {} in this step", quoted(&one.0.name)), Some(help.to_owned()));
+            }
+            read.push(one);
+        }
+        (read.len() == items.len()).then_some(read)
+    }
+
+    fn strategy(&mut self, item: &'a Node) -> Option<(Strategy, PluginPlaces<'a>)> {
+        if let Some(text) = item.text() {
+            let help = format!("write `- {{ strategy: {text} }}`");
+            self.error(item.place, "an entry of `repair` is a mapping", Some(help));
+            return None;
+        }
+        let fields = self.fields(item, item.place, "a strategy", &["strategy", "name", "with", "retry", "budget", "tags"])?;
+        let (with, with_node) = self.with(&fields, Within::Step);
+        let retry = fields.get("retry").is_some().then(|| self.retry(&fields));
+        let (budget, mut tags) = (self.budget(&fields), self.tags(&fields));
+        let name = fields.get("name").map(|node| self.text(node, "`name`").filter(|name| self.is_name(name, node.place, "a strategy")));
+        let (plugin, place) = self.plugin(&fields, "strategy", "the plug-in, e.g. `strategy: backfill`")?;
+        let name = match name {
+            Some(name) => name?,
+            None => plugin.clone(),
+        };
+        // Of ideas that compete in one step, each is reckoned by itself, also where the workflow names one for all it costs.
+        tags.entry("idea".to_owned()).or_insert_with(|| name.clone());
+        Some((Strategy { name, plugin, with, retry, budget, tags }, PluginPlaces { name: place, with: with_node }))
+    }
+}
