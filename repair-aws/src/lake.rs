@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use repair_core::cost::Usage;
+use repair_core::lake::extent::Extent;
 use repair_core::lake::retraction::{Part, Retraction};
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{BatchStream, Caller, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
@@ -183,6 +184,10 @@ impl Lake for AwsLake {
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
         self.look_at(table, request).await
+    }
+
+    async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
+        self.size_up(table, interval).await
     }
 
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {

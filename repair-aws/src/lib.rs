@@ -4,6 +4,7 @@ mod athena;
 mod catalog;
 mod connect;
 mod error;
+mod extent;
 mod journal;
 mod lake;
 mod objects;

@@ -82,6 +82,8 @@ pub(crate) enum Condition {
 pub(crate) struct Object {
     pub(crate) key: String,
     pub(crate) bytes: u64,
+    /// Its tag: another once it is written anew.
+    pub(crate) tag: String,
 }
 
 /// What S3 calls it when there is no object of a key, in a bucket that is there.
@@ -105,6 +107,11 @@ pub(crate) struct Objects {
 impl Objects {
     pub(crate) fn new(client: Client, bucket: &str) -> Self {
         Self { client, bucket: bucket.to_owned() }
+    }
+
+    /// The objects of another bucket.
+    pub(crate) fn of_bucket(&self, bucket: &str) -> Self {
+        Self { client: self.client.clone(), bucket: bucket.to_owned() }
     }
 
     /// How people name an object.
@@ -230,7 +237,8 @@ impl Objects {
         retried(|| async {
             let head = self.client.head_object().bucket(&self.bucket).key(key).send().await;
             let head = head.map_err(|error| of_sdk("s3:GetObject", &self.uri(key), error))?;
-            Ok(Object { key: key.to_owned(), bytes: head.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or(0) })
+            let bytes = head.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or(0);
+            Ok(Object { key: key.to_owned(), bytes, tag: head.e_tag.unwrap_or_default() })
         })
         .await
     }
@@ -254,7 +262,8 @@ impl Objects {
             next = page.next_continuation_token;
             for object in page.contents.unwrap_or_default() {
                 let bytes = object.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
-                all.extend(object.key.map(|key| Object { key, bytes }));
+                let tag = object.e_tag.unwrap_or_default();
+                all.extend(object.key.map(|key| Object { key, bytes, tag }));
             }
             if all.len() > MAX_LISTED {
                 return Err(Error::invalid(format!("{} holds more than {MAX_LISTED} objects", self.uri(prefix))));

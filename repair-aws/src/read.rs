@@ -379,7 +379,13 @@ impl Found {
 
     /// The repairs that the view shows: those of slots that raw lacks, and those that replace.
     fn finish(self, usage: Usage) -> TablePresence {
-        let mut repaired = self.inserted;
+        let (mut repaired, mut overtaken) = (self.inserted.clone(), self.inserted);
+        for (key, set) in &mut overtaken {
+            match self.raw.keys.get(key) {
+                Some(raw) => set.intersect(&raw.present),
+                None => *set = SlotSet::new(self.raw.grid.cadence, self.raw.slots),
+            }
+        }
         for (key, set) in &mut repaired {
             if let Some(raw) = self.raw.keys.get(key) {
                 set.subtract(&raw.present);
@@ -388,6 +394,6 @@ impl Found {
                 set.union(replaced);
             }
         }
-        TablePresence { raw: self.raw, repaired, absent: self.absent, usage }
+        TablePresence { raw: self.raw, repaired, overtaken, absent: self.absent, usage }
     }
 }

@@ -6,6 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
+use repair_aws::{Options, Polling};
 use repair_aws_sandbox::{Fault, Rule, Service};
 use repair_core::cost::Metered;
 use repair_core::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope};
@@ -55,9 +56,26 @@ async fn both_throttles() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_query_may_go_back_to_the_queue() {
+async fn back_to_queued() {
     let (world, table) = world_with_bars().await;
     assert_eq!(presence_with(&world, &table, Rule::new(Service::Athena, START, Fault::BackToQueued)).await.unwrap(), 2);
+}
+
+/// However many queries are waited for, one poller asks after all of them at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn polling_storm() {
+    let (world, table) = world_with_bars().await;
+    let polling = Polling { first: Duration::from_millis(150), longest: Duration::from_millis(300) };
+    let lake = world.with(Options { polling, ..options() });
+    world.sandbox.faults().add(Rule::new(Service::Athena, START, Fault::BackToQueued));
+    let asked = request(&table);
+    for found in futures::future::join_all((0..24).map(|_| lake.presence(&table, &asked))).await {
+        assert_eq!(found.unwrap().raw.keys[&Key::from("A")].present.count(), 2);
+    }
+    assert_eq!(world.served(Service::Athena, START), 24);
+    let polls = world.served(Service::Athena, "BatchGetQueryExecution");
+    assert!((2..24).contains(&polls), "24 queries, each of which was asked after more than once, took {polls} requests");
+    assert_eq!(world.served(Service::Athena, "GetQueryExecution"), 0);
 }
 
 /// Athena's own word decides whether a query that failed is tried again, and its words what kind of failure it was.
@@ -183,7 +201,7 @@ async fn lost_replies_of_s3_and_slow_downs() {
     assert_eq!(world.keys("lake/bars_repairs/").len(), 9, "one object a run");
     let scope = StageScope { run: "busy", step: "fill", visit: 1, table: &table };
     let fix = Fix { rows: vec![rows(&fixed)], source: "market".to_owned(), ..Fix::default() };
-    let request = StageRequest { unit: "unit", strategy: "backfill", repaired_at: at("2024-04-01T00:00:00Z"), fix: &fix };
+    let request = StageRequest { unit: "unit", strategy: "backfill", repaired_at: at("2024-04-01T00:00:00Z"), fix: &fix, replaces: None };
     world.sandbox.faults().add(Rule::new(Service::S3, "PutObject", Fault::SlowDown));
     assert_eq!(world.lake.stage(&scope, &request).await.unwrap_err().kind(), ErrorKind::Throttled);
 }
@@ -330,7 +348,7 @@ async fn what_is_not_ours_stays_as_it_is() {
     world.declare(&theirs, &[("symbol", "string"), ("note", "string")]).await;
     let scope = StageScope { run: "run", step: "fill", visit: 1, table: &table };
     let fix = Fix { rows: vec![rows(&[("A", "2024-03-04T09:01:00Z", 1.5)])], source: "market".to_owned(), ..Fix::default() };
-    let request = StageRequest { unit: "unit", strategy: "backfill", repaired_at: at("2024-04-01T00:00:00Z"), fix: &fix };
+    let request = StageRequest { unit: "unit", strategy: "backfill", repaired_at: at("2024-04-01T00:00:00Z"), fix: &fix, replaces: None };
     world.lake.stage(&scope, &request).await.unwrap();
     let error = world.lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);

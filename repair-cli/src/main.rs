@@ -1,7 +1,7 @@
 //! `repair`: runs data-repair workflows.
 //!
 //! Exit codes: 0 the run succeeded, 1 it failed or was cancelled, 2 the input is not usable, 3 it could not tell (blind), 4 it was paused
-//! or told to stop and can be resumed, 5 its budget did not allow more.
+//! or told to stop and can be resumed, 5 its budget does not allow it, 6 a plan does not hold any more.
 
 mod aws;
 mod commands;
@@ -18,8 +18,8 @@ use repair_core::engine::Signal;
 
 use crate::session::LakeArg;
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 succeeded, 1 failed or cancelled, 2 bad input, 3 could not tell (blind), 4 stopped, to be resumed, 5 over budget.";
+const EXIT_CODES: &str = "Exit codes: 0 succeeded, 1 failed or cancelled, 2 bad input, 3 could not tell (blind), 4 stopped, to be resumed, 5 over budget, \
+     6 the plan does not hold any more.";
 
 /// Finds what is broken in a lake of data, waits, repairs it, verifies, and only then aggregates.
 #[derive(Debug, Parser)]
@@ -42,7 +42,11 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         prices: Option<PathBuf>,
     },
-    /// Run a workflow.
+    /// Tell what is broken, and what it takes to repair it, before anything is spent or written.
+    Plan(commands::plan::Plan),
+    /// Do what a plan says, or refuse if it does not hold any more.
+    Apply(commands::apply::Apply),
+    /// Run a workflow: plan and apply in one.
     Run(commands::run::Run),
     /// Go on with a run that was stopped, paused or killed.
     Resume(commands::run::TakeUp),
@@ -95,6 +99,8 @@ enum Command {
     Accuracy(commands::accuracy::Accuracy),
     /// Compare repair ideas on rows that are there: hidden, repaired, and held against the truth.
     Compare(commands::compare::Compare),
+    /// Tell what runs took and what that cost.
+    Costs(commands::costs::CostsOf),
     /// Draw a workflow.
     Graph {
         /// The workflow.
@@ -128,6 +134,8 @@ fn main() -> ExitCode {
     let done = runtime.block_on(Box::pin(async {
         let before = cli.lake;
         match cli.command {
+            Command::Plan(plan) => plan.execute(before).await,
+            Command::Apply(apply) => apply.execute(before).await,
             Command::Run(run) => run.execute(before).await,
             Command::Resume(run) => run.execute(before, false).await,
             Command::Redrive(run) => run.execute(before, true).await,
@@ -141,6 +149,7 @@ fn main() -> ExitCode {
             Command::Except(except) => except.execute(before).await,
             Command::Accuracy(accuracy) => accuracy.execute(before).await,
             Command::Compare(compare) => compare.execute(before).await,
+            Command::Costs(costs) => costs.execute(before).await,
             _ if before.is_some() => Err(Error::invalid("this command works on no lake; leave out --lake").into()),
             Command::Validate { file, prices } => commands::validate(&file, prices.as_deref()),
             Command::Graph { file, format } => commands::graph(&file, format),

@@ -20,10 +20,12 @@ const BAD_INPUT: u8 = 2;
 /// It could not be told.
 const BLIND: u8 = 3;
 
-/// Its budget did not allow what was left to do.
-const OVER_BUDGET: u8 = 5;
 /// It was paused or told to stop, and can be resumed.
 const STOPPED: u8 = 4;
+/// Its budget did not allow what was left to do.
+const OVER_BUDGET: u8 = 5;
+/// A plan does not hold any more.
+const OUTDATED: u8 = 6;
 
 /// Why a command ended early.
 #[derive(Debug)]
@@ -32,6 +34,10 @@ pub(crate) enum Failure {
     Workflow(Diagnostics),
     /// Anything that the engine says.
     Engine(Error),
+    /// A budget that cannot be met.
+    OverBudget(String),
+    /// A plan that does not hold any more.
+    Outdated(String),
     /// Anything else: writing to a closed pipe, say.
     Other(anyhow::Error),
 }
@@ -66,6 +72,14 @@ impl Failure {
             Self::Engine(error) => {
                 complain(&format!("error: {}", error.full()));
                 ExitCode::from(code_of(error.kind()))
+            }
+            Self::OverBudget(why) => {
+                complain(&format!("error: {why}"));
+                ExitCode::from(OVER_BUDGET)
+            }
+            Self::Outdated(why) => {
+                complain(&format!("error: {why}"));
+                ExitCode::from(OUTDATED)
             }
             Self::Other(error) => {
                 // A reader that has seen enough, such as `head`, is no failure of ours.
@@ -102,6 +116,11 @@ pub(crate) fn exit_code(report: &RunReport) -> ExitCode {
     }
 }
 
+/// What a plan exits with: told before anything is spent.
+pub(crate) fn over_budget() -> ExitCode {
+    ExitCode::from(OVER_BUDGET)
+}
+
 /// Refuses to go on, for want of something.
 pub(crate) fn refuse(message: &str) -> ExitCode {
     complain(&format!("error: {message}"));
@@ -111,6 +130,11 @@ pub(crate) fn refuse(message: &str) -> ExitCode {
 fn complain(text: &str) {
     // Nobody is left to tell if standard error is closed.
     let _ = writeln!(anstream::stderr(), "{}", text.trim_end());
+}
+
+/// Tells something beside the result.
+pub(crate) fn tell(text: &str) {
+    complain(text);
 }
 
 /// Writes a result.
@@ -140,6 +164,15 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         column.set_padding((0, 2));
     }
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// Rows as comma-separated values; what has a comma, quote or line break in it is quoted.
+pub(crate) fn csv(rows: &[Vec<String>]) -> String {
+    let cell = |cell: &String| match cell.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", cell.replace('"', "\"\"")),
+        false => cell.clone(),
+    };
+    rows.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>().join(",")).collect::<Vec<_>>().join("\n")
 }
 
 /// A run's report, for people.

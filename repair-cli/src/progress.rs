@@ -94,6 +94,10 @@ fn describe(event: &Event) -> Option<String> {
         Event::RunRedriven { .. } => "taken up again where it failed".to_owned(),
         Event::DefinitionReplaced { changes, .. } if changes.is_empty() => "goes on with the definition given".to_owned(),
         Event::DefinitionReplaced { changes, .. } => format!("goes on with the definition given: {}", changes.join(", ")),
+        Event::LateTruth { step, table, strategies } => {
+            let slots: u64 = strategies.values().map(|truth| truth.slots).sum();
+            format!("{step}: late rows of table `{table}` tell how right repairs were of {}", count(slots, "slot"))
+        }
         Event::DriverStarted { .. } => "taken up".to_owned(),
         Event::BranchesStarted { .. }
         | Event::BranchEnded { .. }

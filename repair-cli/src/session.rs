@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use repair_core::engine::{Engine, Journal, preflight};
+use repair_core::engine::{Engine, Journal, load, preflight};
 use repair_core::lake::Lake;
 use repair_core::model::Table;
-use repair_core::plugin::Registry;
+use repair_core::plan::Planner;
+use repair_core::plugin::{Registry, SystemClock};
 use repair_core::workflow::{StepKind, Variables, Workflow};
 use repair_core::{Error, ErrorKind, Result};
 use repair_local::{LocalLake, SqliteJournal};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::aws;
 use crate::progress::Console;
@@ -277,12 +279,42 @@ pub(crate) async fn engine(drive: Drive<'_>, root: &Root, registry: Arc<Registry
     };
     let mut engine = Engine::new(registry, lake, journal);
     engine.observer = console;
-    let stop = engine.stop.clone();
+    cancel_when_told(&engine.stop);
+    Ok(engine)
+}
+
+/// What makes plans on a lake, and stops soon when the process is told to.
+pub(crate) async fn planner(root: &Root, registry: Arc<Registry>) -> Result<Planner> {
+    let planner = Planner {
+        registry,
+        lake: root.open(None).await?,
+        clock: Arc::new(SystemClock),
+        progress: Arc::new(Console::new()),
+        stop: CancellationToken::new(),
+    };
+    cancel_when_told(&planner.stop);
+    Ok(planner)
+}
+
+fn cancel_when_told(stop: &CancellationToken) {
+    let stop = stop.clone();
     tokio::spawn(async move {
         told_to_stop().await;
         stop.cancel();
     });
-    Ok(engine)
+}
+
+/// What a run of a lake keeps of where it runs; none if there is no such run. A lake without a journal has none.
+pub(crate) async fn environment_of(root: &Root, run: &str) -> Result<Option<Value>> {
+    let state = match root.open_to_read().await {
+        Ok(journal) => load(journal.as_ref(), run).await,
+        Err(error) => Err(error),
+    };
+    match state {
+        Ok(state) => Ok(Some(state.started.environment)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Returns when the process is told to stop: by Ctrl-C, or SIGTERM.

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,9 +15,11 @@ use futures::TryStreamExt;
 use repair_core::lake::{Lake, Layer, ScanRequest};
 use repair_core::model::{Format, Interval, Partition, PartitionUnit, Table};
 use repair_local::LocalLake;
+use rust_decimal::Decimal;
 use serde_json::Value;
 
 const WORKFLOW: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/stock-pipeline/workflows/ticker-hourly.yaml");
+const PRICES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../prices/aws-us-east-1.yaml");
 const LAKE: &str = "s3://bucket/lake";
 
 fn table(name: &str, format: Format, time: &str, partitioned: bool) -> Table {
@@ -169,6 +172,70 @@ async fn the_same_workflow_on_s3_and_athena_gives_the_same_hours() {
     let events = sandbox.repair(&world).args(["show", "one", "--events", "--lake", LAKE]).output().unwrap();
     let events = String::from_utf8(events.stdout).unwrap();
     assert!(events.contains("\"kind\":\"metered\"") && events.contains("\"bytes_scanned\""), "every query is on record");
+    let costs = sandbox.repair(&world).args(["costs", "one", "--json", "--lake", LAKE, "--prices", PRICES]).output().unwrap();
+    let costs: Value = serde_json::from_slice(&costs.stdout).unwrap_or_else(|error| panic!("{error}: {costs:?}"));
+    assert_eq!(costs["total"]["usd"], by_hand(&events, &costs["total"]["usage"]), "{costs:#}");
+    assert_eq!(costs["total"]["rows_repaired"], world.dropped);
+}
+
+const PRICES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../prices/aws-us-east-1.yaml");
+
+/// What Athena and S3 charge for the events of a run: 5 dollars a terabyte, at least 10 MB a query that read anything, each id once; and requests,
+/// and bytes for a month.
+fn by_hand(events: &str, usage: &Value) -> String {
+    let events = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let queries: BTreeMap<String, u64> = events
+        .flat_map(|event| event["event"]["queries"].as_array().cloned().unwrap_or_default())
+        .map(|query| (query["id"].as_str().unwrap().to_owned(), query["bytes_scanned"].as_u64().unwrap()))
+        .collect();
+    assert!(queries.values().filter(|bytes| **bytes > 0).count() >= 3, "{queries:?}");
+    let charged: u64 = queries.values().filter(|bytes| **bytes > 0).map(|bytes| (*bytes).max(10_000_000)).sum();
+    let count = |name: &str| Decimal::from(usage[name].as_u64().unwrap_or_default());
+    // In parts of 10^-15 dollars.
+    let parts = Decimal::from(charged) * Decimal::from(5_000)
+        + count("storage_writes") * Decimal::from(5_000_000_000_u64)
+        + count("storage_reads") * Decimal::from(400_000_000)
+        + count("bytes_written") * Decimal::from(23_000);
+    (parts / Decimal::from(1_000_000_000_000_000_u64)).normalize().to_string()
+}
+
+/// What a lake on Athena takes is queries, each with its minimum, and tables that are made; and nothing is made by telling so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_on_athena_tells_queries_and_what_is_made() {
+    let world = World::new();
+    let folder = captured(&world).await;
+    let sandbox = Sandbox::start(&folder);
+    let plan = |more: &[&str]| -> Value {
+        let mut command = sandbox.repair(&world);
+        command.args(["plan", WORKFLOW, "--profile", "aws", "--json", "-o", "plan.json", "--prices", PRICES]).args(more);
+        for param in PARAMS {
+            command.args(["--param", param]);
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let (first, second) = (plan(&[]), plan(&[]));
+    for part in ["creates", "repairs", "reads", "total"] {
+        assert_eq!(first[part], second[part], "to look changes nothing");
+    }
+    assert_eq!(first["looks"][0]["extents"], second["looks"][0]["extents"]);
+    assert_eq!(first["creates"].as_array().unwrap().len(), 3, "{}", first["creates"]);
+    let look = &first["looks"][0]["estimate"]["low"];
+    assert_eq!((&look["queries"], &look["usd"]), (&1.into(), &"0.00005".into()), "ten megabytes are the least: {look}");
+    let (low, high) = (&first["total"]["low"], &first["total"]["high"]);
+    assert!(high["queries"].as_u64() > low["queries"].as_u64() && low["queries"].as_u64() > Some(1), "{}", first["total"]);
+
+    let apply = || {
+        let output = sandbox.repair(&world).args(["apply", "plan.json", "--json"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let done = apply();
+    assert_eq!(done["steps"]["find_gaps"]["output"], second["looks"][0]["counts"]);
+    assert_eq!(apply()["usage"], done["usage"], "the same run");
+    let queries = done["usage"]["queries"].as_u64();
+    assert!(low["queries"].as_u64() <= queries, "{} {}", done["usage"], first["total"]);
 }
 
 fn aws_sdk_credentials() -> aws_credential_types::provider::SharedCredentialsProvider {

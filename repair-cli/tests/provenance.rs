@@ -134,10 +134,39 @@ async fn late_truth_wins() {
     assert_eq!(of_volume["worst_relative"].as_f64().unwrap(), (raw_volume - guess).abs() / raw_volume);
     assert!(raw_volume != guess, "carrying forward knows no volume");
     assert!(text(&world, &["accuracy", "bars"]).contains("volume"));
-    world.run_json(&workflow, &["--run-id", "second"]);
+    let (report, _) = world.run_json(&workflow, &["--run-id", "second"]);
     let after = seen(&world).await;
     assert_eq!(after["view"].len(), before["view"].len());
     assert_ne!(after["hourly"], before["hourly"], "the hour is computed again");
+    // And on record: charged to the idea that guessed, once.
+    assert_eq!(report["steps"]["find_gaps"]["output"]["overtaken"], 1, "{report}");
+    let truth = |report: &Value| report["late_truth"]["find_gaps"][&strategy].clone();
+    assert_eq!((&truth(&report)["slots"], &truth(&report)["new"]), (&1.into(), &1.into()), "{report}");
+    assert_eq!(truth(&report)["columns"]["volume"], *of_volume);
+    let (report, _) = world.run_json(&workflow, &["--run-id", "third"]);
+    assert_eq!((&truth(&report)["slots"], &truth(&report)["new"]), (&1.into(), &0.into()), "{report}");
+    let people = text(&world, &["show", "third"]);
+    assert!(people.contains("had repaired (0 new); column `volume` was off the most, by 100.00 % in the mean"), "{people}");
+    assert!(text(&world, &["show", "second", "--events"]).contains(r#""kind":"late-truth""#));
+}
+
+/// What was taken back beyond what a run looks at stays stale, and the run says so, with what to do.
+#[test]
+fn what_stays_stale_is_told_with_what_to_run() {
+    let world = World::new();
+    let workflow = world.workflow(&[]);
+    world.run_json(&workflow, &["--run-id", "first"]);
+    json(&world, &["undo", "first"]);
+    let narrow = world.workflow(&[("from: 2024-03-04, to: 2024-03-04", "from: 2024-03-04T15:00:00Z, to: 2024-03-04T16:00:00Z")]);
+    let (report, code) = world.run_json(&narrow, &["--run-id", "narrow"]);
+    assert_eq!((code, report["steps"]["hourly"]["output"]["stale"].as_array().map(Vec::len)), (0, Some(1)), "{report}");
+    let told = |line: &Value| {
+        let line = line.as_str().unwrap();
+        line.starts_with("hourly: table `hourly` is stale within 2024-03-04T14:3") && line.ends_with("to compute it again")
+    };
+    assert!(report["problems"].as_array().unwrap().iter().any(told), "{report}");
+    let (report, _) = world.run_json(&world.workflow(&[]), &["--run-id", "whole"]);
+    assert_eq!(report["steps"]["hourly"]["output"]["stale"], Value::Null, "{report}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub mod engine;
 pub mod error;
 pub mod lake;
 pub mod model;
+pub mod plan;
 pub mod plugin;
 #[cfg(feature = "testing")]
 pub mod testing;

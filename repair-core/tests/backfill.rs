@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use async_trait::async_trait;
-use repair_core::model::{Cadence, Counts, Findings, Fix, Format, GapList, Interval, Key, Scope, SlotRange, Table, TimeMark, Unit, Wanted};
+use repair_core::model::{
+    Cadence, Counts, Findings, Fix, Format, GapList, Interval, Key, Scope, SlotRange, Suspect, Suspects, Table, TimeMark, Unit, Wanted,
+};
 use repair_core::plugin::{Answer, Covered, Limits, Plugin, PluginKind, Registry, Request, Source, StepContext};
 use repair_core::testing::{MemoryLake, VirtualClock, context};
 use repair_core::{ErrorKind, Result, Usage};
@@ -67,7 +69,7 @@ async fn repair(lake: &MemoryLake, answer: RecordBatch) -> [Result<Fix>; 2] {
     gaps.push(&key, SLOTS);
     let scope =
         Scope { table: "readings".into(), grid: table().grid().unwrap(), keys: vec![key.clone()], interval, calendar: "24x7".into() };
-    let findings = Findings { scope, counts: Counts::default(), gaps, usage: Usage::default() };
+    let findings = Findings::of_gaps(scope, Counts::default(), gaps, Usage::default());
     let unit = Unit { interval, wanted: vec![Wanted { key, slots: vec![SLOTS] }] };
     [repairer.repair(&context, &findings, &unit).await, repairer.repair(&context, &findings, &unit).await]
 }
@@ -154,7 +156,7 @@ async fn backfill(
     gaps.iter().for_each(|gap| list.push(&Key::from("a"), *gap));
     let interval = grid.interval_of(list.hull().unwrap()).unwrap();
     let scope = Scope { table: "readings".into(), grid, keys: vec![Key::from("a")], interval, calendar: "24x7".into() };
-    let findings = Findings { scope, counts: Counts::default(), gaps: list, usage: Usage::default() };
+    let findings = Findings::of_gaps(scope, Counts::default(), list, Usage::default());
     let mut fixes = Vec::new();
     for unit in repairer.plan(&context, &findings).await.unwrap() {
         fixes.push(repairer.repair(&context, &findings, &unit.unwrap()).await.unwrap());
@@ -206,4 +208,34 @@ async fn neighbours_cost_no_further_request() {
     assert_eq!((asked.len(), conflicts(&fixes)), (1, 3));
     let (fixes, asked) = backfill(&table_rows, &source, &gaps, json!({ "neighbours": false }), of(100)).await;
     assert_eq!((asked, conflicts(&fixes)), (vec![SlotRange::new(gaps[0].first, gaps[1].end)], 0));
+}
+
+#[tokio::test]
+async fn short_requests_do_not_hide_a_long_silence() {
+    let gap = SlotRange::new(SLOTS.first, SLOTS.first + 100);
+    let table_rows = [(gap.first - 1, 1.0), (gap.end, 1.0)];
+    let beside = [(gap.first - 1, 1.0), (gap.end, 1.0)];
+    let sums = |fixes: &[Fix]| {
+        let mut suspects = Suspects::default();
+        fixes.iter().for_each(|fix| suspects += fix.suspects.clone());
+        let absent: u64 = fixes.iter().flat_map(|fix| &fix.absent).map(|absence| absence.slots.len()).sum();
+        (suspects, absent)
+    };
+    let of = |rows_per_request| Limits { rows_per_request, keys_per_request: 1 };
+    for limit in [1_000, 10, 1] {
+        let (suspects, absent) = sums(&backfill(&table_rows, &beside, &[gap], json!({}), of(limit)).await.0);
+        assert_eq!((suspects.slots, absent), (100, 0), "{limit} rows a request");
+        let grid = table().grid().unwrap();
+        let whole = Suspect { interval: grid.interval_of(gap).unwrap(), source: "archive".to_owned(), keys: 1 };
+        assert_eq!(suspects.stretches, [whole], "told once");
+        let (suspects, absent) = sums(&backfill(&table_rows, &beside, &[gap], json!({ "quiet_spell": "100m" }), of(limit)).await.0);
+        assert_eq!((suspects.slots, absent), (0, 100), "{limit} rows a request");
+    }
+    // A source that speaks within the stretch is believed about the quiet minutes beside its words.
+    let mut words: Vec<(i64, f64)> = (gap.first..gap.end).step_by(5).map(|slot| (slot, 1.0)).chain(beside).collect();
+    words.sort_by_key(|(slot, _)| *slot);
+    for limit in [1_000, 10] {
+        let (suspects, absent) = sums(&backfill(&table_rows, &words, &[gap], json!({}), of(limit)).await.0);
+        assert_eq!((suspects.slots, absent), (0, 80), "{limit} rows a request");
+    }
 }

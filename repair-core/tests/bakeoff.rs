@@ -83,7 +83,7 @@ async fn lake() -> MemoryLake {
         source: "s".to_owned(),
         ..Fix::default()
     };
-    let request = StageRequest { unit: "u", strategy: "earlier", repaired_at: Timestamp::UNIX_EPOCH, fix: &fix };
+    let request = StageRequest { unit: "u", strategy: "earlier", repaired_at: Timestamp::UNIX_EPOCH, fix: &fix, replaces: None };
     lake.stage(&scope, &request).await.unwrap();
     lake.publish(&scope, 0, &["u".to_owned()]).await.unwrap();
     lake.put_artifact("earlier", "kept", stream::iter([Ok(rows(all()))]).boxed()).await.unwrap();
@@ -187,8 +187,9 @@ impl Peeks {
             for (key, gaps) in &hidden {
                 for slot in gaps.iter().flat_map(|gap| gap.first..gap.end) {
                     let raw = presence.raw.keys.get(key).is_some_and(|raw| raw.present.contains(slot));
-                    let beside =
-                        [&presence.repaired, &presence.absent].iter().any(|sets| sets.get(key).is_some_and(|set| set.contains(slot)));
+                    let beside = [&presence.repaired, &presence.overtaken, &presence.absent]
+                        .iter()
+                        .any(|sets| sets.get(key).is_some_and(|set| set.contains(slot)));
                     if raw || beside {
                         self.found(format!("presence: {key} at {slot}"));
                     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use async_trait::async_trait;
 use common::{rows, table};
 use jiff::{SignedDuration, Timestamp};
@@ -59,6 +60,9 @@ struct Config {
     /// Plans other units on another day.
     #[serde(default)]
     by_day: bool,
+    /// How many slots it finds to have been repaired before their rows came.
+    #[serde(default)]
+    overtaken: u64,
 }
 
 struct Does(Arc<Seen>, Config);
@@ -91,7 +95,7 @@ impl Task for Does {
     }
 }
 
-struct Looks;
+struct Looks(Config);
 
 #[async_trait]
 impl Detector for Looks {
@@ -102,7 +106,9 @@ impl Detector for Looks {
             gaps.push(&Key::from("K"), SlotRange::new(0, 20));
         }
         let missing = gaps.missing();
-        let counts = Counts { expected: 20, missing, present: 20 - missing, gaps: gaps.len() as u64, audited_keys: 1, ..Counts::default() };
+        let (gaps_found, overtaken) = (gaps.len() as u64, self.0.overtaken);
+        let counts =
+            Counts { expected: 20, missing, present: 20 - missing, gaps: gaps_found, overtaken, audited_keys: 1, ..Counts::default() };
         let scope = Scope {
             table: "bars".to_owned(),
             grid: table().grid().unwrap(),
@@ -110,7 +116,7 @@ impl Detector for Looks {
             interval,
             calendar: "24x7".to_owned(),
         };
-        Ok(Findings { scope, counts, gaps, usage: Usage::default() })
+        Ok(Findings::of_gaps(scope, counts, gaps, Usage::default()))
     }
 }
 
@@ -179,7 +185,7 @@ impl World {
         let mut registry = Registry::default();
         let (does, repairs) = (seen.clone(), seen.clone());
         registry.task("do", "does", move |config: Config| Ok(Does(does.clone(), config)));
-        registry.detector("look", "looks", |_: Config| Ok(Looks));
+        registry.detector("look", "looks", |config: Config| Ok(Looks(config)));
         registry.repairer("fix", "repairs", move |config: Config| Ok(Repairs(repairs.clone(), config)));
         registry.sensor("sense", "senses", move |config: Config| {
             Ok(Senses(base.checked_add(SignedDuration::from_secs(config.takes_s)).unwrap()))
@@ -527,6 +533,7 @@ async fn golden_journals_always_fold() {
         "units-planned",
         "units-reserved",
         "units-ended",
+        "late-truth",
         "publish-started",
         "publish-ended",
         "strategy-ended",
@@ -586,5 +593,77 @@ async fn histories() -> Vec<(&'static str, Vec<Recorded>)> {
     );
     assert_eq!(world.run(&text).await.outcome, Some(Outcome::SucceededWithExceptions));
     histories.push(("strategies", world.events("run").await));
+
+    let world = World::new();
+    world.engine().start(&world.parse(FILL), World::request("before")).await.unwrap();
+    world.lake.add_rows(&table(), &[late_rows(&[3, 4])]).unwrap();
+    world.run(LATE).await;
+    histories.push(("late-truth", world.events("run").await));
     histories
+}
+
+const LATE: &str = "start: look\nsteps:\n  look: { detect: look, with: { overtaken: 1 }, end: true }";
+
+/// Rows that say otherwise than the repairs, all of which have the value 1.
+fn late_rows(slots: &[i64]) -> RecordBatch {
+    let batch = rows(slots);
+    let twice: ArrayRef = Arc::new(Float64Array::from(vec![2.0; slots.len()]));
+    RecordBatch::try_new(batch.schema(), vec![batch.column(0).clone(), batch.column(1).clone(), twice]).unwrap()
+}
+
+/// Each slot is new once over all runs, told again by each, and a run that dies after it told says the same when it goes on.
+#[tokio::test(start_paused = true)]
+async fn late_truth_is_new_once() {
+    let world = World::new();
+    world.engine().start(&world.parse(FILL), World::request("before")).await.unwrap();
+    let workflow = world.parse(LATE);
+    let mut told = Vec::new();
+    for (run, slots) in [("one", &[3, 4][..]), ("two", &[]), ("three", &[9])] {
+        world.lake.add_rows(&table(), &[late_rows(slots)]).unwrap();
+        let report = world.engine().start(&workflow, World::request(run)).await.unwrap();
+        assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions));
+        let truth = &report.late_truth["look"]["fix"];
+        assert_eq!((truth.columns["value"].mean_absolute, truth.columns["value"].worst_relative), (1.0, 0.5));
+        assert!(report.problems.iter().any(|problem| problem.contains("that `fix` had repaired")), "{:?}", report.problems);
+        told.push((truth.slots, truth.new));
+    }
+    assert_eq!(told, [(2, 2), (2, 0), (3, 1)]);
+    // As if the process had died after it told, before the step was done.
+    world.lake.add_rows(&table(), &[late_rows(&[11])]).unwrap();
+    let report = world.engine().start(&workflow, World::request("four")).await.unwrap();
+    let events = world.events("four").await;
+    let dead = MemoryJournal::default();
+    for recorded in events.iter().take_while(|recorded| !matches!(recorded.event, Event::StepSucceeded { .. })) {
+        dead.append("four", recorded.sequence, recorded.at, std::slice::from_ref(&recorded.event)).await.unwrap();
+    }
+    let mut engine = Engine::new(world.registry.clone(), Arc::new(world.lake.clone()), Arc::new(dead));
+    engine.clock = Arc::new(world.clock);
+    let resumed = engine.resume("four").await.unwrap();
+    assert_eq!((resumed.late_truth["look"]["fix"].slots, resumed.late_truth["look"]["fix"].new), (4, 1));
+    assert_eq!(resumed.late_truth, report.late_truth);
+}
+
+/// What was under way when a process died is in exactly one state, in the count of the dead run as of the one that goes on.
+#[tokio::test(start_paused = true)]
+async fn crashed_is_counted() {
+    let world = World::new();
+    let (engine, workflow) = (world.engine(), world.parse(&FILL.replace("takes_s: 10", "takes_s: 100")));
+    let driven = tokio::spawn(async move { engine.start(&workflow, World::request("run")).await });
+    tokio::time::sleep(Duration::from_secs(250)).await;
+    driven.abort();
+    let _ = driven.await;
+    world.journal.all_drivers_died();
+    let state = world.state().await;
+    let units = state.steps["fill"].units.as_ref().unwrap();
+    assert_eq!((units.pending(), units.staged(), units.published(), units.failed()), (11, 8, 0, 1), "four of those to do were under way");
+    assert_eq!(RunReport::new("run", &state).reason.as_deref(), Some("`fill` is under way"));
+    let report = world.engine().resume("run").await.unwrap();
+    assert_eq!(report.outcome, Some(Outcome::Succeeded));
+    let output = &report.step("fill").unwrap().output;
+    assert_eq!(
+        (&output["units"], &output["succeeded"], &output["failed"], &output["pending"]),
+        (&20.into(), &20.into(), &0.into(), &0.into())
+    );
+    // Those under way, and the one that had failed, were begun twice; nothing else was.
+    assert_eq!(world.seen.calls().len(), 20 + 4 + 1);
 }

@@ -11,7 +11,7 @@ use repair_core::engine::event::{ErrorRecord, Event, FORMAT, Outcome, Settled, S
 use repair_core::engine::state::Phase;
 use repair_core::engine::units::UnitState;
 use repair_core::engine::{Recorded, RunState, control};
-use repair_core::model::{Conflicts, Findings, Fix, Unit};
+use repair_core::model::{Conflicts, Findings, Fix, Suspects, Unit};
 use repair_core::plugin::{Detector, Registry, Repairer, StepContext, Task, Units};
 use repair_core::workflow::{REPAIR_OUTPUT, Workflow};
 use repair_core::{Error, ErrorKind, Result};
@@ -585,8 +585,8 @@ fn end(run: &mut Run, ends: &[(u32, Option<ErrorKind>)]) {
     let failed = ends.iter().filter_map(|&(unit, failed)| Some(UnitFailed { unit, error: error(failed?) }));
     let usage = Usage { source_requests: staged.len() as u64, ..Usage::default() };
     let step = "fill".to_owned();
-    let (conflicts, failed) = (Conflicts::default(), failed.collect());
-    run.record(Event::UnitsEnded { step, staged, usage, conflicts, failed, released: Vec::new() });
+    let (conflicts, suspects, failed) = (Conflicts::default(), Suspects::default(), failed.collect());
+    run.record(Event::UnitsEnded { step, staged, usage, conflicts, suspects, failed, released: Vec::new() });
     let failed = ends.iter().find_map(|(_, failed)| *failed);
     if let Some(kind) = failed {
         run.record(Event::StepFailed { step: "fill".to_owned(), error: error(kind), units: true });
@@ -608,7 +608,7 @@ fn states(run: &Run) -> (u64, u64, u64) {
 }
 
 #[test]
-fn crashed_is_counted_and_only_what_failed_is_tried_again() {
+fn each_unit_is_counted_once_and_only_what_failed_is_tried_again() {
     let mut run = filling("1");
     plan(&mut run, 4);
     assert_eq!(states(&run), (4, 0, 0));

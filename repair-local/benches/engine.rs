@@ -23,8 +23,11 @@ use async_trait::async_trait;
 use repair_core::Result;
 use repair_core::cost::Usage;
 use repair_core::engine::{Engine, Journal, StartRequest};
+use repair_core::lake::extent::Extent;
 use repair_core::lake::{BatchStream, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
-use repair_core::model::{Conflicts, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Table, TablePresence, Unit, Wanted};
+use repair_core::model::{
+    Conflicts, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Suspects, Table, TablePresence, Unit, Wanted,
+};
 use repair_core::plugin::{Detector, Registry, Repairer, StepContext, Task, Units};
 use repair_core::workflow::Workflow;
 use repair_local::{LocalLake, SqliteJournal};
@@ -47,12 +50,23 @@ impl Lake for Weightless {
         self.0.presence(table, request).await
     }
 
+    async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
+        self.0.extent(table, interval).await
+    }
+
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {
         self.0.scan(table, request).await
     }
 
     async fn stage(&self, _: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
-        Ok(Staged { unit: request.unit.to_owned(), rows: 1, absent: 0, conflicts: Conflicts::default(), usage: Usage::default() })
+        Ok(Staged {
+            unit: request.unit.to_owned(),
+            rows: 1,
+            absent: 0,
+            conflicts: Conflicts::default(),
+            suspects: Suspects::default(),
+            usage: Usage::default(),
+        })
     }
 
     async fn staged(&self, _: &StageScope<'_>) -> Result<Vec<Staged>> {
@@ -103,12 +117,8 @@ impl Detector for Finds {
         gaps.push(&Key::from("K"), SlotRange::new(0, i64::try_from(self.0).unwrap()));
         let counts = Counts { missing: self.0, expected: self.0, gaps: 1, audited_keys: 1, ..Counts::default() };
         let grid = context.table("bars")?.grid()?;
-        Ok(Findings {
-            scope: Scope { table: "bars".into(), grid, keys: vec![Key::from("K")], interval, calendar: "24x7".into() },
-            counts,
-            gaps,
-            usage: Usage::default(),
-        })
+        let scope = Scope { table: "bars".into(), grid, keys: vec![Key::from("K")], interval, calendar: "24x7".into() };
+        Ok(Findings::of_gaps(scope, counts, gaps, Usage::default()))
     }
 }
 

@@ -10,6 +10,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::StreamExt;
 use repair_core::cost::Usage;
+use repair_core::lake::extent::Extent;
 use repair_core::lake::retraction::Retraction;
 use repair_core::lake::{BatchStream, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, name};
 use repair_core::model::{Format, Interval, Table, TablePresence};
@@ -17,7 +18,7 @@ use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile, blocking};
 use crate::stage::{self, Scope};
-use crate::{artifact, place, presence, publish, read, replace, retract, scan, sql};
+use crate::{artifact, extent, place, presence, publish, read, replace, retract, scan, sql};
 
 /// Files whose columns are remembered; more are looked at again.
 const MAX_REMEMBERED: usize = 100_000;
@@ -177,6 +178,11 @@ impl Lake for LocalLake {
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
         let (lake, table, request) = (self.inner.clone(), table.clone(), request.clone());
         blocking(move || presence::presence(&lake, &table, &request)).await
+    }
+
+    async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
+        let (lake, table, interval) = (self.inner.clone(), table.clone(), interval.copied());
+        blocking(move || extent::extent(&lake, &table, interval.as_ref())).await
     }
 
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {

@@ -23,6 +23,7 @@
 //! What must stay out of here: what a gap is, what to do about it, and when. This crate is told what to read and what to write.
 
 mod artifact;
+mod extent;
 mod files;
 mod journal;
 mod lake;

@@ -98,13 +98,14 @@ pub(crate) fn live_slots(
     request: &PresenceRequest,
     raw: &Presence,
     usage: &mut Usage,
-) -> Result<BTreeMap<Key, SlotSet>> {
+) -> Result<(BTreeMap<Key, SlotSet>, BTreeMap<Key, SlotSet>)> {
     let grid = raw.grid;
     let bounds = TimeBounds::of_slots(&grid, request.slots);
     let files = place::prune(table, place.repair_files()?, &bounds)?;
     let mut inserted = crate::presence::empty_sets(grid, request);
+    let mut overtaken = inserted.clone();
     if files.is_empty() {
-        return Ok(inserted);
+        return Ok((inserted, overtaken));
     }
     let mut replaced = inserted.clone();
     let slots = Slots(Some(grid));
@@ -133,12 +134,14 @@ pub(crate) fn live_slots(
     let mut undecided = BTreeMap::new();
     for (key, inserted) in &mut inserted {
         let (Some(replaced), Some(raw)) = (replaced.get(key), raw.keys.get(key)) else { continue };
-        let mut both = inserted.clone();
+        let mut late = inserted.clone();
+        late.intersect(&raw.present);
+        let mut both = late.clone();
         both.intersect(replaced);
-        both.intersect(&raw.present);
         if !both.is_empty() {
             undecided.insert(key.clone(), both);
         }
+        overtaken.insert(key.clone(), late);
         inserted.subtract(&raw.present);
         inserted.union(replaced);
     }
@@ -155,7 +158,7 @@ pub(crate) fn live_slots(
             live.subtract(&undecided);
         }
     }
-    Ok(inserted)
+    Ok((inserted, overtaken))
 }
 
 /// The slots confirmed absent by evidence that has not expired.

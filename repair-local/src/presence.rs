@@ -65,9 +65,9 @@ pub(crate) fn presence(lake: &Inner, table: &Table, request: &PresenceRequest) -
     raw.other_rows = total.other_rows;
     raw.misaligned_rows = total.misaligned_rows;
     drop(total);
-    let repaired = overlay::live_slots(table, &place, request, &raw, &mut usage)?;
+    let (repaired, overtaken) = overlay::live_slots(table, &place, request, &raw, &mut usage)?;
     let absent = overlay::absent_slots(table, &place, request, &mut usage)?;
-    Ok(TablePresence { raw, repaired, absent, usage })
+    Ok(TablePresence { raw, repaired, overtaken, absent, usage })
 }
 
 /// What one thread reads at once: a file, or some row groups of one.

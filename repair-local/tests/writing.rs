@@ -32,7 +32,7 @@ fn ours(world: &World) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn published_twice_is_published_once() {
+async fn rewrite_is_the_same() {
     let world = World::new();
     let table = daily();
     raw(&world, &table);
@@ -317,7 +317,7 @@ async fn a_table_at_the_root_does_not_take_its_repairs_for_its_own_rows() {
 }
 
 #[tokio::test]
-async fn a_failed_write_leaves_nothing() {
+async fn failed_write_leaves_nothing() {
     let world = World::new();
     let table = bars();
     raw(&world, &table);

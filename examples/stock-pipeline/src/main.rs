@@ -2,6 +2,7 @@
 //! the hourly bars. `cargo run --release -p stock-pipeline`; the README beside it tells the rest.
 
 mod clock;
+mod costs;
 mod feed;
 mod hours;
 mod lake_folder;
@@ -144,11 +145,13 @@ impl Demo {
         let Self { registry, workflow, choices, scenario, folder, keep } = self;
         let bars = table(&workflow, "bars")?;
         let hourly = table(&workflow, "hourly")?;
+        let mut used = None;
         if keep {
             tell(&format!("The bars in {} are kept from an earlier run.", folder.root().display()))?;
         } else {
             let captured = capture(&choices, &scenario, &folder).await?;
             tell(&report::pipeline(&captured, scenario.agreed.symbols.len(), choices.glitch))?;
+            used = Some(captured);
         }
         if choices.data.is_some() {
             tell(&report::replay(WHOLE_REPLAY))?;
@@ -159,7 +162,10 @@ impl Demo {
         tell(&format!("\n{}", report::before(&before)))?;
 
         let journal = Arc::new(SqliteJournal::open(folder.journal()?)?);
-        let mut engine = Engine::new(registry, lake.clone(), journal);
+        let mut engine = Engine::new(registry.clone(), lake.clone(), journal.clone());
+        if let Some(captured) = &used {
+            costs::record(&engine, captured).await?;
+        }
         let steps = Arc::new(Steps::default());
         engine.clock = Arc::new(SkippingClock::default());
         engine.observer = steps.clone();
@@ -184,6 +190,9 @@ impl Demo {
         ensure!(after.iter().all(|hour| hour.complete), "not all hours are complete");
         ensure!(still_missing == 0 && requests == 0, "the second run found {still_missing} minutes missing and made {requests} requests");
         tell("\nnothing to do: 0 missing, 0 requests")?;
+
+        let costs = costs::of_all(journal.as_ref(), &registry).await?;
+        tell(&format!("\n{}", report::costs(&costs)))?;
 
         tell(&format!("\n{}", report::by_hand(WORKFLOW_FILE, folder.root(), &scenario.given, &first.run)))
     }

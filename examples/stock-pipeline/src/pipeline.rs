@@ -68,6 +68,8 @@ pub(crate) struct Captured {
     pub(crate) bars: u64,
     /// Files that they landed in.
     pub(crate) files: u64,
+    /// Bytes of those files.
+    pub(crate) bytes: u64,
 }
 
 /// A request for one stock's minute.
@@ -101,7 +103,7 @@ impl Pipeline {
             batch(answered, batches),
             write(landing, &self.bars),
         )?;
-        Ok(Captured { bars: written.bars, files: written.files, ..ticked })
+        Ok(Captured { bars: written.bars, files: written.files, bytes: written.bytes, ..ticked })
     }
 }
 
@@ -185,7 +187,7 @@ async fn write(mut batches: Receiver<Batch>, bars: &Path) -> Result<Captured> {
         let path = bars.join(file);
         let landed =
             tokio::task::spawn_blocking(move || land(&batch, &path).with_context(|| format!("{} can't be written", path.display())));
-        landed.await.context("the writer died")??;
+        written.bytes += landed.await.context("the writer died")??;
     }
     Ok(written)
 }
@@ -237,8 +239,8 @@ impl Extend<(Arc<str>, i64, Bar)> for Batch {
     }
 }
 
-/// Writes under a name that readers pass over, then renames: whoever looks sees the whole file or none.
-fn land(batch: &Batch, path: &Path) -> Result<()> {
+/// Writes under a name that readers pass over, then renames: whoever looks sees the whole file or none. Returns how many bytes it has.
+fn land(batch: &Batch, path: &Path) -> Result<u64> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
@@ -247,7 +249,9 @@ fn land(batch: &Batch, path: &Path) -> Result<()> {
     let rows = batch.columns()?;
     let mut writer = ArrowWriter::try_new(File::create(&partial)?, rows.schema(), Some(properties))?;
     writer.write(&rows)?;
-    writer.into_inner()?.sync_all()?;
+    let file = writer.into_inner()?;
+    file.sync_all()?;
+    let bytes = file.metadata()?.len();
     fs::rename(&partial, path)?;
-    Ok(())
+    Ok(bytes)
 }

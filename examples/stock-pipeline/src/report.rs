@@ -9,9 +9,12 @@ use comfy_table::{CellAlignment, Table, presets};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use repair_core::cost::Costs;
+use repair_core::cost::ledger::{INFRASTRUCTURE, NONE};
 use repair_core::engine::state::RunState;
 use repair_core::engine::{Event, Observer, Recorded};
 use repair_core::plugin::Progress;
+use rust_decimal::Decimal;
 use serde_json::Value;
 
 use crate::hours::StockHour;
@@ -141,6 +144,41 @@ impl std::fmt::Display for Summary<'_> {
         writeln!(f, "hourly    {}", self.hourly.display())?;
         write!(f, "run       {}", self.run)
     }
+}
+
+/// What the pipeline cost, and what repairing it did.
+pub(crate) fn costs(costs: &Costs) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["", "for", "requests", "bars", "USD"]);
+    for group in &costs.groups {
+        let tag = |name: &str| group.tags.get(name).map_or("", String::as_str);
+        let what = if tag("idea") == NONE { tag("workflow") } else { tag("idea") };
+        let bars = if tag("component") == INFRASTRUCTURE { group.usage.rows_written } else { group.rows_repaired };
+        table.add_row([
+            tag("component").to_owned(),
+            what.to_owned(),
+            grouped(group.usage.source_requests),
+            grouped(bars),
+            dollars(group.usd),
+        ]);
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_cell_alignment(if index < 2 { CellAlignment::Left } else { CellAlignment::Right });
+        column.set_padding(if index == 0 { (2, 1) } else { (1, 1) });
+    }
+    let table = table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n");
+    let books: Vec<&str> = costs.prices.iter().map(String::as_str).collect();
+    format!(
+        "COSTS of this day, by the prices {}\n\n{table}\n\n\
+         The pipeline as if it ran on queues, functions, a stream and S3. Here it was repaired on this machine's disk, and the simulated\n\
+         exchange asks for no money; docs/costs.md has the repair's bill on S3 and Athena, and when each way is the cheaper one.",
+        books.join(", ")
+    )
+}
+
+/// Dollars, to four significant digits.
+fn dollars(usd: Option<Decimal>) -> String {
+    usd.map_or_else(|| NONE.to_owned(), |usd| usd.round_sf(4).unwrap_or(usd).normalize().to_string())
 }
 
 /// How to do the same by hand.

@@ -1,9 +1,12 @@
 //! The commands, one file each where it is more than a few lines.
 
 pub(crate) mod accuracy;
+pub(crate) mod apply;
 pub(crate) mod calendar;
 pub(crate) mod compare;
+pub(crate) mod costs;
 pub(crate) mod except;
+pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod sandbox;
 pub(crate) mod show;

@@ -37,7 +37,7 @@ pub(crate) struct Run {
     lake: LakeArg,
 }
 
-pub(crate) fn parameter(text: &str) -> Result<(String, String), String> {
+pub(super) fn parameter(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| "write it as NAME=VALUE".to_owned())?;
     if name.trim().is_empty() {
         return Err("the name is missing; write it as NAME=VALUE".to_owned());
@@ -46,7 +46,7 @@ pub(crate) fn parameter(text: &str) -> Result<(String, String), String> {
 }
 
 /// An id names files, and stands on command lines: there, what begins with a dash is an option. The engine checks the rest of it.
-fn run_id(text: &str) -> Result<String, String> {
+pub(super) fn run_id(text: &str) -> Result<String, String> {
     if text.starts_with(|first: char| first.is_ascii_alphanumeric()) {
         Ok(text.to_owned())
     } else {
@@ -55,7 +55,7 @@ fn run_id(text: &str) -> Result<String, String> {
 }
 
 /// The parameters by name.
-pub(crate) fn by_name(params: Vec<(String, String)>) -> Result<BTreeMap<String, String>> {
+pub(super) fn by_name(params: Vec<(String, String)>) -> Result<BTreeMap<String, String>> {
     let mut given = BTreeMap::new();
     for (name, value) in params {
         if given.contains_key(&name) {
@@ -133,7 +133,7 @@ pub(crate) async fn ask(run: &str, lake: Option<&Path>, signal: Signal) -> Resul
     Ok(ExitCode::SUCCESS)
 }
 
-fn finish(done: &RunReport, json: bool) -> Result<ExitCode, Failure> {
+pub(super) fn finish(done: &RunReport, json: bool) -> Result<ExitCode, Failure> {
     if json {
         print_json(done)?;
     } else {

@@ -9,7 +9,7 @@ use repair_core::lake::Lake;
 use repair_core::lake::overlay;
 use repair_core::lake::retraction::{Part, Retracted, Retraction};
 use repair_core::lake::story::{Published, published};
-use repair_core::model::{Interval, Key, Table};
+use repair_core::model::{Interval, Key, Suspect, Table};
 use repair_core::plugin::Registry;
 use repair_core::workflow::Workflow;
 use repair_core::{Error, ErrorKind, Result};
@@ -91,6 +91,19 @@ impl Opened {
             }
         }
         Ok(all)
+    }
+
+    /// The stretch of suspect silence in which a slot lies, as the latest run that repaired the table saw it, and that run.
+    pub(crate) async fn suspect(&self, table: &str, slot: &Interval) -> Result<Option<(String, Suspect)>> {
+        for head in self.latest().await? {
+            let state = load(self.journal.as_ref(), &head.run).await?;
+            let units = state.steps.values().filter_map(|step| step.units.as_ref()).filter(|units| units.table == table);
+            let holds = |stretch: &&Suspect| stretch.interval.covers(slot);
+            if let Some(found) = units.flat_map(|units| &units.suspects.stretches).find(holds) {
+                return Ok(Some((head.run, found.clone())));
+            }
+        }
+        Ok(None)
     }
 
     /// The tables that were computed from a table.

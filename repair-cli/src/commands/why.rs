@@ -49,6 +49,10 @@ impl Why {
         for repair in &story.repairs {
             attempts.push(attempts_of(&subject.opened, &repair.provenance).await);
         }
+        let suspect = match story.standing {
+            Standing::Missing => subject.opened.suspect(&table.name, &slot).await?,
+            _ => None,
+        };
         if self.json {
             let mut object = serde_json::to_value(&story).map_err(|error| Error::internal("a story is not JSON").because(error))?;
             if let Some(repairs) = object.get_mut("repairs").and_then(Value::as_array_mut) {
@@ -58,9 +62,14 @@ impl Why {
             }
             let about = [("table", json!(table.name)), ("key", json!(key)), ("slot", json!(slot)), ("stale", json!(stale_in))];
             about.into_iter().for_each(|(name, value)| object[name] = value);
+            if let Some((run, suspect)) = &suspect {
+                object["suspect"] = json!({ "run": run, "interval": suspect.interval, "source": suspect.source, "keys": suspect.keys });
+            }
             print_json(&object)?;
         } else {
-            print(&text(table, &key, &slot, &story, &attempts, &stale_in))?;
+            let mut lines = text(table, &key, &slot, &story, &attempts, &stale_in);
+            lines.extend(suspect.map(|(run, suspect)| format!("  suspect: {suspect} (run {run}): a collector may have failed")));
+            print(&lines.join("\n"))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -72,7 +81,7 @@ async fn attempts_of(opened: &Opened, of: &Provenance) -> Option<u32> {
     state.steps.get(&of.step).map(|step| step.attempts)
 }
 
-fn text(table: &Table, key: &Key, slot: &Interval, story: &Story, attempts: &[Option<u32>], stale_in: &[String]) -> String {
+fn text(table: &Table, key: &Key, slot: &Interval, story: &Story, attempts: &[Option<u32>], stale_in: &[String]) -> Vec<String> {
     let what = match story.standing {
         Standing::Raw => "raw: the table has a row of its own",
         Standing::Repaired => "repaired",
@@ -85,6 +94,8 @@ fn text(table: &Table, key: &Key, slot: &Interval, story: &Story, attempts: &[Op
         let after = attempts.map(|attempts| format!(", after {}", count(attempts.into(), "attempt"))).unwrap_or_default();
         let counts = match (&repair.provenance.retracted_by, repair.counts, story.raw.is_empty()) {
             (Some(_), ..) => "retracted",
+            (None, true, _) if repair.changed => "it counts, though the table's rows are others by now than those it replaces",
+            (None, true, _) if repair.replaced.is_some() => "it counts, and replaces the table's rows",
             (None, true, _) => "it counts",
             (None, false, false) => "raw wins",
             (None, false, true) => "a newer one counts",
@@ -106,7 +117,7 @@ fn text(table: &Table, key: &Key, slot: &Interval, story: &Story, attempts: &[Op
     }
     lines.extend(story.conflict.iter().map(|conflict| format!("  conflict: {conflict}")));
     lines.extend(stale_in.iter().map(|into| format!("  table {into} is stale here, until a run computes it again")));
-    lines.join("\n")
+    lines
 }
 
 fn by(of: &Provenance) -> String {

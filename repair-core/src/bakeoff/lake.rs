@@ -21,6 +21,7 @@ use super::mask::Mask;
 use super::places::{Places, Standing};
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::extent::Extent;
 use crate::lake::partition::TimeBounds;
 use crate::lake::replacement::replacement;
 use crate::lake::retraction::Retraction;
@@ -153,8 +154,10 @@ impl MaskedLake {
                 }
             }
             of_key.present.subtract(hidden);
-            for slots in [found.repaired.get_mut(key), found.absent.get_mut(key)].into_iter().flatten() {
-                slots.subtract(hidden);
+            for sets in [&mut found.repaired, &mut found.overtaken, &mut found.absent] {
+                if let Some(slots) = sets.get_mut(key) {
+                    slots.subtract(hidden);
+                }
             }
         }
         let (repairs, exceptions) = self.published();
@@ -256,6 +259,14 @@ impl Lake for MaskedLake {
             Standing::Beside | Standing::Computed(_) => {
                 Err(Error::invalid(format!("which slots table `{}` holds is not told while ideas are compared", table.name)))
             }
+        }
+    }
+
+    /// Of the files as they are: they tell nothing of what is in them.
+    async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
+        match self.standing(table)? {
+            Standing::Computed(_) => Err(Error::invalid(format!("table `{}` has no files while ideas are compared", table.name))),
+            _ => self.inner.extent(table, interval).await,
         }
     }
 

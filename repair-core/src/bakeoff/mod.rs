@@ -170,6 +170,10 @@ async fn look(arena: &Arena<'_>, detect: &Step) -> Result<Looked> {
     let lake = arena.masked(table, &Mask::nothing(table.grid()?));
     let context = arena.context(&lake, &detect.name, &arena.workflow.tags, &Meter::default())?;
     let found = detector.detect(&context, None).await?;
+    if !found.kind.is_missing() {
+        let what = found.kind.as_str();
+        return Err(Error::invalid(format!("step `{}` looks for {what} rows; ideas are compared for missing ones alone", detect.name)));
+    }
     if found.scope.table != table.name {
         return Err(Error::invalid(format!("step `{}` looks at table `{}`, not at `{}`", detect.name, found.scope.table, table.name)));
     }
@@ -206,7 +210,7 @@ async fn hide(arena: &Arena<'_>, looked: &Looked, share: Share, options: &Option
     let expected = counts.expected.saturating_sub(counts.missing);
     let present = counts.present.saturating_sub(hidden);
     let counts = Counts { expected, present, missing: hidden, gaps: gaps.len() as u64, ..*counts };
-    let findings = Findings { scope: scope.clone(), counts, gaps, usage: Usage::default() };
+    let findings = Findings::of_gaps(scope.clone(), counts, gaps, Usage::default());
     context.check_cancelled()?;
     let (aggregates, not_compared) = arena.aggregate(lake, &findings).await?;
     let there = there.values().map(SlotSet::count).sum();
@@ -228,7 +232,15 @@ async fn known_good(looked: &Looked) -> Result<BTreeMap<Key, SlotSet>> {
     let expected = expected_slots(scope.grid, slots, &context.calendar(&scope.calendar)?.open(&scope.interval)?);
     let request = PresenceRequest { slots, keys: scope.keys.clone(), as_of: context.entered_at };
     let presence = lake.presence(table, &request).await?;
-    Ok(presence.raw.keys.into_iter().map(|(key, present)| (key, mask::known_good(&expected, &present, scope.grid))).collect())
+    let good = presence.raw.keys.into_iter().map(|(key, present)| {
+        let mut good = mask::known_good(&expected, &present, scope.grid);
+        // Rows for which a repair stands were found to be wrong.
+        if let Some(replaced) = presence.repaired.get(&key) {
+            good.subtract(replaced);
+        }
+        (key, good)
+    });
+    Ok(good.collect())
 }
 
 /// The rows that are hidden, by key and slot.

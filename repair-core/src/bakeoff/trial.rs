@@ -304,7 +304,8 @@ impl Doing<'_> {
         let fix = self.repairer.repair(self.context, &self.truth.findings, unit).await?;
         check_fix(&self.truth.table, unit, &fix)?;
         let id = unit.id(&self.truth.table.name, &self.idea.name);
-        let request = StageRequest { unit: &id, strategy: &self.idea.name, repaired_at: self.context.clock.now(), fix: &fix };
+        let request =
+            StageRequest { unit: &id, strategy: &self.idea.name, repaired_at: self.context.clock.now(), fix: &fix, replaces: None };
         let staged = self.context.lake.stage(&self.scope(), &request).await?;
         Ok((id, staged.usage))
     }

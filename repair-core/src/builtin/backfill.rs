@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::OnceLock;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -22,8 +23,8 @@ use super::requests;
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup;
-use crate::model::{Absence, Conflicts, Findings, Fix, Key, SlotGrid, SlotRange, SlotSet, Table, Unit, Wanted};
-use crate::plugin::{Answer, Registry, Repairer, Request, StepContext, Units};
+use crate::model::{Absence, Conflicts, Findings, Fix, Key, SlotGrid, SlotRange, SlotSet, Suspect, Suspects, Table, Unit, Wanted};
+use crate::plugin::{Answer, Reads, Registry, Repairer, Request, StepContext, Units};
 
 /// What a kind of row must satisfy, such as low ≤ open. An error must be `invalid` and name the row.
 pub type RowRule = fn(&Table, &RecordBatch) -> Result<()>;
@@ -65,8 +66,8 @@ pub(super) fn register(registry: &mut Registry) {
 /// not the same values that another request brought, and in line with the rule of its kind. Rows of slots that were not missing are left out.
 ///
 /// A slot that the source does not answer is confirmed absent only where the source vouches for the stretch
-/// ([`Answer::covered`]), and not in a long silence of all keys at once, which looks like a collector that failed. Everything
-/// else stays missing.
+/// ([`Answer::covered`]), and not in a long silence of all keys at once, which looks like a collector that failed: that is suspect
+/// ([`Fix::suspects`]). Suspect slots and everything else stay missing.
 ///
 /// The slots beside the gaps are asked for too, where that costs no further request. Where the source says something else of them than the
 /// table's own row, or vouches that there is none, that is a conflict: it is counted and told ([`Fix::conflicts`]), and changes nothing.
@@ -83,6 +84,8 @@ pub struct Backfill {
     columns: OnceCell<SchemaRef>,
     /// The rows beside the gaps, looked up once: a step repairs what was found once.
     beside: OnceCell<Neighbours>,
+    /// The stretches in which the table has nothing of any key, likewise.
+    barren: OnceLock<Vec<SlotRange>>,
 }
 
 impl fmt::Debug for Backfill {
@@ -103,6 +106,7 @@ impl Backfill {
             believed: Believed::default(),
             columns: OnceCell::new(),
             beside: OnceCell::new(),
+            barren: OnceLock::new(),
         }
     }
 
@@ -130,8 +134,8 @@ impl Backfill {
         }
     }
 
-    /// The wanted slots of a key of which the source says that they hold nothing, as far as it can be believed.
-    fn proven_absent(
+    /// What it means that the source is silent about wanted slots of a key: what is proven absent by it, and what is suspect.
+    fn judge_silence(
         &self,
         findings: &Findings,
         wanted: &Wanted,
@@ -139,7 +143,7 @@ impl Backfill {
         judged: &Judged<'_>,
         asked: SlotRange,
         now: Timestamp,
-    ) -> SlotSet {
+    ) -> Silence {
         let grid = findings.scope.grid;
         let mut silent = SlotSet::new(grid.cadence, asked);
         for &slots in &wanted.slots {
@@ -148,6 +152,7 @@ impl Backfill {
         if let Some(answered) = judged.answered.get(&wanted.key) {
             silent.subtract(answered);
         }
+        let is_nothing = silent.count() == wanted.len();
         let mut covered = SlotSet::new(grid.cadence, asked);
         for stretch in answer.covered.iter().filter(|covered| covered.key == wanted.key) {
             let slots = grid.slots_in(&stretch.interval);
@@ -160,19 +165,27 @@ impl Backfill {
         let quiet_spell_slots = self
             .quiet_spell
             .map_or(QUIET_SPELL_SLOTS, |spell| u64::try_from(spell.seconds() / i64::from(grid.cadence.seconds())).unwrap_or(0));
-        let suspects: Vec<SlotRange> = silent.runs().filter(|run| run.len() > quiet_spell_slots).collect();
-        for run in suspects {
-            let mut suspect = silence_of_all(findings, run);
-            let short: Vec<SlotRange> = suspect.runs().filter(|run| run.len() <= quiet_spell_slots).collect();
-            let mut quiet = SlotSet::new(grid.cadence, run);
-            for run in short {
-                quiet.insert_range(run);
-            }
-            suspect.subtract(&quiet);
-            silent.subtract(&suspect);
+        // An answer that fills nothing does not tell how long the key is silent: the silence may go on beyond what was asked.
+        let barren = self.barren.get_or_init(|| missing_of_all(findings));
+        let mut suspect = SlotSet::new(grid.cadence, asked);
+        let begin = barren.partition_point(|stretch| stretch.end <= asked.first);
+        for stretch in barren.iter().skip(begin).take_while(|stretch| stretch.first < asked.end) {
+            let mut here = SlotSet::new(grid.cadence, stretch.intersection(&asked));
+            here.union(&silent);
+            let too_long = |run: &SlotRange| run.len() > quiet_spell_slots || (is_nothing && stretch.len() > quiet_spell_slots);
+            here.runs().filter(too_long).for_each(|run| suspect.insert_range(run));
         }
-        silent
+        silent.subtract(&suspect);
+        Silence { absent: silent, suspect }
     }
+}
+
+/// Slots of a key about which a source is silent.
+struct Silence {
+    /// It vouches that there is nothing.
+    absent: SlotSet,
+    /// It may have failed, as whatever filled the table did.
+    suspect: SlotSet,
 }
 
 /// The first slot that is not over at an instant.
@@ -180,24 +193,24 @@ fn slots_over(grid: SlotGrid, instant: Timestamp) -> i64 {
     instant.as_second().div_euclid(i64::from(grid.cadence.seconds()))
 }
 
-/// The slots of a range that were missing for every key that was looked at.
-fn silence_of_all(findings: &Findings, range: SlotRange) -> SlotSet {
-    let mut missing = vec![0usize; usize::try_from(range.len()).unwrap_or(0)];
-    for (_, gap) in findings.gaps.iter() {
-        let gap = gap.intersection(&range);
-        if let (Ok(first), Ok(end)) = (usize::try_from(gap.first - range.first), usize::try_from(gap.end - range.first))
-            && let Some(slots) = missing.get_mut(first..end)
-        {
-            slots.iter_mut().for_each(|keys| *keys += 1);
+/// The stretches in which every key that was looked at misses its rows, in order.
+fn missing_of_all(findings: &Findings) -> Vec<SlotRange> {
+    let mut edges: Vec<(i64, i64)> = findings.gaps.iter().flat_map(|(_, gap)| [(gap.first, 1), (gap.end, -1)]).collect();
+    edges.sort_unstable();
+    let all = i64::try_from(findings.scope.keys.len()).unwrap_or(i64::MAX);
+    let mut stretches: Vec<SlotRange> = Vec::new();
+    let mut missing = 0;
+    for (at, pair) in edges.iter().enumerate() {
+        missing += pair.1;
+        let Some(next) = edges.get(at + 1) else { break };
+        if missing >= all && next.0 > pair.0 {
+            match stretches.last_mut() {
+                Some(last) if last.end == pair.0 => last.end = next.0,
+                _ => stretches.push(SlotRange::new(pair.0, next.0)),
+            }
         }
     }
-    let mut silent = SlotSet::new(findings.scope.grid.cadence, range);
-    for (slot, keys) in (range.first..).zip(missing) {
-        if keys >= findings.scope.keys.len() {
-            silent.insert(slot);
-        }
-    }
-    silent
+    stretches
 }
 
 #[async_trait]
@@ -223,6 +236,10 @@ impl Repairer for Backfill {
         // One call even of a source that promises none: it is asked.
         let requests = context.source(&self.source).map_or(1, |source| source.requests_at_worst().max(1));
         Usage { source_requests: requests, ..Usage::default() }
+    }
+
+    fn reads(&self) -> Reads {
+        if self.neighbours { Reads::Once } else { Reads::Nothing }
     }
 
     async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {
@@ -251,15 +268,21 @@ impl Repairer for Backfill {
         }
         self.believed.add(&question, &judged)?;
         let conflicts = self.conflicts(context, findings, &question, unit, &answer).await?;
-        let mut absent = Vec::new();
+        let (mut absent, mut suspects) = (Vec::new(), Suspects::default());
         for wanted in &unit.wanted {
-            for slots in self.proven_absent(findings, wanted, &answer, &judged, question.slots, asked_at).runs() {
+            let silence = self.judge_silence(findings, wanted, &answer, &judged, question.slots, asked_at);
+            for slots in silence.absent.runs() {
                 absent.push(self.absence(&question, &answer, &judged, &wanted.key, slots, asked_at)?);
+            }
+            for slots in silence.suspect.runs() {
+                let Some(interval) = question.grid.interval_of(slots) else { continue };
+                let keys = findings.scope.keys.len() as u64;
+                suspects.add(slots.len(), Suspect { interval, source: self.source.clone(), keys });
             }
         }
         let rows = wanted_rows(&question, unit, &answer.rows)?;
         let usage = Usage { source_requests: answer.requests.max(1), source_rows: judged.rows, ..Usage::default() };
-        Ok(Fix { rows, absent, source: self.source.clone(), conflicts, usage })
+        Ok(Fix { rows, absent, source: self.source.clone(), conflicts, suspects, usage })
     }
 }
 

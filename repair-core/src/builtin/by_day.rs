@@ -2,17 +2,17 @@
 //!
 //! What a unit costs is reading its day, whoever is in it; so a plan of many gaps stays as cheap as one of few.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
-use arrow::compute::concat_batches;
+use arrow::compute::{concat_batches, filter_record_batch, is_null};
 use futures::TryStreamExt;
 
 use super::judge::times;
 use crate::error::{Error, Result};
-use crate::lake::{Layer, ScanRequest, rollup};
-use crate::model::{Findings, Key, SlotGrid, SlotRange, Table, Unit, Wanted};
+use crate::lake::{Layer, ScanRequest, overlay, rollup};
+use crate::model::{Key, SlotGrid, SlotRange, Table, Unit, Wanted};
 use crate::plugin::Units;
 
 /// Keys of one unit, so that its rows (a day's, of each) stay within some hundred megabytes.
@@ -56,7 +56,7 @@ pub fn slots_over(grid: SlotGrid, instant: jiff::Timestamp) -> i64 {
     instant.as_second().div_euclid(i64::from(grid.cadence.seconds()))
 }
 
-/// The table's own rows of a stretch, of some keys: one scan. None if there are none.
+/// The table's own rows of a stretch, of some keys, without those that a repair stands for: one scan. None if there are none.
 ///
 /// # Errors
 /// `invalid` at the far ends of time, and the lake's own.
@@ -68,11 +68,19 @@ pub async fn raw_rows(
     keys: Vec<Key>,
 ) -> Result<Option<RecordBatch>> {
     let interval = grid.interval_of(slots).ok_or_else(far)?;
-    let request = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys), columns: None };
-    let batches: Vec<RecordBatch> = lake.scan(table, &request).await?.try_collect().await?;
+    let request = ScanRequest { layer: Layer::Repaired, interval: Some(interval), keys: Some(keys), columns: None };
+    let batches: Vec<RecordBatch> = lake.scan(table, &request).await?.and_then(async |batch| own_rows(&batch)).try_collect().await?;
     let Some(first) = batches.first() else { return Ok(None) };
     let rows = concat_batches(first.schema_ref(), &batches)?;
     Ok((rows.num_rows() > 0).then_some(rows))
+}
+
+/// The rows of the repaired view that are the table's own, without the view's own column.
+fn own_rows(batch: &RecordBatch) -> Result<RecordBatch> {
+    let index = batch.schema_ref().index_of(overlay::REPAIRED_BY)?;
+    let mut own = filter_record_batch(batch, &is_null(batch.column(index))?)?;
+    own.remove_column(index);
+    Ok(own)
 }
 
 /// Which row of a batch holds a slot, by key and slot.
@@ -98,24 +106,6 @@ pub fn by_slot(table: &Table, grid: SlotGrid, rows: &RecordBatch, usable: impl F
         }
     }
     Ok(by_slot)
-}
-
-/// The slots that were found to be wrong. A row that the table holds there is part of what is repaired, and no ground for a guess.
-#[derive(Debug, Clone)]
-pub struct Found(HashMap<Key, Vec<SlotRange>>);
-
-impl Found {
-    /// Those of findings.
-    pub fn new(findings: &Findings) -> Self {
-        Self(findings.gaps.by_key().into_iter().collect())
-    }
-
-    /// Whether a slot is among them.
-    pub fn contains(&self, key: &Key, slot: i64) -> bool {
-        let Some(gaps) = self.0.get(key) else { return false };
-        let after = gaps.partition_point(|gap| gap.first <= slot);
-        after > 0 && gaps[after - 1].contains(slot)
-    }
 }
 
 /// The time that a row of a slot carries, in microseconds.

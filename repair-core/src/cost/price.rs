@@ -202,13 +202,43 @@ impl PriceBook {
 
     /// What calls to a source cost, by the first of its names that the book knows: its name in the workflow, then its plug-in's.
     pub fn calls<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Option<&CallPrice> {
-        names.into_iter().find_map(|name| self.sources.get(name))
+        self.source(names).map(|(_, price)| price)
+    }
+
+    /// As [`PriceBook::calls`], with the name that the book has it under.
+    pub fn source<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Option<(&str, &CallPrice)> {
+        names.into_iter().find_map(|name| self.sources.get_key_value(name)).map(|(name, price)| (name.as_str(), price))
+    }
+
+    /// Whether it has a price for an item.
+    pub fn has(&self, item: Item) -> bool {
+        self.items.contains_key(&item)
+    }
+
+    /// What queries cost at least of which only the sum is known: as many bytes as they read, or as one of them is charged.
+    pub(super) fn scanned_at_least(&self, queries: u64, bytes: u64) -> Decimal {
+        if queries == 0 || bytes == 0 { Decimal::ZERO } else { self.price(Item::QueryBytes, bytes.max(self.query_minimum)) }
+    }
+
+    /// What queries cost at most of which only the sum is known: each is charged its minimum besides what they read.
+    pub(super) fn scanned_at_most(&self, queries: u64, bytes: u64) -> Decimal {
+        let scanned = if queries == 0 { 0 } else { bytes.saturating_add(queries.saturating_mul(self.query_minimum)) };
+        self.price(Item::QueryBytes, scanned)
     }
 
     /// What usage costs at worst, calls left aside: where single queries are not known, each is charged its minimum besides what they read.
     pub fn worst(&self, usage: &Usage) -> Decimal {
-        let scanned =
-            if usage.queries == 0 { 0 } else { usage.bytes_scanned.saturating_add(usage.queries.saturating_mul(self.query_minimum)) };
+        self.scanned_at_most(usage.queries, usage.bytes_scanned) + self.counted(usage)
+    }
+
+    /// What usage costs that is priced by counting it: all but calls and queries.
+    pub(super) fn counted(&self, usage: &Usage) -> Decimal {
+        counts(usage).into_iter().map(|(item, count)| self.price(item, count)).sum()
+    }
+
+    /// What usage costs at least, calls left aside: queries are charged what they read together, or each its minimum.
+    pub fn least(&self, usage: &Usage) -> Decimal {
+        let scanned = if usage.queries == 0 { 0 } else { usage.bytes_scanned.max(usage.queries.saturating_mul(self.query_minimum)) };
         let counts = counts(usage).into_iter().map(|(item, count)| self.price(item, count));
         self.price(Item::QueryBytes, scanned) + counts.sum::<Decimal>()
     }

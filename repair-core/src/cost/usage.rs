@@ -50,6 +50,45 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
+impl Usage {
+    /// Every count with its name, those of nothing too.
+    pub fn counts(&self) -> [(&'static str, u64); 14] {
+        // Taken apart, so that a new count can't be forgotten here.
+        let Self {
+            source_requests,
+            source_rows,
+            rows_read,
+            bytes_scanned,
+            rows_written,
+            bytes_written,
+            objects_written,
+            queries,
+            engine_ms,
+            storage_reads,
+            storage_writes,
+            queue_messages,
+            stream_records,
+            compute_ms,
+        } = *self;
+        [
+            ("source_requests", source_requests),
+            ("source_rows", source_rows),
+            ("rows_read", rows_read),
+            ("bytes_scanned", bytes_scanned),
+            ("rows_written", rows_written),
+            ("bytes_written", bytes_written),
+            ("objects_written", objects_written),
+            ("queries", queries),
+            ("engine_ms", engine_ms),
+            ("storage_reads", storage_reads),
+            ("storage_writes", storage_writes),
+            ("queue_messages", queue_messages),
+            ("stream_records", stream_records),
+            ("compute_ms", compute_ms),
+        ]
+    }
+}
+
 impl AddAssign for Usage {
     fn add_assign(&mut self, other: Self) {
         self.source_requests += other.source_requests;

@@ -308,6 +308,22 @@ fn no_such_run(run: &str) -> Error {
 /// # Errors
 /// With what is wrong.
 pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<()> {
+    let written = plugins_ready(registry, workflow, params).await?;
+    lake.check_writable().await?;
+    tables_there(lake, workflow, &written).await
+}
+
+/// As [`preflight`], but that nothing is tried that writes.
+///
+/// # Errors
+/// With what is wrong.
+pub(crate) async fn can_begin(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<()> {
+    let written = plugins_ready(registry, workflow, params).await?;
+    tables_there(lake, workflow, &written).await
+}
+
+/// Makes the plug-ins, and returns the tables that they write.
+async fn plugins_ready(registry: &Registry, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<Vec<String>> {
     let variables = Variables { params: Value::Object(params.clone().into_iter().collect()), ..Variables::default() };
     let clock: Arc<dyn Clock> = Arc::new(crate::plugin::SystemClock);
     for (name, source) in sources(registry, &clock, workflow, &variables)? {
@@ -321,7 +337,10 @@ pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow
         written.extend(config.get("into").and_then(Value::as_str).map(str::to_owned));
         make(registry, kind, plugin, &config).map_err(|error| error.on("step", &step.name))?;
     }
-    lake.check_writable().await?;
+    Ok(written)
+}
+
+async fn tables_there(lake: &dyn Lake, workflow: &Workflow, written: &[String]) -> Result<()> {
     for table in workflow.tables.values().filter(|table| !written.contains(&table.name)) {
         lake.describe(table).await?;
     }

@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use crate::cost::{Query, Usage};
 use crate::error::{Error, ErrorKind};
-use crate::model::{Conflicts, Counts, Scope};
+use crate::lake::story::Errors;
+use crate::model::{Conflicts, Counts, DefectKind, Scope, Suspects};
 
 /// The version of the event format.
 pub const FORMAT: u32 = 1;
@@ -61,12 +62,25 @@ impl From<ErrorRecord> for Error {
 pub struct FindingsRecord {
     /// The detect step whose findings these are; of a verify step, the one it looked at again.
     pub of: String,
+    /// What was looked for.
+    #[serde(default, skip_serializing_if = "DefectKind::is_missing")]
+    pub kind: DefectKind,
     /// What was looked at.
     pub scope: Scope,
     /// What was counted.
     pub counts: Counts,
     /// The artifact that holds the gaps.
     pub artifact: String,
+    /// What is wrong with the first few slots, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<String>,
+}
+
+impl FindingsRecord {
+    /// How many slots are wrong in the way that was looked for.
+    pub fn wrong(&self) -> u64 {
+        self.counts.wrong(self.kind)
+    }
 }
 
 /// A unit that failed in one attempt.
@@ -94,6 +108,17 @@ pub enum Settled {
         /// Why.
         why: String,
     },
+}
+
+/// How right a repair idea was, where rows came late.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LateTruth {
+    /// Slots that it had repaired, and of which the table has a row of its own by now.
+    pub slots: u64,
+    /// Of these, those that no step of a run has told before: over all runs, each slot is new once.
+    pub new: u64,
+    /// How far it was from the truth, by column that holds numbers.
+    pub columns: BTreeMap<String, Errors>,
 }
 
 /// Why a run is to stop.
@@ -293,6 +318,9 @@ pub enum Event {
         /// Where sources said otherwise than the table.
         #[serde(default, skip_serializing_if = "Conflicts::is_empty")]
         conflicts: Conflicts,
+        /// Where sources have nothing, and that proves nothing.
+        #[serde(default, skip_serializing_if = "Suspects::is_empty")]
+        suspects: Suspects,
         /// Those that failed in this attempt.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         failed: Vec<UnitFailed>,
@@ -321,6 +349,16 @@ pub enum Event {
         absent: u64,
         /// What writing took.
         usage: Usage,
+    },
+    /// A detect step found slots that were repaired before the table got a row of its own. That row counts now, and tells how right the
+    /// repairs were. Of several of a run about one step, the last counts.
+    LateTruth {
+        /// The step.
+        step: String,
+        /// The table.
+        table: String,
+        /// Of the whole interval that was looked at, by repair idea.
+        strategies: BTreeMap<String, LateTruth>,
     },
     /// A step did its work.
     StepSucceeded {

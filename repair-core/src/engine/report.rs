@@ -1,13 +1,17 @@
 //! What people and programs are told of a run.
 
+use std::collections::BTreeMap;
+
 use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-use super::event::{Outcome, Settled};
+use super::event::{LateTruth, Outcome, Settled};
+use super::stale;
 use super::state::{Branch, Phase, RunState, StepState};
 use crate::cost::Usage;
 use crate::error::ErrorKind;
+use crate::model::{Interval, Suspects};
 
 /// What a run did. In JSON, `outcome` is null while the run has not ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -22,6 +26,9 @@ pub struct RunReport {
     /// Its steps, in the order in which the run first came to them.
     #[serde(serialize_with = "by_name")]
     pub steps: Vec<StepReport>,
+    /// How right repairs were, by the detect step that found rows which came late, then by repair idea.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub late_truth: BTreeMap<String, BTreeMap<String, LateTruth>>,
     /// What it took.
     pub usage: Usage,
     /// What a person should know, worst first.
@@ -80,6 +87,7 @@ impl RunReport {
             outcome: state.ended.as_ref().map(|ended| ended.outcome),
             reason: state.ended.as_ref().map_or_else(|| waits_for(state), |ended| ended.reason.clone()),
             steps: steps.collect(),
+            late_truth: state.late_truth.iter().map(|(step, (_, ideas))| (step.clone(), ideas.clone())).collect(),
             usage: state.usage(),
             problems: problems(state),
             error: state.ended.as_ref().and_then(|ended| ended.error),
@@ -131,10 +139,14 @@ fn problems(state: &RunState) -> Vec<String> {
         problems.extend(step.exceptions.iter().map(|within| format!("{name}: {within}")));
         problems.extend(strategy_problems(name, step));
         problems.extend(unit_problems(name, step));
+        problems.extend(stale_problem(name, &step.output));
     }
     for (detect, findings, missing) in state.missing() {
         let slots = if missing == 1 { "slot" } else { "slots" };
-        problems.push(format!("{detect}: {missing} {slots} still missing in table `{}`", findings.scope.table));
+        let wrong = findings.kind.as_str();
+        let told = if findings.told.is_empty() { String::new() } else { format!(": {}", findings.told.join("; ")) };
+        let more = if told.is_empty() || missing <= findings.told.len() as u64 { "" } else { "; and more" };
+        problems.push(format!("{detect}: {missing} {slots} still {wrong} in table `{}`{told}{more}", findings.scope.table));
     }
     for (detect, findings) in &state.findings {
         let counts = findings.counts;
@@ -143,9 +155,17 @@ fn problems(state: &RunState) -> Vec<String> {
                 problems.push(format!("{detect}: {count} {what} in table `{}`", findings.scope.table));
             }
         };
+        tell(counts.conflicts, "slots with a row of which a source says that there is none (see `repair why`)");
         tell(counts.duplicates, "duplicate rows");
         tell(counts.misaligned, "rows whose time is not on the grid");
+        tell(
+            counts.changed,
+            "replaced slots whose rows are others by now, and which a repair still stands for (`repair why`, `repair undo`),",
+        );
         tell(counts.unexpected, "slots with rows that the calendar does not expect");
+    }
+    for (detect, (table, ideas)) in &state.late_truth {
+        problems.extend(ideas.iter().map(|(idea, truth)| format!("{detect}: {}", late(table, idea, truth))));
     }
     problems
 }
@@ -158,6 +178,44 @@ fn strategy_problems(name: &str, step: &StepState) -> Vec<String> {
         format!("{name}: strategy `{}`: {units}{}: {}; the next one went on", earlier.strategy, error.kind, error.message)
     });
     told.collect()
+}
+
+/// How right a repair idea was.
+fn late(table: &str, idea: &str, truth: &LateTruth) -> String {
+    let mut columns: Vec<(&String, f64)> = truth.columns.iter().map(|(name, errors)| (name, errors.mean_relative)).collect();
+    columns.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let percent = |part: f64| format!("{:.2} %", part * 100.0);
+    let told = columns.first().map(|(name, _)| {
+        let worst = truth.columns.get(*name).map_or(0.0, |errors| errors.worst_relative);
+        format!("; column `{name}` was off the most, by {} in the mean and {} at worst", percent(columns[0].1), percent(worst))
+    });
+    let (slots, told) = (count(truth.slots, "slot"), told.unwrap_or_default());
+    format!("late rows of table `{table}` count now in {slots} that `{idea}` had repaired ({} new){told}", truth.new)
+}
+
+/// What an aggregate step left stale, beyond what it computed.
+fn stale_problem(name: &str, output: &Value) -> Option<String> {
+    let into = stale::written(output)?;
+    let stretches = output.get(stale::BEYOND)?.as_array()?.iter().filter_map(|stretch| Interval::deserialize(stretch).ok());
+    let whole = stretches.reduce(|one, other| one.hull(&other))?;
+    let (from, to) = (whole.from(), whole.to());
+    Some(format!("{name}: table `{}` is stale within {from} to {to}: run the workflow over that stretch to compute it again", into.name))
+}
+
+/// Stretches of suspect silence that are told one by one.
+const STRETCHES: usize = 5;
+
+fn suspect(name: &str, table: &str, suspects: &Suspects) -> Option<String> {
+    let told: Vec<String> = suspects.stretches.iter().take(STRETCHES).map(ToString::to_string).collect();
+    let more = if suspects.stretches.len() > STRETCHES { "; and more" } else { "" };
+    let (slots, told) = (count(suspects.slots, "slot"), told.join("; "));
+    let mend = "that may be a collector which failed, so they stay missing: ask another source, or say what you know with `repair except`";
+    (!suspects.is_empty()).then(|| format!("{name}: {slots} of table `{table}` suspect: {told}{more}; {mend}"))
+}
+
+/// A number and what it counts.
+fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 fn unit_problems(name: &str, step: &StepState) -> Vec<String> {
@@ -177,5 +235,9 @@ fn unit_problems(name: &str, step: &StepState) -> Vec<String> {
         problems.push(format!("{name}: and {more} more units failed"));
     }
     problems.extend(differs);
+    // What another strategy repaired is suspect no more.
+    let left = step.output.get("unresolved").and_then(Value::as_u64).is_none_or(|left| left > 0);
+    let earlier = step.earlier.iter().map(|earlier| &earlier.suspects).filter(|_| left);
+    problems.extend(earlier.chain([&units.suspects]).filter_map(|suspects| suspect(name, &units.table, suspects)).last());
     problems
 }

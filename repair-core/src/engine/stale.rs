@@ -33,22 +33,33 @@ pub async fn stale(lake: &dyn Lake, into: &Table) -> Result<Vec<(Interval, Retra
     Ok(marks.collect())
 }
 
-/// Takes away the marks of what was computed again: those that were there when that began, and lie within.
+/// Where the output of an aggregate step tells which stretches of its table stay stale.
+pub(super) const BEYOND: &str = "stale";
+
+/// Takes away the marks of what was computed again: those that were there when that began, and lie within. Returns the stretches that stay
+/// stale, in order.
 ///
 /// # Errors
 /// Those of the lake.
-pub(super) async fn refresh(lake: &dyn Lake, into: &Table, computed: &Interval, by: &str, began: Timestamp) -> Result<()> {
-    for (stretch, mark) in stale(lake, into).await?.iter().filter(|(stretch, mark)| mark.at <= began && computed.covers(stretch)) {
+pub(super) async fn refresh(lake: &dyn Lake, into: &Table, computed: &Interval, by: &str, began: Timestamp) -> Result<Vec<Interval>> {
+    let mut beyond = Vec::new();
+    for (stretch, mark) in stale(lake, into).await? {
+        if mark.at > began || !computed.covers(&stretch) {
+            beyond.push(stretch);
+            continue;
+        }
         let undoing = Retraction {
             // To compute it again after a crash is to say the same again.
             id: format!("computed-{}", mark.id),
             parts: Vec::new(),
-            undoes: Some(mark.id.clone()),
+            undoes: Some(mark.id),
             at: began,
             by: by.to_owned(),
             reason: format!("computed again, {stretch}"),
         };
         lake.retract(into, &undoing).await?;
     }
-    Ok(())
+    beyond.sort_unstable();
+    beyond.dedup();
+    Ok(beyond)
 }

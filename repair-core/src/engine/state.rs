@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::event::{ErrorRecord, Event, FORMAT, FindingsRecord, Outcome, Recorded, Settled, StopReason};
+use super::event::{ErrorRecord, Event, FORMAT, FindingsRecord, LateTruth, Outcome, Recorded, Settled, StopReason};
 use super::units::{Earlier, Units, repair_output};
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::DefectKind;
 
 /// A run, as far as its events tell.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +28,8 @@ pub struct RunState {
     pub findings: BTreeMap<String, FindingsRecord>,
     /// Of the findings of each detect step, slots that were repaired or confirmed absent since, and not looked at again.
     pub resolved: BTreeMap<String, u64>,
+    /// What rows that came late told of repairs, by the detect step that found them: of which table, and by repair idea.
+    pub late_truth: BTreeMap<String, (String, BTreeMap<String, LateTruth>)>,
     /// The error that was caught last, and the step that caught it.
     pub caught: Option<(String, ErrorRecord)>,
     /// Whether it is to stop, and why.
@@ -268,6 +271,7 @@ impl RunState {
             steps: BTreeMap::new(),
             findings: BTreeMap::new(),
             resolved: BTreeMap::new(),
+            late_truth: BTreeMap::new(),
             caught: None,
             stop: None,
             paused: false,
@@ -288,11 +292,13 @@ impl RunState {
         Ok(state)
     }
 
-    /// Slots that are still missing, as far as is known, by the detect step that found them missing: what was repaired or confirmed
-    /// absent since is taken off, also where no verify step looked again.
+    /// Slots that are still missing, or otherwise wrong, as far as is known, by the detect step that found them so: what was repaired or
+    /// confirmed absent since is taken off, also where no verify step looked again. What is stale is left out: it is not known here which
+    /// aggregate was computed again.
     pub fn missing(&self) -> impl Iterator<Item = (&String, &FindingsRecord, u64)> {
-        self.findings.iter().filter_map(|(of, findings)| {
-            let left = findings.counts.missing.saturating_sub(self.resolved.get(of).copied().unwrap_or(0));
+        let repairable = self.findings.iter().filter(|(_, findings)| findings.kind != DefectKind::Stale);
+        repairable.filter_map(|(of, findings)| {
+            let left = findings.wrong().saturating_sub(self.resolved.get(of).copied().unwrap_or(0));
             (left > 0).then_some((of, findings, left))
         })
     }
@@ -409,6 +415,10 @@ impl RunState {
                     self.findings.insert(findings.of.clone(), findings.as_ref().clone());
                     self.resolved.remove(&findings.of);
                 }
+            }
+            Event::LateTruth { step, table, strategies } => {
+                self.at(recorded, step)?;
+                self.late_truth.insert(step.clone(), (table.clone(), strategies.clone()));
             }
             Event::Metered { step, usage, .. } => self.step(recorded, step)?.take(*usage),
             Event::StepFailed { step, error, units } => {

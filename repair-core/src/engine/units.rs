@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use super::event::{ErrorRecord, Event, FindingsRecord};
 use crate::cost::Usage;
 use crate::error::ErrorKind;
-use crate::model::Conflicts;
+use crate::model::{Conflicts, Suspects};
 
 /// Errors of units that are kept word for word; of further ones, the kind is known.
 const KEPT_ERRORS: usize = 100;
 
 /// What is counted of units, in the order in which people read it.
-const COUNTS: [&str; 10] =
-    ["units", "succeeded", "failed", "pending", "slots", "repaired", "absent", "unresolved", "conflicts", "requests"];
+const COUNTS: [&str; 11] =
+    ["units", "succeeded", "failed", "pending", "slots", "repaired", "absent", "unresolved", "suspect", "conflicts", "requests"];
 
 /// Where a unit is. Every unit is always in exactly one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub struct Units {
     pub absent: u64,
     /// Where sources said otherwise than the table.
     pub conflicts: Conflicts,
+    /// Where sources had nothing, and that proves nothing.
+    pub suspects: Suspects,
     /// What its units took.
     pub usage: Usage,
     /// What the strategies before left; none if it is the first.
@@ -85,6 +87,8 @@ pub struct Earlier {
     pub error: Option<ErrorRecord>,
     /// Batches that it published.
     pub batches: u32,
+    /// Where sources had nothing, and that proves nothing.
+    pub suspects: Suspects,
     /// Its counts, as conditions see those of a step.
     counts: BTreeMap<&'static str, u64>,
 }
@@ -93,7 +97,8 @@ impl Earlier {
     /// What has come of a strategy's units; none, if they could not even be planned.
     pub(super) fn new(strategy: &str, units: Option<&Units>, error: Option<ErrorRecord>) -> Self {
         let batches = units.map_or(0, |units| u32::try_from(units.batches.len()).unwrap_or(u32::MAX));
-        Self { strategy: strategy.to_owned(), error, batches, counts: units.map(Units::counts).unwrap_or_default() }
+        let suspects = units.map(|units| units.suspects.clone()).unwrap_or_default();
+        Self { strategy: strategy.to_owned(), error, batches, suspects, counts: units.map(Units::counts).unwrap_or_default() }
     }
 
     /// How many of its units failed.
@@ -131,7 +136,9 @@ pub(super) fn repair_output(earlier: &[Earlier], units: Option<&Units>) -> Value
     let slots = slots.copied().unwrap_or(0);
     let of = |name: &str| total.get(name).copied().unwrap_or(0);
     let unresolved = slots.saturating_sub(of("repaired") + of("absent"));
-    total.extend([("slots", slots), ("unresolved", unresolved)]);
+    // What is suspect to one may have been repaired by another; what is suspect to two is so once.
+    let suspect = earlier.iter().map(|earlier| earlier.count("suspect")).chain(now.get("suspect").copied()).max().unwrap_or(0);
+    total.extend([("slots", slots), ("unresolved", unresolved), ("suspect", suspect.min(unresolved))]);
     let last = units.map_or_else(|| earlier.last().map(|last| last.strategy.as_str()), |units| Some(&units.strategy));
     let mut output = told(last, &total);
     if !earlier.is_empty() {
@@ -170,6 +177,7 @@ impl Units {
             rows: 0,
             absent: 0,
             conflicts: Conflicts::default(),
+            suspects: Suspects::default(),
             usage: Usage::default(),
             left: left.clone(),
         })
@@ -240,6 +248,7 @@ impl Units {
             ("repaired", self.rows),
             ("absent", self.absent),
             ("unresolved", self.unresolved()),
+            ("suspect", self.suspects.slots),
             ("conflicts", self.conflicts.slots),
             ("requests", self.usage.source_requests),
         ])
@@ -301,13 +310,14 @@ impl Units {
     /// Why the event makes no sense here.
     pub(super) fn apply(&mut self, event: &Event) -> Result<(), &'static str> {
         match event {
-            Event::UnitsEnded { staged, usage, conflicts, failed, .. } => {
+            Event::UnitsEnded { staged, usage, conflicts, suspects, failed, .. } => {
                 for &unit in staged {
                     self.end(unit, UnitState::Staged)?;
                     self.errors.remove(&unit);
                 }
                 self.usage += *usage;
                 self.conflicts += conflicts.clone();
+                self.suspects += suspects.clone();
                 for failed in failed {
                     self.end(failed.unit, UnitState::Failed(failed.error.kind))?;
                     if self.errors.len() < KEPT_ERRORS || self.errors.contains_key(&failed.unit) {

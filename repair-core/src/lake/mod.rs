@@ -1,5 +1,8 @@
 //! What an adapter implements so that workflows run on its lake. Nothing above this trait may ask which lake it has.
 
+pub mod extent;
+pub mod fingerprint;
+pub mod live;
 pub mod name;
 pub mod overlay;
 pub mod partition;
@@ -22,9 +25,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use self::extent::Extent;
 use crate::cost::{Meter, Usage};
 use crate::error::Result;
-use crate::model::{Conflicts, Fix, Interval, Key, SlotRange, Table, TablePresence};
+use crate::model::{Conflicts, Fingerprints, Fix, Interval, Key, SlotRange, Suspects, Table, TablePresence};
 
 /// Batches of rows, as they come.
 pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
@@ -108,6 +112,9 @@ pub struct StageRequest<'a> {
     pub repaired_at: Timestamp,
     /// The rows and absences.
     pub fix: &'a Fix,
+    /// Of the slots of the rows, the fingerprints of the table's own rows for which they stand. `None` if the rows fill slots that are
+    /// missing.
+    pub replaces: Option<&'a Fingerprints>,
 }
 
 /// A staged unit: paid for, checked, and kept, but not yet seen by readers.
@@ -122,6 +129,9 @@ pub struct Staged {
     /// Where the source says otherwise than the table.
     #[serde(default, skip_serializing_if = "Conflicts::is_empty")]
     pub conflicts: Conflicts,
+    /// Where the source has nothing, and that proves nothing.
+    #[serde(default, skip_serializing_if = "Suspects::is_empty")]
+    pub suspects: Suspects,
     /// What the unit took, the staging included.
     pub usage: Usage,
 }
@@ -184,6 +194,14 @@ pub trait Lake: Send + Sync {
     /// # Errors
     /// `not-found` or `invalid` if something could not be looked at; never a presence that is silently partial.
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence>;
+
+    /// What of a table and its overlay may hold rows of an interval (of all time, if none is given), from listings alone: no row is read.
+    /// As long as the digest is the same, so is what presence and scans say of the interval, but for exceptions that expire. A change of
+    /// objects that can only hold other rows leaves it as it is.
+    ///
+    /// # Errors
+    /// `not-found` if there is no such table.
+    async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent>;
 
     /// Rows of a table, in no particular order across files.
     ///

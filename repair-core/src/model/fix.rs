@@ -1,5 +1,6 @@
 //! The piece of repair work that succeeds or fails as one, and what came of it.
 
+use std::fmt;
 use std::ops::AddAssign;
 
 use arrow::array::RecordBatch;
@@ -123,6 +124,76 @@ impl AddAssign for Conflicts {
     }
 }
 
+/// Stretches that are told one by one; of more, the number of slots is known.
+const MOST_STRETCHES: usize = 100;
+
+/// Slots of which a source has nothing, in a stretch in which the table has nothing of any key either: a collector that failed looks so,
+/// and such a silence proves nothing. They stay missing, for another source or a person.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspects {
+    /// How many slots, over all keys.
+    pub slots: u64,
+    /// The stretches, in order of time, each told once however many keys are silent in it.
+    pub stretches: Vec<Suspect>,
+}
+
+/// A stretch of suspect silence.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Suspect {
+    /// From the first slot that is silent to the last.
+    pub interval: Interval,
+    /// Who was asked.
+    pub source: String,
+    /// How many keys there should be, of none of which the table has a row there.
+    pub keys: u64,
+}
+
+impl Suspects {
+    /// Adds slots of one key, and the stretch in which they lie.
+    pub fn add(&mut self, slots: u64, stretch: Suspect) {
+        self.slots += slots;
+        self.tell(stretch);
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.slots == 0
+    }
+
+    /// Stretches of one source that touch are one.
+    fn tell(&mut self, mut stretch: Suspect) {
+        let touches = |one: &Suspect, other: &Suspect| {
+            one.source == other.source && one.interval.from() <= other.interval.to() && other.interval.from() <= one.interval.to()
+        };
+        self.stretches.retain(|known| {
+            let apart = !touches(known, &stretch);
+            if !apart {
+                stretch.interval = stretch.interval.hull(&known.interval);
+                stretch.keys = stretch.keys.max(known.keys);
+            }
+            apart
+        });
+        let at = self.stretches.partition_point(|known| *known < stretch);
+        self.stretches.insert(at, stretch);
+        self.stretches.truncate(MOST_STRETCHES);
+    }
+}
+
+impl AddAssign for Suspects {
+    fn add_assign(&mut self, other: Self) {
+        self.slots += other.slots;
+        other.stretches.into_iter().for_each(|stretch| self.tell(stretch));
+    }
+}
+
+impl fmt::Display for Suspect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whose = if self.keys == 1 { "its only key".to_owned() } else { format!("any of its {} keys", self.keys) };
+        let Self { interval, source, .. } = self;
+        write!(f, "`{source}` has nothing from {} to {}, and the table nothing of {whose}", interval.from(), interval.to())
+    }
+}
+
 /// What came of a unit.
 #[derive(Debug, Clone, Default)]
 pub struct Fix {
@@ -134,6 +205,8 @@ pub struct Fix {
     pub source: String,
     /// Where the source says otherwise than the table.
     pub conflicts: Conflicts,
+    /// Where the source has nothing, and that proves nothing.
+    pub suspects: Suspects,
     /// What it took.
     pub usage: Usage,
 }

@@ -321,6 +321,8 @@ pub struct TablePresence {
     pub raw: Presence,
     /// The slots that live overlay rows fill or replace.
     pub repaired: BTreeMap<Key, SlotSet>,
+    /// The slots that repairs had filled before the table got a row of its own: that one is shown now, and tells how right they were.
+    pub overtaken: BTreeMap<Key, SlotSet>,
     /// The slots confirmed absent whose evidence has not expired.
     pub absent: BTreeMap<Key, SlotSet>,
     /// What looking took.

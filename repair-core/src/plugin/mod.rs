@@ -16,7 +16,7 @@ pub use aggregator::{AggregateRequest, Aggregated, Aggregator};
 pub use context::{Clock, Progress, StepContext, SystemClock};
 pub use detector::Detector;
 pub use registry::{ConfigError, Plugin, PluginKind, Registry};
-pub use repairer::{Repairer, Units};
+pub use repairer::{Reads, Repairer, Units};
 pub use sensor::Sensor;
 pub use source::{Answer, Covered, Limits, Request, Source};
 pub use task::Task;

@@ -459,7 +459,7 @@ pub struct Strategy {
 }
 
 /// What the `$output` of a repair step holds.
-pub const REPAIR_OUTPUT: [&str; 12] = [
+pub const REPAIR_OUTPUT: [&str; 13] = [
     "strategy",
     "strategies",
     "units",
@@ -470,6 +470,7 @@ pub const REPAIR_OUTPUT: [&str; 12] = [
     "repaired",
     "absent",
     "unresolved",
+    "suspect",
     "conflicts",
     "requests",
 ];

@@ -14,7 +14,6 @@
 mod bridge;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Float64Array, RecordBatch, UInt32Array, new_null_array};
@@ -22,7 +21,7 @@ use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema};
 use async_trait::async_trait;
 use repair_core::builtin::Period;
-use repair_core::builtin::by_day::{self, Found};
+use repair_core::builtin::by_day;
 use repair_core::cost::Usage;
 use repair_core::lake::rollup;
 use repair_core::model::{Findings, Fix, Key, SlotGrid, SlotRange, Table, Unit};
@@ -30,7 +29,6 @@ use repair_core::plugin::{Registry, Repairer, StepContext, Units};
 use repair_core::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::sync::OnceCell;
 
 use crate::bar::{CLOSE, COLUMNS, HIGH, LOW, OPEN, VOLUME};
 use crate::numbers::is_number;
@@ -58,28 +56,16 @@ pub struct CorrelatedConfig {
 
 pub(crate) fn register(registry: &mut Registry) {
     registry.repairer(NAME, "follows another price through a gap, bridged to both ends", |config: CorrelatedConfig| {
-        Ok(Correlated {
-            reference: config.reference,
-            max_gap: config.max_gap.unwrap_or(MAX_GAP),
-            window: config.window.unwrap_or(WINDOW),
-            found: OnceCell::new(),
-        })
+        Ok(Correlated { reference: config.reference, max_gap: config.max_gap.unwrap_or(MAX_GAP), window: config.window.unwrap_or(WINDOW) })
     });
 }
 
 /// The repairer `stocks.correlated`.
+#[derive(Debug)]
 struct Correlated {
     reference: Key,
     max_gap: Period,
     window: Period,
-    /// Where something was found wrong, looked up once: a step repairs what was found once.
-    found: OnceCell<Found>,
-}
-
-impl fmt::Debug for Correlated {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Correlated").field("reference", &self.reference).finish_non_exhaustive()
-    }
 }
 
 /// Prices and volume of a bar.
@@ -136,8 +122,7 @@ impl Repairer for Correlated {
         let mut fix = Fix { source: NAME.to_owned(), ..Fix::default() };
         let Some(rows) = by_day::raw_rows(context.lake.as_ref(), table, grid, slots, keys).await? else { return Ok(fix) };
         fix.usage = Usage { rows_read: rows.num_rows() as u64, ..Usage::default() };
-        let found = self.found.get_or_init(|| async { Found::new(findings) }).await;
-        let mut series = series(table, grid, &rows, found)?;
+        let mut series = series(table, grid, &rows, findings)?;
         let Some(other) = series.remove(&self.reference) else { return Ok(fix) };
         let mut guessed = Guessed::default();
         for wanted in &unit.wanted {
@@ -167,7 +152,7 @@ impl Repairer for Correlated {
 }
 
 /// The usable bars of each key.
-fn series(table: &Table, grid: SlotGrid, rows: &RecordBatch, found: &Found) -> Result<BTreeMap<Key, Series>> {
+fn series(table: &Table, grid: SlotGrid, rows: &RecordBatch, findings: &Findings) -> Result<BTreeMap<Key, Series>> {
     let mut numbers: Vec<Float64Array> = Vec::with_capacity(3);
     for name in [OPEN, CLOSE, VOLUME] {
         let column = rollup::column(rows, name)?;
@@ -180,7 +165,7 @@ fn series(table: &Table, grid: SlotGrid, rows: &RecordBatch, found: &Found) -> R
     let value =
         |which: usize, row: usize| numbers.get(which).filter(|column| column.is_valid(row)).map_or(f64::NAN, |column| column.value(row));
     let price = |which: usize, row: usize| Some(value(which, row)).filter(|price| price.is_finite() && *price > 0.0);
-    let usable = |key: &Key, slot: i64, row: usize| price(0, row).and(price(1, row)).is_some() && !found.contains(key, slot);
+    let usable = |key: &Key, slot: i64, row: usize| price(0, row).and(price(1, row)).is_some() && !findings.gaps.contains(key, slot);
     let mut all = BTreeMap::new();
     for (key, slots) in by_day::by_slot(table, grid, rows, usable)? {
         let known = |(slot, number): (i64, u32)| {

@@ -12,7 +12,7 @@ use crate::cost::Usage;
 use crate::error::ErrorKind;
 use crate::lake::overlay::{self as names, Op, columns};
 use crate::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope, Staged};
-use crate::model::{Conflicts, Fix, Key, SlotRange, Table};
+use crate::model::{Conflicts, Fix, Key, SlotRange, Suspect, Suspects, Table};
 
 fn units(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
@@ -84,11 +84,16 @@ pub async fn staged_units_are_listed_until_they_are_discarded(lake: &dyn Lake, s
         let rows: Vec<Row> = (0..number).map(|minute| row("A", &format!("2024-03-04T11:0{minute}:00Z"), 1.0, 1)).collect();
         let mut conflicts = Conflicts::default();
         conflicts.add("A at 2024-03-04T10:59:00Z: value is 1 in the table, 2 by the source".to_owned());
-        let fix = Fix { usage, conflicts: conflicts.clone(), ..fix(&table, &rows, vec![absence("A", gap, "2025-01-01T00:00:00Z")]) };
+        let mut suspects = Suspects::default();
+        let interval = table.grid().unwrap().interval_of(SlotRange::new(gap.end, gap.end + 40)).unwrap();
+        suspects.add(40, Suspect { interval, source: "market".to_owned(), keys: 2 });
+        let absent = vec![absence("A", gap, "2025-01-01T00:00:00Z")];
+        let fix = Fix { usage, conflicts: conflicts.clone(), suspects: suspects.clone(), ..fix(&table, &rows, absent) };
         let one = lake.stage(&scope, &request(name, &fix)).await.unwrap();
         assert_eq!((one.unit.as_str(), one.rows, one.absent), (name, number, 20));
         assert_eq!((one.usage.source_requests, one.usage.source_rows), (3, 70), "what the unit took is kept with it");
         assert_eq!(one.conflicts, conflicts, "and where the source says otherwise than the table");
+        assert_eq!(one.suspects, suspects, "and where it is silent in a way that proves nothing");
         staged.push(one);
     }
     let listed = async || {
@@ -207,6 +212,12 @@ pub async fn raw_wins_in_the_repaired_view(lake: &dyn Lake, setup: &dyn LakeSetu
     assert_eq!(read(lake, &table, Layer::Repaired).await, both(&raw, "backfill", &fixed[2..]));
     assert_eq!(overlay_of(lake, &table, "A", AS_OF).await.0, [] as [i64; 0]);
     assert_eq!(overlay_of(lake, &table, "B", AS_OF).await.0.len(), 1);
+    // And presence tells which repairs it can be compared with.
+    let day = slots(&table, "2024-03-04", "2024-03-04");
+    let found = lake.presence(&table, &PresenceRequest { slots: day, keys: keys(&["A", "B"]), as_of: at(AS_OF) }).await.unwrap();
+    let grid = table.grid().unwrap();
+    let overtaken = ["2024-03-04T09:00:00Z", "2024-03-04T09:01:00Z"].map(|time| grid.slot_of(at(time))).to_vec();
+    assert_eq!(super::presence::by_key(&found.overtaken), [(Key::from("A"), overtaken)]);
     // Of a part of the view, the same is true.
     let part = crate::lake::ScanRequest {
         interval: Some(crate::model::Interval::parse("2024-03-04T09:01:00Z", "2024-03-04T09:02:00Z").unwrap()),

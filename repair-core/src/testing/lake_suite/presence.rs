@@ -183,6 +183,7 @@ pub async fn two_lakes_say_the_same(one: (&dyn Lake, &dyn LakeSetup), other: (&d
             said.push((
                 presence.raw,
                 by_key(&presence.repaired),
+                by_key(&presence.overtaken),
                 by_key(&presence.absent),
                 read(lake, &table, Layer::Raw).await,
                 read(lake, &table, Layer::Repaired).await,

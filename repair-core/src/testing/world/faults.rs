@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use crate::cost::Usage;
 use crate::engine::{Event, Journal, Recorded, RunHead, Signal};
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::extent::Extent;
 use crate::lake::retraction::Retraction;
 use crate::lake::{BatchStream, Caller, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, rollup::Rollup};
 use crate::model::{Interval, Table, TablePresence};
@@ -206,6 +207,11 @@ impl Lake for CrashingLake {
         self.schedule.read(self.inner.presence(table, request).await)
     }
 
+    async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.extent(table, interval).await)
+    }
+
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {
         self.schedule.check()?;
         Ok(self.schedule.stream(self.schedule.read(self.inner.scan(table, request).await)?))
@@ -350,6 +356,10 @@ impl Lake for FailingLake {
     }
 
     async fn presence(&self, _: &Table, _: &PresenceRequest) -> Result<TablePresence> {
+        self.fail()
+    }
+
+    async fn extent(&self, _: &Table, _: Option<&Interval>) -> Result<Extent> {
         self.fail()
     }
 

@@ -12,9 +12,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::rows;
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::extent::{Extent, Listing, Part};
 use crate::lake::overlay::{self, Op};
 use crate::lake::retraction::{Retracted, Retraction};
 use crate::lake::rollup::column;
+use crate::lake::staging;
 use crate::lake::{BatchStream, Lake, Layer, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
 use crate::model::{Absence, Interval, Key, Presence, SlotSet, Table, TablePresence};
 
@@ -242,9 +244,13 @@ impl State {
                 let own = batch.columns()[..own.fields().len()].iter().cloned();
                 Ok(RecordBatch::try_new(schema.clone(), own.chain([last]).collect())?)
             };
-            let nobody = |batch: &RecordBatch| with_last(batch, new_null_array(&DataType::Utf8, batch.num_rows()));
-            let mut view = batches.iter().map(nobody).collect::<Result<Vec<_>>>()?;
-            for batch in rows::live_repairs(table, &own, &raw, &self.repairs_in_force(table)?)? {
+            let live = rows::live_repairs(table, &own, &raw, &self.repairs_in_force(table)?)?;
+            let mut view = Vec::new();
+            for batch in &batches {
+                let kept = rows::kept(table, batch, |key, time_us| !live.replaced.contains(&(key.clone(), rows::slot(table, time_us))))?;
+                view.push(with_last(&kept, new_null_array(&DataType::Utf8, kept.num_rows()))?);
+            }
+            for batch in live.batches {
                 view.push(with_last(&batch, column(&batch, overlay::columns::STRATEGY)?.clone())?);
             }
             batches = view;
@@ -283,10 +289,21 @@ impl State {
         let empty = || request.keys.iter().map(|key| (key.clone(), SlotSet::new(grid.cadence, request.slots)));
         let mut repaired: BTreeMap<Key, SlotSet> = empty().collect();
         let own = self.schema_with_repairs(table)?;
-        for batch in rows::live_repairs(table, &own, &stored, &self.repairs_in_force(table)?)? {
+        for batch in rows::live_repairs(table, &own, &stored, &self.repairs_in_force(table)?)?.batches {
             for (key, time_us) in rows::key_times(table, &batch)? {
                 if let Some(slots) = repaired.get_mut(&key) {
                     slots.insert(rows::slot(table, time_us));
+                }
+            }
+        }
+        let mut overtaken: BTreeMap<Key, SlotSet> = empty().collect();
+        for batch in self.repairs_in_force(table)? {
+            let ops = column(&batch, overlay::columns::OP)?.as_string::<i32>();
+            for ((key, time_us), op) in rows::key_times(table, &batch)?.into_iter().zip(ops) {
+                let slot = rows::slot(table, time_us);
+                let has_raw = raw.keys.get(&key).is_some_and(|of_key| of_key.present.contains(slot));
+                if let (Some(slots), true) = (overtaken.get_mut(&key), has_raw && op == Some(Op::Insert.as_str())) {
+                    slots.insert(slot);
                 }
             }
         }
@@ -300,7 +317,34 @@ impl State {
                 }
             }
         }
-        Ok(TablePresence { raw, repaired, absent, usage })
+        Ok(TablePresence { raw, repaired, overtaken, absent, usage })
+    }
+
+    /// Objects are told apart by what they hold of the interval; their bytes are those of the text of their values.
+    fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
+        self.table(table)?;
+        let (from_us, to_us) = interval.map_or((i64::MIN, i64::MAX), |interval| rows::bounds_us(table, interval));
+        let within = |_: &Key, time_us: i64| from_us <= time_us && time_us < to_us;
+        let mut listing = Listing::default();
+        let location = &table.location;
+        let parts = [
+            (Part::Table, location.clone()),
+            (Part::Repairs, overlay::repairs(location)),
+            (Part::Exceptions, overlay::exceptions(location)),
+        ];
+        for (part, location) in parts {
+            for (name, batches) in self.tables.get(&location).into_iter().flatten() {
+                let kept = batches.iter().map(|batch| rows::kept(table, batch, within)).collect::<Result<Vec<_>>>()?;
+                if kept.iter().any(|batch| batch.num_rows() > 0) {
+                    let held = rows::text(&kept)?;
+                    listing.add(part, name, held.len() as u64, blake3::hash(held.as_bytes()).to_hex().as_str());
+                }
+            }
+        }
+        for retraction in self.retractions(table) {
+            listing.add(Part::Retractions, retraction.id, 1, "");
+        }
+        Ok(listing.extent())
     }
 
     fn stage(&mut self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
@@ -326,7 +370,8 @@ impl State {
         let count = |batches: &[RecordBatch]| batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
         let (rows, absent) = (count(&repairs), count(&exceptions));
         usage += written(repairs.iter().chain(&exceptions), 1);
-        let summary = Staged { unit: request.unit.to_owned(), rows, absent, conflicts: request.fix.conflicts.clone(), usage };
+        let (conflicts, suspects) = (request.fix.conflicts.clone(), request.fix.suspects.clone());
+        let summary = Staged { unit: request.unit.to_owned(), rows, absent, conflicts, suspects, usage };
         let staged = StagedUnit { summary: summary.clone(), repairs, exceptions };
         self.staged.entry(area(scope)).or_default().insert(request.unit.to_owned(), staged);
         Ok(summary)
@@ -442,8 +487,10 @@ fn repaired(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef,
         .map_err(|error| Error::invalid(format!("repaired rows do not fit table `{}`", table.name)).because(error))?;
     let count = batch.num_rows();
     let mut columns = batch.columns().to_vec();
-    columns.push(rows::constant(Op::Insert.as_str(), count));
+    let op = if request.replaces.is_some() { Op::Replace } else { Op::Insert };
+    columns.push(rows::constant(op.as_str(), count));
     columns.extend(provenance(scope, request, &request.fix.source, request.repaired_at, count));
+    columns.push(staging::replaced(table, request, &batch)?);
     Ok(RecordBatch::try_new(overlay::repairs_schema(own), columns)?)
 }
 
@@ -478,6 +525,10 @@ impl Lake for MemoryLake {
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
         self.request("presence").presence(table, request)
+    }
+
+    async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
+        self.request("extent").extent(table, interval)
     }
 
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {

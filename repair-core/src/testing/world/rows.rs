@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::util::display::array_value_to_string;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -171,6 +172,20 @@ pub(super) fn kept(table: &Table, batch: &RecordBatch, mut keep: impl FnMut(&Key
     Ok(filter_record_batch(batch, &mask)?)
 }
 
+/// All values of batches, as text.
+pub(super) fn text(batches: &[RecordBatch]) -> Result<String> {
+    let mut text = String::new();
+    for batch in batches {
+        for row in 0..batch.num_rows() {
+            for column in batch.columns() {
+                text.push_str(&array_value_to_string(column, row)?);
+                text.push('\u{1f}');
+            }
+        }
+    }
+    Ok(text)
+}
+
 /// A column that is the same text in each row.
 pub(super) fn constant(value: &str, rows: usize) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(std::iter::repeat_n(value, rows)))
@@ -181,9 +196,17 @@ pub(super) fn constant_instant(value: Timestamp, rows: usize) -> ArrayRef {
     Arc::new(TimestampMicrosecondArray::from_value(value.as_microsecond(), rows).with_timezone("UTC"))
 }
 
+/// The repairs that count, and what they replace.
+pub(super) struct LiveRepairs {
+    /// Their rows, with [`overlay::columns::STRATEGY`] as the last column.
+    pub(super) batches: Vec<RecordBatch>,
+    /// The slots whose own rows they stand for.
+    pub(super) replaced: BTreeSet<(Key, i64)>,
+}
+
 /// The repairs that count: of each slot the newest, of two of one instant that whose run, then unit, is the last by name; and of these
-/// only those whose slot raw lacks. With [`overlay::columns::STRATEGY`] as the last column.
-pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], repairs: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
+/// those that replace, and those whose slot raw lacks.
+pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], repairs: &[RecordBatch]) -> Result<LiveRepairs> {
     use overlay::columns as c;
     let mut filled: BTreeSet<(Key, i64)> = BTreeSet::new();
     for batch in raw {
@@ -194,15 +217,21 @@ pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], 
         let (runs, units) = (column(batch, c::RUN)?.as_string::<i32>(), column(batch, c::UNIT)?.as_string::<i32>());
         let at = column(batch, c::AT)?.as_primitive::<TimestampMicrosecondType>();
         for (row, (key, time_us)) in key_times(table, batch)?.into_iter().enumerate() {
-            let place = (key, slot(table, time_us));
-            if filled.contains(&place) {
-                continue;
-            }
             let rank = (at.value(row), runs.value(row), units.value(row), (number, row));
-            newest.entry(place).and_modify(|known| *known = rank.max(*known)).or_insert(rank);
+            newest.entry((key, slot(table, time_us))).and_modify(|known| *known = rank.max(*known)).or_insert(rank);
         }
     }
-    let live: BTreeSet<(usize, usize)> = newest.into_values().map(|(.., place)| place).collect();
+    let mut live: BTreeSet<(usize, usize)> = BTreeSet::new();
+    let mut replaced = BTreeSet::new();
+    for (place, (.., (number, row))) in newest {
+        let op = column(&repairs[number], c::OP)?.as_string::<i32>();
+        if op.value(row) == overlay::Op::Replace.as_str() {
+            live.insert((number, row));
+            replaced.insert(place);
+        } else if !filled.contains(&place) {
+            live.insert((number, row));
+        }
+    }
     let strategy = Arc::new(Field::new(c::STRATEGY, DataType::Utf8, true));
     let schema = Arc::new(Schema::new(own.fields().iter().cloned().chain([strategy]).collect::<Vec<_>>()));
     let mut batches = Vec::new();
@@ -210,7 +239,7 @@ pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], 
         let mask: BooleanArray = (0..batch.num_rows()).map(|row| Some(live.contains(&(number, row)))).collect();
         batches.push(conformed(&schema, &filter_record_batch(batch, &mask)?)?);
     }
-    Ok(batches)
+    Ok(LiveRepairs { batches, replaced })
 }
 
 /// When a repair was made, by which run and unit, and where it is: its batch and row.

@@ -1,0 +1,199 @@
+//! `repair plan`
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use repair_core::plan::{Amount, Estimate, Look, Plan as Planned, PlanRequest, Reach, RepairPlan, StrategyPlan};
+use repair_core::workflow::Workflow;
+use repair_core::{Error, ErrorKind, Result};
+
+use super::run::{by_name, parameter};
+use crate::output::{Failure, count, over_budget, print, table};
+use crate::session::{LakeArg, Place, planner, registry};
+
+/// Keys and days that are shown; the plan has them all.
+const MOST_SHOWN: usize = 20;
+
+/// Tell what is broken, and what it takes to repair it, before anything is spent or written.
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// The workflow.
+    file: PathBuf,
+    /// Where it is to run, by its name under `profiles` [default: local, or the only one].
+    #[arg(long)]
+    profile: Option<String>,
+    /// A parameter; once for each. A list is separated by commas.
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parameter)]
+    params: Vec<(String, String)>,
+    /// A price book, in place of the one that the workflow names.
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
+    /// Where to write the plan, for `repair apply`.
+    #[arg(short, long, value_name = "PLAN")]
+    output: Option<PathBuf>,
+    /// Print the plan itself, as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    lake: LakeArg,
+}
+
+impl Plan {
+    /// Does it.
+    pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<ExitCode, Failure> {
+        let lake = self.lake.or(lake_before);
+        let registry = Arc::new(registry());
+        let workflow = Workflow::load_with_prices(&self.file, &registry, self.prices.as_deref())?;
+        let params = workflow.bind(&by_name(self.params)?)?;
+        let place = Place::of(&workflow, self.profile.as_deref(), lake.as_deref(), &params)?;
+        let request = PlanRequest {
+            params,
+            environment: place.environment(),
+            lake: lake.map(|lake| lake.display().to_string()),
+            prices: self.prices.map(|prices| prices.display().to_string()),
+        };
+        let plan = planner(place.root(), registry).await?.plan(&workflow, request).await?;
+        let text = plan.to_text()?;
+        if let Some(output) = &self.output {
+            write(output, &text)?;
+        }
+        if self.json {
+            print(&text)?;
+        } else {
+            let kept = match &self.output {
+                Some(output) => format!("do it with `repair apply {}`", output.display()),
+                None => "keep the plan with `-o PLAN`, and do it with `repair apply PLAN`".to_owned(),
+            };
+            print(&format!("{}\n\n{kept}", shown(&plan, workflow.prices.is_some())))?;
+        }
+        Ok(if plan.is_over_budget() { over_budget() } else { ExitCode::SUCCESS })
+    }
+}
+
+/// Writes a plan, whole or not at all.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let refuse = |error: std::io::Error| {
+        let message = format!("the plan can't be written to {}; name another file with -o", path.display());
+        Error::new(ErrorKind::Denied, message).because(error)
+    };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(refuse)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n")).map_err(refuse)?;
+    file.persist(path).map_err(|error| refuse(error.error))?;
+    Ok(())
+}
+
+/// A plan, for people.
+fn shown(plan: &Planned, priced: bool) -> String {
+    let mut text = format!("plan of workflow {}: nothing was written\n", plan.definition.workflow);
+    for look in &plan.looks {
+        text.push_str(&found(look));
+    }
+    let mut rows: Vec<Vec<String>> = plan.looks.iter().map(|look| row(&look.step, "detect", None, look.reach, &look.estimate)).collect();
+    for repair in &plan.repairs {
+        rows.extend(repair.strategies.iter().map(|strategy| strategy_row(repair, strategy)));
+    }
+    rows.extend(plan.reads.iter().map(|read| row(&read.step, &read.kind, None, read.reach, &read.estimate)));
+    rows.push(row("total", "", None, Reach::Surely, &plan.total));
+    let mut header = vec!["step", "does", "units", "slots", "calls", "queries", "reads", "USD"];
+    if !priced {
+        header.pop();
+        rows.iter_mut().for_each(|row| drop(row.pop()));
+    }
+    text.push_str(&format!("\n{}\n", table(&header, &rows)));
+    for line in notes(plan) {
+        text.push_str(&format!("\n{line}"));
+    }
+    text
+}
+
+fn found(look: &Look) -> String {
+    let counts = &look.counts;
+    let mut text = format!(
+        "\n{}: {} of {} expected slots of table {} are {}, in {}; {} confirmed absent\n",
+        look.step,
+        counts.wrong(look.kind),
+        counts.expected,
+        look.table,
+        look.kind.as_str(),
+        count(counts.gaps, "gap"),
+        counts.absent
+    );
+    let row = |defects: &repair_core::plan::Defects| vec![defects.key.to_string(), defects.day.to_string(), defects.missing.to_string()];
+    let rows: Vec<Vec<String>> = look.defects.iter().take(MOST_SHOWN).map(row).collect();
+    if !rows.is_empty() {
+        text.push_str(&format!("\n{}\n", indented(&table(&["key", "day", look.kind.as_str()], &rows))));
+    }
+    let more = look.defects.len().saturating_sub(MOST_SHOWN);
+    if more > 0 {
+        text.push_str(&format!("  and {more} more keys and days\n"));
+    }
+    text
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+fn strategy_row(repair: &RepairPlan, strategy: &StrategyPlan) -> Vec<String> {
+    let does = if strategy.rest { format!("{}, for what is left", strategy.name) } else { strategy.name.clone() };
+    row(&repair.step, &does, Some((strategy.units, strategy.slots)), repair.reach, &strategy.estimate)
+}
+
+fn row(step: &str, does: &str, units: Option<(u64, u64)>, reach: Reach, estimate: &Estimate) -> Vec<String> {
+    let Estimate { low, high } = estimate;
+    let step = if reach == Reach::Perhaps { format!("{step} (if it comes there)") } else { step.to_owned() };
+    let number = |of: fn(&Amount) -> u64| range(&of(low).to_string(), &of(high).to_string());
+    let usd = |amount: &Amount| amount.usd.map_or_else(|| "?".to_owned(), |usd| usd.to_string());
+    let of_units = |of: fn((u64, u64)) -> u64| units.map(|units| of(units).to_string()).unwrap_or_default();
+    vec![
+        step,
+        does.to_owned(),
+        of_units(|units| units.0),
+        of_units(|units| units.1),
+        number(|amount| amount.calls),
+        number(|amount| amount.queries),
+        range(&bytes(low.bytes), &bytes(high.bytes)),
+        range(&usd(low), &usd(high)),
+    ]
+}
+
+/// `3`, or `3 to 12`.
+fn range(low: &str, high: &str) -> String {
+    if low == high { low.to_owned() } else { format!("{low} to {high}") }
+}
+
+/// Bytes in the unit that people read.
+fn bytes(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
+    match UNITS.into_iter().find(|(_, size)| bytes >= *size) {
+        None => format!("{bytes} B"),
+        Some((unit, size)) => format!("{}.{} {unit}", bytes / size, bytes % size * 10 / size),
+    }
+}
+
+fn notes(plan: &Planned) -> Vec<String> {
+    let mut lines = Vec::new();
+    let strategies = || plan.repairs.iter().flat_map(|repair| &repair.strategies).filter(|strategy| strategy.units > 0);
+    if strategies().any(|strategy| strategy.estimate.high.calls > 0) {
+        let attempts = strategies().map(|strategy| strategy.attempts).max().unwrap_or(1);
+        let tried = if attempts == 1 { "once".to_owned() } else { format!("up to {attempts} times") };
+        lines.push(format!("calls: at least one for each unit; at most all that a unit may make, tried {tried}"));
+    }
+    if !plan.again.is_empty() {
+        lines.push(format!("once through: what {} take when the run comes there again depends on what is left", plan.again.join(", ")));
+    }
+    for repair in plan.repairs.iter().filter(|repair| repair.objects > 0) {
+        lines.push(format!("will be added beside table {}: at most {}", repair.table, count(repair.objects, "object")));
+    }
+    lines.extend(plan.creates.iter().map(|what| format!("will be made when it is first needed: {what}")));
+    lines.extend(plan.not_planned.iter().map(|step| format!("not planned: step {}: {}", step.step, step.why)));
+    for budget in &plan.budgets {
+        let whose = budget.step.as_ref().map_or_else(|| "the run".to_owned(), |step| format!("step {step}"));
+        lines.push(format!("the budget of {whose} {}: it {}", budget.verdict, budget.why));
+    }
+    lines
+}

@@ -1,0 +1,71 @@
+//! What of a table lies in an interval, as listings tell it.
+
+use super::LakeSetup;
+use super::tables::*;
+use crate::error::ErrorKind;
+use crate::lake::extent::Extent;
+use crate::lake::retraction::{Part, Retraction};
+use crate::lake::{Lake, StageRequest};
+use crate::model::{Interval, Table};
+
+async fn of_day(lake: &dyn Lake, table: &Table, day: &str) -> Extent {
+    lake.extent(table, Some(&Interval::parse(day, day).unwrap())).await.unwrap()
+}
+
+/// The digest changes with what lands within the interval, and not with what lands in another partition. To ask twice is to be told the same.
+pub async fn an_extent_tells_what_has_changed_within(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1), row("A", "2024-03-05T09:00:00Z", 1.0, 1)]).await;
+    let (monday, tuesday) = (of_day(lake, &table, "2024-03-04").await, of_day(lake, &table, "2024-03-05").await);
+    assert!(monday.objects > 0 && monday.bytes > 0, "{monday:?}");
+    assert_eq!(of_day(lake, &table, "2024-03-04").await, monday);
+    assert_ne!(monday.digest, tuesday.digest);
+    let nothing = of_day(lake, &table, "2024-03-06").await;
+    assert_eq!((nothing.objects, nothing.bytes), (0, 0));
+    let all = lake.extent(&table, None).await.unwrap();
+    assert!((1..=monday.objects + tuesday.objects).contains(&all.objects), "{all:?}");
+    assert_eq!(all.bytes, monday.bytes + tuesday.bytes);
+    put(setup, &table, &[row("A", "2024-03-05T09:01:00Z", 2.0, 2)]).await;
+    assert_eq!(of_day(lake, &table, "2024-03-04").await, monday, "nothing has changed there");
+    assert_ne!(of_day(lake, &table, "2024-03-05").await.digest, tuesday.digest);
+    assert_ne!(lake.extent(&table, None).await.unwrap().digest, all.digest);
+    let nowhere = lake.extent(&new_table(), None).await.unwrap_err();
+    assert_eq!(nowhere.kind(), ErrorKind::NotFound);
+}
+
+/// What is published changes it, within its interval; what is only staged does not.
+pub async fn an_extent_tells_of_repairs_and_absences(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1), row("A", "2024-03-05T09:00:00Z", 1.0, 1)]).await;
+    let (before, other) = (of_day(lake, &table, "2024-03-04").await, of_day(lake, &table, "2024-03-05").await);
+    let run = new_run();
+    let fixed = fix(&table, &[row("A", "2024-03-04T09:01:00Z", 2.0, 2)], Vec::new());
+    lake.stage(&scope(&table, &run), &request("unit", &fixed)).await.unwrap();
+    assert_eq!(of_day(lake, &table, "2024-03-04").await, before);
+    lake.publish(&scope(&table, &run), 0, &["unit".to_owned()]).await.unwrap();
+    let repaired = of_day(lake, &table, "2024-03-04").await;
+    assert!(repaired.bytes > before.bytes && repaired.digest != before.digest);
+    let minutes = slots(&table, "2024-03-04T09:05:00Z", "2024-03-04T09:06:00Z");
+    let absent = fix(&table, &[], vec![absence("A", minutes, "2025-01-01T00:00:00Z")]);
+    repair(lake, &table, "backfill", "2024-04-01T00:00:00Z", &absent).await;
+    assert_ne!(of_day(lake, &table, "2024-03-04").await.digest, repaired.digest);
+    assert_eq!(of_day(lake, &table, "2024-03-05").await, other);
+}
+
+/// What is taken back changes it.
+pub async fn an_extent_tells_of_retractions(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
+    let run = new_run();
+    let fixed = fix(&table, &[row("A", "2024-03-04T09:01:00Z", 2.0, 2)], Vec::new());
+    lake.stage(&scope(&table, &run), &StageRequest { repaired_at: at("2024-04-01T00:00:00Z"), ..request("unit", &fixed) }).await.unwrap();
+    lake.publish(&scope(&table, &run), 0, &["unit".to_owned()]).await.unwrap();
+    let before = of_day(lake, &table, "2024-03-04").await;
+    let retraction = Retraction {
+        id: "taken-back".to_owned(),
+        parts: vec![Part::of_run(&run)],
+        undoes: None,
+        at: at("2024-04-02T00:00:00Z"),
+        by: "somebody".to_owned(),
+        reason: "it's wrong".to_owned(),
+    };
+    lake.retract(&table, &retraction).await.unwrap();
+    assert_ne!(of_day(lake, &table, "2024-03-04").await.digest, before.digest);
+}

@@ -1,0 +1,31 @@
+//! What of a table lies in an interval, as its folders list it.
+
+use std::time::UNIX_EPOCH;
+
+use repair_core::Result;
+use repair_core::lake::extent::{Extent, Listing, Part};
+use repair_core::lake::partition::TimeBounds;
+use repair_core::model::{Interval, Table};
+
+use crate::files;
+use crate::lake::Inner;
+use crate::place::{self, Place};
+
+pub(crate) fn extent(lake: &Inner, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
+    let place = Place::of(&lake.root, table);
+    let bounds = TimeBounds::of_interval(table, interval);
+    let mut listing = Listing::default();
+    let within = [(Part::Table, place.files(table)?), (Part::Repairs, place.repair_files()?), (Part::Exceptions, place.exception_files()?)];
+    let retractions = files::list(&place.retractions, &["parquet"], &[])?.unwrap_or_default();
+    let kept = within.into_iter().map(|(part, files)| Ok((part, place::prune(table, files, &bounds)?)));
+    for (part, files) in kept.chain([Ok((Part::Retractions, retractions))]).collect::<Result<Vec<_>>>()? {
+        for file in files {
+            let metadata = std::fs::metadata(&file.path).map_err(|error| files::io_error(error, "look at", &file.path))?;
+            // A file system that keeps no times tells a change by size alone.
+            let changed = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+            let name = file.path.strip_prefix(&lake.root).unwrap_or(&file.path).to_string_lossy();
+            listing.add(part, name, metadata.len(), changed.as_nanos().to_string());
+        }
+    }
+    Ok(listing.extent())
+}
