@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +15,7 @@ use futures::TryStreamExt;
 use repair_core::lake::{Lake, Layer, ScanRequest};
 use repair_core::model::{Format, Interval, Partition, PartitionUnit, Table};
 use repair_local::LocalLake;
+use rust_decimal::Decimal;
 use serde_json::Value;
 
 const WORKFLOW: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/stock-pipeline/workflows/ticker-hourly.yaml");
@@ -170,6 +172,31 @@ async fn the_same_workflow_on_s3_and_athena_gives_the_same_hours() {
     let events = sandbox.repair(&world).args(["show", "one", "--events", "--lake", LAKE]).output().unwrap();
     let events = String::from_utf8(events.stdout).unwrap();
     assert!(events.contains("\"kind\":\"metered\"") && events.contains("\"bytes_scanned\""), "every query is on record");
+    let costs = sandbox.repair(&world).args(["costs", "one", "--json", "--lake", LAKE, "--prices", PRICES]).output().unwrap();
+    let costs: Value = serde_json::from_slice(&costs.stdout).unwrap_or_else(|error| panic!("{error}: {costs:?}"));
+    assert_eq!(costs["total"]["usd"], by_hand(&events, &costs["total"]["usage"]), "{costs:#}");
+    assert_eq!(costs["total"]["rows_repaired"], world.dropped);
+}
+
+const PRICES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../prices/aws-us-east-1.yaml");
+
+/// What Athena and S3 charge for the events of a run: 5 dollars a terabyte, at least 10 MB a query that read anything, each id once; and requests,
+/// and bytes for a month.
+fn by_hand(events: &str, usage: &Value) -> String {
+    let events = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let queries: BTreeMap<String, u64> = events
+        .flat_map(|event| event["event"]["queries"].as_array().cloned().unwrap_or_default())
+        .map(|query| (query["id"].as_str().unwrap().to_owned(), query["bytes_scanned"].as_u64().unwrap()))
+        .collect();
+    assert!(queries.values().filter(|bytes| **bytes > 0).count() >= 3, "{queries:?}");
+    let charged: u64 = queries.values().filter(|bytes| **bytes > 0).map(|bytes| (*bytes).max(10_000_000)).sum();
+    let count = |name: &str| Decimal::from(usage[name].as_u64().unwrap_or_default());
+    // In parts of 10^-15 dollars.
+    let parts = Decimal::from(charged) * Decimal::from(5_000)
+        + count("storage_writes") * Decimal::from(5_000_000_000_u64)
+        + count("storage_reads") * Decimal::from(400_000_000)
+        + count("bytes_written") * Decimal::from(23_000);
+    (parts / Decimal::from(1_000_000_000_000_000_u64)).normalize().to_string()
 }
 
 /// What a lake on Athena takes is queries, each with its minimum, and tables that are made; and nothing is made by telling so.

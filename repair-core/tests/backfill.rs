@@ -69,7 +69,7 @@ async fn repair(lake: &MemoryLake, answer: RecordBatch) -> [Result<Fix>; 2] {
     gaps.push(&key, SLOTS);
     let scope =
         Scope { table: "readings".into(), grid: table().grid().unwrap(), keys: vec![key.clone()], interval, calendar: "24x7".into() };
-    let findings = Findings { scope, counts: Counts::default(), gaps, usage: Usage::default() };
+    let findings = Findings::of_gaps(scope, Counts::default(), gaps, Usage::default());
     let unit = Unit { interval, wanted: vec![Wanted { key, slots: vec![SLOTS] }] };
     [repairer.repair(&context, &findings, &unit).await, repairer.repair(&context, &findings, &unit).await]
 }
@@ -156,7 +156,7 @@ async fn backfill(
     gaps.iter().for_each(|gap| list.push(&Key::from("a"), *gap));
     let interval = grid.interval_of(list.hull().unwrap()).unwrap();
     let scope = Scope { table: "readings".into(), grid, keys: vec![Key::from("a")], interval, calendar: "24x7".into() };
-    let findings = Findings { scope, counts: Counts::default(), gaps: list, usage: Usage::default() };
+    let findings = Findings::of_gaps(scope, Counts::default(), list, Usage::default());
     let mut fixes = Vec::new();
     for unit in repairer.plan(&context, &findings).await.unwrap() {
         fixes.push(repairer.repair(&context, &findings, &unit.unwrap()).await.unwrap());

@@ -116,7 +116,7 @@ impl Detector for Looks {
             interval,
             calendar: "24x7".to_owned(),
         };
-        Ok(Findings { scope, counts, gaps, usage: Usage::default() })
+        Ok(Findings::of_gaps(scope, counts, gaps, Usage::default()))
     }
 }
 

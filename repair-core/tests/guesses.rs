@@ -64,7 +64,7 @@ fn findings(gaps: &[(&str, i64, i64)]) -> Findings {
     let interval = Interval::parse("2024-03-04", "2024-03-06").unwrap();
     let keys = ["a", "b"].map(Key::from).to_vec();
     let scope = Scope { table: "readings".to_owned(), grid: table().grid().unwrap(), keys, interval, calendar: "24x7".to_owned() };
-    Findings { scope, counts: Counts::default(), gaps: list, usage: Usage::default() }
+    Findings::of_gaps(scope, Counts::default(), list, Usage::default())
 }
 
 fn repairer(name: &str, with: &Value) -> Arc<dyn Repairer> {
@@ -160,7 +160,7 @@ async fn a_line_is_drawn_between_rows_of_the_tables_own() {
     // A repair beside the table is a guess or a second opinion: no line ends at it.
     let scope = StageScope { run: "other", step: "fill", visit: 1, table: &table() };
     let fix = Fix { rows: vec![rows(&[("a", 12, Some(99.0), 99, "V")])], source: "x".to_owned(), ..Fix::default() };
-    let request = StageRequest { unit: "u", strategy: "x", repaired_at: Timestamp::UNIX_EPOCH, fix: &fix };
+    let request = StageRequest { unit: "u", strategy: "x", repaired_at: Timestamp::UNIX_EPOCH, fix: &fix, replaces: None };
     lake.stage(&scope, &request).await.unwrap();
     lake.publish(&scope, 0, &["u".to_owned()]).await.unwrap();
     assert_eq!(done("interpolate", json!({}), &lake, &found).await, expected);

@@ -163,7 +163,7 @@ impl Detector for SimDetector {
             interval,
             calendar: "24x7".to_owned(),
         };
-        Ok(Findings { scope, counts, gaps, usage: Usage::default() })
+        Ok(Findings::of_gaps(scope, counts, gaps, Usage::default()))
     }
 }
 

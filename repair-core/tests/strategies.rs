@@ -103,7 +103,7 @@ impl Detector for Looks {
             interval: Interval::parse("1970-01-01", "1970-01-01").unwrap(),
             calendar: "24x7".to_owned(),
         };
-        Ok(Findings { scope, counts, gaps, usage: Usage::default() })
+        Ok(Findings::of_gaps(scope, counts, gaps, Usage::default()))
     }
 }
 

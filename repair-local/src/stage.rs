@@ -7,7 +7,7 @@ use arrow::datatypes::SchemaRef;
 use jiff::Timestamp;
 use repair_core::cost::Usage;
 use repair_core::lake::{StageRequest, StageScope, Staged, name, shape, staging};
-use repair_core::model::{Fix, Table};
+use repair_core::model::{Fingerprints, Fix, Table};
 use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile};
@@ -55,6 +55,7 @@ pub(crate) struct Request {
     strategy: String,
     repaired_at: Timestamp,
     fix: Fix,
+    replaces: Option<Fingerprints>,
 }
 
 impl Request {
@@ -65,11 +66,18 @@ impl Request {
             repaired_at: request.repaired_at,
             // Columns are shared, not copied.
             fix: request.fix.clone(),
+            replaces: request.replaces.cloned(),
         }
     }
 
     fn borrowed(&self) -> StageRequest<'_> {
-        StageRequest { unit: &self.unit, strategy: &self.strategy, repaired_at: self.repaired_at, fix: &self.fix }
+        StageRequest {
+            unit: &self.unit,
+            strategy: &self.strategy,
+            repaired_at: self.repaired_at,
+            fix: &self.fix,
+            replaces: self.replaces.as_ref(),
+        }
     }
 }
 

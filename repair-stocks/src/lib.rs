@@ -4,6 +4,7 @@
 //! | name | kind | what it does |
 //! | --- | --- | --- |
 //! | `stocks.minute-gaps` | detector | finds the minutes of a session that hold no bar ([`minute_gaps`]) |
+//! | `stocks.invalid-bars` | detector | finds the bars that no market can have made ([`invalid_bars`]) |
 //! | `stocks.backfill` | repairer | asks a source for the missing bars, and believes only bars that can be ([`backfill`]) |
 //! | `stocks.carry-forward` | repairer | repeats the last price, with nothing traded ([`carry_forward`]) |
 //! | `stocks.archive` | source | a folder of bars ([`source::archive`]) |
@@ -30,6 +31,7 @@ pub mod bar;
 pub mod calendar;
 pub mod carry_forward;
 pub mod hourly_bars;
+pub mod invalid_bars;
 pub mod minute_gaps;
 mod numbers;
 pub mod source;
@@ -42,6 +44,7 @@ pub fn register(registry: &mut Registry) {
         registry.add_calendar(calendar);
     }
     minute_gaps::register(registry);
+    invalid_bars::register(registry);
     backfill::register(registry);
     carry_forward::register(registry);
     source::register(registry);

@@ -32,7 +32,7 @@ pub struct MinuteGapsConfig {
 }
 
 /// Refuses what names no stock where it is written: nothing missing of no stocks would look like a clean table.
-fn some_symbols<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+pub(crate) fn some_symbols<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let symbols = Vec::<String>::deserialize(deserializer)?;
     if symbols.is_empty() {
         return Err(D::Error::custom("`symbols` is empty, so nothing would be looked at; name the stocks that must be there"));

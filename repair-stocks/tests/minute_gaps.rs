@@ -81,7 +81,15 @@ fn everything_is_registered_and_every_setting_is_described() {
     names.retain(|name| !over_http.contains(name));
     assert_eq!(
         names,
-        ["stocks.archive", "stocks.backfill", "stocks.carry-forward", "stocks.hourly-bars", "stocks.minute-gaps", "stocks.simulated"]
+        [
+            "stocks.archive",
+            "stocks.backfill",
+            "stocks.carry-forward",
+            "stocks.hourly-bars",
+            "stocks.invalid-bars",
+            "stocks.minute-gaps",
+            "stocks.simulated"
+        ]
     );
     for entry in ours {
         let settings = entry.schema["properties"].as_object().unwrap();

@@ -21,6 +21,9 @@ use tempfile::TempDir;
 
 const WORKFLOW: &str = include_str!("../workflows/ticker-hourly.yaml");
 
+/// What a day of the pipeline costs, by prices/aws-us-east-1.yaml.
+const PIPELINE_USD: &str = "0.006426";
+
 /// Open, high, low, close, volume.
 type Numbers = [f64; 5];
 /// By symbol and minute since the epoch.
@@ -182,6 +185,11 @@ fn a_simulated_session_is_complete_afterwards_and_equals_the_market() {
     demo.printed("None of 77 stock-hours is complete.");
     demo.printed("All of 77 stock-hours are complete.");
     demo.printed("nothing to do: 0 missing, 0 requests");
+    // What docs/costs.md reckons with.
+    assert!(include_str!("../../../docs/costs.md").contains(PIPELINE_USD));
+    let costs = demo.printed.split("COSTS of this day").nth(1).unwrap();
+    let line = costs.lines().find(|line| line.contains("infrastructure")).unwrap();
+    assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["infrastructure", "stock-pipeline", "3,900", "3,820", PIPELINE_USD]);
 
     let calendar = repair_stocks::calendar::calendar("XNYS").unwrap();
     let market = Market::new(42, calendar.clone(), 0.02);

@@ -279,7 +279,7 @@ pub async fn repair(lake: &dyn Lake, table: &Table, run: &str, fixed: &[(&str, &
     let scope = StageScope { run, step: "fill", visit: 1, table };
     let rows = if fixed.is_empty() { Vec::new() } else { vec![rows(fixed)] };
     let fix = Fix { rows, absent, source: "market".to_owned(), ..Fix::default() };
-    let request = StageRequest { unit: "unit", strategy: "backfill", repaired_at: at("2024-04-01T00:00:00Z"), fix: &fix };
+    let request = StageRequest { unit: "unit", strategy: "backfill", repaired_at: at("2024-04-01T00:00:00Z"), fix: &fix, replaces: None };
     lake.stage(&scope, &request).await.unwrap();
     lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
 }

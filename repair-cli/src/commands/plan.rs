@@ -113,18 +113,19 @@ fn shown(plan: &Planned, priced: bool) -> String {
 fn found(look: &Look) -> String {
     let counts = &look.counts;
     let mut text = format!(
-        "\n{}: {} of {} expected slots of table {} are missing, in {}; {} confirmed absent\n",
+        "\n{}: {} of {} expected slots of table {} are {}, in {}; {} confirmed absent\n",
         look.step,
-        counts.missing,
+        counts.wrong(look.kind),
         counts.expected,
         look.table,
+        look.kind.as_str(),
         count(counts.gaps, "gap"),
         counts.absent
     );
     let row = |defects: &repair_core::plan::Defects| vec![defects.key.to_string(), defects.day.to_string(), defects.missing.to_string()];
     let rows: Vec<Vec<String>> = look.defects.iter().take(MOST_SHOWN).map(row).collect();
     if !rows.is_empty() {
-        text.push_str(&format!("\n{}\n", indented(&table(&["key", "day", "missing"], &rows))));
+        text.push_str(&format!("\n{}\n", indented(&table(&["key", "day", look.kind.as_str()], &rows))));
     }
     let more = look.defects.len().saturating_sub(MOST_SHOWN);
     if more > 0 {

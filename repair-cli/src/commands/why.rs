@@ -94,6 +94,8 @@ fn text(table: &Table, key: &Key, slot: &Interval, story: &Story, attempts: &[Op
         let after = attempts.map(|attempts| format!(", after {}", count(attempts.into(), "attempt"))).unwrap_or_default();
         let counts = match (&repair.provenance.retracted_by, repair.counts, story.raw.is_empty()) {
             (Some(_), ..) => "retracted",
+            (None, true, _) if repair.changed => "it counts, though the table's rows are others by now than those it replaces",
+            (None, true, _) if repair.replaced.is_some() => "it counts, and replaces the table's rows",
             (None, true, _) => "it counts",
             (None, false, false) => "raw wins",
             (None, false, true) => "a newer one counts",

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
-use arrow::compute::concat_batches;
+use arrow::compute::{concat_batches, filter_record_batch, is_null};
 use futures::TryStreamExt;
 
 use super::judge::times;
 use crate::error::{Error, Result};
-use crate::lake::{Layer, ScanRequest, rollup};
+use crate::lake::{Layer, ScanRequest, overlay, rollup};
 use crate::model::{Findings, Key, SlotGrid, SlotRange, Table, Unit, Wanted};
 use crate::plugin::Units;
 
@@ -56,7 +56,7 @@ pub(super) fn slots_over(grid: SlotGrid, instant: jiff::Timestamp) -> i64 {
     instant.as_second().div_euclid(i64::from(grid.cadence.seconds()))
 }
 
-/// The table's own rows of a stretch, of some keys: one scan. None if there are none.
+/// The table's own rows of a stretch, of some keys, without those that a repair stands for: one scan. None if there are none.
 pub(super) async fn raw_rows(
     lake: &dyn crate::lake::Lake,
     table: &Table,
@@ -65,11 +65,19 @@ pub(super) async fn raw_rows(
     keys: Vec<Key>,
 ) -> Result<Option<RecordBatch>> {
     let interval = grid.interval_of(slots).ok_or_else(far)?;
-    let request = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys), columns: None };
-    let batches: Vec<RecordBatch> = lake.scan(table, &request).await?.try_collect().await?;
+    let request = ScanRequest { layer: Layer::Repaired, interval: Some(interval), keys: Some(keys), columns: None };
+    let batches: Vec<RecordBatch> = lake.scan(table, &request).await?.and_then(async |batch| own_rows(&batch)).try_collect().await?;
     let Some(first) = batches.first() else { return Ok(None) };
     let rows = concat_batches(first.schema_ref(), &batches)?;
     Ok((rows.num_rows() > 0).then_some(rows))
+}
+
+/// The rows of the repaired view that are the table's own, without the view's own column.
+fn own_rows(batch: &RecordBatch) -> Result<RecordBatch> {
+    let index = batch.schema_ref().index_of(overlay::REPAIRED_BY)?;
+    let mut own = filter_record_batch(batch, &is_null(batch.column(index))?)?;
+    own.remove_column(index);
+    Ok(own)
 }
 
 /// Which row of a batch holds a slot, by key and slot.

@@ -64,7 +64,7 @@ impl CarryRule for AsItIs {
 }
 
 /// Repeats the last row of the table's own before a gap, for at most `max_age`; never a repair of its own, which would go on for ever,
-/// and never into the future.
+/// never a row that was found wrong, or is replaced, and never into the future.
 pub struct CarryForward {
     max_age: Period,
     name: &'static str,
@@ -118,7 +118,9 @@ impl Repairer for CarryForward {
         let Some(rows) = by_day::raw_rows(context.lake.as_ref(), table, grid, before, keys).await? else { return Ok(fix) };
         fix.usage = Usage { rows_read: rows.num_rows() as u64, ..Usage::default() };
         let usable = self.rule.usable(&rows)?;
-        let by_slot = by_day::by_slot(table, grid, &rows, |_, _, row| usable.is_valid(row) && usable.value(row))?;
+        let by_slot = by_day::by_slot(table, grid, &rows, |key, slot, row| {
+            !findings.is_of_wrong_rows(key, slot) && usable.is_valid(row) && usable.value(row)
+        })?;
         let (mut from, mut to) = (Vec::new(), Vec::new());
         for wanted in &unit.wanted {
             let Some(known) = by_slot.get(&wanted.key) else { continue };

@@ -3,20 +3,14 @@
 //! It never reads rows: it asks the lake for presence, and computes *missing = expected − present − repaired − confirmed absent*. What
 //! is expected comes from the workflow and the calendar, never from the captured data: an outage would delete its own evidence.
 
-use std::collections::BTreeSet;
-
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::DataType;
 use async_trait::async_trait;
-use futures::TryStreamExt;
-use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+pub use super::expected::{GapsConfig, KeysFrom};
+use super::expected::{MOST_KEYS, could_not_look};
 use crate::cost::Usage;
-use crate::error::{Error, ErrorKind, Result};
-use crate::lake::{Layer, PresenceRequest, ScanRequest, rollup};
+use crate::error::{Error, Result};
+use crate::lake::PresenceRequest;
 use crate::model::presence::expected_slots;
 use crate::model::{Cadence, Counts, Findings, GapList, Interval, Key, KeyPresence, Scope, SlotRange, SlotSet, Table, TablePresence};
 use crate::plugin::{Detector, Registry, Sensor, StepContext};
@@ -25,59 +19,7 @@ use crate::plugin::{Detector, Registry, Sensor, StepContext};
 /// 450 keys.
 const WORDS_AT_ONCE: u64 = 4 << 20;
 
-/// Keys that one look may be about. Each costs at least a word a window; more is surely not a list of series.
-const MOST_KEYS: usize = 1_000_000;
-
 const DAY_S: u64 = 86_400;
-
-/// What `with` says.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct GapsConfig {
-    /// The table to look at; it needs a `cadence`.
-    #[schemars(extend("x-names" = "table"))]
-    pub table: String,
-    /// Where to begin: a date (from its first instant, UTC) or an instant.
-    pub from: String,
-    /// Where to end: a date (the whole of it, UTC) or an instant (not included).
-    pub to: String,
-    /// The calendar that says which slots are expected.
-    #[serde(default = "always")]
-    #[schemars(extend("x-names" = "calendar"))]
-    pub calendar: String,
-    /// The keys that must be there: one value each, or a list of values if the table has several key columns.
-    #[serde(default, deserialize_with = "some_keys")]
-    pub keys: Option<Vec<Key>>,
-    /// A table of its own that lists the keys, instead of `keys`.
-    #[serde(default)]
-    pub keys_from: Option<KeysFrom>,
-}
-
-/// A table that lists keys.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct KeysFrom {
-    /// The table; not the one that is looked at.
-    #[schemars(extend("x-names" = "table"))]
-    pub table: String,
-    /// Its columns that hold the key, in the order of the key; by default those named as the key columns.
-    #[serde(default)]
-    pub columns: Option<Vec<String>>,
-}
-
-/// Refuses an empty list where it is written: nothing missing of no keys would look like a clean table.
-fn some_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Key>>, D::Error> {
-    let keys = Option::<Vec<Key>>::deserialize(deserializer)?;
-    if keys.as_ref().is_some_and(Vec::is_empty) {
-        let why = "`keys` is empty, so nothing would be looked at; name the keys, or leave `keys` out of a table that is one series";
-        return Err(serde::de::Error::custom(why));
-    }
-    Ok(keys)
-}
-
-fn always() -> String {
-    "24x7".to_owned()
-}
 
 pub(super) fn register(registry: &mut Registry) {
     registry.detector("gaps", "finds the expected slots of a series that hold no row", Gaps::new);
@@ -92,10 +34,7 @@ struct Gaps {
 
 impl Gaps {
     fn new(config: GapsConfig) -> Result<Self> {
-        let interval = Interval::parse(&config.from, &config.to)?;
-        if config.keys.is_some() && config.keys_from.is_some() {
-            return Err(Error::invalid("`keys` and `keys_from` both say which keys are expected; keep one"));
-        }
+        let interval = config.interval()?;
         Ok(Self { config, interval })
     }
 }
@@ -114,75 +53,9 @@ impl Detector for Gaps {
         if let Some(before) = again {
             return find_gaps(context, &before.scope, again).await;
         }
-        let table = context.table(&self.config.table)?;
-        let keys = match (&self.config.keys, &self.config.keys_from) {
-            (Some(keys), _) => keys.clone(),
-            (None, Some(from)) => reference_keys(context, table, from).await?,
-            (None, None) if table.key.is_empty() => vec![Key::default()],
-            (None, None) => {
-                return Err(Error::invalid(format!(
-                    "table `{}` has a series for each {}, so the step must say which are expected: give `keys`, or `keys_from` a table that lists \
-                     them; they are not read from the table itself, where a series that never came would be missed",
-                    table.name,
-                    table.key.join(", "),
-                )));
-            }
-        };
-        let scope =
-            Scope { table: table.name.clone(), grid: table.grid()?, keys, interval: self.interval, calendar: self.config.calendar.clone() };
+        let scope = self.config.scope(context, self.interval).await?;
         find_gaps(context, &scope, None).await
     }
-}
-
-/// The distinct values of the key columns of a table that lists them.
-async fn reference_keys(context: &StepContext, table: &Table, from: &KeysFrom) -> Result<Vec<Key>> {
-    let reference = context.table(&from.table)?;
-    if reference.name == table.name || reference.location == table.location {
-        return Err(Error::invalid(format!(
-            "table `{}` cannot say which of its own keys are expected: a series that never came would be missed; list them in `keys` or in a \
-             table of their own",
-            table.name
-        )));
-    }
-    let columns = from.columns.as_ref().unwrap_or(&table.key);
-    if columns.len() != table.key.len() {
-        return Err(Error::invalid(format!(
-            "`keys_from` names {} columns, but a key of table `{}` has {} ({})",
-            columns.len(),
-            table.name,
-            table.key.len(),
-            table.key.join(", ")
-        )));
-    }
-    let request = ScanRequest { layer: Layer::Raw, interval: None, keys: None, columns: Some(columns.clone()) };
-    let mut batches = context.lake.scan(reference, &request).await.map_err(could_not_look)?;
-    let mut keys = BTreeSet::new();
-    while let Some(batch) = batches.try_next().await.map_err(could_not_look)? {
-        add_keys(&mut keys, &batch, columns).map_err(|error| error.on("table", &reference.name))?;
-        if keys.len() > MOST_KEYS {
-            return Err(Error::invalid(format!("more than {MOST_KEYS} keys; look at fewer at a time")).on("table", &reference.name));
-        }
-    }
-    if keys.is_empty() {
-        return Err(Error::blind(format!("table `{}` lists no keys, so nothing was looked at", reference.name)));
-    }
-    Ok(keys.into_iter().collect())
-}
-
-fn add_keys(keys: &mut BTreeSet<Key>, batch: &RecordBatch, columns: &[String]) -> Result<()> {
-    let columns = columns.iter().map(|name| Ok(cast(rollup::column(batch, name)?, &DataType::Utf8)?)).collect::<Result<Vec<_>>>()?;
-    if columns.iter().any(|column| column.null_count() > 0) {
-        return Err(Error::invalid("a key is null in the table that lists the keys"));
-    }
-    let columns: Vec<_> = columns.iter().map(|column| column.as_string::<i32>()).collect();
-    keys.extend((0..batch.num_rows()).map(|row| Key::new(columns.iter().map(|column| column.value(row)))));
-    Ok(())
-}
-
-/// A table that is not there could not be looked at: never "nothing missing", and not an error that a workflow may take for one of a
-/// source's.
-fn could_not_look(error: Error) -> Error {
-    if error.kind() == ErrorKind::NotFound { error.of_kind(ErrorKind::Blind) } else { error }
 }
 
 /// Finds the expected slots of a scope that hold nothing, and counts what it looked at.
@@ -195,6 +68,11 @@ fn could_not_look(error: Error) -> Error {
 /// `invalid` if the keys do not fit the table, `blind` if the calendar does not cover the interval or the table is not there, and the
 /// lake's own.
 pub async fn find_gaps(context: &StepContext, scope: &Scope, again: Option<&Findings>) -> Result<Findings> {
+    Ok(search(context, scope, again).await?.0)
+}
+
+/// As [`find_gaps`]; with the slots that hold a row, and may hold several: which of a word's do, its count does not tell.
+pub(super) async fn search(context: &StepContext, scope: &Scope, again: Option<&Findings>) -> Result<(Findings, GapList)> {
     let table = context.table(&scope.table)?;
     let keys = checked_keys(table, &scope.keys)?;
     let calendar = context.calendar(&scope.calendar)?;
@@ -218,7 +96,8 @@ pub async fn find_gaps(context: &StepContext, scope: &Scope, again: Option<&Find
         search.count(scope.grid.cadence, slots, expected.as_ref(), &presence);
         context.progress.advance(&context.step, done + 1, total);
     }
-    Ok(search.findings(scope))
+    let crowded = search.list(&search.crowded);
+    Ok((search.findings(scope), crowded))
 }
 
 /// The keys, in order, after checking that they fit the table.
@@ -276,6 +155,8 @@ struct Search {
     keys: Vec<(Key, Option<Vec<SlotRange>>)>,
     /// The gaps found, for each key.
     missing: Vec<Vec<SlotRange>>,
+    /// The expected slots with rows in words that hold more rows than such slots, for each key.
+    crowded: Vec<Vec<SlotRange>>,
     counts: Counts,
     usage: Usage,
 }
@@ -293,7 +174,8 @@ impl Search {
 
     fn new(hull: SlotRange, keys: Vec<(Key, Option<Vec<SlotRange>>)>) -> Self {
         let counts = Counts { audited_keys: keys.len() as u64, ..Counts::default() };
-        Self { hull, missing: vec![Vec::new(); keys.len()], keys, counts, usage: Usage::default() }
+        let none = vec![Vec::new(); keys.len()];
+        Self { hull, missing: none.clone(), crowded: none, keys, counts, usage: Usage::default() }
     }
 
     /// The part of a window that needs a look: for a second one, from the first gap found before to the last.
@@ -317,7 +199,7 @@ impl Search {
             self.counts.misaligned += presence.raw.misaligned_rows;
         }
         let nothing = KeyPresence::new(cadence, slots);
-        for ((key, gaps), found) in self.keys.iter().zip(&mut self.missing) {
+        for (((key, gaps), found), crowded) in self.keys.iter().zip(&mut self.missing).zip(&mut self.crowded) {
             let raw = presence.raw.keys.get(key).unwrap_or(&nothing);
             let repaired = presence.repaired.get(key);
             let expected_of_key = match expected {
@@ -334,7 +216,14 @@ impl Search {
                 unexpected.subtract(&expected_of_key);
                 self.counts.unexpected += unexpected.count();
             }
-            self.counts.duplicates += duplicates(raw, &expected_of_key);
+            for (word, more) in duplicates(raw, &expected_of_key) {
+                self.counts.duplicates += more;
+                let mut slots = SlotSet::new(cadence, slots);
+                slots.insert_word(word, u64::MAX);
+                slots.intersect(&raw.present);
+                slots.intersect(&expected_of_key);
+                slots.runs().for_each(|run| append(crowded, run));
+            }
             held.intersect(&expected_of_key);
             if let Some(overtaken) = presence.overtaken.get(key) {
                 self.counts.overtaken += common(overtaken, &expected_of_key);
@@ -355,24 +244,23 @@ impl Search {
             self.counts.repaired += held.count();
             self.counts.absent += not_present - still_missing;
             self.counts.missing += still_missing;
-            for run in missing.runs() {
-                match found.last_mut() {
-                    Some(last) if last.end == run.first => last.end = run.end,
-                    _ => found.push(run),
-                }
-            }
+            missing.runs().for_each(|run| append(found, run));
         }
     }
 
-    fn findings(mut self, scope: &Scope) -> Findings {
-        let mut gaps = GapList::default();
-        for ((key, _), found) in self.keys.iter().zip(&self.missing) {
-            for &slots in found {
-                gaps.push(key, slots);
-            }
+    /// Runs of slots of each key as one list.
+    fn list(&self, runs: &[Vec<SlotRange>]) -> GapList {
+        let mut list = GapList::default();
+        for ((key, _), runs) in self.keys.iter().zip(runs) {
+            runs.iter().for_each(|&slots| list.push(key, slots));
         }
+        list
+    }
+
+    fn findings(mut self, scope: &Scope) -> Findings {
+        let gaps = self.list(&self.missing);
         self.counts.gaps = gaps.len() as u64;
-        Findings { scope: scope.clone(), counts: self.counts, gaps, usage: self.usage }
+        Findings::of_gaps(scope.clone(), self.counts, gaps, self.usage)
     }
 }
 
@@ -398,15 +286,22 @@ fn gap_set(cadence: Cadence, slots: SlotRange, gaps: &[SlotRange]) -> SlotSet {
     set
 }
 
-/// Rows beyond one a slot, in the words that hold an expected slot with a row.
-fn duplicates(raw: &KeyPresence, expected: &SlotSet) -> u64 {
-    let offset = raw.present.first_word() - expected.first_word();
-    (0i64..)
+/// Adds a run of slots, or lengthens the last.
+fn append(runs: &mut Vec<SlotRange>, run: SlotRange) {
+    match runs.last_mut() {
+        Some(last) if last.end == run.first => last.end = run.end,
+        _ => runs.push(run),
+    }
+}
+
+/// Rows beyond one a slot, by the number of the word, in the words that hold an expected slot with a row.
+fn duplicates<'a>(raw: &'a KeyPresence, expected: &'a SlotSet) -> impl Iterator<Item = (i64, u64)> + 'a {
+    (raw.present.first_word()..)
         .zip(raw.present.words().iter().zip(&raw.rows))
-        .filter(|(index, (word, _))| {
-            let expected = usize::try_from(index + offset).ok().and_then(|index| expected.words().get(index));
+        .filter(|(number, (word, _))| {
+            let expected = usize::try_from(number - expected.first_word()).ok().and_then(|index| expected.words().get(index));
             *word & expected.copied().unwrap_or(0) != 0
         })
-        .map(|(_, (word, rows))| u64::from(rows.saturating_sub(word.count_ones())))
-        .sum()
+        .map(|(number, (word, rows))| (number, u64::from(rows.saturating_sub(word.count_ones()))))
+        .filter(|(_, more)| *more > 0)
 }

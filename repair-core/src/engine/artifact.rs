@@ -3,26 +3,30 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use futures::{Stream, StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
 use crate::lake::BatchStream;
 use crate::lake::rollup::column;
-use crate::model::{GapList, Key, SlotRange, Unit};
+use crate::model::{Fingerprint, Fingerprints, GapList, Key, SlotRange, Unit};
 use crate::plugin::Units;
 
 const KEY: &str = "key";
 const FIRST: &str = "first_slot";
 const END: &str = "end_slot";
+const JUDGED: &str = "judged";
 const UNIT: &str = "unit";
 
-/// Gaps as columns.
+/// Gaps as columns; where it is known which rows were judged, a row a slot, with that.
 ///
 /// # Errors
 /// Only if a key cannot be written as JSON.
-pub fn gaps_to_batch(gaps: &GapList) -> Result<RecordBatch> {
+pub fn gaps_to_batch(gaps: &GapList, judged: &Fingerprints) -> Result<RecordBatch> {
+    if !judged.is_empty() {
+        return slots_to_batch(gaps, judged);
+    }
     let mut keys = Vec::with_capacity(gaps.len());
     for (key, _) in gaps.iter() {
         keys.push(to_json(&key.values().collect::<Vec<_>>())?);
@@ -37,18 +41,39 @@ pub fn gaps_to_batch(gaps: &GapList) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(Arc::new(schema), vec![Arc::new(StringArray::from(keys)), Arc::new(first), Arc::new(end)])?)
 }
 
-/// Gaps from columns.
+fn slots_to_batch(gaps: &GapList, judged: &Fingerprints) -> Result<RecordBatch> {
+    let (mut keys, mut slots, mut prints) = (StringBuilder::new(), Vec::new(), StringBuilder::new());
+    for (key, range) in gaps.iter() {
+        let text = to_json(&key.values().collect::<Vec<_>>())?;
+        for slot in range.first..range.end {
+            keys.append_value(&text);
+            slots.push(slot);
+            prints.append_option(judged.get(key, slot).map(|fingerprint| fingerprint.to_string()));
+        }
+    }
+    let columns: [(&str, ArrayRef); 4] = [
+        (KEY, Arc::new(keys.finish())),
+        (FIRST, Arc::new(Int64Array::from_iter_values(slots.iter().copied()))),
+        (END, Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| slot + 1)))),
+        (JUDGED, Arc::new(prints.finish())),
+    ];
+    let fields: Vec<Field> = columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), *name == JUDGED)).collect();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, column)| column).collect())?)
+}
+
+/// Gaps from columns, and which rows were judged.
 ///
 /// # Errors
 /// `invalid` if these are not the columns of gaps.
-pub async fn gaps_from_batches(mut batches: BatchStream) -> Result<GapList> {
-    let mut gaps = GapList::default();
+pub async fn gaps_from_batches(mut batches: BatchStream) -> Result<(GapList, Fingerprints)> {
+    let (mut gaps, mut judged) = (GapList::default(), Fingerprints::default());
     let mut last: Option<(String, Key)> = None;
     while let Some(batch) = batches.try_next().await? {
         let batch = &batch;
         let keys = text(batch, KEY)?;
         let number = |name| column(batch, name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| not_ours(name));
         let (first, end) = (number(FIRST)?, number(END)?);
+        let prints = batch.column_by_name(JUDGED).map(|_| self::text(batch, JUDGED)).transpose()?;
         for row in 0..batch.num_rows() {
             let text = keys.value(row);
             let key = match &last {
@@ -56,12 +81,15 @@ pub async fn gaps_from_batches(mut batches: BatchStream) -> Result<GapList> {
                 _ => Key::new(from_json::<Vec<String>>(text)?),
             };
             gaps.push(&key, SlotRange::new(first.value(row), end.value(row)));
+            if let Some(prints) = prints.filter(|prints| prints.is_valid(row)) {
+                judged.insert(&key, first.value(row), Fingerprint::parse(prints.value(row))?);
+            }
             if last.as_ref().is_none_or(|(known, _)| known != text) {
                 last = Some((text.to_owned(), key));
             }
         }
     }
-    Ok(gaps)
+    Ok((gaps, judged))
 }
 
 /// Units of a plan, each with its index.
@@ -145,8 +173,15 @@ mod tests {
         gaps.push(&Key::from("A"), SlotRange::new(9, 10));
         gaps.push(&Key::new(["B", "x/y"]), SlotRange::new(-7, -5));
         gaps.push(&Key::default(), SlotRange::new(0, 1));
-        let written = futures::stream::iter([gaps_to_batch(&gaps)]).boxed();
-        assert_eq!(gaps_from_batches(written).await.unwrap(), gaps);
+        let mut judged = Fingerprints::default();
+        for known in [Fingerprints::default(), {
+            judged.insert(&Key::from("A"), 2, Fingerprint::new([7; 16]));
+            judged.insert(&Key::default(), 0, Fingerprint::new([0; 16]));
+            judged
+        }] {
+            let written = futures::stream::iter([gaps_to_batch(&gaps, &known)]).boxed();
+            assert_eq!(gaps_from_batches(written).await.unwrap(), (gaps.clone(), known));
+        }
         let interval = crate::model::Interval::parse("2024-03-04", "2024-03-04").unwrap();
         let wanted = vec![crate::model::Wanted { key: Key::from("A"), slots: vec![SlotRange::new(1, 4)] }];
         let units = vec![Unit { interval, wanted }, Unit { interval, wanted: Vec::new() }];

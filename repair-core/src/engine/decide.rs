@@ -397,7 +397,8 @@ fn end_well(state: &RunState) -> Event {
 pub fn exceptions(state: &RunState) -> Vec<String> {
     let mut exceptions = Vec::new();
     for (name, findings, missing) in state.missing() {
-        exceptions.push(format!("{missing} slots of `{}` are still missing ({name})", findings.scope.table));
+        let wrong = findings.kind.as_str();
+        exceptions.push(format!("{missing} slots of `{}` are still {wrong} ({name})", findings.scope.table));
     }
     for (name, step) in &state.steps {
         if let Some(units) = step.units.as_ref().filter(|units| units.failed() > 0) {

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::cost::{Query, Usage};
 use crate::error::{Error, ErrorKind};
 use crate::lake::story::Errors;
-use crate::model::{Conflicts, Counts, Scope, Suspects};
+use crate::model::{Conflicts, Counts, DefectKind, Scope, Suspects};
 
 /// The version of the event format.
 pub const FORMAT: u32 = 1;
@@ -62,12 +62,25 @@ impl From<ErrorRecord> for Error {
 pub struct FindingsRecord {
     /// The detect step whose findings these are; of a verify step, the one it looked at again.
     pub of: String,
+    /// What was looked for.
+    #[serde(default, skip_serializing_if = "DefectKind::is_missing")]
+    pub kind: DefectKind,
     /// What was looked at.
     pub scope: Scope,
     /// What was counted.
     pub counts: Counts,
     /// The artifact that holds the gaps.
     pub artifact: String,
+    /// What is wrong with the first few slots, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<String>,
+}
+
+impl FindingsRecord {
+    /// How many slots are wrong in the way that was looked for.
+    pub fn wrong(&self) -> u64 {
+        self.counts.wrong(self.kind)
+    }
 }
 
 /// A unit that failed in one attempt.

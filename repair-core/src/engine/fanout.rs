@@ -19,9 +19,10 @@ use super::units::{UnitState, Units};
 use super::work::{Idea, Recorder, Work};
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::overlay::Op;
 use crate::lake::rollup::{column, key_columns};
 use crate::lake::{StageRequest, StageScope, Staged};
-use crate::model::{Conflicts, Findings, Fix, Key, SlotRange, Suspects, Table, Unit};
+use crate::model::{Conflicts, Findings, Fingerprints, Fix, Key, SlotRange, Suspects, Table, Unit};
 use crate::plugin::{Repairer, StepContext};
 use crate::workflow::{Rate, Step, StepKind};
 
@@ -38,6 +39,8 @@ struct Doing {
     context: StepContext,
     repairer: Arc<dyn Repairer>,
     findings: Arc<Findings>,
+    /// What the rows do.
+    op: Op,
     table: Arc<Table>,
     strategy: Arc<str>,
     limiter: Option<Arc<RateLimiter>>,
@@ -112,6 +115,11 @@ impl<'a> Fanout<'a> {
         };
         let Turn { idea, strategy, earlier: (turns, first_batch), units, findings, left: (left, mut usage), rules_used } = turn;
         let context = StepContext { lake: idea.lake.clone(), ..work.context.clone() };
+        let op = Op::repairing(findings.kind).ok_or_else(|| {
+            let message =
+                format!("`{of}` finds what is {}: an aggregate step computes that again, no rows repair it", findings.kind.as_str());
+            Error::invalid(message)
+        })?;
         let table = Arc::new(context.table(&findings.scope.table)?.clone());
         let units = match units {
             Some(units) => units,
@@ -146,8 +154,15 @@ impl<'a> Fanout<'a> {
             }
         };
         let limiter = rate_limit.map(|rate: Rate| Arc::new(RateLimiter::new(rate, context.clock.clone())));
-        let doing =
-            Doing { context, repairer: idea.repairer.clone(), findings: Arc::new(findings), table, strategy: idea.name.clone(), limiter };
+        let doing = Doing {
+            context,
+            repairer: idea.repairer.clone(),
+            findings: Arc::new(findings),
+            op,
+            table,
+            strategy: idea.name.clone(),
+            limiter,
+        };
         let concurrency = (*concurrency).max(1) as usize;
         Ok(Self {
             work,
@@ -430,12 +445,39 @@ async fn repair_and_stage(doing: &Doing, unit: &Unit, asked: &AtomicBool) -> Res
     }
     context.check_cancelled()?;
     asked.store(true, Ordering::Relaxed);
-    let fix = doing.repairer.repair(context, &doing.findings, unit).await?;
+    let mut fix = doing.repairer.repair(context, &doing.findings, unit).await?;
     check_fix(&doing.table, unit, &fix)?;
+    let replaces = (doing.op == Op::Replace).then(|| judged_of(&doing.findings, unit));
+    if replaces.is_some() {
+        refuse_absences(&doing.table, &mut fix)?;
+    }
     let id = unit.id(&doing.table.name, &doing.strategy);
     let scope = StageScope { run: &context.run, step: &context.step, visit: context.visit, table: &doing.table };
-    let request = StageRequest { unit: &id, strategy: &doing.strategy, repaired_at: context.clock.now(), fix: &fix };
+    let request =
+        StageRequest { unit: &id, strategy: &doing.strategy, repaired_at: context.clock.now(), fix: &fix, replaces: replaces.as_ref() };
     context.lake.stage(&scope, &request).await
+}
+
+/// Which rows were judged of the slots that a unit is to repair.
+fn judged_of(findings: &Findings, unit: &Unit) -> Fingerprints {
+    let mut judged = Fingerprints::default();
+    for wanted in &unit.wanted {
+        wanted.slots.iter().for_each(|&slots| judged.extend_from(&findings.judged, &wanted.key, slots));
+    }
+    judged
+}
+
+/// That a source knows no row where the table has a wrong one does not make the slot absent: the table's row would still be seen. It is told
+/// as a conflict, and the slot stays as it is.
+fn refuse_absences(table: &Table, fix: &mut Fix) -> Result<()> {
+    let grid = table.grid()?;
+    for absence in std::mem::take(&mut fix.absent) {
+        for slot in absence.slots.first..absence.slots.end {
+            let (key, time) = (&absence.key, grid.time_of(slot));
+            fix.conflicts.add(format!("{key} at {time}: the table has a row, and `{}` says: {}", absence.source, absence.answer));
+        }
+    }
+    Ok(())
 }
 
 /// Checks that a fix is of wanted slots only, each once: whatever a plug-in does, nothing else reaches the lake.

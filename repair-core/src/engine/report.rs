@@ -143,7 +143,10 @@ fn problems(state: &RunState) -> Vec<String> {
     }
     for (detect, findings, missing) in state.missing() {
         let slots = if missing == 1 { "slot" } else { "slots" };
-        problems.push(format!("{detect}: {missing} {slots} still missing in table `{}`", findings.scope.table));
+        let wrong = findings.kind.as_str();
+        let told = if findings.told.is_empty() { String::new() } else { format!(": {}", findings.told.join("; ")) };
+        let more = if told.is_empty() || missing <= findings.told.len() as u64 { "" } else { "; and more" };
+        problems.push(format!("{detect}: {missing} {slots} still {wrong} in table `{}`{told}{more}", findings.scope.table));
     }
     for (detect, findings) in &state.findings {
         let counts = findings.counts;
@@ -155,6 +158,10 @@ fn problems(state: &RunState) -> Vec<String> {
         tell(counts.conflicts, "slots with a row of which a source says that there is none (see `repair why`)");
         tell(counts.duplicates, "duplicate rows");
         tell(counts.misaligned, "rows whose time is not on the grid");
+        tell(
+            counts.changed,
+            "replaced slots whose rows are others by now, and which a repair still stands for (`repair why`, `repair undo`),",
+        );
         tell(counts.unexpected, "slots with rows that the calendar does not expect");
     }
     for (detect, (table, ideas)) in &state.late_truth {

@@ -9,7 +9,7 @@ use super::event::{ErrorRecord, Event, FORMAT, FindingsRecord, LateTruth, Outcom
 use super::units::{Earlier, Units, repair_output};
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::Suspects;
+use crate::model::{DefectKind, Suspects};
 
 /// A run, as far as its events tell.
 #[derive(Debug, Clone, PartialEq)]
@@ -297,11 +297,13 @@ impl RunState {
         Ok(state)
     }
 
-    /// Slots that are still missing, as far as is known, by the detect step that found them missing: what was repaired or confirmed
-    /// absent since is taken off, also where no verify step looked again.
+    /// Slots that are still missing, or otherwise wrong, as far as is known, by the detect step that found them so: what was repaired or
+    /// confirmed absent since is taken off, also where no verify step looked again. What is stale is left out: it is not known here which
+    /// aggregate was computed again.
     pub fn missing(&self) -> impl Iterator<Item = (&String, &FindingsRecord, u64)> {
-        self.findings.iter().filter_map(|(of, findings)| {
-            let left = findings.counts.missing.saturating_sub(self.resolved.get(of).copied().unwrap_or(0));
+        let repairable = self.findings.iter().filter(|(_, findings)| findings.kind != DefectKind::Stale);
+        repairable.filter_map(|(of, findings)| {
+            let left = findings.wrong().saturating_sub(self.resolved.get(of).copied().unwrap_or(0));
             (left > 0).then_some((of, findings, left))
         })
     }

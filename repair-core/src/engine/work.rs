@@ -20,8 +20,8 @@ use super::state::RunState;
 use super::units::{Earlier, Units, repair_output};
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::Lake;
-use crate::model::{Counts, Findings};
+use crate::lake::{Lake, fingerprint};
+use crate::model::{Counts, DefectKind, Findings, GapList, SlotRange};
 use crate::plugin::{AggregateRequest, Aggregator, Detector, Repairer, Sensor, StepContext, Task};
 use crate::workflow::{SensorWait, Step, Variables, Workflow};
 
@@ -233,11 +233,12 @@ impl Work {
         }
         let context = &self.context;
         let detector = detector.ok_or_else(|| Error::internal("no detector to look at what is left"))?;
-        let found = detector.detect(context, Some(&before)).await?;
+        let found = self.detected(detector, Some(&before)).await?;
         let artifact = format!("{}-{}-{}-left", self.step.name, context.visit, earlier.len());
-        let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps)]).boxed();
+        let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged)]).boxed();
         let usage = [found.usage, context.lake.put_artifact(&context.run, &artifact, gaps).await?].into_iter().sum();
-        let record = FindingsRecord { of: of.of.clone(), scope: found.scope.clone(), counts: found.counts, artifact };
+        let (scope, told) = (found.scope.clone(), found.told.clone());
+        let record = FindingsRecord { of: of.of.clone(), kind: found.kind, scope, counts: found.counts, artifact, told };
         Ok((found, (Some(Box::new(record)), usage)))
     }
 
@@ -247,8 +248,9 @@ impl Work {
             Some(record) => Some(self.findings(record).await?),
             None => None,
         };
-        let found = detector.detect(context, before.as_ref()).await?;
+        let found = self.detected(detector, before.as_ref()).await?;
         if again.is_none()
+            && found.kind.is_missing()
             && found.counts.overtaken > 0
             && let Some(event) = late::truth(context, &found.scope).await?
         {
@@ -256,18 +258,37 @@ impl Work {
         }
         let artifact = format!("{}-{}-gaps", self.step.name, context.visit);
         let mut usage = found.usage;
-        let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps)]).boxed();
+        let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged)]).boxed();
         usage += context.lake.put_artifact(&context.run, &artifact, gaps).await?;
         let output = serde_json::to_value(found.counts).map_err(|error| Error::internal("counts are not JSON").because(error))?;
-        let counts = before.map_or(found.counts, |before| after_repair(before.counts, found.counts));
-        let record = FindingsRecord { of: of.to_owned(), scope: found.scope, counts, artifact };
+        let counts = before.map_or(found.counts, |before| after_repair(found.kind, before.counts, found.counts));
+        let record = FindingsRecord { of: of.to_owned(), kind: found.kind, scope: found.scope, counts, artifact, told: found.told };
         Ok(Done { output, findings: Some(Box::new(record)), exceptions: None, usage })
+    }
+
+    /// What a detector finds. Where it does not say which wrong rows it saw, these are looked up.
+    async fn detected(&self, detector: &dyn Detector, again: Option<&Findings>) -> Result<Findings> {
+        let mut found = detector.detect(&self.context, again).await?;
+        if !found.kind.is_of_rows() {
+            return Ok(found);
+        }
+        let mut unknown = GapList::default();
+        for (key, slots) in found.gaps.iter() {
+            let slots = (slots.first..slots.end).filter(|&slot| found.judged.get(key, slot).is_none());
+            slots.for_each(|slot| unknown.push(key, SlotRange::new(slot, slot + 1)));
+        }
+        let table = self.context.table(&found.scope.table)?;
+        let looked_up = fingerprint::of_slots(self.context.lake.as_ref(), table, &unknown).await?;
+        unknown.iter().for_each(|(key, slots)| found.judged.extend_from(&looked_up, key, slots));
+        Ok(found)
     }
 
     /// Findings, gaps included.
     async fn findings(&self, record: &FindingsRecord) -> Result<Findings> {
-        let gaps = artifact::gaps_from_batches(self.context.lake.get_artifact(&self.context.run, &record.artifact).await?).await?;
-        Ok(Findings { scope: record.scope.clone(), counts: record.counts, gaps, usage: Usage::default() })
+        let batches = self.context.lake.get_artifact(&self.context.run, &record.artifact).await?;
+        let (gaps, judged) = artifact::gaps_from_batches(batches).await?;
+        let (kind, scope) = (record.kind, record.scope.clone());
+        Ok(Findings { kind, scope, counts: record.counts, gaps, judged, told: record.told.clone(), usage: Usage::default() })
     }
 
     async fn sense(&self, sensor: &dyn Sensor, wait: &SensorWait) -> Result<Done> {
@@ -342,7 +363,18 @@ impl Work {
 }
 
 /// The counts of the whole scope, when a look at its gaps alone has found `again`.
-fn after_repair(before: Counts, again: Counts) -> Counts {
+fn after_repair(kind: DefectKind, before: Counts, again: Counts) -> Counts {
+    if kind != DefectKind::Missing {
+        // These slots were present before, and counted so.
+        return Counts {
+            defective: again.defective,
+            replaced: before.replaced + again.replaced,
+            changed: before.changed + again.changed,
+            gaps: again.gaps,
+            duplicates: if kind == DefectKind::Duplicate { again.duplicates } else { before.duplicates },
+            ..before
+        };
+    }
     Counts {
         present: before.present + again.present,
         repaired: before.repaired + again.repaired,

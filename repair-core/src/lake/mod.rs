@@ -1,6 +1,8 @@
 //! What an adapter implements so that workflows run on its lake. Nothing above this trait may ask which lake it has.
 
 pub mod extent;
+pub mod fingerprint;
+pub mod live;
 pub mod name;
 pub mod overlay;
 pub mod partition;
@@ -26,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use self::extent::Extent;
 use crate::cost::{Meter, Usage};
 use crate::error::Result;
-use crate::model::{Conflicts, Fix, Interval, Key, SlotRange, Suspects, Table, TablePresence};
+use crate::model::{Conflicts, Fingerprints, Fix, Interval, Key, SlotRange, Suspects, Table, TablePresence};
 
 /// Batches of rows, as they come.
 pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
@@ -110,6 +112,9 @@ pub struct StageRequest<'a> {
     pub repaired_at: Timestamp,
     /// The rows and absences.
     pub fix: &'a Fix,
+    /// Of the slots of the rows, the fingerprints of the table's own rows for which they stand. `None` if the rows fill slots that are
+    /// missing.
+    pub replaces: Option<&'a Fingerprints>,
 }
 
 /// A staged unit: paid for, checked, and kept, but not yet seen by readers.

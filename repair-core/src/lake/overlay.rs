@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use crate::model::Table;
+use crate::model::{DefectKind, Table};
 
 /// The column of the repaired view that names the strategy a row came from; null for the table's own rows.
 pub const REPAIRED_BY: &str = "repaired_by";
@@ -41,6 +41,15 @@ pub enum Op {
 }
 
 impl Op {
+    /// What the rows do that repair a defect; none where rows do not repair it, but computing again does.
+    pub fn repairing(kind: DefectKind) -> Option<Self> {
+        match kind {
+            DefectKind::Missing => Some(Self::Insert),
+            DefectKind::Duplicate | DefectKind::Invalid => Some(Self::Replace),
+            DefectKind::Stale => None,
+        }
+    }
+
     /// The word in the column [`columns::OP`].
     pub fn as_str(self) -> &'static str {
         match self {
@@ -67,6 +76,8 @@ pub mod columns {
     pub const SOURCE: &str = "repair_source";
     /// When it was repaired; of an exception, when the source was asked.
     pub const AT: &str = "repaired_at";
+    /// Of a row that replaces: the fingerprint of the table's own rows that it stands for.
+    pub const REPLACED: &str = "repair_replaced";
     /// Of an exception: what the source answered.
     pub const ANSWER: &str = "repair_answer";
     /// Of an exception: when to ask again.
@@ -93,10 +104,10 @@ fn provenance() -> [Field; 6] {
     ]
 }
 
-/// The columns of `…_repairs`: those of the table, all nullable, then op and provenance.
+/// The columns of `…_repairs`: those of the table, all nullable, then op, provenance, and what was replaced.
 pub fn repairs_schema(table: &Schema) -> SchemaRef {
     let own = table.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
-    Arc::new(Schema::new(own.chain([text(columns::OP)]).chain(provenance()).collect::<Vec<_>>()))
+    Arc::new(Schema::new(own.chain([text(columns::OP)]).chain(provenance()).chain([text(columns::REPLACED)]).collect::<Vec<_>>()))
 }
 
 /// The columns of `…_exceptions`: key and time, provenance, and the evidence.

@@ -257,7 +257,7 @@ pub fn project(table: &Table, schema: &SchemaRef, columns: Option<&[String]>) ->
 }
 
 /// The names of columns that we add.
-pub const RESERVED: [&str; 10] = [
+pub const RESERVED: [&str; 11] = [
     overlay::REPAIRED_BY,
     overlay::columns::OP,
     overlay::columns::RUN,
@@ -266,6 +266,7 @@ pub const RESERVED: [&str; 10] = [
     overlay::columns::STRATEGY,
     overlay::columns::SOURCE,
     overlay::columns::AT,
+    overlay::columns::REPLACED,
     overlay::columns::ANSWER,
     overlay::columns::RECHECK_AFTER,
 ];

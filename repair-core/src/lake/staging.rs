@@ -134,10 +134,37 @@ fn repaired(
             None => new_null_array(field.data_type(), count),
         });
     }
-    columns.extend(provenance(scope, request, Op::Insert, &request.fix.source, request.repaired_at, count));
+    let op = if request.replaces.is_some() { Op::Replace } else { Op::Insert };
+    columns.extend(provenance(scope, request, op, &request.fix.source, request.repaired_at, count));
+    columns.push(replaced(table, request, rows)?);
     columns.push(new_null_array(&DataType::Utf8, count));
     columns.push(new_null_array(&overlay::instant_type(), count));
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+/// What each row stands for: a column of nulls where rows fill.
+///
+/// # Errors
+/// `invalid` if a row is of a slot of which that is not known.
+pub fn replaced(table: &Table, request: &StageRequest<'_>, rows: &RecordBatch) -> Result<ArrayRef> {
+    let Some(replaces) = request.replaces else { return Ok(new_null_array(&DataType::Utf8, rows.num_rows())) };
+    let grid = table.grid()?;
+    let keys = table.key.iter().map(|name| shape::key_text(table, name, rollup::column(rows, name)?)).collect::<Result<Vec<_>>>()?;
+    let times = shape::instants(table, rollup::column(rows, &table.time)?)?;
+    let mut texts = StringBuilder::new();
+    for (row, time_us) in times.values().iter().enumerate() {
+        let key = Key::new(keys.iter().map(|column| column.value(row)));
+        let slot = grid.slot_of_seconds(time_us.div_euclid(partition::SECOND_US));
+        let Some(fingerprint) = replaces.get(&key, slot) else {
+            let time = grid.time_of(slot);
+            return Err(Error::invalid(format!(
+                "it is not known which rows of table `{}` the row of {key} at {time} replaces",
+                table.name
+            )));
+        };
+        texts.append_value(fingerprint.to_string());
+    }
+    Ok(Arc::new(texts.finish()))
 }
 
 /// An absence as rows, one a slot.
@@ -157,7 +184,7 @@ fn absences(
         (first..end).for_each(|slot| times.append_value(grid.time_of(slot).as_microsecond()));
         let times = times.finish();
         let count = times.len();
-        let own = schema.fields().len() - 9;
+        let own = schema.fields().len() - 10;
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
         for field in &schema.fields()[..own] {
             let name = field.name();
@@ -168,6 +195,7 @@ fn absences(
             });
         }
         columns.extend(provenance(scope, request, Op::Absent, &absence.source, absence.asked_at, count));
+        columns.push(new_null_array(&DataType::Utf8, count));
         let mut answer = StringBuilder::new();
         (0..count).for_each(|_| answer.append_value(&absence.answer));
         columns.push(Arc::new(answer.finish()));

@@ -10,12 +10,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::fingerprint::{RowHashes, of_hashes};
 use super::overlay::{self, Op, columns};
 use super::retraction::{Kind, Retracted, Retraction};
 use super::shape::KeyTime;
 use super::{Lake, Layer, ScanRequest};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Format, Interval, Key, SlotRange, Table};
+use crate::model::{Fingerprint, Format, Interval, Key, SlotRange, Table};
 
 /// What a slot is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -59,6 +60,12 @@ pub struct Repair {
     pub provenance: Provenance,
     /// `insert` or `replace`.
     pub op: String,
+    /// Of one that replaces: the fingerprint of the table's own rows that it stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<String>,
+    /// Of one that replaces and counts: whether the table's own rows are others by now than those that it stands for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub changed: bool,
     /// Whether it is what the repaired view shows.
     pub counts: bool,
     /// The table's columns.
@@ -107,11 +114,14 @@ pub async fn tell(lake: &dyn Lake, table: &Table, key: &Key, instant: Timestamp,
     let retracted = Retracted::of(table, &all);
     let keys = [key.clone()];
     let request = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys.to_vec()), columns: None };
-    let raw = values(&lake.scan(table, &request).await?.try_collect::<Vec<_>>().await?)?;
+    let batches: Vec<RecordBatch> = lake.scan(table, &request).await?.try_collect().await?;
+    let raw = values(&batches)?;
     let mut repairs = Vec::new();
     for row in published(lake, table, overlay::repairs, Some(interval), Some(&keys)).await? {
         let (op, own) = (row.text(columns::OP), row.own());
-        repairs.push(Repair { provenance: row.provenance(&retracted, Kind::Repairs)?, op, counts: false, row: own });
+        let replaced = Some(row.text(columns::REPLACED)).filter(|text| !text.is_empty());
+        let provenance = row.provenance(&retracted, Kind::Repairs)?;
+        repairs.push(Repair { provenance, op, replaced, changed: false, counts: false, row: own });
     }
     // As the view decides: the newest, of two of one instant that whose run, then unit, is the last by name.
     repairs.sort_by(|a, b| {
@@ -120,6 +130,9 @@ pub async fn tell(lake: &dyn Lake, table: &Table, key: &Key, instant: Timestamp,
     });
     if let Some(winner) = repairs.iter_mut().find(|repair| repair.provenance.retracted_by.is_none()) {
         winner.counts = raw.is_empty() || winner.op == Op::Replace.as_str();
+        if let Some(replaced) = &winner.replaced {
+            winner.changed = fingerprint_of(table, &batches)?.to_string() != *replaced;
+        }
     }
     let mut exceptions = Vec::new();
     for row in published(lake, table, overlay::exceptions, Some(interval), Some(&keys)).await? {
@@ -145,6 +158,18 @@ pub async fn tell(lake: &dyn Lake, table: &Table, key: &Key, instant: Timestamp,
     };
     let conflict = conflict(&raw, &repairs, &exceptions);
     Ok(Story { standing, raw, repairs, exceptions, retractions, conflict })
+}
+
+/// The fingerprint of the rows of one slot.
+fn fingerprint_of(table: &Table, rows: &[RecordBatch]) -> Result<Fingerprint> {
+    let mut hashes = Vec::new();
+    for batch in rows {
+        let of_rows = RowHashes::of(table, batch)?;
+        for row in 0..batch.num_rows() {
+            hashes.push(of_rows.of_row(row)?);
+        }
+    }
+    Ok(of_hashes(&mut hashes))
 }
 
 /// What one says and another denies, of what is not retracted.
@@ -361,7 +386,7 @@ pub struct Accuracy {
 }
 
 /// How right each idea has been so far: every repair of a slot that the table has a row of by now is compared with that row, retracted
-/// repairs included. Repairs that replaced a row are left out, as the row was there before.
+/// repairs included. Repairs that replaced a row are left out, as the row was there before; so are slots whose rows a repair stands for.
 ///
 /// # Errors
 /// Those of the lake.
@@ -381,13 +406,19 @@ pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) 
     let slot = |time_us: i64| table.grid().map_or(time_us, |grid| grid.slot_of_seconds(time_us.div_euclid(1_000_000)));
     let mut guesses: BTreeMap<(Key, i64), Vec<Published>> = BTreeMap::new();
     let (mut first, mut last) = (i64::MAX, i64::MIN);
+    let retracted = Retracted::of(table, &lake.retractions(table).await?);
+    // Where a repair stands for rows of the table, these were found wrong, and are no truth.
+    let mut wrong: BTreeSet<(Key, i64)> = BTreeSet::new();
     for row in published(lake, table, overlay::repairs, interval, None).await? {
         if row.text(columns::OP) == Op::Insert.as_str() {
             ideas.entry(row.text(columns::STRATEGY)).or_default().0.repaired += 1;
             (first, last) = (first.min(row.time_us), last.max(row.time_us));
             guesses.entry((row.key.clone(), slot(row.time_us))).or_default().push(row);
+        } else if row.provenance(&retracted, Kind::Repairs)?.retracted_by.is_none() {
+            wrong.insert((row.key.clone(), slot(row.time_us)));
         }
     }
+    guesses.retain(|place, _| !wrong.contains(place));
     if guesses.is_empty() {
         return Ok(ideas);
     }

@@ -1,6 +1,7 @@
-//! What is wrong with a table: gaps, and what was looked at to find them.
+//! What is wrong with a table: gaps and other defects, and what was looked at to find them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +9,118 @@ use super::interval::Interval;
 use super::presence::{SlotRange, SlotSet};
 use super::series::{Key, SlotGrid};
 use crate::cost::Usage;
+use crate::error::{Error, Result};
+
+/// What is wrong with a slot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DefectKind {
+    /// It has no row.
+    #[default]
+    Missing,
+    /// It has more rows than one.
+    Duplicate,
+    /// Its row cannot be right.
+    Invalid,
+    /// What was computed of it was computed from what has been taken back since.
+    Stale,
+}
+
+impl DefectKind {
+    /// The word for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Duplicate => "duplicate",
+            Self::Invalid => "invalid",
+            Self::Stale => "stale",
+        }
+    }
+
+    /// Whether it is of slots without a row.
+    pub fn is_missing(&self) -> bool {
+        *self == Self::Missing
+    }
+
+    /// Whether it is of slots that hold rows of the table's own, so that a repair stands for these rows.
+    pub fn is_of_rows(self) -> bool {
+        matches!(self, Self::Duplicate | Self::Invalid)
+    }
+}
+
+/// Defects that are told word for word.
+pub const MOST_TOLD: usize = 5;
+
+/// All rows that a table has of its own in one slot, known by their values: the same for the same rows, in whatever order or lake.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint([u8; 16]);
+
+impl Fingerprint {
+    /// One that was computed.
+    pub fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// One from its text.
+    ///
+    /// # Errors
+    /// `invalid` if it is none.
+    pub fn parse(text: &str) -> Result<Self> {
+        let refused = || Error::invalid(format!("`{text}` is no fingerprint of rows, which is 32 hexadecimal digits"));
+        let number = if text.len() == 32 { u128::from_str_radix(text, 16).map_err(|_| refused())? } else { return Err(refused()) };
+        Ok(Self(number.to_be_bytes()))
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The fingerprints of slots, by key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fingerprints(BTreeMap<Key, BTreeMap<i64, Fingerprint>>);
+
+impl Fingerprints {
+    /// Adds that of a slot.
+    pub fn insert(&mut self, key: &Key, slot: i64, fingerprint: Fingerprint) {
+        match self.0.get_mut(key) {
+            Some(slots) => {
+                slots.insert(slot, fingerprint);
+            }
+            None => {
+                self.0.insert(key.clone(), BTreeMap::from([(slot, fingerprint)]));
+            }
+        }
+    }
+
+    /// That of a slot.
+    pub fn get(&self, key: &Key, slot: i64) -> Option<Fingerprint> {
+        self.0.get(key)?.get(&slot).copied()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those of some slots of a key, added to others.
+    pub fn extend_from(&mut self, other: &Self, key: &Key, slots: SlotRange) {
+        if slots.is_empty() {
+            return;
+        }
+        for (&slot, &fingerprint) in other.0.get(key).into_iter().flat_map(|of_key| of_key.range(slots.first..slots.end)) {
+            self.insert(key, slot, fingerprint);
+        }
+    }
+}
 
 /// What a detector looked at: enough for later steps to know what was expected, without asking the data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +144,7 @@ impl Scope {
     }
 }
 
-/// A run of missing slots of one key.
+/// A run of missing slots of one key, or of slots that are otherwise wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
     /// Whose.
@@ -83,7 +196,7 @@ impl GapList {
         self.slots.is_empty()
     }
 
-    /// How many slots they hold together.
+    /// How many slots they hold together, missing or otherwise wrong.
     pub fn missing(&self) -> u64 {
         self.slots.iter().map(SlotRange::len).sum()
     }
@@ -91,6 +204,16 @@ impl GapList {
     /// The gaps, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, SlotRange)> + '_ {
         self.key.iter().zip(&self.slots).map(|(&key, &slots)| (&self.keys[key as usize], slots))
+    }
+
+    /// Whether a slot is in one of them.
+    pub fn contains(&self, key: &Key, slot: i64) -> bool {
+        let Ok(of) = self.keys.binary_search(key) else { return false };
+        let of = u32::try_from(of).unwrap_or(u32::MAX);
+        let start = self.key.partition_point(|&number| number < of);
+        let end = self.key.partition_point(|&number| number <= of);
+        let gaps = self.slots.get(start..end).unwrap_or_default();
+        gaps.get(gaps.partition_point(|gap| gap.end <= slot)).is_some_and(|gap| gap.contains(slot))
     }
 
     /// The gaps of each key, in order of key.
@@ -111,7 +234,7 @@ impl GapList {
 }
 
 /// What was counted. For every slot that is expected: it is present, absent or missing, so
-/// `expected = present + absent + missing`.
+/// `expected = present + absent + missing`. Of those present, some are defective, and some are replaced by a repair.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Slots that the calendar expects, over all keys.
@@ -124,7 +247,16 @@ pub struct Counts {
     pub absent: u64,
     /// Expected slots with nothing.
     pub missing: u64,
-    /// Runs of missing slots.
+    /// Expected slots that hold rows, which are wrong in the way that was looked for.
+    #[serde(default)]
+    pub defective: u64,
+    /// Expected slots that are not defective because a repair stands for the rows that the table has there.
+    #[serde(default)]
+    pub replaced: u64,
+    /// Of those replaced, slots whose rows in the table are others by now, and not wrong in the way that was looked for.
+    #[serde(default)]
+    pub changed: u64,
+    /// Runs of missing slots; of defects of another kind, runs of slots that have it.
     pub gaps: u64,
     /// Rows of the table beyond one a slot.
     pub duplicates: u64,
@@ -142,15 +274,41 @@ pub struct Counts {
     pub audited_keys: u64,
 }
 
+impl Counts {
+    /// How many slots are wrong in a way that was looked for.
+    pub fn wrong(&self, kind: DefectKind) -> u64 {
+        if kind.is_missing() { self.missing } else { self.defective }
+    }
+}
+
 /// What a detector found.
 #[derive(Debug, Clone)]
 pub struct Findings {
+    /// What is wrong with the slots of `gaps`.
+    pub kind: DefectKind,
     /// What was looked at.
     pub scope: Scope,
     /// What was counted.
     pub counts: Counts,
-    /// The gaps themselves.
+    /// The gaps themselves: runs of slots that are missing, or otherwise wrong.
     pub gaps: GapList,
+    /// Of defects of rows: which rows were judged, for each slot of `gaps`. What repairs it stands for these rows and no others. Where a
+    /// detector leaves one out, the engine looks the rows up.
+    pub judged: Fingerprints,
+    /// What is wrong with the first few slots, in words; empty where their kind says it all.
+    pub told: Vec<String>,
     /// What looking took.
     pub usage: Usage,
+}
+
+impl Findings {
+    /// What is missing.
+    pub fn of_gaps(scope: Scope, counts: Counts, gaps: GapList, usage: Usage) -> Self {
+        Self { kind: DefectKind::Missing, scope, counts, gaps, judged: Fingerprints::default(), told: Vec::new(), usage }
+    }
+
+    /// Whether the rows that the table has of a slot were found wrong. Such rows are nobody's neighbours.
+    pub fn is_of_wrong_rows(&self, key: &Key, slot: i64) -> bool {
+        self.kind.is_of_rows() && self.gaps.contains(key, slot)
+    }
 }

@@ -10,7 +10,7 @@ pub mod series;
 pub mod table;
 
 pub use calendar::{Always, Calendar, Session};
-pub use defect::{Counts, Findings, Gap, GapList, Scope};
+pub use defect::{Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, Scope};
 pub use fix::{Absence, Conflicts, Fix, Suspect, Suspects, Unit, Wanted};
 pub use interval::Interval;
 pub use presence::{KeyPresence, Presence, SlotRange, SlotSet, TablePresence};

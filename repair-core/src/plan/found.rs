@@ -78,7 +78,7 @@ fn first_slot_after(grid: SlotGrid, day: Date) -> Result<i64> {
     Ok(Interval::new(next, Timestamp::MAX).map_or(i64::MAX, |rest| grid.slots_in(&rest).first))
 }
 
-/// A digest of what was looked at and of all gaps.
+/// A digest of what was looked at and of all gaps; of slots whose rows are wrong, of these rows too.
 pub(super) fn digest(findings: &Findings) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut add = |text: &str| {
@@ -102,6 +102,9 @@ pub(super) fn digest(findings: &Findings) -> String {
             last = Some(key);
         }
         add(&format!("{} {}", slots.first, slots.end));
+        if !findings.judged.is_empty() {
+            (slots.first..slots.end).filter_map(|slot| findings.judged.get(key, slot)).for_each(|rows| add(&rows.to_string()));
+        }
     }
     hasher.finalize().to_hex().to_string()
 }
@@ -128,9 +131,9 @@ pub fn changes(before: &Look, now: &Look) -> Vec<String> {
     for place in places {
         let (come, gone) = moved(old.get(place), new.get(place), now.grid);
         let (key, day) = place;
-        for (count, what) in [(come, "more missing"), (gone, "no longer missing")] {
+        for (count, what) in [(come, "more"), (gone, "no longer")] {
             if count > 0 && told.len() - listed < MOST_TOLD {
-                told.push(format!("{count} {what} of {key} on {day}"));
+                told.push(format!("{count} {what} {} of {key} on {day}", now.kind.as_str()));
             } else if count > 0 {
                 more += 1;
             }
@@ -140,7 +143,9 @@ pub fn changes(before: &Look, now: &Look) -> Vec<String> {
         told.push(format!("and {more} more keys and days differ"));
     }
     if told.is_empty() {
-        told.push(format!("other slots are missing: {} in {} gaps, as many as before", now.counts.missing, now.counts.gaps));
+        let (wrong, what) = (now.counts.wrong(now.kind), now.kind.as_str());
+        let what = if now.kind.is_of_rows() { format!("slots or rows are {what}") } else { format!("slots are {what}") };
+        told.push(format!("other {what}: {wrong} in {} gaps, as many as before", now.counts.gaps));
     }
     told
 }
@@ -180,7 +185,7 @@ mod tests {
             calendar: "24x7".to_owned(),
         };
         let counts = Counts { expected: 8_640, missing, gaps: list.len() as u64, audited_keys: 2, ..Counts::default() };
-        Findings { scope, counts, gaps: list, usage: Usage::default() }
+        Findings::of_gaps(scope, counts, list, Usage::default())
     }
 
     fn look(findings: &Findings) -> Look {
@@ -192,6 +197,7 @@ mod tests {
             table: findings.scope.table.clone(),
             grid: findings.scope.grid,
             interval: findings.scope.interval,
+            kind: findings.kind,
             counts: findings.counts,
             defects,
             unlisted,

@@ -247,6 +247,7 @@ impl<'a> Making<'a> {
         self.plan.looks.push(Look {
             step: step.name.clone(),
             plugin: plugin.to_owned(),
+            kind: findings.kind,
             reach: Reach::Perhaps,
             table: scope.table.clone(),
             grid: scope.grid,

@@ -24,7 +24,7 @@ pub use verdict::Verdict;
 
 use crate::error::{Error, Result};
 use crate::lake::extent::Extent;
-use crate::model::{Counts, Interval, SlotGrid};
+use crate::model::{Counts, DefectKind, Interval, SlotGrid};
 
 /// The format of plans that this program writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
@@ -106,6 +106,9 @@ pub struct Look {
     pub step: String,
     /// The detector.
     pub plugin: String,
+    /// What it looked for.
+    #[serde(default, skip_serializing_if = "DefectKind::is_missing")]
+    pub kind: DefectKind,
     /// Whether a run comes to it.
     pub reach: Reach,
     /// The table it looked at.
@@ -116,7 +119,7 @@ pub struct Look {
     pub interval: Interval,
     /// What was counted.
     pub counts: Counts,
-    /// What is missing, by key and day.
+    /// What is missing, or otherwise wrong, by key and day.
     pub defects: Vec<Defects>,
     /// Missing slots that are not listed there, because there are too many.
     #[serde(default, skip_serializing_if = "is_zero")]

@@ -63,12 +63,18 @@ pub async fn to_detect_twice_finds_the_same(detector: &dyn Detector, context: &S
     assert_eq!(first.gaps, second.gaps);
 }
 
-/// Every expected slot is present, absent or missing, and the gaps are the missing slots, of keys and slots that were looked at.
+/// How many slots are wrong in the way that was looked for.
+fn wrong(found: &Findings) -> u64 {
+    found.counts.wrong(found.kind)
+}
+
+/// Every expected slot is present, absent or missing, and the gaps are the missing slots, or those otherwise wrong, of keys and slots that were looked at.
 pub async fn findings_add_up(detector: &dyn Detector, context: &StepContext) {
     let found = detector.detect(context, None).await.unwrap();
     let counts = found.counts;
     assert_eq!(counts.expected, counts.present + counts.absent + counts.missing, "{counts:?}");
-    assert_eq!((found.gaps.missing(), found.gaps.len() as u64), (counts.missing, counts.gaps));
+    assert!(counts.defective + counts.replaced <= counts.present && counts.changed <= counts.replaced, "{counts:?}");
+    assert_eq!((found.gaps.missing(), found.gaps.len() as u64), (wrong(&found), counts.gaps));
     assert_eq!(counts.audited_keys, found.scope.keys.len() as u64, "what was audited is counted");
     assert!(counts.audited_keys > 0 && counts.expected > 0, "nothing was looked at, and that is no finding: {counts:?}");
     let table = context.table(&found.scope.table).unwrap();
@@ -88,8 +94,9 @@ pub async fn a_second_look_is_at_the_gaps_alone(detector: &dyn Detector, context
     let found = detector.detect(context, None).await.unwrap();
     let again = detector.detect(context, Some(&found)).await.unwrap();
     assert_eq!(again.scope, found.scope);
-    assert_eq!(again.counts.expected, found.counts.missing, "only the slots that were missing are looked at");
-    assert_eq!(again.counts.missing, found.counts.missing, "nothing has changed");
+    assert_eq!(again.counts.expected, wrong(&found), "only the slots that were found are looked at");
+    assert_eq!(wrong(&again), wrong(&found), "nothing has changed");
+    assert_eq!((again.kind, &again.judged), (found.kind, &found.judged));
     assert_eq!(again.gaps, found.gaps);
 }
 

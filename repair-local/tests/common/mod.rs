@@ -332,7 +332,7 @@ pub fn absence(symbol: &str, slots: SlotRange, recheck: &str) -> Absence {
 }
 
 pub fn request<'a>(unit: &'a str, fix: &'a Fix) -> StageRequest<'a> {
-    StageRequest { unit, strategy: "backfill", repaired_at: at("2018-05-01T00:00:00Z"), fix }
+    StageRequest { unit, strategy: "backfill", repaired_at: at("2018-05-01T00:00:00Z"), fix, replaces: None }
 }
 
 /// Stages one unit and publishes it as batch 0.

@@ -74,7 +74,7 @@ pub(crate) fn lake_with(table: &Table, rows: &RecordBatch) -> Arc<MemoryLake> {
 pub(crate) async fn repair_bars(lake: &MemoryLake, run: &str, fix: &Fix) {
     let table = bars();
     let scope = StageScope { run, step: "fill", visit: 1, table: &table };
-    let request = StageRequest { unit: "unit", strategy: "backfill", repaired_at: Timestamp::UNIX_EPOCH, fix };
+    let request = StageRequest { unit: "unit", strategy: "backfill", repaired_at: Timestamp::UNIX_EPOCH, fix, replaces: None };
     lake.stage(&scope, &request).await.unwrap();
     lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
 }
@@ -117,7 +117,7 @@ pub(crate) fn findings(keys: &[Key], interval: Interval, calendar: &dyn Calendar
         interval,
         calendar: calendar.name().to_owned(),
     };
-    Findings { scope, counts: Counts::default(), gaps: GapList::default(), usage: Usage::default() }
+    Findings::of_gaps(scope, Counts::default(), GapList::default(), Usage::default())
 }
 
 /// A value of a column of numbers.

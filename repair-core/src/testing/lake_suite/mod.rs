@@ -8,6 +8,7 @@ mod extent;
 mod overlay;
 mod presence;
 mod replace;
+mod replacements;
 mod retractions;
 mod scans;
 mod tables;
@@ -24,6 +25,7 @@ pub use extent::*;
 pub use overlay::*;
 pub use presence::*;
 pub use replace::*;
+pub use replacements::*;
 pub use retractions::*;
 pub use scans::*;
 
@@ -75,6 +77,11 @@ pub async fn all(lake: &dyn Lake, setup: &dyn LakeSetup) {
     repairs_go_to_the_partitions_of_their_times(lake, setup).await;
     the_overlay_is_tables_that_say_where_rows_come_from(lake, setup).await;
     exceptions_count_until_they_expire(lake, setup).await;
+    a_replacement_stands_for_all_rows_of_its_slot(lake, setup).await;
+    fingerprints_are_the_same_in_every_lake(lake, setup).await;
+    that_replaced_rows_have_changed_is_noticed(lake, setup).await;
+    of_filling_and_replacing_the_newer_counts(lake, setup).await;
+    a_replacement_of_the_unknown_is_not_staged(lake, setup).await;
     a_replaced_interval_holds_the_rows_and_nothing_else(lake).await;
     only_touched_partitions_are_replaced(lake).await;
     a_table_without_partitions_is_replaced_as_a_whole(lake).await;
@@ -92,6 +99,7 @@ pub async fn all_of_retractions(lake: &dyn Lake, setup: &dyn LakeSetup) {
     an_older_repair_counts_when_the_newer_is_undone(lake, setup).await;
     to_retract_twice_is_to_do_it_once(lake, setup).await;
     exceptions_are_retracted_too(lake, setup).await;
+    undo_of_a_replacement_brings_the_rows_back(lake, setup).await;
     an_extent_tells_of_retractions(lake, setup).await;
     what_does_not_fit_is_not_retracted(lake, setup).await;
 }

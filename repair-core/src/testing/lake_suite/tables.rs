@@ -168,14 +168,14 @@ pub(super) fn scope<'a>(table: &'a Table, run: &'a str) -> StageScope<'a> {
 }
 
 pub(super) fn request<'a>(unit: &'a str, fix: &'a Fix) -> StageRequest<'a> {
-    StageRequest { unit, strategy: "backfill", repaired_at: at("2024-04-01T00:00:00Z"), fix }
+    StageRequest { unit, strategy: "backfill", repaired_at: at("2024-04-01T00:00:00Z"), fix, replaces: None }
 }
 
 /// Repairs a table in a run of its own.
 pub(super) async fn repair(lake: &dyn Lake, table: &Table, strategy: &str, repaired_at: &str, fix: &Fix) {
     let run = new_run();
     let scope = scope(table, &run);
-    let request = StageRequest { unit: "unit", strategy, repaired_at: at(repaired_at), fix };
+    let request = StageRequest { unit: "unit", strategy, repaired_at: at(repaired_at), fix, replaces: None };
     lake.stage(&scope, &request).await.unwrap();
     lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
 }

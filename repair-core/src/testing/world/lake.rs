@@ -16,6 +16,7 @@ use crate::lake::extent::{Extent, Listing, Part};
 use crate::lake::overlay::{self, Op};
 use crate::lake::retraction::{Retracted, Retraction};
 use crate::lake::rollup::column;
+use crate::lake::staging;
 use crate::lake::{BatchStream, Lake, Layer, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
 use crate::model::{Absence, Interval, Key, Presence, SlotSet, Table, TablePresence};
 
@@ -243,9 +244,13 @@ impl State {
                 let own = batch.columns()[..own.fields().len()].iter().cloned();
                 Ok(RecordBatch::try_new(schema.clone(), own.chain([last]).collect())?)
             };
-            let nobody = |batch: &RecordBatch| with_last(batch, new_null_array(&DataType::Utf8, batch.num_rows()));
-            let mut view = batches.iter().map(nobody).collect::<Result<Vec<_>>>()?;
-            for batch in rows::live_repairs(table, &own, &raw, &self.repairs_in_force(table)?)? {
+            let live = rows::live_repairs(table, &own, &raw, &self.repairs_in_force(table)?)?;
+            let mut view = Vec::new();
+            for batch in &batches {
+                let kept = rows::kept(table, batch, |key, time_us| !live.replaced.contains(&(key.clone(), rows::slot(table, time_us))))?;
+                view.push(with_last(&kept, new_null_array(&DataType::Utf8, kept.num_rows()))?);
+            }
+            for batch in live.batches {
                 view.push(with_last(&batch, column(&batch, overlay::columns::STRATEGY)?.clone())?);
             }
             batches = view;
@@ -284,7 +289,8 @@ impl State {
         let empty = || request.keys.iter().map(|key| (key.clone(), SlotSet::new(grid.cadence, request.slots)));
         let mut repaired: BTreeMap<Key, SlotSet> = empty().collect();
         let own = self.schema_with_repairs(table)?;
-        for batch in rows::live_repairs(table, &own, &stored, &self.repairs_in_force(table)?)? {
+        let live = rows::live_repairs(table, &own, &stored, &self.repairs_in_force(table)?)?;
+        for batch in live.batches {
             for (key, time_us) in rows::key_times(table, &batch)? {
                 if let Some(slots) = repaired.get_mut(&key) {
                     slots.insert(rows::slot(table, time_us));
@@ -292,14 +298,9 @@ impl State {
             }
         }
         let mut overtaken: BTreeMap<Key, SlotSet> = empty().collect();
-        for batch in self.repairs_in_force(table)? {
-            let ops = column(&batch, overlay::columns::OP)?.as_string::<i32>();
-            for ((key, time_us), op) in rows::key_times(table, &batch)?.into_iter().zip(ops) {
-                let slot = rows::slot(table, time_us);
-                let has_raw = raw.keys.get(&key).is_some_and(|of_key| of_key.present.contains(slot));
-                if let (Some(slots), true) = (overtaken.get_mut(&key), has_raw && op == Some(Op::Insert.as_str())) {
-                    slots.insert(slot);
-                }
+        for (key, slot) in live.overtaken {
+            if let Some(slots) = overtaken.get_mut(&key) {
+                slots.insert(slot);
             }
         }
         let mut absent: BTreeMap<Key, SlotSet> = empty().collect();
@@ -482,8 +483,10 @@ fn repaired(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef,
         .map_err(|error| Error::invalid(format!("repaired rows do not fit table `{}`", table.name)).because(error))?;
     let count = batch.num_rows();
     let mut columns = batch.columns().to_vec();
-    columns.push(rows::constant(Op::Insert.as_str(), count));
+    let op = if request.replaces.is_some() { Op::Replace } else { Op::Insert };
+    columns.push(rows::constant(op.as_str(), count));
     columns.extend(provenance(scope, request, &request.fix.source, request.repaired_at, count));
+    columns.push(staging::replaced(table, request, &batch)?);
     Ok(RecordBatch::try_new(overlay::repairs_schema(own), columns)?)
 }
 

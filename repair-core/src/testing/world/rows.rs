@@ -196,9 +196,19 @@ pub(super) fn constant_instant(value: Timestamp, rows: usize) -> ArrayRef {
     Arc::new(TimestampMicrosecondArray::from_value(value.as_microsecond(), rows).with_timezone("UTC"))
 }
 
+/// The repairs that count, and what they replace.
+pub(super) struct LiveRepairs {
+    /// Their rows, with [`overlay::columns::STRATEGY`] as the last column.
+    pub(super) batches: Vec<RecordBatch>,
+    /// The slots whose own rows they stand for.
+    pub(super) replaced: BTreeSet<(Key, i64)>,
+    /// The slots whose newest repair fills them, though they have a row of their own by now.
+    pub(super) overtaken: BTreeSet<(Key, i64)>,
+}
+
 /// The repairs that count: of each slot the newest, of two of one instant that whose run, then unit, is the last by name; and of these
-/// only those whose slot raw lacks. With [`overlay::columns::STRATEGY`] as the last column.
-pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], repairs: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
+/// those that replace, and those whose slot raw lacks.
+pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], repairs: &[RecordBatch]) -> Result<LiveRepairs> {
     use overlay::columns as c;
     let mut filled: BTreeSet<(Key, i64)> = BTreeSet::new();
     for batch in raw {
@@ -209,15 +219,23 @@ pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], 
         let (runs, units) = (column(batch, c::RUN)?.as_string::<i32>(), column(batch, c::UNIT)?.as_string::<i32>());
         let at = column(batch, c::AT)?.as_primitive::<TimestampMicrosecondType>();
         for (row, (key, time_us)) in key_times(table, batch)?.into_iter().enumerate() {
-            let place = (key, slot(table, time_us));
-            if filled.contains(&place) {
-                continue;
-            }
             let rank = (at.value(row), runs.value(row), units.value(row), (number, row));
-            newest.entry(place).and_modify(|known| *known = rank.max(*known)).or_insert(rank);
+            newest.entry((key, slot(table, time_us))).and_modify(|known| *known = rank.max(*known)).or_insert(rank);
         }
     }
-    let live: BTreeSet<(usize, usize)> = newest.into_values().map(|(.., place)| place).collect();
+    let mut live: BTreeSet<(usize, usize)> = BTreeSet::new();
+    let (mut replaced, mut overtaken) = (BTreeSet::new(), BTreeSet::new());
+    for (place, (.., (number, row))) in newest {
+        let op = column(&repairs[number], c::OP)?.as_string::<i32>();
+        if op.value(row) == overlay::Op::Replace.as_str() {
+            live.insert((number, row));
+            replaced.insert(place);
+        } else if filled.contains(&place) {
+            overtaken.insert(place);
+        } else {
+            live.insert((number, row));
+        }
+    }
     let strategy = Arc::new(Field::new(c::STRATEGY, DataType::Utf8, true));
     let schema = Arc::new(Schema::new(own.fields().iter().cloned().chain([strategy]).collect::<Vec<_>>()));
     let mut batches = Vec::new();
@@ -225,7 +243,7 @@ pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], 
         let mask: BooleanArray = (0..batch.num_rows()).map(|row| Some(live.contains(&(number, row)))).collect();
         batches.push(conformed(&schema, &filter_record_batch(batch, &mask)?)?);
     }
-    Ok(batches)
+    Ok(LiveRepairs { batches, replaced, overtaken })
 }
 
 /// When a repair was made, by which run and unit, and where it is: its batch and row.

@@ -1,0 +1,332 @@
+//! What a believable row is: rules on one row, which look at its columns, and rules on a row among its neighbours.
+
+use std::fmt;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::lake::shape::is_text;
+
+/// One rule. Either `column` with what its values may be, or `holds`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// The column that the rule is about.
+    #[serde(default)]
+    pub column: Option<String>,
+    /// The least value, in the column's unit.
+    #[serde(default)]
+    pub min: Option<f64>,
+    /// The largest value, in the column's unit.
+    #[serde(default)]
+    pub max: Option<f64>,
+    /// Values that stand for something else, such as -200 for a sensor that was off.
+    #[serde(default)]
+    pub not: Vec<Sentinel>,
+    /// Whether a row must have a value.
+    #[serde(default)]
+    pub not_null: bool,
+    /// Values too far from those around them.
+    #[serde(default)]
+    pub outlier: Option<Outlier>,
+    /// So many equal values in a row are too many: a sensor that hangs. The first of them was measured, and stays.
+    #[serde(default)]
+    #[schemars(range(min = 2))]
+    pub frozen: Option<u32>,
+    /// A comparison of two columns, or of a column and a number, such as `low <= open`.
+    #[serde(default)]
+    pub holds: Option<Comparison>,
+}
+
+/// A value that stands for something else.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Sentinel {
+    /// In a column of numbers.
+    Number(f64),
+    /// In a column of text.
+    Text(String),
+}
+
+/// Hampel's identifier: a value is an outlier if it is further from the median of the values around it than `threshold` times their spread,
+/// which is 1.4826 times the median of the distances from the median. Nulls, and slots without rows, are left out; where fewer than half
+/// of the values around are there, nothing is judged.
+///
+/// F. R. Hampel, The influence curve and its role in robust estimation, JASA 69 (1974) 383-393; L. Davies and U. Gather, The
+/// identification of multiple outliers, JASA 88 (1993) 782-792.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Outlier {
+    /// How many slots on each side are looked at.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub window: u32,
+    /// How many spreads away a value may be; 3 is usual.
+    #[serde(default = "three")]
+    pub threshold: f64,
+    /// A distance from the median, in the column's unit, that is no outlier however small the spread is. Where more than half of the values
+    /// are equal, the spread is zero: there, nothing is judged unless this is given.
+    #[serde(default)]
+    pub at_least: Option<f64>,
+}
+
+fn three() -> f64 {
+    3.0
+}
+
+/// A comparison over the columns of a row. Of a row that lacks one of the values, it says nothing.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(with = "String")]
+pub struct Comparison {
+    left: Operand,
+    operator: Operator,
+    right: Operand,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Operand {
+    Column(String),
+    Number(f64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operator {
+    AtMost,
+    Below,
+    AtLeast,
+    Above,
+    Equal,
+    Unequal,
+}
+
+/// The longer ones first, as each is found by its text.
+const OPERATORS: [(&str, Operator); 6] = [
+    ("<=", Operator::AtMost),
+    (">=", Operator::AtLeast),
+    ("!=", Operator::Unequal),
+    ("<", Operator::Below),
+    (">", Operator::Above),
+    ("=", Operator::Equal),
+];
+
+impl TryFrom<String> for Comparison {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl std::str::FromStr for Comparison {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let refused =
+            || Error::invalid(format!("`{text}` compares nothing; write two columns, or a column and a number, such as `low <= open`"));
+        let found = OPERATORS.iter().find_map(|(sign, operator)| Some((text.split_once(sign)?, *operator)));
+        let ((left, right), operator) = found.ok_or_else(refused)?;
+        let operand = |text: &str| match text.trim() {
+            text if text.is_empty() || text.contains(['<', '>', '=', '!']) => Err(refused()),
+            text => Ok(text.parse().map_or_else(|_| Operand::Column(text.to_owned()), Operand::Number)),
+        };
+        let (left, right) = (operand(left)?, operand(right)?);
+        match (&left, &right) {
+            (Operand::Number(_), Operand::Number(_)) => Err(refused()),
+            _ => Ok(Self { left, operator, right }),
+        }
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = OPERATORS.iter().find(|(_, operator)| *operator == self.operator).map_or("", |(sign, _)| sign);
+        let operand = |operand: &Operand| match operand {
+            Operand::Column(name) => name.clone(),
+            Operand::Number(number) => number.to_string(),
+        };
+        write!(f, "{} {sign} {}", operand(&self.left), operand(&self.right))
+    }
+}
+
+/// As it is written.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(comparison) = &self.holds {
+            return write!(f, "holds: {comparison}");
+        }
+        write!(f, "column: {}", self.column.as_deref().unwrap_or_default())?;
+        let bounds = [("min", self.min), ("max", self.max)];
+        bounds.into_iter().filter_map(|(name, bound)| Some((name, bound?))).try_for_each(|(name, bound)| write!(f, ", {name}: {bound}"))?;
+        for not in &self.not {
+            match not {
+                Sentinel::Number(number) => write!(f, ", not: {number}")?,
+                Sentinel::Text(text) => write!(f, ", not: {text}")?,
+            }
+        }
+        if self.not_null {
+            f.write_str(", not_null")?;
+        }
+        if let Some(outlier) = self.outlier {
+            write!(f, ", outlier of {} slots on each side", outlier.window)?;
+        }
+        self.frozen.map_or(Ok(()), |frozen| write!(f, ", frozen: {frozen}"))
+    }
+}
+
+impl Operator {
+    fn holds(self, left: f64, right: f64) -> bool {
+        match self {
+            Self::AtMost => left <= right,
+            Self::Below => left < right,
+            Self::AtLeast => left >= right,
+            Self::Above => left > right,
+            Self::Equal => left == right,
+            Self::Unequal => left != right,
+        }
+    }
+}
+
+impl Rule {
+    /// Checks what can be checked without a table.
+    ///
+    /// # Errors
+    /// `invalid`, saying what to write instead.
+    pub(super) fn check(&self) -> Result<()> {
+        let of_column = self.min.is_some() || self.max.is_some() || !self.not.is_empty() || self.not_null || self.is_among_neighbours();
+        match (&self.column, &self.holds) {
+            (Some(column), None) if !of_column => {
+                let message =
+                    format!("the rule for column `{column}` says nothing; add `min`, `max`, `not`, `not_null`, `outlier` or `frozen`");
+                return Err(Error::invalid(message));
+            }
+            (Some(_), None) => {}
+            (None, Some(_)) if !of_column => {}
+            _ => return Err(Error::invalid("a rule has either `column` and what its values may be, or `holds`")),
+        }
+        if let (Some(min), Some(max)) = (self.min, self.max)
+            && min > max
+        {
+            return Err(Error::invalid(format!("no value is between `min: {min}` and `max: {max}`")));
+        }
+        if let Some(outlier) = self.outlier
+            && !(outlier.window >= 1
+                && outlier.window <= 10_000
+                && outlier.threshold > 0.0
+                && outlier.at_least.is_none_or(|least| least >= 0.0))
+        {
+            return Err(Error::invalid("an `outlier` has a `window` of 1 to 10000, a `threshold` above 0, and an `at_least` not below 0"));
+        }
+        if self.frozen.is_some_and(|frozen| !(2..=10_000).contains(&frozen)) {
+            return Err(Error::invalid("`frozen` is how many equal values in a row are too many, 2 to 10000"));
+        }
+        Ok(())
+    }
+
+    /// Whether it looks at a row among its neighbours.
+    pub(super) fn is_among_neighbours(&self) -> bool {
+        self.outlier.is_some() || self.frozen.is_some()
+    }
+
+    /// How many slots on each side it looks at.
+    pub(super) fn reach(&self) -> i64 {
+        let outlier = self.outlier.map_or(0, |outlier| outlier.window);
+        i64::from(outlier.max(self.frozen.unwrap_or(0)))
+    }
+
+    /// The columns that it reads.
+    pub(super) fn columns(&self) -> impl Iterator<Item = &str> {
+        let operands = self.holds.iter().flat_map(|comparison| [&comparison.left, &comparison.right]);
+        let compared = operands.filter_map(|operand| match operand {
+            Operand::Column(name) => Some(name.as_str()),
+            Operand::Number(_) => None,
+        });
+        self.column.as_deref().into_iter().chain(compared)
+    }
+
+    /// Marks the rows of a batch that break it with its number, neighbours aside, where no rule did so before. Of a column that the batch has not, it says nothing.
+    ///
+    /// # Errors
+    /// `invalid` if a column is not of numbers where it must be.
+    pub(super) fn mark(&self, batch: &RecordBatch, number: usize, wrong: &mut [Broken]) -> Result<()> {
+        if let Some(comparison) = &self.holds {
+            return comparison.mark(batch, number, wrong);
+        }
+        let Some(values) = self.column.as_ref().and_then(|name| batch.column_by_name(name)) else { return Ok(()) };
+        if self.not_null {
+            let nulls = values.logical_nulls();
+            mark(wrong, number, |row| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)));
+        }
+        for sentinel in &self.not {
+            if let Sentinel::Text(text) = sentinel {
+                let values = texts(self.column.as_deref().unwrap_or_default(), values)?;
+                let values = values.as_string::<i32>();
+                mark(wrong, number, |row| values.is_valid(row) && values.value(row) == text);
+            }
+        }
+        let is_of_numbers = self.min.is_some() || self.max.is_some() || self.not.iter().any(|not| matches!(not, Sentinel::Number(_)));
+        if is_of_numbers {
+            let values = numbers(self.column.as_deref().unwrap_or_default(), values)?;
+            mark(wrong, number, |row| values.is_valid(row) && self.refuses(values.value(row)));
+        }
+        Ok(())
+    }
+
+    fn refuses(&self, value: f64) -> bool {
+        let is_bounded = self.min.is_some() || self.max.is_some();
+        (is_bounded && !value.is_finite())
+            || self.min.is_some_and(|min| value < min)
+            || self.max.is_some_and(|max| value > max)
+            || self.not.contains(&Sentinel::Number(value))
+    }
+}
+
+/// The number of the first rule that a row breaks.
+pub(super) type Broken = Option<usize>;
+
+fn mark(wrong: &mut [Broken], number: usize, breaks: impl Fn(usize) -> bool) {
+    wrong.iter_mut().enumerate().filter(|(row, wrong)| wrong.is_none() && breaks(*row)).for_each(|(_, wrong)| *wrong = Some(number));
+}
+
+impl Comparison {
+    fn mark(&self, batch: &RecordBatch, number: usize, wrong: &mut [Broken]) -> Result<()> {
+        let values = |operand: &Operand| -> Result<Option<Float64Array>> {
+            match operand {
+                Operand::Number(number) => Ok(Some(Float64Array::from_value(*number, batch.num_rows()))),
+                Operand::Column(name) => batch.column_by_name(name).map(|column| numbers(name, column)).transpose(),
+            }
+        };
+        if let (Some(left), Some(right)) = (values(&self.left)?, values(&self.right)?) {
+            let both = |row: usize| left.is_valid(row) && right.is_valid(row);
+            // What is no number at all is comparable to nothing, so `!=` alone would hold.
+            let holds = |row: usize| {
+                let (left, right) = (left.value(row), right.value(row));
+                left.is_finite() && right.is_finite() && self.operator.holds(left, right)
+            };
+            mark(wrong, number, |row| both(row) && !holds(row));
+        }
+        Ok(())
+    }
+}
+
+/// The numbers of a column.
+///
+/// # Errors
+/// `invalid` if it holds none.
+pub(super) fn numbers(name: &str, values: &ArrayRef) -> Result<Float64Array> {
+    if !values.data_type().is_numeric() {
+        return Err(Error::invalid(format!("the rule for column `{name}` is about numbers, and the column is {}", values.data_type())));
+    }
+    Ok(cast(values, &DataType::Float64)?.as_primitive::<Float64Type>().clone())
+}
+
+fn texts(name: &str, values: &ArrayRef) -> Result<ArrayRef> {
+    if !is_text(values.data_type()) {
+        let kind = values.data_type();
+        return Err(Error::invalid(format!("the rule for column `{name}` names a text under `not`, and the column is {kind}")));
+    }
+    Ok(cast(values, &DataType::Utf8)?)
+}

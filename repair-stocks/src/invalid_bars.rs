@@ -1,0 +1,56 @@
+//! The detector `stocks.invalid-bars`: minutes of a session whose bar no market can have made.
+//!
+//! The search is the core's [`Invalid`]; this adds the rules of bars, which are those of [`Bar::flaw`](crate::bar::Bar::flaw): every number is
+//! there, prices are above 0, low ≤ open and close ≤ high, volume is not below 0. A step may add rules of its own, such as outliers.
+
+use repair_core::builtin::invalid::{Invalid, InvalidConfig, Rule};
+use repair_core::model::Key;
+use repair_core::plugin::Registry;
+use repair_core::{Error, Result};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::bar::{COLUMNS, VOLUME};
+use crate::minute_gaps::some_symbols;
+
+/// What `with` says.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InvalidBarsConfig {
+    /// The table of bars: one key column, and a `cadence`.
+    #[schemars(extend("x-names" = "table"))]
+    pub table: String,
+    /// The calendar that says when the market is open, e.g. XNYS.
+    #[schemars(extend("x-names" = "calendar"))]
+    pub calendar: String,
+    /// The stocks that must be there, by the values of the key column.
+    #[serde(deserialize_with = "some_symbols")]
+    pub symbols: Vec<String>,
+    /// Where to begin: a date (from its first instant, UTC) or an instant.
+    pub from: String,
+    /// Where to end: a date (the whole of it, UTC) or an instant (not included).
+    pub to: String,
+    /// Rules besides those of bars, as of `invalid`.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+}
+
+pub(crate) fn register(registry: &mut Registry) {
+    registry.detector("stocks.invalid-bars", "finds the bars that no market can have made", |config: InvalidBarsConfig| {
+        let InvalidBarsConfig { table, calendar, symbols, from, to, rules } = config;
+        let keys = Some(symbols.iter().map(|symbol| Key::from(symbol.as_str())).collect());
+        let rules = bar_rules()?.into_iter().chain(rules).collect();
+        Invalid::new(InvalidConfig { table, from, to, calendar, keys, keys_from: None, rules })
+    });
+}
+
+/// What a bar must be.
+fn bar_rules() -> Result<Vec<Rule>> {
+    let present = COLUMNS.map(|column| {
+        let min = (column == VOLUME).then_some(0.0);
+        Ok(Rule { column: Some(column.to_owned()), not_null: true, min, ..Rule::default() })
+    });
+    let compared = ["low > 0", "low <= open", "low <= close", "low <= high", "open <= high", "close <= high"]
+        .map(|comparison| Ok::<_, Error>(Rule { holds: Some(comparison.parse()?), ..Rule::default() }));
+    present.into_iter().chain(compared).collect()
+}
