@@ -295,3 +295,30 @@ fn what_depends_on_conditions_is_said() {
     assert!(out.contains("once through"), "{out}");
     assert!(!out.contains("USD"), "there is no price book");
 }
+
+/// A strategy gets what those before it leave: perhaps nothing, at most all. What does not fit into its budget goes to the next.
+#[test]
+fn strategies_are_planned_one_after_the_other() {
+    let listed = "fill:\n    repair:\n      - { strategy: stocks.backfill, name: vendor, with: { source: market }, budget: { calls: 3 } }\n      - { strategy: \
+                  stocks.carry-forward, with: { max_age: 5m } }";
+    let Some(coins) =
+        Coins::new(&[("fill:\n    repair: stocks.backfill", listed), ("    with: { source: market }\n    budget: { calls: 100 }\n", "")])
+    else {
+        return;
+    };
+    let (out, err, code) = coins.plan(&[]);
+    assert_eq!(code, 0, "{out}{err}");
+    let plan = coins.plan_json();
+    let of = |index: usize| plan["repairs"][0]["strategies"][index].clone();
+    assert_eq!((&of(0)["name"], &of(0)["rest"], &of(0)["estimate"]["high"]["calls"]), (&"vendor".into(), &false.into(), &3.into()));
+    assert_eq!(
+        (&of(1)["rest"], &of(1)["estimate"]["low"]["bytes"], &of(1)["estimate"]["high"]["calls"]),
+        (&true.into(), &0.into(), &0.into())
+    );
+    assert!(out.contains("stocks.carry-forward, for what is left"), "{out}");
+    let budget = "the budget of strategy vendor of step fill may pass: it needs at least 10 calls, and 3 are allowed; what then is left goes to the next";
+    assert!(out.contains(budget), "{out}");
+    let (out, err, code) = coins.apply(&["--json"]);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &report["usage"]["source_requests"]), (0, &3.into()), "{err}{report}");
+}

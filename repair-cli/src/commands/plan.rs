@@ -192,7 +192,11 @@ fn notes(plan: &Planned) -> Vec<String> {
     lines.extend(plan.creates.iter().map(|what| format!("will be made when it is first needed: {what}")));
     lines.extend(plan.not_planned.iter().map(|step| format!("not planned: step {}: {}", step.step, step.why)));
     for budget in &plan.budgets {
-        let whose = budget.step.as_ref().map_or_else(|| "the run".to_owned(), |step| format!("step {step}"));
+        let whose = match (&budget.step, &budget.strategy) {
+            (None, _) => "the run".to_owned(),
+            (Some(step), None) => format!("step {step}"),
+            (Some(step), Some(strategy)) => format!("strategy {strategy} of step {step}"),
+        };
         lines.push(format!("the budget of {whose} {}: it {}", budget.verdict, budget.why));
     }
     lines

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cost::{Prices, Take, times};
 use super::reach::{Known, surely};
-use super::verdict::Sum;
+use super::verdict::{Sum, Whose};
 use super::{
     Amount, BudgetPlan, Definition, Estimate, FORMAT, Look, NotPlanned, Plan, Reach, Reading, RepairPlan, StrategyPlan, TableExtent, found,
     reach,
@@ -297,6 +297,7 @@ impl<'a> Making<'a> {
             return Ok(());
         };
         let table = self.context.table(&table)?.clone();
+        let (reach, again) = (reach::of(&step.name, &self.surely), reach::again(self.workflow));
         let (mut strategies, mut objects) = (Vec::new(), 0);
         for (index, idea) in step.kind.strategies().iter().enumerate() {
             let retry = step.retry_of(index);
@@ -313,6 +314,14 @@ impl<'a> Making<'a> {
             let (units, slots, mut take) = self.cut(step, of, &table, repairer.as_ref(), retry).await?;
             if index > 0 {
                 take = take.perhaps();
+            }
+            if let Some(budget) = &idea.budget {
+                let mut sum = Sum::default();
+                sum.add(&take, &self.prices(source.as_deref()), Reach::Surely);
+                let is_last = index + 1 == step.kind.strategies().len();
+                let judged =
+                    sum.against(budget, Whose::Strategy { step: &step.name, name: &idea.name, is_last }, reach, again.contains(&step.name));
+                self.plan.budgets.push(judged);
             }
             // What does not fit into its own budget goes to the next one.
             if let Some(calls) = idea.budget.as_ref().and_then(|budget| budget.calls) {
@@ -340,7 +349,6 @@ impl<'a> Making<'a> {
                 self.plan.creates.push(what);
             }
         }
-        let reach = reach::of(&step.name, &self.surely);
         self.plan.repairs.push(RepairPlan { step: step.name.clone(), of: of.to_owned(), table: table.name, reach, strategies, objects });
         Ok(())
     }
@@ -501,18 +509,17 @@ impl<'a> Making<'a> {
             of_steps.entry(&step.name).or_default().add(take, &prices, Reach::Surely);
         }
         let again = reach::again(self.workflow);
-        let mut budgets: Vec<BudgetPlan> = Vec::new();
-        let of_run = self.workflow.budget.as_ref();
-        budgets
-            .extend(of_run.map(|budget| {
-                whole.against(budget, None, Reach::Surely, self.takes.iter().any(|(step, _, _)| again.contains(&step.name)))
-            }));
+        let comes_again = self.takes.iter().any(|(step, _, _)| again.contains(&step.name));
+        let of_run = self.workflow.budget.as_ref().map(|budget| whole.against(budget, Whose::Run, Reach::Surely, comes_again));
+        let mut budgets: Vec<BudgetPlan> = of_run.into_iter().collect();
         for step in &self.workflow.steps {
             if let (StepKind::Repair { budget: Some(budget), .. }, Some(sum)) = (&step.kind, of_steps.get(step.name.as_str())) {
                 let reach = reach::of(&step.name, &self.surely);
-                budgets.push(sum.against(budget, Some(&step.name), reach, again.contains(&step.name)));
+                budgets.push(sum.against(budget, Whose::Step(&step.name), reach, again.contains(&step.name)));
             }
         }
+        // Those of strategies were judged with them.
+        budgets.append(&mut self.plan.budgets);
         (self.plan.total, self.plan.budgets) = (total, budgets);
         let planned = |step: &String| self.takes.iter().any(|(taking, _, _)| taking.name == *step);
         self.plan.again = again.into_iter().filter(planned).collect();

@@ -231,9 +231,12 @@ pub struct Amount {
 /// Whether a budget can be met.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BudgetPlan {
-    /// The step whose budget it is; none if it is the run's.
+    /// The step whose budget, or that of whose strategy, it is; none if it is the run's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
+    /// The strategy of the step whose budget it is; none if it is the step's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<String>,
     /// Whether the run comes to what is under it.
     pub reach: Reach,
     /// Whether it can.

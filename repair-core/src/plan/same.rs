@@ -164,7 +164,10 @@ mod tests {
         assert_eq!(changed("from: 2024-03-04", "from: 2024-03-03"), ["`with` of step `find` is another"]);
         assert_eq!(changed("concurrency: 2", "concurrency: 3"), ["what step `fill` does is another"]);
         assert_eq!(changed("cadence: 1h", "cadence: 1d"), ["table `t` is another"]);
-        assert_eq!(changed("concurrency: 2", "retry: [{ on: [timeout], attempts: 1 }]"), ["`retry` of step `fill` is another"]);
+        assert_eq!(
+            changed("concurrency: 2", "concurrency: 2, retry: [{ on: [timeout], attempts: 1 }]"),
+            ["`retry` of step `fill` is another"]
+        );
         assert_eq!(changed("start: find", "budget: { calls: 5 }\nstart: find"), ["its `budget` is another"]);
         assert_eq!(changed("next: done }\n  done: { succeed: }", "next: end }\n  end: { succeed: }").len(), 3);
     }

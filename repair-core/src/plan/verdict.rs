@@ -40,6 +40,24 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// What a budget is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Whose<'a> {
+    /// The run.
+    Run,
+    /// A step.
+    Step(&'a str),
+    /// A strategy of a step.
+    Strategy {
+        /// The step.
+        step: &'a str,
+        /// The strategy.
+        name: &'a str,
+        /// Whether no other takes over what it leaves.
+        is_last: bool,
+    },
+}
+
 /// What steps under one budget take, one after the other.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Sum {
@@ -64,20 +82,29 @@ impl Sum {
         }
     }
 
-    /// What that means for a budget. `step` is whose it is; none if it is the run's. Steps to which a run may come `again` may take more
-    /// than was added.
-    pub(super) fn against(&self, budget: &Budget, step: Option<&str>, reach: Reach, again: bool) -> BudgetPlan {
+    /// What that means for a budget. Steps to which a run may come `again` may take more than was added.
+    pub(super) fn against(&self, budget: &Budget, whose: Whose<'_>, reach: Reach, again: bool) -> BudgetPlan {
         let if_it_comes = if reach == Reach::Perhaps { ", if the run comes there" } else { "" };
-        let of = |verdict, why: String| BudgetPlan { step: step.map(str::to_owned), reach, verdict, why: format!("{why}{if_it_comes}") };
-        let needed = self.least + self.aside;
-        if let Some(what) = passed(budget, &needed) {
-            return of(Verdict::CannotBeMet, format!("needs at least {what}"));
+        let (step, strategy, has_next) = match whose {
+            Whose::Run => (None, None, false),
+            Whose::Step(step) => (Some(step), None, false),
+            Whose::Strategy { step, name, is_last } => (Some(step), Some(name), !is_last),
+        };
+        let left = if has_next { "what then is left goes to the next strategy" } else { "what then is left is not done" };
+        let of = |verdict, why: String| {
+            let [step, strategy] = [step, strategy].map(|name| name.map(str::to_owned));
+            BudgetPlan { step, strategy, reach, verdict, why: format!("{why}{if_it_comes}") }
+        };
+        match passed(budget, &(self.least + self.aside)) {
+            Some(what) if has_next => return of(Verdict::MayPass, format!("needs at least {what}; {left}")),
+            Some(what) => return of(Verdict::CannotBeMet, format!("needs at least {what}")),
+            None => {}
         }
         if self.unpriced && budget.usd.is_some() {
-            return of(Verdict::Unknown, "the price book has no price for a source that is asked; add it under `sources`".to_owned());
+            return of(Verdict::Unknown, "asks a source of which the price book has no price; add it under `sources`".to_owned());
         }
         match passed(budget, &self.most) {
-            Some(what) => of(Verdict::MayPass, format!("takes up to {what}; what then is left is not done")),
+            Some(what) => of(Verdict::MayPass, format!("takes up to {what}; {left}")),
             None => {
                 let once = if again { ", once through" } else { "" };
                 of(Verdict::Fits, format!("takes at most {}{once}", all_of(budget, &self.most)))
@@ -120,7 +147,7 @@ mod tests {
         let judged = |limit, reach| {
             let mut sum = Sum::default();
             sum.add(&take, &prices, reach);
-            sum.against(&Budget { calls: Some(limit), ..Budget::default() }, None, reach, false)
+            sum.against(&Budget { calls: Some(limit), ..Budget::default() }, Whose::Run, reach, false)
         };
         let verdicts = [11, 12, 59, 60].map(|limit| judged(limit, Reach::Surely).verdict);
         assert_eq!(verdicts, [Verdict::CannotBeMet, Verdict::MayPass, Verdict::MayPass, Verdict::Fits]);
@@ -128,7 +155,10 @@ mod tests {
         assert_eq!(judged(11, Reach::Perhaps).verdict, Verdict::MayPass);
         let mut sum = Sum::default();
         sum.add(&take, &prices, Reach::Surely);
+        let first = Whose::Strategy { step: "fill", name: "vendor", is_last: false };
+        let judged = sum.against(&Budget { calls: Some(3), ..Budget::default() }, first, Reach::Surely, false);
+        assert_eq!(judged.verdict, Verdict::MayPass, "another takes over");
         let in_dollars = Budget { usd: Some(rust_decimal::Decimal::ONE), ..Budget::default() };
-        assert_eq!(sum.against(&in_dollars, Some("fill"), Reach::Surely, false).verdict, Verdict::Unknown);
+        assert_eq!(sum.against(&in_dollars, Whose::Step("fill"), Reach::Surely, false).verdict, Verdict::Unknown);
     }
 }
