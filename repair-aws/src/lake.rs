@@ -18,7 +18,7 @@ use crate::athena::{Athena, Behalf, Polling, Settings};
 use crate::catalog::Relation;
 use crate::connect::Connection;
 use crate::objects::{Location, Objects};
-use crate::place::OWN;
+use crate::place::{OWN, Place};
 use crate::sql::Source;
 use crate::tables::{Known, Tables};
 
@@ -161,6 +161,11 @@ impl Looked {
 impl Lake for AwsLake {
     fn on_behalf_of(&self, caller: &Caller) -> Option<Arc<dyn Lake>> {
         Some(Arc::new(Self { shared: self.shared.clone(), behalf: Some(Arc::new(Behalf::new(caller.clone()))) }))
+    }
+
+    fn place(&self, table: &Table) -> String {
+        // What is no place in a bucket is refused where it is read.
+        Place::of(&self.shared.location, table).map_or_else(|_| table.location.clone(), |place| place.data.to_string())
     }
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {

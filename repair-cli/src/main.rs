@@ -97,6 +97,8 @@ enum Command {
     Except(commands::except::Except),
     /// Tell how right each repair idea has been, where the truth came late.
     Accuracy(commands::accuracy::Accuracy),
+    /// Compare repair ideas on rows that are there: hidden, repaired, and held against the truth.
+    Compare(commands::compare::Compare),
     /// Tell what runs took and what that cost.
     Costs(commands::costs::CostsOf),
     /// Draw a workflow.
@@ -146,6 +148,7 @@ fn main() -> ExitCode {
             Command::Redo(redo) => redo.execute(before).await,
             Command::Except(except) => except.execute(before).await,
             Command::Accuracy(accuracy) => accuracy.execute(before).await,
+            Command::Compare(compare) => compare.execute(before).await,
             Command::Costs(costs) => costs.execute(before).await,
             _ if before.is_some() => Err(Error::invalid("this command works on no lake; leave out --lake").into()),
             Command::Validate { file, prices } => commands::validate(&file, prices.as_deref()),

@@ -1,5 +1,11 @@
 //! What a silence proves, and what comes of repairs when the truth comes late: on real bars, through the command.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "a test that fails, panics; counts here are small"
+)]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! Durable workflows that find what is broken in a lake of data, wait, repair it, verify, and only then aggregate.
 
+pub mod bakeoff;
 pub mod builtin;
 pub mod cost;
 pub mod engine;

@@ -249,3 +249,30 @@ async fn a_row_where_another_source_has_none_is_a_conflict_and_shown() {
     let story = world.story("A", 21).await;
     assert!(story.conflict.unwrap().contains("the table has a row, and `vendor` says: the vendor: no row for A"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_suspect_to_one_source_another_may_have() {
+    // All series stop for forty minutes. The first vendor has nothing of any; the second has one of the two.
+    let held =
+        ["A", "B"].into_iter().flat_map(|name| (0..60).filter(|minute| !(10..50).contains(minute)).map(move |minute| (name, minute)));
+    let world = World::new(&rows(held));
+    let minutes: Vec<i64> = (10..50).collect();
+    let sources = format!(
+        "sources:\n  silent: {{ source: vendor, with: {{ vouches: [A, B] }} }}\n  other: {{ source: vendor, with: {{ has: {{ A: {minutes:?} }} }} }}"
+    );
+    let of = |source: &str| format!("{{ strategy: backfill, name: {source}, with: {{ source: {source} }} }}");
+    let text = format!(
+        "{sources}\nstart: look\nsteps:\n  look: {{ {}, next: fill }}\n  fill: {{ repair: [{}, {}], of: look, next: check }}\n  \
+         check: {{ verify: look, end: true }}",
+        look(&["A", "B"]),
+        of("silent"),
+        of("other")
+    );
+    let report = world.run("run", &text).await;
+    let strategies = out(&report, "fill", "strategies");
+    assert_eq!((&strategies[0]["suspect"], &strategies[0]["absent"]), (&80.into(), &0.into()), "{strategies}");
+    assert_eq!((&strategies[1]["repaired"], &strategies[1]["suspect"]), (&40.into(), &0.into()), "{strategies}");
+    assert_eq!((out(&report, "fill", "suspect"), out(&report, "check", "missing")), (&40.into(), &40.into()), "what is left of it");
+    let told = "fill: 40 slots of table `bars` suspect: `silent` has nothing from 2024-03-04T09:10:00Z to 2024-03-04T09:50:00Z";
+    assert!(report.problems.iter().any(|problem| problem.starts_with(told)), "{:?}", report.problems);
+}

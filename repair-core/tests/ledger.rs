@@ -7,7 +7,7 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use repair_core::ErrorKind;
-use repair_core::cost::ledger::TAGS;
+use repair_core::cost::ledger::{NONE, TAGS};
 use repair_core::cost::{Costs, Entry, PriceBook, Query, Tally, Usage};
 use repair_core::engine::event::{ErrorRecord, FORMAT, UnitFailed};
 use repair_core::engine::units::UnitState;
@@ -97,6 +97,10 @@ impl History {
     }
 
     fn plan(&mut self, strategy: &str, units: u32) -> &mut Self {
+        self.plan_for(strategy, units, &[])
+    }
+
+    fn plan_for(&mut self, strategy: &str, units: u32, tags: &[(&str, &str)]) -> &mut Self {
         self.tell(Event::UnitsPlanned {
             step: "fill".to_owned(),
             of: "look".to_owned(),
@@ -105,6 +109,9 @@ impl History {
             units,
             slots: u64::from(units),
             artifact: "units".to_owned(),
+            tags: tags.iter().map(|(tag, value)| ((*tag).to_owned(), (*value).to_owned())).collect(),
+            left: None,
+            usage: usage(&[("rows_read", 3)]),
         })
     }
 
@@ -153,6 +160,7 @@ enum Turn {
     Meter(u64, Option<u64>),
     Retry,
     Crash,
+    Next,
     Visit(bool),
 }
 
@@ -169,6 +177,7 @@ fn turn() -> impl Strategy<Value = Turn> {
         2 => (0..50_000_000u64, proptest::option::of(0..30_000_000u64)).prop_map(|(bytes, queried)| Turn::Meter(bytes, queried)),
         1 => Just(Turn::Retry),
         1 => Just(Turn::Crash),
+        1 => Just(Turn::Next),
         1 => any::<bool>().prop_map(Turn::Visit),
     ]
 }
@@ -190,6 +199,7 @@ fn play(turns: Vec<Turn>) -> History {
             staged,
             usage,
             conflicts: Default::default(),
+            suspects: Default::default(),
             failed,
             released,
         };
@@ -233,6 +243,13 @@ fn play(turns: Vec<Turn>) -> History {
                 history.tell(Event::RetryScheduled { step, rules: vec![0], kinds: vec![ErrorKind::Transient], due })
             }
             Turn::Crash => history.tell(Event::DriverStarted { driver: "another".to_owned() }),
+            Turn::Next => {
+                let strategy = units.strategy.clone();
+                history.tell(Event::StrategyEnded { step, strategy, error: None });
+                // What comes before the next is planned is for neither.
+                history.meter("fill", usage(&[("storage_reads", 1)]), vec![]);
+                history.plan("the-next-idea", UNITS)
+            }
             Turn::Visit(again) => {
                 batch = 0;
                 history.succeed("fill", Usage::default()).to("fill", "look").succeed("look", of_query(123)).to("look", "fill");
@@ -260,6 +277,15 @@ proptest! {
         prop_assert_eq!(total(&entries), history.state.usage());
         let assumed: Usage = history.state.steps.values().flat_map(|step| step.reserved.values().copied().chain([step.assumed])).sum();
         prop_assert_eq!(entries.iter().map(|entry| entry.assumed).sum::<Usage>(), assumed);
+        // The run's own state, which a budget is held to, says the same of each strategy.
+        let mut by_strategy: BTreeMap<(&str, &str), Usage> = BTreeMap::new();
+        for entry in &entries {
+            let strategy = Some(entry.tags["strategy"].as_str()).filter(|strategy| *strategy != NONE).unwrap_or_default();
+            *by_strategy.entry((&entry.tags["step"], strategy)).or_default() += entry.usage;
+        }
+        by_strategy.retain(|_, usage| *usage != Usage::default());
+        let taken = history.state.steps.iter().flat_map(|(step, state)| state.taken.iter().map(move |(name, taken)| ((step.as_str(), name.as_str()), taken.usage)));
+        prop_assert_eq!(by_strategy, taken.filter(|(_, usage)| *usage != Usage::default()).collect());
         let calls: u64 = entries.iter().flat_map(|entry| entry.calls.values()).sum();
         prop_assert_eq!(calls, history.state.usage().source_requests);
 
@@ -323,25 +349,21 @@ fn a_run_within_a_run_has_its_own_entries() {
     assert_eq!(history.entries(WORKFLOW), []);
 }
 
-/// The idea is what the author said most closely.
+/// The idea is what the plan says; of plans that are older than that, the workflow's tag, else the strategy's name.
 #[test]
 fn the_idea_is_what_the_author_calls_it() {
     let tagged = WORKFLOW.replace("project: ticker", "idea: cheap");
-    for (definition, strategy, idea) in
-        [(WORKFLOW, "carry-forward", "carry-forward"), (&tagged, "carry-forward", "cheap"), (&tagged, "archive-first", "archive-first")]
-    {
+    for (definition, tags, idea) in [
+        (WORKFLOW, &[][..], "carry-forward"),
+        (&tagged, &[], "cheap"),
+        (&tagged, &[("idea", "archive first"), ("tier", "gold")], "archive first"),
+    ] {
         let mut history = History::of("run", definition);
-        history.enter("look").succeed("look", usage(&[("rows_read", 1)])).to("look", "fill").plan(strategy, 1);
-        history.tell(Event::UnitsEnded {
-            step: "fill".to_owned(),
-            staged: vec![0],
-            usage: usage(&[("source_requests", 1)]),
-            conflicts: Default::default(),
-            failed: vec![],
-            released: vec![],
-        });
-        let ideas: Vec<String> = history.entries(definition).iter().map(|entry| entry.tags["idea"].clone()).collect();
+        history.enter("look").succeed("look", usage(&[("rows_read", 1)])).to("look", "fill").plan_for("carry-forward", 1, tags);
+        let entries = history.entries(definition);
+        let ideas: Vec<&str> = entries.iter().map(|entry| entry.tags["idea"].as_str()).collect();
         assert_eq!(ideas, ["-", idea], "detection serves every idea");
+        assert_eq!(entries[1].tags.contains_key("tier"), tags.len() > 1);
     }
 }
 

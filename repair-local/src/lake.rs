@@ -151,6 +151,14 @@ impl LocalLake {
 
 #[async_trait]
 impl Lake for LocalLake {
+    fn place(&self, table: &Table) -> String {
+        let place = place::Place::of(&self.inner.root, table).data;
+        // What is not there yet has no other name.
+        let place = place.canonicalize().unwrap_or(place);
+        let parts: Vec<_> = place.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+        parts.join("/")
+    }
+
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
         let (lake, table) = (self.inner.clone(), table.clone());
         blocking(move || scan::describe(&lake, &table)).await

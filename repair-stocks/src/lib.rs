@@ -7,6 +7,7 @@
 //! | `stocks.invalid-bars` | detector | finds the bars that no market can have made ([`invalid_bars`]) |
 //! | `stocks.backfill` | repairer | asks a source for the missing bars, and believes only bars that can be ([`backfill`]) |
 //! | `stocks.carry-forward` | repairer | repeats the last price, with nothing traded ([`carry_forward`]) |
+//! | `stocks.correlated` | repairer | follows another price through a gap, bridged to both ends ([`correlated`]) |
 //! | `stocks.archive` | source | a folder of bars ([`source::archive`]) |
 //! | `stocks.simulated` | source | a made-up market, the same for each seed ([`source::simulated`]) |
 //! | `stocks.alpaca` | source | Alpaca's market data API (feature `http`) |
@@ -30,6 +31,7 @@ pub mod backfill;
 pub mod bar;
 pub mod calendar;
 pub mod carry_forward;
+pub mod correlated;
 pub mod hourly_bars;
 pub mod invalid_bars;
 pub mod minute_gaps;
@@ -47,6 +49,7 @@ pub fn register(registry: &mut Registry) {
     invalid_bars::register(registry);
     backfill::register(registry);
     carry_forward::register(registry);
+    correlated::register(registry);
     source::register(registry);
     hourly_bars::register(registry);
 }

@@ -60,7 +60,7 @@ async fn minute_gaps_is_a_detector() {
 }
 
 #[tokio::test]
-async fn backfill_and_carry_forward_are_repairers() {
+async fn backfill_and_those_that_guess_are_repairers() {
     let context = world();
     let findings = found(&context).await;
     assert!(findings.gaps.len() > 5);
@@ -68,6 +68,7 @@ async fn backfill_and_carry_forward_are_repairers() {
         ("stocks.backfill", json!({ "source": "archive" })),
         ("stocks.backfill", json!({ "source": "simulated" })),
         ("stocks.carry-forward", json!({ "max_age": "2m" })),
+        ("stocks.correlated", json!({ "reference": "SPY", "max_gap": "5m" })),
     ] {
         let Plugin::Repairer(repairer) = plugin(PluginKind::Repairer, name, &with).unwrap() else { unreachable!("asked for a repairer") };
         plugin_suite::repairer(repairer.as_ref(), &context, &findings).await;

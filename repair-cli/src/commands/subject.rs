@@ -97,9 +97,9 @@ impl Opened {
     pub(crate) async fn suspect(&self, table: &str, slot: &Interval) -> Result<Option<(String, Suspect)>> {
         for head in self.latest().await? {
             let state = load(self.journal.as_ref(), &head.run).await?;
-            let units = state.steps.values().filter_map(|step| step.units.as_ref()).filter(|units| units.table == table);
-            let holds = |stretch: &&Suspect| stretch.interval.covers(slot);
-            if let Some(found) = units.flat_map(|units| &units.suspects.stretches).find(holds) {
+            let of_table = state.steps.values().filter(|step| step.units.as_ref().is_some_and(|units| units.table == table));
+            let mut stretches = of_table.flat_map(|step| step.suspects()).flat_map(|suspects| &suspects.stretches);
+            if let Some(found) = stretches.find(|stretch| stretch.interval.covers(slot)) {
                 return Ok(Some((head.run, found.clone())));
             }
         }

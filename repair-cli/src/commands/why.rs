@@ -91,7 +91,7 @@ fn text(table: &Table, key: &Key, slot: &Interval, story: &Story, attempts: &[Op
     let mut lines = vec![format!("table {}, {key}, {slot}", table.name), what.to_owned()];
     lines.extend(story.raw.iter().map(|row| format!("  raw: {}", short(row))));
     for (repair, attempts) in story.repairs.iter().zip(attempts) {
-        let after = attempts.map(|attempts| format!(", after {}", count(attempts.into(), "attempt"))).unwrap_or_default();
+        let after = attempts.map(|attempts| format!("; the step took {} in all", count(attempts.into(), "attempt"))).unwrap_or_default();
         let counts = match (&repair.provenance.retracted_by, repair.counts, story.raw.is_empty()) {
             (Some(_), ..) => "retracted",
             (None, true, _) if repair.changed => "it counts, though the table's rows are others by now than those it replaces",

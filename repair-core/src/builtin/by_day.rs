@@ -2,7 +2,7 @@
 //!
 //! What a unit costs is reading its day, whoever is in it; so a plan of many gaps stays as cheap as one of few.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 use super::judge::times;
 use crate::error::{Error, Result};
 use crate::lake::{Layer, ScanRequest, overlay, rollup};
-use crate::model::{Findings, Key, SlotGrid, SlotRange, Table, Unit, Wanted};
+use crate::model::{Key, SlotGrid, SlotRange, Table, Unit, Wanted};
 use crate::plugin::Units;
 
 /// Keys of one unit, so that its rows (a day's, of each) stay within some hundred megabytes.
@@ -21,7 +21,7 @@ const KEYS_PER_UNIT: usize = 1_000;
 const DAY_S: i64 = 86_400;
 
 /// Stretches of missing slots (each key's in order), as units of a day of all keys, up to a limit of keys.
-pub(super) fn units<'a>(grid: SlotGrid, missing: impl Iterator<Item = (&'a Key, SlotRange)>) -> Units {
+pub fn units<'a>(grid: SlotGrid, missing: impl Iterator<Item = (&'a Key, SlotRange)>) -> Units {
     let cadence_s = i64::from(grid.cadence.seconds());
     let mut days: BTreeMap<i64, Vec<Wanted>> = BTreeMap::new();
     for (key, mut rest) in missing {
@@ -52,12 +52,15 @@ fn far() -> Error {
 }
 
 /// The first slot that is not over at an instant.
-pub(super) fn slots_over(grid: SlotGrid, instant: jiff::Timestamp) -> i64 {
+pub fn slots_over(grid: SlotGrid, instant: jiff::Timestamp) -> i64 {
     instant.as_second().div_euclid(i64::from(grid.cadence.seconds()))
 }
 
 /// The table's own rows of a stretch, of some keys, without those that a repair stands for: one scan. None if there are none.
-pub(super) async fn raw_rows(
+///
+/// # Errors
+/// `invalid` at the far ends of time, and the lake's own.
+pub async fn raw_rows(
     lake: &dyn crate::lake::Lake,
     table: &Table,
     grid: SlotGrid,
@@ -81,10 +84,14 @@ fn own_rows(batch: &RecordBatch) -> Result<RecordBatch> {
 }
 
 /// Which row of a batch holds a slot, by key and slot.
-pub(super) type BySlot = BTreeMap<Key, BTreeMap<i64, u32>>;
+pub type BySlot = BTreeMap<Key, BTreeMap<i64, u32>>;
 
-/// The rows that can be used, by key and slot. Of several rows of one slot the first counts, as everywhere.
-pub(super) fn by_slot(table: &Table, grid: SlotGrid, rows: &RecordBatch, usable: impl Fn(&Key, i64, usize) -> bool) -> Result<BySlot> {
+/// The rows that can be used, by key and slot: `usable` is asked of each, by key, slot and number. Of several rows of one slot the first
+/// counts, as everywhere.
+///
+/// # Errors
+/// `invalid` if the rows are not in the shape of a lake.
+pub fn by_slot(table: &Table, grid: SlotGrid, rows: &RecordBatch, usable: impl Fn(&Key, i64, usize) -> bool) -> Result<BySlot> {
     let keys = rollup::key_columns(table, rows)?;
     let times = times(table, rows)?;
     let mut by_slot = BySlot::new();
@@ -101,34 +108,21 @@ pub(super) fn by_slot(table: &Table, grid: SlotGrid, rows: &RecordBatch, usable:
     Ok(by_slot)
 }
 
-/// The slots that were found to be wrong. A row that the table holds there is part of what is repaired, and no ground for a guess.
-pub(super) struct Found(HashMap<Key, Vec<SlotRange>>);
-
-impl Found {
-    pub(super) fn new(findings: &Findings) -> Self {
-        Self(findings.gaps.by_key().into_iter().collect())
-    }
-
-    /// Whether a slot is among them.
-    pub(super) fn contains(&self, key: &Key, slot: i64) -> bool {
-        let Some(gaps) = self.0.get(key) else { return false };
-        let after = gaps.partition_point(|gap| gap.first <= slot);
-        after > 0 && gaps[after - 1].contains(slot)
-    }
-}
-
 /// The time that a row of a slot carries, in microseconds.
-pub(super) fn time_us(grid: SlotGrid, slot: i64) -> i64 {
+pub fn time_us(grid: SlotGrid, slot: i64) -> i64 {
     grid.time_of_seconds(slot) * 1_000_000
 }
 
 /// A column of times in the lake's shape.
-pub(super) fn time_column(times_us: Vec<i64>) -> ArrayRef {
+pub fn time_column(times_us: Vec<i64>) -> ArrayRef {
     Arc::new(TimestampMicrosecondArray::from(times_us).with_timezone("UTC"))
 }
 
 /// The same rows, at other times.
-pub(super) fn with_times(table: &Table, rows: &RecordBatch, times_us: Vec<i64>) -> Result<RecordBatch> {
+///
+/// # Errors
+/// `invalid` if there is no time column, or not as many times as rows.
+pub fn with_times(table: &Table, rows: &RecordBatch, times_us: Vec<i64>) -> Result<RecordBatch> {
     let index = rows.schema_ref().index_of(&table.time)?;
     let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
     columns[index] = time_column(times_us);

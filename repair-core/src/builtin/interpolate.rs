@@ -4,7 +4,6 @@
 //! them, and so for every pair of columns ([`line`] says how that survives rounding). A volume on the line says that as much was traded as
 //! around the gap; who thinks that nothing was, takes `stocks.carry-forward`.
 
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array, new_null_array};
@@ -14,9 +13,8 @@ use arrow::datatypes::{Field, Schema};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::sync::OnceCell;
 
-use super::by_day::{self, Found};
+use super::by_day;
 use super::line::{self, Weight};
 use super::period::Period;
 use crate::cost::Usage;
@@ -55,16 +53,9 @@ pub(super) fn register(registry: &mut Registry) {
 ///   is no end either.
 /// - Whole numbers and decimals are rounded, half up, from the exact value. Columns that hold no numbers keep their value where both ends
 ///   have the same, and are null elsewhere.
+#[derive(Debug)]
 pub struct Interpolate {
     config: InterpolateConfig,
-    /// Where something was found wrong, looked up once: a step repairs what was found once.
-    found: OnceCell<Found>,
-}
-
-impl fmt::Debug for Interpolate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Interpolate").field("config", &self.config).finish_non_exhaustive()
-    }
 }
 
 impl Interpolate {
@@ -78,7 +69,7 @@ impl Interpolate {
                 "`columns` is empty, so nothing would be interpolated; name columns, or leave it out for all numbers",
             ));
         }
-        Ok(Self { config, found: OnceCell::new() })
+        Ok(Self { config })
     }
 
     /// The longest gap, in slots.
@@ -138,8 +129,7 @@ impl Repairer for Interpolate {
         fix.usage = Usage { rows_read: rows.num_rows() as u64, ..Usage::default() };
         let columns = self.columns(table, rows.schema_ref())?;
         let ends = finite(&rows, &columns)?;
-        let found = self.found.get_or_init(|| async { Found::new(findings) }).await;
-        let known = by_day::by_slot(table, grid, &rows, |key, slot, row| ends.value(row) && !found.contains(key, slot))?;
+        let known = by_day::by_slot(table, grid, &rows, |key, slot, row| ends.value(row) && !findings.gaps.contains(key, slot))?;
         let mut drawn = Drawn::default();
         for wanted in &unit.wanted {
             let Some(known) = known.get(&wanted.key) else { continue };

@@ -17,7 +17,7 @@
 //! Nothing here may know a lake, a query engine, or one kind of row.
 
 pub mod backfill;
-mod by_day;
+pub mod by_day;
 pub mod carry_forward;
 pub mod duplicates;
 pub mod expected;

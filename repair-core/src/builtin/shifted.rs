@@ -9,9 +9,8 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use tokio::sync::OnceCell;
 
-use super::by_day::{self, Found};
+use super::by_day;
 use super::period::Period;
 use crate::cost::Usage;
 use crate::error::{Error, Result};
@@ -143,22 +142,15 @@ pub(super) fn register(registry: &mut Registry) {
 /// - Shifts are tried in order, and the first that has a row counts: they are not averaged, which would make values that never were.
 /// - Time is UTC: a day is 24 hours, also where clocks are changed.
 /// - A slot for which no shift has a row stays missing, as does one that is not over.
+#[derive(Debug)]
 pub struct Shifted {
     shifts: Vec<Shift>,
-    /// Where something was found wrong, looked up once: a step repairs what was found once.
-    found: OnceCell<Found>,
-}
-
-impl fmt::Debug for Shifted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shifted").field("shifts", &self.shifts).finish_non_exhaustive()
-    }
 }
 
 impl Shifted {
     /// Shifting as a step configures it.
     pub fn new(config: ShiftedConfig) -> Self {
-        Self { shifts: config.shift.0, found: OnceCell::new() }
+        Self { shifts: config.shift.0 }
     }
 }
 
@@ -182,7 +174,6 @@ impl Repairer for Shifted {
     async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {
         let table = context.table(&findings.scope.table)?;
         let grid = findings.scope.grid;
-        let found = self.found.get_or_init(|| async { Found::new(findings) }).await;
         let mut fix = Fix { source: NAME.to_owned(), ..Fix::default() };
         let mut open: Vec<(&Key, i64)> = Vec::new();
         for wanted in &unit.wanted {
@@ -198,7 +189,7 @@ impl Repairer for Shifted {
             let slots = SlotRange::new(first.saturating_add(by), last.saturating_add(by).saturating_add(1));
             let Some(rows) = by_day::raw_rows(context.lake.as_ref(), table, grid, slots, keys).await? else { continue };
             fix.usage.rows_read += rows.num_rows() as u64;
-            let known = by_day::by_slot(table, grid, &rows, |key, slot, _| !found.contains(key, slot))?;
+            let known = by_day::by_slot(table, grid, &rows, |key, slot, _| !findings.gaps.contains(key, slot))?;
             let (mut from, mut to, mut left) = (Vec::new(), Vec::new(), Vec::new());
             for (key, slot) in open {
                 match known.get(key).and_then(|known| known.get(&(slot + by))) {

@@ -157,25 +157,33 @@ fn per_row(usd: Option<Decimal>, rows: u64) -> Option<Decimal> {
     usd.filter(|_| rows > 0).map(|usd| (usd / Decimal::from(rows)).round_dp(DECIMALS))
 }
 
+/// A group while it is summed up.
+#[derive(Default)]
+struct Sum<'a> {
+    group: Group,
+    amount: Option<Amount>,
+    runs: BTreeSet<&'a str>,
+}
+
 fn grouped(entries: &[(&Entry, Option<Amount>)], by: &[String]) -> Vec<Group> {
-    let mut groups: BTreeMap<Vec<&str>, (Group, Option<Amount>, BTreeSet<&str>)> = BTreeMap::new();
+    let mut groups: BTreeMap<Vec<&str>, Sum<'_>> = BTreeMap::new();
     for (entry, amount) in entries {
         let key = by.iter().map(|tag| entry.tags.get(tag).map_or(NONE, String::as_str)).collect();
-        let (group, sum, runs) = groups.entry(key).or_default();
-        group.usage += entry.usage;
-        group.rows_repaired += entry.rows;
-        group.slots_absent += entry.absent;
-        runs.extend(entry.tags.get("run").map(String::as_str));
+        let sum = groups.entry(key).or_default();
+        sum.group.usage += entry.usage;
+        sum.group.rows_repaired += entry.rows;
+        sum.group.slots_absent += entry.absent;
+        sum.runs.extend(entry.tags.get("run").map(String::as_str));
         if let Some(amount) = amount {
-            *sum.get_or_insert_default() += *amount;
+            *sum.amount.get_or_insert_default() += *amount;
         }
     }
-    let done = groups.into_iter().map(|(key, (group, sum, runs))| Group {
+    let done = groups.into_iter().map(|(key, Sum { group, amount, runs })| Group {
         tags: by.iter().cloned().zip(key.into_iter().map(str::to_owned)).collect(),
         runs: runs.len(),
-        usd: sum.map(|sum| sum.usd),
-        usd_at_most: sum.map(|sum| sum.at_most),
-        usd_per_row: per_row(sum.map(|sum| sum.usd), group.rows_repaired),
+        usd: amount.map(|amount| amount.usd),
+        usd_at_most: amount.map(|amount| amount.at_most),
+        usd_per_row: per_row(amount.map(|amount| amount.usd), group.rows_repaired),
         ..group
     });
     done.collect()

@@ -3,7 +3,7 @@
 //!
 //! Whose cost is what:
 //!
-//! - What a repair step takes is its strategy's, from the moment its units are planned until others are. Which idea that strategy stands for is
+//! - What a repair step takes is its strategy's, from the moment its units are planned until it has done what it can. Which idea that strategy stands for is
 //!   what its plan says ([`Workflow::tags_of`]); of plans that say nothing, the workflow's own tag `idea`, else the strategy's name.
 //! - All other steps serve every idea alike. They have the idea `-`.
 //! - Queries are counted by their ids, once a run: an attempt that takes up another's finds the same query again.
@@ -219,9 +219,10 @@ impl Tally {
                 self.children.clone_from(children);
             }
             Event::StepEntered { step, visit } => {
-                self.lose(step);
+                self.rest(step);
                 self.at(step).visit = *visit;
             }
+            Event::StrategyEnded { step, .. } => self.rest(step),
             Event::UnitsPlanned { step, table, strategy, tags, usage, .. } => {
                 // What was set aside before was for other units.
                 self.lose(step);
@@ -287,6 +288,13 @@ impl Tally {
             self.pieces.push(Piece { step: step.to_owned(), strategy: strategy.cloned(), ..Piece::default() });
         }
         index
+    }
+
+    /// What comes is for no strategy, until one is planned; what was set aside before was for other units.
+    fn rest(&mut self, step: &str) {
+        self.lose(step);
+        let piece = self.piece(step, None);
+        self.at(step).piece = piece;
     }
 
     fn bear(&mut self, step: &str) -> &mut Piece {

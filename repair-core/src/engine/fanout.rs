@@ -481,7 +481,7 @@ fn refuse_absences(table: &Table, fix: &mut Fix) -> Result<()> {
 }
 
 /// Checks that a fix is of wanted slots only, each once: whatever a plug-in does, nothing else reaches the lake.
-fn check_fix(table: &Table, unit: &Unit, fix: &Fix) -> Result<()> {
+pub(crate) fn check_fix(table: &Table, unit: &Unit, fix: &Fix) -> Result<()> {
     let grid = table.grid()?;
     let wanted: BTreeMap<&Key, &[SlotRange]> = unit.wanted.iter().map(|wanted| (&wanted.key, wanted.slots.as_slice())).collect();
     let mut seen: HashSet<(Key, i64)> = HashSet::new();

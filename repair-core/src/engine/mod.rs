@@ -18,6 +18,10 @@ pub mod state;
 pub mod units;
 mod work;
 
+pub(crate) use driver::{make, sources};
+pub(crate) use fanout::check_fix;
+pub(crate) use rate::RateLimiter;
+
 pub use driver::{Engine, Observer, Options, StartRequest, child_run_id, load, new_run_id, preflight};
 pub use event::{Event, Outcome, Recorded};
 pub use journal::{Journal, RunHead, Signal, for_each_event};

@@ -11,7 +11,7 @@ use super::stale;
 use super::state::{Branch, Phase, RunState, StepState};
 use crate::cost::Usage;
 use crate::error::ErrorKind;
-use crate::model::{Interval, Suspects};
+use crate::model::Interval;
 
 /// What a run did. In JSON, `outcome` is null while the run has not ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -205,12 +205,15 @@ fn stale_problem(name: &str, output: &Value) -> Option<String> {
 /// Stretches of suspect silence that are told one by one.
 const STRETCHES: usize = 5;
 
-fn suspect(name: &str, table: &str, suspects: &Suspects) -> Option<String> {
+/// What is suspect to the last strategy that found something to be, as far as no other has repaired it since.
+fn suspect(name: &str, step: &StepState, table: &str) -> Option<String> {
+    let suspects = step.suspects().rfind(|suspects| !suspects.is_empty())?;
+    let left = step.output.get("suspect").and_then(Value::as_u64).unwrap_or(suspects.slots);
     let told: Vec<String> = suspects.stretches.iter().take(STRETCHES).map(ToString::to_string).collect();
     let more = if suspects.stretches.len() > STRETCHES { "; and more" } else { "" };
-    let (slots, told) = (count(suspects.slots, "slot"), told.join("; "));
+    let (slots, told) = (count(left, "slot"), told.join("; "));
     let mend = "that may be a collector which failed, so they stay missing: ask another source, or say what you know with `repair except`";
-    (!suspects.is_empty()).then(|| format!("{name}: {slots} of table `{table}` suspect: {told}{more}; {mend}"))
+    (left > 0).then(|| format!("{name}: {slots} of table `{table}` suspect: {told}{more}; {mend}"))
 }
 
 /// A number and what it counts.
@@ -235,9 +238,6 @@ fn unit_problems(name: &str, step: &StepState) -> Vec<String> {
         problems.push(format!("{name}: and {more} more units failed"));
     }
     problems.extend(differs);
-    // What another strategy repaired is suspect no more.
-    let left = step.output.get("unresolved").and_then(Value::as_u64).is_none_or(|left| left > 0);
-    let earlier = step.earlier.iter().map(|earlier| &earlier.suspects).filter(|_| left);
-    problems.extend(earlier.chain([&units.suspects]).filter_map(|suspects| suspect(name, &units.table, suspects)).last());
+    problems.extend(suspect(name, step, &units.table));
     problems
 }

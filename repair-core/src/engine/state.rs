@@ -9,7 +9,7 @@ use super::event::{ErrorRecord, Event, FORMAT, FindingsRecord, LateTruth, Outcom
 use super::units::{Earlier, Units, repair_output};
 use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::DefectKind;
+use crate::model::{DefectKind, Suspects};
 
 /// A run, as far as its events tell.
 #[derive(Debug, Clone, PartialEq)]
@@ -175,6 +175,11 @@ pub struct Taken {
 }
 
 impl StepState {
+    /// Where sources had nothing in its latest visit, and that proves nothing, by strategy.
+    pub fn suspects(&self) -> impl DoubleEndedIterator<Item = &Suspects> {
+        self.earlier.iter().map(|earlier| &earlier.suspects).chain(self.units.iter().map(|units| &units.suspects))
+    }
+
     /// The strategy for which it works, by name; none before the first is planned, and of a step that repairs nothing.
     pub fn strategy_name(&self) -> &str {
         self.units.as_ref().map_or("", |units| &units.strategy)

@@ -161,6 +161,11 @@ pub trait Lake: Send + Sync {
         None
     }
 
+    /// Where a table's files lie: the same words for the same place, however `location` is written. Parts are separated by `/`.
+    fn place(&self, table: &Table) -> String {
+        table.location.clone()
+    }
+
     /// The columns of a table, in the shape in which batches come, after checking that the table is there and its key and time
     /// columns are usable.
     ///

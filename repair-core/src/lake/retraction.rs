@@ -222,7 +222,9 @@ impl Retraction {
         let (id, by, reason) = (needed(names::ID)?, needed(names::BY)?, needed(names::REASON)?);
         let (kinds, runs, steps) = (text(names::KIND)?, text(columns::RUN)?, text(columns::STEP)?);
         let (from, to, at) = (instant(names::FROM)?, instant(names::TO)?, instant(names::AT)?);
-        let keys = table.key.iter().map(|key| text(key)).collect::<Result<Vec<_>>>()?;
+        // Marks of what is stale are about no key, and are written by who knows of none.
+        let keyless = batch.num_columns() + table.key.len() == schema(table).fields().len();
+        let keys = if keyless { Vec::new() } else { table.key.iter().map(|key| text(key)).collect::<Result<_>>()? };
         let mut parts = Vec::new();
         for row in 0..batch.num_rows() {
             let Some(run) = value(runs, row) else { continue };
