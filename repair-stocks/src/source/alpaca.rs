@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::answered::{Bars, Columns, settled_before, symbol};
-use super::http::{Api, Call, MOST_PAGES, Paging, Secret, Variables};
+use super::http::{Api, Call, Paging, Secret, Variables, most_pages};
 use crate::bar::Bar;
 use crate::minute_gaps::check_minutes;
 
@@ -100,6 +100,9 @@ pub struct AlpacaConfig {
     /// Symbols that one request may name; 100 unless given.
     #[serde(default)]
     pub keys_per_request: Option<usize>,
+    /// Pages that one answer may have; one of more is an error. Of a budget in calls, so many are set aside for each request. 1,000 unless given.
+    #[serde(default)]
+    pub max_pages: Option<u64>,
 }
 
 pub(super) fn register(registry: &mut Registry, variables: &Variables) {
@@ -118,6 +121,7 @@ struct Alpaca {
     vouches: bool,
     settles_after: Option<Period>,
     limits: Limits,
+    most_pages: u64,
     columns: Columns,
 }
 
@@ -174,6 +178,7 @@ impl Alpaca {
             vouches: config.vouches.unwrap_or(matches!(feed, Feed::Sip | Feed::DelayedSip)),
             settles_after: config.settles_after,
             limits,
+            most_pages: most_pages(config.max_pages)?,
             columns: Columns::default(),
         })
     }
@@ -219,7 +224,7 @@ impl Source for Alpaca {
     }
 
     fn requests_at_worst(&self) -> u64 {
-        MOST_PAGES
+        self.most_pages
     }
 
     async fn ready(&self) -> Result<()> {
@@ -237,7 +242,7 @@ impl Source for Alpaca {
         let columns = self.columns.of(context, &request.table).await?;
         let first = self.call(request)?;
         let vouches_until = if self.vouches { Some(settled_before(context.clock.now(), self.settles_after)?) } else { None };
-        let mut paging = Paging::new(PROVIDER, asked.len().saturating_mul(request.keys.len() as u64));
+        let mut paging = Paging::new(PROVIDER, self.most_pages, asked.len().saturating_mul(request.keys.len() as u64));
         let mut bars = Bars::default();
         let mut url = first.url.clone();
         loop {

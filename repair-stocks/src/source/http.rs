@@ -27,7 +27,7 @@ const TIMEOUT: Period = Period::minutes(1);
 /// A reply beyond this is no page of bars: 50,000 of them, the most that any of these APIs brings, are some 6 MB.
 const MOST_BYTES: usize = 32 << 20;
 /// Pages of one answer beyond this would be of a few bars each.
-pub(super) const MOST_PAGES: u64 = 1_000;
+const MOST_PAGES: u64 = 1_000;
 /// An API that filters after it pages may bring a page without bars; one that goes on like that does not end.
 const MOST_EMPTY_PAGES: u64 = 3;
 /// Redirects within the API's own host that are followed for one request.
@@ -365,9 +365,22 @@ fn wait_asked_for(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Duration::try_from(wait.clamp(SignedDuration::ZERO, LONGEST_WAIT)).ok()
 }
 
+/// How many pages an answer may have, as a source is configured.
+///
+/// # Errors
+/// `invalid` if it is none, or more than makes sense.
+pub(super) fn most_pages(configured: Option<u64>) -> Result<u64> {
+    match configured {
+        None => Ok(MOST_PAGES),
+        Some(pages) if (1..=MOST_PAGES).contains(&pages) => Ok(pages),
+        Some(pages) => Err(Error::invalid(format!("`max_pages` is from 1 to {MOST_PAGES}, not {pages}"))),
+    }
+}
+
 /// The pages of one answer so far, which must end.
 pub(super) struct Paging {
     provider: &'static str,
+    most_pages: u64,
     /// More bars than this cannot be in the answer.
     possible_bars: u64,
     bars: u64,
@@ -377,8 +390,8 @@ pub(super) struct Paging {
 }
 
 impl Paging {
-    pub(super) fn new(provider: &'static str, possible_bars: u64) -> Self {
-        Self { provider, possible_bars, bars: 0, pages: 0, empty_pages: 0, tokens: HashSet::new() }
+    pub(super) fn new(provider: &'static str, most_pages: u64, possible_bars: u64) -> Self {
+        Self { provider, most_pages, possible_bars, bars: 0, pages: 0, empty_pages: 0, tokens: HashSet::new() }
     }
 
     /// How many pages came.
@@ -407,8 +420,8 @@ impl Paging {
         if self.empty_pages > MOST_EMPTY_PAGES {
             return Err(self.endless(&format!("{} pages without a bar, and yet another", self.empty_pages)));
         }
-        if self.pages >= MOST_PAGES {
-            return Err(self.endless(&format!("more than {MOST_PAGES} pages")));
+        if self.pages >= self.most_pages {
+            return Err(self.endless(&format!("more than {} pages, which are its `max_pages`", self.most_pages)));
         }
         Ok(())
     }

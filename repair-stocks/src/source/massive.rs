@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::answered::{Bars, Columns, settled_before, symbol};
-use super::http::{Api, Call, MOST_PAGES, Paging, Secret, Variables, shown};
+use super::http::{Api, Call, Paging, Secret, Variables, most_pages, shown};
 use crate::bar::Bar;
 use crate::minute_gaps::check_minutes;
 
@@ -49,6 +49,9 @@ pub struct MassiveConfig {
     /// Bars that one request may bring; 50,000 unless given, and no more.
     #[serde(default)]
     pub rows_per_request: Option<u64>,
+    /// Pages that one answer may have; one of more is an error. Of a budget in calls, so many are set aside for each request. 1,000 unless given.
+    #[serde(default)]
+    pub max_pages: Option<u64>,
 }
 
 pub(super) fn register(registry: &mut Registry, variables: &Variables) {
@@ -68,6 +71,7 @@ struct Massive {
     vouches: bool,
     settles_after: Option<Period>,
     limits: Limits,
+    most_pages: u64,
     columns: Columns,
 }
 
@@ -114,6 +118,7 @@ impl Massive {
             vouches: config.vouches.unwrap_or(true),
             settles_after: config.settles_after,
             limits,
+            most_pages: most_pages(config.max_pages)?,
             columns: Columns::default(),
         })
     }
@@ -177,7 +182,7 @@ impl Massive {
     /// All bars of one symbol.
     async fn pages(&self, context: &StepContext, request: &Request, symbol: &str, bars: &mut Bars) -> Result<u64> {
         let asked = request.table.grid()?.slots_in(&request.interval);
-        let mut paging = Paging::new(PROVIDER, asked.len());
+        let mut paging = Paging::new(PROVIDER, self.most_pages, asked.len());
         let mut url = self.first_url(symbol, request)?;
         loop {
             let call = self.call(url)?;
@@ -228,7 +233,7 @@ impl Source for Massive {
     }
 
     fn requests_at_worst(&self) -> u64 {
-        MOST_PAGES.saturating_mul(self.limits.keys_per_request as u64)
+        self.most_pages.saturating_mul(self.limits.keys_per_request as u64)
     }
 
     async fn ready(&self) -> Result<()> {

@@ -215,3 +215,21 @@ async fn pages_that_do_not_end_are_given_up() {
     .await;
     assert!(said.contains("more bars than the 10 minutes") && asked == 11, "{said}");
 }
+
+/// So many calls are set aside for a request, so no more are made.
+#[tokio::test]
+async fn an_answer_has_as_many_pages_as_are_reckoned_with() {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let vendor = Vendor::start(move |_| {
+        let page = asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let t = format!("2024-03-11T13:{:02}:00Z", 30 + page % 10);
+        let bar = json!({ "t": t, "o": 1.0, "h": 1.0, "l": 1.0, "c": 1.0, "v": 1 });
+        Reply::json(200, &json!({ "bars": { "AAA": [bar] }, "next_page_token": page.to_string() }))
+    })
+    .await;
+    let source = source_with(&variables(), "stocks.alpaca", &json!({ "base_url": vendor.url, "max_pages": 2 })).unwrap();
+    assert_eq!(source.requests_at_worst(), 2);
+    let error = source.fetch(&world(), &request(&["AAA"], FROM, TO)).await.unwrap_err();
+    assert!(error.message().contains("more than 2 pages, which are its `max_pages`"), "{error}");
+    assert_eq!(vendor.seen().len(), 2);
+}
