@@ -8,6 +8,7 @@ mod found;
 mod make;
 mod reach;
 mod same;
+mod steps;
 mod verdict;
 
 use std::collections::BTreeMap;
