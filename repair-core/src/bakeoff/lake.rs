@@ -46,12 +46,16 @@ struct Shared {
     written: Mutex<Written>,
 }
 
+/// A run, a step of it, and a visit of that.
+type Area = (String, String, u32);
+/// Units that are staged, by id.
+type StagedUnits = BTreeMap<String, (Staged, Vec<RecordBatch>)>;
+
 #[derive(Default)]
 struct Written {
-    /// By run, step and visit, then unit.
-    staged: BTreeMap<(String, String, u32), BTreeMap<String, (Staged, Vec<RecordBatch>)>>,
-    /// The repairs and exceptions of each batch.
-    published: BTreeMap<((String, String, u32), u32), [Vec<RecordBatch>; 2]>,
+    staged: BTreeMap<Area, StagedUnits>,
+    /// The repairs and the exceptions of each batch.
+    published: BTreeMap<(Area, u32), [Vec<RecordBatch>; 2]>,
     /// By place.
     tables: BTreeMap<String, WrittenTable>,
     artifacts: BTreeMap<(String, String), Vec<RecordBatch>>,
@@ -221,7 +225,7 @@ fn rows_of(batches: &[RecordBatch]) -> u64 {
     batches.iter().map(|batch| batch.num_rows() as u64).sum()
 }
 
-fn area(scope: &StageScope<'_>) -> (String, String, u32) {
+fn area(scope: &StageScope<'_>) -> Area {
     (scope.run.to_owned(), scope.step.to_owned(), scope.visit)
 }
 

@@ -41,7 +41,7 @@ pub struct InterpolateConfig {
 }
 
 pub(super) fn register(registry: &mut Registry) {
-    registry.repairer(NAME, "draws a straight line between the rows before and after a gap", |config| Interpolate::new(config));
+    registry.repairer(NAME, "draws a straight line between the rows before and after a gap", Interpolate::new);
 }
 
 /// Draws a straight line, in time, between the table's own rows before and after a gap.
