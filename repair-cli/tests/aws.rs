@@ -178,8 +178,6 @@ async fn the_same_workflow_on_s3_and_athena_gives_the_same_hours() {
     assert_eq!(costs["total"]["rows_repaired"], world.dropped);
 }
 
-const PRICES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../prices/aws-us-east-1.yaml");
-
 /// What Athena and S3 charge for the events of a run: 5 dollars a terabyte, at least 10 MB a query that read anything, each id once; and requests,
 /// and bytes for a month.
 fn by_hand(events: &str, usage: &Value) -> String {

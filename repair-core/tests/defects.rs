@@ -10,13 +10,14 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use repair_core::cost::Usage;
 use repair_core::engine::{Engine, Outcome, RunReport, StartRequest};
+use repair_core::lake::retraction::{Part, Retraction};
 use repair_core::lake::story::{self, Standing};
 use repair_core::lake::{Lake, Layer, overlay};
 use repair_core::model::{
     Absence, Cadence, Counts, DefectKind, Findings, Fingerprints, Fix, Format, GapList, Interval, Key, Scope, SlotRange, Table, TimeMark,
     Unit, Wanted,
 };
-use repair_core::plugin::{Detector, Plugin, PluginKind, Registry, Repairer, StepContext, Units};
+use repair_core::plugin::{Clock, Detector, Plugin, PluginKind, Registry, Repairer, StepContext, Units};
 use repair_core::testing::{MemoryJournal, MemoryLake, VirtualClock, context, plugin_suite};
 use repair_core::workflow::Workflow;
 use repair_core::{Error, Result};
@@ -225,6 +226,30 @@ async fn a_repair_that_breaks_a_rule_is_found_too_and_one_that_repeats_is_not_fr
     let stricter = world.run("three", &invalid("[{ holds: value >= 6 }]")).await;
     assert_eq!((counted(&stricter, "look"), counted(&stricter, "check")), ([6, 0, 0, 0], [0, 6, 0, 0]));
     assert_eq!(world.repaired(), (6..12).map(|minute| (minute, Some(11.25))).collect::<Vec<_>>());
+}
+
+/// A late row that is found wrong says nothing of the guess it came after, until it is held to be right after all.
+#[tokio::test]
+async fn a_late_row_that_is_wrong_is_no_truth() {
+    let world = World::with(&minutes(&[(4, &[])]));
+    let fill =
+        format!("  look: {{ detect: gaps, with: {{ {SPAN} }}, next: fix }}\n  fix: {{ repair: carry-forward, of: look, end: true }}\n");
+    world.run("fill", &fill).await;
+    world.lake.add_rows(&table(), &[batch(&[(240, Some(1e6))])]).unwrap();
+    let judged = async || story::accuracy(&world.lake, &table(), None).await.unwrap()["carry-forward"].judged;
+    assert_eq!(judged().await, 1);
+    world.run("mend", &invalid(RULES)).await;
+    assert_eq!((world.repaired(), judged().await), (vec![(4, Some(10.75))], 0));
+    let undo = Retraction {
+        id: "undo".to_owned(),
+        parts: vec![Part::of_run("mend")],
+        undoes: None,
+        at: world.clock.now(),
+        by: "somebody".to_owned(),
+        reason: "it was right".to_owned(),
+    };
+    world.lake.retract(&table(), &undo).await.unwrap();
+    assert_eq!((world.repaired(), judged().await), (vec![], 1));
 }
 
 #[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]

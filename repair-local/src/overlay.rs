@@ -154,6 +154,10 @@ pub(crate) fn live_slots(
             keep.into_iter().for_each(|slot| {
                 kept.insert(slot);
             });
+            // Rows that are replaced are no truth by which to judge what filled the slot.
+            if let Some(late) = overtaken.get_mut(&key) {
+                late.subtract(&kept);
+            }
             undecided.subtract(&kept);
             live.subtract(&undecided);
         }

@@ -132,7 +132,7 @@ async fn holds(plan: &Plan, workflow: &Workflow, planner: &Planner) -> Result<()
             touched.push(&of.table);
         }
     }
-    if touched.is_empty() && !plan.depends_on_time() {
+    if touched.is_empty() && !plan.must_look_again() {
         return Ok(());
     }
     let request = PlanRequest { params: plan.params.clone(), environment: plan.environment.clone(), ..PlanRequest::default() };

@@ -321,7 +321,8 @@ pub struct TablePresence {
     pub raw: Presence,
     /// The slots that live overlay rows fill or replace.
     pub repaired: BTreeMap<Key, SlotSet>,
-    /// The slots that repairs had filled before the table got a row of its own: that one is shown now, and tells how right they were.
+    /// The slots whose newest live repair fills them, though the table has a row of its own by now: that one is shown, and tells how right
+    /// the repair was.
     pub overtaken: BTreeMap<Key, SlotSet>,
     /// The slots confirmed absent whose evidence has not expired.
     pub absent: BTreeMap<Key, SlotSet>,

@@ -262,10 +262,11 @@ impl Plan {
         self.budgets.iter().any(|budget| budget.verdict == Verdict::CannotBeMet && budget.reach == Reach::Surely)
     }
 
-    /// Whether what it found may be otherwise by now though no object has changed: evidence of absent slots expires, and what was not over
-    /// yet is some day.
-    pub fn depends_on_time(&self) -> bool {
-        self.looks.iter().any(|look| look.counts.absent > 0 || look.interval.to() > self.made_at)
+    /// Whether what it found may be otherwise by now though no object of the tables it looked at has changed: evidence of absent slots expires,
+    /// what was not over yet is some day, and what is stale is marked beside the table that is computed.
+    pub fn must_look_again(&self) -> bool {
+        let may_differ = |look: &Look| look.counts.absent > 0 || look.interval.to() > self.made_at || look.kind == DefectKind::Stale;
+        self.looks.iter().any(may_differ)
     }
 
     /// Its text, sealed: a plan that was changed since is not read.

@@ -289,7 +289,8 @@ impl State {
         let empty = || request.keys.iter().map(|key| (key.clone(), SlotSet::new(grid.cadence, request.slots)));
         let mut repaired: BTreeMap<Key, SlotSet> = empty().collect();
         let own = self.schema_with_repairs(table)?;
-        for batch in rows::live_repairs(table, &own, &stored, &self.repairs_in_force(table)?)?.batches {
+        let live = rows::live_repairs(table, &own, &stored, &self.repairs_in_force(table)?)?;
+        for batch in live.batches {
             for (key, time_us) in rows::key_times(table, &batch)? {
                 if let Some(slots) = repaired.get_mut(&key) {
                     slots.insert(rows::slot(table, time_us));
@@ -297,14 +298,9 @@ impl State {
             }
         }
         let mut overtaken: BTreeMap<Key, SlotSet> = empty().collect();
-        for batch in self.repairs_in_force(table)? {
-            let ops = column(&batch, overlay::columns::OP)?.as_string::<i32>();
-            for ((key, time_us), op) in rows::key_times(table, &batch)?.into_iter().zip(ops) {
-                let slot = rows::slot(table, time_us);
-                let has_raw = raw.keys.get(&key).is_some_and(|of_key| of_key.present.contains(slot));
-                if let (Some(slots), true) = (overtaken.get_mut(&key), has_raw && op == Some(Op::Insert.as_str())) {
-                    slots.insert(slot);
-                }
+        for (key, slot) in live.overtaken {
+            if let Some(slots) = overtaken.get_mut(&key) {
+                slots.insert(slot);
             }
         }
         let mut absent: BTreeMap<Key, SlotSet> = empty().collect();

@@ -202,6 +202,8 @@ pub(super) struct LiveRepairs {
     pub(super) batches: Vec<RecordBatch>,
     /// The slots whose own rows they stand for.
     pub(super) replaced: BTreeSet<(Key, i64)>,
+    /// The slots whose newest repair fills them, though they have a row of their own by now.
+    pub(super) overtaken: BTreeSet<(Key, i64)>,
 }
 
 /// The repairs that count: of each slot the newest, of two of one instant that whose run, then unit, is the last by name; and of these
@@ -222,13 +224,15 @@ pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], 
         }
     }
     let mut live: BTreeSet<(usize, usize)> = BTreeSet::new();
-    let mut replaced = BTreeSet::new();
+    let (mut replaced, mut overtaken) = (BTreeSet::new(), BTreeSet::new());
     for (place, (.., (number, row))) in newest {
         let op = column(&repairs[number], c::OP)?.as_string::<i32>();
         if op.value(row) == overlay::Op::Replace.as_str() {
             live.insert((number, row));
             replaced.insert(place);
-        } else if !filled.contains(&place) {
+        } else if filled.contains(&place) {
+            overtaken.insert(place);
+        } else {
             live.insert((number, row));
         }
     }
@@ -239,7 +243,7 @@ pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], 
         let mask: BooleanArray = (0..batch.num_rows()).map(|row| Some(live.contains(&(number, row)))).collect();
         batches.push(conformed(&schema, &filter_record_batch(batch, &mask)?)?);
     }
-    Ok(LiveRepairs { batches, replaced })
+    Ok(LiveRepairs { batches, replaced, overtaken })
 }
 
 /// When a repair was made, by which run and unit, and where it is: its batch and row.
