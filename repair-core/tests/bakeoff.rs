@@ -1,6 +1,6 @@
 //! Ideas compared in a lake in memory: nothing that is hidden can be seen by any method, nothing that is written lasts, and what ideas
 //! bring is counted as what it is.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

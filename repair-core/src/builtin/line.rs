@@ -77,6 +77,7 @@ fn whole(a: i128, b: i128, Weight { part, whole }: Weight) -> Option<i128> {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "the nearest narrower float is what is asked for")]
 mod tests {
     use arrow::array::{Float32Array, Int64Array, UInt64Array};
     use proptest::prelude::*;
