@@ -85,6 +85,7 @@ fn everything_is_registered_and_every_setting_is_described() {
             "stocks.archive",
             "stocks.backfill",
             "stocks.carry-forward",
+            "stocks.correlated",
             "stocks.hourly-bars",
             "stocks.invalid-bars",
             "stocks.minute-gaps",
