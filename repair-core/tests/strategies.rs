@@ -242,10 +242,8 @@ async fn each_has_its_own_retry() {
 
     // The step's rules are for those that have none; each begins to count anew.
     let world = World::new();
-    let both = format!(
-        "{{ strategy: ask, with: {{ fails_at: 3, kind: transient }} }}, {{ strategy: guess, with: {{ fails_at: 3, kind: transient, attempts: 4 }} }}"
-    );
-    let report = world.run(&world.parse(&both, ", retry: [{ on: transient, attempts: 2, interval: 1s }]")).await;
+    let both = "{ strategy: ask, with: { fails_at: 3, kind: transient } }, { strategy: guess, with: { fails_at: 3, kind: transient, attempts: 4 } }";
+    let report = world.run(&world.parse(both, ", retry: [{ on: transient, attempts: 2, interval: 1s }]")).await;
     assert_eq!(world.repaired(), counted(&[("ask", 29), ("guess", 1)]), "{report:?}");
     assert_eq!((world.asked.load(Ordering::SeqCst), world.guessed.load(Ordering::SeqCst)), (32, 2));
 }

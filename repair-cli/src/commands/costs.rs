@@ -145,8 +145,11 @@ fn check_tags(by: &[String], entries: &[Entry]) -> Result<()> {
     Err(Error::invalid(format!("no run here has a tag `{unknown}`{close}; there are {}", known.join(", "))))
 }
 
+/// A column: its name, and what it holds of a group.
+type Column = (&'static str, fn(&Group) -> u64);
+
 /// What is counted, in the order of columns; columns of nothing are left out.
-const COLUMNS: [(&str, fn(&Group) -> u64); 10] = [
+const COLUMNS: [Column; 10] = [
     ("calls", |group| group.usage.source_requests),
     ("queries", |group| group.usage.queries),
     ("bytes read", |group| group.usage.bytes_scanned),
