@@ -227,9 +227,21 @@ pub(crate) fn short(output: &Value) -> String {
     }
     let shown = fields.iter().filter(|(_, value)| **value != 0).map(|(name, value)| match value {
         Value::String(text) => format!("{name}: {}", to_the_second(text)),
+        Value::Array(strategies) if name == "strategies" => format!("{name}: {}", of_strategies(strategies)),
         other => format!("{name}: {other}"),
     });
     shown.collect::<Vec<_>>().join(", ")
+}
+
+/// Of each strategy of a repair step, how much it has repaired.
+fn of_strategies(strategies: &[Value]) -> String {
+    let told = strategies.iter().map(|strategy| {
+        let name = strategy.get("strategy").and_then(Value::as_str).unwrap_or_default();
+        let counted = |name: &str| strategy.get(name).and_then(Value::as_u64).unwrap_or(0);
+        let failed = if strategy.get("error").is_some() { ", and failed" } else { "" };
+        format!("{name} {} of {}{failed}", counted("repaired"), counted("slots"))
+    });
+    told.collect::<Vec<_>>().join("; ")
 }
 
 /// An instant without fractions of a second; any other text as it is.
@@ -248,6 +260,10 @@ mod tests {
         assert_eq!(short(&wait), "until 2024-03-04T12:01:30Z");
         let output = json!({ "last": "2024-03-04T12:00:00.5Z", "missing": 0, "rows": 1, "table": "2024" });
         assert_eq!(short(&output), "last: 2024-03-04T12:00:00Z, rows: 1, table: 2024");
+        let strategies = json!({ "repaired": 5, "strategies": [
+            { "strategy": "ask", "slots": 6, "repaired": 3, "error": { "kind": "denied" } }, { "strategy": "guess", "slots": 3, "repaired": 2 }
+        ] });
+        assert_eq!(short(&strategies), "repaired: 5, strategies: ask 3 of 6, and failed; guess 2 of 3");
         assert_eq!([0, 1, 2].map(|number| count(number, "unit")), ["0 units", "1 unit", "2 units"]);
     }
 }

@@ -1,5 +1,6 @@
 //! `repair plan`
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -186,9 +187,11 @@ fn notes(plan: &Planned) -> Vec<String> {
     if !plan.again.is_empty() {
         lines.push(format!("once through: what {} take when the run comes there again depends on what is left", plan.again.join(", ")));
     }
+    let mut added: BTreeMap<&str, u64> = BTreeMap::new();
     for repair in plan.repairs.iter().filter(|repair| repair.objects > 0) {
-        lines.push(format!("will be added beside table {}: at most {}", repair.table, count(repair.objects, "object")));
+        *added.entry(&repair.table).or_default() += repair.objects;
     }
+    lines.extend(added.iter().map(|(table, objects)| format!("will be added beside table {table}: at most {}", count(*objects, "object"))));
     lines.extend(plan.creates.iter().map(|what| format!("will be made when it is first needed: {what}")));
     lines.extend(plan.not_planned.iter().map(|step| format!("not planned: step {}: {}", step.step, step.why)));
     for budget in &plan.budgets {
