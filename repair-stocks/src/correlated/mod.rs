@@ -2,7 +2,7 @@
 //!
 //! Over a window before the gap, the log returns of the closes are regressed on those of the other series. In the gap, the price follows the
 //! other series by that slope, and is bridged to both ends: it leaves from the last close before the gap, and arrives at the first price after
-//! it ([`bridge`] says why that is right, and where it comes from).
+//! it (`bridge` says why that is right, and where it comes from).
 //!
 //! **Bars.** A bar opens where the one before closes, and its high and low are the two: what a price did within a minute nobody knows, so
 //! ranges are too narrow, and hours made of such bars may lack their true high and low. The volume is the other series' in the same minute,
