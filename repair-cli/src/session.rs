@@ -8,7 +8,7 @@ use clap::Args;
 use repair_core::engine::{Engine, Journal, load, preflight};
 use repair_core::lake::Lake;
 use repair_core::model::Table;
-use repair_core::plan::Planner;
+use repair::plan::Planner;
 use repair_core::plugin::{Registry, SystemClock};
 use repair_core::workflow::{StepKind, Variables, Workflow};
 use repair_core::{Error, ErrorKind, Result};

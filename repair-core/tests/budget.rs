@@ -13,11 +13,11 @@ use common::{rows, table};
 use jiff::SignedDuration;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use repair_core::cost::Usage;
+use repair_core::model::Usage;
 use repair_core::engine::{Engine, Journal, Options, Outcome, RunReport, RunState, StartRequest, load};
 use repair_core::lake::Layer;
 use repair_core::model::{Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Unit, Wanted};
-use repair_core::plan::{PlanRequest, Planner, Verdict};
+use repair::plan::{PlanRequest, Planner, Verdict};
 use repair_core::plugin::{Detector, Registry, Repairer, StepContext, Task, Units};
 use repair_core::testing::{
     CrashingJournal, CrashingLake, FlakyJournal, MemoryJournal, MemoryLake, Moment, Schedule, VirtualClock, is_crash,

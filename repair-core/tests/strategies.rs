@@ -12,7 +12,7 @@ use std::time::Duration;
 use arrow::array::AsArray;
 use async_trait::async_trait;
 use common::{rows, table};
-use repair_core::cost::Usage;
+use repair_core::model::Usage;
 use repair_core::engine::{Engine, Event, Journal, Options, Outcome, Recorded, RunReport, RunState, StartRequest, load};
 use repair_core::lake::overlay::REPAIRED_BY;
 use repair_core::lake::{Layer, PresenceRequest};

@@ -21,7 +21,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use repair_core::Result;
-use repair_core::cost::Usage;
+use repair_core::model::Usage;
 use repair_core::engine::{Engine, Journal, StartRequest};
 use repair_core::lake::extent::Extent;
 use repair_core::lake::{BatchStream, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};

@@ -17,7 +17,7 @@ pub(crate) mod why;
 use std::path::Path;
 use std::process::ExitCode;
 
-use repair_core::workflow::{Workflow, graph, schema::schema as schema_of};
+use repair_core::workflow::{Workflow, graph, schema as schema_of};
 
 use crate::output::{Failure, count, print, print_json};
 use crate::{GraphFormat, session};

@@ -6,10 +6,10 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-use super::event::{LateTruth, Outcome, Settled};
-use super::stale;
-use super::state::{Branch, Phase, RunState, StepState};
-use crate::cost::Usage;
+use crate::engine::pure::event::{LateTruth, Outcome, Settled};
+use crate::lake::stale;
+use crate::engine::pure::state::{Branch, Phase, RunState, StepState};
+use crate::model::Usage;
 use crate::error::ErrorKind;
 use crate::model::Interval;
 

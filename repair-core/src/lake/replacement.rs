@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use super::partition::{self, TimeBounds};
-use super::staging::Parts;
+use crate::lake::overlay::staging::Parts;
 use super::{rollup, shape};
 use crate::error::{Error, Result};
 use crate::model::{Format, Interval, Table};

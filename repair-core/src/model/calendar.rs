@@ -3,7 +3,7 @@
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use super::interval::{Interval, day_start};
+use crate::model::{Interval, day_start};
 use crate::error::{Error, Result};
 
 /// One trading (or business) session: the date it is known by, and when it is open.

@@ -5,10 +5,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::interval::Interval;
-use super::presence::{SlotRange, SlotSet};
-use super::series::{Key, SlotGrid};
-use crate::cost::Usage;
+use crate::model::Interval;
+use crate::model::{SlotRange, SlotSet};
+use crate::model::{Key, SlotGrid};
+use crate::model::Usage;
 use crate::error::{Error, Result};
 
 /// What is wrong with a slot.

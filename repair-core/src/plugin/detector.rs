@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::context::StepContext;
+use crate::plugin::StepContext;
 use crate::error::Result;
 use crate::model::Findings;
 

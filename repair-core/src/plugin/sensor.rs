@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::context::StepContext;
+use crate::plugin::StepContext;
 use crate::error::Result;
 
 /// Looks at something outside, such as whether a file has landed; a `wait` polls it until its condition holds.

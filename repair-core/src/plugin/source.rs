@@ -3,7 +3,7 @@
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 
-use super::context::StepContext;
+use crate::plugin::StepContext;
 use crate::error::Result;
 use crate::model::{Interval, Key, Table};
 

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::context::StepContext;
-use crate::cost::Usage;
+use crate::plugin::StepContext;
+use crate::model::Usage;
 use crate::error::Result;
 
 /// A step of the user's own.

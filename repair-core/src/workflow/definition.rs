@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::expression::Expression;
-use crate::cost::{Budget, PriceBook};
+use crate::workflow::Expression;
+use crate::price::{Budget, PriceBook};
 use crate::error::{ErrorKind, Result};
 use crate::model::Table;
 use crate::plugin::PluginKind;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::definition::Rate;
+use crate::workflow::Rate;
 use crate::error::{Error, Result};
 
 /// The longest duration. A timer beyond ten years is a slip of the pen.

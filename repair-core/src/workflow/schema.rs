@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::definition::{ParamType, RunIf};
+use crate::workflow::{ParamType, RunIf};
 use super::read::{MAX_STRATEGIES, STEP_WORDS};
 use crate::error::ErrorKind;
 use crate::model::{Cadence, Format, PartitionUnit, TimeMark};

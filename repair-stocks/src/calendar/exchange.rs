@@ -4,8 +4,8 @@ use std::fmt;
 
 use jiff::civil::{Date, Time, Weekday};
 use jiff::tz::TimeZone;
-use repair_core::error::{Error, Result};
-use repair_core::model::calendar::outside;
+use repair_core::{Error, Result};
+use repair_core::model::outside;
 use repair_core::model::{Calendar, Interval, Session};
 
 use super::table::{Hours, Regular, Table};

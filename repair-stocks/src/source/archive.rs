@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use repair_core::lake::{Lake, Layer, ScanRequest, rollup};
-use repair_core::model::interval::{day_start, utc_date};
+use repair_core::model::{day_start, utc_date};
 use repair_core::model::{Format, Interval, Key, Partition, PartitionUnit, SlotGrid, Table};
 use repair_core::plugin::{Answer, Covered, Limits, Registry, Request, Source, StepContext};
 use repair_core::{Error, ErrorKind, Result};

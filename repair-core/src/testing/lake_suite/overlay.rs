@@ -8,7 +8,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 use super::LakeSetup;
 use super::presence::by_key;
 use super::tables::*;
-use crate::cost::Usage;
+use crate::model::Usage;
 use crate::error::ErrorKind;
 use crate::lake::overlay::{self as names, Op, columns};
 use crate::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope, Staged};

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::super::definition::{Inside, ParallelBranch, REPAIR_OUTPUT, StepKind};
-use super::super::expression::REFUSED;
+use crate::workflow::{Inside, ParallelBranch, REPAIR_OUTPUT, StepKind};
+use crate::workflow::expression::REFUSED;
 use super::super::read::{ExpressionUse, Within, did_you_mean, one_of, quoted};
-use super::super::tree::Place;
+use crate::yaml::tree::Place;
 use super::Checker;
 use crate::model::Counts;
 

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::super::definition::{Param, ParamType, StepKind, Template, Variables};
+use crate::workflow::{Param, ParamType, StepKind, Template, Variables};
 use super::super::read::{Computed, PluginPlaces, computed, did_you_mean, one_of, quoted};
-use super::super::tree::{Node, Place, Yaml};
+use crate::yaml::tree::{Node, Place, Yaml};
 use super::Checker;
-use crate::plugin::registry::{Entry, PathSegment};
+use crate::plugin::{Entry, PathSegment};
 use crate::plugin::{ConfigError, PluginKind, Registry};
 
 /// How deep schemas refer to schemas. Those of plug-ins nest a few levels.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::definition::{Branch, CatchRule, ErrorMatch, Jitter, RetryRule};
-use super::super::tree::{Node, Place, Yaml};
+use crate::workflow::{Branch, CatchRule, ErrorMatch, Jitter, RetryRule};
+use crate::yaml::tree::{Node, Place, Yaml};
 use super::{BranchPlaces, Fields, Reader, Within, did_you_mean, one_of, quoted};
 use crate::error::ErrorKind;
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::tree::{Node, Yaml};
+use crate::yaml::tree::{Node, Yaml};
 use super::{Fields, Reader};
-use crate::cost::price::{dollars, number_text, size};
-use crate::cost::{Budget, PriceBook};
+use crate::price::{dollars, number_text, size};
+use crate::price::{Budget, PriceBook};
 
 impl<'a> Reader<'a> {
     /// The price book: that of the command line, else the one that `prices` names.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::super::definition::{Param, ParamType};
-use super::super::tree::{Node, Yaml};
+use crate::workflow::{Param, ParamType};
+use crate::yaml::tree::{Node, Yaml};
 use super::{Fields, MAX_ENTRIES, Reader};
 
 /// Tags of one workflow; AWS takes fifty on a resource.

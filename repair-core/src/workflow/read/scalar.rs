@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::definition::Rate;
-use super::super::duration::{parse_duration, parse_rate};
-use super::super::tree::{Node, Place, Yaml};
+use crate::workflow::Rate;
+use crate::workflow::{parse_duration, parse_rate};
+use crate::yaml::tree::{Node, Place, Yaml};
 use super::{Fields, MAX_NAME, MAX_TEXT, Reader, did_you_mean, one_of, quoted};
 
 impl<'a> Reader<'a> {

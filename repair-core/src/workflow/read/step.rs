@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::definition::{Inside, ParallelBranch, RunIf, SensorWait, Step, StepKind, Template, Tolerance, Wait};
-use super::super::duration::parse_duration;
-use super::super::tree::{Key, Node, Place, Yaml};
+use crate::workflow::{Inside, ParallelBranch, RunIf, SensorWait, Step, StepKind, Template, Tolerance, Wait};
+use crate::workflow::parse_duration;
+use crate::yaml::tree::{Key, Node, Place, Yaml};
 use super::{Computed, Fields, MAX_STEPS, PluginPlaces, Reader, StepPlaces, Within, computed, did_you_mean, one_of, quoted};
 
 /// The words a step can begin with.

@@ -1,7 +1,7 @@
 //! `repair`: one strategy, or a list of them, of which each gets what the one before could not fix.
 
-use super::super::definition::{StepKind, Strategy};
-use super::super::tree::{Node, Place, Yaml};
+use crate::workflow::{StepKind, Strategy};
+use crate::yaml::tree::{Node, Place, Yaml};
 use super::step::{Body, DEFAULT_CONCURRENCY, MAX_CONCURRENCY};
 use super::{Fields, PluginPlaces, Reader, Within, quoted};
 
