@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use repair_core::model::Usage;
-use repair_core::engine::{Decision, decide};
-use repair_core::engine::{ErrorRecord, Event, FORMAT, Outcome, Settled, StopReason, UnitFailed};
 use repair_core::engine::Phase;
 use repair_core::engine::UnitState;
+use repair_core::engine::control;
+use repair_core::engine::{Decision, decide};
+use repair_core::engine::{ErrorRecord, Event, FORMAT, Outcome, Settled, StopReason, UnitFailed};
 use repair_core::engine::{Recorded, RunState};
-use repair_core::engine;
+use repair_core::model::Usage;
 use repair_core::model::{Conflicts, Findings, Fix, Suspects, Unit};
 use repair_core::plugin::{Detector, Registry, Repairer, StepContext, Task, Units};
 use repair_core::workflow::{REPAIR_OUTPUT, Workflow};

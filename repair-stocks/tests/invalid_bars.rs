@@ -5,9 +5,9 @@ mod common;
 
 use std::sync::Arc;
 
-use repair_core::model::Table;
 use repair_core::lake::Lake;
 use repair_core::lake::overlay::retraction::{Part, Retraction};
+use repair_core::model::Table;
 use repair_core::model::{DefectKind, SlotRange};
 use repair_core::plugin::{Detector, Plugin, PluginKind, Repairer, Source};
 use repair_core::testing::plugin_suite;

@@ -12,15 +12,15 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use repair::compare;
 use repair::compare::{Comparison, Limit, Options, Pattern, Setting};
-use repair_core::model::Table;
 use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::rollup::{Function, Measure, OBSERVED, Rollup};
 use repair_core::lake::{BatchStream, Caller, Lake, Layer, PresenceRequest, ScanRequest, StageRequest, StageScope};
+use repair_core::model::Usage;
 use repair_core::model::{Absence, Cadence, Findings, Fix, Format, Interval, Key, SlotRange, Table, TimeMark, Unit, Wanted};
 use repair_core::plugin::{AggregateRequest, Aggregated, Aggregator, Plugin, PluginKind, Registry, Repairer, StepContext, Units};
 use repair_core::testing::{MemoryLake, VirtualClock};
 use repair_core::workflow::Workflow;
-use repair_core::{Error, ErrorKind, Result, Usage};
+use repair_core::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 /// 2024-03-04, the beginning of the day.
@@ -413,7 +413,7 @@ async fn compare(lake: &MemoryLake, peeks: &Peeks, share: &str, options: &Option
         clock: Arc::new(VirtualClock::starting_at("2024-04-01T00:00:00Z".parse().unwrap())),
         cancel: Default::default(),
     };
-    bakeoff::compare(setting, share.parse().unwrap(), options).await.unwrap_or_else(|error| panic!("{}", error.full()))
+    compare::compare(setting, share.parse().unwrap(), options).await.unwrap_or_else(|error| panic!("{}", error.full()))
 }
 
 #[tokio::test(start_paused = true)]

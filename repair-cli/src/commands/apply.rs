@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use repair_core::engine::StartRequest;
 use repair::plan::{MAX_PLAN_BYTES, Plan, PlanRequest, Planner, changes, differences};
+use repair_core::engine::StartRequest;
 use repair_core::plugin::Registry;
 use repair_core::workflow::Workflow;
 use repair_core::{Error, ErrorKind, Result};

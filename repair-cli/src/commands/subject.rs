@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use clap::Args;
 use repair_core::engine::{Journal, RunHead, RunState, load};
-use repair_core::lake::stale;
 use repair_core::lake::Lake;
 use repair_core::lake::overlay;
 use repair_core::lake::overlay::retraction::{Part, Retracted, Retraction};
 use repair_core::lake::overlay::story::{Published, published};
+use repair_core::lake::stale;
 use repair_core::model::{Interval, Key, Suspect, Table};
 use repair_core::plugin::Registry;
 use repair_core::workflow::Workflow;

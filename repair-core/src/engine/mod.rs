@@ -3,15 +3,16 @@
 mod drive;
 mod journal;
 pub mod prepare;
-pub mod pure;
+mod pure;
 mod rate;
 mod report;
 mod unit;
 
 pub use drive::engine::{Engine, Observer, Options, StartRequest, child_run_id, load, new_run_id};
-pub use pure::retry;
 pub use journal::{Journal, PAGE, RunHead, Signal, for_each_event};
+pub use pure::decide::{Decision, decide};
 pub use pure::event::{ErrorRecord, Event, FORMAT, FindingsRecord, LateTruth, Outcome, Recorded, Settled, StopReason, UnitFailed};
 pub use pure::state::{Branch, Ended, Phase, Position, RunState, Started, StepState, Taken};
 pub use pure::units::{Batch, Earlier, UnitState, Units};
+pub use pure::{control, retry};
 pub use report::{RunReport, StepReport};

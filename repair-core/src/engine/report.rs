@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::engine::pure::event::{LateTruth, Outcome, Settled};
-use crate::lake::stale;
 use crate::engine::pure::state::{Branch, Phase, RunState, StepState};
-use crate::model::Usage;
 use crate::error::ErrorKind;
+use crate::lake::stale;
 use crate::model::Interval;
+use crate::model::Usage;
 
 /// What a run did. In JSON, `outcome` is null while the run has not ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -23,10 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::extent::Extent;
 use self::overlay::retraction::Retraction;
-use crate::price::Meter;
-use crate::model::Usage;
 use crate::error::Result;
+use crate::model::Usage;
 use crate::model::{Conflicts, Fingerprints, Fix, Interval, Key, SlotRange, Suspects, Table, TablePresence};
+use crate::price::Meter;
 
 /// Batches of rows, as they come.
 pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;

@@ -15,8 +15,8 @@ use arrow::datatypes::{DataType, Decimal128Type, Field, Float64Type, Int64Type, 
 use futures::StreamExt;
 
 use super::{BatchStream, Layer, ScanRequest, overlay};
-use crate::model::Usage;
 use crate::error::{Error, Result};
+use crate::model::Usage;
 use crate::model::expected_slots;
 use crate::model::{Cadence, Interval, Key, SlotSet, Table};
 

@@ -5,11 +5,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Interval;
-use crate::model::{SlotRange, SlotSet};
-use crate::model::{Key, SlotGrid};
-use crate::model::Usage;
 use crate::error::{Error, Result};
+use crate::model::Interval;
+use crate::model::Usage;
+use crate::model::{Key, SlotGrid};
+use crate::model::{SlotRange, SlotSet};
 
 /// What is wrong with a slot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

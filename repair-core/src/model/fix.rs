@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Interval;
-use crate::model::SlotRange;
 use crate::model::Key;
+use crate::model::SlotRange;
 use crate::model::Usage;
 
 /// Slots of one key that a unit is to repair.

@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Cadence, SlotGrid, TimeMark};
 use crate::error::{Error, Result};
+use crate::model::{Cadence, SlotGrid, TimeMark};
 
 /// How a table's files are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

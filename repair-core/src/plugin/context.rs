@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::plugin::Source;
-use crate::yaml::close_name;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::Lake;
 use crate::model::{Calendar, Table};
+use crate::plugin::Source;
+use crate::yaml::close_name;
 
 /// Tells the time and waits. Everything that depends on time takes it from here, so that tests and simulations can own it.
 #[async_trait]

@@ -159,7 +159,6 @@ pub struct Registry {
     calendars: BTreeMap<String, Arc<dyn Calendar>>,
 }
 
-
 macro_rules! register {
     ($(#[$doc:meta])* $method:ident, $kind:ident, $plugin:ident) => {
         $(#[$doc])*

@@ -9,8 +9,8 @@ use std::path::Path;
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
-use crate::price::Query;
 use crate::model::Usage;
+use crate::price::Query;
 use crate::yaml::Diagnostics;
 use crate::yaml::tree;
 use crate::yaml::tree::{Key, Node, Place, Yaml};

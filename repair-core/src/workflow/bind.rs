@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde_json::Value;
 
-use crate::workflow::{Param, ParamType, Workflow};
-use crate::workflow::parse_duration;
 use crate::error::{Error, Result};
+use crate::workflow::parse_duration;
+use crate::workflow::{Param, ParamType, Workflow};
 use crate::yaml::closest;
 
 /// Bytes of one parameter's value: it is kept in the journal with every run.

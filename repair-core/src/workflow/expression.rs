@@ -12,9 +12,9 @@ use jsonata_core::parser;
 use jsonata_core::value::JValue;
 use serde_json::{Map, Value};
 
-use crate::workflow::Variables;
 use super::references::{References, references};
 use crate::error::{Error, Result};
+use crate::workflow::Variables;
 
 /// Bytes of one expression. A condition longer than this belongs into a task.
 pub const MAX_EXPRESSION_BYTES: usize = 10_000;

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use crate::yaml::{Diagnostics, tree};
 use super::{Workflow, check, read};
-use crate::price::PriceBook;
-use crate::yaml::{read_text, too_big};
 use crate::plugin::Registry;
+use crate::price::PriceBook;
+use crate::yaml::{Diagnostics, tree};
+use crate::yaml::{read_text, too_big};
 
 /// How deep workflows may run workflows.
 const MAX_DEPTH: usize = 8;

@@ -8,8 +8,8 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde::{Serialize, Serializer};
 
-use crate::yaml::tree::Place;
 use crate::error::Error;
+use crate::yaml::tree::Place;
 
 /// Mistakes reported for one file. A file with more is broken in a way that a longer list does not explain better.
 const MAX_DIAGNOSTICS: usize = 100;

@@ -5,7 +5,7 @@ mod diagnostic;
 mod file;
 pub(crate) mod tree;
 
-pub use closest::closest;
 pub(crate) use closest::close_name;
+pub use closest::closest;
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub(crate) use file::{read_text, too_big};

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use repair_core::engine::prepare::Terms;
-use repair_core::price::Budget;
-use repair_core::{Error, ErrorKind, Result};
-use repair_core::yaml::closest;
 use repair_core::plugin::{PluginKind, Registry};
+use repair_core::price::Budget;
 use repair_core::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow};
+use repair_core::yaml::closest;
+use repair_core::{Error, ErrorKind, Result};
 
 /// Units at once of an idea that no step says it of, as of a repair step.
 const CONCURRENCY: usize = 4;

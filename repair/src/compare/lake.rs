@@ -19,18 +19,20 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::compare::mask::Mask;
 use crate::compare::places::{Places, Standing};
-use repair_core::model::Usage;
-use repair_core::{Error, ErrorKind, Result};
 use repair_core::lake::extent::Extent;
-use repair_core::lake::partition::TimeBounds;
-use repair_core::lake::replacement::replacement;
 use repair_core::lake::overlay::retraction::Retraction;
-use repair_core::lake::shape;
-use repair_core::lake::shape::KeyTime;
 use repair_core::lake::overlay::staging;
 use repair_core::lake::overlay::staging::Parts;
-use repair_core::lake::{BatchStream, Caller, Lake, Layer, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, overlay, rollup};
+use repair_core::lake::partition::TimeBounds;
+use repair_core::lake::replacement::replacement;
+use repair_core::lake::shape;
+use repair_core::lake::shape::KeyTime;
+use repair_core::lake::{
+    BatchStream, Caller, Lake, Layer, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, overlay, rollup,
+};
+use repair_core::model::Usage;
 use repair_core::model::{Interval, Key, SlotSet, Table, TablePresence};
+use repair_core::{Error, ErrorKind, Result};
 
 /// A lake in which rows are hidden, and to which nothing is written. A clone is the same lake.
 #[derive(Clone)]

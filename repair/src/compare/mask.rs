@@ -8,8 +8,8 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use repair_core::{Error, Result};
 use repair_core::model::{GapList, Interval, Key, SlotGrid, SlotRange, SlotSet};
+use repair_core::{Error, Result};
 
 /// Slots that one comparison hides; their rows are held in memory, about a hundred bytes a column.
 pub const MOST_HIDDEN: usize = 1_000_000;

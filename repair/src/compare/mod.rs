@@ -29,14 +29,14 @@ pub use crate::compare::score::Limit;
 
 use crate::compare::score::{Contender, Numbers};
 use crate::compare::trial::{Arena, Truth};
-use repair_core::model::Usage;
 use repair_core::engine::new_run_id;
-use repair_core::{Error, Result};
 use repair_core::lake::{Lake, Layer, PresenceRequest, ScanRequest};
+use repair_core::model::Usage;
 use repair_core::model::expected_slots;
 use repair_core::model::{Counts, Findings, Key, Scope, SlotSet, Table};
 use repair_core::plugin::{Clock, Detector, Registry, StepContext};
 use repair_core::workflow::{Step, Variables, Workflow};
+use repair_core::{Error, Result};
 
 /// Presence words that are held at once, over all keys, about 30 bytes each: a year of minutes of 450 keys.
 const MOST_WORDS: u64 = 4 << 20;

@@ -1,9 +1,9 @@
 //! What a table is while ideas are compared: the one of which rows are hidden, something beside it or computed from it, or any other. By where
 //! it lies, since names and locations may be written in many ways.
 
-use repair_core::{Error, Result};
 use repair_core::lake::{Lake, overlay};
 use repair_core::model::Table;
+use repair_core::{Error, Result};
 
 /// What a table is here.
 pub(super) enum Standing {

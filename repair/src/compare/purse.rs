@@ -51,9 +51,7 @@ impl<'a> Purse<'a> {
         let more = self.prices.worst(worst);
         let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         for limit in &self.limits {
-            limit
-                .fits(*spent, more)
-                .map_err(|exceeded| Error::new(ErrorKind::Budget, format!("the workflow's budget is {exceeded}")))?;
+            limit.fits(*spent, more).map_err(|exceeded| Error::new(ErrorKind::Budget, format!("the workflow's budget is {exceeded}")))?;
         }
         *spent = *spent + more;
         Ok(())

@@ -8,10 +8,10 @@ use arrow::datatypes::{DataType, Float64Type, Schema};
 use rust_decimal::Decimal;
 use serde::Serialize;
 
-use repair_core::price::dollars;
-use repair_core::{Error, Result};
 use repair_core::lake::shape::KeyTime;
 use repair_core::model::{Key, Table};
+use repair_core::price::dollars;
+use repair_core::{Error, Result};
 
 /// The numbers of rows, by key and place in time: a slot, or a time in microseconds.
 #[derive(Debug, Clone, Default, PartialEq)]

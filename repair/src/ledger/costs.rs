@@ -9,9 +9,9 @@ use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
 
 use crate::ledger::{Entry, INFRASTRUCTURE, NONE};
-use repair_core::price::{CallPrice, Item, PriceBook, counts};
-use repair_core::price::Query;
 use repair_core::model::Usage;
+use repair_core::price::Query;
+use repair_core::price::{CallPrice, Item, PriceBook, counts};
 
 /// Digits after the point of an entry's price. Sums of as many as there may be stay exact.
 const DECIMALS: u32 = 15;

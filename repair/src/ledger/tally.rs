@@ -17,14 +17,14 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde_json::Value;
 
-use repair_core::price::{PriceBook, Query};
-use repair_core::model::Usage;
-use repair_core::engine::{Event, FORMAT, Recorded};
 use repair_core::engine::child_run_id;
+use repair_core::engine::{Event, FORMAT, Recorded};
 use repair_core::lake::stale;
-use repair_core::{Error, Result};
+use repair_core::model::Usage;
 use repair_core::model::utc_date;
+use repair_core::price::{PriceBook, Query};
 use repair_core::workflow::{Template, Variables, Workflow};
+use repair_core::{Error, Result};
 
 /// The tags that every entry has; a workflow's own come besides.
 pub const TAGS: [&str; 8] = ["component", "workflow", "idea", "strategy", "step", "table", "environment", "run"];

@@ -6,10 +6,10 @@
 use std::ops::AddAssign;
 
 use super::{Amount, Estimate};
+use repair_core::model::Usage;
 use repair_core::price::Spend;
 use repair_core::workflow::Prices;
 use rust_decimal::Decimal;
-use repair_core::model::Usage;
 
 /// What a step takes.
 #[derive(Debug, Clone, Copy, Default)]

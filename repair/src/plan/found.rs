@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Look;
 use repair_core::Result;
-use repair_core::model::{day_start, utc_date};
 use repair_core::model::{Findings, Interval, Key, SlotGrid, SlotRange};
+use repair_core::model::{day_start, utc_date};
 
 /// Keys and days that a plan lists. What is missing beyond is counted, and in the digest.
 const MOST_LISTED: usize = 50_000;
@@ -169,9 +169,9 @@ fn moved(old: Option<&Defects>, new: Option<&Defects>, grid: SlotGrid) -> (u64, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{Estimate, Reach};
     use repair_core::model::Usage;
     use repair_core::model::{Cadence, Counts, GapList, Scope, TimeMark};
-    use crate::plan::{Estimate, Reach};
 
     fn found(gaps: &[(&str, i64, i64)]) -> Findings {
         let mut list = GapList::default();

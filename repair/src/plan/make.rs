@@ -10,13 +10,13 @@ use super::cost::{Pricing, Take};
 use super::reach::{Known, surely};
 use super::verdict::{Sum, Whose};
 use super::{Amount, BudgetPlan, Definition, Estimate, FORMAT, Look, NotPlanned, Plan, Reach, TableExtent, found, reach};
-use repair_core::model::Usage;
 use repair_core::engine::prepare::{self, Prepared, Preparer, Setting, can_begin};
-use repair_core::{Error, Result};
 use repair_core::lake::Lake;
+use repair_core::model::Usage;
 use repair_core::model::{Findings, Interval};
 use repair_core::plugin::{Clock, Detector, Progress, Registry, StepContext};
 use repair_core::workflow::{Prices, Step, StepKind, Variables, Workflow};
+use repair_core::{Error, Result};
 
 /// What a plan is made with. Cheap to clone.
 #[derive(Clone)]
@@ -99,16 +99,8 @@ impl Planner {
             budgets: Vec::new(),
         };
         let known = Known::new(params, now);
-        let making = Making {
-            planner: self,
-            workflow,
-            context,
-            known,
-            found: BTreeMap::new(),
-            surely: BTreeSet::new(),
-            takes: Vec::new(),
-            plan,
-        };
+        let making =
+            Making { planner: self, workflow, context, known, found: BTreeMap::new(), surely: BTreeSet::new(), takes: Vec::new(), plan };
         Box::pin(making.make()).await
     }
 }

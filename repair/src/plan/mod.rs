@@ -23,9 +23,9 @@ pub use make::{PlanRequest, Planner};
 pub use same::differences;
 pub use verdict::Verdict;
 
-use repair_core::{Error, Result};
 use repair_core::lake::extent::Extent;
 use repair_core::model::{Counts, DefectKind, Interval, SlotGrid};
+use repair_core::{Error, Result};
 
 /// The format of plans that this program writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;

@@ -5,9 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::cost::{Pricing, Take};
-use repair_core::workflow::Prices;
 use super::{BudgetPlan, Reach};
 use repair_core::price::{Budget, Spend};
+use repair_core::workflow::Prices;
 
 /// Whether a budget can be met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

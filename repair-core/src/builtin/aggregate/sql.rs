@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use crate::builtin::target;
 use crate::builtin::target::target;
-use crate::model::Usage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{BatchStream, overlay, rollup};
+use crate::model::Usage;
 use crate::model::{Interval, Table};
 use crate::plugin::{AggregateRequest, Aggregated, Aggregator, Registry, StepContext};
 

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use crate::builtin::detect::expected::GapsConfig;
 use crate::builtin::detect::expected::{MOST_KEYS, could_not_look};
-use crate::model::Usage;
 use crate::error::{Error, Result};
 use crate::lake::PresenceRequest;
+use crate::model::Usage;
 use crate::model::expected_slots;
 use crate::model::{Cadence, Counts, Findings, GapList, Interval, Key, KeyPresence, Scope, SlotRange, SlotSet, Table, TablePresence};
 use crate::plugin::{Detector, Registry, Sensor, StepContext};

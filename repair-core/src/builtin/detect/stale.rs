@@ -9,10 +9,10 @@ use serde::Deserialize;
 
 use crate::builtin::detect::expected::{GapsConfig, KeysFrom, LookedAt, some_keys};
 use crate::builtin::detect::gaps::find_gaps;
-use crate::model::Table;
 use crate::builtin::target::{into_name, target};
-use crate::lake::stale;
 use crate::error::Result;
+use crate::lake::stale;
+use crate::model::Table;
 use crate::model::{DefectKind, Findings, Fingerprints, GapList, Interval, Key, Scope, SlotRange, SlotSet};
 use crate::plugin::{Detector, Registry, StepContext};
 

@@ -16,13 +16,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
+use crate::builtin::period::Period;
 use crate::builtin::repair::judge::{Believed, Judged, Question, times};
 use crate::builtin::repair::neighbours::Neighbours;
-use crate::builtin::period::Period;
 use crate::builtin::repair::requests;
-use crate::model::Usage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup;
+use crate::model::Usage;
 use crate::model::{Absence, Conflicts, Findings, Fix, Key, SlotGrid, SlotRange, SlotSet, Suspect, Suspects, Table, Unit, Wanted};
 use crate::plugin::{Answer, Reads, Registry, Repairer, Request, StepContext, Units};
 

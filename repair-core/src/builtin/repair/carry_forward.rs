@@ -12,10 +12,10 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::builtin::repair::by_day;
 use crate::builtin::period::Period;
-use crate::model::Usage;
+use crate::builtin::repair::by_day;
 use crate::error::Result;
+use crate::model::Usage;
 use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Unit};
 use crate::plugin::{Registry, Repairer, StepContext, Units};
 

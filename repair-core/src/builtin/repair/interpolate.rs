@@ -14,13 +14,13 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::builtin::period::Period;
 use crate::builtin::repair::by_day;
 use crate::builtin::repair::line;
 use crate::builtin::repair::line::Weight;
-use crate::builtin::period::Period;
-use crate::model::Usage;
 use crate::error::{Error, Result};
 use crate::lake::{rollup, shape};
+use crate::model::Usage;
 use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Table, Unit};
 use crate::plugin::{Registry, Repairer, StepContext, Units};
 

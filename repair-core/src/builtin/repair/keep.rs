@@ -15,11 +15,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::builtin::repair::by_day;
-use crate::model::Usage;
 use crate::error::{Error, Result};
 use crate::lake::overlay::fingerprint::{RowHash, RowHashes};
 use crate::lake::shape::{self, KeyTime};
 use crate::lake::{Layer, ScanRequest, partition, rollup};
+use crate::model::Usage;
 use crate::model::{DefectKind, Findings, Fix, Key, SlotRange, Table, Unit};
 use crate::plugin::{Registry, Repairer, StepContext, Units};
 

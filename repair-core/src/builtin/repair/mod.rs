@@ -4,12 +4,12 @@ mod backfill;
 pub mod by_day;
 mod carry_forward;
 mod interpolate;
-mod keep;
-pub mod requests;
-mod shifted;
 mod judge;
+mod keep;
 mod line;
 mod neighbours;
+pub mod requests;
+mod shifted;
 
 pub use backfill::{Backfill, BackfillConfig, RowRule};
 pub use carry_forward::{CarryForward, CarryForwardConfig, CarryRule};

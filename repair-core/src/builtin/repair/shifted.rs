@@ -10,10 +10,10 @@ use schemars::JsonSchema;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::builtin::repair::by_day;
 use crate::builtin::period::Period;
-use crate::model::Usage;
+use crate::builtin::repair::by_day;
 use crate::error::{Error, Result};
+use crate::model::Usage;
 use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Unit};
 use crate::plugin::{Registry, Repairer, StepContext, Units};
 

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::model::Usage;
 use crate::error::Result;
+use crate::model::Usage;
 use crate::plugin::{Registry, StepContext, Task};
 
 /// What `with` says: counts, each in the unit its name says.

@@ -9,13 +9,13 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::pure::control;
-use crate::engine::pure::event::{Event, FORMAT, Recorded};
+use crate::engine::drive::session::Session;
 use crate::engine::journal::{Journal, Signal, for_each_event};
 use crate::engine::prepare::preflight;
-use crate::engine::report::RunReport;
-use crate::engine::drive::session::Session;
+use crate::engine::pure::control;
+use crate::engine::pure::event::{Event, FORMAT, Recorded};
 use crate::engine::pure::state::RunState;
+use crate::engine::report::RunReport;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::Lake;
 use crate::plugin::{Clock, Progress, Registry};

@@ -14,8 +14,8 @@ use crate::engine::drive::artifact::{from_json, not_ours, text, to_json};
 use crate::engine::pure::event::{Event, LateTruth};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::Lake;
-use crate::lake::rollup::column;
 use crate::lake::overlay::story::{KeySlots, judged};
+use crate::lake::rollup::column;
 use crate::model::{Key, Scope, Table};
 use crate::plugin::StepContext;
 

@@ -12,19 +12,19 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::drive::engine::{Engine, Observer, child_run_id};
+use crate::engine::drive::work::{Ask, Done, Failed, Idea, Job, Message, Recorder, Repairs, Work, latest};
+use crate::engine::journal::Signal;
+use crate::engine::prepare::{self, Attempt, Prepared, Preparer, Setting, Terms};
 use crate::engine::pure::budget;
 use crate::engine::pure::decide::{Decision, decide, variables};
-use crate::engine::drive::engine::{Engine, Observer, child_run_id};
-use crate::engine::prepare::{self, Attempt, Prepared, Preparer, Setting, Terms};
 use crate::engine::pure::event::{ErrorRecord, Event, Recorded, StopReason};
-use crate::engine::journal::Signal;
 use crate::engine::pure::state::{Phase, RunState, StepState};
-use crate::engine::drive::work::{Ask, Done, Failed, Idea, Job, Message, Recorder, Repairs, Work, latest};
-use crate::price::Meter;
-use crate::model::Usage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::Caller;
+use crate::model::Usage;
 use crate::plugin::{Detector, Plugin, Progress, StepContext};
+use crate::price::Meter;
 use crate::workflow::{Step, StepKind, Variables, Wait, Workflow};
 
 /// At most so many events one run may have: beyond it, a loop has gone wrong.

@@ -11,14 +11,14 @@ use tokio::task::JoinSet;
 
 use crate::engine::drive::artifact;
 use crate::engine::drive::artifact::{Counted, UnitStream};
+use crate::engine::drive::work::{Idea, Recorder, Work};
 use crate::engine::pure::event::{ErrorRecord, Event, FindingsRecord, UnitFailed};
-use crate::engine::unit::{PUBLISH_UNITS, UnitWork};
 use crate::engine::pure::retry;
 use crate::engine::pure::units::{UnitState, Units};
-use crate::engine::drive::work::{Idea, Recorder, Work};
-use crate::model::Usage;
+use crate::engine::unit::{PUBLISH_UNITS, UnitWork};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{StageScope, Staged};
+use crate::model::Usage;
 use crate::model::{Conflicts, Findings, Suspects, Table, Unit};
 use crate::plugin::StepContext;
 use crate::workflow::{Step, StepKind};

@@ -6,9 +6,9 @@
 
 use crate::engine::pure::event::Event;
 use crate::engine::pure::state::{RunState, StepState};
-use crate::price::Spend;
-use crate::model::Usage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::Usage;
+use crate::price::Spend;
 use crate::workflow::{BudgetLimit, Of, Prices, Step, Strategy, Workflow, limits, source_of};
 
 /// What was set aside of what was asked for.

@@ -13,7 +13,7 @@ use crate::workflow::{Step, StepKind, Template, Workflow};
 ///
 /// # Errors
 /// `conflict` if it has not ended, or succeeded; or if what it failed at can't be told.
-pub(crate) fn redrive(run: &str, state: &RunState, workflow: &Workflow) -> Result<Event> {
+pub fn redrive(run: &str, state: &RunState, workflow: &Workflow) -> Result<Event> {
     let refuse = |why: String| Err(Error::new(ErrorKind::Conflict, why));
     let Some(ended) = &state.ended else {
         return refuse(format!("run `{run}` has not ended; go on with it with `repair resume {run}`"));
@@ -51,7 +51,7 @@ pub(crate) fn redrive(run: &str, state: &RunState, workflow: &Workflow) -> Resul
 ///
 /// # Errors
 /// `conflict`, naming all that can't be changed any more.
-pub(crate) fn replace(state: &RunState, before: Option<&Workflow>, mended: &Workflow) -> Result<Event> {
+pub fn replace(state: &RunState, before: Option<&Workflow>, mended: &Workflow) -> Result<Event> {
     let mut refused = Vec::new();
     let mut changes = Vec::new();
     if mended.name != state.started.workflow {

@@ -10,13 +10,13 @@ use crate::engine::pure::event::{ErrorRecord, Event, Outcome, Settled, StopReaso
 use crate::engine::pure::retry;
 use crate::engine::pure::state::{Branch, Phase, Position, RunState, StepState};
 use crate::engine::pure::units::{Units, repair_output};
-use crate::model::Usage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::Usage;
 use crate::workflow::{ParallelBranch, RunIf, Step, StepKind, Template, Variables, Wait, Workflow, WorkflowKind, parse_duration};
 
 /// What to do next.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Decision {
+pub struct Decision {
     /// What follows from what happened: to be recorded, and decided again. While there is any, nothing else is asked for.
     pub record: Vec<Event>,
     /// The steps whose work is to be under way. What else is under way is to be stopped.
@@ -27,7 +27,7 @@ pub(crate) struct Decision {
 
 impl Decision {
     /// Whether it records the end of the run, or that it is paused: only to be done once nothing is under way.
-    pub(crate) fn comes_to_rest(&self) -> bool {
+    pub fn comes_to_rest(&self) -> bool {
         self.record.iter().any(|event| matches!(event, Event::RunEnded { .. } | Event::RunPaused))
     }
 
@@ -37,7 +37,7 @@ impl Decision {
 }
 
 /// Decides what to do next.
-pub(crate) fn decide(state: &RunState, workflow: &Workflow, now: Timestamp) -> Decision {
+pub fn decide(state: &RunState, workflow: &Workflow, now: Timestamp) -> Decision {
     if state.ended.is_some() || state.paused {
         return Decision::default();
     }

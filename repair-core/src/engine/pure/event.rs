@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::price::Query;
-use crate::model::Usage;
 use crate::error::{Error, ErrorKind};
 use crate::lake::overlay::story::Errors;
+use crate::model::Usage;
 use crate::model::{Conflicts, Counts, DefectKind, Scope, Suspects};
+use crate::price::Query;
 
 /// The version of the event format.
 pub const FORMAT: u32 = 1;

@@ -2,7 +2,7 @@
 //! run's seed.
 
 pub(crate) mod budget;
-pub(crate) mod control;
+pub mod control;
 pub(crate) mod decide;
 pub(crate) mod event;
 pub mod retry;

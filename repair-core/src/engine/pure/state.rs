@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::engine::pure::event::{ErrorRecord, Event, FORMAT, FindingsRecord, LateTruth, Outcome, Recorded, Settled, StopReason};
 use crate::engine::pure::units::{Earlier, Units, repair_output};
-use crate::model::Usage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::Usage;
 use crate::model::{DefectKind, Suspects};
 
 /// A run, as far as its events tell.

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::engine::pure::event::{ErrorRecord, Event, FindingsRecord};
-use crate::model::Usage;
 use crate::error::ErrorKind;
+use crate::model::Usage;
 use crate::model::{Conflicts, Suspects};
 
 /// Errors of units that are kept word for word; of further ones, the kind is known.

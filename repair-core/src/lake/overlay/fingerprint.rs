@@ -14,10 +14,10 @@ use arrow::datatypes::{DataType, Float32Type, Float64Type, TimestampMicrosecondT
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::TryStreamExt;
 
+use crate::error::{Error, Result};
 use crate::lake::shape;
 use crate::lake::shape::KeyTime;
 use crate::lake::{Lake, Layer, ScanRequest, partition};
-use crate::error::{Error, Result};
 use crate::model::{Fingerprint, Fingerprints, GapList, Key, SlotGrid, Table};
 
 /// The hash of one row.

@@ -7,12 +7,12 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use futures::TryStreamExt;
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::lake::overlay;
-use crate::lake::overlay::{Op, columns};
 use crate::lake::overlay::retraction::Retracted;
+use crate::lake::overlay::{Op, columns};
 use crate::lake::shape::KeyTime;
 use crate::lake::{Lake, Layer, ScanRequest, partition, rollup};
-use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Fingerprint, Format, Interval, Key, Table};
 
 /// The repair of a slot that counts.

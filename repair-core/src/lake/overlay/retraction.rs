@@ -11,11 +11,11 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondT
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::lake::overlay;
 use crate::lake::overlay::columns;
 use crate::lake::partition::TimeBounds;
 use crate::lake::{rollup, shape};
-use crate::error::{Error, Result};
 use crate::model::{Interval, Key, Table};
 
 /// Parts of one retraction: each is looked at for each row of its run, and all are in one object.

@@ -12,10 +12,10 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use jiff::Timestamp;
 
+use crate::error::{Error, Result};
 use crate::lake::overlay;
 use crate::lake::overlay::Op;
 use crate::lake::{StageRequest, StageScope, Staged, partition, rollup, shape};
-use crate::error::{Error, Result};
 use crate::model::{Absence, Fix, Format, Key, SlotGrid, Table};
 
 /// Where the footer of a staged object holds its [`Staged`], as JSON.

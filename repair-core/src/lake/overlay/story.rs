@@ -10,13 +10,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::lake::overlay::fingerprint::{RowHashes, of_hashes};
-use crate::lake::overlay;
-use crate::lake::overlay::{Op, columns};
-use crate::lake::overlay::retraction::{Kind, Retracted, Retraction};
-use crate::lake::shape::KeyTime;
-use crate::lake::{rollup, shape, Lake, Layer, ScanRequest};
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::overlay;
+use crate::lake::overlay::fingerprint::{RowHashes, of_hashes};
+use crate::lake::overlay::retraction::{Kind, Retracted, Retraction};
+use crate::lake::overlay::{Op, columns};
+use crate::lake::shape::KeyTime;
+use crate::lake::{Lake, Layer, ScanRequest, rollup, shape};
 use crate::model::{Fingerprint, Format, Interval, Key, SlotRange, Table};
 
 /// What a slot is now.

@@ -8,8 +8,8 @@ use super::tables::*;
 use crate::error::ErrorKind;
 use crate::lake::overlay::fingerprint::of_slots;
 use crate::lake::overlay::live::LiveRepairs;
-use crate::lake::overlay::{self as names, Op, columns};
 use crate::lake::overlay::retraction::{Part, Retraction};
+use crate::lake::overlay::{self as names, Op, columns};
 use crate::lake::{Lake, Layer, PresenceRequest, ScanRequest, StageRequest, StageScope};
 use crate::model::{Fingerprints, Fix, GapList, Interval, Key, SlotRange, Table, TablePresence};
 

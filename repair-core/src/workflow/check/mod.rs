@@ -5,12 +5,12 @@ mod names;
 mod shape;
 mod with;
 
-use crate::workflow::{StepKind, Workflow};
 use super::limits;
-use crate::yaml::Diagnostics;
 use super::read::Draft;
-use crate::yaml::tree::Place;
 use crate::plugin::Registry;
+use crate::workflow::{StepKind, Workflow};
+use crate::yaml::Diagnostics;
+use crate::yaml::tree::Place;
 
 /// What all checks look at.
 struct Checker<'a> {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::yaml::tree::{Node, Yaml};
 use super::{Fields, Reader};
-use crate::price::{dollars, number_text, size};
 use crate::price::{Budget, PriceBook};
+use crate::price::{dollars, number_text, size};
+use crate::yaml::tree::{Node, Yaml};
 
 impl<'a> Reader<'a> {
     /// The price book: that of the command line, else the one that `prices` names.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::{Fields, MAX_ENTRIES, Reader};
 use crate::workflow::{Param, ParamType};
 use crate::yaml::tree::{Node, Yaml};
-use super::{Fields, MAX_ENTRIES, Reader};
 
 /// Tags of one workflow; AWS takes fifty on a resource.
 const MAX_TAGS: usize = 50;

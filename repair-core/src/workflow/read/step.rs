@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::workflow::{Inside, ParallelBranch, RunIf, SensorWait, Step, StepKind, Template, Tolerance, Wait};
-use crate::workflow::parse_duration;
-use crate::yaml::tree::{Key, Node, Place, Yaml};
 use super::{Computed, Fields, MAX_STEPS, PluginPlaces, Reader, StepPlaces, Within, computed, did_you_mean, one_of, quoted};
+use crate::workflow::parse_duration;
+use crate::workflow::{Inside, ParallelBranch, RunIf, SensorWait, Step, StepKind, Template, Tolerance, Wait};
+use crate::yaml::tree::{Key, Node, Place, Yaml};
 
 /// The words a step can begin with.
 pub(crate) const WORDS: [&str; 10] = ["detect", "wait", "repair", "verify", "aggregate", "task", "parallel", "workflow", "succeed", "fail"];

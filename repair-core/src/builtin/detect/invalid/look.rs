@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::array::{Array, Float64Array, RecordBatch};
 use futures::TryStreamExt;
 
+use crate::builtin::detect::expected::{LookedAt, could_not_look};
 use crate::builtin::detect::invalid::rule::{Broken, Rule, numbers};
 use crate::builtin::detect::invalid::series;
 use crate::builtin::detect::invalid::series::Point;
-use crate::builtin::detect::expected::{LookedAt, could_not_look};
-use crate::model::Usage;
 use crate::error::{Error, Result};
 use crate::lake::overlay::fingerprint::Hashing;
 use crate::lake::overlay::live::{Live, LiveRepairs};
 use crate::lake::shape::KeyTime;
 use crate::lake::{Layer, ScanRequest, partition};
 use crate::model::MOST_TOLD;
+use crate::model::Usage;
 use crate::model::{Fingerprints, GapList, Key, SlotGrid, SlotRange, Table};
 use crate::plugin::StepContext;
 

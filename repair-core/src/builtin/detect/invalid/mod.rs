@@ -18,9 +18,9 @@ use serde::Deserialize;
 
 pub use rule::{Comparison, Outlier, Rule, Sentinel};
 
-use crate::builtin::detect::invalid::look::{Found, Look};
 use crate::builtin::detect::expected::{GapsConfig, KeysFrom, LookedAt, could_not_look, some_keys};
 use crate::builtin::detect::gaps::search;
+use crate::builtin::detect::invalid::look::{Found, Look};
 use crate::error::{Error, Result};
 use crate::lake::shape;
 use crate::model::{DefectKind, Findings, Interval, Key, SlotGrid, SlotRange, Table};

@@ -1,6 +1,7 @@
 //! Budgets hold: whatever runs side by side, fails, or is killed between spending and recording.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+#[path = "../../repair-core/tests/common/mod.rs"]
 mod common;
 
 use std::collections::BTreeMap;
@@ -13,11 +14,11 @@ use common::{rows, table};
 use jiff::SignedDuration;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use repair_core::model::Usage;
+use repair::plan::{PlanRequest, Planner, Verdict};
 use repair_core::engine::{Engine, Journal, Options, Outcome, RunReport, RunState, StartRequest, load};
 use repair_core::lake::Layer;
+use repair_core::model::Usage;
 use repair_core::model::{Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Unit, Wanted};
-use repair::plan::{PlanRequest, Planner, Verdict};
 use repair_core::plugin::{Detector, Registry, Repairer, StepContext, Task, Units};
 use repair_core::testing::{
     CrashingJournal, CrashingLake, FlakyJournal, MemoryJournal, MemoryLake, Moment, Schedule, VirtualClock, is_crash,
