@@ -155,12 +155,12 @@ fn problems(state: &RunState) -> Vec<String> {
                 problems.push(format!("{detect}: {count} {what} in table `{}`", findings.scope.table));
             }
         };
-        tell(counts.conflicts, "slots with a row of which a source says that there is none (see `repair why`)");
+        tell(counts.conflicts, "slots with a row of which a source says that there is none");
         tell(counts.duplicates, "duplicate rows");
         tell(counts.misaligned, "rows whose time is not on the grid");
         tell(
             counts.changed,
-            "replaced slots whose rows are others by now, and which a repair still stands for (`repair why`, `repair undo`),",
+            "replaced slots whose raw rows have changed since they were repaired",
         );
         tell(counts.unexpected, "slots with rows that the calendar does not expect");
     }
@@ -212,7 +212,7 @@ fn suspect(name: &str, step: &StepState, table: &str) -> Option<String> {
     let told: Vec<String> = suspects.stretches.iter().take(STRETCHES).map(ToString::to_string).collect();
     let more = if suspects.stretches.len() > STRETCHES { "; and more" } else { "" };
     let (slots, told) = (count(left, "slot"), told.join("; "));
-    let mend = "that may be a collector which failed, so they stay missing: ask another source, or say what you know with `repair except`";
+    let mend = "a collector may have failed, so they stay missing: ask another source, or record an exception if you know better";
     (left > 0).then(|| format!("{name}: {slots} of table `{table}` suspect: {told}{more}; {mend}"))
 }
 

@@ -9,7 +9,7 @@ use repair_core::plugin::{PluginKind, Registry};
 use repair_core::price::Budget;
 use repair_core::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow};
 use repair_core::yaml::closest;
-use repair_core::{Error, ErrorKind, Result};
+use repair_core::{Error, ErrorKind, Hint, Result};
 
 /// Units at once of an idea that no step says it of, as of a repair step.
 const CONCURRENCY: usize = 4;
@@ -63,7 +63,8 @@ pub(super) fn detect_step<'a>(workflow: &'a Workflow, named: Option<&str>) -> Re
         [] => Err(Error::invalid("the workflow has no detect step, so nothing says which rows are expected")),
         _ => {
             let names: Vec<&str> = some.iter().map(|step| step.name.as_str()).collect();
-            Err(Error::invalid(format!("say with --of of which detect step ideas are compared: {}", listed(&names))))
+            let message = format!("the workflow has several detect steps ({}); choose whose strategies are compared", listed(&names));
+            Err(Error::invalid(message).hint(Hint::DetectStep { known: names.into_iter().map(str::to_owned).collect() }))
         }
     }
 }
@@ -77,7 +78,8 @@ pub(super) fn ideas(workflow: &Workflow, registry: &Registry, of: &str, names: &
     let known = of_workflow(workflow, of, variables)?;
     if names.is_empty() {
         if known.is_empty() {
-            return Err(Error::invalid(format!("no step repairs what `{of}` finds; name ideas with --strategies, e.g. carry-forward")));
+            let message = format!("no step repairs what `{of}` finds; name strategies, e.g. carry-forward");
+            return Err(Error::invalid(message).hint(Hint::Strategies));
         }
         return Ok(known);
     }

@@ -13,7 +13,7 @@ use repair_core::{Error, ErrorKind, Result};
 
 /// What was used costs so much; or why nobody knows.
 pub(super) fn cost(prices: &Prices<'_>, usage: &Usage, metered: &Metered) -> Result<Decimal, String> {
-    let Some(book) = prices.book else { return Err("no price book is given; name one with --prices".to_owned()) };
+    let Some(book) = prices.book else { return Err("no price book is given".to_owned()) };
     let calls = match (usage.source_requests, prices.call) {
         (0, _) => Decimal::ZERO,
         (calls, Some(price)) => price.of(calls),

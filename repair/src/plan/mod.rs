@@ -25,7 +25,7 @@ pub use verdict::Verdict;
 
 use repair_core::lake::extent::Extent;
 use repair_core::model::{Counts, DefectKind, Interval, SlotGrid};
-use repair_core::{Error, Result};
+use repair_core::{Error, Hint, Result};
 
 /// The format of plans that this program writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
@@ -287,7 +287,7 @@ impl Plan {
         struct Head {
             format: u32,
         }
-        let not_ours = |error: serde_json::Error| Error::invalid("this is not a plan that `repair plan` wrote; plan again").because(error);
+        let not_ours = |error: serde_json::Error| Error::invalid("this is not a plan file that this program wrote").because(error).hint(Hint::PlanAgain);
         let head: Head = serde_json::from_str(text).map_err(not_ours)?;
         if head.format > FORMAT {
             let message = format!("the plan has format {}, and this program knows {FORMAT}; use a newer version of it", head.format);

@@ -16,7 +16,7 @@ use crate::engine::pure::control;
 use crate::engine::pure::event::{Event, FORMAT, Recorded};
 use crate::engine::pure::state::RunState;
 use crate::engine::report::RunReport;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::lake::Lake;
 use crate::plugin::{Clock, Progress, Registry};
 use crate::workflow::Workflow;
@@ -222,8 +222,8 @@ impl Engine {
                 let state = known.ok_or_else(|| no_such_run(run))?;
                 if state.ended.is_some() && !redrive {
                     if mended.is_some() {
-                        let message = format!("run `{run}` has ended; take it up where it failed with `repair redrive`");
-                        return Err(Error::new(ErrorKind::Conflict, message));
+                        let error = Error::new(ErrorKind::Conflict, format!("run `{run}` has ended, so it cannot be resumed"));
+                        return Err(error.hint(Hint::Redrive { run: run.to_owned() }));
                     }
                     return Ok(RunReport::new(run, &state));
                 }
@@ -294,8 +294,8 @@ fn check_same(workflow: &Workflow, request: &StartRequest, state: &RunState) -> 
     if same && started.children == workflow.children {
         return Ok(());
     }
-    let message = format!("run `{}` exists and was started with other input; use another --run-id, or resume it", request.run);
-    Err(Error::new(ErrorKind::Conflict, message))
+    let message = format!("run `{}` exists and was started with other input", request.run);
+    Err(Error::new(ErrorKind::Conflict, message).hint(Hint::OtherRunId))
 }
 
 fn no_such_run(run: &str) -> Error {

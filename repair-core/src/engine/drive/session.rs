@@ -20,7 +20,7 @@ use crate::engine::pure::budget;
 use crate::engine::pure::decide::{Decision, decide, variables};
 use crate::engine::pure::event::{ErrorRecord, Event, Recorded, StopReason};
 use crate::engine::pure::state::{Phase, RunState, StepState};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::lake::Caller;
 use crate::model::Usage;
 use crate::plugin::{Detector, Plugin, Progress, StepContext};
@@ -167,8 +167,8 @@ impl<'a> Session<'a> {
             let stopping = self.engine.stop.is_cancelled();
             self.tell_unwanted(&decision, stopping);
             if stopping && self.running.is_empty() {
-                let message = format!("run `{}` was told to stop; go on with `repair resume {}`", self.run, self.run);
-                return Err(Error::new(ErrorKind::Cancelled, message));
+                let error = Error::new(ErrorKind::Cancelled, format!("run `{}` was stopped before its end", self.run));
+                return Err(error.hint(Hint::Resume { run: self.run.to_owned() }));
             }
             if !stopping && self.begin_works(&decision).await? {
                 continue;

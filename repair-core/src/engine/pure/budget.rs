@@ -38,7 +38,7 @@ pub(crate) fn grant(state: &RunState, workflow: &Workflow, step: &str, asked: &[
     let in_dollars = limits.iter().any(|(limit, _)| limit.budget.usd.is_some());
     for (index, (_, worst)) in asked.iter().enumerate() {
         if in_dollars && prices.lack(worst) {
-            let known = workflow.prices.as_ref().map_or("--prices", |book| book.file.as_str());
+            let known = workflow.prices.as_ref().map_or("in use", |book| book.file.as_str());
             let message = format!("the price book {known} has no price for the source of step `{}`; add it under `sources`", step.name);
             return Err(Error::invalid(message));
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::pure::event::{Event, Outcome, Settled};
 use crate::engine::pure::state::RunState;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::workflow::{Step, StepKind, Template, Workflow};
 
 /// Takes up a run that has ended where it failed.
@@ -16,7 +16,8 @@ use crate::workflow::{Step, StepKind, Template, Workflow};
 pub fn redrive(run: &str, state: &RunState, workflow: &Workflow) -> Result<Event> {
     let refuse = |why: String| Err(Error::new(ErrorKind::Conflict, why));
     let Some(ended) = &state.ended else {
-        return refuse(format!("run `{run}` has not ended; go on with it with `repair resume {run}`"));
+        let error = Error::new(ErrorKind::Conflict, format!("run `{run}` has not ended, so it cannot be redriven"));
+        return Err(error.hint(Hint::Resume { run: run.to_owned() }));
     };
     if ended.outcome == Outcome::Succeeded {
         return refuse(format!("run `{run}` succeeded; there is nothing to take up"));

@@ -296,7 +296,7 @@ impl<'a> Reader<'a> {
                         Some(Body { plugins, ..Body::plain(StepKind::Workflow { name, workflow, with }) })
                     }
                     Err(why) => {
-                        self.error(node.place, why, Some(format!("`repair validate` tells all about {}", quoted(&name))));
+                        self.error(node.place, why, Some(format!("validate {} by itself to see all of its mistakes", quoted(&name))));
                         None
                     }
                 }
