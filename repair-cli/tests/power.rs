@@ -30,26 +30,18 @@ struct Power {
 }
 
 impl Power {
-    /// `None` where there are no real data.
-    fn new() -> Option<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let data = root.join("../shared/data/us-power-hourly/demand.csv");
-        if !data.is_file() {
-            eprintln!("SKIPPED: no real data at {}", data.display());
-            return None;
-        }
+    fn new() -> Self {
         let world = World::new();
-        let folder = world.lake().join("us-power-hourly");
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::copy(&data, folder.join("demand.csv")).unwrap();
+        testdata::unpack_into("us-power-hourly", &world.lake().join("us-power-hourly"));
         let mut demand = BTreeMap::new();
-        for line in std::fs::read_to_string(&data).unwrap().lines().skip(1) {
+        for line in testdata::text("us-power-hourly/demand").lines().skip(1) {
             let fields: Vec<&str> = line.split(',').collect();
             // The time marks the end of the hour.
             demand.insert((fields[0].to_owned(), hour(fields[1]) - 1), fields[2].parse().unwrap());
         }
         assert_eq!(demand.len(), 91_876);
-        Some(Self { world, workflow: root.join("examples/workflows/us-power-repaired.yaml"), demand })
+        let workflow = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/workflows/us-power-repaired.yaml");
+        Self { world, workflow, demand }
     }
 
     fn absurd(&self) -> BTreeSet<Slot> {
@@ -119,7 +111,7 @@ fn week(seen: &BTreeMap<Slot, i64>, (key, hour): &Slot) -> Option<i64> {
 
 #[tokio::test]
 async fn a_year_of_demand_is_made_whole_in_yaml_alone() {
-    let Some(power) = Power::new() else { return };
+    let power = Power::new();
     let before = files(&power.world.lake().join("us-power-hourly"));
     let (report, code) = power.world.run_json(&power.workflow, &["--lake", "lake", "--run-id", "year"]);
     assert_eq!(code, 0, "{report}");
@@ -158,7 +150,7 @@ async fn a_year_of_demand_is_made_whole_in_yaml_alone() {
 
 #[test]
 fn a_line_and_the_same_hour_a_week_away_are_compared_on_hidden_hours_of_all_series() {
-    let Some(power) = Power::new() else { return };
+    let power = Power::new();
     let (_, code) = power.world.run_json(&power.workflow, &["--lake", "lake", "--run-id", "year"]);
     assert_eq!(code, 0);
     let absurd = power.absurd();

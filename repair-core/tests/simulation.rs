@@ -2,7 +2,7 @@
 //!
 //! Each seed makes a workflow (a state machine with loops, branches, fan-outs, retries and timers, or a DAG), a world (what fails, when, and
 //! how long it takes) and a schedule of crashes. The real engine drives it in memory, in virtual time. A seed that fails says how to run it
-//! again. `SIM_SEEDS=1000000 cargo test --release -p repair-core --test simulation` runs for a night.
+//! again. `REPAIR_SEEDS=0..1000000 cargo test --release -p repair-core --test simulation` runs for a night.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "helpers of tests")]
 
 mod common;
@@ -35,8 +35,6 @@ use repair_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Seeds in the ordinary test command.
-const SEEDS: u64 = 10_000;
 /// Slots of the table that is repaired.
 const SLOTS: i64 = 24;
 const RUN: &str = "run";
@@ -559,13 +557,9 @@ async fn try_seed(seed: u64) -> Result<u64, String> {
 
 #[test]
 fn killed_at_any_instant_a_run_ends_as_if_it_never_was() {
-    let env = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    let seeds = match env("SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..env("SIM_SEEDS").unwrap_or(SEEDS),
-    };
+    let seeds = testdata::seeds(1_000, 10_000);
     let next = AtomicU64::new(seeds.start);
-    let (failed, performed) = (Mutex::new(None::<String>), AtomicU64::new(0));
+    let (failed, performed, tried) = (Mutex::new(None::<String>), AtomicU64::new(0), AtomicU64::new(0));
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -573,19 +567,21 @@ fn killed_at_any_instant_a_run_ends_as_if_it_never_was() {
                 while failed.lock().unwrap().is_none() {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= seeds.end {
-                        return;
+                        break;
                     }
+                    let _printed = testdata::PrintedOnPanic::seed(seed);
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
                     match runtime.block_on(try_seed(seed)) {
-                        Ok(count) => drop(performed.fetch_add(count, Ordering::Relaxed)),
-                        Err(told) => drop(failed.lock().unwrap().get_or_insert(told)),
+                        Ok(count) => drop((performed.fetch_add(count, Ordering::Relaxed), tried.fetch_add(1, Ordering::Relaxed))),
+                        Err(told) => drop(failed.lock().unwrap().get_or_insert(format!("{told}\n{}", testdata::repeat(seed)))),
                     }
                 }
             });
         }
     });
     if let Some(told) = failed.into_inner().unwrap() {
-        panic!("{told}\nrun it again: SIM_SEED=<seed> cargo test -p repair-core --test simulation");
+        panic!("{told} -p repair-core --test simulation");
     }
+    assert_eq!(tried.into_inner(), seeds.end - seeds.start);
     assert!(performed.into_inner() >= seeds.end - seeds.start, "hardly anything was done");
 }
