@@ -613,7 +613,8 @@ async fn histories() -> Vec<(&'static str, Vec<Recorded>)> {
 /// A world in which a program with another evaluator began a run, and died while the run waited.
 async fn begun_with(evaluator: &str) -> World {
     let began = World::new();
-    let (engine, workflow) = (began.engine(), began.parse("start: a\nsteps:\n  a: { wait: { for: 1h }, next: b }\n  b: { task: do, end: true }"));
+    let (engine, workflow) =
+        (began.engine(), began.parse("start: a\nsteps:\n  a: { wait: { for: 1h }, next: b }\n  b: { task: do, end: true }"));
     let driven = tokio::spawn(async move { engine.start(&workflow, World::request("run")).await });
     tokio::time::sleep(Duration::from_secs(15)).await;
     driven.abort();
@@ -637,8 +638,9 @@ async fn begun_with(evaluator: &str) -> World {
 async fn another_evaluator_of_expressions_is_reported() {
     let world = begun_with("jsonata-core 2.2.7").await;
     let report = world.engine().resume("run").await.unwrap();
-    let problem =
-        format!("expressions were evaluated by jsonata-core 2.2.7 when the run began, and by {EVALUATOR} since it was resumed; results may differ");
+    let problem = format!(
+        "expressions were evaluated by jsonata-core 2.2.7 when the run began, and by {EVALUATOR} since it was resumed; results may differ"
+    );
     assert_eq!((report.outcome, &report.problems), (Some(Outcome::Succeeded), &vec![problem]));
     assert_eq!(RunReport::new("run", &world.state().await).problems, report.problems);
 

@@ -165,7 +165,8 @@ mod tests {
         assert_eq!(rows("household-power-minute/2007-04"), 39_477);
         let unpacked = unpack("crypto-minute");
         assert_eq!(fs::read_to_string(unpacked.join("2018-04-05.csv")).ok(), Some(text("crypto-minute/2018-04-05")));
-        let (parent, beside) = (unpacked.parent().map(Path::to_owned), unpacked.parent().map(|parent| fs::read_dir(parent).map(Iterator::count)));
+        let (parent, beside) =
+            (unpacked.parent().map(Path::to_owned), unpacked.parent().map(|parent| fs::read_dir(parent).map(Iterator::count)));
         assert_eq!(beside.and_then(Result::ok), Some(1));
         drop(unpacked);
         assert_eq!(parent.map(|parent| parent.exists()), Some(false));

@@ -128,7 +128,9 @@ fn problems(state: &RunState) -> Vec<String> {
         problems.push(format!("{step}: caught {}: {}", error.kind, error.message));
     }
     if let (Some(began), Some(later)) = (&state.started.expressions, &state.other_expressions) {
-        problems.push(format!("expressions were evaluated by {began} when the run began, and by {later} since it was resumed; results may differ"));
+        problems.push(format!(
+            "expressions were evaluated by {began} when the run began, and by {later} since it was resumed; results may differ"
+        ));
     }
     for (name, step) in &state.steps {
         if let Some(Settled::Failed { error }) = &step.settled {

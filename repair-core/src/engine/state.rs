@@ -261,7 +261,9 @@ impl RunState {
     /// # Errors
     /// `invalid` if it does not begin a run, or was written by a newer version.
     pub fn begin(first: &Recorded) -> Result<Self> {
-        let Event::RunStarted { format, workflow, definition, file, children, params, environment, seed, expressions } = first.event.clone() else {
+        let Event::RunStarted { format, workflow, definition, file, children, params, environment, seed, expressions } =
+            first.event.clone()
+        else {
             return Err(damaged(first, "a run begins with `run-started`"));
         };
         if format > FORMAT {
