@@ -9,13 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema};
 use async_trait::async_trait;
 use aws_sdk_athena::types::QueryExecutionState;
 use common::*;
 use repair_aws::{AwsLake, S3Journal};
 use repair_core::engine::{Engine, StartRequest};
-use repair_core::lake::{Lake, Layer, overlay};
+use repair_core::lake::{Lake, Layer};
 use repair_core::model::{Format, Table};
 use repair_core::plugin::{Answer, Limits, Registry, Request, Source, StepContext};
 use repair_core::testing::{CrashingJournal, CrashingLake, LakeSetup, Moment, Schedule, is_crash};
@@ -58,16 +57,6 @@ fn is_quiet(symbol: &str, minute: i64) -> bool {
 }
 
 fn bars_of(some: &[(&str, i64)]) -> RecordBatch {
-    let number = |name: &str| Field::new(name, DataType::Float64, true);
-    let schema = Schema::new(vec![
-        Field::new("symbol", DataType::Utf8, false),
-        Field::new("ts", overlay::instant_type(), false),
-        number("open"),
-        number("high"),
-        number("low"),
-        number("close"),
-        Field::new("volume", DataType::Int64, true),
-    ]);
     let price = || Arc::new(Float64Array::from_iter_values(some.iter().map(|(symbol, minute)| bar(symbol, *minute)))) as ArrayRef;
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(some.iter().map(|row| row.0))),
@@ -78,7 +67,7 @@ fn bars_of(some: &[(&str, i64)]) -> RecordBatch {
         price(),
         Arc::new(Int64Array::from_iter_values(some.iter().map(|row| row.1 % 7 + 1))),
     ];
-    RecordBatch::try_new(Arc::new(schema), columns).unwrap()
+    RecordBatch::try_new(Arc::new(bar_schema()), columns).unwrap()
 }
 
 /// A source that writes down every request before it answers.

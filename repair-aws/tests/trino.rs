@@ -9,12 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema};
 use common::*;
 use repair_aws::S3Journal;
 use repair_aws_sandbox::Sandbox;
 use repair_core::engine::{Engine, StartRequest};
-use repair_core::lake::{Lake, Layer, overlay};
+use repair_core::lake::{Lake, Layer};
 use repair_core::model::Table;
 use repair_core::plugin::Registry;
 use repair_core::testing::{LakeSetup, MemoryLake, lake_suite};
@@ -63,16 +62,6 @@ fn glitched() -> RecordBatch {
         };
         Arc::new(Float64Array::from_iter_values(bars.iter().map(price))) as ArrayRef
     };
-    let number = |name: &str| Field::new(name, DataType::Float64, true);
-    let schema = Schema::new(vec![
-        Field::new("symbol", DataType::Utf8, false),
-        Field::new("ts", overlay::instant_type(), false),
-        number("open"),
-        number("high"),
-        number("low"),
-        number("close"),
-        Field::new("volume", DataType::Int64, true),
-    ]);
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(bars.iter().map(|bar| bar.0))),
         Arc::new(TimestampMicrosecondArray::from_iter_values(bars.iter().map(|bar| bar.1 * 60_000_000)).with_timezone("UTC")),
@@ -82,7 +71,7 @@ fn glitched() -> RecordBatch {
         price(0.25),
         Arc::new(Int64Array::from_iter_values(bars.iter().map(|bar| bar.1 % 7 + 1))),
     ];
-    RecordBatch::try_new(Arc::new(schema), columns).unwrap()
+    RecordBatch::try_new(Arc::new(bar_schema()), columns).unwrap()
 }
 
 /// Runs the workflow of the example, and gives what readers see after it: raw and repaired bars, confirmed absences, hours.

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use repair_core::workflow::expression::EVALUATOR;
+use repair_core::workflow::EVALUATOR;
 use repair_core::workflow::{Expression, Variables};
 use serde_json::Value;
 

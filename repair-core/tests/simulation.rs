@@ -21,15 +21,13 @@ use jiff::{SignedDuration, Timestamp};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use repair_core::cost::Usage;
-use repair_core::engine::event::{Event, Settled};
-use repair_core::engine::{Engine, Journal, Options, Outcome, RunState, StartRequest, load};
+use repair_core::engine::{Engine, Options, Outcome, RunState, StartRequest, load};
+use repair_core::engine::{Event, Settled};
 use repair_core::lake::{Lake, Layer, StageScope, overlay};
+use repair_core::model::Usage;
 use repair_core::model::{Absence, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Table, Unit, Wanted};
 use repair_core::plugin::{Detector, Registry, Repairer, Sensor, StepContext, Task, Units};
-use repair_core::testing::{
-    CrashingJournal, CrashingLake, FlakyJournal, MemoryJournal, MemoryLake, Moment, Schedule, VirtualClock, is_crash,
-};
+use repair_core::testing::{CrashingJournal, CrashingLake, Life, MemoryJournal, MemoryLake, Moment, Schedule, VirtualClock};
 use repair_core::workflow::Workflow;
 use repair_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
@@ -368,16 +366,6 @@ fn lives(rng: &mut SmallRng) -> Vec<Life> {
     (0..crashes).map(|_| life(rng)).collect()
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Life {
-    /// Killed at a write.
-    Crash(u64, Moment),
-    /// Ended by a journal that could not write.
-    FailedWrite(u64),
-    /// Told to stop, after so many milliseconds.
-    Stopped(u64),
-}
-
 /// Drives a run to its end, through all its lives.
 async fn drive(world: &Arc<World>, text: &str, lives: &[Life]) -> Result<RunState> {
     let registry = registry(world);
@@ -387,36 +375,22 @@ async fn drive(world: &Arc<World>, text: &str, lives: &[Life]) -> Result<RunStat
     let mut lives = lives.iter().copied().map(Some).chain([None]);
     loop {
         let life = lives.next().flatten();
-        let schedule = match life {
-            Some(Life::Crash(write, moment)) => Schedule::crash_at(write, moment),
-            _ => Schedule::never(),
-        };
-        let inner: Arc<dyn Journal> = match life {
-            Some(Life::FailedWrite(append)) => Arc::new(FlakyJournal::new(Arc::new(world.journal.clone()), append)),
-            _ => Arc::new(world.journal.clone()),
-        };
+        let schedule = Life::schedule(life);
+        let inner = Life::journal(life, Arc::new(world.journal.clone()));
         let lake = Arc::new(CrashingLake::new(Arc::new(world.lake.clone()), schedule.clone()));
         let mut engine = Engine::new(registry.clone(), lake, Arc::new(CrashingJournal::new(inner, schedule.clone())));
         engine.clock = clock.clone();
         // Nobody else is there to be fenced; a lease of a dead process is over when the next begins.
         engine.options =
             Options { lease: Duration::from_secs(3_000_000), poll: Duration::from_secs(86_400), grace: Duration::from_secs(10) };
-        if let Some(Life::Stopped(after_ms)) = life {
-            let stop = engine.stop.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(after_ms)).await;
-                stop.cancel();
-            });
-        }
+        Life::stop_in_time(life, &engine.stop);
         let request = StartRequest { run: RUN.to_owned(), params: BTreeMap::new(), environment: Value::Null };
         let done = engine.start(&workflow, request).await;
         // The works of a dead process are dead with it.
         drop(engine);
         match (done, life) {
             (Ok(_), _) => return load(&world.journal, RUN).await,
-            (Err(error), Some(_))
-                if is_crash(&error) || matches!(error.kind(), ErrorKind::Transient | ErrorKind::Cancelled | ErrorKind::Internal) =>
-            {
+            (Err(error), Some(_)) if Life::ends_with(&error) => {
                 world.journal.all_drivers_died();
             }
             (Err(error), _) => return Err(error),
