@@ -7,27 +7,16 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use async_trait::async_trait;
 use repair_core::model::Usage;
-use repair_core::model::{
-    Cadence, Counts, Findings, Fix, Format, GapList, Interval, Key, Scope, SlotRange, Suspect, Suspects, Table, TimeMark, Unit, Wanted,
-};
+use repair_core::model::{Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Suspect, Suspects, Table, Unit, Wanted};
 use repair_core::plugin::{Answer, Covered, Limits, Plugin, PluginKind, Registry, Request, Source, StepContext};
-use repair_core::testing::{MemoryLake, VirtualClock, context};
+use repair_core::testing::{MemoryLake, VirtualClock, context, minute_table};
 use repair_core::{ErrorKind, Result};
 use serde_json::{Value, json};
 
 const SLOTS: SlotRange = SlotRange { first: 28_000_000, end: 28_000_003 };
 
 fn table() -> Table {
-    Table {
-        name: "readings".to_owned(),
-        location: "readings".to_owned(),
-        format: Format::Parquet,
-        partition_by: Vec::new(),
-        key: vec!["sensor".to_owned()],
-        time: "ts".to_owned(),
-        time_marks: TimeMark::Start,
-        cadence: Some(Cadence::MINUTE),
-    }
+    minute_table("readings", "sensor")
 }
 
 /// A row for each slot, with these columns of values.

@@ -15,11 +15,10 @@ use repair_core::lake::overlay::story::Standing;
 use repair_core::lake::{Lake, Layer, overlay};
 use repair_core::model::Usage;
 use repair_core::model::{
-    Absence, Cadence, Counts, DefectKind, Findings, Fingerprints, Fix, Format, GapList, Interval, Key, Scope, SlotRange, Table, TimeMark,
-    Unit, Wanted,
+    Absence, Counts, DefectKind, Findings, Fingerprints, Fix, GapList, Interval, Key, Scope, SlotRange, Table, Unit, Wanted,
 };
 use repair_core::plugin::{Clock, Detector, Plugin, PluginKind, Registry, Repairer, StepContext, Units};
-use repair_core::testing::{MemoryJournal, MemoryLake, VirtualClock, context, plugin_suite};
+use repair_core::testing::{MemoryJournal, MemoryLake, VirtualClock, context, minute_table, plugin_suite};
 use repair_core::workflow::Workflow;
 use repair_core::{Error, Result};
 use serde::Deserialize;
@@ -27,16 +26,7 @@ use serde_json::{Value, json};
 
 /// A table of one key and a value a minute.
 fn table() -> Table {
-    Table {
-        name: "bars".to_owned(),
-        location: "bars".to_owned(),
-        format: Format::Parquet,
-        partition_by: Vec::new(),
-        key: vec!["key".to_owned()],
-        time: "ts".to_owned(),
-        time_marks: TimeMark::Start,
-        cadence: Some(Cadence::MINUTE),
-    }
+    minute_table("bars", "key")
 }
 
 /// A row: second of 1970, and value.

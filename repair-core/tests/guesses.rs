@@ -18,9 +18,9 @@ use proptest::prelude::*;
 use repair_core::Result;
 use repair_core::lake::{Lake, StageRequest, StageScope};
 use repair_core::model::Usage;
-use repair_core::model::{Cadence, Counts, Findings, Fix, Format, GapList, Interval, Key, Scope, SlotRange, SlotSet, Table, TimeMark};
+use repair_core::model::{Cadence, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, SlotSet, Table};
 use repair_core::plugin::{Plugin, PluginKind, Registry, Repairer, StepContext};
-use repair_core::testing::{MemoryLake, VirtualClock, context, plugin_suite};
+use repair_core::testing::{MemoryLake, VirtualClock, context, minute_table, plugin_suite};
 use serde_json::{Value, json};
 
 /// 2024-03-04, the beginning of the day.
@@ -28,16 +28,7 @@ const FIRST: i64 = 1_709_510_400 / 60;
 const DAY: i64 = 24 * 60;
 
 fn table() -> Table {
-    Table {
-        name: "readings".to_owned(),
-        location: "readings".to_owned(),
-        format: Format::Parquet,
-        partition_by: Vec::new(),
-        key: vec!["sensor".to_owned()],
-        time: "ts".to_owned(),
-        time_marks: TimeMark::Start,
-        cadence: Some(Cadence::MINUTE),
-    }
+    minute_table("readings", "sensor")
 }
 
 /// A row: sensor, slot after the first, value, count, unit.

@@ -16,9 +16,9 @@ use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::rollup::{Function, Measure, OBSERVED, Rollup};
 use repair_core::lake::{BatchStream, Caller, Lake, Layer, PresenceRequest, ScanRequest, StageRequest, StageScope};
 use repair_core::model::Usage;
-use repair_core::model::{Absence, Cadence, Findings, Fix, Format, Interval, Key, SlotRange, Table, TimeMark, Unit, Wanted};
+use repair_core::model::{Absence, Cadence, Findings, Fix, Interval, Key, SlotRange, Table, Unit, Wanted};
 use repair_core::plugin::{AggregateRequest, Aggregated, Aggregator, Plugin, PluginKind, Registry, Repairer, StepContext, Units};
-use repair_core::testing::{MemoryLake, VirtualClock};
+use repair_core::testing::{MemoryLake, VirtualClock, minute_table};
 use repair_core::workflow::Workflow;
 use repair_core::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
@@ -28,16 +28,7 @@ const FIRST: i64 = 1_709_510_400 / 60;
 const SLOTS: i64 = 2 * 24 * 60;
 
 fn table(location: &str) -> Table {
-    Table {
-        name: location.to_owned(),
-        location: location.to_owned(),
-        format: Format::Parquet,
-        partition_by: Vec::new(),
-        key: vec!["sensor".to_owned()],
-        time: "ts".to_owned(),
-        time_marks: TimeMark::Start,
-        cadence: Some(Cadence::MINUTE),
-    }
+    minute_table(location, "sensor")
 }
 
 /// A value that is nowhere else, and says where it belongs.

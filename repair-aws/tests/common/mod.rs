@@ -19,7 +19,7 @@ use repair_aws::{AwsLake, Connection, Options, Polling};
 use repair_aws_sandbox::Sandbox;
 use repair_core::Result;
 use repair_core::lake::partition::{by_partition, time_partition};
-use repair_core::lake::{BatchStream, Caller, Lake, Layer, ScanRequest, StageRequest, StageScope};
+use repair_core::lake::{BatchStream, Caller, Lake, Layer, ScanRequest, StageRequest, StageScope, overlay};
 use repair_core::model::{Absence, Cadence, Fix, Format, Interval, Key, Partition, PartitionUnit, SlotRange, Table, TimeMark};
 use repair_core::price::Meter;
 use repair_core::testing::LakeSetup;
@@ -193,6 +193,20 @@ impl LakeSetup for World {
     }
 }
 
+/// The columns of bars, whole.
+pub fn bar_schema() -> Schema {
+    let number = |name: &str| Field::new(name, DataType::Float64, true);
+    Schema::new(vec![
+        Field::new("symbol", DataType::Utf8, false),
+        Field::new("ts", overlay::instant_type(), false),
+        number("open"),
+        number("high"),
+        number("low"),
+        number("close"),
+        Field::new("volume", DataType::Int64, true),
+    ])
+}
+
 pub fn bars() -> Table {
     Table {
         name: "bars".into(),
@@ -218,7 +232,7 @@ pub fn keys(names: &[&str]) -> Vec<Key> {
 pub fn rows(rows: &[(&str, &str, f64)]) -> RecordBatch {
     let schema = Schema::new(vec![
         Field::new("symbol", DataType::Utf8, false),
-        Field::new("ts", repair_core::lake::overlay::instant_type(), false),
+        Field::new("ts", overlay::instant_type(), false),
         Field::new("close", DataType::Float64, true),
         Field::new("volume", DataType::Int64, true),
     ]);

@@ -127,6 +127,11 @@ fn problems(state: &RunState) -> Vec<String> {
     if let Some((step, error)) = &state.caught {
         problems.push(format!("{step}: caught {}: {}", error.kind, error.message));
     }
+    if let (Some(began), Some(later)) = (&state.started.expressions, &state.other_expressions) {
+        problems.push(format!(
+            "expressions were evaluated by {began} when the run began, and by {later} since it was resumed; results may differ"
+        ));
+    }
     for (name, step) in &state.steps {
         if let Some(Settled::Failed { error }) = &step.settled {
             problems.push(format!("{name}: {}: {}", error.kind, error.message));
@@ -158,10 +163,7 @@ fn problems(state: &RunState) -> Vec<String> {
         tell(counts.conflicts, "slots with a row of which a source says that there is none");
         tell(counts.duplicates, "duplicate rows");
         tell(counts.misaligned, "rows whose time is not on the grid");
-        tell(
-            counts.changed,
-            "replaced slots whose raw rows have changed since they were repaired",
-        );
+        tell(counts.changed, "replaced slots whose raw rows have changed since they were repaired");
         tell(counts.unexpected, "slots with rows that the calendar does not expect");
     }
     for (detect, (table, ideas)) in &state.late_truth {

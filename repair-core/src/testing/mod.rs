@@ -9,8 +9,9 @@ pub mod lake_suite;
 pub mod plugin_suite;
 pub mod world;
 
-pub use context::context;
+pub use context::{context, minute_table};
 pub use lake_suite::LakeSetup;
 pub use world::{
-    CRASHED, CrashingJournal, CrashingLake, FailingLake, FlakyJournal, MemoryJournal, MemoryLake, Moment, Schedule, VirtualClock, is_crash,
+    CRASHED, CrashingJournal, CrashingLake, FailingLake, FlakyJournal, Life, MemoryJournal, MemoryLake, Moment, Schedule, VirtualClock,
+    is_crash,
 };

@@ -16,6 +16,8 @@ use super::references::{References, references};
 use crate::error::{Error, Result};
 use crate::workflow::Variables;
 
+/// What evaluates expressions, with its exact version: even a patch release may change results, so a run records what it began with.
+pub const EVALUATOR: &str = "jsonata-core 2.2.13";
 /// Bytes of one expression. A condition longer than this belongs into a task.
 pub const MAX_EXPRESSION_BYTES: usize = 10_000;
 /// How long one evaluation may take. Honest ones take microseconds; this ends what recurs without end.

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -361,19 +360,4 @@ pub fn write_repair(path: &Path, rows: &[(Row, &str, i64, &str, &str)]) {
     let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|(_, _, time, ..)| *time)).with_timezone("UTC");
     columns.push((overlay::columns::AT, Arc::new(times)));
     write_parquet(path, &RecordBatch::try_from_iter(columns).unwrap(), 1_000);
-}
-
-/// Says that a test did nothing, where it is seen: what `eprintln` says in a test that passes is not.
-pub fn skipped(why: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
-}
-
-/// The real data, if it is there.
-pub fn real_data(folder: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(folder);
-    if path.is_dir() {
-        return Some(path.canonicalize().unwrap());
-    }
-    skipped(&format!("there is no {}; this test needs the shared data", path.display()));
-    None
 }

@@ -184,7 +184,7 @@ impl Tally {
     /// # Errors
     /// `invalid` if it does not begin a run, or was written by a newer version.
     pub fn begin(run: &str, first: &Recorded) -> Result<Self> {
-        let Event::RunStarted { format, workflow, definition, file, children, params, environment, seed: _ } = first.event.clone() else {
+        let Event::RunStarted { format, workflow, definition, file, children, params, environment, .. } = first.event.clone() else {
             return Err(Error::invalid("a run begins with `run-started`").on("run", run));
         };
         if format > FORMAT {

@@ -19,6 +19,7 @@ use crate::engine::report::RunReport;
 use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::lake::Lake;
 use crate::plugin::{Clock, Progress, Registry};
+use crate::workflow::EVALUATOR;
 use crate::workflow::Workflow;
 
 /// Is told what happens in a run, once it is durable.
@@ -214,7 +215,8 @@ impl Engine {
                     if state.ended.is_some() {
                         return Ok(RunReport::new(run, &state));
                     }
-                    (Arc::new(workflow.clone()), state, vec![Event::DriverStarted { driver: driver.to_owned() }])
+                    let first = vec![driver_started(driver, &state)];
+                    (Arc::new(workflow.clone()), state, first)
                 }
                 None => (Arc::new(workflow.clone()), self.begin(workflow, request).await?, Vec::new()),
             },
@@ -252,6 +254,7 @@ impl Engine {
             params: request.params,
             environment: request.environment,
             seed,
+            expressions: Some(EVALUATOR.to_owned()),
         };
         let recorded = Recorded { sequence: 0, at: self.clock.now(), event: started };
         self.journal.append(&request.run, 0, recorded.at, std::slice::from_ref(&recorded.event)).await?;
@@ -270,7 +273,7 @@ impl Engine {
         redrive: bool,
     ) -> Result<(Arc<Workflow>, RunState, Vec<Event>)> {
         let before = Workflow::parse_with(&state.started.file, &state.started.definition, &self.registry, &state.started.children);
-        let mut first = vec![Event::DriverStarted { driver: driver.to_owned() }];
+        let mut first = vec![driver_started(driver, &state)];
         let workflow = match mended {
             None => before.map_err(|diagnostics| {
                 Error::invalid("the run's definition is not one that this program can run").on("run", run).because(diagnostics)
@@ -286,6 +289,11 @@ impl Engine {
         }
         Ok((Arc::new(workflow), state, first))
     }
+}
+
+fn driver_started(driver: &str, state: &RunState) -> Event {
+    let other = state.started.expressions.as_deref().is_some_and(|began_with| began_with != EVALUATOR);
+    Event::DriverStarted { driver: driver.to_owned(), expressions: other.then(|| EVALUATOR.to_owned()) }
 }
 
 fn check_same(workflow: &Workflow, request: &StartRequest, state: &RunState) -> Result<()> {

@@ -38,6 +38,8 @@ pub struct RunState {
     pub paused: bool,
     /// How it ended, if it has.
     pub ended: Option<Ended>,
+    /// What evaluated its expressions later, if that was another version.
+    pub other_expressions: Option<String>,
     /// From when on the run's `timeout` counts.
     pub timed_from: Timestamp,
     /// A move whose target was not entered yet.
@@ -63,6 +65,8 @@ pub struct Started {
     pub environment: Value,
     /// Where jitter begins.
     pub seed: u64,
+    /// What evaluates its expressions, with its exact version; older journals do not say.
+    pub expressions: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -257,7 +261,9 @@ impl RunState {
     /// # Errors
     /// `invalid` if it does not begin a run, or was written by a newer version.
     pub fn begin(first: &Recorded) -> Result<Self> {
-        let Event::RunStarted { format, workflow, definition, file, children, params, environment, seed } = first.event.clone() else {
+        let Event::RunStarted { format, workflow, definition, file, children, params, environment, seed, expressions } =
+            first.event.clone()
+        else {
             return Err(damaged(first, "a run begins with `run-started`"));
         };
         if format > FORMAT {
@@ -269,7 +275,7 @@ impl RunState {
             return Err(damaged(first, "a run begins with event 0"));
         }
         Ok(Self {
-            started: Started { at: first.at, workflow, definition, file, children, params, environment, seed },
+            started: Started { at: first.at, workflow, definition, file, children, params, environment, seed, expressions },
             next_sequence: 1,
             updated_at: first.at,
             active: BTreeMap::new(),
@@ -281,6 +287,7 @@ impl RunState {
             stop: None,
             paused: false,
             ended: None,
+            other_expressions: None,
             timed_from: first.at,
             moving: None,
         })
@@ -327,8 +334,9 @@ impl RunState {
         }
         match &recorded.event {
             Event::RunStarted { .. } => return Err(damaged(recorded, "a run starts once")),
-            Event::DriverStarted { .. } => {
+            Event::DriverStarted { expressions, .. } => {
                 self.paused = false;
+                self.other_expressions = expressions.clone().or(self.other_expressions.take());
                 // What was under way is begun anew, and so is the time it may take.
                 for position in self.active.values_mut().filter(|position| position.phase == Phase::Work) {
                     position.attempt_at = recorded.at;

@@ -13,6 +13,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::StreamExt;
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Event, Journal, Recorded, RunHead, Signal};
 use crate::error::{Error, ErrorKind, Result};
@@ -405,6 +406,51 @@ impl Lake for FailingLake {
 
     async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
         self.fail()
+    }
+}
+
+/// How a life of the process that drives a run ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It is killed at a write.
+    Crash(u64, Moment),
+    /// It ends because its journal could not write: this append, from 1, and none after it.
+    FailedWrite(u64),
+    /// It is asked to stop after so many milliseconds.
+    Stopped(u64),
+}
+
+impl Life {
+    /// When this process crashes; one without an end never does.
+    pub fn schedule(life: Option<Self>) -> Schedule {
+        match life {
+            Some(Self::Crash(write, moment)) => Schedule::crash_at(write, moment),
+            _ => Schedule::never(),
+        }
+    }
+
+    /// The journal as this process sees it, but for crashes.
+    pub fn journal(life: Option<Self>, journal: Arc<dyn Journal>) -> Arc<dyn Journal> {
+        match life {
+            Some(Self::FailedWrite(append)) => Arc::new(FlakyJournal::new(journal, append)),
+            _ => journal,
+        }
+    }
+
+    /// Asks this process to stop when it is time.
+    pub fn stop_in_time(life: Option<Self>, stop: &CancellationToken) {
+        if let Some(Self::Stopped(after_ms)) = life {
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                stop.cancel();
+            });
+        }
+    }
+
+    /// Whether an error is one with which such a life ends.
+    pub fn ends_with(error: &Error) -> bool {
+        is_crash(error) || matches!(error.kind(), ErrorKind::Transient | ErrorKind::Cancelled | ErrorKind::Internal)
     }
 }
 
