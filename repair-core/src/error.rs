@@ -117,8 +117,18 @@ pub enum Hint {
     OtherRunId,
     /// Give a price book.
     PriceBook,
-    /// Name another lake: the one that was opened has none, or is not usable.
+    /// Correct the mistakes of this workflow or price book; the error's source lists them, each with its line.
+    CorrectFile {
+        /// The file.
+        file: String,
+    },
+    /// Name another lake: this one holds no runs, or is not usable.
     OtherLake,
+    /// The lake is not there: create it, correct the profile that names it, or name another.
+    MissingLake {
+        /// The profile that names it, if a profile does.
+        profile: Option<String>,
+    },
     /// Choose one of these detect steps.
     DetectStep {
         /// Those that there are.
