@@ -9,9 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use aws_sandbox::Sandbox;
 use common::*;
 use repair_aws::S3Journal;
-use repair_aws_sandbox::Sandbox;
 use repair_core::engine::{Engine, StartRequest};
 use repair_core::lake::{Lake, Layer};
 use repair_core::model::Table;
@@ -28,7 +28,7 @@ static TURN: Mutex<()> = Mutex::const_new(());
 async fn world_on_trino() -> (World, MutexGuard<'static, ()>) {
     let url = std::env::var("TRINO_URL").expect("scripts/trino sets TRINO_URL");
     let turn = TURN.lock().await;
-    let sandbox = Sandbox::start(repair_aws_sandbox::Options::default().trino(url)).await.unwrap();
+    let sandbox = Sandbox::start(aws_sandbox::Options::default().trino(url)).await.unwrap();
     (World::on(sandbox).await, turn)
 }
 
