@@ -81,7 +81,7 @@ struct Asked(Exchange, Schedule);
 #[async_trait]
 impl Source for Asked {
     fn limits(&self) -> Limits {
-        Limits { rows_per_request: 20, keys_per_request: 1 }
+        Limits::new(20, 1)
     }
 
     async fn fetch(&self, _: &StepContext, request: &Request) -> Result<Answer> {
@@ -95,7 +95,7 @@ impl Source for Asked {
         let rows: Vec<(&str, i64)> = all.filter(|(symbol, minute)| !is_quiet(symbol, *minute)).collect();
         let covered =
             request.keys.iter().map(|key| repair_core::plugin::Covered { key: key.clone(), interval: request.interval }).collect();
-        Ok(Answer { rows: vec![bars_of(&rows)], covered, requests: 1, said: "200 OK".to_owned() })
+        Ok(Answer::new(vec![bars_of(&rows)]).with_covered(covered).with_said("200 OK"))
     }
 }
 
@@ -131,7 +131,7 @@ async fn live(world: &World, exchange: &Exchange, schedule: &Schedule) -> Result
     let mut engine = Engine::new(registry, Arc::new(lake), Arc::new(journal));
     // So that who takes over waits no longer than this.
     engine.options.lease = Duration::from_millis(250);
-    let request = StartRequest { run: "one".to_owned(), params: BTreeMap::new(), environment: json!({}) };
+    let request = StartRequest::new("one").with_environment(json!({}));
     let mut tries = 0;
     let report = loop {
         match Box::pin(engine.start(&workflow, request.clone())).await {

@@ -86,7 +86,7 @@ async fn hourly_of(world: &World) -> (String, [Vec<String>; 4]) {
     let given: BTreeMap<String, serde_json::Value> = given.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let journal = S3Journal::open(&world.connection, &format!("s3://{BUCKET}/lake/_repair/journal")).unwrap();
     let engine = Engine::new(registry, Arc::new(world.reopened()), Arc::new(journal));
-    let request = StartRequest { run: "ticker".to_owned(), params: workflow.bind_values(&given).unwrap(), environment: json!({}) };
+    let request = StartRequest::new("ticker").with_params(workflow.bind_values(&given).unwrap()).with_environment(json!({}));
     let report = Box::pin(engine.start(&workflow, request)).await.unwrap();
     let outcome = report.outcome.map_or_else(|| panic!("no outcome: {:?}", report.problems), |outcome| outcome.as_str().to_owned());
     let lake = world.reopened();

@@ -70,7 +70,7 @@ fn drive(folder: &Path, schedule: &Schedule) {
         let journal = SqliteJournal::open(root.join(".repair/journal.db")).unwrap();
         let journal = CrashingJournal::new(Arc::new(journal), schedule.clone());
         let engine = Engine::new(registry, Arc::new(lake), Arc::new(journal));
-        let request = StartRequest { run: "one".to_owned(), params: BTreeMap::new(), environment: json!({}) };
+        let request = StartRequest::new("one").with_environment(json!({}));
         let report = Box::pin(engine.start(&workflow, request)).await.unwrap();
         assert_eq!(report.outcome.map(|outcome| outcome.as_str()), Some("succeeded"), "{:?}", report.problems);
     });

@@ -13,10 +13,10 @@ use async_trait::async_trait;
 use common::{rows, table};
 use jiff::{SignedDuration, Timestamp};
 use repair_core::engine::Event;
-use repair_core::engine::{Engine, Journal, Options, Outcome, Recorded, RunReport, RunState, StartRequest, child_run_id, load};
+use repair_core::engine::{Engine, EngineOptions, Journal, Outcome, Recorded, RunReport, RunState, StartRequest, child_run_id, load};
 use repair_core::model::Usage;
 use repair_core::model::{Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Unit, Wanted};
-use repair_core::plugin::{Clock, Detector, Registry, Repairer, Sensor, StepContext, Task, Units};
+use repair_core::plugin::{Clock, Detector, PlannedUnits, Registry, Repairer, Sensor, StepContext, Task};
 use repair_core::testing::{MemoryJournal, MemoryLake, VirtualClock};
 use repair_core::workflow::EVALUATOR;
 use repair_core::workflow::Workflow;
@@ -125,7 +125,7 @@ struct Repairs(Arc<Seen>, Config);
 
 #[async_trait]
 impl Repairer for Repairs {
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let grid = findings.scope.grid;
         let today = context.clock.now().duration_since(BASE.parse().unwrap()).as_hours() / 24;
         let first = if self.1.by_day { today * 20 } else { 0 };
@@ -198,7 +198,10 @@ impl World {
     fn engine(&self) -> Engine {
         let mut engine = Engine::new(self.registry.clone(), Arc::new(self.lake.clone()), Arc::new(self.journal.clone()));
         engine.clock = Arc::new(self.clock);
-        engine.options = Options { lease: Duration::from_secs(30), poll: Duration::from_secs(1), grace: Duration::from_secs(5) };
+        engine.options = EngineOptions::default()
+            .with_lease(Duration::from_secs(30))
+            .with_poll(Duration::from_secs(1))
+            .with_grace(Duration::from_secs(5));
         engine
     }
 
@@ -210,7 +213,7 @@ impl World {
     }
 
     fn request(run: &str) -> StartRequest {
-        StartRequest { run: run.to_owned(), params: BTreeMap::new(), environment: Value::Null }
+        StartRequest::new(run)
     }
 
     async fn run(&self, text: &str) -> RunReport {

@@ -13,7 +13,7 @@ use repair_core::engine::{ErrorRecord, Event, FORMAT, Outcome, Settled, StopReas
 use repair_core::engine::{Recorded, RunState};
 use repair_core::model::Usage;
 use repair_core::model::{Conflicts, Findings, Fix, Suspects, Unit};
-use repair_core::plugin::{Detector, Registry, Repairer, StepContext, Task, Units};
+use repair_core::plugin::{Detector, PlannedUnits, Registry, Repairer, StepContext, Task};
 use repair_core::workflow::{REPAIR_OUTPUT, Workflow};
 use repair_core::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ impl Detector for Nothing {
 
 #[async_trait]
 impl Repairer for Nothing {
-    async fn plan(&self, _: &StepContext, _: &Findings) -> Result<Units> {
+    async fn plan(&self, _: &StepContext, _: &Findings) -> Result<PlannedUnits> {
         Err(Error::internal("never called"))
     }
 

@@ -21,12 +21,12 @@ use jiff::{SignedDuration, Timestamp};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use repair_core::engine::{Engine, Options, Outcome, RunState, StartRequest, load};
+use repair_core::engine::{Engine, EngineOptions, Outcome, RunState, StartRequest, load};
 use repair_core::engine::{Event, Settled};
 use repair_core::lake::{Lake, Layer, StageScope, overlay};
 use repair_core::model::Usage;
 use repair_core::model::{Absence, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Table, Unit, Wanted};
-use repair_core::plugin::{Detector, Registry, Repairer, Sensor, StepContext, Task, Units};
+use repair_core::plugin::{Detector, PlannedUnits, Registry, Repairer, Sensor, StepContext, Task};
 use repair_core::testing::{CrashingJournal, CrashingLake, Life, MemoryJournal, MemoryLake, Moment, Schedule, VirtualClock};
 use repair_core::workflow::Workflow;
 use repair_core::{Error, ErrorKind, Result};
@@ -167,7 +167,7 @@ struct SimRepairer(Arc<World>);
 
 #[async_trait]
 impl Repairer for SimRepairer {
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         self.0.may_do(context).await;
         let grid = findings.scope.grid;
         let units: Vec<Unit> = findings
@@ -381,10 +381,12 @@ async fn drive(world: &Arc<World>, text: &str, lives: &[Life]) -> Result<RunStat
         let mut engine = Engine::new(registry.clone(), lake, Arc::new(CrashingJournal::new(inner, schedule.clone())));
         engine.clock = clock.clone();
         // Nobody else is there to be fenced; a lease of a dead process is over when the next begins.
-        engine.options =
-            Options { lease: Duration::from_secs(3_000_000), poll: Duration::from_secs(86_400), grace: Duration::from_secs(10) };
+        engine.options = EngineOptions::default()
+            .with_lease(Duration::from_secs(3_000_000))
+            .with_poll(Duration::from_secs(86_400))
+            .with_grace(Duration::from_secs(10));
         Life::stop_in_time(life, &engine.stop);
-        let request = StartRequest { run: RUN.to_owned(), params: BTreeMap::new(), environment: Value::Null };
+        let request = StartRequest::new(RUN);
         let done = engine.start(&workflow, request).await;
         // The works of a dead process are dead with it.
         drop(engine);

@@ -28,7 +28,7 @@ use repair_core::model::Usage;
 use repair_core::model::{
     Conflicts, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Suspects, Table, TablePresence, Unit, Wanted,
 };
-use repair_core::plugin::{Detector, Registry, Repairer, StepContext, Task, Units};
+use repair_core::plugin::{Detector, PlannedUnits, Registry, Repairer, StepContext, Task};
 use repair_core::workflow::Workflow;
 use repair_local::{LocalLake, SqliteJournal};
 use serde_json::{Value, json};
@@ -127,7 +127,7 @@ struct Repairs;
 
 #[async_trait]
 impl Repairer for Repairs {
-    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let grid = findings.scope.grid;
         let slots = findings.gaps.hull().unwrap();
         Ok(Box::new((slots.first..slots.end).map(move |slot| {
@@ -181,7 +181,7 @@ async fn run(folder: &Path, name: &str, text: &str, units: u64) -> (Duration, us
     let journal = Arc::new(SqliteJournal::open(folder.join(format!("{name}.db"))).unwrap());
     let engine = Engine::new(registry, Arc::new(Weightless(LocalLake::open(folder).unwrap())), journal.clone());
     let begun = Instant::now();
-    let request = StartRequest { run: name.to_owned(), params: BTreeMap::new(), environment: json!({}) };
+    let request = StartRequest::new(name).with_environment(json!({}));
     // As a task of its own, as a program that drives several runs does: it shares its thread with the works it begins.
     let driven = tokio::spawn(async move { engine.start(&workflow, request).await });
     let report = driven.await.unwrap().unwrap();

@@ -15,11 +15,11 @@ use jiff::SignedDuration;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use repair::plan::{PlanRequest, Planner, Verdict};
-use repair_core::engine::{Engine, Journal, Options, Outcome, RunReport, RunState, StartRequest, load};
+use repair_core::engine::{Engine, EngineOptions, Journal, Outcome, RunReport, RunState, StartRequest, load};
 use repair_core::lake::Layer;
 use repair_core::model::Usage;
 use repair_core::model::{Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Unit, Wanted};
-use repair_core::plugin::{Detector, Registry, Repairer, StepContext, Task, Units};
+use repair_core::plugin::{Detector, PlannedUnits, Registry, Repairer, StepContext, Task};
 use repair_core::testing::{CrashingJournal, CrashingLake, Life, MemoryJournal, MemoryLake, Moment, Schedule, VirtualClock};
 use repair_core::workflow::Workflow;
 use repair_core::{Error, ErrorKind, Result};
@@ -66,7 +66,7 @@ impl Asks {
 
 #[async_trait]
 impl Repairer for Asks {
-    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let grid = findings.scope.grid;
         Ok(Box::new((0..UNITS).map(move |slot| {
             let slots = SlotRange::new(slot, slot + 1);
@@ -168,13 +168,15 @@ impl World {
         let journal = CrashingJournal::new(journal, schedule.clone());
         let mut engine = Engine::new(self.registry(), Arc::new(lake), Arc::new(journal));
         engine.clock = Arc::new(self.clock);
-        engine.options =
-            Options { lease: Duration::from_secs(3_000_000), poll: Duration::from_secs(86_400), grace: Duration::from_secs(10) };
+        engine.options = EngineOptions::default()
+            .with_lease(Duration::from_secs(3_000_000))
+            .with_poll(Duration::from_secs(86_400))
+            .with_grace(Duration::from_secs(10));
         engine
     }
 
     fn request() -> StartRequest {
-        StartRequest { run: "run".to_owned(), params: BTreeMap::new(), environment: Value::Null }
+        StartRequest::new("run")
     }
 
     async fn run(&self, workflow: &Workflow) -> RunReport {

@@ -17,7 +17,7 @@ use repair_core::lake::rollup::{Function, Measure, OBSERVED, Rollup};
 use repair_core::lake::{BatchStream, Caller, Lake, Layer, PresenceRequest, ScanRequest, StageRequest, StageScope};
 use repair_core::model::Usage;
 use repair_core::model::{Absence, Cadence, Findings, Fix, Interval, Key, SlotRange, Table, Unit, Wanted};
-use repair_core::plugin::{AggregateRequest, Aggregated, Aggregator, Plugin, PluginKind, Registry, Repairer, StepContext, Units};
+use repair_core::plugin::{AggregateRequest, Aggregated, Aggregator, PlannedUnits, Plugin, PluginKind, Registry, Repairer, StepContext};
 use repair_core::testing::{MemoryLake, VirtualClock, minute_table};
 use repair_core::workflow::Workflow;
 use repair_core::{Error, ErrorKind, Result};
@@ -86,7 +86,7 @@ async fn lake() -> MemoryLake {
 struct Nothing {}
 
 /// One unit of everything.
-fn one_unit(findings: &Findings) -> Units {
+fn one_unit(findings: &Findings) -> PlannedUnits {
     let wanted = findings.gaps.by_key().into_iter().map(|(key, slots)| Wanted { key, slots }).collect();
     Box::new(std::iter::once(Ok(Unit { interval: findings.scope.interval, wanted })))
 }
@@ -237,7 +237,7 @@ impl Peeks {
 
 #[async_trait]
 impl Repairer for Peeks {
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         self.look(context.lake.as_ref(), context, findings).await;
         Ok(one_unit(findings))
     }
@@ -296,7 +296,7 @@ struct Test {
 #[async_trait]
 impl Repairer for Test {
     /// A unit for each gap.
-    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let grid = findings.scope.grid;
         let unit =
             move |(key, slots)| Ok(Unit { interval: grid.interval_of(slots).unwrap(), wanted: vec![Wanted { key, slots: vec![slots] }] });

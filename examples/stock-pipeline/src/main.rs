@@ -236,7 +236,7 @@ async fn capture(choices: &Choices, scenario: &Scenario, folder: &LakeFolder) ->
 async fn run(engine: &Engine, steps: &Steps, workflow: &Workflow, scenario: &Scenario) -> Result<RunReport> {
     // What `repair resume` needs to go on with it, should it be stopped.
     let environment = json!({ "lake": "local", "profile": "local" });
-    let request = StartRequest { run: new_run_id(), params: scenario.params.clone(), environment };
+    let request = StartRequest::new(new_run_id()).with_params(scenario.params.clone()).with_environment(environment);
     let done = engine.start(workflow, request).await?;
     steps.told().context(UNWRITTEN)?;
     let problems = done.problems.join("; ");

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::engine::pure::event::{LateTruth, Outcome, Settled};
-use crate::engine::pure::state::{Branch, Phase, RunState, StepState};
+use crate::engine::pure::state::{BranchState, Phase, RunState, StepState};
 use crate::error::ErrorKind;
 use crate::lake::stale;
 use crate::model::Interval;
@@ -158,7 +158,7 @@ fn problems(state: &RunState) -> Vec<String> {
             problems.push(format!("{name}: {}: {}", error.kind, error.message));
         }
         for (branch, ended) in &step.branches {
-            if let Branch::Failed { at, error } = ended {
+            if let BranchState::Failed { at, error } = ended {
                 problems.push(format!("{name}: branch `{branch}` failed at `{at}`: {}: {}", error.kind, error.message));
             }
         }

@@ -88,6 +88,47 @@ impl Table {
         }
     }
 
+    /// A table of this name in a folder of this name, without partitions, key or cadence.
+    pub fn new(name: impl Into<String>, format: Format, time: impl Into<String>) -> Self {
+        let name = name.into();
+        Self { format, location: name.clone(), time: time.into(), ..Self::implicit(&name, "") }
+    }
+
+    /// Where its files are, if not in the folder of its name.
+    #[must_use]
+    pub fn with_location(mut self, location: impl Into<String>) -> Self {
+        self.location = location.into();
+        self
+    }
+
+    /// The columns that identify a series.
+    #[must_use]
+    pub fn with_key<T: Into<String>>(mut self, columns: impl IntoIterator<Item = T>) -> Self {
+        self.key = columns.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How often a series has a row.
+    #[must_use]
+    pub fn with_cadence(mut self, cadence: Cadence) -> Self {
+        self.cadence = Some(cadence);
+        self
+    }
+
+    /// The Hive column by which its files are partitioned, and the unit of time that it holds.
+    #[must_use]
+    pub fn with_partition(mut self, column: impl Into<String>, unit: PartitionUnit) -> Self {
+        self.partition_by = vec![Partition { column: column.into(), unit }];
+        self
+    }
+
+    /// Which end of a slot the time is.
+    #[must_use]
+    pub fn with_time_marks(mut self, marks: TimeMark) -> Self {
+        self.time_marks = marks;
+        self
+    }
+
     /// The slots of its series.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The workflow language: from text to a checked workflow, and the expressions in it.
 
 mod bind;
+pub mod builder;
 mod check;
 mod definition;
 mod duration;

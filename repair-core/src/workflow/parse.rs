@@ -19,7 +19,7 @@ const MAX_DEPTH: usize = 8;
 const GIVEN_PRICES: &str = "--prices";
 
 /// The text of a workflow that another one names, by its resolved name.
-type Texts<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+pub(super) type Texts<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
 impl Workflow {
     /// Reads and checks a workflow that runs no others. `file` is where the text was, for messages.
@@ -71,7 +71,7 @@ impl Workflow {
     }
 }
 
-fn parse(
+pub(super) fn parse(
     file: &str,
     text: &str,
     registry: &Registry,
@@ -144,7 +144,7 @@ fn parse(
 }
 
 /// A name in a workflow's text, relative to the workflow's own file; written the same however it is spelt.
-fn resolve(file: &str, name: &str) -> String {
+pub(super) fn resolve(file: &str, name: &str) -> String {
     let joined = Path::new(file).parent().unwrap_or(Path::new("")).join(name);
     let mut resolved = PathBuf::new();
     for component in joined.components() {

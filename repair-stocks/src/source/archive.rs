@@ -213,7 +213,7 @@ impl Source for Archive {
         let said = self.said(request.keys.len(), &known);
         // Also where it does not vouch: rows that came to the archive since it was looked through are as good as others.
         let rows = read(context.lake.as_ref(), &archive, request).await?;
-        Ok(Answer { rows, covered, requests: 1, said })
+        Ok(Answer::new(rows).with_covered(covered).with_said(said))
     }
 }
 

@@ -138,7 +138,7 @@ steps:
     }
 
     async fn try_run(&self, run: &str, source: &str, symbols: &str) -> Result<RunReport> {
-        let request = StartRequest { run: run.to_owned(), params: std::collections::BTreeMap::new(), environment: Value::Null };
+        let request = StartRequest::new(run);
         self.engine().start(&self.workflow(source, symbols), request).await
     }
 

@@ -138,7 +138,7 @@ impl Arena<'_> {
     async fn aggregate_step(&self, lake: &MaskedLake, step: &Step, findings: &Findings) -> Result<()> {
         let aggregator = Arc::<dyn Aggregator>::try_from(self.plugin(step)?)?;
         let context = self.prepare(lake, &step.name, &self.workflow.tags)?.context;
-        aggregator.aggregate(&context, AggregateRequest { findings: Some(findings) }).await.map(drop)
+        aggregator.aggregate(&context, AggregateRequest::new(Some(findings))).await.map(drop)
     }
 
     /// Tries a strategy. What goes wrong with it is in its report; an error is one of the comparison itself.

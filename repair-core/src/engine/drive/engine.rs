@@ -34,7 +34,8 @@ impl Observer for () {
 
 /// How runs are driven.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+#[non_exhaustive]
+pub struct EngineOptions {
     /// How long a driver's hold on a run lasts unless renewed, which happens three times in that time: how long another must wait to take
     /// over from one that is dead, where the journal cannot tell that it is.
     pub lease: Duration,
@@ -44,7 +45,30 @@ pub struct Options {
     pub grace: Duration,
 }
 
-impl Default for Options {
+impl EngineOptions {
+    /// How long a driver's hold on a run lasts unless renewed.
+    #[must_use]
+    pub fn with_lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// How often to look whether somebody asked to cancel or pause.
+    #[must_use]
+    pub fn with_poll(mut self, poll: Duration) -> Self {
+        self.poll = poll;
+        self
+    }
+
+    /// How long work that was asked to stop may take to do so.
+    #[must_use]
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+}
+
+impl Default for EngineOptions {
     fn default() -> Self {
         Self { lease: Duration::from_secs(30), poll: Duration::from_secs(1), grace: Duration::from_secs(30) }
     }
@@ -66,11 +90,12 @@ pub struct Engine {
     /// Cancel it to stop driving soon; the runs can be resumed.
     pub stop: CancellationToken,
     /// How runs are driven.
-    pub options: Options,
+    pub options: EngineOptions,
 }
 
 /// What to start.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct StartRequest {
     /// The run's id; [`new_run_id`] makes one.
     pub run: String,
@@ -78,6 +103,27 @@ pub struct StartRequest {
     pub params: BTreeMap<String, Value>,
     /// What a later process needs to open the same lake; kept with the run, not looked at here.
     pub environment: Value,
+}
+
+impl StartRequest {
+    /// Starts a run of this id without parameters, in no environment.
+    pub fn new(run: impl Into<String>) -> Self {
+        Self { run: run.into(), params: BTreeMap::new(), environment: Value::Null }
+    }
+
+    /// The parameters, as [`Workflow::bind`] returns them.
+    #[must_use]
+    pub fn with_params(mut self, params: BTreeMap<String, Value>) -> Self {
+        self.params = params;
+        self
+    }
+
+    /// What a later process needs to open the same lake.
+    #[must_use]
+    pub fn with_environment(mut self, environment: Value) -> Self {
+        self.environment = environment;
+        self
+    }
 }
 
 /// A new id for a run: ids of later runs sort later.
@@ -116,7 +162,7 @@ impl Engine {
     /// An engine on the machine's clock that tells nobody.
     pub fn new(registry: Arc<Registry>, lake: Arc<dyn Lake>, journal: Arc<dyn Journal>) -> Self {
         let clock = Arc::new(crate::plugin::SystemClock);
-        Self { registry, lake, journal, clock, observer: Arc::new(()), stop: CancellationToken::new(), options: Options::default() }
+        Self { registry, lake, journal, clock, observer: Arc::new(()), stop: CancellationToken::new(), options: EngineOptions::default() }
     }
 
     /// Starts a run and drives it to its end. Starting the same id with the same input again goes on with it, or, if it has ended,

@@ -164,7 +164,7 @@ pub struct StepState {
     /// The units of its latest visit, if it repairs: those of the strategy at work.
     pub units: Option<Units>,
     /// The branches of its latest visit, if it is parallel.
-    pub branches: BTreeMap<String, Branch>,
+    pub branches: BTreeMap<String, BranchState>,
     /// How it came to rest, if it is a step of a DAG.
     pub settled: Option<Settled>,
 }
@@ -219,7 +219,7 @@ impl StepState {
 
 /// A branch of a parallel step.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Branch {
+pub enum BranchState {
     /// Under way.
     Running,
     /// At its end.
@@ -394,15 +394,15 @@ impl RunState {
             }
             Event::BranchesStarted { step, branches } => {
                 self.at(recorded, step)?;
-                let running = branches.iter().map(|branch| (branch.clone(), Branch::Running));
+                let running = branches.iter().map(|branch| (branch.clone(), BranchState::Running));
                 self.step(recorded, step)?.branches = running.collect();
             }
             Event::BranchEnded { step, branch, at, error } => {
                 let ended = match error {
-                    Some(error) => Branch::Failed { at: at.clone(), error: error.clone() },
+                    Some(error) => BranchState::Failed { at: at.clone(), error: error.clone() },
                     None => {
                         self.active.remove(at).ok_or_else(|| elsewhere(recorded, at))?;
-                        Branch::Ended { at: at.clone() }
+                        BranchState::Ended { at: at.clone() }
                     }
                 };
                 let known = self.step(recorded, step)?.branches.get_mut(branch);
@@ -516,9 +516,9 @@ impl RunState {
         let Some(state) = self.steps.get_mut(step) else { return };
         let mut reopened = Vec::new();
         for branch in state.branches.values_mut() {
-            if let Branch::Failed { at, .. } = branch {
+            if let BranchState::Failed { at, .. } = branch {
                 reopened.push(std::mem::take(at));
-                *branch = Branch::Running;
+                *branch = BranchState::Running;
             }
         }
         for step in reopened {

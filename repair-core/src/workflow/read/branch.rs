@@ -10,11 +10,11 @@ use crate::yaml::tree::{Node, Place, Yaml};
 /// How often one rule may try again. More is a loop that nobody waits for.
 const MAX_ATTEMPTS: u32 = 1_000;
 /// Tries after the first, if a rule does not say: as in the Amazon States Language.
-const DEFAULT_ATTEMPTS: u32 = 3;
+pub(crate) const DEFAULT_ATTEMPTS: u32 = 3;
 /// The wait before the first try, if a rule does not say.
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 /// By how much each wait is longer than the one before, if a rule does not say: as in the Amazon States Language.
-const DEFAULT_BACKOFF: f64 = 2.0;
+pub(crate) const DEFAULT_BACKOFF: f64 = 2.0;
 /// The largest backoff: by then the second wait is a hundred times the first.
 const MAX_BACKOFF: f64 = 100.0;
 /// Retry and catch rules of one step: there are twelve kinds of error.
