@@ -91,7 +91,7 @@ impl Power {
             cadence: None,
         };
         let lake = LocalLake::open(self.world.lake()).unwrap();
-        let request = ScanRequest { layer: Layer::Raw, interval: None, keys: None, columns: None };
+        let request = ScanRequest::new(Layer::Raw);
         let batches: Vec<RecordBatch> = lake.scan(&table, &request).await.unwrap().try_collect().await.unwrap();
         let mut totals = BTreeMap::new();
         for batch in &batches {
