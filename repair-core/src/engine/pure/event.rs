@@ -63,7 +63,7 @@ impl From<ErrorRecord> for Error {
 pub struct FindingsRecord {
     /// The detect step that these findings belong to; for a verify step, the detect step that it repeats.
     pub of: String,
-    /// The kind of defect that was looked for.
+    /// The kind of defect that the step detects.
     #[serde(default, skip_serializing_if = "DefectKind::is_missing")]
     pub kind: DefectKind,
     /// What was examined.
@@ -78,7 +78,7 @@ pub struct FindingsRecord {
 }
 
 impl FindingsRecord {
-    /// How many slots have the defect that was looked for.
+    /// How many slots have this kind of defect.
     pub fn wrong(&self) -> u64 {
         self.counts.wrong(self.kind)
     }

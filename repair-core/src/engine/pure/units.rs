@@ -78,7 +78,7 @@ pub struct UnitStates {
     pub left: Option<Box<FindingsRecord>>,
 }
 
-/// What a strategy has come to that ended in this visit, while the step continued with the next.
+/// The results of a strategy that ended in this visit, while the step continued with the next.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EarlierStrategy {
     /// The name of the strategy.
