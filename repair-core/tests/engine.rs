@@ -172,6 +172,7 @@ impl Run {
             Some(Settled::Succeeded) => "succeeded",
             Some(Settled::Failed { .. }) => "failed",
             Some(Settled::Skipped { .. }) => "skipped",
+            Some(other) => panic!("{other:?} is new to this test"),
             None => "not settled",
         }
     }

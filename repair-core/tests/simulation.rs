@@ -21,13 +21,13 @@ use jiff::{SignedDuration, Timestamp};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use repair_core::engine::{Engine, EngineOptions, Outcome, RunState, StartRequest, load};
+use repair_core::engine::{Engine, EngineOptions, Journal, Outcome, RunState, StartRequest, load};
 use repair_core::engine::{Event, Settled};
 use repair_core::lake::{Layer, Overlay, StageScope, overlay};
 use repair_core::model::Usage;
 use repair_core::model::{Absence, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Table, Unit, Wanted};
 use repair_core::plugin::{Detector, PlannedUnits, Registry, Repairer, Sensor, StepContext, Task};
-use repair_core::testing::{CrashingJournal, CrashingLake, Life, MemoryJournal, MemoryLake, Moment, Schedule, VirtualClock};
+use repair_core::testing::{CrashingJournal, CrashingLake, Life, MemoryJournal, MemoryLake, Moment, VirtualClock};
 use repair_core::workflow::Workflow;
 use repair_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
@@ -409,6 +409,7 @@ fn summary(state: &RunState) -> String {
             Some(Settled::Succeeded) => "succeeded".to_owned(),
             Some(Settled::Failed { error }) => format!("failed {}", error.kind),
             Some(Settled::Skipped { why }) => format!("skipped {why}"),
+            Some(other) => panic!("{other:?} is new to this test"),
             None => String::new(),
         };
         let mut output = step.output.clone();

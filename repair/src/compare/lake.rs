@@ -299,7 +299,7 @@ impl ReadLake for MaskedLake {
     }
 
     async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
-        let message = "SQL is not run while ideas are compared: the lake's engine would read the rows that are hidden";
+        let message = "SQL is not run while strategies are compared: the lake's engine would read the hidden rows";
         Err(Error::invalid(message))
     }
 }
@@ -360,7 +360,7 @@ impl Overlay for MaskedLake {
     }
 
     async fn retract(&self, table: &Table, _: &Retraction) -> Result<()> {
-        Err(Error::invalid(format!("nothing is taken back from table `{}` while ideas are compared", table.name)))
+        Err(Error::invalid(format!("nothing in table `{}` can be undone while strategies are compared", table.name)))
     }
 }
 

@@ -1,7 +1,7 @@
-//! The detector `duplicates`: the expected slots that hold several rows of the table's own, and that no repair stands for.
+//! The detector `duplicates`: finds expected slots with several raw rows that no repair replaces.
 //!
-//! Presence tells how many rows the slots of a word hold together; only where these are too many, and where repairs stand for rows, are rows
-//! read, by one scan.
+//! Presence shows how many rows the slots of a word hold together. Rows are read, in one scan, only where there are too many, and where
+//! repairs replace rows.
 
 use std::collections::BTreeSet;
 
@@ -68,7 +68,7 @@ impl Detector for Duplicates {
             }
         }
         let counts = &mut found.counts;
-        let (mut gaps, mut judged, mut told) = (GapList::default(), Fingerprints::default(), Vec::new());
+        let (mut gaps, mut judged, mut examples) = (GapList::default(), Fingerprints::default(), Vec::new());
         counts.duplicates = 0;
         for (key, slot) in &wanted {
             let rows = hashing.rows(key, *slot);
@@ -81,8 +81,8 @@ impl Detector for Duplicates {
                     counts.duplicates += rows - 1;
                     gaps.push(key, SlotRange::new(*slot, slot + 1));
                     judged.insert(key, *slot, fingerprint);
-                    if told.len() < MOST_TOLD {
-                        told.push(format!("{key} at {}: {rows} rows", scope.grid.time_of(*slot)));
+                    if examples.len() < MOST_TOLD {
+                        examples.push(format!("{key} at {}: {rows} rows", scope.grid.time_of(*slot)));
                     }
                 }
                 Some(_) => {
@@ -93,6 +93,6 @@ impl Detector for Duplicates {
             }
         }
         counts.gaps = gaps.len() as u64;
-        Ok(Findings { kind: DefectKind::Duplicate, gaps, judged, told, ..found })
+        Ok(Findings { kind: DefectKind::Duplicate, gaps, judged, told: examples, ..found })
     }
 }

@@ -1,5 +1,5 @@
-//! What drives runs: starts them, takes them up, cancels and pauses them. It holds a run's lease while its session performs
-//! what [`decide`](super::decide) says.
+//! The engine: starts, resumes, redrives, cancels and pauses runs. It holds a run's lease while a session performs what
+//! [`decide`](super::decide) decides.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use crate::plugin::{Clock, Progress, Registry};
 use crate::workflow::EVALUATOR;
 use crate::workflow::Workflow;
 
-/// Is told what happens in a run, once it is durable.
+/// Receives the events of runs once they are durable.
 pub trait Observer: Progress {
-    /// An event was recorded; `state` is what the run has come to with it and those recorded in the same commit.
+    /// Called after an event was recorded. `state` is the run's state after all events of the same commit.
     fn recorded(&self, recorded: &Recorded, state: &RunState);
 }
 
@@ -36,12 +36,12 @@ impl Observer for () {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct EngineOptions {
-    /// How long a driver's hold on a run lasts unless renewed, which happens three times in that time: how long another must wait to take
-    /// over from one that is dead, where the journal cannot tell that it is.
+    /// How long a driver's lease lasts; it is renewed three times in that time. Another driver waits this long to take over from one that
+    /// died, unless the journal knows that it is dead.
     pub lease: Duration,
-    /// How often to look whether somebody asked to cancel or pause.
+    /// How often to check for requests to cancel or pause.
     pub poll: Duration,
-    /// How long a work that was told to stop may take to do so.
+    /// How long an attempt may take to stop before it is aborted.
     pub grace: Duration,
 }
 
@@ -74,7 +74,7 @@ impl Default for EngineOptions {
     }
 }
 
-/// What a run needs around it: where things are, and who is told. Cheap to clone; one engine may drive many runs at once.
+/// Drives runs. Cheap to clone; one engine may drive many runs at once.
 #[derive(Clone)]
 pub struct Engine {
     /// The plug-ins.
@@ -83,17 +83,17 @@ pub struct Engine {
     pub lake: Arc<dyn Lake>,
     /// The journal.
     pub journal: Arc<dyn Journal>,
-    /// The time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Who is told what happens.
+    /// Receives what happens.
     pub observer: Arc<dyn Observer>,
-    /// Cancel it to stop driving soon; the runs can be resumed.
+    /// Cancel this token to stop driving soon. The runs can be resumed.
     pub stop: CancellationToken,
     /// How runs are driven.
     pub options: EngineOptions,
 }
 
-/// What to start.
+/// A request to start a run.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StartRequest {
@@ -101,7 +101,7 @@ pub struct StartRequest {
     pub run: String,
     /// The parameters, as [`Workflow::bind`] returns them.
     pub params: BTreeMap<String, Value>,
-    /// What a later process needs to open the same lake; kept with the run, not looked at here.
+    /// What a later process needs to open the same lake. The engine only stores it with the run.
     pub environment: Value,
 }
 
@@ -126,12 +126,12 @@ impl StartRequest {
     }
 }
 
-/// A new id for a run: ids of later runs sort later.
+/// A new run id. Ids of later runs sort later.
 pub fn new_run_id() -> String {
     uuid::Uuid::now_v7().simple().to_string()
 }
 
-/// The id of the run that a step runs as another workflow: the same for the same visit.
+/// The id of the run that a step starts for another workflow. It is the same for the same visit.
 pub fn child_run_id(parent: &str, step: &str, visit: u32) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(parent.as_bytes()).update(&[0]).update(step.as_bytes()).update(&visit.to_le_bytes());
@@ -139,13 +139,13 @@ pub fn child_run_id(parent: &str, step: &str, visit: u32) -> String {
     format!("{parent}-{}", &hasher.finalize().to_hex().as_str()[..16])
 }
 
-/// At most so long may an id be: it is part of file names.
+/// The maximum length of a run id, which is part of file names.
 const RUN_ID_LENGTH: usize = 64;
 
 fn check_run_id(run: &str) -> Result<()> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if run.is_empty() || run.len() > RUN_ID_LENGTH || !run.chars().all(fine) {
-        return Err(Error::invalid(format!("`{run}` can't be a run's id; use at most {RUN_ID_LENGTH} letters, digits, `-` and `_`")));
+        return Err(Error::invalid(format!("`{run}` is not a valid run id; use 1 to {RUN_ID_LENGTH} letters, digits, `-` and `_`")));
     }
     Ok(())
 }
@@ -154,24 +154,24 @@ fn check_run_id(run: &str) -> Result<()> {
 enum Begin<'a> {
     /// With a new run.
     Start(&'a Workflow, StartRequest),
-    /// With one that is there, perhaps by a mended definition; if it has ended, only if it is to be redriven.
-    TakeUp { mended: Option<&'a Workflow>, redrive: bool },
+    /// With an existing run, perhaps with a corrected definition; a run that has ended continues only if it is redriven.
+    Continue { corrected: Option<&'a Workflow>, redrive: bool },
 }
 
 impl Engine {
-    /// An engine on the machine's clock that tells nobody.
+    /// An engine that uses the machine's clock and has no observer.
     pub fn new(registry: Arc<Registry>, lake: Arc<dyn Lake>, journal: Arc<dyn Journal>) -> Self {
         let clock = Arc::new(crate::plugin::SystemClock);
         Self { registry, lake, journal, clock, observer: Arc::new(()), stop: CancellationToken::new(), options: EngineOptions::default() }
     }
 
-    /// Starts a run and drives it to its end. Starting the same id with the same input again goes on with it, or, if it has ended,
-    /// returns its report.
+    /// Starts a run and drives it to its end. If a run with this id and the same input exists, it is resumed or, if it has ended, its report
+    /// is returned.
     ///
     /// # Errors
-    /// If the run could not begin (nothing is written then): a table that is not there, a lake that can't be written to, a
-    /// configuration that does not fit; `conflict` if the id is taken by a run with other input, or if somebody else drives it. Also if
-    /// the journal fails, or `cancelled` if the engine was told to stop. An error within the run is not an error here: the report tells it.
+    /// If the run cannot start (a table does not exist, the lake is not writable, a configuration is invalid), in which case nothing is
+    /// written. `conflict` if the id belongs to a run with other input, or if somebody else drives the run. `cancelled` if the engine was
+    /// stopped. Also if the journal fails. An error within the run is not an error here: it is in the report.
     pub async fn start(&self, workflow: &Workflow, request: StartRequest) -> Result<RunReport> {
         check_run_id(&request.run)?;
         let run = request.run.clone();
@@ -181,32 +181,32 @@ impl Engine {
         self.hold(&run, Begin::Start(workflow, request)).await
     }
 
-    /// Goes on with a run, with the definition it started with.
+    /// Resumes a run with the definition that it has.
     ///
     /// # Errors
     /// `not-found` if there is no such run; otherwise as [`Engine::start`].
     pub async fn resume(&self, run: &str) -> Result<RunReport> {
-        self.hold(run, Begin::TakeUp { mended: None, redrive: false }).await
+        self.hold(run, Begin::Continue { corrected: None, redrive: false }).await
     }
 
-    /// Goes on with a run, with a mended definition.
+    /// Resumes a run with a corrected definition.
     ///
     /// # Errors
-    /// `conflict` if what the run already did would mean something else by that definition; otherwise as [`Engine::resume`].
-    pub async fn resume_with(&self, run: &str, mended: &Workflow) -> Result<RunReport> {
-        self.hold(run, Begin::TakeUp { mended: Some(mended), redrive: false }).await
+    /// `conflict` if what the run already did would mean something else under that definition; otherwise as [`Engine::resume`].
+    pub async fn resume_with(&self, run: &str, corrected: &Workflow) -> Result<RunReport> {
+        self.hold(run, Begin::Continue { corrected: Some(corrected), redrive: false }).await
     }
 
-    /// Takes up a run that failed or was cancelled, where it failed: what succeeded is not done again. With a mended definition, if one is
-    /// given.
+    /// Continues a run that failed or was cancelled, from where it failed, with a corrected definition if one is given. What succeeded is not
+    /// repeated.
     ///
     /// # Errors
     /// `conflict` if the run succeeded, or has not ended; otherwise as [`Engine::resume_with`].
-    pub async fn redrive(&self, run: &str, mended: Option<&Workflow>) -> Result<RunReport> {
-        self.hold(run, Begin::TakeUp { mended, redrive: true }).await
+    pub async fn redrive(&self, run: &str, corrected: Option<&Workflow>) -> Result<RunReport> {
+        self.hold(run, Begin::Continue { corrected, redrive: true }).await
     }
 
-    /// Cancels a run: its driver ends it, once what is under way has stopped and is accounted for. Without a driver, it is ended here.
+    /// Cancels a run. Its driver ends it once all running steps have stopped and their usage is recorded. A run without a driver is ended here.
     ///
     /// # Errors
     /// `not-found` if there is no such run; `conflict` if it has ended.
@@ -214,7 +214,7 @@ impl Engine {
         self.ask(run, Signal::Cancel).await
     }
 
-    /// Pauses a run: its driver stops it for now, once what is under way has stopped. [`Engine::resume`] goes on with it.
+    /// Pauses a run. Its driver pauses it once all running steps have stopped. [`Engine::resume`] continues it.
     ///
     /// # Errors
     /// As [`Engine::cancel`].
@@ -222,23 +222,23 @@ impl Engine {
         self.ask(run, Signal::Pause).await
     }
 
-    /// The report is there if the run had no driver, so that it was stopped here.
+    /// Returns a report if the run had no driver, so that it was stopped here.
     async fn ask(&self, run: &str, signal: Signal) -> Result<Option<RunReport>> {
         let state = load(self.journal.as_ref(), run).await?;
         if let Some(ended) = &state.ended {
-            let message = format!("run `{run}` has ended before: {}", ended.outcome.as_str());
+            let message = format!("run `{run}` has already ended: {}", ended.outcome.as_str());
             return Err(Error::new(ErrorKind::Conflict, message));
         }
         self.journal.signal(run, Some(signal)).await?;
         match self.resume(run).await {
             Ok(report) => Ok(Some(report)),
-            // Somebody drives it, and will see.
+            // Another driver has the run, and will see the request.
             Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Drives a run while holding its lease. In a box, because a run may run others.
+    /// Drives a run while holding its lease. Boxed, because a run may start other runs.
     fn hold<'a>(&'a self, run: &'a str, begin: Begin<'a>) -> BoxFuture<'a, Result<RunReport>> {
         Box::pin(async move {
             check_run_id(run)?;
@@ -246,7 +246,7 @@ impl Engine {
             self.journal.acquire(run, &driver, self.clock.now(), self.options.lease).await.map_err(|error| driven_elsewhere(run, error))?;
             let done = self.drive(run, &driver, begin).await;
             if let Err(error) = self.journal.release(run, &driver).await {
-                tracing::warn!(run, error = error.full(), "the lease could not be given up; it expires by itself");
+                tracing::warn!(run, error = error.full(), "the lease could not be released; it expires by itself");
             }
             done
         })
@@ -266,20 +266,20 @@ impl Engine {
                 }
                 None => (Arc::new(workflow.clone()), self.begin(workflow, request).await?, Vec::new()),
             },
-            Begin::TakeUp { mended, redrive } => {
+            Begin::Continue { corrected, redrive } => {
                 let state = known.ok_or_else(|| no_such_run(run))?;
                 if state.ended.is_some() && !redrive {
-                    if mended.is_some() {
+                    if corrected.is_some() {
                         let error = Error::new(ErrorKind::Conflict, format!("run `{run}` has ended, so it cannot be resumed"));
                         return Err(error.hint(Hint::Redrive { run: run.to_owned() }));
                     }
                     return Ok(RunReport::new(run, &state));
                 }
                 if redrive {
-                    // What was asked of the run before it ended is not asked of it now.
+                    // Requests from before the run ended no longer apply.
                     self.journal.signal(run, None).await?;
                 }
-                self.take_up(run, driver, state, mended, redrive)?
+                self.continued(run, driver, state, corrected, redrive)?
             }
         };
         let mut session = Session::new(self, run, driver, workflow, state)?;
@@ -288,7 +288,7 @@ impl Engine {
         Ok(RunReport::new(run, &session.state))
     }
 
-    /// Records that a run begins.
+    /// Records that a run started.
     async fn begin(&self, workflow: &Workflow, request: StartRequest) -> Result<RunState> {
         let seed = u64::from_le_bytes(*blake3::hash(request.run.as_bytes()).as_bytes().first_chunk().unwrap_or(&[0; 8]));
         let started = Event::RunStarted {
@@ -310,25 +310,25 @@ impl Engine {
         Ok(state)
     }
 
-    /// What to record first when a run is taken up, and by which definition it goes on.
-    fn take_up(
+    /// The definition with which an existing run continues, and the events to record first.
+    fn continued(
         &self,
         run: &str,
         driver: &str,
         state: RunState,
-        mended: Option<&Workflow>,
+        corrected: Option<&Workflow>,
         redrive: bool,
     ) -> Result<(Arc<Workflow>, RunState, Vec<Event>)> {
         let before = Workflow::parse_with(&state.started.file, &state.started.definition, &self.registry, &state.started.children);
         let mut first = vec![driver_started(driver, &state)];
-        let workflow = match mended {
+        let workflow = match corrected {
             None => before.map_err(|diagnostics| {
-                Error::invalid("the run's definition is not one that this program can run").on("run", run).because(diagnostics)
+                Error::invalid("this program cannot run the run's definition").on("run", run).because(diagnostics)
             })?,
-            Some(mended) => {
-                // One that can no longer be read is replaced by one that can, if nothing was done by it.
-                first.push(control::replace(&state, before.as_ref().ok(), mended)?);
-                mended.clone()
+            Some(corrected) => {
+                // A definition that can no longer be read may be replaced if the run did nothing with it yet.
+                first.push(control::replace(&state, before.as_ref().ok(), corrected)?);
+                corrected.clone()
             }
         };
         if redrive {
@@ -349,7 +349,7 @@ fn check_same(workflow: &Workflow, request: &StartRequest, state: &RunState) -> 
     if same && started.children == workflow.children {
         return Ok(());
     }
-    let message = format!("run `{}` exists and was started with other input", request.run);
+    let message = format!("run `{}` already exists and was started with other input", request.run);
     Err(Error::new(ErrorKind::Conflict, message).hint(Hint::OtherRunId))
 }
 
