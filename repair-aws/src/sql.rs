@@ -621,6 +621,10 @@ pub fn declaration(database: &str, table: &Table, columns: &arrow::datatypes::Sc
         Format::Parquet => ("STORED AS PARQUET", ""),
         Format::Csv => ("ROW FORMAT DELIMITED FIELDS TERMINATED BY ','", " TBLPROPERTIES ('skip.header.line.count'='1')"),
         Format::Jsonl => ("ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'", ""),
+        other => {
+            let message = format!("table `{}` has the format {}, which cannot be written on Athena", table.name, other.as_str());
+            return Err(Error::invalid(format!("{message}; write `format: parquet`")));
+        }
     };
     Ok(format!(
         "CREATE EXTERNAL TABLE IF NOT EXISTS {}.{} ({}){by} {stored} LOCATION {}{properties}",
@@ -641,6 +645,7 @@ pub(crate) fn suggested_table(database: &str, table: &Table, location: &str) -> 
         Format::Parquet => "STORED AS PARQUET",
         Format::Csv => "ROW FORMAT SERDE 'org.apache.hadoop.hive.serde2.OpenCSVSerde'",
         Format::Jsonl => "ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'",
+        _ => "STORED AS …",
     };
     let columns: Vec<String> = keys.into_iter().chain([time, "…".to_owned()]).collect();
     format!(
