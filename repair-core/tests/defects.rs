@@ -12,14 +12,13 @@ use repair_core::engine::{Engine, Outcome, RunReport, StartRequest};
 use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::overlay::story;
 use repair_core::lake::overlay::story::Standing;
-use repair_core::lake::{Lake, Layer, overlay};
+use repair_core::lake::{Layer, Overlay, ReadLake, overlay};
 use repair_core::model::Usage;
 use repair_core::model::{
-    Absence, Cadence, Counts, DefectKind, Findings, Fingerprints, Fix, Format, GapList, Interval, Key, Scope, SlotRange, Table, TimeMark,
-    Unit, Wanted,
+    Absence, Counts, DefectKind, Findings, Fingerprints, Fix, GapList, Interval, Key, Scope, SlotRange, Table, Unit, Wanted,
 };
-use repair_core::plugin::{Clock, Detector, Plugin, PluginKind, Registry, Repairer, StepContext, Units};
-use repair_core::testing::{MemoryJournal, MemoryLake, VirtualClock, context, plugin_suite};
+use repair_core::plugin::{Clock, Detector, PlannedUnits, Plugin, PluginKind, Registry, Repairer, StepContext};
+use repair_core::testing::{MemoryJournal, MemoryLake, VirtualClock, context, minute_table, plugin_suite};
 use repair_core::workflow::Workflow;
 use repair_core::{Error, Result};
 use serde::Deserialize;
@@ -27,16 +26,7 @@ use serde_json::{Value, json};
 
 /// A table of one key and a value a minute.
 fn table() -> Table {
-    Table {
-        name: "bars".to_owned(),
-        location: "bars".to_owned(),
-        format: Format::Parquet,
-        partition_by: Vec::new(),
-        key: vec!["key".to_owned()],
-        time: "ts".to_owned(),
-        time_marks: TimeMark::Start,
-        cadence: Some(Cadence::MINUTE),
-    }
+    minute_table("bars", "key")
 }
 
 /// A row: second of 1970, and value.
@@ -92,7 +82,7 @@ impl World {
         let workflow = Workflow::parse("w.yaml", &text, &registry).unwrap_or_else(|told| panic!("{told}"));
         let mut engine = Engine::new(registry, Arc::new(self.lake.clone()), Arc::new(self.journal.clone()));
         engine.clock = Arc::new(self.clock);
-        let request = StartRequest { run: run.to_owned(), params: BTreeMap::new(), environment: Value::Null };
+        let request = StartRequest::new(run);
         engine.start(&workflow, request).await.unwrap()
     }
 
@@ -278,7 +268,7 @@ struct Denies;
 
 #[async_trait]
 impl Repairer for Denies {
-    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let wanted = findings.gaps.iter().map(|(key, slots)| Wanted { key: key.clone(), slots: vec![slots] }).collect();
         Ok(Box::new([Ok(Unit { interval: findings.scope.interval, wanted })].into_iter()))
     }

@@ -63,7 +63,7 @@ struct Vendor(Config);
 #[async_trait]
 impl Source for Vendor {
     fn limits(&self) -> Limits {
-        Limits { rows_per_request: 1_000, keys_per_request: 1 }
+        Limits::new(1_000, 1)
     }
 
     async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
@@ -74,7 +74,7 @@ impl Source for Vendor {
         let minutes = self.0.has.get(&key).into_iter().flatten().filter(|minute| asked.contains(first() + **minute));
         let rows = rows(minutes.map(|minute| (key.as_str(), minute + off)));
         let covered = self.0.vouches.contains(&key).then(|| Covered { key: request.keys[0].clone(), interval: request.interval });
-        Ok(Answer { rows: vec![rows], covered: covered.into_iter().collect(), requests: 1, said: "the vendor".to_owned() })
+        Ok(Answer::new(vec![rows]).with_covered(covered.into_iter().collect()).with_said("the vendor"))
     }
 }
 
@@ -102,7 +102,7 @@ impl World {
         let workflow = Workflow::parse_with("w.yaml", &text, &self.registry, &BTreeMap::new()).unwrap_or_else(|told| panic!("{told}"));
         let mut engine = Engine::new(self.registry.clone(), Arc::new(self.lake.clone()), Arc::new(self.journal.clone()));
         engine.clock = Arc::new(self.clock);
-        engine.start(&workflow, StartRequest { run: id.to_owned(), params: BTreeMap::new(), environment: Value::Null }).await.unwrap()
+        engine.start(&workflow, StartRequest::new(id)).await.unwrap()
     }
 
     async fn story(&self, key: &str, minute: i64) -> Story {
@@ -164,7 +164,7 @@ async fn outage_keeps_its_evidence() {
     let workflow = format!("workflow: w\nkind: state-machine\n{lost}{text}");
     let workflow = Workflow::parse_with("w.yaml", &workflow, &world.registry, &BTreeMap::new()).unwrap();
     let engine = Engine::new(world.registry.clone(), Arc::new(world.lake.clone()), Arc::new(world.journal.clone()));
-    let request = StartRequest { run: "run".to_owned(), params: BTreeMap::new(), environment: Value::Null };
+    let request = StartRequest::new("run");
     match engine.start(&workflow, request).await {
         Ok(report) => assert_eq!(report.outcome, Some(Outcome::Blind)),
         Err(error) => assert!(matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Blind), "{error}"),
@@ -244,7 +244,7 @@ async fn a_row_where_another_source_has_none_is_a_conflict_and_shown() {
     for (name, count) in [("present", 58), ("absent", 2), ("missing", 0), ("conflicts", 2)] {
         assert_eq!(out(&report, "look", name), count, "{name}");
     }
-    let told = "look: 2 slots with a row of which a source says that there is none (see `repair why`) in table `bars`";
+    let told = "look: 2 slots with a row of which a source says that there is none in table `bars`";
     assert!(report.problems.contains(&told.to_owned()), "{:?}", report.problems);
     let story = world.story("A", 21).await;
     assert!(story.conflict.unwrap().contains("the table has a row, and `vendor` says: the vendor: no row for A"));

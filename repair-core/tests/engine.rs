@@ -13,7 +13,7 @@ use repair_core::engine::{ErrorRecord, Event, FORMAT, Outcome, Settled, StopReas
 use repair_core::engine::{Recorded, RunState};
 use repair_core::model::Usage;
 use repair_core::model::{Conflicts, Findings, Fix, Suspects, Unit};
-use repair_core::plugin::{Detector, Registry, Repairer, StepContext, Task, Units};
+use repair_core::plugin::{Detector, PlannedUnits, Registry, Repairer, StepContext, Task};
 use repair_core::workflow::{REPAIR_OUTPUT, Workflow};
 use repair_core::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ impl Detector for Nothing {
 
 #[async_trait]
 impl Repairer for Nothing {
-    async fn plan(&self, _: &StepContext, _: &Findings) -> Result<Units> {
+    async fn plan(&self, _: &StepContext, _: &Findings) -> Result<PlannedUnits> {
         Err(Error::internal("never called"))
     }
 
@@ -79,6 +79,7 @@ impl Run {
             params: BTreeMap::from([("limit".to_owned(), json!(3))]),
             environment: Value::Null,
             seed: 7,
+            expressions: None,
         };
         let events = vec![Recorded { sequence: 0, at: now, event }];
         let state = RunState::fold(&events).unwrap();
@@ -213,7 +214,7 @@ fn a_wait_is_set_once_and_counts_from_when_the_run_came_there() {
     run.settle();
     run.later_s(86_400);
     // Another driver in between changes nothing.
-    run.record(Event::DriverStarted { driver: "another".to_owned() });
+    run.record(Event::DriverStarted { driver: "another".to_owned(), expressions: None });
     assert_eq!(run.waits_s(), 86_400);
     assert_eq!(run.at(), "sum");
     let timers = run.events.iter().filter(|recorded| matches!(recorded.event, Event::TimerSet { .. })).count();
@@ -330,7 +331,7 @@ fn a_step_and_a_run_that_take_too_long_are_timed_out_and_a_new_driver_begins_the
     assert_eq!(run.at(), "ask");
     run.later_s(599);
     assert_eq!(run.at(), "ask");
-    run.record(Event::DriverStarted { driver: "another".to_owned() });
+    run.record(Event::DriverStarted { driver: "another".to_owned(), expressions: None });
     run.later_s(599);
     assert_eq!(run.at(), "ask", "this driver's attempt began when it took up the run");
     run.later_s(1);
@@ -475,7 +476,7 @@ fn a_run_that_is_cancelled_or_paused_asks_for_no_more_work() {
                 let redriven = control::redrive("r", &run.state, &run.workflow).unwrap();
                 run.record(redriven);
             }
-            None => run.record(Event::DriverStarted { driver: "another".to_owned() }),
+            None => run.record(Event::DriverStarted { driver: "another".to_owned(), expressions: None }),
         }
         assert_eq!(run.working(), "a", "it goes on where it was");
     }

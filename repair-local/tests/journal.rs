@@ -299,13 +299,17 @@ async fn every_commit_is_flushed_and_readers_do_not_wait() {
     journal.append("run", 1, at(1), &[entered("two", 1)]).await.unwrap();
 }
 
+/// What the test that started this process asks of it.
+fn ordered(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| panic!("another test starts this, with {variable}"))
+}
+
 /// What a process that the tests below start does: it appends to a run, and says the number of each event once it is appended.
 #[tokio::test]
 #[ignore = "started by other tests, as a process of its own"]
 async fn append_as_another_process() {
-    let (Ok(path), Ok(count)) = (std::env::var("REPAIR_TEST_JOURNAL"), std::env::var("REPAIR_TEST_EVENTS")) else { return };
-    let journal = SqliteJournal::open(path).unwrap();
-    for sequence in 0..count.parse().unwrap() {
+    let journal = SqliteJournal::open(ordered("REPAIR_TEST_JOURNAL")).unwrap();
+    for sequence in 0..ordered("REPAIR_TEST_EVENTS").parse().unwrap() {
         match journal.append("run", sequence, at(1), &[entered("step", std::process::id())]).await {
             // In one write, so that to be killed leaves no half of a line.
             Ok(()) => std::io::stderr().write_all(format!("won {sequence}\n").as_bytes()).unwrap(),
@@ -417,8 +421,7 @@ const TTL: Duration = Duration::from_secs(3_600);
 #[tokio::test]
 #[ignore = "started by other tests, as a process of its own"]
 async fn drive_as_another_process() {
-    let Ok(path) = std::env::var("REPAIR_TEST_JOURNAL") else { return };
-    let journal = SqliteJournal::open(path).unwrap();
+    let journal = SqliteJournal::open(ordered("REPAIR_TEST_JOURNAL")).unwrap();
     journal.acquire("run", "the other", at(0), TTL).await.unwrap();
     std::io::stderr().write_all(b"won 0\n").unwrap();
     std::thread::sleep(Duration::from_secs(600));

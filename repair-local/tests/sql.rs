@@ -109,7 +109,7 @@ async fn write(world: &World, tables: &[Table], into: &str, query: &str) -> Resu
     let context = context(Arc::new(world.lake.clone()), tables.to_vec(), Arc::new(SystemClock));
     let with = json!({ "into": into, "query": query });
     let Plugin::Aggregator(sql) = Registry::default().get(PluginKind::Aggregator, "sql").unwrap().make(&with)? else { unreachable!() };
-    sql.aggregate(&context, AggregateRequest { findings: None }).await
+    sql.aggregate(&context, AggregateRequest::new(None)).await
 }
 
 fn declared(name: &str, location: &str) -> Table {

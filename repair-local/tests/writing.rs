@@ -16,7 +16,7 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray,
 use common::*;
 use futures::StreamExt;
 use repair_core::ErrorKind;
-use repair_core::lake::{BatchStream, Lake, Layer, StageScope};
+use repair_core::lake::{Artifacts, BatchStream, Lake, Layer, Overlay, ReadLake, StageScope};
 use repair_core::model::Usage;
 use repair_core::model::{Fix, Format, Interval, Key, PartitionUnit, SlotRange, Table, TimeMark};
 
@@ -266,13 +266,7 @@ async fn an_artifact_whose_writing_is_given_up_leaves_nothing() {
     let given_up = tokio::time::timeout(std::time::Duration::from_millis(200), world.lake.put_artifact("run", "gaps", never_ends));
     assert!(given_up.await.is_err());
     // The thread that wrote needs a moment to notice.
-    for _ in 0..100 {
-        if before == tree(world.root()) {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    assert_eq!(before, tree(world.root()));
+    testdata::wait_until("the lake is as it was", || before == tree(world.root()));
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ fn lake() -> Arc<MemoryLake> {
 
 async fn fetch(source: &Arc<dyn Source>, lake: &Arc<MemoryLake>, symbols: &[&str], from: &str, to: &str) -> Answer {
     let context = context(lake.clone(), vec![bars()], "2026-03-05T20:00:00Z");
-    source.fetch(&context, &Request { table: bars(), keys: keys(symbols), interval: interval(from, to) }).await.unwrap()
+    source.fetch(&context, &Request::new(bars(), keys(symbols), interval(from, to))).await.unwrap()
 }
 
 #[tokio::test]

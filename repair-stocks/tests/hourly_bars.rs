@@ -30,7 +30,7 @@ fn aggregator(with: &Value) -> Arc<dyn Aggregator> {
 
 async fn aggregate_into(lake: &Arc<MemoryLake>, tables: Vec<Table>, with: &Value, findings: &Findings) -> repair_core::Result<Value> {
     let context = context(lake.clone(), tables, NOW);
-    let request = AggregateRequest { findings: Some(findings) };
+    let request = AggregateRequest::new(Some(findings));
     aggregator(with).aggregate(&context, request).await.map(|done| done.output)
 }
 
@@ -246,7 +246,7 @@ async fn what_cannot_be_summed_up_is_refused_with_a_way_out() {
         assert!(error.message().contains(said), "{with}: {error}");
     }
     let nothing = aggregator(&json!({ "table": "bars", "into": "hourly" }))
-        .aggregate(&context(lake, vec![bars()], NOW), AggregateRequest { findings: None })
+        .aggregate(&context(lake, vec![bars()], NOW), AggregateRequest::new(None))
         .await;
     assert!(nothing.unwrap_err().message().contains("`of`"));
 }

@@ -15,14 +15,12 @@ use jiff::SignedDuration;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use repair::plan::{PlanRequest, Planner, Verdict};
-use repair_core::engine::{Engine, Journal, Options, Outcome, RunReport, RunState, StartRequest, load};
+use repair_core::engine::{Engine, EngineOptions, Journal, Outcome, RunReport, RunState, StartRequest, load};
 use repair_core::lake::Layer;
 use repair_core::model::Usage;
 use repair_core::model::{Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Unit, Wanted};
-use repair_core::plugin::{Detector, Registry, Repairer, StepContext, Task, Units};
-use repair_core::testing::{
-    CrashingJournal, CrashingLake, FlakyJournal, MemoryJournal, MemoryLake, Moment, Schedule, VirtualClock, is_crash,
-};
+use repair_core::plugin::{Detector, PlannedUnits, Registry, Repairer, StepContext, Task};
+use repair_core::testing::{CrashingJournal, CrashingLake, Life, MemoryJournal, MemoryLake, Moment, Schedule, VirtualClock};
 use repair_core::workflow::Workflow;
 use repair_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
@@ -68,7 +66,7 @@ impl Asks {
 
 #[async_trait]
 impl Repairer for Asks {
-    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let grid = findings.scope.grid;
         Ok(Box::new((0..UNITS).map(move |slot| {
             let slots = SlotRange::new(slot, slot + 1);
@@ -170,13 +168,15 @@ impl World {
         let journal = CrashingJournal::new(journal, schedule.clone());
         let mut engine = Engine::new(self.registry(), Arc::new(lake), Arc::new(journal));
         engine.clock = Arc::new(self.clock);
-        engine.options =
-            Options { lease: Duration::from_secs(3_000_000), poll: Duration::from_secs(86_400), grace: Duration::from_secs(10) };
+        engine.options = EngineOptions::default()
+            .with_lease(Duration::from_secs(3_000_000))
+            .with_poll(Duration::from_secs(86_400))
+            .with_grace(Duration::from_secs(10));
         engine
     }
 
     fn request() -> StartRequest {
-        StartRequest { run: "run".to_owned(), params: BTreeMap::new(), environment: Value::Null }
+        StartRequest::new("run")
     }
 
     async fn run(&self, workflow: &Workflow) -> RunReport {
@@ -355,37 +355,15 @@ fn a_given_price_book_is_kept_with_the_workflow() {
     assert!(told.contains("given.yaml") && told.contains("unknown currency `EUR`"), "{told}");
 }
 
-/// How a life of the process ends.
-#[derive(Debug, Clone, Copy)]
-enum Life {
-    Crash(u64, Moment),
-    FailedWrite(u64),
-    Stopped(u64),
-}
-
 async fn live_on(world: &World, workflow: &Workflow, lives: &[Life]) -> RunReport {
     let mut lives = lives.iter().copied().map(Some).chain([None]);
     loop {
         let life = lives.next().flatten();
-        let schedule = match life {
-            Some(Life::Crash(write, moment)) => Schedule::crash_at(write, moment),
-            _ => Schedule::never(),
-        };
-        let journal: Arc<dyn Journal> = match life {
-            Some(Life::FailedWrite(append)) => Arc::new(FlakyJournal::new(Arc::new(world.journal.clone()), append)),
-            _ => Arc::new(world.journal.clone()),
-        };
-        let engine = world.engine(journal, &schedule);
-        if let Some(Life::Stopped(after_ms)) = life {
-            let stop = engine.stop.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(after_ms)).await;
-                stop.cancel();
-            });
-        }
+        let engine = world.engine(Life::journal(life, Arc::new(world.journal.clone())), &Life::schedule(life));
+        Life::stop_in_time(life, &engine.stop);
         match engine.start(workflow, World::request()).await {
             Ok(report) => return report,
-            Err(error) if is_crash(&error) || matches!(error.kind(), ErrorKind::Transient | ErrorKind::Cancelled | ErrorKind::Internal) => {
+            Err(error) if Life::ends_with(&error) => {
                 world.journal.all_drivers_died();
             }
             Err(error) => panic!("{}", error.full()),
@@ -419,16 +397,20 @@ async fn try_seed(seed: u64) -> (u64, Option<Outcome>) {
 /// A budget of 10 calls with eight units at once, killed at any moment and resumed: the source itself counts at most 10.
 #[test]
 fn killed_at_any_moment_a_budget_of_ten_calls_is_ten_calls() {
-    let seeds = std::env::var("SIM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(600);
+    let seeds = testdata::seeds(150, 600);
+    let count = seeds.end - seeds.start;
     let (mut all, mut over) = (0u64, 0u64);
-    for seed in 0..seeds {
+    for seed in seeds {
+        let _printed = testdata::PrintedOnPanic::seed(seed);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let (calls, outcome) = runtime.block_on(try_seed(seed));
         all += calls;
         over += u64::from(outcome == Some(Outcome::OverBudget));
     }
-    assert!(all >= seeds * 6, "budgets are used: {all} calls in {seeds} runs");
-    assert!(over > seeds / 2, "{over} of {seeds} runs end over budget");
+    if !testdata::seeds_are_given() {
+        assert!(all >= count * 6, "budgets are used: {all} calls in {count} runs");
+        assert!(over > count / 2, "{over} of {count} runs end over budget");
+    }
 }
 
 /// The plan says the price before anything is asked or written; then the budget is not passed, what fits is done, and what cannot be met is not.

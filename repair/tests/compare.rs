@@ -14,11 +14,11 @@ use repair::compare;
 use repair::compare::{Comparison, Limit, Options, Pattern, Setting};
 use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::rollup::{Function, Measure, OBSERVED, Rollup};
-use repair_core::lake::{BatchStream, Caller, Lake, Layer, PresenceRequest, ScanRequest, StageRequest, StageScope};
+use repair_core::lake::{Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, ScanRequest, StageRequest, StageScope};
 use repair_core::model::Usage;
-use repair_core::model::{Absence, Cadence, Findings, Fix, Format, Interval, Key, SlotRange, Table, TimeMark, Unit, Wanted};
-use repair_core::plugin::{AggregateRequest, Aggregated, Aggregator, Plugin, PluginKind, Registry, Repairer, StepContext, Units};
-use repair_core::testing::{MemoryLake, VirtualClock};
+use repair_core::model::{Absence, Cadence, Findings, Fix, Interval, Key, SlotRange, Table, Unit, Wanted};
+use repair_core::plugin::{AggregateRequest, Aggregated, Aggregator, PlannedUnits, Plugin, PluginKind, Registry, Repairer, StepContext};
+use repair_core::testing::{MemoryLake, VirtualClock, minute_table};
 use repair_core::workflow::Workflow;
 use repair_core::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
@@ -28,16 +28,7 @@ const FIRST: i64 = 1_709_510_400 / 60;
 const SLOTS: i64 = 2 * 24 * 60;
 
 fn table(location: &str) -> Table {
-    Table {
-        name: location.to_owned(),
-        location: location.to_owned(),
-        format: Format::Parquet,
-        partition_by: Vec::new(),
-        key: vec!["sensor".to_owned()],
-        time: "ts".to_owned(),
-        time_marks: TimeMark::Start,
-        cadence: Some(Cadence::MINUTE),
-    }
+    minute_table(location, "sensor")
 }
 
 /// A value that is nowhere else, and says where it belongs.
@@ -84,7 +75,7 @@ async fn lake() -> MemoryLake {
         source: "s".to_owned(),
         ..Fix::default()
     };
-    let request = StageRequest { unit: "u", strategy: "earlier", repaired_at: Timestamp::UNIX_EPOCH, fix: &fix, replaces: None };
+    let request = StageRequest::new("u", "earlier", Timestamp::UNIX_EPOCH, &fix);
     lake.stage(&scope, &request).await.unwrap();
     lake.publish(&scope, 0, &["u".to_owned()]).await.unwrap();
     lake.put_artifact("earlier", "kept", stream::iter([Ok(rows(all()))]).boxed()).await.unwrap();
@@ -95,7 +86,7 @@ async fn lake() -> MemoryLake {
 struct Nothing {}
 
 /// One unit of everything.
-fn one_unit(findings: &Findings) -> Units {
+fn one_unit(findings: &Findings) -> PlannedUnits {
     let wanted = findings.gaps.by_key().into_iter().map(|(key, slots)| Wanted { key, slots }).collect();
     Box::new(std::iter::once(Ok(Unit { interval: findings.scope.interval, wanted })))
 }
@@ -144,14 +135,14 @@ impl Peeks {
 
     async fn look(&self, lake: &dyn Lake, context: &StepContext, findings: &Findings) {
         let hidden = findings.gaps.by_key();
-        let all = |layer| ScanRequest { layer, interval: None, keys: None, columns: None };
+        let all = |layer| ScanRequest::new(layer);
         let readings = context.table("readings").unwrap();
         let named = |name: &str, location: &str| Table { name: name.to_owned(), location: location.to_owned(), ..readings.clone() };
         for layer in [Layer::Raw, Layer::Repaired] {
             let seen = self.rows("scan", lake.scan(readings, &all(layer)).await, &hidden).await.unwrap();
             assert!(seen > 0, "what is not hidden is seen");
             for interval in findings.gaps.iter().take(5).map(|(_, gap)| findings.scope.grid.interval_of(gap)) {
-                let request = ScanRequest { interval, columns: Some(vec!["value".to_owned()]), ..all(layer) };
+                let request = all(layer).in_interval(interval).with_columns(vec!["value".to_owned()]);
                 self.rows("scan of a gap", lake.scan(readings, &request).await, &hidden).await;
             }
             // The same rows by other names and in other shapes.
@@ -174,8 +165,7 @@ impl Peeks {
                 named("x", "hours/date=2024-03-04"),
             ] {
                 self.rows(&format!("scan of {} at {}", odd.name, odd.location), lake.scan(&odd, &all(layer)).await, &hidden).await;
-                let presence =
-                    PresenceRequest { slots: findings.scope.slots(), keys: findings.scope.keys.clone(), as_of: context.entered_at };
+                let presence = PresenceRequest::new(findings.scope.slots(), findings.scope.keys.clone(), context.entered_at);
                 let presence = lake.presence(&odd, &presence).await;
                 assert!(presence.is_err() || odd.location == "readings", "{odd:?}");
             }
@@ -183,7 +173,7 @@ impl Peeks {
         let slots = findings.scope.slots();
         for keys in [findings.scope.keys.clone(), vec![Key::from("z")]] {
             let asked_for = keys.len();
-            let request = PresenceRequest { slots, keys, as_of: Timestamp::UNIX_EPOCH };
+            let request = PresenceRequest::new(slots, keys, Timestamp::UNIX_EPOCH);
             let presence = lake.presence(readings, &request).await.unwrap();
             for (key, gaps) in &hidden {
                 for slot in gaps.iter().flat_map(|gap| gap.first..gap.end) {
@@ -246,22 +236,14 @@ impl Peeks {
 
 #[async_trait]
 impl Repairer for Peeks {
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         self.look(context.lake.as_ref(), context, findings).await;
         Ok(one_unit(findings))
     }
 
     async fn repair(&self, context: &StepContext, findings: &Findings, _: &Unit) -> Result<Fix> {
         self.look(context.lake.as_ref(), context, findings).await;
-        let caller = Caller {
-            run: "earlier".into(),
-            step: "fill".into(),
-            visit: 1,
-            attempt: 1,
-            tags: Arc::default(),
-            meter: Default::default(),
-            cancel: context.cancel.clone(),
-        };
+        let caller = Caller::new("earlier", "fill", 1, 1).with_cancel(context.cancel.clone());
         if let Some(lake) = context.lake.on_behalf_of(&caller) {
             self.look(lake.as_ref(), context, findings).await;
         }
@@ -269,7 +251,7 @@ impl Repairer for Peeks {
         lake.put_artifact("earlier", "kept", stream::iter([Ok(rows(std::iter::once(("a", FIRST))))]).boxed()).await.unwrap();
         let mine = Table::implicit("mine", "ts");
         lake.replace(&mine, &findings.scope.interval, vec![rows(std::iter::once(("a", FIRST)))]).await.unwrap();
-        let all = ScanRequest { layer: Layer::Raw, interval: None, keys: None, columns: None };
+        let all = ScanRequest::new(Layer::Raw);
         let written: Vec<RecordBatch> = lake.scan(&mine, &all).await.unwrap().try_collect().await.unwrap();
         assert_eq!(written[0].num_rows(), 1, "what is written is read again");
         Ok(Fix { source: "peeks".to_owned(), ..Fix::default() })
@@ -305,7 +287,7 @@ struct Test {
 #[async_trait]
 impl Repairer for Test {
     /// A unit for each gap.
-    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let grid = findings.scope.grid;
         let unit =
             move |(key, slots)| Ok(Unit { interval: grid.interval_of(slots).unwrap(), wanted: vec![Wanted { key, slots: vec![slots] }] });
@@ -335,8 +317,7 @@ impl Repairer for Test {
             }),
             Does::Meddles => fix.rows.push(rows(std::iter::once(("a", unit.interval.from().as_second() / 60 - 1)))),
             Does::Knows | Does::Stumbles => {
-                let request =
-                    ScanRequest { layer: Layer::Raw, interval: Some(unit.interval), keys: Some(vec![wanted.key.clone()]), columns: None };
+                let request = ScanRequest::new(Layer::Raw).in_interval(unit.interval).of_keys(vec![wanted.key.clone()]);
                 fix.rows = context.lake.scan(&table("archive"), &request).await?.try_collect().await?;
             }
         }
@@ -458,7 +439,7 @@ async fn who_looks_into_the_lake_itself_finds_it_all() {
     found.gaps.push(&Key::from("a"), gap);
     let hidden = found.gaps.by_key();
     let peeks = Peeks::default();
-    let all = |layer| ScanRequest { layer, interval: None, keys: None, columns: None };
+    let all = |layer| ScanRequest::new(layer);
     peeks.rows("raw", lake.scan(&table("readings"), &all(Layer::Raw)).await, &hidden).await.unwrap();
     peeks.rows("hours", lake.scan(&table("hours"), &all(Layer::Raw)).await, &hidden).await.unwrap();
     peeks.rows("repairs", lake.scan(&table("readings_repairs"), &all(Layer::Raw)).await, &hidden).await.unwrap();

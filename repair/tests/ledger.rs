@@ -69,6 +69,7 @@ impl History {
             params: BTreeMap::new(),
             environment: json!({}),
             seed: 1,
+            expressions: None,
         };
         let first = Recorded { sequence: 0, at: "2024-03-29T12:00:00Z".parse().unwrap(), event };
         Self { run: run.to_owned(), state: RunState::begin(&first).unwrap(), events: vec![first] }
@@ -244,7 +245,7 @@ fn play(turns: Vec<Turn>) -> History {
                 let due = history.now();
                 history.tell(Event::RetryScheduled { step, rules: vec![0], kinds: vec![ErrorKind::Transient], due })
             }
-            Turn::Crash => history.tell(Event::DriverStarted { driver: "another".to_owned() }),
+            Turn::Crash => history.tell(Event::DriverStarted { driver: "another".to_owned(), expressions: None }),
             Turn::Next => {
                 let strategy = units.strategy.clone();
                 history.tell(Event::StrategyEnded { step, strategy, error: None });
@@ -313,7 +314,7 @@ fn a_query_that_is_found_again_is_counted_once() {
     let mut history = History::of("run", WORKFLOW);
     // The first attempt read 20 MB and died before it could tell; the second found the query, and told.
     history.enter("look").meter("look", Usage::default(), vec![query("a", 20_000_000)]);
-    history.tell(Event::DriverStarted { driver: "another".to_owned() });
+    history.tell(Event::DriverStarted { driver: "another".to_owned(), expressions: None });
     history.meter("look", Usage::default(), vec![query("a", 20_000_000), query("b", 1)]);
     let mut told = of_query(20_000_000);
     told += of_query(1);
@@ -403,7 +404,7 @@ fn a_plan_is_shared_in_order_of_time_and_by_month() {
 
 #[test]
 fn journals_of_old_fold_to_what_they_always_did() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../repair-core/tests/golden");
     let mut looked_at = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -32,7 +32,7 @@ pub(crate) async fn record(engine: &Engine, captured: &Captured) -> Result<()> {
     let counts = [("requests", requests), ("bars", bars), ("files", files), ("bytes", bytes)];
     let given: BTreeMap<String, String> = counts.map(|(name, count)| (name.to_owned(), count.to_string())).into();
     let environment = json!({ "lake": "local", "profile": "local" });
-    let request = StartRequest { run: new_run_id(), params: workflow.bind(&given)?, environment };
+    let request = StartRequest::new(new_run_id()).with_params(workflow.bind(&given)?).with_environment(environment);
     let done = engine.start(&workflow, request).await?;
     ensure!(done.outcome == Some(Outcome::Succeeded), "the usage of the pipeline could not be recorded: {}", done.problems.join("; "));
     Ok(())

@@ -241,7 +241,7 @@ async fn capture(choices: &Choices, scenario: &Scenario, folder: &LakeFolder) ->
 async fn run(engine: &Engine, steps: &Steps, workflow: &Workflow, scenario: &Scenario) -> Result<RunReport> {
     // `repair resume` needs this to continue the run if it is stopped.
     let environment = json!({ "lake": "local", "profile": "local" });
-    let request = StartRequest { run: new_run_id(), params: scenario.params.clone(), environment };
+    let request = StartRequest::new(new_run_id()).with_params(scenario.params.clone()).with_environment(environment);
     let done = engine.start(workflow, request).await?;
     steps.written().context(UNWRITTEN)?;
     let problems = done.problems.join("; ");

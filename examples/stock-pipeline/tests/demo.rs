@@ -51,7 +51,7 @@ impl Demo {
     }
 
     fn scan(&self, table: &Table, layer: Layer) -> Vec<RecordBatch> {
-        let request = ScanRequest { layer, interval: None, keys: None, columns: None };
+        let request = ScanRequest::new(layer);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let rows = LocalLake::open(self.lake.path()).unwrap().scan(table, &request).await.unwrap();
@@ -321,21 +321,17 @@ fn what_nobody_could_read_is_an_error_and_a_reader_that_leaves_is_none() {
     assert_eq!((left.status.code(), left.stderr.as_slice()), (Some(0), &b""[..]));
 }
 
-/// The real bars, if they are here, as text and as numbers.
+/// The real bars, as text and as numbers.
 struct Real {
-    folder: PathBuf,
+    folder: testdata::Unpacked,
     bars: Bars,
     /// As the files write them.
     texts: BTreeMap<(String, i64), [String; 5]>,
 }
 
 impl Real {
-    fn read() -> Option<Self> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/crypto-minute");
-        if !folder.is_dir() {
-            eprintln!("SKIPPED: {} is not there, so the demo is not tested on real bars", folder.display());
-            return None;
-        }
+    fn read() -> Self {
+        let folder = testdata::unpack("crypto-minute");
         let (mut bars, mut texts) = (Bars::new(), BTreeMap::new());
         for file in ["2018-04-04.csv", "2018-04-05.csv"] {
             for line in std::fs::read_to_string(folder.join(file)).unwrap().lines().skip(1) {
@@ -347,7 +343,7 @@ impl Real {
                 texts.insert(slot, numbers.map(str::to_owned));
             }
         }
-        Some(Self { folder, bars, texts })
+        Self { folder, bars, texts }
     }
 
     /// Every minute of the two days, of each series.
@@ -359,7 +355,7 @@ impl Real {
 }
 
 fn check_real_bars(glitch: usize) {
-    let Some(real) = Real::read() else { return };
+    let real = Real::read();
     let demo = Demo::run(&["--data", real.folder.to_str().unwrap(), "--calendar", "24x7", "--glitch", glitch.to_string().as_str()]);
     demo.printed("None of 192 stock-hours is complete.");
     demo.printed("All of 192 stock-hours are complete.");

@@ -10,16 +10,16 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, TimestampMicrosecondType};
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sandbox::Sandbox;
 use aws_sdk_athena::types::{QueryExecutionContext, QueryExecutionState as State, ResultConfiguration};
 use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_types::retry::RetryConfig;
 use futures::TryStreamExt;
 use parquet::arrow::ArrowWriter;
 use repair_aws::{AwsLake, Connection, Options, Polling};
-use repair_aws_sandbox::Sandbox;
 use repair_core::Result;
 use repair_core::lake::partition::{by_partition, time_partition};
-use repair_core::lake::{BatchStream, Caller, Lake, Layer, ScanRequest, StageRequest, StageScope};
+use repair_core::lake::{BatchStream, Caller, Lake, Layer, ScanRequest, StageRequest, StageScope, overlay};
 use repair_core::model::{Absence, Cadence, Fix, Format, Interval, Key, Partition, PartitionUnit, SlotRange, Table, TimeMark};
 use repair_core::price::Meter;
 use repair_core::testing::LakeSetup;
@@ -55,7 +55,7 @@ pub fn options() -> Options {
 
 impl World {
     pub async fn new() -> Self {
-        Self::on(Sandbox::start(repair_aws_sandbox::Options::default()).await.unwrap()).await
+        Self::on(Sandbox::start(aws_sandbox::Options::default()).await.unwrap()).await
     }
 
     pub async fn on(sandbox: Sandbox) -> Self {
@@ -99,7 +99,7 @@ impl World {
     }
 
     pub fn put(&self, key: &str, bytes: impl Into<bytes::Bytes>) {
-        self.sandbox.store().put(BUCKET, key, bytes.into(), repair_aws_sandbox::Condition::Always, Default::default()).unwrap();
+        self.sandbox.store().put(BUCKET, key, bytes.into(), aws_sandbox::Condition::Always, Default::default()).unwrap();
     }
 
     /// The keys below a prefix.
@@ -108,7 +108,7 @@ impl World {
     }
 
     /// How often the sandbox was asked for something.
-    pub fn served(&self, service: repair_aws_sandbox::Service, operation: &str) -> usize {
+    pub fn served(&self, service: aws_sandbox::Service, operation: &str) -> usize {
         self.sandbox.faults().served(service, operation)
     }
 
@@ -120,6 +120,7 @@ impl World {
             Format::Parquet => "STORED AS PARQUET",
             Format::Csv => "ROW FORMAT SERDE 'org.apache.hadoop.hive.serde2.OpenCSVSerde'",
             Format::Jsonl => "ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'",
+            other => panic!("no tables of {other:?} in tests"),
         };
         let properties = if table.format == Format::Csv { " TBLPROPERTIES ('skip.header.line.count'='1')" } else { "" };
         self.define(&format!(
@@ -193,6 +194,20 @@ impl LakeSetup for World {
     }
 }
 
+/// The columns of bars, whole.
+pub fn bar_schema() -> Schema {
+    let number = |name: &str| Field::new(name, DataType::Float64, true);
+    Schema::new(vec![
+        Field::new("symbol", DataType::Utf8, false),
+        Field::new("ts", overlay::instant_type(), false),
+        number("open"),
+        number("high"),
+        number("low"),
+        number("close"),
+        Field::new("volume", DataType::Int64, true),
+    ])
+}
+
 pub fn bars() -> Table {
     Table {
         name: "bars".into(),
@@ -218,7 +233,7 @@ pub fn keys(names: &[&str]) -> Vec<Key> {
 pub fn rows(rows: &[(&str, &str, f64)]) -> RecordBatch {
     let schema = Schema::new(vec![
         Field::new("symbol", DataType::Utf8, false),
-        Field::new("ts", repair_core::lake::overlay::instant_type(), false),
+        Field::new("ts", overlay::instant_type(), false),
         Field::new("close", DataType::Float64, true),
         Field::new("volume", DataType::Int64, true),
     ]);
@@ -233,15 +248,7 @@ pub fn rows(rows: &[(&str, &str, f64)]) -> RecordBatch {
 
 /// On whose behalf a test asks.
 pub fn caller(run: &str, attempt: u32) -> Caller {
-    Caller {
-        run: run.into(),
-        step: "find".into(),
-        visit: 1,
-        attempt,
-        tags: Arc::new(BTreeMap::from([("idea".to_owned(), "backfill".to_owned())])),
-        meter: Meter::default(),
-        cancel: CancellationToken::new(),
-    }
+    Caller::new(run, "find", 1, attempt).with_tags(Arc::new(BTreeMap::from([("idea".to_owned(), "backfill".to_owned())])))
 }
 
 pub fn whole_day(table: &Table, day: &str) -> SlotRange {
@@ -271,7 +278,7 @@ pub fn texts(batches: &[RecordBatch]) -> Vec<String> {
 }
 
 pub fn everything(layer: Layer) -> ScanRequest {
-    ScanRequest { layer, interval: None, keys: None, columns: None }
+    ScanRequest::new(layer)
 }
 
 /// Repairs a table in a run of its own.
@@ -279,7 +286,7 @@ pub async fn repair(lake: &dyn Lake, table: &Table, run: &str, fixed: &[(&str, &
     let scope = StageScope { run, step: "fill", visit: 1, table };
     let rows = if fixed.is_empty() { Vec::new() } else { vec![rows(fixed)] };
     let fix = Fix { rows, absent, source: "market".to_owned(), ..Fix::default() };
-    let request = StageRequest { unit: "unit", strategy: "backfill", repaired_at: at("2024-04-01T00:00:00Z"), fix: &fix, replaces: None };
+    let request = StageRequest::new("unit", "backfill", at("2024-04-01T00:00:00Z"), &fix);
     lake.stage(&scope, &request).await.unwrap();
     lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
 }

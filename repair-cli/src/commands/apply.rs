@@ -74,7 +74,7 @@ impl Apply {
             environment.insert("plan".to_owned(), Value::from(plan.digest.clone()));
         }
         let engine = engine(Drive::New(&workflow, &plan.params), place.root(), registry).await?;
-        let done = engine.start(&workflow, StartRequest { run, params: plan.params, environment }).await?;
+        let done = engine.start(&workflow, StartRequest::new(run).with_params(plan.params).with_environment(environment)).await?;
         finish(&done, self.json)
     }
 }

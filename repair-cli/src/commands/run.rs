@@ -78,7 +78,7 @@ impl Run {
         let place = Place::of(&workflow, self.profile.as_deref(), lake.as_deref(), &params)?;
         let engine = engine(Drive::New(&workflow, &params), place.root(), registry).await?;
         let run = self.run_id.unwrap_or_else(new_run_id);
-        let done = engine.start(&workflow, StartRequest { run, params, environment: place.environment() }).await?;
+        let done = engine.start(&workflow, StartRequest::new(run).with_params(params).with_environment(place.environment())).await?;
         finish(&done, self.json)
     }
 }

@@ -7,17 +7,36 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::engine::pure::event::{LateTruth, Outcome, Settled};
-use crate::engine::pure::state::{Branch, Phase, RunState, StepState};
+use crate::engine::pure::state::{BranchState, Phase, RunState, StepState};
 use crate::error::ErrorKind;
 use crate::lake::stale;
 use crate::model::Interval;
 use crate::model::Usage;
 
+/// The format of results in JSON: a field `format` that is always 1. A consumer checks it, and ignores fields that it does not know.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JsonFormat;
+
+impl JsonFormat {
+    /// The number.
+    pub const NUMBER: u32 = 1;
+}
+
+impl Serialize for JsonFormat {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(Self::NUMBER)
+    }
+}
+
 /// What a run did. In JSON, `outcome` is null while the run has not ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunReport {
+    /// The format of its JSON.
+    pub format: JsonFormat,
     /// The run's id.
     pub run: String,
+    /// Slots that are still missing, or otherwise wrong, as far as the run knows.
+    pub missing: u64,
     /// How it ended, if it has.
     pub outcome: Option<Outcome>,
     /// Why it ended so, or what it waits for.
@@ -83,7 +102,9 @@ impl RunReport {
             usage: step.usage,
         });
         Self {
+            format: JsonFormat,
             run: run.to_owned(),
+            missing: state.missing().map(|(_, _, missing)| missing).sum(),
             outcome: state.ended.as_ref().map(|ended| ended.outcome),
             reason: state.ended.as_ref().map_or_else(|| waits_for(state), |ended| ended.reason.clone()),
             steps: steps.collect(),
@@ -127,12 +148,17 @@ fn problems(state: &RunState) -> Vec<String> {
     if let Some((step, error)) = &state.caught {
         problems.push(format!("{step}: caught {}: {}", error.kind, error.message));
     }
+    if let (Some(began), Some(later)) = (&state.started.expressions, &state.other_expressions) {
+        problems.push(format!(
+            "expressions were evaluated by {began} when the run began, and by {later} since it was resumed; results may differ"
+        ));
+    }
     for (name, step) in &state.steps {
         if let Some(Settled::Failed { error }) = &step.settled {
             problems.push(format!("{name}: {}: {}", error.kind, error.message));
         }
         for (branch, ended) in &step.branches {
-            if let Branch::Failed { at, error } = ended {
+            if let BranchState::Failed { at, error } = ended {
                 problems.push(format!("{name}: branch `{branch}` failed at `{at}`: {}: {}", error.kind, error.message));
             }
         }

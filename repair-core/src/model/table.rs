@@ -67,7 +67,8 @@ pub struct Partition {
 /// ```
 /// use repair_core::model::{Cadence, Format, PartitionUnit, Table};
 ///
-/// let bars = Table::new("bars", "market/bars", Format::Parquet, "ts")
+/// let bars = Table::new("bars", Format::Parquet, "ts")
+///     .with_location("market/bars")
 ///     .with_key(["symbol"])
 ///     .with_partition("date", PartitionUnit::Day)
 ///     .with_cadence(Cadence::MINUTE);
@@ -95,11 +96,12 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table with its name, the location and format of its files, and its time column. It has no partitions, key or cadence yet.
-    pub fn new(name: impl Into<String>, location: impl Into<String>, format: Format, time: impl Into<String>) -> Self {
+    /// A table in a folder of the same name, without partitions, key or cadence.
+    pub fn new(name: impl Into<String>, format: Format, time: impl Into<String>) -> Self {
+        let name = name.into();
         Self {
-            name: name.into(),
-            location: location.into(),
+            location: name.clone(),
+            name,
             format,
             partition_by: Vec::new(),
             key: Vec::new(),
@@ -109,9 +111,16 @@ impl Table {
         }
     }
 
-    /// A table in a folder of the same name: Parquet, without partitions, key or cadence.
+    /// A table of Parquet files in a folder of the same name, without partitions, key or cadence.
     pub fn implicit(name: &str, time: &str) -> Self {
-        Self::new(name, name, Format::Parquet, time)
+        Self::new(name, Format::Parquet, time)
+    }
+
+    /// Sets where its files are, if not in the folder of its name.
+    #[must_use]
+    pub fn with_location(mut self, location: impl Into<String>) -> Self {
+        self.location = location.into();
+        self
     }
 
     /// Sets the columns that identify a series.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Aggregator, Detector, Repairer, Sensor, Source, Task};
 use crate::error::{Error, Result};
@@ -128,10 +128,19 @@ impl From<ConfigError> for Error {
     }
 }
 
-type Make = Box<dyn Fn(&Value) -> Result<Plugin, ConfigError> + Send + Sync>;
+type Make = Arc<dyn Fn(&Value) -> Result<Plugin, ConfigError> + Send + Sync>;
+
+/// How the names begin under which a workflow written in Rust registers the plug-ins that are given to it as values.
+pub(crate) const OWN_PREFIX: &str = "own.";
+
+/// What to do about a missing plug-in of a workflow that was written in Rust.
+pub(crate) const OWN_HELP: &str = "a program gave it to a workflow that is written in Rust; run or resume it with a program that builds the \
+                                   same workflow, with the registry that building it returns";
 
 /// A registered plug-in: its name, what it does, the schema of its `with`.
-pub struct Entry {
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct PluginEntry {
     /// What kind of plug-in.
     pub kind: PluginKind,
     /// The name in workflows.
@@ -143,7 +152,7 @@ pub struct Entry {
     make: Make,
 }
 
-impl Entry {
+impl PluginEntry {
     /// Makes the plug-in.
     ///
     /// # Errors
@@ -154,8 +163,9 @@ impl Entry {
 }
 
 /// The plug-ins and calendars that workflows may name.
+#[derive(Clone)]
 pub struct Registry {
-    entries: BTreeMap<(PluginKind, String), Entry>,
+    entries: BTreeMap<(PluginKind, String), PluginEntry>,
     calendars: BTreeMap<String, Arc<dyn Calendar>>,
 }
 
@@ -205,6 +215,20 @@ impl Registry {
         source, Source, Source
     );
 
+    /// Registers a plug-in that is already made, in place of one that is made from its `with`. A `with` may still name the `table` and the
+    /// `source` that it works on, so that these are checked, and calls to the source are priced.
+    pub fn instance(&mut self, name: &str, about: &str, plugin: Plugin) {
+        let named = |what: &str| json!({ "type": "string", "x-names": what });
+        let schema = json!({
+            "type": "object",
+            "properties": { "table": named("table"), "source": named("source") },
+            "additionalProperties": false,
+        });
+        let kind = plugin.kind();
+        let make: Make = Arc::new(move |_| Ok(plugin.clone()));
+        self.insert(PluginEntry { kind, name: name.to_owned(), about: about.to_owned(), schema, make });
+    }
+
     /// Makes a calendar known under its name.
     pub fn add_calendar(&mut self, calendar: Arc<dyn Calendar>) {
         self.calendars.insert(calendar.name().to_owned(), calendar);
@@ -216,7 +240,7 @@ impl Registry {
     }
 
     /// A registered plug-in.
-    pub fn get(&self, kind: PluginKind, name: &str) -> Option<&Entry> {
+    pub fn get(&self, kind: PluginKind, name: &str) -> Option<&PluginEntry> {
         self.entries.get(&(kind, name.to_owned()))
     }
 
@@ -227,6 +251,9 @@ impl Registry {
     pub fn make(&self, kind: PluginKind, name: &str, config: &Value) -> Result<Plugin> {
         let missing = || {
             let known = self.entries.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name.as_str());
+            if name.starts_with(OWN_PREFIX) {
+                return Error::invalid(format!("no {} `{name}`; {OWN_HELP}", kind.as_str()));
+            }
             let hint = closest(name, known).map(|close| format!("; did you mean `{close}`?")).unwrap_or_default();
             Error::invalid(format!("no {} `{name}`{hint}", kind.as_str()))
         };
@@ -234,7 +261,7 @@ impl Registry {
     }
 
     /// All registered plug-ins, by kind and name.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self) -> impl Iterator<Item = &PluginEntry> {
         self.entries.values()
     }
 
@@ -243,13 +270,16 @@ impl Registry {
         C: DeserializeOwned + JsonSchema,
     {
         let schema = schemars::schema_for!(C).to_value();
-        let make: Make = Box::new(move |value| {
+        let make: Make = Arc::new(move |value| {
             let config = serde_path_to_error::deserialize(value)
                 .map_err(|error| ConfigError { path: segments(error.path()), message: error.into_inner().to_string() })?;
             make(config).map_err(|error| ConfigError { path: Vec::new(), message: error.full() })
         });
-        let entry = Entry { kind, name: name.to_owned(), about: about.to_owned(), schema, make };
-        self.entries.insert((kind, name.to_owned()), entry);
+        self.insert(PluginEntry { kind, name: name.to_owned(), about: about.to_owned(), schema, make });
+    }
+
+    fn insert(&mut self, entry: PluginEntry) {
+        self.entries.insert((entry.kind, entry.name.clone()), entry);
     }
 }
 

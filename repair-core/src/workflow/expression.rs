@@ -16,6 +16,8 @@ use super::references::{References, references};
 use crate::error::{Error, Result};
 use crate::workflow::Variables;
 
+/// The evaluator of expressions with its exact version, which every run records, because even a patch release may change results.
+pub const EVALUATOR: &str = "jsonata-core 2.2.13";
 /// How many bytes one expression may have. A longer condition belongs in a task.
 pub const MAX_EXPRESSION_BYTES: usize = 10_000;
 /// How long one evaluation may take. Normal ones take microseconds; this ends endless recursion.

@@ -19,7 +19,7 @@ const MAX_DEPTH: usize = 8;
 const GIVEN_PRICES: &str = "--prices";
 
 /// Looks up the text of a file that a workflow names, by its resolved name.
-type Texts<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+pub(super) type Texts<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
 impl Workflow {
     /// Reads and checks a workflow that names no other files. `file` names the text in messages.
@@ -78,9 +78,20 @@ impl Workflow {
         let texts = |name: &str| read_text(Path::new(name)).map_err(|(message, _)| message);
         parse(&file, &text, registry, &texts, given.as_deref(), &[])
     }
+
+    /// The same workflow, with the price book of a file in place of those that it names.
+    ///
+    /// # Errors
+    /// Those of the price book; and as [`Workflow::parse`], if the registry does not have what the workflow was read with.
+    pub fn with_prices(&self, prices: &Path, registry: &Registry) -> Result<Workflow, Diagnostics> {
+        let (_, text) = PriceBook::load_with_text(prices)?;
+        let mut children = self.children.clone();
+        children.insert(GIVEN_PRICES.to_owned(), text);
+        Self::parse_with(&self.file, &self.text, registry, &children)
+    }
 }
 
-fn parse(
+pub(super) fn parse(
     file: &str,
     text: &str,
     registry: &Registry,
@@ -153,7 +164,7 @@ fn parse(
 }
 
 /// The path of a file that a workflow names relative to its own, normalized so that different spellings give the same path.
-fn resolve(file: &str, name: &str) -> String {
+pub(super) fn resolve(file: &str, name: &str) -> String {
     let joined = Path::new(file).parent().unwrap_or(Path::new("")).join(name);
     let mut resolved = PathBuf::new();
     for component in joined.components() {

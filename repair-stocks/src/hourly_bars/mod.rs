@@ -217,7 +217,7 @@ impl Job<'_> {
         let rolled = concat_batches(&rollup.schema(self.table, &self.columns)?, &rolled)?;
         // Presence is read after the bars, so that a bar that arrives in between is not counted at all, rather than twice: its hour is then
         // incomplete.
-        let request = PresenceRequest { slots, keys: self.scope.keys.clone(), as_of: self.context.entered_at };
+        let request = PresenceRequest::new(slots, self.scope.keys.clone(), self.context.entered_at);
         let presence = self.context.lake.presence(self.table, &request).await?;
         *usage += presence.usage;
         let mut hours = assemble::hours(self.table, &self.scope.keys, &expected, &presence, &rolled)?;
@@ -243,7 +243,7 @@ fn measures() -> Vec<Measure> {
 
 /// The table that a new name implies: a folder for each day, and the key of the table of bars.
 fn implied(name: &str, table: &Table) -> Table {
-    Table::new(name, name, Format::Parquet, "hour")
+    Table::new(name, Format::Parquet, "hour")
         .with_partition("date", PartitionUnit::Day)
         .with_key(table.key.clone())
         .with_cadence(Cadence::HOUR)

@@ -69,7 +69,7 @@ impl Bars {
         let covered = interval.map_or_else(Vec::new, |interval| {
             request.keys.iter().filter(is_known).map(|key| Covered { key: key.clone(), interval }).collect()
         });
-        Ok(Answer { rows: vec![rows], covered, requests, said })
+        Ok(Answer::new(vec![rows]).with_covered(covered).with_requests(requests).with_said(said))
     }
 }
 

@@ -235,7 +235,7 @@ impl Source for Simulated {
         let said = format!("the simulated market {} ({})", self.seed, self.calendar);
         let now = minute_start(context.clock.now().as_second().div_euclid(MINUTE_S));
         let Some(known) = vouched(calendar.as_ref(), &request.interval, now)? else {
-            return Ok(Answer { requests: 1, said, ..Answer::default() });
+            return Ok(Answer::new(Vec::new()).with_said(said));
         };
         let minutes = expected_slots(grid, grid.slots_in(&known), &calendar.open(&known)?);
         let mut symbols: Vec<&str> = Vec::new();
@@ -254,7 +254,7 @@ impl Source for Simulated {
         }
         let covered = request.keys.iter().map(|key: &Key| Covered { key: key.clone(), interval: known }).collect();
         let rows = super::rows(&request.table.key, &request.table.time, &symbols, times, &bars, Vec::new())?;
-        Ok(Answer { rows: vec![rows], covered, requests: 1, said })
+        Ok(Answer::new(vec![rows]).with_covered(covered).with_said(said))
     }
 }
 

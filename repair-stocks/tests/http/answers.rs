@@ -27,7 +27,7 @@ fn market() -> Market {
 async fn alpaca_is_asked_for_many_symbols_and_all_pages_of_the_answer() {
     let vendor = Vendor::start(vendor::alpaca(market(), 4, Lie::None)).await;
     let alpaca = source("stocks.alpaca", &vendor.url);
-    assert_eq!(alpaca.limits(), Limits { rows_per_request: 10_000, keys_per_request: 100 });
+    assert_eq!(alpaca.limits(), Limits::new(10_000, 100));
     let answer = alpaca.fetch(&world(), &request(&["AAA", "BBB", "CCC"], FROM, TO)).await.unwrap();
     // 19 bars, four a page; pages end within symbols.
     assert_eq!((answer.requests, answer.rows[0].num_rows()), (5, 19));
@@ -66,7 +66,7 @@ async fn massive_is_asked_for_one_symbol_and_all_pages_of_the_answer() {
     for name in ["stocks.massive", "stocks.polygon"] {
         let before = vendor.seen().len();
         let massive = source(name, &vendor.url);
-        assert_eq!(massive.limits(), Limits { rows_per_request: 50_000, keys_per_request: 1 });
+        assert_eq!(massive.limits(), Limits::new(50_000, 1));
         let answer = massive.fetch(&world(), &request(&["BBB"], FROM, TO)).await.unwrap();
         assert_eq!((answer.requests, answer.rows[0].num_rows(), answer.covered.len()), (3, 9, 1));
         let first = market()["BBB"][&minute(FROM)];

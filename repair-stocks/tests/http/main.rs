@@ -55,7 +55,7 @@ fn world() -> StepContext {
 }
 
 fn request(symbols: &[&str], from: &str, to: &str) -> Request {
-    Request { table: bars(), keys: keys(symbols), interval: interval(from, to) }
+    Request::new(bars(), keys(symbols), interval(from, to))
 }
 
 /// The minute of an instant, since the epoch.

@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup;
 use crate::model::Usage;
 use crate::model::{Absence, Conflicts, Findings, Fix, Key, SlotGrid, SlotRange, SlotSet, Suspect, Suspects, Table, Unit, Wanted};
-use crate::plugin::{Answer, Reads, Registry, Repairer, Request, StepContext, Units};
+use crate::plugin::{Answer, PlannedUnits, Reads, Registry, Repairer, Request, StepContext};
 
 /// What a kind of row must satisfy, such as low ≤ open. An error must be `invalid` and name the row.
 pub type RowRule = fn(&Table, &RecordBatch) -> Result<()>;
@@ -215,7 +215,7 @@ fn missing_of_all(findings: &Findings) -> Vec<SlotRange> {
 
 #[async_trait]
 impl Repairer for Backfill {
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let limits = context.source(&self.source)?.limits();
         let grid = findings.scope.grid;
         let over = slots_over(grid, context.clock.now());

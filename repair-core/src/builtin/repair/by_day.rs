@@ -13,7 +13,7 @@ use crate::builtin::repair::judge::times;
 use crate::error::{Error, Result};
 use crate::lake::{Layer, ScanRequest, overlay, rollup};
 use crate::model::{Key, SlotGrid, SlotRange, Table, Unit, Wanted};
-use crate::plugin::Units;
+use crate::plugin::PlannedUnits;
 
 /// Keys of one unit, so that its rows (a day's, of each) stay within some hundred megabytes.
 const KEYS_PER_UNIT: usize = 1_000;
@@ -21,7 +21,7 @@ const KEYS_PER_UNIT: usize = 1_000;
 const DAY_S: i64 = 86_400;
 
 /// Stretches of missing slots (each key's in order), as units of a day of all keys, up to a limit of keys.
-pub fn units<'a>(grid: SlotGrid, missing: impl Iterator<Item = (&'a Key, SlotRange)>) -> Units {
+pub fn units<'a>(grid: SlotGrid, missing: impl Iterator<Item = (&'a Key, SlotRange)>) -> PlannedUnits {
     let cadence_s = i64::from(grid.cadence.seconds());
     let mut days: BTreeMap<i64, Vec<Wanted>> = BTreeMap::new();
     for (key, mut rest) in missing {

@@ -17,7 +17,7 @@ use crate::builtin::repair::by_day;
 use crate::error::Result;
 use crate::model::Usage;
 use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Unit};
-use crate::plugin::{Registry, Repairer, StepContext, Units};
+use crate::plugin::{PlannedUnits, Registry, Repairer, StepContext};
 
 /// How long the last row is repeated, unless the step says otherwise.
 pub(super) const MAX_AGE: Period = Period::minutes(10);
@@ -97,7 +97,7 @@ impl Repairer for CarryForward {
     }
 
     /// A unit is a day of all keys, up to a limit.
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let grid = findings.scope.grid;
         let over = by_day::slots_over(grid, context.clock.now());
         let within_reach = findings.gaps.iter().map(|(key, gap)| {

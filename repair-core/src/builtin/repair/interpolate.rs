@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::lake::{rollup, shape};
 use crate::model::Usage;
 use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Table, Unit};
-use crate::plugin::{Registry, Repairer, StepContext, Units};
+use crate::plugin::{PlannedUnits, Registry, Repairer, StepContext};
 
 const NAME: &str = "interpolate";
 
@@ -109,7 +109,7 @@ impl Repairer for Interpolate {
     }
 
     /// A unit is a day of all keys, up to a limit. Gaps that are too long by themselves are left out.
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let table = context.table(&findings.scope.table)?;
         self.columns(table, context.lake.describe(table).await?.as_ref())?;
         let grid = findings.scope.grid;

@@ -21,7 +21,7 @@ use crate::lake::shape::{self, KeyTime};
 use crate::lake::{Layer, ScanRequest, partition, rollup};
 use crate::model::Usage;
 use crate::model::{DefectKind, Findings, Fix, Key, SlotRange, Table, Unit};
-use crate::plugin::{Registry, Repairer, StepContext, Units};
+use crate::plugin::{PlannedUnits, Registry, Repairer, StepContext};
 
 /// What the rows name as their source.
 const NAME: &str = "keep";
@@ -72,7 +72,7 @@ impl Repairer for Keep {
         Usage::default()
     }
 
-    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         if findings.kind != DefectKind::Duplicate {
             let what = findings.kind.as_str();
             return Err(Error::invalid(format!(

@@ -15,7 +15,7 @@ use crate::builtin::repair::by_day;
 use crate::error::{Error, Result};
 use crate::model::Usage;
 use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Unit};
-use crate::plugin::{Registry, Repairer, StepContext, Units};
+use crate::plugin::{PlannedUnits, Registry, Repairer, StepContext};
 
 const NAME: &str = "shifted";
 
@@ -162,7 +162,7 @@ impl Repairer for Shifted {
     }
 
     /// A unit is a day of all keys, up to a limit.
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let grid = findings.scope.grid;
         for shift in &self.shifts {
             shift.slots(grid)?;

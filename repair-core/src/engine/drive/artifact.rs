@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::lake::BatchStream;
 use crate::lake::rollup::column;
 use crate::model::{Fingerprint, Fingerprints, GapList, Key, SlotRange, Unit};
-use crate::plugin::Units;
+use crate::plugin::PlannedUnits;
 
 const KEY: &str = "key";
 const FIRST: &str = "first_slot";
@@ -108,7 +108,7 @@ pub(crate) struct Counted {
 }
 
 /// Units as a column, a batch at a time. What went through is counted in `counted`.
-pub(crate) fn units_to_batches(mut units: Units, counted: Arc<Mutex<Counted>>) -> BatchStream {
+pub(crate) fn units_to_batches(mut units: PlannedUnits, counted: Arc<Mutex<Counted>>) -> BatchStream {
     let batches = std::iter::from_fn(move || {
         let mut texts = StringBuilder::new();
         let mut seen = Counted::default();

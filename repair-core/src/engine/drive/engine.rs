@@ -19,6 +19,7 @@ use crate::engine::report::RunReport;
 use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::lake::Lake;
 use crate::plugin::{Clock, Progress, Registry};
+use crate::workflow::EVALUATOR;
 use crate::workflow::Workflow;
 
 /// Is told what happens in a run, once it is durable.
@@ -33,7 +34,8 @@ impl Observer for () {
 
 /// How runs are driven.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+#[non_exhaustive]
+pub struct EngineOptions {
     /// How long a driver's hold on a run lasts unless renewed, which happens three times in that time: how long another must wait to take
     /// over from one that is dead, where the journal cannot tell that it is.
     pub lease: Duration,
@@ -43,7 +45,30 @@ pub struct Options {
     pub grace: Duration,
 }
 
-impl Default for Options {
+impl EngineOptions {
+    /// How long a driver's hold on a run lasts unless renewed.
+    #[must_use]
+    pub fn with_lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// How often to look whether somebody asked to cancel or pause.
+    #[must_use]
+    pub fn with_poll(mut self, poll: Duration) -> Self {
+        self.poll = poll;
+        self
+    }
+
+    /// How long work that was asked to stop may take to do so.
+    #[must_use]
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+}
+
+impl Default for EngineOptions {
     fn default() -> Self {
         Self { lease: Duration::from_secs(30), poll: Duration::from_secs(1), grace: Duration::from_secs(30) }
     }
@@ -65,11 +90,12 @@ pub struct Engine {
     /// Cancel it to stop driving soon; the runs can be resumed.
     pub stop: CancellationToken,
     /// How runs are driven.
-    pub options: Options,
+    pub options: EngineOptions,
 }
 
 /// What to start.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct StartRequest {
     /// The run's id; [`new_run_id`] makes one.
     pub run: String,
@@ -77,6 +103,27 @@ pub struct StartRequest {
     pub params: BTreeMap<String, Value>,
     /// What a later process needs to open the same lake; kept with the run, not looked at here.
     pub environment: Value,
+}
+
+impl StartRequest {
+    /// Starts a run of this id without parameters, in no environment.
+    pub fn new(run: impl Into<String>) -> Self {
+        Self { run: run.into(), params: BTreeMap::new(), environment: Value::Null }
+    }
+
+    /// The parameters, as [`Workflow::bind`] returns them.
+    #[must_use]
+    pub fn with_params(mut self, params: BTreeMap<String, Value>) -> Self {
+        self.params = params;
+        self
+    }
+
+    /// What a later process needs to open the same lake.
+    #[must_use]
+    pub fn with_environment(mut self, environment: Value) -> Self {
+        self.environment = environment;
+        self
+    }
 }
 
 /// A new id for a run: ids of later runs sort later.
@@ -115,7 +162,7 @@ impl Engine {
     /// An engine on the machine's clock that tells nobody.
     pub fn new(registry: Arc<Registry>, lake: Arc<dyn Lake>, journal: Arc<dyn Journal>) -> Self {
         let clock = Arc::new(crate::plugin::SystemClock);
-        Self { registry, lake, journal, clock, observer: Arc::new(()), stop: CancellationToken::new(), options: Options::default() }
+        Self { registry, lake, journal, clock, observer: Arc::new(()), stop: CancellationToken::new(), options: EngineOptions::default() }
     }
 
     /// Starts a run and drives it to its end. Starting the same id with the same input again goes on with it, or, if it has ended,
@@ -196,7 +243,7 @@ impl Engine {
         Box::pin(async move {
             check_run_id(run)?;
             let driver = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
-            self.journal.acquire(run, &driver, self.clock.now(), self.options.lease).await?;
+            self.journal.acquire(run, &driver, self.clock.now(), self.options.lease).await.map_err(|error| driven_elsewhere(run, error))?;
             let done = self.drive(run, &driver, begin).await;
             if let Err(error) = self.journal.release(run, &driver).await {
                 tracing::warn!(run, error = error.full(), "the lease could not be given up; it expires by itself");
@@ -214,7 +261,8 @@ impl Engine {
                     if state.ended.is_some() {
                         return Ok(RunReport::new(run, &state));
                     }
-                    (Arc::new(workflow.clone()), state, vec![Event::DriverStarted { driver: driver.to_owned() }])
+                    let first = vec![driver_started(driver, &state)];
+                    (Arc::new(workflow.clone()), state, first)
                 }
                 None => (Arc::new(workflow.clone()), self.begin(workflow, request).await?, Vec::new()),
             },
@@ -252,9 +300,11 @@ impl Engine {
             params: request.params,
             environment: request.environment,
             seed,
+            expressions: Some(EVALUATOR.to_owned()),
         };
         let recorded = Recorded { sequence: 0, at: self.clock.now(), event: started };
-        self.journal.append(&request.run, 0, recorded.at, std::slice::from_ref(&recorded.event)).await?;
+        let appended = self.journal.append(&request.run, 0, recorded.at, std::slice::from_ref(&recorded.event)).await;
+        appended.map_err(|error| driven_elsewhere(&request.run, error))?;
         let state = RunState::begin(&recorded)?;
         self.observer.recorded(&recorded, &state);
         Ok(state)
@@ -270,7 +320,7 @@ impl Engine {
         redrive: bool,
     ) -> Result<(Arc<Workflow>, RunState, Vec<Event>)> {
         let before = Workflow::parse_with(&state.started.file, &state.started.definition, &self.registry, &state.started.children);
-        let mut first = vec![Event::DriverStarted { driver: driver.to_owned() }];
+        let mut first = vec![driver_started(driver, &state)];
         let workflow = match mended {
             None => before.map_err(|diagnostics| {
                 Error::invalid("the run's definition is not one that this program can run").on("run", run).because(diagnostics)
@@ -288,6 +338,11 @@ impl Engine {
     }
 }
 
+fn driver_started(driver: &str, state: &RunState) -> Event {
+    let other = state.started.expressions.as_deref().is_some_and(|began_with| began_with != EVALUATOR);
+    Event::DriverStarted { driver: driver.to_owned(), expressions: other.then(|| EVALUATOR.to_owned()) }
+}
+
 fn check_same(workflow: &Workflow, request: &StartRequest, state: &RunState) -> Result<()> {
     let started = &state.started;
     let same = started.definition == workflow.text && started.params == request.params && started.environment == request.environment;
@@ -296,6 +351,11 @@ fn check_same(workflow: &Workflow, request: &StartRequest, state: &RunState) -> 
     }
     let message = format!("run `{}` exists and was started with other input", request.run);
     Err(Error::new(ErrorKind::Conflict, message).hint(Hint::OtherRunId))
+}
+
+/// What the journal answers to a driver: a conflict means that another process drives the run.
+pub(super) fn driven_elsewhere(run: &str, error: Error) -> Error {
+    if error.kind() == ErrorKind::Conflict { error.hint(Hint::DrivenElsewhere { run: run.to_owned() }) } else { error }
 }
 
 fn no_such_run(run: &str) -> Error {

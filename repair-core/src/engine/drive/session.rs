@@ -12,7 +12,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::drive::engine::{Engine, Observer, child_run_id};
+use crate::engine::drive::engine::{Engine, Observer, child_run_id, driven_elsewhere};
 use crate::engine::drive::work::{Ask, Done, Failed, Idea, Job, Message, Recorder, Repairs, Work, latest};
 use crate::engine::journal::Signal;
 use crate::engine::prepare::{self, Attempt, Prepared, Preparer, Setting, Terms};
@@ -21,7 +21,7 @@ use crate::engine::pure::decide::{Decision, decide, variables};
 use crate::engine::pure::event::{ErrorRecord, Event, Recorded, StopReason};
 use crate::engine::pure::state::{Phase, RunState, StepState};
 use crate::error::{Error, ErrorKind, Hint, Result};
-use crate::lake::Caller;
+use crate::lake::{self, Caller};
 use crate::model::Usage;
 use crate::plugin::{Detector, Plugin, Progress, StepContext};
 use crate::price::Meter;
@@ -150,7 +150,8 @@ impl<'a> Session<'a> {
                 polled = Some(Instant::now());
             }
             if renewed.elapsed() >= lease {
-                self.engine.journal.acquire(self.run, self.driver, self.engine.clock.now(), self.engine.options.lease).await?;
+                let held = self.engine.journal.acquire(self.run, self.driver, self.engine.clock.now(), self.engine.options.lease).await;
+                held.map_err(|error| driven_elsewhere(self.run, error))?;
                 renewed = Instant::now();
             }
             let decision = decide(&self.state, &self.workflow, self.engine.clock.now());
@@ -222,7 +223,8 @@ impl<'a> Session<'a> {
             }
         }
         let events: Vec<Event> = recorded.iter().map(|recorded| recorded.event.clone()).collect();
-        self.engine.journal.append(self.run, first, at, &events).await?;
+        let appended = self.engine.journal.append(self.run, first, at, &events).await;
+        appended.map_err(|error| driven_elsewhere(self.run, error))?;
         for recorded in &recorded {
             self.engine.observer.recorded(recorded, &self.state);
         }
@@ -328,7 +330,7 @@ impl<'a> Session<'a> {
             let repairer = self.plugin(step, step, index, caller.visit, variables)?.try_into()?;
             let terms = Terms::of(&workflow, step, index)?;
             let tags = Arc::new(terms.tags);
-            let lake = prepare::on_behalf_of(&self.context.lake, &Caller { tags: tags.clone(), ..caller.clone() });
+            let lake = lake::on_behalf_of(&self.context.lake, &Caller { tags: tags.clone(), ..caller.clone() });
             let budgeted = !terms.budgets.is_empty();
             Ok(Idea { name: strategy.name.as_str().into(), repairer, lake, tags, budgeted })
         });

@@ -175,7 +175,7 @@ impl Work {
                     None => None,
                 };
                 let began = self.context.clock.now();
-                let mut done = aggregator.aggregate(&self.context, AggregateRequest { findings: findings.as_ref() }).await?;
+                let mut done = aggregator.aggregate(&self.context, AggregateRequest::new(findings.as_ref())).await?;
                 if let (Some(into), Some(findings)) = (stale::written(&done.output), &findings) {
                     let by = format!("{}/{}", self.context.run, self.context.step);
                     let beyond = stale::refresh(self.context.lake.as_ref(), &into, &findings.scope.interval, &by, began).await?;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::engine::pure::event::{ErrorRecord, Event, Outcome, Settled, StopReason};
 use crate::engine::pure::retry;
-use crate::engine::pure::state::{Branch, Phase, Position, RunState, StepState};
+use crate::engine::pure::state::{BranchState, Phase, Position, RunState, StepState};
 use crate::engine::pure::units::{Units, repair_output};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Usage;
@@ -134,7 +134,7 @@ fn parallel(state: &RunState, step: &Step, branches: &[ParallelBranch], due: Opt
         return Next::Record(std::iter::once(started).chain(entered).collect());
     };
     if let Some((branch, error)) = known.iter().find_map(|(name, branch)| match branch {
-        Branch::Failed { error, .. } => Some((name, error)),
+        BranchState::Failed { error, .. } => Some((name, error)),
         _ => None,
     }) {
         let error = ErrorRecord { message: format!("branch `{branch}`: {}", error.message), ..error.clone() };
@@ -142,7 +142,7 @@ fn parallel(state: &RunState, step: &Step, branches: &[ParallelBranch], due: Opt
     }
     let mut outputs = Map::new();
     for (name, branch) in known {
-        let Branch::Ended { at } = branch else {
+        let BranchState::Ended { at } = branch else {
             return due.map_or(Next::Nothing, |due| Next::Sleep { due });
         };
         outputs.insert(name.clone(), state.steps.get(at).map(|step| step.output.clone()).unwrap_or_default());
@@ -160,9 +160,9 @@ fn is_live(state: &RunState, workflow: &Workflow, step: &Step, now: Timestamp) -
             Phase::Backoff { due } => due <= now,
             Phase::Waiting { .. } | Phase::Failed(_) | Phase::Done => false,
         });
-        let unharmed = |branches: &BTreeMap<String, Branch>| {
-            branches.values().all(|branch| !matches!(branch, Branch::Failed { .. }))
-                && branches.get(&inside.branch) == Some(&Branch::Running)
+        let unharmed = |branches: &BTreeMap<String, BranchState>| {
+            branches.values().all(|branch| !matches!(branch, BranchState::Failed { .. }))
+                && branches.get(&inside.branch) == Some(&BranchState::Running)
         };
         if !working || !state.steps.get(&parallel.name).is_some_and(|state| unharmed(&state.branches)) {
             return false;

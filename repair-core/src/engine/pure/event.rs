@@ -154,15 +154,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The word for people.
+    /// The word, the same in reports, listings and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
-            Self::SucceededWithExceptions => "succeeded with exceptions",
+            Self::SucceededWithExceptions => "succeeded-with-exceptions",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
             Self::Blind => "blind",
-            Self::OverBudget => "over budget",
+            Self::OverBudget => "over-budget",
         }
     }
 }
@@ -190,11 +190,17 @@ pub enum Event {
         environment: Value,
         /// Where jitter begins.
         seed: u64,
+        /// What evaluates its expressions, with its exact version.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expressions: Option<String>,
     },
     /// Another driver took up the run: what the one before still writes no longer fits.
     DriverStarted {
         /// Who.
         driver: String,
+        /// What evaluates expressions from here on, if that is another version than the one that the run began with.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expressions: Option<String>,
     },
     /// The run is to stop; what is under way is told, and waited for.
     StopRequested {

@@ -38,6 +38,8 @@ pub struct RunState {
     pub paused: bool,
     /// How it ended, if it has.
     pub ended: Option<Ended>,
+    /// What evaluated its expressions later, if that was another version.
+    pub other_expressions: Option<String>,
     /// From when on the run's `timeout` counts.
     pub timed_from: Timestamp,
     /// A move whose target was not entered yet.
@@ -63,6 +65,8 @@ pub struct Started {
     pub environment: Value,
     /// Where jitter begins.
     pub seed: u64,
+    /// What evaluates its expressions, with its exact version; older journals do not say.
+    pub expressions: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -160,7 +164,7 @@ pub struct StepState {
     /// The units of its latest visit, if it repairs: those of the strategy at work.
     pub units: Option<Units>,
     /// The branches of its latest visit, if it is parallel.
-    pub branches: BTreeMap<String, Branch>,
+    pub branches: BTreeMap<String, BranchState>,
     /// How it came to rest, if it is a step of a DAG.
     pub settled: Option<Settled>,
 }
@@ -215,7 +219,7 @@ impl StepState {
 
 /// A branch of a parallel step.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Branch {
+pub enum BranchState {
     /// Under way.
     Running,
     /// At its end.
@@ -257,7 +261,9 @@ impl RunState {
     /// # Errors
     /// `invalid` if it does not begin a run, or was written by a newer version.
     pub fn begin(first: &Recorded) -> Result<Self> {
-        let Event::RunStarted { format, workflow, definition, file, children, params, environment, seed } = first.event.clone() else {
+        let Event::RunStarted { format, workflow, definition, file, children, params, environment, seed, expressions } =
+            first.event.clone()
+        else {
             return Err(damaged(first, "a run begins with `run-started`"));
         };
         if format > FORMAT {
@@ -269,7 +275,7 @@ impl RunState {
             return Err(damaged(first, "a run begins with event 0"));
         }
         Ok(Self {
-            started: Started { at: first.at, workflow, definition, file, children, params, environment, seed },
+            started: Started { at: first.at, workflow, definition, file, children, params, environment, seed, expressions },
             next_sequence: 1,
             updated_at: first.at,
             active: BTreeMap::new(),
@@ -281,6 +287,7 @@ impl RunState {
             stop: None,
             paused: false,
             ended: None,
+            other_expressions: None,
             timed_from: first.at,
             moving: None,
         })
@@ -327,8 +334,9 @@ impl RunState {
         }
         match &recorded.event {
             Event::RunStarted { .. } => return Err(damaged(recorded, "a run starts once")),
-            Event::DriverStarted { .. } => {
+            Event::DriverStarted { expressions, .. } => {
                 self.paused = false;
+                self.other_expressions = expressions.clone().or(self.other_expressions.take());
                 // What was under way is begun anew, and so is the time it may take.
                 for position in self.active.values_mut().filter(|position| position.phase == Phase::Work) {
                     position.attempt_at = recorded.at;
@@ -386,15 +394,15 @@ impl RunState {
             }
             Event::BranchesStarted { step, branches } => {
                 self.at(recorded, step)?;
-                let running = branches.iter().map(|branch| (branch.clone(), Branch::Running));
+                let running = branches.iter().map(|branch| (branch.clone(), BranchState::Running));
                 self.step(recorded, step)?.branches = running.collect();
             }
             Event::BranchEnded { step, branch, at, error } => {
                 let ended = match error {
-                    Some(error) => Branch::Failed { at: at.clone(), error: error.clone() },
+                    Some(error) => BranchState::Failed { at: at.clone(), error: error.clone() },
                     None => {
                         self.active.remove(at).ok_or_else(|| elsewhere(recorded, at))?;
-                        Branch::Ended { at: at.clone() }
+                        BranchState::Ended { at: at.clone() }
                     }
                 };
                 let known = self.step(recorded, step)?.branches.get_mut(branch);
@@ -508,9 +516,9 @@ impl RunState {
         let Some(state) = self.steps.get_mut(step) else { return };
         let mut reopened = Vec::new();
         for branch in state.branches.values_mut() {
-            if let Branch::Failed { at, .. } = branch {
+            if let BranchState::Failed { at, .. } = branch {
                 reopened.push(std::mem::take(at));
-                *branch = Branch::Running;
+                *branch = BranchState::Running;
             }
         }
         for step in reopened {

@@ -10,6 +10,6 @@ mod lake;
 mod rows;
 
 pub use clock::VirtualClock;
-pub use faults::{CRASHED, CrashingJournal, CrashingLake, FailingLake, FlakyJournal, Moment, Schedule, is_crash};
+pub use faults::{CRASHED, CrashingJournal, CrashingLake, FailingLake, FlakyJournal, Life, Moment, Schedule, is_crash};
 pub use journal::MemoryJournal;
 pub use lake::MemoryLake;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::super::read::{Computed, PluginPlaces, article, computed, did_you_mean, one_of, quoted};
 use super::Checker;
 use crate::plugin::{ConfigError, PluginKind, Registry};
-use crate::plugin::{Entry, PathSegment};
+use crate::plugin::{OWN_HELP, OWN_PREFIX, PathSegment, PluginEntry};
 use crate::workflow::{Param, ParamType, StepKind, Template, Variables};
 use crate::yaml::tree::{Node, Place, Yaml};
 
@@ -91,6 +91,9 @@ impl<'a> Checker<'a> {
                 let (is, wanted) = (entry.kind.as_str(), kind.as_str());
                 (format!("`{name}` is {} {is}, not {} {wanted}", article(is), article(wanted)), one_of(names()))
             }
+            None if name.starts_with(OWN_PREFIX) => {
+                (format!("there is no {} {} in this program", kind.as_str(), quoted(name)), OWN_HELP.to_owned())
+            }
             None => {
                 let help = did_you_mean(name, names()).unwrap_or_else(|| one_of(names()));
                 (format!("there is no {} {}", kind.as_str(), quoted(name)), help)
@@ -100,7 +103,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Reports an error of the plug-in itself, unless it concerns a value that is only known during a run.
-    fn refused(&mut self, entry: &Entry, error: &ConfigError, with: &Node) {
+    fn refused(&mut self, entry: &PluginEntry, error: &ConfigError, with: &Node) {
         let mut node = with;
         for segment in &error.path {
             let inner = match (segment, &node.value) {

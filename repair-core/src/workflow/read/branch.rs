@@ -10,11 +10,11 @@ use crate::yaml::tree::{Node, Place, Yaml};
 /// How many retries one rule may allow. Nobody would wait for more.
 const MAX_ATTEMPTS: u32 = 1_000;
 /// The default number of retries, as in the Amazon States Language.
-const DEFAULT_ATTEMPTS: u32 = 3;
+pub(crate) const DEFAULT_ATTEMPTS: u32 = 3;
 /// The default wait before the first retry, as in the Amazon States Language.
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 /// The default factor by which each wait is longer than the one before, as in the Amazon States Language.
-const DEFAULT_BACKOFF: f64 = 2.0;
+pub(crate) const DEFAULT_BACKOFF: f64 = 2.0;
 /// The largest backoff, with which the second wait is a hundred times the first.
 const MAX_BACKOFF: f64 = 100.0;
 /// How many retry or catch rules one step may have; there are only twelve kinds of errors.

@@ -11,6 +11,7 @@ mod table;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(crate) use branch::{DEFAULT_ATTEMPTS, DEFAULT_BACKOFF, DEFAULT_INTERVAL};
 pub(crate) use step::WORDS as STEP_WORDS;
 pub(crate) use strategy::MAX_STRATEGIES;
 

@@ -1,0 +1,239 @@
+//! Which strategies are compared: those of a workflow's repair steps, by name, and repairers that need no more than the workflow gives.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use repair_core::engine::prepare::Terms;
+use repair_core::plugin::{PluginKind, Registry};
+use repair_core::price::Budget;
+use repair_core::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow};
+use repair_core::yaml::closest;
+use repair_core::{Error, ErrorKind, Hint, Result};
+
+/// How many units run at once if no step says it: as many as in a repair step.
+const CONCURRENCY: usize = 4;
+
+/// A strategy that is compared.
+#[derive(Debug, Clone)]
+pub(super) struct Candidate {
+    /// Its name.
+    pub(super) name: String,
+    /// The repair step that has it, and its name there; `None` if no step has it.
+    pub(super) origin: Option<(String, String)>,
+    /// The repairer.
+    pub(super) plugin: String,
+    /// Its configuration.
+    pub(super) with: Value,
+    /// How many units run at once.
+    pub(super) concurrency: usize,
+    /// How many units may begin in how much time.
+    pub(super) rate_limit: Option<Rate>,
+    /// What is tried again.
+    pub(super) retry: Vec<RetryRule>,
+    /// What it may spend: the run's budget, its step's, and its own.
+    pub(super) budgets: Vec<Budget>,
+    /// Tags on what it costs.
+    pub(super) tags: BTreeMap<String, String>,
+}
+
+impl Candidate {
+    /// The source that it asks, if it asks one.
+    pub(super) fn source(&self) -> Option<&str> {
+        self.with.get("source").and_then(Value::as_str)
+    }
+}
+
+/// The detect step whose table is compared: the one named, else the only one that there is for repair steps, or at all.
+pub(super) fn detect_step<'a>(workflow: &'a Workflow, named: Option<&str>) -> Result<&'a Step> {
+    let detects = || workflow.steps.iter().filter(|step| matches!(step.kind, StepKind::Detect { .. }));
+    if let Some(named) = named {
+        return detects().find(|step| step.name == named).ok_or_else(|| {
+            let names: Vec<&str> = detects().map(|step| step.name.as_str()).collect();
+            Error::new(ErrorKind::NotFound, format!("the workflow has no detect step `{named}`; its detect steps are {}", listed(&names)))
+        });
+    }
+    let repaired = |step: &&Step| workflow.steps.iter().any(|other| matches!(&other.kind, StepKind::Repair { of, .. } if *of == step.name));
+    let mut some: Vec<&Step> = detects().filter(repaired).collect();
+    if some.is_empty() {
+        some = detects().collect();
+    }
+    match some[..] {
+        [one] => Ok(one),
+        [] => Err(Error::invalid("the workflow has no detect step, so nothing says which rows are expected")),
+        _ => {
+            let names: Vec<&str> = some.iter().map(|step| step.name.as_str()).collect();
+            let message =
+                format!("the workflow has several detect steps ({}); choose the one whose strategies are compared", listed(&names));
+            Err(Error::invalid(message).hint(Hint::DetectStep { known: names.into_iter().map(str::to_owned).collect() }))
+        }
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// The strategies of these names; if none is named, all that the workflow has for the detect step.
+pub(super) fn candidates(
+    workflow: &Workflow,
+    registry: &Registry,
+    of: &str,
+    names: &[String],
+    variables: &Variables,
+) -> Result<Vec<Candidate>> {
+    let known = of_workflow(workflow, of, variables)?;
+    if names.is_empty() {
+        if known.is_empty() {
+            let message = format!("no step repairs what `{of}` finds; name strategies, e.g. carry-forward");
+            return Err(Error::invalid(message).hint(Hint::Strategies));
+        }
+        return Ok(known);
+    }
+    let mut candidates: Vec<Candidate> = Vec::with_capacity(names.len());
+    for name in names {
+        if candidates.iter().any(|candidate| candidate.name == *name) {
+            return Err(Error::invalid(format!("`{name}` is named twice; name each strategy once")));
+        }
+        let candidate = find(&known, name)?;
+        candidates.push(match candidate {
+            Some(candidate) => Candidate { name: name.clone(), ..candidate.clone() },
+            None => of_registry(workflow, registry, name, &known)?,
+        });
+    }
+    Ok(candidates)
+}
+
+/// The strategies of the workflow's repair steps for a detect step. A strategy goes by its own name; by the step's name if it is the step's only
+/// one and has none; by both if another strategy has the same name.
+fn of_workflow(workflow: &Workflow, detect: &str, variables: &Variables) -> Result<Vec<Candidate>> {
+    let mut candidates: Vec<Candidate> = Vec::new();
+    for step in &workflow.steps {
+        let StepKind::Repair { strategies, of, .. } = &step.kind else { continue };
+        for (index, strategy) in strategies.iter().enumerate().filter(|_| of == detect) {
+            let terms = Terms::of(workflow, step, index)?;
+            let with = strategy.with.resolve(variables).map_err(|error| {
+                Error::invalid("the `with` of a repair step cannot be computed outside a run, where only `$params` is known")
+                    .on("step", &step.name)
+                    .because(error)
+            })?;
+            let is_nameless = strategies.len() == 1 && strategy.name == strategy.plugin;
+            candidates.push(Candidate {
+                name: if is_nameless { step.name.clone() } else { strategy.name.clone() },
+                origin: Some((step.name.clone(), strategy.name.clone())),
+                plugin: strategy.plugin.clone(),
+                with,
+                concurrency: terms.concurrency,
+                rate_limit: terms.rate_limit,
+                retry: terms.retry.to_vec(),
+                budgets: terms.budgets.into_iter().cloned().collect(),
+                tags: terms.tags,
+            });
+        }
+    }
+    let names: Vec<String> = candidates.iter().map(|candidate| candidate.name.clone()).collect();
+    for candidate in &mut candidates {
+        let is_ambiguous = names.iter().filter(|name| **name == candidate.name).count() > 1;
+        if let (true, Some((step, strategy))) = (is_ambiguous, &candidate.origin)
+            && candidate.name != *step
+        {
+            candidate.name = format!("{step}/{strategy}");
+        }
+    }
+    Ok(candidates)
+}
+
+/// The workflow's strategy of a name, which may be its own, that of its step, both, or its plug-in's.
+fn find<'a>(known: &'a [Candidate], name: &str) -> Result<Option<&'a Candidate>> {
+    let of_strategy = |candidate: &Candidate, is: &dyn Fn(&str, &str) -> bool| {
+        candidate.origin.as_ref().is_some_and(|(step, strategy)| is(step, strategy))
+    };
+    let ways: [&dyn Fn(&Candidate) -> bool; 4] = [
+        &|candidate| candidate.name == name,
+        &|candidate| {
+            of_strategy(candidate, &|step, strategy| name.strip_prefix(step).and_then(|rest| rest.strip_prefix('/')) == Some(strategy))
+        },
+        &|candidate| of_strategy(candidate, &|step, strategy| name == step || name == strategy),
+        &|candidate| candidate.plugin == name || candidate.plugin == dashed(name),
+    ];
+    for is_meant in ways {
+        let meant: Vec<&Candidate> = known.iter().filter(|candidate| is_meant(candidate)).collect();
+        match meant[..] {
+            [] => {}
+            [one] => return Ok(Some(one)),
+            _ => {
+                let names: Vec<&str> = meant.iter().map(|candidate| candidate.name.as_str()).collect();
+                return Err(Error::invalid(format!("`{name}` may mean several strategies; name one of {}", listed(&names))));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn dashed(name: &str) -> String {
+    name.replace('_', "-")
+}
+
+/// A registered repairer that works with what the workflow gives: nothing, or its only source.
+fn of_registry(workflow: &Workflow, registry: &Registry, name: &str, known: &[Candidate]) -> Result<Candidate> {
+    let registered = |name: &str| registry.get(PluginKind::Repairer, name);
+    let Some(entry) = registered(name).or_else(|| registered(&dashed(name))) else {
+        let repairers = registry.entries().filter(|entry| entry.kind == PluginKind::Repairer).map(|entry| entry.name.as_str());
+        let names: Vec<&str> = known.iter().map(|candidate| candidate.name.as_str()).chain(repairers).collect();
+        let close = closest(name, names.iter().copied()).map(|close| format!(" (did you mean `{close}`?)")).unwrap_or_default();
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("there is no strategy `{name}`{close}; the strategies are {}", listed(&names)),
+        ));
+    };
+    let mut refused = None;
+    let only_source = match workflow.sources.keys().collect::<Vec<_>>()[..] {
+        [only] => Some(json!({ "source": only })),
+        _ => None,
+    };
+    for with in [Some(json!({})), only_source].into_iter().flatten() {
+        match entry.make(&with) {
+            Ok(_) => {
+                return Ok(Candidate {
+                    name: name.to_owned(),
+                    origin: None,
+                    plugin: entry.name.clone(),
+                    with,
+                    concurrency: CONCURRENCY,
+                    rate_limit: None,
+                    retry: Vec::new(),
+                    budgets: workflow.budget.iter().cloned().collect(),
+                    tags: workflow.tags.clone().into_iter().chain([("idea".to_owned(), name.to_owned())]).collect(),
+                });
+            }
+            Err(error) => refused = refused.or(Some(error)),
+        }
+    }
+    let why = refused.map(|error| error.message).unwrap_or_default();
+    Err(Error::invalid(format!(
+        "`{name}` needs a `with`, and none is given here: {why}; make it a repair step of the workflow, and name that step"
+    )))
+}
+
+/// The workflow's aggregate steps that use the findings of the detect step, or none.
+pub(super) fn aggregates<'a>(workflow: &'a Workflow, detect: &str) -> Vec<&'a Step> {
+    let fits = |step: &&Step| match &step.kind {
+        StepKind::Aggregate { of, .. } => of.as_ref().is_none_or(|of| of == detect),
+        _ => false,
+    };
+    workflow.steps.iter().filter(fits).collect()
+}
+
+/// The plug-in of a step that has one, and its configuration.
+pub(super) fn plugin(step: &Step) -> Result<(PluginKind, &str, &Template)> {
+    step.kind.plugins().into_iter().next().ok_or_else(|| Error::internal(format!("step `{}` has no plug-in", step.name)))
+}
+
+/// The variables of expressions that are known outside a run.
+pub(super) fn variables(params: &BTreeMap<String, Value>, now: jiff::Timestamp) -> Variables {
+    Variables {
+        params: Value::Object(params.clone().into_iter().collect()),
+        run: json!({ "started_at": now.to_string(), "now": now.to_string() }),
+        ..Variables::default()
+    }
+}
