@@ -610,6 +610,7 @@ pub(crate) fn suggested_table(database: &str, table: &Table, location: &str) -> 
         Format::Parquet => "STORED AS PARQUET",
         Format::Csv => "ROW FORMAT SERDE 'org.apache.hadoop.hive.serde2.OpenCSVSerde'",
         Format::Jsonl => "ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'",
+        _ => "STORED AS …",
     };
     let columns: Vec<String> = keys.into_iter().chain([time, "…".to_owned()]).collect();
     format!(

@@ -291,7 +291,7 @@ fn mistakes_have_the_messages_of_yaml() {
     }
     // The same for whole workflows.
     let twice = one(gaps("readings").next("look")).step("look", Step::succeed());
-    assert!(mistakes(&twice).iter().any(|(message, _)| message == "`look` is here twice"), "{:?}", mistakes(&twice));
+    assert!(mistakes(&twice).iter().any(|(message, _)| message == "the key `look` appears twice"), "{:?}", mistakes(&twice));
     assert_eq!(
         mistakes(&Workflow::dag("w")),
         [("there are no steps".to_owned(), Some("e.g. `find_gaps: { detect: gaps, … }`".to_owned()))]

@@ -257,7 +257,7 @@ async fn each_has_its_own_budget() {
     assert_eq!(world.repaired(), counted(&[("ask", 5), ("guess", 25)]));
     assert_eq!(world.asked.load(Ordering::SeqCst), 5);
     let told = report.reason.unwrap();
-    assert!(told.contains("the budget of strategy `ask` of step `fill` is 5 calls, of which 5 are spent or set aside"), "{told}");
+    assert!(told.contains("the budget of strategy `ask` of step `fill` is 5 calls, with 5 spent or set aside"), "{told}");
 
     // The step's is for all together: where it is used up, one that asks nothing still goes on.
     let world = World::new();
@@ -349,15 +349,15 @@ fn killed_at_any_write_each_strategy_repairs_the_same() {
 }
 
 #[test]
-fn mistakes_of_strategies_are_told_at_their_place() {
+fn mistakes_of_strategies_are_reported_at_their_place() {
     let world = World::new();
-    for (repair, told) in [
-        ("repair: []", "`repair` takes 1 to 20 strategies, not 0"),
+    for (repair, expected) in [
+        ("repair: []", "`repair` must list 1 to 20 strategies, not 0"),
         ("repair: [ask]", "write `- { strategy: ask }`"),
         ("repair: [{ strategy: ask }, { strategy: ask }]", "there is another strategy `ask` in this step"),
         ("repair: [{ strategy: aks }]", "did you mean `ask`?"),
         ("repair: [{ strategy: ask, with: { belo: 3 } }]", "did you mean `below`?"),
-        ("repair: [{ strategy: ask }], with: { below: 3 }", "each strategy of a list has its own `with`"),
+        ("repair: [{ strategy: ask }], with: { below: 3 }", "a step with a list of strategies takes no `with`"),
         ("repair: [{ strategy: ask, budget: { usd: 1 } }]", "a budget in dollars needs a price book"),
         ("repair: [{ strategy: ask, retry: [{ on: trasient }] }]", "did you mean `transient`?"),
         ("repair: [{ strategy: ask, name: 'a b' }]", "a strategy"),
@@ -365,6 +365,6 @@ fn mistakes_of_strategies_are_told_at_their_place() {
         let said = world
             .try_parse(&format!("start: look\nsteps:\n  look: {{ detect: look, next: fill }}\n  fill: {{ {repair}, of: look, end: true }}"))
             .unwrap_err();
-        assert!(said.contains(told) && said.contains("w.yaml:7:"), "{told}\n{said}");
+        assert!(said.contains(expected) && said.contains("w.yaml:7:"), "{expected}\n{said}");
     }
 }

@@ -1,4 +1,4 @@
-//! Bars that no market can have made, and aggregates that are to be computed again.
+//! Bars that no market can have produced, and aggregates that must be computed again.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
@@ -44,7 +44,7 @@ fn with() -> Value {
     })
 }
 
-/// Bars of which some are flawed in each of the ways there are.
+/// Bars, some of them with each kind of flaw.
 fn values() -> Vec<[f64; 5]> {
     let good = [10.0, 12.0, 9.0, 11.0, 300.0];
     let mut all = vec![good; 30];

@@ -213,7 +213,7 @@ async fn a_run_over_budget_ends_settled_and_says_so() {
     assert_eq!((report.outcome, report.error), (Some(Outcome::OverBudget), Some(ErrorKind::Budget)));
     assert_eq!(
         report.reason.unwrap(),
-        "the budget of the run is 10 calls, of which 10 are spent or set aside; 20 of 30 units were not begun"
+        "the budget of the run is 10 calls, with 10 spent or set aside; 20 of 30 units were not begun"
     );
     let state = world.state().await;
     let units = state.steps["fill"].units.as_ref().unwrap();
@@ -270,7 +270,7 @@ async fn dollars_of_a_step_hold_and_another_way_may_follow() {
     assert_eq!(world.calls(), 6, "six calls of three cents fit into twenty cents");
     assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions));
     let caught = world.state().await.caught.unwrap().1;
-    assert_eq!(caught.message, "the budget of step `fill` is 0.2 USD, of which 0.18 are spent or set aside; 24 of 30 units were not begun");
+    assert_eq!(caught.message, "the budget of step `fill` is 0.2 USD, with 0.18 spent or set aside; 24 of 30 units were not begun");
 }
 
 struct Nothing;
@@ -292,7 +292,7 @@ async fn the_next_step_does_not_begin_over_the_budget() {
     let text = "budget: { bytes: 1MB }\nstart: a\nsteps:\n  a: { task: read, with: { bytes: 1000000 }, next: b }\n  b: { task: read, with: { bytes: 1 }, next: c }\n  c: { task: read, end: true }";
     let report = world.run(&world.parse(text)).await;
     assert_eq!(report.outcome, Some(Outcome::OverBudget));
-    assert_eq!(report.reason.unwrap(), "the budget of the run is 1000000 bytes, of which 1000001 are spent");
+    assert_eq!(report.reason.unwrap(), "the budget of the run is 1000000 bytes, with 1000001 spent");
     let state = world.state().await;
     assert_eq!(state.ended.unwrap().step, "c", "what just fits goes on; beyond it, nothing begins");
 }
@@ -317,13 +317,13 @@ fn mistakes_of_budgets_are_told_at_their_place() {
     let step = "start: a\nsteps:\n  a: { task: read, end: true }";
     for (budget, told) in [
         ("{ usd: 1 }", "w.yaml:4:11: a budget in dollars needs a price book"),
-        ("{ eur: 1 }", "w.yaml:4:11: unknown key `eur` in `budget`, which is in dollars, calls or bytes,"),
-        ("{ calls: -1 }", "w.yaml:4:18: `calls` must be a whole number of calls, not negative"),
-        ("{ bytes: 10 }", "w.yaml:4:18: `bytes` must be a whole number with its unit"),
-        ("{}", "w.yaml:4:9: `budget` limits nothing"),
+        ("{ eur: 1 }", "w.yaml:4:11: unknown key `eur` in `budget`"),
+        ("{ calls: -1 }", "w.yaml:4:18: `calls` must be a whole number, 0 or more"),
+        ("{ bytes: 10 }", "w.yaml:4:18: `bytes` must be a whole number with a unit"),
+        ("{}", "w.yaml:4:9: `budget` is empty"),
         ("{ usd: -0.5 }\nprices: book.yaml", "w.yaml:4:16: `usd` is negative"),
-        ("{ usd: 0.0000000000001 }\nprices: book.yaml", "w.yaml:4:16: `usd` has more than 12 digits after the point, which no price has"),
-        ("{ usd: 1 }\nprices: other.yaml", "w.yaml:5:9: there is no workflow `other.yaml`"),
+        ("{ usd: 0.0000000000001 }\nprices: book.yaml", "w.yaml:4:16: `usd` has more than 12 digits after the decimal point"),
+        ("{ usd: 1 }\nprices: other.yaml", "w.yaml:5:9: there is no file `other.yaml`"),
     ] {
         let said = world.try_parse(&format!("budget: {budget}\n{step}")).unwrap_err();
         let places = said.replace("\n", " ");

@@ -1,4 +1,4 @@
-//! What the pipeline itself used goes into the same ledger as what its repair took, so that they can be told side by side.
+//! Records what the pipeline itself used in the same ledger as its repair, so that both can be shown side by side.
 
 use std::collections::BTreeMap;
 
@@ -13,19 +13,19 @@ use serde_json::json;
 
 use crate::pipeline::Captured;
 
-/// The workflow that records it, a part of the binary as the other is.
+/// The workflow that records the usage, which is part of the binary like the other one.
 const WORKFLOW: &str = include_str!("../workflows/pipeline-usage.yaml");
-/// Where its text is, from the root of the repository.
+/// The path of the workflow, from the root of the repository.
 const WORKFLOW_FILE: &str = "examples/stock-pipeline/workflows/pipeline-usage.yaml";
-/// Where the prices are, from the root of the repository.
+/// The path of the price book, from the root of the repository.
 const PRICES_FILE: &str = "prices/aws-us-east-1.yaml";
-/// What things cost.
+/// The price book.
 const PRICES: &str = include_str!("../../../prices/aws-us-east-1.yaml");
 
 /// Records what the pipeline used, as a run of its own.
 ///
 /// # Errors
-/// If it can't be recorded.
+/// Fails if the usage cannot be recorded.
 pub(crate) async fn record(engine: &Engine, captured: &Captured) -> Result<()> {
     let workflow = Workflow::parse(WORKFLOW_FILE, WORKFLOW, &engine.registry)?;
     let Captured { requests, dropped: _, bars, files, bytes } = *captured;
@@ -34,14 +34,14 @@ pub(crate) async fn record(engine: &Engine, captured: &Captured) -> Result<()> {
     let environment = json!({ "lake": "local", "profile": "local" });
     let request = StartRequest::new(new_run_id()).with_params(workflow.bind(&given)?).with_environment(environment);
     let done = engine.start(&workflow, request).await?;
-    ensure!(done.outcome == Some(Outcome::Succeeded), "what the pipeline used could not be recorded: {}", done.problems.join("; "));
+    ensure!(done.outcome == Some(Outcome::Succeeded), "the usage of the pipeline could not be recorded: {}", done.problems.join("; "));
     Ok(())
 }
 
 /// What all runs of a journal cost.
 ///
 /// # Errors
-/// If the journal can't be read.
+/// Fails if the journal cannot be read.
 pub(crate) async fn of_all(journal: &dyn Journal, registry: &Registry) -> Result<Costs> {
     let prices = PriceBook::parse(PRICES_FILE, PRICES)?;
     let mut entries = Vec::new();
@@ -53,7 +53,7 @@ pub(crate) async fn of_all(journal: &dyn Journal, registry: &Registry) -> Result
         })
         .await?;
         let workflow = Workflow::parse_with(&tally.file, &tally.definition, registry, &tally.children)
-            .with_context(|| format!("the definition of run {} can't be read", head.run))?;
+            .with_context(|| format!("the definition of run {} cannot be read", head.run))?;
         entries.extend(tally.entries(Some(&workflow), "local"));
     }
     Ok(Costs::new(&entries, &["component", "workflow", "idea"].map(str::to_owned), Some(&prices)))

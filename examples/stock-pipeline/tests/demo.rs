@@ -185,7 +185,7 @@ fn a_simulated_session_is_complete_afterwards_and_equals_the_market() {
     demo.printed("None of 77 stock-hours is complete.");
     demo.printed("All of 77 stock-hours are complete.");
     demo.printed("nothing to do: 0 missing, 0 requests");
-    // What docs/costs.md reckons with.
+    // The figure that docs/costs.md uses.
     assert!(include_str!("../../../docs/costs.md").contains(PIPELINE_USD));
     let costs = demo.printed.split("COSTS of this day").nth(1).unwrap();
     let line = costs.lines().find(|line| line.contains("infrastructure")).unwrap();
@@ -314,7 +314,7 @@ fn what_nobody_could_read_is_an_error_and_a_reader_that_leaves_is_none() {
     };
     let full = demo(std::fs::File::options().write(true).open("/dev/full").unwrap().into()).wait_with_output().unwrap();
     assert_eq!(full.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&full.stderr).contains("standard output can't be written"));
+    assert!(String::from_utf8_lossy(&full.stderr).contains("standard output cannot be written"));
     let mut left = demo(Stdio::piped());
     drop(left.stdout.take());
     let left = left.wait_with_output().unwrap();

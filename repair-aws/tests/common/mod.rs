@@ -120,6 +120,7 @@ impl World {
             Format::Parquet => "STORED AS PARQUET",
             Format::Csv => "ROW FORMAT SERDE 'org.apache.hadoop.hive.serde2.OpenCSVSerde'",
             Format::Jsonl => "ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'",
+            other => panic!("no tables of {other:?} in tests"),
         };
         let properties = if table.format == Format::Csv { " TBLPROPERTIES ('skip.header.line.count'='1')" } else { "" };
         self.define(&format!(

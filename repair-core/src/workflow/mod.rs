@@ -1,4 +1,4 @@
-//! The workflow language: from text to a checked workflow, and the expressions in it.
+//! The workflow language: it turns text into a checked [`Workflow`], and evaluates the expressions in it.
 
 mod bind;
 pub mod builder;

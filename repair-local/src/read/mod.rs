@@ -31,6 +31,7 @@ pub(crate) fn columns(format: Format, file: &DataFile) -> Result<SchemaRef> {
         Format::Parquet => Ok(parquet::open(file)?.schema()),
         Format::Csv => csv::columns(file),
         Format::Jsonl => jsonl::columns(file),
+        other => Err(unreadable(other)),
     })
 }
 
@@ -52,10 +53,15 @@ pub(crate) fn rows(table: &Table, file: &DataFile, shape: &SchemaRef, bounds: &T
             }
             Format::Csv => csv::rows(table, file, shape, &mut into_shape)?,
             Format::Jsonl => jsonl::rows(table, file, shape, &mut into_shape)?,
+            other => return Err(unreadable(other)),
         };
         usage.rows_read = rows_read;
         Ok(usage)
     })
+}
+
+fn unreadable(format: Format) -> Error {
+    Error::invalid(format!("files of the format {} cannot be read here; write `format: parquet`, `csv` or `jsonl`", format.as_str()))
 }
 
 /// Names the file in every error, and makes an error of a panic: a damaged file can make a decoder of columns panic, and one bad file

@@ -215,6 +215,7 @@ pub fn write_table(root: &Path, table: &Table, rows: &[Row], files: usize, store
                     .collect();
                 fs::write(&path, lines.concat()).unwrap();
             }
+            other => panic!("no tables of {other:?} in tests"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the sources ask, page by page, and what they bring.
+//! What the sources request, page by page, and what they return.
 
 use arrow::array::AsArray;
 use repair_core::model::{Key, TimeMark};
@@ -35,7 +35,7 @@ async fn alpaca_is_asked_for_many_symbols_and_all_pages_of_the_answer() {
     assert_eq!(symbols.iter().filter(|symbol| *symbol == Some("BBB")).count(), 9);
     let first = market()["AAA"][&minute(FROM)];
     assert_eq!(["open", "high", "low", "close", "volume"].map(|column| number(&answer.rows[0], column, 0)), first.map(Some));
-    // CCC is not known, or did not trade: nobody can tell, so nothing is said of it.
+    // CCC is unknown or did not trade. The answer looks the same, so it vouches for neither.
     let vouched: Vec<String> = answer.covered.iter().map(|covered| covered.key.to_string()).collect();
     assert_eq!(vouched, ["AAA", "BBB"]);
     assert!(answer.covered.iter().all(|covered| covered.interval == interval(FROM, TO)));

@@ -252,7 +252,7 @@ impl WorkflowBuilder {
         if !assembly.mistakes.is_empty() {
             return Err(Diagnostics::of_file(&assembly.file, assembly.mistakes.join("\n"), None));
         }
-        let texts = |name: &str| assembly.texts.get(name).cloned().ok_or_else(|| format!("there is no workflow `{name}`"));
+        let texts = |name: &str| assembly.texts.get(name).cloned().ok_or_else(|| format!("there is no file `{name}`"));
         let workflow = parse::parse(&assembly.file, &text, &registry, &texts, None, &[])?;
         Ok(Built { workflow, registry })
     }
