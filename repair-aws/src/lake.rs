@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::rollup::Rollup;
-use repair_core::lake::{BatchStream, Caller, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
+use repair_core::lake::{
+    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope, Staged,
+};
 use repair_core::model::Usage;
 use repair_core::model::{Interval, Table, TablePresence};
 use repair_core::{Error, Result};
@@ -158,11 +160,7 @@ impl Looked {
 }
 
 #[async_trait]
-impl Lake for AwsLake {
-    fn on_behalf_of(&self, caller: &Caller) -> Option<Arc<dyn Lake>> {
-        Some(Arc::new(Self { shared: self.shared.clone(), behalf: Some(Arc::new(Behalf::new(caller.clone()))) }))
-    }
-
+impl ReadLake for AwsLake {
     fn place(&self, table: &Table) -> String {
         // What is no place in a bucket is refused where it is read.
         Place::of(&self.shared.location, table).map_or_else(|_| table.location.clone(), |place| place.data.to_string())
@@ -170,16 +168,6 @@ impl Lake for AwsLake {
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
         self.tables().table(table).await?.shape(table)
-    }
-
-    async fn to_create(&self, table: &Table) -> Result<Vec<String>> {
-        self.tables().missing(table).await
-    }
-
-    async fn check_writable(&self) -> Result<()> {
-        let key = self.shared.location.join(&format!("{OWN}/write-test")).prefix;
-        self.shared.objects.put(&key, bytes::Bytes::new(), crate::objects::Condition::Always).await?;
-        self.shared.objects.delete(&[key]).await
     }
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
@@ -198,6 +186,21 @@ impl Lake for AwsLake {
         self.sum_up(table, request).await
     }
 
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
+        self.taken_back(table).await
+    }
+
+    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
+        self.ask(tables, sql).await
+    }
+}
+
+#[async_trait]
+impl Overlay for AwsLake {
+    async fn to_create(&self, table: &Table) -> Result<Vec<String>> {
+        self.tables().missing(table).await
+    }
+
     async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
         self.keep(scope, request).await
     }
@@ -214,18 +217,13 @@ impl Lake for AwsLake {
         self.discard(scope, units).await
     }
 
-    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
-        self.put_interval(table, interval, &rows).await
-    }
-
     async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
         self.take_back(table, retraction).await
     }
+}
 
-    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
-        self.taken_back(table).await
-    }
-
+#[async_trait]
+impl Artifacts for AwsLake {
     async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {
         self.write_artifact(run, name, batches).await
     }
@@ -233,9 +231,22 @@ impl Lake for AwsLake {
     async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream> {
         self.read_artifact(run, name).await
     }
+}
 
-    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
-        self.ask(tables, sql).await
+#[async_trait]
+impl Lake for AwsLake {
+    fn on_behalf_of(&self, caller: &Caller) -> Option<Arc<dyn Lake>> {
+        Some(Arc::new(Self { shared: self.shared.clone(), behalf: Some(Arc::new(Behalf::new(caller.clone()))) }))
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        let key = self.shared.location.join(&format!("{OWN}/write-test")).prefix;
+        self.shared.objects.put(&key, bytes::Bytes::new(), crate::objects::Condition::Always).await?;
+        self.shared.objects.delete(&[key]).await
+    }
+
+    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
+        self.put_interval(table, interval, &rows).await
     }
 }
 

@@ -49,7 +49,7 @@ async fn presence_of_ten_thousand_keys_is_a_row_a_key_and_hour() {
     let keys: Vec<Key> = (0..10_000).map(|symbol| Key::from(format!("S{symbol:05}").as_str())).collect();
     world.add_rows(&table, &[many(10_000, first, 390, |symbol, minute| !missing(symbol, minute))]).await.unwrap();
     let slots = SlotRange::new(first, first + 390);
-    let request = PresenceRequest { slots, keys: keys.clone(), as_of: at("2024-04-02T00:00:00Z") };
+    let request = PresenceRequest::new(slots, keys.clone(), at("2024-04-02T00:00:00Z"));
     let found = world.lake.presence(&table, &request).await.unwrap();
     assert!(found.usage.rows_read <= 70_000, "{} rows came back", found.usage.rows_read);
     for (symbol, key) in keys.iter().enumerate() {
@@ -83,14 +83,14 @@ async fn unrelated_partitions_are_not_read() {
     let read = async || {
         let mut bytes = Vec::new();
         world.sandbox.store().reset();
-        let request = PresenceRequest { slots: whole_day(&table, "2024-03-04"), keys: keys.clone(), as_of: at("2024-04-02T00:00:00Z") };
+        let request = PresenceRequest::new(whole_day(&table, "2024-03-04"), keys.clone(), at("2024-04-02T00:00:00Z"));
         let presence = world.lake.presence(&table, &request).await.unwrap();
         assert_eq!(presence.repaired[&keys[0]].count() + presence.absent[&keys[1]].count(), 2);
         bytes.push(presence.usage.bytes_scanned);
         for layer in [Layer::Raw, Layer::Repaired] {
             let caller = caller("run", 1);
             let lake = world.lake.on_behalf_of(&caller).unwrap();
-            let request = ScanRequest { interval: Some(interval), ..everything(layer) };
+            let request = everything(layer).in_interval(interval);
             let rows: Vec<RecordBatch> = lake.scan(&table, &request).await.unwrap().try_collect().await.unwrap();
             assert_eq!(texts(&rows).len(), if layer == Layer::Raw { 2_700 } else { 2_702 });
             bytes.push(caller.meter.take().usage.bytes_scanned);

@@ -12,7 +12,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use common::{World, files};
 use futures::TryStreamExt;
-use repair_core::lake::{Lake, Layer, ScanRequest};
+use repair_core::lake::{Layer, ScanRequest};
 use repair_core::model::{Format, Table};
 use repair_local::LocalLake;
 use serde_json::Value;
@@ -69,7 +69,7 @@ impl Power {
             cadence: None,
         };
         let lake = LocalLake::open(self.world.lake()).unwrap();
-        let request = ScanRequest { layer: Layer::Raw, interval: None, keys: None, columns: None };
+        let request = ScanRequest::new(Layer::Raw);
         let batches: Vec<RecordBatch> = lake.scan(&table, &request).await.unwrap().try_collect().await.unwrap();
         let mut totals = BTreeMap::new();
         for batch in &batches {

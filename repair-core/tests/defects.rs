@@ -12,7 +12,7 @@ use repair_core::engine::{Engine, Outcome, RunReport, StartRequest};
 use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::overlay::story;
 use repair_core::lake::overlay::story::Standing;
-use repair_core::lake::{Lake, Layer, overlay};
+use repair_core::lake::{Layer, Overlay, ReadLake, overlay};
 use repair_core::model::Usage;
 use repair_core::model::{
     Absence, Cadence, Counts, DefectKind, Findings, Fingerprints, Fix, Format, GapList, Interval, Key, Scope, SlotRange, Table, TimeMark,

@@ -16,7 +16,7 @@ use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use repair_core::Result;
-use repair_core::lake::{Lake, StageRequest, StageScope};
+use repair_core::lake::{Overlay, StageRequest, StageScope};
 use repair_core::model::Usage;
 use repair_core::model::{Cadence, Counts, Findings, Fix, Format, GapList, Interval, Key, Scope, SlotRange, SlotSet, Table, TimeMark};
 use repair_core::plugin::{Plugin, PluginKind, Registry, Repairer, StepContext};
@@ -168,7 +168,7 @@ async fn a_line_is_drawn_between_rows_of_the_tables_own() {
     // A repair beside the table is a guess or a second opinion: no line ends at it.
     let scope = StageScope { run: "other", step: "fill", visit: 1, table: &table() };
     let fix = Fix { rows: vec![rows(&[("a", 12, Some(99.0), 99, "V")])], source: "x".to_owned(), ..Fix::default() };
-    let request = StageRequest { unit: "u", strategy: "x", repaired_at: Timestamp::UNIX_EPOCH, fix: &fix, replaces: None };
+    let request = StageRequest::new("u", "x", Timestamp::UNIX_EPOCH, &fix);
     lake.stage(&scope, &request).await.unwrap();
     lake.publish(&scope, 0, &["u".to_owned()]).await.unwrap();
     assert_eq!(done("interpolate", json!({}), &lake, &found).await, expected);

@@ -23,7 +23,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use repair_core::engine::{Engine, Journal, Options, Outcome, RunState, StartRequest, load};
 use repair_core::engine::{Event, Settled};
-use repair_core::lake::{Lake, Layer, StageScope, overlay};
+use repair_core::lake::{Layer, Overlay, StageScope, overlay};
 use repair_core::model::Usage;
 use repair_core::model::{Absence, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Table, Unit, Wanted};
 use repair_core::plugin::{Detector, Registry, Repairer, Sensor, StepContext, Task, Units};

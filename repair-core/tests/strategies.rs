@@ -85,7 +85,7 @@ impl Detector for Looks {
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
         let all = SlotRange::new(0, SLOTS);
         let key = Key::from("K");
-        let request = PresenceRequest { slots: all, keys: vec![key.clone()], as_of: context.clock.now() };
+        let request = PresenceRequest::new(all, vec![key.clone()], context.clock.now());
         let presence = context.lake.presence(&table(), &request).await?;
         let repaired = |slot: i64| presence.repaired.get(&key).is_some_and(|slots| slots.contains(slot));
         let mut gaps = GapList::default();

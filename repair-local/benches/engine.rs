@@ -23,7 +23,11 @@ use async_trait::async_trait;
 use repair_core::Result;
 use repair_core::engine::{Engine, Journal, StartRequest};
 use repair_core::lake::extent::Extent;
-use repair_core::lake::{BatchStream, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
+use repair_core::lake::overlay::retraction::Retraction;
+use repair_core::lake::rollup::Rollup;
+use repair_core::lake::{
+    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope, Staged,
+};
 use repair_core::model::Usage;
 use repair_core::model::{
     Conflicts, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Suspects, Table, TablePresence, Unit, Wanted,
@@ -37,13 +41,13 @@ use serde_json::{Value, json};
 struct Weightless(LocalLake);
 
 #[async_trait]
-impl Lake for Weightless {
-    async fn describe(&self, table: &Table) -> Result<SchemaRef> {
-        self.0.describe(table).await
+impl ReadLake for Weightless {
+    fn place(&self, table: &Table) -> String {
+        self.0.place(table)
     }
 
-    async fn check_writable(&self) -> Result<()> {
-        Ok(())
+    async fn describe(&self, table: &Table) -> Result<SchemaRef> {
+        self.0.describe(table).await
     }
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
@@ -56,6 +60,25 @@ impl Lake for Weightless {
 
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {
         self.0.scan(table, request).await
+    }
+
+    async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
+        self.0.rollup(table, request).await
+    }
+
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
+        self.0.retractions(table).await
+    }
+
+    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
+        self.0.query(tables, sql).await
+    }
+}
+
+#[async_trait]
+impl Overlay for Weightless {
+    async fn to_create(&self, table: &Table) -> Result<Vec<String>> {
+        self.0.to_create(table).await
     }
 
     async fn stage(&self, _: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
@@ -81,10 +104,13 @@ impl Lake for Weightless {
         Ok(())
     }
 
-    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
-        self.0.replace(table, interval, rows).await
+    async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
+        self.0.retract(table, retraction).await
     }
+}
 
+#[async_trait]
+impl Artifacts for Weightless {
     async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {
         self.0.put_artifact(run, name, batches).await
     }
@@ -92,9 +118,20 @@ impl Lake for Weightless {
     async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream> {
         self.0.get_artifact(run, name).await
     }
+}
 
-    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
-        self.0.query(tables, sql).await
+#[async_trait]
+impl Lake for Weightless {
+    fn on_behalf_of(&self, _: &Caller) -> Option<Arc<dyn Lake>> {
+        None
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
+        self.0.replace(table, interval, rows).await
     }
 }
 

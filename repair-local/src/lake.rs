@@ -11,7 +11,11 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay::retraction::Retraction;
-use repair_core::lake::{BatchStream, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, name};
+use repair_core::lake::rollup::{self, Rollup};
+use repair_core::lake::{
+    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope, Staged,
+    name,
+};
 use repair_core::model::Usage;
 use repair_core::model::{Format, Interval, Table, TablePresence};
 use repair_core::{Error, ErrorKind, Result};
@@ -150,7 +154,7 @@ impl LocalLake {
 }
 
 #[async_trait]
-impl Lake for LocalLake {
+impl ReadLake for LocalLake {
     fn place(&self, table: &Table) -> String {
         let place = place::Place::of(&self.inner.root, table).data;
         // What is not there yet has no other name.
@@ -162,17 +166,6 @@ impl Lake for LocalLake {
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
         let (lake, table) = (self.inner.clone(), table.clone());
         blocking(move || scan::describe(&lake, &table)).await
-    }
-
-    async fn check_writable(&self) -> Result<()> {
-        let lake = self.inner.clone();
-        blocking(move || {
-            files::check_writable(&lake.root)?;
-            // Whoever asks is about to write.
-            files::remove_abandoned(&place::own_folder(&lake.root));
-            Ok(())
-        })
-        .await
     }
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
@@ -189,6 +182,27 @@ impl Lake for LocalLake {
         let (lake, table, request) = (self.inner.clone(), table.clone(), request.clone());
         let scan = blocking(move || scan::Scan::new(&lake, &table, &request)).await?;
         Ok(scan::stream(Arc::new(scan)))
+    }
+
+    async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
+        rollup::by_scan(self, table, request).await
+    }
+
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
+        let (lake, table) = (self.inner.clone(), table.clone());
+        blocking(move || retract::retractions(&table, &place::Place::of(&lake.root, &table))).await
+    }
+
+    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
+        sql::query(&self.inner, tables, sql).await
+    }
+}
+
+#[async_trait]
+impl Overlay for LocalLake {
+    /// Only files are written.
+    async fn to_create(&self, _: &Table) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
@@ -212,21 +226,14 @@ impl Lake for LocalLake {
         blocking(move || stage::discard(&scope, &units)).await
     }
 
-    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
-        let (lake, table, interval) = (self.inner.clone(), table.clone(), *interval);
-        blocking(move || replace::replace(&lake, &table, &interval, &rows)).await
-    }
-
     async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
         let (lake, table, retraction) = (self.inner.clone(), table.clone(), retraction.clone());
         blocking(move || retract::retract(&lake, &table, &retraction)).await
     }
+}
 
-    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
-        let (lake, table) = (self.inner.clone(), table.clone());
-        blocking(move || retract::retractions(&table, &place::Place::of(&lake.root, &table))).await
-    }
-
+#[async_trait]
+impl Artifacts for LocalLake {
     async fn put_artifact(&self, run: &str, name: &str, mut batches: BatchStream) -> Result<Usage> {
         let (lake, run, name) = (self.inner.clone(), run.to_owned(), name.to_owned());
         let (sender, mut receiver) = tokio::sync::mpsc::channel::<Option<RecordBatch>>(scan::BATCHES_AHEAD);
@@ -258,8 +265,27 @@ impl Lake for LocalLake {
         let opened = blocking(move || artifact::open(&lake.root, &run, &name)).await?;
         Ok(scan::stream_of(move |sink| opened.read(sink)))
     }
+}
 
-    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
-        sql::query(&self.inner, tables, sql).await
+#[async_trait]
+impl Lake for LocalLake {
+    fn on_behalf_of(&self, _: &Caller) -> Option<Arc<dyn Lake>> {
+        None
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        let lake = self.inner.clone();
+        blocking(move || {
+            files::check_writable(&lake.root)?;
+            // Whoever asks is about to write.
+            files::remove_abandoned(&place::own_folder(&lake.root));
+            Ok(())
+        })
+        .await
+    }
+
+    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
+        let (lake, table, interval) = (self.inner.clone(), table.clone(), *interval);
+        blocking(move || replace::replace(&lake, &table, &interval, &rows)).await
     }
 }

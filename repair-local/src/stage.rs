@@ -72,13 +72,7 @@ impl Request {
     }
 
     fn borrowed(&self) -> StageRequest<'_> {
-        StageRequest {
-            unit: &self.unit,
-            strategy: &self.strategy,
-            repaired_at: self.repaired_at,
-            fix: &self.fix,
-            replaces: self.replaces.as_ref(),
-        }
+        StageRequest::new(&self.unit, &self.strategy, self.repaired_at, &self.fix).replacing(self.replaces.as_ref())
     }
 }
 

@@ -17,7 +17,7 @@ use arrow::array::{
 };
 use common::*;
 use proptest::prelude::*;
-use repair_core::lake::{Lake, Layer, ScanRequest};
+use repair_core::lake::{Lake, Layer, ReadLake};
 use repair_core::model::{Format, Key, PartitionUnit, Table};
 use repair_core::{Error, ErrorKind};
 use repair_local::LocalLake;
@@ -342,7 +342,7 @@ async fn a_value_that_does_not_fit_the_first_rows_is_named_with_its_line() {
     let error = collect(world.lake.scan(&table, &all(Layer::Raw)).await.unwrap()).await.unwrap_err();
     assert!(error.full().contains("line 59002: `1.5` in column `close` is not a whole number"), "{}", error.full());
     // Columns that are not needed are not looked at.
-    let request = ScanRequest { columns: Some(vec![]), ..all(Layer::Raw) };
+    let request = all(Layer::Raw).with_columns(vec![]);
     assert!(collect(world.lake.scan(&table, &request).await.unwrap()).await.is_ok());
     // In JSON, no part of a number is cut off silently either.
     let world = World::new();

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use common::*;
 use repair_core::Result;
-use repair_core::lake::{Lake, Layer, ScanRequest};
+use repair_core::lake::{Lake, Layer, ReadLake};
 use repair_core::model::{Cadence, Format, Interval, Key, Table, TablePresence, TimeMark};
 
 fn table(folder: &Path, key: &[&str], cadence: Cadence, time_marks: TimeMark) -> Table {
@@ -82,7 +82,7 @@ async fn air_misses_4_423_hours() {
     let Some(folder) = real_data("air-quality-hourly") else { return };
     let world = World::new();
     let table = table(&folder, &["sensor"], Cadence::HOUR, TimeMark::Start);
-    let scan = world.lake.scan(&table, &ScanRequest { columns: Some(vec![]), ..all(Layer::Raw) }).await.unwrap();
+    let scan = world.lake.scan(&table, &all(Layer::Raw).with_columns(vec![])).await.unwrap();
     let mut sensors: Vec<String> = Vec::new();
     let mut rows = 0;
     for batch in collect(scan).await.unwrap() {

@@ -16,7 +16,7 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray,
 use common::*;
 use futures::StreamExt;
 use repair_core::ErrorKind;
-use repair_core::lake::{BatchStream, Lake, Layer, StageScope};
+use repair_core::lake::{Artifacts, BatchStream, Lake, Layer, Overlay, ReadLake, StageScope};
 use repair_core::model::Usage;
 use repair_core::model::{Fix, Format, Interval, Key, PartitionUnit, SlotRange, Table, TimeMark};
 

@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use repair_core::lake::Lake;
+use repair_core::lake::Overlay;
 use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::model::Table;
 use repair_core::model::{DefectKind, SlotRange};

@@ -14,7 +14,9 @@ use repair::compare;
 use repair::compare::{Comparison, Limit, Options, Pattern, Setting};
 use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::rollup::{Function, Measure, OBSERVED, Rollup};
-use repair_core::lake::{BatchStream, Caller, Lake, Layer, PresenceRequest, ScanRequest, StageRequest, StageScope};
+use repair_core::lake::{
+    Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, ReadLake, ScanRequest, StageRequest, StageScope,
+};
 use repair_core::model::Usage;
 use repair_core::model::{Absence, Cadence, Findings, Fix, Format, Interval, Key, SlotRange, Table, TimeMark, Unit, Wanted};
 use repair_core::plugin::{AggregateRequest, Aggregated, Aggregator, Plugin, PluginKind, Registry, Repairer, StepContext, Units};
@@ -84,7 +86,7 @@ async fn lake() -> MemoryLake {
         source: "s".to_owned(),
         ..Fix::default()
     };
-    let request = StageRequest { unit: "u", strategy: "earlier", repaired_at: Timestamp::UNIX_EPOCH, fix: &fix, replaces: None };
+    let request = StageRequest::new("u", "earlier", Timestamp::UNIX_EPOCH, &fix);
     lake.stage(&scope, &request).await.unwrap();
     lake.publish(&scope, 0, &["u".to_owned()]).await.unwrap();
     lake.put_artifact("earlier", "kept", stream::iter([Ok(rows(all()))]).boxed()).await.unwrap();
@@ -144,14 +146,14 @@ impl Peeks {
 
     async fn look(&self, lake: &dyn Lake, context: &StepContext, findings: &Findings) {
         let hidden = findings.gaps.by_key();
-        let all = |layer| ScanRequest { layer, interval: None, keys: None, columns: None };
+        let all = |layer| ScanRequest::new(layer);
         let readings = context.table("readings").unwrap();
         let named = |name: &str, location: &str| Table { name: name.to_owned(), location: location.to_owned(), ..readings.clone() };
         for layer in [Layer::Raw, Layer::Repaired] {
             let seen = self.rows("scan", lake.scan(readings, &all(layer)).await, &hidden).await.unwrap();
             assert!(seen > 0, "what is not hidden is seen");
             for interval in findings.gaps.iter().take(5).map(|(_, gap)| findings.scope.grid.interval_of(gap)) {
-                let request = ScanRequest { interval, columns: Some(vec!["value".to_owned()]), ..all(layer) };
+                let request = all(layer).in_interval(interval).with_columns(vec!["value".to_owned()]);
                 self.rows("scan of a gap", lake.scan(readings, &request).await, &hidden).await;
             }
             // The same rows by other names and in other shapes.
@@ -174,8 +176,7 @@ impl Peeks {
                 named("x", "hours/date=2024-03-04"),
             ] {
                 self.rows(&format!("scan of {} at {}", odd.name, odd.location), lake.scan(&odd, &all(layer)).await, &hidden).await;
-                let presence =
-                    PresenceRequest { slots: findings.scope.slots(), keys: findings.scope.keys.clone(), as_of: context.entered_at };
+                let presence = PresenceRequest::new(findings.scope.slots(), findings.scope.keys.clone(), context.entered_at);
                 let presence = lake.presence(&odd, &presence).await;
                 assert!(presence.is_err() || odd.location == "readings", "{odd:?}");
             }
@@ -183,7 +184,7 @@ impl Peeks {
         let slots = findings.scope.slots();
         for keys in [findings.scope.keys.clone(), vec![Key::from("z")]] {
             let asked_for = keys.len();
-            let request = PresenceRequest { slots, keys, as_of: Timestamp::UNIX_EPOCH };
+            let request = PresenceRequest::new(slots, keys, Timestamp::UNIX_EPOCH);
             let presence = lake.presence(readings, &request).await.unwrap();
             for (key, gaps) in &hidden {
                 for slot in gaps.iter().flat_map(|gap| gap.first..gap.end) {
@@ -253,15 +254,7 @@ impl Repairer for Peeks {
 
     async fn repair(&self, context: &StepContext, findings: &Findings, _: &Unit) -> Result<Fix> {
         self.look(context.lake.as_ref(), context, findings).await;
-        let caller = Caller {
-            run: "earlier".into(),
-            step: "fill".into(),
-            visit: 1,
-            attempt: 1,
-            tags: Arc::default(),
-            meter: Default::default(),
-            cancel: context.cancel.clone(),
-        };
+        let caller = Caller::new("earlier", "fill", 1, 1).with_cancel(context.cancel.clone());
         if let Some(lake) = context.lake.on_behalf_of(&caller) {
             self.look(lake.as_ref(), context, findings).await;
         }
@@ -269,7 +262,7 @@ impl Repairer for Peeks {
         lake.put_artifact("earlier", "kept", stream::iter([Ok(rows(std::iter::once(("a", FIRST))))]).boxed()).await.unwrap();
         let mine = Table::implicit("mine", "ts");
         lake.replace(&mine, &findings.scope.interval, vec![rows(std::iter::once(("a", FIRST)))]).await.unwrap();
-        let all = ScanRequest { layer: Layer::Raw, interval: None, keys: None, columns: None };
+        let all = ScanRequest::new(Layer::Raw);
         let written: Vec<RecordBatch> = lake.scan(&mine, &all).await.unwrap().try_collect().await.unwrap();
         assert_eq!(written[0].num_rows(), 1, "what is written is read again");
         Ok(Fix { source: "peeks".to_owned(), ..Fix::default() })
@@ -335,8 +328,7 @@ impl Repairer for Test {
             }),
             Does::Meddles => fix.rows.push(rows(std::iter::once(("a", unit.interval.from().as_second() / 60 - 1)))),
             Does::Knows | Does::Stumbles => {
-                let request =
-                    ScanRequest { layer: Layer::Raw, interval: Some(unit.interval), keys: Some(vec![wanted.key.clone()]), columns: None };
+                let request = ScanRequest::new(Layer::Raw).in_interval(unit.interval).of_keys(vec![wanted.key.clone()]);
                 fix.rows = context.lake.scan(&table("archive"), &request).await?.try_collect().await?;
             }
         }
@@ -458,7 +450,7 @@ async fn who_looks_into_the_lake_itself_finds_it_all() {
     found.gaps.push(&Key::from("a"), gap);
     let hidden = found.gaps.by_key();
     let peeks = Peeks::default();
-    let all = |layer| ScanRequest { layer, interval: None, keys: None, columns: None };
+    let all = |layer| ScanRequest::new(layer);
     peeks.rows("raw", lake.scan(&table("readings"), &all(Layer::Raw)).await, &hidden).await.unwrap();
     peeks.rows("hours", lake.scan(&table("hours"), &all(Layer::Raw)).await, &hidden).await.unwrap();
     peeks.rows("repairs", lake.scan(&table("readings_repairs"), &all(Layer::Raw)).await, &hidden).await.unwrap();

@@ -49,7 +49,7 @@ impl Replay {
     pub(crate) async fn read(folder: &Path, bars: &Table) -> Result<Self> {
         let location = folder.to_str().with_context(|| format!("the folder {} is not named in UTF-8", folder.display()))?;
         let archive = Table { location: location.to_owned(), format: Format::Csv, partition_by: Vec::new(), ..bars.clone() };
-        let everything = ScanRequest { layer: Layer::Raw, interval: None, keys: None, columns: None };
+        let everything = ScanRequest::new(Layer::Raw);
         let mut rows = LocalLake::open(folder)?.scan(&archive, &everything).await?;
         let mut read: BTreeMap<String, HashMap<i64, Bar>> = BTreeMap::new();
         let mut count = 0;

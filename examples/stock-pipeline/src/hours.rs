@@ -37,7 +37,7 @@ pub(crate) struct StockHour {
 /// If the table can't be looked at.
 pub(crate) async fn captured(lake: &dyn Lake, bars: &Table, symbols: &[String], expected: &SlotSet) -> Result<Vec<StockHour>> {
     let keys: Vec<Key> = symbols.iter().map(|symbol| Key::from(symbol.as_str())).collect();
-    let request = PresenceRequest { slots: expected.range(), keys: keys.clone(), as_of: Timestamp::now() };
+    let request = PresenceRequest::new(expected.range(), keys.clone(), Timestamp::now());
     let presence = lake.presence(bars, &request).await?;
     let grid = bars.grid()?;
     let mut hours = Vec::new();
@@ -64,7 +64,7 @@ pub(crate) async fn captured(lake: &dyn Lake, bars: &Table, symbols: &[String], 
 /// If the table can't be read, or is not as the workflow writes it.
 pub(crate) async fn aggregated(lake: &dyn Lake, hourly: &Table, days: &Interval) -> Result<Vec<StockHour>> {
     let counts = ["expected", "observed", "repaired", "absent", "complete"].map(str::to_owned).to_vec();
-    let request = ScanRequest { layer: Layer::Raw, interval: Some(*days), keys: None, columns: Some(counts) };
+    let request = ScanRequest::new(Layer::Raw).in_interval(*days).with_columns(counts);
     let mut rows = lake.scan(hourly, &request).await?;
     let mut hours = Vec::new();
     while let Some(batch) = rows.try_next().await? {

@@ -51,7 +51,7 @@ impl Demo {
     }
 
     fn scan(&self, table: &Table, layer: Layer) -> Vec<RecordBatch> {
-        let request = ScanRequest { layer, interval: None, keys: None, columns: None };
+        let request = ScanRequest::new(layer);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let rows = LocalLake::open(self.lake.path()).unwrap().scan(table, &request).await.unwrap();

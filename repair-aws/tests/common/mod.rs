@@ -233,15 +233,7 @@ pub fn rows(rows: &[(&str, &str, f64)]) -> RecordBatch {
 
 /// On whose behalf a test asks.
 pub fn caller(run: &str, attempt: u32) -> Caller {
-    Caller {
-        run: run.into(),
-        step: "find".into(),
-        visit: 1,
-        attempt,
-        tags: Arc::new(BTreeMap::from([("idea".to_owned(), "backfill".to_owned())])),
-        meter: Meter::default(),
-        cancel: CancellationToken::new(),
-    }
+    Caller::new(run, "find", 1, attempt).with_tags(Arc::new(BTreeMap::from([("idea".to_owned(), "backfill".to_owned())])))
 }
 
 pub fn whole_day(table: &Table, day: &str) -> SlotRange {
@@ -271,7 +263,7 @@ pub fn texts(batches: &[RecordBatch]) -> Vec<String> {
 }
 
 pub fn everything(layer: Layer) -> ScanRequest {
-    ScanRequest { layer, interval: None, keys: None, columns: None }
+    ScanRequest::new(layer)
 }
 
 /// Repairs a table in a run of its own.
@@ -279,7 +271,7 @@ pub async fn repair(lake: &dyn Lake, table: &Table, run: &str, fixed: &[(&str, &
     let scope = StageScope { run, step: "fill", visit: 1, table };
     let rows = if fixed.is_empty() { Vec::new() } else { vec![rows(fixed)] };
     let fix = Fix { rows, absent, source: "market".to_owned(), ..Fix::default() };
-    let request = StageRequest { unit: "unit", strategy: "backfill", repaired_at: at("2024-04-01T00:00:00Z"), fix: &fix, replaces: None };
+    let request = StageRequest::new("unit", "backfill", at("2024-04-01T00:00:00Z"), &fix);
     lake.stage(&scope, &request).await.unwrap();
     lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
 }

@@ -96,7 +96,7 @@ async fn add(
     let fix = Fix { absent: vec![absence], source, ..Fix::default() };
     let scope = StageScope { run: &run, step: STEP, visit: 1, table };
     let units = [STEP.to_owned()];
-    lake.stage(&scope, &StageRequest { unit: STEP, strategy: "person", repaired_at: asked_at, fix: &fix, replaces: None }).await?;
+    lake.stage(&scope, &StageRequest::new(STEP, "person", asked_at, &fix)).await?;
     let mut changed = Changed { table: table.name.clone(), rows: 0, absent: slots.len(), interval, stale: Vec::new() };
     let change =
         Retraction { id: run.clone(), parts: Vec::new(), undoes: None, at: asked_at, by: subject::user(), reason: reason.to_owned() };

@@ -133,7 +133,7 @@ fn table(location: &str, format: Format, time: &str) -> Table {
 
 async fn rows(world: &World, table: &Table, layer: Layer, columns: Option<&[&str]>) -> Vec<String> {
     let lake: Arc<dyn Lake> = Arc::new(LocalLake::open(world.lake()).unwrap());
-    let request = ScanRequest { layer, interval: None, keys: None, columns: None };
+    let request = ScanRequest::new(layer);
     let scan = match lake.scan(table, &request).await {
         // Nothing was ever written there.
         Err(error) if error.kind() == repair_core::ErrorKind::NotFound => return Vec::new(),

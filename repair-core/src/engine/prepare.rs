@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::rate::{RateLimited, RateLimiter};
 use crate::error::{Error, Result};
-use crate::lake::{Caller, Lake};
+use crate::lake::{self, Caller, Lake};
 use crate::plugin::{Clock, Plugin, PluginKind, Progress, Registry, Source, StepContext};
 use crate::price::{Budget, Meter};
 use crate::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow, limits};
@@ -90,11 +90,6 @@ pub fn shared_context(registry: &Registry, workflow: &Workflow, variables: &Vari
     })
 }
 
-/// A lake, used on behalf of a caller.
-pub fn on_behalf_of(lake: &Arc<dyn Lake>, caller: &Caller) -> Arc<dyn Lake> {
-    lake.on_behalf_of(caller).unwrap_or_else(|| lake.clone())
-}
-
 impl Preparer<'_> {
     /// The context of an attempt, in which what it uses is counted.
     pub fn attempt(&self, attempt: Attempt) -> Prepared {
@@ -113,7 +108,7 @@ impl Preparer<'_> {
             visit: attempt.visit,
             attempt: attempt.attempt,
             entered_at: attempt.entered_at,
-            lake: on_behalf_of(&self.shared.lake, &caller),
+            lake: lake::on_behalf_of(&self.shared.lake, &caller),
             cancel: attempt.cancel,
             progress: attempt.progress,
             ..self.shared.clone()

@@ -1,5 +1,7 @@
 //! Rate limits: the generic cell rate algorithm, on a clock of ours. A limit on a source is a wrapper around it.
 
+#![deny(clippy::missing_trait_methods, reason = "a wrapper that forgets a method would answer for itself")]
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;

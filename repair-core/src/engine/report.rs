@@ -158,10 +158,7 @@ fn problems(state: &RunState) -> Vec<String> {
         tell(counts.conflicts, "slots with a row of which a source says that there is none");
         tell(counts.duplicates, "duplicate rows");
         tell(counts.misaligned, "rows whose time is not on the grid");
-        tell(
-            counts.changed,
-            "replaced slots whose raw rows have changed since they were repaired",
-        );
+        tell(counts.changed, "replaced slots whose raw rows have changed since they were repaired");
         tell(counts.unexpected, "slots with rows that the calendar does not expect");
     }
     for (detect, (table, ideas)) in &state.late_truth {

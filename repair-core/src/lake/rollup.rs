@@ -14,7 +14,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Decimal128Type, Field, Float64Type, Int64Type, Schema, SchemaRef};
 use futures::StreamExt;
 
-use super::{BatchStream, Layer, ScanRequest, overlay};
+use super::{BatchStream, Layer, ReadLake, ScanRequest, overlay};
 use crate::error::{Error, Result};
 use crate::model::Usage;
 use crate::model::expected_slots;
@@ -76,7 +76,7 @@ impl Rollup {
         let mut columns: Vec<String> = self.measures.iter().map(|measure| measure.column.clone()).collect();
         columns.sort_unstable();
         columns.dedup();
-        ScanRequest { layer: Layer::Repaired, interval: Some(self.interval), keys: Some(self.keys.clone()), columns: Some(columns) }
+        ScanRequest::new(Layer::Repaired).in_interval(self.interval).of_keys(self.keys.clone()).with_columns(columns)
     }
 
     /// The result's columns: key, [`BUCKET`], the measures, [`OBSERVED`], [`REPAIRED`], [`DUPLICATES`].
@@ -191,6 +191,16 @@ impl Rows {
         let by_slot = self.slots[a].cmp(&self.slots[b]).then_with(|| self.repaired[a].cmp(&self.repaired[b]));
         self.values.iter().fold(by_slot, |order, values| order.then_with(|| values.compare(a, b)))
     }
+}
+
+/// Computes a rollup from a scan of the lake: what a lake does that has no engine to compute it in.
+///
+/// # Errors
+/// Those of the scan, and of [`compute`].
+pub async fn by_scan(lake: &dyn ReadLake, table: &Table, rollup: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
+    let schema = lake.describe(table).await?;
+    let scan = lake.scan(table, &rollup.scan()).await?;
+    compute(table, &schema, rollup, scan).await
 }
 
 /// Computes a rollup from the batches of its scan. Holds the rows of the interval, of the needed columns only: ask for long

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use repair_core::Result;
-use repair_core::lake::{BatchStream, Lake, Layer, PresenceRequest, ScanRequest, StageRequest, StageScope, overlay};
+use repair_core::lake::{BatchStream, Layer, Overlay, PresenceRequest, ScanRequest, StageRequest, StageScope, overlay};
 use repair_core::model::{Absence, Cadence, Fix, Format, Interval, Key, Partition, PartitionUnit, SlotRange, Table, TimeMark};
 use repair_local::LocalLake;
 use tempfile::TempDir;
@@ -227,7 +227,7 @@ pub fn keys(names: &[&str]) -> Vec<Key> {
 pub fn whole(table: &Table, from: &str, to: &str, names: &[&str]) -> PresenceRequest {
     let slots = table.grid().unwrap().slots_in(&Interval::parse(from, to).unwrap());
     let keys = if table.key.is_empty() { vec![Key::default()] } else { keys(names) };
-    PresenceRequest { slots, keys, as_of: at("2030-01-01T00:00:00Z") }
+    PresenceRequest::new(slots, keys, at("2030-01-01T00:00:00Z"))
 }
 
 pub async fn collect(mut stream: BatchStream) -> Result<Vec<RecordBatch>> {
@@ -239,7 +239,7 @@ pub async fn collect(mut stream: BatchStream) -> Result<Vec<RecordBatch>> {
 }
 
 pub fn all(layer: Layer) -> ScanRequest {
-    ScanRequest { layer, interval: None, keys: None, columns: None }
+    ScanRequest::new(layer)
 }
 
 /// A row of a scan: the row, and who repaired it.
@@ -332,7 +332,7 @@ pub fn absence(symbol: &str, slots: SlotRange, recheck: &str) -> Absence {
 }
 
 pub fn request<'a>(unit: &'a str, fix: &'a Fix) -> StageRequest<'a> {
-    StageRequest { unit, strategy: "backfill", repaired_at: at("2018-05-01T00:00:00Z"), fix, replaces: None }
+    StageRequest::new(unit, "backfill", at("2018-05-01T00:00:00Z"), fix)
 }
 
 /// Stages one unit and publishes it as batch 0.

@@ -31,7 +31,7 @@ pub(super) struct Kept {
 /// # Errors
 /// `invalid` if the table holds something else than hours.
 pub(super) async fn read(lake: &dyn Lake, into: &Table, scope: &Scope, stretch: &Interval, partitions: Option<&Interval>) -> Result<Kept> {
-    let request = ScanRequest { layer: Layer::Raw, interval: partitions.copied(), keys: None, columns: None };
+    let request = ScanRequest::new(Layer::Raw).in_interval(partitions.copied());
     let mut rows = match lake.scan(into, &request).await {
         Ok(rows) => rows,
         // Nothing was ever written there.

@@ -214,7 +214,7 @@ impl Job<'_> {
         *usage += took;
         let rolled = concat_batches(&rollup.schema(self.table, &self.columns)?, &rolled)?;
         // After the bars, so that a bar that lands in between is not counted twice but not at all: the hour then says incomplete.
-        let request = PresenceRequest { slots, keys: self.scope.keys.clone(), as_of: self.context.entered_at };
+        let request = PresenceRequest::new(slots, self.scope.keys.clone(), self.context.entered_at);
         let presence = self.context.lake.presence(self.table, &request).await?;
         *usage += presence.usage;
         let mut hours = assemble::hours(self.table, &self.scope.keys, &expected, &presence, &rolled)?;

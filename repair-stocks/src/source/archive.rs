@@ -141,7 +141,7 @@ fn of_the_archive(archive: &Table, error: Error) -> Error {
 /// Looks through the keys and times of an archive.
 async fn look(lake: &dyn Lake, archive: &Table) -> Result<Spans> {
     let grid = archive.grid()?;
-    let request = ScanRequest { layer: Layer::Raw, interval: None, keys: None, columns: Some(Vec::new()) };
+    let request = ScanRequest::new(Layer::Raw).with_columns(Vec::new());
     let mut rows = lake.scan(archive, &request).await?;
     let mut spans = Spans::new();
     while let Some(batch) = rows.try_next().await? {
@@ -220,7 +220,7 @@ impl Source for Archive {
 /// The rows that a request is about, each key's in order of time.
 async fn read(lake: &dyn Lake, archive: &Table, request: &Request) -> Result<Vec<RecordBatch>> {
     let columns = columns(lake, archive, &request.table).await?;
-    let scan = ScanRequest { layer: Layer::Raw, interval: Some(request.interval), keys: Some(request.keys.clone()), columns };
+    let scan = ScanRequest::new(Layer::Raw).in_interval(request.interval).of_keys(request.keys.clone()).with_columns(columns);
     let batches: Vec<RecordBatch> =
         async { lake.scan(archive, &scan).await?.try_collect().await }.await.map_err(|error| of_the_archive(archive, error))?;
     let Some(first) = batches.first() else { return Ok(Vec::new()) };

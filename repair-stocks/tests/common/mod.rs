@@ -8,7 +8,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, StringAr
 use arrow::datatypes::{DataType, Float64Type};
 use async_trait::async_trait;
 use jiff::Timestamp;
-use repair_core::lake::{Lake, StageRequest, StageScope};
+use repair_core::lake::{Overlay, StageRequest, StageScope};
 use repair_core::model::Usage;
 use repair_core::model::{
     Cadence, Calendar, Counts, Findings, Fix, Format, GapList, Interval, Key, Partition, PartitionUnit, Scope, Table, TimeMark,
@@ -75,7 +75,7 @@ pub(crate) fn lake_with(table: &Table, rows: &RecordBatch) -> Arc<MemoryLake> {
 pub(crate) async fn repair_bars(lake: &MemoryLake, run: &str, fix: &Fix) {
     let table = bars();
     let scope = StageScope { run, step: "fill", visit: 1, table: &table };
-    let request = StageRequest { unit: "unit", strategy: "backfill", repaired_at: Timestamp::UNIX_EPOCH, fix, replaces: None };
+    let request = StageRequest::new("unit", "backfill", Timestamp::UNIX_EPOCH, fix);
     lake.stage(&scope, &request).await.unwrap();
     lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
 }

@@ -158,7 +158,7 @@ steps:
     /// The repaired minutes of a symbol, from the repaired view.
     async fn repaired(&self, symbol: &str) -> Vec<i64> {
         let table = repair_core::model::Table { format: repair_core::model::Format::Csv, partition_by: Vec::new(), ..bars() };
-        let scan = ScanRequest { layer: Layer::Repaired, interval: None, keys: None, columns: None };
+        let scan = ScanRequest::new(Layer::Repaired);
         let lake = LocalLake::open(self.folder.path()).unwrap();
         let batches: Vec<_> = lake.scan(&table, &scan).await.unwrap().try_collect().await.unwrap();
         let mut minutes = Vec::new();

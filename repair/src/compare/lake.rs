@@ -8,6 +8,8 @@
 //!
 //! **What is written** (staged and published units, replaced tables, artifacts) is seen through this lake as in any other, and gone with it.
 
+#![deny(clippy::missing_trait_methods, reason = "a method that is forgotten here could show hidden rows")]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,10 +27,12 @@ use repair_core::lake::overlay::staging;
 use repair_core::lake::overlay::staging::Parts;
 use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::replacement::replacement;
+use repair_core::lake::rollup::{self, Rollup};
 use repair_core::lake::shape;
 use repair_core::lake::shape::KeyTime;
 use repair_core::lake::{
-    BatchStream, Caller, Lake, Layer, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, overlay, rollup,
+    Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope,
+    Staged, overlay,
 };
 use repair_core::model::Usage;
 use repair_core::model::{Interval, Key, SlotSet, Table, TablePresence};
@@ -232,12 +236,7 @@ fn area(scope: &StageScope<'_>) -> Area {
 }
 
 #[async_trait]
-impl Lake for MaskedLake {
-    fn on_behalf_of(&self, caller: &Caller) -> Option<Arc<dyn Lake>> {
-        let inner = self.inner.on_behalf_of(caller)?;
-        Some(Arc::new(Self { inner, shared: self.shared.clone() }))
-    }
-
+impl ReadLake for MaskedLake {
     fn place(&self, table: &Table) -> String {
         self.inner.place(table)
     }
@@ -247,11 +246,6 @@ impl Lake for MaskedLake {
             Standing::Computed(place) => Ok(self.computed(table, &place)?.schema),
             _ => self.inner.describe(table).await,
         }
-    }
-
-    /// Nothing is written, so nothing can be in the way.
-    async fn check_writable(&self) -> Result<()> {
-        Ok(())
     }
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
@@ -296,6 +290,28 @@ impl Lake for MaskedLake {
         let this = self.clone();
         let rows = self.inner.scan(table, request).await?.map(move |batch| this.seen(&batch?));
         Ok(rows.chain(stream::iter(repaired.into_iter().map(Ok))).boxed())
+    }
+
+    /// From the rows that are not hidden: an engine would also see the others.
+    async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
+        rollup::by_scan(self, table, request).await
+    }
+
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
+        self.inner.retractions(table).await
+    }
+
+    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
+        let message = "SQL is not run while ideas are compared: the lake's engine would read the rows that are hidden";
+        Err(Error::invalid(message))
+    }
+}
+
+#[async_trait]
+impl Overlay for MaskedLake {
+    /// Nothing is written to the lake.
+    async fn to_create(&self, _: &Table) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
@@ -346,6 +362,43 @@ impl Lake for MaskedLake {
         Ok(())
     }
 
+    async fn retract(&self, table: &Table, _: &Retraction) -> Result<()> {
+        Err(Error::invalid(format!("nothing is taken back from table `{}` while ideas are compared", table.name)))
+    }
+}
+
+#[async_trait]
+impl Artifacts for MaskedLake {
+    async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {
+        let batches: Vec<RecordBatch> = batches.try_collect().await?;
+        let usage = Usage { rows_written: rows_of(&batches), ..Usage::default() };
+        if let Some(first) = batches.first() {
+            // As any lake refuses batches that do not have the same columns.
+            concat_batches(first.schema_ref(), &batches)?;
+        }
+        self.written().artifacts.insert((run.to_owned(), name.to_owned()), batches);
+        Ok(usage)
+    }
+
+    async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream> {
+        let found = self.written().artifacts.get(&(run.to_owned(), name.to_owned())).cloned();
+        let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("run {run} has kept no `{name}` here")))?;
+        Ok(stream::iter(found.into_iter().map(Ok)).boxed())
+    }
+}
+
+#[async_trait]
+impl Lake for MaskedLake {
+    fn on_behalf_of(&self, caller: &Caller) -> Option<Arc<dyn Lake>> {
+        let inner = self.inner.on_behalf_of(caller)?;
+        Some(Arc::new(Self { inner, shared: self.shared.clone() }))
+    }
+
+    /// Nothing is written, so nothing can be in the way.
+    async fn check_writable(&self) -> Result<()> {
+        Ok(())
+    }
+
     async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
         let place = match self.standing(table)? {
             Standing::Computed(place) => place,
@@ -367,35 +420,5 @@ impl Lake for MaskedLake {
             (None, None) => {}
         }
         Ok(Usage { rows_written: rows_of(&rows), ..Usage::default() })
-    }
-
-    async fn retract(&self, table: &Table, _: &Retraction) -> Result<()> {
-        Err(Error::invalid(format!("nothing is taken back from table `{}` while ideas are compared", table.name)))
-    }
-
-    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
-        self.inner.retractions(table).await
-    }
-
-    async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {
-        let batches: Vec<RecordBatch> = batches.try_collect().await?;
-        let usage = Usage { rows_written: rows_of(&batches), ..Usage::default() };
-        if let Some(first) = batches.first() {
-            // As any lake refuses batches that do not have the same columns.
-            concat_batches(first.schema_ref(), &batches)?;
-        }
-        self.written().artifacts.insert((run.to_owned(), name.to_owned()), batches);
-        Ok(usage)
-    }
-
-    async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream> {
-        let found = self.written().artifacts.get(&(run.to_owned(), name.to_owned())).cloned();
-        let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("run {run} has kept no `{name}` here")))?;
-        Ok(stream::iter(found.into_iter().map(Ok)).boxed())
-    }
-
-    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
-        let message = "SQL is not run while ideas are compared: the lake's engine would read the rows that are hidden";
-        Err(Error::invalid(message))
     }
 }

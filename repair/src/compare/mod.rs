@@ -30,7 +30,7 @@ pub use crate::compare::score::Limit;
 use crate::compare::score::{Contender, Numbers};
 use crate::compare::trial::{Arena, Truth};
 use repair_core::engine::new_run_id;
-use repair_core::lake::{Lake, Layer, PresenceRequest, ScanRequest};
+use repair_core::lake::{Lake, Layer, PresenceRequest, ReadLake, ScanRequest};
 use repair_core::model::Usage;
 use repair_core::model::expected_slots;
 use repair_core::model::{Counts, Findings, Key, Scope, SlotSet, Table};
@@ -228,7 +228,7 @@ async fn known_good(looked: &Looked) -> Result<BTreeMap<Key, SlotSet>> {
         )));
     }
     let expected = expected_slots(scope.grid, slots, &context.calendar(&scope.calendar)?.open(&scope.interval)?);
-    let request = PresenceRequest { slots, keys: scope.keys.clone(), as_of: context.entered_at };
+    let request = PresenceRequest::new(slots, scope.keys.clone(), context.entered_at);
     let presence = lake.presence(table, &request).await?;
     let good = presence.raw.keys.into_iter().map(|(key, present)| {
         let mut good = mask::known_good(&expected, &present, scope.grid);
@@ -243,8 +243,8 @@ async fn known_good(looked: &Looked) -> Result<BTreeMap<Key, SlotSet>> {
 
 /// The rows that are hidden, by key and slot.
 async fn truth(lake: &MaskedLake, table: &Table, mask: &Mask, columns: Vec<String>) -> Result<Numbers> {
-    let keys = mask.keys().map(|(key, _)| key.clone()).collect();
-    let request = ScanRequest { layer: Layer::Raw, interval: mask.hull(), keys: Some(keys), columns: Some(columns.clone()) };
+    let keys: Vec<Key> = mask.keys().map(|(key, _)| key.clone()).collect();
+    let request = ScanRequest::new(Layer::Raw).in_interval(mask.hull()).of_keys(keys).with_columns(columns.clone());
     let mut rows = Numbers::of_columns(columns);
     let mut batches = lake.scan(table, &request).await?;
     while let Some(batch) = batches.try_next().await? {

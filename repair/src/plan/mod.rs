@@ -287,7 +287,9 @@ impl Plan {
         struct Head {
             format: u32,
         }
-        let not_ours = |error: serde_json::Error| Error::invalid("this is not a plan file that this program wrote").because(error).hint(Hint::PlanAgain);
+        let not_ours = |error: serde_json::Error| {
+            Error::invalid("this is not a plan file that this program wrote").because(error).hint(Hint::PlanAgain)
+        };
         let head: Head = serde_json::from_str(text).map_err(not_ours)?;
         if head.format > FORMAT {
             let message = format!("the plan has format {}, and this program knows {FORMAT}; use a newer version of it", head.format);

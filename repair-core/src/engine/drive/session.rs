@@ -21,7 +21,7 @@ use crate::engine::pure::decide::{Decision, decide, variables};
 use crate::engine::pure::event::{ErrorRecord, Event, Recorded, StopReason};
 use crate::engine::pure::state::{Phase, RunState, StepState};
 use crate::error::{Error, ErrorKind, Hint, Result};
-use crate::lake::Caller;
+use crate::lake::{self, Caller};
 use crate::model::Usage;
 use crate::plugin::{Detector, Plugin, Progress, StepContext};
 use crate::price::Meter;
@@ -328,7 +328,7 @@ impl<'a> Session<'a> {
             let repairer = self.plugin(step, step, index, caller.visit, variables)?.try_into()?;
             let terms = Terms::of(&workflow, step, index)?;
             let tags = Arc::new(terms.tags);
-            let lake = prepare::on_behalf_of(&self.context.lake, &Caller { tags: tags.clone(), ..caller.clone() });
+            let lake = lake::on_behalf_of(&self.context.lake, &Caller { tags: tags.clone(), ..caller.clone() });
             let budgeted = !terms.budgets.is_empty();
             Ok(Idea { name: strategy.name.as_str().into(), repairer, lake, tags, budgeted })
         });

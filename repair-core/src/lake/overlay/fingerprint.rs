@@ -192,7 +192,7 @@ pub async fn of_slots(lake: &dyn Lake, table: &Table, slots: &GapList) -> Result
     let interval = grid.interval_of(hull).ok_or_else(|| Error::invalid("a slot is out of the range of instants"))?;
     let keys: Vec<Key> = slots.by_key().into_keys().collect();
     shape::check_keys(table, &keys)?;
-    let request = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys), columns: None };
+    let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys);
     let mut batches = lake.scan(table, &request).await?;
     let mut hashing = Hashing::default();
     while let Some(batch) = batches.try_next().await? {

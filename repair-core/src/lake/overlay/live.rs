@@ -54,8 +54,8 @@ impl LiveRepairs {
         };
         let own = [columns::OP, columns::RUN, columns::STEP, columns::UNIT, columns::AT, columns::REPLACED];
         let all = own.into_iter().chain(wanted.iter().map(String::as_str));
-        let columns = all.filter(|name| known.field_with_name(name).is_ok()).map(str::to_owned).collect();
-        let request = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys.to_vec()), columns: Some(columns) };
+        let columns: Vec<String> = all.filter(|name| known.field_with_name(name).is_ok()).map(str::to_owned).collect();
+        let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec()).with_columns(columns);
         let batches: Vec<RecordBatch> = lake.scan(&ours, &request).await?.try_collect().await?;
         if batches.iter().all(|batch| batch.num_rows() == 0) {
             return Ok(Self::default());

@@ -2,6 +2,7 @@
 
 pub mod fingerprint;
 pub mod live;
+pub(super) mod operations;
 pub mod retraction;
 pub mod staging;
 pub mod story;

@@ -114,7 +114,7 @@ pub async fn tell(lake: &dyn Lake, table: &Table, key: &Key, instant: Timestamp,
     let all = lake.retractions(table).await?;
     let retracted = Retracted::of(table, &all);
     let keys = [key.clone()];
-    let request = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys.to_vec()), columns: None };
+    let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec());
     let batches: Vec<RecordBatch> = lake.scan(table, &request).await?.try_collect().await?;
     let raw = values(&batches)?;
     let mut repairs = Vec::new();
@@ -294,7 +294,7 @@ pub async fn published(
     keys: Option<&[Key]>,
 ) -> Result<Vec<Published>> {
     let ours = Table { name: beside(&table.name), location: beside(&table.location), format: Format::Parquet, ..table.clone() };
-    let request = ScanRequest { layer: Layer::Raw, interval, keys: keys.map(<[Key]>::to_vec), columns: None };
+    let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.map(<[Key]>::to_vec));
     let batches: Vec<RecordBatch> = match lake.scan(&ours, &request).await {
         Ok(stream) => stream.try_collect().await?,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -427,7 +427,7 @@ pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) 
     let hull = self::slot(table, instant(first)?)?.hull(&self::slot(table, instant(last)?)?);
     let mut keys: Vec<Key> = guesses.keys().map(|(key, _)| key.clone()).collect();
     keys.dedup();
-    let request = ScanRequest { layer: Layer::Raw, interval: Some(hull), keys: Some(keys), columns: None };
+    let request = ScanRequest::new(Layer::Raw).in_interval(hull).of_keys(keys);
     let mut raw = lake.scan(table, &request).await?;
     while let Some(batch) = raw.try_next().await? {
         let places = KeyTime::of(table, &batch)?;

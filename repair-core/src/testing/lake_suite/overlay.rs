@@ -20,7 +20,7 @@ fn units(names: &[&str]) -> Vec<String> {
 
 /// The slots repaired and absent of one key on the suite's day, as of a time.
 async fn overlay_of(lake: &dyn Lake, table: &Table, key: &str, as_of: &str) -> (Vec<i64>, Vec<i64>) {
-    let request = PresenceRequest { slots: slots(table, "2024-03-04", "2024-03-05"), keys: keys(&[key]), as_of: at(as_of) };
+    let request = PresenceRequest::new(slots(table, "2024-03-04", "2024-03-05"), keys(&[key]), at(as_of));
     let found = lake.presence(table, &request).await.unwrap();
     let of = |sets| {
         by_key(sets).into_iter().flat_map(|(of, slots)| if of == Key::from(key) { slots } else { panic!("slots of {of}") }).collect()
@@ -214,15 +214,13 @@ pub async fn raw_wins_in_the_repaired_view(lake: &dyn Lake, setup: &dyn LakeSetu
     assert_eq!(overlay_of(lake, &table, "B", AS_OF).await.0.len(), 1);
     // And presence tells which repairs it can be compared with.
     let day = slots(&table, "2024-03-04", "2024-03-04");
-    let found = lake.presence(&table, &PresenceRequest { slots: day, keys: keys(&["A", "B"]), as_of: at(AS_OF) }).await.unwrap();
+    let found = lake.presence(&table, &PresenceRequest::new(day, keys(&["A", "B"]), at(AS_OF))).await.unwrap();
     let grid = table.grid().unwrap();
     let overtaken = ["2024-03-04T09:00:00Z", "2024-03-04T09:01:00Z"].map(|time| grid.slot_of(at(time))).to_vec();
     assert_eq!(super::presence::by_key(&found.overtaken), [(Key::from("A"), overtaken)]);
     // Of a part of the view, the same is true.
-    let part = crate::lake::ScanRequest {
-        interval: Some(crate::model::Interval::parse("2024-03-04T09:01:00Z", "2024-03-04T09:02:00Z").unwrap()),
-        ..everything(Layer::Repaired)
-    };
+    let part =
+        everything(Layer::Repaired).in_interval(crate::model::Interval::parse("2024-03-04T09:01:00Z", "2024-03-04T09:02:00Z").unwrap());
     assert_eq!(seen(&table, &collect(lake.scan(&table, &part).await.unwrap()).await), own(&raw[2..]));
 }
 
@@ -257,7 +255,7 @@ pub async fn repairs_go_to_the_partitions_of_their_times(lake: &dyn Lake, setup:
     let published = lake.publish(&scope, 0, &units(&["unit"])).await.unwrap();
     assert_eq!((published.rows, published.usage.objects_written), (4, 3));
     for (day, count) in [("2024-03-03", 1), ("2024-03-04", 2), ("2024-03-05", 1), ("2024-03-06", 0)] {
-        let request = PresenceRequest { slots: slots(&table, day, day), keys: keys(&["A"]), as_of: at(AS_OF) };
+        let request = PresenceRequest::new(slots(&table, day, day), keys(&["A"]), at(AS_OF));
         let found = lake.presence(&table, &request).await.unwrap();
         assert_eq!(found.repaired.get(&Key::from("A")).map_or(0, crate::model::SlotSet::count), count, "{day}");
     }

@@ -73,7 +73,7 @@ pub async fn presence_is_exact_bits_and_counts(lake: &dyn Lake, setup: &dyn Lake
         put(setup, &table, &rows[100..]).await;
         let keys = keys(&["lower case", "A", "é/%", "B"]);
         let what = format!("cadence {cadence}, time marks {marks:?}, partitions {partition:?}");
-        let request = PresenceRequest { slots, keys: keys.clone(), as_of: at(AS_OF) };
+        let request = PresenceRequest::new(slots, keys.clone(), at(AS_OF));
         let found = lake.presence(&table, &request).await.unwrap();
         assert_counted(&found.raw, &counted, &keys, slots, &what);
         assert_eq!((found.raw.other_rows, found.raw.misaligned_rows), (0, misaligned), "{what}");
@@ -99,7 +99,7 @@ pub async fn presence_tells_keys_asked_for_from_others(lake: &dyn Lake, setup: &
     let table = table_with(setup, &rows).await;
     let slots = slots(&table, "2024-03-04", "2024-03-04");
     for (asked, others) in [(&["A", "none", "A"][..], 4), (&["B"], 3), (&["A", "B", "a", "A "], 0), (&[], 5)] {
-        let request = PresenceRequest { slots, keys: keys(asked), as_of: at(AS_OF) };
+        let request = PresenceRequest::new(slots, keys(asked), at(AS_OF));
         let found = lake.presence(&table, &request).await.unwrap();
         let mut counted = Counted::new();
         for row in rows.iter().filter(|row| request.keys.contains(&row.key)) {
@@ -127,7 +127,7 @@ pub async fn presence_of_keys_of_several_columns_and_of_none(lake: &dyn Lake, se
         let slots = slots(table, "2024-03-04", "2024-03-04");
         let first = time_us.div_euclid(60_000_000);
         let counted: Counted = expected.into_iter().map(|((key, minute), rows)| ((key, first + minute), rows)).collect();
-        let request = PresenceRequest { slots, keys: wanted.clone(), as_of: at(AS_OF) };
+        let request = PresenceRequest::new(slots, wanted.clone(), at(AS_OF));
         let found = lake.presence(table, &request).await.unwrap();
         assert_counted(&found.raw, &counted, &wanted, slots, &format!("keys of {} columns", table.key.len()));
     }
@@ -138,7 +138,7 @@ pub async fn late_rows_are_seen_at_once(lake: &dyn Lake, setup: &dyn LakeSetup) 
     let first = row("A", "2024-03-04T09:00:00Z", 1.0, 1);
     let late = row("A", "2024-03-04T09:01:00Z", 2.0, 2);
     let table = table_with(setup, std::slice::from_ref(&first)).await;
-    let request = PresenceRequest { slots: slots(&table, "2024-03-04", "2024-03-04"), keys: keys(&["A"]), as_of: at(AS_OF) };
+    let request = PresenceRequest::new(slots(&table, "2024-03-04", "2024-03-04"), keys(&["A"]), at(AS_OF));
     let count = |presence: TablePresence| presence.raw.keys[&Key::from("A")].present.count();
     assert_eq!(count(lake.presence(&table, &request).await.unwrap()), 1);
     put(setup, &table, std::slice::from_ref(&late)).await;
@@ -173,7 +173,7 @@ pub async fn two_lakes_say_the_same(one: (&dyn Lake, &dyn LakeSetup), other: (&d
         let (raw, early, late) = (some(150), some(60), some(60));
         let absent = vec![absence("A", SlotRange::new(first + 3, first + 30), "2024-05-01T00:00:00Z")];
         let expired = vec![absence("B", SlotRange::new(first + 3, first + 30), AS_OF)];
-        let request = PresenceRequest { slots, keys: keys(&["A", "B"]), as_of: at(AS_OF) };
+        let request = PresenceRequest::new(slots, keys(&["A", "B"]), at(AS_OF));
         let mut said = Vec::new();
         for (lake, setup) in [one, other] {
             put(setup, &table, &raw).await;

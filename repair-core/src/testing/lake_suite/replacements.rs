@@ -10,7 +10,7 @@ use crate::lake::overlay::fingerprint::of_slots;
 use crate::lake::overlay::live::LiveRepairs;
 use crate::lake::overlay::retraction::{Part, Retraction};
 use crate::lake::overlay::{self as names, Op, columns};
-use crate::lake::{Lake, Layer, PresenceRequest, ScanRequest, StageRequest, StageScope};
+use crate::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope};
 use crate::model::{Fingerprints, Fix, GapList, Interval, Key, SlotRange, Table, TablePresence};
 
 /// Which rows the table has of the slot of each row, or of none, now.
@@ -43,8 +43,7 @@ async fn repaired_slots(lake: &dyn Lake, table: &Table, key: &str) -> Vec<i64> {
 }
 
 async fn presence(lake: &dyn Lake, table: &Table, key: &str) -> TablePresence {
-    let request =
-        PresenceRequest { slots: slots(table, "2024-03-04", "2024-03-05"), keys: keys(&[key]), as_of: at("2024-04-02T00:00:00Z") };
+    let request = PresenceRequest::new(slots(table, "2024-03-04", "2024-03-05"), keys(&[key]), at("2024-04-02T00:00:00Z"));
     lake.presence(table, &request).await.unwrap()
 }
 
@@ -61,12 +60,7 @@ pub async fn a_replacement_stands_for_all_rows_of_its_slot(lake: &dyn Lake, setu
     assert_eq!(read(lake, &table, Layer::Repaired).await, both(&right, "backfill", &fixed));
     assert_eq!(read(lake, &table, Layer::Raw).await, own(&[&wrong[..], &right].concat()), "raw data is never touched");
     let day = Interval::parse("2024-03-04", "2024-03-04").unwrap();
-    let part = ScanRequest {
-        interval: Some(day),
-        keys: Some(keys(&["A"])),
-        columns: Some(vec!["price".to_owned()]),
-        ..everything(Layer::Repaired)
-    };
+    let part = everything(Layer::Repaired).in_interval(day).of_keys(keys(&["A"])).with_columns(vec!["price".to_owned()]);
     let shown = seen(&table, &collect(lake.scan(&table, &part).await.unwrap()).await);
     assert_eq!(shown.iter().map(|row| (row.2, row.4.is_some())).collect::<Vec<_>>(), [(Some(2.0), false), (Some(8.0), true)]);
     let grid = table.grid().unwrap();

@@ -26,7 +26,7 @@ async fn publish(lake: &dyn Lake, table: &Table, run: &str, step: &str, repaired
 
 /// How many slots of the keys are repaired, and how many absent.
 async fn counted(lake: &dyn Lake, table: &Table) -> (usize, usize) {
-    let request = PresenceRequest { slots: slots(table, "2024-03-04", "2024-03-05"), keys: keys(&["A", "B"]), as_of: at(AS_OF) };
+    let request = PresenceRequest::new(slots(table, "2024-03-04", "2024-03-05"), keys(&["A", "B"]), at(AS_OF));
     let found = lake.presence(table, &request).await.unwrap();
     let count = |sets| by_key(sets).into_iter().map(|(_, slots)| slots.len()).sum();
     (count(&found.repaired), count(&found.absent))

@@ -36,7 +36,7 @@ pub async fn a_table_tells_its_columns_in_shape(lake: &dyn Lake, setup: &dyn Lak
 /// A table, unit or artifact that is not there is `not-found`, however it is asked for; what was staged where nothing was is empty.
 pub async fn what_is_not_there_is_not_found(lake: &dyn Lake) {
     let (table, run) = (new_table(), new_run());
-    let request = PresenceRequest { slots: SlotRange::new(0, 1), keys: keys(&["A"]), as_of: at("2024-04-01T00:00:00Z") };
+    let request = PresenceRequest::new(SlotRange::new(0, 1), keys(&["A"]), at("2024-04-01T00:00:00Z"));
     assert_eq!(lake.describe(&table).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(lake.presence(&table, &request).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(lake.scan(&table, &everything(Layer::Raw)).await.err().unwrap().kind(), ErrorKind::NotFound);
@@ -80,7 +80,7 @@ pub async fn scans_bring_what_was_asked_for(lake: &dyn Lake, setup: &dyn LakeSet
     for layer in [Layer::Raw, Layer::Repaired] {
         for interval in intervals.iter().chain([&None]) {
             for keys in &some_keys {
-                let request = ScanRequest { layer, interval: *interval, keys: keys.clone(), columns: None };
+                let request = ScanRequest::new(layer).in_interval(*interval).of_keys(keys.clone());
                 let found = seen(&table, &collect(lake.scan(&table, &request).await.unwrap()).await);
                 assert_eq!(found, own(&wanted(interval.as_ref(), keys.as_deref())), "{request:?}");
             }
@@ -88,7 +88,7 @@ pub async fn scans_bring_what_was_asked_for(lake: &dyn Lake, setup: &dyn LakeSet
     }
     for columns in [vec![], vec!["volume"], vec!["volume", "ts"]] {
         let columns: Vec<String> = columns.into_iter().map(str::to_owned).collect();
-        let request = ScanRequest { columns: Some(columns.clone()), ..everything(Layer::Repaired) };
+        let request = everything(Layer::Repaired).with_columns(columns.clone());
         let batches = collect(lake.scan(&table, &request).await.unwrap()).await;
         assert_eq!(batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), rows.len());
         for batch in &batches {
@@ -101,12 +101,12 @@ pub async fn scans_bring_what_was_asked_for(lake: &dyn Lake, setup: &dyn LakeSet
 /// A column that the table has not, or a key of another number of values, is `invalid`: it would silently be found nowhere.
 pub async fn a_scan_of_what_the_table_has_not_is_invalid(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.5, 2)]).await;
-    let odd_column = ScanRequest { columns: Some(vec!["prise".to_owned()]), ..everything(Layer::Raw) };
+    let odd_column = everything(Layer::Raw).with_columns(vec!["prise".to_owned()]);
     assert_eq!(lake.scan(&table, &odd_column).await.err().unwrap().kind(), ErrorKind::Invalid);
     let odd_key = Key::new(["A", "B"]);
-    let odd = ScanRequest { keys: Some(vec![odd_key.clone()]), ..everything(Layer::Raw) };
+    let odd = everything(Layer::Raw).of_keys(vec![odd_key.clone()]);
     assert_eq!(lake.scan(&table, &odd).await.err().unwrap().kind(), ErrorKind::Invalid);
-    let odd = PresenceRequest { slots: slots(&table, "2024-03-04", "2024-03-04"), keys: vec![odd_key], as_of: at("2024-04-01T00:00:00Z") };
+    let odd = PresenceRequest::new(slots(&table, "2024-03-04", "2024-03-04"), vec![odd_key], at("2024-04-01T00:00:00Z"));
     assert_eq!(lake.presence(&table, &odd).await.unwrap_err().kind(), ErrorKind::Invalid);
     let timeless = Table { cadence: None, ..table };
     let request = PresenceRequest { keys: keys(&["A"]), ..odd };

@@ -130,7 +130,7 @@ pub(super) fn both(rows: &[Row], strategy: &str, fixed: &[Row]) -> Vec<Seen> {
 }
 
 pub(super) fn everything(layer: Layer) -> ScanRequest {
-    ScanRequest { layer, interval: None, keys: None, columns: None }
+    ScanRequest::new(layer)
 }
 
 /// All rows of a table.
@@ -168,14 +168,14 @@ pub(super) fn scope<'a>(table: &'a Table, run: &'a str) -> StageScope<'a> {
 }
 
 pub(super) fn request<'a>(unit: &'a str, fix: &'a Fix) -> StageRequest<'a> {
-    StageRequest { unit, strategy: "backfill", repaired_at: at("2024-04-01T00:00:00Z"), fix, replaces: None }
+    StageRequest::new(unit, "backfill", at("2024-04-01T00:00:00Z"), fix)
 }
 
 /// Repairs a table in a run of its own.
 pub(super) async fn repair(lake: &dyn Lake, table: &Table, strategy: &str, repaired_at: &str, fix: &Fix) {
     let run = new_run();
     let scope = scope(table, &run);
-    let request = StageRequest { unit: "unit", strategy, repaired_at: at(repaired_at), fix, replaces: None };
+    let request = StageRequest::new("unit", strategy, at(repaired_at), fix);
     lake.stage(&scope, &request).await.unwrap();
     lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
 }

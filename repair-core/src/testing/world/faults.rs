@@ -4,6 +4,8 @@
 //! takes effect or not, the caller never learns which, and whatever it calls from then on fails, so that it unwinds. The restarted
 //! process is a new pair of wrappers, with a schedule of its own, around the same stores.
 
+#![deny(clippy::missing_trait_methods, reason = "a wrapper that forgets a method would answer for itself")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,7 +20,10 @@ use crate::engine::{Event, Journal, Recorded, RunHead, Signal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::extent::Extent;
 use crate::lake::overlay::retraction::Retraction;
-use crate::lake::{BatchStream, Caller, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, rollup::Rollup};
+use crate::lake::rollup::Rollup;
+use crate::lake::{
+    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope, Staged,
+};
 use crate::model::Usage;
 use crate::model::{Interval, Table, TablePresence};
 
@@ -186,20 +191,14 @@ impl CrashingLake {
 }
 
 #[async_trait]
-impl Lake for CrashingLake {
-    fn on_behalf_of(&self, caller: &Caller) -> Option<Arc<dyn Lake>> {
-        let inner = self.inner.on_behalf_of(caller)?;
-        Some(Arc::new(Self { inner, schedule: self.schedule.clone() }))
+impl ReadLake for CrashingLake {
+    fn place(&self, table: &Table) -> String {
+        self.inner.place(table)
     }
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
         self.schedule.check()?;
         self.schedule.read(self.inner.describe(table).await)
-    }
-
-    async fn check_writable(&self) -> Result<()> {
-        self.schedule.check()?;
-        self.schedule.read(self.inner.check_writable().await)
     }
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
@@ -222,6 +221,24 @@ impl Lake for CrashingLake {
         self.schedule.read(self.inner.rollup(table, request).await)
     }
 
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.retractions(table).await)
+    }
+
+    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
+        self.schedule.check()?;
+        Ok(self.schedule.stream(self.schedule.read(self.inner.query(tables, sql).await)?))
+    }
+}
+
+#[async_trait]
+impl Overlay for CrashingLake {
+    async fn to_create(&self, table: &Table) -> Result<Vec<String>> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.to_create(table).await)
+    }
+
     async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
         let number = self.schedule.begin()?;
         self.schedule.end(number, self.inner.stage(scope, request).await)
@@ -242,21 +259,14 @@ impl Lake for CrashingLake {
         self.schedule.end(number, self.inner.discard_staged(scope, units).await)
     }
 
-    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
-        let number = self.schedule.begin()?;
-        self.schedule.end(number, self.inner.replace(table, interval, rows).await)
-    }
-
     async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
         let number = self.schedule.begin()?;
         self.schedule.end(number, self.inner.retract(table, retraction).await)
     }
+}
 
-    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
-        self.schedule.check()?;
-        self.schedule.read(self.inner.retractions(table).await)
-    }
-
+#[async_trait]
+impl Artifacts for CrashingLake {
     async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {
         let number = self.schedule.begin()?;
         self.schedule.end(number, self.inner.put_artifact(run, name, self.schedule.stream(batches)).await)
@@ -266,10 +276,23 @@ impl Lake for CrashingLake {
         self.schedule.check()?;
         Ok(self.schedule.stream(self.schedule.read(self.inner.get_artifact(run, name).await)?))
     }
+}
 
-    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
+#[async_trait]
+impl Lake for CrashingLake {
+    fn on_behalf_of(&self, caller: &Caller) -> Option<Arc<dyn Lake>> {
+        let inner = self.inner.on_behalf_of(caller)?;
+        Some(Arc::new(Self { inner, schedule: self.schedule.clone() }))
+    }
+
+    async fn check_writable(&self) -> Result<()> {
         self.schedule.check()?;
-        Ok(self.schedule.stream(self.schedule.read(self.inner.query(tables, sql).await)?))
+        self.schedule.read(self.inner.check_writable().await)
+    }
+
+    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.replace(table, interval, rows).await)
     }
 }
 
@@ -346,12 +369,12 @@ impl FailingLake {
 }
 
 #[async_trait]
-impl Lake for FailingLake {
-    async fn describe(&self, _: &Table) -> Result<SchemaRef> {
-        self.fail()
+impl ReadLake for FailingLake {
+    fn place(&self, table: &Table) -> String {
+        table.location.clone()
     }
 
-    async fn check_writable(&self) -> Result<()> {
+    async fn describe(&self, _: &Table) -> Result<SchemaRef> {
         self.fail()
     }
 
@@ -364,6 +387,25 @@ impl Lake for FailingLake {
     }
 
     async fn scan(&self, _: &Table, _: &ScanRequest) -> Result<BatchStream> {
+        self.fail()
+    }
+
+    async fn rollup(&self, _: &Table, _: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
+        self.fail()
+    }
+
+    async fn retractions(&self, _: &Table) -> Result<Vec<Retraction>> {
+        self.fail()
+    }
+
+    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
+        self.fail()
+    }
+}
+
+#[async_trait]
+impl Overlay for FailingLake {
+    async fn to_create(&self, _: &Table) -> Result<Vec<String>> {
         self.fail()
     }
 
@@ -383,18 +425,13 @@ impl Lake for FailingLake {
         self.fail()
     }
 
-    async fn replace(&self, _: &Table, _: &Interval, _: Vec<RecordBatch>) -> Result<Usage> {
-        self.fail()
-    }
-
     async fn retract(&self, _: &Table, _: &Retraction) -> Result<()> {
         self.fail()
     }
+}
 
-    async fn retractions(&self, _: &Table) -> Result<Vec<Retraction>> {
-        self.fail()
-    }
-
+#[async_trait]
+impl Artifacts for FailingLake {
     async fn put_artifact(&self, _: &str, _: &str, _: BatchStream) -> Result<Usage> {
         self.fail()
     }
@@ -402,8 +439,19 @@ impl Lake for FailingLake {
     async fn get_artifact(&self, _: &str, _: &str) -> Result<BatchStream> {
         self.fail()
     }
+}
 
-    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
+#[async_trait]
+impl Lake for FailingLake {
+    fn on_behalf_of(&self, _: &Caller) -> Option<Arc<dyn Lake>> {
+        None
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        self.fail()
+    }
+
+    async fn replace(&self, _: &Table, _: &Interval, _: Vec<RecordBatch>) -> Result<Usage> {
         self.fail()
     }
 }

@@ -15,21 +15,24 @@ use crate::lake::extent::{Extent, Listing, Part};
 use crate::lake::overlay::retraction::{Retracted, Retraction};
 use crate::lake::overlay::staging;
 use crate::lake::overlay::{self, Op};
-use crate::lake::rollup::column;
-use crate::lake::{BatchStream, Lake, Layer, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
+use crate::lake::rollup::{self, Rollup, column};
+use crate::lake::{
+    Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope,
+    Staged,
+};
 use crate::model::Usage;
 use crate::model::{Absence, Interval, Key, Presence, SlotSet, Table, TablePresence};
 
 /// A lake in memory: tables are put in by the test, and a clone is the same lake.
 ///
-/// It keeps every promise of [`Lake`] but that it outlasts the process, and that of [`Lake::query`]: it has no query engine. Tables are
+/// It keeps every promise of [`Lake`] but that it outlasts the process, and that of [`ReadLake::query`]: it has no query engine. Tables are
 /// known by their location; the overlay of `bars` is the tables `bars_repairs` and `bars_exceptions`, as in any lake. Rows come in an
 /// order that nobody should rely on.
 ///
 /// ```
 /// use std::sync::Arc;
 /// use arrow::array::{Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-/// use repair_core::lake::Lake;
+/// use repair_core::lake::ReadLake;
 /// use repair_core::model::{Cadence, Format, Table, TimeMark};
 /// use repair_core::testing::MemoryLake;
 ///
@@ -119,9 +122,9 @@ impl MemoryLake {
     /// The rows of a table as one batch, without counting as a request.
     ///
     /// # Errors
-    /// As [`Lake::scan`].
+    /// As [`ReadLake::scan`].
     pub fn rows(&self, table: &Table, layer: Layer) -> Result<RecordBatch> {
-        let request = ScanRequest { layer, interval: None, keys: None, columns: None };
+        let request = ScanRequest::new(layer);
         let (schema, batches) = self.state().scan(table, &request)?;
         Ok(concat_batches(&schema, &batches)?)
     }
@@ -507,16 +510,15 @@ fn excepted(scope: &StageScope<'_>, request: &StageRequest<'_>, absence: &Absenc
 }
 
 #[async_trait]
-impl Lake for MemoryLake {
+impl ReadLake for MemoryLake {
+    fn place(&self, table: &Table) -> String {
+        table.location.clone()
+    }
+
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
         self.request("describe")
             .schema(table)?
             .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("table `{}` holds nothing, so its columns are not known", table.name)))
-    }
-
-    async fn check_writable(&self) -> Result<()> {
-        drop(self.request("check_writable"));
-        Ok(())
     }
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
@@ -536,6 +538,26 @@ impl Lake for MemoryLake {
         let half = rows.num_rows() / 2;
         let halves = [rows.slice(half, rows.num_rows() - half), rows.slice(0, half)];
         Ok(stream::iter(halves.map(Ok)).boxed())
+    }
+
+    async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
+        rollup::by_scan(self, table, request).await
+    }
+
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
+        Ok(self.request("retractions").retractions(table))
+    }
+
+    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
+        drop(self.request("query"));
+        Err(Error::invalid("a lake in memory has no query engine; test SQL on another lake"))
+    }
+}
+
+#[async_trait]
+impl Overlay for MemoryLake {
+    async fn to_create(&self, _: &Table) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
@@ -559,10 +581,6 @@ impl Lake for MemoryLake {
         Ok(())
     }
 
-    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
-        self.request("replace").replace(table, interval, &rows)
-    }
-
     async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
         // What is kept is what a lake of files would read back.
         let kept = Retraction::from_batch(table, &retraction.to_batch(table)?)?;
@@ -570,11 +588,10 @@ impl Lake for MemoryLake {
         state.retractions.entry(table.location.clone()).or_default().entry(kept.id.clone()).or_insert(kept);
         Ok(())
     }
+}
 
-    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
-        Ok(self.request("retractions").retractions(table))
-    }
-
+#[async_trait]
+impl Artifacts for MemoryLake {
     async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {
         drop(self.request("put_artifact"));
         let batches: Vec<RecordBatch> = batches.try_collect().await?;
@@ -593,9 +610,20 @@ impl Lake for MemoryLake {
             found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("run {run} has no artifact `{name}`; was it removed?")))?;
         Ok(stream::iter(batches.into_iter().map(Ok)).boxed())
     }
+}
 
-    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
-        drop(self.request("query"));
-        Err(Error::invalid("a lake in memory has no query engine; test SQL on another lake"))
+#[async_trait]
+impl Lake for MemoryLake {
+    fn on_behalf_of(&self, _: &Caller) -> Option<Arc<dyn Lake>> {
+        None
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        drop(self.request("check_writable"));
+        Ok(())
+    }
+
+    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
+        self.request("replace").replace(table, interval, &rows)
     }
 }
