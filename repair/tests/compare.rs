@@ -502,7 +502,7 @@ async fn what_ideas_bring_is_counted_as_what_it_is() {
         .collect();
     assert_eq!(idea("denies").aggregates["hours"].differ, touched.len() as u64);
     assert_eq!(done.not_compared.len(), 1);
-    assert!(done.not_compared[0].contains("step sums: SQL is not run while ideas are compared"), "{:?}", done.not_compared);
+    assert!(done.not_compared[0].contains("step sums: SQL is not run while strategies are compared"), "{:?}", done.not_compared);
     // As right, and the first; where nothing may cost a call, none of these is left.
     assert_eq!(done.best.as_deref(), Some("knows"));
     assert!(right.usd.is_none() && right.unpriced.as_deref().unwrap().contains("no price book"));

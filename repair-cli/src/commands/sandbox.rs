@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use repair_aws::Location;
 use repair_aws_sandbox::{Condition, Metadata, Options, Rule, Sandbox};
-use repair_core::lake::Lake;
+use repair_core::lake::ReadLake;
 use repair_core::lake::partition::time_partition;
 use repair_core::model::{Format, Table};
 use repair_core::workflow::{Variables, Workflow};
