@@ -392,7 +392,7 @@ async fn a_damaged_fold_is_told_and_may_be_removed() {
         overwrite(&sandbox, &key, bytes.slice(..bytes.len() / 2));
         let error = journal.read("run", 0, 500).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
-        assert!(error.message().contains(&key) && error.message().contains("may be removed"), "{error}");
+        assert!(error.message().contains(&key) && error.message().contains("you can remove it"), "{error}");
         sandbox.store().delete(BUCKET, &key).unwrap();
         assert_eq!(whole(&journal, "run").await, history);
         assert_eq!(journal.read("run", 130, 5).await.unwrap(), history[130..135]);

@@ -12,7 +12,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use common::{World, files};
 use futures::TryStreamExt;
-use repair_core::lake::{Lake, Layer, ScanRequest};
+use repair_core::lake::{Layer, ReadLake, ScanRequest};
 use repair_core::model::{Format, Table};
 use repair_local::LocalLake;
 use serde_json::Value;

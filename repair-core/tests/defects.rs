@@ -188,7 +188,7 @@ async fn invalid_values_are_replaced_by_what_is_not() {
     let mended = minutes(&[wrong[0], (4, &[(0, Some(11.0))]), (5, &[(0, Some(-1e6))]), (9, &[]), wrong[4]]);
     world.lake.put_table(&table(), &[batch(&mended)]).unwrap();
     let now: Timestamp = "2024-03-05T00:00:00Z".parse().unwrap();
-    let told = async |minute: &str| story::tell(&world.lake, &table(), &Key::from("K"), minute.parse().unwrap(), now).await.unwrap();
+    let told = async |minute: &str| story::of_slot(&world.lake, &table(), &Key::from("K"), minute.parse().unwrap(), now).await.unwrap();
     let four = told("1970-01-01T00:04:00Z").await;
     assert_eq!((four.standing, four.repairs[0].changed), (Standing::Repaired, true));
     let fifteen = told("1970-01-01T00:15:00Z").await;
@@ -294,7 +294,7 @@ async fn a_detector_need_not_know_of_fingerprints() {
     world.run("one", steps).await;
     assert_eq!(world.repaired(), [(4, Some(10.75))]);
     let at = "1970-01-01T00:04:00Z".parse().unwrap();
-    let story = story::tell(&world.lake, &table(), &Key::from("K"), at, Timestamp::UNIX_EPOCH).await.unwrap();
+    let story = story::of_slot(&world.lake, &table(), &Key::from("K"), at, Timestamp::UNIX_EPOCH).await.unwrap();
     assert_eq!((story.repairs[0].op.as_str(), story.repairs[0].changed), ("replace", false));
     assert!(story.repairs[0].replaced.is_some());
 }

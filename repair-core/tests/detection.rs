@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use common::table;
 use jiff::Timestamp;
 use repair_core::engine::{Engine, Outcome, RunReport, StartRequest};
-use repair_core::lake::overlay::story::{Standing, Story, tell};
+use repair_core::lake::overlay::story::{Standing, Story, of_slot};
 use repair_core::lake::{Layer, overlay};
 use repair_core::model::Key;
 use repair_core::plugin::{Answer, Covered, Limits, Registry, Request, Source, StepContext};
@@ -107,7 +107,7 @@ impl World {
 
     async fn story(&self, key: &str, minute: i64) -> Story {
         let at = table().grid().unwrap().start_of(first() + minute);
-        tell(&self.lake, &table(), &Key::from(key), at, "2024-03-05T01:00:00Z".parse().unwrap()).await.unwrap()
+        of_slot(&self.lake, &table(), &Key::from(key), at, "2024-03-05T01:00:00Z".parse().unwrap()).await.unwrap()
     }
 }
 

@@ -3,6 +3,7 @@
 //! Measured in one run, on one disk: the floor (the bytes that the journal would keep, appended to a file with `fdatasync` for each commit),
 //! steps one after another, units of a fan-out, a DAG of a thousand steps; and the most memory that the process ever held after each.
 //! `UNITS=1000000 STEPS=9000` set how much.
+#![deny(clippy::missing_trait_methods, reason = "a wrapper that forgets a method would answer for itself")]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -183,7 +183,7 @@ async fn a_broken_line_is_named() {
             Format::Csv,
             "bars/a.csv",
             csv("A,2018-04-04 00:01,1"),
-            vec!["line 3: `2018-04-04 00:01` in time column `ts`", "such as 2024-03-04T14:30:00Z"],
+            vec!["line 3: `2018-04-04 00:01` in time column `ts`", "write it like 2024-03-04T14:30:00Z"],
         ),
         // A quoted field may hold lines, and blank lines are no rows.
         (
@@ -204,11 +204,11 @@ async fn a_broken_line_is_named() {
             Format::Csv,
             "bars/a.csv",
             csv("A,2018-04-04T00:00:00,1"),
-            vec!["line 3: `2018-04-04T00:00:00` in time column `ts`", "with its zone"],
+            vec!["line 3: `2018-04-04T00:00:00` in time column `ts`", "with a time zone"],
         ),
-        (Format::Csv, "bars/a.csv", String::new(), vec!["not even a header"]),
+        (Format::Csv, "bars/a.csv", String::new(), vec!["without even a header"]),
         (Format::Csv, "bars/a.csv", "symbol,ts,ts\n".into(), vec!["names column `ts` twice"]),
-        (Format::Csv, "bars/a.csv", "symbol,close\nA,1\n".into(), vec!["no time column `ts`; it has symbol", "mend `time`"]),
+        (Format::Csv, "bars/a.csv", "symbol,close\nA,1\n".into(), vec!["no time column `ts`; it has symbol", "correct `time`"]),
         (Format::Jsonl, "bars/a.jsonl", json("{\"symbol\": \"A\", "), vec!["line 3 is not one JSON object"]),
         (Format::Jsonl, "bars/a.jsonl", json("[1]"), vec!["line 3 is not one JSON object"]),
         (
@@ -230,7 +230,7 @@ async fn a_quote_that_is_never_closed_does_not_take_all_memory() {
     let table = Table { format: Format::Csv, ..bars() };
     let good = "A,2018-04-04T00:00:00Z,1\n";
     for (open, words) in
-        [("A,\"2018-04-04T00:00:00Z,1\n", "line 3 has 2 fields"), ("A,2018-04-04T00:00:00Z,\"1\n", "is a quote not closed?")]
+        [("A,\"2018-04-04T00:00:00Z,1\n", "line 3 has 2 fields"), ("A,2018-04-04T00:00:00Z,\"1\n", "is a quote missing its end?")]
     {
         let world = World::new();
         world.write("bars/a.csv", format!("symbol,ts,close\n{good}{open}{}", good.repeat(400_000)));
@@ -424,7 +424,7 @@ fn a_root_that_is_not_there_is_named_whole() {
     let missing = folder.path().join("lake");
     let error = LocalLake::open(&missing).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert_eq!(error.message(), format!("no folder {} for the lake; create it or mend the lake's `root`", missing.display()));
+    assert_eq!(error.message(), format!("no folder {} for the lake; create it or correct the lake's `root`", missing.display()));
     std::fs::write(&missing, "").unwrap();
     assert_eq!(LocalLake::open(&missing).unwrap_err().kind(), ErrorKind::Invalid);
 }

@@ -246,7 +246,7 @@ fn refused(path: &Path) -> String {
 async fn a_file_that_is_not_a_journal_is_refused_and_left_alone() {
     let (folder, path) = place();
     std::fs::write(&path, "dear diary, ".repeat(1_000)).unwrap();
-    assert!(refused(&path).contains("nor any SQLite database"));
+    assert!(refused(&path).contains("nor any other SQLite database"));
     assert!(std::fs::read(&path).unwrap().starts_with(b"dear diary"));
     let other = folder.path().join("other.db");
     Connection::open(&other).unwrap().execute_batch("CREATE TABLE mine (x)").unwrap();
@@ -382,7 +382,7 @@ async fn to_look_for_a_journal_makes_none() {
     let (folder, path) = place();
     let error = SqliteJournal::open_to_read(&path).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert_eq!(error.message(), format!("no journal at {}: nothing was ever run here", path.display()));
+    assert_eq!(error.message(), format!("no journal at {}: nothing has been run here", path.display()));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     SqliteJournal::open(&path).unwrap().append("run", 0, at(1), &[entered("one", 1)]).await.unwrap();
     let before = std::fs::read(&path).unwrap();
@@ -405,7 +405,7 @@ async fn a_journal_that_was_emptied_or_lost_is_not_begun_anew() {
         std::fs::copy(path.with_extension("db-wal"), folder.path().join("kept-wal")).unwrap();
     }
     std::fs::write(&path, "").unwrap();
-    assert!(refused(&path).contains("is empty, as no journal ever is"));
+    assert!(refused(&path).contains("is empty, so it is damaged"));
     assert_eq!(SqliteJournal::open_to_read(&path).unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
     std::fs::remove_file(&path).unwrap();

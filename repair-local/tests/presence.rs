@@ -144,7 +144,7 @@ async fn an_empty_folder_holds_nothing_and_a_missing_one_is_an_error() {
     let request = whole(&table, "2018-04-04", "2018-04-04", &["A"]);
     let error = world.lake.presence(&table, &request).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    let expected = format!("no folder {}; create it or mend `location` of table `bars`", world.root().join("bars").display());
+    let expected = format!("no folder {}; create it or correct `location` of table `bars`", world.root().join("bars").display());
     assert_eq!(error.message(), expected);
     // What is being written, or is of another format, is not read.
     for name in

@@ -53,7 +53,7 @@ async fn crypto_misses_1_833_minutes() {
     assert!(world.root().join("real_exceptions").is_dir());
     assert!(!folder.parent().unwrap().join("crypto-minute_exceptions").exists());
     let error = world.lake.replace(&table, &Interval::parse("2018-04-04", "2018-04-05").unwrap(), vec![]).await.unwrap_err();
-    assert!(error.message().contains("where alone we write"), "{error}");
+    assert!(error.message().contains("we write nowhere else"), "{error}");
 }
 
 #[tokio::test]

@@ -14,7 +14,9 @@ use repair::compare;
 use repair::compare::{Comparison, Limit, Options, Pattern, Setting};
 use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::rollup::{Function, Measure, OBSERVED, Rollup};
-use repair_core::lake::{Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, ScanRequest, StageRequest, StageScope};
+use repair_core::lake::{
+    Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, ReadLake, ScanRequest, StageRequest, StageScope,
+};
 use repair_core::model::Usage;
 use repair_core::model::{Absence, Cadence, Findings, Fix, Interval, Key, SlotRange, Table, Unit, Wanted};
 use repair_core::plugin::{AggregateRequest, Aggregated, Aggregator, PlannedUnits, Plugin, PluginKind, Registry, Repairer, StepContext};
@@ -491,7 +493,7 @@ async fn what_ideas_bring_is_counted_as_what_it_is() {
         .collect();
     assert_eq!(idea("denies").aggregates["hours"].differ, touched.len() as u64);
     assert_eq!(done.not_compared.len(), 1);
-    assert!(done.not_compared[0].contains("step sums: SQL is not run while ideas are compared"), "{:?}", done.not_compared);
+    assert!(done.not_compared[0].contains("step sums: SQL is not run while strategies are compared"), "{:?}", done.not_compared);
     // As right, and the first; where nothing may cost a call, none of these is left.
     assert_eq!(done.best.as_deref(), Some("knows"));
     assert!(right.usd.is_none() && right.unpriced.as_deref().unwrap().contains("no price book"));

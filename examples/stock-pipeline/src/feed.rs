@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use jiff::civil::Date;
-use repair_core::lake::{Lake, Layer, ScanRequest};
+use repair_core::lake::{Layer, ScanRequest};
 use repair_core::model::utc_date;
 use repair_core::model::{Format, Table};
 use repair_local::LocalLake;

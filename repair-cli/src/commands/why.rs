@@ -38,7 +38,7 @@ impl Why {
         let subject = self.table.open(lake_before).await?;
         let (table, lake) = (&subject.table, subject.lake.as_ref());
         let key = subject::key(table, self.key.as_deref())?;
-        let story = story::tell(lake, table, &key, self.at, Timestamp::now()).await?;
+        let story = story::of_slot(lake, table, &key, self.at, Timestamp::now()).await?;
         let slot = story::slot(table, self.at)?;
         let mut stale_in = Vec::new();
         for into in subject.opened.computed_from(&table.name).await? {

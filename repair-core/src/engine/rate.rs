@@ -2,6 +2,8 @@
 
 #![deny(clippy::missing_trait_methods, reason = "a wrapper that forgets a method would answer for itself")]
 
+#![deny(clippy::missing_trait_methods, reason = "a wrapper that forgets a method would answer for itself")]
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;

@@ -43,8 +43,8 @@ impl PresenceRequest {
 pub enum Layer {
     /// The table's own rows, untouched.
     Raw,
-    /// The repaired view: raw rows except those of replaced slots, plus live repairs of slots that raw lacks. If a slot has several repairs,
-    /// the latest counts. The view has one more column than the table, [`overlay::REPAIRED_BY`](super::overlay::REPAIRED_BY).
+    /// The repaired view: raw rows except those of replaced slots, plus live repairs of slots that raw lacks. If a slot has several
+    /// repairs, the latest counts. The view has one more column than the table, [`overlay::REPAIRED_BY`](super::overlay::REPAIRED_BY).
     Repaired,
 }
 
@@ -109,8 +109,8 @@ impl ScanRequest {
 /// of two batches that were published while it ran.
 #[async_trait]
 pub trait ReadLake: Send + Sync {
-    /// The place where a table's files lie, with parts separated by `/`. Two tables have the same place exactly if their files are the same,
-    /// however `location` is written.
+    /// The place where a table's files lie, with parts separated by `/`. Two tables have the same place exactly if their files are the
+    /// same, however `location` is written.
     fn place(&self, table: &Table) -> String;
 
     /// The columns of a table, in the shape in which batches come. Checks that the table exists and that its key and time columns are
@@ -155,8 +155,8 @@ pub trait ReadLake: Send + Sync {
     /// If they cannot be read.
     async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>>;
 
-    /// Runs a user's SQL over the given tables, in the lake's own dialect. Each table has its own name there, and its repaired view has that
-    /// name with `_repaired` appended.
+    /// Runs a user's SQL over the given tables, in the lake's own dialect. Each table has its own name there, and its repaired view has
+    /// that name with `_repaired` appended.
     ///
     /// # Errors
     /// `invalid` with the engine's message if the SQL is wrong, or if the lake runs no SQL.

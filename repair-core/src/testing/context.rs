@@ -9,13 +9,13 @@ use crate::lake::Lake;
 use crate::model::{Cadence, Table};
 use crate::plugin::{Clock, Registry, StepContext};
 
-/// A table with a row a minute: Parquet in a folder of its name, with one key column, and `ts` as its time.
+/// A table with a row per minute: Parquet in a folder of its name, with one key column, and `ts` as its time.
 pub fn minute_table(name: &str, key: &str) -> Table {
     Table { key: vec![key.to_owned()], cadence: Some(Cadence::MINUTE), ..Table::implicit(name, "ts") }
 }
 
-/// A context of a lake, tables and a clock, with the calendars that any workflow has and no sources. Its fields are public: what a
-/// plug-in needs besides is set on it.
+/// A context with a lake, tables and a clock, with the calendars that any workflow has and without sources. Its fields are public, so you
+/// can set what else a plug-in needs.
 pub fn context(lake: Arc<dyn Lake>, tables: impl IntoIterator<Item = Table>, clock: Arc<dyn Clock>) -> StepContext {
     StepContext {
         run: "run".into(),

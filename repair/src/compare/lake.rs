@@ -419,3 +419,6 @@ impl Lake for MaskedLake {
         Ok(Usage { rows_written: rows_of(&rows), ..Usage::default() })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,8 +95,8 @@ pub trait Overlay: Send + Sync {
     /// As [`ReadLake::describe`](crate::lake::ReadLake::describe).
     async fn to_create(&self, table: &Table) -> Result<Vec<String>>;
 
-    /// Keeps a repaired unit in the area of its scope, invisible to readers. The write is atomic: one object, named after the unit. To stage
-    /// a unit again replaces it. If the call is dropped, the unit is staged or it is not.
+    /// Keeps a repaired unit in the area of its scope, invisible to readers. The write is atomic: one object, named after the unit. To
+    /// stage a unit again replaces it. If the call is dropped, the unit is staged or it is not.
     ///
     /// # Errors
     /// `invalid` if the rows do not fit the table.

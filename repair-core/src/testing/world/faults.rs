@@ -1,8 +1,8 @@
-//! Crashes and failures at chosen instants, as wrappers around any journal and any lake.
+//! Crashes and failures at chosen moments, as wrappers around any journal and any lake.
 //!
-//! A process is a [`CrashingJournal`] and a [`CrashingLake`] that share a [`Schedule`]. When the schedule says so, it crashes: the write
-//! takes effect or not, the caller never learns which, and whatever it calls from then on fails, so that it unwinds. The restarted
-//! process is a new pair of wrappers, with a schedule of its own, around the same stores.
+//! A process is a [`CrashingJournal`] and a [`CrashingLake`] that share a [`Schedule`]. When the schedule says so, the process crashes: the
+//! write takes effect or not, the caller does not learn which, and every later call fails, so the caller unwinds. The restarted process is
+//! a new pair of wrappers, with its own schedule, around the same stores.
 
 #![deny(clippy::missing_trait_methods, reason = "a wrapper that forgets a method would answer for itself")]
 
@@ -31,21 +31,21 @@ use crate::model::{Interval, Table, TablePresence};
 /// The message of every error after a crash.
 pub const CRASHED: &str = "crashed";
 
-/// Whether an error says that the process has crashed, by a [`Schedule`].
+/// Whether an error comes from a crash of a [`Schedule`].
 pub fn is_crash(error: &Error) -> bool {
     error.kind() == ErrorKind::Internal && error.message() == CRASHED
 }
 
-/// When within a write the process crashes.
+/// When a process crashes, relative to a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Moment {
-    /// Before it takes effect.
+    /// Before the write takes effect.
     Before,
-    /// After it took effect, but before the caller learns.
+    /// After the write took effect, but before the caller learns of it.
     After,
 }
 
-/// Counts the writes of a process, and says at which it crashes. A clone is the same schedule.
+/// Counts the writes of a process, and decides at which it crashes. A clone is the same schedule.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     crash: Option<(u64, Moment)>,
@@ -60,7 +60,7 @@ struct Counted {
 }
 
 impl Schedule {
-    /// Never crashes: to count the writes of a whole run, before each is tried for a crash.
+    /// Never crashes. Use it to count the writes of a whole run before trying a crash at each.
     pub fn never() -> Self {
         Self { crash: None, abort: false, state: Arc::default() }
     }
@@ -89,7 +89,7 @@ impl Schedule {
         if self.crashed() { Err(Error::internal(CRASHED).on("write", self.writes())) } else { Ok(()) }
     }
 
-    /// Begins a write, and says its number.
+    /// Begins a write, and returns its number.
     fn begin(&self) -> Result<u64> {
         self.check()?;
         let number = self.state.writes.fetch_add(1, Ordering::SeqCst) + 1;
@@ -97,7 +97,7 @@ impl Schedule {
         Ok(number)
     }
 
-    /// Ends a write. One that was under way when the process crashed has taken effect, and nobody learns.
+    /// Ends a write. If the process crashed meanwhile, the write has taken effect and the caller does not learn of it.
     fn end<T>(&self, number: u64, result: Result<T>) -> Result<T> {
         self.crash_if((number, Moment::After))?;
         result
@@ -118,14 +118,14 @@ impl Schedule {
         result
     }
 
-    /// A stream that breaks off when the process crashes.
+    /// A stream that fails once the process has crashed.
     fn stream(&self, stream: BatchStream) -> BatchStream {
         let schedule = self.clone();
         stream.map(move |batch| schedule.read(batch)).boxed()
     }
 }
 
-/// A journal as a process sees it that crashes by a schedule.
+/// A journal as a process sees it that crashes according to a schedule.
 #[derive(Clone)]
 pub struct CrashingJournal {
     inner: Arc<dyn Journal>,
@@ -177,7 +177,7 @@ impl Journal for CrashingJournal {
     }
 }
 
-/// A lake as a process sees it that crashes by a schedule.
+/// A lake as a process sees it that crashes according to a schedule.
 #[derive(Clone)]
 pub struct CrashingLake {
     inner: Arc<dyn Lake>,
@@ -297,7 +297,7 @@ impl Lake for CrashingLake {
     }
 }
 
-/// A journal of which one append fails, once, with `transient`, and takes no effect; to append again succeeds.
+/// A journal of which one append fails, once, as `transient` and without effect; the next attempt succeeds.
 #[derive(Clone)]
 pub struct FlakyJournal {
     inner: Arc<dyn Journal>,
@@ -306,7 +306,7 @@ pub struct FlakyJournal {
 }
 
 impl FlakyJournal {
-    /// Wraps a journal, so that the n-th append fails, from 1.
+    /// Wraps a journal so that its n-th append fails, counted from 1.
     pub fn new(inner: Arc<dyn Journal>, fails_at: u64) -> Self {
         Self { inner, fails_at, appends: Arc::default() }
     }
@@ -322,7 +322,7 @@ impl Journal for FlakyJournal {
     async fn append(&self, run: &str, expected: u64, at: Timestamp, events: &[Event]) -> Result<()> {
         let number = self.appends.fetch_add(1, Ordering::SeqCst) + 1;
         if number == self.fails_at {
-            return Err(Error::new(ErrorKind::Transient, "the disk of the journal is full, for a moment").on("append", number));
+            return Err(Error::new(ErrorKind::Transient, "the journal's disk is full for a moment").on("append", number));
         }
         self.inner.append(run, expected, at, events).await
     }
@@ -352,7 +352,7 @@ impl Journal for FlakyJournal {
     }
 }
 
-/// A lake of which every call fails with an error of one kind: what a plug-in makes of it is what a workflow sees.
+/// A lake of which every call fails with an error of one kind, to see what a plug-in makes of it.
 #[derive(Debug, Clone, Copy)]
 pub struct FailingLake {
     kind: ErrorKind,
@@ -365,7 +365,7 @@ impl FailingLake {
     }
 
     fn fail<T>(self) -> Result<T> {
-        Err(Error::new(self.kind, "the lake fails, as the test wants it to"))
+        Err(Error::new(self.kind, "the lake fails because the test asked for it"))
     }
 }
 

@@ -23,11 +23,11 @@ use crate::lake::{
 use crate::model::Usage;
 use crate::model::{Absence, Interval, Key, Presence, SlotSet, Table, TablePresence};
 
-/// A lake in memory: tables are put in by the test, and a clone is the same lake.
+/// A lake in memory. Tests put tables in, and a clone is the same lake.
 ///
-/// It keeps every promise of [`Lake`] but that it outlasts the process, and that of [`ReadLake::query`]: it has no query engine. Tables are
-/// known by their location; the overlay of `bars` is the tables `bars_repairs` and `bars_exceptions`, as in any lake. Rows come in an
-/// order that nobody should rely on.
+/// It keeps every promise of [`Lake`], except that it ends with the process and that [`ReadLake::query`] always fails. Tables are known by
+/// their location; the overlay of `bars` is the tables `bars_repairs` and `bars_exceptions`, as in any lake. Do not rely on the order of
+/// rows.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -89,13 +89,13 @@ struct StagedUnit {
     exceptions: Vec<RecordBatch>,
 }
 
-/// The object that holds what the test put in.
+/// The object that holds the rows that the test put in.
 const RAW: &str = "raw";
-/// The object that holds what [`Lake::replace`] wrote.
+/// The object that holds the rows that [`Lake::replace`] wrote.
 const OURS: &str = "ours";
 
 impl MemoryLake {
-    /// Puts rows in as the whole of a table, as its owner would; batches without rows tell its columns.
+    /// Sets all rows of a table, as its owner would. Batches without rows set its columns.
     ///
     /// # Errors
     /// `invalid` if the key or time column is missing or unusable.
@@ -106,7 +106,7 @@ impl MemoryLake {
         Ok(())
     }
 
-    /// Puts more rows into a table, as its owner would when data arrives late; makes the table if there is none.
+    /// Adds rows to a table, as its owner would when data arrives late. Creates the table if there is none.
     ///
     /// # Errors
     /// As [`MemoryLake::put_table`], and `invalid` if a column of the table is of another type.
@@ -129,12 +129,12 @@ impl MemoryLake {
         Ok(concat_batches(&schema, &batches)?)
     }
 
-    /// How often a method of [`Lake`] was called, by its name.
+    /// How often a method of the lake was called, by the method's name.
     pub fn requests(&self, method: &str) -> u64 {
         self.state().requests.get(method).copied().unwrap_or(0)
     }
 
-    /// The scans so far: of which location, and what was asked.
+    /// The scans so far, each with the location of its table.
     pub fn scans(&self) -> Vec<(String, ScanRequest)> {
         self.state().scans.clone()
     }
@@ -154,7 +154,7 @@ impl State {
     /// The rows of a table, as they are stored.
     fn table(&self, table: &Table) -> Result<Vec<RecordBatch>> {
         let objects = self.tables.get(&table.location).ok_or_else(|| {
-            let message = format!("no table at `{}`; put it in, or mend `location` of table `{}`", table.location, table.name);
+            let message = format!("no table at `{}`; put it in, or correct `location` of table `{}`", table.location, table.name);
             Error::new(ErrorKind::NotFound, message)
         })?;
         Ok(objects.values().flatten().cloned().collect())
@@ -200,7 +200,7 @@ impl State {
         Ok(kept)
     }
 
-    /// The columns of a table in shape; `None` if nothing tells them.
+    /// The columns of a table in shape; `None` if they are unknown.
     fn schema(&self, table: &Table) -> Result<Option<SchemaRef>> {
         let fields = rows::merged(&self.table(table)?)?;
         if fields.is_empty() {
@@ -218,7 +218,7 @@ impl State {
         Ok(Some(Arc::new(Schema::new(fields))))
     }
 
-    /// As [`State::schema`], of a table of which there may be only repairs.
+    /// As [`State::schema`], for a table that may have only repairs.
     fn schema_with_repairs(&self, table: &Table) -> Result<SchemaRef> {
         if let Some(schema) = self.schema(table)? {
             return Ok(schema);
@@ -319,7 +319,7 @@ impl State {
         Ok(TablePresence { raw, repaired, overtaken, absent, usage })
     }
 
-    /// Objects are told apart by what they hold of the interval; their bytes are those of the text of their values.
+    /// An object's version is a digest of its rows in the interval, and its size is the length of their text.
     fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
         self.table(table)?;
         let (from_us, to_us) = interval.map_or((i64::MIN, i64::MAX), |interval| rows::bounds_us(table, interval));
@@ -454,7 +454,7 @@ fn check_keys(table: &Table, keys: &[Key]) -> Result<()> {
     }
 }
 
-/// The key and time columns and those that are asked for, in the table's order.
+/// The key and time columns and the requested ones, in the table's order.
 fn projected(table: &Table, schema: &SchemaRef, columns: Option<&[String]>) -> Result<SchemaRef> {
     let Some(columns) = columns else { return Ok(schema.clone()) };
     if let Some(unknown) = columns.iter().find(|name| schema.field_with_name(name).is_err()) {
@@ -479,7 +479,7 @@ fn provenance(scope: &StageScope<'_>, request: &StageRequest<'_>, source: &str, 
 fn repaired(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
     let table = scope.table;
     if let Some(unknown) = batch.schema_ref().fields().iter().find(|field| own.field_with_name(field.name()).is_err()) {
-        return Err(Error::invalid(format!("repaired rows have a column `{}` that table `{}` has not", unknown.name(), table.name)));
+        return Err(Error::invalid(format!("repaired rows have a column `{}` that table `{}` lacks", unknown.name(), table.name)));
     }
     let batch = rows::in_shape(table, batch)?;
     let batch = rows::conformed(own, &batch)
@@ -493,7 +493,7 @@ fn repaired(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef,
     Ok(RecordBatch::try_new(overlay::repairs_schema(own), columns)?)
 }
 
-/// An absence as rows of the table of exceptions, one a slot.
+/// An absence as rows of the table of exceptions, one for each slot.
 fn excepted(scope: &StageScope<'_>, request: &StageRequest<'_>, absence: &Absence) -> Result<RecordBatch> {
     let table = scope.table;
     let grid = table.grid()?;
@@ -534,7 +534,7 @@ impl ReadLake for MemoryLake {
         state.scans.push((table.location.clone(), request.clone()));
         let (schema, batches) = state.scan(table, request)?;
         let rows = concat_batches(&schema, &batches)?;
-        // In two batches, the later rows first: a lake promises no order.
+        // In two batches, the later rows first, because a lake promises no order.
         let half = rows.num_rows() / 2;
         let halves = [rows.slice(half, rows.num_rows() - half), rows.slice(0, half)];
         Ok(stream::iter(halves.map(Ok)).boxed())
