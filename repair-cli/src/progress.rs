@@ -89,6 +89,7 @@ fn describe(event: &Event) -> Option<String> {
             StopReason::Cancel => "cancelling: what is under way is stopped first".to_owned(),
             StopReason::Pause => "pausing: what is under way is stopped first".to_owned(),
             StopReason::Timeout => "the run takes too long: what is under way is stopped".to_owned(),
+            _ => "stopping: what is under way is stopped first".to_owned(),
         },
         Event::RunPaused => "paused".to_owned(),
         Event::RunRedriven { .. } => "taken up again where it failed".to_owned(),
@@ -99,15 +100,6 @@ fn describe(event: &Event) -> Option<String> {
             format!("{step}: late rows of table `{table}` tell how right repairs were of {}", count(slots, "slot"))
         }
         Event::DriverStarted { .. } => "taken up".to_owned(),
-        Event::BranchesStarted { .. }
-        | Event::BranchEnded { .. }
-        | Event::StepSettled { .. }
-        | Event::Metered { .. }
-        | Event::StrategyEnded { .. }
-        | Event::UnitsReserved { .. }
-        | Event::UnitsEnded { .. }
-        | Event::PublishStarted { .. }
-        | Event::PublishEnded { .. }
-        | Event::Moved { .. } => return None,
+        _ => return None,
     })
 }

@@ -197,7 +197,7 @@ fn a_run_is_cancelled_by_its_process_or_without_one() {
     assert!(code == 0 && out.contains("was asked to cancel"), "{out}{err}");
     assert_eq!(child.wait().unwrap().code(), Some(1));
     let (_, err, code) = world.said(&["cancel", "one"]);
-    assert!(code == 2 && err.contains("has ended before: cancelled"), "{code} {err}");
+    assert!(code == 2 && err.contains("has already ended: cancelled"), "{code} {err}");
 
     // A run that is paused has no process: it is cancelled at once.
     let world = World::new();

@@ -132,7 +132,7 @@ async fn late_truth_wins() {
     let (report, _) = world.run_json(&workflow, &["--run-id", "third"]);
     assert_eq!((&truth(&report)["slots"], &truth(&report)["new"]), (&1.into(), &0.into()), "{report}");
     let people = world.text(&["show", "third"]);
-    assert!(people.contains("had repaired (0 new); column `volume` was off the most, by 100.00 % in the mean"), "{people}");
+    assert!(people.contains("in 1 slot (0 new); the largest error is in column `volume`: 100.00 % on average"), "{people}");
     assert!(world.text(&["show", "second", "--events"]).contains(r#""kind":"late-truth""#));
 }
 
@@ -148,7 +148,7 @@ fn what_stays_stale_is_told_with_what_to_run() {
     assert_eq!((code, report["steps"]["hourly"]["output"]["stale"].as_array().map(Vec::len)), (0, Some(1)), "{report}");
     let told = |line: &Value| {
         let line = line.as_str().unwrap();
-        line.starts_with("hourly: table `hourly` is stale within 2024-03-04T14:3") && line.ends_with("to compute it again")
+        line.starts_with("hourly: table `hourly` is stale between 2024-03-04T14:3") && line.ends_with("to recompute it")
     };
     assert!(report["problems"].as_array().unwrap().iter().any(told), "{report}");
     let (report, _) = world.run_json(&world.workflow(&[]), &["--run-id", "whole"]);

@@ -172,7 +172,7 @@ fn late_truth_of_real_bars_is_charged_to_the_idea_that_guessed() {
         assert!((of_close["mean_absolute"].as_f64().unwrap() - mean).abs() < 1e-9, "{truth}");
         let worst = errors.iter().copied().fold(0.0, f64::max);
         assert!((of_close["worst_absolute"].as_f64().unwrap() - worst).abs() < 1e-9, "{truth}");
-        let line = format!("look: late rows of table `minutes` count now in {} slots that `stocks.carry-forward` had repaired", late.len());
+        let line = format!("look: late rows of table `minutes` now replace repairs by `stocks.carry-forward` in {} slots", late.len());
         assert!(report["problems"].as_array().unwrap().iter().any(|problem| problem.as_str().unwrap().starts_with(&line)), "{report}");
     }
     assert_eq!(told, [(10, 10), (10, 0), (lost.len(), lost.len() - 10)], "each slot is new once");

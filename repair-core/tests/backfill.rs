@@ -167,7 +167,7 @@ async fn neighbours_are_checked() {
     assert_eq!(asked, [SlotRange::new(before, after + 1)], "one request, for the slots beside the gap too");
     assert_eq!(fixes[0].rows[0].num_rows(), 1, "rows of neighbours are not repairs");
     assert_eq!(fixes[0].conflicts.slots, 1);
-    assert_eq!(fixes[0].conflicts.told, ["a at 2023-03-28T10:39:00Z: value is 3000.0 in the table, 1500.0 by the source"]);
+    assert_eq!(fixes[0].conflicts.told, ["a at 2023-03-28T10:39:00Z: value is 3000.0 in the table, 1500.0 in the source"]);
 
     // The table has what the source says never was.
     let (fixes, _) = backfill(&table_rows, &source[..2], &[gap], json!({}), Limits::default()).await;

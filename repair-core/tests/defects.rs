@@ -165,7 +165,7 @@ async fn what_the_rule_does_not_tell_is_not_guessed() {
     let world = World::with(&minutes(&[(3, &[(0, Some(1.0)), (0, Some(1.0))]), (5, &[(0, Some(1.0)), (0, Some(2.0))])]));
     let report = world.run("one", &duplicates("first")).await;
     assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions));
-    assert!(report.reason.as_ref().unwrap().contains("1 slots of `bars` are still duplicate"), "{report:?}");
+    assert!(report.reason.as_ref().unwrap().contains("1 slot is still duplicate in table `bars`"), "{report:?}");
     assert_eq!(world.repaired(), [(3, Some(1.0))]);
     assert!(report.problems.iter().any(|problem| problem.contains("K at 1970-01-01T00:05:00Z: 2 rows")), "{report:?}");
     assert_eq!((counted(&report, "check"), output(&report, "fix")["conflicts"].as_u64()), ([1, 1, 0, 0], Some(1)));
@@ -197,7 +197,7 @@ async fn invalid_values_are_replaced_by_what_is_not() {
     assert_eq!(counted(&late, "look"), [2, 3, 2, 0], "minutes 0 and 5 are wrong; 4 and 9 have changed");
     assert_eq!(world.repaired(), [(4, Some(10.75)), (5, Some(10.75)), (9, Some(12.0)), (15, Some(13.5))]);
     for told in
-        ["2 replaced slots", "1 slot still invalid", "K at 1970-01-01T00:00:00Z: its row breaks `column: value, min: 0, max: 100, not: 77"]
+        ["2 repaired slots", "1 slot still invalid", "K at 1970-01-01T00:00:00Z: its row breaks `column: value, min: 0, max: 100, not: 77"]
     {
         assert!(late.problems.iter().any(|problem| problem.contains(told)), "{told}: {late:?}");
     }
@@ -349,7 +349,7 @@ async fn they_keep_the_promises_of_plug_ins() {
 fn rules_that_say_nothing_or_what_cannot_be_are_told_where_they_are_written() {
     for (rules, told) in [
         (json!([]), "`rules` is empty"),
-        (json!([{ "column": "value" }]), "says nothing"),
+        (json!([{ "column": "value" }]), "has no condition"),
         (json!([{ "min": 0 }]), "either `column`"),
         (json!([{ "column": "value", "min": 0, "holds": "a < b" }]), "either `column`"),
         (json!([{ "column": "value", "min": 3, "max": 2 }]), "no value is between"),
@@ -368,7 +368,7 @@ fn rules_that_say_nothing_or_what_cannot_be_are_told_where_they_are_written() {
 async fn a_rule_on_a_column_that_is_not_there_or_not_of_numbers_is_told() {
     let world = World::with(&minutes(&[]));
     for (rule, told) in
-        [(json!({ "column": "valu", "min": 0 }), "which table `bars` has not"), (json!({ "column": "key", "min": 0 }), "is about numbers")]
+        [(json!({ "column": "valu", "min": 0 }), "which table `bars` does not have"), (json!({ "column": "key", "min": 0 }), "needs numbers")]
     {
         let made = plugin(PluginKind::Detector, "invalid", &with(&json!({ "rules": [rule] }))).unwrap();
         let Plugin::Detector(detector) = made else { panic!("a detector") };

@@ -275,7 +275,7 @@ async fn a_step_that_stops_beating_is_timed_out_and_tried_again() {
     let world = World::new();
     let report = world.run(&text(0)).await;
     assert_eq!((report.outcome, report.error), (Some(Outcome::Failed), Some(ErrorKind::Timeout)));
-    assert!(report.reason.unwrap().contains("no sign of life for 10s"));
+    assert!(report.reason.unwrap().contains("no heartbeat for 10s"));
     // Ten seconds without a beat, five of grace, twice.
     assert_eq!((world.seen.calls(), world.passed_s()), (vec!["a 1.1".to_owned(), "a 1.2".to_owned()], 30));
 }
@@ -334,7 +334,7 @@ async fn a_cancelled_run_tells_what_is_under_way_waits_and_accounts() {
     assert_eq!(units.pending() + units.staged() + units.published() + units.failed(), 20);
     assert_eq!((units.published(), units.staged()), (4, 0), "what was paid for by then is seen by readers");
     assert_eq!((report.usage.source_requests, world.seen.repaired.load(Ordering::SeqCst)), (4, 4));
-    assert!(world.engine().cancel("run").await.unwrap_err().message().contains("has ended before: cancelled"));
+    assert!(world.engine().cancel("run").await.unwrap_err().message().contains("has already ended: cancelled"));
     // It can be taken up again, and does the rest.
     let report = world.engine().redrive("run", None).await.unwrap();
     assert_eq!((report.outcome, report.usage.source_requests), (Some(Outcome::Succeeded), 20));
@@ -348,7 +348,7 @@ async fn a_paused_run_goes_on_where_it_was() {
     tokio::time::sleep(Duration::from_secs(15)).await;
     assert!(world.engine().pause("run").await.unwrap().is_none());
     let report = driven.await.unwrap().unwrap();
-    assert_eq!((report.outcome, report.reason.as_deref()), (None, Some("it is paused")));
+    assert_eq!((report.outcome, report.reason.as_deref()), (None, Some("the run is paused")));
     let report = world.engine().resume("run").await.unwrap();
     assert_eq!((report.outcome, report.usage.source_requests), (Some(Outcome::Succeeded), 20));
     // Without a driver, a run is stopped by who asks.
@@ -673,7 +673,7 @@ async fn late_truth_is_new_once() {
         assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions));
         let truth = &report.late_truth["look"]["fix"];
         assert_eq!((truth.columns["value"].mean_absolute, truth.columns["value"].worst_relative), (1.0, 0.5));
-        assert!(report.problems.iter().any(|problem| problem.contains("that `fix` had repaired")), "{:?}", report.problems);
+        assert!(report.problems.iter().any(|problem| problem.contains("replace repairs by `fix`")), "{:?}", report.problems);
         told.push((truth.slots, truth.new));
     }
     assert_eq!(told, [(2, 2), (2, 0), (3, 1)]);
@@ -705,7 +705,7 @@ async fn crashed_is_counted() {
     let state = world.state().await;
     let units = state.steps["fill"].units.as_ref().unwrap();
     assert_eq!((units.pending(), units.staged(), units.published(), units.failed()), (11, 8, 0, 1), "four of those to do were under way");
-    assert_eq!(RunReport::new("run", &state).reason.as_deref(), Some("`fill` is under way"));
+    assert_eq!(RunReport::new("run", &state).reason.as_deref(), Some("`fill` is running"));
     let report = world.engine().resume("run").await.unwrap();
     assert_eq!(report.outcome, Some(Outcome::Succeeded));
     let output = &report.step("fill").unwrap().output;

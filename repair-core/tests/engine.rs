@@ -172,7 +172,7 @@ impl Run {
             Some(Settled::Succeeded) => "succeeded",
             Some(Settled::Failed { .. }) => "failed",
             Some(Settled::Skipped { .. }) => "skipped",
-            Some(other) => panic!("{other:?} is new to this test"),
+            Some(other) => panic!("a result that this test does not know: {other:?}"),
             None => "not settled",
         }
     }
@@ -260,7 +260,7 @@ fn retry_rules_count_apart_and_catch_comes_only_after_they_give_up() {
     run.succeed(Value::Null);
     run.succeed(Value::Null);
     assert_eq!(run.ended(), (Outcome::SucceededWithExceptions, None));
-    assert!(run.reason().contains("an error of `ask` was caught: denied"), "{}", run.reason());
+    assert!(run.reason().contains("an error in `ask` was caught: denied"), "{}", run.reason());
 }
 
 #[test]
@@ -545,7 +545,7 @@ fn fix_and_go_on() {
     let mended = parse(&STEPS.replace("end: true }", "catch: [{ on: denied, goto: c }], end: true }\n  c: { task: do, end: true }"));
     let replaced = control::replace(&run.state, Some(&run.workflow), &mended).unwrap();
     assert!(
-        matches!(&replaced, Event::DefinitionReplaced { changes, .. } if changes.join("; ") == "step `b` goes on otherwise; step `c` is new"),
+        matches!(&replaced, Event::DefinitionReplaced { changes, .. } if changes.join("; ") == "step `b` changed; step `c` was added"),
         "{replaced:?}"
     );
     run.record(replaced);
@@ -556,8 +556,8 @@ fn fix_and_go_on() {
     assert_eq!(run.at(), "c");
     // What was done may not come to mean something else.
     for (change, told) in [
-        (STEPS.replace("x: 1", "x: 2"), "the `with` of step `b` is another"),
-        (STEPS.replace("  a: { task: do, next: b }\n", "").replace("start: a", "start: b"), "step `a` is gone"),
+        (STEPS.replace("x: 1", "x: 2"), "the `with` of step `b` has changed"),
+        (STEPS.replace("  a: { task: do, next: b }\n", "").replace("start: a", "start: b"), "step `a` was removed"),
         (format!("params: {{ more: {{ type: string, default: x }} }}\n{STEPS}"), "parameter `more` is new"),
     ] {
         let error = control::replace(&run.state, Some(&parse(STEPS)), &parse(&change)).unwrap_err();
@@ -652,7 +652,7 @@ fn a_journal_that_makes_no_sense_is_refused() {
     let whole = run.events.clone();
     let mut holed = whole.clone();
     holed.remove(1);
-    assert!(RunState::fold(&holed).unwrap_err().message().contains("event 1 was to come"));
+    assert!(RunState::fold(&holed).unwrap_err().message().contains("event 1 was expected"));
     assert!(RunState::fold(&whole[1..]).is_err());
     let mut twice = whole.clone();
     let mut again = whole.last().unwrap().clone();

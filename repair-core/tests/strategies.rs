@@ -202,7 +202,7 @@ async fn what_one_cannot_fix_goes_to_the_next() {
         output["strategies"].as_array().unwrap().iter().map(|one| (one["strategy"].clone(), one["slots"].clone())).collect();
     assert_eq!(each, [(json!("ask"), json!(30)), (json!("near"), json!(20)), (json!("guess"), json!(5))], "each gets what is left");
     assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions));
-    assert_eq!(report.reason.unwrap(), "5 slots of `bars` are still missing (look)");
+    assert_eq!(report.reason.unwrap(), "5 slots are still missing in table `bars` (look)");
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,8 +220,8 @@ async fn a_strategy_that_fails_is_told_and_the_next_goes_on() {
     let report = world.run(&world.parse("{ strategy: ask, with: { fails_at: 7 } }, { strategy: guess }", "")).await;
     assert_eq!(world.repaired(), counted(&[("ask", 29), ("guess", 1)]));
     assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions));
-    assert_eq!(report.reason.as_deref(), Some("strategy `ask` of `fill` could not do it: invalid: it was to fail"));
-    assert_eq!(report.problems, ["fill: strategy `ask`: 1 of 30 units failed: invalid: it was to fail; the next one went on"]);
+    assert_eq!(report.reason.as_deref(), Some("strategy `ask` of `fill` failed: invalid: it was to fail"));
+    assert_eq!(report.problems, ["fill: strategy `ask`: 1 of 30 units failed: invalid: it was to fail; the next strategy continued"]);
 
     let world = World::new();
     world.run(&world.parse("{ strategy: ask, with: { fails_at: 7, kind: denied } }, { strategy: guess }", "")).await;

@@ -131,7 +131,7 @@ async fn a_table_that_is_yet_to_be_written_is_not_in_the_way() {
     assert_eq!(rows.iter().map(|batch| batch.num_rows()).sum::<usize>(), 2);
     // A query that asks for it is told why it is not there.
     let error = write(&world, &tables, "daily", "SELECT * FROM later").await.unwrap_err();
-    assert!(error.full().contains("tables that hold nothing yet: later"), "{}", error.full());
+    assert!(error.full().contains("tables that do not exist yet: later"), "{}", error.full());
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn rows_that_no_column_dates_are_refused_with_how_to_date_them() {
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.message().contains("`symbol`, `mean`") && error.message().contains("`date_trunc('day', ts) AS day`"), "{error}");
     let error = write(&world, &[table, Table { time: "hour".into(), ..declared("daily", "daily") }], "daily", DAILY).await.unwrap_err();
-    assert!(error.message().contains("not `hour`, the time of table `daily`") && error.message().contains("AS hour`"), "{error}");
+    assert!(error.message().contains("not `hour`, the time column of table `daily`") && error.message().contains("AS hour`"), "{error}");
     assert_eq!(before, tree(world.root()));
 }
 

@@ -125,6 +125,7 @@ pub(crate) async fn ask(run: &str, lake: Option<&Path>, signal: Signal) -> Resul
     let stopped = match signal {
         Signal::Cancel => engine.cancel(run).await?,
         Signal::Pause => engine.pause(run).await?,
+        other => return Err(Error::internal(format!("there is no command to {} a run", other.as_str())).into()),
     };
     match stopped {
         Some(report) => print(&format!("run {run} is {}", report.outcome.map_or("paused", |outcome| outcome.as_str())))?,

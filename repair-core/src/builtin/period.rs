@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer};
 use crate::error::{Error, Result};
 use crate::workflow::parse_duration;
 
-/// A length of time in a plug-in's configuration, written as everywhere in a workflow: `90s`, `15m`, `1h30m`, `30d`. It is a whole number of
-/// seconds, and never zero.
+/// A length of time in a plug-in's configuration, written as everywhere in a workflow: `90s`, `15m`, `1h30m`, `30d`. It is a whole number
+/// of seconds, and never zero.
 ///
 /// ```
 /// use repair_core::builtin::Period;

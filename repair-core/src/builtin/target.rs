@@ -30,8 +30,8 @@ pub fn into_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D
 /// Locations are compared as written. Only the lake knows whether an absolute location of another table leads back into it.
 ///
 /// # Errors
-/// `invalid` if captured data or an overlay could be overwritten: if the table has the name of an overlay table, lies outside the lake or in
-/// a hidden folder, or if its location overlaps that of another table or overlay.
+/// `invalid` if captured data or an overlay could be overwritten: if the table has the name of an overlay table, lies outside the lake or
+/// in a hidden folder, or if its location overlaps that of another table or overlay.
 pub fn target(context: &StepContext, into: &str, read: Option<&str>, implied: impl FnOnce() -> Table) -> Result<Table> {
     if into.trim().is_empty() {
         return Err(Error::invalid("`into` is empty; name the table to write"));
@@ -47,7 +47,11 @@ pub fn target(context: &StepContext, into: &str, read: Option<&str>, implied: im
         }
         if other.name == table.name {
             if read == Some(&other.name) {
-                return Err(would_overwrite(into, &table.location, &format!("the location of table `{}`, which the step reads", other.name)));
+                return Err(would_overwrite(
+                    into,
+                    &table.location,
+                    &format!("the location of table `{}`, which the step reads", other.name),
+                ));
             }
             continue;
         }

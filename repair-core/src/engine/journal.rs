@@ -56,8 +56,8 @@ pub trait Journal: Send + Sync {
     /// At most `limit` events of a run, in order, from number `from` on; none if there are no more, or no such run.
     ///
     /// # Errors
-    /// `invalid` if the history is damaged: a number is missing, or an event cannot be read. The history is never silently truncated: a page
-    /// that is not full ends with the last event that was ever appended.
+    /// `invalid` if the history is damaged: a number is missing, or an event cannot be read. The history is never silently truncated: a
+    /// page that is not full ends with the last event that was ever appended.
     async fn read(&self, run: &str, from: u64, limit: usize) -> Result<Vec<Recorded>>;
 
     /// All runs, oldest first.

@@ -363,8 +363,8 @@ async fn neighbours_that_differ_are_shown() {
     let world = World::new(&market(), both(&known, Lie::None)).await;
     let report = world.run("run", "stocks.massive", "AAA, BBB").await;
     assert_eq!((output(&report, "fill", "repaired"), output(&report, "fill", "conflicts")), (&60.into(), &1.into()));
-    let problem = "fill: 1 slot beside gaps in which the source differs from table `bars`: AAA at 2024-03-11T13:34:00Z: volume is 104.0 in the table, 9999.0 by the source";
-    assert_eq!(report.problems, [problem]);
+    let told = "fill: the source differs from table `bars` in 1 slot next to gaps: AAA at 2024-03-11T13:34:00Z: volume is 104.0 in the table, 9999.0 in the source";
+    assert_eq!(report.problems, [told]);
     assert!(!world.repaired("AAA").await.contains(&beside), "the table's row stays");
 }
 

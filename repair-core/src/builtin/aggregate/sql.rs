@@ -34,8 +34,8 @@ pub(super) struct SqlConfig {
     /// For a partitioned table, where to start replacing partitions: a date or an instant. By default, the partition of the first row.
     #[serde(default)]
     pub from: Option<String>,
-    /// For a partitioned table, where to stop replacing partitions: a date (included) or an instant (not included). By default, the partition
-    /// of the last row.
+    /// For a partitioned table, where to stop replacing partitions: a date (included) or an instant (not included). By default, the
+    /// partition of the last row.
     #[serde(default)]
     pub to: Option<String>,
 }

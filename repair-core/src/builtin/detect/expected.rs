@@ -120,12 +120,14 @@ async fn reference_keys(context: &StepContext, table: &Table, from: &KeysFrom) -
         )));
     }
     let request = ScanRequest { layer: Layer::Raw, interval: None, keys: None, columns: Some(columns.clone()) };
-    let mut batches = context.lake.scan(reference, &request).await.map_err(could_not_look)?;
+    let mut batches = context.lake.scan(reference, &request).await.map_err(blind_if_missing)?;
     let mut keys = BTreeSet::new();
-    while let Some(batch) = batches.try_next().await.map_err(could_not_look)? {
+    while let Some(batch) = batches.try_next().await.map_err(blind_if_missing)? {
         add_keys(&mut keys, &batch, columns).map_err(|error| error.on("table", &reference.name))?;
         if keys.len() > MOST_KEYS {
-            return Err(Error::invalid(format!("the table lists more than {MOST_KEYS} keys; examine fewer at a time")).on("table", &reference.name));
+            return Err(
+                Error::invalid(format!("the table lists more than {MOST_KEYS} keys; examine fewer at a time")).on("table", &reference.name)
+            );
         }
     }
     if keys.is_empty() {
@@ -146,7 +148,7 @@ fn add_keys(keys: &mut BTreeSet<Key>, batch: &RecordBatch, columns: &[String]) -
 
 /// Makes `not-found` `blind`: a table that does not exist could not be examined. This is never "nothing missing", and must not look like an
 /// error of a source.
-pub(super) fn could_not_look(error: Error) -> Error {
+pub(super) fn blind_if_missing(error: Error) -> Error {
     if error.kind() == ErrorKind::NotFound { error.of_kind(ErrorKind::Blind) } else { error }
 }
 
@@ -159,12 +161,12 @@ pub(super) fn interval_of(scope: &Scope, slots: SlotRange) -> Result<Interval> {
 }
 
 /// The slots to examine: all that are expected, or those of earlier findings.
-pub(super) enum LookedAt<'a> {
+pub(super) enum Examined<'a> {
     Expected { keys: &'a [Key], slots: SlotSet },
     Again(&'a GapList),
 }
 
-impl<'a> LookedAt<'a> {
+impl<'a> Examined<'a> {
     /// The slots of a scope or, with `again`, of those findings.
     ///
     /// # Errors

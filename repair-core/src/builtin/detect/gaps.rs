@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::builtin::detect::expected::GapsConfig;
-use crate::builtin::detect::expected::{MOST_KEYS, could_not_look};
+use crate::builtin::detect::expected::{MOST_KEYS, blind_if_missing};
 use crate::error::{Error, Result};
 use crate::lake::PresenceRequest;
 use crate::model::Usage;
@@ -15,8 +15,8 @@ use crate::model::expected_slots;
 use crate::model::{Cadence, Counts, Findings, GapList, Interval, Key, KeyPresence, Scope, SlotRange, SlotSet, Table, TablePresence};
 use crate::plugin::{Detector, Registry, Sensor, StepContext};
 
-/// How many presence words are held at once, over all keys. At about 28 bytes each, they take some hundred megabytes. 4 M words are a year of
-/// minutes of 450 keys.
+/// How many presence words are held at once, over all keys. At about 28 bytes each, they take some hundred megabytes. 4 M words are a year
+/// of minutes of 450 keys.
 const WORDS_AT_ONCE: u64 = 4 << 20;
 
 const DAY_S: u64 = 86_400;
@@ -65,8 +65,8 @@ impl Detector for Gaps {
 /// Duplicates are counted by presence word (an hour of minutes), in the words with at least one expected slot that holds a row.
 ///
 /// # Errors
-/// `invalid` if the keys do not fit the table; `blind` if the calendar does not cover the interval or the table does not exist; and those of
-/// the lake.
+/// `invalid` if the keys do not fit the table; `blind` if the calendar does not cover the interval or the table does not exist; and those
+/// of the lake.
 pub async fn find_gaps(context: &StepContext, scope: &Scope, again: Option<&Findings>) -> Result<Findings> {
     Ok(search(context, scope, again).await?.0)
 }
@@ -92,7 +92,7 @@ pub(super) async fn search(context: &StepContext, scope: &Scope, again: Option<&
         };
         let keys = search.keys.iter().map(|(key, _)| key.clone()).collect();
         let request = PresenceRequest { slots, keys, as_of: context.entered_at };
-        let presence = context.lake.presence(table, &request).await.map_err(could_not_look)?;
+        let presence = context.lake.presence(table, &request).await.map_err(blind_if_missing)?;
         search.count(scope.grid.cadence, slots, expected.as_ref(), &presence);
         context.progress.advance(&context.step, done + 1, total);
     }
@@ -127,8 +127,8 @@ fn checked_keys(table: &Table, keys: &[Key]) -> Result<Vec<Key>> {
     Ok(sorted)
 }
 
-/// Windows of slots, in order, small enough that the words of all keys fit in memory. If a window is longer than a day, its bounds are days,
-/// so that no partition is read twice.
+/// Windows of slots, in order, small enough that the words of all keys fit in memory. If a window is longer than a day, its bounds are
+/// days, so that no partition is read twice.
 fn windows(cadence: Cadence, slots: SlotRange, keys: usize) -> Vec<SlotRange> {
     let per_word = u64::from(cadence.slots_per_word());
     let keys = u64::try_from(keys).unwrap_or(u64::MAX).max(1);

@@ -1,13 +1,13 @@
 //! The detector `stale`: finds where an aggregate was computed from repairs that were undone since, and has not been computed again.
 //!
-//! It reads the marks beside the aggregate's table. Its findings are slots of the table from which the aggregate is computed, and its scope is
-//! narrowed to them, so that an aggregate step `of` it recomputes that interval and removes the marks.
+//! It reads the marks beside the aggregate's table. Its findings are slots of the table from which the aggregate is computed, and its scope
+//! is narrowed to them, so that an aggregate step `of` it recomputes that interval and removes the marks.
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::builtin::detect::expected::{GapsConfig, KeysFrom, LookedAt, some_keys};
+use crate::builtin::detect::expected::{GapsConfig, KeysFrom, Examined, some_keys};
 use crate::builtin::detect::gaps::find_gaps;
 use crate::builtin::target::{into_name, target};
 use crate::error::Result;
@@ -74,13 +74,13 @@ impl Detector for Stale {
             _ => whole,
         };
         let base = find_gaps(context, &scope, again).await?;
-        let looked_at = LookedAt::of(context, &scope, again)?;
+        let examined = Examined::of(context, &scope, again)?;
         let mut gaps = GapList::default();
-        for key in looked_at.keys() {
+        for key in examined.keys() {
             let mut slots = SlotSet::new(scope.grid.cadence, scope.slots());
             for stretch in &stretches {
                 let marked = scope.grid.slots_in(stretch);
-                let wanted = (marked.first..marked.end).filter(|&slot| looked_at.contains(&key, slot));
+                let wanted = (marked.first..marked.end).filter(|&slot| examined.contains(&key, slot));
                 wanted.for_each(|slot| slots.insert_range(SlotRange::new(slot, slot + 1)));
             }
             gaps.extend(&key, &slots);

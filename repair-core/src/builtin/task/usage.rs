@@ -1,5 +1,5 @@
-//! The task `usage`: records what another system used, so that its cost appears beside the cost of repairs. It measures nothing, and records
-//! the numbers in its configuration.
+//! The task `usage`: records what another system used, so that its cost appears beside the cost of repairs. It measures nothing, and
+//! records the numbers in its configuration.
 
 use async_trait::async_trait;
 use schemars::JsonSchema;

@@ -165,8 +165,8 @@ impl Engine {
         Self { registry, lake, journal, clock, observer: Arc::new(()), stop: CancellationToken::new(), options: EngineOptions::default() }
     }
 
-    /// Starts a run and drives it to its end. If a run with this id and the same input exists, it is resumed or, if it has ended, its report
-    /// is returned.
+    /// Starts a run and drives it to its end. If a run with this id and the same input exists, it is resumed or, if it has ended, its
+    /// report is returned.
     ///
     /// # Errors
     /// If the run cannot start (a table does not exist, the lake is not writable, a configuration is invalid), in which case nothing is
@@ -197,8 +197,8 @@ impl Engine {
         self.hold(run, Begin::Continue { corrected: Some(corrected), redrive: false }).await
     }
 
-    /// Continues a run that failed or was cancelled, from where it failed, with a corrected definition if one is given. What succeeded is not
-    /// repeated.
+    /// Continues a run that failed or was cancelled, from where it failed, with a corrected definition if one is given. What succeeded is
+    /// not repeated.
     ///
     /// # Errors
     /// `conflict` if the run succeeded, or has not ended; otherwise as [`Engine::resume_with`].
@@ -206,7 +206,8 @@ impl Engine {
         self.hold(run, Begin::Continue { corrected, redrive: true }).await
     }
 
-    /// Cancels a run. Its driver ends it once all running steps have stopped and their usage is recorded. A run without a driver is ended here.
+    /// Cancels a run. Its driver ends it once all running steps have stopped and their usage is recorded. A run without a driver is ended
+    /// here.
     ///
     /// # Errors
     /// `not-found` if there is no such run; `conflict` if it has ended.

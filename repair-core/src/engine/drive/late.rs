@@ -33,7 +33,8 @@ const REPORTED_BY: &str = "told_by";
 struct Reported(BTreeMap<String, BTreeMap<(Key, i64), Arc<str>>>);
 
 impl Reported {
-    /// Adds the slots of a strategy, and returns how many of them no other step has reported before. Adding them again gives the same result.
+    /// Adds the slots of a strategy, and returns how many of them no other step has reported before. Adding them again gives the same
+    /// result.
     fn add(&mut self, strategy: &str, slots: KeySlots, by: &Arc<str>) -> u64 {
         let known = self.0.entry(strategy.to_owned()).or_default();
         slots.into_iter().map(|slot| u64::from(*known.entry(slot).or_insert_with(|| by.clone()) == *by)).sum()

@@ -422,7 +422,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Reserves the worst-case usage of units, as far as budgets allow; durable when it returns. The inner error is the job's, not the run's.
+    /// Reserves the worst-case usage of units, as far as budgets allow; durable when it returns. The inner error is the job's, not the
+    /// run's.
     async fn reserve(&mut self, step: &str, units: &[(u32, Usage)]) -> Result<Result<budget::Granted>> {
         let granted = match budget::grant(&self.state, &self.workflow, step, units) {
             Ok(granted) => granted,

@@ -2,7 +2,8 @@
 //!
 //! A unit of a repair step starts only after its worst-case usage is reserved in the journal. When the unit ends, its actual usage replaces
 //! the reservation; if it failed, or a crash hid how it ended, the whole reservation counts as spent. So a budget for calls, or for dollars
-//! paid for calls, is never exceeded. What other steps read is known only when they end, so a step does not begin once a budget is exceeded.
+//! paid for calls, is never exceeded. What other steps read is known only when they end, so a step does not begin once a budget is
+//! exceeded.
 
 use crate::engine::pure::event::Event;
 use crate::engine::pure::state::{RunState, StepState};

@@ -321,8 +321,8 @@ fn after_failure(
     }
 }
 
-/// Ends a strategy that failed, so that the next can run, if there is one. Not if the failure is none of the strategy's (the step timed out,
-/// the program has a bug, data could not be examined), and not while something that was paid for is still unpublished.
+/// Ends a strategy that failed, so that the next can run, if there is one. Not if the failure is none of the strategy's (the step timed
+/// out, the program has a bug, data could not be examined), and not while something that was paid for is still unpublished.
 fn next_strategy(step: &Step, strategy: usize, done: Option<&StepState>, position: &Position, error: &ErrorRecord) -> Option<Event> {
     let strategies = step.kind.strategies();
     let of_step = match error.kind {

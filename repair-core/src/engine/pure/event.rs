@@ -360,8 +360,8 @@ pub enum Event {
         /// What writing used.
         usage: Usage,
     },
-    /// A detect step found rows that arrived after their slots had been repaired. Those rows count now, and show how accurate the repairs were.
-    /// If a run has several of these for one step, the last one counts.
+    /// A detect step found rows that arrived after their slots had been repaired. Those rows count now, and show how accurate the repairs
+    /// were. If a run has several of these for one step, the last one counts.
     LateTruth {
         /// The step.
         step: String,

@@ -19,8 +19,8 @@ pub fn applicable(rules: &[RetryRule], used: &[u32], kind: ErrorKind) -> Option<
     (used.get(index).copied().unwrap_or(0) < rules[index].attempts).then_some(index)
 }
 
-/// The wait before a rule's next attempt, when `used` of its attempts are used up. Jitter is drawn from `seed`, so that deciding twice gives
-/// the same result.
+/// The wait before a rule's next attempt, when `used` of its attempts are used up. Jitter is drawn from `seed`, so that deciding twice
+/// gives the same result.
 pub fn wait(rule: &RetryRule, used: u32, seed: u64) -> Duration {
     let longest = rule.max_interval.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
     let factor = rule.backoff.max(1.0).powi(i32::try_from(used).unwrap_or(i32::MAX));

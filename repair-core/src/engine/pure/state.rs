@@ -306,8 +306,9 @@ impl RunState {
         Ok(state)
     }
 
-    /// How many slots are still missing, or otherwise wrong, by the detect step that found them. Slots that were repaired or confirmed absent
-    /// since are subtracted, even if no verify step has checked them. Stale slots are left out: which aggregates were recomputed is not known here.
+    /// How many slots are still missing, or otherwise wrong, by the detect step that found them. Slots that were repaired or confirmed
+    /// absent since are subtracted, even if no verify step has checked them. Stale slots are left out: which aggregates were recomputed is
+    /// not known here.
     pub fn missing(&self) -> impl Iterator<Item = (&String, &FindingsRecord, u64)> {
         let repairable = self.findings.iter().filter(|(_, findings)| findings.kind != DefectKind::Stale);
         repairable.filter_map(|(of, findings)| {
