@@ -9,8 +9,8 @@ use crate::lake::Lake;
 use crate::model::Table;
 use crate::plugin::{Clock, Registry, StepContext};
 
-/// A context of a lake, tables and a clock, with the calendars that any workflow has and no sources. Its fields are public: what a
-/// plug-in needs besides is set on it.
+/// A context of a lake, tables and a clock, with the calendars that any workflow has and without sources. What else a plug-in needs is added
+/// with [`StepContext::with_sources`] and its siblings.
 pub fn context(lake: Arc<dyn Lake>, tables: impl IntoIterator<Item = Table>, clock: Arc<dyn Clock>) -> StepContext {
     StepContext {
         run: "run".into(),

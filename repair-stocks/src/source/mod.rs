@@ -67,10 +67,7 @@ fn rows(
 /// The limits that a configuration gives, or the usual ones.
 fn limits(rows_per_request: Option<u64>, keys_per_request: Option<usize>) -> Result<Limits> {
     let usual = Limits::default();
-    let limits = Limits {
-        rows_per_request: rows_per_request.unwrap_or(usual.rows_per_request),
-        keys_per_request: keys_per_request.unwrap_or(usual.keys_per_request),
-    };
+    let limits = Limits::new(rows_per_request.unwrap_or(usual.rows_per_request), keys_per_request.unwrap_or(usual.keys_per_request));
     if limits.rows_per_request == 0 || limits.keys_per_request == 0 {
         return Err(Error::invalid("a request that brings no row or names no key asks nothing; give at least 1, or leave the limit out"));
     }
