@@ -34,7 +34,7 @@ fn world() -> StepContext {
         ("archive".to_owned(), source("stocks.archive", &json!({ "location": "archive" }))),
         ("simulated".to_owned(), source("stocks.simulated", &json!({ "seed": 7, "calendar": "XNYS", "keys_per_request": 2 }))),
     ];
-    StepContext { sources: Arc::new(sources.into()), ..context(lake, vec![bars()], "2026-03-10T00:00:00Z") }
+    context(lake, vec![bars()], "2026-03-10T00:00:00Z").with_sources(sources)
 }
 
 fn with() -> Value {

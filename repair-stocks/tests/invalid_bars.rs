@@ -75,8 +75,7 @@ async fn invalid_bars_are_those_with_a_flaw_and_any_repairer_replaces_them() {
     let archive = repair_core::model::Table { location: "archive".to_owned(), ..bars() };
     lake.put_table(&archive, &[batch(&archive, &archived)]).unwrap();
     let sources = [("archive".to_owned(), source("stocks.archive", &json!({ "location": "archive" })))];
-    let context =
-        repair_core::plugin::StepContext { sources: Arc::new(sources.into()), ..context(lake, vec![bars()], "2026-03-10T00:00:00Z") };
+    let context = context(lake, vec![bars()], "2026-03-10T00:00:00Z").with_sources(sources);
     let detector = detector("stocks.invalid-bars", &with());
     let found = detector.detect(&context, None).await.unwrap();
     let flawed = values().into_iter().map(|[open, high, low, close, volume]| Bar { open, high, low, close, volume }.flaw().is_some());

@@ -97,7 +97,7 @@ fn source(with: &serde_json::Value) -> Arc<dyn Source> {
 
 async fn fetch(with: serde_json::Value, table: Table, symbols: &[&str], interval: Interval) -> repair_core::Result<Answer> {
     let context = context(Arc::new(MemoryLake::default()), vec![table.clone()], "2026-03-05T15:00:30Z");
-    source(&with).fetch(&context, &Request { table, keys: keys(symbols), interval }).await
+    source(&with).fetch(&context, &Request::new(table, keys(symbols), interval)).await
 }
 
 #[tokio::test]

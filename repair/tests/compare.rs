@@ -339,7 +339,7 @@ impl Aggregator for Hours {
         let (rows, usage) = context.lake.rollup(context.table("readings")?, &rollup).await?;
         let hours = Table { key: vec!["sensor".to_owned()], ..Table::implicit("hours", "bucket") };
         context.lake.replace(&hours, &scope.interval, rows).await?;
-        Ok(Aggregated { output: Value::Null, usage })
+        Ok(Aggregated::default().with_usage(usage))
     }
 }
 
@@ -349,7 +349,7 @@ struct Sql;
 #[async_trait]
 impl Aggregator for Sql {
     async fn aggregate(&self, context: &StepContext, _: AggregateRequest<'_>) -> Result<Aggregated> {
-        context.lake.query(&[], "SELECT 1").await.map(|_| Aggregated { output: Value::Null, usage: Usage::default() })
+        context.lake.query(&[], "SELECT 1").await.map(|_| Aggregated::default())
     }
 }
 

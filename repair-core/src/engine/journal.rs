@@ -45,6 +45,68 @@ impl Signal {
 ///
 /// A run has at most one driver, which holds a lease and renews it. A driver that lost its lease finds out when it next renews or appends:
 /// the driver that took over appends `driver-started` before it does anything else, so the old driver's event numbers no longer match.
+///
+/// An adapter passes `testing::journal_suite`. A wrapper adds behaviour to any journal:
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use std::time::Duration;
+///
+/// use async_trait::async_trait;
+/// use jiff::Timestamp;
+/// use repair_core::Result;
+/// use repair_core::engine::{Engine, Event, Journal, Recorded, RunHead, Signal, StartRequest};
+/// use repair_core::plugin::Registry;
+/// use repair_core::testing::{MemoryJournal, MemoryLake};
+/// use repair_core::workflow::{Step, Workflow};
+///
+/// /// Counts the commits to a journal.
+/// struct Counting<J>(J, AtomicU64);
+///
+/// #[async_trait]
+/// impl<J: Journal> Journal for Counting<J> {
+///     async fn append(&self, run: &str, expected: u64, at: Timestamp, events: &[Event]) -> Result<()> {
+///         self.1.fetch_add(1, Ordering::Relaxed);
+///         self.0.append(run, expected, at, events).await
+///     }
+///
+///     async fn read(&self, run: &str, from: u64, limit: usize) -> Result<Vec<Recorded>> {
+///         self.0.read(run, from, limit).await
+///     }
+///
+///     async fn runs(&self) -> Result<Vec<RunHead>> {
+///         self.0.runs().await
+///     }
+///
+///     async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {
+///         self.0.acquire(run, driver, now, ttl).await
+///     }
+///
+///     async fn release(&self, run: &str, driver: &str) -> Result<()> {
+///         self.0.release(run, driver).await
+///     }
+///
+///     async fn signal(&self, run: &str, signal: Option<Signal>) -> Result<()> {
+///         self.0.signal(run, signal).await
+///     }
+///
+///     async fn signaled(&self, run: &str) -> Result<Option<Signal>> {
+///         self.0.signaled(run).await
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let journal = Arc::new(Counting(MemoryJournal::default(), AtomicU64::new(0)));
+/// let built = Workflow::state_machine("short").step("done", Step::succeed()).build(Registry::default())?;
+/// let engine = Engine::new(Arc::new(built.registry), Arc::new(MemoryLake::default()), journal.clone());
+/// engine.start(&built.workflow, StartRequest::new("first")).await?;
+/// assert!(journal.1.load(Ordering::Relaxed) >= 2);
+/// assert_eq!(journal.runs().await?[0].run, "first");
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait Journal: Send + Sync {
     /// Appends events, numbered from `expected` on: all of them or none. When it returns, they are on durable storage.

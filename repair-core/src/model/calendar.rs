@@ -32,6 +32,49 @@ impl Session {
 }
 
 /// Defines when rows are expected. This never comes from the captured data, because an outage would then hide itself.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use jiff::civil::{Date, Weekday};
+/// use repair_core::Result;
+/// use repair_core::model::{Calendar, Interval, Session, day_start};
+/// use repair_core::plugin::Registry;
+///
+/// /// Open from Monday to Friday, around the clock in UTC.
+/// #[derive(Debug)]
+/// struct Weekdays;
+///
+/// impl Calendar for Weekdays {
+///     fn name(&self) -> &str {
+///         "weekdays"
+///     }
+///
+///     fn coverage(&self) -> Option<(Date, Date)> {
+///         None
+///     }
+///
+///     fn sessions(&self, from: Date, to: Date) -> Result<Vec<Session>> {
+///         let days = from.series(jiff::Span::new().days(1)).take_while(|date| *date <= to);
+///         let open = days.filter(|date| !matches!(date.weekday(), Weekday::Saturday | Weekday::Sunday));
+///         open.map(|date| {
+///             let next = date.tomorrow().map_err(|error| repair_core::Error::invalid("date out of range").because(error))?;
+///             Ok(Session { date, hours: Interval::new(day_start(date)?, day_start(next)?)?, breaks: Vec::new() })
+///         })
+///         .collect()
+///     }
+/// }
+///
+/// // 2024-03-08 is a Friday.
+/// let weekend = Interval::parse("2024-03-08", "2024-03-11")?;
+/// assert_eq!(Weekdays.open(&weekend)?.len(), 2);
+///
+/// // Workflows name it: `detect: gaps`, `with: { calendar: weekdays, … }`.
+/// let mut registry = Registry::default();
+/// registry.add_calendar(Arc::new(Weekdays));
+/// assert!(registry.calendars().contains_key("weekdays"));
+/// # Ok::<(), repair_core::Error>(())
+/// ```
 pub trait Calendar: Send + Sync + std::fmt::Debug {
     /// The name that workflows use for it, such as `XNYS`.
     fn name(&self) -> &str;

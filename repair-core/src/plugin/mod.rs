@@ -1,7 +1,7 @@
 //! What users implement: small traits, one for each kind of step, and the registry in which a workflow finds them by name.
 //!
-//! Every method may be called again for the same input after a crash, so it must have no effect but its result; the engine stages,
-//! publishes and journals. A plug-in that works long looks at [`StepContext::cancel`] between pieces of work.
+//! After a crash, every method may be called again with the same input, so it must have no effect except its result; the engine stages,
+//! publishes and journals. A plug-in that works for long checks [`StepContext::cancel`] between pieces of work.
 
 mod aggregator;
 mod context;

@@ -14,6 +14,7 @@ use crate::yaml::closest;
 
 /// Which of the traits a plug-in implements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum PluginKind {
     /// [`Detector`]
     Detector,
@@ -30,7 +31,7 @@ pub enum PluginKind {
 }
 
 impl PluginKind {
-    /// The word for people.
+    /// The word that people read.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Detector => "detector",
@@ -45,6 +46,7 @@ impl PluginKind {
 
 /// A plug-in, made from its configuration.
 #[derive(Clone)]
+#[non_exhaustive]
 pub enum Plugin {
     /// A detector.
     Detector(Arc<dyn Detector>),
@@ -94,16 +96,16 @@ macro_rules! plugin_as {
 
 plugin_as!(Detector, Repairer, Aggregator, Sensor, Task, Source);
 
-/// A configuration that does not fit: where within `with`, and why.
+/// Why a configuration does not fit, and where within `with`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The way from `with` to the place: keys and indexes.
+    /// The path from `with` to the place: keys and indexes.
     pub path: Vec<PathSegment>,
     /// What is wrong.
     pub message: String,
 }
 
-/// One step of a way through a configuration.
+/// One part of a path through a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathSegment {
     /// A key of a mapping.
@@ -141,9 +143,9 @@ pub(crate) const OWN_HELP: &str = "a program gave it to a workflow that is writt
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PluginEntry {
-    /// What kind of plug-in.
+    /// Its kind.
     pub kind: PluginKind,
-    /// The name in workflows.
+    /// Its name in workflows.
     pub name: String,
     /// What it does, in a sentence.
     pub about: String,
@@ -163,6 +165,49 @@ impl PluginEntry {
 }
 
 /// The plug-ins and calendars that workflows may name.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use repair_core::Result;
+/// use repair_core::model::Usage;
+/// use repair_core::plugin::{PluginKind, Registry, StepContext, Task};
+/// use repair_core::workflow::Workflow;
+/// use schemars::JsonSchema;
+/// use serde::Deserialize;
+/// use serde_json::{Value, json};
+///
+/// struct Say(String);
+///
+/// /// What `with` says. People read these comments in their editor.
+/// #[derive(Deserialize, JsonSchema)]
+/// #[serde(deny_unknown_fields)]
+/// struct SayConfig {
+///     /// What to say.
+///     words: String,
+/// }
+///
+/// #[async_trait]
+/// impl Task for Say {
+///     async fn perform(&self, _: &StepContext) -> Result<(Value, Usage)> {
+///         Ok((json!(self.0), Usage::default()))
+///     }
+/// }
+///
+/// // The built-in plug-ins, and one of our own.
+/// let mut registry = Registry::default();
+/// registry.task("example.say", "says something", |config: SayConfig| Ok(Say(config.words)));
+/// assert_eq!(registry.get(PluginKind::Task, "example.say").map(|entry| entry.about.as_str()), Some("says something"));
+///
+/// let text = "
+/// workflow: greet
+/// kind: state-machine
+/// start: greet
+/// steps:
+///   greet: { task: example.say, with: { word: hello }, end: true }
+/// ";
+/// let mistakes = Workflow::parse("greet.yaml", text, &registry).unwrap_err();
+/// assert!(mistakes.to_string().contains("did you mean `words`?"));
+/// ```
 #[derive(Clone)]
 pub struct Registry {
     entries: BTreeMap<(PluginKind, String), PluginEntry>,
@@ -191,7 +236,7 @@ impl Registry {
     }
 
     register!(
-        /// Registers a detector. `C` is what its `with` says; use `#[serde(deny_unknown_fields)]` on it.
+        /// Registers a detector. `C` is the type of its `with`; use `#[serde(deny_unknown_fields)]` on it.
         detector, Detector, Detector
     );
     register!(
@@ -229,7 +274,7 @@ impl Registry {
         self.insert(PluginEntry { kind, name: name.to_owned(), about: about.to_owned(), schema, make });
     }
 
-    /// Makes a calendar known under its name.
+    /// Adds a calendar, under its name.
     pub fn add_calendar(&mut self, calendar: Arc<dyn Calendar>) {
         self.calendars.insert(calendar.name().to_owned(), calendar);
     }

@@ -14,8 +14,8 @@ pub fn minute_table(name: &str, key: &str) -> Table {
     Table { key: vec![key.to_owned()], cadence: Some(Cadence::MINUTE), ..Table::implicit(name, "ts") }
 }
 
-/// A context with a lake, tables and a clock, with the calendars that any workflow has and without sources. Its fields are public, so you
-/// can set what else a plug-in needs.
+/// A context of a lake, tables and a clock, with the calendars that any workflow has and without sources. What else a plug-in needs is added
+/// with [`StepContext::with_sources`] and its siblings.
 pub fn context(lake: Arc<dyn Lake>, tables: impl IntoIterator<Item = Table>, clock: Arc<dyn Clock>) -> StepContext {
     StepContext {
         run: "run".into(),

@@ -14,28 +14,36 @@ use crate::plugin::PluginKind;
 use crate::price::{Budget, PriceBook};
 use crate::workflow::Expression;
 
-/// A workflow, parsed and checked: [`Workflow::parse`] reads one from text, [`Workflow::load`] from a file.
+/// A workflow, parsed and checked. [`Workflow::parse`] and [`Workflow::load`] read YAML, [`Workflow::state_machine`] and [`Workflow::dag`]
+/// begin one in Rust.
 ///
 /// ```
 /// use repair_core::plugin::Registry;
-/// use repair_core::workflow::{StepKind, Workflow};
+/// use repair_core::workflow::Workflow;
 ///
-/// let text = "workflow: sensors
+/// let text = "
+/// workflow: look
 /// kind: state-machine
+/// params:
+///   from: { type: date, default: 2024-03-01 }
 /// tables:
-///   readings: { location: readings, format: csv, key: [sensor], time: at, cadence: 1m }
-/// start: find
+///   readings: { location: readings, format: csv, time: ts, cadence: 1h }
+/// start: look
 /// steps:
-///   find:
-///     detect: gaps
-///     with: { table: readings, keys: [boiler], from: 2024-03-04, to: 2024-03-05 }
-///     next: fill
-///   fill: { repair: interpolate, of: find, with: { max_gap: 1h }, end: true }
+///   look: { detect: gaps, with: { table: readings, from: '{% $params.from %}', to: 2024-03-31 }, end: true }
 /// ";
-/// let workflow = Workflow::parse("sensors.yaml", text, &Registry::default())?;
-/// assert_eq!(workflow.name, "sensors");
-/// assert!(matches!(workflow.step("fill").unwrap().kind, StepKind::Repair { .. }));
-/// # Ok::<(), repair_core::yaml::Diagnostics>(())
+/// let registry = Registry::default();
+/// let workflow = Workflow::parse("look.yaml", text, &registry)?;
+/// assert_eq!(workflow.step("look").map(|step| step.kind.word()), Some("detect"));
+///
+/// // Parameters are checked against their types.
+/// let given = [("from".to_owned(), "2024-03-04".to_owned())].into();
+/// assert_eq!(workflow.bind(&given)?["from"], "2024-03-04");
+///
+/// // All mistakes are returned at once, each with its place.
+/// let mistakes = Workflow::parse("look.yaml", &text.replace("detect: gaps", "detect: gap"), &registry).unwrap_err();
+/// assert_eq!((mistakes.len(), mistakes.iter().next().map(|mistake| mistake.line)), (1, Some(10)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
 use async_trait::async_trait;
 use repair_core::engine::{Engine, Outcome, StartRequest};
 use repair_core::model::{Counts, Findings, Fix, Format, GapList, Interval, Scope, Table, Unit, Usage};
@@ -123,10 +124,17 @@ fn workflow(mine: &Mine) -> WorkflowBuilder {
         .step("say", Step::task(says()).with(json!({ "words": computed("$params.words & '!'") })).end())
 }
 
-fn engine(registry: Registry, journal: &Arc<MemoryJournal>) -> Engine {
-    let lake = Arc::new(MemoryLake::default());
-    lake.put_table(&Table::new("readings", Format::Csv, "ts").with_cadence(repair_core::model::Cadence::HOUR), &[]).unwrap();
-    let mut engine = Engine::new(Arc::new(registry), lake, journal.clone());
+/// A lake with one row, and a journal.
+fn stores() -> (MemoryLake, MemoryJournal) {
+    let lake = MemoryLake::default();
+    let times = TimestampMicrosecondArray::from(vec![0]).with_timezone("UTC");
+    let rows = RecordBatch::try_from_iter([("ts", Arc::new(times) as ArrayRef)]).unwrap();
+    lake.put_table(&Table::new("readings", Format::Csv, "ts").with_cadence(repair_core::model::Cadence::HOUR), &[rows]).unwrap();
+    (lake, MemoryJournal::default())
+}
+
+fn engine(registry: Registry, (lake, journal): &(MemoryLake, MemoryJournal)) -> Engine {
+    let mut engine = Engine::new(Arc::new(registry), Arc::new(lake.clone()), Arc::new(journal.clone()));
     engine.clock = Arc::new(VirtualClock::starting_at("2024-03-05T00:00:00Z".parse().unwrap()));
     engine
 }
@@ -135,9 +143,9 @@ fn engine(registry: Registry, journal: &Arc<MemoryJournal>) -> Engine {
 async fn plug_ins_of_ones_own_are_used_where_they_stand() {
     let mine = Mine::default();
     let built = workflow(&mine).build(Registry::default()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    let journal = Arc::new(MemoryJournal::default());
+    let stores = stores();
     let params = built.workflow.bind_values(&Default::default()).unwrap();
-    let report = engine(built.registry, &journal).start(&built.workflow, StartRequest::new("one").with_params(params)).await.unwrap();
+    let report = engine(built.registry, &stores).start(&built.workflow, StartRequest::new("one").with_params(params)).await.unwrap();
     assert_eq!(report.outcome, Some(Outcome::Succeeded), "{report:?}");
     assert_eq!(report.step("notify").unwrap().output, json!(7));
     assert_eq!(report.step("say").unwrap().output, json!("hello!"));
@@ -158,8 +166,8 @@ fn building_again_gives_the_same_names_and_text() {
 async fn a_later_process_needs_the_registry_of_the_same_workflow() {
     let mine = Mine::default();
     let built = workflow(&mine).build(Registry::default()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    let journal = Arc::new(MemoryJournal::default());
-    let first = engine(built.registry, &journal);
+    let stores = stores();
+    let first = engine(built.registry, &stores);
     // The process ends while the run waits for the sensor.
     let stop = first.stop.clone();
     let params = built.workflow.bind_values(&Default::default()).unwrap();
@@ -169,12 +177,12 @@ async fn a_later_process_needs_the_registry_of_the_same_workflow() {
     });
     assert!(stopped.is_err(), "{stopped:?}");
 
-    let refused = engine(Registry::default(), &journal).resume("one").await.unwrap_err().full();
+    let refused = engine(Registry::default(), &stores).resume("one").await.unwrap_err().full();
     assert!(refused.contains("there is no detector `own.mine.look` in this program"), "{refused}");
     assert!(refused.contains("a program that builds the same workflow"), "{refused}");
 
     let built = workflow(&Mine::default()).build(Registry::default()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    let report = engine(built.registry, &journal).resume("one").await.unwrap();
+    let report = engine(built.registry, &stores).resume("one").await.unwrap();
     assert_eq!(report.outcome, Some(Outcome::Succeeded));
 }
 

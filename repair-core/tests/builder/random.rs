@@ -195,7 +195,7 @@ fn with() -> impl Strategy<Value = Value> {
 
 fn duration() -> impl Strategy<Value = Duration> {
     let units = select(vec![1u64, 1_000, 60_000, 3_600_000, 86_400_000]);
-    (units, 1u64..3_000).prop_map(|(unit, count)| Duration::from_millis(unit * count))
+    (units, 1u64..1_500).prop_map(|(unit, count)| Duration::from_millis(unit * count))
 }
 
 fn rate() -> impl Strategy<Value = Rate> {
@@ -464,7 +464,10 @@ impl Model {
         if at == 0 {
             return Vec::new();
         }
-        let before: BTreeSet<usize> = step.after.iter().map(|index| index.index(at)).collect();
+        let mut before: BTreeSet<usize> = step.after.iter().map(|index| index.index(at)).collect();
+        if matches!(step.body, Body::Repair(_) | Body::Verify | Body::Aggregate(_)) {
+            before.insert(0);
+        }
         before.into_iter().map(|before| self.steps[before].name.clone()).collect()
     }
 

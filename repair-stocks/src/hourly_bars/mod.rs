@@ -146,7 +146,7 @@ impl Aggregator for HourlyBars {
             "absent": summary.absent,
             "missing": summary.missing(),
         });
-        Ok(Aggregated { output, usage })
+        Ok(Aggregated::new(output).with_usage(usage))
     }
 }
 

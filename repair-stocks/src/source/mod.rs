@@ -67,10 +67,7 @@ fn rows(
 /// The limits from a configuration, or the defaults.
 fn limits(rows_per_request: Option<u64>, keys_per_request: Option<usize>) -> Result<Limits> {
     let usual = Limits::default();
-    let limits = Limits {
-        rows_per_request: rows_per_request.unwrap_or(usual.rows_per_request),
-        keys_per_request: keys_per_request.unwrap_or(usual.keys_per_request),
-    };
+    let limits = Limits::new(rows_per_request.unwrap_or(usual.rows_per_request), keys_per_request.unwrap_or(usual.keys_per_request));
     if limits.rows_per_request == 0 || limits.keys_per_request == 0 {
         return Err(Error::invalid("`rows_per_request` and `keys_per_request` must be at least 1; correct them, or remove them"));
     }

@@ -263,7 +263,7 @@ impl Simulated {
     fn check_limits(&self, request: &Request, asked: SlotRange) -> Result<()> {
         let keys = request.keys.len();
         let rows = asked.len().saturating_mul(keys as u64);
-        let Limits { rows_per_request, keys_per_request } = self.limits;
+        let Limits { rows_per_request, keys_per_request, .. } = self.limits;
         if keys > keys_per_request || rows > rows_per_request {
             return Err(Error::invalid(format!(
                 "the request is for {keys} stocks and {rows} rows, but at most {keys_per_request} stocks and {rows_per_request} rows are allowed; request less"

@@ -94,8 +94,7 @@ impl Clock for Stopped {
 
 /// A context with these tables and all calendars, at an instant.
 pub(crate) fn context(lake: Arc<MemoryLake>, tables: Vec<Table>, now: &str) -> StepContext {
-    let context = repair_core::testing::context(lake, tables, Arc::new(Stopped(at(now))));
-    StepContext { calendars: Arc::new(registry().calendars().clone()), ..context }
+    repair_core::testing::context(lake, tables, Arc::new(Stopped(at(now)))).with_calendars(registry().calendars().values().cloned())
 }
 
 pub(crate) fn registry() -> Registry {

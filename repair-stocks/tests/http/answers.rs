@@ -135,7 +135,10 @@ async fn a_table_with_more_columns_or_other_marks_gets_what_it_has() {
     wide = arrow::array::RecordBatch::try_from_iter(all).unwrap();
     let context = crate::common::context(crate::common::lake_with(&table, &wide), vec![table.clone()], "2024-03-12T00:00:00Z");
     let vendor = Vendor::start(vendor::alpaca(market(), 100, Lie::None)).await;
-    let request = repair_core::plugin::Request { table, ..request(&["AAA"], FROM, TO) };
+    let request = {
+        let plain = request(&["AAA"], FROM, TO);
+        Request::new(table, plain.keys, plain.interval)
+    };
     let answer = source("stocks.alpaca", &vendor.url).fetch(&context, &request).await.unwrap();
     let rows = &answer.rows[0];
     assert_eq!((number(rows, "trade_count", 0), number(rows, "vwap", 0)), (Some(7.0), number(rows, "close", 0)));

@@ -23,6 +23,45 @@ use crate::workflow::EVALUATOR;
 use crate::workflow::Workflow;
 
 /// Receives the events of runs once they are durable.
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+///
+/// use repair_core::engine::{Engine, Event, Observer, Recorded, RunState, StartRequest};
+/// use repair_core::plugin::{Progress, Registry};
+/// use repair_core::testing::{MemoryJournal, MemoryLake};
+/// use repair_core::workflow::{Step, Workflow};
+///
+/// /// Keeps the sequence numbers of all events, and how the run ended.
+/// #[derive(Default)]
+/// struct Watching(Mutex<(Vec<u64>, Option<String>)>);
+///
+/// impl Progress for Watching {
+///     fn advance(&self, _step: &str, _done: u64, _total: u64) {}
+/// }
+///
+/// impl Observer for Watching {
+///     fn recorded(&self, recorded: &Recorded, state: &RunState) {
+///         let mut seen = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+///         seen.0.push(recorded.sequence);
+///         seen.1 = state.ended.as_ref().map(|ended| ended.outcome.as_str().to_owned());
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let built = Workflow::state_machine("short").step("done", Step::succeed()).build(Registry::default())?;
+/// let watching = Arc::new(Watching::default());
+/// let mut engine = Engine::new(Arc::new(built.registry), Arc::new(MemoryLake::default()), Arc::new(MemoryJournal::default()));
+/// engine.observer = watching.clone();
+/// engine.start(&built.workflow, StartRequest::new("first")).await?;
+///
+/// let (numbers, outcome) = &*watching.0.lock().unwrap();
+/// assert!(numbers.is_sorted() && numbers[0] == 0);
+/// assert_eq!(outcome.as_deref(), Some("succeeded"));
+/// # Ok(())
+/// # }
+/// ```
 pub trait Observer: Progress {
     /// Called after an event was recorded. `state` is the run's state after all events of the same commit.
     fn recorded(&self, recorded: &Recorded, state: &RunState);
@@ -74,7 +113,46 @@ impl Default for EngineOptions {
     }
 }
 
-/// Drives runs. Cheap to clone; one engine may drive many runs at once.
+/// Drives runs: starts, resumes and ends them. Cheap to clone; one engine may drive many runs at once.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
+/// use repair_core::engine::{Engine, Outcome, StartRequest};
+/// use repair_core::plugin::Registry;
+/// use repair_core::testing::{MemoryJournal, MemoryLake};
+/// use repair_core::workflow::Workflow;
+///
+/// const WORKFLOW: &str = "
+/// workflow: look
+/// kind: state-machine
+/// tables:
+///   readings: { location: readings, format: csv, time: ts, cadence: 1h }
+/// start: look
+/// steps:
+///   look: { detect: gaps, with: { table: readings, from: 2024-03-04, to: 2024-03-04 }, end: true }
+/// ";
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = Registry::default();
+/// let workflow = Workflow::parse("look.yaml", WORKFLOW, &registry)?;
+/// // A table with a single row, in a lake in memory.
+/// let times = TimestampMicrosecondArray::from(vec![1_709_510_400_000_000]).with_timezone("UTC"); // 2024-03-04T00:00:00Z
+/// let rows = RecordBatch::try_from_iter([("ts", Arc::new(times) as ArrayRef)])?;
+/// let lake = MemoryLake::default();
+/// lake.put_table(&workflow.tables["readings"], &[rows])?;
+///
+/// let engine = Engine::new(Arc::new(registry), Arc::new(lake), Arc::new(MemoryJournal::default()));
+/// let report = engine.start(&workflow, StartRequest::new("first")).await?;
+/// assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions));
+/// assert_eq!(report.step("look").map(|step| step.output["missing"].clone()), Some(23.into()));
+/// // Starting a run that has ended returns its report.
+/// assert_eq!(engine.start(&workflow, StartRequest::new("first")).await?.outcome, report.outcome);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Engine {
     /// The plug-ins.

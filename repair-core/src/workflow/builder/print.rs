@@ -65,7 +65,7 @@ pub(super) fn print(root: &[(String, Tree)]) -> String {
 
 /// `key: value` and a line break. The line is already indented.
 fn print_entry(key: &str, value: &Tree, indent: usize, in_lines: bool, out: &mut String) {
-    let key = scalar(key);
+    let key = key_text(key);
     if key.len() > MAX_SHORT_KEY {
         out.push_str("? ");
         out.push_str(&key);
@@ -148,7 +148,7 @@ fn flow_into(value: &Tree, width: usize, out: &mut String) -> Option<()> {
             out.push('{');
             for (place, (key, value)) in entries.iter().enumerate() {
                 out.push_str(if place > 0 { ", " } else { " " });
-                out.push_str(&scalar(key));
+                out.push_str(&key_text(key));
                 out.push_str(": ");
                 flow_into(value, width, out)?;
             }
@@ -191,6 +191,11 @@ fn print_literal(text: &str, indent: usize, out: &mut String) {
         }
         out.push('\n');
     }
+}
+
+/// A key. The language has a key `on`, which people write without quotes.
+fn key_text(key: &str) -> String {
+    if key == "on" { key.to_owned() } else { scalar(key) }
 }
 
 /// A text: as it is, if it cannot be read as anything else; in quotes otherwise.
