@@ -11,8 +11,9 @@ use aws_sdk_athena::types::{
     ResultReuseConfiguration, Tag, WorkGroupConfiguration,
 };
 use jiff::Timestamp;
-use repair_core::cost::{Query, Usage};
 use repair_core::lake::Caller;
+use repair_core::model::Usage;
+use repair_core::price::Query;
 use repair_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use repair_core::cost::Usage;
 use repair_core::lake::extent::Extent;
-use repair_core::lake::retraction::{Part, Retraction};
+use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{BatchStream, Caller, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
+use repair_core::model::Usage;
 use repair_core::model::{Interval, Table, TablePresence};
 use repair_core::{Error, Result};
 

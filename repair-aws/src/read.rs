@@ -7,10 +7,10 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBat
 use arrow::compute::{SortColumn, concat_batches, filter_record_batch, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use futures::{StreamExt, TryStreamExt};
-use repair_core::cost::Usage;
 use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::rollup::{self, Rollup};
 use repair_core::lake::{BatchStream, Layer, PresenceRequest, ScanRequest, overlay, shape};
+use repair_core::model::Usage;
 use repair_core::model::{Interval, Key, Presence, SlotGrid, SlotSet, Table, TablePresence};
 use repair_core::{Error, Result};
 

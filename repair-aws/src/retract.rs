@@ -6,7 +6,8 @@ use std::sync::PoisonError;
 
 use futures::{StreamExt, TryStreamExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use repair_core::lake::retraction::{self, Part, Retraction, in_force};
+use repair_core::lake::overlay::retraction;
+use repair_core::lake::overlay::retraction::{Part, Retraction, in_force};
 use repair_core::model::Table;
 use repair_core::{Error, Result};
 

@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use repair_core::lake::overlay::retraction::{Kind as RetractedKind, Part};
 use repair_core::lake::overlay::{self, Op, columns};
 use repair_core::lake::partition::{self, TimeBounds};
-use repair_core::lake::retraction::{Kind as RetractedKind, Part};
 use repair_core::lake::rollup::{Function, Rollup};
 use repair_core::lake::{Layer, shape};
 use repair_core::model::{Format, Key, PartitionUnit, SlotGrid, SlotRange, Table, TimeMark};

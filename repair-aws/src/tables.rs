@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::Schema;
-use repair_core::lake::retraction::{self, Part};
+use repair_core::lake::overlay::retraction;
+use repair_core::lake::overlay::retraction::Part;
 use repair_core::lake::{overlay, partition};
 use repair_core::model::Table;
 use repair_core::{Error, ErrorKind, Result};

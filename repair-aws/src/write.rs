@@ -14,10 +14,11 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::WriterProperties;
-use repair_core::cost::Usage;
+use repair_core::lake::overlay::staging;
+use repair_core::lake::overlay::staging::{Parts, SUMMARY};
 use repair_core::lake::replacement::{Replacement, replacement};
-use repair_core::lake::staging::{self, Parts, SUMMARY};
 use repair_core::lake::{BatchStream, Published, StageRequest, StageScope, Staged, name, partition, shape};
+use repair_core::model::Usage;
 use repair_core::model::{Format, Interval, Table};
 use repair_core::{Error, ErrorKind, Result};
 

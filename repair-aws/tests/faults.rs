@@ -8,9 +8,9 @@ use std::time::Duration;
 use aws_sandbox::{Fault, Rule, Service};
 use common::*;
 use repair_aws::{Options, Polling};
-use repair_core::cost::Metered;
 use repair_core::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope};
 use repair_core::model::{Fix, Format, Key, Table};
+use repair_core::price::Metered;
 use repair_core::testing::LakeSetup;
 use repair_core::{Error, ErrorKind};
 

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::Timestamp;
-use repair_core::engine::event::Outcome;
+use repair_core::engine::Outcome;
 use repair_core::engine::{RunReport, StepReport};
-use repair_core::workflow::Diagnostics;
+use repair_core::yaml::Diagnostics;
 use repair_core::{Error, ErrorKind};
 use serde_json::Value;
 

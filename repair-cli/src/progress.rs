@@ -4,9 +4,9 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use repair_core::engine::event::{Settled, StopReason};
-use repair_core::engine::state::RunState;
+use repair_core::engine::RunState;
 use repair_core::engine::{Event, Observer, Recorded};
+use repair_core::engine::{Settled, StopReason};
 use repair_core::plugin::Progress;
 
 use crate::output::{count, short};

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use repair_core::engine::{Engine, Journal, load, preflight};
+use repair::plan::Planner;
+use repair_core::engine::prepare::preflight;
+use repair_core::engine::{Engine, Journal, load};
 use repair_core::lake::Lake;
 use repair_core::model::Table;
-use repair_core::plan::Planner;
 use repair_core::plugin::{Registry, SystemClock};
 use repair_core::workflow::{StepKind, Variables, Workflow};
 use repair_core::{Error, ErrorKind, Result};

@@ -34,7 +34,7 @@ fn an_hour_of_1_676_497_megawatts_is_replaced_and_can_be_brought_back() {
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::copy(&data, folder.join("demand.csv")).unwrap();
     let before = files(&folder);
-    let workflow = root.join("examples/workflows/us-power-mend.yaml");
+    let workflow = root.join("examples/workflows/us-power-corrected.yaml");
     let (report, code) = world.run_json(&workflow, &["--run-id", "one"]);
     assert_eq!((code, &report["outcome"]), (0, &"succeeded".into()), "{report}");
     assert_eq!(counted(&report, "find_absurd"), [96_360, 4_484, 22, 0]);

@@ -89,12 +89,58 @@ impl FromStr for ErrorKind {
     }
 }
 
+/// What a person can do about an error, for each surface to word in its own way: the command names a flag, a page a button, Rust a method.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Hint {
+    /// Resume the run.
+    Resume {
+        /// Its id.
+        run: String,
+    },
+    /// The run has ended: redrive it from where it failed.
+    Redrive {
+        /// Its id.
+        run: String,
+    },
+    /// End the run first, by cancelling it.
+    Cancel {
+        /// Its id.
+        run: String,
+    },
+    /// Start under another run id, or resume the run that has this one.
+    OtherRunId,
+    /// Give a price book.
+    PriceBook,
+    /// Name another lake: the one that was opened has none, or is not usable.
+    OtherLake,
+    /// Choose one of these detect steps.
+    DetectStep {
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// Name the strategies.
+    Strategies,
+    /// Choose one of these profiles.
+    Profile {
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// Make the plan again.
+    PlanAgain,
+    /// Compile the program with this feature.
+    Feature {
+        /// The feature.
+        name: &'static str,
+    },
+}
+
 /// An error: its kind, what was tried on what and what came back, and what caused it.
 ///
 /// ```
 /// use repair_core::{Error, ErrorKind};
-/// let error = Error::new(ErrorKind::NotFound, "no folder `bars` in the lake; create it or mend `location`").on("table", "bars");
-/// assert_eq!(error.to_string(), "no folder `bars` in the lake; create it or mend `location` (table: bars)");
+/// let error = Error::new(ErrorKind::NotFound, "no folder `bars` in the lake; create it or correct `location`").on("table", "bars");
+/// assert_eq!(error.to_string(), "no folder `bars` in the lake; create it or correct `location` (table: bars)");
 /// ```
 #[derive(Debug)]
 pub struct Error(Box<Inner>);
@@ -105,6 +151,7 @@ struct Inner {
     message: String,
     context: Vec<(&'static str, String)>,
     retry_after: Option<Duration>,
+    hint: Option<Hint>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -114,7 +161,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of a kind, with a sentence a person can act on.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), context: Vec::new(), retry_after: None, source: None }))
+        Self(Box::new(Inner { kind, message: message.into(), context: Vec::new(), retry_after: None, hint: None, source: None }))
     }
 
     /// Shorthand for [`ErrorKind::Invalid`].
@@ -155,6 +202,13 @@ impl Error {
         self
     }
 
+    /// Adds what a person can do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: Hint) -> Self {
+        self.0.hint = Some(hint);
+        self
+    }
+
     /// The same error, of another kind.
     #[must_use]
     pub fn of_kind(mut self, kind: ErrorKind) -> Self {
@@ -170,6 +224,11 @@ impl Error {
     /// The sentence alone, without context and cause.
     pub fn message(&self) -> &str {
         &self.0.message
+    }
+
+    /// What a person can do about it, if that depends on the surface.
+    pub fn remedy(&self) -> Option<&Hint> {
+        self.0.hint.as_ref()
     }
 
     /// How long to wait before trying again, if the other side said so.

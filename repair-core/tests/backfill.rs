@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use async_trait::async_trait;
+use repair_core::model::Usage;
 use repair_core::model::{
     Cadence, Counts, Findings, Fix, Format, GapList, Interval, Key, Scope, SlotRange, Suspect, Suspects, Table, TimeMark, Unit, Wanted,
 };
 use repair_core::plugin::{Answer, Covered, Limits, Plugin, PluginKind, Registry, Request, Source, StepContext};
 use repair_core::testing::{MemoryLake, VirtualClock, context};
-use repair_core::{ErrorKind, Result, Usage};
+use repair_core::{ErrorKind, Result};
 use serde_json::{Value, json};
 
 const SLOTS: SlotRange = SlotRange { first: 28_000_000, end: 28_000_003 };

@@ -8,11 +8,12 @@ use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, StringAr
 use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
 use async_trait::async_trait;
 use jiff::Timestamp;
-use repair_core::cost::Usage;
 use repair_core::engine::{Engine, Outcome, RunReport, StartRequest};
-use repair_core::lake::retraction::{Part, Retraction};
-use repair_core::lake::story::{self, Standing};
+use repair_core::lake::overlay::retraction::{Part, Retraction};
+use repair_core::lake::overlay::story;
+use repair_core::lake::overlay::story::Standing;
 use repair_core::lake::{Lake, Layer, overlay};
+use repair_core::model::Usage;
 use repair_core::model::{
     Absence, Cadence, Counts, DefectKind, Findings, Fingerprints, Fix, Format, GapList, Interval, Key, Scope, SlotRange, Table, TimeMark,
     Unit, Wanted,

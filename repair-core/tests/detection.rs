@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use common::table;
 use jiff::Timestamp;
 use repair_core::engine::{Engine, Outcome, RunReport, StartRequest};
-use repair_core::lake::story::{Standing, Story, tell};
+use repair_core::lake::overlay::story::{Standing, Story, tell};
 use repair_core::lake::{Layer, overlay};
 use repair_core::model::Key;
 use repair_core::plugin::{Answer, Covered, Limits, Registry, Request, Source, StepContext};

@@ -15,11 +15,12 @@ use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBat
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use jiff::Timestamp;
 use proptest::prelude::*;
+use repair_core::Result;
 use repair_core::lake::{Lake, StageRequest, StageScope};
+use repair_core::model::Usage;
 use repair_core::model::{Cadence, Counts, Findings, Fix, Format, GapList, Interval, Key, Scope, SlotRange, SlotSet, Table, TimeMark};
 use repair_core::plugin::{Plugin, PluginKind, Registry, Repairer, StepContext};
 use repair_core::testing::{MemoryLake, VirtualClock, context, plugin_suite};
-use repair_core::{Result, Usage};
 use serde_json::{Value, json};
 
 /// 2024-03-04, the beginning of the day.

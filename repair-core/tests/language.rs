@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use repair_core::plugin::Registry;
-use repair_core::workflow::{StepKind, Workflow, graph, schema};
+use repair_core::workflow::{StepKind, Workflow, schema, to_dot, to_mermaid};
 
 const SOUND: &str = r#"workflow: readings
 kind: state-machine
@@ -171,14 +171,14 @@ fn expressions_speak_only_of_what_there_is() {
 #[test]
 fn a_workflow_can_be_drawn() {
     let workflow = parse(SOUND).unwrap();
-    insta::assert_snapshot!(graph::to_mermaid(&workflow));
-    insta::assert_snapshot!(graph::to_dot(&workflow));
+    insta::assert_snapshot!(to_mermaid(&workflow));
+    insta::assert_snapshot!(to_dot(&workflow));
 }
 
 #[test]
 fn the_schema_names_every_plug_in_and_what_it_takes() {
     let registry = Registry::default();
-    let schema = schema::schema(&registry);
+    let schema = schema(&registry);
     let text = schema.to_string();
     for entry in registry.entries() {
         assert!(text.contains(&format!("\"{}\"", entry.name)), "{}", entry.name);
@@ -218,7 +218,7 @@ steps:
 fn a_dag_says_what_comes_before() {
     let workflow = parse(DAG).unwrap();
     assert!(workflow.kind.is_dag() && workflow.start.is_empty());
-    insta::assert_snapshot!(graph::to_mermaid(&workflow));
+    insta::assert_snapshot!(to_mermaid(&workflow));
     let told = parse(
         &DAG.replace("after: look }", "after: lok, next: sum }")
             .replace("max_parallel: 4", "max_parallel: 4\nstart: look")
@@ -269,7 +269,7 @@ fn branches_are_state_machines_of_their_own() {
         workflow.steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>(),
         ["look_at_both", "look_left", "settle", "look_right", "fill"]
     );
-    insta::assert_snapshot!(graph::to_mermaid(&workflow));
+    insta::assert_snapshot!(to_mermaid(&workflow));
     let out = parse(&PARALLEL.replace("next: look_right", "next: fill")).unwrap_err();
     assert!(out.contains("step `settle` can't go to `fill`, which is in another branch"), "{out}");
     let start = parse(&PARALLEL.replace("start: settle", "start: look_left")).unwrap_err();

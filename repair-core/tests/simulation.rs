@@ -21,10 +21,10 @@ use jiff::{SignedDuration, Timestamp};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use repair_core::cost::Usage;
-use repair_core::engine::event::{Event, Settled};
 use repair_core::engine::{Engine, Journal, Options, Outcome, RunState, StartRequest, load};
+use repair_core::engine::{Event, Settled};
 use repair_core::lake::{Lake, Layer, StageScope, overlay};
+use repair_core::model::Usage;
 use repair_core::model::{Absence, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Table, Unit, Wanted};
 use repair_core::plugin::{Detector, Registry, Repairer, Sensor, StepContext, Task, Units};
 use repair_core::testing::{

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
-use repair_core::cost::Usage;
+use repair_core::model::Usage;
 use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::DataFile;

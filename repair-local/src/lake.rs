@@ -9,10 +9,10 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::StreamExt;
-use repair_core::cost::Usage;
 use repair_core::lake::extent::Extent;
-use repair_core::lake::retraction::Retraction;
+use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::{BatchStream, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, name};
+use repair_core::model::Usage;
 use repair_core::model::{Format, Interval, Table, TablePresence};
 use repair_core::{Error, ErrorKind, Result};
 

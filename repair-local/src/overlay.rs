@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
-use repair_core::cost::Usage;
-use repair_core::lake::retraction::Retracted;
+use repair_core::lake::overlay::retraction::Retracted;
 use repair_core::lake::{PresenceRequest, overlay};
+use repair_core::model::Usage;
 use repair_core::model::{Key, Presence, SlotGrid, SlotSet, Table};
 use repair_core::{Error, Result};
 

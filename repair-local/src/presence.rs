@@ -7,8 +7,8 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
-use repair_core::cost::Usage;
 use repair_core::lake::PresenceRequest;
+use repair_core::model::Usage;
 use repair_core::model::{Format, Key, KeyPresence, Presence, SlotGrid, SlotRange, SlotSet, Table, TablePresence};
 use repair_core::{Error, Result};
 

@@ -1,7 +1,8 @@
 //! Publishing: staged units become one object for each partition, of the table's repairs and of its exceptions.
 
 use repair_core::Result;
-use repair_core::lake::{Published, partition, staging};
+use repair_core::lake::overlay::staging;
+use repair_core::lake::{Published, partition};
 
 use crate::lake::Inner;
 use crate::place::Place;

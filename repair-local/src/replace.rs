@@ -6,9 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
-use repair_core::cost::Usage;
 use repair_core::lake::partition;
 use repair_core::lake::replacement::{Replacement, replacement};
+use repair_core::model::Usage;
 use repair_core::model::{Interval, Table};
 use repair_core::{Error, ErrorKind, Result};
 

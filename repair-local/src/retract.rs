@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use repair_core::Result;
-use repair_core::lake::retraction::{self, Retracted, Retraction};
+use repair_core::lake::overlay::retraction;
+use repair_core::lake::overlay::retraction::{Retracted, Retraction};
 use repair_core::model::Table;
 
 use crate::lake::Inner;

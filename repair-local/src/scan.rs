@@ -8,8 +8,8 @@ use arrow::array::{BooleanArray, BooleanBufferBuilder, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use futures::stream;
-use repair_core::cost::Usage;
 use repair_core::lake::{BatchStream, Layer, ScanRequest};
+use repair_core::model::Usage;
 use repair_core::model::{Format, Key, Table};
 use repair_core::{Error, ErrorKind, Result};
 

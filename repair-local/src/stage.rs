@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use jiff::Timestamp;
-use repair_core::cost::Usage;
-use repair_core::lake::{StageRequest, StageScope, Staged, name, shape, staging};
+use repair_core::lake::overlay::staging;
+use repair_core::lake::{StageRequest, StageScope, Staged, name, shape};
+use repair_core::model::Usage;
 use repair_core::model::{Fingerprints, Fix, Table};
 use repair_core::{Error, ErrorKind, Result};
 

@@ -11,7 +11,7 @@ use arrow::array::{ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Record
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use repair_core::Result;
-use repair_core::lake::retraction::Retracted;
+use repair_core::lake::overlay::retraction::Retracted;
 use repair_core::lake::{overlay, rollup};
 use repair_core::model::{Key, SlotRange, Table};
 

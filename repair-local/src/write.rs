@@ -9,7 +9,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
-use repair_core::cost::Usage;
+use repair_core::model::Usage;
 use repair_core::{Error, Result};
 
 use crate::files;

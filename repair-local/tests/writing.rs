@@ -15,9 +15,10 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use common::*;
 use futures::StreamExt;
+use repair_core::ErrorKind;
 use repair_core::lake::{BatchStream, Lake, Layer, StageScope};
+use repair_core::model::Usage;
 use repair_core::model::{Fix, Format, Interval, Key, PartitionUnit, SlotRange, Table, TimeMark};
-use repair_core::{ErrorKind, Usage};
 
 fn daily() -> Table {
     Table { partition_by: by(PartitionUnit::Day), ..bars() }

@@ -2,8 +2,8 @@
 //!
 //! `with` is that of the core's `backfill`: the `source`, and if wanted `recheck_after` and `quiet_spell`.
 
-use repair_core::builtin::Backfill;
-use repair_core::builtin::backfill::BackfillConfig;
+use repair_core::builtin::repair::Backfill;
+use repair_core::builtin::repair::BackfillConfig;
 use repair_core::plugin::Registry;
 
 use crate::bar;

@@ -102,7 +102,7 @@ impl Numbers {
     }
 }
 
-/// The rule of bars, as a [`RowRule`](repair_core::builtin::RowRule): prices above 0, low ≤ open and close ≤ high, volume not below 0, and
+/// The rule of bars, as a [`RowRule`](repair_core::builtin::repair::RowRule): prices above 0, low ≤ open and close ≤ high, volume not below 0, and
 /// each a finite number. Columns may hold floats, integers or decimals.
 ///
 /// # Errors

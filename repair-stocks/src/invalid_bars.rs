@@ -3,7 +3,7 @@
 //! The search is the core's [`Invalid`]; this adds the rules of bars, which are those of [`Bar::flaw`](crate::bar::Bar::flaw): every number is
 //! there, prices are above 0, low ≤ open and close ≤ high, volume is not below 0. A step may add rules of its own, such as outliers.
 
-use repair_core::builtin::invalid::{Invalid, InvalidConfig, Rule};
+use repair_core::builtin::detect::{Invalid, InvalidConfig, Rule};
 use repair_core::model::Key;
 use repair_core::plugin::Registry;
 use repair_core::{Error, Result};

@@ -4,7 +4,7 @@
 //! read from the captured data, a stock that never came would be missed.
 
 use async_trait::async_trait;
-use repair_core::builtin::find_gaps;
+use repair_core::builtin::detect::find_gaps;
 use repair_core::model::{Cadence, Findings, Interval, Key, Scope, Table};
 use repair_core::plugin::{Detector, Registry, StepContext};
 use repair_core::{Error, Result};

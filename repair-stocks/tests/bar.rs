@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray};
-use repair_core::builtin::CarryRule;
+use repair_core::builtin::repair::CarryRule;
 use repair_stocks::bar::believable;
 use repair_stocks::carry_forward::LastPrice;
 

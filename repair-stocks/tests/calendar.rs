@@ -8,7 +8,7 @@ use std::sync::Arc;
 use exchange_hours::{Exchange, SessionKind, calendar_for_exchange};
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan};
-use repair_core::error::ErrorKind;
+use repair_core::ErrorKind;
 use repair_core::model::{Calendar, Interval, Session};
 use repair_stocks::calendar::{calendar, calendars};
 

@@ -1,4 +1,4 @@
-//! What the documents say of the workflow language is so: their samples are sound, and they tell of every plug-in and what it takes.
+//! What the documents say about the workflow language is true: their samples are valid, and they describe every plug-in and what it takes.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
@@ -10,7 +10,16 @@ use repair_core::plugin::Registry;
 use repair_core::workflow::Workflow;
 use serde_json::Value;
 
-const LANGUAGE: &str = include_str!("../../docs/workflows.md");
+/// The pages about the language, each with its name. The overview comes first.
+fn pages() -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/workflows");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort_by_key(|path| (!path.ends_with("README.md"), path.clone()));
+    let page = |path: PathBuf| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read_to_string(path).unwrap());
+    let pages: Vec<_> = files.into_iter().map(page).collect();
+    assert!(pages.len() > 10 && pages[0].0 == "README.md", "the pages were found");
+    pages
+}
 
 /// The name by which samples run the first of them as a step.
 const FIRST: &str = "power-daily.yaml";
@@ -21,32 +30,40 @@ fn registry() -> Registry {
     registry
 }
 
-/// The blocks of YAML of a document that bear a mark, each with its line.
-fn blocks(document: &str, mark: &str) -> Vec<(usize, String)> {
+/// A block of YAML: its page, its first line, its text.
+struct Block {
+    page: String,
+    line: usize,
+    text: String,
+}
+
+/// The blocks of the pages that have a mark.
+fn blocks(mark: &str) -> Vec<Block> {
     let fence = format!("```{mark}");
     let mut blocks = Vec::new();
-    let mut lines = (1..).zip(document.lines());
-    while let Some((number, line)) = lines.next() {
-        if line == fence {
-            let block: Vec<&str> = lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```").collect();
-            blocks.push((number + 1, block.join("\n") + "\n"));
+    for (page, document) in pages() {
+        let mut lines = (1..).zip(document.lines());
+        while let Some((number, line)) = lines.next() {
+            if line == fence {
+                let block: Vec<&str> = lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```").collect();
+                blocks.push(Block { page: page.clone(), line: number + 1, text: block.join("\n") + "\n" });
+            }
         }
     }
     blocks
 }
 
 fn children() -> BTreeMap<String, String> {
-    let (_, first) = blocks(LANGUAGE, "yaml").remove(0);
-    BTreeMap::from([(FIRST.to_owned(), first)])
+    BTreeMap::from([(FIRST.to_owned(), blocks("yaml").remove(0).text)])
 }
 
 #[test]
 fn every_whole_workflow_of_the_language_is_sound() {
-    let whole = blocks(LANGUAGE, "yaml");
-    assert!(whole.len() > 2);
-    for (line, text) in whole {
-        if let Err(told) = Workflow::parse(&format!("workflows.md from line {line}"), &text, &registry()) {
-            panic!("{told}");
+    let whole = blocks("yaml");
+    assert!(whole.len() > 3);
+    for Block { page, line, text } in whole {
+        if let Err(mistakes) = Workflow::parse(&format!("{page} from line {line}"), &text, &registry()) {
+            panic!("{mistakes}");
         }
     }
 }
@@ -63,28 +80,28 @@ const AROUND: [(&str, &str); 6] = [
 
 #[test]
 fn every_fragment_of_the_language_fits_into_a_workflow() {
-    let mut fragments = blocks(LANGUAGE, "yaml fragment");
-    assert!(fragments.len() > 5);
-    let over_http = blocks(LANGUAGE, "yaml fragment of http");
+    let mut fragments = blocks("yaml fragment");
+    assert!(fragments.len() > 10);
+    let over_http = blocks("yaml fragment of http");
     assert_eq!(over_http.len(), 1);
     if cfg!(feature = "http") {
         fragments.extend(over_http);
     }
-    for (line, fragment) in fragments {
+    for Block { page, line, text: fragment } in fragments {
         let mut text = fragment.clone();
         for (key, value) in AROUND {
             if !fragment.lines().any(|line| line.starts_with(&format!("{key}:"))) {
                 writeln!(text, "{key}: {value}").unwrap();
             }
         }
-        let Err(told) = Workflow::parse_with("sample.yaml", &text, &registry(), &children()) else { continue };
+        let Err(mistakes) = Workflow::parse_with("sample.yaml", &text, &registry(), &children()) else { continue };
         // Steps that a fragment leads to may be elsewhere.
-        let wrong: Vec<String> = told
+        let wrong: Vec<String> = mistakes
             .iter()
             .filter(|mistake| !mistake.message.contains("there is no such step"))
             .map(|mistake| format!("line {}: {}", line + mistake.line - 1, mistake.message))
             .collect();
-        assert!(wrong.is_empty(), "in workflows.md, {}", wrong.join("; "));
+        assert!(wrong.is_empty(), "in {page}, {}", wrong.join("; "));
     }
 }
 
@@ -105,23 +122,24 @@ fn every_example_is_sound() {
     yaml_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples"), &mut files);
     assert!(files.len() > 5, "{files:?}");
     for file in files {
-        if let Err(told) = Workflow::load(&file, &registry()) {
-            panic!("{told}");
+        if let Err(mistakes) = Workflow::load(&file, &registry()) {
+            panic!("{mistakes}");
         }
     }
 }
 
 #[test]
-fn the_language_tells_of_every_plug_in_every_key_of_its_with_and_every_kind_of_error() {
-    let told = |word: &str| LANGUAGE.contains(&format!("`{word}`"));
+fn the_language_describes_every_plug_in_every_key_of_its_with_and_every_kind_of_error() {
+    let pages = pages();
+    let described = |word: &str| pages.iter().any(|(_, page)| page.contains(&format!("`{word}`")));
     let registry = registry();
     for entry in registry.entries() {
-        assert!(told(&entry.name), "{} is left out", entry.name);
+        assert!(described(&entry.name), "{} is left out", entry.name);
         let keys = entry.schema.get("properties").and_then(Value::as_object).unwrap().keys();
         for key in keys {
-            assert!(told(key), "`{key}` of {} is left out", entry.name);
+            assert!(described(key), "`{key}` of {} is left out", entry.name);
         }
     }
-    assert!(registry.calendars().keys().all(|name| told(name)), "{:?}", registry.calendars().keys());
-    assert!(ErrorKind::ALL.into_iter().all(|kind| told(kind.as_str())));
+    assert!(registry.calendars().keys().all(|name| described(name)), "{:?}", registry.calendars().keys());
+    assert!(ErrorKind::ALL.into_iter().all(|kind| described(kind.as_str())));
 }

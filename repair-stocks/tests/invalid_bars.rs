@@ -5,9 +5,9 @@ mod common;
 
 use std::sync::Arc;
 
-use repair_core::builtin::target::implicit;
 use repair_core::lake::Lake;
-use repair_core::lake::retraction::{Part, Retraction};
+use repair_core::lake::overlay::retraction::{Part, Retraction};
+use repair_core::model::Table;
 use repair_core::model::{DefectKind, SlotRange};
 use repair_core::plugin::{Detector, Plugin, PluginKind, Repairer, Source};
 use repair_core::testing::plugin_suite;
@@ -95,7 +95,7 @@ async fn invalid_bars_are_those_with_a_flaw_and_any_repairer_replaces_them() {
 async fn what_is_stale_is_narrowed_to_the_stretch_to_compute_again() {
     let rows: Vec<Row<'_>> = vec![("IBM", "2026-03-05T14:30:00Z", flat(1.0, 1.0))];
     let lake = lake_with(&bars(), &batch(&bars(), &rows));
-    let hourly = implicit("hourly", "time");
+    let hourly = Table::implicit("hourly", "time");
     lake.put_table(&hourly, &[]).unwrap();
     let mut with = with();
     (with["keys"], with["into"], with["to"]) = (with["symbols"].take(), json!("hourly"), json!("2026-03-05"));

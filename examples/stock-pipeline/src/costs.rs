@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use repair_core::cost::{Costs, PriceBook, Tally};
-use repair_core::engine::event::Outcome;
+use repair::ledger::{Costs, Tally};
+use repair_core::engine::Outcome;
 use repair_core::engine::{Engine, Journal, StartRequest, for_each_event, new_run_id};
 use repair_core::plugin::Registry;
+use repair_core::price::PriceBook;
 use repair_core::workflow::Workflow;
 use serde_json::json;
 

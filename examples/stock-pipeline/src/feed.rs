@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use repair_core::lake::{Lake, Layer, ScanRequest};
-use repair_core::model::interval::utc_date;
+use repair_core::model::utc_date;
 use repair_core::model::{Format, Table};
 use repair_local::LocalLake;
 use repair_stocks::bar::Bar;

@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use jiff::civil::Date;
 use repair_core::ErrorKind;
-use repair_core::engine::event::Outcome;
+use repair_core::engine::Outcome;
 use repair_core::engine::{Engine, RunReport, StartRequest, new_run_id};
 use repair_core::plugin::Registry;
 use repair_core::workflow::Workflow;

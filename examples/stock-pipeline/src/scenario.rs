@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use jiff::civil::Date;
-use repair_core::model::presence::expected_slots;
+use repair_core::model::expected_slots;
 use repair_core::model::{Interval, SlotSet, Table};
 use repair_core::plugin::Registry;
 use repair_core::workflow::Workflow;

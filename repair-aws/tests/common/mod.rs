@@ -18,10 +18,10 @@ use futures::TryStreamExt;
 use parquet::arrow::ArrowWriter;
 use repair_aws::{AwsLake, Connection, Options, Polling};
 use repair_core::Result;
-use repair_core::cost::Meter;
 use repair_core::lake::partition::{by_partition, time_partition};
 use repair_core::lake::{BatchStream, Caller, Lake, Layer, ScanRequest, StageRequest, StageScope};
 use repair_core::model::{Absence, Cadence, Fix, Format, Interval, Key, Partition, PartitionUnit, SlotRange, Table, TimeMark};
+use repair_core::price::Meter;
 use repair_core::testing::LakeSetup;
 use tokio_util::sync::CancellationToken;
 

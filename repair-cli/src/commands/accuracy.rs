@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use repair_core::lake::story::accuracy;
+use repair_core::lake::overlay::story::accuracy;
 use repair_core::model::Interval;
 use serde_json::json;
 

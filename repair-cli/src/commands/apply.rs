@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
+use repair::plan::{MAX_PLAN_BYTES, Plan, PlanRequest, Planner, changes, differences};
 use repair_core::engine::StartRequest;
-use repair_core::plan::{MAX_PLAN_BYTES, Plan, PlanRequest, Planner, changes, differences};
 use repair_core::plugin::Registry;
 use repair_core::workflow::Workflow;
 use repair_core::{Error, ErrorKind, Result};
@@ -142,7 +142,7 @@ async fn holds(plan: &Plan, workflow: &Workflow, planner: &Planner) -> Result<()
         different.extend(changes(before, now).into_iter().map(|what| format!("step {}: {what}", before.step)));
     }
     let work = |plan: &Plan| -> Vec<(String, String, u64, u64)> {
-        let of = |repair: &repair_core::plan::RepairPlan| {
+        let of = |repair: &repair::plan::RepairPlan| {
             let step = repair.step.clone();
             let strategies = repair.strategies.iter();
             strategies.map(|of| (step.clone(), of.name.clone(), of.units, of.slots)).collect::<Vec<_>>()

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use repair_core::bakeoff::score::ColumnErrors;
-use repair_core::bakeoff::{self, Comparison, IdeaReport, Limit, Options, Pattern, Setting, Share};
+use repair::compare;
+use repair::compare::score::ColumnErrors;
+use repair::compare::{Comparison, IdeaReport, Limit, Options, Pattern, Setting, Share};
 use repair_core::plugin::SystemClock;
 use repair_core::workflow::Workflow;
 
@@ -118,7 +119,7 @@ impl Compare {
             told_to_stop().await;
             cancel.cancel();
         });
-        let mut done = Box::pin(bakeoff::compare(setting, share, &options)).await?;
+        let mut done = Box::pin(compare::compare(setting, share, &options)).await?;
         if self.json {
             if !self.hidden {
                 done.hidden_slots.clear();

@@ -16,7 +16,7 @@ pub(crate) mod why;
 use std::path::Path;
 use std::process::ExitCode;
 
-use repair_core::workflow::{Workflow, graph, schema::schema as schema_of};
+use repair_core::workflow::{Workflow, schema as schema_of, to_dot, to_mermaid};
 
 use crate::output::{Failure, count, print, print_json};
 use crate::{GraphFormat, session};
@@ -33,8 +33,8 @@ pub(crate) fn validate(file: &Path, prices: Option<&Path>) -> Result<ExitCode, F
 pub(crate) fn graph(file: &Path, format: GraphFormat) -> Result<ExitCode, Failure> {
     let workflow = Workflow::load(file, &session::registry())?;
     print(&match format {
-        GraphFormat::Mermaid => graph::to_mermaid(&workflow),
-        GraphFormat::Dot => graph::to_dot(&workflow),
+        GraphFormat::Mermaid => to_mermaid(&workflow),
+        GraphFormat::Dot => to_dot(&workflow),
     })?;
     Ok(ExitCode::SUCCESS)
 }

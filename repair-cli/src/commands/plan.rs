@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use repair_core::plan::{Amount, Estimate, Look, Plan as Planned, PlanRequest, Reach, RepairPlan, StrategyPlan};
+use repair::plan::{Amount, Estimate, Look, Plan as Planned, PlanRequest, Reach, RepairPlan, StrategyPlan};
 use repair_core::workflow::Workflow;
 use repair_core::{Error, ErrorKind, Result};
 
@@ -123,7 +123,7 @@ fn found(look: &Look) -> String {
         count(counts.gaps, "gap"),
         counts.absent
     );
-    let row = |defects: &repair_core::plan::Defects| vec![defects.key.to_string(), defects.day.to_string(), defects.missing.to_string()];
+    let row = |defects: &repair::plan::Defects| vec![defects.key.to_string(), defects.day.to_string(), defects.missing.to_string()];
     let rows: Vec<Vec<String>> = look.defects.iter().take(MOST_SHOWN).map(row).collect();
     if !rows.is_empty() {
         text.push_str(&format!("\n{}\n", indented(&table(&["key", "day", look.kind.as_str()], &rows))));

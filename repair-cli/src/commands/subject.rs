@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use repair_core::engine::{Journal, RunHead, RunState, load, stale};
+use repair_core::engine::{Journal, RunHead, RunState, load};
 use repair_core::lake::Lake;
 use repair_core::lake::overlay;
-use repair_core::lake::retraction::{Part, Retracted, Retraction};
-use repair_core::lake::story::{Published, published};
+use repair_core::lake::overlay::retraction::{Part, Retracted, Retraction};
+use repair_core::lake::overlay::story::{Published, published};
+use repair_core::lake::stale;
 use repair_core::model::{Interval, Key, Suspect, Table};
 use repair_core::plugin::Registry;
 use repair_core::workflow::Workflow;
@@ -235,7 +236,7 @@ pub(crate) async fn meant(lake: &dyn Lake, table: &Table, parts: &[Part]) -> Res
             Ok(grid) => grid.start_of(grid.slot_of(time)),
             Err(_) => time,
         };
-        repair_core::lake::story::slot(table, time)
+        repair_core::lake::overlay::story::slot(table, time)
     };
     let interval = slot(first_us)?.hull(&slot(last_us)?);
     Ok(Some(Changed { table: table.name.clone(), rows: counts[0], absent: counts[1], interval, stale: Vec::new() }))

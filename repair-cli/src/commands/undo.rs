@@ -8,7 +8,7 @@ use clap::Args;
 use jiff::Timestamp;
 use repair_core::engine::{Event, for_each_event, load, new_run_id};
 use repair_core::lake::Lake;
-use repair_core::lake::retraction::{Part, Retraction, in_force};
+use repair_core::lake::overlay::retraction::{Part, Retraction, in_force};
 use repair_core::model::{Interval, Table};
 use repair_core::{Error, ErrorKind};
 use serde_json::json;

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 use clap::Args;
 use jiff::Timestamp;
 use repair_core::Error;
-use repair_core::engine::{load, stale};
-use repair_core::lake::story::{self, Provenance, Standing, Story};
+use repair_core::engine::load;
+use repair_core::lake::overlay::story;
+use repair_core::lake::overlay::story::{Provenance, Standing, Story};
+use repair_core::lake::stale;
 use repair_core::model::{Interval, Key, Table};
 use serde_json::{Value, json};
 

@@ -16,47 +16,25 @@
 //!
 //! Nothing here may know a lake, a query engine, or one kind of row.
 
-pub mod backfill;
-pub mod by_day;
-pub mod carry_forward;
-pub mod duplicates;
-pub mod expected;
-pub mod gaps;
-pub mod interpolate;
-pub mod invalid;
-mod judge;
-pub mod keep;
-mod line;
-mod neighbours;
-pub mod period;
-pub mod requests;
-pub mod shifted;
-pub mod sql;
-pub mod stale;
+mod aggregate;
+pub mod detect;
+mod period;
+pub mod repair;
 pub mod target;
-pub mod usage;
+mod task;
 
-pub use backfill::{Backfill, RowRule};
-pub use carry_forward::{CarryForward, CarryRule};
-pub use gaps::find_gaps;
-pub use interpolate::Interpolate;
-pub use invalid::{Invalid, InvalidConfig};
 pub use period::Period;
-pub use shifted::Shifted;
 
 use crate::plugin::Registry;
 
-/// Adds the built-in plug-ins to a registry.
-pub(crate) fn register(registry: &mut Registry) {
-    gaps::register(registry);
-    duplicates::register(registry);
-    invalid::register(registry);
-    stale::register(registry);
-    backfill::register(registry);
-    carry_forward::register(registry);
-    keep::register(registry);
-    interpolate::register(registry);
-    shifted::register(registry);
-    sql::register(registry);
-    usage::register(registry);
+impl Default for Registry {
+    /// A registry with the built-in plug-ins and the calendar `always`.
+    fn default() -> Self {
+        let mut registry = Self::empty();
+        detect::register(&mut registry);
+        repair::register(&mut registry);
+        aggregate::register(&mut registry);
+        task::register(&mut registry);
+        registry
+    }
 }

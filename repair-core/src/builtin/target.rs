@@ -7,22 +7,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, Result};
 use crate::lake::overlay;
-use crate::model::{Format, Table, TimeMark};
+use crate::model::Table;
 use crate::plugin::StepContext;
-
-/// A table of that name in a folder of that name, Parquet, without partitions, key or cadence.
-pub fn implicit(name: &str, time: &str) -> Table {
-    Table {
-        name: name.to_owned(),
-        location: name.to_owned(),
-        format: Format::Parquet,
-        partition_by: Vec::new(),
-        key: Vec::new(),
-        time: time.to_owned(),
-        time_marks: TimeMark::Start,
-        cadence: None,
-    }
-}
 
 /// Reads an `into`, and refuses what can be told to be wrong of it without knowing the tables of the workflow: for the field of a
 /// configuration, as `#[serde(deserialize_with = "target::into_name")]`.

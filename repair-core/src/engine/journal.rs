@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::event::{Event, Recorded};
+use crate::engine::pure::event::{Event, Recorded};
 use crate::error::Result;
 
 /// The first and last event of a run, for listings.

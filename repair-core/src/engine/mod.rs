@@ -1,29 +1,18 @@
-//! Runs workflows. [`budget`], [`state`], [`decide`], [`control`], [`retry`] and [`units`] are pure: no clock, no I/O, no async.
+//! Runs workflows. The deciding half (`pure`) has no clock, no I/O and no async; the acting half (`drive`) performs what it decides.
 
-pub mod artifact;
-pub mod budget;
-pub mod control;
-pub mod decide;
-pub mod driver;
-pub mod event;
-pub(crate) mod fanout;
-pub mod journal;
-mod late;
+mod drive;
+mod journal;
+pub mod prepare;
+mod pure;
 mod rate;
-pub mod report;
-pub mod retry;
-mod session;
-pub mod stale;
-pub mod state;
-pub mod units;
-mod work;
+mod report;
+mod unit;
 
-pub(crate) use driver::{make, sources};
-pub(crate) use fanout::check_fix;
-pub(crate) use rate::RateLimiter;
-
-pub use driver::{Engine, Observer, Options, StartRequest, child_run_id, load, new_run_id, preflight};
-pub use event::{Event, Outcome, Recorded};
-pub use journal::{Journal, RunHead, Signal, for_each_event};
+pub use drive::engine::{Engine, Observer, Options, StartRequest, child_run_id, load, new_run_id};
+pub use journal::{Journal, PAGE, RunHead, Signal, for_each_event};
+pub use pure::decide::{Decision, decide};
+pub use pure::event::{ErrorRecord, Event, FORMAT, FindingsRecord, LateTruth, Outcome, Recorded, Settled, StopReason, UnitFailed};
+pub use pure::state::{Branch, Ended, Phase, Position, RunState, Started, StepState, Taken};
+pub use pure::units::{Batch, Earlier, UnitState, Units};
+pub use pure::{control, retry};
 pub use report::{RunReport, StepReport};
-pub use state::RunState;

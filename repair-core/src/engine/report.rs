@@ -6,12 +6,12 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-use super::event::{LateTruth, Outcome, Settled};
-use super::stale;
-use super::state::{Branch, Phase, RunState, StepState};
-use crate::cost::Usage;
+use crate::engine::pure::event::{LateTruth, Outcome, Settled};
+use crate::engine::pure::state::{Branch, Phase, RunState, StepState};
 use crate::error::ErrorKind;
+use crate::lake::stale;
 use crate::model::Interval;
+use crate::model::Usage;
 
 /// What a run did. In JSON, `outcome` is null while the run has not ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -155,13 +155,10 @@ fn problems(state: &RunState) -> Vec<String> {
                 problems.push(format!("{detect}: {count} {what} in table `{}`", findings.scope.table));
             }
         };
-        tell(counts.conflicts, "slots with a row of which a source says that there is none (see `repair why`)");
+        tell(counts.conflicts, "slots with a row of which a source says that there is none");
         tell(counts.duplicates, "duplicate rows");
         tell(counts.misaligned, "rows whose time is not on the grid");
-        tell(
-            counts.changed,
-            "replaced slots whose rows are others by now, and which a repair still stands for (`repair why`, `repair undo`),",
-        );
+        tell(counts.changed, "replaced slots whose raw rows have changed since they were repaired");
         tell(counts.unexpected, "slots with rows that the calendar does not expect");
     }
     for (detect, (table, ideas)) in &state.late_truth {
@@ -212,7 +209,7 @@ fn suspect(name: &str, step: &StepState, table: &str) -> Option<String> {
     let told: Vec<String> = suspects.stretches.iter().take(STRETCHES).map(ToString::to_string).collect();
     let more = if suspects.stretches.len() > STRETCHES { "; and more" } else { "" };
     let (slots, told) = (count(left, "slot"), told.join("; "));
-    let mend = "that may be a collector which failed, so they stay missing: ask another source, or say what you know with `repair except`";
+    let mend = "a collector may have failed, so they stay missing: ask another source, or record an exception if you know better";
     (left > 0).then(|| format!("{name}: {slots} of table `{table}` suspect: {told}{more}; {mend}"))
 }
 

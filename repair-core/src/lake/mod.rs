@@ -1,17 +1,13 @@
 //! What an adapter implements so that workflows run on its lake. Nothing above this trait may ask which lake it has.
 
 pub mod extent;
-pub mod fingerprint;
-pub mod live;
 pub mod name;
 pub mod overlay;
 pub mod partition;
 pub mod replacement;
-pub mod retraction;
 pub mod rollup;
 pub mod shape;
-pub mod staging;
-pub mod story;
+pub mod stale;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -26,9 +22,11 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use self::extent::Extent;
-use crate::cost::{Meter, Usage};
+use self::overlay::retraction::Retraction;
 use crate::error::Result;
+use crate::model::Usage;
 use crate::model::{Conflicts, Fingerprints, Fix, Interval, Key, SlotRange, Suspects, Table, TablePresence};
+use crate::price::Meter;
 
 /// Batches of rows, as they come.
 pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
@@ -257,7 +255,7 @@ pub trait Lake: Send + Sync {
     ///
     /// # Errors
     /// `invalid` if it does not fit the table, or if this lake cannot retract.
-    async fn retract(&self, table: &Table, retraction: &retraction::Retraction) -> Result<()> {
+    async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
         let _ = retraction;
         let message = format!("this kind of lake cannot take back repairs of table `{}` yet; nothing was changed", table.name);
         Err(crate::error::Error::invalid(message))
@@ -267,7 +265,7 @@ pub trait Lake: Send + Sync {
     ///
     /// # Errors
     /// If they cannot be read.
-    async fn retractions(&self, table: &Table) -> Result<Vec<retraction::Retraction>> {
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
         let _ = table;
         Ok(Vec::new())
     }

@@ -7,9 +7,9 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use super::partition::{self, TimeBounds};
-use super::staging::Parts;
 use super::{rollup, shape};
 use crate::error::{Error, Result};
+use crate::lake::overlay::staging::Parts;
 use crate::model::{Format, Interval, Table};
 
 /// What each partition that the interval touches is to hold.

@@ -15,9 +15,9 @@ use arrow::datatypes::{DataType, Decimal128Type, Field, Float64Type, Int64Type, 
 use futures::StreamExt;
 
 use super::{BatchStream, Layer, ScanRequest, overlay};
-use crate::cost::Usage;
 use crate::error::{Error, Result};
-use crate::model::presence::expected_slots;
+use crate::model::Usage;
+use crate::model::expected_slots;
 use crate::model::{Cadence, Interval, Key, SlotSet, Table};
 
 /// What to make of the values of one column within a bucket.

@@ -3,8 +3,8 @@
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use super::interval::{Interval, day_start};
 use crate::error::{Error, Result};
+use crate::model::{Interval, day_start};
 
 /// One trading (or business) session: the date it is known by, and when it is open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

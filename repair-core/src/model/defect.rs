@@ -5,11 +5,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::interval::Interval;
-use super::presence::{SlotRange, SlotSet};
-use super::series::{Key, SlotGrid};
-use crate::cost::Usage;
 use crate::error::{Error, Result};
+use crate::model::Interval;
+use crate::model::Usage;
+use crate::model::{Key, SlotGrid};
+use crate::model::{SlotRange, SlotSet};
 
 /// What is wrong with a slot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

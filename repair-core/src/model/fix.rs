@@ -7,10 +7,10 @@ use arrow::array::RecordBatch;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::interval::Interval;
-use super::presence::SlotRange;
-use super::series::Key;
-use crate::cost::Usage;
+use crate::model::Interval;
+use crate::model::Key;
+use crate::model::SlotRange;
+use crate::model::Usage;
 
 /// Slots of one key that a unit is to repair.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -1,18 +1,20 @@
 //! The nouns of the engine: intervals, series, calendars, presence, defects, fixes. Values only: nothing here does I/O, knows a
 //! lake or a workflow.
 
-pub mod calendar;
-pub mod defect;
-pub mod fix;
-pub mod interval;
-pub mod presence;
-pub mod series;
-pub mod table;
+mod calendar;
+mod defect;
+mod fix;
+mod interval;
+mod presence;
+mod series;
+mod table;
+mod usage;
 
-pub use calendar::{Always, Calendar, Session};
-pub use defect::{Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, Scope};
+pub use calendar::{Always, Calendar, Session, outside};
+pub use defect::{Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, MOST_TOLD, Scope};
 pub use fix::{Absence, Conflicts, Fix, Suspect, Suspects, Unit, Wanted};
-pub use interval::Interval;
-pub use presence::{KeyPresence, Presence, SlotRange, SlotSet, TablePresence};
+pub use interval::{Interval, day_start, utc_date};
+pub use presence::{KeyPresence, Presence, SlotRange, SlotSet, TablePresence, expected_slots};
 pub use series::{Cadence, Key, SlotGrid, TimeMark};
 pub use table::{Format, Partition, PartitionUnit, Table};
+pub use usage::Usage;

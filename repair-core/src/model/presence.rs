@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::interval::Interval;
-use super::series::{Cadence, Key, SlotGrid};
-use crate::cost::Usage;
+use crate::model::Interval;
+use crate::model::Usage;
+use crate::model::{Cadence, Key, SlotGrid};
 
 /// A range of slots, `[first, end)`; empty if `end <= first`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

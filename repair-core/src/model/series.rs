@@ -8,9 +8,9 @@ use schemars::JsonSchema;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::interval::Interval;
-use super::presence::SlotRange;
 use crate::error::{Error, Result};
+use crate::model::Interval;
+use crate::model::SlotRange;
 
 /// What identifies one series of a table: the values of its key columns, as text, in the table's order. Empty for a table
 /// without key columns. Cheap to clone.

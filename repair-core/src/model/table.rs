@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::series::{Cadence, SlotGrid, TimeMark};
 use crate::error::{Error, Result};
+use crate::model::{Cadence, SlotGrid, TimeMark};
 
 /// How a table's files are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -74,6 +74,20 @@ pub struct Table {
 }
 
 impl Table {
+    /// A table of this name in a folder of this name: Parquet, without partitions, key or cadence.
+    pub fn implicit(name: &str, time: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            location: name.to_owned(),
+            format: Format::Parquet,
+            partition_by: Vec::new(),
+            key: Vec::new(),
+            time: time.to_owned(),
+            time_marks: TimeMark::Start,
+            cadence: None,
+        }
+    }
+
     /// The slots of its series.
     ///
     /// # Errors

@@ -3,10 +3,10 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::context::StepContext;
-use crate::cost::Usage;
 use crate::error::Result;
 use crate::model::Findings;
+use crate::model::Usage;
+use crate::plugin::StepContext;
 
 /// What an aggregator is given.
 #[derive(Debug, Clone, Copy)]

@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::source::Source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::Lake;
 use crate::model::{Calendar, Table};
+use crate::plugin::Source;
+use crate::yaml::close_name;
 
 /// Tells the time and waits. Everything that depends on time takes it from here, so that tests and simulations can own it.
 #[async_trait]
@@ -131,18 +132,4 @@ impl StepContext {
     pub fn check_cancelled(&self) -> Result<()> {
         if self.cancel.is_cancelled() { Err(Error::new(ErrorKind::Cancelled, "the run was told to stop")) } else { Ok(()) }
     }
-}
-
-/// `; did you mean …?` if a known name is close.
-pub(crate) fn close_name<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> String {
-    closest(name, known.map(String::as_str)).map(|close| format!("; did you mean `{close}`?")).unwrap_or_default()
-}
-
-/// The known name that was probably meant, if one is close enough.
-pub fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .map(|candidate| (strsim::damerau_levenshtein(&name.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance * 3 <= candidate.chars().count().max(name.chars().count()).max(3))
-        .min()
-        .map(|(_, candidate)| candidate)
 }

@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::context::StepContext;
 use crate::error::Result;
 use crate::model::Findings;
+use crate::plugin::StepContext;
 
 /// Finds what is wrong with a table.
 #[async_trait]

@@ -3,19 +3,19 @@
 //! Every method may be called again for the same input after a crash, so it must have no effect but its result; the engine stages,
 //! publishes and journals. A plug-in that works long looks at [`StepContext::cancel`] between pieces of work.
 
-pub mod aggregator;
-pub mod context;
-pub mod detector;
-pub mod registry;
-pub mod repairer;
-pub mod sensor;
-pub mod source;
-pub mod task;
+mod aggregator;
+mod context;
+mod detector;
+mod registry;
+mod repairer;
+mod sensor;
+mod source;
+mod task;
 
 pub use aggregator::{AggregateRequest, Aggregated, Aggregator};
 pub use context::{Clock, Progress, StepContext, SystemClock};
 pub use detector::Detector;
-pub use registry::{ConfigError, Plugin, PluginKind, Registry};
+pub use registry::{ConfigError, Entry, PathSegment, Plugin, PluginKind, Registry};
 pub use repairer::{Reads, Repairer, Units};
 pub use sensor::Sensor;
 pub use source::{Answer, Covered, Limits, Request, Source};

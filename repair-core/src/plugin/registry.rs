@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{Aggregator, Detector, Repairer, Sensor, Source, Task};
 use crate::error::{Error, Result};
 use crate::model::{Always, Calendar};
+use crate::yaml::closest;
 
 /// Which of the traits a plug-in implements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,6 +59,40 @@ pub enum Plugin {
     /// A source.
     Source(Arc<dyn Source>),
 }
+
+impl Plugin {
+    /// Which of the traits it implements.
+    pub fn kind(&self) -> PluginKind {
+        match self {
+            Self::Detector(_) => PluginKind::Detector,
+            Self::Repairer(_) => PluginKind::Repairer,
+            Self::Aggregator(_) => PluginKind::Aggregator,
+            Self::Sensor(_) => PluginKind::Sensor,
+            Self::Task(_) => PluginKind::Task,
+            Self::Source(_) => PluginKind::Source,
+        }
+    }
+}
+
+macro_rules! plugin_as {
+    ($($kind:ident),*) => {
+        $(impl TryFrom<Plugin> for Arc<dyn $kind> {
+            type Error = Error;
+
+            fn try_from(plugin: Plugin) -> Result<Self> {
+                match plugin {
+                    Plugin::$kind(made) => Ok(made),
+                    other => {
+                        let (other, wanted) = (other.kind().as_str(), PluginKind::$kind.as_str());
+                        Err(Error::internal(format!("a {other} stands where a {wanted} must be")))
+                    }
+                }
+            }
+        })*
+    };
+}
+
+plugin_as!(Detector, Repairer, Aggregator, Sensor, Task, Source);
 
 /// A configuration that does not fit: where within `with`, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,16 +159,6 @@ pub struct Registry {
     calendars: BTreeMap<String, Arc<dyn Calendar>>,
 }
 
-impl Default for Registry {
-    /// The built-in plug-ins.
-    fn default() -> Self {
-        let mut registry = Self { entries: BTreeMap::new(), calendars: BTreeMap::new() };
-        registry.add_calendar(Arc::new(Always));
-        crate::builtin::register(&mut registry);
-        registry
-    }
-}
-
 macro_rules! register {
     ($(#[$doc:meta])* $method:ident, $kind:ident, $plugin:ident) => {
         $(#[$doc])*
@@ -148,6 +173,13 @@ macro_rules! register {
 }
 
 impl Registry {
+    /// A registry with the calendar `always` and no plug-ins. [`Registry::default`] has the built-in ones.
+    pub fn empty() -> Self {
+        let mut registry = Self { entries: BTreeMap::new(), calendars: BTreeMap::new() };
+        registry.add_calendar(Arc::new(Always));
+        registry
+    }
+
     register!(
         /// Registers a detector. `C` is what its `with` says; use `#[serde(deny_unknown_fields)]` on it.
         detector, Detector, Detector
@@ -186,6 +218,19 @@ impl Registry {
     /// A registered plug-in.
     pub fn get(&self, kind: PluginKind, name: &str) -> Option<&Entry> {
         self.entries.get(&(kind, name.to_owned()))
+    }
+
+    /// Makes a plug-in from its configuration.
+    ///
+    /// # Errors
+    /// `invalid` if there is none of that name, or if the configuration does not fit.
+    pub fn make(&self, kind: PluginKind, name: &str, config: &Value) -> Result<Plugin> {
+        let missing = || {
+            let known = self.entries.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name.as_str());
+            let hint = closest(name, known).map(|close| format!("; did you mean `{close}`?")).unwrap_or_default();
+            Error::invalid(format!("no {} `{name}`{hint}", kind.as_str()))
+        };
+        Ok(self.get(kind, name).ok_or_else(missing)?.make(config)?)
     }
 
     /// All registered plug-ins, by kind and name.

@@ -2,10 +2,10 @@
 
 use async_trait::async_trait;
 
-use super::context::StepContext;
-use crate::cost::Usage;
 use crate::error::Result;
+use crate::model::Usage;
 use crate::model::{Findings, Fix, Unit};
+use crate::plugin::StepContext;
 
 /// Units of work, one after the other, so that a plan of millions need not fit in memory.
 pub type Units = Box<dyn Iterator<Item = Result<Unit>> + Send>;

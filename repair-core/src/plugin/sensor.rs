@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::context::StepContext;
 use crate::error::Result;
+use crate::plugin::StepContext;
 
 /// Looks at something outside, such as whether a file has landed; a `wait` polls it until its condition holds.
 #[async_trait]

@@ -3,9 +3,9 @@
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 
-use super::context::StepContext;
 use crate::error::Result;
 use crate::model::{Interval, Key, Table};
+use crate::plugin::StepContext;
 
 /// What one request to a source may ask. Requests are cut to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::context::StepContext;
-use crate::cost::Usage;
 use crate::error::Result;
+use crate::model::Usage;
+use crate::plugin::StepContext;
 
 /// A step of the user's own.
 #[async_trait]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use jiff::Timestamp;
 
-use crate::engine::journal::PAGE;
+use crate::engine::PAGE;
 use crate::engine::{Event, Journal, Recorded, Signal, for_each_event};
 use crate::error::ErrorKind;
 

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde_json::Value;
 
-use super::definition::{Param, ParamType, Workflow};
-use super::duration::parse_duration;
 use crate::error::{Error, Result};
-use crate::plugin::context::closest;
+use crate::workflow::parse_duration;
+use crate::workflow::{Param, ParamType, Workflow};
+use crate::yaml::closest;
 
 /// Bytes of one parameter's value: it is kept in the journal with every run.
 pub const MAX_PARAM_BYTES: usize = 64 * 1024;

@@ -8,11 +8,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::expression::Expression;
-use crate::cost::{Budget, PriceBook};
 use crate::error::{ErrorKind, Result};
 use crate::model::Table;
 use crate::plugin::PluginKind;
+use crate::price::{Budget, PriceBook};
+use crate::workflow::Expression;
 
 /// A workflow, parsed and checked.
 #[derive(Debug, Clone)]

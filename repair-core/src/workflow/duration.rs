@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::definition::Rate;
 use crate::error::{Error, Result};
+use crate::workflow::Rate;
 
 /// The longest duration. A timer beyond ten years is a slip of the pen.
 pub const MAX_DURATION: Duration = Duration::from_secs(3_650 * 86_400);

@@ -12,9 +12,9 @@ use jsonata_core::parser;
 use jsonata_core::value::JValue;
 use serde_json::{Map, Value};
 
-use super::definition::Variables;
 use super::references::{References, references};
 use crate::error::{Error, Result};
+use crate::workflow::Variables;
 
 /// Bytes of one expression. A condition longer than this belongs into a task.
 pub const MAX_EXPRESSION_BYTES: usize = 10_000;
@@ -78,7 +78,12 @@ impl Expression {
         &self.text
     }
 
-    /// What it speaks of.
+    /// The variables it refers to, each with the fields that follow its name.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &[String])> {
+        self.references.variables.iter().map(|(name, fields)| (name.as_str(), fields.as_slice()))
+    }
+
+    /// What it refers to.
     pub(crate) fn references(&self) -> &References {
         &self.references
     }

@@ -7,7 +7,7 @@ use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 
-use super::definition::{ErrorMatch, RunIf, Step, StepKind, Wait, Workflow};
+use crate::workflow::{ErrorMatch, RunIf, Step, StepKind, Wait, Workflow};
 
 /// Why a run goes from one step to another.
 #[derive(Debug, Clone, PartialEq, Eq)]

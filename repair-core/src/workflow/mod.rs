@@ -2,20 +2,20 @@
 
 mod bind;
 mod check;
-pub mod definition;
-pub mod diagnostic;
+mod definition;
 mod duration;
-pub mod expression;
-pub mod graph;
+mod expression;
+mod graph;
+mod limits;
 mod parse;
 mod read;
 mod references;
-pub mod schema;
-pub(crate) mod tree;
+mod schema;
 
 pub use bind::{MAX_PARAM_BYTES, MAX_PARAM_ITEMS};
 pub use definition::*;
-pub use diagnostic::{Diagnostic, Diagnostics};
 pub use duration::{MAX_DURATION, parse_duration, parse_rate};
-pub use expression::Expression;
-pub(crate) use parse::read_text;
+pub use expression::{Expression, MAX_EXPRESSION_BYTES};
+pub use graph::{Way, graph, to_dot, to_mermaid};
+pub use limits::{BudgetLimit, Of, Prices, limits, source_of};
+pub use schema::schema;

@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Diagnostics, Workflow, check, read, tree};
-use crate::cost::PriceBook;
+use super::{Workflow, check, read};
 use crate::plugin::Registry;
+use crate::price::PriceBook;
+use crate::yaml::{Diagnostics, tree};
+use crate::yaml::{read_text, too_big};
 
 /// How deep workflows may run workflows.
 const MAX_DEPTH: usize = 8;
@@ -144,34 +146,4 @@ fn resolve(file: &str, name: &str) -> String {
         }
     }
     resolved.display().to_string()
-}
-
-/// The text of a file; else what is wrong with it, and what to do.
-pub(crate) fn read_text(path: &Path) -> Result<String, (String, Option<String>)> {
-    let unreadable = |error: std::io::Error| (format!("the file {} cannot be read: {error}", path.display()), None);
-    let metadata = std::fs::metadata(path).map_err(unreadable)?;
-    if metadata.is_dir() {
-        return Err((format!("{} is a folder, not a workflow", path.display()), Some("name a YAML file within".to_owned())));
-    }
-    if metadata.len() > tree::MAX_FILE_BYTES as u64 {
-        return Err(too_big(metadata.len()));
-    }
-    let bytes = read_bounded(path).map_err(unreadable)?;
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        (format!("the file is not UTF-8 text: byte {at} is not"), Some("save it as UTF-8".to_owned()))
-    })
-}
-
-/// Reads no more than one byte beyond the limit: a pipe has no size that could be asked first, and a file may grow.
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(tree::MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn too_big(bytes: u64) -> (String, Option<String>) {
-    let message = format!("{bytes} bytes are too many for a workflow; {} are allowed", tree::MAX_FILE_BYTES);
-    (message, Some("keep long lists in a table or a parameter".to_owned()))
 }

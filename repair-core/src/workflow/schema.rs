@@ -3,11 +3,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::definition::{ParamType, RunIf};
 use super::read::{MAX_STRATEGIES, STEP_WORDS};
 use crate::error::ErrorKind;
 use crate::model::{Cadence, Format, PartitionUnit, TimeMark};
 use crate::plugin::{PluginKind, Registry};
+use crate::workflow::{ParamType, RunIf};
 
 /// The schema of workflows that may use the plug-ins of a registry.
 pub fn schema(registry: &Registry) -> Value {

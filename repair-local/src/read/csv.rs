@@ -12,8 +12,8 @@ use arrow::csv::ReaderBuilder;
 use arrow::csv::reader::{BufReader as CsvReader, Format};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use repair_core::cost::Usage;
 use repair_core::model::Table;
+use repair_core::model::Usage;
 use repair_core::{Error, Result};
 
 use super::text::{self, INFER_ROWS, Lines};

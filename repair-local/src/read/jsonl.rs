@@ -10,8 +10,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::{Decoder, infer_json_schema_from_iterator};
-use repair_core::cost::Usage;
 use repair_core::model::Table;
+use repair_core::model::Usage;
 use repair_core::{Error, Result};
 
 use super::text::{INFER_ROWS, Lines};

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use ::arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, new_null_array};
 use ::arrow::datatypes::{Schema, SchemaRef};
-use repair_core::cost::Usage;
+use repair_core::model::Usage;
 use repair_core::model::{Format, Table};
 use repair_core::{Error, Result};
 

@@ -14,8 +14,8 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{ChunkReader, Length};
-use repair_core::cost::Usage;
 use repair_core::model::Table;
+use repair_core::model::Usage;
 use repair_core::{Error, Result};
 
 use super::Sink;

@@ -4,9 +4,9 @@ use std::fmt;
 
 use jiff::civil::{Date, Time, Weekday};
 use jiff::tz::TimeZone;
-use repair_core::error::{Error, Result};
-use repair_core::model::calendar::outside;
+use repair_core::model::outside;
 use repair_core::model::{Calendar, Interval, Session};
+use repair_core::{Error, Result};
 
 use super::table::{Hours, Regular, Table};
 

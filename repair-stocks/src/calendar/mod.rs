@@ -5,7 +5,7 @@
 //! | `XNYS` | New York Stock Exchange | 1990 to 2026 | 09:30 to 16:00, half days to 13:00 (14:00 until 1992) | |
 //! | `XTKS` | Tokyo Stock Exchange | 2011-11-21 to 2026 | 09:00 to 15:00, to 15:30 since 2024-11-05 | 11:30 to 12:30 |
 //!
-//! `24x7` is the core's own [`Always`](repair_core::model::calendar::Always).
+//! `24x7` is the core's own [`Always`](repair_core::model::Always).
 //!
 //! The tables hold what a market does on an ordinary weekday, since when, and every weekday that was different; a script beside them
 //! writes them from a maintained source. They speak of sessions, not of what happened within one: during a halt (New York on
@@ -18,7 +18,7 @@ mod table;
 
 use std::sync::{Arc, LazyLock};
 
-use repair_core::error::Result;
+use repair_core::Result;
 use repair_core::model::Calendar;
 
 pub use self::exchange::ExchangeCalendar;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use jiff::civil::{Date, Time};
 use jiff::tz::{TimeZone, TimeZoneDatabase};
-use repair_core::error::{Error, Result};
+use repair_core::{Error, Result};
 
 /// What the tables say about one market.
 #[derive(Debug)]

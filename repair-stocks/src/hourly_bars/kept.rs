@@ -8,8 +8,8 @@ use arrow::compute::{SortColumn, concat_batches, filter_record_batch, lexsort_to
 use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
 use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
-use repair_core::cost::Usage;
 use repair_core::lake::{Lake, Layer, ScanRequest, rollup};
+use repair_core::model::Usage;
 use repair_core::model::{Interval, Key, Scope, Table};
 use repair_core::{Error, ErrorKind, Result};
 

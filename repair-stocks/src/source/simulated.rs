@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use repair_core::model::interval::day_start;
-use repair_core::model::presence::expected_slots;
+use repair_core::model::day_start;
+use repair_core::model::expected_slots;
 use repair_core::model::{Calendar, Interval, Key, SlotRange};
 use repair_core::plugin::{Answer, Covered, Limits, Registry, Request, Source, StepContext};
 use repair_core::{Error, Result};

@@ -9,12 +9,13 @@ use arrow::datatypes::{DataType, Float64Type};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use repair_core::lake::{Lake, StageRequest, StageScope};
+use repair_core::model::Usage;
 use repair_core::model::{
     Cadence, Calendar, Counts, Findings, Fix, Format, GapList, Interval, Key, Partition, PartitionUnit, Scope, Table, TimeMark,
 };
 use repair_core::plugin::{Clock, Plugin, PluginKind, Registry, StepContext};
 use repair_core::testing::MemoryLake;
-use repair_core::{Error, Result, Usage};
+use repair_core::{Error, Result};
 use serde_json::Value;
 
 pub(crate) fn at(text: &str) -> Timestamp {

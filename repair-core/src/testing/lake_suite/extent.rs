@@ -4,7 +4,7 @@ use super::LakeSetup;
 use super::tables::*;
 use crate::error::ErrorKind;
 use crate::lake::extent::Extent;
-use crate::lake::retraction::{Part, Retraction};
+use crate::lake::overlay::retraction::{Part, Retraction};
 use crate::lake::{Lake, StageRequest};
 use crate::model::{Interval, Table};
 

@@ -8,10 +8,10 @@ use arrow::datatypes::TimestampMicrosecondType;
 use super::LakeSetup;
 use super::presence::by_key;
 use super::tables::*;
-use crate::cost::Usage;
 use crate::error::ErrorKind;
 use crate::lake::overlay::{self as names, Op, columns};
 use crate::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope, Staged};
+use crate::model::Usage;
 use crate::model::{Conflicts, Fix, Key, SlotRange, Suspect, Suspects, Table};
 
 fn units(names: &[&str]) -> Vec<String> {

@@ -6,10 +6,10 @@ use super::LakeSetup;
 use super::presence::by_key;
 use super::tables::*;
 use crate::error::ErrorKind;
-use crate::lake::fingerprint::of_slots;
-use crate::lake::live::LiveRepairs;
+use crate::lake::overlay::fingerprint::of_slots;
+use crate::lake::overlay::live::LiveRepairs;
+use crate::lake::overlay::retraction::{Part, Retraction};
 use crate::lake::overlay::{self as names, Op, columns};
-use crate::lake::retraction::{Part, Retraction};
 use crate::lake::{Lake, Layer, PresenceRequest, ScanRequest, StageRequest, StageScope};
 use crate::model::{Fingerprints, Fix, GapList, Interval, Key, SlotRange, Table, TablePresence};
 

@@ -4,7 +4,7 @@ use super::LakeSetup;
 use super::presence::by_key;
 use super::tables::*;
 use crate::error::ErrorKind;
-use crate::lake::retraction::{Kind, Part, Retraction};
+use crate::lake::overlay::retraction::{Kind, Part, Retraction};
 use crate::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope};
 use crate::model::{Fix, Interval, Key, Table};
 

@@ -14,12 +14,12 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use jiff::Timestamp;
 
-use crate::cost::Usage;
 use crate::engine::{Event, Journal, Recorded, RunHead, Signal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::extent::Extent;
-use crate::lake::retraction::Retraction;
+use crate::lake::overlay::retraction::Retraction;
 use crate::lake::{BatchStream, Caller, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, rollup::Rollup};
+use crate::model::Usage;
 use crate::model::{Interval, Table, TablePresence};
 
 /// The message of every error after a crash.

@@ -10,14 +10,14 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::rows;
-use crate::cost::Usage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::extent::{Extent, Listing, Part};
+use crate::lake::overlay::retraction::{Retracted, Retraction};
+use crate::lake::overlay::staging;
 use crate::lake::overlay::{self, Op};
-use crate::lake::retraction::{Retracted, Retraction};
 use crate::lake::rollup::column;
-use crate::lake::staging;
 use crate::lake::{BatchStream, Lake, Layer, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
+use crate::model::Usage;
 use crate::model::{Absence, Interval, Key, Presence, SlotSet, Table, TablePresence};
 
 /// A lake in memory: tables are put in by the test, and a clone is the same lake.

@@ -5,12 +5,12 @@ mod names;
 mod shape;
 mod with;
 
-use super::definition::{StepKind, Workflow};
-use super::diagnostic::Diagnostics;
+use super::limits;
 use super::read::Draft;
-use super::tree::Place;
-use crate::engine::budget;
 use crate::plugin::Registry;
+use crate::workflow::{StepKind, Workflow};
+use crate::yaml::Diagnostics;
+use crate::yaml::tree::Place;
 
 /// What all checks look at.
 struct Checker<'a> {
@@ -34,11 +34,11 @@ impl Checker<'_> {
         let mut missing = Vec::new();
         for (step, places) in workflow.steps.iter().zip(&self.draft.steps) {
             for (strategy, places) in step.kind.strategies().iter().zip(&places.plugins) {
-                let in_dollars = budget::limits(workflow, step, Some(strategy)).any(|limit| limit.budget.usd.is_some());
-                if !in_dollars || budget::call_price(workflow, &strategy.with).is_some() {
+                let in_dollars = limits::limits(workflow, step, Some(strategy)).any(|limit| limit.budget.usd.is_some());
+                if !in_dollars || limits::Prices::of(workflow, limits::source_of(&strategy.with)).call.is_some() {
                     continue;
                 }
-                let source = budget::source_of(&strategy.with).filter(|source| workflow.sources.contains_key(*source));
+                let source = limits::source_of(&strategy.with).filter(|source| workflow.sources.contains_key(*source));
                 let Some(source) = source else { continue };
                 let place = places.with.and_then(|with| with.get("source")).map_or(places.name, |node| node.place);
                 missing.push((place, format!("the price book {} has no price for source `{source}`", book.file), source.to_owned()));

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::super::definition::{Inside, ParallelBranch, REPAIR_OUTPUT, StepKind};
-use super::super::expression::REFUSED;
 use super::super::read::{ExpressionUse, Within, did_you_mean, one_of, quoted};
-use super::super::tree::Place;
 use super::Checker;
 use crate::model::Counts;
+use crate::workflow::expression::REFUSED;
+use crate::workflow::{Inside, ParallelBranch, REPAIR_OUTPUT, StepKind};
+use crate::yaml::tree::Place;
 
 /// The variables of expressions, as [`Variables`](super::super::definition::Variables) binds them.
 const VARIABLES: [&str; 6] = ["params", "output", "steps", "visits", "error", "run"];

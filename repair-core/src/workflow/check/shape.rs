@@ -8,9 +8,9 @@ use petgraph::algo::dominators::simple_fast;
 use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use super::super::definition::{Step, StepKind, Workflow};
-use super::super::graph::{Way, graph, reached};
 use super::Checker;
+use crate::workflow::graph::{Way, graph, reached};
+use crate::workflow::{Step, StepKind, Workflow};
 
 /// Steps of a loop that a message names.
 const SHOWN: usize = 8;

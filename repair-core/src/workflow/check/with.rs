@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::super::definition::{Param, ParamType, StepKind, Template, Variables};
 use super::super::read::{Computed, PluginPlaces, computed, did_you_mean, one_of, quoted};
-use super::super::tree::{Node, Place, Yaml};
 use super::Checker;
-use crate::plugin::registry::{Entry, PathSegment};
 use crate::plugin::{ConfigError, PluginKind, Registry};
+use crate::plugin::{Entry, PathSegment};
+use crate::workflow::{Param, ParamType, StepKind, Template, Variables};
+use crate::yaml::tree::{Node, Place, Yaml};
 
 /// How deep schemas refer to schemas. Those of plug-ins nest a few levels.
 const MAX_SCHEMA_DEPTH: usize = 16;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::definition::{Branch, CatchRule, ErrorMatch, Jitter, RetryRule};
-use super::super::tree::{Node, Place, Yaml};
 use super::{BranchPlaces, Fields, Reader, Within, did_you_mean, one_of, quoted};
 use crate::error::ErrorKind;
+use crate::workflow::{Branch, CatchRule, ErrorMatch, Jitter, RetryRule};
+use crate::yaml::tree::{Node, Place, Yaml};
 
 /// How often one rule may try again. More is a loop that nobody waits for.
 const MAX_ATTEMPTS: u32 = 1_000;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::tree::{Node, Yaml};
 use super::{Fields, Reader};
-use crate::cost::price::{dollars, number_text, size};
-use crate::cost::{Budget, PriceBook};
+use crate::price::{Budget, PriceBook};
+use crate::price::{dollars, number_text, size};
+use crate::yaml::tree::{Node, Yaml};
 
 impl<'a> Reader<'a> {
     /// The price book: that of the command line, else the one that `prices` names.
@@ -34,7 +34,7 @@ impl<'a> Reader<'a> {
         }
         let usd = inner.get("usd").and_then(|node| self.usd(node));
         if !self.priced && inner.get("usd").is_some() {
-            let help = "name one, e.g. `prices: prices/aws-us-east-1.yaml`, or give --prices FILE; or limit `calls` or `bytes`";
+            let help = "name one, e.g. `prices: prices/aws-us-east-1.yaml`, or give one beside the workflow; or limit `calls` or `bytes`";
             self.error(inner.key_place("usd"), "a budget in dollars needs a price book", Some(help.to_owned()));
         }
         let calls = inner.get("calls").and_then(|node| {

@@ -14,12 +14,12 @@ use std::sync::Arc;
 pub(crate) use step::WORDS as STEP_WORDS;
 pub(crate) use strategy::MAX_STRATEGIES;
 
-use super::definition::{Template, Workflow, WorkflowKind};
-use super::diagnostic::Diagnostics;
-use super::expression::Expression;
-use super::tree::{Key, Node, Place, Yaml};
-use crate::cost::PriceBook;
-use crate::plugin::context::closest;
+use crate::price::PriceBook;
+use crate::workflow::Expression;
+use crate::workflow::{Template, Workflow, WorkflowKind};
+use crate::yaml::Diagnostics;
+use crate::yaml::closest;
+use crate::yaml::tree::{Key, Node, Place, Yaml};
 
 /// Characters of a name: names become parts of file names, and of names of our own that are longer.
 pub(crate) const MAX_NAME: usize = 100;

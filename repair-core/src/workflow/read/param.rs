@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::super::definition::{Param, ParamType};
-use super::super::tree::{Node, Yaml};
 use super::{Fields, MAX_ENTRIES, Reader};
+use crate::workflow::{Param, ParamType};
+use crate::yaml::tree::{Node, Yaml};
 
 /// Tags of one workflow; AWS takes fifty on a resource.
 const MAX_TAGS: usize = 50;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::definition::Rate;
-use super::super::duration::{parse_duration, parse_rate};
-use super::super::tree::{Node, Place, Yaml};
 use super::{Fields, MAX_NAME, MAX_TEXT, Reader, did_you_mean, one_of, quoted};
+use crate::workflow::Rate;
+use crate::workflow::{parse_duration, parse_rate};
+use crate::yaml::tree::{Node, Place, Yaml};
 
 impl<'a> Reader<'a> {
     /// A text that is not empty.

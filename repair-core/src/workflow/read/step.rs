@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::definition::{Inside, ParallelBranch, RunIf, SensorWait, Step, StepKind, Template, Tolerance, Wait};
-use super::super::duration::parse_duration;
-use super::super::tree::{Key, Node, Place, Yaml};
 use super::{Computed, Fields, MAX_STEPS, PluginPlaces, Reader, StepPlaces, Within, computed, did_you_mean, one_of, quoted};
+use crate::workflow::parse_duration;
+use crate::workflow::{Inside, ParallelBranch, RunIf, SensorWait, Step, StepKind, Template, Tolerance, Wait};
+use crate::yaml::tree::{Key, Node, Place, Yaml};
 
 /// The words a step can begin with.
 pub(crate) const WORDS: [&str; 10] = ["detect", "wait", "repair", "verify", "aggregate", "task", "parallel", "workflow", "succeed", "fail"];
@@ -296,7 +296,7 @@ impl<'a> Reader<'a> {
                         Some(Body { plugins, ..Body::plain(StepKind::Workflow { name, workflow, with }) })
                     }
                     Err(why) => {
-                        self.error(node.place, why, Some(format!("`repair validate` tells all about {}", quoted(&name))));
+                        self.error(node.place, why, Some(format!("validate {} by itself to see all of its mistakes", quoted(&name))));
                         None
                     }
                 }

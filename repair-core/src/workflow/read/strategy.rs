@@ -1,9 +1,9 @@
 //! `repair`: one strategy, or a list of them, of which each gets what the one before could not fix.
 
-use super::super::definition::{StepKind, Strategy};
-use super::super::tree::{Node, Place, Yaml};
 use super::step::{Body, DEFAULT_CONCURRENCY, MAX_CONCURRENCY};
 use super::{Fields, PluginPlaces, Reader, Within, quoted};
+use crate::workflow::{StepKind, Strategy};
+use crate::yaml::tree::{Node, Place, Yaml};
 
 /// Strategies of one step. Each that fails costs a look at what is left.
 pub(crate) const MAX_STRATEGIES: usize = 20;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::super::definition::{Profile, SourceUse};
-use super::super::tree::{Key, Node, Place};
 use super::{Fields, MAX_ENTRIES, PluginPlaces, Reader, Within};
 use crate::lake::overlay;
 use crate::model::{Cadence, Format, Partition, PartitionUnit, Table, TimeMark};
+use crate::workflow::{Profile, SourceUse};
+use crate::yaml::tree::{Key, Node, Place};
 
 impl<'a> Reader<'a> {
     pub(super) fn tables(&mut self, fields: &Fields<'a>) -> BTreeMap<String, Table> {

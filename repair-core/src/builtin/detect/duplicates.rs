@@ -1,0 +1,98 @@
+//! The detector `duplicates`: the expected slots that hold several rows of the table's own, and that no repair stands for.
+//!
+//! Presence tells how many rows the slots of a word hold together; only where these are too many, and where repairs stand for rows, are rows
+//! read, by one scan.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use futures::TryStreamExt;
+
+use crate::builtin::detect::expected::{GapsConfig, LookedAt, could_not_look, interval_of};
+use crate::builtin::detect::gaps::search;
+use crate::error::Result;
+use crate::lake::overlay::fingerprint::Hashing;
+use crate::lake::overlay::live::LiveRepairs;
+use crate::lake::{Layer, ScanRequest};
+use crate::model::MOST_TOLD;
+use crate::model::{DefectKind, Findings, Fingerprints, GapList, Interval, Key, SlotRange};
+use crate::plugin::{Detector, Registry, StepContext};
+
+pub(super) fn register(registry: &mut Registry) {
+    registry.detector("duplicates", "finds the expected slots of a series that hold several rows", |config: GapsConfig| {
+        let interval = config.interval()?;
+        Ok(Duplicates { config, interval })
+    });
+}
+
+/// The detector `duplicates`.
+struct Duplicates {
+    config: GapsConfig,
+    interval: Interval,
+}
+
+#[async_trait]
+impl Detector for Duplicates {
+    async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
+        let scope = match again {
+            Some(before) => before.scope.clone(),
+            None => self.config.scope(context, self.interval).await?,
+        };
+        let (mut found, crowded) = search(context, &scope, again).await?;
+        let looked_at = LookedAt::of(context, &scope, again)?;
+        let Some(hull) = looked_at.hull() else { return Ok(Findings { kind: DefectKind::Duplicate, ..found }) };
+        let interval = interval_of(&scope, hull)?;
+        let table = context.table(&scope.table)?;
+        let keys = looked_at.keys();
+        let live = LiveRepairs::read(context.lake.as_ref(), table, interval, &keys, &[]).await?;
+        // In order of key, then slot.
+        let mut wanted: BTreeSet<(Key, i64)> = BTreeSet::new();
+        for (key, slots) in crowded.iter() {
+            wanted.extend((slots.first..slots.end).map(|slot| (key.clone(), slot)));
+        }
+        for key in &keys {
+            let replaced = live.of_key(key).filter(|(slot, live)| live.replaces && looked_at.contains(key, *slot));
+            wanted.extend(replaced.map(|(slot, _)| (key.clone(), slot)));
+        }
+        let mut hashing = Hashing::default();
+        if let (Some(first), Some(last)) = (wanted.iter().map(|place| place.1).min(), wanted.iter().map(|place| place.1).max()) {
+            let interval = interval_of(&scope, SlotRange::new(first, last + 1))?;
+            let mut keys: Vec<Key> = wanted.iter().map(|(key, _)| key.clone()).collect();
+            keys.dedup();
+            let request = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys), columns: None };
+            let mut rows = context.lake.scan(table, &request).await.map_err(could_not_look)?;
+            while let Some(batch) = rows.try_next().await? {
+                context.check_cancelled()?;
+                found.usage.rows_read += batch.num_rows() as u64;
+                hashing.add(table, scope.grid, &batch, |key, slot| wanted.contains(&(key.clone(), slot)))?;
+            }
+        }
+        let counts = &mut found.counts;
+        let (mut gaps, mut judged, mut told) = (GapList::default(), Fingerprints::default(), Vec::new());
+        counts.duplicates = 0;
+        for (key, slot) in &wanted {
+            let rows = hashing.rows(key, *slot);
+            let fingerprint = hashing.fingerprint(key, *slot);
+            let replaced = live.get(key, *slot).filter(|live| live.replaces).map(|live| live.replaced);
+            match replaced {
+                Some(known) if known == Some(fingerprint) => counts.replaced += 1,
+                _ if rows > 1 => {
+                    counts.defective += 1;
+                    counts.duplicates += rows - 1;
+                    gaps.push(key, SlotRange::new(*slot, slot + 1));
+                    judged.insert(key, *slot, fingerprint);
+                    if told.len() < MOST_TOLD {
+                        told.push(format!("{key} at {}: {rows} rows", scope.grid.time_of(*slot)));
+                    }
+                }
+                Some(_) => {
+                    counts.replaced += 1;
+                    counts.changed += 1;
+                }
+                None => {}
+            }
+        }
+        counts.gaps = gaps.len() as u64;
+        Ok(Findings { kind: DefectKind::Duplicate, gaps, judged, told, ..found })
+    }
+}

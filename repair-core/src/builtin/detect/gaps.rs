@@ -1,0 +1,307 @@
+//! The detector `gaps`, and the search itself, which detectors for one kind of data share.
+//!
+//! It never reads rows: it asks the lake for presence, and computes *missing = expected − present − repaired − confirmed absent*. What
+//! is expected comes from the workflow and the calendar, never from the captured data: an outage would delete its own evidence.
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::builtin::detect::expected::GapsConfig;
+use crate::builtin::detect::expected::{MOST_KEYS, could_not_look};
+use crate::error::{Error, Result};
+use crate::lake::PresenceRequest;
+use crate::model::Usage;
+use crate::model::expected_slots;
+use crate::model::{Cadence, Counts, Findings, GapList, Interval, Key, KeyPresence, Scope, SlotRange, SlotSet, Table, TablePresence};
+use crate::plugin::{Detector, Registry, Sensor, StepContext};
+
+/// Presence words held at once, over all keys: about 28 bytes each, in all some hundred megabytes. 4 M words are a year of minutes of
+/// 450 keys.
+const WORDS_AT_ONCE: u64 = 4 << 20;
+
+const DAY_S: u64 = 86_400;
+
+pub(super) fn register(registry: &mut Registry) {
+    registry.detector("gaps", "finds the expected slots of a series that hold no row", Gaps::new);
+    registry.sensor("gaps", "counts the expected slots of a series that hold no row, as they come in", Gaps::new);
+}
+
+/// The detector `gaps`.
+struct Gaps {
+    config: GapsConfig,
+    interval: Interval,
+}
+
+impl Gaps {
+    fn new(config: GapsConfig) -> Result<Self> {
+        let interval = config.interval()?;
+        Ok(Self { config, interval })
+    }
+}
+
+#[async_trait]
+impl Sensor for Gaps {
+    async fn sense(&self, context: &StepContext) -> Result<Value> {
+        let counts = self.detect(context, None).await?.counts;
+        serde_json::to_value(counts).map_err(|error| Error::internal("counts are not JSON").because(error))
+    }
+}
+
+#[async_trait]
+impl Detector for Gaps {
+    async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
+        if let Some(before) = again {
+            return find_gaps(context, &before.scope, again).await;
+        }
+        let scope = self.config.scope(context, self.interval).await?;
+        find_gaps(context, &scope, None).await
+    }
+}
+
+/// Finds the expected slots of a scope that hold nothing, and counts what it looked at.
+///
+/// With `again` it looks only at the gaps found then, and counts those slots alone.
+///
+/// Duplicates are told by presence word (an hour of minutes): those of words that hold at least one expected slot with a row.
+///
+/// # Errors
+/// `invalid` if the keys do not fit the table, `blind` if the calendar does not cover the interval or the table is not there, and the
+/// lake's own.
+pub async fn find_gaps(context: &StepContext, scope: &Scope, again: Option<&Findings>) -> Result<Findings> {
+    Ok(search(context, scope, again).await?.0)
+}
+
+/// As [`find_gaps`]; with the slots that hold a row, and may hold several: which of a word's do, its count does not tell.
+pub(super) async fn search(context: &StepContext, scope: &Scope, again: Option<&Findings>) -> Result<(Findings, GapList)> {
+    let table = context.table(&scope.table)?;
+    let keys = checked_keys(table, &scope.keys)?;
+    let calendar = context.calendar(&scope.calendar)?;
+    let mut search = match again {
+        Some(before) => Search::again(scope, before),
+        None => Search::first(scope, keys),
+    };
+    let windows = windows(scope.grid.cadence, search.hull, search.keys.len());
+    let total = windows.len() as u64;
+    for (done, window) in (0u64..).zip(windows) {
+        context.check_cancelled()?;
+        let Some(slots) = search.narrow(window) else { continue };
+        let Some(interval) = scope.grid.interval_of(slots) else { continue };
+        let expected = match again {
+            Some(_) => None,
+            None => Some(expected_slots(scope.grid, slots, &calendar.open(&interval)?)),
+        };
+        let keys = search.keys.iter().map(|(key, _)| key.clone()).collect();
+        let request = PresenceRequest { slots, keys, as_of: context.entered_at };
+        let presence = context.lake.presence(table, &request).await.map_err(could_not_look)?;
+        search.count(scope.grid.cadence, slots, expected.as_ref(), &presence);
+        context.progress.advance(&context.step, done + 1, total);
+    }
+    let crowded = search.list(&search.crowded);
+    Ok((search.findings(scope), crowded))
+}
+
+/// The keys, in order, after checking that they fit the table.
+fn checked_keys(table: &Table, keys: &[Key]) -> Result<Vec<Key>> {
+    if keys.is_empty() {
+        return Err(Error::invalid(format!("no keys to look for in table `{}`; name at least one", table.name)));
+    }
+    if keys.len() > MOST_KEYS {
+        return Err(Error::invalid(format!("{} keys are more than {MOST_KEYS}; look at fewer at a time", keys.len())));
+    }
+    for key in keys {
+        if key.values().len() != table.key.len() {
+            return Err(Error::invalid(format!(
+                "key `{key}` has {} values, but table `{}` has {} key columns ({})",
+                key.values().len(),
+                table.name,
+                table.key.len(),
+                table.key.join(", ")
+            )));
+        }
+    }
+    let mut sorted = keys.to_vec();
+    sorted.sort_unstable();
+    if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::invalid(format!("key `{}` is listed twice; every key is counted, so list it once", pair[0])));
+    }
+    Ok(sorted)
+}
+
+/// Stretches of slots, in order, such that the words of all keys fit in memory. Bounds fall between whole days if a window holds one,
+/// so that no partition is read twice.
+fn windows(cadence: Cadence, slots: SlotRange, keys: usize) -> Vec<SlotRange> {
+    let per_word = u64::from(cadence.slots_per_word());
+    let keys = u64::try_from(keys).unwrap_or(u64::MAX).max(1);
+    let slots_at_once = (WORDS_AT_ONCE / keys).max(1).saturating_mul(per_word);
+    let per_day = (DAY_S / u64::from(cadence.seconds())).max(1);
+    let unit = if slots_at_once >= per_day { per_day } else { per_word };
+    let (unit, length) = (i64::try_from(unit).unwrap_or(1), i64::try_from(slots_at_once / unit * unit).unwrap_or(i64::MAX));
+    let mut windows = Vec::new();
+    let mut first = slots.first;
+    while first < slots.end {
+        let aligned = first.div_euclid(unit) * unit;
+        let end = aligned.saturating_add(length).min(slots.end);
+        windows.push(SlotRange::new(first, end));
+        first = end;
+    }
+    windows
+}
+
+/// A search under way.
+struct Search {
+    /// The slots it is about.
+    hull: SlotRange,
+    /// The keys, in order; for a second look, with the gaps found before.
+    keys: Vec<(Key, Option<Vec<SlotRange>>)>,
+    /// The gaps found, for each key.
+    missing: Vec<Vec<SlotRange>>,
+    /// The expected slots with rows in words that hold more rows than such slots, for each key.
+    crowded: Vec<Vec<SlotRange>>,
+    counts: Counts,
+    usage: Usage,
+}
+
+impl Search {
+    fn first(scope: &Scope, keys: Vec<Key>) -> Self {
+        Self::new(scope.slots(), keys.into_iter().map(|key| (key, None)).collect())
+    }
+
+    fn again(scope: &Scope, before: &Findings) -> Self {
+        let nothing = SlotRange::new(scope.slots().first, scope.slots().first);
+        let keys = before.gaps.by_key().into_iter().map(|(key, gaps)| (key, Some(gaps))).collect();
+        Self::new(before.gaps.hull().unwrap_or(nothing), keys)
+    }
+
+    fn new(hull: SlotRange, keys: Vec<(Key, Option<Vec<SlotRange>>)>) -> Self {
+        let counts = Counts { audited_keys: keys.len() as u64, ..Counts::default() };
+        let none = vec![Vec::new(); keys.len()];
+        Self { hull, missing: none.clone(), crowded: none, keys, counts, usage: Usage::default() }
+    }
+
+    /// The part of a window that needs a look: for a second one, from the first gap found before to the last.
+    fn narrow(&self, window: SlotRange) -> Option<SlotRange> {
+        let mut narrowed: Option<SlotRange> = None;
+        for (_, gaps) in &self.keys {
+            let Some(gaps) = gaps else { return Some(window) };
+            let within = within(gaps, window);
+            if let (Some(first), Some(last)) = (within.first(), within.last()) {
+                let hull = SlotRange::new(first.first, last.end).intersection(&window);
+                narrowed = Some(narrowed.map_or(hull, |so_far| SlotRange::new(so_far.first.min(hull.first), so_far.end.max(hull.end))));
+            }
+        }
+        narrowed
+    }
+
+    /// Counts what one window holds. `expected` is what the calendar expects of every key, `None` for a second look.
+    fn count(&mut self, cadence: Cadence, slots: SlotRange, expected: Option<&SlotSet>, presence: &TablePresence) {
+        self.usage += presence.usage;
+        if expected.is_some() {
+            self.counts.misaligned += presence.raw.misaligned_rows;
+        }
+        let nothing = KeyPresence::new(cadence, slots);
+        for (((key, gaps), found), crowded) in self.keys.iter().zip(&mut self.missing).zip(&mut self.crowded) {
+            let raw = presence.raw.keys.get(key).unwrap_or(&nothing);
+            let repaired = presence.repaired.get(key);
+            let expected_of_key = match expected {
+                Some(expected) => expected.clone(),
+                None => gap_set(cadence, slots, gaps.as_deref().unwrap_or_default()),
+            };
+            let mut held = SlotSet::new(cadence, slots);
+            held.union(&raw.present);
+            if let Some(repaired) = repaired {
+                held.union(repaired);
+            }
+            if expected.is_some() {
+                let mut unexpected = held.clone();
+                unexpected.subtract(&expected_of_key);
+                self.counts.unexpected += unexpected.count();
+            }
+            for (word, more) in duplicates(raw, &expected_of_key) {
+                self.counts.duplicates += more;
+                let mut slots = SlotSet::new(cadence, slots);
+                slots.insert_word(word, u64::MAX);
+                slots.intersect(&raw.present);
+                slots.intersect(&expected_of_key);
+                slots.runs().for_each(|run| append(crowded, run));
+            }
+            held.intersect(&expected_of_key);
+            if let Some(overtaken) = presence.overtaken.get(key) {
+                self.counts.overtaken += common(overtaken, &expected_of_key);
+            }
+            if let Some(absent) = presence.absent.get(key) {
+                self.counts.conflicts += common(absent, &held);
+            }
+            let mut missing = expected_of_key;
+            self.counts.expected += missing.count();
+            missing.subtract(&held);
+            let not_present = missing.count();
+            if let Some(absent) = presence.absent.get(key) {
+                missing.subtract(absent);
+            }
+            let still_missing = missing.count();
+            self.counts.present += held.count();
+            held.subtract(&raw.present);
+            self.counts.repaired += held.count();
+            self.counts.absent += not_present - still_missing;
+            self.counts.missing += still_missing;
+            missing.runs().for_each(|run| append(found, run));
+        }
+    }
+
+    /// Runs of slots of each key as one list.
+    fn list(&self, runs: &[Vec<SlotRange>]) -> GapList {
+        let mut list = GapList::default();
+        for ((key, _), runs) in self.keys.iter().zip(runs) {
+            runs.iter().for_each(|&slots| list.push(key, slots));
+        }
+        list
+    }
+
+    fn findings(mut self, scope: &Scope) -> Findings {
+        let gaps = self.list(&self.missing);
+        self.counts.gaps = gaps.len() as u64;
+        Findings::of_gaps(scope.clone(), self.counts, gaps, self.usage)
+    }
+}
+
+/// Those of some gaps, in order and disjoint, that reach into a range.
+fn within(gaps: &[SlotRange], range: SlotRange) -> &[SlotRange] {
+    let start = gaps.partition_point(|gap| gap.end <= range.first);
+    let end = gaps.partition_point(|gap| gap.first < range.end);
+    gaps.get(start..end).unwrap_or_default()
+}
+
+/// How many slots both sets hold.
+fn common(one: &SlotSet, other: &SlotSet) -> u64 {
+    let mut both = one.clone();
+    both.intersect(other);
+    both.count()
+}
+
+fn gap_set(cadence: Cadence, slots: SlotRange, gaps: &[SlotRange]) -> SlotSet {
+    let mut set = SlotSet::new(cadence, slots);
+    for &gap in within(gaps, slots) {
+        set.insert_range(gap);
+    }
+    set
+}
+
+/// Adds a run of slots, or lengthens the last.
+fn append(runs: &mut Vec<SlotRange>, run: SlotRange) {
+    match runs.last_mut() {
+        Some(last) if last.end == run.first => last.end = run.end,
+        _ => runs.push(run),
+    }
+}
+
+/// Rows beyond one a slot, by the number of the word, in the words that hold an expected slot with a row.
+fn duplicates<'a>(raw: &'a KeyPresence, expected: &'a SlotSet) -> impl Iterator<Item = (i64, u64)> + 'a {
+    (raw.present.first_word()..)
+        .zip(raw.present.words().iter().zip(&raw.rows))
+        .filter(|(number, (word, _))| {
+            let expected = usize::try_from(number - expected.first_word()).ok().and_then(|index| expected.words().get(index));
+            *word & expected.copied().unwrap_or(0) != 0
+        })
+        .map(|(number, (word, rows))| (number, u64::from(rows.saturating_sub(word.count_ones()))))
+        .filter(|(_, more)| *more > 0)
+}

@@ -1,0 +1,21 @@
+//! Detectors for any kind of data.
+
+mod duplicates;
+mod expected;
+mod gaps;
+mod invalid;
+mod stale;
+
+pub use expected::{GapsConfig, KeysFrom};
+pub use gaps::find_gaps;
+pub use invalid::{Comparison, Invalid, InvalidConfig, Outlier, Rule, Sentinel};
+
+use crate::plugin::Registry;
+
+/// Adds these plug-ins to a registry.
+pub(super) fn register(registry: &mut Registry) {
+    gaps::register(registry);
+    duplicates::register(registry);
+    invalid::register(registry);
+    stale::register(registry);
+}

@@ -1,0 +1,92 @@
+//! The detector `stale`: where an aggregate was computed from what has been taken back since, and not computed again.
+//!
+//! It reads the marks beside the aggregate's table. What it finds is told as slots of the table that the aggregate is computed from, and its
+//! scope is narrowed to where they are, so that an aggregate step `of` it computes that stretch again, and takes the marks away.
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::builtin::detect::expected::{GapsConfig, KeysFrom, LookedAt, some_keys};
+use crate::builtin::detect::gaps::find_gaps;
+use crate::builtin::target::{into_name, target};
+use crate::error::Result;
+use crate::lake::stale;
+use crate::model::Table;
+use crate::model::{DefectKind, Findings, Fingerprints, GapList, Interval, Key, Scope, SlotRange, SlotSet};
+use crate::plugin::{Detector, Registry, StepContext};
+
+/// What `with` says.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StaleConfig {
+    /// The table from which the aggregate is computed; it needs a `cadence`.
+    #[schemars(extend("x-names" = "table"))]
+    pub table: String,
+    /// The table that the aggregate step writes.
+    #[serde(deserialize_with = "into_name")]
+    pub into: String,
+    /// Where to begin: a date (from its first instant, UTC) or an instant.
+    pub from: String,
+    /// Where to end: a date (the whole of it, UTC) or an instant (not included).
+    pub to: String,
+    /// The calendar that says which slots are expected.
+    #[serde(default = "super::expected::always")]
+    #[schemars(extend("x-names" = "calendar"))]
+    pub calendar: String,
+    /// The keys that must be there: one value each, or a list of values if the table has several key columns.
+    #[serde(default, deserialize_with = "some_keys")]
+    pub keys: Option<Vec<Key>>,
+    /// A table of its own that lists the keys, instead of `keys`.
+    #[serde(default)]
+    pub keys_from: Option<KeysFrom>,
+}
+
+pub(super) fn register(registry: &mut Registry) {
+    registry.detector("stale", "finds where an aggregate was computed from what has been taken back", |config: StaleConfig| {
+        let StaleConfig { table, into, from, to, calendar, keys, keys_from } = config;
+        let series = GapsConfig { table, from, to, calendar, keys, keys_from };
+        let interval = series.interval()?;
+        Ok(Stale { series, interval, into })
+    });
+}
+
+/// The detector `stale`.
+struct Stale {
+    series: GapsConfig,
+    interval: Interval,
+    into: String,
+}
+
+#[async_trait]
+impl Detector for Stale {
+    async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
+        let into = target(context, &self.into, Some(&self.series.table), || Table::implicit(&self.into, "time"))?;
+        let whole = match again {
+            Some(before) => before.scope.clone(),
+            None => self.series.scope(context, self.interval).await?,
+        };
+        let marks = stale::stale(context.lake.as_ref(), &into).await?;
+        let stretches: Vec<Interval> = marks.iter().filter_map(|(stretch, _)| stretch.intersection(&whole.interval)).collect();
+        let hull = stretches.iter().copied().reduce(|one, other| one.hull(&other));
+        let scope = match (again, hull) {
+            (None, Some(interval)) => Scope { interval, ..whole },
+            _ => whole,
+        };
+        let base = find_gaps(context, &scope, again).await?;
+        let looked_at = LookedAt::of(context, &scope, again)?;
+        let mut gaps = GapList::default();
+        for key in looked_at.keys() {
+            let mut slots = SlotSet::new(scope.grid.cadence, scope.slots());
+            for stretch in &stretches {
+                let marked = scope.grid.slots_in(stretch);
+                let wanted = (marked.first..marked.end).filter(|&slot| looked_at.contains(&key, slot));
+                wanted.for_each(|slot| slots.insert_range(SlotRange::new(slot, slot + 1)));
+            }
+            gaps.extend(&key, &slots);
+        }
+        let mut counts = base.counts;
+        (counts.defective, counts.gaps) = (gaps.missing(), gaps.len() as u64);
+        Ok(Findings { kind: DefectKind::Stale, scope, counts, gaps, judged: Fingerprints::default(), told: Vec::new(), usage: base.usage })
+    }
+}

@@ -1,0 +1,341 @@
+//! The repairer `backfill`: asks a source for missing rows, judges what it answers, and decides what that proves. Crates for one kind of
+//! row use [`Backfill`] with a rule of their own.
+//!
+//! It must not know what a row means, nor how a source is spoken to.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::OnceLock;
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tokio::sync::OnceCell;
+
+use crate::builtin::period::Period;
+use crate::builtin::repair::judge::{Believed, Judged, Question, times};
+use crate::builtin::repair::neighbours::Neighbours;
+use crate::builtin::repair::requests;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lake::rollup;
+use crate::model::Usage;
+use crate::model::{Absence, Conflicts, Findings, Fix, Key, SlotGrid, SlotRange, SlotSet, Suspect, Suspects, Table, Unit, Wanted};
+use crate::plugin::{Answer, Reads, Registry, Repairer, Request, StepContext, Units};
+
+/// What a kind of row must satisfy, such as low ≤ open. An error must be `invalid` and name the row.
+pub type RowRule = fn(&Table, &RecordBatch) -> Result<()>;
+
+/// How long a slot stays confirmed absent before it is asked for again, unless the step says otherwise.
+pub(super) const RECHECK_AFTER: Period = Period::days(30);
+
+/// A run of slots of all keys longer than this is not taken for quiet, unless the step says otherwise.
+pub(super) const QUIET_SPELL_SLOTS: u64 = 30;
+
+/// What `with` says.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackfillConfig {
+    /// The source to ask, one of `sources`.
+    #[schemars(extend("x-names" = "source"))]
+    pub source: String,
+    /// How long a slot of which the source says that it holds nothing stays confirmed absent; 30d unless given.
+    #[serde(default)]
+    pub recheck_after: Option<Period>,
+    /// A stretch in which nothing came for any key is not taken for quiet if it is longer than this: the source proves nothing absent
+    /// there. 30 slots (half an hour of minutes) unless given.
+    #[serde(default)]
+    pub quiet_spell: Option<Period>,
+    /// Whether the slots beside each gap are asked for too, where that costs no further request, and compared with the table's rows; true
+    /// unless given. It takes one look at the table's rows, from the first gap to the last.
+    #[serde(default)]
+    pub neighbours: Option<bool>,
+}
+
+pub(super) fn register(registry: &mut Registry) {
+    registry.repairer("backfill", "asks a source for the missing rows", |config: BackfillConfig| Ok(Backfill::new(&config, None)));
+}
+
+/// Asks a source for missing rows.
+///
+/// The fewest requests that cover the gaps are made ([`requests::cover`]). An answer is used only if it is believable: every row of a key
+/// and a slot that were asked for, with all columns of the table, on the grid, in order of time, each slot once, none from the future,
+/// not the same values that another request brought, and in line with the rule of its kind. Rows of slots that were not missing are left out.
+///
+/// A slot that the source does not answer is confirmed absent only where the source vouches for the stretch
+/// ([`Answer::covered`]), and not in a long silence of all keys at once, which looks like a collector that failed: that is suspect
+/// ([`Fix::suspects`]). Suspect slots and everything else stay missing.
+///
+/// The slots beside the gaps are asked for too, where that costs no further request. Where the source says something else of them than the
+/// table's own row, or vouches that there is none, that is a conflict: it is counted and told ([`Fix::conflicts`]), and changes nothing.
+///
+/// Which answers were the same is known for as long as the process runs: after a crash, the next ones are compared with each other only.
+pub struct Backfill {
+    source: String,
+    recheck_after: Period,
+    quiet_spell: Option<Period>,
+    neighbours: bool,
+    rule: Option<RowRule>,
+    believed: Believed,
+    /// The columns of the table, looked up once: a step repairs one table.
+    columns: OnceCell<SchemaRef>,
+    /// The rows beside the gaps, looked up once: a step repairs what was found once.
+    beside: OnceCell<Neighbours>,
+    /// The stretches in which the table has nothing of any key, likewise.
+    barren: OnceLock<Vec<SlotRange>>,
+}
+
+impl fmt::Debug for Backfill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backfill").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+impl Backfill {
+    /// Backfill as a step configures it, with the rule of a kind of row.
+    pub fn new(config: &BackfillConfig, rule: Option<RowRule>) -> Self {
+        Self {
+            source: config.source.clone(),
+            recheck_after: config.recheck_after.unwrap_or(RECHECK_AFTER),
+            quiet_spell: config.quiet_spell,
+            neighbours: config.neighbours.unwrap_or(true),
+            rule,
+            believed: Believed::default(),
+            columns: OnceCell::new(),
+            beside: OnceCell::new(),
+            barren: OnceLock::new(),
+        }
+    }
+
+    async fn conflicts(
+        &self,
+        context: &StepContext,
+        findings: &Findings,
+        question: &Question<'_>,
+        unit: &Unit,
+        answer: &Answer,
+    ) -> Result<Conflicts> {
+        if !self.neighbours {
+            return Ok(Conflicts::default());
+        }
+        let beside = self.beside.get_or_try_init(|| Neighbours::read(context, question.table, findings)).await?;
+        beside.conflicts(question, &unit.wanted, answer)
+    }
+
+    /// The columns of the table; none as long as it holds nothing.
+    async fn columns(&self, context: &StepContext, table: &Table) -> Result<Option<SchemaRef>> {
+        match self.columns.get_or_try_init(|| context.lake.describe(table)).await {
+            Ok(columns) => Ok(Some(columns.clone())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What it means that the source is silent about wanted slots of a key: what is proven absent by it, and what is suspect.
+    fn judge_silence(
+        &self,
+        findings: &Findings,
+        wanted: &Wanted,
+        answer: &Answer,
+        judged: &Judged<'_>,
+        asked: SlotRange,
+        now: Timestamp,
+    ) -> Silence {
+        let grid = findings.scope.grid;
+        let mut silent = SlotSet::new(grid.cadence, asked);
+        for &slots in &wanted.slots {
+            silent.insert_range(slots);
+        }
+        if let Some(answered) = judged.answered.get(&wanted.key) {
+            silent.subtract(answered);
+        }
+        let is_nothing = silent.count() == wanted.len();
+        let mut covered = SlotSet::new(grid.cadence, asked);
+        for stretch in answer.covered.iter().filter(|covered| covered.key == wanted.key) {
+            let slots = grid.slots_in(&stretch.interval);
+            covered.insert_range(SlotRange::new(slots.first, slots.end.min(slots_over(grid, stretch.interval.to()))));
+        }
+        silent.intersect(&covered);
+        let mut over = SlotSet::new(grid.cadence, asked);
+        over.insert_range(SlotRange::new(asked.first, slots_over(grid, now)));
+        silent.intersect(&over);
+        let quiet_spell_slots = self
+            .quiet_spell
+            .map_or(QUIET_SPELL_SLOTS, |spell| u64::try_from(spell.seconds() / i64::from(grid.cadence.seconds())).unwrap_or(0));
+        // An answer that fills nothing does not tell how long the key is silent: the silence may go on beyond what was asked.
+        let barren = self.barren.get_or_init(|| missing_of_all(findings));
+        let mut suspect = SlotSet::new(grid.cadence, asked);
+        let begin = barren.partition_point(|stretch| stretch.end <= asked.first);
+        for stretch in barren.iter().skip(begin).take_while(|stretch| stretch.first < asked.end) {
+            let mut here = SlotSet::new(grid.cadence, stretch.intersection(&asked));
+            here.union(&silent);
+            let too_long = |run: &SlotRange| run.len() > quiet_spell_slots || (is_nothing && stretch.len() > quiet_spell_slots);
+            here.runs().filter(too_long).for_each(|run| suspect.insert_range(run));
+        }
+        silent.subtract(&suspect);
+        Silence { absent: silent, suspect }
+    }
+}
+
+/// Slots of a key about which a source is silent.
+struct Silence {
+    /// It vouches that there is nothing.
+    absent: SlotSet,
+    /// It may have failed, as whatever filled the table did.
+    suspect: SlotSet,
+}
+
+/// The first slot that is not over at an instant.
+fn slots_over(grid: SlotGrid, instant: Timestamp) -> i64 {
+    instant.as_second().div_euclid(i64::from(grid.cadence.seconds()))
+}
+
+/// The stretches in which every key that was looked at misses its rows, in order.
+fn missing_of_all(findings: &Findings) -> Vec<SlotRange> {
+    let mut edges: Vec<(i64, i64)> = findings.gaps.iter().flat_map(|(_, gap)| [(gap.first, 1), (gap.end, -1)]).collect();
+    edges.sort_unstable();
+    let all = i64::try_from(findings.scope.keys.len()).unwrap_or(i64::MAX);
+    let mut stretches: Vec<SlotRange> = Vec::new();
+    let mut missing = 0;
+    for (at, pair) in edges.iter().enumerate() {
+        missing += pair.1;
+        let Some(next) = edges.get(at + 1) else { break };
+        if missing >= all && next.0 > pair.0 {
+            match stretches.last_mut() {
+                Some(last) if last.end == pair.0 => last.end = next.0,
+                _ => stretches.push(SlotRange::new(pair.0, next.0)),
+            }
+        }
+    }
+    stretches
+}
+
+#[async_trait]
+impl Repairer for Backfill {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+        let limits = context.source(&self.source)?.limits();
+        let grid = findings.scope.grid;
+        let over = slots_over(grid, context.clock.now());
+        let mut gaps = findings.gaps.by_key();
+        for slots in gaps.values_mut() {
+            // What is not over yet can't be had, only paid for.
+            slots.iter_mut().for_each(|gap| gap.end = gap.end.min(over));
+            slots.retain(|gap| !gap.is_empty());
+        }
+        let mut plan = requests::cover(&gaps, limits)?;
+        if self.neighbours {
+            plan = requests::with_neighbours(plan, limits, over);
+        }
+        Ok(Box::new(requests::units(plan, grid)?.into_iter().map(Ok)))
+    }
+
+    fn worst(&self, context: &StepContext, _: &Unit) -> Usage {
+        // One call even of a source that promises none: it is asked.
+        let requests = context.source(&self.source).map_or(1, |source| source.requests_at_worst().max(1));
+        Usage { source_requests: requests, ..Usage::default() }
+    }
+
+    fn reads(&self) -> Reads {
+        if self.neighbours { Reads::Once } else { Reads::Nothing }
+    }
+
+    async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {
+        let table = context.table(&findings.scope.table)?;
+        let source = context.source(&self.source)?;
+        let columns = self.columns(context, table).await?;
+        let keys: Vec<Key> = unit.wanted.iter().map(|wanted| wanted.key.clone()).collect();
+        let request = Request { table: table.clone(), keys, interval: unit.interval };
+        let asked_at = context.clock.now();
+        let answer = source.fetch(context, &request).await.map_err(|error| error.on("source", &self.source))?;
+        let question = Question {
+            source: &self.source,
+            table,
+            grid: findings.scope.grid,
+            keys: request.keys.iter().collect(),
+            slots: findings.scope.grid.slots_in(&unit.interval),
+            // The answer may hold what ended while it was on its way.
+            now: context.clock.now(),
+            columns: columns.as_deref(),
+        };
+        let judged = question.judge(&answer.rows)?;
+        if let Some(rule) = self.rule {
+            for batch in &answer.rows {
+                rule(table, batch).map_err(|error| error.on("source", &self.source))?;
+            }
+        }
+        self.believed.add(&question, &judged)?;
+        let conflicts = self.conflicts(context, findings, &question, unit, &answer).await?;
+        let (mut absent, mut suspects) = (Vec::new(), Suspects::default());
+        for wanted in &unit.wanted {
+            let silence = self.judge_silence(findings, wanted, &answer, &judged, question.slots, asked_at);
+            for slots in silence.absent.runs() {
+                absent.push(self.absence(&question, &answer, &judged, &wanted.key, slots, asked_at)?);
+            }
+            for slots in silence.suspect.runs() {
+                let Some(interval) = question.grid.interval_of(slots) else { continue };
+                let keys = findings.scope.keys.len() as u64;
+                suspects.add(slots.len(), Suspect { interval, source: self.source.clone(), keys });
+            }
+        }
+        let rows = wanted_rows(&question, unit, &answer.rows)?;
+        let usage = Usage { source_requests: answer.requests.max(1), source_rows: judged.rows, ..Usage::default() };
+        Ok(Fix { rows, absent, source: self.source.clone(), conflicts, suspects, usage })
+    }
+}
+
+impl Backfill {
+    fn absence(
+        &self,
+        question: &Question<'_>,
+        answer: &Answer,
+        judged: &Judged<'_>,
+        key: &Key,
+        slots: SlotRange,
+        asked_at: Timestamp,
+    ) -> Result<Absence> {
+        let grid = question.grid;
+        let first = grid.start_of(slots.first);
+        let when = if slots.len() == 1 { first.to_string() } else { format!("{first} to {}", grid.start_of(slots.end)) };
+        let vouched = answer.covered.iter().find(|covered| covered.key == *key && covered.interval.contains(first));
+        let covers = vouched.map(|covered| format!(" that covers {}", covered.interval)).unwrap_or_default();
+        let said = if answer.said.is_empty() { self.source.as_str() } else { answer.said.as_str() };
+        let recheck_after = asked_at
+            .checked_add(self.recheck_after.signed())
+            .map_err(|error| Error::invalid("`recheck_after` is out of range").because(error))?;
+        Ok(Absence {
+            key: key.clone(),
+            slots,
+            source: self.source.clone(),
+            asked_at,
+            answer: format!("{said}: no row for {key} {when} in an answer of {} rows{covers}", judged.rows),
+            recheck_after,
+        })
+    }
+}
+
+/// The rows of wanted slots; their neighbours came along because one request is cheaper than two.
+fn wanted_rows(question: &Question<'_>, unit: &Unit, batches: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
+    let mut wanted: BTreeMap<&Key, SlotSet> = BTreeMap::new();
+    for of_key in &unit.wanted {
+        let set = wanted.entry(&of_key.key).or_insert_with(|| SlotSet::new(question.grid.cadence, question.slots));
+        of_key.slots.iter().for_each(|&slots| set.insert_range(slots));
+    }
+    let mut kept = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let keys = rollup::key_columns(question.table, batch)?;
+        let times = times(question.table, batch)?;
+        let keep = (0..batch.num_rows()).map(|row| {
+            let key = Key::new(keys.iter().map(|column| column.value(row)));
+            let slot = question.grid.slot_of_seconds(times.value(row).div_euclid(1_000_000));
+            Some(wanted.get(&key).is_some_and(|slots| slots.contains(slot)))
+        });
+        let rows = filter_record_batch(batch, &keep.collect::<BooleanArray>())?;
+        if rows.num_rows() > 0 {
+            kept.push(rows);
+        }
+    }
+    Ok(kept)
+}

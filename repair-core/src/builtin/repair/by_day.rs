@@ -1,0 +1,130 @@
+//! What repairers that ask nobody share: units of a day of all keys, and the table's own rows that such a unit computes from.
+//!
+//! What a unit costs is reading its day, whoever is in it; so a plan of many gaps stays as cheap as one of few.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::{concat_batches, filter_record_batch, is_null};
+use futures::TryStreamExt;
+
+use crate::builtin::repair::judge::times;
+use crate::error::{Error, Result};
+use crate::lake::{Layer, ScanRequest, overlay, rollup};
+use crate::model::{Key, SlotGrid, SlotRange, Table, Unit, Wanted};
+use crate::plugin::Units;
+
+/// Keys of one unit, so that its rows (a day's, of each) stay within some hundred megabytes.
+const KEYS_PER_UNIT: usize = 1_000;
+
+const DAY_S: i64 = 86_400;
+
+/// Stretches of missing slots (each key's in order), as units of a day of all keys, up to a limit of keys.
+pub fn units<'a>(grid: SlotGrid, missing: impl Iterator<Item = (&'a Key, SlotRange)>) -> Units {
+    let cadence_s = i64::from(grid.cadence.seconds());
+    let mut days: BTreeMap<i64, Vec<Wanted>> = BTreeMap::new();
+    for (key, mut rest) in missing {
+        while !rest.is_empty() {
+            let day = (rest.first * cadence_s).div_euclid(DAY_S);
+            let slots = SlotRange::new(rest.first, rest.end.min((day + 1) * DAY_S / cadence_s));
+            let of_day = days.entry(day).or_default();
+            match of_day.last_mut() {
+                Some(last) if last.key == *key => last.slots.push(slots),
+                _ => of_day.push(Wanted { key: key.clone(), slots: vec![slots] }),
+            }
+            rest.first = slots.end;
+        }
+    }
+    let of_day = move |of_day: Vec<Wanted>| -> Vec<_> { of_day.chunks(KEYS_PER_UNIT).map(|wanted| unit(grid, wanted.to_vec())).collect() };
+    Box::new(days.into_values().flat_map(of_day))
+}
+
+fn unit(grid: SlotGrid, wanted: Vec<Wanted>) -> Result<Unit> {
+    let slots = || wanted.iter().flat_map(|wanted| &wanted.slots);
+    let hull = slots().map(|slots| slots.first).min().zip(slots().map(|slots| slots.end).max());
+    let interval = hull.and_then(|(first, end)| grid.interval_of(SlotRange::new(first, end)));
+    Ok(Unit { interval: interval.ok_or_else(far)?, wanted })
+}
+
+fn far() -> Error {
+    Error::invalid("a gap is out of the range of instants")
+}
+
+/// The first slot that is not over at an instant.
+pub fn slots_over(grid: SlotGrid, instant: jiff::Timestamp) -> i64 {
+    instant.as_second().div_euclid(i64::from(grid.cadence.seconds()))
+}
+
+/// The table's own rows of a stretch, of some keys, without those that a repair stands for: one scan. None if there are none.
+///
+/// # Errors
+/// `invalid` at the far ends of time, and the lake's own.
+pub async fn raw_rows(
+    lake: &dyn crate::lake::Lake,
+    table: &Table,
+    grid: SlotGrid,
+    slots: SlotRange,
+    keys: Vec<Key>,
+) -> Result<Option<RecordBatch>> {
+    let interval = grid.interval_of(slots).ok_or_else(far)?;
+    let request = ScanRequest { layer: Layer::Repaired, interval: Some(interval), keys: Some(keys), columns: None };
+    let batches: Vec<RecordBatch> = lake.scan(table, &request).await?.and_then(async |batch| own_rows(&batch)).try_collect().await?;
+    let Some(first) = batches.first() else { return Ok(None) };
+    let rows = concat_batches(first.schema_ref(), &batches)?;
+    Ok((rows.num_rows() > 0).then_some(rows))
+}
+
+/// The rows of the repaired view that are the table's own, without the view's own column.
+fn own_rows(batch: &RecordBatch) -> Result<RecordBatch> {
+    let index = batch.schema_ref().index_of(overlay::REPAIRED_BY)?;
+    let mut own = filter_record_batch(batch, &is_null(batch.column(index))?)?;
+    own.remove_column(index);
+    Ok(own)
+}
+
+/// Which row of a batch holds a slot, by key and slot.
+pub type BySlot = BTreeMap<Key, BTreeMap<i64, u32>>;
+
+/// The rows that can be used, by key and slot: `usable` is asked of each, by key, slot and number. Of several rows of one slot the first
+/// counts, as everywhere.
+///
+/// # Errors
+/// `invalid` if the rows are not in the shape of a lake.
+pub fn by_slot(table: &Table, grid: SlotGrid, rows: &RecordBatch, usable: impl Fn(&Key, i64, usize) -> bool) -> Result<BySlot> {
+    let keys = rollup::key_columns(table, rows)?;
+    let times = times(table, rows)?;
+    let mut by_slot = BySlot::new();
+    for (row, number) in (0..rows.num_rows()).zip(0u32..) {
+        if times.is_null(row) {
+            continue;
+        }
+        let key = Key::new(keys.iter().map(|column| column.value(row)));
+        let slot = grid.slot_of_seconds(times.value(row).div_euclid(1_000_000));
+        if usable(&key, slot, row) {
+            by_slot.entry(key).or_default().entry(slot).or_insert(number);
+        }
+    }
+    Ok(by_slot)
+}
+
+/// The time that a row of a slot carries, in microseconds.
+pub fn time_us(grid: SlotGrid, slot: i64) -> i64 {
+    grid.time_of_seconds(slot) * 1_000_000
+}
+
+/// A column of times in the lake's shape.
+pub fn time_column(times_us: Vec<i64>) -> ArrayRef {
+    Arc::new(TimestampMicrosecondArray::from(times_us).with_timezone("UTC"))
+}
+
+/// The same rows, at other times.
+///
+/// # Errors
+/// `invalid` if there is no time column, or not as many times as rows.
+pub fn with_times(table: &Table, rows: &RecordBatch, times_us: Vec<i64>) -> Result<RecordBatch> {
+    let index = rows.schema_ref().index_of(&table.time)?;
+    let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+    columns[index] = time_column(times_us);
+    Ok(RecordBatch::try_new(rows.schema(), columns)?)
+}

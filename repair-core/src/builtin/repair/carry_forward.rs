@@ -1,0 +1,141 @@
+//! The repairer `carry-forward`: repeats the last row before a gap, for a while. Crates for one kind of row use [`CarryForward`] with a
+//! rule that says what a repeated row looks like.
+//!
+//! A series that is carried on for ever is a constant that nobody measured, so there is always a limit, and every row says that it is a
+//! repair and of which idea.
+
+use std::fmt;
+
+use arrow::array::{Array, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::builtin::period::Period;
+use crate::builtin::repair::by_day;
+use crate::error::Result;
+use crate::model::Usage;
+use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Unit};
+use crate::plugin::{Registry, Repairer, StepContext, Units};
+
+/// How long the last row is repeated, unless the step says otherwise.
+pub(super) const MAX_AGE: Period = Period::minutes(10);
+
+/// What `with` says.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CarryForwardConfig {
+    /// How long after the last row it is repeated; 10m unless given. What is missing after that stays missing.
+    #[serde(default)]
+    pub max_age: Option<Period>,
+}
+
+pub(super) fn register(registry: &mut Registry) {
+    registry.repairer("carry-forward", "repeats the last row before a gap, for a while", |config: CarryForwardConfig| {
+        Ok(CarryForward::new(&config, "carry-forward", Box::new(AsItIs)))
+    });
+}
+
+/// What a repeated row looks like.
+pub trait CarryRule: Send + Sync {
+    /// Which rows can be repeated.
+    ///
+    /// # Errors
+    /// `invalid` if a column is missing.
+    fn usable(&self, rows: &RecordBatch) -> Result<BooleanArray> {
+        Ok(BooleanArray::from(vec![true; rows.num_rows()]))
+    }
+
+    /// Makes repetitions (the last row again, under another time) what they are to be.
+    ///
+    /// # Errors
+    /// `invalid` if a column is missing.
+    fn repeated(&self, rows: RecordBatch) -> Result<RecordBatch>;
+}
+
+/// Repeats all values.
+struct AsItIs;
+
+impl CarryRule for AsItIs {
+    fn repeated(&self, rows: RecordBatch) -> Result<RecordBatch> {
+        Ok(rows)
+    }
+}
+
+/// Repeats the last row of the table's own before a gap, for at most `max_age`; never a repair of its own, which would go on for ever,
+/// never a row that was found wrong, or is replaced, and never into the future.
+pub struct CarryForward {
+    max_age: Period,
+    name: &'static str,
+    rule: Box<dyn CarryRule>,
+}
+
+impl fmt::Debug for CarryForward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CarryForward").field("name", &self.name).field("max_age", &self.max_age).finish_non_exhaustive()
+    }
+}
+
+impl CarryForward {
+    /// Carrying forward as a step configures it. `name` is what the rows name as their source.
+    pub fn new(config: &CarryForwardConfig, name: &'static str, rule: Box<dyn CarryRule>) -> Self {
+        Self { max_age: config.max_age.unwrap_or(MAX_AGE), name, rule }
+    }
+
+    /// How many slots after a row still repeat it.
+    fn reach_slots(&self, grid: SlotGrid) -> i64 {
+        self.max_age.seconds() / i64::from(grid.cadence.seconds())
+    }
+}
+
+#[async_trait]
+impl Repairer for CarryForward {
+    /// No source is asked.
+    fn worst(&self, _: &StepContext, _: &Unit) -> Usage {
+        Usage::default()
+    }
+
+    /// A unit is a day of all keys, up to a limit.
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+        let grid = findings.scope.grid;
+        let over = by_day::slots_over(grid, context.clock.now());
+        let within_reach = findings.gaps.iter().map(|(key, gap)| {
+            // Only the beginning of a gap is within reach; the last row before it is at the earliest the slot before.
+            let reached = gap.first.saturating_add(self.reach_slots(grid));
+            (key, SlotRange::new(gap.first, gap.end.min(over).min(reached)))
+        });
+        Ok(by_day::units(grid, within_reach))
+    }
+
+    async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {
+        let table = context.table(&findings.scope.table)?;
+        let grid = findings.scope.grid;
+        let asked = grid.slots_in(&unit.interval);
+        let before = SlotRange::new(asked.first.saturating_sub(self.reach_slots(grid)), asked.end);
+        let keys: Vec<Key> = unit.wanted.iter().map(|wanted| wanted.key.clone()).collect();
+        let mut fix = Fix { source: self.name.to_owned(), ..Fix::default() };
+        let Some(rows) = by_day::raw_rows(context.lake.as_ref(), table, grid, before, keys).await? else { return Ok(fix) };
+        fix.usage = Usage { rows_read: rows.num_rows() as u64, ..Usage::default() };
+        let usable = self.rule.usable(&rows)?;
+        let by_slot = by_day::by_slot(table, grid, &rows, |key, slot, row| {
+            !findings.is_of_wrong_rows(key, slot) && usable.is_valid(row) && usable.value(row)
+        })?;
+        let (mut from, mut to) = (Vec::new(), Vec::new());
+        for wanted in &unit.wanted {
+            let Some(known) = by_slot.get(&wanted.key) else { continue };
+            for slot in wanted.slots.iter().flat_map(|slots| slots.first..slots.end) {
+                let last = known.range(..slot).next_back().filter(|&(&last, _)| slot - last <= self.reach_slots(grid));
+                if let Some((_, &row)) = last {
+                    from.push(row);
+                    to.push(by_day::time_us(grid, slot));
+                }
+            }
+        }
+        if !from.is_empty() {
+            let repeated = take_record_batch(&rows, &UInt32Array::from(from))?;
+            fix.rows.push(self.rule.repeated(by_day::with_times(table, &repeated, to)?)?);
+        }
+        Ok(fix)
+    }
+}

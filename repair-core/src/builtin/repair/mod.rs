@@ -1,0 +1,28 @@
+//! Repairers for any kind of data.
+
+mod backfill;
+pub mod by_day;
+mod carry_forward;
+mod interpolate;
+mod judge;
+mod keep;
+mod line;
+mod neighbours;
+pub mod requests;
+mod shifted;
+
+pub use backfill::{Backfill, BackfillConfig, RowRule};
+pub use carry_forward::{CarryForward, CarryForwardConfig, CarryRule};
+pub use interpolate::Interpolate;
+pub use shifted::Shifted;
+
+use crate::plugin::Registry;
+
+/// Adds these plug-ins to a registry.
+pub(super) fn register(registry: &mut Registry) {
+    backfill::register(registry);
+    carry_forward::register(registry);
+    keep::register(registry);
+    interpolate::register(registry);
+    shifted::register(registry);
+}

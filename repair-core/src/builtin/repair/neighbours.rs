@@ -1,0 +1,183 @@
+//! The slots beside gaps: what the table holds there, compared with what a source says of them. A source that counts the trades of a
+//! missing minute into the minute before it disagrees with the table there, and to fill the gap alone would count them twice.
+//!
+//! The table's rows stay as they are, whatever is found: a conflict is shown.
+
+use std::collections::{BTreeMap, HashMap};
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::kernels::cmp::not_distinct;
+use arrow::compute::{cast, filter_record_batch};
+use arrow::util::display::array_value_to_string;
+use futures::TryStreamExt;
+
+use crate::builtin::repair::judge::{Question, times};
+use crate::error::{ErrorKind, Result};
+use crate::lake::{Layer, ScanRequest, rollup};
+use crate::model::{Conflicts, Findings, Key, SlotGrid, SlotRange, Table, Wanted};
+use crate::plugin::{Answer, StepContext};
+
+/// Slots that one step compares, about 200 bytes each with their rows; those of later gaps are not looked at.
+const MOST_COMPARED: usize = 1 << 18;
+
+/// Where the row of a slot is: which batch, which row in it.
+type Place = (usize, usize);
+
+/// A slot beside a gap.
+struct Neighbour {
+    /// The missing slot beside it. Of a slot between two gaps, the later one's, so that only one unit compares it.
+    gap: i64,
+    /// Its row, if the table has one, and only one.
+    row: Row,
+}
+
+#[derive(Clone, Copy)]
+enum Row {
+    None,
+    One(Place),
+    /// Which of them counts, nobody can say.
+    Several,
+}
+
+/// The table's own rows beside the gaps that a step repairs.
+pub(super) struct Neighbours {
+    by_key: HashMap<Key, BTreeMap<i64, Neighbour>>,
+    rows: Vec<RecordBatch>,
+}
+
+impl Neighbours {
+    /// Reads them: one scan of the table for all units of a step, of the stretch from the first gap to the last.
+    pub(super) async fn read(context: &StepContext, table: &Table, findings: &Findings) -> Result<Self> {
+        let grid = findings.scope.grid;
+        let mut neighbours = Self::beside(findings);
+        let hull = findings.gaps.hull().map(|hull| SlotRange::new(hull.first - 1, hull.end + 1));
+        let Some(interval) = hull.and_then(|hull| grid.interval_of(hull)) else { return Ok(neighbours) };
+        let mut keys: Vec<Key> = neighbours.by_key.keys().cloned().collect();
+        keys.sort_unstable();
+        let scan = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys), columns: None };
+        let mut batches = match context.lake.scan(table, &scan).await {
+            Ok(batches) => batches,
+            // A table without a file yet has nothing to compare.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(neighbours),
+            Err(error) => return Err(error),
+        };
+        while let Some(batch) = batches.try_next().await? {
+            context.check_cancelled()?;
+            neighbours.keep(table, grid, &batch)?;
+        }
+        Ok(neighbours)
+    }
+
+    fn beside(findings: &Findings) -> Self {
+        let mut by_key: HashMap<Key, BTreeMap<i64, Neighbour>> = HashMap::new();
+        let mut count = 0;
+        for (key, gap) in findings.gaps.iter() {
+            if count >= MOST_COMPARED {
+                tracing::warn!(slots = count, "too many gaps to compare all slots beside them with the source's");
+                break;
+            }
+            let slots = by_key.entry(key.clone()).or_default();
+            for (slot, gap) in [(gap.first - 1, gap.first), (gap.end, gap.end - 1)] {
+                count += usize::from(slots.insert(slot, Neighbour { gap, row: Row::None }).is_none());
+            }
+        }
+        Self { by_key, rows: Vec::new() }
+    }
+
+    fn keep(&mut self, table: &Table, grid: SlotGrid, batch: &RecordBatch) -> Result<()> {
+        let (keys, times) = (rollup::key_columns(table, batch)?, times(table, batch)?);
+        let (index, mut kept) = (self.rows.len(), 0);
+        let mut wanted = Vec::with_capacity(batch.num_rows());
+        for row in 0..batch.num_rows() {
+            let key = Key::new(keys.iter().map(|column| column.value(row)));
+            let slot = grid.slot_of_seconds(times.value(row).div_euclid(1_000_000));
+            let neighbour = self.by_key.get_mut(&key).and_then(|slots| slots.get_mut(&slot)).filter(|_| times.is_valid(row));
+            wanted.push(neighbour.is_some());
+            if let Some(neighbour) = neighbour {
+                neighbour.row = if matches!(neighbour.row, Row::None) { Row::One((index, kept)) } else { Row::Several };
+                kept += 1;
+            }
+        }
+        if kept > 0 {
+            self.rows.push(filter_record_batch(batch, &BooleanArray::from(wanted))?);
+        }
+        Ok(())
+    }
+
+    /// Where an answer, which was judged believable, says otherwise than the table, beside the gaps of a unit.
+    pub(super) fn conflicts(&self, question: &Question<'_>, wanted: &[Wanted], answer: &Answer) -> Result<Conflicts> {
+        let mut compared: BTreeMap<(Key, i64), (Place, Option<Place>)> = BTreeMap::new();
+        for of_key in wanted {
+            let Some(slots) = self.by_key.get(&of_key.key) else { continue };
+            for (&slot, neighbour) in slots.range(question.slots.first..question.slots.end) {
+                if let Row::One(own) = neighbour.row
+                    && of_key.slots.iter().any(|gap| gap.contains(neighbour.gap))
+                {
+                    compared.insert((of_key.key.clone(), slot), (own, None));
+                }
+            }
+        }
+        if compared.is_empty() {
+            return Ok(Conflicts::default());
+        }
+        for (index, batch) in answer.rows.iter().enumerate() {
+            let (keys, times) = (rollup::key_columns(question.table, batch)?, times(question.table, batch)?);
+            for row in 0..batch.num_rows() {
+                let key = Key::new(keys.iter().map(|column| column.value(row)));
+                let slot = question.grid.slot_of_seconds(times.value(row).div_euclid(1_000_000));
+                if let Some((_, theirs)) = compared.get_mut(&(key, slot)) {
+                    *theirs = Some((index, row));
+                }
+            }
+        }
+        let mut conflicts = Conflicts::default();
+        for ((key, slot), (own, theirs)) in compared {
+            let differs = match theirs {
+                Some(theirs) => self.difference(question.table, own, (answer, theirs)),
+                None => {
+                    let start = question.grid.start_of(slot);
+                    let vouched = answer.covered.iter().any(|covered| covered.key == key && covered.interval.contains(start));
+                    vouched.then(|| "the table has a row, and the source says that there is none".to_owned())
+                }
+            };
+            if let Some(differs) = differs {
+                conflicts.add(format!("{key} at {}: {differs}", question.grid.time_of(slot)));
+            }
+        }
+        Ok(conflicts)
+    }
+
+    /// In which columns two rows differ; none if they say the same.
+    fn difference(&self, table: &Table, own: Place, (answer, theirs): (&Answer, Place)) -> Option<String> {
+        let (batch, other) = (self.rows.get(own.0)?, answer.rows.get(theirs.0)?);
+        let mut differences = Vec::new();
+        for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+            let name = field.name();
+            if *name == table.time || table.key.contains(name) {
+                continue;
+            }
+            let Some(column_of_other) = other.column_by_name(name) else { continue };
+            let (ours, others) = (column.slice(own.1, 1), column_of_other.slice(theirs.1, 1));
+            if !is_same(&ours, &others) {
+                differences.push(format!("{name} is {} in the table, {} by the source", told(&ours), told(&others)));
+            }
+        }
+        (!differences.is_empty()).then(|| differences.join(", "))
+    }
+}
+
+/// Whether two values are the same, as far as their types can tell: a table of 32-bit floats cannot hold all of a 64-bit one.
+fn is_same(one: &ArrayRef, other: &ArrayRef) -> bool {
+    let equal = |a: &ArrayRef, b: &ArrayRef| not_distinct(a, b).map(|same| same.true_count() == a.len()).ok();
+    let cast_equal = |a: &ArrayRef, b: &ArrayRef| cast(b, a.data_type()).ok().and_then(|b| equal(a, &b));
+    let tried = [cast_equal(one, other), cast_equal(other, one)];
+    // What can't be compared is no conflict.
+    tried.contains(&Some(true)) || tried == [None, None]
+}
+
+fn told(value: &ArrayRef) -> String {
+    if value.is_null(0) {
+        return "null".to_owned();
+    }
+    array_value_to_string(value, 0).unwrap_or_else(|_| "something else".to_owned())
+}

@@ -1,0 +1,328 @@
+//! Which requests to a source cover some gaps at least cost. Pure: gaps and limits in, requests out.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+
+use crate::error::{Error, Result};
+use crate::model::{Key, SlotGrid, SlotRange, Unit, Wanted};
+use crate::plugin::Limits;
+
+/// Requests that one repair step may plan: beyond it the plan itself would not fit in memory, and no source would bear it.
+const MOST_REQUESTS: usize = 1 << 20;
+
+/// One request: a range of slots, from its first gap to its last (or [a little wider](with_neighbours)), and what is wanted of each of its
+/// keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The slots asked for, of every key in `wanted`.
+    pub slots: SlotRange,
+    /// The gaps within, by key.
+    pub wanted: Vec<Wanted>,
+}
+
+impl Asked {
+    /// How many rows it may bring: its slots, for each of its keys.
+    pub fn slots_asked(&self) -> u64 {
+        self.slots.len().saturating_mul(self.wanted.len() as u64)
+    }
+}
+
+/// The requests that cover the gaps of each key (in order, disjoint): the fewest requests, and of plans with as few, the one that asks
+/// for the fewest slots. No request asks for more slots than `rows_per_request`, over all its keys.
+///
+/// For a source that takes one key a request the number of requests is the least possible: each begins at the first gap not yet
+/// covered and reaches as far as the limit lets it. For one that takes several, keys a request of 1, 2, 4 and so on up to its limit are
+/// tried, which is never worse than asking for each key alone, but not provably least.
+///
+/// They come round-robin over their first keys, so that the backlog of one key does not starve the others.
+///
+/// # Errors
+/// `invalid` if the limits allow nothing, or if too many requests would be needed.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use repair_core::builtin::repair::requests::cover;
+/// use repair_core::model::{Key, SlotRange};
+/// use repair_core::plugin::Limits;
+///
+/// let gaps = BTreeMap::from([(Key::from("IBM"), vec![SlotRange::new(10, 12), SlotRange::new(15, 16), SlotRange::new(90, 91)])]);
+/// let plan = cover(&gaps, Limits { rows_per_request: 50, keys_per_request: 1 })?;
+/// let asked: Vec<_> = plan.iter().map(|request| (request.slots.first, request.slots.end)).collect();
+/// assert_eq!(asked, [(10, 16), (90, 91)]);
+/// # Ok::<(), repair_core::Error>(())
+/// ```
+pub fn cover(gaps: &BTreeMap<Key, Vec<SlotRange>>, limits: Limits) -> Result<Vec<Asked>> {
+    if limits.rows_per_request == 0 || limits.keys_per_request == 0 {
+        return Err(Error::invalid(
+            "a source must bring at least one row and one key a request; mend `rows_per_request` and `keys_per_request`",
+        ));
+    }
+    let gaps: Vec<(&Key, Vec<SlotRange>)> = gaps
+        .iter()
+        .map(|(key, slots)| (key, slots.iter().copied().filter(|slots| !slots.is_empty()).collect::<Vec<_>>()))
+        .filter(|(_, slots)| !slots.is_empty())
+        .collect();
+    let most_keys = limits.keys_per_request.min(gaps.len()).min(usize::try_from(limits.rows_per_request).unwrap_or(usize::MAX));
+    let mut best: Option<(usize, u64, Vec<Asked>)> = None;
+    for keys in keys_a_request(most_keys) {
+        let plan = sweep(&gaps, limits.rows_per_request, keys)?;
+        let asked = plan.iter().map(Asked::slots_asked).sum();
+        if best.as_ref().is_none_or(|(requests, slots, _)| (plan.len(), asked) < (*requests, *slots)) {
+            best = Some((plan.len(), asked, plan));
+        }
+    }
+    Ok(round_robin(best.map(|(_, _, plan)| plan).unwrap_or_default()))
+}
+
+/// Widens each request by the slot before its first gap and the slot after its last, as far as the limits leave room: the source is asked
+/// for the neighbours of gaps too where that costs no further request. Nothing at or after `end` is asked for, because it is not over.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use repair_core::builtin::{cover, with_neighbours};
+/// use repair_core::model::{Key, SlotRange};
+/// use repair_core::plugin::Limits;
+///
+/// let gaps = BTreeMap::from([(Key::from("IBM"), vec![SlotRange::new(10, 12)])]);
+/// let limits = Limits { rows_per_request: 50, keys_per_request: 1 };
+/// let plan = with_neighbours(cover(&gaps, limits)?, limits, 1_000);
+/// assert_eq!(plan[0].slots, SlotRange::new(9, 13));
+/// # Ok::<(), repair_core::Error>(())
+/// ```
+#[must_use]
+pub fn with_neighbours(mut plan: Vec<Asked>, limits: Limits, end: i64) -> Vec<Asked> {
+    for asked in &mut plan {
+        for wider in [|slots: SlotRange| (slots.first - 1, slots.end), |slots: SlotRange| (slots.first, slots.end + 1)] {
+            let (first, last) = wider(asked.slots);
+            let slots = SlotRange::new(first, last);
+            if last <= end && slots.len().saturating_mul(asked.wanted.len() as u64) <= limits.rows_per_request {
+                asked.slots = slots;
+            }
+        }
+    }
+    plan
+}
+
+/// A plan of requests, as the units of a repair step.
+///
+/// # Errors
+/// `invalid` for slots at the far ends of time.
+pub fn units(plan: Vec<Asked>, grid: SlotGrid) -> Result<Vec<Unit>> {
+    let unit = |asked: Asked| {
+        let interval = grid.interval_of(asked.slots).ok_or_else(|| Error::invalid("a gap is out of the range of instants"))?;
+        Ok(Unit { interval, wanted: asked.wanted })
+    };
+    plan.into_iter().map(unit).collect()
+}
+
+/// 1, 2, 4 and so on, and `most`.
+fn keys_a_request(most: usize) -> impl Iterator<Item = usize> {
+    let doubling = std::iter::successors(Some(1usize), |keys| keys.checked_mul(2)).take_while(move |&keys| keys < most);
+    doubling.chain((most > 0).then_some(most))
+}
+
+/// What is left of one key's gaps.
+struct Left<'a> {
+    gaps: &'a [SlotRange],
+    /// The first slot that is not covered yet, within the first of `gaps`.
+    next: i64,
+}
+
+impl Left<'_> {
+    /// Takes what lies before `end`.
+    fn take(&mut self, end: i64) -> Vec<SlotRange> {
+        let mut taken = Vec::new();
+        while let Some(gap) = self.gaps.first() {
+            let from = self.next.max(gap.first);
+            if from >= end {
+                break;
+            }
+            taken.push(SlotRange::new(from, gap.end.min(end)));
+            if gap.end > end {
+                self.next = end;
+                break;
+            }
+            self.gaps = &self.gaps[1..];
+        }
+        taken
+    }
+
+    fn first(&self) -> Option<i64> {
+        self.gaps.first().map(|gap| self.next.max(gap.first))
+    }
+}
+
+/// Goes through time: each request begins at the earliest slot not yet covered and takes along the (at most `keys`) keys whose next
+/// gaps begin within its reach. With fewer keys than `keys` it reaches further.
+fn sweep(gaps: &[(&Key, Vec<SlotRange>)], rows_per_request: u64, keys: usize) -> Result<Vec<Asked>> {
+    let mut left: Vec<Left<'_>> = gaps.iter().map(|(_, slots)| Left { gaps: slots, next: i64::MIN }).collect();
+    let mut queue: BinaryHeap<Reverse<(i64, usize)>> =
+        left.iter().enumerate().filter_map(|(key, left)| Some(Reverse((left.first()?, key)))).collect();
+    let reach = |first: i64, keys: usize| first.saturating_add_unsigned(rows_per_request / (keys.max(1) as u64));
+    let mut plan = Vec::new();
+    while let Some(Reverse((first, key))) = queue.pop() {
+        let mut taken = vec![key];
+        // One key more shortens the reach for all, so only those that the full number of keys would reach come along.
+        let shared_end = reach(first, keys);
+        while taken.len() < keys
+            && let Some(&Reverse((next, key))) = queue.peek()
+            && next < shared_end
+        {
+            queue.pop();
+            taken.push(key);
+        }
+        let end = reach(first, taken.len());
+        taken.sort_unstable();
+        let mut wanted = Vec::with_capacity(taken.len());
+        let mut last = first;
+        for key in taken {
+            let slots = left[key].take(end);
+            last = slots.last().map_or(last, |slots| last.max(slots.end));
+            wanted.push(Wanted { key: gaps[key].0.clone(), slots });
+            queue.extend(left[key].first().map(|first| Reverse((first, key))));
+        }
+        plan.push(Asked { slots: SlotRange::new(first, last), wanted });
+        if plan.len() > MOST_REQUESTS {
+            return Err(Error::invalid(format!(
+                "more than {MOST_REQUESTS} requests of {rows_per_request} rows would be needed; repair a shorter stretch at a time, or from a \
+                 source that brings more rows a request"
+            )));
+        }
+    }
+    Ok(plan)
+}
+
+/// The first request of each first key, then the second of each, and so on.
+fn round_robin(plan: Vec<Asked>) -> Vec<Asked> {
+    let mut turns: HashMap<Key, usize> = HashMap::new();
+    let mut ordered: Vec<(usize, Asked)> = plan
+        .into_iter()
+        .map(|asked| {
+            let turn = asked.wanted.first().map_or(0, |wanted| {
+                let turn = turns.entry(wanted.key.clone()).or_default();
+                *turn += 1;
+                *turn
+            });
+            (turn, asked)
+        })
+        .collect();
+    ordered.sort_by(|(turn, asked), (other_turn, other)| {
+        let order = |asked: &Asked| asked.wanted.first().map(|wanted| wanted.key.clone());
+        turn.cmp(other_turn).then_with(|| order(asked).cmp(&order(other)))
+    });
+    ordered.into_iter().map(|(_, asked)| asked).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn slot_set(gaps: &[SlotRange]) -> BTreeSet<i64> {
+        gaps.iter().flat_map(|gap| gap.first..gap.end).collect()
+    }
+
+    /// Gaps from a set of slots.
+    fn runs(slots: &BTreeSet<i64>) -> Vec<SlotRange> {
+        let mut runs: Vec<SlotRange> = Vec::new();
+        for &slot in slots {
+            match runs.last_mut() {
+                Some(last) if last.end == slot => last.end += 1,
+                _ => runs.push(SlotRange::new(slot, slot + 1)),
+            }
+        }
+        runs
+    }
+
+    /// The least number of intervals of `width` slots that cover some slots, by trying every way to cut them.
+    fn fewest(slots: &[i64], width: i64) -> usize {
+        let Some(&first) = slots.first() else { return 0 };
+        (1..=slots.len()).filter(|&taken| slots[taken - 1] - first < width).map(|taken| 1 + fewest(&slots[taken..], width)).min().unwrap()
+    }
+
+    fn gaps() -> impl Strategy<Value = BTreeMap<Key, Vec<SlotRange>>> {
+        prop::collection::vec(prop::collection::btree_set(-20i64..40, 0..9), 1..5)
+            .prop_map(|keys| keys.iter().enumerate().map(|(index, slots)| (Key::from(format!("K{index}").as_str()), runs(slots))).collect())
+    }
+
+    fn limits(rows: u64, keys: usize) -> Limits {
+        Limits { rows_per_request: rows, keys_per_request: keys }
+    }
+
+    proptest! {
+        #[test]
+        fn a_source_of_one_key_a_request_is_asked_the_fewest_times_possible(gaps in gaps(), rows in 1u64..20) {
+            let plan = cover(&gaps, limits(rows, 1)).unwrap();
+            let fewest: usize = gaps.values().map(|gaps| fewest(&slot_set(gaps).into_iter().collect::<Vec<_>>(), rows as i64)).sum();
+            prop_assert_eq!(plan.len(), fewest);
+        }
+
+        #[test]
+        fn every_gap_is_asked_for_once_within_the_limits_and_no_wider_than_needed(gaps in gaps(), rows in 1u64..20, keys in 1usize..6) {
+            let plan = cover(&gaps, limits(rows, keys)).unwrap();
+            let mut asked: BTreeMap<Key, BTreeSet<i64>> = gaps.keys().map(|key| (key.clone(), BTreeSet::new())).collect();
+            for request in &plan {
+                prop_assert!(request.slots_asked() <= rows && request.wanted.len() <= keys && !request.wanted.is_empty());
+                let (mut first, mut end) = (i64::MAX, i64::MIN);
+                for wanted in &request.wanted {
+                    prop_assert!(!wanted.is_empty());
+                    first = first.min(wanted.slots[0].first);
+                    end = end.max(wanted.slots[wanted.slots.len() - 1].end);
+                    for slot in slot_set(&wanted.slots) {
+                        prop_assert!(asked.get_mut(&wanted.key).unwrap().insert(slot), "asked twice for {slot}");
+                    }
+                }
+                prop_assert_eq!(request.slots, SlotRange::new(first, end));
+            }
+            for (key, gaps) in &gaps {
+                prop_assert_eq!(&asked[key], &slot_set(gaps));
+            }
+            prop_assert!(plan.len() <= cover(&gaps, limits(rows, 1)).unwrap().len(), "worse than one key at a time");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn neighbours_are_asked_for_within_the_limits_and_the_past(gaps in gaps(), rows in 1u64..20, keys in 1usize..6, end in 40i64..45) {
+            let limits = limits(rows, keys);
+            let plan = cover(&gaps, limits).unwrap();
+            for (narrow, wide) in plan.iter().zip(with_neighbours(plan.clone(), limits, end)) {
+                prop_assert_eq!(&wide.wanted, &narrow.wanted);
+                prop_assert!(wide.slots_asked() <= rows && wide.slots.end <= end);
+                let (before, after) = (narrow.slots.first - wide.slots.first, wide.slots.end - narrow.slots.end);
+                prop_assert!((0..=1).contains(&before) && (0..=1).contains(&after));
+                let room = narrow.slots_asked() + 2 * narrow.wanted.len() as u64 <= rows;
+                prop_assert!(!room || (before == 1 && (after == 1 || narrow.slots.end == end)), "there was room for both");
+            }
+        }
+    }
+
+    #[test]
+    fn one_outage_of_all_keys_is_one_request_where_the_source_allows_it() {
+        let gaps: BTreeMap<Key, Vec<SlotRange>> = ["A", "B", "C"].map(|key| (Key::from(key), vec![SlotRange::new(0, 30)])).into();
+        assert_eq!(cover(&gaps, limits(100, 10)).unwrap().len(), 1);
+        assert_eq!(cover(&gaps, limits(100, 1)).unwrap().len(), 3);
+        assert_eq!(cover(&gaps, limits(60, 10)).unwrap().len(), 2, "90 rows in requests of 60");
+    }
+
+    #[test]
+    fn fair_shares() {
+        let gaps: BTreeMap<Key, Vec<SlotRange>> =
+            [("A", vec![SlotRange::new(0, 50)]), ("B", vec![SlotRange::new(40, 41)]), ("C", vec![SlotRange::new(90, 95)])]
+                .map(|(key, gaps)| (Key::from(key), gaps))
+                .into();
+        let plan = cover(&gaps, limits(10, 1)).unwrap();
+        let order: Vec<String> = plan.iter().map(|request| request.wanted[0].key.to_string()).collect();
+        assert_eq!(order, ["A", "B", "C", "A", "A", "A", "A"]);
+    }
+
+    #[test]
+    fn a_plan_without_end_is_refused() {
+        let gaps = BTreeMap::from([(Key::from("A"), vec![SlotRange::new(0, 1 << 40)])]);
+        assert!(cover(&gaps, limits(1, 1)).unwrap_err().message().contains("shorter stretch"));
+        assert!(cover(&gaps, limits(0, 1)).is_err() && cover(&gaps, limits(1, 0)).is_err());
+    }
+}

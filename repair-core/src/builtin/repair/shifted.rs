@@ -1,0 +1,230 @@
+//! The repairer `shifted`: what the same key had at the same time of another day (week, year): for what goes in seasons, such as demand.
+
+use std::fmt;
+use std::str::FromStr;
+
+use arrow::array::UInt32Array;
+use arrow::compute::take_record_batch;
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::builtin::period::Period;
+use crate::builtin::repair::by_day;
+use crate::error::{Error, Result};
+use crate::model::Usage;
+use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Unit};
+use crate::plugin::{Registry, Repairer, StepContext, Units};
+
+const NAME: &str = "shifted";
+
+/// Shifts of one step: each may take one more look at the table for each day that is repaired.
+pub(super) const MOST_SHIFTS: usize = 16;
+
+/// How far away to look: a length of time, and whether it is back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shift {
+    period: Period,
+    back: bool,
+}
+
+impl Shift {
+    /// Seconds, below zero if it is back.
+    pub(super) fn seconds(self) -> i64 {
+        if self.back { -self.period.seconds() } else { self.period.seconds() }
+    }
+
+    /// In slots.
+    ///
+    /// # Errors
+    /// `invalid` if it is not a whole number of slots.
+    fn slots(self, grid: SlotGrid) -> Result<i64> {
+        let cadence_s = i64::from(grid.cadence.seconds());
+        if self.seconds() % cadence_s == 0 {
+            Ok(self.seconds() / cadence_s)
+        } else {
+            Err(Error::invalid(format!("`shift: {self}` is not a whole number of slots of {}, so no row lies there", grid.cadence)))
+        }
+    }
+}
+
+impl fmt::Display for Shift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.back { "-" } else { "" }, self.period)
+    }
+}
+
+impl FromStr for Shift {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (back, period) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix('+').unwrap_or(text)),
+        };
+        Ok(Self { period: period.parse()?, back })
+    }
+}
+
+/// One shift or several, in the order in which they are tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shifts(Vec<Shift>);
+
+impl<'de> Deserialize<'de> for Shifts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ShiftsVisitor)
+    }
+}
+
+struct ShiftsVisitor;
+
+impl<'de> Visitor<'de> for ShiftsVisitor {
+    type Value = Shifts;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a length of time such as -7d, or a list of some")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Shifts, E> {
+        Ok(Shifts(vec![text.parse().map_err(|error: Error| E::custom(error.message()))?]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<Shifts, A::Error> {
+        let mut shifts: Vec<Shift> = Vec::new();
+        while let Some(text) = texts.next_element::<String>()? {
+            let shift = text.parse().map_err(|error: Error| serde::de::Error::custom(error.message()))?;
+            if shifts.contains(&shift) {
+                return Err(serde::de::Error::custom(format!("`{shift}` is listed twice")));
+            }
+            shifts.push(shift);
+            if shifts.len() > MOST_SHIFTS {
+                return Err(serde::de::Error::custom(format!("more than {MOST_SHIFTS} shifts; each takes a look at the table")));
+            }
+        }
+        if shifts.is_empty() {
+            return Err(serde::de::Error::custom("no shift is given; give one such as -7d"));
+        }
+        Ok(Shifts(shifts))
+    }
+}
+
+impl JsonSchema for Shifts {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Shifts".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let shift = serde_json::json!({ "type": "string", "pattern": "^[+-]?([0-9]+(s|m|min|h|d))+$" });
+        schemars::json_schema!({
+            "description": "How far away to look, back if it begins with -: one length of time, e.g. -7d, or a list of some, tried in order",
+            "anyOf": [shift, { "type": "array", "items": shift, "minItems": 1, "maxItems": MOST_SHIFTS }]
+        })
+    }
+}
+
+/// What `with` says.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShiftedConfig {
+    /// How far away to look: `-7d` is the same time a week before. Of several, the first with a row counts.
+    pub shift: Shifts,
+}
+
+pub(super) fn register(registry: &mut Registry) {
+    registry
+        .repairer(NAME, "takes what the same key had at the same time of another day", |config: ShiftedConfig| Ok(Shifted::new(config)));
+}
+
+/// Takes the table's own row of the same key at a time so far away, with all its values.
+///
+/// - Only rows of the table itself, never repairs; nor rows of slots that were found to be wrong.
+/// - Shifts are tried in order, and the first that has a row counts: they are not averaged, which would make values that never were.
+/// - Time is UTC: a day is 24 hours, also where clocks are changed.
+/// - A slot for which no shift has a row stays missing, as does one that is not over.
+#[derive(Debug)]
+pub struct Shifted {
+    shifts: Vec<Shift>,
+}
+
+impl Shifted {
+    /// Shifting as a step configures it.
+    pub fn new(config: ShiftedConfig) -> Self {
+        Self { shifts: config.shift.0 }
+    }
+}
+
+#[async_trait]
+impl Repairer for Shifted {
+    /// No source is asked.
+    fn worst(&self, _: &StepContext, _: &Unit) -> Usage {
+        Usage::default()
+    }
+
+    /// A unit is a day of all keys, up to a limit.
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+        let grid = findings.scope.grid;
+        for shift in &self.shifts {
+            shift.slots(grid)?;
+        }
+        let over = by_day::slots_over(grid, context.clock.now());
+        Ok(by_day::units(grid, findings.gaps.iter().map(|(key, gap)| (key, SlotRange::new(gap.first, gap.end.min(over))))))
+    }
+
+    async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {
+        let table = context.table(&findings.scope.table)?;
+        let grid = findings.scope.grid;
+        let mut fix = Fix { source: NAME.to_owned(), ..Fix::default() };
+        let mut open: Vec<(&Key, i64)> = Vec::new();
+        for wanted in &unit.wanted {
+            open.extend(wanted.slots.iter().flat_map(|slots| slots.first..slots.end).map(|slot| (&wanted.key, slot)));
+        }
+        for shift in &self.shifts {
+            context.check_cancelled()?;
+            let by = shift.slots(grid)?;
+            let first = open.iter().map(|(_, slot)| *slot).min();
+            let Some((first, last)) = first.zip(open.iter().map(|(_, slot)| *slot).max()) else { break };
+            let mut keys: Vec<Key> = open.iter().map(|(key, _)| (*key).clone()).collect();
+            keys.dedup();
+            let slots = SlotRange::new(first.saturating_add(by), last.saturating_add(by).saturating_add(1));
+            let Some(rows) = by_day::raw_rows(context.lake.as_ref(), table, grid, slots, keys).await? else { continue };
+            fix.usage.rows_read += rows.num_rows() as u64;
+            let known = by_day::by_slot(table, grid, &rows, |key, slot, _| !findings.gaps.contains(key, slot))?;
+            let (mut from, mut to, mut left) = (Vec::new(), Vec::new(), Vec::new());
+            for (key, slot) in open {
+                match known.get(key).and_then(|known| known.get(&(slot + by))) {
+                    Some(&row) => {
+                        from.push(row);
+                        to.push(by_day::time_us(grid, slot));
+                    }
+                    None => left.push((key, slot)),
+                }
+            }
+            open = left;
+            if !from.is_empty() {
+                fix.rows.push(by_day::with_times(table, &take_record_batch(&rows, &UInt32Array::from(from))?, to)?);
+            }
+        }
+        Ok(fix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn shifts_are_one_or_a_list() {
+        let read = |value| serde_json::from_value::<ShiftedConfig>(json!({ "shift": value })).map(|config| config.shift.0);
+        let seconds = |value| read(value).unwrap().iter().map(|shift| shift.seconds()).collect::<Vec<_>>();
+        assert_eq!(seconds(json!("-7d")), [-604_800]);
+        assert_eq!(seconds(json!(["-1d", "1d", "+2h"])), [-86_400, 86_400, 7_200]);
+        for odd in [json!("7"), json!("--7d"), json!([]), json!(["1d", "1d"]), json!("0s"), json!(7)] {
+            assert!(read(odd.clone()).is_err(), "{odd}");
+        }
+        assert!(read(json!(vec!["1d"; 20])).is_err());
+        assert_eq!(read(json!("-7d")).unwrap()[0].to_string(), "-7d");
+    }
+}

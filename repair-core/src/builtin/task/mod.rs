@@ -1,0 +1,10 @@
+//! Tasks for any kind of data.
+
+mod usage;
+
+use crate::plugin::Registry;
+
+/// Adds these plug-ins to a registry.
+pub(super) fn register(registry: &mut Registry) {
+    usage::register(registry);
+}

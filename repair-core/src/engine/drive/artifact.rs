@@ -1,0 +1,195 @@
+//! What is too big for the journal, as columns: the gaps a detector found, and the units of a repair step.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use futures::{Stream, StreamExt, TryStreamExt};
+
+use crate::error::{Error, Result};
+use crate::lake::BatchStream;
+use crate::lake::rollup::column;
+use crate::model::{Fingerprint, Fingerprints, GapList, Key, SlotRange, Unit};
+use crate::plugin::Units;
+
+const KEY: &str = "key";
+const FIRST: &str = "first_slot";
+const END: &str = "end_slot";
+const JUDGED: &str = "judged";
+const UNIT: &str = "unit";
+
+/// Gaps as columns; where it is known which rows were judged, a row a slot, with that.
+///
+/// # Errors
+/// Only if a key cannot be written as JSON.
+pub(crate) fn gaps_to_batch(gaps: &GapList, judged: &Fingerprints) -> Result<RecordBatch> {
+    if !judged.is_empty() {
+        return slots_to_batch(gaps, judged);
+    }
+    let mut keys = Vec::with_capacity(gaps.len());
+    for (key, _) in gaps.iter() {
+        keys.push(to_json(&key.values().collect::<Vec<_>>())?);
+    }
+    let first: Int64Array = gaps.iter().map(|(_, slots)| slots.first).collect();
+    let end: Int64Array = gaps.iter().map(|(_, slots)| slots.end).collect();
+    let schema = Schema::new(vec![
+        Field::new(KEY, DataType::Utf8, false),
+        Field::new(FIRST, DataType::Int64, false),
+        Field::new(END, DataType::Int64, false),
+    ]);
+    Ok(RecordBatch::try_new(Arc::new(schema), vec![Arc::new(StringArray::from(keys)), Arc::new(first), Arc::new(end)])?)
+}
+
+fn slots_to_batch(gaps: &GapList, judged: &Fingerprints) -> Result<RecordBatch> {
+    let (mut keys, mut slots, mut prints) = (StringBuilder::new(), Vec::new(), StringBuilder::new());
+    for (key, range) in gaps.iter() {
+        let text = to_json(&key.values().collect::<Vec<_>>())?;
+        for slot in range.first..range.end {
+            keys.append_value(&text);
+            slots.push(slot);
+            prints.append_option(judged.get(key, slot).map(|fingerprint| fingerprint.to_string()));
+        }
+    }
+    let columns: [(&str, ArrayRef); 4] = [
+        (KEY, Arc::new(keys.finish())),
+        (FIRST, Arc::new(Int64Array::from_iter_values(slots.iter().copied()))),
+        (END, Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| slot + 1)))),
+        (JUDGED, Arc::new(prints.finish())),
+    ];
+    let fields: Vec<Field> = columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), *name == JUDGED)).collect();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, column)| column).collect())?)
+}
+
+/// Gaps from columns, and which rows were judged.
+///
+/// # Errors
+/// `invalid` if these are not the columns of gaps.
+pub(crate) async fn gaps_from_batches(mut batches: BatchStream) -> Result<(GapList, Fingerprints)> {
+    let (mut gaps, mut judged) = (GapList::default(), Fingerprints::default());
+    let mut last: Option<(String, Key)> = None;
+    while let Some(batch) = batches.try_next().await? {
+        let batch = &batch;
+        let keys = text(batch, KEY)?;
+        let number = |name| column(batch, name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| not_ours(name));
+        let (first, end) = (number(FIRST)?, number(END)?);
+        let prints = batch.column_by_name(JUDGED).map(|_| self::text(batch, JUDGED)).transpose()?;
+        for row in 0..batch.num_rows() {
+            let text = keys.value(row);
+            let key = match &last {
+                Some((known, key)) if *known == text => key.clone(),
+                _ => Key::new(from_json::<Vec<String>>(text)?),
+            };
+            gaps.push(&key, SlotRange::new(first.value(row), end.value(row)));
+            if let Some(prints) = prints.filter(|prints| prints.is_valid(row)) {
+                judged.insert(&key, first.value(row), Fingerprint::parse(prints.value(row))?);
+            }
+            if last.as_ref().is_none_or(|(known, _)| known != text) {
+                last = Some((text.to_owned(), key));
+            }
+        }
+    }
+    Ok((gaps, judged))
+}
+
+/// Units of a plan, each with its index.
+pub(crate) type UnitStream = Pin<Box<dyn Stream<Item = Result<(u32, Unit)>> + Send>>;
+
+/// Units of one batch of an artifact.
+const UNITS_PER_BATCH: usize = 4_096;
+
+/// How many units a stream held, and how many slots they are to repair.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// Units.
+    pub units: u64,
+    /// Slots.
+    pub slots: u64,
+}
+
+/// Units as a column, a batch at a time. What went through is counted in `counted`.
+pub(crate) fn units_to_batches(mut units: Units, counted: Arc<Mutex<Counted>>) -> BatchStream {
+    let batches = std::iter::from_fn(move || {
+        let mut texts = StringBuilder::new();
+        let mut seen = Counted::default();
+        for unit in units.by_ref().take(UNITS_PER_BATCH) {
+            match unit.and_then(|unit| Ok((unit.slots(), to_json(&unit)?))) {
+                Ok((slots, text)) => {
+                    seen = Counted { units: seen.units + 1, slots: seen.slots + slots };
+                    texts.append_value(text);
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        if seen.units == 0 {
+            return None;
+        }
+        let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+        *counted = Counted { units: counted.units + seen.units, slots: counted.slots + seen.slots };
+        let schema = Schema::new(vec![Field::new(UNIT, DataType::Utf8, false)]);
+        Some(RecordBatch::try_new(Arc::new(schema), vec![Arc::new(texts.finish())]).map_err(Error::from))
+    });
+    futures::stream::iter(batches).boxed()
+}
+
+/// Those units of an artifact whose index is wanted, each with its index, in order. What is not wanted is not even read from its text.
+pub(crate) fn units_from_batches(batches: BatchStream, wanted: impl Fn(u32) -> bool + Send + 'static) -> UnitStream {
+    let mut index = 0u32;
+    let units = batches.map(move |batch| {
+        let batch = batch?;
+        let texts = text(&batch, UNIT)?;
+        let first = index;
+        index = index.saturating_add(u32::try_from(texts.len()).unwrap_or(u32::MAX));
+        let wanted = (first..index).zip(0..).filter(|(index, _)| wanted(*index));
+        wanted.map(|(index, row)| Ok((index, from_json(texts.value(row))?))).collect::<Result<Vec<_>>>()
+    });
+    units.map_ok(|units| futures::stream::iter(units.into_iter().map(Ok))).try_flatten().boxed()
+}
+
+pub(crate) fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray> {
+    column(batch, name)?.as_string_opt::<i32>().ok_or_else(|| not_ours(name))
+}
+
+pub(crate) fn not_ours(name: &str) -> Error {
+    Error::invalid(format!("an artifact's column `{name}` is not as this program writes it"))
+}
+
+pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::internal("cannot be written as JSON").because(error))
+}
+
+pub(crate) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| Error::invalid("an artifact is damaged").because(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn gaps_and_units_come_back_as_they_were() {
+        let mut gaps = GapList::default();
+        gaps.push(&Key::from("A"), SlotRange::new(1, 4));
+        gaps.push(&Key::from("A"), SlotRange::new(9, 10));
+        gaps.push(&Key::new(["B", "x/y"]), SlotRange::new(-7, -5));
+        gaps.push(&Key::default(), SlotRange::new(0, 1));
+        let mut judged = Fingerprints::default();
+        for known in [Fingerprints::default(), {
+            judged.insert(&Key::from("A"), 2, Fingerprint::new([7; 16]));
+            judged.insert(&Key::default(), 0, Fingerprint::new([0; 16]));
+            judged
+        }] {
+            let written = futures::stream::iter([gaps_to_batch(&gaps, &known)]).boxed();
+            assert_eq!(gaps_from_batches(written).await.unwrap(), (gaps.clone(), known));
+        }
+        let interval = crate::model::Interval::parse("2024-03-04", "2024-03-04").unwrap();
+        let wanted = vec![crate::model::Wanted { key: Key::from("A"), slots: vec![SlotRange::new(1, 4)] }];
+        let units = vec![Unit { interval, wanted }, Unit { interval, wanted: Vec::new() }];
+        let counted = Arc::new(Mutex::new(Counted::default()));
+        let written = units_to_batches(Box::new(units.clone().into_iter().map(Ok)), counted.clone());
+        let read: Vec<(u32, Unit)> = units_from_batches(written, |index| index == 1).try_collect().await.unwrap();
+        assert_eq!(read, [(1, units[1].clone())]);
+        assert_eq!(*counted.lock().unwrap(), Counted { units: 2, slots: 3 });
+        assert_ne!(units[0].id("t", "s"), units[1].id("t", "s"));
+    }
+}

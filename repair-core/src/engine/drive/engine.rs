@@ -1,0 +1,326 @@
+//! What drives runs: starts them, takes them up, cancels and pauses them. It holds a run's lease while its session performs
+//! what [`decide`](super::decide) says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::drive::session::Session;
+use crate::engine::journal::{Journal, Signal, for_each_event};
+use crate::engine::prepare::preflight;
+use crate::engine::pure::control;
+use crate::engine::pure::event::{Event, FORMAT, Recorded};
+use crate::engine::pure::state::RunState;
+use crate::engine::report::RunReport;
+use crate::error::{Error, ErrorKind, Hint, Result};
+use crate::lake::Lake;
+use crate::plugin::{Clock, Progress, Registry};
+use crate::workflow::Workflow;
+
+/// Is told what happens in a run, once it is durable.
+pub trait Observer: Progress {
+    /// An event was recorded; `state` is what the run has come to with it and those recorded in the same commit.
+    fn recorded(&self, recorded: &Recorded, state: &RunState);
+}
+
+impl Observer for () {
+    fn recorded(&self, _: &Recorded, _: &RunState) {}
+}
+
+/// How runs are driven.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How long a driver's hold on a run lasts unless renewed, which happens three times in that time: how long another must wait to take
+    /// over from one that is dead, where the journal cannot tell that it is.
+    pub lease: Duration,
+    /// How often to look whether somebody asked to cancel or pause.
+    pub poll: Duration,
+    /// How long a work that was told to stop may take to do so.
+    pub grace: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(30), poll: Duration::from_secs(1), grace: Duration::from_secs(30) }
+    }
+}
+
+/// What a run needs around it: where things are, and who is told. Cheap to clone; one engine may drive many runs at once.
+#[derive(Clone)]
+pub struct Engine {
+    /// The plug-ins.
+    pub registry: Arc<Registry>,
+    /// The lake.
+    pub lake: Arc<dyn Lake>,
+    /// The journal.
+    pub journal: Arc<dyn Journal>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Who is told what happens.
+    pub observer: Arc<dyn Observer>,
+    /// Cancel it to stop driving soon; the runs can be resumed.
+    pub stop: CancellationToken,
+    /// How runs are driven.
+    pub options: Options,
+}
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct StartRequest {
+    /// The run's id; [`new_run_id`] makes one.
+    pub run: String,
+    /// The parameters, as [`Workflow::bind`] returns them.
+    pub params: BTreeMap<String, Value>,
+    /// What a later process needs to open the same lake; kept with the run, not looked at here.
+    pub environment: Value,
+}
+
+/// A new id for a run: ids of later runs sort later.
+pub fn new_run_id() -> String {
+    uuid::Uuid::now_v7().simple().to_string()
+}
+
+/// The id of the run that a step runs as another workflow: the same for the same visit.
+pub fn child_run_id(parent: &str, step: &str, visit: u32) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(parent.as_bytes()).update(&[0]).update(step.as_bytes()).update(&visit.to_le_bytes());
+    let parent: String = parent.chars().take(32).collect();
+    format!("{parent}-{}", &hasher.finalize().to_hex().as_str()[..16])
+}
+
+/// At most so long may an id be: it is part of file names.
+const RUN_ID_LENGTH: usize = 64;
+
+fn check_run_id(run: &str) -> Result<()> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if run.is_empty() || run.len() > RUN_ID_LENGTH || !run.chars().all(fine) {
+        return Err(Error::invalid(format!("`{run}` can't be a run's id; use at most {RUN_ID_LENGTH} letters, digits, `-` and `_`")));
+    }
+    Ok(())
+}
+
+/// How a drive begins.
+enum Begin<'a> {
+    /// With a new run.
+    Start(&'a Workflow, StartRequest),
+    /// With one that is there, perhaps by a mended definition; if it has ended, only if it is to be redriven.
+    TakeUp { mended: Option<&'a Workflow>, redrive: bool },
+}
+
+impl Engine {
+    /// An engine on the machine's clock that tells nobody.
+    pub fn new(registry: Arc<Registry>, lake: Arc<dyn Lake>, journal: Arc<dyn Journal>) -> Self {
+        let clock = Arc::new(crate::plugin::SystemClock);
+        Self { registry, lake, journal, clock, observer: Arc::new(()), stop: CancellationToken::new(), options: Options::default() }
+    }
+
+    /// Starts a run and drives it to its end. Starting the same id with the same input again goes on with it, or, if it has ended,
+    /// returns its report.
+    ///
+    /// # Errors
+    /// If the run could not begin (nothing is written then): a table that is not there, a lake that can't be written to, a
+    /// configuration that does not fit; `conflict` if the id is taken by a run with other input, or if somebody else drives it. Also if
+    /// the journal fails, or `cancelled` if the engine was told to stop. An error within the run is not an error here: the report tells it.
+    pub async fn start(&self, workflow: &Workflow, request: StartRequest) -> Result<RunReport> {
+        check_run_id(&request.run)?;
+        let run = request.run.clone();
+        if self.journal.read(&run, 0, 1).await?.is_empty() {
+            preflight(&self.registry, self.lake.as_ref(), workflow, &request.params).await?;
+        }
+        self.hold(&run, Begin::Start(workflow, request)).await
+    }
+
+    /// Goes on with a run, with the definition it started with.
+    ///
+    /// # Errors
+    /// `not-found` if there is no such run; otherwise as [`Engine::start`].
+    pub async fn resume(&self, run: &str) -> Result<RunReport> {
+        self.hold(run, Begin::TakeUp { mended: None, redrive: false }).await
+    }
+
+    /// Goes on with a run, with a mended definition.
+    ///
+    /// # Errors
+    /// `conflict` if what the run already did would mean something else by that definition; otherwise as [`Engine::resume`].
+    pub async fn resume_with(&self, run: &str, mended: &Workflow) -> Result<RunReport> {
+        self.hold(run, Begin::TakeUp { mended: Some(mended), redrive: false }).await
+    }
+
+    /// Takes up a run that failed or was cancelled, where it failed: what succeeded is not done again. With a mended definition, if one is
+    /// given.
+    ///
+    /// # Errors
+    /// `conflict` if the run succeeded, or has not ended; otherwise as [`Engine::resume_with`].
+    pub async fn redrive(&self, run: &str, mended: Option<&Workflow>) -> Result<RunReport> {
+        self.hold(run, Begin::TakeUp { mended, redrive: true }).await
+    }
+
+    /// Cancels a run: its driver ends it, once what is under way has stopped and is accounted for. Without a driver, it is ended here.
+    ///
+    /// # Errors
+    /// `not-found` if there is no such run; `conflict` if it has ended.
+    pub async fn cancel(&self, run: &str) -> Result<Option<RunReport>> {
+        self.ask(run, Signal::Cancel).await
+    }
+
+    /// Pauses a run: its driver stops it for now, once what is under way has stopped. [`Engine::resume`] goes on with it.
+    ///
+    /// # Errors
+    /// As [`Engine::cancel`].
+    pub async fn pause(&self, run: &str) -> Result<Option<RunReport>> {
+        self.ask(run, Signal::Pause).await
+    }
+
+    /// The report is there if the run had no driver, so that it was stopped here.
+    async fn ask(&self, run: &str, signal: Signal) -> Result<Option<RunReport>> {
+        let state = load(self.journal.as_ref(), run).await?;
+        if let Some(ended) = &state.ended {
+            let message = format!("run `{run}` has ended before: {}", ended.outcome.as_str());
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        self.journal.signal(run, Some(signal)).await?;
+        match self.resume(run).await {
+            Ok(report) => Ok(Some(report)),
+            // Somebody drives it, and will see.
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Drives a run while holding its lease. In a box, because a run may run others.
+    fn hold<'a>(&'a self, run: &'a str, begin: Begin<'a>) -> BoxFuture<'a, Result<RunReport>> {
+        Box::pin(async move {
+            check_run_id(run)?;
+            let driver = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
+            self.journal.acquire(run, &driver, self.clock.now(), self.options.lease).await?;
+            let done = self.drive(run, &driver, begin).await;
+            if let Err(error) = self.journal.release(run, &driver).await {
+                tracing::warn!(run, error = error.full(), "the lease could not be given up; it expires by itself");
+            }
+            done
+        })
+    }
+
+    async fn drive(&self, run: &str, driver: &str, begin: Begin<'_>) -> Result<RunReport> {
+        let known = try_load(self.journal.as_ref(), run).await?;
+        let (workflow, state, first) = match begin {
+            Begin::Start(workflow, request) => match known {
+                Some(state) => {
+                    check_same(workflow, &request, &state)?;
+                    if state.ended.is_some() {
+                        return Ok(RunReport::new(run, &state));
+                    }
+                    (Arc::new(workflow.clone()), state, vec![Event::DriverStarted { driver: driver.to_owned() }])
+                }
+                None => (Arc::new(workflow.clone()), self.begin(workflow, request).await?, Vec::new()),
+            },
+            Begin::TakeUp { mended, redrive } => {
+                let state = known.ok_or_else(|| no_such_run(run))?;
+                if state.ended.is_some() && !redrive {
+                    if mended.is_some() {
+                        let error = Error::new(ErrorKind::Conflict, format!("run `{run}` has ended, so it cannot be resumed"));
+                        return Err(error.hint(Hint::Redrive { run: run.to_owned() }));
+                    }
+                    return Ok(RunReport::new(run, &state));
+                }
+                if redrive {
+                    // What was asked of the run before it ended is not asked of it now.
+                    self.journal.signal(run, None).await?;
+                }
+                self.take_up(run, driver, state, mended, redrive)?
+            }
+        };
+        let mut session = Session::new(self, run, driver, workflow, state)?;
+        session.record(first).await?;
+        session.drive().await?;
+        Ok(RunReport::new(run, &session.state))
+    }
+
+    /// Records that a run begins.
+    async fn begin(&self, workflow: &Workflow, request: StartRequest) -> Result<RunState> {
+        let seed = u64::from_le_bytes(*blake3::hash(request.run.as_bytes()).as_bytes().first_chunk().unwrap_or(&[0; 8]));
+        let started = Event::RunStarted {
+            format: FORMAT,
+            workflow: workflow.name.clone(),
+            definition: workflow.text.clone(),
+            file: workflow.file.clone(),
+            children: workflow.children.clone(),
+            params: request.params,
+            environment: request.environment,
+            seed,
+        };
+        let recorded = Recorded { sequence: 0, at: self.clock.now(), event: started };
+        self.journal.append(&request.run, 0, recorded.at, std::slice::from_ref(&recorded.event)).await?;
+        let state = RunState::begin(&recorded)?;
+        self.observer.recorded(&recorded, &state);
+        Ok(state)
+    }
+
+    /// What to record first when a run is taken up, and by which definition it goes on.
+    fn take_up(
+        &self,
+        run: &str,
+        driver: &str,
+        state: RunState,
+        mended: Option<&Workflow>,
+        redrive: bool,
+    ) -> Result<(Arc<Workflow>, RunState, Vec<Event>)> {
+        let before = Workflow::parse_with(&state.started.file, &state.started.definition, &self.registry, &state.started.children);
+        let mut first = vec![Event::DriverStarted { driver: driver.to_owned() }];
+        let workflow = match mended {
+            None => before.map_err(|diagnostics| {
+                Error::invalid("the run's definition is not one that this program can run").on("run", run).because(diagnostics)
+            })?,
+            Some(mended) => {
+                // One that can no longer be read is replaced by one that can, if nothing was done by it.
+                first.push(control::replace(&state, before.as_ref().ok(), mended)?);
+                mended.clone()
+            }
+        };
+        if redrive {
+            first.push(control::redrive(run, &state, &workflow)?);
+        }
+        Ok((Arc::new(workflow), state, first))
+    }
+}
+
+fn check_same(workflow: &Workflow, request: &StartRequest, state: &RunState) -> Result<()> {
+    let started = &state.started;
+    let same = started.definition == workflow.text && started.params == request.params && started.environment == request.environment;
+    if same && started.children == workflow.children {
+        return Ok(());
+    }
+    let message = format!("run `{}` exists and was started with other input", request.run);
+    Err(Error::new(ErrorKind::Conflict, message).hint(Hint::OtherRunId))
+}
+
+fn no_such_run(run: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no run `{run}` in this journal"))
+}
+
+/// A run's state, from its journal; none if there is no such run.
+async fn try_load(journal: &dyn Journal, run: &str) -> Result<Option<RunState>> {
+    let mut state: Option<RunState> = None;
+    for_each_event(journal, run, |recorded| match &mut state {
+        Some(state) => state.apply(&recorded),
+        None => {
+            state = Some(RunState::begin(&recorded)?);
+            Ok(())
+        }
+    })
+    .await
+    .map_err(|error| error.on("run", run))?;
+    Ok(state)
+}
+
+/// A run's state, from its journal.
+///
+/// # Errors
+/// `not-found` if there is no such run; `invalid` if its history is damaged.
+pub async fn load(journal: &dyn Journal, run: &str) -> Result<RunState> {
+    try_load(journal, run).await?.ok_or_else(|| no_such_run(run))
+}

@@ -1,0 +1,8 @@
+//! The acting half of the engine: performs what the deciding half says, appends events to the journal, and asks again.
+
+pub(crate) mod artifact;
+pub(crate) mod engine;
+mod late;
+mod session;
+mod units;
+mod work;

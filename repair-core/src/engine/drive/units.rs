@@ -1,0 +1,408 @@
+//! Does the units of a repair step: several at once, within a rate, each checked and staged, their ends journaled in groups, and what is
+//! staged published before it grows past a bound. The list of units is read as it is needed; it need not fit in memory.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use tokio::task::JoinSet;
+
+use crate::engine::drive::artifact;
+use crate::engine::drive::artifact::{Counted, UnitStream};
+use crate::engine::drive::work::{Idea, Recorder, Work};
+use crate::engine::pure::event::{ErrorRecord, Event, FindingsRecord, UnitFailed};
+use crate::engine::pure::retry;
+use crate::engine::pure::units::{UnitState, Units};
+use crate::engine::unit::{PUBLISH_UNITS, UnitWork};
+use crate::error::{Error, ErrorKind, Result};
+use crate::lake::{StageScope, Staged};
+use crate::model::Usage;
+use crate::model::{Conflicts, Findings, Suspects, Table, Unit};
+use crate::plugin::StepContext;
+use crate::workflow::{Step, StepKind};
+
+/// At most so many units' ends are journaled in one commit.
+const GROUP: usize = 1_024;
+/// At most so long is the journal behind: what a crash could make us ask the lake about again.
+const GROUP_TIME: Duration = Duration::from_millis(50);
+
+/// A unit that ended.
+struct UnitEnded {
+    unit: u32,
+    /// Whether anything may have been asked for.
+    asked: bool,
+    result: Result<Staged>,
+}
+
+/// A strategy's turn in an attempt of a repair step.
+pub(crate) struct Turn<'a> {
+    /// The idea.
+    pub(crate) idea: &'a Idea,
+    /// Which of the step's strategies it is, from 0.
+    pub(crate) strategy: usize,
+    /// How many turns there were before it in this visit, and how many batches they published.
+    pub(crate) earlier: (usize, u32),
+    /// Its units, if they were planned.
+    pub(crate) units: Option<Units>,
+    /// What it is to repair.
+    pub(crate) findings: Findings,
+    /// The same for the journal, where it is what others left, and what looking took.
+    pub(crate) left: (Option<Box<FindingsRecord>>, Usage),
+    /// How many times each retry rule was used.
+    pub(crate) rules_used: &'a [u32],
+}
+
+/// One attempt at the units of a strategy.
+pub(crate) struct Fanout<'a> {
+    work: &'a Work,
+    recorder: &'a Recorder,
+    doing: UnitWork,
+    strategy: usize,
+    rules_used: &'a [u32],
+    /// The same as the run's own, kept in step with it.
+    units: Units,
+    /// The names of those that are staged, by index.
+    staged: BTreeMap<u32, String>,
+    concurrency: usize,
+    /// Whether a budget limits what the strategy may take.
+    budgeted: bool,
+    /// Units that are next, and wait for room in the budget.
+    held: VecDeque<(u32, Unit)>,
+    /// Why there was none when it was asked for last.
+    refused: Option<String>,
+}
+
+/// Does what is left to do of a strategy's units. An error with `true` is of units, after all that could be done was done.
+pub(crate) async fn repair(work: &Work, recorder: &Recorder, turn: Turn<'_>) -> Result<Units, (Error, bool)> {
+    let prepared = Fanout::prepare(work, recorder, turn).await;
+    let mut fanout = prepared.map_err(|error| (error, false))?;
+    fanout.run().await.map_err(|error| (error, false))?;
+    if let Some(why) = fanout.refused.take().filter(|_| !fanout.held.is_empty()) {
+        let left = format!("{} of {} units were not begun", fanout.units.pending(), fanout.units.len());
+        return Err((Error::new(ErrorKind::Budget, format!("{why}; {left}")), false));
+    }
+    match fanout.units.an_error() {
+        Some(record) if fanout.units.failed() > 0 => Err((record.into(), true)),
+        _ => Ok(fanout.units),
+    }
+}
+
+impl<'a> Fanout<'a> {
+    /// Plans the units, or takes up the plan that was made before.
+    async fn prepare(work: &'a Work, recorder: &'a Recorder, turn: Turn<'a>) -> Result<Self> {
+        let Step { name, kind: StepKind::Repair { of, concurrency, rate_limit, .. }, .. } = &work.step else {
+            return Err(Error::internal("not a repair step"));
+        };
+        let Turn { idea, strategy, earlier: (turns, first_batch), units, findings, left: (left, mut usage), rules_used } = turn;
+        let context = StepContext { lake: idea.lake.clone(), ..work.context.clone() };
+        let findings = Arc::new(findings);
+        let doing = UnitWork::new(context.clone(), idea.repairer.clone(), findings.clone(), idea.name.clone(), *rate_limit)
+            .map_err(|error| error.on("of", of))?;
+        let units = match units {
+            Some(units) => units,
+            None => {
+                let artifact = match turns {
+                    0 => format!("{name}-{}-units", context.visit),
+                    turns => format!("{name}-{}-{turns}-units", context.visit),
+                };
+                let counted = Arc::new(Mutex::new(Counted::default()));
+                let planned = idea.repairer.plan(&context, &findings).await?;
+                let batches = artifact::units_to_batches(planned, counted.clone());
+                usage += context.lake.put_artifact(&context.run, &artifact, batches).await?;
+                let counted = *counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let count =
+                    u32::try_from(counted.units).map_err(|_| Error::invalid("more than four billion units; narrow the interval"))?;
+                // What the units do not even try to repair is left to the next strategy, or unresolved.
+                let slots = if turns == 0 && work.step.kind.strategies().len() == 1 { counted.slots } else { findings.gaps.missing() };
+                let event = Event::UnitsPlanned {
+                    step: name.clone(),
+                    of: of.clone(),
+                    table: doing.table.name.clone(),
+                    strategy: idea.name.to_string(),
+                    units: count,
+                    slots,
+                    artifact,
+                    tags: idea.tags.as_ref().clone(),
+                    left,
+                    usage,
+                };
+                recorder.record(vec![event.clone()]).await?;
+                Units::planned(&event, first_batch).ok_or_else(|| Error::internal("no plan"))?
+            }
+        };
+        let concurrency = (*concurrency).max(1) as usize;
+        Ok(Self {
+            work,
+            recorder,
+            doing,
+            strategy,
+            rules_used,
+            units,
+            staged: BTreeMap::new(),
+            concurrency,
+            budgeted: idea.budgeted,
+            held: VecDeque::new(),
+            refused: None,
+        })
+    }
+
+    async fn run(&mut self) -> Result<()> {
+        self.recover().await?;
+        self.publish_begun().await?;
+        self.do_units().await?;
+        self.publish_staged().await?;
+        self.work.context.check_cancelled()
+    }
+
+    fn scope(&self) -> (Arc<Table>, StepContext) {
+        (self.doing.table.clone(), self.doing.context.clone())
+    }
+
+    async fn record(&mut self, event: Event) -> Result<()> {
+        self.units.apply(&event).map_err(Error::internal)?;
+        self.recorder.record(vec![event]).await
+    }
+
+    /// The units of the plan whose index is wanted.
+    async fn planned(&self, wanted: impl Fn(u32) -> bool + Send + 'static) -> Result<UnitStream> {
+        let batches = self.work.context.lake.get_artifact(&self.work.context.run, &self.units.artifact).await?;
+        Ok(artifact::units_from_batches(batches, wanted))
+    }
+
+    /// Units that were staged before a crash, but not journaled, are found by name and never paid for again.
+    async fn recover(&mut self) -> Result<()> {
+        let (table, context) = self.scope();
+        let scope = StageScope { run: &context.run, step: &context.step, visit: context.visit, table: &table };
+        let mut found: HashMap<String, Staged> =
+            context.lake.staged(&scope).await?.into_iter().map(|staged| (staged.unit.clone(), staged)).collect();
+        if found.is_empty() && self.units.staged() == 0 {
+            return Ok(());
+        }
+        let (mut usage, mut conflicts, mut suspects) = (Usage::default(), Conflicts::default(), Suspects::default());
+        let (mut recovered, mut left_over) = (Vec::new(), Vec::new());
+        let mut units = self.planned(|_| true).await?;
+        while let Some((index, unit)) = units.try_next().await? {
+            let id = unit.id(&table.name, &self.doing.strategy);
+            let staged = found.remove(&id);
+            match (self.units.state(index), staged) {
+                (Some(UnitState::Staged), _) => {
+                    self.staged.insert(index, id);
+                }
+                (Some(UnitState::Pending), Some(staged)) => {
+                    usage += staged.usage;
+                    conflicts += staged.conflicts;
+                    suspects += staged.suspects;
+                    recovered.push(index);
+                    self.staged.insert(index, id);
+                }
+                (Some(UnitState::Published), Some(_)) => left_over.push(id),
+                _ => {}
+            }
+        }
+        drop(units);
+        if !left_over.is_empty() {
+            self.discard(&scope, &left_over).await;
+        }
+        if recovered.is_empty() {
+            return Ok(());
+        }
+        self.record(Event::UnitsEnded {
+            step: self.work.step.name.clone(),
+            staged: recovered,
+            usage,
+            conflicts,
+            suspects,
+            failed: Vec::new(),
+            released: Vec::new(),
+        })
+        .await
+    }
+
+    async fn do_units(&mut self) -> Result<()> {
+        let pending: HashSet<u32> = self.units.indexes(|state| state == UnitState::Pending).collect();
+        let total = self.units.len();
+        let progress = self.work.context.progress.clone();
+        progress.advance(&self.work.step.name, total - self.units.pending(), total);
+        if pending.is_empty() || self.is_hopeless() {
+            return Ok(());
+        }
+        let all = pending.len() as u64 == total;
+        let pending = if all { HashSet::new() } else { pending };
+        let wanted = move |index: u32| all || pending.contains(&index);
+        let mut waiting = Some(self.planned(wanted).await?);
+        let mut running: JoinSet<UnitEnded> = JoinSet::new();
+        // Which unit each task does, for one that dies without saying so.
+        let mut tasks: HashMap<tokio::task::Id, u32> = HashMap::new();
+        loop {
+            let group = self.next_group(&mut waiting, &mut running, &mut tasks).await?;
+            if group.is_empty() {
+                return Ok(());
+            }
+            let event = self.ended(group);
+            if let Event::UnitsEnded { staged, failed, released, .. } = &event
+                && (!staged.is_empty() || !failed.is_empty() || !released.is_empty())
+            {
+                self.record(event).await?;
+            }
+            progress.advance(&self.work.step.name, total - self.units.pending(), total);
+            if self.is_hopeless() {
+                // What is under way is still awaited.
+                waiting = None;
+                self.held.clear();
+            }
+            if self.staged.len() >= PUBLISH_UNITS {
+                self.publish_staged().await?;
+            }
+        }
+    }
+
+    /// The next group of units that ended; none when all have.
+    async fn next_group(
+        &mut self,
+        waiting: &mut Option<UnitStream>,
+        running: &mut JoinSet<UnitEnded>,
+        tasks: &mut HashMap<tokio::task::Id, u32>,
+    ) -> Result<Vec<UnitEnded>> {
+        let mut group = Vec::new();
+        let mut deadline = None;
+        // What ended since it was refused is on record by now, and may have made room.
+        self.refused = None;
+        loop {
+            for (index, unit) in self.may_start(waiting, running.len()).await? {
+                let doing = self.doing.clone();
+                let handle = running.spawn(async move {
+                    let asked = AtomicBool::new(false);
+                    let result = doing.perform(&unit, &asked).await;
+                    UnitEnded { unit: index, asked: asked.into_inner(), result }
+                });
+                tasks.insert(handle.id(), index);
+            }
+            let next = match deadline {
+                None => running.join_next_with_id().await,
+                Some(deadline) => match tokio::time::timeout_at(deadline, running.join_next_with_id()).await {
+                    Ok(next) => next,
+                    Err(_) => return Ok(group),
+                },
+            };
+            let Some(joined) = next else { return Ok(group) };
+            group.push(match joined {
+                Ok((id, ended)) => {
+                    tasks.remove(&id);
+                    ended
+                }
+                Err(error) => {
+                    let unit = tasks.remove(&error.id()).unwrap_or(u32::MAX);
+                    UnitEnded {
+                        unit,
+                        asked: true,
+                        result: Err(Error::internal("a repairer panicked; this is a bug in the plug-in").because(error)),
+                    }
+                }
+            });
+            deadline.get_or_insert_with(|| tokio::time::Instant::now() + GROUP_TIME);
+            if group.len() >= GROUP {
+                return Ok(group);
+            }
+        }
+    }
+
+    /// The units to start now, beside those under way: as many as there is room for at once, and in the budget. What they take at worst
+    /// is on record when it returns.
+    async fn may_start(&mut self, waiting: &mut Option<UnitStream>, running: usize) -> Result<Vec<(u32, Unit)>> {
+        if self.work.context.cancel.is_cancelled() {
+            return Ok(Vec::new());
+        }
+        while running + self.held.len() < self.concurrency
+            && let Some(units) = waiting
+        {
+            match units.try_next().await? {
+                Some(unit) => self.held.push_back(unit),
+                None => *waiting = None,
+            }
+        }
+        let mut free = self.concurrency.saturating_sub(running).min(self.held.len());
+        if free > 0 && self.budgeted {
+            if self.refused.is_some() {
+                return Ok(Vec::new());
+            }
+            let worst = |unit: &Unit| self.doing.repairer.worst(&self.doing.context, unit);
+            let asked = self.held.iter().take(free).map(|(index, unit)| (*index, worst(unit))).collect();
+            let granted = self.recorder.reserve(asked).await?;
+            (free, self.refused) = (granted.units, granted.refused);
+        }
+        Ok(self.held.drain(..free).collect())
+    }
+
+    fn ended(&mut self, group: Vec<UnitEnded>) -> Event {
+        let (mut staged, mut failed, mut released) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut usage, mut conflicts, mut suspects) = (Usage::default(), Conflicts::default(), Suspects::default());
+        let stopping = self.work.context.cancel.is_cancelled();
+        for UnitEnded { unit, asked, result } in group {
+            match result {
+                Ok(done) => {
+                    usage += done.usage;
+                    conflicts += done.conflicts;
+                    suspects += done.suspects;
+                    staged.push(unit);
+                    self.staged.insert(unit, done.unit);
+                }
+                // A unit that was told to stop has not failed: it is done again on resume.
+                Err(error) if stopping && error.kind() == ErrorKind::Cancelled => {
+                    if self.budgeted && !asked {
+                        released.push(unit);
+                    }
+                }
+                Err(error) => failed.push(UnitFailed { unit, error: ErrorRecord::from(&error) }),
+            }
+        }
+        Event::UnitsEnded { step: self.work.step.name.clone(), staged, usage, conflicts, suspects, failed, released }
+    }
+
+    /// Whether it makes no sense to begin further units, given those that failed with errors that no retry rule names.
+    fn is_hopeless(&self) -> bool {
+        let rules = self.work.step.retry_of(self.strategy);
+        let lost = |kind| retry::applicable(rules, self.rules_used, kind).is_none();
+        self.work.step.is_hopeless(self.strategy, self.units.failed_by_kind().filter(|(kind, _)| lost(*kind)), self.units.len())
+    }
+
+    /// Publishes again what was begun before a crash: under the same names, so nothing is there twice.
+    async fn publish_begun(&mut self) -> Result<()> {
+        let begun: Vec<(u32, Vec<u32>)> = self.units.begun_batches().map(|(number, units)| (number, units.to_vec())).collect();
+        for (number, units) in begun {
+            self.publish_batch(number, &units).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish_staged(&mut self) -> Result<()> {
+        while !self.staged.is_empty() {
+            let units: Vec<u32> = self.staged.keys().copied().take(PUBLISH_UNITS).collect();
+            let batch = self.units.next_batch();
+            self.record(Event::PublishStarted { step: self.work.step.name.clone(), batch, units: units.clone() }).await?;
+            self.publish_batch(batch, &units).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish_batch(&mut self, batch: u32, units: &[u32]) -> Result<()> {
+        let named = |unit: &u32| self.staged.get(unit).cloned().ok_or_else(|| Error::internal("a unit to publish is not in the plan"));
+        let ids: Vec<String> = units.iter().map(named).collect::<Result<_>>()?;
+        let (table, context) = self.scope();
+        let scope = StageScope { run: &context.run, step: &context.step, visit: context.visit, table: &table };
+        let done = context.lake.publish(&scope, batch, &ids).await?;
+        let step = self.work.step.name.clone();
+        self.record(Event::PublishEnded { step, batch, rows: done.rows, absent: done.absent, usage: done.usage }).await?;
+        units.iter().for_each(|unit| drop(self.staged.remove(unit)));
+        self.discard(&scope, &ids).await;
+        Ok(())
+    }
+
+    /// All of these is published and journaled; what stays here after a crash costs space, nothing else.
+    async fn discard(&self, scope: &StageScope<'_>, ids: &[String]) {
+        if let Err(error) = self.work.context.lake.discard_staged(scope, ids).await {
+            tracing::warn!(step = scope.step, error = error.full(), "staged objects could not be removed");
+        }
+    }
+}

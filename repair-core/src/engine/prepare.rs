@@ -1,0 +1,276 @@
+//! Makes a step ready to work: its plug-ins, context, sources and limits. Runs, plans and comparisons all come here, so that they cannot
+//! drift apart. What a step costs at worst is computed by [`Prices`](crate::workflow::Prices).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::rate::{RateLimited, RateLimiter};
+use crate::error::{Error, Result};
+use crate::lake::{Caller, Lake};
+use crate::plugin::{Clock, Plugin, PluginKind, Progress, Registry, Source, StepContext};
+use crate::price::{Budget, Meter};
+use crate::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow, limits};
+
+pub use crate::engine::unit::{PUBLISH_UNITS, UnitWork};
+
+/// Where the steps of one run, plan or comparison work.
+pub struct Setting {
+    /// The id under which they work: the run's, or that of a plan or comparison.
+    pub run: Arc<str>,
+    /// The lake.
+    pub lake: Arc<dyn Lake>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Cancelled when they are to stop.
+    pub cancel: CancellationToken,
+    /// Where they report their progress.
+    pub progress: Arc<dyn Progress>,
+}
+
+/// Makes the steps of one workflow ready to work.
+pub struct Preparer<'a> {
+    /// The plug-ins.
+    pub registry: &'a Registry,
+    /// The workflow.
+    pub workflow: &'a Workflow,
+    /// What all its steps share, from [`shared_context`].
+    pub shared: &'a StepContext,
+}
+
+/// One attempt of a step.
+pub struct Attempt {
+    /// The step.
+    pub step: Arc<str>,
+    /// Which visit of the step, from 1.
+    pub visit: u32,
+    /// Which attempt of the visit, from 1.
+    pub attempt: u32,
+    /// When the run came to this visit.
+    pub entered_at: Timestamp,
+    /// Tags on what it uses.
+    pub tags: Arc<BTreeMap<String, String>>,
+    /// Cancelled when this attempt is to stop.
+    pub cancel: CancellationToken,
+    /// Where it reports its progress.
+    pub progress: Arc<dyn Progress>,
+}
+
+/// What an attempt works with.
+pub struct Prepared {
+    /// What its plug-ins are called with; its lake is used on behalf of this attempt.
+    pub context: StepContext,
+    /// On whose behalf the lake is used.
+    pub caller: Caller,
+    /// Counts what no call returns.
+    pub meter: Meter,
+}
+
+/// What all steps share: the workflow's tables, its sources with their rate limits, the calendars.
+///
+/// # Errors
+/// If a source cannot be made.
+pub fn shared_context(registry: &Registry, workflow: &Workflow, variables: &Variables, setting: Setting) -> Result<StepContext> {
+    Ok(StepContext {
+        run: setting.run,
+        step: "".into(),
+        visit: 1,
+        attempt: 1,
+        entered_at: setting.clock.now(),
+        lake: setting.lake,
+        tables: Arc::new(workflow.tables.clone()),
+        sources: Arc::new(sources(registry, &setting.clock, workflow, variables)?),
+        calendars: Arc::new(registry.calendars().clone()),
+        clock: setting.clock,
+        cancel: setting.cancel,
+        progress: setting.progress,
+    })
+}
+
+/// A lake, used on behalf of a caller.
+pub fn on_behalf_of(lake: &Arc<dyn Lake>, caller: &Caller) -> Arc<dyn Lake> {
+    lake.on_behalf_of(caller).unwrap_or_else(|| lake.clone())
+}
+
+impl Preparer<'_> {
+    /// The context of an attempt, in which what it uses is counted.
+    pub fn attempt(&self, attempt: Attempt) -> Prepared {
+        let meter = Meter::default();
+        let caller = Caller {
+            run: self.shared.run.clone(),
+            step: attempt.step.clone(),
+            visit: attempt.visit,
+            attempt: attempt.attempt,
+            tags: attempt.tags,
+            meter: meter.clone(),
+            cancel: attempt.cancel.clone(),
+        };
+        let context = StepContext {
+            step: attempt.step,
+            visit: attempt.visit,
+            attempt: attempt.attempt,
+            entered_at: attempt.entered_at,
+            lake: on_behalf_of(&self.shared.lake, &caller),
+            cancel: attempt.cancel,
+            progress: attempt.progress,
+            ..self.shared.clone()
+        };
+        Prepared { context, caller, meter }
+    }
+
+    /// As [`Preparer::attempt`], for a step that is looked at once, with the workflow's tags.
+    pub fn once(&self, step: &str) -> Prepared {
+        self.attempt(Attempt {
+            step: step.into(),
+            visit: 1,
+            attempt: 1,
+            entered_at: self.shared.entered_at,
+            tags: Arc::new(self.workflow.tags.clone()),
+            cancel: self.shared.cancel.clone(),
+            progress: self.shared.progress.clone(),
+        })
+    }
+
+    /// One of a step's plug-ins, made from the configuration as it is with these variables: of a repair step one for each strategy, of
+    /// others the first and only one.
+    ///
+    /// # Errors
+    /// If the configuration cannot be computed or does not fit.
+    pub fn plugin(&self, step: &Step, index: usize, variables: &Variables) -> Result<Plugin> {
+        let plugins = step.kind.plugins();
+        let (_, _, with) = plugins.get(index).ok_or_else(|| no_plugin(step))?;
+        self.plugin_with(step, index, &with.resolve(variables)?)
+    }
+
+    /// As [`Preparer::plugin`], from a configuration that is computed already.
+    ///
+    /// # Errors
+    /// If the configuration does not fit.
+    pub fn plugin_with(&self, step: &Step, index: usize, config: &Value) -> Result<Plugin> {
+        let plugins = step.kind.plugins();
+        let (kind, name, _) = plugins.get(index).ok_or_else(|| no_plugin(step))?;
+        self.registry.make(*kind, name, config).map_err(|error| error.on("step", &step.name))
+    }
+}
+
+fn no_plugin(step: &Step) -> Error {
+    Error::internal(format!("step `{}` has no plug-in", step.name))
+}
+
+/// What a strategy works under: the same in a run, a plan and a comparison.
+pub struct Terms<'a> {
+    /// What to try again.
+    pub retry: &'a [RetryRule],
+    /// The budgets it is under: the run's, its step's, its own.
+    pub budgets: Vec<&'a Budget>,
+    /// Tags on what it costs.
+    pub tags: BTreeMap<String, String>,
+    /// How many units at once.
+    pub concurrency: usize,
+    /// How many units in how much time.
+    pub rate_limit: Option<Rate>,
+    /// Its configuration, as it is written.
+    pub with: &'a Template,
+}
+
+impl<'a> Terms<'a> {
+    /// The terms of a step's strategy.
+    ///
+    /// # Errors
+    /// `internal` if it is not a repair step with so many strategies.
+    pub fn of(workflow: &'a Workflow, step: &'a Step, strategy: usize) -> Result<Self> {
+        let StepKind::Repair { strategies, concurrency, rate_limit, .. } = &step.kind else { return Err(no_plugin(step)) };
+        let own = strategies.get(strategy).ok_or_else(|| no_plugin(step))?;
+        Ok(Self {
+            retry: step.retry_of(strategy),
+            budgets: limits(workflow, step, Some(own)).map(|limit| limit.budget).collect(),
+            tags: workflow.tags_of(own),
+            concurrency: usize::try_from(*concurrency).unwrap_or(1).max(1),
+            rate_limit: *rate_limit,
+            with: &own.with,
+        })
+    }
+
+    /// The terms of a repairer that no step of the workflow uses, under a name.
+    pub fn beside(workflow: &'a Workflow, name: &str, concurrency: usize, with: &'a Template) -> Self {
+        Self {
+            retry: &[],
+            budgets: workflow.budget.iter().collect(),
+            tags: workflow.tags.clone().into_iter().chain([("idea".to_owned(), name.to_owned())]).collect(),
+            concurrency: concurrency.max(1),
+            rate_limit: None,
+            with,
+        }
+    }
+}
+
+/// The workflow's sources, by name, each with its rate limit.
+///
+/// # Errors
+/// If a source cannot be made.
+fn sources(
+    registry: &Registry,
+    clock: &Arc<dyn Clock>,
+    workflow: &Workflow,
+    variables: &Variables,
+) -> Result<BTreeMap<String, Arc<dyn Source>>> {
+    let mut sources = BTreeMap::new();
+    for (name, used) in &workflow.sources {
+        let made = used.with.resolve(variables).and_then(|config| registry.make(PluginKind::Source, &used.plugin, &config));
+        let inner = made.and_then(Arc::<dyn Source>::try_from).map_err(|error| error.on("source", name))?;
+        let source: Arc<dyn Source> = match used.rate_limit {
+            Some(rate) => Arc::new(RateLimited { inner, limiter: RateLimiter::new(rate, clock.clone()) }),
+            None => inner,
+        };
+        sources.insert(name.clone(), source);
+    }
+    Ok(sources)
+}
+
+/// Checks, before anything is written, all that can be known before the first step: that the plug-ins can be made, the sources have
+/// what they need, the tables are there, and the lake can be written to.
+///
+/// # Errors
+/// With what is wrong.
+pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<()> {
+    let written = plugins_ready(registry, workflow, params).await?;
+    lake.check_writable().await?;
+    tables_there(lake, workflow, &written).await
+}
+
+/// As [`preflight`], but that nothing is tried that writes.
+///
+/// # Errors
+/// With what is wrong.
+pub async fn can_begin(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<()> {
+    let written = plugins_ready(registry, workflow, params).await?;
+    tables_there(lake, workflow, &written).await
+}
+
+/// Makes the plug-ins, and returns the tables that they write.
+async fn plugins_ready(registry: &Registry, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<Vec<String>> {
+    let variables = Variables { params: Value::Object(params.clone().into_iter().collect()), ..Variables::default() };
+    let clock: Arc<dyn Clock> = Arc::new(crate::plugin::SystemClock);
+    for (name, source) in sources(registry, &clock, workflow, &variables)? {
+        source.ready().await.map_err(|error| error.on("source", name))?;
+    }
+    let mut written = Vec::new();
+    let plugins = workflow.steps.iter().flat_map(|step| step.kind.plugins().into_iter().map(move |plugin| (step, plugin)));
+    for (step, (kind, plugin, with)) in plugins {
+        // What depends on earlier steps is checked when the run comes there.
+        let Ok(config) = with.resolve(&variables) else { continue };
+        written.extend(config.get("into").and_then(Value::as_str).map(str::to_owned));
+        registry.make(kind, plugin, &config).map_err(|error| error.on("step", &step.name))?;
+    }
+    Ok(written)
+}
+
+async fn tables_there(lake: &dyn Lake, workflow: &Workflow, written: &[String]) -> Result<()> {
+    for table in workflow.tables.values().filter(|table| !written.contains(&table.name)) {
+        lake.describe(table).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! What a run has spent and set aside, and whether more fits. Pure.
+//!
+//! A unit of a repair step starts only when what it takes at worst is set aside, in the journal. When it ends, what it really took takes
+//! that place; of one that failed, or whose end a crash has hidden, what was set aside counts as spent. So a budget in calls or dollars of
+//! calls is not passed, whatever happens. Of other work, what it reads is known only when it ends: the next step does not begin over budget.
+
+use crate::engine::pure::event::Event;
+use crate::engine::pure::state::{RunState, StepState};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::Usage;
+use crate::price::Spend;
+use crate::workflow::{BudgetLimit, Of, Prices, Step, Strategy, Workflow, limits, source_of};
+
+/// What was set aside of what was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Granted {
+    /// How many units, the first of those that were asked for.
+    pub units: usize,
+    /// Why not the next one.
+    pub refused: Option<String>,
+}
+
+/// The strategy of a step that is at work.
+pub(crate) fn at_work<'a>(state: &RunState, step: &'a Step) -> Option<&'a Strategy> {
+    step.kind.strategies().get(state.steps.get(&step.name).map_or(0, |done| done.strategy))
+}
+
+/// How many of these units fit into the budgets of a step, beside all that is spent and set aside.
+///
+/// # Errors
+/// `invalid` if there is a limit in dollars and the price book has no price for what a unit takes.
+pub(crate) fn grant(state: &RunState, workflow: &Workflow, step: &str, asked: &[(u32, Usage)]) -> Result<Granted> {
+    let step = workflow.step(step).ok_or_else(|| Error::internal(format!("the workflow has no step `{step}`")))?;
+    let strategy = at_work(state, step);
+    let prices = Prices::of(workflow, strategy.and_then(|strategy| source_of(&strategy.with)));
+    let mut limits: Vec<(BudgetLimit<'_>, Spend)> =
+        limits(workflow, step, strategy).map(|limit| (limit, spent(state, workflow, step, limit.of))).collect();
+    let in_dollars = limits.iter().any(|(limit, _)| limit.budget.usd.is_some());
+    for (index, (_, worst)) in asked.iter().enumerate() {
+        if in_dollars && prices.lack(worst) {
+            let known = workflow.prices.as_ref().map_or("in use", |book| book.file.as_str());
+            let message = format!("the price book {known} has no price for the source of step `{}`; add it under `sources`", step.name);
+            return Err(Error::invalid(message));
+        }
+        let more = prices.worst(worst);
+        for (limit, spent) in &limits {
+            if let Err(exceeded) = limit.budget.fits(*spent, more) {
+                let up_to = if more.calls > 1 { format!(", and a unit takes up to {} calls", more.calls) } else { String::new() };
+                return Ok(Granted { units: index, refused: Some(format!("{}{up_to}", told(step, limit.of, &exceeded.to_string()))) });
+            }
+        }
+        limits.iter_mut().for_each(|(_, spent)| *spent = *spent + more);
+    }
+    Ok(Granted { units: asked.len(), refused: None })
+}
+
+/// The events that set aside what units take at worst.
+pub(crate) fn reserved(step: &str, units: &[(u32, Usage)]) -> Vec<Event> {
+    units
+        .chunk_by(|(_, a), (_, b)| a == b)
+        .filter_map(|alike| {
+            let worst = alike.first()?.1;
+            Some(Event::UnitsReserved { step: step.to_owned(), units: alike.iter().map(|(unit, _)| *unit).collect(), worst })
+        })
+        .collect()
+}
+
+/// Whether a step may begin: not if a budget it is under is passed already.
+///
+/// # Errors
+/// `budget`.
+pub(crate) fn may_begin(state: &RunState, workflow: &Workflow, step: &Step) -> Result<()> {
+    for limit in limits(workflow, step, at_work(state, step)) {
+        if let Err(exceeded) = limit.budget.fits(spent(state, workflow, step, limit.of), Spend::default()) {
+            return Err(Error::new(ErrorKind::Budget, told(step, limit.of, &exceeded.to_string())));
+        }
+    }
+    Ok(())
+}
+
+fn told(step: &Step, of: Of<'_>, what: &str) -> String {
+    let whose = match of {
+        Of::Run => "the run".to_owned(),
+        Of::Step => format!("step `{}`", step.name),
+        Of::Strategy(strategy) => format!("strategy `{}` of step `{}`", strategy.name, step.name),
+    };
+    format!("the budget of {whose} is {what}")
+}
+
+/// What a strategy, a step, or the whole run has spent and set aside.
+fn spent(state: &RunState, workflow: &Workflow, step: &Step, of: Of<'_>) -> Spend {
+    let steps = state.steps.iter().filter(|(name, _)| matches!(of, Of::Run) || **name == step.name);
+    steps.map(|(name, done)| workflow.step(name).map(|step| spent_by(workflow, step, done, of)).unwrap_or_default()).sum()
+}
+
+fn spent_by(workflow: &Workflow, step: &Step, done: &StepState, of: Of<'_>) -> Spend {
+    let counts = |name: &str| !matches!(of, Of::Strategy(strategy) if strategy.name != name);
+    let prices = |name: &str| prices_of(workflow, step, name);
+    let taken = done.taken.iter().filter(|(name, _)| counts(name));
+    let taken = taken.map(|(name, taken)| prices(name).worst(&[taken.usage, taken.assumed].into_iter().sum()));
+    let now = done.strategy_name();
+    let reserved: Usage = if counts(now) { done.reserved.values().copied().sum() } else { Usage::default() };
+    taken.chain([prices(now).worst(&reserved)]).sum()
+}
+
+/// The prices that a step pays for a strategy, or, without one, by itself.
+fn prices_of<'a>(workflow: &'a Workflow, step: &'a Step, strategy: &str) -> Prices<'a> {
+    let source = match step.kind.strategies().iter().find(|known| known.name == strategy) {
+        Some(strategy) => source_of(&strategy.with),
+        None => step.kind.plugins().into_iter().find_map(|(_, _, with)| source_of(with)),
+    };
+    Prices::of(workflow, source)
+}

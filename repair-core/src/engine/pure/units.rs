@@ -1,0 +1,360 @@
+//! What has come of the units of one visit of a repair step: the fold of its events. Pure. The driver's work on them keeps one of these
+//! in step with the run's own.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::engine::pure::event::{ErrorRecord, Event, FindingsRecord};
+use crate::error::ErrorKind;
+use crate::model::Usage;
+use crate::model::{Conflicts, Suspects};
+
+/// Errors of units that are kept word for word; of further ones, the kind is known.
+const KEPT_ERRORS: usize = 100;
+
+/// What is counted of units, in the order in which people read it.
+const COUNTS: [&str; 11] =
+    ["units", "succeeded", "failed", "pending", "slots", "repaired", "absent", "unresolved", "suspect", "conflicts", "requests"];
+
+/// Where a unit is. Every unit is always in exactly one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnitState {
+    /// To do.
+    Pending,
+    /// Done and kept, not yet seen by readers.
+    Staged,
+    /// Seen by readers.
+    Published,
+    /// Its last attempt failed with an error of this kind.
+    Failed(ErrorKind),
+}
+
+/// Units that are published together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Which; none once readers see them.
+    pub units: Vec<u32>,
+    /// Whether readers see them.
+    pub ended: bool,
+}
+
+/// The work of one visit of a repair step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Units {
+    /// The detect step whose findings they are to repair.
+    pub of: String,
+    /// The table repaired.
+    pub table: String,
+    /// The repair idea.
+    pub strategy: String,
+    /// The artifact that lists the units.
+    pub artifact: String,
+    /// How many slots are to be repaired.
+    pub slots: u64,
+    /// By index.
+    states: Vec<UnitState>,
+    pending: u64,
+    staged: u64,
+    published: u64,
+    failed: BTreeMap<ErrorKind, u64>,
+    /// Of failed units, the last error, as far as kept.
+    pub errors: BTreeMap<u32, ErrorRecord>,
+    /// The number of its first batch: batches of a visit are numbered through, over all strategies.
+    first_batch: u32,
+    /// Batches whose publication was begun.
+    pub batches: Vec<Batch>,
+    /// Rows published.
+    pub rows: u64,
+    /// Slots recorded as absent.
+    pub absent: u64,
+    /// Where sources said otherwise than the table.
+    pub conflicts: Conflicts,
+    /// Where sources had nothing, and that proves nothing.
+    pub suspects: Suspects,
+    /// What its units took.
+    pub usage: Usage,
+    /// What the strategies before left; none if it is the first.
+    pub left: Option<Box<FindingsRecord>>,
+}
+
+/// What a strategy has come to that did what it can, while the step goes on with the next.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Earlier {
+    /// The strategy.
+    pub strategy: String,
+    /// Why it could do no more, if that was an error.
+    pub error: Option<ErrorRecord>,
+    /// Batches that it published.
+    pub batches: u32,
+    /// Where sources had nothing, and that proves nothing.
+    pub suspects: Suspects,
+    /// Its counts, as conditions see those of a step.
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl Earlier {
+    /// What has come of a strategy's units; none, if they could not even be planned.
+    pub(crate) fn new(strategy: &str, units: Option<&Units>, error: Option<ErrorRecord>) -> Self {
+        let batches = units.map_or(0, |units| u32::try_from(units.batches.len()).unwrap_or(u32::MAX));
+        let suspects = units.map(|units| units.suspects.clone()).unwrap_or_default();
+        Self { strategy: strategy.to_owned(), error, batches, suspects, counts: units.map(Units::counts).unwrap_or_default() }
+    }
+
+    /// How many of its units failed.
+    pub fn failed(&self) -> u64 {
+        self.count("failed")
+    }
+
+    /// How many units it had.
+    pub fn units(&self) -> u64 {
+        self.count("units")
+    }
+
+    fn count(&self, name: &str) -> u64 {
+        self.counts.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// A strategy and its counts, in the order in which people read them.
+fn told(strategy: Option<&str>, counts: &BTreeMap<&'static str, u64>) -> Value {
+    let named = COUNTS.iter().filter_map(|name| Some(((*name).to_owned(), json!(counts.get(name)?))));
+    Value::Object(std::iter::once(("strategy".to_owned(), json!(strategy))).chain(named).collect())
+}
+
+/// What conditions see as a repair step's `$output`: the strategies together, and each by itself if there were several.
+pub(crate) fn repair_output(earlier: &[Earlier], units: Option<&Units>) -> Value {
+    let now = units.map(Units::counts).unwrap_or_default();
+    let mut total = now.clone();
+    for earlier in earlier {
+        for (name, count) in &earlier.counts {
+            *total.entry(name).or_default() += count;
+        }
+    }
+    // The later ones are to repair what the first was to repair, and has left.
+    let slots = earlier.iter().find(|earlier| !earlier.counts.is_empty()).map_or(now.get("slots"), |first| first.counts.get("slots"));
+    let slots = slots.copied().unwrap_or(0);
+    let of = |name: &str| total.get(name).copied().unwrap_or(0);
+    let unresolved = slots.saturating_sub(of("repaired") + of("absent"));
+    // What is suspect to one may have been repaired by another; what is suspect to two is so once.
+    let suspect = earlier.iter().map(|earlier| earlier.count("suspect")).chain(now.get("suspect").copied()).max().unwrap_or(0);
+    total.extend([("slots", slots), ("unresolved", unresolved), ("suspect", suspect.min(unresolved))]);
+    let last = units.map_or_else(|| earlier.last().map(|last| last.strategy.as_str()), |units| Some(&units.strategy));
+    let mut output = told(last, &total);
+    if !earlier.is_empty() {
+        let each = |strategy: &str, counts: &BTreeMap<&'static str, u64>, error: Option<&ErrorRecord>| {
+            let mut one = told(Some(strategy), counts);
+            if let Some(error) = error {
+                one["error"] = json!({ "kind": error.kind, "message": error.message });
+            }
+            one
+        };
+        let mut list: Vec<Value> = earlier.iter().map(|earlier| each(&earlier.strategy, &earlier.counts, earlier.error.as_ref())).collect();
+        list.extend(units.map(|units| each(&units.strategy, &now, units.an_error().as_ref())));
+        output["strategies"] = Value::Array(list);
+    }
+    output
+}
+
+impl Units {
+    /// The units that an event has planned; none if it is another event.
+    pub(crate) fn planned(event: &Event, first_batch: u32) -> Option<Self> {
+        let Event::UnitsPlanned { of, table, strategy, units, slots, artifact, left, .. } = event else { return None };
+        Some(Self {
+            of: of.clone(),
+            table: table.clone(),
+            strategy: strategy.clone(),
+            artifact: artifact.clone(),
+            slots: *slots,
+            states: vec![UnitState::Pending; *units as usize],
+            pending: u64::from(*units),
+            staged: 0,
+            published: 0,
+            failed: BTreeMap::new(),
+            errors: BTreeMap::new(),
+            first_batch,
+            batches: Vec::new(),
+            rows: 0,
+            absent: 0,
+            conflicts: Conflicts::default(),
+            suspects: Suspects::default(),
+            usage: Usage::default(),
+            left: left.clone(),
+        })
+    }
+
+    /// How many units there are.
+    pub fn len(&self) -> u64 {
+        self.states.len() as u64
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
+
+    /// How many are to do.
+    pub fn pending(&self) -> u64 {
+        self.pending
+    }
+
+    /// How many are done, but not seen by readers.
+    pub fn staged(&self) -> u64 {
+        self.staged
+    }
+
+    /// How many are seen by readers.
+    pub fn published(&self) -> u64 {
+        self.published
+    }
+
+    /// How many failed.
+    pub fn failed(&self) -> u64 {
+        self.failed.values().sum()
+    }
+
+    /// How many failed, by kind of error.
+    pub fn failed_by_kind(&self) -> impl Iterator<Item = (ErrorKind, u64)> + '_ {
+        self.failed.iter().map(|(kind, count)| (*kind, *count))
+    }
+
+    /// Where a unit is.
+    pub fn state(&self, unit: u32) -> Option<UnitState> {
+        self.states.get(unit as usize).copied()
+    }
+
+    /// The indexes of units in a state.
+    pub fn indexes(&self, wanted: impl Fn(UnitState) -> bool) -> impl Iterator<Item = u32> {
+        (0u32..).zip(&self.states).filter(move |(_, state)| wanted(**state)).map(|(index, _)| index)
+    }
+
+    /// An error that stands for those that failed; none if none did.
+    pub fn an_error(&self) -> Option<ErrorRecord> {
+        let kept = self.errors.iter().find(|(unit, _)| matches!(self.state(**unit), Some(UnitState::Failed(_))));
+        kept.map(|(_, error)| error.clone()).or_else(|| {
+            let (kind, count) = self.failed.iter().next()?;
+            Some(ErrorRecord { kind: *kind, message: format!("{count} units failed"), retry_after_ms: None })
+        })
+    }
+
+    /// The counts that conditions see.
+    fn counts(&self) -> BTreeMap<&'static str, u64> {
+        BTreeMap::from([
+            ("units", self.len()),
+            ("succeeded", self.staged + self.published),
+            ("failed", self.failed()),
+            ("pending", self.pending),
+            ("slots", self.slots),
+            ("repaired", self.rows),
+            ("absent", self.absent),
+            ("unresolved", self.unresolved()),
+            ("suspect", self.suspects.slots),
+            ("conflicts", self.conflicts.slots),
+            ("requests", self.usage.source_requests),
+        ])
+    }
+
+    /// Slots that it was to repair, and that are neither repaired nor confirmed absent.
+    pub fn unresolved(&self) -> u64 {
+        self.slots.saturating_sub(self.rows + self.absent)
+    }
+
+    /// Whether all that was staged is seen by readers: nothing that was paid for waits.
+    pub fn is_published(&self) -> bool {
+        self.staged == 0 && self.batches.iter().all(|batch| batch.ended)
+    }
+
+    /// The number of the batch that is published next.
+    pub(crate) fn next_batch(&self) -> u32 {
+        self.first_batch + u32::try_from(self.batches.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Batches whose publication was begun and has not ended, by number.
+    pub(crate) fn begun_batches(&self) -> impl Iterator<Item = (u32, &[u32])> {
+        (self.first_batch..).zip(&self.batches).filter(|(_, batch)| !batch.ended).map(|(number, batch)| (number, batch.units.as_slice()))
+    }
+
+    fn count(&mut self, state: UnitState) -> &mut u64 {
+        match state {
+            UnitState::Pending => &mut self.pending,
+            UnitState::Staged => &mut self.staged,
+            UnitState::Published => &mut self.published,
+            UnitState::Failed(kind) => self.failed.entry(kind).or_default(),
+        }
+    }
+
+    fn put(&mut self, unit: u32, to: UnitState) -> Option<UnitState> {
+        let state = self.states.get_mut(unit as usize)?;
+        let from = std::mem::replace(state, to);
+        *self.count(from) -= 1;
+        *self.count(to) += 1;
+        if let UnitState::Failed(kind) = from
+            && self.failed.get(&kind) == Some(&0)
+        {
+            self.failed.remove(&kind);
+        }
+        Some(from)
+    }
+
+    /// Failed units of some kinds (of any, if none are given) are to do again.
+    pub(crate) fn retry(&mut self, kinds: Option<&[ErrorKind]>) {
+        let again = |state| matches!(state, UnitState::Failed(kind) if kinds.is_none_or(|kinds| kinds.contains(&kind)));
+        for unit in self.indexes(again).collect::<Vec<_>>() {
+            self.put(unit, UnitState::Pending);
+        }
+    }
+
+    /// Folds an event about these units; others leave it as it is.
+    ///
+    /// # Errors
+    /// Why the event makes no sense here.
+    pub(crate) fn apply(&mut self, event: &Event) -> Result<(), &'static str> {
+        match event {
+            Event::UnitsEnded { staged, usage, conflicts, suspects, failed, .. } => {
+                for &unit in staged {
+                    self.end(unit, UnitState::Staged)?;
+                    self.errors.remove(&unit);
+                }
+                self.usage += *usage;
+                self.conflicts += conflicts.clone();
+                self.suspects += suspects.clone();
+                for failed in failed {
+                    self.end(failed.unit, UnitState::Failed(failed.error.kind))?;
+                    if self.errors.len() < KEPT_ERRORS || self.errors.contains_key(&failed.unit) {
+                        self.errors.insert(failed.unit, failed.error.clone());
+                    }
+                }
+            }
+            Event::PublishStarted { batch, units, .. } => {
+                if *batch != self.next_batch() {
+                    return Err("a batch out of order");
+                }
+                if units.iter().any(|unit| self.state(*unit) != Some(UnitState::Staged)) {
+                    return Err("a batch of units that are not staged");
+                }
+                self.batches.push(Batch { units: units.clone(), ended: false });
+            }
+            Event::PublishEnded { batch, rows, absent, usage, .. } => {
+                let index = batch.checked_sub(self.first_batch).ok_or("a batch of another strategy")?;
+                let batch = self.batches.get_mut(index as usize).filter(|batch| !batch.ended).ok_or("a batch that was not begun")?;
+                batch.ended = true;
+                for unit in std::mem::take(&mut batch.units) {
+                    self.put(unit, UnitState::Published);
+                }
+                self.rows += rows;
+                self.absent += absent;
+                self.usage += *usage;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, unit: u32, to: UnitState) -> Result<(), &'static str> {
+        match self.put(unit, to) {
+            Some(UnitState::Pending) => Ok(()),
+            Some(_) => Err("a unit ended twice"),
+            None => Err("a unit that was not planned"),
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Fingerprints: which rows a table has of its own in a slot, as 128 bits. Computed from rows in shape, in one place, so that they are the
+//! same in every lake. Values only, but for [`of_slots`].
+//!
+//! A row is the text of its values, each with the name of its column, in order of name. Left out are nulls, so that a column that the table
+//! gets later changes nothing; the key, which all rows of the slot share; and the columns by which the table is partitioned, which follow from
+//! the time. Numbers are the same whatever type holds them, and times are cut to milliseconds, which is what every lake keeps of them. The
+//! hashes of a slot's rows are sorted, so that no order of rows matters.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float32Type, Float64Type, TimestampMicrosecondType};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use futures::TryStreamExt;
+
+use crate::error::{Error, Result};
+use crate::lake::shape;
+use crate::lake::shape::KeyTime;
+use crate::lake::{Lake, Layer, ScanRequest, partition};
+use crate::model::{Fingerprint, Fingerprints, GapList, Key, SlotGrid, Table};
+
+/// The hash of one row.
+pub type RowHash = [u8; 32];
+
+/// A whole number up to which a float tells all of them apart: 2^53.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// The fingerprint of the rows with these hashes. There may be none.
+pub fn of_hashes(hashes: &mut [RowHash]) -> Fingerprint {
+    hashes.sort_unstable();
+    let mut hasher = blake3::Hasher::new();
+    for hash in hashes {
+        hasher.update(hash);
+    }
+    let mut bytes = [0; 16];
+    hasher.finalize_xof().fill(&mut bytes);
+    Fingerprint::new(bytes)
+}
+
+/// The hash of the rows of a batch, of those that are wanted.
+pub struct RowHashes<'a> {
+    /// By name.
+    columns: Vec<(&'a str, Text<'a>)>,
+}
+
+impl<'a> RowHashes<'a> {
+    /// Of the rows of a batch in shape.
+    ///
+    /// # Errors
+    /// `invalid` if a column is of a type that cannot be printed.
+    pub fn of(table: &Table, batch: &'a RecordBatch) -> Result<Self> {
+        let schema = batch.schema_ref();
+        let mut columns = Vec::with_capacity(batch.num_columns());
+        for (field, column) in schema.fields().iter().zip(batch.columns()) {
+            let name = field.name().as_str();
+            if !table.key.iter().any(|key| key == name) && !table.partition_by.iter().any(|by| by.column == name) {
+                columns.push((name, Text::of(column)?));
+            }
+        }
+        columns.sort_unstable_by_key(|(name, _)| *name);
+        Ok(Self { columns })
+    }
+
+    /// That of a row.
+    ///
+    /// # Errors
+    /// `invalid` if a value cannot be printed.
+    pub fn of_row(&self, row: usize) -> Result<RowHash> {
+        let mut hasher = blake3::Hasher::new();
+        let mut add = |text: &str| {
+            hasher.update(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_le_bytes());
+            hasher.update(text.as_bytes());
+        };
+        for (name, values) in &self.columns {
+            if let Some(text) = values.of_row(row)? {
+                add(name);
+                add(&text);
+            }
+        }
+        Ok(*hasher.finalize().as_bytes())
+    }
+}
+
+/// The values of a column as text, the same whatever type holds them.
+enum Text<'a> {
+    Float(&'a arrow::array::Float64Array),
+    Narrow(&'a arrow::array::Float32Array),
+    Instant(TimestampMicrosecondArray),
+    Decimal(&'a ArrayRef, ArrayFormatter<'a>),
+    Other(&'a ArrayRef, ArrayFormatter<'a>),
+}
+
+impl<'a> Text<'a> {
+    fn of(column: &'a ArrayRef) -> Result<Self> {
+        Ok(match column.data_type() {
+            DataType::Float64 => Self::Float(column.as_primitive::<Float64Type>()),
+            DataType::Float32 => Self::Narrow(column.as_primitive::<Float32Type>()),
+            DataType::Timestamp(_, zone) => {
+                let micros = cast(column, &DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, zone.clone()))?;
+                Self::Instant(micros.as_primitive::<TimestampMicrosecondType>().clone())
+            }
+            kind => {
+                let formatter = ArrayFormatter::try_new(column.as_ref(), &FormatOptions::new())?;
+                if kind.is_decimal() { Self::Decimal(column, formatter) } else { Self::Other(column, formatter) }
+            }
+        })
+    }
+
+    /// `None` of a null.
+    fn of_row(&self, row: usize) -> Result<Option<String>> {
+        let text = match self {
+            Self::Float(values) => values.is_valid(row).then(|| float(values.value(row), |value| format!("{value:?}"))),
+            Self::Narrow(values) => values.is_valid(row).then(|| float(values.value(row).into(), |_| format!("{:?}", values.value(row)))),
+            Self::Instant(values) => values.is_valid(row).then(|| values.value(row).div_euclid(1_000).to_string()),
+            Self::Decimal(values, formatter) if values.is_valid(row) => {
+                let text = formatter.value(row).try_to_string()?;
+                Some(if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text })
+            }
+            Self::Other(values, formatter) if !values.logical_nulls().is_some_and(|nulls| nulls.is_null(row)) => {
+                Some(formatter.value(row).try_to_string()?)
+            }
+            Self::Decimal(..) | Self::Other(..) => None,
+        };
+        Ok(text)
+    }
+}
+
+fn float(value: f64, shortest: impl FnOnce(f64) -> String) -> String {
+    if value.fract() == 0.0 && value.abs() <= EXACT { format!("{:.0}", value + 0.0) } else { shortest(value) }
+}
+
+/// The hashes of rows by slot, while they are read.
+#[derive(Debug, Default)]
+pub struct Hashing {
+    slots: BTreeMap<Key, BTreeMap<i64, Vec<RowHash>>>,
+}
+
+impl Hashing {
+    /// Adds the rows of a batch in shape whose slots are wanted.
+    ///
+    /// # Errors
+    /// `invalid` if it is not in shape, or a value cannot be printed.
+    pub fn add(&mut self, table: &Table, grid: SlotGrid, batch: &RecordBatch, wanted: impl Fn(&Key, i64) -> bool) -> Result<()> {
+        let rows = KeyTime::of(table, batch)?;
+        let mut hashes = None;
+        for run in rows.runs() {
+            let key = rows.key(run.start);
+            for row in run {
+                let slot = grid.slot_of_seconds(rows.times.value(row).div_euclid(partition::SECOND_US));
+                if !wanted(&key, slot) {
+                    continue;
+                }
+                let hashes = match &mut hashes {
+                    Some(hashes) => hashes,
+                    none => none.insert(RowHashes::of(table, batch)?),
+                };
+                let hash = hashes.of_row(row)?;
+                match self.slots.get_mut(&key) {
+                    Some(of_key) => of_key.entry(slot).or_default().push(hash),
+                    None => {
+                        self.slots.insert(key.clone(), BTreeMap::from([(slot, vec![hash])]));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many rows of a slot came.
+    pub fn rows(&self, key: &Key, slot: i64) -> u64 {
+        self.slots.get(key).and_then(|slots| slots.get(&slot)).map_or(0, |hashes| hashes.len() as u64)
+    }
+
+    /// The fingerprint of a slot's rows: of none, if none came.
+    pub fn fingerprint(&mut self, key: &Key, slot: i64) -> Fingerprint {
+        match self.slots.get_mut(key).and_then(|slots| slots.get_mut(&slot)) {
+            Some(hashes) => of_hashes(hashes),
+            None => of_hashes(&mut []),
+        }
+    }
+}
+
+/// The fingerprints of slots, by one scan of the table's own rows.
+///
+/// # Errors
+/// Those of the lake.
+pub async fn of_slots(lake: &dyn Lake, table: &Table, slots: &GapList) -> Result<Fingerprints> {
+    let grid = table.grid()?;
+    let mut all = Fingerprints::default();
+    let Some(hull) = slots.hull() else { return Ok(all) };
+    let interval = grid.interval_of(hull).ok_or_else(|| Error::invalid("a slot is out of the range of instants"))?;
+    let keys: Vec<Key> = slots.by_key().into_keys().collect();
+    shape::check_keys(table, &keys)?;
+    let request = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys), columns: None };
+    let mut batches = lake.scan(table, &request).await?;
+    let mut hashing = Hashing::default();
+    while let Some(batch) = batches.try_next().await? {
+        hashing.add(table, grid, &batch, |key, slot| slots.contains(key, slot))?;
+    }
+    for (key, range) in slots.iter() {
+        (range.first..range.end).for_each(|slot| {
+            let fingerprint = hashing.fingerprint(key, slot);
+            all.insert(key, slot, fingerprint);
+        });
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Decimal128Array, Float32Array, Float64Array, Int64Array, StringArray};
+
+    use super::*;
+    use crate::model::{Cadence, Format, TimeMark};
+
+    fn table() -> Table {
+        Table {
+            name: "bars".into(),
+            location: "bars".into(),
+            format: Format::Parquet,
+            partition_by: vec![crate::model::Partition { column: "date".into(), unit: crate::model::PartitionUnit::Day }],
+            key: vec!["symbol".into()],
+            time: "ts".into(),
+            time_marks: TimeMark::Start,
+            cadence: Some(Cadence::MINUTE),
+        }
+    }
+
+    fn batch(rows: &[(i64, &str)], value: ArrayRef, more: &[(&str, ArrayRef)]) -> RecordBatch {
+        let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.0)).with_timezone("UTC");
+        let key = StringArray::from_iter_values(rows.iter().map(|_| "A"));
+        let note = StringArray::from_iter_values(rows.iter().map(|row| row.1));
+        let own: Vec<(&str, ArrayRef)> =
+            vec![("ts", Arc::new(times)), ("value", value), ("symbol", Arc::new(key)), ("note", Arc::new(note))];
+        RecordBatch::try_from_iter(own.into_iter().chain(more.iter().cloned())).unwrap()
+    }
+
+    fn print(batches: &[RecordBatch]) -> Fingerprint {
+        let mut hashing = Hashing::default();
+        for batch in batches {
+            hashing.add(&table(), table().grid().unwrap(), batch, |_, slot| slot == 0).unwrap();
+        }
+        hashing.fingerprint(&Key::from("A"), 0)
+    }
+
+    #[test]
+    fn neither_order_nor_type_nor_new_columns_matter_and_all_else_does() {
+        let floats = |values: &[f64]| Arc::new(Float64Array::from(values.to_vec())) as ArrayRef;
+        let rows = [(0, "x"), (5_000_000, "y")];
+        let one = print(&[batch(&rows, floats(&[5.0, 0.1]), &[])]);
+        let swapped = [(5_000_000, "y"), (0, "x"), (60_000_000, "elsewhere")];
+        let decimals = Decimal128Array::from(vec![10, 500, 1]).with_precision_and_scale(10, 2).unwrap();
+        let null = Arc::new(Float64Array::from(vec![None::<f64>; 3])) as ArrayRef;
+        let date = Arc::new(StringArray::from(vec!["1970-01-01"; 3])) as ArrayRef;
+        assert_eq!(print(&[batch(&swapped, Arc::new(decimals), &[("later", null), ("date", date)])]), one);
+        let parts = [
+            batch(&rows[..1], Arc::new(Int64Array::from(vec![5])), &[]),
+            batch(&rows[1..], Arc::new(Float32Array::from(vec![0.1_f32])), &[]),
+        ];
+        assert_eq!(print(&parts), one);
+        for other in [
+            vec![batch(&rows, floats(&[5.0, 0.2]), &[])],
+            vec![batch(&[(0, "x"), (5_000_000, "z")], floats(&[5.0, 0.1]), &[])],
+            vec![batch(&[(0, "x"), (6_000_000, "y")], floats(&[5.0, 0.1]), &[])],
+            vec![batch(&rows[..1], floats(&[5.0]), &[])],
+            vec![batch(&rows, floats(&[5.0, 0.1]), &[]), batch(&rows[..1], floats(&[5.0]), &[])],
+            Vec::new(),
+        ] {
+            assert_ne!(print(&other), one);
+        }
+        assert_eq!(Fingerprint::parse(&one.to_string()).unwrap(), one);
+        for odd in ["", "0x", "+0000000000000000000000000000000000", "g0000000000000000000000000000000"] {
+            assert!(Fingerprint::parse(odd).is_err(), "{odd}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The repairs of a table that count, read from its overlay: of each slot the newest that is not taken back, with what it stands for.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
+use futures::TryStreamExt;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::lake::overlay;
+use crate::lake::overlay::retraction::Retracted;
+use crate::lake::overlay::{Op, columns};
+use crate::lake::shape::KeyTime;
+use crate::lake::{Lake, Layer, ScanRequest, partition, rollup};
+use crate::model::{Fingerprint, Format, Interval, Key, Table};
+
+/// The repair of a slot that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Live {
+    /// Whether it stands for the table's own rows; else it fills, and any row of the table's own wins.
+    pub replaces: bool,
+    /// The rows that it stands for; not known of what a program without fingerprints has written.
+    pub replaced: Option<Fingerprint>,
+    /// Which of the batches its row is in.
+    pub batch: usize,
+    /// Which row of the batch.
+    pub row: usize,
+}
+
+/// The repairs of a table that count.
+#[derive(Debug, Default)]
+pub struct LiveRepairs {
+    by_slot: BTreeMap<Key, BTreeMap<i64, Live>>,
+    batches: Vec<RecordBatch>,
+}
+
+impl LiveRepairs {
+    /// Reads them: one scan of the overlay, if there is one.
+    ///
+    /// # Errors
+    /// Those of the lake.
+    pub async fn read(lake: &dyn Lake, table: &Table, interval: Interval, keys: &[Key], wanted: &[String]) -> Result<Self> {
+        let ours = Table {
+            name: overlay::repairs(&table.name),
+            location: overlay::repairs(&table.location),
+            format: Format::Parquet,
+            ..table.clone()
+        };
+        let known = match lake.describe(&ours).await {
+            Ok(known) => known,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(error),
+        };
+        let own = [columns::OP, columns::RUN, columns::STEP, columns::UNIT, columns::AT, columns::REPLACED];
+        let all = own.into_iter().chain(wanted.iter().map(String::as_str));
+        let columns = all.filter(|name| known.field_with_name(name).is_ok()).map(str::to_owned).collect();
+        let request = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys.to_vec()), columns: Some(columns) };
+        let batches: Vec<RecordBatch> = lake.scan(&ours, &request).await?.try_collect().await?;
+        if batches.iter().all(|batch| batch.num_rows() == 0) {
+            return Ok(Self::default());
+        }
+        let retracted = Retracted::of(table, &lake.retractions(table).await?);
+        Self::of(&ours, batches, &retracted)
+    }
+
+    fn of(ours: &Table, batches: Vec<RecordBatch>, retracted: &Retracted) -> Result<Self> {
+        let grid = ours.grid()?;
+        let mut repairs = Self { by_slot: BTreeMap::new(), batches };
+        for number in 0..repairs.batches.len() {
+            let batch = repairs.batches[number].clone();
+            let rows = KeyTime::of(ours, &batch)?;
+            let (ops, runs, steps) = (text(&batch, columns::OP)?, text(&batch, columns::RUN)?, text(&batch, columns::STEP)?);
+            let replaced = batch.column_by_name(columns::REPLACED).and_then(|column| column.as_string_opt::<i32>());
+            for row in 0..batch.num_rows() {
+                let (key, time_us) = (rows.key(row), rows.times.value(row));
+                if retracted.hides_repair(runs.value(row), steps.value(row), &key, time_us) {
+                    continue;
+                }
+                let replaced = replaced.filter(|column| column.is_valid(row)).map(|column| Fingerprint::parse(column.value(row)));
+                let live = Live {
+                    replaces: ops.is_valid(row) && ops.value(row) == Op::Replace.as_str(),
+                    replaced: replaced.transpose()?,
+                    batch: number,
+                    row,
+                };
+                let slot = grid.slot_of_seconds(time_us.div_euclid(partition::SECOND_US));
+                let known = repairs.by_slot.get(&key).and_then(|slots| slots.get(&slot));
+                if known.is_none_or(|known| repairs.rank(&live, known) == Ordering::Greater) {
+                    repairs.by_slot.entry(key).or_default().insert(slot, live);
+                }
+            }
+        }
+        Ok(repairs)
+    }
+
+    /// Which of two counts, as the view decides: the newest, of two of one instant that whose run, then unit, is the last by name.
+    fn rank(&self, one: &Live, other: &Live) -> Ordering {
+        let rank = |live: &Live| {
+            let batch = &self.batches[live.batch];
+            let at = batch.column_by_name(columns::AT).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+            let named = |name| {
+                let column = batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+                column.map(|column| column.value(live.row).to_owned())
+            };
+            (at.map(|at| at.value(live.row)), named(columns::RUN), named(columns::UNIT))
+        };
+        rank(one).cmp(&rank(other))
+    }
+
+    /// That of a slot.
+    pub fn get(&self, key: &Key, slot: i64) -> Option<&Live> {
+        self.by_slot.get(key)?.get(&slot)
+    }
+
+    /// Those of a key, by slot.
+    pub fn of_key(&self, key: &Key) -> impl Iterator<Item = (i64, &Live)> {
+        self.by_slot.get(key).into_iter().flatten().map(|(slot, live)| (*slot, live))
+    }
+
+    /// The rows, with the columns that were asked for, as far as the overlay has them.
+    pub fn batches(&self) -> &[RecordBatch] {
+        &self.batches
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_slot.is_empty()
+    }
+}
+
+fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a arrow::array::StringArray> {
+    rollup::column(batch, name)?.as_string_opt::<i32>().ok_or_else(|| Error::invalid(format!("column `{name}` is not text")))
+}

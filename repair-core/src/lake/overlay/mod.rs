@@ -1,0 +1,130 @@
+//! The tables that we own beside a user's: their names and columns. Raw data is never touched.
+
+pub mod fingerprint;
+pub mod live;
+pub mod retraction;
+pub mod staging;
+pub mod story;
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+
+use crate::model::{DefectKind, Table};
+
+/// The column of the repaired view that names the strategy a row came from; null for the table's own rows.
+pub const REPAIRED_BY: &str = "repaired_by";
+
+/// The name of the table of repairs.
+pub fn repairs(table: &str) -> String {
+    format!("{table}_repairs")
+}
+
+/// The name of the table of slots confirmed absent.
+pub fn exceptions(table: &str) -> String {
+    format!("{table}_exceptions")
+}
+
+/// The name of the table of retractions.
+pub fn retractions(table: &str) -> String {
+    format!("{table}_retractions")
+}
+
+/// The name of the repaired view.
+pub fn repaired_view(table: &str) -> String {
+    format!("{table}_repaired")
+}
+
+/// What an overlay row does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// Fills a slot that raw lacks; raw wins if it comes after all.
+    Insert,
+    /// Stands for all raw rows of its slot.
+    Replace,
+    /// Only in staged objects: confirms a slot as absent.
+    Absent,
+}
+
+impl Op {
+    /// What the rows do that repair a defect; none where rows do not repair it, but computing again does.
+    pub fn repairing(kind: DefectKind) -> Option<Self> {
+        match kind {
+            DefectKind::Missing => Some(Self::Insert),
+            DefectKind::Duplicate | DefectKind::Invalid => Some(Self::Replace),
+            DefectKind::Stale => None,
+        }
+    }
+
+    /// The word in the column [`columns::OP`].
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Replace => "replace",
+            Self::Absent => "absent",
+        }
+    }
+}
+
+/// The provenance columns. They begin with `repair_`, so that they do not meet the user's own columns.
+pub mod columns {
+    /// What the row does: `insert` or `replace`.
+    pub const OP: &str = "repair_op";
+    /// The run that brought it.
+    pub const RUN: &str = "repair_run";
+    /// The step.
+    pub const STEP: &str = "repair_step";
+    /// The unit.
+    pub const UNIT: &str = "repair_unit";
+    /// The repair idea.
+    pub const STRATEGY: &str = "repair_strategy";
+    /// Where it came from.
+    pub const SOURCE: &str = "repair_source";
+    /// When it was repaired; of an exception, when the source was asked.
+    pub const AT: &str = "repaired_at";
+    /// Of a row that replaces: the fingerprint of the table's own rows that it stands for.
+    pub const REPLACED: &str = "repair_replaced";
+    /// Of an exception: what the source answered.
+    pub const ANSWER: &str = "repair_answer";
+    /// Of an exception: when to ask again.
+    pub const RECHECK_AFTER: &str = "recheck_after";
+}
+
+/// The type of every time column in the batches of a lake.
+pub fn instant_type() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
+fn text(name: &str) -> Field {
+    Field::new(name, DataType::Utf8, true)
+}
+
+fn provenance() -> [Field; 6] {
+    [
+        text(columns::RUN),
+        text(columns::STEP),
+        text(columns::UNIT),
+        text(columns::STRATEGY),
+        text(columns::SOURCE),
+        Field::new(columns::AT, instant_type(), false),
+    ]
+}
+
+/// The columns of `…_repairs`: those of the table, all nullable, then op, provenance, and what was replaced.
+pub fn repairs_schema(table: &Schema) -> SchemaRef {
+    let own = table.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    Arc::new(Schema::new(own.chain([text(columns::OP)]).chain(provenance()).chain([text(columns::REPLACED)]).collect::<Vec<_>>()))
+}
+
+/// The columns of `…_exceptions`: key and time, provenance, and the evidence.
+pub fn exceptions_schema(table: &Table) -> SchemaRef {
+    let own = table.key.iter().map(|key| text(key)).chain([Field::new(&table.time, instant_type(), false)]);
+    let evidence = [text(columns::ANSWER), Field::new(columns::RECHECK_AFTER, instant_type(), false)];
+    Arc::new(Schema::new(own.chain(provenance()).chain(evidence).collect::<Vec<_>>()))
+}
+
+/// The columns of the repaired view: those of the table, and who repaired the row.
+pub fn view_schema(table: &Schema) -> SchemaRef {
+    let own = table.fields().iter().map(|field| field.as_ref().clone());
+    Arc::new(Schema::new(own.chain([text(REPAIRED_BY)]).collect::<Vec<_>>()))
+}

@@ -1,0 +1,284 @@
+//! What a staged unit holds, and what publishing makes of staged units: the rows that every adapter writes, wherever it writes them. Values
+//! only: no I/O.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Builder, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
+    new_null_array,
+};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use jiff::Timestamp;
+
+use crate::error::{Error, Result};
+use crate::lake::overlay;
+use crate::lake::overlay::Op;
+use crate::lake::{StageRequest, StageScope, Staged, partition, rollup, shape};
+use crate::model::{Absence, Fix, Format, Key, SlotGrid, Table};
+
+/// Where the footer of a staged object holds its [`Staged`], as JSON.
+pub const SUMMARY: &str = "repair.staged";
+
+/// Absent slots in one batch of rows.
+const ABSENT_ROWS: usize = 65_536;
+
+/// What a unit came to, before what keeping it takes is known.
+pub fn summary(request: &StageRequest<'_>) -> Staged {
+    let rows = request.fix.rows.iter().map(|batch| batch.num_rows() as u64).sum();
+    let absent = request.fix.absent.iter().map(|absence| absence.slots.len()).sum();
+    let (conflicts, suspects) = (request.fix.conflicts.clone(), request.fix.suspects.clone());
+    Staged { unit: request.unit.to_owned(), rows, absent, usage: request.fix.usage, conflicts, suspects }
+}
+
+/// The columns of a table that has no rows yet, from those that are to be its first.
+///
+/// # Errors
+/// `invalid` if they contradict each other.
+pub fn schema_of_fix(table: &Table, fix: &Fix) -> Result<SchemaRef> {
+    let mut fields = Vec::new();
+    for batch in &fix.rows {
+        shape::merge(table.format, &mut fields, batch.schema_ref())?;
+    }
+    if fields.is_empty() {
+        fields.push(shape::time_field(table));
+    }
+    shape::of_table(table, fields)
+}
+
+/// The columns of a staged object: those of a table's repairs, and the evidence of absences.
+fn staged_schema(table: &Schema) -> SchemaRef {
+    let repairs = overlay::repairs_schema(table);
+    let evidence = [
+        Field::new(overlay::columns::ANSWER, DataType::Utf8, true),
+        Field::new(overlay::columns::RECHECK_AFTER, overlay::instant_type(), true),
+    ];
+    Arc::new(Schema::new(repairs.fields().iter().cloned().chain(evidence.map(Arc::new)).collect::<Vec<_>>()))
+}
+
+/// The rows of a staged object, repaired and absent, and their columns; `own` are those of the table, in shape.
+///
+/// # Errors
+/// `invalid` if the rows do not fit the table.
+pub fn rows(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let schema = staged_schema(own);
+    let mut batches = Vec::with_capacity(request.fix.rows.len() + 1);
+    for rows in &request.fix.rows {
+        batches.push(repaired(scope, request, own, &schema, rows).map_err(|error| error.on("unit", request.unit))?);
+    }
+    if !request.fix.absent.is_empty() {
+        let grid = scope.table.grid()?;
+        for absence in &request.fix.absent {
+            absences(scope, request, &grid, &schema, absence, &mut batches)?;
+        }
+    }
+    Ok((schema, batches))
+}
+
+fn constant(value: &str, rows: usize) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(std::iter::repeat_n(value, rows)))
+}
+
+fn constant_instant(value: Timestamp, rows: usize) -> ArrayRef {
+    Arc::new(TimestampMicrosecondArray::from_value(value.as_microsecond(), rows).with_timezone("UTC"))
+}
+
+/// The provenance, in the order of the schema.
+fn provenance(scope: &StageScope<'_>, request: &StageRequest<'_>, op: Op, source: &str, at: Timestamp, rows: usize) -> [ArrayRef; 7] {
+    [
+        constant(op.as_str(), rows),
+        constant(scope.run, rows),
+        constant(scope.step, rows),
+        constant(request.unit, rows),
+        constant(request.strategy, rows),
+        constant(source, rows),
+        constant_instant(at, rows),
+    ]
+}
+
+/// Repaired rows in the table's columns; columns that the fix lacks are null.
+fn repaired(
+    scope: &StageScope<'_>,
+    request: &StageRequest<'_>,
+    own: &SchemaRef,
+    schema: &SchemaRef,
+    rows: &RecordBatch,
+) -> Result<RecordBatch> {
+    let table = scope.table;
+    let count = rows.num_rows();
+    if let Some(unknown) = rows.schema_ref().fields().iter().find(|field| own.field_with_name(field.name()).is_err()) {
+        return Err(Error::invalid(format!(
+            "repaired rows have a column `{}` that table `{}` has not; {}",
+            unknown.name(),
+            table.name,
+            shape::names(own)
+        )));
+    }
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
+    for field in own.fields() {
+        let name = field.name();
+        columns.push(match rows.column_by_name(name) {
+            Some(column) if *name == table.time => Arc::new(shape::instants(table, column)?),
+            Some(column) if table.key.contains(name) => Arc::new(shape::key_text(table, name, column)?),
+            Some(column) => shape::cast_exact(column, field.data_type()).map_err(|error| {
+                let (from, to) = (column.data_type(), field.data_type());
+                Error::invalid(format!("repaired values of column `{name}` do not fit table `{}`: {from} to {to}", table.name))
+                    .because(error)
+            })?,
+            None if *name == table.time || table.key.contains(name) => {
+                return Err(Error::invalid(format!(
+                    "repaired rows have no column `{name}`, which says their slot; {}",
+                    shape::names(&rows.schema())
+                )));
+            }
+            None => new_null_array(field.data_type(), count),
+        });
+    }
+    let op = if request.replaces.is_some() { Op::Replace } else { Op::Insert };
+    columns.extend(provenance(scope, request, op, &request.fix.source, request.repaired_at, count));
+    columns.push(replaced(table, request, rows)?);
+    columns.push(new_null_array(&DataType::Utf8, count));
+    columns.push(new_null_array(&overlay::instant_type(), count));
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+/// What each row stands for: a column of nulls where rows fill.
+///
+/// # Errors
+/// `invalid` if a row is of a slot of which that is not known.
+pub fn replaced(table: &Table, request: &StageRequest<'_>, rows: &RecordBatch) -> Result<ArrayRef> {
+    let Some(replaces) = request.replaces else { return Ok(new_null_array(&DataType::Utf8, rows.num_rows())) };
+    let grid = table.grid()?;
+    let keys = table.key.iter().map(|name| shape::key_text(table, name, rollup::column(rows, name)?)).collect::<Result<Vec<_>>>()?;
+    let times = shape::instants(table, rollup::column(rows, &table.time)?)?;
+    let mut texts = StringBuilder::new();
+    for (row, time_us) in times.values().iter().enumerate() {
+        let key = Key::new(keys.iter().map(|column| column.value(row)));
+        let slot = grid.slot_of_seconds(time_us.div_euclid(partition::SECOND_US));
+        let Some(fingerprint) = replaces.get(&key, slot) else {
+            let time = grid.time_of(slot);
+            return Err(Error::invalid(format!(
+                "it is not known which rows of table `{}` the row of {key} at {time} replaces",
+                table.name
+            )));
+        };
+        texts.append_value(fingerprint.to_string());
+    }
+    Ok(Arc::new(texts.finish()))
+}
+
+/// An absence as rows, one a slot.
+fn absences(
+    scope: &StageScope<'_>,
+    request: &StageRequest<'_>,
+    grid: &SlotGrid,
+    schema: &SchemaRef,
+    absence: &Absence,
+    batches: &mut Vec<RecordBatch>,
+) -> Result<()> {
+    let table = scope.table;
+    let mut first = absence.slots.first;
+    while first < absence.slots.end {
+        let end = absence.slots.end.min(first.saturating_add(i64::try_from(ABSENT_ROWS).unwrap_or(i64::MAX)));
+        let mut times = Int64Builder::new();
+        (first..end).for_each(|slot| times.append_value(grid.time_of(slot).as_microsecond()));
+        let times = times.finish();
+        let count = times.len();
+        let own = schema.fields().len() - 10;
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
+        for field in &schema.fields()[..own] {
+            let name = field.name();
+            columns.push(match key_value(table, &absence.key, name)? {
+                Some(value) => constant(value, count),
+                None if *name == table.time => Arc::new(TimestampMicrosecondArray::new(times.values().clone(), None).with_timezone("UTC")),
+                None => new_null_array(field.data_type(), count),
+            });
+        }
+        columns.extend(provenance(scope, request, Op::Absent, &absence.source, absence.asked_at, count));
+        columns.push(new_null_array(&DataType::Utf8, count));
+        let mut answer = StringBuilder::new();
+        (0..count).for_each(|_| answer.append_value(&absence.answer));
+        columns.push(Arc::new(answer.finish()));
+        columns.push(constant_instant(absence.recheck_after, count));
+        batches.push(RecordBatch::try_new(schema.clone(), columns)?);
+        first = end;
+    }
+    Ok(())
+}
+
+/// The value of a key in a column, if the column is one of the key's.
+fn key_value<'a>(table: &Table, key: &'a Key, column: &str) -> Result<Option<&'a str>> {
+    shape::check_keys(table, std::slice::from_ref(key))?;
+    Ok(table.key.iter().position(|name| name == column).and_then(|at| key.values().nth(at)))
+}
+
+/// What publishing writes: the rows of each object, one a partition, of a table's repairs and of its exceptions.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// The columns of repairs.
+    pub repairs_schema: SchemaRef,
+    /// The repaired rows by the name of their partition; `None` where the table has no partitions.
+    pub repairs: Parts,
+    /// The columns of exceptions.
+    pub exceptions_schema: SchemaRef,
+    /// The slots confirmed absent, likewise.
+    pub exceptions: Parts,
+}
+
+/// Rows by the name of their partition; `None` where the table has no partitions.
+pub type Parts = BTreeMap<Option<String>, Vec<RecordBatch>>;
+
+/// What to publish of the rows of staged objects, in the order of the units.
+///
+/// # Errors
+/// `invalid` if an object holds what no unit is staged as.
+pub fn publication(table: &Table, staged: &[RecordBatch]) -> Result<Publication> {
+    // What was staged alone says what is published, so that to publish again is to write the same bytes: the table may have changed.
+    let mut fields = Vec::new();
+    for batch in staged {
+        shape::merge(Format::Parquet, &mut fields, batch.schema_ref())?;
+    }
+    let own: Vec<Field> = fields.into_iter().filter(|field| !shape::RESERVED.contains(&field.name().as_str())).collect();
+    let repairs_schema = overlay::repairs_schema(&Schema::new(own));
+    let exceptions_schema = overlay::exceptions_schema(table);
+    let (mut repairs, mut exceptions) = (Vec::new(), Vec::new());
+    for batch in staged {
+        let op = rollup::column(batch, overlay::columns::OP)?
+            .as_string_opt::<i32>()
+            .ok_or_else(|| Error::invalid("a staged object has no op"))?;
+        let absent: BooleanArray = op.iter().map(|op| Some(op == Some(Op::Absent.as_str()))).collect();
+        let present = arrow::compute::not(&absent)?;
+        repairs.extend(columns_of(&repairs_schema, &filter_record_batch(batch, &present)?)?);
+        exceptions.extend(columns_of(&exceptions_schema, &filter_record_batch(batch, &absent)?)?);
+    }
+    Ok(Publication { repairs: parts(table, repairs)?, repairs_schema, exceptions: parts(table, exceptions)?, exceptions_schema })
+}
+
+/// The columns of a schema, widened where units were staged with narrower ones; `None` if there is no row.
+fn columns_of(schema: &SchemaRef, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
+    if batch.num_rows() == 0 {
+        return Ok(None);
+    }
+    let mut columns = Vec::with_capacity(schema.fields().len());
+    for field in schema.fields() {
+        columns.push(match batch.column_by_name(field.name()) {
+            Some(column) => shape::cast_exact(column, field.data_type())?,
+            None => arrow::array::new_null_array(field.data_type(), batch.num_rows()),
+        });
+    }
+    Ok(Some(RecordBatch::try_new(schema.clone(), columns)?))
+}
+
+/// Rows by partition; none if there are no rows.
+fn parts(table: &Table, batches: Vec<RecordBatch>) -> Result<Parts> {
+    if batches.is_empty() {
+        return Ok(Parts::new());
+    }
+    let Some(by) = partition::time_partition(table)? else { return Ok(Parts::from([(None, batches)])) };
+    let mut timed = Vec::with_capacity(batches.len());
+    for batch in &batches {
+        timed.push((batch, shape::instants(table, rollup::column(batch, &table.time)?)?));
+    }
+    Ok(partition::by_partition(by.unit, timed)?.into_iter().map(|(name, batches)| (Some(name), batches)).collect())
+}

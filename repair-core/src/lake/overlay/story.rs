@@ -1,0 +1,454 @@
+//! The story of a slot: whether its row is the table's own or a repair, whose, since when; or why there is none.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use arrow::util::display::array_value_to_string;
+use futures::TryStreamExt;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::lake::overlay;
+use crate::lake::overlay::fingerprint::{RowHashes, of_hashes};
+use crate::lake::overlay::retraction::{Kind, Retracted, Retraction};
+use crate::lake::overlay::{Op, columns};
+use crate::lake::shape::KeyTime;
+use crate::lake::{Lake, Layer, ScanRequest, rollup, shape};
+use crate::model::{Fingerprint, Format, Interval, Key, SlotRange, Table};
+
+/// What a slot is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// The table has a row of its own.
+    Raw,
+    /// A repair stands in.
+    Repaired,
+    /// Confirmed to have no row.
+    Absent,
+    /// No row, and nothing that says why.
+    Missing,
+}
+
+/// Who published something, and from where.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Provenance {
+    /// The run.
+    pub run: String,
+    /// The step.
+    pub step: String,
+    /// The unit.
+    pub unit: String,
+    /// The repair idea.
+    pub strategy: String,
+    /// The source.
+    pub source: String,
+    /// When it was repaired, or the source asked.
+    pub at: Timestamp,
+    /// The retraction that hides it, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retracted_by: Option<String>,
+}
+
+/// A repair of the slot.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Repair {
+    /// Whose.
+    #[serde(flatten)]
+    pub provenance: Provenance,
+    /// `insert` or `replace`.
+    pub op: String,
+    /// Of one that replaces: the fingerprint of the table's own rows that it stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<String>,
+    /// Of one that replaces and counts: whether the table's own rows are others by now than those that it stands for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub changed: bool,
+    /// Whether it is what the repaired view shows.
+    pub counts: bool,
+    /// The table's columns.
+    pub row: Value,
+}
+
+/// A confirmation that the slot has no row.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Exception {
+    /// Whose.
+    #[serde(flatten)]
+    pub provenance: Provenance,
+    /// What was answered.
+    pub answer: String,
+    /// When to ask again.
+    pub recheck_after: Timestamp,
+    /// Whether it counts: neither expired nor retracted.
+    pub counts: bool,
+}
+
+/// All that is known of a slot.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Story {
+    /// What it is now.
+    pub standing: Standing,
+    /// The table's own rows.
+    pub raw: Vec<Value>,
+    /// Its repairs, the newest first.
+    pub repairs: Vec<Repair>,
+    /// What confirmed it absent, the newest first.
+    pub exceptions: Vec<Exception>,
+    /// The retractions that hide one of these.
+    pub retractions: Vec<Retraction>,
+    /// That sources disagree: one has a row, another says that there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conflict: Option<String>,
+}
+
+/// Tells the story of a slot: of a series, that which holds the instant; of a table without cadence, of rows of that very instant.
+///
+/// # Errors
+/// Those of the lake.
+pub async fn tell(lake: &dyn Lake, table: &Table, key: &Key, instant: Timestamp, as_of: Timestamp) -> Result<Story> {
+    let interval = slot(table, instant)?;
+    let all = lake.retractions(table).await?;
+    let retracted = Retracted::of(table, &all);
+    let keys = [key.clone()];
+    let request = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys.to_vec()), columns: None };
+    let batches: Vec<RecordBatch> = lake.scan(table, &request).await?.try_collect().await?;
+    let raw = values(&batches)?;
+    let mut repairs = Vec::new();
+    for row in published(lake, table, overlay::repairs, Some(interval), Some(&keys)).await? {
+        let (op, own) = (row.text(columns::OP), row.own());
+        let replaced = Some(row.text(columns::REPLACED)).filter(|text| !text.is_empty());
+        let provenance = row.provenance(&retracted, Kind::Repairs)?;
+        repairs.push(Repair { provenance, op, replaced, changed: false, counts: false, row: own });
+    }
+    // As the view decides: the newest, of two of one instant that whose run, then unit, is the last by name.
+    repairs.sort_by(|a, b| {
+        let rank = |repair: &Repair| (repair.provenance.at, repair.provenance.run.clone(), repair.provenance.unit.clone());
+        rank(b).cmp(&rank(a))
+    });
+    if let Some(winner) = repairs.iter_mut().find(|repair| repair.provenance.retracted_by.is_none()) {
+        winner.counts = raw.is_empty() || winner.op == Op::Replace.as_str();
+        if let Some(replaced) = &winner.replaced {
+            winner.changed = fingerprint_of(table, &batches)?.to_string() != *replaced;
+        }
+    }
+    let mut exceptions = Vec::new();
+    for row in published(lake, table, overlay::exceptions, Some(interval), Some(&keys)).await? {
+        let provenance = row.provenance(&retracted, Kind::Exceptions)?;
+        let recheck_after = row.instant(columns::RECHECK_AFTER)?;
+        let counts = provenance.retracted_by.is_none() && recheck_after > as_of;
+        exceptions.push(Exception { provenance, answer: row.text(columns::ANSWER), recheck_after, counts });
+    }
+    exceptions.sort_by(|a, b| b.provenance.cmp_by_time(&a.provenance));
+    let hiding = |id: &str| {
+        let by = repairs.iter().map(|repair| &repair.provenance).chain(exceptions.iter().map(|exception| &exception.provenance));
+        by.into_iter().any(|provenance| provenance.retracted_by.as_deref() == Some(id))
+    };
+    let retractions = all.iter().filter(|retraction| hiding(&retraction.id)).cloned().collect();
+    let standing = if repairs.iter().any(|repair| repair.counts) {
+        Standing::Repaired
+    } else if !raw.is_empty() {
+        Standing::Raw
+    } else if exceptions.iter().any(|exception| exception.counts) {
+        Standing::Absent
+    } else {
+        Standing::Missing
+    };
+    let conflict = conflict(&raw, &repairs, &exceptions);
+    Ok(Story { standing, raw, repairs, exceptions, retractions, conflict })
+}
+
+/// The fingerprint of the rows of one slot.
+fn fingerprint_of(table: &Table, rows: &[RecordBatch]) -> Result<Fingerprint> {
+    let mut hashes = Vec::new();
+    for batch in rows {
+        let of_rows = RowHashes::of(table, batch)?;
+        for row in 0..batch.num_rows() {
+            hashes.push(of_rows.of_row(row)?);
+        }
+    }
+    Ok(of_hashes(&mut hashes))
+}
+
+/// What one says and another denies, of what is not retracted.
+fn conflict(raw: &[Value], repairs: &[Repair], exceptions: &[Exception]) -> Option<String> {
+    let denies = exceptions.iter().find(|exception| exception.counts)?;
+    let says =
+        repairs.iter().find(|repair| repair.provenance.retracted_by.is_none() && repair.provenance.source != denies.provenance.source);
+    let says = match says {
+        Some(repair) => format!("`{}` has a row", repair.provenance.source),
+        None if !raw.is_empty() => "the table has a row".to_owned(),
+        None => return None,
+    };
+    Some(format!("{says}, and `{}` says: {}", denies.provenance.source, denies.answer))
+}
+
+impl Provenance {
+    fn cmp_by_time(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at).then_with(|| self.cmp(other))
+    }
+}
+
+/// The stretch of time that is the slot of an instant.
+///
+/// # Errors
+/// `invalid` at the far ends of time.
+pub fn slot(table: &Table, instant: Timestamp) -> Result<Interval> {
+    let far = || Error::invalid(format!("{instant} is out of range"));
+    match table.grid() {
+        Ok(grid) => {
+            let slot = grid.slot_of(instant);
+            grid.interval_of(SlotRange::new(slot, slot + 1)).ok_or_else(far)
+        }
+        Err(_) => {
+            let end = instant.checked_add(jiff::SignedDuration::from_micros(1)).map_err(|error| far().because(error))?;
+            Interval::new(instant, end)
+        }
+    }
+}
+
+/// A row beside a table.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// Its key.
+    pub key: Key,
+    /// Its time, in microseconds.
+    pub time_us: i64,
+    batch: RecordBatch,
+    row: usize,
+}
+
+impl Published {
+    /// A text of its provenance; empty if there is none.
+    pub fn text(&self, name: &str) -> String {
+        let column = self.batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+        column.filter(|column| column.is_valid(self.row)).map(|column| column.value(self.row).to_owned()).unwrap_or_default()
+    }
+
+    fn instant(&self, name: &str) -> Result<Timestamp> {
+        let column = rollup::column(&self.batch, name)?
+            .as_primitive_opt::<TimestampMicrosecondType>()
+            .ok_or_else(|| Error::invalid(format!("column `{name}` is no time")))?;
+        Timestamp::from_microsecond(column.value(self.row)).map_err(|error| Error::invalid("a time is out of range").because(error))
+    }
+
+    /// Whose it is.
+    ///
+    /// # Errors
+    /// `invalid` if it has no time.
+    pub fn provenance(&self, retracted: &Retracted, kind: Kind) -> Result<Provenance> {
+        let (run, step) = (self.text(columns::RUN), self.text(columns::STEP));
+        let retracted_by = retracted.hiding(kind, &run, &step, &self.key, self.time_us).map(str::to_owned);
+        Ok(Provenance {
+            run,
+            step,
+            unit: self.text(columns::UNIT),
+            strategy: self.text(columns::STRATEGY),
+            source: self.text(columns::SOURCE),
+            at: self.instant(columns::AT)?,
+            retracted_by,
+        })
+    }
+
+    /// A column's value as a number.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        number(&self.batch, name, self.row)
+    }
+
+    /// The table's own columns.
+    fn own(&self) -> Value {
+        let row = values(&[self.batch.slice(self.row, 1)]).ok().and_then(|rows| rows.into_iter().next());
+        match row {
+            Some(Value::Object(mut fields)) => {
+                fields.retain(|name, _| !shape::RESERVED.contains(&name.as_str()));
+                Value::Object(fields)
+            }
+            _ => Value::Null,
+        }
+    }
+}
+
+/// A value as a number, if it is one.
+fn number(batch: &RecordBatch, name: &str, row: usize) -> Option<f64> {
+    let column = batch.column_by_name(name)?;
+    if !column.data_type().is_numeric() {
+        return None;
+    }
+    let floats = arrow::compute::cast(&column.slice(row, 1), &DataType::Float64).ok()?;
+    let floats = floats.as_primitive_opt::<arrow::datatypes::Float64Type>()?;
+    floats.is_valid(0).then(|| floats.value(0))
+}
+
+/// The rows beside a table, of its repairs or its exceptions; none if there never was one.
+///
+/// # Errors
+/// Those of the lake.
+pub async fn published(
+    lake: &dyn Lake,
+    table: &Table,
+    beside: fn(&str) -> String,
+    interval: Option<Interval>,
+    keys: Option<&[Key]>,
+) -> Result<Vec<Published>> {
+    let ours = Table { name: beside(&table.name), location: beside(&table.location), format: Format::Parquet, ..table.clone() };
+    let request = ScanRequest { layer: Layer::Raw, interval, keys: keys.map(<[Key]>::to_vec), columns: None };
+    let batches: Vec<RecordBatch> = match lake.scan(&ours, &request).await {
+        Ok(stream) => stream.try_collect().await?,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut rows = Vec::new();
+    for batch in batches {
+        let places = KeyTime::of(&ours, &batch)?;
+        rows.extend((0..batch.num_rows()).map(|row| Published {
+            key: places.key(row),
+            time_us: places.times.value(row),
+            batch: batch.clone(),
+            row,
+        }));
+    }
+    Ok(rows)
+}
+
+/// Rows as JSON objects, nulls left out; what is neither a number nor true or false is text.
+fn values(batches: &[RecordBatch]) -> Result<Vec<Value>> {
+    let mut rows = Vec::new();
+    for batch in batches {
+        for row in 0..batch.num_rows() {
+            let mut fields = serde_json::Map::new();
+            for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+                if column.is_null(row) {
+                    continue;
+                }
+                let text = array_value_to_string(column, row)?;
+                let value = if field.data_type().is_numeric() || *field.data_type() == DataType::Boolean {
+                    serde_json::from_str(&text).unwrap_or(Value::String(text))
+                } else {
+                    Value::String(text)
+                };
+                fields.insert(field.name().clone(), value);
+            }
+            rows.push(Value::Object(fields));
+        }
+    }
+    Ok(rows)
+}
+
+/// How far the repairs of one column were from the truth.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Errors {
+    /// Values compared.
+    pub count: u64,
+    /// The mean difference, without sign.
+    pub mean_absolute: f64,
+    /// The largest.
+    pub worst_absolute: f64,
+    /// The mean difference as a part of the true value, where that is not zero.
+    pub mean_relative: f64,
+    /// The largest.
+    pub worst_relative: f64,
+    #[serde(skip)]
+    relative: u64,
+}
+
+impl Errors {
+    fn add(&mut self, repaired: f64, truth: f64) {
+        let running = |mean: &mut f64, count: &mut u64, value: f64| {
+            *count += 1;
+            #[expect(clippy::cast_precision_loss, reason = "counts of rows are far below 2^52")]
+            let weight = 1.0 / *count as f64;
+            *mean += (value - *mean) * weight;
+        };
+        let difference = (repaired - truth).abs();
+        if !difference.is_finite() {
+            return;
+        }
+        running(&mut self.mean_absolute, &mut self.count, difference);
+        self.worst_absolute = self.worst_absolute.max(difference);
+        if truth != 0.0 && (difference / truth).is_finite() {
+            running(&mut self.mean_relative, &mut self.relative, difference / truth.abs());
+            self.worst_relative = self.worst_relative.max(difference / truth.abs());
+        }
+    }
+}
+
+/// How right one repair idea has been, where raw came late and told.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Accuracy {
+    /// Slots it repaired.
+    pub repaired: u64,
+    /// Of these, slots of which the table has a row of its own by now.
+    pub judged: u64,
+    /// By column that holds numbers.
+    pub columns: BTreeMap<String, Errors>,
+}
+
+/// How right each idea has been so far: every repair of a slot that the table has a row of by now is compared with that row, retracted
+/// repairs included. Repairs that replaced a row are left out, as the row was there before; so are slots whose rows a repair stands for.
+///
+/// # Errors
+/// Those of the lake.
+pub async fn accuracy(lake: &dyn Lake, table: &Table, interval: Option<Interval>) -> Result<BTreeMap<String, Accuracy>> {
+    Ok(judged(lake, table, interval).await?.into_iter().map(|(idea, (accuracy, _))| (idea, accuracy)).collect())
+}
+
+/// Slots, each with its key.
+pub type KeySlots = BTreeSet<(Key, i64)>;
+
+/// As [`accuracy`], with the slots by which each idea was judged.
+///
+/// # Errors
+/// Those of the lake.
+pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) -> Result<BTreeMap<String, (Accuracy, KeySlots)>> {
+    let mut ideas: BTreeMap<String, (Accuracy, KeySlots)> = BTreeMap::new();
+    let slot = |time_us: i64| table.grid().map_or(time_us, |grid| grid.slot_of_seconds(time_us.div_euclid(1_000_000)));
+    let mut guesses: BTreeMap<(Key, i64), Vec<Published>> = BTreeMap::new();
+    let (mut first, mut last) = (i64::MAX, i64::MIN);
+    let retracted = Retracted::of(table, &lake.retractions(table).await?);
+    // Where a repair stands for rows of the table, these were found wrong, and are no truth.
+    let mut wrong: BTreeSet<(Key, i64)> = BTreeSet::new();
+    for row in published(lake, table, overlay::repairs, interval, None).await? {
+        if row.text(columns::OP) == Op::Insert.as_str() {
+            ideas.entry(row.text(columns::STRATEGY)).or_default().0.repaired += 1;
+            (first, last) = (first.min(row.time_us), last.max(row.time_us));
+            guesses.entry((row.key.clone(), slot(row.time_us))).or_default().push(row);
+        } else if row.provenance(&retracted, Kind::Repairs)?.retracted_by.is_none() {
+            wrong.insert((row.key.clone(), slot(row.time_us)));
+        }
+    }
+    guesses.retain(|place, _| !wrong.contains(place));
+    if guesses.is_empty() {
+        return Ok(ideas);
+    }
+    let instant = |us: i64| Timestamp::from_microsecond(us).map_err(|error| Error::invalid("a time is out of range").because(error));
+    let hull = self::slot(table, instant(first)?)?.hull(&self::slot(table, instant(last)?)?);
+    let mut keys: Vec<Key> = guesses.keys().map(|(key, _)| key.clone()).collect();
+    keys.dedup();
+    let request = ScanRequest { layer: Layer::Raw, interval: Some(hull), keys: Some(keys), columns: None };
+    let mut raw = lake.scan(table, &request).await?;
+    while let Some(batch) = raw.try_next().await? {
+        let places = KeyTime::of(table, &batch)?;
+        let schema = batch.schema();
+        let numeric: Vec<&str> =
+            schema.fields().iter().filter(|field| field.data_type().is_numeric()).map(|field| field.name().as_str()).collect();
+        for row in 0..batch.num_rows() {
+            // Removed, so that of several rows of a slot one is the truth.
+            let of = (places.key(row), slot(places.times.value(row)));
+            let Some(repairs) = guesses.remove(&of) else { continue };
+            for repair in repairs {
+                let (idea, slots) = ideas.entry(repair.text(columns::STRATEGY)).or_default();
+                idea.judged += 1;
+                slots.insert(of.clone());
+                for name in &numeric {
+                    if let (Some(guess), Some(truth)) = (repair.number(name), number(&batch, name, row)) {
+                        idea.columns.entry((*name).to_owned()).or_default().add(guess, truth);
+                    }
+                }
+            }
+        }
+    }
+    Ok(ideas)
+}

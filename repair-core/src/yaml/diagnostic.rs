@@ -1,0 +1,189 @@
+//! What is wrong with a workflow, and how it looks on a terminal: file, line, column, the line itself, and what was probably meant.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use serde::{Serialize, Serializer};
+
+use crate::error::Error;
+use crate::yaml::tree::Place;
+
+/// Mistakes reported for one file. A file with more is broken in a way that a longer list does not explain better.
+const MAX_DIAGNOSTICS: usize = 100;
+/// Characters of a source line that are shown; the renderer cuts longer lines around the place.
+const LINE_WIDTH: usize = 140;
+/// Bytes of a line that the renderer is given, on either side of the place: a megabyte on one line need not be drawn.
+const LINE_BYTES: usize = 2_000;
+
+/// One mistake in a workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    /// The file.
+    pub file: Arc<str>,
+    /// The line, from 1; 0 if it is about the file as a whole.
+    pub line: usize,
+    /// The column in characters, from 1; 0 if it is about the file as a whole.
+    pub column: usize,
+    /// The bytes of the text that it is about.
+    #[serde(skip)]
+    pub span: Range<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// A word or two beside the place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// What to do, or what was probably meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+}
+
+/// All mistakes found in one workflow, in the order of the text. Never empty when it is an error.
+///
+/// Shown, it is plain text for people; [`Diagnostics::render`] adds colors. Serialized, it is a list of
+/// `{file, line, column, message, help}` for programs.
+#[derive(Debug, Clone)]
+pub struct Diagnostics {
+    file: Arc<str>,
+    text: Arc<str>,
+    all: Vec<Diagnostic>,
+    left_off: usize,
+}
+
+impl Diagnostics {
+    pub(crate) fn new(file: &str, text: &str) -> Self {
+        Self { file: file.into(), text: text.into(), all: Vec::new(), left_off: 0 }
+    }
+
+    /// A single mistake about a file as a whole.
+    pub(crate) fn of_file(file: &str, message: impl Into<String>, help: Option<String>) -> Self {
+        let mut diagnostics = Self::new(file, "");
+        let file = Arc::clone(&diagnostics.file);
+        diagnostics.all.push(Diagnostic { file, line: 0, column: 0, span: 0..0, message: message.into(), label: None, help });
+        diagnostics
+    }
+
+    /// Whether there is no room for another: work to describe one more is wasted.
+    pub(crate) fn full(&self) -> bool {
+        self.all.len() >= MAX_DIAGNOSTICS
+    }
+
+    pub(crate) fn push(&mut self, place: Place, message: String, help: Option<String>) {
+        if self.full() {
+            self.left_off += 1;
+            return;
+        }
+        let start = floor(&self.text, place.start.min(self.text.len()));
+        let end = floor(&self.text, place.end.clamp(start, self.text.len()));
+        let line_start = self.text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let line = self.text[..start].bytes().filter(|&byte| byte == b'\n').count() + 1;
+        let column = self.text[line_start..start].chars().count() + 1;
+        self.all.push(Diagnostic { file: Arc::clone(&self.file), line, column, span: start..end, message, label: None, help });
+    }
+
+    /// In the order of the text; the same thing said twice of the same place is said once.
+    pub(crate) fn sort(&mut self) {
+        self.all.sort_by_key(|diagnostic| diagnostic.span.start);
+        self.all.dedup_by(|a, b| a.span == b.span && a.message == b.message);
+    }
+
+    /// The file.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The mistakes, in the order of the text.
+    pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
+        self.all.iter()
+    }
+
+    /// How many mistakes are told.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// For a terminal: each mistake with its line, in rustc's manner.
+    pub fn render(&self, color: bool) -> String {
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(LINE_WIDTH);
+        let mut rendered = String::new();
+        for diagnostic in &self.all {
+            rendered.push_str(&renderer.render(&[self.group(diagnostic)]));
+            rendered.push_str("\n\n");
+        }
+        let count = self.all.len() + self.left_off;
+        let mistakes = if count == 1 { "1 mistake".to_owned() } else { format!("{count} mistakes") };
+        let shown = if self.left_off > 0 { format!(", the first {} shown", self.all.len()) } else { String::new() };
+        let summary = format!("`{}` cannot run: {mistakes}{shown}", self.file);
+        rendered.push_str(&renderer.render(&[Group::with_title(Level::ERROR.primary_title(summary))]));
+        rendered
+    }
+
+    fn group<'a>(&'a self, diagnostic: &'a Diagnostic) -> Group<'a> {
+        let title = Level::ERROR.primary_title(diagnostic.message.as_str());
+        let group = if diagnostic.line == 0 {
+            title.element(Origin::path(&*self.file))
+        } else {
+            let (source, span) = self.line_of(&diagnostic.span);
+            let annotation = AnnotationKind::Primary.span(span).label(diagnostic.label.as_deref());
+            title.element(Snippet::source(source).line_start(diagnostic.line).path(&*self.file).annotation(annotation))
+        };
+        match &diagnostic.help {
+            Some(help) => group.element(Level::HELP.message(help.as_str())),
+            None => group,
+        }
+    }
+
+    /// The line in which a span begins, and the span within it.
+    fn line_of(&self, span: &Range<usize>) -> (&str, Range<usize>) {
+        let text = &*self.text;
+        let line_start = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
+        let line_end = text[span.start..].find('\n').map_or(text.len(), |at| span.start + at);
+        let from = floor(text, line_start.max(span.start.saturating_sub(LINE_BYTES)));
+        let to = floor(text, line_end.min(span.start.saturating_add(LINE_BYTES)));
+        let line = text[from..to].trim_end_matches('\r');
+        let start = (span.start - from).min(line.len());
+        (line, start..(span.end - from).clamp(start, line.len()))
+    }
+}
+
+/// The nearest boundary of a character, at or before.
+fn floor(text: &str, at: usize) -> usize {
+    text.floor_char_boundary(at)
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+impl Serialize for Diagnostics {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(&self.all)
+    }
+}
+
+impl<'a> IntoIterator for &'a Diagnostics {
+    type Item = &'a Diagnostic;
+    type IntoIter = std::slice::Iter<'a, Diagnostic>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl From<Diagnostics> for Error {
+    fn from(diagnostics: Diagnostics) -> Self {
+        Error::invalid(format!("the workflow has mistakes\n\n{diagnostics}"))
+    }
+}

@@ -1,0 +1,401 @@
+//! A lake in which some rows of one table are not seen, and to which nothing is written: what it is told to write it keeps in memory.
+//!
+//! **What is hidden** is hidden from every method: scans of either layer, presence, rollups; what earlier runs repaired in the hidden slots;
+//! tables that the workflow's aggregate steps write, which were computed from the hidden rows; artifacts of earlier runs. SQL is refused,
+//! because the engine that runs it would read the files themselves. Another name for the table's own files (a folder within it, one
+//! around it, another shape) is refused too. What cannot be seen from here is whether another table holds the same rows: an archive does,
+//! and is there to be asked.
+//!
+//! **What is written** (staged and published units, replaced tables, artifacts) is seen through this lake as in any other, and gone with it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::{Schema, SchemaRef, TimestampMicrosecondType};
+use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::compare::mask::Mask;
+use crate::compare::places::{Places, Standing};
+use repair_core::lake::extent::Extent;
+use repair_core::lake::overlay::retraction::Retraction;
+use repair_core::lake::overlay::staging;
+use repair_core::lake::overlay::staging::Parts;
+use repair_core::lake::partition::TimeBounds;
+use repair_core::lake::replacement::replacement;
+use repair_core::lake::shape;
+use repair_core::lake::shape::KeyTime;
+use repair_core::lake::{
+    BatchStream, Caller, Lake, Layer, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, overlay, rollup,
+};
+use repair_core::model::Usage;
+use repair_core::model::{Interval, Key, SlotSet, Table, TablePresence};
+use repair_core::{Error, ErrorKind, Result};
+
+/// A lake in which rows are hidden, and to which nothing is written. A clone is the same lake.
+#[derive(Clone)]
+pub struct MaskedLake {
+    inner: Arc<dyn Lake>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    table: Table,
+    mask: Mask,
+    places: Places,
+    written: Mutex<Written>,
+}
+
+/// A run, a step of it, and a visit of that.
+type Area = (String, String, u32);
+/// Units that are staged, by id.
+type StagedUnits = BTreeMap<String, (Staged, Vec<RecordBatch>)>;
+
+#[derive(Default)]
+struct Written {
+    staged: BTreeMap<Area, StagedUnits>,
+    /// The repairs and the exceptions of each batch.
+    published: BTreeMap<(Area, u32), [Vec<RecordBatch>; 2]>,
+    /// By place.
+    tables: BTreeMap<String, WrittenTable>,
+    artifacts: BTreeMap<(String, String), Vec<RecordBatch>>,
+}
+
+/// A table that was written.
+#[derive(Debug, Clone)]
+struct WrittenTable {
+    table: Table,
+    schema: SchemaRef,
+    parts: Parts,
+}
+
+impl MaskedLake {
+    /// Hides rows of a table of a lake. `computed` are the tables that are computed from it.
+    pub fn new(inner: Arc<dyn Lake>, table: Table, mask: Mask, computed: &[Table]) -> Self {
+        let places = Places::new(inner.as_ref(), &table, computed);
+        Self { inner, shared: Arc::new(Shared { table, mask, places, written: Mutex::default() }) }
+    }
+
+    /// The repairs and the exceptions that were published here.
+    pub fn published(&self) -> (Vec<RecordBatch>, Vec<RecordBatch>) {
+        let written = self.written();
+        let of = |which: usize| written.published.values().flat_map(|batches| batches[which].iter().cloned()).collect();
+        (of(0), of(1))
+    }
+
+    /// The tables that were written here, each with its rows.
+    pub fn tables(&self) -> Vec<(Table, SchemaRef, Vec<RecordBatch>)> {
+        let rows = |written: &WrittenTable| written.parts.values().flatten().cloned().collect();
+        self.written().tables.values().map(|written| (written.table.clone(), written.schema.clone(), rows(written))).collect()
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        // Nothing that panics runs under the lock, so a poisoned one is whole.
+        self.shared.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a table is here.
+    fn standing(&self, table: &Table) -> Result<Standing> {
+        let place = self.inner.place(table);
+        let is_written = self.written().tables.contains_key(&place);
+        self.shared.places.standing(table, place, is_written)
+    }
+
+    /// A table that is computed: what was written here; before that, nothing.
+    fn computed(&self, table: &Table, place: &str) -> Result<WrittenTable> {
+        self.written().tables.get(place).cloned().ok_or_else(|| {
+            let message = format!("table `{}` is computed from rows of which some are hidden, and was not computed here yet", table.name);
+            Error::new(ErrorKind::NotFound, message)
+        })
+    }
+
+    /// The rows of a batch that are not hidden.
+    fn seen(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let Shared { table, mask, .. } = self.shared.as_ref();
+        let places = KeyTime::of(table, batch)?;
+        let mut seen = vec![true; batch.num_rows()];
+        for run in places.runs() {
+            let Some(hidden) = mask.of_key(&places.key(run.start)) else { continue };
+            for row in run {
+                seen[row] = !hidden.contains(slot_of(mask, places.times.value(row)));
+            }
+        }
+        if seen.iter().all(|seen| *seen) { Ok(batch.clone()) } else { Ok(filter_record_batch(batch, &BooleanArray::from(seen))?) }
+    }
+
+    /// What was repaired here, as rows of the repaired view.
+    fn repaired(&self, own: &SchemaRef, request: &ScanRequest) -> Result<Vec<RecordBatch>> {
+        let table = &self.shared.table;
+        let view = overlay::view_schema(shape::project(table, own, request.columns.as_deref())?.as_ref());
+        let mut batches = Vec::new();
+        for batch in self.published().0 {
+            let batch = wanted(table, &batch, request)?;
+            let (mut fields, mut columns) = (Vec::new(), Vec::new());
+            for field in view.fields() {
+                let name = if field.name() == overlay::REPAIRED_BY { overlay::columns::STRATEGY } else { field.name() };
+                let column: ArrayRef = shape::cast_exact(rollup::column(&batch, name)?, field.data_type())?;
+                fields.push(field.as_ref().clone().with_nullable(field.is_nullable() || column.null_count() > 0));
+                columns.push(column);
+            }
+            batches.push(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?);
+        }
+        Ok(batches)
+    }
+
+    /// Takes what is hidden out of a presence, and puts in what was repaired here.
+    fn hide(&self, request: &PresenceRequest, found: &mut TablePresence) -> Result<()> {
+        let Shared { table, mask, .. } = self.shared.as_ref();
+        let per_word = i64::from(mask.grid().cadence.slots_per_word());
+        for (key, hidden) in mask.keys() {
+            let Some(of_key) = found.raw.keys.get_mut(key) else {
+                found.raw.other_rows = found.raw.other_rows.saturating_sub(hidden.count_in(request.slots));
+                continue;
+            };
+            for slot in hidden.iter().filter(|slot| of_key.present.contains(*slot)) {
+                let word = usize::try_from(slot.div_euclid(per_word) - of_key.present.first_word()).ok();
+                if let Some(rows) = word.and_then(|word| of_key.rows.get_mut(word)) {
+                    *rows = rows.saturating_sub(1);
+                }
+            }
+            of_key.present.subtract(hidden);
+            for sets in [&mut found.repaired, &mut found.overtaken, &mut found.absent] {
+                if let Some(slots) = sets.get_mut(key) {
+                    slots.subtract(hidden);
+                }
+            }
+        }
+        let (repairs, exceptions) = self.published();
+        for batch in &repairs {
+            insert(table, mask, &mut found.repaired, batch, |_| true)?;
+        }
+        for batch in &exceptions {
+            let recheck = rollup::column(batch, overlay::columns::RECHECK_AFTER)?.as_primitive::<TimestampMicrosecondType>();
+            insert(table, mask, &mut found.absent, batch, |row| recheck.value(row) > request.as_of.as_microsecond())?;
+        }
+        Ok(())
+    }
+
+    /// Only the compared table is repaired here.
+    fn repairs(&self, table: &Table) -> Result<()> {
+        match self.standing(table)? {
+            Standing::Masked => Ok(()),
+            _ => Err(Error::invalid(format!(
+                "table `{}` is not the one for which ideas are compared, so nothing is repaired in it",
+                table.name
+            ))),
+        }
+    }
+}
+
+fn slot_of(mask: &Mask, time_us: i64) -> i64 {
+    mask.grid().slot_of_seconds(time_us.div_euclid(1_000_000))
+}
+
+/// Adds the slots of rows to sets.
+fn insert(
+    table: &Table,
+    mask: &Mask,
+    sets: &mut BTreeMap<Key, SlotSet>,
+    batch: &RecordBatch,
+    counts: impl Fn(usize) -> bool,
+) -> Result<()> {
+    let places = KeyTime::of(table, batch)?;
+    for row in (0..batch.num_rows()).filter(|row| counts(*row)) {
+        if let Some(slots) = sets.get_mut(&places.key(row)) {
+            slots.insert(slot_of(mask, places.times.value(row)));
+        }
+    }
+    Ok(())
+}
+
+/// The rows of a batch that a request wants.
+fn wanted(table: &Table, batch: &RecordBatch, request: &ScanRequest) -> Result<RecordBatch> {
+    let bounds = TimeBounds::of_interval(table, request.interval.as_ref());
+    let places = KeyTime::of(table, batch)?;
+    let keep: BooleanArray = (0..batch.num_rows())
+        .map(|row| {
+            let of_key = request.keys.as_ref().is_none_or(|keys| keys.contains(&places.key(row)));
+            Some(of_key && bounds.contains(places.times.value(row)))
+        })
+        .collect();
+    Ok(filter_record_batch(batch, &keep)?)
+}
+
+fn rows_of(batches: &[RecordBatch]) -> u64 {
+    batches.iter().map(|batch| batch.num_rows() as u64).sum()
+}
+
+fn area(scope: &StageScope<'_>) -> Area {
+    (scope.run.to_owned(), scope.step.to_owned(), scope.visit)
+}
+
+#[async_trait]
+impl Lake for MaskedLake {
+    fn on_behalf_of(&self, caller: &Caller) -> Option<Arc<dyn Lake>> {
+        let inner = self.inner.on_behalf_of(caller)?;
+        Some(Arc::new(Self { inner, shared: self.shared.clone() }))
+    }
+
+    fn place(&self, table: &Table) -> String {
+        self.inner.place(table)
+    }
+
+    async fn describe(&self, table: &Table) -> Result<SchemaRef> {
+        match self.standing(table)? {
+            Standing::Computed(place) => Ok(self.computed(table, &place)?.schema),
+            _ => self.inner.describe(table).await,
+        }
+    }
+
+    /// Nothing is written, so nothing can be in the way.
+    async fn check_writable(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
+        match self.standing(table)? {
+            Standing::Masked => {
+                let mut found = self.inner.presence(table, request).await?;
+                self.hide(request, &mut found)?;
+                Ok(found)
+            }
+            Standing::Other => self.inner.presence(table, request).await,
+            Standing::Beside | Standing::Computed(_) => {
+                Err(Error::invalid(format!("which slots table `{}` holds is not told while ideas are compared", table.name)))
+            }
+        }
+    }
+
+    /// Of the files as they are: they tell nothing of what is in them.
+    async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
+        match self.standing(table)? {
+            Standing::Computed(_) => Err(Error::invalid(format!("table `{}` has no files while ideas are compared", table.name))),
+            _ => self.inner.extent(table, interval).await,
+        }
+    }
+
+    async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {
+        let repaired = match self.standing(table)? {
+            Standing::Other => return self.inner.scan(table, request).await,
+            Standing::Computed(place) => {
+                let WrittenTable { schema, parts, .. } = self.computed(table, &place)?;
+                let schema = shape::project(table, &schema, request.columns.as_deref())?;
+                let mut batches = Vec::new();
+                for batch in parts.values().flatten() {
+                    let columns: Vec<usize> =
+                        schema.fields().iter().map(|field| batch.schema_ref().index_of(field.name())).collect::<Result<_, _>>()?;
+                    batches.push(wanted(table, batch, request)?.project(&columns)?);
+                }
+                return Ok(stream::iter(batches.into_iter().map(Ok)).boxed());
+            }
+            Standing::Masked if request.layer == Layer::Repaired => self.repaired(&self.inner.describe(table).await?, request)?,
+            Standing::Masked | Standing::Beside => Vec::new(),
+        };
+        let this = self.clone();
+        let rows = self.inner.scan(table, request).await?.map(move |batch| this.seen(&batch?));
+        Ok(rows.chain(stream::iter(repaired.into_iter().map(Ok))).boxed())
+    }
+
+    async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
+        self.repairs(scope.table)?;
+        let own = self.inner.describe(scope.table).await?;
+        let (_, rows) = staging::rows(scope, request, &own)?;
+        let summary = staging::summary(request);
+        self.written().staged.entry(area(scope)).or_default().insert(request.unit.to_owned(), (summary.clone(), rows));
+        Ok(summary)
+    }
+
+    async fn staged(&self, scope: &StageScope<'_>) -> Result<Vec<Staged>> {
+        let written = self.written();
+        Ok(written.staged.get(&area(scope)).into_iter().flat_map(BTreeMap::values).map(|(summary, _)| summary.clone()).collect())
+    }
+
+    async fn publish(&self, scope: &StageScope<'_>, batch: u32, units: &[String]) -> Result<Published> {
+        self.repairs(scope.table)?;
+        let mut written = self.written();
+        let staged = written.staged.get(&area(scope));
+        let (mut published, mut rows) = (Published::default(), Vec::new());
+        for unit in units {
+            let (summary, of_unit) = staged
+                .and_then(|staged| staged.get(unit))
+                .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("unit {unit} is not staged; repair it again")).on("unit", unit))?;
+            published.rows += summary.rows;
+            published.absent += summary.absent;
+            rows.extend(of_unit.iter().cloned());
+        }
+        let all = staging::publication(scope.table, &rows)?;
+        let flat = |parts: Parts| parts.into_values().flatten().collect::<Vec<RecordBatch>>();
+        let batches = [flat(all.repairs), flat(all.exceptions)];
+        for rows in &batches {
+            for hidden in rows {
+                if rows_of(&[self.seen(hidden)?]) > 0 {
+                    return Err(Error::internal("a repair of a slot that is not hidden"));
+                }
+            }
+        }
+        written.published.insert((area(scope), batch), batches);
+        Ok(published)
+    }
+
+    async fn discard_staged(&self, scope: &StageScope<'_>, units: &[String]) -> Result<()> {
+        if let Some(staged) = self.written().staged.get_mut(&area(scope)) {
+            staged.retain(|unit, _| !units.contains(unit));
+        }
+        Ok(())
+    }
+
+    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
+        let place = match self.standing(table)? {
+            Standing::Computed(place) => place,
+            Standing::Other => self.inner.place(table),
+            Standing::Masked | Standing::Beside => {
+                return Err(Error::new(ErrorKind::Conflict, format!("table `{}` is not ours to replace", table.name)));
+            }
+        };
+        let new = replacement(table, interval, &rows)?;
+        let mut written = self.written();
+        match (written.tables.get_mut(&place), new.schema) {
+            (Some(known), schema) => {
+                known.schema = schema.unwrap_or_else(|| known.schema.clone());
+                known.parts.extend(new.parts);
+            }
+            (None, Some(schema)) => {
+                written.tables.insert(place, WrittenTable { table: table.clone(), schema, parts: new.parts });
+            }
+            (None, None) => {}
+        }
+        Ok(Usage { rows_written: rows_of(&rows), ..Usage::default() })
+    }
+
+    async fn retract(&self, table: &Table, _: &Retraction) -> Result<()> {
+        Err(Error::invalid(format!("nothing is taken back from table `{}` while ideas are compared", table.name)))
+    }
+
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
+        self.inner.retractions(table).await
+    }
+
+    async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {
+        let batches: Vec<RecordBatch> = batches.try_collect().await?;
+        let usage = Usage { rows_written: rows_of(&batches), ..Usage::default() };
+        if let Some(first) = batches.first() {
+            // As any lake refuses batches that do not have the same columns.
+            concat_batches(first.schema_ref(), &batches)?;
+        }
+        self.written().artifacts.insert((run.to_owned(), name.to_owned()), batches);
+        Ok(usage)
+    }
+
+    async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream> {
+        let found = self.written().artifacts.get(&(run.to_owned(), name.to_owned())).cloned();
+        let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("run {run} has kept no `{name}` here")))?;
+        Ok(stream::iter(found.into_iter().map(Ok)).boxed())
+    }
+
+    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
+        let message = "SQL is not run while ideas are compared: the lake's engine would read the rows that are hidden";
+        Err(Error::invalid(message))
+    }
+}

@@ -1,0 +1,402 @@
+//! Which slots are hidden. Pure: what is there in, what is hidden out, the same for the same seed on any machine and in any version.
+//!
+//! Every draw is a hash of the seed and of what it is drawn for, so whether a slot is hidden does not depend on the order of keys.
+
+use std::collections::{BTreeMap, BinaryHeap};
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+
+use repair_core::model::{GapList, Interval, Key, SlotGrid, SlotRange, SlotSet};
+use repair_core::{Error, Result};
+
+/// Slots that one comparison hides; their rows are held in memory, about a hundred bytes a column.
+pub const MOST_HIDDEN: usize = 1_000_000;
+/// The shortest and the longest run of [`Pattern::Runs`], in slots.
+pub const RUNS: (u64, u64) = (5, 60);
+
+const DAY_S: i64 = 86_400;
+
+/// How hidden slots lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pattern {
+    /// Each by itself.
+    Random,
+    /// In runs of neighbouring slots of one key, [5 to 60](RUNS) long, all lengths alike.
+    #[default]
+    Runs,
+    /// Whole UTC days of one key each.
+    WholeDay,
+    /// One stretch of one key, at most half of what it holds.
+    OneKey,
+}
+
+/// The part of what is there that is hidden: more than nothing, at most half, since guesses need something to go by.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct Share {
+    percent: f64,
+}
+
+impl Share {
+    /// So many of so many slots, at least one.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "counts of slots are far below 2^52, and a share is between 0 and 1"
+    )]
+    fn of(self, slots: u64) -> u64 {
+        ((slots as f64 * self.percent / 100.0).round() as u64).clamp(1, slots.max(1))
+    }
+}
+
+impl FromStr for Share {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let percent = text.trim().strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+        let percent = percent.filter(|percent| *percent > 0.0 && *percent <= 50.0);
+        let percent =
+            percent.ok_or_else(|| Error::invalid(format!("`{text}` is not a share; write one above 0% and up to 50%, e.g. 5%")))?;
+        Ok(Self { percent })
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.percent)
+    }
+}
+
+impl Serialize for Share {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The slots that are hidden, by key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mask {
+    grid: SlotGrid,
+    keys: BTreeMap<Key, SlotSet>,
+}
+
+impl Mask {
+    /// Hides nothing.
+    pub fn nothing(grid: SlotGrid) -> Self {
+        Self { grid, keys: BTreeMap::new() }
+    }
+
+    /// The slots of the table.
+    pub fn grid(&self) -> SlotGrid {
+        self.grid
+    }
+
+    /// Whether a slot is hidden.
+    pub fn contains(&self, key: &Key, slot: i64) -> bool {
+        self.keys.get(key).is_some_and(|slots| slots.contains(slot))
+    }
+
+    /// The hidden slots of a key.
+    pub fn of_key(&self, key: &Key) -> Option<&SlotSet> {
+        self.keys.get(key)
+    }
+
+    /// The hidden slots of each key that has some.
+    pub fn keys(&self) -> impl Iterator<Item = (&Key, &SlotSet)> {
+        self.keys.iter()
+    }
+
+    /// How many.
+    pub fn len(&self) -> u64 {
+        self.keys.values().map(SlotSet::count).sum()
+    }
+
+    /// Whether none.
+    pub fn is_empty(&self) -> bool {
+        self.keys.values().all(SlotSet::is_empty)
+    }
+
+    /// As gaps.
+    pub fn gaps(&self) -> GapList {
+        let mut gaps = GapList::default();
+        self.keys.iter().for_each(|(key, slots)| gaps.extend(key, slots));
+        gaps
+    }
+
+    /// From the first to the last.
+    pub fn hull(&self) -> Option<Interval> {
+        self.gaps().hull().and_then(|hull| self.grid.interval_of(hull))
+    }
+}
+
+/// Chooses what to hide of what is there, each key's slots with one row each.
+///
+/// - `random`: the share, each slot with the same chance.
+/// - `runs`: the share, in runs that begin anywhere with the same chance; two may meet. Slots of a run that are not there are not hidden.
+/// - `whole-day`: days of a key in a drawn order, until the share is reached; so at least one, and it may be more than the share.
+/// - `one-key`: a drawn key, and of it a stretch as long as the share, but at most half of it.
+///
+/// # Errors
+/// `invalid` if nothing is there, or more than [`MOST_HIDDEN`] would be hidden.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use repair::compare::mask::{Pattern, choose};
+/// use repair_core::model::{Cadence, Key, SlotGrid, SlotRange, SlotSet, TimeMark};
+///
+/// let grid = SlotGrid { cadence: Cadence::MINUTE, marks: TimeMark::Start };
+/// let mut there = SlotSet::new(grid.cadence, SlotRange::new(0, 1_000));
+/// there.insert_range(SlotRange::new(100, 900));
+/// let there = BTreeMap::from([(Key::from("IBM"), there)]);
+/// let mask = choose(grid, &there, "5%".parse()?, Pattern::Random, 7)?;
+/// assert_eq!(mask.len(), 40);
+/// assert_eq!(mask, choose(grid, &there, "5%".parse()?, Pattern::Random, 7)?);
+/// # Ok::<(), repair_core::Error>(())
+/// ```
+pub fn choose(grid: SlotGrid, there: &BTreeMap<Key, SlotSet>, share: Share, pattern: Pattern, seed: u64) -> Result<Mask> {
+    let all: u64 = there.values().map(SlotSet::count).sum();
+    if all == 0 {
+        return Err(Error::invalid("the table holds no row of an expected slot that could be hidden; compare where it holds some"));
+    }
+    let wanted = usize::try_from(share.of(all)).unwrap_or(usize::MAX);
+    if wanted > MOST_HIDDEN {
+        return Err(too_many(wanted));
+    }
+    let mut choice = Choice { grid, there, seed, hidden: BTreeMap::new(), count: 0 };
+    match pattern {
+        Pattern::Random => choice.random(wanted),
+        Pattern::Runs => choice.runs(wanted),
+        Pattern::WholeDay => choice.whole_days(wanted)?,
+        Pattern::OneKey => choice.one_key(wanted),
+    }
+    choice.hidden.retain(|_, slots| !slots.is_empty());
+    Ok(Mask { grid, keys: choice.hidden })
+}
+
+fn too_many(slots: usize) -> Error {
+    Error::invalid(format!("{slots} slots would be hidden, more than {MOST_HIDDEN}; hide a smaller share, or compare a shorter stretch"))
+}
+
+struct Choice<'a> {
+    grid: SlotGrid,
+    there: &'a BTreeMap<Key, SlotSet>,
+    seed: u64,
+    hidden: BTreeMap<Key, SlotSet>,
+    count: usize,
+}
+
+impl Choice<'_> {
+    fn hide(&mut self, key: &Key, slot: i64) {
+        let Some(there) = self.there.get(key).filter(|there| there.contains(slot)) else { return };
+        let hidden = self.hidden.entry(key.clone()).or_insert_with(|| SlotSet::new(self.grid.cadence, there.range()));
+        self.count += usize::from(hidden.insert(slot));
+    }
+
+    /// The slots with the lowest draws, in that order.
+    fn lowest(&self, what: &str, wanted: usize) -> Vec<(Key, i64)> {
+        let mut lowest: BinaryHeap<([u8; 16], &Key, i64)> = BinaryHeap::with_capacity(wanted + 1);
+        for (key, slots) in self.there {
+            let draws = Draws::new(self.seed, what, key);
+            for slot in slots.iter() {
+                lowest.push((draws.of(slot), key, slot));
+                if lowest.len() > wanted {
+                    lowest.pop();
+                }
+            }
+        }
+        lowest.into_sorted_vec().into_iter().map(|(_, key, slot)| (key.clone(), slot)).collect()
+    }
+
+    fn random(&mut self, wanted: usize) {
+        for (key, slot) in self.lowest("slot", wanted) {
+            self.hide(&key, slot);
+        }
+    }
+
+    fn runs(&mut self, wanted: usize) {
+        // Each begins at a slot of its own, so that many suffice.
+        for (key, first) in self.lowest("run", wanted) {
+            let (shortest, longest) = RUNS;
+            let length = shortest + Draws::new(self.seed, "length", &key).number(first) % (longest - shortest + 1);
+            for slot in (first..).take(usize::try_from(length).unwrap_or(1)) {
+                if self.count >= wanted {
+                    return;
+                }
+                self.hide(&key, slot);
+            }
+        }
+    }
+
+    fn whole_days(&mut self, wanted: usize) -> Result<()> {
+        let cadence_s = i64::from(self.grid.cadence.seconds());
+        let day_of = |slot: i64| (slot * cadence_s).div_euclid(DAY_S);
+        let mut days: Vec<([u8; 16], &Key, i64)> = Vec::new();
+        for (key, slots) in self.there {
+            let draws = Draws::new(self.seed, "day", key);
+            for run in slots.runs() {
+                for day in day_of(run.first)..=day_of(run.end - 1) {
+                    if days.last().is_none_or(|(_, last_key, last)| (*last_key, *last) != (key, day)) {
+                        days.push((draws.of(day), key, day));
+                    }
+                }
+            }
+        }
+        days.sort_unstable();
+        for (_, key, day) in days {
+            if self.count >= wanted {
+                break;
+            }
+            for slot in day * DAY_S / cadence_s..(day + 1) * DAY_S / cadence_s {
+                self.hide(key, slot);
+            }
+        }
+        if self.count > MOST_HIDDEN { Err(too_many(self.count)) } else { Ok(()) }
+    }
+
+    fn one_key(&mut self, wanted: usize) {
+        let there = self.there.iter().filter(|(_, slots)| !slots.is_empty());
+        let drawn = there.map(|(key, slots)| (Draws::new(self.seed, "key", key).of(0), key, slots)).min_by_key(|(draw, _, _)| *draw);
+        let Some((_, key, slots)) = drawn else { return };
+        let count = usize::try_from(slots.count()).unwrap_or(usize::MAX);
+        let length = wanted.min((count / 2).max(1));
+        let starts = u64::try_from(count - length + 1).unwrap_or(1);
+        let first = usize::try_from(Draws::new(self.seed, "stretch", key).number(0) % starts).unwrap_or(0);
+        for slot in slots.iter().skip(first).take(length) {
+            self.hide(key, slot);
+        }
+    }
+}
+
+/// Draws for one key.
+struct Draws(blake3::Hasher);
+
+impl Draws {
+    fn new(seed: u64, what: &str, key: &Key) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&seed.to_le_bytes());
+        for text in std::iter::once(what).chain(key.values()) {
+            hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+        }
+        Self(hasher)
+    }
+
+    fn of(&self, number: i64) -> [u8; 16] {
+        let mut hasher = self.0.clone();
+        let mut draw = [0; 16];
+        draw.copy_from_slice(&hasher.update(&number.to_le_bytes()).finalize().as_bytes()[..16]);
+        draw
+    }
+
+    fn number(&self, number: i64) -> u64 {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&self.of(number)[..8]);
+        u64::from_le_bytes(bytes)
+    }
+}
+
+/// The slots of a presence that can be hidden: expected, and with exactly one row. In a word of slots with more rows than slots, nobody
+/// can tell which has several, so none of it is hidden.
+pub fn known_good(expected: &SlotSet, present: &repair_core::model::KeyPresence, grid: SlotGrid) -> SlotSet {
+    let mut good = present.present.clone();
+    good.intersect(expected);
+    let per_word = i64::from(grid.cadence.slots_per_word());
+    let mut doubtful = SlotSet::new(grid.cadence, good.range());
+    for ((number, word), &rows) in (present.present.first_word()..).zip(present.present.words()).zip(&present.rows) {
+        if rows > word.count_ones() {
+            doubtful.insert_range(SlotRange::new(number * per_word, (number + 1) * per_word));
+        }
+    }
+    good.subtract(&doubtful);
+    good
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use repair_core::model::{Cadence, TimeMark};
+
+    const GRID: SlotGrid = SlotGrid { cadence: Cadence::HOUR, marks: TimeMark::Start };
+    const PATTERNS: [Pattern; 4] = [Pattern::Random, Pattern::Runs, Pattern::WholeDay, Pattern::OneKey];
+
+    fn there() -> impl Strategy<Value = BTreeMap<Key, SlotSet>> {
+        prop::collection::vec(prop::collection::vec((-500i64..1_500, 1i64..200), 0..6), 1..5).prop_map(|keys| {
+            let set = |runs: Vec<(i64, i64)>| {
+                let mut set = SlotSet::new(GRID.cadence, SlotRange::new(-400, 1_400));
+                runs.into_iter().for_each(|(first, length)| set.insert_range(SlotRange::new(first, first + length)));
+                set
+            };
+            keys.into_iter().enumerate().map(|(at, runs)| (Key::from(format!("K{at}").as_str()), set(runs))).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_hidden_was_there_and_is_as_much_as_was_asked_for(there in there(), percent in 1u32..=50, seed: u64) {
+            let share: Share = format!("{percent}%").parse().unwrap();
+            let all: u64 = there.values().map(SlotSet::count).sum();
+            for pattern in PATTERNS {
+                let Ok(mask) = choose(GRID, &there, share, pattern, seed) else {
+                    prop_assert_eq!(all, 0);
+                    continue;
+                };
+                for (key, slots) in mask.keys() {
+                    prop_assert!(!slots.is_empty() && slots.iter().all(|slot| there[key].contains(slot)));
+                }
+                let wanted = share.of(all);
+                match pattern {
+                    Pattern::Random | Pattern::Runs => prop_assert_eq!(mask.len(), wanted),
+                    Pattern::WholeDay => {
+                        prop_assert!(mask.len() >= wanted);
+                        for (key, slots) in mask.keys() {
+                            for slot in slots.iter() {
+                                let day = slot.div_euclid(24) * 24;
+                                prop_assert!((day..day + 24).all(|slot| !there[key].contains(slot) || slots.contains(slot)));
+                            }
+                        }
+                    }
+                    Pattern::OneKey => {
+                        let [(key, slots)] = mask.keys().collect::<Vec<_>>()[..] else { panic!("{mask:?}") };
+                        let count = there[key].count();
+                        prop_assert_eq!(slots.count(), wanted.min((count / 2).max(1)));
+                        let hull = SlotRange::new(slots.iter().next().unwrap(), slots.iter().last().unwrap() + 1);
+                        prop_assert_eq!(there[key].count_in(hull), slots.count(), "a stretch without holes of its own");
+                    }
+                }
+                prop_assert_eq!(mask.gaps().missing(), mask.len());
+                prop_assert_eq!(&choose(GRID, &there, share, pattern, seed).unwrap(), &mask);
+            }
+        }
+    }
+
+    /// Written down, so that no change of ours changes what a seed means.
+    #[test]
+    fn a_seed_means_the_same_for_ever() {
+        let mut set = SlotSet::new(GRID.cadence, SlotRange::new(0, 100));
+        set.insert_range(SlotRange::new(0, 100));
+        let there = BTreeMap::from([(Key::from("a"), set.clone()), (Key::from("b"), set)]);
+        let chosen = |pattern| {
+            let mask = choose(GRID, &there, "4%".parse().unwrap(), pattern, 7).unwrap();
+            mask.gaps().iter().map(|(key, gap)| format!("{key} {}..{}", gap.first, gap.end)).collect::<Vec<_>>().join(", ")
+        };
+        insta::assert_snapshot!(PATTERNS.map(chosen).join("\n"));
+        let shares = ["0%", "51%", "5", "x%", "-1%", "NaN%"];
+        assert!(shares.iter().all(|share| share.parse::<Share>().is_err()));
+    }
+
+    #[test]
+    fn slots_that_may_hold_several_rows_are_not_hidden() {
+        let range = SlotRange::new(0, 72);
+        let mut present = repair_core::model::KeyPresence::new(GRID.cadence, range);
+        assert!((0..72).all(|slot| present.add_row(slot)));
+        assert!(!present.add_row(30));
+        let mut expected = SlotSet::new(GRID.cadence, range);
+        expected.insert_range(SlotRange::new(10, 72));
+        let good = known_good(&expected, &present, GRID);
+        assert_eq!(good.runs().collect::<Vec<_>>(), [SlotRange::new(10, 24), SlotRange::new(48, 72)]);
+    }
+}

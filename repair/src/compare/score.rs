@@ -1,0 +1,261 @@
+//! How right guesses were, and which idea is best. Pure.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type, Schema};
+use rust_decimal::Decimal;
+use serde::Serialize;
+
+use repair_core::lake::shape::KeyTime;
+use repair_core::model::{Key, Table};
+use repair_core::price::dollars;
+use repair_core::{Error, Result};
+
+/// The numbers of rows, by key and place in time: a slot, or a time in microseconds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Numbers {
+    /// The columns that hold numbers, in the table's order.
+    pub columns: Vec<String>,
+    /// Of each row, the value of each column.
+    pub rows: BTreeMap<(Key, i64), Vec<Option<f64>>>,
+}
+
+/// The columns of a table that hold numbers, besides key and time.
+pub fn number_columns(table: &Table, schema: &Schema) -> Vec<String> {
+    let own = |name: &String| *name == table.time || table.key.contains(name);
+    let numbers = schema.fields().iter().filter(|field| field.data_type().is_numeric() && !own(field.name()));
+    numbers.map(|field| field.name().clone()).collect()
+}
+
+impl Numbers {
+    /// No rows of these columns.
+    pub fn of_columns(columns: Vec<String>) -> Self {
+        Self { columns, rows: BTreeMap::new() }
+    }
+
+    /// Adds rows of a batch: those for which `place` tells a place from their key and time (in microseconds). Columns that it lacks are
+    /// null.
+    ///
+    /// # Errors
+    /// `invalid` if the batch is not in the shape of a lake.
+    pub fn add(&mut self, table: &Table, batch: &RecordBatch, place: impl Fn(&Key, i64) -> Option<i64>) -> Result<()> {
+        let places = KeyTime::of(table, batch)?;
+        let mut columns = Vec::with_capacity(self.columns.len());
+        for name in &self.columns {
+            columns.push(batch.column_by_name(name).map(|column| cast(column, &DataType::Float64)).transpose()?);
+        }
+        for row in 0..batch.num_rows() {
+            let key = places.key(row);
+            let Some(place) = place(&key, places.times.value(row)) else { continue };
+            let value = |column: &Option<arrow::array::ArrayRef>| {
+                let column = column.as_ref()?.as_primitive::<Float64Type>();
+                column.is_valid(row).then(|| column.value(row)).filter(|value| !value.is_nan())
+            };
+            self.rows.insert((key, place), columns.iter().map(value).collect());
+        }
+        Ok(())
+    }
+}
+
+/// How far the guesses of one column were from the truth.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct ColumnErrors {
+    /// Values compared.
+    pub count: u64,
+    /// Values that the truth has and the guess left open, or the other way round.
+    pub unmatched: u64,
+    /// The mean difference, without sign.
+    pub mean_absolute: f64,
+    /// The mean difference as a part of the true value, without sign, where that is not zero.
+    pub mean_relative: f64,
+    /// The mean difference, guess less truth: whether guesses are too high.
+    pub bias: f64,
+    /// The largest difference, without sign.
+    pub worst_absolute: f64,
+    /// The mean [loss] over all that was hidden, from 0 (all right) to 1.
+    pub loss: f64,
+}
+
+/// What a guess loses: its error as a part of the true value, at most 1; and 1 for what was left open. Of a true value of zero, 0 if the
+/// guess is zero, else 1.
+pub fn loss(guess: Option<f64>, truth: f64) -> f64 {
+    match guess {
+        None => 1.0,
+        Some(guess) if guess == truth => 0.0,
+        Some(_) if truth == 0.0 => 1.0,
+        Some(guess) => ((guess - truth) / truth).abs().min(1.0),
+    }
+}
+
+#[derive(Default)]
+struct Sums {
+    count: u64,
+    unmatched: u64,
+    relative: u64,
+    hidden: u64,
+    absolute_sum: f64,
+    relative_sum: f64,
+    signed_sum: f64,
+    loss_sum: f64,
+    worst: f64,
+}
+
+impl Sums {
+    fn add(&mut self, guess: Option<f64>, truth: Option<f64>) {
+        if let Some(truth) = truth {
+            self.hidden += 1;
+            self.loss_sum += loss(guess, truth);
+        }
+        let (Some(guess), Some(truth)) = (guess, truth) else { return };
+        let difference = guess - truth;
+        self.count += 1;
+        self.absolute_sum += difference.abs();
+        self.signed_sum += difference;
+        self.worst = self.worst.max(difference.abs());
+        if truth != 0.0 {
+            self.relative += 1;
+            self.relative_sum += (difference / truth).abs();
+        }
+    }
+
+    fn errors(&self) -> ColumnErrors {
+        #[expect(clippy::cast_precision_loss, reason = "counts of rows are far below 2^52")]
+        let mean = |sum: f64, count: u64| if count == 0 { 0.0 } else { sum / count as f64 };
+        ColumnErrors {
+            count: self.count,
+            unmatched: self.unmatched,
+            mean_absolute: mean(self.absolute_sum, self.count),
+            mean_relative: mean(self.relative_sum, self.relative),
+            bias: mean(self.signed_sum, self.count),
+            worst_absolute: self.worst,
+            loss: mean(self.loss_sum, self.hidden),
+        }
+    }
+}
+
+/// Compares guesses with the truth, column by column: rows that the guesses lack count as left open.
+pub fn errors(truth: &Numbers, guesses: &Numbers) -> BTreeMap<String, ColumnErrors> {
+    let mut all = BTreeMap::new();
+    for (index, name) in truth.columns.iter().enumerate() {
+        let of_guess = guesses.columns.iter().position(|column| column == name);
+        let mut sums = Sums::default();
+        for (place, values) in &truth.rows {
+            let guess = guesses.rows.get(place);
+            let value = guess.and_then(|guess| guess.get(of_guess?).copied().flatten());
+            let of_truth = values.get(index).copied().flatten();
+            sums.add(value, of_truth);
+            sums.unmatched += u64::from(guess.is_some() && value.is_some() != of_truth.is_some());
+        }
+        all.insert(name.clone(), sums.errors());
+    }
+    all
+}
+
+/// How many rows differ in any column, and how many only one side has.
+pub fn differing(truth: &Numbers, guesses: &Numbers) -> (u64, u64) {
+    let common = truth.rows.iter().filter_map(|(place, values)| Some((values, guesses.rows.get(place)?)));
+    let (mut differ, mut shared) = (0, 0);
+    for (values, guess) in common {
+        shared += 1;
+        differ += u64::from(values != guess);
+    }
+    (differ, truth.rows.len() as u64 + guesses.rows.len() as u64 - 2 * shared)
+}
+
+/// What counts when the best idea is chosen.
+#[derive(Debug, Clone, Default)]
+pub struct Limit {
+    /// The most dollars that it may cost.
+    pub usd: Option<Decimal>,
+    /// The most calls that it may make.
+    pub calls: Option<u64>,
+}
+
+impl Limit {
+    /// A limit as people write it: dollars as a plain decimal number.
+    ///
+    /// # Errors
+    /// `invalid` if the dollars are none.
+    pub fn parse(usd: Option<&str>, calls: Option<u64>) -> Result<Self> {
+        let usd = usd.map(|text| dollars(text).map_err(|why| Error::invalid(format!("`{text}` {why}")))).transpose()?;
+        Ok(Self { usd, calls })
+    }
+}
+
+/// One idea, as far as the choice goes.
+#[derive(Debug, Clone)]
+pub struct Contender {
+    /// The mean [loss] of the columns that count.
+    pub loss: f64,
+    /// What it cost, if that is known.
+    pub usd: Option<Decimal>,
+    /// The calls it made.
+    pub calls: u64,
+    /// Whether it repaired anything.
+    pub useful: bool,
+}
+
+/// The best idea: of those that repaired anything and fit the limit, the one with the least loss; of several with the same, the cheapest,
+/// then the one with the fewest calls, then the first. One whose cost is not known fits no limit in dollars.
+pub fn best(ideas: &[Contender], limit: &Limit) -> Option<usize> {
+    let fits = |idea: &Contender| {
+        let affordable = limit.usd.is_none_or(|most| idea.usd.is_some_and(|usd| usd <= most));
+        idea.useful && affordable && limit.calls.is_none_or(|most| idea.calls <= most)
+    };
+    let fitting = ideas.iter().enumerate().filter(|(_, idea)| fits(idea));
+    let order = |idea: &Contender| (idea.usd.is_none(), idea.usd, idea.calls);
+    fitting.min_by(|(_, a), (_, b)| a.loss.total_cmp(&b.loss).then_with(|| order(a).cmp(&order(b)))).map(|(index, _)| index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(rows: &[(&str, i64, [Option<f64>; 2])]) -> Numbers {
+        Numbers {
+            columns: vec!["price".to_owned(), "volume".to_owned()],
+            rows: rows.iter().map(|(key, time, values)| ((Key::from(*key), *time), values.to_vec())).collect(),
+        }
+    }
+
+    #[test]
+    fn errors_are_those_of_pencil_and_paper() {
+        let truth = numbers(&[
+            ("a", 0, [Some(10.0), Some(0.0)]),
+            ("a", 1, [Some(20.0), Some(4.0)]),
+            ("b", 0, [Some(-8.0), None]),
+            ("b", 1, [Some(5.0), Some(1.0)]),
+        ]);
+        let guesses = numbers(&[("a", 0, [Some(11.0), Some(0.0)]), ("a", 1, [Some(18.0), None]), ("b", 0, [Some(-8.0), Some(1.0)])]);
+        let all = errors(&truth, &guesses);
+        let price = all["price"];
+        assert_eq!((price.count, price.unmatched, price.mean_absolute, price.bias, price.worst_absolute), (3, 0, 1.0, -1.0 / 3.0, 2.0));
+        assert!((price.mean_relative - 0.2 / 3.0).abs() < 1e-15);
+        assert!((price.loss - 1.2 / 4.0).abs() < 1e-15, "what was left open loses all of it");
+        let volume = all["volume"];
+        assert_eq!((volume.count, volume.unmatched, volume.mean_absolute, volume.mean_relative), (1, 2, 0.0, 0.0));
+        assert!((volume.loss - 2.0 / 3.0).abs() < 1e-15, "zero for zero is right; what the truth has not is not lost");
+        assert_eq!(differing(&truth, &guesses), (3, 1));
+        assert_eq!(differing(&truth, &truth), (0, 0));
+        assert_eq!([loss(Some(1.0), 0.0), loss(Some(50.0), 2.0), loss(None, 2.0), loss(Some(1.0), 2.0)], [1.0, 1.0, 1.0, 0.5]);
+    }
+
+    #[test]
+    fn the_best_is_the_least_wrong_that_fits() {
+        let idea = |loss: f64, cents: Option<i64>, calls: u64| Contender {
+            loss,
+            usd: cents.map(|cents| Decimal::new(cents, 2)),
+            calls,
+            useful: loss < 1.0,
+        };
+        let ideas = [idea(0.2, Some(0), 0), idea(0.0, Some(30), 12), idea(0.0, Some(20), 40), idea(0.0, None, 1), idea(1.0, Some(0), 0)];
+        let limit = |cents: Option<i64>, calls: Option<u64>| Limit { usd: cents.map(|cents| Decimal::new(cents, 2)), calls };
+        assert_eq!(best(&ideas, &limit(None, None)), Some(2), "as right, and cheaper; a cost that is not known comes last");
+        assert_eq!(best(&ideas, &limit(Some(25), Some(20))), Some(0));
+        assert_eq!(best(&ideas, &limit(Some(30), Some(20))), Some(1));
+        assert_eq!(best(&ideas, &limit(None, Some(5))), Some(3));
+        assert_eq!(best(&ideas[4..], &limit(None, None)), None, "nothing repaired is no idea");
+    }
+}

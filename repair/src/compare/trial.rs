@@ -1,0 +1,292 @@
+//! One idea tried on the hidden slots: its plug-in plans and repairs as in a run, with the workflow's sources, in a lake that keeps nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use futures::StreamExt;
+use jiff::{SignedDuration, Timestamp};
+use tokio_util::sync::CancellationToken;
+
+use crate::compare::idea;
+use crate::compare::idea::Idea;
+use crate::compare::lake::MaskedLake;
+use crate::compare::mask::Mask;
+use crate::compare::purse::{self, Purse};
+use crate::compare::report::{AggregateErrors, IdeaReport};
+use crate::compare::score;
+use crate::compare::score::Numbers;
+use repair_core::engine::prepare::{self, Attempt, PUBLISH_UNITS, Prepared, Preparer, Setting, UnitWork};
+use repair_core::engine::retry;
+use repair_core::lake::{Lake, rollup};
+use repair_core::model::{Findings, Table, Unit, Usage};
+use repair_core::plugin::{AggregateRequest, Aggregator, Clock, Plugin, PluginKind, Registry, Repairer, StepContext};
+use repair_core::workflow::{Prices, Step, Variables, Workflow};
+use repair_core::{Error, ErrorKind, Result};
+
+/// Problems of an idea that are told.
+const MOST_TOLD: usize = 5;
+
+/// What all ideas have in common.
+pub(super) struct Arena<'a> {
+    pub(super) workflow: &'a Workflow,
+    pub(super) registry: &'a Registry,
+    pub(super) lake: Arc<dyn Lake>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) variables: Variables,
+    pub(super) run: Arc<str>,
+    pub(super) began: Timestamp,
+    pub(super) aggregates: Vec<&'a Step>,
+    pub(super) computed: Vec<Table>,
+    pub(super) cancel: CancellationToken,
+}
+
+/// What is hidden, and the truth about it.
+pub(super) struct Truth {
+    /// With the hidden slots as gaps.
+    pub(super) findings: Findings,
+    pub(super) table: Table,
+    pub(super) mask: Mask,
+    /// What was hidden was drawn from this, and so is jitter.
+    pub(super) seed: u64,
+    /// By key and slot.
+    pub(super) rows: Numbers,
+    /// What the aggregate steps write when nothing is hidden, by table.
+    pub(super) aggregates: BTreeMap<String, Numbers>,
+}
+
+/// What came of the units of an idea.
+#[derive(Default)]
+struct Tally {
+    units: u64,
+    failed: u64,
+    not_begun: u64,
+    staged: Vec<String>,
+    problems: Vec<String>,
+    usage: Usage,
+}
+
+impl Tally {
+    fn problem(&mut self, error: &Error) {
+        let told = format!("{}: {}", error.kind(), error.full());
+        if self.problems.len() < MOST_TOLD && !self.problems.contains(&told) {
+            self.problems.push(told);
+        }
+    }
+}
+
+impl Arena<'_> {
+    /// A lake in which rows are hidden.
+    pub(super) fn masked(&self, table: &Table, mask: &Mask) -> MaskedLake {
+        MaskedLake::new(self.lake.clone(), table.clone(), mask.clone(), &self.computed)
+    }
+
+    /// Makes a step ready to work in a masked lake. Sources are made anew, so that no strategy has what another has asked for.
+    pub(super) fn prepare(&self, lake: &MaskedLake, step: &str, tags: &BTreeMap<String, String>) -> Result<Prepared> {
+        let setting = Setting {
+            run: self.run.clone(),
+            lake: Arc::new(lake.clone()),
+            clock: self.clock.clone(),
+            cancel: self.cancel.clone(),
+            progress: Arc::new(()),
+        };
+        let shared = prepare::shared_context(self.registry, self.workflow, &self.variables, setting)?;
+        let preparer = Preparer { registry: self.registry, workflow: self.workflow, shared: &shared };
+        Ok(preparer.attempt(Attempt {
+            step: step.into(),
+            visit: 1,
+            attempt: 1,
+            entered_at: self.began,
+            tags: Arc::new(tags.clone()),
+            cancel: self.cancel.clone(),
+            progress: Arc::new(()),
+        }))
+    }
+
+    /// A step's plug-in, from its configuration as parameters alone make it.
+    pub(super) fn plugin(&self, step: &Step) -> Result<Plugin> {
+        let (kind, name, with) = idea::plugin(step)?;
+        self.registry.make(kind, name, &with.resolve(&self.variables)?).map_err(|error| error.on("step", &step.name))
+    }
+
+    /// Runs the aggregate steps, and returns what they wrote and what went wrong.
+    pub(super) async fn aggregate(&self, lake: &MaskedLake, findings: &Findings) -> Result<(BTreeMap<String, Numbers>, Vec<String>)> {
+        let mut problems = Vec::new();
+        for step in &self.aggregates {
+            if let Err(error) = self.aggregate_step(lake, step, findings).await {
+                if error.kind() == ErrorKind::Cancelled {
+                    return Err(error);
+                }
+                problems.push(format!("step {}: {}", step.name, error.full()));
+            }
+        }
+        let mut tables = BTreeMap::new();
+        for (table, schema, batches) in lake.tables() {
+            // What a row is made of is not the same with and without repairs, by its nature.
+            let mut columns = score::number_columns(&table, &schema);
+            columns.retain(|name| ![rollup::OBSERVED, rollup::REPAIRED].contains(&name.as_str()));
+            let mut numbers = Numbers::of_columns(columns);
+            for batch in &batches {
+                numbers.add(&table, batch, |_, time_us| Some(time_us))?;
+            }
+            tables.insert(table.name, numbers);
+        }
+        Ok((tables, problems))
+    }
+
+    async fn aggregate_step(&self, lake: &MaskedLake, step: &Step, findings: &Findings) -> Result<()> {
+        let aggregator = Arc::<dyn Aggregator>::try_from(self.plugin(step)?)?;
+        let context = self.prepare(lake, &step.name, &self.workflow.tags)?.context;
+        aggregator.aggregate(&context, AggregateRequest { findings: Some(findings) }).await.map(drop)
+    }
+
+    /// Tries an idea. What goes wrong with it is in its report; an error is one of the comparison.
+    pub(super) async fn trial(&self, idea: &Idea, truth: &Truth) -> Result<IdeaReport> {
+        let lake = self.masked(&truth.table, &truth.mask);
+        let Prepared { context, meter, .. } = self.prepare(&lake, &idea.name, &idea.tags)?;
+        let prices = Prices::of(self.workflow, idea.source());
+        let began = Instant::now();
+        let mut tally = Tally::default();
+        if let Err(error) = self.repair(idea, truth, &context, &prices, &mut tally).await {
+            if error.kind() == ErrorKind::Cancelled {
+                return Err(error);
+            }
+            tally.problem(&error);
+        }
+        let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let metered = meter.take();
+        tally.usage += metered.usage;
+        let (repairs, exceptions) = lake.published();
+        let grid = truth.findings.scope.grid;
+        let mut guesses = Numbers::of_columns(truth.rows.columns.clone());
+        for batch in &repairs {
+            guesses.add(&truth.table, batch, |_, time_us| Some(grid.slot_of_seconds(time_us.div_euclid(1_000_000))))?;
+        }
+        let (written, problems) = self.aggregate(&lake, &truth.findings).await?;
+        for (table, _) in truth.aggregates.iter().filter(|(table, _)| !written.contains_key(*table)) {
+            tally.problems.push(format!("table `{table}` was not computed: {}", problems.join("; ")));
+        }
+        let aggregates = truth.aggregates.iter().filter_map(|(table, truth)| Some((table.clone(), compare(truth, written.get(table)?))));
+        let (hidden, repaired) = (truth.mask.len(), guesses.rows.len() as u64);
+        let absent = exceptions.iter().map(|batch| batch.num_rows() as u64).sum();
+        let columns = score::errors(&truth.rows, &guesses);
+        let cost = purse::cost(&prices, &tally.usage, &metered);
+        Ok(IdeaReport {
+            name: idea.name.clone(),
+            plugin: idea.plugin.clone(),
+            with: idea.with.clone(),
+            hidden,
+            repaired,
+            absent,
+            left: hidden.saturating_sub(repaired).saturating_sub(absent),
+            units: tally.units,
+            failed: tally.failed,
+            not_begun: tally.not_begun,
+            columns,
+            aggregates: aggregates.collect(),
+            calls: tally.usage.source_requests,
+            usage: tally.usage,
+            usd: cost.as_ref().ok().copied(),
+            unpriced: cost.err(),
+            ms,
+            loss: 1.0,
+            problems: tally.problems,
+        })
+    }
+
+    async fn repair(&self, idea: &Idea, truth: &Truth, context: &StepContext, prices: &Prices<'_>, tally: &mut Tally) -> Result<()> {
+        if let Some(source) = idea.source() {
+            context.source(source)?.ready().await.map_err(|error| error.on("source", source))?;
+        }
+        let repairer: Arc<dyn Repairer> = self.registry.make(PluginKind::Repairer, &idea.plugin, &idea.with)?.try_into()?;
+        let name = idea.name.as_str().into();
+        let work = UnitWork::new(context.clone(), repairer.clone(), Arc::new(truth.findings.clone()), name, idea.rate_limit)?;
+        let doing = Doing { idea, work, seed: truth.seed, purse: Purse::new(idea, prices) };
+        let units = repairer.plan(context, &truth.findings).await?;
+        let mut ends = futures::stream::iter(units).map(|unit| doing.unit(unit)).buffer_unordered(idea.concurrency);
+        while let Some(end) = ends.next().await {
+            context.check_cancelled()?;
+            tally.units += 1;
+            tally.usage += end.usage;
+            match end.result {
+                Ok(id) => tally.staged.push(id),
+                Err(error) if error.kind() == ErrorKind::Budget => {
+                    tally.not_begun += 1;
+                    tally.problem(&error);
+                }
+                Err(error) => {
+                    tally.failed += 1;
+                    tally.problem(&error);
+                }
+            }
+        }
+        drop(ends);
+        tally.staged.sort_unstable();
+        let scope = doing.work.scope();
+        for (batch, units) in (0u32..).zip(tally.staged.chunks(PUBLISH_UNITS)) {
+            context.lake.publish(&scope, batch, units).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A unit that ended: the id under which it is staged.
+struct Ended {
+    result: Result<String>,
+    usage: Usage,
+}
+
+/// What doing units needs.
+struct Doing<'a> {
+    idea: &'a Idea,
+    work: UnitWork,
+    /// What jitter is drawn from.
+    seed: u64,
+    purse: Purse<'a>,
+}
+
+impl Doing<'_> {
+    /// Does a unit, and does it again as the step's `retry` says. What an attempt took that failed is not known, and counts as its worst.
+    async fn unit(&self, unit: Result<Unit>) -> Ended {
+        let mut usage = Usage::default();
+        let unit = match unit {
+            Ok(unit) => unit,
+            Err(error) => return Ended { result: Err(error), usage },
+        };
+        let (rules, context) = (&self.idea.retry, &self.work.context);
+        let mut used = vec![0u32; rules.len()];
+        loop {
+            let worst = self.work.repairer.worst(context, &unit);
+            if let Err(error) = self.purse.set_aside(&worst) {
+                return Ended { result: Err(error), usage };
+            }
+            let error = match self.work.perform(&unit, &AtomicBool::new(false)).await {
+                Ok(staged) => {
+                    self.purse.settle(&worst, &staged.usage);
+                    usage += staged.usage;
+                    return Ended { result: Ok(staged.unit), usage };
+                }
+                Err(error) => error,
+            };
+            usage += worst;
+            let rule = retry::applicable(rules, &used, error.kind());
+            let Some(rule) = rule.filter(|_| !context.cancel.is_cancelled()) else { return Ended { result: Err(error), usage } };
+            let seed = retry::seed(self.seed, &self.work.id(&unit), 1, rule, used[rule]);
+            let wait = error.wait_hint().unwrap_or_default().max(retry::wait(&rules[rule], used[rule], seed));
+            used[rule] += 1;
+            let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+            let due = context.clock.now().saturating_add(wait).unwrap_or(Timestamp::MAX);
+            tokio::select! {
+                () = context.clock.sleep_until(due) => {}
+                () = context.cancel.cancelled() => {}
+            }
+        }
+    }
+}
+
+/// How an aggregate differs from what it is when nothing is hidden.
+fn compare(truth: &Numbers, computed: &Numbers) -> AggregateErrors {
+    let (differ, unmatched) = score::differing(truth, computed);
+    AggregateErrors { rows: truth.rows.len() as u64, differ, unmatched, columns: score::errors(truth, computed) }
+}

@@ -1,0 +1,284 @@
+//! Makes plans: looks as the detect steps would, cuts the work as the repair steps would, and writes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::cost::{Pricing, Take};
+use super::reach::{Known, surely};
+use super::verdict::{Sum, Whose};
+use super::{Amount, BudgetPlan, Definition, Estimate, FORMAT, Look, NotPlanned, Plan, Reach, TableExtent, found, reach};
+use repair_core::engine::prepare::{self, Prepared, Preparer, Setting, can_begin};
+use repair_core::lake::Lake;
+use repair_core::model::Usage;
+use repair_core::model::{Findings, Interval};
+use repair_core::plugin::{Clock, Detector, Progress, Registry, StepContext};
+use repair_core::workflow::{Prices, Step, StepKind, Variables, Workflow};
+use repair_core::{Error, Result};
+
+/// What a plan is made with. Cheap to clone.
+#[derive(Clone)]
+pub struct Planner {
+    /// The plug-ins.
+    pub registry: Arc<Registry>,
+    /// The lake.
+    pub lake: Arc<dyn Lake>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Who is told how far it is.
+    pub progress: Arc<dyn Progress>,
+    /// Cancel it to stop soon.
+    pub stop: CancellationToken,
+}
+
+/// What is to be planned, beside the workflow.
+#[derive(Debug, Clone, Default)]
+pub struct PlanRequest {
+    /// The parameters, as [`Workflow::bind`] returns them.
+    pub params: BTreeMap<String, Value>,
+    /// What a run keeps of where it runs.
+    pub environment: Value,
+    /// The lake that the command named, if it named one.
+    pub lake: Option<String>,
+    /// The file of the price book that was given beside the workflow.
+    pub prices: Option<String>,
+}
+
+/// What a detect step found, with its gaps.
+pub(super) struct Found {
+    pub(super) findings: Findings,
+    /// What looking took.
+    pub(super) usage: Usage,
+    /// The bytes that lie in the stretch that was looked at.
+    pub(super) bytes: u64,
+}
+
+impl Planner {
+    /// Looks, and says what a run would do and take. Nothing is written to the lake.
+    ///
+    /// # Errors
+    /// If the run could not begin, as [`Engine::start`](repair_core::engine::Engine::start) would say, and those of looking: `blind` if something
+    /// could not be looked at.
+    pub async fn plan(&self, workflow: &Workflow, request: PlanRequest) -> Result<Plan> {
+        can_begin(&self.registry, self.lake.as_ref(), workflow, &request.params).await?;
+        let now = self.clock.now();
+        let params = Value::Object(request.params.clone().into_iter().collect());
+        let variables = Variables { params: params.clone(), ..Variables::default() };
+        let run = format!("plan-{}", uuid::Uuid::now_v7().simple());
+        let setting = Setting {
+            run: run.as_str().into(),
+            lake: self.lake.clone(),
+            clock: self.clock.clone(),
+            cancel: self.stop.clone(),
+            progress: self.progress.clone(),
+        };
+        let context = prepare::shared_context(&self.registry, workflow, &variables, setting)?;
+        let plan = Plan {
+            format: FORMAT,
+            digest: String::new(),
+            made_at: now,
+            definition: Definition {
+                workflow: workflow.name.clone(),
+                file: workflow.file.clone(),
+                text: workflow.text.clone(),
+                children: workflow.children.clone(),
+                prices: request.prices,
+            },
+            params: request.params,
+            environment: request.environment,
+            lake: request.lake,
+            looks: Vec::new(),
+            repairs: Vec::new(),
+            reads: Vec::new(),
+            creates: Vec::new(),
+            not_planned: Vec::new(),
+            again: Vec::new(),
+            total: Estimate::default(),
+            budgets: Vec::new(),
+        };
+        let known = Known::new(params, now);
+        let making =
+            Making { planner: self, workflow, context, known, found: BTreeMap::new(), surely: BTreeSet::new(), takes: Vec::new(), plan };
+        Box::pin(making.make()).await
+    }
+}
+
+/// A plan that is being made.
+pub(super) struct Making<'a> {
+    planner: &'a Planner,
+    pub(super) workflow: &'a Workflow,
+    pub(super) context: StepContext,
+    pub(super) known: Known,
+    pub(super) found: BTreeMap<String, Found>,
+    pub(super) surely: BTreeSet<String>,
+    /// What each step takes, and the source that it asks.
+    pub(super) takes: Vec<(&'a Step, Take, Option<String>)>,
+    pub(super) plan: Plan,
+}
+
+impl<'a> Making<'a> {
+    async fn make(mut self) -> Result<Plan> {
+        self.look().await?;
+        self.surely = surely(self.workflow, &self.known);
+        for look in &mut self.plan.looks {
+            look.reach = reach::of(&look.step, &self.surely);
+        }
+        for step in &self.workflow.steps {
+            self.context.check_cancelled()?;
+            let done = match &step.kind {
+                StepKind::Repair { of, .. } => self.repair(step, of).await,
+                StepKind::Verify { of } => {
+                    self.verify(step, of);
+                    Ok(())
+                }
+                StepKind::Aggregate { of, with, .. } => self.aggregate(step, of.as_deref(), with).await,
+                StepKind::Workflow { name, .. } => {
+                    self.not_planned(step, format!("it runs `{name}` as a run of its own; plan that file"));
+                    Ok(())
+                }
+                StepKind::Task { .. } => {
+                    self.not_planned(step, "what a task takes is known when it is done".to_owned());
+                    Ok(())
+                }
+                _ => Ok(()),
+            };
+            done.map_err(|error| error.on("step", &step.name))?;
+        }
+        self.sum_up();
+        self.plan.sealed()
+    }
+
+    pub(super) fn not_planned(&mut self, step: &Step, why: String) {
+        self.plan.not_planned.push(NotPlanned { step: step.name.clone(), why });
+    }
+
+    /// Makes the steps ready to work, as a run does.
+    pub(super) fn preparer(&self) -> Preparer<'_> {
+        Preparer { registry: &self.planner.registry, workflow: self.workflow, shared: &self.context }
+    }
+
+    /// Looks for every detect step. One may be configured by what another found, in whichever order they are written.
+    async fn look(&mut self) -> Result<()> {
+        let detects = |step: &&'a Step| matches!(step.kind, StepKind::Detect { .. });
+        let mut waiting: Vec<&'a Step> = self.workflow.steps.iter().filter(detects).collect();
+        loop {
+            let (mut later, before) = (Vec::new(), waiting.len());
+            for step in waiting {
+                let plugins = step.kind.plugins();
+                let Some((_, plugin, with)) = plugins.first() else { continue };
+                match self.known.resolve(with) {
+                    Some(config) => self.look_for(step, plugin, &config?).await.map_err(|error| error.on("step", &step.name))?,
+                    None => later.push(step),
+                }
+            }
+            if later.is_empty() || later.len() == before {
+                for step in later {
+                    self.not_planned(step, KNOWN_LATER.to_owned());
+                }
+                break;
+            }
+            waiting = later;
+        }
+        let order = |name: &str| self.workflow.steps.iter().position(|step| step.name == name);
+        self.plan.looks.sort_by_key(|look| order(&look.step));
+        Ok(())
+    }
+
+    async fn look_for(&mut self, step: &'a Step, plugin: &str, config: &Value) -> Result<()> {
+        let detector = Arc::<dyn Detector>::try_from(self.preparer().plugin_with(step, 0, config)?)?;
+        let Prepared { context, meter, .. } = self.preparer().once(&step.name);
+        let findings = detector.detect(&context, None).await?;
+        let mut usage = findings.usage;
+        usage += meter.take().usage;
+        let scope = &findings.scope;
+        let mut extents = vec![self.extent(&scope.table, Some(scope.interval)).await?];
+        let bytes = extents.first().map_or(0, |of| of.extent.bytes);
+        // What else the configuration names, such as a table that lists the keys, decides as a whole what is expected.
+        for table in self.named_in(config).into_iter().filter(|table| *table != scope.table) {
+            extents.push(self.extent(&table, None).await?);
+        }
+        let output = serde_json::to_value(findings.counts).map_err(|error| Error::internal("counts are not JSON").because(error))?;
+        let (defects, unlisted) = found::defects(&findings)?;
+        let take = Take::of(usage);
+        self.plan.looks.push(Look {
+            step: step.name.clone(),
+            plugin: plugin.to_owned(),
+            kind: findings.kind,
+            reach: Reach::Perhaps,
+            table: scope.table.clone(),
+            grid: scope.grid,
+            interval: scope.interval,
+            counts: findings.counts,
+            defects,
+            unlisted,
+            digest: found::digest(&findings),
+            extents,
+            estimate: self.prices(None).estimate(&take),
+        });
+        self.takes.push((step, take, None));
+        self.known.add(&step.name, output);
+        self.found.insert(step.name.clone(), Found { findings, usage, bytes });
+        Ok(())
+    }
+
+    async fn extent(&self, table: &str, interval: Option<Interval>) -> Result<TableExtent> {
+        let extent = self.context.lake.extent(self.context.table(table)?, interval.as_ref()).await?;
+        Ok(TableExtent { table: table.to_owned(), interval, extent })
+    }
+
+    /// The tables of the workflow whose names stand anywhere in a configuration.
+    fn named_in(&self, config: &Value) -> BTreeSet<String> {
+        let mut named = BTreeSet::new();
+        let mut pending = vec![config];
+        while let Some(value) = pending.pop() {
+            match value {
+                Value::String(text) if self.workflow.tables.contains_key(text) => drop(named.insert(text.clone())),
+                Value::Array(items) => pending.extend(items),
+                Value::Object(fields) => pending.extend(fields.values()),
+                _ => {}
+            }
+        }
+        named
+    }
+
+    pub(super) fn prices<'b>(&'b self, source: Option<&'b str>) -> Prices<'b> {
+        Prices::of(self.workflow, source)
+    }
+
+    /// Adds up what steps take, and holds it against the budgets.
+    fn sum_up(&mut self) {
+        let zero = Amount { usd: self.workflow.prices.as_ref().map(|_| rust_decimal::Decimal::ZERO), ..Amount::default() };
+        let (mut total, mut whole) = (Estimate { low: zero, high: zero }, Sum::default());
+        let mut of_steps: BTreeMap<&str, Sum> = BTreeMap::new();
+        for (step, take, source) in &self.takes {
+            let (prices, reach) = (self.prices(source.as_deref()), reach::of(&step.name, &self.surely));
+            let estimate = prices.estimate(take);
+            total.high += estimate.high;
+            if reach == Reach::Surely {
+                total.low += estimate.low;
+            }
+            whole.add(take, &prices, reach);
+            of_steps.entry(&step.name).or_default().add(take, &prices, Reach::Surely);
+        }
+        let again = reach::again(self.workflow);
+        let comes_again = self.takes.iter().any(|(step, _, _)| again.contains(&step.name));
+        let of_run = self.workflow.budget.as_ref().map(|budget| whole.against(budget, Whose::Run, Reach::Surely, comes_again));
+        let mut budgets: Vec<BudgetPlan> = of_run.into_iter().collect();
+        for step in &self.workflow.steps {
+            if let (StepKind::Repair { budget: Some(budget), .. }, Some(sum)) = (&step.kind, of_steps.get(step.name.as_str())) {
+                let reach = reach::of(&step.name, &self.surely);
+                budgets.push(sum.against(budget, Whose::Step(&step.name), reach, again.contains(&step.name)));
+            }
+        }
+        // Those of strategies were judged with them.
+        budgets.append(&mut self.plan.budgets);
+        (self.plan.total, self.plan.budgets) = (total, budgets);
+        let planned = |step: &String| self.takes.iter().any(|(taking, _, _)| taking.name == *step);
+        self.plan.again = again.into_iter().filter(planned).collect();
+    }
+}
+
+/// Why something is not planned that is configured by what the run finds out.
+pub(super) const KNOWN_LATER: &str = "its `with` is known when the run comes there";
