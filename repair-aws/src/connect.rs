@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_smithy_types::retry::RetryConfig;
 use repair_core::{Error, Result};
+
+#[cfg(test)]
+mod log_in;
 
 /// A call whose answer has not begun after this time has failed; the body may take longer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -20,20 +23,17 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Finds credentials, region and endpoints where every AWS tool does: in the environment (`AWS_PROFILE`, `AWS_ACCESS_KEY_ID`,
-    /// `AWS_REGION`,
-    /// `AWS_ENDPOINT_URL`), in `~/.aws`, or from the role of the machine. A given region takes precedence.
+    /// Finds credentials, region and endpoints where every AWS tool does: the environment (`AWS_PROFILE`, `AWS_ACCESS_KEY_ID`, `AWS_REGION`,
+    /// `AWS_ENDPOINT_URL`), `~/.aws`, or the role of the machine. Profiles may log in in every way that profiles know: keys, roles, IAM Identity
+    /// Center (`aws sso login`), the console (`aws login`), a process, a web identity. A given region takes precedence.
     ///
     /// # Errors
     /// `invalid` if no region is configured.
     pub async fn open(region: Option<String>) -> Result<Self> {
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            // Workflows declare retries; attempts by the SDK would multiply with them.
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(timeouts());
-        if let Some(region) = region {
-            loader = loader.region(Region::new(region));
-        }
+        Self::load(loader(region)).await
+    }
+
+    async fn load(loader: ConfigLoader) -> Result<Self> {
         let config = Box::pin(loader.load()).await;
         if config.region().is_none() {
             return Err(Error::invalid("no AWS region is configured; set AWS_REGION, or `region` of the profile"));
@@ -57,6 +57,18 @@ impl Connection {
 
     pub(crate) fn athena(&self) -> aws_sdk_athena::Client {
         aws_sdk_athena::Client::new(&self.config)
+    }
+}
+
+/// The configuration of every connection.
+fn loader(region: Option<String>) -> ConfigLoader {
+    let loader = aws_config::defaults(BehaviorVersion::latest())
+        // Workflows declare retries; attempts by the SDK would multiply with them.
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts());
+    match region {
+        Some(region) => loader.region(Region::new(region)),
+        None => loader,
     }
 }
 

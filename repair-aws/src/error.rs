@@ -43,8 +43,8 @@ where
                 (
                     ErrorKind::Denied,
                     format!(
-                        "no AWS credentials for {action} on {resource}; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a \
-                         role"
+                        "no AWS credentials for {action} on {resource}; log in (`aws sso login`, `aws login`), or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and \
+                         AWS_SECRET_ACCESS_KEY, or give the machine a role"
                     ),
                 )
             } else {

@@ -46,8 +46,8 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     /// The lake at a place.
-    pub(crate) fn at(location: &str) -> Self {
-        Self { location: location.to_owned(), config: None }
+    pub(crate) fn at(location: &str) -> Result<Self> {
+        Ok(Self { location: location.to_owned(), config: None })
     }
 
     /// The lake of a profile.

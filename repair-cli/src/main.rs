@@ -3,6 +3,7 @@
 //! Exit codes: 0 the run succeeded, 1 it failed or was cancelled, 2 the input is not usable, 3 it could not tell (blind), 4 it was paused
 //! or told to stop and can be resumed, 5 its budget does not allow it, 6 a plan does not hold any more.
 
+#[cfg_attr(not(feature = "aws"), path = "no_aws.rs")]
 mod aws;
 mod commands;
 mod output;

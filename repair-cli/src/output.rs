@@ -154,7 +154,7 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 /// A table with aligned columns and no frame.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header.to_vec());
+    table.load_preset(presets::NOTHING).set_header(header.to_vec());
     for row in rows {
         table.add_row(row);
     }

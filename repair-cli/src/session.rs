@@ -63,12 +63,12 @@ pub(crate) enum Root {
 }
 
 impl Root {
-    fn of_command(lake: Option<&Path>) -> Self {
+    fn of_command(lake: Option<&Path>) -> Result<Self> {
         let path = lake.unwrap_or(Path::new(DEFAULT_LAKE));
-        match path.to_str().filter(|path| path.starts_with("s3://")) {
-            Some(location) => Self::Bucket(aws::Bucket::at(location)),
+        Ok(match path.to_str().filter(|path| path.starts_with("s3://")) {
+            Some(location) => Self::Bucket(aws::Bucket::at(location)?),
             None => Self::Folder { path: path.to_owned(), profile: None },
-        }
+        })
     }
 
     /// The lake itself, for a workflow that is yet to run, or for a run that has begun.
@@ -149,7 +149,7 @@ impl Place {
         let known = || workflow.profiles.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let Some(name) = profile.or_else(local).or_else(only) else {
             if workflow.profiles.is_empty() {
-                return Ok(Self { profile: None, root: Root::of_command(lake) });
+                return Ok(Self { profile: None, root: Root::of_command(lake)? });
             }
             return Err(Error::invalid(format!("say where to run with --profile: the workflow has {}", known())));
         };
@@ -159,7 +159,7 @@ impl Place {
         };
         let variables = Variables { params: Value::Object(params.clone().into_iter().collect()), ..Variables::default() };
         let with = profile.with.resolve(&variables)?;
-        let root = match (profile.lake.as_str(), lake.map(|lake| Root::of_command(Some(lake)))) {
+        let root = match (profile.lake.as_str(), lake.map(|lake| Root::of_command(Some(lake))).transpose()?) {
             ("local", Some(root)) => root,
             ("local", None) => {
                 let config: LocalConfig = serde_json::from_value(with).map_err(|error| {
@@ -212,7 +212,7 @@ fn journal_path(root: &Path) -> PathBuf {
 
 /// The journal of the lake a command names.
 pub(crate) async fn journal(lake: Option<&Path>) -> Result<(Root, Arc<dyn Journal>)> {
-    let root = Root::of_command(lake);
+    let root = Root::of_command(lake)?;
     let journal = root.open_to_read().await?;
     Ok((root, journal))
 }

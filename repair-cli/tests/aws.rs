@@ -258,3 +258,25 @@ async fn what_is_wrong_with_a_lake_in_s3_is_said() {
     fails(with("s3://bucket/lake", "/bucket/lake"), &[], &["s3://bucket/prefix"]);
     fails(PathBuf::from(WORKFLOW), &["--lake", "./lake"], &["names a folder"]);
 }
+
+/// The command logs in as its AWS profile says; each way to do so has a test of its own in `repair-aws`.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_profile_of_aws_is_logged_in_to_by_its_process() {
+    let world = World::new();
+    let folder = captured(&world).await;
+    let sandbox = Sandbox::start(&folder).await;
+    let profile = |printed: &str| {
+        let config = world.write("config", &format!("[profile team]\nregion = us-east-1\ncredential_process = echo '{printed}'\n"));
+        let mut command = sandbox.repair(&world);
+        command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY").env_remove("AWS_REGION");
+        command.env("AWS_CONFIG_FILE", config).env("AWS_PROFILE", "team").args(["runs", "--json", "--lake", LAKE]);
+        command.output().unwrap()
+    };
+    let output = profile(r#"{ "Version": 1, "AccessKeyId": "process", "SecretAccessKey": "secret" }"#);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = profile("nothing");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("no AWS credentials") && said.contains("aws sso login"), "{said}");
+}

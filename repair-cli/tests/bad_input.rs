@@ -213,3 +213,19 @@ fn a_date_outside_the_calendar_is_blind_and_has_its_own_exit_code() {
     assert_eq!((code, &report["outcome"]), (3, &"blind".into()));
     assert!(report["problems"].to_string().contains("XNYS covers 1990-01-01 to 2026-12-31"), "{report}");
 }
+
+#[cfg(not(feature = "aws"))]
+#[test]
+fn a_lake_in_s3_is_refused_by_a_program_without_aws() {
+    let world = World::new();
+    let workflow = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/stock-pipeline/workflows/ticker-hourly.yaml");
+    let run = ["run", workflow, "--profile", "aws", "--param", "from=2024-03-04", "--param", "to=2024-03-04"];
+    for (arguments, words) in
+        [(&run[..], "profile `aws` is of a lake in S3"), (&["runs", "--lake", "s3://bucket/lake"][..], "s3://bucket/lake")]
+    {
+        let output = world.repair().args(arguments).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains(words) && error.contains("feature `aws`"), "{error}");
+    }
+}

@@ -77,6 +77,29 @@ async fn tables_can_be_joined_and_names_are_kept() {
 }
 
 #[tokio::test]
+async fn functions_that_people_expect_are_there() {
+    let (world, table) = world().await;
+    for (expression, expected) in [
+        ("round(avg(close) / 3, 2)", "1.39"),
+        ("abs(min(close) - 10)", "9.0"),
+        ("max(upper(substr(symbol, 1, 1)) || '!')", "B!"),
+        ("max(regexp_replace(symbol, '^[AB]$', 'x'))", "x"),
+        ("min(extract(hour FROM ts))", "0"),
+        ("min(date_bin(INTERVAL '2 hours', ts))", "2018-04-04T00:00:00Z"),
+        ("sum(CASE WHEN symbol LIKE 'A%' THEN 1 ELSE 0 END)", "2"),
+        ("median(close)", "2.0"),
+        ("count(DISTINCT symbol)", "2"),
+        ("coalesce(max(repaired_by), 'nobody')", "run"),
+    ] {
+        let text = ask(&world, std::slice::from_ref(&table), &format!("SELECT {expression} AS x FROM bars_repaired")).await;
+        let found = text.lines().nth(3).unwrap_or_default().trim_matches(['|', ' ']).to_owned();
+        assert_eq!(found, expected, "{expression}\n{text}");
+    }
+    let ranked = "SELECT symbol, row_number() OVER (PARTITION BY symbol ORDER BY ts) AS n FROM bars_repaired ORDER BY n DESC LIMIT 1";
+    assert!(ask(&world, &[table], ranked).await.contains("| 2 "), "{ranked}");
+}
+
+#[tokio::test]
 async fn only_reading_is_allowed_and_errors_keep_their_kind() {
     let (world, table) = world().await;
     let tables = [table];

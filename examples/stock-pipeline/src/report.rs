@@ -105,7 +105,7 @@ fn grid(hours: &[StockHour], cell: impl Fn(&StockHour) -> String) -> String {
         for columns in columns.chunks(HOURS_A_BLOCK) {
             let header = columns.iter().map(|hour| hour.strftime("%H:00").to_string());
             let mut table = Table::new();
-            table.load_style(presets::NOTHING).set_header(std::iter::once(date.to_string()).chain(header));
+            table.load_preset(presets::NOTHING).set_header(std::iter::once(date.to_string()).chain(header));
             for (symbol, cells) in &cells {
                 let row = columns.iter().map(|hour| cells.get(hour).cloned().unwrap_or_default());
                 table.add_row(std::iter::once((*symbol).to_owned()).chain(row));
@@ -149,7 +149,7 @@ impl std::fmt::Display for Summary<'_> {
 /// The costs of the pipeline and of its repair.
 pub(crate) fn costs(costs: &Costs) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["", "for", "requests", "bars", "USD"]);
+    table.load_preset(presets::NOTHING).set_header(["", "for", "requests", "bars", "USD"]);
     for group in &costs.groups {
         let tag = |name: &str| group.tags.get(name).map_or("", String::as_str);
         let what = if tag("idea") == NONE { tag("workflow") } else { tag("idea") };
