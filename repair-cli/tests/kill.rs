@@ -24,7 +24,7 @@ async fn killed_anywhere_and_resumed_is_as_if_never_killed() {
     assert_eq!(expected["exceptions"].len(), calm.quiet);
     assert_eq!(expected["view"].iter().filter(|row| row.ends_with("stocks.backfill")).count(), calm.dropped);
 
-    let rounds: u32 = testdata::by_length(6, 12);
+    let rounds = u32::try_from(testdata::seeds(6, 12).end).unwrap();
     let mut interrupted = 0;
     for round in 0..rounds {
         let world = World::new();
