@@ -179,7 +179,7 @@ fn a_run_that_is_paused_goes_on_with_a_mended_workflow() {
     std::fs::copy(world.lake().join("elsewhere/2024-03-04.csv"), world.lake().join("bars/2024-03-04.csv")).unwrap();
     let other = world.workflow(&[WAITS, ("symbols: [AIG, BAC, SPY]", "symbols: [AIG, BAC]")]);
     let (_, err, code) = world.said(&["resume", "one", "--with", other.to_str().unwrap()]);
-    assert!(code == 2 && err.contains("the `with` of step `find_gaps` is another"), "{code} {err}");
+    assert!(code == 2 && err.contains("the `with` of step `find_gaps` has changed"), "{code} {err}");
     let mended = world.workflow(&[WAITS, ("location: archive", "location: elsewhere")]);
     let (out, err, code) = world.said(&["resume", "one", "--with", mended.to_str().unwrap(), "--json"]);
     assert_eq!(code, 0, "{err}");

@@ -152,7 +152,9 @@ async fn a_line_is_drawn_between_rows_of_the_tables_own() {
     assert_eq!(done("interpolate", with, &lake, &found).await, only_value, "a row that lacks all columns is no end");
     assert!(done("interpolate", json!({ "columns": ["value"], "max_gap": "2m" }), &lake, &found).await.is_empty());
     let context = at(&lake);
-    for (columns, words) in [(json!(["unit"]), "`unit`, which is not a numeric column"), (json!(["volume"]), "its numeric columns are value, count")] {
+    for (columns, words) in
+        [(json!(["unit"]), "`unit`, which is not a numeric column"), (json!(["volume"]), "its numeric columns are value, count")]
+    {
         let error = fixes(repairer("interpolate", &json!({ "columns": columns })).as_ref(), &context, &found).await.unwrap_err();
         assert!(error.full().contains(words), "{error}");
     }

@@ -103,7 +103,7 @@ fn mistakes_of_plug_ins_point_into_their_with() {
         ("keys: [a, b]", "keys: []", "`keys` is empty"),
         ("into: daily,", "into: ../daily,", "has a part `..`"),
         ("into: daily,", "into: /daily,", "is absolute"),
-        ("into: daily,", "into: .repair/daily,", "hidden, `.repair`"),
+        ("into: daily,", "into: .repair/daily,", "hidden part, `.repair`"),
         ("into: daily,", "into: .,", "is the lake itself"),
     ] {
         let mistakes = mistakes(&[(from, to)]);

@@ -1,5 +1,7 @@
 //! The modules of this crate are layers: no module refers to one above its own. The order is the list in `docs/architecture.md`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

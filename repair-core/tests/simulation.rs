@@ -409,7 +409,7 @@ fn summary(state: &RunState) -> String {
             Some(Settled::Succeeded) => "succeeded".to_owned(),
             Some(Settled::Failed { error }) => format!("failed {}", error.kind),
             Some(Settled::Skipped { why }) => format!("skipped {why}"),
-            Some(other) => panic!("{other:?} is new to this test"),
+            Some(other) => panic!("a result that this test does not know: {other:?}"),
             None => String::new(),
         };
         let mut output = step.output.clone();

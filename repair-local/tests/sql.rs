@@ -179,13 +179,13 @@ async fn what_others_own_is_never_written_to() {
     let tables = |into: &[Table]| [&[table.clone(), inner.clone(), outside.clone()], into].concat();
     for (into, location, words) in [
         // What is kept beside tables, by its name, in any case.
-        ("bars_repairs", None, "kept beside table `bars`"),
-        ("BARS_exceptions", None, "kept beside table `bars`"),
-        ("quotes_repaired", None, "kept beside table `quotes`"),
+        ("bars_repairs", None, "overlay table of table `bars`"),
+        ("BARS_exceptions", None, "overlay table of table `bars`"),
+        ("quotes_repaired", None, "overlay table of table `quotes`"),
         // By where it lies.
-        ("daily", Some("bars_repairs"), "where the repairs of table `bars` are kept"),
-        ("daily", Some("vendor/2024/quotes_exceptions/daily"), "where the repairs of table `quotes` are kept"),
-        ("daily", Some("reference_repairs"), "where the repairs of table `reference` are kept"),
+        ("daily", Some("bars_repairs"), "where the repairs of table `bars` are stored"),
+        ("daily", Some("vendor/2024/quotes_exceptions/daily"), "where the repairs of table `quotes` are stored"),
+        ("daily", Some("reference_repairs"), "where the repairs of table `reference` are stored"),
         // Inside and around other tables, and on them.
         ("daily", Some("bars"), "the location of table `bars`"),
         ("Bars", None, "the location of table `bars`"),
@@ -195,8 +195,8 @@ async fn what_others_own_is_never_written_to() {
         // Outside of the lake, and where nobody looks.
         ("daily", Some("/tmp/daily"), "is absolute"),
         ("daily", Some("out/../../daily"), "has a part `..`"),
-        ("daily", Some(".repair/runs"), "hidden, `.repair`"),
-        ("out/.daily", None, "hidden, `.daily`"),
+        ("daily", Some(".repair/runs"), "hidden part, `.repair`"),
+        ("out/.daily", None, "hidden part, `.daily`"),
         ("daily", Some("."), "is the lake itself"),
     ] {
         let into_table: Vec<Table> = location.map(|location| declared(into, location)).into_iter().collect();

@@ -270,7 +270,10 @@ async fn dollars_of_a_step_hold_and_another_way_may_follow() {
     assert_eq!(world.calls(), 6, "six calls of three cents fit into twenty cents");
     assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions));
     let caught = world.state().await.caught.unwrap().1;
-    assert_eq!(caught.message, "the budget of step `fill` is 0.2 USD, of which 0.18 are spent or set aside; 24 of 30 units were not started");
+    assert_eq!(
+        caught.message,
+        "the budget of step `fill` is 0.2 USD, of which 0.18 are spent or set aside; 24 of 30 units were not started"
+    );
 }
 
 struct Nothing;

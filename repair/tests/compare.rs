@@ -473,7 +473,7 @@ async fn what_ideas_bring_is_counted_as_what_it_is() {
     assert_eq!((idea("fails").failed, idea("fails").not_begun, idea("fails").calls), (2, gaps - 2, 2), "its budget is two calls");
     assert!(idea("fails").problems.iter().any(|told| told.contains("transient: it is down")), "{:?}", idea("fails").problems);
     assert!(idea("fails").problems.iter().any(|told| told.contains("budget: the workflow's budget is 2 calls")));
-    assert!(idea("meddles").problems[0].contains("was not asked for"), "{:?}", idea("meddles").problems);
+    assert!(idea("meddles").problems[0].contains("was not requested"), "{:?}", idea("meddles").problems);
     let right = idea("knows");
     let errors = right.columns["value"];
     assert_eq!((errors.count, errors.worst_absolute, right.loss), (hidden, 0.0, 0.0));

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use futures::TryStreamExt;
 
-use crate::builtin::detect::expected::{GapsConfig, Examined, blind_if_missing, interval_of};
+use crate::builtin::detect::expected::{Examined, GapsConfig, blind_if_missing, interval_of};
 use crate::builtin::detect::gaps::search;
 use crate::error::Result;
 use crate::lake::overlay::fingerprint::Hashing;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::builtin::detect::expected::{GapsConfig, KeysFrom, Examined, some_keys};
+use crate::builtin::detect::expected::{Examined, GapsConfig, KeysFrom, some_keys};
 use crate::builtin::detect::gaps::find_gaps;
 use crate::builtin::target::{into_name, target};
 use crate::error::Result;

@@ -18,9 +18,9 @@ use serde::Deserialize;
 
 pub use rule::{ColumnComparison, Outlier, Rule, Sentinel};
 
-use crate::builtin::detect::expected::{GapsConfig, KeysFrom, Examined, blind_if_missing, some_keys};
+use crate::builtin::detect::expected::{Examined, GapsConfig, KeysFrom, blind_if_missing, some_keys};
 use crate::builtin::detect::gaps::search;
-use crate::builtin::detect::invalid::examine::{Found, Examination};
+use crate::builtin::detect::invalid::examine::{Examination, Found};
 use crate::error::{Error, Result};
 use crate::lake::shape;
 use crate::model::{DefectKind, Findings, Interval, Key, SlotGrid, SlotRange, Table};
@@ -114,7 +114,8 @@ impl Detector for Invalid {
         let columns = self.columns(table, &schema)?;
         let is_own = |name: &str| name == table.time || table.key.iter().any(|key| key == name);
         let has_others = schema.fields().iter().any(|field| !is_own(field.name()) && !columns.contains(field.name()));
-        let examination = Examination { context, table, grid: scope.grid, rules: &self.rules, columns: &columns, has_others, examined: &examined };
+        let examination =
+            Examination { context, table, grid: scope.grid, rules: &self.rules, columns: &columns, has_others, examined: &examined };
         let keys = examined.keys();
         let mut found = Found::default();
         let windows = windows(scope.grid, hull, keys.len());
