@@ -165,7 +165,7 @@ async fn a_key_column_that_is_nowhere_is_missed() {
         &RecordBatch::try_from_iter([("ticker", symbol()), ("ts", ts.clone())]).unwrap(),
         10,
     );
-    assert_invalid(&world, &bars(), "bars/a.parquet", &["no key column `symbol`; it has ticker, ts; mend `key` of table `bars`"]).await;
+    assert_invalid(&world, &bars(), "bars/a.parquet", &["no key column `symbol`; it has ticker, ts; correct `key` of table `bars`"]).await;
     let world = World::new();
     write_parquet(&world.root().join("bars/a.parquet"), &columns(Arc::new(Float64Array::from(vec![1.0])), ts), 10);
     assert_invalid(&world, &bars(), "bars/a.parquet", &["key column `symbol` of table `bars` is Float64"]).await;

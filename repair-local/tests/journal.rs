@@ -389,7 +389,7 @@ async fn to_look_for_a_journal_makes_none() {
     {
         let journal = SqliteJournal::open_to_read(&path).unwrap();
         assert_eq!((journal.read("run", 0, ALL).await.unwrap().len(), journal.runs().await.unwrap().len()), (1, 1));
-        assert!(journal.append("run", 1, at(1), &[entered("two", 1)]).await.unwrap_err().message().contains("was opened to read"));
+        assert!(journal.append("run", 1, at(1), &[entered("two", 1)]).await.unwrap_err().message().contains("was opened for reading"));
     }
     assert_eq!(before, std::fs::read(&path).unwrap());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -543,7 +543,7 @@ async fn a_journal_of_version_1_is_read_and_brought_up_to_date() {
     journals[1].acquire("run", "me", at(1), TTL).await.unwrap();
     assert_eq!(reader.signaled("run").await.unwrap(), Some(Signal::Cancel));
     assert_eq!(reader.read("run", 0, ALL).await.unwrap(), before);
-    assert_eq!(reader.signal("run", None).await.unwrap_err().kind(), ErrorKind::Internal, "it was opened to read");
+    assert_eq!(reader.signal("run", None).await.unwrap_err().kind(), ErrorKind::Internal, "it was opened for reading");
 }
 
 #[tokio::test]

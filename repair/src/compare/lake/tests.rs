@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use repair_core::model::Cadence;
 use repair_core::testing::{MemoryLake, lake_suite};
 
 use super::*;
@@ -16,8 +17,8 @@ struct SeenThroughMasks {
 
 impl SeenThroughMasks {
     fn new(behind: &MemoryLake) -> Self {
-        let nowhere = Table { cadence: Some(repair_core::model::Cadence::MINUTE), ..Table::implicit("nowhere", "ts") };
-        Self { behind: behind.clone(), kept: masked(behind, &nowhere), replaced: Mutex::default() }
+        let kept = masked(behind, &Table::implicit("nowhere", "ts"));
+        Self { behind: behind.clone(), kept, replaced: Mutex::default() }
     }
 
     fn seen(&self, table: &Table) -> MaskedLake {
@@ -27,7 +28,10 @@ impl SeenThroughMasks {
 }
 
 fn masked(behind: &MemoryLake, table: &Table) -> MaskedLake {
-    MaskedLake::new(Arc::new(behind.clone()), table.clone(), Mask::nothing(table.grid().unwrap()), &[])
+    // A table without cadence has no slots that could be hidden, so any grid will do.
+    let cadence = table.cadence.or(Some(Cadence::MINUTE));
+    let grid = Table { cadence, ..table.clone() }.grid().unwrap();
+    MaskedLake::new(Arc::new(behind.clone()), table.clone(), Mask::nothing(grid), &[])
 }
 
 #[async_trait]
