@@ -125,7 +125,7 @@ impl CallPrice {
 /// Prices, as of a day.
 ///
 /// ```
-/// use repair_core::cost::{Item, PriceBook};
+/// use repair_core::price::{Item, PriceBook};
 /// let text = "prices: example\nas_of: 2026-11-01\ncurrency: USD\nitems:\n  storage_writes: { usd: 0.005, per: 1000, source: the page }\n";
 /// let book = PriceBook::parse("example.yaml", text).unwrap();
 /// assert_eq!(book.price(Item::StorageWrites, 200).to_string(), "0.001");
