@@ -417,7 +417,7 @@ fn failure(error: Option<&AthenaError>, reason: &str) -> Error {
 ///
 /// # Errors
 /// `invalid` if a tag is missing.
-pub fn workgroup_name(template: &str, tags: &BTreeMap<String, String>) -> Result<String> {
+pub(crate) fn workgroup_name(template: &str, tags: &BTreeMap<String, String>) -> Result<String> {
     let mut name = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {

@@ -16,9 +16,7 @@ mod sql;
 mod tables;
 mod write;
 
-pub use athena::{Polling, workgroup_name};
+pub use athena::Polling;
 pub use connect::Connection;
 pub use journal::S3Journal;
 pub use lake::{AwsLake, Options};
-pub use objects::Location;
-pub use sql::declaration;

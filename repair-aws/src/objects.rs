@@ -30,19 +30,16 @@ const MAX_LISTED: usize = 2_000_000;
 
 /// A bucket and a prefix in it, without `/` at its ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Location {
+pub(crate) struct Location {
     /// The bucket.
-    pub bucket: String,
+    pub(crate) bucket: String,
     /// The prefix; may be empty.
-    pub prefix: String,
+    pub(crate) prefix: String,
 }
 
 impl Location {
-    /// Reads `s3://bucket/prefix`.
-    ///
-    /// # Errors
-    /// `invalid` if it is something else.
-    pub fn parse(text: &str) -> Result<Self> {
+    /// Reads `s3://bucket/prefix`; anything else is `invalid`.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let refuse = || Error::invalid(format!("`{text}` is not a place in S3; write it as s3://bucket/prefix"));
         let rest = ["s3://", "s3a://"].iter().find_map(|scheme| text.strip_prefix(scheme)).ok_or_else(refuse)?;
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -54,7 +51,7 @@ impl Location {
 
     /// A place below it.
     #[must_use]
-    pub fn join(&self, path: &str) -> Self {
+    pub(crate) fn join(&self, path: &str) -> Self {
         let prefix = if self.prefix.is_empty() { path.to_owned() } else { format!("{}/{path}", self.prefix) };
         Self { bucket: self.bucket.clone(), prefix }
     }

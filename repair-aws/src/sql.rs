@@ -600,37 +600,6 @@ pub(crate) fn add_partitions(database: &str, table: &str, column: &str, partitio
     format!("ALTER TABLE {}.{} ADD IF NOT EXISTS {}", hive_name(database), hive_name(table), list.join(" "))
 }
 
-/// The statement that declares a table over files that are there already, for its owner to run.
-///
-/// Times in files of text are declared as text, which is how such tables tell them; the text of a CSV file must not hold commas.
-///
-/// # Errors
-/// `invalid` if a column is of a type that Athena has not.
-pub fn declaration(database: &str, table: &Table, columns: &arrow::datatypes::Schema, location: &str) -> Result<String> {
-    let mut list = Vec::new();
-    for field in columns.fields() {
-        let declared = if *field.name() == table.time && table.format != Format::Parquet {
-            "string".to_owned()
-        } else {
-            crate::catalog::declare(field)?.0
-        };
-        list.push(format!("{} {declared}", hive_name(field.name())));
-    }
-    let by = partition::time_partition(table)?.map(|by| format!(" PARTITIONED BY ({} string)", hive_name(&by.column))).unwrap_or_default();
-    let (stored, properties) = match table.format {
-        Format::Parquet => ("STORED AS PARQUET", ""),
-        Format::Csv => ("ROW FORMAT DELIMITED FIELDS TERMINATED BY ','", " TBLPROPERTIES ('skip.header.line.count'='1')"),
-        Format::Jsonl => ("ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'", ""),
-    };
-    Ok(format!(
-        "CREATE EXTERNAL TABLE IF NOT EXISTS {}.{} ({}){by} {stored} LOCATION {}{properties}",
-        hive_name(database),
-        hive_name(&table.name),
-        list.join(", "),
-        text(location)
-    ))
-}
-
 /// How a person declares a table that is not there, with what is known of it: the columns are theirs to name.
 pub(crate) fn suggested_table(database: &str, table: &Table, location: &str) -> String {
     let keys: Vec<String> = table.key.iter().map(|key| format!("{} string", hive_name(key))).collect();

@@ -6,16 +6,16 @@ mod common;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use aws_sandbox::{Fault, Rule, Sandbox, Service};
 use common::*;
 use futures::StreamExt;
 use repair_aws::{AwsLake, Connection};
-use repair_aws_sandbox::{Fault, Rule, Sandbox, Service};
 use repair_core::Error;
 use repair_core::lake::Lake;
 use repair_core::testing::lake_suite;
 
 async fn lake() -> (Sandbox, AwsLake) {
-    let sandbox = Sandbox::start(repair_aws_sandbox::Options::default()).await.unwrap();
+    let sandbox = Sandbox::start(aws_sandbox::Options::default()).await.unwrap();
     sandbox.store().create_bucket(BUCKET).unwrap();
     let lake = AwsLake::open(&Connection::of(config(&sandbox.endpoint())), options()).unwrap();
     (sandbox, lake)

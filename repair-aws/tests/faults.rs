@@ -5,9 +5,9 @@ mod common;
 
 use std::time::Duration;
 
+use aws_sandbox::{Fault, Rule, Service};
 use common::*;
 use repair_aws::{Options, Polling};
-use repair_aws_sandbox::{Fault, Rule, Service};
 use repair_core::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope};
 use repair_core::model::{Fix, Format, Key, Table};
 use repair_core::price::Metered;

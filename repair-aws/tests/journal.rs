@@ -5,13 +5,13 @@
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sandbox::{Condition, Fault, Metadata, Options, Rule, Sandbox, Service};
 use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_types::retry::RetryConfig;
 use bytes::Bytes;
 use futures::future::join_all;
 use jiff::Timestamp;
 use repair_aws::{Connection, S3Journal};
-use repair_aws_sandbox::{Condition, Fault, Metadata, Options, Rule, Sandbox, Service};
 use repair_core::ErrorKind;
 use repair_core::engine::{Event, Journal, Recorded, Signal, for_each_event};
 use repair_core::testing::journal_suite;

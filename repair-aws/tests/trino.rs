@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema};
+use aws_sandbox::Sandbox;
 use common::*;
 use repair_aws::S3Journal;
-use repair_aws_sandbox::Sandbox;
 use repair_core::engine::{Engine, StartRequest};
 use repair_core::lake::{Lake, Layer, overlay};
 use repair_core::model::Table;
@@ -37,7 +37,7 @@ async fn world_on_trino(test: &str) -> Option<(World, MutexGuard<'static, ()>)> 
         return None;
     };
     let turn = TURN.lock().await;
-    let sandbox = Sandbox::start(repair_aws_sandbox::Options::default().trino(url)).await.unwrap();
+    let sandbox = Sandbox::start(aws_sandbox::Options::default().trino(url)).await.unwrap();
     Some((World::on(sandbox).await, turn))
 }
 

@@ -1,6 +1,5 @@
 //! Lakes in S3, read through Athena.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use repair_aws::{AwsLake, Connection, Options, S3Journal};
@@ -72,17 +71,6 @@ impl Bucket {
     /// What a later process needs to know to go on.
     pub(crate) fn with(&self) -> Value {
         self.config.as_ref().and_then(|config| serde_json::to_value(config).ok()).unwrap_or_default()
-    }
-
-    /// Where it is.
-    pub(crate) fn location(&self) -> &str {
-        &self.location
-    }
-
-    /// Its database, and its workgroup for a workflow with these tags.
-    pub(crate) fn names(&self, tags: &BTreeMap<String, String>) -> Result<(String, String)> {
-        let config = self.config.as_ref().ok_or_else(|| Error::internal("a lake that no profile names"))?;
-        Ok((config.database.clone(), repair_aws::workgroup_name(&config.workgroup, tags)?))
     }
 
     async fn connect(&self) -> Result<Connection> {

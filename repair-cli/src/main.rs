@@ -113,8 +113,6 @@ enum Command {
     Schema,
     /// List the sessions of a trading calendar, in UTC.
     Calendar(commands::calendar::Calendar),
-    /// Serve S3, Athena and Glue on this machine, in memory, to try a lake in S3 without an account.
-    AwsSandbox(commands::sandbox::AwsSandbox),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -155,7 +153,6 @@ fn main() -> ExitCode {
             Command::Graph { file, format } => commands::graph(&file, format),
             Command::Schema => commands::schema(),
             Command::Calendar(calendar) => calendar.execute(),
-            Command::AwsSandbox(sandbox) => sandbox.execute().await,
         }
     }));
     done.unwrap_or_else(output::Failure::report)

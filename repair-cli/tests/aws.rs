@@ -1,12 +1,10 @@
-//! The same workflow on S3 and Athena, by another profile and nothing else: on a sandbox that `repair aws-sandbox` serves.
+//! The same workflow on S3 and Athena, by another profile and nothing else: on a sandbox of AWS.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod common;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use arrow::array::RecordBatch;
 use arrow::util::display::array_value_to_string;
@@ -72,27 +70,26 @@ async fn captured(world: &World) -> PathBuf {
     folder
 }
 
+/// A sandbox with what the profile `aws` of the workflow names.
 struct Sandbox {
-    process: Child,
-    // Who prints to a closed pipe ends.
-    _printed: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    // It ends when it is dropped.
+    _sandbox: aws_sandbox::Sandbox,
     endpoint: String,
 }
 
 impl Sandbox {
-    fn start(lake: &Path) -> Self {
-        let archive = format!("bars_archive={}", lake.join("archive").display());
-        let mut process = Command::new(assert_cmd::cargo::cargo_bin!("repair"))
-            .args(["aws-sandbox", "--port", "0", "--workflow", WORKFLOW, "--from"])
-            .arg(lake)
-            .args(["--table", &archive])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let endpoint = lines.find_map(|line| line.unwrap().strip_prefix("export AWS_ENDPOINT_URL=").map(str::to_owned)).unwrap();
-        assert!(endpoint.starts_with("http://127.0.0.1:"));
-        Self { process, _printed: lines, endpoint }
+    async fn start(lake: &Path) -> Self {
+        let sandbox = aws_sandbox::Sandbox::start(aws_sandbox::Options::default()).await.unwrap();
+        sandbox.store().create_bucket("bucket").unwrap();
+        sandbox.create_workgroup("repair", "s3://bucket/results/").unwrap();
+        sandbox.run(None, "CREATE DATABASE market").await.unwrap();
+        for (name, folder) in [("bars", "bars"), ("bars_archive", "archive")] {
+            let (folder, location) = (lake.join(folder), format!("{LAKE}/{name}"));
+            let table = aws_sandbox::TableFolder { database: "market", name, folder: &folder, location: &location };
+            sandbox.load(table).await.unwrap();
+        }
+        let endpoint = sandbox.endpoint();
+        Self { _sandbox: sandbox, endpoint }
     }
 
     fn repair(&self, world: &World) -> assert_cmd::Command {
@@ -102,13 +99,6 @@ impl Sandbox {
         }
         command.env("AWS_ACCESS_KEY_ID", "sandbox").env("AWS_SECRET_ACCESS_KEY", "sandbox");
         command
-    }
-}
-
-impl Drop for Sandbox {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
@@ -141,7 +131,7 @@ fn run(mut command: assert_cmd::Command, more: &[&str], makes: bool) -> Value {
 async fn the_same_workflow_on_s3_and_athena_gives_the_same_hours() {
     let world = World::new();
     let folder = captured(&world).await;
-    let sandbox = Sandbox::start(&folder);
+    let sandbox = Sandbox::start(&folder).await;
     let on_aws = run(sandbox.repair(&world), &["--profile", "aws", "--run-id", "one"], true);
     let here = run(world.repair(), &["--lake", folder.to_str().unwrap()], false);
     for step in ["find_gaps", "fill", "check", "hourly"] {
@@ -202,7 +192,7 @@ fn by_hand(events: &str, usage: &Value) -> String {
 async fn a_plan_on_athena_tells_queries_and_what_is_made() {
     let world = World::new();
     let folder = captured(&world).await;
-    let sandbox = Sandbox::start(&folder);
+    let sandbox = Sandbox::start(&folder).await;
     let plan = |more: &[&str]| -> Value {
         let mut command = sandbox.repair(&world);
         command.args(["plan", WORKFLOW, "--profile", "aws", "--json", "-o", "plan.json", "--prices", PRICES]).args(more);
@@ -245,7 +235,7 @@ fn aws_sdk_credentials() -> aws_credential_types::provider::SharedCredentialsPro
 async fn what_is_wrong_with_a_lake_in_s3_is_said() {
     let world = World::new();
     let folder = captured(&world).await;
-    let sandbox = Sandbox::start(&folder);
+    let sandbox = Sandbox::start(&folder).await;
     let text = std::fs::read_to_string(WORKFLOW).unwrap();
     let with = |from: &str, to: &str| {
         assert!(text.contains(from));

@@ -108,12 +108,27 @@ pub enum Hint {
         /// Its id.
         run: String,
     },
+    /// Another process drives the run: wait for it to end, or ask it to stop.
+    DrivenElsewhere {
+        /// The run's id.
+        run: String,
+    },
     /// Start under another run id, or resume the run that has this one.
     OtherRunId,
     /// Give a price book.
     PriceBook,
-    /// Name another lake: the one that was opened has none, or is not usable.
+    /// Correct the mistakes of this workflow or price book; the error's source lists them, each with its line.
+    CorrectFile {
+        /// The file.
+        file: String,
+    },
+    /// Name another lake: this one holds no runs, or is not usable.
     OtherLake,
+    /// The lake is not there: create it, correct the profile that names it, or name another.
+    MissingLake {
+        /// The profile that names it, if a profile does.
+        profile: Option<String>,
+    },
     /// Choose one of these detect steps.
     DetectStep {
         /// Those that there are.
@@ -128,6 +143,17 @@ pub enum Hint {
     },
     /// Make the plan again.
     PlanAgain,
+    /// The plan cannot meet a budget: raise it and plan again, or apply the plan as far as the budget allows.
+    Anyway,
+    /// Choose a series of the table by the values of these columns.
+    Key {
+        /// The columns of the key; none if the table is one series, which is chosen by giving no key.
+        columns: Vec<String>,
+    },
+    /// Name the workflow that declares the table.
+    DeclaringWorkflow,
+    /// Look up the ids of what can be shown again.
+    Retractions,
     /// Compile the program with this feature.
     Feature {
         /// The feature.
@@ -229,6 +255,11 @@ impl Error {
     /// What a person can do about it, if that depends on the surface.
     pub fn remedy(&self) -> Option<&Hint> {
         self.0.hint.as_ref()
+    }
+
+    /// What the error happened on: each name with its value, in the order in which they were added.
+    pub fn context(&self) -> &[(&'static str, String)] {
+        &self.0.context
     }
 
     /// How long to wait before trying again, if the other side said so.

@@ -119,11 +119,6 @@ impl S3Journal {
         Ok(Self { inner: Arc::new(Inner { objects, keys, place, history, id, writes, runs }) })
     }
 
-    /// Where it is.
-    pub fn place(&self) -> &Location {
-        &self.inner.place
-    }
-
     /// Folds the segments of a run that are enough for a fold. A driver's appends do so by themselves; to call it at any time, from any
     /// process, at once, is safe.
     ///

@@ -10,13 +10,13 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, TimestampMicrosecondType};
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sandbox::Sandbox;
 use aws_sdk_athena::types::{QueryExecutionContext, QueryExecutionState as State, ResultConfiguration};
 use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_types::retry::RetryConfig;
 use futures::TryStreamExt;
 use parquet::arrow::ArrowWriter;
 use repair_aws::{AwsLake, Connection, Options, Polling};
-use repair_aws_sandbox::Sandbox;
 use repair_core::Result;
 use repair_core::lake::partition::{by_partition, time_partition};
 use repair_core::lake::{BatchStream, Caller, Lake, Layer, ScanRequest, StageRequest, StageScope};
@@ -55,7 +55,7 @@ pub fn options() -> Options {
 
 impl World {
     pub async fn new() -> Self {
-        Self::on(Sandbox::start(repair_aws_sandbox::Options::default()).await.unwrap()).await
+        Self::on(Sandbox::start(aws_sandbox::Options::default()).await.unwrap()).await
     }
 
     pub async fn on(sandbox: Sandbox) -> Self {
@@ -99,7 +99,7 @@ impl World {
     }
 
     pub fn put(&self, key: &str, bytes: impl Into<bytes::Bytes>) {
-        self.sandbox.store().put(BUCKET, key, bytes.into(), repair_aws_sandbox::Condition::Always, Default::default()).unwrap();
+        self.sandbox.store().put(BUCKET, key, bytes.into(), aws_sandbox::Condition::Always, Default::default()).unwrap();
     }
 
     /// The keys below a prefix.
@@ -108,7 +108,7 @@ impl World {
     }
 
     /// How often the sandbox was asked for something.
-    pub fn served(&self, service: repair_aws_sandbox::Service, operation: &str) -> usize {
+    pub fn served(&self, service: aws_sandbox::Service, operation: &str) -> usize {
         self.sandbox.faults().served(service, operation)
     }
 

@@ -8,7 +8,6 @@ pub(crate) mod costs;
 pub(crate) mod except;
 pub(crate) mod plan;
 pub(crate) mod run;
-pub(crate) mod sandbox;
 pub(crate) mod show;
 mod subject;
 pub(crate) mod undo;

@@ -15,4 +15,4 @@ pub use pure::event::{ErrorRecord, Event, FORMAT, FindingsRecord, LateTruth, Out
 pub use pure::state::{BranchState, Ended, Phase, Position, RunState, Started, StepState, Taken};
 pub use pure::units::{Batch, Earlier, UnitState, Units};
 pub use pure::{control, retry};
-pub use report::{RunReport, StepReport};
+pub use report::{JsonFormat, RunReport, StepReport};

@@ -13,11 +13,30 @@ use crate::lake::stale;
 use crate::model::Interval;
 use crate::model::Usage;
 
+/// The format of results in JSON: a field `format` that is always 1. A consumer checks it, and ignores fields that it does not know.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JsonFormat;
+
+impl JsonFormat {
+    /// The number.
+    pub const NUMBER: u32 = 1;
+}
+
+impl Serialize for JsonFormat {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(Self::NUMBER)
+    }
+}
+
 /// What a run did. In JSON, `outcome` is null while the run has not ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunReport {
+    /// The format of its JSON.
+    pub format: JsonFormat,
     /// The run's id.
     pub run: String,
+    /// Slots that are still missing, or otherwise wrong, as far as the run knows.
+    pub missing: u64,
     /// How it ended, if it has.
     pub outcome: Option<Outcome>,
     /// Why it ended so, or what it waits for.
@@ -83,7 +102,9 @@ impl RunReport {
             usage: step.usage,
         });
         Self {
+            format: JsonFormat,
             run: run.to_owned(),
+            missing: state.missing().map(|(_, _, missing)| missing).sum(),
             outcome: state.ended.as_ref().map(|ended| ended.outcome),
             reason: state.ended.as_ref().map_or_else(|| waits_for(state), |ended| ended.reason.clone()),
             steps: steps.collect(),

@@ -58,6 +58,17 @@ impl Workflow {
         let texts = |name: &str| read_text(Path::new(name)).map_err(|(message, _)| message);
         parse(&file, &text, registry, &texts, given.as_deref(), &[])
     }
+
+    /// The same workflow, with the price book of a file in place of those that it names.
+    ///
+    /// # Errors
+    /// Those of the price book; and as [`Workflow::parse`], if the registry does not have what the workflow was read with.
+    pub fn with_prices(&self, prices: &Path, registry: &Registry) -> Result<Workflow, Diagnostics> {
+        let (_, text) = PriceBook::load_with_text(prices)?;
+        let mut children = self.children.clone();
+        children.insert(GIVEN_PRICES.to_owned(), text);
+        Self::parse_with(&self.file, &self.text, registry, &children)
+    }
 }
 
 pub(super) fn parse(

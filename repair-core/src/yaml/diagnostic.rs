@@ -8,7 +8,7 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde::{Serialize, Serializer};
 
-use crate::error::Error;
+use crate::error::{Error, Hint};
 use crate::yaml::tree::Place;
 
 /// Mistakes reported for one file. A file with more is broken in a way that a longer list does not explain better.
@@ -184,6 +184,7 @@ impl<'a> IntoIterator for &'a Diagnostics {
 
 impl From<Diagnostics> for Error {
     fn from(diagnostics: Diagnostics) -> Self {
-        Error::invalid(format!("the workflow has mistakes\n\n{diagnostics}"))
+        let file = diagnostics.file.to_string();
+        Error::invalid(format!("`{file}` has mistakes\n\n{diagnostics}")).because(diagnostics).hint(Hint::CorrectFile { file })
     }
 }

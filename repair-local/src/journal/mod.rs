@@ -150,12 +150,11 @@ fn sql_error(path: &Path, doing: &str, error: rusqlite::Error) -> Error {
             (ErrorKind::Transient, format!("could not {doing} the journal {path}: another process held it for too long; try again"))
         }
         Some(Code::DiskFull) => (ErrorKind::Transient, format!("could not {doing} the journal {path}: the disk is full; free some space")),
-        Some(Code::PermissionDenied | Code::ReadOnly | Code::CannotOpen) => (
-            ErrorKind::Denied,
-            format!("not allowed to {doing} the journal {path}; give the user that runs this the right to, or name another file"),
-        ),
+        Some(Code::PermissionDenied | Code::ReadOnly | Code::CannotOpen) => {
+            (ErrorKind::Denied, format!("not allowed to {doing} the journal {path}; give the user that runs this the right to"))
+        }
         Some(Code::DatabaseCorrupt) => (ErrorKind::Invalid, format!("the journal {path} is damaged; restore it from a backup")),
-        Some(Code::NotADatabase) => (ErrorKind::Invalid, format!("{path} is not a journal, nor any SQLite database; name another file")),
+        Some(Code::NotADatabase) => (ErrorKind::Invalid, format!("{path} is not a journal, nor any SQLite database")),
         Some(_) => (ErrorKind::Transient, format!("could not {doing} the journal {path}")),
         // What is stored is not what we store.
         None => (ErrorKind::Invalid, format!("the journal {path} is damaged; restore it from a backup")),

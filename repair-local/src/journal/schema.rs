@@ -168,7 +168,7 @@ fn check(path: &Path, connection: &Connection) -> Result<i64> {
             "the journal {} is empty, as no journal ever is: it is damaged; restore it from a backup, or remove it if nothing was ever run",
             path.display()
         ))),
-        _ => Err(Error::invalid(format!("{} is a database of another program, not a journal; name another file", path.display()))),
+        _ => Err(Error::invalid(format!("{} is a database of another program, not a journal", path.display()))),
     }
 }
 

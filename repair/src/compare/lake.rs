@@ -1,4 +1,4 @@
-//! A lake in which some rows of one table are not seen, and to which nothing is written: what it is told to write it keeps in memory.
+//! A lake in which some rows of one table are hidden, and to which nothing is written: what it is asked to write it keeps in memory.
 //!
 //! **What is hidden** is hidden from every method: scans of either layer, presence, rollups; what earlier runs repaired in the hidden slots;
 //! tables that the workflow's aggregate steps write, which were computed from the hidden rows; artifacts of earlier runs. SQL is refused,
@@ -181,10 +181,7 @@ impl MaskedLake {
     fn repairs(&self, table: &Table) -> Result<()> {
         match self.standing(table)? {
             Standing::Masked => Ok(()),
-            _ => Err(Error::invalid(format!(
-                "table `{}` is not the one for which ideas are compared, so nothing is repaired in it",
-                table.name
-            ))),
+            _ => Err(Error::invalid(format!("table `{}` is not the one that is compared, so nothing is repaired in it", table.name))),
         }
     }
 }
@@ -263,15 +260,15 @@ impl Lake for MaskedLake {
             }
             Standing::Other => self.inner.presence(table, request).await,
             Standing::Beside | Standing::Computed(_) => {
-                Err(Error::invalid(format!("which slots table `{}` holds is not told while ideas are compared", table.name)))
+                Err(Error::invalid(format!("the slots of table `{}` cannot be listed while strategies are compared", table.name)))
             }
         }
     }
 
-    /// Of the files as they are: they tell nothing of what is in them.
+    /// Of the files as they are: they reveal nothing of what is in them.
     async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
         match self.standing(table)? {
-            Standing::Computed(_) => Err(Error::invalid(format!("table `{}` has no files while ideas are compared", table.name))),
+            Standing::Computed(_) => Err(Error::invalid(format!("table `{}` has no files while strategies are compared", table.name))),
             _ => self.inner.extent(table, interval).await,
         }
     }
@@ -370,7 +367,7 @@ impl Lake for MaskedLake {
     }
 
     async fn retract(&self, table: &Table, _: &Retraction) -> Result<()> {
-        Err(Error::invalid(format!("nothing is taken back from table `{}` while ideas are compared", table.name)))
+        Err(Error::invalid(format!("nothing in table `{}` can be undone while strategies are compared", table.name)))
     }
 
     async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
@@ -395,7 +392,7 @@ impl Lake for MaskedLake {
     }
 
     async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
-        let message = "SQL is not run while ideas are compared: the lake's engine would read the rows that are hidden";
+        let message = "SQL is not run while strategies are compared: the lake's engine would read the hidden rows";
         Err(Error::invalid(message))
     }
 }

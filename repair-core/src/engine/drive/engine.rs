@@ -320,7 +320,7 @@ impl Engine {
         Box::pin(async move {
             check_run_id(run)?;
             let driver = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
-            self.journal.acquire(run, &driver, self.clock.now(), self.options.lease).await?;
+            self.journal.acquire(run, &driver, self.clock.now(), self.options.lease).await.map_err(|error| driven_elsewhere(run, error))?;
             let done = self.drive(run, &driver, begin).await;
             if let Err(error) = self.journal.release(run, &driver).await {
                 tracing::warn!(run, error = error.full(), "the lease could not be given up; it expires by itself");
@@ -378,7 +378,8 @@ impl Engine {
             seed,
         };
         let recorded = Recorded { sequence: 0, at: self.clock.now(), event: started };
-        self.journal.append(&request.run, 0, recorded.at, std::slice::from_ref(&recorded.event)).await?;
+        let appended = self.journal.append(&request.run, 0, recorded.at, std::slice::from_ref(&recorded.event)).await;
+        appended.map_err(|error| driven_elsewhere(&request.run, error))?;
         let state = RunState::begin(&recorded)?;
         self.observer.recorded(&recorded, &state);
         Ok(state)
@@ -420,6 +421,11 @@ fn check_same(workflow: &Workflow, request: &StartRequest, state: &RunState) -> 
     }
     let message = format!("run `{}` exists and was started with other input", request.run);
     Err(Error::new(ErrorKind::Conflict, message).hint(Hint::OtherRunId))
+}
+
+/// What the journal answers to a driver: a conflict means that another process drives the run.
+pub(super) fn driven_elsewhere(run: &str, error: Error) -> Error {
+    if error.kind() == ErrorKind::Conflict { error.hint(Hint::DrivenElsewhere { run: run.to_owned() }) } else { error }
 }
 
 fn no_such_run(run: &str) -> Error {

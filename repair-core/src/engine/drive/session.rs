@@ -12,7 +12,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::drive::engine::{Engine, Observer, child_run_id};
+use crate::engine::drive::engine::{Engine, Observer, child_run_id, driven_elsewhere};
 use crate::engine::drive::work::{Ask, Done, Failed, Idea, Job, Message, Recorder, Repairs, Work, latest};
 use crate::engine::journal::Signal;
 use crate::engine::prepare::{self, Attempt, Prepared, Preparer, Setting, Terms};
@@ -150,7 +150,8 @@ impl<'a> Session<'a> {
                 polled = Some(Instant::now());
             }
             if renewed.elapsed() >= lease {
-                self.engine.journal.acquire(self.run, self.driver, self.engine.clock.now(), self.engine.options.lease).await?;
+                let held = self.engine.journal.acquire(self.run, self.driver, self.engine.clock.now(), self.engine.options.lease).await;
+                held.map_err(|error| driven_elsewhere(self.run, error))?;
                 renewed = Instant::now();
             }
             let decision = decide(&self.state, &self.workflow, self.engine.clock.now());
@@ -222,7 +223,8 @@ impl<'a> Session<'a> {
             }
         }
         let events: Vec<Event> = recorded.iter().map(|recorded| recorded.event.clone()).collect();
-        self.engine.journal.append(self.run, first, at, &events).await?;
+        let appended = self.engine.journal.append(self.run, first, at, &events).await;
+        appended.map_err(|error| driven_elsewhere(self.run, error))?;
         for recorded in &recorded {
             self.engine.observer.recorded(recorded, &self.state);
         }

@@ -154,15 +154,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The word for people.
+    /// The word, the same in reports, listings and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
-            Self::SucceededWithExceptions => "succeeded with exceptions",
+            Self::SucceededWithExceptions => "succeeded-with-exceptions",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
             Self::Blind => "blind",
-            Self::OverBudget => "over budget",
+            Self::OverBudget => "over-budget",
         }
     }
 }

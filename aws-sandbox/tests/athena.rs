@@ -4,13 +4,13 @@
 
 mod common;
 
+use aws_sandbox::{Fault, Rule, Service};
 use aws_sdk_athena::Error;
 use aws_sdk_athena::types::{
     QueryExecutionContext, QueryExecutionState as State, ResultConfiguration, ResultReuseByAgeConfiguration, ResultReuseConfiguration, Tag,
     WorkGroupConfiguration,
 };
 use common::{World, told};
-use repair_aws_sandbox::{Fault, Rule, Service};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_goes_from_queued_over_running_to_succeeded() {

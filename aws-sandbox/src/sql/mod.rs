@@ -28,5 +28,6 @@ mod view;
 
 pub use engine::{Answer, Engine, Kind, ResultColumn, Statement};
 pub use error::{Category, QueryError};
+pub(crate) use partitions::bucket_and_prefix;
 pub use scanned::Scanned;
-pub(crate) use types::athena_name;
+pub(crate) use types::{athena_name, hive_name};

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use aws_sandbox::{Condition, Metadata, Options, Sandbox};
 use aws_sdk_athena::config::{BehaviorVersion, Credentials, Region, retry::RetryConfig};
 use aws_sdk_athena::error::ProvideErrorMetadata as _;
 use aws_sdk_athena::types::{QueryExecution, QueryExecutionContext, QueryExecutionState, ResultConfiguration};
 use aws_sdk_athena::{Client, Error};
 use parquet::arrow::ArrowWriter;
-use repair_aws_sandbox::{Condition, Metadata, Options, Sandbox};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// A Trino reads from one sandbox at a time.
@@ -168,12 +168,17 @@ impl World {
 
     /// Writes an object of Parquet.
     pub fn put_parquet(&self, key: &str, batch: &RecordBatch) {
-        let mut bytes = Vec::new();
-        let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
-        writer.write(batch).unwrap();
-        writer.close().unwrap();
-        self.put(key, bytes);
+        self.put(key, parquet(batch));
     }
+}
+
+/// The bytes of a Parquet file.
+pub fn parquet(batch: &RecordBatch) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+    writer.write(batch).unwrap();
+    writer.close().unwrap();
+    bytes
 }
 
 /// What an error says: its name and its message.

@@ -1,12 +1,13 @@
 //! S3, Athena and Glue on loopback, in process, with faults on demand: for tests and trials.
 //!
 //! [`Sandbox::start`] serves all three at one address. Signatures are not verified: any credentials are accepted, so it listens on
-//! loopback only, and what is in it is as safe as the machine it runs on. Objects live in memory and end with it.
+//! loopback only, and what is in it is as safe as the machine it runs on. Objects live in memory and end with it. The command `aws-sandbox`
+//! does the same for programs in other processes.
 //!
 //! This crate is a double of AWS. It must not know what is done with it: no word of repairs, runs or workflows.
 //!
 //! ```
-//! use repair_aws_sandbox::{Fault, Options, Rule, Sandbox, Service};
+//! use aws_sandbox::{Fault, Options, Rule, Sandbox, Service};
 //!
 //! # tokio::runtime::Runtime::new()?.block_on(async {
 //! let sandbox = Sandbox::start(Options::default()).await?;
@@ -23,12 +24,14 @@ pub mod athena;
 pub mod catalog;
 pub mod faults;
 pub mod glue;
+mod load;
 pub mod s3;
 pub mod server;
 pub mod sql;
 pub mod store;
 
 pub use faults::{Fault, Faults, Rule, Served, Service};
+pub use load::{LoadError, TableFolder};
 pub use server::{AwsError, Options, Sandbox};
 pub use store::{Condition, Count, Counts, Etag, Metadata, Object, Store, StoreError};
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use aws_sandbox::{Fault, Options, Rule, Sandbox, Service};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
@@ -13,7 +14,6 @@ use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumMode, CompletedMultipartUpload, CompletedPart, Delete, MetadataDirective, ObjectIdentifier,
 };
 use futures::future::join_all;
-use repair_aws_sandbox::{Fault, Options, Rule, Sandbox, Service};
 
 const BUCKET: &str = "lake";
 /// The smallest part that may be followed by another.
