@@ -25,7 +25,7 @@ use repair_core::builtin::repair::by_day;
 use repair_core::lake::rollup;
 use repair_core::model::Usage;
 use repair_core::model::{Findings, Fix, Key, SlotGrid, SlotRange, Table, Unit};
-use repair_core::plugin::{Registry, Repairer, StepContext, PlannedUnits};
+use repair_core::plugin::{PlannedUnits, Registry, Repairer, StepContext};
 use repair_core::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
