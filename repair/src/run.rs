@@ -33,11 +33,9 @@ impl RunRequest<'_> {
 
     async fn perform(self) -> Result<RunReport> {
         let engine = self.repair.engine().await?;
-        let request = StartRequest {
-            run: self.id.unwrap_or_else(new_run_id),
-            params: self.repair.params.clone(),
-            environment: self.repair.environment.clone(),
-        };
+        let request = StartRequest::new(self.id.unwrap_or_else(new_run_id))
+            .with_params(self.repair.params.clone())
+            .with_environment(self.repair.environment.clone());
         engine.start(&self.repair.workflow, request).await
     }
 }

@@ -15,7 +15,7 @@ use crate::plugin::StepContext;
 /// use async_trait::async_trait;
 /// use repair_core::Result;
 /// use repair_core::builtin::detect::find_gaps;
-/// use repair_core::model::{Cadence, Findings, Format, Interval, Scope, Table};
+/// use repair_core::model::{Cadence, Findings, Format, Interval, Scope, Table, utc_date};
 /// use repair_core::plugin::{Detector, StepContext};
 /// use repair_core::testing::{MemoryLake, VirtualClock, context, plugin_suite};
 ///
@@ -28,8 +28,7 @@ use crate::plugin::StepContext;
 /// impl Detector for Yesterday {
 ///     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
 ///         let table = context.table(&self.table)?;
-///         let today = context.entered_at.to_zoned(jiff::tz::TimeZone::UTC).date();
-///         let yesterday = today.yesterday().map_err(|error| repair_core::Error::invalid("no day before").because(error))?.to_string();
+///         let yesterday = utc_date(context.entered_at).yesterday().unwrap_or(jiff::civil::Date::MIN).to_string();
 ///         let scope = Scope {
 ///             table: table.name.clone(),
 ///             grid: table.grid()?,

@@ -379,7 +379,7 @@ impl Model {
             workflow = workflow.timeout(timeout);
         }
         if let Some(budget) = &self.budget {
-            workflow = workflow.budget(budget);
+            workflow = workflow.budget(budget.clone());
         }
         for (name, param) in &self.params {
             workflow = workflow.param(name, param.clone());
@@ -581,13 +581,13 @@ impl RepairModel {
                 let builder =
                     if number == 0 { RepairStrategy::builder("other") } else { RepairStrategy::builder("any").name(&format!("s{number}")) };
                 let builder = strategy.retry.iter().fold(builder.with(&strategy.with), |builder, rule| builder.retry(rule.clone()));
-                let builder = strategy.budget.iter().fold(builder, |builder, budget| builder.budget(budget));
+                let builder = strategy.budget.iter().fold(builder, |builder, budget| builder.budget(budget.clone()));
                 strategy.tags.iter().fold(builder, |builder, (name, value)| builder.tag(name, value))
             })),
         };
         let step = step.of("first-step").concurrency(self.concurrency).tolerate(self.tolerate);
         let step = self.rate_limit.iter().fold(step, |step, rate| step.rate_limit(*rate));
-        self.budget.iter().fold(step, |step, budget| step.budget(budget))
+        self.budget.iter().fold(step, |step, budget| step.budget(budget.clone()))
     }
 
     fn assert_is(&self, kind: &StepKind) {

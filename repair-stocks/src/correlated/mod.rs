@@ -26,7 +26,7 @@ use repair_core::builtin::repair::by_day;
 use repair_core::lake::rollup;
 use repair_core::model::Usage;
 use repair_core::model::{Findings, Fix, Key, SlotGrid, SlotRange, Table, Unit};
-use repair_core::plugin::{Registry, Repairer, StepContext, Units};
+use repair_core::plugin::{PlannedUnits, Registry, Repairer, StepContext};
 use repair_core::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -96,7 +96,7 @@ impl Repairer for Correlated {
     }
 
     /// A unit is one day of all keys, up to a limit.
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let table = context.table(&findings.scope.table)?;
         if self.reference.values().len() != table.key.len() {
             return Err(Error::invalid(format!(

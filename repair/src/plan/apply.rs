@@ -93,7 +93,7 @@ impl ApplyRequest<'_> {
             environment.insert("plan".to_owned(), Value::from(plan.digest.clone()));
         }
         let engine = repair.engine().await?;
-        engine.start(&planned, StartRequest { run, params: plan.params.clone(), environment }).await
+        engine.start(&planned, StartRequest::new(run).with_params(plan.params.clone()).with_environment(environment)).await
     }
 }
 

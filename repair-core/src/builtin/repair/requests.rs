@@ -45,7 +45,7 @@ impl Asked {
 /// use repair_core::plugin::Limits;
 ///
 /// let gaps = BTreeMap::from([(Key::from("IBM"), vec![SlotRange::new(10, 12), SlotRange::new(15, 16), SlotRange::new(90, 91)])]);
-/// let plan = cover(&gaps, Limits { rows_per_request: 50, keys_per_request: 1 })?;
+/// let plan = cover(&gaps, Limits::new(50, 1))?;
 /// let asked: Vec<_> = plan.iter().map(|request| (request.slots.first, request.slots.end)).collect();
 /// assert_eq!(asked, [(10, 16), (90, 91)]);
 /// # Ok::<(), repair_core::Error>(())
@@ -78,12 +78,12 @@ pub fn cover(gaps: &BTreeMap<Key, Vec<SlotRange>>, limits: Limits) -> Result<Vec
 ///
 /// ```
 /// use std::collections::BTreeMap;
-/// use repair_core::builtin::{cover, with_neighbours};
+/// use repair_core::builtin::repair::requests::{cover, with_neighbours};
 /// use repair_core::model::{Key, SlotRange};
 /// use repair_core::plugin::Limits;
 ///
 /// let gaps = BTreeMap::from([(Key::from("IBM"), vec![SlotRange::new(10, 12)])]);
-/// let limits = Limits { rows_per_request: 50, keys_per_request: 1 };
+/// let limits = Limits::new(50, 1);
 /// let plan = with_neighbours(cover(&gaps, limits)?, limits, 1_000);
 /// assert_eq!(plan[0].slots, SlotRange::new(9, 13));
 /// # Ok::<(), repair_core::Error>(())

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 
 use super::SourceBuilder;
-use super::plug_in::How;
+use super::plug_in::{How, Register};
 use super::print::Tree;
 use super::step::{BranchBuilder, Child, Fields, StepDraft, StrategyBuilder, Word};
-use crate::plugin::{OWN_PREFIX, Registry};
+use crate::plugin::OWN_PREFIX;
 use crate::workflow::parse::resolve;
 
 /// What belongs to a workflow besides its text.
@@ -16,7 +15,7 @@ pub(super) struct Assembly {
     pub(super) file: String,
     workflow: String,
     /// The user's own plug-ins, by the names that they are given.
-    pub(super) own: Vec<(String, Arc<dyn Fn(&mut Registry, &str) + Send + Sync>)>,
+    pub(super) own: Vec<(String, Register)>,
     /// The texts of the files that it names, by resolved name.
     pub(super) texts: BTreeMap<String, String>,
     /// What could not be written.

@@ -170,7 +170,7 @@ impl WorkflowBuilder {
 
     /// How much a run may spend.
     #[must_use]
-    pub fn budget(self, budget: &Budget) -> Self {
+    pub fn budget(self, budget: Budget) -> Self {
         self.set("budget", values::budget(budget))
     }
 
@@ -184,7 +184,7 @@ impl WorkflowBuilder {
     /// Adds a parameter.
     #[must_use]
     pub fn param(mut self, name: &str, param: Param) -> Self {
-        self.params.push((name.to_owned(), values::param(&param)));
+        self.params.push((name.to_owned(), values::param(param)));
         self
     }
 
@@ -198,7 +198,7 @@ impl WorkflowBuilder {
     /// Adds a table.
     #[must_use]
     pub fn table(mut self, table: Table) -> Self {
-        self.tables.push((table.name.clone(), values::table(&table)));
+        self.tables.push((table.name.clone(), values::table(table)));
         self
     }
 

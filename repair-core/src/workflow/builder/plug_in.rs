@@ -48,7 +48,7 @@ pub struct PlugIn<T: ?Sized> {
 }
 
 /// Registers a plug-in under the name that it is given.
-type Register = Arc<dyn Fn(&mut Registry, &str) + Send + Sync>;
+pub(super) type Register = Arc<dyn Fn(&mut Registry, &str) + Send + Sync>;
 
 #[derive(Clone)]
 pub(super) enum How {

@@ -254,14 +254,14 @@ impl<K: GoesOn> StepBuilder<K> {
     /// What to try again. The first rule that names an error applies to it.
     #[must_use]
     pub fn retry(mut self, rule: RetryRule) -> Self {
-        self.draft.retry.push(values::retry(&rule));
+        self.draft.retry.push(values::retry(rule));
         self
     }
 
     /// Where to go with an error. The first rule that names it applies.
     #[must_use]
     pub fn catch(mut self, on: impl Into<ErrorMatch>, goto: &str) -> Self {
-        let rule = vec![("on".to_owned(), values::errors(&on.into())), ("goto".to_owned(), Tree::text(goto))];
+        let rule = vec![("on".to_owned(), values::errors(on.into())), ("goto".to_owned(), Tree::text(goto))];
         self.draft.catch.push(Tree::Map(rule));
         self
     }
@@ -338,7 +338,7 @@ impl StepBuilder<RepairStep> {
 
     /// How much the step may spend, over all its visits.
     #[must_use]
-    pub fn budget(self, budget: &Budget) -> Self {
+    pub fn budget(self, budget: Budget) -> Self {
         self.set("budget", values::budget(budget))
     }
 
@@ -404,13 +404,13 @@ impl StrategyBuilder {
     /// What to try again, in place of what the step says.
     #[must_use]
     pub fn retry(mut self, rule: RetryRule) -> Self {
-        self.retry.push(values::retry(&rule));
+        self.retry.push(values::retry(rule));
         self
     }
 
     /// How much it may spend, over all visits of the step.
     #[must_use]
-    pub fn budget(mut self, budget: &Budget) -> Self {
+    pub fn budget(mut self, budget: Budget) -> Self {
         self.fields.set("budget", values::budget(budget));
         self
     }

@@ -98,23 +98,24 @@ pub(super) fn count(value: impl Into<u64>) -> Tree {
     Tree::Number(value.into().to_string())
 }
 
-pub(super) fn budget(budget: &Budget) -> Tree {
+#[expect(clippy::needless_pass_by_value, reason = "methods of builders take values")]
+pub(super) fn budget(budget: Budget) -> Tree {
     let usd = budget.usd.map(|usd| ("usd".to_owned(), Tree::Number(usd.to_string())));
     let calls = budget.calls.map(|calls| ("calls".to_owned(), count(calls)));
     let bytes = budget.bytes.map(|bytes| ("bytes".to_owned(), Tree::Text(format!("{bytes}B"))));
     Tree::Map([usd, calls, bytes].into_iter().flatten().collect())
 }
 
-pub(super) fn errors(errors: &ErrorMatch) -> Tree {
+pub(super) fn errors(errors: ErrorMatch) -> Tree {
     match errors {
         ErrorMatch::Any => Tree::text("any"),
-        ErrorMatch::Kinds(kinds) => Tree::texts(kinds.iter().map(|kind| kind.as_str())),
+        ErrorMatch::Kinds(kinds) => Tree::texts(kinds.into_iter().map(ErrorKind::as_str)),
     }
 }
 
-pub(super) fn retry(rule: &RetryRule) -> Tree {
+pub(super) fn retry(rule: RetryRule) -> Tree {
     let mut fields = vec![
-        ("on".to_owned(), errors(&rule.on)),
+        ("on".to_owned(), errors(rule.on)),
         ("attempts".to_owned(), count(rule.attempts)),
         ("interval".to_owned(), duration(rule.interval)),
         ("backoff".to_owned(), number(rule.backoff)),
@@ -137,39 +138,40 @@ pub(super) fn run_if(run_if: RunIf) -> Tree {
     Tree::text(word)
 }
 
-pub(super) fn param(param: &Param) -> Tree {
+pub(super) fn param(param: Param) -> Tree {
     let mut fields = vec![("type".to_owned(), Tree::text(param.kind.as_str()))];
     fields.extend(param.default.as_ref().map(|value| ("default".to_owned(), Tree::from(value))));
-    fields.extend(param.about.as_ref().map(|about| ("about".to_owned(), Tree::text(about))));
+    fields.extend(param.about.map(|about| ("about".to_owned(), Tree::Text(about))));
     if !param.one_of.is_empty() {
         fields.push(("one_of".to_owned(), Tree::List(param.one_of.iter().map(Tree::from).collect())));
     }
     Tree::Map(fields)
 }
 
-pub(super) fn table(table: &Table) -> Tree {
+pub(super) fn table(table: Table) -> Tree {
     let format = match table.format {
         Format::Parquet => "parquet",
         Format::Csv => "csv",
         Format::Jsonl => "jsonl",
     };
-    let mut fields = vec![("location".to_owned(), Tree::text(&table.location)), ("format".to_owned(), Tree::text(format))];
-    let partitions = table.partition_by.iter().map(|partition| {
+    let mut fields = vec![("location".to_owned(), Tree::Text(table.location)), ("format".to_owned(), Tree::text(format))];
+    let partitioned = !table.partition_by.is_empty();
+    let partitions = table.partition_by.into_iter().map(|partition| {
         let unit = match partition.unit {
             PartitionUnit::Year => "year",
             PartitionUnit::Month => "month",
             PartitionUnit::Day => "day",
             PartitionUnit::Hour => "hour",
         };
-        Tree::Map(vec![(partition.column.clone(), Tree::text(unit))])
+        Tree::Map(vec![(partition.column, Tree::text(unit))])
     });
-    if !table.partition_by.is_empty() {
+    if partitioned {
         fields.push(("partition_by".to_owned(), Tree::List(partitions.collect())));
     }
     if !table.key.is_empty() {
-        fields.push(("key".to_owned(), Tree::texts(&table.key)));
+        fields.push(("key".to_owned(), Tree::texts(table.key)));
     }
-    fields.push(("time".to_owned(), Tree::text(&table.time)));
+    fields.push(("time".to_owned(), Tree::Text(table.time)));
     if table.time_marks == TimeMark::End {
         fields.push(("time_marks".to_owned(), Tree::text("end")));
     }
