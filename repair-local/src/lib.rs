@@ -43,12 +43,7 @@ mod write;
 pub use journal::SqliteJournal;
 pub use lake::LocalLake;
 
-/// The Rust of the README is compiled as a test.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
-
-/// So is that of the page about plug-ins.
+/// The Rust of the page about plug-ins is compiled as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/plugins.md")]
 struct Plugins;

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
-use repair_core::plugin::Clock;
+use repair::core::plugin::Clock;
+use repair::jiff::{SignedDuration, Timestamp};
 
 /// Jumps to an instant instead of waiting for it, so that a workflow's 90 seconds take none. Everything else about time stays true:
 /// it never goes back, and what happens after a wait is later than what happened before.

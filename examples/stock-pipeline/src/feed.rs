@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
 use futures::TryStreamExt;
-use jiff::Timestamp;
-use jiff::civil::Date;
-use repair_core::lake::{Lake, Layer, ScanRequest};
-use repair_core::model::utc_date;
-use repair_core::model::{Format, Table};
-use repair_local::LocalLake;
-use repair_stocks::bar::Bar;
-use repair_stocks::source::simulated::Market;
+use repair::arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
+use repair::arrow::compute::cast;
+use repair::arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
+use repair::core::lake::{Lake, Layer, ScanRequest};
+use repair::core::model::utc_date;
+use repair::core::model::{Format, Table};
+use repair::jiff::Timestamp;
+use repair::jiff::civil::Date;
+use repair::local::LocalLake;
+use repair::stocks::bar::Bar;
+use repair::stocks::source::simulated::Market;
 
 /// At most so many bars are replayed, because all of them are held in memory, about 100 bytes each.
 const MAX_REPLAYED: usize = 10_000_000;
@@ -26,7 +26,7 @@ pub(crate) trait Feed: Send + Sync {
     fn bar(&self, symbol: &str, minute: i64) -> Option<Bar>;
 }
 
-/// The simulated market: the same that the source `stocks.simulated` tells of, so that a repair can be compared with what was lost.
+/// The simulated market: the same as that of the source `stocks.simulated`, so that a repair can be compared with what was lost.
 impl Feed for Market {
     fn bar(&self, symbol: &str, minute: i64) -> Option<Bar> {
         Market::bar(self, symbol, minute)

@@ -1,13 +1,13 @@
 //! Each stock's hours: how much of them is there, before the workflow and after.
 
 use anyhow::{Context, Result};
-use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimestampMicrosecondType, UInt64Type};
 use futures::TryStreamExt;
-use jiff::Timestamp;
-use repair_core::lake::{Lake, Layer, PresenceRequest, ScanRequest};
-use repair_core::model::{Interval, Key, SlotRange, SlotSet, Table};
+use repair::arrow::array::{AsArray, RecordBatch};
+use repair::arrow::compute::cast;
+use repair::arrow::datatypes::{DataType, TimestampMicrosecondType, UInt64Type};
+use repair::core::lake::{Lake, Layer, PresenceRequest, ScanRequest};
+use repair::core::model::{Interval, Key, SlotRange, SlotSet, Table};
+use repair::jiff::Timestamp;
 
 /// How many minutes an hour has.
 const HOUR_MINUTES: i64 = 60;

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use repair_core::lake::overlay;
+use repair::core::lake::overlay;
 
 use crate::scenario::Choices;
 
@@ -109,16 +109,6 @@ impl LakeFolder {
     /// The folder, as an absolute path.
     pub(crate) fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// The journal's file, in a folder that is there.
-    ///
-    /// # Errors
-    /// If the folder can't be made.
-    pub(crate) fn journal(&self) -> Result<PathBuf> {
-        let folder = self.root.join(ENGINE_FOLDER);
-        fs::create_dir_all(&folder).with_context(|| format!("the folder {} can't be made", folder.display()))?;
-        Ok(folder.join("journal.db"))
     }
 }
 

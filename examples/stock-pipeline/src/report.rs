@@ -6,14 +6,12 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use comfy_table::{CellAlignment, Table, presets};
-use jiff::Timestamp;
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
-use repair::ledger::Costs;
-use repair::ledger::{INFRASTRUCTURE, NONE};
-use repair_core::engine::RunState;
-use repair_core::engine::{Event, Observer, Recorded};
-use repair_core::plugin::Progress;
+use repair::core::engine::{Event, Observer, Recorded, RunState};
+use repair::core::plugin::Progress;
+use repair::jiff::Timestamp;
+use repair::jiff::civil::Date;
+use repair::jiff::tz::TimeZone;
+use repair::ledger::{Costs, INFRASTRUCTURE, NONE};
 use rust_decimal::Decimal;
 use serde_json::Value;
 
@@ -215,7 +213,7 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// Tells the steps of a run, a line each, as they come.
+/// Prints the steps of a run, one line each, as they come.
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
     unwritten: Mutex<Option<io::Error>>,
@@ -226,7 +224,7 @@ impl Steps {
     ///
     /// # Errors
     /// As [`say`], for the first line that could not.
-    pub(crate) fn told(&self) -> io::Result<()> {
+    pub(crate) fn printed(&self) -> io::Result<()> {
         self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 }
@@ -238,7 +236,7 @@ impl Progress for Steps {
 impl Observer for Steps {
     fn recorded(&self, recorded: &Recorded, _: &RunState) {
         if let Some((step, line)) = line(&recorded.event) {
-            // A run is not stopped for what nobody reads; it is told when it has ended.
+            // A run is not stopped because nobody reads its lines; the error is reported when it has ended.
             if let Err(error) = say(&format!("  {step:<10} {line}")) {
                 self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             }

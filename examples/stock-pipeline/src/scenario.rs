@@ -1,18 +1,16 @@
-//! What is simulated or replayed, and with which parameters the workflow is told of it.
+//! What is simulated or replayed, and the workflow's parameters for it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use jiff::civil::Date;
-use repair_core::model::expected_slots;
-use repair_core::model::{Interval, SlotSet, Table};
-use repair_core::plugin::Registry;
-use repair_core::workflow::Workflow;
-use repair_stocks::source::simulated::Market;
+use repair::core::model::{Interval, SlotSet, Table, expected_slots};
+use repair::core::plugin::Registry;
+use repair::core::workflow::Workflow;
+use repair::jiff::civil::Date;
+use repair::stocks::source::simulated::Market;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::feed::{Feed, Replay};
 
@@ -58,8 +56,6 @@ pub(crate) struct Agreed {
 pub(crate) struct Scenario {
     /// The parameters that are not defaults, as `repair run --param` takes them.
     pub(crate) given: BTreeMap<String, String>,
-    /// All of the workflow's parameters.
-    pub(crate) params: BTreeMap<String, Value>,
     /// Those that the pipeline must agree with.
     pub(crate) agreed: Agreed,
     /// The days.
@@ -89,8 +85,8 @@ impl Scenario {
         given.insert("to".to_owned(), to.to_string());
 
         let params = workflow.bind(&given)?;
-        let agreed: Agreed = serde_json::from_value(params.clone().into_iter().collect())
-            .context("the workflow's parameters are not those that this demo knows")?;
+        let agreed: Agreed =
+            serde_json::from_value(params.into_iter().collect()).context("the workflow's parameters are not those that this demo knows")?;
         let known = registry.calendars();
         let calendar = known.get(&agreed.calendar).with_context(|| {
             format!("there is no calendar `{}`; there are {}", agreed.calendar, known.keys().cloned().collect::<Vec<_>>().join(", "))
@@ -109,7 +105,7 @@ impl Scenario {
             Some(replay) => Arc::new(replay),
             None => Arc::new(Market::new(agreed.seed, calendar.clone(), agreed.quiet)),
         };
-        Ok(Self { given, params, agreed, interval, expected, feed })
+        Ok(Self { given, agreed, interval, expected, feed })
     }
 }
 
