@@ -403,7 +403,7 @@ fn a_plan_is_shared_in_order_of_time_and_by_month() {
 
 #[test]
 fn journals_of_old_fold_to_what_they_always_did() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../repair-core/tests/golden");
     let mut looked_at = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
