@@ -43,11 +43,6 @@ mod write;
 pub use journal::SqliteJournal;
 pub use lake::LocalLake;
 
-/// Compiles the README's Rust code as a test.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
-
 /// Compiles the Rust code of the page about plug-ins as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/plugins.md")]

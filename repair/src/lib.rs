@@ -116,3 +116,8 @@ pub use repair_core::price::PriceBook;
 pub use repair_core::workflow::Workflow;
 pub use repair_core::{Error, ErrorKind, Hint, Result};
 pub use tokio_util::sync::CancellationToken;
+
+/// The Rust of the README is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

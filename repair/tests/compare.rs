@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use repair::compare;
-use repair::compare::{Comparison, Limit, Options, Pattern, Setting};
+use repair::compare::{CompareOptions, CompareReport, CompareSetting, CostLimit, Pattern};
 use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::rollup::{Function, Measure, OBSERVED, Rollup};
 use repair_core::lake::{
@@ -385,10 +385,10 @@ steps:
   sums: { aggregate: sums, of: look, with: { into: sums }, end: true }
 ";
 
-async fn compare(lake: &MemoryLake, peeks: &Peeks, share: &str, options: &Options) -> Comparison {
+async fn compare(lake: &MemoryLake, peeks: &Peeks, share: &str, options: &CompareOptions) -> CompareReport {
     let registry = registry(peeks);
     let workflow = Workflow::parse("w.yaml", WORKFLOW, &registry).unwrap_or_else(|told| panic!("{told}"));
-    let setting = Setting {
+    let setting = CompareSetting {
         workflow: &workflow,
         params: &BTreeMap::new(),
         registry: &registry,
@@ -408,12 +408,12 @@ async fn no_idea_sees_what_is_hidden_and_nothing_it_writes_lasts() {
     let before = writes(&lake);
     for pattern in [Pattern::Random, Pattern::Runs, Pattern::WholeDay, Pattern::OneKey] {
         let peeks = Peeks::default();
-        let options = Options { strategies: vec!["peeks".to_owned()], pattern, seed: 3, ..Options::default() };
+        let options = CompareOptions { strategies: vec!["peeks".to_owned()], pattern, seed: 3, ..CompareOptions::default() };
         let done = compare(&lake, &peeks, "3%", &options).await;
         assert!(done.hidden > 100 && done.there == (2 * SLOTS - 2 * 29) as u64, "{done:?}");
-        assert_eq!((done.ideas[0].units, &done.ideas[0].problems), (1, &Vec::new()), "it has looked everywhere");
+        assert_eq!((done.strategies[0].units, &done.strategies[0].problems), (1, &Vec::new()), "it has looked everywhere");
         assert_eq!(*peeks.0.lock().unwrap(), Vec::<String>::new());
-        assert_eq!((done.ideas[0].left, done.best), (done.hidden, None));
+        assert_eq!((done.strategies[0].left, done.best), (done.hidden, None));
     }
     assert_eq!(writes(&lake), before);
 }
@@ -453,15 +453,15 @@ async fn who_looks_into_the_lake_itself_finds_it_all() {
 #[tokio::test(start_paused = true)]
 async fn what_ideas_bring_is_counted_as_what_it_is() {
     let lake = lake().await;
-    let done = compare(&lake, &Peeks::default(), "2%", &Options { seed: 11, ..Options::default() }).await;
-    let idea = |name: &str| done.ideas.iter().find(|idea| idea.name == name).unwrap();
+    let done = compare(&lake, &Peeks::default(), "2%", &CompareOptions { seed: 11, ..CompareOptions::default() }).await;
+    let idea = |name: &str| done.strategies.iter().find(|idea| idea.name == name).unwrap();
     let counts = |name: &str| {
         let idea = idea(name);
         (idea.repaired, idea.absent, idea.left)
     };
     let (hidden, gaps) = (done.hidden, done.gaps);
     assert!(hidden > 100 && gaps > 3);
-    let names: Vec<&str> = done.ideas.iter().map(|idea| idea.name.as_str()).collect();
+    let names: Vec<&str> = done.strategies.iter().map(|idea| idea.name.as_str()).collect();
     assert_eq!(names, ["knows", "denies", "stumbles", "fails", "meddles", "fails/knows"], "a step's only strategy, and those of a list");
     assert_eq!(counts("knows"), (hidden, 0, 0));
     assert_eq!(counts("denies"), (0, hidden, 0), "wrong of all");
@@ -497,10 +497,10 @@ async fn what_ideas_bring_is_counted_as_what_it_is() {
     // As right, and the first; where nothing may cost a call, none of these is left.
     assert_eq!(done.best.as_deref(), Some("knows"));
     assert!(right.usd.is_none() && right.unpriced.as_deref().unwrap().contains("no price book"));
-    let named = |name: &str| Options { strategies: vec![name.to_owned()], seed: 11, ..Options::default() };
-    assert_eq!(compare(&lake, &Peeks::default(), "2%", &named("fails/meddles")).await.ideas[0].problems, idea("meddles").problems);
-    let limit = Limit { calls: Some(1), ..Limit::default() };
-    assert_eq!(compare(&lake, &Peeks::default(), "2%", &Options { seed: 11, limit, ..Options::default() }).await.best, None);
+    let named = |name: &str| CompareOptions { strategies: vec![name.to_owned()], seed: 11, ..CompareOptions::default() };
+    assert_eq!(compare(&lake, &Peeks::default(), "2%", &named("fails/meddles")).await.strategies[0].problems, idea("meddles").problems);
+    let limit = CostLimit { calls: Some(1), ..CostLimit::default() };
+    assert_eq!(compare(&lake, &Peeks::default(), "2%", &CompareOptions { seed: 11, limit, ..CompareOptions::default() }).await.best, None);
     let interval = Interval::parse("2024-03-04", "2024-03-05").unwrap();
     assert!(done.interval == interval && done.hidden_slots.iter().all(|run| interval.covers(&run.interval)));
 }

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
-use repair_core::plugin::Clock;
+use repair::core::plugin::Clock;
+use repair::jiff::{SignedDuration, Timestamp};
 
 /// Jumps to an instant instead of waiting for it, so that a workflow's wait of 90 seconds takes no time. It otherwise behaves like time: it
 /// never goes back, and what happens after a wait is later than what happened before.

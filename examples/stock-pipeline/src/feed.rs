@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
 use futures::TryStreamExt;
-use jiff::Timestamp;
-use jiff::civil::Date;
-use repair_core::lake::{Layer, ScanRequest};
-use repair_core::model::utc_date;
-use repair_core::model::{Format, Table};
-use repair_local::LocalLake;
-use repair_stocks::bar::Bar;
-use repair_stocks::source::simulated::Market;
+use repair::arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
+use repair::arrow::compute::cast;
+use repair::arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
+use repair::core::lake::{Lake, Layer, ScanRequest};
+use repair::core::model::utc_date;
+use repair::core::model::{Format, Table};
+use repair::jiff::Timestamp;
+use repair::jiff::civil::Date;
+use repair::local::LocalLake;
+use repair::stocks::bar::Bar;
+use repair::stocks::source::simulated::Market;
 
 /// How many bars can be replayed: all are held in memory, at about 100 bytes each.
 const MAX_REPLAYED: usize = 10_000_000;

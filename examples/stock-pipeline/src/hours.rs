@@ -1,13 +1,13 @@
 //! The hours of each stock, and how complete they are before and after the workflow.
 
 use anyhow::{Context, Result};
-use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimestampMicrosecondType, UInt64Type};
 use futures::TryStreamExt;
-use jiff::Timestamp;
-use repair_core::lake::{Lake, Layer, PresenceRequest, ScanRequest};
-use repair_core::model::{Interval, Key, SlotRange, SlotSet, Table};
+use repair::arrow::array::{AsArray, RecordBatch};
+use repair::arrow::compute::cast;
+use repair::arrow::datatypes::{DataType, TimestampMicrosecondType, UInt64Type};
+use repair::core::lake::{Lake, Layer, PresenceRequest, ScanRequest};
+use repair::core::model::{Interval, Key, SlotRange, SlotSet, Table};
+use repair::jiff::Timestamp;
 
 /// The minutes of an hour.
 const HOUR_MINUTES: i64 = 60;

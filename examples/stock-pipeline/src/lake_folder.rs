@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use repair_core::lake::overlay;
+use repair::core::lake::overlay;
 
 use crate::scenario::Choices;
 
@@ -112,16 +112,6 @@ impl LakeFolder {
     /// The folder, as an absolute path.
     pub(crate) fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// The file of the journal, whose folder is created if necessary.
-    ///
-    /// # Errors
-    /// Fails if the folder cannot be created.
-    pub(crate) fn journal(&self) -> Result<PathBuf> {
-        let folder = self.root.join(ENGINE_FOLDER);
-        fs::create_dir_all(&folder).with_context(|| format!("the folder {} cannot be created", folder.display()))?;
-        Ok(folder.join("journal.db"))
     }
 }
 

@@ -17,14 +17,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use jiff::civil::Date;
-use repair_core::ErrorKind;
-use repair_core::engine::Outcome;
-use repair_core::engine::{Engine, RunReport, StartRequest, new_run_id};
-use repair_core::plugin::Registry;
-use repair_core::workflow::Workflow;
-use repair_local::{LocalLake, SqliteJournal};
-use serde_json::{Value, json};
+use repair::jiff::civil::Date;
+use repair::local::LocalLake;
+use repair::{ErrorKind, Outcome, Registry, Repair, RunReport, Workflow};
+use serde_json::Value;
 
 use crate::clock::SkippingClock;
 use crate::lake_folder::LakeFolder;
@@ -34,9 +30,9 @@ use crate::scenario::{Choices, Scenario, WHOLE_REPLAY, table};
 
 /// The workflow, which is part of the binary, so that the demo runs wherever it is installed.
 const WORKFLOW: &str = include_str!("../workflows/ticker-hourly.yaml");
-/// The error if standard output cannot be written.
-const UNWRITTEN: &str = "standard output cannot be written; the lake may still be complete, which a run with `--keep` will show";
-/// The path of the workflow, from the root of the repository.
+/// The error if the demo cannot be printed.
+const UNWRITTEN: &str = "standard output cannot be written; the lake may still be whole, and `--keep` shows whether it is";
+/// Where its text is, from the root of the repository.
 const WORKFLOW_FILE: &str = "examples/stock-pipeline/workflows/ticker-hourly.yaml";
 
 /// The exit code if something failed after the demo had begun.
@@ -52,7 +48,7 @@ const BLIND: u8 = 3;
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 everything is complete, 1 something failed, 2 bad flags (nothing was done), 3 something could not be checked (blind)."
+    after_help = "Exit codes: 0 all is complete, 1 something failed, 2 refused, nothing was done, 3 blind: something could not be looked at."
 )]
 struct Args {
     /// The day to simulate. The market is not the real one of that day.
@@ -107,7 +103,7 @@ fn main() -> ExitCode {
 /// Prints why the demo ended early, and returns the exit code.
 fn ended(error: &anyhow::Error, code: u8) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "error: {error:#}");
-    let is_blind = error.downcast_ref::<repair_core::Error>().is_some_and(|error| error.kind() == ErrorKind::Blind);
+    let is_blind = error.downcast_ref::<repair::Error>().is_some_and(|error| error.kind() == ErrorKind::Blind);
     ExitCode::from(if is_blind { BLIND } else { code })
 }
 
@@ -124,9 +120,7 @@ struct Demo {
 impl Demo {
     /// Checks everything that can be checked before anything is written, and finally claims the folder.
     async fn prepare(args: &Args) -> Result<Self> {
-        let mut registry = Registry::default();
-        repair_stocks::register(&mut registry);
-        let registry = Arc::new(registry);
+        let registry = Arc::new(repair::registry());
         let workflow = Workflow::parse(WORKFLOW_FILE, WORKFLOW, &registry)?;
         let (kept, choices) = if args.keep {
             let (folder, choices) = LakeFolder::kept(&args.lake)?;
@@ -162,22 +156,20 @@ impl Demo {
             print(&report::replay(WHOLE_REPLAY))?;
         }
 
-        let lake = Arc::new(LocalLake::open(folder.root())?);
-        let before = hours::captured(lake.as_ref(), bars, &scenario.agreed.symbols, &scenario.expected).await?;
+        let lake = LocalLake::open(folder.root())?;
+        let before = hours::captured(&lake, bars, &scenario.agreed.symbols, &scenario.expected).await?;
         print(&format!("\n{}", report::before(&before)))?;
 
-        let journal = Arc::new(SqliteJournal::open(folder.journal()?)?);
-        let mut engine = Engine::new(registry.clone(), lake.clone(), journal.clone());
         if let Some(captured) = &used {
-            costs::record(&engine, captured).await?;
+            costs::record(folder.root(), captured).await?;
         }
         let steps = Arc::new(Steps::default());
-        engine.clock = Arc::new(SkippingClock::default());
-        engine.observer = steps.clone();
+        let repair = Repair::of(workflow.clone()).params(scenario.given.clone()).lake(folder.root()).registry(registry);
+        let repair = repair.clock(Arc::new(SkippingClock::default())).observer(steps.clone()).connect().await?;
         print(&format!("\nThe workflow {}:\n", workflow.name))?;
-        let first = run(&engine, &steps, &workflow, &scenario).await?;
+        let first = run(&repair, &steps).await?;
 
-        let after = hours::aggregated(lake.as_ref(), hourly, &scenario.interval).await?;
+        let after = hours::aggregated(&lake, hourly, &scenario.interval).await?;
         print(&format!("\n{}", report::after(&after)))?;
         let summary = Summary {
             hours: &after,
@@ -189,14 +181,14 @@ impl Demo {
         print(&format!("\n{summary}"))?;
 
         print("\nThe workflow again, on the same lake:\n")?;
-        let second = run(&engine, &steps, &workflow, &scenario).await?;
+        let second = run(&repair, &steps).await?;
         let (still_missing, requests) = (missing(&second)?, second.usage.source_requests);
         ensure!(after.len() == before.len(), "{} stock-hours were expected, but {} were written", before.len(), after.len());
         ensure!(after.iter().all(|hour| hour.complete), "not all hours are complete");
         ensure!(still_missing == 0 && requests == 0, "the second run found {still_missing} minutes missing and made {requests} requests");
         print("\nnothing to do: 0 missing, 0 requests")?;
 
-        let costs = costs::of_all(journal.as_ref(), &registry).await?;
+        let costs = repair.costs().prices(costs::prices()?).await?;
         print(&format!("\n{}", report::costs(&costs)))?;
 
         print(&format!("\n{}", report::by_hand(WORKFLOW_FILE, folder.root(), &scenario.given, &first.run)))
@@ -237,19 +229,14 @@ async fn capture(choices: &Choices, scenario: &Scenario, folder: &LakeFolder) ->
     Ok(captured)
 }
 
-/// Runs the workflow to its end.
-async fn run(engine: &Engine, steps: &Steps, workflow: &Workflow, scenario: &Scenario) -> Result<RunReport> {
-    // `repair resume` needs this to continue the run if it is stopped.
-    let environment = json!({ "lake": "local", "profile": "local" });
-    let request = StartRequest::new(new_run_id()).with_params(scenario.params.clone()).with_environment(environment);
-    let done = engine.start(workflow, request).await?;
-    steps.written().context(UNWRITTEN)?;
+/// One run of the workflow, to its end.
+async fn run(repair: &Repair, steps: &Steps) -> Result<RunReport> {
+    let done = repair.run().await?;
+    steps.printed().context(UNWRITTEN)?;
     let problems = done.problems.join("; ");
     match done.outcome {
         Some(Outcome::Succeeded) => {}
-        Some(Outcome::Blind) => {
-            return Err(repair_core::Error::blind(format!("run {} could not check everything: {problems}", done.run)).into());
-        }
+        Some(Outcome::Blind) => return Err(repair::Error::blind(format!("run {} could not look: {problems}", done.run)).into()),
         _ => bail!("run {} did not succeed: {problems}", done.run),
     }
     Ok(done)

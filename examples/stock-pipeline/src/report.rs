@@ -6,14 +6,12 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use comfy_table::{CellAlignment, Table, presets};
-use jiff::Timestamp;
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
-use repair::ledger::Costs;
-use repair::ledger::{INFRASTRUCTURE, NONE};
-use repair_core::engine::RunState;
-use repair_core::engine::{Event, Observer, Recorded};
-use repair_core::plugin::Progress;
+use repair::core::engine::{Event, Observer, Recorded, RunState};
+use repair::core::plugin::Progress;
+use repair::jiff::Timestamp;
+use repair::jiff::civil::Date;
+use repair::jiff::tz::TimeZone;
+use repair::ledger::{Costs, INFRASTRUCTURE, NONE};
 use rust_decimal::Decimal;
 use serde_json::Value;
 
@@ -225,8 +223,8 @@ impl Steps {
     /// Checks that all lines could be written.
     ///
     /// # Errors
-    /// As [`say`], for the first line that could not be written.
-    pub(crate) fn written(&self) -> io::Result<()> {
+    /// As [`say`], for the first line that could not.
+    pub(crate) fn printed(&self) -> io::Result<()> {
         self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 }

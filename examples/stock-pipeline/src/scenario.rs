@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use jiff::civil::Date;
-use repair_core::model::expected_slots;
-use repair_core::model::{Interval, SlotSet, Table};
-use repair_core::plugin::Registry;
-use repair_core::workflow::Workflow;
-use repair_stocks::source::simulated::Market;
+use repair::core::model::{Interval, SlotSet, Table, expected_slots};
+use repair::core::plugin::Registry;
+use repair::core::workflow::Workflow;
+use repair::jiff::civil::Date;
+use repair::stocks::source::simulated::Market;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::feed::{Feed, Replay};
 
@@ -58,9 +56,7 @@ pub(crate) struct Agreed {
 pub(crate) struct Scenario {
     /// The parameters that differ from the defaults, as `repair run --param` takes them.
     pub(crate) given: BTreeMap<String, String>,
-    /// All parameters of the workflow.
-    pub(crate) params: BTreeMap<String, Value>,
-    /// The parameters that the pipeline must agree with.
+    /// Those that the pipeline must agree with.
     pub(crate) agreed: Agreed,
     /// The days.
     pub(crate) interval: Interval,
@@ -89,8 +85,8 @@ impl Scenario {
         given.insert("to".to_owned(), to.to_string());
 
         let params = workflow.bind(&given)?;
-        let agreed: Agreed = serde_json::from_value(params.clone().into_iter().collect())
-            .context("the parameters of the workflow are not those that this demo expects")?;
+        let agreed: Agreed =
+            serde_json::from_value(params.into_iter().collect()).context("the workflow's parameters are not those that this demo knows")?;
         let known = registry.calendars();
         let calendar = known.get(&agreed.calendar).with_context(|| {
             format!(
@@ -113,7 +109,7 @@ impl Scenario {
             Some(replay) => Arc::new(replay),
             None => Arc::new(Market::new(agreed.seed, calendar.clone(), agreed.quiet)),
         };
-        Ok(Self { given, params, agreed, interval, expected, feed })
+        Ok(Self { given, agreed, interval, expected, feed })
     }
 }
 

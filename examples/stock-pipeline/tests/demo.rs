@@ -5,18 +5,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType, UInt64Type};
 use assert_cmd::cargo::cargo_bin_cmd;
 use futures::TryStreamExt;
-use jiff::Timestamp;
-use repair_core::lake::{Lake, Layer, ScanRequest, overlay};
-use repair_core::model::{Interval, Table};
-use repair_core::plugin::Registry;
-use repair_core::workflow::Workflow;
-use repair_local::LocalLake;
-use repair_stocks::source::simulated::Market;
+use repair::Workflow;
+use repair::arrow::array::{Array, AsArray, RecordBatch};
+use repair::arrow::compute::cast;
+use repair::arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType, UInt64Type};
+use repair::core::lake::{Lake, Layer, ScanRequest, overlay};
+use repair::core::model::{Interval, Table};
+use repair::jiff::Timestamp;
+use repair::local::LocalLake;
+use repair::stocks::source::simulated::Market;
 use tempfile::TempDir;
 
 const WORKFLOW: &str = include_str!("../workflows/ticker-hourly.yaml");
@@ -40,8 +39,7 @@ impl Demo {
     fn run(args: &[&str]) -> Self {
         let lake = TempDir::new().unwrap();
         let output = cargo_bin_cmd!("stock-pipeline").args(args).arg("--lake").arg(lake.path()).assert().success().get_output().clone();
-        let mut registry = Registry::default();
-        repair_stocks::register(&mut registry);
+        let registry = repair::registry();
         let workflow = Workflow::parse("ticker-hourly.yaml", WORKFLOW, &registry).unwrap();
         Self { printed: String::from_utf8(output.stdout).unwrap(), lake, tables: workflow.tables }
     }
@@ -191,7 +189,7 @@ fn a_simulated_session_is_complete_afterwards_and_equals_the_market() {
     let line = costs.lines().find(|line| line.contains("infrastructure")).unwrap();
     assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["infrastructure", "stock-pipeline", "3,900", "3,820", PIPELINE_USD]);
 
-    let calendar = repair_stocks::calendar::calendar("XNYS").unwrap();
+    let calendar = repair::stocks::calendar::calendar("XNYS").unwrap();
     let market = Market::new(42, calendar.clone(), 0.02);
     let day = Interval::parse("2026-03-05", "2026-03-05").unwrap();
     let open = calendar.open(&day).unwrap();

@@ -51,9 +51,9 @@ mod with_aws {
         config: Option<Config>,
     }
 
+    #[allow(clippy::needless_pass_by_value, clippy::unnecessary_wraps, reason = "the signatures are those of a program without AWS, too")]
     impl Bucket {
         /// The lake at a location.
-        #[expect(clippy::unnecessary_wraps, reason = "a program without AWS refuses it")]
         pub(crate) fn at(location: &str) -> Result<Self> {
             Ok(Self { location: location.to_owned(), config: None })
         }
@@ -71,7 +71,6 @@ mod with_aws {
         }
 
         /// The same configuration at another location.
-        #[expect(clippy::needless_pass_by_value, reason = "as in a program without AWS")]
         pub(crate) fn moved_to(self, other: Self) -> Self {
             let config = self.config.map(|config| Config { location: other.location.clone(), ..config });
             Self { location: other.location.clone(), config }
@@ -143,6 +142,7 @@ mod without_aws {
         Error::invalid(format!("{what}, and this program was built without AWS")).hint(Hint::Feature { name: "aws" })
     }
 
+    #[allow(clippy::needless_pass_by_value, clippy::unused_async, reason = "the signatures are those of a program with AWS")]
     impl Bucket {
         /// Refuses the lake at a location.
         pub(crate) fn at(location: &str) -> Result<Self> {
@@ -150,7 +150,6 @@ mod without_aws {
         }
 
         /// Refuses the lake of a profile.
-        #[expect(clippy::needless_pass_by_value, reason = "as in a program with AWS")]
         pub(crate) fn of_profile(profile: &str, _: Value) -> Result<Self> {
             Err(missing(&format!("profile `{profile}` is of a lake in S3")))
         }
@@ -166,13 +165,11 @@ mod without_aws {
         }
 
         /// The lake itself.
-        #[expect(clippy::unused_async, reason = "as in a program with AWS")]
         pub(crate) async fn lake(&self, _: Option<(&dyn Journal, &str)>) -> Result<Arc<dyn Lake>> {
             match self.0 {}
         }
 
         /// Its journal.
-        #[expect(clippy::unused_async, reason = "as in a program with AWS")]
         pub(crate) async fn journal(&self) -> Result<Arc<dyn Journal>> {
             match self.0 {}
         }

@@ -84,35 +84,35 @@ impl Around {
 macro_rules! around {
     () => {
         /// Uses these plug-ins instead of [`registry`]'s.
-        #[must_use]
+        #[must_use = "it is returned, not changed in place"]
         pub fn registry(mut self, registry: impl Into<Arc<Registry>>) -> Self {
             self.around.registry = registry.into();
             self
         }
 
         /// Uses this clock instead of the machine's.
-        #[must_use]
+        #[must_use = "it is returned, not changed in place"]
         pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
             self.around.clock = clock;
             self
         }
 
         /// Reports each event of a run, and the progress of steps, to this observer.
-        #[must_use]
+        #[must_use = "it is returned, not changed in place"]
         pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
             self.around.observer = observer;
             self
         }
 
         /// Stops soon after this token is cancelled. A run that was stopped can be resumed.
-        #[must_use]
+        #[must_use = "it is returned, not changed in place"]
         pub fn stop(mut self, stop: CancellationToken) -> Self {
             self.around.stop = stop;
             self
         }
 
         /// Reports what a person may want to know before a run begins.
-        #[must_use]
+        #[must_use = "it is returned, not changed in place"]
         pub fn notices(mut self, notices: impl Fn(Notice) + Send + Sync + 'static) -> Self {
             self.around.notices = Some(Arc::new(notices));
             self
@@ -164,6 +164,7 @@ impl Opening {
     }
 
     /// Sets a parameter of the workflow, as text. The values of a list are separated by commas.
+    #[expect(clippy::needless_pass_by_value, reason = "a value, not a reference to one, is what callers have")]
     pub fn param(mut self, name: impl Into<String>, value: impl ToString) -> Self {
         self.params.insert(name.into(), value.to_string());
         self
