@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use repair_core::lake::Lake;
+use repair_core::lake::{Lake, Overlay, ReadLake};
 use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::testing::{LakeSetup, MemoryLake, lake_suite};
 

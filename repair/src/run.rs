@@ -229,6 +229,7 @@ impl OpenLake {
         let stopped = match signal {
             Signal::Cancel => engine.cancel(run).await?,
             Signal::Pause => engine.pause(run).await?,
+            other => return Err(Error::internal(format!("a run cannot be asked to {}", other.as_str()))),
         };
         let outcome = stopped.as_ref().and_then(|report| report.outcome);
         Ok(StopReport { format: JsonFormat, run: run.to_owned(), signal, stopped: stopped.is_some(), outcome })

@@ -69,12 +69,10 @@ impl Spikes {
 
     /// Reads the repaired view, so that a second look sees what was corrected.
     async fn values(&self, context: &StepContext, table: &Table, scope: &Scope) -> Result<Values> {
-        let request = ScanRequest {
-            layer: Layer::Repaired,
-            interval: Some(scope.interval),
-            keys: Some(scope.keys.clone()),
-            columns: Some(vec![self.column.clone()]),
-        };
+        let request = ScanRequest::new(Layer::Repaired)
+            .in_interval(scope.interval)
+            .of_keys(scope.keys.clone())
+            .with_columns(vec![self.column.clone()]);
         let mut values = Values::new();
         let mut batches = context.lake.scan(table, &request).await?;
         while let Some(batch) = batches.try_next().await? {

@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 use repair::arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
 use repair::arrow::compute::cast;
 use repair::arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
-use repair::core::lake::{Lake, Layer, ScanRequest};
+use repair::core::lake::{Layer, ReadLake, ScanRequest};
 use repair::core::model::utc_date;
 use repair::core::model::{Format, Table};
 use repair::jiff::Timestamp;

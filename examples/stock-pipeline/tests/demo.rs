@@ -11,7 +11,7 @@ use repair::Workflow;
 use repair::arrow::array::{Array, AsArray, RecordBatch};
 use repair::arrow::compute::cast;
 use repair::arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType, UInt64Type};
-use repair::core::lake::{Lake, Layer, ScanRequest, overlay};
+use repair::core::lake::{Layer, ReadLake, ScanRequest, overlay};
 use repair::core::model::{Interval, Table};
 use repair::jiff::Timestamp;
 use repair::local::LocalLake;

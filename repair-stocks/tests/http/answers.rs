@@ -2,7 +2,7 @@
 
 use arrow::array::AsArray;
 use repair_core::model::{Key, TimeMark};
-use repair_core::plugin::Limits;
+use repair_core::plugin::{Limits, Request};
 use repair_core::testing::plugin_suite;
 use serde_json::{Value, json};
 

@@ -24,9 +24,17 @@ pub fn differences(before: &Workflow, now: &Workflow) -> Vec<String> {
     differ("its `start`", before.start == now.start);
     named(&mut found, "param", &before.params, &now.params, text);
     named(&mut found, "table", &before.tables, &now.tables, text);
-    let source = |source: &SourceUse| text(&SourceUse { with: plain(&source.with), ..source.clone() });
+    let source = |source: &SourceUse| {
+        let mut source = source.clone();
+        source.with = plain(&source.with);
+        text(&source)
+    };
     named(&mut found, "source", &before.sources, &now.sources, source);
-    let profile = |profile: &Profile| text(&Profile { with: plain(&profile.with), ..profile.clone() });
+    let profile = |profile: &Profile| {
+        let mut profile = profile.clone();
+        profile.with = plain(&profile.with);
+        text(&profile)
+    };
     named(&mut found, "profile", &before.profiles, &now.profiles, profile);
     let (old, new) = (by_name(before), by_name(now));
     for name in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {

@@ -95,7 +95,7 @@ impl ExceptRequest<'_> {
         let fix = Fix { absent: vec![absence], source, ..Fix::default() };
         let scope = StageScope { run: &run, step: STEP, visit: 1, table: &table };
         let units = [STEP.to_owned()];
-        lake.stage(&scope, &StageRequest { unit: STEP, strategy: "person", repaired_at: asked_at, fix: &fix, replaces: None }).await?;
+        lake.stage(&scope, &StageRequest::new(STEP, "person", asked_at, &fix)).await?;
         let mut changed = TableChange { table: table.name.clone(), rows: 0, absent: slots.len(), interval, stale: Vec::new() };
         let change = Retraction { id: run.clone(), parts: Vec::new(), undoes: None, at: asked_at, by: user(), reason };
         history.mark_stale(lake.as_ref(), &change, &run, &mut changed).await?;
