@@ -11,7 +11,7 @@ use common::*;
 use futures::StreamExt;
 use repair_aws::{AwsLake, Connection};
 use repair_core::Error;
-use repair_core::lake::{Lake, Artifacts};
+use repair_core::lake::Artifacts;
 use repair_core::testing::lake_suite;
 
 async fn lake() -> (Sandbox, AwsLake) {

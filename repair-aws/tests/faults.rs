@@ -8,7 +8,7 @@ use std::time::Duration;
 use aws_sandbox::{Fault, Rule, Service};
 use common::*;
 use repair_aws::{Options, Polling};
-use repair_core::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope, Overlay, ReadLake};
+use repair_core::lake::{Lake, Layer, Overlay, PresenceRequest, ReadLake, StageRequest, StageScope};
 use repair_core::model::{Fix, Format, Key, Table};
 use repair_core::price::Metered;
 use repair_core::testing::LakeSetup;

@@ -9,7 +9,7 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray,
 use arrow::datatypes::{DataType, Field, Schema};
 use common::*;
 use futures::TryStreamExt;
-use repair_core::lake::{Lake, Layer, PresenceRequest, ReadLake, ScanRequest, overlay};
+use repair_core::lake::{Lake, Layer, PresenceRequest, ReadLake, overlay};
 use repair_core::model::{Absence, Interval, Key, SlotRange, Table};
 use repair_core::testing::LakeSetup;
 

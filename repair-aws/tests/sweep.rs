@@ -4,7 +4,6 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use aws_sdk_athena::types::QueryExecutionState;
 use common::*;
 use repair_aws::{AwsLake, S3Journal};
 use repair_core::engine::{Engine, StartRequest};
-use repair_core::lake::{Lake, Layer, ReadLake};
+use repair_core::lake::{Layer, ReadLake};
 use repair_core::model::{Format, Table};
 use repair_core::plugin::{Answer, Limits, Registry, Request, Source, StepContext};
 use repair_core::testing::{CrashingJournal, CrashingLake, LakeSetup, Moment, Schedule, is_crash};

@@ -13,7 +13,7 @@ use aws_sandbox::Sandbox;
 use common::*;
 use repair_aws::S3Journal;
 use repair_core::engine::{Engine, StartRequest};
-use repair_core::lake::{Lake, Layer, ReadLake};
+use repair_core::lake::{Layer, ReadLake};
 use repair_core::model::Table;
 use repair_core::plugin::Registry;
 use repair_core::testing::{LakeSetup, MemoryLake, lake_suite};

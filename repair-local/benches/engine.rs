@@ -12,7 +12,6 @@
     reason = "a measurement that fails, panics"
 )]
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;

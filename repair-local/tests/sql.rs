@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use arrow::util::pretty::pretty_format_batches;
 use common::*;
-use repair_core::lake::{Lake, Layer, ReadLake};
+use repair_core::lake::{Layer, ReadLake};
 use repair_core::model::{Format, PartitionUnit, Table};
 use repair_core::plugin::{AggregateRequest, Aggregated, Plugin, PluginKind, Registry, SystemClock};
 use repair_core::testing::context;

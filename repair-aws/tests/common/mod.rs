@@ -21,9 +21,7 @@ use repair_core::Result;
 use repair_core::lake::partition::{by_partition, time_partition};
 use repair_core::lake::{BatchStream, Caller, Lake, Layer, ScanRequest, StageRequest, StageScope, overlay};
 use repair_core::model::{Absence, Cadence, Fix, Format, Interval, Key, Partition, PartitionUnit, SlotRange, Table, TimeMark};
-use repair_core::price::Meter;
 use repair_core::testing::LakeSetup;
-use tokio_util::sync::CancellationToken;
 
 pub const BUCKET: &str = "bucket";
 pub const DATABASE: &str = "market";

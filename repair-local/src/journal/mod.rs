@@ -149,14 +149,11 @@ fn sql_error(path: &Path, doing: &str, error: rusqlite::Error) -> Error {
             (ErrorKind::Transient, format!("could not {doing} the journal {path}: another process held it for too long; try again"))
         }
         Some(Code::DiskFull) => (ErrorKind::Transient, format!("could not {doing} the journal {path}: the disk is full; free some space")),
-        Some(Code::PermissionDenied | Code::ReadOnly | Code::CannotOpen) => (
-            ErrorKind::Denied,
-            format!("not allowed to {doing} the journal {path}; give that permission to the user that runs this"),
-        ),
-        Some(Code::DatabaseCorrupt) => (ErrorKind::Invalid, format!("the journal {path} is damaged; restore it from a backup")),
-        Some(Code::NotADatabase) => {
-            (ErrorKind::Invalid, format!("{path} is not a journal, nor any other SQLite database"))
+        Some(Code::PermissionDenied | Code::ReadOnly | Code::CannotOpen) => {
+            (ErrorKind::Denied, format!("not allowed to {doing} the journal {path}; give that permission to the user that runs this"))
         }
+        Some(Code::DatabaseCorrupt) => (ErrorKind::Invalid, format!("the journal {path} is damaged; restore it from a backup")),
+        Some(Code::NotADatabase) => (ErrorKind::Invalid, format!("{path} is not a journal, nor any other SQLite database")),
         Some(_) => (ErrorKind::Transient, format!("could not {doing} the journal {path}")),
         // The stored value is not one that we write.
         None => (ErrorKind::Invalid, format!("the journal {path} is damaged; restore it from a backup")),

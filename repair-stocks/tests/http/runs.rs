@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
 use repair_core::engine::{Engine, Outcome, RunReport, StartRequest};
-use repair_core::lake::{Lake, Layer, ScanRequest, overlay, ReadLake};
+use repair_core::lake::{Layer, ReadLake, ScanRequest, overlay};
 use repair_core::plugin::Clock;
 use repair_core::workflow::Workflow;
 use repair_core::{ErrorKind, Result};

@@ -97,7 +97,8 @@ impl WhyRequest<'_> {
         let Subject { history, table, lake } = table.open(open).await?;
         let key = subject::key(&table, key.as_deref())?;
         let now = open.around.clock.now();
-        let Story { standing, raw, repairs, exceptions, retractions, conflict } = story::of_slot(lake.as_ref(), &table, &key, at, now).await?;
+        let Story { standing, raw, repairs, exceptions, retractions, conflict } =
+            story::of_slot(lake.as_ref(), &table, &key, at, now).await?;
         let slot = story::slot(&table, at)?;
         let mut stale_in = Vec::new();
         for into in history.computed_from(&table.name).await? {
