@@ -47,8 +47,3 @@ pub use lake::LocalLake;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
-
-/// So is that of the page about plug-ins.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/plugins.md")]
-struct Plugins;

@@ -116,3 +116,13 @@ pub use repair_core::price::PriceBook;
 pub use repair_core::workflow::Workflow;
 pub use repair_core::{Error, ErrorKind, Hint, Result};
 pub use tokio_util::sync::CancellationToken;
+
+/// The Rust of the page about workflows in Rust is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/workflows/in-rust.md")]
+struct WorkflowsInRust;
+
+/// So is that of the page about plug-ins.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/plugins.md")]
+struct PlugIns;

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use arrow::util::display::array_value_to_string;
 use futures::TryStreamExt;
@@ -313,13 +314,22 @@ pub async fn published(
     Ok(rows)
 }
 
+/// The column, with UTC written as an offset: Arrow prints instants in a named zone only if it was compiled with a table of zones.
+fn printable(column: &ArrayRef) -> Result<ArrayRef> {
+    match column.data_type() {
+        DataType::Timestamp(unit, Some(zone)) if &**zone == "UTC" => Ok(cast(column, &DataType::Timestamp(*unit, Some("+00:00".into())))?),
+        _ => Ok(column.clone()),
+    }
+}
+
 /// Rows as JSON objects, nulls left out; what is neither a number nor true or false is text.
 fn values(batches: &[RecordBatch]) -> Result<Vec<Value>> {
     let mut rows = Vec::new();
     for batch in batches {
+        let columns: Vec<ArrayRef> = batch.columns().iter().map(printable).collect::<Result<_>>()?;
         for row in 0..batch.num_rows() {
             let mut fields = serde_json::Map::new();
-            for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+            for (field, column) in batch.schema_ref().fields().iter().zip(&columns) {
                 if column.is_null(row) {
                     continue;
                 }
