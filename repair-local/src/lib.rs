@@ -42,8 +42,3 @@ mod write;
 
 pub use journal::SqliteJournal;
 pub use lake::LocalLake;
-
-/// Compiles the Rust code of the page about plug-ins as a test.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/plugins.md")]
-struct Plugins;

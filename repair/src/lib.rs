@@ -121,3 +121,13 @@ pub use tokio_util::sync::CancellationToken;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// The Rust of the page about workflows in Rust is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/workflows/in-rust.md")]
+struct WorkflowsInRust;
+
+/// The Rust of the page about plug-ins is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/plugins.md")]
+struct PlugIns;

@@ -75,7 +75,9 @@ fn main() -> Result<()> {
         for at in ["2024-03-04T13:00:00Z", "2024-03-05T06:00:00Z"] {
             let at = at.parse().map_err(|error| Error::invalid("not an instant").because(error))?;
             let story = repair.why("readings", at).key("roof").await?;
-            println!("roof at {at}: {:?}", story.standing);
+            if let (Some(raw), Some(repair)) = (story.raw.first(), story.repairs.first()) {
+                println!("roof at {at}: {} instead of {}", repair.row["value"], raw["value"]);
+            }
         }
         Ok(())
     })
