@@ -213,7 +213,7 @@ async fn a_run_over_budget_ends_settled_and_says_so() {
     assert_eq!((report.outcome, report.error), (Some(Outcome::OverBudget), Some(ErrorKind::Budget)));
     assert_eq!(
         report.reason.unwrap(),
-        "the budget of the run is 10 calls, of which 10 are spent or set aside; 20 of 30 units were not started"
+        "the budget of the run is 10 calls, with 10 spent or set aside; 20 of 30 units were not started"
     );
     let state = world.state().await;
     let units = state.steps["fill"].units.as_ref().unwrap();
@@ -272,7 +272,7 @@ async fn dollars_of_a_step_hold_and_another_way_may_follow() {
     let caught = world.state().await.caught.unwrap().1;
     assert_eq!(
         caught.message,
-        "the budget of step `fill` is 0.2 USD, of which 0.18 are spent or set aside; 24 of 30 units were not started"
+        "the budget of step `fill` is 0.2 USD, with 0.18 spent or set aside; 24 of 30 units were not started"
     );
 }
 
