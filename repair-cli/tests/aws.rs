@@ -120,7 +120,7 @@ fn run(mut command: assert_cmd::Command, more: &[&str], makes: bool) -> Value {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     // What will be made in the catalog is told before, and only then.
-    let tells = said.contains("will be made when it is first needed: table market.bars_repairs at s3://bucket/lake/bars_repairs/");
+    let tells = said.contains("will be created when it is first needed: table market.bars_repairs at s3://bucket/lake/bars_repairs/");
     assert_eq!(tells, makes, "{said}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
     assert!(output.status.success(), "{report:#}: {said}");

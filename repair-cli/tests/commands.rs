@@ -17,7 +17,7 @@ fn a_glitched_feed_is_repaired_verified_and_only_then_aggregated() {
     let (report, code) = world.run_json(&workflow, &["--run-id", "first"]);
     assert_eq!((code, &report["outcome"], &report["run"]), (0, &"succeeded".into(), &"first".into()));
     let keys: Vec<&String> = report.as_object().unwrap().keys().collect();
-    assert_eq!(keys.len(), 5, "{keys:?}");
+    assert_eq!(keys.len(), 7, "{keys:?}");
     let steps = &report["steps"];
     let found = &steps["find_gaps"]["output"];
     let missing = world.dropped + world.quiet;
@@ -185,7 +185,7 @@ fn a_run_that_is_paused_goes_on_with_a_mended_workflow() {
     assert_eq!(code, 0, "{err}");
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&report["outcome"], &report["steps"]["find_gaps"]["visits"]), (&"succeeded".into(), &1.into()), "{report}");
-    assert!(err.contains("goes on with the definition given"), "{err}");
+    assert!(err.contains("continues with the corrected definition"), "{err}");
 }
 
 #[test]

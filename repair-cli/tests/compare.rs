@@ -176,7 +176,7 @@ fn check_hours(idea: &Value, truth: &BTreeMap<Slot, Bar>, seen: &BTreeMap<Slot, 
 }
 
 fn idea<'a>(report: &'a Value, name: &str) -> &'a Value {
-    report["ideas"].as_array().unwrap().iter().find(|idea| idea["name"] == name).unwrap()
+    report["strategies"].as_array().unwrap().iter().find(|idea| idea["name"] == name).unwrap()
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn the_seed_alone_says_what_is_hidden_and_limits_say_what_is_best() {
     let real = Real::new();
     let some = ["--mask", "2%", "--strategies", "line,carry_forward"];
     let report = real.json(&some);
-    let names: Vec<&str> = report["ideas"].as_array().unwrap().iter().map(|idea| idea["plugin"].as_str().unwrap()).collect();
+    let names: Vec<&str> = report["strategies"].as_array().unwrap().iter().map(|idea| idea["plugin"].as_str().unwrap()).collect();
     assert_eq!(names, ["interpolate", "carry-forward"], "a step of the workflow, and a repairer that needs nothing");
     assert_eq!(report["mask"], real.json(&[&some[..], &["--columns", "close"]].concat())["mask"]);
     let mut fewer = some.to_vec();
@@ -251,12 +251,12 @@ fn what_is_told_to_people() {
     let ideas: Vec<&str> = ideas.lines().map(|line| line.rsplit_once(' ').unwrap().0.trim_end()).collect();
     insta::assert_snapshot!(format!("{}\n{}\n\n{rest}", head.trim_end(), ideas.join("\n")));
     for (arguments, words) in [
-        (&["--strategies", "lime"][..], "no idea `lime`; did you mean `line`?"),
+        (&["--strategies", "lime"][..], "no strategy `lime` (did you mean `line`?)"),
         (&["--strategies", "line,line"], "`line` is named twice"),
-        (&["--strategies", "shifted"], "`shifted` needs a `with` that nobody gives"),
+        (&["--strategies", "shifted"], "`shifted` needs a `with`, and none is given here"),
         (&["--mask", "90%"], "`90%` is not a share"),
-        (&["--columns", "closing"], "no column of numbers `closing`; it has open, high, low, close, volume"),
-        (&["--of", "find"], "no detect step `find`; it has find_gaps"),
+        (&["--columns", "closing"], "no column of numbers `closing`; its columns of numbers are open, high, low, close, volume"),
+        (&["--of", "find"], "no detect step `find`; its detect steps are find_gaps"),
         (&["--max-usd", "cheap"], "`cheap` must be a plain decimal number"),
     ] {
         let (out, err, code) = real.compare(arguments);

@@ -82,8 +82,8 @@ repair ticker backfill 35 0 0 0 0 386 33 0.07 0.0001813
 total 1205 BYTES 13 1170 29250 386 33 0.189 0.0001813
 
 2 runs; prices: test of 2026-11-01
-repair 0.07 USD, beside 0.119 of the pipeline itself: 58.85 %
-not in the price book, so reckoned as free: bytes_stored
+repair 0.07 USD, the pipeline itself 0.119 USD; repair is 58.85 % of that
+not in the price book, so counted as free: bytes_stored
 ";
 
 #[test]
@@ -124,7 +124,7 @@ fn a_source_that_is_paid_by_the_month_is_told_with_its_share_and_what_it_adds() 
     std::fs::write(&prices, plan).unwrap();
     let (text, _, _) = costs(&world, &["--prices", prices.to_str().unwrap(), "monday"]);
     assert!(text.contains("market is paid by the month: 29 USD in "), "{text}");
-    assert!(text.contains("of 1000 calls used") && text.contains("on top of the plan they cost 0."), "{text}");
+    assert!(text.contains("of 1000 calls used") && text.contains("on top of the plan they cost 0 USD."), "{text}");
 }
 
 #[test]

@@ -189,12 +189,12 @@ fn a_plan_is_refused_when_the_workflow_means_something_else() {
     let coins = Coins::new(&[]);
     coins.plan(&[]);
     let mut wrong: Vec<(&str, &str, &str)> = vec![
-        ("attempts: 2", "attempts: 3", "`retry` of step `fill` is another"),
-        ("calls: 100", "calls: 101", "what step `fill` does is another"),
-        ("usd: 1.00", "usd: 1.01", "its `budget` is another"),
-        ("rows_per_request: 500", "rows_per_request: 400", "source `market` is another"),
-        ("LTCUSD]", "LTCUSD, XRPUSD]", "`with` of step `find_gaps` is another"),
-        ("root: ./lake", "root: ./pond", "profile `local` is another"),
+        ("attempts: 2", "attempts: 3", "`retry` of step `fill` has changed"),
+        ("calls: 100", "calls: 101", "what step `fill` does has changed"),
+        ("usd: 1.00", "usd: 1.01", "its `budget` has changed"),
+        ("rows_per_request: 500", "rows_per_request: 400", "source `market` has changed"),
+        ("LTCUSD]", "LTCUSD, XRPUSD]", "`with` of step `find_gaps` has changed"),
+        ("root: ./lake", "root: ./pond", "profile `local` has changed"),
     ];
     for (from, to, word) in wrong.drain(..) {
         std::fs::write(&coins.workflow, WORKFLOW.replace(from, to)).unwrap();
@@ -202,7 +202,7 @@ fn a_plan_is_refused_when_the_workflow_means_something_else() {
     }
     std::fs::write(&coins.workflow, WORKFLOW).unwrap();
     coins.world.write("prices.yaml", &PRICES.replace("0.001", "0.002"));
-    coins.refused(6, &["its price book is another"]);
+    coins.refused(6, &["its price book has changed"]);
     coins.world.write("prices.yaml", PRICES);
     std::fs::remove_file(&coins.workflow).unwrap();
     coins.refused(2, &["workflow.yaml", "can't be told"]);

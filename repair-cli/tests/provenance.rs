@@ -51,7 +51,7 @@ fn why_tells_of_a_raw_a_repaired_and_an_absent_minute() {
         "{people}"
     );
     let people = world.text(&["why", "bars", "--key", "AIG", "--at", &quiet]);
-    assert!(people.contains("absent (it counts)") && people.contains("to be asked again after"), "{people}");
+    assert!(people.contains("absent (it counts)") && people.contains("sources are asked again after"), "{people}");
     assert!(refused(&world, &["why", "bars", "--at", &raw]).contains("--key"));
     assert!(refused(&world, &["why", "no_such", "--key", "AIG", "--at", &raw]).contains("no run here has had a table `no_such`"));
 }
