@@ -1,14 +1,14 @@
 //! The data catalog: databases, tables, views and partitions, as Glue keeps them.
 //!
-//! One catalog serves both Athena's DDL and the Glue calls, because with AWS it is one thing too. Its types are the JSON
-//! structures of the Glue API, so what a client of Glue writes comes back as it was written. It knows neither SQL nor HTTP.
+//! One catalog serves both Athena's DDL and the Glue calls, as in AWS. Its types are the JSON structures of the Glue API, so what a Glue
+//! client writes comes back unchanged. It knows neither SQL nor HTTP.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-/// The largest number of partitions one table may have here; Glue's own quota is far above what a test needs.
+/// The largest number of partitions of one table here; Glue's own quota is far above what tests need.
 const MAX_PARTITIONS: usize = 1_000_000;
 
 /// String properties of a table, a SerDe or a database.
@@ -57,7 +57,7 @@ impl Column {
         Self { name: name.into(), kind: Some(kind.into()), ..Self::default() }
     }
 
-    /// The type as Hive writes it; Glue takes a column without one for a string.
+    /// The type as Hive writes it; Glue treats a column without one as a string.
     #[must_use]
     pub fn hive_type(&self) -> &str {
         self.kind.as_deref().unwrap_or("string")
@@ -79,7 +79,7 @@ pub struct SerdeInfo {
     pub parameters: Parameters,
 }
 
-/// Where the rows of a table or a partition lie, and in which form.
+/// Where the rows of a table or a partition lie, and in which format.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct StorageDescriptor {
@@ -107,7 +107,7 @@ pub struct StorageDescriptor {
     pub parameters: Parameters,
     /// Whether the table is stored in subfolders.
     pub stored_as_sub_directories: bool,
-    /// What else a client wrote (bucket and sort columns, skew), kept as it came.
+    /// Other members that a client wrote (bucket and sort columns, skew), kept unchanged.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
 }
@@ -207,7 +207,7 @@ pub struct Partition {
     pub parameters: Parameters,
 }
 
-/// Why the catalog refused.
+/// Why the catalog refused a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CatalogError {
     /// There is no such database.
@@ -216,9 +216,9 @@ pub enum CatalogError {
     NoTable(String, String),
     /// There is no such partition.
     NoPartition(Vec<String>),
-    /// It is there already; the text says what.
+    /// It exists already; the text says what.
     Exists(String),
-    /// The request makes no sense; the text says why.
+    /// The request is not valid; the text says why.
     Invalid(String),
 }
 
@@ -316,7 +316,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Removes a database with all that is in it, as Glue does.
+    /// Removes a database with everything in it, as Glue does.
     pub fn delete_database(&self, name: &str) -> Result<(), CatalogError> {
         let name = name.to_lowercase();
         self.lock().remove(&name).map(drop).ok_or(CatalogError::NoDatabase(name))
@@ -348,7 +348,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Puts another definition in a table's place; its partitions stay.
+    /// Replaces a table's definition; its partitions stay.
     pub fn update_table(&self, database: &str, table: Table) -> Result<(), CatalogError> {
         let table = normal(&database.to_lowercase(), table);
         self.with_table(database, &table.name.clone(), |entry| {
@@ -400,7 +400,7 @@ impl Catalog {
         })
     }
 
-    /// Puts another definition in a partition's place, under other values if it has them.
+    /// Replaces a partition's definition, including its values if they differ.
     pub fn update_partition(&self, database: &str, table: &str, values: &[String], partition: Partition) -> Result<(), CatalogError> {
         self.with_table(database, table, |entry| {
             check_values(&entry.table, &partition.values)?;
@@ -443,7 +443,7 @@ fn check_values(table: &Table, values: &[String]) -> Result<(), CatalogError> {
     )))
 }
 
-/// Names are folded to lower case, as Glue folds them for Athena.
+/// Names in lower case, as Glue converts them for Athena.
 fn normal(database: &str, mut table: Table) -> Table {
     table.name = table.name.to_lowercase();
     table.database_name = Some(database.to_owned());

@@ -1,12 +1,12 @@
-//! What is to go wrong, and when: rules that a test or the command gives, and the log of what was served. It must not know how a
-//! fault looks on the wire ([`server`](crate::server) does) or in a query ([`athena`](crate::athena) does).
+//! Which faults occur, and when: rules from a test or the command, and the log of served requests. It must not know how a fault looks on
+//! the wire ([`server`](crate::server) does) or in a query ([`athena`](crate::athena) does).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-/// The log keeps this many requests, so that a sandbox that runs for days does not grow without end.
+/// The log keeps this many requests, so that a sandbox that runs for days does not grow without limit.
 pub const LOG_LIMIT: usize = 200_000;
 
 /// One of the services.
@@ -22,7 +22,7 @@ pub enum Service {
 }
 
 impl Service {
-    /// The word that begins the service's actions in a policy.
+    /// The service's prefix in the actions of a policy.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::S3 => "s3",
@@ -32,7 +32,7 @@ impl Service {
     }
 }
 
-/// What goes wrong.
+/// A fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -45,36 +45,36 @@ pub enum Fault {
     SlowDown,
     /// An internal error of the service, 500.
     Internal,
-    /// The caller may not do this; the message names the action and the resource.
+    /// The caller is not allowed to do this; the message names the action and the resource.
     AccessDenied,
-    /// The caller's credentials were valid once.
+    /// The caller's credentials have expired.
     ExpiredToken,
-    /// `ConditionalRequestConflict`, 409: S3 saw another write of the same key under way, and nothing was written.
+    /// `ConditionalRequestConflict`, 409: S3 saw another write of the same key in progress, and wrote nothing.
     Conflict,
     /// The request is served after this long.
     Delay {
         /// How long.
         delay_ms: u64,
     },
-    /// The connection ends without an answer, and nothing was done.
+    /// The connection closes without an answer, and nothing was done.
     DropBefore,
-    /// The request is done, and the connection ends without an answer.
+    /// The request is performed, and the connection closes without an answer.
     DropAfter,
-    /// The body of the answer ends after so many bytes, though its head promised all.
+    /// The body of the answer ends after this many bytes, though its head promised all.
     Truncate {
         /// How many bytes arrive.
         keep_bytes: usize,
     },
-    /// A query that is running is put back into the queue once. Of Athena's `StartQueryExecution`.
+    /// A running query returns to the queue once. For Athena's `StartQueryExecution`.
     BackToQueued,
-    /// A query runs at least this long. Of Athena's `StartQueryExecution`.
+    /// A query runs at least this long. For Athena's `StartQueryExecution`.
     DelayQuery {
         /// How long.
         delay_ms: u64,
     },
-    /// A query fails after it was accepted. Of Athena's `StartQueryExecution`.
+    /// A query fails after it was accepted. For Athena's `StartQueryExecution`.
     FailQuery {
-        /// `AthenaError.ErrorCategory`: 1 is the system's, 2 the user's, 3 other.
+        /// `AthenaError.ErrorCategory`: 1 is a system error, 2 the user's, 3 other.
         category: i32,
         /// `AthenaError.ErrorType`.
         kind: i32,
@@ -86,39 +86,39 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether it befalls a query, after the request that started it was answered.
+    /// Whether it affects a query, after the request that started it was answered.
     pub fn is_of_query(&self) -> bool {
         matches!(self, Self::BackToQueued | Self::DelayQuery { .. } | Self::FailQuery { .. })
     }
 }
 
-/// When something is to go wrong. Every condition that is given must hold.
+/// When a fault occurs. All given conditions must hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// Of which service.
+    /// The service.
     pub service: Service,
-    /// Of which operation, as AWS names it (`PutObject`); none means all.
+    /// The operation, as AWS names it (`PutObject`); `None` means all.
     #[serde(default)]
     pub operation: Option<String>,
-    /// What the resource begins with; of S3, it is `bucket/key`, in a listing `bucket/prefix`.
+    /// A prefix of the resource. For S3, the resource is `bucket/key`, and for a listing `bucket/prefix`.
     #[serde(default)]
     pub prefix: Option<String>,
-    /// What the resource contains; of Athena's `StartQueryExecution`, it is the SQL.
+    /// A part of the resource. For Athena's `StartQueryExecution`, the resource is the SQL.
     #[serde(default)]
     pub contains: Option<String>,
-    /// How many matching requests are let through first.
+    /// How many matching requests pass first.
     #[serde(default)]
     pub skip: u64,
-    /// How many it befalls; none means all that follow.
+    /// How many requests it affects; `None` means all that follow.
     #[serde(default)]
     pub times: Option<u64>,
-    /// What.
+    /// The fault.
     pub fault: Fault,
 }
 
 impl Rule {
-    /// A rule that befalls every request of an operation (all operations, if it is `"*"`).
+    /// A rule that affects every request of an operation (of all operations, if it is `"*"`).
     pub fn new(service: Service, operation: &str, fault: Fault) -> Self {
         let operation = (operation != "*").then(|| operation.to_owned());
         Self { service, operation, prefix: None, contains: None, skip: 0, times: None, fault }
@@ -136,13 +136,13 @@ impl Rule {
         Self { contains: Some(text.into()), ..self }
     }
 
-    /// Only after so many matching requests.
+    /// Only after this many matching requests.
     #[must_use]
     pub fn skip(self, skip: u64) -> Self {
         Self { skip, ..self }
     }
 
-    /// At most so many.
+    /// At most this many times.
     #[must_use]
     pub fn times(self, times: u64) -> Self {
         Self { times: Some(times), ..self }
@@ -159,15 +159,15 @@ impl Rule {
 /// A request that was served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Served {
-    /// By which service.
+    /// The service.
     pub service: Service,
-    /// Which operation, as AWS names it.
+    /// The operation, as AWS names it.
     pub operation: String,
-    /// On what, as rules see it.
+    /// The resource, as rules see it.
     pub resource: String,
-    /// The HTTP status of the answer, or 0 if the connection ended without one.
+    /// The HTTP status of the answer, or 0 if the connection closed without one.
     pub status: u16,
-    /// The fault it met.
+    /// The fault that affected it.
     pub fault: Option<Fault>,
 }
 
@@ -204,13 +204,13 @@ impl Faults {
         self.lock().rules.push(rule);
     }
 
-    /// What is to befall this request: the fault of the first rule that matches and is not used up or still skipping. Faults of
-    /// queries are left for [`take_of_query`](Self::take_of_query).
+    /// The fault for this request: that of the first rule that matches and is neither used up nor still skipping. Faults of queries are
+    /// left for [`take_of_query`](Self::take_of_query).
     pub fn take(&self, service: Service, operation: &str, resource: &str) -> Option<Fault> {
         self.take_if(service, operation, resource, |fault| !fault.is_of_query())
     }
 
-    /// What is to befall the query that this request starts.
+    /// The fault for the query that this request starts.
     pub fn take_of_query(&self, operation: &str, resource: &str) -> Option<Fault> {
         self.take_if(Service::Athena, operation, resource, Fault::is_of_query)
     }
@@ -237,7 +237,7 @@ impl Faults {
         self.lock().rules.clear();
     }
 
-    /// Records a request that was served; of too many, the oldest are forgotten.
+    /// Records a served request; beyond the limit, the oldest are forgotten.
     pub fn record(&self, served: Served) {
         let log = &mut self.lock().log;
         if log.len() == LOG_LIMIT {

@@ -1,6 +1,6 @@
-//! Glue's JSON protocol: the calls by which other engines read and write the catalog, as Trino's Hive connector makes them.
+//! Glue's JSON protocol: the calls with which other engines, such as Trino's Hive connector, read and write the catalog.
 //!
-//! Nothing is decided here: a call is read, the catalog is asked, its answer is written in Glue's words.
+//! Nothing is decided here: a call is parsed, the catalog is asked, and its answer is written in Glue's words.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::catalog::{Catalog, CatalogError, Database, Partition, Table};
 use crate::server::AwsError;
 
-/// How many partitions, tables or databases are in an answer, at most: Glue's own number for partitions.
+/// The most partitions, tables or databases in an answer: Glue's own limit for partitions.
 const PAGE_LIMIT: usize = 1_000;
 
 /// Glue over a catalog. Clones share everything.
@@ -18,7 +18,7 @@ pub struct Glue {
     catalog: Catalog,
 }
 
-/// What the calls have in common; each uses some of it.
+/// The parameters of all calls; each call uses some of them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Input {
@@ -54,7 +54,7 @@ struct Entry {
     partition_input: Partition,
 }
 
-/// A share of a table's partitions: several readers each take one, and together they get every partition once.
+/// A segment of a table's partitions: several readers take one each, and together they get every partition once.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Segment {
@@ -102,7 +102,7 @@ impl Glue {
                 catalog.delete_database(&input.name)?;
                 Ok(json!({}))
             }
-            // An expression would choose by name; nobody who is served here writes one.
+            // An expression would select by name; no client of the sandbox sends one.
             "GetTables" => page("TableList", catalog.tables(&input.database_name)?, &input),
             "GetTable" => Ok(json!({"Table": catalog.table(&input.database_name, &input.name)?})),
             "CreateTable" => {
@@ -124,7 +124,7 @@ impl Glue {
                 };
                 Ok(json!({"Errors": input.tables_to_delete.iter().filter_map(failed).collect::<Vec<Value>>()}))
             }
-            // No statistics are kept: a planner without them is what a table that was never analyzed has with AWS too.
+            // No statistics are kept, as for a table in AWS that was never analyzed.
             "GetColumnStatisticsForTable" => {
                 catalog.table(&input.database_name, &input.table_name)?;
                 Ok(json!({"ColumnStatisticsList": [], "Errors": []}))
@@ -140,7 +140,7 @@ impl Glue {
     fn partitions(&self, operation: &str, input: Input) -> Result<Value, AwsError> {
         let (catalog, database, table) = (&self.catalog, &input.database_name, &input.table_name);
         match operation {
-            // Glue would apply an expression. All partitions are as right: who asks with one looks at the values again.
+            // Glue would apply an expression. Returning all partitions is also right, since clients that send one filter again.
             "GetPartitions" => {
                 let mut partitions = catalog.partitions(database, table)?;
                 if let Some(segment) = input.segment.as_ref().filter(|segment| segment.total_segments > 0) {
@@ -160,7 +160,7 @@ impl Glue {
             "GetPartition" => Ok(json!({"Partition": catalog.partition(database, table, &input.partition_values)?})),
             "BatchGetPartition" => {
                 let known = |wanted: &Values| match catalog.partition(database, table, &wanted.values) {
-                    // What is not there is left out of the answer, and is no error.
+                    // Missing partitions are left out of the answer, and are no error.
                     Err(CatalogError::NoPartition(_)) => None,
                     found => Some(found),
                 };
@@ -211,7 +211,7 @@ fn read<T: DeserializeOwned>(value: Value) -> Result<T, AwsError> {
     serde_json::from_value(value).map_err(|error| AwsError::new("InvalidInputException", format!("the request can't be read: {error}")))
 }
 
-/// Clients may write what they leave out as `null`, at any depth.
+/// Clients may write `null` for what they leave out, at any depth.
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(members) => {
@@ -226,7 +226,7 @@ fn needed<T>(member: &str, value: Option<T>) -> Result<T, AwsError> {
     value.ok_or_else(|| AwsError::new("InvalidInputException", format!("{member} is needed")))
 }
 
-/// Some of a list, and a token for what follows: where the next page begins.
+/// One page of a list, and the token of the next page.
 fn page<T: serde::Serialize>(member: &str, items: Vec<T>, input: &Input) -> Result<Value, AwsError> {
     let start = match &input.next_token {
         None => 0,
@@ -285,7 +285,7 @@ mod tests {
         let answer = ask(&glue, "GetTable", json!({"DatabaseName": "d", "Name": "T", "CatalogId": null})).await;
         let table = &answer["Table"];
         assert_eq!((&table["Name"], &table["DatabaseName"]), (&json!("t"), &json!("d")));
-        // Trino takes these for granted: without them it fails before it looks at anything else.
+        // Trino requires these: without them it fails before it looks at anything else.
         assert_eq!(table["StorageDescriptor"]["NumberOfBuckets"], json!(0));
         assert_eq!(table["StorageDescriptor"]["Compressed"], json!(false));
         assert_eq!(table["StorageDescriptor"]["Columns"], json!([{"Name": "v", "Type": "bigint"}]));

@@ -1,10 +1,10 @@
 //! S3, Athena and Glue on loopback, in process, with faults on demand: for tests and trials.
 //!
-//! [`Sandbox::start`] serves all three at one address. Signatures are not verified: any credentials are accepted, so it listens on
-//! loopback only, and what is in it is as safe as the machine it runs on. Objects live in memory and end with it. The command `aws-sandbox`
-//! does the same for programs in other processes.
+//! [`Sandbox::start`] serves all three at one address. Any credentials are accepted, and no signature is verified, so it listens on
+//! loopback only; its content is as safe as the machine it runs on. Objects live in memory, and are gone when it ends. The command `aws-sandbox`
+//! serves the same to other processes.
 //!
-//! This crate is a double of AWS. It must not know what is done with it: no word of repairs, runs or workflows.
+//! This crate is a test double of AWS. It must not know what it is used for: it mentions no repairs, runs or workflows.
 //!
 //! ```
 //! use aws_sandbox::{Fault, Options, Rule, Sandbox, Service};
@@ -12,7 +12,7 @@
 //! # tokio::runtime::Runtime::new()?.block_on(async {
 //! let sandbox = Sandbox::start(Options::default()).await?;
 //! sandbox.store().create_bucket("lake")?;
-//! // The next two writes are told to slow down.
+//! // The next two writes are answered with `SlowDown`.
 //! sandbox.faults().add(Rule::new(Service::S3, "PutObject", Fault::SlowDown).times(2));
 //! assert!(sandbox.endpoint().starts_with("http://127.0.0.1:"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -35,5 +35,5 @@ pub use load::{LoadError, TableFolder};
 pub use server::{AwsError, Options, Sandbox};
 pub use store::{Condition, Count, Counts, Etag, Metadata, Object, Store, StoreError};
 
-/// The account that everything in the sandbox belongs to.
+/// The account that owns everything in the sandbox.
 pub const ACCOUNT: &str = "123456789012";

@@ -1,5 +1,5 @@
-//! S3's protocol over the store: `s3s` reads requests and writes answers, this module says what they mean. It must not know faults;
-//! the server lets them befall a request before or after it comes here.
+//! S3's protocol over the store: `s3s` parses requests and writes answers, this module performs them. It must not know faults; the server
+//! applies them before or after.
 
 mod chunked;
 mod operations;
@@ -24,7 +24,7 @@ pub struct S3 {
 }
 
 impl S3 {
-    /// S3 over a store, whose buckets say they are in this region.
+    /// S3 over a store, with its buckets in this region.
     pub fn new(store: Store, region: &str) -> Self {
         let service = S3ServiceBuilder::new(operations::Operations { store, region: region.to_owned() }).build();
         Self { service: Arc::new(service) }
@@ -32,7 +32,7 @@ impl S3 {
 
     pub(crate) async fn serve(&self, request: Request<Bytes>) -> Result<Response<Body>, HttpError> {
         let (mut head, mut body) = request.into_parts();
-        // Any credentials will do, so no signature is looked at; without a header to verify, s3s asks for none.
+        // Any credentials are accepted, so no signature is checked; without a header to verify, s3s requires none.
         head.headers.remove(AUTHORIZATION);
         if chunked::is_chunked(&head.headers) {
             match chunked::decode(&body) {
@@ -68,15 +68,15 @@ pub(crate) fn error(status: u16, code: &str, message: &str) -> Response<Body> {
     }
 }
 
-/// What a request asks for, and of what.
+/// The operation and resource of a request.
 pub(crate) struct Target {
     pub(crate) operation: &'static str,
     pub(crate) bucket: String,
-    /// The key; of a listing, the prefix; else empty.
+    /// The key; for a listing, the prefix; otherwise empty.
     pub(crate) key: String,
 }
 
-/// Reads from a path-style request which operation it is, as s3s will.
+/// Finds the operation of a path-style request, as s3s will.
 pub(crate) fn target(head: &request::Parts) -> Target {
     let path = head.uri.path().trim_start_matches('/');
     let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
@@ -127,8 +127,8 @@ pub(crate) fn target(head: &request::Parts) -> Target {
     Target { operation, bucket, key }
 }
 
-/// The action that a policy must allow for an operation. Several operations share one: see "Actions defined by Amazon S3" in the
-/// Service Authorization Reference.
+/// The action that a policy must allow for an operation. Several operations share one: see "Actions defined by Amazon S3" in the Service
+/// Authorization Reference.
 pub(crate) fn action(operation: &str) -> String {
     let action = match operation {
         "HeadObject" => "GetObject",
@@ -143,7 +143,7 @@ pub(crate) fn action(operation: &str) -> String {
     format!("s3:{action}")
 }
 
-/// Undoes percent-encoding. What is not well encoded stays as it is: s3s refuses it later.
+/// Undoes percent-encoding. Invalid encoding stays as it is, since s3s refuses it later.
 fn decode(text: &str, plus_is_space: bool) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,5 +1,5 @@
-//! One listener for all three services: finds out which operation on what a request is, lets the faults befall it, and has it served.
-//! It must not know what an operation does.
+//! One listener for all three services: finds the service and operation of a request, applies faults, and has it served. It must not know
+//! what an operation does.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -29,19 +29,19 @@ use crate::s3::{self, S3};
 use crate::sql::QueryError;
 use crate::store::Store;
 
-/// S3 takes 5 GiB in one request; here a body is held in memory, and nothing that is tried here needs more than this.
+/// S3 accepts 5 GiB in one request; here bodies are held in memory, and no test needs more than this.
 pub const BODY_LIMIT_BYTES: usize = 256 * 1_024 * 1_024;
 
-/// How to start a sandbox.
+/// Options of a sandbox.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
     /// The port on 127.0.0.1; 0 lets the system choose a free one.
     pub port: u16,
-    /// The region that buckets say they are in.
+    /// The region of the buckets.
     pub region: String,
-    /// The URL of a Trino server that queries are given to, instead of being run in process. Its catalogs must be dynamic: the sandbox
-    /// makes one that reads from itself, so a Trino serves one sandbox at a time, the last that was started.
+    /// The URL of a Trino server that runs queries, instead of running them in process. Its catalogs must be dynamic: the sandbox creates
+    /// one that reads from itself, so a Trino serves one sandbox at a time, the last that was started.
     pub trino: Option<String>,
 }
 
@@ -52,51 +52,51 @@ impl Default for Options {
 }
 
 impl Options {
-    /// With this port.
+    /// Sets the port.
     #[must_use]
     pub fn port(self, port: u16) -> Self {
         Self { port, ..self }
     }
 
-    /// With queries given to the Trino at this URL.
+    /// Runs queries on the Trino at this URL.
     #[must_use]
     pub fn trino(self, url: impl Into<String>) -> Self {
         Self { trino: Some(url.into()), ..self }
     }
 }
 
-/// An error that Athena or Glue answers with.
+/// An error answer of Athena or Glue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsError {
     /// The HTTP status.
     pub status: u16,
-    /// The error's name, as `ThrottlingException`.
+    /// The error's name, such as `ThrottlingException`.
     pub kind: String,
-    /// What a person reads.
+    /// The message.
     pub message: String,
-    /// Members beside the message, as `AthenaErrorCode`. Boxed, so that a result is not large because it may be an error.
+    /// Further members, such as `AthenaErrorCode`. Boxed, to keep results small.
     pub extra: Box<Map<String, Value>>,
 }
 
 impl AwsError {
-    /// An error of the caller's, 400.
+    /// An error of the caller, 400.
     pub fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
         Self { status: 400, kind: kind.into(), message: message.into(), extra: Box::default() }
     }
 
-    /// The answer to an operation that is not served.
+    /// The answer for an operation that is not supported.
     pub fn unknown_operation(operation: &str) -> Self {
         Self::new("UnknownOperationException", format!("the sandbox does not serve {operation}"))
     }
 
-    /// With one more member.
+    /// Adds a member.
     #[must_use]
     pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
         self.extra.insert(member.to_owned(), value.into());
         self
     }
 
-    /// With another status than 400.
+    /// Sets a status other than 400.
     #[must_use]
     pub fn status(self, status: u16) -> Self {
         Self { status, ..self }
@@ -123,7 +123,7 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Begins to listen. When it returns, requests are answered.
+    /// Starts listening. When it returns, requests are answered.
     pub async fn start(options: Options) -> io::Result<Self> {
         let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, options.port));
         let at = |error: io::Error| io::Error::new(error.kind(), format!("can't listen on {wanted}: {error}"));
@@ -144,7 +144,7 @@ impl Sandbox {
         Ok(sandbox)
     }
 
-    /// The address to give to an SDK, for all services: `http://127.0.0.1:port`. S3 needs path-style addressing.
+    /// The address for SDKs, for all services: `http://127.0.0.1:port`. S3 needs path-style addressing.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -159,31 +159,31 @@ impl Sandbox {
         &self.catalog
     }
 
-    /// What is to go wrong, and what was served.
+    /// Its faults, and its log of requests.
     pub fn faults(&self) -> &Faults {
         &self.faults
     }
 
-    /// Runs a statement at once, outside of any workgroup: to furnish a sandbox.
+    /// Runs a statement at once, outside any workgroup, to fill a sandbox.
     ///
     /// # Errors
-    /// What Athena would say.
+    /// The error that Athena would return.
     pub async fn run(&self, database: Option<&str>, sql: &str) -> Result<(), QueryError> {
         self.athena.run(database, sql).await
     }
 
-    /// Makes a workgroup whose results go to a place in S3.
+    /// Creates a workgroup whose results go to a place in S3.
     ///
     /// # Errors
-    /// If there is one of that name.
+    /// If there is already one of that name.
     pub fn create_workgroup(&self, name: &str, results: &str) -> Result<(), AwsError> {
         self.athena.create_workgroup(name, results)
     }
 
-    /// Ends it, and every connection, and waits until that is done.
+    /// Ends it and every connection, and waits until that is done.
     pub async fn stop(mut self) {
         self.listener.abort();
-        // It was told to end: that it was cancelled is all it can say.
+        // It was asked to end, so cancellation is the only error there can be.
         let _ = (&mut self.listener).await;
     }
 }
@@ -204,7 +204,7 @@ struct Services {
 }
 
 async fn listen(listener: TcpListener, services: Services) -> Infallible {
-    // Connections are in the set, so that they end when this task does.
+    // Connections are in the set, so that they end with this task.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -214,7 +214,7 @@ async fn listen(listener: TcpListener, services: Services) -> Infallible {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
-                    // Out of file descriptors, most likely: to ask again at once would spin.
+                    // Probably out of file descriptors; asking again at once would spin.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
@@ -224,7 +224,7 @@ async fn listen(listener: TcpListener, services: Services) -> Infallible {
 }
 
 async fn serve(stream: TcpStream, services: Services) {
-    // Answers are small and waited for.
+    // Answers are small, and clients wait for them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "the connection waits before it sends");
     }
@@ -237,7 +237,7 @@ async fn serve(stream: TcpStream, services: Services) {
     }
 }
 
-/// Why a connection ends without an answer. Hyper closes it when a service returns an error.
+/// Why a connection closes without an answer. Hyper closes it when a service returns an error.
 #[derive(Debug)]
 struct Dropped(String);
 
@@ -257,7 +257,7 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A request with its body, and what it is.
+/// A request with its body, operation and resource.
 struct Call {
     service: Service,
     operation: String,
@@ -301,7 +301,7 @@ impl Services {
             Some(("AWSGlue", operation)) => (Service::Glue, operation.to_owned()),
             _ => {
                 let s3::Target { operation, bucket, key } = s3::target(&head);
-                // A listing is an act on the bucket, whatever its prefix.
+                // A listing is an operation on the bucket, whatever its prefix.
                 let of_bucket = key.is_empty() || operation.starts_with("List");
                 let resource = if key.is_empty() { bucket.clone() } else { format!("{bucket}/{key}") };
                 let arn = format!("arn:aws:s3:::{}", if of_bucket { &bucket } else { &resource });
@@ -336,10 +336,10 @@ impl Services {
                 tokio::time::sleep(Duration::from_millis(delay_ms)).await;
                 self.serve(call).await
             }
-            Some(Fault::DropBefore) => Err(Dropped("told to drop the connection before the request".to_owned())),
+            Some(Fault::DropBefore) => Err(Dropped("a fault dropped the connection before the request".to_owned())),
             Some(Fault::DropAfter) => {
                 self.serve(call).await?;
-                Err(Dropped("told to drop the connection after the request".to_owned()))
+                Err(Dropped("a fault dropped the connection after the request".to_owned()))
             }
             Some(Fault::Truncate { keep_bytes }) => truncate(self.serve(call).await?, keep_bytes).await,
             Some(fault) => Ok(refusal(&call, &fault)),
@@ -387,7 +387,7 @@ fn json_error(error: &AwsError) -> Response<Body> {
     json_response(StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST), &body)
 }
 
-/// The answer that a fault asks for, as the service would word it.
+/// The answer for a fault, in the service's words.
 fn refusal(call: &Call, fault: &Fault) -> Response<Body> {
     let action = match call.service {
         Service::S3 => s3::action(&call.operation),
@@ -432,7 +432,7 @@ fn refusal(call: &Call, fault: &Fault) -> Response<Body> {
     })
 }
 
-/// The head of the answer, and only the beginning of its body.
+/// The head of the answer, and only the first bytes of its body.
 async fn truncate(response: Response<Body>, keep_bytes: usize) -> Result<Response<Body>, Dropped> {
     let (mut head, body): (response::Parts, Body) = response.into_parts();
     let bytes = body.collect().await.map_err(|error| Dropped(error.to_string()))?.to_bytes();
@@ -440,9 +440,9 @@ async fn truncate(response: Response<Body>, keep_bytes: usize) -> Result<Respons
     let kept = bytes.slice(..keep_bytes.min(bytes.len()));
     let first = futures::stream::once(async move { Ok(Frame::data(kept)) });
     let end = futures::stream::once(async {
-        // What is kept must be on its way before the connection ends: hyper flushes when a body has nothing for now.
+        // The bytes must be sent before the connection ends: hyper flushes when a body is pending.
         tokio::task::yield_now().await;
-        Err(BoxError::from("told to truncate the body"))
+        Err(BoxError::from("a fault truncated the body"))
     });
     Ok(Response::from_parts(head, StreamBody::new(first.chain(end)).boxed_unsync()))
 }

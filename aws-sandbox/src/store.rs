@@ -1,5 +1,5 @@
-//! Buckets and objects in memory, behind one lock: what is checked and what is written are one act, so of two conditional writes that
-//! race, one wins. It counts what is asked of it. It must not know HTTP, SQL or faults.
+//! Buckets and objects in memory, behind one lock: checking a condition and writing are atomic, so of two conditional writes that race, one
+//! wins. It counts requests. It must not know HTTP, SQL or faults.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -16,10 +16,10 @@ use s3s::crypto::{Checksum as _, Md5};
 pub const KEY_LIMIT_BYTES: usize = 1_024;
 /// S3 allows 10,000 parts in an upload.
 pub const PART_LIMIT: u32 = 10_000;
-/// Every part of an upload but the last has at least 5 MiB.
+/// Every part of an upload except the last has at least 5 MiB.
 pub const PART_MIN_BYTES: usize = 5 * 1_024 * 1_024;
 
-/// The entity tag of an object, without quotes: the MD5 of its bytes, or of its parts' tags with their number, as S3 makes it.
+/// The entity tag of an object, without quotes: as in S3, the MD5 of its bytes, or of its parts' tags with their number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Etag(Arc<str>);
 
@@ -47,20 +47,20 @@ impl fmt::Display for Etag {
     }
 }
 
-/// Two hexadecimal digits a byte.
+/// Two hexadecimal digits for each byte.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string can't fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })
 }
 
-/// When a write may happen.
+/// The condition of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// Whatever is there.
+    /// Always.
     Always,
     /// Only if there is no object of that key.
     IfNoneMatch,
@@ -68,14 +68,14 @@ pub enum Condition {
     IfMatch(Etag),
 }
 
-/// What is kept of an object beside its bytes.
+/// The metadata of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
-    /// `Content-Type`, as it was given.
+    /// `Content-Type`, as it was sent.
     pub content_type: Option<String>,
-    /// `Content-Encoding`, as it was given.
+    /// `Content-Encoding`, as it was sent.
     pub content_encoding: Option<String>,
-    /// The user's own, whose headers begin with `x-amz-meta-`; names are without that.
+    /// The user's own metadata, sent in headers that begin with `x-amz-meta-`; names are without that prefix.
     pub user: BTreeMap<String, String>,
 }
 
@@ -88,44 +88,44 @@ pub struct Object {
     pub etag: Etag,
     /// When it was written.
     pub last_modified: Timestamp,
-    /// What was said about it.
+    /// Its metadata.
     pub metadata: Arc<Metadata>,
 }
 
-/// What a listing or a look at the head says of an object.
+/// What a listing or a HEAD request returns about an object.
 #[derive(Clone, Debug)]
 pub struct Head {
     /// Its key.
     pub key: String,
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub size: u64,
     /// Its tag.
     pub etag: Etag,
     /// When it was written.
     pub last_modified: Timestamp,
-    /// What was said about it.
+    /// Its metadata.
     pub metadata: Arc<Metadata>,
 }
 
-/// Which of an object's bytes.
+/// A range of an object's bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Part {
-    /// From the first, up to but not including the second, which may be behind the end.
+    /// From the first, up to and without the second, which may be beyond the end.
     From(u64, u64),
-    /// The last so many.
+    /// The last bytes, this many.
     Last(u64),
 }
 
-/// What was read.
+/// The result of a read.
 pub(crate) struct Read {
-    /// The object, of whose bytes only the range is there.
+    /// The object, with only the bytes of the range.
     pub(crate) object: Object,
     pub(crate) range: Range<usize>,
-    /// How many bytes the object has.
+    /// The size of the whole object.
     pub(crate) size: usize,
 }
 
-/// Where a listing goes on.
+/// Where a listing continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum After {
     /// After this key.
@@ -139,37 +139,37 @@ pub(crate) enum After {
 pub(crate) struct Page {
     pub(crate) objects: Vec<Head>,
     pub(crate) prefixes: Vec<String>,
-    /// Where the next begins, if there is one.
+    /// Where the next page begins, if there is one.
     pub(crate) next: Option<After>,
 }
 
-/// Why the store refused.
+/// Why the store refused a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreError {
     /// There is no bucket of that name.
     NoSuchBucket(String),
-    /// There is an object in the bucket.
+    /// The bucket is not empty.
     BucketNotEmpty(String),
-    /// There is a bucket of that name.
+    /// The bucket exists already.
     BucketExists(String),
     /// There is no object of that key.
     NoSuchKey(String),
     /// The condition of a write does not hold; nothing was written.
     PreconditionFailed(String),
-    /// The range begins behind the last byte of the object, whose size is given.
+    /// The range begins after the last byte of the object, whose size is given.
     InvalidRange(u64),
     /// The key is empty or too long.
     InvalidKey(String),
     /// There is no upload of that id.
     NoSuchUpload(String),
-    /// A part that was named was not uploaded, or has another tag.
+    /// A named part was not uploaded, or has another tag.
     InvalidPart(u32),
-    /// The parts that were named don't ascend.
+    /// The named parts are not in ascending order.
     InvalidPartOrder,
     /// The number of a part is not between 1 and 10,000.
     InvalidPartNumber(u32),
-    /// A part that is not the last is smaller than S3 allows.
+    /// A part other than the last is smaller than S3 allows.
     PartTooSmall(u32),
 }
 
@@ -194,22 +194,22 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
-/// How often the store was asked for what, and how many bytes went in and out.
+/// How many requests of each kind the store served, and how many bytes it returned and received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     /// Reads of an object or of a range of it.
     pub gets: u64,
-    /// Looks at what is said of an object.
+    /// Requests for an object's metadata.
     pub heads: u64,
-    /// Writes of an object, also those whose condition did not hold; parts and completions of uploads.
+    /// Writes of an object, including those whose condition did not hold; parts and completions of uploads.
     pub puts: u64,
     /// Listings.
     pub lists: u64,
     /// Deletions.
     pub deletes: u64,
-    /// Bytes handed out by reads: of a range, only its bytes.
+    /// Bytes returned by reads; for a range, only its bytes.
     pub bytes_read: u64,
-    /// Bytes taken in by writes that succeeded.
+    /// Bytes received by writes that succeeded.
     pub bytes_written: u64,
 }
 
@@ -232,7 +232,7 @@ impl AddAssign for Count {
     }
 }
 
-/// What was counted, for each bucket and key. A listing counts for its prefix.
+/// The counts, for each bucket and key. A listing counts for its prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts(BTreeMap<(String, String), Count>);
 
@@ -338,11 +338,11 @@ impl Store {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No method leaves the state half changed, so what a panicked thread left is whole.
+        // No method leaves the state half changed, so it is consistent even if a thread panicked.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a bucket, or says that there is one.
+    /// Creates a bucket, or refuses if there is one.
     pub fn create_bucket(&self, bucket: &str) -> Result<(), StoreError> {
         match self.lock().buckets.entry(bucket.to_owned()) {
             Entry::Occupied(_) => Err(StoreError::BucketExists(bucket.to_owned())),
@@ -373,9 +373,9 @@ impl Store {
         self.lock().buckets.iter().map(|(name, bucket)| (name.clone(), bucket.created)).collect()
     }
 
-    /// Writes an object if the condition holds; else nothing changes.
+    /// Writes an object if the condition holds; otherwise nothing changes.
     pub fn put(&self, bucket: &str, key: &str, bytes: Bytes, condition: Condition, metadata: Metadata) -> Result<Etag, StoreError> {
-        // Hashing comes before the lock: a large object holds nobody up.
+        // Hashes before taking the lock, so that a large object does not delay others.
         let etag = Etag::of(&bytes);
         let object = Object { bytes, etag: etag.clone(), last_modified: Timestamp::now(), metadata: Arc::new(metadata) };
         let mut state = self.lock();
@@ -392,7 +392,7 @@ impl Store {
         })
     }
 
-    /// A range of an object's bytes, cut where the object ends. It must begin before that; the object is otherwise as it is.
+    /// A range of an object's bytes, cut where the object ends. It must begin before the end; the object is otherwise the same.
     pub fn get_range(&self, bucket: &str, key: &str, range: Range<u64>) -> Result<Object, StoreError> {
         let read = self.read(bucket, key, Some(Part::From(range.start, range.end)), |_| Ok::<_, Infallible>(()))?;
         Ok(match read {
@@ -401,7 +401,7 @@ impl Store {
         })
     }
 
-    /// Reads a part of an object, or all of it, if the check of its tag passes; what does not pass is not counted as bytes read.
+    /// Reads part of an object, or all of it, if the check of its tag passes; otherwise no bytes are counted as read.
     pub(crate) fn read<E>(
         &self,
         bucket: &str,
@@ -422,7 +422,7 @@ impl Store {
         let range = match part {
             None => 0..size,
             Some(Part::From(start, end)) if start < end && start < size as u64 => {
-                // Both are at most the size now, which is a `usize`.
+                // Both are at most the object's size, which is a `usize`.
                 usize::try_from(start).unwrap_or(size)..usize::try_from(end).unwrap_or(size).min(size)
             }
             Some(Part::Last(bytes)) if bytes > 0 => size.saturating_sub(usize::try_from(bytes).unwrap_or(size))..size,
@@ -433,7 +433,7 @@ impl Store {
         Ok(Ok(Read { object, range, size }))
     }
 
-    /// What is said of an object.
+    /// The metadata of an object.
     pub fn head(&self, bucket: &str, key: &str) -> Result<Head, StoreError> {
         let mut state = self.lock();
         state.count(bucket, key).heads += 1;
@@ -457,7 +457,7 @@ impl Store {
             .collect())
     }
 
-    /// As [`list`](Self::list), where keys that share what comes between the prefix and the next delimiter are one entry.
+    /// As [`list`](Self::list), but keys that share the text between the prefix and the next delimiter are one entry.
     pub(crate) fn list_page(
         &self,
         bucket: &str,
@@ -499,7 +499,7 @@ impl Store {
         Ok(page)
     }
 
-    /// Removes an object. That there was none is no error, as in S3.
+    /// Removes an object. As in S3, it is no error if there was none.
     pub fn delete(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
         let mut state = self.lock();
         state.count(bucket, key).deletes += 1;
@@ -523,7 +523,7 @@ impl Store {
         Ok(())
     }
 
-    /// Begins an upload in parts and returns its id.
+    /// Begins a multipart upload and returns its id.
     pub fn begin_upload(&self, bucket: &str, key: &str, metadata: Metadata) -> Result<String, StoreError> {
         let mut state = self.lock();
         state.bucket(bucket)?;
@@ -535,7 +535,7 @@ impl Store {
         Ok(id)
     }
 
-    /// Takes a part of an upload; a part of the same number is replaced.
+    /// Stores a part of an upload, replacing an earlier part of that number.
     pub fn upload_part(&self, bucket: &str, key: &str, id: &str, number: u32, bytes: Bytes) -> Result<Etag, StoreError> {
         if !(1..=PART_LIMIT).contains(&number) {
             return Err(StoreError::InvalidPartNumber(number));
@@ -550,7 +550,7 @@ impl Store {
         Ok(etag)
     }
 
-    /// Makes the object of the parts that are named, if the condition holds. The upload is then over; if not, it can be tried again.
+    /// Completes an upload from the named parts, if the condition holds. If it does not, the upload stays and can be completed again.
     pub fn complete_upload(
         &self,
         bucket: &str,
@@ -583,7 +583,7 @@ impl Store {
         Ok(etag)
     }
 
-    /// Throws an upload and its parts away.
+    /// Discards an upload and its parts.
     pub fn abort_upload(&self, bucket: &str, key: &str, id: &str) -> Result<(), StoreError> {
         let mut state = self.lock();
         state.upload(bucket, key, id)?;
@@ -591,18 +591,18 @@ impl Store {
         Ok(())
     }
 
-    /// The ids and keys of the uploads under way in a bucket.
+    /// The ids and keys of the uploads in progress in a bucket.
     pub fn uploads(&self, bucket: &str) -> Vec<(String, String)> {
         let state = self.lock();
         state.uploads.iter().filter(|(_, upload)| upload.bucket == bucket).map(|(id, upload)| (id.clone(), upload.key.clone())).collect()
     }
 
-    /// What was asked of the store since it was made, or since [`reset`](Self::reset).
+    /// The requests since the store was created, or since [`reset`](Self::reset).
     pub fn counted(&self) -> Counts {
         self.lock().counts.clone()
     }
 
-    /// Begins to count anew. Objects stay.
+    /// Resets the counts. Objects stay.
     pub fn reset(&self) {
         self.lock().counts = Counts::default();
     }

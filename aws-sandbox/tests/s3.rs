@@ -183,9 +183,8 @@ async fn winners(writes: impl Iterator<Item = aws_sdk_s3::operation::put_object:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_64_writers_that_race_to_create_one_wins() {
-    const ROUNDS: usize = 200;
     let (_sandbox, client) = lake().await;
-    for round in 0..ROUNDS {
+    for round in 0..testdata::by_length(20, 200) {
         let key = format!("lease/{round}");
         let write = |racer: usize| {
             client.put_object().bucket(BUCKET).key(&key).if_none_match("*").body(ByteStream::from(racer.to_string().into_bytes()))
@@ -198,10 +197,9 @@ async fn of_64_writers_that_race_to_create_one_wins() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_64_writers_that_race_to_replace_one_wins() {
-    const ROUNDS: usize = 100;
     let (_sandbox, client) = lake().await;
     let mut etag = put(&client, "lease", "first").await;
-    for round in 0..ROUNDS {
+    for round in 0..testdata::by_length(20, 100) {
         let write = |racer: usize| {
             let body = format!("{round}/{racer}").into_bytes();
             client.put_object().bucket(BUCKET).key("lease").if_match(&etag).body(ByteStream::from(body))

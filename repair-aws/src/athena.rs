@@ -1,5 +1,5 @@
-//! Queries: started once, whatever becomes of replies and processes; watched by one poller; stopped when nobody wants them any more; and counted
-//! whether they succeed or not.
+//! Queries: each is started once, whatever happens to replies and processes; one poller watches them; they are stopped when nobody wants
+//! them any more; and their cost is counted whether they succeed or not.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,25 +21,25 @@ use crate::error;
 use crate::results::Texts;
 use crate::sql::MAX_STATEMENT_BYTES;
 
-/// Ids that Athena takes in one `BatchGetQueryExecution`.
+/// Ids that Athena accepts in one `BatchGetQueryExecution`.
 const IDS_A_CALL: usize = 50;
 
-/// Rows that Athena gives in one page of `GetQueryResults`; the first is the header.
+/// Rows in one page of `GetQueryResults`; the first is the header.
 const ROWS_A_PAGE: i32 = 1_000;
 
-/// Athena may not know a query at once that it has just started. After so many polls it is lost.
+/// Athena may not know a query right after it was started. After this many polls, the query counts as lost.
 const MAX_UNKNOWN: u32 = 20;
 
-/// Tries of one call, when Athena is busy or out of reach. More patience than this is for the workflow's `retry`.
+/// Attempts at one call when Athena is busy or out of reach. Longer waits are left to the workflow's `retry`.
 const TRIES: u32 = 3;
 
-/// The least cutoff of a workgroup that Athena takes.
+/// The smallest cutoff of a workgroup that Athena accepts.
 const MIN_CUTOFF_BYTES: u64 = 10_000_000;
 
-/// How long between two polls: at first, and at most.
+/// How long to wait between polls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Polling {
-    /// After a query was started. It doubles from poll to poll.
+    /// The first wait after a query was started. It doubles from poll to poll.
     pub first: Duration,
     /// The longest.
     pub longest: Duration,
@@ -56,18 +56,18 @@ impl Default for Polling {
 pub(crate) struct Settings {
     pub(crate) catalog: String,
     pub(crate) database: String,
-    /// May hold `{tag}`s.
+    /// A template, which may contain `{tag}`s.
     pub(crate) workgroup: String,
-    /// Makes workgroups that are missing.
+    /// Creates missing workgroups.
     pub(crate) create_workgroups: bool,
-    /// Where results go, if the workgroup does not say.
+    /// Where results go, unless the workgroup says.
     pub(crate) results: String,
-    /// A query that reads more is ended.
+    /// A query that reads more bytes than this is stopped.
     pub(crate) bytes_limit: Option<u64>,
     pub(crate) polling: Polling,
 }
 
-/// On whose behalf queries are run, and which of them were begun: a second query of the same text is another query.
+/// The caller for whom queries are run, and those that were started: a second query of the same text is another query.
 #[derive(Debug)]
 pub(crate) struct Behalf {
     pub(crate) caller: Caller,
@@ -79,7 +79,7 @@ impl Behalf {
         Self { caller, begun: Mutex::default() }
     }
 
-    /// A token that is the same when an attempt is begun anew after a crash, and for no other query.
+    /// A token that stays the same when an attempt starts again after a crash, and that no other query has.
     fn token(&self, workgroup: &str, sql: &str) -> String {
         let text = *blake3::hash(sql.as_bytes()).as_bytes();
         let number = {
@@ -102,7 +102,7 @@ impl Behalf {
 #[derive(Debug, Clone)]
 pub(crate) struct Execution {
     pub(crate) id: String,
-    /// Where its result lies; managed results have no place.
+    /// Where its result lies; managed results have no location.
     pub(crate) output: Option<String>,
     pub(crate) usage: Usage,
 }
@@ -113,13 +113,13 @@ pub(crate) struct Page {
     pub(crate) rows: Vec<Texts>,
     /// The columns: name, type, precision, scale.
     pub(crate) columns: Vec<(String, String, i32, i32)>,
-    /// Whether that was all.
+    /// Whether the page holds all rows.
     pub(crate) is_all: bool,
     pub(crate) next: Option<String>,
 }
 
 struct Waiting {
-    told: oneshot::Sender<Result<QueryExecution>>,
+    result: oneshot::Sender<Result<QueryExecution>>,
     polls: u32,
     unknown: u32,
 }
@@ -140,7 +140,7 @@ struct Inner {
 #[derive(Default)]
 struct Watched {
     queries: HashMap<String, Waiting>,
-    /// Whether a poller is at work.
+    /// Whether a poller is running.
     polled: bool,
 }
 
@@ -157,14 +157,14 @@ impl Athena {
         &self.inner.settings
     }
 
-    /// Runs a statement to its end. A query that an earlier life of the same attempt has begun is found again and not paid for twice.
+    /// Runs a statement to its end. If the same attempt started the query before a crash, that query is found and not paid for twice.
     ///
     /// # Errors
-    /// As Athena says, in our kinds; `cancelled` if the attempt is to stop.
+    /// Those of Athena, in our kinds; `cancelled` if the attempt is to stop.
     pub(crate) async fn run(&self, behalf: Option<&Behalf>, sql: &str) -> Result<Execution> {
         if sql.len() > MAX_STATEMENT_BYTES {
             return Err(Error::invalid(format!(
-                "a statement of {} bytes is longer than the {MAX_STATEMENT_BYTES} that Athena takes; ask for fewer keys or a shorter time at once",
+                "a statement of {} bytes is longer than the {MAX_STATEMENT_BYTES} that Athena accepts; use fewer keys or a shorter interval",
                 sql.len()
             )));
         }
@@ -175,12 +175,12 @@ impl Athena {
             let id = self.start(&workgroup, &token, sql).await?;
             let found = self.finish(behalf, &id).await?;
             match self.judge(behalf, &id, &workgroup, &found) {
-                // An earlier life of this attempt has stopped it, not we, and not its cutoff: it is begun again, as another query.
+                // This attempt stopped it before a crash; neither this process nor a cutoff did. It is started again, as another query.
                 Err(error)
                     if behalf.is_some()
                         && error.kind() == ErrorKind::Transient
                         && state(&found) == Some(&State::Cancelled)
-                        // Athena tells milliseconds.
+                        // Athena reports milliseconds.
                         && submitted(&found).is_some_and(|at| at.as_millisecond() < began.as_millisecond()) => {}
                 judged => return judged,
             }
@@ -197,10 +197,10 @@ impl Athena {
             .work_group(workgroup)
             .query_execution_context(QueryExecutionContext::builder().catalog(&settings.catalog).database(&settings.database).build())
             .result_configuration(ResultConfiguration::builder().output_location(&settings.results).build())
-            // What is looked at may have changed a second ago.
+            // Results are not reused, since the data may have changed a second ago.
             .result_reuse_configuration(ResultReuseConfiguration::builder().result_reuse_by_age_configuration(reuse).build());
         let resource = format!("workgroup/{workgroup}");
-        // The same token again is the same query, so a lost reply costs nothing.
+        // The same token means the same query, so a lost reply costs nothing.
         let answer = retried(|| {
             let request = request.clone();
             async { request.send().await.map_err(|error| error::of_sdk("athena:StartQueryExecution", &resource, error)) }
@@ -209,7 +209,7 @@ impl Athena {
         answer.query_execution_id.ok_or_else(|| Error::internal("Athena started a query and gave it no id"))
     }
 
-    /// Waits until a query is at its end, or until it is to stop.
+    /// Waits until a query ends, or until it is to stop.
     async fn finish(&self, behalf: Option<&Behalf>, id: &str) -> Result<QueryExecution> {
         let stopper = Stopper { athena: self.clone(), id: id.to_owned(), armed: true };
         let mut ended = self.watch(id);
@@ -224,7 +224,7 @@ impl Athena {
             ended = &mut ended => ended.map_err(lost)?,
             () = cancelled => {
                 self.stop(id).await?;
-                // A query that was stopped has read something, too: how much, is known at its end.
+                // A stopped query has read something, too; how much is known at its end.
                 ended.await.map_err(lost)?
             }
         };
@@ -244,11 +244,11 @@ impl Athena {
         let failed = match found.status().and_then(|status| status.state()) {
             Some(State::Succeeded) => None,
             Some(State::Cancelled) if behalf.is_some_and(|behalf| behalf.caller.cancel.is_cancelled()) => {
-                Some(Error::new(ErrorKind::Cancelled, "the run was told to stop, and the query was stopped"))
+                Some(Error::new(ErrorKind::Cancelled, "the query was stopped because the run is stopping"))
             }
             Some(State::Cancelled) if self.inner.settings.bytes_limit.is_some_and(|limit| bytes_scanned > limit) => Some(Error::new(
                 ErrorKind::Budget,
-                format!("a query was stopped after it had read {bytes_scanned} bytes, more than the profile's `bytes_limit` allows"),
+                format!("a query was stopped after reading {bytes_scanned} bytes, more than the profile's `bytes_limit` allows"),
             )),
             Some(State::Cancelled) => Some(stopped(found)),
             _ => Some(failure(found.status().and_then(|status| status.athena_error()), reason(found))),
@@ -275,11 +275,11 @@ impl Athena {
         .await
     }
 
-    /// Has a query watched.
+    /// Adds a query to those that the poller watches.
     fn watch(&self, id: &str) -> oneshot::Receiver<Result<QueryExecution>> {
-        let (told, ended) = oneshot::channel();
+        let (result, ended) = oneshot::channel();
         let mut watched = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.queries.insert(id.to_owned(), Waiting { told, polls: 0, unknown: 0 });
+        watched.queries.insert(id.to_owned(), Waiting { result, polls: 0, unknown: 0 });
         if !watched.polled {
             watched.polled = true;
             tokio::spawn(poll(self.inner.clone()));
@@ -287,7 +287,7 @@ impl Athena {
         ended
     }
 
-    /// The first page of a query's result, the header left out.
+    /// The first page of a query's result, without the header.
     pub(crate) async fn page(&self, id: &str, from: Option<&str>) -> Result<Page> {
         let request =
             self.inner.client.get_query_results().query_execution_id(id).max_results(ROWS_A_PAGE).set_next_token(from.map(str::to_owned));
@@ -305,12 +305,12 @@ impl Athena {
         Ok(Page { rows, columns, is_all: next.is_none(), next })
     }
 
-    /// The workgroup of a caller, made if it is missing and may be made.
+    /// The workgroup of a caller; created if it is missing and may be created.
     async fn workgroup(&self, behalf: Option<&Behalf>) -> Result<String> {
         let none = BTreeMap::new();
         let tags = behalf.map_or(&none, |behalf| behalf.caller.tags.as_ref());
         let name = workgroup_name(&self.inner.settings.workgroup, tags)?;
-        // Held while it is made, so that it is made once.
+        // Locked meanwhile, so that it is created only once.
         let mut known = self.inner.workgroups.lock().await;
         if known.contains_key(&name) {
             return Ok(name);
@@ -328,12 +328,12 @@ impl Athena {
                 return Err(Error::new(
                     ErrorKind::NotFound,
                     format!(
-                        "no Athena workgroup `{name}`; create it, mend `workgroup` of the profile, or say there `create_workgroups: true`"
+                        "no Athena workgroup `{name}`; create it, correct `workgroup` of the profile, or set `create_workgroups: true` there"
                     ),
                 )
                 .because(error));
             }
-            // Whoever may not look at a workgroup may still be allowed to use it.
+            // A caller who may not look at a workgroup may still be allowed to use it.
             Err(error) if error.kind() == ErrorKind::Denied && !self.inner.settings.create_workgroups => {}
             Err(error) => return Err(error),
         }
@@ -350,14 +350,14 @@ impl Athena {
             .set_bytes_scanned_cutoff_per_query(cutoff)
             .build();
         let mut request =
-            self.inner.client.create_work_group().name(name).description("Made for a repair idea").configuration(configuration);
+            self.inner.client.create_work_group().name(name).description("Made for a repair strategy").configuration(configuration);
         for (key, value) in tags {
             request = request.tags(Tag::builder().key(key).value(value).build());
         }
         let resource = format!("workgroup/{name}");
         match request.send().await.map_err(|error| error::of_sdk("athena:CreateWorkGroup", &resource, error)) {
             Ok(_) => Ok(()),
-            // Someone else has made it meanwhile.
+            // Someone else has created it meanwhile.
             Err(error) if error.full().contains("already created") || error.full().contains("already exists") => Ok(()),
             Err(error) => Err(error),
         }
@@ -381,7 +381,7 @@ fn reason(found: &QueryExecution) -> &str {
     found.status().and_then(|status| status.state_change_reason()).unwrap_or("no reason was given")
 }
 
-/// A query that someone else has stopped.
+/// The error for a query that someone else stopped.
 fn stopped(found: &QueryExecution) -> Error {
     let reason = reason(found);
     if reason.to_ascii_lowercase().contains("bytes scanned limit") {
@@ -390,7 +390,7 @@ fn stopped(found: &QueryExecution) -> Error {
     Error::new(ErrorKind::Transient, format!("a query was stopped by someone else: {reason}"))
 }
 
-/// What a query failed of. Athena says whether it is worth trying again; the words tell the rest.
+/// The error for a failed query. Athena says whether a retry is worthwhile; the rest follows from its words.
 fn failure(error: Option<&AthenaError>, reason: &str) -> Error {
     let said = error.and_then(|error| error.error_message()).unwrap_or(reason);
     let lower = said.to_ascii_lowercase();
@@ -398,7 +398,7 @@ fn failure(error: Option<&AthenaError>, reason: &str) -> Error {
     let (kind, advice) = if has(&["slowdown", "slow down", "reduce your request rate"]) {
         (ErrorKind::Throttled, "")
     } else if has(&["access denied", "accessdenied", "not authorized", "insufficient permissions", "permission_denied"]) {
-        (ErrorKind::Denied, "; docs/aws.md says what rights are needed")
+        (ErrorKind::Denied, "; docs/aws.md lists the permissions it needs")
     } else if has(&["table_not_found", "schema_not_found", "entitynotfoundexception", "does not exist"]) {
         (ErrorKind::NotFound, "; check the profile's `database` and the table's name")
     } else if error.is_some_and(|error| error.retryable()) {
@@ -413,7 +413,7 @@ fn failure(error: Option<&AthenaError>, reason: &str) -> Error {
     Error::new(kind, format!("a query failed in Athena: {said}{advice}"))
 }
 
-/// The name of the workgroup that a template means for a workflow with these tags: each `{tag}` stands for the value of a tag.
+/// The name of the workgroup for a workflow with these tags: each `{tag}` is replaced by the value of that tag.
 ///
 /// # Errors
 /// `invalid` if a tag is missing.
@@ -428,7 +428,7 @@ pub(crate) fn workgroup_name(template: &str, tags: &BTreeMap<String, String>) ->
             Error::invalid(format!("`workgroup: {template}` needs a tag `{tag}`; the workflow's tags are: {}", known.join(", ")))
         })?;
         name.push_str(before);
-        // Of what a tag may hold, a workgroup's name may hold less.
+        // The name of a workgroup allows fewer characters than the value of a tag.
         name.extend(value.chars().map(|char| if char.is_ascii_alphanumeric() || "._-".contains(char) { char } else { '-' }));
         rest = after;
     }
@@ -447,13 +447,13 @@ fn random_token(sql: &str) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// Tries a call that may be made again a few times.
+/// Repeats a call a few times if it may be made again.
 pub(crate) async fn retried<T, F: Future<Output = Result<T>>>(mut call: impl FnMut() -> F) -> Result<T> {
     let mut tries = 1;
     loop {
         match call().await {
             Err(error) if tries < TRIES && matches!(error.kind(), ErrorKind::Throttled | ErrorKind::Transient | ErrorKind::Timeout) => {
-                // Full jitter, from the clock's own noise: two processes are not in step.
+                // Full jitter from the clock's noise, so that processes are not in step.
                 let most_ms = 100u64 << tries;
                 let noise = u64::from(Timestamp::now().subsec_nanosecond().unsigned_abs() / 1_000);
                 tokio::time::sleep(Duration::from_millis(noise % most_ms)).await;
@@ -485,20 +485,20 @@ impl Drop for Stopper {
             let (athena, id) = (self.athena.clone(), std::mem::take(&mut self.id));
             runtime.spawn(async move {
                 if let Err(error) = athena.stop(&id).await {
-                    tracing::warn!(query = %id, %error, "a query that nobody waits for could not be stopped");
+                    tracing::warn!(query = %id, %error, "could not stop a query that nobody waits for");
                 }
             });
         }
     }
 }
 
-/// The one poller: asks after all queries that are waited for, many at once, until there are none.
+/// The one poller: asks for the status of all watched queries, many in one call, until there are none.
 async fn poll(inner: Arc<Inner>) {
     let polling = inner.settings.polling;
     loop {
         let delay = {
             let mut watched = inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            watched.queries.retain(|_, waiting| !waiting.told.is_closed());
+            watched.queries.retain(|_, waiting| !waiting.result.is_closed());
             let Some(polls) = watched.queries.values().map(|waiting| waiting.polls).min() else {
                 watched.polled = false;
                 return;
@@ -519,7 +519,7 @@ async fn ask(inner: &Inner, ids: &[String]) {
     let mut watched = inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
     let answer = match answer {
         Ok(answer) => answer,
-        // A busy Athena is asked again, later.
+        // Athena is busy, so ask again later.
         Err(error) if matches!(error.kind(), ErrorKind::Throttled | ErrorKind::Transient | ErrorKind::Timeout) => {
             for id in ids {
                 if let Some(waiting) = watched.queries.get_mut(id) {
@@ -531,7 +531,7 @@ async fn ask(inner: &Inner, ids: &[String]) {
         Err(error) => {
             for id in ids {
                 if let Some(waiting) = watched.queries.remove(id) {
-                    let _ = waiting.told.send(Err(Error::new(error.kind(), error.full())));
+                    let _ = waiting.result.send(Err(Error::new(error.kind(), error.full())));
                 }
             }
             return;
@@ -539,10 +539,10 @@ async fn ask(inner: &Inner, ids: &[String]) {
     };
     for execution in answer.query_executions.unwrap_or_default() {
         let Some(id) = execution.query_execution_id().map(str::to_owned) else { continue };
-        // A query that ran may be queued again: only an end is an end.
+        // A running query may return to the queue, so only an end state counts.
         if matches!(state(&execution), Some(State::Succeeded | State::Failed | State::Cancelled)) {
             if let Some(waiting) = watched.queries.remove(&id) {
-                let _ = waiting.told.send(Ok(execution));
+                let _ = waiting.result.send(Ok(execution));
             }
         } else if let Some(waiting) = watched.queries.get_mut(&id) {
             waiting.polls += 1;
@@ -564,8 +564,9 @@ async fn ask(inner: &Inner, ids: &[String]) {
             if waiting.unknown > MAX_UNKNOWN
                 && let Some(waiting) = watched.queries.remove(id)
             {
-                let said = unknown.error_message().unwrap_or("it is not known");
-                let _ = waiting.told.send(Err(Error::new(ErrorKind::Transient, format!("Athena tells nothing of query {id}: {said}"))));
+                let said = unknown.error_message().unwrap_or("it is unknown");
+                let _ =
+                    waiting.result.send(Err(Error::new(ErrorKind::Transient, format!("Athena returned no status of query {id}: {said}"))));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What Athena's catalog knows of a table, and how its types are Arrow's.
+//! What Athena's catalog knows about a table, and which Arrow types its types are.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use repair_core::{Error, Result};
 
 use crate::sql;
 
-/// What a column holds, as far as it matters here.
+/// The kinds of column that matter here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Text,
@@ -20,7 +20,7 @@ pub(crate) enum Kind {
     Bool,
     Date,
     Instant,
-    /// Arrays, maps, structs and bytes: they have no text that comes back the same, so no batch brings them.
+    /// Arrays, maps, structs and bytes. No text form of them can be read back, so batches leave them out.
     Other,
 }
 
@@ -62,7 +62,7 @@ impl Column {
         }
     }
 
-    /// Its type in batches; `None` if no batch brings it.
+    /// Its type in batches; `None` if batches leave it out.
     fn data_type(&self) -> Option<DataType> {
         let declared = self.declared.to_ascii_lowercase();
         Some(match declared.split(['(', '<', ' ']).next().unwrap_or_default() {
@@ -99,14 +99,14 @@ pub(crate) struct Relation {
     pub(crate) name: String,
     pub(crate) columns: Vec<Column>,
     pub(crate) partitions: Vec<Column>,
-    /// Where its objects lie; a view has none.
+    /// Where its objects lie; a view has no location.
     pub(crate) location: Option<String>,
     pub(crate) is_view: bool,
 }
 
 impl Relation {
     fn column(&self, name: &str) -> Option<&Column> {
-        // Athena folds names to lower case.
+        // Athena converts names to lower case.
         self.columns.iter().chain(&self.partitions).find(|column| column.name.eq_ignore_ascii_case(name))
     }
 
@@ -127,11 +127,11 @@ impl Relation {
         format!("{}.{}", sql::name(&self.database), sql::name(&self.name))
     }
 
-    /// The columns of a table in the shape of batches: keys as UTF-8, the time as an instant, partitions by time left out, as the time
-    /// tells them.
+    /// The columns of a table in the shape of batches: keys as UTF-8, the time as an instant, and no time partitions, since they follow
+    /// from the time.
     ///
     /// # Errors
-    /// `invalid` if the key or time column is missing or unusable, or the partition column is.
+    /// `invalid` if the key, time or partition column is missing or unusable.
     pub(crate) fn shape(&self, table: &Table) -> Result<SchemaRef> {
         let by = partition::time_partition(table)?;
         if let Some(by) = by
@@ -139,7 +139,7 @@ impl Relation {
             && self.partition_kind(&by.column).is_none()
         {
             return Err(Error::invalid(format!(
-                "table `{}` has no partition column `{}` in Athena; its partitions are {}: mend `partition_by`",
+                "table `{}` has no partition column `{}` in Athena; its partitions are {}; correct `partition_by`",
                 table.name,
                 by.column,
                 list(&self.partitions)
@@ -175,7 +175,7 @@ impl Relation {
         Ok(Arc::new(Schema::new(fields)))
     }
 
-    /// Text tells the time only in files of text, where nothing else can.
+    /// Times may be text only in text files, which have no type for them.
     fn check_time(&self, table: &Table, column: &Column) -> Result<()> {
         match column.kind() {
             Kind::Instant | Kind::Date => Ok(()),
@@ -194,7 +194,7 @@ fn list(columns: &[Column]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// A type of Hive's in Trino's words, of types that a key can have.
+/// A Hive type in Trino's words, for types that a key can have.
 pub(crate) fn trino_type(declared: &str) -> String {
     match declared.to_ascii_lowercase().as_str() {
         "string" => "varchar".to_owned(),
@@ -205,7 +205,7 @@ pub(crate) fn trino_type(declared: &str) -> String {
     }
 }
 
-/// What a column of ours is declared as, and the type its values are written in: engines do not agree about unsigned numbers.
+/// The type with which a column of ours is declared, and in which its values are written. Engines disagree about unsigned numbers.
 ///
 /// # Errors
 /// `invalid` if Athena has no such type.
@@ -228,7 +228,7 @@ pub(crate) fn declare(field: &Field) -> Result<(String, DataType)> {
         Utf8 | LargeUtf8 | Utf8View | DataType::Null => ("string", Utf8),
         DataType::Dictionary(_, values) if shape::is_text(values) => ("string", Utf8),
         other => {
-            return Err(Error::invalid(format!("column `{}` is {other}, which is no type that we write to Athena; cast it", field.name())));
+            return Err(Error::invalid(format!("column `{}` is {other}, a type that cannot be written to Athena; cast it", field.name())));
         }
     };
     Ok((declared.to_owned(), written))

@@ -1,4 +1,4 @@
-//! The connection to AWS: credentials, region and endpoints as every AWS tool takes them.
+//! The connection to AWS: credentials, region and endpoints from the places that every AWS tool uses.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use repair_core::{Error, Result};
 #[cfg(test)]
 mod log_in;
 
-/// A call that has sent nothing back for so long has failed; a body may take longer.
+/// A call whose answer has not begun after this time has failed; the body may take longer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A connection that is not there by then will not come.
+/// The longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What S3 and Athena are reached with. Cheap to clone.
+/// The configuration for reaching S3 and Athena. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Connection {
     config: SdkConfig,
@@ -24,11 +24,11 @@ pub struct Connection {
 
 impl Connection {
     /// Finds credentials, region and endpoints where every AWS tool does: the environment (`AWS_PROFILE`, `AWS_ACCESS_KEY_ID`, `AWS_REGION`,
-    /// `AWS_ENDPOINT_URL`), `~/.aws`, or the role of the machine. Profiles may log in by all means that they know: keys, roles, IAM Identity
-    /// Center (`aws sso login`), the console (`aws login`), a process, a web identity. A region that is given comes first.
+    /// `AWS_ENDPOINT_URL`), `~/.aws`, or the role of the machine. Profiles may log in in every way that profiles know: keys, roles, IAM Identity
+    /// Center (`aws sso login`), the console (`aws login`), a process, a web identity. A given region takes precedence.
     ///
     /// # Errors
-    /// `invalid` if nothing says the region.
+    /// `invalid` if no region is configured.
     pub async fn open(region: Option<String>) -> Result<Self> {
         Self::load(loader(region)).await
     }
@@ -36,19 +36,19 @@ impl Connection {
     async fn load(loader: ConfigLoader) -> Result<Self> {
         let config = Box::pin(loader.load()).await;
         if config.region().is_none() {
-            return Err(Error::invalid("nothing says which AWS region to use; set AWS_REGION, or `region` of the profile"));
+            return Err(Error::invalid("no AWS region is configured; set AWS_REGION, or `region` of the profile"));
         }
         Ok(Self { config })
     }
 
-    /// A connection that is configured already. Its own retries should be off: see [`Connection::open`].
+    /// Uses an existing configuration. Its own retries should be off: see [`Connection::open`].
     pub fn of(config: SdkConfig) -> Self {
         Self { config }
     }
 
     pub(crate) fn s3(&self) -> aws_sdk_s3::Client {
         let mut config = aws_sdk_s3::config::Builder::from(&self.config);
-        // What is not AWS itself mostly has no names for buckets.
+        // Servers other than AWS mostly have no host names for buckets.
         if self.config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some() {
             config = config.force_path_style(true);
         }
@@ -60,10 +60,10 @@ impl Connection {
     }
 }
 
-/// How every connection is configured.
+/// The configuration of every connection.
 fn loader(region: Option<String>) -> ConfigLoader {
     let loader = aws_config::defaults(BehaviorVersion::latest())
-        // Retries are declared in workflows: attempts of the SDK would multiply with them.
+        // Workflows declare retries; attempts by the SDK would multiply with them.
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts());
     match region {

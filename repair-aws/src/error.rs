@@ -1,11 +1,11 @@
-//! What an error of AWS means to a workflow.
+//! Maps errors of AWS to kinds that a workflow acts on.
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use repair_core::{Error, ErrorKind};
 
-/// Codes that ask for patience. Athena has two of them, S3 a third of its own.
+/// Codes for too many requests. Athena has two of them, S3 a third.
 const THROTTLED: [&str; 7] = [
     "ThrottlingException",
     "TooManyRequestsException",
@@ -16,7 +16,7 @@ const THROTTLED: [&str; 7] = [
     "ProvisionedThroughputExceededException",
 ];
 
-/// Codes of credentials that were good, or never were.
+/// Codes for expired or invalid credentials.
 const CREDENTIALS: [&str; 9] = [
     "ExpiredToken",
     "ExpiredTokenException",
@@ -29,7 +29,7 @@ const CREDENTIALS: [&str; 9] = [
     "InvalidToken",
 ];
 
-/// An error of the SDK in our kinds. `action` is what a policy calls what was tried (`s3:PutObject`), `resource` what it was tried on.
+/// An error of the SDK in our kinds. `action` is the name of the call in a policy (`s3:PutObject`), `resource` what it was made on.
 pub(crate) fn of_sdk<E>(action: &str, resource: &str, error: SdkError<E, HttpResponse>) -> Error
 where
     E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
@@ -48,22 +48,22 @@ where
                     ),
                 )
             } else {
-                (ErrorKind::Transient, format!("{action} on {resource} did not come through"))
+                (ErrorKind::Transient, format!("{action} on {resource} failed to reach AWS"))
             }
         }
-        SdkError::DispatchFailure(_) => (ErrorKind::Transient, format!("{action} on {resource} did not come through")),
-        SdkError::ResponseError(_) => (ErrorKind::Transient, format!("the answer to {action} on {resource} was not whole")),
+        SdkError::DispatchFailure(_) => (ErrorKind::Transient, format!("{action} on {resource} failed to reach AWS")),
+        SdkError::ResponseError(_) => (ErrorKind::Transient, format!("the answer to {action} on {resource} was incomplete")),
         SdkError::ServiceError(service) => {
             let said = service.err().message().unwrap_or_default();
             let code = service.err().code().unwrap_or_else(|| code_of_status(service.raw().status().as_u16()));
             return of_code(action, resource, code, said).because(error);
         }
-        _ => (ErrorKind::Internal, format!("{action} on {resource} could not be asked for")),
+        _ => (ErrorKind::Internal, format!("{action} on {resource} could not be requested")),
     };
     Error::new(kind, message).because(error)
 }
 
-/// The code that goes with a status. Answers to HEAD have no body that could name one, and what stands before a service answers in HTML.
+/// The code for a status. Answers to HEAD have no body that could name one, and proxies in front of a service answer in HTML.
 fn code_of_status(status: u16) -> &'static str {
     match status {
         403 => "Forbidden",
@@ -80,11 +80,11 @@ fn code_of_status(status: u16) -> &'static str {
 pub(crate) fn of_code(action: &str, resource: &str, code: &str, said: &str) -> Error {
     let kind_and_advice = match code {
         _ if THROTTLED.contains(&code) => (ErrorKind::Throttled, String::new()),
-        _ if CREDENTIALS.contains(&code) => (ErrorKind::Denied, "; the credentials are expired or not valid: renew them".to_owned()),
+        _ if CREDENTIALS.contains(&code) => (ErrorKind::Denied, "; the credentials are expired or invalid; renew them".to_owned()),
         "AccessDenied" | "AccessDeniedException" | "AllAccessDisabled" | "403" | "Forbidden" => {
             (ErrorKind::Denied, format!("; allow the action `{action}` on `{resource}` (docs/aws.md has the whole policy)"))
         }
-        "NoSuchBucket" => (ErrorKind::NotFound, "; create the bucket, or mend `location` of the profile".to_owned()),
+        "NoSuchBucket" => (ErrorKind::NotFound, "; create the bucket, or correct `location` of the profile".to_owned()),
         "NoSuchKey" | "NotFound" | "NoSuchUpload" | "EntityNotFoundException" | "ResourceNotFoundException" => {
             (ErrorKind::NotFound, String::new())
         }

@@ -1,4 +1,4 @@
-//! What of a table lies in an interval, as S3 lists it.
+//! The extent of a table in an interval, as S3 lists it.
 
 use repair_core::Result;
 use repair_core::lake::extent::{Extent, Listing, Part};
@@ -10,7 +10,7 @@ use crate::objects::{Location, Object, Objects};
 use crate::place::Place;
 
 impl AwsLake {
-    /// Objects are listed where the catalog says the table is. A view has no place of its own, so nothing is known of it.
+    /// Lists objects where the catalog says the table is. A view has no place of its own, so its extent is unknown.
     pub(crate) async fn size_up(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
         let place = Place::of(&self.shared.location, table)?;
         let raw = self.tables().table(table).await?;
@@ -42,7 +42,7 @@ async fn within(objects: &Objects, folder: &str, by: Option<&Partition>, bounds:
     let folder = if folder.is_empty() { String::new() } else { format!("{folder}/") };
     let Some(by) = by.filter(|_| *bounds != TimeBounds::ALL) else { return Ok(data(objects.list(&folder).await?, &folder)) };
     let mut found = Vec::new();
-    // Partitions that are not asked for are not listed: a table may have years of them.
+    // Only the requested partitions are listed, since a table may have years of them.
     for partition in objects.folders(&folder).await? {
         if may_hold(by, &partition, bounds) {
             found.extend(data(objects.list(&partition).await?, &folder).into_iter().filter(|object| may_hold(by, &object.key, bounds)));
@@ -51,7 +51,7 @@ async fn within(objects: &Objects, folder: &str, by: Option<&Partition>, bounds:
     Ok(found)
 }
 
-/// What Athena takes for data: no part of its name, from the table's folder on, begins with `.` or `_`.
+/// Whether Athena treats it as data: no part of its name, from the table's folder on, begins with `.` or `_`.
 fn data(listed: Vec<Object>, folder: &str) -> Vec<Object> {
     let is_data = |object: &Object| {
         let name = object.key.strip_prefix(folder).unwrap_or(&object.key);
@@ -60,7 +60,7 @@ fn data(listed: Vec<Object>, folder: &str) -> Vec<Object> {
     listed.into_iter().filter(is_data).collect()
 }
 
-/// Whether a key may lie in a partition within bounds; one that names no partition may.
+/// Whether a key may be in a partition within bounds; a key that names no partition may.
 fn may_hold(by: &Partition, key: &str, bounds: &TimeBounds) -> bool {
     let value = key.split('/').find_map(|part| part.strip_prefix(&by.column)?.strip_prefix('='));
     value.and_then(|value| partition::span(by.unit, value)).is_none_or(|span| span.overlaps(bounds))

@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::rollup::Rollup;
-use repair_core::lake::{BatchStream, Caller, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
+use repair_core::lake::{
+    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope, Staged,
+};
 use repair_core::model::Usage;
 use repair_core::model::{Interval, Table, TablePresence};
 use repair_core::{Error, Result};
@@ -22,29 +24,30 @@ use crate::place::{OWN, Place};
 use crate::sql::Source;
 use crate::tables::{Known, Tables};
 
-/// How a lake on S3 and Athena is opened.
+/// The settings of a lake on S3 and Athena.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The bucket and prefix below which alone we write: `s3://bucket/lake`.
+    /// The bucket and prefix below which we write, and nowhere else: `s3://bucket/lake`.
     pub location: String,
     /// The database that has the tables.
     pub database: String,
     /// The catalog that has the database; `AwsDataCatalog` is Glue's.
     pub catalog: String,
-    /// The workgroup that queries run in, and are billed to. `{tag}` stands for a tag of the workflow: `repair-{idea}` bills each idea apart.
+    /// The workgroup that runs queries and is billed for them. `{tag}` stands for a tag of the workflow: `repair-{idea}` bills strategies
+    /// apart.
     pub workgroup: String,
-    /// Makes a workgroup that is missing, with the workflow's tags.
+    /// Creates a missing workgroup, with the workflow's tags.
     pub create_workgroups: bool,
     /// Where results go, unless the workgroup says; `None` is within the lake.
     pub results: Option<String>,
-    /// A query that reads more bytes is ended; also the cutoff of a workgroup that is made.
+    /// A query that reads more bytes is stopped. It is also the cutoff of a workgroup that we create.
     pub bytes_limit: Option<u64>,
-    /// How often Athena is asked whether queries are at their end.
+    /// How often Athena is asked whether queries have ended.
     pub polling: Polling,
 }
 
 impl Options {
-    /// What most lakes are opened with.
+    /// The settings of a typical lake.
     pub fn new(location: impl Into<String>, database: impl Into<String>, workgroup: impl Into<String>) -> Self {
         Self {
             location: location.into(),
@@ -61,12 +64,12 @@ impl Options {
 
 /// Tables of objects in S3, which Athena reads. Cheap to clone.
 ///
-/// - A table is what Athena's catalog says: its columns, its partitions, its place. The workflow's table has its name there.
+/// - A table is what Athena's catalog says: its columns, its partitions, its place. It has the same name there as in the workflow.
 /// - Times are milliseconds, as Athena reads them.
-/// - What repairs add lies in S3 beside the table, as Parquet, and is in the catalog as `…_repairs`, `…_exceptions`, `…_retractions` and the view
-///   `…_repaired`.
-///   These are made when they are first needed. Nothing else in the catalog or the bucket is altered.
-/// - Columns of arrays, maps, structs and bytes are not brought by batches; the view has them, null in repaired rows.
+/// - The overlay lies in S3 beside the table, as Parquet, and is in the catalog as `…_repairs`, `…_exceptions`, `…_retractions` and the
+/// view
+///   `…_repaired`. These are created when they are first needed. Nothing else in the catalog or the bucket is changed.
+/// - Batches leave out columns of arrays, maps, structs and bytes; the view has them, null in repaired rows.
 #[derive(Clone)]
 pub struct AwsLake {
     pub(crate) shared: Arc<Shared>,
@@ -78,24 +81,24 @@ pub(crate) struct Shared {
     pub(crate) objects: Objects,
     pub(crate) location: Location,
     pub(crate) known: Known,
-    /// Retractions by their keys: an object of them never changes.
+    /// Retractions by their keys. Their objects never change.
     pub(crate) retractions: Mutex<HashMap<String, Retraction>>,
 }
 
-/// A table with what the catalog knows of it and its overlay.
+/// A table with what the catalog knows about it and its overlay.
 pub(crate) struct Looked {
     pub(crate) raw: Relation,
     pub(crate) repairs: Option<Relation>,
     pub(crate) exceptions: Option<Relation>,
-    /// What of both is taken back; `None` if nothing ever was.
+    /// What is retracted of both; `None` if nothing is.
     pub(crate) retracted: Option<Vec<Part>>,
 }
 
 impl AwsLake {
-    /// The lake of a bucket and a database. Nothing is asked of AWS yet.
+    /// The lake of a bucket and a database. This makes no request to AWS.
     ///
     /// # Errors
-    /// `invalid` if a location is none.
+    /// `invalid` if a location is not a place in S3.
     pub fn open(connection: &Connection, options: Options) -> Result<Self> {
         let location = Location::parse(&options.location)?;
         let results = match options.results {
@@ -126,18 +129,18 @@ impl AwsLake {
         Tables { athena, known, lake: location, behalf: self.behalf.as_deref() }
     }
 
-    /// What is known of a table and its overlay, after checking that it can be worked with.
+    /// What is known of a table and its overlay. Checks that the table is usable.
     pub(crate) async fn look_up(&self, table: &Table) -> Result<(Looked, SchemaRef)> {
         let tables = self.tables();
         let raw = tables.table(table).await?;
         let schema = raw.shape(table)?;
         let (repairs, exceptions) = (tables.repairs(&raw).await?, tables.exceptions(&raw).await?);
-        // Where nothing was ever added, nothing can be taken back.
+        // Without repairs or exceptions there is nothing to retract.
         let retracted = if repairs.is_some() || exceptions.is_some() { self.retracted(table).await? } else { None };
         Ok((Looked { raw, repairs, exceptions, retracted }, schema))
     }
 
-    /// Counts what no call returns.
+    /// Counts usage that no call returns.
     pub(crate) fn meter(&self, usage: Usage) {
         if let Some(behalf) = &self.behalf {
             behalf.caller.meter.add(usage);
@@ -158,28 +161,14 @@ impl Looked {
 }
 
 #[async_trait]
-impl Lake for AwsLake {
-    fn on_behalf_of(&self, caller: &Caller) -> Option<Arc<dyn Lake>> {
-        Some(Arc::new(Self { shared: self.shared.clone(), behalf: Some(Arc::new(Behalf::new(caller.clone()))) }))
-    }
-
+impl ReadLake for AwsLake {
     fn place(&self, table: &Table) -> String {
-        // What is no place in a bucket is refused where it is read.
+        // A location that is not in a bucket is refused by whatever reads it.
         Place::of(&self.shared.location, table).map_or_else(|_| table.location.clone(), |place| place.data.to_string())
     }
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
         self.tables().table(table).await?.shape(table)
-    }
-
-    async fn to_create(&self, table: &Table) -> Result<Vec<String>> {
-        self.tables().missing(table).await
-    }
-
-    async fn check_writable(&self) -> Result<()> {
-        let key = self.shared.location.join(&format!("{OWN}/write-test")).prefix;
-        self.shared.objects.put(&key, bytes::Bytes::new(), crate::objects::Condition::Always).await?;
-        self.shared.objects.delete(&[key]).await
     }
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
@@ -198,6 +187,21 @@ impl Lake for AwsLake {
         self.sum_up(table, request).await
     }
 
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
+        self.taken_back(table).await
+    }
+
+    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
+        self.ask(tables, sql).await
+    }
+}
+
+#[async_trait]
+impl Overlay for AwsLake {
+    async fn to_create(&self, table: &Table) -> Result<Vec<String>> {
+        self.tables().missing(table).await
+    }
+
     async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
         self.keep(scope, request).await
     }
@@ -214,18 +218,13 @@ impl Lake for AwsLake {
         self.discard(scope, units).await
     }
 
-    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
-        self.put_interval(table, interval, &rows).await
-    }
-
     async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
         self.take_back(table, retraction).await
     }
+}
 
-    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
-        self.taken_back(table).await
-    }
-
+#[async_trait]
+impl Artifacts for AwsLake {
     async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {
         self.write_artifact(run, name, batches).await
     }
@@ -233,13 +232,26 @@ impl Lake for AwsLake {
     async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream> {
         self.read_artifact(run, name).await
     }
+}
 
-    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
-        self.ask(tables, sql).await
+#[async_trait]
+impl Lake for AwsLake {
+    fn on_behalf_of(&self, caller: &Caller) -> Option<Arc<dyn Lake>> {
+        Some(Arc::new(Self { shared: self.shared.clone(), behalf: Some(Arc::new(Behalf::new(caller.clone()))) }))
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        let key = self.shared.location.join(&format!("{OWN}/write-test")).prefix;
+        self.shared.objects.put(&key, bytes::Bytes::new(), crate::objects::Condition::Always).await?;
+        self.shared.objects.delete(&[key]).await
+    }
+
+    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
+        self.put_interval(table, interval, &rows).await
     }
 }
 
-/// A result that is not what was selected.
+/// The error for a result that does not match its statement.
 pub(crate) fn odd_result() -> Error {
-    Error::internal("Athena gave a result that is not what was selected")
+    Error::internal("Athena returned a result that does not match its statement")
 }

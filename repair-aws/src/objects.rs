@@ -1,4 +1,4 @@
-//! Objects in S3: whole or not at all, and conditional where two may write.
+//! Objects in S3: written whole or not at all, and with a condition where two may write.
 
 use std::fmt;
 use std::ops::Range;
@@ -22,10 +22,10 @@ use crate::error::of_sdk;
 /// Keys that S3 deletes in one request.
 const KEYS_A_DELETE: usize = 1_000;
 
-/// The size of a part of an upload; S3 takes none smaller but the last, and at most 10,000 of them.
+/// The size of a part of an upload. S3 accepts no smaller part except the last, and at most 10,000 parts.
 const PART_BYTES: usize = 16 << 20;
 
-/// Objects that one listing may name: more in one folder of ours is a mistake.
+/// The most objects of one listing; more in one of our folders is a mistake.
 const MAX_LISTED: usize = 2_000_000;
 
 /// A bucket and a prefix in it, without `/` at its ends.
@@ -63,30 +63,30 @@ impl fmt::Display for Location {
     }
 }
 
-/// When an object is written.
+/// The condition on which an object is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Condition {
-    /// In any case.
+    /// Always.
     Always,
-    /// If there is none of that key.
+    /// Only if no object has that key.
     IfNoneMatch,
-    /// If the one that is there has this tag.
+    /// Only if the object there has this tag.
     IfMatch(String),
 }
 
-/// An object, without what it holds.
+/// An object, without its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Object {
     pub(crate) key: String,
     pub(crate) bytes: u64,
-    /// Its tag: another once it is written anew.
+    /// Its tag, which changes whenever it is written.
     pub(crate) tag: String,
 }
 
-/// What S3 calls it when there is no object of a key, in a bucket that is there.
+/// Marks the error of a missing object in an existing bucket.
 const NO_SUCH_KEY: &str = "was answered with NoSuchKey";
 
-/// What came of an object.
+/// The last bytes of an object.
 struct Got {
     body: Bytes,
     /// The bytes of the whole object.
@@ -111,7 +111,7 @@ impl Objects {
         Self { client: self.client.clone(), bucket: bucket.to_owned() }
     }
 
-    /// How people name an object.
+    /// The object's name for people.
     pub(crate) fn uri(&self, key: &str) -> String {
         format!("s3://{}/{key}", self.bucket)
     }
@@ -119,8 +119,8 @@ impl Objects {
     /// Writes an object, whole.
     ///
     /// # Errors
-    /// `conflict` if there is one and the condition does not allow that. A write whose reply was lost is made again, and then finds itself: so
-    /// a caller must take a conflict as "it is written, by me or by another who writes the same".
+    /// `conflict` if the condition does not hold. A write whose reply was lost is repeated, and then conflicts with itself, so callers must
+    /// take a conflict as "it is written, by me or by another who writes the same".
     pub(crate) async fn put(&self, key: &str, body: Bytes, condition: Condition) -> Result<()> {
         let (if_none_match, if_match) = match condition {
             Condition::Always => (None, None),
@@ -132,7 +132,7 @@ impl Objects {
             let put = put.set_if_none_match(if_none_match.clone()).set_if_match(if_match.clone());
             match put.body(ByteStream::from(body.clone())).send().await.map_err(|error| of_sdk("s3:PutObject", &self.uri(key), error)) {
                 Ok(_) => Ok(()),
-                // Two writers at once: S3 wants the later one to try again.
+                // If two write at once, S3 wants the later one to try again.
                 Err(error) if error.full().contains("ConditionalRequestConflict") => Err(error.of_kind(ErrorKind::Transient)),
                 Err(error) => Err(error),
             }
@@ -140,22 +140,22 @@ impl Objects {
         .await
     }
 
-    /// Writes an object, whole, and says whether its condition held. One whose reply was lost is made again and may then say that it did not,
-    /// though the object is its own: so a caller that is refused must look at what is there.
+    /// Writes an object, whole, and returns whether the condition held. A write whose reply was lost is repeated, and may then return that
+    /// it did not hold although the object is its own, so a refused caller must look at the object.
     pub(crate) async fn put_if(&self, key: &str, body: Bytes, condition: Condition) -> Result<bool> {
         match self.put(key, body, condition).await {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
-            // What was to be replaced is gone.
+            // The object to replace is gone.
             Err(error) if error.message().contains(NO_SUCH_KEY) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// All of an object, and its tag; none if there is no such object.
+    /// The whole object and its tag; `None` if there is no such object.
     ///
     /// # Errors
-    /// `not-found` if there is no such bucket; `transient` if the object's end did not come.
+    /// `not-found` if there is no such bucket; `transient` if the answer ended early.
     pub(crate) async fn find(&self, key: &str) -> Result<Option<(Bytes, String)>> {
         match self.get_range(key, None).await {
             Ok(got) => Ok(Some((got.body, got.tag))),
@@ -164,15 +164,15 @@ impl Objects {
         }
     }
 
-    /// All of an object.
+    /// The whole object.
     ///
     /// # Errors
-    /// `not-found` if there is none; `transient` if its end did not come.
+    /// `not-found` if there is none; `transient` if the answer ended early.
     pub(crate) async fn get(&self, key: &str) -> Result<Bytes> {
         Ok(self.get_range(key, None).await?.body)
     }
 
-    /// The last bytes of an object, and how many it has in all.
+    /// The last bytes of an object, and its size.
     pub(crate) async fn get_suffix(&self, key: &str, bytes: u64) -> Result<(Bytes, u64)> {
         let got = self.get_range(key, Some(format!("bytes=-{bytes}"))).await?;
         Ok((got.body, got.size))
@@ -186,7 +186,7 @@ impl Objects {
             // `bytes 0-9/200`: the size of the whole follows the slash.
             let whole = got.content_range().and_then(|range| range.rsplit_once('/')?.1.parse().ok());
             let tag = got.e_tag.unwrap_or_default();
-            let broken = || Error::new(ErrorKind::Transient, format!("{} broke off while it was read", self.uri(key)));
+            let broken = || Error::new(ErrorKind::Transient, format!("{} ended early while it was being read", self.uri(key)));
             let body = got.body.collect().await.map_err(|error| broken().because(error))?.into_bytes();
             if length.is_some_and(|length| length != body.len() as u64) {
                 return Err(broken());
@@ -197,10 +197,10 @@ impl Objects {
         .await
     }
 
-    /// An object that may be large, as its bytes come.
+    /// An object that may be large, as a stream.
     ///
     /// # Errors
-    /// As [`Objects::get`]; the stream's own are `transient` if its end does not come.
+    /// As [`Objects::get`]; those of the stream are `transient` if the answer ends early.
     pub(crate) async fn stream_uri(&self, uri: &str) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
         let location = Location::parse(uri)?;
         let got = retried(|| async {
@@ -211,7 +211,7 @@ impl Objects {
         let left = got.content_length().and_then(|length| u64::try_from(length).ok());
         let uri = uri.to_owned();
         Ok(futures::stream::try_unfold((got.body, left), move |(mut body, left)| {
-            let broken = Error::new(ErrorKind::Transient, format!("{uri} broke off while it was read"));
+            let broken = Error::new(ErrorKind::Transient, format!("{uri} ended early while it was being read"));
             async move {
                 match body.next().await {
                     Some(Ok(bytes)) => {
@@ -226,7 +226,7 @@ impl Objects {
         }))
     }
 
-    /// What is known of an object.
+    /// An object's size and tag.
     ///
     /// # Errors
     /// `not-found` if there is none.
@@ -271,7 +271,7 @@ impl Objects {
         }
     }
 
-    /// The folders directly in a folder, which ends in `/`, as do they, in order.
+    /// The folders directly in a folder, in order. Their names, like the folder's, end in `/`.
     pub(crate) async fn folders(&self, folder: &str) -> Result<Vec<String>> {
         let mut all = Vec::new();
         let mut next: Option<String> = None;
@@ -293,7 +293,7 @@ impl Objects {
         }
     }
 
-    /// Removes objects; one that is not there is no error.
+    /// Removes objects, which may be gone already.
     pub(crate) async fn delete(&self, keys: &[String]) -> Result<()> {
         for some in keys.chunks(KEYS_A_DELETE) {
             let of = |key: &String| ObjectIdentifier::builder().key(key).build();
@@ -315,18 +315,18 @@ impl Objects {
         Ok(())
     }
 
-    /// An object that is written as it comes.
+    /// Starts writing an object as a stream.
     pub(crate) fn upload(&self, key: &str) -> Upload {
         Upload { objects: self.clone(), key: key.to_owned(), waiting: BytesMut::new(), id: None, parts: Vec::new(), bytes: 0, done: false }
     }
 
-    /// Reads a Parquet object, in pieces.
+    /// Reads a Parquet object in pieces.
     pub(crate) fn reader(&self, key: &str, bytes: u64) -> ParquetObject {
         ParquetObject { objects: self.clone(), key: key.to_owned(), bytes }
     }
 }
 
-/// An object that is being written. Until it is completed there is none, and what had its key stays; when it is dropped before, nothing stays.
+/// An object that is being written. It appears, or replaces the old one, when it is completed; if it is dropped before, nothing changes.
 #[derive(Debug)]
 pub(crate) struct Upload {
     objects: Objects,
@@ -381,7 +381,7 @@ impl Upload {
         Ok(())
     }
 
-    /// Makes the object, and gives its bytes and how many requests it took.
+    /// Completes the object; returns its size and the number of requests.
     pub(crate) async fn complete(mut self) -> Result<(u64, u64)> {
         let last = std::mem::take(&mut self.waiting).freeze();
         if self.id.is_none() {
@@ -406,7 +406,7 @@ impl Upload {
         .await;
         match completed {
             Ok(()) => {}
-            // The reply of an earlier try was lost: the upload is gone because the object is there.
+            // The reply to an earlier try was lost: the upload is gone because the object is complete.
             Err(error)
                 if error.full().contains("NoSuchUpload")
                     && self.objects.head(&self.key).await.is_ok_and(|object| object.bytes == self.bytes) => {}
@@ -427,14 +427,14 @@ impl Drop for Upload {
             runtime.spawn(async move {
                 let aborted = objects.client.abort_multipart_upload().bucket(&objects.bucket).key(&key).upload_id(id).send().await;
                 if let Err(error) = aborted {
-                    tracing::warn!(%key, %error, "an upload that was given up could not be removed");
+                    tracing::warn!(%key, %error, "could not remove an abandoned upload");
                 }
             });
         }
     }
 }
 
-/// A Parquet object, read in the ranges that are needed.
+/// A Parquet object, of which only the needed ranges are read.
 #[derive(Debug, Clone)]
 pub(crate) struct ParquetObject {
     objects: Objects,

@@ -1,4 +1,4 @@
-//! Where things lie in the bucket. Keys only: no I/O.
+//! Where things lie in the bucket. Keys only, no I/O.
 
 use repair_core::lake::{StageScope, name, overlay};
 use repair_core::model::Table;
@@ -6,33 +6,33 @@ use repair_core::{Error, Result};
 
 use crate::objects::Location;
 
-/// What in a lake is neither a table nor beside one. Athena does not look at keys whose parts begin with `_`.
+/// The folder for what is neither a table nor beside one. Athena ignores keys with a part that begins with `_`.
 pub(crate) const OWN: &str = "_repair";
 
-/// The only object of a partition that we own.
+/// The name of the one object in each partition that we own.
 pub(crate) const PART: &str = "part.parquet";
 
 /// Where a table and its overlay lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// The table, where the workflow says it is: the folder, without a `/` at its end.
+    /// The table's folder, where the workflow says it is, without a `/` at its end.
     pub(crate) data: Location,
     /// Its repairs, always within the lake.
     pub(crate) repairs: String,
     /// Its exceptions.
     pub(crate) exceptions: String,
-    /// What was taken back of both.
+    /// The retractions of both.
     pub(crate) retractions: String,
-    /// The key of the table's folder, if it lies within the lake, where alone we write.
+    /// The key of the table's folder if it lies within the lake; we write only there.
     pub(crate) inside: Option<String>,
 }
 
 impl Place {
-    /// Where a table lies: a relative location within the lake, or one of its own, `s3://…`. The overlay lies beside the table, but never
-    /// outside of the lake: that of a table elsewhere lies in the lake, under the table's name.
+    /// Where a table lies: at a relative location within the lake, or at its own `s3://…`. The overlay lies beside the table, but never
+    /// outside the lake: the overlay of a table elsewhere lies in the lake, under the table's name.
     ///
     /// # Errors
-    /// `invalid` if the location is no place in a bucket.
+    /// `invalid` if the location is not a place in a bucket.
     pub(crate) fn of(lake: &Location, table: &Table) -> Result<Self> {
         let data = if table.location.contains("://") {
             Location::parse(&table.location)?

@@ -19,10 +19,10 @@ use crate::lake::{AwsLake, Looked, odd_result};
 use crate::results::{BATCH_ROWS, Layout, Reader, Texts};
 use crate::sql::{MAX_STATEMENT_BYTES, Wanted};
 
-/// More text of keys than this is not sent: all keys are read then, and sorted out here.
+/// If the keys have more text than this, they are not sent: all keys are then read, and filtered here.
 const MAX_KEY_BYTES: usize = 200_000;
 
-/// The keys to send, unless they are too many.
+/// The keys to send, unless there are too many.
 fn sent(keys: &[Key]) -> Option<&[Key]> {
     let bytes: usize = keys.iter().flat_map(Key::values).map(|value| value.len() + 4).sum();
     (bytes <= MAX_KEY_BYTES).then_some(keys)
@@ -73,13 +73,13 @@ impl AwsLake {
         let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         let columns: Vec<&str> =
             columns.into_iter().filter(|name| *name != table.time && !table.key.iter().any(|key| key == name)).collect();
-        // In one order, whatever order they come in: a resumed attempt finds its query by the text.
+        // Sorted, since a resumed attempt finds its query by its text.
         let keys: Option<Vec<Key>> = request.keys.as_ref().map(|keys| keys.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect());
         let keys = keys.as_deref();
         let sent = keys.and_then(sent);
         let wanted = Wanted { bounds: TimeBounds::of_interval(table, request.interval.as_ref()), keys: sent, columns: &columns };
         let sql = known.source(table).scan(request.layer, &wanted)?;
-        // In the order in which the statement selects them; a null where none may be is told below.
+        // In the order in which the statement selects them. Nulls are allowed here, and reported below where there may be none.
         let mut fields: Vec<Field> = table.key.iter().map(|key| Field::new(key, DataType::Utf8, true)).collect();
         fields.push(shape::time_field(table).with_nullable(true));
         for name in &columns {
@@ -142,7 +142,7 @@ impl AwsLake {
             }
             all.push(self.sum_up_piece(table, &schema, &sql, first_bucket * every_s, every_s, &mut usage).await?);
         }
-        // As the core gives them: by key and time.
+        // As the core returns them: by key and time.
         let all = concat_batches(&schema, &all)?;
         let by: Vec<SortColumn> =
             all.columns()[..=table.key.len()].iter().map(|values| SortColumn { values: values.clone(), options: None }).collect();
@@ -199,7 +199,7 @@ impl AwsLake {
         let begins =
             |word: &str| lower.strip_prefix(word).is_some_and(|rest| !rest.starts_with(|char: char| char.is_alphanumeric() || char == '_'));
         if !lower.starts_with('(') && !["select", "with", "values"].into_iter().any(begins) {
-            return Err(Error::invalid("a query is a SELECT; statements that define or change something are not run"));
+            return Err(Error::invalid("only SELECT is run, not statements that define or change something"));
         }
         for table in tables {
             let known = self.tables();
@@ -229,7 +229,7 @@ impl AwsLake {
         self.results_from(page, execution, layout, usage).await
     }
 
-    /// Of a small result the first page is all. A large one is read from S3, as it comes: pages would be a call for every thousand rows.
+    /// The first page holds all of a small result. A large one is streamed from S3, since pages would take a call for every thousand rows.
     async fn results_from(&self, page: Page, execution: &Execution, layout: Layout, usage: &mut Usage) -> Result<BatchStream> {
         if page.is_all {
             usage.rows_read += page.rows.len() as u64;
@@ -242,7 +242,7 @@ impl AwsLake {
         Ok(futures::stream::try_unfold(state, |mut state| async move { Ok(state.next().await?.map(|batch| (batch, state))) }).boxed())
     }
 
-    /// Results that Athena keeps to itself.
+    /// Results that Athena manages itself.
     fn pages(&self, first: Page, id: String, layout: Layout) -> BatchStream {
         let athena = self.shared.athena.clone();
         let state = (Some(first), athena, id, layout);
@@ -296,13 +296,13 @@ fn whole(array: &ArrayRef) -> Result<&Int64Array> {
     array.as_primitive_opt::<Int64Type>().ok_or_else(odd_result)
 }
 
-/// A rollup as two smaller ones: of half of the keys each, or of half of the time.
+/// Splits a rollup into two smaller ones: half of the keys each, or half of the time.
 fn halves(rollup: &Rollup) -> Result<[Rollup; 2]> {
     if rollup.keys.len() > 1 {
         let (some, others) = rollup.keys.split_at(rollup.keys.len() / 2);
         return Ok([some, others].map(|keys| Rollup { keys: keys.to_vec(), ..rollup.clone() }));
     }
-    let too_long = || Error::invalid("what is to be summed up takes a longer statement than Athena takes; ask for a shorter time at once");
+    let too_long = || Error::invalid("this rollup needs a longer statement than Athena accepts; use a shorter interval");
     let every_s = i64::from(rollup.every.seconds());
     let (from, to) = (rollup.interval.from(), rollup.interval.to());
     let middle = (from.as_second() + (to.as_second() - from.as_second()) / 2).div_euclid(every_s) * every_s;
@@ -314,7 +314,7 @@ fn halves(rollup: &Rollup) -> Result<[Rollup; 2]> {
         let interval = Interval::new(from, to).map_err(|_| too_long())?;
         let within = rollup.within.iter().filter(|open| open.from() < to && from < open.to()).copied();
         let mut within: Vec<Interval> = within.collect();
-        // An empty list would mean all.
+        // An empty list would mean all slots.
         if within.is_empty() && !rollup.within.is_empty() {
             within.extend(rollup.within.first().copied());
         }
@@ -377,7 +377,7 @@ impl Found {
         Ok(())
     }
 
-    /// The repairs that the view shows: those of slots that raw lacks, and those that replace.
+    /// The repairs that the view shows: those of slots that raw lacks, and those that replace rows.
     fn finish(self, usage: Usage) -> TablePresence {
         let (mut repaired, mut overtaken) = (self.inserted.clone(), self.inserted);
         for (key, set) in &mut overtaken {

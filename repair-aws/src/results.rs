@@ -1,7 +1,7 @@
-//! Results of queries as batches: from a page of the API, or from the object of comma-separated values that Athena writes.
+//! Query results as batches: from a page of the API, or from the CSV object that Athena writes.
 //!
-//! In that object every value stands in quotes and a null is nothing at all, not even quotes. No CSV library that we know tells the two apart, so
-//! it is read here.
+//! In that object every value is quoted, and a null is empty without quotes. No CSV library that we know distinguishes the two, so it is
+//! parsed here.
 
 use std::sync::Arc;
 
@@ -13,25 +13,25 @@ use repair_core::{Error, Result};
 
 use crate::sql::MILLI_US;
 
-/// Rows of one batch.
+/// Rows in a batch.
 pub(crate) const BATCH_ROWS: usize = 16_384;
 
-/// A record of a result cannot be longer: Athena's rows are at most 32 MB.
+/// No record of a result can be longer, since Athena's rows are at most 32 MB.
 const MAX_RECORD_BYTES: usize = 64 << 20;
 
 /// A row of texts; `None` is null.
 pub(crate) type Texts = Vec<Option<String>>;
 
-/// How the text of a column is read.
+/// How the text of a column is parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// As Arrow reads text of that type.
+    /// As Arrow parses text of that type.
     Cast(DataType),
     /// A whole number of milliseconds since 1970.
     Milliseconds,
 }
 
-/// What the columns of a result are to become.
+/// The columns that a result is converted to.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     pub(crate) schema: SchemaRef,
@@ -39,7 +39,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Columns that were printed by [`crate::sql`], in the order of a schema: instants came as milliseconds.
+    /// Columns that were printed by [`crate::sql`], in the order of a schema; instants come as milliseconds.
     pub(crate) fn of(schema: SchemaRef) -> Self {
         let reading = |field: &Arc<Field>| match field.data_type() {
             DataType::Timestamp(_, _) => Reading::Milliseconds,
@@ -49,7 +49,7 @@ impl Layout {
         Self { schema, readings }
     }
 
-    /// Columns of a user's query, by the types that Athena tells: `(name, type, precision, scale)`.
+    /// Columns of a user's query, by the types that Athena reports: `(name, type, precision, scale)`.
     pub(crate) fn of_types<'a>(columns: impl IntoIterator<Item = (&'a str, &'a str, i32, i32)>) -> Self {
         let mut fields = Vec::new();
         for (name, kind, precision, scale) in columns {
@@ -78,7 +78,7 @@ impl Layout {
     /// A batch of rows.
     ///
     /// # Errors
-    /// `invalid` if a value is not of its type.
+    /// `invalid` if a value does not have its type.
     pub(crate) fn batch(&self, rows: Vec<Texts>) -> Result<RecordBatch> {
         let count = rows.len();
         let width = self.readings.len();
@@ -123,13 +123,13 @@ fn read(texts: Vec<Option<String>>, reading: &Reading) -> Result<ArrayRef> {
     })
 }
 
-/// Reads Athena's comma-separated values as their bytes come.
+/// Parses Athena's CSV as its bytes come.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     value: Vec<u8>,
     quoted: bool,
     inside: bool,
-    /// A quote inside of quotes: either the value's end, or half of a quote that stands for itself.
+    /// A quote inside quotes: either the end of the value, or the first half of an escaped quote.
     pending: bool,
     row: Texts,
     begun: bool,
@@ -137,10 +137,10 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Takes more bytes, and gives the rows that are whole by now.
+    /// Takes more bytes, and returns the rows that are complete.
     ///
     /// # Errors
-    /// `invalid` if the text is not UTF-8, or a row has no end.
+    /// `invalid` if the text is not UTF-8, or a row does not end.
     pub(crate) fn feed(&mut self, bytes: &[u8], rows: &mut Vec<Texts>) -> Result<()> {
         for &byte in bytes {
             self.bytes += 1;
@@ -194,10 +194,10 @@ impl Reader {
         Ok(())
     }
 
-    /// The last row, if the object does not end with a line's end.
+    /// The last row, if the object does not end with a line end.
     ///
     /// # Errors
-    /// `invalid` if it breaks off within a value.
+    /// `invalid` if it ends within a value.
     pub(crate) fn finish(mut self, rows: &mut Vec<Texts>) -> Result<()> {
         if self.inside && !self.pending {
             return Err(Error::invalid("a result breaks off within a value"));

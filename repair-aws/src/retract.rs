@@ -1,5 +1,5 @@
-//! Taking back what was published: one object each, which is there whole or not at all. What reads leaves out what they hide; the view, whose
-//! text holds what is hidden, is made anew.
+//! Retractions: one object each, written whole or not at all. Reads leave out what they hide; the view is created again, since its text
+//! lists what is hidden.
 
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
@@ -28,7 +28,7 @@ impl AwsLake {
         let key = format!("{}/{}", place.retractions, retraction::object(&retraction.id));
         let body = encode(&rows.schema(), std::slice::from_ref(&rows), Vec::new())?;
         match self.shared.objects.put(&key, body, Condition::IfNoneMatch).await {
-            // One that is there stays.
+            // An existing retraction stays.
             Err(error) if error.kind() == repair_core::ErrorKind::Conflict => {}
             put => put?,
         }
@@ -66,7 +66,7 @@ impl AwsLake {
         Retraction::from_batch(table, &rows)
     }
 
-    /// What is hidden of a table's overlay; `None` if nothing was ever taken back.
+    /// What is hidden of a table's overlay; `None` if nothing is retracted.
     pub(crate) async fn retracted(&self, table: &Table) -> Result<Option<Vec<Part>>> {
         let all = self.taken_back(table).await?;
         Ok((!all.is_empty()).then(|| in_force(&all).flat_map(|retraction| retraction.parts.iter().cloned()).collect()))

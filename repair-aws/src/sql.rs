@@ -1,9 +1,10 @@
-//! What we say to Athena: all SQL that this crate writes is printed here, from values. No I/O.
+//! What is sent to Athena: all SQL of this crate is printed here, from values. No I/O.
 //!
-//! The dialect is Trino's; only what creates tables and partitions is Hive's, as Athena wants it. Rules that hold throughout:
-//! - Times are counted in milliseconds since 1970, which is what Athena keeps of a timestamp, and as whole numbers: nothing is rounded.
-//! - Whole-number division cuts towards zero, so what is divided is first made positive, by counting from a base before all that is read.
-//! - Names of ours begin with `repair_`, as in the overlay, so that they do not meet a user's columns.
+//! The dialect is Trino's, except that statements which create tables and partitions use Hive's, as Athena requires. These rules hold
+//! throughout:
+//! - Times are whole numbers of milliseconds since 1970, which is what Athena keeps of a timestamp, so nothing is rounded.
+//! - Division of whole numbers rounds towards zero, so the dividend is first made positive, by counting from a base before all rows.
+//! - Our names begin with `repair_`, as in the overlay, to avoid a user's columns.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,16 +19,16 @@ use repair_core::{Error, Result};
 
 use crate::catalog::{Kind, Relation};
 
-/// The longest statement that Athena takes, in bytes: <https://docs.aws.amazon.com/athena/latest/ug/service-limits.html>.
+/// The longest statement that Athena accepts, in bytes: <https://docs.aws.amazon.com/athena/latest/ug/service-limits.html>.
 pub(crate) const MAX_STATEMENT_BYTES: usize = 262_144;
 
 /// Partitions that one statement adds.
 pub(crate) const PARTITIONS_A_STATEMENT: usize = 100;
 
-/// Microseconds of a millisecond.
+/// Microseconds in a millisecond.
 pub(crate) const MILLI_US: i64 = 1_000;
 
-/// A time before all rows from which seconds are counted where nothing else bounds them: the year 1, at the beginning of a day.
+/// A time before all rows, from which seconds are counted if nothing else bounds them: the start of the year 1.
 const BEFORE_ALL_S: i64 = -62_135_596_800;
 
 /// A name in a query.
@@ -45,41 +46,41 @@ pub(crate) fn text(value: &str) -> String {
     format!("'{}'", value.replace('\'', "''"))
 }
 
-/// An instant, cut upwards to milliseconds: of bounds, which are before or after a millisecond.
+/// An instant, rounded up to milliseconds; used for bounds, which lie between rows.
 fn instant(us: i64) -> String {
     let ms = us.div_euclid(MILLI_US) + i64::from(us.rem_euclid(MILLI_US) > 0);
     let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(if us < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX });
     format!("TIMESTAMP '{}'", jiff::tz::TimeZone::UTC.to_datetime(time).strftime("%Y-%m-%d %H:%M:%S.%3f"))
 }
 
-/// How rows come out of a statement.
+/// How values are selected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
-    /// As text that can be read back without loss: what a scan brings.
+    /// As text that can be read back without loss, for a scan.
     Exact,
-    /// As the table has them: what a person sees in the view.
+    /// As the table has them, for people who read the view.
     Native,
 }
 
-/// A table with what Athena knows of it, and of the tables beside it.
+/// A table with what Athena knows about it, and about the tables beside it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Source<'a> {
     pub(crate) table: &'a Table,
     pub(crate) raw: &'a Relation,
-    /// `None` until something was repaired.
+    /// `None` if nothing has been repaired.
     pub(crate) repairs: Option<&'a Relation>,
-    /// `None` until something was confirmed absent.
+    /// `None` if nothing has been confirmed absent.
     pub(crate) exceptions: Option<&'a Relation>,
-    /// What of both is taken back; `None` if nothing ever was.
+    /// What is retracted of both; `None` if nothing is.
     pub(crate) retracted: Option<&'a [Part]>,
 }
 
-/// Rows and columns that are wanted.
+/// The wanted rows and columns.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted<'a> {
     pub(crate) bounds: TimeBounds,
     pub(crate) keys: Option<&'a [Key]>,
-    /// The columns besides key and time, in order.
+    /// The columns other than key and time, in order.
     pub(crate) columns: &'a [&'a str],
 }
 
@@ -99,7 +100,7 @@ impl<'a> Source<'a> {
         milliseconds(&self.time(relation))
     }
 
-    /// The slot of a row, as the core counts slots. Of a table without cadence, every time is a slot.
+    /// The slot of a row, as the core counts slots. In a table without cadence, every time is a slot.
     fn slot(&self, time_ms: &str, bounds: &TimeBounds) -> String {
         self.table.grid().map_or_else(|_| time_ms.to_owned(), |grid| slot(&grid, time_ms, bounds))
     }
@@ -115,8 +116,8 @@ impl<'a> Source<'a> {
             .collect()
     }
 
-    /// The conditions that select what may hold rows within bounds: partitions first, then times. A row without a time is never left out
-    /// here, so that it is noticed.
+    /// The conditions that select rows within bounds: partitions first, then times. Rows without a time are always selected, so that they
+    /// are noticed.
     fn within(&self, relation: &Relation, bounds: &TimeBounds) -> Result<Vec<String>> {
         let mut all = Vec::new();
         if *bounds == TimeBounds::ALL {
@@ -145,7 +146,7 @@ impl<'a> Source<'a> {
             Kind::Whole if by.unit == PartitionUnit::Year => Ok(value.to_owned()),
             _ => Err(Error::invalid(format!(
                 "partition column `{}` of table `{}` is {kind} in Athena, and `partition_by` says it holds one {:?} each, such as `{value}`; \
-                 declare the column as `string` in Athena, or mend `partition_by`",
+                 declare the column as `string` in Athena, or correct `partition_by`",
                 by.column, self.table.name, by.unit
             ))),
         };
@@ -160,7 +161,7 @@ impl<'a> Source<'a> {
         keys.map(|keys| one_of(&self.keys(relation), keys))
     }
 
-    /// That a row of ours is not taken back; `None` if nothing of its kind is.
+    /// The condition that a row of the overlay is not retracted; `None` if nothing of its kind is.
     fn not_retracted(&self, relation: &Relation, kind: RetractedKind) -> Option<String> {
         let parts = self.retracted.unwrap_or_default().iter().filter(|part| part.kind == RetractedKind::All || part.kind == kind);
         let hidden: Vec<String> = parts
@@ -181,7 +182,7 @@ impl<'a> Source<'a> {
         (!hidden.is_empty()).then(|| format!("NOT ({})", hidden.join(" OR ")))
     }
 
-    /// A column as it comes out.
+    /// A column in the selected form.
     fn value(&self, relation: &Relation, column: &str, shape: Shape) -> String {
         let quoted = name(column);
         match (shape, relation.kind(column)) {
@@ -191,7 +192,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The rows of raw, as `repair_raw`: key, `repair_slot`, `repair_ms`, and columns.
+    /// The raw rows, as `repair_raw`: key, `repair_slot`, `repair_ms`, and columns.
     fn raw_rows(&self, wanted: &Wanted<'_>, shape: Shape) -> Result<String> {
         let mut select = self.slot_columns(self.raw, &wanted.bounds);
         select.extend(wanted.columns.iter().map(|column| format!("{} AS {}", self.value(self.raw, column, shape), name(column))));
@@ -206,13 +207,13 @@ impl<'a> Source<'a> {
         keys.chain([format!("{} AS repair_slot", self.slot(&time_ms, bounds)), format!("{time_ms} AS repair_ms")]).collect()
     }
 
-    /// Of each slot the repair that counts: the newest; of two of one instant that whose run, then unit, is the last by name.
+    /// The live repair of each slot: the newest; of two from the same instant, the one whose run, then unit, sorts last by name.
     fn winners(&self, repairs: &Relation, wanted: &Wanted<'_>, shape: Shape, more: &[String]) -> Result<String> {
         let mut select = self.slot_columns(repairs, &wanted.bounds);
         for column in wanted.columns {
             let value = match repairs.kind(column) {
                 Some(_) => self.value(repairs, column, shape),
-                // Not known when it was repaired.
+                // Repairs may have been made before the table had the column.
                 None => "NULL".to_owned(),
             };
             select.push(format!("{value} AS {}", name(column)));
@@ -278,16 +279,16 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// That two rows, `a` and `b`, are of one slot.
+    /// The condition that two rows, `a` and `b`, are in the same slot.
     fn same_slot(&self, more: &[String]) -> String {
         let same = self.key_names().into_iter().chain(["repair_slot".to_owned()]).chain(more.iter().map(|column| name(column)));
         same.map(|column| format!("a.{column} = b.{column}")).collect::<Vec<_>>().join(" AND ")
     }
 
-    /// A scan. Its result has the key, the time in milliseconds, the columns wanted, and in the view who repaired the row.
+    /// A scan. Its result has the key, the time in milliseconds, the wanted columns, and in the view who repaired the row.
     ///
     /// # Errors
-    /// `invalid` if the partition column is of a type that cannot hold what the table says.
+    /// `invalid` if the partition column's type cannot hold the declared partitions.
     pub(crate) fn scan(&self, layer: Layer, wanted: &Wanted<'_>) -> Result<String> {
         let mut out = self.key_names();
         out.push("repair_ms".to_owned());
@@ -298,9 +299,9 @@ impl<'a> Source<'a> {
         Ok(format!("SELECT {} FROM ({})", out.join(", "), self.rows(layer, wanted)?))
     }
 
-    /// Presence: a row for each key and word, and one for all rows of other keys. Columns: key, then `word` counted from `first_word`,
-    /// whether the key was asked for, the bits of raw, its rows, those of them off the grid, those without a key, the bits that repairs
-    /// insert, those that they replace, and those of exceptions.
+    /// Presence: a row for each key and word, and one for all rows of other keys. Columns: key, `word` counted from `first_word`, whether
+    /// the key was requested, the bits of raw, the number of its rows, of those off the grid, and of those without a key, and the bits of
+    /// repairs that insert, of repairs that replace, and of exceptions.
     ///
     /// # Errors
     /// As [`Source::scan`].
@@ -373,9 +374,9 @@ impl<'a> Source<'a> {
         ))
     }
 
-    /// A rollup. Its result has the key, the bucket counted from `first_bucket`, the measures, then how many slots were observed, how many
-    /// repaired, and how many rows were beyond one a slot. Of several rows of a slot the same one counts as in the core, and floats are
-    /// added in order of time, by a running sum: an aggregate would add them in any order, and round differently each time.
+    /// A rollup. Its result has the key, the bucket counted from `first_bucket`, the measures, then how many slots are observed, how many
+    /// are repaired, and how many rows there are beyond one for each slot. If a slot has several rows, the same one counts as in the core.
+    /// Floats are added in order of time by a running sum, since an aggregate would add them in any order and round differently each time.
     ///
     /// # Errors
     /// As [`Source::scan`].
@@ -439,7 +440,7 @@ impl<'a> Source<'a> {
     }
 
     /// The repaired view, for anyone who reads with SQL: the table's columns, its partitions, and who repaired a row. A condition on the
-    /// partition prunes raw and repairs alike.
+    /// partition prunes both raw and repairs.
     pub(crate) fn create_view(&self, database: &str, repairs: &Relation) -> Result<String> {
         let all = TimeBounds::ALL;
         let own: Vec<&str> =
@@ -454,7 +455,7 @@ impl<'a> Source<'a> {
         let mut raw_select = self.slot_columns(self.raw, &all);
         raw_select.extend(own.iter().chain(&others).copied().chain(by.iter().map(String::as_str)).map(name));
         let had: Vec<String> = self.slot_columns(self.raw, &all).into_iter().chain(by.iter().map(|column| name(column))).collect();
-        // What the table has and repairs do not know is null in a repaired row; keys come back in the table's own type.
+        // Columns that repairs lack are null in a repaired row; keys have the table's own type.
         let columns: Vec<&str> = own.iter().chain(&others).copied().collect();
         let fixed: Vec<String> = columns
             .iter()
@@ -462,7 +463,7 @@ impl<'a> Source<'a> {
                 let of = self.raw.declared(column).unwrap_or("string");
                 match repairs.kind(column) {
                     Some(_) => format!("CAST(a.{} AS {})", name(column), crate::catalog::trino_type(of)),
-                    // Hive's words for nested types are not Trino's; the other half of the view says the type.
+                    // Hive's names of nested types are not Trino's; the other half of the view determines the type.
                     None => "NULL".to_owned(),
                 }
             })
@@ -499,16 +500,16 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The slots that a calendar expects within the interval; none if all do.
+/// The slots within the interval that a calendar expects; `None` if it expects all.
 fn ranges(grid: &SlotGrid, rollup: &Rollup) -> Vec<SlotRange> {
     let all = grid.slots_in(&rollup.interval);
     let within = rollup.within.iter().map(|interval| grid.slots_in(interval).intersection(&all));
     let some: Vec<SlotRange> = within.filter(|range| !range.is_empty()).collect();
-    // Nothing of what is expected lies within: no slot is wanted, which is not the same as all.
+    // No expected slot is within the interval. That selects no slot, which is not the same as all.
     if some.is_empty() && !rollup.within.is_empty() { vec![SlotRange::new(0, 0)] } else { some }
 }
 
-/// A key column among ours.
+/// The name of a key column among ours.
 fn key_name(key: &str) -> String {
     format!("repair_key_{key}")
 }
@@ -526,7 +527,7 @@ fn milliseconds(timestamp: &str) -> String {
 fn slot(grid: &SlotGrid, time_ms: &str, bounds: &TimeBounds) -> String {
     let cadence_s = i64::from(grid.cadence.seconds());
     let from_s = if *bounds == TimeBounds::ALL { BEFORE_ALL_S } else { bounds.from_us.div_euclid(partition::SECOND_US) };
-    // A whole slot before all that is read.
+    // A whole slot before all rows that are read.
     let base_slot = from_s.div_euclid(cadence_s) - 1;
     let base_ms = base_slot.saturating_mul(cadence_s).saturating_mul(1_000);
     let second = format!("({time_ms} - ({base_ms})) / 1000");
@@ -536,7 +537,8 @@ fn slot(grid: &SlotGrid, time_ms: &str, bounds: &TimeBounds) -> String {
     }
 }
 
-/// That a key is one of some. Keys of several columns are grouped by their first: Trino takes seconds to plan thousands of rows after `IN`.
+/// The condition that a key is one of some. Keys of several columns are grouped by the first, since Trino needs seconds to plan `IN` with
+/// thousands of rows.
 fn one_of(columns: &[String], keys: &[Key]) -> String {
     let values: Vec<Vec<&str>> = keys.iter().map(|key| key.values().collect()).collect();
     one_of_values(columns, &values.iter().map(Vec::as_slice).collect::<Vec<_>>())
@@ -564,7 +566,7 @@ fn one_of_values(columns: &[String], values: &[&[&str]]) -> String {
     }
 }
 
-/// A table of ours: Parquet at a location, partitioned as the table it belongs to.
+/// A table of ours: Parquet at a location, with the partitions of the table it belongs to.
 pub(crate) fn create_table(
     database: &str,
     table: &str,
@@ -585,13 +587,13 @@ pub(crate) fn create_table(
     )
 }
 
-/// More columns for a table of ours.
+/// Adds columns to a table of ours.
 pub(crate) fn add_columns(database: &str, table: &str, columns: &[(String, String)]) -> String {
     let list: Vec<String> = columns.iter().map(|(column, kind)| format!("{} {kind}", hive_name(column))).collect();
     format!("ALTER TABLE {}.{} ADD COLUMNS ({})", hive_name(database), hive_name(table), list.join(", "))
 }
 
-/// Makes partitions of a table of ours known.
+/// Adds partitions to a table of ours.
 pub(crate) fn add_partitions(database: &str, table: &str, column: &str, partitions: &[(String, String)]) -> String {
     let list: Vec<String> = partitions
         .iter()
@@ -600,7 +602,7 @@ pub(crate) fn add_partitions(database: &str, table: &str, column: &str, partitio
     format!("ALTER TABLE {}.{} ADD IF NOT EXISTS {}", hive_name(database), hive_name(table), list.join(" "))
 }
 
-/// How a person declares a table that is not there, with what is known of it: the columns are theirs to name.
+/// A template for declaring a missing table, with what is known of it; the user adds the columns.
 pub(crate) fn suggested_table(database: &str, table: &Table, location: &str) -> String {
     let keys: Vec<String> = table.key.iter().map(|key| format!("{} string", hive_name(key))).collect();
     let time = format!("{} {}", hive_name(&table.time), if table.format == Format::Parquet { "timestamp" } else { "string" });
@@ -610,6 +612,7 @@ pub(crate) fn suggested_table(database: &str, table: &Table, location: &str) -> 
         Format::Parquet => "STORED AS PARQUET",
         Format::Csv => "ROW FORMAT SERDE 'org.apache.hadoop.hive.serde2.OpenCSVSerde'",
         Format::Jsonl => "ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'",
+        _ => "STORED AS …",
     };
     let columns: Vec<String> = keys.into_iter().chain([time, "…".to_owned()]).collect();
     format!(

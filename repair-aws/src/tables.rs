@@ -1,4 +1,4 @@
-//! The tables and views of ours in Athena's catalog: made when they are first needed, and nothing else is ever altered.
+//! Our tables and views in Athena's catalog: created when they are first needed. Nothing else there is ever changed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -18,13 +18,13 @@ use crate::objects::Location;
 use crate::place::{self, Place};
 use crate::sql::{self, PARTITIONS_A_STATEMENT, Source};
 
-/// So long what the catalog says of a table holds: else to stage thousands of units is to ask it thousands of times.
+/// How long the catalog's answer about a table is reused. Otherwise, staging thousands of units would ask it thousands of times.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// What a view was made of: its table, and what of the overlay is taken back.
+/// What a view was made from: its table, and what of the overlay is retracted.
 type ViewOf = (Relation, Option<Vec<Part>>);
 
-/// What is known of the catalog.
+/// What is known about the catalog.
 #[derive(Default)]
 pub(crate) struct Known {
     relations: Mutex<HashMap<String, (Instant, Relation)>>,
@@ -36,10 +36,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A table's name as Athena has it.
+/// A table's name in Athena.
 ///
 /// # Errors
-/// `invalid` if Athena cannot have a table of that name.
+/// `invalid` if a table in Athena cannot have that name.
 pub(crate) fn name_of(table: &Table) -> Result<String> {
     let name = table.name.to_ascii_lowercase();
     if name.is_empty() || !name.chars().all(|char| char.is_ascii_alphanumeric() || char == '_') {
@@ -64,7 +64,7 @@ impl Tables<'_> {
         &self.athena.settings().database
     }
 
-    /// What the catalog says of a name; `None` if there is none of it. Tables change, so it holds for moments only.
+    /// The catalog's entry for a name, if there is one. Tables change, so an answer is reused only briefly.
     pub(crate) async fn relation(&self, name: &str) -> Result<Option<Relation>> {
         if let Some((at, relation)) = lock(&self.known.relations).get(name)
             && at.elapsed() < FRESH
@@ -110,15 +110,15 @@ impl Tables<'_> {
         Ok(Some(relation))
     }
 
-    /// Forgets what the catalog said of a name.
+    /// Forgets the catalog's answer about a name.
     pub(crate) fn forget(&self, name: &str) {
         lock(&self.known.relations).remove(name);
     }
 
-    /// What the catalog says of a workflow's table.
+    /// The catalog's entry for a workflow's table.
     ///
     /// # Errors
-    /// `not-found` if there is no such table, or no such database, with what to do about it.
+    /// `not-found` with advice if there is no such table or database.
     pub(crate) async fn table(&self, table: &Table) -> Result<Relation> {
         let name = name_of(table)?;
         if let Some(relation) = self.relation(&name).await? {
@@ -133,7 +133,7 @@ impl Tables<'_> {
             return Err(Error::new(
                 ErrorKind::NotFound,
                 format!(
-                    "no database `{}` in Athena; create it with `CREATE DATABASE {}`, or mend `database` of the profile",
+                    "no database `{}` in Athena; create it with `CREATE DATABASE {}`, or correct `database` of the profile",
                     settings.database, settings.database
                 ),
             ));
@@ -142,7 +142,7 @@ impl Tables<'_> {
         Err(Error::new(
             ErrorKind::NotFound,
             format!(
-                "no table `{name}` in database `{}` of Athena; mend `tables`, or declare it with its columns: {}",
+                "no table `{name}` in database `{}` of Athena; correct `tables`, or declare it with its columns: {}",
                 settings.database,
                 sql::suggested_table(&settings.database, table, &format!("{}/", place.data))
             ),
@@ -159,7 +159,7 @@ impl Tables<'_> {
         self.ours(&overlay::exceptions(&raw.name), overlay::columns::RECHECK_AFTER).await
     }
 
-    /// A table of ours, known by a column that only we name so.
+    /// A table of ours, recognised by a column that only we use.
     async fn ours(&self, name: &str, mark: &str) -> Result<Option<Relation>> {
         let Some(relation) = self.relation(name).await? else { return Ok(None) };
         if relation.kind(mark).is_none() {
@@ -168,7 +168,7 @@ impl Tables<'_> {
         Ok(Some(relation))
     }
 
-    /// What is missing of a table's overlay, in words.
+    /// The missing tables and views of a table's overlay, each in a few words.
     pub(crate) async fn missing(&self, table: &Table) -> Result<Vec<String>> {
         let raw = self.table(table).await?;
         let place = Place::of(self.lake, table)?;
@@ -189,13 +189,13 @@ impl Tables<'_> {
         format!("s3://{}/{key}/", self.lake.bucket)
     }
 
-    /// Makes the table of repairs, or gives it the columns that its table has got since.
+    /// Creates the table of repairs, or adds columns that its table has gained.
     pub(crate) async fn ensure_repairs(&self, table: &Table, raw: &Relation, columns: &Schema) -> Result<Relation> {
         let place = Place::of(self.lake, table)?;
         let own = columns.fields().iter().filter(|field| *field.name() != table.time && !table.key.contains(field.name()));
         let mut wanted: Vec<(String, String)> = Vec::new();
         for field in overlay::repairs_schema(columns).fields() {
-            // A value's type is the table's own, to the word, so that the view's two halves are of one type.
+            // Each column has exactly the table's own type, so that both halves of the view have the same types.
             let declared = match (own.clone().any(|own| own.name() == field.name()), raw.declared(field.name())) {
                 (true, Some(declared)) => declared.to_owned(),
                 _ => declare(field)?.0,
@@ -205,7 +205,7 @@ impl Tables<'_> {
         self.ensure(&overlay::repairs(&raw.name), overlay::columns::OP, table, raw, &wanted, &place.repairs).await
     }
 
-    /// Makes the table of exceptions.
+    /// Creates the table of exceptions.
     pub(crate) async fn ensure_exceptions(&self, table: &Table, raw: &Relation) -> Result<Relation> {
         let place = Place::of(self.lake, table)?;
         let schema = overlay::exceptions_schema(table);
@@ -213,7 +213,7 @@ impl Tables<'_> {
         self.ensure(&overlay::exceptions(&raw.name), overlay::columns::RECHECK_AFTER, table, raw, &wanted, &place.exceptions).await
     }
 
-    /// Makes the table of retractions.
+    /// Creates the table of retractions.
     pub(crate) async fn ensure_retractions(&self, table: &Table, raw: &Relation) -> Result<Relation> {
         let place = Place::of(self.lake, table)?;
         let schema = retraction::schema(table);
@@ -236,10 +236,10 @@ impl Tables<'_> {
         self.make(name, Some(mark), columns, &partitions, folder).await
     }
 
-    /// Makes a table of ours, or gives it the columns that it lacks.
+    /// Creates a table of ours, or adds columns that it lacks.
     ///
     /// # Errors
-    /// `conflict` if the name belongs to something that is not ours; `invalid` if a column is of another type there.
+    /// `conflict` if something that is not ours has the name; `invalid` if a column has another type there.
     pub(crate) async fn make(
         &self,
         name: &str,
@@ -275,19 +275,19 @@ impl Tables<'_> {
             }
         };
         if let Some(statement) = statement {
-            tracing::info!(table = name, "makes or widens a table of ours in Athena");
+            tracing::info!(table = name, "creating a table of ours in Athena, or adding columns");
             self.define(&statement).await?;
             self.forget(name);
         }
-        self.relation(name).await?.ok_or_else(|| Error::internal(format!("Athena made table `{name}`, and does not know it")))
+        self.relation(name).await?.ok_or_else(|| Error::internal(format!("Athena created table `{name}`, but does not list it")))
     }
 
-    /// Runs a statement that defines something: free of charge, and the same if it is run twice.
+    /// Runs a statement that defines something: free of charge, and with the same effect if it is run twice.
     async fn define(&self, statement: &str) -> Result<()> {
         self.athena.run(self.behalf, statement).await.map(|_| ())
     }
 
-    /// Makes partitions of a table of ours known.
+    /// Adds partitions to a table of ours.
     pub(crate) async fn ensure_partitions(&self, name: &str, column: &str, folder: &str, values: &[String]) -> Result<()> {
         let new: Vec<(String, String)> = {
             let known = lock(&self.known.partitions);
@@ -302,10 +302,10 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Makes the repaired view, or makes it anew if the table has other columns by now.
+    /// Creates the repaired view, or replaces it if the table's columns or the retractions have changed.
     ///
     /// # Errors
-    /// `conflict` if the name belongs to something that is not ours.
+    /// `conflict` if something that is not ours has the name.
     pub(crate) async fn ensure_view(&self, source: &Source<'_>, repairs: &Relation) -> Result<()> {
         let name = overlay::repaired_view(&source.raw.name);
         let of = (source.raw.clone(), source.retracted.map(<[Part]>::to_vec));
@@ -320,7 +320,7 @@ impl Tables<'_> {
         }
         let is_current = found.is_some_and(|view| {
             let columns = || source.raw.columns.iter().chain(&source.raw.partitions);
-            // What is taken back is in the view's text, which the catalog does not tell.
+            // Retractions are part of the view's text, which the catalog does not return.
             source.retracted.is_none()
                 && columns().all(|column| view.kind(&column.name).is_some())
                 && view.columns.len() == columns().count() + 1
@@ -338,13 +338,13 @@ fn not_ours(relation: &Relation) -> Error {
     Error::new(
         ErrorKind::Conflict,
         format!(
-            "`{}.{}` in Athena was not made by us, so it is not ours to write to; rename it, or let the workflow's table have another name",
+            "`{}.{}` in Athena was not created by us, so it is not ours to write to; rename it, or give the workflow's table another name",
             relation.database, relation.name
         ),
     )
 }
 
-/// Whether Athena says that there is no such table or database. It passes on what the catalog behind it says.
+/// Whether Athena says that there is no such table or database. Its message is that of the catalog behind it.
 fn is_unknown(error: &Error) -> bool {
     let said = error.full();
     ["EntityNotFoundException", "Entity Not Found", "not found", "does not exist"].iter().any(|words| said.contains(words))

@@ -1,5 +1,5 @@
-//! Writing to S3: staged units, published batches, tables of ours and artifacts. Every object has a name that follows from what it is, and is
-//! there whole or not at all.
+//! Writing to S3: staged units, published batches, tables of ours, and artifacts. An object's name follows from its content, and each
+//! object is written whole or not at all.
 
 use std::sync::Arc;
 
@@ -31,13 +31,13 @@ use crate::tables::name_of;
 /// Objects that are read or written at once.
 const AT_ONCE: usize = 16;
 
-/// What is read of a staged object first: its footer, which says which unit it is, lies at its end.
+/// How much of a staged object is read first: its footer at the end, which names its unit.
 const FOOTER_BYTES: u64 = 32 << 10;
 
-/// What may wait in memory for the end of its row group.
+/// Memory for rows that wait for the end of their row group.
 const MAX_WAITING_BYTES: usize = 32 << 20;
 
-/// Rows of one batch, when an object is read.
+/// Rows in a batch when an object is read.
 const BATCH_ROWS: usize = 65_536;
 
 fn properties(footer: Vec<KeyValue>) -> Result<WriterProperties> {
@@ -88,19 +88,19 @@ impl AwsLake {
         let (schema, batches) = match staging::rows(scope, request, &self.columns(scope.table, request).await?) {
             Ok(rows) => rows,
             Err(_) => {
-                // The table may have a column by now that it had not a moment ago.
+                // The table may have gained a column a moment ago.
                 self.tables().forget(&name_of(scope.table)?);
                 staging::rows(scope, request, &self.columns(scope.table, request).await?)?
             }
         };
-        // What staging itself takes follows from the object, and is added when its summary is read.
+        // The usage of staging follows from the object, and is added when its summary is read.
         let summary = staging::summary(request);
         let json = serde_json::to_string(&summary).map_err(|error| Error::internal("a summary is not JSON").because(error))?;
         let body = encode(&schema, &batches, vec![KeyValue::new(SUMMARY.to_owned(), json)])?;
         let key = place::unit(&self.shared.location, scope, request.unit);
         let mut usage = summary.usage;
         usage += written(&batches, body.len());
-        // To stage a unit again is to say the same again: whichever object was first, stays.
+        // Staging a unit again has the same result, so the first object stays.
         match self.shared.objects.put(&key, body, Condition::IfNoneMatch).await {
             Ok(()) => Ok(Staged { usage, ..summary }),
             Err(error) if error.kind() == ErrorKind::Conflict => self.summary(&key).await,
@@ -114,7 +114,7 @@ impl AwsLake {
         futures::stream::iter(all).buffer_unordered(AT_ONCE).try_collect().await
     }
 
-    /// What a staged object says it is.
+    /// The summary in a staged object.
     async fn summary(&self, key: &str) -> Result<Staged> {
         let (tail, size) = self.shared.objects.get_suffix(key, FOOTER_BYTES).await?;
         let mut reader = ParquetMetaDataReader::new();
@@ -130,7 +130,7 @@ impl AwsLake {
         summary_of(&footer, key, size)
     }
 
-    /// A staged unit: its summary, and its rows.
+    /// A staged unit: its summary and its rows.
     async fn unit(&self, scope: &StageScope<'_>, unit: &str) -> Result<(Staged, Vec<RecordBatch>)> {
         let key = place::unit(&self.shared.location, scope, unit);
         let body = self.shared.objects.get(&key).await.map_err(|error| match error.kind() {
@@ -151,7 +151,7 @@ impl AwsLake {
     pub(crate) async fn show(&self, scope: &StageScope<'_>, batch: u32, units: &[String]) -> Result<Published> {
         let table = scope.table;
         let loaded: Vec<_> = units.iter().map(|unit| self.unit(scope, unit)).collect();
-        // In the order of the units, so that the same batch is the same bytes.
+        // In the order of the units, so that the same batch has the same bytes.
         let loaded: Vec<(Staged, Vec<RecordBatch>)> = futures::stream::iter(loaded).buffered(AT_ONCE).try_collect().await?;
         let mut published = Published::default();
         published.usage.storage_reads += units.len() as u64;
@@ -183,7 +183,7 @@ impl AwsLake {
         Ok(published)
     }
 
-    /// Writes one object a partition. The partitions are made known first: what makes rows seen is the object alone, all at once.
+    /// Writes one object for each partition. The partitions are declared first, so that a single write makes the rows visible at once.
     async fn put_parts(
         &self,
         table: &Table,
@@ -223,7 +223,7 @@ impl AwsLake {
         let place = Place::of(&self.shared.location, table)?;
         let Some(folder) = place.inside else {
             return Err(Error::invalid(format!(
-                "table `{}` lies at {}, which is not below the lake's {}, where alone we write; mend its `location`",
+                "table `{}` lies at {}, which is not below the lake's {}, and we write nowhere else; correct its `location`",
                 table.name, place.data, self.shared.location
             )));
         };
@@ -253,7 +253,7 @@ impl AwsLake {
             let written_as = written_as.clone();
             async move {
                 match written_as {
-                    // A table that is one object says its columns even if it has no row.
+                    // If the table is one object, that object keeps its columns even without rows.
                     Some(schema) if !batches.is_empty() || value.is_none() => {
                         let batches = batches.iter().map(|batch| in_types(batch, &schema)).collect::<Result<Vec<_>>>()?;
                         let body = encode(&schema, &batches, Vec::new())?;
@@ -272,7 +272,7 @@ impl AwsLake {
         Ok(all.into_iter().sum())
     }
 
-    /// Refuses a folder with something in it that we did not write: to replace it would be to lose it, to leave it would double rows.
+    /// Rejects a folder that holds anything we did not write: replacing it would lose data, and leaving it would duplicate rows.
     async fn refuse_strangers(&self, folder: &str, by: Option<&str>, parts: &Parts) -> Result<()> {
         for object in self.shared.objects.list(&format!("{folder}/")).await? {
             let rest = object.key.strip_prefix(folder).unwrap_or(&object.key).trim_start_matches('/');
@@ -280,7 +280,7 @@ impl AwsLake {
             let is_ours = match (by, path.next(), path.next(), path.next()) {
                 (None, Some(PART), None, _) => true,
                 (Some(by), Some(part), Some(file), None) => match part.split_once('=') {
-                    // What lies in a partition that is not replaced is nobody's concern here.
+                    // Partitions that are not replaced do not matter here.
                     Some((column, value)) => column == by && (file == PART || !parts.contains_key(&Some(value.to_owned()))),
                     None => false,
                 },
@@ -307,7 +307,7 @@ impl AwsLake {
         let first = batches.next().await.transpose()?;
         let schema = first.as_ref().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
         let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties(Vec::new())?)).map_err(refused)?;
-        // Its parts are sent as they fill up; until the last is sent, and the upload completed, there is no object.
+        // Parts are sent as they fill up; there is no object until the last is sent and the upload is completed.
         let mut upload = self.shared.objects.upload(&key);
         let (mut rows_written, mut next) = (0, first);
         while let Some(batch) = next {
@@ -359,7 +359,7 @@ fn summary_of(footer: &ParquetMetaData, key: &str, bytes: u64) -> Result<Staged>
     Ok(staged)
 }
 
-/// A batch in the types that a table of ours is written in.
+/// A batch with the types in which a table of ours is written.
 fn in_types(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let columns = schema.fields().iter().zip(batch.columns());
     let columns = columns.map(|(field, column)| {

@@ -11,7 +11,7 @@ use common::*;
 use futures::StreamExt;
 use repair_aws::{AwsLake, Connection};
 use repair_core::Error;
-use repair_core::lake::Lake;
+use repair_core::lake::Artifacts;
 use repair_core::testing::lake_suite;
 
 async fn lake() -> (Sandbox, AwsLake) {
@@ -63,11 +63,5 @@ async fn a_large_artifact_is_sent_in_parts() {
     let broken = stream(12).chain(futures::stream::iter([Err(Error::internal("broken"))])).boxed();
     assert!(lake.put_artifact("run", "broken", broken).await.is_err());
     assert!(lake.get_artifact("run", "broken").await.is_err());
-    for _ in 0..100 {
-        if sandbox.store().uploads(BUCKET).is_empty() {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    assert!(sandbox.store().uploads(BUCKET).is_empty(), "parts of an upload that was given up are still there");
+    testdata::wait_until("the parts of an upload that was given up are gone", || sandbox.store().uploads(BUCKET).is_empty());
 }

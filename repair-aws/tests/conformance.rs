@@ -3,8 +3,8 @@
 mod common;
 
 use common::*;
-use repair_core::lake::Lake;
 use repair_core::lake::overlay::retraction::{Part, Retraction};
+use repair_core::lake::{Overlay, ReadLake};
 use repair_core::testing::{LakeSetup, MemoryLake, lake_suite};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use aws_sandbox::{Fault, Rule, Service};
 use common::*;
 use repair_aws::{Options, Polling};
-use repair_core::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope};
+use repair_core::lake::{Lake, Layer, Overlay, PresenceRequest, ReadLake, StageRequest, StageScope};
 use repair_core::model::{Fix, Format, Key, Table};
 use repair_core::price::Metered;
 use repair_core::testing::LakeSetup;
@@ -25,7 +25,7 @@ async fn world_with_bars() -> (World, Table) {
 }
 
 fn request(table: &Table) -> PresenceRequest {
-    PresenceRequest { slots: whole_day(table, "2024-03-04"), keys: keys(&["A", "B"]), as_of: at("2024-04-02T00:00:00Z") }
+    PresenceRequest::new(whole_day(table, "2024-03-04"), keys(&["A", "B"]), at("2024-04-02T00:00:00Z"))
 }
 
 fn failed(message: &str, category: i32, retryable: bool) -> Fault {
@@ -201,7 +201,7 @@ async fn lost_replies_of_s3_and_slow_downs() {
     assert_eq!(world.keys("lake/bars_repairs/").len(), 9, "one object a run");
     let scope = StageScope { run: "busy", step: "fill", visit: 1, table: &table };
     let fix = Fix { rows: vec![rows(&fixed)], source: "market".to_owned(), ..Fix::default() };
-    let request = StageRequest { unit: "unit", strategy: "backfill", repaired_at: at("2024-04-01T00:00:00Z"), fix: &fix, replaces: None };
+    let request = StageRequest::new("unit", "backfill", at("2024-04-01T00:00:00Z"), &fix);
     world.sandbox.faults().add(Rule::new(Service::S3, "PutObject", Fault::SlowDown));
     assert_eq!(world.lake.stage(&scope, &request).await.unwrap_err().kind(), ErrorKind::Throttled);
 }
@@ -348,7 +348,7 @@ async fn what_is_not_ours_stays_as_it_is() {
     world.declare(&theirs, &[("symbol", "string"), ("note", "string")]).await;
     let scope = StageScope { run: "run", step: "fill", visit: 1, table: &table };
     let fix = Fix { rows: vec![rows(&[("A", "2024-03-04T09:01:00Z", 1.5)])], source: "market".to_owned(), ..Fix::default() };
-    let request = StageRequest { unit: "unit", strategy: "backfill", repaired_at: at("2024-04-01T00:00:00Z"), fix: &fix, replaces: None };
+    let request = StageRequest::new("unit", "backfill", at("2024-04-01T00:00:00Z"), &fix);
     world.lake.stage(&scope, &request).await.unwrap();
     let error = world.lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);

@@ -1,5 +1,5 @@
 //! The calls that the adapter makes, against moto's server: a double of AWS that is written elsewhere, so that what the sandbox gets
-//! wrong is not got wrong twice. `scripts/moto cargo test -p repair-aws --test moto` starts it; without it, these tests are skipped.
+//! wrong is not got wrong twice. `scripts/moto cargo test -p repair-aws --test moto -- --ignored` starts it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails, panics")]
 
 use aws_sdk_athena::error::{ProvideErrorMetadata, SdkError};
@@ -10,13 +10,9 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Delete, ObjectIdentifier};
 use aws_sdk_s3::{Client as S3, operation::put_object::builders::PutObjectFluentBuilder};
 
-/// Where moto listens, or nothing and a word about it.
-fn endpoint(test: &str) -> Option<String> {
-    let endpoint = std::env::var("MOTO_ENDPOINT").ok().filter(|endpoint| !endpoint.is_empty());
-    if endpoint.is_none() {
-        eprintln!("SKIPPED: {test}: MOTO_ENDPOINT is not set, nothing was checked against moto. Run it with scripts/moto.");
-    }
-    endpoint
+/// Where moto listens.
+fn endpoint() -> String {
+    std::env::var("MOTO_ENDPOINT").expect("scripts/moto sets MOTO_ENDPOINT")
 }
 
 fn credentials() -> Credentials {
@@ -28,30 +24,30 @@ fn region() -> Region {
 }
 
 /// S3 with a bucket of the test's own, as tests share the server.
-async fn s3(test: &str) -> Option<(S3, String)> {
+async fn s3(test: &str) -> (S3, String) {
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .credentials_provider(credentials())
         .region(region())
-        .endpoint_url(endpoint(test)?)
+        .endpoint_url(endpoint())
         .force_path_style(true)
         .retry_config(RetryConfig::disabled())
         .build();
     let client = S3::from_conf(config);
     let bucket = format!("{}-{}", test.replace('_', "-"), std::process::id());
     client.create_bucket().bucket(&bucket).send().await.unwrap();
-    Some((client, bucket))
+    (client, bucket)
 }
 
-fn athena(test: &str) -> Option<aws_sdk_athena::Client> {
+fn athena() -> aws_sdk_athena::Client {
     let config = aws_sdk_athena::Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .credentials_provider(credentials())
         .region(region())
-        .endpoint_url(endpoint(test)?)
+        .endpoint_url(endpoint())
         .retry_config(RetryConfig::disabled())
         .build();
-    Some(aws_sdk_athena::Client::from_conf(config))
+    aws_sdk_athena::Client::from_conf(config)
 }
 
 /// The code and the HTTP status of a refusal.
@@ -75,8 +71,9 @@ async fn get(client: &S3, bucket: &str, key: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
+#[ignore = "needs moto: scripts/moto cargo test -p repair-aws --test moto -- --ignored"]
 async fn objects_are_written_and_read() {
-    let Some((client, bucket)) = s3("objects").await else { return };
+    let (client, bucket) = s3("objects").await;
     let key = "bars/day=2024-03-04/a b.parquet";
     let written = put(&client, &bucket, key, b"0123456789").metadata("run", "r-1").send().await.unwrap();
     assert_eq!(written.e_tag.as_deref(), Some("\"781e5e245d69b566979b86e28d23f2c7\""));
@@ -100,8 +97,9 @@ async fn objects_are_written_and_read() {
 }
 
 #[tokio::test]
+#[ignore = "needs moto: scripts/moto cargo test -p repair-aws --test moto -- --ignored"]
 async fn conditional_writes_hold() {
-    let Some((client, bucket)) = s3("conditional").await else { return };
+    let (client, bucket) = s3("conditional").await;
     let first = put(&client, &bucket, "a", b"one").if_none_match("*").send().await.unwrap().e_tag.unwrap();
     assert_eq!(refusal(put(&client, &bucket, "a", b"two").if_none_match("*").send().await), is("PreconditionFailed", 412));
     assert_eq!(refusal(put(&client, &bucket, "a", b"two").if_match("\"other\"").send().await), is("PreconditionFailed", 412));
@@ -113,8 +111,9 @@ async fn conditional_writes_hold() {
 }
 
 #[tokio::test]
+#[ignore = "needs moto: scripts/moto cargo test -p repair-aws --test moto -- --ignored"]
 async fn listings_come_in_pages_and_by_prefix() {
-    let Some((client, bucket)) = s3("listings").await else { return };
+    let (client, bucket) = s3("listings").await;
     let keys: Vec<String> = (0..25).map(|n| format!("bars/day={n:02}/a")).collect();
     for key in keys.iter().rev().map(String::as_str).chain(["other", "bars/top"]) {
         put(&client, &bucket, key, b"x").send().await.unwrap();
@@ -139,8 +138,9 @@ async fn listings_come_in_pages_and_by_prefix() {
 }
 
 #[tokio::test]
+#[ignore = "needs moto: scripts/moto cargo test -p repair-aws --test moto -- --ignored"]
 async fn an_upload_in_parts_is_one_object() {
-    let Some((client, bucket)) = s3("parts").await else { return };
+    let (client, bucket) = s3("parts").await;
     let id = client.create_multipart_upload().bucket(&bucket).key("big").send().await.unwrap().upload_id.unwrap();
     // A part that another follows has at least 5 MiB.
     let parts = [vec![b'a'; 5 * 1_024 * 1_024], vec![b'b'; 10]];
@@ -157,8 +157,9 @@ async fn an_upload_in_parts_is_one_object() {
 }
 
 #[tokio::test]
+#[ignore = "needs moto: scripts/moto cargo test -p repair-aws --test moto -- --ignored"]
 async fn a_query_is_started_and_found() {
-    let Some(client) = athena("a query") else { return };
+    let client = athena();
     let sql = "SELECT 1";
     let output = ResultConfiguration::builder().output_location("s3://results/here/").build();
     let started = client
@@ -185,8 +186,9 @@ async fn a_query_is_started_and_found() {
 }
 
 #[tokio::test]
+#[ignore = "needs moto: scripts/moto cargo test -p repair-aws --test moto -- --ignored"]
 async fn a_workgroup_is_made_with_its_cutoff_and_tags() {
-    let Some(client) = athena("a workgroup") else { return };
+    let client = athena();
     let name = format!("backfill-{}", std::process::id());
     let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
     let configuration = WorkGroupConfiguration::builder()

@@ -4,18 +4,16 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema};
 use async_trait::async_trait;
 use aws_sdk_athena::types::QueryExecutionState;
 use common::*;
 use repair_aws::{AwsLake, S3Journal};
 use repair_core::engine::{Engine, StartRequest};
-use repair_core::lake::{Lake, Layer, overlay};
+use repair_core::lake::{Layer, ReadLake};
 use repair_core::model::{Format, Table};
 use repair_core::plugin::{Answer, Limits, Registry, Request, Source, StepContext};
 use repair_core::testing::{CrashingJournal, CrashingLake, LakeSetup, Moment, Schedule, is_crash};
@@ -58,16 +56,6 @@ fn is_quiet(symbol: &str, minute: i64) -> bool {
 }
 
 fn bars_of(some: &[(&str, i64)]) -> RecordBatch {
-    let number = |name: &str| Field::new(name, DataType::Float64, true);
-    let schema = Schema::new(vec![
-        Field::new("symbol", DataType::Utf8, false),
-        Field::new("ts", overlay::instant_type(), false),
-        number("open"),
-        number("high"),
-        number("low"),
-        number("close"),
-        Field::new("volume", DataType::Int64, true),
-    ]);
     let price = || Arc::new(Float64Array::from_iter_values(some.iter().map(|(symbol, minute)| bar(symbol, *minute)))) as ArrayRef;
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(some.iter().map(|row| row.0))),
@@ -78,7 +66,7 @@ fn bars_of(some: &[(&str, i64)]) -> RecordBatch {
         price(),
         Arc::new(Int64Array::from_iter_values(some.iter().map(|row| row.1 % 7 + 1))),
     ];
-    RecordBatch::try_new(Arc::new(schema), columns).unwrap()
+    RecordBatch::try_new(Arc::new(bar_schema()), columns).unwrap()
 }
 
 /// A source that writes down every request before it answers.
@@ -92,7 +80,7 @@ struct Asked(Exchange, Schedule);
 #[async_trait]
 impl Source for Asked {
     fn limits(&self) -> Limits {
-        Limits { rows_per_request: 20, keys_per_request: 1 }
+        Limits::new(20, 1)
     }
 
     async fn fetch(&self, _: &StepContext, request: &Request) -> Result<Answer> {
@@ -106,7 +94,7 @@ impl Source for Asked {
         let rows: Vec<(&str, i64)> = all.filter(|(symbol, minute)| !is_quiet(symbol, *minute)).collect();
         let covered =
             request.keys.iter().map(|key| repair_core::plugin::Covered { key: key.clone(), interval: request.interval }).collect();
-        Ok(Answer { rows: vec![bars_of(&rows)], covered, requests: 1, said: "200 OK".to_owned() })
+        Ok(Answer::new(vec![bars_of(&rows)]).with_covered(covered).with_said("200 OK"))
     }
 }
 
@@ -142,7 +130,7 @@ async fn live(world: &World, exchange: &Exchange, schedule: &Schedule) -> Result
     let mut engine = Engine::new(registry, Arc::new(lake), Arc::new(journal));
     // So that who takes over waits no longer than this.
     engine.options.lease = Duration::from_millis(250);
-    let request = StartRequest { run: "one".to_owned(), params: BTreeMap::new(), environment: json!({}) };
+    let request = StartRequest::new("one").with_environment(json!({}));
     let mut tries = 0;
     let report = loop {
         match Box::pin(engine.start(&workflow, request.clone())).await {
@@ -188,7 +176,8 @@ async fn crashed_at_every_write_and_resumed_nothing_is_lost_doubled_or_paid_for_
     let (expected, asked) = (seen(&world).await, sorted(&exchange));
     assert!(asked.len() >= 8 && whole.writes() > 20, "{} requests, {} writes", asked.len(), whole.writes());
     assert!(expected.iter().all(|rows| !rows.is_empty()));
-    for write in 1..=whole.writes() {
+    // The sweep takes seconds a write: every write where tests may take long, else some, among them the first.
+    for write in (1..=whole.writes()).step_by(testdata::by_length(6, 1)) {
         for moment in [Moment::Before, Moment::After] {
             let (world, exchange) = (new_world().await, Exchange::default());
             let at = format!("crashed {moment:?} write {write} of {}", whole.writes());

@@ -1,21 +1,19 @@
 //! All SQL that the lake says to Athena, said to a real Trino, which is Athena's engine: the sandbox gives its queries to it.
-//! `scripts/trino cargo test -p repair-aws --test trino` starts one; without it, these tests are skipped.
+//! `scripts/trino cargo test -p repair-aws --test trino -- --ignored` starts one.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails, panics")]
 
 mod common;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema};
 use aws_sandbox::Sandbox;
 use common::*;
 use repair_aws::S3Journal;
 use repair_core::engine::{Engine, StartRequest};
-use repair_core::lake::{Lake, Layer, overlay};
+use repair_core::lake::{Layer, ReadLake};
 use repair_core::model::Table;
 use repair_core::plugin::Registry;
 use repair_core::testing::{LakeSetup, MemoryLake, lake_suite};
@@ -27,30 +25,25 @@ use tokio::sync::{Mutex, MutexGuard};
 static TURN: Mutex<()> = Mutex::const_new(());
 
 /// A world whose queries run on Trino, and the turn to use it.
-async fn world_on_trino(test: &str) -> Option<(World, MutexGuard<'static, ()>)> {
-    let Some(url) = std::env::var("TRINO_URL").ok().filter(|url| !url.is_empty()) else {
-        // Not by `eprintln`, which is shown of failed tests only.
-        let _ = writeln!(
-            std::io::stderr(),
-            "SKIPPED: {test}: TRINO_URL is not set, nothing was checked on a real Trino. Run it with scripts/trino."
-        );
-        return None;
-    };
+async fn world_on_trino() -> (World, MutexGuard<'static, ()>) {
+    let url = std::env::var("TRINO_URL").expect("scripts/trino sets TRINO_URL");
     let turn = TURN.lock().await;
     let sandbox = Sandbox::start(aws_sandbox::Options::default().trino(url)).await.unwrap();
-    Some((World::on(sandbox).await, turn))
+    (World::on(sandbox).await, turn)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Trino: scripts/trino cargo test -p repair-aws --test trino -- --ignored"]
 async fn the_lake_keeps_its_promises_on_a_real_trino() {
-    let Some((world, _turn)) = world_on_trino("the_lake_keeps_its_promises_on_a_real_trino").await else { return };
+    let (world, _turn) = world_on_trino().await;
     lake_suite::all(&world.lake, &world).await;
     lake_suite::all_of_retractions(&world.lake, &world).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Trino: scripts/trino cargo test -p repair-aws --test trino -- --ignored"]
 async fn the_lake_on_a_real_trino_and_the_lake_in_memory_say_the_same() {
-    let Some((world, _turn)) = world_on_trino("the_lake_on_a_real_trino_and_the_lake_in_memory_say_the_same").await else { return };
+    let (world, _turn) = world_on_trino().await;
     let memory = MemoryLake::default();
     lake_suite::two_lakes_say_the_same((&world.lake, &world), (&memory, &memory)).await;
 }
@@ -69,16 +62,6 @@ fn glitched() -> RecordBatch {
         };
         Arc::new(Float64Array::from_iter_values(bars.iter().map(price))) as ArrayRef
     };
-    let number = |name: &str| Field::new(name, DataType::Float64, true);
-    let schema = Schema::new(vec![
-        Field::new("symbol", DataType::Utf8, false),
-        Field::new("ts", overlay::instant_type(), false),
-        number("open"),
-        number("high"),
-        number("low"),
-        number("close"),
-        Field::new("volume", DataType::Int64, true),
-    ]);
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(bars.iter().map(|bar| bar.0))),
         Arc::new(TimestampMicrosecondArray::from_iter_values(bars.iter().map(|bar| bar.1 * 60_000_000)).with_timezone("UTC")),
@@ -88,7 +71,7 @@ fn glitched() -> RecordBatch {
         price(0.25),
         Arc::new(Int64Array::from_iter_values(bars.iter().map(|bar| bar.1 % 7 + 1))),
     ];
-    RecordBatch::try_new(Arc::new(schema), columns).unwrap()
+    RecordBatch::try_new(Arc::new(bar_schema()), columns).unwrap()
 }
 
 /// Runs the workflow of the example, and gives what readers see after it: raw and repaired bars, confirmed absences, hours.
@@ -103,7 +86,7 @@ async fn hourly_of(world: &World) -> (String, [Vec<String>; 4]) {
     let given: BTreeMap<String, serde_json::Value> = given.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let journal = S3Journal::open(&world.connection, &format!("s3://{BUCKET}/lake/_repair/journal")).unwrap();
     let engine = Engine::new(registry, Arc::new(world.reopened()), Arc::new(journal));
-    let request = StartRequest { run: "ticker".to_owned(), params: workflow.bind_values(&given).unwrap(), environment: json!({}) };
+    let request = StartRequest::new("ticker").with_params(workflow.bind_values(&given).unwrap()).with_environment(json!({}));
     let report = Box::pin(engine.start(&workflow, request)).await.unwrap();
     let outcome = report.outcome.map_or_else(|| panic!("no outcome: {:?}", report.problems), |outcome| outcome.as_str().to_owned());
     let lake = world.reopened();
@@ -127,8 +110,9 @@ async fn hourly_of(world: &World) -> (String, [Vec<String>; 4]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Trino: scripts/trino cargo test -p repair-aws --test trino -- --ignored"]
 async fn the_ticker_workflow_ends_with_the_same_rows_on_a_real_trino() {
-    let Some((world, _turn)) = world_on_trino("the_ticker_workflow_ends_with_the_same_rows_on_a_real_trino").await else { return };
+    let (world, _turn) = world_on_trino().await;
     let (outcome, seen) = hourly_of(&world).await;
     let (expected_outcome, expected) = hourly_of(&World::new().await).await;
     assert!(outcome.starts_with("succeeded"), "{outcome}");

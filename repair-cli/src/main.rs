@@ -1,26 +1,22 @@
-//! `repair`: runs data-repair workflows.
-//!
-//! Exit codes: 0 the run succeeded, 1 it failed or was cancelled, 2 the input is not usable, 3 it could not tell (blind), 4 it was paused
-//! or told to stop and can be resumed, 5 its budget does not allow it, 6 a plan does not hold any more.
+//! `repair`: the command. It parses arguments, calls the crate `repair`, and prints; it decides nothing itself.
 
-#[cfg_attr(not(feature = "aws"), path = "no_aws.rs")]
-mod aws;
 mod commands;
+mod exit;
+mod hint;
+mod open;
 mod output;
 mod progress;
-mod session;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use repair_core::Error;
-use repair_core::engine::Signal;
+use clap::{Parser, Subcommand};
 
-use crate::session::LakeArg;
+use crate::exit::Exit;
+use crate::output::Failure;
 
-const EXIT_CODES: &str = "Exit codes: 0 succeeded, 1 failed or cancelled, 2 bad input, 3 could not tell (blind), 4 stopped, to be resumed, 5 over budget, \
-     6 the plan does not hold any more.";
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 failed or cancelled, 2 bad input, 3 blind, 4 stopped (can be resumed), 5 over budget, \
+     6 the plan is out of date, 7 another process drives the run, 8 see run --fail-on, 10 see plan --detailed-exitcode.";
 
 /// Finds what is broken in a lake of data, waits, repairs it, verifies, and only then aggregates.
 #[derive(Debug, Parser)]
@@ -35,126 +31,110 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Check a workflow file and report all its mistakes at once.
-    Validate {
-        /// The workflow.
-        file: PathBuf,
-        /// A price book, in place of the one that the workflow names.
-        #[arg(long, value_name = "FILE")]
-        prices: Option<PathBuf>,
-    },
-    /// Tell what is broken, and what it takes to repair it, before anything is spent or written.
+    /// Check a workflow and report all its mistakes at once.
+    Validate(commands::workflow::Validate),
+    /// Show what is broken and what repairing it would take, before anything is spent or written.
     Plan(commands::plan::Plan),
-    /// Do what a plan says, or refuse if it does not hold any more.
+    /// Do what a plan says, or refuse if the plan is out of date.
     Apply(commands::apply::Apply),
     /// Run a workflow: plan and apply in one.
     Run(commands::run::Run),
-    /// Go on with a run that was stopped, paused or killed.
-    Resume(commands::run::TakeUp),
-    /// Take up a run that failed or was cancelled, where it failed; what succeeded is not done again.
-    Redrive(commands::run::TakeUp),
-    /// Cancel a run: what is under way is told, waited for, and accounted.
-    Cancel {
-        /// The run's id; see `repair runs`.
-        run: String,
-        #[command(flatten)]
-        lake: LakeArg,
-    },
+    /// Continue a run that was stopped, paused or killed.
+    Resume(commands::run::Continue),
+    /// Continue a run that failed or was cancelled, from where it failed. What succeeded is not done again.
+    Redrive(commands::run::Continue),
+    /// Cancel a run. What is under way is stopped and accounted for first.
+    Cancel(commands::run::Stop),
     /// Pause a run, to be resumed.
-    Pause {
-        /// The run's id; see `repair runs`.
-        run: String,
-        #[command(flatten)]
-        lake: LakeArg,
-    },
+    Pause(commands::run::Stop),
     /// List the runs of a lake, oldest first.
-    Runs {
-        /// Print a JSON list.
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        lake: LakeArg,
-    },
+    Runs(commands::show::Runs),
     /// Show what a run did.
-    Show {
-        /// The run's id.
-        run: String,
-        /// Print the same JSON object as `run --json`.
-        #[arg(long, conflicts_with = "events")]
-        json: bool,
-        /// Print the journal: one event a line, as JSON.
-        #[arg(long)]
-        events: bool,
-        #[command(flatten)]
-        lake: LakeArg,
-    },
-    /// Tell why a slot of a table is as it is.
+    Show(commands::show::Show),
+    /// Explain why a slot of a table is as it is.
     Why(commands::why::Why),
-    /// Take back what a run added to its tables.
+    /// Hide what a run added to its tables.
     Undo(commands::undo::Undo),
-    /// Show again what an undo has taken back.
+    /// Show again what an undo has hidden.
     Redo(commands::undo::Redo),
-    /// Say that slots have no row and need none, or take such a word back.
+    /// Record that slots have no row and need none, or remove such records.
     Except(commands::except::Except),
-    /// Tell how right each repair idea has been, where the truth came late.
+    /// Compare repairs with rows that arrived later: how accurate each strategy has been.
     Accuracy(commands::accuracy::Accuracy),
-    /// Compare repair ideas on rows that are there: hidden, repaired, and held against the truth.
+    /// Compare strategies on rows that are there: hide them, repair them, and compare with the truth.
     Compare(commands::compare::Compare),
-    /// Tell what runs took and what that cost.
+    /// Show what runs used and what that cost.
     Costs(commands::costs::CostsOf),
     /// Draw a workflow.
-    Graph {
-        /// The workflow.
-        file: PathBuf,
-        /// What to write.
-        #[arg(long, value_enum, default_value_t = GraphFormat::Mermaid)]
-        format: GraphFormat,
-    },
+    Graph(commands::workflow::Graph),
     /// Print the JSON Schema of the workflow language, for editors.
-    Schema,
+    Schema(commands::workflow::Schema),
     /// List the sessions of a trading calendar, in UTC.
     Calendar(commands::calendar::Calendar),
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum GraphFormat {
-    /// For Markdown.
-    Mermaid,
-    /// For Graphviz.
-    Dot,
+impl Command {
+    /// Whether the result, and so an error too, is wanted as JSON.
+    fn wants_json(&self) -> bool {
+        match self {
+            Self::Validate(command) => command.json,
+            Self::Plan(command) => command.json,
+            Self::Apply(command) => command.json,
+            Self::Run(command) => command.json,
+            Self::Resume(command) | Self::Redrive(command) => command.json,
+            Self::Cancel(command) | Self::Pause(command) => command.json,
+            Self::Runs(command) => command.json,
+            Self::Show(command) => command.json,
+            Self::Why(command) => command.json,
+            Self::Undo(command) => command.json,
+            Self::Redo(command) => command.json,
+            Self::Except(command) => command.json,
+            Self::Accuracy(command) => command.json,
+            Self::Compare(command) => command.json,
+            Self::Costs(command) => command.json,
+            Self::Graph(command) => command.json,
+            Self::Schema(command) => command.json,
+            Self::Calendar(command) => command.json,
+        }
+    }
+
+    async fn execute(self, lake: Option<PathBuf>) -> Result<Exit, Failure> {
+        match self {
+            Self::Plan(command) => command.execute(lake).await,
+            Self::Apply(command) => command.execute(lake).await,
+            Self::Run(command) => command.execute(lake).await,
+            Self::Resume(command) => command.resume(lake).await,
+            Self::Redrive(command) => command.redrive(lake).await,
+            Self::Cancel(command) => command.cancel(lake).await,
+            Self::Pause(command) => command.pause(lake).await,
+            Self::Runs(command) => command.execute(lake).await,
+            Self::Show(command) => command.execute(lake).await,
+            Self::Why(command) => command.execute(lake).await,
+            Self::Undo(command) => command.execute(lake).await,
+            Self::Redo(command) => command.execute(lake).await,
+            Self::Except(command) => command.execute(lake).await,
+            Self::Accuracy(command) => command.execute(lake).await,
+            Self::Compare(command) => command.execute(lake).await,
+            Self::Costs(command) => command.execute(lake).await,
+            _ if lake.is_some() => Err(repair::Error::invalid("this command works on no lake; leave out --lake").into()),
+            Self::Validate(command) => command.execute(),
+            Self::Graph(command) => command.execute(),
+            Self::Schema(command) => command.execute(),
+            Self::Calendar(command) => command.execute(),
+        }
+    }
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return output::refused_arguments(&error),
+    };
+    let json = cli.command.wants_json();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return output::refuse(&format!("no threads to work with: {error}")),
+        Err(error) => return Failure::Other(anyhow::Error::new(error).context("the process can have no threads")).report(json).into(),
     };
-    let done = runtime.block_on(Box::pin(async {
-        let before = cli.lake;
-        match cli.command {
-            Command::Plan(plan) => plan.execute(before).await,
-            Command::Apply(apply) => apply.execute(before).await,
-            Command::Run(run) => run.execute(before).await,
-            Command::Resume(run) => run.execute(before, false).await,
-            Command::Redrive(run) => run.execute(before, true).await,
-            Command::Cancel { run, lake } => commands::run::ask(&run, lake.or(before).as_deref(), Signal::Cancel).await,
-            Command::Pause { run, lake } => commands::run::ask(&run, lake.or(before).as_deref(), Signal::Pause).await,
-            Command::Runs { json, lake } => commands::show::runs(lake.or(before).as_deref(), json).await,
-            Command::Show { run, json, events, lake } => commands::show::show(&run, lake.or(before).as_deref(), json, events).await,
-            Command::Why(why) => why.execute(before).await,
-            Command::Undo(undo) => undo.execute(before).await,
-            Command::Redo(redo) => redo.execute(before).await,
-            Command::Except(except) => except.execute(before).await,
-            Command::Accuracy(accuracy) => accuracy.execute(before).await,
-            Command::Compare(compare) => compare.execute(before).await,
-            Command::Costs(costs) => costs.execute(before).await,
-            _ if before.is_some() => Err(Error::invalid("this command works on no lake; leave out --lake").into()),
-            Command::Validate { file, prices } => commands::validate(&file, prices.as_deref()),
-            Command::Graph { file, format } => commands::graph(&file, format),
-            Command::Schema => commands::schema(),
-            Command::Calendar(calendar) => calendar.execute(),
-        }
-    }));
-    done.unwrap_or_else(output::Failure::report)
+    let done = runtime.block_on(Box::pin(cli.command.execute(cli.lake)));
+    done.unwrap_or_else(|failure| failure.report(json)).into()
 }

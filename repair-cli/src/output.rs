@@ -1,56 +1,39 @@
-//! What people and programs read: errors on standard error, results on standard output.
+//! What people and programs read: results on standard output, errors on standard error; with `--json`, errors too on standard output.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
-use jiff::Timestamp;
-use repair_core::engine::Outcome;
-use repair_core::engine::{RunReport, StepReport};
-use repair_core::yaml::Diagnostics;
-use repair_core::{Error, ErrorKind};
-use serde_json::Value;
+use repair::core::engine::StepReport;
+use repair::core::yaml::Diagnostics;
+use repair::jiff::Timestamp;
+use repair::{Error, ErrorKind, Hint, Outcome, RunReport};
+use serde_json::{Value, json};
 
-/// The run failed.
-const FAILED: u8 = 1;
-/// The input is not usable.
-const BAD_INPUT: u8 = 2;
-/// It could not be told.
-const BLIND: u8 = 3;
-
-/// It was paused or told to stop, and can be resumed.
-const STOPPED: u8 = 4;
-/// Its budget did not allow what was left to do.
-const OVER_BUDGET: u8 = 5;
-/// A plan does not hold any more.
-const OUTDATED: u8 = 6;
+use crate::exit::Exit;
+use crate::hint::advice;
 
 /// Why a command ended early.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// A workflow has mistakes.
-    Workflow(Diagnostics),
-    /// Anything that the engine says.
-    Engine(Error),
-    /// A budget that cannot be met.
-    OverBudget(String),
-    /// A plan that does not hold any more.
-    Outdated(String),
-    /// Anything else: writing to a closed pipe, say.
+    /// What was asked for was refused, or failed.
+    Refused(Error),
+    /// Anything else, such as writing to a closed pipe.
     Other(anyhow::Error),
 }
 
 impl From<Diagnostics> for Failure {
     fn from(diagnostics: Diagnostics) -> Self {
-        Self::Workflow(diagnostics)
+        Self::Refused(diagnostics.into())
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Engine(error)
+        Self::Refused(error)
     }
 }
 
@@ -61,80 +44,96 @@ impl From<anyhow::Error> for Failure {
 }
 
 impl Failure {
-    /// Tells it, and says with which code to exit.
-    pub(crate) fn report(self) -> ExitCode {
+    /// Prints the error, and returns the code to exit with.
+    pub(crate) fn report(self, as_json: bool) -> Exit {
         match self {
-            Self::Workflow(diagnostics) => {
-                let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-                complain(&diagnostics.render(color));
-                ExitCode::from(BAD_INPUT)
-            }
-            Self::Engine(error) => {
-                complain(&format!("error: {}", error.full()));
-                ExitCode::from(code_of(error.kind()))
-            }
-            Self::OverBudget(why) => {
-                complain(&format!("error: {why}"));
-                ExitCode::from(OVER_BUDGET)
-            }
-            Self::Outdated(why) => {
-                complain(&format!("error: {why}"));
-                ExitCode::from(OUTDATED)
+            Self::Refused(error) => {
+                if as_json {
+                    // What cannot be printed cannot be reported either.
+                    let _ = print_json(&object(&error));
+                } else {
+                    complain(&text(&error));
+                }
+                Exit::of_error(&error)
             }
             Self::Other(error) => {
-                // A reader that has seen enough, such as `head`, is no failure of ours.
+                // A reader that has seen enough, such as `head`, is not a failure of ours.
                 let closed = error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
-                if !closed {
+                if !closed && as_json {
+                    let _ = print_json(&json!({
+                        "format": repair::JsonFormat,
+                        "error": { "kind": ErrorKind::Internal, "message": format!("{error:#}"), "context": {}, "hint": Value::Null },
+                    }));
+                } else if !closed {
                     complain(&format!("error: {error:#}"));
                 }
-                ExitCode::from(FAILED)
+                Exit::Failed
             }
         }
     }
 }
 
-/// The exit code of an error before or outside a run.
-fn code_of(kind: ErrorKind) -> u8 {
-    match kind {
-        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::Conflict => BAD_INPUT,
-        ErrorKind::Blind => BLIND,
-        ErrorKind::Cancelled => STOPPED,
-        _ => FAILED,
+/// Prints what is wrong with the arguments; or the help, if that was asked for.
+pub(crate) fn refused_arguments(error: &clap::Error) -> ExitCode {
+    let wants_json = std::env::args_os().any(|argument| argument == "--json");
+    if !(error.use_stderr() && wants_json) {
+        // Nothing is left to report to if it cannot be printed.
+        let _ = error.print();
+        return if error.use_stderr() { Exit::BadInput.into() } else { Exit::Success.into() };
+    }
+    let message = error.render().to_string();
+    let message = message.trim().trim_start_matches("error: ");
+    let object = json!({
+        "format": repair::JsonFormat,
+        "error": { "kind": ErrorKind::Invalid, "message": message, "context": {}, "hint": "see --help" },
+    });
+    let _ = print_json(&object);
+    Exit::BadInput.into()
+}
+
+/// The mistakes of a file, if these are the error.
+fn mistakes(error: &Error) -> Option<&Diagnostics> {
+    match error.remedy() {
+        Some(Hint::CorrectFile { .. }) => error.source().and_then(|source| source.downcast_ref()),
+        _ => None,
     }
 }
 
-/// The exit code of a run that has ended.
-pub(crate) fn exit_code(report: &RunReport) -> ExitCode {
-    match (report.outcome, report.error) {
-        (Some(Outcome::Succeeded | Outcome::SucceededWithExceptions), _) => ExitCode::SUCCESS,
-        (Some(Outcome::Blind), _) => ExitCode::from(BLIND),
-        (Some(Outcome::OverBudget), _) => ExitCode::from(OVER_BUDGET),
-        (None, _) => ExitCode::from(STOPPED),
-        // Data that is not what it must be is bad input, also when it is found on the way.
-        (_, Some(ErrorKind::Invalid)) => ExitCode::from(BAD_INPUT),
-        _ => ExitCode::from(FAILED),
+/// An error, for people.
+fn text(error: &Error) -> String {
+    if let Some(mistakes) = mistakes(error) {
+        let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        return mistakes.render(color);
     }
+    let advice = error.remedy().and_then(advice).map(|advice| format!("; {advice}")).unwrap_or_default();
+    format!("error: {}{advice}", error.full())
 }
 
-/// What a plan exits with: told before anything is spent.
-pub(crate) fn over_budget() -> ExitCode {
-    ExitCode::from(OVER_BUDGET)
-}
-
-/// Refuses to go on, for want of something.
-pub(crate) fn refuse(message: &str) -> ExitCode {
-    complain(&format!("error: {message}"));
-    ExitCode::from(FAILED)
+/// An error, for programs.
+fn object(error: &Error) -> Value {
+    let context: BTreeMap<&str, &String> = error.context().iter().map(|(name, value)| (*name, value)).collect();
+    let hint = error.remedy().and_then(advice);
+    let mut object = json!({ "kind": error.kind(), "message": error.message(), "context": context, "hint": hint });
+    if let Some(mistakes) = mistakes(error) {
+        object["message"] = json!(format!("`{}` has mistakes", mistakes.file()));
+        object["mistakes"] = json!(mistakes);
+    } else {
+        let mut causes = Vec::new();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            causes.push(error.to_string());
+            cause = error.source();
+        }
+        if !causes.is_empty() {
+            object["causes"] = json!(causes);
+        }
+    }
+    json!({ "format": repair::JsonFormat, "error": object })
 }
 
 fn complain(text: &str) {
-    // Nobody is left to tell if standard error is closed.
+    // Nothing can be reported if standard error is closed.
     let _ = writeln!(anstream::stderr(), "{}", text.trim_end());
-}
-
-/// Tells something beside the result.
-pub(crate) fn tell(text: &str) {
-    complain(text);
 }
 
 /// Writes a result.
@@ -166,7 +165,7 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// Rows as comma-separated values; what has a comma, quote or line break in it is quoted.
+/// Rows as comma-separated values. A cell with a comma, quote or line break is quoted.
 pub(crate) fn csv(rows: &[Vec<String>]) -> String {
     let quoted = |cell: &str| format!("\"{}\"", cell.replace('"', "\"\""));
     let cell = |cell: &String| if cell.contains([',', '"', '\n', '\r']) { quoted(cell) } else { cell.clone() };
@@ -186,26 +185,32 @@ pub(crate) fn report(report: &RunReport) -> String {
     for problem in once(&report.problems, report.reason.as_deref()) {
         text.push_str(&format!("\nproblem: {problem}"));
     }
-    text.push_str(&match report.outcome {
-        Some(Outcome::SucceededWithExceptions) => {
-            let why = report.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-            format!("\n\nrun {} {}{why}", report.run, Outcome::SucceededWithExceptions.as_str())
-        }
-        Some(outcome) => format!("\n\nrun {} {}", report.run, outcome.as_str()),
-        None => {
-            let why = report.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-            format!("\n\nrun {} has not ended{why}; go on with `repair resume {}`", report.run, report.run)
-        }
-    });
+    text.push_str(&format!("\n\n{}", last_line(report)));
     text
 }
 
-/// Problems, but of those that say why the run ended only the first: its step and units each say it again.
+/// How a run ended, and whether slots are still missing.
+fn last_line(report: &RunReport) -> String {
+    let run = &report.run;
+    let why = report.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let mut line = match report.outcome {
+        Some(Outcome::SucceededWithExceptions) => format!("run {run} {}{why}", Outcome::SucceededWithExceptions.as_str()),
+        Some(outcome) => format!("run {run} {}", outcome.as_str()),
+        None => format!("run {run} has not ended{why}; continue with `repair resume {run}`"),
+    };
+    if report.missing > 0 && !line.contains("missing") {
+        let are = if report.missing == 1 { "is" } else { "are" };
+        line.push_str(&format!("; {} {are} still missing or wrong", count(report.missing, "slot")));
+    }
+    line
+}
+
+/// All problems, but only one of those that say why the run ended: its step and its units repeat it.
 fn once<'a>(problems: &'a [String], why: Option<&'a str>) -> impl Iterator<Item = &'a String> {
-    let mut told = false;
+    let mut said = false;
     problems.iter().filter(move |problem| {
         let says_why = why.is_some_and(|why| problem.ends_with(why));
-        !(says_why && std::mem::replace(&mut told, true))
+        !(says_why && std::mem::replace(&mut said, true))
     })
 }
 
@@ -233,15 +238,15 @@ pub(crate) fn short(output: &Value) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// Of each strategy of a repair step, how much it has repaired.
+/// How much each strategy of a repair step has repaired.
 fn of_strategies(strategies: &[Value]) -> String {
-    let told = strategies.iter().map(|strategy| {
+    let strategies = strategies.iter().map(|strategy| {
         let name = strategy.get("strategy").and_then(Value::as_str).unwrap_or_default();
         let counted = |name: &str| strategy.get(name).and_then(Value::as_u64).unwrap_or(0);
         let failed = if strategy.get("error").is_some() { ", and failed" } else { "" };
         format!("{name} {} of {}{failed}", counted("repaired"), counted("slots"))
     });
-    told.collect::<Vec<_>>().join("; ")
+    strategies.collect::<Vec<_>>().join("; ")
 }
 
 /// An instant without fractions of a second; any other text as it is.
@@ -255,7 +260,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn an_output_is_told_in_a_line_that_people_read() {
+    fn an_output_is_one_line_that_people_can_read() {
         let wait = json!({ "entered_at": "2024-03-04T12:00:00.123456789Z", "due": "2024-03-04T12:01:30.123456789Z" });
         assert_eq!(short(&wait), "until 2024-03-04T12:01:30Z");
         let output = json!({ "last": "2024-03-04T12:00:00.5Z", "missing": 0, "rows": 1, "table": "2024" });

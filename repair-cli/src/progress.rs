@@ -1,17 +1,15 @@
-//! Tells on standard error what a run does: a bar on a terminal, plain lines otherwise.
+//! Shows on standard error what a run does: a bar on a terminal, plain lines otherwise.
 
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use repair_core::engine::RunState;
-use repair_core::engine::{Event, Observer, Recorded};
-use repair_core::engine::{Settled, StopReason};
-use repair_core::plugin::Progress;
+use repair::core::engine::{Event, Observer, Recorded, RunState, Settled, StopReason};
+use repair::core::plugin::Progress;
 
 use crate::output::{count, short};
 
-/// Tells what happens in a run.
+/// Shows what happens in a run.
 pub(crate) struct Console {
     terminal: bool,
     bar: Mutex<Option<ProgressBar>>,
@@ -27,7 +25,7 @@ impl Console {
         let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
         match &*bar {
             Some(bar) => bar.println(text),
-            // Nobody is left to tell if standard error is closed.
+            // Nothing can be reported if standard error is closed.
             None => drop(writeln!(std::io::stderr(), "{text}")),
         }
     }
@@ -61,7 +59,7 @@ impl Observer for Console {
     }
 }
 
-/// An event on one line, if a person wants to know of it.
+/// An event on one line, if a person may want to know about it.
 fn describe(event: &Event) -> Option<String> {
     Some(match event {
         Event::RunStarted { workflow, .. } => format!("{workflow}: started"),
@@ -72,42 +70,34 @@ fn describe(event: &Event) -> Option<String> {
             format!("{step}: {strategy}: {} for {}", count(u64::from(*units), "unit"), count(*slots, "slot"))
         }
         Event::StrategyEnded { step, strategy, error: Some(error) } => {
-            format!("{step}: {strategy} can do no more: {}: {}", error.kind, error.message)
+            format!("{step}: {strategy} stopped: {}: {}", error.kind, error.message)
         }
-        // That a wait is over is seen by what comes next.
+        // What follows shows that a wait is over.
         Event::StepSucceeded { output, .. } if output.get("entered_at").is_some() => return None,
         Event::StepSucceeded { step, output, .. } => format!("{step}: {}", short(output)),
         Event::StepFailed { step, error, .. } => format!("{step}: {}: {}", error.kind, error.message),
         Event::RetryScheduled { step, due, .. } => format!("{step}: trying again at {due:.0}"),
-        // Why is said by the step's line before, and by the report after.
+        // The step's line before it and the report after it say why.
         Event::RunEnded { outcome, .. } => outcome.as_str().to_owned(),
         Event::StepSettled { step, result: Settled::Skipped { why } } => format!("{step}: skipped: {why}"),
         Event::BranchEnded { step, branch, error: Some(error), .. } => {
             format!("{step}: branch {branch} failed: {}: {}", error.kind, error.message)
         }
         Event::StopRequested { why } => match why {
-            StopReason::Cancel => "cancelling: what is under way is stopped first".to_owned(),
-            StopReason::Pause => "pausing: what is under way is stopped first".to_owned(),
-            StopReason::Timeout => "the run takes too long: what is under way is stopped".to_owned(),
+            StopReason::Cancel => "cancelling; what is under way is stopped first".to_owned(),
+            StopReason::Pause => "pausing; what is under way is stopped first".to_owned(),
+            StopReason::Timeout => "the run takes too long; what is under way is stopped".to_owned(),
+            _ => "stopping; what is under way is stopped first".to_owned(),
         },
         Event::RunPaused => "paused".to_owned(),
-        Event::RunRedriven { .. } => "taken up again where it failed".to_owned(),
-        Event::DefinitionReplaced { changes, .. } if changes.is_empty() => "goes on with the definition given".to_owned(),
-        Event::DefinitionReplaced { changes, .. } => format!("goes on with the definition given: {}", changes.join(", ")),
+        Event::RunRedriven { .. } => "continued from where it failed".to_owned(),
+        Event::DefinitionReplaced { changes, .. } if changes.is_empty() => "continues with the corrected definition".to_owned(),
+        Event::DefinitionReplaced { changes, .. } => format!("continues with the corrected definition: {}", changes.join(", ")),
         Event::LateTruth { step, table, strategies } => {
             let slots: u64 = strategies.values().map(|truth| truth.slots).sum();
-            format!("{step}: late rows of table `{table}` tell how right repairs were of {}", count(slots, "slot"))
+            format!("{step}: late rows of table `{table}` show how accurate repairs were of {}", count(slots, "slot"))
         }
-        Event::DriverStarted { .. } => "taken up".to_owned(),
-        Event::BranchesStarted { .. }
-        | Event::BranchEnded { .. }
-        | Event::StepSettled { .. }
-        | Event::Metered { .. }
-        | Event::StrategyEnded { .. }
-        | Event::UnitsReserved { .. }
-        | Event::UnitsEnded { .. }
-        | Event::PublishStarted { .. }
-        | Event::PublishEnded { .. }
-        | Event::Moved { .. } => return None,
+        Event::DriverStarted { .. } => "continued".to_owned(),
+        _ => return None,
     })
 }

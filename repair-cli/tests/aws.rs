@@ -35,7 +35,7 @@ fn table(name: &str, format: Format, time: &str, partitioned: bool) -> Table {
 }
 
 async fn scan(lake: &dyn Lake, table: &Table) -> Vec<RecordBatch> {
-    let request = ScanRequest { layer: Layer::Raw, interval: None, keys: None, columns: None };
+    let request = ScanRequest::new(Layer::Raw);
     lake.scan(table, &request).await.unwrap().try_collect().await.unwrap()
 }
 

@@ -75,7 +75,7 @@ fn a_loop_without_a_way_out_and_a_step_nobody_reaches_are_refused() {
         "      - { goto: settle }",
     )];
     refused(&world, &endless, &["settle", "fill", "check"]);
-    refused(&world, &[("    end: true\n", "    end: true\n  lost: { fail: nobody comes here }\n")], &["lost", "no run ever comes"]);
+    refused(&world, &[("    end: true\n", "    end: true\n  lost: { fail: nobody comes here }\n")], &["lost", "no run can reach"]);
 }
 
 #[test]

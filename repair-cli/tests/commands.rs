@@ -4,9 +4,8 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use common::{SYMBOLS, World, files};
 
@@ -110,11 +109,6 @@ fn calendars_are_listed_in_utc() {
 #[test]
 fn missing_counts_are_those_of_the_data() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let data = root.join("../shared/data");
-    if !data.is_dir() {
-        eprintln!("SKIPPED: no real data at {}", data.display());
-        return;
-    }
     for (name, folder, expected, missing, keys) in [
         ("crypto-minute", "crypto-minute", 11_520, 1_833, 4),
         ("air-quality", "air-quality-hourly", 46_785, 46_785 - 42_362, 5),
@@ -122,32 +116,11 @@ fn missing_counts_are_those_of_the_data() {
         ("household-power", "household-power-minute", 43_200, 3_723, 1),
     ] {
         let world = World::new();
-        let into: PathBuf = world.lake().join(folder);
-        std::fs::create_dir_all(&into).unwrap();
-        for entry in std::fs::read_dir(data.join(folder)).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_some_and(|ending| ending == "csv") {
-                std::fs::copy(&path, into.join(path.file_name().unwrap())).unwrap();
-            }
-        }
+        testdata::unpack_into(folder, &world.lake().join(folder));
         let (report, code) = world.run_json(&root.join("examples/workflows").join(format!("{name}.yaml")), &[]);
         let output = &report["steps"]["find_gaps"]["output"];
         assert_eq!((code, &output["expected"], &output["missing"]), (0, &expected.into(), &missing.into()), "{name}: {report}");
         assert_eq!((&output["audited_keys"], &output["duplicates"]), (&keys.into(), &0.into()), "{name}");
-    }
-}
-
-/// What a command says on standard output and standard error, and its exit code.
-fn said(world: &World, args: &[&str]) -> (String, String, i32) {
-    let output = world.repair().args(args).output().unwrap();
-    (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap(), output.status.code().unwrap())
-}
-
-fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(60), "{what} never came");
-        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -156,7 +129,7 @@ fn waiting(world: &World, workflow: &Path) -> Child {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("repair"));
     command.current_dir(workflow.parent().unwrap()).env_remove("REPAIR_LAKE").stdout(Stdio::null()).stderr(Stdio::null());
     let child = command.arg("run").arg(workflow).args(["--run-id", "one"]).spawn().unwrap();
-    wait_for("the wait", || said(world, &["show", "one", "--events"]).0.contains(r#""step":"settle""#));
+    testdata::wait_until("the wait", || world.said(&["show", "one", "--events"]).0.contains(r#""step":"settle""#));
     child
 }
 
@@ -173,7 +146,7 @@ fn a_run_that_failed_is_taken_up_where_it_failed_and_its_failure_is_told_once() 
     let workflow = world.workflow(&[]);
     let (archive, away) = (world.lake().join("archive"), world.lake().join("away"));
     std::fs::rename(&archive, &away).unwrap();
-    let (out, err, code) = said(&world, &["run", workflow.to_str().unwrap(), "--run-id", "one"]);
+    let (out, err, code) = world.said(&["run", workflow.to_str().unwrap(), "--run-id", "one"]);
     assert_eq!(code, 1, "{out}{err}");
     let why = "there is no archive at the source's `location`, `archive`";
     assert_eq!((err.matches(why).count(), out.matches(why).count()), (1, 1), "once as it happens, once at the end:\n{err}\n{out}");
@@ -181,14 +154,14 @@ fn a_run_that_failed_is_taken_up_where_it_failed_and_its_failure_is_told_once() 
     assert!(out.contains("until 20") && !out.contains("entered_at"), "{out}");
 
     std::fs::rename(&away, &archive).unwrap();
-    let (_, err, code) = said(&world, &["resume", "one"]);
+    let (_, err, code) = world.said(&["resume", "one"]);
     assert_ne!(code, 0, "a run that has ended is not resumed: {err}");
-    let (out, err, code) = said(&world, &["redrive", "one", "--json"]);
+    let (out, err, code) = world.said(&["redrive", "one", "--json"]);
     assert_eq!(code, 0, "{err}");
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(report["steps"]["find_gaps"]["visits"], 1, "what succeeded is not done again");
     assert_eq!(report["steps"]["fill"]["output"]["repaired"], world.dropped);
-    let (_, err, code) = said(&world, &["redrive", "one"]);
+    let (_, err, code) = world.said(&["redrive", "one"]);
     assert!(code == 2 && err.contains("succeeded"), "{code} {err}");
 }
 
@@ -196,19 +169,19 @@ fn a_run_that_failed_is_taken_up_where_it_failed_and_its_failure_is_told_once() 
 fn a_run_that_is_paused_goes_on_with_a_mended_workflow() {
     let world = World::new();
     let mut child = waiting(&world, &world.workflow(&[WAITS]));
-    let (out, err, code) = said(&world, &["pause", "one"]);
+    let (out, err, code) = world.said(&["pause", "one"]);
     assert!(code == 0 && out.contains("was asked to pause"), "{out}{err}");
     assert_eq!(child.wait().unwrap().code(), Some(4));
-    assert!(said(&world, &["runs"]).0.contains("paused"));
+    assert!(world.said(&["runs"]).0.contains("paused"));
 
     // Meanwhile the vendor moves its files; where a source is may change, what was looked for may not.
     std::fs::rename(world.lake().join("archive"), world.lake().join("elsewhere")).unwrap();
     std::fs::copy(world.lake().join("elsewhere/2024-03-04.csv"), world.lake().join("bars/2024-03-04.csv")).unwrap();
     let other = world.workflow(&[WAITS, ("symbols: [AIG, BAC, SPY]", "symbols: [AIG, BAC]")]);
-    let (_, err, code) = said(&world, &["resume", "one", "--with", other.to_str().unwrap()]);
-    assert!(code == 2 && err.contains("the `with` of step `find_gaps` is another"), "{code} {err}");
+    let (_, err, code) = world.said(&["resume", "one", "--with", other.to_str().unwrap()]);
+    assert!(code == 2 && err.contains("the `with` of step `find_gaps` has changed"), "{code} {err}");
     let mended = world.workflow(&[WAITS, ("location: archive", "location: elsewhere")]);
-    let (out, err, code) = said(&world, &["resume", "one", "--with", mended.to_str().unwrap(), "--json"]);
+    let (out, err, code) = world.said(&["resume", "one", "--with", mended.to_str().unwrap(), "--json"]);
     assert_eq!(code, 0, "{err}");
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&report["outcome"], &report["steps"]["find_gaps"]["visits"]), (&"succeeded".into(), &1.into()), "{report}");
@@ -220,18 +193,18 @@ fn a_run_is_cancelled_by_its_process_or_without_one() {
     let world = World::new();
     let workflow = world.workflow(&[WAITS]);
     let mut child = waiting(&world, &workflow);
-    let (out, err, code) = said(&world, &["cancel", "one"]);
+    let (out, err, code) = world.said(&["cancel", "one"]);
     assert!(code == 0 && out.contains("was asked to cancel"), "{out}{err}");
     assert_eq!(child.wait().unwrap().code(), Some(1));
-    let (_, err, code) = said(&world, &["cancel", "one"]);
-    assert!(code == 2 && err.contains("has ended before: cancelled"), "{code} {err}");
+    let (_, err, code) = world.said(&["cancel", "one"]);
+    assert!(code == 2 && err.contains("has already ended: cancelled"), "{code} {err}");
 
     // A run that is paused has no process: it is cancelled at once.
     let world = World::new();
     let mut child = waiting(&world, &world.workflow(&[WAITS]));
-    said(&world, &["pause", "one"]);
+    world.said(&["pause", "one"]);
     child.wait().unwrap();
-    let (out, err, code) = said(&world, &["cancel", "one"]);
+    let (out, err, code) = world.said(&["cancel", "one"]);
     assert!(code == 0 && out.contains("run one is cancelled"), "{out}{err}");
 }
 
@@ -259,8 +232,8 @@ fn a_lake_is_named_before_or_after_the_command_or_by_the_environment() {
     let workflow = world.workflow(&[("profiles:\n  local: { lake: local, with: { root: ./lake } }\n", "")]);
     let file = workflow.to_str().unwrap();
     std::fs::rename(world.lake(), world.lake().with_file_name("tank")).unwrap();
-    assert_eq!(said(&world, &["run", file, "--lake", "tank", "--run-id", "after"]).2, 0);
-    assert_eq!(said(&world, &["--lake", "tank", "run", file, "--run-id", "before"]).2, 0);
+    assert_eq!(world.said(&["run", file, "--lake", "tank", "--run-id", "after"]).2, 0);
+    assert_eq!(world.said(&["--lake", "tank", "run", file, "--run-id", "before"]).2, 0);
     let runs = world.repair().env("REPAIR_LAKE", "tank").arg("runs").output().unwrap();
     assert_eq!(String::from_utf8(runs.stdout).unwrap().lines().count(), 3);
     let elsewhere = world.repair().env("REPAIR_LAKE", "nowhere").args(["runs", "--lake", "tank"]).output().unwrap();
@@ -269,8 +242,8 @@ fn a_lake_is_named_before_or_after_the_command_or_by_the_environment() {
         .into_iter()
         .chain(["validate", "graph", "schema", "calendar"].map(|command| (command, false)))
     {
-        assert_eq!(said(&world, &[command, "--help"]).0.contains("--lake"), works_on_one, "{command}");
+        assert_eq!(world.said(&[command, "--help"]).0.contains("--lake"), works_on_one, "{command}");
     }
-    let (_, err, code) = said(&world, &["--lake", "tank", "schema"]);
+    let (_, err, code) = world.said(&["--lake", "tank", "schema"]);
     assert!(code == 2 && err.contains("leave out --lake"), "{code} {err}");
 }

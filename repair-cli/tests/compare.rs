@@ -5,7 +5,7 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use common::{World, files};
 use serde_json::Value;
@@ -57,22 +57,17 @@ struct Real {
 }
 
 impl Real {
-    fn new() -> Option<Self> {
-        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/crypto-minute");
-        if !data.is_dir() {
-            eprintln!("SKIPPED: no real data at {}", data.display());
-            return None;
-        }
+    fn new() -> Self {
         let world = World::new();
         std::fs::remove_dir_all(world.lake().join("archive")).unwrap();
         let mut bars = BTreeMap::new();
         for folder in ["crypto", "archive"] {
             std::fs::create_dir_all(world.lake().join(folder)).unwrap();
         }
-        for (day, file) in [(0, "2018-04-04.csv"), (1, "2018-04-05.csv")] {
-            let text = std::fs::read_to_string(data.join(file)).unwrap();
+        for (day, file) in [(0, "2018-04-04"), (1, "2018-04-05")] {
+            let text = testdata::text(&format!("crypto-minute/{file}"));
             for folder in ["crypto", "archive"] {
-                std::fs::write(world.lake().join(folder).join(file), &text).unwrap();
+                std::fs::write(world.lake().join(folder).join(format!("{file}.csv")), &text).unwrap();
             }
             for line in text.lines().skip(1) {
                 let fields: Vec<&str> = line.split(',').collect();
@@ -84,7 +79,7 @@ impl Real {
         assert_eq!(bars.len(), 9_687);
         world.write("prices.yaml", PRICES);
         let workflow = world.write("crypto.yaml", WORKFLOW);
-        Some(Self { world, bars, workflow })
+        Self { world, bars, workflow }
     }
 
     fn compare(&self, arguments: &[&str]) -> (String, String, i32) {
@@ -186,7 +181,7 @@ fn idea<'a>(report: &'a Value, name: &str) -> &'a Value {
 
 #[test]
 fn ideas_are_as_right_and_as_dear_as_they_are_by_hand() {
-    let Some(real) = Real::new() else { return };
+    let real = Real::new();
     let before = files(&real.world.lake());
     for (pattern, share) in [("runs", "5%"), ("random", "20%"), ("one-key", "3%"), ("whole-day", "1%")] {
         let report = real.json(&["--pattern", pattern, "--mask", share, "--seed", "7"]);
@@ -225,7 +220,7 @@ fn ideas_are_as_right_and_as_dear_as_they_are_by_hand() {
 
 #[test]
 fn the_seed_alone_says_what_is_hidden_and_limits_say_what_is_best() {
-    let Some(real) = Real::new() else { return };
+    let real = Real::new();
     let some = ["--mask", "2%", "--strategies", "line,carry_forward"];
     let report = real.json(&some);
     let names: Vec<&str> = report["ideas"].as_array().unwrap().iter().map(|idea| idea["plugin"].as_str().unwrap()).collect();
@@ -247,7 +242,7 @@ fn the_seed_alone_says_what_is_hidden_and_limits_say_what_is_best() {
 
 #[test]
 fn what_is_told_to_people() {
-    let Some(real) = Real::new() else { return };
+    let real = Real::new();
     let (out, err, code) = real.compare(&["--seed", "7", "--max-usd", "1.50"]);
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     // How long it took is not the same twice.

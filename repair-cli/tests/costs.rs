@@ -43,8 +43,7 @@ fn world() -> (World, PathBuf) {
 }
 
 fn costs(world: &World, more: &[&str]) -> (String, String, i32) {
-    let output = world.repair().arg("costs").args(more).output().unwrap();
-    (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap(), output.status.code().unwrap())
+    world.said(&[&["costs"], more].concat())
 }
 
 /// How much is read of repairs depends on how well their instants compress; all else is the same each time.

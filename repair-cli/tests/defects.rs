@@ -9,12 +9,6 @@ use std::path::Path;
 use common::{World, files, seen};
 use serde_json::Value;
 
-fn json(world: &World, arguments: &[&str]) -> Value {
-    let output = world.repair().args(arguments).arg("--json").output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 fn counted(report: &Value, step: &str) -> [u64; 4] {
     let output = &report["steps"][step]["output"];
     ["expected", "missing", "defective", "replaced"].map(|name| output[name].as_u64().unwrap_or_else(|| panic!("{report}")))
@@ -24,15 +18,9 @@ fn counted(report: &Value, step: &str) -> [u64; 4] {
 #[test]
 fn an_hour_of_1_676_497_megawatts_is_replaced_and_can_be_brought_back() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let data = root.join("../shared/data/us-power-hourly/demand.csv");
-    if !data.is_file() {
-        eprintln!("SKIPPED: no real data at {}", data.display());
-        return;
-    }
     let world = World::new();
     let folder = world.lake().join("us-power-hourly");
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::copy(&data, folder.join("demand.csv")).unwrap();
+    testdata::unpack_into("us-power-hourly", &folder);
     let before = files(&folder);
     let workflow = root.join("examples/workflows/us-power-corrected.yaml");
     let (report, code) = world.run_json(&workflow, &["--run-id", "one"]);
@@ -42,7 +30,7 @@ fn an_hour_of_1_676_497_megawatts_is_replaced_and_can_be_brought_back() {
     assert_eq!(files(&folder), before, "the data is never touched");
 
     // 06:00 is the end of the hour that begins at 05:00.
-    let why = |at: &str| json(&world, &["why", "demand", "--key", "AZPS", "--at", at]);
+    let why = |at: &str| world.json(&["why", "demand", "--key", "AZPS", "--at", at]);
     let absurd = "2018-03-26T06:00:00Z";
     let told = why(absurd);
     assert_eq!((&told["standing"], &told["raw"][0]["demand_mw"]), (&"repaired".into(), &1_676_497.into()), "{told}");
@@ -72,7 +60,7 @@ async fn stale_hours_are_found_and_computed_again() {
     let world = World::new();
     world.run_json(&world.workflow(&[]), &["--run-id", "first"]);
     let whole = seen(&world).await;
-    json(&world, &["undo", "first", "--key", "AIG", "--from", "2024-03-04T14:30:00Z", "--to", "2024-03-04T15:30:00Z"]);
+    world.json(&["undo", "first", "--key", "AIG", "--from", "2024-03-04T14:30:00Z", "--to", "2024-03-04T15:30:00Z"]);
     let steps = "start: look
 steps:
   look:

@@ -24,7 +24,7 @@ async fn killed_anywhere_and_resumed_is_as_if_never_killed() {
     assert_eq!(expected["exceptions"].len(), calm.quiet);
     assert_eq!(expected["view"].iter().filter(|row| row.ends_with("stocks.backfill")).count(), calm.dropped);
 
-    let rounds: u32 = std::env::var("KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(12);
+    let rounds = u32::try_from(testdata::seeds(6, 12).end).unwrap();
     let mut interrupted = 0;
     for round in 0..rounds {
         let world = World::new();
@@ -71,11 +71,7 @@ fn spawn(world: &World, args: &[&str]) -> Child {
 
 /// Waits until what `repair` prints holds a text.
 fn wait_for(world: &World, args: &[&str], text: &str) {
-    let began = Instant::now();
-    while !String::from_utf8(world.repair().args(args).output().unwrap().stdout).unwrap().contains(text) {
-        assert!(began.elapsed() < Duration::from_secs(30), "`{text}` never came");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    testdata::wait_until(text, || world.said(args).0.contains(text));
 }
 
 #[test]
@@ -93,13 +89,11 @@ fn two_drivers_of_one_run_are_one_too_many_until_the_first_is_dead() {
     // The first is dead, so nobody has to wait for its lease; the run goes on, and this time somebody cancels it.
     let mut second = spawn(&world, &["resume", "one"]);
     wait_for(&world, &["show", "one", "--events"], "driver-started");
-    let began = Instant::now();
-    while second.try_wait().unwrap().is_none() {
+    testdata::wait_until("the end of the second process", || {
         // Refused once the run has ended.
-        world.repair().args(["cancel", "one"]).output().unwrap();
-        assert!(began.elapsed() < Duration::from_secs(30), "the second process never ended");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+        world.said(&["cancel", "one"]);
+        second.try_wait().unwrap().is_some()
+    });
     assert_eq!(second.wait().unwrap().code(), Some(1));
     let shown = String::from_utf8(world.repair().args(["show", "one"]).output().unwrap().stdout).unwrap();
     assert!(shown.contains("run one cancelled"), "{shown}");

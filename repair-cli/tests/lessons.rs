@@ -50,16 +50,44 @@ fn every_lesson_is_a_test_where_the_page_says() {
     assert_eq!(names.len(), lessons.len(), "each lesson is told once");
 }
 
-/// The list of lessons that the project was given holds none that is not kept.
+/// The lessons, so that none is lost when the page is edited. A new lesson is added here too.
+const LESSONS: [&str; 31] = [
+    "blind_is_not_clean",
+    "one_fresh_key_is_not_fresh",
+    "outage_keeps_its_evidence",
+    "same_symptom_three_causes",
+    "complete_with_holes",
+    "source_ignores_the_date",
+    "silent_skip_is_not_absent",
+    "absence_expires",
+    "absent_is_not_failed",
+    "no_endless_retry",
+    "fair_shares",
+    "constant_fill_is_marked",
+    "neighbours_are_checked",
+    "silence_of_all_is_suspect",
+    "late_truth_wins",
+    "crashed_is_counted",
+    "retry_same_batches",
+    "only_what_failed",
+    "fix_and_go_on",
+    "two_drivers",
+    "done_means_done",
+    "stuck_pending",
+    "spend_is_recorded_first",
+    "budget_with_estimate",
+    "cancelled_still_costs",
+    "failed_write_leaves_nothing",
+    "rewrite_is_the_same",
+    "hundred_partitions",
+    "both_throttles",
+    "back_to_queued",
+    "polling_storm",
+];
+
 #[test]
 fn no_lesson_is_left_out() {
-    let Ok(given) = std::fs::read_to_string(root().join("../shared/lessons.md")) else {
-        eprintln!("SKIPPED: no list of lessons beside the project");
-        return;
-    };
     let page = std::fs::read_to_string(root().join("docs/lessons.md")).unwrap();
     let kept: BTreeSet<String> = rows(&page).into_iter().map(|mut cells| cells.swap_remove(0)).collect();
-    let left_out: Vec<String> =
-        rows(&given).into_iter().map(|mut cells| cells.swap_remove(0)).filter(|name| !kept.contains(name)).collect();
-    assert_eq!(left_out, [] as [&str; 0]);
+    assert_eq!(kept, LESSONS.into_iter().map(str::to_owned).collect());
 }

@@ -5,16 +5,10 @@
 mod common;
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use common::{World, files};
 use serde_json::Value;
-
-/// What a command says on standard output and standard error, and its exit code.
-fn said(world: &World, arguments: &[&str]) -> (String, String, i32) {
-    let output = world.repair().args(arguments).output().unwrap();
-    (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap(), output.status.code().unwrap())
-}
 
 const DAYS: [&str; 2] = ["2018-04-04", "2018-04-05"];
 
@@ -57,20 +51,14 @@ struct Coins {
 }
 
 impl Coins {
-    /// `None` where there are no real data.
-    fn new(changes: &[(&str, &str)]) -> Option<Self> {
-        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/crypto-minute");
-        if !data.is_dir() {
-            eprintln!("SKIPPED: no real data at {}", data.display());
-            return None;
-        }
+    fn new(changes: &[(&str, &str)]) -> Self {
         let world = World::new();
         let archive = world.lake().join("archive");
         std::fs::remove_dir_all(&archive).unwrap();
         std::fs::create_dir(&archive).unwrap();
         let mut lost = 0;
         for day in DAYS {
-            let text = std::fs::read_to_string(data.join(format!("{day}.csv"))).unwrap();
+            let text = testdata::text(&format!("crypto-minute/{day}"));
             std::fs::write(archive.join(format!("{day}.csv")), &text).unwrap();
             let mut kept = String::new();
             for (number, line) in text.lines().enumerate() {
@@ -91,7 +79,7 @@ impl Coins {
             text = text.replace(from, to);
         }
         let workflow = world.write("workflow.yaml", &text);
-        Some(Self { world, workflow, lost })
+        Self { world, workflow, lost }
     }
 
     fn file(&self, day: &str) -> PathBuf {
@@ -105,7 +93,7 @@ impl Coins {
     }
 
     fn plan(&self, more: &[&str]) -> (String, String, i32) {
-        said(&self.world, &[&["plan", "workflow.yaml", "--param", "day=2018-04-04", "-o", "plan.json"][..], more].concat())
+        self.world.said(&[&["plan", "workflow.yaml", "--param", "day=2018-04-04", "-o", "plan.json"][..], more].concat())
     }
 
     fn plan_json(&self) -> Value {
@@ -113,7 +101,7 @@ impl Coins {
     }
 
     fn apply(&self, more: &[&str]) -> (String, String, i32) {
-        said(&self.world, &[&["apply", "plan.json"][..], more].concat())
+        self.world.said(&[&["apply", "plan.json"][..], more].concat())
     }
 
     /// Asserts that applying is refused with a code, in these words, and that nothing is written.
@@ -129,7 +117,7 @@ impl Coins {
 
 #[test]
 fn a_plan_is_told_and_then_done_once() {
-    let Some(coins) = Coins::new(&[]) else { return };
+    let coins = Coins::new(&[]);
     let before = files(&coins.world.lake());
     let (out, err, code) = coins.plan(&[]);
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
@@ -150,7 +138,7 @@ fn a_plan_is_told_and_then_done_once() {
     assert!(calls("low") <= used && used <= 2 * calls("high"), "{used} {estimate}");
     let run = report["run"].as_str().unwrap();
     assert!(run.starts_with("plan-") && run[5..].len() == 24);
-    let (events, _, _) = said(&coins.world, &["show", run, "--events"]);
+    let (events, _, _) = coins.world.said(&["show", run, "--events"]);
     assert!(events.lines().next().unwrap().contains(plan["digest"].as_str().unwrap()), "the run remembers its plan");
 
     let done = files(&coins.world.lake());
@@ -168,7 +156,7 @@ fn rows(coins: &Coins, day: &str) -> u64 {
 
 #[test]
 fn a_plan_holds_as_long_as_the_same_slots_are_missing() {
-    let Some(coins) = Coins::new(&[]) else { return };
+    let coins = Coins::new(&[]);
     coins.plan(&[]);
     let text = std::fs::read_to_string(coins.file(DAYS[0])).unwrap();
     let of = |coin: &'static str| text.lines().filter(move |line| line.starts_with(coin)).map(str::to_owned).collect::<Vec<_>>();
@@ -198,7 +186,7 @@ fn a_plan_holds_as_long_as_the_same_slots_are_missing() {
 
 #[test]
 fn a_plan_is_refused_when_the_workflow_means_something_else() {
-    let Some(coins) = Coins::new(&[]) else { return };
+    let coins = Coins::new(&[]);
     coins.plan(&[]);
     let mut wrong: Vec<(&str, &str, &str)> = vec![
         ("attempts: 2", "attempts: 3", "`retry` of step `fill` is another"),
@@ -226,7 +214,7 @@ fn a_plan_is_refused_when_the_workflow_means_something_else() {
 
 #[test]
 fn what_is_no_plan_is_not_applied() {
-    let Some(coins) = Coins::new(&[]) else { return };
+    let coins = Coins::new(&[]);
     let plan = coins.workflow.with_file_name("plan.json");
     coins.refused(2, &["plan.json", "repair plan"]);
     coins.plan(&[]);
@@ -244,14 +232,14 @@ fn what_is_no_plan_is_not_applied() {
 
 #[test]
 fn a_budget_that_cannot_be_met_is_told_before_anything_is_spent() {
-    let Some(coins) = Coins::new(&[("calls: 100", "calls: 3")]) else { return };
+    let coins = Coins::new(&[("calls: 100", "calls: 3")]);
     let (out, err, code) = coins.plan(&[]);
     assert!(code == 5 && out.contains("the budget of step fill cannot be met: it needs at least"), "{code} {out}{err}");
     coins.refused(5, &["a budget cannot be met", "3 are allowed", "--anyway"]);
     let (report, code) = coins.world.run_json(&coins.workflow, &["--param", "day=2018-04-04", "--run-id", "one"]);
     assert_eq!((code, &report["outcome"], &report["usage"]["source_requests"]), (5, &"over-budget".into(), &3.into()), "{report}");
     let units = coins.plan_json()["repairs"][0]["strategies"][0]["units"].as_u64().unwrap();
-    let (events, _, _) = said(&coins.world, &["show", "one", "--events"]);
+    let (events, _, _) = coins.world.said(&["show", "one", "--events"]);
     let published = events.matches("\"kind\":\"publish-ended\"").count();
     assert!(published == 1 && units > 3, "what was paid for is seen, and nothing is under way: {events}");
     let (out, err, code) = coins.apply(&["--anyway"]);
@@ -266,7 +254,7 @@ fn a_budget_that_cannot_be_met_is_told_before_anything_is_spent() {
 /// The plan says the price; then the budget is not passed.
 #[test]
 fn budget_with_estimate() {
-    let Some(coins) = Coins::new(&[("usd: 1.00", "usd: 0.020"), ("    budget: { calls: 100 }\n", "")]) else { return };
+    let coins = Coins::new(&[("usd: 1.00", "usd: 0.020"), ("    budget: { calls: 100 }\n", "")]);
     let (out, _, code) = coins.plan(&["--json"]);
     assert_eq!(code, 0, "{out}");
     let plan: Value = serde_json::from_str(&out).unwrap();
@@ -288,7 +276,7 @@ fn what_depends_on_conditions_is_said() {
         "fill:\n    repair",
         "later:\n    repair: carry-forward\n    of: find_gaps\n    with: { max_age: \"{% $steps.fill.output.failed > 3 ? '5m' : '10m' %}\" }\n    next: check\n  fill:\n    repair",
     ), ("next: check\n  check", "next: [{ when: $output.failed > 0, goto: later }, { goto: check }]\n  check")]);
-    let (out, err, code) = said(&world, &["plan", workflow.to_str().unwrap()]);
+    let (out, err, code) = world.said(&["plan", workflow.to_str().unwrap()]);
     assert_eq!(code, 0, "{out}{err}");
     assert!(out.contains("not planned: step later: its `with` is known when the run comes there"), "{out}");
     assert!(out.contains("check (if it comes there)") && !out.contains("fill (if it comes there)"), "{out}");
@@ -301,11 +289,8 @@ fn what_depends_on_conditions_is_said() {
 fn strategies_are_planned_one_after_the_other() {
     let listed = "fill:\n    repair:\n      - { strategy: stocks.backfill, name: vendor, with: { source: market }, budget: { calls: 3 } }\n      - { strategy: \
                   stocks.carry-forward, with: { max_age: 5m } }";
-    let Some(coins) =
-        Coins::new(&[("fill:\n    repair: stocks.backfill", listed), ("    with: { source: market }\n    budget: { calls: 100 }\n", "")])
-    else {
-        return;
-    };
+    let coins =
+        Coins::new(&[("fill:\n    repair: stocks.backfill", listed), ("    with: { source: market }\n    budget: { calls: 100 }\n", "")]);
     let (out, err, code) = coins.plan(&[]);
     assert_eq!(code, 0, "{out}{err}");
     let plan = coins.plan_json();

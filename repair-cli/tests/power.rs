@@ -1,4 +1,4 @@
-//! A year of real electricity demand, with absurd and missing hours, repaired by a workflow in YAML alone; and its two ideas compared, checked
+//! A year of real electricity demand (fifty days of it, unless tests may take long), with absurd and missing hours, repaired by a workflow in YAML alone; and its two ideas compared, checked
 //! against what a few lines of arithmetic over the file say.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "helpers of tests")]
@@ -12,7 +12,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use common::{World, files};
 use futures::TryStreamExt;
-use repair_core::lake::{Lake, Layer, ScanRequest};
+use repair_core::lake::{Layer, ReadLake, ScanRequest};
 use repair_core::model::{Format, Table};
 use repair_local::LocalLake;
 use serde_json::Value;
@@ -27,29 +27,51 @@ struct Power {
     world: World,
     workflow: PathBuf,
     demand: BTreeMap<Slot, i64>,
+    /// When the first hour begins, and the last ends.
+    span: (&'static str, &'static str),
 }
 
+/// The days with the largest absurd hours, and some missing ones.
+const FIFTY_DAYS: (&str, &str) = ("2018-03-01T00:00:00Z", "2018-04-20T00:00:00Z");
+const YEAR: (&str, &str) = ("2017-12-31T23:00:00Z", "2018-12-31T23:00:00Z");
+
 impl Power {
-    /// `None` where there are no real data.
-    fn new() -> Option<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let data = root.join("../shared/data/us-power-hourly/demand.csv");
-        if !data.is_file() {
-            eprintln!("SKIPPED: no real data at {}", data.display());
-            return None;
-        }
-        let world = World::new();
-        let folder = world.lake().join("us-power-hourly");
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::copy(&data, folder.join("demand.csv")).unwrap();
-        let mut demand = BTreeMap::new();
-        for line in std::fs::read_to_string(&data).unwrap().lines().skip(1) {
+    fn new() -> Self {
+        let (world, span) = (World::new(), testdata::by_length(FIFTY_DAYS, YEAR));
+        let (mut demand, mut kept) = (BTreeMap::new(), String::new());
+        for (number, line) in testdata::text("us-power-hourly/demand").lines().enumerate() {
             let fields: Vec<&str> = line.split(',').collect();
-            // The time marks the end of the hour.
-            demand.insert((fields[0].to_owned(), hour(fields[1]) - 1), fields[2].parse().unwrap());
+            if number > 0 {
+                // The time marks the end of the hour.
+                let hour_of = hour(fields[1]) - 1;
+                if !(hour(span.0)..hour(span.1)).contains(&hour_of) {
+                    continue;
+                }
+                demand.insert((fields[0].to_owned(), hour_of), fields[2].parse().unwrap());
+            }
+            kept.push_str(line);
+            kept.push('\n');
         }
-        assert_eq!(demand.len(), 91_876);
-        Some(Self { world, workflow: root.join("examples/workflows/us-power-repaired.yaml"), demand })
+        assert_eq!(demand.len(), testdata::by_length(13_121, 91_876));
+        std::fs::create_dir(world.lake().join("us-power-hourly")).unwrap();
+        std::fs::write(world.lake().join("us-power-hourly/demand.csv"), kept).unwrap();
+        let workflow = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/workflows/us-power-repaired.yaml");
+        Self { world, workflow, demand, span }
+    }
+
+    /// The arguments that name the lake and the hours.
+    fn arguments(&self) -> [String; 6] {
+        let (from, to) = self.span;
+        ["--lake".to_owned(), "lake".to_owned(), "--param".to_owned(), format!("from={from}"), "--param".to_owned(), format!("to={to}")]
+    }
+
+    /// Runs the workflow.
+    fn run(&self) -> Value {
+        let arguments = self.arguments();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["--run-id", "year"]).collect();
+        let (report, code) = self.world.run_json(&self.workflow, &arguments);
+        assert_eq!(code, 0, "{report}");
+        report
     }
 
     fn absurd(&self) -> BTreeSet<Slot> {
@@ -69,7 +91,7 @@ impl Power {
             cadence: None,
         };
         let lake = LocalLake::open(self.world.lake()).unwrap();
-        let request = ScanRequest { layer: Layer::Raw, interval: None, keys: None, columns: None };
+        let request = ScanRequest::new(Layer::Raw);
         let batches: Vec<RecordBatch> = lake.scan(&table, &request).await.unwrap().try_collect().await.unwrap();
         let mut totals = BTreeMap::new();
         for batch in &batches {
@@ -119,10 +141,9 @@ fn week(seen: &BTreeMap<Slot, i64>, (key, hour): &Slot) -> Option<i64> {
 
 #[tokio::test]
 async fn a_year_of_demand_is_made_whole_in_yaml_alone() {
-    let Some(power) = Power::new() else { return };
+    let power = Power::new();
     let before = files(&power.world.lake().join("us-power-hourly"));
-    let (report, code) = power.world.run_json(&power.workflow, &["--lake", "lake", "--run-id", "year"]);
-    assert_eq!(code, 0, "{report}");
+    let report = power.run();
     assert_eq!(files(&power.world.lake().join("us-power-hourly")), before, "the data is never touched");
 
     // What the rows around a wrong or missing hour say, worked out by hand.
@@ -133,12 +154,12 @@ async fn a_year_of_demand_is_made_whole_in_yaml_alone() {
     let mut whole = seen.clone();
     whole.extend(absurd.iter().filter_map(|slot| Some((slot.clone(), guess(slot, 6)?))));
     let output = |step: &str, name: &str| report["steps"][step]["output"][name].as_u64().unwrap();
-    assert_eq!((output("find_absurd", "defective"), output("check_absurd", "defective")), (22, 0));
+    assert_eq!((output("find_absurd", "defective"), output("check_absurd", "defective")), (testdata::by_length(4, 22), 0));
     let keys: BTreeSet<&String> = power.demand.keys().map(|(key, _)| key).collect();
-    let year = hour("2017-12-31T23:00:00Z")..hour("2018-12-31T23:00:00Z");
+    let year = hour(power.span.0)..hour(power.span.1);
     let missing: Vec<Slot> = keys.iter().flat_map(|key| year.clone().map(|hour| ((*key).clone(), hour))).collect();
     let missing: Vec<Slot> = missing.into_iter().filter(|slot| !power.demand.contains_key(slot)).collect();
-    assert_eq!((output("find_gaps", "missing"), missing.len()), (4_484, 4_484));
+    assert_eq!((output("find_gaps", "missing"), missing.len()), testdata::by_length((79, 79), (4_484, 4_484)));
     let filled: BTreeMap<Slot, i64> = missing.iter().filter_map(|slot| Some((slot.clone(), guess(slot, 4)?))).collect();
     let lines = missing.iter().filter(|slot| line(&seen, slot, 4).is_some()).count();
     let strategies = &report["steps"]["fill"]["output"]["strategies"];
@@ -158,17 +179,24 @@ async fn a_year_of_demand_is_made_whole_in_yaml_alone() {
 
 #[test]
 fn a_line_and_the_same_hour_a_week_away_are_compared_on_hidden_hours_of_all_series() {
-    let Some(power) = Power::new() else { return };
-    let (_, code) = power.world.run_json(&power.workflow, &["--lake", "lake", "--run-id", "year"]);
-    assert_eq!(code, 0);
+    let power = Power::new();
+    power.run();
     let absurd = power.absurd();
     let mut right = power.demand.clone();
     right.retain(|slot, _| !absurd.contains(slot));
-    for (pattern, share, better) in [("random", "0.2%", "fill/line"), ("whole-day", "0.5%", "fill/week")] {
+    for (pattern, share, better) in
+        [("random", testdata::by_length("1%", "0.2%"), "fill/line"), ("whole-day", testdata::by_length("2%", "0.5%"), "fill/week")]
+    {
         let arguments = ["--of", "find_gaps", "--strategies", "fill/line,fill/week", "--pattern", pattern, "--mask", share, "--seed", "7"];
         let command = || power.world.repair();
-        let output =
-            command().arg("compare").arg(&power.workflow).args(["--lake", "lake", "--json", "--hidden"]).args(arguments).output().unwrap();
+        let output = command()
+            .arg("compare")
+            .arg(&power.workflow)
+            .args(power.arguments())
+            .args(["--json", "--hidden"])
+            .args(arguments)
+            .output()
+            .unwrap();
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(0), "{told}");
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();

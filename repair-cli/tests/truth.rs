@@ -11,7 +11,6 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::path::Path;
 
 use common::World;
 use serde_json::Value;
@@ -23,23 +22,17 @@ const HEADER: &str = "symbol,ts,open,high,low,close,volume\n";
 /// Real bars by series and minute of the two days, each as its line.
 type Bars = BTreeMap<(&'static str, usize), String>;
 
-/// The bars, read where they lie; none where they are not.
-fn real_bars() -> Option<Bars> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/crypto-minute");
-    if !folder.is_dir() {
-        eprintln!("SKIPPED: no real data at {}", folder.display());
-        return None;
-    }
+fn real_bars() -> Bars {
     let mut bars = Bars::new();
     for (day, name) in DAYS.iter().enumerate() {
-        for line in std::fs::read_to_string(folder.join(format!("{name}.csv"))).unwrap().lines().skip(1) {
+        for line in testdata::text(&format!("crypto-minute/{name}")).lines().skip(1) {
             let series = SERIES.into_iter().find(|series| line.starts_with(&format!("{series},"))).unwrap();
             let time = line.split(',').nth(1).unwrap();
             let number = |at: std::ops::Range<usize>| time[at].parse::<usize>().unwrap();
             bars.insert((series, day * 1_440 + number(11..13) * 60 + number(14..16)), line.to_owned());
         }
     }
-    Some(bars)
+    bars
 }
 
 fn time(minute: usize) -> String {
@@ -79,26 +72,14 @@ profiles:
     )
 }
 
-fn json(world: &World, arguments: &[&str]) -> Value {
-    let output = world.repair().args(arguments).arg("--json").output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-fn text(world: &World, arguments: &[&str]) -> String {
-    let output = world.repair().args(arguments).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 fn why(world: &World, series: &str, minute: usize) -> Value {
-    json(world, &["why", "minutes", "--key", series, "--at", &time(minute)])
+    world.json(&["why", "minutes", "--key", series, "--at", &time(minute)])
 }
 
 /// On 2018-04-04 a collector failed: every series stops between 16:47 and 16:52, until midnight. The archive has the same hole.
 #[test]
 fn silence_of_all_is_suspect() {
-    let Some(bars) = real_bars() else { return };
+    let bars = real_bars();
     // By hand: the minutes of which no series has a bar, in stretches of more than half an hour.
     let none: Vec<usize> = (0..2_880).filter(|&minute| SERIES.iter().all(|series| !bars.contains_key(&(*series, minute)))).collect();
     let outage: BTreeSet<usize> = none.chunk_by(|a, b| a + 1 == *b).filter(|run| run.len() > 30).flatten().copied().collect();
@@ -120,7 +101,7 @@ fn silence_of_all_is_suspect() {
     assert_eq!((output("fill", "unresolved"), output("fill", "failed")), (suspect.into(), 0.into()));
     assert_eq!((output("check", "missing"), output("check", "absent")), (suspect.into(), quiet.into()), "it stays missing");
     assert_eq!(report["outcome"], "succeeded-with-exceptions");
-    let told = "`archive` has nothing from 2018-04-04T16:53:00Z to 2018-04-05T00:00:00Z, and the table nothing of any of its 4 keys";
+    let told = "`archive` has nothing from 2018-04-04T16:53:00Z to 2018-04-05T00:00:00Z, and the table has no row of any of its 4 keys";
     let problem = format!("fill: {suspect} slots of table `minutes` suspect: {told}");
     assert!(report["problems"].as_array().unwrap().iter().any(|line| line.as_str().unwrap().starts_with(&problem)), "{report}");
 
@@ -128,7 +109,7 @@ fn silence_of_all_is_suspect() {
     let of_outage = why(&world, "BTCUSD", 20 * 60);
     assert_eq!((&of_outage["standing"], &of_outage["suspect"]["keys"]), (&"missing".into(), &4.into()), "{of_outage}");
     assert_eq!((&of_outage["suspect"]["source"], &of_outage["suspect"]["run"]), (&"archive".into(), &"first".into()));
-    let people = text(&world, &["why", "minutes", "--key", "BTCUSD", "--at", &time(20 * 60)]);
+    let people = world.text(&["why", "minutes", "--key", "BTCUSD", "--at", &time(20 * 60)]);
     assert!(people.contains(&format!("suspect: {told}")), "{people}");
     for series in SERIES {
         let told = why(&world, series, is_quiet(series));
@@ -147,7 +128,7 @@ fn silence_of_all_is_suspect() {
     let stretch =
         ["--from", "2018-04-04T16:53:00Z", "--to", "2018-04-05T00:00:00Z", "--reason", "the collector was down; no record is left"];
     for series in ["BTCEUR", "BTCUSD", "LTCUSD"] {
-        json(&world, &[&["except", "minutes", "--key", series][..], &stretch].concat());
+        world.json(&[&["except", "minutes", "--key", series][..], &stretch].concat());
     }
     assert_eq!(why(&world, "BTCUSD", 20 * 60)["standing"], "absent");
     let (report, _) = world.run_json(&file, &["--run-id", "third"]);
@@ -157,7 +138,7 @@ fn silence_of_all_is_suspect() {
 /// A bar is lost, repaired by carrying forward, and lands later.
 #[test]
 fn late_truth_of_real_bars_is_charged_to_the_idea_that_guessed() {
-    let Some(bars) = real_bars() else { return };
+    let bars = real_bars();
     // Minutes of the first day's morning that a series and the one before it have.
     let lost: Vec<usize> = (60..600)
         .step_by(17)
@@ -191,11 +172,11 @@ fn late_truth_of_real_bars_is_charged_to_the_idea_that_guessed() {
         assert!((of_close["mean_absolute"].as_f64().unwrap() - mean).abs() < 1e-9, "{truth}");
         let worst = errors.iter().copied().fold(0.0, f64::max);
         assert!((of_close["worst_absolute"].as_f64().unwrap() - worst).abs() < 1e-9, "{truth}");
-        let line = format!("look: late rows of table `minutes` count now in {} slots that `stocks.carry-forward` had repaired", late.len());
+        let line = format!("look: late rows of table `minutes` now replace repairs by `stocks.carry-forward` in {} slots", late.len());
         assert!(report["problems"].as_array().unwrap().iter().any(|problem| problem.as_str().unwrap().starts_with(&line)), "{report}");
     }
     assert_eq!(told, [(10, 10), (10, 0), (lost.len(), lost.len() - 10)], "each slot is new once");
-    let accuracy = json(&world, &["accuracy", "minutes"]);
+    let accuracy = world.json(&["accuracy", "minutes"]);
     assert_eq!(accuracy["strategies"]["stocks.carry-forward"]["judged"], lost.len());
     assert_eq!(why(&world, "ETHUSD", lost[0])["standing"], "raw");
 }

@@ -1,4 +1,4 @@
-//! The one error type: a kind that workflows can act on, a sentence a person can act on, and where it came from.
+//! The one error type: a kind that workflows act on, a sentence that people act on, where it happened, and its cause.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,39 +8,46 @@ use serde::{Deserialize, Serialize};
 
 /// What went wrong, as workflows name it in `retry.on` and `catch.on`.
 ///
-/// A plug-in says the kind; the workflow says what to do about it.
+/// The plug-in chooses the kind; the workflow decides what to do about it.
+///
+/// ```
+/// use repair_core::ErrorKind;
+///
+/// assert_eq!("not-found".parse(), Ok(ErrorKind::NotFound));
+/// assert_eq!(ErrorKind::NotFound.as_str(), "not-found");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// Went wrong for no lasting reason; the same call may succeed.
+    /// A passing failure: the same call may succeed later.
     Transient,
-    /// The other side asks us to slow down.
+    /// The other side asked us to slow down.
     Throttled,
-    /// No answer within the time allowed.
+    /// No answer came within the time allowed.
     Timeout,
-    /// The thing asked for is not there.
+    /// The thing asked for does not exist.
     NotFound,
-    /// We are not allowed.
+    /// Access was refused.
     Denied,
-    /// The input, the data or an answer is not what it must be.
+    /// The input, the data or an answer breaks a rule.
     Invalid,
     /// Someone else changed the same thing.
     Conflict,
-    /// The budget does not allow it.
+    /// The budget does not allow the work.
     Budget,
-    /// It could not be looked at, so nothing is known about it; never to be read as "nothing wrong".
+    /// Something could not be checked, so nothing is known about it. Never read this as "nothing is wrong".
     Blind,
-    /// The run was told to stop.
+    /// The run was asked to stop.
     Cancelled,
-    /// A `fail` step of the workflow, or of one that it runs, said so.
+    /// A `fail` step ended the run, in this workflow or in one that it runs.
     Failed,
-    /// A broken promise of the software itself.
+    /// A bug: the software broke one of its own rules.
     Internal,
 }
 
 impl ErrorKind {
-    /// Every kind, in the order of the documentation.
+    /// Every kind, in the order in which the documentation lists them.
     pub const ALL: [ErrorKind; 12] = [
         Self::Transient,
         Self::Throttled,
@@ -56,7 +63,7 @@ impl ErrorKind {
         Self::Internal,
     ];
 
-    /// The name used in workflows, reports and journals.
+    /// The name used in workflows, reports and journals, such as `not-found`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Transient => "transient",
@@ -81,61 +88,92 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-impl FromStr for ErrorKind {
-    type Err = ();
+/// A text that names no [`ErrorKind`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a kind of error")]
+pub struct UnknownErrorKind;
 
-    fn from_str(text: &str) -> Result<Self, ()> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or(())
+impl FromStr for ErrorKind {
+    type Err = UnknownErrorKind;
+
+    fn from_str(text: &str) -> Result<Self, UnknownErrorKind> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or(UnknownErrorKind)
     }
 }
 
-/// What a person can do about an error, for each surface to word in its own way: the command names a flag, a page a button, Rust a method.
+/// What a person can do about an error. Each surface words it in its own way: the command names a flag, a web page a button, Rust a method.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Hint {
     /// Resume the run.
     Resume {
-        /// Its id.
+        /// The run's id.
         run: String,
     },
-    /// The run has ended: redrive it from where it failed.
+    /// Redrive the run, which has ended, from where it failed.
     Redrive {
-        /// Its id.
+        /// The run's id.
         run: String,
     },
-    /// End the run first, by cancelling it.
+    /// Cancel the run first.
     Cancel {
-        /// Its id.
+        /// The run's id.
+        run: String,
+    },
+    /// Another process drives the run: wait for it to end, or ask it to stop.
+    DrivenElsewhere {
+        /// The run's id.
         run: String,
     },
     /// Start under another run id, or resume the run that has this one.
     OtherRunId,
-    /// Give a price book.
+    /// Supply a price book.
     PriceBook,
-    /// Name another lake: the one that was opened has none, or is not usable.
+    /// Correct the mistakes of this workflow or price book; the error's source lists them, each with its line.
+    CorrectFile {
+        /// The file.
+        file: String,
+    },
+    /// Open another lake: this one holds no runs, or cannot be used.
     OtherLake,
+    /// The lake is not there: create it, correct the profile that names it, or name another.
+    MissingLake {
+        /// The profile that names it, if a profile does.
+        profile: Option<String>,
+    },
     /// Choose one of these detect steps.
     DetectStep {
-        /// Those that there are.
+        /// The names of the workflow's detect steps.
         known: Vec<String>,
     },
     /// Name the strategies.
     Strategies,
     /// Choose one of these profiles.
     Profile {
-        /// Those that there are.
+        /// The names of the workflow's profiles.
         known: Vec<String>,
     },
     /// Make the plan again.
     PlanAgain,
+    /// The plan cannot meet a budget: raise it and plan again, or apply the plan as far as the budget allows.
+    Anyway,
+    /// Choose a series of the table by the values of these columns.
+    Key {
+        /// The columns of the key; none if the table is one series, which is chosen by giving no key.
+        columns: Vec<String>,
+    },
+    /// Name the workflow that declares the table.
+    DeclaringWorkflow,
+    /// Look up the ids of what can be shown again.
+    Retractions,
     /// Compile the program with this feature.
     Feature {
-        /// The feature.
+        /// The feature's name.
         name: &'static str,
     },
 }
 
-/// An error: its kind, what was tried on what and what came back, and what caused it.
+/// An error: its kind, a sentence that says what happened and what to do, where it happened, and its cause.
 ///
 /// ```
 /// use repair_core::{Error, ErrorKind};
@@ -159,7 +197,7 @@ struct Inner {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of a kind, with a sentence a person can act on.
+    /// An error of this kind, with a sentence that a person can act on.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner { kind, message: message.into(), context: Vec::new(), retry_after: None, hint: None, source: None }))
     }
@@ -174,12 +212,12 @@ impl Error {
         Self::new(ErrorKind::Blind, message)
     }
 
-    /// Shorthand for [`ErrorKind::Internal`]: a promise of our own was broken.
+    /// Shorthand for [`ErrorKind::Internal`]: a bug in the software itself.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, message)
     }
 
-    /// Adds what the error happened on, e.g. `.on("file", path)`. The first value for a name stays.
+    /// Adds where the error happened, e.g. `.on("file", path)`. The first value for a name is kept.
     #[must_use]
     pub fn on(mut self, name: &'static str, value: impl fmt::Display) -> Self {
         if !self.0.context.iter().any(|(known, _)| *known == name) {
@@ -188,14 +226,14 @@ impl Error {
         self
     }
 
-    /// Keeps the cause.
+    /// Adds the cause.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    /// Says how long the other side asked us to wait before trying again.
+    /// Adds how long the other side asked us to wait before the next attempt.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
@@ -209,14 +247,14 @@ impl Error {
         self
     }
 
-    /// The same error, of another kind.
+    /// The same error with another kind.
     #[must_use]
     pub fn of_kind(mut self, kind: ErrorKind) -> Self {
         self.0.kind = kind;
         self
     }
 
-    /// What kind of error this is.
+    /// The kind of error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
@@ -226,12 +264,17 @@ impl Error {
         &self.0.message
     }
 
-    /// What a person can do about it, if that depends on the surface.
+    /// What a person can do about it, if the wording depends on the surface.
     pub fn remedy(&self) -> Option<&Hint> {
         self.0.hint.as_ref()
     }
 
-    /// How long to wait before trying again, if the other side said so.
+    /// Where the error happened: names with their values, in the order in which they were added.
+    pub fn context(&self) -> &[(&'static str, String)] {
+        &self.0.context
+    }
+
+    /// How long to wait before the next attempt, if the other side said so.
     pub fn wait_hint(&self) -> Option<Duration> {
         self.0.retry_after
     }
@@ -241,10 +284,10 @@ impl Error {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
-            let said = error.to_string();
-            if !text.contains(&said) {
+            let message = error.to_string();
+            if !text.contains(&message) {
                 text.push_str(": ");
-                text.push_str(&said);
+                text.push_str(&message);
             }
             cause = error.source();
         }
@@ -270,6 +313,6 @@ impl std::error::Error for Error {
 
 impl From<arrow::error::ArrowError> for Error {
     fn from(error: arrow::error::ArrowError) -> Self {
-        Self::invalid("the columns could not be worked with").because(error)
+        Self::invalid("the columns could not be processed").because(error)
     }
 }

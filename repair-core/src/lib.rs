@@ -31,4 +31,4 @@ pub mod testing;
 pub mod workflow;
 pub mod yaml;
 
-pub use error::{Error, ErrorKind, Hint, Result};
+pub use error::{Error, ErrorKind, Hint, Result, UnknownErrorKind};

@@ -7,27 +7,16 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use async_trait::async_trait;
 use repair_core::model::Usage;
-use repair_core::model::{
-    Cadence, Counts, Findings, Fix, Format, GapList, Interval, Key, Scope, SlotRange, Suspect, Suspects, Table, TimeMark, Unit, Wanted,
-};
+use repair_core::model::{Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Suspect, Suspects, Table, Unit, Wanted};
 use repair_core::plugin::{Answer, Covered, Limits, Plugin, PluginKind, Registry, Request, Source, StepContext};
-use repair_core::testing::{MemoryLake, VirtualClock, context};
+use repair_core::testing::{MemoryLake, VirtualClock, context, minute_table};
 use repair_core::{ErrorKind, Result};
 use serde_json::{Value, json};
 
 const SLOTS: SlotRange = SlotRange { first: 28_000_000, end: 28_000_003 };
 
 fn table() -> Table {
-    Table {
-        name: "readings".to_owned(),
-        location: "readings".to_owned(),
-        format: Format::Parquet,
-        partition_by: Vec::new(),
-        key: vec!["sensor".to_owned()],
-        time: "ts".to_owned(),
-        time_marks: TimeMark::Start,
-        cadence: Some(Cadence::MINUTE),
-    }
+    minute_table("readings", "sensor")
 }
 
 /// A row for each slot, with these columns of values.
@@ -52,7 +41,7 @@ impl Source for Says {
     }
 
     async fn fetch(&self, _: &StepContext, _: &Request) -> Result<Answer> {
-        Ok(Answer { rows: vec![self.0.clone()], requests: 1, ..Answer::default() })
+        Ok(Answer::new(vec![self.0.clone()]))
     }
 }
 
@@ -119,7 +108,7 @@ impl Source for Holds {
         let within: arrow::array::BooleanArray = times.iter().map(|time| Some(slots.contains(time.unwrap() / 60_000_000))).collect();
         let rows = arrow::compute::filter_record_batch(&self.rows, &within)?;
         let covered = request.keys.iter().map(|key| Covered { key: key.clone(), interval: request.interval }).collect();
-        Ok(Answer { rows: vec![rows], covered, requests: 1, said: "the archive".to_owned() })
+        Ok(Answer::new(vec![rows]).with_covered(covered).with_said("the archive"))
     }
 }
 
@@ -178,7 +167,7 @@ async fn neighbours_are_checked() {
     assert_eq!(asked, [SlotRange::new(before, after + 1)], "one request, for the slots beside the gap too");
     assert_eq!(fixes[0].rows[0].num_rows(), 1, "rows of neighbours are not repairs");
     assert_eq!(fixes[0].conflicts.slots, 1);
-    assert_eq!(fixes[0].conflicts.told, ["a at 2023-03-28T10:39:00Z: value is 3000.0 in the table, 1500.0 by the source"]);
+    assert_eq!(fixes[0].conflicts.told, ["a at 2023-03-28T10:39:00Z: value is 3000.0 in the table, 1500.0 in the source"]);
 
     // The table has what the source says never was.
     let (fixes, _) = backfill(&table_rows, &source[..2], &[gap], json!({}), Limits::default()).await;
@@ -196,7 +185,7 @@ async fn neighbours_cost_no_further_request() {
     let gaps = [SlotRange::new(SLOTS.first, SLOTS.first + 3), SlotRange::new(SLOTS.first + 4, SLOTS.first + 7)];
     let table_rows = [(gaps[0].first - 1, 1.0), (gaps[0].end, 1.0), (gaps[1].end, 1.0)];
     let source: Vec<(i64, f64)> = (gaps[0].first - 1..=gaps[1].end).map(|slot| (slot, 2.0)).collect();
-    let of = |rows_per_request| Limits { rows_per_request, keys_per_request: 1 };
+    let of = |rows_per_request| Limits::new(rows_per_request, 1);
     let conflicts = |fixes: &[Fix]| fixes.iter().map(|fix| fix.conflicts.slots).sum::<u64>();
     // A request that is full already is not made larger, nor are there more of them.
     let (fixes, asked) = backfill(&table_rows, &source, &gaps, json!({}), of(3)).await;
@@ -222,7 +211,7 @@ async fn short_requests_do_not_hide_a_long_silence() {
         let absent: u64 = fixes.iter().flat_map(|fix| &fix.absent).map(|absence| absence.slots.len()).sum();
         (suspects, absent)
     };
-    let of = |rows_per_request| Limits { rows_per_request, keys_per_request: 1 };
+    let of = |rows_per_request| Limits::new(rows_per_request, 1);
     for limit in [1_000, 10, 1] {
         let (suspects, absent) = sums(&backfill(&table_rows, &beside, &[gap], json!({}), of(limit)).await.0);
         assert_eq!((suspects.slots, absent), (100, 0), "{limit} rows a request");

@@ -1,6 +1,8 @@
 //! The journal and the lake in memory keep the promises of their traits.
 
-use repair_core::testing::{MemoryJournal, MemoryLake, journal_suite, lake_suite};
+use std::sync::Arc;
+
+use repair_core::testing::{CrashingJournal, CrashingLake, MemoryJournal, MemoryLake, Schedule, journal_suite, lake_suite};
 
 #[tokio::test]
 async fn the_journal_in_memory_keeps_its_promises() {
@@ -12,4 +14,19 @@ async fn the_lake_in_memory_keeps_its_promises() {
     let lake = MemoryLake::default();
     lake_suite::all(&lake, &lake).await;
     lake_suite::all_of_retractions(&lake, &lake).await;
+}
+
+#[tokio::test]
+async fn a_journal_that_never_crashes_keeps_its_promises() {
+    journal_suite::all(&CrashingJournal::new(Arc::new(MemoryJournal::default()), Schedule::never())).await;
+}
+
+#[tokio::test]
+async fn a_lake_that_never_crashes_keeps_its_promises() {
+    let memory = MemoryLake::default();
+    let schedule = Schedule::never();
+    let lake = CrashingLake::new(Arc::new(memory.clone()), schedule.clone());
+    lake_suite::all(&lake, &memory).await;
+    lake_suite::all_of_retractions(&lake, &memory).await;
+    assert!(schedule.writes() > 0, "writes were counted");
 }

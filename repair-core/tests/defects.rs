@@ -12,14 +12,13 @@ use repair_core::engine::{Engine, Outcome, RunReport, StartRequest};
 use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::overlay::story;
 use repair_core::lake::overlay::story::Standing;
-use repair_core::lake::{Lake, Layer, overlay};
+use repair_core::lake::{Layer, Overlay, ReadLake, overlay};
 use repair_core::model::Usage;
 use repair_core::model::{
-    Absence, Cadence, Counts, DefectKind, Findings, Fingerprints, Fix, Format, GapList, Interval, Key, Scope, SlotRange, Table, TimeMark,
-    Unit, Wanted,
+    Absence, Counts, DefectKind, Findings, Fingerprints, Fix, GapList, Interval, Key, Scope, SlotRange, Table, Unit, Wanted,
 };
-use repair_core::plugin::{Clock, Detector, Plugin, PluginKind, Registry, Repairer, StepContext, Units};
-use repair_core::testing::{MemoryJournal, MemoryLake, VirtualClock, context, plugin_suite};
+use repair_core::plugin::{Clock, Detector, PlannedUnits, Plugin, PluginKind, Registry, Repairer, StepContext};
+use repair_core::testing::{MemoryJournal, MemoryLake, VirtualClock, context, minute_table, plugin_suite};
 use repair_core::workflow::Workflow;
 use repair_core::{Error, Result};
 use serde::Deserialize;
@@ -27,16 +26,7 @@ use serde_json::{Value, json};
 
 /// A table of one key and a value a minute.
 fn table() -> Table {
-    Table {
-        name: "bars".to_owned(),
-        location: "bars".to_owned(),
-        format: Format::Parquet,
-        partition_by: Vec::new(),
-        key: vec!["key".to_owned()],
-        time: "ts".to_owned(),
-        time_marks: TimeMark::Start,
-        cadence: Some(Cadence::MINUTE),
-    }
+    minute_table("bars", "key")
 }
 
 /// A row: second of 1970, and value.
@@ -92,7 +82,7 @@ impl World {
         let workflow = Workflow::parse("w.yaml", &text, &registry).unwrap_or_else(|told| panic!("{told}"));
         let mut engine = Engine::new(registry, Arc::new(self.lake.clone()), Arc::new(self.journal.clone()));
         engine.clock = Arc::new(self.clock);
-        let request = StartRequest { run: run.to_owned(), params: BTreeMap::new(), environment: Value::Null };
+        let request = StartRequest::new(run);
         engine.start(&workflow, request).await.unwrap()
     }
 
@@ -175,7 +165,7 @@ async fn what_the_rule_does_not_tell_is_not_guessed() {
     let world = World::with(&minutes(&[(3, &[(0, Some(1.0)), (0, Some(1.0))]), (5, &[(0, Some(1.0)), (0, Some(2.0))])]));
     let report = world.run("one", &duplicates("first")).await;
     assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions));
-    assert!(report.reason.as_ref().unwrap().contains("1 slots of `bars` are still duplicate"), "{report:?}");
+    assert!(report.reason.as_ref().unwrap().contains("1 slot is still duplicate in table `bars`"), "{report:?}");
     assert_eq!(world.repaired(), [(3, Some(1.0))]);
     assert!(report.problems.iter().any(|problem| problem.contains("K at 1970-01-01T00:05:00Z: 2 rows")), "{report:?}");
     assert_eq!((counted(&report, "check"), output(&report, "fix")["conflicts"].as_u64()), ([1, 1, 0, 0], Some(1)));
@@ -198,7 +188,7 @@ async fn invalid_values_are_replaced_by_what_is_not() {
     let mended = minutes(&[wrong[0], (4, &[(0, Some(11.0))]), (5, &[(0, Some(-1e6))]), (9, &[]), wrong[4]]);
     world.lake.put_table(&table(), &[batch(&mended)]).unwrap();
     let now: Timestamp = "2024-03-05T00:00:00Z".parse().unwrap();
-    let told = async |minute: &str| story::tell(&world.lake, &table(), &Key::from("K"), minute.parse().unwrap(), now).await.unwrap();
+    let told = async |minute: &str| story::of_slot(&world.lake, &table(), &Key::from("K"), minute.parse().unwrap(), now).await.unwrap();
     let four = told("1970-01-01T00:04:00Z").await;
     assert_eq!((four.standing, four.repairs[0].changed), (Standing::Repaired, true));
     let fifteen = told("1970-01-01T00:15:00Z").await;
@@ -207,7 +197,7 @@ async fn invalid_values_are_replaced_by_what_is_not() {
     assert_eq!(counted(&late, "look"), [2, 3, 2, 0], "minutes 0 and 5 are wrong; 4 and 9 have changed");
     assert_eq!(world.repaired(), [(4, Some(10.75)), (5, Some(10.75)), (9, Some(12.0)), (15, Some(13.5))]);
     for told in
-        ["2 replaced slots", "1 slot still invalid", "K at 1970-01-01T00:00:00Z: its row breaks `column: value, min: 0, max: 100, not: 77"]
+        ["2 repaired slots", "1 slot still invalid", "K at 1970-01-01T00:00:00Z: its row breaks `column: value, min: 0, max: 100, not: 77"]
     {
         assert!(late.problems.iter().any(|problem| problem.contains(told)), "{told}: {late:?}");
     }
@@ -278,7 +268,7 @@ struct Denies;
 
 #[async_trait]
 impl Repairer for Denies {
-    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let wanted = findings.gaps.iter().map(|(key, slots)| Wanted { key: key.clone(), slots: vec![slots] }).collect();
         Ok(Box::new([Ok(Unit { interval: findings.scope.interval, wanted })].into_iter()))
     }
@@ -304,7 +294,7 @@ async fn a_detector_need_not_know_of_fingerprints() {
     world.run("one", steps).await;
     assert_eq!(world.repaired(), [(4, Some(10.75))]);
     let at = "1970-01-01T00:04:00Z".parse().unwrap();
-    let story = story::tell(&world.lake, &table(), &Key::from("K"), at, Timestamp::UNIX_EPOCH).await.unwrap();
+    let story = story::of_slot(&world.lake, &table(), &Key::from("K"), at, Timestamp::UNIX_EPOCH).await.unwrap();
     assert_eq!((story.repairs[0].op.as_str(), story.repairs[0].changed), ("replace", false));
     assert!(story.repairs[0].replaced.is_some());
 }
@@ -359,13 +349,13 @@ async fn they_keep_the_promises_of_plug_ins() {
 fn rules_that_say_nothing_or_what_cannot_be_are_told_where_they_are_written() {
     for (rules, told) in [
         (json!([]), "`rules` is empty"),
-        (json!([{ "column": "value" }]), "says nothing"),
+        (json!([{ "column": "value" }]), "has no condition"),
         (json!([{ "min": 0 }]), "either `column`"),
         (json!([{ "column": "value", "min": 0, "holds": "a < b" }]), "either `column`"),
         (json!([{ "column": "value", "min": 3, "max": 2 }]), "no value is between"),
-        (json!([{ "holds": "low" }]), "compares nothing"),
-        (json!([{ "holds": "1 < 2" }]), "compares nothing"),
-        (json!([{ "holds": "a < b < c" }]), "compares nothing"),
+        (json!([{ "holds": "low" }]), "is not a comparison"),
+        (json!([{ "holds": "1 < 2" }]), "is not a comparison"),
+        (json!([{ "holds": "a < b < c" }]), "is not a comparison"),
         (json!([{ "column": "value", "frozen": 1 }]), "2 to 10000"),
         (json!([{ "column": "value", "outlier": { "window": 0 } }]), "`window` of 1"),
     ] {
@@ -377,9 +367,10 @@ fn rules_that_say_nothing_or_what_cannot_be_are_told_where_they_are_written() {
 #[tokio::test]
 async fn a_rule_on_a_column_that_is_not_there_or_not_of_numbers_is_told() {
     let world = World::with(&minutes(&[]));
-    for (rule, told) in
-        [(json!({ "column": "valu", "min": 0 }), "which table `bars` has not"), (json!({ "column": "key", "min": 0 }), "is about numbers")]
-    {
+    for (rule, told) in [
+        (json!({ "column": "valu", "min": 0 }), "which table `bars` does not have"),
+        (json!({ "column": "key", "min": 0 }), "needs numbers"),
+    ] {
         let made = plugin(PluginKind::Detector, "invalid", &with(&json!({ "rules": [rule] }))).unwrap();
         let Plugin::Detector(detector) = made else { panic!("a detector") };
         let error = detector.detect(&world.context(), None).await.map(|found| found.counts).unwrap_err();

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use common::table;
 use jiff::Timestamp;
 use repair_core::engine::{Engine, Outcome, RunReport, StartRequest};
-use repair_core::lake::overlay::story::{Standing, Story, tell};
+use repair_core::lake::overlay::story::{Standing, Story, of_slot};
 use repair_core::lake::{Layer, overlay};
 use repair_core::model::Key;
 use repair_core::plugin::{Answer, Covered, Limits, Registry, Request, Source, StepContext};
@@ -63,7 +63,7 @@ struct Vendor(Config);
 #[async_trait]
 impl Source for Vendor {
     fn limits(&self) -> Limits {
-        Limits { rows_per_request: 1_000, keys_per_request: 1 }
+        Limits::new(1_000, 1)
     }
 
     async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
@@ -74,7 +74,7 @@ impl Source for Vendor {
         let minutes = self.0.has.get(&key).into_iter().flatten().filter(|minute| asked.contains(first() + **minute));
         let rows = rows(minutes.map(|minute| (key.as_str(), minute + off)));
         let covered = self.0.vouches.contains(&key).then(|| Covered { key: request.keys[0].clone(), interval: request.interval });
-        Ok(Answer { rows: vec![rows], covered: covered.into_iter().collect(), requests: 1, said: "the vendor".to_owned() })
+        Ok(Answer::new(vec![rows]).with_covered(covered.into_iter().collect()).with_said("the vendor"))
     }
 }
 
@@ -102,12 +102,12 @@ impl World {
         let workflow = Workflow::parse_with("w.yaml", &text, &self.registry, &BTreeMap::new()).unwrap_or_else(|told| panic!("{told}"));
         let mut engine = Engine::new(self.registry.clone(), Arc::new(self.lake.clone()), Arc::new(self.journal.clone()));
         engine.clock = Arc::new(self.clock);
-        engine.start(&workflow, StartRequest { run: id.to_owned(), params: BTreeMap::new(), environment: Value::Null }).await.unwrap()
+        engine.start(&workflow, StartRequest::new(id)).await.unwrap()
     }
 
     async fn story(&self, key: &str, minute: i64) -> Story {
         let at = table().grid().unwrap().start_of(first() + minute);
-        tell(&self.lake, &table(), &Key::from(key), at, "2024-03-05T01:00:00Z".parse().unwrap()).await.unwrap()
+        of_slot(&self.lake, &table(), &Key::from(key), at, "2024-03-05T01:00:00Z".parse().unwrap()).await.unwrap()
     }
 }
 
@@ -164,7 +164,7 @@ async fn outage_keeps_its_evidence() {
     let workflow = format!("workflow: w\nkind: state-machine\n{lost}{text}");
     let workflow = Workflow::parse_with("w.yaml", &workflow, &world.registry, &BTreeMap::new()).unwrap();
     let engine = Engine::new(world.registry.clone(), Arc::new(world.lake.clone()), Arc::new(world.journal.clone()));
-    let request = StartRequest { run: "run".to_owned(), params: BTreeMap::new(), environment: Value::Null };
+    let request = StartRequest::new("run");
     match engine.start(&workflow, request).await {
         Ok(report) => assert_eq!(report.outcome, Some(Outcome::Blind)),
         Err(error) => assert!(matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Blind), "{error}"),
@@ -196,7 +196,7 @@ async fn same_symptom_three_causes() {
     let wrong = world.story("wrong", 20).await;
     assert_eq!((wrong.standing, wrong.repairs.len()), (Standing::Missing, 0));
     let told = report.problems.iter().find(|problem| problem.starts_with("fill: unit")).unwrap();
-    assert!(told.contains("invalid") && told.contains("which was asked for; nothing of this answer is used"), "{told}");
+    assert!(told.contains("invalid") && told.contains("outside the requested"), "{told}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -244,7 +244,7 @@ async fn a_row_where_another_source_has_none_is_a_conflict_and_shown() {
     for (name, count) in [("present", 58), ("absent", 2), ("missing", 0), ("conflicts", 2)] {
         assert_eq!(out(&report, "look", name), count, "{name}");
     }
-    let told = "look: 2 slots with a row of which a source says that there is none (see `repair why`) in table `bars`";
+    let told = "look: 2 slots with rows that a source says do not exist in table `bars`";
     assert!(report.problems.contains(&told.to_owned()), "{:?}", report.problems);
     let story = world.story("A", 21).await;
     assert!(story.conflict.unwrap().contains("the table has a row, and `vendor` says: the vendor: no row for A"));

@@ -13,11 +13,12 @@ use async_trait::async_trait;
 use common::{rows, table};
 use jiff::{SignedDuration, Timestamp};
 use repair_core::engine::Event;
-use repair_core::engine::{Engine, Journal, Options, Outcome, Recorded, RunReport, RunState, StartRequest, child_run_id, load};
+use repair_core::engine::{Engine, EngineOptions, Journal, Outcome, Recorded, RunReport, RunState, StartRequest, child_run_id, load};
 use repair_core::model::Usage;
 use repair_core::model::{Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Unit, Wanted};
-use repair_core::plugin::{Clock, Detector, Registry, Repairer, Sensor, StepContext, Task, Units};
+use repair_core::plugin::{Clock, Detector, PlannedUnits, Registry, Repairer, Sensor, StepContext, Task};
 use repair_core::testing::{MemoryJournal, MemoryLake, VirtualClock};
+use repair_core::workflow::EVALUATOR;
 use repair_core::workflow::Workflow;
 use repair_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
@@ -124,7 +125,7 @@ struct Repairs(Arc<Seen>, Config);
 
 #[async_trait]
 impl Repairer for Repairs {
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let grid = findings.scope.grid;
         let today = context.clock.now().duration_since(BASE.parse().unwrap()).as_hours() / 24;
         let first = if self.1.by_day { today * 20 } else { 0 };
@@ -197,7 +198,10 @@ impl World {
     fn engine(&self) -> Engine {
         let mut engine = Engine::new(self.registry.clone(), Arc::new(self.lake.clone()), Arc::new(self.journal.clone()));
         engine.clock = Arc::new(self.clock);
-        engine.options = Options { lease: Duration::from_secs(30), poll: Duration::from_secs(1), grace: Duration::from_secs(5) };
+        engine.options = EngineOptions::default()
+            .with_lease(Duration::from_secs(30))
+            .with_poll(Duration::from_secs(1))
+            .with_grace(Duration::from_secs(5));
         engine
     }
 
@@ -209,7 +213,7 @@ impl World {
     }
 
     fn request(run: &str) -> StartRequest {
-        StartRequest { run: run.to_owned(), params: BTreeMap::new(), environment: Value::Null }
+        StartRequest::new(run)
     }
 
     async fn run(&self, text: &str) -> RunReport {
@@ -271,7 +275,7 @@ async fn a_step_that_stops_beating_is_timed_out_and_tried_again() {
     let world = World::new();
     let report = world.run(&text(0)).await;
     assert_eq!((report.outcome, report.error), (Some(Outcome::Failed), Some(ErrorKind::Timeout)));
-    assert!(report.reason.unwrap().contains("no sign of life for 10s"));
+    assert!(report.reason.unwrap().contains("no heartbeat for 10s"));
     // Ten seconds without a beat, five of grace, twice.
     assert_eq!((world.seen.calls(), world.passed_s()), (vec!["a 1.1".to_owned(), "a 1.2".to_owned()], 30));
 }
@@ -330,7 +334,7 @@ async fn a_cancelled_run_tells_what_is_under_way_waits_and_accounts() {
     assert_eq!(units.pending() + units.staged() + units.published() + units.failed(), 20);
     assert_eq!((units.published(), units.staged()), (4, 0), "what was paid for by then is seen by readers");
     assert_eq!((report.usage.source_requests, world.seen.repaired.load(Ordering::SeqCst)), (4, 4));
-    assert!(world.engine().cancel("run").await.unwrap_err().message().contains("has ended before: cancelled"));
+    assert!(world.engine().cancel("run").await.unwrap_err().message().contains("has already ended: cancelled"));
     // It can be taken up again, and does the rest.
     let report = world.engine().redrive("run", None).await.unwrap();
     assert_eq!((report.outcome, report.usage.source_requests), (Some(Outcome::Succeeded), 20));
@@ -344,7 +348,7 @@ async fn a_paused_run_goes_on_where_it_was() {
     tokio::time::sleep(Duration::from_secs(15)).await;
     assert!(world.engine().pause("run").await.unwrap().is_none());
     let report = driven.await.unwrap().unwrap();
-    assert_eq!((report.outcome, report.reason.as_deref()), (None, Some("it is paused")));
+    assert_eq!((report.outcome, report.reason.as_deref()), (None, Some("the run is paused")));
     let report = world.engine().resume("run").await.unwrap();
     assert_eq!((report.outcome, report.usage.source_requests), (Some(Outcome::Succeeded), 20));
     // Without a driver, a run is stopped by who asks.
@@ -493,15 +497,18 @@ async fn steps_of_a_dag_run_side_by_side() {
 }
 
 /// Journals written by every version of the event format that there was. Old ones must always fold; a new version adds its own.
-/// `GOLDEN_UPDATE=1 cargo test -p repair-core --test driver golden` writes those of this version anew.
+/// `GOLDEN_UPDATE=1 cargo test -p repair-core --test driver golden` writes those that are not there yet, and never an old one anew.
 #[tokio::test(start_paused = true)]
 async fn golden_journals_always_fold() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     if std::env::var_os("GOLDEN_UPDATE").is_some() {
         std::fs::create_dir_all(&folder).unwrap();
         for (name, events) in histories().await {
-            let lines: Vec<String> = events.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
-            std::fs::write(folder.join(format!("format-1-{name}.jsonl")), lines.join("\n") + "\n").unwrap();
+            let file = folder.join(format!("format-1-{name}.jsonl"));
+            if !file.exists() {
+                let lines: Vec<String> = events.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
+                std::fs::write(file, lines.join("\n") + "\n").unwrap();
+            }
         }
     }
     let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -599,7 +606,49 @@ async fn histories() -> Vec<(&'static str, Vec<Recorded>)> {
     world.lake.add_rows(&table(), &[late_rows(&[3, 4])]).unwrap();
     world.run(LATE).await;
     histories.push(("late-truth", world.events("run").await));
+
+    let world = begun_with("jsonata-core 2.2.7").await;
+    world.engine().resume("run").await.unwrap();
+    histories.push(("expressions", world.events("run").await));
     histories
+}
+
+/// A world in which a program with another evaluator began a run, and died while the run waited.
+async fn begun_with(evaluator: &str) -> World {
+    let began = World::new();
+    let (engine, workflow) =
+        (began.engine(), began.parse("start: a\nsteps:\n  a: { wait: { for: 1h }, next: b }\n  b: { task: do, end: true }"));
+    let driven = tokio::spawn(async move { engine.start(&workflow, World::request("run")).await });
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    driven.abort();
+    let _ = driven.await;
+    let events = began.events("run").await;
+    let world = World::new();
+    for recorded in &events {
+        let mut event = serde_json::to_value(&recorded.event).unwrap();
+        if event["kind"] == "run-started" {
+            assert_eq!(event["expressions"], EVALUATOR);
+            event["expressions"] = evaluator.into();
+        }
+        let event: Event = serde_json::from_value(event).unwrap();
+        world.journal.append("run", recorded.sequence, recorded.at, &[event]).await.unwrap();
+    }
+    world
+}
+
+/// A run that is resumed by a program with another evaluator goes on, and its report says so, also after it has ended.
+#[tokio::test(start_paused = true)]
+async fn another_evaluator_of_expressions_is_reported() {
+    let world = begun_with("jsonata-core 2.2.7").await;
+    let report = world.engine().resume("run").await.unwrap();
+    let problem = format!(
+        "expressions were evaluated by jsonata-core 2.2.7 when the run began, and by {EVALUATOR} since it was resumed; results may differ"
+    );
+    assert_eq!((report.outcome, &report.problems), (Some(Outcome::Succeeded), &vec![problem]));
+    assert_eq!(RunReport::new("run", &world.state().await).problems, report.problems);
+
+    let world = begun_with(EVALUATOR).await;
+    assert_eq!(world.engine().resume("run").await.unwrap().problems, Vec::<String>::new());
 }
 
 const LATE: &str = "start: look\nsteps:\n  look: { detect: look, with: { overtaken: 1 }, end: true }";
@@ -624,7 +673,7 @@ async fn late_truth_is_new_once() {
         assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions));
         let truth = &report.late_truth["look"]["fix"];
         assert_eq!((truth.columns["value"].mean_absolute, truth.columns["value"].worst_relative), (1.0, 0.5));
-        assert!(report.problems.iter().any(|problem| problem.contains("that `fix` had repaired")), "{:?}", report.problems);
+        assert!(report.problems.iter().any(|problem| problem.contains("replace repairs by `fix`")), "{:?}", report.problems);
         told.push((truth.slots, truth.new));
     }
     assert_eq!(told, [(2, 2), (2, 0), (3, 1)]);
@@ -656,7 +705,7 @@ async fn crashed_is_counted() {
     let state = world.state().await;
     let units = state.steps["fill"].units.as_ref().unwrap();
     assert_eq!((units.pending(), units.staged(), units.published(), units.failed()), (11, 8, 0, 1), "four of those to do were under way");
-    assert_eq!(RunReport::new("run", &state).reason.as_deref(), Some("`fill` is under way"));
+    assert_eq!(RunReport::new("run", &state).reason.as_deref(), Some("`fill` is running"));
     let report = world.engine().resume("run").await.unwrap();
     assert_eq!(report.outcome, Some(Outcome::Succeeded));
     let output = &report.step("fill").unwrap().output;

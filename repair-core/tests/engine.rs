@@ -13,7 +13,7 @@ use repair_core::engine::{ErrorRecord, Event, FORMAT, Outcome, Settled, StopReas
 use repair_core::engine::{Recorded, RunState};
 use repair_core::model::Usage;
 use repair_core::model::{Conflicts, Findings, Fix, Suspects, Unit};
-use repair_core::plugin::{Detector, Registry, Repairer, StepContext, Task, Units};
+use repair_core::plugin::{Detector, PlannedUnits, Registry, Repairer, StepContext, Task};
 use repair_core::workflow::{REPAIR_OUTPUT, Workflow};
 use repair_core::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ impl Detector for Nothing {
 
 #[async_trait]
 impl Repairer for Nothing {
-    async fn plan(&self, _: &StepContext, _: &Findings) -> Result<Units> {
+    async fn plan(&self, _: &StepContext, _: &Findings) -> Result<PlannedUnits> {
         Err(Error::internal("never called"))
     }
 
@@ -79,6 +79,7 @@ impl Run {
             params: BTreeMap::from([("limit".to_owned(), json!(3))]),
             environment: Value::Null,
             seed: 7,
+            expressions: None,
         };
         let events = vec![Recorded { sequence: 0, at: now, event }];
         let state = RunState::fold(&events).unwrap();
@@ -171,6 +172,7 @@ impl Run {
             Some(Settled::Succeeded) => "succeeded",
             Some(Settled::Failed { .. }) => "failed",
             Some(Settled::Skipped { .. }) => "skipped",
+            Some(other) => panic!("a result that this test does not know: {other:?}"),
             None => "not settled",
         }
     }
@@ -213,7 +215,7 @@ fn a_wait_is_set_once_and_counts_from_when_the_run_came_there() {
     run.settle();
     run.later_s(86_400);
     // Another driver in between changes nothing.
-    run.record(Event::DriverStarted { driver: "another".to_owned() });
+    run.record(Event::DriverStarted { driver: "another".to_owned(), expressions: None });
     assert_eq!(run.waits_s(), 86_400);
     assert_eq!(run.at(), "sum");
     let timers = run.events.iter().filter(|recorded| matches!(recorded.event, Event::TimerSet { .. })).count();
@@ -258,7 +260,7 @@ fn retry_rules_count_apart_and_catch_comes_only_after_they_give_up() {
     run.succeed(Value::Null);
     run.succeed(Value::Null);
     assert_eq!(run.ended(), (Outcome::SucceededWithExceptions, None));
-    assert!(run.reason().contains("an error of `ask` was caught: denied"), "{}", run.reason());
+    assert!(run.reason().contains("an error in `ask` was caught: denied"), "{}", run.reason());
 }
 
 #[test]
@@ -330,7 +332,7 @@ fn a_step_and_a_run_that_take_too_long_are_timed_out_and_a_new_driver_begins_the
     assert_eq!(run.at(), "ask");
     run.later_s(599);
     assert_eq!(run.at(), "ask");
-    run.record(Event::DriverStarted { driver: "another".to_owned() });
+    run.record(Event::DriverStarted { driver: "another".to_owned(), expressions: None });
     run.later_s(599);
     assert_eq!(run.at(), "ask", "this driver's attempt began when it took up the run");
     run.later_s(1);
@@ -475,7 +477,7 @@ fn a_run_that_is_cancelled_or_paused_asks_for_no_more_work() {
                 let redriven = control::redrive("r", &run.state, &run.workflow).unwrap();
                 run.record(redriven);
             }
-            None => run.record(Event::DriverStarted { driver: "another".to_owned() }),
+            None => run.record(Event::DriverStarted { driver: "another".to_owned(), expressions: None }),
         }
         assert_eq!(run.working(), "a", "it goes on where it was");
     }
@@ -543,7 +545,7 @@ fn fix_and_go_on() {
     let mended = parse(&STEPS.replace("end: true }", "catch: [{ on: denied, goto: c }], end: true }\n  c: { task: do, end: true }"));
     let replaced = control::replace(&run.state, Some(&run.workflow), &mended).unwrap();
     assert!(
-        matches!(&replaced, Event::DefinitionReplaced { changes, .. } if changes.join("; ") == "step `b` goes on otherwise; step `c` is new"),
+        matches!(&replaced, Event::DefinitionReplaced { changes, .. } if changes.join("; ") == "step `b` changed; step `c` was added"),
         "{replaced:?}"
     );
     run.record(replaced);
@@ -554,8 +556,8 @@ fn fix_and_go_on() {
     assert_eq!(run.at(), "c");
     // What was done may not come to mean something else.
     for (change, told) in [
-        (STEPS.replace("x: 1", "x: 2"), "the `with` of step `b` is another"),
-        (STEPS.replace("  a: { task: do, next: b }\n", "").replace("start: a", "start: b"), "step `a` is gone"),
+        (STEPS.replace("x: 1", "x: 2"), "the `with` of step `b` has changed"),
+        (STEPS.replace("  a: { task: do, next: b }\n", "").replace("start: a", "start: b"), "step `a` was removed"),
         (format!("params: {{ more: {{ type: string, default: x }} }}\n{STEPS}"), "parameter `more` is new"),
     ] {
         let error = control::replace(&run.state, Some(&parse(STEPS)), &parse(&change)).unwrap_err();
@@ -650,7 +652,7 @@ fn a_journal_that_makes_no_sense_is_refused() {
     let whole = run.events.clone();
     let mut holed = whole.clone();
     holed.remove(1);
-    assert!(RunState::fold(&holed).unwrap_err().message().contains("event 1 was to come"));
+    assert!(RunState::fold(&holed).unwrap_err().message().contains("event 1 was expected"));
     assert!(RunState::fold(&whole[1..]).is_err());
     let mut twice = whole.clone();
     let mut again = whole.last().unwrap().clone();

@@ -16,11 +16,11 @@ use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use repair_core::Result;
-use repair_core::lake::{Lake, StageRequest, StageScope};
+use repair_core::lake::{Overlay, StageRequest, StageScope};
 use repair_core::model::Usage;
-use repair_core::model::{Cadence, Counts, Findings, Fix, Format, GapList, Interval, Key, Scope, SlotRange, SlotSet, Table, TimeMark};
+use repair_core::model::{Cadence, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, SlotSet, Table};
 use repair_core::plugin::{Plugin, PluginKind, Registry, Repairer, StepContext};
-use repair_core::testing::{MemoryLake, VirtualClock, context, plugin_suite};
+use repair_core::testing::{MemoryLake, VirtualClock, context, minute_table, plugin_suite};
 use serde_json::{Value, json};
 
 /// 2024-03-04, the beginning of the day.
@@ -28,16 +28,7 @@ const FIRST: i64 = 1_709_510_400 / 60;
 const DAY: i64 = 24 * 60;
 
 fn table() -> Table {
-    Table {
-        name: "readings".to_owned(),
-        location: "readings".to_owned(),
-        format: Format::Parquet,
-        partition_by: Vec::new(),
-        key: vec!["sensor".to_owned()],
-        time: "ts".to_owned(),
-        time_marks: TimeMark::Start,
-        cadence: Some(Cadence::MINUTE),
-    }
+    minute_table("readings", "sensor")
 }
 
 /// A row: sensor, slot after the first, value, count, unit.
@@ -161,14 +152,16 @@ async fn a_line_is_drawn_between_rows_of_the_tables_own() {
     assert_eq!(done("interpolate", with, &lake, &found).await, only_value, "a row that lacks all columns is no end");
     assert!(done("interpolate", json!({ "columns": ["value"], "max_gap": "2m" }), &lake, &found).await.is_empty());
     let context = at(&lake);
-    for (columns, words) in [(json!(["unit"]), "`unit`, which is no column of numbers"), (json!(["volume"]), "those are value, count")] {
+    for (columns, words) in
+        [(json!(["unit"]), "`unit`, which is not a numeric column"), (json!(["volume"]), "its numeric columns are value, count")]
+    {
         let error = fixes(repairer("interpolate", &json!({ "columns": columns })).as_ref(), &context, &found).await.unwrap_err();
         assert!(error.full().contains(words), "{error}");
     }
     // A repair beside the table is a guess or a second opinion: no line ends at it.
     let scope = StageScope { run: "other", step: "fill", visit: 1, table: &table() };
     let fix = Fix { rows: vec![rows(&[("a", 12, Some(99.0), 99, "V")])], source: "x".to_owned(), ..Fix::default() };
-    let request = StageRequest { unit: "u", strategy: "x", repaired_at: Timestamp::UNIX_EPOCH, fix: &fix, replaces: None };
+    let request = StageRequest::new("u", "x", Timestamp::UNIX_EPOCH, &fix);
     lake.stage(&scope, &request).await.unwrap();
     lake.publish(&scope, 0, &["u".to_owned()]).await.unwrap();
     assert_eq!(done("interpolate", json!({}), &lake, &found).await, expected);

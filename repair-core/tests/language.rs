@@ -1,4 +1,4 @@
-//! The workflow language: what is accepted, and how mistakes are told.
+//! The workflow language: what is accepted, and how mistakes are reported.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use repair_core::plugin::Registry;
@@ -51,8 +51,8 @@ fn parse(text: &str) -> Result<Workflow, String> {
     Workflow::parse("w.yaml", text, &Registry::default()).map_err(|diagnostics| diagnostics.to_string())
 }
 
-/// What is said of the sound workflow with some of its text replaced.
-fn told(changes: &[(&str, &str)]) -> String {
+/// The mistakes reported for the sound workflow with some of its text replaced.
+fn mistakes(changes: &[(&str, &str)]) -> String {
     let mut text = SOUND.to_owned();
     for (from, to) in changes {
         assert_eq!(text.matches(from).count(), 1, "`{from}` must be there once");
@@ -73,8 +73,8 @@ fn a_sound_workflow_is_what_it_says() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once_with_place_and_mend() {
-    insta::assert_snapshot!(told(&[
+fn all_mistakes_are_reported_at_once_with_place_and_help() {
+    insta::assert_snapshot!(mistakes(&[
         ("detect: gaps", "detect: gap"),
         ("goto: settle }\n  settle", "goto: setle }\n  settle"),
         ("of: find_gaps\n    with: { max_age: 5m }", "of: find_gap\n    with: { max_aeg: 5m }"),
@@ -90,12 +90,12 @@ fn all_mistakes_are_told_at_once_with_place_and_mend() {
 
 #[test]
 fn mistakes_of_plug_ins_point_into_their_with() {
-    insta::assert_snapshot!(told(&[
+    insta::assert_snapshot!(mistakes(&[
         ("table: readings, keys: [a, b]", "table: reading, key: [a, b], calendar: XNYSE"),
         ("max_age: 5m", "max_age: 5 parsecs"),
         ("into: daily, query: SELECT 1", "into: 7"),
     ]));
-    insta::assert_snapshot!(told(&[("repair: carry-forward", "repair: gaps")]));
+    insta::assert_snapshot!(mistakes(&[("repair: carry-forward", "repair: gaps")]));
     for (from, to, words) in [
         ("keys: [a, b]", "keys: [7]", "put it in quotes: \"7\""),
         ("keys: [a, b]", "keys: [[a, 7]]", "put it in quotes: \"7\""),
@@ -103,23 +103,26 @@ fn mistakes_of_plug_ins_point_into_their_with() {
         ("keys: [a, b]", "keys: []", "`keys` is empty"),
         ("into: daily,", "into: ../daily,", "has a part `..`"),
         ("into: daily,", "into: /daily,", "is absolute"),
-        ("into: daily,", "into: .repair/daily,", "hidden, `.repair`"),
+        ("into: daily,", "into: .repair/daily,", "hidden part, `.repair`"),
         ("into: daily,", "into: .,", "is the lake itself"),
     ] {
-        let told = told(&[(from, to)]);
-        assert!(told.contains(words) && told.contains("w.yaml:"), "{to}: {told}");
+        let mistakes = mistakes(&[(from, to)]);
+        assert!(mistakes.contains(words) && mistakes.contains("w.yaml:"), "{to}: {mistakes}");
     }
 }
 
 #[test]
 fn every_loop_has_a_bound_and_every_way_an_end() {
-    insta::assert_snapshot!(told(&[("      - { when: $visits < 3, goto: settle }\n      - { goto: daily }", "      - { goto: settle }")]));
-    insta::assert_snapshot!(told(&[(
+    insta::assert_snapshot!(mistakes(&[(
+        "      - { when: $visits < 3, goto: settle }\n      - { goto: daily }",
+        "      - { goto: settle }"
+    )]));
+    insta::assert_snapshot!(mistakes(&[(
         "      - { when: $output.missing = 0, goto: daily }\n      - { when: $visits < 3, goto: settle }\n      - { goto: daily }",
         "      - { goto: settle }"
     )]));
-    insta::assert_snapshot!(told(&[("  give_up:", "  lost: { succeed: true }\n  give_up:")]));
-    insta::assert_snapshot!(told(&[("start: find_gaps", "start: settle")]));
+    insta::assert_snapshot!(mistakes(&[("  give_up:", "  lost: { succeed: true }\n  give_up:")]));
+    insta::assert_snapshot!(mistakes(&[("start: find_gaps", "start: settle")]));
     let caught = [
         (
             "      - { when: $output.missing = 0, goto: daily }\n      - { when: $visits < 3, goto: settle }\n      - { goto: daily }",
@@ -127,7 +130,7 @@ fn every_loop_has_a_bound_and_every_way_an_end() {
         ),
         ("    catch:\n      - { on: [denied], goto: give_up }\n", ""),
     ];
-    assert!(told(&caught).contains("once here, a run goes on for ever: settle → fill → check → settle"));
+    assert!(mistakes(&caught).contains("a run that comes here never ends: settle → fill → check → settle"));
     let bounded = SOUND
         .replace("{ when: $visits < 3, goto: settle }\n      - { goto: daily }", "{ goto: settle }")
         .replace("verify: find_gaps", "verify: find_gaps\n    max_visits: 3");
@@ -135,12 +138,22 @@ fn every_loop_has_a_bound_and_every_way_an_end() {
 }
 
 #[test]
-fn what_is_no_yaml_is_told_with_its_place() {
-    let unclosed = told(&[("keys: [a, b]", "keys: [a, b")]);
+fn names_of_the_objects_beside_a_table_are_reserved() {
+    for name in ["readings_repairs", "readings_exceptions", "readings_retractions", "Readings_Repaired"] {
+        let other = format!("tables:\n  {name}: {{ location: other, format: csv, time: ts }}\n");
+        let mistakes = mistakes(&[("tables:\n", &other)]);
+        assert!(mistakes.contains(&format!("the name `{name}` is reserved for the repairs of table `readings`")), "{mistakes}");
+        assert!(mistakes.contains("1 mistake"), "{mistakes}");
+    }
+}
+
+#[test]
+fn text_that_is_not_yaml_is_reported_with_its_place() {
+    let unclosed = mistakes(&[("keys: [a, b]", "keys: [a, b")]);
     assert!(unclosed.contains("w.yaml:15:"), "{unclosed}");
-    let twice = told(&[("  settle:\n", "  find_gaps:\n")]);
+    let twice = mistakes(&[("  settle:\n", "  find_gaps:\n")]);
     assert!(twice.contains("w.yaml:19:3") && twice.contains("the first is on line 13"), "{twice}");
-    let condition = told(&[(
+    let condition = mistakes(&[(
         "when: $output.missing = 0, goto: daily }\n      - { goto",
         "when: \"$output.missing = = 0\", goto: daily }\n      - { goto",
     )]);
@@ -151,8 +164,8 @@ fn what_is_no_yaml_is_told_with_its_place() {
 }
 
 #[test]
-fn expressions_speak_only_of_what_there_is() {
-    let told = told(&[(
+fn expressions_may_only_use_names_that_exist() {
+    let mistakes = mistakes(&[(
         "from: \"{% $params.from %}\", to: \"{% $params.to %}\"",
         "from: \"{% $params.form %}\", to: \"{% $random() & missing & $steps.chek.visits & $strng(1) %}\"",
     )]);
@@ -160,11 +173,11 @@ fn expressions_speak_only_of_what_there_is() {
         "there is no parameter `form`",
         "did you mean `from`?",
         "`$random` is not available",
-        "`missing` is a field of nothing",
+        "`missing` is a field without a variable",
         "there is no step `chek`",
         "no function `$strng`",
     ] {
-        assert!(told.contains(said), "`{said}` is not in\n{told}");
+        assert!(mistakes.contains(said), "`{said}` is not in\n{mistakes}");
     }
 }
 
@@ -192,8 +205,8 @@ fn the_schema_names_every_plug_in_and_what_it_takes() {
 fn the_workflow_of_the_readme_is_one() {
     let readme = include_str!("../../README.md");
     let text = readme.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
-    if let Err(told) = parse(text) {
-        panic!("{told}");
+    if let Err(mistakes) = parse(text) {
+        panic!("{mistakes}");
     }
 }
 
@@ -211,7 +224,7 @@ steps:
     heartbeat: 1m
   fill: { repair: carry-forward, of: look, after: look }
   sum: { aggregate: sql, with: { into: daily, query: SELECT 1 }, after: [fill] }
-  tell: { aggregate: sql, with: { into: told, query: SELECT 1 }, after: [look, fill], run_if: any_failed }
+  alert: { aggregate: sql, with: { into: alerts, query: SELECT 1 }, after: [look, fill], run_if: any_failed }
 "#;
 
 #[test]
@@ -219,16 +232,16 @@ fn a_dag_says_what_comes_before() {
     let workflow = parse(DAG).unwrap();
     assert!(workflow.kind.is_dag() && workflow.start.is_empty());
     insta::assert_snapshot!(to_mermaid(&workflow));
-    let told = parse(
+    let mistakes = parse(
         &DAG.replace("after: look }", "after: lok, next: sum }")
             .replace("max_parallel: 4", "max_parallel: 4\nstart: look")
             .replace("run_if: any_failed", "run_if: any_faild")
             .replace("    timeout: 10m\n    heartbeat: 1m", "    timeout: 1m\n    heartbeat: 10m"),
     )
     .unwrap_err();
-    insta::assert_snapshot!(told);
-    let circle = parse(&DAG.replace("after: look }", "after: [look, tell] }")).unwrap_err();
-    assert!(circle.contains("in a circle: fill → tell → fill"), "{circle}");
+    insta::assert_snapshot!(mistakes);
+    let circle = parse(&DAG.replace("after: look }", "after: [look, alert] }")).unwrap_err();
+    assert!(circle.contains("form a cycle: fill → alert → fill"), "{circle}");
     let blind = parse(&DAG.replace(", after: look }", " }")).unwrap_err();
     assert!(blind.contains("step `fill` does not come after step `look`, whose findings it needs"), "{blind}");
 }
@@ -271,7 +284,7 @@ fn branches_are_state_machines_of_their_own() {
     );
     insta::assert_snapshot!(to_mermaid(&workflow));
     let out = parse(&PARALLEL.replace("next: look_right", "next: fill")).unwrap_err();
-    assert!(out.contains("step `settle` can't go to `fill`, which is in another branch"), "{out}");
+    assert!(out.contains("step `settle` cannot go to step `fill`, which is in another branch"), "{out}");
     let start = parse(&PARALLEL.replace("start: settle", "start: look_left")).unwrap_err();
     assert!(start.contains("branch `right` has no step `look_left`"), "{start}");
     let twice = parse(&PARALLEL.replace("  fill: {", "  look_left: {").replace("next: fill", "next: look_left")).unwrap_err();
@@ -294,7 +307,7 @@ fn a_workflow_runs_others_by_their_files() {
         "workflow: inner\nkind: state-machine\nparams: { day: { type: date } }\nstart: b\nsteps:\n  b: { workflow: ./last.yaml, end: true }\n",
     );
     write("parts/last.yaml", "workflow: last\nkind: state-machine\nstart: c\nsteps:\n  c: { succeed: true }\n");
-    let load = || Workflow::load(&folder.path().join("outer.yaml"), &Registry::default()).map_err(|told| told.to_string());
+    let load = || Workflow::load(&folder.path().join("outer.yaml"), &Registry::default()).map_err(|mistakes| mistakes.to_string());
     let workflow = load().unwrap();
     assert_eq!(workflow.children.len(), 2, "{:?}", workflow.children.keys());
     // What a run keeps is enough to read it again, wherever the files are by then.
@@ -302,12 +315,12 @@ fn a_workflow_runs_others_by_their_files() {
     assert_eq!(again.children, workflow.children);
 
     write("outer.yaml", &outer.replace("with: { day:", "with: { dy:"));
-    let told = load().unwrap_err();
-    assert!(told.contains("the workflow has no parameter `dy`") && told.contains("needs parameter `day`"), "{told}");
+    let unknown = load().unwrap_err();
+    assert!(unknown.contains("the workflow has no parameter `dy`") && unknown.contains("needs parameter `day`"), "{unknown}");
     write("outer.yaml", outer);
     write("parts/last.yaml", "workflow: last\nkind: state-machine\nstart: c\nsteps:\n  c: { workflow: ../outer.yaml, end: true }\n");
     assert!(load().unwrap_err().contains("would run itself"));
     write("parts/last.yaml", "workflow: last\n");
-    let told = load().unwrap_err();
-    assert!(told.contains("outer.yaml:6:18") && told.contains("inner.yaml` cannot run"), "{told}");
+    let inner = load().unwrap_err();
+    assert!(inner.contains("outer.yaml:6:18") && inner.contains("inner.yaml` cannot run"), "{inner}");
 }

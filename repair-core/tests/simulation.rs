@@ -2,7 +2,7 @@
 //!
 //! Each seed makes a workflow (a state machine with loops, branches, fan-outs, retries and timers, or a DAG), a world (what fails, when, and
 //! how long it takes) and a schedule of crashes. The real engine drives it in memory, in virtual time. A seed that fails says how to run it
-//! again. `SIM_SEEDS=1000000 cargo test --release -p repair-core --test simulation` runs for a night.
+//! again. `REPAIR_SEEDS=0..1000000 cargo test --release -p repair-core --test simulation` runs for a night.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "helpers of tests")]
 
 mod common;
@@ -21,22 +21,18 @@ use jiff::{SignedDuration, Timestamp};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use repair_core::engine::{Engine, Journal, Options, Outcome, RunState, StartRequest, load};
+use repair_core::engine::{Engine, EngineOptions, Journal, Outcome, RunState, StartRequest, load};
 use repair_core::engine::{Event, Settled};
-use repair_core::lake::{Lake, Layer, StageScope, overlay};
+use repair_core::lake::{Layer, Overlay, StageScope, overlay};
 use repair_core::model::Usage;
 use repair_core::model::{Absence, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Table, Unit, Wanted};
-use repair_core::plugin::{Detector, Registry, Repairer, Sensor, StepContext, Task, Units};
-use repair_core::testing::{
-    CrashingJournal, CrashingLake, FlakyJournal, MemoryJournal, MemoryLake, Moment, Schedule, VirtualClock, is_crash,
-};
+use repair_core::plugin::{Detector, PlannedUnits, Registry, Repairer, Sensor, StepContext, Task};
+use repair_core::testing::{CrashingJournal, CrashingLake, Life, MemoryJournal, MemoryLake, Moment, VirtualClock};
 use repair_core::workflow::Workflow;
 use repair_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Seeds in the ordinary test command.
-const SEEDS: u64 = 10_000;
 /// Slots of the table that is repaired.
 const SLOTS: i64 = 24;
 const RUN: &str = "run";
@@ -171,7 +167,7 @@ struct SimRepairer(Arc<World>);
 
 #[async_trait]
 impl Repairer for SimRepairer {
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         self.0.may_do(context).await;
         let grid = findings.scope.grid;
         let units: Vec<Unit> = findings
@@ -370,16 +366,6 @@ fn lives(rng: &mut SmallRng) -> Vec<Life> {
     (0..crashes).map(|_| life(rng)).collect()
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Life {
-    /// Killed at a write.
-    Crash(u64, Moment),
-    /// Ended by a journal that could not write.
-    FailedWrite(u64),
-    /// Told to stop, after so many milliseconds.
-    Stopped(u64),
-}
-
 /// Drives a run to its end, through all its lives.
 async fn drive(world: &Arc<World>, text: &str, lives: &[Life]) -> Result<RunState> {
     let registry = registry(world);
@@ -389,36 +375,24 @@ async fn drive(world: &Arc<World>, text: &str, lives: &[Life]) -> Result<RunStat
     let mut lives = lives.iter().copied().map(Some).chain([None]);
     loop {
         let life = lives.next().flatten();
-        let schedule = match life {
-            Some(Life::Crash(write, moment)) => Schedule::crash_at(write, moment),
-            _ => Schedule::never(),
-        };
-        let inner: Arc<dyn Journal> = match life {
-            Some(Life::FailedWrite(append)) => Arc::new(FlakyJournal::new(Arc::new(world.journal.clone()), append)),
-            _ => Arc::new(world.journal.clone()),
-        };
+        let schedule = Life::schedule(life);
+        let inner = Life::journal(life, Arc::new(world.journal.clone()));
         let lake = Arc::new(CrashingLake::new(Arc::new(world.lake.clone()), schedule.clone()));
         let mut engine = Engine::new(registry.clone(), lake, Arc::new(CrashingJournal::new(inner, schedule.clone())));
         engine.clock = clock.clone();
         // Nobody else is there to be fenced; a lease of a dead process is over when the next begins.
-        engine.options =
-            Options { lease: Duration::from_secs(3_000_000), poll: Duration::from_secs(86_400), grace: Duration::from_secs(10) };
-        if let Some(Life::Stopped(after_ms)) = life {
-            let stop = engine.stop.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(after_ms)).await;
-                stop.cancel();
-            });
-        }
-        let request = StartRequest { run: RUN.to_owned(), params: BTreeMap::new(), environment: Value::Null };
+        engine.options = EngineOptions::default()
+            .with_lease(Duration::from_secs(3_000_000))
+            .with_poll(Duration::from_secs(86_400))
+            .with_grace(Duration::from_secs(10));
+        Life::stop_in_time(life, &engine.stop);
+        let request = StartRequest::new(RUN);
         let done = engine.start(&workflow, request).await;
         // The works of a dead process are dead with it.
         drop(engine);
         match (done, life) {
             (Ok(_), _) => return load(&world.journal, RUN).await,
-            (Err(error), Some(_))
-                if is_crash(&error) || matches!(error.kind(), ErrorKind::Transient | ErrorKind::Cancelled | ErrorKind::Internal) =>
-            {
+            (Err(error), Some(_)) if Life::ends_with(&error) => {
                 world.journal.all_drivers_died();
             }
             (Err(error), _) => return Err(error),
@@ -435,6 +409,7 @@ fn summary(state: &RunState) -> String {
             Some(Settled::Succeeded) => "succeeded".to_owned(),
             Some(Settled::Failed { error }) => format!("failed {}", error.kind),
             Some(Settled::Skipped { why }) => format!("skipped {why}"),
+            Some(other) => panic!("a result that this test does not know: {other:?}"),
             None => String::new(),
         };
         let mut output = step.output.clone();
@@ -559,13 +534,9 @@ async fn try_seed(seed: u64) -> Result<u64, String> {
 
 #[test]
 fn killed_at_any_instant_a_run_ends_as_if_it_never_was() {
-    let env = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    let seeds = match env("SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..env("SIM_SEEDS").unwrap_or(SEEDS),
-    };
+    let seeds = testdata::seeds(500, 10_000);
     let next = AtomicU64::new(seeds.start);
-    let (failed, performed) = (Mutex::new(None::<String>), AtomicU64::new(0));
+    let (failed, performed, tried) = (Mutex::new(None::<String>), AtomicU64::new(0), AtomicU64::new(0));
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -573,19 +544,21 @@ fn killed_at_any_instant_a_run_ends_as_if_it_never_was() {
                 while failed.lock().unwrap().is_none() {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= seeds.end {
-                        return;
+                        break;
                     }
+                    let _printed = testdata::PrintedOnPanic::seed(seed);
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
                     match runtime.block_on(try_seed(seed)) {
-                        Ok(count) => drop(performed.fetch_add(count, Ordering::Relaxed)),
-                        Err(told) => drop(failed.lock().unwrap().get_or_insert(told)),
+                        Ok(count) => drop((performed.fetch_add(count, Ordering::Relaxed), tried.fetch_add(1, Ordering::Relaxed))),
+                        Err(told) => drop(failed.lock().unwrap().get_or_insert(format!("{told}\n{}", testdata::repeat(seed)))),
                     }
                 }
             });
         }
     });
     if let Some(told) = failed.into_inner().unwrap() {
-        panic!("{told}\nrun it again: SIM_SEED=<seed> cargo test -p repair-core --test simulation");
+        panic!("{told} -p repair-core --test simulation");
     }
+    assert_eq!(tried.into_inner(), seeds.end - seeds.start);
     assert!(performed.into_inner() >= seeds.end - seeds.start, "hardly anything was done");
 }

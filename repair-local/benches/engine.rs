@@ -3,6 +3,7 @@
 //! Measured in one run, on one disk: the floor (the bytes that the journal would keep, appended to a file with `fdatasync` for each commit),
 //! steps one after another, units of a fan-out, a DAG of a thousand steps; and the most memory that the process ever held after each.
 //! `UNITS=1000000 STEPS=9000` set how much.
+#![deny(clippy::missing_trait_methods, reason = "a wrapper that forgets a method would answer for itself")]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -11,7 +12,6 @@
     reason = "a measurement that fails, panics"
 )]
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,12 +23,16 @@ use async_trait::async_trait;
 use repair_core::Result;
 use repair_core::engine::{Engine, Journal, StartRequest};
 use repair_core::lake::extent::Extent;
-use repair_core::lake::{BatchStream, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
+use repair_core::lake::overlay::retraction::Retraction;
+use repair_core::lake::rollup::Rollup;
+use repair_core::lake::{
+    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope, Staged,
+};
 use repair_core::model::Usage;
 use repair_core::model::{
     Conflicts, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Suspects, Table, TablePresence, Unit, Wanted,
 };
-use repair_core::plugin::{Detector, Registry, Repairer, StepContext, Task, Units};
+use repair_core::plugin::{Detector, PlannedUnits, Registry, Repairer, StepContext, Task};
 use repair_core::workflow::Workflow;
 use repair_local::{LocalLake, SqliteJournal};
 use serde_json::{Value, json};
@@ -37,13 +41,13 @@ use serde_json::{Value, json};
 struct Weightless(LocalLake);
 
 #[async_trait]
-impl Lake for Weightless {
-    async fn describe(&self, table: &Table) -> Result<SchemaRef> {
-        self.0.describe(table).await
+impl ReadLake for Weightless {
+    fn place(&self, table: &Table) -> String {
+        self.0.place(table)
     }
 
-    async fn check_writable(&self) -> Result<()> {
-        Ok(())
+    async fn describe(&self, table: &Table) -> Result<SchemaRef> {
+        self.0.describe(table).await
     }
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
@@ -56,6 +60,25 @@ impl Lake for Weightless {
 
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {
         self.0.scan(table, request).await
+    }
+
+    async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
+        self.0.rollup(table, request).await
+    }
+
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
+        self.0.retractions(table).await
+    }
+
+    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
+        self.0.query(tables, sql).await
+    }
+}
+
+#[async_trait]
+impl Overlay for Weightless {
+    async fn to_create(&self, table: &Table) -> Result<Vec<String>> {
+        self.0.to_create(table).await
     }
 
     async fn stage(&self, _: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
@@ -81,10 +104,13 @@ impl Lake for Weightless {
         Ok(())
     }
 
-    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
-        self.0.replace(table, interval, rows).await
+    async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
+        self.0.retract(table, retraction).await
     }
+}
 
+#[async_trait]
+impl Artifacts for Weightless {
     async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {
         self.0.put_artifact(run, name, batches).await
     }
@@ -92,9 +118,20 @@ impl Lake for Weightless {
     async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream> {
         self.0.get_artifact(run, name).await
     }
+}
 
-    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
-        self.0.query(tables, sql).await
+#[async_trait]
+impl Lake for Weightless {
+    fn on_behalf_of(&self, _: &Caller) -> Option<Arc<dyn Lake>> {
+        None
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
+        self.0.replace(table, interval, rows).await
     }
 }
 
@@ -127,7 +164,7 @@ struct Repairs;
 
 #[async_trait]
 impl Repairer for Repairs {
-    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let grid = findings.scope.grid;
         let slots = findings.gaps.hull().unwrap();
         Ok(Box::new((slots.first..slots.end).map(move |slot| {
@@ -181,7 +218,7 @@ async fn run(folder: &Path, name: &str, text: &str, units: u64) -> (Duration, us
     let journal = Arc::new(SqliteJournal::open(folder.join(format!("{name}.db"))).unwrap());
     let engine = Engine::new(registry, Arc::new(Weightless(LocalLake::open(folder).unwrap())), journal.clone());
     let begun = Instant::now();
-    let request = StartRequest { run: name.to_owned(), params: BTreeMap::new(), environment: json!({}) };
+    let request = StartRequest::new(name).with_environment(json!({}));
     // As a task of its own, as a program that drives several runs does: it shares its thread with the works it begins.
     let driven = tokio::spawn(async move { engine.start(&workflow, request).await });
     let report = driven.await.unwrap().unwrap();

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
-use repair_core::lake::{Lake, Layer, PresenceRequest, ScanRequest};
+use repair_core::lake::{Layer, PresenceRequest, ReadLake, ScanRequest};
 use repair_core::model::{Cadence, Format, Key, Partition, PartitionUnit, SlotRange, Table, TimeMark};
 use repair_local::LocalLake;
 
@@ -148,11 +148,11 @@ async fn main() {
         let lake = LocalLake::open(folder.path()).unwrap();
         let table = bars(&layout);
         let first = start_us / MINUTE_US;
-        let request = PresenceRequest {
-            slots: SlotRange::new(first, first + days * 1_440),
-            keys: (0..keys).map(|number| Key::from(key(&layout, number).as_str())).collect(),
-            as_of: Timestamp::UNIX_EPOCH,
-        };
+        let request = PresenceRequest::new(
+            SlotRange::new(first, first + days * 1_440),
+            (0..keys).map(|number| Key::from(key(&layout, number).as_str())).collect(),
+            Timestamp::UNIX_EPOCH,
+        );
         let mut took = Duration::MAX;
         forget_peak();
         let before_mb = status_mb("VmRSS");
@@ -172,7 +172,7 @@ async fn main() {
             scanned >> 20,
             status_mb("VmHWM"),
         );
-        let scan = ScanRequest { layer: Layer::Repaired, interval: None, keys: None, columns: None };
+        let scan = ScanRequest::new(Layer::Repaired);
         let begun = Instant::now();
         let mut stream = lake.scan(&table, &scan).await.unwrap();
         let mut seen = 0;

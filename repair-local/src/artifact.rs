@@ -1,4 +1,4 @@
-//! Artifacts: what is too big for the journal, kept in the run's own area. Written and read as it comes, never held.
+//! Artifacts: what is too big for the journal, kept in the run's own area. Written and read as a stream, never held in memory.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -11,19 +11,19 @@ use crate::files::DataFile;
 use crate::read::{self, Sink, parquet};
 use crate::{files, place, write};
 
-/// Rows in a batch that is read back: gaps and units are narrow.
+/// Rows in a batch that is read back; gaps and units are narrow.
 const BATCH_ROWS: usize = 16_384;
 
 fn path(root: &Path, run: &str, name: &str) -> PathBuf {
     place::run_folder(root, run).join(format!("{}.parquet", repair_core::lake::name::part(name)))
 }
 
-/// Writes what `next` brings, until it brings nothing more; in place of what had the name only then.
+/// Writes the batches that `next` returns until it returns none; only then replaces the old artifact.
 pub(crate) fn put(root: &Path, run: &str, name: &str, next: impl FnMut() -> Result<Option<RecordBatch>>) -> Result<Usage> {
     write::parquet_as_it_comes(&path(root, run, name), next).map_err(|error| error.on("artifact", name).on("run", run))
 }
 
-/// An artifact that is opened: it stays the one that was there then, whatever takes its name.
+/// An open artifact. It stays the same even if another takes its name.
 pub(crate) struct Opened {
     file: DataFile,
     opened: parquet::Opened,
@@ -44,7 +44,7 @@ pub(crate) fn open(root: &Path, run: &str, name: &str) -> Result<Opened> {
 }
 
 impl Opened {
-    /// Reads all, on this thread.
+    /// Reads it all, on this thread.
     pub(crate) fn read(self, sink: &mut Sink<'_>) -> Result<()> {
         let Self { file, opened } = self;
         read::guarded(&file, || {
@@ -57,7 +57,7 @@ impl Opened {
                 sink(batch)
             })?;
             if is_empty && !schema.fields().is_empty() {
-                // No rows, but their columns are known.
+                // It has no rows, but its columns are known.
                 let _: ControlFlow<()> = sink(RecordBatch::new_empty(schema.clone()))?;
             }
             Ok(())

@@ -1,4 +1,4 @@
-//! What of a table lies in an interval, as its folders list it.
+//! The extent of a table in an interval, as its folders list it.
 
 use std::time::UNIX_EPOCH;
 
@@ -21,7 +21,7 @@ pub(crate) fn extent(lake: &Inner, table: &Table, interval: Option<&Interval>) -
     for (part, files) in kept.chain([Ok((Part::Retractions, retractions))]).collect::<Result<Vec<_>>>()? {
         for file in files {
             let metadata = std::fs::metadata(&file.path).map_err(|error| files::io_error(error, "look at", &file.path))?;
-            // A file system that keeps no times tells a change by size alone.
+            // On a file system that keeps no times, only a change of size shows.
             let changed = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
             let name = file.path.strip_prefix(&lake.root).unwrap_or(&file.path).to_string_lossy();
             listing.add(part, name, metadata.len(), changed.as_nanos().to_string());

@@ -1,4 +1,4 @@
-//! Files: finding them, opening them, and writing them whole or not at all. Knows nothing of tables' columns.
+//! Files: finding them, opening them, and writing them whole or not at all. This module knows nothing of columns.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use repair_core::{Error, ErrorKind, Result};
 
-/// Deeper than this, folders go round in a circle of symbolic links.
+/// Folders deeper than this are in a loop of symbolic links.
 const MAX_DEPTH: usize = 32;
 
-/// More readers than this only fight over the disk.
+/// More readers than this only compete for the disk.
 const MAX_WORKERS: usize = 8;
 
-/// A file of a table, and what the names of the folders on the way to it say.
+/// A file of a table, and what the names of its folders say.
 #[derive(Debug, Clone)]
 pub(crate) struct DataFile {
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
-    /// `column=value` of the folders, outermost first.
+    /// The `column=value` pairs of its folders, outermost first.
     pub(crate) hive: Vec<(String, String)>,
 }
 
@@ -30,9 +30,9 @@ impl DataFile {
     }
 }
 
-/// The files below a folder with one of the endings, in order of path; a path that is a file is taken whatever its ending. `None` if
-/// there is nothing at the path. Names that begin with `.` or `_` are left out, as every reader of lakes does: they are being written,
-/// or are not data. So are the folders in `except`.
+/// The files below a folder with one of the endings, in order of path; a path that is a file is used whatever its ending. `None` if nothing
+/// is at the path. Names that begin with `.` or `_` are left out, as all lake readers do, since they are unfinished or not data; so are the
+/// folders in `except`.
 pub(crate) fn list(path: &Path, endings: &[&str], except: &[&Path]) -> Result<Option<Vec<DataFile>>> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
@@ -59,7 +59,7 @@ fn walk(
     depth: usize,
 ) -> Result<()> {
     if depth > MAX_DEPTH {
-        return Err(Error::invalid(format!("folders lie more than {MAX_DEPTH} deep; is there a symbolic link in a circle?"))
+        return Err(Error::invalid(format!("folders are nested more than {MAX_DEPTH} deep; is there a loop of symbolic links?"))
             .on("folder", folder.display()));
     }
     let read = || -> io::Result<Vec<fs::DirEntry>> { fs::read_dir(folder)?.collect() };
@@ -82,7 +82,7 @@ fn walk(
         // Follows symbolic links.
         let metadata = match fs::metadata(&path) {
             Ok(metadata) => metadata,
-            // What it led to may have been a folder of rows.
+            // Its target may have been a folder of rows.
             Err(error) if error.kind() == io::ErrorKind::NotFound && kind.is_symlink() => {
                 return Err(io_error(error, "follow the symbolic link", &path));
             }
@@ -104,7 +104,7 @@ fn walk(
                 hive.pop();
             }
         } else if is_data && !metadata.is_file() {
-            // To open a pipe would be to wait for ever.
+            // Opening a pipe would wait for ever.
             return Err(Error::invalid(format!("{} is a pipe or a device, not a file; remove it", path.display())));
         } else if is_data {
             files.push(DataFile { path, bytes: metadata.len(), hive: hive.clone() });
@@ -117,16 +117,16 @@ fn known(endings: &[&str], ending: &str) -> bool {
     endings.iter().any(|known| ending.eq_ignore_ascii_case(known))
 }
 
-/// Refuses a symbolic link to a folder that it lies in: its rows would be counted again and again.
+/// Rejects a symbolic link to a folder that contains it, since its rows would be counted again and again.
 fn refuse_circle(folder: &Path, link: &Path) -> Result<()> {
     let resolved = |path: &Path| path.canonicalize().map_err(|error| io_error(error, "follow the symbolic link", path));
     if resolved(folder)?.starts_with(resolved(link)?) {
-        return Err(Error::invalid(format!("the symbolic link {} leads back to a folder that it lies in; remove it", link.display())));
+        return Err(Error::invalid(format!("the symbolic link {} leads back to a folder that contains it; remove it", link.display())));
     }
     Ok(())
 }
 
-/// Hive writes `%XX` for characters that a folder's name can't hold.
+/// Hive writes `%XX` for characters that a folder's name cannot contain.
 fn percent_decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -146,7 +146,7 @@ fn percent_decode(text: &str) -> String {
     String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
 }
 
-/// Opens a file to read.
+/// Opens a file for reading.
 pub(crate) fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|error| io_error(error, "read", path))
 }
@@ -156,10 +156,10 @@ pub(crate) fn io_error(error: io::Error, doing: &str, path: &Path) -> Error {
     use io::ErrorKind as Io;
     let path = path.display();
     let (kind, message) = match error.kind() {
-        Io::NotFound => (ErrorKind::NotFound, format!("could not {doing} {path}: it is not there; did something else remove it?")),
+        Io::NotFound => (ErrorKind::NotFound, format!("could not {doing} {path}: it does not exist; did something else remove it?")),
         Io::PermissionDenied => (
             ErrorKind::Denied,
-            format!("not allowed to {doing} {path}; give the user that runs this the right to, or choose another place"),
+            format!("not allowed to {doing} {path}; give that permission to the user that runs this, or choose another place"),
         ),
         Io::ReadOnlyFilesystem => {
             (ErrorKind::Denied, format!("could not {doing} {path}: its file system is read-only; choose another place"))
@@ -175,7 +175,7 @@ pub(crate) fn io_error(error: io::Error, doing: &str, path: &Path) -> Error {
     Error::new(kind, message).because(error)
 }
 
-/// Makes a folder and those above it, so that they outlast a loss of power.
+/// Creates a folder and those above it, so that they survive a loss of power.
 pub(crate) fn create_folder(folder: &Path) -> Result<()> {
     if folder.is_dir() {
         return Ok(());
@@ -190,7 +190,7 @@ pub(crate) fn create_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes what was created, renamed or removed in a folder outlast a loss of power.
+/// Makes changes of names in a folder survive a loss of power.
 pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     // Windows has no handle of a folder to sync; its journal keeps names.
     if cfg!(unix) {
@@ -199,25 +199,25 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// How the name of a file that is being written begins and ends.
+/// The prefix and suffix of the name of an unfinished file.
 const UNFINISHED: (&str, &str) = (".writing-", ".tmp");
 
-/// A file to write, of a name that no table takes for data, gone when it is dropped.
+/// An unfinished file, under a name that no table includes; removed when it is dropped.
 pub(crate) fn temporary_in(folder: &Path) -> Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(UNFINISHED.0).suffix(UNFINISHED.1);
-    // Temporary files are made for their owner alone, but these become tables, which other programs read.
+    // Temporary files are private to their owner, but these become tables, which other programs read.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder.tempfile_in(folder).map_err(|error| io_error(error, "write to", folder))
 }
 
-/// Writes a file whole or not at all: to a hidden name beside it, to the disk, then renamed. The folders are made. Returns its size.
+/// Writes a file whole or not at all: to a hidden name beside it, to disk, then renamed. Creates its folders. Returns its size.
 pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> Result<()>) -> Result<u64> {
     let folder = path.parent().ok_or_else(|| Error::internal("a file to write has no folder").on("path", path.display()))?;
     create_folder(folder)?;
     let temporary = temporary_in(folder)?;
-    // Says that it is being written, to who removes what was abandoned; where files can't be locked, its age says so.
+    // The lock shows cleaners that it is being written; where files cannot be locked, its age does.
     let _ = temporary.as_file().try_lock();
     let mut writer = BufWriter::with_capacity(1 << 18, temporary.as_file());
     write(&mut writer)?;
@@ -230,7 +230,7 @@ pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut BufWriter<&File>)
     Ok(bytes)
 }
 
-/// Removes a file; one that is not there is removed already. Says whether it was there.
+/// Removes a file, which may be gone already. Returns whether it was there.
 pub(crate) fn remove(path: &Path) -> Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => {
@@ -244,7 +244,7 @@ pub(crate) fn remove(path: &Path) -> Result<bool> {
     }
 }
 
-/// Removes files of a folder, and makes that outlast a loss of power once for all; those that are not there are removed already.
+/// Removes files of a folder, which may be gone already, and syncs the folder once.
 pub(crate) fn remove_all(folder: &Path, paths: &[PathBuf]) -> Result<()> {
     let mut removed = false;
     for path in paths {
@@ -257,11 +257,11 @@ pub(crate) fn remove_all(folder: &Path, paths: &[PathBuf]) -> Result<()> {
     if removed { sync_folder(folder) } else { Ok(()) }
 }
 
-/// What nobody has written to for so long, and nobody holds, was left by a process that died.
+/// An unfinished file that nobody holds, and that nobody has written to for this long, was left by a process that died.
 const ABANDONED: Duration = Duration::from_secs(86_400);
 
-/// Removes unfinished files below a folder that processes which died have left. A live writer's is locked, so it stays, however old.
-/// What cannot be looked at or removed stays too: nobody reads it.
+/// Removes unfinished files below a folder that dead processes have left. A live writer's file is locked, so it stays, however old. What
+/// cannot be checked or removed stays too, since nobody reads it.
 pub(crate) fn remove_abandoned(folder: &Path) {
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {
@@ -287,7 +287,7 @@ fn is_unlocked(path: &Path) -> bool {
     File::options().write(true).open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
 
-/// Checks that a folder can be written to; the file that tells is gone before anyone sees it.
+/// Checks that a folder can be written to, with a file that is removed before anyone sees it.
 pub(crate) fn check_writable(folder: &Path) -> Result<()> {
     let mut temporary = temporary_in(folder)?;
     temporary
@@ -302,8 +302,8 @@ pub(crate) fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS)
 }
 
-/// Folds items on as many threads as help, each with its own state; returns the states. If items fail, the error is that of the
-/// first of them in order, whichever thread was faster.
+/// Folds items on as many threads as are useful, each with its own state; returns the states. If several items fail, the error is that of
+/// the first in order, whichever thread was faster.
 pub(crate) fn fold_parallel<T: Sync, S: Send>(
     items: &[T],
     new: impl Fn() -> S + Sync,
@@ -335,7 +335,7 @@ pub(crate) fn fold_parallel<T: Sync, S: Send>(
     let mut states = Vec::with_capacity(threads);
     let mut first: Option<(usize, Error)> = None;
     for end in ended {
-        let (state, error) = end.map_err(|_| Error::internal("a reading thread of the lake broke down"))?;
+        let (state, error) = end.map_err(|_| Error::internal("a reading thread of the lake panicked"))?;
         states.push(state);
         if let Some((index, error)) = error
             && first.as_ref().is_none_or(|(earliest, _)| index < *earliest)
@@ -362,7 +362,7 @@ pub(crate) fn map_parallel<T: Sync, R: Send>(items: &[T], map: impl Fn(&T) -> Re
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(Error::internal("a thread of the lake broke down").because(error)),
+        Err(error) => Err(Error::internal("a thread of the lake panicked").because(error)),
     }
 }
 

@@ -11,7 +11,11 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay::retraction::Retraction;
-use repair_core::lake::{BatchStream, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, name};
+use repair_core::lake::rollup::{self, Rollup};
+use repair_core::lake::{
+    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope, Staged,
+    name,
+};
 use repair_core::model::Usage;
 use repair_core::model::{Format, Interval, Table, TablePresence};
 use repair_core::{Error, ErrorKind, Result};
@@ -20,24 +24,27 @@ use crate::files::{self, DataFile, blocking};
 use crate::stage::{self, Scope};
 use crate::{artifact, extent, place, presence, publish, read, replace, retract, scan, sql};
 
-/// Files whose columns are remembered; more are looked at again.
+/// The number of files whose columns are remembered.
 const MAX_REMEMBERED: usize = 100_000;
 
-/// So long the columns of a table hold for units that are staged: else to stage thousands of units is to list all files of the table
-/// thousands of times.
+/// For this long the columns of a table are reused for units that are staged. Otherwise, staging thousands of units would list all files of
+/// the table thousands of times.
 const FRESH: Duration = Duration::from_secs(5);
 
 /// Tables of files in a folder: Parquet, CSV and JSON lines. Cheap to clone.
 ///
-/// Files are looked at anew with every call, so rows that land meanwhile are seen.
+/// Every call looks at the files again, so it sees rows that have arrived.
 ///
-/// - A time partition is taken at its word: a row that lies in the folder of another day is not looked for there. Its column is not among
-///   a table's columns, as the time tells it. Of other columns, only those of the key are read from the path, if the files lack them.
-/// - A column of CSV or JSON lines is of the narrowest type (whole numbers, numbers, true or false, text) that the first 50,000 rows of
-///   all files fit. A later row that does not fit is an error with its line; columns that only come after these rows of JSON are not seen.
-/// - A time in CSV or JSON lines is an instant with its zone (`2024-03-04T14:30:00Z`), or, of a table of days, a date. In Parquet it is a
-///   timestamp of any unit, whose zone, if it has none, is UTC, or a date.
-/// - What repairs add lies beside the table (`bars_repairs`, `bars_exceptions`, `bars_retractions`); of a table outside of the root, it lies in the root.
+/// - Time partitions are trusted: a row in the folder of another day is not found. The partition column is not among a table's columns,
+/// since
+///   it follows from the time. Of other columns in the path, only key columns are read, and only if the files lack them.
+/// - A column of CSV or JSON lines has the narrowest type (whole numbers, numbers, booleans, text) that fits the first 50,000 rows of each
+///   file. A later row that does not fit is an error with its line; JSON columns that first appear later are ignored.
+/// - A time in CSV or JSON lines is an instant with its zone (`2024-03-04T14:30:00Z`) or, in a table of days, a date. In Parquet it is a
+/// date,
+///   or a timestamp of any unit; without a zone it is UTC.
+/// - The overlay lies beside the table (`bars_repairs`, `bars_exceptions`, `bars_retractions`); for a table outside the root, it lies in
+/// the root.
 #[derive(Debug, Clone)]
 pub struct LocalLake {
     inner: Arc<Inner>,
@@ -51,7 +58,7 @@ pub(crate) struct Inner {
     schemas: Mutex<HashMap<Table, (Instant, SchemaRef)>>,
 }
 
-/// The columns of a file, which hold as long as its size and time stay the same.
+/// The columns of a file, valid as long as its size and time stay the same.
 #[derive(Debug)]
 struct Remembered {
     bytes: u64,
@@ -75,7 +82,7 @@ impl Inner {
             if known.len() >= MAX_REMEMBERED {
                 known.clear();
             }
-            // Files of a table are mostly alike: one description for all of them.
+            // Most files of a table are alike and share one description.
             let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
             if *last != columns {
                 last.clone_from(&columns);
@@ -86,8 +93,7 @@ impl Inner {
         Ok(columns)
     }
 
-    /// The columns of a table in shape, as they were at most [`FRESH`] ago, and whether they may be older than the table; `None` if it
-    /// has no file.
+    /// The columns of a table in shape, at most [`FRESH`] old, and whether they may be older than the table; `None` if it has no file.
     pub(crate) fn recent_schema(&self, table: &Table) -> Result<(Option<SchemaRef>, bool)> {
         let recent = || self.schemas.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, schema)) = recent().get(table)
@@ -111,7 +117,7 @@ impl Inner {
 }
 
 impl LocalLake {
-    /// The lake of a folder.
+    /// The lake in a folder.
     ///
     /// # Errors
     /// `not-found` if there is no such folder, `invalid` if it is a file.
@@ -121,7 +127,7 @@ impl LocalLake {
         let root = match absolute.canonicalize() {
             Ok(root) => root,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let message = format!("no folder {} for the lake; create it or mend the lake's `root`", absolute.display());
+                let message = format!("no folder {} for the lake; create it or correct the lake's `root`", absolute.display());
                 return Err(Error::new(ErrorKind::NotFound, message));
             }
             Err(error) => return Err(files::io_error(error, "open the lake", &absolute)),
@@ -150,10 +156,10 @@ impl LocalLake {
 }
 
 #[async_trait]
-impl Lake for LocalLake {
+impl ReadLake for LocalLake {
     fn place(&self, table: &Table) -> String {
         let place = place::Place::of(&self.inner.root, table).data;
-        // What is not there yet has no other name.
+        // A path that does not exist yet cannot be resolved.
         let place = place.canonicalize().unwrap_or(place);
         let parts: Vec<_> = place.components().map(|part| part.as_os_str().to_string_lossy()).collect();
         parts.join("/")
@@ -162,17 +168,6 @@ impl Lake for LocalLake {
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
         let (lake, table) = (self.inner.clone(), table.clone());
         blocking(move || scan::describe(&lake, &table)).await
-    }
-
-    async fn check_writable(&self) -> Result<()> {
-        let lake = self.inner.clone();
-        blocking(move || {
-            files::check_writable(&lake.root)?;
-            // Whoever asks is about to write.
-            files::remove_abandoned(&place::own_folder(&lake.root));
-            Ok(())
-        })
-        .await
     }
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
@@ -189,6 +184,27 @@ impl Lake for LocalLake {
         let (lake, table, request) = (self.inner.clone(), table.clone(), request.clone());
         let scan = blocking(move || scan::Scan::new(&lake, &table, &request)).await?;
         Ok(scan::stream(Arc::new(scan)))
+    }
+
+    async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
+        rollup::by_scan(self, table, request).await
+    }
+
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
+        let (lake, table) = (self.inner.clone(), table.clone());
+        blocking(move || retract::retractions(&table, &place::Place::of(&lake.root, &table))).await
+    }
+
+    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
+        sql::query(&self.inner, tables, sql).await
+    }
+}
+
+#[async_trait]
+impl Overlay for LocalLake {
+    /// Only files are written.
+    async fn to_create(&self, _: &Table) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
@@ -212,26 +228,19 @@ impl Lake for LocalLake {
         blocking(move || stage::discard(&scope, &units)).await
     }
 
-    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
-        let (lake, table, interval) = (self.inner.clone(), table.clone(), *interval);
-        blocking(move || replace::replace(&lake, &table, &interval, &rows)).await
-    }
-
     async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
         let (lake, table, retraction) = (self.inner.clone(), table.clone(), retraction.clone());
         blocking(move || retract::retract(&lake, &table, &retraction)).await
     }
+}
 
-    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
-        let (lake, table) = (self.inner.clone(), table.clone());
-        blocking(move || retract::retractions(&table, &place::Place::of(&lake.root, &table))).await
-    }
-
+#[async_trait]
+impl Artifacts for LocalLake {
     async fn put_artifact(&self, run: &str, name: &str, mut batches: BatchStream) -> Result<Usage> {
         let (lake, run, name) = (self.inner.clone(), run.to_owned(), name.to_owned());
         let (sender, mut receiver) = tokio::sync::mpsc::channel::<Option<RecordBatch>>(scan::BATCHES_AHEAD);
-        // The end is sent too: who stops without it, leaves nothing.
-        let mut next = move || receiver.blocking_recv().ok_or_else(|| Error::internal("what was to be written broke off"));
+        // The end is sent too; if the sender stops without it, nothing is written.
+        let mut next = move || receiver.blocking_recv().ok_or_else(|| Error::internal("the rows to write ended early"));
         let writing = tokio::task::spawn_blocking(move || artifact::put(&lake.root, &run, &name, &mut next));
         let mut failed = None;
         loop {
@@ -243,13 +252,13 @@ impl Lake for LocalLake {
                 }
             };
             let is_end = next.is_none();
-            // A writer that does not listen has failed, and says so below.
+            // A writer that no longer listens has failed; its error is returned below.
             if sender.send(next).await.is_err() || is_end {
                 break;
             }
         }
         drop(sender);
-        let written = writing.await.map_err(|error| Error::internal("a thread of the lake broke down").because(error))?;
+        let written = writing.await.map_err(|error| Error::internal("a thread of the lake panicked").because(error))?;
         failed.map_or(written, Err)
     }
 
@@ -258,8 +267,27 @@ impl Lake for LocalLake {
         let opened = blocking(move || artifact::open(&lake.root, &run, &name)).await?;
         Ok(scan::stream_of(move |sink| opened.read(sink)))
     }
+}
 
-    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
-        sql::query(&self.inner, tables, sql).await
+#[async_trait]
+impl Lake for LocalLake {
+    fn on_behalf_of(&self, _: &Caller) -> Option<Arc<dyn Lake>> {
+        None
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        let lake = self.inner.clone();
+        blocking(move || {
+            files::check_writable(&lake.root)?;
+            // The caller is about to write.
+            files::remove_abandoned(&place::own_folder(&lake.root));
+            Ok(())
+        })
+        .await
+    }
+
+    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
+        let (lake, table, interval) = (self.inner.clone(), table.clone(), *interval);
+        blocking(move || replace::replace(&lake, &table, &interval, &rows)).await
     }
 }

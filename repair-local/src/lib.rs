@@ -1,7 +1,7 @@
-//! The embedded default: a lake of files in a folder, and a journal in SQLite. Nothing to install, nothing to run.
+//! The built-in default: a lake of files in a folder, and a journal in SQLite. There is nothing to install and no server to run.
 //!
-//! [`LocalLake`] keeps the promises of [`repair_core::lake::Lake`] on Parquet, CSV and JSON lines. The user's files are only read;
-//! what is written lies beside them (`bars_repairs`, `bars_exceptions`, `bars_retractions`) or under `.repair`, each file whole or not at all.
+//! [`LocalLake`] keeps the promises of [`repair_core::lake::Lake`] on Parquet, CSV and JSON lines. The user's files are only read; new
+//! files go beside them (`bars_repairs`, `bars_exceptions`, `bars_retractions`) or under `.repair`, each written whole or not at all.
 //! [`SqliteJournal`] keeps the promises of [`repair_core::engine::Journal`] in one file.
 //!
 //! ```
@@ -20,7 +20,7 @@
 //! # }
 //! ```
 //!
-//! What must stay out of here: what a gap is, what to do about it, and when. This crate is told what to read and what to write.
+//! This crate must not know what a gap is, what to do about it, or when. Others decide what it reads and writes.
 
 mod artifact;
 mod extent;
@@ -43,12 +43,7 @@ mod write;
 pub use journal::SqliteJournal;
 pub use lake::LocalLake;
 
-/// The Rust of the README is compiled as a test.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
-
-/// So is that of the page about plug-ins.
+/// Compiles the Rust code of the page about plug-ins as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/plugins.md")]
 struct Plugins;

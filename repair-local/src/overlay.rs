@@ -1,4 +1,4 @@
-//! What we keep beside a table, read back: repairs, and slots confirmed absent.
+//! Reads back what we keep beside a table: repairs, and slots confirmed absent.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -31,13 +31,13 @@ fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray> {
         .ok_or_else(|| Error::invalid(format!("column `{name}` is not text")))
 }
 
-/// The instants of one of our columns; a null is as old as can be.
+/// The instants in one of our columns; a null is older than any.
 fn instants(batch: &RecordBatch, name: &str) -> Result<Vec<i64>> {
     let column = repair_core::lake::rollup::column(batch, name)?.as_primitive::<TimestampMicrosecondType>();
     Ok((0..column.len()).map(|row| if column.is_null(row) { i64::MIN } else { column.value(row) }).collect())
 }
 
-/// Whether a repair replaces; all others insert.
+/// Whether a repair replaces rows; all others insert.
 fn replaces(op: &StringArray, row: usize) -> Result<bool> {
     match if op.is_null(row) { "" } else { op.value(row) } {
         word if word == overlay::Op::Insert.as_str() => Ok(false),
@@ -46,15 +46,15 @@ fn replaces(op: &StringArray, row: usize) -> Result<bool> {
     }
 }
 
-/// The columns to read to tell what is retracted: none where nothing is.
+/// The columns needed to see what is retracted; none if nothing is.
 fn provenance_to_read(retracted: &Retracted) -> &'static [&'static str] {
     if retracted.is_empty() { &[] } else { &[overlay::columns::RUN, overlay::columns::STEP] }
 }
 
-/// What is retracted of the rows of a batch.
+/// Which rows of a batch are retracted.
 struct Hidden<'a> {
     retracted: &'a Retracted,
-    /// Run and step of each row; none where nothing is retracted.
+    /// Run and step of each row; `None` if nothing is retracted.
     by: Option<(&'a StringArray, &'a StringArray)>,
 }
 
@@ -74,7 +74,7 @@ impl<'a> Hidden<'a> {
     }
 }
 
-/// What decides whether rows are of one slot: the slot of a series, the time itself where there is no cadence.
+/// Two rows are in the same slot if this is equal: the slot of a series, or the time itself if there is no cadence.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slots(Option<SlotGrid>);
 
@@ -91,7 +91,7 @@ impl Slots {
     }
 }
 
-/// The slots of which the repaired view shows a repair: those that a repair fills and raw does not, and those that one replaces.
+/// The slots for which the repaired view shows a repair: filled slots that raw lacks, and replaced slots.
 pub(crate) fn live_slots(
     table: &Table,
     place: &Place,
@@ -130,7 +130,7 @@ pub(crate) fn live_slots(
         }
         Ok(())
     })?;
-    // Of a slot that raw has, and that was both filled and replaced, the newest repair decides. Rare, so looked up only then.
+    // If raw has the slot, and it was both filled and replaced, the newest repair decides. This is rare, so it is looked up only then.
     let mut undecided = BTreeMap::new();
     for (key, inserted) in &mut inserted {
         let (Some(replaced), Some(raw)) = (replaced.get(key), raw.keys.get(key)) else { continue };
@@ -154,7 +154,7 @@ pub(crate) fn live_slots(
             keep.into_iter().for_each(|slot| {
                 kept.insert(slot);
             });
-            // Rows that are replaced are no truth by which to judge what filled the slot.
+            // Replaced rows are not the truth by which to judge a repair that filled the slot.
             if let Some(late) = overtaken.get_mut(&key) {
                 late.subtract(&kept);
             }
@@ -165,7 +165,7 @@ pub(crate) fn live_slots(
     Ok((inserted, overtaken))
 }
 
-/// The slots confirmed absent by evidence that has not expired.
+/// The slots confirmed absent by exceptions that have not expired.
 pub(crate) fn absent_slots(table: &Table, place: &Place, request: &PresenceRequest, usage: &mut Usage) -> Result<BTreeMap<Key, SlotSet>> {
     let grid = table.grid()?;
     let bounds = TimeBounds::of_slots(&grid, request.slots);
@@ -195,23 +195,23 @@ pub(crate) fn absent_slots(table: &Table, place: &Place, request: &PresenceReque
     Ok(absent)
 }
 
-/// The repair of a slot that counts.
+/// The live repair of a slot.
 #[derive(Debug, Clone)]
 pub(crate) struct Winner {
     at_us: i64,
     run: u32,
     unit: u32,
-    /// Which of the files it is in.
+    /// Which of the files holds it.
     pub(crate) file: u32,
-    /// Which row of it.
+    /// Its row in that file.
     pub(crate) row: u32,
-    /// Whether it stands for the rows of raw.
+    /// Whether it replaces raw rows.
     pub(crate) replace: bool,
     /// Whether raw has a row of its slot.
     pub(crate) filled: bool,
 }
 
-/// Of each repaired slot the repair that counts: the newest, of two of one instant that whose run, then unit, is the last by name.
+/// The live repair of each slot: the newest; of two from the same instant, the one whose run, then unit, sorts last by name.
 #[derive(Default)]
 pub(crate) struct Winners {
     keys: HashMap<Key, usize>,
@@ -221,7 +221,7 @@ pub(crate) struct Winners {
 }
 
 impl Winners {
-    /// Reads the repairs within bounds, of keys that are wanted, retracted ones left out.
+    /// Reads the repairs within bounds, of the wanted keys, without retracted ones.
     pub(crate) fn load(
         table: &Table,
         files: &[DataFile],
@@ -235,7 +235,7 @@ impl Winners {
         let slots = Slots::of(table);
         for (number, file) in (0u32..).zip(files) {
             let mut first_row = 0;
-            // Rows are known by their number in the file, so none may be left out.
+            // Rows are identified by their number in the file, so none may be left out.
             overlay_rows(table, std::slice::from_ref(file), &shape, &TimeBounds::ALL, &mut Usage::default(), &mut |batch| {
                 let rows = KeyTime::of(table, &batch)?;
                 let (op, at_us) = (text(&batch, c::OP)?, instants(&batch, c::AT)?);
@@ -299,12 +299,12 @@ impl Winners {
         }
     }
 
-    /// The repairs of a key, by slot.
+    /// The live repairs of a key, by slot.
     pub(crate) fn of_key(&mut self, key: &Key) -> Option<&mut HashMap<i64, Winner>> {
         self.keys.get(key).and_then(|&at| self.slots.get_mut(at))
     }
 
-    /// The repair of a slot.
+    /// The live repair of a slot.
     pub(crate) fn get(&self, key: &Key, slot: i64) -> Option<&Winner> {
         self.keys.get(key).and_then(|&at| self.slots.get(at)?.get(&slot))
     }

@@ -1,4 +1,4 @@
-//! Where a table and what we keep beside it lie.
+//! Where a table lies, and what we keep beside it.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -9,7 +9,7 @@ use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile};
 
-/// The folder of runs' own areas, below the root. Begins with a dot, so that no table finds it.
+/// The folder of runs' areas, below the root. Its name begins with a dot, so that no table includes it.
 const RUNS: &str = ".repair/runs";
 
 /// Where a table and its overlay lie.
@@ -23,19 +23,19 @@ pub(crate) struct Place {
     pub(crate) exceptions: PathBuf,
     /// Its retractions.
     pub(crate) retractions: PathBuf,
-    /// Whether it lies below the root, where alone we write.
+    /// Whether it lies below the root; we write only there.
     pub(crate) inside: bool,
 }
 
 impl Place {
-    /// Where a table lies in the lake of a root. The overlay lies beside the table, but never outside of the root: that of a table
+    /// Where a table lies in the lake of a root. The overlay lies beside the table, but never outside the root: the overlay of a table
     /// elsewhere lies in the root, under the table's name.
     pub(crate) fn of(root: &Path, table: &Table) -> Self {
         let location = Path::new(&table.location);
         let data = normalized(&root.join(location));
         let below = |path: &Path| path.strip_prefix(root).ok().map(Path::to_owned);
         let relative = below(&data).or_else(|| {
-            // An absolute path may reach the root by another name.
+            // An absolute path may lead into the root by another name.
             location.is_absolute().then(|| data.canonicalize().ok()).flatten().as_deref().and_then(below)
         });
         let (folder, name) = match &relative {
@@ -57,17 +57,17 @@ impl Place {
     /// The table's files.
     ///
     /// # Errors
-    /// `not-found` if there is nothing where the table should be.
+    /// `not-found` if nothing is at the table's location.
     pub(crate) fn files(&self, table: &Table) -> Result<Vec<DataFile>> {
         files::list(&self.data, table.format.endings(), &[&self.repairs, &self.exceptions, &self.retractions])?.ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,
-                format!("no folder {}; create it or mend `location` of table `{}`", self.data.display(), table.name),
+                format!("no folder {}; create it or correct `location` of table `{}`", self.data.display(), table.name),
             )
         })
     }
 
-    /// The files of the table's repairs; none if nothing was ever repaired.
+    /// The files of the table's repairs; none if nothing has been repaired.
     pub(crate) fn repair_files(&self) -> Result<Vec<DataFile>> {
         Ok(files::list(&self.repairs, &["parquet"], &[])?.unwrap_or_default())
     }
@@ -78,7 +78,7 @@ impl Place {
     }
 }
 
-/// The path without `.` and `..`, by its text alone: what does not exist yet has no other name.
+/// The path without `.` and `..`, by its text alone, since a path that does not exist yet cannot be resolved.
 fn normalized(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for component in path.components() {
@@ -93,10 +93,10 @@ fn normalized(path: &Path) -> PathBuf {
     normal
 }
 
-/// The time that the path of a file stands for, if the path says it.
+/// The time that a file's path covers; `None` if the path does not say.
 ///
 /// # Errors
-/// `invalid` if the folder's name is not what the table's `partition_by` says.
+/// `invalid` if the folder's name does not match the table's `partition_by`.
 pub(crate) fn time_span(table: &Table, file: &DataFile) -> Result<Option<TimeBounds>> {
     let Some(by) = time_partition(table)? else { return Ok(None) };
     let Some(value) = file.hive_value(&by.column) else { return Ok(None) };
@@ -104,7 +104,7 @@ pub(crate) fn time_span(table: &Table, file: &DataFile) -> Result<Option<TimeBou
         let example = partition::of_time(by.unit, 1_522_800_000_000_000).map(|(name, _)| name).unwrap_or_default();
         Error::invalid(format!(
             "`{}={value}` is not a partition of table `{}`, whose `partition_by` says one such as `{}={example}`; rename the folder, or \
-             mend `partition_by`",
+             correct `partition_by`",
             by.column, table.name, by.column
         ))
         .on("file", file.path.display())
@@ -112,7 +112,7 @@ pub(crate) fn time_span(table: &Table, file: &DataFile) -> Result<Option<TimeBou
     Ok(Some(span))
 }
 
-/// The files that may hold rows within bounds. All names are checked, also those that are left out.
+/// The files that may hold rows within bounds. All names are checked, also those of files that are left out.
 ///
 /// # Errors
 /// As [`time_span`].
@@ -126,7 +126,7 @@ pub(crate) fn prune(table: &Table, files: Vec<DataFile>, bounds: &TimeBounds) ->
     Ok(kept)
 }
 
-/// What in a lake is neither a table nor beside one.
+/// The folder for what is neither a table nor beside one.
 pub(crate) fn own_folder(root: &Path) -> PathBuf {
     root.join(".repair")
 }

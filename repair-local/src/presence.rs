@@ -1,4 +1,4 @@
-//! Presence: which slots hold a row. Decodes the key and time columns only, and counts rows without making objects of them.
+//! Presence: which slots hold a row. Decodes only the key and time columns, and counts rows without creating an object for each.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -20,23 +20,23 @@ use crate::read::{self, parquet};
 use repair_core::lake::partition::{SECOND_US, TimeBounds};
 use repair_core::lake::shape;
 
-/// Rows decoded at a time: two narrow columns, so more than in a scan.
+/// Rows decoded at a time; with two narrow columns, more than in a scan.
 const BATCH_ROWS: usize = 32_768;
 
-/// Up to so many combinations of values, a combination's number is computed; of more, those that occur are numbered by looking them up. In
-/// debug builds so few that tests do both.
+/// Up to this many combinations of values, the number of a combination is computed; beyond, combinations are numbered as they occur. Debug
+/// builds use so few that tests do both.
 const MAX_DIRECT: usize = if cfg!(debug_assertions) { 8 } else { 1 << 17 };
 
 /// Not looked up yet.
 const UNKNOWN: u32 = u32::MAX;
-/// A key that was not asked for.
+/// A key that was not requested.
 const OTHER: u32 = u32::MAX - 1;
 
-/// More words than this are not one question: 12 GB of bits and counts.
+/// The most words of one request: 12 GB of bits and counts.
 const MAX_WORDS: usize = 1 << 30;
 
-/// Row groups that are read as one piece, to have at least so many rows: enough that to begin a piece does not count. In debug builds
-/// so few that tests read pieces too.
+/// Row groups are read as one piece until they have this many rows: enough to make the cost of a piece small. Debug builds use so few that
+/// tests read several pieces.
 const PIECE_ROWS: u64 = if cfg!(debug_assertions) { 50 } else { 250_000 };
 
 pub(crate) fn presence(lake: &Inner, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
@@ -70,16 +70,16 @@ pub(crate) fn presence(lake: &Inner, table: &Table, request: &PresenceRequest) -
     Ok(TablePresence { raw, repaired, overtaken, absent, usage })
 }
 
-/// What one thread reads at once: a file, or some row groups of one.
+/// What one thread reads at a time: a file, or some row groups of one.
 struct Piece {
     file: DataFile,
     groups: Option<(parquet::Opened, Vec<usize>)>,
 }
 
-/// The pieces to read: files, but of those that are so large that a thread would be left alone with one, row groups.
+/// The pieces to read: files, or row groups of files so large that one thread would be left working alone.
 fn pieces(table: &Table, files: Vec<DataFile>, bounds: &TimeBounds) -> Result<Vec<Piece>> {
     let total: u64 = files.iter().map(|file| file.bytes).sum();
-    // So there are never more footers in memory than twice the threads, however many files there are.
+    // The number of footers in memory is then at most twice that of the threads, however many files there are.
     let large = total / (2 * files::workers() as u64);
     let mut pieces = Vec::with_capacity(files.len());
     for file in files {
@@ -105,7 +105,7 @@ fn pieces(table: &Table, files: Vec<DataFile>, bounds: &TimeBounds) -> Result<Ve
     Ok(pieces)
 }
 
-/// Opens a Parquet file, and finds the row groups that are needed.
+/// Opens a Parquet file, and finds the needed row groups.
 fn open(table: &Table, file: &DataFile, bounds: &TimeBounds) -> Result<(parquet::Opened, Vec<usize>)> {
     let opened = parquet::open(file)?;
     read::check(table, file, &opened.schema())?;
@@ -113,8 +113,8 @@ fn open(table: &Table, file: &DataFile, bounds: &TimeBounds) -> Result<(parquet:
     Ok((opened.with_dictionaries(&table.key), groups))
 }
 
-/// Bits and numbers of rows, by word, then by key. Word by word, because files are mostly of a stretch of time: memory that a thread
-/// never writes to is never given to it, so threads that read other stretches do not each hold the whole.
+/// Bits and numbers of rows, by word, then by key. By word first, because a file mostly covers a stretch of time, and memory that a thread
+/// never writes to is never allocated: threads that read different stretches do not each hold the whole.
 struct Counts {
     grid: SlotGrid,
     slots: SlotRange,
@@ -131,22 +131,19 @@ impl Counts {
         let words = if slots.is_empty() { 0 } else { (slots.end - 1).div_euclid(per_word) - first_word + 1 };
         let length = usize::try_from(words).ok().and_then(|words| words.checked_mul(keys)).filter(|length| *length <= MAX_WORDS);
         let length = length.ok_or_else(|| {
-            Error::invalid(format!(
-                "{keys} keys of {} slots each are too many to look at in one go; ask for a shorter stretch",
-                slots.len()
-            ))
+            Error::invalid(format!("{keys} keys of {} slots each are too many for one request; use a shorter interval", slots.len()))
         })?;
         Ok(Self { grid, slots, keys, first_word, bits: vec![0; length], rows: vec![0; length] })
     }
 
-    /// The same, empty.
+    /// The same size, empty.
     fn like(&self) -> Self {
         Self { bits: vec![0; self.bits.len()], rows: vec![0; self.rows.len()], ..*self }
     }
 
-    /// Where the counts of a word begin, if the word is one of these.
+    /// Where the counts of a word begin, if the word is in the range.
     fn of_word(&self, word: i64) -> Option<usize> {
-        // Where no key was asked for there are no counts, but rows of others are still counted.
+        // If no key was requested there are no counts, but rows of other keys are still counted.
         usize::try_from(word - self.first_word).ok()?.checked_mul(self.keys).filter(|at| *at < self.bits.len() || self.keys == 0)
     }
 
@@ -159,7 +156,7 @@ impl Counts {
         }
     }
 
-    /// What there is of one key.
+    /// The presence of one key.
     fn of_key(&self, target: usize) -> KeyPresence {
         let mut presence = KeyPresence::new(self.grid.cadence, self.slots);
         let mine = (target..self.bits.len()).step_by(self.keys.max(1));
@@ -171,10 +168,10 @@ impl Counts {
     }
 }
 
-/// Counts rows of a range of slots, by key.
+/// Counts the rows of a range of slots, by key.
 struct Counter<'a> {
     grid: SlotGrid,
-    /// The number of each key that was asked for.
+    /// The number of each requested key.
     targets: &'a HashMap<Key, u32>,
     counts: Counts,
     other_rows: u64,
@@ -224,7 +221,7 @@ impl<'a> Counter<'a> {
         let mut at = Cursor::new(self.grid);
         let mut place = None;
         for (row, &time_us) in times.values().iter().enumerate() {
-            // Rows of one instant follow each other, or of one key: then the slot is the same, or the next.
+            // Rows of one instant, or of one key, follow each other, so the slot is the same or the next.
             if at.time_us != time_us || row == 0 {
                 at.go_to(time_us);
                 place = if self.counts.slots.contains(at.slot) { self.counts.of_word(at.word) } else { None };
@@ -250,7 +247,7 @@ impl<'a> Counter<'a> {
     }
 }
 
-/// A time, and where its slot is; to go to the next slot takes no division.
+/// A time and its slot; moving to the next slot takes no division.
 struct Cursor {
     grid: SlotGrid,
     per_word: u8,
@@ -259,7 +256,7 @@ struct Cursor {
     slot: i64,
     word: i64,
     bit: u8,
-    /// The time that a row of the slot carries.
+    /// The time that rows of the slot have.
     aligned_us: i64,
 }
 
@@ -300,7 +297,7 @@ impl Cursor {
     }
 }
 
-/// A key column of a batch: as codes, or one value for all rows.
+/// A key column of a batch: codes, or one value for all rows.
 enum KeyColumn {
     Codes(Int32Array, StringArray),
     Constant(String),
@@ -317,7 +314,7 @@ impl KeyColumn {
             {
                 column.clone()
             }
-            // Each number is made a text once, not in each of its rows.
+            // Each number is converted to text once, not in each of its rows.
             number if number.is_integer() && column.null_count() == 0 => {
                 let coded = cast(column, &DataType::Dictionary(Box::new(DataType::Int32), Box::new(number.clone())))?;
                 cast(&coded, &dictionary_of_text())?
@@ -348,9 +345,9 @@ fn code(codes: &Int32Array, row: usize) -> usize {
     usize::try_from(codes.value(row)).unwrap_or(0)
 }
 
-/// For each row a number that says its key, within one batch.
+/// A number for each row that identifies its key, within one batch.
 enum Ids<'a> {
-    /// All rows are of one key.
+    /// All rows have the same key.
     One,
     /// The codes of the only column that varies.
     Codes(&'a [i32]),
@@ -368,7 +365,7 @@ impl Ids<'_> {
     }
 }
 
-/// The ids of the rows, and how many different there may be.
+/// The ids of the rows, and the most different ids that there may be.
 fn ids(keys: &[KeyColumn], rows: usize) -> (Ids<'_>, usize) {
     let mut varying = keys.iter().filter_map(|column| match column {
         KeyColumn::Codes(codes, values) => Some((codes, values)),

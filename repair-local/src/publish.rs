@@ -1,4 +1,4 @@
-//! Publishing: staged units become one object for each partition, of the table's repairs and of its exceptions.
+//! Publishing: staged units become one object for each partition of the table's repairs, and of its exceptions.
 
 use repair_core::Result;
 use repair_core::lake::overlay::staging;

@@ -16,15 +16,15 @@ use crate::lake::Inner;
 use crate::place::Place;
 use crate::{files, write};
 
-/// The only file of a partition that we own.
+/// The name of the one file in each partition that we own.
 const PART: &str = "part.parquet";
 
-/// Makes every partition that the interval touches hold these rows and nothing else.
+/// Replaces the content of every partition that the interval touches with these rows.
 pub(crate) fn replace(lake: &Inner, table: &Table, interval: &Interval, rows: &[RecordBatch]) -> Result<Usage> {
     let place = Place::of(&lake.root, table);
     if !place.inside || place.data == lake.root {
         return Err(Error::invalid(format!(
-            "table `{}` lies at {}, which is not a folder of its own below the lake's root {}, where alone we write; mend its `location`",
+            "table `{}` lies at {}, which is not a folder of its own below the lake's root {}, and we write nowhere else; correct its `location`",
             table.name,
             place.data.display(),
             lake.root.display()
@@ -40,20 +40,20 @@ pub(crate) fn replace(lake: &Inner, table: &Table, interval: &Interval, rows: &[
         _ => (place.data.clone(), batches),
     });
     let targets: BTreeMap<PathBuf, Vec<RecordBatch>> = targets.collect();
-    // All is looked at before anything is written.
+    // Everything is checked before anything is written.
     for folder in targets.keys() {
         refuse_strangers(folder, |name| name == PART)?;
     }
     let mut usage = Usage::default();
     for (folder, batches) in targets {
         match &schema {
-            // A table that is one file says its columns even if it has no row.
+            // If the table is one file, that file keeps its columns even without rows.
             Some(schema) if !batches.is_empty() || folder == place.data => {
                 usage += write::parquet(&folder.join(PART), schema, &batches, Vec::new())?;
             }
             _ => {
                 if files::remove(&folder.join(PART))? && folder != place.data {
-                    // A folder that someone put something into meanwhile stays.
+                    // A folder into which someone has put something meanwhile stays.
                     let _ = fs::remove_dir(&folder);
                 }
             }
@@ -63,7 +63,7 @@ pub(crate) fn replace(lake: &Inner, table: &Table, interval: &Interval, rows: &[
     Ok(usage)
 }
 
-/// Refuses a folder with something in it that we did not write: to replace it would be to lose it, to leave it would double rows.
+/// Rejects a folder that holds anything we did not write: replacing it would lose data, and leaving it would duplicate rows.
 fn refuse_strangers(folder: &Path, ours: impl Fn(&str) -> bool) -> Result<()> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,

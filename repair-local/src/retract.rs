@@ -1,4 +1,4 @@
-//! Retractions: each is a small file beside its table, there whole or not at all.
+//! Retractions: each is a small file beside its table, written whole or not at all.
 
 use std::ops::ControlFlow;
 
@@ -15,7 +15,7 @@ use crate::{files, write};
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 8_192;
 
-/// Writes a retraction; one that is there stays.
+/// Writes a retraction; one that exists stays.
 pub(crate) fn retract(lake: &Inner, table: &Table, retraction: &Retraction) -> Result<()> {
     let path = Place::of(&lake.root, table).retractions.join(retraction::object(&retraction.id));
     let batch = retraction.to_batch(table)?;

@@ -1,4 +1,4 @@
-//! Scans: rows of a table, streamed file by file, so that no table is ever held.
+//! Scans: rows of a table, streamed file by file, so that no table is ever held in memory.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -24,13 +24,13 @@ use repair_core::lake::shape;
 /// Batches that may wait for their reader.
 pub(crate) const BATCHES_AHEAD: usize = 4;
 
-/// What is read, once it is known to be right.
+/// A scan that has been checked.
 pub(crate) struct Scan {
     pub(crate) table: Table,
     pub(crate) place: Place,
     /// The table's files that may hold rows within the bounds.
     pub(crate) files: Vec<DataFile>,
-    /// The columns to read, in shape; without the view's own column.
+    /// The columns to read, in shape, without the view's own column.
     pub(crate) shape: SchemaRef,
     pub(crate) bounds: TimeBounds,
     pub(crate) keys: Option<HashSet<Key>>,
@@ -61,7 +61,7 @@ impl Scan {
         let files = place.files(table)?;
         let schema = match schema_of(lake, table, &files)? {
             Some(schema) => schema,
-            // A table whose every row is a repair.
+            // All rows of the table are repairs.
             None => match repairs_schema(lake, table, &place)? {
                 Some(schema) if layer == Layer::Repaired => schema,
                 Some(_) | None => shape::of_table(table, vec![shape::time_field(table)])?,
@@ -85,7 +85,7 @@ impl Scan {
         }
     }
 
-    /// Reads all, on this thread.
+    /// Reads it all, on this thread.
     pub(crate) fn run(&self, sink: &mut Sink<'_>) -> Result<()> {
         match self.layer {
             Layer::Raw => self.raw(&self.files, &self.bounds, sink).map(|_| ()),
@@ -93,7 +93,7 @@ impl Scan {
         }
     }
 
-    /// Reads rows of the table's own.
+    /// Reads the table's own rows.
     pub(crate) fn raw(&self, files: &[DataFile], bounds: &TimeBounds, sink: &mut Sink<'_>) -> Result<ControlFlow<()>> {
         let mut flow = ControlFlow::Continue(());
         for file in files {
@@ -111,7 +111,7 @@ impl Scan {
         Ok(flow)
     }
 
-    /// The rows within bounds, of the keys asked for; `None` if there are none.
+    /// The rows within bounds, of the requested keys; `None` if there are none.
     fn wanted(&self, batch: &RecordBatch, bounds: &TimeBounds) -> Result<Option<RecordBatch>> {
         if *bounds == TimeBounds::ALL && self.keys.is_none() {
             return Ok((batch.num_rows() > 0).then(|| batch.clone()));
@@ -141,14 +141,14 @@ impl Scan {
     }
 }
 
-/// The columns of a table in shape, over all its files; `None` if it has none.
+/// The columns of a table in shape, across all its files; `None` if it has none.
 pub(crate) fn schema_of(lake: &Inner, table: &Table, files: &[DataFile]) -> Result<Option<SchemaRef>> {
     if files.is_empty() {
         return Ok(None);
     }
     let schemas = files::map_parallel(files, |file| {
         let columns = lake.columns(table.format, file)?;
-        // A file of JSON lines without lines says nothing about columns.
+        // A file of JSON lines without lines does not determine any columns.
         if table.format != Format::Jsonl || !columns.fields().is_empty() {
             read::check(table, file, &columns)?;
         }
@@ -157,7 +157,7 @@ pub(crate) fn schema_of(lake: &Inner, table: &Table, files: &[DataFile]) -> Resu
     let mut fields = Vec::new();
     let mut last: Option<&Schema> = None;
     for (file, schema) in files.iter().zip(&schemas) {
-        // Mostly files are alike.
+        // Most files have the same columns.
         if last != Some(schema.as_ref()) {
             shape::merge(table.format, &mut fields, &in_shape(table, schema)).map_err(|error| error.on("file", file.path.display()))?;
         }
@@ -166,7 +166,7 @@ pub(crate) fn schema_of(lake: &Inner, table: &Table, files: &[DataFile]) -> Resu
     Ok(Some(shape::of_table(table, fields)?))
 }
 
-/// The columns of a file, of which the key and time columns come in one shape, whatever they are in the file.
+/// The columns of a file, with the key and time columns in shape, whatever they are in the file.
 fn in_shape(table: &Table, schema: &Schema) -> Schema {
     let field = |field: &Arc<Field>| match field.name() {
         name if *name == table.time => Arc::new(shape::time_field(table)),
@@ -176,7 +176,7 @@ fn in_shape(table: &Table, schema: &Schema) -> Schema {
     Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>())
 }
 
-/// The columns of a table of which there are only repairs.
+/// The columns of a table that has only repairs.
 fn repairs_schema(lake: &Inner, table: &Table, place: &Place) -> Result<Option<SchemaRef>> {
     let parquet = Table { format: Format::Parquet, ..table.clone() };
     let Some(schema) = schema_of(lake, &parquet, &place.repair_files()?)? else { return Ok(None) };
@@ -195,7 +195,7 @@ pub(crate) fn describe(lake: &Inner, table: &Table) -> Result<SchemaRef> {
         Error::new(
             ErrorKind::NotFound,
             format!(
-                "{} holds no {} files, so the columns of table `{}` are not known; write the first one, or mend `location` or `format`",
+                "{} holds no {} files, so the columns of table `{}` are unknown; write the first file, or correct `location` or `format`",
                 place.data.display(),
                 endings.join(", "),
                 table.name
@@ -209,15 +209,15 @@ pub(crate) fn stream(scan: Arc<Scan>) -> BatchStream {
     stream_of(move |sink| scan.run(sink))
 }
 
-/// Streams what a reader brings, which reads on a thread of its own.
+/// Streams the batches of a reader that runs on a thread of its own.
 pub(crate) fn stream_of(read: impl FnOnce(&mut Sink<'_>) -> Result<()> + Send + 'static) -> BatchStream {
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Option<RecordBatch>>>(BATCHES_AHEAD);
     tokio::task::spawn_blocking(move || {
         let mut send = |batch| {
-            // Nobody reads any more: stop.
+            // Nobody reads any more, so stop.
             Ok(if sender.blocking_send(Ok(Some(batch))).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         };
-        // The end is sent too, so that a reader that broke down is not taken for one that is done.
+        // The end is sent too, so that a reader that panicked does not look finished.
         let end = read(&mut send).map(|()| None);
         let _ = sender.blocking_send(end);
     });
@@ -227,12 +227,12 @@ pub(crate) fn stream_of(read: impl FnOnce(&mut Sink<'_>) -> Result<()> + Send + 
             Some(Ok(Some(batch))) => Some((Ok(batch), Some(receiver))),
             Some(Ok(None)) => None,
             Some(Err(error)) => Some((Err(error), None)),
-            None => Some((Err(Error::internal("a reading thread of the lake broke down")), None)),
+            None => Some((Err(Error::internal("a reading thread of the lake panicked")), None)),
         }
     }))
 }
 
-/// Rows of what we keep beside a table, in shape.
+/// Rows of a table's overlay, in shape.
 pub(crate) fn overlay_rows(
     table: &Table,
     files: &[DataFile],
@@ -241,7 +241,7 @@ pub(crate) fn overlay_rows(
     usage: &mut Usage,
     sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
 ) -> Result<()> {
-    // Beside a table of any format, what we keep is Parquet.
+    // The overlay is Parquet, whatever the table's format.
     let parquet = Table { format: Format::Parquet, ..table.clone() };
     for file in files {
         *usage += read::rows(&parquet, file, shape, bounds, &mut |batch| {
@@ -252,7 +252,7 @@ pub(crate) fn overlay_rows(
     Ok(())
 }
 
-/// The bounds of all slots that bounds touch: a slot of the repaired view is decided as a whole.
+/// The bounds of all slots that bounds touch, since a slot of the repaired view is decided as a whole.
 #[cfg(feature = "sql")]
 pub(crate) fn whole_slots(table: &Table, bounds: &TimeBounds) -> TimeBounds {
     use repair_core::lake::partition::SECOND_US;

@@ -1,4 +1,4 @@
-//! Users' SQL. With feature `sql`, DataFusion runs it over the lake's own scans, so that it sees what everyone else sees: tables in the
+//! Users' SQL. With the feature `sql`, DataFusion runs it over the lake's own scans, so it sees the same as every reader: tables in the
 //! shape of batches, and repaired views. It only reads.
 
 use std::sync::Arc;
@@ -44,7 +44,7 @@ mod datafusion {
     use crate::scan::{self, Scan};
     use repair_core::lake::partition::TimeBounds;
 
-    /// What sorts and joins may hold in memory; beyond, they go to disk.
+    /// Memory for sorts and joins; beyond this they use the disk.
     const MEMORY_BYTES: usize = 1 << 30;
 
     pub(super) async fn query(lake: &Arc<Inner>, tables: &[Table], sql: &str) -> Result<BatchStream> {
@@ -54,13 +54,13 @@ mod datafusion {
             for (layer, name) in [(Layer::Raw, table.name.clone()), (Layer::Repaired, overlay::repaired_view(&table.name))] {
                 let provider = match LakeTable::new(lake.clone(), table.clone(), layer).await {
                     Ok(provider) => provider,
-                    // Its columns and ours would meet, so it can't be repaired, and has no such view.
+                    // Its columns and ours would collide, so it cannot be repaired and has no such view.
                     Err(_) if layer == Layer::Repaired && reserved(lake, table).await? => continue,
                     Err(error) => return Err(error),
                 };
                 let twice = context.register_table(TableReference::bare(name.as_str()), Arc::new(provider)).map_err(error)?.is_some();
                 if twice {
-                    return Err(Error::invalid(format!("two tables of the query are called `{name}`; rename one")));
+                    return Err(Error::invalid(format!("two tables of the query are named `{name}`; rename one")));
                 }
             }
         }
@@ -75,7 +75,7 @@ mod datafusion {
         Ok(repair_core::lake::shape::refuse_reserved(table, &raw.schema).is_err())
     }
 
-    /// An error of the engine; one of ours that passed through it stays what it was.
+    /// Maps an error of the engine; one of ours that passed through it stays as it was.
     #[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
     fn error(error: DataFusionError) -> Error {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
@@ -107,7 +107,7 @@ mod datafusion {
             Ok(Self { lake, table, layer, schema: scan.schema() })
         }
 
-        /// The bounds that filters put on the time; filters of other kinds leave it as it is.
+        /// The bounds that filters set on the time; other filters do not change it.
         fn bounds(&self, filters: &[Expr]) -> TimeBounds {
             let mut bounds = TimeBounds::ALL;
             for (operator, time_us) in filters.iter().filter_map(|filter| self.comparison(filter)) {
@@ -124,11 +124,11 @@ mod datafusion {
                     _ => {}
                 }
             }
-            // A slot of the view is decided as a whole, or a raw row outside of the bounds would not stand against its repair.
+            // A slot of the view is decided as a whole; otherwise a raw row outside the bounds would not hide its repair.
             if self.layer == Layer::Repaired { scan::whole_slots(&self.table, &bounds) } else { bounds }
         }
 
-        /// A filter that compares the time column with an instant.
+        /// The bounds set by a filter that compares the time column with an instant.
         fn comparison(&self, filter: &Expr) -> Option<(Operator, i64)> {
             let Expr::BinaryExpr(BinaryExpr { left, op, right }) = filter else { return None };
             let (column, op, literal) = match (left.as_ref(), right.as_ref()) {
@@ -160,7 +160,7 @@ mod datafusion {
         }
 
         fn supports_filters_pushdown(&self, filters: &[&Expr]) -> SqlResult<Vec<TableProviderFilterPushDown>> {
-            // Rows outside may come too: the engine filters again.
+            // Rows outside may come too, since the engine filters again.
             Ok(filters
                 .iter()
                 .map(|filter| match self.comparison(filter) {
@@ -184,7 +184,7 @@ mod datafusion {
             let (lake, table, layer, bounds) = (self.lake.clone(), self.table.clone(), self.layer, self.bounds(filters));
             let scan = blocking(move || Scan::within(&lake, &table, layer, bounds, None, Some(&columns))).await.map_err(external)?;
             let schema = scan.schema();
-            // The key and time columns come whether they are wanted or not.
+            // The key and time columns always come, wanted or not.
             let projection = wanted.iter().map(|name| Ok(schema.index_of(name)?)).collect::<SqlResult<Vec<usize>>>()?;
             let rows: Arc<dyn PartitionStream> = Arc::new(LakeRows { scan: Arc::new(scan), schema: schema.clone() });
             Ok(Arc::new(StreamingTableExec::try_new(schema, vec![rows], Some(&projection), None, false, limit)?))

@@ -1,4 +1,4 @@
-//! Staged units: one object each in the run's own area, with everything that publishing needs, so that a unit is never paid for twice.
+//! Staged units: one object each, in the run's own area, with all that publishing needs, so that no unit is paid for twice.
 
 use std::path::{Path, PathBuf};
 
@@ -17,10 +17,10 @@ use crate::place;
 use crate::read::{self, parquet};
 use crate::write;
 
-/// Rows of one batch, when a staged object is read.
+/// Rows in a batch when a staged object is read.
 const BATCH_ROWS: usize = 65_536;
 
-/// A scope whose strings are owned, so that it can go to another thread.
+/// A scope with owned strings, so that it can go to another thread.
 #[derive(Debug, Clone)]
 pub(crate) struct Scope {
     pub(crate) run: String,
@@ -50,7 +50,7 @@ impl Scope {
     }
 }
 
-/// A request whose parts are owned.
+/// A request with owned parts.
 pub(crate) struct Request {
     unit: String,
     strategy: String,
@@ -72,17 +72,11 @@ impl Request {
     }
 
     fn borrowed(&self) -> StageRequest<'_> {
-        StageRequest {
-            unit: &self.unit,
-            strategy: &self.strategy,
-            repaired_at: self.repaired_at,
-            fix: &self.fix,
-            replaces: self.replaces.as_ref(),
-        }
+        StageRequest::new(&self.unit, &self.strategy, self.repaired_at, &self.fix).replacing(self.replaces.as_ref())
     }
 }
 
-/// The table's columns, and whether they may be older than the table; those of the rows, if the table has no file yet.
+/// The table's columns, and whether they may be out of date. If the table has no file yet, the columns of the rows.
 fn table_schema(lake: &Inner, table: &Table, fix: &Fix) -> Result<(SchemaRef, bool)> {
     let (schema, is_old) = lake.recent_schema(table)?;
     let schema = schema.map_or_else(|| staging::schema_of_fix(table, fix), Ok)?;
@@ -90,11 +84,11 @@ fn table_schema(lake: &Inner, table: &Table, fix: &Fix) -> Result<(SchemaRef, bo
     Ok((schema, is_old))
 }
 
-/// Keeps what came of a unit.
+/// Keeps a repaired unit.
 pub(crate) fn stage(lake: &Inner, scope: &Scope, request: &Request) -> Result<Staged> {
     let (own, is_old) = table_schema(lake, &scope.table, &request.fix)?;
     let (schema, batches) = match staging::rows(&scope.borrowed(), &request.borrowed(), &own) {
-        // The table may have a column by now, or one of a wider type.
+        // The table may have gained a column meanwhile, or one of a wider type.
         Err(_) if is_old => {
             lake.forget_schema(&scope.table);
             let (own, _) = table_schema(lake, &scope.table, &request.fix)?;
@@ -102,7 +96,7 @@ pub(crate) fn stage(lake: &Inner, scope: &Scope, request: &Request) -> Result<St
         }
         rows => rows?,
     };
-    // What staging itself takes is only known once the file is written; it is added when the summary is read.
+    // The usage of staging itself is known only once the file is written; it is added when the summary is read.
     let summary = staging::summary(&request.borrowed());
     let json = serde_json::to_string(&summary).map_err(|error| Error::internal("a summary is not JSON").because(error))?;
     let written = write::parquet(&scope.object(&request.unit), &schema, &batches, vec![(staging::SUMMARY.to_owned(), json)])?;
@@ -116,7 +110,7 @@ fn staged_files(scope: &Scope) -> Result<Vec<DataFile>> {
     Ok(files::list(&scope.folder, &["parquet"], &[])?.unwrap_or_default())
 }
 
-/// The units that are staged; reads footers only.
+/// The staged units; reads footers only.
 pub(crate) fn staged(scope: &Scope) -> Result<Vec<Staged>> {
     files::map_parallel(&staged_files(scope)?, summary)
 }
@@ -128,7 +122,7 @@ fn summary(file: &DataFile) -> Result<Staged> {
         let pairs = footer.key_value_metadata();
         let json = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == staging::SUMMARY)?.value.as_deref()).unwrap_or_default();
         let mut staged: Staged = serde_json::from_str(json)
-            .map_err(|error| Error::invalid("a staged object does not say which unit it is; remove it").because(error))?;
+            .map_err(|error| Error::invalid("a staged object does not name its unit; remove it").because(error))?;
         staged.usage += Usage {
             rows_written: u64::try_from(footer.num_rows()).unwrap_or(0),
             bytes_written: file.bytes,
@@ -165,7 +159,7 @@ pub(crate) fn load(scope: &Scope, unit: &str) -> Result<(Staged, Vec<RecordBatch
     Ok((staged, batches))
 }
 
-/// Removes the staged objects of units. The folder stays: others may be staging into it.
+/// Removes the staged objects of units. The folder stays, since others may be staging into it.
 pub(crate) fn discard(scope: &Scope, units: &[String]) -> Result<()> {
     let paths: Vec<PathBuf> = units.iter().map(|unit| scope.object(unit)).collect();
     files::remove_all(&scope.folder, &paths)

@@ -1,7 +1,7 @@
-//! The repaired view: raw without replaced slots, and live repairs of slots that raw lacks.
+//! The repaired view: raw rows except those of replaced slots, and live repairs of slots that raw lacks.
 //!
-//! One pass over raw. The repairs, the small side, are held in hash sets, of a stretch of time at a time; a raw row of a replaced slot
-//! is left out, one of a filled slot marks its repair as not needed. When raw has passed, the repairs that are left are read.
+//! The view takes one pass over raw. The repairs, the small side, are held in hash sets for one stretch of time after another. Raw rows of
+//! replaced slots are left out; raw rows of filled slots mark their repairs as not needed. The remaining repairs are read after raw.
 
 use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
@@ -23,8 +23,8 @@ use crate::scan::Scan;
 use repair_core::lake::partition::{SECOND_US, TimeBounds};
 use repair_core::lake::shape::KeyTime;
 
-/// Repairs are held in memory for a stretch of time whose files are about so big: a million or two of rows. In debug builds so few that
-/// tests with a handful of repairs cut between them too.
+/// Repairs are held in memory for a stretch of time whose files have about this size: a million or two of rows. Debug builds use so few
+/// that tests with a handful of repairs also cut between them.
 const CHUNK_BYTES: u64 = if cfg!(debug_assertions) { 1 << 12 } else { 16 << 20 };
 
 /// Reads the view.
@@ -67,7 +67,7 @@ fn chunk(
     live_repairs(scan, schema, repairs, bounds, &winners, sink)
 }
 
-/// The rows of raw whose slots are not replaced; marks the repairs whose slots raw has. `None` if no row is left.
+/// The raw rows whose slots are not replaced. Marks the repairs whose slots raw has. `None` if no row is left.
 fn not_replaced(table: &Table, slots: Slots, winners: &mut Winners, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
     let rows = KeyTime::of(table, batch)?;
     let mut mask = BooleanBufferBuilder::new(batch.num_rows());
@@ -94,7 +94,7 @@ fn not_replaced(table: &Table, slots: Slots, winners: &mut Winners, batch: &Reco
     })
 }
 
-/// The rows of repairs that count, of slots that raw lacks or that they replace.
+/// The rows of live repairs, for slots that raw lacks or that they replace.
 fn live_repairs(
     scan: &Scan,
     schema: &SchemaRef,
@@ -119,7 +119,7 @@ fn live_repairs(
             }
             let batch = filter_record_batch(&batch, &mask)?;
             let strategy = rollup::column(&batch, overlay::columns::STRATEGY)?.as_string::<i32>();
-            // A null would say that the row is the table's own.
+            // A null would mean that the row is the table's own.
             let strategy = StringArray::from_iter_values(strategy.iter().map(|name| name.unwrap_or("unknown")));
             flow = sink(with_column(schema, &batch.project(&own)?, Arc::new(strategy))?)?;
             Ok(flow)
@@ -153,7 +153,7 @@ fn with_column(schema: &SchemaRef, batch: &RecordBatch, repaired_by: ArrayRef) -
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }
 
-/// Cuts the time of a scan into stretches whose repairs fit into memory, between slots. Where raw can't be cut along, or there are few
+/// Cuts the time of a scan, between slots, into stretches whose repairs fit into memory. If raw cannot be cut there, or there are few
 /// repairs, it is one stretch.
 fn chunks(scan: &Scan, repairs: &[DataFile]) -> Result<Vec<TimeBounds>> {
     for file in &scan.files {

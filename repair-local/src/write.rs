@@ -1,4 +1,4 @@
-//! Parquet files that we write: whole or not at all, and of the same bytes for the same rows.
+//! Writes Parquet files, whole or not at all, with the same bytes for the same rows.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use repair_core::{Error, Result};
 use crate::files;
 
 fn refused(error: ParquetError, path: &Path) -> Error {
-    // The disk's own errors come through the writer.
+    // The disk's own errors pass through the writer.
     match error {
         ParquetError::External(source) => match source.downcast::<std::io::Error>() {
             Ok(error) => files::io_error(*error, "write", path),
@@ -25,14 +25,14 @@ fn refused(error: ParquetError, path: &Path) -> Error {
     }
 }
 
-/// Writes batches as one file, with pairs in its footer.
+/// Writes batches as one file, with key-value pairs in its footer.
 pub(crate) fn parquet(path: &Path, schema: &SchemaRef, batches: &[RecordBatch], footer: Vec<(String, String)>) -> Result<Usage> {
     let pairs: Vec<KeyValue> = footer.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect();
     let mut batches = batches.iter().cloned();
     write_parquet(path, schema, pairs, || Ok(batches.next()))
 }
 
-/// Writes batches as they come as one file, until none comes. Of an error nothing is left, and what had the name stays.
+/// Writes batches to one file as they come. On an error nothing of it is left, and the old file of that name stays.
 pub(crate) fn parquet_as_it_comes(path: &Path, mut next: impl FnMut() -> Result<Option<RecordBatch>>) -> Result<Usage> {
     let Some(first) = next()? else {
         return write_parquet(path, &SchemaRef::new(Schema::empty()), Vec::new(), || Ok(None));
@@ -42,7 +42,7 @@ pub(crate) fn parquet_as_it_comes(path: &Path, mut next: impl FnMut() -> Result<
     write_parquet(path, &schema, Vec::new(), || first.take().map_or_else(&mut next, |first| Ok(Some(first))))
 }
 
-/// What may wait in memory for the end of its row group.
+/// Memory for rows that wait for the end of their row group.
 const MAX_WAITING_BYTES: usize = 64 << 20;
 
 fn write_parquet(

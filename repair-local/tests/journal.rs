@@ -246,7 +246,7 @@ fn refused(path: &Path) -> String {
 async fn a_file_that_is_not_a_journal_is_refused_and_left_alone() {
     let (folder, path) = place();
     std::fs::write(&path, "dear diary, ".repeat(1_000)).unwrap();
-    assert!(refused(&path).contains("nor any SQLite database"));
+    assert!(refused(&path).contains("nor any other SQLite database"));
     assert!(std::fs::read(&path).unwrap().starts_with(b"dear diary"));
     let other = folder.path().join("other.db");
     Connection::open(&other).unwrap().execute_batch("CREATE TABLE mine (x)").unwrap();
@@ -299,13 +299,17 @@ async fn every_commit_is_flushed_and_readers_do_not_wait() {
     journal.append("run", 1, at(1), &[entered("two", 1)]).await.unwrap();
 }
 
+/// What the test that started this process asks of it.
+fn ordered(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| panic!("another test starts this, with {variable}"))
+}
+
 /// What a process that the tests below start does: it appends to a run, and says the number of each event once it is appended.
 #[tokio::test]
 #[ignore = "started by other tests, as a process of its own"]
 async fn append_as_another_process() {
-    let (Ok(path), Ok(count)) = (std::env::var("REPAIR_TEST_JOURNAL"), std::env::var("REPAIR_TEST_EVENTS")) else { return };
-    let journal = SqliteJournal::open(path).unwrap();
-    for sequence in 0..count.parse().unwrap() {
+    let journal = SqliteJournal::open(ordered("REPAIR_TEST_JOURNAL")).unwrap();
+    for sequence in 0..ordered("REPAIR_TEST_EVENTS").parse().unwrap() {
         match journal.append("run", sequence, at(1), &[entered("step", std::process::id())]).await {
             // In one write, so that to be killed leaves no half of a line.
             Ok(()) => std::io::stderr().write_all(format!("won {sequence}\n").as_bytes()).unwrap(),
@@ -378,14 +382,14 @@ async fn to_look_for_a_journal_makes_none() {
     let (folder, path) = place();
     let error = SqliteJournal::open_to_read(&path).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert_eq!(error.message(), format!("no journal at {}: nothing was ever run here", path.display()));
+    assert_eq!(error.message(), format!("no journal at {}: nothing has been run here", path.display()));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     SqliteJournal::open(&path).unwrap().append("run", 0, at(1), &[entered("one", 1)]).await.unwrap();
     let before = std::fs::read(&path).unwrap();
     {
         let journal = SqliteJournal::open_to_read(&path).unwrap();
         assert_eq!((journal.read("run", 0, ALL).await.unwrap().len(), journal.runs().await.unwrap().len()), (1, 1));
-        assert!(journal.append("run", 1, at(1), &[entered("two", 1)]).await.unwrap_err().message().contains("was opened to read"));
+        assert!(journal.append("run", 1, at(1), &[entered("two", 1)]).await.unwrap_err().message().contains("was opened for reading"));
     }
     assert_eq!(before, std::fs::read(&path).unwrap());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -401,7 +405,7 @@ async fn a_journal_that_was_emptied_or_lost_is_not_begun_anew() {
         std::fs::copy(path.with_extension("db-wal"), folder.path().join("kept-wal")).unwrap();
     }
     std::fs::write(&path, "").unwrap();
-    assert!(refused(&path).contains("is empty, as no journal ever is"));
+    assert!(refused(&path).contains("is empty, so it is damaged"));
     assert_eq!(SqliteJournal::open_to_read(&path).unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
     std::fs::remove_file(&path).unwrap();
@@ -417,8 +421,7 @@ const TTL: Duration = Duration::from_secs(3_600);
 #[tokio::test]
 #[ignore = "started by other tests, as a process of its own"]
 async fn drive_as_another_process() {
-    let Ok(path) = std::env::var("REPAIR_TEST_JOURNAL") else { return };
-    let journal = SqliteJournal::open(path).unwrap();
+    let journal = SqliteJournal::open(ordered("REPAIR_TEST_JOURNAL")).unwrap();
     journal.acquire("run", "the other", at(0), TTL).await.unwrap();
     std::io::stderr().write_all(b"won 0\n").unwrap();
     std::thread::sleep(Duration::from_secs(600));
@@ -540,7 +543,7 @@ async fn a_journal_of_version_1_is_read_and_brought_up_to_date() {
     journals[1].acquire("run", "me", at(1), TTL).await.unwrap();
     assert_eq!(reader.signaled("run").await.unwrap(), Some(Signal::Cancel));
     assert_eq!(reader.read("run", 0, ALL).await.unwrap(), before);
-    assert_eq!(reader.signal("run", None).await.unwrap_err().kind(), ErrorKind::Internal, "it was opened to read");
+    assert_eq!(reader.signal("run", None).await.unwrap_err().kind(), ErrorKind::Internal, "it was opened for reading");
 }
 
 #[tokio::test]

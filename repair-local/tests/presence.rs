@@ -13,7 +13,7 @@ mod common;
 use common::*;
 use proptest::prelude::*;
 use repair_core::ErrorKind;
-use repair_core::lake::{Lake, PresenceRequest};
+use repair_core::lake::{PresenceRequest, ReadLake};
 use repair_core::model::{Cadence, Format, Key, PartitionUnit, SlotRange, Table, TimeMark};
 
 #[derive(Debug, Clone)]
@@ -74,7 +74,7 @@ proptest! {
             let world = World::new();
             let table = Table { format, ..case.table.clone() };
             write_table(world.root(), &table, &case.rows, case.files, &case.stored);
-            let request = PresenceRequest { slots: case.slots, keys: wanted.clone(), as_of: at("2030-01-01T00:00:00Z") };
+            let request = PresenceRequest::new(case.slots, wanted.clone(), at("2030-01-01T00:00:00Z"));
             let presence = runtime().block_on(world.lake.presence(&table, &request)).unwrap();
             prop_assert_eq!(counted(&presence.raw), expected.clone(), "{:?}", format);
             prop_assert!(presence.repaired.len() == wanted.len() && presence.repaired.values().all(|slots| slots.is_empty()));
@@ -98,7 +98,7 @@ proptest! {
         // The third column of the key is only in the path.
         write_parquet(&world.root().join("bars/desk=nord%2Fost/a.parquet"), &batch, 50);
         let wanted: Vec<Key> = (0..4).flat_map(|venue| (0..2).map(move |symbol| Key::new([venue.to_string(), format!("S{symbol}"), "nord/ost".into()]))).collect();
-        let request = PresenceRequest { slots: SlotRange::new(0, 40), keys: wanted.clone(), as_of: at("2030-01-01T00:00:00Z") };
+        let request = PresenceRequest::new(SlotRange::new(0, 40), wanted.clone(), at("2030-01-01T00:00:00Z"));
         let raw = runtime().block_on(world.lake.presence(&table, &request)).unwrap().raw;
         for (key, one) in &raw.keys {
             let values: Vec<&str> = key.values().collect();
@@ -144,7 +144,7 @@ async fn an_empty_folder_holds_nothing_and_a_missing_one_is_an_error() {
     let request = whole(&table, "2018-04-04", "2018-04-04", &["A"]);
     let error = world.lake.presence(&table, &request).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    let expected = format!("no folder {}; create it or mend `location` of table `bars`", world.root().join("bars").display());
+    let expected = format!("no folder {}; create it or correct `location` of table `bars`", world.root().join("bars").display());
     assert_eq!(error.message(), expected);
     // What is being written, or is of another format, is not read.
     for name in

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use arrow::util::pretty::pretty_format_batches;
 use common::*;
-use repair_core::lake::{Lake, Layer};
+use repair_core::lake::{Layer, ReadLake};
 use repair_core::model::{Format, PartitionUnit, Table};
 use repair_core::plugin::{AggregateRequest, Aggregated, Plugin, PluginKind, Registry, SystemClock};
 use repair_core::testing::context;
@@ -132,7 +132,7 @@ async fn write(world: &World, tables: &[Table], into: &str, query: &str) -> Resu
     let context = context(Arc::new(world.lake.clone()), tables.to_vec(), Arc::new(SystemClock));
     let with = json!({ "into": into, "query": query });
     let Plugin::Aggregator(sql) = Registry::default().get(PluginKind::Aggregator, "sql").unwrap().make(&with)? else { unreachable!() };
-    sql.aggregate(&context, AggregateRequest { findings: None }).await
+    sql.aggregate(&context, AggregateRequest::new(None)).await
 }
 
 fn declared(name: &str, location: &str) -> Table {
@@ -154,7 +154,7 @@ async fn a_table_that_is_yet_to_be_written_is_not_in_the_way() {
     assert_eq!(rows.iter().map(|batch| batch.num_rows()).sum::<usize>(), 2);
     // A query that asks for it is told why it is not there.
     let error = write(&world, &tables, "daily", "SELECT * FROM later").await.unwrap_err();
-    assert!(error.full().contains("tables that hold nothing yet: later"), "{}", error.full());
+    assert!(error.full().contains("tables that do not exist yet: later"), "{}", error.full());
 }
 
 #[tokio::test]
@@ -166,7 +166,7 @@ async fn rows_that_no_column_dates_are_refused_with_how_to_date_them() {
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.message().contains("`symbol`, `mean`") && error.message().contains("`date_trunc('day', ts) AS day`"), "{error}");
     let error = write(&world, &[table, Table { time: "hour".into(), ..declared("daily", "daily") }], "daily", DAILY).await.unwrap_err();
-    assert!(error.message().contains("not `hour`, the time of table `daily`") && error.message().contains("AS hour`"), "{error}");
+    assert!(error.message().contains("not `hour`, the time column of table `daily`") && error.message().contains("AS hour`"), "{error}");
     assert_eq!(before, tree(world.root()));
 }
 
@@ -179,13 +179,13 @@ async fn what_others_own_is_never_written_to() {
     let tables = |into: &[Table]| [&[table.clone(), inner.clone(), outside.clone()], into].concat();
     for (into, location, words) in [
         // What is kept beside tables, by its name, in any case.
-        ("bars_repairs", None, "kept beside table `bars`"),
-        ("BARS_exceptions", None, "kept beside table `bars`"),
-        ("quotes_repaired", None, "kept beside table `quotes`"),
+        ("bars_repairs", None, "overlay table of table `bars`"),
+        ("BARS_exceptions", None, "overlay table of table `bars`"),
+        ("quotes_repaired", None, "overlay table of table `quotes`"),
         // By where it lies.
-        ("daily", Some("bars_repairs"), "where the repairs of table `bars` are kept"),
-        ("daily", Some("vendor/2024/quotes_exceptions/daily"), "where the repairs of table `quotes` are kept"),
-        ("daily", Some("reference_repairs"), "where the repairs of table `reference` are kept"),
+        ("daily", Some("bars_repairs"), "where the repairs of table `bars` are stored"),
+        ("daily", Some("vendor/2024/quotes_exceptions/daily"), "where the repairs of table `quotes` are stored"),
+        ("daily", Some("reference_repairs"), "where the repairs of table `reference` are stored"),
         // Inside and around other tables, and on them.
         ("daily", Some("bars"), "the location of table `bars`"),
         ("Bars", None, "the location of table `bars`"),
@@ -195,8 +195,8 @@ async fn what_others_own_is_never_written_to() {
         // Outside of the lake, and where nobody looks.
         ("daily", Some("/tmp/daily"), "is absolute"),
         ("daily", Some("out/../../daily"), "has a part `..`"),
-        ("daily", Some(".repair/runs"), "hidden, `.repair`"),
-        ("out/.daily", None, "hidden, `.daily`"),
+        ("daily", Some(".repair/runs"), "hidden part, `.repair`"),
+        ("out/.daily", None, "hidden part, `.daily`"),
         ("daily", Some("."), "is the lake itself"),
     ] {
         let into_table: Vec<Table> = location.map(|location| declared(into, location)).into_iter().collect();

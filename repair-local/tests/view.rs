@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use common::*;
 use proptest::prelude::*;
-use repair_core::lake::{Lake, Layer, PresenceRequest, ScanRequest, overlay};
+use repair_core::lake::{Layer, PresenceRequest, ReadLake, overlay};
 use repair_core::model::{Cadence, Format, Interval, Key, PartitionUnit, SlotRange, Table, TimeMark};
 
 /// A repair: its row, op, time, run and unit.
@@ -95,13 +95,13 @@ proptest! {
         let base = grid.slot_of(at("2018-04-03T23:30:00Z"));
         let slots = range.map(|(first, length)| SlotRange::new(base + first, base + first + length));
         let wanted = some_keys.then(|| keys(&["A", "C"]));
-        let request = ScanRequest { interval: slots.and_then(|slots| grid.interval_of(slots)), keys: wanted.clone(), ..all(Layer::Repaired) };
+        let request = all(Layer::Repaired).in_interval(slots.and_then(|slots| grid.interval_of(slots))).of_keys(wanted.clone());
         let rows = runtime().block_on(async { collect(world.lake.scan(&table, &request).await?).await }).unwrap();
         prop_assert_eq!(seen(&rows), model(&table, &raw, &repairs, slots, wanted.as_deref()));
 
         // Presence tells the same slots as repaired.
         let slots = slots.unwrap_or(SlotRange::new(base - 2, base + 125));
-        let request = PresenceRequest { slots, keys: keys(&["A", "B", "C"]), as_of: at("2030-01-01T00:00:00Z") };
+        let request = PresenceRequest::new(slots, keys(&["A", "B", "C"]), at("2030-01-01T00:00:00Z"));
         let presence = runtime().block_on(world.lake.presence(&table, &request)).unwrap();
         let shown: std::collections::BTreeSet<(String, i64)> = model(&table, &raw, &repairs, Some(slots), None)
             .iter().filter(|(_, by)| by.is_some()).map(|(row, _)| (row.symbol.clone(), slot_of(row))).collect();
@@ -121,12 +121,12 @@ async fn a_scan_gives_the_columns_asked_for_besides_key_and_time() {
     let schema = world.lake.describe(&table).await.unwrap();
     let types: Vec<String> = schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect();
     assert_eq!(types, ["id Utf8", "symbol Utf8", "ts Timestamp(µs, \"UTC\")", "close Float64", "note Utf8"]);
-    let request = ScanRequest { columns: Some(vec!["close".into()]), ..all(Layer::Repaired) };
+    let request = all(Layer::Repaired).with_columns(vec!["close".into()]);
     let batches = collect(world.lake.scan(&table, &request).await.unwrap()).await.unwrap();
     let names: Vec<&str> = batches[0].schema_ref().fields().iter().map(|field| field.name().as_str()).collect();
     assert_eq!(names, ["symbol", "ts", "close", overlay::REPAIRED_BY]);
     assert_eq!(seen(&batches), [(row("00123", "2018-04-04T00:01:00Z", 1.5), None), (row("A", "2018-04-04T00:00:00Z", 1.0), None)]);
-    let error = world.lake.scan(&table, &ScanRequest { columns: Some(vec!["cloze".into()]), ..all(Layer::Raw) }).await.err().unwrap();
+    let error = world.lake.scan(&table, &all(Layer::Raw).with_columns(vec!["cloze".into()])).await.err().unwrap();
     assert_eq!(error.message(), "table `bars` has no column `cloze`; it has id, symbol, ts, close, note");
 }
 
@@ -137,7 +137,7 @@ async fn a_table_without_cadence_is_read_by_its_times() {
     let rows = [row("A", "2018-04-04T00:00:00Z", 1.0), row("A", "2018-04-04T00:00:00.5Z", 2.0), row("A", "2018-04-04T00:00:01Z", 3.0)];
     write_table(world.root(), &table, &rows, 1, &Stored::default());
     let interval = Interval::parse("2018-04-04T00:00:00.4Z", "2018-04-04T00:00:01Z").unwrap();
-    let request = ScanRequest { interval: Some(interval), ..all(Layer::Repaired) };
+    let request = all(Layer::Repaired).in_interval(interval);
     let batches = collect(world.lake.scan(&table, &request).await.unwrap()).await.unwrap();
     assert_eq!(seen(&batches), [(rows[1].clone(), None)]);
 }

@@ -16,7 +16,7 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray,
 use common::*;
 use futures::StreamExt;
 use repair_core::ErrorKind;
-use repair_core::lake::{BatchStream, Lake, Layer, StageScope};
+use repair_core::lake::{Artifacts, BatchStream, Lake, Layer, Overlay, ReadLake, StageScope};
 use repair_core::model::Usage;
 use repair_core::model::{Fix, Format, Interval, Key, PartitionUnit, SlotRange, Table, TimeMark};
 
@@ -124,7 +124,7 @@ async fn rows_are_cast_to_the_table_without_loss_or_refused() {
     assert_eq!(error.message(), "repaired values of column `volume` do not fit table `bars`: Float64 to Int64");
     let unknown = RecordBatch::try_from_iter([("symbol", symbol.clone()), ("ts", times.clone()), ("vwap", symbol.clone())]).unwrap();
     let error = world.lake.stage(&scope, &request("odd", &Fix { rows: vec![unknown], ..Fix::default() })).await.unwrap_err();
-    assert!(error.message().contains("a column `vwap` that table `bars` has not"), "{error}");
+    assert!(error.message().contains("a column `vwap` that table `bars` lacks"), "{error}");
     let timeless = RecordBatch::try_from_iter([("symbol", symbol.clone())]).unwrap();
     let error = world.lake.stage(&scope, &request("odd", &Fix { rows: vec![timeless], ..Fix::default() })).await.unwrap_err();
     assert!(error.message().contains("have no column `ts`"), "{error}");
@@ -191,7 +191,7 @@ async fn replace_leaves_the_rows_given_and_nothing_else() {
     assert_eq!(rows, [(row("A", "2018-04-05T00:00:00Z", 3.0), None), (row("A", "2018-04-06T00:00:00Z", 2.0), None)]);
     let error = world.lake.replace(&table, &interval, vec![batch(&[row("A", "2018-04-06T00:00:00Z", 3.0)])]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.message().contains("lies outside of"), "{error}");
+    assert!(error.message().contains("lies outside the interval"), "{error}");
 }
 
 #[tokio::test]
@@ -225,7 +225,7 @@ async fn what_others_wrote_is_never_replaced() {
     for location in ["..", "../elsewhere", "/elsewhere", ".", "bars/../.."] {
         let table = Table { location: location.into(), ..bars() };
         let error = world.lake.replace(&table, &interval, vec![]).await.unwrap_err();
-        assert!(error.message().contains("where alone we write"), "{location}: {error}");
+        assert!(error.message().contains("we write nowhere else"), "{location}: {error}");
     }
     let table = Table { format: Format::Csv, ..bars() };
     assert!(world.lake.replace(&table, &interval, vec![]).await.unwrap_err().message().contains("format: parquet"));
@@ -266,13 +266,7 @@ async fn an_artifact_whose_writing_is_given_up_leaves_nothing() {
     let given_up = tokio::time::timeout(std::time::Duration::from_millis(200), world.lake.put_artifact("run", "gaps", never_ends));
     assert!(given_up.await.is_err());
     // The thread that wrote needs a moment to notice.
-    for _ in 0..100 {
-        if before == tree(world.root()) {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    assert_eq!(before, tree(world.root()));
+    testdata::wait_until("the lake is as it was", || before == tree(world.root()));
 }
 
 #[tokio::test]

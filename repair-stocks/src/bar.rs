@@ -1,4 +1,4 @@
-//! Bars: what a stock did in a minute, the columns that hold them, and which can be believed.
+//! Bars: the prices and the volume of a stock in one minute, the columns that hold them, and which bars are possible.
 
 use arrow::array::{Array, AsArray, Float64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::cast;
@@ -18,12 +18,12 @@ pub const HIGH: &str = "high";
 pub const LOW: &str = "low";
 /// The column of the last price.
 pub const CLOSE: &str = "close";
-/// The column of the amount traded.
+/// The column of the traded volume.
 pub const VOLUME: &str = "volume";
-/// The columns of a bar besides key and time, in their usual order.
+/// The columns of a bar without key and time, in their usual order.
 pub const COLUMNS: [&str; 5] = [OPEN, HIGH, LOW, CLOSE, VOLUME];
 
-/// What a stock did in a stretch of time. Prices are in the currency it trades in.
+/// The prices and the volume of a stock in a stretch of time. Prices are in the currency that it trades in.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bar {
     /// The first price.
@@ -34,12 +34,12 @@ pub struct Bar {
     pub low: f64,
     /// The last price.
     pub close: f64,
-    /// How many shares (or coins) changed hands; of coins, fractions too.
+    /// The number of shares (or coins) traded, which may be fractional.
     pub volume: f64,
 }
 
 impl Bar {
-    /// Why no market can have made this bar; `None` if one can.
+    /// Why no market can have produced this bar; `None` if one can.
     ///
     /// ```
     /// use repair_stocks::bar::Bar;
@@ -74,14 +74,14 @@ impl Bar {
 struct Numbers([Float64Array; 5]);
 
 impl Numbers {
-    /// Reads them, whatever kind of number they are. The order of numbers survives the cast, so a rule about it means the same.
+    /// Reads the columns, whatever their number type. The cast keeps the order of numbers, so the rules on it hold as before.
     fn of(batch: &RecordBatch) -> Result<Self> {
         let mut numbers = Vec::with_capacity(COLUMNS.len());
         for name in COLUMNS {
             let column = batch.column_by_name(name).ok_or_else(|| {
                 let schema = batch.schema();
                 let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-                Error::invalid(format!("bars need a column `{name}`; there are {}", names.join(", ")))
+                Error::invalid(format!("bars need a column `{name}`, and there is none; the columns are {}", names.join(", ")))
             })?;
             if !is_number(column.data_type()) {
                 return Err(Error::invalid(format!("column `{name}` of bars must hold numbers, but is {}", column.data_type())));
@@ -92,7 +92,7 @@ impl Numbers {
         Ok(Self(numbers))
     }
 
-    /// The bar of a row, or the column in which it has nothing.
+    /// The bar of a row, or the name of a column that is null there.
     fn bar(&self, row: usize) -> Result<Bar, &'static str> {
         if let Some((name, _)) = COLUMNS.iter().zip(&self.0).find(|(_, column)| column.is_null(row)) {
             return Err(name);
@@ -102,11 +102,11 @@ impl Numbers {
     }
 }
 
-/// The rule of bars, as a [`RowRule`](repair_core::builtin::repair::RowRule): prices above 0, low ≤ open and close ≤ high, volume not below 0, and
-/// each a finite number. Columns may hold floats, integers or decimals.
+/// The rule for bars, as a [`RowRule`](repair_core::builtin::repair::RowRule): prices are above 0, low ≤ open and close ≤ high, the volume is not
+/// below 0, and all are finite numbers. Columns may hold floats, integers or decimals.
 ///
 /// # Errors
-/// `invalid`, naming symbol and minute of the first bar that cannot be; or the column that is missing or not a number.
+/// `invalid`, naming the symbol and the minute of the first impossible bar, or the column that is missing or not numeric.
 pub fn believable(table: &Table, batch: &RecordBatch) -> Result<()> {
     let numbers = Numbers::of(batch)?;
     let keys = rollup::key_columns(table, batch)?;
@@ -122,8 +122,8 @@ pub fn believable(table: &Table, batch: &RecordBatch) -> Result<()> {
         if let Some(flaw) = flaw {
             let key = Key::new(keys.iter().map(|column| column.value(row)));
             let minute =
-                Timestamp::from_microsecond(times.value(row)).map_or_else(|_| "no time at all".to_owned(), |minute| minute.to_string());
-            return Err(Error::invalid(format!("the bar of {key} at {minute} cannot be: {flaw}; nothing that came with it is used")));
+                Timestamp::from_microsecond(times.value(row)).map_or_else(|_| "an unknown time".to_owned(), |minute| minute.to_string());
+            return Err(Error::invalid(format!("the bar of {key} at {minute} is impossible: {flaw}; the whole answer is rejected")));
         }
     }
     Ok(())

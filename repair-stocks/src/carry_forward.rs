@@ -1,7 +1,7 @@
-//! The repairer `stocks.carry-forward`: repeats the last price before a gap, for a while, as bars in which nothing was traded.
+//! The repairer `stocks.carry-forward`: repeats the last price before a gap, for a while, as bars with volume 0.
 //!
-//! A guess, and the cheapest one: it asks nobody. The search and its limits are the core's [`CarryForward`]; this says what the bar of a
-//! minute without trades looks like. `with` is that of the core's `carry-forward`: `max_age`.
+//! This is the cheapest estimate, because it asks no source. The core's [`CarryForward`] does the search and keeps the limits; this module
+//! defines what the bar of a minute without trades looks like. Its `with` is that of the core's `carry-forward`: `max_age`.
 
 use std::sync::Arc;
 
@@ -20,15 +20,15 @@ use crate::numbers::{cast_exact, is_number};
 const NAME: &str = "stocks.carry-forward";
 
 pub(crate) fn register(registry: &mut Registry) {
-    registry.repairer(NAME, "repeats the last price before a gap, with nothing traded", |config: CarryForwardConfig| {
+    registry.repairer(NAME, "repeats the last price before a gap, with volume 0", |config: CarryForwardConfig| {
         Ok(CarryForward::new(&config, NAME, Box::new(LastPrice)))
     });
 }
 
-/// A minute without trades: all prices are the last one, the volume is 0.
+/// The bar of a minute without trades: all prices are the last close, and the volume is 0.
 ///
-/// Other numbers of a bar (how many trades, an average price) were measured in another minute, so they are null; everything else, such
-/// as the currency, is repeated.
+/// Other numbers of a bar (a trade count, an average price) were measured in another minute, so they become null. Everything else, such as
+/// the currency, is repeated.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LastPrice;
 
@@ -51,7 +51,8 @@ impl CarryRule for LastPrice {
             let (field, column) = match field.name().as_str() {
                 OPEN | HIGH | LOW => {
                     let price = cast_exact(close, kind).map_err(|error| {
-                        Error::invalid(format!("the last close cannot be the `{}` of a bar, which is {kind}", field.name())).because(error)
+                        Error::invalid(format!("the last close does not fit into column `{}`, which is {kind}", field.name()))
+                            .because(error)
                     })?;
                     (field.clone(), price)
                 }
@@ -67,7 +68,7 @@ impl CarryRule for LastPrice {
     }
 }
 
-/// The column of the last price.
+/// The column of the last price, if it is numeric.
 fn price(rows: &RecordBatch) -> Result<&ArrayRef> {
     let close = rollup::column(rows, CLOSE)?;
     if is_number(close.data_type()) {

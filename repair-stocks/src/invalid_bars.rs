@@ -1,7 +1,8 @@
-//! The detector `stocks.invalid-bars`: minutes of a session whose bar no market can have made.
+//! The detector `stocks.invalid-bars`: minutes of a session whose bar no market can have produced.
 //!
-//! The search is the core's [`Invalid`]; this adds the rules of bars, which are those of [`Bar::flaw`](crate::bar::Bar::flaw): every number is
-//! there, prices are above 0, low ≤ open and close ≤ high, volume is not below 0. A step may add rules of its own, such as outliers.
+//! The core's [`Invalid`] does the search; this module adds the rules for bars, which are those of [`Bar::flaw`](crate::bar::Bar::flaw): every
+//! number is present, prices are above 0, low ≤ open and close ≤ high, and the volume is not below 0. A step may add rules of its own, such as
+//! one for outliers.
 
 use repair_core::builtin::detect::{Invalid, InvalidConfig, Rule};
 use repair_core::model::Key;
@@ -13,30 +14,31 @@ use serde::Deserialize;
 use crate::bar::{COLUMNS, VOLUME};
 use crate::minute_gaps::some_symbols;
 
-/// What `with` says.
+/// The configuration of `stocks.invalid-bars`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct InvalidBarsConfig {
     /// The table of bars: one key column, and a `cadence`.
     #[schemars(extend("x-names" = "table"))]
     pub table: String,
-    /// The calendar that says when the market is open, e.g. XNYS.
+    /// The calendar that defines when the market is open, e.g. XNYS.
     #[schemars(extend("x-names" = "calendar"))]
     pub calendar: String,
-    /// The stocks that must be there, by the values of the key column.
+    /// The stocks that must be present, as values of the key column.
     #[serde(deserialize_with = "some_symbols")]
     pub symbols: Vec<String>,
-    /// Where to begin: a date (from its first instant, UTC) or an instant.
+    /// The beginning: a date (from its first instant, UTC) or an instant.
     pub from: String,
-    /// Where to end: a date (the whole of it, UTC) or an instant (not included).
+    /// The end: a date (included, UTC) or an instant (not included).
     pub to: String,
-    /// Rules besides those of bars, as of `invalid`.
+    /// Rules in addition to those for bars, written as for `invalid`.
     #[serde(default)]
     pub rules: Vec<Rule>,
 }
 
 pub(crate) fn register(registry: &mut Registry) {
-    registry.detector("stocks.invalid-bars", "finds the bars that no market can have made", |config: InvalidBarsConfig| {
+    registry.detector("stocks.invalid-bars", "finds the bars that no market can have produced", |config: InvalidBarsConfig| {
         let InvalidBarsConfig { table, calendar, symbols, from, to, rules } = config;
         let keys = Some(symbols.iter().map(|symbol| Key::from(symbol.as_str())).collect());
         let rules = bar_rules()?.into_iter().chain(rules).collect();
@@ -44,7 +46,7 @@ pub(crate) fn register(registry: &mut Registry) {
     });
 }
 
-/// What a bar must be.
+/// The rules for bars.
 fn bar_rules() -> Result<Vec<Rule>> {
     let present = COLUMNS.map(|column| {
         let min = (column == VOLUME).then_some(0.0);

@@ -1,20 +1,20 @@
-//! Repairing minute bars of stocks: which minutes are missing, who can be asked for them, what a believable bar is, and hourly bars that
-//! say how complete they are.
+//! Repairing minute bars of stocks: which minutes are missing, which sources have them, which bars can be true, and hourly bars that state
+//! how complete they are.
 //!
 //! | name | kind | what it does |
 //! | --- | --- | --- |
 //! | `stocks.minute-gaps` | detector | finds the minutes of a session that hold no bar ([`minute_gaps`]) |
-//! | `stocks.invalid-bars` | detector | finds the bars that no market can have made ([`invalid_bars`]) |
-//! | `stocks.backfill` | repairer | asks a source for the missing bars, and believes only bars that can be ([`backfill`]) |
-//! | `stocks.carry-forward` | repairer | repeats the last price, with nothing traded ([`carry_forward`]) |
-//! | `stocks.correlated` | repairer | follows another price through a gap, bridged to both ends ([`correlated`]) |
+//! | `stocks.invalid-bars` | detector | finds the bars that no market can have produced ([`invalid_bars`]) |
+//! | `stocks.backfill` | repairer | requests the missing bars from a source, and rejects impossible ones ([`backfill`]) |
+//! | `stocks.carry-forward` | repairer | repeats the last price, with volume 0 ([`carry_forward`]) |
+//! | `stocks.correlated` | repairer | estimates prices from another series, and meets both ends of the gap ([`correlated`]) |
 //! | `stocks.archive` | source | a folder of bars ([`source::archive`]) |
-//! | `stocks.simulated` | source | a made-up market, the same for each seed ([`source::simulated`]) |
+//! | `stocks.simulated` | source | a simulated market, the same for each seed ([`source::simulated`]) |
 //! | `stocks.alpaca` | source | Alpaca's market data API (feature `http`) |
-//! | `stocks.massive`, `stocks.polygon` | source | the API of Massive, which was Polygon (feature `http`) |
-//! | `stocks.hourly-bars` | aggregator | sums minute bars up to hours, and counts what each hour is made of ([`hourly_bars`]) |
+//! | `stocks.massive`, `stocks.polygon` | source | the API of Massive, formerly Polygon (feature `http`) |
+//! | `stocks.hourly-bars` | aggregator | aggregates minute bars to hours, and counts what each hour is made of ([`hourly_bars`]) |
 //!
-//! and the trading calendars of [`calendar`]. All are thin: searching, requesting, judging and summing up is the core's.
+//! There are also the trading calendars of [`calendar`]. All plug-ins are thin: the core searches, requests, judges and aggregates.
 //!
 //! ```
 //! use repair_core::plugin::{PluginKind, Registry};
@@ -25,7 +25,7 @@
 //! assert!(registry.calendars().contains_key("XNYS"));
 //! ```
 //!
-//! Nothing here may know which lake it works on, or how a workflow is run.
+//! Nothing here may know which lake it works on, or how a workflow runs.
 
 pub mod backfill;
 pub mod bar;

@@ -1,7 +1,7 @@
-//! The detector `stocks.minute-gaps`: the minutes in which the market was open and of which a stock has no bar.
+//! The detector `stocks.minute-gaps`: the minutes in which the market was open and a stock has no bar.
 //!
-//! The search is the core's [`find_gaps`]; this adds that the calendar must be named, because no stock trades always, and the stocks too:
-//! read from the captured data, a stock that never came would be missed.
+//! The core's [`find_gaps`] does the search. This module requires a calendar, because no stock trades all the time, and a list of stocks,
+//! because a stock that never arrived would go unnoticed if they were read from the captured data.
 
 use async_trait::async_trait;
 use repair_core::builtin::detect::find_gaps;
@@ -12,33 +12,34 @@ use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-/// What `with` says.
+/// The configuration of `stocks.minute-gaps`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct MinuteGapsConfig {
     /// The table of bars: one key column, and `cadence: 1m`.
     #[schemars(extend("x-names" = "table"))]
     pub table: String,
-    /// The calendar that says when the market is open, e.g. XNYS.
+    /// The calendar that defines when the market is open, e.g. XNYS.
     #[schemars(extend("x-names" = "calendar"))]
     pub calendar: String,
-    /// The stocks that must be there, by the values of the key column.
+    /// The stocks that must be present, as values of the key column.
     #[serde(deserialize_with = "some_symbols")]
     pub symbols: Vec<String>,
-    /// Where to begin: a date (from its first instant, UTC) or an instant.
+    /// The beginning: a date (from its first instant, UTC) or an instant.
     pub from: String,
-    /// Where to end: a date (the whole of it, UTC) or an instant (not included).
+    /// The end: a date (included, UTC) or an instant (not included).
     pub to: String,
 }
 
-/// Refuses what names no stock where it is written: nothing missing of no stocks would look like a clean table.
+/// Refuses a list without stocks when it is read, because an audit of no stocks would look like a clean table.
 pub(crate) fn some_symbols<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let symbols = Vec::<String>::deserialize(deserializer)?;
     if symbols.is_empty() {
-        return Err(D::Error::custom("`symbols` is empty, so nothing would be looked at; name the stocks that must be there"));
+        return Err(D::Error::custom("`symbols` is empty, so nothing would be checked; list the stocks that must be present"));
     }
     if symbols.iter().any(|symbol| symbol.trim().is_empty()) {
-        return Err(D::Error::custom("a symbol under `symbols` is empty; take it out, or name the stock"));
+        return Err(D::Error::custom("`symbols` holds an empty symbol; remove it, or name the stock"));
     }
     Ok(symbols)
 }
@@ -80,25 +81,25 @@ impl Detector for MinuteGaps {
     }
 }
 
-/// Checks that a table holds minute bars, told apart by one column.
+/// Checks that a table holds minute bars with one key column.
 ///
 /// # Errors
 /// `invalid`, with what to do instead.
 pub(crate) fn check_minutes(table: &Table) -> Result<()> {
     if table.key.len() != 1 {
         let has = match table.key.as_slice() {
-            [] => "has none".to_owned(),
-            several => format!("has {}", several.join(", ")),
+            [] => "none".to_owned(),
+            several => several.join(", "),
         };
         return Err(Error::invalid(format!(
-            "minute bars have one key column, the symbol, and table `{}` {has}; write `key: [symbol]`, or use `gaps` for other series",
+            "minute bars need one key column, the symbol, but table `{}` has {has}; write `key: [symbol]`, or use `gaps` for other series",
             table.name
         )));
     }
     let grid = table.grid()?;
     if grid.cadence != Cadence::MINUTE {
         return Err(Error::invalid(format!(
-            "minute bars come once a minute, and table `{}` has a cadence of {}; write `cadence: 1m`, or use `gaps` for other series",
+            "minute bars need a cadence of 1m, but that of table `{}` is {}; write `cadence: 1m`, or use `gaps` for other series",
             table.name, grid.cadence
         )));
     }

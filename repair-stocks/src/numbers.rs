@@ -1,4 +1,4 @@
-//! Columns of numbers: casts that lose nothing, or say so.
+//! Columns of numbers: casts that fail rather than lose anything.
 
 use arrow::array::{Array, ArrayRef};
 use arrow::compute::kernels::cmp::not_distinct;
@@ -6,10 +6,10 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::DataType;
 use repair_core::{Error, Result};
 
-/// A column as another type. A value that would not come back the same is an error: Arrow itself cuts fractions off in silence.
+/// Casts a column to another type. A value that would change is an error, because Arrow itself silently cuts off fractions.
 ///
 /// # Errors
-/// `invalid` if there is no such cast, or it would lose something.
+/// `invalid` if there is no such cast, or if it would change a value.
 pub(crate) fn cast_exact(column: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     let from = column.data_type();
     if from == to {
@@ -21,16 +21,16 @@ pub(crate) fn cast_exact(column: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     if not_distinct(column, &back)?.true_count() == column.len() {
         Ok(done)
     } else {
-        Err(Error::invalid(format!("a number of type {from} would not be the same as {to}")))
+        Err(Error::invalid(format!("a number of type {from} would change as {to}")))
     }
 }
 
-/// Whether a column can hold prices and volumes.
+/// Whether a column of this type can hold prices and volumes.
 pub(crate) fn is_number(kind: &DataType) -> bool {
     kind.is_integer() || kind.is_floating() || kind.is_decimal()
 }
 
-/// What the numbers of both types fit into.
+/// A type that holds the numbers of both types.
 pub(crate) fn common_type(a: &DataType, b: &DataType) -> Option<DataType> {
     use DataType::{Decimal128, Float64};
     match (a, b) {

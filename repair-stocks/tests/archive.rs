@@ -1,4 +1,4 @@
-//! What the archive answers, and for what it vouches.
+//! What the archive answers, and which stretches it vouches for.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
@@ -21,7 +21,7 @@ fn archive(with: &Value) -> Arc<dyn Source> {
     }
 }
 
-/// An archive of two stocks over three days, with one column that the table of bars has not.
+/// An archive of two stocks over three days, with one column that the table of bars does not have.
 fn lake() -> Arc<MemoryLake> {
     let rows = batch(
         &bars(),
@@ -48,7 +48,7 @@ fn lake() -> Arc<MemoryLake> {
 
 async fn fetch(source: &Arc<dyn Source>, lake: &Arc<MemoryLake>, symbols: &[&str], from: &str, to: &str) -> Answer {
     let context = context(lake.clone(), vec![bars()], "2026-03-05T20:00:00Z");
-    source.fetch(&context, &Request { table: bars(), keys: keys(symbols), interval: interval(from, to) }).await.unwrap()
+    source.fetch(&context, &Request::new(bars(), keys(symbols), interval(from, to))).await.unwrap()
 }
 
 #[tokio::test]
@@ -61,9 +61,12 @@ async fn it_vouches_for_whole_days_of_the_stocks_it_knows() {
         covered,
         [("IBM".to_owned(), interval("2026-03-03", "2026-03-05T18:01:00Z")), ("SPY".to_owned(), interval("2026-03-04", "2026-03-04")),]
     );
-    assert_eq!(answer.said, "the archive /archive, which holds 2 of 3 keys asked for from 2026-03-03T00:00:00Z to 2026-03-05T18:01:00Z");
+    assert_eq!(
+        answer.said,
+        "the archive /archive, which holds 2 of the 3 requested keys from 2026-03-03T00:00:00Z to 2026-03-05T18:01:00Z"
+    );
     let unknown = fetch(&source, &lake, &["XYZ"], "2026-03-03", "2026-03-05").await;
-    assert!(unknown.covered.is_empty() && unknown.said.contains("holds nothing"), "{}", unknown.said);
+    assert!(unknown.covered.is_empty() && unknown.said.contains("holds none of the requested keys"), "{}", unknown.said);
     let quiet = fetch(&source, &lake, &["SPY"], "2026-03-04T10:00:00Z", "2026-03-04T11:00:00Z").await;
     assert_eq!(quiet.covered[0].interval, interval("2026-03-04T10:00:00Z", "2026-03-04T11:00:00Z"));
     assert_eq!(quiet.said, "the archive /archive, which holds SPY from 2026-03-04T00:00:00Z to 2026-03-05T00:00:00Z");

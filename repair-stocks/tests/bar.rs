@@ -1,4 +1,4 @@
-//! Which bars are believed, and what a repeated one looks like.
+//! Which bars are accepted, and what a repeated bar looks like.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
@@ -43,7 +43,7 @@ fn a_bar_is_believed_only_if_a_market_can_have_made_it() {
     }
 }
 
-/// A good bar of which one column is another.
+/// A good bar with one column replaced.
 fn with_column(name: &str, column: impl Array + 'static) -> RecordBatch {
     let column: ArrayRef = Arc::new(column);
     let rows = batch(&bars(), &[("IBM", MINUTE, [10.0, 10.5, 9.5, 10.2, 300.0])]);

@@ -1,4 +1,4 @@
-//! What trading calendars promise.
+//! The promises of the trading calendars.
 
 #![expect(clippy::unwrap_used, reason = "clippy's exception for tests does not reach their helper functions")]
 
@@ -122,8 +122,8 @@ fn dates_past_the_table_are_refused_as_blind() {
     assert_eq!(past.kind(), ErrorKind::Blind);
     assert_eq!(
         past.message(),
-        "calendar XNYS covers 1990-01-01 to 2026-12-31, so it cannot say what is expected from 2026-12-28 to 2027-01-04; \
-         ask for covered dates, or extend its table"
+        "calendar XNYS covers 1990-01-01 to 2026-12-31, and does not know what is expected from 2026-12-28 to 2027-01-04; \
+         choose dates that it covers, or extend its table"
     );
     let before = market("XNYS").open(&Interval::parse("1989-12-31T23:59:00Z", "1990-01-03").unwrap()).unwrap_err();
     assert_eq!(before.kind(), ErrorKind::Blind);
@@ -137,7 +137,7 @@ fn every_session_is_the_one_exchange_calendars_lists() {
     assert_eq!(ours, pinned);
 }
 
-/// A line a year: `market,year,sessions,minutes,crc32`.
+/// One line per year: `market,year,sessions,minutes,crc32`.
 fn digest(calendar: &Arc<dyn Calendar>) -> Vec<String> {
     let (first, last) = calendar.coverage().unwrap();
     let mut years: BTreeMap<i16, (usize, i64, String)> = BTreeMap::new();
@@ -157,12 +157,12 @@ fn digest(calendar: &Arc<dyn Calendar>) -> Vec<String> {
     years.into_iter().map(line).collect()
 }
 
-/// As zlib's: reflected, polynomial 0xEDB88320.
+/// The CRC-32 of zlib: reflected, polynomial 0xEDB88320.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 * (crc & 1))))
 }
 
-/// The open stretches that the crate exchange-hours knows, from operators' own pages, between two dates.
+/// The open stretches between two dates in the crate exchange-hours, whose data comes from the exchanges' own pages.
 fn oracle(exchange: Exchange, from: Date, to: Date) -> Vec<Interval> {
     let calendar = calendar_for_exchange(exchange);
     let mut stretches = Vec::new();
@@ -208,7 +208,7 @@ fn tokyo_agrees_with_a_second_source() {
     assert_eq!(differences(&ours, &oracle(Exchange::Tse, from, to)), failure);
 }
 
-/// What only we hold open (`-`) and what only the other does (`+`), in order of time.
+/// The stretches that are open only in our calendar (`-`) or only in the other one (`+`), in order of time.
 fn differences(ours: &[Interval], theirs: &[Interval]) -> Vec<String> {
     let only = |sign: &'static str, these: &[Interval], those: &[Interval]| -> Vec<(Interval, String)> {
         let those: HashSet<_> = those.iter().collect();

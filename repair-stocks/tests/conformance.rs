@@ -34,7 +34,7 @@ fn world() -> StepContext {
         ("archive".to_owned(), source("stocks.archive", &json!({ "location": "archive" }))),
         ("simulated".to_owned(), source("stocks.simulated", &json!({ "seed": 7, "calendar": "XNYS", "keys_per_request": 2 }))),
     ];
-    StepContext { sources: Arc::new(sources.into()), ..context(lake, vec![bars()], "2026-03-10T00:00:00Z") }
+    context(lake, vec![bars()], "2026-03-10T00:00:00Z").with_sources(sources)
 }
 
 fn with() -> Value {
@@ -78,8 +78,7 @@ async fn backfill_and_those_that_guess_are_repairers() {
 #[tokio::test]
 async fn the_archive_and_the_simulated_market_are_sources() {
     let context = world();
-    let request =
-        |names: &[&str]| Request { table: bars(), keys: keys(names), interval: interval("2026-03-05T14:35:00Z", "2026-03-05T14:55:00Z") };
+    let request = |names: &[&str]| Request::new(bars(), keys(names), interval("2026-03-05T14:35:00Z", "2026-03-05T14:55:00Z"));
     let archive = context.source("archive").unwrap().clone();
     plugin_suite::source(archive.as_ref(), &context, &request(&["IBM"]), Some(&Key::from("XYZ"))).await;
     // It makes up every stock there could be.

@@ -1,4 +1,4 @@
-//! What the documents say about the workflow language is true: their samples are valid, and they describe every plug-in and what it takes.
+//! The documents are right about the workflow language: their samples are valid, and they describe every plug-in and its configuration.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ fn pages() -> Vec<(String, String)> {
     pages
 }
 
-/// The name by which samples run the first of them as a step.
+/// The name under which samples run the first of them as a step.
 const FIRST: &str = "power-daily.yaml";
 
 fn registry() -> Registry {
@@ -37,7 +37,7 @@ struct Block {
     text: String,
 }
 
-/// The blocks of the pages that have a mark.
+/// The blocks of the pages with this mark.
 fn blocks(mark: &str) -> Vec<Block> {
     let fence = format!("```{mark}");
     let mut blocks = Vec::new();
@@ -98,7 +98,7 @@ fn every_fragment_of_the_language_fits_into_a_workflow() {
         // Steps that a fragment leads to may be elsewhere.
         let wrong: Vec<String> = mistakes
             .iter()
-            .filter(|mistake| !mistake.message.contains("there is no such step"))
+            .filter(|mistake| !mistake.message.contains("which does not exist"))
             .map(|mistake| format!("line {}: {}", line + mistake.line - 1, mistake.message))
             .collect();
         assert!(wrong.is_empty(), "in {page}, {}", wrong.join("; "));

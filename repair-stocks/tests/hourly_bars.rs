@@ -30,7 +30,7 @@ fn aggregator(with: &Value) -> Arc<dyn Aggregator> {
 
 async fn aggregate_into(lake: &Arc<MemoryLake>, tables: Vec<Table>, with: &Value, findings: &Findings) -> repair_core::Result<Value> {
     let context = context(lake.clone(), tables, NOW);
-    let request = AggregateRequest { findings: Some(findings) };
+    let request = AggregateRequest::new(Some(findings));
     aggregator(with).aggregate(&context, request).await.map(|done| done.output)
 }
 
@@ -42,7 +42,7 @@ fn new_york(symbols: &[&str], asked: Interval) -> Findings {
     findings(&keys(symbols), asked, calendar("XNYS").unwrap().as_ref())
 }
 
-/// A row of hours as text: what a person would check it by.
+/// A row of hours as text that a person can check.
 fn hours(lake: &MemoryLake) -> BTreeMap<String, String> {
     let rows = lake.rows(&hourly(), Layer::Raw).unwrap();
     let mut hours = BTreeMap::new();
@@ -63,7 +63,7 @@ fn hours(lake: &MemoryLake) -> BTreeMap<String, String> {
     hours
 }
 
-/// Bars of every minute of a stretch, at a price that rises by 1 a minute.
+/// Bars for every minute of a stretch, at a price that rises by 1 per minute.
 fn minutes<'a>(symbol: &'a str, times: &'a [String]) -> Vec<Row<'a>> {
     times.iter().zip(1u32..).map(|(time, price)| (symbol, time.as_str(), flat(f64::from(price), 10.0))).collect()
 }
@@ -85,7 +85,7 @@ fn absence(symbol: &str, times: &[String]) -> Absence {
     }
 }
 
-/// The table of hours that an aggregate makes, if it is not declared.
+/// The table of hours that an aggregate step creates if none is declared.
 fn hourly() -> Table {
     Table { name: "hourly".to_owned(), location: "hourly".to_owned(), time: "hour".to_owned(), cadence: Some(Cadence::HOUR), ..bars() }
 }
@@ -234,19 +234,19 @@ async fn what_cannot_be_summed_up_is_refused_with_a_way_out() {
     };
     for (with, table, said) in [
         (json!({ "table": "bars", "into": "bars" }), None, "folder of its own"),
-        (json!({ "table": "trades", "into": "hourly" }), None, "`of:`"),
+        (json!({ "table": "trades", "into": "hourly" }), None, "`of`"),
         (json!({ "table": "bars", "into": "notes" }), None, "another table under `into`"),
         (json!({ "table": "bars", "into": "hourly" }), Some(into(|table| table.cadence = Some(Cadence::MINUTE))), "`cadence: 1h`"),
         (json!({ "table": "bars", "into": "hourly" }), Some(into(|table| table.time_marks = TimeMark::End)), "time_marks"),
         (json!({ "table": "bars", "into": "hourly" }), Some(into(|table| table.key.clear())), "key columns"),
-        (json!({ "table": "bars", "into": "hourly" }), Some(into(|table| table.time = "open".to_owned())), "name it otherwise"),
+        (json!({ "table": "bars", "into": "hourly" }), Some(into(|table| table.time = "open".to_owned())), "rename it"),
     ] {
         let tables = [bars()].into_iter().chain(table).collect();
         let error = aggregate_into(&lake, tables, &with, &day).await.unwrap_err();
         assert!(error.message().contains(said), "{with}: {error}");
     }
     let nothing = aggregator(&json!({ "table": "bars", "into": "hourly" }))
-        .aggregate(&context(lake, vec![bars()], NOW), AggregateRequest { findings: None })
+        .aggregate(&context(lake, vec![bars()], NOW), AggregateRequest::new(None))
         .await;
-    assert!(nothing.unwrap_err().message().contains("`of:`"));
+    assert!(nothing.unwrap_err().message().contains("`of`"));
 }

@@ -1,11 +1,11 @@
-//! Bars that no market can have made, and aggregates that are to be computed again.
+//! Bars that no market can have produced, and aggregates that must be computed again.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
 
 use std::sync::Arc;
 
-use repair_core::lake::Lake;
+use repair_core::lake::Overlay;
 use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::model::Table;
 use repair_core::model::{DefectKind, SlotRange};
@@ -44,7 +44,7 @@ fn with() -> Value {
     })
 }
 
-/// Bars of which some are flawed in each of the ways there are.
+/// Bars, some of them with each kind of flaw.
 fn values() -> Vec<[f64; 5]> {
     let good = [10.0, 12.0, 9.0, 11.0, 300.0];
     let mut all = vec![good; 30];
@@ -75,8 +75,7 @@ async fn invalid_bars_are_those_with_a_flaw_and_any_repairer_replaces_them() {
     let archive = repair_core::model::Table { location: "archive".to_owned(), ..bars() };
     lake.put_table(&archive, &[batch(&archive, &archived)]).unwrap();
     let sources = [("archive".to_owned(), source("stocks.archive", &json!({ "location": "archive" })))];
-    let context =
-        repair_core::plugin::StepContext { sources: Arc::new(sources.into()), ..context(lake, vec![bars()], "2026-03-10T00:00:00Z") };
+    let context = context(lake, vec![bars()], "2026-03-10T00:00:00Z").with_sources(sources);
     let detector = detector("stocks.invalid-bars", &with());
     let found = detector.detect(&context, None).await.unwrap();
     let flawed = values().into_iter().map(|[open, high, low, close, volume]| Bar { open, high, low, close, volume }.flaw().is_some());

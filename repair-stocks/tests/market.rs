@@ -1,4 +1,4 @@
-//! What the simulated market promises, and the source that tells of it.
+//! The promises of the simulated market, and of the source that serves it.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
@@ -97,7 +97,7 @@ fn source(with: &serde_json::Value) -> Arc<dyn Source> {
 
 async fn fetch(with: serde_json::Value, table: Table, symbols: &[&str], interval: Interval) -> repair_core::Result<Answer> {
     let context = context(Arc::new(MemoryLake::default()), vec![table.clone()], "2026-03-05T15:00:30Z");
-    source(&with).fetch(&context, &Request { table, keys: keys(symbols), interval }).await
+    source(&with).fetch(&context, &Request::new(table, keys(symbols), interval)).await
 }
 
 #[tokio::test]
@@ -116,14 +116,14 @@ async fn the_source_answers_what_was_asked_until_now_and_vouches_for_no_more() {
         .flat_map(|symbol| (minute("2026-03-05T14:00:00Z")..minute("2026-03-05T15:00:00Z")).filter_map(|minute| market.bar(symbol, minute)))
         .collect();
     assert!(traded.len() < 60, "some of two half hours are quiet");
-    let told: Vec<Bar> = (0..rows.num_rows())
+    let answered: Vec<Bar> = (0..rows.num_rows())
         .map(|row| {
             let [open, high, low, close, volume] =
                 ["open", "high", "low", "close", "volume"].map(|column| number(rows, column, row).unwrap());
             Bar { open, high, low, close, volume }
         })
         .collect();
-    assert_eq!(told, traded);
+    assert_eq!(answered, traded);
 }
 
 #[tokio::test]
@@ -143,8 +143,8 @@ async fn what_goes_past_the_limits_or_is_no_minute_bar_is_refused() {
     fetch(with.clone(), bars(), &["IBM"], hour).await.unwrap();
     let hourly = Table { cadence: Some("1h".parse().unwrap()), ..bars() };
     for (table, symbols, interval, said) in [
-        (bars(), &["IBM"][..], interval("2026-03-05T14:00:00Z", "2026-03-05T15:01:00Z"), "ask for less"),
-        (bars(), &["IBM", "SPY"][..], hour, "ask for less"),
+        (bars(), &["IBM"][..], interval("2026-03-05T14:00:00Z", "2026-03-05T15:01:00Z"), "request less"),
+        (bars(), &["IBM", "SPY"][..], hour, "request less"),
         (hourly, &["IBM"][..], hour, "`cadence: 1m`"),
     ] {
         let error = fetch(with.clone(), table, symbols, interval).await.unwrap_err();

@@ -49,7 +49,7 @@ async fn what_is_no_table_of_minute_bars_is_refused_with_a_way_out() {
     for (table, said) in [
         (Table { key: Vec::new(), ..bars() }, "`key: [symbol]`"),
         (Table { key: vec!["symbol".to_owned(), "venue".to_owned()], ..bars() }, "symbol, venue"),
-        (Table { cadence: Some("5m".parse().unwrap()), ..bars() }, "cadence of 5m"),
+        (Table { cadence: Some("5m".parse().unwrap()), ..bars() }, "is 5m; write `cadence: 1m`"),
         (Table { cadence: None, ..bars() }, "cadence: 1m"),
     ] {
         let error = detect(&with(), table).await.unwrap_err();

@@ -22,7 +22,7 @@ fn repairer(name: &str, with: &Value) -> Arc<dyn Repairer> {
     }
 }
 
-/// IBM's missing minutes of 14:31 to 14:34, and a context with these rows in the table and in an archive.
+/// IBM's missing minutes from 14:31 to 14:34, and a context with these rows in the table and in an archive.
 fn gap(held: &[Row<'_>], archived: &[Row<'_>]) -> (StepContext, Findings) {
     let lake = lake_with(&bars(), &batch(&bars(), held));
     let archive = Table { location: "archive".to_owned(), ..bars() };
@@ -76,7 +76,7 @@ async fn carry_forward_repeats_the_last_price_for_a_while() {
     }
 }
 
-/// Two hours of SPY, and of IBM, which moves 0.8 of its returns; a bar opens where the last closed. IBM lacks some minutes, and so does SPY.
+/// Two hours of SPY and of IBM, whose returns are 0.8 times those of SPY. A bar opens where the last one closed. Both lack some minutes.
 fn together() -> (StepContext, Findings, Vec<String>, [Vec<f64>; 2]) {
     let times: Vec<String> = (870..990).map(|minute| format!("2026-03-05T{:02}:{:02}:00Z", minute / 60, minute % 60)).collect();
     let spy: Vec<f64> = (0..120u32).map(|minute| 500.0 + f64::from(minute * 37 % 11) - f64::from(minute * 13 % 7)).collect();
@@ -114,7 +114,7 @@ async fn a_price_follows_another_that_is_known_and_meets_both_ends() {
         assert_eq!(time.value(row), times[minute].parse::<jiff::Timestamp>().unwrap().as_microsecond());
         let value = |column| number(rows, column, row).unwrap();
         let (open, close) = (value("open"), value("close"));
-        // Of 62, SPY tells nothing, so IBM stands still but for what is left to spread.
+        // In minute 62 SPY has no bar, so IBM moves only by its share of the remaining difference.
         for (price, minute) in [(open, minute - 1), (close, minute)] {
             let apart = (price / ibm[minute] - 1.0).abs();
             assert!(if minute == 62 { apart < 0.02 } else { apart < 1e-9 }, "{minute}: {price} is not {}", ibm[minute]);

@@ -1,5 +1,123 @@
-//! Durable workflows that find what is broken in a lake of data, wait, repair it, verify, and only then aggregate.
+//! Finds what is broken in a lake of data, waits for late rows, repairs what is left, verifies the result, and only then computes aggregates.
+//!
+//! [`Repair`] opens a workflow with a profile. It plans, applies and runs the workflow, and compares strategies. [`OpenLake`] is a lake with
+//! its past runs: it resumes, redrives, cancels and lists them, explains slots, undoes, and computes costs. A `Repair` has all methods of its lake.
+//!
+//! ```
+//! use repair::Repair;
+//!
+//! # fn main() -> repair::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let lake = folder.path();
+//! # for (table, missing) in [("readings", Some(7)), ("archive", None)] {
+//! #     let rows = (0..24).filter(|hour| Some(*hour) != missing).map(|hour| format!("co,2024-03-04T{hour:02}:00:00Z,{hour}\n"));
+//! #     let text = format!("sensor,ts,value\n{}", rows.collect::<String>());
+//! #     std::fs::create_dir(lake.join(table)).unwrap();
+//! #     std::fs::write(lake.join(table).join("2024-03-04.csv"), text).unwrap();
+//! # }
+//! // A folder with two tables: `readings`, in which the row of 07:00 is missing, and `archive`, which has all rows.
+//! let workflow = "
+//! workflow: air-quality
+//! kind: state-machine
+//! tables:
+//!   readings: { location: readings, format: csv, key: [sensor], time: ts, cadence: 1h }
+//! sources:
+//!   vendor: { source: stocks.archive, with: { location: archive, format: csv } }
+//! start: find
+//! steps:
+//!   find: { detect: gaps, with: { table: readings, keys: [co], from: 2024-03-04, to: 2024-03-04 }, next: fill }
+//!   fill: { repair: backfill, of: find, with: { source: vendor }, next: check }
+//!   check: { verify: find, end: true }
+//! ";
+//! repair::block_on(async {
+//!     let repair = Repair::text("air-quality.yaml", workflow).lake(lake).connect().await?;
+//!     let plan = repair.plan().await?;
+//!     assert_eq!(plan.missing(), 1);
+//!     let report = repair.apply(&plan).await?;
+//!     assert_eq!(report.missing, 0);
+//!     let costs = repair.costs().runs([&report.run]).group_by(["strategy"]).await?;
+//!     assert_eq!(costs.total.rows_repaired, 1);
+//!     let undone = repair.undo(&report.run).reason("only a trial").await?;
+//!     assert_eq!(undone.rows(), 1);
+//!     Ok(())
+//! })
+//! # }
+//! ```
+//!
+//! # What is where
+//!
+//! | to | use |
+//! | --- | --- |
+//! | open a workflow: a file, a text, or one built in Rust | [`Repair::open`], [`Repair::text`], [`Repair::of`] |
+//! | know what is broken and what repairing it would take, then do exactly that | [`Repair::plan`], [`Repair::apply`], [`plan`] |
+//! | run a workflow; list, resume, redrive, cancel or pause runs | [`Repair::run`], [`OpenLake::runs`], [`OpenLake::resume`], … |
+//! | know why a slot is as it is; undo, redo, record exceptions, judge accuracy | [`OpenLake::why`], [`OpenLake::undo`], …, [`provenance`] |
+//! | find out which strategy is most accurate, at what cost | [`Repair::compare`], [`compare`](mod@compare) |
+//! | know what runs cost | [`OpenLake::costs`], [`ledger`] |
+//! | use plug-ins of your own | [`registry`], [`Opening::registry`], [`core::plugin`] |
+//! | write an adapter for another kind of lake | [`core::lake`], [`core::engine::Journal`], [`Opening::adapters`] |
+//!
+//! # Crates
+//!
+//! This crate re-exports the crates below it, so one line under `[dependencies]` is enough.
+//!
+//! | crate | here | holds |
+//! | --- | --- | --- |
+//! | `repair-core` | [`core`] | the model, the workflow language, the engine, the traits, plug-ins for any data |
+//! | `repair-local` | `local` | a lake of files in a folder, and a journal in SQLite |
+//! | `repair-stocks` | `stocks` | exchange calendars, bars, and the plug-ins for them |
+//! | `repair-aws` | `aws` | a lake in S3 and Athena, and a journal in S3 |
+//! | [`arrow`] | `arrow` | the columns in which rows are read and written |
+//! | [`jiff`] | `jiff` | instants, dates, durations |
+//!
+//! # Features
+//!
+//! | feature | default | brings |
+//! | --- | --- | --- |
+//! | `local` | yes | lakes in a folder |
+//! | `stocks` | yes | the plug-ins and calendars for stocks |
+//! | `sql` | no | SQL of users over lakes in a folder, through DataFusion |
+//! | `http` | no | sources that are asked over HTTP |
+//! | `aws` | no | lakes in S3 and Athena |
+//!
+//! A profile that needs a feature which is missing is refused with [`Hint::Feature`].
+//!
+//! # Results
+//!
+//! What requests return can be serialized, and is then exactly what the command prints with `--json`; each has a field `format`.
+//!
+//! This crate must not know how an adapter works, and nothing about terminals.
 
+mod block_on;
 pub mod compare;
 pub mod ledger;
+mod open;
 pub mod plan;
+pub mod provenance;
+mod request;
+pub mod run;
+
+pub use arrow;
+pub use jiff;
+#[cfg(feature = "aws")]
+pub use repair_aws as aws;
+pub use repair_core as core;
+#[cfg(feature = "local")]
+pub use repair_local as local;
+#[cfg(feature = "stocks")]
+pub use repair_stocks as stocks;
+
+pub use block_on::block_on;
+pub use open::{Notice, OpenLake, Opening, Repair, registry};
+pub use repair_core::engine::{JsonFormat, Outcome, RunReport};
+pub use repair_core::model::Interval;
+pub use repair_core::plugin::Registry;
+pub use repair_core::price::PriceBook;
+pub use repair_core::workflow::Workflow;
+pub use repair_core::{Error, ErrorKind, Hint, Result};
+pub use tokio_util::sync::CancellationToken;
+
+/// The Rust of the README is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -11,14 +11,16 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use repair::compare;
-use repair::compare::{Comparison, Limit, Options, Pattern, Setting};
+use repair::compare::{CompareOptions, CompareReport, CompareSetting, CostLimit, Pattern};
 use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::rollup::{Function, Measure, OBSERVED, Rollup};
-use repair_core::lake::{BatchStream, Caller, Lake, Layer, PresenceRequest, ScanRequest, StageRequest, StageScope};
+use repair_core::lake::{
+    Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, ReadLake, ScanRequest, StageRequest, StageScope,
+};
 use repair_core::model::Usage;
-use repair_core::model::{Absence, Cadence, Findings, Fix, Format, Interval, Key, SlotRange, Table, TimeMark, Unit, Wanted};
-use repair_core::plugin::{AggregateRequest, Aggregated, Aggregator, Plugin, PluginKind, Registry, Repairer, StepContext, Units};
-use repair_core::testing::{MemoryLake, VirtualClock};
+use repair_core::model::{Absence, Cadence, Findings, Fix, Interval, Key, SlotRange, Table, Unit, Wanted};
+use repair_core::plugin::{AggregateRequest, Aggregated, Aggregator, PlannedUnits, Plugin, PluginKind, Registry, Repairer, StepContext};
+use repair_core::testing::{MemoryLake, VirtualClock, minute_table};
 use repair_core::workflow::Workflow;
 use repair_core::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
@@ -28,16 +30,7 @@ const FIRST: i64 = 1_709_510_400 / 60;
 const SLOTS: i64 = 2 * 24 * 60;
 
 fn table(location: &str) -> Table {
-    Table {
-        name: location.to_owned(),
-        location: location.to_owned(),
-        format: Format::Parquet,
-        partition_by: Vec::new(),
-        key: vec!["sensor".to_owned()],
-        time: "ts".to_owned(),
-        time_marks: TimeMark::Start,
-        cadence: Some(Cadence::MINUTE),
-    }
+    minute_table(location, "sensor")
 }
 
 /// A value that is nowhere else, and says where it belongs.
@@ -84,7 +77,7 @@ async fn lake() -> MemoryLake {
         source: "s".to_owned(),
         ..Fix::default()
     };
-    let request = StageRequest { unit: "u", strategy: "earlier", repaired_at: Timestamp::UNIX_EPOCH, fix: &fix, replaces: None };
+    let request = StageRequest::new("u", "earlier", Timestamp::UNIX_EPOCH, &fix);
     lake.stage(&scope, &request).await.unwrap();
     lake.publish(&scope, 0, &["u".to_owned()]).await.unwrap();
     lake.put_artifact("earlier", "kept", stream::iter([Ok(rows(all()))]).boxed()).await.unwrap();
@@ -95,7 +88,7 @@ async fn lake() -> MemoryLake {
 struct Nothing {}
 
 /// One unit of everything.
-fn one_unit(findings: &Findings) -> Units {
+fn one_unit(findings: &Findings) -> PlannedUnits {
     let wanted = findings.gaps.by_key().into_iter().map(|(key, slots)| Wanted { key, slots }).collect();
     Box::new(std::iter::once(Ok(Unit { interval: findings.scope.interval, wanted })))
 }
@@ -144,14 +137,14 @@ impl Peeks {
 
     async fn look(&self, lake: &dyn Lake, context: &StepContext, findings: &Findings) {
         let hidden = findings.gaps.by_key();
-        let all = |layer| ScanRequest { layer, interval: None, keys: None, columns: None };
+        let all = |layer| ScanRequest::new(layer);
         let readings = context.table("readings").unwrap();
         let named = |name: &str, location: &str| Table { name: name.to_owned(), location: location.to_owned(), ..readings.clone() };
         for layer in [Layer::Raw, Layer::Repaired] {
             let seen = self.rows("scan", lake.scan(readings, &all(layer)).await, &hidden).await.unwrap();
             assert!(seen > 0, "what is not hidden is seen");
             for interval in findings.gaps.iter().take(5).map(|(_, gap)| findings.scope.grid.interval_of(gap)) {
-                let request = ScanRequest { interval, columns: Some(vec!["value".to_owned()]), ..all(layer) };
+                let request = all(layer).in_interval(interval).with_columns(vec!["value".to_owned()]);
                 self.rows("scan of a gap", lake.scan(readings, &request).await, &hidden).await;
             }
             // The same rows by other names and in other shapes.
@@ -174,8 +167,7 @@ impl Peeks {
                 named("x", "hours/date=2024-03-04"),
             ] {
                 self.rows(&format!("scan of {} at {}", odd.name, odd.location), lake.scan(&odd, &all(layer)).await, &hidden).await;
-                let presence =
-                    PresenceRequest { slots: findings.scope.slots(), keys: findings.scope.keys.clone(), as_of: context.entered_at };
+                let presence = PresenceRequest::new(findings.scope.slots(), findings.scope.keys.clone(), context.entered_at);
                 let presence = lake.presence(&odd, &presence).await;
                 assert!(presence.is_err() || odd.location == "readings", "{odd:?}");
             }
@@ -183,7 +175,7 @@ impl Peeks {
         let slots = findings.scope.slots();
         for keys in [findings.scope.keys.clone(), vec![Key::from("z")]] {
             let asked_for = keys.len();
-            let request = PresenceRequest { slots, keys, as_of: Timestamp::UNIX_EPOCH };
+            let request = PresenceRequest::new(slots, keys, Timestamp::UNIX_EPOCH);
             let presence = lake.presence(readings, &request).await.unwrap();
             for (key, gaps) in &hidden {
                 for slot in gaps.iter().flat_map(|gap| gap.first..gap.end) {
@@ -246,22 +238,14 @@ impl Peeks {
 
 #[async_trait]
 impl Repairer for Peeks {
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         self.look(context.lake.as_ref(), context, findings).await;
         Ok(one_unit(findings))
     }
 
     async fn repair(&self, context: &StepContext, findings: &Findings, _: &Unit) -> Result<Fix> {
         self.look(context.lake.as_ref(), context, findings).await;
-        let caller = Caller {
-            run: "earlier".into(),
-            step: "fill".into(),
-            visit: 1,
-            attempt: 1,
-            tags: Arc::default(),
-            meter: Default::default(),
-            cancel: context.cancel.clone(),
-        };
+        let caller = Caller::new("earlier", "fill", 1, 1).with_cancel(context.cancel.clone());
         if let Some(lake) = context.lake.on_behalf_of(&caller) {
             self.look(lake.as_ref(), context, findings).await;
         }
@@ -269,7 +253,7 @@ impl Repairer for Peeks {
         lake.put_artifact("earlier", "kept", stream::iter([Ok(rows(std::iter::once(("a", FIRST))))]).boxed()).await.unwrap();
         let mine = Table::implicit("mine", "ts");
         lake.replace(&mine, &findings.scope.interval, vec![rows(std::iter::once(("a", FIRST)))]).await.unwrap();
-        let all = ScanRequest { layer: Layer::Raw, interval: None, keys: None, columns: None };
+        let all = ScanRequest::new(Layer::Raw);
         let written: Vec<RecordBatch> = lake.scan(&mine, &all).await.unwrap().try_collect().await.unwrap();
         assert_eq!(written[0].num_rows(), 1, "what is written is read again");
         Ok(Fix { source: "peeks".to_owned(), ..Fix::default() })
@@ -305,7 +289,7 @@ struct Test {
 #[async_trait]
 impl Repairer for Test {
     /// A unit for each gap.
-    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let grid = findings.scope.grid;
         let unit =
             move |(key, slots)| Ok(Unit { interval: grid.interval_of(slots).unwrap(), wanted: vec![Wanted { key, slots: vec![slots] }] });
@@ -335,8 +319,7 @@ impl Repairer for Test {
             }),
             Does::Meddles => fix.rows.push(rows(std::iter::once(("a", unit.interval.from().as_second() / 60 - 1)))),
             Does::Knows | Does::Stumbles => {
-                let request =
-                    ScanRequest { layer: Layer::Raw, interval: Some(unit.interval), keys: Some(vec![wanted.key.clone()]), columns: None };
+                let request = ScanRequest::new(Layer::Raw).in_interval(unit.interval).of_keys(vec![wanted.key.clone()]);
                 fix.rows = context.lake.scan(&table("archive"), &request).await?.try_collect().await?;
             }
         }
@@ -356,7 +339,7 @@ impl Aggregator for Hours {
         let (rows, usage) = context.lake.rollup(context.table("readings")?, &rollup).await?;
         let hours = Table { key: vec!["sensor".to_owned()], ..Table::implicit("hours", "bucket") };
         context.lake.replace(&hours, &scope.interval, rows).await?;
-        Ok(Aggregated { output: Value::Null, usage })
+        Ok(Aggregated::default().with_usage(usage))
     }
 }
 
@@ -366,7 +349,7 @@ struct Sql;
 #[async_trait]
 impl Aggregator for Sql {
     async fn aggregate(&self, context: &StepContext, _: AggregateRequest<'_>) -> Result<Aggregated> {
-        context.lake.query(&[], "SELECT 1").await.map(|_| Aggregated { output: Value::Null, usage: Usage::default() })
+        context.lake.query(&[], "SELECT 1").await.map(|_| Aggregated::default())
     }
 }
 
@@ -402,10 +385,10 @@ steps:
   sums: { aggregate: sums, of: look, with: { into: sums }, end: true }
 ";
 
-async fn compare(lake: &MemoryLake, peeks: &Peeks, share: &str, options: &Options) -> Comparison {
+async fn compare(lake: &MemoryLake, peeks: &Peeks, share: &str, options: &CompareOptions) -> CompareReport {
     let registry = registry(peeks);
     let workflow = Workflow::parse("w.yaml", WORKFLOW, &registry).unwrap_or_else(|told| panic!("{told}"));
-    let setting = Setting {
+    let setting = CompareSetting {
         workflow: &workflow,
         params: &BTreeMap::new(),
         registry: &registry,
@@ -425,12 +408,12 @@ async fn no_idea_sees_what_is_hidden_and_nothing_it_writes_lasts() {
     let before = writes(&lake);
     for pattern in [Pattern::Random, Pattern::Runs, Pattern::WholeDay, Pattern::OneKey] {
         let peeks = Peeks::default();
-        let options = Options { strategies: vec!["peeks".to_owned()], pattern, seed: 3, ..Options::default() };
+        let options = CompareOptions { strategies: vec!["peeks".to_owned()], pattern, seed: 3, ..CompareOptions::default() };
         let done = compare(&lake, &peeks, "3%", &options).await;
         assert!(done.hidden > 100 && done.there == (2 * SLOTS - 2 * 29) as u64, "{done:?}");
-        assert_eq!((done.ideas[0].units, &done.ideas[0].problems), (1, &Vec::new()), "it has looked everywhere");
+        assert_eq!((done.strategies[0].units, &done.strategies[0].problems), (1, &Vec::new()), "it has looked everywhere");
         assert_eq!(*peeks.0.lock().unwrap(), Vec::<String>::new());
-        assert_eq!((done.ideas[0].left, done.best), (done.hidden, None));
+        assert_eq!((done.strategies[0].left, done.best), (done.hidden, None));
     }
     assert_eq!(writes(&lake), before);
 }
@@ -458,7 +441,7 @@ async fn who_looks_into_the_lake_itself_finds_it_all() {
     found.gaps.push(&Key::from("a"), gap);
     let hidden = found.gaps.by_key();
     let peeks = Peeks::default();
-    let all = |layer| ScanRequest { layer, interval: None, keys: None, columns: None };
+    let all = |layer| ScanRequest::new(layer);
     peeks.rows("raw", lake.scan(&table("readings"), &all(Layer::Raw)).await, &hidden).await.unwrap();
     peeks.rows("hours", lake.scan(&table("hours"), &all(Layer::Raw)).await, &hidden).await.unwrap();
     peeks.rows("repairs", lake.scan(&table("readings_repairs"), &all(Layer::Raw)).await, &hidden).await.unwrap();
@@ -470,15 +453,15 @@ async fn who_looks_into_the_lake_itself_finds_it_all() {
 #[tokio::test(start_paused = true)]
 async fn what_ideas_bring_is_counted_as_what_it_is() {
     let lake = lake().await;
-    let done = compare(&lake, &Peeks::default(), "2%", &Options { seed: 11, ..Options::default() }).await;
-    let idea = |name: &str| done.ideas.iter().find(|idea| idea.name == name).unwrap();
+    let done = compare(&lake, &Peeks::default(), "2%", &CompareOptions { seed: 11, ..CompareOptions::default() }).await;
+    let idea = |name: &str| done.strategies.iter().find(|idea| idea.name == name).unwrap();
     let counts = |name: &str| {
         let idea = idea(name);
         (idea.repaired, idea.absent, idea.left)
     };
     let (hidden, gaps) = (done.hidden, done.gaps);
     assert!(hidden > 100 && gaps > 3);
-    let names: Vec<&str> = done.ideas.iter().map(|idea| idea.name.as_str()).collect();
+    let names: Vec<&str> = done.strategies.iter().map(|idea| idea.name.as_str()).collect();
     assert_eq!(names, ["knows", "denies", "stumbles", "fails", "meddles", "fails/knows"], "a step's only strategy, and those of a list");
     assert_eq!(counts("knows"), (hidden, 0, 0));
     assert_eq!(counts("denies"), (0, hidden, 0), "wrong of all");
@@ -490,7 +473,7 @@ async fn what_ideas_bring_is_counted_as_what_it_is() {
     assert_eq!((idea("fails").failed, idea("fails").not_begun, idea("fails").calls), (2, gaps - 2, 2), "its budget is two calls");
     assert!(idea("fails").problems.iter().any(|told| told.contains("transient: it is down")), "{:?}", idea("fails").problems);
     assert!(idea("fails").problems.iter().any(|told| told.contains("budget: the workflow's budget is 2 calls")));
-    assert!(idea("meddles").problems[0].contains("was not asked for"), "{:?}", idea("meddles").problems);
+    assert!(idea("meddles").problems[0].contains("was not requested"), "{:?}", idea("meddles").problems);
     let right = idea("knows");
     let errors = right.columns["value"];
     assert_eq!((errors.count, errors.worst_absolute, right.loss), (hidden, 0.0, 0.0));
@@ -510,14 +493,14 @@ async fn what_ideas_bring_is_counted_as_what_it_is() {
         .collect();
     assert_eq!(idea("denies").aggregates["hours"].differ, touched.len() as u64);
     assert_eq!(done.not_compared.len(), 1);
-    assert!(done.not_compared[0].contains("step sums: SQL is not run while ideas are compared"), "{:?}", done.not_compared);
+    assert!(done.not_compared[0].contains("step sums: SQL is not run while strategies are compared"), "{:?}", done.not_compared);
     // As right, and the first; where nothing may cost a call, none of these is left.
     assert_eq!(done.best.as_deref(), Some("knows"));
     assert!(right.usd.is_none() && right.unpriced.as_deref().unwrap().contains("no price book"));
-    let named = |name: &str| Options { strategies: vec![name.to_owned()], seed: 11, ..Options::default() };
-    assert_eq!(compare(&lake, &Peeks::default(), "2%", &named("fails/meddles")).await.ideas[0].problems, idea("meddles").problems);
-    let limit = Limit { calls: Some(1), ..Limit::default() };
-    assert_eq!(compare(&lake, &Peeks::default(), "2%", &Options { seed: 11, limit, ..Options::default() }).await.best, None);
+    let named = |name: &str| CompareOptions { strategies: vec![name.to_owned()], seed: 11, ..CompareOptions::default() };
+    assert_eq!(compare(&lake, &Peeks::default(), "2%", &named("fails/meddles")).await.strategies[0].problems, idea("meddles").problems);
+    let limit = CostLimit { calls: Some(1), ..CostLimit::default() };
+    assert_eq!(compare(&lake, &Peeks::default(), "2%", &CompareOptions { seed: 11, limit, ..CompareOptions::default() }).await.best, None);
     let interval = Interval::parse("2024-03-04", "2024-03-05").unwrap();
     assert!(done.interval == interval && done.hidden_slots.iter().all(|run| interval.covers(&run.interval)));
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
-use repair::ledger::{Costs, Entry, Tally};
+use repair::ledger::{Costs, LedgerEntry, Tally};
 use repair::ledger::{NONE, TAGS};
 use repair_core::ErrorKind;
 use repair_core::engine::UnitState;
@@ -69,6 +69,7 @@ impl History {
             params: BTreeMap::new(),
             environment: json!({}),
             seed: 1,
+            expressions: None,
         };
         let first = Recorded { sequence: 0, at: "2024-03-29T12:00:00Z".parse().unwrap(), event };
         Self { run: run.to_owned(), state: RunState::begin(&first).unwrap(), events: vec![first] }
@@ -121,7 +122,7 @@ impl History {
         self.tell(Event::Metered { step: step.to_owned(), usage, queries })
     }
 
-    fn entries(&self, definition: &str) -> Vec<Entry> {
+    fn entries(&self, definition: &str) -> Vec<LedgerEntry> {
         let mut tally = Tally::begin(&self.run, &self.events[0]).unwrap();
         self.events[1..].iter().for_each(|recorded| tally.apply(recorded));
         tally.entries(Some(&workflow(definition)), "local")
@@ -147,7 +148,7 @@ fn of_query(bytes: u64) -> Usage {
     usage(&[("queries", 1), ("bytes_scanned", bytes), ("engine_ms", 7)])
 }
 
-fn total(entries: &[Entry]) -> Usage {
+fn total(entries: &[LedgerEntry]) -> Usage {
     entries.iter().map(|entry| entry.usage).sum()
 }
 
@@ -244,7 +245,7 @@ fn play(turns: Vec<Turn>) -> History {
                 let due = history.now();
                 history.tell(Event::RetryScheduled { step, rules: vec![0], kinds: vec![ErrorKind::Transient], due })
             }
-            Turn::Crash => history.tell(Event::DriverStarted { driver: "another".to_owned() }),
+            Turn::Crash => history.tell(Event::DriverStarted { driver: "another".to_owned(), expressions: None }),
             Turn::Next => {
                 let strategy = units.strategy.clone();
                 history.tell(Event::StrategyEnded { step, strategy, error: None });
@@ -262,10 +263,10 @@ fn play(turns: Vec<Turn>) -> History {
     history
 }
 
-fn sum(groups: &[repair::ledger::Group]) -> (Usage, u64, Decimal, Decimal) {
+fn sum(groups: &[repair::ledger::CostGroup]) -> (Usage, u64, Decimal, Decimal) {
     let usage = groups.iter().map(|group| group.usage).sum();
     let rows = groups.iter().map(|group| group.rows_repaired).sum();
-    let money = |of: fn(&repair::ledger::Group) -> Option<Decimal>| groups.iter().filter_map(of).sum();
+    let money = |of: fn(&repair::ledger::CostGroup) -> Option<Decimal>| groups.iter().filter_map(of).sum();
     (usage, rows, money(|group| group.usd), money(|group| group.usd_at_most))
 }
 
@@ -292,7 +293,7 @@ proptest! {
         prop_assert_eq!(calls, history.state.usage().source_requests);
 
         // As if each had asked the source with a plan.
-        let entries: Vec<Entry> = entries.into_iter().map(|entry| Entry { source: vec!["plan".to_owned()], ..entry }).collect();
+        let entries: Vec<LedgerEntry> = entries.into_iter().map(|entry| LedgerEntry { source: vec!["plan".to_owned()], ..entry }).collect();
         let whole = Costs::new(&entries, &[], Some(&book()));
         for by in [&["component"][..], &["idea", "step"], &["run", "strategy", "table"], &TAGS, &["no-such-tag"]] {
             let by: Vec<String> = by.iter().map(|tag| (*tag).to_owned()).collect();
@@ -303,7 +304,7 @@ proptest! {
         }
         // Months apart, a plan's calls cost what the plan says of their number.
         let share: Decimal = whole.plans.iter().map(|plan| plan.share_usd).sum();
-        let own = Costs::new(&entries.into_iter().map(|entry| Entry { source: vec![], ..entry }).collect::<Vec<_>>(), &[], Some(&book()));
+        let own = Costs::new(&entries.into_iter().map(|entry| LedgerEntry { source: vec![], ..entry }).collect::<Vec<_>>(), &[], Some(&book()));
         prop_assert_eq!(whole.total.usd.unwrap_or_default() - own.total.usd.unwrap_or_default(), share);
     }
 }
@@ -313,7 +314,7 @@ fn a_query_that_is_found_again_is_counted_once() {
     let mut history = History::of("run", WORKFLOW);
     // The first attempt read 20 MB and died before it could tell; the second found the query, and told.
     history.enter("look").meter("look", Usage::default(), vec![query("a", 20_000_000)]);
-    history.tell(Event::DriverStarted { driver: "another".to_owned() });
+    history.tell(Event::DriverStarted { driver: "another".to_owned(), expressions: None });
     history.meter("look", Usage::default(), vec![query("a", 20_000_000), query("b", 1)]);
     let mut told = of_query(20_000_000);
     told += of_query(1);
@@ -403,7 +404,7 @@ fn a_plan_is_shared_in_order_of_time_and_by_month() {
 
 #[test]
 fn journals_of_old_fold_to_what_they_always_did() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../repair-core/tests/golden");
     let mut looked_at = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -1,4 +1,4 @@
-//! What Athena tells of the catalog.
+//! Athena's calls about the catalog.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ fn text<'a>(input: &'a Value, member: &str) -> &'a str {
     input.get(member).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Athena wraps what Glue says.
+/// Athena wraps Glue's errors.
 fn refused(error: &CatalogError) -> AwsError {
     let message = match error {
         CatalogError::NoDatabase(_) | CatalogError::NoTable(..) => format!(
@@ -93,7 +93,7 @@ pub(super) fn get_table(catalog: &Catalog, input: &Value) -> Result<Value, AwsEr
 
 pub(super) fn list_tables(catalog: &Catalog, input: &Value) -> Result<Value, AwsError> {
     let tables = catalog.tables(text(input, "DatabaseName")).map_err(|error| refused(&error))?;
-    // The expression is a pattern of Java; what is used of it are names and `.*`.
+    // The expression is a Java pattern; only names and `.*` are supported.
     let pattern = text(input, "Expression").replace(".*", "*");
     let fits = |name: &str| pattern.is_empty() || pattern.split('|').any(|one| wildcard(one, name));
     let tables: Vec<Value> = tables.iter().filter(|table| fits(&table.name)).map(table).collect();

@@ -1,6 +1,6 @@
-//! Athena's JSON protocol: queries from start to result, workgroups, and what Athena tells of the catalog.
+//! Athena's JSON protocol: queries from start to result, workgroups, and calls about the catalog.
 //!
-//! What a statement means is in [`crate::sql`]; this module must not look into one.
+//! The meaning of statements is in [`crate::sql`]; this module must not parse them.
 
 mod metadata;
 mod queries;
@@ -32,7 +32,7 @@ pub struct Athena {
 }
 
 impl Athena {
-    /// Athena with no query yet. Queries run in process, or on the Trino at this URL.
+    /// Athena without any query yet. Queries run in process, or on the Trino at this URL.
     pub fn new(store: &Store, catalog: &Catalog, faults: &Faults, trino_url: Option<&str>) -> Self {
         Self {
             catalog: catalog.clone(),
@@ -44,7 +44,7 @@ impl Athena {
         }
     }
 
-    /// If queries run on a Trino: makes it read from the sandbox at this endpoint.
+    /// If queries run on a Trino, makes it read from the sandbox at this endpoint.
     pub(crate) async fn attach(&self, endpoint: &str) -> Result<(), QueryError> {
         self.engine.attach(endpoint).await
     }
@@ -54,18 +54,18 @@ impl Athena {
         self.workgroups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs a statement at once, outside of any workgroup.
+    /// Runs a statement at once, outside any workgroup.
     ///
     /// # Errors
-    /// What Athena would say.
+    /// The error that Athena would return.
     pub async fn run(&self, database: Option<&str>, sql: &str) -> Result<(), QueryError> {
         self.engine.run(&Statement::parse(sql)?, database, &Scanned::default()).await.map(|_| ())
     }
 
-    /// Makes a workgroup whose results go to a place in S3.
+    /// Creates a workgroup whose results go to a place in S3.
     ///
     /// # Errors
-    /// If there is one of that name.
+    /// If there is already one of that name.
     pub fn create_workgroup(&self, name: &str, results: &str) -> Result<(), AwsError> {
         let configuration = serde_json::json!({ "ResultConfiguration": { "OutputLocation": results } });
         self.workgroups().create(&serde_json::json!({ "Name": name, "Configuration": configuration })).map(|_| ())

@@ -1,4 +1,4 @@
-//! The life of a query: queued, running, and one of three ends. A query runs on a task of its own; who asks sees where it is.
+//! The life of a query: queued, running, and one of three end states. A query runs in its own task; callers see its state.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,17 +16,17 @@ use crate::store::{Condition, Metadata, Store};
 use super::Athena;
 use super::results;
 
-/// Athena's limit of a statement.
+/// Athena's limit on the length of a statement.
 const SQL_LIMIT_BYTES: usize = 262_144;
-/// Athena's limit of a batch.
+/// Athena's limit on the size of a batch.
 const BATCH_LIMIT: usize = 50;
-/// Athena's limit of a page of results.
+/// Athena's limit on the rows of a page of results.
 const PAGE_LIMIT: usize = 1_000;
-/// Queries that are remembered; the results of more would be a leak in a sandbox that runs for days.
+/// The number of queries that are remembered; keeping all results would be a leak in a sandbox that runs for days.
 const QUERY_LIMIT: usize = 100_000;
-/// How long a query waits in the queue, and how long a step takes at least: long enough to be seen, too short to be waited for.
+/// How long a query waits in the queue, and the least time of a step: long enough to be seen, too short to slow tests down.
 const STEP: Duration = Duration::from_millis(5);
-/// How long a query that is put back stays in each state: long enough for a poller on a busy machine to see it.
+/// How long a query that returns to the queue stays in each state: long enough for a poller on a busy machine to see it.
 const BACK_STEP: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ struct Query {
     statement: Kind,
     sub_kind: &'static str,
     workgroup: String,
-    /// As they came: `QueryExecutionContext`, `ResultReuseConfiguration`, `ExecutionParameters`.
+    /// As they were sent: `QueryExecutionContext`, `ResultReuseConfiguration`, `ExecutionParameters`.
     request: Value,
     output: String,
     state: State,
@@ -69,7 +69,7 @@ struct Query {
     error: Option<Value>,
     submitted: f64,
     completed: Option<f64>,
-    /// How long it was in the queue, and how long it ran.
+    /// How long it was queued, and how long it ran.
     queued: Duration,
     ran: Duration,
     scanned: Scanned,
@@ -140,9 +140,9 @@ fn athena_error(category: i32, kind: i32, retryable: bool, message: &str) -> Val
 #[derive(Debug, Default)]
 struct All {
     queries: HashMap<String, Query>,
-    /// In the order they were submitted.
+    /// In the order of submission.
     order: Vec<String>,
-    /// What was asked with each token, and the query that came of it.
+    /// The request made with each token, and the query that it started.
     tokens: HashMap<String, (String, String)>,
     count: u64,
 }
@@ -164,7 +164,7 @@ fn not_found(id: &str) -> AwsError {
 }
 
 impl Queries {
-    // Every change of a query is of one query, made whole before the lock goes.
+    // Every change affects one query, and is complete before the lock is released.
     fn lock(&self) -> MutexGuard<'_, All> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -213,7 +213,7 @@ impl Queries {
             input.get("MaxResults").and_then(Value::as_u64).and_then(|limit| usize::try_from(limit).ok()).unwrap_or(50).clamp(1, 50);
         let from: usize = text(input, "NextToken").map_or(Ok(0), str::parse).map_err(|_| invalid("Invalid NextToken"))?;
         let all = self.lock();
-        // The newest first, as Athena lists them.
+        // Newest first, as Athena lists them.
         let of_group = all.order.iter().rev().filter(|id| all.queries.get(*id).is_some_and(|query| query.workgroup == workgroup));
         let mut ids: Vec<&String> = of_group.skip(from).take(limit + 1).collect();
         let more = ids.len() > limit;
@@ -292,7 +292,7 @@ impl Athena {
                  between 32 and 128"
             )));
         }
-        // What was asked, in one spelling: serde_json may keep members in the order they came.
+        // The request in a canonical form, since serde_json may keep members in the order of arrival.
         let asked = canonical(input);
         if let Some(token) = token
             && let Some((before, id)) = self.queries.lock().tokens.get(token)
@@ -308,7 +308,7 @@ impl Athena {
             .map_err(|error| AwsError::new("InvalidRequestException", error.message).with("AthenaErrorCode", "MALFORMED_QUERY"))?;
         let fault = self.faults.take_of_query("StartQueryExecution", sql);
         let mut all = self.queries.lock();
-        // Someone may have come with the same token meanwhile.
+        // Another caller may have used the same token meanwhile.
         if let Some((before, id)) = token.and_then(|token| all.tokens.get(token)) {
             return if *before == asked {
                 Ok(json!({ "QueryExecutionId": id }))
@@ -367,7 +367,7 @@ impl Athena {
         Ok(json!({ "QueryExecutionId": id }))
     }
 
-    /// The workgroup of a request, where its result goes, and how much it may scan.
+    /// The workgroup of a request, the place of its result, and how much it may scan.
     fn place(&self, input: &Value) -> Result<(String, String, Option<u64>), AwsError> {
         let workgroups = self.workgroups();
         let workgroup = workgroups.enabled(text(input, "WorkGroup").unwrap_or("primary"))?;
@@ -400,14 +400,14 @@ fn canonical(value: &Value) -> String {
     }
 }
 
-/// An id in the form of Athena's: unique in this sandbox, and in others that were started at another instant.
+/// An id in Athena's form: unique in this sandbox, and in others that were started at another instant.
 fn query_id(count: u64) -> String {
     let nanos = jiff::Timestamp::now().as_nanosecond().cast_unsigned();
     let hex = format!("{:016x}{count:016x}", nanos & u128::from(u64::MAX));
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-/// A query on its way.
+/// A running query.
 struct Run {
     id: String,
     database: Option<String>,
@@ -471,7 +471,7 @@ impl Run {
         });
     }
 
-    /// Leaves the result where results go.
+    /// Writes the result to its place.
     fn write(&self, answer: &Answer) -> Result<(), QueryError> {
         let failed = |why: &dyn std::fmt::Display| QueryError {
             category: Category::User,

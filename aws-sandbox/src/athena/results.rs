@@ -1,11 +1,11 @@
-//! Results as Athena leaves them: an object of CSV for a query, of text for what is shown; and the pages of `GetQueryResults`.
+//! Results as Athena writes them: a CSV object for queries, a text object for `SHOW` and the like; and the pages of `GetQueryResults`.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::sql::{Answer, Kind, ResultColumn, athena_name};
 
-/// Whether the first row of a result is the names of its columns, as it is for queries.
+/// Whether the first row of a result holds the names of its columns, as it does for queries.
 pub(super) fn has_header(answer: &Answer) -> bool {
     answer.kind == Kind::Dml
 }
@@ -27,7 +27,7 @@ pub(super) fn object(answer: &Answer) -> Bytes {
         text.push_str(&names.join(","));
         text.push('\n');
         for row in &answer.rows {
-            // Null is nothing at all, an empty text is two quotes.
+            // Null is empty without quotes, an empty text is two quotes.
             let values: Vec<String> = row.iter().map(|value| value.as_deref().map(quoted).unwrap_or_default()).collect();
             text.push_str(&values.join(","));
             text.push('\n');
@@ -42,7 +42,7 @@ pub(super) fn object(answer: &Answer) -> Bytes {
     Bytes::from(text)
 }
 
-/// The bytes of the object beside it. Athena's own form is not published; here it is the metadata that `GetQueryResults` gives.
+/// The bytes of the metadata object beside it. Athena's format is not published, so this is the metadata that `GetQueryResults` returns.
 pub(super) fn metadata_object(answer: &Answer) -> Bytes {
     Bytes::from(metadata(answer).to_string())
 }
@@ -96,7 +96,7 @@ pub(super) fn page(answer: &Answer, from: usize, limit: usize) -> (Value, Option
         .map(|index| {
             let data: Vec<Value> = match index.checked_sub(header) {
                 None => answer.columns.iter().map(|column| json!({ "VarCharValue": column.name })).collect(),
-                // Null is a value that is missing.
+                // A null has no value member.
                 Some(row) => {
                     answer.rows[row].iter().map(|value| value.as_ref().map_or(json!({}), |text| json!({ "VarCharValue": text }))).collect()
                 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::server::AwsError;
 
-/// Athena's own limit of an account.
+/// Athena's limit for an account.
 const MAX_WORKGROUPS: usize = 1_000;
 
 /// A workgroup.
@@ -15,7 +15,7 @@ pub(super) struct Workgroup {
     pub(super) name: String,
     description: Option<String>,
     enabled: bool,
-    /// As it was given: `ResultConfiguration`, `EnforceWorkGroupConfiguration`, `BytesScannedCutoffPerQuery`, …
+    /// As it was sent: `ResultConfiguration`, `EnforceWorkGroupConfiguration`, `BytesScannedCutoffPerQuery`, …
     configuration: Value,
     tags: BTreeMap<String, String>,
     created: f64,
@@ -33,7 +33,7 @@ impl Workgroup {
         }
     }
 
-    /// Whether what the workgroup says goes before what a request says.
+    /// Whether the workgroup's settings override those of a request.
     pub(super) fn enforces(&self) -> bool {
         self.configuration.get("EnforceWorkGroupConfiguration").and_then(Value::as_bool).unwrap_or(true)
     }
@@ -73,7 +73,7 @@ pub(super) fn engine_version() -> Value {
     json!({ "SelectedEngineVersion": "AUTO", "EffectiveEngineVersion": "Athena engine version 3" })
 }
 
-/// All workgroups; `primary` is there from the start, and has no place for results.
+/// All workgroups. `primary` exists from the start, and has no place for results.
 #[derive(Debug)]
 pub(super) struct Workgroups(BTreeMap<String, Workgroup>);
 

@@ -1,7 +1,7 @@
-//! The framing that SDKs put around a body whose checksum comes after it (`aws-chunked`), and the checksums themselves.
+//! The framing that SDKs put around a body whose checksum follows it (`aws-chunked`), and the checksums themselves.
 //!
-//! `s3s` undoes the framing only of requests whose signature it verifies, and no signature is verified here.
-//! The form: "Signature calculations: transferring a payload in multiple chunks", in the S3 API Reference.
+//! `s3s` removes the framing only from requests whose signature it verifies, and no signature is verified here.
+//! The format: "Signature calculations: transferring a payload in multiple chunks", in the S3 API Reference.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ pub(super) struct Decoded {
     pub(super) trailers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// What is wrong with the framing.
+/// An error in the framing.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed(&'static str);
 
@@ -36,13 +36,13 @@ pub(super) fn is_chunked(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_SHA256).is_some_and(|value| value.as_bytes().starts_with(b"STREAMING-"))
 }
 
-/// Takes the framing away.
+/// Removes the framing.
 pub(super) fn decode(body: &Bytes) -> Result<Decoded, Malformed> {
     let mut bytes = BytesMut::with_capacity(body.len());
     let mut rest = body.clone();
     loop {
         let line = line(&mut rest)?;
-        // A signed chunk says `size;chunk-signature=…`.
+        // A signed chunk begins with `size;chunk-signature=…`.
         let size = line.split(';').next().unwrap_or_default().trim().to_owned();
         let size = usize::from_str_radix(&size, 16).map_err(|_| Malformed("a chunk does not begin with its size"))?;
         if size == 0 {
@@ -78,7 +78,7 @@ fn line(rest: &mut Bytes) -> Result<String, Malformed> {
     String::from_utf8(line.to_vec()).map_err(|_| Malformed("a line is not text"))
 }
 
-/// Makes the headers those of a body that was not framed: the trailers are among them, the framing is not.
+/// Adapts the headers to the unframed body: adds the trailers, removes the framing.
 pub(super) fn undo_headers(headers: &mut HeaderMap, trailers: Vec<(HeaderName, HeaderValue)>) {
     headers.insert(CONTENT_SHA256, HeaderValue::from_static("UNSIGNED-PAYLOAD"));
     headers.remove("x-amz-decoded-content-length");
@@ -101,7 +101,7 @@ pub(super) fn undo_headers(headers: &mut HeaderMap, trailers: Vec<(HeaderName, H
     headers.extend(trailers);
 }
 
-/// Compares the body with the checksums that the headers give. The error is S3's code and message.
+/// Compares the body with the checksums in the headers. The error is S3's code and message.
 pub(super) fn verify(headers: &HeaderMap, body: &[u8]) -> Result<(), (&'static str, String)> {
     let given = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let algorithms = ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"];
@@ -121,7 +121,7 @@ pub(super) fn verify(headers: &HeaderMap, body: &[u8]) -> Result<(), (&'static s
     Ok(())
 }
 
-/// The CRC-32 of some bytes, as S3 writes it.
+/// The CRC-32 of bytes, as S3 writes it.
 pub(super) fn crc32(bytes: &[u8]) -> Option<String> {
     checksum("crc32", bytes)
 }
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_checksum_that_does_not_fit_is_a_bad_digest() {
         let mut headers = HeaderMap::new();
-        // The CRC-32 of "123456789" is 0xcbf43926, as every implementation's check value says.
+        // The standard check value: the CRC-32 of "123456789" is 0xcbf43926.
         headers.insert("x-amz-checksum-crc32", HeaderValue::from_static("y/Q5Jg=="));
         assert_eq!(verify(&headers, b"123456789"), Ok(()));
         assert_eq!(verify(&headers, b"123456780").unwrap_err().0, "BadDigest");

@@ -1,4 +1,4 @@
-//! What each operation does. Preconditions of reads and writes are the store's to decide, at once with the act.
+//! What each operation does. The store decides preconditions of reads and writes, atomically with the operation.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -61,7 +61,7 @@ impl From<StoreError> for s3s::S3Error {
     }
 }
 
-/// Collects a body. The server holds it in memory already.
+/// Collects a body. The server already holds it in memory.
 async fn bytes(body: Option<StreamingBlob>) -> S3Result<Bytes> {
     let Some(mut body) = body else { return Ok(Bytes::new()) };
     let mut collected = bytes::BytesMut::new();
@@ -80,7 +80,7 @@ fn tag(etag: &Etag) -> ETag {
 }
 
 fn instant(at: jiff::Timestamp) -> Timestamp {
-    // What is written here is written after 1970.
+    // Everything here is written after 1970.
     Timestamp::from(SystemTime::UNIX_EPOCH + at.duration_since(jiff::Timestamp::UNIX_EPOCH).unsigned_abs())
 }
 
@@ -88,7 +88,7 @@ fn length(size: usize) -> S3Result<i64> {
     i64::try_from(size).map_err(|error| s3_error!(InternalError, "{error}"))
 }
 
-/// The condition that a write's headers give. S3 takes only `*` for the one, and only a tag for the other.
+/// The condition in a write's headers. S3 accepts only `*` for one, and only a tag for the other.
 fn condition(if_match: Option<ETagCondition>, if_none_match: Option<ETagCondition>) -> S3Result<Condition> {
     match (if_match, if_none_match) {
         (None, None) => Ok(Condition::Always),
@@ -98,7 +98,7 @@ fn condition(if_match: Option<ETagCondition>, if_none_match: Option<ETagConditio
     }
 }
 
-/// Whether a read may go on, by the tag there is.
+/// Whether a read may proceed, given the object's tag.
 fn check_read(etag: &Etag, if_match: Option<&ETagCondition>, if_none_match: Option<&ETagCondition>) -> S3Result<()> {
     let is_it = |condition: &ETagCondition| condition.is_any() || condition.as_etag().is_some_and(|of| of.value() == etag.as_str());
     if if_match.is_some_and(|condition| !is_it(condition)) {
@@ -128,14 +128,14 @@ fn url_encoded(text: &str) -> String {
     text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => encoded.push(char::from(byte)),
-            // Writing to a string can't fail.
+            // Writing to a string cannot fail.
             _ => drop(write!(encoded, "%{byte:02X}")),
         }
         encoded
     })
 }
 
-/// Where the next page begins, as text that callers need not understand: hexadecimal, so that it passes through anything.
+/// The token of the next page, opaque to callers: hexadecimal, so that it survives any encoding.
 fn token(after: &store::After) -> String {
     let (kind, text) = match after {
         store::After::Key(key) => ('k', key),
@@ -167,7 +167,7 @@ impl s3s::S3 for Operations {
     async fn create_bucket(&self, request: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
         let bucket = request.input.bucket;
         match self.store.create_bucket(&bucket) {
-            // Of all regions, only this one takes it for done if the bucket is one's own already.
+            // Only this region accepts creating a bucket that the caller already owns.
             Err(StoreError::BucketExists(_)) if self.region == "us-east-1" => {}
             created => created?,
         }
@@ -224,7 +224,7 @@ impl s3s::S3 for Operations {
             0 => format!("bytes */{}", read.size),
             end => format!("bytes {}-{}/{}", read.range.start, end - 1, read.size),
         });
-        // Only the checksum of all bytes is known, and it proves nothing of some.
+        // Only the checksum of the whole object is known, which proves nothing about part of it.
         let wants_sum = input.checksum_mode.is_some() && content_range.is_none();
         Ok(S3Response::new(GetObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
@@ -341,7 +341,7 @@ impl s3s::S3 for Operations {
         let object = self.store.get(bucket, key)?;
         check_read(&object.etag, input.copy_source_if_match.as_ref(), None)?;
         if input.copy_source_if_none_match.is_some() {
-            // Unlike a read, a copy says no with 412.
+            // Unlike a read, a copy refuses with 412.
             check_read(&object.etag, None, input.copy_source_if_none_match.as_ref())
                 .map_err(|_| s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold"))?;
         }

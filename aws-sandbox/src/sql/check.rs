@@ -1,4 +1,4 @@
-//! What DataFusion would convert by itself and Trino refuses: comparing text with numbers, dates or instants, and calculating with it.
+//! Rejects what DataFusion would convert and Trino refuses: comparing text with numbers, dates or instants, and calculating with text.
 //!
 //! Without this check, SQL that runs here could fail at Athena.
 
@@ -19,7 +19,7 @@ enum Family {
     Boolean,
     Time,
     Binary,
-    /// Null, or a type that is left to the engine.
+    /// Null, or a type that the engine checks.
     Any,
 }
 
@@ -34,7 +34,7 @@ fn family(kind: &DataType) -> Family {
     }
 }
 
-/// Refuses a plan, not yet analyzed, that mixes types as Trino would not.
+/// Rejects a plan, before analysis, that mixes types as Trino would not.
 pub(crate) fn check(plan: &LogicalPlan, sql: &str) -> Result<(), QueryError> {
     let mut found = None;
     let visited = plan.apply_with_subqueries(|node| {
@@ -93,7 +93,7 @@ fn refused(left: &DataType, symbol: &str, right: &DataType) -> bool {
     match (family(left), family(right)) {
         (Family::Any, _) | (_, Family::Any) => false,
         (Family::Text, Family::Text) => matches!(symbol, "+" | "-" | "*" | "/" | "%"),
-        // An array may be joined with a value, text only with text.
+        // A value may be appended to an array; text is joined only with text.
         (one, other) if symbol == "||" => one != other || one != Family::Text,
         (one, other) => one != other,
     }
@@ -105,7 +105,7 @@ fn mismatch(left: &Expr, symbol: &str, right: &Expr, schema: &DFSchema, sql: &st
 }
 
 fn refusal(left: &Expr, right: &Expr, left_type: &DataType, symbol: &str, right_type: &DataType, sql: &str) -> QueryError {
-    // The operator's own place is not kept; a column beside it is near.
+    // The operator's own position is not kept; a column beside it is close.
     let column = left.column_refs().into_iter().chain(right.column_refs()).next().map(|column| column.name.clone());
     let place = column.map_or_else(|| "line 1:1".to_owned(), |column| place_of(sql, &column));
     let message = format!("{place}: Cannot apply operator: {} {symbol} {}", trino_name(left_type), trino_name(right_type));

@@ -1,6 +1,6 @@
-//! Statements that Athena takes in Hive's dialect: tables, partitions, databases, and what shows them.
+//! Statements in Hive's dialect: tables, partitions, databases, and `SHOW` statements about them.
 //!
-//! This module reads text and gives statements; what they do to the catalog is in [`super::define`].
+//! This module parses text into statements; what they do to the catalog is in [`super::define`].
 
 use std::collections::BTreeMap;
 
@@ -44,11 +44,11 @@ pub(crate) enum Ddl {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
-    /// A word that stands for itself or for a name; numbers too.
+    /// A keyword or an unquoted name; also numbers.
     Word(String),
     /// A name in backticks or double quotes.
     Name(String),
-    /// A string, with its escapes undone.
+    /// A string, unescaped.
     Text(String),
     Symbol(char),
 }
@@ -91,7 +91,7 @@ fn tokens(sql: &str) -> Result<Vec<Placed>, QueryError> {
                 match characters.next() {
                     None => return Err(syntax(sql, at, &format!("the text that begins with {c} does not end"))),
                     Some((_, end)) if end == c => {
-                        // Twice the quote is the quote itself.
+                        // A doubled quote is the quote itself.
                         if characters.next_if(|(_, next)| *next == c).is_none() {
                             break;
                         }
@@ -101,7 +101,7 @@ fn tokens(sql: &str) -> Result<Vec<Placed>, QueryError> {
                         Some((_, 't')) => text.push('\t'),
                         Some((_, 'n')) => text.push('\n'),
                         Some((_, 'r')) => text.push('\r'),
-                        // Hive writes its own separators as octal numbers: `\001`.
+                        // Hive writes its separators as octal numbers: `\001`.
                         Some((_, '0')) => {
                             let digits: String = (0..2).filter_map(|_| characters.next().map(|(_, digit)| digit)).collect();
                             let code = u32::from_str_radix(&digits, 8).ok().and_then(char::from_u32);
@@ -160,7 +160,7 @@ impl Parser<'_> {
         syntax(self.sql, self.position(), &format!("mismatched input '{found}'. Expecting: {expected}"))
     }
 
-    /// Takes these words if all of them come next.
+    /// Consumes these words if all of them come next.
     fn words(&mut self, words: &str) -> bool {
         let mut at = self.at;
         for word in words.split(' ') {
@@ -204,7 +204,7 @@ impl Parser<'_> {
             parts.push(self.identifier()?);
         }
         let name = parts.pop().unwrap_or_default();
-        // A catalog before the database says nothing: there is one.
+        // A catalog before the database is ignored, since there is only one.
         Ok(Name { database: parts.pop(), name })
     }
 
@@ -240,7 +240,7 @@ impl Parser<'_> {
 
     fn column(&mut self) -> Parsed<Column> {
         let name = self.identifier()?;
-        // Hive also takes `name: type`, as inside structs.
+        // Hive also accepts `name: type`, as inside structs.
         self.symbol(':');
         let start = self.position();
         let mut kind = String::new();
@@ -480,7 +480,7 @@ fn twice<'a>(columns: impl Iterator<Item = &'a Column>) -> Option<&'a str> {
     columns.map(|column| column.name.as_str()).find(|name| !seen.insert(*name))
 }
 
-/// What a `CREATE EXTERNAL TABLE` says of the form of its objects.
+/// The storage format in a `CREATE EXTERNAL TABLE`.
 #[derive(Debug, Default)]
 struct Storage {
     serde: Option<String>,
@@ -511,7 +511,7 @@ impl Storage {
         };
         let serde = self.serde.unwrap_or_else(|| serde.to_owned());
         if serde == LAZY_SERDE {
-            // Hive notes the separator under both names.
+            // Hive stores the separator under both names.
             if let Some(separator) = self.properties.get("field.delim").cloned() {
                 self.properties.entry("serialization.format".to_owned()).or_insert(separator);
             }

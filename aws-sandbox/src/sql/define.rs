@@ -1,4 +1,4 @@
-//! What DDL statements do to the catalog, and what they show of it.
+//! What DDL statements do to the catalog, and what they return about it.
 
 use std::collections::BTreeSet;
 
@@ -224,7 +224,7 @@ fn partition(table: &Table, values: Vec<String>, location: Option<String>) -> Pa
     Partition { values, storage_descriptor: descriptor, ..Partition::default() }
 }
 
-/// Registers the `key=value` folders below the table that are not yet; gives their paths.
+/// Registers the `key=value` folders below the table that are not registered yet; returns their paths.
 fn repair(table: &Table, database: &str, name: &str, catalog: &Catalog, store: &Store) -> Result<Vec<String>, QueryError> {
     let Some((bucket, prefix)) = table.location().and_then(bucket_and_prefix) else {
         return Err(QueryError::ddl("Execution Error, return code 1. The table has no location in S3"));

@@ -1,6 +1,6 @@
-//! Trino's dialect in DataFusion's: parses a query and rewrites what the two write or mean differently.
+//! From Trino's dialect to DataFusion's: parses a query and rewrites what the two write or mean differently.
 //!
-//! It works on the text and its tree only; what names stand for is found in [`super::engine`].
+//! It works only on the text and its syntax tree; [`super::engine`] resolves names.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -17,20 +17,20 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan
 
 use super::error::{QueryError, syntax_message};
 
-/// Marks a name that is a query of the statement itself, so that it is not looked for in the catalog.
+/// Marks a name defined by the statement itself (`WITH`), so that it is not looked up in the catalog.
 pub(crate) const OWN_QUERY: char = '[';
-/// A column of a result that has no name of its own; its place is put behind.
+/// The name of an unnamed result column, followed by its position.
 pub(crate) const UNNAMED: &str = "$unnamed_";
 
 /// A query in DataFusion's dialect.
 #[derive(Debug, Clone)]
 pub(crate) struct Prepared {
     pub(crate) query: Query,
-    /// The names of the result's columns as they were spelled; none where a `*` leaves them to the tables.
+    /// The names of the result's columns as they were written; `None` where a `*` leaves them to the tables.
     pub(crate) labels: Option<Vec<String>>,
 }
 
-/// The statement's tokens; quoted names are folded to lower case, because in Trino names have no case.
+/// The statement's tokens; quoted names are converted to lower case, because Trino's names have no case.
 fn tokens(sql: &str) -> Result<(Vec<TokenWithSpan>, HashMap<Location, String>), QueryError> {
     let mut tokens = Tokenizer::new(&GenericDialect {}, sql)
         .tokenize_with_location()
@@ -52,7 +52,7 @@ fn tokens(sql: &str) -> Result<(Vec<TokenWithSpan>, HashMap<Location, String>), 
     Ok((tokens, spelled))
 }
 
-/// Reads a query and says it in DataFusion's dialect.
+/// Parses a query and rewrites it in DataFusion's dialect.
 pub(crate) fn prepare(sql: &str) -> Result<Prepared, QueryError> {
     let (tokens, spelled) = tokens(sql)?;
     let syntax =
@@ -94,7 +94,7 @@ fn labels(body: &SetExpr, spelled: &HashMap<Location, String>) -> Option<Vec<Str
     select.projection.iter().enumerate().map(label).collect()
 }
 
-/// Gives the columns of a result names, so that equal expressions do not collide.
+/// Names the columns of a result, so that equal expressions do not collide.
 fn name_columns(body: &mut SetExpr) {
     match body {
         SetExpr::Select(select) => {
@@ -157,7 +157,7 @@ fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
     Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
 }
 
-/// All of them joined by one operator, as a tree whose depth grows with the logarithm of their number.
+/// Joins expressions by one operator, as a tree whose depth grows with the logarithm of their number.
 fn joined(mut exprs: Vec<Expr>, op: &BinaryOperator) -> Option<Expr> {
     while exprs.len() > 1 {
         let mut next = Vec::with_capacity(exprs.len().div_ceil(2));
@@ -181,7 +181,7 @@ impl VisitorMut for Rewrite {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        // A row before IN is no value of its own.
+        // A row before IN is not a value of its own.
         if let Expr::InList { expr: tested, list, negated } = expr
             && let Expr::Tuple(columns) = tested.as_ref()
         {
@@ -199,7 +199,7 @@ impl VisitorMut for Rewrite {
                 }
             }
         }
-        // TRY takes the mistakes of what it holds, which is only known before its inside is rewritten.
+        // TRY suppresses errors of its content, so it must be noted before the content is rewritten.
         if let Expr::Function(function) = expr
             && function.name.to_string().eq_ignore_ascii_case("try")
             && let FunctionArguments::List(list) = &mut function.args
@@ -245,7 +245,7 @@ impl VisitorMut for Rewrite {
     }
 }
 
-/// Inside TRY: casts give null instead of failing, and so does a division by zero.
+/// Inside TRY, failing casts and divisions by zero give null.
 struct Try;
 
 impl VisitorMut for Try {
@@ -270,7 +270,7 @@ impl VisitorMut for Try {
     }
 }
 
-/// `(a, b) IN ((x, y), …)`: equal first values together, and what each column alone must be, which lets partitions be left out.
+/// `(a, b) IN ((x, y), …)`: groups equal first values, and adds what each column alone must be, so that partitions can be left out.
 fn row_in(columns: &[Expr], rows: &[Expr]) -> Option<Expr> {
     let mut grouped: Vec<(Expr, Vec<Vec<Expr>>)> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
@@ -309,7 +309,7 @@ fn row_in(columns: &[Expr], rows: &[Expr]) -> Option<Expr> {
     joined(conditions, &BinaryOperator::And)
 }
 
-/// `BIGINT '1'`, `timestamp '2026-01-01 00:00:00'`: the literal with the precision that its digits have, at least milliseconds.
+/// `BIGINT '1'`, `timestamp '2026-01-01 00:00:00'`: the literal, with the precision of its digits, at least milliseconds.
 fn typed_literal(text: &ValueWithSpan, kind: DataType) -> Expr {
     if let DataType::Timestamp(..) = kind {
         let written = text.value.clone().into_string().unwrap_or_default();
@@ -319,7 +319,7 @@ fn typed_literal(text: &ValueWithSpan, kind: DataType) -> Expr {
             4..=6 => 6,
             _ => 9,
         };
-        // Only digits and their separators: no zone.
+        // Only digits and their separators, without a zone.
         let plain = written.chars().all(|c| c.is_ascii_digit() || matches!(c, '-' | ':' | '.' | ' '));
         let zone = if plain { TimezoneInfo::None } else { TimezoneInfo::WithTimeZone };
         return Expr::TypedString(TypedString {
@@ -329,7 +329,7 @@ fn typed_literal(text: &ValueWithSpan, kind: DataType) -> Expr {
         });
     }
     let kind = match kind {
-        // A decimal literal has the digits that are written.
+        // A decimal literal has the precision of its digits.
         DataType::Decimal(ExactNumberInfo::None) => {
             let written = text.value.clone().into_string().unwrap_or_default();
             let count = |text: &str| text.chars().filter(char::is_ascii_digit).count();
@@ -380,7 +380,7 @@ fn rewrite_cast(expr: &mut Expr) {
     }
 }
 
-/// Functions that give other integers than Trino's bigint.
+/// Functions whose integers have another type than Trino's bigint.
 const BIGINTS: [&str; 9] =
     ["row_number", "rank", "dense_rank", "ntile", "length", "strpos", "levenshtein_distance", "array_position", "codepoint"];
 
@@ -426,7 +426,7 @@ fn rewrite_function(expr: &mut Expr) {
             replace_arguments(function, arguments.into_iter().take(1).collect(), true);
         }
         ("concat", Some(arguments)) if arguments.len() >= 2 => {
-            // A null part makes the whole null, which DataFusion's own function does not do.
+            // A null part makes the result null, unlike in DataFusion's own function.
             if let Some(text) = arguments.into_iter().reduce(|left, right| binary(left, BinaryOperator::StringConcat, right)) {
                 *expr = Expr::Nested(Box::new(text));
             }
@@ -492,7 +492,7 @@ fn rewrite_function(expr: &mut Expr) {
     }
 }
 
-/// The text of a view's query and its name, out of `CREATE [OR REPLACE] VIEW name AS query`.
+/// The name and the query's text of `CREATE [OR REPLACE] VIEW name AS query`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ViewStatement {
     pub(crate) or_replace: bool,
@@ -544,7 +544,7 @@ pub(crate) fn create_view(sql: &str) -> Result<ViewStatement, QueryError> {
     Ok(ViewStatement { or_replace, name, query })
 }
 
-/// The byte at a place of the tokenizer, which counts lines and characters from 1.
+/// The byte offset of a position of the tokenizer, which counts lines and characters from 1.
 fn offset(sql: &str, at: Location) -> usize {
     let (mut line, mut column) = (1, 1);
     for (offset, c) in sql.char_indices() {

@@ -1,4 +1,4 @@
-//! Runs a statement: DDL on the catalog, queries on DataFusion (or on a real Trino, if one is named).
+//! Runs a statement: DDL on the catalog, queries on DataFusion (or on a real Trino, if one is given).
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -27,19 +27,19 @@ use super::types::{hive_of_trino, trino_name};
 use super::view::View;
 use super::{check, define, functions, text, trino};
 
-/// The one data catalog, as Athena calls it.
+/// The one data catalog, under Athena's name.
 pub(crate) const CATALOG: &str = "awsdatacatalog";
-/// Views of views of views …: deeper than this is a circle.
+/// Views nested deeper than this are circular.
 const MAX_VIEW_DEPTH: usize = 16;
 
-/// Which sort of statement it is, as Athena's `StatementType` tells them apart.
+/// The kind of a statement, as in Athena's `StatementType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It defines.
+    /// It defines something.
     Ddl,
     /// It queries.
     Dml,
-    /// It shows what is defined.
+    /// It shows definitions.
     Utility,
 }
 
@@ -58,16 +58,16 @@ impl Kind {
 /// A column of a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResultColumn {
-    /// Its name as the statement spells it.
+    /// Its name as the statement writes it.
     pub name: String,
     /// Its type as Trino writes it.
     pub kind: String,
 }
 
-/// What a statement gave.
+/// The result of a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Which sort of statement it was.
+    /// The kind of statement.
     pub kind: Kind,
     /// Athena's `SubstatementType`.
     pub sub_kind: &'static str,
@@ -90,7 +90,7 @@ enum Parsed {
 }
 
 impl Statement {
-    /// Reads a statement, as far as that goes without a catalog. What cannot be read Athena refuses at once.
+    /// Parses a statement as far as possible without a catalog. Athena refuses at once what cannot be parsed.
     pub fn parse(sql: &str) -> Result<Self, QueryError> {
         let words: Vec<String> = words(sql).take(4).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -118,7 +118,7 @@ impl Statement {
         }))
     }
 
-    /// Which sort it is.
+    /// The kind of statement.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match &self.0 {
@@ -193,13 +193,13 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that queries with DataFusion, or with the Trino at this URL.
+    /// An engine that runs queries on DataFusion, or on the Trino at this URL.
     #[must_use]
     pub fn new(catalog: &Catalog, store: &Store, trino_url: Option<&str>) -> Self {
         Self { catalog: catalog.clone(), store: store.clone(), trino: trino_url.map(trino::Trino::new) }
     }
 
-    /// If there is a Trino: makes it read the catalog and the objects that are served at this endpoint.
+    /// If there is a Trino, makes it read the catalog and the objects at this endpoint.
     pub async fn attach(&self, endpoint: &str) -> Result<(), QueryError> {
         match &self.trino {
             Some(trino) => trino.attach(endpoint).await,
@@ -207,7 +207,7 @@ impl Engine {
         }
     }
 
-    /// Runs a statement; names without a database are looked for in this one.
+    /// Runs a statement; names without a database are looked up in this one.
     pub async fn run(&self, statement: &Statement, database: Option<&str>, scanned: &Scanned) -> Result<Answer, QueryError> {
         let database = database.unwrap_or("default").to_lowercase();
         match (&statement.0, &self.trino) {
@@ -295,7 +295,7 @@ impl Engine {
         }
     }
 
-    /// Trino writes no columns beside the text of a view; Athena does, and shows them.
+    // Trino stores no columns beside the text of a view; Athena does, and shows them.
     fn describe_view(&self, name: &[String], database: &str) -> Result<(), QueryError> {
         let (of, name) = match name {
             [.., of, name] => (of.as_str(), name),
@@ -308,7 +308,7 @@ impl Engine {
         self.catalog.update_table(of, table).map_err(|error| metastore(&error))
     }
 
-    /// The plan of a query, with its tables in the session; and the names of its result as they are spelled.
+    /// The plan of a query, with its tables in the session, and the names of its result as written.
     async fn plan(
         &self,
         context: &SessionContext,
@@ -329,7 +329,7 @@ impl Engine {
         Ok((plan, labels))
     }
 
-    /// Brings a table or view into a session.
+    /// Adds a table or view to a session.
     async fn register(&self, context: &SessionContext, found: &Found, scanned: &Scanned, depth: usize) -> Result<(), QueryError> {
         let Found { database, name, place } = found;
         let reference = TableReference::full(CATALOG, database.as_str(), name.as_str());
@@ -384,7 +384,7 @@ fn metastore(error: &CatalogError) -> QueryError {
     QueryError::system("HIVE_METASTORE_ERROR", error.to_string())
 }
 
-/// A session that speaks Trino as far as it goes. One partition, so that rows come and sums are taken in one order.
+/// A session close to Trino. It has one partition, so that the order of rows and sums is fixed.
 fn context() -> SessionContext {
     let mut config = SessionConfig::new()
         .with_target_partitions(1)
@@ -428,7 +428,7 @@ struct Found {
     place: String,
 }
 
-/// Finds the tables that a query names and says their names in full; what is a `WITH` of the query itself is left.
+/// Finds the tables that a query names and qualifies their names, except those of the query's own `WITH`.
 struct Names {
     database: String,
     /// Names of the query's own, innermost last.
@@ -443,7 +443,7 @@ impl Names {
             let recursive = with.recursive;
             for cte in &mut with.cte_tables {
                 let name = cte.alias.name.value.to_lowercase();
-                // A plain WITH is not seen by itself, only by those after it.
+                // A plain WITH is visible only to those after it.
                 if recursive {
                     self.own.push(name.clone());
                 }
@@ -453,7 +453,7 @@ impl Names {
                 }
             }
         }
-        // Those that were just resolved are visited once more, and left alone then.
+        // Names that were just resolved are visited again, and then left alone.
         let _ = query.visit(self);
         self.own.truncate(outer);
     }
@@ -463,7 +463,7 @@ impl VisitorMut for Names {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        // A query inside has names of its own: it is done at once, before the walk comes to its tables.
+        // An inner query has names of its own, so it is resolved before the walk reaches its tables.
         let known = self.own.len();
         if let Some(with) = query.with.as_ref()
             && !with.cte_tables.iter().all(|cte| self.own.contains(&cte.alias.name.value.to_lowercase()))

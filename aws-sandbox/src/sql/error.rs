@@ -7,12 +7,12 @@ use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
-/// Whose fault it is, by Athena's `ErrorCategory`.
+/// Who caused the error, as in Athena's `ErrorCategory`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Category {
-    /// Athena's own, 1.
+    /// Athena itself, 1.
     System,
-    /// The statement's or the data's, 2.
+    /// The statement or the data, 2.
     User,
 }
 
@@ -27,18 +27,18 @@ impl Category {
     }
 }
 
-/// Why a statement did not succeed.
+/// Why a statement failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryError {
-    /// Trino's name of the error, such as `TABLE_NOT_FOUND`; empty for those that have none.
+    /// Trino's name of the error, such as `TABLE_NOT_FOUND`; empty for errors without one.
     pub name: String,
-    /// Trino's sentence.
+    /// Trino's message.
     pub message: String,
-    /// Whose fault it is.
+    /// Who caused it.
     pub category: Category,
     /// Athena's `ErrorType`.
     pub error_type: i32,
-    /// Whether Athena says of it that it may be tried again.
+    /// Whether Athena calls it retryable.
     pub retryable: bool,
     /// Whether the query ends as `CANCELLED` and not as `FAILED`.
     pub cancelled: bool,
@@ -58,7 +58,7 @@ impl QueryError {
         Self { name, message: message.into(), category: Category::User, error_type, retryable: false, cancelled: false }
     }
 
-    /// A DDL statement that the catalog refused, in the words of Hive.
+    /// A DDL statement that the catalog refused, in Hive's words.
     pub fn ddl(message: impl Into<String>) -> Self {
         Self::user("", format!("FAILED: {}", message.into()))
     }
@@ -74,13 +74,13 @@ impl QueryError {
         Self { cancelled: true, ..Self::user("", "Bytes scanned limit was exceeded") }
     }
 
-    /// The sentence that Athena gives as `StateChangeReason`.
+    /// The text of `StateChangeReason`.
     #[must_use]
     pub fn reason(&self) -> String {
         if self.name.is_empty() { self.message.clone() } else { format!("{}: {}", self.name, self.message) }
     }
 
-    /// What DataFusion found, as Trino would say it about this statement.
+    /// An error of DataFusion, as Trino would word it for this statement.
     #[must_use]
     pub fn of_datafusion(error: &DataFusionError, sql: &str) -> Self {
         let root = error.find_root();
@@ -171,7 +171,7 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     Some(&text[start..end])
 }
 
-/// `line 1:8`: the first place where the statement names this. DataFusion does not say which one it stumbled over.
+/// `line 1:8`: the first place where the statement names this. DataFusion does not say which place it means.
 pub(super) fn place_of(sql: &str, name: &str) -> String {
     let mut place = (1, 1);
     if let Ok(tokens) = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location() {
@@ -183,7 +183,7 @@ pub(super) fn place_of(sql: &str, name: &str) -> String {
     format!("line {}:{}", place.0, place.1)
 }
 
-/// What a parser says, with its place in front, as Trino has it.
+/// A parser's message, with its position in front, as in Trino.
 pub(super) fn syntax_message(text: &str) -> String {
     let text = text.trim_start_matches("sql parser error: ").trim_start_matches("SQL error: ");
     // The parser ends with ` at Line: 1, Column: 8`.

@@ -1,14 +1,14 @@
-//! The statements that Athena runs: what they mean to the catalog, and queries on DataFusion over the objects of the store.
+//! Athena's statements: what they do to the catalog, and queries on DataFusion over the objects of the store.
 //!
-//! This module must not know Athena's protocol: it takes a text and gives rows.
+//! This module must not know Athena's protocol: it takes a text and returns rows.
 //!
-//! What DataFusion would take and Trino refuses is refused here too, where it was met: text compared with numbers or times, a bigint as
-//! the width of a shift. What is known to differ still:
-//! - A whole number that is written down is a `bigint` here; in Trino it is an `integer` if it fits.
-//! - `GROUP BY` takes a name that the `SELECT` gives, and functions take arguments that Trino would want cast.
+//! What DataFusion accepts and Trino refuses is refused here too, as far as it is known: text compared with numbers or times, a bigint as
+//! the width of a shift. Known differences that remain:
+//! - A whole-number literal is a `bigint` here; in Trino it is an `integer` if it fits.
+//! - `GROUP BY` accepts a name from the `SELECT`, and functions accept arguments for which Trino would require a cast.
 //! - `approx_distinct` and `approx_percentile` are exact.
-//! - Instants with a zone are taken apart in UTC, and `from_iso8601_timestamp` gives them in UTC.
-//! - `UNNEST` of a column, lambdas, `INSERT`, `UNLOAD` and `CREATE TABLE AS` are not there.
+//! - The parts of an instant with a zone are computed in UTC, and `from_iso8601_timestamp` returns UTC.
+//! - `UNNEST` of a column, lambdas, `INSERT`, `UNLOAD` and `CREATE TABLE AS` are not supported.
 
 mod check;
 mod ddl;

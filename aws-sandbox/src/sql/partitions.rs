@@ -1,6 +1,6 @@
-//! Which partitions a table has, and where they lie: registered ones from the catalog, projected ones from its properties.
+//! The partitions of a table and where they lie: registered ones from the catalog, projected ones from its properties.
 //!
-//! Pure: what a query needs of them is decided in [`super::table`].
+//! Pure; [`super::table`] decides which of them a query needs.
 
 use jiff::civil::DateTime;
 use jiff::{Span, Timestamp};
@@ -26,7 +26,7 @@ fn invalid(table: &Table, column: &str, why: &str) -> QueryError {
     QueryError::user("INVALID_TABLE_PROPERTY", format!("Table {name} is configured for partition projection, but column {column} {why}"))
 }
 
-/// The values of a partition key, as the table's properties project them.
+/// The values of a partition key that the table's properties project.
 pub(crate) fn projected(table: &Table, key: &Column, now: Timestamp) -> Result<Projected, QueryError> {
     let column = key.name.as_str();
     let property = |name: &str| {
@@ -72,7 +72,7 @@ fn dates(range: &str, format: &str, interval: Option<&str>, unit: Option<&str>, 
     let now = jiff::tz::TimeZone::UTC.to_datetime(now);
     let (first, last) = range.split_once(',').ok_or_else(|| format!("has the range {range:?}"))?;
     let (first, last) = (bound(first, format, now)?, bound(last, format, now)?);
-    // Athena's default is the finest unit that the format shows, down to days.
+    // Athena's default is the finest unit in the format, down to days.
     let unit = match unit.map(str::to_uppercase) {
         Some(unit) => unit,
         None if format.contains('d') => "DAYS".to_owned(),
@@ -92,7 +92,7 @@ fn dates(range: &str, format: &str, interval: Option<&str>, unit: Option<&str>, 
         if values.last() != Some(&value) {
             values.push(value);
         }
-        // From the first each time, so that the 31st of a month does not wander to the 28th for good.
+        // Always from the first value, so that the 31st of a month does not become the 28th for good.
         count += 1;
         let Ok(next) = step.checked_mul(count).and_then(|span| first.checked_add(span)) else { break };
         at = next;
@@ -130,7 +130,7 @@ fn bound(text: &str, format: &str, now: DateTime) -> Result<DateTime, String> {
     now.checked_add(span(count, &offset[unit_at..].to_uppercase())?).map_err(|error| error.to_string())
 }
 
-/// Runs of one letter, quoted text and the rest of a date format of Java.
+/// The parts of a Java date format: runs of one letter, quoted text, and the rest.
 fn pieces(format: &str) -> Vec<(Option<char>, String)> {
     let mut pieces: Vec<(Option<char>, String)> = Vec::new();
     let mut quoted = false;
@@ -148,7 +148,7 @@ fn pieces(format: &str) -> Vec<(Option<char>, String)> {
     pieces
 }
 
-/// Writes a date in a format of Java, such as `yyyy/MM/dd`.
+/// Writes a date in a Java format, such as `yyyy/MM/dd`.
 pub(crate) fn format_date(at: DateTime, format: &str) -> String {
     let mut written = String::new();
     for (letter, text) in pieces(format) {
@@ -172,7 +172,7 @@ pub(crate) fn format_date(at: DateTime, format: &str) -> String {
     written
 }
 
-/// Reads a date in a format of Java; what the format does not name is the first it can be.
+/// Parses a date in a Java format; fields that the format lacks are as small as possible.
 pub(crate) fn parse_date(text: &str, format: &str) -> Option<DateTime> {
     let (mut year, mut month, mut day, mut hour, mut minute, mut second) = (1970_i16, 1_i8, 1_i8, 0_i8, 0_i8, 0_i8);
     let mut rest = text;
@@ -182,7 +182,7 @@ pub(crate) fn parse_date(text: &str, format: &str) -> Option<DateTime> {
             rest = rest.strip_prefix(piece.as_str())?;
             continue;
         };
-        // A number right before another has the format's width; else it ends where digits end.
+        // A number directly before another has the format's width; otherwise it ends where the digits end.
         let bounded = pieces.get(index + 1).is_some_and(|(next, _)| next.is_some());
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         let length = if bounded { digits.min(piece.len()) } else { digits };
@@ -216,7 +216,7 @@ pub(crate) fn projected_location(table: &Table, values: &[String]) -> String {
     hive_location(table, values)
 }
 
-/// Where a partition lies if nothing else is said: `key=value` folders below the table.
+/// The default place of a partition: `key=value` folders below the table.
 pub(crate) fn hive_location(table: &Table, values: &[String]) -> String {
     let mut location = table.location().unwrap_or_default().trim_end_matches('/').to_owned();
     for (key, value) in table.partition_keys.iter().zip(values) {
@@ -225,7 +225,7 @@ pub(crate) fn hive_location(table: &Table, values: &[String]) -> String {
     location
 }
 
-/// Hive percent-encodes what a path or its own names give a meaning to.
+/// Hive percent-encodes characters with a meaning in paths or in its own names.
 fn escape(value: &str) -> String {
     let mut escaped = String::new();
     for c in value.chars() {

@@ -1,7 +1,7 @@
-//! Rows out of objects: Parquet, JSON lines, CSV, delimited text; as the columns that the catalog declares.
+//! Rows from objects: Parquet, JSON lines, CSV, delimited text; as the columns that the catalog declares.
 //!
-//! Of Parquet only the footer and the needed columns are read, and so counted. What an object lacks of the declared columns is
-//! null. What it has of another type than declared is an error in Trino's words, never a guess.
+//! Of Parquet objects, only the footer and the needed columns are read and counted. Declared columns that an object lacks are null. A
+//! column of another type than declared is an error in Trino's words, never a guess.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -32,7 +32,7 @@ use super::error::QueryError;
 use super::scanned::Scanned;
 use super::table::constant;
 
-/// How an object's rows are written.
+/// The format of an object's rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Form {
     Parquet,
@@ -89,7 +89,7 @@ impl Form {
     }
 }
 
-/// An object to read, and what its partition's keys are.
+/// An object to read, and the values of its partition's keys.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
     pub(crate) bucket: String,
@@ -112,12 +112,12 @@ impl Source {
 /// Reads objects as the wanted columns of a table.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    /// The columns that come out.
+    /// The columns of the result.
     pub(crate) schema: SchemaRef,
     /// All columns of the table; the first `in_objects` are in the objects.
     pub(crate) table: SchemaRef,
     pub(crate) in_objects: usize,
-    /// The wanted columns, by their place in the table.
+    /// The wanted columns, by their position in the table.
     pub(crate) columns: Vec<usize>,
     pub(crate) store: Store,
     pub(crate) scanned: Scanned,
@@ -136,7 +136,7 @@ impl Reader {
         self.columns.iter().filter(|&&column| column < self.in_objects).map(|&column| (column, self.table.field(column)))
     }
 
-    /// Puts the columns of an object and those of its partition together, in the order that is wanted.
+    /// Combines the columns of an object and those of its partition in the wanted order.
     fn assemble(&self, source: &Source, mut read: HashMap<usize, ArrayRef>, rows: usize) -> Result<RecordBatch> {
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.columns.len());
         for &column in &self.columns {
@@ -249,7 +249,7 @@ fn parquet_error(error: ParquetError, source: &Source) -> DataFusionError {
     }
 }
 
-/// An object of Parquet, whose bytes are counted as they are read.
+/// A Parquet object, whose bytes are counted as they are read.
 struct ParquetObject {
     store: Store,
     scanned: Scanned,
@@ -283,7 +283,7 @@ impl AsyncFileReader for ParquetObject {
     }
 }
 
-/// Milliseconds of smaller units, half up, as Trino rounds them.
+/// Converts finer units to milliseconds, rounded half up, as Trino does.
 fn rounded(value: i64, per_millisecond: i64) -> i64 {
     let half = per_millisecond / 2;
     if value >= 0 { value.saturating_add(half) / per_millisecond } else { (value + 1).saturating_sub(half) / per_millisecond }
@@ -343,7 +343,7 @@ fn as_declared(column: &ArrayRef, declared: &Field, source: &Source) -> Result<A
         .map_err(|error| source.bad_data(&format!("Field {}: {error}", declared.name())))
 }
 
-/// Parquet's name of the type that holds such values.
+/// Parquet's name of the type of such values.
 fn physical_name(kind: &DataType) -> &'static str {
     match kind {
         DataType::Boolean => "BOOLEAN",
@@ -367,14 +367,14 @@ fn text_as(texts: &StringArray, field: &Field, quoted: bool, source: &Source) ->
         return Err(source.bad_data(&format!("Field {}: nested types are not read from text", field.name())));
     }
     if !quoted {
-        // Hive's text form gives null for what it can't read; an instant with a `T` is of another form.
+        // Hive's text form gives null for what it cannot parse, such as an instant with a `T`.
         if matches!(kind, DataType::Timestamp(..)) {
             let plain = StringArray::from_iter(texts.iter().map(|text| text.filter(|text| !text.contains('T'))));
             return Ok(cast_with_options(&plain, kind, &CastOptions::default())?);
         }
         return Ok(cast_with_options(texts, kind, &CastOptions::default())?);
     }
-    // OpenCSVSerde: an empty field of another type than text is null; dates are days and timestamps milliseconds since 1970.
+    // OpenCSVSerde: an empty field is null unless its type is text; dates are days and timestamps milliseconds since 1970.
     let filled = StringArray::from_iter(texts.iter().map(|text| text.filter(|text| !text.is_empty())));
     let number = match kind {
         DataType::Date32 | DataType::Timestamp(..) => &DataType::Int64,
@@ -395,7 +395,7 @@ fn text_as(texts: &StringArray, field: &Field, quoted: bool, source: &Source) ->
     })
 }
 
-/// Values of JSON as a column.
+/// JSON values as a column.
 fn json_as<'a>(values: impl Iterator<Item = &'a Value>, kind: &DataType) -> Result<ArrayRef, String> {
     if kind.is_nested() {
         let scalars: Vec<ScalarValue> = values.map(|value| json_scalar(value, kind)).collect::<Result<_, _>>()?;
@@ -458,7 +458,7 @@ fn csv_rows(text: &str, separator: char, quote: char, escape: char, skip_lines: 
     let mut characters = text.chars().peekable();
     while let Some(c) = characters.next() {
         if c == escape && c != quote && quoted {
-            // The escape stands for itself unless something follows that it can escape.
+            // The escape is literal unless a character follows that it can escape.
             match characters.next_if(|next| *next == quote || *next == escape) {
                 Some(next) => field.push(next),
                 None => field.push(c),

@@ -1,4 +1,4 @@
-//! How many bytes a query has read of the objects, and how many it may.
+//! How many bytes of objects a query has read, and how many it may read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +25,7 @@ impl Scanned {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Counts bytes; refuses when there are more than the query may scan.
+    /// Counts bytes; fails beyond the query's limit.
     pub(crate) fn add(&self, bytes: u64) -> Result<(), QueryError> {
         let sum = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if self.limit_bytes.is_some_and(|limit| sum > limit) { Err(QueryError::cutoff()) } else { Ok(()) }

@@ -1,7 +1,7 @@
-//! A table of the catalog as DataFusion sees it: which objects a query needs, and nothing of the others.
+//! A table of the catalog for DataFusion: it reads only the objects that a query needs.
 //!
-//! Predicates on partition keys are decided here, on the partitions' values, before an object is listed. What is read of the
-//! needed objects is in [`super::read`].
+//! Predicates on partition keys are decided here, on the partitions' values, before any object is listed. [`super::read`] decides what is
+//! read of the needed objects.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,9 +30,9 @@ use super::read::{self, Form, Source};
 use super::scanned::Scanned;
 use super::types::arrow_of_hive;
 
-/// S3 lists so many at once.
+/// The page size of S3's listings.
 const LIST_PAGE: usize = 1_000;
-/// More combinations of projected values than this are not tried one by one.
+/// Up to this many combinations of projected values are tried one by one.
 const MAX_PARTITIONS: usize = 2_000_000;
 
 /// A table over objects.
@@ -70,7 +70,7 @@ impl LakeTable {
         &self.schema.fields()[self.in_objects..]
     }
 
-    /// Whether a predicate can be decided by the values of partition keys.
+    /// Whether the values of partition keys decide a predicate.
     fn is_of_keys(&self, filter: &Expr) -> bool {
         let columns = filter.column_refs();
         !columns.is_empty()
@@ -78,7 +78,7 @@ impl LakeTable {
             && columns.iter().all(|column| self.keys().iter().any(|key| key.name() == &column.name))
     }
 
-    /// Which of the rows of partition values the predicates let through. Predicates of other keys than the given ones are left out.
+    /// Which rows of partition values satisfy the predicates. Predicates on keys other than the given ones are ignored.
     fn kept(&self, state: &dyn Session, filters: &[&Expr], keys: &[usize], rows: &[Vec<String>]) -> Result<Vec<bool>> {
         let fields: Vec<Arc<Field>> = keys.iter().map(|&key| Arc::clone(&self.keys()[key])).collect();
         let names: BTreeSet<&str> = fields.iter().map(|field| field.name().as_str()).collect();
@@ -100,7 +100,7 @@ impl LakeTable {
         for filter in filters {
             let bare = unqualified((**filter).clone())?;
             let decided = state.create_physical_expr(bare, &schema)?.evaluate(&batch)?.into_array(rows.len())?;
-            // A predicate that is no truth value is null, and lets nothing through.
+            // A predicate that is null lets nothing through.
             let decided = decided.as_any().downcast_ref::<BooleanArray>();
             for (row, kept) in kept.iter_mut().enumerate() {
                 *kept &= decided.is_some_and(|decided| decided.is_valid(row) && decided.value(row));
@@ -109,7 +109,7 @@ impl LakeTable {
         Ok(kept)
     }
 
-    /// The partitions that the predicates on partition keys leave.
+    /// The partitions that satisfy the predicates on partition keys.
     fn needed(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<Needed>> {
         if self.keys().is_empty() {
             let location = self.table.location().unwrap_or_default().to_owned();
@@ -151,7 +151,7 @@ impl LakeTable {
         Ok(needed)
     }
 
-    /// All combinations of projected values, with each key's values cut down first by what is asked of that key alone.
+    /// All combinations of projected values, after the predicates on each single key have reduced that key's values.
     fn projected_rows(&self, state: &dyn Session, filters: &[&Expr]) -> Result<Vec<Vec<String>>> {
         let now = Timestamp::now();
         let mut rows: Vec<Vec<String>> = vec![Vec::new()];
@@ -184,7 +184,7 @@ impl LakeTable {
         Ok(rows)
     }
 
-    /// The objects of a partition. What begins with `_` or `.` is hidden, as Hive has it.
+    /// The objects of a partition. Names that begin with `_` or `.` are hidden, as in Hive.
     fn objects(&self, location: &str) -> Result<Vec<(String, String, u64)>> {
         let Some((bucket, prefix)) = bucket_and_prefix(location) else {
             return Err(QueryError::user("HIVE_INVALID_METADATA", format!("{location:?} is no location in S3")).into());
@@ -224,7 +224,7 @@ fn listing_error(error: &StoreError, bucket: &str) -> QueryError {
     }
 }
 
-/// The values that a query demands of an injected key.
+/// The values that a query requires of an injected key.
 fn injected(key: &str, filters: &[&Expr]) -> Result<Vec<String>, QueryError> {
     fn text(expr: &Expr) -> Option<String> {
         match expr {
@@ -339,7 +339,7 @@ impl TableProvider for LakeTable {
     }
 }
 
-/// The rows of the needed objects, one object after the other.
+/// The rows of the needed objects, one object after another.
 #[derive(Debug)]
 struct Objects {
     schema: SchemaRef,
@@ -378,7 +378,7 @@ impl PartitionStream for Objects {
     }
 }
 
-/// Values of a partition key as a column of so many rows.
+/// Repeats values of a partition key as a column of this many rows.
 pub(crate) fn constant(value: &ScalarValue, kind: &DataType, rows: usize) -> Result<Arc<dyn Array>> {
     if value.is_null() {
         return Ok(arrow::array::new_null_array(kind, rows));

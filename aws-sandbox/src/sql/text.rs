@@ -1,5 +1,5 @@
-//! Values as text: as `CAST(… AS varchar)` of Trino gives them, and as Athena writes them in a result. The two agree for all
-//! types that can be cast; arrays, rows and maps can only be in results.
+//! Values as text: as Trino's `CAST(… AS varchar)` returns them, and as Athena writes them in a result. The two agree for all types that
+//! can be cast; arrays, rows and maps occur only in results.
 
 use arrow::array::{Array, ArrayRef, AsArray as _};
 use arrow::datatypes::{
@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 
 use super::types::precision;
 
-/// The value of a row; none is null.
+/// The value of a row; `None` is null.
 pub(crate) fn text(array: &dyn Array, row: usize) -> Result<Option<String>> {
     if array.is_null(row) {
         return Ok(None);
@@ -62,7 +62,7 @@ fn nested(array: &ArrayRef, row: usize) -> Result<String> {
     Ok(text(array.as_ref(), row)?.unwrap_or_else(|| "null".to_owned()))
 }
 
-/// A double as Java prints it: plain between 10⁻³ and 10⁷, else with an exponent; always with a point.
+/// A double as Java prints it: plain between 10⁻³ and 10⁷, otherwise with an exponent; always with a point.
 pub(crate) fn double(value: f64) -> String {
     java_number(&format!("{value:e}"), value.is_nan(), value.is_infinite(), value.is_sign_negative())
 }
@@ -71,7 +71,7 @@ fn real(value: f32) -> String {
     java_number(&format!("{value:e}"), value.is_nan(), value.is_infinite(), value.is_sign_negative())
 }
 
-/// `shortest` has the fewest digits that read back as the same number, in the form `-1.25e-7`.
+/// `shortest` has the fewest digits that parse to the same number, in the form `-1.25e-7`.
 fn java_number(shortest: &str, nan: bool, infinite: bool, negative: bool) -> String {
     if nan {
         return "NaN".to_owned();
@@ -107,7 +107,7 @@ fn date(days: i32) -> String {
     civil_day(i64::from(days)).map_or_else(|| days.to_string(), |date| date.to_string())
 }
 
-/// The day so many days after 1970-01-01.
+/// The day this many days after 1970-01-01.
 pub(crate) fn civil_day(days: i64) -> Option<Date> {
     let second = days.checked_mul(86_400)?;
     Some(TimeZone::UTC.to_datetime(Timestamp::from_second(second).ok()?).date())

@@ -1,4 +1,4 @@
-//! A real Trino as the engine: its REST protocol, with the answers in Athena's form.
+//! A real Trino as the engine: its REST protocol, with answers in Athena's form.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -65,10 +65,10 @@ impl Trino {
         Self { url: url.trim_end_matches('/').to_owned(), client: Client::builder(TokioExecutor::new()).build_http() }
     }
 
-    /// Makes Trino read from the sandbox at this endpoint: Glue and S3 are both there, and any credentials do. The catalog has Athena's
-    /// name, because views are kept with the name of the catalog that they were made in.
+    /// Makes Trino read from the sandbox at this endpoint: Glue and S3 are both there, and any credentials work. The catalog has Athena's
+    /// name, because views are stored with the name of the catalog that they were created in.
     ///
-    /// A Trino therefore belongs to the sandbox that came last.
+    /// A Trino therefore belongs to the sandbox that was started last.
     pub(crate) async fn attach(&self, endpoint: &str) -> Result<(), QueryError> {
         let properties = [
             ("hive.metastore", "glue"),
@@ -126,7 +126,7 @@ impl Trino {
             if let Err(error) = over {
                 if let Some(next) = page.next_uri {
                     let cancel = Request::delete(next).body(Full::default()).map_err(|error| unreachable(&self.url, &error))?;
-                    // The query fails here whether Trino heard of it or not.
+                    // The query fails here, whether or not Trino received the cancellation.
                     let _ = self.client.request(cancel).await;
                 }
                 return Err(error);
@@ -163,8 +163,8 @@ impl From<Failure> for QueryError {
     }
 }
 
-/// The same JSON, with numbers as texts: they are kept as they were written, because what `serde_json` makes of a number of more than
-/// fifteen digits can be another double, unless a feature is on that would then be on in all crates.
+/// The same JSON, with numbers as texts, as they were written: `serde_json` may turn a number of more than fifteen digits into another
+/// double, unless a feature is on, which would then be on in all crates.
 fn numbers_as_texts(json: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(json.len() + json.len() / 4);
     let (mut in_text, mut escaped, mut in_number) = (false, false, false);

@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 /// Nesting deeper than this is a mistake.
 const MAX_DEPTH: usize = 32;
 
-/// What Athena reads a `timestamp` column as: milliseconds without a zone.
+/// How Athena reads a `timestamp` column: milliseconds without a zone.
 pub(crate) const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Millisecond, None);
 
 /// The Arrow type of a Hive type, such as `array<struct<a:int>>`.
@@ -84,7 +84,7 @@ impl HiveType<'_> {
             "double" => DataType::Float64,
             "string" => DataType::Utf8,
             "varchar" | "char" => {
-                // A length has up to five digits, which `numbers` does not take.
+                // A length has up to five digits, which `numbers` does not accept.
                 if self.eat('(') {
                     self.word();
                     self.expect(')')?;
@@ -171,7 +171,7 @@ pub(crate) fn trino_name(kind: &DataType) -> String {
     }
 }
 
-/// The type as a result's metadata names it: Trino's name without what is in parentheses; `real` is called `float`.
+/// The type as a result's metadata names it: Trino's name without parentheses; `real` is called `float`.
 pub(crate) fn athena_name(trino: &str) -> String {
     if trino.starts_with("timestamp") && trino.ends_with("with time zone") {
         return "timestamp with time zone".to_owned();
@@ -180,7 +180,7 @@ pub(crate) fn athena_name(trino: &str) -> String {
     if base == "real" { "float".to_owned() } else { base.to_owned() }
 }
 
-/// The Hive type of a Trino type, as the catalog keeps a view's columns.
+/// The Hive type of a Trino type, as the catalog stores a view's columns.
 pub(crate) fn hive_name(kind: &DataType) -> String {
     match kind {
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
@@ -218,7 +218,7 @@ pub(crate) fn precision(unit: TimeUnit) -> u8 {
     }
 }
 
-/// The Hive type of a Trino type. One that Hive has no word for stays as it is.
+/// The Hive type of a Trino type. A type without a Hive name stays as it is.
 pub(crate) fn hive_of_trino(kind: &str) -> String {
     let (name, inside) = match kind.split_once('(').and_then(|(name, rest)| Some((name, rest.strip_suffix(')')?))) {
         Some((name, inside)) => (name, Some(inside)),

@@ -1,4 +1,4 @@
-//! Views as Athena and Trino keep them in Glue: a comment that holds JSON in base64.
+//! Views as Athena and Trino store them in Glue: a comment that holds JSON in base64.
 
 use datafusion::arrow::datatypes::Schema;
 use serde::{Deserialize, Serialize};
@@ -11,23 +11,23 @@ use super::types::{hive_name, trino_name};
 const PREFIX: &str = "/* Presto View: ";
 const SUFFIX: &str = " */";
 
-/// What is kept of a view.
+/// The stored form of a view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct View {
     /// The query as it was written.
     pub(crate) original_sql: String,
-    /// What names without a catalog are in.
+    /// The catalog of names without one.
     #[serde(default)]
     pub(crate) catalog: Option<String>,
-    /// What names without a database are in.
+    /// The database of names without one.
     #[serde(default)]
     pub(crate) schema: Option<String>,
     pub(crate) columns: Vec<ViewColumn>,
-    /// Trino wants an owner for views that run with their owner's rights; Athena has none.
+    /// Trino requires an owner for views that run with their owner's rights; Athena has none.
     #[serde(default = "yes")]
     pub(crate) run_as_invoker: bool,
-    /// Where Trino looks for functions.
+    /// Where Trino looks up functions.
     #[serde(default)]
     pub(crate) path: Vec<serde_json::Value>,
 }
@@ -45,7 +45,7 @@ pub(crate) struct ViewColumn {
 }
 
 impl View {
-    /// The view of a query with such a result.
+    /// The view of a query with this result.
     pub(crate) fn new(sql: String, database: &str, schema: &Schema) -> Self {
         let column = |field: &std::sync::Arc<datafusion::arrow::datatypes::Field>| ViewColumn {
             name: field.name().to_lowercase(),
@@ -84,7 +84,7 @@ impl View {
         })
     }
 
-    /// The view that a table of the catalog keeps.
+    /// The view stored in a table of the catalog.
     pub(crate) fn of(table: &Table) -> Result<Self, QueryError> {
         let invalid = |why: &str| {
             let name = format!("{}.{}", table.database_name.as_deref().unwrap_or_default(), table.name);
@@ -152,7 +152,7 @@ mod tests {
         assert!(table.is_view());
         assert_eq!(table.columns()[1].hive_type(), "int");
         assert_eq!(View::of(&table).unwrap(), view);
-        // What Athena itself writes has no more than this.
+        // Athena itself writes only these members.
         let json = br#"{"originalSql":"SELECT 1 x","catalog":"awsdatacatalog","schema":"d","columns":[{"name":"x","type":"integer"}]}"#;
         let table = Table { view_original_text: Some(format!("{PREFIX}{}{SUFFIX}", base64(json))), ..table };
         assert_eq!(View::of(&table).unwrap().original_sql, "SELECT 1 x");

@@ -1,22 +1,22 @@
-//! What the disk allows: records written to a file, one after another.
+//! The floor, which is what the disk allows: records written to a file, one after another.
 
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-/// About what a step of the engine leaves in its journal.
+/// About the size of what a step of the engine writes to its journal.
 const RECORD_BYTES: usize = 256;
 const RECORDS: u32 = 500;
 
-/// Records a second.
+/// Records per second.
 #[derive(Clone, Copy)]
 pub(crate) struct Floor {
-    /// At the end of a file, so that its length has to be made durable too.
+    /// Records appended to a file, so that its length must be made durable too.
     pub(crate) appended: f64,
-    /// Over a file that is already as long, as SQLite's log is once it has been checkpointed.
+    /// Records written over a file that is already long enough, as SQLite's log is after a checkpoint.
     pub(crate) overwritten: f64,
-    /// At the end of a file, into the memory of the operating system only.
+    /// Records appended to a file, but only into the memory of the operating system.
     pub(crate) unflushed: f64,
 }
 

@@ -1,9 +1,11 @@
-//! The same durable work, done by other embedded engines of durable execution: `cargo run --release` in this folder.
+//! The same durable work, done by other embedded engines for durable execution. Run it with `cargo run --release` in this folder.
 //!
-//! Two works: so many steps one after another in one workflow, and so many activities of one workflow, 64 at a time; each does nothing, and counts
-//! once its completion is in the store. Between any two, the floor is measured: records appended to a file, with `fdatasync` for each; a
-//! figure's ratio to it is that of the maxima, since a shared disk only ever takes away. How many of them really are in the database is counted afterwards, by another connection.
-//! `STEPS=1000 UNITS=1000 ROUNDS=3` set how much; `PEER=durare` runs only what has that in its name.
+//! There are two kinds of work: steps one after another in one workflow, and activities of one workflow, 64 at a time. Each does nothing, and
+//! counts once its completion is in the store; afterwards, another connection counts the completions in the database. Between any two
+//! measurements, the floor is measured: records appended to a file, with `fdatasync` for each. The ratio of a figure to the floor is that of
+//! the maxima, because a shared disk can only be slower than it is.
+//!
+//! `STEPS=1000 UNITS=1000 ROUNDS=3` set the amount of work; `PEER=durare` runs only the peers with that in their name.
 
 mod floor;
 mod peer;
@@ -17,14 +19,14 @@ use floor::Floor;
 use peer::{Peer, Work};
 use table::Table;
 
-/// As many as the engine's own benchmark repairs at a time.
+/// The number of units that the engine's own benchmark repairs at a time.
 const CONCURRENCY: usize = 64;
 
 fn number(name: &str, otherwise: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// Does the work in a store of its own and checks that all of it is there.
+/// Does the work in a store of its own, and checks that all completions are in it.
 async fn measure(peer: &dyn Peer, work: Work, folder: &Path) -> peer::Result<f64> {
     let database = folder.join("store.db");
     let measured = peer.run(work, &database).await?;
@@ -68,7 +70,7 @@ async fn main() -> peer::Result<()> {
         for peer in &peers {
             let share = peer.share();
             for work in [Work::Sequence { steps: steps / share }, Work::FanOut { units: units / share, concurrency: CONCURRENCY }] {
-                // In this folder, for the temporary folder of many machines is memory, where flushing is free.
+                // The store is in this folder, because the temporary folder of many machines is in memory, where flushing is free.
                 let folder = tempfile::tempdir_in(".")?;
                 let measured = measure(peer.as_ref(), work, folder.path()).await;
                 add_floor(&mut table, Floor::measure(folder.path())?);

@@ -1,4 +1,4 @@
-//! The SQLite stores of the peers: how durable they are, and what is in them.
+//! The SQLite stores of the peers: their durability settings and their content.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,16 +13,16 @@ use crate::peer::Result;
 pub(crate) enum Synchronous {
     /// At each commit.
     Full,
-    /// Whatever the peer sets; they all say `NORMAL` or end there: at a checkpoint only, so that a power failure takes back the last commits.
+    /// Whatever the peer sets, which is `NORMAL` for all of them: only at a checkpoint, so that a power failure loses the last commits.
     AsItComes,
 }
 
-/// The name by which SQLite URLs call this file.
+/// The SQLite URL of a file.
 pub(crate) fn url(database: &Path) -> String {
     format!("sqlite://{}?mode=rwc", database.display())
 }
 
-/// `PRAGMA synchronous` belongs to a connection, so every connection of the peer's own pool gets it.
+/// Sets `PRAGMA synchronous = FULL` on every connection of the peer's own pool, because the setting belongs to a connection.
 pub(crate) async fn set_full(pool: &SqlitePool) -> Result<()> {
     for connection in &mut every_connection(pool).await? {
         sqlx::query("PRAGMA synchronous = FULL").execute(&mut **connection).await?;
@@ -30,7 +30,7 @@ pub(crate) async fn set_full(pool: &SqlitePool) -> Result<()> {
     Ok(())
 }
 
-/// Read back from every connection of the peer's own pool, after its work.
+/// The settings of every connection of the peer's own pool, read back after the work.
 pub(crate) async fn durability(pool: &SqlitePool) -> Result<String> {
     let mut settings = BTreeSet::new();
     for connection in &mut every_connection(pool).await? {
@@ -42,7 +42,7 @@ pub(crate) async fn durability(pool: &SqlitePool) -> Result<String> {
     Ok(settings.into_iter().collect::<Vec<_>>().join(" and "))
 }
 
-/// Holding all at once is what makes them different ones.
+/// All connections of a pool. They are held at once, so that none is returned twice.
 async fn every_connection(pool: &SqlitePool) -> Result<Vec<sqlx::pool::PoolConnection<sqlx::Sqlite>>> {
     let mut connections = Vec::new();
     for _ in 0..pool.options().get_max_connections() {
@@ -51,7 +51,7 @@ async fn every_connection(pool: &SqlitePool) -> Result<Vec<sqlx::pool::PoolConne
     Ok(connections)
 }
 
-/// What the query counts in the file, asked by a connection that the peer knows nothing of.
+/// The result of a counting query, asked through a connection of our own.
 pub(crate) async fn count(database: &Path, query: &str) -> Result<usize> {
     let mut connection = SqliteConnectOptions::new().filename(database).read_only(true).connect().await?;
     let counted: i64 = sqlx::query(query).fetch_one(&mut connection).await?.get(0);

@@ -1,4 +1,4 @@
-//! The figures as a table: the least and the most of every round.
+//! The figures as a table: the minimum and the maximum over all rounds.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,12 +9,12 @@ struct Cell {
     refused: usize,
 }
 
-/// Rows in the order in which they came.
+/// A table whose rows are in the order in which they were added.
 #[derive(Default)]
 pub(crate) struct Table {
     rows: Vec<String>,
     cells: BTreeMap<(String, &'static str), Cell>,
-    /// The most that the disk allowed.
+    /// The highest rate that the disk allowed.
     floor: f64,
 }
 

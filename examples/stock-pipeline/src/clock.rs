@@ -1,13 +1,13 @@
-//! The clock of the demo: real time, plus all the waiting that was skipped.
+//! The clock of the demo: real time plus all skipped waiting.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
-use repair_core::plugin::Clock;
+use repair::core::plugin::Clock;
+use repair::jiff::{SignedDuration, Timestamp};
 
-/// Jumps to an instant instead of waiting for it, so that a workflow's 90 seconds take none. Everything else about time stays true:
-/// it never goes back, and what happens after a wait is later than what happened before.
+/// Jumps to an instant instead of waiting for it, so that a workflow's wait of 90 seconds takes no time. It otherwise behaves like time: it
+/// never goes back, and what happens after a wait is later than what happened before.
 #[derive(Debug, Default)]
 pub(crate) struct SkippingClock {
     skipped_ms: AtomicI64,
@@ -21,9 +21,9 @@ impl Clock for SkippingClock {
     }
 
     async fn sleep_until(&self, due: Timestamp) {
-        // A millisecond more, because what is left is cut off to whole ones: nobody may wake early.
+        // One millisecond is added because fractions are cut off, and nobody may wake early.
         let ahead_ms = due.duration_since(Timestamp::now()).as_millis().saturating_add(1);
-        // Of several that wait at once, the latest decides; none can turn the clock back.
+        // If several wait at once, the latest instant counts; none can turn the clock back.
         self.skipped_ms.fetch_max(i64::try_from(ahead_ms).unwrap_or(i64::MAX), Ordering::AcqRel);
         tokio::task::yield_now().await;
     }

@@ -1,60 +1,37 @@
-//! What the pipeline itself used goes into the same ledger as what its repair took, so that they can be told side by side.
+//! Records what the pipeline itself used in the same ledger as its repair, so that both can be shown side by side.
 
-use std::collections::BTreeMap;
+use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use repair::ledger::{Costs, Tally};
-use repair_core::engine::Outcome;
-use repair_core::engine::{Engine, Journal, StartRequest, for_each_event, new_run_id};
-use repair_core::plugin::Registry;
-use repair_core::price::PriceBook;
-use repair_core::workflow::Workflow;
-use serde_json::json;
+use anyhow::{Result, ensure};
+use repair::{Outcome, PriceBook, Repair};
 
 use crate::pipeline::Captured;
 
-/// The workflow that records it, a part of the binary as the other is.
+/// The workflow that records the usage, which is part of the binary like the other one.
 const WORKFLOW: &str = include_str!("../workflows/pipeline-usage.yaml");
-/// Where its text is, from the root of the repository.
+/// The path of the workflow, from the root of the repository.
 const WORKFLOW_FILE: &str = "examples/stock-pipeline/workflows/pipeline-usage.yaml";
-/// Where the prices are, from the root of the repository.
+/// The path of the price book, from the root of the repository.
 const PRICES_FILE: &str = "prices/aws-us-east-1.yaml";
-/// What things cost.
+/// The price book.
 const PRICES: &str = include_str!("../../../prices/aws-us-east-1.yaml");
 
 /// Records what the pipeline used, as a run of its own.
 ///
 /// # Errors
-/// If it can't be recorded.
-pub(crate) async fn record(engine: &Engine, captured: &Captured) -> Result<()> {
-    let workflow = Workflow::parse(WORKFLOW_FILE, WORKFLOW, &engine.registry)?;
+/// If it cannot be recorded.
+pub(crate) async fn record(lake: &Path, captured: &Captured) -> Result<()> {
     let Captured { requests, dropped: _, bars, files, bytes } = *captured;
     let counts = [("requests", requests), ("bars", bars), ("files", files), ("bytes", bytes)];
-    let given: BTreeMap<String, String> = counts.map(|(name, count)| (name.to_owned(), count.to_string())).into();
-    let environment = json!({ "lake": "local", "profile": "local" });
-    let request = StartRequest { run: new_run_id(), params: workflow.bind(&given)?, environment };
-    let done = engine.start(&workflow, request).await?;
+    let done = Repair::text(WORKFLOW_FILE, WORKFLOW).params(counts).lake(lake).connect().await?.run().await?;
     ensure!(done.outcome == Some(Outcome::Succeeded), "what the pipeline used could not be recorded: {}", done.problems.join("; "));
     Ok(())
 }
 
-/// What all runs of a journal cost.
+/// What things cost.
 ///
 /// # Errors
-/// If the journal can't be read.
-pub(crate) async fn of_all(journal: &dyn Journal, registry: &Registry) -> Result<Costs> {
-    let prices = PriceBook::parse(PRICES_FILE, PRICES)?;
-    let mut entries = Vec::new();
-    for head in journal.runs().await? {
-        let mut tally = Tally::begin(&head.run, &head.first)?;
-        for_each_event(journal, &head.run, |recorded| {
-            tally.apply(&recorded);
-            Ok(())
-        })
-        .await?;
-        let workflow = Workflow::parse_with(&tally.file, &tally.definition, registry, &tally.children)
-            .with_context(|| format!("the definition of run {} can't be read", head.run))?;
-        entries.extend(tally.entries(Some(&workflow), "local"));
-    }
-    Ok(Costs::new(&entries, &["component", "workflow", "idea"].map(str::to_owned), Some(&prices)))
+/// If the price book has mistakes.
+pub(crate) fn prices() -> Result<PriceBook> {
+    Ok(PriceBook::parse(PRICES_FILE, PRICES)?)
 }

@@ -1,32 +1,32 @@
-//! Where the pipeline's fetchers get bars: a simulated market, or a replay of real ones.
+//! The feeds from which the pipeline's fetchers get bars: a simulated market, or a replay of real bars.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
 use futures::TryStreamExt;
-use jiff::Timestamp;
-use jiff::civil::Date;
-use repair_core::lake::{Lake, Layer, ScanRequest};
-use repair_core::model::utc_date;
-use repair_core::model::{Format, Table};
-use repair_local::LocalLake;
-use repair_stocks::bar::Bar;
-use repair_stocks::source::simulated::Market;
+use repair::arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
+use repair::arrow::compute::cast;
+use repair::arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
+use repair::core::lake::{Layer, ReadLake, ScanRequest};
+use repair::core::model::utc_date;
+use repair::core::model::{Format, Table};
+use repair::jiff::Timestamp;
+use repair::jiff::civil::Date;
+use repair::local::LocalLake;
+use repair::stocks::bar::Bar;
+use repair::stocks::source::simulated::Market;
 
-/// At most so many bars are replayed, because all of them are held in memory, about 100 bytes each.
+/// How many bars can be replayed: all are held in memory, at about 100 bytes each.
 const MAX_REPLAYED: usize = 10_000_000;
 
-/// Knows the bar of each stock's minute.
+/// Knows the bar of every stock in every minute.
 pub(crate) trait Feed: Send + Sync {
     /// The bar of a minute (since the Unix epoch), or none if the stock did not trade in it.
     fn bar(&self, symbol: &str, minute: i64) -> Option<Bar>;
 }
 
-/// The simulated market: the same that the source `stocks.simulated` tells of, so that a repair can be compared with what was lost.
+/// The simulated market, the same as that of the source `stocks.simulated`, so that repairs can be compared with what was lost.
 impl Feed for Market {
     fn bar(&self, symbol: &str, minute: i64) -> Option<Bar> {
         Market::bar(self, symbol, minute)
@@ -45,11 +45,11 @@ impl Replay {
     /// Reads all CSV files of a folder, with the columns of `bars`.
     ///
     /// # Errors
-    /// If there are none, or they are not bars.
+    /// Fails if there are no files, or they do not hold bars.
     pub(crate) async fn read(folder: &Path, bars: &Table) -> Result<Self> {
-        let location = folder.to_str().with_context(|| format!("the folder {} is not named in UTF-8", folder.display()))?;
+        let location = folder.to_str().with_context(|| format!("the name of the folder {} is not UTF-8", folder.display()))?;
         let archive = Table { location: location.to_owned(), format: Format::Csv, partition_by: Vec::new(), ..bars.clone() };
-        let everything = ScanRequest { layer: Layer::Raw, interval: None, keys: None, columns: None };
+        let everything = ScanRequest::new(Layer::Raw);
         let mut rows = LocalLake::open(folder)?.scan(&archive, &everything).await?;
         let mut read: BTreeMap<String, HashMap<i64, Bar>> = BTreeMap::new();
         let mut count = 0;
@@ -64,7 +64,10 @@ impl Replay {
         }
         let minutes = || read.values().flat_map(HashMap::keys).copied();
         let (Some(first), Some(last)) = (minutes().min(), minutes().max()) else {
-            bail!("no bars in {}; it must hold CSV files with the columns symbol, ts, open, high, low, close, volume", folder.display());
+            bail!(
+                "there are no bars in {}; it must hold CSV files with the columns symbol, ts, open, high, low, close, volume",
+                folder.display()
+            );
         };
         let date = |minute: i64| Timestamp::from_second(minute * 60).map(utc_date);
         Ok(Self { first: date(first)?, last: date(last)?, bars: read })
@@ -75,7 +78,7 @@ impl Replay {
         self.bars.keys().cloned().collect()
     }
 
-    /// The days from the first bar's to the last's, in UTC.
+    /// The UTC dates of the first and the last bar.
     pub(crate) fn days(&self) -> (Date, Date) {
         (self.first, self.last)
     }
@@ -103,7 +106,7 @@ fn bars_of(batch: &RecordBatch, table: &Table) -> Result<Vec<(String, i64, Bar)>
     Ok(bars.collect())
 }
 
-/// A column as numbers; one that happens to hold whole numbers only is read as such.
+/// A column as floats. The reader may have typed a column of whole numbers as integers.
 fn numbers(column: &ArrayRef) -> Result<Float64Array> {
     if column.null_count() > 0 {
         bail!("a bar lacks a price or its volume");

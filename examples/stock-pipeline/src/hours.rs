@@ -1,18 +1,18 @@
-//! Each stock's hours: how much of them is there, before the workflow and after.
+//! The hours of each stock, and how complete they are before and after the workflow.
 
 use anyhow::{Context, Result};
-use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimestampMicrosecondType, UInt64Type};
 use futures::TryStreamExt;
-use jiff::Timestamp;
-use repair_core::lake::{Lake, Layer, PresenceRequest, ScanRequest};
-use repair_core::model::{Interval, Key, SlotRange, SlotSet, Table};
+use repair::arrow::array::{AsArray, RecordBatch};
+use repair::arrow::compute::cast;
+use repair::arrow::datatypes::{DataType, TimestampMicrosecondType, UInt64Type};
+use repair::core::lake::{Lake, Layer, PresenceRequest, ScanRequest};
+use repair::core::model::{Interval, Key, SlotRange, SlotSet, Table};
+use repair::jiff::Timestamp;
 
-/// How many minutes an hour has.
+/// The minutes of an hour.
 const HOUR_MINUTES: i64 = 60;
 
-/// One stock's clock hour, in counts of minutes.
+/// One clock hour of one stock, as counts of minutes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StockHour {
     /// The stock.
@@ -21,28 +21,28 @@ pub(crate) struct StockHour {
     pub(crate) hour: Timestamp,
     /// Minutes in which the market was open.
     pub(crate) expected: u64,
-    /// Of those, minutes with a bar that the pipeline captured.
+    /// Expected minutes with a bar that the pipeline captured.
     pub(crate) observed: u64,
-    /// Minutes with a bar that was repaired.
+    /// Expected minutes with a bar that was repaired.
     pub(crate) repaired: u64,
-    /// Minutes confirmed to have none.
+    /// Expected minutes confirmed to have no bar.
     pub(crate) absent: u64,
-    /// Whether every expected minute is one of these.
+    /// Whether every expected minute is observed, repaired or absent.
     pub(crate) complete: bool,
 }
 
-/// What the pipeline captured: the raw table alone, without its repairs.
+/// The hours that the pipeline captured: the raw table without its repairs.
 ///
 /// # Errors
-/// If the table can't be looked at.
+/// Fails if the table cannot be read.
 pub(crate) async fn captured(lake: &dyn Lake, bars: &Table, symbols: &[String], expected: &SlotSet) -> Result<Vec<StockHour>> {
     let keys: Vec<Key> = symbols.iter().map(|symbol| Key::from(symbol.as_str())).collect();
-    let request = PresenceRequest { slots: expected.range(), keys: keys.clone(), as_of: Timestamp::now() };
+    let request = PresenceRequest::new(expected.range(), keys.clone(), Timestamp::now());
     let presence = lake.presence(bars, &request).await?;
     let grid = bars.grid()?;
     let mut hours = Vec::new();
     for (symbol, key) in symbols.iter().zip(&keys) {
-        let held = presence.raw.keys.get(key).with_context(|| format!("the lake said nothing of {symbol}"))?;
+        let held = presence.raw.keys.get(key).with_context(|| format!("the lake returned no presence of {symbol}"))?;
         let mut minute = expected.range().first.div_euclid(HOUR_MINUTES) * HOUR_MINUTES;
         while minute < expected.range().end {
             let hour = SlotRange::new(minute, minute + HOUR_MINUTES);
@@ -58,13 +58,13 @@ pub(crate) async fn captured(lake: &dyn Lake, bars: &Table, symbols: &[String], 
     Ok(hours)
 }
 
-/// What the workflow made of it: the table that it wrote, for the days of the demo.
+/// The hours that the workflow wrote, for the days of the demo.
 ///
 /// # Errors
-/// If the table can't be read, or is not as the workflow writes it.
+/// Fails if the table cannot be read, or is not as the workflow writes it.
 pub(crate) async fn aggregated(lake: &dyn Lake, hourly: &Table, days: &Interval) -> Result<Vec<StockHour>> {
     let counts = ["expected", "observed", "repaired", "absent", "complete"].map(str::to_owned).to_vec();
-    let request = ScanRequest { layer: Layer::Raw, interval: Some(*days), keys: None, columns: Some(counts) };
+    let request = ScanRequest::new(Layer::Raw).in_interval(*days).with_columns(counts);
     let mut rows = lake.scan(hourly, &request).await?;
     let mut hours = Vec::new();
     while let Some(batch) = rows.try_next().await? {

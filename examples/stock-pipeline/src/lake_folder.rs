@@ -1,45 +1,45 @@
-//! The folder in which the demo makes its lake: made anew each time, and never at the cost of somebody's data.
+//! The folder in which the demo creates its lake. It is recreated each time, and never at the cost of anyone's data.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use repair_core::lake::overlay;
+use repair::core::lake::overlay;
 
 use crate::scenario::Choices;
 
-/// Marks a folder as this demo's own.
+/// The file that marks a folder as this demo's own.
 const MARKER: &str = ".stock-pipeline";
 
-/// What the marker says to whoever opens it.
+/// The text of the marker, for people who open it.
 const MARKER_TEXT: &str =
-    "The demo `stock-pipeline` made this lake, and makes its tables anew each time it runs. Without this file it touches nothing.\n";
+    "The demo `stock-pipeline` created this lake, and recreates its tables each time it runs. Without this file it touches nothing here.\n";
 
-/// Where the engine keeps what is not a table: the journal, artifacts, staged units.
+/// The folder in which the engine keeps everything but tables: the journal, artifacts, staged units.
 pub(crate) const ENGINE_FOLDER: &str = ".repair";
 
-/// A folder that holds this demo's lake, and nothing it did not make.
+/// A folder that holds this demo's lake.
 #[derive(Debug)]
 pub(crate) struct LakeFolder {
     root: PathBuf,
 }
 
 impl LakeFolder {
-    /// Takes a folder for the demo: one that is not there yet, one that is empty, or one that it marked before.
+    /// Takes a folder for the demo: one that does not exist yet, is empty, or was marked by an earlier demo.
     ///
     /// # Errors
-    /// If the folder holds anything else: it may be somebody's data.
+    /// Fails if the folder holds anything else, which may be someone's data.
     pub(crate) fn claim(root: &Path) -> Result<Self> {
-        fs::create_dir_all(root).with_context(|| format!("the folder {} can't be made", root.display()))?;
-        let root = root.canonicalize().with_context(|| format!("the folder {} can't be opened", root.display()))?;
+        fs::create_dir_all(root).with_context(|| format!("the folder {} cannot be created", root.display()))?;
+        let root = root.canonicalize().with_context(|| format!("the folder {} cannot be opened", root.display()))?;
         let folder = Self { root };
         let root = &folder.root;
         if !root.join(MARKER).exists() {
-            let mut entries = fs::read_dir(root).with_context(|| format!("the folder {} can't be read", root.display()))?;
+            let mut entries = fs::read_dir(root).with_context(|| format!("the folder {} cannot be read", root.display()))?;
             if entries.next().is_some() {
                 bail!(
-                    "{} is not empty and this demo did not make it, so it touches nothing there; name another folder with --lake DIR",
+                    "the folder {} is not empty, and this demo did not create it, so it touches nothing there; name another one with --lake DIR",
                     root.display()
                 );
             }
@@ -48,52 +48,53 @@ impl LakeFolder {
         Ok(folder)
     }
 
-    /// The folder of an earlier demo, and what was chosen for it.
+    /// The folder of an earlier demo, and the choices that it was created with.
     ///
     /// # Errors
-    /// If there is none, or it did not come to its end.
+    /// Fails if there is none, or the earlier demo did not finish.
     pub(crate) fn kept(root: &Path) -> Result<(Self, Choices)> {
-        let anew = "run the demo once without --keep";
+        let help = "run the demo once without --keep";
         let marker = root.join(MARKER);
         let text = match fs::read_to_string(&marker) {
-            Err(error) if error.kind() == ErrorKind::NotFound => bail!("there is no lake of an earlier demo in {}; {anew}", root.display()),
-            text => text.with_context(|| format!("{} can't be read", marker.display()))?,
+            Err(error) if error.kind() == ErrorKind::NotFound => bail!("there is no lake of an earlier demo in {}; {help}", root.display()),
+            text => text.with_context(|| format!("{} cannot be read", marker.display()))?,
         };
         let choices = text.strip_prefix(MARKER_TEXT).map(str::trim).unwrap_or_default();
         if choices.is_empty() {
-            bail!("the lake in {} was not made to its end; {anew}", root.display());
+            bail!("the lake in {} is incomplete; {help}", root.display());
         }
         let choices = serde_json::from_str(choices)
-            .with_context(|| format!("{} does not say with which flags the lake was made; {anew}", marker.display()))?;
-        let root = root.canonicalize().with_context(|| format!("the folder {} can't be opened", root.display()))?;
+            .with_context(|| format!("{} does not contain the flags that created the lake; {help}", marker.display()))?;
+        let root = root.canonicalize().with_context(|| format!("the folder {} cannot be opened", root.display()))?;
         Ok((Self { root }, choices))
     }
 
-    /// Remembers what was chosen, once the tables are there.
+    /// Records the choices, once the tables exist.
     ///
     /// # Errors
-    /// If it can't be written.
+    /// Fails if the marker cannot be written.
     pub(crate) fn remember(&self, choices: &Choices) -> Result<()> {
-        let choices = serde_json::to_string(choices).context("the flags can't be written as JSON")?;
+        let choices = serde_json::to_string(choices).context("the flags cannot be written as JSON")?;
         self.mark(&format!("{MARKER_TEXT}{choices}\n"))
     }
 
     fn mark(&self, text: &str) -> Result<()> {
         let marker = self.root.join(MARKER);
-        fs::write(&marker, text).with_context(|| format!("{} can't be written", marker.display()))
+        fs::write(&marker, text).with_context(|| format!("{} cannot be written", marker.display()))
     }
 
-    /// Removes what earlier demos made, and only that.
+    /// Removes what earlier demos created, and nothing else.
     ///
     /// # Errors
-    /// If something can't be removed.
+    /// Fails if something cannot be removed.
     pub(crate) fn clear(&self, tables: &[&str]) -> Result<()> {
-        // From here on there is nothing whole that could be kept.
+        // From here on, there is no complete lake that could be kept.
         self.mark(MARKER_TEXT)?;
         for table in tables {
             self.remove(table)?;
             self.remove(&overlay::repairs(table))?;
             self.remove(&overlay::exceptions(table))?;
+            self.remove(&overlay::retractions(table))?;
         }
         self.remove(ENGINE_FOLDER)
     }
@@ -101,7 +102,9 @@ impl LakeFolder {
     fn remove(&self, name: &str) -> Result<()> {
         let path = self.root.join(name);
         match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| format!("{} can't be removed", path.display())),
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("{} cannot be removed", path.display()))
+            }
             _ => Ok(()),
         }
     }
@@ -109,16 +112,6 @@ impl LakeFolder {
     /// The folder, as an absolute path.
     pub(crate) fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// The journal's file, in a folder that is there.
-    ///
-    /// # Errors
-    /// If the folder can't be made.
-    pub(crate) fn journal(&self) -> Result<PathBuf> {
-        let folder = self.root.join(ENGINE_FOLDER);
-        fs::create_dir_all(&folder).with_context(|| format!("the folder {} can't be made", folder.display()))?;
-        Ok(folder.join("journal.db"))
     }
 }
 
@@ -136,10 +129,10 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_demo_made_is_removed() {
+    fn only_what_the_demo_created_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let lake = LakeFolder::claim(&folder.path().join("lake")).unwrap();
-        for name in ["bars", "bars_repairs", "bars_exceptions", ENGINE_FOLDER, "notes"] {
+        for name in ["bars", "bars_repairs", "bars_exceptions", "bars_retractions", ENGINE_FOLDER, "notes"] {
             fs::create_dir(lake.root().join(name)).unwrap();
         }
         LakeFolder::claim(lake.root()).unwrap().clear(&["bars", "hourly"]).unwrap();

@@ -1,5 +1,5 @@
-//! The demo: a ticker pipeline with a glitch, and the workflow that finds what it lost, repairs it, verifies, and only then computes
-//! the hourly bars. `cargo run --release -p stock-pipeline`; the README beside it tells the rest.
+//! The demo: a ticker pipeline with a glitch, and the workflow that finds what it lost, repairs it, verifies the repair, and only then
+//! computes the hourly bars. Run it with `cargo run --release -p stock-pipeline`; its README explains the rest.
 
 mod clock;
 mod costs;
@@ -17,14 +17,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use jiff::civil::Date;
-use repair_core::ErrorKind;
-use repair_core::engine::Outcome;
-use repair_core::engine::{Engine, RunReport, StartRequest, new_run_id};
-use repair_core::plugin::Registry;
-use repair_core::workflow::Workflow;
-use repair_local::{LocalLake, SqliteJournal};
-use serde_json::{Value, json};
+use repair::jiff::civil::Date;
+use repair::local::LocalLake;
+use repair::{ErrorKind, Outcome, Registry, Repair, RunReport, Workflow};
+use serde_json::Value;
 
 use crate::clock::SkippingClock;
 use crate::lake_folder::LakeFolder;
@@ -32,18 +28,18 @@ use crate::pipeline::{Captured, Pipeline};
 use crate::report::{Steps, Summary, say};
 use crate::scenario::{Choices, Scenario, WHOLE_REPLAY, table};
 
-/// The workflow is part of the binary, so that it runs wherever it is installed.
+/// The workflow, which is part of the binary, so that the demo runs wherever it is installed.
 const WORKFLOW: &str = include_str!("../workflows/ticker-hourly.yaml");
-/// What is said if the demo can't be told.
-const UNWRITTEN: &str = "standard output can't be written; the lake may still be whole, as `--keep` will tell";
+/// The error if the demo cannot be printed.
+const UNWRITTEN: &str = "standard output cannot be written; the lake may still be whole, and `--keep` shows whether it is";
 /// Where its text is, from the root of the repository.
 const WORKFLOW_FILE: &str = "examples/stock-pipeline/workflows/ticker-hourly.yaml";
 
-/// Something failed, after the demo had begun.
+/// The exit code if something failed after the demo had begun.
 const FAILED: u8 = 1;
-/// What was asked for makes no sense; nothing was done.
+/// The exit code if the flags make no sense; nothing was done.
 const REFUSED: u8 = 2;
-/// It could not be looked at.
+/// The exit code if something could not be checked.
 const BLIND: u8 = 3;
 
 /// Runs a ticker pipeline with a glitch, then the workflow that finds and repairs what it lost.
@@ -52,7 +48,7 @@ const BLIND: u8 = 3;
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 all is complete, 1 something failed, 2 refused, nothing was done, 3 could not tell (blind)."
+    after_help = "Exit codes: 0 all is complete, 1 something failed, 2 refused, nothing was done, 3 blind: something could not be looked at."
 )]
 struct Args {
     /// The day to simulate. The market is not the real one of that day.
@@ -64,19 +60,19 @@ struct Args {
     /// When bars are expected: XNYS, XTKS or 24x7.
     #[arg(long, value_name = "NAME", default_value = "XNYS")]
     calendar: String,
-    /// Where to make the lake. A folder that holds anything else is refused.
+    /// Where to create the lake. A folder that holds anything else is refused.
     #[arg(long, value_name = "DIR", default_value = "./lake")]
     lake: PathBuf,
     /// How many stocks the glitch drops each minute; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     glitch: usize,
-    /// Another seed is another market, and another choice of what is dropped [default: the workflow's].
+    /// The seed of the market and of what is dropped [default: the workflow's].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// The share of minutes in which a simulated stock does not trade, from 0 to less than 1 [default: the workflow's].
     #[arg(long, value_name = "SHARE", value_parser = share, allow_negative_numbers = true)]
     quiet: Option<f64>,
-    /// Keep the lake of an earlier run, with its bars and repairs and the flags that it was made with, instead of making it anew.
+    /// Continue with the lake of an earlier run, its bars, its repairs and the flags that created it, instead of creating a new one.
     #[arg(long, conflicts_with_all = ["date", "data", "calendar", "glitch", "seed", "quiet"])]
     keep: bool,
 }
@@ -84,13 +80,15 @@ struct Args {
 fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if (0.0..1.0).contains(&share) => Ok(share),
-        _ => Err("give a share from 0 (every stock trades in every minute) to less than 1 (at 1, there would be no bar at all)".to_owned()),
+        _ => {
+            Err("give a share from 0 (every stock trades in every minute) to less than 1 (at 1, there would be no bars at all)".to_owned())
+        }
     }
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads to work with") {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the threads cannot be started") {
         Ok(runtime) => runtime,
         Err(error) => return ended(&error, FAILED),
     };
@@ -102,14 +100,14 @@ fn main() -> ExitCode {
     }))
 }
 
-/// Tells why it ended early.
+/// Prints why the demo ended early, and returns the exit code.
 fn ended(error: &anyhow::Error, code: u8) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "error: {error:#}");
-    let is_blind = error.downcast_ref::<repair_core::Error>().is_some_and(|error| error.kind() == ErrorKind::Blind);
+    let is_blind = error.downcast_ref::<repair::Error>().is_some_and(|error| error.kind() == ErrorKind::Blind);
     ExitCode::from(if is_blind { BLIND } else { code })
 }
 
-/// What is to be shown, known to make sense.
+/// A demo whose flags were checked.
 struct Demo {
     registry: Arc<Registry>,
     workflow: Workflow,
@@ -120,11 +118,9 @@ struct Demo {
 }
 
 impl Demo {
-    /// Checks everything that can be checked before anything is written; the last of it claims the folder.
+    /// Checks everything that can be checked before anything is written, and finally claims the folder.
     async fn prepare(args: &Args) -> Result<Self> {
-        let mut registry = Registry::default();
-        repair_stocks::register(&mut registry);
-        let registry = Arc::new(registry);
+        let registry = Arc::new(repair::registry());
         let workflow = Workflow::parse(WORKFLOW_FILE, WORKFLOW, &registry)?;
         let (kept, choices) = if args.keep {
             let (folder, choices) = LakeFolder::kept(&args.lake)?;
@@ -140,40 +136,41 @@ impl Demo {
         Ok(Self { registry, workflow, choices, scenario, folder, keep })
     }
 
-    /// The whole demo; an error if anything is not as it should be at the end.
+    /// Runs the whole demo.
+    ///
+    /// # Errors
+    /// Fails if anything is not as it should be at the end.
     async fn perform(self) -> Result<()> {
         let Self { registry, workflow, choices, scenario, folder, keep } = self;
         let bars = table(&workflow, "bars")?;
         let hourly = table(&workflow, "hourly")?;
         let mut used = None;
         if keep {
-            tell(&format!("The bars in {} are kept from an earlier run.", folder.root().display()))?;
+            print(&format!("The bars in {} are kept from an earlier run.", folder.root().display()))?;
         } else {
             let captured = capture(&choices, &scenario, &folder).await?;
-            tell(&report::pipeline(&captured, scenario.agreed.symbols.len(), choices.glitch))?;
+            print(&report::pipeline(&captured, scenario.agreed.symbols.len(), choices.glitch))?;
             used = Some(captured);
         }
         if choices.data.is_some() {
-            tell(&report::replay(WHOLE_REPLAY))?;
+            print(&report::replay(WHOLE_REPLAY))?;
         }
 
-        let lake = Arc::new(LocalLake::open(folder.root())?);
-        let before = hours::captured(lake.as_ref(), bars, &scenario.agreed.symbols, &scenario.expected).await?;
-        tell(&format!("\n{}", report::before(&before)))?;
+        let lake = LocalLake::open(folder.root())?;
+        let before = hours::captured(&lake, bars, &scenario.agreed.symbols, &scenario.expected).await?;
+        print(&format!("\n{}", report::before(&before)))?;
 
-        let journal = Arc::new(SqliteJournal::open(folder.journal()?)?);
-        let mut engine = Engine::new(registry.clone(), lake.clone(), journal.clone());
         if let Some(captured) = &used {
-            costs::record(&engine, captured).await?;
+            costs::record(folder.root(), captured).await?;
         }
         let steps = Arc::new(Steps::default());
-        engine.clock = Arc::new(SkippingClock::default());
-        engine.observer = steps.clone();
-        tell(&format!("\nThe workflow {}:\n", workflow.name))?;
-        let first = run(&engine, &steps, &workflow, &scenario).await?;
+        let repair = Repair::of(workflow.clone()).params(scenario.given.clone()).lake(folder.root()).registry(registry);
+        let repair = repair.clock(Arc::new(SkippingClock::default())).observer(steps.clone()).connect().await?;
+        print(&format!("\nThe workflow {}:\n", workflow.name))?;
+        let first = run(&repair, &steps).await?;
 
-        let after = hours::aggregated(lake.as_ref(), hourly, &scenario.interval).await?;
-        tell(&format!("\n{}", report::after(&after)))?;
+        let after = hours::aggregated(&lake, hourly, &scenario.interval).await?;
+        print(&format!("\n{}", report::after(&after)))?;
         let summary = Summary {
             hours: &after,
             missing: missing(&first)?,
@@ -181,27 +178,27 @@ impl Demo {
             hourly: &folder.root().join(&hourly.location),
             run: &first.run,
         };
-        tell(&format!("\n{summary}"))?;
+        print(&format!("\n{summary}"))?;
 
-        tell("\nThe workflow again, on the same lake:\n")?;
-        let second = run(&engine, &steps, &workflow, &scenario).await?;
+        print("\nThe workflow again, on the same lake:\n")?;
+        let second = run(&repair, &steps).await?;
         let (still_missing, requests) = (missing(&second)?, second.usage.source_requests);
-        ensure!(after.len() == before.len(), "{} stock-hours were expected, and {} were written", before.len(), after.len());
+        ensure!(after.len() == before.len(), "{} stock-hours were expected, but {} were written", before.len(), after.len());
         ensure!(after.iter().all(|hour| hour.complete), "not all hours are complete");
         ensure!(still_missing == 0 && requests == 0, "the second run found {still_missing} minutes missing and made {requests} requests");
-        tell("\nnothing to do: 0 missing, 0 requests")?;
+        print("\nnothing to do: 0 missing, 0 requests")?;
 
-        let costs = costs::of_all(journal.as_ref(), &registry).await?;
-        tell(&format!("\n{}", report::costs(&costs)))?;
+        let costs = repair.costs().prices(costs::prices()?).await?;
+        print(&format!("\n{}", report::costs(&costs)))?;
 
-        tell(&format!("\n{}", report::by_hand(WORKFLOW_FILE, folder.root(), &scenario.given, &first.run)))
+        print(&format!("\n{}", report::by_hand(WORKFLOW_FILE, folder.root(), &scenario.given, &first.run)))
     }
 }
 
-/// What the flags say.
+/// The choices that the flags make.
 fn chosen(args: &Args) -> Result<Choices> {
-    // Kept with the lake, it must mean the same from any folder.
-    let absolute = |folder: &PathBuf| folder.canonicalize().with_context(|| format!("the folder {} can't be opened", folder.display()));
+    // The path is kept with the lake, so it must mean the same from any folder.
+    let absolute = |folder: &PathBuf| folder.canonicalize().with_context(|| format!("the folder {} cannot be opened", folder.display()));
     Ok(Choices {
         date: args.date,
         data: args.data.as_ref().map(absolute).transpose()?,
@@ -212,11 +209,11 @@ fn chosen(args: &Args) -> Result<Choices> {
     })
 }
 
-fn tell(text: &str) -> Result<()> {
+fn print(text: &str) -> Result<()> {
     say(text).context(UNWRITTEN)
 }
 
-/// Runs the pipeline, into a lake that is empty but for it.
+/// Runs the pipeline, which writes into an otherwise empty lake.
 async fn capture(choices: &Choices, scenario: &Scenario, folder: &LakeFolder) -> Result<Captured> {
     folder.clear(&["bars", "hourly"])?;
     let pipeline = Pipeline {
@@ -233,23 +230,20 @@ async fn capture(choices: &Choices, scenario: &Scenario, folder: &LakeFolder) ->
 }
 
 /// One run of the workflow, to its end.
-async fn run(engine: &Engine, steps: &Steps, workflow: &Workflow, scenario: &Scenario) -> Result<RunReport> {
-    // What `repair resume` needs to go on with it, should it be stopped.
-    let environment = json!({ "lake": "local", "profile": "local" });
-    let request = StartRequest { run: new_run_id(), params: scenario.params.clone(), environment };
-    let done = engine.start(workflow, request).await?;
-    steps.told().context(UNWRITTEN)?;
+async fn run(repair: &Repair, steps: &Steps) -> Result<RunReport> {
+    let done = repair.run().await?;
+    steps.printed().context(UNWRITTEN)?;
     let problems = done.problems.join("; ");
     match done.outcome {
         Some(Outcome::Succeeded) => {}
-        Some(Outcome::Blind) => return Err(repair_core::Error::blind(format!("run {} could not look: {problems}", done.run)).into()),
+        Some(Outcome::Blind) => return Err(repair::Error::blind(format!("run {} could not look: {problems}", done.run)).into()),
         _ => bail!("run {} did not succeed: {problems}", done.run),
     }
     Ok(done)
 }
 
-/// How many minutes a run found missing at its beginning.
+/// How many minutes a run found missing at the beginning.
 fn missing(report: &RunReport) -> Result<u64> {
     let output = report.step("find_gaps").map(|step| &step.output);
-    output.and_then(|output| output.get("missing")).and_then(Value::as_u64).context("the run does not say what it found missing")
+    output.and_then(|output| output.get("missing")).and_then(Value::as_u64).context("the run does not report what it found missing")
 }

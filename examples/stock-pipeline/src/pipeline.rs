@@ -1,4 +1,4 @@
-//! The pipeline, in one process with the shape of the real one, queues and all:
+//! The pipeline: a single process with the structure of a real one, queues included.
 //!
 //! ```text
 //!             requests               answers              batches
@@ -8,8 +8,8 @@
 //!   request is put on the queue               of their requests, half an hour a batch
 //! ```
 //!
-//! It runs on simulated time, as fast as it can. What lands in the lake depends on the seed and on nothing else: not on which
-//! fetcher was faster, nor on how often it ran. It knows nothing of the workflow that will repair what it lost.
+//! It runs on simulated time, as fast as it can. What arrives in the lake depends only on the seed, and not on which fetcher was faster or
+//! how often it ran. It knows nothing about the workflow that will repair what it lost.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,15 +17,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use rand::rngs::SmallRng;
 use rand::{SeedableRng, seq};
-use repair_stocks::bar::Bar;
+use repair::arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use repair::jiff::Timestamp;
+use repair::jiff::tz::TimeZone;
+use repair::stocks::bar::Bar;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -34,24 +34,24 @@ use crate::feed::Feed;
 
 /// How many fetchers take requests from the queue.
 const FETCHERS: usize = 4;
-/// At most so many requests are under way at once, from the queue until they are part of a batch: what the memory is bounded by.
+/// How many requests may be in progress at once, from the queue until they are part of a batch. This bounds the memory.
 const IN_FLIGHT: usize = 256;
-/// At most so many batches wait for the writer; beyond that, a slow disk slows down the ticker.
+/// How many batches may wait for the writer; beyond that, a slow disk slows down the ticker.
 const WAITING_BATCHES: usize = 4;
 /// How many minutes are written as one file. It divides a day, so that no batch belongs to two partitions.
 const BATCH_MINUTES: i64 = 30;
 
 /// A pipeline, ready to run.
 pub(crate) struct Pipeline {
-    /// The interested stocks, in order.
+    /// The stocks to capture, in order.
     pub(crate) symbols: Vec<Arc<str>>,
-    /// The minutes in which the clock ticks, since the Unix epoch, in order.
+    /// The minutes in which the clock ticks, in order, since the Unix epoch.
     pub(crate) minutes: Vec<i64>,
     /// Where bars come from.
     pub(crate) feed: Arc<dyn Feed>,
-    /// How many stocks are forgotten each minute: the glitch.
+    /// How many stocks are dropped each minute: the glitch.
     pub(crate) dropped_per_minute: usize,
-    /// Where chance begins.
+    /// The seed of the random numbers.
     pub(crate) seed: u64,
     /// The folder of the table.
     pub(crate) bars: PathBuf,
@@ -62,37 +62,37 @@ pub(crate) struct Pipeline {
 pub(crate) struct Captured {
     /// Requests that were put on the queue.
     pub(crate) requests: u64,
-    /// Requests that should have been, but for the glitch.
+    /// Requests that the glitch dropped.
     pub(crate) dropped: u64,
-    /// Bars that landed in the lake; for a minute without a trade there is none.
+    /// Bars that arrived in the lake; a minute without a trade has none.
     pub(crate) bars: u64,
-    /// Files that they landed in.
+    /// Files that the bars were written to.
     pub(crate) files: u64,
-    /// Bytes of those files.
+    /// Bytes of these files.
     pub(crate) bytes: u64,
 }
 
-/// A request for one stock's minute.
+/// A request for the bar of one stock in one minute.
 struct Request {
-    /// Its place in the order of all requests.
+    /// The position in the order of all requests.
     sequence: u64,
     symbol: Arc<str>,
     minute: i64,
-    /// Given back once the answer is part of a batch.
+    /// Released once the answer is part of a batch.
     in_flight: OwnedSemaphorePermit,
 }
 
-/// What came of it.
+/// The answer to a request.
 struct Answer {
     request: Request,
     bar: Option<Bar>,
 }
 
 impl Pipeline {
-    /// Runs to the last minute. If one part fails, all of it ends, with that part's error.
+    /// Runs to the last minute. If one part fails, the whole pipeline ends with its error.
     ///
     /// # Errors
-    /// If the lake can't be written.
+    /// Fails if the lake cannot be written.
     pub(crate) async fn run(self) -> Result<Captured> {
         let (requests, queue) = channel(IN_FLIGHT);
         let (answers, answered) = channel(IN_FLIGHT);
@@ -107,8 +107,8 @@ impl Pipeline {
     }
 }
 
-/// The clock: each minute it puts one request per stock on the queue. This is where the glitch sits: some stocks, drawn anew each
-/// minute, are forgotten.
+/// The clock, which puts one request per stock on the queue each minute. The glitch is here: some stocks, drawn again each minute, are
+/// dropped.
 async fn tick(symbols: &[Arc<str>], minutes: &[i64], dropped_per_minute: usize, seed: u64, requests: Sender<Request>) -> Result<Captured> {
     let mut chance = SmallRng::seed_from_u64(seed);
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
@@ -120,7 +120,7 @@ async fn tick(symbols: &[Arc<str>], minutes: &[i64], dropped_per_minute: usize, 
         for symbol in chosen.into_iter().filter_map(|index| symbols.get(index)) {
             let in_flight = in_flight.clone().acquire_owned().await?;
             let request = Request { sequence: ticked.requests, symbol: symbol.clone(), minute, in_flight };
-            requests.send(request).await.ok().context("the fetchers are gone")?;
+            requests.send(request).await.ok().context("the fetchers have stopped")?;
             ticked.requests += 1;
         }
         ticked.dropped += (symbols.len() - kept) as u64;
@@ -128,7 +128,7 @@ async fn tick(symbols: &[Arc<str>], minutes: &[i64], dropped_per_minute: usize, 
     Ok(ticked)
 }
 
-/// The fetchers: each takes the next request from the queue, asks the feed, and passes the answer on.
+/// The fetchers, each of which takes the next request from the queue, asks the feed, and passes on the answer.
 async fn fetch(feed: Arc<dyn Feed>, queue: Receiver<Request>, answers: Sender<Answer>) -> Result<()> {
     let queue = Arc::new(Mutex::new(queue));
     let mut fetchers = JoinSet::new();
@@ -137,15 +137,15 @@ async fn fetch(feed: Arc<dyn Feed>, queue: Receiver<Request>, answers: Sender<An
         fetchers.spawn(async move {
             while let Some(request) = next(&queue).await {
                 let bar = feed.bar(&request.symbol, request.minute);
-                answers.send(Answer { request, bar }).await.ok().context("the stream is gone")?;
+                answers.send(Answer { request, bar }).await.ok().context("the stream has stopped")?;
             }
             anyhow::Ok(())
         });
     }
-    // The stream ends when the last fetcher does, so this one must not hold it open.
+    // The stream ends with the last fetcher, so this sender must not keep it open.
     drop(answers);
     while let Some(done) = fetchers.join_next().await {
-        done.context("a fetcher died")??;
+        done.context("a fetcher panicked")??;
     }
     Ok(())
 }
@@ -154,9 +154,9 @@ async fn next(queue: &Mutex<Receiver<Request>>) -> Option<Request> {
     queue.lock().await.recv().await
 }
 
-/// The stream: puts answers back in the order of their requests, and cuts them into batches.
+/// The stream, which restores the order of the requests and cuts the answers into batches.
 async fn batch(mut answers: Receiver<Answer>, batches: Sender<Batch>) -> Result<()> {
-    // Answers that overtook others. It can't grow past what is in flight.
+    // Answers that overtook others; there are never more than requests in flight.
     let mut early = BTreeMap::new();
     let mut next = 0;
     let mut batch = Batch::default();
@@ -165,19 +165,19 @@ async fn batch(mut answers: Receiver<Answer>, batches: Sender<Batch>) -> Result<
         while let Some(Answer { request, bar }) = early.remove(&next) {
             next += 1;
             if !batch.takes(request.minute) {
-                batches.send(std::mem::take(&mut batch)).await.ok().context("the writer is gone")?;
+                batches.send(std::mem::take(&mut batch)).await.ok().context("the writer has stopped")?;
             }
             batch.extend(bar.map(|bar| (request.symbol, request.minute, bar)));
             drop(request.in_flight);
         }
     }
     if !early.is_empty() {
-        bail!("{} answers came, but not that of request {next}", early.len());
+        bail!("{} answers arrived, but not that of request {next}", early.len());
     }
-    batches.send(batch).await.ok().context("the writer is gone")
+    batches.send(batch).await.ok().context("the writer has stopped")
 }
 
-/// The writer: lands each batch as one file, in the folder of its date.
+/// The writer, which writes each batch as one file, in the folder of its date.
 async fn write(mut batches: Receiver<Batch>, bars: &Path) -> Result<Captured> {
     let mut written = Captured::default();
     while let Some(batch) = batches.recv().await {
@@ -186,13 +186,13 @@ async fn write(mut batches: Receiver<Batch>, bars: &Path) -> Result<Captured> {
         written.files += 1;
         let path = bars.join(file);
         let landed =
-            tokio::task::spawn_blocking(move || land(&batch, &path).with_context(|| format!("{} can't be written", path.display())));
-        written.bytes += landed.await.context("the writer died")??;
+            tokio::task::spawn_blocking(move || land(&batch, &path).with_context(|| format!("{} cannot be written", path.display())));
+        written.bytes += landed.await.context("the writer panicked")??;
     }
     Ok(written)
 }
 
-/// Bars of one stretch of [`BATCH_MINUTES`], in order of time, then symbol: columns, as Parquet has them.
+/// The bars of one stretch of [`BATCH_MINUTES`], in order of time, then symbol, as columns.
 #[derive(Default)]
 struct Batch {
     symbols: Vec<Arc<str>>,
@@ -201,12 +201,12 @@ struct Batch {
 }
 
 impl Batch {
-    /// Whether a minute belongs to the same stretch as those it holds.
+    /// Whether a minute belongs to the same stretch as the bars of the batch.
     fn takes(&self, minute: i64) -> bool {
         self.minutes.first().is_none_or(|first| first.div_euclid(BATCH_MINUTES) == minute.div_euclid(BATCH_MINUTES))
     }
 
-    /// Where it belongs within the table, e.g. `date=2026-03-05/bars-1430.parquet`; nowhere if it is empty.
+    /// The path of the batch within the table, e.g. `date=2026-03-05/bars-1430.parquet`; `None` if it is empty.
     fn file(&self) -> Option<PathBuf> {
         let start = self.minutes.first()?.div_euclid(BATCH_MINUTES) * BATCH_MINUTES;
         let start = Timestamp::from_second(start * 60).ok()?.to_zoned_datetime(TimeZone::UTC);
@@ -239,7 +239,7 @@ impl Extend<(Arc<str>, i64, Bar)> for Batch {
     }
 }
 
-/// Writes under a name that readers pass over, then renames: whoever looks sees the whole file or none. Returns how many bytes it has.
+/// Writes a batch under a name that readers ignore, then renames it, so that readers see the whole file or none. Returns its size in bytes.
 fn land(batch: &Batch, path: &Path) -> Result<u64> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;

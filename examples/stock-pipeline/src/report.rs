@@ -1,4 +1,4 @@
-//! What the demo prints. Texts are made here, from values; nothing here looks at the lake.
+//! The texts that the demo prints. They are made from values; nothing here reads the lake.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -6,27 +6,25 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use comfy_table::{CellAlignment, Table, presets};
-use jiff::Timestamp;
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
-use repair::ledger::Costs;
-use repair::ledger::{INFRASTRUCTURE, NONE};
-use repair_core::engine::RunState;
-use repair_core::engine::{Event, Observer, Recorded};
-use repair_core::plugin::Progress;
+use repair::core::engine::{Event, Observer, Recorded, RunState};
+use repair::core::plugin::Progress;
+use repair::jiff::Timestamp;
+use repair::jiff::civil::Date;
+use repair::jiff::tz::TimeZone;
+use repair::ledger::{Costs, INFRASTRUCTURE, NONE};
 use rust_decimal::Decimal;
 use serde_json::Value;
 
 use crate::hours::StockHour;
 use crate::pipeline::Captured;
 
-/// So many hours side by side fit on a terminal of 80 columns.
+/// How many hours fit side by side on a terminal of 80 columns.
 const HOURS_A_BLOCK: usize = 8;
 
-/// Writes a paragraph. A reader that has seen enough, such as `head`, is no reason to stop.
+/// Prints a paragraph. A reader that stops early, such as `head`, is not an error.
 ///
 /// # Errors
-/// If it can't be written for any other reason: whoever reads it must not take a part for the whole.
+/// Fails if the text cannot be written for any other reason, because readers must not mistake a part for the whole.
 pub(crate) fn say(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
@@ -35,11 +33,11 @@ pub(crate) fn say(text: &str) -> io::Result<()> {
     }
 }
 
-/// What is taken for granted of a replay, and why.
+/// What the demo assumes about a replay, and why.
 pub(crate) fn replay(quiet_spell: &str) -> String {
     format!(
-        "Real bars are replayed. A silence of any length is taken as the archive's word here that nothing traded (quiet_spell={quiet_spell}),\n\
-         because the archive is all that there is of this market. Of a source that may fail, a long silence proves nothing."
+        "Real bars are replayed. A silence of any length is taken to mean that nothing traded (quiet_spell={quiet_spell}), because the\n\
+         archive is all there is of this market. From a source that may fail, a long silence proves nothing."
     )
 }
 
@@ -47,15 +45,15 @@ pub(crate) fn replay(quiet_spell: &str) -> String {
 pub(crate) fn pipeline(captured: &Captured, symbols: usize, dropped_per_minute: usize) -> String {
     let asked = captured.requests + captured.dropped;
     let landed = format!(
-        "The pipeline landed {} of {} in {}.",
+        "The pipeline captured {} of {} in {}.",
         count(captured.bars, "bar"),
         count(symbols as u64, "stock"),
         count(captured.files, "Parquet file"),
     );
     let glitch = match dropped_per_minute {
-        0 => "Without a glitch, it asked for every stock in every minute.".to_owned(),
+        0 => "Without a glitch, it requested every stock in every minute.".to_owned(),
         dropped => format!(
-            "Its glitch: in every minute it forgot {}, drawn at random: {} of {} were never made.",
+            "Its glitch: in every minute it dropped {}, drawn at random, so {} of {} were never made.",
             count(dropped as u64, "stock"),
             grouped(captured.dropped),
             count(asked, "request"),
@@ -64,7 +62,7 @@ pub(crate) fn pipeline(captured: &Captured, symbols: usize, dropped_per_minute: 
     format!("{landed}\n{glitch}")
 }
 
-/// The hours as the pipeline left them: bars that are there, of minutes in which the market was open.
+/// The hours as the pipeline left them: bars, and minutes in which the market was open.
 pub(crate) fn before(hours: &[StockHour]) -> String {
     let grid = grid(hours, |hour| format!("{}/{}", hour.observed, hour.expected));
     format!("BEFORE: bars / minutes of the hour (UTC)\n\n{grid}\n\n{}", completeness(hours))
@@ -77,7 +75,7 @@ pub(crate) fn after(hours: &[StockHour]) -> String {
         let known = if hour.absent == 0 { bars.to_string() } else { format!("{bars}+{}", hour.absent) };
         if hour.complete { known } else { format!("{known}/{}", hour.expected) }
     });
-    format!("AFTER: bars, repaired ones included, + minutes confirmed to have none\n\n{grid}\n\n{}", completeness(hours))
+    format!("AFTER: bars (including repaired ones) + minutes confirmed to have none\n\n{grid}\n\n{}", completeness(hours))
 }
 
 fn completeness(hours: &[StockHour]) -> String {
@@ -91,7 +89,7 @@ fn completeness(hours: &[StockHour]) -> String {
     format!("{which} of {all} {} complete.", if complete <= 1 { "is" } else { "are" })
 }
 
-/// One block for every eight hours of a day: a row a stock, a column an hour.
+/// One block for every eight hours of a day, with a row per stock and a column per hour.
 fn grid(hours: &[StockHour], cell: impl Fn(&StockHour) -> String) -> String {
     let mut days: BTreeMap<Date, BTreeSet<Timestamp>> = BTreeMap::new();
     let mut cells: BTreeMap<&str, BTreeMap<Timestamp, String>> = BTreeMap::new();
@@ -120,13 +118,13 @@ fn grid(hours: &[StockHour], cell: impl Fn(&StockHour) -> String) -> String {
     blocks.join("\n\n")
 }
 
-/// What it all came to.
+/// The summary of the demo.
 pub(crate) struct Summary<'a> {
     /// The hours that the workflow wrote.
     pub(crate) hours: &'a [StockHour],
-    /// Minutes that it found missing.
+    /// Minutes that the workflow found missing.
     pub(crate) missing: u64,
-    /// Requests that it made to the source.
+    /// Requests that the workflow made to the source.
     pub(crate) requests: u64,
     /// The folder of the hourly table.
     pub(crate) hourly: &'a Path,
@@ -140,13 +138,13 @@ impl std::fmt::Display for Summary<'_> {
         let (repaired, absent) = (total(|hour| hour.repaired), total(|hour| hour.absent));
         writeln!(f, "missing   {}", count(self.missing, "minute"))?;
         writeln!(f, "repaired  {repaired}, from {} to the source", count(self.requests, "request"))?;
-        writeln!(f, "absent    {absent}, for which the source confirmed that there is no bar; its answers are kept")?;
+        writeln!(f, "absent    {absent}, for which the source confirmed that there is no bar; its answers are kept as evidence")?;
         writeln!(f, "hourly    {}", self.hourly.display())?;
         write!(f, "run       {}", self.run)
     }
 }
 
-/// What the pipeline cost, and what repairing it did.
+/// The costs of the pipeline and of its repair.
 pub(crate) fn costs(costs: &Costs) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(["", "for", "requests", "bars", "USD"]);
@@ -169,14 +167,14 @@ pub(crate) fn costs(costs: &Costs) -> String {
     let table = table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n");
     let books: Vec<&str> = costs.prices.iter().map(String::as_str).collect();
     format!(
-        "COSTS of this day, by the prices {}\n\n{table}\n\n\
-         The pipeline as if it ran on queues, functions, a stream and S3. Here it was repaired on this machine's disk, and the simulated\n\
-         exchange asks for no money; docs/costs.md has the repair's bill on S3 and Athena, and when each way is the cheaper one.",
+        "COSTS of this day, by the price book {}\n\n{table}\n\n\
+         The pipeline is priced as if it ran on queues, functions, a stream and S3. The repair ran on this machine's disk, and the simulated\n\
+         exchange is free; docs/costs.md prices the repair on S3 and Athena, and shows when each way is cheaper.",
         books.join(", ")
     )
 }
 
-/// Dollars, to four significant digits.
+/// Dollars, rounded to four significant digits.
 fn dollars(usd: Option<Decimal>) -> String {
     usd.map_or_else(|| NONE.to_owned(), |usd| usd.round_sf(4).unwrap_or(usd).normalize().to_string())
 }
@@ -186,7 +184,7 @@ pub(crate) fn by_hand(file: &str, lake: &Path, given: &BTreeMap<String, String>,
     let lake = quoted(&lake.display().to_string());
     let params: String = given.iter().map(|(name, value)| format!(" \\\n      --param {}", quoted(&format!("{name}={value}")))).collect();
     format!(
-        "The same by hand, and what the run above did (`cargo install --path repair-cli` installs `repair`):\n\n  \
+        "To do the same by hand, and to look at the run above (`cargo install --path repair-cli` installs `repair`):\n\n  \
          repair run {file} --lake {lake}{params}\n  repair show {run} --lake {lake}"
     )
 }
@@ -202,7 +200,7 @@ fn count(number: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
-/// A number with its thousands set apart.
+/// A number with separated thousands.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -215,18 +213,18 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// Tells the steps of a run, a line each, as they come.
+/// Prints the steps of a run as they happen, one line each.
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
     unwritten: Mutex<Option<io::Error>>,
 }
 
 impl Steps {
-    /// Whether all could be written.
+    /// Checks that all lines could be written.
     ///
     /// # Errors
     /// As [`say`], for the first line that could not.
-    pub(crate) fn told(&self) -> io::Result<()> {
+    pub(crate) fn printed(&self) -> io::Result<()> {
         self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 }
@@ -238,7 +236,7 @@ impl Progress for Steps {
 impl Observer for Steps {
     fn recorded(&self, recorded: &Recorded, _: &RunState) {
         if let Some((step, line)) = line(&recorded.event) {
-            // A run is not stopped for what nobody reads; it is told when it has ended.
+            // A failed write does not stop the run; it is reported when the run has ended.
             if let Err(error) = say(&format!("  {step:<10} {line}")) {
                 self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             }
@@ -254,12 +252,12 @@ fn line(event: &Event) -> Option<(&str, String)> {
         }
         Event::StepSucceeded { step, output, .. } => (step, done(output)?),
         Event::StepFailed { step, error, .. } => (step, format!("{}: {}", error.kind, error.message)),
-        Event::RetryScheduled { step, .. } => (step, "tries again what failed".to_owned()),
+        Event::RetryScheduled { step, .. } => (step, "retries what failed".to_owned()),
         _ => return None,
     })
 }
 
-/// What a step put out, in words, if it did more than wait.
+/// The output of a step in words, if it did more than wait.
 fn done(output: &Value) -> Option<String> {
     let number = |name: &str| output.get(name).and_then(Value::as_u64);
     if let (Some(missing), Some(gaps), Some(expected)) = (number("missing"), number("gaps"), number("expected")) {
@@ -327,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_are_set_apart() {
+    fn thousands_are_separated() {
         assert_eq!([0, 999, 1_833, 1_000_000].map(grouped), ["0", "999", "1,833", "1,000,000"]);
     }
 }

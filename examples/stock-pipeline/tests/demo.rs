@@ -5,18 +5,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType, UInt64Type};
 use assert_cmd::cargo::cargo_bin_cmd;
 use futures::TryStreamExt;
-use jiff::Timestamp;
-use repair_core::lake::{Lake, Layer, ScanRequest, overlay};
-use repair_core::model::{Interval, Table};
-use repair_core::plugin::Registry;
-use repair_core::workflow::Workflow;
-use repair_local::LocalLake;
-use repair_stocks::source::simulated::Market;
+use repair::Workflow;
+use repair::arrow::array::{Array, AsArray, RecordBatch};
+use repair::arrow::compute::cast;
+use repair::arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType, UInt64Type};
+use repair::core::lake::{Layer, ReadLake, ScanRequest, overlay};
+use repair::core::model::{Interval, Table};
+use repair::jiff::Timestamp;
+use repair::local::LocalLake;
+use repair::stocks::source::simulated::Market;
 use tempfile::TempDir;
 
 const WORKFLOW: &str = include_str!("../workflows/ticker-hourly.yaml");
@@ -40,8 +39,7 @@ impl Demo {
     fn run(args: &[&str]) -> Self {
         let lake = TempDir::new().unwrap();
         let output = cargo_bin_cmd!("stock-pipeline").args(args).arg("--lake").arg(lake.path()).assert().success().get_output().clone();
-        let mut registry = Registry::default();
-        repair_stocks::register(&mut registry);
+        let registry = repair::registry();
         let workflow = Workflow::parse("ticker-hourly.yaml", WORKFLOW, &registry).unwrap();
         Self { printed: String::from_utf8(output.stdout).unwrap(), lake, tables: workflow.tables }
     }
@@ -51,7 +49,7 @@ impl Demo {
     }
 
     fn scan(&self, table: &Table, layer: Layer) -> Vec<RecordBatch> {
-        let request = ScanRequest { layer, interval: None, keys: None, columns: None };
+        let request = ScanRequest::new(layer);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let rows = LocalLake::open(self.lake.path()).unwrap().scan(table, &request).await.unwrap();
@@ -185,13 +183,13 @@ fn a_simulated_session_is_complete_afterwards_and_equals_the_market() {
     demo.printed("None of 77 stock-hours is complete.");
     demo.printed("All of 77 stock-hours are complete.");
     demo.printed("nothing to do: 0 missing, 0 requests");
-    // What docs/costs.md reckons with.
+    // The figure that docs/costs.md uses.
     assert!(include_str!("../../../docs/costs.md").contains(PIPELINE_USD));
     let costs = demo.printed.split("COSTS of this day").nth(1).unwrap();
     let line = costs.lines().find(|line| line.contains("infrastructure")).unwrap();
     assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["infrastructure", "stock-pipeline", "3,900", "3,820", PIPELINE_USD]);
 
-    let calendar = repair_stocks::calendar::calendar("XNYS").unwrap();
+    let calendar = repair::stocks::calendar::calendar("XNYS").unwrap();
     let market = Market::new(42, calendar.clone(), 0.02);
     let day = Interval::parse("2026-03-05", "2026-03-05").unwrap();
     let open = calendar.open(&day).unwrap();
@@ -314,28 +312,24 @@ fn what_nobody_could_read_is_an_error_and_a_reader_that_leaves_is_none() {
     };
     let full = demo(std::fs::File::options().write(true).open("/dev/full").unwrap().into()).wait_with_output().unwrap();
     assert_eq!(full.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&full.stderr).contains("standard output can't be written"));
+    assert!(String::from_utf8_lossy(&full.stderr).contains("standard output cannot be written"));
     let mut left = demo(Stdio::piped());
     drop(left.stdout.take());
     let left = left.wait_with_output().unwrap();
     assert_eq!((left.status.code(), left.stderr.as_slice()), (Some(0), &b""[..]));
 }
 
-/// The real bars, if they are here, as text and as numbers.
+/// The real bars, as text and as numbers.
 struct Real {
-    folder: PathBuf,
+    folder: testdata::Unpacked,
     bars: Bars,
     /// As the files write them.
     texts: BTreeMap<(String, i64), [String; 5]>,
 }
 
 impl Real {
-    fn read() -> Option<Self> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/crypto-minute");
-        if !folder.is_dir() {
-            eprintln!("SKIPPED: {} is not there, so the demo is not tested on real bars", folder.display());
-            return None;
-        }
+    fn read() -> Self {
+        let folder = testdata::unpack("crypto-minute");
         let (mut bars, mut texts) = (Bars::new(), BTreeMap::new());
         for file in ["2018-04-04.csv", "2018-04-05.csv"] {
             for line in std::fs::read_to_string(folder.join(file)).unwrap().lines().skip(1) {
@@ -347,7 +341,7 @@ impl Real {
                 texts.insert(slot, numbers.map(str::to_owned));
             }
         }
-        Some(Self { folder, bars, texts })
+        Self { folder, bars, texts }
     }
 
     /// Every minute of the two days, of each series.
@@ -359,7 +353,7 @@ impl Real {
 }
 
 fn check_real_bars(glitch: usize) {
-    let Some(real) = Real::read() else { return };
+    let real = Real::read();
     let demo = Demo::run(&["--data", real.folder.to_str().unwrap(), "--calendar", "24x7", "--glitch", glitch.to_string().as_str()]);
     demo.printed("None of 192 stock-hours is complete.");
     demo.printed("All of 192 stock-hours are complete.");

@@ -1,6 +1,6 @@
-//! The events of runs as they lie in the bucket: reading them, finding their end, and folding many small objects into few.
+//! The events of runs as they lie in the bucket: reads them, finds their end, and folds many small objects into few.
 //!
-//! It must not know who drives a run, and it never writes or removes a segment.
+//! It must not know who drives a run, and it never rewrites or removes a segment.
 
 use futures::{StreamExt, TryStreamExt};
 use repair_core::engine::{Recorded, RunHead};
@@ -10,16 +10,16 @@ use super::keys::{self, Keys, bounds_of, first_of};
 use super::segment::{Segment, object};
 use crate::objects::{Condition, Object, Objects};
 
-/// Segments in a fold, unless they are large. Of a history of 10,000 appends, some 80 folds and at most as many segments are read.
+/// Segments in a fold, unless they are large. For a history of 10,000 appends, about 80 folds and at most as many segments are read.
 pub(super) const SEGMENTS_A_FOLD: usize = 128;
 
-/// A fold ends with the segment that reaches this size, so that a reader who wants one event does not read much more.
+/// A fold ends with the segment that reaches this size, so that reading one event does not read much more.
 pub(super) const BYTES_A_FOLD: u64 = 4 << 20;
 
-/// Objects of one run that are read side by side.
+/// Objects of one run that are read at once.
 const READS: usize = 16;
 
-/// Runs that are looked at side by side.
+/// Runs that are read at once.
 const RUNS: usize = 16;
 
 /// The events of all runs. Cheap to clone.
@@ -29,12 +29,12 @@ pub(super) struct History {
     pub(super) keys: Keys,
 }
 
-/// The end of a history, as it was when it was looked at: it may have grown since, but has not shrunk.
+/// The end of a history at the time it was read; the history may have grown since, but not shrunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Tail {
     /// The number of the next event.
     pub(super) next: u64,
-    /// Segments that are in no fold.
+    /// The number of segments that are in no fold.
     pub(super) segments: usize,
     /// Their bytes.
     pub(super) bytes: u64,
@@ -56,10 +56,10 @@ struct Named {
 }
 
 impl History {
-    /// Events from a number on, and the end of the history if it was seen.
+    /// Events from a number on, and the end of the history if it was reached.
     ///
     /// # Errors
-    /// `invalid`, naming the object, if what is to be read is damaged.
+    /// `invalid` with the object's name, if an object that is needed is damaged.
     pub(super) async fn read(&self, run: &str, from: u64, limit: usize) -> Result<(Vec<Recorded>, Option<Tail>)> {
         let mut page = Vec::new();
         if limit == 0 {
@@ -84,7 +84,7 @@ impl History {
             self.refuse_folds_alone(run, folded)?;
             return Ok((page, Some(tail)));
         }
-        // The last that begins at or before what is asked for, if one does.
+        // The last one that begins at or before the requested number, if there is one.
         let skip = segments.partition_point(|segment| segment.first <= from).saturating_sub(1);
         let mut next = if skip == 0 { folded } else { segments.get(skip).map_or(folded, |segment| segment.first) };
         let firsts: Vec<u64> = segments.iter().skip(skip).map(|segment| segment.first).collect();
@@ -103,7 +103,7 @@ impl History {
         Ok((page, (done == firsts.len()).then_some(tail)))
     }
 
-    /// Adds a segment to a page, and what a listing did not show before it; gives the number after it.
+    /// Adds a segment to a page, preceded by any segments that the listing lacked; returns the number after it.
     async fn continue_with(
         &self,
         run: &str,
@@ -114,7 +114,7 @@ impl History {
         (from, limit): (u64, usize),
     ) -> Result<u64> {
         while next < first {
-            // A listing that runs while others write need not show all that is there.
+            // A listing made while others write may lack some objects.
             let Some(missing) = self.clone().segment_of(run.to_owned(), next).await? else {
                 return Err(self.missing(run, next));
             };
@@ -123,7 +123,7 @@ impl History {
         }
         if next > first {
             let uri = self.objects.uri(&self.keys.segment(run, first));
-            return Err(damaged(run, &uri, &format!("it begins within the events before it, which end with number {}", next - 1)));
+            return Err(damaged(run, &uri, &format!("it overlaps the events before it, which end with number {}", next - 1)));
         }
         let segment = segment.ok_or_else(|| self.missing(run, first))?;
         next = segment.end();
@@ -159,11 +159,11 @@ impl History {
     }
 
     async fn head(&self, folder: String) -> Result<RunHead> {
-        // A folder's name may be a hash of the run's: the first segment knows the whole.
+        // The folder's name may be a hash of the run's id; the first segment holds the whole id.
         let key = keys::first_in(&folder);
         let uri = self.objects.uri(&key);
         let Some((bytes, _)) = self.objects.find(&key).await? else {
-            return Err(damaged(&folder, &uri, "it is missing, and there are events after it"));
+            return Err(damaged(&folder, &uri, "it is missing, but there are events after it"));
         };
         let segment = Segment::read(&bytes).map_err(|why| damaged(&folder, &uri, &why))?;
         let run = segment.run.clone();
@@ -178,9 +178,9 @@ impl History {
         Ok(RunHead { run, first, last })
     }
 
-    /// Folds all segments of a run that fill a fold, and says how many segments and bytes it folded.
+    /// Folds all segments of a run that fill a fold; returns how many segments and bytes it folded.
     ///
-    /// What goes into a fold follows from the segments alone, so two that fold at once write the same objects.
+    /// The content of a fold follows from the segments alone, so two processes that fold at once write the same objects.
     pub(super) async fn fold(&self, run: &str) -> Result<(usize, u64)> {
         let folded = self.folds(run).await?.last().map_or(0, |fold| fold.end);
         let segments = self.segments(run, folded).await?;
@@ -194,7 +194,7 @@ impl History {
             let mut reads = futures::stream::iter(some.iter().map(read).collect::<Vec<_>>()).buffered(READS);
             for named in some {
                 let segment = reads.try_next().await?.flatten();
-                // In a fold there would be no way to see that something is missing.
+                // Once folded, a missing event could no longer be noticed.
                 let segment =
                     segment.filter(|segment| segment.first == next && named.first == next).ok_or_else(|| self.missing(run, next))?;
                 next = segment.end();
@@ -202,7 +202,7 @@ impl History {
             }
             let events = usize::try_from(next - first).unwrap_or(usize::MAX);
             let object = object(run, first, events, &lines, None)?;
-            // One that is there already is the same.
+            // If there is one already, it is the same.
             self.objects.put_if(&self.keys.fold(run, first, next), object, Condition::IfNoneMatch).await?;
             count += length;
             all_bytes += some.iter().map(|segment| segment.object.bytes).sum::<u64>();
@@ -211,7 +211,7 @@ impl History {
         Ok((count, all_bytes))
     }
 
-    /// The folds that follow one another from the first event on. What comes after a fold that is missing is read from segments.
+    /// The folds that follow one another from the first event on. What comes after a missing fold is read from segments.
     async fn folds(&self, run: &str) -> Result<Vec<Fold>> {
         let listed = self.objects.list(&self.keys.folds(run)).await?;
         Ok(chain(listed.into_iter().filter_map(|object| {
@@ -220,7 +220,7 @@ impl History {
         })))
     }
 
-    /// The segments that begin with a number or after it.
+    /// The segments that begin at or after a number.
     async fn segments(&self, run: &str, from: u64) -> Result<Vec<Named>> {
         let after = from.checked_sub(1).map(|before| self.keys.segment(run, before));
         let listed = self.objects.list_after(&self.keys.segments(run), after.as_deref()).await?;
@@ -230,20 +230,20 @@ impl History {
 
     async fn fold_at(&self, run: &str, fold: Fold) -> Result<Segment> {
         let uri = self.objects.uri(&fold.key);
-        let advice = "it only repeats the segments, so it may be removed";
+        let advice = "it only repeats segments, so you can remove it";
         let read = match self.objects.find(&fold.key).await? {
             Some((bytes, _)) => Segment::read(&bytes),
-            // No one of us removes a fold.
-            None => return Err(Error::new(ErrorKind::Transient, format!("{uri} was removed while it was read"))),
+            // This program never removes a fold.
+            None => return Err(Error::new(ErrorKind::Transient, format!("{uri} was removed while it was being read"))),
         };
         let read = read.map_err(|why| damage(run, &uri, &why, advice))?;
         if read.run != run || (read.first, read.end()) != (fold.first, fold.end) {
-            return Err(damage(run, &uri, "it is not what its name says", advice));
+            return Err(damage(run, &uri, "its content does not match its name", advice));
         }
         Ok(read)
     }
 
-    /// The segment that begins with a number; none if there is none. Takes what it needs, so that it can run beside others.
+    /// The segment that begins with a number, if there is one. It owns its arguments, so several can run at once.
     pub(super) async fn segment_of(self, run: String, first: u64) -> Result<Option<Segment>> {
         let key = self.keys.segment(&run, first);
         let Some((bytes, _)) = self.objects.find(&key).await? else { return Ok(None) };
@@ -253,20 +253,20 @@ impl History {
 
     fn checked(&self, run: &str, key: &str, first: u64, segment: Segment) -> Result<Segment> {
         let belongs = segment.run == run && segment.first == first && self.keys.segment(run, first) == key;
-        belongs.then_some(segment).ok_or_else(|| damaged(run, &self.objects.uri(key), "it belongs elsewhere"))
+        belongs.then_some(segment).ok_or_else(|| damaged(run, &self.objects.uri(key), "it belongs to another run or place"))
     }
 
     fn missing(&self, run: &str, first: u64) -> Error {
-        damaged(run, &self.objects.uri(&self.keys.segment(run, first)), "it is missing, and there are events after it")
+        damaged(run, &self.objects.uri(&self.keys.segment(run, first)), "it is missing, but there are events after it")
     }
 
-    /// The last segment is in no fold: where there are only folds, segments were removed.
+    /// The last segment is in no fold; if there are only folds, segments were removed.
     fn refuse_folds_alone(&self, run: &str, folded: u64) -> Result<()> {
         if folded == 0 { Ok(()) } else { Err(damaged(run, &self.objects.uri(&self.keys.segment(run, folded)), "it is missing")) }
     }
 }
 
-/// An error of a history that is not what was written.
+/// An error for a history that differs from what was written.
 pub(super) fn damaged(run: &str, uri: &str, what: &str) -> Error {
     damage(run, uri, what, "restore that object from a version or a backup")
 }
@@ -280,7 +280,7 @@ fn take(page: &mut Vec<Recorded>, segment: Segment, from: u64, limit: usize) {
     page.extend(segment.events.into_iter().filter(|event| event.sequence >= from).take(left));
 }
 
-/// How many of the segments of these sizes go into the next fold; none if they do not fill one. The last segment is never folded: it
+/// How many of the segments of these sizes go into the next fold; 0 if they do not fill one. The last segment is never folded, since it
 /// shows where the history ends.
 fn fill(sizes: &[u64]) -> Option<usize> {
     let mut bytes = 0;
@@ -293,12 +293,12 @@ fn fill(sizes: &[u64]) -> Option<usize> {
     None
 }
 
-/// Whether segments of so many bytes in all fill a fold, as far as can be told without their sizes.
+/// Whether segments of this total size fill a fold, as far as is known without their single sizes.
 pub(super) fn may_fill(segments: usize, bytes: u64) -> bool {
     segments > SEGMENTS_A_FOLD || (segments > 2 && bytes >= BYTES_A_FOLD)
 }
 
-/// Of folds, those that follow one another from 0 on; of several that begin alike, the longest.
+/// Those folds that follow one another from 0 on; if several begin alike, the longest.
 fn chain(folds: impl Iterator<Item = Fold>) -> Vec<Fold> {
     let mut folds: Vec<Fold> = folds.collect();
     folds.sort_by_key(|fold| (fold.first, std::cmp::Reverse(fold.end)));

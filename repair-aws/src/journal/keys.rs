@@ -1,10 +1,10 @@
-//! Where the objects of a journal lie. Keys only: no I/O.
+//! The keys of a journal's objects. No I/O.
 
 use repair_core::lake::name;
 
 use crate::objects::Location;
 
-/// How the name of an object with events ends.
+/// The suffix of an object with events.
 const EVENTS: &str = ".jsonl";
 
 /// The keys of a journal.
@@ -19,7 +19,7 @@ impl Keys {
         Self { prefix: if place.prefix.is_empty() { String::new() } else { format!("{}/", place.prefix) } }
     }
 
-    /// The folder in which each run that has begun has a folder.
+    /// The folder that holds a folder for each run that has begun.
     pub(super) fn runs(&self) -> String {
         format!("{}events/", self.prefix)
     }
@@ -29,7 +29,7 @@ impl Keys {
         format!("{}events/{}/", self.prefix, name::part(run))
     }
 
-    /// The segment that begins with an event's number. Twenty digits hold any number, so that the order of keys is that of events.
+    /// The segment that begins with an event's number. Twenty digits fit any number, so keys sort like events.
     pub(super) fn segment(&self, run: &str, first: u64) -> String {
         segment_in(&self.segments(run), first)
     }
@@ -39,7 +39,7 @@ impl Keys {
         format!("{}folded/{}/", self.prefix, name::part(run))
     }
 
-    /// The fold of the events from a number to before another.
+    /// The fold of the events from a number up to, and without, another.
     pub(super) fn fold(&self, run: &str, first: u64, end: u64) -> String {
         format!("{}{first:020}-{end:020}{EVENTS}", self.folds(run))
     }
@@ -62,12 +62,12 @@ fn segment_in(folder: &str, first: u64) -> String {
     format!("{folder}{first:020}{EVENTS}")
 }
 
-/// The number of the first event of a segment; none if the key is not one of a segment.
+/// The number of a segment's first event; `None` if the key is not that of a segment.
 pub(super) fn first_of(key: &str) -> Option<u64> {
     number(name_of(key)?)
 }
 
-/// The numbers that a fold begins with and ends before; none if the key is not one of a fold.
+/// The numbers at which a fold begins and before which it ends; `None` if the key is not that of a fold.
 pub(super) fn bounds_of(key: &str) -> Option<(u64, u64)> {
     let (first, end) = name_of(key)?.split_once('-')?;
     let (first, end) = (number(first)?, number(end)?);

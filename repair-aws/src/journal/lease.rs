@@ -1,4 +1,4 @@
-//! Who drives a run: an object that is only ever replaced by one who has seen what it replaces.
+//! Who drives a run: an object that is replaced only by a process that has read what it replaces.
 
 use std::time::Duration;
 
@@ -11,16 +11,17 @@ use super::history::damaged;
 use super::keys::Keys;
 use crate::objects::{Condition, Objects};
 
-/// How often an object that others change at the same time is looked at again. Each time one of them has succeeded, so by then
-/// somebody else holds the lease.
+/// How often the object is read again because others keep changing it. Each time one of them has succeeded, so by then somebody else holds
+/// the lease.
 const ROUNDS: usize = 32;
 
-/// The object. It stays when the lease is given up, with no holder: so whoever comes replaces it and needs no right to delete.
+/// The object. It stays, without a holder, when the lease is released, so the next driver replaces it and nobody needs permission to
+/// delete.
 #[derive(Debug, Serialize, Deserialize)]
 struct Lease {
     run: String,
     holder: Option<Holder>,
-    /// Of the write, so that no two are the same and one whose reply was lost knows itself.
+    /// A nonce of the write: no two are equal, and a write whose reply was lost recognises itself.
     nonce: String,
 }
 
@@ -30,7 +31,7 @@ struct Holder {
     until: Timestamp,
 }
 
-/// Makes a driver the driver of a run, or prolongs that it is. `nonce` is like no other.
+/// Makes a driver the driver of a run, or renews its lease. `nonce` must be unique.
 pub(super) async fn acquire(
     objects: &Objects,
     keys: &Keys,
@@ -56,12 +57,12 @@ pub(super) async fn acquire(
     .await
 }
 
-/// Gives up the lease, if `driver` holds it.
+/// Releases the lease, if `driver` holds it.
 pub(super) async fn release(objects: &Objects, keys: &Keys, run: &str, driver: &str, nonce: &str) -> Result<()> {
     replace(objects, keys, run, nonce, |found| Ok(found.is_some_and(|held| held.driver == driver).then_some(None))).await
 }
 
-/// Replaces the holder by what `decide` makes of it; leaves it if that is nothing.
+/// Replaces the holder by what `decide` returns for it; leaves it if that is `None`.
 async fn replace(
     objects: &Objects,
     keys: &Keys,
@@ -75,7 +76,7 @@ async fn replace(
             Some((bytes, tag)) => (Some(read(&objects.uri(&key), run, &bytes)?), Condition::IfMatch(tag)),
             None => (None, Condition::IfNoneMatch),
         };
-        // An earlier write of ours whose reply was lost.
+        // An earlier write of ours, whose reply was lost.
         if found.as_ref().is_some_and(|lease| lease.nonce == nonce) {
             return Ok(());
         }
@@ -86,7 +87,7 @@ async fn replace(
             return Ok(());
         }
     }
-    let message = format!("{} is changed by others all the time; let one process drive the run", objects.uri(&key));
+    let message = format!("{} keeps being changed by others; let only one process drive the run", objects.uri(&key));
     Err(Error::new(ErrorKind::Conflict, message).on("run", run))
 }
 

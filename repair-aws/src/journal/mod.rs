@@ -1,36 +1,36 @@
-//! The journal in a bucket: a run in a container that vanishes is resumed elsewhere.
+//! The journal in a bucket: a run in a container that disappears can be resumed elsewhere.
 //!
-//! Below the journal's place there are
+//! The journal's place holds these objects:
 //!
 //! ```text
-//! events/<run>/<first>.jsonl        segments: the events of one append, named by the number of the first
-//! folded/<run>/<first>-<end>.jsonl  folds: the events of many segments once more, from one number to before another
-//! leases/<run>.json                 who drives a run, until when
-//! signals/<run>.json                what its driver is asked to do, if something is
+//! events/<run>/<first>.jsonl        segments: the events of one append, named after the number of the first
+//! folded/<run>/<first>-<end>.jsonl  folds: copies of the events of many segments, from one number up to another
+//! leases/<run>.json                 who drives a run, and until when
+//! signals/<run>.json                what its driver is asked to do, if anything
 //! ```
 //!
-//! where `<run>` is the run's id as a part of a key, and numbers have twenty digits. Segments are the only truth.
+//! Here `<run>` is the run's id as part of a key, and numbers have twenty digits. Only segments are authoritative.
 //!
-//! **An append** is one `PUT` with `If-None-Match`: of those that race for a number, S3 lets one through. That is only sound because the key
-//! of a number that was ever taken stays taken: so segments are never removed or replaced, not by folding either, and a driver that
-//! slept for a week still finds its number taken. Before it writes, an append knows that the history reaches its number: because this
-//! process wrote or read the end, or else from a listing. The end that a process remembers may be outdated; then the number is
-//! taken, and S3 says so.
+//! **An append** is one `PUT` with `If-None-Match`: of several that race for a number, S3 lets one through. This is sound only because the
+//! key of a number stays taken for ever. Segments are therefore never removed or replaced, not even by folding, and a driver that slept for
+//! a week still finds its number taken. Before it writes, an append knows that the history reaches its number, because this process wrote
+//! or read the end, or from a listing. If the remembered end is out of date, the number is taken, and S3 refuses the append.
 //!
-//! **A lost reply** is no conflict with oneself: each append has a nonce in its segment, and one that is refused looks at what took its
-//! number. The nonce of an append that failed without an answer, or that nobody waited for, is remembered, and used again by one append
-//! of the same events, time and number; so it may be tried again. Another process never takes a segment for its own, though it held the
-//! same events: a driver that crashed reads what there is, and goes on from there.
+//! **A lost reply** does not make a process conflict with itself. Each append has a nonce in its segment, and an append that is refused
+//! reads the segment that took its number. If an append failed without an answer, or its caller went away, its nonce is remembered, and
+//! used again for one append of the same events, time and number, so the caller may try again. Another process never takes a segment for
+//! its own, even with the same events: a driver that restarts after a crash reads the history and continues from there.
 //!
-//! **Folding** makes long histories cheap to read: 128 segments become one more object, in the background, while a driver appends. The
-//! last segment is never folded, so there is always one that shows the end. A fold's name and bytes follow from segments that never
-//! change: to write it twice is to write it once, an interrupted fold leaves nothing behind, one who does not know of a fold reads
-//! segments, and one that is removed is made again. A reader follows the folds from the first event on, and segments where they end.
+//! **Folding** makes long histories cheap to read: while a driver appends, 128 segments are copied into one more object in the background.
+//! The last segment is never folded, so one always shows the end. A fold's name and bytes follow from segments that never change: writing
+//! it twice has the effect of writing it once, an interrupted fold leaves nothing behind, a reader that does not know of a fold reads
+//! segments, and a removed fold is written again. A reader follows the folds from the first event on, and reads segments where they end.
 //!
-//! **Damage** is told: each object holds a hash of its events, its run and its numbers; each must begin where the one before it ends. Only
-//! the loss of the very last segments cannot be told, as there is nothing after them.
+//! **Damage** is reported: each object holds a hash of its events, its run and its numbers, and each must begin where the one before it
+//! ends. Only the loss of the very last segments goes unnoticed, since nothing comes after them.
 //!
-//! To store events costs one `PUT` an append, and in the background one `GET` a segment and one `PUT` and two listings a fold.
+//! Storing events costs one `PUT` for each append; in the background, one `GET` for each segment, and one `PUT` and two listings for each
+//! fold.
 
 mod history;
 mod keys;
@@ -56,13 +56,14 @@ use crate::objects::{Condition, Location, Objects};
 use history::{History, Tail, damaged, may_fill};
 use keys::Keys;
 
-/// Runs whose end is remembered. To forget one costs its next append a look.
+/// Runs whose end is remembered. The next append to any other run needs a listing.
 const MAX_KNOWN: usize = 4_096;
 
-/// The journal in a bucket. Cheap to clone. Any number of processes may use the same place; of two that append the same number to a run,
-/// one gets `conflict`.
+/// The journal in a bucket. Cheap to clone. Any number of processes may use the same place; if two append the same number to a run, one
+/// gets
+/// `conflict`.
 ///
-/// The bucket must have S3's conditional writes (`If-None-Match` and `If-Match`). No rule may remove objects below `events/`.
+/// The bucket must support S3's conditional writes (`If-None-Match` and `If-Match`). No lifecycle rule may remove objects below `events/`.
 #[derive(Debug, Clone)]
 pub struct S3Journal {
     inner: Arc<Inner>,
@@ -74,31 +75,31 @@ struct Inner {
     keys: Keys,
     place: Location,
     history: History,
-    /// Like that of no other process, and no other journal of this one.
+    /// Unique among all processes, and among the journals of this process.
     id: String,
     writes: AtomicU64,
     runs: Mutex<HashMap<String, Known>>,
 }
 
-/// What is remembered of a run.
+/// What is remembered about a run.
 #[derive(Debug, Default)]
 struct Known {
     tail: Option<Tail>,
     is_folding: bool,
-    /// The last append of which is not known whether it was written.
+    /// The last append, if it is unknown whether it was written.
     unsettled: Option<Attempt>,
 }
 
-/// An append, as it can be told from others.
+/// What distinguishes an append from others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Attempt {
     first: u64,
-    /// Of its events and their time.
+    /// A hash of its events and their time.
     hash: String,
     nonce: String,
 }
 
-/// The object of a signal.
+/// The content of a signal's object.
 #[derive(Debug, Serialize, Deserialize)]
 struct Asked {
     run: String,
@@ -106,7 +107,7 @@ struct Asked {
 }
 
 impl S3Journal {
-    /// The journal at `s3://bucket/prefix`. Nothing is asked of S3 yet, and nothing need be there.
+    /// The journal at `s3://bucket/prefix`. This makes no request to S3, and nothing needs to exist yet.
     ///
     /// # Errors
     /// `invalid` if that is not a place in S3.
@@ -119,11 +120,11 @@ impl S3Journal {
         Ok(Self { inner: Arc::new(Inner { objects, keys, place, history, id, writes, runs }) })
     }
 
-    /// Folds the segments of a run that are enough for a fold. A driver's appends do so by themselves; to call it at any time, from any
-    /// process, at once, is safe.
+    /// Folds the segments of a run that fill a fold. A driver's appends do this on their own; it may be called at any time, from any
+    /// process, and more than once at a time.
     ///
     /// # Errors
-    /// `invalid` if a segment is damaged; else those of S3. All that was appended is there, whether it succeeds or not.
+    /// `invalid` if a segment is damaged; otherwise those of S3. No event is lost, whether it succeeds or not.
     pub async fn compact(&self, run: &str) -> Result<()> {
         let (segments, bytes) = self.inner.history.fold(run).await.map_err(|error| error.on("run", run))?;
         self.inner.with(run, |known| {
@@ -139,7 +140,7 @@ impl S3Journal {
         let inner = &self.inner;
         let lines = segment::lines(first, at, events)?;
         let hash = segment::hash(&lines);
-        // Taken, so that of two that append the same at once only one may take the segment for its own.
+        // Taken, so that if the same append runs twice at once, only one of them may take the segment for its own.
         let nonce = inner.with(run, |known| {
             let same = |attempt: &mut Attempt| attempt.first == first && attempt.hash == hash;
             known.unsettled.take_if(same).map(|attempt| attempt.nonce)
@@ -173,7 +174,7 @@ impl S3Journal {
         let failed = match inner.objects.put_if(&key, body.clone(), Condition::IfNoneMatch).await {
             Ok(true) => return Ok(()),
             Ok(false) => None,
-            // It may be there all the same, or another may: then we know.
+            // It may have been written all the same, or another one; then the append is known to be decided.
             Err(error) if matches!(error.kind(), ErrorKind::Transient | ErrorKind::Timeout | ErrorKind::Throttled) => Some(error),
             Err(error) => return Err(error),
         };
@@ -185,16 +186,16 @@ impl S3Journal {
             (Some((found, _)), _) if found == body => Ok(()),
             (Some(_), _) => Err(Error::new(
                 ErrorKind::Conflict,
-                format!("the run has an event number {first} already: another process has appended; let one of them drive the run"),
+                format!("the run already has an event number {first}: another process has appended; let only one of them drive the run"),
             )),
             (None, Some(error)) => Err(error),
             (None, None) => {
-                Err(Error::new(ErrorKind::Transient, format!("S3 refused to write {}, though there is none", inner.objects.uri(&key))))
+                Err(Error::new(ErrorKind::Transient, format!("S3 refused to write {}, though it does not exist", inner.objects.uri(&key))))
             }
         }
     }
 
-    /// Folds while the driver goes on.
+    /// Folds while the driver continues.
     fn fold_beside(&self, run: &str) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (journal, run) = (self.clone(), run.to_owned());
@@ -205,12 +206,12 @@ impl S3Journal {
                 if folded.is_err()
                     && let Some(tail) = &mut known.tail
                 {
-                    // Not at once again, but after as many appends.
+                    // Try again after as many appends, not at once.
                     (tail.segments, tail.bytes) = (0, 0);
                 }
             });
             if let Err(error) = folded {
-                tracing::warn!(%run, error = %error.full(), "the run's history could not be made shorter to read; later, then");
+                tracing::warn!(%run, error = %error.full(), "could not fold the run's history; will try again later");
             }
         });
     }
@@ -236,12 +237,12 @@ impl Inner {
         self.lock().get(run)?.tail.map(|tail| tail.next)
     }
 
-    /// Whether an append of that number may have been written, and so be the one that took it.
+    /// Whether an append of that number may have been written, and so be the one that took the number.
     fn is_unsettled(&self, run: &str, first: u64) -> bool {
         self.lock().get(run).and_then(|known| known.unsettled.as_ref()).is_some_and(|attempt| attempt.first == first)
     }
 
-    /// Remembers an end that was seen, unless one further on is known.
+    /// Remembers an end that was seen, unless a later one is known.
     fn saw(&self, run: &str, tail: Tail) {
         self.with(run, |known| {
             if known.tail.is_none_or(|known| known.next < tail.next) {
@@ -250,11 +251,11 @@ impl Inner {
         });
     }
 
-    /// Remembers an append; says whether it is time to fold.
+    /// Remembers an append; returns whether it is time to fold.
     fn appended(&self, run: &str, first: u64, end: u64, bytes: u64) -> bool {
         self.with(run, |known| {
             let tail = known.tail.get_or_insert_default();
-            // What was seen since may be further on.
+            // A later end may have been seen since.
             if tail.next == first {
                 *tail = Tail { next: end, segments: tail.segments + 1, bytes: tail.bytes + bytes };
             }
@@ -269,7 +270,7 @@ impl Inner {
     }
 }
 
-/// Remembers an append, should it end without an answer or not be waited for.
+/// Remembers an append in case it ends without an answer, or its caller goes away.
 struct Unsettled<'a> {
     inner: &'a Inner,
     run: &'a str,
@@ -289,7 +290,7 @@ impl Journal for S3Journal {
     async fn append(&self, run: &str, expected: u64, at: Timestamp, events: &[Event]) -> Result<()> {
         let inner = &self.inner;
         let known = inner.known_next(run);
-        // A run that has begun has a first segment: to begin one needs no look. Of no events, only a look can tell.
+        // A run that has begun has a first segment, so beginning one needs no listing. An append of no events does.
         let is_sure = !events.is_empty() && (expected == 0 || known == Some(expected));
         // A history never shrinks.
         let is_late = known.is_some_and(|known| known > expected);
@@ -302,11 +303,11 @@ impl Journal for S3Journal {
                     tail.next
                 }
             };
-            // An append that may have been written already may be tried again.
+            // An append that may have been written may be tried again.
             let is_again = !events.is_empty() && inner.is_unsettled(run, expected);
             if next != expected && !is_again {
                 let message = format!(
-                    "the run's next event is number {next}, not {expected}: another process has appended; let one of them drive the run"
+                    "the run's next event is number {next}, not {expected}: another process has appended; let only one of them drive the run"
                 );
                 return Err(Error::new(ErrorKind::Conflict, message).on("run", run));
             }
@@ -361,13 +362,13 @@ impl Journal for S3Journal {
         let key = keys.signal(run);
         let Some((bytes, _)) = objects.find(&key).await.map_err(|error| error.on("run", run))? else { return Ok(None) };
         let uri = objects.uri(&key);
-        let asked: Asked = serde_json::from_slice(&bytes)
-            .map_err(|error| damaged(run, &uri, &format!("what its driver is asked cannot be read: {error}")))?;
-        if asked.run == run { Ok(Some(asked.signal)) } else { Err(damaged(run, &uri, "it is of another run")) }
+        let asked: Asked =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(run, &uri, &format!("its signal cannot be read: {error}")))?;
+        if asked.run == run { Ok(Some(asked.signal)) } else { Err(damaged(run, &uri, "it belongs to another run")) }
     }
 }
 
-/// An id that no other journal has, in this process or another: the keys of a hasher are the operating system's randomness.
+/// An id that no other journal has, in this process or another: a hasher's keys come from the operating system's randomness.
 fn random_id() -> String {
     let mut hasher = blake3::Hasher::new();
     for number in 0..2_u64 {

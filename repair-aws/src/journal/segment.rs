@@ -1,6 +1,6 @@
-//! What an object with events holds: bytes to events and back. No I/O.
+//! The format of an object with events: bytes to events and back. No I/O.
 //!
-//! The first line says what it is; each further line is an event with its number and time.
+//! The first line is a header; each further line is an event with its number and time.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use repair_core::engine::{Event, Recorded};
 use repair_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// The layout that is written here.
+/// The version of the format that is written here.
 const FORMAT: u32 = 1;
 
 /// The first line.
@@ -18,29 +18,29 @@ struct Header {
     run: String,
     first: u64,
     events: u64,
-    /// Of the lines that follow.
+    /// A hash of the lines that follow.
     hash: String,
-    /// Of the append that wrote it: no other has the same, though it has the same events. A fold has none, so that it is always the same
-    /// bytes.
+    /// A nonce of the append that wrote it, which no other append has, even of the same events. A fold has none, so that its bytes are
+    /// always the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nonce: Option<String>,
 }
 
-/// Events that lie together in an object.
+/// Consecutive events in one object.
 #[derive(Debug)]
 pub(super) struct Segment {
-    /// Their run, as it was named.
+    /// The id of their run.
     pub(super) run: String,
-    /// The number of the first.
+    /// The number of the first event.
     pub(super) first: u64,
-    /// They, in order; at least one.
+    /// The events in order; at least one.
     pub(super) events: Vec<Recorded>,
-    /// Their lines.
+    /// The events as lines.
     pub(super) lines: Bytes,
 }
 
 impl Segment {
-    /// The number after the last.
+    /// The number after the last event.
     pub(super) fn end(&self) -> u64 {
         self.first.saturating_add(self.events.len() as u64)
     }
@@ -48,24 +48,24 @@ impl Segment {
     /// Reads an object.
     ///
     /// # Errors
-    /// What is wrong with it, as the end of a sentence.
+    /// A description of what is wrong with it, as the end of a sentence.
     pub(super) fn read(bytes: &Bytes) -> Result<Self, String> {
         let break_at = bytes.iter().position(|&byte| byte == b'\n').ok_or("it was cut off")?;
         let header: Header =
             serde_json::from_slice(&bytes[..break_at]).map_err(|error| format!("its first line cannot be read: {error}"))?;
         if header.format != FORMAT {
-            return Err(format!("it has layout {}, and this version knows {FORMAT}: use the version that wrote it", header.format));
+            return Err(format!("it has format {}, and this version knows only {FORMAT}; use the version that wrote it", header.format));
         }
         let lines = bytes.slice(break_at + 1..);
         if hash(&lines) != header.hash {
-            return Err("its events are not those that were written, or not all of them".to_owned());
+            return Err("its events were changed, or some are missing".to_owned());
         }
         let mut events = Vec::new();
         for (sequence, line) in (header.first..).zip(lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty())) {
             let event: Recorded = serde_json::from_slice(line)
-                .map_err(|error| format!("event {sequence} cannot be read: {error}; if a newer version wrote it, use that one"))?;
+                .map_err(|error| format!("event {sequence} cannot be read: {error}; if a newer version wrote it, use that version"))?;
             if event.sequence != sequence {
-                return Err(format!("event {} stands where {sequence} should", event.sequence));
+                return Err(format!("event {} is in the place of event {sequence}", event.sequence));
             }
             events.push(event);
         }
@@ -87,7 +87,7 @@ pub(super) fn lines(first: u64, at: Timestamp, events: &[Event]) -> Result<Bytes
     Ok(lines.into())
 }
 
-/// The bytes of an object. `nonce` is none for a fold.
+/// The bytes of an object. A fold has no `nonce`.
 pub(super) fn object(run: &str, first: u64, events: usize, lines: &[u8], nonce: Option<&str>) -> Result<Bytes> {
     let nonce = nonce.map(str::to_owned);
     let header = Header { format: FORMAT, run: run.to_owned(), first, events: events as u64, hash: hash(lines), nonce };
@@ -97,7 +97,7 @@ pub(super) fn object(run: &str, first: u64, events: usize, lines: &[u8], nonce: 
     Ok(bytes.into())
 }
 
-/// A hash of lines: S3 keeps what it was given, but not from whoever may write to the bucket.
+/// A hash of lines. S3 keeps objects intact, but does not protect them from others who may write to the bucket.
 pub(super) fn hash(lines: &[u8]) -> String {
     blake3::hash(lines).to_hex()[..32].to_owned()
 }

@@ -19,11 +19,9 @@ use parquet::arrow::ArrowWriter;
 use repair_aws::{AwsLake, Connection, Options, Polling};
 use repair_core::Result;
 use repair_core::lake::partition::{by_partition, time_partition};
-use repair_core::lake::{BatchStream, Caller, Lake, Layer, ScanRequest, StageRequest, StageScope};
+use repair_core::lake::{BatchStream, Caller, Lake, Layer, ScanRequest, StageRequest, StageScope, overlay};
 use repair_core::model::{Absence, Cadence, Fix, Format, Interval, Key, Partition, PartitionUnit, SlotRange, Table, TimeMark};
-use repair_core::price::Meter;
 use repair_core::testing::LakeSetup;
-use tokio_util::sync::CancellationToken;
 
 pub const BUCKET: &str = "bucket";
 pub const DATABASE: &str = "market";
@@ -120,6 +118,7 @@ impl World {
             Format::Parquet => "STORED AS PARQUET",
             Format::Csv => "ROW FORMAT SERDE 'org.apache.hadoop.hive.serde2.OpenCSVSerde'",
             Format::Jsonl => "ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'",
+            other => panic!("no tables of {other:?} in tests"),
         };
         let properties = if table.format == Format::Csv { " TBLPROPERTIES ('skip.header.line.count'='1')" } else { "" };
         self.define(&format!(
@@ -193,6 +192,20 @@ impl LakeSetup for World {
     }
 }
 
+/// The columns of bars, whole.
+pub fn bar_schema() -> Schema {
+    let number = |name: &str| Field::new(name, DataType::Float64, true);
+    Schema::new(vec![
+        Field::new("symbol", DataType::Utf8, false),
+        Field::new("ts", overlay::instant_type(), false),
+        number("open"),
+        number("high"),
+        number("low"),
+        number("close"),
+        Field::new("volume", DataType::Int64, true),
+    ])
+}
+
 pub fn bars() -> Table {
     Table {
         name: "bars".into(),
@@ -218,7 +231,7 @@ pub fn keys(names: &[&str]) -> Vec<Key> {
 pub fn rows(rows: &[(&str, &str, f64)]) -> RecordBatch {
     let schema = Schema::new(vec![
         Field::new("symbol", DataType::Utf8, false),
-        Field::new("ts", repair_core::lake::overlay::instant_type(), false),
+        Field::new("ts", overlay::instant_type(), false),
         Field::new("close", DataType::Float64, true),
         Field::new("volume", DataType::Int64, true),
     ]);
@@ -233,15 +246,7 @@ pub fn rows(rows: &[(&str, &str, f64)]) -> RecordBatch {
 
 /// On whose behalf a test asks.
 pub fn caller(run: &str, attempt: u32) -> Caller {
-    Caller {
-        run: run.into(),
-        step: "find".into(),
-        visit: 1,
-        attempt,
-        tags: Arc::new(BTreeMap::from([("idea".to_owned(), "backfill".to_owned())])),
-        meter: Meter::default(),
-        cancel: CancellationToken::new(),
-    }
+    Caller::new(run, "find", 1, attempt).with_tags(Arc::new(BTreeMap::from([("idea".to_owned(), "backfill".to_owned())])))
 }
 
 pub fn whole_day(table: &Table, day: &str) -> SlotRange {
@@ -271,7 +276,7 @@ pub fn texts(batches: &[RecordBatch]) -> Vec<String> {
 }
 
 pub fn everything(layer: Layer) -> ScanRequest {
-    ScanRequest { layer, interval: None, keys: None, columns: None }
+    ScanRequest::new(layer)
 }
 
 /// Repairs a table in a run of its own.
@@ -279,7 +284,7 @@ pub async fn repair(lake: &dyn Lake, table: &Table, run: &str, fixed: &[(&str, &
     let scope = StageScope { run, step: "fill", visit: 1, table };
     let rows = if fixed.is_empty() { Vec::new() } else { vec![rows(fixed)] };
     let fix = Fix { rows, absent, source: "market".to_owned(), ..Fix::default() };
-    let request = StageRequest { unit: "unit", strategy: "backfill", repaired_at: at("2024-04-01T00:00:00Z"), fix: &fix, replaces: None };
+    let request = StageRequest::new("unit", "backfill", at("2024-04-01T00:00:00Z"), &fix);
     lake.stage(&scope, &request).await.unwrap();
     lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
 }

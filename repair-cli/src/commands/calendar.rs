@@ -1,14 +1,13 @@
 //! `repair calendar`
 
-use std::process::ExitCode;
-
 use clap::Args;
-use jiff::civil::Date;
-use repair_core::Error;
-use repair_core::model::{Interval, Session};
+use repair::core::model::Session;
+use repair::jiff::civil::Date;
+use repair::{Error, Interval};
+use serde_json::{Value, json};
 
-use crate::output::{Failure, print, table};
-use crate::session::registry;
+use crate::exit::Exit;
+use crate::output::{Failure, print, print_json, table};
 
 /// List the sessions of a trading calendar, in UTC.
 #[derive(Debug, Args)]
@@ -21,38 +20,47 @@ pub(crate) struct Calendar {
     /// The last date.
     #[arg(long)]
     to: Date,
-    /// Write comma-separated values.
-    #[arg(long)]
+    /// Print comma-separated values.
+    #[arg(long, conflicts_with = "json")]
     csv: bool,
+    /// Print a JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 const HEADER: [&str; 4] = ["date", "open", "close", "breaks"];
 
 impl Calendar {
-    /// Does it.
-    pub(crate) fn execute(&self) -> Result<ExitCode, Failure> {
-        let registry = registry();
+    pub(crate) fn execute(self) -> Result<Exit, Failure> {
+        let registry = repair::registry();
         let calendars = registry.calendars();
         let known = || calendars.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let calendar = calendars
             .get(&self.name)
-            .ok_or_else(|| Error::invalid(format!("there is no calendar `{}`; there are {}", self.name, known())))?;
+            .ok_or_else(|| Error::invalid(format!("there is no calendar `{}`; the calendars are {}", self.name, known())))?;
         if self.to < self.from {
             return Err(Error::invalid(format!("--to {} is before --from {}", self.to, self.from)).into());
         }
-        let rows: Vec<Vec<String>> = calendar.sessions(self.from, self.to)?.iter().map(row).collect();
-        if self.csv {
-            let lines = std::iter::once(HEADER.join(",")).chain(rows.iter().map(|row| row.join(",")));
-            print(&lines.collect::<Vec<_>>().join("\n"))?;
+        let sessions = calendar.sessions(self.from, self.to)?;
+        if self.json {
+            let sessions: Vec<Value> = sessions.iter().map(object).collect();
+            print_json(&json!({ "format": repair::JsonFormat, "calendar": self.name, "sessions": sessions }))?;
+        } else if self.csv {
+            let rows = sessions.iter().map(|session| row(session).join(","));
+            print(&std::iter::once(HEADER.join(",")).chain(rows).collect::<Vec<_>>().join("\n"))?;
         } else {
-            print(&table(&HEADER, &rows))?;
+            print(&table(&HEADER, &sessions.iter().map(row).collect::<Vec<_>>()))?;
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(Exit::Success)
     }
 }
 
+fn object(session: &Session) -> Value {
+    json!({ "date": session.date, "open": session.hours.from(), "close": session.hours.to(), "breaks": session.breaks })
+}
+
 fn row(session: &Session) -> Vec<String> {
-    // As ISO 8601 writes intervals; several are separated by a space, so that a comma stays a column's end.
+    // As ISO 8601 writes intervals. Several are separated by a space, since a comma ends the column.
     let breaks: Vec<String> = session.breaks.iter().map(|pause: &Interval| format!("{}/{}", pause.from(), pause.to())).collect();
     vec![session.date.to_string(), session.hours.from().to_string(), session.hours.to().to_string(), breaks.join(" ")]
 }

@@ -1,74 +1,57 @@
-//! `repair compare`: which repair idea is how right, and at what cost.
+//! `repair compare`
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use repair::compare;
-use repair::compare::score::ColumnErrors;
-use repair::compare::{Comparison, IdeaReport, Limit, Options, Pattern, Setting, Share};
-use repair_core::plugin::SystemClock;
-use repair_core::workflow::Workflow;
+use repair::compare::{ColumnErrors, CompareReport, CostLimit, Pattern, StrategyReport};
 
-use super::run::{by_name, parameter};
+use crate::exit::Exit;
+use crate::open::WorkflowArgs;
 use crate::output::{Failure, count, print, print_json, table};
-use crate::session::{LakeArg, Place, registry, told_to_stop};
 
-/// Hide some rows that are there, let each idea repair them, and hold its repairs against the truth. Nothing is written to the lake; sources
-/// are really asked.
+/// Hide some rows that are there, let each strategy repair them, and compare its repairs with the truth. Nothing is written to the lake; sources are
+/// really asked.
 #[derive(Debug, Args)]
 pub(crate) struct Compare {
-    /// The workflow.
-    file: PathBuf,
-    /// The ideas: strategies of repair steps (a step's only one also by the step's name), and repairers that need nothing but what the
-    /// workflow gives, such as carry-forward [default: all strategies].
+    #[command(flatten)]
+    workflow: WorkflowArgs,
+    /// The strategies: those of repair steps (a step's only one also by the step's name), and repairers that need nothing but what the
+    /// workflow gives, such as carry-forward [default: all strategies of the workflow].
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     strategies: Vec<String>,
-    /// The detect step that says which rows are expected [default: the only one].
+    /// The detect step that defines which rows are expected [default: the only one].
     #[arg(long, value_name = "STEP")]
     of: Option<String>,
     /// How much of what is there is hidden, up to 50%.
     #[arg(long, value_name = "SHARE", default_value = "5%")]
     mask: String,
-    /// How hidden slots lie.
+    /// How the hidden slots are distributed.
     #[arg(long, value_enum, default_value_t = PatternArg::Runs)]
     pattern: PatternArg,
-    /// What hidden slots are drawn from: the same seed hides the same.
+    /// The seed from which hidden slots are drawn. The same seed hides the same slots.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// The columns that decide which idea is best [default: all that hold numbers].
+    /// The columns that decide which strategy is best [default: all that hold numbers].
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     columns: Vec<String>,
-    /// The best idea may cost no more than so many dollars, for what is hidden.
+    /// The best strategy may cost at most this many dollars for what is hidden.
     #[arg(long, value_name = "USD")]
     max_usd: Option<String>,
-    /// The best idea may make no more than so many calls, for what is hidden.
+    /// The best strategy may make at most this many calls for what is hidden.
     #[arg(long, value_name = "N")]
     max_calls: Option<u64>,
-    /// Where to run, by its name under `profiles` [default: local, or the only one].
-    #[arg(long)]
-    profile: Option<String>,
-    /// A parameter; once for each. A list is separated by commas.
-    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parameter)]
-    params: Vec<(String, String)>,
-    /// A price book, in place of the one that the workflow names.
-    #[arg(long, value_name = "FILE")]
-    prices: Option<PathBuf>,
     /// Print a JSON object.
     #[arg(long)]
-    json: bool,
-    /// Tell in the JSON object which slots were hidden.
+    pub(crate) json: bool,
+    /// List the hidden slots in the JSON object.
     #[arg(long, requires = "json")]
     hidden: bool,
-    #[command(flatten)]
-    lake: LakeArg,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PatternArg {
-    /// Each by itself.
+    /// Each slot by itself.
     Random,
     /// In runs of 5 to 60 neighbouring slots of one key.
     Runs,
@@ -90,50 +73,26 @@ impl From<PatternArg> for Pattern {
 }
 
 impl Compare {
-    /// Does it.
-    pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let lake = self.lake.or(lake_before);
-        let share: Share = self.mask.parse()?;
-        let registry = registry();
-        let workflow = Workflow::load_with_prices(&self.file, &registry, self.prices.as_deref())?;
-        let params = workflow.bind(&by_name(self.params)?)?;
-        let place = Place::of(&workflow, self.profile.as_deref(), lake.as_deref(), &params)?;
-        let options = Options {
-            strategies: self.strategies,
-            of: self.of,
-            pattern: self.pattern.into(),
-            seed: self.seed,
-            columns: self.columns,
-            limit: Limit::parse(self.max_usd.as_deref(), self.max_calls)?,
-        };
-        let setting = Setting {
-            workflow: &workflow,
-            params: &params,
-            registry: &registry,
-            lake: place.root().open(None).await?,
-            clock: Arc::new(SystemClock),
-            cancel: Default::default(),
-        };
-        let cancel = setting.cancel.clone();
-        tokio::spawn(async move {
-            told_to_stop().await;
-            cancel.cancel();
-        });
-        let mut done = Box::pin(compare::compare(setting, share, &options)).await?;
+    pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
+        let share = self.mask.parse()?;
+        let limit = CostLimit::parse(self.max_usd.as_deref(), self.max_calls)?;
+        let repair = self.workflow.open(lake_before).await?;
+        let request = repair.compare().strategies(self.strategies).of(self.of.as_deref()).share(share).pattern(self.pattern.into());
+        let mut done = request.seed(self.seed).columns(self.columns).limit(limit.clone()).await?;
         if self.json {
             if !self.hidden {
                 done.hidden_slots.clear();
             }
             print_json(&done)?;
         } else {
-            print(&report(&done, &options.limit))?;
+            print(&report(&done, &limit))?;
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(Exit::Success)
     }
 }
 
 /// A comparison, for people.
-fn report(done: &Comparison, limit: &Limit) -> String {
+fn report(done: &CompareReport, limit: &CostLimit) -> String {
     let mut text = format!(
         "{} of {} of table {} hidden, in {} (--pattern {}, --seed {})\n\n",
         count(done.hidden, "row"),
@@ -144,13 +103,13 @@ fn report(done: &Comparison, limit: &Limit) -> String {
         done.seed,
     );
     text.push_str(&table(
-        &["idea", "repaired", "wrongly absent", "left", "failed units", "calls", "usd", "loss", "ms"],
-        &done.ideas.iter().map(coverage).collect::<Vec<_>>(),
+        &["strategy", "repaired", "wrongly absent", "left", "failed units", "calls", "USD", "loss", "ms"],
+        &done.strategies.iter().map(coverage).collect::<Vec<_>>(),
     ));
     let mut rows = Vec::new();
-    for idea in &done.ideas {
-        for (column, errors) in in_order(&idea.columns, &done.decisive) {
-            let mut row = vec![idea.name.clone(), column.clone()];
+    for strategy in &done.strategies {
+        for (column, errors) in in_order(&strategy.columns, &done.decisive) {
+            let mut row = vec![strategy.name.clone(), column.clone()];
             match errors.count {
                 0 => row.extend(std::iter::repeat_n("-".to_owned(), 4)),
                 _ => row.extend([
@@ -165,15 +124,15 @@ fn report(done: &Comparison, limit: &Limit) -> String {
         }
     }
     text.push_str("\n\n");
-    text.push_str(&table(&["idea", "column", "mean error", "relative", "bias", "worst", "loss"], &rows));
+    text.push_str(&table(&["strategy", "column", "mean error", "relative", "bias", "worst", "loss"], &rows));
     let mut rows = Vec::new();
-    for idea in &done.ideas {
-        for (table, errors) in &idea.aggregates {
+    for strategy in &done.strategies {
+        for (table, errors) in &strategy.aggregates {
             for (column, of_column) in
                 in_order(&errors.columns, &done.decisive).filter(|(_, errors)| errors.mean_absolute > 0.0 || errors.unmatched > 0)
             {
                 rows.push(vec![
-                    idea.name.clone(),
+                    strategy.name.clone(),
                     table.clone(),
                     format!("{} of {}", errors.differ, errors.rows),
                     column.clone(),
@@ -184,7 +143,7 @@ fn report(done: &Comparison, limit: &Limit) -> String {
                 ]);
             }
             if errors.differ == 0 && errors.unmatched == 0 {
-                let mut row = vec![idea.name.clone(), table.clone(), format!("0 of {}", errors.rows)];
+                let mut row = vec![strategy.name.clone(), table.clone(), format!("0 of {}", errors.rows)];
                 row.extend(std::iter::repeat_n("-".to_owned(), 5));
                 rows.push(row);
             }
@@ -192,16 +151,16 @@ fn report(done: &Comparison, limit: &Limit) -> String {
     }
     if !rows.is_empty() {
         text.push_str("\n\n");
-        let header = ["idea", "computed", "rows that differ", "column", "mean error", "relative", "worst", "null on one side"];
+        let header = ["strategy", "computed", "rows that differ", "column", "mean error", "relative", "worst", "null on one side"];
         text.push_str(&table(&header, &rows));
     }
     text.push('\n');
-    for idea in &done.ideas {
-        if let Some(why) = &idea.unpriced {
-            text.push_str(&format!("\ncost of {} is not known: {why}", idea.name));
+    for strategy in &done.strategies {
+        if let Some(why) = &strategy.unpriced {
+            text.push_str(&format!("\nthe cost of {} is not known: {why}", strategy.name));
         }
-        for problem in &idea.problems {
-            text.push_str(&format!("\nproblem of {}: {problem}", idea.name));
+        for problem in &strategy.problems {
+            text.push_str(&format!("\nproblem of {}: {problem}", strategy.name));
         }
     }
     for why in &done.not_compared {
@@ -229,29 +188,29 @@ fn pattern(pattern: Pattern) -> &'static str {
     }
 }
 
-fn coverage(idea: &IdeaReport) -> Vec<String> {
+fn coverage(strategy: &StrategyReport) -> Vec<String> {
     vec![
-        idea.name.clone(),
-        idea.repaired.to_string(),
-        idea.absent.to_string(),
-        idea.left.to_string(),
-        (idea.failed + idea.not_begun).to_string(),
-        idea.calls.to_string(),
-        idea.usd.map_or_else(|| "?".to_owned(), |usd| usd.to_string()),
-        format!("{:.4}", idea.loss),
-        idea.ms.to_string(),
+        strategy.name.clone(),
+        strategy.repaired.to_string(),
+        strategy.absent.to_string(),
+        strategy.left.to_string(),
+        (strategy.failed + strategy.not_begun).to_string(),
+        strategy.calls.to_string(),
+        strategy.usd.map_or_else(|| "?".to_owned(), |usd| usd.to_string()),
+        format!("{:.4}", strategy.loss),
+        strategy.ms.to_string(),
     ]
 }
 
-/// Which idea is best, and by which rule.
-fn verdict(done: &Comparison, limit: &Limit) -> String {
+/// Which strategy is best, and by which rule.
+fn verdict(done: &CompareReport, limit: &CostLimit) -> String {
     let mut within = Vec::new();
     within.extend(limit.usd.map(|usd| format!("{usd} USD")));
     within.extend(limit.calls.map(|calls| count(calls, "call")));
     let within = if within.is_empty() { String::new() } else { format!(" within {}", within.join(" and ")) };
     match &done.best {
-        Some(best) => format!("\nbest{within}: {best}, by the least mean loss of {}", done.decisive.join(", ")),
-        None => format!("\nbest{within}: none; no idea repaired anything for that"),
+        Some(best) => format!("\nbest{within}: {best}, with the least mean loss of {}", done.decisive.join(", ")),
+        None => format!("\nbest{within}: none; no strategy repaired anything within the limits"),
     }
 }
 

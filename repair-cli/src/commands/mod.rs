@@ -1,4 +1,4 @@
-//! The commands, one file each where it is more than a few lines.
+//! The commands, one file each: their arguments, and how their results look.
 
 pub(crate) mod accuracy;
 pub(crate) mod apply;
@@ -9,38 +9,52 @@ pub(crate) mod except;
 pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod show;
-mod subject;
 pub(crate) mod undo;
 pub(crate) mod why;
+pub(crate) mod workflow;
 
-use std::path::Path;
-use std::process::ExitCode;
+use std::path::PathBuf;
 
-use repair_core::workflow::{Workflow, schema as schema_of, to_dot, to_mermaid};
+use clap::Args;
+use repair::{Interval, OpenLake, Result};
 
-use crate::output::{Failure, count, print, print_json};
-use crate::{GraphFormat, session};
+use crate::open::LakeArg;
 
-/// `repair validate`
-pub(crate) fn validate(file: &Path, prices: Option<&Path>) -> Result<ExitCode, Failure> {
-    let workflow = Workflow::load_with_prices(file, &session::registry(), prices)?;
-    let steps = count(workflow.steps.len() as u64, "step");
-    print(&format!("{}: workflow `{}` with {steps} is sound", file.display(), workflow.name))?;
-    Ok(ExitCode::SUCCESS)
+/// Which table, and in which lake.
+#[derive(Debug, Args)]
+pub(crate) struct TableArg {
+    /// The table, by its name in the workflow.
+    table: String,
+    /// The workflow that declares the table [default: that of the latest run which had it].
+    #[arg(long, value_name = "FILE")]
+    workflow: Option<PathBuf>,
+    #[command(flatten)]
+    lake: LakeArg,
 }
 
-/// `repair graph`
-pub(crate) fn graph(file: &Path, format: GraphFormat) -> Result<ExitCode, Failure> {
-    let workflow = Workflow::load(file, &session::registry())?;
-    print(&match format {
-        GraphFormat::Mermaid => to_mermaid(&workflow),
-        GraphFormat::Dot => to_dot(&workflow),
-    })?;
-    Ok(ExitCode::SUCCESS)
+impl TableArg {
+    /// The table's name, the workflow that declares it, and the lake.
+    fn open(self, lake_before: Option<PathBuf>) -> Result<(String, Option<PathBuf>, OpenLake)> {
+        Ok((self.table, self.workflow, self.lake.open(lake_before)?))
+    }
 }
 
-/// `repair schema`
-pub(crate) fn schema() -> Result<ExitCode, Failure> {
-    print_json(&schema_of(&session::registry()))?;
-    Ok(ExitCode::SUCCESS)
+/// A part of time.
+#[derive(Debug, Args)]
+pub(crate) struct IntervalArg {
+    /// Only slots from here on: an instant, or a date.
+    #[arg(long, requires = "to")]
+    from: Option<String>,
+    /// Only slots before this instant, or up to the end of this date.
+    #[arg(long, requires = "from")]
+    to: Option<String>,
+}
+
+impl IntervalArg {
+    fn parse(&self) -> Result<Option<Interval>> {
+        match (&self.from, &self.to) {
+            (Some(from), Some(to)) => Interval::parse(from, to).map(Some),
+            _ => Ok(None),
+        }
+    }
 }

@@ -3,60 +3,38 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
-use repair::plan::{Amount, Estimate, Look, Plan as Planned, PlanRequest, Reach, RepairPlan, StrategyPlan};
-use repair_core::workflow::Workflow;
-use repair_core::{Error, ErrorKind, Result};
+use repair::plan::{Amount, Estimate, Look, Plan as Planned, Reach, RepairPlan, StrategyPlan};
+use repair::{Error, ErrorKind, Result};
 
-use super::run::{by_name, parameter};
-use crate::output::{Failure, count, over_budget, print, table};
-use crate::session::{LakeArg, Place, planner, registry};
+use crate::exit::Exit;
+use crate::open::WorkflowArgs;
+use crate::output::{Failure, count, print, table};
 
-/// Keys and days that are shown; the plan has them all.
+/// Keys and days that are shown. The plan has them all.
 const MOST_SHOWN: usize = 20;
 
-/// Tell what is broken, and what it takes to repair it, before anything is spent or written.
+/// Show what is broken and what repairing it would take, before anything is spent or written.
 #[derive(Debug, Args)]
 pub(crate) struct Plan {
-    /// The workflow.
-    file: PathBuf,
-    /// Where it is to run, by its name under `profiles` [default: local, or the only one].
-    #[arg(long)]
-    profile: Option<String>,
-    /// A parameter; once for each. A list is separated by commas.
-    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parameter)]
-    params: Vec<(String, String)>,
-    /// A price book, in place of the one that the workflow names.
-    #[arg(long, value_name = "FILE")]
-    prices: Option<PathBuf>,
+    #[command(flatten)]
+    workflow: WorkflowArgs,
     /// Where to write the plan, for `repair apply`.
     #[arg(short, long, value_name = "PLAN")]
     output: Option<PathBuf>,
+    /// Exit with 0 if there is nothing to do, and with 10 if there is something to do.
+    #[arg(long)]
+    detailed_exitcode: bool,
     /// Print the plan itself, as JSON.
     #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    lake: LakeArg,
+    pub(crate) json: bool,
 }
 
 impl Plan {
-    /// Does it.
-    pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let lake = self.lake.or(lake_before);
-        let registry = Arc::new(registry());
-        let workflow = Workflow::load_with_prices(&self.file, &registry, self.prices.as_deref())?;
-        let params = workflow.bind(&by_name(self.params)?)?;
-        let place = Place::of(&workflow, self.profile.as_deref(), lake.as_deref(), &params)?;
-        let request = PlanRequest {
-            params,
-            environment: place.environment(),
-            lake: lake.map(|lake| lake.display().to_string()),
-            prices: self.prices.map(|prices| prices.display().to_string()),
-        };
-        let plan = planner(place.root(), registry).await?.plan(&workflow, request).await?;
+    pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
+        let repair = self.workflow.open(lake_before).await?;
+        let plan = repair.plan().await?;
         let text = plan.to_text()?;
         if let Some(output) = &self.output {
             write(output, &text)?;
@@ -68,16 +46,20 @@ impl Plan {
                 Some(output) => format!("do it with `repair apply {}`", output.display()),
                 None => "keep the plan with `-o PLAN`, and do it with `repair apply PLAN`".to_owned(),
             };
-            print(&format!("{}\n\n{kept}", shown(&plan, workflow.prices.is_some())))?;
+            print(&format!("{}\n\n{kept}", shown(&plan, repair.workflow().prices.is_some())))?;
         }
-        Ok(if plan.is_over_budget() { over_budget() } else { ExitCode::SUCCESS })
+        Ok(match (plan.is_over_budget(), self.detailed_exitcode && plan.has_work()) {
+            (true, _) => Exit::OverBudget,
+            (false, true) => Exit::SomethingToDo,
+            (false, false) => Exit::Success,
+        })
     }
 }
 
 /// Writes a plan, whole or not at all.
 fn write(path: &Path, text: &str) -> Result<()> {
     let refuse = |error: std::io::Error| {
-        let message = format!("the plan can't be written to {}; name another file with -o", path.display());
+        let message = format!("the plan cannot be written to {}; name another file with -o", path.display());
         Error::new(ErrorKind::Denied, message).because(error)
     };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -146,7 +128,7 @@ fn strategy_row(repair: &RepairPlan, strategy: &StrategyPlan) -> Vec<String> {
 
 fn row(step: &str, does: &str, units: Option<(u64, u64)>, reach: Reach, estimate: &Estimate) -> Vec<String> {
     let Estimate { low, high } = estimate;
-    let step = if reach == Reach::Perhaps { format!("{step} (if it comes there)") } else { step.to_owned() };
+    let step = if reach == Reach::Perhaps { format!("{step} (if it gets there)") } else { step.to_owned() };
     let number = |of: fn(&Amount) -> u64| range(&of(low).to_string(), &of(high).to_string());
     let usd = |amount: &Amount| amount.usd.map_or_else(|| "?".to_owned(), |usd| usd.to_string());
     let of_units = |of: fn((u64, u64)) -> u64| units.map(|units| of(units).to_string()).unwrap_or_default();
@@ -182,17 +164,17 @@ fn notes(plan: &Planned) -> Vec<String> {
     if strategies().any(|strategy| strategy.estimate.high.calls > 0) {
         let attempts = strategies().map(|strategy| strategy.attempts).max().unwrap_or(1);
         let tried = if attempts == 1 { "once".to_owned() } else { format!("up to {attempts} times") };
-        lines.push(format!("calls: at least one for each unit; at most all that a unit may make, tried {tried}"));
+        lines.push(format!("calls: at least one per unit; at most all that a unit may make, tried {tried}"));
     }
     if !plan.again.is_empty() {
-        lines.push(format!("once through: what {} take when the run comes there again depends on what is left", plan.again.join(", ")));
+        lines.push(format!("one pass: what {} take when the run gets there again depends on what is left", plan.again.join(", ")));
     }
     let mut added: BTreeMap<&str, u64> = BTreeMap::new();
     for repair in plan.repairs.iter().filter(|repair| repair.objects > 0) {
         *added.entry(&repair.table).or_default() += repair.objects;
     }
     lines.extend(added.iter().map(|(table, objects)| format!("will be added beside table {table}: at most {}", count(*objects, "object"))));
-    lines.extend(plan.creates.iter().map(|what| format!("will be made when it is first needed: {what}")));
+    lines.extend(plan.creates.iter().map(|what| format!("will be created when it is first needed: {what}")));
     lines.extend(plan.not_planned.iter().map(|step| format!("not planned: step {}: {}", step.step, step.why)));
     for budget in &plan.budgets {
         let whose = match (&budget.step, &budget.strategy) {

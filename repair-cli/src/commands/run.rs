@@ -1,143 +1,120 @@
 //! `repair run`, `resume`, `redrive`, `cancel` and `pause`
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use clap::Args;
-use repair_core::engine::{RunReport, Signal, StartRequest, new_run_id};
-use repair_core::workflow::Workflow;
-use repair_core::{Error, Result};
+use repair::RunReport;
+use repair::run::StopReport;
 
-use crate::output::{Failure, exit_code, print, print_json, report};
-use crate::session::{Drive, LakeArg, Place, engine, journal, registry};
+use crate::exit::{Exit, FailOn};
+use crate::open::{LakeArg, WorkflowArgs};
+use crate::output::{Failure, print, print_json, report};
 
 /// Run a workflow.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// The workflow.
-    file: PathBuf,
-    /// Where to run, by its name under `profiles` [default: local, or the only one].
-    #[arg(long)]
-    profile: Option<String>,
-    /// A parameter; once for each. A list is separated by commas.
-    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parameter)]
-    params: Vec<(String, String)>,
-    /// The run's id. Starting one that exists with the same input goes on with it [default: a new id].
+    #[command(flatten)]
+    workflow: WorkflowArgs,
+    /// The run's id. If a run with this id was started with the same input, it is continued [default: a new id].
     #[arg(long, value_name = "ID", value_parser = run_id)]
     run_id: Option<String>,
-    /// A price book, in place of the one that the workflow names; kept with the run.
-    #[arg(long, value_name = "FILE")]
-    prices: Option<PathBuf>,
+    /// Exit with 8 if the run reaches its end, but not without exceptions (or problems).
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    fail_on: Option<FailOn>,
     /// Print one JSON object at the end.
     #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    lake: LakeArg,
+    pub(crate) json: bool,
 }
 
-pub(super) fn parameter(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or_else(|| "write it as NAME=VALUE".to_owned())?;
-    if name.trim().is_empty() {
-        return Err("the name is missing; write it as NAME=VALUE".to_owned());
-    }
-    Ok((name.to_owned(), value.to_owned()))
-}
-
-/// An id names files, and stands on command lines: there, what begins with a dash is an option. The engine checks the rest of it.
+/// An id names files, and stands on command lines, where what begins with a dash is an option. The engine checks the rest of it.
 pub(super) fn run_id(text: &str) -> Result<String, String> {
     if text.starts_with(|first: char| first.is_ascii_alphanumeric()) {
         Ok(text.to_owned())
     } else {
-        Err("a run's id must begin with a letter or digit; then come letters, digits, `-` and `_`".to_owned())
+        Err("a run's id must begin with a letter or digit, followed by letters, digits, `-` and `_`".to_owned())
     }
-}
-
-/// The parameters by name.
-pub(super) fn by_name(params: Vec<(String, String)>) -> Result<BTreeMap<String, String>> {
-    let mut given = BTreeMap::new();
-    for (name, value) in params {
-        if given.contains_key(&name) {
-            let message = format!("--param {name} is given twice; give it once, the values of a list separated by commas");
-            return Err(Error::invalid(message));
-        }
-        given.insert(name, value);
-    }
-    Ok(given)
 }
 
 impl Run {
-    /// Does it.
-    pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<ExitCode, Failure> {
-        let lake = self.lake.or(lake_before);
-        let registry = Arc::new(registry());
-        let workflow = Workflow::load_with_prices(&self.file, &registry, self.prices.as_deref())?;
-        let given = by_name(self.params)?;
-        let params = workflow.bind(&given)?;
-        let place = Place::of(&workflow, self.profile.as_deref(), lake.as_deref(), &params)?;
-        let engine = engine(Drive::New(&workflow, &params), place.root(), registry).await?;
-        let run = self.run_id.unwrap_or_else(new_run_id);
-        let done = engine.start(&workflow, StartRequest { run, params, environment: place.environment() }).await?;
-        finish(&done, self.json)
+    pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
+        let repair = self.workflow.open(lake_before).await?;
+        let done = repair.run().id(self.run_id.as_deref()).await?;
+        finish(&done, self.json, self.fail_on)
     }
 }
 
 /// `repair resume` and `repair redrive`
 #[derive(Debug, Args)]
-pub(crate) struct TakeUp {
+pub(crate) struct Continue {
     /// The run's id; see `repair runs`.
     run: String,
-    /// A mended workflow to go on with, in place of the one that the run started with. Refused if what the run already did would mean
-    /// something else by it.
+    /// A corrected workflow to continue with, instead of the one that the run started with. It is refused if what the run already did would
+    /// mean something else.
     #[arg(long = "with", value_name = "FILE")]
-    mended: Option<PathBuf>,
+    corrected: Option<PathBuf>,
     /// Print one JSON object at the end.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
     #[command(flatten)]
     lake: LakeArg,
 }
 
-impl TakeUp {
-    /// Does it.
-    pub(crate) async fn execute(self, lake_before: Option<PathBuf>, redrive: bool) -> Result<ExitCode, Failure> {
-        let (root, _) = journal(self.lake.or(lake_before).as_deref()).await?;
-        let registry = Arc::new(registry());
-        let mended = match &self.mended {
-            Some(file) => Some(Workflow::load(file, &registry)?),
-            None => None,
-        };
-        let engine = engine(Drive::Begun(&self.run), &root, registry).await?;
-        let done = match (&mended, redrive) {
-            (mended, true) => engine.redrive(&self.run, mended.as_ref()).await?,
-            (Some(mended), false) => engine.resume_with(&self.run, mended).await?,
-            (None, false) => engine.resume(&self.run).await?,
-        };
-        finish(&done, self.json)
+impl Continue {
+    pub(crate) async fn resume(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
+        let lake = self.lake.open(lake_before)?;
+        let done = lake.resume(self.run).with_file(self.corrected.as_deref()).await?;
+        finish(&done, self.json, None)
+    }
+
+    pub(crate) async fn redrive(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
+        let lake = self.lake.open(lake_before)?;
+        let done = lake.redrive(self.run).with_file(self.corrected.as_deref()).await?;
+        finish(&done, self.json, None)
     }
 }
 
 /// `repair cancel` and `repair pause`
-pub(crate) async fn ask(run: &str, lake: Option<&Path>, signal: Signal) -> Result<ExitCode, Failure> {
-    let (root, _) = journal(lake).await?;
-    let engine = engine(Drive::Begun(run), &root, Arc::new(registry())).await?;
-    let stopped = match signal {
-        Signal::Cancel => engine.cancel(run).await?,
-        Signal::Pause => engine.pause(run).await?,
-    };
-    match stopped {
-        Some(report) => print(&format!("run {run} is {}", report.outcome.map_or("paused", |outcome| outcome.as_str())))?,
-        None => print(&format!("the process that drives run {run} was asked to {}; it stops what is under way first", signal.as_str()))?,
-    }
-    Ok(ExitCode::SUCCESS)
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    /// The run's id; see `repair runs`.
+    run: String,
+    /// Print a JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    lake: LakeArg,
 }
 
-pub(super) fn finish(done: &RunReport, json: bool) -> Result<ExitCode, Failure> {
+impl Stop {
+    pub(crate) async fn cancel(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
+        let lake = self.lake.open(lake_before)?;
+        stopped(&lake.cancel(&self.run).await?, self.json)
+    }
+
+    pub(crate) async fn pause(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
+        let lake = self.lake.open(lake_before)?;
+        stopped(&lake.pause(&self.run).await?, self.json)
+    }
+}
+
+fn stopped(done: &StopReport, json: bool) -> Result<Exit, Failure> {
+    let run = &done.run;
+    if json {
+        print_json(done)?;
+    } else if done.stopped {
+        print(&format!("run {run} is {}", done.outcome.map_or("paused", |outcome| outcome.as_str())))?;
+    } else {
+        let signal = done.signal.as_str();
+        print(&format!("the process that drives run {run} was asked to {signal} it; it first stops what is under way"))?;
+    }
+    Ok(Exit::Success)
+}
+
+pub(super) fn finish(done: &RunReport, json: bool, fail_on: Option<FailOn>) -> Result<Exit, Failure> {
     if json {
         print_json(done)?;
     } else {
         print(&report(done))?;
     }
-    Ok(exit_code(done))
+    Ok(Exit::of_run(done, fail_on))
 }

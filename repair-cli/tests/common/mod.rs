@@ -93,6 +93,25 @@ impl World {
         command
     }
 
+    /// What a command says on standard output and standard error, and its exit code.
+    pub fn said(&self, arguments: &[&str]) -> (String, String, i32) {
+        let output = self.repair().args(arguments).output().unwrap();
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap(), output.status.code().unwrap())
+    }
+
+    /// What a command that succeeds prints for people.
+    pub fn text(&self, arguments: &[&str]) -> String {
+        let (out, err, code) = self.said(arguments);
+        assert_eq!(code, 0, "{arguments:?}: {err}");
+        out
+    }
+
+    /// What a command that succeeds prints as JSON.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.text(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}"))
+    }
+
     /// Runs the workflow and returns what `--json` printed, with the exit code.
     pub fn run_json(&self, workflow: &Path, more: &[&str]) -> (Value, i32) {
         let output = self.repair().arg("run").arg(workflow).arg("--json").args(more).output().unwrap();
@@ -133,7 +152,7 @@ fn table(location: &str, format: Format, time: &str) -> Table {
 
 async fn rows(world: &World, table: &Table, layer: Layer, columns: Option<&[&str]>) -> Vec<String> {
     let lake: Arc<dyn Lake> = Arc::new(LocalLake::open(world.lake()).unwrap());
-    let request = ScanRequest { layer, interval: None, keys: None, columns: None };
+    let request = ScanRequest::new(layer);
     let scan = match lake.scan(table, &request).await {
         // Nothing was ever written there.
         Err(error) if error.kind() == repair_core::ErrorKind::NotFound => return Vec::new(),

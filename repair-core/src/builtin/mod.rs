@@ -1,16 +1,16 @@
-//! Plug-ins for any kind of data, and the parts from which crates for one kind build theirs.
+//! Plug-ins for any kind of data, and the parts from which crates for one kind of data build their own.
 //!
 //! | name | kind | what it does |
 //! | --- | --- | --- |
-//! | `gaps` | detector | finds the expected slots that hold nothing ([`gaps`]) |
+//! | `gaps` | detector | finds the expected slots that hold no row ([`gaps`]) |
 //! | `duplicates` | detector | finds the expected slots that hold several rows ([`duplicates`]) |
 //! | `invalid` | detector | finds the expected slots whose rows break a rule ([`invalid`]) |
-//! | `stale` | detector | finds where an aggregate is to be computed again ([`stale`]) |
-//! | `backfill` | repairer | asks a source for missing rows, and judges its answers ([`backfill`]) |
+//! | `stale` | detector | finds where an aggregate must be computed again ([`stale`]) |
+//! | `backfill` | repairer | requests missing rows from a source, and checks its answers ([`backfill`]) |
 //! | `carry-forward` | repairer | repeats the last row ([`carry_forward`]) |
 //! | `keep` | repairer | keeps one of several rows ([`keep`]) |
 //! | `interpolate` | repairer | draws a line between the rows before and after a gap ([`interpolate`]) |
-//! | `shifted` | repairer | takes the row of the same time of another day ([`shifted`]) |
+//! | `shifted` | repairer | copies the row from the same time of another day ([`shifted`]) |
 //! | `sql` | aggregator | writes the result of a query as a table ([`sql`]) |
 //! | `usage` | task | records what another system used ([`usage`]) |
 //!

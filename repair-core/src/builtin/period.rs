@@ -1,4 +1,4 @@
-//! A length of time as people write it in `with`.
+//! A length of time, as written in `with`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer};
 use crate::error::{Error, Result};
 use crate::workflow::parse_duration;
 
-/// A length of time of a plug-in's configuration, written as everywhere in a workflow: `90s`, `15m`, `1h30m`, `30d`. Whole seconds,
-/// never zero.
+/// A length of time in a plug-in's configuration, written as everywhere in a workflow: `90s`, `15m`, `1h30m`, `30d`. It is a whole number
+/// of seconds, and never zero.
 ///
 /// ```
 /// use repair_core::builtin::Period;
@@ -29,22 +29,22 @@ pub struct Period {
 const DAY_S: u32 = 86_400;
 
 impl Period {
-    /// So many minutes.
+    /// A number of minutes.
     pub const fn minutes(minutes: u16) -> Self {
         Self { seconds: minutes as u32 * 60 }
     }
 
-    /// So many days.
+    /// A number of days.
     pub const fn days(days: u8) -> Self {
         Self { seconds: days as u32 * DAY_S }
     }
 
-    /// Its length, as the standard library has it.
+    /// Its length as a [`Duration`].
     pub fn duration(self) -> Duration {
         Duration::from_secs(u64::from(self.seconds))
     }
 
-    /// Its length, to add to an instant.
+    /// Its length as a [`SignedDuration`], to add to an instant.
     pub fn signed(self) -> SignedDuration {
         SignedDuration::from_secs(i64::from(self.seconds))
     }
@@ -61,7 +61,7 @@ impl FromStr for Period {
     fn from_str(text: &str) -> Result<Self> {
         let length = parse_duration(text)?;
         let seconds = u32::try_from(length.as_secs()).ok().filter(|&seconds| seconds > 0 && length.subsec_nanos() == 0);
-        let seconds = seconds.ok_or_else(|| Error::invalid(format!("`{text}` must be whole seconds, and more than none")))?;
+        let seconds = seconds.ok_or_else(|| Error::invalid(format!("`{text}` must be a whole number of seconds, and more than zero")))?;
         Ok(Self { seconds })
     }
 }

@@ -10,11 +10,11 @@ use crate::lake::overlay;
 use crate::model::Table;
 use crate::plugin::StepContext;
 
-/// Reads an `into`, and refuses what can be told to be wrong of it without knowing the tables of the workflow: for the field of a
-/// configuration, as `#[serde(deserialize_with = "target::into_name")]`.
+/// Reads an `into`, and makes those checks that do not need the tables of the workflow. For the field of a configuration, as
+/// `#[serde(deserialize_with = "target::into_name")]`.
 ///
 /// # Errors
-/// If it is empty, or, being the folder of a new table, could lie outside of the lake or where readers do not look.
+/// If it is empty or, as the folder of a new table, could be outside the lake or hidden from readers.
 pub fn into_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let into = String::deserialize(deserializer)?;
     let checked = if into.trim().is_empty() {
@@ -25,14 +25,13 @@ pub fn into_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D
     checked.map(|_| into).map_err(|error| D::Error::custom(error.message()))
 }
 
-/// The table to write to: the workflow's own of that name, else the one given.
+/// The table to write to: the workflow's table of that name, or `implied` if it has none.
 ///
-/// Which tables lie where is compared by their locations as they are written: whether an absolute one of another table leads back into the
-/// lake, only the lake could say.
+/// Locations are compared as written. Only the lake knows whether an absolute location of another table leads back into it.
 ///
 /// # Errors
-/// `invalid` if data that was captured, or what is kept beside it, would be overwritten: if it has the name of what is kept beside a
-/// table, if it lies outside of the lake or in a hidden folder, or inside or around where another table or its overlay lies.
+/// `invalid` if captured data or an overlay could be overwritten: if the table has the name of an overlay table, lies outside the lake or
+/// in a hidden folder, or if its location overlaps that of another table or overlay.
 pub fn target(context: &StepContext, into: &str, read: Option<&str>, implied: impl FnOnce() -> Table) -> Result<Table> {
     if into.trim().is_empty() {
         return Err(Error::invalid("`into` is empty; name the table to write"));
@@ -42,29 +41,33 @@ pub fn target(context: &StepContext, into: &str, read: Option<&str>, implied: im
     for other in context.tables.values() {
         if let Some(kept) = kept_beside(&other.name).into_iter().find(|kept| kept.eq_ignore_ascii_case(into)) {
             return Err(Error::invalid(format!(
-                "`into: {into}` has the name of what is kept beside table `{}`, {kept}; write to a table of another name",
+                "`into: {into}` is the name of an overlay table of table `{}`, {kept}; choose another name",
                 other.name
             )));
         }
         if other.name == table.name {
             if read == Some(&other.name) {
-                return Err(would_overwrite(into, &table.location, &format!("the location of table `{}`, which is read", other.name)));
+                return Err(would_overwrite(
+                    into,
+                    &table.location,
+                    &format!("the location of table `{}`, which the step reads", other.name),
+                ));
             }
             continue;
         }
-        // Of one outside of the lake, the overlay lies in the lake's own folder, under the table's name.
+        // If the table is outside the lake, its overlay is in the lake's own folder, under the table's name.
         let folder = within_lake(&other.location).unwrap_or_else(|| vec![other.name.clone()]);
         if within_lake(&other.location).is_some_and(|folder| overlap(&place, &folder)) {
             return Err(would_overwrite(
                 into,
                 &table.location,
-                &format!("inside or around `{}`, the location of table `{}`", other.location, other.name),
+                &format!("which overlaps `{}`, the location of table `{}`", other.location, other.name),
             ));
         }
         if let Some((last, parents)) = folder.split_last() {
             let beside = kept_beside(last).map(|name| parents.iter().cloned().chain([name]).collect::<Vec<_>>());
             if beside.iter().any(|beside| overlap(&place, beside)) {
-                return Err(would_overwrite(into, &table.location, &format!("where the repairs of table `{}` are kept", other.name)));
+                return Err(would_overwrite(into, &table.location, &format!("where the repairs of table `{}` are stored", other.name)));
             }
         }
     }
@@ -72,18 +75,18 @@ pub fn target(context: &StepContext, into: &str, read: Option<&str>, implied: im
 }
 
 fn would_overwrite(into: &str, location: &str, what: &str) -> Error {
-    Error::invalid(format!("`into: {into}` would write to `{location}`, {what}; write to a folder of its own"))
+    Error::invalid(format!("`into: {into}` would write to `{location}`, {what}; choose a folder of its own"))
 }
 
 fn refusal(into: &str, location: &str, why: &str) -> Error {
-    Error::invalid(format!("`into: {into}` would write to `{location}`, which {why}; write to a folder within the lake, e.g. `hourly`"))
+    Error::invalid(format!("`into: {into}` would write to `{location}`, which {why}; choose a folder within the lake, e.g. `hourly`"))
 }
 
 fn kept_beside(name: &str) -> [String; 4] {
     [overlay::repairs(name), overlay::exceptions(name), overlay::retractions(name), overlay::repaired_view(name)]
 }
 
-/// The parts of a location that we may write to, or why we may not.
+/// The parts of a location, if it may be written to; otherwise why it may not.
 fn parts(location: &str) -> Result<Vec<String>, String> {
     let mut parts = Vec::new();
     for component in Path::new(location).components() {
@@ -94,7 +97,7 @@ fn parts(location: &str) -> Result<Vec<String>, String> {
             Component::Normal(part) => {
                 let part = part.to_string_lossy();
                 if part.starts_with('.') {
-                    return Err(format!("has a part that is hidden, `{part}`"));
+                    return Err(format!("has a hidden part, `{part}`"));
                 }
                 parts.push(part.into_owned());
             }
@@ -103,7 +106,7 @@ fn parts(location: &str) -> Result<Vec<String>, String> {
     if parts.is_empty() { Err("is the lake itself".to_owned()) } else { Ok(parts) }
 }
 
-/// The parts of any table's location, from the lake's folder on; `None` if it is elsewhere.
+/// The parts of a table's location, relative to the lake's folder; `None` if it is outside.
 fn within_lake(location: &str) -> Option<Vec<String>> {
     let mut parts = Vec::new();
     for component in Path::new(location).components() {
@@ -117,7 +120,7 @@ fn within_lake(location: &str) -> Option<Vec<String>> {
     Some(parts)
 }
 
-/// Whether one is the other, or lies within it, also to a lake that does not look at case.
+/// Whether two locations are the same, or one lies within the other, ignoring case because some lakes do.
 fn overlap(one: &[String], other: &[String]) -> bool {
     one.iter().zip(other).all(|(one, other)| one.eq_ignore_ascii_case(other))
 }

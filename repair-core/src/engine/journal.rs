@@ -1,4 +1,4 @@
-//! The append-only history of runs: what an adapter implements so that runs are durable.
+//! The journal: the append-only history of runs, which an adapter stores so that runs are durable.
 
 use std::time::Duration;
 
@@ -14,24 +14,25 @@ use crate::error::Result;
 pub struct RunHead {
     /// The run's id.
     pub run: String,
-    /// Its first event.
+    /// The first event of the run.
     pub first: Recorded,
-    /// Its last event.
+    /// The last event of the run.
     pub last: Recorded,
 }
 
-/// What somebody else asks the driver of a run to do.
+/// A request to the driver of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Signal {
-    /// End it: it is cancelled for good, unless it is redriven.
+    /// End the run. It stays cancelled unless it is redriven.
     Cancel,
-    /// Stop for now: it can be resumed.
+    /// Stop for now. The run can be resumed.
     Pause,
 }
 
 impl Signal {
-    /// The word for people.
+    /// The word used in messages and in stored requests.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Cancel => "cancel",
@@ -40,23 +41,85 @@ impl Signal {
     }
 }
 
-/// The append-only history of runs, who drives each, and what is asked of the driver.
+/// The append-only history of runs, with the lease of each run's driver and the requests to it.
 ///
-/// A run has at most one driver, which holds a lease and renews it. A driver whose lease was taken over finds out when it renews, or when it
-/// appends: the one that took over appends `driver-started` before it does anything, so the numbers no longer fit.
+/// A run has at most one driver, which holds a lease and renews it. A driver that lost its lease finds out when it next renews or appends:
+/// the driver that took over appends `driver-started` before it does anything else, so the old driver's event numbers no longer match.
+///
+/// An adapter passes `testing::journal_suite`. A wrapper adds behaviour to any journal:
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use std::time::Duration;
+///
+/// use async_trait::async_trait;
+/// use jiff::Timestamp;
+/// use repair_core::Result;
+/// use repair_core::engine::{Engine, Event, Journal, Recorded, RunHead, Signal, StartRequest};
+/// use repair_core::plugin::Registry;
+/// use repair_core::testing::{MemoryJournal, MemoryLake};
+/// use repair_core::workflow::{Step, Workflow};
+///
+/// /// Counts the commits to a journal.
+/// struct Counting<J>(J, AtomicU64);
+///
+/// #[async_trait]
+/// impl<J: Journal> Journal for Counting<J> {
+///     async fn append(&self, run: &str, expected: u64, at: Timestamp, events: &[Event]) -> Result<()> {
+///         self.1.fetch_add(1, Ordering::Relaxed);
+///         self.0.append(run, expected, at, events).await
+///     }
+///
+///     async fn read(&self, run: &str, from: u64, limit: usize) -> Result<Vec<Recorded>> {
+///         self.0.read(run, from, limit).await
+///     }
+///
+///     async fn runs(&self) -> Result<Vec<RunHead>> {
+///         self.0.runs().await
+///     }
+///
+///     async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {
+///         self.0.acquire(run, driver, now, ttl).await
+///     }
+///
+///     async fn release(&self, run: &str, driver: &str) -> Result<()> {
+///         self.0.release(run, driver).await
+///     }
+///
+///     async fn signal(&self, run: &str, signal: Option<Signal>) -> Result<()> {
+///         self.0.signal(run, signal).await
+///     }
+///
+///     async fn signaled(&self, run: &str) -> Result<Option<Signal>> {
+///         self.0.signaled(run).await
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let journal = Arc::new(Counting(MemoryJournal::default(), AtomicU64::new(0)));
+/// let built = Workflow::state_machine("short").step("done", Step::succeed()).build(Registry::default())?;
+/// let engine = Engine::new(Arc::new(built.registry), Arc::new(MemoryLake::default()), journal.clone());
+/// engine.start(&built.workflow, StartRequest::new("first")).await?;
+/// assert!(journal.1.load(Ordering::Relaxed) >= 2);
+/// assert_eq!(journal.runs().await?[0].run, "first");
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait Journal: Send + Sync {
-    /// Appends events, all or none, numbered from `expected` on. When it returns, they are on durable storage.
+    /// Appends events, numbered from `expected` on: all of them or none. When it returns, they are on durable storage.
     ///
     /// # Errors
-    /// `conflict` if the run's next number is not `expected`: someone else has appended. Nothing is appended then.
+    /// `conflict` if the run's next number is not `expected`, because someone else has appended. Nothing is appended then.
     async fn append(&self, run: &str, expected: u64, at: Timestamp, events: &[Event]) -> Result<()>;
 
     /// At most `limit` events of a run, in order, from number `from` on; none if there are no more, or no such run.
     ///
     /// # Errors
-    /// `invalid` if the history is damaged: a number is missing or an event cannot be read. It is never silently cut: a page that is
-    /// not full ends with the last event that was ever appended.
+    /// `invalid` if the history is damaged: a number is missing, or an event cannot be read. The history is never silently truncated: a
+    /// page that is not full ends with the last event that was ever appended.
     async fn read(&self, run: &str, from: u64, limit: usize) -> Result<Vec<Recorded>>;
 
     /// All runs, oldest first.
@@ -65,36 +128,36 @@ pub trait Journal: Send + Sync {
     /// As [`Journal::read`].
     async fn runs(&self) -> Result<Vec<RunHead>>;
 
-    /// Makes `driver` the driver of a run until `now + ttl`, or prolongs that it is. Atomic: of several that try at once, one succeeds.
-    /// The run need not have begun. An adapter that can tell that the holder is dead need not wait for its lease to expire.
+    /// Makes `driver` the driver of a run until `now + ttl`, or renews its lease. Atomic: if several drivers try at once, one succeeds.
+    /// The run need not exist yet. An adapter that knows that the holder is dead need not wait for the lease to expire.
     ///
     /// # Errors
     /// `conflict` if another driver holds an unexpired lease; the message names it and says when the lease expires.
     async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()>;
 
-    /// Gives up the lease, if `driver` holds it.
+    /// Releases the lease, if `driver` holds it.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the journal cannot be written.
     async fn release(&self, run: &str, driver: &str) -> Result<()>;
 
-    /// Asks the driver of a run, now or whenever it has one again, to do something; `None` takes the request back.
+    /// Stores a request to the run's driver, which sees it now or when the run next has a driver; `None` withdraws the request.
     ///
     /// # Errors
     /// `not-found` if there is no such run.
     async fn signal(&self, run: &str, signal: Option<Signal>) -> Result<()>;
 
-    /// What is asked of the driver of a run. Cheap: it is asked every second or so.
+    /// The pending request to the run's driver. Must be cheap: the driver polls it about once a second.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If the journal cannot be read.
     async fn signaled(&self, run: &str) -> Result<Option<Signal>>;
 }
 
-/// Events read at once while a history is folded: what bounds the memory that takes.
+/// How many events are read at once when a history is folded, which bounds the memory used.
 pub const PAGE: usize = 4_096;
 
-/// All events of a run, in order, a page at a time.
+/// Visits all events of a run in order, reading a page at a time.
 ///
 /// # Errors
 /// As [`Journal::read`], and those of `visit`.

@@ -1,4 +1,4 @@
-//! Runs workflows. The deciding half (`pure`) has no clock, no I/O and no async; the acting half (`drive`) performs what it decides.
+//! Runs workflows. The deciding half (`pure`) has no clock, no I/O and no async. The acting half (`drive`) performs its decisions.
 
 mod drive;
 mod journal;
@@ -8,11 +8,11 @@ mod rate;
 mod report;
 mod unit;
 
-pub use drive::engine::{Engine, Observer, Options, StartRequest, child_run_id, load, new_run_id};
+pub use drive::engine::{Engine, EngineOptions, Observer, StartRequest, child_run_id, load, new_run_id};
 pub use journal::{Journal, PAGE, RunHead, Signal, for_each_event};
 pub use pure::decide::{Decision, decide};
 pub use pure::event::{ErrorRecord, Event, FORMAT, FindingsRecord, LateTruth, Outcome, Recorded, Settled, StopReason, UnitFailed};
-pub use pure::state::{Branch, Ended, Phase, Position, RunState, Started, StepState, Taken};
-pub use pure::units::{Batch, Earlier, UnitState, Units};
+pub use pure::state::{BranchState, Ended, Phase, Position, RunState, Started, StepState, Taken};
+pub use pure::units::{Batch, EarlierStrategy, UnitState, UnitStates};
 pub use pure::{control, retry};
-pub use report::{RunReport, StepReport};
+pub use report::{JsonFormat, RunReport, StepReport};

@@ -1,5 +1,5 @@
-//! Makes a step ready to work: its plug-ins, context, sources and limits. Runs, plans and comparisons all come here, so that they cannot
-//! drift apart. What a step costs at worst is computed by [`Prices`](crate::workflow::Prices).
+//! Prepares steps: their plug-ins, context, sources and limits. Runs, plans and comparisons all use this module, so that they cannot drift
+//! apart. The worst-case price of a step is computed by [`Prices`](crate::workflow::Prices).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,34 +10,34 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::rate::{RateLimited, RateLimiter};
 use crate::error::{Error, Result};
-use crate::lake::{Caller, Lake};
+use crate::lake::{self, Caller, Lake};
 use crate::plugin::{Clock, Plugin, PluginKind, Progress, Registry, Source, StepContext};
 use crate::price::{Budget, Meter};
 use crate::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow, limits};
 
 pub use crate::engine::unit::{PUBLISH_UNITS, UnitWork};
 
-/// Where the steps of one run, plan or comparison work.
+/// What the steps of one run, plan or comparison share.
 pub struct Setting {
-    /// The id under which they work: the run's, or that of a plan or comparison.
+    /// The id of the run, plan or comparison.
     pub run: Arc<str>,
     /// The lake.
     pub lake: Arc<dyn Lake>,
-    /// The time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Cancelled when they are to stop.
+    /// Cancelled when the steps must stop.
     pub cancel: CancellationToken,
-    /// Where they report their progress.
+    /// Where the steps report their progress.
     pub progress: Arc<dyn Progress>,
 }
 
-/// Makes the steps of one workflow ready to work.
+/// Prepares the steps of one workflow.
 pub struct Preparer<'a> {
     /// The plug-ins.
     pub registry: &'a Registry,
     /// The workflow.
     pub workflow: &'a Workflow,
-    /// What all its steps share, from [`shared_context`].
+    /// The context that all steps share, from [`shared_context`].
     pub shared: &'a StepContext,
 }
 
@@ -49,30 +49,30 @@ pub struct Attempt {
     pub visit: u32,
     /// Which attempt of the visit, from 1.
     pub attempt: u32,
-    /// When the run came to this visit.
+    /// When the run entered this visit.
     pub entered_at: Timestamp,
-    /// Tags on what it uses.
+    /// Tags for its costs.
     pub tags: Arc<BTreeMap<String, String>>,
-    /// Cancelled when this attempt is to stop.
+    /// Cancelled when this attempt must stop.
     pub cancel: CancellationToken,
     /// Where it reports its progress.
     pub progress: Arc<dyn Progress>,
 }
 
-/// What an attempt works with.
+/// An attempt that is ready to start.
 pub struct Prepared {
-    /// What its plug-ins are called with; its lake is used on behalf of this attempt.
+    /// The context that its plug-ins get. Its lake counts usage for this attempt.
     pub context: StepContext,
-    /// On whose behalf the lake is used.
+    /// How the attempt identifies itself to the lake.
     pub caller: Caller,
-    /// Counts what no call returns.
+    /// Counts usage that no call returns.
     pub meter: Meter,
 }
 
-/// What all steps share: the workflow's tables, its sources with their rate limits, the calendars.
+/// The context that all steps share: the workflow's tables, its sources with their rate limits, the calendars.
 ///
 /// # Errors
-/// If a source cannot be made.
+/// If a source cannot be created.
 pub fn shared_context(registry: &Registry, workflow: &Workflow, variables: &Variables, setting: Setting) -> Result<StepContext> {
     Ok(StepContext {
         run: setting.run,
@@ -90,13 +90,8 @@ pub fn shared_context(registry: &Registry, workflow: &Workflow, variables: &Vari
     })
 }
 
-/// A lake, used on behalf of a caller.
-pub fn on_behalf_of(lake: &Arc<dyn Lake>, caller: &Caller) -> Arc<dyn Lake> {
-    lake.on_behalf_of(caller).unwrap_or_else(|| lake.clone())
-}
-
 impl Preparer<'_> {
-    /// The context of an attempt, in which what it uses is counted.
+    /// The context of an attempt, with a meter that counts what it uses.
     pub fn attempt(&self, attempt: Attempt) -> Prepared {
         let meter = Meter::default();
         let caller = Caller {
@@ -113,7 +108,7 @@ impl Preparer<'_> {
             visit: attempt.visit,
             attempt: attempt.attempt,
             entered_at: attempt.entered_at,
-            lake: on_behalf_of(&self.shared.lake, &caller),
+            lake: lake::on_behalf_of(&self.shared.lake, &caller),
             cancel: attempt.cancel,
             progress: attempt.progress,
             ..self.shared.clone()
@@ -121,7 +116,7 @@ impl Preparer<'_> {
         Prepared { context, caller, meter }
     }
 
-    /// As [`Preparer::attempt`], for a step that is looked at once, with the workflow's tags.
+    /// As [`Preparer::attempt`], for a step that is attempted only once, with the workflow's tags.
     pub fn once(&self, step: &str) -> Prepared {
         self.attempt(Attempt {
             step: step.into(),
@@ -134,21 +129,21 @@ impl Preparer<'_> {
         })
     }
 
-    /// One of a step's plug-ins, made from the configuration as it is with these variables: of a repair step one for each strategy, of
-    /// others the first and only one.
+    /// One of a step's plug-ins, with its configuration computed from these variables. A repair step has one plug-in for each strategy;
+    /// other steps have one.
     ///
     /// # Errors
-    /// If the configuration cannot be computed or does not fit.
+    /// If the configuration cannot be computed, or is not valid for the plug-in.
     pub fn plugin(&self, step: &Step, index: usize, variables: &Variables) -> Result<Plugin> {
         let plugins = step.kind.plugins();
         let (_, _, with) = plugins.get(index).ok_or_else(|| no_plugin(step))?;
         self.plugin_with(step, index, &with.resolve(variables)?)
     }
 
-    /// As [`Preparer::plugin`], from a configuration that is computed already.
+    /// As [`Preparer::plugin`], with a configuration that is already computed.
     ///
     /// # Errors
-    /// If the configuration does not fit.
+    /// If the configuration is not valid for the plug-in.
     pub fn plugin_with(&self, step: &Step, index: usize, config: &Value) -> Result<Plugin> {
         let plugins = step.kind.plugins();
         let (kind, name, _) = plugins.get(index).ok_or_else(|| no_plugin(step))?;
@@ -160,19 +155,19 @@ fn no_plugin(step: &Step) -> Error {
     Error::internal(format!("step `{}` has no plug-in", step.name))
 }
 
-/// What a strategy works under: the same in a run, a plan and a comparison.
+/// The limits and settings of a strategy: the same in a run, a plan and a comparison.
 pub struct Terms<'a> {
-    /// What to try again.
+    /// Its retry rules.
     pub retry: &'a [RetryRule],
-    /// The budgets it is under: the run's, its step's, its own.
+    /// The budgets that apply to it: the run's, its step's, its own.
     pub budgets: Vec<&'a Budget>,
-    /// Tags on what it costs.
+    /// Tags for its costs.
     pub tags: BTreeMap<String, String>,
-    /// How many units at once.
+    /// How many units may run at once.
     pub concurrency: usize,
-    /// How many units in how much time.
+    /// How many units may start per period.
     pub rate_limit: Option<Rate>,
-    /// Its configuration, as it is written.
+    /// Its configuration, as written.
     pub with: &'a Template,
 }
 
@@ -180,7 +175,7 @@ impl<'a> Terms<'a> {
     /// The terms of a step's strategy.
     ///
     /// # Errors
-    /// `internal` if it is not a repair step with so many strategies.
+    /// `internal` if the step has no strategy with this index.
     pub fn of(workflow: &'a Workflow, step: &'a Step, strategy: usize) -> Result<Self> {
         let StepKind::Repair { strategies, concurrency, rate_limit, .. } = &step.kind else { return Err(no_plugin(step)) };
         let own = strategies.get(strategy).ok_or_else(|| no_plugin(step))?;
@@ -194,7 +189,7 @@ impl<'a> Terms<'a> {
         })
     }
 
-    /// The terms of a repairer that no step of the workflow uses, under a name.
+    /// The terms of a named repairer that no step of the workflow uses.
     pub fn beside(workflow: &'a Workflow, name: &str, concurrency: usize, with: &'a Template) -> Self {
         Self {
             retry: &[],
@@ -210,7 +205,7 @@ impl<'a> Terms<'a> {
 /// The workflow's sources, by name, each with its rate limit.
 ///
 /// # Errors
-/// If a source cannot be made.
+/// If a source cannot be created.
 fn sources(
     registry: &Registry,
     clock: &Arc<dyn Clock>,
@@ -230,27 +225,27 @@ fn sources(
     Ok(sources)
 }
 
-/// Checks, before anything is written, all that can be known before the first step: that the plug-ins can be made, the sources have
-/// what they need, the tables are there, and the lake can be written to.
+/// Checks everything that can be checked before the first step and before anything is written: the plug-ins can be created, the sources
+/// are ready, the tables exist, and the lake is writable.
 ///
 /// # Errors
-/// With what is wrong.
+/// The first problem found.
 pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<()> {
     let written = plugins_ready(registry, workflow, params).await?;
     lake.check_writable().await?;
     tables_there(lake, workflow, &written).await
 }
 
-/// As [`preflight`], but that nothing is tried that writes.
+/// As [`preflight`], without checking that the lake is writable, so that nothing is written.
 ///
 /// # Errors
-/// With what is wrong.
+/// The first problem found.
 pub async fn can_begin(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<()> {
     let written = plugins_ready(registry, workflow, params).await?;
     tables_there(lake, workflow, &written).await
 }
 
-/// Makes the plug-ins, and returns the tables that they write.
+/// Checks that the plug-ins can be created, and returns the tables that they write.
 async fn plugins_ready(registry: &Registry, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<Vec<String>> {
     let variables = Variables { params: Value::Object(params.clone().into_iter().collect()), ..Variables::default() };
     let clock: Arc<dyn Clock> = Arc::new(crate::plugin::SystemClock);
@@ -260,7 +255,7 @@ async fn plugins_ready(registry: &Registry, workflow: &Workflow, params: &BTreeM
     let mut written = Vec::new();
     let plugins = workflow.steps.iter().flat_map(|step| step.kind.plugins().into_iter().map(move |plugin| (step, plugin)));
     for (step, (kind, plugin, with)) in plugins {
-        // What depends on earlier steps is checked when the run comes there.
+        // A configuration that depends on earlier steps is checked when the run gets there.
         let Ok(config) = with.resolve(&variables) else { continue };
         written.extend(config.get("into").and_then(Value::as_str).map(str::to_owned));
         registry.make(kind, plugin, &config).map_err(|error| error.on("step", &step.name))?;

@@ -1,4 +1,7 @@
-//! Rate limits: the generic cell rate algorithm, on a clock of ours. A limit on a source is a wrapper around it.
+//! Rate limits: the generic cell rate algorithm, on the engine's clock. A limited source is a wrapper around the source.
+
+#![deny(clippy::missing_trait_methods, reason = "a wrapper that forgets a method would answer for itself")]
+#![deny(clippy::missing_trait_methods, reason = "a wrapper that forgets a method would answer for itself")]
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +12,7 @@ use crate::error::Result;
 use crate::plugin::{Answer, Clock, Limits, Request, Source, StepContext};
 use crate::workflow::Rate;
 
-/// Lets so many through in so much time, evenly spread.
+/// Allows a number of operations per period, evenly spread.
 pub(crate) struct RateLimiter {
     clock: Arc<dyn Clock>,
     spacing: SignedDuration,
@@ -23,7 +26,7 @@ impl RateLimiter {
         Self { clock, spacing, next: Mutex::new(Timestamp::MIN) }
     }
 
-    /// Returns when the next may go through.
+    /// Waits until the next operation is allowed.
     pub(crate) async fn acquire(&self) {
         let due = {
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
@@ -35,7 +38,7 @@ impl RateLimiter {
     }
 }
 
-/// A source that is asked no more often than allowed.
+/// A source that is called no more often than its rate limit allows.
 pub(crate) struct RateLimited {
     pub(crate) inner: Arc<dyn Source>,
     pub(crate) limiter: RateLimiter,

@@ -1,4 +1,4 @@
-//! What people and programs are told of a run.
+//! The report of a run, for people and programs.
 
 use std::collections::BTreeMap;
 
@@ -7,53 +7,74 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::engine::pure::event::{LateTruth, Outcome, Settled};
-use crate::engine::pure::state::{Branch, Phase, RunState, StepState};
+use crate::engine::pure::state::{BranchState, Phase, RunState, StepState};
 use crate::error::ErrorKind;
 use crate::lake::stale;
 use crate::model::Interval;
 use crate::model::Usage;
 
+/// The format of results in JSON: a field `format` that is always 1. A consumer checks it, and ignores fields that it does not know.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JsonFormat;
+
+impl JsonFormat {
+    /// The number.
+    pub const NUMBER: u32 = 1;
+}
+
+impl Serialize for JsonFormat {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(Self::NUMBER)
+    }
+}
+
 /// What a run did. In JSON, `outcome` is null while the run has not ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct RunReport {
+    /// The format of its JSON.
+    pub format: JsonFormat,
     /// The run's id.
     pub run: String,
-    /// How it ended, if it has.
+    /// Slots that are still missing, or otherwise wrong, as far as the run knows.
+    pub missing: u64,
+    /// How the run ended, if it has.
     pub outcome: Option<Outcome>,
-    /// Why it ended so, or what it waits for.
+    /// Why it ended that way; or, if it has not ended, what it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Its steps, in the order in which the run first came to them.
+    /// Its steps, in the order in which the run first entered them.
     #[serde(serialize_with = "by_name")]
     pub steps: Vec<StepReport>,
-    /// How right repairs were, by the detect step that found rows which came late, then by repair idea.
+    /// How accurate repairs were, by the detect step that found late rows, then by strategy.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub late_truth: BTreeMap<String, BTreeMap<String, LateTruth>>,
-    /// What it took.
+    /// What the run used.
     pub usage: Usage,
-    /// What a person should know, worst first.
+    /// Problems that a person should know about, worst first.
     pub problems: Vec<String>,
-    /// The kind of error it ended with.
+    /// The kind of error that ended the run, if one did.
     #[serde(skip)]
     pub error: Option<ErrorKind>,
 }
 
 /// What a step did.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct StepReport {
     /// Its name.
     #[serde(skip)]
     pub name: String,
-    /// How often the run came there.
+    /// How often the run entered it.
     pub visits: u32,
     /// How many attempts ended.
     pub attempts: u32,
-    /// What it put out last.
+    /// Its latest output.
     pub output: Value,
-    /// Why it was not begun, if it was skipped.
+    /// Why it was skipped, if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
-    /// What it takes for its work, of its units and in all.
+    /// What it used, including its units.
     #[serde(skip)]
     pub usage: Usage,
 }
@@ -66,7 +87,7 @@ fn by_name<S: Serializer>(steps: &[StepReport], serializer: S) -> Result<S::Ok, 
     map.end()
 }
 
-/// At most so many errors of units are told one by one.
+/// How many errors of units are listed one by one.
 const UNIT_ERRORS: usize = 5;
 
 impl RunReport {
@@ -83,18 +104,20 @@ impl RunReport {
             usage: step.usage,
         });
         Self {
+            format: JsonFormat,
             run: run.to_owned(),
+            missing: state.missing().map(|(_, _, missing)| missing).sum(),
             outcome: state.ended.as_ref().map(|ended| ended.outcome),
             reason: state.ended.as_ref().map_or_else(|| waits_for(state), |ended| ended.reason.clone()),
             steps: steps.collect(),
-            late_truth: state.late_truth.iter().map(|(step, (_, ideas))| (step.clone(), ideas.clone())).collect(),
+            late_truth: state.late_truth.iter().map(|(step, (_, strategies))| (step.clone(), strategies.clone())).collect(),
             usage: state.usage(),
             problems: problems(state),
             error: state.ended.as_ref().and_then(|ended| ended.error),
         }
     }
 
-    /// What a step did; none if the run never came to it.
+    /// What a step did; none if the run never entered it.
     pub fn step(&self, name: &str) -> Option<&StepReport> {
         self.steps.iter().find(|step| step.name == name)
     }
@@ -103,12 +126,12 @@ impl RunReport {
 /// What a run that has not ended waits for.
 fn waits_for(state: &RunState) -> Option<String> {
     if state.paused {
-        return Some("it is paused".to_owned());
+        return Some("the run is paused".to_owned());
     }
     let waits = state.active.iter().map(|(step, position)| match &position.phase {
         Phase::Waiting { due } => format!("`{step}` waits until {due:.0}"),
-        Phase::Backoff { due } => format!("`{step}` is tried again at {due:.0}"),
-        Phase::Work | Phase::Failed(_) | Phase::Done => format!("`{step}` is under way"),
+        Phase::Backoff { due } => format!("`{step}` will be retried at {due:.0}"),
+        Phase::Work | Phase::Failed(_) | Phase::Done => format!("`{step}` is running"),
     });
     let waits: Vec<String> = waits.collect();
     (!waits.is_empty()).then(|| waits.join(", "))
@@ -127,12 +150,17 @@ fn problems(state: &RunState) -> Vec<String> {
     if let Some((step, error)) = &state.caught {
         problems.push(format!("{step}: caught {}: {}", error.kind, error.message));
     }
+    if let (Some(began), Some(later)) = (&state.started.expressions, &state.other_expressions) {
+        problems.push(format!(
+            "expressions were evaluated by {began} when the run began, and by {later} since it was resumed; results may differ"
+        ));
+    }
     for (name, step) in &state.steps {
         if let Some(Settled::Failed { error }) = &step.settled {
             problems.push(format!("{name}: {}: {}", error.kind, error.message));
         }
         for (branch, ended) in &step.branches {
-            if let Branch::Failed { at, error } = ended {
+            if let BranchState::Failed { at, error } = ended {
                 problems.push(format!("{name}: branch `{branch}` failed at `{at}`: {}: {}", error.kind, error.message));
             }
         }
@@ -144,76 +172,77 @@ fn problems(state: &RunState) -> Vec<String> {
     for (detect, findings, missing) in state.missing() {
         let slots = if missing == 1 { "slot" } else { "slots" };
         let wrong = findings.kind.as_str();
-        let told = if findings.told.is_empty() { String::new() } else { format!(": {}", findings.told.join("; ")) };
-        let more = if told.is_empty() || missing <= findings.told.len() as u64 { "" } else { "; and more" };
-        problems.push(format!("{detect}: {missing} {slots} still {wrong} in table `{}`{told}{more}", findings.scope.table));
+        let examples = if findings.examples.is_empty() { String::new() } else { format!(": {}", findings.examples.join("; ")) };
+        let more = if examples.is_empty() || missing <= findings.examples.len() as u64 { "" } else { "; and more" };
+        problems.push(format!("{detect}: {missing} {slots} still {wrong} in table `{}`{examples}{more}", findings.scope.table));
     }
     for (detect, findings) in &state.findings {
         let counts = findings.counts;
-        let mut tell = |count: u64, what: &str| {
+        let mut add = |count: u64, one: &str, many: &str| {
             if count > 0 {
+                let what = if count == 1 { one } else { many };
                 problems.push(format!("{detect}: {count} {what} in table `{}`", findings.scope.table));
             }
         };
-        tell(counts.conflicts, "slots with a row of which a source says that there is none");
-        tell(counts.duplicates, "duplicate rows");
-        tell(counts.misaligned, "rows whose time is not on the grid");
-        tell(counts.changed, "replaced slots whose raw rows have changed since they were repaired");
-        tell(counts.unexpected, "slots with rows that the calendar does not expect");
+        add(counts.conflicts, "slot with a row that a source says does not exist", "slots with rows that a source says do not exist");
+        add(counts.duplicates, "duplicate row", "duplicate rows");
+        add(counts.misaligned, "row with a time off the grid", "rows with a time off the grid");
+        add(counts.changed, "repaired slot whose raw rows have changed since", "repaired slots whose raw rows have changed since");
+        add(counts.unexpected, "slot with rows that the calendar does not expect", "slots with rows that the calendar does not expect");
     }
-    for (detect, (table, ideas)) in &state.late_truth {
-        problems.extend(ideas.iter().map(|(idea, truth)| format!("{detect}: {}", late(table, idea, truth))));
+    for (detect, (table, strategies)) in &state.late_truth {
+        problems.extend(strategies.iter().map(|(strategy, truth)| format!("{detect}: {}", late(table, strategy, truth))));
     }
     problems
 }
 
 fn strategy_problems(name: &str, step: &StepState) -> Vec<String> {
     let failed = step.earlier.iter().filter_map(|earlier| Some((earlier, earlier.error.as_ref()?)));
-    let told = failed.map(|(earlier, error)| {
+    let problems = failed.map(|(earlier, error)| {
         let units =
             if earlier.failed() > 0 { format!("{} of {} units failed: ", earlier.failed(), earlier.units()) } else { String::new() };
-        format!("{name}: strategy `{}`: {units}{}: {}; the next one went on", earlier.strategy, error.kind, error.message)
+        format!("{name}: strategy `{}`: {units}{}: {}; the next strategy continued", earlier.strategy, error.kind, error.message)
     });
-    told.collect()
+    problems.collect()
 }
 
-/// How right a repair idea was.
-fn late(table: &str, idea: &str, truth: &LateTruth) -> String {
+/// How accurate a strategy was, according to late rows.
+fn late(table: &str, strategy: &str, truth: &LateTruth) -> String {
     let mut columns: Vec<(&String, f64)> = truth.columns.iter().map(|(name, errors)| (name, errors.mean_relative)).collect();
     columns.sort_by(|a, b| b.1.total_cmp(&a.1));
     let percent = |part: f64| format!("{:.2} %", part * 100.0);
-    let told = columns.first().map(|(name, _)| {
+    let worst = columns.first().map(|(name, _)| {
         let worst = truth.columns.get(*name).map_or(0.0, |errors| errors.worst_relative);
-        format!("; column `{name}` was off the most, by {} in the mean and {} at worst", percent(columns[0].1), percent(worst))
+        format!("; the largest error is in column `{name}`: {} on average, {} at worst", percent(columns[0].1), percent(worst))
     });
-    let (slots, told) = (count(truth.slots, "slot"), told.unwrap_or_default());
-    format!("late rows of table `{table}` count now in {slots} that `{idea}` had repaired ({} new){told}", truth.new)
+    let (slots, worst) = (count(truth.slots, "slot"), worst.unwrap_or_default());
+    format!("late rows of table `{table}` now replace repairs by `{strategy}` in {slots} ({} new){worst}", truth.new)
 }
 
-/// What an aggregate step left stale, beyond what it computed.
+/// What an aggregate step left stale outside the interval that it computed.
 fn stale_problem(name: &str, output: &Value) -> Option<String> {
     let into = stale::written(output)?;
     let stretches = output.get(stale::BEYOND)?.as_array()?.iter().filter_map(|stretch| Interval::deserialize(stretch).ok());
     let whole = stretches.reduce(|one, other| one.hull(&other))?;
     let (from, to) = (whole.from(), whole.to());
-    Some(format!("{name}: table `{}` is stale within {from} to {to}: run the workflow over that stretch to compute it again", into.name))
+    Some(format!("{name}: table `{}` is stale between {from} and {to}; run the workflow over that interval to recompute it", into.name))
 }
 
-/// Stretches of suspect silence that are told one by one.
+/// How many stretches of suspect slots are listed one by one.
 const STRETCHES: usize = 5;
 
-/// What is suspect to the last strategy that found something to be, as far as no other has repaired it since.
+/// The suspects of the last strategy that had any, less the slots that another strategy has repaired since.
 fn suspect(name: &str, step: &StepState, table: &str) -> Option<String> {
     let suspects = step.suspects().rfind(|suspects| !suspects.is_empty())?;
     let left = step.output.get("suspect").and_then(Value::as_u64).unwrap_or(suspects.slots);
-    let told: Vec<String> = suspects.stretches.iter().take(STRETCHES).map(ToString::to_string).collect();
+    let stretches: Vec<String> = suspects.stretches.iter().take(STRETCHES).map(ToString::to_string).collect();
     let more = if suspects.stretches.len() > STRETCHES { "; and more" } else { "" };
-    let (slots, told) = (count(left, "slot"), told.join("; "));
-    let mend = "a collector may have failed, so they stay missing: ask another source, or record an exception if you know better";
-    (left > 0).then(|| format!("{name}: {slots} of table `{table}` suspect: {told}{more}; {mend}"))
+    let (slots, stretches) = (count(left, "slot"), stretches.join("; "));
+    let advice = "a collector may have failed, so they stay missing; use another source, or record an exception if you know better";
+    (left > 0).then(|| format!("{name}: {slots} of table `{table}` suspect: {stretches}{more}; {advice}"))
 }
 
-/// A number and what it counts.
+/// A number with its noun, singular or plural.
 fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
@@ -224,15 +253,15 @@ fn unit_problems(name: &str, step: &StepState) -> Vec<String> {
     let differs = (!conflicts.is_empty()).then(|| {
         let slots = if conflicts.slots == 1 { "slot" } else { "slots" };
         let more = if conflicts.slots > conflicts.told.len() as u64 { "; and more" } else { "" };
-        let told = conflicts.told.join("; ");
-        format!("{name}: {} {slots} beside gaps in which the source differs from table `{}`: {told}{more}", conflicts.slots, units.table)
+        let examples = conflicts.told.join("; ");
+        format!("{name}: the source differs from table `{}` in {} {slots} next to gaps: {examples}{more}", units.table, conflicts.slots)
     });
-    let told = units.errors.iter().take(UNIT_ERRORS);
+    let errors = units.errors.iter().take(UNIT_ERRORS);
     let mut problems: Vec<String> =
-        told.map(|(unit, error)| format!("{name}: unit {unit} of {}: {}: {}", units.len(), error.kind, error.message)).collect();
+        errors.map(|(unit, error)| format!("{name}: unit {unit} of {}: {}: {}", units.len(), error.kind, error.message)).collect();
     let more = units.failed().saturating_sub(problems.len() as u64);
     if more > 0 {
-        problems.push(format!("{name}: and {more} more units failed"));
+        problems.push(format!("{name}: {more} more {} failed", if more == 1 { "unit" } else { "units" }));
     }
     problems.extend(differs);
     problems.extend(suspect(name, step, &units.table));

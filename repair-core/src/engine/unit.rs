@@ -1,4 +1,4 @@
-//! Performs one unit of a repair: asks its repairer, checks what came back, and stages it. Runs and comparisons do it in the same way.
+//! Performs one unit of a repair: calls its repairer, checks the result, and stages it. Runs and comparisons share this code.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -16,21 +16,21 @@ use crate::model::{Findings, Fingerprints, Fix, Key, SlotRange, Table, Unit};
 use crate::plugin::{Repairer, StepContext};
 use crate::workflow::Rate;
 
-/// At most so many units are merged into one publication, which bounds the memory that takes, and how much is staged.
+/// How many units are published at once at most, which bounds memory and the size of the staging area.
 pub const PUBLISH_UNITS: usize = 4_096;
 
-/// What the units of one strategy are performed with. Cheap to clone.
+/// Performs the units of one strategy. Cheap to clone.
 #[derive(Clone)]
 pub struct UnitWork {
-    /// What the repairer is called with.
+    /// The context that the repairer gets.
     pub context: StepContext,
     /// The repairer.
     pub repairer: Arc<dyn Repairer>,
-    /// What was found.
+    /// The findings to repair.
     pub findings: Arc<Findings>,
-    /// What the rows do.
+    /// Whether its rows fill slots or replace rows.
     op: Op,
-    /// The table that is repaired.
+    /// The table being repaired.
     pub table: Arc<Table>,
     /// The strategy's name.
     pub strategy: Arc<str>,
@@ -38,10 +38,10 @@ pub struct UnitWork {
 }
 
 impl UnitWork {
-    /// Gets ready to repair what was found.
+    /// Prepares to repair findings with a strategy.
     ///
     /// # Errors
-    /// `invalid` if it is of a kind that no rows repair, or of a table that the workflow does not have.
+    /// `invalid` if rows cannot repair this kind of defect, or if the workflow does not have the table.
     pub fn new(
         context: StepContext,
         repairer: Arc<dyn Repairer>,
@@ -51,27 +51,27 @@ impl UnitWork {
     ) -> Result<Self> {
         let op = Op::repairing(findings.kind).ok_or_else(|| {
             let kind = findings.kind.as_str();
-            Error::invalid(format!("no rows repair what is {kind}: an aggregate step computes that again"))
+            Error::invalid(format!("a repair step cannot repair {kind} slots; use an aggregate step, which computes them again"))
         })?;
         let table = Arc::new(context.table(&findings.scope.table)?.clone());
         let limiter = rate_limit.map(|rate| Arc::new(RateLimiter::new(rate, context.clock.clone())));
         Ok(Self { context, repairer, findings, op, table, strategy, limiter })
     }
 
-    /// Where its units are staged.
+    /// The staging area of its units.
     pub fn scope(&self) -> StageScope<'_> {
         StageScope { run: &self.context.run, step: &self.context.step, visit: self.context.visit, table: &self.table }
     }
 
-    /// The id of a unit: what it is, not where it stands.
+    /// The id of a unit, which follows from its content and not from its index.
     pub fn id(&self, unit: &Unit) -> String {
         unit.id(&self.table.name, &self.strategy)
     }
 
-    /// Performs a unit, within the rate, and stages what came of it. `asked` is set once anything may have been asked for.
+    /// Performs a unit within the rate limit, and stages the result. Sets `asked` before anything may have been requested.
     ///
     /// # Errors
-    /// Those of the repairer and the lake; `invalid` if the repairer brought what was not asked for.
+    /// Those of the repairer and the lake; `invalid` if the repairer returned something that was not requested.
     pub async fn perform(&self, unit: &Unit, asked: &AtomicBool) -> Result<Staged> {
         let context = &self.context;
         if let Some(limiter) = &self.limiter {
@@ -92,7 +92,7 @@ impl UnitWork {
     }
 }
 
-/// Which rows were judged of the slots that a unit is to repair.
+/// The fingerprints of the rows that were judged in the slots of a unit.
 fn judged_of(findings: &Findings, unit: &Unit) -> Fingerprints {
     let mut judged = Fingerprints::default();
     for wanted in &unit.wanted {
@@ -101,20 +101,20 @@ fn judged_of(findings: &Findings, unit: &Unit) -> Fingerprints {
     judged
 }
 
-/// That a source knows no row where the table has a wrong one does not make the slot absent: the table's row would still be seen. It is told
-/// as a conflict, and the slot stays as it is.
+/// If the source has no row where the table has a wrong one, the slot is not absent: readers would still see the table's row. So an absence
+/// is recorded as a conflict, and the slot stays as it is.
 fn refuse_absences(table: &Table, fix: &mut Fix) -> Result<()> {
     let grid = table.grid()?;
     for absence in std::mem::take(&mut fix.absent) {
         for slot in absence.slots.first..absence.slots.end {
             let (key, time) = (&absence.key, grid.time_of(slot));
-            fix.conflicts.add(format!("{key} at {time}: the table has a row, and `{}` says: {}", absence.source, absence.answer));
+            fix.conflicts.add(format!("{key} at {time}: the table has a row, but `{}` answers: {}", absence.source, absence.answer));
         }
     }
     Ok(())
 }
 
-/// Checks that a fix is of wanted slots only, each once: whatever a plug-in does, nothing else reaches the lake.
+/// Checks that a fix covers only wanted slots, each once, so that a faulty plug-in writes nothing else to the lake.
 fn check_fix(table: &Table, unit: &Unit, fix: &Fix) -> Result<()> {
     let grid = table.grid()?;
     let wanted: BTreeMap<&Key, &[SlotRange]> = unit.wanted.iter().map(|wanted| (&wanted.key, wanted.slots.as_slice())).collect();
@@ -125,22 +125,22 @@ fn check_fix(table: &Table, unit: &Unit, fix: &Fix) -> Result<()> {
         if !asked {
             return Err(Error::new(
                 ErrorKind::Invalid,
-                format!("the repair brought {what} for {key} at {time}, which was not asked for; nothing of it was kept"),
+                format!("the repairer returned {what} for {key} at {time}, which was not requested; the unit was discarded"),
             ));
         }
         if !seen.insert((key.clone(), slot)) {
-            return Err(Error::new(ErrorKind::Invalid, format!("the repair brought {key} at {time} twice; nothing of it was kept")));
+            return Err(Error::new(ErrorKind::Invalid, format!("the repairer returned {key} at {time} twice; the unit was discarded")));
         }
         Ok(())
     };
     for batch in &fix.rows {
         let keys = key_columns(table, batch)?;
-        let times = column(batch, &table.time)?
-            .as_primitive_opt::<TimestampMicrosecondType>()
-            .ok_or_else(|| Error::invalid(format!("the repair's column `{}` is not an instant in microseconds", table.time)))?;
+        let times = column(batch, &table.time)?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| {
+            Error::invalid(format!("the repairer returned a column `{}` that is not a timestamp in microseconds", table.time))
+        })?;
         for row in 0..batch.num_rows() {
             if times.is_null(row) {
-                return Err(Error::invalid("the repair brought a row without a time"));
+                return Err(Error::invalid("the repairer returned a row without a time"));
             }
             let key = Key::new(keys.iter().map(|column| column.value(row)));
             check(key, grid.slot_of_seconds(times.value(row).div_euclid(1_000_000)), "a row")?;

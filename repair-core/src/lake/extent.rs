@@ -1,15 +1,15 @@
-//! What of a table lies in a stretch of time, as listings tell it: how much, and a digest by which a change is noticed. Pure.
+//! What of a table lies in a stretch of time, according to listings: how much, and a digest that shows a change. Values only, no I/O.
 
 use serde::{Deserialize, Serialize};
 
 /// The objects that may hold rows of an interval.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extent {
-    /// How many objects (files), those of the overlay included.
+    /// The number of objects (files), including those of the overlay.
     pub objects: u64,
-    /// Their bytes.
+    /// Their size in bytes.
     pub bytes: u64,
-    /// A digest of their names, sizes and versions. What listings cannot tell has a digest that is like no other.
+    /// A digest of their names, sizes and versions. If listings are no evidence, it differs from every other digest.
     pub digest: String,
 }
 
@@ -22,23 +22,23 @@ pub enum Part {
     Repairs,
     /// Its exceptions.
     Exceptions,
-    /// What was taken back of both.
+    /// The retractions of both.
     Retractions,
 }
 
-/// Objects as they are listed, in any order.
+/// Listed objects, in any order.
 #[derive(Debug, Clone, Default)]
 pub struct Listing {
     objects: Vec<(Part, String, u64, String)>,
 }
 
 impl Listing {
-    /// Adds an object. `version` is what changes when it is written anew: its tag, or when it was written.
+    /// Adds an object. `version` changes whenever the object is written: its tag, or the time it was written.
     pub fn add(&mut self, part: Part, name: impl Into<String>, bytes: u64, version: impl Into<String>) {
         self.objects.push((part, name.into(), bytes, version.into()));
     }
 
-    /// What they come to.
+    /// The extent of the objects.
     ///
     /// ```
     /// use repair_core::lake::extent::{Listing, Part};
@@ -70,7 +70,7 @@ impl Listing {
 }
 
 impl Extent {
-    /// Of a table of which listings tell nothing: it is never the same.
+    /// The extent of a table of which listings say nothing: it is never equal to another.
     pub fn unknown() -> Self {
         Self { objects: 0, bytes: 0, digest: format!("unknown-{}", uuid::Uuid::now_v7().simple()) }
     }

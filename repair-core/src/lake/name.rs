@@ -1,11 +1,11 @@
-//! Names of files and objects that follow from what they hold, so that to write one twice is to write it once.
+//! Names of files and objects that follow from their content, so that writing one twice has the effect of writing it once.
 
 use super::StageScope;
 
-/// The longest part of a file's name that is written out; file systems take 255 bytes, and several parts make a name.
+/// The longest part of a file's name that is written out. File systems allow 255 bytes, and a name has several parts.
 const MAX_NAME_PART: usize = 80;
 
-/// A text as part of a file's name, so that two texts never share a name. What is not plain is written as `%XX`, as is a `.` in front.
+/// A text as part of a file's name; two texts never share a name. Special characters are written as `%XX`, as is a leading `.`.
 pub fn part(text: &str) -> String {
     let mut name = String::with_capacity(text.len());
     for (at, byte) in text.bytes().enumerate() {
@@ -18,19 +18,19 @@ pub fn part(text: &str) -> String {
     if name.len() > MAX_NAME_PART {
         let hash = blake3::hash(text.as_bytes()).to_hex();
         name.truncate(MAX_NAME_PART - 33);
-        // A `%%` is never written above, so a shortened name meets no other.
+        // `%%` never occurs above, so a shortened name is equal to no other.
         name.push_str("%%");
         name.push_str(&hash.as_str()[..31]);
     }
     name
 }
 
-/// As [`part`], with no `-` either, so that it can stand between dashes.
+/// As [`part`], but without `-`, so that it can stand between dashes.
 pub fn part_without_dash(text: &str) -> String {
     part(text).replace('-', "%2D")
 }
 
-/// The name of a published object. Only the run's part may hold dashes, so that no two of (run, step, visit, batch) share a name.
+/// The name of a published object. Only the part of the run may contain dashes, so each (run, step, visit, batch) has a name of its own.
 pub fn object(scope: &StageScope<'_>, batch: u32) -> String {
     format!("{}-{}-{}-{batch}.parquet", part(scope.run), part_without_dash(scope.step), scope.visit)
 }

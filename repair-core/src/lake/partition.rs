@@ -1,4 +1,4 @@
-//! The time of rows as bounds, and the names of time partitions. Values only: no I/O.
+//! Bounds on the time of rows, and the names of time partitions. Values only, no I/O.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,18 @@ use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 
-/// Microseconds of a second.
+/// Microseconds in a second.
 pub const SECOND_US: i64 = 1_000_000;
 
-/// More partitions than this in one write is a mistake (a wrong year), not a wish: 27 years of hours.
+/// A write that touches more partitions than this is a mistake, such as a wrong year: this many hours are 27 years.
 const MAX_PARTITIONS: usize = 240_000;
 
 /// Bounds on the time column: `from <= time < to`, in microseconds since the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeBounds {
-    /// From this microsecond since the epoch on.
+    /// The first microsecond since the epoch that is within.
     pub from_us: i64,
-    /// Up to and without this one.
+    /// The first one after it that is not.
     pub to_us: i64,
 }
 
@@ -29,14 +29,14 @@ impl TimeBounds {
     /// Every row.
     pub const ALL: Self = Self { from_us: i64::MIN, to_us: i64::MAX };
 
-    /// The rows of a range of slots. Bounds in whole seconds are exact, because slots are of times cut down to seconds.
+    /// The rows of a range of slots. Bounds in whole seconds are exact, because slots are computed from times cut to seconds.
     pub fn of_slots(grid: &crate::model::SlotGrid, slots: SlotRange) -> Self {
         let (from_s, to_s) = grid.time_bounds_s(slots);
         Self { from_us: from_s.saturating_mul(SECOND_US), to_us: to_s.saturating_mul(SECOND_US) }
     }
 
-    /// The rows that a scan of an interval is asked for: of a series, the rows of the slots that begin within; else the rows whose
-    /// time lies within.
+    /// The rows that a scan of an interval returns: in a series, rows of slots that begin within the interval; otherwise, rows whose time
+    /// is within it.
     pub fn of_interval(table: &Table, interval: Option<&Interval>) -> Self {
         let Some(interval) = interval else { return Self::ALL };
         match table.grid() {
@@ -45,12 +45,12 @@ impl TimeBounds {
         }
     }
 
-    /// Whether a time lies within.
+    /// Whether a time is within.
     pub fn contains(&self, time_us: i64) -> bool {
         self.from_us <= time_us && time_us < self.to_us
     }
 
-    /// Whether some time lies within both.
+    /// Whether some time is within both.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.from_us.max(other.from_us) < self.to_us.min(other.to_us)
     }
@@ -59,7 +59,7 @@ impl TimeBounds {
 /// The first whole microsecond at or after an instant.
 fn first_microsecond(instant: Timestamp) -> i64 {
     let cut = instant.as_microsecond();
-    // `as_microsecond` cuts towards zero; only after the epoch is that downwards.
+    // `as_microsecond` rounds towards zero, which is down only after the epoch.
     let behind = instant.as_nanosecond() > i128::from(cut) * 1_000;
     cut + i64::from(behind)
 }
@@ -67,7 +67,7 @@ fn first_microsecond(instant: Timestamp) -> i64 {
 /// The table's time partition.
 ///
 /// # Errors
-/// `invalid` if there are several: rows would have several places.
+/// `invalid` if there are several: each row would then have several places.
 pub fn time_partition(table: &Table) -> Result<Option<&Partition>> {
     match table.partition_by.as_slice() {
         [] => Ok(None),
@@ -76,7 +76,7 @@ pub fn time_partition(table: &Table) -> Result<Option<&Partition>> {
     }
 }
 
-/// The time that a partition's name stands for; `None` if it is not a name of that unit.
+/// The time that a partition's name covers; `None` if it is not a name of that unit.
 pub fn span(unit: PartitionUnit, value: &str) -> Option<TimeBounds> {
     let length = match unit {
         PartitionUnit::Year => 4,
@@ -95,10 +95,10 @@ pub fn span(unit: PartitionUnit, value: &str) -> Option<TimeBounds> {
     Some(TimeBounds { from_us: microseconds(start)?, to_us: next(unit, start).and_then(microseconds).unwrap_or(i64::MAX) })
 }
 
-/// The partition of an instant: its name, and the time it stands for.
+/// The partition of an instant: its name, and the time it covers.
 ///
 /// # Errors
-/// `invalid` at the far ends of time.
+/// `invalid` at the ends of the range of instants.
 pub fn of_time(unit: PartitionUnit, time_us: i64) -> Result<(String, TimeBounds)> {
     let refuse =
         || Error::invalid(format!("a time of {time_us} µs since 1970 has no partition: partitions are named for the years 0 to 9999"));
@@ -116,13 +116,13 @@ pub fn of_time(unit: PartitionUnit, time_us: i64) -> Result<(String, TimeBounds)
 /// The names of the partitions that bounds touch, in order.
 ///
 /// # Errors
-/// `invalid` if they are more than anyone means.
+/// `invalid` if there are too many.
 pub fn all_in(unit: PartitionUnit, bounds: &TimeBounds) -> Result<Vec<String>> {
     let mut names = Vec::new();
     let mut at = bounds.from_us;
     while at < bounds.to_us {
         if names.len() >= MAX_PARTITIONS {
-            return Err(Error::invalid(format!("the interval touches more than {MAX_PARTITIONS} partitions; write it piece by piece")));
+            return Err(Error::invalid(format!("the interval touches more than {MAX_PARTITIONS} partitions; write it in smaller pieces")));
         }
         let (name, span) = of_time(unit, at)?;
         names.push(name);
@@ -131,7 +131,7 @@ pub fn all_in(unit: PartitionUnit, bounds: &TimeBounds) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The rows of batches by the name of their time's partition, in the order in which they come.
+/// The rows of batches by the name of their partition, in their original order.
 ///
 /// # Errors
 /// As [`of_time`].

@@ -1,4 +1,4 @@
-//! What replacing an interval of a table writes. Values only: no I/O.
+//! What replacing an interval of a table writes. Values only, no I/O.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use crate::error::{Error, Result};
 use crate::lake::overlay::staging::Parts;
 use crate::model::{Format, Interval, Table};
 
-/// What each partition that the interval touches is to hold.
+/// The new content of each partition that the interval touches.
 #[derive(Debug, Clone)]
 pub struct Replacement {
-    /// The columns; `None` if no batch came, not even an empty one.
+    /// The columns; `None` if there was no batch, not even an empty one.
     pub schema: Option<SchemaRef>,
-    /// The rows by the name of their partition, no rows where it is to be empty; `None` names a table without partitions.
+    /// The rows by the name of their partition; a partition without rows is to be empty. `None` names a table without partitions.
     pub parts: Parts,
 }
 
-/// Checks the rows that are to take the place of an interval, and sorts them into partitions.
+/// Checks the rows that are to replace an interval, and sorts them into partitions.
 ///
 /// # Errors
-/// `invalid` if rows lie outside of the interval, or do not fit the table.
+/// `invalid` if rows lie outside the interval, or do not fit the table.
 pub fn replacement(table: &Table, interval: &Interval, rows: &[RecordBatch]) -> Result<Replacement> {
     if table.format != Format::Parquet {
         return Err(Error::invalid(format!("tables are written as Parquet only; set `format: parquet` for table `{}`", table.name)));
@@ -46,7 +46,7 @@ pub fn replacement(table: &Table, interval: &Interval, rows: &[RecordBatch]) -> 
         if let Some(outside) = times.values().iter().find(|time_us| !bounds.contains(**time_us)) {
             let time = jiff::Timestamp::from_microsecond(*outside).map_or_else(|_| outside.to_string(), |time| time.to_string());
             return Err(Error::invalid(format!(
-                "a row of {time} for table `{}` lies outside of {interval}, which is to be replaced",
+                "a row of {time} for table `{}` lies outside the interval to replace, {interval}",
                 table.name
             )));
         }

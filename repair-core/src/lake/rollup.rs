@@ -1,7 +1,7 @@
-//! Rows summed up by key and bucket of time: what a lake may compute in an engine of its own, and how it is computed where it has none.
+//! Rows summed up by key and bucket of time: what a lake may compute in its own engine, and how it is computed without one.
 //!
-//! Sums are taken in order of time and each slot counts once, so the result does not depend on the order in which rows come, nor on
-//! whether a row is the table's own or a repair.
+//! Sums are taken in order of time and each slot counts once, so neither the order of rows nor whether a row is the table's own or a repair
+//! changes the result.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
@@ -14,24 +14,24 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Decimal128Type, Field, Float64Type, Int64Type, Schema, SchemaRef};
 use futures::StreamExt;
 
-use super::{BatchStream, Layer, ScanRequest, overlay};
+use super::{BatchStream, Layer, ReadLake, ScanRequest, overlay};
 use crate::error::{Error, Result};
 use crate::model::Usage;
 use crate::model::expected_slots;
 use crate::model::{Cadence, Interval, Key, SlotSet, Table};
 
-/// What to make of the values of one column within a bucket.
+/// How to combine the values of one column within a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Function {
-    /// That of the earliest slot that has one.
+    /// The value of the earliest slot that has one.
     First,
-    /// That of the latest slot that has one.
+    /// The value of the latest slot that has one.
     Last,
-    /// The least.
+    /// The smallest value.
     Min,
-    /// The greatest.
+    /// The largest value.
     Max,
-    /// All added up, in order of time.
+    /// The sum, added up in order of time.
     Sum,
 }
 
@@ -42,47 +42,47 @@ pub struct Measure {
     pub name: String,
     /// The column it is computed from.
     pub column: String,
-    /// How.
+    /// How the values are combined.
     pub function: Function,
 }
 
-/// A summary by key and bucket of time.
+/// A request for rows summed up by key and bucket of time.
 #[derive(Debug, Clone)]
 pub struct Rollup {
-    /// The slots that begin within.
+    /// Only slots that begin within this interval.
     pub interval: Interval,
-    /// Only slots that begin within these, if given: what a calendar expects.
+    /// If not empty, only slots that begin within one of these: those a calendar expects.
     pub within: Vec<Interval>,
     /// The keys.
     pub keys: Vec<Key>,
-    /// The length of a bucket; buckets begin at multiples of it since the epoch.
+    /// The length of a bucket. Buckets begin at multiples of it since the epoch.
     pub every: Cadence,
     /// The columns to compute.
     pub measures: Vec<Measure>,
 }
 
-/// The result's column that says when its bucket begins.
+/// The result's column with the start of the bucket.
 pub const BUCKET: &str = "bucket";
-/// The result's column that counts slots with a row of the table's own.
+/// The result's column with the number of slots that have a row of the table's own.
 pub const OBSERVED: &str = "observed";
-/// The result's column that counts slots with only a repair.
+/// The result's column with the number of slots that have only a repair.
 pub const REPAIRED: &str = "repaired";
-/// The result's column that counts rows beyond one a slot.
+/// The result's column with the number of rows beyond one for each slot.
 pub const DUPLICATES: &str = "duplicates";
 
 impl Rollup {
-    /// The scan it is computed from.
+    /// The scan that it is computed from.
     pub fn scan(&self) -> ScanRequest {
         let mut columns: Vec<String> = self.measures.iter().map(|measure| measure.column.clone()).collect();
         columns.sort_unstable();
         columns.dedup();
-        ScanRequest { layer: Layer::Repaired, interval: Some(self.interval), keys: Some(self.keys.clone()), columns: Some(columns) }
+        ScanRequest::new(Layer::Repaired).in_interval(self.interval).of_keys(self.keys.clone()).with_columns(columns)
     }
 
     /// The result's columns: key, [`BUCKET`], the measures, [`OBSERVED`], [`REPAIRED`], [`DUPLICATES`].
     ///
     /// # Errors
-    /// `invalid` if a measure's column is not there or not a number.
+    /// `invalid` if a measure's column is missing or not a number.
     pub fn schema(&self, table: &Table, columns: &Schema) -> Result<SchemaRef> {
         let mut fields: Vec<Field> = table.key.iter().map(|key| Field::new(key, DataType::Utf8, false)).collect();
         fields.push(Field::new(BUCKET, overlay::instant_type(), false));
@@ -99,7 +99,7 @@ impl Rollup {
     }
 }
 
-/// Integers stay integers and decimals decimals, so that nothing is rounded; all else is computed as 64-bit floats.
+/// Integers stay integers and decimals decimals, so nothing is rounded; all else is computed as 64-bit floats.
 fn result_type(table: &Table, field: &Field) -> Result<DataType> {
     match field.data_type() {
         kind if kind.is_integer() => Ok(DataType::Int64),
@@ -158,7 +158,7 @@ enum Number {
     Overflow,
 }
 
-/// Applies a function to the values of rows in order of time, nulls left out; the inner `None` is an overflow.
+/// Applies a function to the values of rows in order of time, leaving out nulls; the inner `None` is an overflow.
 fn apply<T: Copy>(
     function: Function,
     rows: &[usize],
@@ -186,18 +186,28 @@ struct Rows {
 }
 
 impl Rows {
-    /// By slot; within a slot the table's own rows first, then by value.
+    /// By slot; within a slot the table's own rows come first, then by value.
     fn compare(&self, a: usize, b: usize) -> Ordering {
         let by_slot = self.slots[a].cmp(&self.slots[b]).then_with(|| self.repaired[a].cmp(&self.repaired[b]));
         self.values.iter().fold(by_slot, |order, values| order.then_with(|| values.compare(a, b)))
     }
 }
 
-/// Computes a rollup from the batches of its scan. Holds the rows of the interval, of the needed columns only: ask for long
-/// stretches piece by piece.
+/// Computes a rollup from a scan, for a lake without an engine that could do it.
 ///
 /// # Errors
-/// `invalid` if a column is not a number, or a sum of integers overflows; and the scan's own.
+/// Those of the scan, and of [`compute`].
+pub async fn by_scan(lake: &dyn ReadLake, table: &Table, rollup: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
+    let schema = lake.describe(table).await?;
+    let scan = lake.scan(table, &rollup.scan()).await?;
+    compute(table, &schema, rollup, scan).await
+}
+
+/// Computes a rollup from the batches of its scan. It holds all rows of the interval in memory, of the needed columns only, so split long
+/// intervals.
+///
+/// # Errors
+/// `invalid` if a column is not a number, or a sum of integers overflows; and those of the scan.
 pub async fn compute(table: &Table, columns: &Schema, rollup: &Rollup, mut scan: BatchStream) -> Result<(Vec<RecordBatch>, Usage)> {
     let schema = rollup.schema(table, columns)?;
     let grid = table.grid()?;
@@ -244,7 +254,7 @@ fn gather(
     let values: Vec<ArrayRef> = rollup.measures.iter().zip(types).map(number).collect::<Result<_>>()?;
     let mut row = 0;
     while row < batch.num_rows() {
-        // Rows of one key mostly follow each other: one look-up for each run of them.
+        // Rows of one key mostly follow each other, so each run of them needs one look-up.
         let same_key = |other: usize| keys.iter().all(|column| column.value(other) == column.value(row));
         let end = (row + 1..batch.num_rows()).find(|&other| !same_key(other)).unwrap_or(batch.num_rows());
         let key = Key::new(keys.iter().map(|column| column.value(row)));
@@ -272,12 +282,12 @@ fn finish(table: &Table, rollup: &Rollup, schema: &SchemaRef, by_key: &HashMap<K
     let mut buckets: Vec<i64> = Vec::new();
     let mut results: Vec<Vec<Number>> = rollup.measures.iter().map(|_| Vec::new()).collect();
     let (mut observed, mut repaired, mut duplicates) = (Vec::new(), Vec::new(), Vec::new());
-    // A key that was given twice is still one series.
+    // A key that is requested twice is still one series.
     for key in rollup.keys.iter().collect::<BTreeSet<_>>() {
         let Some(rows) = by_key.get(key) else { continue };
         let bucket_of = |row: usize| grid.start_of(rows.slots[row]).as_second().div_euclid(bucket_s);
         let mut order: Vec<usize> = (0..rows.slots.len()).collect();
-        // Of several rows of one slot the least in value stays, so that the order in which they came does not matter.
+        // Of several rows of one slot the smallest in value counts, so the order in which they came does not matter.
         order.sort_unstable_by(|&a, &b| rows.compare(a, b));
         for bucket in order.chunk_by(|&a, &b| bucket_of(a) == bucket_of(b)) {
             let mut once = bucket.to_vec();
@@ -335,7 +345,7 @@ fn numbers_array(name: &str, kind: &DataType, numbers: Vec<Number>) -> Result<Ar
 /// A column of a batch.
 ///
 /// # Errors
-/// `invalid` if it has none of that name.
+/// `invalid` if there is no column of that name.
 pub fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
     batch.column_by_name(name).ok_or_else(|| Error::invalid(format!("no column `{name}` among the rows")))
 }

@@ -1,4 +1,4 @@
-//! The one shape of batches: keys as UTF-8, the time column as microseconds in UTC, all others as the table has them. Values only.
+//! The one shape of batches: keys as UTF-8, the time column as microseconds in UTC, all others as the table has them. Values only, no I/O.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::partition::SECOND_US;
 
 const STRICT: CastOptions<'static> = CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };
 
-/// Casts, with an error for a value that does not fit, instead of a null.
+/// Casts values; one that does not fit is an error, not a null.
 ///
 /// # Errors
 /// `invalid` if one does not fit.
@@ -24,8 +24,8 @@ pub fn cast_strict(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     if array.data_type() == to { Ok(array.clone()) } else { Ok(cast_with_options(array, to, &STRICT)?) }
 }
 
-/// Casts values that are to be kept, with an error for one that would not come back the same. Rounding a float to a narrower float
-/// is no loss: it was rounded when it was made.
+/// Casts values that are to be kept; one that would not come back the same is an error. Rounding a float to a narrower float counts as the
+/// same, since it was rounded when it was made.
 ///
 /// # Errors
 /// `invalid` if one would change.
@@ -46,7 +46,7 @@ pub fn cast_exact(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
         let back = cast_strict(&done, from)?;
         arrow::compute::kernels::cmp::not_distinct(array, &back)?.true_count() == array.len()
     };
-    if same { Ok(done) } else { Err(Error::invalid(format!("a {from} would not be the same as {to}"))) }
+    if same { Ok(done) } else { Err(Error::invalid(format!("{from} values would change as {to}"))) }
 }
 
 /// Whether values are text, in any of Arrow's encodings.
@@ -61,36 +61,36 @@ pub fn is_text(kind: &DataType) -> bool {
 fn is_key(kind: &DataType) -> bool {
     match kind {
         DataType::Dictionary(_, values) => is_key(values),
-        // Parquet files of old writers hold text without saying that it is text.
+        // Old Parquet writers store text without marking it as text.
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => true,
         other => is_text(other) || other.is_integer(),
     }
 }
 
-/// Whether a column can identify series.
+/// Checks that a column can identify series.
 ///
 /// # Errors
-/// `invalid` if not.
+/// `invalid` if it cannot.
 pub fn check_key_type(table: &Table, column: &str, kind: &DataType) -> Result<()> {
     if is_key(kind) {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "key column `{column}` of table `{}` is {kind}; a key must be text or whole numbers: store it so, or mend `key`",
+        "key column `{column}` of table `{}` is {kind}; a key must be text or whole numbers: store it as one of these, or correct `key`",
         table.name
     )))
 }
 
-/// Whether a column can tell the time.
+/// Checks that a column can be the time.
 ///
 /// # Errors
-/// `invalid` if not.
+/// `invalid` if it cannot.
 pub fn check_time_type(table: &Table, kind: &DataType) -> Result<()> {
     if matches!(kind, DataType::Timestamp(_, _) | DataType::Date32) {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "time column `{}` of table `{}` is {kind}, not a timestamp; store it as a TIMESTAMP in UTC, or mend `time`",
+        "time column `{}` of table `{}` is {kind}, not a timestamp; store it as a TIMESTAMP in UTC, or correct `time`",
         table.time, table.name
     )))
 }
@@ -98,7 +98,7 @@ pub fn check_time_type(table: &Table, kind: &DataType) -> Result<()> {
 /// A key column as UTF-8, without nulls.
 ///
 /// # Errors
-/// `invalid` if it has nulls, or is of a type that is no key.
+/// `invalid` if it has nulls, or is of a type that cannot be a key.
 pub fn key_text(table: &Table, column: &str, array: &ArrayRef) -> Result<StringArray> {
     check_key_type(table, column, array.data_type())?;
     refuse_nulls(table, "key", column, array.as_ref())?;
@@ -106,7 +106,7 @@ pub fn key_text(table: &Table, column: &str, array: &ArrayRef) -> Result<StringA
 }
 
 fn refuse_nulls(table: &Table, role: &str, column: &str, array: &dyn Array) -> Result<()> {
-    // Of a dictionary, a null may also hide among its values.
+    // The values of a dictionary may hold nulls too.
     match array.logical_null_count() {
         0 => Ok(()),
         nulls => Err(Error::invalid(format!(
@@ -117,10 +117,10 @@ fn refuse_nulls(table: &Table, role: &str, column: &str, array: &dyn Array) -> R
     }
 }
 
-/// The time column as microseconds in UTC, without nulls; a time without a zone is UTC, and what is finer is cut downwards.
+/// The time column as microseconds in UTC, without nulls. A time without a zone is taken as UTC; finer units are rounded down.
 ///
 /// # Errors
-/// `invalid` if it has nulls, or is no time.
+/// `invalid` if it has nulls, or is not a time.
 pub fn instants(table: &Table, array: &ArrayRef) -> Result<TimestampMicrosecondArray> {
     check_time_type(table, array.data_type())?;
     refuse_nulls(table, "time", &table.time, array.as_ref())?;
@@ -134,7 +134,7 @@ pub fn instants(table: &Table, array: &ArrayRef) -> Result<TimestampMicrosecondA
             array.as_primitive::<TimestampMillisecondType>().try_unary(|value| scale(value, 1_000))?
         }
         DataType::Timestamp(TimeUnit::Microsecond, _) => array.as_primitive::<TimestampMicrosecondType>().clone(),
-        // Not Arrow's cast, which cuts towards 1970.
+        // Arrow's cast would round towards 1970.
         DataType::Timestamp(TimeUnit::Nanosecond, _) => {
             array.as_primitive::<TimestampNanosecondType>().unary(|value| value.div_euclid(1_000))
         }
@@ -143,10 +143,10 @@ pub fn instants(table: &Table, array: &ArrayRef) -> Result<TimestampMicrosecondA
     Ok(times.with_timezone("UTC"))
 }
 
-/// Checks that keys have as many values as the table has key columns: others would silently be found nowhere.
+/// Checks that keys have as many values as the table has key columns; others would silently match nothing.
 ///
 /// # Errors
-/// `invalid` if one has not.
+/// `invalid` if one does not.
 pub fn check_keys(table: &Table, keys: &[Key]) -> Result<()> {
     match keys.iter().find(|key| key.values().len() != table.key.len()) {
         None => Ok(()),
@@ -169,7 +169,7 @@ pub fn time_field(table: &Table) -> Field {
     Field::new(&table.time, overlay::instant_type(), false)
 }
 
-/// What both types of a column's values fit into, if there is something.
+/// The type that values of both types fit into, if there is one.
 fn common_type(format: Format, a: &DataType, b: &DataType) -> Option<DataType> {
     use DataType::{Decimal128, Float64, Int64, Null, Timestamp, Utf8};
     match (a, b) {
@@ -187,16 +187,16 @@ fn common_type(format: Format, a: &DataType, b: &DataType) -> Option<DataType> {
         (Decimal128(p, s), Decimal128(q, t)) if s == t => Some(Decimal128(*p.max(q), *s)),
         (Timestamp(_, zone), Timestamp(_, other)) if zone == other => Some(Timestamp(TimeUnit::Microsecond, zone.clone())),
         _ if is_text(a) && is_text(b) => Some(Utf8),
-        // In files of text, what is not of one type is text.
+        // In text files, values of several types are text.
         _ if format != Format::Parquet && !a.is_nested() && !b.is_nested() => Some(Utf8),
         _ => None,
     }
 }
 
-/// Adds the columns of one more file to those of a table: columns it lacks are null in its rows, types widen.
+/// Adds the columns of another file to those of a table. Columns that a file lacks are null in its rows; types widen.
 ///
 /// # Errors
-/// `invalid` if a column has types that nothing fits.
+/// `invalid` if a column has types that no common type fits.
 pub fn merge(format: Format, all: &mut Vec<Field>, file: &Schema) -> Result<()> {
     for field in file.fields() {
         match all.iter_mut().find(|known| known.name() == field.name()) {
@@ -217,7 +217,7 @@ pub fn merge(format: Format, all: &mut Vec<Field>, file: &Schema) -> Result<()> 
     Ok(())
 }
 
-/// The columns of a table in the shape of batches, from those of its files. Key columns that only the path tells come last.
+/// The columns of a table in the shape of batches, from those of its files. Key columns that only paths contain come last.
 ///
 /// # Errors
 /// `invalid` if the key or time column is missing or unusable.
@@ -237,16 +237,16 @@ pub fn of_table(table: &Table, mut fields: Vec<Field>) -> Result<SchemaRef> {
     Ok(Arc::new(Schema::new(fields)))
 }
 
-/// `it has a, b, c`
+/// The columns as a phrase: `it has a, b, c`.
 pub fn names(schema: &Schema) -> String {
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) }
 }
 
-/// The key and time columns and those that are asked for, in the table's order.
+/// The key and time columns and the requested ones, in the table's order.
 ///
 /// # Errors
-/// `invalid` if a column is asked for that the table has not.
+/// `invalid` if the table lacks a requested column.
 pub fn project(table: &Table, schema: &SchemaRef, columns: Option<&[String]>) -> Result<SchemaRef> {
     let Some(columns) = columns else { return Ok(schema.clone()) };
     if let Some(unknown) = columns.iter().find(|name| schema.field_with_name(name).is_err()) {
@@ -271,15 +271,15 @@ pub const RESERVED: [&str; 11] = [
     overlay::columns::RECHECK_AFTER,
 ];
 
-/// Refuses a table whose own columns have names that we add.
+/// Rejects a table whose own columns have names that we add.
 ///
 /// # Errors
-/// `invalid`, naming the column.
+/// `invalid` with the column's name.
 pub fn refuse_reserved(table: &Table, schema: &Schema) -> Result<()> {
     match RESERVED.iter().find(|name| schema.field_with_name(name).is_ok()) {
         None => Ok(()),
         Some(name) => Err(Error::invalid(format!(
-            "table `{}` has a column `{name}`, which is what repairs call one of theirs; rename it",
+            "table `{}` has a column `{name}`, a name that repairs use for a column of theirs; rename it",
             table.name
         ))),
     }
@@ -294,7 +294,7 @@ pub struct KeyTime<'a> {
 }
 
 impl<'a> KeyTime<'a> {
-    /// Those of a batch.
+    /// The columns of a batch.
     ///
     /// # Errors
     /// `invalid` or `internal` if the batch is not in shape.
@@ -311,7 +311,7 @@ impl<'a> KeyTime<'a> {
         Key::new(self.keys.iter().map(|column| column.value(row)))
     }
 
-    /// The first row after `row` that has another key: rows of one key mostly follow each other, so callers look up once a run.
+    /// The first row after `row` with another key. Rows of one key mostly follow each other, so callers look a key up once for each run.
     pub fn end_of_run(&self, row: usize) -> usize {
         let rows = self.times.len();
         let mut end = row + 1;

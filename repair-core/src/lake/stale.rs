@@ -1,7 +1,8 @@
-//! Aggregates that were computed from what was taken back since: marked beside their table, until they are computed again.
+//! Aggregates that are stale because rows they were computed from have been retracted. They are marked beside their table until they are
+//! computed again.
 //!
-//! A mark is a retraction in the aggregate's own table, which has no repairs that it could hide. A step that computes the marked stretch
-//! again undoes the mark.
+//! A mark is a retraction in the aggregate's own table, which has no repairs to hide. A step that computes the marked stretch again undoes
+//! the mark.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -11,15 +12,15 @@ use crate::lake::Lake;
 use crate::lake::overlay::retraction::{Retraction, in_force};
 use crate::model::{Interval, Table};
 
-/// The table that an aggregate step says it wrote, if it says so in its output: `table` and `location`.
+/// The table that an aggregate step wrote, if its output says so in `table` and `location`.
 ///
-/// Its marks have no key and are not sorted by time, so neither is asked for.
+/// Marks have no key and are not sorted by time, so neither is needed.
 pub fn written(output: &Value) -> Option<Table> {
     let text = |name: &str| output.get(name).and_then(Value::as_str);
     Some(Table { location: text("location")?.to_owned(), ..Table::implicit(text("table")?, "time") })
 }
 
-/// The stretches of an aggregate's table that are not to be trusted, each with its mark.
+/// The stale stretches of an aggregate's table, each with its mark.
 ///
 /// # Errors
 /// Those of the lake.
@@ -32,11 +33,11 @@ pub async fn stale(lake: &dyn Lake, into: &Table) -> Result<Vec<(Interval, Retra
     Ok(marks.collect())
 }
 
-/// Where the output of an aggregate step tells which stretches of its table stay stale.
+/// The key in an aggregate step's output that lists the stretches of its table that stay stale.
 pub(crate) const BEYOND: &str = "stale";
 
-/// Takes away the marks of what was computed again: those that were there when that began, and lie within. Returns the stretches that stay
-/// stale, in order.
+/// Undoes the marks of what was computed again: those that existed when the computation began, and that it covers. Returns the stretches
+/// that stay stale, in order.
 ///
 /// # Errors
 /// Those of the lake.
@@ -48,7 +49,7 @@ pub(crate) async fn refresh(lake: &dyn Lake, into: &Table, computed: &Interval, 
             continue;
         }
         let undoing = Retraction {
-            // To compute it again after a crash is to say the same again.
+            // The id follows from the mark's, so that computing again after a crash writes the same.
             id: format!("computed-{}", mark.id),
             parts: Vec::new(),
             undoes: Some(mark.id),

@@ -1,4 +1,4 @@
-//! What is wrong with a table: gaps and other defects, and what was looked at to find them.
+//! Defects: what is wrong with a table, and what was examined to find out.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,23 +11,24 @@ use crate::model::Usage;
 use crate::model::{Key, SlotGrid};
 use crate::model::{SlotRange, SlotSet};
 
-/// What is wrong with a slot.
+/// The kind of defect that a slot has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum DefectKind {
-    /// It has no row.
+    /// The slot has no row.
     #[default]
     Missing,
-    /// It has more rows than one.
+    /// The slot has more than one row.
     Duplicate,
-    /// Its row cannot be right.
+    /// The slot's row breaks a rule.
     Invalid,
-    /// What was computed of it was computed from what has been taken back since.
+    /// An aggregate was computed from a repair of the slot that has been undone since.
     Stale,
 }
 
 impl DefectKind {
-    /// The word for people.
+    /// The word used in messages and reports, such as `missing`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -37,36 +38,36 @@ impl DefectKind {
         }
     }
 
-    /// Whether it is of slots without a row.
+    /// Whether the slots have no row.
     pub fn is_missing(&self) -> bool {
         *self == Self::Missing
     }
 
-    /// Whether it is of slots that hold rows of the table's own, so that a repair stands for these rows.
+    /// Whether the slots hold rows of the table's own, which a repair then replaces.
     pub fn is_of_rows(self) -> bool {
         matches!(self, Self::Duplicate | Self::Invalid)
     }
 }
 
-/// Defects that are told word for word.
+/// How many defects are described one by one.
 pub const MOST_TOLD: usize = 5;
 
-/// All rows that a table has of its own in one slot, known by their values: the same for the same rows, in whatever order or lake.
+/// A hash of all rows that a table has of its own in one slot. The same rows give the same hash, in any order and in any lake.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint([u8; 16]);
 
 impl Fingerprint {
-    /// One that was computed.
+    /// A fingerprint from its bytes.
     pub fn new(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// One from its text.
+    /// A fingerprint from its text, 32 hexadecimal digits.
     ///
     /// # Errors
-    /// `invalid` if it is none.
+    /// `invalid` if the text is anything else.
     pub fn parse(text: &str) -> Result<Self> {
-        let refused = || Error::invalid(format!("`{text}` is no fingerprint of rows, which is 32 hexadecimal digits"));
+        let refused = || Error::invalid(format!("`{text}` is not a fingerprint of rows, which has 32 hexadecimal digits"));
         let number = if text.len() == 32 { u128::from_str_radix(text, 16).map_err(|_| refused())? } else { return Err(refused()) };
         Ok(Self(number.to_be_bytes()))
     }
@@ -89,7 +90,7 @@ impl fmt::Debug for Fingerprint {
 pub struct Fingerprints(BTreeMap<Key, BTreeMap<i64, Fingerprint>>);
 
 impl Fingerprints {
-    /// Adds that of a slot.
+    /// Adds the fingerprint of a slot.
     pub fn insert(&mut self, key: &Key, slot: i64, fingerprint: Fingerprint) {
         match self.0.get_mut(key) {
             Some(slots) => {
@@ -101,17 +102,17 @@ impl Fingerprints {
         }
     }
 
-    /// That of a slot.
+    /// The fingerprint of a slot, if it is known.
     pub fn get(&self, key: &Key, slot: i64) -> Option<Fingerprint> {
         self.0.get(key)?.get(&slot).copied()
     }
 
-    /// Whether there are none.
+    /// Whether no fingerprint is known.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Those of some slots of a key, added to others.
+    /// Adds the fingerprints that `other` has for some slots of a key.
     pub fn extend_from(&mut self, other: &Self, key: &Key, slots: SlotRange) {
         if slots.is_empty() {
             return;
@@ -122,38 +123,38 @@ impl Fingerprints {
     }
 }
 
-/// What a detector looked at: enough for later steps to know what was expected, without asking the data.
+/// What a detector examined: enough for later steps to know what was expected, without asking the data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
-    /// The table.
+    /// The name of the table.
     pub table: String,
-    /// The slots of its series.
+    /// The table's grid.
     pub grid: SlotGrid,
-    /// The keys that must be there.
+    /// The keys that must be present.
     pub keys: Vec<Key>,
-    /// The stretch of time.
+    /// The time that was examined.
     pub interval: Interval,
-    /// The name of the calendar that says which slots are expected.
+    /// The name of the calendar that defines which slots are expected.
     pub calendar: String,
 }
 
 impl Scope {
-    /// The slots that begin within the interval.
+    /// The slots that begin within `interval`.
     pub fn slots(&self) -> SlotRange {
         self.grid.slots_in(&self.interval)
     }
 }
 
-/// A run of missing slots of one key, or of slots that are otherwise wrong.
+/// A run of slots of one key that are missing or otherwise wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
-    /// Whose.
+    /// The key.
     pub key: Key,
-    /// Which slots.
+    /// The slots.
     pub slots: SlotRange,
 }
 
-/// Many gaps, as columns: sixteen bytes each, however long the key. In order of key, then time.
+/// Many gaps in order of key, then time, stored as columns: about twenty bytes per gap, however long the key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GapList {
     keys: Vec<Key>,
@@ -162,14 +163,14 @@ pub struct GapList {
 }
 
 impl GapList {
-    /// Adds the runs of a set of one key's missing slots. Keys come in order, each key's slots in order.
+    /// Adds the runs of a set of missing slots of one key. Call it in order of key, and for each key in order of slot.
     pub fn extend(&mut self, key: &Key, missing: &SlotSet) {
         for slots in missing.runs() {
             self.push(key, slots);
         }
     }
 
-    /// Adds one gap; one that continues the last gap lengthens it.
+    /// Adds one gap. A gap that continues the last one lengthens it.
     pub fn push(&mut self, key: &Key, slots: SlotRange) {
         if self.keys.last() != Some(key) {
             self.keys.push(key.clone());
@@ -186,17 +187,17 @@ impl GapList {
         self.slots.push(slots);
     }
 
-    /// How many gaps.
+    /// How many gaps the list holds.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Whether there are none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
-    /// How many slots they hold together, missing or otherwise wrong.
+    /// How many slots all gaps hold together, missing or otherwise wrong.
     pub fn missing(&self) -> u64 {
         self.slots.iter().map(SlotRange::len).sum()
     }
@@ -206,7 +207,7 @@ impl GapList {
         self.key.iter().zip(&self.slots).map(|(&key, &slots)| (&self.keys[key as usize], slots))
     }
 
-    /// Whether a slot is in one of them.
+    /// Whether a slot is in one of the gaps.
     pub fn contains(&self, key: &Key, slot: i64) -> bool {
         let Ok(of) = self.keys.binary_search(key) else { return false };
         let of = u32::try_from(of).unwrap_or(u32::MAX);
@@ -225,7 +226,7 @@ impl GapList {
         by_key
     }
 
-    /// The slots from the first gap's to the last's.
+    /// The range from the earliest slot of any gap to the latest; `None` if there are no gaps.
     pub fn hull(&self) -> Option<SlotRange> {
         let first = self.slots.iter().map(|slots| slots.first).min()?;
         let end = self.slots.iter().map(|slots| slots.end).max()?;
@@ -233,49 +234,49 @@ impl GapList {
     }
 }
 
-/// What was counted. For every slot that is expected: it is present, absent or missing, so
-/// `expected = present + absent + missing`. Of those present, some are defective, and some are replaced by a repair.
+/// What a detector counted. Every expected slot is present, absent or missing, so `expected = present + absent + missing`. Of the present
+/// ones, some are defective, and some are replaced by a repair.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Slots that the calendar expects, over all keys.
     pub expected: u64,
-    /// Of those, slots that hold a row, the table's own or a repair.
+    /// Of the expected slots, those that hold a row: the table's own, or a repair.
     pub present: u64,
-    /// Of those present, slots that hold only a repair.
+    /// Of the present slots, those that hold only a repair.
     pub repaired: u64,
     /// Expected slots confirmed absent, by evidence that has not expired.
     pub absent: u64,
-    /// Expected slots with nothing.
+    /// Expected slots that are neither present nor absent.
     pub missing: u64,
-    /// Expected slots that hold rows, which are wrong in the way that was looked for.
+    /// Expected slots whose rows have the kind of defect that was looked for.
     #[serde(default)]
     pub defective: u64,
-    /// Expected slots that are not defective because a repair stands for the rows that the table has there.
+    /// Expected slots that are not defective, because a repair replaces the table's rows there.
     #[serde(default)]
     pub replaced: u64,
-    /// Of those replaced, slots whose rows in the table are others by now, and not wrong in the way that was looked for.
+    /// Of the replaced slots, those whose rows in the table have changed since, and no longer have the defect that was looked for.
     #[serde(default)]
     pub changed: u64,
-    /// Runs of missing slots; of defects of another kind, runs of slots that have it.
+    /// Runs of consecutive slots that are missing, or that have another kind of defect.
     pub gaps: u64,
-    /// Rows of the table beyond one a slot.
+    /// Rows of the table beyond one per slot.
     pub duplicates: u64,
     /// Slots that hold rows although the calendar does not expect them.
     pub unexpected: u64,
     /// Rows whose time is not on the grid.
     pub misaligned: u64,
-    /// Expected slots of which one source says that there is no row, and the table or a repair has one.
+    /// Expected slots that hold a row although a source confirmed them absent.
     #[serde(default)]
     pub conflicts: u64,
-    /// Expected slots that were repaired before the table got a row of its own, which counts now.
+    /// Expected slots that were repaired before the table got a row of its own, which now counts.
     #[serde(default)]
     pub overtaken: u64,
-    /// Keys that were looked at.
+    /// Keys that were examined.
     pub audited_keys: u64,
 }
 
 impl Counts {
-    /// How many slots are wrong in a way that was looked for.
+    /// How many slots have this kind of defect.
     pub fn wrong(&self, kind: DefectKind) -> u64 {
         if kind.is_missing() { self.missing } else { self.defective }
     }
@@ -284,30 +285,30 @@ impl Counts {
 /// What a detector found.
 #[derive(Debug, Clone)]
 pub struct Findings {
-    /// What is wrong with the slots of `gaps`.
+    /// The kind of defect that the slots of `gaps` have.
     pub kind: DefectKind,
-    /// What was looked at.
+    /// What was examined.
     pub scope: Scope,
     /// What was counted.
     pub counts: Counts,
-    /// The gaps themselves: runs of slots that are missing, or otherwise wrong.
+    /// The gaps: runs of slots that are missing or otherwise wrong.
     pub gaps: GapList,
-    /// Of defects of rows: which rows were judged, for each slot of `gaps`. What repairs it stands for these rows and no others. Where a
-    /// detector leaves one out, the engine looks the rows up.
+    /// For defects of rows, the fingerprint of the rows that were judged, for each slot of `gaps`. A repair replaces these rows and no others.
+    /// The engine looks up the fingerprints that a detector leaves out.
     pub judged: Fingerprints,
-    /// What is wrong with the first few slots, in words; empty where their kind says it all.
+    /// What is wrong with each of the first few slots, in words; empty where the kind says it all.
     pub told: Vec<String>,
-    /// What looking took.
+    /// What the detector consumed.
     pub usage: Usage,
 }
 
 impl Findings {
-    /// What is missing.
+    /// Findings of missing slots.
     pub fn of_gaps(scope: Scope, counts: Counts, gaps: GapList, usage: Usage) -> Self {
         Self { kind: DefectKind::Missing, scope, counts, gaps, judged: Fingerprints::default(), told: Vec::new(), usage }
     }
 
-    /// Whether the rows that the table has of a slot were found wrong. Such rows are nobody's neighbours.
+    /// Whether the table's rows in a slot were found wrong. Such rows must not serve as neighbours of a gap.
     pub fn is_of_wrong_rows(&self, key: &Key, slot: i64) -> bool {
         self.kind.is_of_rows() && self.gaps.contains(key, slot)
     }

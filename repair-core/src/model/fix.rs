@@ -1,4 +1,4 @@
-//! The piece of repair work that succeeds or fails as one, and what came of it.
+//! Units, the pieces of repair work that succeed or fail as a whole, and fixes, their results.
 
 use std::fmt;
 use std::ops::AddAssign;
@@ -12,38 +12,38 @@ use crate::model::Key;
 use crate::model::SlotRange;
 use crate::model::Usage;
 
-/// Slots of one key that a unit is to repair.
+/// The slots of one key that a unit must repair.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Wanted {
-    /// Whose.
+    /// The key.
     pub key: Key,
-    /// Which slots, in order, disjoint.
+    /// The slots, in order and disjoint.
     pub slots: Vec<SlotRange>,
 }
 
 impl Wanted {
-    /// How many slots.
+    /// How many slots are wanted.
     pub fn len(&self) -> u64 {
         self.slots.iter().map(SlotRange::len).sum()
     }
 
-    /// Whether none.
+    /// Whether no slot is wanted.
     pub fn is_empty(&self) -> bool {
         self.slots.iter().all(SlotRange::is_empty)
     }
 }
 
-/// One request to a source, or one computation. Known by its content, not by its position.
+/// One request to a source, or one computation. Its content identifies it, not its position.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Unit {
-    /// The stretch of time it asks about.
+    /// The time that the unit covers.
     pub interval: Interval,
-    /// The slots it is to repair, by key; all within `interval`.
+    /// The slots to repair, by key; all lie within `interval`.
     pub wanted: Vec<Wanted>,
 }
 
 impl Unit {
-    /// A name that two units share only if they are the same work on the same table by the same strategy.
+    /// An id that two units share only if they are the same work on the same table by the same strategy.
     pub fn id(&self, table: &str, strategy: &str) -> String {
         let mut hasher = blake3::Hasher::new();
         let mut add = |text: &str| {
@@ -66,43 +66,43 @@ impl Unit {
         hasher.finalize().to_hex().as_str()[..24].to_owned()
     }
 
-    /// How many slots it is to repair.
+    /// How many slots the unit must repair.
     pub fn slots(&self) -> u64 {
         self.wanted.iter().map(Wanted::len).sum()
     }
 }
 
-/// Slots that a source, asked, says hold nothing: the evidence for an exception.
+/// Slots that a source says hold nothing, with the evidence: this becomes an exception.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Absence {
-    /// Whose.
+    /// The key.
     pub key: Key,
-    /// Which slots.
+    /// The slots.
     pub slots: SlotRange,
-    /// Who was asked.
+    /// The source that was asked.
     pub source: String,
-    /// When.
+    /// When the source was asked.
     pub asked_at: Timestamp,
-    /// What it answered.
+    /// What the source answered.
     pub answer: String,
-    /// When to ask again.
+    /// When the evidence expires and the source is asked again.
     pub recheck_after: Timestamp,
 }
 
-/// Conflicts that are told word for word; of more, the number is known.
+/// How many conflicts are described one by one; the others are only counted.
 const MOST_TOLD: usize = 5;
 
-/// Slots of which a source says something else than the table's own rows, which stay as they are.
+/// Slots where a source disagrees with the table's own rows. The rows stay as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflicts {
-    /// How many slots.
+    /// How many slots differ.
     pub slots: u64,
-    /// What differs, of the first few.
+    /// What differs in each of the first few slots, in words.
     pub told: Vec<String>,
 }
 
 impl Conflicts {
-    /// Adds one slot, and what differs there.
+    /// Adds one slot, with a description of what differs there.
     pub fn add(&mut self, what: String) {
         self.slots += 1;
         if self.told.len() < MOST_TOLD {
@@ -124,27 +124,27 @@ impl AddAssign for Conflicts {
     }
 }
 
-/// Stretches that are told one by one; of more, the number of slots is known.
+/// How many stretches are listed; the slots of the others are only counted.
 const MOST_STRETCHES: usize = 100;
 
-/// Slots of which a source has nothing, in a stretch in which the table has nothing of any key either: a collector that failed looks so,
-/// and such a silence proves nothing. They stay missing, for another source or a person.
+/// Slots for which a source has nothing, in a stretch where the table has no row of any key either. A failed collector looks like this, so
+/// the silence proves nothing: the slots stay missing, for another source or a person to settle.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspects {
-    /// How many slots, over all keys.
+    /// How many slots are suspect, over all keys.
     pub slots: u64,
-    /// The stretches, in order of time, each told once however many keys are silent in it.
+    /// The stretches, in order of time. Each is listed once, however many keys are silent in it.
     pub stretches: Vec<Suspect>,
 }
 
 /// A stretch of suspect silence.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Suspect {
-    /// From the first slot that is silent to the last.
+    /// The time from the first silent slot to the last.
     pub interval: Interval,
-    /// Who was asked.
+    /// The source that was asked.
     pub source: String,
-    /// How many keys there should be, of none of which the table has a row there.
+    /// How many keys are expected there; the table has a row of none of them.
     pub keys: u64,
 }
 
@@ -152,7 +152,7 @@ impl Suspects {
     /// Adds slots of one key, and the stretch in which they lie.
     pub fn add(&mut self, slots: u64, stretch: Suspect) {
         self.slots += slots;
-        self.tell(stretch);
+        self.list(stretch);
     }
 
     /// Whether there are none.
@@ -160,8 +160,8 @@ impl Suspects {
         self.slots == 0
     }
 
-    /// Stretches of one source that touch are one.
-    fn tell(&mut self, mut stretch: Suspect) {
+    /// Lists a stretch; stretches of one source that touch are merged.
+    fn list(&mut self, mut stretch: Suspect) {
         let touches = |one: &Suspect, other: &Suspect| {
             one.source == other.source && one.interval.from() <= other.interval.to() && other.interval.from() <= one.interval.to()
         };
@@ -182,7 +182,7 @@ impl Suspects {
 impl AddAssign for Suspects {
     fn add_assign(&mut self, other: Self) {
         self.slots += other.slots;
-        other.stretches.into_iter().for_each(|stretch| self.tell(stretch));
+        other.stretches.into_iter().for_each(|stretch| self.list(stretch));
     }
 }
 
@@ -190,23 +190,23 @@ impl fmt::Display for Suspect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whose = if self.keys == 1 { "its only key".to_owned() } else { format!("any of its {} keys", self.keys) };
         let Self { interval, source, .. } = self;
-        write!(f, "`{source}` has nothing from {} to {}, and the table nothing of {whose}", interval.from(), interval.to())
+        write!(f, "`{source}` has nothing from {} to {}, and the table has no row of {whose}", interval.from(), interval.to())
     }
 }
 
-/// What came of a unit.
+/// The result of a unit.
 #[derive(Debug, Clone, Default)]
 pub struct Fix {
-    /// Rows of the table's schema, for wanted slots only.
+    /// The repaired rows, in the table's schema, for wanted slots only.
     pub rows: Vec<RecordBatch>,
-    /// Slots confirmed absent.
+    /// The slots confirmed absent.
     pub absent: Vec<Absence>,
-    /// Where the rows come from: a source's name, or the name of a computation.
+    /// Where the rows come from: the name of a source or of a computation.
     pub source: String,
-    /// Where the source says otherwise than the table.
+    /// Where the source disagrees with the table.
     pub conflicts: Conflicts,
-    /// Where the source has nothing, and that proves nothing.
+    /// Where the source has nothing, without proving anything absent.
     pub suspects: Suspects,
-    /// What it took.
+    /// What the unit consumed.
     pub usage: Usage,
 }

@@ -1,4 +1,4 @@
-//! A stretch of time that is never empty and never backwards.
+//! Intervals: stretches of time that are never empty and never backwards.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// A half-open stretch of time, `[from, to)`, never empty.
+/// A half-open stretch of time, `[from, to)`, which is never empty.
 ///
 /// ```
 /// use repair_core::model::Interval;
@@ -52,40 +52,40 @@ impl Interval {
         }
     }
 
-    /// Reads bounds as people write them: an instant (`2024-03-04T14:30:00Z`), or a date, which means the whole UTC day; so
-    /// `parse("2024-03-04", "2024-03-05")` is two days, while an instant as `to` is not included.
+    /// Reads bounds as people write them: an instant (`2024-03-04T14:30:00Z`), or a date, which means the whole UTC day. So
+    /// `parse("2024-03-04", "2024-03-05")` is two days, whereas an instant as `to` is not included.
     ///
     /// # Errors
-    /// `invalid` if a bound is neither, or if the interval would be empty.
+    /// `invalid` if a bound is neither of the two, or if the interval would be empty.
     pub fn parse(from: &str, to: &str) -> Result<Self> {
         let (first, end) = (lower_bound(from)?, upper_bound(to)?);
         Self::new(first, end).map_err(|_| {
             let included = if is_date(to) { "" } else { ", which is not included," };
-            Error::invalid(format!("the interval from {from} to {to}{included} is empty; `to` must be later, or the two are swapped"))
+            Error::invalid(format!("the interval from {from} to {to}{included} is empty; give a later `to`, or swap the two"))
         })
     }
 
-    /// First instant.
+    /// The first instant.
     pub fn from(&self) -> Timestamp {
         self.from
     }
 
-    /// First instant after.
+    /// The first instant after the interval.
     pub fn to(&self) -> Timestamp {
         self.to
     }
 
-    /// Whether an instant lies within.
+    /// Whether an instant lies within the interval.
     pub fn contains(&self, instant: Timestamp) -> bool {
         self.from <= instant && instant < self.to
     }
 
-    /// The part both have, if any.
+    /// The overlap of both, if there is one.
     pub fn intersection(&self, other: &Self) -> Option<Self> {
         Self::new(self.from.max(other.from), self.to.min(other.to)).ok()
     }
 
-    /// Whether every instant of `other` lies within.
+    /// Whether every instant of `other` lies within the interval.
     pub fn covers(&self, other: &Self) -> bool {
         self.from <= other.from && other.to <= self.to
     }
@@ -96,7 +96,7 @@ impl Interval {
         Self { from: self.from.min(other.from), to: self.to.max(other.to) }
     }
 
-    /// The UTC dates it touches, first and last.
+    /// The first and the last UTC date that it touches.
     pub fn dates(&self) -> (Date, Date) {
         let last = self.to.checked_sub(jiff::SignedDuration::from_nanos(1)).unwrap_or(self.from);
         (utc_date(self.from), utc_date(last))
@@ -114,10 +114,10 @@ pub fn utc_date(instant: Timestamp) -> Date {
     instant.to_zoned_datetime(TimeZone::UTC).date()
 }
 
-/// The instant a UTC day begins.
+/// The instant at which a UTC day begins.
 ///
 /// # Errors
-/// `invalid` at the far ends of time.
+/// `invalid` for the first and last dates that [`Date`] can hold, which have no instant.
 pub fn day_start(date: Date) -> Result<Timestamp> {
     date.to_zoned_datetime(TimeZone::UTC)
         .map(|zoned| zoned.timestamp())
@@ -146,7 +146,7 @@ fn is_date(text: &str) -> bool {
 }
 
 fn parse_date(text: &str) -> Result<Date> {
-    // `Date` would read a zoneless date-time and silently drop its time.
+    // `Date` would read a date-time without a zone, and silently drop its time.
     if text.len() > 10 {
         return Err(not_a_time(text));
     }
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_is_told_by_its_bounds_as_they_were_given() {
+    fn an_empty_interval_is_reported_with_its_bounds_as_given() {
         let days = Interval::parse("2024-03-05", "2024-03-04").unwrap_err();
         assert!(days.message().contains("from 2024-03-05 to 2024-03-04 is empty"), "{days}");
         let instants = Interval::parse("2024-03-04", "2024-03-04T00:00:00Z").unwrap_err();

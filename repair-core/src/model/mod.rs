@@ -1,5 +1,5 @@
-//! The nouns of the engine: intervals, series, calendars, presence, defects, fixes. Values only: nothing here does I/O, knows a
-//! lake or a workflow.
+//! The nouns of the engine: tables, intervals, series, calendars, presence, defects, fixes, usage. They are plain values: nothing here
+//! does I/O, or knows a lake or a workflow.
 
 mod calendar;
 mod defect;

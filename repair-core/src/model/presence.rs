@@ -1,7 +1,7 @@
-//! Which slots hold a row: bitmaps, not rows.
+//! Presence: which slots hold a row, as bitmaps.
 //!
 //! One word holds [`Cadence::slots_per_word`] slots (60 minutes of an hour, 24 hours of a day), aligned to the epoch, so that every
-//! lake can compute the same words, in a loop or in SQL.
+//! lake computes the same words, in a loop or in SQL.
 //!
 //! [`Cadence::slots_per_word`]: super::series::Cadence::slots_per_word
 
@@ -16,9 +16,9 @@ use crate::model::{Cadence, Key, SlotGrid};
 /// A range of slots, `[first, end)`; empty if `end <= first`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SlotRange {
-    /// First slot.
+    /// The first slot.
     pub first: i64,
-    /// First slot after.
+    /// The first slot after the range.
     pub end: i64,
 }
 
@@ -28,30 +28,41 @@ impl SlotRange {
         Self { first, end }
     }
 
-    /// How many slots.
+    /// How many slots the range holds.
     pub fn len(&self) -> u64 {
         u64::try_from(self.end.saturating_sub(self.first)).unwrap_or(0)
     }
 
-    /// Whether there are none.
+    /// Whether the range holds no slot.
     pub fn is_empty(&self) -> bool {
         self.end <= self.first
     }
 
-    /// Whether a slot is among them.
+    /// Whether the range holds a slot.
     #[inline]
     pub fn contains(&self, slot: i64) -> bool {
         self.first <= slot && slot < self.end
     }
 
-    /// The slots both have.
+    /// The slots that both ranges hold; the result may be empty.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         Self { first: self.first.max(other.first), end: self.end.min(other.end) }
     }
 }
 
-/// A set of slots within a range, one bit each.
+/// A set of slots within a range, with one bit per slot.
+///
+/// ```
+/// use repair_core::model::{Cadence, SlotRange, SlotSet};
+///
+/// let mut expected = SlotSet::new(Cadence::MINUTE, SlotRange::new(0, 120));
+/// expected.insert_range(SlotRange::new(30, 90));
+/// let mut present = SlotSet::new(Cadence::MINUTE, SlotRange::new(0, 120));
+/// present.insert_range(SlotRange::new(40, 120));
+/// expected.subtract(&present);
+/// assert_eq!(expected.runs().collect::<Vec<_>>(), [SlotRange::new(30, 40)]);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotSet {
     slots: SlotRange,
@@ -61,19 +72,19 @@ pub struct SlotSet {
 }
 
 impl SlotSet {
-    /// The empty set, for slots within `slots`.
+    /// An empty set that can hold the slots of a range.
     pub fn new(cadence: Cadence, slots: SlotRange) -> Self {
         let per_word = cadence.slots_per_word();
         let (first_word, words) = word_range(per_word, slots);
         Self { slots, per_word, first_word, words: vec![0; words] }
     }
 
-    /// The slots it can hold.
+    /// The slots that the set can hold.
     pub fn range(&self) -> SlotRange {
         self.slots
     }
 
-    /// The words, of which the first is word number [`SlotSet::first_word`]; bit `b` of word `w` is slot `w × slots per word + b`.
+    /// The words, in order; the first has the number [`SlotSet::first_word`]. Bit `b` of word `w` is slot `w × slots per word + b`.
     pub fn words(&self) -> &[u64] {
         &self.words
     }
@@ -83,7 +94,7 @@ impl SlotSet {
         self.first_word
     }
 
-    /// Adds a slot; says whether it was new. Slots outside the range are left out.
+    /// Adds a slot, and returns whether it was new. A slot outside the range is ignored.
     #[inline]
     pub fn insert(&mut self, slot: i64) -> bool {
         let Some((word, bit)) = self.place(slot) else { return false };
@@ -92,7 +103,7 @@ impl SlotSet {
         before & bit == 0
     }
 
-    /// Adds a range of slots, clipped to what it can hold.
+    /// Adds a range of slots, clipped to the set's own range.
     pub fn insert_range(&mut self, slots: SlotRange) {
         let slots = slots.intersection(&self.slots);
         let per_word = i64::from(self.per_word);
@@ -108,7 +119,7 @@ impl SlotSet {
         }
     }
 
-    /// Adds the bits of one word, by its number.
+    /// Adds the bits of one word, given by its number; bits outside the range are ignored.
     pub fn insert_word(&mut self, word: i64, bits: u64) {
         let base = word * i64::from(self.per_word);
         let inside = SlotRange::new(base, base + i64::from(self.per_word)).intersection(&self.slots);
@@ -117,18 +128,18 @@ impl SlotSet {
         }
     }
 
-    /// Whether it holds a slot.
+    /// Whether the set holds a slot.
     #[inline]
     pub fn contains(&self, slot: i64) -> bool {
         self.place(slot).is_some_and(|(word, bit)| self.words[word] & bit != 0)
     }
 
-    /// How many slots it holds.
+    /// How many slots the set holds.
     pub fn count(&self) -> u64 {
         self.words.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
-    /// How many slots of a range it holds.
+    /// How many slots of a range the set holds.
     pub fn count_in(&self, slots: SlotRange) -> u64 {
         let slots = slots.intersection(&self.slots);
         let per_word = i64::from(self.per_word);
@@ -145,17 +156,17 @@ impl SlotSet {
         count
     }
 
-    /// Whether it holds none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.words.iter().all(|&word| word == 0)
     }
 
-    /// Takes away the slots of another set of the same cadence.
+    /// Removes the slots of another set of the same cadence.
     pub fn subtract(&mut self, other: &SlotSet) {
         self.combine(other, |mine, theirs| mine & !theirs);
     }
 
-    /// Adds the slots of another set of the same cadence that lie in its range.
+    /// Adds the slots of another set of the same cadence that lie within this set's range.
     pub fn union(&mut self, other: &SlotSet) {
         if self.slots == other.slots {
             self.combine(other, |mine, theirs| mine | theirs);
@@ -166,7 +177,7 @@ impl SlotSet {
         }
     }
 
-    /// Keeps only the slots that another set of the same cadence holds too.
+    /// Keeps only the slots that another set of the same cadence also holds.
     pub fn intersect(&mut self, other: &SlotSet) {
         self.combine(other, |mine, theirs| mine & theirs);
     }
@@ -180,7 +191,7 @@ impl SlotSet {
         }
     }
 
-    /// The slots it holds, in order.
+    /// The slots of the set, in order.
     pub fn iter(&self) -> impl Iterator<Item = i64> + '_ {
         let per_word = i64::from(self.per_word);
         (self.first_word..).zip(&self.words).flat_map(move |(number, &word)| {
@@ -195,7 +206,7 @@ impl SlotSet {
         })
     }
 
-    /// Its maximal runs of neighbouring slots, in order.
+    /// The maximal runs of consecutive slots, in order.
     pub fn runs(&self) -> impl Iterator<Item = SlotRange> + '_ {
         let mut slots = self.iter().peekable();
         std::iter::from_fn(move || {
@@ -219,7 +230,7 @@ impl SlotSet {
     }
 }
 
-/// The number of the first word of a range of slots, and how many words it takes.
+/// The number of the first word of a range of slots, and how many words the range takes.
 fn word_range(per_word: u8, slots: SlotRange) -> (i64, usize) {
     let per_word = i64::from(per_word);
     let first = slots.first.div_euclid(per_word);
@@ -230,30 +241,30 @@ fn word_range(per_word: u8, slots: SlotRange) -> (i64, usize) {
     (first, usize::try_from(last - first + 1).unwrap_or(0))
 }
 
-/// A word with the bits `from..to` set, `to` at most 64.
+/// A word with the bits `from..to` set; `to` is at most 64.
 fn ones(from: i64, to: i64) -> u64 {
     let below = |bits: i64| if bits >= 64 { u64::MAX } else { (1u64 << bits) - 1 };
     below(to) & !below(from)
 }
 
-/// What a table holds of one key.
+/// What a table holds for one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyPresence {
     /// The slots that hold at least one row.
     pub present: SlotSet,
-    /// Beside each word of `present`, how many rows its slots hold: more than bits means duplicates.
+    /// For each word of `present`, how many rows its slots hold. More rows than set bits means duplicates.
     pub rows: Vec<u32>,
 }
 
 impl KeyPresence {
-    /// Nothing present, for slots within `slots`.
+    /// The presence of a key that holds no row within a range of slots.
     pub fn new(cadence: Cadence, slots: SlotRange) -> Self {
         let present = SlotSet::new(cadence, slots);
         let rows = vec![0; present.words().len()];
         Self { present, rows }
     }
 
-    /// Counts one row in; says whether its slot was empty before.
+    /// Counts one row, and returns whether its slot was empty before.
     #[inline]
     pub fn add_row(&mut self, slot: i64) -> bool {
         let Some((word, bit)) = self.present.place(slot) else { return false };
@@ -263,12 +274,12 @@ impl KeyPresence {
         before & bit == 0
     }
 
-    /// How many rows more than slots.
+    /// How many rows there are beyond one per slot.
     pub fn duplicates(&self) -> u64 {
         self.rows.iter().map(|&rows| u64::from(rows)).sum::<u64>().saturating_sub(self.present.count())
     }
 
-    /// Adds what another part of the table holds of the same key.
+    /// Adds what another part of the table holds for the same key.
     pub fn merge(&mut self, other: &Self) {
         self.present.union(&other.present);
         for (mine, theirs) in self.rows.iter_mut().zip(&other.rows) {
@@ -277,29 +288,29 @@ impl KeyPresence {
     }
 }
 
-/// What a table holds of a range of slots, by key. Keys that were asked for are there even if they hold nothing.
+/// What a table holds within a range of slots, by key. Every requested key has an entry, even if it holds nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Presence {
-    /// The slots of the table.
+    /// The grid of the table.
     pub grid: SlotGrid,
-    /// What was looked at.
+    /// The range that was examined.
     pub slots: SlotRange,
-    /// By key.
+    /// The presence of each key.
     pub keys: BTreeMap<Key, KeyPresence>,
-    /// Rows within `slots` of keys that were not asked for.
+    /// How many rows within `slots` have a key that was not requested.
     pub other_rows: u64,
-    /// Rows whose time is not exactly on the grid; they count for the slot they fall in.
+    /// How many rows have a time that is not exactly on the grid; each counts for the slot that it falls into.
     pub misaligned_rows: u64,
 }
 
 impl Presence {
-    /// Nothing present, for these keys.
+    /// The presence of keys that hold no row.
     pub fn new<'a>(grid: SlotGrid, slots: SlotRange, keys: impl IntoIterator<Item = &'a Key>) -> Self {
         let keys = keys.into_iter().map(|key| (key.clone(), KeyPresence::new(grid.cadence, slots))).collect();
         Self { grid, slots, keys, other_rows: 0, misaligned_rows: 0 }
     }
 
-    /// Adds what another part of the same table holds of the same slots.
+    /// Adds what another part of the same table holds within the same slots.
     pub fn merge(&mut self, other: Self) {
         self.other_rows += other.other_rows;
         self.misaligned_rows += other.misaligned_rows;
@@ -314,23 +325,23 @@ impl Presence {
     }
 }
 
-/// Presence of a table and of its overlay.
+/// The presence of a table and of its overlay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TablePresence {
-    /// The table's own rows.
+    /// The presence of the table's own rows.
     pub raw: Presence,
     /// The slots that live overlay rows fill or replace.
     pub repaired: BTreeMap<Key, SlotSet>,
-    /// The slots whose newest live repair fills them, though the table has a row of its own by now: that one is shown, and tells how right
-    /// the repair was.
+    /// The slots whose newest live repair fills them, although the table now has a row of its own. Readers see the table's row, and the
+    /// difference shows how accurate the repair was.
     pub overtaken: BTreeMap<Key, SlotSet>,
     /// The slots confirmed absent whose evidence has not expired.
     pub absent: BTreeMap<Key, SlotSet>,
-    /// What looking took.
+    /// What the look-up consumed.
     pub usage: Usage,
 }
 
-/// The slots that a calendar expects, as a set.
+/// The slots of a range that begin within one of the `open` stretches of a calendar.
 pub fn expected_slots(grid: SlotGrid, slots: SlotRange, open: &[Interval]) -> SlotSet {
     let mut expected = SlotSet::new(grid.cadence, slots);
     for interval in open {
@@ -352,7 +363,7 @@ mod tests {
     }
 
     proptest! {
-        /// Word tricks must be invisible: a slot set behaves as the obvious set of numbers, also before 1970.
+        /// The words must be invisible: a slot set behaves like a plain set of numbers, also before 1970.
         #[test]
         fn a_slot_set_is_a_set(
             cadence in cadences(), first in -300i64..300, len in 0i64..400,

@@ -1,4 +1,4 @@
-//! Series: what identifies one (its key), how often it has a row (its cadence), and the grid of slots that follows.
+//! Series: what identifies one (its key), how often it has a row (its cadence), and the grid of slots that follows from the cadence.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,15 +12,22 @@ use crate::error::{Error, Result};
 use crate::model::Interval;
 use crate::model::SlotRange;
 
-/// What identifies one series of a table: the values of its key columns, as text, in the table's order. Empty for a table
-/// without key columns. Cheap to clone.
+/// What identifies one series of a table: the values of its key columns, as text, in the table's order. It is empty for a table
+/// without key columns, and cheap to clone.
 ///
-/// As text it is its values joined by `/`; in JSON it is a string for one column and a list for several.
+/// Its text is the values joined by `/`. In JSON it is a string for one column, and a list for several.
+///
+/// ```
+/// use repair_core::model::Key;
+///
+/// assert_eq!(Key::from("IBM").single(), Some("IBM"));
+/// assert_eq!(Key::new(["plant-7", "boiler"]).to_string(), "plant-7/boiler");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Key(Arc<[Box<str>]>);
 
 impl Key {
-    /// A key of several columns.
+    /// A key from one value for each key column.
     pub fn new<T: Into<Box<str>>>(values: impl IntoIterator<Item = T>) -> Self {
         Self(values.into_iter().map(Into::into).collect())
     }
@@ -75,12 +82,11 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-/// Reads a key: a text, or a list of texts. What YAML takes for a number or a truth value is refused, because its text may have been
-/// another one (`007`, `1.0`, `no`).
+/// Reads a key: a text, or a list of texts. Numbers and truth values are refused, because their original text is lost (`007`, `1.0`, `no`).
 struct KeyVisitor;
 
 fn not_text<E: serde::de::Error>(value: impl fmt::Display) -> E {
-    E::custom(format_args!("a key is text, and {value} is not; put it in quotes: \"{value}\""))
+    E::custom(format_args!("a key must be text, and {value} is not; put it in quotes: \"{value}\""))
 }
 
 impl<'de> Visitor<'de> for KeyVisitor {
@@ -125,7 +131,7 @@ struct KeyPart(Box<str>);
 impl<'de> Deserialize<'de> for KeyPart {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let key = Key::deserialize(deserializer)?;
-        let value = key.single().ok_or_else(|| serde::de::Error::custom("a value of a key is text, not a list"))?;
+        let value = key.single().ok_or_else(|| serde::de::Error::custom("a value of a key must be text, not a list"))?;
         Ok(Self(value.into()))
     }
 }
@@ -143,40 +149,49 @@ impl JsonSchema for Key {
     }
 }
 
-/// How often a series has a row: whole seconds that divide a day, so that slots fall on the same instants every day.
+/// How often a series has a row: a number of whole seconds that divides a day, so that slots fall on the same instants every day.
+///
+/// ```
+/// use repair_core::model::Cadence;
+///
+/// let cadence: Cadence = "5m".parse()?;
+/// assert_eq!(cadence.seconds(), 300);
+/// assert!("7m".parse::<Cadence>().is_err(), "a day is not a multiple of 7 minutes");
+/// # Ok::<(), repair_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cadence {
     seconds: u32,
 }
 
-/// Seconds of a day.
+/// The seconds of a day.
 const DAY_S: u32 = 86_400;
 
 impl Cadence {
-    /// One row a minute.
+    /// One row per minute.
     pub const MINUTE: Cadence = Cadence { seconds: 60 };
-    /// One row an hour.
+    /// One row per hour.
     pub const HOUR: Cadence = Cadence { seconds: 3_600 };
 
-    /// A cadence of so many seconds.
+    /// A cadence of this many seconds.
     ///
     /// # Errors
-    /// `invalid` unless it divides a day.
+    /// `invalid` unless the number divides a day.
     pub fn from_seconds(seconds: u32) -> Result<Self> {
         if seconds > 0 && DAY_S.is_multiple_of(seconds) {
             Ok(Self { seconds })
         } else {
-            Err(Error::invalid(format!("a cadence must be whole seconds that divide a day, such as 1m, 5m, 1h or 1d; {seconds} s do not")))
+            Err(Error::invalid(format!("a cadence of {seconds} s does not divide a day; choose one that does, such as 1m, 5m, 1h or 1d")))
         }
     }
 
-    /// Its length in seconds.
+    /// The length of a slot, in seconds.
     pub fn seconds(self) -> u32 {
         self.seconds
     }
 
-    /// How many slots share one presence word (64 at most): those of a minute, an hour or a day, whichever is the longest that fits,
-    /// so that any lake can compute the words with plain date arithmetic.
+    /// How many slots share one presence word (at most 64): those of a day, an hour or a minute, whichever is the longest that fits.
+    /// So any lake can compute the words with plain date arithmetic.
     pub fn slots_per_word(self) -> u8 {
         [DAY_S, 3_600, 60]
             .into_iter()
@@ -243,25 +258,36 @@ impl JsonSchema for Cadence {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TimeMark {
-    /// The slot begins at the row's time.
+    /// A row's time is where its slot begins.
     #[default]
     Start,
-    /// The slot ends at the row's time.
+    /// A row's time is where its slot ends.
     End,
 }
 
-/// The slots of a table: slot `n` is `[n × cadence, (n + 1) × cadence)` since the Unix epoch, and a row belongs to the slot that its
+/// The slots of a table. Slot `n` is `[n × cadence, (n + 1) × cadence)` since the Unix epoch, and a row belongs to the slot that its
 /// time marks.
+///
+/// ```
+/// use repair_core::model::{Cadence, Interval, SlotGrid, TimeMark};
+///
+/// let grid = SlotGrid { cadence: Cadence::MINUTE, marks: TimeMark::Start };
+/// let morning = grid.slots_in(&Interval::parse("2024-03-04T09:00:00Z", "2024-03-04T12:00:00Z")?);
+/// assert_eq!(morning.len(), 180);
+/// assert_eq!(grid.start_of(morning.first), "2024-03-04T09:00:00Z".parse()?);
+/// assert_eq!(grid.slot_of("2024-03-04T09:00:59Z".parse()?), morning.first);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SlotGrid {
     /// The length of a slot.
     pub cadence: Cadence,
-    /// Which end of the slot a row's time is.
+    /// Whether a row's time is the start or the end of its slot.
     pub marks: TimeMark,
 }
 
 impl SlotGrid {
-    /// The slot that a row's time marks, in whole seconds since the epoch (fractions cut off downwards).
+    /// The slot that a row's time marks. `time_s` is in whole seconds since the epoch, fractions rounded down.
     #[inline]
     pub fn slot_of_seconds(&self, time_s: i64) -> i64 {
         let cadence = i64::from(self.cadence.seconds);
@@ -274,7 +300,7 @@ impl SlotGrid {
 
     /// The slot that a row's time marks.
     pub fn slot_of(&self, time: Timestamp) -> i64 {
-        // Seconds and fraction share their sign: before 1970, a fraction belongs to the second before.
+        // Seconds and fraction have the same sign: before 1970, a fraction belongs to the second before.
         self.slot_of_seconds(time.as_second() - i64::from(time.subsec_nanosecond() < 0))
     }
 
@@ -293,7 +319,7 @@ impl SlotGrid {
         Timestamp::from_second(self.time_of_seconds(slot)).unwrap_or(Timestamp::MAX)
     }
 
-    /// Where a slot begins.
+    /// The instant at which a slot begins.
     pub fn start_of(&self, slot: i64) -> Timestamp {
         Timestamp::from_second(slot.saturating_mul(i64::from(self.cadence.seconds))).unwrap_or(Timestamp::MAX)
     }
@@ -308,7 +334,7 @@ impl SlotGrid {
         SlotRange::new(first_at_or_after(interval.from()), first_at_or_after(interval.to()))
     }
 
-    /// The time covered by a range of slots.
+    /// The time that a range of slots covers; `None` if the range is empty.
     pub fn interval_of(&self, slots: SlotRange) -> Option<Interval> {
         Interval::new(self.start_of(slots.first), self.start_of(slots.end)).ok()
     }

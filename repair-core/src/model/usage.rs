@@ -1,16 +1,16 @@
-//! What a step consumed, in countable things; a price book turns them into money.
+//! What a step consumed, as counts. A price book turns them into money.
 
 use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
-/// What was consumed. Every field counts one thing, in the unit its name says.
+/// What was consumed. Every field counts one thing, in the unit that its name gives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Usage {
-    /// Requests made to sources, each page of an answer one.
+    /// Requests to sources; each page of an answer counts as one.
     pub source_requests: u64,
-    /// Rows that sources answered with.
+    /// Rows that sources returned.
     pub source_rows: u64,
     /// Rows read from the lake.
     pub rows_read: u64,
@@ -25,13 +25,13 @@ pub struct Usage {
     /// Queries that an engine ran.
     #[serde(skip_serializing_if = "is_zero")]
     pub queries: u64,
-    /// Milliseconds that engine worked on them.
+    /// Milliseconds that the engine worked on these queries.
     #[serde(skip_serializing_if = "is_zero")]
     pub engine_ms: u64,
-    /// Requests to an object store that read: an object, or what is known of one.
+    /// Requests to an object store that read an object or its metadata.
     #[serde(skip_serializing_if = "is_zero")]
     pub storage_reads: u64,
-    /// Requests to an object store that write, or that list names; stores charge them alike.
+    /// Requests to an object store that write or list objects; stores charge them alike.
     #[serde(skip_serializing_if = "is_zero")]
     pub storage_writes: u64,
     /// Messages sent through a queue.
@@ -45,15 +45,15 @@ pub struct Usage {
     pub compute_ms: u64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
 impl Usage {
-    /// Every count with its name, those of nothing too.
+    /// Every count with its name, zeros included.
     pub fn counts(&self) -> [(&'static str, u64); 14] {
-        // Taken apart, so that a new count can't be forgotten here.
+        // Destructured, so that a new count cannot be forgotten here.
         let Self {
             source_requests,
             source_rows,

@@ -13,7 +13,34 @@ use crate::model::{Calendar, Table};
 use crate::plugin::Source;
 use crate::yaml::close_name;
 
-/// Tells the time and waits. Everything that depends on time takes it from here, so that tests and simulations can own it.
+/// Knows the time and waits. Everything that depends on time takes it from here, so that tests and simulations control it.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use jiff::{SignedDuration, Timestamp};
+/// use repair_core::plugin::{Clock, SystemClock};
+///
+/// /// The machine's clock, set back: a run on it sees the past.
+/// struct Late(SignedDuration);
+///
+/// #[async_trait]
+/// impl Clock for Late {
+///     fn now(&self) -> Timestamp {
+///         SystemClock.now().saturating_sub(self.0).unwrap_or(Timestamp::MIN)
+///     }
+///
+///     async fn sleep_until(&self, due: Timestamp) {
+///         SystemClock.sleep_until(due.saturating_add(self.0).unwrap_or(Timestamp::MAX)).await;
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let clock = Late(SignedDuration::from_hours(24));
+/// assert!(clock.now() < SystemClock.now());
+/// clock.sleep_until(clock.now()).await; // returns at once
+/// # }
+/// ```
 #[async_trait]
 pub trait Clock: Send + Sync {
     /// The time now.
@@ -46,7 +73,27 @@ impl Clock for SystemClock {
     }
 }
 
-/// Where a step tells how far it is.
+/// Where a step reports how far it is.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
+/// use repair_core::plugin::Progress;
+///
+/// /// Remembers the percentage last reported.
+/// #[derive(Default)]
+/// struct Percent(AtomicU64);
+///
+/// impl Progress for Percent {
+///     fn advance(&self, _step: &str, done: u64, total: u64) {
+///         self.0.store(done * 100 / total.max(1), Ordering::Relaxed);
+///     }
+/// }
+///
+/// let percent = Percent::default();
+/// percent.advance("fill", 3, 4);
+/// assert_eq!(percent.0.load(Ordering::Relaxed), 75);
+/// ```
 pub trait Progress: Send + Sync {
     /// `done` of `total` pieces of work of this step are done.
     fn advance(&self, step: &str, done: u64, total: u64);
@@ -60,7 +107,34 @@ impl Progress for () {
 }
 
 /// What a step may use while it runs. Cheap to clone.
+///
+/// The engine makes one for each attempt of a step. Tests of a plug-in make one with `testing::context`, and change it as they need:
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use repair_core::ErrorKind;
+/// use repair_core::model::{Format, Table};
+/// use repair_core::testing::{FailingLake, MemoryLake, VirtualClock, context};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let clock = Arc::new(VirtualClock::starting_at("2024-03-05T00:00:00Z".parse()?));
+/// let context = context(Arc::new(MemoryLake::default()), [Table::new("readings", Format::Csv, "ts")], clock);
+/// assert_eq!(context.table("readings")?.time, "ts");
+/// let mistake = context.table("reading").unwrap_err();
+/// assert_eq!(mistake.to_string(), "no table `reading` under `tables`; did you mean `readings`?");
+///
+/// let failing = context.clone().with_lake(Arc::new(FailingLake::new(ErrorKind::Transient)));
+/// assert!(failing.lake.describe(failing.table("readings")?).await.is_err());
+///
+/// context.cancel.cancel();
+/// assert_eq!(context.check_cancelled().unwrap_err().kind(), ErrorKind::Cancelled);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct StepContext {
     /// The run's id.
     pub run: Arc<str>,
@@ -70,7 +144,7 @@ pub struct StepContext {
     pub visit: u32,
     /// Which attempt of this visit, from 1.
     pub attempt: u32,
-    /// When the run came to this visit, by the journal. What must be the same after a crash is computed from this, not from the clock.
+    /// When the run came to this visit, by the journal. Whatever must be the same after a crash is computed from this, not from the clock.
     pub entered_at: Timestamp,
     /// The lake.
     pub lake: Arc<dyn Lake>,
@@ -80,15 +154,50 @@ pub struct StepContext {
     pub sources: Arc<BTreeMap<String, Arc<dyn Source>>>,
     /// The calendars, by name.
     pub calendars: Arc<BTreeMap<String, Arc<dyn Calendar>>>,
-    /// The time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Cancelled when the run is told to stop.
+    /// Cancelled when the run is asked to stop.
     pub cancel: CancellationToken,
-    /// Where to tell how far it is.
+    /// Where the step reports how far it is.
     pub progress: Arc<dyn Progress>,
 }
 
 impl StepContext {
+    /// The same context with another lake.
+    #[must_use]
+    pub fn with_lake(mut self, lake: Arc<dyn Lake>) -> Self {
+        self.lake = lake;
+        self
+    }
+
+    /// The same context with these sources.
+    #[must_use]
+    pub fn with_sources(mut self, sources: impl IntoIterator<Item = (String, Arc<dyn Source>)>) -> Self {
+        self.sources = Arc::new(sources.into_iter().collect());
+        self
+    }
+
+    /// The same context with these calendars, each under its name.
+    #[must_use]
+    pub fn with_calendars(mut self, calendars: impl IntoIterator<Item = Arc<dyn Calendar>>) -> Self {
+        self.calendars = Arc::new(calendars.into_iter().map(|calendar| (calendar.name().to_owned(), calendar)).collect());
+        self
+    }
+
+    /// The same context, which this token cancels.
+    #[must_use]
+    pub fn with_cancel(mut self, cancel: CancellationToken) -> Self {
+        self.cancel = cancel;
+        self
+    }
+
+    /// The same context, which reports how far it is here.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+
     /// A table of the workflow.
     ///
     /// # Errors
@@ -120,16 +229,16 @@ impl StepContext {
         })
     }
 
-    /// Gives a sign of life. A step with a `heartbeat` that gives none for so long is stopped; [`Progress::advance`] is one too.
+    /// Gives a sign of life. A step with a `heartbeat` that gives none for that long is stopped; [`Progress::advance`] is one too.
     pub fn beat(&self) {
         self.progress.beat();
     }
 
-    /// Returns an error of kind `cancelled` once the run is told to stop.
+    /// Returns an error of kind `cancelled` once the run is asked to stop.
     ///
     /// # Errors
     /// `cancelled`.
     pub fn check_cancelled(&self) -> Result<()> {
-        if self.cancel.is_cancelled() { Err(Error::new(ErrorKind::Cancelled, "the run was told to stop")) } else { Ok(()) }
+        if self.cancel.is_cancelled() { Err(Error::new(ErrorKind::Cancelled, "the run was asked to stop")) } else { Ok(()) }
     }
 }

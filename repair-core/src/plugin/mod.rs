@@ -1,7 +1,7 @@
 //! What users implement: small traits, one for each kind of step, and the registry in which a workflow finds them by name.
 //!
-//! Every method may be called again for the same input after a crash, so it must have no effect but its result; the engine stages,
-//! publishes and journals. A plug-in that works long looks at [`StepContext::cancel`] between pieces of work.
+//! After a crash, every method may be called again with the same input, so it must have no effect except its result; the engine stages,
+//! publishes and journals. A plug-in that works for long checks [`StepContext::cancel`] between pieces of work.
 
 mod aggregator;
 mod context;
@@ -15,8 +15,9 @@ mod task;
 pub use aggregator::{AggregateRequest, Aggregated, Aggregator};
 pub use context::{Clock, Progress, StepContext, SystemClock};
 pub use detector::Detector;
-pub use registry::{ConfigError, Entry, PathSegment, Plugin, PluginKind, Registry};
-pub use repairer::{Reads, Repairer, Units};
+pub use registry::{ConfigError, PathSegment, Plugin, PluginEntry, PluginKind, Registry};
+pub(crate) use registry::{OWN_HELP, OWN_PREFIX};
+pub use repairer::{PlannedUnits, Reads, Repairer};
 pub use sensor::Sensor;
 pub use source::{Answer, Covered, Limits, Request, Source};
 pub use task::Task;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Aggregator, Detector, Repairer, Sensor, Source, Task};
 use crate::error::{Error, Result};
@@ -14,6 +14,7 @@ use crate::yaml::closest;
 
 /// Which of the traits a plug-in implements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum PluginKind {
     /// [`Detector`]
     Detector,
@@ -30,7 +31,7 @@ pub enum PluginKind {
 }
 
 impl PluginKind {
-    /// The word for people.
+    /// The word that people read.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Detector => "detector",
@@ -45,6 +46,7 @@ impl PluginKind {
 
 /// A plug-in, made from its configuration.
 #[derive(Clone)]
+#[non_exhaustive]
 pub enum Plugin {
     /// A detector.
     Detector(Arc<dyn Detector>),
@@ -94,16 +96,16 @@ macro_rules! plugin_as {
 
 plugin_as!(Detector, Repairer, Aggregator, Sensor, Task, Source);
 
-/// A configuration that does not fit: where within `with`, and why.
+/// Why a configuration does not fit, and where within `with`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The way from `with` to the place: keys and indexes.
+    /// The path from `with` to the place: keys and indexes.
     pub path: Vec<PathSegment>,
     /// What is wrong.
     pub message: String,
 }
 
-/// One step of a way through a configuration.
+/// One part of a path through a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathSegment {
     /// A key of a mapping.
@@ -128,13 +130,22 @@ impl From<ConfigError> for Error {
     }
 }
 
-type Make = Box<dyn Fn(&Value) -> Result<Plugin, ConfigError> + Send + Sync>;
+type Make = Arc<dyn Fn(&Value) -> Result<Plugin, ConfigError> + Send + Sync>;
+
+/// How the names begin under which a workflow written in Rust registers the plug-ins that are given to it as values.
+pub(crate) const OWN_PREFIX: &str = "own.";
+
+/// What to do about a missing plug-in of a workflow that was written in Rust.
+pub(crate) const OWN_HELP: &str = "a program gave it to a workflow that is written in Rust; run or resume it with a program that builds the \
+                                   same workflow, with the registry that building it returns";
 
 /// A registered plug-in: its name, what it does, the schema of its `with`.
-pub struct Entry {
-    /// What kind of plug-in.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct PluginEntry {
+    /// Its kind.
     pub kind: PluginKind,
-    /// The name in workflows.
+    /// Its name in workflows.
     pub name: String,
     /// What it does, in a sentence.
     pub about: String,
@@ -143,7 +154,7 @@ pub struct Entry {
     make: Make,
 }
 
-impl Entry {
+impl PluginEntry {
     /// Makes the plug-in.
     ///
     /// # Errors
@@ -154,8 +165,52 @@ impl Entry {
 }
 
 /// The plug-ins and calendars that workflows may name.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use repair_core::Result;
+/// use repair_core::model::Usage;
+/// use repair_core::plugin::{PluginKind, Registry, StepContext, Task};
+/// use repair_core::workflow::Workflow;
+/// use schemars::JsonSchema;
+/// use serde::Deserialize;
+/// use serde_json::{Value, json};
+///
+/// struct Say(String);
+///
+/// /// What `with` says. People read these comments in their editor.
+/// #[derive(Deserialize, JsonSchema)]
+/// #[serde(deny_unknown_fields)]
+/// struct SayConfig {
+///     /// What to say.
+///     words: String,
+/// }
+///
+/// #[async_trait]
+/// impl Task for Say {
+///     async fn perform(&self, _: &StepContext) -> Result<(Value, Usage)> {
+///         Ok((json!(self.0), Usage::default()))
+///     }
+/// }
+///
+/// // The built-in plug-ins, and one of our own.
+/// let mut registry = Registry::default();
+/// registry.task("example.say", "says something", |config: SayConfig| Ok(Say(config.words)));
+/// assert_eq!(registry.get(PluginKind::Task, "example.say").map(|entry| entry.about.as_str()), Some("says something"));
+///
+/// let text = "
+/// workflow: greet
+/// kind: state-machine
+/// start: greet
+/// steps:
+///   greet: { task: example.say, with: { word: hello }, end: true }
+/// ";
+/// let mistakes = Workflow::parse("greet.yaml", text, &registry).unwrap_err();
+/// assert!(mistakes.to_string().contains("did you mean `words`?"));
+/// ```
+#[derive(Clone)]
 pub struct Registry {
-    entries: BTreeMap<(PluginKind, String), Entry>,
+    entries: BTreeMap<(PluginKind, String), PluginEntry>,
     calendars: BTreeMap<String, Arc<dyn Calendar>>,
 }
 
@@ -181,7 +236,7 @@ impl Registry {
     }
 
     register!(
-        /// Registers a detector. `C` is what its `with` says; use `#[serde(deny_unknown_fields)]` on it.
+        /// Registers a detector. `C` is the type of its `with`; use `#[serde(deny_unknown_fields)]` on it.
         detector, Detector, Detector
     );
     register!(
@@ -205,7 +260,21 @@ impl Registry {
         source, Source, Source
     );
 
-    /// Makes a calendar known under its name.
+    /// Registers a plug-in that is already made, in place of one that is made from its `with`. A `with` may still name the `table` and the
+    /// `source` that it works on, so that these are checked, and calls to the source are priced.
+    pub fn instance(&mut self, name: &str, about: &str, plugin: Plugin) {
+        let named = |what: &str| json!({ "type": "string", "x-names": what });
+        let schema = json!({
+            "type": "object",
+            "properties": { "table": named("table"), "source": named("source") },
+            "additionalProperties": false,
+        });
+        let kind = plugin.kind();
+        let make: Make = Arc::new(move |_| Ok(plugin.clone()));
+        self.insert(PluginEntry { kind, name: name.to_owned(), about: about.to_owned(), schema, make });
+    }
+
+    /// Adds a calendar, under its name.
     pub fn add_calendar(&mut self, calendar: Arc<dyn Calendar>) {
         self.calendars.insert(calendar.name().to_owned(), calendar);
     }
@@ -216,7 +285,7 @@ impl Registry {
     }
 
     /// A registered plug-in.
-    pub fn get(&self, kind: PluginKind, name: &str) -> Option<&Entry> {
+    pub fn get(&self, kind: PluginKind, name: &str) -> Option<&PluginEntry> {
         self.entries.get(&(kind, name.to_owned()))
     }
 
@@ -227,6 +296,9 @@ impl Registry {
     pub fn make(&self, kind: PluginKind, name: &str, config: &Value) -> Result<Plugin> {
         let missing = || {
             let known = self.entries.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name.as_str());
+            if name.starts_with(OWN_PREFIX) {
+                return Error::invalid(format!("no {} `{name}`; {OWN_HELP}", kind.as_str()));
+            }
             let hint = closest(name, known).map(|close| format!("; did you mean `{close}`?")).unwrap_or_default();
             Error::invalid(format!("no {} `{name}`{hint}", kind.as_str()))
         };
@@ -234,7 +306,7 @@ impl Registry {
     }
 
     /// All registered plug-ins, by kind and name.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self) -> impl Iterator<Item = &PluginEntry> {
         self.entries.values()
     }
 
@@ -243,13 +315,16 @@ impl Registry {
         C: DeserializeOwned + JsonSchema,
     {
         let schema = schemars::schema_for!(C).to_value();
-        let make: Make = Box::new(move |value| {
+        let make: Make = Arc::new(move |value| {
             let config = serde_path_to_error::deserialize(value)
                 .map_err(|error| ConfigError { path: segments(error.path()), message: error.into_inner().to_string() })?;
             make(config).map_err(|error| ConfigError { path: Vec::new(), message: error.full() })
         });
-        let entry = Entry { kind, name: name.to_owned(), about: about.to_owned(), schema, make };
-        self.entries.insert((kind, name.to_owned()), entry);
+        self.insert(PluginEntry { kind, name: name.to_owned(), about: about.to_owned(), schema, make });
+    }
+
+    fn insert(&mut self, entry: PluginEntry) {
+        self.entries.insert((entry.kind, entry.name.clone()), entry);
     }
 }
 

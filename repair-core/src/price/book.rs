@@ -1,7 +1,7 @@
-//! The price book: what countable things cost, dated, each price with where it is published. It must not know what was consumed, by whom,
-//! or why.
+//! Price books: what countable things cost on a given day, each price with the place where it is published. They must not know what was
+//! consumed, by whom, or why.
 //!
-//! Prices are decimals from the text of the file; no float ever holds one.
+//! Prices are decimals read from the text of the file; no float ever holds one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,17 +15,19 @@ use crate::yaml::Diagnostics;
 use crate::yaml::tree;
 use crate::yaml::tree::{Key, Node, Place, Yaml};
 
-/// Digits after the point of a price or a budget: what a single call or byte costs fits, and sums of them stay exact.
+/// How many digits a price or a budget may have after the decimal point: enough for the price of one call or byte, and few enough that sums
+/// stay exact.
 pub const MAX_DECIMALS: u32 = 12;
-/// Dollars of one price or budget; more is a slip of the pen, and products with counts stay in range.
+/// How many dollars a price or a budget may have. More is a typing error, and products with counts stay in range.
 pub const MAX_USD: u32 = 1_000_000_000;
-/// Prices of sources in one book.
+/// How many prices of sources one book may hold.
 const MAX_SOURCES: usize = 1_000;
 
-/// What has a price, and what it is counted in.
+/// A countable thing that can have a price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Item {
-    /// Bytes that queries of an engine read.
+    /// Bytes that a query engine read.
     QueryBytes,
     /// Requests to an object store that read.
     StorageReads,
@@ -42,7 +44,7 @@ pub enum Item {
 }
 
 impl Item {
-    /// All of them, with their names in a price book, and what a price may be per.
+    /// All items, with their names in a price book and the units that their prices are given per.
     const ALL: [(Self, &'static str, &'static str); 7] = [
         (Self::QueryBytes, "query_bytes", "bytes, e.g. `1TB`"),
         (Self::StorageReads, "storage_reads", "requests, e.g. `1000`"),
@@ -53,7 +55,7 @@ impl Item {
         (Self::StreamRecords, "stream_records", "records, e.g. `1000000`"),
     ];
 
-    /// Its name, as reports and price books have it.
+    /// The name used in reports and price books, such as `query_bytes`.
     pub fn as_str(self) -> &'static str {
         Self::ALL.iter().find(|(item, _, _)| *item == self).map_or("", |(_, name, _)| name)
     }
@@ -63,19 +65,19 @@ impl Item {
     }
 }
 
-/// A price for so many of something.
+/// A price for a number of the same thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Price {
     /// Dollars.
     pub usd: Decimal,
-    /// For how many: bytes, requests, milliseconds, calls.
+    /// How many bytes, requests, milliseconds or calls the price is for.
     pub per: u64,
-    /// Where it is published.
+    /// Where the price is published.
     pub source: String,
 }
 
 impl Price {
-    /// What so many cost.
+    /// The price of `count` of them, in dollars.
     pub fn of(&self, count: u64) -> Decimal {
         self.usd * Decimal::from(count) / Decimal::from(self.per.max(1))
     }
@@ -83,24 +85,25 @@ impl Price {
 
 /// What calls to a source cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CallPrice {
-    /// Each the same.
+    /// Every call costs the same.
     PerCall(Price),
-    /// So much a month, in which some are included.
+    /// A monthly plan that includes a number of calls.
     Plan {
-        /// Dollars a month.
+        /// Dollars per month.
         monthly_usd: Decimal,
-        /// Calls that are included.
+        /// Calls per month that the plan includes.
         calls_included: u64,
-        /// Dollars for each call beyond.
+        /// Dollars for each further call.
         usd_beyond: Decimal,
-        /// Where it is published.
+        /// Where the price is published.
         source: String,
     },
 }
 
 impl CallPrice {
-    /// What one call may cost at worst.
+    /// The most that one call may cost, in dollars.
     pub fn worst(&self) -> Decimal {
         match self {
             Self::PerCall(price) => price.of(1),
@@ -110,7 +113,7 @@ impl CallPrice {
         }
     }
 
-    /// What so many calls of a month cost: those that a plan includes, their share of what it costs.
+    /// What `calls` calls within one month cost, in dollars. Calls that a plan includes cost their share of the plan.
     pub fn of(&self, calls: u64) -> Decimal {
         match self {
             Self::PerCall(price) => price.of(calls),
@@ -122,13 +125,15 @@ impl CallPrice {
     }
 }
 
-/// Prices, as of a day.
+/// Prices as of a day, read from YAML.
 ///
 /// ```
-/// use repair_core::cost::{Item, PriceBook};
+/// use repair_core::price::{Item, PriceBook};
+///
 /// let text = "prices: example\nas_of: 2026-11-01\ncurrency: USD\nitems:\n  storage_writes: { usd: 0.005, per: 1000, source: the page }\n";
-/// let book = PriceBook::parse("example.yaml", text).unwrap();
+/// let book = PriceBook::parse("example.yaml", text)?;
 /// assert_eq!(book.price(Item::StorageWrites, 200).to_string(), "0.001");
+/// # Ok::<(), repair_core::yaml::Diagnostics>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PriceBook {
@@ -136,22 +141,22 @@ pub struct PriceBook {
     pub name: String,
     /// The day on which its prices were looked up.
     pub as_of: Date,
-    /// What it was read from.
+    /// The file it was read from.
     pub file: String,
     items: BTreeMap<Item, Price>,
-    /// Bytes that a query is charged for at least.
+    /// The bytes that every query is charged for at least.
     query_minimum: u64,
     sources: BTreeMap<String, CallPrice>,
 }
 
 impl PriceBook {
-    /// Reads a price book. `file` is where the text was, for messages.
+    /// Reads a price book. `file` names the text in messages.
     ///
     /// # Errors
     /// All mistakes at once, each with its place.
     pub fn parse(file: &str, text: &str) -> Result<Self, Diagnostics> {
         if text.len() > tree::MAX_FILE_BYTES {
-            let message = format!("{} bytes are too many for a price book; {} are allowed", text.len(), tree::MAX_FILE_BYTES);
+            let message = format!("the price book has {} bytes; at most {} are allowed", text.len(), tree::MAX_FILE_BYTES);
             return Err(Diagnostics::of_file(file, message, None));
         }
         let mut diagnostics = Diagnostics::new(file, text);
@@ -176,25 +181,25 @@ impl PriceBook {
     /// Reads a price book from a file.
     ///
     /// # Errors
-    /// As [`PriceBook::parse`]; a file that can't be read is a mistake like others.
+    /// As [`PriceBook::parse`]; a file that cannot be read is reported in the same way.
     pub fn load(path: &Path) -> Result<Self, Diagnostics> {
         Self::load_with_text(path).map(|(book, _)| book)
     }
 
-    /// A price book in a file, and the file's text.
+    /// A price book read from a file, and the file's text.
     pub(crate) fn load_with_text(path: &Path) -> Result<(Self, String), Diagnostics> {
         let file = path.display().to_string();
         let text = crate::yaml::read_text(path).map_err(|(message, help)| Diagnostics::of_file(&file, message, help))?;
         Self::parse(&file, &text).map(|book| (book, text))
     }
 
-    /// What so many of an item cost; what has no price in the book costs nothing.
+    /// What `count` of an item cost, in dollars. An item without a price costs nothing.
     pub fn price(&self, item: Item, count: u64) -> Decimal {
         self.items.get(&item).map_or(Decimal::ZERO, |price| price.of(count))
     }
 
-    /// What a query is charged. One that read nothing, as statements about tables do, is free; one that was cancelled or failed is charged for
-    /// what it read.
+    /// What a query costs, in dollars. A query that read nothing, such as a statement about tables, is free. A query that failed or was
+    /// cancelled costs what it read.
     pub fn query(&self, query: &Query) -> Decimal {
         if query.bytes_scanned == 0 {
             return Decimal::ZERO;
@@ -202,43 +207,43 @@ impl PriceBook {
         self.price(Item::QueryBytes, query.bytes_scanned.max(self.query_minimum))
     }
 
-    /// What calls to a source cost, by the first of its names that the book knows: its name in the workflow, then its plug-in's.
+    /// What calls to a source cost, under the first of its names that the book knows: its name in the workflow, then its plug-in's.
     pub fn calls<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Option<&CallPrice> {
         self.source(names).map(|(_, price)| price)
     }
 
-    /// As [`PriceBook::calls`], with the name that the book has it under.
+    /// As [`PriceBook::calls`], with the name under which the book has the price.
     pub fn source<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Option<(&str, &CallPrice)> {
         names.into_iter().find_map(|name| self.sources.get_key_value(name)).map(|(name, price)| (name.as_str(), price))
     }
 
-    /// Whether it has a price for an item.
+    /// Whether the book has a price for an item.
     pub fn has(&self, item: Item) -> bool {
         self.items.contains_key(&item)
     }
 
-    /// What queries cost at least of which only the sum is known: as many bytes as they read, or as one of them is charged.
+    /// The least that a number of queries cost, given only the sum of their bytes: the price of these bytes, or of one query's minimum.
     pub fn scanned_at_least(&self, queries: u64, bytes: u64) -> Decimal {
         if queries == 0 || bytes == 0 { Decimal::ZERO } else { self.price(Item::QueryBytes, bytes.max(self.query_minimum)) }
     }
 
-    /// What queries cost at most of which only the sum is known: each is charged its minimum besides what they read.
+    /// The most that a number of queries cost, given only the sum of their bytes: the price of these bytes, plus the minimum of each query.
     pub fn scanned_at_most(&self, queries: u64, bytes: u64) -> Decimal {
         let scanned = if queries == 0 { 0 } else { bytes.saturating_add(queries.saturating_mul(self.query_minimum)) };
         self.price(Item::QueryBytes, scanned)
     }
 
-    /// What usage costs at worst, calls left aside: where single queries are not known, each is charged its minimum besides what they read.
+    /// The most that usage costs, without calls to sources. Queries cost as in [`PriceBook::scanned_at_most`].
     pub fn worst(&self, usage: &Usage) -> Decimal {
         self.scanned_at_most(usage.queries, usage.bytes_scanned) + self.counted(usage)
     }
 
-    /// What usage costs that is priced by counting it: all but calls and queries.
+    /// What usage costs, without calls to sources and without the bytes that queries read.
     pub fn counted(&self, usage: &Usage) -> Decimal {
         counts(usage).into_iter().map(|(item, count)| self.price(item, count)).sum()
     }
 
-    /// What usage costs at least, calls left aside: queries are charged what they read together, or each its minimum.
+    /// The least that usage costs, without calls to sources. Queries cost the bytes that they read together, or the minimum of each.
     pub fn least(&self, usage: &Usage) -> Decimal {
         let scanned = if usage.queries == 0 { 0 } else { usage.bytes_scanned.max(usage.queries.saturating_mul(self.query_minimum)) };
         let counts = counts(usage).into_iter().map(|(item, count)| self.price(item, count));
@@ -246,7 +251,7 @@ impl PriceBook {
     }
 }
 
-/// What usage counts of the items that have a price, bytes read by queries left aside.
+/// How much of each item some usage holds, without the bytes that queries read.
 pub fn counts(usage: &Usage) -> [(Item, u64); 6] {
     [
         (Item::StorageReads, usage.storage_reads),
@@ -258,7 +263,11 @@ pub fn counts(usage: &Usage) -> [(Item, u64); 6] {
     ]
 }
 
-/// A decimal from text, with at most [`MAX_DECIMALS`] digits after the point; an error says what is wrong with it.
+/// Reads dollars from text.
+///
+/// # Errors
+/// What is wrong with the text, as the end of a sentence: `is negative`. It must be a plain decimal from 0 to [`MAX_USD`], with at most
+/// [`MAX_DECIMALS`] digits after the point.
 pub fn dollars(text: &str) -> Result<Decimal, String> {
     let text = text.trim();
     let plain = text.strip_prefix('-').unwrap_or(text);
@@ -271,7 +280,7 @@ pub fn dollars(text: &str) -> Result<Decimal, String> {
         return Err("is negative".to_owned());
     }
     if part.trim_end_matches('0').len() > MAX_DECIMALS as usize {
-        return Err(format!("has more than {MAX_DECIMALS} digits after the point, which no price has"));
+        return Err(format!("has more than {MAX_DECIMALS} digits after the decimal point"));
     }
     let most = Decimal::from(MAX_USD);
     plain.parse::<Decimal>().ok().filter(|usd| *usd <= most).ok_or_else(|| format!("is more than {MAX_USD} dollars"))
@@ -298,7 +307,7 @@ pub(crate) fn size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-/// The text of a number as it is written: what the parser makes of it is a float.
+/// The text of a number as it is written, because the parser turns numbers into floats.
 pub(crate) fn number_text<'a>(node: &'a Node, text: &'a str) -> Option<&'a str> {
     match &node.value {
         Yaml::Number(_) => text.get(node.place.start..node.place.end),
@@ -323,7 +332,7 @@ impl<'a> Reader<'a> {
             return &[];
         };
         for (key, _) in entries.iter().filter(|(key, _)| !known.is_empty() && !known.contains(&key.name.as_str())) {
-            let help = format!("known are {}", known.join(", "));
+            let help = format!("the keys are {}", known.join(", "));
             self.error(key.place, format!("unknown key `{}` in {what}", key.name), Some(&help));
         }
         entries
@@ -332,7 +341,7 @@ impl<'a> Reader<'a> {
     fn required(&mut self, node: &'a Node, place: Place, name: &str, help: &str) -> Option<&'a Node> {
         let found = node.get(name);
         if found.is_none() {
-            self.error(place, format!("there is no `{name}`"), Some(help));
+            self.error(place, format!("`{name}` is missing"), Some(help));
         }
         found
     }
@@ -350,12 +359,12 @@ impl<'a> Reader<'a> {
         let mut repeated = Vec::new();
         root.repeated_keys(&mut |key, _| repeated.push(key));
         for key in repeated {
-            self.error(key.place, format!("`{}` is here twice", key.name), None);
+            self.error(key.place, format!("the key `{}` appears twice", key.name), Some("remove one"));
         }
         self.entries(root, "the price book", &["prices", "as_of", "currency", "items", "sources"]);
         let start = Place::default();
-        let name = self.required_text(root, start, "prices", "the book's name, e.g. `prices: aws-us-east-1`");
-        let as_of = self.required_text(root, start, "as_of", "the day the prices were looked up, e.g. `as_of: 2026-11-01`");
+        let name = self.required_text(root, start, "prices", "give the book's name, e.g. `prices: aws-us-east-1`");
+        let as_of = self.required_text(root, start, "as_of", "give the day on which the prices were looked up, e.g. `as_of: 2026-11-01`");
         let as_of = as_of.and_then(|text| {
             let date = text.parse::<Date>().ok();
             if date.is_none() {
@@ -364,11 +373,11 @@ impl<'a> Reader<'a> {
             }
             date
         });
-        if let Some(currency) = self.required_text(root, start, "currency", "`currency: USD`")
+        if let Some(currency) = self.required_text(root, start, "currency", "write `currency: USD`")
             && currency != "USD"
         {
             let place = root.get("currency").map_or(start, |node| node.place);
-            self.error(place, format!("unknown currency `{currency}`"), Some("prices are in `USD`"));
+            self.error(place, format!("unknown currency `{currency}`"), Some("write `currency: USD`; prices are in dollars"));
         }
         let (items, query_minimum) = root.get("items").map(|node| self.items(node)).unwrap_or_default();
         let sources = root.get("sources").map(|node| self.sources(node)).unwrap_or_default();
@@ -388,24 +397,25 @@ impl<'a> Reader<'a> {
             if let Some(minimum) = node.get("minimum").filter(|_| item == Item::QueryBytes) {
                 match minimum.text().and_then(size) {
                     Some(bytes) => query_minimum = bytes,
-                    None => self.error(minimum.place, "`minimum` must be a number of bytes with its unit", Some("e.g. `10MB`")),
+                    None => self.error(minimum.place, "`minimum` must be a whole number of bytes with a unit", Some("write e.g. `10MB`")),
                 }
             }
             let usd = self.usd(node, key.place, "usd");
             let source = self.source(node, key.place);
-            let per = self.required(node, key.place, "per", &format!("the price is per so many {per}")).and_then(|found| {
-                let count = if item.is_bytes() {
-                    found.text().and_then(size)
-                } else {
-                    number_text(found, self.text).and_then(|text| text.parse::<u64>().ok())
-                };
-                let count = if item == Item::ComputeMs { count.and_then(|seconds| seconds.checked_mul(1_000)) } else { count };
-                let count = count.filter(|count| *count > 0);
-                if count.is_none() {
-                    self.error(found.place, format!("`per` must be a number of {per}"), None);
-                }
-                count
-            });
+            let per =
+                self.required(node, key.place, "per", &format!("give the number of {per}, that the price is for")).and_then(|found| {
+                    let count = if item.is_bytes() {
+                        found.text().and_then(size)
+                    } else {
+                        number_text(found, self.text).and_then(|text| text.parse::<u64>().ok())
+                    };
+                    let count = if item == Item::ComputeMs { count.and_then(|seconds| seconds.checked_mul(1_000)) } else { count };
+                    let count = count.filter(|count| *count > 0);
+                    if count.is_none() {
+                        self.error(found.place, format!("`per` must be a number of {per}"), None);
+                    }
+                    count
+                });
             if let (Some(usd), Some(per), Some(source)) = (usd, per, source) {
                 items.insert(item, Price { usd, per, source });
             }
@@ -417,7 +427,7 @@ impl<'a> Reader<'a> {
         let mut sources = BTreeMap::new();
         let entries = self.entries(node, "`sources`", &[]);
         if entries.len() > MAX_SOURCES {
-            self.error(node.place, format!("{} sources; {MAX_SOURCES} are allowed", entries.len()), None);
+            self.error(node.place, format!("there are {} sources; at most {MAX_SOURCES} are allowed", entries.len()), None);
             return sources;
         }
         for (key, node) in entries {
@@ -430,7 +440,8 @@ impl<'a> Reader<'a> {
             let price = if plan {
                 let monthly_usd = self.usd(node, key.place, "monthly_usd");
                 let usd_beyond = self.usd(node, key.place, "usd_beyond");
-                let included = self.required(node, key.place, "calls_included", "how many calls a month the plan includes");
+                let included =
+                    self.required(node, key.place, "calls_included", "give the number of calls per month that the plan includes");
                 let calls_included = included.and_then(|found| {
                     let count = number_text(found, self.text).and_then(|text| text.parse::<u64>().ok()).filter(|count| *count > 0);
                     if count.is_none() {
@@ -451,11 +462,11 @@ impl<'a> Reader<'a> {
     }
 
     fn source(&mut self, node: &'a Node, place: Place) -> Option<String> {
-        self.required_text(node, place, "source", "where the price is published: `source: https://…`")
+        self.required_text(node, place, "source", "say where the price is published, e.g. `source: https://…`")
     }
 
     fn usd(&mut self, node: &'a Node, place: Place, name: &str) -> Option<Decimal> {
-        let found = self.required(node, place, name, "a price in dollars")?;
+        let found = self.required(node, place, name, "give a price in dollars")?;
         let read = number_text(found, self.text).ok_or_else(|| format!("must be a number, not {}", found.describe())).and_then(dollars);
         read.map_err(|why| self.error(found.place, format!("`{name}` {why}"), None)).ok()
     }
@@ -483,7 +494,7 @@ sources:
 
     #[test]
     fn prices_are_decimals_to_the_last_digit() {
-        let book = PriceBook::parse("book.yaml", BOOK).unwrap_or_else(|told| panic!("{told}"));
+        let book = PriceBook::parse("book.yaml", BOOK).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         assert_eq!(book.price(Item::StorageReads, 3).to_string(), "0.0000012");
         assert_eq!(book.price(Item::ComputeMs, 1).normalize().to_string(), "0.0000000166667");
         assert_eq!(book.price(Item::QueueMessages, 3), Decimal::ZERO, "no price, no cost");
@@ -503,7 +514,7 @@ sources:
         assert!(book.calls(["unknown"]).is_none());
     }
 
-    /// What is not known of each query is taken at its worst, so it is never less than what they cost one by one.
+    /// Where single queries are unknown, the worst case is assumed, so the result is never less than the sum of the single prices.
     #[test]
     fn the_worst_price_is_not_below_the_price() {
         let book = PriceBook::parse("book.yaml", BOOK).unwrap();
@@ -515,7 +526,7 @@ sources:
     }
 
     #[test]
-    fn mistakes_are_told_all_at_once_with_their_places() {
+    fn all_mistakes_are_reported_at_once_with_their_places() {
         let text = "prices: test
 as_of: yesterday
 currency: EUR
@@ -525,30 +536,30 @@ items:
   storage_writes: { usd: 0.0000000000001, per: 1000 }
   queue_messages: { usd: 1e-7, per: 1000, source: page }
 ";
-        let told = PriceBook::parse("book.yaml", text).unwrap_err();
-        let told: Vec<String> = told.iter().map(|one| format!("{}:{} {}", one.line, one.column, one.message)).collect();
+        let mistakes = PriceBook::parse("book.yaml", text).unwrap_err();
+        let mistakes: Vec<String> = mistakes.iter().map(|one| format!("{}:{} {}", one.line, one.column, one.message)).collect();
         assert_eq!(
-            told,
+            mistakes,
             [
                 "2:8 `yesterday` is not a date",
                 "3:11 unknown currency `EUR`",
                 "5:3 unknown key `query_byte` in `items`",
                 "6:25 `usd` is negative",
                 "6:34 `per` must be a number of requests, e.g. `1000`",
-                "7:3 there is no `source`",
-                "7:26 `usd` has more than 12 digits after the point, which no price has",
+                "7:3 `source` is missing",
+                "7:26 `usd` has more than 12 digits after the decimal point",
                 "8:26 `usd` must be a plain decimal number of dollars, e.g. 0.50",
             ]
         );
     }
 
     #[test]
-    fn the_books_that_come_along_can_be_read() {
+    fn the_bundled_books_can_be_read() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../prices");
-        let aws = PriceBook::load(&folder.join("aws-us-east-1.yaml")).unwrap_or_else(|told| panic!("{told}"));
+        let aws = PriceBook::load(&folder.join("aws-us-east-1.yaml")).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         assert_eq!(aws.price(Item::QueryBytes, 1_000_000_000_000), Decimal::from(5));
         assert_eq!(aws.price(Item::StorageWrites, 1_000).to_string(), "0.005");
-        let local = PriceBook::load(&folder.join("local.yaml")).unwrap_or_else(|told| panic!("{told}"));
+        let local = PriceBook::load(&folder.join("local.yaml")).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         assert_eq!(local.query(&query(1)), Decimal::ZERO);
     }
 

@@ -1,21 +1,30 @@
-//! Budgets: how much a run, or a step of it, may spend. It must not know how runs go.
-
-use std::fmt;
+//! Budgets: how much a run, a step or a strategy may spend. They must not know how runs work.
 
 use rust_decimal::Decimal;
 
-/// How much may be spent; what is not limited is not counted.
+/// How much may be spent. A field that is `None` is not limited.
+///
+/// ```
+/// use repair_core::price::{Budget, Spend};
+///
+/// let budget = Budget { calls: Some(10), ..Budget::default() };
+/// let spent = Spend { calls: 9, ..Spend::default() };
+/// assert!(budget.fits(spent, Spend { calls: 1, ..Spend::default() }).is_ok());
+///
+/// let exceeded = budget.fits(spent, Spend { calls: 2, ..Spend::default() }).unwrap_err();
+/// assert_eq!(exceeded.to_string(), "10 calls, with 9 spent or set aside");
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Budget {
     /// Dollars, by the price book.
     pub usd: Option<Decimal>,
-    /// Calls to sources, each page of an answer one.
+    /// Calls to sources; each page of an answer counts as one.
     pub calls: Option<u64>,
     /// Bytes read by queries and from the lake's files.
     pub bytes: Option<u64>,
 }
 
-/// What was spent, or is set aside.
+/// What was spent or is set aside.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Spend {
     /// Dollars.
@@ -40,31 +49,26 @@ impl std::iter::Sum for Spend {
     }
 }
 
-/// What a budget does not allow, in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The limit that a spending would exceed, and how much of it is already used, in words: `10 calls, with 9 spent or set aside`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub struct Exceeded(String);
 
-impl fmt::Display for Exceeded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 impl Budget {
-    /// Whether `more` fits beside what is spent.
+    /// Whether `more` can be spent when `spent` is already used.
     ///
     /// # Errors
-    /// What does not fit.
+    /// The first limit that would be exceeded.
     pub fn fits(&self, spent: Spend, more: Spend) -> Result<(), Exceeded> {
         let all = spent + more;
         if let Some(calls) = self.calls.filter(|calls| all.calls > *calls) {
-            return Err(Exceeded(format!("{calls} calls, of which {} are spent or set aside", spent.calls)));
+            return Err(Exceeded(format!("{calls} calls, with {} spent or set aside", spent.calls)));
         }
         if let Some(usd) = self.usd.filter(|usd| all.usd > *usd) {
-            return Err(Exceeded(format!("{usd} USD, of which {} are spent or set aside", spent.usd.normalize())));
+            return Err(Exceeded(format!("{usd} USD, with {} spent or set aside", spent.usd.normalize())));
         }
         if let Some(bytes) = self.bytes.filter(|bytes| all.bytes > *bytes) {
-            return Err(Exceeded(format!("{bytes} bytes, of which {} are spent", spent.bytes)));
+            return Err(Exceeded(format!("{bytes} bytes, with {} spent", spent.bytes)));
         }
         Ok(())
     }
@@ -80,10 +84,10 @@ mod tests {
         let budget = Budget { usd: Some(usd(50)), calls: Some(10), bytes: None };
         let spent = Spend { usd: usd(49), calls: 9, bytes: u64::MAX };
         assert_eq!(budget.fits(spent, Spend { usd: usd(1), calls: 1, bytes: 1 }), Ok(()));
-        let told = budget.fits(spent, Spend { usd: usd(2), calls: 0, bytes: 0 }).unwrap_err();
-        assert_eq!(told.to_string(), "0.50 USD, of which 0.49 are spent or set aside");
-        let told = budget.fits(spent, Spend { usd: usd(0), calls: 2, bytes: 0 }).unwrap_err();
-        assert_eq!(told.to_string(), "10 calls, of which 9 are spent or set aside");
+        let exceeded = budget.fits(spent, Spend { usd: usd(2), calls: 0, bytes: 0 }).unwrap_err();
+        assert_eq!(exceeded.to_string(), "0.50 USD, with 0.49 spent or set aside");
+        let exceeded = budget.fits(spent, Spend { usd: usd(0), calls: 2, bytes: 0 }).unwrap_err();
+        assert_eq!(exceeded.to_string(), "10 calls, with 9 spent or set aside");
         assert_eq!(Budget::default().fits(spent, spent), Ok(()));
     }
 }

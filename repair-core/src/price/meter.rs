@@ -1,4 +1,4 @@
-//! What a lake counts on behalf of an attempt, beside what its calls return.
+//! Meters: what a lake counts for an attempt, in addition to the usage that its calls return.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,23 +6,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Usage;
 
-/// A query that an engine billed.
+/// A query that a query engine charged for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
-    /// The engine's id of it.
+    /// The id that the engine gave it.
     pub id: String,
-    /// Bytes it read. A query that was cancelled or that failed has read some, too.
+    /// The bytes that the query read, also when it failed or was cancelled.
     pub bytes_scanned: u64,
-    /// Milliseconds the engine worked.
+    /// The milliseconds that the engine worked.
     pub engine_ms: u64,
 }
 
 /// What a [`Meter`] has counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metered {
-    /// What no call has returned: of streams, and of calls that failed or were given up.
+    /// Usage that no call returned: of streams, and of calls that failed or were abandoned.
     pub usage: Usage,
-    /// Every query, also those whose usage a call has returned.
+    /// Every query, including those whose usage a call returned.
     pub queries: Vec<Query>,
 }
 
@@ -33,12 +33,12 @@ impl Metered {
     }
 }
 
-/// Counts on behalf of one attempt of a step. Clones count together.
+/// Counts for one attempt of a step. All clones share the same counts.
 #[derive(Debug, Clone, Default)]
 pub struct Meter(Arc<Mutex<Metered>>);
 
 impl Meter {
-    /// Counts what no call returns.
+    /// Counts usage that no call returns.
     pub fn add(&self, usage: Usage) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).usage += usage;
     }
@@ -48,7 +48,7 @@ impl Meter {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).queries.push(query);
     }
 
-    /// What was counted since the last time.
+    /// What was counted since the last call; the counts start again from zero.
     pub fn take(&self) -> Metered {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -1,4 +1,4 @@
-//! What countable things cost, how much may be spent, and what was used. Must not know who used it, or why.
+//! What countable things cost, how much may be spent, and what was used. It must not know who used it, or why.
 
 mod book;
 mod budget;

@@ -6,11 +6,16 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::lake::Lake;
-use crate::model::Table;
+use crate::model::{Cadence, Table};
 use crate::plugin::{Clock, Registry, StepContext};
 
-/// A context of a lake, tables and a clock, with the calendars that any workflow has and no sources. Its fields are public: what a
-/// plug-in needs besides is set on it.
+/// A table with a row per minute: Parquet in a folder of its name, with one key column, and `ts` as its time.
+pub fn minute_table(name: &str, key: &str) -> Table {
+    Table { key: vec![key.to_owned()], cadence: Some(Cadence::MINUTE), ..Table::implicit(name, "ts") }
+}
+
+/// A context of a lake, tables and a clock, with the calendars that any workflow has and without sources. What else a plug-in needs is added
+/// with [`StepContext::with_sources`] and its siblings.
 pub fn context(lake: Arc<dyn Lake>, tables: impl IntoIterator<Item = Table>, clock: Arc<dyn Clock>) -> StepContext {
     StepContext {
         run: "run".into(),

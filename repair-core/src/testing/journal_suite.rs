@@ -1,5 +1,5 @@
-//! The promises of [`Journal`], one function each. They name runs of their own, so they can run against a journal that others use, and
-//! more than once.
+//! The promises of [`Journal`], one function each. They use runs of their own, so they can run against a journal that is in use, and more
+//! than once.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a suite that fails, panics")]
 
@@ -25,7 +25,7 @@ pub async fn all(journal: &dyn Journal) {
     runs_of_similar_names_are_different_runs(journal).await;
     many_runs_are_appended_to_side_by_side(journal).await;
     of_appends_that_race_one_wins(journal).await;
-    a_second_driver_is_told_who_drives(journal).await;
+    a_second_driver_learns_who_drives(journal).await;
     a_lease_is_taken_over_once_it_has_expired(journal).await;
     a_driver_renews_its_lease(journal).await;
     a_released_lease_is_free(journal).await;
@@ -62,7 +62,7 @@ async fn whole(journal: &dyn Journal, run: &str) -> Vec<Recorded> {
     .await
     .unwrap();
     for (number, recorded) in (0..).zip(&history) {
-        assert_eq!(recorded.sequence, number, "events are numbered from 0, without holes");
+        assert_eq!(recorded.sequence, number, "events are numbered from 0, without gaps");
     }
     history
 }
@@ -71,12 +71,12 @@ fn bodies(history: &[Recorded]) -> Vec<Event> {
     history.iter().map(|recorded| recorded.event.clone()).collect()
 }
 
-/// What is appended is read back: the same events, in order, with their numbers and the time of their append.
+/// Appended events are read back unchanged and in order, with their numbers and the time of the append.
 pub async fn events_come_back_as_they_were_in_order(journal: &dyn Journal) {
     let run = new_run();
     journal.append(&run, 0, at(5), &events(0, 2)).await.unwrap();
     journal.append(&run, 2, at(7), &events(2, 1)).await.unwrap();
-    // The driver's clock may go backwards; what it said is kept.
+    // The driver's clock may go backwards; its times are kept as they are.
     journal.append(&run, 3, at(6), &events(3, 3)).await.unwrap();
     let history = whole(journal, &run).await;
     assert_eq!(bodies(&history), events(0, 6));
@@ -84,7 +84,7 @@ pub async fn events_come_back_as_they_were_in_order(journal: &dyn Journal) {
     assert_eq!(times, [at(5), at(5), at(7), at(6), at(6), at(6)]);
 }
 
-/// An append whose number is not the next is a conflict, and none of its events is there.
+/// An append whose number is not the next is a conflict, and none of its events is kept.
 pub async fn an_append_out_of_turn_is_a_conflict_and_changes_nothing(journal: &dyn Journal) {
     let run = new_run();
     assert_eq!(journal.append(&run, 1, at(0), &events(0, 1)).await.unwrap_err().kind(), ErrorKind::Conflict, "it has not begun");
@@ -109,7 +109,7 @@ pub async fn an_append_of_nothing_only_checks_the_number(journal: &dyn Journal) 
     assert_eq!(journal.runs().await.unwrap().iter().filter(|head| head.run == run).count(), 1);
 }
 
-/// A page holds at most `limit` events, from the number asked for on; after the end there are none.
+/// A page holds at most `limit` events, starting with the requested number; after the end there are none.
 pub async fn pages_hold_what_was_asked_for(journal: &dyn Journal) {
     let run = new_run();
     journal.append(&run, 0, at(0), &events(0, 7)).await.unwrap();
@@ -125,7 +125,7 @@ pub async fn pages_hold_what_was_asked_for(journal: &dyn Journal) {
     assert!(journal.read(&run, u64::MAX, usize::MAX).await.unwrap().is_empty());
 }
 
-/// A history that is longer than a page, by one or by nothing, is read whole; what is appended is seen at once.
+/// A history longer than a page, or of exactly one page, is read whole; appended events are seen at once.
 pub async fn a_long_history_is_read_page_by_page(journal: &dyn Journal) {
     let run = new_run();
     let page = u32::try_from(PAGE).unwrap();
@@ -135,10 +135,10 @@ pub async fn a_long_history_is_read_page_by_page(journal: &dyn Journal) {
     journal.append(&run, PAGE as u64, at(0), &events(page, 1)).await.unwrap();
     assert_eq!(journal.read(&run, PAGE as u64, PAGE).await.unwrap().len(), 1);
     assert_eq!(bodies(&whole(journal, &run).await), events(0, page + 1));
-    assert_eq!(journal.read(&run, 0, usize::MAX).await.unwrap().len(), PAGE + 1, "who asks for more than a page gets it");
+    assert_eq!(journal.read(&run, 0, usize::MAX).await.unwrap().len(), PAGE + 1, "a request for more than a page gets it");
 }
 
-/// Of a run that nobody began there are no events, and it is no error to ask.
+/// A run that never began has no events, and asking for them is no error.
 pub async fn a_run_that_never_began_has_no_events(journal: &dyn Journal) {
     let run = new_run();
     assert!(journal.read(&run, 0, PAGE).await.unwrap().is_empty());
@@ -162,7 +162,7 @@ pub async fn runs_come_oldest_first_with_first_and_last_event(journal: &dyn Jour
     }
 }
 
-/// Texts of any length and script come back as they were, also as the id of a run and the name of a driver.
+/// Texts of any length and script come back unchanged, also as the id of a run or the name of a driver.
 pub async fn unusual_and_long_texts_come_back_as_they_were(journal: &dyn Journal) {
     let long = "a long line \u{1F600} ".repeat(60_000);
     let texts =
@@ -181,7 +181,7 @@ pub async fn unusual_and_long_texts_come_back_as_they_were(journal: &dyn Journal
     }
 }
 
-/// Runs whose ids differ in case, by a space or by what a file's name can't hold, are different runs.
+/// Runs whose ids differ only in case, by a space or by characters that file names cannot hold are different runs.
 pub async fn runs_of_similar_names_are_different_runs(journal: &dyn Journal) {
     let run = new_run();
     let names: Vec<String> =
@@ -210,7 +210,7 @@ pub async fn many_runs_are_appended_to_side_by_side(journal: &dyn Journal) {
     }
 }
 
-/// Of appends of one number that race, one wins and the others are conflicts; the winner's events are there, whole.
+/// When appends of the same number race, one wins and the others are conflicts; the winner's events are kept, whole.
 pub async fn of_appends_that_race_one_wins(journal: &dyn Journal) {
     let run = new_run();
     for round in 0..10u32 {
@@ -231,7 +231,7 @@ pub async fn of_appends_that_race_one_wins(journal: &dyn Journal) {
 const TTL: Duration = Duration::from_secs(30);
 
 /// While a lease is held, a second driver gets a conflict that names the holder and says when the lease expires.
-pub async fn a_second_driver_is_told_who_drives(journal: &dyn Journal) {
+pub async fn a_second_driver_learns_who_drives(journal: &dyn Journal) {
     let run = new_run();
     let now = Timestamp::from_second(1_700_000_000).unwrap();
     journal.acquire(&run, "the first driver", now, TTL).await.unwrap();
@@ -245,20 +245,20 @@ pub async fn a_second_driver_is_told_who_drives(journal: &dyn Journal) {
     journal.release(&run, "the first driver").await.unwrap();
 }
 
-/// Once a lease has expired, another driver takes over, and the former holder is the one that is refused.
+/// Once a lease has expired, another driver can take over, and the former holder is refused.
 pub async fn a_lease_is_taken_over_once_it_has_expired(journal: &dyn Journal) {
     let run = new_run();
     journal.acquire(&run, "a", at(0), TTL).await.unwrap();
     journal.acquire(&run, "b", at(30), TTL).await.unwrap();
     assert_eq!(journal.acquire(&run, "a", at(31), TTL).await.unwrap_err().kind(), ErrorKind::Conflict);
-    // What the former holder gives up is no longer its.
+    // The former holder can no longer release the lease.
     journal.release(&run, "a").await.unwrap();
     assert_eq!(journal.acquire(&run, "c", at(32), TTL).await.unwrap_err().kind(), ErrorKind::Conflict);
     journal.acquire(&run, "a", at(61), TTL).await.unwrap();
     journal.release(&run, "a").await.unwrap();
 }
 
-/// A driver that acquires again prolongs its lease, from the new time on; also one that has expired, if nobody took it.
+/// A driver that acquires again renews its lease from the new time on, even an expired one that nobody else took.
 pub async fn a_driver_renews_its_lease(journal: &dyn Journal) {
     let run = new_run();
     for second in [0, 20, 40, 90] {
@@ -268,7 +268,7 @@ pub async fn a_driver_renews_its_lease(journal: &dyn Journal) {
     journal.release(&run, "a").await.unwrap();
 }
 
-/// A lease that was given up is free at once; to give it up again is no error.
+/// A released lease is free at once; releasing it again is no error.
 pub async fn a_released_lease_is_free(journal: &dyn Journal) {
     let run = new_run();
     journal.acquire(&run, "a", at(0), TTL).await.unwrap();
@@ -279,7 +279,7 @@ pub async fn a_released_lease_is_free(journal: &dyn Journal) {
     journal.release(&run, "b").await.unwrap();
 }
 
-/// To release what another holds changes nothing.
+/// Releasing another driver's lease changes nothing.
 pub async fn only_the_holder_releases(journal: &dyn Journal) {
     let run = new_run();
     journal.acquire(&run, "a", at(0), TTL).await.unwrap();
@@ -288,7 +288,7 @@ pub async fn only_the_holder_releases(journal: &dyn Journal) {
     journal.release(&run, "a").await.unwrap();
 }
 
-/// A lease is of one run, which need not have begun, and neither lists the run nor stops anyone from appending.
+/// A lease belongs to one run, which need not have begun. It neither lists the run nor keeps anyone from appending.
 pub async fn leases_of_runs_are_apart_from_each_other_and_from_events(journal: &dyn Journal) {
     let (one, other) = (new_run(), new_run());
     journal.acquire(&one, "a", at(0), TTL).await.unwrap();
@@ -301,7 +301,7 @@ pub async fn leases_of_runs_are_apart_from_each_other_and_from_events(journal: &
     }
 }
 
-/// Of many drivers that try at once, one becomes the driver; so, too, when a lease has expired.
+/// When many drivers try at once, one becomes the driver, also when a lease has expired.
 pub async fn of_drivers_that_race_one_wins(journal: &dyn Journal) {
     let run = new_run();
     let drivers: Vec<String> = (0..16).map(|number| format!("driver {number}")).collect();
@@ -315,7 +315,7 @@ pub async fn of_drivers_that_race_one_wins(journal: &dyn Journal) {
     }
 }
 
-/// A signal is there until another replaces it or it is taken back, and is of one run.
+/// A signal stays until another replaces it or it is removed, and belongs to one run.
 pub async fn a_signal_stays_until_it_is_taken_back(journal: &dyn Journal) {
     let (run, other) = (new_run(), new_run());
     for run in [&run, &other] {
@@ -325,15 +325,15 @@ pub async fn a_signal_stays_until_it_is_taken_back(journal: &dyn Journal) {
     for signal in [Some(Signal::Pause), Some(Signal::Cancel), Some(Signal::Cancel), None, None, Some(Signal::Pause)] {
         journal.signal(&run, signal).await.unwrap();
         assert_eq!(journal.signaled(&run).await.unwrap(), signal);
-        assert_eq!(journal.signaled(&run).await.unwrap(), signal, "to ask does not take it");
+        assert_eq!(journal.signaled(&run).await.unwrap(), signal, "reading does not remove it");
     }
     assert_eq!(journal.signaled(&other).await.unwrap(), None);
     journal.append(&run, 1, at(1), &events(1, 1)).await.unwrap();
-    assert_eq!(journal.signaled(&run).await.unwrap(), Some(Signal::Pause), "events do not take it");
-    assert_eq!(whole(journal, &run).await.len(), 2, "and it is no event");
+    assert_eq!(journal.signaled(&run).await.unwrap(), Some(Signal::Pause), "events do not remove it");
+    assert_eq!(whole(journal, &run).await.len(), 2, "a signal is not an event");
 }
 
-/// A signal to a run that has not begun is an error, though someone may hold its lease.
+/// Signalling a run that has not begun is an error, even if someone holds its lease.
 pub async fn a_signal_to_no_run_is_not_found(journal: &dyn Journal) {
     let run = new_run();
     journal.acquire(&run, "a", at(0), TTL).await.unwrap();

@@ -1,16 +1,19 @@
-//! For authors of adapters and plug-ins: a world in memory to run things in, and suites that say whether the promises of a trait are
-//! kept. Behind the feature `testing`.
+//! For authors of adapters and plug-ins: a world in memory to run things in, and suites that check the promises of a trait. Behind the
+//! feature `testing`.
 //!
-//! What breaks a promise, panics with the promise; so a suite is called in a test of its own. Nothing here may know an adapter.
+//! A suite panics with the broken promise, so call each in a test of its own. Nothing here may know an adapter.
 
 mod context;
+mod definition;
 pub mod journal_suite;
 pub mod lake_suite;
 pub mod plugin_suite;
 pub mod world;
 
-pub use context::context;
+pub use context::{context, minute_table};
+pub use definition::definition;
 pub use lake_suite::LakeSetup;
 pub use world::{
-    CRASHED, CrashingJournal, CrashingLake, FailingLake, FlakyJournal, MemoryJournal, MemoryLake, Moment, Schedule, VirtualClock, is_crash,
+    CRASHED, CrashingJournal, CrashingLake, FailingLake, FlakyJournal, Life, MemoryJournal, MemoryLake, Moment, Schedule, VirtualClock,
+    is_crash,
 };

@@ -1,4 +1,4 @@
-//! The promises of plug-ins: what a [`Detector`], a [`Repairer`] and a [`Source`] owe the engine, whatever they find, repair or answer.
+//! The promises that a [`Detector`], a [`Repairer`] and a [`Source`] make to the engine, whatever they find, repair or answer.
 //!
 //! The caller brings the plug-in and a context in which it has work to do ([`super::context`]).
 
@@ -20,42 +20,42 @@ use crate::lake::rollup::{column, key_columns};
 use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Table, Unit};
 use crate::plugin::{Answer, Detector, Repairer, Request, Source, StepContext};
 
-/// How long a plug-in may take to notice that the run was told to stop.
+/// How long a plug-in may take to notice that the run is to stop.
 const SOON: Duration = Duration::from_secs(10);
 
-/// The kinds of error that a workflow retries, and so must be told as they are.
+/// The kinds of error that a workflow retries, and that a plug-in must therefore pass on unchanged.
 const RETRIED: [ErrorKind; 3] = [ErrorKind::Transient, ErrorKind::Throttled, ErrorKind::Timeout];
 
-/// Calls every function that a detector is to pass, in a context in which it finds something.
+/// Calls every function for detectors, in a context in which this one finds something.
 pub async fn detector(detector: &dyn Detector, context: &StepContext) {
     to_detect_twice_finds_the_same(detector, context).await;
     findings_add_up(detector, context).await;
     a_second_look_is_at_the_gaps_alone(detector, context).await;
     what_cannot_be_looked_at_is_never_clean(detector, context).await;
-    a_detector_that_is_told_to_stop_stops(detector, context).await;
+    a_detector_that_is_asked_to_stop_stops(detector, context).await;
 }
 
-/// Calls every function that a repairer is to pass, in a context and with findings for which it has work.
+/// Calls every function for repairers, in a context and with findings for which this one has work.
 pub async fn repairer(repairer: &dyn Repairer, context: &StepContext, findings: &Findings) {
     units_are_distinct_and_of_what_was_found(repairer, context, findings).await;
     to_plan_or_repair_twice_is_the_same(repairer, context, findings).await;
     only_wanted_slots_are_repaired_each_once(repairer, context, findings).await;
-    a_repairer_tells_errors_of_the_lake_as_they_are(repairer, context, findings).await;
-    a_repairer_that_is_told_to_stop_stops(repairer, context, findings).await;
+    a_repairer_passes_on_errors_of_the_lake(repairer, context, findings).await;
+    a_repairer_that_is_asked_to_stop_stops(repairer, context, findings).await;
 }
 
-/// Calls every function that a source is to pass, with a request that it has rows for, and a key that it does not know, if there can be one.
+/// Calls every function for sources, with a request that this one has rows for, and a key that it does not know, if there can be one.
 pub async fn source(source: &dyn Source, context: &StepContext, request: &Request, unknown: Option<&Key>) {
     limits_allow_something(source);
     to_ask_twice_is_answered_the_same(source, context, request).await;
     an_answer_keeps_to_what_was_asked(source, context, request).await;
-    a_source_that_is_told_to_stop_stops(source, context, request).await;
+    a_source_that_is_asked_to_stop_stops(source, context, request).await;
     if let Some(unknown) = unknown {
         an_unknown_key_is_neither_answered_nor_covered(source, context, request, unknown).await;
     }
 }
 
-/// To look twice at what has not changed finds the same.
+/// Two detections of the same data find the same.
 pub async fn to_detect_twice_finds_the_same(detector: &dyn Detector, context: &StepContext) {
     let (first, second) = (detector.detect(context, None).await.unwrap(), detector.detect(context, None).await.unwrap());
     assert_eq!(first.scope, second.scope);
@@ -63,20 +63,21 @@ pub async fn to_detect_twice_finds_the_same(detector: &dyn Detector, context: &S
     assert_eq!(first.gaps, second.gaps);
 }
 
-/// How many slots are wrong in the way that was looked for.
+/// How many slots have the defect that was looked for.
 fn wrong(found: &Findings) -> u64 {
     found.counts.wrong(found.kind)
 }
 
-/// Every expected slot is present, absent or missing, and the gaps are the missing slots, or those otherwise wrong, of keys and slots that were looked at.
+/// Every expected slot is present, absent or missing. The gaps are the missing or otherwise defective slots among those that were looked
+/// at.
 pub async fn findings_add_up(detector: &dyn Detector, context: &StepContext) {
     let found = detector.detect(context, None).await.unwrap();
     let counts = found.counts;
     assert_eq!(counts.expected, counts.present + counts.absent + counts.missing, "{counts:?}");
     assert!(counts.defective + counts.replaced <= counts.present && counts.changed <= counts.replaced, "{counts:?}");
     assert_eq!((found.gaps.missing(), found.gaps.len() as u64), (wrong(&found), counts.gaps));
-    assert_eq!(counts.audited_keys, found.scope.keys.len() as u64, "what was audited is counted");
-    assert!(counts.audited_keys > 0 && counts.expected > 0, "nothing was looked at, and that is no finding: {counts:?}");
+    assert_eq!(counts.audited_keys, found.scope.keys.len() as u64, "audited keys are counted");
+    assert!(counts.audited_keys > 0 && counts.expected > 0, "a detector that looked at nothing has found nothing: {counts:?}");
     let table = context.table(&found.scope.table).unwrap();
     assert_eq!(found.scope.grid, table.grid().unwrap());
     let (all, keys): (SlotRange, BTreeSet<&Key>) = (found.scope.slots(), found.scope.keys.iter().collect());
@@ -89,7 +90,7 @@ pub async fn findings_add_up(detector: &dyn Detector, context: &StepContext) {
     }
 }
 
-/// A second look, of what was found, counts those slots alone, and its scope stays.
+/// A second look at earlier findings counts those slots alone, and keeps their scope.
 pub async fn a_second_look_is_at_the_gaps_alone(detector: &dyn Detector, context: &StepContext) {
     let found = detector.detect(context, None).await.unwrap();
     let again = detector.detect(context, Some(&found)).await.unwrap();
@@ -100,7 +101,7 @@ pub async fn a_second_look_is_at_the_gaps_alone(detector: &dyn Detector, context
     assert_eq!(again.gaps, found.gaps);
 }
 
-/// A table that is not there, or a lake that fails, is an error, never "nothing missing"; an error that may pass is told as such.
+/// A missing table or a failing lake is an error, never "nothing missing"; a temporary error keeps its kind.
 pub async fn what_cannot_be_looked_at_is_never_clean(detector: &dyn Detector, context: &StepContext) {
     let empty = StepContext { lake: Arc::new(MemoryLake::default()), ..context.clone() };
     let error = detector.detect(&empty, None).await.map(|found| found.counts).unwrap_err();
@@ -112,33 +113,33 @@ pub async fn what_cannot_be_looked_at_is_never_clean(detector: &dyn Detector, co
     }
 }
 
-/// Calls something in a run that was told to stop before, and in one that is told so meanwhile.
+/// Calls something in a run that was stopped before, and in one that is stopped meanwhile.
 async fn stopped<T, F: Future<Output = Result<T>>>(context: &StepContext, call: impl Fn(StepContext) -> F) {
     let check = |result: Result<Result<T>, tokio::time::error::Elapsed>, when: &str| match result {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => assert_eq!(error.kind(), ErrorKind::Cancelled, "told to stop {when}: {error}"),
-        Err(_) => panic!("told to stop {when}, it went on for {SOON:?}"),
+        Ok(Err(error)) => assert_eq!(error.kind(), ErrorKind::Cancelled, "stopped {when}: {error}"),
+        Err(_) => panic!("stopped {when}, it went on for {SOON:?}"),
     };
     let cancelled = StepContext { cancel: CancellationToken::new(), ..context.clone() };
     cancelled.cancel.cancel();
     check(tokio::time::timeout(SOON, call(cancelled)).await, "before");
     let meanwhile = StepContext { cancel: CancellationToken::new(), ..context.clone() };
     let cancel = meanwhile.cancel.clone();
-    let tell = async {
+    let stop = async {
         tokio::task::yield_now().await;
         cancel.cancel();
     };
-    let (result, ()) = futures::future::join(tokio::time::timeout(SOON, call(meanwhile)), tell).await;
+    let (result, ()) = futures::future::join(tokio::time::timeout(SOON, call(meanwhile)), stop).await;
     check(result, "meanwhile");
 }
 
-/// Told to stop, a detector returns soon: with what it found, or with `cancelled`.
-pub async fn a_detector_that_is_told_to_stop_stops(detector: &dyn Detector, context: &StepContext) {
+/// A detector that is asked to stop returns soon, with what it found or with `cancelled`.
+pub async fn a_detector_that_is_asked_to_stop_stops(detector: &dyn Detector, context: &StepContext) {
     stopped(context, |context| async move { detector.detect(&context, None).await }).await;
 }
 
-/// Told to stop, a repairer returns soon: with its plan or fix, or with `cancelled`.
-pub async fn a_repairer_that_is_told_to_stop_stops(repairer: &dyn Repairer, context: &StepContext, findings: &Findings) {
+/// A repairer that is asked to stop returns soon, with its plan or fix or with `cancelled`.
+pub async fn a_repairer_that_is_asked_to_stop_stops(repairer: &dyn Repairer, context: &StepContext, findings: &Findings) {
     stopped(context, |context| async move { repairer.plan(&context, findings).await }).await;
     let units = planned(repairer, context, findings).await;
     stopped(context, |context| {
@@ -148,8 +149,8 @@ pub async fn a_repairer_that_is_told_to_stop_stops(repairer: &dyn Repairer, cont
     .await;
 }
 
-/// Told to stop, a source returns soon: with its answer, or with `cancelled`.
-pub async fn a_source_that_is_told_to_stop_stops(source: &dyn Source, context: &StepContext, request: &Request) {
+/// A source that is asked to stop returns soon, with its answer or with `cancelled`.
+pub async fn a_source_that_is_asked_to_stop_stops(source: &dyn Source, context: &StepContext, request: &Request) {
     stopped(context, |context| async move { source.fetch(&context, request).await }).await;
 }
 
@@ -159,7 +160,7 @@ async fn planned(repairer: &dyn Repairer, context: &StepContext, findings: &Find
     units
 }
 
-/// No two units are the same work, none is empty, and all are of slots that were found missing, within their interval.
+/// Units do not overlap, none is empty, and all their slots were found missing and lie within their interval.
 pub async fn units_are_distinct_and_of_what_was_found(repairer: &dyn Repairer, context: &StepContext, findings: &Findings) {
     let gaps = findings.gaps.by_key();
     let grid = findings.scope.grid;
@@ -183,7 +184,7 @@ pub async fn units_are_distinct_and_of_what_was_found(repairer: &dyn Repairer, c
     }
 }
 
-/// To plan twice is to plan the same; to do a unit twice brings the same rows and absences.
+/// Planning twice gives the same plan; repairing a unit twice gives the same rows and absences.
 pub async fn to_plan_or_repair_twice_is_the_same(repairer: &dyn Repairer, context: &StepContext, findings: &Findings) {
     let units = planned(repairer, context, findings).await;
     assert_eq!(planned(repairer, context, findings).await, units);
@@ -201,7 +202,7 @@ pub async fn only_wanted_slots_are_repaired_each_once(repairer: &dyn Repairer, c
     let table = context.table(&findings.scope.table).unwrap();
     for unit in &planned(repairer, context, findings).await {
         let fix = repairer.repair(context, findings, unit).await.unwrap();
-        assert!(!fix.source.is_empty(), "a fix says where its rows come from");
+        assert!(!fix.source.is_empty(), "a fix names the source of its rows");
         let mut known = BTreeSet::new();
         let rows = repaired(table, &fix).into_iter().map(|(key, slot, _)| (key, slot));
         let absences =
@@ -218,8 +219,8 @@ pub async fn only_wanted_slots_are_repaired_each_once(repairer: &dyn Repairer, c
     }
 }
 
-/// An error of the lake that may pass is told as such; a repairer that does not ask the lake does its work.
-pub async fn a_repairer_tells_errors_of_the_lake_as_they_are(repairer: &dyn Repairer, context: &StepContext, findings: &Findings) {
+/// A temporary error of the lake keeps its kind; a repairer that does not use the lake does its work.
+pub async fn a_repairer_passes_on_errors_of_the_lake(repairer: &dyn Repairer, context: &StepContext, findings: &Findings) {
     let units = planned(repairer, context, findings).await;
     for kind in RETRIED {
         let failing = StepContext { lake: Arc::new(FailingLake::new(kind)), ..context.clone() };
@@ -275,7 +276,7 @@ impl<T, E: std::fmt::Display> ExpectShape<T> for std::result::Result<T, E> {
     }
 }
 
-/// One request may ask for something.
+/// A request may ask for at least one row and one key.
 pub fn limits_allow_something(source: &dyn Source) {
     let limits = source.limits();
     assert!(limits.rows_per_request > 0 && limits.keys_per_request > 0, "{limits:?}");
@@ -287,7 +288,7 @@ async fn asked(source: &dyn Source, context: &StepContext, request: &Request) ->
     (answer, rows)
 }
 
-/// To ask again is safe, and brings the same.
+/// Asking again is safe, and gives the same answer.
 pub async fn to_ask_twice_is_answered_the_same(source: &dyn Source, context: &StepContext, request: &Request) {
     let (first, rows) = asked(source, context, request).await;
     assert!(!rows.is_empty(), "the suite needs a request that the source has rows for");
@@ -296,7 +297,7 @@ pub async fn to_ask_twice_is_answered_the_same(source: &dyn Source, context: &St
     assert_eq!((first.covered, first.said), (second.covered, second.said));
 }
 
-/// Rows are of the keys and slots that were asked for, on the grid, each slot once; and a source vouches for no more than it was asked.
+/// Rows are of the requested keys and slots, on the grid, each slot once; and a source vouches for no more than it was asked for.
 pub async fn an_answer_keeps_to_what_was_asked(source: &dyn Source, context: &StepContext, request: &Request) {
     let (answer, rows) = asked(source, context, request).await;
     let slots = request.table.grid().unwrap().slots_in(&request.interval);
@@ -310,15 +311,15 @@ pub async fn an_answer_keeps_to_what_was_asked(source: &dyn Source, context: &St
     }
     assert!(answer.requests > 0, "each request is counted");
     let over = answer.covered.iter().all(|covered| covered.interval.to() <= context.clock.now());
-    assert!(over, "nothing is known of what is yet to come: {:?}", answer.covered);
+    assert!(over, "a source cannot vouch for the future: {:?}", answer.covered);
 }
 
-/// A key that the source does not know is no error, and nothing is proven of it; the others are answered all the same.
+/// A key that the source does not know is no error and proves nothing; the other keys are answered.
 pub async fn an_unknown_key_is_neither_answered_nor_covered(source: &dyn Source, context: &StepContext, request: &Request, unknown: &Key) {
     let alone = Request { keys: vec![unknown.clone()], ..request.clone() };
     let (answer, rows) = asked(source, context, &alone).await;
     assert_eq!(rows, [] as [Described; 0]);
-    assert!(answer.covered.is_empty(), "silence about what it does not know proves nothing: {:?}", answer.covered);
+    assert!(answer.covered.is_empty(), "silence about an unknown key proves nothing: {:?}", answer.covered);
     if source.limits().keys_per_request > request.keys.len() {
         let among = Request { keys: request.keys.iter().chain([unknown]).cloned().collect(), ..request.clone() };
         let (answer, rows) = asked(source, context, &among).await;

@@ -1,4 +1,4 @@
-//! Parameters: from what is given on a command line, or by a Rust caller, to checked values.
+//! Parameters: from what a command line or a Rust caller gives to checked values.
 
 use std::collections::BTreeMap;
 
@@ -11,17 +11,17 @@ use crate::workflow::parse_duration;
 use crate::workflow::{Param, ParamType, Workflow};
 use crate::yaml::closest;
 
-/// Bytes of one parameter's value: it is kept in the journal with every run.
+/// How many bytes the value of one parameter may have: the journal keeps it with every run.
 pub const MAX_PARAM_BYTES: usize = 64 * 1024;
-/// Items of a list parameter.
+/// How many items a list parameter may have.
 pub const MAX_PARAM_ITEMS: usize = 10_000;
 
 impl ParamType {
-    /// All types, in the order of the documentation.
+    /// All types, in the order in which the documentation lists them.
     pub const ALL: [ParamType; 8] =
         [Self::String, Self::Integer, Self::Number, Self::Boolean, Self::Date, Self::Instant, Self::Duration, Self::List];
 
-    /// The name used in workflows.
+    /// The name used in workflows, such as `date`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::String => "string",
@@ -35,7 +35,7 @@ impl ParamType {
         }
     }
 
-    /// What its values look like.
+    /// What a value of this type looks like, in words: `a date such as 2024-03-04`.
     pub fn form(self) -> &'static str {
         match self {
             Self::String => "text",
@@ -45,11 +45,11 @@ impl ParamType {
             Self::Date => "a date such as 2024-03-04",
             Self::Instant => "an instant with its zone, such as 2024-03-04T14:30:00Z",
             Self::Duration => "a duration such as 90s, 15m, 2h or 3d",
-            Self::List => "a list of texts; on the command line, separated by commas",
+            Self::List => "a list of texts, which a command line separates by commas",
         }
     }
 
-    /// The value that a text on the command line means.
+    /// Reads a value from text, as on a command line.
     fn read(self, text: &str) -> Result<Value, String> {
         let value = match self {
             Self::Integer => text.trim().parse::<i64>().ok().map(Value::from),
@@ -66,7 +66,7 @@ impl ParamType {
         self.check(&value.ok_or_else(|| format!("`{shown}` is not {}", self.form()))?)
     }
 
-    /// The value, if it is of this type, in the one form in which it is kept.
+    /// The value in its normal form, if it is of this type.
     pub(crate) fn check(self, value: &Value) -> Result<Value, String> {
         let refuse = || format!("{} is not {}", shown(value), self.form());
         let text = || value.as_str().ok_or_else(refuse);
@@ -88,7 +88,7 @@ impl ParamType {
             Self::List => {
                 let items = value.as_array().ok_or_else(refuse)?;
                 if items.len() > MAX_PARAM_ITEMS {
-                    return Err(format!("{} items are more than the {MAX_PARAM_ITEMS} allowed", items.len()));
+                    return Err(format!("the list has {} items; at most {MAX_PARAM_ITEMS} are allowed", items.len()));
                 }
                 if !items.iter().all(Value::is_string) {
                     return Err(refuse());
@@ -107,30 +107,54 @@ fn shown(value: &Value) -> String {
 }
 
 impl Param {
-    /// The value, if it is of the parameter's type and among those allowed.
+    /// The value in its normal form, if it is of the parameter's type and allowed by `one_of`.
     pub(crate) fn accept(&self, value: &Value) -> Result<Value, String> {
         let value = self.kind.check(value)?;
-        // Of a list, each item must be allowed.
+        // Each item of a list must be allowed.
         let allowed = |value: &Value| self.one_of.is_empty() || self.one_of.contains(value);
-        let stranger = match &value {
+        let refused = match &value {
             Value::Array(items) => items.iter().find(|item| !allowed(item)),
             single => Some(single).filter(|single| !allowed(single)),
         };
-        match stranger {
+        match refused {
             None => Ok(value),
-            Some(stranger) => {
+            Some(refused) => {
                 let known: Vec<String> = self.one_of.iter().map(shown).collect();
-                Err(format!("{} is not one of {}", shown(stranger), known.join(", ")))
+                Err(format!("{} is not one of {}", shown(refused), known.join(", ")))
             }
         }
     }
 }
 
 impl Workflow {
-    /// Makes values of the texts of a command line, and fills in defaults.
+    /// Reads the values of parameters from texts, as a command line gives them, and fills in defaults.
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    ///
+    /// use repair_core::plugin::Registry;
+    /// use repair_core::workflow::Workflow;
+    ///
+    /// let text = "workflow: nightly
+    /// kind: dag
+    /// params:
+    ///   day: { type: date }
+    ///   limit: { type: integer, default: 10 }
+    /// steps:
+    ///   rest: { wait: { for: 1s } }
+    /// ";
+    /// let workflow = Workflow::parse("nightly.yaml", text, &Registry::default())?;
+    /// let given = BTreeMap::from([("day".to_owned(), "2024-03-04".to_owned())]);
+    /// let values = workflow.bind(&given)?;
+    /// assert_eq!((&values["day"], &values["limit"]), (&"2024-03-04".into(), &10.into()));
+    ///
+    /// let error = workflow.bind(&BTreeMap::new()).unwrap_err();
+    /// assert_eq!(error.message(), "parameter `day` is missing; give a date such as 2024-03-04");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// `invalid`, naming all at once: parameters that there are not, that are missing, and values that are not of their type.
+    /// `invalid`, listing all mistakes at once: unknown parameters, missing ones, and values of the wrong type.
     pub fn bind(&self, given: &BTreeMap<String, String>) -> Result<BTreeMap<String, Value>> {
         self.bind_with(given, |param, text| {
             if text.len() > MAX_PARAM_BYTES {
@@ -140,7 +164,7 @@ impl Workflow {
         })
     }
 
-    /// Checks values that a Rust caller gives, and fills in defaults.
+    /// Checks the values of parameters that a Rust caller gives, and fills in defaults.
     ///
     /// # Errors
     /// As [`Workflow::bind`].
@@ -161,9 +185,9 @@ impl Workflow {
             let hint = match closest(name, self.params.keys().map(String::as_str)) {
                 Some(close) => format!("did you mean `{close}`?"),
                 None if self.params.is_empty() => "the workflow has none".to_owned(),
-                None => format!("there are {}", self.params.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
+                None => format!("the parameters are {}", self.params.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
             };
-            mistakes.push(format!("no parameter `{name}`; {hint}"));
+            mistakes.push(format!("there is no parameter `{name}`; {hint}"));
         }
         let mut values = BTreeMap::new();
         for (name, param) in &self.params {
@@ -186,11 +210,11 @@ impl Workflow {
         match mistakes.as_slice() {
             [] => Ok(values),
             [one] => Err(Error::invalid(one.clone())),
-            many => Err(Error::invalid(format!("{} mistakes in the parameters:\n  {}", many.len(), many.join("\n  ")))),
+            many => Err(Error::invalid(format!("the parameters have {} mistakes:\n  {}", many.len(), many.join("\n  ")))),
         }
     }
 }
 
 fn too_long(bytes: usize) -> String {
-    format!("{bytes} bytes are more than the {MAX_PARAM_BYTES} allowed; put the values into a table and name that")
+    format!("the value has {bytes} bytes; at most {MAX_PARAM_BYTES} are allowed: put the values into a table, and give its name")
 }

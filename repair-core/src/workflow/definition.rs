@@ -1,4 +1,4 @@
-//! A checked workflow, as the engine sees it: no text, no places, nothing left to be wrong.
+//! A checked workflow, as the engine sees it: no positions in the text, and nothing left that could be wrong.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
@@ -14,49 +14,80 @@ use crate::plugin::PluginKind;
 use crate::price::{Budget, PriceBook};
 use crate::workflow::Expression;
 
-/// A workflow, parsed and checked.
+/// A workflow, parsed and checked. [`Workflow::parse`] and [`Workflow::load`] read YAML, [`Workflow::state_machine`] and [`Workflow::dag`]
+/// begin one in Rust.
+///
+/// ```
+/// use repair_core::plugin::Registry;
+/// use repair_core::workflow::Workflow;
+///
+/// let text = "
+/// workflow: look
+/// kind: state-machine
+/// params:
+///   from: { type: date, default: 2024-03-01 }
+/// tables:
+///   readings: { location: readings, format: csv, time: ts, cadence: 1h }
+/// start: look
+/// steps:
+///   look: { detect: gaps, with: { table: readings, from: '{% $params.from %}', to: 2024-03-31 }, end: true }
+/// ";
+/// let registry = Registry::default();
+/// let workflow = Workflow::parse("look.yaml", text, &registry)?;
+/// assert_eq!(workflow.step("look").map(|step| step.kind.word()), Some("detect"));
+///
+/// // Parameters are checked against their types.
+/// let given = [("from".to_owned(), "2024-03-04".to_owned())].into();
+/// assert_eq!(workflow.bind(&given)?["from"], "2024-03-04");
+///
+/// // All mistakes are returned at once, each with its place.
+/// let mistakes = Workflow::parse("look.yaml", &text.replace("detect: gaps", "detect: gap"), &registry).unwrap_err();
+/// assert_eq!((mistakes.len(), mistakes.iter().next().map(|mistake| mistake.line)), (1, Some(10)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Workflow {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// How its steps follow each other.
+    /// How the steps follow each other.
     pub kind: WorkflowKind,
     /// How long a run may take.
     pub timeout: Option<Duration>,
-    /// The text it was read from, kept with every run.
+    /// The text it was read from, which the journal keeps with every run.
     pub text: String,
-    /// Where that text was, for messages.
+    /// The file of that text, for messages.
     pub file: String,
-    /// The texts of the files that it names: of workflows that it runs as steps, those of their own included, and of price books. By the
-    /// name it gives them; kept with every run.
+    /// The texts of the files that the workflow names, by the name it gives them: price books, and the workflows that it runs as steps,
+    /// including those that they run. The journal keeps them with every run.
     pub children: BTreeMap<String, String>,
-    /// Its parameters, by name.
+    /// The parameters, by name.
     pub params: BTreeMap<String, Param>,
-    /// Tags on everything it costs.
+    /// The tags on everything that a run costs.
     pub tags: BTreeMap<String, String>,
     /// How much a run may spend.
     pub budget: Option<Budget>,
-    /// What things cost.
+    /// The price book.
     pub prices: Option<Arc<PriceBook>>,
     /// The tables, by name.
     pub tables: BTreeMap<String, Table>,
     /// The sources, by name.
     pub sources: BTreeMap<String, SourceUse>,
-    /// The step it begins with; of a DAG, empty.
+    /// The step that a run begins with; empty for a DAG.
     pub start: String,
-    /// The steps, in the order of the text; those of branches too.
+    /// The steps in the order of the text, including those of branches.
     pub steps: Steps,
     /// The profiles, by name.
     pub profiles: BTreeMap<String, Profile>,
 }
 
 impl Workflow {
-    /// A step, by name.
+    /// The step of this name.
     pub fn step(&self, name: &str) -> Option<&Step> {
         self.steps.get(name)
     }
 
-    /// The tags on what a strategy costs: the workflow's, its own, and `idea`, under which it is reckoned; its name, if nobody says otherwise.
+    /// The tags on what a strategy costs: the workflow's tags and its own. The tag `idea`, which groups its costs, defaults to its name.
     pub fn tags_of(&self, strategy: &Strategy) -> BTreeMap<String, String> {
         let mut tags = self.tags.clone();
         tags.extend(strategy.tags.iter().map(|(tag, value)| (tag.clone(), value.clone())));
@@ -67,24 +98,25 @@ impl Workflow {
 
 /// How the steps of a workflow follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WorkflowKind {
-    /// Each says where it leads; a run may go back and skip forward.
+    /// Each step names the steps that may follow it; a run may go back and skip forward.
     StateMachine,
-    /// Each says what it comes after; what can run at once does.
+    /// Each step names the steps that come before it; independent steps run side by side.
     Dag {
-        /// At most so many steps run at once.
+        /// The most steps that run at once.
         max_parallel: u32,
     },
 }
 
 impl WorkflowKind {
-    /// Whether it is a DAG.
+    /// Whether the workflow is a DAG.
     pub fn is_dag(self) -> bool {
         matches!(self, Self::Dag { .. })
     }
 }
 
-/// Steps in the order of the text, found by name. No two have the same name.
+/// Steps in the order of the text, which can be looked up by name. No two have the same name.
 #[derive(Debug, Clone, Default)]
 pub struct Steps {
     steps: Vec<Step>,
@@ -92,12 +124,12 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// The step of a name.
+    /// The step of this name.
     pub fn get(&self, name: &str) -> Option<&Step> {
         self.by_name.get(name).and_then(|&at| self.steps.get(at))
     }
 
-    /// Changes every step; their names stay.
+    /// Changes every step. `change` must not rename it.
     pub(crate) fn update(&mut self, mut change: impl FnMut(&mut Step)) {
         self.steps.iter_mut().for_each(&mut change);
     }
@@ -131,6 +163,7 @@ impl<'a> IntoIterator for &'a Steps {
 /// The type of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum ParamType {
     /// Any text.
     String,
@@ -140,73 +173,76 @@ pub enum ParamType {
     Number,
     /// `true` or `false`.
     Boolean,
-    /// A date, `2024-03-04`.
+    /// A date, such as `2024-03-04`.
     Date,
-    /// An instant, `2024-03-04T14:30:00Z`.
+    /// An instant, such as `2024-03-04T14:30:00Z`.
     Instant,
-    /// A duration, `90s`, `15m`, `2h`, `3d`.
+    /// A duration, such as `90s`, `15m`, `2h` or `3d`.
     Duration,
-    /// A list of texts; on the command line, separated by commas.
+    /// A list of texts, which a command line separates by commas.
     List,
 }
 
 /// A parameter of a workflow.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Param {
-    /// Its type.
+    /// The type of its values.
     pub kind: ParamType,
-    /// What it is when not given; without one it must be given.
+    /// The value used when none is given. A parameter without a default is required.
     pub default: Option<Value>,
-    /// What it is for.
+    /// What the parameter is for.
     pub about: Option<String>,
-    /// The values allowed; any if empty.
+    /// The values allowed; any value if empty. For a list, the items allowed.
     pub one_of: Vec<Value>,
 }
 
 /// A source as a workflow uses it.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct SourceUse {
-    /// The plug-in.
+    /// The name of the plug-in.
     pub plugin: String,
-    /// Its configuration.
+    /// The configuration of the plug-in.
     pub with: Template,
-    /// How often it may be asked.
+    /// How often the source may be asked.
     pub rate_limit: Option<Rate>,
 }
 
 /// Where a workflow runs.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Profile {
-    /// The kind of lake.
+    /// The kind of lake, such as `local`.
     pub lake: String,
-    /// Its configuration.
+    /// The configuration of the lake.
     pub with: Template,
 }
 
-/// So many in so much time.
+/// A rate, such as 200 per minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// How many.
+    /// How many times.
     pub count: u32,
-    /// In how much time.
+    /// Within how much time.
     pub per: Duration,
 }
 
-/// A JSON value in which some leaves are computed when the run comes there.
+/// A JSON value in which some parts are computed when the run reaches them.
 #[derive(Debug, Clone)]
 pub enum Template {
-    /// Just a value.
+    /// A plain value.
     Value(Value),
-    /// `"{% … %}"`.
+    /// A computed value, written `"{% … %}"`.
     Computed(Expression),
-    /// A list with computed values somewhere within.
+    /// A list that contains computed values.
     List(Vec<Template>),
-    /// A mapping with computed values somewhere within.
+    /// A mapping that contains computed values.
     Map(Vec<(String, Template)>),
 }
 
 impl Template {
-    /// The text under a key of a mapping, if it is there in plain words.
+    /// The text under a key of a mapping, unless it is computed.
     pub fn text_of(&self, key: &str) -> Option<&str> {
         let value = match self {
             Self::Value(value) => value.get(key),
@@ -219,7 +255,7 @@ impl Template {
         value.and_then(Value::as_str)
     }
 
-    /// The value, its computed parts computed.
+    /// The value, with all expressions computed.
     ///
     /// # Errors
     /// `invalid` if an expression fails.
@@ -235,60 +271,61 @@ impl Template {
     }
 }
 
-/// What expressions can speak of.
+/// The variables that expressions can use.
 #[derive(Debug, Clone, Default)]
 pub struct Variables {
-    /// `$params`
+    /// `$params`: the parameters of the run.
     pub params: Value,
-    /// `$output`, of the step just done.
+    /// `$output`: the output of the step that just ended.
     pub output: Value,
-    /// `$steps`: by name, `{visits, output}`.
+    /// `$steps`: for each step by name, `{visits, output}`.
     pub steps: Value,
-    /// `$visits`, of the step.
+    /// `$visits`: how often the run has come to the step.
     pub visits: u32,
-    /// `$error`: `{kind, message}` of the error just caught, else null.
+    /// `$error`: `{kind, message}` of the error that was just caught, else null.
     pub error: Value,
     /// `$run`: `{started_at, now}`.
     pub run: Value,
 }
 
-/// One step.
+/// One step of a workflow.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Step {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// What it does.
+    /// What the step does.
     pub kind: StepKind,
-    /// Where to go after it, tried in order. Empty for a step that ends the run.
+    /// Where the run goes next; the first branch that applies is taken. Empty for a step that ends the run.
     pub next: Vec<Branch>,
-    /// What to try again.
+    /// Which errors are retried, and how.
     pub retry: Vec<RetryRule>,
-    /// Where to go with an error.
+    /// Where the run goes after an error that is not retried.
     pub catch: Vec<CatchRule>,
-    /// How often the run may come here; one more is an error.
+    /// How often the run may come to the step; one more visit is an error.
     pub max_visits: Option<u32>,
     /// How long one attempt may take.
     pub timeout: Option<Duration>,
-    /// How long an attempt may go without a sign of life.
+    /// How long an attempt may run without a sign of progress.
     pub heartbeat: Option<Duration>,
-    /// Of a DAG's step, what must have come to rest before it.
+    /// In a DAG, the steps that must have ended before this one begins.
     pub after: Vec<String>,
-    /// Of a DAG's step, how what comes before must have gone.
+    /// In a DAG, how the steps of `after` must have ended.
     pub run_if: RunIf,
-    /// The parallel step's branch in which it is.
+    /// The branch of a parallel step that holds this step, if any.
     pub inside: Option<Inside>,
 }
 
-/// Which branch of which parallel step.
+/// A branch of a parallel step, as the place of other steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inside {
-    /// The parallel step.
+    /// The name of the parallel step.
     pub step: String,
-    /// The branch.
+    /// The name of the branch.
     pub branch: String,
 }
 
-/// How the steps before a step of a DAG must have gone.
+/// How the steps before a step of a DAG must have ended for it to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RunIf {
     /// All succeeded.
@@ -296,14 +333,14 @@ pub enum RunIf {
     AllSucceeded,
     /// At least one succeeded.
     AnySucceeded,
-    /// All came to rest, however.
+    /// All ended, in whatever way.
     AllDone,
     /// At least one failed.
     AnyFailed,
 }
 
 impl RunIf {
-    /// All, as written in workflows.
+    /// All variants, with the words used in workflows.
     pub const ALL: [(&'static str, RunIf); 4] = [
         ("all_succeeded", Self::AllSucceeded),
         ("any_succeeded", Self::AnySucceeded),
@@ -314,78 +351,80 @@ impl RunIf {
 
 /// What a step does.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum StepKind {
-    /// Finds what is wrong.
+    /// Finds defects.
     Detect {
-        /// The detector.
+        /// The name of the detector.
         plugin: String,
-        /// Its configuration.
+        /// The configuration of the detector.
         with: Template,
     },
-    /// Waits.
+    /// Waits for a time, an instant or a condition.
     Wait(Wait),
     /// Repairs what a detect step found.
     Repair {
-        /// The repair ideas, at least one. What one cannot fix goes to the next.
+        /// The strategies, at least one. What one cannot fix goes to the next.
         strategies: Vec<Strategy>,
         /// The detect step.
         of: String,
-        /// How many units at once.
+        /// How many units run at once.
         concurrency: u32,
-        /// How many units in how much time.
+        /// How many units may begin within how much time.
         rate_limit: Option<Rate>,
         /// How many units may fail.
         tolerate: Tolerance,
         /// How much the step may spend, over all its visits.
         budget: Option<Budget>,
     },
-    /// Looks again at what a detect step found.
+    /// Checks again what a detect step found.
     Verify {
         /// The detect step.
         of: String,
     },
-    /// Computes the numbers people look at.
+    /// Computes the numbers that people look at.
     Aggregate {
-        /// The aggregator.
+        /// The name of the aggregator.
         plugin: String,
-        /// The detect step whose findings say what was expected.
+        /// The detect step whose findings define what was expected.
         of: Option<String>,
-        /// Its configuration.
+        /// The configuration of the aggregator.
         with: Template,
     },
-    /// Anything else.
+    /// Runs a task, which may do anything.
     Task {
-        /// The task.
+        /// The name of the task.
         plugin: String,
-        /// Its configuration.
+        /// The configuration of the task.
         with: Template,
     },
-    /// Does several things at once, each branch a state machine of its own; it is done when all are at their end.
+    /// Runs branches side by side, each a state machine of its own. The step ends when all branches have ended.
     Parallel {
-        /// In the order of the text.
+        /// The branches, in the order of the text.
         branches: Vec<ParallelBranch>,
     },
     /// Runs another workflow, as a run of its own.
     Workflow {
-        /// The name it is given here: its file, as written.
+        /// The workflow's file, as written in this one.
         name: String,
-        /// It.
+        /// The workflow.
         workflow: Arc<Workflow>,
-        /// Its parameters.
+        /// The values of the workflow's parameters.
         with: Template,
     },
-    /// Ends the run well.
+    /// Ends the run as succeeded.
     Succeed,
     /// Ends the run as failed.
     Fail {
-        /// Why.
+        /// The reason that the run gives.
         message: String,
     },
 }
 
 impl Step {
-    /// Whether it makes no sense to go on with the units of a strategy, given how many failed for good, by kind. Of the last one, if they are
-    /// more than tolerated: asking on would only cost. One that has a successor goes on, but not where it was refused.
+    /// Whether to give up the remaining units of a strategy, given how many failed for good, by kind of error. The last strategy gives up when
+    /// more failed than are tolerated, because further requests would only cost. An earlier one gives up only when it was denied, because the
+    /// next strategy takes what it leaves.
     pub fn is_hopeless(&self, strategy: usize, lost: impl IntoIterator<Item = (ErrorKind, u64)>, units: u64) -> bool {
         let StepKind::Repair { strategies, tolerate, .. } = &self.kind else { return false };
         let mut lost = lost.into_iter();
@@ -395,14 +434,15 @@ impl Step {
         tolerate.exceeded(lost.map(|(_, count)| count).sum(), units)
     }
 
-    /// What to try again while a strategy of a repair step is at work, counted from 0; of any other step, what it says.
+    /// The retry rules that apply while a strategy (counted from 0) of a repair step is at work; for any other step, its own.
     pub fn retry_of(&self, strategy: usize) -> &[RetryRule] {
         self.kind.strategies().get(strategy).and_then(|strategy| strategy.retry.as_deref()).unwrap_or(&self.retry)
     }
 }
 
 impl StepKind {
-    /// The plug-ins of a step: their kind, name and configuration. None for control; of a repair step one for each strategy, in order.
+    /// The plug-ins of the step, each with its kind, name and configuration: one per strategy, in order, for a repair step, and none for
+    /// control steps.
     pub fn plugins(&self) -> Vec<(PluginKind, &str, &Template)> {
         match self {
             Self::Detect { plugin, with } => vec![(PluginKind::Detector, plugin, with)],
@@ -416,7 +456,7 @@ impl StepKind {
         }
     }
 
-    /// The strategies of a repair step; none of others.
+    /// The strategies of a repair step; empty for other steps.
     pub fn strategies(&self) -> &[Strategy] {
         match self {
             Self::Repair { strategies, .. } => strategies,
@@ -424,7 +464,7 @@ impl StepKind {
         }
     }
 
-    /// The word of the language.
+    /// The word that begins the step in a workflow, such as `detect`.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Detect { .. } => "detect",
@@ -441,24 +481,25 @@ impl StepKind {
     }
 }
 
-/// A repair idea, as a step uses it.
+/// A repair strategy, as a step uses it.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Strategy {
-    /// Its name within the step: the plug-in's, unless it is given another. Rows that it repairs bear it.
+    /// The name within the step, by default that of the plug-in. Every row that the strategy repairs records it.
     pub name: String,
-    /// The repairer.
+    /// The name of the repairer.
     pub plugin: String,
-    /// Its configuration.
+    /// The configuration of the repairer.
     pub with: Template,
-    /// What to try again; `None` for what the step says.
+    /// The retry rules; `None` for those of the step.
     pub retry: Option<Vec<RetryRule>>,
-    /// How much it may spend, over all visits of the step.
+    /// How much the strategy may spend, over all visits of the step.
     pub budget: Option<Budget>,
-    /// Tags on what it costs, beside the workflow's.
+    /// The tags on what it costs, in addition to the workflow's.
     pub tags: BTreeMap<String, String>,
 }
 
-/// What the `$output` of a repair step holds.
+/// The fields in the `$output` of a repair step.
 pub const REPAIR_OUTPUT: [&str; 13] = [
     "strategy",
     "strategies",
@@ -475,102 +516,105 @@ pub const REPAIR_OUTPUT: [&str; 13] = [
     "requests",
 ];
 
-/// How long to wait.
+/// How long a step waits.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Wait {
-    /// So long from when the run comes there; a duration, `90s`.
+    /// For a duration, such as `90s`, from when the run reaches the step.
     For(Template),
     /// Until an instant.
     Until(Template),
-    /// Until a condition holds of what a sensor senses.
+    /// Until a condition on the reading of a sensor holds.
     Sensor(Box<SensorWait>),
 }
 
-/// A wait until a condition holds.
+/// A wait until a condition on the reading of a sensor holds.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct SensorWait {
-    /// The sensor.
+    /// The name of the sensor.
     pub plugin: String,
-    /// Its configuration.
+    /// The configuration of the sensor.
     pub with: Template,
-    /// The condition, with what the sensor sensed as `$output`; without one, what it senses must be true.
+    /// The condition, with the sensor's reading as `$output`. Without one, the reading must be `true`.
     pub when: Option<Expression>,
-    /// How often it looks.
+    /// How often the sensor is read.
     pub every: Duration,
-    /// How long at most; then it is an error of kind `timeout`.
+    /// The longest wait; after that the step fails with an error of kind `timeout`.
     pub timeout: Option<Duration>,
 }
 
 /// A branch of a parallel step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParallelBranch {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// The step it begins with.
+    /// The step that the branch begins with.
     pub start: String,
 }
 
-/// Where to go, and when.
+/// A branch of `next`: where the run goes, and when.
 #[derive(Debug, Clone)]
 pub struct Branch {
-    /// Taken if this holds; always, if there is none.
+    /// The condition for taking the branch; without one it is always taken.
     pub when: Option<Expression>,
     /// The step to go to.
     pub goto: String,
 }
 
-/// Which errors.
+/// The errors that a rule applies to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ErrorMatch {
-    /// All but `budget`, `blind` and `cancelled`.
+    /// All errors but those of kind `budget`, `blind` and `cancelled`.
     Any,
-    /// Of these kinds.
+    /// Errors of these kinds.
     Kinds(Vec<ErrorKind>),
 }
 
 impl ErrorMatch {
-    /// Whether it names an error.
+    /// Whether a rule applies to an error of this kind.
     pub fn matches(&self, kind: ErrorKind) -> bool {
         match self {
-            // A run that is told to stop is not in error: nothing may hold it. What could not be looked at is not clean: who wants to go on
-            // all the same must say so by name.
+            // Cancelling is not an error, so no rule may prevent it. What could not be checked is not clean, and a budget is a limit, so a
+            // workflow that goes on after either must name the kind.
             Self::Any => !matches!(kind, ErrorKind::Budget | ErrorKind::Cancelled | ErrorKind::Blind),
             Self::Kinds(kinds) => kinds.contains(&kind),
         }
     }
 }
 
-/// Whether the wait before a retry is drawn at random.
+/// Whether the wait before a retry is random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Jitter {
-    /// As computed.
+    /// The wait is exactly as computed.
     #[default]
     None,
-    /// From nothing to as computed.
+    /// The wait is drawn at random, from zero to the computed one.
     Full,
 }
 
-/// What to try again, how often, and how long to wait.
+/// Which errors are retried, how often, and after which wait.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct RetryRule {
-    /// Which errors.
+    /// The errors that the rule applies to.
     pub on: ErrorMatch,
-    /// How many times to try again; 0 is never. Counted for this rule, for one visit of the step.
+    /// The number of retries; 0 means never. Each rule counts its own retries, within one visit of the step.
     pub attempts: u32,
-    /// The wait before the first.
+    /// The wait before the first retry.
     pub interval: Duration,
-    /// By how much each wait is longer than the one before; at least 1.
+    /// The factor by which each wait is longer than the one before; at least 1.
     pub backoff: f64,
     /// The longest wait.
     pub max_interval: Option<Duration>,
-    /// Whether the wait is drawn at random.
+    /// Whether the wait is random.
     pub jitter: Jitter,
 }
 
-/// Where to go with an error.
+/// Where the run goes after an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatchRule {
-    /// Which errors.
+    /// The errors that the rule applies to.
     pub on: ErrorMatch,
     /// The step to go to.
     pub goto: String,
@@ -579,14 +623,14 @@ pub struct CatchRule {
 /// How many units of a repair step may fail.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Tolerance {
-    /// So many.
+    /// A number of units.
     Count(u32),
-    /// So many of a hundred.
+    /// A percentage of all units.
     Percent(f64),
 }
 
 impl Tolerance {
-    /// Whether so many of `total` are too many.
+    /// Whether `failed` of `total` units are more than tolerated.
     pub fn exceeded(&self, failed: u64, total: u64) -> bool {
         match self {
             Self::Count(count) => failed > u64::from(*count),

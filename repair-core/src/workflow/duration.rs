@@ -1,16 +1,16 @@
-//! How durations and rates are written: `90s`, `1h30m`, `200/min`.
+//! Durations and rates as people write them: `90s`, `1h30m`, `200/min`.
 
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::workflow::Rate;
 
-/// The longest duration. A timer beyond ten years is a slip of the pen.
+/// The longest duration, ten years. A longer timer is a typing error.
 pub const MAX_DURATION: Duration = Duration::from_secs(3_650 * 86_400);
 
 const UNITS_MS: [(&str, u64); 6] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("min", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-/// Reads a duration: whole numbers, each with its unit, the larger first.
+/// Reads a duration: whole numbers, each with its unit (`ms`, `s`, `m` or `min`, `h`, `d`), the larger unit first.
 ///
 /// ```
 /// use std::time::Duration;
@@ -22,7 +22,7 @@ const UNITS_MS: [(&str, u64); 6] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("mi
 /// ```
 ///
 /// # Errors
-/// `invalid` if it is not so written, or longer than [`MAX_DURATION`].
+/// `invalid` if the text is anything else, or the duration is longer than [`MAX_DURATION`].
 pub fn parse_duration(text: &str) -> Result<Duration> {
     let refuse = || {
         let shown: String = text.chars().take(40).collect();
@@ -49,13 +49,25 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
         rest = after;
     }
     let duration = Duration::from_millis(total_ms);
-    if duration > MAX_DURATION { Err(Error::invalid(format!("`{text}` is longer than ten years"))) } else { Ok(duration) }
+    if duration > MAX_DURATION {
+        Err(Error::invalid(format!("`{text}` is longer than ten years, the longest duration allowed")))
+    } else {
+        Ok(duration)
+    }
 }
 
-/// Reads a rate: `200/min`, `5/s`, `1000/d`.
+/// Reads a rate: a whole number per second, minute, hour or day.
+///
+/// ```
+/// use std::time::Duration;
+/// use repair_core::workflow::parse_rate;
+/// let rate = parse_rate("200/min")?;
+/// assert_eq!((rate.count, rate.per), (200, Duration::from_secs(60)));
+/// # Ok::<(), repair_core::Error>(())
+/// ```
 ///
 /// # Errors
-/// `invalid` if it is not so written.
+/// `invalid` if the text is anything else, or the number is 0.
 pub fn parse_rate(text: &str) -> Result<Rate> {
     let refuse = || {
         let shown: String = text.chars().take(40).collect();
@@ -90,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_so_many_in_a_unit() {
+    fn rates_are_a_number_per_unit_of_time() {
         assert_eq!(parse_rate("200/min").unwrap(), Rate { count: 200, per: Duration::from_secs(60) });
         assert_eq!(parse_rate(" 5 / s").unwrap(), Rate { count: 5, per: Duration::from_secs(1) });
         for text in ["", "0/s", "200", "/min", "200/", "200/fortnight", "-1/s", "99999999999/s"] {

@@ -1,7 +1,7 @@
-//! JSONata: conditions and computed values. The only module that knows the evaluator.
+//! JSONata expressions: conditions and computed values. No other module knows the evaluator.
 //!
-//! An expression is a pure function of its [`Variables`]: `$now()` and `$millis()` are the time the run has come to, and what draws at
-//! random or evaluates text is refused, so that a run replayed from its journal takes the same way again.
+//! An expression is a pure function of its [`Variables`], so that a run replayed from its journal takes the same path again: `$now()` and
+//! `$millis()` return the run's own time, and functions that draw at random or evaluate text are refused.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,24 +16,37 @@ use super::references::{References, references};
 use crate::error::{Error, Result};
 use crate::workflow::Variables;
 
-/// Bytes of one expression. A condition longer than this belongs into a task.
+/// The evaluator of expressions with its exact version, which every run records, because even a patch release may change results.
+pub const EVALUATOR: &str = "jsonata-core 2.2.13";
+/// How many bytes one expression may have. A longer condition belongs in a task.
 pub const MAX_EXPRESSION_BYTES: usize = 10_000;
-/// How long one evaluation may take. Honest ones take microseconds; this ends what recurs without end.
+/// How long one evaluation may take. Normal ones take microseconds; this ends endless recursion.
 const TIMEOUT_MS: u64 = 1_000;
 /// How deep evaluation may nest.
 const MAX_STACK_DEPTH: usize = 1_000;
-/// How long a list may become. Needed beside the timeout, which ranges (`[1..9999999]`) do not look at.
+/// How long a list may become. The timeout is not enough, because ranges (`[1..9999999]`) do not check it.
 const MAX_SEQUENCE: usize = 100_000;
-/// How wide `$pad` may make a text: it is filled in one go, which the timeout does not interrupt.
+/// How wide `$pad` may make a text: padding is filled in one go, which the timeout does not interrupt.
 const MAX_PAD: usize = 10_000;
 /// How deep a result may nest.
 const MAX_RESULT_DEPTH: usize = 64;
-/// Values in one result, which goes into the journal.
+/// How many values one result may hold: it is written to the journal.
 const MAX_RESULT_VALUES: usize = 100_000;
-/// Integers up to here are exact in the evaluator's numbers, which are doubles.
+/// The largest integer that is exact in the evaluator's numbers, which are doubles.
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// A JSONata expression that parses. Cheap to clone.
+/// A parsed JSONata expression. It is cheap to clone.
+///
+/// ```
+/// use repair_core::workflow::{Expression, Variables};
+/// use serde_json::json;
+///
+/// let enough = Expression::parse("$output.missing < $params.limit")?;
+/// let variables = Variables { params: json!({ "limit": 5 }), output: json!({ "missing": 3 }), ..Variables::default() };
+/// assert!(enough.holds(&variables)?);
+/// assert_eq!(Expression::parse("$output.missing * 2")?.evaluate(&variables)?, json!(6));
+/// # Ok::<(), repair_core::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Expression {
     text: Arc<str>,
@@ -41,7 +54,7 @@ pub struct Expression {
     references: Arc<References>,
 }
 
-/// Its text is all that it is: definitions are compared by what they print.
+/// Shows only the text, because definitions are compared by their debug output.
 impl fmt::Debug for Expression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Expression").field(&self.text).finish()
@@ -57,41 +70,41 @@ impl PartialEq for Expression {
 impl Eq for Expression {}
 
 impl Expression {
-    /// Parses.
+    /// Parses an expression.
     ///
     /// # Errors
-    /// `invalid` with what the parser says.
+    /// `invalid` with the parser's message, or if the text is empty or longer than [`MAX_EXPRESSION_BYTES`].
     pub fn parse(text: &str) -> Result<Self> {
         if text.trim().is_empty() {
             return Err(Error::invalid("the expression is empty"));
         }
         if text.len() > MAX_EXPRESSION_BYTES {
-            return Err(Error::invalid(format!("the expression is {} bytes long; {MAX_EXPRESSION_BYTES} are allowed", text.len())));
+            return Err(Error::invalid(format!("the expression has {} bytes; at most {MAX_EXPRESSION_BYTES} are allowed", text.len())));
         }
         let tree = parser::parse(text)
-            .map_err(|error| Error::invalid(format!("not a JSONata expression: {}", without_code(&error.to_string()))))?;
+            .map_err(|error| Error::invalid(format!("this is not a JSONata expression: {}", without_code(&error.to_string()))))?;
         Ok(Self { text: text.into(), references: Arc::new(references(&tree)), tree: Arc::new(tree) })
     }
 
-    /// The text.
+    /// The text of the expression.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The variables it refers to, each with the fields that follow its name.
+    /// The variables that the expression refers to, each with the field names that follow it.
     pub fn variables(&self) -> impl Iterator<Item = (&str, &[String])> {
         self.references.variables.iter().map(|(name, fields)| (name.as_str(), fields.as_slice()))
     }
 
-    /// What it refers to.
+    /// The names that the expression refers to.
     pub(crate) fn references(&self) -> &References {
         &self.references
     }
 
-    /// Computes a value; one that is missing is null. Whole numbers come back as integers.
+    /// Computes the value. A missing value is null, and whole numbers are integers.
     ///
     /// # Errors
-    /// `invalid` if it fails, or takes more time, depth or size than allowed.
+    /// `invalid` if the evaluation fails, or takes more time, depth or size than allowed.
     pub fn evaluate(&self, variables: &Variables) -> Result<Value> {
         let options = EvaluatorOptions {
             timeout_ms: Some(TIMEOUT_MS),
@@ -113,31 +126,33 @@ impl Expression {
 
     /// Computes a condition.
     ///
-    /// JSONata takes what is missing for unequal to everything, so a misspelt `$output.missng = 0` would quietly never hold. Here it is
-    /// an error to speak of a field that the step's output lacks, unless the condition asks for it (`$exists`, `?:`, `??`, `? :`).
+    /// In JSONata, a missing value is unequal to everything, so a misspelt `$output.missng = 0` would silently never hold. Here, using a field
+    /// that the step's output lacks is an error, unless the condition tests for it (`$exists`, `?:`, `??`, `? :`).
     ///
     /// # Errors
-    /// As [`Expression::evaluate`], and if the value is not true or false.
+    /// As [`Expression::evaluate`]; `invalid` also if the value is not true or false.
     pub fn holds(&self, variables: &Variables) -> Result<bool> {
         for field in &self.references.needed_output {
             let known = match &variables.output {
                 Value::Object(output) if !output.contains_key(field) => output.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
-                Value::Null => String::from("nothing at all"),
+                Value::Null => String::from("nothing"),
                 _ => continue,
             };
             return Err(Error::invalid(format!(
-                "the condition `{}` speaks of `$output.{field}`, but the output of the step holds {known}; \
-                 if that is as it should be, ask `$exists($output.{field})` first",
+                "the condition `{}` uses `$output.{field}`, but the output of the step holds {known}; \
+                 correct the name, or test `$exists($output.{field})` first",
                 self.text
             )));
         }
         match self.evaluate(variables)? {
             Value::Bool(holds) => Ok(holds),
             Value::Null => Err(Error::invalid(format!(
-                "the condition `{}` is nothing, not true or false: something that it speaks of is not there",
+                "the condition `{}` has no value, because something that it uses does not exist; it must be true or false",
                 self.text
             ))),
-            other => Err(Error::invalid(format!("the condition `{}` is {}, not true or false", self.text, shortened(&other.to_string())))),
+            other => {
+                Err(Error::invalid(format!("the condition `{}` is {}; it must be true or false", self.text, shortened(&other.to_string()))))
+            }
         }
     }
 }
@@ -147,7 +162,7 @@ fn shortened(text: &str) -> String {
     if text.chars().count() > SHOWN { format!("{}…", text.chars().take(SHOWN).collect::<String>()) } else { text.to_owned() }
 }
 
-/// The evaluator's sentence without its error code, `S0201: `.
+/// The evaluator's message without its error code, `S0201: `.
 fn without_code(message: &str) -> &str {
     match message.split_once(": ") {
         Some((code, rest)) if code.len() == 5 && code[1..].bytes().all(|byte| byte.is_ascii_digit()) => rest,
@@ -170,17 +185,17 @@ fn bound(variables: &Variables) -> Context {
     context
 }
 
-/// Replaces what reads a clock, draws at random, evaluates text or fills memory in one go.
+/// Replaces the functions that read a clock, draw at random, evaluate text or fill memory in one go.
 fn make_pure(evaluator: &mut Evaluator, variables: &Variables) -> Result<(), EvaluatorError> {
     let now = variables.run.get("now").and_then(Value::as_str).and_then(|now| now.parse::<jiff::Timestamp>().ok());
     let time = move |function: &str, arguments: &[JValue]| {
         if !arguments.is_empty() {
-            return Err(refuse(format!("`${function}` takes no arguments here; use `$fromMillis($millis(), picture)`")));
+            return Err(refuse(format!("`${function}` takes no arguments here; use `$fromMillis($millis(), picture)` instead")));
         }
-        now.ok_or_else(|| refuse(format!("`${function}` is not known here; the time is known once a run has started")))
+        now.ok_or_else(|| refuse(format!("`${function}` has no value before a run has started")))
     };
     evaluator.register_fn_override("now", move |arguments: &[JValue]| {
-        // As JSONata writes it: always milliseconds.
+        // JSONata always writes milliseconds.
         Ok(JValue::from(time("now", arguments)?.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()))
     })?;
     evaluator.register_fn_override("millis", move |arguments: &[JValue]| Ok(JValue::from(time("millis", arguments)?.as_millisecond())))?;
@@ -190,24 +205,24 @@ fn make_pure(evaluator: &mut Evaluator, variables: &Variables) -> Result<(), Eva
     evaluator.register_fn_override("pad", pad)
 }
 
-/// Functions of JSONata that are not available, and why.
+/// The functions of JSONata that are not available, and why.
 pub(crate) const REFUSED: &[(&str, &str)] = &[
-    ("random", "a run that is resumed must take the same way again"),
-    ("shuffle", "a run that is resumed must take the same way again"),
-    ("eval", "what a workflow does must be seen by reading it"),
+    ("random", "a resumed run must take the same path again"),
+    ("shuffle", "a resumed run must take the same path again"),
+    ("eval", "the text of a workflow must show what it does"),
 ];
 
 fn refuse(message: String) -> EvaluatorError {
     EvaluatorError::EvaluationError(message)
 }
 
-/// `$pad(text, width, fill)`: to the right, or for a negative width to the left.
+/// `$pad(text, width, fill)`: pads on the right, or on the left if the width is negative.
 fn pad(arguments: &[JValue]) -> Result<JValue, EvaluatorError> {
     let (Some(text), Some(JValue::Number(width))) = (arguments.first().and_then(JValue::as_str), arguments.get(1)) else {
-        return Err(refuse("`$pad` takes a text, a width and perhaps what to fill with".to_owned()));
+        return Err(refuse("`$pad` takes a text, a width and optionally a text to fill with".to_owned()));
     };
     if width.abs() > MAX_PAD as f64 {
-        return Err(refuse(format!("`$pad` makes texts of up to {MAX_PAD} characters")));
+        return Err(refuse(format!("the width of `$pad` must be at most {MAX_PAD}")));
     }
     let fill = arguments.get(2).and_then(JValue::as_str).filter(|fill| !fill.is_empty()).unwrap_or(" ");
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most MAX_PAD, and not negative")]
@@ -216,7 +231,7 @@ fn pad(arguments: &[JValue]) -> Result<JValue, EvaluatorError> {
     Ok(JValue::from(if *width < 0.0 { format!("{padding}{text}") } else { format!("{text}{padding}") }))
 }
 
-/// As JSON; `None` if it is nothing, which a list or mapping leaves out.
+/// The value as JSON; `None` if it is undefined, which lists and mappings leave out.
 fn json(value: &JValue, depth: usize, left: &mut usize) -> Result<Option<Value>, String> {
     *left = left.checked_sub(1).ok_or_else(|| format!("the result holds more than {MAX_RESULT_VALUES} values"))?;
     let deeper = || depth.checked_sub(1).ok_or_else(|| format!("the result nests deeper than {MAX_RESULT_DEPTH} levels"));
@@ -333,11 +348,11 @@ mod tests {
         assert!(holds("$output.missing = 0").unwrap());
         assert!(!holds("$exists($output.kept) and $output.kept > 0").unwrap());
         assert!(!holds("$error.kind = 'timeout'").unwrap());
-        for (text, says) in
-            [("$output.missng = 0", "`$output.missng`"), ("$output.missing", "is 0, not true or false"), ("$run.absent < 3", "is nothing")]
+        for (text, expected) in
+            [("$output.missng = 0", "`$output.missng`"), ("$output.missing", "is 0; it must"), ("$run.absent < 3", "has no value")]
         {
             let error = holds(text).unwrap_err();
-            assert!(error.message().contains(says) && error.message().contains(text), "{error}");
+            assert!(error.message().contains(expected) && error.message().contains(text), "{error}");
         }
     }
 }

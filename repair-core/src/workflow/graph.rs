@@ -1,4 +1,4 @@
-//! A workflow as a graph: what the checks over its shape look at, and what is drawn.
+//! A workflow as a graph, for the checks of its shape and for drawings.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -11,18 +11,19 @@ use crate::workflow::{ErrorMatch, RunIf, Step, StepKind, Wait, Workflow};
 
 /// Why a run goes from one step to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Way {
-    /// A branch of `next`, by its index.
+    /// By a branch of `next`, given by its index.
     Next(usize),
-    /// A rule of `catch`, by its index.
+    /// By a rule of `catch`, given by its index.
     Catch(usize),
-    /// A branch of a parallel step, by its index.
+    /// Into a branch of a parallel step, given by its index.
     Branch(usize),
     /// In a DAG, to a step that comes after.
     After,
 }
 
-/// The steps, in the order of the text, and the ways between them. A way to a step that there is not is left out.
+/// The steps, in the order of the text, and the ways between them. Ways to steps that do not exist are left out.
 pub fn graph(workflow: &Workflow) -> DiGraph<&Step, Way> {
     let mut graph = DiGraph::with_capacity(workflow.steps.len(), workflow.steps.len());
     let index: HashMap<&str, NodeIndex> = workflow.steps.iter().map(|step| (step.name.as_str(), graph.add_node(step))).collect();
@@ -51,7 +52,7 @@ pub fn graph(workflow: &Workflow) -> DiGraph<&Step, Way> {
     graph
 }
 
-/// What a step names besides its kind: its plug-in, the step it looks at again, why it fails.
+/// What a step names in addition to its kind: its plug-in, the detect step that it checks again, or why it fails.
 fn subject(step: &Step) -> String {
     match &step.kind {
         StepKind::Detect { plugin, .. } | StepKind::Aggregate { plugin, .. } | StepKind::Task { plugin, .. } => plugin.clone(),
@@ -76,7 +77,7 @@ fn label(step: &Step, way: &Way, to: &Step) -> String {
         },
         Way::Next(at) => match step.next.get(*at).and_then(|branch| branch.when.as_ref()) {
             Some(when) => when.text().to_owned(),
-            // A lone branch needs no word; after conditions, it is what is left.
+            // A single branch needs no label; after conditions, it is the rest.
             None if step.next.len() > 1 => "otherwise".to_owned(),
             None => String::new(),
         },
@@ -87,12 +88,13 @@ fn label(step: &Step, way: &Way, to: &Step) -> String {
     }
 }
 
-/// Whether the run ends after a step; the end of a branch is not the run's.
+/// Whether the run ends after a step. The end of a branch is not the end of the run.
 fn ends(step: &Step) -> bool {
     step.next.is_empty() && step.inside.is_none()
 }
 
-/// As Mermaid, which Markdown shows: a box a step, an arrow a way, dotted where an error is caught.
+/// The workflow as a Mermaid flowchart, which Markdown viewers draw: a box for each step and an arrow for each way, dotted where an error
+/// is caught.
 pub fn to_mermaid(workflow: &Workflow) -> String {
     let graph = graph(workflow);
     let mut text = String::from("flowchart TD\n");
@@ -129,7 +131,7 @@ pub fn to_mermaid(workflow: &Workflow) -> String {
     text
 }
 
-/// As Graphviz.
+/// The workflow in Graphviz's DOT language, with dashed arrows where an error is caught.
 pub fn to_dot(workflow: &Workflow) -> String {
     let graph = graph(workflow);
     let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', " "));
@@ -155,7 +157,7 @@ pub fn to_dot(workflow: &Workflow) -> String {
     text
 }
 
-/// The steps that a run can come to from some, along the ways or against them.
+/// For each step, whether it can be reached from one of `from`, following the ways in a direction.
 pub(crate) fn reached(graph: &DiGraph<&Step, Way>, from: impl IntoIterator<Item = NodeIndex>, direction: Direction) -> Vec<bool> {
     let mut reached = vec![false; graph.node_count()];
     let mut pending: Vec<NodeIndex> = from.into_iter().collect();

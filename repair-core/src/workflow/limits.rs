@@ -1,4 +1,4 @@
-//! Which budgets a step is under, and what a call to its source costs.
+//! The budgets that apply to a step, and the prices that it pays.
 
 use rust_decimal::Decimal;
 
@@ -6,16 +6,16 @@ use super::{Step, StepKind, Strategy, Template, Workflow};
 use crate::model::Usage;
 use crate::price::{Budget, CallPrice, PriceBook, Spend};
 
-/// A budget, and what it is for.
+/// A budget, and what it limits.
 #[derive(Debug, Clone, Copy)]
 pub struct BudgetLimit<'a> {
-    /// How much.
+    /// The budget.
     pub budget: &'a Budget,
-    /// For what.
+    /// What it limits.
     pub of: Of<'a>,
 }
 
-/// What a budget is for.
+/// What a budget limits.
 #[derive(Debug, Clone, Copy)]
 pub enum Of<'a> {
     /// The whole run.
@@ -26,7 +26,7 @@ pub enum Of<'a> {
     Strategy(&'a Strategy),
 }
 
-/// The budgets that a step is under while a strategy of it is at work.
+/// The budgets that apply to a step while one of its strategies is at work.
 pub fn limits<'a>(workflow: &'a Workflow, step: &'a Step, strategy: Option<&'a Strategy>) -> impl Iterator<Item = BudgetLimit<'a>> {
     let own = match &step.kind {
         StepKind::Repair { budget, .. } => budget.as_ref(),
@@ -38,40 +38,40 @@ pub fn limits<'a>(workflow: &'a Workflow, step: &'a Step, strategy: Option<&'a S
     [run, step, strategy].into_iter().flatten()
 }
 
-/// The prices that a step pays: those of a price book, and of a call to its source. Every worst price is computed here, so that a run, a plan
-/// and a comparison set aside the same.
+/// The prices that a step pays: those of a price book, and that of a call to its source. Every worst-case price is computed here, so that a
+/// run, a plan and a comparison all set aside the same amount.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Prices<'a> {
     /// The price book, if there is one.
     pub book: Option<&'a PriceBook>,
-    /// The source that is asked, if one is.
+    /// The name of the source that the step asks, if any.
     pub source: Option<&'a str>,
-    /// The price of a call to it, if the book has one.
+    /// The price of a call to that source, if the book has one.
     pub call: Option<&'a CallPrice>,
 }
 
 impl<'a> Prices<'a> {
-    /// The prices of a step that asks `source`, by the workflow's price book: found under the source's name, or its plug-in's.
+    /// The prices of a step that asks `source`. The workflow's price book lists it under its own name or its plug-in's.
     pub fn of(workflow: &'a Workflow, source: Option<&'a str>) -> Self {
         let book = workflow.prices.as_deref();
         let plugin = source.and_then(|source| workflow.sources.get(source)).map(|used| used.plugin.as_str());
         Self { book, source, call: book.and_then(|book| book.calls(source.into_iter().chain(plugin))) }
     }
 
-    /// What some usage costs at worst, as a budget counts it. A call without a price counts nothing; see [`Prices::lack`].
+    /// The most that some usage costs, as a budget counts it. A call without a price costs nothing; see [`Prices::lack`].
     pub fn worst(&self, usage: &Usage) -> Spend {
         let calls = self.call.map(|price| price.worst() * Decimal::from(usage.source_requests));
         let usd = self.book.map(|book| book.worst(usage)).unwrap_or_default() + calls.unwrap_or_default();
         Spend { usd, calls: usage.source_requests, bytes: usage.bytes_scanned }
     }
 
-    /// Whether some usage holds calls that have no price.
+    /// Whether some usage includes calls that have no price.
     pub fn lack(&self, usage: &Usage) -> bool {
         usage.source_requests > 0 && self.call.is_none()
     }
 }
 
-/// The source that a configuration names, unless the name is computed.
+/// The source that a configuration names under `source`, unless the name is computed.
 pub fn source_of(with: &Template) -> Option<&str> {
     with.text_of("source")
 }

@@ -1,6 +1,7 @@
-//! The workflow language: from text to a checked workflow, and the expressions in it.
+//! The workflow language: it turns text into a checked [`Workflow`], and evaluates the expressions in it.
 
 mod bind;
+pub mod builder;
 mod check;
 mod definition;
 mod duration;
@@ -15,7 +16,7 @@ mod schema;
 pub use bind::{MAX_PARAM_BYTES, MAX_PARAM_ITEMS};
 pub use definition::*;
 pub use duration::{MAX_DURATION, parse_duration, parse_rate};
-pub use expression::{Expression, MAX_EXPRESSION_BYTES};
+pub use expression::{EVALUATOR, Expression, MAX_EXPRESSION_BYTES};
 pub use graph::{Way, graph, to_dot, to_mermaid};
 pub use limits::{BudgetLimit, Of, Prices, limits, source_of};
 pub use schema::schema;

@@ -1,5 +1,5 @@
-//! From text to a checked workflow. Text becomes a tree in which everything knows its place (`tree`), the tree becomes a draft
-//! (`read`), the draft is checked against the plug-ins and as a graph (`check`). All mistakes of a file are told at once.
+//! From text to a checked workflow. The text becomes a tree that knows the position of everything in it (`yaml`), the tree becomes a draft
+//! (`read`), and the draft is checked against the plug-ins and as a graph (`check`). All mistakes of a file are reported at once.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,17 +12,27 @@ use crate::price::PriceBook;
 use crate::yaml::{Diagnostics, tree};
 use crate::yaml::{read_text, too_big};
 
-/// How deep workflows may run workflows.
+/// How deep workflows may nest other workflows.
 const MAX_DEPTH: usize = 8;
 
-/// Under which name the text of a price book that was given beside a workflow is kept with it, in [`Workflow::children`].
+/// The name under which [`Workflow::children`] keeps the text of a price book that was given separately.
 const GIVEN_PRICES: &str = "--prices";
 
-/// The text of a workflow that another one names, by its resolved name.
-type Texts<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+/// Looks up the text of a file that a workflow names, by its resolved name.
+pub(super) type Texts<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
 impl Workflow {
-    /// Reads and checks a workflow that runs no others. `file` is where the text was, for messages.
+    /// Reads and checks a workflow that names no other files. `file` names the text in messages.
+    ///
+    /// ```
+    /// use repair_core::plugin::Registry;
+    /// use repair_core::workflow::Workflow;
+    ///
+    /// let text = "workflow: nightly\nkind: dag\nsteps:\n  rest: { wait: { for: 1s } }\n";
+    /// let workflow = Workflow::parse("nightly.yaml", text, &Registry::default())?;
+    /// assert_eq!(workflow.steps.len(), 1);
+    /// # Ok::<(), repair_core::yaml::Diagnostics>(())
+    /// ```
     ///
     /// # Errors
     /// All mistakes at once, each with its place.
@@ -30,27 +40,37 @@ impl Workflow {
         Self::parse_with(file, text, registry, &BTreeMap::new())
     }
 
-    /// Reads and checks a workflow, with the texts of those that it runs as steps, as [`Workflow::children`] keeps them.
+    /// Reads and checks a workflow, given the texts of the files that it names, as [`Workflow::children`] keeps them.
     ///
     /// # Errors
     /// As [`Workflow::parse`].
     pub fn parse_with(file: &str, text: &str, registry: &Registry, children: &BTreeMap<String, String>) -> Result<Workflow, Diagnostics> {
-        let texts = |name: &str| children.get(name).cloned().ok_or_else(|| format!("there is no workflow `{name}`"));
+        let texts = |name: &str| children.get(name).cloned().ok_or_else(|| format!("there is no file `{name}`"));
         parse(file, text, registry, &texts, children.get(GIVEN_PRICES).map(String::as_str), &[])
     }
 
-    /// Reads and checks a workflow in a file, and those that it runs as steps, whose files it names relative to its own.
+    /// Reads and checks a workflow in a file, and the files that it names, relative to its own folder.
+    ///
+    /// ```no_run
+    /// use std::path::Path;
+    ///
+    /// use repair_core::plugin::Registry;
+    /// use repair_core::workflow::Workflow;
+    ///
+    /// let workflow = Workflow::load(Path::new("workflows/sensors.yaml"), &Registry::default())?;
+    /// # Ok::<(), repair_core::yaml::Diagnostics>(())
+    /// ```
     ///
     /// # Errors
-    /// As [`Workflow::parse`]; a file that is not there, is not a file, is too big or is not text is a mistake like others.
+    /// As [`Workflow::parse`]; a file that is missing, is a folder, is too big or is not text is reported in the same way.
     pub fn load(path: &Path, registry: &Registry) -> Result<Workflow, Diagnostics> {
         Self::load_with_prices(path, registry, None)
     }
 
-    /// As [`Workflow::load`], with a price book in place of those that the workflows name.
+    /// As [`Workflow::load`], with a price book that replaces those that the workflows name.
     ///
     /// # Errors
-    /// As [`Workflow::load`]; mistakes of the price book are told of its own file.
+    /// As [`Workflow::load`]; mistakes in the price book are reported for its own file.
     pub fn load_with_prices(path: &Path, registry: &Registry, prices: Option<&Path>) -> Result<Workflow, Diagnostics> {
         let given = prices.map(PriceBook::load_with_text).transpose()?.map(|(_, text)| text);
         let file = path.display().to_string();
@@ -58,9 +78,20 @@ impl Workflow {
         let texts = |name: &str| read_text(Path::new(name)).map_err(|(message, _)| message);
         parse(&file, &text, registry, &texts, given.as_deref(), &[])
     }
+
+    /// The same workflow, with the price book of a file in place of those that it names.
+    ///
+    /// # Errors
+    /// Those of the price book; and as [`Workflow::parse`], if the registry does not have what the workflow was read with.
+    pub fn with_prices(&self, prices: &Path, registry: &Registry) -> Result<Workflow, Diagnostics> {
+        let (_, text) = PriceBook::load_with_text(prices)?;
+        let mut children = self.children.clone();
+        children.insert(GIVEN_PRICES.to_owned(), text);
+        Self::parse_with(&self.file, &self.text, registry, &children)
+    }
 }
 
-fn parse(
+pub(super) fn parse(
     file: &str,
     text: &str,
     registry: &Registry,
@@ -84,10 +115,10 @@ fn parse(
     let child = |name: &str| {
         let resolved = resolve(file, name);
         if above.contains(&resolved) || resolved == resolve("", file) {
-            return Err(format!("`{name}` would run itself"));
+            return Err(format!("the workflow `{name}` would run itself"));
         }
         if above.len() >= MAX_DEPTH {
-            return Err(format!("workflows run workflows more than {MAX_DEPTH} deep"));
+            return Err(format!("workflows are nested more than {MAX_DEPTH} deep"));
         }
         let text = texts(&resolved)?;
         let mut below = above.to_vec();
@@ -95,7 +126,7 @@ fn parse(
         let workflow = parse(&resolved, &text, registry, texts, given_prices, &below).map_err(|diagnostics| {
             let first =
                 diagnostics.iter().next().map(|first| format!(": {}:{}:{}: {}", first.file, first.line, first.column, first.message));
-            format!("`{name}` cannot run{}", first.unwrap_or_default())
+            format!("the workflow `{name}` cannot run{}", first.unwrap_or_default())
         })?;
         let mut children = children.borrow_mut();
         children.extend(workflow.children.clone());
@@ -132,8 +163,8 @@ fn parse(
     }
 }
 
-/// A name in a workflow's text, relative to the workflow's own file; written the same however it is spelt.
-fn resolve(file: &str, name: &str) -> String {
+/// The path of a file that a workflow names relative to its own, normalized so that different spellings give the same path.
+pub(super) fn resolve(file: &str, name: &str) -> String {
     let joined = Path::new(file).parent().unwrap_or(Path::new("")).join(name);
     let mut resolved = PathBuf::new();
     for component in joined.components() {

@@ -1,24 +1,24 @@
-//! What an expression speaks of: so that a name that means nothing is found when the workflow is read, not when the run comes there.
+//! The names that an expression refers to, so that an unknown one is found when the workflow is read, and not during a run.
 
 use std::collections::BTreeSet;
 
 use jsonata_core::ast::{AstNode, BinaryOp, PathStep, Stage};
 
-/// What an expression speaks of.
+/// The names that an expression refers to.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct References {
-    /// Variables not bound by the expression itself, each with the plain field names that follow it: `$steps.check.visits`.
+    /// The variables that the expression does not bind itself, each with the field names that follow it, as in `$steps.check.visits`.
     pub(crate) variables: Vec<(String, Vec<String>)>,
-    /// Functions called, `$count(…)`, not bound by the expression itself.
+    /// The functions that the expression calls, as in `$count(…)`, and does not bind itself.
     pub(crate) functions: BTreeSet<String>,
-    /// Field names that follow nothing: a condition has no context that they could be fields of.
+    /// Field names that follow no variable. An expression has no context that they could belong to.
     pub(crate) fields: BTreeSet<String>,
-    /// Fields of `$output` without which a condition means nothing: all, unless the expression itself asks whether something is there.
+    /// The fields of `$output` that a condition requires: all that it uses, unless it tests whether something exists.
     pub(crate) needed_output: BTreeSet<String>,
 }
 
 impl References {
-    /// Whether it counts visits of a step: what bounds a loop.
+    /// Whether the expression counts visits of a step, which bounds a loop.
     pub(crate) fn counts_visits(&self) -> bool {
         self.variables
             .iter()
@@ -26,10 +26,10 @@ impl References {
     }
 }
 
-/// What is still to be looked at, and whether names there would be fields of the expression's own (empty) context.
+/// The nodes still to visit, and whether a plain name there would be a field of the expression's own (empty) context.
 type Pending<'a> = Vec<(&'a AstNode, bool)>;
 
-/// Looks through an expression. Iterative: the parser allows a thousand levels, a thread's stack may be small.
+/// Collects the names of an expression. It is iterative, because the parser allows a thousand levels and a thread's stack may be small.
 pub(crate) fn references(tree: &AstNode) -> References {
     let mut found = References::default();
     let mut bound: BTreeSet<&str> = BTreeSet::new();
@@ -63,7 +63,7 @@ pub(crate) fn references(tree: &AstNode) -> References {
             }
             AstNode::Lambda { params, body, .. } => {
                 bound.extend(params.iter().map(String::as_str));
-                // A function's context is that of its caller.
+                // The context of a function is that of its caller.
                 pending.push((body, false));
             }
             AstNode::Conditional { condition, then_branch, else_branch } => {
@@ -96,7 +96,7 @@ pub(crate) fn references(tree: &AstNode) -> References {
             _ => {}
         }
     }
-    // `$` and `$$` are the (empty) context; a name bound anywhere within is taken to be bound everywhere within.
+    // `$` and `$$` are the (empty) context. A name that is bound anywhere in the expression counts as bound everywhere in it.
     found.variables.retain(|(name, _)| !name.is_empty() && name != "$" && !bound.contains(name.as_str()));
     found.functions.retain(|name| !bound.contains(name.as_str()));
     if !asks {

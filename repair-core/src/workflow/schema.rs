@@ -1,5 +1,5 @@
-//! The workflow language as a JSON Schema, for editors: what is written by hand here is the language, what plug-ins take comes from the
-//! registry.
+//! The workflow language as a JSON Schema, for editors. The language itself is written by hand here; the configuration of plug-ins comes from
+//! the registry.
 
 use serde_json::{Map, Value, json};
 
@@ -9,7 +9,15 @@ use crate::model::{Cadence, Format, PartitionUnit, TimeMark};
 use crate::plugin::{PluginKind, Registry};
 use crate::workflow::{ParamType, RunIf};
 
-/// The schema of workflows that may use the plug-ins of a registry.
+/// The JSON Schema (draft 2020-12) of workflows that may use the plug-ins of a registry.
+///
+/// ```
+/// use repair_core::plugin::Registry;
+/// use repair_core::workflow::schema;
+///
+/// let schema = schema(&Registry::default());
+/// assert!(schema.pointer("/properties/steps").is_some());
+/// ```
 pub fn schema(registry: &Registry) -> Value {
     let name = json!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_-]*$" });
     let named = |inner: Value| json!({ "type": "object", "propertyNames": name, "additionalProperties": inner });
@@ -20,24 +28,24 @@ pub fn schema(registry: &Registry) -> Value {
         "required": ["workflow", "kind", "steps"],
         "additionalProperties": false,
         "properties": {
-            "workflow": { "description": "Its name", "$ref": "#/$defs/name" },
+            "workflow": { "description": "The name of the workflow", "$ref": "#/$defs/name" },
             "kind": { "oneOf": [
-                { "const": "state-machine", "description": "Each step says in `next` where it leads; a run may go back and skip forward" },
-                { "const": "dag", "description": "Each step says in `after` what comes before it; what can run at once does" },
+                { "const": "state-machine", "description": "Each step names its successors in `next`; a run may go back and skip forward" },
+                { "const": "dag", "description": "Each step names its predecessors in `after`; independent steps run side by side" },
             ] },
             "timeout": { "description": "How long a run may take", "$ref": "#/$defs/duration" },
-            "max_parallel": { "description": "Of a dag: how many steps run at once", "type": "integer", "minimum": 1, "maximum": 1000, "default": 8 },
-            "about": { "description": "What it is for", "type": "string" },
+            "max_parallel": { "description": "In a dag: how many steps run at once", "type": "integer", "minimum": 1, "maximum": 1000, "default": 8 },
+            "about": { "description": "What the workflow is for", "type": "string" },
             "params": named(param()),
             "tags": tags(),
             "budget": budget("How much a run may spend"),
             "prices": { "description": "The file of a price book, relative to this one", "type": "string" },
             "tables": named(table()),
             "sources": named(any_plugin(registry, PluginKind::Source, "source", &json!({ "rate_limit": { "$ref": "#/$defs/rate" } }))),
-            "start": { "description": "Of a state machine: the step it begins with", "$ref": "#/$defs/name" },
+            "start": { "description": "In a state machine: the step that a run begins with", "$ref": "#/$defs/name" },
             "steps": named(json!({ "$ref": "#/$defs/step" })),
             "profiles": named(json!({
-                "description": "Where it runs",
+                "description": "Where the workflow runs",
                 "type": "object", "required": ["lake"], "additionalProperties": false,
                 "properties": { "lake": { "type": "string" }, "with": { "type": "object" } }
             })),
@@ -49,12 +57,12 @@ pub fn schema(registry: &Registry) -> Value {
             "name": name,
             "duration": { "description": "500ms, 90s, 15m, 2h, 3d, 1h30m", "type": "string", "pattern": "^([0-9]+(ms|s|m|min|h|d))+$" },
             "rate": { "description": "5/s, 200/min, 1000/h, 10000/d", "type": "string", "pattern": "^ *[0-9]+ */ *(s|sec|second|m|min|minute|h|hour|d|day) *$" },
-            "computed": { "description": "A JSONata expression, computed when the run comes there", "type": "string", "pattern": "^\\s*\\{%[\\s\\S]*%\\}\\s*$" },
+            "computed": { "description": "A JSONata expression, computed when the run reaches it", "type": "string", "pattern": "^\\s*\\{%[\\s\\S]*%\\}\\s*$" },
             "next": next(),
             "errors": errors(),
             "retry": retry(),
             "catch": {
-                "description": "Where to go with an error that is not tried again",
+                "description": "Where the run goes after an error that is not retried",
                 "type": "array",
                 "items": {
                     "type": "object", "required": ["on", "goto"], "additionalProperties": false,
@@ -71,7 +79,7 @@ fn budget(about: &str) -> Value {
         "description": about, "type": "object", "minProperties": 1, "additionalProperties": false,
         "properties": {
             "usd": { "description": "Dollars, by the price book", "type": "number", "minimum": 0 },
-            "calls": { "description": "Calls to sources, each page one", "type": "integer", "minimum": 0 },
+            "calls": { "description": "Calls to sources; each page of an answer counts as one", "type": "integer", "minimum": 0 },
             "bytes": { "description": "Bytes read, e.g. 10GB", "type": "string", "pattern": "^ *[0-9]+ *(B|[KMGT]B|[KMGT]iB) *$" }
         }
     })
@@ -83,7 +91,7 @@ fn param() -> Value {
         "type": "object", "required": ["type"], "additionalProperties": false,
         "properties": {
             "type": { "oneOf": types },
-            "default": { "description": "What it is when not given; without one it must be given" },
+            "default": { "description": "The value used when none is given; a parameter without a default is required" },
             "about": { "type": "string" },
             "one_of": { "description": "The values allowed", "type": "array", "minItems": 1 }
         }
@@ -94,7 +102,7 @@ fn table() -> Value {
     json!({
         "type": "object", "required": ["location", "format", "time"], "additionalProperties": false,
         "properties": {
-            "location": { "description": "Where its files are: a folder (or one file), relative to the lake's root, or absolute", "type": "string" },
+            "location": { "description": "Where its files are: a folder (or one file), absolute or relative to the lake's root", "type": "string" },
             "format": plain::<Format>(),
             "partition_by": {
                 "description": "How its files are partitioned by time: a Hive column and its unit, at most one",
@@ -123,14 +131,14 @@ fn plain<T: schemars::JsonSchema>() -> Value {
 
 fn tags() -> Value {
     json!({
-        "description": "Put on everything it costs",
+        "description": "Tags on everything that it costs",
         "type": "object", "additionalProperties": { "type": ["string", "number", "boolean"] }
     })
 }
 
 fn next() -> Value {
     json!({
-        "description": "Where to go: a step, or branches that are tried in order",
+        "description": "Where the run goes next: a step, or branches, of which the first that applies is taken",
         "oneOf": [
             { "$ref": "#/$defs/name" },
             {
@@ -151,40 +159,40 @@ fn errors() -> Value {
     let kinds: Vec<&str> = ErrorKind::ALL.into_iter().filter(|kind| *kind != ErrorKind::Cancelled).map(ErrorKind::as_str).collect();
     let any: Vec<&str> = kinds.iter().copied().chain(["any"]).collect();
     json!({
-        "description": "Kinds of errors; `any` is all but `budget` and `blind`",
+        "description": "Kinds of errors; `any` means all but `budget` and `blind`",
         "oneOf": [{ "enum": any }, { "type": "array", "minItems": 1, "items": { "enum": any } }]
     })
 }
 
 fn retry() -> Value {
     json!({
-        "description": "What to try again; the first rule that names the error applies",
+        "description": "Which errors are retried; the first rule that names the error applies",
         "type": "array",
         "items": {
             "type": "object", "required": ["on"], "additionalProperties": false,
             "properties": {
                 "on": { "$ref": "#/$defs/errors" },
-                "attempts": { "description": "How many times to try again", "type": "integer", "minimum": 0, "maximum": 1000, "default": 3 },
-                "interval": { "description": "The wait before the first; 1s unless given", "$ref": "#/$defs/duration" },
-                "backoff": { "description": "By how much each wait is longer than the one before", "type": "number", "minimum": 1, "maximum": 100, "default": 2 },
+                "attempts": { "description": "The number of retries", "type": "integer", "minimum": 0, "maximum": 1000, "default": 3 },
+                "interval": { "description": "The wait before the first retry; default 1s", "$ref": "#/$defs/duration" },
+                "backoff": { "description": "The factor by which each wait is longer than the one before", "type": "number", "minimum": 1, "maximum": 100, "default": 2 },
                 "max_interval": { "description": "The longest wait", "$ref": "#/$defs/duration" },
-                "jitter": { "description": "Whether the wait is drawn at random, from nothing to as computed", "enum": ["none", "full"], "default": "none" }
+                "jitter": { "description": "Whether the wait is as computed (none) or drawn at random, from zero to the computed one (full)", "enum": ["none", "full"], "default": "none" }
             }
         }
     })
 }
 
-/// One alternative a word.
+/// One alternative for each word that can begin a step.
 fn steps(registry: &Registry) -> Vec<Value> {
-    let of = json!({ "description": "The detect step whose findings it works on", "$ref": "#/$defs/name" });
+    let of = json!({ "description": "The detect step whose findings the step works on", "$ref": "#/$defs/name" });
     let repair = json!({
         "of": of,
-        "concurrency": { "description": "Units that run at once", "type": "integer", "minimum": 1, "maximum": 256, "default": 4 },
+        "concurrency": { "description": "How many units run at once", "type": "integer", "minimum": 1, "maximum": 256, "default": 4 },
         "budget": budget("How much the step may spend, over all its visits and strategies"),
         "tags": tags(),
-        "rate_limit": { "description": "How many units may begin in how much time", "$ref": "#/$defs/rate" },
+        "rate_limit": { "description": "How many units may begin within how much time", "$ref": "#/$defs/rate" },
         "tolerate": {
-            "description": "How many units may fail: a number, or a share of all",
+            "description": "How many units may fail: a number, or a percentage of all",
             "type": "object", "required": ["failed"], "additionalProperties": false,
             "properties": { "failed": { "oneOf": [{ "type": "integer", "minimum": 0 }, { "type": "string", "pattern": "^ *[0-9.]+ *% *$" }] } }
         }
@@ -194,18 +202,18 @@ fn steps(registry: &Registry) -> Vec<Value> {
         "properties": {
             "for": { "description": "How long", "anyOf": [{ "$ref": "#/$defs/duration" }, { "$ref": "#/$defs/computed" }] },
             "until": {
-                "description": "An instant, or a condition that a sensor looks at",
+                "description": "An instant, or a condition on the reading of a sensor",
                 "anyOf": [{ "type": "string", "format": "date-time" }, { "$ref": "#/$defs/computed" }, sensor(registry)]
             }
         }
     });
     let branches = json!({
-        "description": "Branches, by name, each a state machine of its own; the step is done when all are at their end",
+        "description": "Branches, by name, each a state machine of its own; the step ends when all branches have ended",
         "type": "object", "minProperties": 1, "propertyNames": { "$ref": "#/$defs/name" },
         "additionalProperties": {
             "type": "object", "required": ["start", "steps"], "additionalProperties": false,
             "properties": {
-                "start": { "description": "The step it begins with", "$ref": "#/$defs/name" },
+                "start": { "description": "The step that the branch begins with", "$ref": "#/$defs/name" },
                 "steps": { "type": "object", "propertyNames": { "$ref": "#/$defs/name" }, "additionalProperties": { "$ref": "#/$defs/step" } }
             }
         }
@@ -217,21 +225,22 @@ fn steps(registry: &Registry) -> Vec<Value> {
             "repair" => going_on(required(strategies(registry, any_plugin(registry, PluginKind::Repairer, word, &repair)), "of")),
             "aggregate" => going_on(any_plugin(registry, PluginKind::Aggregator, word, &json!({ "of": of }))),
             "task" => going_on(any_plugin(registry, PluginKind::Task, word, &json!({}))),
-            "verify" => {
-                going_on(plain_step(word, &json!({ "description": "Looks again at what this detect step found", "$ref": "#/$defs/name" })))
-            }
+            "verify" => going_on(plain_step(
+                word,
+                &json!({ "description": "The detect step whose findings are checked again", "$ref": "#/$defs/name" }),
+            )),
             "wait" => going_on(plain_step(word, &wait)),
             "parallel" => going_on(plain_step(word, &branches)),
             "workflow" => {
                 let mut step =
-                    plain_step(word, &json!({ "description": "The file of another workflow, relative to this one's", "type": "string" }));
+                    plain_step(word, &json!({ "description": "The file of another workflow, relative to this one", "type": "string" }));
                 if let Some(properties) = step.get_mut("properties").and_then(Value::as_object_mut) {
-                    properties.insert("with".to_owned(), json!({ "description": "Its parameters", "type": "object" }));
+                    properties.insert("with".to_owned(), json!({ "description": "The values of its parameters", "type": "object" }));
                 }
                 going_on(step)
             }
-            "fail" => plain_step(word, &json!({ "description": "Ends the run as failed, and says why", "type": "string" })),
-            _ => plain_step(word, &json!({ "description": "Ends the run well", "enum": [true, null] })),
+            "fail" => plain_step(word, &json!({ "description": "Ends the run as failed, with this reason", "type": "string" })),
+            _ => plain_step(word, &json!({ "description": "Ends the run as succeeded", "enum": [true, null] })),
         })
         .collect()
 }
@@ -240,10 +249,10 @@ fn plain_step(word: &str, value: &Value) -> Value {
     json!({ "type": "object", "required": [word], "additionalProperties": false, "properties": { word: value } })
 }
 
-/// A repair step may list strategies in place of the one plug-in.
+/// A repair step that may list strategies instead of naming one plug-in.
 fn strategies(registry: &Registry, mut step: Value) -> Value {
-    let besides = json!({
-        "name": { "description": "Its name within the step; the plug-in's unless given", "$ref": "#/$defs/name" },
+    let further = json!({
+        "name": { "description": "The name within the step; default: that of the plug-in", "$ref": "#/$defs/name" },
         "retry": { "$ref": "#/$defs/retry" },
         "budget": budget("How much the strategy may spend, over all visits of the step"),
         "tags": tags(),
@@ -251,7 +260,7 @@ fn strategies(registry: &Registry, mut step: Value) -> Value {
     let list = json!({
         "description": "Strategies, in order: what one cannot fix goes to the next",
         "type": "array", "minItems": 1, "maxItems": MAX_STRATEGIES,
-        "items": any_plugin(registry, PluginKind::Repairer, "strategy", &besides)
+        "items": any_plugin(registry, PluginKind::Repairer, "strategy", &further)
     });
     if let Some(names) = step.pointer_mut("/properties/repair/oneOf").and_then(Value::as_array_mut) {
         names.push(list);
@@ -266,42 +275,42 @@ fn required(mut step: Value, name: &str) -> Value {
     step
 }
 
-/// What every step takes that does not end the run.
+/// A step with the fields of every step that does not end the run.
 fn going_on(mut step: Value) -> Value {
     if let Some(properties) = step.get_mut("properties").and_then(Value::as_object_mut) {
         properties.insert("next".to_owned(), json!({ "$ref": "#/$defs/next" }));
-        properties.insert("end".to_owned(), json!({ "description": "The run ends after it", "const": true }));
+        properties.insert("end".to_owned(), json!({ "description": "The run ends after this step", "const": true }));
         properties.insert("retry".to_owned(), json!({ "$ref": "#/$defs/retry" }));
         properties.insert("catch".to_owned(), json!({ "$ref": "#/$defs/catch" }));
-        let visits = json!({ "description": "How often a run may come here", "type": "integer", "minimum": 1 });
+        let visits = json!({ "description": "How often a run may come to this step", "type": "integer", "minimum": 1 });
         properties.insert("max_visits".to_owned(), visits);
         properties.insert("timeout".to_owned(), json!({ "description": "How long one attempt may take", "$ref": "#/$defs/duration" }));
-        let heartbeat = json!({ "description": "How long an attempt may go without a sign of life", "$ref": "#/$defs/duration" });
+        let heartbeat = json!({ "description": "How long an attempt may run without a sign of progress", "$ref": "#/$defs/duration" });
         properties.insert("heartbeat".to_owned(), heartbeat);
-        let one = json!({ "description": "Of a dag: the steps that come before", "oneOf": [{ "$ref": "#/$defs/name" }, { "type": "array", "items": { "$ref": "#/$defs/name" } }] });
+        let one = json!({ "description": "In a dag: the steps that come before", "oneOf": [{ "$ref": "#/$defs/name" }, { "type": "array", "items": { "$ref": "#/$defs/name" } }] });
         properties.insert("after".to_owned(), one);
-        let run_if = json!({ "description": "Of a dag: how the steps before must have gone", "enum": RunIf::ALL.map(|(word, _)| word), "default": "all_succeeded" });
+        let run_if = json!({ "description": "In a dag: how the steps before must have ended", "enum": RunIf::ALL.map(|(word, _)| word), "default": "all_succeeded" });
         properties.insert("run_if".to_owned(), run_if);
     }
     step
 }
 
-/// What looks, until a condition holds.
+/// A wait until a condition on the reading of a sensor holds.
 fn sensor(registry: &Registry) -> Value {
-    let besides = json!({
-        "when": { "description": "A JSONata condition on what it senses, `$output`; without one, that must be true", "type": "string" },
-        "every": { "description": "How often it looks; 30s unless given", "$ref": "#/$defs/duration" },
-        "timeout": { "description": "How long at most", "$ref": "#/$defs/duration" }
+    let further = json!({
+        "when": { "description": "A JSONata condition on the reading, `$output`; without one, the reading must be true", "type": "string" },
+        "every": { "description": "How often the sensor is read; default 30s", "$ref": "#/$defs/duration" },
+        "timeout": { "description": "The longest wait", "$ref": "#/$defs/duration" }
     });
-    any_plugin(registry, PluginKind::Sensor, "sensor", &besides)
+    any_plugin(registry, PluginKind::Sensor, "sensor", &further)
 }
 
-/// A mapping that names a plug-in of a kind, with what that one takes under `with`.
-fn any_plugin(registry: &Registry, kind: PluginKind, word: &str, besides: &Value) -> Value {
+/// A mapping that names a plug-in of a kind, with that plug-in's configuration under `with`, and `further` fields.
+fn any_plugin(registry: &Registry, kind: PluginKind, word: &str, further: &Value) -> Value {
     let entries = || registry.entries().filter(|entry| entry.kind == kind);
     let names: Vec<Value> = entries().map(|entry| json!({ "const": entry.name, "description": entry.about })).collect();
     let mut properties = Map::from_iter([(word.to_owned(), json!({ "oneOf": names })), ("with".to_owned(), json!({ "type": "object" }))]);
-    properties.extend(besides.as_object().cloned().unwrap_or_default());
+    properties.extend(further.as_object().cloned().unwrap_or_default());
     let takes: Vec<Value> = entries()
         .map(|entry| {
             let with = computable(&entry.schema, &entry.schema, 0);
@@ -314,7 +323,7 @@ fn any_plugin(registry: &Registry, kind: PluginKind, word: &str, besides: &Value
     json!({ "type": "object", "required": [word], "additionalProperties": false, "properties": properties, "allOf": takes })
 }
 
-/// A plug-in's schema, in which every value may be computed instead. References are written out, because they are to the schema's own root.
+/// A plug-in's schema, in which every value may be computed instead. References are expanded, because they point into the plug-in's own schema.
 fn computable(schema: &Value, root: &Value, depth: usize) -> Value {
     const MAX_DEPTH: usize = 16;
     if depth > MAX_DEPTH {

@@ -1,4 +1,4 @@
-//! What is wrong with a workflow, and how it looks on a terminal: file, line, column, the line itself, and what was probably meant.
+//! Mistakes in a workflow, and how they look on a terminal: file, line, column, the line itself, and what was probably meant.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,31 +8,32 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde::{Serialize, Serializer};
 
-use crate::error::Error;
+use crate::error::{Error, Hint};
 use crate::yaml::tree::Place;
 
-/// Mistakes reported for one file. A file with more is broken in a way that a longer list does not explain better.
+/// How many mistakes are reported for one file. Beyond this, a longer list explains nothing more.
 const MAX_DIAGNOSTICS: usize = 100;
-/// Characters of a source line that are shown; the renderer cuts longer lines around the place.
+/// How many characters of a source line are shown; the renderer cuts longer lines around the mistake.
 const LINE_WIDTH: usize = 140;
-/// Bytes of a line that the renderer is given, on either side of the place: a megabyte on one line need not be drawn.
+/// How many bytes of a line the renderer receives on either side of the mistake, so that it never draws a line of a megabyte.
 const LINE_BYTES: usize = 2_000;
 
-/// One mistake in a workflow.
+/// One mistake in a workflow or a price book.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Diagnostic {
     /// The file.
     pub file: Arc<str>,
-    /// The line, from 1; 0 if it is about the file as a whole.
+    /// The line, from 1; 0 if the mistake concerns the file as a whole.
     pub line: usize,
-    /// The column in characters, from 1; 0 if it is about the file as a whole.
+    /// The column in characters, from 1; 0 if the mistake concerns the file as a whole.
     pub column: usize,
-    /// The bytes of the text that it is about.
+    /// The bytes of the text that are wrong.
     #[serde(skip)]
     pub span: Range<usize>,
     /// What is wrong.
     pub message: String,
-    /// A word or two beside the place.
+    /// A word or two shown beside the underlined text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// What to do, or what was probably meant.
@@ -40,10 +41,21 @@ pub struct Diagnostic {
     pub help: Option<String>,
 }
 
-/// All mistakes found in one workflow, in the order of the text. Never empty when it is an error.
+/// All mistakes found in one workflow, in the order of the text. Never empty when returned as an error.
 ///
-/// Shown, it is plain text for people; [`Diagnostics::render`] adds colors. Serialized, it is a list of
+/// [`Display`](fmt::Display) gives plain text for people; [`Diagnostics::render`] adds colors. Serialized, it is a list of
 /// `{file, line, column, message, help}` for programs.
+///
+/// ```
+/// use repair_core::plugin::Registry;
+/// use repair_core::workflow::Workflow;
+///
+/// let text = "workflow: nightly\nkind: dag\nsteps:\n  tidy: { detekt: gaps }\n";
+/// let mistakes = Workflow::parse("nightly.yaml", text, &Registry::default()).unwrap_err();
+/// let first = mistakes.iter().next().unwrap();
+/// assert_eq!((first.line, first.column), (4, 11));
+/// assert_eq!(first.help.as_deref(), Some("did you mean `detect`?"));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Diagnostics {
     file: Arc<str>,
@@ -65,7 +77,7 @@ impl Diagnostics {
         diagnostics
     }
 
-    /// Whether there is no room for another: work to describe one more is wasted.
+    /// Whether the list is full, so that describing another mistake would be wasted work.
     pub(crate) fn full(&self) -> bool {
         self.all.len() >= MAX_DIAGNOSTICS
     }
@@ -83,7 +95,7 @@ impl Diagnostics {
         self.all.push(Diagnostic { file: Arc::clone(&self.file), line, column, span: start..end, message, label: None, help });
     }
 
-    /// In the order of the text; the same thing said twice of the same place is said once.
+    /// Sorts by place in the text, and drops repetitions of a message about the same place.
     pub(crate) fn sort(&mut self) {
         self.all.sort_by_key(|diagnostic| diagnostic.span.start);
         self.all.dedup_by(|a, b| a.span == b.span && a.message == b.message);
@@ -99,7 +111,7 @@ impl Diagnostics {
         self.all.iter()
     }
 
-    /// How many mistakes are told.
+    /// How many mistakes are listed.
     pub fn len(&self) -> usize {
         self.all.len()
     }
@@ -109,7 +121,7 @@ impl Diagnostics {
         self.all.is_empty()
     }
 
-    /// For a terminal: each mistake with its line, in rustc's manner.
+    /// Text for a terminal: each mistake with its line, in the style of rustc.
     pub fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(LINE_WIDTH);
@@ -154,7 +166,7 @@ impl Diagnostics {
     }
 }
 
-/// The nearest boundary of a character, at or before.
+/// The nearest character boundary at or before `at`.
 fn floor(text: &str, at: usize) -> usize {
     text.floor_char_boundary(at)
 }
@@ -184,6 +196,7 @@ impl<'a> IntoIterator for &'a Diagnostics {
 
 impl From<Diagnostics> for Error {
     fn from(diagnostics: Diagnostics) -> Self {
-        Error::invalid(format!("the workflow has mistakes\n\n{diagnostics}"))
+        let file = diagnostics.file.to_string();
+        Error::invalid(format!("`{file}` has mistakes\n\n{diagnostics}")).because(diagnostics).hint(Hint::CorrectFile { file })
     }
 }

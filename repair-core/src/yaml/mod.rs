@@ -1,4 +1,4 @@
-//! YAML text in which everything knows its position, and the mistakes found in it. Must not know what the text means.
+//! YAML text as a tree that knows the position of everything in it, and the mistakes found there. It must not know what the text means.
 
 mod closest;
 mod diagnostic;

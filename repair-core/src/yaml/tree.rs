@@ -1,4 +1,4 @@
-//! YAML as a tree in which every key and value knows its place. The only module that knows the YAML parser.
+//! YAML as a tree in which every key and value knows its place. No other module knows the YAML parser.
 
 use std::fmt;
 
@@ -8,28 +8,28 @@ use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::options::DuplicateKeyPolicy;
 use serde_saphyr::{Error as SaphyrError, Location, Spanned};
 
-/// The largest workflow file. The largest honest one seen is some tens of kilobytes; parsing takes memory many times the text.
+/// The largest workflow file. Real ones have at most some tens of kilobytes, and parsing takes many times the text in memory.
 pub(crate) const MAX_FILE_BYTES: usize = 1024 * 1024;
 /// How deep lists and mappings may nest. The language itself needs eight levels; the rest is for the `with` of plug-ins.
 const MAX_DEPTH: usize = 64;
-/// Values in one file: what ten thousand steps need, with room.
+/// How many values one file may hold: enough for ten thousand steps, and more.
 const MAX_NODES: usize = 200_000;
-/// Values that aliases may repeat: an alias bomb is small text and huge data.
+/// How many values aliases may repeat: an alias bomb is a small text that expands to huge data.
 const MAX_REPEATED: usize = 10_000;
-/// Uses of aliases: convenience, not a programming language.
+/// How often aliases may be used: they are a convenience, not a programming language.
 const MAX_ALIASES: usize = 1_000;
 
 /// A range of bytes of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Place {
-    /// First byte.
+    /// The first byte.
     pub(crate) start: usize,
-    /// First byte after.
+    /// The first byte after the range.
     pub(crate) end: usize,
 }
 
 impl Place {
-    /// The part of this place where the text says `needle`; all of it if nowhere (as in text with escapes).
+    /// The part of this place where the text contains `needle`; the whole place if it does not (as in text with escapes).
     pub(crate) fn of(self, needle: &str, text: &str) -> Self {
         let within = text.get(self.start..self.end).unwrap_or_default();
         within.find(needle).map_or(self, |at| Self { start: self.start + at, end: self.start + at + needle.len() })
@@ -41,16 +41,16 @@ impl Place {
 pub(crate) struct Node {
     /// The value.
     pub(crate) value: Yaml,
-    /// Where it is; of a list or mapping, where it begins.
+    /// Where the value is; for a list or a mapping, where it begins.
     pub(crate) place: Place,
 }
 
 /// A key and its place.
 #[derive(Debug, Clone)]
 pub(crate) struct Key {
-    /// The key.
+    /// The key's text.
     pub(crate) name: String,
-    /// Where it is.
+    /// Where the key is.
     pub(crate) place: Place,
 }
 
@@ -72,7 +72,7 @@ pub(crate) enum Yaml {
 }
 
 impl Node {
-    /// The text, if it is one.
+    /// The text, if the value is one.
     pub(crate) fn text(&self) -> Option<&str> {
         match &self.value {
             Yaml::Text(text) => Some(text),
@@ -80,7 +80,7 @@ impl Node {
         }
     }
 
-    /// What kind of value it is, for people.
+    /// The kind of value, in words for people.
     pub(crate) fn describe(&self) -> &'static str {
         match &self.value {
             Yaml::Null => "nothing",
@@ -92,12 +92,12 @@ impl Node {
         }
     }
 
-    /// The value under a key.
+    /// The value under a key of a mapping.
     pub(crate) fn get(&self, name: &str) -> Option<&Node> {
         self.entry(name).map(|(_, node)| node)
     }
 
-    /// A key and its value.
+    /// A key of a mapping, with its value.
     pub(crate) fn entry(&self, name: &str) -> Option<&(Key, Node)> {
         match &self.value {
             Yaml::Map(entries) => entries.iter().find(|(key, _)| key.name == name),
@@ -105,7 +105,7 @@ impl Node {
         }
     }
 
-    /// The same as JSON.
+    /// The same value as JSON.
     pub(crate) fn to_json(&self) -> Value {
         match &self.value {
             Yaml::Null => Value::Null,
@@ -117,7 +117,7 @@ impl Node {
         }
     }
 
-    /// Calls `visit` with every key that repeats one before it in the same mapping, and that one.
+    /// Calls `visit` with every key that repeats an earlier one of the same mapping, and with that earlier key.
     pub(crate) fn repeated_keys<'a>(&'a self, visit: &mut impl FnMut(&'a Key, &'a Key)) {
         match &self.value {
             Yaml::List(items) => items.iter().for_each(|item| item.repeated_keys(visit)),
@@ -137,10 +137,10 @@ impl Node {
     }
 }
 
-/// Text that is not YAML, or more than we are ready to read.
+/// Text that is not YAML, or exceeds a limit.
 #[derive(Debug)]
 pub(crate) struct SyntaxError {
-    /// Where, if the parser knows.
+    /// Where the mistake is, if the parser knows.
     pub(crate) place: Place,
     /// What is wrong.
     pub(crate) message: String,
@@ -149,7 +149,7 @@ pub(crate) struct SyntaxError {
 /// Reads one document.
 ///
 /// # Errors
-/// What the parser says. The caller has checked the size of the text.
+/// The parser's error. The caller has checked the size of the text.
 pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -168,7 +168,7 @@ pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
         },
         // We report repeated keys ourselves: all of them, with both places.
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
-        // Else `no` is false, `010` is a number and `1_000` is another.
+        // Otherwise `no` would be false, and `010` and `1_000` numbers.
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
@@ -184,16 +184,16 @@ pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
     }
 }
 
-/// What is wrong, in our words where the parser's speak of its own interface, without its rendering of the place.
+/// The parser's message without its rendering of the place, reworded where it mentions the parser's own interface.
 fn sentence(error: &SaphyrError) -> String {
     match error.without_snippet() {
         SaphyrError::MultipleDocuments { .. } => "a second document begins here; a file holds one workflow".to_owned(),
         SaphyrError::NullIntoString { .. } | SaphyrError::Unexpected { expected: "string scalar", .. } => "a key must be text".to_owned(),
-        SaphyrError::NonFiniteFloat { value, .. } => format!("`{value}` is not a number that can be worked with"),
+        SaphyrError::NonFiniteFloat { value, .. } => format!("`{value}` is not a finite number"),
         SaphyrError::AliasReplayLimitExceeded { .. } | SaphyrError::AliasReplayStackDepthExceeded { .. } => TOO_MANY_ALIASES.to_owned(),
         SaphyrError::Budget { breach, .. } => match breach {
-            BudgetBreach::Depth { .. } => format!("nested deeper than {MAX_DEPTH} levels"),
-            BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. } => format!("more than {MAX_NODES} values in one file"),
+            BudgetBreach::Depth { .. } => format!("the nesting is deeper than {MAX_DEPTH} levels"),
+            BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. } => format!("the file holds more than {MAX_NODES} values"),
             BudgetBreach::Documents { .. } => "a second document begins here; a file holds one workflow".to_owned(),
             _ => TOO_MANY_ALIASES.to_owned(),
         },
@@ -205,7 +205,7 @@ fn sentence(error: &SaphyrError) -> String {
     }
 }
 
-const TOO_MANY_ALIASES: &str = "aliases repeat more than we are ready to read; write the values out";
+const TOO_MANY_ALIASES: &str = "aliases repeat too many values; write the values out";
 
 fn place(location: &Location, text: &str) -> Place {
     let span = location.span();
@@ -213,14 +213,14 @@ fn place(location: &Location, text: &str) -> Place {
     if let Some(start) = span.byte_offset() {
         return Place { start: offset(start), end: offset(start.saturating_add(span.byte_len().unwrap_or(0))) };
     }
-    // The scanner's own errors know line and column only.
+    // The scanner's own errors know only line and column.
     let line = offset(location.line()).max(1);
     let start: usize = text.split_inclusive('\n').take(line - 1).map(str::len).sum();
     let within: usize = text.get(start..).unwrap_or_default().chars().take(offset(location.column()).max(1) - 1).map(char::len_utf8).sum();
     Place { start: start + within, end: start + within }
 }
 
-/// The tree as the parser gives it. Depth is bounded by [`MAX_DEPTH`], so plain recursion is safe.
+/// The tree as the parser returns it. [`MAX_DEPTH`] bounds its depth, so plain recursion is safe.
 enum Raw {
     Null,
     Bool(bool),
@@ -284,7 +284,7 @@ impl<'de> Visitor<'de> for RawVisitor {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Raw, E> {
-        Number::from_f64(value).map(Raw::Number).ok_or_else(|| E::custom("not a number that can be worked with"))
+        Number::from_f64(value).map(Raw::Number).ok_or_else(|| E::custom("not a finite number"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Raw, E> {

@@ -3,20 +3,12 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use repair_core::model::{Cadence, Format, Table};
+use repair_core::model::Table;
+use repair_core::testing::minute_table;
 
 /// A table of one key and a value a minute.
 pub(crate) fn table() -> Table {
-    Table {
-        name: "bars".to_owned(),
-        location: "bars".to_owned(),
-        format: Format::Parquet,
-        partition_by: Vec::new(),
-        key: vec!["key".to_owned()],
-        time: "ts".to_owned(),
-        time_marks: Default::default(),
-        cadence: Some(Cadence::MINUTE),
-    }
+    minute_table("bars", "key")
 }
 
 /// Rows of its key `K`.

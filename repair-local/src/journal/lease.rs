@@ -1,8 +1,8 @@
-//! Who drives a run: a row that says until when, and, as proof of life, a file that the holder keeps locked.
+//! Who drives a run: a row with the expiry of the lease and, as a sign of life, a file that the holder keeps locked.
 //!
-//! The operating system lets go of a lock when its process ends, however it ends; so of a holder that died, nobody waits for the lease
-//! to expire. Whatever is done to these files is done while the journal is locked for writing, so no two processes meet there. A
-//! file that is not there, or is another machine's, proves nothing: then the lease counts alone.
+//! The operating system releases a lock when its process ends, however it ends, so nobody has to wait for the lease of a dead holder to
+//! expire. These files are only touched while the journal is locked for writing, so two processes never do it at once. A file that is
+//! missing, or is another machine's, proves nothing; then the lease alone counts.
 
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
@@ -17,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use super::{damaged, sql_error};
 use crate::files;
 
-/// The leases that a process holds, and where all of them are proven.
+/// The leases that a process holds, and the folder of their lock files.
 #[derive(Debug)]
 pub(super) struct Leases {
     journal: PathBuf,
@@ -27,13 +27,13 @@ pub(super) struct Leases {
     held: HashMap<String, File>,
 }
 
-/// A lease, as it is stored.
+/// A lease as it is stored.
 struct Lease {
     driver: String,
     host: String,
     pid: i64,
     until: Timestamp,
-    /// The name of the file that its holder keeps locked, if it could.
+    /// The name of the file that its holder keeps locked, if it was able to.
     lock: Option<String>,
 }
 
@@ -45,11 +45,11 @@ impl Leases {
         Self { journal: journal.to_owned(), folder: folder.into(), host: host(), held: HashMap::new() }
     }
 
-    /// Makes a driver the driver of a run, or prolongs that it is.
+    /// Makes a driver the driver of a run, or renews its lease.
     pub(super) fn acquire(&mut self, connection: &mut Connection, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {
         let path = self.journal.clone();
         let failed = |error| sql_error(&path, "write to", error);
-        // Takes the lock before it reads, so that of two processes one sees what the other wrote.
+        // Takes the lock before reading, so that a process sees what another has written.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let mut dead = None;
         if let Some(lease) = read(&path, &transaction, run)?
@@ -71,10 +71,10 @@ impl Leases {
             true => (Some(&name), None),
             false => match self.lock(&name) {
                 Ok(file) => (Some(&name), Some(file)),
-                // Another handle of this very driver proves that it lives.
+                // Another handle of the same driver proves that it is alive.
                 Err(TryLockError::WouldBlock) => (Some(&name), None),
                 Err(TryLockError::Error(error)) => {
-                    tracing::debug!(journal = %path.display(), %error, "no lock proves that this process lives; its lease counts alone");
+                    tracing::debug!(journal = %path.display(), %error, "no lock file shows that this process is alive; only its lease counts");
                     (None, None)
                 }
             },
@@ -94,7 +94,7 @@ impl Leases {
         Ok(())
     }
 
-    /// Gives up what a driver holds.
+    /// Releases a driver's lease.
     pub(super) fn release(&mut self, connection: &mut Connection, run: &str, driver: &str) -> Result<()> {
         let failed = |error| sql_error(&self.journal, "write to", error);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
@@ -103,14 +103,14 @@ impl Leases {
             .and_then(|mut statement| statement.execute((run, driver)))
             .map_err(failed)?;
         let name = lock_name(run, driver);
-        // Before others may write, as everything that is done to these files.
+        // Before others may write, like every change to these files.
         if let Some(file) = self.held.remove(&name) {
             self.remove(&name, file);
         }
         transaction.commit().map_err(|error| sql_error(&self.journal, "write to", error))
     }
 
-    /// The lock of a holder that is dead, now ours; `None` if it lives, or nothing proves that it does not.
+    /// The lock of a dead holder, now ours; `None` if it is alive, or may be.
     fn lock_of_the_dead(&self, lease: &Lease) -> Option<(String, File)> {
         let name = lease.lock.as_ref().filter(|_| lease.host == self.host)?;
         let file = File::options().write(true).open(self.folder.join(name)).ok()?;
@@ -127,7 +127,7 @@ impl Leases {
 
     /// Removes a file while it is locked.
     fn remove(&self, name: &str, file: File) {
-        // One that stays is an empty file, which the next lease of its name takes over.
+        // A file that cannot be removed is empty, and the next lease of its name reuses it.
         let _ = fs::remove_file(self.folder.join(name));
         drop(file);
         // Only if it is empty.
@@ -148,14 +148,14 @@ fn read(path: &Path, connection: &Connection, run: &str) -> Result<Option<Lease>
     Ok(Some(Lease { driver, host, pid, until, lock }))
 }
 
-/// The name of the file that proves a lease. Of a hash, because a driver may have any name.
+/// The name of a lease's lock file. It is a hash, since drivers may have any name.
 fn lock_name(run: &str, driver: &str) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(run.len() as u64).to_le_bytes()).update(run.as_bytes()).update(driver.as_bytes());
     format!("{}-{}.lock", repair_core::lake::name::part(run), &hasher.finalize().to_hex()[..16])
 }
 
-/// The name of this machine: locks are proof only where they were taken.
+/// The name of this machine: locks are evidence only on the machine where they were taken.
 fn host() -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let name = kernel.or_else(|| std::env::var("HOSTNAME").ok()).or_else(|| std::env::var("COMPUTERNAME").ok());

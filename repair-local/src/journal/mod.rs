@@ -1,9 +1,9 @@
-//! The journal in one SQLite file: an append is on the disk when it returns, and damage is told, never skipped.
+//! The journal in one SQLite file: an append is on disk when it returns, and damage is reported, never skipped.
 //!
-//! One thread writes; what waits for it is committed together, so that many runs share the price of one flush. Readers have
-//! connections of their own and never wait for it (write-ahead log). SQLite does not check pages for flipped bits, so each event is
-//! stored with a hash of itself and its place, and each run with the number of its events: a changed, moved, missing or cut-off event
-//! is found when it is read.
+//! One thread writes, and commits together whatever is waiting, so that many runs share the cost of one flush. Readers have connections of
+//! their own and never wait for it (write-ahead log). SQLite does not detect flipped bits in pages, so each event is stored with a hash of
+//! its content and place, and each run with the number of its events: an event that was changed, moved, removed or cut off is found when it
+//! is read.
 
 mod lease;
 mod schema;
@@ -22,14 +22,13 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use crate::files::blocking;
 use writer::Writer;
 
-/// Connections that are kept for the next reader.
+/// Idle connections to keep for later readers.
 const MAX_IDLE_READERS: usize = 4;
 
-/// The journal in one SQLite file. Several processes may open the same file; of two that append the same number to a run, one gets
-/// `conflict`.
+/// The journal in one SQLite file. Several processes may open the same file; if two append the same number to a run, one gets `conflict`.
 #[derive(Debug)]
 pub struct SqliteJournal {
-    /// `None` if it was opened to read.
+    /// `None` if it was opened for reading.
     writer: Option<Writer>,
     readers: Arc<Readers>,
 }
@@ -41,10 +40,10 @@ struct Readers {
 }
 
 impl SqliteJournal {
-    /// Opens the journal, and makes it if there is none. Its folder must be there.
+    /// Opens the journal, and creates it if there is none. Its folder must exist.
     ///
     /// # Errors
-    /// `not-found` without the folder, `denied` if it may not be written, `invalid` if the file is not a journal, is damaged or was
+    /// `not-found` without the folder, `denied` if it may not be written, `invalid` if the file is not a journal, is damaged, or was
     /// written by a newer version.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = std::path::absolute(path.as_ref()).unwrap_or_else(|_| path.as_ref().to_owned());
@@ -61,10 +60,10 @@ impl SqliteJournal {
         Ok(Self { writer: Some(writer), readers: Arc::new(Readers { path, idle: Mutex::default() }) })
     }
 
-    /// Opens the journal to read; makes nothing where there is none. To append is then an error.
+    /// Opens the journal for reading, and creates nothing. Appending to it is then an error.
     ///
     /// # Errors
-    /// `not-found` if there is no journal; else as [`SqliteJournal::open`].
+    /// `not-found` if there is no journal; otherwise as [`SqliteJournal::open`].
     pub fn open_to_read(path: impl AsRef<Path>) -> Result<Self> {
         let path = std::path::absolute(path.as_ref()).unwrap_or_else(|_| path.as_ref().to_owned());
         let connection = schema::open_to_read(&path)?;
@@ -72,9 +71,9 @@ impl SqliteJournal {
     }
 
     fn writer(&self) -> Result<&Writer> {
-        self.writer
-            .as_ref()
-            .ok_or_else(|| Error::internal(format!("the journal {} was opened to read, and is now written to", self.path().display())))
+        self.writer.as_ref().ok_or_else(|| {
+            Error::internal(format!("the journal {} was opened for reading, so it cannot be written to", self.path().display()))
+        })
     }
 
     /// The file.
@@ -129,7 +128,7 @@ impl Readers {
             None => schema::open_to_read(&self.path)?,
         };
         let result = {
-            // One snapshot for all that is read. It only reads, so there is nothing to commit.
+            // One snapshot for all reads. Nothing is written, so there is nothing to commit.
             let _snapshot = connection.unchecked_transaction().map_err(|error| sql_error(&self.path, "read", error))?;
             work(&connection)
         };
@@ -150,14 +149,13 @@ fn sql_error(path: &Path, doing: &str, error: rusqlite::Error) -> Error {
             (ErrorKind::Transient, format!("could not {doing} the journal {path}: another process held it for too long; try again"))
         }
         Some(Code::DiskFull) => (ErrorKind::Transient, format!("could not {doing} the journal {path}: the disk is full; free some space")),
-        Some(Code::PermissionDenied | Code::ReadOnly | Code::CannotOpen) => (
-            ErrorKind::Denied,
-            format!("not allowed to {doing} the journal {path}; give the user that runs this the right to, or name another file"),
-        ),
+        Some(Code::PermissionDenied | Code::ReadOnly | Code::CannotOpen) => {
+            (ErrorKind::Denied, format!("not allowed to {doing} the journal {path}; give that permission to the user that runs this"))
+        }
         Some(Code::DatabaseCorrupt) => (ErrorKind::Invalid, format!("the journal {path} is damaged; restore it from a backup")),
-        Some(Code::NotADatabase) => (ErrorKind::Invalid, format!("{path} is not a journal, nor any SQLite database; name another file")),
+        Some(Code::NotADatabase) => (ErrorKind::Invalid, format!("{path} is not a journal, nor any other SQLite database")),
         Some(_) => (ErrorKind::Transient, format!("could not {doing} the journal {path}")),
-        // What is stored is not what we store.
+        // The stored value is not one that we write.
         None => (ErrorKind::Invalid, format!("the journal {path} is damaged; restore it from a backup")),
     };
     Error::new(kind, message).because(error)
@@ -168,7 +166,7 @@ fn damaged(path: &Path, run: &str, what: impl std::fmt::Display) -> Error {
         .on("run", run)
 }
 
-/// A hash of an event and its place, so that one that is changed, or that stands where another was, is noticed.
+/// A hash of an event and its place, to notice an event that was changed or moved.
 fn checksum(run: &str, sequence: u64, at: &str, body: &str) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
     for part in [run, at, body] {
@@ -181,7 +179,7 @@ fn checksum(run: &str, sequence: u64, at: &str, body: &str) -> [u8; 16] {
     short
 }
 
-/// A number that is stored as SQLite's signed integer.
+/// A number as SQLite's signed integer.
 fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
@@ -207,7 +205,7 @@ impl Stored {
         }
         let at = self.at.parse().map_err(|error| damaged(path, run, format!("the time of event {sequence} cannot be read: {error}")))?;
         let event = serde_json::from_str(&self.body).map_err(|error| {
-            damaged(path, run, format!("event {sequence} cannot be read: {error}; if a newer version wrote it, use that one"))
+            damaged(path, run, format!("event {sequence} cannot be read: {error}; if a newer version wrote it, use that version"))
         })?;
         Ok(Recorded { sequence, at, event })
     }
@@ -231,7 +229,7 @@ fn read(path: &Path, connection: &Connection, run: &str, from: u64, limit: usize
     for stored in statement.query_map((run, bounds.0, bounds.1), Stored::of).map_err(failed)? {
         page.push(stored.map_err(failed)?.recorded(path, run, from.saturating_add(page.len() as u64))?);
     }
-    // The page must end where the history does, or be full and end before.
+    // The page must end where the history ends, or be full and end earlier.
     let end = from.saturating_add(page.len() as u64);
     let is_whole = if page.len() < limit { end == count || (page.is_empty() && from > count) } else { end <= count || page.is_empty() };
     if is_whole { Ok(page) } else { Err(damaged(path, run, format!("{count} events were written, {end} are there"))) }
@@ -241,7 +239,7 @@ fn signaled(path: &Path, connection: &Connection, run: &str) -> Result<Option<Si
     let failed = |error| sql_error(path, "read", error).on("run", run);
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     if version < schema::VERSION {
-        // It was opened to read, and nobody has written to it since there are signals.
+        // It was opened for reading, and no version with signals has written to it yet.
         return Ok(None);
     }
     let word: Option<String> = connection
@@ -250,7 +248,7 @@ fn signaled(path: &Path, connection: &Connection, run: &str) -> Result<Option<Si
         .map_err(failed)?;
     let Some(word) = word else { return Ok(None) };
     let known = [Signal::Cancel, Signal::Pause].into_iter().find(|signal| signal.as_str() == word);
-    known.map(Some).ok_or_else(|| damaged(path, run, format!("its driver is asked to `{word}`; if a newer version asked, use that one")))
+    known.map(Some).ok_or_else(|| damaged(path, run, format!("its signal is `{word}`; if a newer version sent it, use that version")))
 }
 
 fn runs(path: &Path, connection: &Connection) -> Result<Vec<RunHead>> {
@@ -280,7 +278,7 @@ fn runs(path: &Path, connection: &Connection) -> Result<Vec<RunHead>> {
     Ok(heads)
 }
 
-/// Refuses events of runs that are not listed: the list was cut. Jumps from run to run, so it reads one event each.
+/// Rejects events of runs that are not listed, since the list was then cut. It jumps from run to run, so it reads one event for each.
 fn refuse_unlisted(path: &Path, connection: &Connection, listed: &[(String, i64)]) -> Result<()> {
     let failed = |error| sql_error(path, "read", error);
     let listed: std::collections::HashSet<&str> = listed.iter().map(|(run, _)| run.as_str()).collect();

@@ -1,4 +1,4 @@
-//! The file: its tables, how it is opened, and how we know that it is ours.
+//! The database file: its tables, how it is opened, and how it is recognised.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,16 +9,16 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::sql_error;
 use crate::files;
 
-/// "rpjl", so that a file of another program is not taken for a journal.
+/// "rpjl" marks the file as a journal, so that another program's file is not taken for one.
 const APPLICATION_ID: i64 = 0x7270_6A6C;
 
 /// The version of the tables.
 pub(super) const VERSION: i64 = 2;
 
-/// The version that had no leases and no signals.
+/// The version without leases and signals.
 const WITHOUT_LEASES: i64 = 1;
 
-/// How long to wait for another process that writes: appends take milliseconds.
+/// How long to wait while another process writes; appends take milliseconds.
 const BUSY: Duration = Duration::from_secs(10);
 
 /// `PRAGMA synchronous` reads back as this for `FULL`.
@@ -56,7 +56,7 @@ CREATE TABLE signals (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Opens the file to write, and makes it if there is none.
+/// Opens the file for writing, and creates it if there is none.
 pub(super) fn open_to_write(path: &Path) -> Result<Connection> {
     let failed = |error| sql_error(path, "open", error);
     if !is_there(path)? {
@@ -68,7 +68,7 @@ pub(super) fn open_to_write(path: &Path) -> Result<Connection> {
     let version = check(path, &connection)?;
     write_ahead(path, &connection)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-    // Where a flush only reaches the disk's own cache (macOS), this is what reaches the disk; elsewhere it does nothing.
+    // Where a flush reaches only the disk's own cache (macOS), this makes it reach the disk; elsewhere it has no effect.
     connection.pragma_update(None, "fullfsync", true).map_err(failed)?;
     let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0)).map_err(failed)?;
     if synchronous != FULL {
@@ -79,25 +79,25 @@ pub(super) fn open_to_write(path: &Path) -> Result<Connection> {
     if version != VERSION {
         migrate(path, &mut connection)?;
     }
-    // Checkpoints are ours, when nothing waits; SQLite's own come only if that never happens.
+    // We checkpoint when nothing is waiting; SQLite's own checkpoints run only if that never happens.
     connection.pragma_update(None, "wal_autocheckpoint", 16_384).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
 }
 
-/// Whether there is a journal, whole or not.
+/// Whether there is a journal, intact or not.
 ///
 /// # Errors
-/// `invalid` if there is only its log: SQLite would take a log for that of whatever file has its name.
+/// `invalid` if only its log exists: SQLite would apply it to any new file of that name.
 pub(super) fn is_there(path: &Path) -> Result<bool> {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
-    // The log is looked for first: another process makes it only once the file is there.
+    // Look for the log first, since another process creates it only after the file.
     let has_log = std::fs::metadata(&log).is_ok_and(|metadata| metadata.len() > 0);
     match std::fs::metadata(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && has_log => Err(Error::invalid(format!(
-            "the journal {} is gone, but its log {} is there; restore both from a backup, or move the log away to begin anew",
+            "the journal {} is gone, but its log {} is there; restore both from a backup, or move the log away to start a new journal",
             path.display(),
             Path::new(&log).display()
         ))),
@@ -106,7 +106,7 @@ pub(super) fn is_there(path: &Path) -> Result<bool> {
     }
 }
 
-/// Makes the file with its tables, whole or not at all: so one without tables was damaged, and is not begun anew.
+/// Creates the file with its tables, whole or not at all. A file without tables must therefore be damaged, and is not initialised again.
 fn create(path: &Path) -> Result<()> {
     let failed = |error| sql_error(path, "create", error);
     let folder = path.parent().ok_or_else(|| Error::invalid(format!("{} is not the name of a file", path.display())))?;
@@ -120,19 +120,19 @@ fn create(path: &Path) -> Result<()> {
     temporary.as_file().sync_all().map_err(|error| files::io_error(error, "write", path))?;
     match temporary.persist_noclobber(path) {
         Ok(_) => files::sync_folder(folder),
-        // Another process was faster, and made the same.
+        // Another process was faster, and created the same.
         Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(files::io_error(error.error, "write", path)),
     }
 }
 
-/// Opens the file to read; makes none.
+/// Opens the file for reading, and creates none.
 pub(super) fn open_to_read(path: &Path) -> Result<Connection> {
     let failed = |error| sql_error(path, "open", error);
     if !is_there(path)? {
-        return Err(Error::new(ErrorKind::NotFound, format!("no journal at {}: nothing was ever run here", path.display())));
+        return Err(Error::new(ErrorKind::NotFound, format!("no journal at {}: nothing has been run here", path.display())));
     }
-    // Not read-only: the first reader after a crash must be able to recover the log.
+    // Not read-only, since the first reader after a crash must be able to recover the log.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(BUSY).map_err(failed)?;
@@ -141,9 +141,9 @@ pub(super) fn open_to_read(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Adds what the file lacks, all or nothing; of processes that try at once, one does it. Events are not touched.
+/// Adds what an older file lacks, all or nothing. If several processes try at once, one does it. Events are not touched.
 fn migrate(path: &Path, connection: &mut Connection) -> Result<()> {
-    let failed = |error| sql_error(path, "bring up to date", error);
+    let failed = |error| sql_error(path, "upgrade", error);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     if check(path, &transaction)? == WITHOUT_LEASES {
         transaction.execute_batch(LEASES).map_err(failed)?;
@@ -152,7 +152,7 @@ fn migrate(path: &Path, connection: &mut Connection) -> Result<()> {
     transaction.commit().map_err(failed)
 }
 
-/// Checks that the file is a journal of a version that we know, and says which.
+/// Checks that the file is a journal of a known version, and returns the version.
 fn check(path: &Path, connection: &Connection) -> Result<i64> {
     let pragma =
         |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(|error| sql_error(path, "open", error));
@@ -165,14 +165,14 @@ fn check(path: &Path, connection: &Connection) -> Result<i64> {
             path.display()
         ))),
         (0, 0) if tables(connection).map_err(|error| sql_error(path, "open", error))? == 0 => Err(Error::invalid(format!(
-            "the journal {} is empty, as no journal ever is: it is damaged; restore it from a backup, or remove it if nothing was ever run",
+            "the journal {} is empty, so it is damaged; restore it from a backup, or remove it if nothing has been run",
             path.display()
         ))),
-        _ => Err(Error::invalid(format!("{} is a database of another program, not a journal; name another file", path.display()))),
+        _ => Err(Error::invalid(format!("{} is a database of another program, not a journal", path.display()))),
     }
 }
 
-/// Switches to the write-ahead log. SQLite does not wait for a lock here, so we do.
+/// Switches to the write-ahead log. SQLite does not wait for a lock here, so this does.
 fn write_ahead(path: &Path, connection: &Connection) -> Result<()> {
     let begun = Instant::now();
     loop {
@@ -180,7 +180,7 @@ fn write_ahead(path: &Path, connection: &Connection) -> Result<()> {
             Ok(mode) if mode.eq_ignore_ascii_case("wal") => return Ok(()),
             Ok(mode) => {
                 return Err(Error::invalid(format!(
-                    "the journal {} cannot have a write-ahead log (its mode is {mode}); put it on a local disk",
+                    "the journal {} cannot use a write-ahead log (its mode is {mode}); put it on a local disk",
                     path.display()
                 )));
             }

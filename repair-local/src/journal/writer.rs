@@ -1,4 +1,4 @@
-//! The one thread that writes: it commits together whatever waits for it.
+//! The one thread that writes: it commits together whatever is waiting.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -14,21 +14,21 @@ use tokio::sync::oneshot;
 use super::lease::Leases;
 use super::{checksum, sql_error};
 
-/// Appends in one commit: enough that the flush does not count, few enough that the first of them does not wait long.
+/// Appends in one commit: enough to make the cost of the flush small, few enough that the first of them does not wait long.
 const MAX_GROUP: usize = 256;
 
-/// Nothing to write for so long, and the log is copied into the file; in between, commits would wait for it.
+/// After this long without writes, the log is copied into the file; earlier, commits would have to wait for the copy.
 const IDLE: Duration = Duration::from_millis(250);
 
-/// The thread, and how to reach it.
+/// The thread, and the channel to it.
 #[derive(Debug)]
 pub(super) struct Writer {
-    /// `None` only while it is dropped.
+    /// `None` only while it is being dropped.
     sender: Option<Sender<Command>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the thread is asked to do, and who waits for it.
+/// A request to the thread, with the channel for its answer.
 enum Command {
     Append(Append),
     Acquire { run: String, driver: String, now: Timestamp, ttl: Duration, reply: Reply },
@@ -56,28 +56,28 @@ impl Writer {
         Ok(Self { sender: Some(sender), thread: Some(thread) })
     }
 
-    /// Appends; returns when it is on the disk. If the caller goes away meanwhile, it is appended all the same, or not at all.
+    /// Appends; returns once it is on disk. If the caller is dropped meanwhile, all of it is appended or nothing.
     pub(super) async fn append(&self, run: String, expected: u64, at: Timestamp, bodies: Vec<String>) -> Result<()> {
         self.ask(|reply| Command::Append(Append { run, expected, at, bodies, reply })).await
     }
 
-    /// Takes or prolongs a lease.
+    /// Takes or renews a lease.
     pub(super) async fn acquire(&self, run: String, driver: String, now: Timestamp, ttl: Duration) -> Result<()> {
         self.ask(|reply| Command::Acquire { run, driver, now, ttl, reply }).await
     }
 
-    /// Gives up a lease.
+    /// Releases a lease.
     pub(super) async fn release(&self, run: String, driver: String) -> Result<()> {
         self.ask(|reply| Command::Release { run, driver, reply }).await
     }
 
-    /// Leaves a signal for a run's driver, or takes it back.
+    /// Leaves a signal for a run's driver, or removes it.
     pub(super) async fn signal(&self, run: String, signal: Option<Signal>) -> Result<()> {
         self.ask(|reply| Command::Signal { run, signal, reply }).await
     }
 
     async fn ask(&self, command: impl FnOnce(Reply) -> Command) -> Result<()> {
-        let gone = || Error::internal("the journal's thread broke down");
+        let gone = || Error::internal("the journal's thread panicked");
         let (reply, answer) = oneshot::channel();
         let sender = self.sender.as_ref().ok_or_else(gone)?;
         sender.send(command(reply)).map_err(|_| gone())?;
@@ -86,7 +86,7 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// Waits until what was asked for is written and the file is closed.
+    /// Waits until all requests are written and the file is closed.
     fn drop(&mut self) {
         self.sender = None;
         if let Some(thread) = self.thread.take() {
@@ -121,7 +121,7 @@ fn write(path: &Path, mut connection: Connection, receiver: &Receiver<Command>) 
         for command in group {
             match command {
                 Command::Append(append) => appends.push(append),
-                // Rare, and each in a commit of its own: what is done to files besides must follow what becomes of it.
+                // Rare, and each in its own commit, since a lease also changes files, which must follow the commit's outcome.
                 other => {
                     commit_all(path, &mut connection, std::mem::take(&mut appends));
                     perform(path, &mut connection, &mut leases, other);
@@ -140,12 +140,12 @@ fn commit_all(path: &Path, connection: &mut Connection, appends: Vec<Append>) {
     }
     let results = commit(path, connection, &appends);
     for (append, result) in appends.into_iter().zip(results) {
-        // Who asked may have gone away; what was written stays.
+        // The caller may be gone; what was written stays.
         let _ = append.reply.send(result);
     }
 }
 
-/// Does what is no append, and answers.
+/// Handles a request that is not an append, and answers it.
 fn perform(path: &Path, connection: &mut Connection, leases: &mut Leases, command: Command) {
     let (run, result, reply) = match command {
         Command::Append(append) => return commit_all(path, connection, vec![append]),
@@ -180,21 +180,21 @@ fn set_signal(path: &Path, connection: &mut Connection, run: &str, signal: Optio
     transaction.commit().map_err(failed)
 }
 
-/// Copies the log into the file. It need not succeed: the log is as durable as the file.
+/// Copies the log into the file. A failure does no harm, since the log is as durable as the file.
 fn checkpoint(path: &Path, connection: &Connection) {
     if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-        tracing::debug!(journal = %path.display(), %error, "the log could not be copied into the journal; later, then");
+        tracing::debug!(journal = %path.display(), %error, "could not copy the log into the journal; will try again later");
     }
 }
 
-/// Commits a group; each append succeeds or fails by itself, unless the commit fails.
+/// Commits a group. Each append succeeds or fails on its own, unless the commit fails.
 fn commit(path: &Path, connection: &mut Connection, group: &[Append]) -> Vec<Result<()>> {
     let all_failed = |error: rusqlite::Error| {
-        // An error can't be cloned: each gets its own, of the same kind and words.
+        // Errors cannot be cloned, so each caller gets its own, of the same kind and words.
         let error = sql_error(path, "write to", error);
         group.iter().map(|_| Err(Error::new(error.kind(), error.full()))).collect()
     };
-    // Takes the lock before it reads the next number, so that of two processes one sees what the other wrote.
+    // Takes the lock before reading the next number, so that a process sees what another has written.
     let mut transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
         Ok(transaction) => transaction,
         Err(error) => return all_failed(error),
@@ -207,7 +207,7 @@ fn commit(path: &Path, connection: &mut Connection, group: &[Append]) -> Vec<Res
         };
         results.push(result.map_err(|error| error.on("run", &append.run)));
         if transaction.is_autocommit() {
-            // A full disk makes SQLite undo the whole transaction: what came before is gone, what came after would stand alone.
+            // When the disk is full, SQLite undoes the whole transaction: earlier appends are gone, and later ones would have no base.
             return group.iter().map(|_| Err(undone(path, results.last()))).collect();
         }
     }
@@ -217,15 +217,15 @@ fn commit(path: &Path, connection: &mut Connection, group: &[Append]) -> Vec<Res
     }
 }
 
-/// The error of all appends of a group that was undone.
+/// The error of every append in a group that was undone.
 fn undone(path: &Path, last: Option<&Result<()>>) -> Error {
     match last {
         Some(Err(error)) => Error::new(error.kind(), error.full()),
-        _ => Error::new(ErrorKind::Transient, format!("could not write to the journal {}: SQLite undid it", path.display())),
+        _ => Error::new(ErrorKind::Transient, format!("could not write to the journal {}: SQLite rolled it back", path.display())),
     }
 }
 
-/// Inserts the events of one append, all or none: a savepoint that is dropped is undone.
+/// Inserts the events of one append, all or none: a dropped savepoint is rolled back.
 fn insert(path: &Path, savepoint: Savepoint<'_>, append: &Append) -> Result<()> {
     let failed = |error| sql_error(path, "write to", error);
     let next: Option<i64> = savepoint
@@ -237,7 +237,7 @@ fn insert(path: &Path, savepoint: Savepoint<'_>, append: &Append) -> Result<()> 
         return Err(Error::new(
             ErrorKind::Conflict,
             format!(
-                "the run's next event is number {next}, not {}: another process has appended; let one of them drive the run",
+                "the run's next event is number {next}, not {}: another process has appended; let only one of them drive the run",
                 append.expected
             ),
         ));
@@ -254,7 +254,7 @@ fn insert(path: &Path, savepoint: Savepoint<'_>, append: &Append) -> Result<()> 
             let hash = checksum(&append.run, sequence, &at, body);
             event.execute((&append.run, stored(sequence)?, &at, body, hash)).map_err(|error| match error.sqlite_error_code() {
                 Some(rusqlite::ErrorCode::ConstraintViolation) => {
-                    super::damaged(path, &append.run, format!("it has an event {sequence} too many"))
+                    super::damaged(path, &append.run, format!("event {sequence} is stored but not counted"))
                 }
                 _ => failed(error),
             })?;

@@ -1,4 +1,4 @@
-//! CSV files with a header. Columns are found by name, so files may order them differently.
+//! CSV files with a header. Columns are found by name, so files may have them in different orders.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -22,23 +22,23 @@ use crate::files::{self, DataFile};
 
 const BUFFER_BYTES: usize = 1 << 18;
 
-/// So many bytes that a batch of rows may take: a quote that is never closed would make one field of all that follows. In debug builds
-/// so few that a test can tell.
+/// The most bytes of a batch of rows: a quote that is never closed would make one field of the rest of the file. Debug builds use so few
+/// that a test can reach it.
 const MAX_BATCH_BYTES: usize = if cfg!(debug_assertions) { 8 << 20 } else { 256 << 20 };
 
 const DAY_S: i64 = 86_400;
 
-/// Rows of a batch, the first of which is record so and so of the file, the header being record 0.
+/// Rows of a batch, and the number of its first record; the header is record 0.
 struct FromRecord<'a> {
     file: &'a DataFile,
     record: u64,
 }
 
 impl Lines for FromRecord<'_> {
-    /// Reads the file again: that is only done for an error.
+    /// Finds the line by reading the file again, which is done only for an error.
     fn line(&self, row: usize) -> u64 {
         let wanted = self.record + row as u64;
-        // What is likely, should the file be gone.
+        // A good guess, in case the file is gone.
         let mut found = wanted + 1;
         let _ = records(self.file, |record| {
             if record.number == wanted {
@@ -50,17 +50,17 @@ impl Lines for FromRecord<'_> {
     }
 }
 
-/// A record of a file: not a line, as blank lines are none, and a quoted field may hold the end of a line.
+/// A record of a file. Records are not lines: blank lines are none, and a quoted field may contain line ends.
 #[derive(Default)]
 struct Record {
-    /// From 0, which is the header.
+    /// Counted from 0, the header.
     number: u64,
-    /// The line it begins on, from 1.
+    /// The line on which it begins, from 1.
     line: u64,
     fields: usize,
 }
 
-/// Goes through the records of a file, cut as the reader cuts them.
+/// Visits the records of a file, split as the reader splits them.
 fn records(file: &DataFile, mut each: impl FnMut(&Record) -> ControlFlow<()>) -> Result<()> {
     #[derive(PartialEq)]
     enum In {
@@ -68,7 +68,7 @@ fn records(file: &DataFile, mut each: impl FnMut(&Record) -> ControlFlow<()>) ->
         FieldStart,
         Field,
         Quotes,
-        /// After a quote within quotes: their end, or the first of two, which mean one.
+        /// After a quote within quotes: either the closing quote, or the first of two that stand for one.
         Quote,
     }
     let mut reader = open(file)?;
@@ -112,10 +112,10 @@ fn records(file: &DataFile, mut each: impl FnMut(&Record) -> ControlFlow<()>) ->
 }
 
 fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::invalid("not readable as CSV with a header; mend the line, or restore the file").because(error)
+    Error::invalid("not readable as CSV with a header; correct the line, or restore the file").because(error)
 }
 
-/// The error of a reader that came as far as a record.
+/// The error of a reader that stopped at a record.
 fn broken_from(file: &DataFile, fields: usize, first: u64, error: ArrowError) -> Error {
     let mut odd = None;
     let _ = records(file, |record| {
@@ -128,7 +128,7 @@ fn broken_from(file: &DataFile, fields: usize, first: u64, error: ArrowError) ->
     match odd {
         None => broken(error),
         Some((line, got)) => {
-            Error::invalid(format!("line {line} has {got} fields, and the header {fields}; mend the line, or restore the file"))
+            Error::invalid(format!("line {line} has {got} fields, and the header {fields}; correct the line, or restore the file"))
         }
     }
 }
@@ -147,7 +147,7 @@ fn open(file: &DataFile) -> Result<BufReader<File>> {
 fn header(file: &DataFile) -> Result<Vec<String>> {
     let mut reader = open(file)?;
     if reader.fill_buf().map_err(|error| files::io_error(error, "read", &file.path))?.is_empty() {
-        return Err(Error::invalid("the file is empty: not even a header line; its writer failed: remove it, or write it again"));
+        return Err(Error::invalid("the file is empty, without even a header line, so its writer failed; remove it, or write it again"));
     }
     let limited = Limited { inner: reader, left: Rc::new(Cell::new(MAX_BATCH_BYTES)) };
     let (schema, _) = Format::default().with_header(true).infer_schema(limited, Some(0)).map_err(broken)?;
@@ -158,7 +158,7 @@ fn header(file: &DataFile) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// A file of which only so much may be read, until more is allowed.
+/// A file of which only a limited number of bytes may be read, until more are allowed.
 struct Limited {
     inner: BufReader<File>,
     left: Rc<Cell<usize>>,
@@ -175,7 +175,7 @@ impl Read for Limited {
 impl BufRead for Limited {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.left.get() == 0 {
-            let message = format!("{BATCH_ROWS} rows take more than {MAX_BATCH_BYTES} bytes; is a quote not closed?");
+            let message = format!("{BATCH_ROWS} rows take more than {MAX_BATCH_BYTES} bytes; is a quote missing its end?");
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         self.inner.fill_buf()
@@ -187,7 +187,7 @@ impl BufRead for Limited {
     }
 }
 
-/// Batches of columns as text.
+/// Batches of text columns.
 struct Batches {
     reader: CsvReader<Limited>,
     left: Rc<Cell<usize>>,
@@ -216,7 +216,7 @@ fn reader(file: &DataFile, names: &[String], projection: Vec<usize>) -> Result<B
     Ok(Batches { reader, left })
 }
 
-/// The columns, of types that their first rows are of; null if those hold nothing.
+/// The columns, with the types of their first rows; of type null if those hold nothing.
 pub(crate) fn columns(file: &DataFile) -> Result<SchemaRef> {
     let names = header(file)?;
     let mut types = vec![DataType::Null; names.len()];
@@ -240,7 +240,7 @@ pub(crate) fn columns(file: &DataFile) -> Result<SchemaRef> {
     Ok(Arc::new(Schema::new(fields)))
 }
 
-/// Reads the columns of `shape` that the file has.
+/// Reads those columns of `shape` that the file has.
 pub(crate) fn rows(table: &Table, file: &DataFile, shape: &SchemaRef, sink: &mut Sink<'_>) -> Result<Usage> {
     let names = header(file)?;
     let projection: Vec<usize> = (0..names.len()).filter(|&at| shape.field_with_name(&names[at]).is_ok()).collect();
@@ -256,7 +256,7 @@ pub(crate) fn rows(table: &Table, file: &DataFile, shape: &SchemaRef, sink: &mut
     Ok(Usage { bytes_scanned: file.bytes, ..Usage::default() })
 }
 
-/// The columns of text, as what they are in `shape`.
+/// Text columns, converted to their types in `shape`.
 pub(crate) fn parsed(table: &Table, shape: &Schema, batch: &RecordBatch, lines: &dyn Lines) -> Result<RecordBatch> {
     let mut fields = Vec::with_capacity(batch.num_columns());
     let mut columns = Vec::with_capacity(batch.num_columns());

@@ -1,4 +1,4 @@
-//! JSON lines: one object a line.
+//! JSON lines: one object on each line.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -18,7 +18,7 @@ use super::text::{INFER_ROWS, Lines};
 use super::{BATCH_ROWS, Sink, csv};
 use crate::files::{self, DataFile};
 
-/// A line longer than this is not a row: the file is not of lines.
+/// A line longer than this is not a row; the file is not JSON lines.
 const MAX_LINE_BYTES: usize = 16 << 20;
 
 /// Lines that are decoded together.
@@ -70,7 +70,10 @@ impl Chunks {
             }
             self.line += 1;
             if read > MAX_LINE_BYTES {
-                return Err(Error::invalid(format!("line {} is longer than {MAX_LINE_BYTES} bytes; write one object a line", self.line)));
+                return Err(Error::invalid(format!(
+                    "line {} is longer than {MAX_LINE_BYTES} bytes; write one object on each line",
+                    self.line
+                )));
             }
             if chunk.bytes[start..].iter().all(u8::is_ascii_whitespace) {
                 chunk.bytes.truncate(start);
@@ -82,7 +85,7 @@ impl Chunks {
     }
 }
 
-/// The columns, in order of name, of types that the first rows are of.
+/// The columns, in order of name, with the types of the first rows.
 pub(crate) fn columns(file: &DataFile) -> Result<SchemaRef> {
     let mut chunks = Chunks::open(file)?;
     let mut all: Vec<Field> = Vec::new();
@@ -104,7 +107,7 @@ pub(crate) fn columns(file: &DataFile) -> Result<SchemaRef> {
             .map_err(|error| Error::invalid(format!("lines {} to {} do not fit together", lines.0, lines.1)).because(error))?;
         repair_core::lake::shape::merge(repair_core::model::Format::Jsonl, &mut all, &schema)?;
     }
-    // The order in which a map of JSON comes depends on how serde_json was built.
+    // The order of a JSON object's keys depends on how serde_json was built.
     all.sort_by(|a, b| a.name().cmp(b.name()));
     let fields: Vec<Field> = all.iter().map(|field| field.clone().with_data_type(sorted(field.data_type()))).collect();
     Ok(Arc::new(Schema::new(fields)))
@@ -124,16 +127,16 @@ fn sorted(kind: &DataType) -> DataType {
 }
 
 fn not_an_object(line: u64) -> Error {
-    Error::invalid(format!("line {line} is not one JSON object with the table's columns; mend the line, or restore the file"))
+    Error::invalid(format!("line {line} is not one JSON object with the table's columns; correct the line, or restore the file"))
 }
 
-/// Reads the columns of `shape` that the file has; those it has not are null.
+/// Reads those columns of `shape` that the file has; the others are null.
 pub(crate) fn rows(table: &Table, file: &DataFile, shape: &SchemaRef, sink: &mut Sink<'_>) -> Result<Usage> {
-    // Whole numbers come as text and are read by us: Arrow would silently make 1 of 1.5.
+    // Whole numbers are read as text and parsed by us, since Arrow would silently turn 1.5 into 1.
     let as_text = |field: &Field| {
         let text = *field.name() == table.time || table.key.contains(field.name()) || *field.data_type() == DataType::Int64;
         let hive = table.key.contains(field.name()) && file.hive_value(field.name()).is_some();
-        // A key that the path tells may be missing in the lines; then it must not come as null.
+        // A key that the path contains may be missing in the lines; it must not come as null then.
         (hive, Field::new(field.name(), if text { DataType::Utf8 } else { field.data_type().clone() }, true))
     };
     let fields: Vec<(bool, Field)> = shape.fields().iter().map(|field| as_text(field)).collect();
@@ -155,7 +158,7 @@ pub(crate) fn rows(table: &Table, file: &DataFile, shape: &SchemaRef, sink: &mut
 }
 
 fn build(schema: &SchemaRef) -> Result<Decoder> {
-    // One more than a chunk has lines: a full decoder leaves the last line's end unread.
+    // One more than the lines of a chunk, since a full decoder leaves the end of the last line unread.
     Ok(ReaderBuilder::new(schema.clone()).with_coerce_primitive(true).with_batch_size(BATCH_ROWS + 1).build_decoder()?)
 }
 
@@ -167,7 +170,7 @@ fn decode(decoder: &mut Decoder, bytes: &[u8]) -> Result<Option<RecordBatch>, Ar
     decoder.flush()
 }
 
-/// The error of the first line that can't be decoded by itself.
+/// The error of the first line that cannot be decoded on its own.
 fn first_bad_line(schema: &SchemaRef, chunk: &Chunk, together: Option<ArrowError>) -> Result<Error> {
     for (line, bytes) in chunk.iter() {
         match decode(&mut build(schema)?, bytes) {

@@ -19,23 +19,24 @@ use crate::files::DataFile;
 use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::shape;
 
-/// Rows in a batch: enough that the work for each batch does not count, few enough that one of a wide table is small.
+/// Rows in a batch: enough to make the cost of each batch small, few enough that a batch of a wide table is small.
 pub(crate) const BATCH_ROWS: usize = 8_192;
 
-/// Takes batches as they come; breaks off when no more are wanted.
+/// Receives batches; breaks when no more are wanted.
 pub(crate) type Sink<'a> = dyn FnMut(RecordBatch) -> Result<ControlFlow<()>> + 'a;
 
-/// The columns of a file, as it has them; of a file of text, as its first rows look.
+/// The columns of a file as it has them; for a text file, as inferred from its first rows.
 pub(crate) fn columns(format: Format, file: &DataFile) -> Result<SchemaRef> {
     guarded(file, || match format {
         Format::Parquet => Ok(parquet::open(file)?.schema()),
         Format::Csv => csv::columns(file),
         Format::Jsonl => jsonl::columns(file),
+        other => Err(unreadable(other)),
     })
 }
 
-/// Reads the columns of `shape` from a file of a table. Rows outside of the bounds may come too: whole pieces of the file are left
-/// out where that is known to be right, nothing more.
+/// Reads the columns of `shape` from a file of a table. Rows outside the bounds may come too: only those pieces of the file are left out
+/// that are known to hold none.
 pub(crate) fn rows(table: &Table, file: &DataFile, shape: &SchemaRef, bounds: &TimeBounds, sink: &mut Sink<'_>) -> Result<Usage> {
     guarded(file, || {
         let mut rows_read = 0;
@@ -52,14 +53,19 @@ pub(crate) fn rows(table: &Table, file: &DataFile, shape: &SchemaRef, bounds: &T
             }
             Format::Csv => csv::rows(table, file, shape, &mut into_shape)?,
             Format::Jsonl => jsonl::rows(table, file, shape, &mut into_shape)?,
+            other => return Err(unreadable(other)),
         };
         usage.rows_read = rows_read;
         Ok(usage)
     })
 }
 
-/// Names the file in every error, and makes an error of a panic: a damaged file can make a decoder of columns panic, and one bad file
-/// of the user's must not take the program down.
+fn unreadable(format: Format) -> Error {
+    Error::invalid(format!("files of the format {} cannot be read here; write `format: parquet`, `csv` or `jsonl`", format.as_str()))
+}
+
+/// Names the file in every error, and turns a panic into an error: a damaged file can make a decoder panic, and one bad file must not take
+/// the program down.
 pub(crate) fn guarded<T>(file: &DataFile, read: impl FnOnce() -> Result<T>) -> Result<T> {
     let result = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(Error::invalid("the file is damaged; restore or remove it")));
     result.map_err(|error| error.on("file", file.path.display()))
@@ -91,7 +97,7 @@ fn to_shape(table: &Table, file: &DataFile, shape: &SchemaRef, batch: &RecordBat
     Ok(RecordBatch::try_new_with_options(shape.clone(), columns, &options)?)
 }
 
-/// Checks that a file has the table's key and time columns, of types that can be used.
+/// Checks that a file has the table's key and time columns, of usable types.
 pub(crate) fn check(table: &Table, file: &DataFile, columns: &Schema) -> Result<()> {
     let check = || {
         for key in &table.key {
@@ -103,7 +109,7 @@ pub(crate) fn check(table: &Table, file: &DataFile, columns: &Schema) -> Result<
             }
         }
         let time = columns.field_with_name(&table.time).map_err(|_| missing("time", table, &table.time, columns))?;
-        // In text, times are read by us, whatever they look like to others.
+        // In text files, times are parsed by us, whatever type was inferred.
         if table.format == Format::Parquet { shape::check_time_type(table, time.data_type()) } else { Ok(()) }
     };
     check().map_err(|error: Error| error.on("file", file.path.display()))
@@ -111,5 +117,5 @@ pub(crate) fn check(table: &Table, file: &DataFile, columns: &Schema) -> Result<
 
 fn missing(role: &str, table: &Table, column: &str, columns: &Schema) -> Error {
     let setting = if role == "key" { "key" } else { "time" };
-    Error::invalid(format!("no {role} column `{column}`; {}; mend `{setting}` of table `{}`", shape::names(columns), table.name))
+    Error::invalid(format!("no {role} column `{column}`; {}; correct `{setting}` of table `{}`", shape::names(columns), table.name))
 }

@@ -1,4 +1,4 @@
-//! Parquet files: only the columns and the row groups that are needed.
+//! Parquet files: reads only the needed columns and row groups.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -23,15 +23,15 @@ use crate::files::{self, DataFile};
 use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::shape;
 
-/// An opened file: its footer is read, its rows are not. Cheap to clone. It stays the file that was opened, whatever is renamed into
-/// its place, so that threads which read parts of it read parts of one and the same file.
+/// An open file, of which the footer has been read, but no rows. Cheap to clone. It stays the file that was opened, whatever is renamed to
+/// its path, so threads that read parts of it read the same file.
 #[derive(Clone)]
 pub(crate) struct Opened {
     file: Shared,
     metadata: ArrowReaderMetadata,
 }
 
-/// A file that several threads read: each read says where, so that they share no position.
+/// A file for several threads: each read names its position, so they share none.
 #[derive(Clone)]
 struct Shared {
     file: Arc<File>,
@@ -52,7 +52,7 @@ impl ChunkReader for Shared {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
-        // A damaged footer may say any length; no memory is asked for more than there is.
+        // A damaged footer may claim any length, so no more memory is requested than the file has bytes.
         let there = self.bytes.saturating_sub(start);
         if u64::try_from(length).unwrap_or(u64::MAX) > there {
             return Err(ParquetError::EOF(format!("{length} bytes at {start} of a file of {}", self.bytes)));
@@ -63,7 +63,7 @@ impl ChunkReader for Shared {
     }
 }
 
-/// What a file holds from a place on.
+/// The content of a file from a position on.
 struct Tail {
     file: Arc<File>,
     at: u64,
@@ -80,7 +80,7 @@ impl Read for Tail {
     }
 }
 
-/// What an error of the decoder means to people.
+/// Explains an error of the decoder.
 pub(crate) fn unreadable(error: ParquetError) -> Error {
     Error::invalid(
         "not a readable Parquet file: it is damaged, cut off, or still being written; restore it, remove it, or begin its name with `_`",
@@ -91,10 +91,10 @@ pub(crate) fn unreadable(error: ParquetError) -> Error {
 /// Opens a file and reads its footer.
 pub(crate) fn open(file: &DataFile) -> Result<Opened> {
     let opened = files::open(&file.path)?;
-    // Its size is that of now: it may have been replaced since it was listed.
+    // Its size is read now, since it may have been replaced after it was listed.
     let bytes = opened.metadata().map_err(|error| files::io_error(error, "look at", &file.path))?.len();
     if bytes == 0 {
-        return Err(Error::invalid("the file is empty, which no Parquet file is: its writer failed; remove it, or write it again"));
+        return Err(Error::invalid("the file is empty, so its writer failed; remove it, or write it again"));
     }
     let shared = Shared { file: Arc::new(opened), bytes };
     let metadata = ArrowReaderMetadata::load(&shared, ArrowReaderOptions::new()).map_err(unreadable)?;
@@ -107,7 +107,7 @@ impl Opened {
         self.metadata.schema().clone()
     }
 
-    /// How many rows a row group holds.
+    /// The number of rows in a row group.
     pub(crate) fn rows_of(&self, group: usize) -> u64 {
         u64::try_from(self.footer().row_group(group).num_rows()).unwrap_or(0)
     }
@@ -117,7 +117,7 @@ impl Opened {
         self.metadata.metadata()
     }
 
-    /// The row groups that may hold rows within bounds, by their statistics of the time column.
+    /// The row groups that may hold rows within bounds, by the statistics of their time column.
     pub(crate) fn groups(&self, table: &Table, bounds: &TimeBounds) -> Result<Vec<usize>> {
         let footer = self.metadata.metadata();
         let all = 0..footer.num_row_groups();
@@ -133,8 +133,8 @@ impl Opened {
         Ok(all.filter(|&group| may_overlap(table, &least, &greatest, group, bounds)).collect())
     }
 
-    /// The same file, its text columns of these names as dictionaries, if it can be read so: a row costs four bytes then, however
-    /// long its key.
+    /// The same file, with these text columns as dictionaries if it can be read so. Each row then costs four bytes, however long its key
+    /// is.
     pub(crate) fn with_dictionaries(self, columns: &[String]) -> Self {
         let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
         let mut changed = false;
@@ -162,7 +162,7 @@ impl Opened {
         }
     }
 
-    /// Reads columns of row groups; columns that the file lacks do not come.
+    /// Reads columns of row groups; columns that the file lacks are left out.
     pub(crate) fn read(self, columns: &[&str], groups: Vec<usize>, batch_rows: usize, sink: &mut Sink<'_>) -> Result<Usage> {
         let roots: Vec<usize> = self
             .metadata
@@ -203,7 +203,7 @@ impl Opened {
     }
 }
 
-/// Whether a row group may hold rows within bounds. One whose statistics are missing or odd may.
+/// Whether a row group may hold rows within bounds. If its statistics are missing or odd, it may.
 fn may_overlap(table: &Table, least: &ArrayRef, greatest: &ArrayRef, group: usize, bounds: &TimeBounds) -> bool {
     let value = |array: &ArrayRef| {
         let one = array.slice(group, 1);

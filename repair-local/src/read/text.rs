@@ -1,4 +1,4 @@
-//! Text to values, strictly: what is read from CSV and JSON lines is what is written there, or an error that says where.
+//! Strict parsing: what is read from CSV and JSON lines is what is written there, or an error that says where.
 
 use std::sync::Arc;
 
@@ -9,19 +9,19 @@ use repair_core::{Error, Result};
 
 use repair_core::lake::partition::SECOND_US;
 
-/// How many rows of each file are looked at to tell the types of its columns. Rows after that must be of these types, or are an
-/// error; so this is more than a day of minutes of thirty series, and costs some hundredths of a second a file.
+/// How many rows of each file are read to infer the types of its columns. A later row of another type is an error, so this is more than a
+/// day of minutes of thirty series; it costs some hundredths of a second for each file.
 pub(crate) const INFER_ROWS: usize = 50_000;
 
-/// The narrowest type that a text could be of: `None` for no text at all.
+/// The narrowest type for a text; `None` for no text.
 pub(crate) fn type_of(text: &str) -> DataType {
     let digits = text.strip_prefix('-').unwrap_or(text);
     match digits.as_bytes() {
-        // A number is not written with a zero in front: it is a code.
+        // A number does not begin with a zero; this is a code.
         [b'0', b'0'..=b'9', ..] => DataType::Utf8,
         [first, ..] if first.is_ascii_digit() || *first == b'.' => {
             if digits.bytes().all(|byte| byte.is_ascii_digit()) {
-                // A whole number too long for 64 bits would be rounded as a float: it is a code, too.
+                // A whole number too long for 64 bits would be rounded as a float, so it is a code, too.
                 if text.parse::<i64>().is_ok() { DataType::Int64 } else { DataType::Utf8 }
             } else if text.parse::<f64>().is_ok() {
                 DataType::Float64
@@ -35,7 +35,7 @@ pub(crate) fn type_of(text: &str) -> DataType {
     }
 }
 
-/// What both could be read as.
+/// The type that both can be read as.
 pub(crate) fn widen(a: &DataType, b: &DataType) -> DataType {
     match (a, b) {
         _ if a == b => a.clone(),
@@ -53,20 +53,20 @@ fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// Where a column's text stands in its file: the line of each row.
+/// Where a column's values are in their file: the line of each row.
 pub(crate) trait Lines {
     /// The line of a row of the batch, from 1.
     fn line(&self, row: usize) -> u64;
 }
 
-/// The values of a column of text, as a type.
+/// The values of a text column, as a type.
 ///
 /// # Errors
-/// `invalid`, with the line, for a text that is not of the type.
+/// `invalid`, with the line, for a text that is not of that type.
 pub(crate) fn values(column: &str, text: &StringArray, kind: &DataType, lines: &dyn Lines) -> Result<ArrayRef> {
     let refuse = |row: usize| {
         Error::invalid(format!(
-            "line {}: `{}` in column `{column}` is not a {}, as the column's first {INFER_ROWS} rows are; mend the line, or \
+            "line {}: `{}` in column `{column}` is not a {}, as the column's first {INFER_ROWS} rows are; correct the line, or \
              rewrite the table as Parquet",
             lines.line(row),
             shortened(text.value(row)),
@@ -95,11 +95,11 @@ pub(crate) fn values(column: &str, text: &StringArray, kind: &DataType, lines: &
     })
 }
 
-/// The instants of a column of text. Of a table of days, or of no cadence, a date is the beginning of its day in UTC, as it is in
-/// Parquet; of all others a date is what is left of an instant that was cut off.
+/// The instants in a text column. In a table of days or without cadence, a date is the start of its day in UTC, as in Parquet; in all
+/// others a date is an instant that was cut off, and an error.
 ///
 /// # Errors
-/// `invalid`, with the line, for a text that is not an instant as RFC 3339 writes it.
+/// `invalid`, with the line, for a text that is not an instant in the form of RFC 3339.
 pub(crate) fn times(column: &str, text: &StringArray, dates: bool, lines: &dyn Lines) -> Result<ArrayRef> {
     let mut values = Vec::with_capacity(text.len());
     for row in 0..text.len() {
@@ -110,7 +110,7 @@ pub(crate) fn times(column: &str, text: &StringArray, dates: bool, lines: &dyn L
         let time = instant(value.as_bytes()).or_else(|| if dates { date(value.as_bytes()) } else { None });
         values.push(time.ok_or_else(|| {
             Error::invalid(format!(
-                "line {}: `{}` in time column `{column}` is not an instant with its zone, such as 2024-03-04T14:30:00Z; write it so",
+                "line {}: `{}` in time column `{column}` is not an instant with a time zone; write it like 2024-03-04T14:30:00Z",
                 lines.line(row),
                 shortened(value)
             ))
@@ -119,7 +119,7 @@ pub(crate) fn times(column: &str, text: &StringArray, dates: bool, lines: &dyn L
     Ok(Arc::new(TimestampMicrosecondArray::from(values).with_data_type(overlay::instant_type())))
 }
 
-/// Refuses a row without a value in a key column.
+/// Rejects a row without a value in a key column.
 pub(crate) fn refuse_missing_key(column: &str, text: &StringArray, lines: &dyn Lines) -> Result<()> {
     match (0..text.len()).find(|&row| text.is_null(row)) {
         None => Ok(()),
@@ -129,11 +129,11 @@ pub(crate) fn refuse_missing_key(column: &str, text: &StringArray, lines: &dyn L
 
 fn missing(role: &str, column: &str, line: u64) -> Error {
     Error::invalid(format!(
-        "line {line}: there is no value in {role} column `{column}`, so the row belongs to no slot; remove it, or give it one"
+        "line {line}: there is no value in {role} column `{column}`, so the row belongs to no slot; remove the row, or add the value"
     ))
 }
 
-/// The beginning of a text, for messages.
+/// The start of a text, for messages.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(40) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -141,8 +141,8 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// An instant as RFC 3339, section 5.6, writes it, in microseconds; what is finer is cut. `None` if it is not one. By hand, because
-/// parsers that forgive more (no zone, no seconds) would silently shift a user's data.
+/// An instant in the form of RFC 3339, section 5.6, in microseconds; finer digits are cut. `None` if it is not one. Written by hand,
+/// because more lenient parsers (no zone, no seconds) would silently shift a user's data.
 fn instant(text: &[u8]) -> Option<i64> {
     let number = |from: usize, to: usize| -> Option<i64> {
         text.get(from..to)?.iter().try_fold(0i64, |value, byte| byte.is_ascii_digit().then(|| value * 10 + i64::from(byte - b'0')))
@@ -193,7 +193,7 @@ fn instant(text: &[u8]) -> Option<i64> {
     Some(seconds * SECOND_US + micros)
 }
 
-/// The beginning of a UTC day, in microseconds; `None` if the text is not a date.
+/// The start of a UTC day, in microseconds; `None` if the text is not a date.
 fn date(text: &[u8]) -> Option<i64> {
     let mut whole = [0; 20];
     let (day, rest) = whole.split_at_mut(10);

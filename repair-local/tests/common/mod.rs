@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use jiff::Timestamp;
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use repair_core::Result;
-use repair_core::lake::{BatchStream, Lake, Layer, PresenceRequest, ScanRequest, StageRequest, StageScope, overlay};
+use repair_core::lake::{BatchStream, Layer, Overlay, PresenceRequest, ScanRequest, StageRequest, StageScope, overlay};
 use repair_core::model::{Absence, Cadence, Fix, Format, Interval, Key, Partition, PartitionUnit, SlotRange, Table, TimeMark};
 use repair_local::LocalLake;
 use tempfile::TempDir;
@@ -216,6 +215,7 @@ pub fn write_table(root: &Path, table: &Table, rows: &[Row], files: usize, store
                     .collect();
                 fs::write(&path, lines.concat()).unwrap();
             }
+            other => panic!("no tables of {other:?} in tests"),
         }
     }
 }
@@ -227,7 +227,7 @@ pub fn keys(names: &[&str]) -> Vec<Key> {
 pub fn whole(table: &Table, from: &str, to: &str, names: &[&str]) -> PresenceRequest {
     let slots = table.grid().unwrap().slots_in(&Interval::parse(from, to).unwrap());
     let keys = if table.key.is_empty() { vec![Key::default()] } else { keys(names) };
-    PresenceRequest { slots, keys, as_of: at("2030-01-01T00:00:00Z") }
+    PresenceRequest::new(slots, keys, at("2030-01-01T00:00:00Z"))
 }
 
 pub async fn collect(mut stream: BatchStream) -> Result<Vec<RecordBatch>> {
@@ -239,7 +239,7 @@ pub async fn collect(mut stream: BatchStream) -> Result<Vec<RecordBatch>> {
 }
 
 pub fn all(layer: Layer) -> ScanRequest {
-    ScanRequest { layer, interval: None, keys: None, columns: None }
+    ScanRequest::new(layer)
 }
 
 /// A row of a scan: the row, and who repaired it.
@@ -332,7 +332,7 @@ pub fn absence(symbol: &str, slots: SlotRange, recheck: &str) -> Absence {
 }
 
 pub fn request<'a>(unit: &'a str, fix: &'a Fix) -> StageRequest<'a> {
-    StageRequest { unit, strategy: "backfill", repaired_at: at("2018-05-01T00:00:00Z"), fix, replaces: None }
+    StageRequest::new(unit, "backfill", at("2018-05-01T00:00:00Z"), fix)
 }
 
 /// Stages one unit and publishes it as batch 0.
@@ -361,19 +361,4 @@ pub fn write_repair(path: &Path, rows: &[(Row, &str, i64, &str, &str)]) {
     let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|(_, _, time, ..)| *time)).with_timezone("UTC");
     columns.push((overlay::columns::AT, Arc::new(times)));
     write_parquet(path, &RecordBatch::try_from_iter(columns).unwrap(), 1_000);
-}
-
-/// Says that a test did nothing, where it is seen: what `eprintln` says in a test that passes is not.
-pub fn skipped(why: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
-}
-
-/// The real data, if it is there.
-pub fn real_data(folder: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(folder);
-    if path.is_dir() {
-        return Some(path.canonicalize().unwrap());
-    }
-    skipped(&format!("there is no {}; this test needs the shared data", path.display()));
-    None
 }

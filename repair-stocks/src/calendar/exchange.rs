@@ -1,4 +1,4 @@
-//! A market's calendar: its table, spelled out as sessions in UTC.
+//! The calendar of one market: its table as sessions in UTC.
 
 use std::fmt;
 
@@ -10,14 +10,14 @@ use repair_core::{Error, Result};
 
 use super::table::{Hours, Regular, Table};
 
-/// The calendar of one market: open from Monday to Friday, but for the exceptions in its table.
+/// The calendar of one market, open from Monday to Friday except where its table differs.
 ///
-/// Its sessions are computed once, so that each query is two binary searches and a copy.
+/// The sessions are computed once, so that each query takes two binary searches and a copy.
 pub struct ExchangeCalendar {
     name: &'static str,
     first: Date,
     last: Date,
-    /// In order.
+    /// The sessions, in order.
     sessions: Vec<Session>,
 }
 
@@ -50,12 +50,12 @@ impl Calendar for ExchangeCalendar {
         }
         let start = self.sessions.partition_point(|session| session.date < from);
         let end = self.sessions.partition_point(|session| session.date <= to);
-        // No sessions where `to` is before `from`.
+        // Empty if `to` is before `from`.
         Ok(self.sessions.get(start..end).unwrap_or_default().to_vec())
     }
 }
 
-/// Thousands of sessions would drown whatever holds a calendar.
+/// Leaves out the thousands of sessions.
 impl fmt::Debug for ExchangeCalendar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExchangeCalendar")
@@ -75,7 +75,7 @@ fn is_weekend(date: Date) -> bool {
     matches!(date.weekday(), Weekday::Saturday | Weekday::Sunday)
 }
 
-/// The session of a date, `None` if it is closed all day.
+/// The session of a date; `None` if the market is closed all day.
 fn session(date: Date, hours: &Hours, zone: &TimeZone) -> Result<Option<Session>> {
     let open = hours.stretches().iter().map(|&(from, to)| in_utc(date, from, to, zone)).collect::<Result<Vec<_>>>()?;
     let (Some(first), Some(last)) = (open.first(), open.last()) else {

@@ -1,4 +1,4 @@
-//! Trading calendars: when a market is open, and so which bars are expected.
+//! Trading calendars: when a market is open, and therefore which bars are expected.
 //!
 //! | name | market | covers | hours, local | closed over lunch |
 //! | --- | --- | --- | --- | --- |
@@ -7,11 +7,11 @@
 //!
 //! `24x7` is the core's own [`Always`](repair_core::model::Always).
 //!
-//! The tables hold what a market does on an ordinary weekday, since when, and every weekday that was different; a script beside them
-//! writes them from a maintained source. They speak of sessions, not of what happened within one: during a halt (New York on
-//! 2015-07-08, 11:32 to 15:10) or before a delayed opening, bars stay expected, and it takes a source's word that nothing traded.
+//! The tables hold the hours of ordinary weekdays, the dates from which they apply, and every weekday that differed. A script beside them
+//! writes them from a maintained source. They cover sessions, and not what happened within one: during a halt (New York on 2015-07-08, 11:32
+//! to 15:10) or before a delayed opening, bars stay expected until a source confirms that nothing traded.
 //!
-//! A calendar must not know what is stored, asked for or missing: it says when a market is open, or that it does not know.
+//! A calendar must not know what is stored, requested or missing. It says when a market is open, or that it does not know.
 
 mod exchange;
 mod table;
@@ -32,7 +32,7 @@ const MARKETS: [(&str, Csv); 2] = [
     ("XTKS", Csv { name: "xtks.csv", text: include_str!("tables/xtks.csv") }),
 ];
 
-/// A table that cannot be read leaves its market unknown, which every caller must refuse; a test keeps that from being shipped.
+/// A market whose table cannot be read is left out, so that every caller refuses its name; a test keeps this from being shipped.
 static CALENDARS: LazyLock<Vec<Arc<ExchangeCalendar>>> = LazyLock::new(|| {
     let read = |(market, exceptions)| {
         load(market, exceptions).inspect_err(|error| tracing::error!(market, error = %error.full(), "calendar left out")).ok()
@@ -57,7 +57,7 @@ pub fn calendar(name: &str) -> Option<Arc<dyn Calendar>> {
     calendars().into_iter().find(|calendar| calendar.name() == name)
 }
 
-/// All calendars of this crate, for a registry to offer and for help to list.
+/// All calendars of this crate.
 pub fn calendars() -> Vec<Arc<dyn Calendar>> {
     CALENDARS.iter().map(|calendar| Arc::clone(calendar) as Arc<dyn Calendar>).collect()
 }

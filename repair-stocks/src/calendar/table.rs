@@ -1,4 +1,4 @@
-//! Reads the embedded tables. Whatever is odd in one is an error, kind `internal`, that names the file and the line.
+//! Reads the embedded tables. A mistake in one is an error of kind `internal` that names the file and the line.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,20 +8,21 @@ use jiff::civil::{Date, Time};
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use repair_core::{Error, Result};
 
-/// What the tables say about one market.
+/// The content of the tables for one market.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) zone: TimeZone,
-    /// The dates it covers: those of the regular hours.
+    /// The first date that the regular hours cover.
     pub(super) first: Date,
+    /// The last date that the regular hours cover.
     pub(super) last: Date,
-    /// In order, without a date between them.
+    /// The regular hours in order, without a date between them.
     pub(super) regular: Vec<Regular>,
-    /// The dates that are different, each within the coverage.
+    /// The dates with other hours, all within the coverage.
     pub(super) exceptions: BTreeMap<Date, Hours>,
 }
 
-/// The hours of an ordinary weekday, and the dates between which they hold.
+/// The hours of an ordinary weekday, and the dates between which they apply.
 #[derive(Debug)]
 pub(super) struct Regular {
     pub(super) first: Date,
@@ -29,7 +30,7 @@ pub(super) struct Regular {
     pub(super) hours: Hours,
 }
 
-/// When a market is open on one date, local time: stretches in order, disjoint; none if it is closed.
+/// When a market is open on one date, in local time: stretches in order and disjoint; none if it is closed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Hours(Vec<(Time, Time)>);
 
@@ -56,7 +57,7 @@ impl Hours {
     }
 }
 
-/// A table: its file's name, for messages, and its text. No field holds a comma or a quote; the generator sees to that.
+/// A table: the name of its file, for messages, and its text. The generator ensures that no field holds a comma or a quote.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Csv {
     pub(super) name: &'static str,
@@ -70,7 +71,7 @@ impl Csv {
             return Err(Error::internal(format!("calendar table {} is empty", self.name)));
         };
         if first.fields != header {
-            return Err(first.odd(format!("the header must be {}", header.join(","))));
+            return Err(first.wrong(format!("the header must be {}", header.join(","))));
         }
         rows.collect()
     }
@@ -86,19 +87,19 @@ impl<const N: usize> Row<N> {
     fn split(file: &'static str, line: usize, text: &'static str) -> Result<Self> {
         match text.split(',').collect::<Vec<_>>().try_into() {
             Ok(fields) => Ok(Self { file, line, fields }),
-            Err(_) => Err(Row { file, line, fields: [text] }.odd(format!("expected {N} fields"))),
+            Err(_) => Err(Row { file, line, fields: [text] }.wrong(format!("expected {N} fields"))),
         }
     }
 
     fn date(&self, text: &str) -> Result<Date> {
-        Date::from_str(text).map_err(|error| self.odd(format!("`{text}` is not a date")).because(error))
+        Date::from_str(text).map_err(|error| self.wrong(format!("`{text}` is not a date")).because(error))
     }
 
     fn hours(&self, text: &str) -> Result<Hours> {
-        Hours::parse(text).ok_or_else(|| self.odd(format!("`{text}` is neither `closed` nor hours in order, such as `09:30-16:00`")))
+        Hours::parse(text).ok_or_else(|| self.wrong(format!("`{text}` is neither `closed` nor hours in order, such as `09:30-16:00`")))
     }
 
-    fn odd(&self, what: impl fmt::Display) -> Error {
+    fn wrong(&self, what: impl fmt::Display) -> Error {
         Error::internal(format!("calendar table {}, line {}, `{}`: {what}", self.file, self.line, self.fields.join(",")))
     }
 }
@@ -119,18 +120,18 @@ fn read_regular(market: &str, csv: Csv) -> Result<(TimeZone, Vec<Regular>)> {
     let mut regular: Vec<Regular> = Vec::new();
     for row in csv.rows(["market", "zone", "from", "to", "open"])?.into_iter().filter(|row| row.fields[0] == market) {
         let [_, name, first, last, hours] = row.fields;
-        // The bundled zones, so that a host's own files cannot move an opening.
-        let found = TimeZoneDatabase::bundled().get(name).map_err(|error| row.odd("there is no such zone").because(error))?;
+        // The bundled zones are used, so that the host's own files cannot move an opening.
+        let found = TimeZoneDatabase::bundled().get(name).map_err(|error| row.wrong("the zone does not exist").because(error))?;
         let next = Regular { first: row.date(first)?, last: row.date(last)?, hours: row.hours(hours)? };
         if next.last < next.first {
-            return Err(row.odd("it ends before it begins"));
+            return Err(row.wrong("the hours end before they begin"));
         }
         if let Some(previous) = regular.last() {
             if found != zone {
-                return Err(row.odd("a market has one zone"));
+                return Err(row.wrong("a market can have only one zone"));
             }
             if previous.last.tomorrow().ok() != Some(next.first) {
-                return Err(row.odd(format!("it must begin the day after {}", previous.last)));
+                return Err(row.wrong(format!("the hours must begin on the day after {}", previous.last)));
             }
         }
         zone = found;
@@ -145,10 +146,10 @@ fn read_exceptions(csv: Csv, first: Date, last: Date) -> Result<BTreeMap<Date, H
         let [date, hours, _] = row.fields;
         let date = row.date(date)?;
         if date < first || date > last {
-            return Err(row.odd(format!("outside the regular hours, {first} to {last}")));
+            return Err(row.wrong(format!("the date is outside the regular hours, {first} to {last}")));
         }
         if exceptions.insert(date, row.hours(hours)?).is_some() {
-            return Err(row.odd("the date is there twice"));
+            return Err(row.wrong("the date appears twice"));
         }
     }
     Ok(exceptions)
@@ -183,20 +184,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_odd_in_a_table_is_refused_with_its_line() {
+    fn mistakes_in_a_table_are_refused_with_their_line() {
         let header = "calendar table xx.csv, line 1, `day,open,reason`: the header must be date,open,reason";
         let apart = "market,zone,from,to,open\nXX,UTC,2020-01-01,2020-05-31,closed\nXX,UTC,2020-06-02,2020-12-31,closed\n";
-        let twice = "line 3, `2020-01-01,closed,x`: the date is there twice";
+        let twice = "line 3, `2020-01-01,closed,x`: the date appears twice";
         let cases = [
             (REGULAR, "day,open,reason\n", header),
             (REGULAR, "", "calendar table xx.csv is empty"),
             (REGULAR, "date,open,reason\n2020-01-02\n", "calendar table xx.csv, line 2, `2020-01-02`: expected 3 fields"),
-            (REGULAR, "date,open,reason\n2021-01-01,closed,x\n", "outside the regular hours, 2020-01-01 to 2020-12-31"),
+            (REGULAR, "date,open,reason\n2021-01-01,closed,x\n", "the date is outside the regular hours, 2020-01-01 to 2020-12-31"),
             (REGULAR, "date,open,reason\n2020-01-01,closed,x\n2020-01-01,closed,x\n", twice),
             (REGULAR, "date,open,reason\n2020-01-01,shut,x\n", "`shut` is neither `closed` nor hours in order"),
             ("market,zone,from,to,open\nYY,UTC,2020-01-01,2020-12-31,closed\n", EXCEPTIONS, "has no market XX"),
-            ("market,zone,from,to,open\nXX,Mars/Base,2020-01-01,2020-12-31,closed\n", EXCEPTIONS, "there is no such zone"),
-            (apart, EXCEPTIONS, "it must begin the day after 2020-05-31"),
+            ("market,zone,from,to,open\nXX,Mars/Base,2020-01-01,2020-12-31,closed\n", EXCEPTIONS, "the zone does not exist"),
+            (apart, EXCEPTIONS, "the hours must begin on the day after 2020-05-31"),
         ];
         for (regular, exceptions, expected) in cases {
             let message = read(regular, exceptions).unwrap_err().message().to_owned();

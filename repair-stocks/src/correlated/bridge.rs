@@ -1,12 +1,12 @@
-//! The arithmetic of [`super`]: pure, prices in, prices out.
+//! The arithmetic of [`super`]. It is pure: prices in, prices out.
 
-/// The fewest pairs of returns that say how one series goes with another.
+/// The fewest pairs of returns that show how one series depends on another.
 pub(super) const FEWEST_PAIRS: usize = 30;
 
-/// How much of the other series' log return comes with each return: least squares through the origin, `Σ xy / Σ y²`, over pairs of log
-/// returns of the same steps. A mean return of a minute is too small to tell from none, so there is no constant.
+/// The slope of the series' log returns on those of the other series: least squares through the origin, `Σ xy / Σ y²`, over pairs of log
+/// returns of the same steps. The mean return of a minute cannot be distinguished from zero, so there is no constant.
 ///
-/// None if there are fewer than [`FEWEST_PAIRS`], or the other series does not move.
+/// `None` if there are fewer than [`FEWEST_PAIRS`] pairs, or the other series does not move.
 pub(super) fn slope(pairs: &[(f64, f64)]) -> Option<f64> {
     if pairs.len() < FEWEST_PAIRS {
         return None;
@@ -15,12 +15,12 @@ pub(super) fn slope(pairs: &[(f64, f64)]) -> Option<f64> {
     Some(products / squares).filter(|slope| slope.is_finite())
 }
 
-/// The prices at the steps of a gap, its ends included, that are to be expected: `from` at the first, `to` at the last, and between them the
-/// other series' log returns since the first, times the slope, with what is left at the last spread evenly.
+/// The expected prices at the steps of a gap, its ends included: `from` at the first, `to` at the last, and between them the log returns of
+/// the other series since the first step, times the slope, with the remaining difference spread evenly.
 ///
-/// That is the conditional mean of a random walk with drift `slope × other` between two known points, as its residual is a Brownian
-/// bridge; in other words Fernández's interpolation by a related series (*A methodological note on the estimation of time series*, Review
-/// of Economics and Statistics 63, 1981), which is Chow and Lin's (*ibid.* 53, 1971) for residuals that are a random walk.
+/// This is the conditional mean of a random walk with drift `slope × other` between two known points, whose residual is a Brownian bridge.
+/// It is Fernández's interpolation by a related series (*A methodological note on the estimation of time series*, Review of Economics and
+/// Statistics 63, 1981), which is Chow and Lin's method (*ibid.* 53, 1971) for residuals that are a random walk.
 pub(super) fn path(from: f64, to: f64, slope: f64, other: &[f64]) -> Vec<f64> {
     let (Some(&first), Some(&last)) = (other.first(), other.last()) else { return Vec::new() };
     let steps = other.len().saturating_sub(1);
@@ -29,7 +29,7 @@ pub(super) fn path(from: f64, to: f64, slope: f64, other: &[f64]) -> Vec<f64> {
     #[expect(clippy::cast_precision_loss, reason = "slots of a gap are far below 2^52")]
     let at = |(step, &price): (usize, &f64)| match step {
         0 => from,
-        // To the last digit, whatever rounding makes of it.
+        // Exact to the last digit, despite rounding.
         step if step == steps => to,
         step => from * (moved(price) + left * step as f64 / steps as f64).exp(),
     };

@@ -1,15 +1,16 @@
-//! The repairer `stocks.correlated`: what a price is to be expected to have done while another, which goes with it, is known.
+//! The repairer `stocks.correlated`: estimates missing prices from another series that moves with them.
 //!
 //! Over a window before the gap, the log returns of the closes are regressed on those of the other series. In the gap, the price follows the
-//! other series by that slope, and is bridged to both ends: it leaves from the last close before the gap, and arrives at the first price after
-//! it (`bridge` says why that is right, and where it comes from).
+//! other series with that slope, and is bridged to both ends: it starts at the last close before the gap, and arrives at the first price
+//! after it (`bridge` explains the method and names its source).
 //!
-//! **Bars.** A bar opens where the one before closes, and its high and low are the two: what a price did within a minute nobody knows, so
-//! ranges are too narrow, and hours made of such bars may lack their true high and low. The volume is the other series' in the same minute,
-//! times how much was traded of this one for each of that one over the window; 0 where the other was not traded. Other numbers are null.
+//! **Bars.** A bar opens where the one before closes, and its high and low are these two prices. The movement within a minute is unknown, so
+//! ranges are too narrow, and hours made of such bars may lack their true high and low. The volume is that of the other series in the same
+//! minute, scaled by the ratio of both volumes over the window; it is 0 where the other series did not trade. Other numbers are null.
 //!
-//! **What stays missing**: a gap that is longer than `max_gap` or open on one side; one before which there are too few pairs of returns, or the
-//! other series stood still; one in which the other has no bar. A single minute without one leaves the other's price as it was.
+//! **What stays missing**: a gap that is longer than `max_gap` or open on one side, a gap with too few pairs of returns before it or before
+//! which the other series did not move, and a gap in which the other series has no bar at all. In a single minute without a bar, the other
+//! price counts as unchanged.
 
 mod bridge;
 
@@ -25,7 +26,7 @@ use repair_core::builtin::repair::by_day;
 use repair_core::lake::rollup;
 use repair_core::model::Usage;
 use repair_core::model::{Findings, Fix, Key, SlotGrid, SlotRange, Table, Unit};
-use repair_core::plugin::{Registry, Repairer, StepContext, Units};
+use repair_core::plugin::{PlannedUnits, Registry, Repairer, StepContext};
 use repair_core::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -35,27 +36,28 @@ use crate::numbers::is_number;
 
 const NAME: &str = "stocks.correlated";
 
-/// The longest gap that is bridged, unless the step says otherwise.
+/// The default of `max_gap`.
 const MAX_GAP: Period = Period::minutes(60);
-/// How long before a gap it is learnt how the two series go together, unless the step says otherwise.
+/// The default of `window`.
 const WINDOW: Period = Period::days(1);
 
-/// What `with` says.
+/// The configuration of `stocks.correlated`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct CorrelatedConfig {
-    /// The key of the other series, of the same table; it is no key that is repaired.
+    /// The key of the other series, in the same table. This series itself is not repaired.
     pub reference: Key,
-    /// The longest gap that is bridged; 1h unless given.
+    /// The longest gap that is bridged; default 1h.
     #[serde(default)]
     pub max_gap: Option<Period>,
-    /// How long before a gap it is learnt how the two go together; 1d unless given.
+    /// The time before a gap over which the relation of the two series is estimated; default 1d.
     #[serde(default)]
     pub window: Option<Period>,
 }
 
 pub(crate) fn register(registry: &mut Registry) {
-    registry.repairer(NAME, "follows another price through a gap, bridged to both ends", |config: CorrelatedConfig| {
+    registry.repairer(NAME, "estimates prices from another series, and meets both ends of the gap", |config: CorrelatedConfig| {
         Ok(Correlated { reference: config.reference, max_gap: config.max_gap.unwrap_or(MAX_GAP), window: config.window.unwrap_or(WINDOW) })
     });
 }
@@ -68,7 +70,7 @@ struct Correlated {
     window: Period,
 }
 
-/// Prices and volume of a bar.
+/// The prices, the volume and the row of a usable bar.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     open: f64,
@@ -88,17 +90,17 @@ impl Correlated {
 
 #[async_trait]
 impl Repairer for Correlated {
-    /// No source is asked.
+    /// Usage is zero, because no source is asked.
     fn worst(&self, _: &StepContext, _: &Unit) -> Usage {
         Usage::default()
     }
 
-    /// A unit is a day of all keys, up to a limit.
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+    /// A unit is one day of all keys, up to a limit.
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let table = context.table(&findings.scope.table)?;
         if self.reference.values().len() != table.key.len() {
             return Err(Error::invalid(format!(
-                "`reference: {}` is no key of table `{}`, whose key is {}",
+                "`reference: {}` is not a key of table `{}`; give a value for each key column, {}",
                 self.reference,
                 table.name,
                 table.key.join(", ")
@@ -127,7 +129,7 @@ impl Repairer for Correlated {
         let mut guessed = Guessed::default();
         for wanted in &unit.wanted {
             let Some(own) = series.get(&wanted.key) else { continue };
-            // Of the gap that was bridged last: its first slot, and what came of it.
+            // The last gap: the slot before it, and its bridge if there is one.
             let mut bridged: Option<(i64, Option<Bridged>)> = None;
             for slot in wanted.slots.iter().flat_map(|slots| slots.first..slots.end) {
                 let (Some((&before, from)), Some((&after, to))) = (own.range(..slot).next_back(), own.range(slot + 1..).next()) else {
@@ -178,18 +180,18 @@ fn series(table: &Table, grid: SlotGrid, rows: &RecordBatch, findings: &Findings
     Ok(all)
 }
 
-/// A gap that was bridged.
+/// A gap whose prices were estimated.
 struct Bridged {
     /// The first slot of the gap.
     first: i64,
-    /// The prices at which its slots begin and end.
+    /// The prices at which the slots begin and end, one more than there are slots.
     prices: Vec<f64>,
     /// The volume of each slot.
     volumes: Vec<f64>,
 }
 
 impl Bridged {
-    /// None if nothing says how the price went.
+    /// Estimates the bars of a gap; `None` if there is not enough to estimate them from.
     fn new(own: &Series, other: &Series, (before, from): (i64, &Known), (after, to): (i64, &Known), window: i64) -> Option<Self> {
         let learnt = before.saturating_sub(window)..=before;
         let (mut pairs, mut own_volume, mut other_volume) = (Vec::new(), 0.0, 0.0);
@@ -202,7 +204,7 @@ impl Bridged {
             }
         }
         let slope = bridge::slope(&pairs)?;
-        // A minute in which the other was not traded leaves its price as it was; one without any in the gap says nothing.
+        // In a minute without a bar, the other price is unchanged; with no bar in the whole gap, nothing is known.
         other.range(before + 1..after).next()?;
         let (_, start) = other.range(..=before).next_back()?;
         let mut prices = vec![start.close];
@@ -217,13 +219,13 @@ impl Bridged {
     }
 }
 
-/// Bars that were guessed.
+/// Estimated bars, as columns.
 #[derive(Default)]
 struct Guessed {
-    /// The row before the gap, for what is no number.
+    /// The row before the gap, whose values are used for columns that are not numeric.
     from: Vec<u32>,
     times_us: Vec<i64>,
-    /// Open, high, low, close, volume.
+    /// The columns open, high, low, close and volume.
     bars: [Vec<f64>; 5],
 }
 
@@ -275,7 +277,7 @@ impl Guessed {
     }
 }
 
-/// Numbers for a column; whole ones are rounded, which keeps their order.
+/// The numbers for a column, rounded if it holds integers. Rounding keeps their order.
 fn rounded(values: &[f64], kind: &DataType) -> Float64Array {
     values.iter().map(|value| if kind.is_integer() { value.round() } else { *value }).collect()
 }

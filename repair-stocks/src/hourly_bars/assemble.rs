@@ -1,4 +1,4 @@
-//! Hours from what a lake summed up, what it holds and what was expected. Values only.
+//! Builds hours from a lake's rollup, its presence and the expected slots. It works on values only.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,60 +15,60 @@ use repair_core::{Error, Result};
 
 use crate::bar::{COLUMNS, VOLUME};
 
-/// The columns of an hour besides key and time.
+/// The columns of an hour without key and time.
 pub(super) const VALUES: [&str; 10] = ["open", "high", "low", "close", "volume", "expected", "observed", "repaired", "absent", "complete"];
 
 const HOUR_US: i64 = 3_600_000_000;
 
-/// One key's hour, in counts of slots.
+/// One hour of one key, as counts of slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hour {
-    /// Whose, by its place in the list of keys.
+    /// The index of the key in the list of keys.
     pub(super) key: usize,
-    /// Hours since the epoch.
+    /// The hour, in hours since the epoch.
     pub(super) hour: i64,
-    /// Where the lake's summary of it is, if it has a bar at all.
+    /// The row of the lake's rollup, if the hour has any bar.
     pub(super) row: Option<u32>,
     /// Slots that the calendar expects; never 0.
     pub(super) expected: u64,
-    /// Of those, slots with a row of the table's own.
+    /// Of the expected slots, those with a row of the table's own.
     pub(super) observed: u64,
-    /// Slots with only a repair.
+    /// Of the expected slots, those with only a repair.
     pub(super) repaired: u64,
-    /// Slots with neither, confirmed to have none.
+    /// Of the expected slots, those with neither that are confirmed absent.
     pub(super) absent: u64,
 }
 
 impl Hour {
-    /// Whether it is known of every expected slot what was in it.
+    /// Whether every expected slot is observed, repaired or absent.
     pub(super) fn is_complete(&self) -> bool {
         self.expected == self.observed + self.repaired + self.absent
     }
 }
 
-/// What was counted over all hours.
+/// The counts over all hours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Summary {
     /// Rows written for these hours.
     pub(super) rows: u64,
-    /// Rows of others that were written back.
+    /// Rows of other hours that were written back.
     pub(super) kept: u64,
     /// Hours with an expected slot, over all keys.
     pub(super) hours: u64,
-    /// Of those, complete ones.
+    /// Of these hours, the complete ones.
     pub(super) complete: u64,
     /// Expected slots.
     pub(super) expected: u64,
-    /// Of those, slots with a row of the table's own.
+    /// Of the expected slots, those with a row of the table's own.
     pub(super) observed: u64,
-    /// Slots with only a repair.
+    /// Of the expected slots, those with only a repair.
     pub(super) repaired: u64,
-    /// Slots confirmed to have none.
+    /// Of the expected slots, those confirmed absent.
     pub(super) absent: u64,
 }
 
 impl Summary {
-    /// Counts an hour in.
+    /// Adds the counts of an hour.
     pub(super) fn add(&mut self, hour: &Hour) {
         self.hours += 1;
         self.complete += u64::from(hour.is_complete());
@@ -78,13 +78,13 @@ impl Summary {
         self.absent += hour.absent;
     }
 
-    /// Expected slots of which nothing is known.
+    /// The expected slots about which nothing is known.
     pub(super) fn missing(&self) -> u64 {
         self.expected.saturating_sub(self.observed + self.repaired + self.absent)
     }
 }
 
-/// The hours in which something is expected, in order of key, then time. `rolled` is what the lake summed up by hour.
+/// The hours in which something is expected, in order of key, then time. `rolled` is the lake's rollup by hour.
 pub(super) fn hours(table: &Table, keys: &[Key], expected: &SlotSet, presence: &TablePresence, rolled: &RecordBatch) -> Result<Vec<Hour>> {
     let slots_an_hour = i64::from(Cadence::HOUR.seconds() / table.grid()?.cadence.seconds());
     let range = expected.range();
@@ -116,7 +116,7 @@ pub(super) fn hours(table: &Table, keys: &[Key], expected: &SlotSet, presence: &
     Ok(hours)
 }
 
-/// The expected slots of a key that are confirmed to hold nothing, and indeed hold nothing: a row that came after all is a row.
+/// The expected slots of a key that are confirmed absent and hold no row: a row that arrived after all takes precedence.
 fn absent(key: &Key, expected: &SlotSet, presence: &TablePresence) -> Option<SlotSet> {
     let mut absent = presence.absent.get(key)?.clone();
     absent.intersect(expected);
@@ -147,14 +147,14 @@ fn count<'a>(rolled: &'a RecordBatch, name: &str) -> Result<&'a [u64]> {
     Ok(column.ok_or_else(|| Error::internal(format!("`{name}` of a rollup is not a count")))?.values())
 }
 
-/// The columns of hours: key, time, then [`VALUES`]. Prices and volumes are of the types that the lake sums up in.
+/// The columns of hours: key, time, then [`VALUES`]. Prices and volumes have the types of the lake's rollup.
 pub(super) fn schema(into: &Table, rolled: &Schema) -> Result<SchemaRef> {
     let mut fields: Vec<Field> = into.key.iter().map(|name| Field::new(name, DataType::Utf8, false)).collect();
     fields.push(Field::new(&into.time, overlay::instant_type(), false));
     for name in COLUMNS {
         fields.push(Field::new(name, rolled.field_with_name(name)?.data_type().clone(), true));
     }
-    // Signed, because not every engine that reads a lake has unsigned numbers.
+    // Counts are signed, because not every engine that reads a lake has unsigned numbers.
     for name in ["expected", "observed", "repaired", "absent"] {
         fields.push(Field::new(name, DataType::Int64, false));
     }
@@ -162,7 +162,7 @@ pub(super) fn schema(into: &Table, rolled: &Schema) -> Result<SchemaRef> {
     Ok(Arc::new(Schema::new(fields)))
 }
 
-/// Hours as rows of the table that they are written to.
+/// The hours as rows of the table that they are written to.
 pub(super) fn rows(into: &Table, keys: &[Key], hours: &[Hour], rolled: &RecordBatch) -> Result<RecordBatch> {
     let mut columns: Vec<ArrayRef> = Vec::new();
     for part in 0..into.key.len() {
@@ -185,7 +185,7 @@ pub(super) fn rows(into: &Table, keys: &[Key], hours: &[Hour], rolled: &RecordBa
     Ok(RecordBatch::try_new(schema(into, rolled.schema_ref())?, columns)?)
 }
 
-/// The volume of a complete hour without a bar is known: nothing.
+/// Sets the volume of complete hours without a bar to 0, because it is known that nothing traded.
 fn nothing_traded(volume: &ArrayRef, hours: &[Hour]) -> Result<ArrayRef> {
     let known: BooleanArray = hours.iter().map(|hour| Some(hour.row.is_none() && hour.is_complete())).collect();
     let zero = Scalar::new(cast(&Int64Array::from(vec![0]), volume.data_type())?);

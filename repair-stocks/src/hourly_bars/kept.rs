@@ -1,4 +1,4 @@
-//! Hours that lie in the partitions that are replaced, but are not the step's own: read first, written back as they were.
+//! Hours that lie in the replaced partitions but do not belong to the step: they are read first, and written back unchanged.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,25 +16,25 @@ use repair_core::{Error, ErrorKind, Result};
 use super::assemble::VALUES;
 use crate::numbers::{cast_exact, common_type};
 
-/// Hours of others, as they are.
+/// Hours that do not belong to the step.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     batches: Vec<RecordBatch>,
-    /// From the first of them to the last.
+    /// The time from the first of these hours to the last.
     pub(super) hull: Option<Interval>,
-    /// What reading took.
+    /// What reading them consumed.
     pub(super) usage: Usage,
 }
 
-/// Reads the hours of some partitions (all, if there are none) but those of the scope's keys within the stretch.
+/// Reads the hours of some partitions (of the whole table if it has none), except those of the scope's keys within the stretch.
 ///
 /// # Errors
-/// `invalid` if the table holds something else than hours.
+/// `invalid` if the table holds anything but hours.
 pub(super) async fn read(lake: &dyn Lake, into: &Table, scope: &Scope, stretch: &Interval, partitions: Option<&Interval>) -> Result<Kept> {
-    let request = ScanRequest { layer: Layer::Raw, interval: partitions.copied(), keys: None, columns: None };
+    let request = ScanRequest::new(Layer::Raw).in_interval(partitions.copied());
     let mut rows = match lake.scan(into, &request).await {
         Ok(rows) => rows,
-        // Nothing was ever written there.
+        // The table was never written.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Kept::default()),
         Err(error) => return Err(error),
     };
@@ -49,8 +49,8 @@ pub(super) async fn read(lake: &dyn Lake, into: &Table, scope: &Scope, stretch: 
         kept.add(into, &others(into, &batch, &keys, stretch)?)?;
         if kept.rows() > super::MOST_HOURS {
             return Err(Error::invalid(format!(
-                "table `{}` holds more than {} hours beside those to be written, and would be rewritten with them; give it a finer \
-                 `partition_by`, e.g. `[{{ date: day }}]`",
+                "table `{}` holds more than {} hours in the partitions to be rewritten; give it a finer `partition_by`, \
+                 e.g. `[{{ date: day }}]`",
                 into.name,
                 super::MOST_HOURS
             )));
@@ -59,7 +59,7 @@ pub(super) async fn read(lake: &dyn Lake, into: &Table, scope: &Scope, stretch: 
     Ok(kept)
 }
 
-/// The rows that are not of these keys within this stretch.
+/// The rows of other keys or outside the stretch.
 fn others(into: &Table, batch: &RecordBatch, keys: &HashSet<&Key>, stretch: &Interval) -> Result<RecordBatch> {
     let key_columns = rollup::key_columns(into, batch)?;
     let times = times(into, batch)?;
@@ -73,11 +73,11 @@ fn others(into: &Table, batch: &RecordBatch, keys: &HashSet<&Key>, stretch: &Int
 
 fn times<'a>(into: &Table, batch: &'a RecordBatch) -> Result<&'a TimestampMicrosecondArray> {
     let column = rollup::column(batch, &into.time)?.as_primitive_opt::<TimestampMicrosecondType>();
-    column.ok_or_else(|| Error::invalid(format!("the time column `{}` is not microseconds", into.time)))
+    column.ok_or_else(|| Error::invalid(format!("the time column `{}` does not hold microseconds", into.time)))
 }
 
 impl Kept {
-    /// How many.
+    /// How many rows there are.
     pub(super) fn rows(&self) -> usize {
         self.batches.iter().map(RecordBatch::num_rows).sum()
     }
@@ -85,16 +85,16 @@ impl Kept {
     fn add(&mut self, into: &Table, batch: &RecordBatch) -> Result<()> {
         let times = times(into, batch)?;
         let (Some(first), Some(last)) = (min(times), max(times)) else { return Ok(()) };
-        let hull = hull(first, last).ok_or_else(|| Error::invalid(format!("table `{}` holds an hour out of range", into.name)))?;
+        let hull = hull(first, last).ok_or_else(|| Error::invalid(format!("table `{}` holds an hour that is out of range", into.name)))?;
         self.hull = Some(self.hull.map_or(hull, |all| all.hull(&hull)));
         self.batches.push(batch.clone());
         Ok(())
     }
 
-    /// New hours and these, as one batch in order of key, then time, so that the file depends on what is in it and on nothing else.
+    /// The new hours and these, as one batch in order of key, then time, so that the file depends on its content only.
     ///
     /// # Errors
-    /// `invalid` if prices or volumes of both have no type in common.
+    /// `invalid` if the prices or volumes of both have no common type.
     pub(super) fn beside(self, into: &Table, new: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
         let mut batches = new;
         batches.extend(self.batches);
@@ -114,9 +114,9 @@ fn hull(first_us: i64, last_us: i64) -> Option<Interval> {
     Interval::new(first, after).ok()
 }
 
-/// Checks that rows are hours: what we did not write is not ours to rewrite.
+/// Checks that rows are hours, because rows that we did not write must not be rewritten.
 fn check(into: &Table, batch: &RecordBatch) -> Result<()> {
-    // Some lakes show the column of a partition among the others; it follows from the time.
+    // Some lakes also return the partition column, which follows from the time.
     let names_place =
         |name: &str| into.key.iter().chain([&into.time]).chain(into.partition_by.iter().map(|by| &by.column)).any(|own| own == name);
     let is_ours = |name: &str| VALUES.contains(&name) || names_place(name);
@@ -124,14 +124,17 @@ fn check(into: &Table, batch: &RecordBatch) -> Result<()> {
     let odd = schema.fields().iter().map(|field| field.name().as_str()).find(|name| !is_ours(name));
     let lacking = VALUES.into_iter().find(|name| schema.field_with_name(name).is_err());
     let what = match (odd, lacking) {
-        (Some(odd), _) => format!("a column `{odd}`, which hourly bars have not"),
-        (None, Some(lacking)) => format!("no column `{lacking}`, which hourly bars have"),
+        (Some(odd), _) => format!("has a column `{odd}`"),
+        (None, Some(lacking)) => format!("has no column `{lacking}`"),
         (None, None) => return Ok(()),
     };
-    Err(Error::invalid(format!("table `{}` has {what}, so it is not ours to rewrite; name another table under `into`", into.name)))
+    Err(Error::invalid(format!(
+        "table `{}` {what}, so it does not hold hourly bars and must not be rewritten; name another table under `into`",
+        into.name
+    )))
 }
 
-/// The columns that all of the batches fit into; `None` if there are no batches.
+/// Columns that hold the values of all batches; `None` if there are no batches.
 fn common_schema(into: &Table, batches: &[RecordBatch]) -> Result<Option<SchemaRef>> {
     let Some(first) = batches.first() else { return Ok(None) };
     let names = into.key.iter().chain([&into.time]).map(String::as_str).chain(VALUES);
@@ -142,7 +145,7 @@ fn common_schema(into: &Table, batches: &[RecordBatch]) -> Result<Option<SchemaR
             let other = batch.schema_ref().field_with_name(name)?;
             let kind = common_type(field.data_type(), other.data_type()).ok_or_else(|| {
                 Error::invalid(format!(
-                    "column `{name}` of table `{}` is {} in hours that are there and would be {} in others; name another table under `into`",
+                    "column `{name}` of table `{}` is {} in existing hours and would be {} in new ones; name another table under `into`",
                     into.name,
                     other.data_type(),
                     field.data_type()
@@ -156,7 +159,7 @@ fn common_schema(into: &Table, batches: &[RecordBatch]) -> Result<Option<SchemaR
     Ok(Some(Arc::new(Schema::new(fields))))
 }
 
-/// The columns of a batch in the order and types of a schema.
+/// The columns of a batch in the order and with the types of a schema.
 fn in_columns(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let columns: Vec<ArrayRef> =
         schema.fields().iter().map(|field| cast_exact(rollup::column(batch, field.name())?, field.data_type())).collect::<Result<_>>()?;

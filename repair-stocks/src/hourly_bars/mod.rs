@@ -1,28 +1,28 @@
-//! The aggregator `stocks.hourly-bars`: sums minute bars up to clock hours (UTC), and counts what each hour is made of.
+//! The aggregator `stocks.hourly-bars`: aggregates minute bars to clock hours (UTC), and counts what each hour is made of.
 //!
-//! It reads the repaired view, and of it only the minutes that the calendar expects. The table it writes has these columns:
+//! It reads only those minutes of the repaired view that the calendar expects. The table it writes has these columns:
 //!
-//! | column | what it is |
+//! | column | content |
 //! | --- | --- |
 //! | `symbol` | the key, under the names of the table's own key columns |
 //! | `hour` | when the hour begins, under the name of the table's own time column |
-//! | `open`, `high`, `low`, `close` | of the first bar, the highest, the lowest, of the last; null in an hour without a bar |
-//! | `volume` | all bars' together; in an hour without a bar, 0 if that is complete, else null: nothing is known |
+//! | `open`, `high`, `low`, `close` | the open of the first bar, the highest high, the lowest low, the close of the last bar; null in an hour without a bar |
+//! | `volume` | the sum over all bars; in an hour without a bar, 0 if the hour is complete, else null |
 //! | `expected` | minutes in which the market was open |
-//! | `observed` | of those, minutes with a bar of the table's own |
-//! | `repaired` | minutes with only a repaired bar |
-//! | `absent` | minutes without any, confirmed to have none |
+//! | `observed` | expected minutes with a bar of the table's own |
+//! | `repaired` | expected minutes with only a repaired bar |
+//! | `absent` | expected minutes without a bar that are confirmed absent |
 //! | `complete` | whether every expected minute is observed, repaired or absent |
 //!
-//! There is a row for each symbol and each hour with at least one expected minute, also if nothing came in all of it.
+//! There is a row for each symbol and each hour with at least one expected minute, even if no bar arrived in the whole hour.
 //!
-//! **Which hours.** Those that the findings' interval touches, each as a whole: where the interval begins or ends within an hour, the
-//! minutes before and after are expected, read and counted like the others. So an hour is complete only if all of it is, however much of
-//! it was looked at for gaps.
+//! **Which hours.** All hours that the interval of the findings touches, each as a whole: where the interval begins or ends within an hour,
+//! the minutes before and after are expected, read and counted like the others. So an hour is complete only if all of it is, however much of
+//! it was searched for gaps.
 //!
-//! **What is left alone.** A lake replaces whole partitions. Hours of the same partitions that are not this step's (other times of the
-//! day, other symbols) are read first and written back as they were. Two steps that write the same partitions must not run at once: the
-//! later would write back what it read before the earlier was done.
+//! **What is left alone.** A lake replaces whole partitions. Hours of the same partitions that do not belong to this step (other times of
+//! the day, other symbols) are read first and written back unchanged. Two steps that write the same partitions must not run at once: the
+//! later one would write back what it read before the earlier one was done.
 
 mod assemble;
 mod kept;
@@ -37,7 +37,7 @@ use repair_core::lake::PresenceRequest;
 use repair_core::lake::rollup::{Function, Measure, Rollup};
 use repair_core::model::Usage;
 use repair_core::model::expected_slots;
-use repair_core::model::{Cadence, Calendar, Format, Interval, Partition, PartitionUnit, Scope, Table, TimeMark};
+use repair_core::model::{Cadence, Calendar, Format, Interval, PartitionUnit, Scope, Table, TimeMark};
 use repair_core::plugin::{AggregateRequest, Aggregated, Aggregator, Registry, StepContext};
 use repair_core::{Error, Result};
 use schemars::JsonSchema;
@@ -47,41 +47,43 @@ use serde_json::json;
 use self::assemble::{Hour, Summary};
 use crate::bar::{CLOSE, HIGH, LOW, OPEN, VOLUME};
 
-/// Bars that one look of the lake may be about: it holds them, about 60 bytes each.
+/// How many bars one rollup of the lake may cover: it holds them in memory, about 60 bytes each.
 const MOST_BARS: u64 = 4 << 20;
-/// Hours that are written at once, held in memory, about 100 bytes each: of a partitioned table those of a partition, of another all.
+/// How many hours are written at once, held in memory at about 100 bytes each: those of a partition, or of the whole table if it has none.
 const MOST_HOURS: usize = 5_000_000;
 
-/// What `with` says.
+/// The configuration of `stocks.hourly-bars`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct HourlyBarsConfig {
-    /// The table of bars to sum up, of which `of` names the findings.
+    /// The table of bars to aggregate, which is the table of the findings that `of` names.
     #[schemars(extend("x-names" = "table"))]
     pub table: String,
-    /// The table to write: one of `tables`, or a name for a new one, whose folder bears the name and has a folder for each day.
+    /// The table to write: one of `tables`, or the name of a new one, stored in a folder of that name with a folder for each day.
     #[serde(deserialize_with = "target::into_name")]
     pub into: String,
-    /// What becomes of an hour that lacks minutes: `mark` writes it, with `complete` false; `skip` leaves it out. `mark` unless given.
+    /// What to do with an incomplete hour: `mark` writes it with `complete` false, `skip` leaves it out; default `mark`.
     #[serde(default)]
     pub incomplete: Incomplete,
 }
 
-/// What becomes of an hour that lacks minutes.
+/// What to do with an incomplete hour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Incomplete {
-    /// It is written, with `complete` false.
+    /// Write it, with `complete` false.
     #[default]
     Mark,
-    /// It is left out.
+    /// Leave it out.
     Skip,
 }
 
 pub(crate) fn register(registry: &mut Registry) {
     registry.aggregator(
         "stocks.hourly-bars",
-        "sums minute bars up to hours, and counts what each is made of",
+        "aggregates minute bars to hours, and counts what each hour is made of",
         |config: HourlyBarsConfig| Ok(HourlyBars { config }),
     );
 }
@@ -91,7 +93,7 @@ struct HourlyBars {
     config: HourlyBarsConfig,
 }
 
-/// What a step works on.
+/// The inputs of one aggregation.
 struct Job<'a> {
     context: &'a StepContext,
     scope: &'a Scope,
@@ -144,16 +146,16 @@ impl Aggregator for HourlyBars {
             "absent": summary.absent,
             "missing": summary.missing(),
         });
-        Ok(Aggregated { output, usage })
+        Ok(Aggregated::new(output).with_usage(usage))
     }
 }
 
 impl HourlyBars {
-    /// What was expected: only a detector's findings can say.
+    /// The scope of the findings, which alone define what was expected.
     fn scope<'a>(&self, request: AggregateRequest<'a>) -> Result<&'a Scope> {
         let Some(findings) = request.findings else {
             return Err(Error::invalid(
-                "hourly bars need the findings of a detect step, which say what was expected; name the step with `of:`",
+                "hourly bars need the findings of a detect step, which define what was expected; name the step in `of`",
             ));
         };
         let looked_at = &findings.scope.table;
@@ -161,7 +163,7 @@ impl HourlyBars {
             Ok(&findings.scope)
         } else {
             Err(Error::invalid(format!(
-                "`table: {}` is to be summed up, but the findings are about table `{looked_at}`; name the step that looked at it with `of:`",
+                "the step aggregates table `{0}`, but its findings are about table `{looked_at}`; name a detect step for `{0}` in `of`",
                 self.config.table
             )))
         }
@@ -169,7 +171,7 @@ impl HourlyBars {
 }
 
 impl Job<'_> {
-    /// Writes the hours of a stretch that is made of whole partitions, but for the edges of the interval.
+    /// Writes the hours of a stretch that consists of whole partitions, except at the edges of the interval.
     async fn write(&self, stretch: &Interval, most_hours: u64, summary: &mut Summary) -> Result<Usage> {
         let mut usage = Usage::default();
         let mut rows: Vec<RecordBatch> = Vec::new();
@@ -200,7 +202,7 @@ impl Job<'_> {
         Ok(usage)
     }
 
-    /// The hours of a piece of time; none if the market was closed in all of it.
+    /// The hours of a piece of time; `None` if the market was closed throughout.
     async fn hours(&self, piece: &Interval, summary: &mut Summary, usage: &mut Usage) -> Result<Option<RecordBatch>> {
         let grid = self.table.grid()?;
         let slots = grid.slots_in(piece);
@@ -213,8 +215,9 @@ impl Job<'_> {
         let (rolled, took) = self.context.lake.rollup(self.table, &rollup).await?;
         *usage += took;
         let rolled = concat_batches(&rollup.schema(self.table, &self.columns)?, &rolled)?;
-        // After the bars, so that a bar that lands in between is not counted twice but not at all: the hour then says incomplete.
-        let request = PresenceRequest { slots, keys: self.scope.keys.clone(), as_of: self.context.entered_at };
+        // Presence is read after the bars, so that a bar that arrives in between is not counted at all, rather than twice: its hour is then
+        // incomplete.
+        let request = PresenceRequest::new(slots, self.scope.keys.clone(), self.context.entered_at);
         let presence = self.context.lake.presence(self.table, &request).await?;
         *usage += presence.usage;
         let mut hours = assemble::hours(self.table, &self.scope.keys, &expected, &presence, &rolled)?;
@@ -226,7 +229,7 @@ impl Job<'_> {
     }
 }
 
-/// What an hour is made of.
+/// The aggregates of an hour.
 fn measures() -> Vec<Measure> {
     let measure = |column: &str, function| Measure { name: column.to_owned(), column: column.to_owned(), function };
     vec![
@@ -238,21 +241,15 @@ fn measures() -> Vec<Measure> {
     ]
 }
 
-/// The table that a name implies: a folder for each day, and the key of the table of bars.
+/// The table that a new name implies: a folder for each day, and the key of the table of bars.
 fn implied(name: &str, table: &Table) -> Table {
-    Table {
-        name: name.to_owned(),
-        location: name.to_owned(),
-        format: Format::Parquet,
-        partition_by: vec![Partition { column: "date".to_owned(), unit: PartitionUnit::Day }],
-        key: table.key.clone(),
-        time: "hour".to_owned(),
-        time_marks: TimeMark::Start,
-        cadence: Some(Cadence::HOUR),
-    }
+    Table::new(name, Format::Parquet, "hour")
+        .with_partition("date", PartitionUnit::Day)
+        .with_key(table.key.clone())
+        .with_cadence(Cadence::HOUR)
 }
 
-/// How many bars an hour of one key has.
+/// How many bars an hour of one key can have.
 fn bars_an_hour(table: &Table) -> Result<u64> {
     let cadence_s = table.grid()?.cadence.seconds();
     Ok(u64::from(Cadence::HOUR.seconds() / cadence_s).max(1))
@@ -263,7 +260,10 @@ fn check_bars(table: &Table) -> Result<()> {
     if Cadence::HOUR.seconds().is_multiple_of(cadence.seconds()) {
         Ok(())
     } else {
-        Err(Error::invalid(format!("bars of {cadence} in table `{}` do not add up to hours; use `sql` to sum them up", table.name)))
+        Err(Error::invalid(format!(
+            "an hour is not a multiple of {cadence}, the cadence of table `{}`; aggregate it with `sql`",
+            table.name
+        )))
     }
 }
 
@@ -271,7 +271,7 @@ fn check_bars(table: &Table) -> Result<()> {
 fn check_hours(table: &Table, into: &Table) -> Result<()> {
     if into.key.len() != table.key.len() {
         return Err(Error::invalid(format!(
-            "table `{}` has {} key columns, and table `{}`, whose hours it is to hold, has {}; give it as many",
+            "table `{}` has {} key columns, but table `{}`, whose hours it must hold, has {}; give both the same number",
             into.name,
             into.key.len(),
             table.name,
@@ -279,15 +279,18 @@ fn check_hours(table: &Table, into: &Table) -> Result<()> {
         )));
     }
     if let Some(cadence) = into.cadence.filter(|cadence| *cadence != Cadence::HOUR) {
-        return Err(Error::invalid(format!("table `{}` is to hold hours, but has a cadence of {cadence}; write `cadence: 1h`", into.name)));
+        return Err(Error::invalid(format!("table `{}` must hold hours, but has a cadence of {cadence}; write `cadence: 1h`", into.name)));
     }
     if into.time_marks == TimeMark::End {
-        return Err(Error::invalid(format!("an hour is named by its beginning; take `time_marks: end` from table `{}`", into.name)));
+        return Err(Error::invalid(format!(
+            "table `{}` has `time_marks: end`, but the time of an hour is its beginning; remove `time_marks`",
+            into.name
+        )));
     }
     let own = into.key.iter().chain([&into.time]);
     if let Some(taken) = own.clone().find(|name| assemble::VALUES.contains(&name.as_str())) {
         return Err(Error::invalid(format!(
-            "table `{}` has `{taken}` as a key or time column, but hours have a column of that name; name it otherwise",
+            "table `{}` has `{taken}` as a key or time column, but hours have a value column of that name; rename it",
             into.name
         )));
     }

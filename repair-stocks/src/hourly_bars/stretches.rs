@@ -1,4 +1,4 @@
-//! Stretches of time made of whole hours and whole partitions. Values only.
+//! Stretches of time that consist of whole hours and whole partitions. It works on values only.
 
 use jiff::civil::{DateTime, date};
 use jiff::tz::TimeZone;
@@ -6,14 +6,14 @@ use jiff::{SignedDuration, Span, Timestamp, ToSpan};
 use repair_core::model::{Interval, PartitionUnit};
 use repair_core::{Error, Result};
 
-/// The smallest stretch of whole units, in UTC, that holds an interval.
+/// The smallest stretch of whole units, in UTC, that contains an interval.
 pub(super) fn whole(unit: PartitionUnit, interval: &Interval) -> Result<Interval> {
     let last = interval.to().checked_sub(SignedDuration::from_nanos(1)).map_err(out_of_range)?;
     Interval::new(instant(begin(unit, interval.from()))?, end(unit, last)?)
 }
 
-/// Cuts an interval where units begin, into as few stretches as possible of at most so many hours, but for single units that are
-/// longer. Without a unit, there is nowhere to cut.
+/// Cuts an interval where units begin, into as few stretches as possible of at most `most_hours` hours. A single unit may be longer, and is
+/// not cut. Without a unit, the interval is not cut at all.
 pub(super) fn cut(interval: &Interval, unit: Option<PartitionUnit>, most_hours: u64) -> Result<Vec<Interval>> {
     let Some(unit) = unit else { return Ok(vec![*interval]) };
     let most = SignedDuration::from_hours(i64::try_from(most_hours).unwrap_or(i64::MAX).clamp(1, ALL_HOURS));
@@ -35,7 +35,7 @@ pub(super) fn cut(interval: &Interval, unit: Option<PartitionUnit>, most_hours: 
     Ok(stretches)
 }
 
-/// All of time has fewer hours.
+/// More hours than any interval can have.
 const ALL_HOURS: i64 = 1 << 40;
 
 fn begin(unit: PartitionUnit, instant: Timestamp) -> DateTime {
@@ -48,7 +48,7 @@ fn begin(unit: PartitionUnit, instant: Timestamp) -> DateTime {
     }
 }
 
-/// The end of the unit that holds an instant.
+/// The end of the unit that contains an instant.
 fn end(unit: PartitionUnit, within: Timestamp) -> Result<Timestamp> {
     let length: Span = match unit {
         PartitionUnit::Year => 1.year(),
@@ -64,7 +64,7 @@ fn instant(time: DateTime) -> Result<Timestamp> {
 }
 
 fn out_of_range(error: jiff::Error) -> Error {
-    Error::invalid("the interval is out of the range of instants").because(error)
+    Error::invalid("the interval reaches beyond the range of instants").because(error)
 }
 
 #[cfg(test)]
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_units_hold_the_interval_and_no_more() {
+    fn whole_units_contain_the_interval_and_no_more() {
         let lunch = interval("2024-02-29T11:30:00Z", "2024-02-29T12:00:00.000000001Z");
         for (unit, whole_unit) in [
             (PartitionUnit::Hour, interval("2024-02-29T11:00:00Z", "2024-02-29T13:00:00Z")),
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn stretches_meet_where_units_begin_and_keep_to_the_limit() {
+    fn stretches_meet_where_units_begin_and_respect_the_limit() {
         let all = interval("2024-01-30T22:00:00Z", "2024-03-02T02:00:00Z");
         for (unit, most_hours, count) in [
             (Some(PartitionUnit::Day), 48, 17),

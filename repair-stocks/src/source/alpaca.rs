@@ -1,9 +1,9 @@
-//! The source `stocks.alpaca`: minute bars of Alpaca's market data API, `/v2/stocks/bars`, many symbols a request.
+//! The source `stocks.alpaca`: minute bars from Alpaca's market data API, `/v2/stocks/bars`, with many symbols per request.
 //!
-//! Keys come from the environment alone: `APCA_API_KEY_ID` and `APCA_API_SECRET_KEY`.
+//! Keys come from the environment only: `APCA_API_KEY_ID` and `APCA_API_SECRET_KEY`.
 //!
-//! A minute without a trade is not in an answer, nor is a symbol that Alpaca does not know; so it vouches only for symbols of which it
-//! brought a bar. A feed of one exchange says nothing of trades on the others: unless told otherwise, only that of the whole market vouches.
+//! An answer leaves out minutes without a trade, and also symbols that Alpaca does not know, so it vouches only for symbols with at least one
+//! bar. The feed of one exchange shows no trades on the others, so by default only feeds of the whole market vouch.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::answered::{Bars, Columns, settled_before, symbol};
-use super::http::{Api, Call, Paging, Secret, Variables, most_pages};
+use super::http::{Api, Call, Environment, Paging, Secret, most_pages};
 use crate::bar::Bar;
 use crate::minute_gaps::check_minutes;
 
@@ -27,21 +27,22 @@ const BASE_URL: &str = "https://data.alpaca.markets";
 const KEY_ID: &str = "APCA_API_KEY_ID";
 const SECRET_KEY: &str = "APCA_API_SECRET_KEY";
 
-/// Bars that one page may hold.
+/// How many bars one page may hold.
 const MOST_ROWS: u64 = 10_000;
-/// Symbols that one request names, unless the workflow says otherwise: they go into the URL, of which servers bear some 8 kB.
+/// The default number of symbols in one request: they go into the URL, and servers accept about 8 kB.
 const SYMBOLS: usize = 100;
-/// More than this make a URL that is refused.
+/// How many symbols one request may name; with more, the URL would be refused.
 const MOST_SYMBOLS: usize = 500;
 
-/// Whose trades bars are made of.
+/// The trades that bars are made of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[non_exhaustive]
 #[serde(rename_all = "snake_case")]
 pub enum Feed {
     /// All exchanges of the United States.
     #[default]
     Sip,
-    /// The exchange IEX alone.
+    /// The exchange IEX only.
     Iex,
     /// Blue Ocean, overnight.
     Boats,
@@ -55,66 +56,68 @@ pub enum Feed {
 
 /// What prices are adjusted for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[non_exhaustive]
 #[serde(rename_all = "snake_case")]
 pub enum Adjustment {
-    /// Nothing: as they were traded.
+    /// Nothing: prices are as traded.
     #[default]
     Raw,
     /// Splits.
     Split,
     /// Dividends.
     Dividend,
-    /// Both.
+    /// Splits and dividends.
     All,
 }
 
-/// What `with` says.
+/// The configuration of `stocks.alpaca`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct AlpacaConfig {
-    /// Where the API is; `https://data.alpaca.markets` unless given. For a proxy. Without encryption only on this machine.
+    /// The address of the API, for use with a proxy; default `https://data.alpaca.markets`. Unencrypted addresses are accepted only on this machine.
     #[serde(default)]
     pub base_url: Option<String>,
-    /// Whose trades bars are made of; `sip`, all exchanges, unless given.
+    /// The trades that bars are made of; default `sip`, all exchanges.
     #[serde(default)]
     pub feed: Option<Feed>,
-    /// What prices are adjusted for; `raw`, nothing, unless given. It must be what the table has.
+    /// What prices are adjusted for; default `raw`, nothing. It must match the table.
     #[serde(default)]
     pub adjustment: Option<Adjustment>,
-    /// The date whose symbols are meant, where companies changed them; that of the request unless given.
+    /// The date whose symbols are meant, for companies that changed them; default: the date of the request.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub asof: Option<Date>,
-    /// Whether a minute that an answer leaves out is one without a trade; true for `sip` and `delayed_sip`, false for others unless given.
+    /// Whether a minute that an answer leaves out had no trade; default true for `sip` and `delayed_sip`, false for other feeds.
     #[serde(default)]
     pub vouches: Option<bool>,
-    /// How long after a minute its bar may still come; 15m unless given. Of younger minutes the silence proves nothing.
+    /// How long after a minute its bar may still arrive; default 15m. For younger minutes, silence proves nothing.
     #[serde(default)]
     pub settles_after: Option<Period>,
-    /// How long one request may take; 1m unless given.
+    /// How long one request may take; default 1m.
     #[serde(default)]
     pub timeout: Option<Period>,
-    /// Bars that one request may bring; 10,000 unless given, and no more.
+    /// The most bars that one request may return; default 10,000, which is also the maximum.
     #[serde(default)]
     pub rows_per_request: Option<u64>,
-    /// Symbols that one request may name; 100 unless given.
+    /// The most symbols that one request may name; default 100.
     #[serde(default)]
     pub keys_per_request: Option<usize>,
-    /// Pages that one answer may have; one of more is an error. Of a budget in calls, so many are set aside for each request. 1,000 unless given.
+    /// The most pages that one answer may have; more are an error. A budget in calls sets aside this number for each request. Default 1,000.
     #[serde(default)]
     pub max_pages: Option<u64>,
 }
 
-pub(super) fn register(registry: &mut Registry, variables: &Variables) {
+pub(super) fn register(registry: &mut Registry, variables: &Environment) {
     let variables = variables.clone();
-    registry.source("stocks.alpaca", "minute bars of Alpaca's market data API", move |config: AlpacaConfig| {
+    registry.source("stocks.alpaca", "minute bars from Alpaca's market data API", move |config: AlpacaConfig| {
         Alpaca::new(&config, variables.clone())
     });
 }
 
 struct Alpaca {
     api: Api,
-    variables: Variables,
+    variables: Environment,
     feed: Feed,
     adjustment: Adjustment,
     asof: Option<Date>,
@@ -125,10 +128,10 @@ struct Alpaca {
     columns: Columns,
 }
 
-/// One page. A page can end within a symbol, and lack the later ones.
+/// One page of an answer. It may end in the middle of a symbol, and lack the symbols after it.
 #[derive(Deserialize)]
 struct Page {
-    /// Null if there are none at all; but a page without it is none.
+    /// The bars by symbol; null if there are none. The field itself is required.
     #[serde(deserialize_with = "Option::deserialize")]
     bars: Option<BTreeMap<String, Vec<AlpacaBar>>>,
     #[serde(default)]
@@ -150,24 +153,26 @@ struct AlpacaBar {
 
 fn instant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
     let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| serde::de::Error::custom("no instant as RFC 3339 has it"))
+    text.parse().map_err(|_| serde::de::Error::custom("not an instant as defined by RFC 3339"))
 }
 
-/// The word for the API, and for people.
+/// The word for a choice, as the API and people write it.
 fn word<T: Serialize>(value: T) -> Result<String> {
     let word = serde_json::to_value(value).ok().and_then(|word| word.as_str().map(str::to_owned));
-    word.ok_or_else(|| Error::internal("a choice that is no word"))
+    word.ok_or_else(|| Error::internal("a choice has no word"))
 }
 
 impl Alpaca {
-    fn new(config: &AlpacaConfig, variables: Variables) -> Result<Self> {
+    fn new(config: &AlpacaConfig, variables: Environment) -> Result<Self> {
         let feed = config.feed.unwrap_or_default();
         let limits = super::limits(Some(config.rows_per_request.unwrap_or(MOST_ROWS)), Some(config.keys_per_request.unwrap_or(SYMBOLS)))?;
         if limits.rows_per_request > MOST_ROWS {
-            return Err(Error::invalid(format!("`rows_per_request` of {PROVIDER} is at most {MOST_ROWS}")));
+            return Err(Error::invalid(format!("`rows_per_request` must be at most {MOST_ROWS} for {PROVIDER}")));
         }
         if limits.keys_per_request > MOST_SYMBOLS {
-            return Err(Error::invalid(format!("`keys_per_request` of {PROVIDER} is at most {MOST_SYMBOLS}, which fit into a URL")));
+            return Err(Error::invalid(format!(
+                "`keys_per_request` must be at most {MOST_SYMBOLS} for {PROVIDER}, so that the symbols fit into a URL"
+            )));
         }
         Ok(Self {
             api: Api::new(PROVIDER, config.base_url.as_deref().unwrap_or(BASE_URL), config.timeout)?,
@@ -198,7 +203,7 @@ impl Alpaca {
             let mut query = url.query_pairs_mut();
             query.append_pair("symbols", &symbols.join(","));
             query.append_pair("timeframe", "1Min");
-            // Both ends are included.
+            // The API includes both ends.
             query.append_pair("start", &grid.start_of(asked.first).to_string());
             query.append_pair("end", &grid.start_of(asked.end - 1).to_string());
             query.append_pair("limit", &self.limits.rows_per_request.to_string());
@@ -237,7 +242,7 @@ impl Source for Alpaca {
         check_minutes(&request.table)?;
         let asked = request.table.grid()?.slots_in(&request.interval);
         if asked.is_empty() || request.keys.is_empty() {
-            return Err(Error::invalid("a request for no minute of no symbol; ask for something"));
+            return Err(Error::invalid("the request names no minute or no symbol"));
         }
         let columns = self.columns.of(context, &request.table).await?;
         let first = self.call(request)?;

@@ -1,4 +1,4 @@
-//! What the sources over HTTP make of bars: rows in the lake's shape, and the stretches for which they vouch.
+//! Turns the bars of HTTP sources into answers: rows in the lake's shape, and the stretches for which the source vouches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use tokio::sync::Mutex;
 
 use crate::bar::Bar;
 
-/// How long after a minute its bar may still come or change, unless the workflow says otherwise: feeds are late, trades are reported late.
+/// The default time after a minute in which its bar may still arrive or change, because feeds lag and trades are reported late.
 const SETTLES_AFTER: Period = Period::minutes(15);
 
-/// A column of how many trades a bar is made of, given if the table has it.
+/// The column of the number of trades in a bar, filled if the table has it.
 const TRADE_COUNT: &str = "trade_count";
-/// A column of the volume-weighted average price, given if the table has it.
+/// The column of the volume-weighted average price, filled if the table has it.
 const VWAP: &str = "vwap";
 
-/// Bars as they come, page by page.
+/// Bars as they arrive, page by page.
 #[derive(Default)]
 pub(super) struct Bars {
     symbols: Vec<String>,
@@ -33,7 +33,7 @@ pub(super) struct Bars {
 }
 
 impl Bars {
-    /// Adds a bar of a minute that begins then. Whether it was asked for, the core judges.
+    /// Adds the bar of a minute that begins at `start_us`. The core judges whether it was requested.
     pub(super) fn push(&mut self, symbol: &str, start_us: i64, bar: Bar, trade_count: Option<i64>, vwap: Option<f64>) {
         self.symbols.push(symbol.to_owned());
         self.starts_us.push(start_us);
@@ -42,8 +42,8 @@ impl Bars {
         self.vwaps.push(vwap);
     }
 
-    /// The answer that they make. `vouches_until` is until when silence means that nothing was traded, if it ever does. Of a symbol without
-    /// any bar nothing is known: these APIs answer in the same way of one that they do not know.
+    /// The answer with all bars. Before `vouches_until`, if given, silence means that nothing traded. The answer vouches for no symbol without
+    /// any bar, because these APIs leave out unknown symbols in the same way.
     pub(super) fn answer(
         self,
         request: &Request,
@@ -53,7 +53,7 @@ impl Bars {
         said: String,
     ) -> Result<Answer> {
         let grid = request.table.grid()?;
-        // A row's time marks the minute's start or end, as the table has it; a bar is known by its start.
+        // A bar is known by the start of its minute; a row's time marks the start or the end, depending on the table.
         let mark_us = grid.time_of_seconds(0).saturating_mul(1_000_000);
         let times_us = self.starts_us.iter().map(|start| start.saturating_add(mark_us)).collect();
         let symbols: Vec<&str> = self.symbols.iter().map(String::as_str).collect();
@@ -69,26 +69,26 @@ impl Bars {
         let covered = interval.map_or_else(Vec::new, |interval| {
             request.keys.iter().filter(is_known).map(|key| Covered { key: key.clone(), interval }).collect()
         });
-        Ok(Answer { rows: vec![rows], covered, requests, said })
+        Ok(Answer::new(vec![rows]).with_covered(covered).with_requests(requests).with_said(said))
     }
 }
 
-/// The symbol of a key, fit for a URL.
+/// The symbol of a key, checked for use in a URL.
 pub(super) fn symbol(key: &Key) -> Result<&str> {
     let symbol = key.single().ok_or_else(|| Error::invalid(format!("`{key}` is not one symbol")))?;
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '^' | '/' | '=' | '+');
     if symbol.is_empty() || symbol.chars().all(|c| c == '.') || !symbol.chars().all(fits) {
-        return Err(Error::invalid(format!("`{key}` cannot be a symbol; mend `symbols`")));
+        return Err(Error::invalid(format!("`{key}` cannot be a symbol; correct `symbols`")));
     }
     Ok(symbol)
 }
 
-/// The columns of tables, each looked up once: which of them a source is to bring besides those of every bar.
+/// The columns of tables, each looked up once: they decide which optional columns a source fills.
 #[derive(Default)]
 pub(super) struct Columns(Mutex<BTreeMap<String, Option<SchemaRef>>>);
 
 impl Columns {
-    /// Those of a table; none if it has no file yet that could tell.
+    /// The columns of a table; `None` if it has no file yet.
     pub(super) async fn of(&self, context: &StepContext, table: &Table) -> Result<Option<SchemaRef>> {
         let mut known = self.0.lock().await;
         if let Some(columns) = known.get(&table.name) {
@@ -104,7 +104,7 @@ impl Columns {
     }
 }
 
-/// Before when a source vouches for what it leaves out.
+/// The instant before which a source vouches for the minutes that it leaves out.
 pub(super) fn settled_before(now: Timestamp, settles_after: Option<Period>) -> Result<Timestamp> {
     now.checked_sub(settles_after.unwrap_or(SETTLES_AFTER).signed())
         .map_err(|error| Error::invalid("`settles_after` is out of range").because(error))

@@ -1,12 +1,12 @@
-//! The source `stocks.archive`: a folder of rows, kept elsewhere, such as a vendor's files of last year.
+//! The source `stocks.archive`: a folder of rows that is kept elsewhere, such as a vendor's files of last year.
 //!
-//! It vouches for whole days. An archive is filled by the day, and a stock rarely trades in the first or last minute of one, so where its
-//! rows begin and end says nothing about what the archive knows; the days do. Of a stock, it vouches from the beginning of the first UTC
-//! day that holds a row of it to the end of the last; and of a day that is not over yet, up to its last row, because the rest may still
-//! be on its way. Of a stock without any row it knows nothing, and vouches for nothing.
+//! It vouches for whole days. An archive is filled day by day, and a stock rarely trades in the first or last minute of a day, so the days of
+//! its rows show what the archive covers better than their exact times. For a stock, the archive vouches from the beginning of the first UTC
+//! day with a row to the end of the last. For a day that is not over yet, it vouches up to the last row, because the rest may still arrive.
+//! For a stock without any row, it vouches for nothing.
 //!
-//! A day within that span that the archive lost looks like a day on which the stock did not trade. If all stocks miss it, `quiet_spell`
-//! of the repair step says that such a silence proves nothing.
+//! A day within that span that the archive lost looks like a day on which the stock did not trade. If all stocks miss the day, the
+//! `quiet_spell` of the repair step keeps such a silence from being believed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,25 +25,26 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-/// Keys whose spans are remembered, about 200 bytes each; more is surely not an archive of series.
+/// How many keys an archive may have. The span of each is kept in memory, at about 200 bytes, and more is surely not an archive of series.
 const MOST_KEYS: usize = 1_000_000;
 
-/// What `with` says.
+/// The configuration of `stocks.archive`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ArchiveConfig {
-    /// The folder (or one file) of the archive, absolute or within the lake. Its rows have the columns of the table that is repaired.
+    /// The folder (or one file) of the archive, absolute or within the lake. Its rows have the columns of the repaired table.
     pub location: String,
-    /// How its files are written; parquet unless given.
+    /// The format of its files; default parquet.
     #[serde(default)]
     pub format: Option<Format>,
-    /// How its folders are partitioned by time, as of a table: `[{ date: day }]`.
+    /// How its folders are partitioned by time, written as for a table: `[{ date: day }]`.
     #[serde(default)]
     pub partition_by: Option<Vec<BTreeMap<String, PartitionUnit>>>,
-    /// Rows that one request may bring; 10,000 unless given. What is wrong in an answer spoils all of it, so larger is not better.
+    /// The most rows that one request may return; default 10,000. One bad row spoils the whole answer, so larger is not better.
     #[serde(default)]
     pub rows_per_request: Option<u64>,
-    /// Keys that one request may name; 1 unless given.
+    /// The most keys that one request may name; default 1.
     #[serde(default)]
     pub keys_per_request: Option<usize>,
 }
@@ -58,7 +59,7 @@ struct Archive {
     format: Format,
     partition_by: Vec<Partition>,
     limits: Limits,
-    /// Which rows there are of each key, by the table they were asked for: looked up once, and held for the life of the source.
+    /// The spans of the keys, by the table they were requested for. They are looked up once, and kept for the life of the source.
     spans: Mutex<HashMap<Table, Arc<Spans>>>,
 }
 
@@ -79,7 +80,7 @@ impl Archive {
         })
     }
 
-    /// The archive as a table like the one that is repaired.
+    /// The archive as a table like the repaired one.
     fn table(&self, like: &Table) -> Table {
         Table {
             name: format!("{}_archive", like.name),
@@ -90,7 +91,7 @@ impl Archive {
         }
     }
 
-    /// What it holds of each key. Requests that come while it looks wait for the one look.
+    /// The span of each key. Requests that arrive during the look-up wait for it.
     async fn spans(&self, lake: &dyn Lake, archive: &Table) -> Result<Arc<Spans>> {
         let mut known = self.spans.lock().await;
         if let Some(spans) = known.get(archive) {
@@ -101,27 +102,29 @@ impl Archive {
         Ok(spans)
     }
 
-    /// What it can say of itself as evidence.
+    /// The answer in words, which is kept as evidence.
     fn said(&self, keys: usize, known: &[(&Key, Interval)]) -> String {
         let hull = known.iter().map(|(_, span)| *span).reduce(|all, span| all.hull(&span));
         match (known, hull) {
             ([(key, span)], _) if keys == 1 => format!("the archive {}, which holds {key} from {span}", self.location),
-            (_, Some(hull)) => format!("the archive {}, which holds {} of {keys} keys asked for from {hull}", self.location, known.len()),
-            (_, None) => format!("the archive {}, which holds nothing of what was asked for", self.location),
+            (_, Some(hull)) => {
+                format!("the archive {}, which holds {} of the {keys} requested keys from {hull}", self.location, known.len())
+            }
+            (_, None) => format!("the archive {}, which holds none of the requested keys", self.location),
         }
     }
 }
 
-/// Reads `partition_by` as a workflow's tables have it.
+/// Reads `partition_by`, written as for a table of a workflow.
 fn partitions(entries: &[BTreeMap<String, PartitionUnit>]) -> Result<Vec<Partition>> {
     let columns: Vec<Partition> = entries.iter().flatten().map(|(column, &unit)| Partition { column: column.clone(), unit }).collect();
     match columns.len() {
         0 | 1 => Ok(columns),
-        _ => Err(Error::invalid("`partition_by` has one column at most; keep the one of the finest unit, e.g. `[{ date: day }]`")),
+        _ => Err(Error::invalid("`partition_by` can have one column only; keep the one with the finest unit, e.g. `[{ date: day }]`")),
     }
 }
 
-/// An error of the lake, which knows the archive as a table, in words that the workflow has: it is a source, with a `location`.
+/// Rewords an error of the lake, which sees the archive as a table, for the author of the workflow, who sees a source with a `location`.
 fn of_the_archive(archive: &Table, error: Error) -> Error {
     if error.kind() != ErrorKind::NotFound {
         return error.on("archive", &archive.location);
@@ -131,17 +134,17 @@ fn of_the_archive(archive: &Table, error: Error) -> Error {
         ErrorKind::NotFound,
         format!(
             "there is no archive at the source's `location`, `{}` (within the lake, unless it is absolute), or it holds no {} files; put it \
-             there, or mend `location` or `format` of the source",
+             there, or correct `location` or `format` of the source",
             archive.location,
             endings.join(", ")
         ),
     )
 }
 
-/// Looks through the keys and times of an archive.
+/// Reads the keys and times of an archive.
 async fn look(lake: &dyn Lake, archive: &Table) -> Result<Spans> {
     let grid = archive.grid()?;
-    let request = ScanRequest { layer: Layer::Raw, interval: None, keys: None, columns: Some(Vec::new()) };
+    let request = ScanRequest::new(Layer::Raw).with_columns(Vec::new());
     let mut rows = lake.scan(archive, &request).await?;
     let mut spans = Spans::new();
     while let Some(batch) = rows.try_next().await? {
@@ -158,7 +161,7 @@ fn add(spans: &mut Spans, archive: &Table, grid: SlotGrid, batch: &RecordBatch) 
     let times = times(archive, batch)?;
     let mut row = 0;
     while row < batch.num_rows() {
-        // Rows of one key mostly follow each other: one look-up for each run of them.
+        // Rows of one key mostly follow each other, so each run of them takes one look-up.
         let same_key = |other: usize| keys.iter().all(|column| column.value(other) == column.value(row));
         let end = (row + 1..batch.num_rows()).find(|&other| !same_key(other)).unwrap_or(batch.num_rows());
         let slots = (row..end).filter(|&row| times.is_valid(row)).map(|row| grid.slot_of_seconds(times.value(row).div_euclid(1_000_000)));
@@ -175,10 +178,10 @@ fn add(spans: &mut Spans, archive: &Table, grid: SlotGrid, batch: &RecordBatch) 
 
 fn times<'a>(table: &Table, batch: &'a RecordBatch) -> Result<&'a TimestampMicrosecondArray> {
     let column = rollup::column(batch, &table.time)?;
-    column.as_any().downcast_ref().ok_or_else(|| Error::invalid(format!("the time column `{}` is not microseconds", table.time)))
+    column.as_any().downcast_ref().ok_or_else(|| Error::invalid(format!("the time column `{}` does not hold microseconds", table.time)))
 }
 
-/// The days from a first slot to a last, whole; but of a day that is not over, only what lies before the end of the last slot.
+/// The whole days from a first slot to a last one. A day that is not over ends with the last slot.
 fn whole_days(grid: SlotGrid, (first, last): (i64, i64), now: Timestamp) -> Result<Interval> {
     let day_after = day_start(utc_date(grid.start_of(last)).tomorrow().map_err(out_of_range)?)?;
     let to = if day_after > now { grid.start_of(last.saturating_add(1)) } else { day_after };
@@ -186,7 +189,7 @@ fn whole_days(grid: SlotGrid, (first, last): (i64, i64), now: Timestamp) -> Resu
 }
 
 fn out_of_range(error: jiff::Error) -> Error {
-    Error::invalid("the last row of the archive is out of the range of dates").because(error)
+    Error::invalid("the last row of the archive lies beyond the range of dates").because(error)
 }
 
 #[async_trait]
@@ -211,16 +214,16 @@ impl Source for Archive {
             .filter_map(|(key, span)| Some(Covered { key: (*key).clone(), interval: span.intersection(&request.interval)? }))
             .collect();
         let said = self.said(request.keys.len(), &known);
-        // Also where it does not vouch: rows that came to the archive since it was looked through are as good as others.
+        // Rows are read even where the archive does not vouch: those that arrived since the look-up are as good as others.
         let rows = read(context.lake.as_ref(), &archive, request).await?;
-        Ok(Answer { rows, covered, requests: 1, said })
+        Ok(Answer::new(rows).with_covered(covered).with_said(said))
     }
 }
 
-/// The rows that a request is about, each key's in order of time.
+/// The requested rows, in order of key, then time.
 async fn read(lake: &dyn Lake, archive: &Table, request: &Request) -> Result<Vec<RecordBatch>> {
     let columns = columns(lake, archive, &request.table).await?;
-    let scan = ScanRequest { layer: Layer::Raw, interval: Some(request.interval), keys: Some(request.keys.clone()), columns };
+    let scan = ScanRequest::new(Layer::Raw).in_interval(request.interval).of_keys(request.keys.clone()).with_columns(columns);
     let batches: Vec<RecordBatch> =
         async { lake.scan(archive, &scan).await?.try_collect().await }.await.map_err(|error| of_the_archive(archive, error))?;
     let Some(first) = batches.first() else { return Ok(Vec::new()) };
@@ -232,7 +235,7 @@ async fn read(lake: &dyn Lake, archive: &Table, request: &Request) -> Result<Vec
     Ok(vec![take_record_batch(&rows, &lexsort_to_indices(&order, None)?)?])
 }
 
-/// The columns of the archive that the table has too, besides key and time; all of them if the table has no file yet that could tell.
+/// The columns of the archive that the table also has, without key and time; `None`, for all columns, if the table has no file yet.
 async fn columns(lake: &dyn Lake, archive: &Table, table: &Table) -> Result<Option<Vec<String>>> {
     let wanted = match lake.describe(table).await {
         Ok(schema) => schema,

@@ -1,8 +1,8 @@
-//! What the sources over HTTP share: a client that sends keys to one place only, replies of bounded size, errors in the workflow's kinds,
-//! and pages that end.
+//! What the HTTP sources share: a client that sends keys to one host only, replies of bounded size, errors with the workflow's kinds, and
+//! paging that ends.
 //!
-//! It must not know what a bar is. Keys come from the environment, go into headers, and appear nowhere else: what is shown of a URL has
-//! no query, and of a reply no key.
+//! It must not know what a bar is. Keys come from the environment, go into headers, and appear nowhere else: URLs are shown without their
+//! query, and replies without keys.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,30 +18,30 @@ use reqwest::{Client, Response, StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// Looks a variable of the environment up by its name.
-pub type Variables = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+/// Looks up a variable of the environment by its name.
+pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-/// How long one request may take, unless the workflow says otherwise.
+/// The default time limit of one request.
 const TIMEOUT: Period = Period::minutes(1);
 
-/// A reply beyond this is no page of bars: 50,000 of them, the most that any of these APIs brings, are some 6 MB.
+/// The largest reply. A page of 50,000 bars, the most that any of these APIs returns, has about 6 MB.
 const MOST_BYTES: usize = 32 << 20;
-/// Pages of one answer beyond this would be of a few bars each.
+/// The most pages of one answer. With more, each would hold only a few bars.
 const MOST_PAGES: u64 = 1_000;
-/// An API that filters after it pages may bring a page without bars; one that goes on like that does not end.
+/// The most pages without bars in a row. An API that filters after paging may return a few; one that returns more may never end.
 const MOST_EMPTY_PAGES: u64 = 3;
-/// Redirects within the API's own host that are followed for one request.
+/// How many redirects within the API's own host are followed for one request.
 const MOST_REDIRECTS: usize = 3;
-/// What is shown of a reply that makes no sense.
+/// How many characters of an unreadable reply are shown.
 const SHOWN_CHARS: usize = 120;
-/// What of a reply is looked at to show its beginning.
+/// How many bytes of a reply are examined to show its beginning.
 const LOOKED_AT_BYTES: usize = 8 << 10;
-/// A wait that an API asks for is believed up to this.
+/// The longest wait that an API can ask for; longer ones are cut to this.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
-/// So long is waited for more requests to be allowed; beyond it the workflow's `retry` says what to do.
+/// How long we wait for the API to allow more requests; for a longer wait, the workflow's `retry` decides.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(2);
 
-/// A key of an API. It can be put into a header, and taken out of a text, but not shown.
+/// A key of an API. It can be put into a header and removed from a text, but not shown.
 #[derive(Clone)]
 pub(super) struct Secret(String);
 
@@ -52,30 +52,33 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// The value of the first of these variables that is set.
+    /// Reads a key from the first of these variables that is set.
     ///
     /// # Errors
-    /// `denied` if none is, or it cannot be a key.
-    pub(super) fn read(variables: &Variables, provider: &str, names: &[&str]) -> Result<Self> {
+    /// `denied` if none is set, or the value cannot be a key.
+    pub(super) fn read(variables: &Environment, provider: &str, names: &[&str]) -> Result<Self> {
         let value = names.iter().find_map(|name| variables(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()));
         let Some(value) = value else {
             let names = names.join(" (or ");
             let close = if names.contains('(') { ")" } else { "" };
             return Err(Error::new(
                 ErrorKind::Denied,
-                format!("{provider} needs a key, and the environment holds none; set {names}{close}, and never write it into a workflow"),
+                format!(
+                    "{provider} needs a key, and the environment holds none; set {names}{close}, and never write a key into a workflow"
+                ),
             ));
         };
         if value.bytes().all(|byte| byte.is_ascii_graphic()) {
             Ok(Self(value))
         } else {
-            Err(Error::new(ErrorKind::Denied, format!("what {} holds cannot be a key of {provider}; set it anew", names.join(" or "))))
+            Err(Error::new(ErrorKind::Denied, format!("the value of {} cannot be a key of {provider}; set it again", names.join(" or "))))
         }
     }
 
-    /// As the value of a header, with something before it.
+    /// The key as the value of a header, after a prefix.
     pub(super) fn header(&self, before: &str) -> Result<HeaderValue> {
-        let mut value = HeaderValue::from_str(&format!("{before}{}", self.0)).map_err(|_| Error::internal("a key that was checked"))?;
+        let mut value = HeaderValue::from_str(&format!("{before}{}", self.0))
+            .map_err(|_| Error::internal("a checked key does not fit into a header"))?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -83,59 +86,59 @@ impl Secret {
 
 /// One request to an API.
 pub(super) struct Call {
-    /// What to get. Without keys.
+    /// The URL to get, without keys.
     pub(super) url: Url,
     /// The headers that hold the keys.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    /// The keys, which are taken out of whatever is shown.
+    /// The keys, which are removed from everything that is shown.
     pub(super) secrets: Vec<Secret>,
-    /// The variables that hold the keys, to say what to mend.
+    /// The variables that hold the keys, for messages that say what to check.
     pub(super) variables: &'static str,
 }
 
-/// An API, at one place.
+/// An API at one address.
 pub(super) struct Api {
     provider: &'static str,
     base: Url,
     timeout: Duration,
     client: OnceLock<Client>,
-    /// When the API allows the next request, if it has said that it allows none before.
+    /// When the API allows the next request, if it said that it allows none before.
     next: Mutex<Option<Timestamp>>,
 }
 
 impl Api {
-    /// The API at a place.
+    /// An API at an address.
     ///
     /// # Errors
-    /// `invalid` if there can be none, or keys would go there unencrypted.
+    /// `invalid` if the address is not that of an API, or keys would be sent to it unencrypted.
     pub(super) fn new(provider: &'static str, base_url: &str, timeout: Option<Period>) -> Result<Self> {
         let wrong =
             |what: &str| Error::invalid(format!("`base_url` {what}; write e.g. `https://proxy.example/{}`", provider.to_lowercase()));
-        let base = Url::parse(base_url).map_err(|error| wrong(&format!("is no URL ({error})")))?;
+        let base = Url::parse(base_url).map_err(|error| wrong(&format!("is not a URL ({error})")))?;
         if base.query().is_some() || base.fragment().is_some() || !base.username().is_empty() || base.password().is_some() {
-            return Err(wrong("holds more than a host and a path, and keys belong in the environment"));
+            return Err(wrong("must have only a host and a path; keys belong in the environment"));
         }
         match base.scheme() {
             "https" => {}
             "http" if is_loopback(&base) => {}
-            "http" => return Err(wrong("is not encrypted, and keys are sent there")),
-            _ => return Err(wrong("is neither https nor, of this machine, http")),
+            "http" => return Err(wrong("is not encrypted, but keys would be sent there")),
+            _ => return Err(wrong("must use https, or http on this machine")),
         }
         let timeout = timeout.unwrap_or(TIMEOUT).duration();
         Ok(Self { provider, base, timeout, client: OnceLock::new(), next: Mutex::new(None) })
     }
 
-    /// The URL of a path under the place, its parts encoded.
+    /// The URL of a path under the address, with its parts encoded.
     ///
     /// # Errors
-    /// `internal` if the place cannot have paths, which was checked.
+    /// `internal` if the address cannot have paths, which was checked before.
     pub(super) fn url(&self, path: &[&str]) -> Result<Url> {
         let mut url = self.base.clone();
-        url.path_segments_mut().map_err(|()| Error::internal("a URL without paths"))?.pop_if_empty().extend(path);
+        url.path_segments_mut().map_err(|()| Error::internal("the URL cannot have a path"))?.pop_if_empty().extend(path);
         Ok(url)
     }
 
-    /// The client, made on first use: to read the system's certificates takes a while, and may fail.
+    /// The client, made on first use, because reading the system's certificates takes a while and may fail.
     pub(super) fn client(&self) -> Result<&Client> {
         if let Some(client) = self.client.get() {
             return Ok(client);
@@ -151,15 +154,18 @@ impl Api {
             .redirect(to_itself)
             .referer(false);
         if is_loopback(&self.base) {
-            // Neither a proxy nor the system's certificates have a say within the machine.
+            // Within the machine, proxies and the system's certificates do not apply.
             builder = builder.no_proxy();
             if self.base.scheme() == "http" {
                 builder = builder.tls_certs_only([]);
             }
         }
         let client = builder.build().map_err(|error| {
-            Error::new(ErrorKind::Denied, format!("no connection to {} can be made safe; are certificates installed here?", self.provider))
-                .because(error)
+            Error::new(
+                ErrorKind::Denied,
+                format!("no secure connection to {} is possible; check that certificates are installed on this machine", self.provider),
+            )
+            .because(error)
         })?;
         Ok(self.client.get_or_init(|| client))
     }
@@ -167,9 +173,9 @@ impl Api {
     /// Gets one page.
     ///
     /// # Errors
-    /// `throttled`, `denied`, `not-found`, `transient`, `timeout`, `invalid` as the API says, or `cancelled`.
+    /// `throttled`, `denied`, `not-found`, `transient`, `timeout` or `invalid`, depending on the reply, or `cancelled`.
     pub(super) async fn get<T: DeserializeOwned>(&self, context: &StepContext, call: &Call) -> Result<T> {
-        let stopped = || Error::new(ErrorKind::Cancelled, "the run was told to stop");
+        let stopped = || Error::new(ErrorKind::Cancelled, "the run was asked to stop");
         let reply = tokio::select! {
             biased;
             () = context.cancel.cancelled() => return Err(stopped()),
@@ -197,14 +203,14 @@ impl Api {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(call, error))? {
             if body.len() + chunk.len() > MOST_BYTES {
-                return Err(self.senseless(call, &format!("more than {} MiB", MOST_BYTES >> 20), &body));
+                return Err(self.unusable(call, &format!("more than {} MiB", MOST_BYTES >> 20), &body));
             }
             body.extend_from_slice(&chunk);
         }
         Ok(body)
     }
 
-    /// Waits while the API has said that it allows no request.
+    /// Waits until the API allows a request.
     async fn wait_for_turn(&self, context: &StepContext) -> Result<()> {
         let next = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(next) = next.filter(|next| *next > context.clock.now()) else { return Ok(()) };
@@ -217,13 +223,13 @@ impl Api {
         Ok(())
     }
 
-    /// Notes when the next request is allowed, if this was the last one.
+    /// Records when the next request is allowed, if this was the last one allowed for now.
     fn note_allowance(&self, context: &StepContext, headers: &HeaderMap) {
         let left = number(headers, "x-ratelimit-remaining");
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         *next = match (left, reset(headers)) {
             (Some(0), Some(reset)) => Some(reset.min(context.clock.now().saturating_add(LONGEST_WAIT).unwrap_or(reset))),
-            // An older reply may come later: what it says of the past must not undo what is known.
+            // Replies may arrive out of order, so an older one must not undo what is known.
             _ => next.filter(|next| *next > context.clock.now()),
         };
     }
@@ -236,8 +242,8 @@ impl Api {
         } else {
             (ErrorKind::Transient, "broke off its answer".to_owned())
         };
-        // The URL of a further page comes from the other side; nothing of it is worth to be shown.
-        Error::new(kind, format!("{} {what}, asked for {}", self.provider, place(&call.url))).because(error.without_url())
+        // The URL of a further page comes from the other side, so the cause is shown without it.
+        Error::new(kind, format!("{} {what}; the request was for {}", self.provider, place(&call.url))).because(error.without_url())
     }
 
     fn read<T: DeserializeOwned>(&self, call: &Call, reply: &Reply) -> Result<T> {
@@ -248,19 +254,20 @@ impl Api {
             let at = if path == "." { String::new() } else { format!(" at `{}`", shown(path.as_bytes(), &call.secrets)) };
             let why = shown(error.inner().to_string().as_bytes(), &call.secrets);
             let kind = shown(kind.as_bytes(), &call.secrets);
-            self.senseless(call, &format!("no page of bars{at} ({kind}: {why})"), &reply.body)
+            self.unusable(call, &format!("something that is not a page of bars{at} ({kind}: {why})"), &reply.body)
         })?;
-        json.end().map_err(|error| self.senseless(call, &format!("more than one value ({error})"), &reply.body))?;
+        json.end().map_err(|error| self.unusable(call, &format!("more than one value ({error})"), &reply.body))?;
         Ok(value)
     }
 
-    /// An answer that makes no sense, with its beginning.
-    fn senseless(&self, call: &Call, what: &str, body: &[u8]) -> Error {
-        let message = format!("{} answered {} with {what}; it begins: {}", self.provider, place(&call.url), shown(body, &call.secrets));
+    /// The error for a reply that cannot be used, which shows how the reply begins.
+    fn unusable(&self, call: &Call, what: &str, body: &[u8]) -> Error {
+        let message =
+            format!("{} answered {} with {what}; the answer begins: {}", self.provider, place(&call.url), shown(body, &call.secrets));
         Error::invalid(message)
     }
 
-    /// What a reply that is no success means.
+    /// The error for a reply whose status is not a success.
     fn refusal(&self, context: &StepContext, call: &Call, reply: &Reply) -> Error {
         let status = reply.status;
         let said = said(&reply.body).map_or_else(|| shown(&reply.body, &call.secrets), |said| shown(said.as_bytes(), &call.secrets));
@@ -269,7 +276,10 @@ impl Api {
         if status.is_redirection() {
             let to = reply.headers.get(LOCATION).and_then(|to| call.url.join(to.to_str().ok()?).ok());
             let to = to.map_or_else(|| "somewhere else".to_owned(), |to| place(&to));
-            return Error::invalid(format!("{what}, which leads to {to}; keys are sent to {} only, mend `base_url`", place(&self.base)));
+            return Error::invalid(format!(
+                "{what}, a redirect to {to}; keys are sent only to {}, so correct `base_url` if the API has moved",
+                place(&self.base)
+            ));
         }
         match status {
             StatusCode::TOO_MANY_REQUESTS => {
@@ -279,16 +289,13 @@ impl Api {
                     None => error,
                 }
             }
-            StatusCode::UNAUTHORIZED => Error::new(ErrorKind::Denied, format!("{what}; look at {}", call.variables)),
-            StatusCode::FORBIDDEN => Error::new(
-                ErrorKind::Denied,
-                format!("{what}; look at {}, and whether your plan includes what is asked for", call.variables),
-            ),
-            StatusCode::NOT_FOUND => {
-                Error::new(ErrorKind::NotFound, format!("{what}; look at `base_url`, and how the symbols are written"))
+            StatusCode::UNAUTHORIZED => Error::new(ErrorKind::Denied, format!("{what}; check {}", call.variables)),
+            StatusCode::FORBIDDEN => {
+                Error::new(ErrorKind::Denied, format!("{what}; check {}, and whether your plan includes this data", call.variables))
             }
+            StatusCode::NOT_FOUND => Error::new(ErrorKind::NotFound, format!("{what}; check `base_url` and the spelling of the symbols")),
             StatusCode::REQUEST_TIMEOUT => Error::new(ErrorKind::Timeout, what),
-            // Clients of these APIs try again after them.
+            // The official clients of these APIs retry after this status.
             StatusCode::PAYLOAD_TOO_LARGE => Error::new(ErrorKind::Transient, what),
             status if status.is_server_error() || status.as_u16() == 499 => {
                 let error = Error::new(ErrorKind::Transient, what);
@@ -302,7 +309,7 @@ impl Api {
     }
 }
 
-/// A reply, whole.
+/// A complete reply.
 struct Reply {
     status: StatusCode,
     headers: HeaderMap,
@@ -317,13 +324,13 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// A URL as it may be shown: without query and user.
+/// A URL in a form that may be shown: without query and user.
 fn place(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
 
-/// The beginning of a text as it may be shown: on one line, without keys.
+/// The beginning of a text in a form that may be shown: on one line and without keys.
 pub(super) fn shown(text: &[u8], secrets: &[Secret]) -> String {
     let whole = text.len() <= LOOKED_AT_BYTES;
     let mut text = String::from_utf8_lossy(text.get(..LOOKED_AT_BYTES).unwrap_or(text)).into_owned();
@@ -336,7 +343,7 @@ pub(super) fn shown(text: &[u8], secrets: &[Secret]) -> String {
     if whole && cut.len() == line.len() { cut } else { cut + " …" }
 }
 
-/// What an error says for itself.
+/// The message in the body of an error.
 fn said(body: &[u8]) -> Option<String> {
     let body: Value = serde_json::from_slice(body).ok()?;
     ["message", "error"].iter().find_map(|name| body.get(name)?.as_str().map(str::to_owned))
@@ -350,13 +357,13 @@ fn number(headers: &HeaderMap, name: &str) -> Option<i64> {
     text(headers, name)?.parse().ok()
 }
 
-/// When the allowance begins anew.
+/// When the allowance of requests is renewed.
 fn reset(headers: &HeaderMap) -> Option<Timestamp> {
     Timestamp::from_second(number(headers, "x-ratelimit-reset")?).ok()
 }
 
-/// How long to wait before the next request: `Retry-After` (RFC 9110, section 10.2.3: seconds or a date), or until the allowance begins
-/// anew.
+/// How long to wait before the next request: `Retry-After` (RFC 9110, section 10.2.3: seconds or a date), or until the allowance of requests is
+/// renewed.
 fn wait_asked_for(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let seconds = number(headers, RETRY_AFTER.as_str()).map(SignedDuration::from_secs);
     let until = |instant: Timestamp| instant.duration_since(now);
@@ -365,23 +372,23 @@ fn wait_asked_for(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Duration::try_from(wait.clamp(SignedDuration::ZERO, LONGEST_WAIT)).ok()
 }
 
-/// How many pages an answer may have, as a source is configured.
+/// How many pages an answer may have, by the configuration of a source.
 ///
 /// # Errors
-/// `invalid` if it is none, or more than makes sense.
+/// `invalid` if the number is 0 or above the limit.
 pub(super) fn most_pages(configured: Option<u64>) -> Result<u64> {
     match configured {
         None => Ok(MOST_PAGES),
         Some(pages) if (1..=MOST_PAGES).contains(&pages) => Ok(pages),
-        Some(pages) => Err(Error::invalid(format!("`max_pages` is from 1 to {MOST_PAGES}, not {pages}"))),
+        Some(pages) => Err(Error::invalid(format!("`max_pages` must be from 1 to {MOST_PAGES}, not {pages}"))),
     }
 }
 
-/// The pages of one answer so far, which must end.
+/// Counts the pages of one answer, and ensures that they end.
 pub(super) struct Paging {
     provider: &'static str,
     most_pages: u64,
-    /// More bars than this cannot be in the answer.
+    /// The most bars that the answer can hold.
     possible_bars: u64,
     bars: u64,
     pages: u64,
@@ -394,39 +401,39 @@ impl Paging {
         Self { provider, most_pages, possible_bars, bars: 0, pages: 0, empty_pages: 0, tokens: HashSet::new() }
     }
 
-    /// How many pages came.
+    /// How many pages have arrived.
     pub(super) fn pages(&self) -> u64 {
         self.pages
     }
 
-    /// Counts a page, and the token of the next.
+    /// Counts a page and the token of the next one.
     ///
     /// # Errors
-    /// `invalid` if the pages do not end, or bring more bars than there can be.
+    /// `invalid` if the pages do not end, or hold more bars than the answer can have.
     pub(super) fn turn(&mut self, bars: usize, next: Option<&str>) -> Result<()> {
         self.pages += 1;
         self.bars = self.bars.saturating_add(bars as u64);
         self.empty_pages = if bars == 0 { self.empty_pages + 1 } else { 0 };
         if self.bars > self.possible_bars {
             return Err(Error::invalid(format!(
-                "{} answered with more bars than the {} minutes that were asked for; nothing of it is used, look at the source",
+                "{} answered with more bars than the {} requested minutes; the whole answer is rejected, check the source",
                 self.provider, self.possible_bars
             )));
         }
         let Some(token) = next else { return Ok(()) };
         if !self.tokens.insert(token.to_owned()) {
-            return Err(self.endless(&format!("page {} leads to a page that came before", self.pages)));
+            return Err(self.endless(&format!("page {} leads to an earlier page", self.pages)));
         }
         if self.empty_pages > MOST_EMPTY_PAGES {
-            return Err(self.endless(&format!("{} pages without a bar, and yet another", self.empty_pages)));
+            return Err(self.endless(&format!("{} pages in a row have no bars, and yet another follows", self.empty_pages)));
         }
         if self.pages >= self.most_pages {
-            return Err(self.endless(&format!("more than {} pages, which are its `max_pages`", self.most_pages)));
+            return Err(self.endless(&format!("it has more than {} pages, the limit that `max_pages` sets", self.most_pages)));
         }
         Ok(())
     }
 
     fn endless(&self, what: &str) -> Error {
-        Error::invalid(format!("the answer of {} does not end: {what}; nothing of it is used, look at the source", self.provider))
+        Error::invalid(format!("the answer of {} does not end: {what}; the whole answer is rejected, check the source", self.provider))
     }
 }

@@ -1,10 +1,10 @@
-//! The source `stocks.massive`: minute bars of Massive, which was called Polygon, `/v2/aggs/ticker/…/range/1/minute/…`, one symbol and up
-//! to 50,000 bars a request. It is known as `stocks.polygon` too.
+//! The source `stocks.massive`: minute bars from Massive, formerly Polygon, `/v2/aggs/ticker/…/range/1/minute/…`, with one symbol and up to
+//! 50,000 bars per request. It is also registered as `stocks.polygon`.
 //!
-//! The key comes from the environment alone: `MASSIVE_API_KEY`, or `POLYGON_API_KEY`.
+//! The key comes from the environment only: `MASSIVE_API_KEY`, or `POLYGON_API_KEY`.
 //!
-//! A minute without a trade is not in an answer, and an answer without any bar is the same as that about a symbol that Massive does not
-//! know; so it vouches only for symbols of which it brought a bar.
+//! An answer leaves out minutes without a trade, and the answer for a symbol that Massive does not know has no bars either, so it vouches only
+//! for symbols with at least one bar.
 
 use async_trait::async_trait;
 use repair_core::builtin::Period;
@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::answered::{Bars, Columns, settled_before, symbol};
-use super::http::{Api, Call, Paging, Secret, Variables, most_pages, shown};
+use super::http::{Api, Call, Environment, Paging, Secret, most_pages, shown};
 use crate::bar::Bar;
 use crate::minute_gaps::check_minutes;
 
@@ -24,40 +24,41 @@ const PROVIDER: &str = "Massive";
 const BASE_URL: &str = "https://api.massive.com";
 const KEYS: [&str; 2] = ["MASSIVE_API_KEY", "POLYGON_API_KEY"];
 
-/// Bars that one request may bring.
+/// How many bars one request may return.
 const MOST_ROWS: u64 = 50_000;
 
-/// What `with` says.
+/// The configuration of `stocks.massive` and `stocks.polygon`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct MassiveConfig {
-    /// Where the API is; `https://api.massive.com` unless given. For a proxy. Without encryption only on this machine.
+    /// The address of the API, for use with a proxy; default `https://api.massive.com`. Unencrypted addresses are accepted only on this machine.
     #[serde(default)]
     pub base_url: Option<String>,
-    /// Whether prices are adjusted for splits; false unless given. It must be what the table has.
+    /// Whether prices are adjusted for splits; default false. It must match the table.
     #[serde(default)]
     pub adjusted: Option<bool>,
-    /// Whether a minute that an answer leaves out is one without a trade; true unless given.
+    /// Whether a minute that an answer leaves out had no trade; default true.
     #[serde(default)]
     pub vouches: Option<bool>,
-    /// How long after a minute its bar may still come; 15m unless given. Of younger minutes the silence proves nothing.
+    /// How long after a minute its bar may still arrive; default 15m. For younger minutes, silence proves nothing.
     #[serde(default)]
     pub settles_after: Option<Period>,
-    /// How long one request may take; 1m unless given.
+    /// How long one request may take; default 1m.
     #[serde(default)]
     pub timeout: Option<Period>,
-    /// Bars that one request may bring; 50,000 unless given, and no more.
+    /// The most bars that one request may return; default 50,000, which is also the maximum.
     #[serde(default)]
     pub rows_per_request: Option<u64>,
-    /// Pages that one answer may have; one of more is an error. Of a budget in calls, so many are set aside for each request. 1,000 unless given.
+    /// The most pages that one answer may have; more are an error. A budget in calls sets aside this number for each request. Default 1,000.
     #[serde(default)]
     pub max_pages: Option<u64>,
 }
 
-pub(super) fn register(registry: &mut Registry, variables: &Variables) {
+pub(super) fn register(registry: &mut Registry, variables: &Environment) {
     for (name, about) in [
-        ("stocks.massive", "minute bars of Massive, which was Polygon"),
-        ("stocks.polygon", "minute bars of Polygon, which is Massive now: the same as stocks.massive"),
+        ("stocks.massive", "minute bars from Massive, formerly Polygon"),
+        ("stocks.polygon", "minute bars from Polygon, now Massive: the same as stocks.massive"),
     ] {
         let variables = variables.clone();
         registry.source(name, about, move |config: MassiveConfig| Massive::new(&config, variables.clone()));
@@ -66,7 +67,7 @@ pub(super) fn register(registry: &mut Registry, variables: &Variables) {
 
 struct Massive {
     api: Api,
-    variables: Variables,
+    variables: Environment,
     adjusted: bool,
     vouches: bool,
     settles_after: Option<Period>,
@@ -75,13 +76,13 @@ struct Massive {
     columns: Columns,
 }
 
-/// One page.
+/// One page of an answer.
 #[derive(Deserialize)]
 struct Page {
     status: String,
     #[serde(default)]
     ticker: Option<String>,
-    /// Not there if there are none.
+    /// The bars; left out if there are none.
     #[serde(default)]
     results: Option<Vec<MassiveBar>>,
     #[serde(default)]
@@ -94,7 +95,7 @@ struct Page {
 
 #[derive(Deserialize)]
 struct MassiveBar {
-    /// Unix milliseconds.
+    /// The start of the minute, in milliseconds since the Unix epoch.
     t: i64,
     o: f64,
     h: f64,
@@ -106,10 +107,10 @@ struct MassiveBar {
 }
 
 impl Massive {
-    fn new(config: &MassiveConfig, variables: Variables) -> Result<Self> {
+    fn new(config: &MassiveConfig, variables: Environment) -> Result<Self> {
         let limits = super::limits(Some(config.rows_per_request.unwrap_or(MOST_ROWS)), Some(1))?;
         if limits.rows_per_request > MOST_ROWS {
-            return Err(Error::invalid(format!("`rows_per_request` of {PROVIDER} is at most {MOST_ROWS}")));
+            return Err(Error::invalid(format!("`rows_per_request` must be at most {MOST_ROWS} for {PROVIDER}")));
         }
         Ok(Self {
             api: Api::new(PROVIDER, config.base_url.as_deref().unwrap_or(BASE_URL), config.timeout)?,
@@ -123,7 +124,7 @@ impl Massive {
         })
     }
 
-    /// The way to a symbol's bars: the parts of the path before the interval.
+    /// The path to a symbol's bars, up to the interval.
     fn way(symbol: &str) -> [&str; 7] {
         ["v2", "aggs", "ticker", symbol, "range", "1", "minute"]
     }
@@ -137,7 +138,7 @@ impl Massive {
     fn first_url(&self, symbol: &str, request: &Request) -> Result<Url> {
         let grid = request.table.grid()?;
         let asked = grid.slots_in(&request.interval);
-        // Both ends are included.
+        // The API includes both ends.
         let (from, to) = (grid.start_of(asked.first).as_millisecond(), grid.start_of(asked.end - 1).as_millisecond());
         let mut url = self.api.url(&Self::way(symbol))?;
         url.path_segments_mut().map_err(|()| Error::internal("a URL without paths"))?.extend([from.to_string(), to.to_string()]);
@@ -148,15 +149,15 @@ impl Massive {
         Ok(url)
     }
 
-    /// The URL of a further page, at our place whatever its host is: the API may have a name behind a proxy that we do not, and a key is
-    /// never sent to where an answer says.
+    /// The URL of a further page, with its host replaced by ours: behind a proxy, the API may have a name that we cannot reach, and a key must
+    /// never be sent to a host that an answer names.
     ///
     /// # Errors
-    /// `invalid` if it does not lead to further bars of the symbol.
+    /// `invalid` if the path is not that of the symbol's bars.
     fn next_url(&self, symbol: &str, next: &str) -> Result<Url> {
         let astray = || {
             Error::invalid(format!(
-                "{PROVIDER} says that the next page of {symbol} is one that holds no bars of it; nothing of its answer is used"
+                "{PROVIDER} answered with a next page for {symbol} that does not hold its bars; the whole answer is rejected"
             ))
         };
         let next = Url::parse(next).map_err(|_| astray())?;
@@ -192,13 +193,14 @@ impl Massive {
             if !results.is_empty() && page.ticker.as_deref() != Some(symbol) {
                 let of = shown(page.ticker.unwrap_or_default().as_bytes(), &call.secrets);
                 return Err(Error::invalid(format!(
-                    "{PROVIDER} was asked for {symbol} and answered with bars of `{of}`; nothing of it is used"
+                    "{PROVIDER} was asked for {symbol} and answered with bars of `{of}`; the whole answer is rejected"
                 )));
             }
             let count = results.len();
             for MassiveBar { t, o, h, l, c, v, n, vw } in results {
-                let start_us =
-                    t.checked_mul(1_000).ok_or_else(|| Error::invalid(format!("{PROVIDER} says that a minute begins at {t} ms")))?;
+                let start_us = t.checked_mul(1_000).ok_or_else(|| {
+                    Error::invalid(format!("{PROVIDER} answered with a minute that begins at {t} ms, which is out of range"))
+                })?;
                 bars.push(symbol, start_us, Bar { open: o, high: h, low: l, close: c, volume: v }, n, vw);
             }
             paging.turn(count, page.next_url.as_deref())?;
@@ -210,7 +212,7 @@ impl Massive {
     }
 }
 
-/// What a page says of itself under HTTP 200. Data of a plan that sees it late is data.
+/// Checks the status that a page reports under HTTP 200. Delayed data, as some plans get it, is accepted.
 fn check_status(page: &Page, secrets: &[Secret]) -> Result<()> {
     let said = || {
         let said = page.error.as_deref().or(page.message.as_deref());
@@ -220,7 +222,7 @@ fn check_status(page: &Page, secrets: &[Secret]) -> Result<()> {
         "OK" | "DELAYED" => Ok(()),
         "NOT_AUTHORIZED" => Err(Error::new(
             ErrorKind::Denied,
-            format!("{PROVIDER} does not allow it{}; look at MASSIVE_API_KEY, and whether your plan includes what is asked for", said()),
+            format!("{PROVIDER} denied the request{}; check MASSIVE_API_KEY, and whether your plan includes this data", said()),
         )),
         other => Err(Error::invalid(format!("{PROVIDER} answered with status `{}`{}", shown(other.as_bytes(), secrets), said()))),
     }
@@ -245,7 +247,7 @@ impl Source for Massive {
     async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
         check_minutes(&request.table)?;
         if request.table.grid()?.slots_in(&request.interval).is_empty() || request.keys.is_empty() {
-            return Err(Error::invalid("a request for no minute of no symbol; ask for something"));
+            return Err(Error::invalid("the request names no minute or no symbol"));
         }
         let columns = self.columns.of(context, &request.table).await?;
         let vouches_until = if self.vouches { Some(settled_before(context.clock.now(), self.settles_after)?) } else { None };

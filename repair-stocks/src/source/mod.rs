@@ -1,6 +1,7 @@
-//! Where missing bars can be asked for.
+//! Sources of missing bars.
 //!
-//! A source must not know what is missing, nor decide what its silence proves: it says what it has, and for which stretch it vouches.
+//! A source must not know what is missing, or decide what its silence proves. It returns what it has, and states for which stretch its answer
+//! is complete: it vouches for that stretch.
 
 #[cfg(feature = "http")]
 pub mod alpaca;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 #[cfg(feature = "http")]
-pub use http::Variables;
+pub use http::Environment;
 use repair_core::plugin::{Limits, Registry};
 use repair_core::{Error, Result};
 
@@ -28,20 +29,19 @@ pub(crate) fn register(registry: &mut Registry) {
     simulated::register(registry);
     #[cfg(feature = "http")]
     {
-        let environment: Variables = Arc::new(|name| std::env::var(name).ok());
+        let environment: Environment = Arc::new(|name| std::env::var(name).ok());
         register_http(registry, &environment);
     }
 }
 
-/// Registers the sources over HTTP, in place of those that are there, with keys from elsewhere than the process's environment: a vault, or
-/// a test.
+/// Registers the HTTP sources again, with keys that do not come from the environment of the process but from elsewhere: a vault, or a test.
 #[cfg(feature = "http")]
-pub fn register_http(registry: &mut Registry, variables: &Variables) {
+pub fn register_http(registry: &mut Registry, variables: &Environment) {
     alpaca::register(registry, variables);
     massive::register(registry, variables);
 }
 
-/// Bars in the lake's shape, with further columns.
+/// Bars as a batch in the lake's shape, with `more` columns.
 fn rows(
     key: &[String],
     time: &str,
@@ -64,15 +64,12 @@ fn rows(
     Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
 }
 
-/// The limits that a configuration gives, or the usual ones.
+/// The limits from a configuration, or the defaults.
 fn limits(rows_per_request: Option<u64>, keys_per_request: Option<usize>) -> Result<Limits> {
     let usual = Limits::default();
-    let limits = Limits {
-        rows_per_request: rows_per_request.unwrap_or(usual.rows_per_request),
-        keys_per_request: keys_per_request.unwrap_or(usual.keys_per_request),
-    };
+    let limits = Limits::new(rows_per_request.unwrap_or(usual.rows_per_request), keys_per_request.unwrap_or(usual.keys_per_request));
     if limits.rows_per_request == 0 || limits.keys_per_request == 0 {
-        return Err(Error::invalid("a request that brings no row or names no key asks nothing; give at least 1, or leave the limit out"));
+        return Err(Error::invalid("`rows_per_request` and `keys_per_request` must be at least 1; correct them, or remove them"));
     }
     Ok(limits)
 }

@@ -1,9 +1,9 @@
-//! The source `stocks.simulated`, and the market it tells of: made up, but always the same one for a seed.
+//! The source `stocks.simulated`, and the simulated market behind it, which is always the same for a seed.
 //!
-//! Each bar is computed by itself from seed, symbol and minute, so any of them can be asked for at any time, in any order, and nothing is
-//! kept. Chance is the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014), and
-//! from there on only arithmetic that IEEE 754 defines to the last bit is used (not `f64::exp`, which differs between platforms): the
-//! same seed is the same market on any machine and with any version of anything.
+//! Each bar is computed independently from seed, symbol and minute, so any bar can be requested at any time and in any order, and nothing is
+//! stored. The random numbers come from the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
+//! generators", 2014), and everything after that uses only arithmetic that IEEE 754 defines to the last bit (not `f64::exp`, which differs
+//! between platforms). So a seed gives the same market on every machine and with every version.
 
 use std::f64::consts::LN_10;
 use std::sync::Arc;
@@ -21,46 +21,47 @@ use serde::Deserialize;
 use crate::bar::Bar;
 use crate::minute_gaps::check_minutes;
 
-/// The share of minutes without a trade, unless the workflow says otherwise.
+/// The default share of minutes without a trade.
 pub const QUIET: f64 = 0.02;
 
 const MINUTE_S: i64 = 60;
 
-/// What `with` says.
+/// The configuration of `stocks.simulated`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct SimulatedConfig {
-    /// Which market: another seed is another one.
+    /// The seed of the market: each seed gives another one.
     pub seed: u64,
-    /// The calendar that says when it is open.
+    /// The calendar that defines when the market is open.
     #[schemars(extend("x-names" = "calendar"))]
     pub calendar: String,
-    /// The share of minutes in which a stock does not trade, from 0 to 1; 0.02 unless given.
+    /// The share of minutes in which a stock does not trade, from 0 to 1; default 0.02.
     #[serde(default)]
     pub quiet: Option<f64>,
-    /// Rows that one request may bring; 10,000 unless given.
+    /// The most rows that one request may return; default 10,000.
     #[serde(default)]
     pub rows_per_request: Option<u64>,
-    /// Stocks that one request may name; 1 unless given.
+    /// The most stocks that one request may name; default 1.
     #[serde(default)]
     pub keys_per_request: Option<usize>,
 }
 
 pub(super) fn register(registry: &mut Registry) {
-    registry.source("stocks.simulated", "a made-up market, the same for each seed", |config: SimulatedConfig| {
+    registry.source("stocks.simulated", "a simulated market, the same for each seed", |config: SimulatedConfig| {
         let quiet = config.quiet.unwrap_or(QUIET);
         if !(0.0..=1.0).contains(&quiet) {
-            return Err(Error::invalid(format!("`quiet: {quiet}` is no share; give a number from 0 (never) to 1 (always)")));
+            return Err(Error::invalid(format!("`quiet: {quiet}` is not a share; give a number from 0 (never) to 1 (always)")));
         }
         let limits = super::limits(config.rows_per_request, config.keys_per_request)?;
         Ok(Simulated { seed: config.seed, calendar: config.calendar, quiet, limits })
     });
 }
 
-/// A made-up market: any symbol, in any minute in which its calendar is open.
+/// A simulated market, with bars for any symbol in every minute in which its calendar is open.
 ///
-/// A price is a random walk, as the sum of eleven waves of noise: that of 4ᵏ minutes has 2ᵏ times the height of that of one minute, as a
-/// walk's has. So a bar opens where the one before closed. Volumes are whole and roughly log-normal.
+/// Prices resemble a random walk. They are the sum of eleven waves of noise; as in a random walk, the wave of 4ᵏ minutes is 2ᵏ times as high
+/// as that of one minute. A bar opens where the one before closed. Volumes are whole numbers with a roughly log-normal distribution.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -68,7 +69,7 @@ pub(super) fn register(registry: &mut Registry) {
 /// use repair_stocks::source::simulated::Market;
 ///
 /// let market = Market::new(7, Arc::new(Always), 0.0);
-/// let bar = market.bar("IBM", 29_545_350).ok_or("it is always open, and never quiet")?;
+/// let bar = market.bar("IBM", 29_545_350).ok_or("the market is always open and never quiet")?;
 /// assert_eq!(market.bar("IBM", 29_545_351).map(|next| next.open), Some(bar.close));
 /// # Ok::<(), &str>(())
 /// ```
@@ -80,18 +81,18 @@ pub struct Market {
 }
 
 impl Market {
-    /// The market of a seed. `quiet` is the share of minutes in which a stock does not trade: at 0 it always does, at 1 never.
+    /// The market of a seed. `quiet` is the share of minutes in which a stock does not trade, from 0 (it always trades) to 1 (it never does).
     pub fn new(seed: u64, calendar: Arc<dyn Calendar>, quiet: f64) -> Self {
         Self { seed, calendar, quiet }
     }
 
-    /// The bar of a minute, in minutes since the Unix epoch; `None` if the market is closed then, or its calendar does not know, or the
-    /// stock did not trade.
+    /// The bar of a minute, given in minutes since the Unix epoch; `None` if the market is closed, the calendar does not cover the minute, or
+    /// the stock did not trade.
     pub fn bar(&self, symbol: &str, minute: i64) -> Option<Bar> {
         if self.is_open(minute) { Stock::new(self.seed, symbol).bar(minute, self.quiet) } else { None }
     }
 
-    /// Whether a minute begins while it is open.
+    /// Whether the market is open at the beginning of a minute.
     fn is_open(&self, minute: i64) -> bool {
         let start = minute_start(minute);
         let Ok(within) = Interval::new(start, minute_start(minute.saturating_add(1))) else { return false };
@@ -103,7 +104,7 @@ fn minute_start(minute: i64) -> Timestamp {
     Timestamp::from_second(minute.saturating_mul(MINUTE_S)).unwrap_or(Timestamp::MAX)
 }
 
-/// What each number drawn for a stock is for. Numbers of two purposes have nothing to do with each other.
+/// What a random number of a stock is used for. Numbers for different purposes are independent.
 #[derive(Clone, Copy)]
 enum Purpose {
     Price = 1,
@@ -116,25 +117,25 @@ enum Purpose {
     Wave = 16,
 }
 
-/// A stock of a market.
+/// One stock of the market.
 struct Stock {
     stream: u64,
-    /// The price around which it moves.
+    /// The price around which the stock moves.
     price: f64,
-    /// The volume that half of its minutes exceed.
+    /// The median volume of a minute.
     volume: f64,
 }
 
 impl Stock {
-    /// A minute's standard deviation of a price is about half of this share of it.
+    /// The price moves in one minute with a standard deviation of about half this share.
     const STEP: f64 = 0.0004;
-    /// Waves of 1, 4, 16 … minutes, the longest two years.
+    /// The number of waves, of 1, 4, 16 … minutes; the longest lasts two years.
     const WAVES: u8 = 11;
 
     fn new(seed: u64, symbol: &str) -> Self {
         let stream = symbol.bytes().fold(mix(seed), |stream, byte| mix(stream ^ u64::from(byte)));
         let stock = Self { stream, price: 0.0, volume: 0.0 };
-        // Prices around 40 to 400, volumes around 100 to 10,000, each as many below the geometric mean as above.
+        // Prices are around 40 to 400 and volumes around 100 to 10,000, evenly spread on a logarithmic scale.
         let price = 40.0 * exp(stock.draw(Purpose::Price as u8, 0) * LN_10);
         let volume = 100.0 * exp(stock.draw(Purpose::Size as u8, 0) * 2.0 * LN_10);
         Self { price, volume, ..stock }
@@ -147,12 +148,12 @@ impl Stock {
         let (open, close) = (self.price_at(minute), self.price_at(minute.saturating_add(1)));
         let high = open.max(close) * (1.0 + Self::STEP * self.draw(Purpose::Above as u8, minute));
         let low = open.min(close) * (1.0 - Self::STEP * self.draw(Purpose::Below as u8, minute));
-        // To round keeps the order, so a bar that was valid stays it.
+        // Rounding keeps the order, so a valid bar stays valid.
         let [open, high, low, close] = [open, high, low, close].map(cents);
         Some(Bar { open, high, low, close, volume: self.volume_of(minute) })
     }
 
-    /// The price at the beginning of a minute, not rounded.
+    /// The price at the beginning of a minute, before rounding.
     fn price_at(&self, minute: i64) -> f64 {
         let mut height = Self::STEP;
         let mut length = 1;
@@ -165,7 +166,7 @@ impl Stock {
         self.price * exp(logarithm)
     }
 
-    /// A smooth line through one random number, from -1 to 1, every `length` minutes.
+    /// A smooth line through random numbers from -1 to 1, one every `length` minutes.
     fn noise(&self, wave: u8, minute: i64, length: i64) -> f64 {
         let lane = Purpose::Wave as u8 + wave;
         let (knot, since) = (minute.div_euclid(length), minute.rem_euclid(length));
@@ -175,22 +176,22 @@ impl Stock {
         value(knot) * (1.0 - weight) + value(knot + 1) * weight
     }
 
-    /// Four uniform numbers add up to almost a normal one; its exponential is almost log-normal.
+    /// A volume. The sum of four uniform numbers is almost normal, so its exponential is almost log-normal.
     fn volume_of(&self, minute: i64) -> f64 {
         const SQRT_3: f64 = 1.732_050_807_568_877_2;
         let sum: f64 = (0..4).map(|part| self.draw(Purpose::Volume as u8 + part, minute)).sum();
         (self.volume * exp(0.8 * SQRT_3 * (sum - 2.0))).round().max(1.0)
     }
 
-    /// A number from 0 to 1 (never 1): always the same for a stock, lane and index.
+    /// A number from 0 up to but not including 1, always the same for a stock, lane and index.
     fn draw(&self, lane: u8, index: i64) -> f64 {
         let bits = mix(mix(self.stream ^ mix(u64::from(lane))) ^ index.cast_unsigned());
-        // 53 bits are all that a float holds exactly.
+        // A float holds 53 bits exactly.
         (bits >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
-/// The finalizer of SplitMix64, after its step: each bit of the result depends on all bits of the number.
+/// One step of SplitMix64 with its finalizer: each bit of the result depends on all bits of the number.
 fn mix(number: u64) -> u64 {
     let z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -198,7 +199,7 @@ fn mix(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The exponential of a small number to about a hundredth, as (1 + x/1024)¹⁰²⁴: the same bits everywhere, and always above 0.
+/// The exponential of a small number, accurate to about 1 %, as (1 + x/1024)¹⁰²⁴: it has the same bits everywhere and is always above 0.
 fn exp(x: f64) -> f64 {
     let mut power = 1.0 + x / 1024.0;
     for _ in 0..10 {
@@ -234,7 +235,7 @@ impl Source for Simulated {
         let said = format!("the simulated market {} ({})", self.seed, self.calendar);
         let now = minute_start(context.clock.now().as_second().div_euclid(MINUTE_S));
         let Some(known) = vouched(calendar.as_ref(), &request.interval, now)? else {
-            return Ok(Answer { requests: 1, said, ..Answer::default() });
+            return Ok(Answer::new(Vec::new()).with_said(said));
         };
         let minutes = expected_slots(grid, grid.slots_in(&known), &calendar.open(&known)?);
         let mut symbols: Vec<&str> = Vec::new();
@@ -253,26 +254,26 @@ impl Source for Simulated {
         }
         let covered = request.keys.iter().map(|key: &Key| Covered { key: key.clone(), interval: known }).collect();
         let rows = super::rows(&request.table.key, &request.table.time, &symbols, times, &bars, Vec::new())?;
-        Ok(Answer { rows: vec![rows], covered, requests: 1, said })
+        Ok(Answer::new(vec![rows]).with_covered(covered).with_said(said))
     }
 }
 
 impl Simulated {
-    /// Refuses what a real source would: whoever plans requests must keep to the limits.
+    /// Refuses requests beyond the limits, as a real source would.
     fn check_limits(&self, request: &Request, asked: SlotRange) -> Result<()> {
         let keys = request.keys.len();
         let rows = asked.len().saturating_mul(keys as u64);
-        let Limits { rows_per_request, keys_per_request } = self.limits;
+        let Limits { rows_per_request, keys_per_request, .. } = self.limits;
         if keys > keys_per_request || rows > rows_per_request {
             return Err(Error::invalid(format!(
-                "a request for {keys} stocks and {rows} rows, where {keys_per_request} stocks and {rows_per_request} rows are allowed; ask for less"
+                "the request is for {keys} stocks and {rows} rows, but at most {keys_per_request} stocks and {rows_per_request} rows are allowed; request less"
             )));
         }
         Ok(())
     }
 }
 
-/// The part of an interval of which the market can tell: covered by its calendar, and past.
+/// The part of an interval for which the market vouches: covered by its calendar, and in the past.
 fn vouched(calendar: &dyn Calendar, interval: &Interval, now: Timestamp) -> Result<Option<Interval>> {
     let (mut from, mut to) = (interval.from(), interval.to().min(now));
     if let Some((first, last)) = calendar.coverage() {
@@ -289,7 +290,7 @@ mod tests {
 
     #[test]
     fn chance_is_splitmix64_as_published() {
-        // The first numbers of the reference implementation for the seed 0.
+        // These are the first numbers of the reference implementation for the seed 0.
         let mut state = 0u64;
         for expected in [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f] {
             assert_eq!(mix(state), expected);

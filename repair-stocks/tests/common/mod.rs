@@ -1,4 +1,4 @@
-//! Bars in a lake in memory, and a context to run plug-ins in.
+//! Bars in an in-memory lake, and a context to run plug-ins in.
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -8,7 +8,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, StringAr
 use arrow::datatypes::{DataType, Float64Type};
 use async_trait::async_trait;
 use jiff::Timestamp;
-use repair_core::lake::{Lake, StageRequest, StageScope};
+use repair_core::lake::{Overlay, StageRequest, StageScope};
 use repair_core::model::Usage;
 use repair_core::model::{
     Cadence, Calendar, Counts, Findings, Fix, Format, GapList, Interval, Key, Partition, PartitionUnit, Scope, Table, TimeMark,
@@ -47,7 +47,7 @@ pub(crate) fn bars() -> Table {
 /// A row: symbol, time, then open, high, low, close, volume.
 pub(crate) type Row<'a> = (&'a str, &'a str, [f64; 5]);
 
-/// Rows as a lake gives them.
+/// Rows as a lake returns them.
 pub(crate) fn batch(table: &Table, rows: &[Row<'_>]) -> RecordBatch {
     let number = |index: usize| Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.2[index]))) as ArrayRef;
     let times = rows.iter().map(|row| at(row.1).as_microsecond());
@@ -75,12 +75,12 @@ pub(crate) fn lake_with(table: &Table, rows: &RecordBatch) -> Arc<MemoryLake> {
 pub(crate) async fn repair_bars(lake: &MemoryLake, run: &str, fix: &Fix) {
     let table = bars();
     let scope = StageScope { run, step: "fill", visit: 1, table: &table };
-    let request = StageRequest { unit: "unit", strategy: "backfill", repaired_at: Timestamp::UNIX_EPOCH, fix, replaces: None };
+    let request = StageRequest::new("unit", "backfill", Timestamp::UNIX_EPOCH, fix);
     lake.stage(&scope, &request).await.unwrap();
     lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
 }
 
-/// A clock that stands still.
+/// A clock that never advances.
 struct Stopped(Timestamp);
 
 #[async_trait]
@@ -92,10 +92,9 @@ impl Clock for Stopped {
     async fn sleep_until(&self, _: Timestamp) {}
 }
 
-/// A context of these tables, with all calendars, at an instant.
+/// A context with these tables and all calendars, at an instant.
 pub(crate) fn context(lake: Arc<MemoryLake>, tables: Vec<Table>, now: &str) -> StepContext {
-    let context = repair_core::testing::context(lake, tables, Arc::new(Stopped(at(now))));
-    StepContext { calendars: Arc::new(registry().calendars().clone()), ..context }
+    repair_core::testing::context(lake, tables, Arc::new(Stopped(at(now)))).with_calendars(registry().calendars().values().cloned())
 }
 
 pub(crate) fn registry() -> Registry {
@@ -104,12 +103,12 @@ pub(crate) fn registry() -> Registry {
     registry
 }
 
-/// A plug-in, as a workflow makes it.
+/// A plug-in, made as a workflow makes it.
 pub(crate) fn plugin(kind: PluginKind, name: &str, with: &Value) -> Result<Plugin> {
     registry().get(kind, name).unwrap().make(with).map_err(Error::from)
 }
 
-/// Findings of a look at the bars, of which only the scope matters.
+/// Findings about the bars, of which only the scope matters.
 pub(crate) fn findings(keys: &[Key], interval: Interval, calendar: &dyn Calendar) -> Findings {
     let scope = Scope {
         table: "bars".to_owned(),

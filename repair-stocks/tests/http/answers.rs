@@ -1,8 +1,8 @@
-//! What the sources ask, page by page, and what they bring.
+//! What the sources request, page by page, and what they return.
 
 use arrow::array::AsArray;
 use repair_core::model::{Key, TimeMark};
-use repair_core::plugin::Limits;
+use repair_core::plugin::{Limits, Request};
 use repair_core::testing::plugin_suite;
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ fn market() -> Market {
 async fn alpaca_is_asked_for_many_symbols_and_all_pages_of_the_answer() {
     let vendor = Vendor::start(vendor::alpaca(market(), 4, Lie::None)).await;
     let alpaca = source("stocks.alpaca", &vendor.url);
-    assert_eq!(alpaca.limits(), Limits { rows_per_request: 10_000, keys_per_request: 100 });
+    assert_eq!(alpaca.limits(), Limits::new(10_000, 100));
     let answer = alpaca.fetch(&world(), &request(&["AAA", "BBB", "CCC"], FROM, TO)).await.unwrap();
     // 19 bars, four a page; pages end within symbols.
     assert_eq!((answer.requests, answer.rows[0].num_rows()), (5, 19));
@@ -35,7 +35,7 @@ async fn alpaca_is_asked_for_many_symbols_and_all_pages_of_the_answer() {
     assert_eq!(symbols.iter().filter(|symbol| *symbol == Some("BBB")).count(), 9);
     let first = market()["AAA"][&minute(FROM)];
     assert_eq!(["open", "high", "low", "close", "volume"].map(|column| number(&answer.rows[0], column, 0)), first.map(Some));
-    // CCC is not known, or did not trade: nobody can tell, so nothing is said of it.
+    // CCC is unknown or did not trade. The answer looks the same, so it vouches for neither.
     let vouched: Vec<String> = answer.covered.iter().map(|covered| covered.key.to_string()).collect();
     assert_eq!(vouched, ["AAA", "BBB"]);
     assert!(answer.covered.iter().all(|covered| covered.interval == interval(FROM, TO)));
@@ -66,7 +66,7 @@ async fn massive_is_asked_for_one_symbol_and_all_pages_of_the_answer() {
     for name in ["stocks.massive", "stocks.polygon"] {
         let before = vendor.seen().len();
         let massive = source(name, &vendor.url);
-        assert_eq!(massive.limits(), Limits { rows_per_request: 50_000, keys_per_request: 1 });
+        assert_eq!(massive.limits(), Limits::new(50_000, 1));
         let answer = massive.fetch(&world(), &request(&["BBB"], FROM, TO)).await.unwrap();
         assert_eq!((answer.requests, answer.rows[0].num_rows(), answer.covered.len()), (3, 9, 1));
         let first = market()["BBB"][&minute(FROM)];
@@ -135,7 +135,10 @@ async fn a_table_with_more_columns_or_other_marks_gets_what_it_has() {
     wide = arrow::array::RecordBatch::try_from_iter(all).unwrap();
     let context = crate::common::context(crate::common::lake_with(&table, &wide), vec![table.clone()], "2024-03-12T00:00:00Z");
     let vendor = Vendor::start(vendor::alpaca(market(), 100, Lie::None)).await;
-    let request = repair_core::plugin::Request { table, ..request(&["AAA"], FROM, TO) };
+    let request = {
+        let plain = request(&["AAA"], FROM, TO);
+        Request::new(table, plain.keys, plain.interval)
+    };
     let answer = source("stocks.alpaca", &vendor.url).fetch(&context, &request).await.unwrap();
     let rows = &answer.rows[0];
     assert_eq!((number(rows, "trade_count", 0), number(rows, "vwap", 0)), (Some(7.0), number(rows, "close", 0)));

@@ -1,4 +1,4 @@
-//! What becomes of an API's errors.
+//! How the errors of an API are reported.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{request, source, source_with, variables, world};
 const FROM: &str = "2024-03-11T13:30:00Z";
 const TO: &str = "2024-03-11T13:40:00Z";
 
-/// What comes of a reply, at both sources.
+/// The errors of both sources for a reply.
 async fn both(reply: Reply) -> [Error; 2] {
     let vendor = Vendor::start(move |_| reply.clone()).await;
     let mut errors = Vec::new();
@@ -35,7 +35,7 @@ async fn each_refusal_has_its_kind_and_says_what_came_back() {
         (Reply::json(401, &json!({ "code": 40_110_000, "message": "request is not authorized" })), Denied, "_API_"),
         (Reply::json(403, &json!({ "message": "subscription does not permit querying recent SIP data" })), Denied, "recent SIP data"),
         (Reply::json(403, &json!({ "status": "NOT_AUTHORIZED", "message": "not entitled to this data" })), Denied, "your plan"),
-        (text(404, "404 page not found"), NotFound, "look at `base_url`"),
+        (text(404, "404 page not found"), NotFound, "check `base_url`"),
         (Reply::json(400, &json!({ "message": "invalid symbol: AAA" })), Invalid, "with 400: invalid symbol: AAA"),
         (Reply::json(422, &json!({ "message": "unprocessable" })), Invalid, "422"),
         (text(408, ""), Timeout, "408"),
@@ -98,7 +98,7 @@ async fn where_no_request_is_left_the_next_one_waits() {
     assert_eq!((error.kind(), error.wait_hint(), vendor.seen().len()), (Throttled, Some(Duration::from_secs(3_600)), 1));
 }
 
-/// A clock that goes on only when somebody waits.
+/// A clock that advances only when somebody waits.
 struct Jumps(std::sync::Mutex<jiff::Timestamp>);
 
 #[async_trait::async_trait]
@@ -114,11 +114,11 @@ impl repair_core::plugin::Clock for Jumps {
 }
 
 #[tokio::test]
-async fn what_is_no_answer_is_told_with_its_beginning() {
+async fn an_unusable_answer_is_shown_with_its_beginning() {
     let html = format!("<html>\n<body>Down for maintenance {SECRET}</body></html>");
     for error in both(Reply::new(200, "text/html", html)).await {
         assert_eq!(error.kind(), Invalid);
-        assert!(error.message().ends_with("it begins: <html> <body>Down for maintenance …</body></html>"), "{error}");
+        assert!(error.message().ends_with("the answer begins: <html> <body>Down for maintenance …</body></html>"), "{error}");
         assert!(error.message().contains("text/html: expected value at line 1 column 1"), "{error}");
     }
     for error in
@@ -129,9 +129,9 @@ async fn what_is_no_answer_is_told_with_its_beginning() {
     }
     for (reply, word) in [
         (Reply::json(200, &json!({ "code": 429, "message": "out of credits" })), "missing field"),
-        (Reply::json(200, &json!([])), "it begins: []"),
+        (Reply::json(200, &json!([])), "the answer begins: []"),
         (Reply::new(200, "application/json", "{\"bars\": {}, \"status\": \"OK\"} {}"), "more than one value"),
-        (Reply::new(200, "application/json", [0xff, 0xfe, 0x00, b'x']), "it begins: "),
+        (Reply::new(200, "application/json", [0xff, 0xfe, 0x00, b'x']), "the answer begins: "),
         (Reply::new(200, "application/json", vec![b' '; (32 << 20) + 1]), "more than 32 MiB"),
     ] {
         for error in both(reply.clone()).await {
@@ -142,14 +142,14 @@ async fn what_is_no_answer_is_told_with_its_beginning() {
 }
 
 #[tokio::test]
-async fn what_massive_says_under_200_is_heeded() {
+async fn errors_that_massive_reports_under_200_are_errors() {
     for (body, kind, word) in [
         (json!({ "status": "NOT_AUTHORIZED", "message": format!("not entitled, {SECRET}") }), Denied, "not entitled, …"),
         (json!({ "status": "ERROR", "error": "odd" }), Invalid, "status `ERROR`: odd"),
         (json!({ "status": "OK", "ticker": "ZZZ", "results": [bar()] }), Invalid, "asked for AAA and answered with bars of `ZZZ`"),
         (json!({ "status": "OK", "results": [bar()] }), Invalid, "bars of ``"),
-        (json!({ "status": "OK", "ticker": "AAA", "next_url": "https://api.massive.com/v1/account" }), Invalid, "holds no bars of it"),
-        (json!({ "status": "OK", "ticker": "AAA", "next_url": "/v2/x" }), Invalid, "holds no bars of it"),
+        (json!({ "status": "OK", "ticker": "AAA", "next_url": "https://api.massive.com/v1/account" }), Invalid, "does not hold its bars"),
+        (json!({ "status": "OK", "ticker": "AAA", "next_url": "/v2/x" }), Invalid, "does not hold its bars"),
     ] {
         let vendor = Vendor::start(move |_| Reply::json(200, &body)).await;
         let error = source("stocks.massive", &vendor.url).fetch(&world(), &request(&["AAA"], FROM, TO)).await.unwrap_err();
@@ -183,7 +183,7 @@ async fn a_connection_that_fails_is_transient_and_one_that_hangs_times_out() {
 }
 
 #[tokio::test]
-async fn told_to_stop_it_does_not_wait_for_an_answer() {
+async fn when_asked_to_stop_it_does_not_wait_for_an_answer() {
     let vendor = Vendor::start(|_| Reply { hangs: true, ..Reply::new(200, "text/plain", "") }).await;
     let context = world();
     let cancel = context.cancel.clone();
@@ -204,19 +204,19 @@ async fn pages_that_do_not_end_are_given_up() {
         (error.message().to_owned(), vendor.seen().len())
     };
     let (said, asked) = of(|_| json!({ "bars": {}, "next_page_token": "same" })).await;
-    assert!(said.contains("leads to a page that came before") && asked == 2, "{said}");
+    assert!(said.contains("leads to an earlier page") && asked == 2, "{said}");
     let (said, asked) = of(|page| json!({ "bars": {}, "next_page_token": page.to_string() })).await;
-    assert!(said.contains("pages without a bar") && asked == 4, "{said}");
+    assert!(said.contains("pages in a row have no bars") && asked == 4, "{said}");
     // Ten minutes were asked for.
     let (said, asked) = of(|page| {
         let t = format!("2024-03-11T13:{:02}:00Z", 30 + page % 10);
         json!({ "bars": { "AAA": [{ "t": t, "o": 1.0, "h": 1.0, "l": 1.0, "c": 1.0, "v": 1 }] }, "next_page_token": page.to_string() })
     })
     .await;
-    assert!(said.contains("more bars than the 10 minutes") && asked == 11, "{said}");
+    assert!(said.contains("more bars than the 10 requested minutes") && asked == 11, "{said}");
 }
 
-/// So many calls are set aside for a request, so no more are made.
+/// `max_pages` calls are set aside for a request, so no more may be made.
 #[tokio::test]
 async fn an_answer_has_as_many_pages_as_are_reckoned_with() {
     let asked = std::sync::atomic::AtomicUsize::new(0);
@@ -230,6 +230,6 @@ async fn an_answer_has_as_many_pages_as_are_reckoned_with() {
     let source = source_with(&variables(), "stocks.alpaca", &json!({ "base_url": vendor.url, "max_pages": 2 })).unwrap();
     assert_eq!(source.requests_at_worst(), 2);
     let error = source.fetch(&world(), &request(&["AAA"], FROM, TO)).await.unwrap_err();
-    assert!(error.message().contains("more than 2 pages, which are its `max_pages`"), "{error}");
+    assert!(error.message().contains("more than 2 pages, the limit that `max_pages` sets"), "{error}");
     assert_eq!(vendor.seen().len(), 2);
 }

@@ -1,4 +1,4 @@
-//! Keys: from the environment, before a run begins, sent to one place, shown nowhere.
+//! Keys come from the environment before a run begins, are sent to one host only, and are shown nowhere.
 
 use repair_core::ErrorKind;
 use serde_json::{Value, json};
@@ -42,8 +42,8 @@ fn keys_go_nowhere_unencrypted_and_are_no_part_of_a_url() {
         ("http://127.0.0.1.example", "not encrypted"),
         ("https://proxy.example/?apiKey=x", "environment"),
         ("https://user:password@proxy.example", "environment"),
-        ("ftp://127.0.0.1", "neither https"),
-        ("proxy.example", "no URL"),
+        ("ftp://127.0.0.1", "must use https"),
+        ("proxy.example", "not a URL"),
     ] {
         let error = make(url).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
@@ -98,6 +98,6 @@ async fn a_redirect_to_another_host_is_refused_and_one_within_it_is_not() {
     source("stocks.alpaca", &vendor.url).fetch(&world(), &request(&["AAA"], FROM, TO)).await.unwrap();
     let error = source("stocks.massive", &vendor.url).fetch(&world(), &request(&["AAA"], FROM, TO)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.message().contains(&format!("leads to {}/stolen; keys are sent to {}", elsewhere.url, vendor.url)), "{error}");
+    assert!(error.message().contains(&format!("a redirect to {}/stolen; keys are sent only to {}", elsewhere.url, vendor.url)), "{error}");
     assert!(elsewhere.seen().is_empty(), "nothing was sent there");
 }

@@ -1,4 +1,4 @@
-//! The sources over HTTP, asked on loopback: what they ask and bring, what becomes of their errors, and what a run makes of it.
+//! The HTTP sources against loopback servers: what they request and return, how errors are reported, and how a run uses the answers.
 #![cfg(feature = "http")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
@@ -16,29 +16,29 @@ use std::sync::Arc;
 
 use repair_core::plugin::{Plugin, PluginKind, Registry, Request, Source, StepContext};
 use repair_core::{Error, Result};
-use repair_stocks::source::{Variables, register_http};
+use repair_stocks::source::{Environment, register_http};
 use serde_json::{Value, json};
 
 use crate::common::{bars, batch, context, flat, interval, keys, lake_with};
 use crate::vendor::{KEY_ID, Market, SECRET};
 
-/// Variables that hold the keys of both APIs.
-fn variables() -> Variables {
+/// An environment that holds the keys of both APIs.
+fn variables() -> Environment {
     with_variables(&[("APCA_API_KEY_ID", KEY_ID), ("APCA_API_SECRET_KEY", SECRET), ("MASSIVE_API_KEY", SECRET)])
 }
 
-fn with_variables(set: &[(&str, &str)]) -> Variables {
+fn with_variables(set: &[(&str, &str)]) -> Environment {
     let set: BTreeMap<String, String> = set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     Arc::new(move |name| set.get(name).cloned())
 }
 
-fn registry(variables: &Variables) -> Registry {
+fn registry(variables: &Environment) -> Registry {
     let mut registry = common::registry();
     register_http(&mut registry, variables);
     registry
 }
 
-fn source_with(variables: &Variables, name: &str, with: &Value) -> Result<Arc<dyn Source>> {
+fn source_with(variables: &Environment, name: &str, with: &Value) -> Result<Arc<dyn Source>> {
     let made = registry(variables).get(PluginKind::Source, name).unwrap().make(with).map_err(Error::from)?;
     let Plugin::Source(source) = made else { panic!("asked for a source") };
     Ok(source)
@@ -55,7 +55,7 @@ fn world() -> StepContext {
 }
 
 fn request(symbols: &[&str], from: &str, to: &str) -> Request {
-    Request { table: bars(), keys: keys(symbols), interval: interval(from, to) }
+    Request::new(bars(), keys(symbols), interval(from, to))
 }
 
 /// The minute of an instant, since the epoch.
@@ -63,7 +63,7 @@ fn minute(at: &str) -> i64 {
     common::at(at).as_second() / 60
 }
 
-/// A bar of a symbol for each minute of a stretch, no two the same.
+/// The bars of a symbol for each minute of a stretch, all different.
 fn trade(market: &mut Market, symbol: &str, from: &str, to: &str) {
     let of_symbol = market.entry(symbol.to_owned()).or_default();
     let price = f64::from(symbol.as_bytes()[0]);

@@ -1,4 +1,4 @@
-//! What a run makes of what it is told: a lie is an error and leaves nothing in the lake, and what a source leaves out is judged.
+//! How a run treats answers: a wrong one is an error and leaves nothing in the lake, and what a source leaves out is judged.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
 use repair_core::engine::{Engine, Outcome, RunReport, StartRequest};
-use repair_core::lake::{Lake, Layer, ScanRequest, overlay};
+use repair_core::lake::{Layer, ReadLake, ScanRequest, overlay};
 use repair_core::plugin::Clock;
 use repair_core::workflow::Workflow;
 use repair_core::{ErrorKind, Result};
 use repair_local::{LocalLake, SqliteJournal};
-use repair_stocks::source::Variables;
+use repair_stocks::source::Environment;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -22,7 +22,7 @@ use crate::common::bars;
 use crate::vendor::{self, LIES, Lie, Market, Reply, Seen, Vendor};
 use crate::{minute, registry, trade, variables, with_variables};
 
-/// Starts at an instant, goes on by itself, and jumps instead of waiting.
+/// A clock that starts at an instant, advances by itself, and jumps instead of waiting.
 struct Skips {
     ahead_ms: AtomicI64,
 }
@@ -63,12 +63,12 @@ struct World {
     folder: TempDir,
     vendor: Vendor,
     clock: Arc<Skips>,
-    variables: Variables,
+    variables: Environment,
 }
 
 const FROM: &str = "2024-03-11T13:30:00Z";
 const TO: &str = "2024-03-11T14:30:00Z";
-/// Within [`FROM`] and [`TO`], the minutes that the table lacks, of each symbol.
+/// The minutes between [`FROM`] and [`TO`] that the table lacks, for each symbol.
 const HOLES: [(&str, &str); 2] = [("2024-03-11T13:35:00Z", "2024-03-11T13:50:00Z"), ("2024-03-11T14:05:00Z", "2024-03-11T14:20:00Z")];
 
 fn is_lost(minute: i64) -> bool {
@@ -86,7 +86,7 @@ fn market() -> Market {
 }
 
 impl World {
-    /// With a table that holds what the market did, save what was lost.
+    /// A world whose table holds the bars of the market, except those that were lost.
     async fn new(market: &Market, answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("bars")).unwrap();
@@ -126,7 +126,7 @@ steps:
 ",
             self.vendor.url
         );
-        Workflow::parse("bars.yaml", &text, &registry(&self.variables)).unwrap_or_else(|told| panic!("{told}"))
+        Workflow::parse("bars.yaml", &text, &registry(&self.variables)).unwrap_or_else(|mistakes| panic!("{mistakes}"))
     }
 
     fn engine(&self) -> Engine {
@@ -138,7 +138,7 @@ steps:
     }
 
     async fn try_run(&self, run: &str, source: &str, symbols: &str) -> Result<RunReport> {
-        let request = StartRequest { run: run.to_owned(), params: std::collections::BTreeMap::new(), environment: Value::Null };
+        let request = StartRequest::new(run);
         self.engine().start(&self.workflow(source, symbols), request).await
     }
 
@@ -146,7 +146,7 @@ steps:
         self.try_run(run, source, symbols).await.unwrap()
     }
 
-    /// The files in which repairs and exceptions are kept.
+    /// The files that hold repairs and exceptions.
     fn overlay(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         for kept in [overlay::repairs("bars"), overlay::exceptions("bars")] {
@@ -158,7 +158,7 @@ steps:
     /// The repaired minutes of a symbol, from the repaired view.
     async fn repaired(&self, symbol: &str) -> Vec<i64> {
         let table = repair_core::model::Table { format: repair_core::model::Format::Csv, partition_by: Vec::new(), ..bars() };
-        let scan = ScanRequest { layer: Layer::Repaired, interval: None, keys: None, columns: None };
+        let scan = ScanRequest::new(Layer::Repaired);
         let lake = LocalLake::open(self.folder.path()).unwrap();
         let batches: Vec<_> = lake.scan(&table, &scan).await.unwrap().try_collect().await.unwrap();
         let mut minutes = Vec::new();
@@ -184,7 +184,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// An API that answers in both shapes.
+/// An API that serves both vendors' shapes.
 fn both(market: &Market, lie: Lie) -> impl Fn(&Seen) -> Reply + Send + Sync + 'static {
     let (alpaca, massive) = (vendor::alpaca(market.clone(), 7, lie), vendor::massive(market.clone(), 7, lie));
     move |seen| if seen.url.path().starts_with("/v2/stocks/") { alpaca(seen) } else { massive(seen) }
@@ -213,7 +213,7 @@ async fn what_was_lost_is_asked_for_and_repaired() {
 async fn a_source_that_lies_is_an_error_and_nothing_is_written() {
     for source in SOURCES {
         for lie in LIES {
-            // What is true as far as anyone can tell, until it comes a second time: see below.
+            // These look true until they arrive a second time: see below.
             if lie == Lie::SameValues {
                 continue;
             }
@@ -227,7 +227,7 @@ async fn a_source_that_lies_is_an_error_and_nothing_is_written() {
                 Lie::AnotherSymbol => &["ZZZ"],
                 Lie::NeverEnds | Lie::SamePage => &["does not end"],
                 Lie::Html => &["<html>"],
-                Lie::AnotherShape => &["no page of bars at"],
+                Lie::AnotherShape => &["not a page of bars at"],
                 Lie::HighBelowLow => &["low 11 is above"],
                 Lie::NegativeVolume => &["volume -5 is below 0"],
                 Lie::OutOfOrder => &["out of order"],
@@ -253,7 +253,7 @@ async fn source_ignores_the_date() {
         assert_eq!((report.outcome, report.error), (Some(Outcome::Failed), Some(ErrorKind::Invalid)), "{report:?}");
         assert!(report.reason.as_ref().unwrap().contains("the same values for AAA from"), "{report:?}");
         assert_eq!(output(&report, "fill", "failed"), &Value::from(1));
-        // The first is believed, as nothing was known against it, but that it differs from the table on both sides is told.
+        // The first answer is believed, because nothing contradicts it, but its difference from the table on both sides is reported.
         assert!(report.problems.iter().any(|problem| problem.contains("in which the source differs from table `bars`")), "{report:?}");
     }
 }
@@ -336,7 +336,7 @@ async fn no_endless_retry() {
 }
 
 #[tokio::test]
-async fn a_throttled_run_waits_as_long_as_it_is_told() {
+async fn a_throttled_run_waits_as_long_as_the_api_asks() {
     let refused = Arc::new(Mutex::new(2));
     let (left, answer) = (refused.clone(), both(&market(), Lie::None));
     let world = World::new(&market(), move |seen| {
@@ -363,13 +363,13 @@ async fn neighbours_that_differ_are_shown() {
     let world = World::new(&market(), both(&known, Lie::None)).await;
     let report = world.run("run", "stocks.massive", "AAA, BBB").await;
     assert_eq!((output(&report, "fill", "repaired"), output(&report, "fill", "conflicts")), (&60.into(), &1.into()));
-    let told = "fill: 1 slot beside gaps in which the source differs from table `bars`: AAA at 2024-03-11T13:34:00Z: volume is 104.0 in the table, 9999.0 by the source";
+    let told = "fill: the source differs from table `bars` in 1 slot next to gaps: AAA at 2024-03-11T13:34:00Z: volume is 104.0 in the table, 9999.0 in the source";
     assert_eq!(report.problems, [told]);
     assert!(!world.repaired("AAA").await.contains(&beside), "the table's row stays");
 }
 
 #[tokio::test]
-async fn a_key_that_is_missing_is_told_before_the_run_begins() {
+async fn a_missing_key_is_reported_before_the_run_begins() {
     for (source, variable) in [("stocks.alpaca", "APCA_API_KEY_ID"), ("stocks.massive", "MASSIVE_API_KEY")] {
         let mut world = World::new(&market(), both(&market(), Lie::None)).await;
         world.variables = with_variables(&[]);

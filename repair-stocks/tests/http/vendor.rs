@@ -1,4 +1,4 @@
-//! Stand-ins on loopback for the APIs that bars are asked of, in the shapes those APIs have; and what lies they can be told to tell.
+//! Loopback servers that imitate the vendors' APIs, and the wrong answers that they can be made to give.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A request as it came.
+/// A request as it arrived.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) url: Url,
-    /// By name, in small letters.
+    /// The headers, by name in lower case.
     pub(crate) headers: BTreeMap<String, String>,
 }
 
@@ -23,7 +23,7 @@ impl Seen {
     }
 }
 
-/// What is answered.
+/// A reply.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -31,7 +31,7 @@ pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
     /// How much of the body is sent before the connection breaks off.
     pub(crate) cut_at: Option<usize>,
-    /// Nothing is ever sent.
+    /// Whether nothing is ever sent.
     pub(crate) hangs: bool,
 }
 
@@ -54,7 +54,7 @@ type Answers = Arc<dyn Fn(&Seen) -> Reply + Send + Sync>;
 
 /// A server.
 pub(crate) struct Vendor {
-    /// Where it is, without a slash at the end.
+    /// Its address, without a slash at the end.
     pub(crate) url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
@@ -78,7 +78,7 @@ impl Vendor {
     }
 }
 
-/// One request a connection, which is all that is needed.
+/// Serves one request per connection, which is all that the tests need.
 async fn serve(mut stream: TcpStream, base: String, answer: Answers, noted: Arc<Mutex<Vec<Seen>>>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -114,13 +114,13 @@ pub(crate) type Market = BTreeMap<String, BTreeMap<i64, [f64; 5]>>;
 pub(crate) const KEY_ID: &str = "PKTESTKEYIDENTIFIER";
 pub(crate) const SECRET: &str = "s3cr3tOfTheTestsThatNobodyMaySee";
 
-/// How an API lies.
+/// How the answers of an API are wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lie {
     None,
-    /// The bars of one day, whatever is asked for.
+    /// The bars of one day, whatever is requested.
     IgnoresTheDate,
-    /// The same values for every day, at the minutes that were asked for.
+    /// The same values for every day, at the requested minutes.
     SameValues,
     AnotherSymbol,
     /// Each page leads to yet another one.
@@ -136,7 +136,7 @@ pub(crate) enum Lie {
     Twice,
 }
 
-/// Every lie there is.
+/// All lies.
 pub(crate) const LIES: [Lie; 12] = [
     Lie::IgnoresTheDate,
     Lie::SameValues,
@@ -157,7 +157,7 @@ const LATER: i64 = 34_200_000;
 
 type Found = (String, i64, [f64; 5]);
 
-/// The bars of some symbols and minutes, both ends included, as the API finds them, or lies.
+/// The bars of some symbols and minutes, both ends included, as the API returns them, true or not.
 fn bars(market: &Market, symbols: &[&str], from: i64, to: i64, lie: Lie) -> Vec<Found> {
     let mut found: Vec<Found> = Vec::new();
     for &symbol in symbols {
@@ -190,7 +190,7 @@ fn html() -> Reply {
     Reply::new(200, "text/html", format!("<html><body>Down for maintenance, {SECRET}</body></html>"))
 }
 
-/// `GET /v2/stocks/bars`, with pages of so many bars.
+/// `GET /v2/stocks/bars`, in pages of a fixed number of bars.
 pub(crate) fn alpaca(market: Market, page_rows: usize, lie: Lie) -> impl Fn(&Seen) -> Reply + Send + Sync + 'static {
     move |seen| {
         if seen.url.path() != "/v2/stocks/bars" {
@@ -232,7 +232,7 @@ pub(crate) fn alpaca(market: Market, page_rows: usize, lie: Lie) -> impl Fn(&See
     }
 }
 
-/// `GET /v2/aggs/ticker/{t}/range/1/minute/{from}/{to}`, with pages of so many bars. It says that it is elsewhere, as one behind a proxy does.
+/// `GET /v2/aggs/ticker/{t}/range/1/minute/{from}/{to}`, in pages of a fixed number of bars. It names another host as its own, like an API behind a proxy.
 pub(crate) fn massive(market: Market, page_rows: usize, lie: Lie) -> impl Fn(&Seen) -> Reply + Send + Sync + 'static {
     move |seen| {
         let parts: Vec<&str> = seen.url.path().split('/').collect();

@@ -1,4 +1,4 @@
-//! A lake in which some rows of one table are not seen, and to which nothing is written: what it is told to write it keeps in memory.
+//! A lake in which some rows of one table are hidden, and to which nothing is written: what it is asked to write it keeps in memory.
 //!
 //! **What is hidden** is hidden from every method: scans of either layer, presence, rollups; what earlier runs repaired in the hidden slots;
 //! tables that the workflow's aggregate steps write, which were computed from the hidden rows; artifacts of earlier runs. SQL is refused,
@@ -7,6 +7,8 @@
 //! and is there to be asked.
 //!
 //! **What is written** (staged and published units, replaced tables, artifacts) is seen through this lake as in any other, and gone with it.
+
+#![deny(clippy::missing_trait_methods, reason = "a method that is forgotten here could show hidden rows")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,10 +27,12 @@ use repair_core::lake::overlay::staging;
 use repair_core::lake::overlay::staging::Parts;
 use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::replacement::replacement;
+use repair_core::lake::rollup::{self, Rollup};
 use repair_core::lake::shape;
 use repair_core::lake::shape::KeyTime;
 use repair_core::lake::{
-    BatchStream, Caller, Lake, Layer, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, overlay, rollup,
+    Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope,
+    Staged, overlay,
 };
 use repair_core::model::Usage;
 use repair_core::model::{Interval, Key, SlotSet, Table, TablePresence};
@@ -181,10 +185,7 @@ impl MaskedLake {
     fn repairs(&self, table: &Table) -> Result<()> {
         match self.standing(table)? {
             Standing::Masked => Ok(()),
-            _ => Err(Error::invalid(format!(
-                "table `{}` is not the one for which ideas are compared, so nothing is repaired in it",
-                table.name
-            ))),
+            _ => Err(Error::invalid(format!("table `{}` is not the one that is compared, so nothing is repaired in it", table.name))),
         }
     }
 }
@@ -232,12 +233,7 @@ fn area(scope: &StageScope<'_>) -> Area {
 }
 
 #[async_trait]
-impl Lake for MaskedLake {
-    fn on_behalf_of(&self, caller: &Caller) -> Option<Arc<dyn Lake>> {
-        let inner = self.inner.on_behalf_of(caller)?;
-        Some(Arc::new(Self { inner, shared: self.shared.clone() }))
-    }
-
+impl ReadLake for MaskedLake {
     fn place(&self, table: &Table) -> String {
         self.inner.place(table)
     }
@@ -249,11 +245,6 @@ impl Lake for MaskedLake {
         }
     }
 
-    /// Nothing is written, so nothing can be in the way.
-    async fn check_writable(&self) -> Result<()> {
-        Ok(())
-    }
-
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
         match self.standing(table)? {
             Standing::Masked => {
@@ -263,15 +254,15 @@ impl Lake for MaskedLake {
             }
             Standing::Other => self.inner.presence(table, request).await,
             Standing::Beside | Standing::Computed(_) => {
-                Err(Error::invalid(format!("which slots table `{}` holds is not told while ideas are compared", table.name)))
+                Err(Error::invalid(format!("the slots of table `{}` cannot be listed while strategies are compared", table.name)))
             }
         }
     }
 
-    /// Of the files as they are: they tell nothing of what is in them.
+    /// Of the files as they are: they reveal nothing of what is in them.
     async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
         match self.standing(table)? {
-            Standing::Computed(_) => Err(Error::invalid(format!("table `{}` has no files while ideas are compared", table.name))),
+            Standing::Computed(_) => Err(Error::invalid(format!("table `{}` has no files while strategies are compared", table.name))),
             _ => self.inner.extent(table, interval).await,
         }
     }
@@ -296,6 +287,28 @@ impl Lake for MaskedLake {
         let this = self.clone();
         let rows = self.inner.scan(table, request).await?.map(move |batch| this.seen(&batch?));
         Ok(rows.chain(stream::iter(repaired.into_iter().map(Ok))).boxed())
+    }
+
+    /// From the rows that are not hidden: an engine would also see the others.
+    async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
+        rollup::by_scan(self, table, request).await
+    }
+
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
+        self.inner.retractions(table).await
+    }
+
+    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
+        let message = "SQL is not run while strategies are compared: the lake's engine would read the hidden rows";
+        Err(Error::invalid(message))
+    }
+}
+
+#[async_trait]
+impl Overlay for MaskedLake {
+    /// Nothing is written to the lake.
+    async fn to_create(&self, _: &Table) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
@@ -346,6 +359,43 @@ impl Lake for MaskedLake {
         Ok(())
     }
 
+    async fn retract(&self, table: &Table, _: &Retraction) -> Result<()> {
+        Err(Error::invalid(format!("nothing in table `{}` can be undone while strategies are compared", table.name)))
+    }
+}
+
+#[async_trait]
+impl Artifacts for MaskedLake {
+    async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {
+        let batches: Vec<RecordBatch> = batches.try_collect().await?;
+        let usage = Usage { rows_written: rows_of(&batches), ..Usage::default() };
+        if let Some(first) = batches.first() {
+            // As any lake refuses batches that do not have the same columns.
+            concat_batches(first.schema_ref(), &batches)?;
+        }
+        self.written().artifacts.insert((run.to_owned(), name.to_owned()), batches);
+        Ok(usage)
+    }
+
+    async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream> {
+        let found = self.written().artifacts.get(&(run.to_owned(), name.to_owned())).cloned();
+        let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("run {run} has kept no `{name}` here")))?;
+        Ok(stream::iter(found.into_iter().map(Ok)).boxed())
+    }
+}
+
+#[async_trait]
+impl Lake for MaskedLake {
+    fn on_behalf_of(&self, caller: &Caller) -> Option<Arc<dyn Lake>> {
+        let inner = self.inner.on_behalf_of(caller)?;
+        Some(Arc::new(Self { inner, shared: self.shared.clone() }))
+    }
+
+    /// Nothing is written, so nothing can be in the way.
+    async fn check_writable(&self) -> Result<()> {
+        Ok(())
+    }
+
     async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
         let place = match self.standing(table)? {
             Standing::Computed(place) => place,
@@ -368,34 +418,7 @@ impl Lake for MaskedLake {
         }
         Ok(Usage { rows_written: rows_of(&rows), ..Usage::default() })
     }
-
-    async fn retract(&self, table: &Table, _: &Retraction) -> Result<()> {
-        Err(Error::invalid(format!("nothing is taken back from table `{}` while ideas are compared", table.name)))
-    }
-
-    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
-        self.inner.retractions(table).await
-    }
-
-    async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {
-        let batches: Vec<RecordBatch> = batches.try_collect().await?;
-        let usage = Usage { rows_written: rows_of(&batches), ..Usage::default() };
-        if let Some(first) = batches.first() {
-            // As any lake refuses batches that do not have the same columns.
-            concat_batches(first.schema_ref(), &batches)?;
-        }
-        self.written().artifacts.insert((run.to_owned(), name.to_owned()), batches);
-        Ok(usage)
-    }
-
-    async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream> {
-        let found = self.written().artifacts.get(&(run.to_owned(), name.to_owned())).cloned();
-        let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("run {run} has kept no `{name}` here")))?;
-        Ok(stream::iter(found.into_iter().map(Ok)).boxed())
-    }
-
-    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
-        let message = "SQL is not run while ideas are compared: the lake's engine would read the rows that are hidden";
-        Err(Error::invalid(message))
-    }
 }
+
+#[cfg(test)]
+mod tests;

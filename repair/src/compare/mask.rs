@@ -297,8 +297,8 @@ impl Draws {
     }
 }
 
-/// The slots of a presence that can be hidden: expected, and with exactly one row. In a word of slots with more rows than slots, nobody
-/// can tell which has several, so none of it is hidden.
+/// The slots of a presence that can be hidden: expected, and with exactly one row. In a word of slots with more rows than slots, it is
+/// not known which slot has several, so none of it is hidden.
 pub fn known_good(expected: &SlotSet, present: &repair_core::model::KeyPresence, grid: SlotGrid) -> SlotSet {
     let mut good = present.present.clone();
     good.intersect(expected);

@@ -1,18 +1,19 @@
-//! Repair ideas compared: some rows that are there and right are hidden, each idea repairs them, and its repairs are held against what was
-//! hidden. What each cost is on the same page.
+//! Compares strategies: hides some rows that are there and correct, lets each strategy repair them, and compares its repairs with the hidden
+//! rows. The report also says what each strategy cost.
 //!
-//! - [`mask`] chooses what to hide, the same for the same seed and for every idea; [`score`] says how right guesses were. Both are pure.
-//! - [`lake`] hides it: no method of the lake that an idea is given shows a hidden row, and nothing it writes lasts.
-//! - Ideas are the strategies of the workflow's repair steps, and repairers that need nothing but what the workflow gives. They run as in a run: their plug-ins
-//!   plan and repair, real sources are asked, rules of `retry` and budgets hold.
+//! - [`mask`] chooses what to hide, the same for the same seed and for every strategy. [`score`] computes how accurate guesses were. Both are pure.
+//! - [`lake`] hides it: no method of the lake that a strategy works on shows a hidden row, and nothing that a strategy writes lasts.
+//! - What is compared are the strategies of the workflow's repair steps, and repairers that need no more than the workflow gives. They work as in
+//!   a run: their plug-ins plan and repair, real sources are asked, and rules of `retry` and budgets apply.
 
-mod idea;
 pub mod lake;
 pub mod mask;
 mod places;
 mod purse;
-pub mod report;
+mod report;
+mod request;
 pub mod score;
+mod strategy;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -24,13 +25,14 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::compare::lake::MaskedLake;
 pub use crate::compare::mask::{Mask, Pattern, Share};
-pub use crate::compare::report::{Comparison, Hidden, IdeaReport};
-pub use crate::compare::score::Limit;
+pub use crate::compare::report::{AggregateErrors, CompareReport, Hidden, StrategyReport};
+pub use crate::compare::request::CompareRequest;
+pub use crate::compare::score::{ColumnErrors, CostLimit};
 
 use crate::compare::score::{Contender, Numbers};
 use crate::compare::trial::{Arena, Truth};
-use repair_core::engine::new_run_id;
-use repair_core::lake::{Lake, Layer, PresenceRequest, ScanRequest};
+use repair_core::engine::{JsonFormat, new_run_id};
+use repair_core::lake::{Lake, Layer, PresenceRequest, ReadLake, ScanRequest};
 use repair_core::model::Usage;
 use repair_core::model::expected_slots;
 use repair_core::model::{Counts, Findings, Key, Scope, SlotSet, Table};
@@ -43,23 +45,23 @@ const MOST_WORDS: u64 = 4 << 20;
 
 /// What to compare.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// The ideas: names of strategies, of repair steps with a single one, or of repairers. All strategies for the detect step, if empty.
+pub struct CompareOptions {
+    /// Names of strategies, of repair steps with a single strategy, or of repairers. If empty, all strategies for the detect step.
     pub strategies: Vec<String>,
-    /// The detect step that says which rows are expected; the only one, if not given.
+    /// The detect step that defines which rows are expected. If not given, the only one.
     pub of: Option<String>,
-    /// How hidden slots lie.
+    /// How the hidden slots are distributed.
     pub pattern: Pattern,
-    /// What hidden slots are drawn from.
+    /// The seed from which hidden slots are drawn.
     pub seed: u64,
-    /// The columns whose loss decides; all that hold numbers, if empty.
+    /// The columns whose loss decides. If empty, all that hold numbers.
     pub columns: Vec<String>,
-    /// What the best idea may cost.
-    pub limit: Limit,
+    /// What the best strategy may cost.
+    pub limit: CostLimit,
 }
 
 /// Where to compare.
-pub struct Setting<'a> {
+pub struct CompareSetting<'a> {
     /// The workflow.
     pub workflow: &'a Workflow,
     /// Its parameters, as [`Workflow::bind`] returns them.
@@ -74,27 +76,27 @@ pub struct Setting<'a> {
     pub cancel: CancellationToken,
 }
 
-/// Hides a share of what is there, and lets ideas repair it.
+/// Hides a share of the rows that are there, and lets strategies repair them.
 ///
 /// # Errors
 /// `invalid` or `not-found` if the options do not fit the workflow or the table; those of the lake and the detector, as of a run. What goes
-/// wrong with one idea is in its report.
-pub async fn compare(setting: Setting<'_>, share: Share, options: &Options) -> Result<Comparison> {
-    let Setting { workflow, params, registry, lake, clock, cancel } = setting;
+/// wrong with one strategy is in its report.
+pub async fn compare(setting: CompareSetting<'_>, share: Share, options: &CompareOptions) -> Result<CompareReport> {
+    let CompareSetting { workflow, params, registry, lake, clock, cancel } = setting;
     let began = clock.now();
-    let variables = idea::variables(params, began);
-    let detect = idea::detect_step(workflow, options.of.as_deref())?;
-    let ideas = idea::ideas(workflow, registry, &detect.name, &options.strategies, &variables)?;
-    let aggregates = idea::aggregates(workflow, &detect.name);
+    let variables = strategy::variables(params, began);
+    let detect = strategy::detect_step(workflow, options.of.as_deref())?;
+    let candidates = strategy::candidates(workflow, registry, &detect.name, &options.strategies, &variables)?;
+    let aggregates = strategy::aggregates(workflow, &detect.name);
     let computed = aggregates.iter().filter_map(|step| into(workflow, step, &variables)).collect();
     let run = format!("compare-{}", new_run_id()).into();
     let arena = Arena { workflow, registry, lake, clock, variables, run, began, aggregates, computed, cancel };
 
     let looked = look(&arena, detect).await?;
     let (decisive, truth, there, not_compared) = hide(&arena, &looked, share, options).await?;
-    let mut reports = Vec::with_capacity(ideas.len());
-    for idea in &ideas {
-        let mut report = Box::pin(arena.trial(idea, &truth)).await?;
+    let mut reports = Vec::with_capacity(candidates.len());
+    for candidate in &candidates {
+        let mut report = Box::pin(arena.trial(candidate, &truth)).await?;
         let losses = decisive.iter().filter_map(|column| report.columns.get(column)).map(|errors| errors.loss);
         #[expect(clippy::cast_precision_loss, reason = "a count of columns")]
         let columns = decisive.len().max(1) as f64;
@@ -102,11 +104,12 @@ pub async fn compare(setting: Setting<'_>, share: Share, options: &Options) -> R
         reports.push(report);
     }
     let contender =
-        |report: &IdeaReport| Contender { loss: report.loss, usd: report.usd, calls: report.calls, useful: report.repaired > 0 };
+        |report: &StrategyReport| Contender { loss: report.loss, usd: report.usd, calls: report.calls, useful: report.repaired > 0 };
     let best = score::best(&reports.iter().map(contender).collect::<Vec<_>>(), &options.limit);
     let gaps = &truth.findings.gaps;
     let hidden = gaps.iter().filter_map(|(key, slots)| Some(Hidden { key: key.clone(), interval: looked.scope.grid.interval_of(slots)? }));
-    Ok(Comparison {
+    Ok(CompareReport {
+        format: JsonFormat,
         workflow: workflow.name.clone(),
         of: detect.name.clone(),
         table: truth.table.name.clone(),
@@ -118,17 +121,17 @@ pub async fn compare(setting: Setting<'_>, share: Share, options: &Options) -> R
         hidden: truth.mask.len(),
         gaps: gaps.len() as u64,
         hidden_slots: hidden.collect(),
-        mask: print(&truth.mask),
+        mask: hash(&truth.mask),
         prices: workflow.prices.as_ref().map(|book| (book.name.clone(), book.as_of)),
         decisive,
         best: best.map(|index| reports[index].name.clone()),
-        ideas: reports,
+        strategies: reports,
         not_compared,
     })
 }
 
-/// A print of what is hidden.
-fn print(mask: &Mask) -> String {
+/// A hash of what is hidden.
+fn hash(mask: &Mask) -> String {
     let mut hasher = blake3::Hasher::new();
     for (key, gap) in mask.gaps().iter() {
         for value in key.values() {
@@ -141,7 +144,7 @@ fn print(mask: &Mask) -> String {
 
 /// The table that an aggregate step writes, if its configuration says so.
 fn into(workflow: &Workflow, step: &Step, variables: &Variables) -> Option<Table> {
-    let (_, _, with) = idea::plugin(step).ok()?;
+    let (_, _, with) = strategy::plugin(step).ok()?;
     let with = with.resolve(variables).ok()?;
     let name = with.get("into").and_then(Value::as_str)?;
     Some(workflow.tables.get(name).cloned().unwrap_or_else(|| Table::implicit(name, "time")))
@@ -157,39 +160,47 @@ struct Looked {
 }
 
 async fn look(arena: &Arena<'_>, detect: &Step) -> Result<Looked> {
-    let (_, _, with) = idea::plugin(detect)?;
+    let (_, _, with) = strategy::plugin(detect)?;
     let config = with.resolve(&arena.variables)?;
     let detector = Arc::<dyn Detector>::try_from(arena.plugin(detect)?)?;
-    // Which table is looked at, only the findings say; nothing is hidden of any.
+    // Only the findings say which table is searched; nothing is hidden yet.
     let named = config.get("table").and_then(Value::as_str).and_then(|name| arena.workflow.tables.get(name));
     let table = named.ok_or_else(|| {
-        Error::invalid(format!("step `{}` names no table of the workflow as `table`, so nobody knows what to hide", detect.name))
+        Error::invalid(format!("step `{}` names no table of the workflow as `table`, so there is nothing to hide", detect.name))
     })?;
     let lake = arena.masked(table, &Mask::nothing(table.grid()?));
     let context = arena.prepare(&lake, &detect.name, &arena.workflow.tags)?.context;
     let found = detector.detect(&context, None).await?;
     if !found.kind.is_missing() {
         let what = found.kind.as_str();
-        return Err(Error::invalid(format!("step `{}` looks for {what} rows; ideas are compared for missing ones alone", detect.name)));
+        return Err(Error::invalid(format!(
+            "step `{}` looks for {what} rows, but strategies can be compared only for missing rows",
+            detect.name
+        )));
     }
     if found.scope.table != table.name {
-        return Err(Error::invalid(format!("step `{}` looks at table `{}`, not at `{}`", detect.name, found.scope.table, table.name)));
+        return Err(Error::invalid(format!("step `{}` searches table `{}`, not `{}`", detect.name, found.scope.table, table.name)));
     }
     Ok(Looked { scope: found.scope, counts: found.counts, table: table.clone(), context, lake })
 }
 
 /// Chooses what to hide, and keeps the truth about it.
-async fn hide(arena: &Arena<'_>, looked: &Looked, share: Share, options: &Options) -> Result<(Vec<String>, Truth, u64, Vec<String>)> {
+async fn hide(
+    arena: &Arena<'_>,
+    looked: &Looked,
+    share: Share,
+    options: &CompareOptions,
+) -> Result<(Vec<String>, Truth, u64, Vec<String>)> {
     let Looked { scope, counts, table, context, lake } = looked;
     let schema = lake.describe(table).await?;
     let columns = score::number_columns(table, &schema);
     let decisive = if options.columns.is_empty() { columns.clone() } else { options.columns.clone() };
     if let Some(odd) = decisive.iter().find(|column| !columns.contains(column)) {
         let there = columns.join(", ");
-        return Err(Error::invalid(format!("table `{}` has no column of numbers `{odd}`; it has {there}", table.name)));
+        return Err(Error::invalid(format!("table `{}` has no column of numbers `{odd}`; its columns of numbers are {there}", table.name)));
     }
     if columns.is_empty() {
-        return Err(Error::invalid(format!("table `{}` has no column of numbers, so no idea can be more right than another", table.name)));
+        return Err(Error::invalid(format!("table `{}` has no column of numbers, so strategies cannot be compared on it", table.name)));
     }
     let there = known_good(looked).await?;
     let mask = mask::choose(scope.grid, &there, share, options.pattern, options.seed)?;
@@ -197,14 +208,14 @@ async fn hide(arena: &Arena<'_>, looked: &Looked, share: Share, options: &Option
     let hidden = mask.len();
     if rows.rows.len() as u64 != hidden {
         let message = format!(
-            "{hidden} rows of table `{}` were to be hidden and {} are there; did it change meanwhile?",
+            "{hidden} rows of table `{}` were to be hidden, but {} are there; the table has probably changed meanwhile, so try again",
             table.name,
             rows.rows.len()
         );
         return Err(Error::new(repair_core::ErrorKind::Transient, message));
     }
     let gaps = mask.gaps();
-    // What is missing in truth is nobody's to repair here: nothing tells how right that would be.
+    // Slots that are really missing are left out: there is no truth to compare repairs of them with.
     let expected = counts.expected.saturating_sub(counts.missing);
     let present = counts.present.saturating_sub(hidden);
     let counts = Counts { expected, present, missing: hidden, gaps: gaps.len() as u64, ..*counts };
@@ -222,17 +233,17 @@ async fn known_good(looked: &Looked) -> Result<BTreeMap<Key, SlotSet>> {
     let words = slots.len() / u64::from(scope.grid.cadence.slots_per_word()) * scope.keys.len() as u64;
     if words > MOST_WORDS {
         return Err(Error::invalid(format!(
-            "{} slots of {} keys are too many to choose from; compare a shorter stretch, or fewer keys",
+            "{} slots of {} keys are too many to choose from; compare a shorter interval, or fewer keys",
             slots.len(),
             scope.keys.len()
         )));
     }
     let expected = expected_slots(scope.grid, slots, &context.calendar(&scope.calendar)?.open(&scope.interval)?);
-    let request = PresenceRequest { slots, keys: scope.keys.clone(), as_of: context.entered_at };
+    let request = PresenceRequest::new(slots, scope.keys.clone(), context.entered_at);
     let presence = lake.presence(table, &request).await?;
     let good = presence.raw.keys.into_iter().map(|(key, present)| {
         let mut good = mask::known_good(&expected, &present, scope.grid);
-        // Rows for which a repair stands were found to be wrong.
+        // Rows that a repair replaces were found to be wrong.
         if let Some(replaced) = presence.repaired.get(&key) {
             good.subtract(replaced);
         }
@@ -243,8 +254,8 @@ async fn known_good(looked: &Looked) -> Result<BTreeMap<Key, SlotSet>> {
 
 /// The rows that are hidden, by key and slot.
 async fn truth(lake: &MaskedLake, table: &Table, mask: &Mask, columns: Vec<String>) -> Result<Numbers> {
-    let keys = mask.keys().map(|(key, _)| key.clone()).collect();
-    let request = ScanRequest { layer: Layer::Raw, interval: mask.hull(), keys: Some(keys), columns: Some(columns.clone()) };
+    let keys: Vec<Key> = mask.keys().map(|(key, _)| key.clone()).collect();
+    let request = ScanRequest::new(Layer::Raw).in_interval(mask.hull()).of_keys(keys).with_columns(columns.clone());
     let mut rows = Numbers::of_columns(columns);
     let mut batches = lake.scan(table, &request).await?;
     while let Some(batch) = batches.try_next().await? {

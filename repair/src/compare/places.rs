@@ -1,5 +1,5 @@
-//! What a table is while ideas are compared: the one of which rows are hidden, something beside it or computed from it, or any other. By where
-//! it lies, since names and locations may be written in many ways.
+//! What a table is while strategies are compared: the one whose rows are hidden, something beside it or computed from it, or any other. This is
+//! decided by where the table lies, since names and locations may be written in many ways.
 
 use repair_core::lake::{Lake, overlay};
 use repair_core::model::Table;
@@ -7,7 +7,7 @@ use repair_core::{Error, Result};
 
 /// What a table is here.
 pub(super) enum Standing {
-    /// The one of which rows are hidden.
+    /// The one whose rows are hidden.
     Masked,
     /// Its repairs or exceptions.
     Beside,
@@ -17,7 +17,7 @@ pub(super) enum Standing {
     Other,
 }
 
-/// Where the rows of a table lie, and what tells of them.
+/// Where the rows of a table lie, and what would reveal them.
 pub(super) struct Places {
     masked: Table,
     hidden: String,
@@ -61,8 +61,8 @@ impl Places {
         let same_name = names.iter().chain([&masked.name]).any(|name| name.eq_ignore_ascii_case(&table.name));
         if same_name || [hidden].into_iter().chain(beside).any(|other| overlap(&place, other)) {
             return Err(Error::invalid(format!(
-                "table `{}` at `{}` is, or lies where, the rows of table `{}` are, of which some are hidden while ideas are compared; it can be \
-                 read only as the workflow declares it",
+                "table `{}` at `{}` has, or lies among, the rows of table `{}`, some of which are hidden while strategies are compared; it can \
+                 be read only as the workflow declares it",
                 table.name, table.location, masked.name
             )));
         }

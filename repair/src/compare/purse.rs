@@ -1,17 +1,17 @@
-//! What an idea costs, and what it may spend while it is tried: it asks real sources for the hidden rows, and so is under the same budgets
-//! as in a run.
+//! What a strategy costs, and what it may spend while it is compared. It asks real sources for the hidden rows, so the same budgets apply as
+//! in a run.
 
 use std::sync::{Mutex, PoisonError};
 
 use rust_decimal::Decimal;
 
-use crate::compare::idea::Idea;
+use crate::compare::strategy::Candidate;
 use repair_core::model::Usage;
 use repair_core::price::{Budget, Metered, Spend, counts};
 use repair_core::workflow::Prices;
 use repair_core::{Error, ErrorKind, Result};
 
-/// What was used costs so much; or why nobody knows.
+/// What was used costs in dollars, or why that is not known.
 pub(super) fn cost(prices: &Prices<'_>, usage: &Usage, metered: &Metered) -> Result<Decimal, String> {
     let Some(book) = prices.book else { return Err("no price book is given".to_owned()) };
     let calls = match (usage.source_requests, prices.call) {
@@ -27,7 +27,7 @@ pub(super) fn cost(prices: &Prices<'_>, usage: &Usage, metered: &Metered) -> Res
     Ok((calls + queries + counted).normalize())
 }
 
-/// What is left to spend.
+/// What is spent, and what may be.
 pub(super) struct Purse<'a> {
     prices: &'a Prices<'a>,
     limits: Vec<&'a Budget>,
@@ -35,16 +35,16 @@ pub(super) struct Purse<'a> {
 }
 
 impl<'a> Purse<'a> {
-    /// The budgets of the workflow, of an idea's step and of its own, of which nothing is spent.
-    pub(super) fn new(idea: &'a Idea, prices: &'a Prices<'a>) -> Self {
-        Self { prices, limits: idea.budgets.iter().collect(), spent: Mutex::default() }
+    /// The budgets of the workflow, of a strategy's step, and of the strategy itself, of which nothing is spent yet.
+    pub(super) fn new(candidate: &'a Candidate, prices: &'a Prices<'a>) -> Self {
+        Self { prices, limits: candidate.budgets.iter().collect(), spent: Mutex::default() }
     }
 
-    /// Sets aside what a unit takes at worst.
+    /// Reserves what a unit takes at worst.
     ///
     /// # Errors
     /// `budget` if there is no room; `invalid` if a limit is in dollars and a price is not known.
-    pub(super) fn set_aside(&self, worst: &Usage) -> Result<()> {
+    pub(super) fn reserve(&self, worst: &Usage) -> Result<()> {
         if self.prices.lack(worst) && self.limits.iter().any(|limit| limit.usd.is_some()) {
             return Err(Error::invalid("a budget in dollars needs the price of a call to its source; add it to the price book"));
         }
@@ -57,7 +57,7 @@ impl<'a> Purse<'a> {
         Ok(())
     }
 
-    /// Puts what was really used in the place of what was set aside.
+    /// Replaces what was reserved by what was used.
     pub(super) fn settle(&self, worst: &Usage, used: &Usage) {
         let (before, now) = (self.prices.worst(worst), self.prices.worst(used));
         let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! How right guesses were, and which idea is best. Pure.
+//! How accurate guesses were, and which strategy is best. Pure.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub struct Numbers {
     pub rows: BTreeMap<(Key, i64), Vec<Option<f64>>>,
 }
 
-/// The columns of a table that hold numbers, besides key and time.
+/// The columns of a table that hold numbers, other than key and time.
 pub fn number_columns(table: &Table, schema: &Schema) -> Vec<String> {
     let own = |name: &String| *name == table.time || table.key.contains(name);
     let numbers = schema.fields().iter().filter(|field| field.data_type().is_numeric() && !own(field.name()));
@@ -35,8 +35,8 @@ impl Numbers {
         Self { columns, rows: BTreeMap::new() }
     }
 
-    /// Adds rows of a batch: those for which `place` tells a place from their key and time (in microseconds). Columns that it lacks are
-    /// null.
+    /// Adds rows of a batch: those for which `place` returns a place, given their key and time (in microseconds). Columns that the batch lacks
+    /// are null.
     ///
     /// # Errors
     /// `invalid` if the batch is not in the shape of a lake.
@@ -74,12 +74,12 @@ pub struct ColumnErrors {
     pub bias: f64,
     /// The largest difference, without sign.
     pub worst_absolute: f64,
-    /// The mean [loss] over all that was hidden, from 0 (all right) to 1.
+    /// The mean [loss] over all that was hidden, from 0 (all correct) to 1.
     pub loss: f64,
 }
 
-/// What a guess loses: its error as a part of the true value, at most 1; and 1 for what was left open. Of a true value of zero, 0 if the
-/// guess is zero, else 1.
+/// The loss of a guess: its error as a part of the true value, at most 1; and 1 for a slot that was left open. If the true value is zero, the loss
+/// is 0 for a guess of zero, and 1 otherwise.
 pub fn loss(guess: Option<f64>, truth: f64) -> f64 {
     match guess {
         None => 1.0,
@@ -164,16 +164,16 @@ pub fn differing(truth: &Numbers, guesses: &Numbers) -> (u64, u64) {
     (differ, truth.rows.len() as u64 + guesses.rows.len() as u64 - 2 * shared)
 }
 
-/// What counts when the best idea is chosen.
+/// The limits within which the best strategy is chosen.
 #[derive(Debug, Clone, Default)]
-pub struct Limit {
+pub struct CostLimit {
     /// The most dollars that it may cost.
     pub usd: Option<Decimal>,
     /// The most calls that it may make.
     pub calls: Option<u64>,
 }
 
-impl Limit {
+impl CostLimit {
     /// A limit as people write it: dollars as a plain decimal number.
     ///
     /// # Errors
@@ -184,7 +184,7 @@ impl Limit {
     }
 }
 
-/// One idea, as far as the choice goes.
+/// What decides about one strategy.
 #[derive(Debug, Clone)]
 pub struct Contender {
     /// The mean [loss] of the columns that count.
@@ -197,15 +197,15 @@ pub struct Contender {
     pub useful: bool,
 }
 
-/// The best idea: of those that repaired anything and fit the limit, the one with the least loss; of several with the same, the cheapest,
+/// The best strategy: of those that repaired anything and fit the limit, the one with the least loss; of several with the same loss, the cheapest,
 /// then the one with the fewest calls, then the first. One whose cost is not known fits no limit in dollars.
-pub fn best(ideas: &[Contender], limit: &Limit) -> Option<usize> {
-    let fits = |idea: &Contender| {
-        let affordable = limit.usd.is_none_or(|most| idea.usd.is_some_and(|usd| usd <= most));
-        idea.useful && affordable && limit.calls.is_none_or(|most| idea.calls <= most)
+pub fn best(contenders: &[Contender], limit: &CostLimit) -> Option<usize> {
+    let fits = |contender: &Contender| {
+        let affordable = limit.usd.is_none_or(|most| contender.usd.is_some_and(|usd| usd <= most));
+        contender.useful && affordable && limit.calls.is_none_or(|most| contender.calls <= most)
     };
-    let fitting = ideas.iter().enumerate().filter(|(_, idea)| fits(idea));
-    let order = |idea: &Contender| (idea.usd.is_none(), idea.usd, idea.calls);
+    let fitting = contenders.iter().enumerate().filter(|(_, contender)| fits(contender));
+    let order = |contender: &Contender| (contender.usd.is_none(), contender.usd, contender.calls);
     fitting.min_by(|(_, a), (_, b)| a.loss.total_cmp(&b.loss).then_with(|| order(a).cmp(&order(b)))).map(|(index, _)| index)
 }
 
@@ -244,18 +244,24 @@ mod tests {
 
     #[test]
     fn the_best_is_the_least_wrong_that_fits() {
-        let idea = |loss: f64, cents: Option<i64>, calls: u64| Contender {
+        let contender = |loss: f64, cents: Option<i64>, calls: u64| Contender {
             loss,
             usd: cents.map(|cents| Decimal::new(cents, 2)),
             calls,
             useful: loss < 1.0,
         };
-        let ideas = [idea(0.2, Some(0), 0), idea(0.0, Some(30), 12), idea(0.0, Some(20), 40), idea(0.0, None, 1), idea(1.0, Some(0), 0)];
-        let limit = |cents: Option<i64>, calls: Option<u64>| Limit { usd: cents.map(|cents| Decimal::new(cents, 2)), calls };
-        assert_eq!(best(&ideas, &limit(None, None)), Some(2), "as right, and cheaper; a cost that is not known comes last");
-        assert_eq!(best(&ideas, &limit(Some(25), Some(20))), Some(0));
-        assert_eq!(best(&ideas, &limit(Some(30), Some(20))), Some(1));
-        assert_eq!(best(&ideas, &limit(None, Some(5))), Some(3));
-        assert_eq!(best(&ideas[4..], &limit(None, None)), None, "nothing repaired is no idea");
+        let contenders = [
+            contender(0.2, Some(0), 0),
+            contender(0.0, Some(30), 12),
+            contender(0.0, Some(20), 40),
+            contender(0.0, None, 1),
+            contender(1.0, Some(0), 0),
+        ];
+        let limit = |cents: Option<i64>, calls: Option<u64>| CostLimit { usd: cents.map(|cents| Decimal::new(cents, 2)), calls };
+        assert_eq!(best(&contenders, &limit(None, None)), Some(2), "equally accurate, and cheaper; an unknown cost comes last");
+        assert_eq!(best(&contenders, &limit(Some(25), Some(20))), Some(0));
+        assert_eq!(best(&contenders, &limit(Some(30), Some(20))), Some(1));
+        assert_eq!(best(&contenders, &limit(None, Some(5))), Some(3));
+        assert_eq!(best(&contenders[4..], &limit(None, None)), None, "a strategy that repaired nothing is never the best");
     }
 }

@@ -1,4 +1,4 @@
-//! One idea tried on the hidden slots: its plug-in plans and repairs as in a run, with the workflow's sources, in a lake that keeps nothing.
+//! One strategy tried on the hidden slots: its plug-in plans and repairs as in a run, with the workflow's sources, in a lake that keeps nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use crate::compare::idea;
-use crate::compare::idea::Idea;
 use crate::compare::lake::MaskedLake;
 use crate::compare::mask::Mask;
 use crate::compare::purse::{self, Purse};
-use crate::compare::report::{AggregateErrors, IdeaReport};
+use crate::compare::report::{AggregateErrors, StrategyReport};
 use crate::compare::score;
 use crate::compare::score::Numbers;
+use crate::compare::strategy;
+use crate::compare::strategy::Candidate;
 use repair_core::engine::prepare::{self, Attempt, PUBLISH_UNITS, Prepared, Preparer, Setting, UnitWork};
 use repair_core::engine::retry;
 use repair_core::lake::{Lake, rollup};
@@ -25,10 +25,10 @@ use repair_core::plugin::{AggregateRequest, Aggregator, Clock, Plugin, PluginKin
 use repair_core::workflow::{Prices, Step, Variables, Workflow};
 use repair_core::{Error, ErrorKind, Result};
 
-/// Problems of an idea that are told.
-const MOST_TOLD: usize = 5;
+/// At most this many problems of a strategy are reported.
+const MOST_PROBLEMS: usize = 5;
 
-/// What all ideas have in common.
+/// What all strategies have in common.
 pub(super) struct Arena<'a> {
     pub(super) workflow: &'a Workflow,
     pub(super) registry: &'a Registry,
@@ -48,7 +48,7 @@ pub(super) struct Truth {
     pub(super) findings: Findings,
     pub(super) table: Table,
     pub(super) mask: Mask,
-    /// What was hidden was drawn from this, and so is jitter.
+    /// The hidden slots were drawn from this, and so is jitter.
     pub(super) seed: u64,
     /// By key and slot.
     pub(super) rows: Numbers,
@@ -56,9 +56,9 @@ pub(super) struct Truth {
     pub(super) aggregates: BTreeMap<String, Numbers>,
 }
 
-/// What came of the units of an idea.
+/// What came of the units of a strategy.
 #[derive(Default)]
-struct Tally {
+struct Outcomes {
     units: u64,
     failed: u64,
     not_begun: u64,
@@ -67,11 +67,11 @@ struct Tally {
     usage: Usage,
 }
 
-impl Tally {
+impl Outcomes {
     fn problem(&mut self, error: &Error) {
-        let told = format!("{}: {}", error.kind(), error.full());
-        if self.problems.len() < MOST_TOLD && !self.problems.contains(&told) {
-            self.problems.push(told);
+        let problem = format!("{}: {}", error.kind(), error.full());
+        if self.problems.len() < MOST_PROBLEMS && !self.problems.contains(&problem) {
+            self.problems.push(problem);
         }
     }
 }
@@ -82,7 +82,7 @@ impl Arena<'_> {
         MaskedLake::new(self.lake.clone(), table.clone(), mask.clone(), &self.computed)
     }
 
-    /// Makes a step ready to work in a masked lake. Sources are made anew, so that no strategy has what another has asked for.
+    /// Makes a step ready to work in a masked lake. Sources are made anew, so that no strategy gets what another has asked for.
     pub(super) fn prepare(&self, lake: &MaskedLake, step: &str, tags: &BTreeMap<String, String>) -> Result<Prepared> {
         let setting = Setting {
             run: self.run.clone(),
@@ -104,9 +104,9 @@ impl Arena<'_> {
         }))
     }
 
-    /// A step's plug-in, from its configuration as parameters alone make it.
+    /// A step's plug-in, configured by parameters alone.
     pub(super) fn plugin(&self, step: &Step) -> Result<Plugin> {
-        let (kind, name, with) = idea::plugin(step)?;
+        let (kind, name, with) = strategy::plugin(step)?;
         self.registry.make(kind, name, &with.resolve(&self.variables)?).map_err(|error| error.on("step", &step.name))
     }
 
@@ -123,7 +123,7 @@ impl Arena<'_> {
         }
         let mut tables = BTreeMap::new();
         for (table, schema, batches) in lake.tables() {
-            // What a row is made of is not the same with and without repairs, by its nature.
+            // How many rows are observed and how many repaired always differs.
             let mut columns = score::number_columns(&table, &schema);
             columns.retain(|name| ![rollup::OBSERVED, rollup::REPAIRED].contains(&name.as_str()));
             let mut numbers = Numbers::of_columns(columns);
@@ -138,17 +138,17 @@ impl Arena<'_> {
     async fn aggregate_step(&self, lake: &MaskedLake, step: &Step, findings: &Findings) -> Result<()> {
         let aggregator = Arc::<dyn Aggregator>::try_from(self.plugin(step)?)?;
         let context = self.prepare(lake, &step.name, &self.workflow.tags)?.context;
-        aggregator.aggregate(&context, AggregateRequest { findings: Some(findings) }).await.map(drop)
+        aggregator.aggregate(&context, AggregateRequest::new(Some(findings))).await.map(drop)
     }
 
-    /// Tries an idea. What goes wrong with it is in its report; an error is one of the comparison.
-    pub(super) async fn trial(&self, idea: &Idea, truth: &Truth) -> Result<IdeaReport> {
+    /// Tries a strategy. What goes wrong with it is in its report; an error is one of the comparison itself.
+    pub(super) async fn trial(&self, candidate: &Candidate, truth: &Truth) -> Result<StrategyReport> {
         let lake = self.masked(&truth.table, &truth.mask);
-        let Prepared { context, meter, .. } = self.prepare(&lake, &idea.name, &idea.tags)?;
-        let prices = Prices::of(self.workflow, idea.source());
+        let Prepared { context, meter, .. } = self.prepare(&lake, &candidate.name, &candidate.tags)?;
+        let prices = Prices::of(self.workflow, candidate.source());
         let began = Instant::now();
-        let mut tally = Tally::default();
-        if let Err(error) = self.repair(idea, truth, &context, &prices, &mut tally).await {
+        let mut tally = Outcomes::default();
+        if let Err(error) = self.repair(candidate, truth, &context, &prices, &mut tally).await {
             if error.kind() == ErrorKind::Cancelled {
                 return Err(error);
             }
@@ -172,10 +172,10 @@ impl Arena<'_> {
         let absent = exceptions.iter().map(|batch| batch.num_rows() as u64).sum();
         let columns = score::errors(&truth.rows, &guesses);
         let cost = purse::cost(&prices, &tally.usage, &metered);
-        Ok(IdeaReport {
-            name: idea.name.clone(),
-            plugin: idea.plugin.clone(),
-            with: idea.with.clone(),
+        Ok(StrategyReport {
+            name: candidate.name.clone(),
+            plugin: candidate.plugin.clone(),
+            with: candidate.with.clone(),
             hidden,
             repaired,
             absent,
@@ -195,16 +195,23 @@ impl Arena<'_> {
         })
     }
 
-    async fn repair(&self, idea: &Idea, truth: &Truth, context: &StepContext, prices: &Prices<'_>, tally: &mut Tally) -> Result<()> {
-        if let Some(source) = idea.source() {
+    async fn repair(
+        &self,
+        candidate: &Candidate,
+        truth: &Truth,
+        context: &StepContext,
+        prices: &Prices<'_>,
+        tally: &mut Outcomes,
+    ) -> Result<()> {
+        if let Some(source) = candidate.source() {
             context.source(source)?.ready().await.map_err(|error| error.on("source", source))?;
         }
-        let repairer: Arc<dyn Repairer> = self.registry.make(PluginKind::Repairer, &idea.plugin, &idea.with)?.try_into()?;
-        let name = idea.name.as_str().into();
-        let work = UnitWork::new(context.clone(), repairer.clone(), Arc::new(truth.findings.clone()), name, idea.rate_limit)?;
-        let doing = Doing { idea, work, seed: truth.seed, purse: Purse::new(idea, prices) };
+        let repairer: Arc<dyn Repairer> = self.registry.make(PluginKind::Repairer, &candidate.plugin, &candidate.with)?.try_into()?;
+        let name = candidate.name.as_str().into();
+        let work = UnitWork::new(context.clone(), repairer.clone(), Arc::new(truth.findings.clone()), name, candidate.rate_limit)?;
+        let doing = Doing { candidate, work, seed: truth.seed, purse: Purse::new(candidate, prices) };
         let units = repairer.plan(context, &truth.findings).await?;
-        let mut ends = futures::stream::iter(units).map(|unit| doing.unit(unit)).buffer_unordered(idea.concurrency);
+        let mut ends = futures::stream::iter(units).map(|unit| doing.unit(unit)).buffer_unordered(candidate.concurrency);
         while let Some(end) = ends.next().await {
             context.check_cancelled()?;
             tally.units += 1;
@@ -239,7 +246,7 @@ struct Ended {
 
 /// What doing units needs.
 struct Doing<'a> {
-    idea: &'a Idea,
+    candidate: &'a Candidate,
     work: UnitWork,
     /// What jitter is drawn from.
     seed: u64,
@@ -247,18 +254,18 @@ struct Doing<'a> {
 }
 
 impl Doing<'_> {
-    /// Does a unit, and does it again as the step's `retry` says. What an attempt took that failed is not known, and counts as its worst.
+    /// Does a unit, and tries it again as the step's `retry` says. What a failed attempt used is not known, and counts as its worst.
     async fn unit(&self, unit: Result<Unit>) -> Ended {
         let mut usage = Usage::default();
         let unit = match unit {
             Ok(unit) => unit,
             Err(error) => return Ended { result: Err(error), usage },
         };
-        let (rules, context) = (&self.idea.retry, &self.work.context);
+        let (rules, context) = (&self.candidate.retry, &self.work.context);
         let mut used = vec![0u32; rules.len()];
         loop {
             let worst = self.work.repairer.worst(context, &unit);
-            if let Err(error) = self.purse.set_aside(&worst) {
+            if let Err(error) = self.purse.reserve(&worst) {
                 return Ended { result: Err(error), usage };
             }
             let error = match self.work.perform(&unit, &AtomicBool::new(false)).await {
@@ -285,7 +292,7 @@ impl Doing<'_> {
     }
 }
 
-/// How an aggregate differs from what it is when nothing is hidden.
+/// How an aggregate differs from its values when nothing is hidden.
 fn compare(truth: &Numbers, computed: &Numbers) -> AggregateErrors {
     let (differ, unmatched) = score::differing(truth, computed);
     AggregateErrors { rows: truth.rows.len() as u64, differ, unmatched, columns: score::errors(truth, computed) }

@@ -1,6 +1,6 @@
 //! What the entries of the ledger cost, grouped by tags. Pure. It must not know runs or events.
 //!
-//! An entry is priced as a whole, rounded once, so that groups add up to the total to the last digit, however they are cut.
+//! An entry is priced as a whole, and rounded once, so that groups add up to the total to the last digit, however they are cut.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,26 +8,27 @@ use jiff::civil::Date;
 use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
 
-use crate::ledger::{Entry, INFRASTRUCTURE, NONE};
+use crate::ledger::{INFRASTRUCTURE, LedgerEntry, NONE};
+use repair_core::engine::JsonFormat;
 use repair_core::model::Usage;
 use repair_core::price::Query;
 use repair_core::price::{CallPrice, Item, PriceBook, counts};
 
-/// Digits after the point of an entry's price. Sums of as many as there may be stay exact.
+/// Digits after the point of an entry's price. Sums of all entries stay exact.
 const DECIMALS: u32 = 15;
-/// What stands for a source that is not known by name.
+/// The name of a source that has none.
 const UNNAMED: &str = "a source without a name";
 
 /// Dollars: what is known, and what it is at most.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Amount {
-    /// What usage costs that was told.
-    pub usd: Decimal,
-    /// With what units may have taken that never told, and with the minimum of every query of which only the sum is known.
-    pub at_most: Decimal,
+struct Cost {
+    /// What the usage that is on record costs.
+    usd: Decimal,
+    /// The same, with what units may have taken whose usage was lost, and with the minimum of every query that is known only as part of a sum.
+    at_most: Decimal,
 }
 
-impl std::ops::AddAssign for Amount {
+impl std::ops::AddAssign for Cost {
     fn add_assign(&mut self, other: Self) {
         self.usd += other.usd;
         self.at_most += other.at_most;
@@ -36,24 +37,25 @@ impl std::ops::AddAssign for Amount {
 
 /// Entries that have some tags in common.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Group {
+#[non_exhaustive]
+pub struct CostGroup {
     /// Those tags.
     pub tags: BTreeMap<String, String>,
     /// How many runs.
     pub runs: usize,
-    /// What they took.
+    /// What they used.
     pub usage: Usage,
     /// Rows that readers see for it.
     pub rows_repaired: u64,
     /// Slots that were confirmed absent.
     pub slots_absent: u64,
-    /// What it cost; none if there are no prices.
+    /// What it cost; `None` if there are no prices.
     #[serde(serialize_with = "plain")]
     pub usd: Option<Decimal>,
-    /// What it cost at most, as [`Amount::at_most`].
+    /// What it cost at most: also what units may have taken whose usage was lost.
     #[serde(serialize_with = "plain")]
     pub usd_at_most: Option<Decimal>,
-    /// What a repaired row cost; none if there is none.
+    /// What a repaired row cost; `None` if none was repaired.
     #[serde(serialize_with = "plain")]
     pub usd_per_row: Option<Decimal>,
 }
@@ -64,22 +66,23 @@ fn plain<S: Serializer>(usd: &Option<Decimal>, serializer: S) -> Result<S::Ok, S
 
 /// Calls to a source that is paid by the month.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct PlanUse {
     /// The source, as the price book names it.
     pub source: String,
     /// The month, by its first day.
     pub month: Date,
-    /// Calls of the runs that were looked at.
+    /// Calls of the runs that were counted.
     pub calls: u64,
     /// Calls that the plan includes.
     pub calls_included: u64,
     /// What the plan costs, whether it is used or not.
     #[serde(serialize_with = "exact")]
     pub monthly_usd: Decimal,
-    /// What of it is in the prices of groups: for each included call, its part of the plan; for each beyond, its own price.
+    /// The part of it that is in the prices of groups: for each included call its part of the plan, for each further call its own price.
     #[serde(serialize_with = "exact")]
     pub share_usd: Decimal,
-    /// What the calls added to the bill of who has the plan anyway: those beyond it.
+    /// What the calls cost on top of the plan: those that it does not include.
     #[serde(serialize_with = "exact")]
     pub marginal_usd: Decimal,
 }
@@ -90,36 +93,40 @@ fn exact<S: Serializer>(usd: &Decimal, serializer: S) -> Result<S::Ok, S::Error>
 
 /// What entries cost.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Costs {
+    /// The format of its JSON.
+    pub format: JsonFormat,
     /// By the tags that were asked for, in their order.
-    pub groups: Vec<Group>,
+    pub groups: Vec<CostGroup>,
     /// The same by component.
-    pub components: Vec<Group>,
+    pub components: Vec<CostGroup>,
     /// All together.
-    pub total: Group,
+    pub total: CostGroup,
     /// Sources that are paid by the month.
     pub plans: Vec<PlanUse>,
     /// The price books, each with its day.
     pub prices: BTreeSet<String>,
-    /// Runs that have no price book; they are in no price.
+    /// Runs without a price book. They are left out of all prices.
     pub runs_without_prices: usize,
-    /// Calls to sources for which there is no price; they are in no price.
+    /// Calls to sources without a price. They are left out of all prices.
     pub calls_without_price: BTreeMap<String, u64>,
-    /// What was used and is not in the price book, so it is reckoned as free.
+    /// What was used and is not in the price book, so that it counts as free.
     pub free: BTreeSet<&'static str>,
 }
 
 impl Costs {
-    /// Prices entries, and groups them by some of their tags; one without a tag has `-`. Each by the book that is given, or by the one that
-    /// its run had.
-    pub fn new(entries: &[Entry], by: &[String], given: Option<&PriceBook>) -> Self {
-        let mut entries: Vec<&Entry> = entries.iter().collect();
+    /// Prices entries, each by the book that is given or else the one that its run had, and groups them by some of their tags. An entry without
+    /// a tag has `-`.
+    pub fn new(entries: &[LedgerEntry], by: &[String], given: Option<&PriceBook>) -> Self {
+        let mut entries: Vec<&LedgerEntry> = entries.iter().collect();
         // A plan's calls are counted in order of time.
         entries.sort_by_key(|entry| entry.began_at);
         let mut pricing = Pricing::default();
-        let priced: Vec<(&Entry, Option<Amount>)> = entries.iter().map(|entry| (*entry, pricing.price(entry, given))).collect();
+        let priced: Vec<(&LedgerEntry, Option<Cost>)> = entries.iter().map(|entry| (*entry, pricing.price(entry, given))).collect();
         let component = ["component".to_owned()];
         Self {
+            format: JsonFormat,
             groups: grouped(&priced, by),
             components: grouped(&priced, &component),
             total: grouped(&priced, &[]).pop().unwrap_or_default(),
@@ -132,12 +139,12 @@ impl Costs {
     }
 
     /// What the pipeline itself cost.
-    pub fn infrastructure(&self) -> Option<&Group> {
+    pub fn infrastructure(&self) -> Option<&CostGroup> {
         self.components.iter().find(|group| group.tags.get("component").is_some_and(|component| component == INFRASTRUCTURE))
     }
 
     /// What everything else cost.
-    pub fn repair(&self) -> Option<Group> {
+    pub fn repair(&self) -> Option<CostGroup> {
         let rest = self.components.iter().filter(|group| Some(*group) != self.infrastructure());
         rest.cloned().reduce(|mut all, group| {
             let usd = all.usd.zip(group.usd).map(|(one, other)| one + other).or(all.usd).or(group.usd);
@@ -161,12 +168,12 @@ fn per_row(usd: Option<Decimal>, rows: u64) -> Option<Decimal> {
 /// A group while it is summed up.
 #[derive(Default)]
 struct Sum<'a> {
-    group: Group,
-    amount: Option<Amount>,
+    group: CostGroup,
+    amount: Option<Cost>,
     runs: BTreeSet<&'a str>,
 }
 
-fn grouped(entries: &[(&Entry, Option<Amount>)], by: &[String]) -> Vec<Group> {
+fn grouped(entries: &[(&LedgerEntry, Option<Cost>)], by: &[String]) -> Vec<CostGroup> {
     let mut groups: BTreeMap<Vec<&str>, Sum<'_>> = BTreeMap::new();
     for (entry, amount) in entries {
         let key = by.iter().map(|tag| entry.tags.get(tag).map_or(NONE, String::as_str)).collect();
@@ -179,7 +186,7 @@ fn grouped(entries: &[(&Entry, Option<Amount>)], by: &[String]) -> Vec<Group> {
             *sum.amount.get_or_insert_default() += *amount;
         }
     }
-    let done = groups.into_iter().map(|(key, Sum { group, amount, runs })| Group {
+    let done = groups.into_iter().map(|(key, Sum { group, amount, runs })| CostGroup {
         tags: by.iter().cloned().zip(key.into_iter().map(str::to_owned)).collect(),
         runs: runs.len(),
         usd: amount.map(|amount| amount.usd),
@@ -201,7 +208,7 @@ struct Pricing {
 }
 
 impl Pricing {
-    fn price(&mut self, entry: &Entry, given: Option<&PriceBook>) -> Option<Amount> {
+    fn price(&mut self, entry: &LedgerEntry, given: Option<&PriceBook>) -> Option<Cost> {
         let Some(book) = given.or(entry.prices.as_deref()) else {
             self.without_prices.extend(entry.tags.get("run").cloned());
             return None;
@@ -219,11 +226,11 @@ impl Pricing {
         self.note_free(book, usage);
         let usd = known + book.scanned_at_least(unnamed, unnamed_bytes);
         let at_most = known + book.scanned_at_most(unnamed, unnamed_bytes) + assumed;
-        Some(Amount { usd: usd.round_dp(DECIMALS), at_most: at_most.round_dp(DECIMALS) })
+        Some(Cost { usd: usd.round_dp(DECIMALS), at_most: at_most.round_dp(DECIMALS) })
     }
 
     /// What an entry's calls cost. Of a plan, what they add to what those before them cost of it.
-    fn calls(&mut self, book: &PriceBook, entry: &Entry) -> Decimal {
+    fn calls(&mut self, book: &PriceBook, entry: &LedgerEntry) -> Decimal {
         if entry.calls.is_empty() {
             return Decimal::ZERO;
         }

@@ -1,7 +1,9 @@
-//! What runs used, by whom and for what, and what that cost.
+//! What runs used, by what and for what, and what that cost.
 
+mod account;
 mod costs;
 mod tally;
 
-pub use costs::{Amount, Costs, Group};
-pub use tally::{Entry, INFRASTRUCTURE, NONE, REPAIR, TAGS, Tally};
+pub use account::{CostsRequest, DEFAULT_TAGS, since};
+pub use costs::{CostGroup, Costs, PlanUse};
+pub use tally::{INFRASTRUCTURE, LedgerEntry, NONE, REPAIR, TAGS, Tally};

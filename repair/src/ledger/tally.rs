@@ -1,14 +1,15 @@
-//! The ledger: what each step of a run took, with the tags under which people ask for it. Pure: a fold of the run's events. It must not know
-//! what anything costs ([`super::costs`] does).
+//! The ledger: what each step of a run used, with the tags by which costs are grouped. Pure: a fold of the run's events. It must not know what
+//! anything costs ([`super::costs`] does).
 //!
-//! Whose cost is what:
+//! How usage is attributed:
 //!
-//! - What a repair step takes is its strategy's, from the moment its units are planned until it has done what it can. Which idea that strategy stands for is
-//!   what its plan says ([`Workflow::tags_of`]); of plans that say nothing, the workflow's own tag `idea`, else the strategy's name.
-//! - All other steps serve every idea alike. They have the idea `-`.
-//! - Queries are counted by their ids, once a run: an attempt that takes up another's finds the same query again.
+//! - What a repair step uses belongs to its strategy, from the moment its units are planned until it has done what it can. The tag `idea` of
+//!   that strategy is what its plan recorded ([`Workflow::tags_of`]); if the plan recorded none, the workflow's own tag `idea`, else the
+//!   strategy's name.
+//! - All other steps serve every strategy alike. Their tag `idea` is `-`.
+//! - Queries are counted by their ids, once per run: an attempt that continues another's work finds the same query again.
 //! - A run within a run has its own entries; the step that ran it has none.
-//! - Units that failed, or whose end a crash has hidden, tell no usage. What was set aside for them is [`Entry::assumed`].
+//! - Units that failed, or whose end was lost in a crash, report no usage. What was reserved for them is [`LedgerEntry::assumed`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,37 +21,36 @@ use serde_json::Value;
 use repair_core::engine::child_run_id;
 use repair_core::engine::{Event, FORMAT, Recorded};
 use repair_core::lake::stale;
-use repair_core::model::Usage;
-use repair_core::model::utc_date;
+use repair_core::model::{Usage, utc_date};
 use repair_core::price::{PriceBook, Query};
 use repair_core::workflow::{Template, Variables, Workflow};
 use repair_core::{Error, Result};
 
-/// The tags that every entry has; a workflow's own come besides.
+/// The tags that every entry has. A workflow can add its own.
 pub const TAGS: [&str; 8] = ["component", "workflow", "idea", "strategy", "step", "table", "environment", "run"];
-/// The component of a workflow that does not say which it is.
+/// The component of a workflow that has no tag `component`.
 pub const REPAIR: &str = "repair";
 /// The component of what is repaired: the pipeline itself.
 pub const INFRASTRUCTURE: &str = "infrastructure";
 /// The value of a tag that does not apply.
 pub const NONE: &str = "-";
 
-/// What one step of a run took; of a repair step, for one strategy.
+/// What one step of a run used; in a repair step, what one strategy of it used.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
+pub struct LedgerEntry {
     /// When the run began.
     pub began_at: Timestamp,
     /// All of [`TAGS`], and the workflow's own.
     pub tags: BTreeMap<String, String>,
-    /// What it took. Queries, their bytes and engine time are in it, each query once.
+    /// What it used. Queries, their bytes and engine time are in it, each query once.
     pub usage: Usage,
     /// The queries whose ids are known.
     pub queries: Vec<Query>,
-    /// What units took at worst that did not say what they took.
+    /// What units may have used at worst whose usage was lost.
     pub assumed: Usage,
-    /// Requests to sources, by the first day of the month in which they ended, in UTC: plans of sources are by the month.
+    /// Requests to sources, by the first day of the month in which they ended, in UTC, since plans of sources are monthly.
     pub calls: BTreeMap<Date, u64>,
-    /// The names by which a price book may know whom it asked: in the workflow, then its plug-in's.
+    /// The names by which a price book may know the source: its name in the workflow, then its plug-in's.
     pub source: Vec<String>,
     /// Rows that readers see for it.
     pub rows: u64,
@@ -94,7 +94,7 @@ impl From<&Query> for Scanned {
     }
 }
 
-/// What one step took for one strategy, so far.
+/// What one step has used for one strategy so far.
 #[derive(Debug, Clone, Default)]
 struct Piece {
     step: String,
@@ -102,9 +102,9 @@ struct Piece {
     table: Option<String>,
     /// The tags of its units.
     tags: BTreeMap<String, String>,
-    told: Usage,
-    /// The part of `told` that ran queries, with ids or without.
-    told_of_queries: Scanned,
+    reported: Usage,
+    /// The part of `reported` that ran queries, with ids or without.
+    of_queries: Scanned,
     /// All queries that had ids, each time they were listed.
     listed: Scanned,
     queries: BTreeMap<String, Query>,
@@ -116,25 +116,25 @@ struct Piece {
 
 impl Piece {
     fn take(&mut self, usage: Usage, at: Timestamp) {
-        self.told += usage;
+        self.reported += usage;
         if usage.queries > 0 {
-            self.told_of_queries.add(Scanned::of(&usage));
+            self.of_queries.add(Scanned::of(&usage));
         }
         if usage.source_requests > 0 {
             *self.calls.entry(utc_date(at).first_of_month()).or_default() += usage.source_requests;
         }
     }
 
-    /// What it took. A query whose result could not be read is listed and told by nobody else; one that was found again is told twice.
+    /// What it used. A query whose result could not be read is only listed; one that was found again is reported twice.
     fn usage(&self) -> Usage {
-        let mut scanned = self.told_of_queries.without(self.listed);
+        let mut scanned = self.of_queries.without(self.listed);
         self.queries.values().for_each(|query| scanned.add(query.into()));
-        let files = Scanned::of(&self.told).without(self.told_of_queries);
+        let files = Scanned::of(&self.reported).without(self.of_queries);
         Usage {
             queries: scanned.queries,
             bytes_scanned: files.bytes + scanned.bytes,
             engine_ms: files.engine_ms + scanned.engine_ms,
-            ..self.told
+            ..self.reported
         }
     }
 
@@ -147,9 +147,9 @@ impl Piece {
 #[derive(Debug, Clone, Default)]
 struct At {
     visit: u32,
-    /// The piece that bears what it takes now.
+    /// The piece to which its usage belongs now.
     piece: usize,
-    /// What is set aside for its units, by index, and by which piece.
+    /// What is reserved for its units, by index, with the piece to which it belongs.
     reserved: BTreeMap<u32, (usize, Usage)>,
 }
 
@@ -162,7 +162,7 @@ pub struct Tally {
     pub began_at: Timestamp,
     /// Its workflow's name.
     pub workflow: String,
-    /// The text of its definition; that of the mended one, once it has gone on with it.
+    /// The text of its definition; once it was continued with a corrected one, the text of that.
     pub definition: String,
     /// Where that text was.
     pub file: String,
@@ -174,7 +174,7 @@ pub struct Tally {
     steps: BTreeMap<String, At>,
     pieces: Vec<Piece>,
     index: HashMap<(String, Option<String>), usize>,
-    /// The piece that bears each query.
+    /// The piece to which each query belongs.
     seen: HashMap<String, usize>,
 }
 
@@ -184,11 +184,11 @@ impl Tally {
     /// # Errors
     /// `invalid` if it does not begin a run, or was written by a newer version.
     pub fn begin(run: &str, first: &Recorded) -> Result<Self> {
-        let Event::RunStarted { format, workflow, definition, file, children, params, environment, seed: _ } = first.event.clone() else {
+        let Event::RunStarted { format, workflow, definition, file, children, params, environment, .. } = first.event.clone() else {
             return Err(Error::invalid("a run begins with `run-started`").on("run", run));
         };
         if format > FORMAT {
-            let message = format!("it was written in event format {format}, this program knows {FORMAT}; use a newer version of it");
+            let message = format!("it was written in event format {format}, and this program knows {FORMAT}; use a newer version of it");
             return Err(Error::invalid(message).on("run", run));
         }
         Ok(Self {
@@ -226,7 +226,7 @@ impl Tally {
             }
             Event::StrategyEnded { step, .. } => self.rest(step),
             Event::UnitsPlanned { step, table, strategy, tags, usage, .. } => {
-                // What was set aside before was for other units.
+                // What was reserved before was for other units.
                 self.lose(step);
                 let piece = self.piece(step, Some(strategy));
                 self.pieces[piece].table = Some(table.clone());
@@ -237,7 +237,7 @@ impl Tally {
             Event::UnitsReserved { step, units, worst } => {
                 let piece = self.at(step).piece;
                 for &unit in units {
-                    // One that was set aside before, and did not end, was lost in a crash.
+                    // A unit that was reserved before, and did not end, was lost in a crash.
                     self.assume(step, unit);
                     self.at(step).reserved.insert(unit, (piece, *worst));
                 }
@@ -292,7 +292,7 @@ impl Tally {
         index
     }
 
-    /// What comes is for no strategy, until one is planned; what was set aside before was for other units.
+    /// What follows belongs to no strategy until one is planned; what was reserved before was for other units.
     fn rest(&mut self, step: &str) {
         self.lose(step);
         let piece = self.piece(step, None);
@@ -309,12 +309,12 @@ impl Tally {
         self.pieces[now].listed.add(query.into());
         let bearer = *self.seen.entry(query.id.clone()).or_insert(now);
         let known = self.pieces[bearer].queries.entry(query.id.clone()).or_insert_with(|| query.clone());
-        // One that was looked at while it ran has read more since.
+        // A query that was seen while it ran has read more since.
         known.bytes_scanned = known.bytes_scanned.max(query.bytes_scanned);
         known.engine_ms = known.engine_ms.max(query.engine_ms);
     }
 
-    /// What was set aside for a unit is taken to be used.
+    /// What was reserved for a unit counts as used.
     fn assume(&mut self, step: &str, unit: u32) {
         if let Some((piece, worst)) = self.at(step).reserved.remove(&unit) {
             self.pieces[piece].assumed += worst;
@@ -327,14 +327,14 @@ impl Tally {
         }
     }
 
-    /// What its steps took. `workflow` is its definition, if that can still be read: it has the tags and the sources. `environment` is where
+    /// What its steps used. `workflow` is its definition, if that can still be read: it has the tags and the sources. `environment` is where
     /// it ran, for people.
-    pub fn entries(&self, workflow: Option<&Workflow>, environment: &str) -> Vec<Entry> {
+    pub fn entries(&self, workflow: Option<&Workflow>, environment: &str) -> Vec<LedgerEntry> {
         let mut done = self.clone();
         self.steps.keys().for_each(|step| done.lose(step));
         let variables = Variables { params: Value::Object(self.params.clone().into_iter().collect()), ..Variables::default() };
         let whole = done.pieces.iter().filter(|piece| !piece.is_empty());
-        let entries = whole.map(|piece| Entry {
+        let entries = whole.map(|piece| LedgerEntry {
             began_at: self.began_at,
             tags: self.tags(piece, workflow, environment),
             usage: piece.usage(),
@@ -372,7 +372,7 @@ impl Tally {
     }
 }
 
-/// Whom a step asks: the source's name in the workflow, and its plug-in's.
+/// The source that a step asks: its name in the workflow, and its plug-in's.
 fn source(workflow: &Workflow, piece: &Piece, variables: &Variables) -> Vec<String> {
     let step = workflow.step(&piece.step);
     let known = step.and_then(|step| step.kind.strategies().iter().find(|known| Some(&known.name) == piece.strategy.as_ref()));
@@ -381,7 +381,7 @@ fn source(workflow: &Workflow, piece: &Piece, variables: &Variables) -> Vec<Stri
     let name = match with {
         Some(Template::Value(with)) => with.get("source").cloned(),
         Some(Template::Map(entries)) => {
-            // The rest of it may depend on steps before, which are not known here.
+            // The rest of it may depend on earlier steps, which are not known here.
             entries.iter().find(|(key, _)| key == "source").and_then(|(_, value)| value.resolve(variables).ok())
         }
         _ => None,

@@ -1,7 +1,7 @@
 //! What steps take, at least and at most, and what that costs. Pure.
 //!
-//! Two prices are told apart: what a plan shows is what is charged; what decides whether a budget can be met is what the engine sets
-//! aside, which prices each call and query at its worst.
+//! There are two prices. A plan shows what is charged. Whether a budget can be met depends on what the engine reserves, which prices each call and
+//! query at its worst.
 
 use std::ops::AddAssign;
 
@@ -16,7 +16,7 @@ use rust_decimal::Decimal;
 pub(super) struct Take {
     /// At least, as far as it can be known.
     pub(super) low: Usage,
-    /// Of that, what is certain.
+    /// The part of that which is certain.
     pub(super) certain: Usage,
     /// At most.
     pub(super) high: Usage,
@@ -25,7 +25,7 @@ pub(super) struct Take {
 }
 
 impl Take {
-    /// What was measured, and will be the same again.
+    /// What was measured, and will be used again.
     pub(super) fn of(usage: Usage) -> Self {
         Self { low: usage, certain: usage, high: usage, aside: 0 }
     }
@@ -96,7 +96,7 @@ impl AddAssign for Estimate {
     }
 }
 
-/// Usage, so many times.
+/// Usage, multiplied.
 pub(super) fn times(usage: Usage, times: u64) -> Usage {
     Usage {
         source_requests: usage.source_requests.saturating_mul(times),

@@ -1,4 +1,4 @@
-//! What was found, in a form that people read and that tells later what has changed. Pure.
+//! What was found, in a form that people can read, and that shows later what has changed. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,23 +11,23 @@ use repair_core::Result;
 use repair_core::model::{Findings, Interval, Key, SlotGrid, SlotRange};
 use repair_core::model::{day_start, utc_date};
 
-/// Keys and days that a plan lists. What is missing beyond is counted, and in the digest.
+/// At most this many keys and days are listed. What else is missing is counted, and is in the digest.
 const MOST_LISTED: usize = 50_000;
-/// Of more gaps than these a plan keeps no single ones, only how many slots of each key and day are missing.
+/// With more gaps than this, a plan keeps no single gaps, only how many slots of each key and day are missing.
 const MOST_GAPS: usize = 20_000;
-/// So many differences are told.
-const MOST_TOLD: usize = 20;
+/// At most this many differences are reported.
+const MOST_REPORTED: usize = 20;
 
 /// What is missing of one key on one day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Defects {
-    /// Whose.
+    /// The key.
     pub key: Key,
     /// The UTC day.
     pub day: Date,
     /// How many slots.
     pub missing: u64,
-    /// Which; left out if there are too many in all.
+    /// The gaps; left out if there are too many in all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<Gaps>,
 }
@@ -35,9 +35,9 @@ pub struct Defects {
 /// A run of missing slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gaps {
-    /// When the first begins.
+    /// When the first slot begins.
     pub from: Timestamp,
-    /// How many.
+    /// How many slots.
     pub slots: u64,
 }
 
@@ -78,7 +78,7 @@ fn first_slot_after(grid: SlotGrid, day: Date) -> Result<i64> {
     Ok(Interval::new(next, Timestamp::MAX).map_or(i64::MAX, |rest| grid.slots_in(&rest).first))
 }
 
-/// A digest of what was looked at and of all gaps; of slots whose rows are wrong, of these rows too.
+/// A digest of what was searched and of all gaps, and of the rows in slots whose rows are wrong.
 pub(super) fn digest(findings: &Findings) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut add = |text: &str| {
@@ -109,48 +109,51 @@ pub(super) fn digest(findings: &Findings) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// What a detect step finds otherwise than it did when the plan was made, in words; nothing if all gaps are the same.
+/// What a detect step finds differently than when the plan was made, in words. Empty if all gaps are the same.
 pub fn changes(before: &Look, now: &Look) -> Vec<String> {
     if before.digest == now.digest {
         return Vec::new();
     }
-    let mut told = Vec::new();
+    let mut found = Vec::new();
     if (&before.table, before.grid, before.interval) != (&now.table, now.grid, now.interval) {
-        told.push(format!("looks at {} of table `{}`, and looked at {} of `{}`", now.interval, now.table, before.interval, before.table));
+        found.push(format!(
+            "it searches {} of table `{}`, but searched {} of `{}` before",
+            now.interval, now.table, before.interval, before.table
+        ));
     }
     if (before.counts.expected, before.counts.audited_keys) != (now.counts.expected, now.counts.audited_keys) {
         let of = |look: &Look| format!("{} slots of {} keys", look.counts.expected, look.counts.audited_keys);
-        told.push(format!("expects {}, and expected {}", of(now), of(before)));
+        found.push(format!("it expects {}, but expected {} before", of(now), of(before)));
     }
     let by_key_and_day = |look: &Look| -> BTreeMap<(Key, Date), Defects> {
         look.defects.iter().map(|defects| ((defects.key.clone(), defects.day), defects.clone())).collect()
     };
     let (old, new) = (by_key_and_day(before), by_key_and_day(now));
     let places: BTreeSet<&(Key, Date)> = old.keys().chain(new.keys()).collect();
-    let (listed, mut more) = (told.len(), 0u64);
+    let (listed, mut more) = (found.len(), 0u64);
     for place in places {
         let (come, gone) = moved(old.get(place), new.get(place), now.grid);
         let (key, day) = place;
         for (count, what) in [(come, "more"), (gone, "no longer")] {
-            if count > 0 && told.len() - listed < MOST_TOLD {
-                told.push(format!("{count} {what} {} of {key} on {day}", now.kind.as_str()));
+            if count > 0 && found.len() - listed < MOST_REPORTED {
+                found.push(format!("{count} {what} {} of {key} on {day}", now.kind.as_str()));
             } else if count > 0 {
                 more += 1;
             }
         }
     }
     if more > 0 {
-        told.push(format!("and {more} more keys and days differ"));
+        found.push(format!("and {more} more keys and days differ"));
     }
-    if told.is_empty() {
+    if found.is_empty() {
         let (wrong, what) = (now.counts.wrong(now.kind), now.kind.as_str());
         let what = if now.kind.is_of_rows() { format!("slots or rows are {what}") } else { format!("slots are {what}") };
-        told.push(format!("other {what}: {wrong} in {} gaps, as many as before", now.counts.gaps));
+        found.push(format!("other {what}: {wrong} in {} gaps, as many as before", now.counts.gaps));
     }
-    told
+    found
 }
 
-/// How many slots of a key and day are missing that were not, and the other way round. Where single gaps are not kept, the difference.
+/// How many slots of a key and day are missing now and were not before, and the reverse. Where single gaps are not kept, the difference.
 fn moved(old: Option<&Defects>, new: Option<&Defects>, grid: SlotGrid) -> (u64, u64) {
     let count = |defects: Option<&Defects>| defects.map_or(0, |defects| defects.missing);
     let kept = |defects: Option<&Defects>| defects.is_none_or(|defects| !defects.gaps.is_empty());
@@ -173,7 +176,7 @@ mod tests {
     use repair_core::model::Usage;
     use repair_core::model::{Cadence, Counts, GapList, Scope, TimeMark};
 
-    fn found(gaps: &[(&str, i64, i64)]) -> Findings {
+    fn findings_of(gaps: &[(&str, i64, i64)]) -> Findings {
         let mut list = GapList::default();
         gaps.iter().for_each(|(key, first, end)| list.push(&Key::from(*key), SlotRange::new(*first, *end)));
         let missing = list.missing();
@@ -208,8 +211,8 @@ mod tests {
     }
 
     #[test]
-    fn gaps_are_cut_into_days_and_what_has_changed_is_told_by_day() {
-        let before = look(&found(&[("A", 1_430, 1_450), ("A", 1_460, 1_461), ("B", 0, 2_881)]));
+    fn gaps_are_cut_into_days_and_what_has_changed_is_reported_by_day() {
+        let before = look(&findings_of(&[("A", 1_430, 1_450), ("A", 1_460, 1_461), ("B", 0, 2_881)]));
         let listed: Vec<_> = before.defects.iter().map(|of| (of.key.to_string(), of.day.to_string(), of.missing, of.gaps.len())).collect();
         let of = |key: &str, day: &str, missing, gaps| (key.to_owned(), day.to_owned(), missing, gaps);
         let days = [
@@ -221,18 +224,18 @@ mod tests {
         ];
         assert_eq!(listed, days);
         assert_eq!(changes(&before, &before), [""; 0]);
-        let now = look(&found(&[("A", 1_435, 1_455), ("A", 1_460, 1_461), ("B", 0, 2_880)]));
-        let told =
+        let now = look(&findings_of(&[("A", 1_435, 1_455), ("A", 1_460, 1_461), ("B", 0, 2_880)]));
+        let found =
             ["5 no longer missing of A on 1970-01-01", "5 more missing of A on 1970-01-02", "1 no longer missing of B on 1970-01-03"];
-        assert_eq!(changes(&before, &now), told);
-        // Without single gaps, numbers are compared; where these are the same, the digest tells.
+        assert_eq!(changes(&before, &now), found);
+        // Without single gaps, numbers are compared; where these are the same, the digest differs.
         let without = |look: &Look| {
             let defects = look.defects.iter().map(|of| Defects { gaps: Vec::new(), ..of.clone() }).collect();
             Look { defects, ..look.clone() }
         };
-        assert_eq!(changes(&without(&before), &now), told);
-        let moved = look(&found(&[("A", 1_430, 1_450), ("A", 1_461, 1_462), ("B", 0, 2_881)]));
-        let told = changes(&without(&before), &without(&moved));
-        assert_eq!(told, ["other slots are missing: 2902 in 3 gaps, as many as before"]);
+        assert_eq!(changes(&without(&before), &now), found);
+        let moved = look(&findings_of(&[("A", 1_430, 1_450), ("A", 1_461, 1_462), ("B", 0, 2_881)]));
+        let found = changes(&without(&before), &without(&moved));
+        assert_eq!(found, ["other slots are missing: 2902 in 3 gaps, as many as before"]);
     }
 }

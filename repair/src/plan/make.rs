@@ -1,4 +1,4 @@
-//! Makes plans: looks as the detect steps would, cuts the work as the repair steps would, and writes nothing.
+//! Makes plans: searches as the detect steps would, divides the work as the repair steps would, and writes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cost::{Pricing, Take};
 use super::reach::{Known, surely};
-use super::verdict::{Sum, Whose};
+use super::verdict::{Owner, Sum};
 use super::{Amount, BudgetPlan, Definition, Estimate, FORMAT, Look, NotPlanned, Plan, Reach, TableExtent, found, reach};
 use repair_core::engine::prepare::{self, Prepared, Preparer, Setting, can_begin};
 use repair_core::lake::Lake;
@@ -27,40 +27,39 @@ pub struct Planner {
     pub lake: Arc<dyn Lake>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Who is told how far it is.
+    /// Where it reports its progress.
     pub progress: Arc<dyn Progress>,
     /// Cancel it to stop soon.
     pub stop: CancellationToken,
 }
 
-/// What is to be planned, beside the workflow.
+/// What to plan, in addition to the workflow.
 #[derive(Debug, Clone, Default)]
 pub struct PlanRequest {
     /// The parameters, as [`Workflow::bind`] returns them.
     pub params: BTreeMap<String, Value>,
     /// What a run keeps of where it runs.
     pub environment: Value,
-    /// The lake that the command named, if it named one.
+    /// The lake that was named in place of the profile's, if one was.
     pub lake: Option<String>,
-    /// The file of the price book that was given beside the workflow.
+    /// The file of the price book that was given in place of the workflow's.
     pub prices: Option<String>,
 }
 
 /// What a detect step found, with its gaps.
 pub(super) struct Found {
     pub(super) findings: Findings,
-    /// What looking took.
+    /// What the search used.
     pub(super) usage: Usage,
-    /// The bytes that lie in the stretch that was looked at.
+    /// The bytes in the interval that was searched.
     pub(super) bytes: u64,
 }
 
 impl Planner {
-    /// Looks, and says what a run would do and take. Nothing is written to the lake.
+    /// Searches, and reports what a run would do and take. Nothing is written to the lake.
     ///
     /// # Errors
-    /// If the run could not begin, as [`Engine::start`](repair_core::engine::Engine::start) would say, and those of looking: `blind` if something
-    /// could not be looked at.
+    /// If the run could not begin, as for [`Engine::start`](repair_core::engine::Engine::start); `blind` if something could not be looked at.
     pub async fn plan(&self, workflow: &Workflow, request: PlanRequest) -> Result<Plan> {
         can_begin(&self.registry, self.lake.as_ref(), workflow, &request.params).await?;
         let now = self.clock.now();
@@ -135,11 +134,11 @@ impl<'a> Making<'a> {
                 }
                 StepKind::Aggregate { of, with, .. } => self.aggregate(step, of.as_deref(), with).await,
                 StepKind::Workflow { name, .. } => {
-                    self.not_planned(step, format!("it runs `{name}` as a run of its own; plan that file"));
+                    self.not_planned(step, format!("it runs `{name}` as a run of its own; plan that workflow by itself"));
                     Ok(())
                 }
                 StepKind::Task { .. } => {
-                    self.not_planned(step, "what a task takes is known when it is done".to_owned());
+                    self.not_planned(step, "what a task takes is known only when it has run".to_owned());
                     Ok(())
                 }
                 _ => Ok(()),
@@ -159,7 +158,7 @@ impl<'a> Making<'a> {
         Preparer { registry: &self.planner.registry, workflow: self.workflow, shared: &self.context }
     }
 
-    /// Looks for every detect step. One may be configured by what another found, in whichever order they are written.
+    /// Searches for every detect step. A step may be configured by what another found, in whichever order they are written.
     async fn look(&mut self) -> Result<()> {
         let detects = |step: &&'a Step| matches!(step.kind, StepKind::Detect { .. });
         let mut waiting: Vec<&'a Step> = self.workflow.steps.iter().filter(detects).collect();
@@ -195,7 +194,7 @@ impl<'a> Making<'a> {
         let scope = &findings.scope;
         let mut extents = vec![self.extent(&scope.table, Some(scope.interval)).await?];
         let bytes = extents.first().map_or(0, |of| of.extent.bytes);
-        // What else the configuration names, such as a table that lists the keys, decides as a whole what is expected.
+        // Other tables that the configuration names, such as a list of the keys, decide as a whole what is expected.
         for table in self.named_in(config).into_iter().filter(|table| *table != scope.table) {
             extents.push(self.extent(&table, None).await?);
         }
@@ -228,7 +227,7 @@ impl<'a> Making<'a> {
         Ok(TableExtent { table: table.to_owned(), interval, extent })
     }
 
-    /// The tables of the workflow whose names stand anywhere in a configuration.
+    /// The tables of the workflow whose names appear anywhere in a configuration.
     fn named_in(&self, config: &Value) -> BTreeSet<String> {
         let mut named = BTreeSet::new();
         let mut pending = vec![config];
@@ -247,7 +246,7 @@ impl<'a> Making<'a> {
         Prices::of(self.workflow, source)
     }
 
-    /// Adds up what steps take, and holds it against the budgets.
+    /// Adds up what steps take, and compares it with the budgets.
     fn sum_up(&mut self) {
         let zero = Amount { usd: self.workflow.prices.as_ref().map(|_| rust_decimal::Decimal::ZERO), ..Amount::default() };
         let (mut total, mut whole) = (Estimate { low: zero, high: zero }, Sum::default());
@@ -264,15 +263,15 @@ impl<'a> Making<'a> {
         }
         let again = reach::again(self.workflow);
         let comes_again = self.takes.iter().any(|(step, _, _)| again.contains(&step.name));
-        let of_run = self.workflow.budget.as_ref().map(|budget| whole.against(budget, Whose::Run, Reach::Surely, comes_again));
+        let of_run = self.workflow.budget.as_ref().map(|budget| whole.against(budget, Owner::Run, Reach::Surely, comes_again));
         let mut budgets: Vec<BudgetPlan> = of_run.into_iter().collect();
         for step in &self.workflow.steps {
             if let (StepKind::Repair { budget: Some(budget), .. }, Some(sum)) = (&step.kind, of_steps.get(step.name.as_str())) {
                 let reach = reach::of(&step.name, &self.surely);
-                budgets.push(sum.against(budget, Whose::Step(&step.name), reach, again.contains(&step.name)));
+                budgets.push(sum.against(budget, Owner::Step(&step.name), reach, again.contains(&step.name)));
             }
         }
-        // Those of strategies were judged with them.
+        // The budgets of strategies were judged with their steps.
         budgets.append(&mut self.plan.budgets);
         (self.plan.total, self.plan.budgets) = (total, budgets);
         let planned = |step: &String| self.takes.iter().any(|(taking, _, _)| taking.name == *step);
@@ -280,5 +279,5 @@ impl<'a> Making<'a> {
     }
 }
 
-/// Why something is not planned that is configured by what the run finds out.
-pub(super) const KNOWN_LATER: &str = "its `with` is known when the run comes there";
+/// Why something is not planned whose configuration depends on what the run finds.
+pub(super) const KNOWN_LATER: &str = "its `with` is known only when the run gets there";

@@ -1,8 +1,9 @@
-//! Plans: what is broken, and what it takes to repair it, told before anything is spent or written.
+//! Plans: what is broken, and what repairing it would take, before anything is spent or written.
 //!
-//! A plan holds what it was made from (the workflow's text, parameters, what the lake looked like), so that to apply it is to do what it
-//! says or to be refused: [`differences`] compares definitions, [`changes`] what was found.
+//! A plan holds what it was made from (the workflow's text, its parameters, what the lake looked like), so that applying it does what it says or is
+//! refused: [`differences`] compares definitions, [`changes`] compares findings.
 
+mod apply;
 mod cost;
 mod found;
 mod make;
@@ -18,6 +19,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use apply::ApplyRequest;
 pub use found::{Defects, Gaps, changes};
 pub use make::{PlanRequest, Planner};
 pub use same::differences;
@@ -30,11 +32,12 @@ use repair_core::{Error, Hint, Result};
 /// The format of plans that this program writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
 
-/// Bytes of a plan's text; ours bound what they list.
+/// A plan's text has at most this many bytes. A plan bounds what it lists, so a longer one is not a plan.
 pub const MAX_PLAN_BYTES: u64 = 256 << 20;
 
 /// What a run of a workflow would find and take.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Plan {
     /// The format.
     pub format: u32,
@@ -48,7 +51,7 @@ pub struct Plan {
     pub params: BTreeMap<String, Value>,
     /// What a run keeps of where it runs; not looked at here.
     pub environment: Value,
-    /// The lake that the command named, if it named one.
+    /// The lake that was named in place of the profile's, if one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lake: Option<String>,
     /// What the detect steps found, in the order of the text.
@@ -57,16 +60,16 @@ pub struct Plan {
     pub repairs: Vec<RepairPlan>,
     /// What other steps would read.
     pub reads: Vec<Reading>,
-    /// What will be made in a catalog, in words.
+    /// What will be created in a catalog, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub creates: Vec<String>,
-    /// The steps of which nothing is known yet.
+    /// The steps about which nothing is known yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_planned: Vec<NotPlanned>,
-    /// The steps to which a run may come again: what they take then is not in the plan, as it depends on what is left.
+    /// The steps that a run may visit again. What they take then is not in the plan, since it depends on what is left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub again: Vec<String>,
-    /// All of it, each step once.
+    /// The sum, with each step once.
     pub total: Estimate,
     /// Whether budgets can be met.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -75,6 +78,7 @@ pub struct Plan {
 
 /// A workflow as it was when it was planned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Definition {
     /// Its name.
     pub workflow: String,
@@ -85,23 +89,24 @@ pub struct Definition {
     /// The texts of the files that it names, by the names it gives them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub children: BTreeMap<String, String>,
-    /// The file of the price book that was given beside it.
+    /// The file of the price book that was given in place of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prices: Option<String>,
 }
 
-/// Whether a run comes to a step.
+/// Whether a run gets to a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reach {
     /// It does, unless something fails before.
     Surely,
-    /// That depends on what earlier steps put out, or on what fails.
+    /// That depends on the output of earlier steps, or on what fails.
     Perhaps,
 }
 
 /// What a detect step found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Look {
     /// The step.
     pub step: String,
@@ -110,13 +115,13 @@ pub struct Look {
     /// What it looked for.
     #[serde(default, skip_serializing_if = "DefectKind::is_missing")]
     pub kind: DefectKind,
-    /// Whether a run comes to it.
+    /// Whether a run gets to it.
     pub reach: Reach,
-    /// The table it looked at.
+    /// The table that it searched.
     pub table: String,
     /// The slots of its series.
     pub grid: SlotGrid,
-    /// The stretch of time.
+    /// The interval that it searched.
     pub interval: Interval,
     /// What was counted.
     pub counts: Counts,
@@ -125,29 +130,31 @@ pub struct Look {
     /// Missing slots that are not listed there, because there are too many.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unlisted: u64,
-    /// A digest of what was looked at and of all gaps.
+    /// A digest of what was searched and of all gaps.
     pub digest: String,
-    /// What lay there.
+    /// What files or objects were there.
     pub extents: Vec<TableExtent>,
-    /// What looking takes: what it took now, and takes again when the plan is applied.
+    /// What the search takes: what it took now, and will take again when the plan is applied.
     pub estimate: Estimate,
 }
 
-/// What lay in a table when the plan was made.
+/// What files or objects a table had when the plan was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct TableExtent {
     /// The table.
     pub table: String,
-    /// Within which stretch of time; in all of it if there is none.
+    /// The interval; the whole table if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Interval>,
-    /// What.
+    /// What was there.
     #[serde(flatten)]
     pub extent: Extent,
 }
 
 /// What a repair step would do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RepairPlan {
     /// The step.
     pub step: String,
@@ -155,35 +162,37 @@ pub struct RepairPlan {
     pub of: String,
     /// The table.
     pub table: String,
-    /// Whether a run comes to it.
+    /// Whether a run gets to it.
     pub reach: Reach,
-    /// Its repair ideas, in order: the first gets all gaps, each other what is left.
+    /// Its strategies, in order. The first gets all gaps, and each other what is left.
     pub strategies: Vec<StrategyPlan>,
-    /// At most so many objects are added beside the table.
+    /// At most this many objects are added beside the table.
     pub objects: u64,
 }
 
-/// What one repair idea would do.
+/// What one strategy would do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StrategyPlan {
     /// Its name.
     pub name: String,
     /// The repairer.
     pub plugin: String,
-    /// Whether it gets only what others leave, so perhaps nothing.
+    /// Whether it gets only what others leave, which may be nothing.
     pub rest: bool,
-    /// Units of work, if all comes to it.
+    /// Units of work, if it gets everything.
     pub units: u64,
     /// Slots that they are to repair.
     pub slots: u64,
     /// How often a unit is tried at most.
     pub attempts: u64,
-    /// What it takes: at least each unit once, with one call; at most each as often as it may be tried, with all calls that it may make.
+    /// What it takes: at least each unit once with one call; at most each unit as often as it may be tried, with all calls that it may make.
     pub estimate: Estimate,
 }
 
-/// What a step would read that is neither a detect nor a repair step.
+/// What a step would read, if it is neither a detect nor a repair step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Reading {
     /// The step.
     pub step: String,
@@ -191,14 +200,15 @@ pub struct Reading {
     pub kind: String,
     /// The table.
     pub table: String,
-    /// Whether a run comes to it.
+    /// Whether a run gets to it.
     pub reach: Reach,
     /// What it takes.
     pub estimate: Estimate,
 }
 
-/// A step of which nothing is known yet.
+/// A step about which nothing is known yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct NotPlanned {
     /// The step.
     pub step: String,
@@ -206,7 +216,7 @@ pub struct NotPlanned {
     pub why: String,
 }
 
-/// What something takes, at least and at most, once through.
+/// What something takes, at least and at most, in one pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Estimate {
     /// At least, as far as it can be known.
@@ -215,7 +225,7 @@ pub struct Estimate {
     pub high: Amount,
 }
 
-/// So much of what is counted and paid for.
+/// An amount of what is counted and paid for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amount {
     /// Calls to sources.
@@ -224,23 +234,24 @@ pub struct Amount {
     pub queries: u64,
     /// Bytes read by queries or from files.
     pub bytes: u64,
-    /// Dollars, by the price book; none if there is none, or if it does not know a source.
+    /// Dollars, by the price book; `None` if there is none, or if it does not know a source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usd: Option<Decimal>,
 }
 
 /// Whether a budget can be met.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct BudgetPlan {
-    /// The step whose budget, or that of whose strategy, it is; none if it is the run's.
+    /// The step to which the budget, or the strategy with the budget, belongs; `None` if it is the run's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// The strategy of the step whose budget it is; none if it is the step's.
+    /// The strategy of the step that has the budget; `None` if it is the step's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<String>,
-    /// Whether the run comes to what is under it.
+    /// Whether the run gets to what the budget is for.
     pub reach: Reach,
-    /// Whether it can.
+    /// Whether it can be met.
     pub verdict: Verdict,
     /// Why, in words.
     pub why: String,
@@ -252,25 +263,35 @@ fn is_zero(count: &u64) -> bool {
 }
 
 impl Plan {
-    /// The run that comes of it: applied twice, it is the same.
+    /// The id of the run that applies it, so that a plan that is applied twice is one run.
     pub fn run_id(&self) -> String {
         const DIGITS: usize = 24;
         format!("plan-{}", self.digest.chars().take(DIGITS).collect::<String>())
     }
 
-    /// Whether some budget cannot be met, as far as the run surely comes to what is under it.
+    /// Slots that are missing, or otherwise wrong, in all that was searched.
+    pub fn missing(&self) -> u64 {
+        self.looks.iter().map(|look| look.counts.wrong(look.kind)).sum()
+    }
+
+    /// Whether there is anything to do: something is missing, or otherwise wrong.
+    pub fn has_work(&self) -> bool {
+        self.missing() > 0
+    }
+
+    /// Whether a budget cannot be met for work that the run surely gets to.
     pub fn is_over_budget(&self) -> bool {
         self.budgets.iter().any(|budget| budget.verdict == Verdict::CannotBeMet && budget.reach == Reach::Surely)
     }
 
-    /// Whether what it found may be otherwise by now though no object of the tables it looked at has changed: evidence of absent slots expires,
-    /// what was not over yet is some day, and what is stale is marked beside the table that is computed.
+    /// Whether its findings may be out of date although no object of the tables that it searched has changed: evidence of absent slots expires, an
+    /// interval that was not over when the plan was made may be over now, and what is stale is marked beside the table that is computed.
     pub fn must_look_again(&self) -> bool {
         let may_differ = |look: &Look| look.counts.absent > 0 || look.interval.to() > self.made_at || look.kind == DefectKind::Stale;
         self.looks.iter().any(may_differ)
     }
 
-    /// Its text, sealed: a plan that was changed since is not read.
+    /// Its text, with its digest: a plan that is changed later is refused.
     ///
     /// # Errors
     /// Only if it cannot be written as JSON.
@@ -278,10 +299,10 @@ impl Plan {
         serde_json::to_string_pretty(self).map_err(|error| Error::internal("the plan is not JSON").because(error))
     }
 
-    /// A plan from its text.
+    /// Reads a plan from its text.
     ///
     /// # Errors
-    /// `invalid` if it is none, was written by a newer version, or was changed.
+    /// `invalid` if it is not a plan, was written by a newer version, or was changed.
     pub fn from_text(text: &str) -> Result<Self> {
         #[derive(Deserialize)]
         struct Head {
@@ -297,7 +318,7 @@ impl Plan {
         }
         let plan: Self = serde_json::from_str(text).map_err(not_ours)?;
         if plan.clone().sealed()?.digest != plan.digest {
-            return Err(Error::invalid("the plan was changed after it was made; plan again, and change the workflow instead"));
+            return Err(Error::invalid("the plan was changed after it was made; change the workflow instead").hint(Hint::PlanAgain));
         }
         Ok(plan)
     }

@@ -130,7 +130,7 @@ pub(super) fn again(workflow: &Workflow) -> BTreeSet<String> {
     workflow.steps.iter().filter(loops).map(|step| step.name.clone()).collect()
 }
 
-/// As a plan tells it.
+/// As a plan shows it.
 pub(super) fn of(step: &str, surely: &BTreeSet<String>) -> Reach {
     if surely.contains(step) { Reach::Surely } else { Reach::Perhaps }
 }

@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use repair_core::workflow::{Profile, SourceUse, Step, StepKind, Template, Wait, Workflow};
 
-/// What a workflow says otherwise than it did, in words; nothing if it means the same.
+/// What a workflow defines differently than before, in words. Empty if it means the same.
 pub fn differences(before: &Workflow, now: &Workflow) -> Vec<String> {
     let mut found = Vec::new();
     let mut differ = |what: &str, same: bool| {
         if !same {
-            found.push(format!("{what} is another"));
+            found.push(format!("{what} has changed"));
         }
     };
     differ("its name", before.name == now.name);
@@ -24,15 +24,23 @@ pub fn differences(before: &Workflow, now: &Workflow) -> Vec<String> {
     differ("its `start`", before.start == now.start);
     named(&mut found, "param", &before.params, &now.params, text);
     named(&mut found, "table", &before.tables, &now.tables, text);
-    let source = |source: &SourceUse| text(&SourceUse { with: plain(&source.with), ..source.clone() });
+    let source = |source: &SourceUse| {
+        let mut source = source.clone();
+        source.with = plain(&source.with);
+        text(&source)
+    };
     named(&mut found, "source", &before.sources, &now.sources, source);
-    let profile = |profile: &Profile| text(&Profile { with: plain(&profile.with), ..profile.clone() });
+    let profile = |profile: &Profile| {
+        let mut profile = profile.clone();
+        profile.with = plain(&profile.with);
+        text(&profile)
+    };
     named(&mut found, "profile", &before.profiles, &now.profiles, profile);
     let (old, new) = (by_name(before), by_name(now));
     for name in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
         match (old.get(name), new.get(name)) {
             (Some(old), Some(new)) => found.extend(of_step(old, new)),
-            (Some(_), None) => found.push(format!("step `{name}` is gone")),
+            (Some(_), None) => found.push(format!("step `{name}` was removed")),
             (None, _) => found.push(format!("step `{name}` is new")),
         }
     }
@@ -47,14 +55,14 @@ fn named<T>(found: &mut Vec<String>, what: &str, before: &BTreeMap<String, T>, n
     for name in before.keys().chain(now.keys()).collect::<BTreeSet<_>>() {
         match (before.get(name), now.get(name)) {
             (Some(old), Some(new)) if meaning(old) == meaning(new) => {}
-            (Some(_), Some(_)) => found.push(format!("{what} `{name}` is another")),
-            (Some(_), None) => found.push(format!("{what} `{name}` is gone")),
+            (Some(_), Some(_)) => found.push(format!("{what} `{name}` has changed")),
+            (Some(_), None) => found.push(format!("{what} `{name}` was removed")),
             (None, _) => found.push(format!("{what} `{name}` is new")),
         }
     }
 }
 
-/// Definitions hold expressions and decimals; what they print is all that they are.
+/// Definitions hold expressions and decimals, so they are compared by what they print.
 fn text<T: Debug>(one: &T) -> String {
     format!("{one:?}")
 }
@@ -63,7 +71,7 @@ fn same<T: Debug>(one: &T, other: &T) -> bool {
     text(one) == text(other)
 }
 
-/// A configuration with its keys in order, as a value in which a computed one is its expression.
+/// A configuration with its keys in order, in which a computed value is its expression.
 fn plain(with: &Template) -> Template {
     fn sorted(entries: BTreeMap<String, Value>) -> Value {
         Value::Object(entries.into_iter().collect())
@@ -86,7 +94,7 @@ fn plain(with: &Template) -> Template {
     Template::Value(value(with))
 }
 
-/// What a step does, its configuration left aside.
+/// What a step does, without its configuration.
 fn without_with(kind: &StepKind) -> StepKind {
     let mut kind = kind.clone();
     match &mut kind {
@@ -106,7 +114,7 @@ fn without_with(kind: &StepKind) -> StepKind {
 fn of_step(old: &Step, new: &Step) -> Vec<String> {
     let name = &old.name;
     if old.kind.word() != new.kind.word() {
-        return vec![format!("step `{name}` is `{}` and was `{}`", new.kind.word(), old.kind.word())];
+        return vec![format!("step `{name}` is `{}`, but was `{}`", new.kind.word(), old.kind.word())];
     }
     let mut found: Vec<&str> = Vec::new();
     let mut differ = |what, same: bool| {
@@ -127,20 +135,20 @@ fn of_step(old: &Step, new: &Step) -> Vec<String> {
     differ("`after`", old.after == new.after);
     differ("`run_if`", old.run_if == new.run_if);
     differ("branch", old.inside == new.inside);
-    let mut told: Vec<String> = found.iter().map(|what| format!("{what} of step `{name}` is another")).collect();
+    let mut different: Vec<String> = found.iter().map(|what| format!("{what} of step `{name}` has changed")).collect();
     match (&old.kind, &new.kind) {
         (StepKind::Workflow { workflow: old, with: old_with, .. }, StepKind::Workflow { workflow: new, with: new_with, .. }) => {
             if !same(&plain(old_with), &plain(new_with)) {
-                told.push(format!("`with` of step `{name}` is another"));
+                different.push(format!("`with` of step `{name}` has changed"));
             }
-            told.extend(differences(old, new).into_iter().map(|what| format!("in the workflow of step `{name}`, {what}")));
+            different.extend(differences(old, new).into_iter().map(|what| format!("in the workflow of step `{name}`, {what}")));
         }
         (old, new) if !found.contains(&"plug-in") && !same(&without_with(old), &without_with(new)) => {
-            told.push(format!("what step `{name}` does is another"));
+            different.push(format!("what step `{name}` does has changed"));
         }
         _ => {}
     }
-    told
+    different
 }
 
 #[cfg(test)]
@@ -161,14 +169,14 @@ mod tests {
         };
         assert_eq!(changed("start: find", "# the first\nstart:   \"find\""), [""; 0]);
         assert_eq!(changed("table: t, from: 2024-03-04", "from: 2024-03-04, table: t"), [""; 0]);
-        assert_eq!(changed("from: 2024-03-04", "from: 2024-03-03"), ["`with` of step `find` is another"]);
-        assert_eq!(changed("concurrency: 2", "concurrency: 3"), ["what step `fill` does is another"]);
-        assert_eq!(changed("cadence: 1h", "cadence: 1d"), ["table `t` is another"]);
+        assert_eq!(changed("from: 2024-03-04", "from: 2024-03-03"), ["`with` of step `find` has changed"]);
+        assert_eq!(changed("concurrency: 2", "concurrency: 3"), ["what step `fill` does has changed"]);
+        assert_eq!(changed("cadence: 1h", "cadence: 1d"), ["table `t` has changed"]);
         assert_eq!(
             changed("concurrency: 2", "concurrency: 2, retry: [{ on: [timeout], attempts: 1 }]"),
-            ["`retry` of step `fill` is another"]
+            ["`retry` of step `fill` has changed"]
         );
-        assert_eq!(changed("start: find", "budget: { calls: 5 }\nstart: find"), ["its `budget` is another"]);
+        assert_eq!(changed("start: find", "budget: { calls: 5 }\nstart: find"), ["its `budget` has changed"]);
         assert_eq!(changed("next: done }\n  done: { succeed: }", "next: end }\n  end: { succeed: }").len(), 3);
     }
 }

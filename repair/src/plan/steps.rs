@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::cost::{Pricing, Take, times};
 use super::make::{Found, KNOWN_LATER, Making};
-use super::verdict::{Sum, Whose};
+use super::verdict::{Owner, Sum};
 use super::{Reach, Reading, RepairPlan, StrategyPlan, reach};
 use repair_core::Result;
 use repair_core::engine::prepare::{PUBLISH_UNITS, Terms};
@@ -18,22 +18,22 @@ use repair_core::model::{Interval, SlotRange, Table};
 use repair_core::plugin::{Reads, Repairer};
 use repair_core::workflow::{RetryRule, Step, Template};
 
-/// How many units are counted between two looks whether to stop.
-const UNITS_A_LOOK: u64 = 4_096;
+/// How many units are counted between two checks whether to stop.
+const UNITS_PER_CHECK: u64 = 4_096;
 
 impl<'a> Making<'a> {
     pub(super) async fn repair(&mut self, step: &'a Step, of: &str) -> Result<()> {
         let Some(table) = self.found.get(of).map(|found| found.findings.scope.table.clone()) else {
-            self.not_planned(step, format!("what step `{of}` finds is known when the run comes there"));
+            self.not_planned(step, format!("what step `{of}` finds is known only when the run gets there"));
             return Ok(());
         };
         let table = self.context.table(&table)?.clone();
         let (reach, again) = (reach::of(&step.name, &self.surely), reach::again(self.workflow));
         let (mut strategies, mut objects) = (Vec::new(), 0);
-        for (index, idea) in step.kind.strategies().iter().enumerate() {
+        for (index, strategy) in step.kind.strategies().iter().enumerate() {
             let retry = Terms::of(self.workflow, step, index)?.retry;
-            let Some(config) = self.known.resolve(&idea.with) else {
-                let which = if idea.name == idea.plugin { String::new() } else { format!("strategy `{}`: ", idea.name) };
+            let Some(config) = self.known.resolve(&strategy.with) else {
+                let which = if strategy.name == strategy.plugin { String::new() } else { format!("strategy `{}`: ", strategy.name) };
                 self.not_planned(step, format!("{which}{KNOWN_LATER}"));
                 continue;
             };
@@ -44,24 +44,28 @@ impl<'a> Making<'a> {
             if index > 0 {
                 take = take.perhaps();
             }
-            if let Some(budget) = &idea.budget {
+            if let Some(budget) = &strategy.budget {
                 let mut sum = Sum::default();
                 sum.add(&take, &self.prices(source.as_deref()), Reach::Surely);
                 let is_last = index + 1 == step.kind.strategies().len();
-                let judged =
-                    sum.against(budget, Whose::Strategy { step: &step.name, name: &idea.name, is_last }, reach, again.contains(&step.name));
+                let judged = sum.against(
+                    budget,
+                    Owner::Strategy { step: &step.name, name: &strategy.name, is_last },
+                    reach,
+                    again.contains(&step.name),
+                );
                 self.plan.budgets.push(judged);
             }
-            // What does not fit into its own budget goes to the next one.
-            if let Some(calls) = idea.budget.as_ref().and_then(|budget| budget.calls) {
+            // What does not fit into its own budget goes to the next strategy.
+            if let Some(calls) = strategy.budget.as_ref().and_then(|budget| budget.calls) {
                 for usage in [&mut take.low, &mut take.certain, &mut take.high] {
                     usage.source_requests = usage.source_requests.min(calls);
                 }
             }
             objects += self.objects(of, &table, units)?;
             strategies.push(StrategyPlan {
-                name: idea.name.clone(),
-                plugin: idea.plugin.clone(),
+                name: strategy.name.clone(),
+                plugin: strategy.plugin.clone(),
                 rest: index > 0,
                 units,
                 slots,
@@ -82,7 +86,7 @@ impl<'a> Making<'a> {
         Ok(())
     }
 
-    /// Cuts the work into units as the step would, and counts them, their slots, and what they take.
+    /// Divides the work into units as the step would, and counts them, their slots, and what they take.
     async fn cut(&self, step: &Step, of: &str, table: &Table, repairer: &dyn Repairer, retry: &[RetryRule]) -> Result<(u64, u64, Take)> {
         let Some(found) = self.found.get(of) else { return Ok((0, 0, Take::default())) };
         let context = self.preparer().once(&step.name).context;
@@ -95,7 +99,7 @@ impl<'a> Making<'a> {
             low += worst.source_requests.min(1);
             least = least.min(worst.source_requests);
             high += worst;
-            if units % UNITS_A_LOOK == 0 {
+            if units % UNITS_PER_CHECK == 0 {
                 context.check_cancelled()?;
             }
         }
@@ -104,11 +108,11 @@ impl<'a> Making<'a> {
             low: Usage { source_requests: low, ..Usage::default() },
             certain: Usage { source_requests: low, ..Usage::default() },
             high: times(high, tries),
-            // The last unit begins only if all that it may take is free.
+            // The last unit begins only if everything that it may take is still free.
             aside: if units == 0 { 0 } else { least.saturating_sub(1) },
         };
         if found.usage.queries > 0 {
-            // A lake that is queried keeps objects in a store that charges requests: each unit is staged, read again, and published.
+            // A lake that is queried keeps objects in a store that charges for requests: each unit is staged, read again, and published.
             take.low.storage_writes = units;
             take.certain.storage_writes = units;
             take.high.storage_writes = units.saturating_mul(tries).saturating_add(self.objects(of, table, units)?);
@@ -120,7 +124,7 @@ impl<'a> Making<'a> {
         Ok((units, slots, take))
     }
 
-    /// What units read of the table. A lake that looks by queries answers their reads by queries, too.
+    /// What units read of the table. A lake that searches by queries answers their reads by queries, too.
     async fn count_reads(
         &self,
         found: &Found,
@@ -137,7 +141,7 @@ impl<'a> Making<'a> {
             Reads::EachUnit => (units, units.saturating_mul(tries)),
         };
         let there = self.context.lake.extent(table, Some(&hull)).await?.bytes;
-        // Without partitions every scan reads all files.
+        // Without partitions, every scan reads all files.
         let over = match reads {
             Reads::EachUnit if table.partition_by.is_empty() => most,
             Reads::EachUnit => tries,
@@ -155,7 +159,7 @@ impl<'a> Making<'a> {
         found.findings.scope.grid.interval_of(found.findings.gaps.hull()?)
     }
 
-    /// At most so many objects publishing adds: one of repairs and one of absences, for each partition and each batch of units.
+    /// At most this many objects are added by publishing: one of repairs and one of absences, for each partition and each batch of units.
     fn objects(&self, of: &str, table: &Table, units: u64) -> Result<u64> {
         let Some(found) = self.found.get(of).filter(|_| units > 0) else { return Ok(0) };
         let grid = found.findings.scope.grid;
@@ -178,10 +182,10 @@ impl<'a> Making<'a> {
 
     pub(super) fn verify(&mut self, step: &'a Step, of: &str) {
         let Some(found) = self.found.get(of) else {
-            self.not_planned(step, format!("what step `{of}` finds is known when the run comes there"));
+            self.not_planned(step, format!("what step `{of}` finds is known only when the run gets there"));
             return;
         };
-        // It looks only where something was missing: nowhere, if nothing was.
+        // It searches only where something was missing; if nothing was, nowhere.
         let high = if found.findings.gaps.is_empty() { Usage::default() } else { found.usage };
         let take = Take { high, ..Take::default() };
         let table = found.findings.scope.table.clone();
@@ -200,7 +204,7 @@ impl<'a> Making<'a> {
             None => self.found.values().next(),
         };
         let (Some(table), Some(found)) = (table, found) else {
-            self.not_planned(step, "what it reads is known when the run comes there".to_owned());
+            self.not_planned(step, "what it reads is known only when the run gets there".to_owned());
             return Ok(());
         };
         let there = self.context.lake.extent(table, Some(&found.findings.scope.interval)).await?.bytes;
@@ -223,7 +227,7 @@ impl<'a> Making<'a> {
     }
 }
 
-/// How often a unit is tried at most in one visit: each rule counts its own attempts.
+/// How often a unit is tried at most in one visit. Each rule counts its own attempts.
 fn attempts(retry: &[RetryRule]) -> u64 {
     retry.iter().fold(1, |sum, rule| sum + u64::from(rule.attempts))
 }

@@ -15,7 +15,7 @@ use repair_core::workflow::Prices;
 pub enum Verdict {
     /// The most that may be needed fits.
     Fits,
-    /// The least that is needed fits, the most does not: then what is left is not done.
+    /// The least that is needed fits, but the most does not: the run may leave something undone.
     MayPass,
     /// Not even the least that is needed fits.
     CannotBeMet,
@@ -43,7 +43,7 @@ impl fmt::Display for Verdict {
 
 /// What a budget is for.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Whose<'a> {
+pub(super) enum Owner<'a> {
     /// The run.
     Run,
     /// A step.
@@ -84,12 +84,12 @@ impl Sum {
     }
 
     /// What that means for a budget. Steps to which a run may come `again` may take more than was added.
-    pub(super) fn against(&self, budget: &Budget, whose: Whose<'_>, reach: Reach, again: bool) -> BudgetPlan {
+    pub(super) fn against(&self, budget: &Budget, whose: Owner<'_>, reach: Reach, again: bool) -> BudgetPlan {
         let if_it_comes = if reach == Reach::Perhaps { ", if the run comes there" } else { "" };
         let (step, strategy, has_next) = match whose {
-            Whose::Run => (None, None, false),
-            Whose::Step(step) => (Some(step), None, false),
-            Whose::Strategy { step, name, is_last } => (Some(step), Some(name), !is_last),
+            Owner::Run => (None, None, false),
+            Owner::Step(step) => (Some(step), None, false),
+            Owner::Strategy { step, name, is_last } => (Some(step), Some(name), !is_last),
         };
         let left = if has_next { "what then is left goes to the next strategy" } else { "what then is left is not done" };
         let of = |verdict, why: String| {
@@ -148,7 +148,7 @@ mod tests {
         let judged = |limit, reach| {
             let mut sum = Sum::default();
             sum.add(&take, &prices, reach);
-            sum.against(&Budget { calls: Some(limit), ..Budget::default() }, Whose::Run, reach, false)
+            sum.against(&Budget { calls: Some(limit), ..Budget::default() }, Owner::Run, reach, false)
         };
         let verdicts = [11, 12, 59, 60].map(|limit| judged(limit, Reach::Surely).verdict);
         assert_eq!(verdicts, [Verdict::CannotBeMet, Verdict::MayPass, Verdict::MayPass, Verdict::Fits]);
@@ -156,10 +156,10 @@ mod tests {
         assert_eq!(judged(11, Reach::Perhaps).verdict, Verdict::MayPass);
         let mut sum = Sum::default();
         sum.add(&take, &prices, Reach::Surely);
-        let first = Whose::Strategy { step: "fill", name: "vendor", is_last: false };
+        let first = Owner::Strategy { step: "fill", name: "vendor", is_last: false };
         let judged = sum.against(&Budget { calls: Some(3), ..Budget::default() }, first, Reach::Surely, false);
         assert_eq!(judged.verdict, Verdict::MayPass, "another takes over");
         let in_dollars = Budget { usd: Some(rust_decimal::Decimal::ONE), ..Budget::default() };
-        assert_eq!(sum.against(&in_dollars, Whose::Step("fill"), Reach::Surely, false).verdict, Verdict::Unknown);
+        assert_eq!(sum.against(&in_dollars, Owner::Step("fill"), Reach::Surely, false).verdict, Verdict::Unknown);
     }
 }

@@ -28,11 +28,11 @@ pub(super) fn functions() -> Vec<AggregateUDF> {
 enum Wanted {
     Greatest,
     Least,
-    /// The first value that is not null.
+    /// The first non-null value.
     Any,
 }
 
-/// The value of the row in which another is greatest or least.
+/// The value of the row in which another value is greatest or least.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct By {
     name: &'static str,
@@ -123,7 +123,7 @@ impl Accumulator for ByState {
     }
 }
 
-/// `approx_percentile(x, p)`. Trino's answer is near the percentile; this one is exact, the value of that rank.
+/// `approx_percentile(x, p)`. Trino's result is near the percentile; this one is exact, the value of that rank.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Percentile {
     signature: Signature,

@@ -1,4 +1,4 @@
-//! Casts that Trino does otherwise than Arrow: numbers round instead of being cut, and text looks as Java prints it.
+//! Casts that differ between Trino and Arrow: numbers are rounded, not cut, and text looks as Java prints it.
 
 use std::sync::Arc;
 
@@ -113,7 +113,7 @@ fn timestamp(unit: TimeUnit) -> DataType {
     DataType::Timestamp(unit, None)
 }
 
-/// `2026-01-01`, `2026-01-01 12:30`, `2026-01-01 12:30:00.123`; a zone behind is dropped, a `T` is refused.
+/// `2026-01-01`, `2026-01-01 12:30`, `2026-01-01 12:30:00.123`; a zone at the end is dropped, a `T` is refused.
 fn parse_timestamp(text: &str) -> Option<Timestamp> {
     let mut parts = text.split_whitespace();
     let (date, time) = (parts.next()?, parts.next());
@@ -143,7 +143,7 @@ fn to_timestamp(column: &ArrayRef, kind: &DataType, or_null: bool) -> Result<Arr
             rounded_to(&cast(&nanos, &timestamp(TimeUnit::Nanosecond))?, kind)
         }
         DataType::Timestamp(unit, Some(zone)) => {
-            // What stays is what the clock of its zone shows.
+            // The local time of its zone is kept.
             let time_zone = zone_named(zone).ok_or_else(|| super::bad_argument(format!("'{zone}' is not a valid time zone")))?;
             let nanos = cast(&cast(column, &DataType::Timestamp(TimeUnit::Nanosecond, Some(Arc::clone(zone))))?, &DataType::Int64)?;
             let shown = nanos.as_primitive::<Int64Type>().iter().map(|nanos| {
@@ -160,7 +160,7 @@ fn to_timestamp(column: &ArrayRef, kind: &DataType, or_null: bool) -> Result<Arr
     }
 }
 
-/// An instant in a coarser unit, half up.
+/// An instant in a coarser unit, rounded half up.
 fn rounded_to(column: &ArrayRef, kind: &DataType) -> Result<ArrayRef> {
     let (DataType::Timestamp(from, _), DataType::Timestamp(to, _)) = (column.data_type(), kind) else { return Ok(cast(column, kind)?) };
     let digits = u32::from(precision(*from).saturating_sub(precision(*to)));
@@ -177,7 +177,7 @@ fn rounded_to(column: &ArrayRef, kind: &DataType) -> Result<ArrayRef> {
 fn to_integer(column: &ArrayRef, kind: &DataType, or_null: bool) -> Result<ArrayRef> {
     let options = CastOptions { safe: or_null, ..CastOptions::default() };
     let whole: ArrayRef = match column.data_type() {
-        // Trino rounds half up, and so away from zero below it.
+        // Trino rounds half up, and negative values half away from zero.
         DataType::Float32 | DataType::Float64 => {
             let doubles = cast(column, &DataType::Float64)?;
             let rounded: Float64Array = doubles.as_primitive::<Float64Type>().unary(f64::round);

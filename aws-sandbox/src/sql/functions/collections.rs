@@ -161,7 +161,7 @@ fn element_type(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<DataTy
     }
 }
 
-/// Counted from 1, or from the end if the index is negative; null outside.
+/// Counted from 1, or from the end if the index is negative; null if out of range.
 fn element_at(columns: &[ArrayRef], kind: &DataType) -> Result<ArrayRef> {
     let lists = columns[0].as_list::<i32>();
     let indexes = cast(&columns[1], &DataType::Int64)?;

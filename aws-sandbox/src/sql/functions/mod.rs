@@ -1,7 +1,7 @@
-//! Trino's functions that DataFusion lacks or means otherwise.
+//! Trino's functions that DataFusion lacks or defines differently.
 //!
-//! Each group has its file; [`register`] gives all of them to a session. Functions whose name begins with `$` stand for syntax: the
-//! rewriting of [`super::dialect`] puts them where Trino's meaning differs from DataFusion's.
+//! Each group has its own file; [`register`] adds all of them to a session. Functions whose name begins with `$` stand for syntax:
+//! [`super::dialect`] inserts them where Trino's meaning differs from DataFusion's.
 
 mod aggregates;
 mod casts;
@@ -22,7 +22,7 @@ use datafusion::prelude::SessionContext;
 
 use super::error::QueryError;
 
-/// Gives a session all of Trino's functions that are known here.
+/// Adds all Trino functions implemented here to a session.
 pub(crate) fn register(context: &SessionContext) {
     for function in numbers::functions().chain(time::functions()).chain(casts::functions()).chain(collections::functions()) {
         context.register_udf(ScalarUDF::new_from_impl(function));
@@ -32,9 +32,9 @@ pub(crate) fn register(context: &SessionContext) {
     }
 }
 
-/// The type of a result from the types of the arguments, and from those arguments that are constant.
+/// The type of a result from the types of its arguments, and from those arguments that are constant.
 type ResultType = fn(&[DataType], &[Option<&ScalarValue>]) -> Result<DataType>;
-/// The values of a result: arguments as columns of one length, and the type of the result.
+/// Computes a result from arguments as columns of one length, and the result's type.
 type Evaluate = fn(&[ArrayRef], &DataType) -> Result<ArrayRef>;
 
 /// A scalar function.
@@ -59,7 +59,7 @@ impl fmt::Debug for Function {
     }
 }
 
-// A function is known by its name: there is one of each.
+// A function is identified by its name.
 impl PartialEq for Function {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
@@ -90,7 +90,7 @@ impl ScalarUDFImpl for Function {
             let message = format!("line 1:1: Unexpected parameters ({}) for function {}", kinds.join(", "), self.name);
             return Err(QueryError::user("FUNCTION_NOT_FOUND", message).into());
         }
-        // Text of other layouts is brought to one, so that each function knows one.
+        // Other layouts of text are converted, so that each function handles only one.
         Ok(arguments
             .iter()
             .map(|kind| match kind {
@@ -101,7 +101,7 @@ impl ScalarUDFImpl for Function {
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        // Without the arguments themselves nothing is known to be constant or not.
+        // Without the arguments themselves, none is known to be constant.
         (self.result)(arguments, &[])
     }
 
@@ -123,12 +123,12 @@ impl ScalarUDFImpl for Function {
     }
 }
 
-/// An argument that makes no sense, in Trino's words.
+/// The error for an invalid argument, in Trino's words.
 pub(super) fn bad_argument(message: impl Into<String>) -> datafusion::error::DataFusionError {
     QueryError::user("INVALID_FUNCTION_ARGUMENT", message).into()
 }
 
-/// An argument of a type that the function does not take.
+/// The error for an argument of an unsupported type.
 pub(super) fn bad_type(function: &str, kinds: &[DataType]) -> datafusion::error::DataFusionError {
     let kinds: Vec<_> = kinds.iter().map(super::types::trino_name).collect();
     let message = format!("line 1:1: Unexpected parameters ({}) for function {function}", kinds.join(", "));

@@ -52,7 +52,7 @@ fn bigint(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<DataType> {
 
 fn first(kinds: &[DataType], constants: &[Option<&ScalarValue>]) -> Result<DataType> {
     bigint(kinds, constants)?;
-    // Trino shifts by an integer only. A literal is one there, but a bigint here, so a constant may pass.
+    // Trino shifts only by an integer. A literal is one there, but a bigint here, so a constant is allowed.
     if kinds[1] == DataType::Int64 && matches!(constants.get(1), Some(None)) {
         return Err(bad_type("bitwise_left_shift", kinds));
     }
@@ -68,7 +68,7 @@ fn pairs(columns: &[ArrayRef], combine: impl Fn(i64, i64) -> i64) -> Result<Arra
     Ok(Arc::new(values.collect::<Int64Array>()))
 }
 
-/// How many bits values of a type have.
+/// The number of bits of values of a type.
 fn width(kind: &DataType) -> u32 {
     match kind {
         DataType::Int8 => 8,
@@ -122,7 +122,7 @@ fn bit_count(columns: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     Ok(Arc::new(Int64Array::from(counts)))
 }
 
-/// A whole number of the same kind; of a decimal, the digits after the point go.
+/// A whole number of the same type; a decimal loses its fraction.
 fn whole(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<DataType> {
     Ok(match &kinds[0] {
         DataType::Decimal128(precision, scale) => {

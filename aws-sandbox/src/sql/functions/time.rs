@@ -1,5 +1,5 @@
-//! Dates and instants. All arithmetic is on microseconds since 1970 in UTC: an instant with another zone is shown in that zone, but
-//! taken apart in UTC.
+//! Dates and instants. All arithmetic is on microseconds since 1970 in UTC: an instant with another zone is shown in that zone, but its
+//! parts are computed in UTC.
 
 use std::sync::Arc;
 
@@ -80,7 +80,7 @@ pub(super) fn functions() -> impl Iterator<Item = Function> {
         Function::new("date_parse", (2, 2), |_, _| Ok(TIMESTAMP), date_parse),
         Function::new("last_day_of_month", (1, 1), |_, _| Ok(DataType::Date32), last_day_of_month),
         Function::new("at_timezone", (2, 2), at_timezone_type, |columns, kind| {
-            // Without a zone of its own, a time is in the session's, which is UTC; the instant stays.
+            // A time without a zone is in the session's zone, UTC, so the instant stays the same.
             let instant = match columns[0].data_type() {
                 DataType::Timestamp(unit, None) => cast(&columns[0], &zoned(*unit))?,
                 _ => Arc::clone(&columns[0]),
@@ -103,13 +103,13 @@ fn temporal(function: &str, kinds: &[DataType], result: DataType) -> Result<Data
     }
 }
 
-/// Microseconds since 1970 of a date or an instant; smaller parts are cut off.
+/// Microseconds since 1970 of a date or an instant; finer parts are cut off.
 fn micros(column: &ArrayRef) -> Result<TimestampMicrosecondArray> {
     match column.data_type() {
         DataType::Date32 | DataType::Timestamp(..) | DataType::Null => {}
         other => return Err(bad_type("of dates and times", std::slice::from_ref(other))),
     }
-    // The zone goes without moving the instant.
+    // The zone is removed without changing the instant.
     let zone = match column.data_type() {
         DataType::Timestamp(_, zone) => zone.clone(),
         _ => None,
@@ -207,9 +207,9 @@ fn to_iso8601(columns: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
 /// A unit of time, as the first argument of the `date_` functions names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unit {
-    /// So many microseconds.
+    /// A number of microseconds.
     Fixed(i64),
-    /// So many months.
+    /// A number of months.
     Months(i64),
 }
 
@@ -236,7 +236,7 @@ fn third_type(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<DataType
     temporal("date_add", &kinds[2..], kinds[2].clone())
 }
 
-/// Microseconds as the type that the argument had.
+/// Microseconds as the argument's type.
 fn as_given(values: Vec<Option<i64>>, kind: &DataType) -> Result<ArrayRef> {
     let zone = match kind {
         DataType::Timestamp(_, zone) => zone.clone(),
@@ -273,7 +273,7 @@ fn date_trunc(columns: &[ArrayRef], kind: &DataType) -> Result<ArrayRef> {
     as_given(values, kind)
 }
 
-/// So many months later, on the last day of the month if it has no such day.
+/// This many months later; the last day of the month if it has no such day.
 fn months_later(at: i64, months: i64) -> Option<i64> {
     micros_of(civil(at)?.checked_add(Span::new().try_months(months).ok()?).ok()?)
 }
@@ -341,7 +341,7 @@ fn date_format(columns: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     Ok(Arc::new(StringArray::from(values)))
 }
 
-/// The names of days and months are jiff's `%a %A %b %B`; numbers are written here.
+/// Names of days and months use jiff's `%a %A %b %B`; numbers are written here.
 fn mysql_format(at: DateTime, format: &str) -> Result<String> {
     let hour12 = (at.hour() + 11) % 12 + 1;
     let week = at.date().iso_week_date();
@@ -457,7 +457,7 @@ fn at_timezone_type(kinds: &[DataType], constants: &[Option<&ScalarValue>]) -> R
     }
 }
 
-/// The clock's reading in a zone as an instant.
+/// The local time in a zone, as an instant.
 fn with_timezone(columns: &[ArrayRef], kind: &DataType) -> Result<ArrayRef> {
     let DataType::Timestamp(_, Some(zone)) = kind else { return Err(bad_type("with_timezone", std::slice::from_ref(kind))) };
     let time_zone = zone_named(zone).ok_or_else(|| bad_argument(format!("'{zone}' is not a valid time zone")))?;

@@ -1,4 +1,4 @@
-//! durare: an ordinary async function whose steps' results are checkpointed, in the schema of DBOS.
+//! durare: an ordinary async function whose step results are checkpointed, in the schema of DBOS.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -33,7 +33,7 @@ async fn perform(context: DurableContext, work: Work, performed: Arc<AtomicUsize
             }
             Ok(())
         }
-        // A step takes its position when it is made, and they are made in order.
+        // A step gets its position when it is created, and steps are created in order.
         Work::FanOut { units, concurrency } => {
             futures::stream::iter(0..units).map(|_| step()).buffer_unordered(concurrency).try_for_each(|()| async { Ok(()) }).await
         }
@@ -47,7 +47,7 @@ impl Peer for Durare {
 
     fn run<'a>(&'a self, work: Work, database: &'a Path) -> Running<'a> {
         Box::pin(async move {
-            // As its own `connect` does it, but for a pool that can be asked what it is set to, and how durable it is.
+            // This does what durare's own `connect` does, except that the pool can be configured and asked for its settings.
             let options = SqliteConnectOptions::from_str(&store::url(database))?
                 .foreign_keys(true)
                 .journal_mode(SqliteJournalMode::Wal)

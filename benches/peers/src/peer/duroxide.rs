@@ -1,4 +1,4 @@
-//! duroxide: orchestrations replayed from their history, activities through a queue in the same database.
+//! duroxide: orchestrations are replayed from their history, and activities go through a queue in the same database.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::store::{self, Synchronous};
 pub(super) struct Duroxide {
     pub(super) name: &'static str,
     pub(super) synchronous: Synchronous,
-    /// How long a dispatcher sleeps after it found nothing to do.
+    /// How long a dispatcher sleeps after it finds nothing to do.
     pub(super) poll: Duration,
-    /// Workers of a fan-out, if not as many as the work says.
+    /// The number of workers in a fan-out, if it differs from that of the work.
     pub(super) workers: Option<usize>,
     pub(super) share: usize,
 }
 
-/// Longer than any run that is worth waiting for.
+/// The longest wait for a run.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 impl Peer for Duroxide {
@@ -57,7 +57,7 @@ impl Peer for Duroxide {
                                 context.schedule_activity("nothing", "").await?;
                             }
                         }
-                        // All at once: how many run at a time is for the runtime's workers.
+                        // All are scheduled at once; the runtime's workers limit how many run at a time.
                         Work::FanOut { units, .. } => {
                             let activities = (0..units).map(|_| context.schedule_activity("nothing", "")).collect();
                             for done in context.join(activities).await {
@@ -72,7 +72,7 @@ impl Peer for Duroxide {
                 Work::Sequence { .. } => 1,
                 Work::FanOut { concurrency, .. } => self.workers.unwrap_or(concurrency),
             };
-            // One orchestration, so a second dispatcher would only poll beside the first.
+            // There is one orchestration, so a second dispatcher would only poll.
             let options = RuntimeOptions {
                 dispatcher_min_poll_interval: self.poll,
                 orchestration_concurrency: 1,
@@ -85,12 +85,12 @@ impl Peer for Duroxide {
             client.start_orchestration("bench", "work", "").await?;
             let status = client.wait_for_orchestration("bench", PATIENCE).await?;
             let took = begun.elapsed();
-            // Before the shutdown, which tears connections out of the pool; those that replace them are not ours.
+            // This comes before the shutdown, which closes connections of the pool; their replacements would not have our settings.
             let durability = store::durability(provider.get_pool()).await?;
             runtime.shutdown(None).await;
             provider.get_pool().close().await;
             if !matches!(status, OrchestrationStatus::Completed { .. }) {
-                return Err(format!("it ended otherwise: {status:?}").into());
+                return Err(format!("the orchestration did not complete: {status:?}").into());
             }
             Ok(Measured { took, performed: performed.load(Ordering::Relaxed), durability })
         })

@@ -1,4 +1,4 @@
-//! journio: another one whose steps' results are recorded, and looked for among all of the workflow's before each step.
+//! journio: step results are recorded, and before each step all results of the workflow are read.
 
 use std::path::Path;
 use std::sync::Arc;

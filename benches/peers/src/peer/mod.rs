@@ -1,4 +1,4 @@
-//! What is asked of a peer; each in its own file.
+//! The trait that every peer implements; each peer has its own file.
 
 mod durare;
 mod duroxide;
@@ -15,7 +15,7 @@ use crate::store::Synchronous;
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 pub(crate) type Running<'a> = Pin<Box<dyn Future<Output = Result<Measured>> + 'a>>;
 
-/// What one workflow has to do.
+/// The work of one workflow.
 #[derive(Clone, Copy)]
 pub(crate) enum Work {
     Sequence { steps: usize },
@@ -39,34 +39,34 @@ impl Work {
 }
 
 pub(crate) struct Measured {
-    /// From asking for the workflow to knowing that all of it is done.
+    /// The time from starting the workflow to knowing that it is done.
     pub(crate) took: Duration,
-    /// How often a step's body ran.
+    /// How often the body of a step ran.
     pub(crate) performed: usize,
-    /// Read back from the peer's own connections.
+    /// The settings read back from the peer's own connections.
     pub(crate) durability: String,
 }
 
-/// An engine in one way of setting it up.
+/// An engine in one configuration.
 pub(crate) trait Peer {
     fn name(&self) -> &str;
 
-    /// Makes the store, does the work, and closes the store; only the work is timed.
+    /// Creates the store, does the work, and closes the store; only the work is timed.
     fn run<'a>(&'a self, work: Work, database: &'a Path) -> Running<'a>;
 
-    /// It does one part of so many of the work, where all of it would take too long.
+    /// The divisor of the work: a slow peer does only one part in this many.
     fn share(&self) -> usize {
         1
     }
 
-    /// The query that counts completed steps in its store.
+    /// The query that counts completed steps in the peer's store.
     fn count_of_completions(&self) -> &'static str;
 }
 
 pub(crate) fn all() -> Vec<Arc<dyn Peer>> {
     let duroxide = duroxide::Duroxide { name: "", synchronous: Synchronous::Full, poll: Duration::from_millis(1), workers: None, share: 1 };
     vec![
-        // A step waits for the next poll, so a tenth of the work says as much.
+        // A step waits for the next poll, so a tenth of the work shows as much.
         Arc::new(duroxide::Duroxide {
             name: "duroxide, FULL, its default polling (100 ms)",
             poll: Duration::from_millis(100),

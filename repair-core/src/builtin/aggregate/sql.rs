@@ -19,23 +19,23 @@ use crate::model::Usage;
 use crate::model::{Interval, Table};
 use crate::plugin::{AggregateRequest, Aggregated, Aggregator, Registry, StepContext};
 
-/// Rows of a result: it is held in memory before it is written, because each partition is replaced as a whole.
+/// The maximum number of rows of a result, which is held in memory because each partition is replaced as a whole.
 const MOST_ROWS: usize = 5_000_000;
 
-/// What `with` says.
+/// The configuration, `with`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SqlConfig {
-    /// The query, in the lake's own dialect. Every table is there under its name, its repaired view under its name with `_repaired`.
+    /// The query, in the lake's own dialect. Every table has its own name, and its repaired view has that name with `_repaired`.
     pub query: String,
-    /// The table to write: one of `tables`, or a name for a new one, whose folder bears the name.
+    /// The table to write: one of `tables`, or a new one, which gets a folder of that name.
     #[serde(deserialize_with = "target::into_name")]
     pub into: String,
-    /// Of a partitioned table, from when on partitions are replaced; from that of the first row unless given. A date or an instant.
+    /// For a partitioned table, where to start replacing partitions: a date or an instant. By default, the partition of the first row.
     #[serde(default)]
     pub from: Option<String>,
-    /// Of a partitioned table, until when partitions are replaced; to that of the last row unless given. A date (the whole of it) or an
-    /// instant (not included).
+    /// For a partitioned table, where to stop replacing partitions: a date (included) or an instant (not included). By default, the
+    /// partition of the last row.
     #[serde(default)]
     pub to: Option<String>,
 }
@@ -45,7 +45,7 @@ pub(super) fn register(registry: &mut Registry) {
         let interval = match (&config.from, &config.to) {
             (Some(from), Some(to)) => Some(Interval::parse(from, to)?),
             (None, None) => None,
-            _ => return Err(Error::invalid("`from` and `to` belong together; give both or neither")),
+            _ => return Err(Error::invalid("only one of `from` and `to` is given; give both or neither")),
         };
         Ok(Sql { config, interval })
     });
@@ -61,7 +61,7 @@ struct Sql {
 impl Aggregator for Sql {
     async fn aggregate(&self, context: &StepContext, request: AggregateRequest<'_>) -> Result<Aggregated> {
         let read = request.findings.map(|findings| findings.scope.table.as_str());
-        // Before the query, which may take long; which column tells the time of a new table is only known after it.
+        // Checked before the query, which may take long. The time column of a new table is only known after it.
         let mut into = target(context, &self.config.into, read, || Table::implicit(&self.config.into, "time"))?;
         let mut result = query(context, &self.config.query).await?;
         let mut batches: Vec<RecordBatch> = Vec::new();
@@ -71,7 +71,7 @@ impl Aggregator for Sql {
             rows += batch.num_rows();
             if rows > MOST_ROWS {
                 return Err(Error::invalid(format!(
-                    "the query has more than {MOST_ROWS} rows; sum up further, or write it in several steps"
+                    "the query returned more than {MOST_ROWS} rows; aggregate further, or write them in several steps"
                 )));
             }
             batches.push(batch);
@@ -87,7 +87,7 @@ impl Aggregator for Sql {
         };
         let usage = match interval {
             Some(interval) => context.lake.replace(&into, &interval, batches).await?,
-            // Without a row there is no telling which partitions it would have been about; a table without them is now empty.
+            // Without rows, the partitions to replace are unknown. A table without partitions becomes empty.
             None if into.partition_by.is_empty() => context.lake.replace(&into, &everything()?, batches).await?,
             None => Usage::default(),
         };
@@ -95,7 +95,7 @@ impl Aggregator for Sql {
     }
 }
 
-/// Runs a query over the tables that are there: one that is only about to be written, by this step or a later one, is left out.
+/// Runs a query over the tables that exist. Tables that this step or a later one is yet to write are left out.
 async fn query(context: &StepContext, sql: &str) -> Result<BatchStream> {
     let (mut tables, mut not_there): (Vec<Table>, Vec<&str>) = Default::default();
     for table in context.tables.values() {
@@ -107,18 +107,18 @@ async fn query(context: &StepContext, sql: &str) -> Result<BatchStream> {
     }
     context.lake.query(&tables, sql).await.map_err(|error| match not_there.as_slice() {
         [] => error,
-        names => error.on("tables that hold nothing yet", names.join(", ")),
+        names => error.on("tables that do not exist yet", names.join(", ")),
     })
 }
 
-/// Which column of a result tells the time of the table that it becomes.
+/// Which column of a result becomes the time column of the table.
 fn time_of(into: &Table, is_new: bool, result: &SchemaRef) -> Result<String> {
     const HOW: &str = "e.g. `date_trunc('day', ts) AS day`";
     let columns = || result.fields().iter().map(|field| format!("`{}`", field.name())).collect::<Vec<_>>().join(", ");
     if is_new {
         return first_time(result).ok_or_else(|| {
             Error::invalid(format!(
-                "the query selects {}, none of which is an instant or a date, so nothing tells the time of the rows of `{}`; select one, {HOW}",
+                "the query selects {}, none of which is an instant or a date, so the rows of `{}` would have no time; select one, {HOW}",
                 columns(),
                 into.name
             ))
@@ -127,7 +127,7 @@ fn time_of(into: &Table, is_new: bool, result: &SchemaRef) -> Result<String> {
     match result.field_with_name(&into.time) {
         Ok(_) => Ok(into.time.clone()),
         Err(_) => Err(Error::invalid(format!(
-            "the query selects {}, but not `{}`, the time of table `{}`; select it, {}",
+            "the query selects {}, but not `{}`, the time column of table `{}`; select it, {}",
             columns(),
             into.time,
             into.name,
@@ -142,7 +142,7 @@ fn first_time(schema: &SchemaRef) -> Option<String> {
     schema.fields().iter().find(is_time).map(|field| field.name().clone())
 }
 
-/// A result in the lake's shape: key columns as text, the time column as instants.
+/// Converts a result to the lake's shape: key columns as text, the time column as instants.
 fn in_shape(table: &Table, batch: &RecordBatch) -> Result<RecordBatch> {
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     let mut fields: Vec<Arc<Field>> = Vec::with_capacity(batch.num_columns());
@@ -164,7 +164,7 @@ fn in_shape(table: &Table, batch: &RecordBatch) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
-/// From the first row's time to the last's.
+/// The interval from the time of the first row to that of the last.
 fn hull(table: &Table, batches: &[RecordBatch]) -> Result<Option<Interval>> {
     let mut hull: Option<(i64, i64)> = None;
     for batch in batches {
@@ -176,7 +176,7 @@ fn hull(table: &Table, batches: &[RecordBatch]) -> Result<Option<Interval>> {
     }
     let Some((first, last)) = hull else { return Ok(None) };
     let out_of_range =
-        |error| Error::invalid(format!("column `{}` of the query is out of the range of instants", table.time)).because(error);
+        |error| Error::invalid(format!("column `{}` of the query holds a time that is out of range", table.time)).because(error);
     let from = Timestamp::from_microsecond(first).map_err(out_of_range)?;
     let to = Timestamp::from_microsecond(last).map_err(out_of_range)?.checked_add(SignedDuration::from_micros(1)).map_err(out_of_range)?;
     // A row that marks the end of its slot belongs to the slot before.

@@ -1,14 +1,14 @@
-//! The detector `duplicates`: the expected slots that hold several rows of the table's own, and that no repair stands for.
+//! The detector `duplicates`: finds expected slots with several raw rows that no repair replaces.
 //!
-//! Presence tells how many rows the slots of a word hold together; only where these are too many, and where repairs stand for rows, are rows
-//! read, by one scan.
+//! Presence shows how many rows the slots of a word hold together. Rows are read, in one scan, only where there are too many, and where
+//! repairs replace rows.
 
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
 
-use crate::builtin::detect::expected::{GapsConfig, LookedAt, could_not_look, interval_of};
+use crate::builtin::detect::expected::{Examined, GapsConfig, blind_if_missing, interval_of};
 use crate::builtin::detect::gaps::search;
 use crate::error::Result;
 use crate::lake::overlay::fingerprint::Hashing;
@@ -39,11 +39,11 @@ impl Detector for Duplicates {
             None => self.config.scope(context, self.interval).await?,
         };
         let (mut found, crowded) = search(context, &scope, again).await?;
-        let looked_at = LookedAt::of(context, &scope, again)?;
-        let Some(hull) = looked_at.hull() else { return Ok(Findings { kind: DefectKind::Duplicate, ..found }) };
+        let examined = Examined::of(context, &scope, again)?;
+        let Some(hull) = examined.hull() else { return Ok(Findings { kind: DefectKind::Duplicate, ..found }) };
         let interval = interval_of(&scope, hull)?;
         let table = context.table(&scope.table)?;
-        let keys = looked_at.keys();
+        let keys = examined.keys();
         let live = LiveRepairs::read(context.lake.as_ref(), table, interval, &keys, &[]).await?;
         // In order of key, then slot.
         let mut wanted: BTreeSet<(Key, i64)> = BTreeSet::new();
@@ -51,7 +51,7 @@ impl Detector for Duplicates {
             wanted.extend((slots.first..slots.end).map(|slot| (key.clone(), slot)));
         }
         for key in &keys {
-            let replaced = live.of_key(key).filter(|(slot, live)| live.replaces && looked_at.contains(key, *slot));
+            let replaced = live.of_key(key).filter(|(slot, live)| live.replaces && examined.contains(key, *slot));
             wanted.extend(replaced.map(|(slot, _)| (key.clone(), slot)));
         }
         let mut hashing = Hashing::default();
@@ -60,7 +60,7 @@ impl Detector for Duplicates {
             let mut keys: Vec<Key> = wanted.iter().map(|(key, _)| key.clone()).collect();
             keys.dedup();
             let request = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys), columns: None };
-            let mut rows = context.lake.scan(table, &request).await.map_err(could_not_look)?;
+            let mut rows = context.lake.scan(table, &request).await.map_err(blind_if_missing)?;
             while let Some(batch) = rows.try_next().await? {
                 context.check_cancelled()?;
                 found.usage.rows_read += batch.num_rows() as u64;
@@ -68,7 +68,7 @@ impl Detector for Duplicates {
             }
         }
         let counts = &mut found.counts;
-        let (mut gaps, mut judged, mut told) = (GapList::default(), Fingerprints::default(), Vec::new());
+        let (mut gaps, mut judged, mut examples) = (GapList::default(), Fingerprints::default(), Vec::new());
         counts.duplicates = 0;
         for (key, slot) in &wanted {
             let rows = hashing.rows(key, *slot);
@@ -81,8 +81,8 @@ impl Detector for Duplicates {
                     counts.duplicates += rows - 1;
                     gaps.push(key, SlotRange::new(*slot, slot + 1));
                     judged.insert(key, *slot, fingerprint);
-                    if told.len() < MOST_TOLD {
-                        told.push(format!("{key} at {}: {rows} rows", scope.grid.time_of(*slot)));
+                    if examples.len() < MOST_TOLD {
+                        examples.push(format!("{key} at {}: {rows} rows", scope.grid.time_of(*slot)));
                     }
                 }
                 Some(_) => {
@@ -93,6 +93,6 @@ impl Detector for Duplicates {
             }
         }
         counts.gaps = gaps.len() as u64;
-        Ok(Findings { kind: DefectKind::Duplicate, gaps, judged, told, ..found })
+        Ok(Findings { kind: DefectKind::Duplicate, gaps, judged, told: examples, ..found })
     }
 }

@@ -1,6 +1,6 @@
-//! What a detector of series is to look at: a table, a stretch of time, which keys must be there, which slots a calendar expects.
+//! The scope of a detector of series: a table, an interval, the keys that must be present, and the slots that a calendar expects.
 //!
-//! None of it comes from the captured data: an outage would delete its own evidence.
+//! None of this comes from the captured data, because an outage would delete its own evidence.
 
 use std::collections::BTreeSet;
 
@@ -17,28 +17,28 @@ use crate::model::expected_slots;
 use crate::model::{Findings, GapList, Interval, Key, Scope, SlotRange, SlotSet, Table};
 use crate::plugin::StepContext;
 
-/// Keys that one look may be about. Each costs at least a word a window; more is surely not a list of series.
+/// The maximum number of keys of one detection. Each costs at least a word per window, and a longer list is surely not a list of series.
 pub(super) const MOST_KEYS: usize = 1_000_000;
 
-/// What `with` says.
+/// The configuration, `with`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GapsConfig {
-    /// The table to look at; it needs a `cadence`.
+    /// The table to examine; it needs a `cadence`.
     #[schemars(extend("x-names" = "table"))]
     pub table: String,
-    /// Where to begin: a date (from its first instant, UTC) or an instant.
+    /// The start of the interval: a date (from its first instant, UTC) or an instant.
     pub from: String,
-    /// Where to end: a date (the whole of it, UTC) or an instant (not included).
+    /// The end of the interval: a date (included, UTC) or an instant (not included).
     pub to: String,
-    /// The calendar that says which slots are expected.
+    /// The calendar that defines which slots are expected.
     #[serde(default = "always")]
     #[schemars(extend("x-names" = "calendar"))]
     pub calendar: String,
-    /// The keys that must be there: one value each, or a list of values if the table has several key columns.
+    /// The keys that must be present: one value each, or a list of values if the table has several key columns.
     #[serde(default, deserialize_with = "some_keys")]
     pub keys: Option<Vec<Key>>,
-    /// A table of its own that lists the keys, instead of `keys`.
+    /// Another table that lists the keys, instead of `keys`.
     #[serde(default)]
     pub keys_from: Option<KeysFrom>,
 }
@@ -47,19 +47,19 @@ pub struct GapsConfig {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeysFrom {
-    /// The table; not the one that is looked at.
+    /// The table; it must not be the one that is examined.
     #[schemars(extend("x-names" = "table"))]
     pub table: String,
-    /// Its columns that hold the key, in the order of the key; by default those named as the key columns.
+    /// Its columns that hold the key, in the order of the key columns. By default, columns with the names of the key columns.
     #[serde(default)]
     pub columns: Option<Vec<String>>,
 }
 
-/// Refuses an empty list where it is written: nothing missing of no keys would look like a clean table.
+/// Refuses an empty list, because a check of no keys would make the table look clean.
 pub(super) fn some_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Key>>, D::Error> {
     let keys = Option::<Vec<Key>>::deserialize(deserializer)?;
     if keys.as_ref().is_some_and(Vec::is_empty) {
-        let why = "`keys` is empty, so nothing would be looked at; name the keys, or leave `keys` out of a table that is one series";
+        let why = "`keys` is empty, so nothing would be examined; list the keys, or leave `keys` out if the table is a single series";
         return Err(serde::de::Error::custom(why));
     }
     Ok(keys)
@@ -70,16 +70,16 @@ pub(super) fn always() -> String {
 }
 
 impl GapsConfig {
-    /// The stretch of time, after checking what can be checked without a table.
+    /// The interval, after the checks that need no table.
     pub(super) fn interval(&self) -> Result<Interval> {
         let interval = Interval::parse(&self.from, &self.to)?;
         if self.keys.is_some() && self.keys_from.is_some() {
-            return Err(Error::invalid("`keys` and `keys_from` both say which keys are expected; keep one"));
+            return Err(Error::invalid("`keys` and `keys_from` are both given; keep one of them"));
         }
         Ok(interval)
     }
 
-    /// What is to be looked at.
+    /// The scope to examine.
     pub(super) async fn scope(&self, context: &StepContext, interval: Interval) -> Result<Scope> {
         let table = context.table(&self.table)?;
         let keys = match (&self.keys, &self.keys_from) {
@@ -88,8 +88,8 @@ impl GapsConfig {
             (None, None) if table.key.is_empty() => vec![Key::default()],
             (None, None) => {
                 return Err(Error::invalid(format!(
-                    "table `{}` has a series for each {}, so the step must say which are expected: give `keys`, or `keys_from` a table that lists \
-                     them; they are not read from the table itself, where a series that never came would be missed",
+                    "table `{}` has a series for each {}, and the step does not say which are expected; give `keys`, or `keys_from` with a table \
+                     that lists them (they are not read from the table itself, because a series that never arrived would be overlooked)",
                     table.name,
                     table.key.join(", "),
                 )));
@@ -104,8 +104,8 @@ async fn reference_keys(context: &StepContext, table: &Table, from: &KeysFrom) -
     let reference = context.table(&from.table)?;
     if reference.name == table.name || reference.location == table.location {
         return Err(Error::invalid(format!(
-            "table `{}` cannot say which of its own keys are expected: a series that never came would be missed; list them in `keys` or in a \
-             table of their own",
+            "table `{}` cannot list its own expected keys, because a series that never arrived would be overlooked; list them in `keys` or in \
+             another table",
             table.name
         )));
     }
@@ -120,16 +120,18 @@ async fn reference_keys(context: &StepContext, table: &Table, from: &KeysFrom) -
         )));
     }
     let request = ScanRequest { layer: Layer::Raw, interval: None, keys: None, columns: Some(columns.clone()) };
-    let mut batches = context.lake.scan(reference, &request).await.map_err(could_not_look)?;
+    let mut batches = context.lake.scan(reference, &request).await.map_err(blind_if_missing)?;
     let mut keys = BTreeSet::new();
-    while let Some(batch) = batches.try_next().await.map_err(could_not_look)? {
+    while let Some(batch) = batches.try_next().await.map_err(blind_if_missing)? {
         add_keys(&mut keys, &batch, columns).map_err(|error| error.on("table", &reference.name))?;
         if keys.len() > MOST_KEYS {
-            return Err(Error::invalid(format!("more than {MOST_KEYS} keys; look at fewer at a time")).on("table", &reference.name));
+            return Err(
+                Error::invalid(format!("the table lists more than {MOST_KEYS} keys; examine fewer at a time")).on("table", &reference.name)
+            );
         }
     }
     if keys.is_empty() {
-        return Err(Error::blind(format!("table `{}` lists no keys, so nothing was looked at", reference.name)));
+        return Err(Error::blind(format!("table `{}` lists no keys, so nothing was examined", reference.name)));
     }
     Ok(keys.into_iter().collect())
 }
@@ -144,31 +146,31 @@ fn add_keys(keys: &mut BTreeSet<Key>, batch: &RecordBatch, columns: &[String]) -
     Ok(())
 }
 
-/// A table that is not there could not be looked at: never "nothing missing", and not an error that a workflow may take for one of a
-/// source's.
-pub(super) fn could_not_look(error: Error) -> Error {
+/// Makes `not-found` `blind`: a table that does not exist could not be examined. This is never "nothing missing", and must not look like an
+/// error of a source.
+pub(super) fn blind_if_missing(error: Error) -> Error {
     if error.kind() == ErrorKind::NotFound { error.of_kind(ErrorKind::Blind) } else { error }
 }
 
-/// The stretch of time of some slots.
+/// The interval that slots cover.
 ///
 /// # Errors
-/// `invalid` at the far ends of time.
+/// `invalid` if it is out of the range of instants.
 pub(super) fn interval_of(scope: &Scope, slots: SlotRange) -> Result<Interval> {
-    scope.grid.interval_of(slots).ok_or_else(|| Error::invalid("a slot is out of the range of instants"))
+    scope.grid.interval_of(slots).ok_or_else(|| Error::invalid("the time of a slot is out of range"))
 }
 
-/// The slots that one look is about: all that are expected, or those that were found before.
-pub(super) enum LookedAt<'a> {
+/// The slots to examine: all that are expected, or those of earlier findings.
+pub(super) enum Examined<'a> {
     Expected { keys: &'a [Key], slots: SlotSet },
     Again(&'a GapList),
 }
 
-impl<'a> LookedAt<'a> {
-    /// Those of a scope.
+impl<'a> Examined<'a> {
+    /// The slots of a scope or, with `again`, of those findings.
     ///
     /// # Errors
-    /// `blind` if the calendar does not cover it.
+    /// `blind` if the calendar does not cover the scope.
     pub(super) fn of(context: &StepContext, scope: &'a Scope, again: Option<&'a Findings>) -> Result<Self> {
         Ok(match again {
             Some(before) => Self::Again(&before.gaps),
@@ -184,7 +186,7 @@ impl<'a> LookedAt<'a> {
         })
     }
 
-    /// From the first to the last; `None` if there are none.
+    /// The range from the first slot to the last; `None` if there are none.
     pub(super) fn hull(&self) -> Option<SlotRange> {
         match self {
             Self::Expected { slots, .. } => Some(slots.range()).filter(|range| !range.is_empty()),
@@ -200,7 +202,7 @@ impl<'a> LookedAt<'a> {
         }
     }
 
-    /// Whether a slot of one of the keys is among them.
+    /// Whether a slot of a key is to be examined.
     pub(super) fn contains(&self, key: &Key, slot: i64) -> bool {
         match self {
             Self::Expected { slots, .. } => slots.contains(slot),

@@ -1,13 +1,13 @@
-//! The detector `gaps`, and the search itself, which detectors for one kind of data share.
+//! The detector `gaps`, and its search, which detectors for one kind of data share.
 //!
-//! It never reads rows: it asks the lake for presence, and computes *missing = expected − present − repaired − confirmed absent*. What
-//! is expected comes from the workflow and the calendar, never from the captured data: an outage would delete its own evidence.
+//! It never reads rows. It asks the lake for presence, and computes *missing = expected − present − repaired − confirmed absent*. What is
+//! expected comes from the workflow and the calendar, never from the captured data, because an outage would delete its own evidence.
 
 use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::builtin::detect::expected::GapsConfig;
-use crate::builtin::detect::expected::{MOST_KEYS, could_not_look};
+use crate::builtin::detect::expected::{MOST_KEYS, blind_if_missing};
 use crate::error::{Error, Result};
 use crate::lake::PresenceRequest;
 use crate::model::Usage;
@@ -15,15 +15,15 @@ use crate::model::expected_slots;
 use crate::model::{Cadence, Counts, Findings, GapList, Interval, Key, KeyPresence, Scope, SlotRange, SlotSet, Table, TablePresence};
 use crate::plugin::{Detector, Registry, Sensor, StepContext};
 
-/// Presence words held at once, over all keys: about 28 bytes each, in all some hundred megabytes. 4 M words are a year of minutes of
-/// 450 keys.
+/// How many presence words are held at once, over all keys. At about 28 bytes each, they take some hundred megabytes. 4 M words are a year
+/// of minutes of 450 keys.
 const WORDS_AT_ONCE: u64 = 4 << 20;
 
 const DAY_S: u64 = 86_400;
 
 pub(super) fn register(registry: &mut Registry) {
     registry.detector("gaps", "finds the expected slots of a series that hold no row", Gaps::new);
-    registry.sensor("gaps", "counts the expected slots of a series that hold no row, as they come in", Gaps::new);
+    registry.sensor("gaps", "counts the expected slots of a series that hold no row", Gaps::new);
 }
 
 /// The detector `gaps`.
@@ -58,20 +58,20 @@ impl Detector for Gaps {
     }
 }
 
-/// Finds the expected slots of a scope that hold nothing, and counts what it looked at.
+/// Finds the expected slots of a scope that hold no row, and counts the slots in each state.
 ///
-/// With `again` it looks only at the gaps found then, and counts those slots alone.
+/// With `again`, only the gaps of those findings are examined and counted.
 ///
-/// Duplicates are told by presence word (an hour of minutes): those of words that hold at least one expected slot with a row.
+/// Duplicates are counted by presence word (an hour of minutes), in the words with at least one expected slot that holds a row.
 ///
 /// # Errors
-/// `invalid` if the keys do not fit the table, `blind` if the calendar does not cover the interval or the table is not there, and the
-/// lake's own.
+/// `invalid` if the keys do not fit the table; `blind` if the calendar does not cover the interval or the table does not exist; and those
+/// of the lake.
 pub async fn find_gaps(context: &StepContext, scope: &Scope, again: Option<&Findings>) -> Result<Findings> {
     Ok(search(context, scope, again).await?.0)
 }
 
-/// As [`find_gaps`]; with the slots that hold a row, and may hold several: which of a word's do, its count does not tell.
+/// As [`find_gaps`], with the slots that may hold several rows. The count of a word does not show which of its slots do.
 pub(super) async fn search(context: &StepContext, scope: &Scope, again: Option<&Findings>) -> Result<(Findings, GapList)> {
     let table = context.table(&scope.table)?;
     let keys = checked_keys(table, &scope.keys)?;
@@ -92,7 +92,7 @@ pub(super) async fn search(context: &StepContext, scope: &Scope, again: Option<&
         };
         let keys = search.keys.iter().map(|(key, _)| key.clone()).collect();
         let request = PresenceRequest { slots, keys, as_of: context.entered_at };
-        let presence = context.lake.presence(table, &request).await.map_err(could_not_look)?;
+        let presence = context.lake.presence(table, &request).await.map_err(blind_if_missing)?;
         search.count(scope.grid.cadence, slots, expected.as_ref(), &presence);
         context.progress.advance(&context.step, done + 1, total);
     }
@@ -103,10 +103,10 @@ pub(super) async fn search(context: &StepContext, scope: &Scope, again: Option<&
 /// The keys, in order, after checking that they fit the table.
 fn checked_keys(table: &Table, keys: &[Key]) -> Result<Vec<Key>> {
     if keys.is_empty() {
-        return Err(Error::invalid(format!("no keys to look for in table `{}`; name at least one", table.name)));
+        return Err(Error::invalid(format!("no keys are given for table `{}`; list at least one", table.name)));
     }
     if keys.len() > MOST_KEYS {
-        return Err(Error::invalid(format!("{} keys are more than {MOST_KEYS}; look at fewer at a time", keys.len())));
+        return Err(Error::invalid(format!("{} keys are given, and at most {MOST_KEYS} are allowed; examine fewer at a time", keys.len())));
     }
     for key in keys {
         if key.values().len() != table.key.len() {
@@ -122,13 +122,13 @@ fn checked_keys(table: &Table, keys: &[Key]) -> Result<Vec<Key>> {
     let mut sorted = keys.to_vec();
     sorted.sort_unstable();
     if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Error::invalid(format!("key `{}` is listed twice; every key is counted, so list it once", pair[0])));
+        return Err(Error::invalid(format!("key `{}` is listed twice and would be counted twice; list it once", pair[0])));
     }
     Ok(sorted)
 }
 
-/// Stretches of slots, in order, such that the words of all keys fit in memory. Bounds fall between whole days if a window holds one,
-/// so that no partition is read twice.
+/// Windows of slots, in order, small enough that the words of all keys fit in memory. If a window is longer than a day, its bounds are
+/// days, so that no partition is read twice.
 fn windows(cadence: Cadence, slots: SlotRange, keys: usize) -> Vec<SlotRange> {
     let per_word = u64::from(cadence.slots_per_word());
     let keys = u64::try_from(keys).unwrap_or(u64::MAX).max(1);
@@ -147,15 +147,15 @@ fn windows(cadence: Cadence, slots: SlotRange, keys: usize) -> Vec<SlotRange> {
     windows
 }
 
-/// A search under way.
+/// The state of a search.
 struct Search {
-    /// The slots it is about.
+    /// The slots to examine.
     hull: SlotRange,
-    /// The keys, in order; for a second look, with the gaps found before.
+    /// The keys, in order; when checking again, with the gaps of the earlier findings.
     keys: Vec<(Key, Option<Vec<SlotRange>>)>,
     /// The gaps found, for each key.
     missing: Vec<Vec<SlotRange>>,
-    /// The expected slots with rows in words that hold more rows than such slots, for each key.
+    /// For each key, the expected slots that hold rows, in words with more rows than such slots.
     crowded: Vec<Vec<SlotRange>>,
     counts: Counts,
     usage: Usage,
@@ -178,7 +178,7 @@ impl Search {
         Self { hull, missing: none.clone(), crowded: none, keys, counts, usage: Usage::default() }
     }
 
-    /// The part of a window that needs a look: for a second one, from the first gap found before to the last.
+    /// The part of a window to examine: when checking again, from the first gap of the earlier findings to the last.
     fn narrow(&self, window: SlotRange) -> Option<SlotRange> {
         let mut narrowed: Option<SlotRange> = None;
         for (_, gaps) in &self.keys {
@@ -192,7 +192,7 @@ impl Search {
         narrowed
     }
 
-    /// Counts what one window holds. `expected` is what the calendar expects of every key, `None` for a second look.
+    /// Counts one window. `expected` holds the slots that the calendar expects for every key; `None` when checking again.
     fn count(&mut self, cadence: Cadence, slots: SlotRange, expected: Option<&SlotSet>, presence: &TablePresence) {
         self.usage += presence.usage;
         if expected.is_some() {
@@ -248,7 +248,7 @@ impl Search {
         }
     }
 
-    /// Runs of slots of each key as one list.
+    /// The gaps of all keys as one list.
     fn list(&self, runs: &[Vec<SlotRange>]) -> GapList {
         let mut list = GapList::default();
         for ((key, _), runs) in self.keys.iter().zip(runs) {
@@ -264,14 +264,14 @@ impl Search {
     }
 }
 
-/// Those of some gaps, in order and disjoint, that reach into a range.
+/// The gaps that overlap a range. The gaps must be in order and disjoint.
 fn within(gaps: &[SlotRange], range: SlotRange) -> &[SlotRange] {
     let start = gaps.partition_point(|gap| gap.end <= range.first);
     let end = gaps.partition_point(|gap| gap.first < range.end);
     gaps.get(start..end).unwrap_or_default()
 }
 
-/// How many slots both sets hold.
+/// How many slots are in both sets.
 fn common(one: &SlotSet, other: &SlotSet) -> u64 {
     let mut both = one.clone();
     both.intersect(other);
@@ -286,7 +286,7 @@ fn gap_set(cadence: Cadence, slots: SlotRange, gaps: &[SlotRange]) -> SlotSet {
     set
 }
 
-/// Adds a run of slots, or lengthens the last.
+/// Adds a range of slots, or extends the last one.
 fn append(runs: &mut Vec<SlotRange>, run: SlotRange) {
     match runs.last_mut() {
         Some(last) if last.end == run.first => last.end = run.end,
@@ -294,7 +294,7 @@ fn append(runs: &mut Vec<SlotRange>, run: SlotRange) {
     }
 }
 
-/// Rows beyond one a slot, by the number of the word, in the words that hold an expected slot with a row.
+/// Rows in excess of one per slot, by word number, in the words that hold an expected slot with a row.
 fn duplicates<'a>(raw: &'a KeyPresence, expected: &'a SlotSet) -> impl Iterator<Item = (i64, u64)> + 'a {
     (raw.present.first_word()..)
         .zip(raw.present.words().iter().zip(&raw.rows))

@@ -8,7 +8,7 @@ mod stale;
 
 pub use expected::{GapsConfig, KeysFrom};
 pub use gaps::find_gaps;
-pub use invalid::{Comparison, Invalid, InvalidConfig, Outlier, Rule, Sentinel};
+pub use invalid::{ColumnComparison, Invalid, InvalidConfig, Outlier, Rule, Sentinel};
 
 use crate::plugin::Registry;
 

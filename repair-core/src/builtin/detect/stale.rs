@@ -1,13 +1,13 @@
-//! The detector `stale`: where an aggregate was computed from what has been taken back since, and not computed again.
+//! The detector `stale`: finds where an aggregate was computed from repairs that were undone since, and has not been computed again.
 //!
-//! It reads the marks beside the aggregate's table. What it finds is told as slots of the table that the aggregate is computed from, and its
-//! scope is narrowed to where they are, so that an aggregate step `of` it computes that stretch again, and takes the marks away.
+//! It reads the marks beside the aggregate's table. Its findings are slots of the table from which the aggregate is computed, and its scope
+//! is narrowed to them, so that an aggregate step `of` it recomputes that interval and removes the marks.
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::builtin::detect::expected::{GapsConfig, KeysFrom, LookedAt, some_keys};
+use crate::builtin::detect::expected::{Examined, GapsConfig, KeysFrom, some_keys};
 use crate::builtin::detect::gaps::find_gaps;
 use crate::builtin::target::{into_name, target};
 use crate::error::Result;
@@ -16,7 +16,7 @@ use crate::model::Table;
 use crate::model::{DefectKind, Findings, Fingerprints, GapList, Interval, Key, Scope, SlotRange, SlotSet};
 use crate::plugin::{Detector, Registry, StepContext};
 
-/// What `with` says.
+/// The configuration, `with`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StaleConfig {
@@ -26,24 +26,24 @@ pub(super) struct StaleConfig {
     /// The table that the aggregate step writes.
     #[serde(deserialize_with = "into_name")]
     pub into: String,
-    /// Where to begin: a date (from its first instant, UTC) or an instant.
+    /// The start of the interval: a date (from its first instant, UTC) or an instant.
     pub from: String,
-    /// Where to end: a date (the whole of it, UTC) or an instant (not included).
+    /// The end of the interval: a date (included, UTC) or an instant (not included).
     pub to: String,
-    /// The calendar that says which slots are expected.
+    /// The calendar that defines which slots are expected.
     #[serde(default = "super::expected::always")]
     #[schemars(extend("x-names" = "calendar"))]
     pub calendar: String,
-    /// The keys that must be there: one value each, or a list of values if the table has several key columns.
+    /// The keys that must be present: one value each, or a list of values if the table has several key columns.
     #[serde(default, deserialize_with = "some_keys")]
     pub keys: Option<Vec<Key>>,
-    /// A table of its own that lists the keys, instead of `keys`.
+    /// Another table that lists the keys, instead of `keys`.
     #[serde(default)]
     pub keys_from: Option<KeysFrom>,
 }
 
 pub(super) fn register(registry: &mut Registry) {
-    registry.detector("stale", "finds where an aggregate was computed from what has been taken back", |config: StaleConfig| {
+    registry.detector("stale", "finds where an aggregate was computed from repairs that were undone since", |config: StaleConfig| {
         let StaleConfig { table, into, from, to, calendar, keys, keys_from } = config;
         let series = GapsConfig { table, from, to, calendar, keys, keys_from };
         let interval = series.interval()?;
@@ -74,13 +74,13 @@ impl Detector for Stale {
             _ => whole,
         };
         let base = find_gaps(context, &scope, again).await?;
-        let looked_at = LookedAt::of(context, &scope, again)?;
+        let examined = Examined::of(context, &scope, again)?;
         let mut gaps = GapList::default();
-        for key in looked_at.keys() {
+        for key in examined.keys() {
             let mut slots = SlotSet::new(scope.grid.cadence, scope.slots());
             for stretch in &stretches {
                 let marked = scope.grid.slots_in(stretch);
-                let wanted = (marked.first..marked.end).filter(|&slot| looked_at.contains(&key, slot));
+                let wanted = (marked.first..marked.end).filter(|&slot| examined.contains(&key, slot));
                 wanted.for_each(|slot| slots.insert_range(SlotRange::new(slot, slot + 1)));
             }
             gaps.extend(&key, &slots);

@@ -1,7 +1,7 @@
-//! The repairer `backfill`: asks a source for missing rows, judges what it answers, and decides what that proves. Crates for one kind of
-//! row use [`Backfill`] with a rule of their own.
+//! The repairer `backfill`: requests missing rows from a source, checks the answers, and decides what they prove. Crates for one kind of
+//! row use [`Backfill`] with their own rule.
 //!
-//! It must not know what a row means, nor how a source is spoken to.
+//! It must not know what a row means, or which protocol a source uses.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,74 +17,75 @@ use serde::Deserialize;
 use tokio::sync::OnceCell;
 
 use crate::builtin::period::Period;
-use crate::builtin::repair::judge::{Believed, Judged, Question, times};
+use crate::builtin::repair::judge::{Accepted, Judged, Question, times};
 use crate::builtin::repair::neighbours::Neighbours;
 use crate::builtin::repair::requests;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup;
 use crate::model::Usage;
 use crate::model::{Absence, Conflicts, Findings, Fix, Key, SlotGrid, SlotRange, SlotSet, Suspect, Suspects, Table, Unit, Wanted};
-use crate::plugin::{Answer, Reads, Registry, Repairer, Request, StepContext, Units};
+use crate::plugin::{Answer, PlannedUnits, Reads, Registry, Repairer, Request, StepContext};
 
-/// What a kind of row must satisfy, such as low ≤ open. An error must be `invalid` and name the row.
+/// The rule that rows of a kind must satisfy, such as low ≤ open. Its error must be `invalid` and name the row.
 pub type RowRule = fn(&Table, &RecordBatch) -> Result<()>;
 
-/// How long a slot stays confirmed absent before it is asked for again, unless the step says otherwise.
+/// By default, how long a slot stays confirmed absent before it is requested again.
 pub(super) const RECHECK_AFTER: Period = Period::days(30);
 
-/// A run of slots of all keys longer than this is not taken for quiet, unless the step says otherwise.
+/// By default, the longest stretch, in slots, in which all keys may be silent before the silence is suspect.
 pub(super) const QUIET_SPELL_SLOTS: u64 = 30;
 
-/// What `with` says.
+/// The configuration, `with`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackfillConfig {
     /// The source to ask, one of `sources`.
     #[schemars(extend("x-names" = "source"))]
     pub source: String,
-    /// How long a slot of which the source says that it holds nothing stays confirmed absent; 30d unless given.
+    /// How long a slot stays confirmed absent after the source says that it has no row; 30d by default.
     #[serde(default)]
     pub recheck_after: Option<Period>,
-    /// A stretch in which nothing came for any key is not taken for quiet if it is longer than this: the source proves nothing absent
-    /// there. 30 slots (half an hour of minutes) unless given.
+    /// The longest stretch in which all keys may be silent. In a longer one, the source's silence proves nothing absent. 30 slots (half an
+    /// hour of minutes) by default.
     #[serde(default)]
     pub quiet_spell: Option<Period>,
-    /// Whether the slots beside each gap are asked for too, where that costs no further request, and compared with the table's rows; true
-    /// unless given. It takes one look at the table's rows, from the first gap to the last.
+    /// Whether to request the slots next to each gap too, if that costs no further request, and compare them with the table's rows; true by
+    /// default. This scans the table's rows once, from the first gap to the last.
     #[serde(default)]
     pub neighbours: Option<bool>,
 }
 
 pub(super) fn register(registry: &mut Registry) {
-    registry.repairer("backfill", "asks a source for the missing rows", |config: BackfillConfig| Ok(Backfill::new(&config, None)));
+    registry.repairer("backfill", "requests the missing rows from a source", |config: BackfillConfig| Ok(Backfill::new(&config, None)));
 }
 
-/// Asks a source for missing rows.
+/// Requests missing rows from a source.
 ///
-/// The fewest requests that cover the gaps are made ([`requests::cover`]). An answer is used only if it is believable: every row of a key
-/// and a slot that were asked for, with all columns of the table, on the grid, in order of time, each slot once, none from the future,
-/// not the same values that another request brought, and in line with the rule of its kind. Rows of slots that were not missing are left out.
+/// It makes the fewest requests that cover the gaps ([`requests::cover`]). An answer is used only if it is plausible: every row belongs to
+/// a requested key and slot and has all columns of the table; times are on the grid, increasing, and not in the future; each slot appears
+/// once; the values are not those of another request; and every row satisfies the rule of its kind. Rows of slots that were not missing are
+/// dropped.
 ///
-/// A slot that the source does not answer is confirmed absent only where the source vouches for the stretch
-/// ([`Answer::covered`]), and not in a long silence of all keys at once, which looks like a collector that failed: that is suspect
-/// ([`Fix::suspects`]). Suspect slots and everything else stay missing.
+/// A slot for which the source has no row is confirmed absent only where the source vouches for the stretch ([`Answer::covered`]). A long
+/// silence of all keys at once looks like a failed collector, so it is suspect instead ([`Fix::suspects`]). Suspect slots and all others
+/// stay missing.
 ///
-/// The slots beside the gaps are asked for too, where that costs no further request. Where the source says something else of them than the
-/// table's own row, or vouches that there is none, that is a conflict: it is counted and told ([`Fix::conflicts`]), and changes nothing.
+/// Slots next to gaps are requested too, if that costs no further request. If the source has another row there than the table, or vouches
+/// that there is none, that is a conflict: it is counted and reported ([`Fix::conflicts`]), and changes nothing.
 ///
-/// Which answers were the same is known for as long as the process runs: after a crash, the next ones are compared with each other only.
+/// Answers are remembered for as long as the process runs. After a crash, new answers are compared only with each other.
 pub struct Backfill {
     source: String,
     recheck_after: Period,
     quiet_spell: Option<Period>,
     neighbours: bool,
     rule: Option<RowRule>,
-    believed: Believed,
-    /// The columns of the table, looked up once: a step repairs one table.
+    accepted: Accepted,
+    /// The columns of the table, read once, because a step repairs one table.
     columns: OnceCell<SchemaRef>,
-    /// The rows beside the gaps, looked up once: a step repairs what was found once.
+    /// The rows next to the gaps, read once, because a step repairs one set of findings.
     beside: OnceCell<Neighbours>,
-    /// The stretches in which the table has nothing of any key, likewise.
+    /// The stretches in which the table has no row of any key, computed once.
     barren: OnceLock<Vec<SlotRange>>,
 }
 
@@ -95,7 +96,7 @@ impl fmt::Debug for Backfill {
 }
 
 impl Backfill {
-    /// Backfill as a step configures it, with the rule of a kind of row.
+    /// Creates the repairer from its configuration, with the rule of a kind of row.
     pub fn new(config: &BackfillConfig, rule: Option<RowRule>) -> Self {
         Self {
             source: config.source.clone(),
@@ -103,7 +104,7 @@ impl Backfill {
             quiet_spell: config.quiet_spell,
             neighbours: config.neighbours.unwrap_or(true),
             rule,
-            believed: Believed::default(),
+            accepted: Accepted::default(),
             columns: OnceCell::new(),
             beside: OnceCell::new(),
             barren: OnceLock::new(),
@@ -125,7 +126,7 @@ impl Backfill {
         beside.conflicts(question, &unit.wanted, answer)
     }
 
-    /// The columns of the table; none as long as it holds nothing.
+    /// The columns of the table; none while the table is empty.
     async fn columns(&self, context: &StepContext, table: &Table) -> Result<Option<SchemaRef>> {
         match self.columns.get_or_try_init(|| context.lake.describe(table)).await {
             Ok(columns) => Ok(Some(columns.clone())),
@@ -134,7 +135,7 @@ impl Backfill {
         }
     }
 
-    /// What it means that the source is silent about wanted slots of a key: what is proven absent by it, and what is suspect.
+    /// Decides what it means that the source has no rows for wanted slots of a key: which are absent, and which are suspect.
     fn judge_silence(
         &self,
         findings: &Findings,
@@ -165,7 +166,7 @@ impl Backfill {
         let quiet_spell_slots = self
             .quiet_spell
             .map_or(QUIET_SPELL_SLOTS, |spell| u64::try_from(spell.seconds() / i64::from(grid.cadence.seconds())).unwrap_or(0));
-        // An answer that fills nothing does not tell how long the key is silent: the silence may go on beyond what was asked.
+        // An answer that fills nothing does not show how long the key is silent; the silence may extend beyond the request.
         let barren = self.barren.get_or_init(|| missing_of_all(findings));
         let mut suspect = SlotSet::new(grid.cadence, asked);
         let begin = barren.partition_point(|stretch| stretch.end <= asked.first);
@@ -180,20 +181,20 @@ impl Backfill {
     }
 }
 
-/// Slots of a key about which a source is silent.
+/// What it means that a source has no rows for slots of a key.
 struct Silence {
-    /// It vouches that there is nothing.
+    /// The source vouches that there are no rows.
     absent: SlotSet,
-    /// It may have failed, as whatever filled the table did.
+    /// The source may have failed in the same way as whatever filled the table.
     suspect: SlotSet,
 }
 
-/// The first slot that is not over at an instant.
+/// The first slot that has not ended at an instant.
 fn slots_over(grid: SlotGrid, instant: Timestamp) -> i64 {
     instant.as_second().div_euclid(i64::from(grid.cadence.seconds()))
 }
 
-/// The stretches in which every key that was looked at misses its rows, in order.
+/// The stretches in which every examined key misses its rows, in order.
 fn missing_of_all(findings: &Findings) -> Vec<SlotRange> {
     let mut edges: Vec<(i64, i64)> = findings.gaps.iter().flat_map(|(_, gap)| [(gap.first, 1), (gap.end, -1)]).collect();
     edges.sort_unstable();
@@ -215,13 +216,13 @@ fn missing_of_all(findings: &Findings) -> Vec<SlotRange> {
 
 #[async_trait]
 impl Repairer for Backfill {
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let limits = context.source(&self.source)?.limits();
         let grid = findings.scope.grid;
         let over = slots_over(grid, context.clock.now());
         let mut gaps = findings.gaps.by_key();
         for slots in gaps.values_mut() {
-            // What is not over yet can't be had, only paid for.
+            // Slots that have not ended have no rows yet, and a request for them would be wasted.
             slots.iter_mut().for_each(|gap| gap.end = gap.end.min(over));
             slots.retain(|gap| !gap.is_empty());
         }
@@ -233,7 +234,7 @@ impl Repairer for Backfill {
     }
 
     fn worst(&self, context: &StepContext, _: &Unit) -> Usage {
-        // One call even of a source that promises none: it is asked.
+        // At least one call, even if the source declares none, because it is called.
         let requests = context.source(&self.source).map_or(1, |source| source.requests_at_worst().max(1));
         Usage { source_requests: requests, ..Usage::default() }
     }
@@ -256,7 +257,7 @@ impl Repairer for Backfill {
             grid: findings.scope.grid,
             keys: request.keys.iter().collect(),
             slots: findings.scope.grid.slots_in(&unit.interval),
-            // The answer may hold what ended while it was on its way.
+            // The answer may hold slots that ended during the request.
             now: context.clock.now(),
             columns: columns.as_deref(),
         };
@@ -266,7 +267,7 @@ impl Repairer for Backfill {
                 rule(table, batch).map_err(|error| error.on("source", &self.source))?;
             }
         }
-        self.believed.add(&question, &judged)?;
+        self.accepted.add(&question, &judged)?;
         let conflicts = self.conflicts(context, findings, &question, unit, &answer).await?;
         let (mut absent, mut suspects) = (Vec::new(), Suspects::default());
         for wanted in &unit.wanted {
@@ -316,7 +317,7 @@ impl Backfill {
     }
 }
 
-/// The rows of wanted slots; their neighbours came along because one request is cheaper than two.
+/// The rows of wanted slots. Rows between gaps are in the answer because one request is cheaper than two.
 fn wanted_rows(question: &Question<'_>, unit: &Unit, batches: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
     let mut wanted: BTreeMap<&Key, SlotSet> = BTreeMap::new();
     for of_key in &unit.wanted {

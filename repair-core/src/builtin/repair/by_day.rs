@@ -1,6 +1,6 @@
-//! What repairers that ask nobody share: units of a day of all keys, and the table's own rows that such a unit computes from.
+//! What repairers without a source share: units of one day of all keys, and the table's own rows from which such a unit computes.
 //!
-//! What a unit costs is reading its day, whoever is in it; so a plan of many gaps stays as cheap as one of few.
+//! A unit costs one read of its day, however many keys it repairs, so a plan for many gaps is as cheap as one for few.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use crate::builtin::repair::judge::times;
 use crate::error::{Error, Result};
 use crate::lake::{Layer, ScanRequest, overlay, rollup};
 use crate::model::{Key, SlotGrid, SlotRange, Table, Unit, Wanted};
-use crate::plugin::Units;
+use crate::plugin::PlannedUnits;
 
-/// Keys of one unit, so that its rows (a day's, of each) stay within some hundred megabytes.
+/// The maximum number of keys of one unit, so that its rows (one day of each) stay within some hundred megabytes.
 const KEYS_PER_UNIT: usize = 1_000;
 
 const DAY_S: i64 = 86_400;
 
-/// Stretches of missing slots (each key's in order), as units of a day of all keys, up to a limit of keys.
-pub fn units<'a>(grid: SlotGrid, missing: impl Iterator<Item = (&'a Key, SlotRange)>) -> Units {
+/// Divides gaps (those of each key in order) into units of one day of all keys, up to a limit of keys.
+pub fn units<'a>(grid: SlotGrid, missing: impl Iterator<Item = (&'a Key, SlotRange)>) -> PlannedUnits {
     let cadence_s = i64::from(grid.cadence.seconds());
     let mut days: BTreeMap<i64, Vec<Wanted>> = BTreeMap::new();
     for (key, mut rest) in missing {
@@ -48,18 +48,18 @@ fn unit(grid: SlotGrid, wanted: Vec<Wanted>) -> Result<Unit> {
 }
 
 fn far() -> Error {
-    Error::invalid("a gap is out of the range of instants")
+    Error::invalid("the time of a gap is out of range")
 }
 
-/// The first slot that is not over at an instant.
+/// The first slot that has not ended at an instant.
 pub fn slots_over(grid: SlotGrid, instant: jiff::Timestamp) -> i64 {
     instant.as_second().div_euclid(i64::from(grid.cadence.seconds()))
 }
 
-/// The table's own rows of a stretch, of some keys, without those that a repair stands for: one scan. None if there are none.
+/// The table's own rows of some keys in a range of slots, without rows that a repair replaces. Takes one scan; none if there are no rows.
 ///
 /// # Errors
-/// `invalid` at the far ends of time, and the lake's own.
+/// `invalid` if the range is out of the range of instants, and those of the lake.
 pub async fn raw_rows(
     lake: &dyn crate::lake::Lake,
     table: &Table,
@@ -75,7 +75,7 @@ pub async fn raw_rows(
     Ok((rows.num_rows() > 0).then_some(rows))
 }
 
-/// The rows of the repaired view that are the table's own, without the view's own column.
+/// The rows of the repaired view that are the table's own, without the column that the view adds.
 fn own_rows(batch: &RecordBatch) -> Result<RecordBatch> {
     let index = batch.schema_ref().index_of(overlay::REPAIRED_BY)?;
     let mut own = filter_record_batch(batch, &is_null(batch.column(index))?)?;
@@ -83,14 +83,14 @@ fn own_rows(batch: &RecordBatch) -> Result<RecordBatch> {
     Ok(own)
 }
 
-/// Which row of a batch holds a slot, by key and slot.
+/// The index of the row of each slot in a batch, by key and slot.
 pub type BySlot = BTreeMap<Key, BTreeMap<i64, u32>>;
 
-/// The rows that can be used, by key and slot: `usable` is asked of each, by key, slot and number. Of several rows of one slot the first
-/// counts, as everywhere.
+/// The usable rows, by key and slot. `usable` gets the key, slot and index of each row. If a slot has several rows, the first counts, as
+/// everywhere.
 ///
 /// # Errors
-/// `invalid` if the rows are not in the shape of a lake.
+/// `invalid` if the rows do not have the lake's shape.
 pub fn by_slot(table: &Table, grid: SlotGrid, rows: &RecordBatch, usable: impl Fn(&Key, i64, usize) -> bool) -> Result<BySlot> {
     let keys = rollup::key_columns(table, rows)?;
     let times = times(table, rows)?;
@@ -108,7 +108,7 @@ pub fn by_slot(table: &Table, grid: SlotGrid, rows: &RecordBatch, usable: impl F
     Ok(by_slot)
 }
 
-/// The time that a row of a slot carries, in microseconds.
+/// The time of a row in a slot, in microseconds.
 pub fn time_us(grid: SlotGrid, slot: i64) -> i64 {
     grid.time_of_seconds(slot) * 1_000_000
 }
@@ -118,7 +118,7 @@ pub fn time_column(times_us: Vec<i64>) -> ArrayRef {
     Arc::new(TimestampMicrosecondArray::from(times_us).with_timezone("UTC"))
 }
 
-/// The same rows, at other times.
+/// The same rows with other times.
 ///
 /// # Errors
 /// `invalid` if there is no time column, or not as many times as rows.

@@ -1,8 +1,8 @@
 //! The repairer `carry-forward`: repeats the last row before a gap, for a while. Crates for one kind of row use [`CarryForward`] with a
-//! rule that says what a repeated row looks like.
+//! rule that defines what a repeated row looks like.
 //!
-//! A series that is carried on for ever is a constant that nobody measured, so there is always a limit, and every row says that it is a
-//! repair and of which idea.
+//! A value that is repeated for ever is a constant that nobody measured, so there is always a limit, and every row names the strategy that
+//! made it.
 
 use std::fmt;
 
@@ -17,16 +17,16 @@ use crate::builtin::repair::by_day;
 use crate::error::Result;
 use crate::model::Usage;
 use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Unit};
-use crate::plugin::{Registry, Repairer, StepContext, Units};
+use crate::plugin::{PlannedUnits, Registry, Repairer, StepContext};
 
-/// How long the last row is repeated, unless the step says otherwise.
+/// By default, how long the last row is repeated.
 pub(super) const MAX_AGE: Period = Period::minutes(10);
 
-/// What `with` says.
+/// The configuration, `with`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CarryForwardConfig {
-    /// How long after the last row it is repeated; 10m unless given. What is missing after that stays missing.
+    /// How long the last row is repeated; 10m by default. Later slots stay missing.
     #[serde(default)]
     pub max_age: Option<Period>,
 }
@@ -37,9 +37,9 @@ pub(super) fn register(registry: &mut Registry) {
     });
 }
 
-/// What a repeated row looks like.
+/// Defines what a repeated row looks like.
 pub trait CarryRule: Send + Sync {
-    /// Which rows can be repeated.
+    /// For each row, whether it can be repeated.
     ///
     /// # Errors
     /// `invalid` if a column is missing.
@@ -47,14 +47,14 @@ pub trait CarryRule: Send + Sync {
         Ok(BooleanArray::from(vec![true; rows.num_rows()]))
     }
 
-    /// Makes repetitions (the last row again, under another time) what they are to be.
+    /// Adjusts repeated rows, which are copies of the last row with another time.
     ///
     /// # Errors
     /// `invalid` if a column is missing.
     fn repeated(&self, rows: RecordBatch) -> Result<RecordBatch>;
 }
 
-/// Repeats all values.
+/// Repeats all values unchanged.
 struct AsItIs;
 
 impl CarryRule for AsItIs {
@@ -63,8 +63,8 @@ impl CarryRule for AsItIs {
     }
 }
 
-/// Repeats the last row of the table's own before a gap, for at most `max_age`; never a repair of its own, which would go on for ever,
-/// never a row that was found wrong, or is replaced, and never into the future.
+/// Repeats the table's last own row before a gap, for at most `max_age`. It never repeats a repair (which could go on for ever), a row that
+/// was found to be wrong or is replaced, or any row into the future.
 pub struct CarryForward {
     max_age: Period,
     name: &'static str,
@@ -78,12 +78,12 @@ impl fmt::Debug for CarryForward {
 }
 
 impl CarryForward {
-    /// Carrying forward as a step configures it. `name` is what the rows name as their source.
+    /// Creates the repairer from its configuration. `name` becomes the source of its rows.
     pub fn new(config: &CarryForwardConfig, name: &'static str, rule: Box<dyn CarryRule>) -> Self {
         Self { max_age: config.max_age.unwrap_or(MAX_AGE), name, rule }
     }
 
-    /// How many slots after a row still repeat it.
+    /// How many slots after a row repeat it.
     fn reach_slots(&self, grid: SlotGrid) -> i64 {
         self.max_age.seconds() / i64::from(grid.cadence.seconds())
     }
@@ -91,17 +91,17 @@ impl CarryForward {
 
 #[async_trait]
 impl Repairer for CarryForward {
-    /// No source is asked.
+    /// There is no source to call.
     fn worst(&self, _: &StepContext, _: &Unit) -> Usage {
         Usage::default()
     }
 
     /// A unit is a day of all keys, up to a limit.
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let grid = findings.scope.grid;
         let over = by_day::slots_over(grid, context.clock.now());
         let within_reach = findings.gaps.iter().map(|(key, gap)| {
-            // Only the beginning of a gap is within reach; the last row before it is at the earliest the slot before.
+            // Only the start of a gap is within reach, because the last row can be no later than the slot before it.
             let reached = gap.first.saturating_add(self.reach_slots(grid));
             (key, SlotRange::new(gap.first, gap.end.min(over).min(reached)))
         });

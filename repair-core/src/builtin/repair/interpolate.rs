@@ -1,8 +1,8 @@
 //! The repairer `interpolate`: a straight line, in time, from the last row before a gap to the first row after it.
 //!
-//! A guess that asks nobody, for what changes slowly. Bars stay bars: where `low ≤ open` holds at both ends it holds on the line between
-//! them, and so for every pair of columns ([`line`] says how that survives rounding). A volume on the line says that as much was traded as
-//! around the gap; who thinks that nothing was, takes `stocks.carry-forward`.
+//! It estimates values that change slowly, without a source. Bars stay valid: if `low ≤ open` holds at both ends, it holds on the line
+//! between them, and so does every such pair of columns ([`line`] explains how this survives rounding). An interpolated volume assumes that
+//! trading continued as around the gap; if you believe nothing traded, use `stocks.carry-forward`.
 
 use std::sync::Arc;
 
@@ -22,21 +22,21 @@ use crate::error::{Error, Result};
 use crate::lake::{rollup, shape};
 use crate::model::Usage;
 use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Table, Unit};
-use crate::plugin::{Registry, Repairer, StepContext, Units};
+use crate::plugin::{PlannedUnits, Registry, Repairer, StepContext};
 
 const NAME: &str = "interpolate";
 
-/// The longest gap that a line bridges, in slots, unless the step says otherwise.
+/// By default, the longest gap that a line bridges, in slots.
 pub(super) const MAX_GAP_SLOTS: i64 = 10;
 
-/// What `with` says.
+/// The configuration, `with`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InterpolateConfig {
-    /// The longest time without a row that a line bridges; 10 slots unless given. A longer gap stays missing as a whole.
+    /// The longest gap that a line bridges; 10 slots by default. A longer gap stays missing as a whole.
     #[serde(default)]
     pub max_gap: Option<Period>,
-    /// The columns to interpolate; all that hold numbers unless given. Other numbers are null.
+    /// The columns to interpolate; all numeric columns by default. Other numeric columns are null.
     #[serde(default)]
     pub columns: Option<Vec<String>>,
 }
@@ -47,27 +47,27 @@ pub(super) fn register(registry: &mut Registry) {
 
 /// Draws a straight line, in time, between the table's own rows before and after a gap.
 ///
-/// - Both ends are rows of the table itself, never repairs, which are guesses or will be; nor rows of slots that were found to be wrong.
-/// - A gap is what lies between two such rows, however it was found; one longer than `max_gap` stays missing, as does one that has no row
-///   on one side. A slot that is not over stays missing, too.
-/// - Of a column that is null (or not a finite number) at one end, the line is null; a row in which all of them are is left out, so it
-///   is no end either.
-/// - Whole numbers and decimals are rounded, half up, from the exact value. Columns that hold no numbers keep their value where both ends
-///   have the same, and are null elsewhere.
+/// - Both ends are rows of the table itself, never repairs, and never rows of slots that were found to be wrong.
+/// - A gap is everything between two such rows. It stays missing if it is longer than `max_gap`, or has no row on one side. So does a slot
+///   that has not ended.
+/// - Where a column is null (or not a finite number) at one end, its line is null. A row in which all of them are null is not used as an
+///   end.
+/// - Integers and decimals are rounded half up from the exact value. Columns of other types keep their value if both ends have the same,
+///   and are null otherwise.
 #[derive(Debug)]
 pub struct Interpolate {
     config: InterpolateConfig,
 }
 
 impl Interpolate {
-    /// Interpolation as a step configures it.
+    /// Creates the repairer from its configuration.
     ///
     /// # Errors
     /// `invalid` if `columns` is empty.
     pub fn new(config: InterpolateConfig) -> Result<Self> {
         if config.columns.as_ref().is_some_and(Vec::is_empty) {
             return Err(Error::invalid(
-                "`columns` is empty, so nothing would be interpolated; name columns, or leave it out for all numbers",
+                "`columns` is empty, so nothing would be interpolated; list columns, or leave it out for all numeric columns",
             ));
         }
         Ok(Self { config })
@@ -86,13 +86,13 @@ impl Interpolate {
         let names = || numbers.iter().map(|field| field.name().clone());
         match &self.config.columns {
             None if numbers.is_empty() => {
-                Err(Error::invalid(format!("table `{}` has no column of numbers to interpolate; {}", table.name, shape::names(schema))))
+                Err(Error::invalid(format!("table `{}` has no numeric column to interpolate; {}", table.name, shape::names(schema))))
             }
             None => Ok(names().collect()),
             Some(columns) => match columns.iter().find(|name| !names().any(|number| number == **name)) {
                 None => Ok(columns.clone()),
                 Some(odd) => Err(Error::invalid(format!(
-                    "`columns` names `{odd}`, which is no column of numbers of table `{}`; those are {}",
+                    "`columns` lists `{odd}`, which is not a numeric column of table `{}`; its numeric columns are {}",
                     table.name,
                     names().collect::<Vec<_>>().join(", ")
                 ))),
@@ -103,13 +103,13 @@ impl Interpolate {
 
 #[async_trait]
 impl Repairer for Interpolate {
-    /// No source is asked.
+    /// There is no source to call.
     fn worst(&self, _: &StepContext, _: &Unit) -> Usage {
         Usage::default()
     }
 
     /// A unit is a day of all keys, up to a limit. Gaps that are too long by themselves are left out.
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let table = context.table(&findings.scope.table)?;
         self.columns(table, context.lake.describe(table).await?.as_ref())?;
         let grid = findings.scope.grid;
@@ -200,7 +200,7 @@ impl Drawn {
             } else if line::is_number(field.data_type()) {
                 new_null_array(field.data_type(), before.len())
             } else {
-                // What can't be compared is not known to be the same.
+                // Values that cannot be compared count as different.
                 match distinct(before, after) {
                     Ok(differ) => nullif(before, &differ)?,
                     Err(_) => new_null_array(field.data_type(), before.len()),

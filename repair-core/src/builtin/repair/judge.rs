@@ -1,7 +1,7 @@
-//! Whether what a source answered is believable. Pure: an answer in, what it holds or why it cannot be true out.
+//! Checks whether the answer of a source is plausible. Pure: it takes an answer, and returns what it holds or why it cannot be right.
 //!
-//! A source that ignores what it was asked looks like a success: it brings rows. So rows outside the request, out of order, from the
-//! future, or the same as for another request, are an error and not a repair.
+//! A source that ignores the request looks like a success, because it returns rows. So rows that are outside the request, out of order, in
+//! the future, or the same as for another request, are an error and not a repair.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -15,14 +15,14 @@ use crate::error::{Error, Result};
 use crate::lake::rollup;
 use crate::model::{Key, SlotGrid, SlotRange, SlotSet, Table};
 
-/// Fewer rows may well be the same by chance.
+/// Answers with fewer rows may be equal by chance.
 const FEWEST_ROWS_TO_COMPARE: usize = 10;
-/// Rows with fewer different values (a counter that stands still, a price in a quiet hour) may well be the same by chance.
+/// Answers with fewer distinct values (a counter that stands still, a price in a quiet hour) may be equal by chance.
 const FEWEST_VALUES_TO_COMPARE: usize = 5;
-/// Answers remembered by one step, some 100 bytes each; later ones are still compared with these.
+/// How many answers one step remembers, at about 100 bytes each. Later answers are still compared with these.
 const MOST_REMEMBERED: usize = 1 << 18;
 
-/// What was asked.
+/// What was requested.
 pub(super) struct Question<'a> {
     pub(super) source: &'a str,
     pub(super) table: &'a Table,
@@ -30,11 +30,11 @@ pub(super) struct Question<'a> {
     pub(super) keys: Vec<&'a Key>,
     pub(super) slots: SlotRange,
     pub(super) now: Timestamp,
-    /// The columns of the table, unless it holds nothing yet that could tell.
+    /// The columns of the table; none while the table is empty.
     pub(super) columns: Option<&'a Schema>,
 }
 
-/// What a believable answer holds of each key that was asked for.
+/// What a plausible answer holds for each requested key.
 pub(super) struct Judged<'a> {
     pub(super) answered: BTreeMap<&'a Key, SlotSet>,
     pub(super) rows: u64,
@@ -43,10 +43,10 @@ pub(super) struct Judged<'a> {
 
 type Print = [u8; 32];
 
-/// Where an answer was from: its key, and its first slot.
+/// The origin of an answer: its key, and its first slot.
 type Origin = (Key, i64);
 
-/// What is known of the rows of one key so far.
+/// The rows of one key that were seen so far.
 struct Seen {
     answered: SlotSet,
     first: Option<i64>,
@@ -57,11 +57,11 @@ struct Seen {
 }
 
 impl Question<'_> {
-    /// Judges an answer by itself.
+    /// Checks an answer by itself.
     ///
     /// # Errors
-    /// `invalid` if a row's key was not asked for, if its time is outside the request, off the grid or in the future, or if times do not
-    /// increase for each key; if rows lack a column of the table, or a value of one that must have one.
+    /// `invalid` if a row's key was not requested; if its time is outside the request, off the grid or in the future; if times do not
+    /// increase for each key; or if rows lack a column of the table, or a value that may not be null.
     pub(super) fn judge(&self, batches: &[RecordBatch]) -> Result<Judged<'_>> {
         let new = || Seen {
             answered: SlotSet::new(self.grid.cadence, self.slots),
@@ -93,7 +93,7 @@ impl Question<'_> {
         let times = times(self.table, batch).map_err(in_shape)?;
         self.is_whole(batch)?;
         if times.null_count() > 0 || keys.iter().any(|column| column.null_count() > 0) {
-            return Err(self.unbelievable("a row without key or time"));
+            return Err(self.implausible("a row without key or time"));
         }
         let own = |name: &str| name == self.table.time || self.table.key.iter().any(|key| key == name);
         let mut values: Vec<(&str, &ArrayRef)> = Vec::new();
@@ -105,18 +105,18 @@ impl Question<'_> {
         values.sort_unstable_by_key(|(name, _)| *name);
         let converter = RowConverter::new(values.iter().map(|(_, column)| SortField::new(column.data_type().clone())).collect())?;
         let columns: Vec<ArrayRef> = values.iter().map(|(_, column)| (*column).clone()).collect();
-        // A converter of no columns cannot tell how many rows there are.
+        // A converter of no columns does not know how many rows there are.
         let values = if columns.is_empty() { None } else { Some(converter.convert_columns(&columns)?) };
         for row in 0..batch.num_rows() {
             let key = Key::new(keys.iter().map(|column| column.value(row)));
             let time_us = times.value(row);
             let Some(seen) = seen.get_mut(&key) else {
-                return Err(self.unbelievable(&format!("a row of {key} at {}, which was not asked for", instant(time_us))));
+                return Err(self.implausible(&format!("a row of {key} at {}, which was not requested", instant(time_us))));
             };
             let slot = self.slot(&key, time_us)?;
             if slot <= seen.last {
                 let how = if slot == seen.last { "twice a row" } else { "out of order, a row" };
-                return Err(self.unbelievable(&format!("{how} of {key} at {}", instant(time_us))));
+                return Err(self.implausible(&format!("{how} of {key} at {}", instant(time_us))));
             }
             seen.last = slot;
             seen.rows += 1;
@@ -136,15 +136,15 @@ impl Question<'_> {
         Ok(())
     }
 
-    /// Whether rows have all that rows of the table have: what they lack would become nulls, which nobody ever measured.
+    /// Checks that rows have all columns of the table. Missing ones would become nulls that nobody measured.
     fn is_whole(&self, batch: &RecordBatch) -> Result<()> {
         let table = &self.table.name;
         for field in self.columns.into_iter().flat_map(|columns| columns.fields()).filter(|_| batch.num_rows() > 0) {
             let name = field.name();
             match batch.column_by_name(name) {
-                None => return Err(self.unbelievable(&format!("rows without the column `{name}` of table `{table}`"))),
+                None => return Err(self.implausible(&format!("rows without the column `{name}` of table `{table}`"))),
                 Some(values) if !field.is_nullable() && values.logical_null_count() > 0 => {
-                    return Err(self.unbelievable(&format!("a row without a value of `{name}`, which every row of table `{table}` has")));
+                    return Err(self.implausible(&format!("a row without a value of `{name}`, which every row of table `{table}` has")));
                 }
                 Some(_) => {}
             }
@@ -156,48 +156,48 @@ impl Question<'_> {
         let slot = self.grid.slot_of_seconds(time_us.div_euclid(1_000_000));
         if !self.slots.contains(slot) {
             let asked = self.grid.interval_of(self.slots).map(|interval| interval.to_string()).unwrap_or_default();
-            return Err(self.unbelievable(&format!("a row of {key} at {}, outside of {asked}, which was asked for", instant(time_us))));
+            return Err(self.implausible(&format!("a row of {key} at {}, outside the requested {asked}", instant(time_us))));
         }
         if Some(time_us) != self.grid.time_of_seconds(slot).checked_mul(1_000_000) {
             let cadence = self.grid.cadence;
-            return Err(self.unbelievable(&format!("a row of {key} at {}, where no slot of {cadence} begins or ends", instant(time_us))));
+            return Err(self.implausible(&format!("a row of {key} at {}, where no slot of {cadence} begins or ends", instant(time_us))));
         }
         if time_us > self.now.as_microsecond() {
-            return Err(self.unbelievable(&format!("a row of {key} at {}, although it is only {}", instant(time_us), self.now)));
+            return Err(self.implausible(&format!("a row of {key} at {}, although it is only {}", instant(time_us), self.now)));
         }
         Ok(slot)
     }
 
-    fn unbelievable(&self, what: &str) -> Error {
-        Error::invalid(format!("source `{}` answered with {what}; nothing of this answer is used, look at the source", self.source))
+    fn implausible(&self, what: &str) -> Error {
+        Error::invalid(format!("source `{}` answered with {what}; the answer was discarded, check the source", self.source))
     }
 }
 
-/// The answers that one step has believed, by what they held.
+/// The answers that one step has accepted, by their content.
 #[derive(Debug, Default)]
-pub(super) struct Believed(Mutex<HashMap<Print, Origin>>);
+pub(super) struct Accepted(Mutex<HashMap<Print, Origin>>);
 
-impl Believed {
-    /// Remembers an answer, unless another request brought the same rows. Asking again for the same rows is no other request.
+impl Accepted {
+    /// Remembers an answer, unless another request returned the same rows. A repeated request is not another one.
     ///
     /// # Errors
-    /// `invalid` if the same values came for another key or another time.
+    /// `invalid` if the same values came for another key or time.
     pub(super) fn add(&self, question: &Question<'_>, judged: &Judged<'_>) -> Result<()> {
-        // Nothing that panics runs under the lock, so a poisoned one is whole.
-        let mut believed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // No code that can panic runs under the lock, so the data behind a poisoned lock is intact.
+        let mut accepted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (print, origin) in &judged.prints {
-            if let Some(other) = believed.get(print).filter(|&other| other != origin) {
+            if let Some(other) = accepted.get(print).filter(|&other| other != origin) {
                 let from = |(key, slot): &Origin| format!("{key} from {}", question.grid.start_of(*slot));
-                return Err(question.unbelievable(&format!(
-                    "the same values for {} as for {}, so it seems to ignore what it is asked",
+                return Err(question.implausible(&format!(
+                    "the same values for {} as for {}, so it seems to ignore the request",
                     from(origin),
                     from(other)
                 )));
             }
         }
         for (print, origin) in &judged.prints {
-            if believed.len() < MOST_REMEMBERED {
-                believed.insert(*print, origin.clone());
+            if accepted.len() < MOST_REMEMBERED {
+                accepted.insert(*print, origin.clone());
             }
         }
         Ok(())
@@ -209,7 +209,7 @@ pub(super) fn times<'a>(table: &Table, batch: &'a RecordBatch) -> Result<&'a Tim
     rollup::column(batch, &table.time)?
         .as_any()
         .downcast_ref()
-        .ok_or_else(|| Error::invalid(format!("the time column `{}` is not microseconds", table.time)))
+        .ok_or_else(|| Error::invalid(format!("time column `{}` is not a timestamp in microseconds", table.time)))
 }
 
 fn instant(time_us: i64) -> String {

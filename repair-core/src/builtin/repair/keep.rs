@@ -1,7 +1,7 @@
-//! The repairer `keep`: of several rows of one slot, keeps one of them.
+//! The repairer `keep`: keeps one of several rows of a slot.
 //!
-//! Rows that are the same are no choice. Where rows differ and the rule does not tell which one is meant (two that came first, two with
-//! the same largest value), none is kept: to guess here is to invent. That is told as a conflict, and the slot stays a duplicate.
+//! Identical rows need no choice. If rows differ and the rule does not single one out (two have the earliest time, or the same largest
+//! value), none is kept, because a guess would be an invention. That is reported as a conflict, and the slot stays a duplicate.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -21,30 +21,30 @@ use crate::lake::shape::{self, KeyTime};
 use crate::lake::{Layer, ScanRequest, partition, rollup};
 use crate::model::Usage;
 use crate::model::{DefectKind, Findings, Fix, Key, SlotRange, Table, Unit};
-use crate::plugin::{Registry, Repairer, StepContext, Units};
+use crate::plugin::{PlannedUnits, Registry, Repairer, StepContext};
 
-/// What the rows name as their source.
+/// The source of its rows.
 const NAME: &str = "keep";
 
-/// What `with` says.
+/// The configuration, `with`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct KeepConfig {
-    /// Which of the rows of a slot is kept.
+    /// Which row of a slot to keep.
     pub keep: Rule,
 }
 
-/// Which of the rows of a slot is kept.
+/// Which row of a slot to keep.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Rule {
-    /// The one of the earliest time within the slot.
+    /// The row with the earliest time within the slot.
     First,
-    /// The one of the latest time within the slot.
+    /// The row with the latest time within the slot.
     Last,
-    /// The one with the smallest value in this column; a row without a value is kept only if none has one.
+    /// The row with the smallest value in this column; a row without a value is kept only if none has one.
     Min(String),
-    /// The one with the largest value in this column; a row without a value is kept only if none has one.
+    /// The row with the largest value in this column; a row without a value is kept only if none has one.
     Max(String),
 }
 
@@ -57,7 +57,7 @@ struct Keep {
     rule: Rule,
 }
 
-/// A row of a slot: which, what it is known by, and what the rule looks at.
+/// A row of a slot: its index, its hash, and the values that the rule compares.
 struct Row {
     row: u32,
     hash: RowHash,
@@ -67,16 +67,16 @@ struct Row {
 
 #[async_trait]
 impl Repairer for Keep {
-    /// No source is asked.
+    /// There is no source to call.
     fn worst(&self, _: &StepContext, _: &Unit) -> Usage {
         Usage::default()
     }
 
-    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         if findings.kind != DefectKind::Duplicate {
             let what = findings.kind.as_str();
             return Err(Error::invalid(format!(
-                "`keep` repairs duplicates, and these findings are of what is {what}; take another repairer"
+                "`keep` repairs duplicate slots, and these findings are {what} slots; use another repairer"
             )));
         }
         Ok(by_day::units(findings.scope.grid, findings.gaps.iter()))
@@ -97,7 +97,7 @@ impl Repairer for Keep {
                 Some(row) => kept.push(row),
                 None => {
                     let (count, time) = (of_slot.len(), findings.scope.grid.time_of(slot));
-                    fix.conflicts.add(format!("{key} at {time}: `keep: {}` does not tell which of {count} rows is meant", self.rule));
+                    fix.conflicts.add(format!("{key} at {time}: `keep: {}` does not single out one of {count} rows", self.rule));
                 }
             }
         }
@@ -129,18 +129,18 @@ impl Keep {
         Ok(by_slot)
     }
 
-    /// The row to keep; `None` if that is not told.
+    /// The row to keep; `None` if the rule does not single one out.
     fn choice(&self, rows: &[Row]) -> Option<u32> {
         let compare = |one: &Row, other: &Row| match &self.rule {
             Rule::First => other.time_us.cmp(&one.time_us),
             Rule::Last => one.time_us.cmp(&other.time_us),
-            // A null is below everything, so that any value is preferred.
+            // A null ranks below everything, so that any value is preferred.
             Rule::Max(_) => order(one.value, other.value),
             Rule::Min(_) => order(one.value.map(|value| -value), other.value.map(|value| -value)),
         };
         let best = rows.iter().max_by(|one, other| compare(one, other))?;
-        let is_told = rows.iter().all(|row| row.hash == best.hash || compare(row, best) == Ordering::Less);
-        is_told.then_some(best.row)
+        let is_single = rows.iter().all(|row| row.hash == best.hash || compare(row, best) == Ordering::Less);
+        is_single.then_some(best.row)
     }
 }
 
@@ -154,7 +154,11 @@ fn order(one: Option<f64>, other: Option<f64>) -> Ordering {
 fn numbers(table: &Table, rows: &RecordBatch, column: &str) -> Result<Float64Array> {
     use arrow::array::AsArray;
     let values: &ArrayRef = rollup::column(rows, column).map_err(|_| {
-        Error::invalid(format!("`keep` names column `{column}`, which table `{}` has not; {}", table.name, shape::names(&rows.schema())))
+        Error::invalid(format!(
+            "`keep` names column `{column}`, which table `{}` does not have; {}",
+            table.name,
+            shape::names(&rows.schema())
+        ))
     })?;
     if !values.data_type().is_numeric() {
         return Err(Error::invalid(format!(

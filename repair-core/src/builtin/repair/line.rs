@@ -1,8 +1,8 @@
 //! Points on a line between two columns of numbers.
 //!
-//! Every way of computing here is monotone in both ends, also after rounding: if one column is nowhere above another at either end, it is
-//! nowhere above it between them. Of floats, `a × (1 − w) + b × w` is: products with what is not negative, sums and roundings keep order,
-//! and so does keeping the result between the ends. (`a + (b − a) × w` is not.) Of whole numbers and decimals, the exact value is rounded
+//! Every computation here is monotone in both ends, even after rounding: a column that is not above another at either end is not above it
+//! between them. For floats, `a × (1 − w) + b × w` is monotone, because products with non-negative numbers, sums and roundings keep order,
+//! and so does clamping the result to the ends. (`a + (b − a) × w` is not monotone.) For integers and decimals, the exact value is rounded
 //! once.
 
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use arrow::datatypes::{DataType, Decimal128Type, Float64Type};
 use crate::error::Result;
 use crate::lake::shape::cast_strict;
 
-/// How far a point lies from the first end towards the second: `part` of `whole`.
+/// How far a point is from the first end towards the second: `part` of `whole`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Weight {
-    /// Slots from the first end, more than none.
+    /// Slots from the first end; at least one.
     pub(super) part: i64,
-    /// Slots between the ends, more than `part`.
+    /// Slots between the ends; more than `part`.
     pub(super) whole: i64,
 }
 
@@ -28,7 +28,7 @@ pub(super) fn is_number(kind: &DataType) -> bool {
     kind.is_integer() || kind.is_floating() || kind.is_decimal()
 }
 
-/// The rows of a column of numbers that hold a finite one.
+/// For each row of a numeric column, whether it holds a finite number.
 pub(super) fn finite(column: &ArrayRef) -> Result<BooleanArray> {
     if !column.data_type().is_floating() {
         return Ok((0..column.len()).map(|row| Some(column.is_valid(row))).collect());
@@ -37,7 +37,8 @@ pub(super) fn finite(column: &ArrayRef) -> Result<BooleanArray> {
     Ok(numbers.as_primitive::<Float64Type>().iter().map(|number| Some(number.is_some_and(f64::is_finite))).collect())
 }
 
-/// The points between two columns of one type; null where an end is null or not finite, or where the point does not fit the type.
+/// The points on the lines between two columns of the same type; null where an end is null or not finite, or where a point does not fit the
+/// type.
 pub(super) fn between(before: &ArrayRef, after: &ArrayRef, weights: &[Weight]) -> Result<ArrayRef> {
     let kind = before.data_type();
     if kind.is_floating() {
@@ -77,7 +78,7 @@ fn whole(a: i128, b: i128, Weight { part, whole }: Weight) -> Option<i128> {
 }
 
 #[cfg(test)]
-#[allow(clippy::cast_possible_truncation, reason = "the nearest narrower float is what is asked for")]
+#[allow(clippy::cast_possible_truncation, reason = "the nearest narrower float is wanted")]
 mod tests {
     use arrow::array::{Float32Array, Int64Array, UInt64Array};
     use proptest::prelude::*;

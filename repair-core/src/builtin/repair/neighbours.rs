@@ -1,7 +1,7 @@
-//! The slots beside gaps: what the table holds there, compared with what a source says of them. A source that counts the trades of a
-//! missing minute into the minute before it disagrees with the table there, and to fill the gap alone would count them twice.
+//! Compares the slots next to gaps: the table's rows there with the source's. A source that counts the trades of a missing minute into the
+//! minute before it disagrees with the table there, and filling the gap alone would count those trades twice.
 //!
-//! The table's rows stay as they are, whatever is found: a conflict is shown.
+//! The table's rows stay as they are. A difference is only reported, as a conflict.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,17 +17,17 @@ use crate::lake::{Layer, ScanRequest, rollup};
 use crate::model::{Conflicts, Findings, Key, SlotGrid, SlotRange, Table, Wanted};
 use crate::plugin::{Answer, StepContext};
 
-/// Slots that one step compares, about 200 bytes each with their rows; those of later gaps are not looked at.
+/// How many slots one step compares, at about 200 bytes each with their rows. Slots next to later gaps are not compared.
 const MOST_COMPARED: usize = 1 << 18;
 
-/// Where the row of a slot is: which batch, which row in it.
+/// The position of a row: the batch, and the row in it.
 type Place = (usize, usize);
 
-/// A slot beside a gap.
+/// A slot next to a gap.
 struct Neighbour {
-    /// The missing slot beside it. Of a slot between two gaps, the later one's, so that only one unit compares it.
+    /// The missing slot next to it; if it is between two gaps, that of the later one, so that only one unit compares it.
     gap: i64,
-    /// Its row, if the table has one, and only one.
+    /// Its row, if the table has exactly one.
     row: Row,
 }
 
@@ -35,18 +35,18 @@ struct Neighbour {
 enum Row {
     None,
     One(Place),
-    /// Which of them counts, nobody can say.
+    /// The slot has several rows, and which one counts is unknown.
     Several,
 }
 
-/// The table's own rows beside the gaps that a step repairs.
+/// The table's own rows next to the gaps that a step repairs.
 pub(super) struct Neighbours {
     by_key: HashMap<Key, BTreeMap<i64, Neighbour>>,
     rows: Vec<RecordBatch>,
 }
 
 impl Neighbours {
-    /// Reads them: one scan of the table for all units of a step, of the stretch from the first gap to the last.
+    /// Reads the rows, in one scan from the first gap to the last, for all units of a step.
     pub(super) async fn read(context: &StepContext, table: &Table, findings: &Findings) -> Result<Self> {
         let grid = findings.scope.grid;
         let mut neighbours = Self::beside(findings);
@@ -57,7 +57,7 @@ impl Neighbours {
         let scan = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys), columns: None };
         let mut batches = match context.lake.scan(table, &scan).await {
             Ok(batches) => batches,
-            // A table without a file yet has nothing to compare.
+            // A table without files has nothing to compare.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(neighbours),
             Err(error) => return Err(error),
         };
@@ -73,7 +73,7 @@ impl Neighbours {
         let mut count = 0;
         for (key, gap) in findings.gaps.iter() {
             if count >= MOST_COMPARED {
-                tracing::warn!(slots = count, "too many gaps to compare all slots beside them with the source's");
+                tracing::warn!(slots = count, "there are too many gaps to compare all slots next to them with the source");
                 break;
             }
             let slots = by_key.entry(key.clone()).or_default();
@@ -104,7 +104,7 @@ impl Neighbours {
         Ok(())
     }
 
-    /// Where an answer, which was judged believable, says otherwise than the table, beside the gaps of a unit.
+    /// Where a plausible answer differs from the table next to the gaps of a unit.
     pub(super) fn conflicts(&self, question: &Question<'_>, wanted: &[Wanted], answer: &Answer) -> Result<Conflicts> {
         let mut compared: BTreeMap<(Key, i64), (Place, Option<Place>)> = BTreeMap::new();
         for of_key in wanted {
@@ -137,7 +137,7 @@ impl Neighbours {
                 None => {
                     let start = question.grid.start_of(slot);
                     let vouched = answer.covered.iter().any(|covered| covered.key == key && covered.interval.contains(start));
-                    vouched.then(|| "the table has a row, and the source says that there is none".to_owned())
+                    vouched.then(|| "the table has a row, but the source says that there is none".to_owned())
                 }
             };
             if let Some(differs) = differs {
@@ -147,7 +147,7 @@ impl Neighbours {
         Ok(conflicts)
     }
 
-    /// In which columns two rows differ; none if they say the same.
+    /// The columns in which two rows differ, with their values; none if they are equal.
     fn difference(&self, table: &Table, own: Place, (answer, theirs): (&Answer, Place)) -> Option<String> {
         let (batch, other) = (self.rows.get(own.0)?, answer.rows.get(theirs.0)?);
         let mut differences = Vec::new();
@@ -159,25 +159,25 @@ impl Neighbours {
             let Some(column_of_other) = other.column_by_name(name) else { continue };
             let (ours, others) = (column.slice(own.1, 1), column_of_other.slice(theirs.1, 1));
             if !is_same(&ours, &others) {
-                differences.push(format!("{name} is {} in the table, {} by the source", told(&ours), told(&others)));
+                differences.push(format!("{name} is {} in the table, {} in the source", text(&ours), text(&others)));
             }
         }
         (!differences.is_empty()).then(|| differences.join(", "))
     }
 }
 
-/// Whether two values are the same, as far as their types can tell: a table of 32-bit floats cannot hold all of a 64-bit one.
+/// Whether two values are equal at the precision of both types: a column of 32-bit floats cannot hold every 64-bit value.
 fn is_same(one: &ArrayRef, other: &ArrayRef) -> bool {
     let equal = |a: &ArrayRef, b: &ArrayRef| not_distinct(a, b).map(|same| same.true_count() == a.len()).ok();
     let cast_equal = |a: &ArrayRef, b: &ArrayRef| cast(b, a.data_type()).ok().and_then(|b| equal(a, &b));
     let tried = [cast_equal(one, other), cast_equal(other, one)];
-    // What can't be compared is no conflict.
+    // Values that cannot be compared are no conflict.
     tried.contains(&Some(true)) || tried == [None, None]
 }
 
-fn told(value: &ArrayRef) -> String {
+fn text(value: &ArrayRef) -> String {
     if value.is_null(0) {
         return "null".to_owned();
     }
-    array_value_to_string(value, 0).unwrap_or_else(|_| "something else".to_owned())
+    array_value_to_string(value, 0).unwrap_or_else(|_| "a value that cannot be shown".to_owned())
 }

@@ -1,4 +1,4 @@
-//! Which requests to a source cover some gaps at least cost. Pure: gaps and limits in, requests out.
+//! Plans the requests to a source that cover gaps at the lowest cost. Pure: it takes gaps and limits, and returns requests.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
@@ -7,34 +7,33 @@ use crate::error::{Error, Result};
 use crate::model::{Key, SlotGrid, SlotRange, Unit, Wanted};
 use crate::plugin::Limits;
 
-/// Requests that one repair step may plan: beyond it the plan itself would not fit in memory, and no source would bear it.
+/// How many requests one repair step may plan. A larger plan would not fit in memory, and no source would accept it.
 const MOST_REQUESTS: usize = 1 << 20;
 
-/// One request: a range of slots, from its first gap to its last (or [a little wider](with_neighbours)), and what is wanted of each of its
-/// keys.
+/// One request: a range of slots from its first gap to its last (or [a little wider](with_neighbours)), and the wanted slots of each key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
-    /// The slots asked for, of every key in `wanted`.
+    /// The slots to request, for every key in `wanted`.
     pub slots: SlotRange,
-    /// The gaps within, by key.
+    /// The gaps in this range, by key.
     pub wanted: Vec<Wanted>,
 }
 
 impl Asked {
-    /// How many rows it may bring: its slots, for each of its keys.
+    /// How many rows it may return: its slots times its keys.
     pub fn slots_asked(&self) -> u64 {
         self.slots.len().saturating_mul(self.wanted.len() as u64)
     }
 }
 
-/// The requests that cover the gaps of each key (in order, disjoint): the fewest requests, and of plans with as few, the one that asks
-/// for the fewest slots. No request asks for more slots than `rows_per_request`, over all its keys.
+/// The requests that cover the gaps of each key (in order, disjoint): the fewest requests and, among such plans, the fewest slots. No
+/// request covers more slots than `rows_per_request`, over all its keys.
 ///
-/// For a source that takes one key a request the number of requests is the least possible: each begins at the first gap not yet
-/// covered and reaches as far as the limit lets it. For one that takes several, keys a request of 1, 2, 4 and so on up to its limit are
-/// tried, which is never worse than asking for each key alone, but not provably least.
+/// If the source takes one key per request, the number of requests is the minimum: each starts at the first gap not yet covered, and
+/// extends as far as the limit allows. If it takes several, plans with 1, 2, 4 and so on keys per request, up to the limit, are tried; the
+/// best is never worse than one key per request, but not provably the minimum.
 ///
-/// They come round-robin over their first keys, so that the backlog of one key does not starve the others.
+/// The order is round-robin over their first keys, so that the backlog of one key does not starve the others.
 ///
 /// # Errors
 /// `invalid` if the limits allow nothing, or if too many requests would be needed.
@@ -46,7 +45,7 @@ impl Asked {
 /// use repair_core::plugin::Limits;
 ///
 /// let gaps = BTreeMap::from([(Key::from("IBM"), vec![SlotRange::new(10, 12), SlotRange::new(15, 16), SlotRange::new(90, 91)])]);
-/// let plan = cover(&gaps, Limits { rows_per_request: 50, keys_per_request: 1 })?;
+/// let plan = cover(&gaps, Limits::new(50, 1))?;
 /// let asked: Vec<_> = plan.iter().map(|request| (request.slots.first, request.slots.end)).collect();
 /// assert_eq!(asked, [(10, 16), (90, 91)]);
 /// # Ok::<(), repair_core::Error>(())
@@ -54,7 +53,7 @@ impl Asked {
 pub fn cover(gaps: &BTreeMap<Key, Vec<SlotRange>>, limits: Limits) -> Result<Vec<Asked>> {
     if limits.rows_per_request == 0 || limits.keys_per_request == 0 {
         return Err(Error::invalid(
-            "a source must bring at least one row and one key a request; mend `rows_per_request` and `keys_per_request`",
+            "the source allows no rows or no keys per request; set `rows_per_request` and `keys_per_request` to 1 or more",
         ));
     }
     let gaps: Vec<(&Key, Vec<SlotRange>)> = gaps
@@ -74,17 +73,17 @@ pub fn cover(gaps: &BTreeMap<Key, Vec<SlotRange>>, limits: Limits) -> Result<Vec
     Ok(round_robin(best.map(|(_, _, plan)| plan).unwrap_or_default()))
 }
 
-/// Widens each request by the slot before its first gap and the slot after its last, as far as the limits leave room: the source is asked
-/// for the neighbours of gaps too where that costs no further request. Nothing at or after `end` is asked for, because it is not over.
+/// Widens each request by the slot before its first gap and the slot after its last, if the limits leave room, so that the neighbours of
+/// gaps are requested without a further request. Slots at or after `end` have not ended, and are never requested.
 ///
 /// ```
 /// use std::collections::BTreeMap;
-/// use repair_core::builtin::{cover, with_neighbours};
+/// use repair_core::builtin::repair::requests::{cover, with_neighbours};
 /// use repair_core::model::{Key, SlotRange};
 /// use repair_core::plugin::Limits;
 ///
 /// let gaps = BTreeMap::from([(Key::from("IBM"), vec![SlotRange::new(10, 12)])]);
-/// let limits = Limits { rows_per_request: 50, keys_per_request: 1 };
+/// let limits = Limits::new(50, 1);
 /// let plan = with_neighbours(cover(&gaps, limits)?, limits, 1_000);
 /// assert_eq!(plan[0].slots, SlotRange::new(9, 13));
 /// # Ok::<(), repair_core::Error>(())
@@ -106,22 +105,22 @@ pub fn with_neighbours(mut plan: Vec<Asked>, limits: Limits, end: i64) -> Vec<As
 /// A plan of requests, as the units of a repair step.
 ///
 /// # Errors
-/// `invalid` for slots at the far ends of time.
+/// `invalid` if slots are out of the range of instants.
 pub fn units(plan: Vec<Asked>, grid: SlotGrid) -> Result<Vec<Unit>> {
     let unit = |asked: Asked| {
-        let interval = grid.interval_of(asked.slots).ok_or_else(|| Error::invalid("a gap is out of the range of instants"))?;
+        let interval = grid.interval_of(asked.slots).ok_or_else(|| Error::invalid("the time of a gap is out of range"))?;
         Ok(Unit { interval, wanted: asked.wanted })
     };
     plan.into_iter().map(unit).collect()
 }
 
-/// 1, 2, 4 and so on, and `most`.
+/// The numbers 1, 2, 4 and so on below `most`, then `most`.
 fn keys_a_request(most: usize) -> impl Iterator<Item = usize> {
     let doubling = std::iter::successors(Some(1usize), |keys| keys.checked_mul(2)).take_while(move |&keys| keys < most);
     doubling.chain((most > 0).then_some(most))
 }
 
-/// What is left of one key's gaps.
+/// The gaps of one key that are not covered yet.
 struct Left<'a> {
     gaps: &'a [SlotRange],
     /// The first slot that is not covered yet, within the first of `gaps`.
@@ -129,7 +128,7 @@ struct Left<'a> {
 }
 
 impl Left<'_> {
-    /// Takes what lies before `end`.
+    /// Takes the gaps before `end`.
     fn take(&mut self, end: i64) -> Vec<SlotRange> {
         let mut taken = Vec::new();
         while let Some(gap) = self.gaps.first() {
@@ -152,8 +151,8 @@ impl Left<'_> {
     }
 }
 
-/// Goes through time: each request begins at the earliest slot not yet covered and takes along the (at most `keys`) keys whose next
-/// gaps begin within its reach. With fewer keys than `keys` it reaches further.
+/// Plans requests in order of time. Each starts at the earliest slot not yet covered, and includes up to `keys` keys whose next gaps start
+/// within its reach. With fewer keys, a request reaches further.
 fn sweep(gaps: &[(&Key, Vec<SlotRange>)], rows_per_request: u64, keys: usize) -> Result<Vec<Asked>> {
     let mut left: Vec<Left<'_>> = gaps.iter().map(|(_, slots)| Left { gaps: slots, next: i64::MIN }).collect();
     let mut queue: BinaryHeap<Reverse<(i64, usize)>> =
@@ -162,7 +161,7 @@ fn sweep(gaps: &[(&Key, Vec<SlotRange>)], rows_per_request: u64, keys: usize) ->
     let mut plan = Vec::new();
     while let Some(Reverse((first, key))) = queue.pop() {
         let mut taken = vec![key];
-        // One key more shortens the reach for all, so only those that the full number of keys would reach come along.
+        // Each further key shortens the reach of all, so only keys within the reach of the full number are included.
         let shared_end = reach(first, keys);
         while taken.len() < keys
             && let Some(&Reverse((next, key))) = queue.peek()
@@ -184,8 +183,8 @@ fn sweep(gaps: &[(&Key, Vec<SlotRange>)], rows_per_request: u64, keys: usize) ->
         plan.push(Asked { slots: SlotRange::new(first, last), wanted });
         if plan.len() > MOST_REQUESTS {
             return Err(Error::invalid(format!(
-                "more than {MOST_REQUESTS} requests of {rows_per_request} rows would be needed; repair a shorter stretch at a time, or from a \
-                 source that brings more rows a request"
+                "more than {MOST_REQUESTS} requests of {rows_per_request} rows would be needed; repair a shorter interval at a time, or use a \
+                 source that returns more rows per request"
             )));
         }
     }

@@ -1,4 +1,4 @@
-//! The repairer `shifted`: what the same key had at the same time of another day (week, year): for what goes in seasons, such as demand.
+//! The repairer `shifted`: copies the row of the same key from the same time of another day (week, year), for seasonal data such as demand.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,14 +15,14 @@ use crate::builtin::repair::by_day;
 use crate::error::{Error, Result};
 use crate::model::Usage;
 use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Unit};
-use crate::plugin::{Registry, Repairer, StepContext, Units};
+use crate::plugin::{PlannedUnits, Registry, Repairer, StepContext};
 
 const NAME: &str = "shifted";
 
-/// Shifts of one step: each may take one more look at the table for each day that is repaired.
+/// The maximum number of shifts of one step. Each may take one more scan of the table for each repaired day.
 pub(super) const MOST_SHIFTS: usize = 16;
 
-/// How far away to look: a length of time, and whether it is back.
+/// A distance in time: a length, and whether it goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shift {
     period: Period,
@@ -30,12 +30,12 @@ pub(super) struct Shift {
 }
 
 impl Shift {
-    /// Seconds, below zero if it is back.
+    /// The distance in seconds, negative if it goes back.
     pub(super) fn seconds(self) -> i64 {
         if self.back { -self.period.seconds() } else { self.period.seconds() }
     }
 
-    /// In slots.
+    /// The distance in slots.
     ///
     /// # Errors
     /// `invalid` if it is not a whole number of slots.
@@ -44,7 +44,7 @@ impl Shift {
         if self.seconds() % cadence_s == 0 {
             Ok(self.seconds() / cadence_s)
         } else {
-            Err(Error::invalid(format!("`shift: {self}` is not a whole number of slots of {}, so no row lies there", grid.cadence)))
+            Err(Error::invalid(format!("`shift: {self}` is not a whole number of slots of {}, so it leads to no slot", grid.cadence)))
         }
     }
 }
@@ -99,11 +99,11 @@ impl<'de> Visitor<'de> for ShiftsVisitor {
             }
             shifts.push(shift);
             if shifts.len() > MOST_SHIFTS {
-                return Err(serde::de::Error::custom(format!("more than {MOST_SHIFTS} shifts; each takes a look at the table")));
+                return Err(serde::de::Error::custom(format!("more than {MOST_SHIFTS} shifts are listed; each takes a scan of the table")));
             }
         }
         if shifts.is_empty() {
-            return Err(serde::de::Error::custom("no shift is given; give one such as -7d"));
+            return Err(serde::de::Error::custom("no shift is given; add one such as -7d"));
         }
         Ok(Shifts(shifts))
     }
@@ -117,38 +117,39 @@ impl JsonSchema for Shifts {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         let shift = serde_json::json!({ "type": "string", "pattern": "^[+-]?([0-9]+(s|m|min|h|d))+$" });
         schemars::json_schema!({
-            "description": "How far away to look, back if it begins with -: one length of time, e.g. -7d, or a list of some, tried in order",
+            "description": "How far to shift, back if it begins with -: one length of time, e.g. -7d, or a list, tried in order",
             "anyOf": [shift, { "type": "array", "items": shift, "minItems": 1, "maxItems": MOST_SHIFTS }]
         })
     }
 }
 
-/// What `with` says.
+/// The configuration, `with`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShiftedConfig {
-    /// How far away to look: `-7d` is the same time a week before. Of several, the first with a row counts.
+    /// How far to shift: `-7d` is the same time a week before. If there are several, the first with a row counts.
     pub shift: Shifts,
 }
 
 pub(super) fn register(registry: &mut Registry) {
-    registry
-        .repairer(NAME, "takes what the same key had at the same time of another day", |config: ShiftedConfig| Ok(Shifted::new(config)));
+    registry.repairer(NAME, "copies the row of the same key from the same time of another day", |config: ShiftedConfig| {
+        Ok(Shifted::new(config))
+    });
 }
 
-/// Takes the table's own row of the same key at a time so far away, with all its values.
+/// Copies the table's own row of the same key from the shifted time, with all its values.
 ///
-/// - Only rows of the table itself, never repairs; nor rows of slots that were found to be wrong.
-/// - Shifts are tried in order, and the first that has a row counts: they are not averaged, which would make values that never were.
-/// - Time is UTC: a day is 24 hours, also where clocks are changed.
-/// - A slot for which no shift has a row stays missing, as does one that is not over.
+/// - It copies only rows of the table itself, never repairs, and never rows of slots that were found to be wrong.
+/// - Shifts are tried in order, and the first that has a row counts. They are not averaged, because that would invent values.
+/// - Time is UTC: a day is 24 hours, even where clocks change.
+/// - A slot for which no shift has a row stays missing, as does one that has not ended.
 #[derive(Debug)]
 pub struct Shifted {
     shifts: Vec<Shift>,
 }
 
 impl Shifted {
-    /// Shifting as a step configures it.
+    /// Creates the repairer from its configuration.
     pub fn new(config: ShiftedConfig) -> Self {
         Self { shifts: config.shift.0 }
     }
@@ -156,13 +157,13 @@ impl Shifted {
 
 #[async_trait]
 impl Repairer for Shifted {
-    /// No source is asked.
+    /// There is no source to call.
     fn worst(&self, _: &StepContext, _: &Unit) -> Usage {
         Usage::default()
     }
 
     /// A unit is a day of all keys, up to a limit.
-    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<Units> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let grid = findings.scope.grid;
         for shift in &self.shifts {
             shift.slots(grid)?;

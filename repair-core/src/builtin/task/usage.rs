@@ -1,5 +1,5 @@
-//! The task `usage`: records what another system used, so that its cost stands beside that of repairs. It looks at nothing: it writes down
-//! what it is told.
+//! The task `usage`: records what another system used, so that its cost appears beside the cost of repairs. It measures nothing, and
+//! records the numbers in its configuration.
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -10,15 +10,15 @@ use crate::error::Result;
 use crate::model::Usage;
 use crate::plugin::{Registry, StepContext, Task};
 
-/// What `with` says: counts, each in the unit its name says.
+/// The configuration, `with`: counts, each in the unit of its name.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct UsageConfig {
-    /// Whom the requests were made to, by its name in the price book.
+    /// The source that received the requests, by its name in the price book.
     pub source: Option<String>,
     /// Requests made to that source.
     pub source_requests: u64,
-    /// Rows that it answered with.
+    /// Rows that it returned.
     pub source_rows: u64,
     /// Rows read from the lake.
     pub rows_read: u64,
@@ -26,13 +26,13 @@ pub(super) struct UsageConfig {
     pub bytes_scanned: u64,
     /// Rows written to the lake.
     pub rows_written: u64,
-    /// Bytes written to the lake; priced as kept for a month.
+    /// Bytes written to the lake; priced as if kept for a month.
     pub bytes_written: u64,
     /// Objects (files) written to the lake.
     pub objects_written: u64,
     /// Queries that an engine ran.
     pub queries: u64,
-    /// Milliseconds that engine worked on them.
+    /// Milliseconds that this engine worked on them.
     pub engine_ms: u64,
     /// Requests to an object store that read.
     pub storage_reads: u64,
@@ -47,7 +47,7 @@ pub(super) struct UsageConfig {
 }
 
 pub(super) fn register(registry: &mut Registry) {
-    registry.task("usage", "records what another system used", |config: UsageConfig| Ok(Told { usage: usage(&config) }));
+    registry.task("usage", "records what another system used", |config: UsageConfig| Ok(ReportedUsage { usage: usage(&config) }));
 }
 
 fn usage(config: &UsageConfig) -> Usage {
@@ -69,12 +69,12 @@ fn usage(config: &UsageConfig) -> Usage {
     }
 }
 
-struct Told {
+struct ReportedUsage {
     usage: Usage,
 }
 
 #[async_trait]
-impl Task for Told {
+impl Task for ReportedUsage {
     async fn perform(&self, _: &StepContext) -> Result<(Value, Usage)> {
         let counted = self.usage.counts().into_iter().filter(|(_, count)| *count > 0);
         let used: Map<String, Value> = counted.map(|(name, count)| (name.to_owned(), count.into())).collect();
@@ -86,7 +86,7 @@ impl Task for Told {
 mod tests {
     use super::*;
 
-    /// A count that `with` takes and the usage lacks, or the other way round, would be lost without a word.
+    /// A count that only one of `with` and the usage has would be lost silently.
     #[test]
     fn every_count_of_a_usage_can_be_given() {
         let mut all = serde_json::Map::new();

@@ -1,4 +1,4 @@
-//! What is too big for the journal, as columns: the gaps a detector found, and the units of a repair step.
+//! Artifacts hold, as columns, what is too big for the journal: the gaps that a detector found, and the units of a repair step.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::lake::BatchStream;
 use crate::lake::rollup::column;
 use crate::model::{Fingerprint, Fingerprints, GapList, Key, SlotRange, Unit};
-use crate::plugin::Units;
+use crate::plugin::PlannedUnits;
 
 const KEY: &str = "key";
 const FIRST: &str = "first_slot";
@@ -19,10 +19,10 @@ const END: &str = "end_slot";
 const JUDGED: &str = "judged";
 const UNIT: &str = "unit";
 
-/// Gaps as columns; where it is known which rows were judged, a row a slot, with that.
+/// Gaps as columns. If the judged rows are known, there is one row per slot, with the fingerprint of those rows.
 ///
 /// # Errors
-/// Only if a key cannot be written as JSON.
+/// If a key cannot be written as JSON.
 pub(crate) fn gaps_to_batch(gaps: &GapList, judged: &Fingerprints) -> Result<RecordBatch> {
     if !judged.is_empty() {
         return slots_to_batch(gaps, judged);
@@ -61,10 +61,10 @@ fn slots_to_batch(gaps: &GapList, judged: &Fingerprints) -> Result<RecordBatch> 
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, column)| column).collect())?)
 }
 
-/// Gaps from columns, and which rows were judged.
+/// Gaps, and the fingerprints of judged rows, from columns.
 ///
 /// # Errors
-/// `invalid` if these are not the columns of gaps.
+/// `invalid` if the columns do not hold gaps.
 pub(crate) async fn gaps_from_batches(mut batches: BatchStream) -> Result<(GapList, Fingerprints)> {
     let (mut gaps, mut judged) = (GapList::default(), Fingerprints::default());
     let mut last: Option<(String, Key)> = None;
@@ -95,10 +95,10 @@ pub(crate) async fn gaps_from_batches(mut batches: BatchStream) -> Result<(GapLi
 /// Units of a plan, each with its index.
 pub(crate) type UnitStream = Pin<Box<dyn Stream<Item = Result<(u32, Unit)>> + Send>>;
 
-/// Units of one batch of an artifact.
+/// How many units one batch of an artifact holds.
 const UNITS_PER_BATCH: usize = 4_096;
 
-/// How many units a stream held, and how many slots they are to repair.
+/// How many units a stream held, and how many slots they repair.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counted {
     /// Units.
@@ -107,8 +107,8 @@ pub(crate) struct Counted {
     pub slots: u64,
 }
 
-/// Units as a column, a batch at a time. What went through is counted in `counted`.
-pub(crate) fn units_to_batches(mut units: Units, counted: Arc<Mutex<Counted>>) -> BatchStream {
+/// Units as a column, a batch at a time. `counted` counts what passed through.
+pub(crate) fn units_to_batches(mut units: PlannedUnits, counted: Arc<Mutex<Counted>>) -> BatchStream {
     let batches = std::iter::from_fn(move || {
         let mut texts = StringBuilder::new();
         let mut seen = Counted::default();
@@ -132,7 +132,7 @@ pub(crate) fn units_to_batches(mut units: Units, counted: Arc<Mutex<Counted>>) -
     futures::stream::iter(batches).boxed()
 }
 
-/// Those units of an artifact whose index is wanted, each with its index, in order. What is not wanted is not even read from its text.
+/// The units of an artifact whose index is wanted, each with its index, in order. Other units are not even parsed.
 pub(crate) fn units_from_batches(batches: BatchStream, wanted: impl Fn(u32) -> bool + Send + 'static) -> UnitStream {
     let mut index = 0u32;
     let units = batches.map(move |batch| {
@@ -151,11 +151,11 @@ pub(crate) fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringA
 }
 
 pub(crate) fn not_ours(name: &str) -> Error {
-    Error::invalid(format!("an artifact's column `{name}` is not as this program writes it"))
+    Error::invalid(format!("column `{name}` of an artifact does not have the type that this program writes"))
 }
 
 pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|error| Error::internal("cannot be written as JSON").because(error))
+    serde_json::to_string(value).map_err(|error| Error::internal("a value cannot be written as JSON").because(error))
 }
 
 pub(crate) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {

@@ -1,5 +1,5 @@
-//! What drives runs: starts them, takes them up, cancels and pauses them. It holds a run's lease while its session performs
-//! what [`decide`](super::decide) says.
+//! The engine: starts, resumes, redrives, cancels and pauses runs. It holds a run's lease while a session performs what
+//! [`decide`](super::decide) decides.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,11 +19,51 @@ use crate::engine::report::RunReport;
 use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::lake::Lake;
 use crate::plugin::{Clock, Progress, Registry};
+use crate::workflow::EVALUATOR;
 use crate::workflow::Workflow;
 
-/// Is told what happens in a run, once it is durable.
+/// Receives the events of runs once they are durable.
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+///
+/// use repair_core::engine::{Engine, Event, Observer, Recorded, RunState, StartRequest};
+/// use repair_core::plugin::{Progress, Registry};
+/// use repair_core::testing::{MemoryJournal, MemoryLake};
+/// use repair_core::workflow::{Step, Workflow};
+///
+/// /// Keeps the sequence numbers of all events, and how the run ended.
+/// #[derive(Default)]
+/// struct Watching(Mutex<(Vec<u64>, Option<String>)>);
+///
+/// impl Progress for Watching {
+///     fn advance(&self, _step: &str, _done: u64, _total: u64) {}
+/// }
+///
+/// impl Observer for Watching {
+///     fn recorded(&self, recorded: &Recorded, state: &RunState) {
+///         let mut seen = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+///         seen.0.push(recorded.sequence);
+///         seen.1 = state.ended.as_ref().map(|ended| ended.outcome.as_str().to_owned());
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let built = Workflow::state_machine("short").step("done", Step::succeed()).build(Registry::default())?;
+/// let watching = Arc::new(Watching::default());
+/// let mut engine = Engine::new(Arc::new(built.registry), Arc::new(MemoryLake::default()), Arc::new(MemoryJournal::default()));
+/// engine.observer = watching.clone();
+/// engine.start(&built.workflow, StartRequest::new("first")).await?;
+///
+/// let (numbers, outcome) = &*watching.0.lock().unwrap();
+/// assert!(numbers.is_sorted() && numbers[0] == 0);
+/// assert_eq!(outcome.as_deref(), Some("succeeded"));
+/// # Ok(())
+/// # }
+/// ```
 pub trait Observer: Progress {
-    /// An event was recorded; `state` is what the run has come to with it and those recorded in the same commit.
+    /// Called after an event was recorded. `state` is the run's state after all events of the same commit.
     fn recorded(&self, recorded: &Recorded, state: &RunState);
 }
 
@@ -33,23 +73,86 @@ impl Observer for () {
 
 /// How runs are driven.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// How long a driver's hold on a run lasts unless renewed, which happens three times in that time: how long another must wait to take
-    /// over from one that is dead, where the journal cannot tell that it is.
+#[non_exhaustive]
+pub struct EngineOptions {
+    /// How long a driver's lease lasts; it is renewed three times in that time. Another driver waits this long to take over from one that
+    /// died, unless the journal knows that it is dead.
     pub lease: Duration,
-    /// How often to look whether somebody asked to cancel or pause.
+    /// How often to check for requests to cancel or pause.
     pub poll: Duration,
-    /// How long a work that was told to stop may take to do so.
+    /// How long an attempt may take to stop before it is aborted.
     pub grace: Duration,
 }
 
-impl Default for Options {
+impl EngineOptions {
+    /// How long a driver's hold on a run lasts unless renewed.
+    #[must_use]
+    pub fn with_lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// How often to look whether somebody asked to cancel or pause.
+    #[must_use]
+    pub fn with_poll(mut self, poll: Duration) -> Self {
+        self.poll = poll;
+        self
+    }
+
+    /// How long work that was asked to stop may take to do so.
+    #[must_use]
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+}
+
+impl Default for EngineOptions {
     fn default() -> Self {
         Self { lease: Duration::from_secs(30), poll: Duration::from_secs(1), grace: Duration::from_secs(30) }
     }
 }
 
-/// What a run needs around it: where things are, and who is told. Cheap to clone; one engine may drive many runs at once.
+/// Drives runs: starts, resumes and ends them. Cheap to clone; one engine may drive many runs at once.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
+/// use repair_core::engine::{Engine, Outcome, StartRequest};
+/// use repair_core::plugin::Registry;
+/// use repair_core::testing::{MemoryJournal, MemoryLake};
+/// use repair_core::workflow::Workflow;
+///
+/// const WORKFLOW: &str = "
+/// workflow: look
+/// kind: state-machine
+/// tables:
+///   readings: { location: readings, format: csv, time: ts, cadence: 1h }
+/// start: look
+/// steps:
+///   look: { detect: gaps, with: { table: readings, from: 2024-03-04, to: 2024-03-04 }, end: true }
+/// ";
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = Registry::default();
+/// let workflow = Workflow::parse("look.yaml", WORKFLOW, &registry)?;
+/// // A table with a single row, in a lake in memory.
+/// let times = TimestampMicrosecondArray::from(vec![1_709_510_400_000_000]).with_timezone("UTC"); // 2024-03-04T00:00:00Z
+/// let rows = RecordBatch::try_from_iter([("ts", Arc::new(times) as ArrayRef)])?;
+/// let lake = MemoryLake::default();
+/// lake.put_table(&workflow.tables["readings"], &[rows])?;
+///
+/// let engine = Engine::new(Arc::new(registry), Arc::new(lake), Arc::new(MemoryJournal::default()));
+/// let report = engine.start(&workflow, StartRequest::new("first")).await?;
+/// assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions));
+/// assert_eq!(report.step("look").map(|step| step.output["missing"].clone()), Some(23.into()));
+/// // Starting a run that has ended returns its report.
+/// assert_eq!(engine.start(&workflow, StartRequest::new("first")).await?.outcome, report.outcome);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Engine {
     /// The plug-ins.
@@ -58,33 +161,55 @@ pub struct Engine {
     pub lake: Arc<dyn Lake>,
     /// The journal.
     pub journal: Arc<dyn Journal>,
-    /// The time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Who is told what happens.
+    /// Receives what happens.
     pub observer: Arc<dyn Observer>,
-    /// Cancel it to stop driving soon; the runs can be resumed.
+    /// Cancel this token to stop driving soon. The runs can be resumed.
     pub stop: CancellationToken,
     /// How runs are driven.
-    pub options: Options,
+    pub options: EngineOptions,
 }
 
-/// What to start.
+/// A request to start a run.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct StartRequest {
     /// The run's id; [`new_run_id`] makes one.
     pub run: String,
     /// The parameters, as [`Workflow::bind`] returns them.
     pub params: BTreeMap<String, Value>,
-    /// What a later process needs to open the same lake; kept with the run, not looked at here.
+    /// What a later process needs to open the same lake. The engine only stores it with the run.
     pub environment: Value,
 }
 
-/// A new id for a run: ids of later runs sort later.
+impl StartRequest {
+    /// Starts a run of this id without parameters, in no environment.
+    pub fn new(run: impl Into<String>) -> Self {
+        Self { run: run.into(), params: BTreeMap::new(), environment: Value::Null }
+    }
+
+    /// The parameters, as [`Workflow::bind`] returns them.
+    #[must_use]
+    pub fn with_params(mut self, params: BTreeMap<String, Value>) -> Self {
+        self.params = params;
+        self
+    }
+
+    /// What a later process needs to open the same lake.
+    #[must_use]
+    pub fn with_environment(mut self, environment: Value) -> Self {
+        self.environment = environment;
+        self
+    }
+}
+
+/// A new run id. Ids of later runs sort later.
 pub fn new_run_id() -> String {
     uuid::Uuid::now_v7().simple().to_string()
 }
 
-/// The id of the run that a step runs as another workflow: the same for the same visit.
+/// The id of the run that a step starts for another workflow. It is the same for the same visit.
 pub fn child_run_id(parent: &str, step: &str, visit: u32) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(parent.as_bytes()).update(&[0]).update(step.as_bytes()).update(&visit.to_le_bytes());
@@ -92,13 +217,13 @@ pub fn child_run_id(parent: &str, step: &str, visit: u32) -> String {
     format!("{parent}-{}", &hasher.finalize().to_hex().as_str()[..16])
 }
 
-/// At most so long may an id be: it is part of file names.
+/// The maximum length of a run id, which is part of file names.
 const RUN_ID_LENGTH: usize = 64;
 
 fn check_run_id(run: &str) -> Result<()> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if run.is_empty() || run.len() > RUN_ID_LENGTH || !run.chars().all(fine) {
-        return Err(Error::invalid(format!("`{run}` can't be a run's id; use at most {RUN_ID_LENGTH} letters, digits, `-` and `_`")));
+        return Err(Error::invalid(format!("`{run}` is not a valid run id; use 1 to {RUN_ID_LENGTH} letters, digits, `-` and `_`")));
     }
     Ok(())
 }
@@ -107,24 +232,24 @@ fn check_run_id(run: &str) -> Result<()> {
 enum Begin<'a> {
     /// With a new run.
     Start(&'a Workflow, StartRequest),
-    /// With one that is there, perhaps by a mended definition; if it has ended, only if it is to be redriven.
-    TakeUp { mended: Option<&'a Workflow>, redrive: bool },
+    /// With an existing run, perhaps with a corrected definition; a run that has ended continues only if it is redriven.
+    Continue { corrected: Option<&'a Workflow>, redrive: bool },
 }
 
 impl Engine {
-    /// An engine on the machine's clock that tells nobody.
+    /// An engine that uses the machine's clock and has no observer.
     pub fn new(registry: Arc<Registry>, lake: Arc<dyn Lake>, journal: Arc<dyn Journal>) -> Self {
         let clock = Arc::new(crate::plugin::SystemClock);
-        Self { registry, lake, journal, clock, observer: Arc::new(()), stop: CancellationToken::new(), options: Options::default() }
+        Self { registry, lake, journal, clock, observer: Arc::new(()), stop: CancellationToken::new(), options: EngineOptions::default() }
     }
 
-    /// Starts a run and drives it to its end. Starting the same id with the same input again goes on with it, or, if it has ended,
-    /// returns its report.
+    /// Starts a run and drives it to its end. If a run with this id and the same input exists, it is resumed or, if it has ended, its
+    /// report is returned.
     ///
     /// # Errors
-    /// If the run could not begin (nothing is written then): a table that is not there, a lake that can't be written to, a
-    /// configuration that does not fit; `conflict` if the id is taken by a run with other input, or if somebody else drives it. Also if
-    /// the journal fails, or `cancelled` if the engine was told to stop. An error within the run is not an error here: the report tells it.
+    /// If the run cannot start (a table does not exist, the lake is not writable, a configuration is invalid), in which case nothing is
+    /// written. `conflict` if the id belongs to a run with other input, or if somebody else drives the run. `cancelled` if the engine was
+    /// stopped. Also if the journal fails. An error within the run is not an error here: it is in the report.
     pub async fn start(&self, workflow: &Workflow, request: StartRequest) -> Result<RunReport> {
         check_run_id(&request.run)?;
         let run = request.run.clone();
@@ -134,32 +259,33 @@ impl Engine {
         self.hold(&run, Begin::Start(workflow, request)).await
     }
 
-    /// Goes on with a run, with the definition it started with.
+    /// Resumes a run with the definition that it has.
     ///
     /// # Errors
     /// `not-found` if there is no such run; otherwise as [`Engine::start`].
     pub async fn resume(&self, run: &str) -> Result<RunReport> {
-        self.hold(run, Begin::TakeUp { mended: None, redrive: false }).await
+        self.hold(run, Begin::Continue { corrected: None, redrive: false }).await
     }
 
-    /// Goes on with a run, with a mended definition.
+    /// Resumes a run with a corrected definition.
     ///
     /// # Errors
-    /// `conflict` if what the run already did would mean something else by that definition; otherwise as [`Engine::resume`].
-    pub async fn resume_with(&self, run: &str, mended: &Workflow) -> Result<RunReport> {
-        self.hold(run, Begin::TakeUp { mended: Some(mended), redrive: false }).await
+    /// `conflict` if what the run already did would mean something else under that definition; otherwise as [`Engine::resume`].
+    pub async fn resume_with(&self, run: &str, corrected: &Workflow) -> Result<RunReport> {
+        self.hold(run, Begin::Continue { corrected: Some(corrected), redrive: false }).await
     }
 
-    /// Takes up a run that failed or was cancelled, where it failed: what succeeded is not done again. With a mended definition, if one is
-    /// given.
+    /// Continues a run that failed or was cancelled, from where it failed, with a corrected definition if one is given. What succeeded is
+    /// not repeated.
     ///
     /// # Errors
     /// `conflict` if the run succeeded, or has not ended; otherwise as [`Engine::resume_with`].
-    pub async fn redrive(&self, run: &str, mended: Option<&Workflow>) -> Result<RunReport> {
-        self.hold(run, Begin::TakeUp { mended, redrive: true }).await
+    pub async fn redrive(&self, run: &str, corrected: Option<&Workflow>) -> Result<RunReport> {
+        self.hold(run, Begin::Continue { corrected, redrive: true }).await
     }
 
-    /// Cancels a run: its driver ends it, once what is under way has stopped and is accounted for. Without a driver, it is ended here.
+    /// Cancels a run. Its driver ends it once all running steps have stopped and their usage is recorded. A run without a driver is ended
+    /// here.
     ///
     /// # Errors
     /// `not-found` if there is no such run; `conflict` if it has ended.
@@ -167,7 +293,7 @@ impl Engine {
         self.ask(run, Signal::Cancel).await
     }
 
-    /// Pauses a run: its driver stops it for now, once what is under way has stopped. [`Engine::resume`] goes on with it.
+    /// Pauses a run. Its driver pauses it once all running steps have stopped. [`Engine::resume`] continues it.
     ///
     /// # Errors
     /// As [`Engine::cancel`].
@@ -175,31 +301,31 @@ impl Engine {
         self.ask(run, Signal::Pause).await
     }
 
-    /// The report is there if the run had no driver, so that it was stopped here.
+    /// Returns a report if the run had no driver, so that it was stopped here.
     async fn ask(&self, run: &str, signal: Signal) -> Result<Option<RunReport>> {
         let state = load(self.journal.as_ref(), run).await?;
         if let Some(ended) = &state.ended {
-            let message = format!("run `{run}` has ended before: {}", ended.outcome.as_str());
+            let message = format!("run `{run}` has already ended: {}", ended.outcome.as_str());
             return Err(Error::new(ErrorKind::Conflict, message));
         }
         self.journal.signal(run, Some(signal)).await?;
         match self.resume(run).await {
             Ok(report) => Ok(Some(report)),
-            // Somebody drives it, and will see.
+            // Another driver has the run, and will see the request.
             Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Drives a run while holding its lease. In a box, because a run may run others.
+    /// Drives a run while holding its lease. Boxed, because a run may start other runs.
     fn hold<'a>(&'a self, run: &'a str, begin: Begin<'a>) -> BoxFuture<'a, Result<RunReport>> {
         Box::pin(async move {
             check_run_id(run)?;
             let driver = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
-            self.journal.acquire(run, &driver, self.clock.now(), self.options.lease).await?;
+            self.journal.acquire(run, &driver, self.clock.now(), self.options.lease).await.map_err(|error| driven_elsewhere(run, error))?;
             let done = self.drive(run, &driver, begin).await;
             if let Err(error) = self.journal.release(run, &driver).await {
-                tracing::warn!(run, error = error.full(), "the lease could not be given up; it expires by itself");
+                tracing::warn!(run, error = error.full(), "the lease could not be released; it expires by itself");
             }
             done
         })
@@ -214,24 +340,25 @@ impl Engine {
                     if state.ended.is_some() {
                         return Ok(RunReport::new(run, &state));
                     }
-                    (Arc::new(workflow.clone()), state, vec![Event::DriverStarted { driver: driver.to_owned() }])
+                    let first = vec![driver_started(driver, &state)];
+                    (Arc::new(workflow.clone()), state, first)
                 }
                 None => (Arc::new(workflow.clone()), self.begin(workflow, request).await?, Vec::new()),
             },
-            Begin::TakeUp { mended, redrive } => {
+            Begin::Continue { corrected, redrive } => {
                 let state = known.ok_or_else(|| no_such_run(run))?;
                 if state.ended.is_some() && !redrive {
-                    if mended.is_some() {
+                    if corrected.is_some() {
                         let error = Error::new(ErrorKind::Conflict, format!("run `{run}` has ended, so it cannot be resumed"));
                         return Err(error.hint(Hint::Redrive { run: run.to_owned() }));
                     }
                     return Ok(RunReport::new(run, &state));
                 }
                 if redrive {
-                    // What was asked of the run before it ended is not asked of it now.
+                    // Requests from before the run ended no longer apply.
                     self.journal.signal(run, None).await?;
                 }
-                self.take_up(run, driver, state, mended, redrive)?
+                self.continued(run, driver, state, corrected, redrive)?
             }
         };
         let mut session = Session::new(self, run, driver, workflow, state)?;
@@ -240,7 +367,7 @@ impl Engine {
         Ok(RunReport::new(run, &session.state))
     }
 
-    /// Records that a run begins.
+    /// Records that a run started.
     async fn begin(&self, workflow: &Workflow, request: StartRequest) -> Result<RunState> {
         let seed = u64::from_le_bytes(*blake3::hash(request.run.as_bytes()).as_bytes().first_chunk().unwrap_or(&[0; 8]));
         let started = Event::RunStarted {
@@ -252,33 +379,35 @@ impl Engine {
             params: request.params,
             environment: request.environment,
             seed,
+            expressions: Some(EVALUATOR.to_owned()),
         };
         let recorded = Recorded { sequence: 0, at: self.clock.now(), event: started };
-        self.journal.append(&request.run, 0, recorded.at, std::slice::from_ref(&recorded.event)).await?;
+        let appended = self.journal.append(&request.run, 0, recorded.at, std::slice::from_ref(&recorded.event)).await;
+        appended.map_err(|error| driven_elsewhere(&request.run, error))?;
         let state = RunState::begin(&recorded)?;
         self.observer.recorded(&recorded, &state);
         Ok(state)
     }
 
-    /// What to record first when a run is taken up, and by which definition it goes on.
-    fn take_up(
+    /// The definition with which an existing run continues, and the events to record first.
+    fn continued(
         &self,
         run: &str,
         driver: &str,
         state: RunState,
-        mended: Option<&Workflow>,
+        corrected: Option<&Workflow>,
         redrive: bool,
     ) -> Result<(Arc<Workflow>, RunState, Vec<Event>)> {
         let before = Workflow::parse_with(&state.started.file, &state.started.definition, &self.registry, &state.started.children);
-        let mut first = vec![Event::DriverStarted { driver: driver.to_owned() }];
-        let workflow = match mended {
+        let mut first = vec![driver_started(driver, &state)];
+        let workflow = match corrected {
             None => before.map_err(|diagnostics| {
-                Error::invalid("the run's definition is not one that this program can run").on("run", run).because(diagnostics)
+                Error::invalid("this program cannot run the run's definition").on("run", run).because(diagnostics)
             })?,
-            Some(mended) => {
-                // One that can no longer be read is replaced by one that can, if nothing was done by it.
-                first.push(control::replace(&state, before.as_ref().ok(), mended)?);
-                mended.clone()
+            Some(corrected) => {
+                // A definition that can no longer be read may be replaced if the run did nothing with it yet.
+                first.push(control::replace(&state, before.as_ref().ok(), corrected)?);
+                corrected.clone()
             }
         };
         if redrive {
@@ -288,14 +417,24 @@ impl Engine {
     }
 }
 
+fn driver_started(driver: &str, state: &RunState) -> Event {
+    let other = state.started.expressions.as_deref().is_some_and(|began_with| began_with != EVALUATOR);
+    Event::DriverStarted { driver: driver.to_owned(), expressions: other.then(|| EVALUATOR.to_owned()) }
+}
+
 fn check_same(workflow: &Workflow, request: &StartRequest, state: &RunState) -> Result<()> {
     let started = &state.started;
     let same = started.definition == workflow.text && started.params == request.params && started.environment == request.environment;
     if same && started.children == workflow.children {
         return Ok(());
     }
-    let message = format!("run `{}` exists and was started with other input", request.run);
+    let message = format!("run `{}` already exists and was started with other input", request.run);
     Err(Error::new(ErrorKind::Conflict, message).hint(Hint::OtherRunId))
+}
+
+/// What the journal answers to a driver: a conflict means that another process drives the run.
+pub(super) fn driven_elsewhere(run: &str, error: Error) -> Error {
+    if error.kind() == ErrorKind::Conflict { error.hint(Hint::DrivenElsewhere { run: run.to_owned() }) } else { error }
 }
 
 fn no_such_run(run: &str) -> Error {

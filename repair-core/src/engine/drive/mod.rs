@@ -1,4 +1,4 @@
-//! The acting half of the engine: performs what the deciding half says, appends events to the journal, and asks again.
+//! The acting half of the engine: performs what the deciding half decides, appends events to the journal, and asks again.
 
 pub(crate) mod artifact;
 pub(crate) mod engine;

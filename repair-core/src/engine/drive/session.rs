@@ -1,5 +1,4 @@
-//! One driver's hold on one run: the loop that decides, records, and looks after the works of steps. All that is recorded of a run comes
-//! through here.
+//! A session drives one run: its loop decides, records, and supervises the jobs of steps. Every event of a run is recorded here.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,8 +11,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::drive::engine::{Engine, Observer, child_run_id};
-use crate::engine::drive::work::{Ask, Done, Failed, Idea, Job, Message, Recorder, Repairs, Work, latest};
+use crate::engine::drive::engine::{Engine, Observer, child_run_id, driven_elsewhere};
+use crate::engine::drive::work::{Ask, Done, Failed, Job, Message, ReadyStrategy, Recorder, Repairs, Work, latest};
 use crate::engine::journal::Signal;
 use crate::engine::prepare::{self, Attempt, Prepared, Preparer, Setting, Terms};
 use crate::engine::pure::budget;
@@ -21,20 +20,20 @@ use crate::engine::pure::decide::{Decision, decide, variables};
 use crate::engine::pure::event::{ErrorRecord, Event, Recorded, StopReason};
 use crate::engine::pure::state::{Phase, RunState, StepState};
 use crate::error::{Error, ErrorKind, Hint, Result};
-use crate::lake::Caller;
+use crate::lake::{self, Caller};
 use crate::model::Usage;
 use crate::plugin::{Detector, Plugin, Progress, StepContext};
 use crate::price::Meter;
 use crate::workflow::{Step, StepKind, Variables, Wait, Workflow};
 
-/// At most so many events one run may have: beyond it, a loop has gone wrong.
+/// How many events one run may have. Beyond that, it is in an endless loop.
 const MAX_EVENTS: u64 = 10_000_000;
-/// Events appended in one commit, besides what one work asks for at once.
+/// How many events one commit holds; one request of a job may exceed it.
 const MAX_COMMIT: usize = 256;
-/// Messages of works that wait for the driver; beyond that, they wait.
+/// How many requests of jobs may be queued; beyond that, jobs wait.
 const MAX_WAITING: usize = 256;
 
-/// Tells the observer how far a work is, and keeps when it last gave a sign of life.
+/// Reports the progress of a job to the observer, and records its last heartbeat.
 struct Beating {
     observer: Arc<dyn Observer>,
     began: Instant,
@@ -52,7 +51,7 @@ impl Progress for Beating {
     }
 }
 
-/// What an attempt took that no other event tells; it is on record whether it succeeded, failed or was told to stop.
+/// The event for usage that no other event records. It is recorded whether the attempt succeeded, failed or was stopped.
 fn metered(step: &str, meter: &Meter) -> Vec<Event> {
     let metered = meter.take();
     if metered.is_empty() {
@@ -65,9 +64,9 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A work under way.
+/// A running job: one attempt of a step.
 struct Running {
-    work: u64,
+    job: u64,
     visit: u32,
     attempt: u32,
     meter: Meter,
@@ -76,34 +75,34 @@ struct Running {
     began: Instant,
     last_ms: Arc<AtomicU64>,
     heartbeat: Option<Duration>,
-    /// When it was told to stop.
-    told: Option<Instant>,
+    /// When it was asked to stop.
+    stop_requested: Option<Instant>,
 }
 
 impl Running {
-    fn tell(&mut self) {
+    fn request_stop(&mut self) {
         self.stop.cancel();
-        self.told.get_or_insert_with(Instant::now);
+        self.stop_requested.get_or_insert_with(Instant::now);
     }
 
-    /// When the driver must look at it at the latest: its heartbeat is overdue then, or its grace is over.
+    /// When the driver must check the job: when its heartbeat is overdue, or its grace period is over.
     fn due(&self, grace: Duration) -> Option<Instant> {
         let last = self.began + Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
-        match self.told {
-            Some(told) => Some(told + grace),
+        match self.stop_requested {
+            Some(requested) => Some(requested + grace),
             None => self.heartbeat.map(|heartbeat| last + heartbeat),
         }
     }
 }
 
-/// What came of a work's task.
+/// How a job ended.
 struct Ended {
     step: String,
-    work: u64,
+    job: u64,
     result: Result<Done, Failed>,
 }
 
-/// One driver's hold on one run.
+/// One driver's session with one run.
 pub(crate) struct Session<'a> {
     engine: &'a Engine,
     run: &'a str,
@@ -112,11 +111,11 @@ pub(crate) struct Session<'a> {
     pub(crate) state: RunState,
     context: StepContext,
     tags: Arc<BTreeMap<String, String>>,
-    /// Plug-ins made for a visit of a step, so that a retry meets the same one.
+    /// The plug-ins of a visit of a step, so that a retry uses the same instance.
     plugins: HashMap<(String, String, usize), (u32, Plugin)>,
     running: BTreeMap<String, Running>,
     tasks: JoinSet<Ended>,
-    next_work: u64,
+    next_job: u64,
     sender: mpsc::Sender<Message>,
     messages: mpsc::Receiver<Message>,
 }
@@ -135,7 +134,7 @@ impl<'a> Session<'a> {
         let (sender, messages) = mpsc::channel(MAX_WAITING);
         let (plugins, running, tasks) = (HashMap::new(), BTreeMap::new(), JoinSet::new());
         let tags = Arc::new(workflow.tags.clone());
-        Ok(Self { engine, run, driver, workflow, state, context, tags, plugins, running, tasks, next_work: 0, sender, messages })
+        Ok(Self { engine, run, driver, workflow, state, context, tags, plugins, running, tasks, next_job: 0, sender, messages })
     }
 
     pub(crate) async fn drive(&mut self) -> Result<()> {
@@ -143,14 +142,15 @@ impl<'a> Session<'a> {
         let (mut renewed, mut polled) = (Instant::now(), None::<Instant>);
         loop {
             if self.state.next_sequence > MAX_EVENTS {
-                return Err(Error::internal(format!("the run has more than {MAX_EVENTS} events; it seems to go in circles")));
+                return Err(Error::internal(format!("the run has more than {MAX_EVENTS} events; it seems to be in an endless loop")));
             }
             if polled.is_none_or(|polled| polled.elapsed() >= self.engine.options.poll) {
-                self.heed_signals().await?;
+                self.handle_signal().await?;
                 polled = Some(Instant::now());
             }
             if renewed.elapsed() >= lease {
-                self.engine.journal.acquire(self.run, self.driver, self.engine.clock.now(), self.engine.options.lease).await?;
+                let held = self.engine.journal.acquire(self.run, self.driver, self.engine.clock.now(), self.engine.options.lease).await;
+                held.map_err(|error| driven_elsewhere(self.run, error))?;
                 renewed = Instant::now();
             }
             let decision = decide(&self.state, &self.workflow, self.engine.clock.now());
@@ -165,12 +165,12 @@ impl<'a> Session<'a> {
                 return Ok(());
             }
             let stopping = self.engine.stop.is_cancelled();
-            self.tell_unwanted(&decision, stopping);
+            self.stop_unwanted(&decision, stopping);
             if stopping && self.running.is_empty() {
                 let error = Error::new(ErrorKind::Cancelled, format!("run `{}` was stopped before its end", self.run));
                 return Err(error.hint(Hint::Resume { run: self.run.to_owned() }));
             }
-            if !stopping && self.begin_works(&decision).await? {
+            if !stopping && self.start_jobs(&decision).await? {
                 continue;
             }
             let next_poll = polled.unwrap_or_else(Instant::now) + self.engine.options.poll;
@@ -178,7 +178,7 @@ impl<'a> Session<'a> {
             for running in self.running.values() {
                 wake = running.due(self.engine.options.grace).map_or(wake, |due| wake.min(due));
             }
-            // While works are told to stop, no timer matters.
+            // While jobs are being stopped, no timer matters.
             let due = decision.due.filter(|_| !stopping && !decision.comes_to_rest());
             let clock = self.engine.clock.clone();
             let timer = async move {
@@ -188,16 +188,16 @@ impl<'a> Session<'a> {
                 }
             };
             tokio::select! {
-                Some(message) = self.messages.recv() => self.heed(message).await?,
+                Some(message) = self.messages.recv() => self.handle_messages(message).await?,
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => self.ended(ended).await?,
                 () = timer => {}
                 () = self.engine.stop.cancelled(), if !stopping => {}
-                () = tokio::time::sleep_until(wake) => self.look_after_works().await?,
+                () = tokio::time::sleep_until(wake) => self.supervise().await?,
             }
         }
     }
 
-    /// The end of a run, and that it is paused, are recorded only once nothing is under way.
+    /// Whether a decision may be recorded now: that a run ends or pauses is recorded only when no job is running.
     fn may_record(&self, decision: &Decision) -> bool {
         self.running.is_empty() || !decision.comes_to_rest()
     }
@@ -222,14 +222,15 @@ impl<'a> Session<'a> {
             }
         }
         let events: Vec<Event> = recorded.iter().map(|recorded| recorded.event.clone()).collect();
-        self.engine.journal.append(self.run, first, at, &events).await?;
+        let appended = self.engine.journal.append(self.run, first, at, &events).await;
+        appended.map_err(|error| driven_elsewhere(self.run, error))?;
         for recorded in &recorded {
             self.engine.observer.recorded(recorded, &self.state);
         }
         Ok(())
     }
 
-    async fn heed_signals(&mut self) -> Result<()> {
+    async fn handle_signal(&mut self) -> Result<()> {
         let Some(signal) = self.engine.journal.signaled(self.run).await? else { return Ok(()) };
         if self.state.ended.is_none() && self.state.stop.is_none() {
             let why = match signal {
@@ -241,7 +242,7 @@ impl<'a> Session<'a> {
         self.engine.journal.signal(self.run, None).await
     }
 
-    /// Runs of other workflows that this one runs as steps are cancelled with it.
+    /// Cancels the runs that this run started for its workflow steps.
     async fn cancel_children(&self) {
         for (step, position) in &self.state.active {
             if !matches!(self.workflow.step(step).map(|step| &step.kind), Some(StepKind::Workflow { .. })) {
@@ -250,33 +251,34 @@ impl<'a> Session<'a> {
             let child = child_run_id(self.run, step, position.visit);
             match self.engine.cancel(&child).await {
                 Ok(_) => {}
-                // It was never begun, or has ended.
+                // It was never started, or has ended.
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
-                Err(error) => tracing::warn!(run = child, error = error.full(), "a run of this run could not be cancelled"),
+                Err(error) => tracing::warn!(run = child, error = error.full(), "a run that this run started could not be cancelled"),
             }
         }
     }
 
-    fn tell_unwanted(&mut self, decision: &Decision, stopping: bool) {
+    /// Stops jobs that the decision does not ask for.
+    fn stop_unwanted(&mut self, decision: &Decision, stopping: bool) {
         for (step, running) in &mut self.running {
             let position = self.state.active.get(step);
             let current = position.is_some_and(|position| (position.visit, position.attempt) == (running.visit, running.attempt));
             if stopping || !current || !decision.work.contains(step) {
-                running.tell();
+                running.request_stop();
             }
         }
     }
 
-    /// Begins the works that are to be under way and are not. Returns whether it recorded anything.
-    async fn begin_works(&mut self, decision: &Decision) -> Result<bool> {
+    /// Starts the jobs that the decision asks for and that are not running. Returns whether it recorded anything.
+    async fn start_jobs(&mut self, decision: &Decision) -> Result<bool> {
         for name in &decision.work {
-            // One that was told to stop must have, before the next begins.
+            // A job that is being stopped must end before the next one of its step starts.
             if self.running.contains_key(name) {
                 continue;
             }
             let workflow = self.workflow.clone();
             let step = workflow.step(name).ok_or_else(|| Error::internal(format!("the workflow has no step `{name}`")))?;
-            if let Err(error) = self.begin_work(step) {
+            if let Err(error) = self.start_job(step) {
                 self.record(vec![Event::StepFailed { step: name.clone(), error: ErrorRecord::from(&error), units: false }]).await?;
                 return Ok(true);
             }
@@ -284,8 +286,9 @@ impl<'a> Session<'a> {
         Ok(false)
     }
 
-    fn begin_work(&mut self, step: &Step) -> Result<()> {
-        let position = self.state.active.get(&step.name).ok_or_else(|| Error::internal(format!("the run is not at `{}`", step.name)))?;
+    fn start_job(&mut self, step: &Step) -> Result<()> {
+        let position =
+            self.state.active.get(&step.name).ok_or_else(|| Error::internal(format!("the run is not at step `{}`", step.name)))?;
         let (visit, attempt, entered_at, rules_used) = (position.visit, position.attempt, position.entered_at, position.rules_used.clone());
         budget::may_begin(&self.state, &self.workflow, step)?;
         let variables = variables(&self.state, &step.name, self.engine.clock.now());
@@ -300,19 +303,19 @@ impl<'a> Session<'a> {
             cancel: stop.clone(),
             progress: Arc::new(progress),
         });
-        let job = self.job(step, &caller, &variables)?;
+        let job = self.make_job(step, &caller, &variables)?;
         let repairs = |done: &StepState| Repairs { strategy: done.strategy, earlier: done.earlier.clone(), units: done.units.clone() };
         let repairs = self.state.steps.get(&step.name).map(repairs).unwrap_or_default();
         let work = Work { engine: self.engine.clone(), step: step.clone(), context, variables, entered_at, rules_used, repairs };
-        self.next_work += 1;
-        let recorder = Recorder { step: step.name.clone(), work: self.next_work, messages: self.sender.clone() };
-        let (name, number) = (step.name.clone(), self.next_work);
+        self.next_job += 1;
+        let recorder = Recorder { step: step.name.clone(), job: self.next_job, messages: self.sender.clone() };
+        let (name, number) = (step.name.clone(), self.next_job);
         let abort = self.tasks.spawn(async move {
             let result = Box::pin(work.perform(job, &recorder)).await;
-            Ended { step: name, work: number, result }
+            Ended { step: name, job: number, result }
         });
         let heartbeat = step.heartbeat;
-        let running = Running { work: number, visit, attempt, meter, stop, abort, began, last_ms, heartbeat, told: None };
+        let running = Running { job: number, visit, attempt, meter, stop, abort, began, last_ms, heartbeat, stop_requested: None };
         self.running.insert(step.name.clone(), running);
         Ok(())
     }
@@ -321,16 +324,16 @@ impl<'a> Session<'a> {
         Preparer { registry: &self.engine.registry, workflow: &self.workflow, shared: &self.context }
     }
 
-    /// The strategies of a repair step, each with its own tags on what it does in the lake.
-    fn ideas(&mut self, step: &Step, caller: &Caller, variables: &Variables) -> Result<Vec<Idea>> {
+    /// The strategies of a repair step, each with its own tags for what it does in the lake.
+    fn strategies(&mut self, step: &Step, caller: &Caller, variables: &Variables) -> Result<Vec<ReadyStrategy>> {
         let workflow = self.workflow.clone();
         let made = step.kind.strategies().iter().enumerate().map(|(index, strategy)| {
             let repairer = self.plugin(step, step, index, caller.visit, variables)?.try_into()?;
             let terms = Terms::of(&workflow, step, index)?;
             let tags = Arc::new(terms.tags);
-            let lake = prepare::on_behalf_of(&self.context.lake, &Caller { tags: tags.clone(), ..caller.clone() });
+            let lake = lake::on_behalf_of(&self.context.lake, &Caller { tags: tags.clone(), ..caller.clone() });
             let budgeted = !terms.budgets.is_empty();
-            Ok(Idea { name: strategy.name.as_str().into(), repairer, lake, tags, budgeted })
+            Ok(ReadyStrategy { name: strategy.name.as_str().into(), repairer, lake, tags, budgeted })
         });
         made.collect()
     }
@@ -341,20 +344,20 @@ impl<'a> Session<'a> {
         self.plugin(at, detect, 0, visit, variables)?.try_into()
     }
 
-    fn job(&mut self, step: &Step, caller: &Caller, variables: &Variables) -> Result<Job> {
+    fn make_job(&mut self, step: &Step, caller: &Caller, variables: &Variables) -> Result<Job> {
         let visit = caller.visit;
         Ok(match &step.kind {
             StepKind::Detect { .. } => {
-                Job::Look { detector: self.detector(step, &step.name, visit, variables)?, of: step.name.clone(), again: None }
+                Job::Detect { detector: self.detector(step, &step.name, visit, variables)?, of: step.name.clone(), again: None }
             }
             StepKind::Verify { of } => {
                 let detector = self.detector(step, of, visit, variables)?;
-                Job::Look { detector, of: of.clone(), again: Some(latest(&self.state, of)?.clone()) }
+                Job::Detect { detector, of: of.clone(), again: Some(latest(&self.state, of)?.clone()) }
             }
             StepKind::Repair { of, .. } => {
-                let ideas = self.ideas(step, caller, variables)?;
-                let detector = if ideas.len() > 1 { Some(self.detector(step, of, visit, variables)?) } else { None };
-                Job::Repair { ideas, of: latest(&self.state, of)?.clone(), detector }
+                let strategies = self.strategies(step, caller, variables)?;
+                let detector = if strategies.len() > 1 { Some(self.detector(step, of, visit, variables)?) } else { None };
+                Job::Repair { strategies, of: latest(&self.state, of)?.clone(), detector }
             }
             StepKind::Aggregate { of, .. } => {
                 let aggregator = self.plugin(step, step, 0, visit, variables)?.try_into()?;
@@ -370,7 +373,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// A plug-in of a step, made once a visit from the configuration as it is then.
+    /// A plug-in of a step, created once per visit with the configuration computed then.
     fn plugin(&mut self, at: &Step, of: &Step, index: usize, visit: u32, variables: &Variables) -> Result<Plugin> {
         let id = (at.name.clone(), of.name.clone(), index);
         if let Some((made, plugin)) = self.plugins.get(&id)
@@ -383,43 +386,44 @@ impl<'a> Session<'a> {
         Ok(plugin)
     }
 
-    /// Records what works ask for: all that wait, in one commit.
-    async fn heed(&mut self, first: Message) -> Result<()> {
-        let (mut events, mut told) = (Vec::new(), Vec::new());
+    /// Handles the queued requests of jobs, and records their events in one commit.
+    async fn handle_messages(&mut self, first: Message) -> Result<()> {
+        let (mut events, mut waiting) = (Vec::new(), Vec::new());
         let mut next = Some(first);
-        let stale = || Error::new(ErrorKind::Cancelled, "the run goes on without this attempt");
-        // A work that no longer waits needs no answer.
-        while let Some(Message { step, work, ask }) = next {
+        let stale = || Error::new(ErrorKind::Cancelled, "the run continued without this attempt");
+        // Sending an answer fails only if the job no longer waits for it.
+        while let Some(Message { step, job, ask }) = next {
             match ask {
-                Ask::Record(asked, done) if self.takes(&step, work, Some(&asked)) => {
-                    // What was counted until then is the strategy's.
+                Ask::Record(asked, done) if self.accepts(&step, job, Some(&asked)) => {
+                    // Usage that was metered until now belongs to the strategy that ends.
                     if let (true, Some(running)) =
                         (asked.iter().any(|event| matches!(event, Event::StrategyEnded { .. })), self.running.get(&step))
                     {
                         events.extend(metered(&step, &running.meter));
                     }
                     events.extend(asked);
-                    told.push(done);
+                    waiting.push(done);
                 }
                 Ask::Record(_, done) => drop(done.send(Err(stale()))),
                 Ask::Reserve(units, done) => {
-                    // What there is room for depends on what was asked for before.
+                    // What fits the budget depends on the requests before this one.
                     self.record(std::mem::take(&mut events)).await?;
-                    told.drain(..).for_each(|done| drop(done.send(Ok(()))));
-                    let granted = if self.takes(&step, work, None) { self.reserve(&step, &units).await? } else { Err(stale()) };
+                    waiting.drain(..).for_each(|done| drop(done.send(Ok(()))));
+                    let granted = if self.accepts(&step, job, None) { self.reserve(&step, &units).await? } else { Err(stale()) };
                     let _ = done.send(granted);
                 }
             }
             next = if events.len() < MAX_COMMIT { self.messages.try_recv().ok() } else { None };
         }
         self.record(events).await?;
-        for done in told {
+        for done in waiting {
             let _ = done.send(Ok(()));
         }
         Ok(())
     }
 
-    /// Sets aside what units take at worst, as far as budgets allow; durable when it returns. The inner error is the work's, not the run's.
+    /// Reserves the worst-case usage of units, as far as budgets allow; durable when it returns. The inner error is the job's, not the
+    /// run's.
     async fn reserve(&mut self, step: &str, units: &[(u32, Usage)]) -> Result<Result<budget::Granted>> {
         let granted = match budget::grant(&self.state, &self.workflow, step, units) {
             Ok(granted) => granted,
@@ -429,9 +433,9 @@ impl<'a> Session<'a> {
         Ok(Ok(granted))
     }
 
-    /// Whether what a work asks for still belongs to the run. Of an attempt that is over, only what came of units does: it was paid for.
-    fn takes(&self, name: &str, work: u64, events: Option<&[Event]>) -> bool {
-        let Some(running) = self.running.get(name).filter(|running| running.work == work) else { return false };
+    /// Whether to accept a request of a job. From an attempt that is over, only the results of units are accepted: they were paid for.
+    fn accepts(&self, name: &str, job: u64, events: Option<&[Event]>) -> bool {
+        let Some(running) = self.running.get(name).filter(|running| running.job == job) else { return false };
         let Some(step) = self.state.steps.get(name) else { return false };
         if let Some(position) = self.state.active.get(name)
             && (position.visit, position.attempt) == (running.visit, running.attempt)
@@ -444,28 +448,28 @@ impl<'a> Session<'a> {
         step.visits == running.visit && step.units.is_some() && events.is_some_and(|events| events.iter().all(of_units))
     }
 
-    /// Records how a work ended. One that was told to stop has not ended: what was left is done again when the run goes on.
+    /// Records how a job ended. A job that was stopped has no result: what it left is done when the run continues.
     async fn ended(&mut self, joined: Result<Ended, tokio::task::JoinError>) -> Result<()> {
-        let Ended { step, work, result } = match joined {
+        let Ended { step, job, result } = match joined {
             Ok(ended) => ended,
             Err(error) => {
                 let Some((step, running)) = self.running.iter().find(|(_, running)| running.abort.id() == error.id()) else {
                     return Ok(());
                 };
                 let result = if error.is_cancelled() {
-                    Error::new(ErrorKind::Timeout, "the step was told to stop and did not, so it was ended")
+                    Error::new(ErrorKind::Timeout, "the step did not stop within its grace period, so it was aborted")
                 } else {
                     Error::internal("a plug-in panicked; this is a bug in the plug-in").because(error)
                 };
-                Ended { step: step.clone(), work: running.work, result: Err(result.into()) }
+                Ended { step: step.clone(), job: running.job, result: Err(result.into()) }
             }
         };
-        // What it asked for last comes before its end.
+        // The last requests of a job come before its end.
         while let Ok(message) = self.messages.try_recv() {
-            self.heed(message).await?;
+            self.handle_messages(message).await?;
         }
-        let Some(running) = self.running.get(&step).filter(|running| running.work == work) else { return Ok(()) };
-        let (told, visit, attempt, meter) = (running.told.is_some(), running.visit, running.attempt, running.meter.clone());
+        let Some(running) = self.running.get(&step).filter(|running| running.job == job) else { return Ok(()) };
+        let (stopped, visit, attempt, meter) = (running.stop_requested.is_some(), running.visit, running.attempt, running.meter.clone());
         self.running.remove(&step);
         let mut events = metered(&step, &meter);
         let current = self.state.active.get(&step).is_some_and(|position| {
@@ -477,7 +481,7 @@ impl<'a> Session<'a> {
         events.push(match result {
             Ok(Done { output, findings, exceptions, usage }) => Event::StepSucceeded { step, output, findings, exceptions, usage },
             Err(failed) if failed.driving => return Err(failed.error),
-            Err(failed) if told && (failed.error.kind() == ErrorKind::Cancelled || !failed.units) => {
+            Err(failed) if stopped && (failed.error.kind() == ErrorKind::Cancelled || !failed.units) => {
                 return if events.is_empty() { Ok(()) } else { self.record(events).await };
             }
             Err(Failed { error, units, .. }) => Event::StepFailed { step, error: ErrorRecord::from(&error), units },
@@ -485,8 +489,8 @@ impl<'a> Session<'a> {
         self.record(events).await
     }
 
-    /// Ends works whose grace is over, and stops those whose heartbeat is overdue.
-    async fn look_after_works(&mut self) -> Result<()> {
+    /// Aborts jobs whose grace period is over, and fails steps whose heartbeat is overdue.
+    async fn supervise(&mut self) -> Result<()> {
         let grace = self.engine.options.grace;
         let now = Instant::now();
         let mut silent = None;
@@ -494,14 +498,14 @@ impl<'a> Session<'a> {
             if running.due(grace).is_none_or(|due| due > now) {
                 continue;
             }
-            match (running.told, running.heartbeat) {
+            match (running.stop_requested, running.heartbeat) {
                 (Some(_), _) => running.abort.abort(),
                 (None, Some(heartbeat)) => silent = silent.or(Some((step.clone(), heartbeat))),
                 (None, None) => {}
             }
         }
         let Some((step, heartbeat)) = silent else { return Ok(()) };
-        let error = Error::new(ErrorKind::Timeout, format!("step `{step}` gave no sign of life for {heartbeat:?}"));
+        let error = Error::new(ErrorKind::Timeout, format!("step `{step}` sent no heartbeat for {heartbeat:?}"));
         self.record(vec![Event::StepFailed { step, error: ErrorRecord::from(&error), units: false }]).await
     }
 }

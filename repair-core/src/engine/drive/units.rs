@@ -1,5 +1,5 @@
-//! Does the units of a repair step: several at once, within a rate, each checked and staged, their ends journaled in groups, and what is
-//! staged published before it grows past a bound. The list of units is read as it is needed; it need not fit in memory.
+//! Performs the units of a repair step, several at once and within a rate limit. Each unit is checked and staged, ends are journaled in
+//! groups, and staged units are published before they exceed a bound. The list of units is read as needed, and need not fit in memory.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::AtomicBool;
@@ -11,10 +11,10 @@ use tokio::task::JoinSet;
 
 use crate::engine::drive::artifact;
 use crate::engine::drive::artifact::{Counted, UnitStream};
-use crate::engine::drive::work::{Idea, Recorder, Work};
+use crate::engine::drive::work::{ReadyStrategy, Recorder, Work};
 use crate::engine::pure::event::{ErrorRecord, Event, FindingsRecord, UnitFailed};
 use crate::engine::pure::retry;
-use crate::engine::pure::units::{UnitState, Units};
+use crate::engine::pure::units::{UnitState, UnitStates};
 use crate::engine::unit::{PUBLISH_UNITS, UnitWork};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{StageScope, Staged};
@@ -23,32 +23,32 @@ use crate::model::{Conflicts, Findings, Suspects, Table, Unit};
 use crate::plugin::StepContext;
 use crate::workflow::{Step, StepKind};
 
-/// At most so many units' ends are journaled in one commit.
+/// How many unit ends are journaled in one commit at most.
 const GROUP: usize = 1_024;
-/// At most so long is the journal behind: what a crash could make us ask the lake about again.
+/// The journal lags by at most this long. After a crash, the engine asks the lake about units that ended in that time.
 const GROUP_TIME: Duration = Duration::from_millis(50);
 
 /// A unit that ended.
 struct UnitEnded {
     unit: u32,
-    /// Whether anything may have been asked for.
+    /// Whether anything may have been requested.
     asked: bool,
     result: Result<Staged>,
 }
 
 /// A strategy's turn in an attempt of a repair step.
 pub(crate) struct Turn<'a> {
-    /// The idea.
-    pub(crate) idea: &'a Idea,
-    /// Which of the step's strategies it is, from 0.
+    /// The strategy.
+    pub(crate) ready: &'a ReadyStrategy,
+    /// Its index among the step's strategies.
     pub(crate) strategy: usize,
-    /// How many turns there were before it in this visit, and how many batches they published.
+    /// How many turns came before it in this visit, and how many batches they published.
     pub(crate) earlier: (usize, u32),
-    /// Its units, if they were planned.
-    pub(crate) units: Option<Units>,
-    /// What it is to repair.
+    /// Its units, if they are planned.
+    pub(crate) units: Option<UnitStates>,
+    /// What to repair.
     pub(crate) findings: Findings,
-    /// The same for the journal, where it is what others left, and what looking took.
+    /// What earlier strategies left, for the journal, and what finding that out used.
     pub(crate) left: (Option<Box<FindingsRecord>>, Usage),
     /// How many times each retry rule was used.
     pub(crate) rules_used: &'a [u32],
@@ -61,26 +61,26 @@ pub(crate) struct Fanout<'a> {
     doing: UnitWork,
     strategy: usize,
     rules_used: &'a [u32],
-    /// The same as the run's own, kept in step with it.
-    units: Units,
-    /// The names of those that are staged, by index.
+    /// A copy of the run's own, kept in step with it.
+    units: UnitStates,
+    /// The ids of staged units, by index.
     staged: BTreeMap<u32, String>,
     concurrency: usize,
-    /// Whether a budget limits what the strategy may take.
+    /// Whether a budget applies to the strategy.
     budgeted: bool,
-    /// Units that are next, and wait for room in the budget.
+    /// The next units, which wait to start.
     held: VecDeque<(u32, Unit)>,
-    /// Why there was none when it was asked for last.
+    /// Why the budget refused a unit, if it did when last asked.
     refused: Option<String>,
 }
 
-/// Does what is left to do of a strategy's units. An error with `true` is of units, after all that could be done was done.
-pub(crate) async fn repair(work: &Work, recorder: &Recorder, turn: Turn<'_>) -> Result<Units, (Error, bool)> {
+/// Performs the remaining units of a strategy. An error with `true` means that all units were attempted, and some failed.
+pub(crate) async fn repair(work: &Work, recorder: &Recorder, turn: Turn<'_>) -> Result<UnitStates, (Error, bool)> {
     let prepared = Fanout::prepare(work, recorder, turn).await;
     let mut fanout = prepared.map_err(|error| (error, false))?;
     fanout.run().await.map_err(|error| (error, false))?;
     if let Some(why) = fanout.refused.take().filter(|_| !fanout.held.is_empty()) {
-        let left = format!("{} of {} units were not begun", fanout.units.pending(), fanout.units.len());
+        let left = format!("{} of {} units were not started", fanout.units.pending(), fanout.units.len());
         return Err((Error::new(ErrorKind::Budget, format!("{why}; {left}")), false));
     }
     match fanout.units.an_error() {
@@ -90,15 +90,15 @@ pub(crate) async fn repair(work: &Work, recorder: &Recorder, turn: Turn<'_>) -> 
 }
 
 impl<'a> Fanout<'a> {
-    /// Plans the units, or takes up the plan that was made before.
+    /// Plans the units, or continues with the existing plan.
     async fn prepare(work: &'a Work, recorder: &'a Recorder, turn: Turn<'a>) -> Result<Self> {
         let Step { name, kind: StepKind::Repair { of, concurrency, rate_limit, .. }, .. } = &work.step else {
             return Err(Error::internal("not a repair step"));
         };
-        let Turn { idea, strategy, earlier: (turns, first_batch), units, findings, left: (left, mut usage), rules_used } = turn;
-        let context = StepContext { lake: idea.lake.clone(), ..work.context.clone() };
+        let Turn { ready, strategy, earlier: (turns, first_batch), units, findings, left: (left, mut usage), rules_used } = turn;
+        let context = StepContext { lake: ready.lake.clone(), ..work.context.clone() };
         let findings = Arc::new(findings);
-        let doing = UnitWork::new(context.clone(), idea.repairer.clone(), findings.clone(), idea.name.clone(), *rate_limit)
+        let doing = UnitWork::new(context.clone(), ready.repairer.clone(), findings.clone(), ready.name.clone(), *rate_limit)
             .map_err(|error| error.on("of", of))?;
         let units = match units {
             Some(units) => units,
@@ -108,28 +108,28 @@ impl<'a> Fanout<'a> {
                     turns => format!("{name}-{}-{turns}-units", context.visit),
                 };
                 let counted = Arc::new(Mutex::new(Counted::default()));
-                let planned = idea.repairer.plan(&context, &findings).await?;
+                let planned = ready.repairer.plan(&context, &findings).await?;
                 let batches = artifact::units_to_batches(planned, counted.clone());
                 usage += context.lake.put_artifact(&context.run, &artifact, batches).await?;
                 let counted = *counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                let count =
-                    u32::try_from(counted.units).map_err(|_| Error::invalid("more than four billion units; narrow the interval"))?;
-                // What the units do not even try to repair is left to the next strategy, or unresolved.
+                let count = u32::try_from(counted.units)
+                    .map_err(|_| Error::invalid("the step has more than four billion units; narrow its interval"))?;
+                // Slots that no unit covers are left to the next strategy, or stay unresolved.
                 let slots = if turns == 0 && work.step.kind.strategies().len() == 1 { counted.slots } else { findings.gaps.missing() };
                 let event = Event::UnitsPlanned {
                     step: name.clone(),
                     of: of.clone(),
                     table: doing.table.name.clone(),
-                    strategy: idea.name.to_string(),
+                    strategy: ready.name.to_string(),
                     units: count,
                     slots,
                     artifact,
-                    tags: idea.tags.as_ref().clone(),
+                    tags: ready.tags.as_ref().clone(),
                     left,
                     usage,
                 };
                 recorder.record(vec![event.clone()]).await?;
-                Units::planned(&event, first_batch).ok_or_else(|| Error::internal("no plan"))?
+                UnitStates::planned(&event, first_batch).ok_or_else(|| Error::internal("the event plans no units"))?
             }
         };
         let concurrency = (*concurrency).max(1) as usize;
@@ -142,7 +142,7 @@ impl<'a> Fanout<'a> {
             units,
             staged: BTreeMap::new(),
             concurrency,
-            budgeted: idea.budgeted,
+            budgeted: ready.budgeted,
             held: VecDeque::new(),
             refused: None,
         })
@@ -171,7 +171,7 @@ impl<'a> Fanout<'a> {
         Ok(artifact::units_from_batches(batches, wanted))
     }
 
-    /// Units that were staged before a crash, but not journaled, are found by name and never paid for again.
+    /// Finds units by their ids that were staged but not journaled before a crash, so that they are never paid for again.
     async fn recover(&mut self) -> Result<()> {
         let (table, context) = self.scope();
         let scope = StageScope { run: &context.run, step: &context.step, visit: context.visit, table: &table };
@@ -233,7 +233,7 @@ impl<'a> Fanout<'a> {
         let wanted = move |index: u32| all || pending.contains(&index);
         let mut waiting = Some(self.planned(wanted).await?);
         let mut running: JoinSet<UnitEnded> = JoinSet::new();
-        // Which unit each task does, for one that dies without saying so.
+        // The unit of each task, in case the task panics.
         let mut tasks: HashMap<tokio::task::Id, u32> = HashMap::new();
         loop {
             let group = self.next_group(&mut waiting, &mut running, &mut tasks).await?;
@@ -248,7 +248,7 @@ impl<'a> Fanout<'a> {
             }
             progress.advance(&self.work.step.name, total - self.units.pending(), total);
             if self.is_hopeless() {
-                // What is under way is still awaited.
+                // Running units are still awaited.
                 waiting = None;
                 self.held.clear();
             }
@@ -258,7 +258,7 @@ impl<'a> Fanout<'a> {
         }
     }
 
-    /// The next group of units that ended; none when all have.
+    /// The next group of units that ended; empty when all have.
     async fn next_group(
         &mut self,
         waiting: &mut Option<UnitStream>,
@@ -267,7 +267,7 @@ impl<'a> Fanout<'a> {
     ) -> Result<Vec<UnitEnded>> {
         let mut group = Vec::new();
         let mut deadline = None;
-        // What ended since it was refused is on record by now, and may have made room.
+        // Units that ended since the refusal are on record by now, and may have made room.
         self.refused = None;
         loop {
             for (index, unit) in self.may_start(waiting, running.len()).await? {
@@ -308,8 +308,7 @@ impl<'a> Fanout<'a> {
         }
     }
 
-    /// The units to start now, beside those under way: as many as there is room for at once, and in the budget. What they take at worst
-    /// is on record when it returns.
+    /// The units to start now: as many as `concurrency` and the budget allow. Their worst-case usage is on record when this returns.
     async fn may_start(&mut self, waiting: &mut Option<UnitStream>, running: usize) -> Result<Vec<(u32, Unit)>> {
         if self.work.context.cancel.is_cancelled() {
             return Ok(Vec::new());
@@ -348,7 +347,7 @@ impl<'a> Fanout<'a> {
                     staged.push(unit);
                     self.staged.insert(unit, done.unit);
                 }
-                // A unit that was told to stop has not failed: it is done again on resume.
+                // A unit that was stopped has not failed: it runs again when the run is resumed.
                 Err(error) if stopping && error.kind() == ErrorKind::Cancelled => {
                     if self.budgeted && !asked {
                         released.push(unit);
@@ -360,14 +359,14 @@ impl<'a> Fanout<'a> {
         Event::UnitsEnded { step: self.work.step.name.clone(), staged, usage, conflicts, suspects, failed, released }
     }
 
-    /// Whether it makes no sense to begin further units, given those that failed with errors that no retry rule names.
+    /// Whether so many units failed with errors that no retry rule covers that starting further ones is pointless.
     fn is_hopeless(&self) -> bool {
         let rules = self.work.step.retry_of(self.strategy);
         let lost = |kind| retry::applicable(rules, self.rules_used, kind).is_none();
         self.work.step.is_hopeless(self.strategy, self.units.failed_by_kind().filter(|(kind, _)| lost(*kind)), self.units.len())
     }
 
-    /// Publishes again what was begun before a crash: under the same names, so nothing is there twice.
+    /// Repeats publications that were started before a crash. They use the same names, so nothing is published twice.
     async fn publish_begun(&mut self) -> Result<()> {
         let begun: Vec<(u32, Vec<u32>)> = self.units.begun_batches().map(|(number, units)| (number, units.to_vec())).collect();
         for (number, units) in begun {
@@ -399,7 +398,7 @@ impl<'a> Fanout<'a> {
         Ok(())
     }
 
-    /// All of these is published and journaled; what stays here after a crash costs space, nothing else.
+    /// Removes staged units that are published and journaled. Leftovers after a crash only cost space.
     async fn discard(&self, scope: &StageScope<'_>, ids: &[String]) {
         if let Err(error) = self.work.context.lake.discard_staged(scope, ids).await {
             tracing::warn!(step = scope.step, error = error.full(), "staged objects could not be removed");

@@ -1,5 +1,5 @@
-//! The work of steps: what is done between two events. Each runs beside the driver's loop, tells it what to record, and is told by a token
-//! when to stop.
+//! The work of steps. Each attempt runs as a job beside the driver's loop, sends it the events to record, and stops when its token is
+//! cancelled.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::engine::prepare::preflight;
 use crate::engine::pure::budget::Granted;
 use crate::engine::pure::event::{Event, FindingsRecord, Outcome};
 use crate::engine::pure::state::RunState;
-use crate::engine::pure::units::{Earlier, Units, repair_output};
+use crate::engine::pure::units::{EarlierStrategy, UnitStates, repair_output};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::Lake;
 use crate::lake::overlay::fingerprint;
@@ -28,60 +28,60 @@ use crate::model::{Counts, DefectKind, Findings, GapList, SlotRange};
 use crate::plugin::{AggregateRequest, Aggregator, Detector, Repairer, Sensor, StepContext, Task};
 use crate::workflow::{SensorWait, Step, Variables, Workflow};
 
-/// What a work asks the driver to record.
+/// A request from a job to the driver.
 pub(crate) struct Message {
     /// The step.
     pub(crate) step: String,
-    /// Which of the works that the driver began.
-    pub(crate) work: u64,
-    /// What.
+    /// The number of the job.
+    pub(crate) job: u64,
+    /// The request.
     pub(crate) ask: Ask,
 }
 
-/// What a work asks for, and where it is told once that is durable.
+/// What a job asks for, and where to send the answer once it is durable.
 pub(crate) enum Ask {
-    /// That events are recorded.
+    /// To record events.
     Record(Vec<Event>, oneshot::Sender<Result<()>>),
-    /// That what these units take at worst is set aside.
+    /// To reserve the worst-case usage of these units.
     Reserve(Vec<(u32, Usage)>, oneshot::Sender<Result<Granted>>),
 }
 
-/// Where a work has its events recorded.
+/// Sends a job's requests to the driver.
 #[derive(Clone)]
 pub(crate) struct Recorder {
     pub(crate) step: String,
-    pub(crate) work: u64,
+    pub(crate) job: u64,
     pub(crate) messages: mpsc::Sender<Message>,
 }
 
 impl Recorder {
-    /// Returns when the events are durable.
+    /// Records events, and returns when they are durable.
     ///
     /// # Errors
-    /// `cancelled` if the driver wants nothing more of this work.
+    /// `cancelled` if the driver no longer needs this job.
     pub(crate) async fn record(&self, events: Vec<Event>) -> Result<()> {
-        let (done, told) = oneshot::channel();
-        self.ask(Ask::Record(events, done), told).await
+        let (done, answer) = oneshot::channel();
+        self.ask(Ask::Record(events, done), answer).await
     }
 
-    /// Sets aside what units take at worst, as far as budgets allow. Returns when that is durable.
+    /// Reserves the worst-case usage of units, as far as budgets allow. Returns when the reservation is durable.
     ///
     /// # Errors
-    /// As [`Recorder::record`]; `invalid` if a price is not known.
+    /// As [`Recorder::record`]; `invalid` if a price is unknown.
     pub(crate) async fn reserve(&self, units: Vec<(u32, Usage)>) -> Result<Granted> {
-        let (done, told) = oneshot::channel();
-        self.ask(Ask::Reserve(units, done), told).await
+        let (done, answer) = oneshot::channel();
+        self.ask(Ask::Reserve(units, done), answer).await
     }
 
-    async fn ask<T>(&self, ask: Ask, told: oneshot::Receiver<Result<T>>) -> Result<T> {
-        let gone = || Error::new(ErrorKind::Cancelled, "the run goes on without this attempt");
-        let message = Message { step: self.step.clone(), work: self.work, ask };
+    async fn ask<T>(&self, ask: Ask, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
+        let gone = || Error::new(ErrorKind::Cancelled, "the run continued without this attempt");
+        let message = Message { step: self.step.clone(), job: self.job, ask };
         self.messages.send(message).await.map_err(|_| gone())?;
-        told.await.map_err(|_| gone())?
+        answer.await.map_err(|_| gone())?
     }
 }
 
-/// What one attempt of a step works with, as it was when the attempt began.
+/// One attempt of a step, and what the run knew when the attempt began.
 pub(crate) struct Work {
     pub(crate) engine: Engine,
     pub(crate) step: Step,
@@ -89,41 +89,41 @@ pub(crate) struct Work {
     pub(crate) variables: Variables,
     pub(crate) entered_at: Timestamp,
     pub(crate) rules_used: Vec<u32>,
-    /// How far the repairs of this visit are.
+    /// The progress of this visit, if the step repairs.
     pub(crate) repairs: Repairs,
 }
 
-/// How far the repairs of a visit are.
+/// The progress of a repair step within a visit.
 #[derive(Clone, Default)]
 pub(crate) struct Repairs {
-    /// The strategy at work, from 0.
+    /// The index of the strategy in use.
     pub(crate) strategy: usize,
-    /// Those that have done what they can.
-    pub(crate) earlier: Vec<Earlier>,
-    /// The units of the one at work, if they were planned.
-    pub(crate) units: Option<Units>,
+    /// The strategies that ended.
+    pub(crate) earlier: Vec<EarlierStrategy>,
+    /// The units of the strategy in use, if they are planned.
+    pub(crate) units: Option<UnitStates>,
 }
 
-/// A strategy, ready to work.
-pub(crate) struct Idea {
+/// A strategy that is ready to run.
+pub(crate) struct ReadyStrategy {
     pub(crate) name: Arc<str>,
     pub(crate) repairer: Arc<dyn Repairer>,
     /// The lake, used on behalf of this strategy.
     pub(crate) lake: Arc<dyn Lake>,
     pub(crate) tags: Arc<BTreeMap<String, String>>,
-    /// Whether a budget limits what it may take.
+    /// Whether a budget applies to it.
     pub(crate) budgeted: bool,
 }
 
-/// What there is to do.
+/// What an attempt has to do.
 pub(crate) enum Job {
-    /// Detect, or look again at what was found.
-    Look { detector: Arc<dyn Detector>, of: String, again: Option<FindingsRecord> },
-    /// Repair what was found, with one strategy after the other; what one has left, the detector tells.
-    Repair { ideas: Vec<Idea>, of: FindingsRecord, detector: Option<Arc<dyn Detector>> },
-    /// Compute.
+    /// Detect defects, or check earlier findings again.
+    Detect { detector: Arc<dyn Detector>, of: String, again: Option<FindingsRecord> },
+    /// Repair findings with one strategy after the other; between two strategies, the detector finds what is left.
+    Repair { strategies: Vec<ReadyStrategy>, of: FindingsRecord, detector: Option<Arc<dyn Detector>> },
+    /// Compute an aggregate.
     Aggregate { aggregator: Arc<dyn Aggregator>, of: Option<FindingsRecord> },
-    /// Anything else.
+    /// Perform a general task.
     Task(Arc<dyn Task>),
     /// Wait until a condition holds.
     Sense { sensor: Arc<dyn Sensor>, wait: Box<SensorWait> },
@@ -131,11 +131,11 @@ pub(crate) enum Job {
     Child { workflow: Arc<Workflow>, params: Value },
 }
 
-/// What a step's attempt came to.
+/// The result of an attempt that succeeded.
 pub(crate) struct Done {
     pub(crate) output: Value,
     pub(crate) findings: Option<Box<FindingsRecord>>,
-    /// What is not well, though it came to its end.
+    /// What is still wrong, although the attempt succeeded.
     pub(crate) exceptions: Option<String>,
     pub(crate) usage: Usage,
 }
@@ -146,12 +146,12 @@ impl Done {
     }
 }
 
-/// Why a step's attempt failed.
+/// Why an attempt failed.
 pub(crate) struct Failed {
     pub(crate) error: Error,
-    /// It did all it could, and units failed.
+    /// Whether all units were attempted, and some failed.
     pub(crate) units: bool,
-    /// It is not the step that failed, but the driving of a run within it: this run can't be driven on either, but can be resumed.
+    /// Whether the step did not fail, but a run within it could not be driven. This run then stops too, and can be resumed.
     pub(crate) driving: bool,
 }
 
@@ -161,21 +161,21 @@ impl From<Error> for Failed {
     }
 }
 
-/// What strategies have left, for the journal, and what looking took.
+/// What earlier strategies left, for the journal, and what finding that out used.
 type Left = (Option<Box<FindingsRecord>>, Usage);
 
 impl Work {
     pub(crate) async fn perform(&self, job: Job, recorder: &Recorder) -> Result<Done, Failed> {
         match job {
-            Job::Look { detector, of, again } => Ok(self.look(detector.as_ref(), &of, again, recorder).await?),
-            Job::Repair { ideas, of, detector } => self.repair(&ideas, &of, detector.as_deref(), recorder).await,
+            Job::Detect { detector, of, again } => Ok(self.detect(detector.as_ref(), &of, again, recorder).await?),
+            Job::Repair { strategies, of, detector } => self.repair(&strategies, &of, detector.as_deref(), recorder).await,
             Job::Aggregate { aggregator, of } => {
                 let findings = match &of {
                     Some(of) => Some(self.findings(of).await?),
                     None => None,
                 };
                 let began = self.context.clock.now();
-                let mut done = aggregator.aggregate(&self.context, AggregateRequest { findings: findings.as_ref() }).await?;
+                let mut done = aggregator.aggregate(&self.context, AggregateRequest::new(findings.as_ref())).await?;
                 if let (Some(into), Some(findings)) = (stale::written(&done.output), &findings) {
                     let by = format!("{}/{}", self.context.run, self.context.step);
                     let beyond = stale::refresh(self.context.lake.as_ref(), &into, &findings.scope.interval, &by, began).await?;
@@ -196,7 +196,7 @@ impl Work {
 
     async fn repair(
         &self,
-        ideas: &[Idea],
+        strategies: &[ReadyStrategy],
         of: &FindingsRecord,
         detector: Option<&dyn Detector>,
         recorder: &Recorder,
@@ -204,28 +204,28 @@ impl Work {
         let Repairs { mut strategy, mut earlier, mut units } = self.repairs.clone();
         let mut rules_used = self.rules_used.as_slice();
         loop {
-            let idea = ideas.get(strategy).ok_or_else(|| Error::internal("a strategy that the step does not have"))?;
+            let ready = strategies.get(strategy).ok_or_else(|| Error::internal("the step has no strategy with this index"))?;
             let (findings, left) = self.to_repair(of, detector, &earlier, units.as_ref()).await?;
             let before = (earlier.len(), earlier.iter().map(|earlier| earlier.batches).sum());
-            let turn = Turn { idea, strategy, earlier: before, units, findings, left, rules_used };
+            let turn = Turn { ready, strategy, earlier: before, units, findings, left, rules_used };
             let done = units::repair(self, recorder, turn).await.map_err(|(error, units)| Failed { error, units, driving: false })?;
-            if strategy + 1 >= ideas.len() || done.unresolved() == 0 {
+            if strategy + 1 >= strategies.len() || done.unresolved() == 0 {
                 return Ok(Done::plain(repair_output(&earlier, Some(&done))));
             }
-            let ended = Event::StrategyEnded { step: self.step.name.clone(), strategy: idea.name.to_string(), error: None };
+            let ended = Event::StrategyEnded { step: self.step.name.clone(), strategy: ready.name.to_string(), error: None };
             recorder.record(vec![ended]).await?;
-            earlier.push(Earlier::new(&idea.name, Some(&done), None));
+            earlier.push(EarlierStrategy::new(&ready.name, Some(&done), None));
             (strategy, units, rules_used) = (strategy + 1, None, &[]);
         }
     }
 
-    /// What a strategy is to repair: all that was found, or what those before it have left.
+    /// What a strategy must repair: all findings, or what earlier strategies left.
     async fn to_repair(
         &self,
         of: &FindingsRecord,
         detector: Option<&dyn Detector>,
-        earlier: &[Earlier],
-        units: Option<&Units>,
+        earlier: &[EarlierStrategy],
+        units: Option<&UnitStates>,
     ) -> Result<(Findings, Left)> {
         if let Some(units) = units {
             return Ok((self.findings(units.left.as_deref().unwrap_or(of)).await?, (None, Usage::default())));
@@ -235,17 +235,17 @@ impl Work {
             return Ok((before, (None, Usage::default())));
         }
         let context = &self.context;
-        let detector = detector.ok_or_else(|| Error::internal("no detector to look at what is left"))?;
+        let detector = detector.ok_or_else(|| Error::internal("there is no detector to find what is left"))?;
         let found = self.detected(detector, Some(&before)).await?;
         let artifact = format!("{}-{}-{}-left", self.step.name, context.visit, earlier.len());
         let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged)]).boxed();
         let usage = [found.usage, context.lake.put_artifact(&context.run, &artifact, gaps).await?].into_iter().sum();
-        let (scope, told) = (found.scope.clone(), found.told.clone());
-        let record = FindingsRecord { of: of.of.clone(), kind: found.kind, scope, counts: found.counts, artifact, told };
+        let (scope, examples) = (found.scope.clone(), found.told.clone());
+        let record = FindingsRecord { of: of.of.clone(), kind: found.kind, scope, counts: found.counts, artifact, examples };
         Ok((found, (Some(Box::new(record)), usage)))
     }
 
-    async fn look(&self, detector: &dyn Detector, of: &str, again: Option<FindingsRecord>, recorder: &Recorder) -> Result<Done> {
+    async fn detect(&self, detector: &dyn Detector, of: &str, again: Option<FindingsRecord>, recorder: &Recorder) -> Result<Done> {
         let context = &self.context;
         let before = match &again {
             Some(record) => Some(self.findings(record).await?),
@@ -265,11 +265,11 @@ impl Work {
         usage += context.lake.put_artifact(&context.run, &artifact, gaps).await?;
         let output = serde_json::to_value(found.counts).map_err(|error| Error::internal("counts are not JSON").because(error))?;
         let counts = before.map_or(found.counts, |before| after_repair(found.kind, before.counts, found.counts));
-        let record = FindingsRecord { of: of.to_owned(), kind: found.kind, scope: found.scope, counts, artifact, told: found.told };
+        let record = FindingsRecord { of: of.to_owned(), kind: found.kind, scope: found.scope, counts, artifact, examples: found.told };
         Ok(Done { output, findings: Some(Box::new(record)), exceptions: None, usage })
     }
 
-    /// What a detector finds. Where it does not say which wrong rows it saw, these are looked up.
+    /// Runs a detector. If it does not say which wrong rows it judged, they are looked up.
     async fn detected(&self, detector: &dyn Detector, again: Option<&Findings>) -> Result<Findings> {
         let mut found = detector.detect(&self.context, again).await?;
         if !found.kind.is_of_rows() {
@@ -286,12 +286,12 @@ impl Work {
         Ok(found)
     }
 
-    /// Findings, gaps included.
+    /// Findings with their gaps.
     async fn findings(&self, record: &FindingsRecord) -> Result<Findings> {
         let batches = self.context.lake.get_artifact(&self.context.run, &record.artifact).await?;
         let (gaps, judged) = artifact::gaps_from_batches(batches).await?;
         let (kind, scope) = (record.kind, record.scope.clone());
-        Ok(Findings { kind, scope, counts: record.counts, gaps, judged, told: record.told.clone(), usage: Usage::default() })
+        Ok(Findings { kind, scope, counts: record.counts, gaps, judged, told: record.examples.clone(), usage: Usage::default() })
     }
 
     async fn sense(&self, sensor: &dyn Sensor, wait: &SensorWait) -> Result<Done> {
@@ -304,7 +304,10 @@ impl Work {
             let holds = match &wait.when {
                 Some(when) => when.holds(&Variables { output: sensed.clone(), ..self.variables.clone() })?,
                 None => sensed.as_bool().ok_or_else(|| {
-                    Error::invalid(format!("sensor `{}` senses {sensed}, not true or false; say in `when` what is awaited", wait.plugin))
+                    Error::invalid(format!(
+                        "sensor `{}` returned {sensed}, which is neither true nor false; add a `when` that says what to wait for",
+                        wait.plugin
+                    ))
                 })?,
             };
             if holds {
@@ -315,7 +318,10 @@ impl Work {
             if let (Some(last), Some(timeout)) = (last, wait.timeout)
                 && next > last
             {
-                return Err(Error::new(ErrorKind::Timeout, format!("`{}` was not as awaited within {timeout:?}", wait.plugin)));
+                return Err(Error::new(
+                    ErrorKind::Timeout,
+                    format!("the condition of sensor `{}` did not hold within {timeout:?}", wait.plugin),
+                ));
             }
             tokio::select! {
                 () = clock.sleep_until(next) => {}
@@ -333,14 +339,14 @@ impl Work {
         let params = workflow.bind_values(&given)?;
         let engine = Engine { stop: self.context.cancel.clone(), ..self.engine.clone() };
         let request = StartRequest { run: run.clone(), params, environment: json!({ "parent": self.context.run.as_ref() }) };
-        // What can be refused before it begins fails the step; what goes wrong after that is no error of the step.
+        // What is refused before the run starts fails the step. What goes wrong in driving it later is not an error of the step.
         preflight(&engine.registry, engine.lake.as_ref(), workflow, &request.params).await?;
         let mut driven = engine.start(workflow, request).await;
         if let Ok(report) = &driven
             && matches!(report.outcome, Some(Outcome::Failed | Outcome::Blind | Outcome::Cancelled | Outcome::OverBudget))
             && self.context.attempt > 1
         {
-            // Tried again: what failed of it, and only that.
+            // A retry repeats only what failed in it.
             driven = engine.redrive(&run, None).await;
         }
         let report = match driven {
@@ -360,15 +366,15 @@ impl Work {
                 let why = report.reason.unwrap_or_default();
                 Err(Error::new(kind, format!("run `{run}` of workflow `{}` ended as {}: {why}", workflow.name, outcome.as_str())).into())
             }
-            None => Err(Error::new(ErrorKind::Cancelled, format!("run `{run}` of workflow `{}` was told to stop", workflow.name)).into()),
+            None => Err(Error::new(ErrorKind::Cancelled, format!("run `{run}` of workflow `{}` was stopped", workflow.name)).into()),
         }
     }
 }
 
-/// The counts of the whole scope, when a look at its gaps alone has found `again`.
+/// The counts of the whole scope, when checking only its gaps again gave the counts `again`.
 fn after_repair(kind: DefectKind, before: Counts, again: Counts) -> Counts {
     if kind != DefectKind::Missing {
-        // These slots were present before, and counted so.
+        // These slots were already counted as present.
         return Counts {
             defective: again.defective,
             replaced: before.replaced + again.replaced,
@@ -392,5 +398,5 @@ fn after_repair(kind: DefectKind, before: Counts, again: Counts) -> Counts {
 
 /// The latest findings of a detect step.
 pub(crate) fn latest<'a>(state: &'a RunState, of: &str) -> Result<&'a FindingsRecord> {
-    state.findings.get(of).ok_or_else(|| Error::invalid(format!("step `{of}` has found nothing yet; it must come before")))
+    state.findings.get(of).ok_or_else(|| Error::invalid(format!("step `{of}` has no findings yet; it must run before this step")))
 }

@@ -1,8 +1,9 @@
-//! What a run has spent and set aside, and whether more fits. Pure.
+//! What a run has spent and reserved, and whether more fits its budgets. Pure.
 //!
-//! A unit of a repair step starts only when what it takes at worst is set aside, in the journal. When it ends, what it really took takes
-//! that place; of one that failed, or whose end a crash has hidden, what was set aside counts as spent. So a budget in calls or dollars of
-//! calls is not passed, whatever happens. Of other work, what it reads is known only when it ends: the next step does not begin over budget.
+//! A unit of a repair step starts only after its worst-case usage is reserved in the journal. When the unit ends, its actual usage replaces
+//! the reservation; if it failed, or a crash hid how it ended, the whole reservation counts as spent. So a budget for calls, or for dollars
+//! paid for calls, is never exceeded. What other steps read is known only when they end, so a step does not begin once a budget is
+//! exceeded.
 
 use crate::engine::pure::event::Event;
 use crate::engine::pure::state::{RunState, StepState};
@@ -11,24 +12,24 @@ use crate::model::Usage;
 use crate::price::Spend;
 use crate::workflow::{BudgetLimit, Of, Prices, Step, Strategy, Workflow, limits, source_of};
 
-/// What was set aside of what was asked for.
+/// How much of a requested reservation was granted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Granted {
-    /// How many units, the first of those that were asked for.
+    /// How many units were granted: the first of those requested.
     pub units: usize,
-    /// Why not the next one.
+    /// Why the next unit was refused, if one was.
     pub refused: Option<String>,
 }
 
-/// The strategy of a step that is at work.
+/// The strategy that a step is currently using.
 pub(crate) fn at_work<'a>(state: &RunState, step: &'a Step) -> Option<&'a Strategy> {
     step.kind.strategies().get(state.steps.get(&step.name).map_or(0, |done| done.strategy))
 }
 
-/// How many of these units fit into the budgets of a step, beside all that is spent and set aside.
+/// How many of these units fit the budgets that apply to a step, on top of everything spent and reserved.
 ///
 /// # Errors
-/// `invalid` if there is a limit in dollars and the price book has no price for what a unit takes.
+/// `invalid` if a budget is in dollars and the price book has no price for what a unit uses.
 pub(crate) fn grant(state: &RunState, workflow: &Workflow, step: &str, asked: &[(u32, Usage)]) -> Result<Granted> {
     let step = workflow.step(step).ok_or_else(|| Error::internal(format!("the workflow has no step `{step}`")))?;
     let strategy = at_work(state, step);
@@ -46,7 +47,10 @@ pub(crate) fn grant(state: &RunState, workflow: &Workflow, step: &str, asked: &[
         for (limit, spent) in &limits {
             if let Err(exceeded) = limit.budget.fits(*spent, more) {
                 let up_to = if more.calls > 1 { format!(", and a unit takes up to {} calls", more.calls) } else { String::new() };
-                return Ok(Granted { units: index, refused: Some(format!("{}{up_to}", told(step, limit.of, &exceeded.to_string()))) });
+                return Ok(Granted {
+                    units: index,
+                    refused: Some(format!("{}{up_to}", over_budget(step, limit.of, &exceeded.to_string()))),
+                });
             }
         }
         limits.iter_mut().for_each(|(_, spent)| *spent = *spent + more);
@@ -54,7 +58,7 @@ pub(crate) fn grant(state: &RunState, workflow: &Workflow, step: &str, asked: &[
     Ok(Granted { units: asked.len(), refused: None })
 }
 
-/// The events that set aside what units take at worst.
+/// The events that reserve the worst-case usage of units.
 pub(crate) fn reserved(step: &str, units: &[(u32, Usage)]) -> Vec<Event> {
     units
         .chunk_by(|(_, a), (_, b)| a == b)
@@ -65,20 +69,20 @@ pub(crate) fn reserved(step: &str, units: &[(u32, Usage)]) -> Vec<Event> {
         .collect()
 }
 
-/// Whether a step may begin: not if a budget it is under is passed already.
+/// Checks that a step may begin: no budget that applies to it is exceeded yet.
 ///
 /// # Errors
-/// `budget`.
+/// `budget` if one is exceeded.
 pub(crate) fn may_begin(state: &RunState, workflow: &Workflow, step: &Step) -> Result<()> {
     for limit in limits(workflow, step, at_work(state, step)) {
         if let Err(exceeded) = limit.budget.fits(spent(state, workflow, step, limit.of), Spend::default()) {
-            return Err(Error::new(ErrorKind::Budget, told(step, limit.of, &exceeded.to_string())));
+            return Err(Error::new(ErrorKind::Budget, over_budget(step, limit.of, &exceeded.to_string())));
         }
     }
     Ok(())
 }
 
-fn told(step: &Step, of: Of<'_>, what: &str) -> String {
+fn over_budget(step: &Step, of: Of<'_>, what: &str) -> String {
     let whose = match of {
         Of::Run => "the run".to_owned(),
         Of::Step => format!("step `{}`", step.name),
@@ -87,7 +91,7 @@ fn told(step: &Step, of: Of<'_>, what: &str) -> String {
     format!("the budget of {whose} is {what}")
 }
 
-/// What a strategy, a step, or the whole run has spent and set aside.
+/// What a strategy, a step or the whole run has spent and reserved.
 fn spent(state: &RunState, workflow: &Workflow, step: &Step, of: Of<'_>) -> Spend {
     let steps = state.steps.iter().filter(|(name, _)| matches!(of, Of::Run) || **name == step.name);
     steps.map(|(name, done)| workflow.step(name).map(|step| spent_by(workflow, step, done, of)).unwrap_or_default()).sum()
@@ -103,7 +107,7 @@ fn spent_by(workflow: &Workflow, step: &Step, done: &StepState, of: Of<'_>) -> S
     taken.chain([prices(now).worst(&reserved)]).sum()
 }
 
-/// The prices that a step pays for a strategy, or, without one, by itself.
+/// The prices that a step pays when it uses a strategy or, for other steps, its plug-in.
 fn prices_of<'a>(workflow: &'a Workflow, step: &'a Step, strategy: &str) -> Prices<'a> {
     let source = match step.kind.strategies().iter().find(|known| known.name == strategy) {
         Some(strategy) => source_of(&strategy.with),

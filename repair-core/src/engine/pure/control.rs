@@ -1,4 +1,5 @@
-//! What people do to runs: take one up where it failed, go on with a mended definition. Pure: a state in, an event or a refusal out.
+//! What people may do to a run: redrive it from where it failed, or continue it with a corrected definition. Pure: it takes a state and
+//! returns an event or a refusal.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,12 +8,12 @@ use crate::engine::pure::state::RunState;
 use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::workflow::{Step, StepKind, Template, Workflow};
 
-/// Takes up a run that has ended where it failed.
+/// Continues a run that has ended, from where it failed.
 ///
-/// A run that ended at a `fail` step goes back to the step that led there, because to fail again is no use.
+/// A run that ended at a `fail` step goes back to the step that led there; otherwise it would only fail again.
 ///
 /// # Errors
-/// `conflict` if it has not ended, or succeeded; or if what it failed at can't be told.
+/// `conflict` if the run has not ended, if it succeeded, or if there is no step to go back to.
 pub fn redrive(run: &str, state: &RunState, workflow: &Workflow) -> Result<Event> {
     let refuse = |why: String| Err(Error::new(ErrorKind::Conflict, why));
     let Some(ended) = &state.ended else {
@@ -20,7 +21,7 @@ pub fn redrive(run: &str, state: &RunState, workflow: &Workflow) -> Result<Event
         return Err(error.hint(Hint::Resume { run: run.to_owned() }));
     };
     if ended.outcome == Outcome::Succeeded {
-        return refuse(format!("run `{run}` succeeded; there is nothing to take up"));
+        return refuse(format!("run `{run}` succeeded, so there is nothing to redrive"));
     }
     let mut back = BTreeMap::new();
     for (name, position) in &state.active {
@@ -31,69 +32,71 @@ pub fn redrive(run: &str, state: &RunState, workflow: &Workflow) -> Result<Event
             Some(from) if workflow.step(from).is_some() => {
                 back.insert(name.clone(), from.clone());
             }
-            _ => return refuse(format!("run `{run}` ended at step `{name}`, to which no step led; start a new run")),
+            _ => return refuse(format!("run `{run}` ended at step `{name}`, and has no earlier step to go back to; start a new run")),
         }
     }
     let settled = state.steps.values().any(|step| matches!(step.settled, Some(Settled::Failed { .. })));
     if ended.outcome == Outcome::SucceededWithExceptions && !settled {
-        return refuse(format!("run `{run}` came to its end with exceptions; start a new run, which finds what is still wrong"));
+        return refuse(format!(
+            "run `{run}` completed with exceptions, and no step failed; start a new run, which detects what is still wrong"
+        ));
     }
     if state.active.is_empty() && !settled {
-        return refuse(format!("run `{run}` keeps nothing that could be taken up; start a new run"));
+        return refuse(format!("run `{run}` has no step that could be repeated; start a new run"));
     }
     Ok(Event::RunRedriven { back })
 }
 
-/// Goes on with a run by a mended definition, if what it already did still means the same.
+/// Continues a run with a corrected definition, if what the run already did still means the same.
 ///
-/// What was done by a step (found, planned, put out) was done by its kind, plug-in, `of` and `with`, and by the tables these name; so those
-/// of steps that the run came to must be as they were. Everything else may change: where steps lead, what is tried again or caught, limits,
-/// timeouts, sources, and all of steps that the run has not come to.
+/// A step's results (findings, units, output) follow from its kind, plug-in, `of` and `with`, and from the tables these name. So for steps
+/// that the run has reached, these must stay as they were. Everything else may change: transitions, retry and catch rules, limits,
+/// timeouts, sources, and steps that the run has not reached.
 ///
 /// # Errors
-/// `conflict`, naming all that can't be changed any more.
-pub fn replace(state: &RunState, before: Option<&Workflow>, mended: &Workflow) -> Result<Event> {
+/// `conflict`, listing everything that can no longer change.
+pub fn replace(state: &RunState, before: Option<&Workflow>, corrected: &Workflow) -> Result<Event> {
     let mut refused = Vec::new();
     let mut changes = Vec::new();
-    if mended.name != state.started.workflow {
-        refused.push(format!("it is the workflow `{}`, and the run is of `{}`", mended.name, state.started.workflow));
+    if corrected.name != state.started.workflow {
+        refused.push(format!("it defines workflow `{}`, and the run belongs to workflow `{}`", corrected.name, state.started.workflow));
     }
     match before {
-        Some(before) => compare(state, before, mended, &mut refused, &mut changes),
-        None if state.steps.is_empty() => changes.push("the definition can be read again".to_owned()),
-        None => refused.push("the definition by which it did its work can no longer be read".to_owned()),
+        Some(before) => compare(state, before, corrected, &mut refused, &mut changes),
+        None if state.steps.is_empty() => changes.push("the definition is readable again".to_owned()),
+        None => refused.push("the definition that the run used so far can no longer be read".to_owned()),
     }
-    for (name, param) in &mended.params {
+    for (name, param) in &corrected.params {
         if !state.started.params.contains_key(name) {
-            let needed = if param.default.is_some() { "; its default is not taken up" } else { "" };
-            refused.push(format!("parameter `{name}` is new, and what a run works on is fixed when it starts{needed}"));
+            let default = if param.default.is_some() { "; its default is not used" } else { "" };
+            refused.push(format!("parameter `{name}` is new, and the parameters of a run are fixed when it starts{default}"));
         }
     }
     if refused.is_empty() {
         return Ok(Event::DefinitionReplaced {
-            definition: mended.text.clone(),
-            file: mended.file.clone(),
-            children: mended.children.clone(),
+            definition: corrected.text.clone(),
+            file: corrected.file.clone(),
+            children: corrected.children.clone(),
             changes,
         });
     }
     Err(Error::new(
         ErrorKind::Conflict,
-        format!("the run can't go on with this definition: {}; start a new run with it", refused.join("; ")),
+        format!("the run cannot continue with this definition: {}; start a new run with it", refused.join("; ")),
     ))
 }
 
-fn compare(state: &RunState, before: &Workflow, mended: &Workflow, refused: &mut Vec<String>, changes: &mut Vec<String>) {
-    if before.kind.is_dag() != mended.kind.is_dag() {
-        refused.push("its kind is another".to_owned());
+fn compare(state: &RunState, before: &Workflow, corrected: &Workflow, refused: &mut Vec<String>, changes: &mut Vec<String>) {
+    if before.kind.is_dag() != corrected.kind.is_dag() {
+        refused.push("its kind has changed".to_owned());
     }
     let mut tables = BTreeSet::new();
     for (name, done) in &state.steps {
         let Some(old) = before.step(name) else { continue };
         let begun = state.active.contains_key(name) || done.attempts > 0 || done.visits > 0;
-        let Some(new) = mended.step(name) else {
+        let Some(new) = corrected.step(name) else {
             if begun {
-                refused.push(format!("step `{name}` is gone, and the run came to it"));
+                refused.push(format!("step `{name}` was removed, and the run has reached it"));
             }
             continue;
         };
@@ -102,37 +105,39 @@ fn compare(state: &RunState, before: &Workflow, mended: &Workflow, refused: &mut
         }
         tables.extend(table_of(old));
         if let Some(what) = different_work(old, new) {
-            refused.push(format!("the {what} of step `{name}` is another, and the run came to it"));
+            refused.push(format!("the {what} of step `{name}` has changed, and the run has reached that step"));
         } else if old.inside != new.inside {
-            refused.push(format!("step `{name}` is in another branch, and the run came to it"));
+            refused.push(format!("step `{name}` moved to another branch, and the run has reached it"));
         }
     }
     for name in tables {
-        if before.tables.get(&name) != mended.tables.get(&name) {
-            refused.push(format!("table `{name}` is another, and the run worked on it"));
+        if before.tables.get(&name) != corrected.tables.get(&name) {
+            refused.push(format!("table `{name}` has changed, and the run has used it"));
         }
     }
-    for step in &mended.steps {
+    for step in &corrected.steps {
         match before.step(&step.name) {
-            None => changes.push(format!("step `{}` is new", step.name)),
-            Some(old) if different_work(old, step).is_some() => changes.push(format!("step `{}` does something else", step.name)),
-            Some(old) if format!("{old:?}") != format!("{step:?}") => changes.push(format!("step `{}` goes on otherwise", step.name)),
+            None => changes.push(format!("step `{}` was added", step.name)),
+            Some(old) if different_work(old, step).is_some() => changes.push(format!("step `{}` does different work", step.name)),
+            Some(old) if format!("{old:?}") != format!("{step:?}") => changes.push(format!("step `{}` changed", step.name)),
             Some(_) => {}
         }
     }
-    changes.extend(before.steps.iter().filter(|old| mended.step(&old.name).is_none()).map(|old| format!("step `{}` is gone", old.name)));
-    if before.budget != mended.budget {
-        changes.push("the budget".to_owned());
+    changes.extend(
+        before.steps.iter().filter(|old| corrected.step(&old.name).is_none()).map(|old| format!("step `{}` was removed", old.name)),
+    );
+    if before.budget != corrected.budget {
+        changes.push("the budget changed".to_owned());
     }
-    if before.prices != mended.prices {
-        changes.push("prices".to_owned());
+    if before.prices != corrected.prices {
+        changes.push("prices changed".to_owned());
     }
-    if format!("{:?}", before.sources) != format!("{:?}", mended.sources) {
-        changes.push("sources".to_owned());
+    if format!("{:?}", before.sources) != format!("{:?}", corrected.sources) {
+        changes.push("sources changed".to_owned());
     }
 }
 
-/// What makes the work of two steps different, if anything does.
+/// What makes two steps do different work, if anything does.
 fn different_work(old: &Step, new: &Step) -> Option<&'static str> {
     if old.kind.word() != new.kind.word() {
         return Some("kind");
@@ -168,7 +173,7 @@ fn different_work(old: &Step, new: &Step) -> Option<&'static str> {
     }
 }
 
-/// The table that a step's configuration names, if it does so in plain words.
+/// The table that a step's configuration names, if it is written out rather than computed.
 fn table_of(step: &Step) -> Option<String> {
     step.kind.plugins().iter().find_map(|(_, _, with)| with.text_of("table")).map(str::to_owned)
 }

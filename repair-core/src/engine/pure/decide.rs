@@ -1,4 +1,4 @@
-//! What to do next in a run. Pure: the same state and time give the same decision.
+//! Decides what to do next in a run. Pure: the same state and time give the same decision.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::engine::pure::event::{ErrorRecord, Event, Outcome, Settled, StopReason};
 use crate::engine::pure::retry;
-use crate::engine::pure::state::{Branch, Phase, Position, RunState, StepState};
-use crate::engine::pure::units::{Units, repair_output};
+use crate::engine::pure::state::{BranchState, Phase, Position, RunState, StepState};
+use crate::engine::pure::units::{UnitStates, repair_output};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Usage;
 use crate::workflow::{ParallelBranch, RunIf, Step, StepKind, Template, Variables, Wait, Workflow, WorkflowKind, parse_duration};
@@ -17,16 +17,16 @@ use crate::workflow::{ParallelBranch, RunIf, Step, StepKind, Template, Variables
 /// What to do next.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Decision {
-    /// What follows from what happened: to be recorded, and decided again. While there is any, nothing else is asked for.
+    /// Events that follow from what happened. Record them and decide again; while there are any, the decision asks for nothing else.
     pub record: Vec<Event>,
-    /// The steps whose work is to be under way. What else is under way is to be stopped.
+    /// The steps that should be running. Stop any others.
     pub work: Vec<String>,
-    /// When to decide again at the latest.
+    /// The latest time at which to decide again.
     pub due: Option<Timestamp>,
 }
 
 impl Decision {
-    /// Whether it records the end of the run, or that it is paused: only to be done once nothing is under way.
+    /// Whether it records that the run ends or pauses, which must wait until no step is running.
     pub fn comes_to_rest(&self) -> bool {
         self.record.iter().any(|event| matches!(event, Event::RunEnded { .. } | Event::RunPaused))
     }
@@ -134,7 +134,7 @@ fn parallel(state: &RunState, step: &Step, branches: &[ParallelBranch], due: Opt
         return Next::Record(std::iter::once(started).chain(entered).collect());
     };
     if let Some((branch, error)) = known.iter().find_map(|(name, branch)| match branch {
-        Branch::Failed { error, .. } => Some((name, error)),
+        BranchState::Failed { error, .. } => Some((name, error)),
         _ => None,
     }) {
         let error = ErrorRecord { message: format!("branch `{branch}`: {}", error.message), ..error.clone() };
@@ -142,7 +142,7 @@ fn parallel(state: &RunState, step: &Step, branches: &[ParallelBranch], due: Opt
     }
     let mut outputs = Map::new();
     for (name, branch) in known {
-        let Branch::Ended { at } = branch else {
+        let BranchState::Ended { at } = branch else {
             return due.map_or(Next::Nothing, |due| Next::Sleep { due });
         };
         outputs.insert(name.clone(), state.steps.get(at).map(|step| step.output.clone()).unwrap_or_default());
@@ -150,7 +150,7 @@ fn parallel(state: &RunState, step: &Step, branches: &[ParallelBranch], due: Opt
     Next::Record(vec![succeeded(step, Value::Object(outputs))])
 }
 
-/// Whether the run goes on at a step: not if a branch that it is in, or one beside it, has failed.
+/// Whether a step may proceed: not if its branch, or another branch of the same parallel step, has failed.
 fn is_live(state: &RunState, workflow: &Workflow, step: &Step, now: Timestamp) -> bool {
     let mut step = step;
     while let Some(inside) = &step.inside {
@@ -160,9 +160,9 @@ fn is_live(state: &RunState, workflow: &Workflow, step: &Step, now: Timestamp) -
             Phase::Backoff { due } => due <= now,
             Phase::Waiting { .. } | Phase::Failed(_) | Phase::Done => false,
         });
-        let unharmed = |branches: &BTreeMap<String, Branch>| {
-            branches.values().all(|branch| !matches!(branch, Branch::Failed { .. }))
-                && branches.get(&inside.branch) == Some(&Branch::Running)
+        let unharmed = |branches: &BTreeMap<String, BranchState>| {
+            branches.values().all(|branch| !matches!(branch, BranchState::Failed { .. }))
+                && branches.get(&inside.branch) == Some(&BranchState::Running)
         };
         if !working || !state.steps.get(&parallel.name).is_some_and(|state| unharmed(&state.branches)) {
             return false;
@@ -172,7 +172,7 @@ fn is_live(state: &RunState, workflow: &Workflow, step: &Step, now: Timestamp) -
     true
 }
 
-/// The steps of a DAG whose turn it is, as far as there is room, and those that are skipped; its end, when all came to rest.
+/// Enters the steps of a DAG that are ready, up to its limit, and skips those that must not run; ends the run when all steps are settled.
 fn begin_ready(state: &RunState, workflow: &Workflow, max_parallel: u32) -> Vec<Event> {
     let mut room = (max_parallel as usize).saturating_sub(state.active.len());
     let settled = |name: &str| state.steps.get(name).and_then(|step| step.settled.as_ref());
@@ -199,9 +199,9 @@ fn begin_ready(state: &RunState, workflow: &Workflow, max_parallel: u32) -> Vec<
     if all { vec![end_of_dag(state, workflow)] } else { events }
 }
 
-/// Why a step is not begun, given how the steps before it went.
+/// Why a step is skipped, given the results of the steps before it; none if it runs.
 fn skipped(run_if: RunIf, before: &[(&str, &Settled)]) -> Option<String> {
-    let told = |settled: &Settled| match settled {
+    let verb = |settled: &Settled| match settled {
         Settled::Succeeded => "succeeded",
         Settled::Failed { .. } => "failed",
         Settled::Skipped { .. } => "was skipped",
@@ -210,7 +210,7 @@ fn skipped(run_if: RunIf, before: &[(&str, &Settled)]) -> Option<String> {
     let succeeded = |settled: &Settled| matches!(settled, Settled::Succeeded);
     match run_if {
         RunIf::AllSucceeded => {
-            is(|settled| !matches!(settled, Settled::Succeeded)).map(|(name, settled)| format!("`{name}` {}", told(settled)))
+            is(|settled| !matches!(settled, Settled::Succeeded)).map(|(name, settled)| format!("`{name}` {}", verb(settled)))
         }
         RunIf::AnySucceeded => {
             before.iter().all(|(_, settled)| !succeeded(settled)).then(|| "none of the steps before it succeeded".to_owned())
@@ -222,7 +222,7 @@ fn skipped(run_if: RunIf, before: &[(&str, &Settled)]) -> Option<String> {
     }
 }
 
-/// A DAG fails if a step failed, unless a step that is there for failures came after it and succeeded.
+/// A DAG fails if a step failed, unless a later step that handles failures succeeded.
 fn end_of_dag(state: &RunState, workflow: &Workflow) -> Event {
     let result = |name: &str| state.steps.get(name).and_then(|step| step.settled.as_ref());
     let handled = |failed: &str| {
@@ -231,7 +231,7 @@ fn end_of_dag(state: &RunState, workflow: &Workflow) -> Event {
         workflow.steps.iter().filter(handles).any(|step| result(&step.name) == Some(&Settled::Succeeded))
     };
     let unhandled = workflow.steps.iter().find_map(|step| match result(&step.name) {
-        // What could not be looked at is never made good by going on.
+        // Continuing never makes up for data that could not be examined.
         Some(Settled::Failed { error }) if error.kind == ErrorKind::Blind || !handled(&step.name) => Some((step, error)),
         _ => None,
     });
@@ -263,7 +263,7 @@ fn after_success(state: &RunState, workflow: &Workflow, step: &Step, now: Timest
     match applies {
         Some(branch) => go(state, workflow, step, &branch.goto, branch.when.as_ref().map(|when| when.text().to_owned())),
         None => {
-            let error = Error::invalid(format!("no branch of step `{}` applies; end its `next` with one without `when`", step.name));
+            let error = Error::invalid(format!("no entry of `next` applies at step `{}`; add a last entry without `when`", step.name));
             vec![at_the_end(state, step, Some(&ErrorRecord::from(&error)))]
         }
     }
@@ -281,7 +281,7 @@ fn after_failure(
     let strategy = done.map_or(0, |done| done.strategy);
     let units = done.and_then(|done| done.units.as_ref());
     let rules_of = step.retry_of(strategy);
-    // Else it is the step that failed: at planning or publishing, or because it took too long.
+    // Otherwise the step itself failed: while planning or publishing, or by its timeout.
     let failed = units.filter(|units| position.units_failed && units.failed() > 0);
     let kinds = failed.map_or_else(|| BTreeSet::from([error.kind]), |units| units.failed_by_kind().map(|(kind, _)| kind).collect());
     let (mut rules, mut again, mut wait) = (BTreeSet::new(), Vec::new(), Duration::ZERO);
@@ -293,7 +293,7 @@ fn after_failure(
             again.push(kind);
         }
     }
-    // Units that fail for good can't be helped by trying others again once they are too many.
+    // Once too many units have failed for good, retrying the others cannot save the step.
     let hopeless = failed.is_some_and(|units| {
         let lost = units.failed_by_kind().filter(|(kind, _)| !again.contains(kind));
         step.is_hopeless(strategy, lost, units.len())
@@ -321,8 +321,8 @@ fn after_failure(
     }
 }
 
-/// That a strategy has failed and the next is to go on, if there is one. Not if what failed is no matter of the strategy: the step took too
-/// long, the program has an error, something could not be looked at; nor while something that was paid for is not seen by readers.
+/// Ends a strategy that failed, so that the next can run, if there is one. Not if the failure is none of the strategy's (the step timed
+/// out, the program has a bug, data could not be examined), and not while something that was paid for is still unpublished.
 fn next_strategy(step: &Step, strategy: usize, done: Option<&StepState>, position: &Position, error: &ErrorRecord) -> Option<Event> {
     let strategies = step.kind.strategies();
     let of_step = match error.kind {
@@ -331,20 +331,20 @@ fn next_strategy(step: &Step, strategy: usize, done: Option<&StepState>, positio
         _ => false,
     };
     let units = done.and_then(|done| done.units.as_ref());
-    if strategy + 1 >= strategies.len() || of_step || !units.is_none_or(Units::is_published) {
+    if strategy + 1 >= strategies.len() || of_step || !units.is_none_or(UnitStates::is_published) {
         return None;
     }
     let strategy = strategies.get(strategy)?.name.clone();
     Some(Event::StrategyEnded { step: step.name.clone(), strategy, error: Some(error.clone()) })
 }
 
-/// Moves to a step, unless the run has been there as often as it may.
+/// Moves to a step, unless the run has already visited it `max_visits` times.
 fn go(state: &RunState, workflow: &Workflow, from: &Step, to: &str, why: Option<String>) -> Vec<Event> {
     let visits = state.steps.get(to).map_or(0, |step| step.visits);
     if let Some(most) = workflow.step(to).and_then(|step| step.max_visits)
         && visits >= most
     {
-        let error = Error::invalid(format!("the run came to step `{to}` more than its `max_visits`, {most}"));
+        let error = Error::invalid(format!("the run would visit step `{to}` more often than its `max_visits` of {most}"));
         return vec![at_the_end(state, from, Some(&ErrorRecord::from(&error)))];
     }
     vec![Event::Moved { from: from.name.clone(), to: to.to_owned(), why }, entered(state, to)]
@@ -362,7 +362,7 @@ fn failed(step: &Step, error: &Error) -> Event {
     Event::StepFailed { step: step.name.clone(), error: ErrorRecord::from(error), units: false }
 }
 
-/// A step that leads nowhere ends its branch; outside of branches, the run.
+/// A step with no next step ends its branch or, outside any branch, the run.
 fn at_the_end(state: &RunState, step: &Step, error: Option<&ErrorRecord>) -> Event {
     match (&step.inside, error) {
         (Some(inside), error) => {
@@ -382,7 +382,7 @@ fn fail(step: &str, error: &ErrorRecord) -> Event {
     Event::RunEnded { outcome, step: step.to_owned(), reason: Some(error.message.clone()), error: Some(error.kind) }
 }
 
-/// The end of a run that came to its end: with exceptions, if not all is well.
+/// The end of a run that completed, with exceptions if something is still wrong.
 fn end_well(state: &RunState) -> Event {
     let exceptions = exceptions(state);
     let outcome = if exceptions.is_empty() { Outcome::Succeeded } else { Outcome::SucceededWithExceptions };
@@ -393,12 +393,12 @@ fn end_well(state: &RunState) -> Event {
     Event::RunEnded { outcome, step, reason: (!exceptions.is_empty()).then(|| exceptions.join("; ")), error: None }
 }
 
-/// What is not well in a run that came to its end.
+/// What is still wrong in a run that completed.
 pub(crate) fn exceptions(state: &RunState) -> Vec<String> {
     let mut exceptions = Vec::new();
     for (name, findings, missing) in state.missing() {
-        let wrong = findings.kind.as_str();
-        exceptions.push(format!("{missing} slots of `{}` are still {wrong} ({name})", findings.scope.table));
+        let (slots, wrong) = (if missing == 1 { "slot is" } else { "slots are" }, findings.kind.as_str());
+        exceptions.push(format!("{missing} {slots} still {wrong} in table `{}` ({name})", findings.scope.table));
     }
     for (name, step) in &state.steps {
         if let Some(units) = step.units.as_ref().filter(|units| units.failed() > 0) {
@@ -406,7 +406,7 @@ pub(crate) fn exceptions(state: &RunState) -> Vec<String> {
         }
         for earlier in &step.earlier {
             if let Some(error) = &earlier.error {
-                exceptions.push(format!("strategy `{}` of `{name}` could not do it: {}: {}", earlier.strategy, error.kind, error.message));
+                exceptions.push(format!("strategy `{}` of `{name}` failed: {}: {}", earlier.strategy, error.kind, error.message));
             }
         }
         if let Some(Settled::Failed { error }) = &step.settled {
@@ -417,7 +417,7 @@ pub(crate) fn exceptions(state: &RunState) -> Vec<String> {
         }
     }
     if let Some((step, error)) = &state.caught {
-        exceptions.push(format!("an error of `{step}` was caught: {}: {}", error.kind, error.message));
+        exceptions.push(format!("an error in `{step}` was caught: {}: {}", error.kind, error.message));
     }
     exceptions
 }
@@ -429,7 +429,7 @@ fn stopped(state: &RunState, workflow: &Workflow, why: StopReason) -> Event {
         StopReason::Cancel => Event::RunEnded {
             outcome: Outcome::Cancelled,
             step,
-            reason: Some("it was cancelled".to_owned()),
+            reason: Some("the run was cancelled".to_owned()),
             error: Some(ErrorKind::Cancelled),
         },
         StopReason::Timeout => {
@@ -439,7 +439,7 @@ fn stopped(state: &RunState, workflow: &Workflow, why: StopReason) -> Event {
     }
 }
 
-/// What expressions of a step the run is at can speak of.
+/// The variables that expressions of an active step can use.
 pub(crate) fn variables(state: &RunState, step: &str, now: Timestamp) -> Variables {
     let steps = state.steps.iter().map(|(name, step)| (name.clone(), json!({ "visits": step.visits, "output": step.output })));
     let position = state.active.get(step);
@@ -468,7 +468,7 @@ fn timer(wait: &Wait, variables: &Variables, entered_at: Timestamp) -> Result<Ti
         Wait::Until(template) => {
             let text = text(template)?;
             text.parse().map_err(|error: jiff::Error| {
-                Error::invalid(format!("`{text}` is not an instant such as 2024-03-04T14:30:00Z")).because(error)
+                Error::invalid(format!("`{text}` is not an instant; write one such as 2024-03-04T14:30:00Z")).because(error)
             })
         }
         Wait::Sensor(_) => Err(Error::internal("a sensor sets no timer")),

@@ -1,7 +1,7 @@
-//! What happened in a run: the only source of truth about it.
+//! The events of a run: the only source of truth about it.
 //!
-//! Events are JSON in the journal. A field is only ever added with a default, and a kind is never given another meaning, so that old
-//! journals always fold; [`FORMAT`] is written with each run for the day that this is not enough.
+//! Events are JSON in the journal. New fields always have a default, and the meaning of a kind never changes, so that old journals can
+//! always be read. [`FORMAT`] is written with each run in case that ever becomes impossible.
 
 use std::collections::BTreeMap;
 
@@ -18,10 +18,10 @@ use crate::price::Query;
 /// The version of the event format.
 pub const FORMAT: u32 = 1;
 
-/// An event, with its place in the journal and its time.
+/// An event with its number and time in the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Recorded {
-    /// Its number within the run, from 0, without holes.
+    /// Its number within the run, from 0, without gaps.
     pub sequence: u64,
     /// When it was appended, by the driver's clock.
     pub at: Timestamp,
@@ -29,14 +29,14 @@ pub struct Recorded {
     pub event: Event,
 }
 
-/// An error, as the journal keeps it.
+/// An error as the journal stores it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorRecord {
-    /// What kind.
+    /// The kind of error.
     pub kind: ErrorKind,
     /// The whole message, causes included.
     pub message: String,
-    /// How long the other side asked us to wait.
+    /// How long the other side asked us to wait before a retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
 }
@@ -58,27 +58,27 @@ impl From<ErrorRecord> for Error {
     }
 }
 
-/// What a detect or verify step found, small enough for the journal; the gaps are an artifact.
+/// The findings of a detect or verify step, as the journal stores them. The gaps themselves are an artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FindingsRecord {
-    /// The detect step whose findings these are; of a verify step, the one it looked at again.
+    /// The detect step that these findings belong to; for a verify step, the detect step that it repeats.
     pub of: String,
-    /// What was looked for.
+    /// The kind of defect that the step detects.
     #[serde(default, skip_serializing_if = "DefectKind::is_missing")]
     pub kind: DefectKind,
-    /// What was looked at.
+    /// What was examined.
     pub scope: Scope,
-    /// What was counted.
+    /// How many slots were in each state.
     pub counts: Counts,
     /// The artifact that holds the gaps.
     pub artifact: String,
-    /// What is wrong with the first few slots, in words.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub told: Vec<String>,
+    /// Descriptions of the first few defects.
+    #[serde(default, rename = "told", skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<String>,
 }
 
 impl FindingsRecord {
-    /// How many slots are wrong in the way that was looked for.
+    /// How many slots have this kind of defect.
     pub fn wrong(&self) -> u64 {
         self.counts.wrong(self.kind)
     }
@@ -87,50 +87,52 @@ impl FindingsRecord {
 /// A unit that failed in one attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitFailed {
-    /// Its index in the visit's list of units.
+    /// Its index in the list of units of the visit.
     pub unit: u32,
     /// Why.
     pub error: ErrorRecord,
 }
 
-/// How a step of a DAG, or a branch, came to rest.
+/// The final result of a step in a DAG.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Settled {
-    /// It did its work.
+    /// The step succeeded.
     Succeeded,
-    /// It failed for good.
+    /// The step failed for good.
     Failed {
         /// Why.
         error: ErrorRecord,
     },
-    /// It was never begun.
+    /// The step did not run.
     Skipped {
         /// Why.
         why: String,
     },
 }
 
-/// How right a repair idea was, where rows came late.
+/// How accurate a strategy was, measured by rows that arrived after it had repaired their slots.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LateTruth {
-    /// Slots that it had repaired, and of which the table has a row of its own by now.
+    /// Slots that the strategy repaired, and for which the table now has a row of its own.
     pub slots: u64,
-    /// Of these, those that no step of a run has told before: over all runs, each slot is new once.
+    /// How many of these no step of any run has reported before. Over all runs, each slot is new once.
     pub new: u64,
-    /// How far it was from the truth, by column that holds numbers.
+    /// How far the repairs were from the truth, by numeric column.
     pub columns: BTreeMap<String, Errors>,
 }
 
-/// Why a run is to stop.
+/// Why a run must stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum StopReason {
-    /// Somebody cancelled it.
+    /// Somebody cancelled the run.
     Cancel,
-    /// Somebody paused it.
+    /// Somebody paused the run.
     Pause,
-    /// It took longer than its `timeout`.
+    /// The run took longer than its `timeout`.
     Timeout,
 }
 
@@ -139,206 +141,213 @@ pub enum StopReason {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It did what it was to do.
+    /// The run completed, and nothing is left to repair.
     Succeeded,
-    /// It came to its end, but not all is well: units failed within what is tolerated, slots are still missing, an error was caught.
+    /// The run completed, but something is still wrong: tolerated units failed, slots are still missing, or an error was caught.
     SucceededWithExceptions,
-    /// It ended with an error, or at a `fail` step.
+    /// The run ended with an error, or at a `fail` step.
     Failed,
-    /// Somebody cancelled it.
+    /// Somebody cancelled the run.
     Cancelled,
-    /// It could not look at everything, so nothing is known.
+    /// Some of the data could not be examined, so nothing is known about it.
     Blind,
-    /// Its budget did not allow what was left to do; what was under way was finished.
+    /// The budget did not allow the remaining work. Units that were running were finished.
     OverBudget,
 }
 
 impl Outcome {
-    /// The word for people.
+    /// The word, the same in reports, listings and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
-            Self::SucceededWithExceptions => "succeeded with exceptions",
+            Self::SucceededWithExceptions => "succeeded-with-exceptions",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
             Self::Blind => "blind",
-            Self::OverBudget => "over budget",
+            Self::OverBudget => "over-budget",
         }
     }
 }
 
-/// What happened.
+/// Something that happened in a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Event {
-    /// A run was started: everything it works on is fixed here.
+    /// A run started. Everything that it works on is fixed here.
     RunStarted {
-        /// [`FORMAT`]
+        /// The event format, [`FORMAT`].
         format: u32,
         /// The workflow's name.
         workflow: String,
-        /// The text of the workflow, as it was.
+        /// The text of the workflow.
         definition: String,
-        /// Where that text was, for messages.
+        /// The file that the text came from, for messages.
         file: String,
-        /// The texts of the workflows that it runs as steps, by the name it gives them.
+        /// The texts of the workflows that it runs as steps, by the name under which it refers to them.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         children: BTreeMap<String, String>,
-        /// The parameters, defaults filled in.
+        /// The parameters, including defaults.
         params: BTreeMap<String, Value>,
-        /// What the lake was opened with, for a later process: whatever the program that drives the run needs.
+        /// What a later process needs to open the same lake. The engine only stores it.
         environment: Value,
-        /// Where jitter begins.
+        /// The seed for jitter.
         seed: u64,
+        /// What evaluates its expressions, with its exact version.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expressions: Option<String>,
     },
-    /// Another driver took up the run: what the one before still writes no longer fits.
+    /// Another driver took over the run. From here on, the journal rejects events from the previous one.
     DriverStarted {
-        /// Who.
+        /// The driver's id.
         driver: String,
+        /// What evaluates expressions from here on, if that is another version than the one that the run began with.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expressions: Option<String>,
     },
-    /// The run is to stop; what is under way is told, and waited for.
+    /// The run must stop. Running steps are asked to stop, and awaited.
     StopRequested {
         /// Why.
         why: StopReason,
     },
-    /// The run stopped for now, to be resumed.
+    /// The run stopped for now, and can be resumed.
     RunPaused,
-    /// A run that had ended is taken up again where it failed.
+    /// A run that had ended continues from where it failed.
     RunRedriven {
-        /// Steps at which it was, and those it goes back to instead: from a `fail` step to the one that led there.
+        /// Steps at which the run ended, and the steps it goes back to instead: from a `fail` step to the one that led there.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         back: BTreeMap<String, String>,
     },
-    /// The run goes on with a mended definition.
+    /// The run continues with a corrected definition.
     DefinitionReplaced {
         /// The text of the workflow.
         definition: String,
-        /// Where that text was, for messages.
+        /// The file that the text came from, for messages.
         file: String,
         /// The texts of the workflows that it runs as steps.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         children: BTreeMap<String, String>,
-        /// What changed, for people.
+        /// Descriptions of what changed.
         changes: Vec<String>,
     },
-    /// The run came to a step.
+    /// The run entered a step.
     StepEntered {
         /// The step.
         step: String,
         /// Which visit, from 1.
         visit: u32,
     },
-    /// The branches of a parallel step begin.
+    /// The branches of a parallel step started.
     BranchesStarted {
         /// The step.
         step: String,
-        /// Their names.
+        /// The names of the branches.
         branches: Vec<String>,
     },
-    /// A branch of a parallel step came to its end.
+    /// A branch of a parallel step ended.
     BranchEnded {
         /// The parallel step.
         step: String,
         /// The branch.
         branch: String,
-        /// The step at which it ended.
+        /// The last step of the branch.
         at: String,
         /// Why it failed, if it did.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<ErrorRecord>,
     },
-    /// A step of a DAG came to rest.
+    /// A step of a DAG succeeded, failed for good, or was skipped.
     StepSettled {
         /// The step.
         step: String,
-        /// How.
+        /// Its result.
         result: Settled,
     },
-    /// A step is to wait.
+    /// A step began to wait.
     TimerSet {
         /// The step.
         step: String,
-        /// Until when.
+        /// When the wait ends.
         due: Timestamp,
     },
-    /// The work of a repair step was fixed.
+    /// The units of a repair step were planned.
     UnitsPlanned {
         /// The step.
         step: String,
-        /// The detect step whose findings they are to repair.
+        /// The detect step whose findings they repair.
         of: String,
-        /// The table repaired.
+        /// The table being repaired.
         table: String,
-        /// The repair idea, by its name in the step.
+        /// The name of the strategy.
         strategy: String,
-        /// How many units.
+        /// The number of units.
         units: u32,
-        /// How many slots they are to repair.
+        /// The number of slots to repair.
         slots: u64,
         /// The artifact that lists them.
         artifact: String,
-        /// Tags on what they cost.
+        /// Tags for their costs.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         tags: BTreeMap<String, String>,
-        /// What the strategies before it left, if there were any.
+        /// What earlier strategies left to repair; none for the first strategy.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         left: Option<Box<FindingsRecord>>,
-        /// What planning took, the look at what was left included.
+        /// What planning used, including the detection of what was left.
         #[serde(default)]
         usage: Usage,
     },
-    /// A strategy of a repair step has done what it can; what it leaves goes to the next.
+    /// A strategy of a repair step ended; the next one gets what it left.
     StrategyEnded {
         /// The step.
         step: String,
         /// The strategy.
         strategy: String,
-        /// Why it could do no more, if that was an error.
+        /// The error that ended it, if there was one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<ErrorRecord>,
     },
-    /// Units are about to start: at worst, each takes so much, which is set aside until they end. Only where there is a budget.
+    /// Units are about to start, and their worst-case usage is reserved until they end. Recorded only where a budget applies.
     UnitsReserved {
         /// The step.
         step: String,
-        /// Their indexes.
+        /// The indexes of the units.
         units: Vec<u32>,
-        /// What each takes at worst.
+        /// The worst-case usage of each.
         worst: Usage,
     },
-    /// Units ended, in one group.
+    /// A group of units ended.
     UnitsEnded {
         /// The step.
         step: String,
-        /// Those that are staged: paid for, and never asked again.
+        /// Units that are staged. They are paid for, and never requested again.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         staged: Vec<u32>,
-        /// What those took, all together.
+        /// What the staged units used in total.
         #[serde(default)]
         usage: Usage,
-        /// Where sources said otherwise than the table.
+        /// Slots where a source disagreed with the table.
         #[serde(default, skip_serializing_if = "Conflicts::is_empty")]
         conflicts: Conflicts,
-        /// Where sources have nothing, and that proves nothing.
+        /// Slots for which a source had nothing, without that proving that they are absent.
         #[serde(default, skip_serializing_if = "Suspects::is_empty")]
         suspects: Suspects,
-        /// Those that failed in this attempt.
+        /// Units that failed in this attempt.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         failed: Vec<UnitFailed>,
-        /// Those that were told to stop before they asked for anything: what was set aside for them is given back.
+        /// Units that were stopped before they requested anything. Their reservation is released.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         released: Vec<u32>,
     },
-    /// Staged units are about to be published; what is half done after a crash is done again from here.
+    /// Staged units are about to be published. After a crash, the publication is repeated from here.
     PublishStarted {
         /// The step.
         step: String,
-        /// The batch's number within the visit.
+        /// The number of the batch within the visit.
         batch: u32,
-        /// Indexes of the units.
+        /// The indexes of the units.
         units: Vec<u32>,
     },
-    /// Readers see the batch.
+    /// The batch is published: readers see it.
     PublishEnded {
         /// The step.
         step: String,
@@ -348,20 +357,20 @@ pub enum Event {
         rows: u64,
         /// Slots recorded as absent.
         absent: u64,
-        /// What writing took.
+        /// What writing used.
         usage: Usage,
     },
-    /// A detect step found slots that were repaired before the table got a row of its own. That row counts now, and tells how right the
-    /// repairs were. Of several of a run about one step, the last counts.
+    /// A detect step found rows that arrived after their slots had been repaired. Those rows count now, and show how accurate the repairs
+    /// were. If a run has several of these for one step, the last one counts.
     LateTruth {
         /// The step.
         step: String,
         /// The table.
         table: String,
-        /// Of the whole interval that was looked at, by repair idea.
+        /// The accuracy over the whole interval that was examined, by strategy.
         strategies: BTreeMap<String, LateTruth>,
     },
-    /// A step did its work.
+    /// A step succeeded.
     StepSucceeded {
         /// The step.
         step: String,
@@ -370,49 +379,49 @@ pub enum Event {
         /// What a detect or verify step found.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         findings: Option<Box<FindingsRecord>>,
-        /// What is not well, though it came to its end: of a workflow that was run as a step.
+        /// What is still wrong, if the step ran a workflow that succeeded with exceptions.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         exceptions: Option<String>,
-        /// What it took, besides what its units took.
+        /// What it used, not counting its units.
         usage: Usage,
     },
     /// An attempt of a step failed.
     StepFailed {
         /// The step.
         step: String,
-        /// Why; if units failed, why one of them did.
+        /// Why; if units failed, the error of one of them.
         error: ErrorRecord,
-        /// Whether it did all it could, and units failed.
+        /// Whether all units were attempted, and some failed.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         units: bool,
     },
-    /// An attempt of a step took what no other event tells: queries, and what failed or was given up.
+    /// An attempt of a step used what no other event records: queries, and work that failed or was abandoned.
     Metered {
         /// The step.
         step: String,
-        /// What it took.
+        /// What it used.
         #[serde(default)]
         usage: Usage,
-        /// Every query that was run, also those whose usage another event tells.
+        /// All queries that ran, including those whose usage is in another event.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         queries: Vec<Query>,
     },
-    /// A failed step is tried again.
+    /// A failed step will be retried.
     RetryScheduled {
         /// The step.
         step: String,
-        /// Which of its retry rules apply, each counted once.
+        /// The indexes of the retry rules that apply; each uses up one attempt.
         rules: Vec<u32>,
-        /// The kinds of error they name: of a repair step, only units that failed with one of them are tried again.
+        /// The kinds of error to retry. In a repair step, only units that failed with one of them are repeated.
         kinds: Vec<ErrorKind>,
-        /// When, jitter included.
+        /// When, including jitter.
         due: Timestamp,
     },
-    /// The run left a step for another.
+    /// The run moved from one step to another.
     Moved {
-        /// From where.
+        /// The step it left.
         from: String,
-        /// To where.
+        /// The step it goes to.
         to: String,
         /// Why: the condition that held, or the error that was caught.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -420,7 +429,7 @@ pub enum Event {
     },
     /// The run ended.
     RunEnded {
-        /// How.
+        /// Its outcome.
         outcome: Outcome,
         /// The last step.
         step: String,

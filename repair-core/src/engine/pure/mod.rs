@@ -1,5 +1,5 @@
-//! The deciding half of the engine: what happened, what it comes to, what to do next. No clock, no I/O, no async; randomness comes from the
-//! run's seed.
+//! The deciding half of the engine: what happened, the state that results, what to do next. No clock, no I/O, no async; randomness comes
+//! from the run's seed.
 
 pub(crate) mod budget;
 pub mod control;

@@ -1,6 +1,6 @@
-//! Retry, with the meaning it has in the Amazon States Language: rules are tried in order and the first that names the error applies;
-//! each rule counts its own attempts for one visit of the step; the n-th wait is `interval × backoff^(n−1)`, capped by `max_interval`.
-//! Unlike there, a repair step tries only the units that failed again.
+//! Retry, as in the Amazon States Language: rules are tried in order and the first that names the error applies; each rule counts its own
+//! attempts for one visit of the step; the n-th wait is `interval × backoff^(n−1)`, capped by `max_interval`. Unlike there, a repair step
+//! retries only the units that failed.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use rand::{Rng, SeedableRng};
 use crate::error::ErrorKind;
 use crate::workflow::{Jitter, RetryRule};
 
-/// The longest wait we compute; beyond it a rule is a mistake, and dates would overflow.
+/// The longest wait that is computed. A longer one is a mistake in the rule, and dates would overflow.
 const LONGEST_WAIT: Duration = Duration::from_secs(366 * 86_400);
 
-/// The rule that applies to an error now: the first that names it, unless its attempts are used up.
+/// The index of the rule that applies to an error: the first that names it, unless its attempts are used up.
 pub fn applicable(rules: &[RetryRule], used: &[u32], kind: ErrorKind) -> Option<usize> {
     let index = rules.iter().position(|rule| rule.on.matches(kind))?;
     (used.get(index).copied().unwrap_or(0) < rules[index].attempts).then_some(index)
 }
 
-/// The wait before a rule's next attempt, when `used` of its attempts are used up. Jitter is drawn from `seed`, so that deciding
-/// twice decides the same.
+/// The wait before a rule's next attempt, when `used` of its attempts are used up. Jitter is drawn from `seed`, so that deciding twice
+/// gives the same result.
 pub fn wait(rule: &RetryRule, used: u32, seed: u64) -> Duration {
     let longest = rule.max_interval.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
     let factor = rule.backoff.max(1.0).powi(i32::try_from(used).unwrap_or(i32::MAX));
@@ -32,8 +32,8 @@ pub fn wait(rule: &RetryRule, used: u32, seed: u64) -> Duration {
     }
 }
 
-/// The seed of one draw of jitter: of its own for each run, step (or unit), visit, rule and attempt, and the same in every version of this
-/// program.
+/// The seed for one draw of jitter. It differs for each run, step (or unit), visit, rule and attempt, and is the same in every version of
+/// this program.
 pub fn seed(run: u64, of: &str, visit: u32, rule: usize, used: u32) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&run.to_le_bytes()).update(of.as_bytes()).update(&[0]);

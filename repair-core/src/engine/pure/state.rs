@@ -1,4 +1,4 @@
-//! What a run has come to: the fold of its events. Pure.
+//! The state of a run: the fold of its events. Pure.
 
 use std::collections::BTreeMap;
 
@@ -6,54 +6,56 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::engine::pure::event::{ErrorRecord, Event, FORMAT, FindingsRecord, LateTruth, Outcome, Recorded, Settled, StopReason};
-use crate::engine::pure::units::{Earlier, Units, repair_output};
+use crate::engine::pure::units::{EarlierStrategy, UnitStates, repair_output};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Usage;
 use crate::model::{DefectKind, Suspects};
 
-/// A run, as far as its events tell.
+/// The state of a run, according to its events.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunState {
     /// How it was started.
     pub started: Started,
     /// The number of the next event.
     pub next_sequence: u64,
-    /// When the last event was.
+    /// The time of the last event.
     pub updated_at: Timestamp,
-    /// The steps it is at, by name. A run that has ended keeps those at which it ended.
+    /// The steps that the run is at, by name. A run that has ended keeps the steps at which it ended.
     pub active: BTreeMap<String, Position>,
-    /// What its steps did so far, by name.
+    /// What its steps have done so far, by name.
     pub steps: BTreeMap<String, StepState>,
-    /// The latest findings about what each detect step looks at, by the detect step's name.
+    /// The latest findings for each detect step, by its name.
     pub findings: BTreeMap<String, FindingsRecord>,
-    /// Of the findings of each detect step, slots that were repaired or confirmed absent since, and not looked at again.
+    /// How many slots of the findings of each detect step were repaired or confirmed absent since, without being checked again.
     pub resolved: BTreeMap<String, u64>,
-    /// What rows that came late told of repairs, by the detect step that found them: of which table, and by repair idea.
+    /// What late rows showed about the accuracy of repairs, by the detect step that found them: the table, and the accuracy by strategy.
     pub late_truth: BTreeMap<String, (String, BTreeMap<String, LateTruth>)>,
-    /// The error that was caught last, and the step that caught it.
+    /// The last error that was caught, and the step that caught it.
     pub caught: Option<(String, ErrorRecord)>,
-    /// Whether it is to stop, and why.
+    /// Why the run must stop, if it must.
     pub stop: Option<StopReason>,
-    /// Whether it was paused.
+    /// Whether the run is paused.
     pub paused: bool,
-    /// How it ended, if it has.
+    /// How the run ended, if it has.
     pub ended: Option<Ended>,
-    /// From when on the run's `timeout` counts.
+    /// What evaluated its expressions later, if that was another version.
+    pub other_expressions: Option<String>,
+    /// When the run's `timeout` starts to count.
     pub timed_from: Timestamp,
-    /// A move whose target was not entered yet.
+    /// A move whose target has not been entered yet.
     moving: Option<Move>,
 }
 
-/// How a run was started; what it works on is fixed by it.
+/// How a run was started. This fixes what it works on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Started {
     /// When.
     pub at: Timestamp,
     /// The workflow's name.
     pub workflow: String,
-    /// The text of the workflow; that of the mended one, once a run has gone on with it.
+    /// The text of the workflow; of the corrected one, if the run continued with one.
     pub definition: String,
-    /// Where that text was.
+    /// The file that the text came from.
     pub file: String,
     /// The texts of the workflows that it runs as steps, by name.
     pub children: BTreeMap<String, String>,
@@ -61,8 +63,10 @@ pub struct Started {
     pub params: BTreeMap<String, Value>,
     /// What the driving program needs to open the lake again.
     pub environment: Value,
-    /// Where jitter begins.
+    /// The seed for jitter.
     pub seed: u64,
+    /// What evaluates its expressions, with its exact version; older journals do not say.
+    pub expressions: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -72,26 +76,26 @@ struct Move {
     error: Option<ErrorRecord>,
 }
 
-/// A step the run is at.
+/// Where a run is within a step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Position {
     /// Which visit.
     pub visit: u32,
     /// Which attempt of this visit, from 1.
     pub attempt: u32,
-    /// When the run came there.
+    /// When the run entered the step.
     pub entered_at: Timestamp,
-    /// When this attempt began, or is to begin; when it was begun anew, if its driver died.
+    /// When this attempt began or will begin; if its driver died, when it was restarted.
     pub attempt_at: Timestamp,
     /// How many times each retry rule was used in this visit.
     pub rules_used: Vec<u32>,
-    /// How far it is.
+    /// The phase of the step.
     pub phase: Phase,
-    /// Whether the attempt that failed did all it could, and units failed.
+    /// Whether the failed attempt tried all units, and some failed.
     pub units_failed: bool,
-    /// The error that was caught last on the way here.
+    /// The last error that was caught on the way to this step.
     pub error: Option<ErrorRecord>,
-    /// From where the run came.
+    /// The step from which the run came.
     pub from: Option<String>,
 }
 
@@ -111,76 +115,77 @@ impl Position {
     }
 }
 
-/// How far a step is.
+/// The phase of an active step.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Phase {
-    /// It has work to do.
+    /// The step has work to do.
     Work,
-    /// It waits.
+    /// The step waits.
     Waiting {
-        /// Until when.
+        /// When the wait ends.
         due: Timestamp,
     },
-    /// It is to be tried again.
+    /// The step will be retried.
     Backoff {
         /// When.
         due: Timestamp,
     },
-    /// An attempt failed, and nothing is decided yet.
+    /// An attempt failed, and what to do about it is not decided yet.
     Failed(ErrorRecord),
-    /// It did its work, and where to go is not decided yet.
+    /// The step succeeded, and the next step is not decided yet.
     Done,
 }
 
-/// What a step did so far, over all its visits.
+/// What a step has done so far, over all its visits.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepState {
-    /// Which of the steps it was, in the order in which the run first came to them.
+    /// Its position in the order in which the run first entered its steps.
     pub order: u32,
-    /// How often the run came here.
+    /// How often the run entered it.
     pub visits: u32,
     /// How many attempts ended, over all visits.
     pub attempts: u32,
-    /// What it put out last.
+    /// Its latest output.
     pub output: Value,
-    /// What is not well with it, though it came to its end.
+    /// What is still wrong, although the step succeeded.
     pub exceptions: Option<String>,
-    /// What it took, over all visits, units included.
+    /// What it used over all visits, including its units.
     pub usage: Usage,
-    /// What its units are taken to have used without saying so: those that failed, and those whose end a crash has hidden.
+    /// What units are assumed to have used without a record: the worst case of those that failed, or whose end a crash hid.
     pub assumed: Usage,
-    /// The same two, of each strategy of a repair step by its name; what serves none of them, and all of any other step, has no name.
+    /// `usage` and `assumed` by the name of the strategy. Usage that belongs to no strategy is under an empty name.
     pub taken: BTreeMap<String, Taken>,
-    /// What is set aside for units under way, by index.
+    /// The worst-case usage that is reserved for running units, by index.
     pub reserved: BTreeMap<u32, Usage>,
-    /// Which strategy of a repair step is at work in its latest visit, from 0.
+    /// The index of the strategy in use in its latest visit.
     pub strategy: usize,
-    /// The strategies that have done what they can in its latest visit.
-    pub earlier: Vec<Earlier>,
-    /// The units of its latest visit, if it repairs: those of the strategy at work.
-    pub units: Option<Units>,
-    /// The branches of its latest visit, if it is parallel.
-    pub branches: BTreeMap<String, Branch>,
-    /// How it came to rest, if it is a step of a DAG.
+    /// The strategies that ended in its latest visit.
+    pub earlier: Vec<EarlierStrategy>,
+    /// The units of the strategy in use in its latest visit, if it is a repair step.
+    pub units: Option<UnitStates>,
+    /// The branches of its latest visit, if it is a parallel step.
+    pub branches: BTreeMap<String, BranchState>,
+    /// Its result, if it is a step of a DAG and has one.
     pub settled: Option<Settled>,
 }
 
-/// What was taken, as far as is known.
+/// What a strategy used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Taken {
-    /// What was told.
+    /// What is on record.
     pub usage: Usage,
-    /// What units are taken to have used without saying so.
+    /// What units are assumed to have used without a record.
     pub assumed: Usage,
 }
 
 impl StepState {
-    /// Where sources had nothing in its latest visit, and that proves nothing, by strategy.
+    /// The suspects of its latest visit, by strategy: slots for which a source had nothing, without that proving that they are absent.
     pub fn suspects(&self) -> impl DoubleEndedIterator<Item = &Suspects> {
         self.earlier.iter().map(|earlier| &earlier.suspects).chain(self.units.iter().map(|units| &units.suspects))
     }
 
-    /// The strategy for which it works, by name; none before the first is planned, and of a step that repairs nothing.
+    /// The name of the strategy in use; empty before the first is planned, and for steps that are not repair steps.
     pub fn strategy_name(&self) -> &str {
         self.units.as_ref().map_or("", |units| &units.strategy)
     }
@@ -197,7 +202,7 @@ impl StepState {
         }
     }
 
-    /// What was set aside for a unit is taken to be used.
+    /// Counts the reservation of a unit as used.
     fn assume(&mut self, unit: u32) {
         if let Some(worst) = self.reserved.remove(&unit) {
             self.assumed += worst;
@@ -205,7 +210,7 @@ impl StepState {
         }
     }
 
-    /// The same for all units under way: they never told their end, and their indexes are to mean others.
+    /// Counts the reservations of all running units as used: their ends were never recorded, and their indexes will be reused.
     fn assume_all(&mut self) {
         for unit in self.reserved.keys().copied().collect::<Vec<_>>() {
             self.assume(unit);
@@ -213,19 +218,20 @@ impl StepState {
     }
 }
 
-/// A branch of a parallel step.
+/// The state of a branch of a parallel step.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Branch {
-    /// Under way.
+#[non_exhaustive]
+pub enum BranchState {
+    /// The branch is running.
     Running,
-    /// At its end.
+    /// The branch succeeded.
     Ended {
-        /// At this step.
+        /// Its last step.
         at: String,
     },
-    /// Failed for good, unless the parallel step is tried again.
+    /// The branch failed; it runs again only if the parallel step is retried.
     Failed {
-        /// At this step.
+        /// The step that failed.
         at: String,
         /// Why.
         error: ErrorRecord,
@@ -237,9 +243,9 @@ pub enum Branch {
 pub struct Ended {
     /// When.
     pub at: Timestamp,
-    /// How.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// At which step; the last one of a DAG's that came to rest.
+    /// The step at which it ended; in a DAG, the last step that was settled.
     pub step: String,
     /// Why.
     pub reason: Option<String>,
@@ -248,28 +254,30 @@ pub struct Ended {
 }
 
 fn damaged(recorded: &Recorded, why: &str) -> Error {
-    Error::invalid(format!("the journal does not make sense at event {}: {why}", recorded.sequence))
+    Error::invalid(format!("the journal is damaged at event {}: {why}", recorded.sequence))
 }
 
 impl RunState {
-    /// Begins the fold of a run with its first event.
+    /// The state after a run's first event.
     ///
     /// # Errors
-    /// `invalid` if it does not begin a run, or was written by a newer version.
+    /// `invalid` if the event does not start a run, or was written by a newer version.
     pub fn begin(first: &Recorded) -> Result<Self> {
-        let Event::RunStarted { format, workflow, definition, file, children, params, environment, seed } = first.event.clone() else {
-            return Err(damaged(first, "a run begins with `run-started`"));
+        let Event::RunStarted { format, workflow, definition, file, children, params, environment, seed, expressions } =
+            first.event.clone()
+        else {
+            return Err(damaged(first, "the first event must be `run-started`"));
         };
         if format > FORMAT {
             return Err(Error::invalid(format!(
-                "the run was written in event format {format}, this program knows {FORMAT}; use a newer version of it"
+                "the run uses event format {format}, and this program supports formats up to {FORMAT}; use a newer version of the program"
             )));
         }
         if first.sequence != 0 {
-            return Err(damaged(first, "a run begins with event 0"));
+            return Err(damaged(first, "the first event must have number 0"));
         }
         Ok(Self {
-            started: Started { at: first.at, workflow, definition, file, children, params, environment, seed },
+            started: Started { at: first.at, workflow, definition, file, children, params, environment, seed, expressions },
             next_sequence: 1,
             updated_at: first.at,
             active: BTreeMap::new(),
@@ -281,6 +289,7 @@ impl RunState {
             stop: None,
             paused: false,
             ended: None,
+            other_expressions: None,
             timed_from: first.at,
             moving: None,
         })
@@ -289,17 +298,17 @@ impl RunState {
     /// Folds a run's events.
     ///
     /// # Errors
-    /// `invalid` if they do not make sense in this order.
+    /// `invalid` if the events are not in a possible order.
     pub fn fold<'a>(events: impl IntoIterator<Item = &'a Recorded>) -> Result<Self> {
         let mut events = events.into_iter();
-        let mut state = Self::begin(events.next().ok_or_else(|| Error::invalid("a run without events"))?)?;
+        let mut state = Self::begin(events.next().ok_or_else(|| Error::invalid("the run has no events"))?)?;
         events.try_for_each(|recorded| state.apply(recorded))?;
         Ok(state)
     }
 
-    /// Slots that are still missing, or otherwise wrong, as far as is known, by the detect step that found them so: what was repaired or
-    /// confirmed absent since is taken off, also where no verify step looked again. What is stale is left out: it is not known here which
-    /// aggregate was computed again.
+    /// How many slots are still missing, or otherwise wrong, by the detect step that found them. Slots that were repaired or confirmed
+    /// absent since are subtracted, even if no verify step has checked them. Stale slots are left out: which aggregates were recomputed is
+    /// not known here.
     pub fn missing(&self) -> impl Iterator<Item = (&String, &FindingsRecord, u64)> {
         let repairable = self.findings.iter().filter(|(_, findings)| findings.kind != DefectKind::Stale);
         repairable.filter_map(|(of, findings)| {
@@ -308,28 +317,29 @@ impl RunState {
         })
     }
 
-    /// What everything took so far.
+    /// What the run has used so far.
     pub fn usage(&self) -> Usage {
         self.steps.values().map(|step| step.usage).sum()
     }
 
-    /// Folds one more event.
+    /// Folds one more event into the state.
     ///
     /// # Errors
-    /// `invalid` if it does not make sense here.
+    /// `invalid` if the event is not possible in this state.
     pub fn apply(&mut self, recorded: &Recorded) -> Result<()> {
         if recorded.sequence != self.next_sequence {
-            return Err(damaged(recorded, &format!("event {} was to come", self.next_sequence)));
+            return Err(damaged(recorded, &format!("event {} was expected", self.next_sequence)));
         }
         let of_ended = matches!(recorded.event, Event::RunRedriven { .. } | Event::DriverStarted { .. } | Event::DefinitionReplaced { .. });
         if self.ended.is_some() && !of_ended {
-            return Err(damaged(recorded, "the run has ended before"));
+            return Err(damaged(recorded, "the run has already ended"));
         }
         match &recorded.event {
-            Event::RunStarted { .. } => return Err(damaged(recorded, "a run starts once")),
-            Event::DriverStarted { .. } => {
+            Event::RunStarted { .. } => return Err(damaged(recorded, "a run can start only once")),
+            Event::DriverStarted { expressions, .. } => {
                 self.paused = false;
-                // What was under way is begun anew, and so is the time it may take.
+                self.other_expressions = expressions.clone().or(self.other_expressions.take());
+                // Attempts that were running start again, and so do their timeouts.
                 for position in self.active.values_mut().filter(|position| position.phase == Phase::Work) {
                     position.attempt_at = recorded.at;
                 }
@@ -386,19 +396,19 @@ impl RunState {
             }
             Event::BranchesStarted { step, branches } => {
                 self.at(recorded, step)?;
-                let running = branches.iter().map(|branch| (branch.clone(), Branch::Running));
+                let running = branches.iter().map(|branch| (branch.clone(), BranchState::Running));
                 self.step(recorded, step)?.branches = running.collect();
             }
             Event::BranchEnded { step, branch, at, error } => {
                 let ended = match error {
-                    Some(error) => Branch::Failed { at: at.clone(), error: error.clone() },
+                    Some(error) => BranchState::Failed { at: at.clone(), error: error.clone() },
                     None => {
                         self.active.remove(at).ok_or_else(|| elsewhere(recorded, at))?;
-                        Branch::Ended { at: at.clone() }
+                        BranchState::Ended { at: at.clone() }
                     }
                 };
                 let known = self.step(recorded, step)?.branches.get_mut(branch);
-                *known.ok_or_else(|| damaged(recorded, "a branch that was not begun"))? = ended;
+                *known.ok_or_else(|| damaged(recorded, "the branch was never started"))? = ended;
             }
             Event::StepSettled { step, result } => {
                 if !matches!(result, Settled::Skipped { .. }) {
@@ -455,13 +465,13 @@ impl RunState {
                 self.at(recorded, step)?;
                 let state = self.step(recorded, step)?;
                 let first_batch = state.earlier.iter().map(|earlier| earlier.batches).sum();
-                state.units = Units::planned(event, first_batch);
+                state.units = UnitStates::planned(event, first_batch);
                 state.take(*usage);
             }
             Event::StrategyEnded { step, strategy, error } => {
                 let position = self.at(recorded, step)?;
                 position.rules_used.clear();
-                // Else its attempt goes on with the next.
+                // Otherwise the attempt continues with the next strategy.
                 if matches!(position.phase, Phase::Failed(_)) {
                     (position.phase, position.units_failed) = (Phase::Work, false);
                     position.attempt += 1;
@@ -470,13 +480,13 @@ impl RunState {
                 let state = self.step(recorded, step)?;
                 state.assume_all();
                 let units = state.units.take();
-                state.earlier.push(Earlier::new(strategy, units.as_ref(), error.clone()));
+                state.earlier.push(EarlierStrategy::new(strategy, units.as_ref(), error.clone()));
                 state.strategy += 1;
             }
             Event::UnitsReserved { step, units, worst } => {
                 let state = self.step(recorded, step)?;
                 for &unit in units {
-                    // One that was set aside before, and did not end, was lost in a crash.
+                    // A unit with a reservation that never ended was lost in a crash.
                     state.assume(unit);
                     state.reserved.insert(unit, *worst);
                 }
@@ -503,14 +513,14 @@ impl RunState {
         Ok(())
     }
 
-    /// Branches of a parallel step that failed go on from where they failed: what succeeded is not done again.
+    /// Failed branches of a parallel step continue from where they failed; what succeeded is not repeated.
     fn reopen_branches(&mut self, step: &str, at: Timestamp) {
         let Some(state) = self.steps.get_mut(step) else { return };
         let mut reopened = Vec::new();
         for branch in state.branches.values_mut() {
-            if let Branch::Failed { at, .. } = branch {
+            if let BranchState::Failed { at, .. } = branch {
                 reopened.push(std::mem::take(at));
-                *branch = Branch::Running;
+                *branch = BranchState::Running;
             }
         }
         for step in reopened {
@@ -518,7 +528,7 @@ impl RunState {
         }
     }
 
-    /// A step at which the run is has work to do again, its retry rules unused.
+    /// Puts an active step back to work, with its retry rules unused.
     fn work_again(&mut self, step: &str, at: Timestamp) {
         if let Some(position) = self.active.get_mut(step) {
             if !matches!(position.phase, Phase::Failed(_)) {
@@ -533,11 +543,11 @@ impl RunState {
             if state.earlier.is_empty() {
                 state.units.iter_mut().for_each(|units| units.retry(None));
             } else {
-                // What stopped the first strategy may be mended: it gets what is left, before the others.
+                // Whatever stopped the first strategy may be fixed by now, so it gets what is left before the others do.
                 state.assume_all();
                 let units = state.units.take();
                 if let Some(units) = units {
-                    state.earlier.push(Earlier::new(&units.strategy, Some(&units), units.an_error()));
+                    state.earlier.push(EarlierStrategy::new(&units.strategy, Some(&units), units.an_error()));
                 }
                 state.strategy = 0;
             }
@@ -547,7 +557,7 @@ impl RunState {
 
     fn redrive(&mut self, recorded: &Recorded, back: &BTreeMap<String, String>) -> Result<()> {
         if self.ended.take().is_none() {
-            return Err(damaged(recorded, "a run that has not ended is redriven"));
+            return Err(damaged(recorded, "a run that has not ended cannot be redriven"));
         }
         self.stop = None;
         self.timed_from = recorded.at;
@@ -556,12 +566,12 @@ impl RunState {
             let visit = self.step(recorded, to)?.visits;
             let failed = position.error.unwrap_or_else(|| ErrorRecord {
                 kind: ErrorKind::Invalid,
-                message: format!("the run went on to `{from}`"),
+                message: format!("the run moved to `{from}`"),
                 retry_after_ms: None,
             });
             self.active.insert(to.clone(), Position { phase: Phase::Failed(failed), ..Position::new(visit, recorded.at) });
         }
-        // Of a DAG, steps that failed are begun again, in the same visit; those that were skipped are looked at anew.
+        // In a DAG, failed steps start again within the same visit, and skipped steps are decided again.
         let mut failed = Vec::new();
         for (name, state) in &mut self.steps {
             match &state.settled {
@@ -583,22 +593,22 @@ impl RunState {
     fn at(&mut self, recorded: &Recorded, step: &str) -> Result<&mut Position> {
         if !self.active.contains_key(step) {
             let at = self.active.keys().map(|step| format!("`{step}`")).collect::<Vec<_>>().join(", ");
-            let at = if at.is_empty() { "nowhere".to_owned() } else { format!("at {at}") };
-            return Err(damaged(recorded, &format!("it is about step `{step}`, but the run is {at}")));
+            let at = if at.is_empty() { "no step".to_owned() } else { at };
+            return Err(damaged(recorded, &format!("it refers to step `{step}`, but the run is at {at}")));
         }
         self.active.get_mut(step).ok_or_else(|| elsewhere(recorded, step))
     }
 
     fn step(&mut self, recorded: &Recorded, step: &str) -> Result<&mut StepState> {
-        self.steps.get_mut(step).ok_or_else(|| damaged(recorded, &format!("the run never came to step `{step}`")))
+        self.steps.get_mut(step).ok_or_else(|| damaged(recorded, &format!("the run never entered step `{step}`")))
     }
 
-    fn units(&mut self, recorded: &Recorded, step: &str) -> Result<&mut Units> {
+    fn units(&mut self, recorded: &Recorded, step: &str) -> Result<&mut UnitStates> {
         let units = &mut self.step(recorded, step)?.units;
-        units.as_mut().ok_or_else(|| damaged(recorded, "units of a step that has planned none"))
+        units.as_mut().ok_or_else(|| damaged(recorded, "the step has planned no units"))
     }
 }
 
 fn elsewhere(recorded: &Recorded, step: &str) -> Error {
-    damaged(recorded, &format!("it is about step `{step}`, but the run is not there"))
+    damaged(recorded, &format!("it refers to step `{step}`, but the run is not at that step"))
 }

@@ -1,5 +1,4 @@
-//! What has come of the units of one visit of a repair step: the fold of its events. Pure. The driver's work on them keeps one of these
-//! in step with the run's own.
+//! The units of one visit of a repair step: the fold of its events. Pure. A running attempt keeps its own copy, in step with the run's.
 
 use std::collections::BTreeMap;
 
@@ -10,21 +9,22 @@ use crate::error::ErrorKind;
 use crate::model::Usage;
 use crate::model::{Conflicts, Suspects};
 
-/// Errors of units that are kept word for word; of further ones, the kind is known.
+/// How many errors of units are kept in full. For further ones, only the kind is kept.
 const KEPT_ERRORS: usize = 100;
 
-/// What is counted of units, in the order in which people read it.
+/// The counts of units, in the order of the output.
 const COUNTS: [&str; 11] =
     ["units", "succeeded", "failed", "pending", "slots", "repaired", "absent", "unresolved", "suspect", "conflicts", "requests"];
 
-/// Where a unit is. Every unit is always in exactly one of these.
+/// The state of a unit. Every unit is always in exactly one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum UnitState {
-    /// To do.
+    /// The unit has not succeeded or failed yet.
     Pending,
-    /// Done and kept, not yet seen by readers.
+    /// Its rows are in the run's staging area, and readers do not see them yet.
     Staged,
-    /// Seen by readers.
+    /// Its rows are published, and readers see them.
     Published,
     /// Its last attempt failed with an error of this kind.
     Failed(ErrorKind),
@@ -33,24 +33,24 @@ pub enum UnitState {
 /// Units that are published together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// Which; none once readers see them.
+    /// The indexes of the units; empty once they are published.
     pub units: Vec<u32>,
-    /// Whether readers see them.
+    /// Whether they are published.
     pub ended: bool,
 }
 
-/// The work of one visit of a repair step.
+/// The units of one visit of a repair step, and the state of each.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Units {
-    /// The detect step whose findings they are to repair.
+pub struct UnitStates {
+    /// The detect step whose findings they repair.
     pub of: String,
-    /// The table repaired.
+    /// The table being repaired.
     pub table: String,
-    /// The repair idea.
+    /// The name of the strategy.
     pub strategy: String,
     /// The artifact that lists the units.
     pub artifact: String,
-    /// How many slots are to be repaired.
+    /// The number of slots to repair.
     pub slots: u64,
     /// By index.
     states: Vec<UnitState>,
@@ -58,47 +58,47 @@ pub struct Units {
     staged: u64,
     published: u64,
     failed: BTreeMap<ErrorKind, u64>,
-    /// Of failed units, the last error, as far as kept.
+    /// The last errors of failed units, by index; only some are kept.
     pub errors: BTreeMap<u32, ErrorRecord>,
-    /// The number of its first batch: batches of a visit are numbered through, over all strategies.
+    /// The number of its first batch. Batches are numbered across all strategies of a visit.
     first_batch: u32,
-    /// Batches whose publication was begun.
+    /// Batches whose publication has started.
     pub batches: Vec<Batch>,
     /// Rows published.
     pub rows: u64,
     /// Slots recorded as absent.
     pub absent: u64,
-    /// Where sources said otherwise than the table.
+    /// Slots where a source disagreed with the table.
     pub conflicts: Conflicts,
-    /// Where sources had nothing, and that proves nothing.
+    /// Slots for which a source had nothing, without that proving that they are absent.
     pub suspects: Suspects,
-    /// What its units took.
+    /// What its units used.
     pub usage: Usage,
-    /// What the strategies before left; none if it is the first.
+    /// What earlier strategies left to repair; none for the first strategy.
     pub left: Option<Box<FindingsRecord>>,
 }
 
-/// What a strategy has come to that did what it can, while the step goes on with the next.
+/// The results of a strategy that ended in this visit, while the step continued with the next.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Earlier {
-    /// The strategy.
+pub struct EarlierStrategy {
+    /// The name of the strategy.
     pub strategy: String,
-    /// Why it could do no more, if that was an error.
+    /// The error that ended it, if there was one.
     pub error: Option<ErrorRecord>,
-    /// Batches that it published.
+    /// How many batches it published.
     pub batches: u32,
-    /// Where sources had nothing, and that proves nothing.
+    /// Slots for which a source had nothing, without that proving that they are absent.
     pub suspects: Suspects,
-    /// Its counts, as conditions see those of a step.
+    /// Its counts, as conditions see them.
     counts: BTreeMap<&'static str, u64>,
 }
 
-impl Earlier {
-    /// What has come of a strategy's units; none, if they could not even be planned.
-    pub(crate) fn new(strategy: &str, units: Option<&Units>, error: Option<ErrorRecord>) -> Self {
+impl EarlierStrategy {
+    /// A strategy and its units; no units, if planning them failed.
+    pub(crate) fn new(strategy: &str, units: Option<&UnitStates>, error: Option<ErrorRecord>) -> Self {
         let batches = units.map_or(0, |units| u32::try_from(units.batches.len()).unwrap_or(u32::MAX));
         let suspects = units.map(|units| units.suspects.clone()).unwrap_or_default();
-        Self { strategy: strategy.to_owned(), error, batches, suspects, counts: units.map(Units::counts).unwrap_or_default() }
+        Self { strategy: strategy.to_owned(), error, batches, suspects, counts: units.map(UnitStates::counts).unwrap_or_default() }
     }
 
     /// How many of its units failed.
@@ -116,34 +116,34 @@ impl Earlier {
     }
 }
 
-/// A strategy and its counts, in the order in which people read them.
-fn told(strategy: Option<&str>, counts: &BTreeMap<&'static str, u64>) -> Value {
+/// A strategy and its counts, as they appear in the output.
+fn output_of(strategy: Option<&str>, counts: &BTreeMap<&'static str, u64>) -> Value {
     let named = COUNTS.iter().filter_map(|name| Some(((*name).to_owned(), json!(counts.get(name)?))));
     Value::Object(std::iter::once(("strategy".to_owned(), json!(strategy))).chain(named).collect())
 }
 
-/// What conditions see as a repair step's `$output`: the strategies together, and each by itself if there were several.
-pub(crate) fn repair_output(earlier: &[Earlier], units: Option<&Units>) -> Value {
-    let now = units.map(Units::counts).unwrap_or_default();
+/// What conditions see as the `$output` of a repair step: the totals over all strategies and, if there were several, each one's own counts.
+pub(crate) fn repair_output(earlier: &[EarlierStrategy], units: Option<&UnitStates>) -> Value {
+    let now = units.map(UnitStates::counts).unwrap_or_default();
     let mut total = now.clone();
     for earlier in earlier {
         for (name, count) in &earlier.counts {
             *total.entry(name).or_default() += count;
         }
     }
-    // The later ones are to repair what the first was to repair, and has left.
+    // Later strategies repair what is left of the slots that the first one was to repair.
     let slots = earlier.iter().find(|earlier| !earlier.counts.is_empty()).map_or(now.get("slots"), |first| first.counts.get("slots"));
     let slots = slots.copied().unwrap_or(0);
     let of = |name: &str| total.get(name).copied().unwrap_or(0);
     let unresolved = slots.saturating_sub(of("repaired") + of("absent"));
-    // What is suspect to one may have been repaired by another; what is suspect to two is so once.
+    // A slot that is suspect to one strategy may be repaired by another, and one that is suspect to two must count once.
     let suspect = earlier.iter().map(|earlier| earlier.count("suspect")).chain(now.get("suspect").copied()).max().unwrap_or(0);
     total.extend([("slots", slots), ("unresolved", unresolved), ("suspect", suspect.min(unresolved))]);
     let last = units.map_or_else(|| earlier.last().map(|last| last.strategy.as_str()), |units| Some(&units.strategy));
-    let mut output = told(last, &total);
+    let mut output = output_of(last, &total);
     if !earlier.is_empty() {
         let each = |strategy: &str, counts: &BTreeMap<&'static str, u64>, error: Option<&ErrorRecord>| {
-            let mut one = told(Some(strategy), counts);
+            let mut one = output_of(Some(strategy), counts);
             if let Some(error) = error {
                 one["error"] = json!({ "kind": error.kind, "message": error.message });
             }
@@ -156,8 +156,8 @@ pub(crate) fn repair_output(earlier: &[Earlier], units: Option<&Units>) -> Value
     output
 }
 
-impl Units {
-    /// The units that an event has planned; none if it is another event.
+impl UnitStates {
+    /// The units that a `units-planned` event planned; none for any other event.
     pub(crate) fn planned(event: &Event, first_batch: u32) -> Option<Self> {
         let Event::UnitsPlanned { of, table, strategy, units, slots, artifact, left, .. } = event else { return None };
         Some(Self {
@@ -193,17 +193,17 @@ impl Units {
         self.states.is_empty()
     }
 
-    /// How many are to do.
+    /// How many are pending.
     pub fn pending(&self) -> u64 {
         self.pending
     }
 
-    /// How many are done, but not seen by readers.
+    /// How many are staged.
     pub fn staged(&self) -> u64 {
         self.staged
     }
 
-    /// How many are seen by readers.
+    /// How many are published.
     pub fn published(&self) -> u64 {
         self.published
     }
@@ -218,7 +218,7 @@ impl Units {
         self.failed.iter().map(|(kind, count)| (*kind, *count))
     }
 
-    /// Where a unit is.
+    /// The state of a unit.
     pub fn state(&self, unit: u32) -> Option<UnitState> {
         self.states.get(unit as usize).copied()
     }
@@ -228,12 +228,13 @@ impl Units {
         (0u32..).zip(&self.states).filter(move |(_, state)| wanted(**state)).map(|(index, _)| index)
     }
 
-    /// An error that stands for those that failed; none if none did.
+    /// The error of one of the failed units; none if none failed.
     pub fn an_error(&self) -> Option<ErrorRecord> {
         let kept = self.errors.iter().find(|(unit, _)| matches!(self.state(**unit), Some(UnitState::Failed(_))));
         kept.map(|(_, error)| error.clone()).or_else(|| {
             let (kind, count) = self.failed.iter().next()?;
-            Some(ErrorRecord { kind: *kind, message: format!("{count} units failed"), retry_after_ms: None })
+            let units = if *count == 1 { "unit" } else { "units" };
+            Some(ErrorRecord { kind: *kind, message: format!("{count} {units} failed"), retry_after_ms: None })
         })
     }
 
@@ -254,22 +255,22 @@ impl Units {
         ])
     }
 
-    /// Slots that it was to repair, and that are neither repaired nor confirmed absent.
+    /// How many slots are neither repaired nor confirmed absent.
     pub fn unresolved(&self) -> u64 {
         self.slots.saturating_sub(self.rows + self.absent)
     }
 
-    /// Whether all that was staged is seen by readers: nothing that was paid for waits.
+    /// Whether everything that was staged is published, so that nothing that was paid for is left waiting.
     pub fn is_published(&self) -> bool {
         self.staged == 0 && self.batches.iter().all(|batch| batch.ended)
     }
 
-    /// The number of the batch that is published next.
+    /// The number of the next batch to publish.
     pub(crate) fn next_batch(&self) -> u32 {
         self.first_batch + u32::try_from(self.batches.len()).unwrap_or(u32::MAX)
     }
 
-    /// Batches whose publication was begun and has not ended, by number.
+    /// Batches whose publication has started and not ended, by number.
     pub(crate) fn begun_batches(&self) -> impl Iterator<Item = (u32, &[u32])> {
         (self.first_batch..).zip(&self.batches).filter(|(_, batch)| !batch.ended).map(|(number, batch)| (number, batch.units.as_slice()))
     }
@@ -296,7 +297,7 @@ impl Units {
         Some(from)
     }
 
-    /// Failed units of some kinds (of any, if none are given) are to do again.
+    /// Makes failed units pending again: those that failed with one of the kinds, or all if none are given.
     pub(crate) fn retry(&mut self, kinds: Option<&[ErrorKind]>) {
         let again = |state| matches!(state, UnitState::Failed(kind) if kinds.is_none_or(|kinds| kinds.contains(&kind)));
         for unit in self.indexes(again).collect::<Vec<_>>() {
@@ -304,10 +305,10 @@ impl Units {
         }
     }
 
-    /// Folds an event about these units; others leave it as it is.
+    /// Folds an event about these units; other events change nothing.
     ///
     /// # Errors
-    /// Why the event makes no sense here.
+    /// Why the event is not possible in this state.
     pub(crate) fn apply(&mut self, event: &Event) -> Result<(), &'static str> {
         match event {
             Event::UnitsEnded { staged, usage, conflicts, suspects, failed, .. } => {
@@ -327,16 +328,20 @@ impl Units {
             }
             Event::PublishStarted { batch, units, .. } => {
                 if *batch != self.next_batch() {
-                    return Err("a batch out of order");
+                    return Err("the batch is out of order");
                 }
                 if units.iter().any(|unit| self.state(*unit) != Some(UnitState::Staged)) {
-                    return Err("a batch of units that are not staged");
+                    return Err("a unit of the batch is not staged");
                 }
                 self.batches.push(Batch { units: units.clone(), ended: false });
             }
             Event::PublishEnded { batch, rows, absent, usage, .. } => {
-                let index = batch.checked_sub(self.first_batch).ok_or("a batch of another strategy")?;
-                let batch = self.batches.get_mut(index as usize).filter(|batch| !batch.ended).ok_or("a batch that was not begun")?;
+                let index = batch.checked_sub(self.first_batch).ok_or("the batch belongs to another strategy")?;
+                let batch = self
+                    .batches
+                    .get_mut(index as usize)
+                    .filter(|batch| !batch.ended)
+                    .ok_or("publication of the batch was never started")?;
                 batch.ended = true;
                 for unit in std::mem::take(&mut batch.units) {
                     self.put(unit, UnitState::Published);
@@ -354,7 +359,7 @@ impl Units {
         match self.put(unit, to) {
             Some(UnitState::Pending) => Ok(()),
             Some(_) => Err("a unit ended twice"),
-            None => Err("a unit that was not planned"),
+            None => Err("the unit was never planned"),
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Fingerprints: which rows a table has of its own in a slot, as 128 bits. Computed from rows in shape, in one place, so that they are the
-//! same in every lake. Values only, but for [`of_slots`].
+//! Fingerprints identify a table's own rows of a slot, in 128 bits. They are computed here from rows in shape, so every lake gets the same.
+//! Values only, except for [`of_slots`].
 //!
-//! A row is the text of its values, each with the name of its column, in order of name. Left out are nulls, so that a column that the table
-//! gets later changes nothing; the key, which all rows of the slot share; and the columns by which the table is partitioned, which follow from
-//! the time. Numbers are the same whatever type holds them, and times are cut to milliseconds, which is what every lake keeps of them. The
-//! hashes of a slot's rows are sorted, so that no order of rows matters.
+//! A row is the text of its values, each with its column's name, in order of name. Left out are nulls, so that a column added later changes
+//! nothing; the key, which all rows of the slot share; and partition columns, which follow from the time. Numbers have the same text
+//! whatever their type, and times are cut to milliseconds, which every lake keeps. The hashes of a slot's rows are sorted, so their order
+//! does not matter.
 
 use std::collections::BTreeMap;
 
@@ -23,10 +23,10 @@ use crate::model::{Fingerprint, Fingerprints, GapList, Key, SlotGrid, Table};
 /// The hash of one row.
 pub type RowHash = [u8; 32];
 
-/// A whole number up to which a float tells all of them apart: 2^53.
+/// The largest whole number up to which a float represents every whole number: 2^53.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// The fingerprint of the rows with these hashes. There may be none.
+/// The fingerprint of the rows with these hashes; there may be none.
 pub fn of_hashes(hashes: &mut [RowHash]) -> Fingerprint {
     hashes.sort_unstable();
     let mut hasher = blake3::Hasher::new();
@@ -38,17 +38,17 @@ pub fn of_hashes(hashes: &mut [RowHash]) -> Fingerprint {
     Fingerprint::new(bytes)
 }
 
-/// The hash of the rows of a batch, of those that are wanted.
+/// Hashes the wanted rows of a batch.
 pub struct RowHashes<'a> {
-    /// By name.
+    /// In order of name.
     columns: Vec<(&'a str, Text<'a>)>,
 }
 
 impl<'a> RowHashes<'a> {
-    /// Of the rows of a batch in shape.
+    /// For the rows of a batch in shape.
     ///
     /// # Errors
-    /// `invalid` if a column is of a type that cannot be printed.
+    /// `invalid` if a column's type has no text form.
     pub fn of(table: &Table, batch: &'a RecordBatch) -> Result<Self> {
         let schema = batch.schema_ref();
         let mut columns = Vec::with_capacity(batch.num_columns());
@@ -62,10 +62,10 @@ impl<'a> RowHashes<'a> {
         Ok(Self { columns })
     }
 
-    /// That of a row.
+    /// The hash of a row.
     ///
     /// # Errors
-    /// `invalid` if a value cannot be printed.
+    /// `invalid` if a value has no text form.
     pub fn of_row(&self, row: usize) -> Result<RowHash> {
         let mut hasher = blake3::Hasher::new();
         let mut add = |text: &str| {
@@ -82,7 +82,7 @@ impl<'a> RowHashes<'a> {
     }
 }
 
-/// The values of a column as text, the same whatever type holds them.
+/// The values of a column as text, the same for every type that holds them.
 enum Text<'a> {
     Float(&'a arrow::array::Float64Array),
     Narrow(&'a arrow::array::Float32Array),
@@ -107,7 +107,7 @@ impl<'a> Text<'a> {
         })
     }
 
-    /// `None` of a null.
+    /// `None` for a null.
     fn of_row(&self, row: usize) -> Result<Option<String>> {
         let text = match self {
             Self::Float(values) => values.is_valid(row).then(|| float(values.value(row), |value| format!("{value:?}"))),
@@ -130,17 +130,17 @@ fn float(value: f64, shortest: impl FnOnce(f64) -> String) -> String {
     if value.fract() == 0.0 && value.abs() <= EXACT { format!("{:.0}", value + 0.0) } else { shortest(value) }
 }
 
-/// The hashes of rows by slot, while they are read.
+/// The hashes of rows by slot, collected while they are read.
 #[derive(Debug, Default)]
 pub struct Hashing {
     slots: BTreeMap<Key, BTreeMap<i64, Vec<RowHash>>>,
 }
 
 impl Hashing {
-    /// Adds the rows of a batch in shape whose slots are wanted.
+    /// Adds those rows of a batch in shape whose slots are wanted.
     ///
     /// # Errors
-    /// `invalid` if it is not in shape, or a value cannot be printed.
+    /// `invalid` if it is not in shape, or a value has no text form.
     pub fn add(&mut self, table: &Table, grid: SlotGrid, batch: &RecordBatch, wanted: impl Fn(&Key, i64) -> bool) -> Result<()> {
         let rows = KeyTime::of(table, batch)?;
         let mut hashes = None;
@@ -167,12 +167,12 @@ impl Hashing {
         Ok(())
     }
 
-    /// How many rows of a slot came.
+    /// How many rows of a slot were added.
     pub fn rows(&self, key: &Key, slot: i64) -> u64 {
         self.slots.get(key).and_then(|slots| slots.get(&slot)).map_or(0, |hashes| hashes.len() as u64)
     }
 
-    /// The fingerprint of a slot's rows: of none, if none came.
+    /// The fingerprint of a slot's rows, or of no rows if none were added.
     pub fn fingerprint(&mut self, key: &Key, slot: i64) -> Fingerprint {
         match self.slots.get_mut(key).and_then(|slots| slots.get_mut(&slot)) {
             Some(hashes) => of_hashes(hashes),
@@ -181,7 +181,7 @@ impl Hashing {
     }
 }
 
-/// The fingerprints of slots, by one scan of the table's own rows.
+/// The fingerprints of slots, from one scan of the table's own rows.
 ///
 /// # Errors
 /// Those of the lake.
@@ -192,7 +192,7 @@ pub async fn of_slots(lake: &dyn Lake, table: &Table, slots: &GapList) -> Result
     let interval = grid.interval_of(hull).ok_or_else(|| Error::invalid("a slot is out of the range of instants"))?;
     let keys: Vec<Key> = slots.by_key().into_keys().collect();
     shape::check_keys(table, &keys)?;
-    let request = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys), columns: None };
+    let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys);
     let mut batches = lake.scan(table, &request).await?;
     let mut hashing = Hashing::default();
     while let Some(batch) = batches.try_next().await? {

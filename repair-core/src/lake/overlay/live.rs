@@ -1,4 +1,4 @@
-//! The repairs of a table that count, read from its overlay: of each slot the newest that is not taken back, with what it stands for.
+//! The live repairs of a table, read from its overlay: for each slot the newest that is not retracted, and what it replaces.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -15,20 +15,20 @@ use crate::lake::shape::KeyTime;
 use crate::lake::{Lake, Layer, ScanRequest, partition, rollup};
 use crate::model::{Fingerprint, Format, Interval, Key, Table};
 
-/// The repair of a slot that counts.
+/// The live repair of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Live {
-    /// Whether it stands for the table's own rows; else it fills, and any row of the table's own wins.
+    /// Whether it replaces the table's own rows; otherwise it fills the slot, and any row of the table's own wins.
     pub replaces: bool,
-    /// The rows that it stands for; not known of what a program without fingerprints has written.
+    /// The rows that it replaces; unknown if it was written by a version without fingerprints.
     pub replaced: Option<Fingerprint>,
-    /// Which of the batches its row is in.
+    /// Which of the batches holds its row.
     pub batch: usize,
     /// Which row of the batch.
     pub row: usize,
 }
 
-/// The repairs of a table that count.
+/// The live repairs of a table.
 #[derive(Debug, Default)]
 pub struct LiveRepairs {
     by_slot: BTreeMap<Key, BTreeMap<i64, Live>>,
@@ -36,7 +36,7 @@ pub struct LiveRepairs {
 }
 
 impl LiveRepairs {
-    /// Reads them: one scan of the overlay, if there is one.
+    /// Reads them with one scan of the overlay, if there is one.
     ///
     /// # Errors
     /// Those of the lake.
@@ -54,8 +54,8 @@ impl LiveRepairs {
         };
         let own = [columns::OP, columns::RUN, columns::STEP, columns::UNIT, columns::AT, columns::REPLACED];
         let all = own.into_iter().chain(wanted.iter().map(String::as_str));
-        let columns = all.filter(|name| known.field_with_name(name).is_ok()).map(str::to_owned).collect();
-        let request = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys.to_vec()), columns: Some(columns) };
+        let columns: Vec<String> = all.filter(|name| known.field_with_name(name).is_ok()).map(str::to_owned).collect();
+        let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec()).with_columns(columns);
         let batches: Vec<RecordBatch> = lake.scan(&ours, &request).await?.try_collect().await?;
         if batches.iter().all(|batch| batch.num_rows() == 0) {
             return Ok(Self::default());
@@ -94,7 +94,7 @@ impl LiveRepairs {
         Ok(repairs)
     }
 
-    /// Which of two counts, as the view decides: the newest, of two of one instant that whose run, then unit, is the last by name.
+    /// Which of two repairs counts, by the view's rule: the newest; of two from the same instant, the one whose run, then unit, sorts last.
     fn rank(&self, one: &Live, other: &Live) -> Ordering {
         let rank = |live: &Live| {
             let batch = &self.batches[live.batch];
@@ -108,22 +108,22 @@ impl LiveRepairs {
         rank(one).cmp(&rank(other))
     }
 
-    /// That of a slot.
+    /// The live repair of a slot.
     pub fn get(&self, key: &Key, slot: i64) -> Option<&Live> {
         self.by_slot.get(key)?.get(&slot)
     }
 
-    /// Those of a key, by slot.
+    /// The live repairs of a key, by slot.
     pub fn of_key(&self, key: &Key) -> impl Iterator<Item = (i64, &Live)> {
         self.by_slot.get(key).into_iter().flatten().map(|(slot, live)| (*slot, live))
     }
 
-    /// The rows, with the columns that were asked for, as far as the overlay has them.
+    /// The rows, with those of the requested columns that the overlay has.
     pub fn batches(&self) -> &[RecordBatch] {
         &self.batches
     }
 
-    /// Whether there are none.
+    /// Whether there are no live repairs.
     pub fn is_empty(&self) -> bool {
         self.by_slot.is_empty()
     }

@@ -1,7 +1,8 @@
-//! The tables that we own beside a user's: their names and columns. Raw data is never touched.
+//! The tables that we own beside a user's table: their names and columns. Raw data is never touched.
 
 pub mod fingerprint;
 pub mod live;
+pub(super) mod operations;
 pub mod retraction;
 pub mod staging;
 pub mod story;
@@ -35,19 +36,19 @@ pub fn repaired_view(table: &str) -> String {
     format!("{table}_repaired")
 }
 
-/// What an overlay row does.
+/// What a row of the overlay does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
-    /// Fills a slot that raw lacks; raw wins if it comes after all.
+    /// Fills a slot that raw lacks; if a raw row arrives later, raw wins.
     Insert,
-    /// Stands for all raw rows of its slot.
+    /// Replaces all raw rows of its slot.
     Replace,
-    /// Only in staged objects: confirms a slot as absent.
+    /// Confirms a slot as absent; used only in staged objects.
     Absent,
 }
 
 impl Op {
-    /// What the rows do that repair a defect; none where rows do not repair it, but computing again does.
+    /// What rows do that repair a defect; `None` if the defect is repaired by computing again, not by rows.
     pub fn repairing(kind: DefectKind) -> Option<Self> {
         match kind {
             DefectKind::Missing => Some(Self::Insert),
@@ -56,7 +57,7 @@ impl Op {
         }
     }
 
-    /// The word in the column [`columns::OP`].
+    /// Its value in the column [`columns::OP`].
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Insert => "insert",
@@ -66,27 +67,27 @@ impl Op {
     }
 }
 
-/// The provenance columns. They begin with `repair_`, so that they do not meet the user's own columns.
+/// The provenance columns. They begin with `repair_`, to avoid the user's own column names.
 pub mod columns {
     /// What the row does: `insert` or `replace`.
     pub const OP: &str = "repair_op";
-    /// The run that brought it.
+    /// The run that added it.
     pub const RUN: &str = "repair_run";
     /// The step.
     pub const STEP: &str = "repair_step";
     /// The unit.
     pub const UNIT: &str = "repair_unit";
-    /// The repair idea.
+    /// The strategy.
     pub const STRATEGY: &str = "repair_strategy";
-    /// Where it came from.
+    /// The source of the row.
     pub const SOURCE: &str = "repair_source";
-    /// When it was repaired; of an exception, when the source was asked.
+    /// When it was repaired; for an exception, when the source was asked.
     pub const AT: &str = "repaired_at";
-    /// Of a row that replaces: the fingerprint of the table's own rows that it stands for.
+    /// For a row that replaces: the fingerprint of the table's own rows that it replaces.
     pub const REPLACED: &str = "repair_replaced";
-    /// Of an exception: what the source answered.
+    /// For an exception: what the source answered.
     pub const ANSWER: &str = "repair_answer";
-    /// Of an exception: when to ask again.
+    /// For an exception: when to ask again.
     pub const RECHECK_AFTER: &str = "recheck_after";
 }
 
@@ -110,7 +111,7 @@ fn provenance() -> [Field; 6] {
     ]
 }
 
-/// The columns of `…_repairs`: those of the table, all nullable, then op, provenance, and what was replaced.
+/// The columns of `…_repairs`: the table's own, all nullable, then op, provenance, and what was replaced.
 pub fn repairs_schema(table: &Schema) -> SchemaRef {
     let own = table.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
     Arc::new(Schema::new(own.chain([text(columns::OP)]).chain(provenance()).chain([text(columns::REPLACED)]).collect::<Vec<_>>()))
@@ -123,7 +124,7 @@ pub fn exceptions_schema(table: &Table) -> SchemaRef {
     Arc::new(Schema::new(own.chain(provenance()).chain(evidence).collect::<Vec<_>>()))
 }
 
-/// The columns of the repaired view: those of the table, and who repaired the row.
+/// The columns of the repaired view: the table's own, and who repaired the row.
 pub fn view_schema(table: &Schema) -> SchemaRef {
     let own = table.fields().iter().map(|field| field.as_ref().clone());
     Arc::new(Schema::new(own.chain([text(REPAIRED_BY)]).collect::<Vec<_>>()))

@@ -1,7 +1,7 @@
-//! Taking back what runs have added to a table: small records beside it, each there whole or not at all. Values only: no I/O.
+//! Retractions take back what runs have added to a table: small records beside it, each written whole or not at all. Values only, no I/O.
 //!
-//! What is retracted stays where it is, and is hidden: the repaired view and presence read as if it had never been published. A retraction
-//! can be undone by another, so nothing is ever lost.
+//! Retracted rows stay where they are, but are hidden: the repaired view and presence read as if they had never been published. Another
+//! retraction can undo a retraction, so nothing is ever lost.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::lake::partition::TimeBounds;
 use crate::lake::{rollup, shape};
 use crate::model::{Interval, Key, Table};
 
-/// Parts of one retraction: each is looked at for each row of its run, and all are in one object.
+/// The most parts of one retraction. Each is checked for each row of its run, and all are in one object.
 pub const MAX_PARTS: usize = 100_000;
 
-/// Which rows beside a table are meant.
+/// Which rows of the overlay a retraction hides.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -35,7 +35,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The word in the column [`names::KIND`].
+    /// Its value in the column [`names::KIND`].
     pub fn as_str(self) -> &'static str {
         match self {
             Self::All => "all",
@@ -51,13 +51,13 @@ impl Kind {
             .ok_or_else(|| Error::invalid(format!("`{word}` in column `{}` is not a kind of retracted rows", names::KIND)))
     }
 
-    /// Whether what `self` means holds rows of `other`, which is not `All`.
+    /// Whether `self` includes rows of `other`, which is not `All`.
     fn holds(self, other: Self) -> bool {
         self == Self::All || self == other
     }
 }
 
-/// A part of what a run added: all of it, unless narrowed.
+/// Part of what a run added: all of it, unless narrowed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Part {
     /// The run.
@@ -68,7 +68,7 @@ pub struct Part {
     /// Only of this key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Key>,
-    /// Only of slots that begin within.
+    /// Only of slots that begin within this interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Interval>,
     /// Repaired rows, exceptions, or both.
@@ -77,51 +77,51 @@ pub struct Part {
 }
 
 impl Part {
-    /// All that a run added.
+    /// Everything that a run added.
     pub fn of_run(run: impl Into<String>) -> Self {
         Self { run: run.into(), step: None, key: None, interval: None, kind: Kind::All }
     }
 }
 
-/// One retraction: hides what runs have added, or undoes another retraction.
+/// A retraction hides what runs have added, or undoes another retraction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retraction {
-    /// Its name; to write it twice is to write it once.
+    /// Its name; writing it twice has the effect of writing it once.
     pub id: String,
     /// What it hides.
     pub parts: Vec<Part>,
     /// The retraction that it undoes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undoes: Option<String>,
-    /// When.
+    /// When it was made.
     pub at: Timestamp,
-    /// Who.
+    /// Who made it.
     pub by: String,
-    /// Why.
+    /// Why it was made.
     pub reason: String,
 }
 
-/// The columns of `…_retractions` that are not of the overlay's other tables.
+/// The columns of `…_retractions` that the overlay's other tables do not have.
 pub mod names {
     /// The retraction's id.
     pub const ID: &str = "retraction";
-    /// Which rows are meant: `all`, `repairs` or `exceptions`.
+    /// Which rows are hidden: `all`, `repairs` or `exceptions`.
     pub const KIND: &str = "retracted";
-    /// The first instant of slots that are meant.
+    /// The start of the hidden interval.
     pub const FROM: &str = "retracted_from";
-    /// The first instant that is not.
+    /// The end of the hidden interval, which is not in it.
     pub const TO: &str = "retracted_to";
     /// When it was written.
     pub const AT: &str = "retracted_at";
-    /// By whom.
+    /// Who made it.
     pub const BY: &str = "retracted_by";
-    /// Why.
+    /// Why it was made.
     pub const REASON: &str = "retraction_reason";
     /// The retraction that this one undoes.
     pub const UNDOES: &str = "retraction_undoes";
 }
 
-/// The columns of `…_retractions`: a row for each part, or one for a retraction that undoes another. A null means any.
+/// The columns of `…_retractions`: one row for each part, or one row for a retraction that undoes another. A null matches anything.
 pub fn schema(table: &Table) -> SchemaRef {
     let text = |name: &str| Field::new(name, DataType::Utf8, true);
     let instant = |name: &str| Field::new(name, overlay::instant_type(), true);
@@ -147,10 +147,10 @@ impl Retraction {
     /// Checks that it can be written beside a table.
     ///
     /// # Errors
-    /// `invalid` if it says nothing, too much, or has a key that does not fit the table.
+    /// `invalid` if it hides nothing and undoes nothing, does both, has too many parts, or has a key that does not fit the table.
     pub fn check(&self, table: &Table) -> Result<()> {
         if self.parts.is_empty() == self.undoes.is_none() {
-            return Err(Error::invalid("a retraction hides something or undoes another, and not both"));
+            return Err(Error::invalid("a retraction must hide something or undo another, and not both"));
         }
         if self.parts.len() > MAX_PARTS {
             return Err(Error::invalid(format!(
@@ -209,7 +209,7 @@ impl Retraction {
         let instant = |name: &str| -> Result<&TimestampMicrosecondArray> {
             rollup::column(batch, name)?
                 .as_primitive_opt::<TimestampMicrosecondType>()
-                .ok_or_else(|| Error::invalid(format!("column `{name}` of a retraction is no time")))
+                .ok_or_else(|| Error::invalid(format!("column `{name}` of a retraction is not a time")))
         };
         fn value(array: &StringArray, row: usize) -> Option<String> {
             array.is_valid(row).then(|| array.value(row).to_owned())
@@ -223,7 +223,7 @@ impl Retraction {
         let (id, by, reason) = (needed(names::ID)?, needed(names::BY)?, needed(names::REASON)?);
         let (kinds, runs, steps) = (text(names::KIND)?, text(columns::RUN)?, text(columns::STEP)?);
         let (from, to, at) = (instant(names::FROM)?, instant(names::TO)?, instant(names::AT)?);
-        // Marks of what is stale are about no key, and are written by who knows of none.
+        // Marks of stale aggregates have no key, and are written by code that does not know the table's key.
         let keyless = batch.num_columns() + table.key.len() == schema(table).fields().len();
         let keys = if keyless { Vec::new() } else { table.key.iter().map(|key| text(key)).collect::<Result<_>>()? };
         let mut parts = Vec::new();
@@ -232,7 +232,7 @@ impl Retraction {
             let interval = match (from.is_valid(row), to.is_valid(row)) {
                 (true, true) => Some(Interval::new(time(from.value(row))?, time(to.value(row))?)?),
                 (false, false) => None,
-                _ => return Err(Error::invalid(format!("retraction `{id}` has one end of an interval, and not the other"))),
+                _ => return Err(Error::invalid(format!("retraction `{id}` has only one end of an interval"))),
             };
             let values: Option<Vec<String>> = keys.iter().map(|column| value(column, row)).collect();
             let key = values.filter(|values| !values.is_empty()).map(Key::new);
@@ -243,18 +243,18 @@ impl Retraction {
     }
 }
 
-/// The ids of retractions that are undone.
+/// The ids of undone retractions.
 pub fn undone(all: &[Retraction]) -> BTreeSet<&str> {
     all.iter().filter_map(|retraction| retraction.undoes.as_deref()).collect()
 }
 
-/// The retractions that hide something, undone ones left out.
+/// The retractions in force: those that hide something and are not undone.
 pub fn in_force(all: &[Retraction]) -> impl Iterator<Item = &Retraction> {
     let undone = undone(all);
     all.iter().filter(move |retraction| retraction.undoes.is_none() && !undone.contains(retraction.id.as_str()))
 }
 
-/// Parts of one run, by key: those of any key under `None`.
+/// Parts of one run, by key; those of all keys are under `None`.
 type OfRun = HashMap<Option<Key>, Vec<Rule>>;
 
 #[derive(Debug, Clone)]
@@ -265,7 +265,7 @@ struct Rule {
     id: Arc<str>,
 }
 
-/// What is hidden of a table's overlay.
+/// What is hidden in a table's overlay.
 #[derive(Debug, Clone, Default)]
 pub struct Retracted {
     runs: BTreeMap<String, OfRun>,
@@ -280,7 +280,7 @@ impl Retracted {
             for part in &retraction.parts {
                 let bounds = TimeBounds::of_interval(table, part.interval.as_ref());
                 let rule = Rule { step: part.step.clone(), bounds, kind: part.kind, id: id.clone() };
-                // A table without key columns is one series: its only key is any key.
+                // A table without key columns is one series, so a part for its only key is a part for all keys.
                 let key = part.key.clone().filter(|_| !table.key.is_empty());
                 runs.entry(part.run.clone()).or_default().entry(key).or_default().push(rule);
             }

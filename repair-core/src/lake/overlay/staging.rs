@@ -1,5 +1,4 @@
-//! What a staged unit holds, and what publishing makes of staged units: the rows that every adapter writes, wherever it writes them. Values
-//! only: no I/O.
+//! What staging and publishing write: the same rows in every adapter, wherever it writes them. Values only, no I/O.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,13 +17,13 @@ use crate::lake::overlay::Op;
 use crate::lake::{StageRequest, StageScope, Staged, partition, rollup, shape};
 use crate::model::{Absence, Fix, Format, Key, SlotGrid, Table};
 
-/// Where the footer of a staged object holds its [`Staged`], as JSON.
+/// The key in a staged object's footer under which its [`Staged`] is kept, as JSON.
 pub const SUMMARY: &str = "repair.staged";
 
-/// Absent slots in one batch of rows.
+/// The most absent slots in one batch of rows.
 const ABSENT_ROWS: usize = 65_536;
 
-/// What a unit came to, before what keeping it takes is known.
+/// The summary of a unit, without the usage of staging it.
 pub fn summary(request: &StageRequest<'_>) -> Staged {
     let rows = request.fix.rows.iter().map(|batch| batch.num_rows() as u64).sum();
     let absent = request.fix.absent.iter().map(|absence| absence.slots.len()).sum();
@@ -32,10 +31,10 @@ pub fn summary(request: &StageRequest<'_>) -> Staged {
     Staged { unit: request.unit.to_owned(), rows, absent, usage: request.fix.usage, conflicts, suspects }
 }
 
-/// The columns of a table that has no rows yet, from those that are to be its first.
+/// The columns of a table without rows, taken from the first rows it is to get.
 ///
 /// # Errors
-/// `invalid` if they contradict each other.
+/// `invalid` if the batches contradict each other.
 pub fn schema_of_fix(table: &Table, fix: &Fix) -> Result<SchemaRef> {
     let mut fields = Vec::new();
     for batch in &fix.rows {
@@ -47,7 +46,7 @@ pub fn schema_of_fix(table: &Table, fix: &Fix) -> Result<SchemaRef> {
     shape::of_table(table, fields)
 }
 
-/// The columns of a staged object: those of a table's repairs, and the evidence of absences.
+/// The columns of a staged object: those of a table's repairs, plus the evidence of absences.
 fn staged_schema(table: &Schema) -> SchemaRef {
     let repairs = overlay::repairs_schema(table);
     let evidence = [
@@ -57,7 +56,7 @@ fn staged_schema(table: &Schema) -> SchemaRef {
     Arc::new(Schema::new(repairs.fields().iter().cloned().chain(evidence.map(Arc::new)).collect::<Vec<_>>()))
 }
 
-/// The rows of a staged object, repaired and absent, and their columns; `own` are those of the table, in shape.
+/// The schema and rows of a staged object, repaired rows and absences; `own` is the table's schema, in shape.
 ///
 /// # Errors
 /// `invalid` if the rows do not fit the table.
@@ -84,7 +83,7 @@ fn constant_instant(value: Timestamp, rows: usize) -> ArrayRef {
     Arc::new(TimestampMicrosecondArray::from_value(value.as_microsecond(), rows).with_timezone("UTC"))
 }
 
-/// The provenance, in the order of the schema.
+/// The provenance columns, in the order of the schema.
 fn provenance(scope: &StageScope<'_>, request: &StageRequest<'_>, op: Op, source: &str, at: Timestamp, rows: usize) -> [ArrayRef; 7] {
     [
         constant(op.as_str(), rows),
@@ -109,7 +108,7 @@ fn repaired(
     let count = rows.num_rows();
     if let Some(unknown) = rows.schema_ref().fields().iter().find(|field| own.field_with_name(field.name()).is_err()) {
         return Err(Error::invalid(format!(
-            "repaired rows have a column `{}` that table `{}` has not; {}",
+            "repaired rows have a column `{}` that table `{}` lacks; {}",
             unknown.name(),
             table.name,
             shape::names(own)
@@ -128,7 +127,7 @@ fn repaired(
             })?,
             None if *name == table.time || table.key.contains(name) => {
                 return Err(Error::invalid(format!(
-                    "repaired rows have no column `{name}`, which says their slot; {}",
+                    "repaired rows have no column `{name}`, so their slots are unknown; {}",
                     shape::names(&rows.schema())
                 )));
             }
@@ -143,10 +142,10 @@ fn repaired(
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }
 
-/// What each row stands for: a column of nulls where rows fill.
+/// The fingerprint that each row replaces; all nulls if the rows fill missing slots.
 ///
 /// # Errors
-/// `invalid` if a row is of a slot of which that is not known.
+/// `invalid` if the fingerprint of a row's slot is unknown.
 pub fn replaced(table: &Table, request: &StageRequest<'_>, rows: &RecordBatch) -> Result<ArrayRef> {
     let Some(replaces) = request.replaces else { return Ok(new_null_array(&DataType::Utf8, rows.num_rows())) };
     let grid = table.grid()?;
@@ -158,17 +157,14 @@ pub fn replaced(table: &Table, request: &StageRequest<'_>, rows: &RecordBatch) -
         let slot = grid.slot_of_seconds(time_us.div_euclid(partition::SECOND_US));
         let Some(fingerprint) = replaces.get(&key, slot) else {
             let time = grid.time_of(slot);
-            return Err(Error::invalid(format!(
-                "it is not known which rows of table `{}` the row of {key} at {time} replaces",
-                table.name
-            )));
+            return Err(Error::invalid(format!("which rows of table `{}` the row of {key} at {time} replaces is not known", table.name)));
         };
         texts.append_value(fingerprint.to_string());
     }
     Ok(Arc::new(texts.finish()))
 }
 
-/// An absence as rows, one a slot.
+/// An absence as rows, one for each slot.
 fn absences(
     scope: &StageScope<'_>,
     request: &StageRequest<'_>,
@@ -207,34 +203,34 @@ fn absences(
     Ok(())
 }
 
-/// The value of a key in a column, if the column is one of the key's.
+/// The value of a key in a column, if it is one of the key columns.
 fn key_value<'a>(table: &Table, key: &'a Key, column: &str) -> Result<Option<&'a str>> {
     shape::check_keys(table, std::slice::from_ref(key))?;
     Ok(table.key.iter().position(|name| name == column).and_then(|at| key.values().nth(at)))
 }
 
-/// What publishing writes: the rows of each object, one a partition, of a table's repairs and of its exceptions.
+/// What publishing writes: the repairs and exceptions of a table, with one object for each partition.
 #[derive(Debug, Clone)]
 pub struct Publication {
     /// The columns of repairs.
     pub repairs_schema: SchemaRef,
-    /// The repaired rows by the name of their partition; `None` where the table has no partitions.
+    /// The repaired rows by the name of their partition; `None` if the table has no partitions.
     pub repairs: Parts,
     /// The columns of exceptions.
     pub exceptions_schema: SchemaRef,
-    /// The slots confirmed absent, likewise.
+    /// The absent slots, in the same way.
     pub exceptions: Parts,
 }
 
-/// Rows by the name of their partition; `None` where the table has no partitions.
+/// Rows by the name of their partition; `None` if the table has no partitions.
 pub type Parts = BTreeMap<Option<String>, Vec<RecordBatch>>;
 
-/// What to publish of the rows of staged objects, in the order of the units.
+/// What to publish of staged objects, with the rows in the order of the units.
 ///
 /// # Errors
-/// `invalid` if an object holds what no unit is staged as.
+/// `invalid` if an object holds rows that were not staged as a unit.
 pub fn publication(table: &Table, staged: &[RecordBatch]) -> Result<Publication> {
-    // What was staged alone says what is published, so that to publish again is to write the same bytes: the table may have changed.
+    // Only the staged rows decide, not the table, which may have changed: publishing again then writes the same bytes.
     let mut fields = Vec::new();
     for batch in staged {
         shape::merge(Format::Parquet, &mut fields, batch.schema_ref())?;
@@ -255,7 +251,7 @@ pub fn publication(table: &Table, staged: &[RecordBatch]) -> Result<Publication>
     Ok(Publication { repairs: parts(table, repairs)?, repairs_schema, exceptions: parts(table, exceptions)?, exceptions_schema })
 }
 
-/// The columns of a schema, widened where units were staged with narrower ones; `None` if there is no row.
+/// The rows with the columns of a schema, widened if the unit was staged with narrower ones; `None` if there is no row.
 fn columns_of(schema: &SchemaRef, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
     if batch.num_rows() == 0 {
         return Ok(None);
@@ -270,7 +266,7 @@ fn columns_of(schema: &SchemaRef, batch: &RecordBatch) -> Result<Option<RecordBa
     Ok(Some(RecordBatch::try_new(schema.clone(), columns)?))
 }
 
-/// Rows by partition; none if there are no rows.
+/// Rows by partition; empty if there are no rows.
 fn parts(table: &Table, batches: Vec<RecordBatch>) -> Result<Parts> {
     if batches.is_empty() {
         return Ok(Parts::new());

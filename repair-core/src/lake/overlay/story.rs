@@ -1,4 +1,4 @@
-//! The story of a slot: whether its row is the table's own or a repair, whose, since when; or why there is none.
+//! The story of a slot: whether its row is the table's own or a repair, who added it and when, or why there is no row.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,21 +19,21 @@ use crate::lake::shape::KeyTime;
 use crate::lake::{Lake, Layer, ScanRequest, rollup, shape};
 use crate::model::{Fingerprint, Format, Interval, Key, SlotRange, Table};
 
-/// What a slot is now.
+/// The state of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Standing {
     /// The table has a row of its own.
     Raw,
-    /// A repair stands in.
+    /// A repair fills it.
     Repaired,
     /// Confirmed to have no row.
     Absent,
-    /// No row, and nothing that says why.
+    /// No row, and no reason on record.
     Missing,
 }
 
-/// Who published something, and from where.
+/// Where a repair or an exception comes from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Provenance {
     /// The run.
@@ -42,11 +42,11 @@ pub struct Provenance {
     pub step: String,
     /// The unit.
     pub unit: String,
-    /// The repair idea.
+    /// The strategy.
     pub strategy: String,
     /// The source.
     pub source: String,
-    /// When it was repaired, or the source asked.
+    /// When it was repaired, or when the source was asked.
     pub at: Timestamp,
     /// The retraction that hides it, if one does.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,15 +56,15 @@ pub struct Provenance {
 /// A repair of the slot.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Repair {
-    /// Whose.
+    /// Where it comes from.
     #[serde(flatten)]
     pub provenance: Provenance,
     /// `insert` or `replace`.
     pub op: String,
-    /// Of one that replaces: the fingerprint of the table's own rows that it stands for.
+    /// The fingerprint of the table's own rows that it replaces, if it replaces any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced: Option<String>,
-    /// Of one that replaces and counts: whether the table's own rows are others by now than those that it stands for.
+    /// Whether the table's own rows have changed since it replaced them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub changed: bool,
     /// Whether it is what the repaired view shows.
@@ -76,10 +76,10 @@ pub struct Repair {
 /// A confirmation that the slot has no row.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Exception {
-    /// Whose.
+    /// Where it comes from.
     #[serde(flatten)]
     pub provenance: Provenance,
-    /// What was answered.
+    /// What the source answered.
     pub answer: String,
     /// When to ask again.
     pub recheck_after: Timestamp,
@@ -87,34 +87,34 @@ pub struct Exception {
     pub counts: bool,
 }
 
-/// All that is known of a slot.
+/// All that is known about a slot.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Story {
-    /// What it is now.
+    /// Its state.
     pub standing: Standing,
     /// The table's own rows.
     pub raw: Vec<Value>,
-    /// Its repairs, the newest first.
+    /// Its repairs, newest first.
     pub repairs: Vec<Repair>,
-    /// What confirmed it absent, the newest first.
+    /// The exceptions that confirm it as absent, newest first.
     pub exceptions: Vec<Exception>,
-    /// The retractions that hide one of these.
+    /// The retractions that hide any of these.
     pub retractions: Vec<Retraction>,
-    /// That sources disagree: one has a row, another says that there is none.
+    /// How sources disagree, if one has a row and another says that there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conflict: Option<String>,
 }
 
-/// Tells the story of a slot: of a series, that which holds the instant; of a table without cadence, of rows of that very instant.
+/// The story of the slot that holds an instant. In a table without cadence, the story of the rows at exactly that instant.
 ///
 /// # Errors
 /// Those of the lake.
-pub async fn tell(lake: &dyn Lake, table: &Table, key: &Key, instant: Timestamp, as_of: Timestamp) -> Result<Story> {
+pub async fn of_slot(lake: &dyn Lake, table: &Table, key: &Key, instant: Timestamp, as_of: Timestamp) -> Result<Story> {
     let interval = slot(table, instant)?;
     let all = lake.retractions(table).await?;
     let retracted = Retracted::of(table, &all);
     let keys = [key.clone()];
-    let request = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys.to_vec()), columns: None };
+    let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec());
     let batches: Vec<RecordBatch> = lake.scan(table, &request).await?.try_collect().await?;
     let raw = values(&batches)?;
     let mut repairs = Vec::new();
@@ -124,7 +124,7 @@ pub async fn tell(lake: &dyn Lake, table: &Table, key: &Key, instant: Timestamp,
         let provenance = row.provenance(&retracted, Kind::Repairs)?;
         repairs.push(Repair { provenance, op, replaced, changed: false, counts: false, row: own });
     }
-    // As the view decides: the newest, of two of one instant that whose run, then unit, is the last by name.
+    // The view's rule: the newest counts; of two from the same instant, the one whose run, then unit, sorts last by name.
     repairs.sort_by(|a, b| {
         let rank = |repair: &Repair| (repair.provenance.at, repair.provenance.run.clone(), repair.provenance.unit.clone());
         rank(b).cmp(&rank(a))
@@ -173,7 +173,7 @@ fn fingerprint_of(table: &Table, rows: &[RecordBatch]) -> Result<Fingerprint> {
     Ok(of_hashes(&mut hashes))
 }
 
-/// What one says and another denies, of what is not retracted.
+/// How sources disagree about a slot, retracted repairs and exceptions left out.
 fn conflict(raw: &[Value], repairs: &[Repair], exceptions: &[Exception]) -> Option<String> {
     let denies = exceptions.iter().find(|exception| exception.counts)?;
     let says =
@@ -192,10 +192,10 @@ impl Provenance {
     }
 }
 
-/// The stretch of time that is the slot of an instant.
+/// The interval of the slot that holds an instant.
 ///
 /// # Errors
-/// `invalid` at the far ends of time.
+/// `invalid` at the ends of the range of instants.
 pub fn slot(table: &Table, instant: Timestamp) -> Result<Interval> {
     let far = || Error::invalid(format!("{instant} is out of range"));
     match table.grid() {
@@ -210,7 +210,7 @@ pub fn slot(table: &Table, instant: Timestamp) -> Result<Interval> {
     }
 }
 
-/// A row beside a table.
+/// A row of the overlay.
 #[derive(Debug, Clone)]
 pub struct Published {
     /// Its key.
@@ -222,7 +222,7 @@ pub struct Published {
 }
 
 impl Published {
-    /// A text of its provenance; empty if there is none.
+    /// A text column of its provenance; empty if the value is missing.
     pub fn text(&self, name: &str) -> String {
         let column = self.batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
         column.filter(|column| column.is_valid(self.row)).map(|column| column.value(self.row).to_owned()).unwrap_or_default()
@@ -231,11 +231,11 @@ impl Published {
     fn instant(&self, name: &str) -> Result<Timestamp> {
         let column = rollup::column(&self.batch, name)?
             .as_primitive_opt::<TimestampMicrosecondType>()
-            .ok_or_else(|| Error::invalid(format!("column `{name}` is no time")))?;
+            .ok_or_else(|| Error::invalid(format!("column `{name}` is not a time")))?;
         Timestamp::from_microsecond(column.value(self.row)).map_err(|error| Error::invalid("a time is out of range").because(error))
     }
 
-    /// Whose it is.
+    /// Where it comes from.
     ///
     /// # Errors
     /// `invalid` if it has no time.
@@ -282,7 +282,7 @@ fn number(batch: &RecordBatch, name: &str, row: usize) -> Option<f64> {
     floats.is_valid(0).then(|| floats.value(0))
 }
 
-/// The rows beside a table, of its repairs or its exceptions; none if there never was one.
+/// The rows of a table's repairs or exceptions; none if it has no overlay.
 ///
 /// # Errors
 /// Those of the lake.
@@ -294,7 +294,7 @@ pub async fn published(
     keys: Option<&[Key]>,
 ) -> Result<Vec<Published>> {
     let ours = Table { name: beside(&table.name), location: beside(&table.location), format: Format::Parquet, ..table.clone() };
-    let request = ScanRequest { layer: Layer::Raw, interval, keys: keys.map(<[Key]>::to_vec), columns: None };
+    let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.map(<[Key]>::to_vec));
     let batches: Vec<RecordBatch> = match lake.scan(&ours, &request).await {
         Ok(stream) => stream.try_collect().await?,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -313,7 +313,7 @@ pub async fn published(
     Ok(rows)
 }
 
-/// Rows as JSON objects, nulls left out; what is neither a number nor true or false is text.
+/// Rows as JSON objects without nulls; values that are neither numbers nor booleans are text.
 fn values(batches: &[RecordBatch]) -> Result<Vec<Value>> {
     let mut rows = Vec::new();
     for batch in batches {
@@ -337,18 +337,18 @@ fn values(batches: &[RecordBatch]) -> Result<Vec<Value>> {
     Ok(rows)
 }
 
-/// How far the repairs of one column were from the truth.
+/// How far the repairs of one column were from the true values.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Errors {
     /// Values compared.
     pub count: u64,
-    /// The mean difference, without sign.
+    /// The mean absolute difference.
     pub mean_absolute: f64,
-    /// The largest.
+    /// The largest absolute difference.
     pub worst_absolute: f64,
-    /// The mean difference as a part of the true value, where that is not zero.
+    /// The mean difference relative to the true value, where that is not zero.
     pub mean_relative: f64,
-    /// The largest.
+    /// The largest relative difference.
     pub worst_relative: f64,
     #[serde(skip)]
     relative: u64,
@@ -375,44 +375,45 @@ impl Errors {
     }
 }
 
-/// How right one repair idea has been, where raw came late and told.
+/// How accurate a strategy has been, where raw rows arrived after the repair.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Accuracy {
     /// Slots it repaired.
     pub repaired: u64,
-    /// Of these, slots of which the table has a row of its own by now.
+    /// Repaired slots for which the table now has a row of its own.
     pub judged: u64,
-    /// By column that holds numbers.
+    /// The accuracy of each column of numbers.
     pub columns: BTreeMap<String, Errors>,
 }
 
-/// How right each idea has been so far: every repair of a slot that the table has a row of by now is compared with that row, retracted
-/// repairs included. Repairs that replaced a row are left out, as the row was there before; so are slots whose rows a repair stands for.
+/// How accurate each strategy has been so far. Every repair of a slot for which the table now has a row is compared with that row,
+/// retracted repairs included. Left out are repairs that replaced a row, since that row was there before, and slots whose rows a repair
+/// replaces.
 ///
 /// # Errors
 /// Those of the lake.
 pub async fn accuracy(lake: &dyn Lake, table: &Table, interval: Option<Interval>) -> Result<BTreeMap<String, Accuracy>> {
-    Ok(judged(lake, table, interval).await?.into_iter().map(|(idea, (accuracy, _))| (idea, accuracy)).collect())
+    Ok(judged(lake, table, interval).await?.into_iter().map(|(strategy, (accuracy, _))| (strategy, accuracy)).collect())
 }
 
 /// Slots, each with its key.
 pub type KeySlots = BTreeSet<(Key, i64)>;
 
-/// As [`accuracy`], with the slots by which each idea was judged.
+/// As [`accuracy`], with the slots by which each strategy was judged.
 ///
 /// # Errors
 /// Those of the lake.
 pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) -> Result<BTreeMap<String, (Accuracy, KeySlots)>> {
-    let mut ideas: BTreeMap<String, (Accuracy, KeySlots)> = BTreeMap::new();
+    let mut strategies: BTreeMap<String, (Accuracy, KeySlots)> = BTreeMap::new();
     let slot = |time_us: i64| table.grid().map_or(time_us, |grid| grid.slot_of_seconds(time_us.div_euclid(1_000_000)));
     let mut guesses: BTreeMap<(Key, i64), Vec<Published>> = BTreeMap::new();
     let (mut first, mut last) = (i64::MAX, i64::MIN);
     let retracted = Retracted::of(table, &lake.retractions(table).await?);
-    // Where a repair stands for rows of the table, these were found wrong, and are no truth.
+    // Where a repair replaces rows of the table, these were found wrong, so they are no truth to compare with.
     let mut wrong: BTreeSet<(Key, i64)> = BTreeSet::new();
     for row in published(lake, table, overlay::repairs, interval, None).await? {
         if row.text(columns::OP) == Op::Insert.as_str() {
-            ideas.entry(row.text(columns::STRATEGY)).or_default().0.repaired += 1;
+            strategies.entry(row.text(columns::STRATEGY)).or_default().0.repaired += 1;
             (first, last) = (first.min(row.time_us), last.max(row.time_us));
             guesses.entry((row.key.clone(), slot(row.time_us))).or_default().push(row);
         } else if row.provenance(&retracted, Kind::Repairs)?.retracted_by.is_none() {
@@ -421,13 +422,13 @@ pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) 
     }
     guesses.retain(|place, _| !wrong.contains(place));
     if guesses.is_empty() {
-        return Ok(ideas);
+        return Ok(strategies);
     }
     let instant = |us: i64| Timestamp::from_microsecond(us).map_err(|error| Error::invalid("a time is out of range").because(error));
     let hull = self::slot(table, instant(first)?)?.hull(&self::slot(table, instant(last)?)?);
     let mut keys: Vec<Key> = guesses.keys().map(|(key, _)| key.clone()).collect();
     keys.dedup();
-    let request = ScanRequest { layer: Layer::Raw, interval: Some(hull), keys: Some(keys), columns: None };
+    let request = ScanRequest::new(Layer::Raw).in_interval(hull).of_keys(keys);
     let mut raw = lake.scan(table, &request).await?;
     while let Some(batch) = raw.try_next().await? {
         let places = KeyTime::of(table, &batch)?;
@@ -435,20 +436,20 @@ pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) 
         let numeric: Vec<&str> =
             schema.fields().iter().filter(|field| field.data_type().is_numeric()).map(|field| field.name().as_str()).collect();
         for row in 0..batch.num_rows() {
-            // Removed, so that of several rows of a slot one is the truth.
+            // Removed, so that only the first of several rows of a slot counts as the truth.
             let of = (places.key(row), slot(places.times.value(row)));
             let Some(repairs) = guesses.remove(&of) else { continue };
             for repair in repairs {
-                let (idea, slots) = ideas.entry(repair.text(columns::STRATEGY)).or_default();
-                idea.judged += 1;
+                let (strategy, slots) = strategies.entry(repair.text(columns::STRATEGY)).or_default();
+                strategy.judged += 1;
                 slots.insert(of.clone());
                 for name in &numeric {
                     if let (Some(guess), Some(truth)) = (repair.number(name), number(&batch, name, row)) {
-                        idea.columns.entry((*name).to_owned()).or_default().add(guess, truth);
+                        strategy.columns.entry((*name).to_owned()).or_default().add(guess, truth);
                     }
                 }
             }
         }
     }
-    Ok(ideas)
+    Ok(strategies)
 }

@@ -16,7 +16,7 @@ fn numbers(range: std::ops::Range<i64>) -> RecordBatch {
 }
 
 fn stream(batches: Vec<Result<RecordBatch>>) -> BatchStream {
-    // Each is waited for, as if it came from far away.
+    // Each batch arrives later, as if it came over a network.
     futures::stream::iter(batches)
         .then(|batch| async {
             tokio::task::yield_now().await;
@@ -38,7 +38,7 @@ async fn read(lake: &dyn Lake, run: &str, name: &str) -> Vec<i64> {
     all
 }
 
-/// An artifact comes back whole, in order, however its batches were cut; also one of no rows, and one of no batches.
+/// An artifact comes back whole and in order, however it was cut into batches; so does one without rows, or without batches.
 pub async fn artifacts_come_back_in_order(lake: &dyn Lake) {
     let run = new_run();
     let cuts = [0, 1, 1, 500, 70_000, 70_001];
@@ -46,7 +46,7 @@ pub async fn artifacts_come_back_in_order(lake: &dyn Lake) {
     let usage = lake.put_artifact(&run, "gaps", stream(batches)).await.unwrap();
     assert_eq!(usage.rows_written, 70_001);
     assert_eq!(read(lake, &run, "gaps").await, (0..70_001).collect::<Vec<_>>());
-    // Whoever stops reading is no harm to who reads on.
+    // A reader that stops early does not disturb another.
     let mut part = lake.get_artifact(&run, "gaps").await.unwrap();
     assert!(part.next().await.unwrap().is_ok());
     drop(part);
@@ -56,8 +56,7 @@ pub async fn artifacts_come_back_in_order(lake: &dyn Lake) {
     assert_eq!(read(lake, &run, "nothing").await, [] as [i64; 0]);
 }
 
-/// What is put takes the place of what had the name, though it be shorter; who reads the former meanwhile reads it to its end, or gets an
-/// error.
+/// A new artifact replaces the one of the same name, even if it is shorter. A reader of the old one reads it to its end, or gets an error.
 pub async fn an_artifact_takes_the_place_of_what_had_its_name(lake: &dyn Lake) {
     let run = new_run();
     lake.put_artifact(&run, "gaps", stream(vec![Ok(numbers(0..100_000))])).await.unwrap();
@@ -72,7 +71,7 @@ pub async fn an_artifact_takes_the_place_of_what_had_its_name(lake: &dyn Lake) {
     }
 }
 
-/// An error of the stream is the error of the call, and what was there stays; where nothing was, nothing is.
+/// An error of the stream becomes the error of the call, and the old artifact stays; if there was none, there is none.
 pub async fn an_error_of_the_stream_leaves_the_artifact_that_was_there(lake: &dyn Lake) {
     let run = new_run();
     let broken = || stream(vec![Ok(numbers(7..9)), Err(Error::blind("the other side is gone")), Ok(numbers(9..11))]);
@@ -86,7 +85,7 @@ pub async fn an_error_of_the_stream_leaves_the_artifact_that_was_there(lake: &dy
     assert_eq!(read(lake, &run, "gaps").await, [0, 1, 2]);
 }
 
-/// Artifacts whose names, or whose runs' ids, only look alike are different artifacts.
+/// Artifacts with similar names, or of runs with similar ids, are different artifacts.
 pub async fn artifacts_of_similar_names_are_different_artifacts(lake: &dyn Lake) {
     let run = new_run();
     let long = "x".repeat(300);

@@ -1,4 +1,4 @@
-//! What of a table lies in an interval, as listings tell it.
+//! The extent of a table in an interval, according to listings.
 
 use super::LakeSetup;
 use super::tables::*;
@@ -12,8 +12,8 @@ async fn of_day(lake: &dyn Lake, table: &Table, day: &str) -> Extent {
     lake.extent(table, Some(&Interval::parse(day, day).unwrap())).await.unwrap()
 }
 
-/// The digest changes with what lands within the interval, and not with what lands in another partition. To ask twice is to be told the same.
-pub async fn an_extent_tells_what_has_changed_within(lake: &dyn Lake, setup: &dyn LakeSetup) {
+/// The digest changes with rows that land within the interval, not with those that land in another partition. Asking twice gives the same.
+pub async fn an_extent_changes_with_rows_within(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1), row("A", "2024-03-05T09:00:00Z", 1.0, 1)]).await;
     let (monday, tuesday) = (of_day(lake, &table, "2024-03-04").await, of_day(lake, &table, "2024-03-05").await);
     assert!(monday.objects > 0 && monday.bytes > 0, "{monday:?}");
@@ -32,8 +32,8 @@ pub async fn an_extent_tells_what_has_changed_within(lake: &dyn Lake, setup: &dy
     assert_eq!(nowhere.kind(), ErrorKind::NotFound);
 }
 
-/// What is published changes it, within its interval; what is only staged does not.
-pub async fn an_extent_tells_of_repairs_and_absences(lake: &dyn Lake, setup: &dyn LakeSetup) {
+/// Publishing changes the digest of the interval it touches; staging does not.
+pub async fn an_extent_changes_with_repairs_and_absences(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1), row("A", "2024-03-05T09:00:00Z", 1.0, 1)]).await;
     let (before, other) = (of_day(lake, &table, "2024-03-04").await, of_day(lake, &table, "2024-03-05").await);
     let run = new_run();
@@ -50,8 +50,8 @@ pub async fn an_extent_tells_of_repairs_and_absences(lake: &dyn Lake, setup: &dy
     assert_eq!(of_day(lake, &table, "2024-03-05").await, other);
 }
 
-/// What is taken back changes it.
-pub async fn an_extent_tells_of_retractions(lake: &dyn Lake, setup: &dyn LakeSetup) {
+/// A retraction changes the digest.
+pub async fn an_extent_changes_with_retractions(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
     let run = new_run();
     let fixed = fix(&table, &[row("A", "2024-03-04T09:01:00Z", 2.0, 2)], Vec::new());

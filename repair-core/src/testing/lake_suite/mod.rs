@@ -1,5 +1,5 @@
-//! The promises of [`Lake`], one function each. They name tables and runs of their own, so they can run against a lake that others use,
-//! and more than once.
+//! The promises of [`Lake`], one function each. They use tables and runs of their own, so they can run against a lake that is in use, and
+//! more than once.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a suite that fails, panics")]
 
@@ -32,14 +32,14 @@ pub use scans::*;
 /// How the test of an adapter puts a table's own rows into its lake, as the table's owner would.
 #[async_trait]
 pub trait LakeSetup: Send + Sync {
-    /// Adds rows to a table, partitioned as the table says, and makes the table if there is none. They come in the shape of batches.
+    /// Adds rows in the shape of batches to a table, partitioned as it declares. Creates the table if there is none.
     ///
     /// # Errors
-    /// Any: the suite fails with it.
+    /// Any; the suite panics with it.
     async fn add_rows(&self, table: &Table, batches: &[RecordBatch]) -> Result<()>;
 
-    /// The finest difference of two times that the lake's engine tells apart, in microseconds, at most a millisecond. Times of the suite are
-    /// multiples of it.
+    /// The smallest difference between two times that the lake's engine can see, in microseconds, at most a millisecond. The suite's times
+    /// are multiples of it.
     fn time_resolution_us(&self) -> i64 {
         1
     }
@@ -52,20 +52,20 @@ impl LakeSetup for super::MemoryLake {
     }
 }
 
-/// Calls every function of this module that takes one lake, but those of [`all_of_retractions`].
+/// Calls every function of this module that takes one lake, except those of [`all_of_retractions`].
 pub async fn all(lake: &dyn Lake, setup: &dyn LakeSetup) {
-    a_table_tells_its_columns_in_shape(lake, setup).await;
+    a_table_describes_its_columns_in_shape(lake, setup).await;
     what_is_not_there_is_not_found(lake).await;
     to_ask_whether_it_may_be_written_is_no_error(lake).await;
     scans_bring_what_was_asked_for(lake, setup).await;
-    a_scan_of_what_the_table_has_not_is_invalid(lake, setup).await;
+    a_scan_of_what_the_table_lacks_is_invalid(lake, setup).await;
     a_rollup_is_what_a_person_would_compute(lake, setup).await;
     presence_is_exact_bits_and_counts(lake, setup).await;
-    presence_tells_keys_asked_for_from_others(lake, setup).await;
+    presence_shows_requested_keys_and_counts_others(lake, setup).await;
     presence_of_keys_of_several_columns_and_of_none(lake, setup).await;
     late_rows_are_seen_at_once(lake, setup).await;
-    an_extent_tells_what_has_changed_within(lake, setup).await;
-    an_extent_tells_of_repairs_and_absences(lake, setup).await;
+    an_extent_changes_with_rows_within(lake, setup).await;
+    an_extent_changes_with_repairs_and_absences(lake, setup).await;
     a_staged_unit_is_seen_by_no_reader(lake, setup).await;
     to_stage_or_publish_twice_is_to_do_it_once(lake, setup).await;
     staged_units_are_listed_until_they_are_discarded(lake, setup).await;
@@ -92,7 +92,7 @@ pub async fn all(lake: &dyn Lake, setup: &dyn LakeSetup) {
     artifacts_of_similar_names_are_different_artifacts(lake).await;
 }
 
-/// Calls every function about taking back what was published: of a lake that can.
+/// Calls every function about retractions, for a lake that can retract.
 pub async fn all_of_retractions(lake: &dyn Lake, setup: &dyn LakeSetup) {
     undo_hides_and_undo_of_undo_shows_again(lake, setup).await;
     undo_in_part_hides_that_part(lake, setup).await;
@@ -100,6 +100,6 @@ pub async fn all_of_retractions(lake: &dyn Lake, setup: &dyn LakeSetup) {
     to_retract_twice_is_to_do_it_once(lake, setup).await;
     exceptions_are_retracted_too(lake, setup).await;
     undo_of_a_replacement_brings_the_rows_back(lake, setup).await;
-    an_extent_tells_of_retractions(lake, setup).await;
+    an_extent_changes_with_retractions(lake, setup).await;
     what_does_not_fit_is_not_retracted(lake, setup).await;
 }

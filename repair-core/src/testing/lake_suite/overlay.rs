@@ -18,9 +18,9 @@ fn units(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// The slots repaired and absent of one key on the suite's day, as of a time.
+/// The repaired and the absent slots of one key on the suite's day, as of a time.
 async fn overlay_of(lake: &dyn Lake, table: &Table, key: &str, as_of: &str) -> (Vec<i64>, Vec<i64>) {
-    let request = PresenceRequest { slots: slots(table, "2024-03-04", "2024-03-05"), keys: keys(&[key]), as_of: at(as_of) };
+    let request = PresenceRequest::new(slots(table, "2024-03-04", "2024-03-05"), keys(&[key]), at(as_of));
     let found = lake.presence(table, &request).await.unwrap();
     let of = |sets| {
         by_key(sets).into_iter().flat_map(|(of, slots)| if of == Key::from(key) { slots } else { panic!("slots of {of}") }).collect()
@@ -30,7 +30,7 @@ async fn overlay_of(lake: &dyn Lake, table: &Table, key: &str, as_of: &str) -> (
 
 const AS_OF: &str = "2024-04-02T00:00:00Z";
 
-/// What is staged is seen by no reader: neither in the table, nor in its repaired view, nor in its presence.
+/// No reader sees a staged unit: not in the table, its repaired view, or its presence.
 pub async fn a_staged_unit_is_seen_by_no_reader(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let raw = [row("A", "2024-03-04T09:00:00Z", 1.0, 1)];
     let table = table_with(setup, &raw).await;
@@ -48,7 +48,7 @@ pub async fn a_staged_unit_is_seen_by_no_reader(lake: &dyn Lake, setup: &dyn Lak
     assert_eq!(read(lake, &table, Layer::Raw).await, own(&raw), "raw data is never touched");
 }
 
-/// To stage a unit again, or to publish a batch again, changes nothing, and both say the same again.
+/// Staging a unit or publishing a batch again changes nothing, and returns the same.
 pub async fn to_stage_or_publish_twice_is_to_do_it_once(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let raw = [row("A", "2024-03-04T09:00:00Z", 1.0, 1)];
     let table = table_with(setup, &raw).await;
@@ -64,14 +64,14 @@ pub async fn to_stage_or_publish_twice_is_to_do_it_once(lake: &dyn Lake, setup: 
     let seen = read(lake, &table, Layer::Repaired).await;
     assert_eq!(seen, both(&raw, "backfill", &fixed));
     assert_eq!((first.rows, first.absent), (2, 20));
-    // Raw may have changed in between.
+    // The table may have changed in between.
     put(setup, &table, &[row("B", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
     assert_eq!(lake.publish(&scope, 0, &units(&["unit"])).await.unwrap(), first);
     assert_eq!(read(lake, &table, Layer::Repaired).await.len(), seen.len() + 1);
     assert_eq!(overlay_of(lake, &table, "A", AS_OF).await.1.len(), 20);
 }
 
-/// Staged units are listed, each with its counts and with what it took, until they are discarded; the others stay.
+/// Staged units are listed with their counts and usage until they are discarded; other units stay.
 pub async fn staged_units_are_listed_until_they_are_discarded(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
     let run = new_run();
@@ -102,7 +102,7 @@ pub async fn staged_units_are_listed_until_they_are_discarded(lake: &dyn Lake, s
         listed
     };
     assert_eq!(listed().await, staged);
-    // A unit that brought nothing at all is staged, too: it is done.
+    // A unit without any result is staged, too: it is done.
     let nothing = lake.stage(&scope, &request("d", &Fix::default())).await.unwrap();
     assert_eq!((nothing.rows, nothing.absent), (0, 0));
     lake.publish(&scope, 0, &units(&["d"])).await.unwrap();
@@ -116,7 +116,7 @@ pub async fn staged_units_are_listed_until_they_are_discarded(lake: &dyn Lake, s
     assert!(listed().await.is_empty());
 }
 
-/// Runs, steps and visits whose names only look alike have areas and objects of their own.
+/// Runs, steps and visits with similar names have separate areas and objects.
 pub async fn scopes_of_similar_names_are_different_scopes(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
     let run = new_run();
@@ -168,7 +168,7 @@ pub async fn what_does_not_fit_the_table_is_not_staged(lake: &dyn Lake, setup: &
         assert_eq!(error.kind(), ErrorKind::Invalid, "{columns}");
     }
     assert!(lake.staged(&scope).await.unwrap().is_empty());
-    // Columns that a repair does not know are null.
+    // Columns that a repair lacks are null.
     let fix = Fix { rows: vec![good.project(&[0, 1, 3]).unwrap()], source: "market".to_owned(), ..Fix::default() };
     lake.stage(&scope, &request("unit", &fix)).await.unwrap();
     lake.publish(&scope, 0, &units(&["unit"])).await.unwrap();
@@ -176,7 +176,7 @@ pub async fn what_does_not_fit_the_table_is_not_staged(lake: &dyn Lake, setup: &
     assert_eq!((repaired.2, repaired.3), (None, Some(2)));
 }
 
-/// A batch is of many units, and all its rows are seen; batches of one visit add up.
+/// All rows of a batch of several units are seen; batches of one visit add up.
 pub async fn a_batch_is_seen_with_all_its_units(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
     let run = new_run();
@@ -191,12 +191,12 @@ pub async fn a_batch_is_seen_with_all_its_units(lake: &dyn Lake, setup: &dyn Lak
     assert_eq!(overlay_of(lake, &table, "A", AS_OF).await.0.len(), 20);
     lake.publish(&scope, 1, &names[20..]).await.unwrap();
     assert_eq!(overlay_of(lake, &table, "A", AS_OF).await.0.len(), 30);
-    // What was staged may go: what was published stays.
+    // Discarding what was staged leaves what was published.
     lake.discard_staged(&scope, &names).await.unwrap();
     assert_eq!(overlay_of(lake, &table, "A", AS_OF).await.0.len(), 30);
 }
 
-/// Where raw has a row, also one that comes late, it is what the view shows, and the repair is not.
+/// The view shows raw rows, even those that arrive late, in place of repairs of their slots.
 pub async fn raw_wins_in_the_repaired_view(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let raw = [row("A", "2024-03-04T09:00:00Z", 1.0, 1), row("A", "2024-03-04T09:00:00Z", 1.5, 1)];
     let table = table_with(setup, &raw).await;
@@ -205,28 +205,26 @@ pub async fn raw_wins_in_the_repaired_view(lake: &dyn Lake, setup: &dyn LakeSetu
     repair(lake, &table, "backfill", "2024-04-01T00:00:00Z", &fix(&table, &fixed, Vec::new())).await;
     assert_eq!(read(lake, &table, Layer::Repaired).await, both(&raw, "backfill", &fixed[1..]));
     assert_eq!(overlay_of(lake, &table, "A", AS_OF).await.0.len(), 1, "a repair that raw does not need is not counted");
-    // A row that is off the grid is still of its slot.
+    // A row off the grid still belongs to its slot.
     let late = row("A", "2024-03-04T09:01:17Z", 2.0, 2);
     put(setup, &table, std::slice::from_ref(&late)).await;
     let raw = [&raw[..], &[late]].concat();
     assert_eq!(read(lake, &table, Layer::Repaired).await, both(&raw, "backfill", &fixed[2..]));
     assert_eq!(overlay_of(lake, &table, "A", AS_OF).await.0, [] as [i64; 0]);
     assert_eq!(overlay_of(lake, &table, "B", AS_OF).await.0.len(), 1);
-    // And presence tells which repairs it can be compared with.
+    // Presence also says which repairs can be compared with raw rows.
     let day = slots(&table, "2024-03-04", "2024-03-04");
-    let found = lake.presence(&table, &PresenceRequest { slots: day, keys: keys(&["A", "B"]), as_of: at(AS_OF) }).await.unwrap();
+    let found = lake.presence(&table, &PresenceRequest::new(day, keys(&["A", "B"]), at(AS_OF))).await.unwrap();
     let grid = table.grid().unwrap();
     let overtaken = ["2024-03-04T09:00:00Z", "2024-03-04T09:01:00Z"].map(|time| grid.slot_of(at(time))).to_vec();
     assert_eq!(super::presence::by_key(&found.overtaken), [(Key::from("A"), overtaken)]);
-    // Of a part of the view, the same is true.
-    let part = crate::lake::ScanRequest {
-        interval: Some(crate::model::Interval::parse("2024-03-04T09:01:00Z", "2024-03-04T09:02:00Z").unwrap()),
-        ..everything(Layer::Repaired)
-    };
+    // The same holds for part of the view.
+    let part =
+        everything(Layer::Repaired).in_interval(crate::model::Interval::parse("2024-03-04T09:01:00Z", "2024-03-04T09:02:00Z").unwrap());
     assert_eq!(seen(&table, &collect(lake.scan(&table, &part).await.unwrap()).await), own(&raw[2..]));
 }
 
-/// Of two repairs of one slot the view shows the one that was made later, whichever was published first.
+/// Of two repairs of one slot, the view shows the one made later, whichever was published first.
 pub async fn of_two_repairs_of_a_slot_the_newer_counts(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let table = table_with(setup, &[row("B", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
     let of = |price| fix(&table, &[row("A", "2024-03-04T09:00:00Z", price, 1)], Vec::new());
@@ -244,7 +242,7 @@ pub async fn of_two_repairs_of_a_slot_the_newer_counts(lake: &dyn Lake, setup: &
     assert_eq!(overlay_of(lake, &table, "A", AS_OF).await.0.len(), 1);
 }
 
-/// Repairs of several partitions are one object in each, and a look at one partition finds its own.
+/// Repairs of several partitions are one object in each, and a request for one partition finds its own.
 pub async fn repairs_go_to_the_partitions_of_their_times(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
     let fixed: Vec<Row> = ["2024-03-03T23:59:00Z", "2024-03-04T00:00:00Z", "2024-03-04T23:59:00Z", "2024-03-05T00:00:00Z"]
@@ -257,14 +255,14 @@ pub async fn repairs_go_to_the_partitions_of_their_times(lake: &dyn Lake, setup:
     let published = lake.publish(&scope, 0, &units(&["unit"])).await.unwrap();
     assert_eq!((published.rows, published.usage.objects_written), (4, 3));
     for (day, count) in [("2024-03-03", 1), ("2024-03-04", 2), ("2024-03-05", 1), ("2024-03-06", 0)] {
-        let request = PresenceRequest { slots: slots(&table, day, day), keys: keys(&["A"]), as_of: at(AS_OF) };
+        let request = PresenceRequest::new(slots(&table, day, day), keys(&["A"]), at(AS_OF));
         let found = lake.presence(&table, &request).await.unwrap();
         assert_eq!(found.repaired.get(&Key::from("A")).map_or(0, crate::model::SlotSet::count), count, "{day}");
     }
 }
 
-/// The overlay is two tables beside the table, whose columns say by whom, from where and when; however often a batch was published, each
-/// row is there once.
+/// The overlay is two tables beside the table, whose columns say who added each row, from where and when. However often a batch is
+/// published, each row is there once.
 pub async fn the_overlay_is_tables_that_say_where_rows_come_from(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
     let run = new_run();
@@ -295,7 +293,7 @@ pub async fn the_overlay_is_tables_that_say_where_rows_come_from(lake: &dyn Lake
     }
 }
 
-/// A slot that was confirmed absent counts as such until its evidence expires: at that instant it does no more.
+/// A slot that was confirmed absent counts as absent until the instant at which its evidence expires.
 pub async fn exceptions_count_until_they_expire(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
     let all = slots(&table, "2024-03-04T23:50:00Z", "2024-03-05T00:10:00Z");

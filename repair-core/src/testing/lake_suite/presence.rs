@@ -7,10 +7,10 @@ use super::tables::*;
 use crate::lake::{Lake, Layer, PresenceRequest};
 use crate::model::{Cadence, Key, PartitionUnit, Presence, SlotRange, SlotSet, Table, TablePresence, TimeMark};
 
-/// The evidence of exceptions in the suite has expired by then, unless a test says so.
+/// By this time the suite's exceptions have expired, unless a test says otherwise.
 const AS_OF: &str = "2024-04-02T00:00:00Z";
 
-/// Asserts that a presence is what was counted, bit by bit and word by word.
+/// Asserts that a presence equals what was counted, bit by bit and word by word.
 fn assert_counted(presence: &Presence, counted: &Counted, keys: &[Key], slots: SlotRange, what: &str) {
     let distinct: BTreeSet<&Key> = keys.iter().collect();
     assert_eq!(presence.keys.keys().collect::<BTreeSet<_>>(), distinct, "the keys asked for, and no others: {what}");
@@ -31,8 +31,8 @@ fn assert_counted(presence: &Presence, counted: &Counted, keys: &[Key], slots: S
     }
 }
 
-/// Presence is exact, for every cadence, time mark and partition: each slot's bit, the rows beside each word (more than bits are
-/// duplicates), rows off the grid, and nothing of what lies outside of the range.
+/// Presence is exact for every cadence, time mark and partition: each slot's bit, the number of rows for each word (more than bits means
+/// duplicates), rows off the grid, and nothing from outside the range.
 pub async fn presence_is_exact_bits_and_counts(lake: &dyn Lake, setup: &dyn LakeSetup) {
     use PartitionUnit::{Day, Hour, Month, Year};
     let mut numbers = Numbers(42);
@@ -52,7 +52,7 @@ pub async fn presence_is_exact_bits_and_counts(lake: &dyn Lake, setup: &dyn Lake
             let key = Key::from(["A", "B", "lower case", "é/%"][usize::try_from(numbers.below(4)).unwrap()]);
             let slot = middle - 85 + i64::try_from(numbers.below(175)).unwrap();
             let is_off = numbers.below(5) == 0;
-            // Within the slot, by a part of a second or by seconds; before its end, or after its beginning.
+            // Within the slot, by part of a second or by seconds; before its end, or after its beginning.
             let finest = setup.time_resolution_us();
             let off_us = [finest, 1_000_000 - finest, 1_500_000, 30_000_000][usize::try_from(numbers.below(4)).unwrap()];
             let off_us = match (is_off, marks) {
@@ -61,7 +61,7 @@ pub async fn presence_is_exact_bits_and_counts(lake: &dyn Lake, setup: &dyn Lake
                 (true, TimeMark::End) => -off_us,
             };
             let time_us = grid.time_of_seconds(slot) * 1_000_000 + off_us;
-            // Of an end that is missed by less than a second, the whole second decides.
+            // For an end that is missed by less than a second, the whole second decides.
             let slot = grid.slot_of_seconds(time_us.div_euclid(1_000_000));
             rows.push(Row { key: key.clone(), time_us, price: Some(1.0), volume: None });
             if slots.contains(slot) {
@@ -73,7 +73,7 @@ pub async fn presence_is_exact_bits_and_counts(lake: &dyn Lake, setup: &dyn Lake
         put(setup, &table, &rows[100..]).await;
         let keys = keys(&["lower case", "A", "é/%", "B"]);
         let what = format!("cadence {cadence}, time marks {marks:?}, partitions {partition:?}");
-        let request = PresenceRequest { slots, keys: keys.clone(), as_of: at(AS_OF) };
+        let request = PresenceRequest::new(slots, keys.clone(), at(AS_OF));
         let found = lake.presence(&table, &request).await.unwrap();
         assert_counted(&found.raw, &counted, &keys, slots, &what);
         assert_eq!((found.raw.other_rows, found.raw.misaligned_rows), (0, misaligned), "{what}");
@@ -86,8 +86,8 @@ pub async fn presence_is_exact_bits_and_counts(lake: &dyn Lake, setup: &dyn Lake
     }
 }
 
-/// The keys that were asked for are there, once, even if they hold nothing; rows of others are counted, not shown.
-pub async fn presence_tells_keys_asked_for_from_others(lake: &dyn Lake, setup: &dyn LakeSetup) {
+/// Each requested key is there once, even if it holds nothing; rows of other keys are counted, not shown.
+pub async fn presence_shows_requested_keys_and_counts_others(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let rows = [
         row("A", "2024-03-04T09:00:00Z", 1.0, 1),
         row("B", "2024-03-04T09:00:00Z", 1.0, 1),
@@ -99,7 +99,7 @@ pub async fn presence_tells_keys_asked_for_from_others(lake: &dyn Lake, setup: &
     let table = table_with(setup, &rows).await;
     let slots = slots(&table, "2024-03-04", "2024-03-04");
     for (asked, others) in [(&["A", "none", "A"][..], 4), (&["B"], 3), (&["A", "B", "a", "A "], 0), (&[], 5)] {
-        let request = PresenceRequest { slots, keys: keys(asked), as_of: at(AS_OF) };
+        let request = PresenceRequest::new(slots, keys(asked), at(AS_OF));
         let found = lake.presence(&table, &request).await.unwrap();
         let mut counted = Counted::new();
         for row in rows.iter().filter(|row| request.keys.contains(&row.key)) {
@@ -127,18 +127,18 @@ pub async fn presence_of_keys_of_several_columns_and_of_none(lake: &dyn Lake, se
         let slots = slots(table, "2024-03-04", "2024-03-04");
         let first = time_us.div_euclid(60_000_000);
         let counted: Counted = expected.into_iter().map(|((key, minute), rows)| ((key, first + minute), rows)).collect();
-        let request = PresenceRequest { slots, keys: wanted.clone(), as_of: at(AS_OF) };
+        let request = PresenceRequest::new(slots, wanted.clone(), at(AS_OF));
         let found = lake.presence(table, &request).await.unwrap();
         assert_counted(&found.raw, &counted, &wanted, slots, &format!("keys of {} columns", table.key.len()));
     }
 }
 
-/// Rows that land are seen by the next call.
+/// The next call sees rows that have arrived.
 pub async fn late_rows_are_seen_at_once(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let first = row("A", "2024-03-04T09:00:00Z", 1.0, 1);
     let late = row("A", "2024-03-04T09:01:00Z", 2.0, 2);
     let table = table_with(setup, std::slice::from_ref(&first)).await;
-    let request = PresenceRequest { slots: slots(&table, "2024-03-04", "2024-03-04"), keys: keys(&["A"]), as_of: at(AS_OF) };
+    let request = PresenceRequest::new(slots(&table, "2024-03-04", "2024-03-04"), keys(&["A"]), at(AS_OF));
     let count = |presence: TablePresence| presence.raw.keys[&Key::from("A")].present.count();
     assert_eq!(count(lake.presence(&table, &request).await.unwrap()), 1);
     put(setup, &table, std::slice::from_ref(&late)).await;
@@ -146,12 +146,12 @@ pub async fn late_rows_are_seen_at_once(lake: &dyn Lake, setup: &dyn LakeSetup) 
     assert_eq!(read(lake, &table, Layer::Raw).await, own(&[first, late]));
 }
 
-/// The slots of a set, by key, those of empty sets left out.
+/// The slots of each set, by key, without empty sets.
 pub(super) fn by_key(sets: &std::collections::BTreeMap<Key, SlotSet>) -> Vec<(Key, Vec<i64>)> {
     sets.iter().filter(|(_, set)| !set.is_empty()).map(|(key, set)| (key.clone(), set.iter().collect())).collect()
 }
 
-/// Any two lakes that hold the same rows and were repaired alike say the same, to the bit.
+/// Two lakes that hold the same rows and the same repairs return the same, to the bit.
 pub async fn two_lakes_say_the_same(one: (&dyn Lake, &dyn LakeSetup), other: (&dyn Lake, &dyn LakeSetup)) {
     let mut numbers = Numbers(7);
     for (cadence, marks) in [(Cadence::MINUTE, TimeMark::Start), (Cadence::MINUTE, TimeMark::End), (Cadence::HOUR, TimeMark::Start)] {
@@ -173,7 +173,7 @@ pub async fn two_lakes_say_the_same(one: (&dyn Lake, &dyn LakeSetup), other: (&d
         let (raw, early, late) = (some(150), some(60), some(60));
         let absent = vec![absence("A", SlotRange::new(first + 3, first + 30), "2024-05-01T00:00:00Z")];
         let expired = vec![absence("B", SlotRange::new(first + 3, first + 30), AS_OF)];
-        let request = PresenceRequest { slots, keys: keys(&["A", "B"]), as_of: at(AS_OF) };
+        let request = PresenceRequest::new(slots, keys(&["A", "B"]), at(AS_OF));
         let mut said = Vec::new();
         for (lake, setup) in [one, other] {
             put(setup, &table, &raw).await;
@@ -193,7 +193,7 @@ pub async fn two_lakes_say_the_same(one: (&dyn Lake, &dyn LakeSetup), other: (&d
     }
 }
 
-/// Of each slot one row: a unit repairs a slot once.
+/// One row for each slot, since a unit repairs a slot once.
 fn once(rows: &[Row]) -> Vec<Row> {
     let mut known = BTreeSet::new();
     rows.iter().filter(|row| known.insert((row.key.clone(), row.time_us))).cloned().collect()

@@ -5,7 +5,7 @@ use crate::error::ErrorKind;
 use crate::lake::{Lake, Layer};
 use crate::model::{Cadence, Interval, Table};
 
-/// A table of hours that only we write.
+/// An hourly table that only we write.
 fn hourly() -> Table {
     Table { cadence: Some(Cadence::HOUR), ..new_table() }
 }
@@ -14,8 +14,8 @@ async fn replace(lake: &dyn Lake, table: &Table, from: &str, to: &str, rows: &[R
     lake.replace(table, &Interval::parse(from, to).unwrap(), vec![batch(table, rows)]).await.unwrap();
 }
 
-/// After it was replaced, an interval holds the rows and nothing else, however often; no rows are as good as many. The first time
-/// makes the table.
+/// A replaced interval holds the new rows and nothing else, however often it is replaced, even with no rows. The first replacement creates
+/// the table.
 pub async fn a_replaced_interval_holds_the_rows_and_nothing_else(lake: &dyn Lake) {
     let table = hourly();
     let first = [row("A", "2024-03-04T09:00:00Z", 1.0, 1), row("B", "2024-03-04T10:00:00Z", 2.0, 2)];
@@ -31,20 +31,20 @@ pub async fn a_replaced_interval_holds_the_rows_and_nothing_else(lake: &dyn Lake
     assert_eq!(read(lake, &table, Layer::Repaired).await, own(&first));
 }
 
-/// Of a table with partitions, those that the interval touches are replaced, whole, and the others stay.
+/// In a table with partitions, those that the interval touches are replaced as a whole, and the others stay.
 pub async fn only_touched_partitions_are_replaced(lake: &dyn Lake) {
     let table = hourly();
     let at = |day: u32, hour: u32, price: f64| row("A", &format!("2024-03-{day:02}T{hour:02}:00:00Z"), price, 1);
     let all: Vec<Row> = (4..8).flat_map(|day| [0, 12, 23].map(|hour| at(day, hour, 1.0))).collect();
     replace(lake, &table, "2024-03-04", "2024-03-07", &all).await;
     assert_eq!(read(lake, &table, Layer::Raw).await, own(&all));
-    // It touches the 5th and, with its last hour, the 6th.
+    // The interval touches the 5th and, with its last hour, the 6th.
     replace(lake, &table, "2024-03-05T23:00:00Z", "2024-03-06T01:00:00Z", &[at(6, 0, 2.0)]).await;
     let mut expected: Vec<Row> =
         all.iter().filter(|row| [4, 7].iter().any(|day| (0..24).any(|hour| at(*day, hour, 1.0) == **row))).cloned().collect();
     expected.push(at(6, 0, 2.0));
     assert_eq!(read(lake, &table, Layer::Raw).await, own(&expected));
-    // It ends where the 7th begins.
+    // The interval ends where the 7th begins.
     replace(lake, &table, "2024-03-06", "2024-03-07T00:00:00Z", &[]).await;
     expected.pop();
     assert_eq!(read(lake, &table, Layer::Raw).await, own(&expected));
@@ -66,7 +66,7 @@ pub async fn a_table_without_partitions_is_replaced_as_a_whole(lake: &dyn Lake) 
     assert_eq!(read(lake, &table, Layer::Raw).await, own(&rows));
 }
 
-/// Rows outside of the interval are `invalid`, and what was there stays.
+/// Rows outside the interval are `invalid`, and the old rows stay.
 pub async fn a_row_outside_of_what_is_replaced_is_invalid_and_changes_nothing(lake: &dyn Lake) {
     let table = hourly();
     let rows = [row("A", "2024-03-04T00:00:00Z", 1.0, 1)];

@@ -1,4 +1,4 @@
-//! Repairs that stand for rows that the table has: what readers see, and how it is known later which rows they stand for.
+//! Repairs that replace rows of the table: what readers see, and how it is known later which rows they replaced.
 
 use arrow::array::{Array, AsArray};
 
@@ -10,10 +10,10 @@ use crate::lake::overlay::fingerprint::of_slots;
 use crate::lake::overlay::live::LiveRepairs;
 use crate::lake::overlay::retraction::{Part, Retraction};
 use crate::lake::overlay::{self as names, Op, columns};
-use crate::lake::{Lake, Layer, PresenceRequest, ScanRequest, StageRequest, StageScope};
+use crate::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope};
 use crate::model::{Fingerprints, Fix, GapList, Interval, Key, SlotRange, Table, TablePresence};
 
-/// Which rows the table has of the slot of each row, or of none, now.
+/// The fingerprints of the rows that the table now has in the slot of each row.
 async fn judged(lake: &dyn Lake, table: &Table, rows: &[Row]) -> Fingerprints {
     let grid = table.grid().unwrap();
     let mut places: Vec<(Key, i64)> =
@@ -24,7 +24,7 @@ async fn judged(lake: &dyn Lake, table: &Table, rows: &[Row]) -> Fingerprints {
     of_slots(lake, table, &slots).await.unwrap()
 }
 
-/// Puts these rows in the place of what the table has there; returns the run that did so.
+/// Replaces the table's rows in the slots of these rows, and returns the run that did so.
 async fn replace(lake: &dyn Lake, table: &Table, at_time: &str, rows: &[Row]) -> String {
     let (run, fix, judged) = (new_run(), fix(table, rows, Vec::new()), judged(lake, table, rows).await);
     publish(lake, table, &run, at_time, &fix, Some(&judged)).await;
@@ -43,13 +43,12 @@ async fn repaired_slots(lake: &dyn Lake, table: &Table, key: &str) -> Vec<i64> {
 }
 
 async fn presence(lake: &dyn Lake, table: &Table, key: &str) -> TablePresence {
-    let request =
-        PresenceRequest { slots: slots(table, "2024-03-04", "2024-03-05"), keys: keys(&[key]), as_of: at("2024-04-02T00:00:00Z") };
+    let request = PresenceRequest::new(slots(table, "2024-03-04", "2024-03-05"), keys(&[key]), at("2024-04-02T00:00:00Z"));
     lake.presence(table, &request).await.unwrap()
 }
 
-/// A replacement is seen in place of all rows of its slot, of no other key's and no other slot's; raw data is untouched, and the overlay says
-/// which rows it stands for.
+/// A replacement is seen in place of all rows of its slot, and of no other key or slot. Raw data is untouched, and the overlay says which
+/// rows were replaced.
 pub async fn a_replacement_stands_for_all_rows_of_its_slot(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let wrong =
         [row("A", "2024-03-04T09:01:00Z", 1.0, 1), row("A", "2024-03-04T09:01:30Z", -5.0, 1), row("A", "2024-03-05T09:01:00Z", -5.0, 1)];
@@ -61,32 +60,27 @@ pub async fn a_replacement_stands_for_all_rows_of_its_slot(lake: &dyn Lake, setu
     assert_eq!(read(lake, &table, Layer::Repaired).await, both(&right, "backfill", &fixed));
     assert_eq!(read(lake, &table, Layer::Raw).await, own(&[&wrong[..], &right].concat()), "raw data is never touched");
     let day = Interval::parse("2024-03-04", "2024-03-04").unwrap();
-    let part = ScanRequest {
-        interval: Some(day),
-        keys: Some(keys(&["A"])),
-        columns: Some(vec!["price".to_owned()]),
-        ..everything(Layer::Repaired)
-    };
+    let part = everything(Layer::Repaired).in_interval(day).of_keys(keys(&["A"])).with_columns(vec!["price".to_owned()]);
     let shown = seen(&table, &collect(lake.scan(&table, &part).await.unwrap()).await);
     assert_eq!(shown.iter().map(|row| (row.2, row.4.is_some())).collect::<Vec<_>>(), [(Some(2.0), false), (Some(8.0), true)]);
     let grid = table.grid().unwrap();
     let slot = |row: &Row| grid.slot_of_seconds(row.time_us / 1_000_000);
     assert_eq!(repaired_slots(lake, &table, "A").await, fixed.each_ref().map(slot));
     let ours = Table { name: names::repairs(&table.name), location: names::repairs(&table.location), ..table.clone() };
-    let mut told = Vec::new();
+    let mut found = Vec::new();
     for batch in collect(lake.scan(&ours, &everything(Layer::Raw)).await.unwrap()).await {
         let text = |name| batch.column_by_name(name).unwrap().as_string::<i32>().clone();
         let (op, replaced) = (text(columns::OP), text(columns::REPLACED));
         assert!(op.iter().all(|op| op == Some(Op::Replace.as_str())));
-        told.extend((0..replaced.len()).map(|row| replaced.value(row).to_owned()));
+        found.extend((0..replaced.len()).map(|row| replaced.value(row).to_owned()));
     }
     let mut expected = fixed.each_ref().map(|row| known.get(&row.key, slot(row)).unwrap().to_string());
-    told.sort();
+    found.sort();
     expected.sort();
-    assert_eq!(told, expected);
+    assert_eq!(found, expected);
 }
 
-/// Which rows a slot has is told by the same fingerprint in every lake: these are constants.
+/// The rows of a slot have the same fingerprint in every lake: these are constants.
 pub async fn fingerprints_are_the_same_in_every_lake(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let mut rows = vec![
         row("A", "2024-03-04T09:00:00Z", 0.1, 1),
@@ -99,11 +93,11 @@ pub async fn fingerprints_are_the_same_in_every_lake(lake: &dyn Lake, setup: &dy
     let none = row("A", "2024-03-04T09:03:00Z", 0.0, 0);
     let found = judged(lake, &table, &[rows[0].clone(), rows[2].clone(), rows[3].clone(), none]).await;
     let first = slots(&table, "2024-03-04T09:00:00Z", "2024-03-04T09:01:00Z").first;
-    let told: Vec<String> = (first..first + 4).map(|slot| found.get(&Key::from("A"), slot).unwrap().to_string()).collect();
-    assert_eq!(told, FINGERPRINTS);
+    let found_texts: Vec<String> = (first..first + 4).map(|slot| found.get(&Key::from("A"), slot).unwrap().to_string()).collect();
+    assert_eq!(found_texts, FINGERPRINTS);
 }
 
-/// Those of the slots above.
+/// The fingerprints of the slots above.
 const FINGERPRINTS: [&str; 4] = [
     "639e041d6411ad068456535633d270b9",
     "ad6093770a1d1bc464577944de12029c",
@@ -111,7 +105,7 @@ const FINGERPRINTS: [&str; 4] = [
     "af1349b9f5f9a1a6a0404dea36dcc949",
 ];
 
-/// What repairs count, and which rows they stand for, is read back; that the table has other rows by now is noticed, and what is seen stays.
+/// Live repairs and the rows they replace are read back. A change of the table's rows is noticed, and does not change what is seen.
 pub async fn that_replaced_rows_have_changed_is_noticed(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let wrong = [row("A", "2024-03-04T09:01:00Z", -1.0, 1), row("A", "2024-03-04T09:02:00Z", -1.0, 1)];
     let table = table_with(setup, &wrong).await;
@@ -140,8 +134,8 @@ pub async fn that_replaced_rows_have_changed_is_noticed(lake: &dyn Lake, setup: 
     assert_eq!(read(lake, &table, Layer::Repaired).await, both(&[], "backfill", &all), "until somebody looks, what is seen stays");
 }
 
-/// Of a slot that was filled and replaced, the newest repair decides: a replacement hides the rows that came late, and a later filling lets
-/// them be seen. Rows that are hidden do not tell how right a filling was.
+/// In a slot that was both filled and replaced, the newest repair decides: a replacement hides rows that came late, and a later filling
+/// shows them again. Hidden rows do not count as the truth when a filling is judged.
 pub async fn of_filling_and_replacing_the_newer_counts(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let table = table_with(setup, &[row("B", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
     let others = [row("B", "2024-03-04T09:00:00Z", 1.0, 1)];
@@ -164,7 +158,7 @@ pub async fn of_filling_and_replacing_the_newer_counts(lake: &dyn Lake, setup: &
     assert_eq!(overtaken().await, 1);
 }
 
-/// A row of which it is not known what it stands for is not staged.
+/// A replacement is not staged if the rows it replaces are unknown.
 pub async fn a_replacement_of_the_unknown_is_not_staged(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
     let run = new_run();
@@ -176,7 +170,7 @@ pub async fn a_replacement_of_the_unknown_is_not_staged(lake: &dyn Lake, setup: 
     assert!(lake.staged(&scope).await.unwrap().is_empty());
 }
 
-/// To undo a run that replaced rows brings them back, and to undo that replaces them again. Of a lake that can retract.
+/// Undoing a run that replaced rows brings them back, and undoing that replaces them again. For a lake that can retract.
 pub async fn undo_of_a_replacement_brings_the_rows_back(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let wrong =
         [row("A", "2024-03-04T09:01:00Z", -1.0, 1), row("A", "2024-03-04T09:01:00Z", -2.0, 1), row("A", "2024-03-04T09:02:00Z", 1.0, 1)];

@@ -24,16 +24,16 @@ async fn publish(lake: &dyn Lake, table: &Table, run: &str, step: &str, repaired
     lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
 }
 
-/// How many slots of the keys are repaired, and how many absent.
+/// How many slots of the keys are repaired, and how many are absent.
 async fn counted(lake: &dyn Lake, table: &Table) -> (usize, usize) {
-    let request = PresenceRequest { slots: slots(table, "2024-03-04", "2024-03-05"), keys: keys(&["A", "B"]), as_of: at(AS_OF) };
+    let request = PresenceRequest::new(slots(table, "2024-03-04", "2024-03-05"), keys(&["A", "B"]), at(AS_OF));
     let found = lake.presence(table, &request).await.unwrap();
     let count = |sets| by_key(sets).into_iter().map(|(_, slots)| slots.len()).sum();
     (count(&found.repaired), count(&found.absent))
 }
 
-/// What a run added is gone from the view and from presence once it is retracted, and there again once that is undone; raw data, and what
-/// other runs added, stay as they are.
+/// A retracted run's rows disappear from the view and from presence, and reappear once the retraction is undone. Raw rows, and those of
+/// other runs, stay as they are.
 pub async fn undo_hides_and_undo_of_undo_shows_again(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let raw = [row("A", "2024-03-04T09:00:00Z", 1.0, 1)];
     let table = table_with(setup, &raw).await;
@@ -55,12 +55,12 @@ pub async fn undo_hides_and_undo_of_undo_shows_again(lake: &dyn Lake, setup: &dy
     lake.retract(&table, &second).await.unwrap();
     assert_eq!(read(lake, &table, Layer::Repaired).await, whole);
     assert_eq!(counted(lake, &table).await, (3, 0));
-    assert_eq!(lake.retractions(&table).await.unwrap(), [first, second], "all of it stays to be told");
+    assert_eq!(lake.retractions(&table).await.unwrap(), [first, second], "undone retractions stay listed");
     lake.retract(&table, &retraction("third", vec![Part::of_run(&run)])).await.unwrap();
     assert_eq!(read(lake, &table, Layer::Repaired).await, rest);
 }
 
-/// A part by step, key, or time hides that and nothing else; several parts are one retraction.
+/// A part by step, key, or time hides that part and nothing else; a retraction may have several parts.
 pub async fn undo_in_part_hides_that_part(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let raw = [row("A", "2024-03-04T09:00:00Z", 1.0, 1)];
     let table = table_with(setup, &raw).await;
@@ -92,7 +92,7 @@ pub async fn undo_in_part_hides_that_part(lake: &dyn Lake, setup: &dyn LakeSetup
     assert_eq!(read(lake, &table, Layer::Repaired).await, both(&raw, "backfill", &all));
 }
 
-/// Of two repairs of a slot the older counts when the newer is undone.
+/// When the newer of two repairs of a slot is undone, the older one counts.
 pub async fn an_older_repair_counts_when_the_newer_is_undone(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let raw = [row("B", "2024-03-04T09:00:00Z", 1.0, 1)];
     let table = table_with(setup, &raw).await;
@@ -106,7 +106,7 @@ pub async fn an_older_repair_counts_when_the_newer_is_undone(lake: &dyn Lake, se
     assert_eq!(counted(lake, &table).await.0, 1);
 }
 
-/// To write a retraction again changes nothing, and it is listed once.
+/// Writing a retraction again changes nothing, and it is listed once.
 pub async fn to_retract_twice_is_to_do_it_once(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
     let run = new_run();
@@ -124,7 +124,7 @@ pub async fn to_retract_twice_is_to_do_it_once(lake: &dyn Lake, setup: &dyn Lake
     assert_eq!(counted(lake, &table).await.0, 1);
 }
 
-/// Slots confirmed absent by what is retracted are not absent any more.
+/// Slots whose exceptions are retracted are no longer absent.
 pub async fn exceptions_are_retracted_too(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
     let run = new_run();
@@ -143,7 +143,7 @@ pub async fn exceptions_are_retracted_too(lake: &dyn Lake, setup: &dyn LakeSetup
     assert_eq!(counted(lake, &table).await, (1, 15));
 }
 
-/// A retraction that says nothing, or of keys that the table has not, is `invalid`, and changes nothing.
+/// A retraction that hides nothing, or has a key that does not fit the table, is `invalid` and changes nothing.
 pub async fn what_does_not_fit_is_not_retracted(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
     let odd_key = Part { key: Some(Key::new(["A", "B"])), ..Part::of_run("run") };

@@ -10,8 +10,8 @@ use crate::lake::rollup::{BUCKET, DUPLICATES, Function, Measure, OBSERVED, REPAI
 use crate::lake::{Lake, Layer, PresenceRequest, ScanRequest, overlay};
 use crate::model::{Cadence, Interval, Key, SlotRange, Table};
 
-/// A table tells its columns: keys as UTF-8, the time as microseconds in UTC, the others as they are.
-pub async fn a_table_tells_its_columns_in_shape(lake: &dyn Lake, setup: &dyn LakeSetup) {
+/// A table's columns have the lake's shape: keys as UTF-8, the time as microseconds in UTC, all others as they are.
+pub async fn a_table_describes_its_columns_in_shape(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.5, 2)]).await;
     let schema = lake.describe(&table).await.unwrap();
     let mut columns: Vec<(&str, &DataType)> = schema.fields().iter().map(|field| (field.name().as_str(), field.data_type())).collect();
@@ -23,7 +23,7 @@ pub async fn a_table_tells_its_columns_in_shape(lake: &dyn Lake, setup: &dyn Lak
             let scanned = batch.schema();
             let names: Vec<&str> = scanned.fields().iter().map(|field| field.name().as_str()).collect();
             let described = schema.fields().iter().map(|field| field.name().as_str()).chain(more);
-            assert_eq!(names, described.collect::<Vec<_>>(), "a scan brings what the table tells");
+            assert_eq!(names, described.collect::<Vec<_>>(), "a scan has the columns that describe returns");
         }
     }
     for odd in [Table { time: "when".to_owned(), ..table.clone() }, Table { key: vec!["ticker".to_owned()], ..table.clone() }] {
@@ -33,10 +33,10 @@ pub async fn a_table_tells_its_columns_in_shape(lake: &dyn Lake, setup: &dyn Lak
     assert_eq!(lake.describe(&unusable).await.unwrap_err().kind(), ErrorKind::Invalid, "a number is no time");
 }
 
-/// A table, unit or artifact that is not there is `not-found`, however it is asked for; what was staged where nothing was is empty.
+/// A missing table, unit or artifact is `not-found` for every method; the list of staged units is then empty.
 pub async fn what_is_not_there_is_not_found(lake: &dyn Lake) {
     let (table, run) = (new_table(), new_run());
-    let request = PresenceRequest { slots: SlotRange::new(0, 1), keys: keys(&["A"]), as_of: at("2024-04-01T00:00:00Z") };
+    let request = PresenceRequest::new(SlotRange::new(0, 1), keys(&["A"]), at("2024-04-01T00:00:00Z"));
     assert_eq!(lake.describe(&table).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(lake.presence(&table, &request).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(lake.scan(&table, &everything(Layer::Raw)).await.err().unwrap().kind(), ErrorKind::NotFound);
@@ -48,13 +48,13 @@ pub async fn what_is_not_there_is_not_found(lake: &dyn Lake) {
     lake.discard_staged(&scope, &["unit".to_owned()]).await.unwrap();
 }
 
-/// A lake that a suite runs against may be written to, and says so each time.
+/// A lake that a suite runs against can be written to, and the check may be repeated.
 pub async fn to_ask_whether_it_may_be_written_is_no_error(lake: &dyn Lake) {
     lake.check_writable().await.unwrap();
     lake.check_writable().await.unwrap();
 }
 
-/// A scan brings the rows of the interval, of the keys, with the columns that were asked for, and no others.
+/// A scan returns exactly the requested rows and columns.
 pub async fn scans_bring_what_was_asked_for(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let mut rows = Vec::new();
     for day in ["2024-03-04", "2024-03-05", "2024-03-06"] {
@@ -80,7 +80,7 @@ pub async fn scans_bring_what_was_asked_for(lake: &dyn Lake, setup: &dyn LakeSet
     for layer in [Layer::Raw, Layer::Repaired] {
         for interval in intervals.iter().chain([&None]) {
             for keys in &some_keys {
-                let request = ScanRequest { layer, interval: *interval, keys: keys.clone(), columns: None };
+                let request = ScanRequest::new(layer).in_interval(*interval).of_keys(keys.clone());
                 let found = seen(&table, &collect(lake.scan(&table, &request).await.unwrap()).await);
                 assert_eq!(found, own(&wanted(interval.as_ref(), keys.as_deref())), "{request:?}");
             }
@@ -88,7 +88,7 @@ pub async fn scans_bring_what_was_asked_for(lake: &dyn Lake, setup: &dyn LakeSet
     }
     for columns in [vec![], vec!["volume"], vec!["volume", "ts"]] {
         let columns: Vec<String> = columns.into_iter().map(str::to_owned).collect();
-        let request = ScanRequest { columns: Some(columns.clone()), ..everything(Layer::Repaired) };
+        let request = everything(Layer::Repaired).with_columns(columns.clone());
         let batches = collect(lake.scan(&table, &request).await.unwrap()).await;
         assert_eq!(batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), rows.len());
         for batch in &batches {
@@ -98,39 +98,39 @@ pub async fn scans_bring_what_was_asked_for(lake: &dyn Lake, setup: &dyn LakeSet
     }
 }
 
-/// A column that the table has not, or a key of another number of values, is `invalid`: it would silently be found nowhere.
-pub async fn a_scan_of_what_the_table_has_not_is_invalid(lake: &dyn Lake, setup: &dyn LakeSetup) {
+/// A column that the table lacks, or a key with the wrong number of values, is `invalid`, since it would silently match nothing.
+pub async fn a_scan_of_what_the_table_lacks_is_invalid(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.5, 2)]).await;
-    let odd_column = ScanRequest { columns: Some(vec!["prise".to_owned()]), ..everything(Layer::Raw) };
+    let odd_column = everything(Layer::Raw).with_columns(vec!["prise".to_owned()]);
     assert_eq!(lake.scan(&table, &odd_column).await.err().unwrap().kind(), ErrorKind::Invalid);
     let odd_key = Key::new(["A", "B"]);
-    let odd = ScanRequest { keys: Some(vec![odd_key.clone()]), ..everything(Layer::Raw) };
+    let odd = everything(Layer::Raw).of_keys(vec![odd_key.clone()]);
     assert_eq!(lake.scan(&table, &odd).await.err().unwrap().kind(), ErrorKind::Invalid);
-    let odd = PresenceRequest { slots: slots(&table, "2024-03-04", "2024-03-04"), keys: vec![odd_key], as_of: at("2024-04-01T00:00:00Z") };
+    let odd = PresenceRequest::new(slots(&table, "2024-03-04", "2024-03-04"), vec![odd_key], at("2024-04-01T00:00:00Z"));
     assert_eq!(lake.presence(&table, &odd).await.unwrap_err().kind(), ErrorKind::Invalid);
     let timeless = Table { cadence: None, ..table };
     let request = PresenceRequest { keys: keys(&["A"]), ..odd };
     assert_eq!(lake.presence(&timeless, &request).await.unwrap_err().kind(), ErrorKind::Invalid, "it has no slots");
 }
 
-/// A rollup is what a person computes with a pencil: over the repaired view, each slot once, in order of time.
+/// A rollup is what a person would compute by hand: over the repaired view, each slot once, in order of time.
 pub async fn a_rollup_is_what_a_person_would_compute(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let rows = [
-        // Not in order, as rows come from several files.
+        // Out of order, as rows come from several files.
         row("A", "2024-03-04T09:02:00Z", 4.0, 5),
         row("A", "2024-03-04T09:00:00Z", 2.0, 7),
-        // A slot twice: the row of the least value counts.
+        // One slot twice: the row with the smaller value counts.
         row("A", "2024-03-04T09:00:00Z", 3.0, 1_000),
         Row { price: None, ..row("A", "2024-03-04T09:58:00Z", 0.0, 1) },
         row("A", "2024-03-04T10:00:00Z", 9.0, 9),
         row("B", "2024-03-04T09:30:00Z", 1.0, 1),
         row("C", "2024-03-04T09:30:00Z", 1.0, 1),
-        // Outside of the interval.
+        // Outside the interval.
         row("A", "2024-03-04T08:59:00Z", 100.0, 100),
         row("A", "2024-03-04T11:00:00Z", 100.0, 100),
     ];
     let table = table_with(setup, &rows).await;
-    // The first of these fills a slot; the second comes too late, as raw has the row.
+    // The first fills a slot; the second comes too late, since raw has the row.
     let fixed = [row("A", "2024-03-04T09:01:00Z", 0.5, 20), row("A", "2024-03-04T09:02:00Z", 77.0, 77)];
     repair(lake, &table, "backfill", "2024-04-01T00:00:00Z", &fix(&table, &fixed, Vec::new())).await;
     let measure = |name: &str, column: &str, function| Measure { name: name.to_owned(), column: column.to_owned(), function };

@@ -1,4 +1,4 @@
-//! Tables and rows for the suite, and the slow, obvious way to say what is in them.
+//! Tables and rows for the suite, and the slow, obvious way to compute what they hold.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(super) fn row(key: &str, time: &str, price: f64, volume: i64) -> Row {
     Row { key: Key::from(key), time_us: at(time).as_microsecond(), price: Some(price), volume: Some(volume) }
 }
 
-/// A table of its own, of minutes, with days as partitions.
+/// A new table of minutes, partitioned by day.
 pub(super) fn new_table() -> Table {
     let name = format!("suite_{}", uuid::Uuid::now_v7().simple());
     Table {
@@ -68,7 +68,7 @@ pub(super) fn batch(table: &Table, rows: &[Row]) -> RecordBatch {
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
 }
 
-/// A table of its own with these rows.
+/// A new table with these rows.
 pub(super) async fn table_with(setup: &dyn LakeSetup, rows: &[Row]) -> Table {
     let table = new_table();
     put(setup, &table, rows).await;
@@ -83,10 +83,10 @@ pub(super) async fn collect(stream: BatchStream) -> Vec<RecordBatch> {
     stream.try_collect().await.unwrap()
 }
 
-/// What is read of a row: where it is, its values, and who repaired it.
+/// What is compared of a row: key, time, values, and who repaired it.
 pub(super) type Seen = (Key, i64, Option<f64>, Option<i64>, Option<String>);
 
-/// The rows of batches, in order of key and time. Columns that did not come are null.
+/// The rows of batches, in order of key and time. Missing columns are null.
 pub(super) fn seen(table: &Table, batches: &[RecordBatch]) -> Vec<Seen> {
     let mut all = Vec::new();
     for batch in batches {
@@ -109,12 +109,12 @@ pub(super) fn seen(table: &Table, batches: &[RecordBatch]) -> Vec<Seen> {
     all
 }
 
-/// As [`seen`], of rows that nobody has repaired.
+/// As [`seen`], for rows that nobody repaired.
 pub(super) fn own(rows: &[Row]) -> Vec<Seen> {
     repaired(rows, None)
 }
 
-/// As [`seen`], of rows that a strategy has repaired.
+/// As [`seen`], for rows that a strategy repaired.
 pub(super) fn repaired(rows: &[Row], strategy: Option<&str>) -> Vec<Seen> {
     let mut all: Vec<Seen> =
         rows.iter().map(|row| (row.key.clone(), row.time_us, row.price, row.volume, strategy.map(str::to_owned))).collect();
@@ -130,7 +130,7 @@ pub(super) fn both(rows: &[Row], strategy: &str, fixed: &[Row]) -> Vec<Seen> {
 }
 
 pub(super) fn everything(layer: Layer) -> ScanRequest {
-    ScanRequest { layer, interval: None, keys: None, columns: None }
+    ScanRequest::new(layer)
 }
 
 /// All rows of a table.
@@ -168,14 +168,14 @@ pub(super) fn scope<'a>(table: &'a Table, run: &'a str) -> StageScope<'a> {
 }
 
 pub(super) fn request<'a>(unit: &'a str, fix: &'a Fix) -> StageRequest<'a> {
-    StageRequest { unit, strategy: "backfill", repaired_at: at("2024-04-01T00:00:00Z"), fix, replaces: None }
+    StageRequest::new(unit, "backfill", at("2024-04-01T00:00:00Z"), fix)
 }
 
-/// Repairs a table in a run of its own.
+/// Repairs a table in a new run.
 pub(super) async fn repair(lake: &dyn Lake, table: &Table, strategy: &str, repaired_at: &str, fix: &Fix) {
     let run = new_run();
     let scope = scope(table, &run);
-    let request = StageRequest { unit: "unit", strategy, repaired_at: at(repaired_at), fix, replaces: None };
+    let request = StageRequest::new("unit", strategy, at(repaired_at), fix);
     lake.stage(&scope, &request).await.unwrap();
     lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
 }
@@ -191,5 +191,5 @@ impl Numbers {
     }
 }
 
-/// Of each key and slot, how many rows.
+/// The number of rows of each key and slot.
 pub(super) type Counted = BTreeMap<(Key, i64), u32>;

@@ -1,4 +1,4 @@
-//! A clock that goes with Tokio's.
+//! A clock that follows Tokio's.
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
@@ -6,11 +6,11 @@ use tokio::time::Instant;
 
 use crate::plugin::Clock;
 
-/// The longest single sleep: Tokio's timers reach two years.
+/// The longest single sleep, since Tokio's timers reach only two years.
 const LONGEST_SLEEP: std::time::Duration = std::time::Duration::from_secs(365 * 86_400);
 
-/// A clock that begins at a time of its own and goes with Tokio's. In a runtime whose time is paused
-/// (`#[tokio::test(start_paused = true)]`), nobody waits: when all tasks sleep, the time is at once that at which the first of them wakes.
+/// A clock that starts at a given time and follows Tokio's. In a runtime whose time is paused (`#[tokio::test(start_paused = true)]`),
+/// nobody waits: when all tasks sleep, time jumps to when the first of them wakes.
 ///
 /// ```
 /// use repair_core::plugin::Clock;
@@ -31,7 +31,7 @@ pub struct VirtualClock {
 }
 
 impl VirtualClock {
-    /// A clock on which it is `base` now. To be made within the runtime whose time it goes by.
+    /// A clock that shows `base` now. It must be made within the runtime whose time it follows.
     pub fn starting_at(base: Timestamp) -> Self {
         Self { base, begun: Instant::now() }
     }

@@ -1,8 +1,10 @@
-//! Crashes and failures at chosen instants, as wrappers around any journal and any lake.
+//! Crashes and failures at chosen moments, as wrappers around any journal and any lake.
 //!
-//! A process is a [`CrashingJournal`] and a [`CrashingLake`] that share a [`Schedule`]. When the schedule says so, it crashes: the write
-//! takes effect or not, the caller never learns which, and whatever it calls from then on fails, so that it unwinds. The restarted
-//! process is a new pair of wrappers, with a schedule of its own, around the same stores.
+//! A process is a [`CrashingJournal`] and a [`CrashingLake`] that share a [`Schedule`]. When the schedule says so, the process crashes: the
+//! write takes effect or not, the caller does not learn which, and every later call fails, so the caller unwinds. The restarted process is
+//! a new pair of wrappers, with its own schedule, around the same stores.
+
+#![deny(clippy::missing_trait_methods, reason = "a wrapper that forgets a method would answer for itself")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,33 +15,37 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::StreamExt;
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Event, Journal, Recorded, RunHead, Signal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::extent::Extent;
 use crate::lake::overlay::retraction::Retraction;
-use crate::lake::{BatchStream, Caller, Lake, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged, rollup::Rollup};
+use crate::lake::rollup::Rollup;
+use crate::lake::{
+    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope, Staged,
+};
 use crate::model::Usage;
 use crate::model::{Interval, Table, TablePresence};
 
 /// The message of every error after a crash.
 pub const CRASHED: &str = "crashed";
 
-/// Whether an error says that the process has crashed, by a [`Schedule`].
+/// Whether an error comes from a crash of a [`Schedule`].
 pub fn is_crash(error: &Error) -> bool {
     error.kind() == ErrorKind::Internal && error.message() == CRASHED
 }
 
-/// When within a write the process crashes.
+/// When a process crashes, relative to a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Moment {
-    /// Before it takes effect.
+    /// Before the write takes effect.
     Before,
-    /// After it took effect, but before the caller learns.
+    /// After the write took effect, but before the caller learns of it.
     After,
 }
 
-/// Counts the writes of a process, and says at which it crashes. A clone is the same schedule.
+/// Counts the writes of a process, and decides at which it crashes. A clone is the same schedule.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     crash: Option<(u64, Moment)>,
@@ -54,7 +60,7 @@ struct Counted {
 }
 
 impl Schedule {
-    /// Never crashes: to count the writes of a whole run, before each is tried for a crash.
+    /// Never crashes. Use it to count the writes of a whole run before trying a crash at each.
     pub fn never() -> Self {
         Self { crash: None, abort: false, state: Arc::default() }
     }
@@ -83,7 +89,7 @@ impl Schedule {
         if self.crashed() { Err(Error::internal(CRASHED).on("write", self.writes())) } else { Ok(()) }
     }
 
-    /// Begins a write, and says its number.
+    /// Begins a write, and returns its number.
     fn begin(&self) -> Result<u64> {
         self.check()?;
         let number = self.state.writes.fetch_add(1, Ordering::SeqCst) + 1;
@@ -91,7 +97,7 @@ impl Schedule {
         Ok(number)
     }
 
-    /// Ends a write. One that was under way when the process crashed has taken effect, and nobody learns.
+    /// Ends a write. If the process crashed meanwhile, the write has taken effect and the caller does not learn of it.
     fn end<T>(&self, number: u64, result: Result<T>) -> Result<T> {
         self.crash_if((number, Moment::After))?;
         result
@@ -112,14 +118,14 @@ impl Schedule {
         result
     }
 
-    /// A stream that breaks off when the process crashes.
+    /// A stream that fails once the process has crashed.
     fn stream(&self, stream: BatchStream) -> BatchStream {
         let schedule = self.clone();
         stream.map(move |batch| schedule.read(batch)).boxed()
     }
 }
 
-/// A journal as a process sees it that crashes by a schedule.
+/// A journal as a process sees it that crashes according to a schedule.
 #[derive(Clone)]
 pub struct CrashingJournal {
     inner: Arc<dyn Journal>,
@@ -171,7 +177,7 @@ impl Journal for CrashingJournal {
     }
 }
 
-/// A lake as a process sees it that crashes by a schedule.
+/// A lake as a process sees it that crashes according to a schedule.
 #[derive(Clone)]
 pub struct CrashingLake {
     inner: Arc<dyn Lake>,
@@ -186,20 +192,14 @@ impl CrashingLake {
 }
 
 #[async_trait]
-impl Lake for CrashingLake {
-    fn on_behalf_of(&self, caller: &Caller) -> Option<Arc<dyn Lake>> {
-        let inner = self.inner.on_behalf_of(caller)?;
-        Some(Arc::new(Self { inner, schedule: self.schedule.clone() }))
+impl ReadLake for CrashingLake {
+    fn place(&self, table: &Table) -> String {
+        self.inner.place(table)
     }
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
         self.schedule.check()?;
         self.schedule.read(self.inner.describe(table).await)
-    }
-
-    async fn check_writable(&self) -> Result<()> {
-        self.schedule.check()?;
-        self.schedule.read(self.inner.check_writable().await)
     }
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
@@ -222,6 +222,24 @@ impl Lake for CrashingLake {
         self.schedule.read(self.inner.rollup(table, request).await)
     }
 
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.retractions(table).await)
+    }
+
+    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
+        self.schedule.check()?;
+        Ok(self.schedule.stream(self.schedule.read(self.inner.query(tables, sql).await)?))
+    }
+}
+
+#[async_trait]
+impl Overlay for CrashingLake {
+    async fn to_create(&self, table: &Table) -> Result<Vec<String>> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.to_create(table).await)
+    }
+
     async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
         let number = self.schedule.begin()?;
         self.schedule.end(number, self.inner.stage(scope, request).await)
@@ -242,21 +260,14 @@ impl Lake for CrashingLake {
         self.schedule.end(number, self.inner.discard_staged(scope, units).await)
     }
 
-    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
-        let number = self.schedule.begin()?;
-        self.schedule.end(number, self.inner.replace(table, interval, rows).await)
-    }
-
     async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
         let number = self.schedule.begin()?;
         self.schedule.end(number, self.inner.retract(table, retraction).await)
     }
+}
 
-    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
-        self.schedule.check()?;
-        self.schedule.read(self.inner.retractions(table).await)
-    }
-
+#[async_trait]
+impl Artifacts for CrashingLake {
     async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {
         let number = self.schedule.begin()?;
         self.schedule.end(number, self.inner.put_artifact(run, name, self.schedule.stream(batches)).await)
@@ -266,14 +277,27 @@ impl Lake for CrashingLake {
         self.schedule.check()?;
         Ok(self.schedule.stream(self.schedule.read(self.inner.get_artifact(run, name).await)?))
     }
+}
 
-    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
+#[async_trait]
+impl Lake for CrashingLake {
+    fn on_behalf_of(&self, caller: &Caller) -> Option<Arc<dyn Lake>> {
+        let inner = self.inner.on_behalf_of(caller)?;
+        Some(Arc::new(Self { inner, schedule: self.schedule.clone() }))
+    }
+
+    async fn check_writable(&self) -> Result<()> {
         self.schedule.check()?;
-        Ok(self.schedule.stream(self.schedule.read(self.inner.query(tables, sql).await)?))
+        self.schedule.read(self.inner.check_writable().await)
+    }
+
+    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.replace(table, interval, rows).await)
     }
 }
 
-/// A journal of which one append fails, once, with `transient`, and takes no effect; to append again succeeds.
+/// A journal of which one append fails, once, as `transient` and without effect; the next attempt succeeds.
 #[derive(Clone)]
 pub struct FlakyJournal {
     inner: Arc<dyn Journal>,
@@ -282,7 +306,7 @@ pub struct FlakyJournal {
 }
 
 impl FlakyJournal {
-    /// Wraps a journal, so that the n-th append fails, from 1.
+    /// Wraps a journal so that its n-th append fails, counted from 1.
     pub fn new(inner: Arc<dyn Journal>, fails_at: u64) -> Self {
         Self { inner, fails_at, appends: Arc::default() }
     }
@@ -298,7 +322,7 @@ impl Journal for FlakyJournal {
     async fn append(&self, run: &str, expected: u64, at: Timestamp, events: &[Event]) -> Result<()> {
         let number = self.appends.fetch_add(1, Ordering::SeqCst) + 1;
         if number == self.fails_at {
-            return Err(Error::new(ErrorKind::Transient, "the disk of the journal is full, for a moment").on("append", number));
+            return Err(Error::new(ErrorKind::Transient, "the journal's disk is full for a moment").on("append", number));
         }
         self.inner.append(run, expected, at, events).await
     }
@@ -328,7 +352,7 @@ impl Journal for FlakyJournal {
     }
 }
 
-/// A lake of which every call fails with an error of one kind: what a plug-in makes of it is what a workflow sees.
+/// A lake of which every call fails with an error of one kind, to see what a plug-in makes of it.
 #[derive(Debug, Clone, Copy)]
 pub struct FailingLake {
     kind: ErrorKind,
@@ -341,17 +365,17 @@ impl FailingLake {
     }
 
     fn fail<T>(self) -> Result<T> {
-        Err(Error::new(self.kind, "the lake fails, as the test wants it to"))
+        Err(Error::new(self.kind, "the lake fails because the test asked for it"))
     }
 }
 
 #[async_trait]
-impl Lake for FailingLake {
-    async fn describe(&self, _: &Table) -> Result<SchemaRef> {
-        self.fail()
+impl ReadLake for FailingLake {
+    fn place(&self, table: &Table) -> String {
+        table.location.clone()
     }
 
-    async fn check_writable(&self) -> Result<()> {
+    async fn describe(&self, _: &Table) -> Result<SchemaRef> {
         self.fail()
     }
 
@@ -364,6 +388,25 @@ impl Lake for FailingLake {
     }
 
     async fn scan(&self, _: &Table, _: &ScanRequest) -> Result<BatchStream> {
+        self.fail()
+    }
+
+    async fn rollup(&self, _: &Table, _: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
+        self.fail()
+    }
+
+    async fn retractions(&self, _: &Table) -> Result<Vec<Retraction>> {
+        self.fail()
+    }
+
+    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
+        self.fail()
+    }
+}
+
+#[async_trait]
+impl Overlay for FailingLake {
+    async fn to_create(&self, _: &Table) -> Result<Vec<String>> {
         self.fail()
     }
 
@@ -383,18 +426,13 @@ impl Lake for FailingLake {
         self.fail()
     }
 
-    async fn replace(&self, _: &Table, _: &Interval, _: Vec<RecordBatch>) -> Result<Usage> {
-        self.fail()
-    }
-
     async fn retract(&self, _: &Table, _: &Retraction) -> Result<()> {
         self.fail()
     }
+}
 
-    async fn retractions(&self, _: &Table) -> Result<Vec<Retraction>> {
-        self.fail()
-    }
-
+#[async_trait]
+impl Artifacts for FailingLake {
     async fn put_artifact(&self, _: &str, _: &str, _: BatchStream) -> Result<Usage> {
         self.fail()
     }
@@ -402,9 +440,65 @@ impl Lake for FailingLake {
     async fn get_artifact(&self, _: &str, _: &str) -> Result<BatchStream> {
         self.fail()
     }
+}
 
-    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
+#[async_trait]
+impl Lake for FailingLake {
+    fn on_behalf_of(&self, _: &Caller) -> Option<Arc<dyn Lake>> {
+        None
+    }
+
+    async fn check_writable(&self) -> Result<()> {
         self.fail()
+    }
+
+    async fn replace(&self, _: &Table, _: &Interval, _: Vec<RecordBatch>) -> Result<Usage> {
+        self.fail()
+    }
+}
+
+/// How a life of the process that drives a run ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It is killed at a write.
+    Crash(u64, Moment),
+    /// It ends because its journal could not write: this append, from 1, and none after it.
+    FailedWrite(u64),
+    /// It is asked to stop after so many milliseconds.
+    Stopped(u64),
+}
+
+impl Life {
+    /// When this process crashes; one without an end never does.
+    pub fn schedule(life: Option<Self>) -> Schedule {
+        match life {
+            Some(Self::Crash(write, moment)) => Schedule::crash_at(write, moment),
+            _ => Schedule::never(),
+        }
+    }
+
+    /// The journal as this process sees it, but for crashes.
+    pub fn journal(life: Option<Self>, journal: Arc<dyn Journal>) -> Arc<dyn Journal> {
+        match life {
+            Some(Self::FailedWrite(append)) => Arc::new(FlakyJournal::new(journal, append)),
+            _ => journal,
+        }
+    }
+
+    /// Asks this process to stop when it is time.
+    pub fn stop_in_time(life: Option<Self>, stop: &CancellationToken) {
+        if let Some(Self::Stopped(after_ms)) = life {
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                stop.cancel();
+            });
+        }
+    }
+
+    /// Whether an error is one with which such a life ends.
+    pub fn ends_with(error: &Error) -> bool {
+        is_crash(error) || matches!(error.kind(), ErrorKind::Transient | ErrorKind::Cancelled | ErrorKind::Internal)
     }
 }
 

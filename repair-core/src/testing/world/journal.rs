@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use crate::engine::{Event, Journal, Recorded, RunHead, Signal};
 use crate::error::{Error, ErrorKind, Result};
 
-/// A journal in memory. A clone is the same journal. It keeps every promise of [`Journal`] but that it outlasts the process.
+/// A journal in memory. A clone is the same journal. It keeps every promise of [`Journal`], except that it ends with the process.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryJournal {
     state: Arc<Mutex<State>>,
@@ -32,7 +32,7 @@ struct Lease {
 }
 
 impl MemoryJournal {
-    /// Lets all leases go, as a journal does that can tell that their holders are dead.
+    /// Frees all leases, like a journal that can see that their holders are dead.
     pub fn all_drivers_died(&self) {
         self.state().leases.clear();
     }

@@ -15,21 +15,24 @@ use crate::lake::extent::{Extent, Listing, Part};
 use crate::lake::overlay::retraction::{Retracted, Retraction};
 use crate::lake::overlay::staging;
 use crate::lake::overlay::{self, Op};
-use crate::lake::rollup::column;
-use crate::lake::{BatchStream, Lake, Layer, PresenceRequest, Published, ScanRequest, StageRequest, StageScope, Staged};
+use crate::lake::rollup::{self, Rollup, column};
+use crate::lake::{
+    Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope,
+    Staged,
+};
 use crate::model::Usage;
 use crate::model::{Absence, Interval, Key, Presence, SlotSet, Table, TablePresence};
 
-/// A lake in memory: tables are put in by the test, and a clone is the same lake.
+/// A lake in memory. Tests put tables in, and a clone is the same lake.
 ///
-/// It keeps every promise of [`Lake`] but that it outlasts the process, and that of [`Lake::query`]: it has no query engine. Tables are
-/// known by their location; the overlay of `bars` is the tables `bars_repairs` and `bars_exceptions`, as in any lake. Rows come in an
-/// order that nobody should rely on.
+/// It keeps every promise of [`Lake`], except that it ends with the process and that [`ReadLake::query`] always fails. Tables are known by
+/// their location; the overlay of `bars` is the tables `bars_repairs` and `bars_exceptions`, as in any lake. Do not rely on the order of
+/// rows.
 ///
 /// ```
 /// use std::sync::Arc;
 /// use arrow::array::{Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-/// use repair_core::lake::Lake;
+/// use repair_core::lake::ReadLake;
 /// use repair_core::model::{Cadence, Format, Table, TimeMark};
 /// use repair_core::testing::MemoryLake;
 ///
@@ -86,13 +89,13 @@ struct StagedUnit {
     exceptions: Vec<RecordBatch>,
 }
 
-/// The object that holds what the test put in.
+/// The object that holds the rows that the test put in.
 const RAW: &str = "raw";
-/// The object that holds what [`Lake::replace`] wrote.
+/// The object that holds the rows that [`Lake::replace`] wrote.
 const OURS: &str = "ours";
 
 impl MemoryLake {
-    /// Puts rows in as the whole of a table, as its owner would; batches without rows tell its columns.
+    /// Sets all rows of a table, as its owner would. Batches without rows set its columns.
     ///
     /// # Errors
     /// `invalid` if the key or time column is missing or unusable.
@@ -103,7 +106,7 @@ impl MemoryLake {
         Ok(())
     }
 
-    /// Puts more rows into a table, as its owner would when data arrives late; makes the table if there is none.
+    /// Adds rows to a table, as its owner would when data arrives late. Creates the table if there is none.
     ///
     /// # Errors
     /// As [`MemoryLake::put_table`], and `invalid` if a column of the table is of another type.
@@ -119,19 +122,19 @@ impl MemoryLake {
     /// The rows of a table as one batch, without counting as a request.
     ///
     /// # Errors
-    /// As [`Lake::scan`].
+    /// As [`ReadLake::scan`].
     pub fn rows(&self, table: &Table, layer: Layer) -> Result<RecordBatch> {
-        let request = ScanRequest { layer, interval: None, keys: None, columns: None };
+        let request = ScanRequest::new(layer);
         let (schema, batches) = self.state().scan(table, &request)?;
         Ok(concat_batches(&schema, &batches)?)
     }
 
-    /// How often a method of [`Lake`] was called, by its name.
+    /// How often a method of the lake was called, by the method's name.
     pub fn requests(&self, method: &str) -> u64 {
         self.state().requests.get(method).copied().unwrap_or(0)
     }
 
-    /// The scans so far: of which location, and what was asked.
+    /// The scans so far, each with the location of its table.
     pub fn scans(&self) -> Vec<(String, ScanRequest)> {
         self.state().scans.clone()
     }
@@ -151,7 +154,7 @@ impl State {
     /// The rows of a table, as they are stored.
     fn table(&self, table: &Table) -> Result<Vec<RecordBatch>> {
         let objects = self.tables.get(&table.location).ok_or_else(|| {
-            let message = format!("no table at `{}`; put it in, or mend `location` of table `{}`", table.location, table.name);
+            let message = format!("no table at `{}`; put it in, or correct `location` of table `{}`", table.location, table.name);
             Error::new(ErrorKind::NotFound, message)
         })?;
         Ok(objects.values().flatten().cloned().collect())
@@ -197,7 +200,7 @@ impl State {
         Ok(kept)
     }
 
-    /// The columns of a table in shape; `None` if nothing tells them.
+    /// The columns of a table in shape; `None` if they are unknown.
     fn schema(&self, table: &Table) -> Result<Option<SchemaRef>> {
         let fields = rows::merged(&self.table(table)?)?;
         if fields.is_empty() {
@@ -215,7 +218,7 @@ impl State {
         Ok(Some(Arc::new(Schema::new(fields))))
     }
 
-    /// As [`State::schema`], of a table of which there may be only repairs.
+    /// As [`State::schema`], for a table that may have only repairs.
     fn schema_with_repairs(&self, table: &Table) -> Result<SchemaRef> {
         if let Some(schema) = self.schema(table)? {
             return Ok(schema);
@@ -316,7 +319,7 @@ impl State {
         Ok(TablePresence { raw, repaired, overtaken, absent, usage })
     }
 
-    /// Objects are told apart by what they hold of the interval; their bytes are those of the text of their values.
+    /// An object's version is a digest of its rows in the interval, and its size is the length of their text.
     fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
         self.table(table)?;
         let (from_us, to_us) = interval.map_or((i64::MIN, i64::MAX), |interval| rows::bounds_us(table, interval));
@@ -451,7 +454,7 @@ fn check_keys(table: &Table, keys: &[Key]) -> Result<()> {
     }
 }
 
-/// The key and time columns and those that are asked for, in the table's order.
+/// The key and time columns and the requested ones, in the table's order.
 fn projected(table: &Table, schema: &SchemaRef, columns: Option<&[String]>) -> Result<SchemaRef> {
     let Some(columns) = columns else { return Ok(schema.clone()) };
     if let Some(unknown) = columns.iter().find(|name| schema.field_with_name(name).is_err()) {
@@ -476,7 +479,7 @@ fn provenance(scope: &StageScope<'_>, request: &StageRequest<'_>, source: &str, 
 fn repaired(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
     let table = scope.table;
     if let Some(unknown) = batch.schema_ref().fields().iter().find(|field| own.field_with_name(field.name()).is_err()) {
-        return Err(Error::invalid(format!("repaired rows have a column `{}` that table `{}` has not", unknown.name(), table.name)));
+        return Err(Error::invalid(format!("repaired rows have a column `{}` that table `{}` lacks", unknown.name(), table.name)));
     }
     let batch = rows::in_shape(table, batch)?;
     let batch = rows::conformed(own, &batch)
@@ -490,7 +493,7 @@ fn repaired(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef,
     Ok(RecordBatch::try_new(overlay::repairs_schema(own), columns)?)
 }
 
-/// An absence as rows of the table of exceptions, one a slot.
+/// An absence as rows of the table of exceptions, one for each slot.
 fn excepted(scope: &StageScope<'_>, request: &StageRequest<'_>, absence: &Absence) -> Result<RecordBatch> {
     let table = scope.table;
     let grid = table.grid()?;
@@ -507,16 +510,15 @@ fn excepted(scope: &StageScope<'_>, request: &StageRequest<'_>, absence: &Absenc
 }
 
 #[async_trait]
-impl Lake for MemoryLake {
+impl ReadLake for MemoryLake {
+    fn place(&self, table: &Table) -> String {
+        table.location.clone()
+    }
+
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
         self.request("describe")
             .schema(table)?
             .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("table `{}` holds nothing, so its columns are not known", table.name)))
-    }
-
-    async fn check_writable(&self) -> Result<()> {
-        drop(self.request("check_writable"));
-        Ok(())
     }
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
@@ -532,10 +534,30 @@ impl Lake for MemoryLake {
         state.scans.push((table.location.clone(), request.clone()));
         let (schema, batches) = state.scan(table, request)?;
         let rows = concat_batches(&schema, &batches)?;
-        // In two batches, the later rows first: a lake promises no order.
+        // In two batches, the later rows first, because a lake promises no order.
         let half = rows.num_rows() / 2;
         let halves = [rows.slice(half, rows.num_rows() - half), rows.slice(0, half)];
         Ok(stream::iter(halves.map(Ok)).boxed())
+    }
+
+    async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
+        rollup::by_scan(self, table, request).await
+    }
+
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
+        Ok(self.request("retractions").retractions(table))
+    }
+
+    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
+        drop(self.request("query"));
+        Err(Error::invalid("a lake in memory has no query engine; test SQL on another lake"))
+    }
+}
+
+#[async_trait]
+impl Overlay for MemoryLake {
+    async fn to_create(&self, _: &Table) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
@@ -559,10 +581,6 @@ impl Lake for MemoryLake {
         Ok(())
     }
 
-    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
-        self.request("replace").replace(table, interval, &rows)
-    }
-
     async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
         // What is kept is what a lake of files would read back.
         let kept = Retraction::from_batch(table, &retraction.to_batch(table)?)?;
@@ -570,11 +588,10 @@ impl Lake for MemoryLake {
         state.retractions.entry(table.location.clone()).or_default().entry(kept.id.clone()).or_insert(kept);
         Ok(())
     }
+}
 
-    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
-        Ok(self.request("retractions").retractions(table))
-    }
-
+#[async_trait]
+impl Artifacts for MemoryLake {
     async fn put_artifact(&self, run: &str, name: &str, batches: BatchStream) -> Result<Usage> {
         drop(self.request("put_artifact"));
         let batches: Vec<RecordBatch> = batches.try_collect().await?;
@@ -593,9 +610,20 @@ impl Lake for MemoryLake {
             found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("run {run} has no artifact `{name}`; was it removed?")))?;
         Ok(stream::iter(batches.into_iter().map(Ok)).boxed())
     }
+}
 
-    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
-        drop(self.request("query"));
-        Err(Error::invalid("a lake in memory has no query engine; test SQL on another lake"))
+#[async_trait]
+impl Lake for MemoryLake {
+    fn on_behalf_of(&self, _: &Caller) -> Option<Arc<dyn Lake>> {
+        None
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        drop(self.request("check_writable"));
+        Ok(())
+    }
+
+    async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
+        self.request("replace").replace(table, interval, &rows)
     }
 }

@@ -1,7 +1,7 @@
-//! A world in memory: a journal, a lake, a clock that tests own, and crashes at chosen instants.
+//! A world in memory: a journal, a lake, a clock that tests control, and crashes at chosen moments.
 //!
-//! All of it is deterministic: no threads, no randomness, no time but the clock's. Stores are cheap to clone, and a clone is the same
-//! store; so a process that crashes is a wrapper that is thrown away, and its restart is a new wrapper around the same store.
+//! All of it is deterministic: no threads, no randomness, no time except the clock's. A clone of a store is the same store, so a process
+//! that crashes is a wrapper that is dropped, and its restart is a new wrapper around the same store.
 
 mod clock;
 mod faults;
@@ -10,6 +10,6 @@ mod lake;
 mod rows;
 
 pub use clock::VirtualClock;
-pub use faults::{CRASHED, CrashingJournal, CrashingLake, FailingLake, FlakyJournal, Moment, Schedule, is_crash};
+pub use faults::{CRASHED, CrashingJournal, CrashingLake, FailingLake, FlakyJournal, Life, Moment, Schedule, is_crash};
 pub use journal::MemoryJournal;
 pub use lake::MemoryLake;

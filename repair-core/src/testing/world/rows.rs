@@ -1,5 +1,5 @@
-//! Rows of a lake in memory: their shape, their slots, and what of a repair is live. Slow and obvious, as something that others are
-//! compared with must be.
+//! Rows of a lake in memory: their shape, their slots, and which repairs are live. Slow and obvious, since other lakes are compared with
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::model::{Interval, Key, PartitionUnit, SlotRange, Table};
 
 const SECOND_US: i64 = 1_000_000;
 
-/// A cast that loses nothing.
+/// A cast that must not change a value.
 pub(super) fn cast_exact(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     if array.data_type() == to {
         return Ok(array.clone());
@@ -27,12 +27,12 @@ pub(super) fn cast_exact(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     let done = cast_with_options(array, to, &strict)?;
     if *array.data_type() != DataType::Null && cast_with_options(&done, array.data_type(), &strict)?.as_ref() != array.as_ref() {
-        return Err(Error::invalid(format!("a {} would not be the same as {to}", array.data_type())));
+        return Err(Error::invalid(format!("{} values would change as {to}", array.data_type())));
     }
     Ok(done)
 }
 
-/// The field of a column in the shape of batches.
+/// The field of a column, in the shape of batches.
 pub(super) fn field_in_shape(table: &Table, field: &Field) -> Field {
     let name = field.name();
     if *name == table.time {
@@ -44,7 +44,7 @@ pub(super) fn field_in_shape(table: &Table, field: &Field) -> Field {
     }
 }
 
-/// A batch in the shape of batches.
+/// A batch in the shape of a lake's batches.
 ///
 /// # Errors
 /// `invalid` if a key or time column is missing, holds a null or is of an unusable type.
@@ -65,7 +65,7 @@ pub(super) fn in_shape(table: &Table, batch: &RecordBatch) -> Result<RecordBatch
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
-/// The columns of all batches, in the order in which they are met.
+/// The columns of all batches, in the order of their first appearance.
 ///
 /// # Errors
 /// `invalid` if a column has two types.
@@ -86,7 +86,7 @@ pub(super) fn merged<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) -> 
     Ok(fields)
 }
 
-/// A batch with exactly these columns; those that it lacks are null, those that it has too many are left out.
+/// A batch with exactly these columns: those that it lacks are null, any others are left out.
 pub(super) fn conformed(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
     let column = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
         Some(column) => cast_exact(column, field.data_type()),
@@ -118,12 +118,12 @@ pub(super) fn key_times(table: &Table, batch: &RecordBatch) -> Result<Vec<(Key, 
     Ok(rows)
 }
 
-/// What decides whether two rows are of one slot: the slot of a series, the time itself where there is no cadence.
+/// Two rows are in the same slot if this is equal: the slot of a series, or the time itself if there is no cadence.
 pub(super) fn slot(table: &Table, time_us: i64) -> i64 {
     table.grid().map_or(time_us, |grid| grid.slot_of_seconds(time_us.div_euclid(SECOND_US)))
 }
 
-/// The bounds on the time of rows that an interval means, in microseconds: of a series, of rows of slots that begin within.
+/// The bounds of an interval on the time of rows, in microseconds. In a series, they hold the slots that begin within the interval.
 pub(super) fn bounds_us(table: &Table, interval: &Interval) -> (i64, i64) {
     match table.grid() {
         Ok(grid) => slot_bounds_us(table, grid.slots_in(interval)),
@@ -131,7 +131,7 @@ pub(super) fn bounds_us(table: &Table, interval: &Interval) -> (i64, i64) {
     }
 }
 
-/// The bounds on the time of the rows of slots.
+/// The bounds of slots on the time of rows.
 fn slot_bounds_us(table: &Table, slots: SlotRange) -> (i64, i64) {
     let (from_s, to_s) = table.grid().map_or((slots.first, slots.end), |grid| grid.time_bounds_s(slots));
     (from_s.saturating_mul(SECOND_US), to_s.saturating_mul(SECOND_US))
@@ -142,7 +142,7 @@ fn first_microsecond(instant: Timestamp) -> i64 {
     cut + i64::from(instant.as_nanosecond() > i128::from(cut) * 1_000)
 }
 
-/// The partition of a time: when it begins.
+/// The start of the partition that a time is in.
 pub(super) fn partition(unit: PartitionUnit, time_us: i64) -> Result<DateTime> {
     let time = Timestamp::from_microsecond(time_us).map_err(|error| Error::invalid("a time is out of range").because(error))?;
     let time = TimeZone::UTC.to_datetime(time);
@@ -155,7 +155,7 @@ pub(super) fn partition(unit: PartitionUnit, time_us: i64) -> Result<DateTime> {
     })
 }
 
-/// In how many partitions rows lie.
+/// The number of partitions that rows are in.
 pub(super) fn partitions(table: &Table, batches: &[RecordBatch]) -> Result<u64> {
     let mut found = BTreeSet::new();
     for batch in batches {
@@ -166,7 +166,7 @@ pub(super) fn partitions(table: &Table, batches: &[RecordBatch]) -> Result<u64> 
     Ok(found.len() as u64)
 }
 
-/// The rows of a batch for which something holds of their key and time.
+/// The rows of a batch whose key and time satisfy a condition.
 pub(super) fn kept(table: &Table, batch: &RecordBatch, mut keep: impl FnMut(&Key, i64) -> bool) -> Result<RecordBatch> {
     let mask: BooleanArray = key_times(table, batch)?.iter().map(|(key, time_us)| Some(keep(key, *time_us))).collect();
     Ok(filter_record_batch(batch, &mask)?)
@@ -186,28 +186,28 @@ pub(super) fn text(batches: &[RecordBatch]) -> Result<String> {
     Ok(text)
 }
 
-/// A column that is the same text in each row.
+/// A column with the same text in each row.
 pub(super) fn constant(value: &str, rows: usize) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(std::iter::repeat_n(value, rows)))
 }
 
-/// A column that is the same instant in each row.
+/// A column with the same instant in each row.
 pub(super) fn constant_instant(value: Timestamp, rows: usize) -> ArrayRef {
     Arc::new(TimestampMicrosecondArray::from_value(value.as_microsecond(), rows).with_timezone("UTC"))
 }
 
-/// The repairs that count, and what they replace.
+/// The live repairs, and what they replace.
 pub(super) struct LiveRepairs {
     /// Their rows, with [`overlay::columns::STRATEGY`] as the last column.
     pub(super) batches: Vec<RecordBatch>,
-    /// The slots whose own rows they stand for.
+    /// The slots whose own rows they replace.
     pub(super) replaced: BTreeSet<(Key, i64)>,
-    /// The slots whose newest repair fills them, though they have a row of their own by now.
+    /// The slots whose newest repair fills them, though they now have a row of their own.
     pub(super) overtaken: BTreeSet<(Key, i64)>,
 }
 
-/// The repairs that count: of each slot the newest, of two of one instant that whose run, then unit, is the last by name; and of these
-/// those that replace, and those whose slot raw lacks.
+/// The live repairs. For each slot the newest repair counts; of two from the same instant, the one whose run, then unit, sorts last by
+/// name. Of these, replacements are live, and repairs that fill slots which raw lacks.
 pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], repairs: &[RecordBatch]) -> Result<LiveRepairs> {
     use overlay::columns as c;
     let mut filled: BTreeSet<(Key, i64)> = BTreeSet::new();
@@ -246,5 +246,5 @@ pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], 
     Ok(LiveRepairs { batches, replaced, overtaken })
 }
 
-/// When a repair was made, by which run and unit, and where it is: its batch and row.
+/// When a repair was made, by which run and unit, and its batch and row.
 type Rank<'a> = (i64, &'a str, &'a str, (usize, usize));

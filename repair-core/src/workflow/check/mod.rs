@@ -1,5 +1,5 @@
-//! Whether what was read makes sense: that every name names something, every plug-in takes its `with`, and the steps lead somewhere.
-//! It must not know how the text is written; places come from the draft.
+//! Checks whether a draft makes sense: every name refers to something, every plug-in accepts its `with`, and the steps lead somewhere. The
+//! checks must not know how the text is written; places come from the draft.
 
 mod names;
 mod shape;
@@ -12,7 +12,7 @@ use crate::workflow::{StepKind, Workflow};
 use crate::yaml::Diagnostics;
 use crate::yaml::tree::Place;
 
-/// What all checks look at.
+/// The state that all checks share.
 struct Checker<'a> {
     draft: &'a Draft<'a>,
     text: &'a str,
@@ -27,7 +27,7 @@ impl Checker<'_> {
 }
 
 impl Checker<'_> {
-    /// Under a budget in dollars, every source that a repair step asks must have a price.
+    /// Checks that every source that a repair step asks has a price if a budget in dollars applies.
     fn prices(&mut self) {
         let workflow = &self.draft.workflow;
         let Some(book) = &workflow.prices else { return };
@@ -45,19 +45,19 @@ impl Checker<'_> {
             }
         }
         for (place, message, source) in missing {
-            let help = format!("add it there: `sources: {{ {source}: {{ usd_per_call: 0, source: … }} }}`, by this name or its plug-in's");
+            let help = format!("add `sources: {{ {source}: {{ usd_per_call: 0, source: … }} }}` to it, under this name or the plug-in's");
             self.error(place, message, help);
         }
     }
 }
 
-/// Checks a draft, all mistakes at once, and returns the workflow it holds.
+/// Checks a draft, collects all mistakes, and returns the workflow.
 pub(super) fn check(draft: Draft<'_>, text: &str, registry: &Registry, diagnostics: &mut Diagnostics) -> Workflow {
     let mut checker = Checker { draft: &draft, text, registry, diagnostics };
     let named = checker.names();
     checker.plugins();
     checker.prices();
-    // Over steps that are missing or lead nowhere, the shape would only repeat what is known.
+    // With steps missing or leading nowhere, checks of the shape would only repeat known mistakes.
     if draft.whole && named {
         checker.shape();
     }
@@ -66,8 +66,7 @@ pub(super) fn check(draft: Draft<'_>, text: &str, registry: &Registry, diagnosti
     workflow
 }
 
-/// With a single detect step, an aggregate that does not say whose findings it means, means those; unless the run may come there
-/// before anything was looked for.
+/// Lets an aggregate step without `of` use the findings of the only detect step, unless a run can reach it before that step.
 fn default_findings(workflow: &mut Workflow) {
     let mut detects = workflow.steps.iter().filter(|step| matches!(step.kind, StepKind::Detect { .. }));
     let (Some(only), None) = (detects.next(), detects.next()) else { return };

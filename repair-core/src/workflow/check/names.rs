@@ -1,8 +1,8 @@
-//! Whether every name names something: steps, detect steps, parameters, variables and functions of expressions.
+//! Checks that every name refers to something: steps, detect steps, parameters, and the variables and functions of expressions.
 
 use std::collections::HashSet;
 
-use super::super::read::{ExpressionUse, Within, did_you_mean, one_of, quoted};
+use super::super::read::{ExpressionUse, Within, article, did_you_mean, one_of, quoted};
 use super::Checker;
 use crate::model::Counts;
 use crate::workflow::expression::REFUSED;
@@ -12,7 +12,7 @@ use crate::yaml::tree::Place;
 /// The variables of expressions, as [`Variables`](super::super::definition::Variables) binds them.
 const VARIABLES: [&str; 6] = ["params", "output", "steps", "visits", "error", "run"];
 
-/// The functions of JSONata (<https://docs.jsonata.org/overview>), without those refused here.
+/// The functions of JSONata (<https://docs.jsonata.org/overview>) that are available here.
 const FUNCTIONS: [&str; 61] = [
     "string",
     "length",
@@ -78,7 +78,7 @@ const FUNCTIONS: [&str; 61] = [
 ];
 
 impl<'a> Checker<'a> {
-    /// Returns whether all that the shape depends on is named: steps and detect steps.
+    /// Checks all names, and returns whether those that the shape depends on are correct: steps and detect steps.
     pub(super) fn names(&mut self) -> bool {
         let draft: &'a _ = self.draft;
         let known: HashSet<&str> = draft.step_names.iter().copied().collect();
@@ -87,7 +87,7 @@ impl<'a> Checker<'a> {
             && !known.contains(draft.workflow.start.as_str())
         {
             named = false;
-            self.no_step("`start` names", &draft.workflow.start, place);
+            self.no_step("`start` names step", &draft.workflow.start, place);
         }
         for (step, places) in draft.workflow.steps.iter().zip(&draft.steps) {
             if let StepKind::Parallel { branches } = &step.kind {
@@ -98,7 +98,7 @@ impl<'a> Checker<'a> {
             for (before, &place) in step.after.iter().zip(&places.after) {
                 if !known.contains(before.as_str()) {
                     named = false;
-                    self.no_step(&format!("step `{}` comes after", step.name), before, place);
+                    self.no_step(&format!("step `{}` comes after step", step.name), before, place);
                 }
             }
             let next = step.next.iter().map(|branch| &branch.goto).zip(places.next.iter().map(|branch| branch.goto));
@@ -106,11 +106,11 @@ impl<'a> Checker<'a> {
             for (goto, place) in next.chain(catch) {
                 if !known.contains(goto.as_str()) {
                     named = false;
-                    self.no_step(&format!("step `{}` goes to", step.name), goto, place);
+                    self.no_step(&format!("step `{}` goes to step", step.name), goto, place);
                 } else if draft.workflow.step(goto).is_some_and(|to| to.inside != step.inside) {
                     named = false;
-                    let help = "a branch ends with `end: true`, and the parallel step leads on when all have".to_owned();
-                    self.error(place, format!("step `{}` can't go to `{goto}`, which is in another branch", step.name), help);
+                    let help = "end the branch with `end: true`; the parallel step goes on when all its branches have ended".to_owned();
+                    self.error(place, format!("step `{}` cannot go to step `{goto}`, which is in another branch", step.name), help);
                 }
             }
             let of = match &step.kind {
@@ -140,7 +140,7 @@ impl<'a> Checker<'a> {
         if within().any(|name| name == branch.start) {
             return true;
         }
-        // One that is there, but could not be read, is no second mistake.
+        // A step that exists but could not be read is not a second mistake.
         if draft.workflow.step(&branch.start).is_some() || !known.contains(branch.start.as_str()) {
             let help = did_you_mean(&branch.start, within()).unwrap_or_else(|| one_of(within()));
             self.error(place, format!("branch `{}` has no step {}", branch.name, quoted(&branch.start)), help);
@@ -151,7 +151,7 @@ impl<'a> Checker<'a> {
     fn no_step(&mut self, what: &str, name: &str, place: Place) {
         let names = || self.draft.step_names.iter().copied();
         let help = did_you_mean(name, names()).unwrap_or_else(|| one_of(names()));
-        self.error(place, format!("{what} {}, but there is no such step", quoted(name)), help);
+        self.error(place, format!("{what} {}, which does not exist", quoted(name)), help);
     }
 
     fn is_detect(&mut self, step: &str, of: &str, place: Place, known: &HashSet<&str>) -> bool {
@@ -161,21 +161,22 @@ impl<'a> Checker<'a> {
         match draft.workflow.step(of) {
             Some(found) if matches!(found.kind, StepKind::Detect { .. }) => true,
             Some(found) => {
-                let message = format!("step `{step}` needs the findings of a detect step, but `{of}` is a {} step", found.kind.word());
+                let word = found.kind.word();
+                let message = format!("step `{step}` needs the findings of a detect step, but `{of}` is {} {word} step", article(word));
                 self.error(place, message, one_of(detects()));
                 false
             }
-            // It is there, but could not be read.
+            // It exists, but could not be read.
             None if known.contains(of) => false,
             None => {
                 let help = did_you_mean(of, detects()).unwrap_or_else(|| one_of(detects()));
-                self.error(place, format!("step `{step}` needs the findings of {}, but there is no such step", quoted(of)), help);
+                self.error(place, format!("step `{step}` needs the findings of step {}, which does not exist", quoted(of)), help);
                 false
             }
         }
     }
 
-    /// What a detect, verify or repair step puts out is known, so a condition that speaks of something else never holds.
+    /// Checks the fields of `$output` that conditions use, where the output of the step is known.
     fn output_fields<'b>(&mut self, kind: &StepKind, fields: impl Iterator<Item = &'b String>, place: Place) {
         let counted = serde_json::to_value(Counts::default()).unwrap_or_default();
         let known: Vec<&str> = match kind {
@@ -187,7 +188,7 @@ impl<'a> Checker<'a> {
         };
         for field in fields.filter(|field| !known.contains(&field.as_str())) {
             let help = did_you_mean(field, known.iter().copied()).unwrap_or_else(|| one_of(known.iter().copied()));
-            self.error(place.of(field, self.text), format!("a {} step puts out no {}", kind.word(), quoted(field)), help);
+            self.error(place.of(field, self.text), format!("the output of a {} step has no field {}", kind.word(), quoted(field)), help);
         }
     }
 
@@ -197,14 +198,15 @@ impl<'a> Checker<'a> {
         for (name, fields) in &references.variables {
             let place = used.place.of(&format!("${name}"), self.text);
             if !VARIABLES.contains(&name.as_str()) {
-                let help = did_you_mean(name, VARIABLES.into_iter())
-                    .map_or_else(|| one_of(VARIABLES.into_iter()), |help| help.replace('`', "").replace("mean ", "mean $"));
-                self.error(place, format!("there is no variable {}", quoted(&format!("${name}"))), help);
+                let (name, known) = (format!("${name}"), VARIABLES.map(|name| format!("${name}")));
+                let known = || known.iter().map(String::as_str);
+                let help = did_you_mean(&name, known()).unwrap_or_else(|| one_of(known()));
+                self.error(place, format!("there is no variable {}", quoted(&name)), help);
                 continue;
             }
             if used.within == Within::Setup && name != "params" {
                 let help = "sources and profiles are set up before the first step; use `$params`".to_owned();
-                self.error(place, format!("`${name}` is not known here"), help);
+                self.error(place, format!("`${name}` cannot be used here"), help);
                 continue;
             }
             let known: &[&str] = match name.as_str() {
@@ -228,8 +230,8 @@ impl<'a> Checker<'a> {
             }
         }
         for name in &references.fields {
-            let help = format!("values are in variables, as in `$output.{name}` or `$params.{name}`; text is in quotes, `'{name}'`");
-            self.error(used.place.of(name, self.text), format!("{} is a field of nothing", quoted(name)), help);
+            let help = format!("name its variable, as in `$output.{name}` or `$params.{name}`, or write text in quotes, `'{name}'`");
+            self.error(used.place.of(name, self.text), format!("{} is a field without a variable", quoted(name)), help);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the steps lead somewhere: each is reached, each can come to an end, and every loop has a bound.
+//! Checks that the steps lead somewhere: every step can be reached, an end can be reached from it, and every loop is bounded.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -12,7 +12,7 @@ use super::Checker;
 use crate::workflow::graph::{Way, graph, reached};
 use crate::workflow::{Step, StepKind, Workflow};
 
-/// Steps of a loop that a message names.
+/// How many steps of a loop a message names.
 const SHOWN: usize = 8;
 
 impl<'a> Checker<'a> {
@@ -26,8 +26,8 @@ impl<'a> Checker<'a> {
         let Some(start) = graph.node_indices().find(|&node| graph[node].name == workflow.start) else { return };
         let reached_from_start = reached(&graph, [start], Direction::Outgoing);
         for node in graph.node_indices().filter(|node| !reached_from_start[node.index()]) {
-            let message = format!("no run ever comes to step `{}`", graph[node].name);
-            self.error(draft.steps[node.index()].name, message, "lead to it with `next` or `catch`, or remove it".to_owned());
+            let message = format!("no run can reach step `{}`", graph[node].name);
+            self.error(draft.steps[node.index()].name, message, "go to it from a `next` or `catch`, or remove it".to_owned());
         }
         let endless = self.endless(&graph);
         self.unbounded(&graph, &endless);
@@ -35,7 +35,7 @@ impl<'a> Checker<'a> {
         self.findings_come_before(&graph, start, &reached);
     }
 
-    /// A DAG has no circles, and what works on findings comes after those who find.
+    /// Checks that a DAG has no cycles, and that steps that work on findings come after the detect step.
     fn dag(&mut self, graph: &DiGraph<&Step, Way>) {
         let draft: &'a _ = self.draft;
         for component in tarjan_scc(graph) {
@@ -43,8 +43,8 @@ impl<'a> Checker<'a> {
             if (component.len() > 1 || turns_to_itself)
                 && let Some(first) = component.iter().min()
             {
-                let message = format!("steps of a dag come after each other in a circle: {}", way(graph, &component));
-                self.error(draft.steps[first.index()].name, message, "take one out of the other's `after`".to_owned());
+                let message = format!("these steps of the dag form a cycle: {}", way(graph, &component));
+                self.error(draft.steps[first.index()].name, message, "remove one of them from the `after` of another".to_owned());
             }
         }
         for node in graph.node_indices() {
@@ -58,7 +58,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Steps from which no end can be reached are a mistake: told once for each loop in which a run would be caught.
+    /// Checks that an end can be reached from every step. Each loop that a run could never leave is reported once.
     fn endless(&mut self, graph: &DiGraph<&Step, Way>) -> Vec<bool> {
         let draft: &'a _ = self.draft;
         let ends = graph.node_indices().filter(|&node| graph[node].next.is_empty());
@@ -67,16 +67,15 @@ impl<'a> Checker<'a> {
             let within: HashSet<NodeIndex> = component.iter().copied().collect();
             let caught = component.iter().all(|&node| !ends[node.index()] && graph.neighbors(node).all(|next| within.contains(&next)));
             if caught && let Some(first) = component.iter().min() {
-                let message = format!("once here, a run goes on for ever: {}", way(graph, &component));
-                let help = "let one of these steps lead out, with a branch of `next` or with `end: true`".to_owned();
+                let message = format!("a run that comes here never ends: {}", way(graph, &component));
+                let help = "give one of these steps a way out: another branch of `next`, or `end: true`".to_owned();
                 self.error(draft.steps[first.index()].name, message, help);
             }
         }
         ends.iter().map(|ends| !ends).collect()
     }
 
-    /// A loop must be bounded by how often a step may be visited: by `max_visits` of one of its steps, or by a step whose conditions count
-    /// visits.
+    /// Checks that every loop is bounded: by `max_visits` of one of its steps, or by a condition that counts visits.
     fn unbounded(&mut self, graph: &DiGraph<&Step, Way>, endless: &[bool]) {
         let draft: &'a _ = self.draft;
         let counts = |step: &Step| step.next.iter().filter_map(|branch| branch.when.as_ref()).any(|when| when.references().counts_visits());
@@ -84,7 +83,7 @@ impl<'a> Checker<'a> {
             |node, &step| (step.max_visits.is_none() && !endless[node.index()]).then_some((node, step)),
             |edge, way| {
                 let from = graph.edge_endpoints(edge).map(|(from, _)| graph[from]);
-                // A caught error leaves a step past its conditions.
+                // A caught error leaves a step without checking its conditions.
                 (matches!(way, Way::Catch(_)) || !from.is_some_and(counts)).then(|| way.clone())
             },
         );
@@ -96,13 +95,14 @@ impl<'a> Checker<'a> {
             let nodes: Vec<NodeIndex> = component.iter().map(|&node| unbounded[node].0).collect();
             if let Some(first) = nodes.iter().min() {
                 let message = format!("nothing bounds this loop: {}", way(graph, &nodes));
-                let help = "count in a condition of one of these steps, e.g. `when: $visits < 3`, or give one a `max_visits`".to_owned();
+                let help =
+                    "count visits in a condition of one of these steps, e.g. `when: $visits < 3`, or give one a `max_visits`".to_owned();
                 self.error(draft.steps[first.index()].name, message, help);
             }
         }
     }
 
-    /// What repairs, verifies or aggregates findings must come after the detect step on every way.
+    /// Checks that steps that repair, verify or aggregate findings come after the detect step, whichever way a run takes.
     fn findings_come_before(&mut self, graph: &DiGraph<&Step, Way>, start: NodeIndex, reached: &[NodeIndex]) {
         let draft: &'a _ = self.draft;
         let dominators = simple_fast(graph, start);
@@ -110,12 +110,12 @@ impl<'a> Checker<'a> {
         for &node in reached {
             let Some(of) = works_on(graph[node]) else { continue };
             let Some(&detect) = index.get(of.as_str()) else { continue };
-            // All branches are at their end before the step after them begins.
+            // All branches have ended before the step after them begins.
             let looked = |before: NodeIndex| before == detect || encloses(graph, before, detect);
             let comes_after = dominators.strict_dominators(node).is_some_and(|mut before| before.any(looked));
             if !comes_after && let Some(place) = draft.steps[node.index()].of {
-                let message = format!("a run can come to step `{}` before step `{of}` has looked", graph[node].name);
-                self.error(place, message, format!("let every way from `{}` lead through `{of}` first", draft.workflow.start));
+                let message = format!("a run can reach step `{}` before step `{of}`, whose findings it needs", graph[node].name);
+                self.error(place, message, format!("lead every way from `{}` through `{of}` first", draft.workflow.start));
             }
         }
     }
@@ -129,7 +129,7 @@ fn works_on(step: &Step) -> Option<&String> {
     }
 }
 
-/// Whether a step is in a branch of a parallel step, however deep.
+/// Whether a step is in a branch of a parallel step, at any depth.
 fn encloses(graph: &DiGraph<&Step, Way>, parallel: NodeIndex, step: NodeIndex) -> bool {
     let mut inside = graph[step].inside.as_ref();
     while let Some(within) = inside {
@@ -141,7 +141,7 @@ fn encloses(graph: &DiGraph<&Step, Way>, parallel: NodeIndex, step: NodeIndex) -
     false
 }
 
-/// The names of the steps that a run comes to only after a step, on whatever way.
+/// The names of the steps that a run can reach only after a given step.
 pub(super) fn after(workflow: &Workflow, step: &str) -> HashSet<String> {
     let graph = graph(workflow);
     let node = |name: &str| graph.node_indices().find(|&node| graph[node].name == name);
@@ -156,11 +156,11 @@ pub(super) fn after(workflow: &Workflow, step: &str) -> HashSet<String> {
     graph.node_indices().filter(comes_after).map(|node| graph[node].name.clone()).collect()
 }
 
-/// A loop through some steps that all reach each other, as people write it: `a → b → a`.
+/// A loop through steps that can all reach each other, in the form `a → b → a`.
 fn way(graph: &DiGraph<&Step, Way>, component: &[NodeIndex]) -> String {
     let within: HashSet<NodeIndex> = component.iter().copied().collect();
     let Some(&first) = component.iter().min() else { return String::new() };
-    // The shortest way back, by breadth first.
+    // Breadth-first search finds the shortest way back.
     let mut came_from: HashMap<NodeIndex, NodeIndex> = HashMap::new();
     let mut queue = VecDeque::from([first]);
     'search: while let Some(node) = queue.pop_front() {

@@ -1,18 +1,18 @@
-//! Whether plug-ins are there and take the `with` they are given. What is computed while a run goes on can't be checked here; it is
-//! computed from examples of the parameters where that is possible.
+//! Checks that plug-ins exist and accept their `with`. Values that are computed during a run are checked with example parameters where
+//! possible, and not at all otherwise.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::super::read::{Computed, PluginPlaces, computed, did_you_mean, one_of, quoted};
+use super::super::read::{Computed, PluginPlaces, article, computed, did_you_mean, one_of, quoted};
 use super::Checker;
 use crate::plugin::{ConfigError, PluginKind, Registry};
-use crate::plugin::{Entry, PathSegment};
+use crate::plugin::{OWN_HELP, OWN_PREFIX, PathSegment, PluginEntry};
 use crate::workflow::{Param, ParamType, StepKind, Template, Variables};
 use crate::yaml::tree::{Node, Place, Yaml};
 
-/// How deep schemas refer to schemas. Those of plug-ins nest a few levels.
+/// How deep schemas may refer to other schemas. Those of plug-ins nest a few levels.
 const MAX_SCHEMA_DEPTH: usize = 16;
 
 impl<'a> Checker<'a> {
@@ -41,7 +41,7 @@ impl<'a> Checker<'a> {
         let node = places.with.unwrap_or(&nothing);
         let before = self.diagnostics.len();
         self.fits(node, &entry.schema, &entry.schema, places.name, &format!("the `with` of `{name}`"), MAX_SCHEMA_DEPTH);
-        // What the schema finds, making the plug-in would only find again.
+        // If the schema found mistakes, making the plug-in would only find them again.
         if self.diagnostics.len() == before
             && let Ok(config) = with.resolve(examples)
             && let Err(error) = entry.make(&config)
@@ -50,7 +50,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Whether a workflow that is run as a step is given the parameters that it takes.
+    /// Checks that a workflow that runs as a step gets the parameters that it takes.
     fn params(&mut self, params: &BTreeMap<String, Param>, with: &Template, places: &PluginPlaces<'_>) {
         let given = match places.with.map(|node| &node.value) {
             Some(Yaml::Map(entries)) => entries.as_slice(),
@@ -78,7 +78,7 @@ impl<'a> Checker<'a> {
             self.error(
                 places.name,
                 format!("the workflow needs parameter `{name}`"),
-                Some(format!("give {} in `with`", param.kind.form())),
+                Some(format!("add it to `with`: {}", param.kind.form())),
             );
         }
     }
@@ -91,6 +91,9 @@ impl<'a> Checker<'a> {
                 let (is, wanted) = (entry.kind.as_str(), kind.as_str());
                 (format!("`{name}` is {} {is}, not {} {wanted}", article(is), article(wanted)), one_of(names()))
             }
+            None if name.starts_with(OWN_PREFIX) => {
+                (format!("there is no {} {} in this program", kind.as_str(), quoted(name)), OWN_HELP.to_owned())
+            }
             None => {
                 let help = did_you_mean(name, names()).unwrap_or_else(|| one_of(names()));
                 (format!("there is no {} {}", kind.as_str(), quoted(name)), help)
@@ -99,8 +102,8 @@ impl<'a> Checker<'a> {
         self.error(place, message, help);
     }
 
-    /// Tells a refusal of the plug-in itself, unless it may be about a value that is only known later.
-    fn refused(&mut self, entry: &Entry, error: &ConfigError, with: &Node) {
+    /// Reports an error of the plug-in itself, unless it concerns a value that is only known during a run.
+    fn refused(&mut self, entry: &PluginEntry, error: &ConfigError, with: &Node) {
         let mut node = with;
         for segment in &error.path {
             let inner = match (segment, &node.value) {
@@ -114,11 +117,11 @@ impl<'a> Checker<'a> {
             }
         }
         if !is_computed(node) {
-            self.error(node.place, format!("`{}` refuses this: {}", entry.name, error.message), None);
+            self.error(node.place, format!("`{}` refuses this configuration: {}", entry.name, error.message), None);
         }
     }
 
-    /// Checks keys, types and words of a value against a JSON Schema as `schemars` writes them for plain structures.
+    /// Checks the keys, types and words of a value against a JSON Schema, as `schemars` writes it for plain structures.
     fn fits(&mut self, node: &Node, schema: &Value, root: &Value, place: Place, what: &str, depth: usize) {
         let Some(depth) = depth.checked_sub(1) else { return };
         let schema = resolved(schema, root);
@@ -155,7 +158,7 @@ impl<'a> Checker<'a> {
                 let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
                     if schema.get("additionalProperties") == Some(&json!(false)) {
                         for (key, _) in entries {
-                            self.error(key.place, format!("{what} takes nothing, so no {}", quoted(&key.name)), None);
+                            self.error(key.place, format!("unknown key {} in {what}, which takes none", quoted(&key.name)), None);
                         }
                     }
                     return;
@@ -187,7 +190,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Of a value that by its schema names something of the workflow (`x-names: table | source | calendar`).
+    /// Checks a value that names something of the workflow, as its schema says (`x-names: table | source | calendar`).
     fn names_something(&mut self, what: &str, name: &str, place: Place) {
         let known: Vec<&str> = match what {
             "table" => self.draft.table_names.clone(),
@@ -202,10 +205,6 @@ impl<'a> Checker<'a> {
     }
 }
 
-fn article(word: &str) -> &'static str {
-    if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
-}
-
 fn is_computed(node: &Node) -> bool {
     match &node.value {
         Yaml::Text(text) => !matches!(computed(text), Computed::No),
@@ -215,7 +214,7 @@ fn is_computed(node: &Node) -> bool {
     }
 }
 
-/// The schema itself: references followed, and of `anyOf` with `null` (an optional value) the other.
+/// The schema with references followed. For an optional value (`anyOf` with `null`), the other alternative.
 fn resolved<'s>(mut schema: &'s Value, root: &'s Value) -> &'s Value {
     for _ in 0..MAX_SCHEMA_DEPTH {
         if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
@@ -234,12 +233,12 @@ fn resolved<'s>(mut schema: &'s Value, root: &'s Value) -> &'s Value {
     &Value::Null
 }
 
-/// The only texts allowed, if the schema lists them.
+/// The texts that the schema allows, if it lists them.
 fn words(schema: &Value) -> Vec<&str> {
     let listed = schema.get("enum").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let alternatives =
         schema.get("oneOf").and_then(Value::as_array).into_iter().flatten().map(|one| one.get("const").and_then(Value::as_str));
-    // An alternative that is no constant takes more than words.
+    // An alternative that is not a constant accepts more than fixed words.
     let alternatives: Option<Vec<&str>> = alternatives.collect();
     listed.chain(alternatives.unwrap_or_default()).collect()
 }
@@ -277,7 +276,7 @@ fn wanted(schema: &Value) -> String {
     words.collect::<Vec<_>>().join(" or ")
 }
 
-/// Parameters as they might be given: their defaults, else an example of their type.
+/// Example values of all parameters: their defaults, or else an example of their type.
 fn examples<'p>(params: impl Iterator<Item = (&'p String, &'p Param)>) -> Variables {
     let example = |param: &Param| {
         let one = param.one_of.first().cloned();

@@ -1,4 +1,4 @@
-//! From the tree to a [`Workflow`], going on after every mistake. What the names mean is not looked at here but in `check`.
+//! Reads the tree into a [`Workflow`], and goes on after every mistake. It must not look at what names mean; `check` does that.
 
 mod branch;
 mod budget;
@@ -11,6 +11,7 @@ mod table;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(crate) use branch::{DEFAULT_ATTEMPTS, DEFAULT_BACKOFF, DEFAULT_INTERVAL};
 pub(crate) use step::WORDS as STEP_WORDS;
 pub(crate) use strategy::MAX_STRATEGIES;
 
@@ -21,102 +22,108 @@ use crate::yaml::Diagnostics;
 use crate::yaml::closest;
 use crate::yaml::tree::{Key, Node, Place, Yaml};
 
-/// Characters of a name: names become parts of file names, and of names of our own that are longer.
+/// How many characters a name may have: names become parts of file names, and of our own longer names.
 pub(crate) const MAX_NAME: usize = 100;
-/// Steps of one workflow. More is not a workflow but data; checks over the graph are quick up to here.
+/// How many steps one workflow may have. More would be data rather than a workflow, and checks of the graph are quick up to here.
 pub(crate) const MAX_STEPS: usize = 10_000;
-/// Entries of every other list or mapping of the language: tables, params, branches of a step.
+/// How many entries every other list or mapping of the language may have: tables, parameters, branches of a step.
 pub(crate) const MAX_ENTRIES: usize = 1_000;
-/// Steps of a DAG that run at once, if it does not say.
+/// How many steps of a DAG run at once by default.
 const DEFAULT_PARALLEL: u32 = 8;
-/// Steps of a DAG that may run at once.
+/// How many steps of a DAG may run at once.
 const MAX_PARALLEL: u32 = 1_000;
-/// Bytes of one text of the language: a message, a location.
+/// How many bytes one text of the language may have, such as a message or a location.
 const MAX_TEXT: usize = 10_000;
 
-/// A workflow, and where in the text its parts are.
+/// A workflow that was read but not checked, with the places of its parts in the text.
 pub(crate) struct Draft<'a> {
     pub(crate) workflow: Workflow,
-    /// Where `start` names a step; none if it does not.
+    /// The place of the step that `start` names, if it names one.
     pub(crate) start: Option<Place>,
-    /// Every step that is there, read or not: naming one that could not be read is no second mistake.
+    /// The names of all steps, read or not: naming one that could not be read is not a second mistake.
     pub(crate) step_names: Vec<&'a str>,
-    /// Of each step of the workflow, in the same order.
+    /// The places of each step of the workflow, in the same order.
     pub(crate) steps: Vec<StepPlaces<'a>>,
-    /// Of each source.
+    /// The places of each source, by its name.
     pub(crate) sources: BTreeMap<String, PluginPlaces<'a>>,
-    /// Every key under `tables`, `sources` and `params`, read or not.
+    /// Every key under `tables`, read or not.
     pub(crate) table_names: Vec<&'a str>,
+    /// Every key under `sources`, read or not.
     pub(crate) source_names: Vec<&'a str>,
+    /// Every key under `params`, read or not.
     pub(crate) param_names: Vec<&'a str>,
-    /// Every expression.
+    /// All expressions.
     pub(crate) expressions: Vec<ExpressionUse>,
-    /// Whether all steps, and where they lead, could be read: else checks over the graph would only repeat what is known.
+    /// Whether all steps and the ways between them could be read. If not, checks of the graph would only repeat known mistakes.
     pub(crate) whole: bool,
 }
 
-/// Where the parts of a step are.
+/// The places of the parts of a step.
 pub(crate) struct StepPlaces<'a> {
+    /// The step's name.
     pub(crate) name: Place,
-    /// Of each of its plug-ins.
+    /// The step's plug-ins, in order.
     pub(crate) plugins: Vec<PluginPlaces<'a>>,
+    /// The detect step that `of` names.
     pub(crate) of: Option<Place>,
-    /// Of each entry of `after`.
+    /// The entries of `after`.
     pub(crate) after: Vec<Place>,
-    /// Of each branch of a parallel step, where it says with which step it begins.
+    /// For each branch of a parallel step, the step that its `start` names.
     pub(crate) branches: Vec<Place>,
-    /// Of each branch.
+    /// The branches of `next`.
     pub(crate) next: Vec<BranchPlaces>,
-    /// Of each catch rule, where it names a step.
+    /// For each catch rule, the step that it goes to.
     pub(crate) catch: Vec<Place>,
 }
 
-/// Where a branch of `next` says what.
+/// The places of the parts of a branch of `next`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BranchPlaces {
-    /// Its condition, if it has one.
+    /// The condition, if there is one.
     pub(crate) when: Option<Place>,
-    /// The step it leads to.
+    /// The step that the branch goes to.
     pub(crate) goto: Place,
 }
 
-/// Where a plug-in is named and configured.
+/// The name and the configuration of a plug-in in the text.
 pub(crate) struct PluginPlaces<'a> {
+    /// Where the plug-in is named.
     pub(crate) name: Place,
+    /// The value of `with`, if it is given.
     pub(crate) with: Option<&'a Node>,
 }
 
-/// An expression, and where it stands.
+/// An expression, and where it is used.
 pub(crate) struct ExpressionUse {
     pub(crate) expression: Expression,
     pub(crate) place: Place,
     pub(crate) within: Within,
 }
 
-/// Where an expression stands: what it can speak of follows.
+/// The part of a workflow in which an expression is used, which decides the variables it can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Within {
-    /// In a step, while a run goes on.
+    /// A step, which is computed during a run.
     Step,
-    /// In a source or profile, before the first step.
+    /// A source or profile, which is computed before the first step.
     Setup,
 }
 
-/// Finds and reads another workflow, by the name that this one gives it; an error says why it can't be run.
+/// Finds and reads another workflow, by the name that this one gives it. The error says why it cannot run.
 pub(crate) type Child<'a> = &'a dyn Fn(&str) -> Result<Arc<Workflow>, String>;
 
-/// Finds and reads the price book, by the name that the workflow gives it, if it does; an error says why it can't be used.
+/// Finds and reads the price book that the workflow names, or the one given separately. The error says why it cannot be used.
 pub(crate) type Prices<'a> = &'a dyn Fn(Option<&str>) -> Result<Option<Arc<PriceBook>>, String>;
 
-/// Reads, and collects mistakes.
+/// Reads a workflow, and collects mistakes.
 pub(crate) struct Reader<'a> {
     text: &'a str,
     diagnostics: Diagnostics,
     child: Child<'a>,
     prices: Prices<'a>,
-    /// Whether a budget in dollars can be reckoned with, or it was told why not.
+    /// Whether there is a price book for budgets in dollars, or its absence was already reported.
     priced: bool,
-    /// Whether the run has a budget.
+    /// Whether the workflow has a budget.
     budgeted: bool,
     dag: bool,
     step_names: Vec<&'a str>,
@@ -124,12 +131,12 @@ pub(crate) struct Reader<'a> {
     whole: bool,
 }
 
-/// The entries of a mapping whose keys are known.
+/// A mapping whose keys were checked.
 pub(super) struct Fields<'a> {
     node: &'a Node,
-    /// The key under which the mapping is.
+    /// The place of the key that holds the mapping.
     place: Place,
-    /// What it is, for messages: `table `bars``.
+    /// What the mapping describes, for messages: `table `bars``.
     what: String,
 }
 
@@ -163,16 +170,17 @@ impl<'a> Reader<'a> {
         self.diagnostics
     }
 
-    /// Reads a whole file. None if not even its outline is there; mistakes may have been collected in any case.
+    /// Reads a whole file; `None` if it is not even a mapping. Mistakes may have been collected in either case.
     pub(crate) fn workflow(&mut self, file: &str, root: &'a Node) -> Option<Draft<'a>> {
         let mut repeated = Vec::new();
         root.repeated_keys(&mut |key, first| repeated.push((key, first)));
         for (key, first) in repeated {
             let line = self.text.get(..first.place.start).unwrap_or_default().matches('\n').count() + 1;
-            self.error(key.place, format!("{} is here twice", quoted(&key.name)), Some(format!("the first is on line {line}")));
+            let help = format!("remove one; the first is on line {line}");
+            self.error(key.place, format!("the key {} appears twice", quoted(&key.name)), Some(help));
         }
         if matches!(root.value, Yaml::Null) {
-            self.error(root.place, "the file is empty", Some("a workflow begins with `workflow: name`".to_owned()));
+            self.error(root.place, "the file is empty", Some("begin a workflow with `workflow: name`".to_owned()));
             return None;
         }
         const KEYS: [&str; 14] = [
@@ -209,12 +217,12 @@ impl<'a> Reader<'a> {
         let profiles = self.profiles(&fields);
         let start = if self.dag {
             if fields.get("start").is_some() {
-                let help = "remove it; steps that come `after` nothing begin at once";
+                let help = "remove it; steps without `after` begin at once";
                 self.error(fields.key_place("start"), "a dag has no `start`", Some(help.to_owned()));
             }
             None
         } else {
-            self.required(&fields, "start", "the step to begin with")
+            self.required(&fields, "start", "name the step to begin with")
         };
         let start_name = start.and_then(|node| self.text(node, "`start`"));
         self.whole &= self.dag || start_name.is_some();
@@ -255,13 +263,13 @@ impl<'a> Reader<'a> {
         let node = self.required(
             fields,
             "kind",
-            "`kind: state-machine`, whose steps say what is `next`, or `kind: dag`, whose steps say what they come `after`",
+            "write `kind: state-machine`, where each step names its `next`, or `kind: dag`, where each step names what it comes `after`",
         );
         let dag = node.and_then(|node| self.word(node, "`kind`", &KINDS)).unwrap_or(false);
         let max_parallel = self.count(fields, "max_parallel", 1..=MAX_PARALLEL);
         if max_parallel.is_some() && !dag {
-            let help = "remove it; a state machine does one step at a time, but for its parallel steps";
-            self.error(fields.key_place("max_parallel"), "`max_parallel` belongs to `kind: dag`", Some(help.to_owned()));
+            let help = "remove it; a state machine runs one step at a time, except in parallel steps";
+            self.error(fields.key_place("max_parallel"), "only `kind: dag` takes `max_parallel`", Some(help.to_owned()));
         }
         if dag { WorkflowKind::Dag { max_parallel: max_parallel.unwrap_or(DEFAULT_PARALLEL) } } else { WorkflowKind::StateMachine }
     }
@@ -270,7 +278,7 @@ impl<'a> Reader<'a> {
         self.diagnostics.push(place, message.into(), help);
     }
 
-    /// The mapping's entries, after every unknown key was reported. `place` is the key under which the mapping is.
+    /// A mapping, after reporting all its unknown keys. `place` is that of the key that holds the mapping.
     fn fields(&mut self, node: &'a Node, place: Place, what: &str, known: &[&str]) -> Option<Fields<'a>> {
         for (key, _) in self.mapping(node, what, MAX_ENTRIES)? {
             if !known.contains(&key.name.as_str()) && !self.diagnostics.full() {
@@ -285,7 +293,7 @@ impl<'a> Reader<'a> {
         match &node.value {
             Yaml::Map(entries) if entries.len() <= limit => Some(entries),
             Yaml::Map(entries) => {
-                self.error(node.place, format!("{} entries in {what}; {limit} are allowed", entries.len()), None);
+                self.error(node.place, format!("{what} has {} entries; at most {limit} are allowed", entries.len()), None);
                 None
             }
             _ => {
@@ -299,7 +307,7 @@ impl<'a> Reader<'a> {
         match &node.value {
             Yaml::List(items) if items.len() <= MAX_ENTRIES => Some(items),
             Yaml::List(items) => {
-                self.error(node.place, format!("{} entries in {what}; {MAX_ENTRIES} are allowed", items.len()), None);
+                self.error(node.place, format!("{what} has {} entries; at most {MAX_ENTRIES} are allowed", items.len()), None);
                 None
             }
             _ => {
@@ -317,7 +325,7 @@ impl<'a> Reader<'a> {
         node
     }
 
-    /// The entries of an optional section whose keys are names of the user's.
+    /// The entries of an optional section whose keys are names that the user chose.
     fn section(&mut self, fields: &Fields<'a>, name: &str, limit: usize) -> Vec<(&'a Key, &'a Node)> {
         let Some(node) = fields.get(name) else { return Vec::new() };
         let Some(entries) = self.mapping(node, &format!("`{name}`"), limit) else { return Vec::new() };
@@ -331,7 +339,7 @@ impl<'a> Reader<'a> {
         named
     }
 
-    /// A value in which texts of the form `{% … %}` are computed.
+    /// Reads a value in which texts of the form `{% … %}` are computed.
     fn template(&mut self, node: &'a Node, within: Within) -> Template {
         match &node.value {
             Yaml::Text(text) => match computed(text) {
@@ -340,8 +348,8 @@ impl<'a> Reader<'a> {
                     self.expression(inner, node.place, within).map_or_else(|| Template::Value(node.to_json()), Template::Computed)
                 }
                 Computed::Part => {
-                    let help = "join texts within the expression: `\"{% 'from ' & $params.from %}\"`";
-                    self.error(node.place, "only a whole value can be computed, from `{%` to `%}`", Some(help.to_owned()));
+                    let help = "join texts within the expression, e.g. `\"{% 'from ' & $params.from %}\"`";
+                    self.error(node.place, "an expression must be the whole value, from `{%` to `%}`", Some(help.to_owned()));
                     Template::Value(node.to_json())
                 }
             },
@@ -396,11 +404,11 @@ fn is_value(template: &Template) -> bool {
 
 /// How much of a text is computed.
 pub(crate) enum Computed<'a> {
-    /// Nothing.
+    /// The text is plain.
     No,
-    /// All of it, by this expression.
+    /// The whole text is this expression.
     Whole(&'a str),
-    /// A part, which is not possible.
+    /// The text contains an expression, which is not allowed.
     Part,
 }
 
@@ -413,22 +421,27 @@ pub(crate) fn computed(text: &str) -> Computed<'_> {
     }
 }
 
-/// A name from the text, for a message: in quotes, and never long.
+/// A name from the text for use in a message: in quotes, and shortened.
 pub(crate) fn quoted(name: &str) -> String {
     const SHOWN: usize = 60;
     if name.chars().count() > SHOWN { format!("`{}…`", name.chars().take(SHOWN).collect::<String>()) } else { format!("`{name}`") }
 }
 
-/// `did you mean …?`, if something known is close.
+/// `a` or `an`, whichever the word needs.
+pub(crate) fn article(word: &str) -> &'static str {
+    if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
+}
+
+/// `did you mean …?`, if one of the known names is close.
 pub(crate) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    // Comparing takes the product of both lengths.
+    // The cost of comparing grows with the product of both lengths.
     if name.len() > 2 * MAX_NAME {
         return None;
     }
     closest(name, known.filter(|known| known.len() <= 2 * MAX_NAME)).map(|close| format!("did you mean `{close}`?"))
 }
 
-/// `one of …`, of a list that is short enough to be read.
+/// `expected one of …`, with at most twenty names.
 pub(crate) fn one_of<'a>(known: impl Iterator<Item = &'a str>) -> String {
     const SHOWN: usize = 20;
     let known: Vec<&str> = known.collect();
@@ -437,5 +450,5 @@ pub(crate) fn one_of<'a>(known: impl Iterator<Item = &'a str>) -> String {
     }
     let more = if known.len() > SHOWN { format!(" and {} more", known.len() - SHOWN) } else { String::new() };
     let shown: Vec<String> = known.iter().take(SHOWN).map(|name| quoted(name)).collect();
-    if known.len() == 1 { format!("there is only {}", shown.concat()) } else { format!("known are {}{more}", shown.join(", ")) }
+    if known.len() == 1 { format!("there is only {}", shown.concat()) } else { format!("expected one of {}{more}", shown.join(", ")) }
 }

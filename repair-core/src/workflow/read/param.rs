@@ -6,9 +6,9 @@ use super::{Fields, MAX_ENTRIES, Reader};
 use crate::workflow::{Param, ParamType};
 use crate::yaml::tree::{Node, Yaml};
 
-/// Tags of one workflow; AWS takes fifty on a resource.
+/// How many tags one workflow or strategy may have, as AWS allows on a resource.
 const MAX_TAGS: usize = 50;
-/// Characters of a tag's value; AWS takes so many.
+/// How many characters the value of a tag may have, as AWS allows.
 const MAX_TAG_VALUE: usize = 256;
 
 impl<'a> Reader<'a> {
@@ -38,9 +38,9 @@ impl<'a> Reader<'a> {
         let Some(node) = fields.get("one_of") else { return Vec::new() };
         let items = self.list(node, "`one_of`").unwrap_or_default();
         if items.is_empty() {
-            self.error(node.place, "`one_of` allows nothing", Some("list the values allowed, or leave it out".to_owned()));
+            self.error(node.place, "`one_of` is empty", Some("list the values allowed, or remove it".to_owned()));
         }
-        // Of a list, `one_of` says what its items may be.
+        // For a list, `one_of` limits its items.
         let kind = if kind == ParamType::List { ParamType::String } else { kind };
         let mut allowed = Vec::with_capacity(items.len());
         for item in items {
@@ -65,7 +65,7 @@ impl<'a> Reader<'a> {
                 }
             };
             if value.chars().count() > MAX_TAG_VALUE {
-                self.error(node.place, format!("a tag may be {MAX_TAG_VALUE} characters long"), None);
+                self.error(node.place, format!("a tag may have at most {MAX_TAG_VALUE} characters"), None);
             }
             tags.insert(key.name.clone(), value);
         }

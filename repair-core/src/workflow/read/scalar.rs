@@ -8,12 +8,12 @@ use crate::workflow::{parse_duration, parse_rate};
 use crate::yaml::tree::{Node, Place, Yaml};
 
 impl<'a> Reader<'a> {
-    /// A text that is not empty.
+    /// Reads a text that is not empty.
     pub(super) fn text(&mut self, node: &Node, what: &str) -> Option<String> {
         match &node.value {
             Yaml::Text(text) if text.trim().is_empty() => self.error(node.place, format!("{what} is empty"), None),
             Yaml::Text(text) if text.len() > MAX_TEXT => {
-                self.error(node.place, format!("{what} is {} bytes long; {MAX_TEXT} are allowed", text.len()), None);
+                self.error(node.place, format!("{what} has {} bytes; at most {MAX_TEXT} are allowed", text.len()), None);
             }
             Yaml::Text(text) => return Some(text.clone()),
             Yaml::Bool(_) | Yaml::Number(_) => {
@@ -24,7 +24,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// A name of the user's choice.
+    /// Reads a name that the user chose.
     pub(super) fn name(&mut self, node: &Node, what: &str) -> Option<String> {
         let text = self.text(node, what)?;
         self.is_name(&text, node.place, what).then_some(text)
@@ -35,15 +35,15 @@ impl<'a> Reader<'a> {
         let fits = characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
             && characters.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
         if !fits {
-            let help = "begin with a letter or `_`, go on with letters, digits, `_` and `-`";
+            let help = "begin with a letter or `_`, and use only letters, digits, `_` and `-`";
             self.error(place, format!("{} cannot be {what}", quoted(name)), Some(help.to_owned()));
         } else if name.len() > MAX_NAME {
-            self.error(place, format!("{} is too long for {what}; {MAX_NAME} characters are allowed", quoted(name)), None);
+            self.error(place, format!("{} is too long for {what}; at most {MAX_NAME} characters are allowed", quoted(name)), None);
         }
         fits && name.len() <= MAX_NAME
     }
 
-    /// One of some known words.
+    /// Reads one of some known words.
     pub(super) fn word<T>(&mut self, node: &Node, what: &str, known: &[(&str, T)]) -> Option<T>
     where
         T: Clone,
@@ -58,7 +58,7 @@ impl<'a> Reader<'a> {
         found
     }
 
-    /// A whole number within bounds; `otherwise` if it is not given or not right.
+    /// Reads a whole number within bounds; `None` if it is not given or is wrong.
     pub(super) fn count(&mut self, fields: &Fields<'a>, name: &str, bounds: std::ops::RangeInclusive<u32>) -> Option<u32> {
         let node = fields.get(name)?;
         let value = match &node.value {
@@ -71,7 +71,7 @@ impl<'a> Reader<'a> {
         value
     }
 
-    /// A duration; `otherwise` if it is not given or not right.
+    /// Reads a duration; `None` if it is not given or is wrong.
     pub(super) fn duration(&mut self, fields: &Fields<'a>, name: &str) -> Option<Duration> {
         let node = fields.get(name)?;
         if let Yaml::Number(number) = &node.value {
@@ -85,14 +85,14 @@ impl<'a> Reader<'a> {
     pub(super) fn rate(&mut self, fields: &Fields<'a>) -> Option<Rate> {
         let node = fields.get("rate_limit")?;
         if matches!(node.value, Yaml::Number(_)) {
-            self.error(node.place, "`rate_limit` says how many, but not in how much time", Some("write e.g. `200/min`".to_owned()));
+            self.error(node.place, "`rate_limit` has no unit of time", Some("write e.g. `200/min`".to_owned()));
             return None;
         }
         let text = self.text(node, "`rate_limit`")?;
         parse_rate(&text).map_err(|error| self.error(node.place, error.message(), None)).ok()
     }
 
-    /// A list of texts; one text alone is a list of one.
+    /// Reads a list of texts; a single text is a list of one.
     pub(super) fn texts(&mut self, node: &'a Node, what: &str) -> Vec<(String, Place)> {
         if matches!(node.value, Yaml::Text(_)) {
             return self.text(node, what).map(|text| (text, node.place)).into_iter().collect();

@@ -1,4 +1,4 @@
-//! `steps`: which word each begins with, and what that word takes.
+//! `steps`: the word that begins each step, and the fields that the word takes.
 
 use std::time::Duration;
 
@@ -7,31 +7,31 @@ use crate::workflow::parse_duration;
 use crate::workflow::{Inside, ParallelBranch, RunIf, SensorWait, Step, StepKind, Template, Tolerance, Wait};
 use crate::yaml::tree::{Key, Node, Place, Yaml};
 
-/// The words a step can begin with.
+/// The words that can begin a step.
 pub(crate) const WORDS: [&str; 10] = ["detect", "wait", "repair", "verify", "aggregate", "task", "parallel", "workflow", "succeed", "fail"];
-/// Words of other languages, and what says the same here.
+/// Words of other languages, and what to use instead.
 const OTHER_WORDS: [(&str, &str); 4] = [
-    ("choice", "conditions are in the `next` of the step before"),
-    ("map", "a repair step does its units side by side"),
-    ("pass", "values are computed where they are used, `\"{% … %}\"`"),
-    ("branch", "conditions are in the `next` of the step before"),
+    ("choice", "write conditions in the `next` of the step before"),
+    ("map", "use a repair step, which runs its units side by side"),
+    ("pass", "compute values where they are used, `\"{% … %}\"`"),
+    ("branch", "write conditions in the `next` of the step before"),
 ];
-/// What every step of a state machine takes that goes on.
+/// The fields of every step of a state machine that does not end the run.
 const COMMON: [&str; 7] = ["next", "end", "retry", "catch", "max_visits", "timeout", "heartbeat"];
-/// What every step of a DAG takes.
+/// The fields of every step of a DAG.
 const COMMON_DAG: [&str; 5] = ["after", "run_if", "retry", "timeout", "heartbeat"];
-/// How often a sensor looks, if a wait does not say.
+/// How often a sensor is read by default.
 const DEFAULT_EVERY: Duration = Duration::from_secs(30);
-/// Branches of one parallel step.
+/// How many branches one parallel step may have.
 const MAX_BRANCHES: usize = 100;
-/// Units that run at once, if a repair step does not say.
+/// How many units of a repair step run at once by default.
 pub(super) const DEFAULT_CONCURRENCY: u32 = 4;
-/// Units that may run at once: each may hold a connection and an answer in memory.
+/// How many units may run at once: each may hold a connection, and an answer in memory.
 pub(super) const MAX_CONCURRENCY: u32 = 256;
-/// How often a run may come to one step. More is a loop that nobody waits for.
+/// How often a run may come to one step. Nobody would wait for more.
 const MAX_VISITS: u32 = 1_000_000;
 
-/// What a step does, and where its plug-in and its detect step are named.
+/// What a step does, and the places that belong to it.
 pub(super) struct Body<'a> {
     pub(super) kind: StepKind,
     pub(super) plugins: Vec<PluginPlaces<'a>>,
@@ -45,7 +45,7 @@ impl Body<'_> {
     }
 }
 
-/// Steps that were read, with their places.
+/// The steps read so far, with their places.
 type Read<'a> = (Vec<Step>, Vec<StepPlaces<'a>>);
 
 impl<'a> Reader<'a> {
@@ -56,7 +56,7 @@ impl<'a> Reader<'a> {
     }
 
     fn section_of_steps(&mut self, fields: &Fields<'a>, inside: Option<&Inside>, read: &mut Read<'a>) {
-        let Some(node) = self.required(fields, "steps", "what there is to do") else {
+        let Some(node) = self.required(fields, "steps", "list what to do, e.g. `steps: { find_gaps: { detect: gaps, … } }`") else {
             self.whole = false;
             return;
         };
@@ -66,12 +66,12 @@ impl<'a> Reader<'a> {
             _ => 0,
         };
         if matches!(&node.value, Yaml::Map(entries) if entries.is_empty()) || matches!(node.value, Yaml::Null) {
-            self.error(fields.key_place("steps"), "there are no steps", Some("e.g. `find_gaps: { detect: gaps, … }`".to_owned()));
+            self.error(fields.key_place("steps"), "there are no steps", Some("add one, e.g. `find_gaps: { detect: gaps, … }`".to_owned()));
         }
         self.whole &= section.len() == given && given > 0;
         for (key, node) in section {
             if self.step_names.contains(&key.name.as_str()) {
-                let help = "steps of branches too have names of their own, so that `$steps` can tell them apart";
+                let help = "rename one; the names of steps must differ even across branches, because `$steps` holds all of them";
                 self.error(key.place, format!("there is another step {}", quoted(&key.name)), Some(help.to_owned()));
                 self.whole = false;
                 continue;
@@ -87,11 +87,11 @@ impl<'a> Reader<'a> {
         let word = self.step_word(key, entries)?;
         if self.dag && matches!(word, "parallel" | "succeed" | "fail") {
             let help = match word {
-                "parallel" => "steps of a dag run side by side as it is",
-                _ => "a dag ends when all its steps have come to rest, and fails if one failed",
+                "parallel" => "list the steps directly; independent steps of a dag run side by side",
+                _ => "remove it; a dag ends when all its steps have ended, and fails if one of them failed",
             };
             let place = entries.iter().find(|(key, _)| key.name == word).map_or(key.place, |(key, _)| key.place);
-            self.error(place, format!("a dag has no `{word}`"), Some(help.to_owned()));
+            self.error(place, format!("a dag cannot have a `{word}` step"), Some(help.to_owned()));
             return None;
         }
         let ends = matches!(word, "succeed" | "fail");
@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
         if let (Some(timeout), Some(heartbeat)) = (timeout, heartbeat)
             && heartbeat >= timeout
         {
-            self.error(fields.key_place("heartbeat"), "`heartbeat` is not shorter than `timeout`", None);
+            self.error(fields.key_place("heartbeat"), "`heartbeat` must be shorter than `timeout`", None);
         }
         self.ends_by_itself(&fields, word);
         let (after, after_places): (Vec<String>, Vec<Place>) =
@@ -127,11 +127,11 @@ impl<'a> Reader<'a> {
         if run_if.is_some() && after.is_empty() {
             self.error(
                 fields.key_place("run_if"),
-                "`run_if` is about the steps before, and there are none",
+                "`run_if` needs steps that come before, and there are none",
                 Some("name them in `after`".to_owned()),
             );
         }
-        // A parallel step comes before those of its branches, as in the text.
+        // A parallel step comes before the steps of its branches, as in the text.
         let place = read.0.len();
         let body = if word == "parallel" { self.parallel(&fields, &key.name, read) } else { self.body(&fields, word) };
         let (leads, body) = (leads?, body?);
@@ -152,13 +152,13 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
-    /// `timeout` and `heartbeat` are refused where they would mean nothing.
+    /// Refuses `timeout` and `heartbeat` where they would have no effect.
     fn ends_by_itself(&mut self, fields: &Fields<'a>, word: &str) {
         let sensor = fields.get("wait").and_then(|wait| wait.get("until")).is_some_and(|until| matches!(until.value, Yaml::Map(_)));
         let refused: &[(&str, &str)] = match word {
             "wait" if sensor => &[("timeout", "write it within `until`, beside `every`")],
-            "wait" => &[("timeout", "remove it; a wait ends by itself"), ("heartbeat", "remove it; a wait needs no sign of life")],
-            "parallel" | "workflow" => &[("heartbeat", "give it to the steps within, which have something to show for it")],
+            "wait" => &[("timeout", "remove it; a wait ends by itself"), ("heartbeat", "remove it; a wait makes no progress to report")],
+            "parallel" | "workflow" => &[("heartbeat", "move it to the steps inside, which report progress")],
             _ => &[],
         };
         for (name, help) in refused {
@@ -168,12 +168,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The branches of a parallel step; their steps are read along.
+    /// Reads the branches of a parallel step, and adds their steps to `read`.
     fn parallel(&mut self, fields: &Fields<'a>, step: &str, read: &mut Read<'a>) -> Option<Body<'a>> {
         let node = fields.get("parallel")?;
-        let entries = self.mapping(node, "`parallel`, which names branches,", MAX_BRANCHES)?;
+        let entries = self.mapping(node, "`parallel`", MAX_BRANCHES)?;
         if entries.is_empty() {
-            self.error(node.place, "`parallel` has no branches", Some("e.g. `prices: { start: a, steps: { a: … } }`".to_owned()));
+            self.error(node.place, "`parallel` has no branches", Some("add one, e.g. `prices: { start: a, steps: { a: … } }`".to_owned()));
         }
         let (mut branches, mut places) = (Vec::new(), Vec::new());
         for (key, node) in entries {
@@ -185,7 +185,7 @@ impl<'a> Reader<'a> {
                 self.whole = false;
                 continue;
             };
-            let start = self.required(&fields, "start", "the step to begin with");
+            let start = self.required(&fields, "start", "name the step to begin with");
             let start = start.and_then(|node| self.text(node, "`start`").map(|start| (start, node.place)));
             let inside = Inside { step: step.to_owned(), branch: key.name.clone() };
             self.section_of_steps(&fields, Some(&inside), read);
@@ -204,7 +204,7 @@ impl<'a> Reader<'a> {
         WORDS.contains(&key) || COMMON.contains(&key) || COMMON_DAG.contains(&key) || OTHER_KEYS.contains(&key)
     }
 
-    /// Keys that the language has, but not here: told in a better way than as unknown.
+    /// Reports keys that exist in the language but not in this step, with a better message than for unknown keys.
     fn misplaced(&mut self, entries: &'a [(Key, Node)], word: &str, known: &[&str]) {
         for (key, _) in entries {
             let name = key.name.as_str();
@@ -217,14 +217,14 @@ impl<'a> Reader<'a> {
                 }
                 ("verify", "with") => (
                     "`verify` takes no `with`".to_owned(),
-                    "it looks again with the configuration of the detect step that it names".to_owned(),
+                    "remove it; the step uses the configuration of the detect step that it names".to_owned(),
                 ),
                 (_, "after" | "run_if") if !self.dag => {
-                    (format!("`{name}` belongs to `kind: dag`"), "say in `next` where each step leads".to_owned())
+                    (format!("only steps of a `kind: dag` take `{name}`"), "name the steps that follow in `next`".to_owned())
                 }
                 (_, "next" | "end" | "catch" | "max_visits") if self.dag => {
-                    let help = "say in `after` what comes before a step, and in `run_if` how that must have gone";
-                    (format!("`{name}` belongs to `kind: state-machine`"), help.to_owned())
+                    let help = "name the steps before in `after`, and how they must have ended in `run_if`";
+                    (format!("only steps of a `kind: state-machine` take `{name}`"), help.to_owned())
                 }
                 _ => (format!("`{word}` takes no `{name}`"), one_of(known.iter().copied())),
             };
@@ -237,7 +237,7 @@ impl<'a> Reader<'a> {
         let mut words = entries.iter().filter_map(|(key, _)| word_of(key).map(|word| (word, key.place)));
         if let Some((first, _)) = words.next() {
             if let Some((second, place)) = words.next().filter(|(second, _)| *second != first) {
-                let message = format!("step `{}` says both `{first}` and `{second}`", key.name);
+                let message = format!("step `{}` has both `{first}` and `{second}`", key.name);
                 self.error(place, message, Some("make it two steps".to_owned()));
                 return None;
             }
@@ -245,16 +245,16 @@ impl<'a> Reader<'a> {
         }
         let other = |key: &Key| OTHER_WORDS.into_iter().find(|(word, _)| *word == key.name);
         if let Some((key, (word, help))) = entries.iter().find_map(|(key, _)| other(key).map(|word| (key, word))) {
-            self.error(key.place, format!("there is no `{word}`"), Some(help.to_owned()));
+            self.error(key.place, format!("there is no `{word}` step"), Some(help.to_owned()));
             return None;
         }
-        // The first key that looks like a word was probably meant as one.
+        // The first key that resembles a word was probably meant as one.
         let meant = entries.iter().filter(|(key, _)| !self.is_of_language(&key.name));
         let meant = meant.filter_map(|(key, _)| did_you_mean(&key.name, WORDS.into_iter()).map(|help| (key, help))).next();
         match meant {
             Some((word, help)) => self.error(word.place, format!("unknown word {} in step `{}`", quoted(&word.name), key.name), Some(help)),
             None => {
-                let help = format!("begin it with a word; {}", one_of(WORDS.into_iter()));
+                let help = one_of(WORDS.into_iter());
                 self.error(key.place, format!("step `{}` does not say what to do", key.name), Some(help));
             }
         }
@@ -274,21 +274,21 @@ impl<'a> Reader<'a> {
             "repair" => self.repair(fields),
             "verify" => {
                 let node = fields.get("verify")?;
-                let of = self.text(node, "`verify`, which names a detect step,")?;
+                let of = self.text(node, "`verify`")?;
                 Some(Body { of: Some(node.place), ..Body::plain(StepKind::Verify { of }) })
             }
             "wait" => self.wait(fields),
             "workflow" => {
                 let node = fields.get("workflow")?;
-                let name = self.text(node, "`workflow`, which names a file,")?;
+                let name = self.text(node, "`workflow`")?;
                 let (with, with_node) = self.with(fields, Within::Step);
                 match (self.child)(&name) {
                     Ok(workflow) => {
                         if self.budgeted && workflow.budget.is_none() {
-                            let help = "a run within a run spends by its own `budget`; give it one, or take this one away";
+                            let help = "give it one, or remove this one; a run inside another run spends by its own budget";
                             self.error(
                                 node.place,
-                                format!("{} has no budget, and this workflow has", quoted(&name)),
+                                format!("the workflow {} has no `budget`, but this one does", quoted(&name)),
                                 Some(help.to_owned()),
                             );
                         }
@@ -296,23 +296,23 @@ impl<'a> Reader<'a> {
                         Some(Body { plugins, ..Body::plain(StepKind::Workflow { name, workflow, with }) })
                     }
                     Err(why) => {
-                        self.error(node.place, why, Some(format!("validate {} by itself to see all of its mistakes", quoted(&name))));
+                        self.error(node.place, why, Some(format!("validate {} on its own to see all its mistakes", quoted(&name))));
                         None
                     }
                 }
             }
             "fail" => {
                 let node = fields.get("fail")?;
-                let message = self.text(node, "`fail`, which says why,")?;
+                let message = self.text(node, "`fail`")?;
                 if !matches!(computed(&message), Computed::No) {
-                    self.error(node.place, "the message of `fail` cannot be computed", Some("write it as plain text".to_owned()));
+                    self.error(node.place, "the message of `fail` cannot be computed", Some("write plain text".to_owned()));
                 }
                 Some(Body::plain(StepKind::Fail { message }))
             }
             _ => {
                 let node = fields.get("succeed")?;
                 if !matches!(node.value, Yaml::Null | Yaml::Bool(true)) {
-                    self.error(node.place, "`succeed` takes nothing but `true`", None);
+                    self.error(node.place, "`succeed` must be `true`", None);
                 }
                 Some(Body::plain(StepKind::Succeed))
             }
@@ -321,7 +321,7 @@ impl<'a> Reader<'a> {
 
     fn plugged(&mut self, fields: &Fields<'a>, word: &str, kind: impl FnOnce(String, Template) -> StepKind) -> Option<Body<'a>> {
         let (with, with_node) = self.with(fields, Within::Step);
-        let (plugin, name) = self.plugin(fields, word, "the plug-in")?;
+        let (plugin, name) = self.plugin(fields, word, "name the plug-in")?;
         Some(Body { plugins: vec![PluginPlaces { name, with: with_node }], ..Body::plain(kind(plugin, with)) })
     }
 
@@ -329,11 +329,7 @@ impl<'a> Reader<'a> {
         let node = fields.get("wait")?;
         if let Some(text) = node.text() {
             let key = if parse_duration(text).is_ok() { "for" } else { "until" };
-            self.error(
-                node.place,
-                "`wait` must say whether for how long or until when",
-                Some(format!("write `wait: {{ {key}: {text} }}`")),
-            );
+            self.error(node.place, "`wait` must be a mapping with `for` or `until`", Some(format!("write `wait: {{ {key}: {text} }}`")));
             return None;
         }
         let wait = self.fields(node, fields.key_place("wait"), "`wait`", &["for", "until"])?;
@@ -345,32 +341,34 @@ impl<'a> Reader<'a> {
             (None, Some(node)) if matches!(node.value, Yaml::Map(_)) => self.sensor(node, wait.key_place("until")),
             (None, Some(node)) => {
                 let instant = |text: &str| {
-                    text.parse::<jiff::Timestamp>().err().map(|_| format!("`{text}` is not an instant such as 2024-03-04T14:30:00Z"))
+                    text.parse::<jiff::Timestamp>()
+                        .err()
+                        .map(|_| format!("`{text}` is not an instant; write one such as 2024-03-04T14:30:00Z"))
                 };
                 self.wait_value(node, "`until`", instant).map(|value| Body::plain(StepKind::Wait(Wait::Until(value))))
             }
             (Some(_), Some(_)) => {
-                self.error(wait.key_place("until"), "a step waits either `for` or `until`", Some("make it two steps".to_owned()));
+                self.error(wait.key_place("until"), "a wait cannot have both `for` and `until`", Some("make it two steps".to_owned()));
                 None
             }
             (None, None) => {
-                self.error(wait.place, "`wait` says neither `for` how long nor `until` when", Some("e.g. `wait: { for: 90s }`".to_owned()));
+                self.error(wait.place, "`wait` has neither `for` nor `until`", Some("write e.g. `wait: { for: 90s }`".to_owned()));
                 None
             }
         }
     }
 
-    /// A condition that a sensor looks at again and again.
+    /// Reads a wait until a condition on the reading of a sensor holds.
     fn sensor(&mut self, node: &'a Node, place: Place) -> Option<Body<'a>> {
         let fields = self.fields(node, place, "`until`", &["sensor", "with", "when", "every", "timeout"])?;
         let (with, with_node) = self.with(&fields, Within::Step);
         let when = fields.get("when").map(|node| self.condition(node));
         let every = self.duration(&fields, "every").unwrap_or(DEFAULT_EVERY);
         if every.is_zero() {
-            self.error(fields.key_place("every"), "a sensor can't look without a pause", Some("e.g. `every: 30s`".to_owned()));
+            self.error(fields.key_place("every"), "`every` must be longer than zero", Some("write e.g. `every: 30s`".to_owned()));
         }
         let timeout = self.duration(&fields, "timeout");
-        let (plugin, name) = self.plugin(&fields, "sensor", "what looks, e.g. `sensor: gaps`")?;
+        let (plugin, name) = self.plugin(&fields, "sensor", "name the sensor, e.g. `sensor: gaps`")?;
         let when = match when {
             Some(condition) => Some(condition?),
             None => None,
@@ -399,7 +397,7 @@ impl<'a> Reader<'a> {
         let nothing = Tolerance::Count(0);
         let Some(node) = fields.get("tolerate") else { return nothing };
         let Some(inner) = self.fields(node, fields.key_place("tolerate"), "`tolerate`", &["failed"]) else { return nothing };
-        let Some(node) = self.required(&inner, "failed", "e.g. `tolerate: { failed: 5% }`") else { return nothing };
+        let Some(node) = self.required(&inner, "failed", "write e.g. `tolerate: { failed: 5% }`") else { return nothing };
         let read = match &node.value {
             Yaml::Number(number) => number.as_u64().and_then(|count| u32::try_from(count).ok()).map(Tolerance::Count),
             Yaml::Text(text) => {
@@ -411,13 +409,13 @@ impl<'a> Reader<'a> {
         if read.is_none() {
             self.error(
                 node.place,
-                "`failed` is a number of units, or a share of them",
-                Some("e.g. `failed: 3` or `failed: 5%`".to_owned()),
+                "`failed` must be a number of units, or a percentage of them",
+                Some("write e.g. `failed: 3` or `failed: 5%`".to_owned()),
             );
         }
         read.unwrap_or(nothing)
     }
 }
 
-/// Keys that some step takes, or that a step of another kind of workflow does.
+/// Keys that only some steps take, or only steps of a certain kind of workflow.
 const OTHER_KEYS: [&str; 9] = ["of", "with", "concurrency", "rate_limit", "tolerate", "budget", "tags", "after", "run_if"];

@@ -21,7 +21,7 @@ impl<'a> Reader<'a> {
         tables
     }
 
-    /// No table may be, to a lake that does not look at case, another one or what we own beside another.
+    /// Checks that no table has the name of another one, or of an object that we keep beside another, in a lake that ignores case.
     fn distinct(&mut self, tables: &[(&'a Key, &'a Node)]) {
         let mut taken: BTreeMap<String, String> = BTreeMap::new();
         for (key, _) in tables {
@@ -32,10 +32,10 @@ impl<'a> Reader<'a> {
         }
         for (key, _) in tables {
             let name = key.name.as_str();
-            for owned in [overlay::repairs(name), overlay::exceptions(name), overlay::repaired_view(name)] {
+            for owned in [overlay::repairs(name), overlay::exceptions(name), overlay::retractions(name), overlay::repaired_view(name)] {
                 if let Some((other, _)) = tables.iter().find(|(other, _)| other.name.eq_ignore_ascii_case(&owned)) {
-                    let message = format!("table `{}` has the name of what is kept beside table `{name}`", other.name);
-                    self.error(other.place, message, Some("rename it".to_owned()));
+                    let message = format!("the name `{}` is reserved for the repairs of table `{name}`", other.name);
+                    self.error(other.place, message, Some("rename the table".to_owned()));
                 }
             }
         }
@@ -44,10 +44,12 @@ impl<'a> Reader<'a> {
     fn table(&mut self, key: &Key, node: &'a Node) -> Option<Table> {
         const KEYS: [&str; 7] = ["location", "format", "partition_by", "key", "time", "time_marks", "cadence"];
         let fields = self.fields(node, key.place, &format!("table `{}`", key.name), &KEYS)?;
-        let location = self.required(&fields, "location", "the folder of its files").and_then(|node| self.text(node, "`location`"));
+        let location = self.required(&fields, "location", "name the folder of its files").and_then(|node| self.text(node, "`location`"));
         let formats = [("parquet", Format::Parquet), ("csv", Format::Csv), ("jsonl", Format::Jsonl)];
-        let format = self.required(&fields, "format", "parquet, csv or jsonl").and_then(|node| self.word(node, "`format`", &formats));
-        let time = self.required(&fields, "time", "the column that says when").and_then(|node| self.text(node, "`time`"));
+        let format = self
+            .required(&fields, "format", "write `format: parquet`, `csv` or `jsonl`")
+            .and_then(|node| self.word(node, "`format`", &formats));
+        let time = self.required(&fields, "time", "name the time column").and_then(|node| self.text(node, "`time`"));
         let partition_by = fields.get("partition_by").map(|node| self.partitions(node)).unwrap_or_default();
         let mut columns: Vec<String> = Vec::new();
         for (column, place) in fields.get("key").map(|node| self.texts(node, "`key`")).unwrap_or_default() {
@@ -82,7 +84,7 @@ impl<'a> Reader<'a> {
             [("year", PartitionUnit::Year), ("month", PartitionUnit::Month), ("day", PartitionUnit::Day), ("hour", PartitionUnit::Hour)];
         let items = self.list(node, "`partition_by`").unwrap_or_default();
         if let Some(second) = items.get(1) {
-            self.error(second.place, "a table is partitioned by one column at most", Some("keep the one of the finest unit".to_owned()));
+            self.error(second.place, "a table can be partitioned by one column only", Some("keep the one with the finest unit".to_owned()));
         }
         let mut partitions = Vec::new();
         for item in items.iter().take(1) {
@@ -94,7 +96,11 @@ impl<'a> Reader<'a> {
                     }
                 }
                 Some(_) => {
-                    self.error(item.place, "an entry of `partition_by` is a column and its unit", Some("e.g. `{ date: day }`".to_owned()));
+                    self.error(
+                        item.place,
+                        "an entry of `partition_by` must be a column and its unit",
+                        Some("write e.g. `{ date: day }`".to_owned()),
+                    );
                 }
                 None => {}
             }
@@ -109,14 +115,14 @@ impl<'a> Reader<'a> {
             let Some(fields) = self.fields(node, key.place, &what, &["source", "with", "rate_limit"]) else { continue };
             let rate_limit = self.rate(&fields);
             let (with, with_node) = self.with(&fields, Within::Setup);
-            let Some((plugin, name)) = self.plugin(&fields, "source", "the plug-in, e.g. `source: stocks.archive`") else { continue };
+            let Some((plugin, name)) = self.plugin(&fields, "source", "name the plug-in, e.g. `source: stocks.archive`") else { continue };
             sources.insert(key.name.clone(), SourceUse { plugin, with, rate_limit });
             places.insert(key.name.clone(), PluginPlaces { name, with: with_node });
         }
         (sources, places)
     }
 
-    /// The name of a plug-in, under the word that says of which kind.
+    /// Reads the name of a plug-in under the word for its kind.
     pub(super) fn plugin(&mut self, fields: &Fields<'a>, word: &str, help: &str) -> Option<(String, Place)> {
         let node = self.required(fields, word, help)?;
         self.text(node, &format!("`{word}`")).map(|name| (name, node.place))
@@ -128,7 +134,7 @@ impl<'a> Reader<'a> {
             let what = format!("profile `{}`", key.name);
             let Some(fields) = self.fields(node, key.place, &what, &["lake", "with"]) else { continue };
             let (with, _) = self.with(&fields, Within::Setup);
-            let lake = self.required(&fields, "lake", "e.g. `lake: local`").and_then(|node| self.text(node, "`lake`"));
+            let lake = self.required(&fields, "lake", "write e.g. `lake: local`").and_then(|node| self.text(node, "`lake`"));
             if let Some(lake) = lake {
                 profiles.insert(key.name.clone(), Profile { lake, with });
             }

@@ -1,4 +1,4 @@
-//! What a believable row is: rules on one row, which look at its columns, and rules on a row among its neighbours.
+//! The rules of the detector `invalid`: on the columns of one row, and on a row among its neighbours.
 
 use std::fmt;
 
@@ -11,38 +11,38 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::lake::shape::is_text;
 
-/// One rule. Either `column` with what its values may be, or `holds`.
+/// One rule: either `column` with conditions on its values, or `holds`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// The column that the rule is about.
+    /// The column to which the conditions apply.
     #[serde(default)]
     pub column: Option<String>,
-    /// The least value, in the column's unit.
+    /// The smallest valid value, in the column's unit.
     #[serde(default)]
     pub min: Option<f64>,
-    /// The largest value, in the column's unit.
+    /// The largest valid value, in the column's unit.
     #[serde(default)]
     pub max: Option<f64>,
-    /// Values that stand for something else, such as -200 for a sensor that was off.
+    /// Values that stand for no value, such as -200 for a sensor that was off.
     #[serde(default)]
     pub not: Vec<Sentinel>,
     /// Whether a row must have a value.
     #[serde(default)]
     pub not_null: bool,
-    /// Values too far from those around them.
+    /// Refuses values that are too far from the values around them.
     #[serde(default)]
     pub outlier: Option<Outlier>,
-    /// So many equal values in a row are too many: a sensor that hangs. The first of them was measured, and stays.
+    /// How many equal values in a row mean a frozen sensor. The first of them was measured, and stays valid.
     #[serde(default)]
     #[schemars(range(min = 2))]
     pub frozen: Option<u32>,
     /// A comparison of two columns, or of a column and a number, such as `low <= open`.
     #[serde(default)]
-    pub holds: Option<Comparison>,
+    pub holds: Option<ColumnComparison>,
 }
 
-/// A value that stands for something else.
+/// A value that stands for no value.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Sentinel {
@@ -53,22 +53,22 @@ pub enum Sentinel {
 }
 
 /// Hampel's identifier: a value is an outlier if it is further from the median of the values around it than `threshold` times their spread,
-/// which is 1.4826 times the median of the distances from the median. Nulls, and slots without rows, are left out; where fewer than half
-/// of the values around are there, nothing is judged.
+/// which is 1.4826 times the median of the distances from the median. Nulls, and slots without rows, are left out; a value with fewer than
+/// half of the values around it is not judged.
 ///
 /// F. R. Hampel, The influence curve and its role in robust estimation, JASA 69 (1974) 383-393; L. Davies and U. Gather, The
 /// identification of multiple outliers, JASA 88 (1993) 782-792.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Outlier {
-    /// How many slots on each side are looked at.
+    /// How many slots on each side count as neighbours.
     #[schemars(range(min = 1, max = 10_000))]
     pub window: u32,
-    /// How many spreads away a value may be; 3 is usual.
+    /// How many spreads a value may be away from the median; 3 is usual.
     #[serde(default = "three")]
     pub threshold: f64,
-    /// A distance from the median, in the column's unit, that is no outlier however small the spread is. Where more than half of the values
-    /// are equal, the spread is zero: there, nothing is judged unless this is given.
+    /// A distance from the median, in the column's unit, that is never an outlier, however small the spread is. If more than half of the
+    /// values are equal, the spread is zero, and values are judged only if this is given.
     #[serde(default)]
     pub at_least: Option<f64>,
 }
@@ -77,11 +77,11 @@ fn three() -> f64 {
     3.0
 }
 
-/// A comparison over the columns of a row. Of a row that lacks one of the values, it says nothing.
+/// A comparison of the columns of a row. It does not judge a row that lacks one of the values.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
-pub struct Comparison {
+pub struct ColumnComparison {
     left: Operand,
     operator: Operator,
     right: Operand,
@@ -103,7 +103,7 @@ enum Operator {
     Unequal,
 }
 
-/// The longer ones first, as each is found by its text.
+/// The operators. Longer ones come first, because each is found by its text.
 const OPERATORS: [(&str, Operator); 6] = [
     ("<=", Operator::AtMost),
     (">=", Operator::AtLeast),
@@ -113,7 +113,7 @@ const OPERATORS: [(&str, Operator); 6] = [
     ("=", Operator::Equal),
 ];
 
-impl TryFrom<String> for Comparison {
+impl TryFrom<String> for ColumnComparison {
     type Error = Error;
 
     fn try_from(text: String) -> Result<Self> {
@@ -121,12 +121,12 @@ impl TryFrom<String> for Comparison {
     }
 }
 
-impl std::str::FromStr for Comparison {
+impl std::str::FromStr for ColumnComparison {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
         let refused =
-            || Error::invalid(format!("`{text}` compares nothing; write two columns, or a column and a number, such as `low <= open`"));
+            || Error::invalid(format!("`{text}` is not a comparison; write two columns, or a column and a number, such as `low <= open`"));
         let found = OPERATORS.iter().find_map(|(sign, operator)| Some((text.split_once(sign)?, *operator)));
         let ((left, right), operator) = found.ok_or_else(refused)?;
         let operand = |text: &str| match text.trim() {
@@ -141,7 +141,7 @@ impl std::str::FromStr for Comparison {
     }
 }
 
-impl fmt::Display for Comparison {
+impl fmt::Display for ColumnComparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = OPERATORS.iter().find(|(_, operator)| *operator == self.operator).map_or("", |(sign, _)| sign);
         let operand = |operand: &Operand| match operand {
@@ -152,7 +152,7 @@ impl fmt::Display for Comparison {
     }
 }
 
-/// As it is written.
+/// The rule as it is written in YAML.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(comparison) = &self.holds {
@@ -194,18 +194,18 @@ impl Rule {
     /// Checks what can be checked without a table.
     ///
     /// # Errors
-    /// `invalid`, saying what to write instead.
+    /// `invalid`, with what to write instead.
     pub(super) fn check(&self) -> Result<()> {
         let of_column = self.min.is_some() || self.max.is_some() || !self.not.is_empty() || self.not_null || self.is_among_neighbours();
         match (&self.column, &self.holds) {
             (Some(column), None) if !of_column => {
                 let message =
-                    format!("the rule for column `{column}` says nothing; add `min`, `max`, `not`, `not_null`, `outlier` or `frozen`");
+                    format!("the rule for column `{column}` has no condition; add `min`, `max`, `not`, `not_null`, `outlier` or `frozen`");
                 return Err(Error::invalid(message));
             }
             (Some(_), None) => {}
             (None, Some(_)) if !of_column => {}
-            _ => return Err(Error::invalid("a rule has either `column` and what its values may be, or `holds`")),
+            _ => return Err(Error::invalid("a rule needs either `column` and conditions on its values, or `holds`")),
         }
         if let (Some(min), Some(max)) = (self.min, self.max)
             && min > max
@@ -218,20 +218,22 @@ impl Rule {
                 && outlier.threshold > 0.0
                 && outlier.at_least.is_none_or(|least| least >= 0.0))
         {
-            return Err(Error::invalid("an `outlier` has a `window` of 1 to 10000, a `threshold` above 0, and an `at_least` not below 0"));
+            return Err(Error::invalid(
+                "`outlier` is out of range; use a `window` of 1 to 10000, a `threshold` above 0, and an `at_least` of 0 or more",
+            ));
         }
         if self.frozen.is_some_and(|frozen| !(2..=10_000).contains(&frozen)) {
-            return Err(Error::invalid("`frozen` is how many equal values in a row are too many, 2 to 10000"));
+            return Err(Error::invalid("`frozen` is out of range; use 2 to 10000 equal values in a row"));
         }
         Ok(())
     }
 
-    /// Whether it looks at a row among its neighbours.
+    /// Whether it judges a row among its neighbours.
     pub(super) fn is_among_neighbours(&self) -> bool {
         self.outlier.is_some() || self.frozen.is_some()
     }
 
-    /// How many slots on each side it looks at.
+    /// How many slots on each side it needs.
     pub(super) fn reach(&self) -> i64 {
         let outlier = self.outlier.map_or(0, |outlier| outlier.window);
         i64::from(outlier.max(self.frozen.unwrap_or(0)))
@@ -247,10 +249,11 @@ impl Rule {
         self.column.as_deref().into_iter().chain(compared)
     }
 
-    /// Marks the rows of a batch that break it with its number, neighbours aside, where no rule did so before. Of a column that the batch has not, it says nothing.
+    /// Marks the rows of a batch that break this rule by themselves with its number, unless an earlier rule marked them. A column that the
+    /// batch does not have is not judged.
     ///
     /// # Errors
-    /// `invalid` if a column is not of numbers where it must be.
+    /// `invalid` if a column must hold numbers and does not.
     pub(super) fn mark(&self, batch: &RecordBatch, number: usize, wrong: &mut [Broken]) -> Result<()> {
         if let Some(comparison) = &self.holds {
             return comparison.mark(batch, number, wrong);
@@ -291,7 +294,7 @@ fn mark(wrong: &mut [Broken], number: usize, breaks: impl Fn(usize) -> bool) {
     wrong.iter_mut().enumerate().filter(|(row, wrong)| wrong.is_none() && breaks(*row)).for_each(|(_, wrong)| *wrong = Some(number));
 }
 
-impl Comparison {
+impl ColumnComparison {
     fn mark(&self, batch: &RecordBatch, number: usize, wrong: &mut [Broken]) -> Result<()> {
         let values = |operand: &Operand| -> Result<Option<Float64Array>> {
             match operand {
@@ -301,7 +304,7 @@ impl Comparison {
         };
         if let (Some(left), Some(right)) = (values(&self.left)?, values(&self.right)?) {
             let both = |row: usize| left.is_valid(row) && right.is_valid(row);
-            // What is no number at all is comparable to nothing, so `!=` alone would hold.
+            // NaN compares with nothing, so only `!=` would hold.
             let holds = |row: usize| {
                 let (left, right) = (left.value(row), right.value(row));
                 left.is_finite() && right.is_finite() && self.operator.holds(left, right)
@@ -315,10 +318,10 @@ impl Comparison {
 /// The numbers of a column.
 ///
 /// # Errors
-/// `invalid` if it holds none.
+/// `invalid` if it holds anything else.
 pub(super) fn numbers(name: &str, values: &ArrayRef) -> Result<Float64Array> {
     if !values.data_type().is_numeric() {
-        return Err(Error::invalid(format!("the rule for column `{name}` is about numbers, and the column is {}", values.data_type())));
+        return Err(Error::invalid(format!("the rule for column `{name}` needs numbers, and the column is {}", values.data_type())));
     }
     Ok(cast(values, &DataType::Float64)?.as_primitive::<Float64Type>().clone())
 }
@@ -326,7 +329,7 @@ pub(super) fn numbers(name: &str, values: &ArrayRef) -> Result<Float64Array> {
 fn texts(name: &str, values: &ArrayRef) -> Result<ArrayRef> {
     if !is_text(values.data_type()) {
         let kind = values.data_type();
-        return Err(Error::invalid(format!("the rule for column `{name}` names a text under `not`, and the column is {kind}")));
+        return Err(Error::invalid(format!("the rule for column `{name}` has a text under `not`, and the column is {kind}")));
     }
     Ok(cast(values, &DataType::Utf8)?)
 }

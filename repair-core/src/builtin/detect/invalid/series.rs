@@ -1,22 +1,22 @@
-//! A series of one key as its neighbours see it, and the rules on rows among them. Values only.
+//! The values of one key in order of time, and the rules that judge a row among its neighbours. Pure.
 
 use crate::builtin::detect::invalid::rule::Outlier;
 
-/// What is seen of one slot.
+/// The values of one slot.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Point {
     /// The slot.
     pub(super) slot: i64,
-    /// What the table has of its own; of several rows, the first's. `None` if it has no row, or the row no value.
+    /// The value of the table's own row; of the first, if there are several. `None` if there is no row or no value.
     pub(super) own: Option<f64>,
-    /// What the repaired view shows.
+    /// The value in the repaired view.
     pub(super) shown: Option<f64>,
 }
 
 /// Makes a spread comparable to the standard deviation of a normal distribution: 1 / Φ⁻¹(3/4).
 const NORMAL: f64 = 1.482_602_218_505_602;
 
-/// Marks the points whose own value is an outlier among what is shown of the slots around.
+/// Marks the points whose own value is an outlier among the shown values around it.
 pub(super) fn outliers(points: &[Point], rule: &Outlier, wrong: &mut [bool]) {
     let reach = i64::from(rule.window);
     let least = rule.window as usize;
@@ -49,7 +49,7 @@ pub(super) fn outliers(points: &[Point], rule: &Outlier, wrong: &mut [bool]) {
     }
 }
 
-/// The middle of some numbers, of an even number the mean of both in the middle.
+/// The median; for an even count, the mean of the two middle numbers.
 fn median(values: &mut [f64]) -> Option<f64> {
     let half = values.len() / 2;
     if values.is_empty() {
@@ -64,7 +64,7 @@ fn median(values: &mut [f64]) -> Option<f64> {
     below.iter().copied().max_by(f64::total_cmp).map(|below| below + (middle - below) / 2.0)
 }
 
-/// Marks the points of runs of at least so many equal values, of slots that follow each other, but the first of each run.
+/// Marks the points of runs of at least `most` equal values in consecutive slots, except the first of each run.
 pub(super) fn frozen(points: &[Point], most: u32, wrong: &mut [bool]) {
     let mut first = 0;
     for end in 1..=points.len() {
@@ -129,7 +129,7 @@ mod tests {
     }
 
     proptest! {
-        /// The sliding window must be invisible: as if each value were judged by a look at all of them.
+        /// The sliding window must not change the result of judging each value by itself.
         #[test]
         fn outliers_are_what_the_formula_says(
             values in prop::collection::vec((0i64..4, prop::option::weighted(0.9, -9i32..9)), 1..60), window in 1u32..9, threshold in 0.5f64..4.0,

@@ -1,4 +1,4 @@
-//! Which ideas take part: the strategies of a workflow's repair steps, by name, and repairers that need no more than the workflow gives.
+//! Which strategies are compared: those of a workflow's repair steps, by name, and repairers that need no more than the workflow gives.
 
 use std::collections::BTreeMap;
 
@@ -11,25 +11,25 @@ use repair_core::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables
 use repair_core::yaml::closest;
 use repair_core::{Error, ErrorKind, Hint, Result};
 
-/// Units at once of an idea that no step says it of, as of a repair step.
+/// How many units run at once if no step says it: as many as in a repair step.
 const CONCURRENCY: usize = 4;
 
-/// An idea that takes part.
+/// A strategy that is compared.
 #[derive(Debug, Clone)]
-pub(super) struct Idea {
+pub(super) struct Candidate {
     /// Its name.
     pub(super) name: String,
-    /// The repair step whose strategy it is, and its name there; none if no step has it.
-    pub(super) strategy: Option<(String, String)>,
+    /// The repair step that has it, and its name there; `None` if no step has it.
+    pub(super) origin: Option<(String, String)>,
     /// The repairer.
     pub(super) plugin: String,
     /// Its configuration.
     pub(super) with: Value,
-    /// How many units at once.
+    /// How many units run at once.
     pub(super) concurrency: usize,
-    /// How many units in how much time.
+    /// How many units may begin in how much time.
     pub(super) rate_limit: Option<Rate>,
-    /// What to try again.
+    /// What is tried again.
     pub(super) retry: Vec<RetryRule>,
     /// What it may spend: the run's budget, its step's, and its own.
     pub(super) budgets: Vec<Budget>,
@@ -37,7 +37,7 @@ pub(super) struct Idea {
     pub(super) tags: BTreeMap<String, String>,
 }
 
-impl Idea {
+impl Candidate {
     /// The source that it asks, if it asks one.
     pub(super) fn source(&self) -> Option<&str> {
         self.with.get("source").and_then(Value::as_str)
@@ -50,7 +50,7 @@ pub(super) fn detect_step<'a>(workflow: &'a Workflow, named: Option<&str>) -> Re
     if let Some(named) = named {
         return detects().find(|step| step.name == named).ok_or_else(|| {
             let names: Vec<&str> = detects().map(|step| step.name.as_str()).collect();
-            Error::new(ErrorKind::NotFound, format!("the workflow has no detect step `{named}`; it has {}", listed(&names)))
+            Error::new(ErrorKind::NotFound, format!("the workflow has no detect step `{named}`; its detect steps are {}", listed(&names)))
         });
     }
     let repaired = |step: &&Step| workflow.steps.iter().any(|other| matches!(&other.kind, StepKind::Repair { of, .. } if *of == step.name));
@@ -63,7 +63,8 @@ pub(super) fn detect_step<'a>(workflow: &'a Workflow, named: Option<&str>) -> Re
         [] => Err(Error::invalid("the workflow has no detect step, so nothing says which rows are expected")),
         _ => {
             let names: Vec<&str> = some.iter().map(|step| step.name.as_str()).collect();
-            let message = format!("the workflow has several detect steps ({}); choose whose strategies are compared", listed(&names));
+            let message =
+                format!("the workflow has several detect steps ({}); choose the one whose strategies are compared", listed(&names));
             Err(Error::invalid(message).hint(Hint::DetectStep { known: names.into_iter().map(str::to_owned).collect() }))
         }
     }
@@ -73,8 +74,14 @@ fn listed(names: &[&str]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// The ideas of these names; all of the workflow's for the detect step, if none is named.
-pub(super) fn ideas(workflow: &Workflow, registry: &Registry, of: &str, names: &[String], variables: &Variables) -> Result<Vec<Idea>> {
+/// The strategies of these names; if none is named, all that the workflow has for the detect step.
+pub(super) fn candidates(
+    workflow: &Workflow,
+    registry: &Registry,
+    of: &str,
+    names: &[String],
+    variables: &Variables,
+) -> Result<Vec<Candidate>> {
     let known = of_workflow(workflow, of, variables)?;
     if names.is_empty() {
         if known.is_empty() {
@@ -83,37 +90,37 @@ pub(super) fn ideas(workflow: &Workflow, registry: &Registry, of: &str, names: &
         }
         return Ok(known);
     }
-    let mut ideas: Vec<Idea> = Vec::with_capacity(names.len());
+    let mut candidates: Vec<Candidate> = Vec::with_capacity(names.len());
     for name in names {
-        if ideas.iter().any(|idea| idea.name == *name) {
-            return Err(Error::invalid(format!("`{name}` is named twice; an idea is compared once")));
+        if candidates.iter().any(|candidate| candidate.name == *name) {
+            return Err(Error::invalid(format!("`{name}` is named twice; name each strategy once")));
         }
-        let idea = find(&known, name)?;
-        ideas.push(match idea {
-            Some(idea) => Idea { name: name.clone(), ..idea.clone() },
+        let candidate = find(&known, name)?;
+        candidates.push(match candidate {
+            Some(candidate) => Candidate { name: name.clone(), ..candidate.clone() },
             None => of_registry(workflow, registry, name, &known)?,
         });
     }
-    Ok(ideas)
+    Ok(candidates)
 }
 
-/// The strategies of the workflow's repair steps for a detect step. One is called by its name, or, if it is a step's only one and has no name
-/// of its own, by the step's; a strategy whose name others have too, by both.
-fn of_workflow(workflow: &Workflow, detect: &str, variables: &Variables) -> Result<Vec<Idea>> {
-    let mut ideas: Vec<Idea> = Vec::new();
+/// The strategies of the workflow's repair steps for a detect step. A strategy goes by its own name; by the step's name if it is the step's only
+/// one and has none; by both if another strategy has the same name.
+fn of_workflow(workflow: &Workflow, detect: &str, variables: &Variables) -> Result<Vec<Candidate>> {
+    let mut candidates: Vec<Candidate> = Vec::new();
     for step in &workflow.steps {
         let StepKind::Repair { strategies, of, .. } = &step.kind else { continue };
         for (index, strategy) in strategies.iter().enumerate().filter(|_| of == detect) {
             let terms = Terms::of(workflow, step, index)?;
             let with = strategy.with.resolve(variables).map_err(|error| {
-                Error::invalid("the `with` of a repair step cannot be computed outside of a run; only `$params` is known here")
+                Error::invalid("the `with` of a repair step cannot be computed outside a run, where only `$params` is known")
                     .on("step", &step.name)
                     .because(error)
             })?;
             let is_nameless = strategies.len() == 1 && strategy.name == strategy.plugin;
-            ideas.push(Idea {
+            candidates.push(Candidate {
                 name: if is_nameless { step.name.clone() } else { strategy.name.clone() },
-                strategy: Some((step.name.clone(), strategy.name.clone())),
+                origin: Some((step.name.clone(), strategy.name.clone())),
                 plugin: strategy.plugin.clone(),
                 with,
                 concurrency: terms.concurrency,
@@ -124,36 +131,39 @@ fn of_workflow(workflow: &Workflow, detect: &str, variables: &Variables) -> Resu
             });
         }
     }
-    let names: Vec<String> = ideas.iter().map(|idea| idea.name.clone()).collect();
-    for idea in &mut ideas {
-        let is_ambiguous = names.iter().filter(|name| **name == idea.name).count() > 1;
-        if let (true, Some((step, strategy))) = (is_ambiguous, &idea.strategy)
-            && idea.name != *step
+    let names: Vec<String> = candidates.iter().map(|candidate| candidate.name.clone()).collect();
+    for candidate in &mut candidates {
+        let is_ambiguous = names.iter().filter(|name| **name == candidate.name).count() > 1;
+        if let (true, Some((step, strategy))) = (is_ambiguous, &candidate.origin)
+            && candidate.name != *step
         {
-            idea.name = format!("{step}/{strategy}");
+            candidate.name = format!("{step}/{strategy}");
         }
     }
-    Ok(ideas)
+    Ok(candidates)
 }
 
-/// The workflow's idea of a name: its own, that of its strategy or step, both, or its plug-in's.
-fn find<'a>(known: &'a [Idea], name: &str) -> Result<Option<&'a Idea>> {
-    let of_strategy =
-        |idea: &Idea, is: &dyn Fn(&str, &str) -> bool| idea.strategy.as_ref().is_some_and(|(step, strategy)| is(step, strategy));
-    let ways: [&dyn Fn(&Idea) -> bool; 4] = [
-        &|idea| idea.name == name,
-        &|idea| of_strategy(idea, &|step, strategy| name.strip_prefix(step).and_then(|rest| rest.strip_prefix('/')) == Some(strategy)),
-        &|idea| of_strategy(idea, &|step, strategy| name == step || name == strategy),
-        &|idea| idea.plugin == name || idea.plugin == dashed(name),
+/// The workflow's strategy of a name, which may be its own, that of its step, both, or its plug-in's.
+fn find<'a>(known: &'a [Candidate], name: &str) -> Result<Option<&'a Candidate>> {
+    let of_strategy = |candidate: &Candidate, is: &dyn Fn(&str, &str) -> bool| {
+        candidate.origin.as_ref().is_some_and(|(step, strategy)| is(step, strategy))
+    };
+    let ways: [&dyn Fn(&Candidate) -> bool; 4] = [
+        &|candidate| candidate.name == name,
+        &|candidate| {
+            of_strategy(candidate, &|step, strategy| name.strip_prefix(step).and_then(|rest| rest.strip_prefix('/')) == Some(strategy))
+        },
+        &|candidate| of_strategy(candidate, &|step, strategy| name == step || name == strategy),
+        &|candidate| candidate.plugin == name || candidate.plugin == dashed(name),
     ];
     for is_meant in ways {
-        let meant: Vec<&Idea> = known.iter().filter(|idea| is_meant(idea)).collect();
+        let meant: Vec<&Candidate> = known.iter().filter(|candidate| is_meant(candidate)).collect();
         match meant[..] {
             [] => {}
             [one] => return Ok(Some(one)),
             _ => {
-                let names: Vec<&str> = meant.iter().map(|idea| idea.name.as_str()).collect();
-                return Err(Error::invalid(format!("`{name}` may be several ideas; name the one that is meant: {}", listed(&names))));
+                let names: Vec<&str> = meant.iter().map(|candidate| candidate.name.as_str()).collect();
+                return Err(Error::invalid(format!("`{name}` may mean several strategies; name one of {}", listed(&names))));
             }
         }
     }
@@ -165,13 +175,16 @@ fn dashed(name: &str) -> String {
 }
 
 /// A registered repairer that works with what the workflow gives: nothing, or its only source.
-fn of_registry(workflow: &Workflow, registry: &Registry, name: &str, known: &[Idea]) -> Result<Idea> {
+fn of_registry(workflow: &Workflow, registry: &Registry, name: &str, known: &[Candidate]) -> Result<Candidate> {
     let registered = |name: &str| registry.get(PluginKind::Repairer, name);
     let Some(entry) = registered(name).or_else(|| registered(&dashed(name))) else {
         let repairers = registry.entries().filter(|entry| entry.kind == PluginKind::Repairer).map(|entry| entry.name.as_str());
-        let names: Vec<&str> = known.iter().map(|idea| idea.name.as_str()).chain(repairers).collect();
-        let close = closest(name, names.iter().copied()).map(|close| format!("; did you mean `{close}`?")).unwrap_or_default();
-        return Err(Error::new(ErrorKind::NotFound, format!("no idea `{name}`{close} There are {}", listed(&names))));
+        let names: Vec<&str> = known.iter().map(|candidate| candidate.name.as_str()).chain(repairers).collect();
+        let close = closest(name, names.iter().copied()).map(|close| format!(" (did you mean `{close}`?)")).unwrap_or_default();
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("there is no strategy `{name}`{close}; the strategies are {}", listed(&names)),
+        ));
     };
     let mut refused = None;
     let only_source = match workflow.sources.keys().collect::<Vec<_>>()[..] {
@@ -181,9 +194,9 @@ fn of_registry(workflow: &Workflow, registry: &Registry, name: &str, known: &[Id
     for with in [Some(json!({})), only_source].into_iter().flatten() {
         match entry.make(&with) {
             Ok(_) => {
-                return Ok(Idea {
+                return Ok(Candidate {
                     name: name.to_owned(),
-                    strategy: None,
+                    origin: None,
                     plugin: entry.name.clone(),
                     with,
                     concurrency: CONCURRENCY,
@@ -198,11 +211,11 @@ fn of_registry(workflow: &Workflow, registry: &Registry, name: &str, known: &[Id
     }
     let why = refused.map(|error| error.message).unwrap_or_default();
     Err(Error::invalid(format!(
-        "`{name}` needs a `with` that nobody gives: {why}; write it as a repair step of the workflow, and name that"
+        "`{name}` needs a `with`, and none is given here: {why}; make it a repair step of the workflow, and name that step"
     )))
 }
 
-/// The tables that the workflow's aggregate steps write, with the steps: those that look at the detect step's findings, or at none.
+/// The workflow's aggregate steps that use the findings of the detect step, or none.
 pub(super) fn aggregates<'a>(workflow: &'a Workflow, detect: &str) -> Vec<&'a Step> {
     let fits = |step: &&Step| match &step.kind {
         StepKind::Aggregate { of, .. } => of.as_ref().is_none_or(|of| of == detect),
@@ -216,7 +229,7 @@ pub(super) fn plugin(step: &Step) -> Result<(PluginKind, &str, &Template)> {
     step.kind.plugins().into_iter().next().ok_or_else(|| Error::internal(format!("step `{}` has no plug-in", step.name)))
 }
 
-/// What parameters alone let expressions speak of.
+/// The variables of expressions that are known outside a run.
 pub(super) fn variables(params: &BTreeMap<String, Value>, now: jiff::Timestamp) -> Variables {
     Variables {
         params: Value::Object(params.clone().into_iter().collect()),

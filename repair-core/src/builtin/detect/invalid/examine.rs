@@ -1,11 +1,11 @@
-//! One look at a stretch of a table: its rows, the repairs that count, and what the rules say of both.
+//! Examines one window of a table: its rows, the live repairs, and how the rules judge both.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array, Float64Array, RecordBatch};
 use futures::TryStreamExt;
 
-use crate::builtin::detect::expected::{LookedAt, could_not_look};
+use crate::builtin::detect::expected::{Examined, blind_if_missing};
 use crate::builtin::detect::invalid::rule::{Broken, Rule, numbers};
 use crate::builtin::detect::invalid::series;
 use crate::builtin::detect::invalid::series::Point;
@@ -19,8 +19,8 @@ use crate::model::Usage;
 use crate::model::{Fingerprints, GapList, Key, SlotGrid, SlotRange, Table};
 use crate::plugin::StepContext;
 
-/// What all looks of a step have in common.
-pub(super) struct Look<'a> {
+/// What is the same for all windows of a step.
+pub(super) struct Examination<'a> {
     pub(super) context: &'a StepContext,
     pub(super) table: &'a Table,
     pub(super) grid: SlotGrid,
@@ -29,23 +29,23 @@ pub(super) struct Look<'a> {
     pub(super) columns: &'a [String],
     /// Whether the table has more columns.
     pub(super) has_others: bool,
-    pub(super) looked_at: &'a LookedAt<'a>,
+    pub(super) examined: &'a Examined<'a>,
 }
 
-/// What was found so far.
+/// The findings so far.
 #[derive(Default)]
 pub(super) struct Found {
     wrong: BTreeMap<Key, Vec<i64>>,
     pub(super) judged: Fingerprints,
-    /// What is wrong with the first few.
-    pub(super) told: Vec<String>,
+    /// Descriptions of the first few.
+    pub(super) examples: Vec<String>,
     pub(super) replaced: u64,
     pub(super) changed: u64,
     pub(super) usage: Usage,
 }
 
 impl Found {
-    /// The slots that are wrong.
+    /// The invalid slots.
     pub(super) fn gaps(&self) -> GapList {
         let mut gaps = GapList::default();
         for (key, slots) in &self.wrong {
@@ -55,53 +55,53 @@ impl Found {
     }
 }
 
-/// The rows that the table has of one key, in order of time.
+/// The table's rows of one key, in order of time.
 #[derive(Default)]
 struct Rows {
-    /// Slot and time of each, which rule on a row it breaks, and which of `values` are its.
+    /// For each row: its slot and time, the row rule that it breaks, and the index of its `values`.
     rows: Vec<(i64, i64, Broken, usize)>,
-    /// The value of each row in the column of each rule on neighbours; not a number where it has none.
+    /// For each row, its value in the column of each neighbour rule; NaN where it has none.
     values: Vec<f64>,
 }
 
-/// What repairs show, by the place of the row: which rule on a row it breaks, and its values for rules on neighbours.
+/// The rows of repairs, by batch and row: the row rule that each breaks, and its values for neighbour rules.
 struct Shown {
     wrong: Vec<Vec<Broken>>,
     values: Vec<Vec<Option<Float64Array>>>,
 }
 
-/// The rows that the table has of a slot.
+/// The table's rows in one slot.
 #[derive(Default)]
 struct OfSlot {
-    /// Which rule on a row one of them breaks; `None` if there is no row.
+    /// The row rule that one of them breaks; `None` if there is no row.
     own: Option<Broken>,
-    /// Which values are those of the first.
+    /// The index of the values of the first.
     first: Option<usize>,
 }
 
-/// What the rules say of a slot.
+/// How the rules judge a slot.
 struct Verdict<'a> {
     slot: i64,
-    /// Which rule the table's own rows break; `None` if there is none.
+    /// The rule that the table's own rows break; `None` if there is no row.
     own: Option<Broken>,
-    /// The repair of the slot, and which rule its row breaks.
+    /// The repair of the slot, and the rule that its row breaks.
     repair: Option<(&'a Live, Broken)>,
 }
 
 impl Verdict<'_> {
-    /// Whether the rows of the slot must be known.
+    /// Whether the rows of the slot must be read in full.
     fn matters(&self) -> bool {
         let replaced = self.repair.is_some_and(|(live, _)| live.replaces);
         replaced || self.own.flatten().is_some() || (self.own.is_none() && self.repair.is_some_and(|(_, broken)| broken.is_some()))
     }
 }
 
-impl Look<'_> {
-    /// Looks at some slots of some keys.
-    pub(super) async fn look(&self, window: SlotRange, keys: &[Key], found: &mut Found) -> Result<()> {
+impl Examination<'_> {
+    /// Examines a window of slots of some keys.
+    pub(super) async fn examine(&self, window: SlotRange, keys: &[Key], found: &mut Found) -> Result<()> {
         let reach = self.rules.iter().map(Rule::reach).max().unwrap_or(0);
         let wide = SlotRange::new(window.first.saturating_sub(reach), window.end.saturating_add(reach));
-        let interval = self.grid.interval_of(wide).ok_or_else(|| Error::invalid("a slot is out of the range of instants"))?;
+        let interval = self.grid.interval_of(wide).ok_or_else(|| Error::invalid("the time of a slot is out of range"))?;
         let live = LiveRepairs::read(self.context.lake.as_ref(), self.table, interval, keys, self.columns).await?;
         let shown = self.shown(&live)?;
         let scan = |columns| ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys.to_vec()), columns };
@@ -112,7 +112,7 @@ impl Look<'_> {
                 return Ok(());
             }
         }
-        // All columns, and judged by what is read now: it may have changed in between.
+        // Reads all columns and judges again, because the rows may have changed in between.
         let (rows, batches) = self.read(&scan(None), true, found).await?;
         let verdicts: Vec<(&Key, Vec<Verdict<'_>>)> = keys
             .iter()
@@ -133,7 +133,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Adds what is said of a slot, now that it is known which rows the table has there.
+    /// Adds the verdict on a slot to the findings, once the fingerprint of its rows is known.
     fn settle(&self, found: &mut Found, key: &Key, verdict: &Verdict<'_>, hashing: &mut Hashing) {
         let slot = verdict.slot;
         let fingerprint = hashing.fingerprint(key, slot);
@@ -158,15 +158,15 @@ impl Look<'_> {
                 found.wrong.insert(key.clone(), vec![slot]);
             }
         }
-        if found.told.len() < MOST_TOLD
+        if found.examples.len() < MOST_TOLD
             && let Some(rule) = self.rules.get(rule)
         {
-            found.told.push(format!("{key} at {}: {what} breaks `{rule}`", self.grid.time_of(slot)));
+            found.examples.push(format!("{key} at {}: {what} breaks `{rule}`", self.grid.time_of(slot)));
         }
     }
 
     async fn read(&self, request: &ScanRequest, keep: bool, found: &mut Found) -> Result<(BTreeMap<Key, Rows>, Vec<RecordBatch>)> {
-        let mut batches = self.context.lake.scan(self.table, request).await.map_err(could_not_look)?;
+        let mut batches = self.context.lake.scan(self.table, request).await.map_err(blind_if_missing)?;
         let (mut rows, mut kept): (BTreeMap<Key, Rows>, _) = (BTreeMap::new(), Vec::new());
         while let Some(batch) = batches.try_next().await? {
             self.context.check_cancelled()?;
@@ -201,7 +201,7 @@ impl Look<'_> {
         Ok(wrong)
     }
 
-    /// The rules on neighbours, each with its number.
+    /// The neighbour rules, each with its number.
     fn among_neighbours(&self) -> impl Iterator<Item = (usize, &Rule)> {
         self.rules.iter().enumerate().filter(|(_, rule)| rule.is_among_neighbours())
     }
@@ -220,7 +220,7 @@ impl Look<'_> {
         Ok(shown)
     }
 
-    /// What the rules say of the slots of a key that are looked at.
+    /// How the rules judge the examined slots of a key.
     fn verdicts<'a>(
         &self,
         key: &Key,
@@ -265,8 +265,8 @@ impl Look<'_> {
             let repair = live.get(key, slot).map(|live| (live, shown.wrong[live.batch][live.row]));
             Verdict { slot, own: own.map(|own| own.or(among)), repair }
         };
-        let looked_at = |slot: i64| window.contains(slot) && self.looked_at.contains(key, slot);
-        slots.into_iter().zip(among_neighbours).filter(|((slot, _), _)| looked_at(*slot)).map(verdict).collect()
+        let examined = |slot: i64| window.contains(slot) && self.examined.contains(key, slot);
+        slots.into_iter().zip(among_neighbours).filter(|((slot, _), _)| examined(*slot)).map(verdict).collect()
     }
 }
 

@@ -1,0 +1,95 @@
+//! `repair validate`, `repair graph` and `repair schema`: what needs a workflow's text, or less, and no lake.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use repair::Workflow;
+use repair::core::workflow::{schema as schema_of, to_dot, to_mermaid};
+use serde_json::json;
+
+use crate::exit::Exit;
+use crate::output::{Failure, count, print, print_json};
+
+/// Check a workflow and report all its mistakes at once.
+#[derive(Debug, Args)]
+pub(crate) struct Validate {
+    /// The workflow.
+    file: PathBuf,
+    /// A price book, instead of the one that the workflow names.
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
+    /// Print a JSON object. If there are mistakes, it lists them.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Validate {
+    pub(crate) fn execute(self) -> Result<Exit, Failure> {
+        let workflow = Workflow::load_with_prices(&self.file, &repair::registry(), self.prices.as_deref())?;
+        if self.json {
+            let (file, steps) = (self.file.display().to_string(), workflow.steps.len());
+            print_json(&json!({ "format": repair::JsonFormat, "file": file, "workflow": workflow.name, "steps": steps }))?;
+        } else {
+            let steps = count(workflow.steps.len() as u64, "step");
+            print(&format!("{}: workflow `{}` with {steps} has no mistakes", self.file.display(), workflow.name))?;
+        }
+        Ok(Exit::Success)
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum GraphFormat {
+    /// For Markdown.
+    Mermaid,
+    /// For Graphviz.
+    Dot,
+}
+
+/// Draw a workflow.
+#[derive(Debug, Args)]
+pub(crate) struct Graph {
+    /// The workflow.
+    file: PathBuf,
+    /// What to write.
+    #[arg(long, value_enum, default_value_t = GraphFormat::Mermaid)]
+    format: GraphFormat,
+    /// Print a JSON object that holds the drawing.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Graph {
+    pub(crate) fn execute(self) -> Result<Exit, Failure> {
+        let workflow = Workflow::load(&self.file, &repair::registry())?;
+        let (language, graph) = match self.format {
+            GraphFormat::Mermaid => ("mermaid", to_mermaid(&workflow)),
+            GraphFormat::Dot => ("dot", to_dot(&workflow)),
+        };
+        if self.json {
+            print_json(&json!({ "format": repair::JsonFormat, "workflow": workflow.name, "language": language, "graph": graph }))?;
+        } else {
+            print(&graph)?;
+        }
+        Ok(Exit::Success)
+    }
+}
+
+/// Print the JSON Schema of the workflow language, for editors.
+#[derive(Debug, Args)]
+pub(crate) struct Schema {
+    /// Print a JSON object that holds the schema in its field `schema`.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Schema {
+    pub(crate) fn execute(self) -> Result<Exit, Failure> {
+        let schema = schema_of(&repair::registry());
+        if self.json {
+            print_json(&json!({ "format": repair::JsonFormat, "schema": schema }))?;
+        } else {
+            print_json(&schema)?;
+        }
+        Ok(Exit::Success)
+    }
+}

@@ -1,0 +1,136 @@
+//! The arguments that say what a command works on, and how it is opened.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use repair::{CancellationToken, Error, Notice, OpenLake, Opening, Repair, Result};
+
+use crate::progress::Console;
+
+/// Where a lake is when nothing says otherwise.
+const DEFAULT_LAKE: &str = "./lake";
+
+/// Which lake a command works on.
+#[derive(Debug, Args)]
+pub(crate) struct LakeArg {
+    /// The lake: a folder, or a place in S3 (`s3://bucket/lake`), instead of the one that the profile names. Its journal is in it
+    /// [env: REPAIR_LAKE] [default: ./lake].
+    #[arg(long, value_name = "DIR")]
+    lake: Option<PathBuf>,
+}
+
+impl LakeArg {
+    /// The lake that was named here, else before the command, else by the environment.
+    fn or(self, before: Option<PathBuf>) -> Option<PathBuf> {
+        let environment = || std::env::var_os("REPAIR_LAKE").filter(|lake| !lake.is_empty()).map(PathBuf::from);
+        self.lake.or(before).or_else(environment)
+    }
+
+    /// Opens the lake by itself.
+    pub(crate) fn open(self, before: Option<PathBuf>) -> Result<OpenLake> {
+        let lake = OpenLake::at(self.or(before).unwrap_or_else(|| DEFAULT_LAKE.into()))?;
+        let console = Arc::new(Console::new());
+        Ok(lake.observer(console.clone()).stop(stop_on_signal()).notices(move |notice| console.line(&described(&notice))))
+    }
+
+    /// Opens a workflow in the lake, if one was named.
+    pub(crate) async fn connect(self, before: Option<PathBuf>, mut opening: Opening) -> Result<Repair> {
+        if let Some(lake) = self.or(before) {
+            opening = opening.lake(lake);
+        }
+        let console = Arc::new(Console::new());
+        opening.observer(console.clone()).stop(stop_on_signal()).notices(move |notice| console.line(&described(&notice))).connect().await
+    }
+}
+
+/// Which workflow a command works on, and where.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowArgs {
+    /// The workflow.
+    file: PathBuf,
+    /// Where to run, by its name under `profiles` [default: local, or the only one].
+    #[arg(long)]
+    profile: Option<String>,
+    /// A parameter; may be repeated. Separate the values of a list by commas.
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parameter)]
+    params: Vec<(String, String)>,
+    /// A price book, instead of the one that the workflow names.
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
+    #[command(flatten)]
+    lake: LakeArg,
+}
+
+impl WorkflowArgs {
+    /// Opens the workflow.
+    pub(crate) async fn open(self, lake_before: Option<PathBuf>) -> Result<Repair> {
+        let mut opening = Repair::open(self.file).profile(self.profile.as_deref()).params(by_name(self.params)?);
+        if let Some(prices) = self.prices {
+            opening = opening.prices(prices);
+        }
+        self.lake.connect(lake_before, opening).await
+    }
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| "write it as NAME=VALUE".to_owned())?;
+    if name.trim().is_empty() {
+        return Err("the name is missing; write it as NAME=VALUE".to_owned());
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// The parameters by name.
+fn by_name(params: Vec<(String, String)>) -> Result<BTreeMap<String, String>> {
+    let mut given = BTreeMap::new();
+    for (name, value) in params {
+        if given.contains_key(&name) {
+            let message = format!("--param {name} is given twice; give it once, with the values of a list separated by commas");
+            return Err(Error::invalid(message));
+        }
+        given.insert(name, value);
+    }
+    Ok(given)
+}
+
+/// What is reported before a run begins.
+fn described(notice: &Notice) -> String {
+    match notice {
+        Notice::WillCreate(what) => format!("will be created when it is first needed: {what}"),
+        Notice::AppliedBefore { run } => format!("the plan was applied before, as run {run}"),
+        Notice::TablesChanged(tables) => {
+            format!("table {} has changed since the plan was made, but the same slots are missing", tables.join(", "))
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+/// A token that is cancelled when the process is asked to stop: by Ctrl-C, or SIGTERM.
+fn stop_on_signal() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let cancelled = stop.clone();
+    tokio::spawn(async move {
+        asked_to_stop().await;
+        cancelled.cancel();
+    });
+    stop
+}
+
+async fn asked_to_stop() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = tokio::signal::ctrl_c() => return,
+            }
+        }
+    }
+    if tokio::signal::ctrl_c().await.is_err() {
+        // Without a handler the process just ends, which a run survives.
+        std::future::pending::<()>().await;
+    }
+}

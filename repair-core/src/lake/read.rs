@@ -1,0 +1,164 @@
+//! Reading a lake: where tables lie, their columns, which slots hold rows, and the rows themselves.
+
+use std::pin::Pin;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use futures::Stream;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::extent::Extent;
+use super::overlay::retraction::Retraction;
+use super::rollup::Rollup;
+use crate::error::Result;
+use crate::model::{Interval, Key, SlotRange, Table, TablePresence, Usage};
+
+/// A stream of batches of rows.
+pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
+
+/// Asks which slots of a table hold a row.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PresenceRequest {
+    /// The slots to look at.
+    pub slots: SlotRange,
+    /// The keys to look for; rows of other keys are only counted.
+    pub keys: Vec<Key>,
+    /// Exceptions that have expired by this time do not count.
+    pub as_of: Timestamp,
+}
+
+impl PresenceRequest {
+    /// Asks for these slots and keys.
+    pub fn new(slots: SlotRange, keys: Vec<Key>, as_of: Timestamp) -> Self {
+        Self { slots, keys, as_of }
+    }
+}
+
+/// Which rows of a table to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layer {
+    /// The table's own rows, untouched.
+    Raw,
+    /// The repaired view: raw rows except those of replaced slots, plus live repairs of slots that raw lacks. If a slot has several
+    /// repairs, the latest counts. The view has one more column than the table, [`overlay::REPAIRED_BY`](super::overlay::REPAIRED_BY).
+    Repaired,
+}
+
+/// Asks for rows of a table.
+///
+/// ```
+/// use repair_core::lake::{Layer, ScanRequest};
+/// use repair_core::model::{Interval, Key};
+///
+/// let march = Interval::parse("2024-03-01", "2024-03-31")?;
+/// let request = ScanRequest::new(Layer::Raw).in_interval(march).of_keys(vec![Key::from("IBM")]);
+/// assert_eq!((request.keys.map(|keys| keys.len()), request.columns), (Some(1), None));
+/// # Ok::<(), repair_core::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ScanRequest {
+    /// Raw rows, or the repaired view.
+    pub layer: Layer,
+    /// Only rows of slots that begin within this interval; `None` for all.
+    pub interval: Option<Interval>,
+    /// Only rows of these keys; `None` for all.
+    pub keys: Option<Vec<Key>>,
+    /// Only these columns, and always key and time; `None` for all.
+    pub columns: Option<Vec<String>>,
+}
+
+impl ScanRequest {
+    /// Asks for all rows and columns of a layer.
+    pub fn new(layer: Layer) -> Self {
+        Self { layer, interval: None, keys: None, columns: None }
+    }
+
+    /// Only rows of slots that begin within this interval; `None` for all.
+    #[must_use]
+    pub fn in_interval(mut self, interval: impl Into<Option<Interval>>) -> Self {
+        self.interval = interval.into();
+        self
+    }
+
+    /// Only rows of these keys; `None` for all.
+    #[must_use]
+    pub fn of_keys(mut self, keys: impl Into<Option<Vec<Key>>>) -> Self {
+        self.keys = keys.into();
+        self
+    }
+
+    /// Only these columns, and always key and time; `None` for all.
+    #[must_use]
+    pub fn with_columns(mut self, columns: impl Into<Option<Vec<String>>>) -> Self {
+        self.columns = columns.into();
+        self
+    }
+}
+
+/// The part of a [`Lake`](super::Lake) that reads.
+///
+/// No method changes anything that a reader can see, so each may be called any number of times, at any time. A call that is dropped stops;
+/// if the lake runs queries elsewhere, it ends them. A stream that is dropped stops in the same way.
+///
+/// A reader sees each object of the overlay whole or not at all. It makes no other promise about writes during a call: a scan may see one
+/// of two batches that were published while it ran.
+#[async_trait]
+pub trait ReadLake: Send + Sync {
+    /// The place where a table's files lie, with parts separated by `/`. Two tables have the same place exactly if their files are the
+    /// same, however `location` is written.
+    fn place(&self, table: &Table) -> String;
+
+    /// The columns of a table, in the shape in which batches come. Checks that the table exists and that its key and time columns are
+    /// usable.
+    ///
+    /// # Errors
+    /// `not-found` if there is no such table; `invalid` if a column is missing or of an unusable type.
+    async fn describe(&self, table: &Table) -> Result<SchemaRef>;
+
+    /// Which slots hold a row, in the table and in its overlay. Reads only the key and time columns, and only the partitions it needs.
+    ///
+    /// # Errors
+    /// `not-found` or `invalid` if part of the table could not be read: a presence is never silently partial.
+    async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence>;
+
+    /// The objects of a table and its overlay that may hold rows of an interval (of all time, if none is given), found from listings alone:
+    /// no row is read.
+    ///
+    /// While the digest stays the same, presence and scans of the interval give the same result, except for exceptions that expire. Changes
+    /// to objects that can only hold other rows do not change the digest.
+    ///
+    /// # Errors
+    /// `not-found` if there is no such table.
+    async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent>;
+
+    /// Rows of a table, in no particular order.
+    ///
+    /// # Errors
+    /// `not-found` if there is no such table.
+    async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream>;
+
+    /// Rows of the repaired view, summed up by key and bucket of time. A lake with a query engine may compute them there; the result must
+    /// be that of [`rollup::by_scan`](super::rollup::by_scan), which a lake without one calls.
+    ///
+    /// # Errors
+    /// As [`ReadLake::scan`].
+    async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)>;
+
+    /// The retractions of a table, oldest first. They include undone retractions and those that undo them.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>>;
+
+    /// Runs a user's SQL over the given tables, in the lake's own dialect. Each table has its own name there, and its repaired view has
+    /// that name with `_repaired` appended.
+    ///
+    /// # Errors
+    /// `invalid` with the engine's message if the SQL is wrong, or if the lake runs no SQL.
+    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream>;
+}

@@ -1,0 +1,298 @@
+//! Values of the language: how durations, rates, rules and tables are written, and short ways to make them.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use super::print::Tree;
+use crate::error::ErrorKind;
+use crate::model::{Format, PartitionUnit, Table, TimeMark};
+use crate::price::Budget;
+use crate::workflow::read::{DEFAULT_ATTEMPTS, DEFAULT_BACKOFF, DEFAULT_INTERVAL};
+use crate::workflow::{ErrorMatch, Jitter, Param, ParamType, Rate, RetryRule, RunIf, Tolerance};
+
+/// A JSONata expression that is computed when the run comes there; made by [`computed`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Computed(String);
+
+/// A value that is computed when the run comes there, `{% … %}` in YAML. It may stand anywhere in a `with`.
+///
+/// ```
+/// use repair_core::workflow::builder::computed;
+///
+/// let with = serde_json::json!({ "table": "readings", "from": computed("$params.from") });
+/// assert_eq!(with["from"], "{% $params.from %}");
+/// ```
+pub fn computed(expression: &str) -> Computed {
+    Computed(format!("{{% {expression} %}}"))
+}
+
+impl Serialize for Computed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// A duration or an instant to wait for: given, or [`computed`].
+#[derive(Debug, Clone)]
+pub struct When<T> {
+    pub(super) tree: Tree,
+    given: std::marker::PhantomData<T>,
+}
+
+impl<T> When<T> {
+    fn of(tree: Tree) -> Self {
+        Self { tree, given: std::marker::PhantomData }
+    }
+}
+
+impl<T> From<Computed> for When<T> {
+    fn from(computed: Computed) -> Self {
+        Self::of(Tree::Text(computed.0))
+    }
+}
+
+impl From<Duration> for When<Duration> {
+    fn from(duration: Duration) -> Self {
+        Self::of(self::duration(duration))
+    }
+}
+
+impl From<Timestamp> for When<Timestamp> {
+    fn from(instant: Timestamp) -> Self {
+        Self::of(Tree::Text(instant.to_string()))
+    }
+}
+
+/// A duration in the largest unit of which it is a whole number. One that is finer than the language is written so that the reader refuses it.
+pub(super) fn duration(duration: Duration) -> Tree {
+    const UNITS: [(&str, u128); 4] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+    let ms = duration.as_millis();
+    if !duration.subsec_nanos().is_multiple_of(1_000_000) {
+        return Tree::Text(format!("{}ns", duration.as_nanos()));
+    }
+    let unit = UNITS.into_iter().find(|(_, unit_ms)| ms > 0 && ms.is_multiple_of(*unit_ms));
+    Tree::Text(match unit {
+        Some((unit, unit_ms)) => format!("{}{unit}", ms / unit_ms),
+        None => format!("{ms}ms"),
+    })
+}
+
+pub(super) fn rate(rate: Rate) -> Tree {
+    let unit = match (rate.per.as_secs(), rate.per.subsec_nanos()) {
+        (1, 0) => "s".to_owned(),
+        (60, 0) => "min".to_owned(),
+        (3_600, 0) => "h".to_owned(),
+        (86_400, 0) => "d".to_owned(),
+        _ => format!("{:?}", rate.per),
+    };
+    Tree::Text(format!("{}/{unit}", rate.count))
+}
+
+pub(super) fn number(value: f64) -> Tree {
+    if value.is_finite() { Tree::Number(value.to_string()) } else { Tree::Text(value.to_string()) }
+}
+
+pub(super) fn count(value: impl Into<u64>) -> Tree {
+    Tree::Number(value.into().to_string())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "methods of builders take values")]
+pub(super) fn budget(budget: Budget) -> Tree {
+    let usd = budget.usd.map(|usd| ("usd".to_owned(), Tree::Number(usd.to_string())));
+    let calls = budget.calls.map(|calls| ("calls".to_owned(), count(calls)));
+    let bytes = budget.bytes.map(|bytes| ("bytes".to_owned(), Tree::Text(format!("{bytes}B"))));
+    Tree::Map([usd, calls, bytes].into_iter().flatten().collect())
+}
+
+pub(super) fn errors(errors: ErrorMatch) -> Tree {
+    match errors {
+        ErrorMatch::Any => Tree::text("any"),
+        ErrorMatch::Kinds(kinds) => Tree::texts(kinds.into_iter().map(ErrorKind::as_str)),
+    }
+}
+
+pub(super) fn retry(rule: RetryRule) -> Tree {
+    let mut fields = vec![
+        ("on".to_owned(), errors(rule.on)),
+        ("attempts".to_owned(), count(rule.attempts)),
+        ("interval".to_owned(), duration(rule.interval)),
+        ("backoff".to_owned(), number(rule.backoff)),
+    ];
+    fields.extend(rule.max_interval.map(|longest| ("max_interval".to_owned(), duration(longest))));
+    fields.extend((rule.jitter == Jitter::Full).then(|| ("jitter".to_owned(), Tree::text("full"))));
+    Tree::Map(fields)
+}
+
+pub(super) fn tolerance(tolerance: Tolerance) -> Tree {
+    let failed = match tolerance {
+        Tolerance::Count(failed) => count(failed),
+        Tolerance::Percent(percent) => Tree::Text(format!("{percent}%")),
+    };
+    Tree::Map(vec![("failed".to_owned(), failed)])
+}
+
+pub(super) fn run_if(run_if: RunIf) -> Tree {
+    let word = RunIf::ALL.into_iter().find(|(_, known)| *known == run_if).map_or("all_succeeded", |(word, _)| word);
+    Tree::text(word)
+}
+
+pub(super) fn param(param: Param) -> Tree {
+    let mut fields = vec![("type".to_owned(), Tree::text(param.kind.as_str()))];
+    fields.extend(param.default.as_ref().map(|value| ("default".to_owned(), Tree::from(value))));
+    fields.extend(param.about.map(|about| ("about".to_owned(), Tree::Text(about))));
+    if !param.one_of.is_empty() {
+        fields.push(("one_of".to_owned(), Tree::List(param.one_of.iter().map(Tree::from).collect())));
+    }
+    Tree::Map(fields)
+}
+
+pub(super) fn table(table: Table) -> Tree {
+    let format = match table.format {
+        Format::Parquet => "parquet",
+        Format::Csv => "csv",
+        Format::Jsonl => "jsonl",
+    };
+    let mut fields = vec![("location".to_owned(), Tree::Text(table.location)), ("format".to_owned(), Tree::text(format))];
+    let partitioned = !table.partition_by.is_empty();
+    let partitions = table.partition_by.into_iter().map(|partition| {
+        let unit = match partition.unit {
+            PartitionUnit::Year => "year",
+            PartitionUnit::Month => "month",
+            PartitionUnit::Day => "day",
+            PartitionUnit::Hour => "hour",
+        };
+        Tree::Map(vec![(partition.column, Tree::text(unit))])
+    });
+    if partitioned {
+        fields.push(("partition_by".to_owned(), Tree::List(partitions.collect())));
+    }
+    if !table.key.is_empty() {
+        fields.push(("key".to_owned(), Tree::texts(table.key)));
+    }
+    fields.push(("time".to_owned(), Tree::Text(table.time)));
+    if table.time_marks == TimeMark::End {
+        fields.push(("time_marks".to_owned(), Tree::text("end")));
+    }
+    fields.extend(table.cadence.map(|cadence| ("cadence".to_owned(), Tree::Text(cadence.to_string()))));
+    Tree::Map(fields)
+}
+
+impl Rate {
+    /// So many a second.
+    pub fn per_second(count: u32) -> Self {
+        Self { count, per: Duration::from_secs(1) }
+    }
+
+    /// So many a minute.
+    pub fn per_minute(count: u32) -> Self {
+        Self { count, per: Duration::from_secs(60) }
+    }
+
+    /// So many an hour.
+    pub fn per_hour(count: u32) -> Self {
+        Self { count, per: Duration::from_secs(3_600) }
+    }
+
+    /// So many a day.
+    pub fn per_day(count: u32) -> Self {
+        Self { count, per: Duration::from_secs(86_400) }
+    }
+}
+
+impl Param {
+    /// A parameter that must be given.
+    pub fn new(kind: ParamType) -> Self {
+        Self { kind, default: None, about: None, one_of: Vec::new() }
+    }
+
+    /// What it is when it is not given.
+    #[must_use]
+    pub fn with_default(mut self, value: impl Into<serde_json::Value>) -> Self {
+        self.default = Some(value.into());
+        self
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn with_about(mut self, about: impl Into<String>) -> Self {
+        self.about = Some(about.into());
+        self
+    }
+
+    /// The values allowed.
+    #[must_use]
+    pub fn with_one_of<T: Into<serde_json::Value>>(mut self, values: impl IntoIterator<Item = T>) -> Self {
+        self.one_of = values.into_iter().map(Into::into).collect();
+        self
+    }
+}
+
+impl From<ErrorKind> for ErrorMatch {
+    fn from(kind: ErrorKind) -> Self {
+        Self::Kinds(vec![kind])
+    }
+}
+
+impl<const N: usize> From<[ErrorKind; N]> for ErrorMatch {
+    fn from(kinds: [ErrorKind; N]) -> Self {
+        Self::Kinds(kinds.into())
+    }
+}
+
+impl From<Vec<ErrorKind>> for ErrorMatch {
+    fn from(kinds: Vec<ErrorKind>) -> Self {
+        Self::Kinds(kinds)
+    }
+}
+
+impl RetryRule {
+    /// Tries again after these errors: three times, after 1 s, 2 s and 4 s, unless changed. [`ErrorMatch::Any`] is all errors but `budget`,
+    /// `blind` and `cancelled`.
+    pub fn on(errors: impl Into<ErrorMatch>) -> Self {
+        Self {
+            on: errors.into(),
+            attempts: DEFAULT_ATTEMPTS,
+            interval: DEFAULT_INTERVAL,
+            backoff: DEFAULT_BACKOFF,
+            max_interval: None,
+            jitter: Jitter::None,
+        }
+    }
+
+    /// How many times to try again; 0 is never.
+    #[must_use]
+    pub fn with_attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts;
+        self
+    }
+
+    /// The wait before the first.
+    #[must_use]
+    pub fn with_interval(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    /// By how much each wait is longer than the one before.
+    #[must_use]
+    pub fn with_backoff(mut self, backoff: f64) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// The longest wait.
+    #[must_use]
+    pub fn with_max_interval(mut self, longest: Duration) -> Self {
+        self.max_interval = Some(longest);
+        self
+    }
+
+    /// Whether the wait is drawn at random.
+    #[must_use]
+    pub fn with_jitter(mut self, jitter: Jitter) -> Self {
+        self.jitter = jitter;
+        self
+    }
+}

@@ -1,0 +1,410 @@
+//! Opens what everything else works on: a workflow with a profile, or a lake by itself. It must not know what is done with it.
+
+mod bucket;
+mod folder;
+mod place;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use crate::plan::Plan;
+use repair_core::engine::{Engine, Journal, Observer, RunState, load};
+use repair_core::lake::Lake;
+use repair_core::plugin::{Clock, Registry, SystemClock};
+use repair_core::workflow::{Variables, Workflow};
+use repair_core::{Error, ErrorKind, Result};
+
+pub(crate) use place::{Place, Root};
+
+/// The registry of all plug-ins that this crate was built with: the built-in ones, and those of the feature `stocks`.
+///
+/// Add your own to it, and give it to [`Opening::registry`].
+///
+/// ```
+/// use repair::core::plugin::PluginKind;
+///
+/// let registry = repair::registry();
+/// assert!(registry.get(PluginKind::Detector, "gaps").is_some());
+/// ```
+pub fn registry() -> Registry {
+    #[cfg_attr(not(feature = "stocks"), expect(unused_mut, reason = "the stocks are added to it"))]
+    let mut registry = Registry::default();
+    #[cfg(feature = "stocks")]
+    repair_stocks::register(&mut registry);
+    registry
+}
+
+/// Something that a person may want to know before a run begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Notice {
+    /// This will be created in the lake when it is first needed.
+    WillCreate(String),
+    /// The plan was applied before, as this run; the run is continued, or reported again if it has ended.
+    AppliedBefore {
+        /// The run's id.
+        run: String,
+    },
+    /// These tables have changed since the plan was made, but the same slots are missing.
+    TablesChanged(Vec<String>),
+}
+
+/// What everything needs besides a lake.
+#[derive(Clone)]
+pub(crate) struct Around {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) stop: CancellationToken,
+    notices: Option<Arc<dyn Fn(Notice) + Send + Sync>>,
+}
+
+impl Around {
+    fn new() -> Self {
+        Self {
+            registry: Arc::new(registry()),
+            clock: Arc::new(SystemClock),
+            observer: Arc::new(()),
+            stop: CancellationToken::new(),
+            notices: None,
+        }
+    }
+
+    pub(crate) fn notice(&self, notice: Notice) {
+        if let Some(notices) = &self.notices {
+            notices(notice);
+        }
+    }
+}
+
+macro_rules! around {
+    () => {
+        /// Uses these plug-ins instead of [`registry`]'s.
+        #[must_use = "it is returned, not changed in place"]
+        pub fn registry(mut self, registry: impl Into<Arc<Registry>>) -> Self {
+            self.around.registry = registry.into();
+            self
+        }
+
+        /// Uses this clock instead of the machine's.
+        #[must_use = "it is returned, not changed in place"]
+        pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+            self.around.clock = clock;
+            self
+        }
+
+        /// Reports each event of a run, and the progress of steps, to this observer.
+        #[must_use = "it is returned, not changed in place"]
+        pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+            self.around.observer = observer;
+            self
+        }
+
+        /// Stops soon after this token is cancelled. A run that was stopped can be resumed.
+        #[must_use = "it is returned, not changed in place"]
+        pub fn stop(mut self, stop: CancellationToken) -> Self {
+            self.around.stop = stop;
+            self
+        }
+
+        /// Reports what a person may want to know before a run begins.
+        #[must_use = "it is returned, not changed in place"]
+        pub fn notices(mut self, notices: impl Fn(Notice) + Send + Sync + 'static) -> Self {
+            self.around.notices = Some(Arc::new(notices));
+            self
+        }
+    };
+}
+
+/// Where a workflow comes from.
+enum Input {
+    File(PathBuf),
+    Text { file: String, text: String },
+    Value(Box<Workflow>),
+    Plan(Box<Plan>),
+}
+
+/// A workflow that is about to be opened: [`Repair::open`] begins, and [`Opening::connect`] ends.
+#[must_use = "nothing is opened before `connect`"]
+pub struct Opening {
+    from: Input,
+    profile: Option<String>,
+    lake: Option<PathBuf>,
+    adapters: Option<(Arc<dyn Lake>, Arc<dyn Journal>)>,
+    params: BTreeMap<String, String>,
+    prices: Option<PathBuf>,
+    around: Around,
+}
+
+impl Opening {
+    fn new(from: Input) -> Self {
+        Self { from, profile: None, lake: None, adapters: None, params: BTreeMap::new(), prices: None, around: Around::new() }
+    }
+
+    /// Chooses a profile of the workflow. Without this it is the profile `local`, or the only one.
+    pub fn profile<'a>(mut self, profile: impl Into<Option<&'a str>>) -> Self {
+        self.profile = profile.into().map(str::to_owned);
+        self
+    }
+
+    /// Names the lake, a folder or `s3://bucket/lake`, instead of the one that the profile names.
+    pub fn lake(mut self, lake: impl Into<PathBuf>) -> Self {
+        self.lake = Some(lake.into());
+        self
+    }
+
+    /// Works on a lake and a journal of your own. The profile's are not opened.
+    pub fn adapters(mut self, lake: Arc<dyn Lake>, journal: Arc<dyn Journal>) -> Self {
+        self.adapters = Some((lake, journal));
+        self
+    }
+
+    /// Sets a parameter of the workflow, as text. The values of a list are separated by commas.
+    #[expect(clippy::needless_pass_by_value, reason = "a value, not a reference to one, is what callers have")]
+    pub fn param(mut self, name: impl Into<String>, value: impl ToString) -> Self {
+        self.params.insert(name.into(), value.to_string());
+        self
+    }
+
+    /// Sets several parameters.
+    pub fn params<N: Into<String>, V: ToString>(mut self, params: impl IntoIterator<Item = (N, V)>) -> Self {
+        self.params.extend(params.into_iter().map(|(name, value)| (name.into(), value.to_string())));
+        self
+    }
+
+    /// Uses the price book in this file instead of the one that the workflow names. It is kept with each run.
+    pub fn prices(mut self, file: impl Into<PathBuf>) -> Self {
+        self.prices = Some(file.into());
+        self
+    }
+
+    around!();
+
+    /// Reads and checks the workflow, binds its parameters, and opens the lake of the profile. Nothing is written.
+    ///
+    /// # Errors
+    /// `invalid` if the workflow has mistakes, a parameter does not fit, or the profile does not; `not-found` if the lake is not there.
+    pub async fn connect(self) -> Result<Repair> {
+        let Self { from, profile, lake, adapters, params, prices, around } = self;
+        let registry = &around.registry;
+        let (workflow, params, origin, profile) = match from {
+            Input::File(path) => {
+                let workflow = Workflow::load_with_prices(&path, registry, prices.as_deref())?;
+                let params = workflow.bind(&params)?;
+                (workflow, params, Origin::File, profile)
+            }
+            Input::Text { file, text } => {
+                let workflow = with_prices(Workflow::parse(&file, &text, registry)?, prices.as_deref(), registry)?;
+                let params = workflow.bind(&params)?;
+                (workflow, params, Origin::Value, profile)
+            }
+            Input::Value(workflow) => {
+                let workflow = with_prices(*workflow, prices.as_deref(), registry)?;
+                let params = workflow.bind(&params)?;
+                (workflow, params, Origin::Value, profile)
+            }
+            Input::Plan(plan) => {
+                let workflow = plan.workflow(registry)?;
+                let of_plan = plan.environment.get("profile").and_then(Value::as_str).map(str::to_owned);
+                (workflow, plan.params, Origin::File, profile.or(of_plan))
+            }
+        };
+        let place = match adapters {
+            Some((lake, journal)) => Place::of_adapters(profile, lake, journal),
+            None => Place::of(&workflow, profile.as_deref(), lake.as_deref(), &params)?,
+        };
+        let environment = place.environment();
+        let opened = place.root.open(None).await?;
+        Ok(Repair {
+            workflow,
+            params,
+            environment,
+            origin,
+            named_lake: lake.map(|lake| lake.display().to_string()),
+            prices: prices.map(|prices| prices.display().to_string()),
+            opened,
+            lake: OpenLake { root: place.root, around },
+        })
+    }
+}
+
+/// A workflow with a price book in place of its own.
+fn with_prices(workflow: Workflow, prices: Option<&Path>, registry: &Registry) -> Result<Workflow> {
+    match prices {
+        Some(path) => Ok(workflow.with_prices(path, registry)?),
+        None => Ok(workflow),
+    }
+}
+
+/// Whether what a workflow means can be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// From its file.
+    File,
+    /// It is what it was when it was opened.
+    Value,
+}
+
+/// An opened workflow: its definition, its parameters, and the lake of its profile.
+///
+/// Everything that works on past runs of the lake ([`OpenLake`]) can be called on it as well, since it derefs to its lake.
+///
+/// ```no_run
+/// # async fn example() -> repair::Result<()> {
+/// use repair::Repair;
+///
+/// let repair = Repair::open("ticker-hourly.yaml").profile("local").lake("./lake").param("from", "2024-03-04").connect().await?;
+/// let plan = repair.plan().await?;
+/// println!("{} slots are missing", plan.missing());
+/// let report = repair.run().await?;
+/// let undone = repair.undo(&report.run).reason("only a trial").await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Repair {
+    pub(crate) workflow: Workflow,
+    pub(crate) params: BTreeMap<String, Value>,
+    pub(crate) environment: Value,
+    pub(crate) origin: Origin,
+    pub(crate) named_lake: Option<String>,
+    pub(crate) prices: Option<String>,
+    pub(crate) opened: Arc<dyn Lake>,
+    lake: OpenLake,
+}
+
+impl Repair {
+    /// Opens the workflow in a file.
+    pub fn open(file: impl Into<PathBuf>) -> Opening {
+        Opening::new(Input::File(file.into()))
+    }
+
+    /// Opens a workflow from its text; `file` is what messages call it.
+    pub fn text(file: impl Into<String>, text: impl Into<String>) -> Opening {
+        Opening::new(Input::Text { file: file.into(), text: text.into() })
+    }
+
+    /// Opens a workflow that is checked already, such as one built in Rust. Its plug-ins must be in the [registry](Opening::registry).
+    pub fn of(workflow: Workflow) -> Opening {
+        Opening::new(Input::Value(Box::new(workflow)))
+    }
+
+    /// Opens the workflow of a plan, as it was planned, with the plan's parameters, profile and lake. Then [apply](Repair::apply) the plan.
+    pub fn planned(plan: Plan) -> Opening {
+        let lake = plan.lake.as_ref().map(PathBuf::from);
+        let opening = Opening::new(Input::Plan(Box::new(plan)));
+        Opening { lake, ..opening }
+    }
+
+    /// The workflow.
+    pub fn workflow(&self) -> &Workflow {
+        &self.workflow
+    }
+
+    /// Its parameters, defaults included.
+    pub fn params(&self) -> &BTreeMap<String, Value> {
+        &self.params
+    }
+
+    /// Its lake, with the runs in it.
+    pub fn lake(&self) -> &OpenLake {
+        &self.lake
+    }
+
+    pub(crate) fn variables(&self) -> Variables {
+        Variables { params: Value::Object(self.params.clone().into_iter().collect::<Map<_, _>>()), ..Variables::default() }
+    }
+
+    pub(crate) fn around(&self) -> &Around {
+        &self.lake.around
+    }
+}
+
+impl std::ops::Deref for Repair {
+    type Target = OpenLake;
+
+    fn deref(&self) -> &OpenLake {
+        &self.lake
+    }
+}
+
+/// A lake by itself, with the journal of the runs in it: for all that is about past runs, and needs no workflow.
+///
+/// ```no_run
+/// # async fn example() -> repair::Result<()> {
+/// use repair::OpenLake;
+///
+/// let lake = OpenLake::at("./lake")?;
+/// for run in lake.runs().await?.runs {
+///     println!("{} {}", run.run, run.workflow);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct OpenLake {
+    pub(crate) root: Root,
+    pub(crate) around: Around,
+}
+
+impl OpenLake {
+    /// The lake in a folder, or at `s3://bucket/lake`.
+    ///
+    /// # Errors
+    /// `invalid` if this program was built without the feature for such a lake.
+    pub fn at(lake: impl AsRef<Path>) -> Result<Self> {
+        Ok(Self { root: Root::at(lake.as_ref())?, around: Around::new() })
+    }
+
+    /// A lake and a journal of your own.
+    pub fn of(lake: Arc<dyn Lake>, journal: Arc<dyn Journal>) -> Self {
+        Self { root: Root::Given { lake, journal }, around: Around::new() }
+    }
+
+    around!();
+
+    /// The journal, to read it.
+    ///
+    /// # Errors
+    /// `not-found` if the lake is not there, or nothing was ever run in it.
+    pub async fn journal(&self) -> Result<Arc<dyn Journal>> {
+        self.root.journal_to_read().await
+    }
+
+    /// The lake itself, as a run had it; without one, as the profile says.
+    pub(crate) async fn lake_of(&self, run: Option<(&dyn Journal, &str)>) -> Result<Arc<dyn Lake>> {
+        self.root.open(run).await
+    }
+
+    /// An engine on this lake.
+    pub(crate) fn engine_on(&self, lake: Arc<dyn Lake>, journal: Arc<dyn Journal>) -> Engine {
+        let mut engine = Engine::new(self.around.registry.clone(), lake, journal);
+        engine.clock = self.around.clock.clone();
+        engine.observer = self.around.observer.clone();
+        engine.stop = self.around.stop.clone();
+        engine
+    }
+
+    /// What a run keeps of where it runs; none if there is no such run. A lake without a journal has none.
+    pub(crate) async fn environment_of(&self, run: &str) -> Result<Option<Value>> {
+        let state = match self.journal().await {
+            Ok(journal) => load(journal.as_ref(), run).await,
+            Err(error) => Err(error),
+        };
+        match state {
+            Ok(state) => Ok(Some(state.started.environment)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The workflow of a run, as the run started with it.
+    pub(crate) fn workflow_of(&self, state: &RunState) -> Result<Workflow> {
+        let started = &state.started;
+        Workflow::parse_with(&started.file, &started.definition, &self.around.registry, &started.children)
+            .map_err(|diagnostics| Error::invalid("this program cannot read the definition of the run").because(diagnostics))
+    }
+}

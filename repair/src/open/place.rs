@@ -1,0 +1,144 @@
+//! Where a workflow runs: its profile says which lake.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::bucket::Bucket;
+use super::folder;
+use repair_core::engine::Journal;
+use repair_core::lake::Lake;
+use repair_core::workflow::{Variables, Workflow};
+use repair_core::{Error, Hint, Result};
+
+/// Where a lake is when nothing says otherwise.
+const DEFAULT_LAKE: &str = "./lake";
+
+/// Where a lake is.
+#[derive(Clone)]
+pub(crate) enum Root {
+    /// In a folder.
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The profile that names it, if a profile does.
+        profile: Option<String>,
+    },
+    /// In a bucket.
+    Bucket(Bucket),
+    /// The caller has opened it.
+    Given {
+        /// The lake.
+        lake: Arc<dyn Lake>,
+        /// Its journal.
+        journal: Arc<dyn Journal>,
+    },
+}
+
+impl Root {
+    /// The lake at a path, or at `s3://…`.
+    pub(super) fn at(lake: &Path) -> Result<Self> {
+        Ok(match lake.to_str().filter(|path| path.starts_with("s3://")) {
+            Some(location) => Self::Bucket(Bucket::at(location)?),
+            None => Self::Folder { path: lake.to_owned(), profile: None },
+        })
+    }
+
+    /// The lake itself, for a workflow that has not run yet, or as a run had it.
+    pub(super) async fn open(&self, run: Option<(&dyn Journal, &str)>) -> Result<Arc<dyn Lake>> {
+        match self {
+            Self::Folder { path, profile } => folder::lake(path, profile.as_deref()),
+            Self::Bucket(bucket) => bucket.lake(run).await,
+            Self::Given { lake, .. } => Ok(lake.clone()),
+        }
+    }
+
+    /// The journal of a lake in which something was run.
+    pub(super) async fn journal_to_read(&self) -> Result<Arc<dyn Journal>> {
+        match self {
+            Self::Folder { path, profile } => folder::journal_to_read(path, profile.as_deref()),
+            Self::Bucket(bucket) => bucket.journal().await,
+            Self::Given { journal, .. } => Ok(journal.clone()),
+        }
+    }
+
+    /// The journal of a lake that may have none yet. It is created only once the lake is known to be there.
+    pub(crate) async fn journal_to_write(&self) -> Result<Arc<dyn Journal>> {
+        match self {
+            Self::Folder { path, profile } => folder::journal_to_write(path, profile.as_deref()),
+            Self::Bucket(bucket) => bucket.journal().await,
+            Self::Given { journal, .. } => Ok(journal.clone()),
+        }
+    }
+}
+
+/// Where a workflow is to run.
+pub(crate) struct Place {
+    /// The profile's name, if the workflow has profiles.
+    profile: Option<String>,
+    /// The lake.
+    pub(super) root: Root,
+}
+
+impl Place {
+    /// A lake and a journal that the caller has opened.
+    pub(super) fn of_adapters(profile: Option<String>, lake: Arc<dyn Lake>, journal: Arc<dyn Journal>) -> Self {
+        Self { profile, root: Root::Given { lake, journal } }
+    }
+
+    /// The place that a profile names: the profile asked for, or `local`, or the only one.
+    pub(super) fn of(workflow: &Workflow, profile: Option<&str>, lake: Option<&Path>, params: &BTreeMap<String, Value>) -> Result<Self> {
+        let known = || workflow.profiles.keys().cloned().collect::<Vec<_>>();
+        let only = || if workflow.profiles.len() == 1 { workflow.profiles.keys().next().map(String::as_str) } else { None };
+        let local = || workflow.profiles.contains_key("local").then_some("local");
+        let Some(name) = profile.or_else(local).or_else(only) else {
+            if workflow.profiles.is_empty() {
+                return Ok(Self { profile: None, root: Root::at(lake.unwrap_or(Path::new(DEFAULT_LAKE)))? });
+            }
+            return Err(
+                Error::invalid("the workflow has several profiles, and none of them is `local`").hint(Hint::Profile { known: known() })
+            );
+        };
+        let Some(profile) = workflow.profiles.get(name) else {
+            let there = if workflow.profiles.is_empty() { "; it has no profiles" } else { "" };
+            let error = Error::invalid(format!("the workflow has no profile `{name}`{there}"));
+            return Err(if workflow.profiles.is_empty() { error } else { error.hint(Hint::Profile { known: known() }) });
+        };
+        let variables = Variables { params: Value::Object(params.clone().into_iter().collect()), ..Variables::default() };
+        let with = profile.with.resolve(&variables)?;
+        let root = match (profile.lake.as_str(), lake.map(Root::at).transpose()?) {
+            ("local", Some(root)) => root,
+            ("local", None) => Root::Folder { path: folder::root_of(name, with)?, profile: Some(name.to_owned()) },
+            ("athena", root) => {
+                let bucket = Bucket::of_profile(name, with)?;
+                match root {
+                    Some(Root::Bucket(other)) => Root::Bucket(bucket.moved_to(other)),
+                    Some(Root::Folder { path, .. }) => {
+                        let message = format!(
+                            "profile `{name}` needs a lake in S3, such as s3://bucket/lake, but the lake that was named is the folder {}",
+                            path.display()
+                        );
+                        return Err(Error::invalid(message).hint(Hint::OtherLake));
+                    }
+                    _ => Root::Bucket(bucket),
+                }
+            }
+            (other, _) => {
+                return Err(Error::invalid(format!("profile `{name}` needs a lake of kind `{other}`; the kinds are `local` and `athena`")));
+            }
+        };
+        Ok(Self { profile: Some(name.to_owned()), root })
+    }
+
+    /// What a later process needs to know to continue.
+    pub(super) fn environment(&self) -> Value {
+        match &self.root {
+            // Where the lake is follows from where its journal is.
+            Root::Folder { .. } => json!({ "profile": self.profile, "lake": "local" }),
+            Root::Bucket(bucket) => json!({ "profile": self.profile, "lake": "athena", "with": bucket.with() }),
+            Root::Given { .. } => json!({ "profile": self.profile, "lake": "given" }),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! What all requests about a table need: its definition, its lake, and the tables that are computed from it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::TableChange;
+use crate::open::OpenLake;
+use repair_core::engine::{Journal, RunHead, load};
+use repair_core::lake::overlay::retraction::{Part, Retracted, Retraction};
+use repair_core::lake::overlay::story::{Published, published, slot};
+use repair_core::lake::{Lake, overlay, stale};
+use repair_core::model::{Interval, Key, Suspect, Table};
+use repair_core::workflow::Workflow;
+use repair_core::{Error, ErrorKind, Hint, Result};
+
+/// Only this many of the latest runs are searched: each is read as a whole.
+const MOST_RUNS: usize = 500;
+
+/// A lake with its journal.
+#[derive(Clone)]
+pub(super) struct History<'a> {
+    pub(super) open: &'a OpenLake,
+    pub(super) journal: Arc<dyn Journal>,
+}
+
+impl<'a> History<'a> {
+    pub(super) async fn of(open: &'a OpenLake) -> Result<Self> {
+        Ok(Self { open, journal: open.journal().await? })
+    }
+
+    /// The lake, as a run had it.
+    pub(super) async fn lake(&self, run: Option<&str>) -> Result<Arc<dyn Lake>> {
+        self.open.lake_of(run.map(|run| (self.journal.as_ref(), run))).await
+    }
+
+    /// The latest runs, newest first.
+    async fn latest(&self) -> Result<Vec<RunHead>> {
+        let mut heads = self.journal.runs().await?;
+        heads.sort_by_key(|head| std::cmp::Reverse(head.first.at));
+        heads.truncate(MOST_RUNS);
+        Ok(heads)
+    }
+
+    /// A table, and the latest run that had it.
+    async fn table(&self, name: &str) -> Result<(Table, String)> {
+        for head in self.latest().await? {
+            let state = load(self.journal.as_ref(), &head.run).await?;
+            // A definition that this program cannot read says nothing about tables; another may.
+            if let Some(table) = self.open.workflow_of(&state).ok().and_then(|workflow| workflow.tables.get(name).cloned()) {
+                return Ok((table, head.run));
+            }
+        }
+        Err(Error::new(ErrorKind::NotFound, format!("no run here has had a table `{name}`")).hint(Hint::DeclaringWorkflow))
+    }
+
+    /// All tables that runs have had, each with a run that had it.
+    pub(super) async fn tables(&self) -> Result<Vec<(Table, String)>> {
+        let mut all: Vec<(Table, String)> = Vec::new();
+        for head in self.latest().await? {
+            let state = load(self.journal.as_ref(), &head.run).await?;
+            let tables = self.open.workflow_of(&state).map(|workflow| workflow.tables).unwrap_or_default();
+            for table in tables.into_values().filter(|table| all.iter().all(|(known, _)| known != table)).collect::<Vec<_>>() {
+                all.push((table, head.run.clone()));
+            }
+        }
+        Ok(all)
+    }
+
+    /// The stretch of suspect silence in which a slot lies, as the latest run that repaired the table saw it, and that run.
+    pub(super) async fn suspect(&self, table: &str, slot: &Interval) -> Result<Option<(String, Suspect)>> {
+        for head in self.latest().await? {
+            let state = load(self.journal.as_ref(), &head.run).await?;
+            let of_table = state.steps.values().filter(|step| step.units.as_ref().is_some_and(|units| units.table == table));
+            let mut stretches = of_table.flat_map(|step| step.suspects()).flat_map(|suspects| &suspects.stretches);
+            if let Some(found) = stretches.find(|stretch| stretch.interval.covers(slot)) {
+                return Ok(Some((head.run, found.clone())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The tables that were computed from a table.
+    pub(super) async fn computed_from(&self, table: &str) -> Result<Vec<Table>> {
+        let mut all: Vec<Table> = Vec::new();
+        for head in self.latest().await? {
+            let state = load(self.journal.as_ref(), &head.run).await?;
+            // A run with findings about other tables only computed nothing from this one.
+            if !state.findings.values().any(|findings| findings.scope.table == table) {
+                continue;
+            }
+            for into in state.steps.values().filter_map(|step| stale::written(&step.output)) {
+                if !all.contains(&into) {
+                    all.push(into);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Writes a retraction, after marking what was computed: a mark too many costs a computation, one too few leaves a wrong number.
+    pub(super) async fn retract(
+        &self,
+        lake: &dyn Lake,
+        table: &Table,
+        retraction: &Retraction,
+        run: &str,
+        mut changed: TableChange,
+    ) -> Result<TableChange> {
+        self.mark_stale(lake, retraction, run, &mut changed).await?;
+        lake.retract(table, retraction).await?;
+        Ok(changed)
+    }
+
+    /// Marks what was computed from a stretch of a table, and notes which tables these are.
+    pub(super) async fn mark_stale(&self, lake: &dyn Lake, change: &Retraction, run: &str, changed: &mut TableChange) -> Result<()> {
+        for into in self.computed_from(&changed.table).await? {
+            let part = Part { interval: Some(changed.interval), ..Part::of_run(run) };
+            let mark = Retraction { id: format!("stale-{}", change.id), parts: vec![part], undoes: None, ..change.clone() };
+            lake.retract(&into, &mark).await?;
+            changed.stale.push(into.name);
+        }
+        Ok(())
+    }
+}
+
+/// Which table a request is about.
+pub(super) struct TableName {
+    pub(super) name: String,
+    pub(super) workflow: Option<PathBuf>,
+}
+
+impl TableName {
+    pub(super) fn new(name: String) -> Self {
+        Self { name, workflow: None }
+    }
+
+    pub(super) fn declared_in(&mut self, workflow: Option<&Path>) {
+        self.workflow = workflow.map(Path::to_owned);
+    }
+
+    /// Finds the table.
+    pub(super) async fn open<'a>(&self, open: &'a OpenLake) -> Result<Subject<'a>> {
+        let history = History::of(open).await?;
+        let (table, run) = match &self.workflow {
+            Some(file) => {
+                let workflow = Workflow::load(file, &open.around.registry)?;
+                let table = workflow.tables.get(&self.name).cloned();
+                let missing = || Error::new(ErrorKind::NotFound, format!("{} declares no table `{}`", file.display(), self.name));
+                (table.ok_or_else(missing)?, None)
+            }
+            None => {
+                let (table, run) = history.table(&self.name).await?;
+                (table, Some(run))
+            }
+        };
+        let lake = history.lake(run.as_deref()).await?;
+        Ok(Subject { history, table, lake })
+    }
+}
+
+/// A table, opened.
+pub(super) struct Subject<'a> {
+    pub(super) history: History<'a>,
+    pub(super) table: Table,
+    pub(super) lake: Arc<dyn Lake>,
+}
+
+/// A key as people write it: its values, separated by commas where there are several.
+pub(super) fn key(table: &Table, text: Option<&str>) -> Result<Key> {
+    let hint = || Hint::Key { columns: table.key.clone() };
+    match (table.key.len(), text) {
+        (0, None) => Ok(Key::default()),
+        (0, Some(_)) => Err(Error::invalid(format!("table `{}` is one series without a key", table.name)).hint(hint())),
+        (_, None) => Err(Error::invalid(format!("table `{}` has several series", table.name)).hint(hint())),
+        (1, Some(text)) => Ok(Key::from(text)),
+        (count, Some(text)) => {
+            let values: Vec<&str> = text.split(',').collect();
+            if values.len() == count {
+                Ok(Key::new(values))
+            } else {
+                Err(Error::invalid(format!("`{text}` is not a key of table `{}`", table.name)).hint(hint()))
+            }
+        }
+    }
+}
+
+/// The name of a table beside another.
+type Beside = fn(&str) -> String;
+
+/// Whether a row of one kind is hidden: by its run, step, key and time.
+type Hides = fn(&Retracted, &str, &str, &Key, i64) -> bool;
+
+/// What lies beside a table that parts of a retraction mean, whether it is hidden or not; `None` if nothing does.
+pub(super) async fn meant(lake: &dyn Lake, table: &Table, parts: &[Part]) -> Result<Option<TableChange>> {
+    let trial = Retraction {
+        id: "trial".to_owned(),
+        parts: parts.to_vec(),
+        undoes: None,
+        at: jiff::Timestamp::UNIX_EPOCH,
+        by: String::new(),
+        reason: String::new(),
+    };
+    let meant = Retracted::of(table, &[trial]);
+    let is_meant = |row: &Published, hides: Hides| {
+        hides(&meant, &row.text(overlay::columns::RUN), &row.text(overlay::columns::STEP), &row.key, row.time_us)
+    };
+    let interval = parts.iter().map(|part| part.interval).reduce(|one, other| Some(one?.hull(&other?))).flatten();
+    let mut counts = [0, 0];
+    let (mut first_us, mut last_us) = (i64::MAX, i64::MIN);
+    let kinds: [(Beside, Hides); 2] = [(overlay::repairs, Retracted::hides_repair), (overlay::exceptions, Retracted::hides_exception)];
+    for (count, (beside, hides)) in counts.iter_mut().zip(kinds) {
+        for row in published(lake, table, beside, interval, None).await?.iter().filter(|row| is_meant(row, hides)) {
+            *count += 1;
+            (first_us, last_us) = (first_us.min(row.time_us), last_us.max(row.time_us));
+        }
+    }
+    if first_us > last_us {
+        return Ok(None);
+    }
+    let slot_at = |us: i64| -> Result<Interval> {
+        let time = jiff::Timestamp::from_microsecond(us).map_err(|error| Error::invalid("a time is out of range").because(error))?;
+        // The time of a row may be the end of its slot.
+        let time = match table.grid() {
+            Ok(grid) => grid.start_of(grid.slot_of(time)),
+            Err(_) => time,
+        };
+        slot(table, time)
+    };
+    let interval = slot_at(first_us)?.hull(&slot_at(last_us)?);
+    Ok(Some(TableChange { table: table.name.clone(), rows: counts[0], absent: counts[1], interval, stale: Vec::new() }))
+}

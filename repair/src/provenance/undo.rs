@@ -1,0 +1,209 @@
+//! Hides what a run added to its tables, and shows it again. Nothing is deleted.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::subject::{self, History};
+use super::{NO_REASON, user};
+use crate::open::OpenLake;
+use crate::request::awaitable;
+use repair_core::engine::{Event, JsonFormat, for_each_event, load, new_run_id};
+use repair_core::lake::overlay::retraction::{Part, Retraction, in_force};
+use repair_core::model::Interval;
+use repair_core::{Error, ErrorKind, Hint, Result};
+
+/// What a change did to one table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct TableChange {
+    /// The table.
+    pub table: String,
+    /// Repaired rows that were hidden or shown.
+    pub rows: u64,
+    /// Exceptions that were hidden, shown or recorded.
+    pub absent: u64,
+    /// From the first slot to the last.
+    pub interval: Interval,
+    /// The tables that were computed from it, and are stale there now.
+    pub stale: Vec<String>,
+}
+
+/// What an undo, a redo or an exception changed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Change {
+    /// The format of its JSON.
+    pub format: JsonFormat,
+    /// The id of the change; [`OpenLake::redo`] takes the id of an undo.
+    pub id: String,
+    /// What changed, by table.
+    pub tables: Vec<TableChange>,
+}
+
+impl Change {
+    pub(super) fn new(id: String, tables: Vec<TableChange>) -> Self {
+        Self { format: JsonFormat, id, tables }
+    }
+
+    /// Repaired rows that were hidden or shown, in all tables.
+    pub fn rows(&self) -> u64 {
+        self.tables.iter().map(|table| table.rows).sum()
+    }
+}
+
+/// Hides what a run added: await it. [`OpenLake::undo`] makes it.
+#[must_use = "nothing is undone before this is awaited"]
+pub struct UndoRequest<'a> {
+    open: &'a OpenLake,
+    run: String,
+    step: Option<String>,
+    keys: Vec<String>,
+    interval: Option<Interval>,
+    reason: String,
+}
+
+impl UndoRequest<'_> {
+    /// Hides only what this step added.
+    pub fn step<'b>(mut self, step: impl Into<Option<&'b str>>) -> Self {
+        self.step = step.into().map(str::to_owned);
+        self
+    }
+
+    /// Hides only this series, or another one with each call. The values of a key of several columns are separated by commas.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.keys.push(key.into());
+        self
+    }
+
+    /// Hides only slots in this interval.
+    pub fn interval(mut self, interval: impl Into<Option<Interval>>) -> Self {
+        self.interval = interval.into();
+        self
+    }
+
+    /// Records why.
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = reason.into();
+        self
+    }
+
+    async fn perform(self) -> Result<Change> {
+        let Self { open, run, step, keys, interval, reason } = self;
+        let history = History::of(open).await?;
+        let state = load(history.journal.as_ref(), &run).await?;
+        if state.ended.is_none() {
+            let message = format!("run `{run}` has not ended, and may still add to its tables");
+            return Err(Error::new(ErrorKind::Conflict, message).hint(Hint::Cancel { run }));
+        }
+        let mut repaired = BTreeSet::new();
+        for_each_event(history.journal.as_ref(), &run, |recorded| {
+            if let Event::UnitsPlanned { table, .. } = recorded.event {
+                repaired.insert(table);
+            }
+            Ok(())
+        })
+        .await?;
+        let workflow = open.workflow_of(&state)?;
+        if let Some(step) = step.as_deref().filter(|step| workflow.step(step).is_none()) {
+            return Err(Error::invalid(format!("run `{run}` has no step `{step}`")));
+        }
+        let lake = history.lake(Some(&run)).await?;
+        let id = format!("undo-{}", new_run_id());
+        let is_part = step.is_some() || interval.is_some() || !keys.is_empty();
+        let mut all = Vec::new();
+        for table in repaired.iter().filter_map(|name| workflow.tables.get(name)) {
+            let whole = Part { step: step.clone(), interval, ..Part::of_run(&run) };
+            let parts = if keys.is_empty() {
+                vec![whole]
+            } else {
+                let keys = keys.iter().map(|text| subject::key(table, Some(text)));
+                keys.map(|key| Ok(Part { key: Some(key?), ..whole.clone() })).collect::<Result<_>>()?
+            };
+            let Some(changed) = subject::meant(lake.as_ref(), table, &parts).await? else { continue };
+            let at = open.around.clock.now();
+            let retraction = Retraction { id: id.clone(), parts, undoes: None, at, by: user(), reason: reason.clone() };
+            all.push(history.retract(lake.as_ref(), table, &retraction, &run, changed).await?);
+        }
+        if all.is_empty() {
+            let what = if is_part { "nothing in that part" } else { "nothing" };
+            return Err(Error::new(ErrorKind::NotFound, format!("run `{run}` added {what}, so nothing was changed")));
+        }
+        Ok(Change::new(id, all))
+    }
+}
+
+awaitable!(UndoRequest => Change);
+
+/// Shows again what an undo has hidden: await it. [`OpenLake::redo`] makes it.
+#[must_use = "nothing is shown again before this is awaited"]
+pub struct RedoRequest<'a> {
+    open: &'a OpenLake,
+    undo: String,
+    reason: String,
+}
+
+impl RedoRequest<'_> {
+    /// Records why.
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = reason.into();
+        self
+    }
+
+    async fn perform(self) -> Result<Change> {
+        let Self { open, undo, reason } = self;
+        let history = History::of(open).await?;
+        let id = format!("redo-{undo}");
+        let (mut all, mut known) = (Vec::new(), false);
+        for (table, run) in history.tables().await? {
+            let lake = history.lake(Some(&run)).await?;
+            let retractions = lake.retractions(&table).await?;
+            known |= retractions.iter().any(|retraction| retraction.id == undo);
+            let Some(undone) = in_force(&retractions).find(|retraction| retraction.id == undo).cloned() else { continue };
+            let Some(changed) = subject::meant(lake.as_ref(), &table, &undone.parts).await? else { continue };
+            let run = undone.parts.first().map(|part| part.run.clone()).unwrap_or_default();
+            let at = open.around.clock.now();
+            let redo = Retraction { id: id.clone(), parts: Vec::new(), undoes: Some(undone.id), at, by: user(), reason: reason.clone() };
+            all.push(history.retract(lake.as_ref(), &table, &redo, &run, changed).await?);
+        }
+        if all.is_empty() {
+            let error = |message: String| Error::new(ErrorKind::NotFound, message);
+            return Err(if known {
+                error(format!("`{undo}` hides nothing any more, so nothing was changed"))
+            } else {
+                error(format!("there is no undo `{undo}` here")).hint(Hint::Retractions)
+            });
+        }
+        Ok(Change::new(id, all))
+    }
+}
+
+awaitable!(RedoRequest => Change);
+
+impl OpenLake {
+    /// Hides what a run added to its tables, all of it or a part. It stays in the lake, and [`OpenLake::redo`] shows it again. Tables that
+    /// were computed from it are marked stale.
+    ///
+    /// # Errors
+    /// `not-found` if there is no such run, or it added nothing; `conflict` if the run has not ended.
+    ///
+    /// ```no_run
+    /// # async fn example(lake: repair::OpenLake) -> repair::Result<()> {
+    /// let change = lake.undo("monday").step("fill").reason("the source was wrong").await?;
+    /// println!("{} rows are hidden", change.rows());
+    /// lake.redo(change.id).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn undo(&self, run: impl Into<String>) -> UndoRequest<'_> {
+        UndoRequest { open: self, run: run.into(), step: None, keys: Vec::new(), interval: None, reason: NO_REASON.to_owned() }
+    }
+
+    /// Shows again what an undo has hidden.
+    ///
+    /// # Errors
+    /// `not-found` if there is no such undo, or it hides nothing any more.
+    pub fn redo(&self, undo: impl Into<String>) -> RedoRequest<'_> {
+        RedoRequest { open: self, undo: undo.into(), reason: NO_REASON.to_owned() }
+    }
+}

@@ -1,0 +1,162 @@
+//! Why a slot is as it is.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::subject::{self, History, Subject, TableName};
+use crate::open::OpenLake;
+use crate::request::awaitable;
+use repair_core::Result;
+use repair_core::engine::{JsonFormat, load};
+use repair_core::lake::overlay::retraction::Retraction;
+use repair_core::lake::overlay::story::{self, Provenance, Standing, Story};
+use repair_core::lake::stale;
+use repair_core::model::{Interval, Key, Suspect};
+
+/// A repair of the slot.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct RepairStory {
+    /// What was repaired, and by whom.
+    #[serde(flatten)]
+    pub repair: story::Repair,
+    /// How many attempts the step took in all; `None` if no run did it.
+    pub attempts: Option<u32>,
+}
+
+/// A stretch in which a source has nothing for any key, so that its silence proves nothing.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct SuspectSilence {
+    /// The run that saw it.
+    pub run: String,
+    /// The stretch.
+    #[serde(flatten)]
+    pub silence: Suspect,
+}
+
+/// All that is known about a slot.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct SlotStory {
+    /// The format of its JSON.
+    pub format: JsonFormat,
+    /// The table.
+    pub table: String,
+    /// The series.
+    pub key: Key,
+    /// The slot.
+    pub slot: Interval,
+    /// What it is now.
+    pub standing: Standing,
+    /// The table's own rows.
+    pub raw: Vec<Value>,
+    /// Its repairs, the newest first.
+    pub repairs: Vec<RepairStory>,
+    /// What confirmed it absent, the newest first.
+    pub exceptions: Vec<story::Exception>,
+    /// The retractions that hide one of these.
+    pub retractions: Vec<Retraction>,
+    /// How two sides disagree about it, if they do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conflict: Option<String>,
+    /// The tables computed from it that are stale there.
+    pub stale: Vec<String>,
+    /// The suspect silence in which it lies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspect: Option<SuspectSilence>,
+}
+
+/// Asks why a slot is as it is: await it. [`OpenLake::why`] makes it.
+#[must_use = "nothing is looked up before this is awaited"]
+pub struct WhyRequest<'a> {
+    open: &'a OpenLake,
+    table: TableName,
+    key: Option<String>,
+    at: Timestamp,
+}
+
+impl WhyRequest<'_> {
+    /// Chooses the series. The values of a key of several columns are separated by commas.
+    pub fn key<'b>(mut self, key: impl Into<Option<&'b str>>) -> Self {
+        self.key = key.into().map(str::to_owned);
+        self
+    }
+
+    /// Takes the table from this workflow instead of the latest run that had it.
+    pub fn declared_in<'b>(mut self, workflow: impl Into<Option<&'b Path>>) -> Self {
+        self.table.declared_in(workflow.into());
+        self
+    }
+
+    async fn perform(self) -> Result<SlotStory> {
+        let Self { open, table, key, at } = self;
+        let Subject { history, table, lake } = table.open(open).await?;
+        let key = subject::key(&table, key.as_deref())?;
+        let now = open.around.clock.now();
+        let Story { standing, raw, repairs, exceptions, retractions, conflict } =
+            story::of_slot(lake.as_ref(), &table, &key, at, now).await?;
+        let slot = story::slot(&table, at)?;
+        let mut stale_in = Vec::new();
+        for into in history.computed_from(&table.name).await? {
+            let marks = stale::stale(lake.as_ref(), &into).await?;
+            if marks.iter().any(|(stretch, _)| stretch.intersection(&slot).is_some()) {
+                stale_in.push(into.name);
+            }
+        }
+        let mut with_attempts = Vec::with_capacity(repairs.len());
+        for repair in repairs {
+            let attempts = attempts_of(&history, &repair.provenance).await;
+            with_attempts.push(RepairStory { repair, attempts });
+        }
+        let suspect = match standing {
+            Standing::Missing => history.suspect(&table.name, &slot).await?,
+            _ => None,
+        };
+        Ok(SlotStory {
+            format: JsonFormat,
+            table: table.name,
+            key,
+            slot,
+            standing,
+            raw,
+            repairs: with_attempts,
+            exceptions,
+            retractions,
+            conflict,
+            stale: stale_in,
+            suspect: suspect.map(|(run, silence)| SuspectSilence { run, silence }),
+        })
+    }
+}
+
+awaitable!(WhyRequest => SlotStory);
+
+/// How many attempts the step took; none for what no run did, such as a person's exception.
+async fn attempts_of(history: &History<'_>, of: &Provenance) -> Option<u32> {
+    let state = load(history.journal.as_ref(), &of.run).await.ok()?;
+    state.steps.get(&of.step).map(|step| step.attempts)
+}
+
+impl OpenLake {
+    /// Explains why the slot at an instant is as it is: raw, repaired (by what, from where, when), absent (on what evidence, until when), or
+    /// missing.
+    ///
+    /// # Errors
+    /// `not-found` if no run has had the table; `invalid` if the key does not fit; those of the lake.
+    ///
+    /// ```no_run
+    /// # async fn example(lake: repair::OpenLake) -> repair::Result<()> {
+    /// let at = "2024-03-04T14:31:00Z".parse().unwrap();
+    /// let story = lake.why("bars", at).key("IBM").await?;
+    /// println!("{:?}, repaired {} times", story.standing, story.repairs.len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn why(&self, table: impl Into<String>, at: Timestamp) -> WhyRequest<'_> {
+        WhyRequest { open: self, table: TableName::new(table.into()), key: None, at }
+    }
+}

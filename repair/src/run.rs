@@ -1,0 +1,284 @@
+//! Runs workflows, and does with runs what a person may: resume, redrive, cancel, pause, list, show. How a run is driven is the engine's.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::open::{Notice, OpenLake, Repair};
+use crate::request::awaitable;
+use repair_core::engine::prepare::preflight;
+use repair_core::engine::{
+    Engine, Event, JsonFormat, Outcome, Recorded, RunHead, RunReport, RunState, Signal, StartRequest, for_each_event, load, new_run_id,
+};
+use repair_core::model::Table;
+use repair_core::workflow::{StepKind, Workflow};
+use repair_core::{Error, Result};
+
+/// Starts a run: await it to run the workflow to its end. [`Repair::run`] makes it.
+#[must_use = "a run starts when it is awaited"]
+pub struct RunRequest<'a> {
+    repair: &'a Repair,
+    id: Option<String>,
+}
+
+impl RunRequest<'_> {
+    /// Gives the run an id: letters, digits, `-` and `_`. Without this it gets a new one. If a run with this id exists and was started with the
+    /// same input, it is continued, or reported if it has ended.
+    pub fn id<'b>(mut self, id: impl Into<Option<&'b str>>) -> Self {
+        self.id = id.into().map(str::to_owned);
+        self
+    }
+
+    async fn perform(self) -> Result<RunReport> {
+        let engine = self.repair.engine().await?;
+        let request = StartRequest::new(self.id.unwrap_or_else(new_run_id))
+            .with_params(self.repair.params.clone())
+            .with_environment(self.repair.environment.clone());
+        engine.start(&self.repair.workflow, request).await
+    }
+}
+
+awaitable!(RunRequest => RunReport);
+
+impl Repair {
+    /// Runs the workflow.
+    ///
+    /// # Errors
+    /// As [`Engine::start`]: if the run could not begin, or can no longer be driven. An error within the run is in the report.
+    ///
+    /// ```no_run
+    /// # async fn example(repair: repair::Repair) -> repair::Result<()> {
+    /// let report = repair.run().id("monday").await?;
+    /// println!("{:?}, {} slots are missing", report.outcome, report.missing);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn run(&self) -> RunRequest<'_> {
+        RunRequest { repair: self, id: None }
+    }
+
+    /// An engine for this workflow. Nothing is written, not even a journal, for a workflow that cannot begin.
+    pub(crate) async fn engine(&self) -> Result<Engine> {
+        let around = self.around();
+        preflight(&around.registry, self.opened.as_ref(), &self.workflow, &self.params).await?;
+        for table in self.repaired() {
+            for what in self.opened.to_create(table).await? {
+                around.notice(Notice::WillCreate(what));
+            }
+        }
+        let journal = self.lake().root.journal_to_write().await?;
+        Ok(self.lake().engine_on(self.opened.clone(), journal))
+    }
+
+    /// The tables that the workflow repairs.
+    fn repaired(&self) -> Vec<&Table> {
+        let (workflow, variables) = (&self.workflow, self.variables());
+        let mut tables: Vec<&Table> = Vec::new();
+        for step in &workflow.steps {
+            let StepKind::Repair { of, .. } = &step.kind else { continue };
+            let plugins = workflow.step(of).map(|detect| detect.kind.plugins()).unwrap_or_default();
+            for with in plugins.iter().filter_map(|(_, _, with)| with.resolve(&variables).ok()) {
+                let table = with.get("table").and_then(Value::as_str).and_then(|table| workflow.tables.get(table));
+                tables.extend(table.filter(|table| !tables.contains(table)));
+            }
+        }
+        tables
+    }
+}
+
+/// The corrected workflow to continue a run with.
+enum Corrected {
+    File(PathBuf),
+    Value(Box<Workflow>),
+}
+
+/// Continues a run: await it to drive the run to its end. [`OpenLake::resume`] and [`OpenLake::redrive`] make it.
+#[must_use = "a run is continued when this is awaited"]
+pub struct ContinueRequest<'a> {
+    lake: &'a OpenLake,
+    run: String,
+    redrive: bool,
+    corrected: Option<Corrected>,
+}
+
+impl ContinueRequest<'_> {
+    /// Continues with the corrected workflow in a file, in place of the one that the run started with. It is refused if what the run already did
+    /// would mean something else.
+    pub fn with_file<'b>(mut self, file: impl Into<Option<&'b Path>>) -> Self {
+        self.corrected = file.into().map(|file| Corrected::File(file.to_owned()));
+        self
+    }
+
+    /// As [`ContinueRequest::with_file`], with a workflow that is checked already.
+    pub fn with(mut self, workflow: Workflow) -> Self {
+        self.corrected = Some(Corrected::Value(Box::new(workflow)));
+        self
+    }
+
+    async fn perform(self) -> Result<RunReport> {
+        // Only a lake in which something was run has runs to continue; no journal is created for one that has none.
+        self.lake.journal().await?;
+        let corrected = match self.corrected {
+            None => None,
+            Some(Corrected::Value(workflow)) => Some(*workflow),
+            Some(Corrected::File(file)) => Some(Workflow::load(&file, &self.lake.around.registry)?),
+        };
+        let engine = self.lake.engine_of(&self.run).await?;
+        match (&corrected, self.redrive) {
+            (corrected, true) => engine.redrive(&self.run, corrected.as_ref()).await,
+            (Some(corrected), false) => engine.resume_with(&self.run, corrected).await,
+            (None, false) => engine.resume(&self.run).await,
+        }
+    }
+}
+
+awaitable!(ContinueRequest => RunReport);
+
+/// A run in a listing.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct RunSummary {
+    /// Its id.
+    pub run: String,
+    /// Its workflow.
+    pub workflow: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// How it ended; `None` if it has not.
+    pub outcome: Option<Outcome>,
+    /// Whether it is paused.
+    pub paused: bool,
+}
+
+impl From<RunHead> for RunSummary {
+    fn from(head: RunHead) -> Self {
+        Self {
+            workflow: if let Event::RunStarted { workflow, .. } = &head.first.event { workflow.clone() } else { String::new() },
+            started_at: head.first.at,
+            outcome: if let Event::RunEnded { outcome, .. } = &head.last.event { Some(*outcome) } else { None },
+            paused: matches!(head.last.event, Event::RunPaused),
+            run: head.run,
+        }
+    }
+}
+
+/// The runs of a lake, oldest first.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Runs {
+    /// The format of its JSON.
+    pub format: JsonFormat,
+    /// The runs.
+    pub runs: Vec<RunSummary>,
+}
+
+/// What came of a request to cancel or pause a run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct StopReport {
+    /// The format of its JSON.
+    pub format: JsonFormat,
+    /// The run.
+    pub run: String,
+    /// What was asked for.
+    pub signal: Signal,
+    /// Whether the run is stopped now. If not, the process that drives it was asked to stop, and first stops what is under way.
+    pub stopped: bool,
+    /// How the run ended, if it has.
+    pub outcome: Option<Outcome>,
+}
+
+impl OpenLake {
+    /// Continues a run that was stopped, paused or killed.
+    ///
+    /// # Errors
+    /// As [`Engine::resume`].
+    pub fn resume(&self, run: impl Into<String>) -> ContinueRequest<'_> {
+        ContinueRequest { lake: self, run: run.into(), redrive: false, corrected: None }
+    }
+
+    /// Continues a run that failed or was cancelled, from where it failed. What succeeded is not done again.
+    ///
+    /// # Errors
+    /// As [`Engine::redrive`].
+    pub fn redrive(&self, run: impl Into<String>) -> ContinueRequest<'_> {
+        ContinueRequest { lake: self, run: run.into(), redrive: true, corrected: None }
+    }
+
+    /// Cancels a run, once what is under way has stopped and is accounted for.
+    ///
+    /// # Errors
+    /// As [`Engine::cancel`].
+    pub async fn cancel(&self, run: &str) -> Result<StopReport> {
+        self.ask(run, Signal::Cancel).await
+    }
+
+    /// Pauses a run, once what is under way has stopped. [`OpenLake::resume`] continues it.
+    ///
+    /// # Errors
+    /// As [`Engine::pause`].
+    pub async fn pause(&self, run: &str) -> Result<StopReport> {
+        self.ask(run, Signal::Pause).await
+    }
+
+    async fn ask(&self, run: &str, signal: Signal) -> Result<StopReport> {
+        self.journal().await?;
+        let engine = self.engine_of(run).await?;
+        let stopped = match signal {
+            Signal::Cancel => engine.cancel(run).await?,
+            Signal::Pause => engine.pause(run).await?,
+            other => return Err(Error::internal(format!("a run cannot be asked to {}", other.as_str()))),
+        };
+        let outcome = stopped.as_ref().and_then(|report| report.outcome);
+        Ok(StopReport { format: JsonFormat, run: run.to_owned(), signal, stopped: stopped.is_some(), outcome })
+    }
+
+    /// An engine on the lake as a run has it.
+    async fn engine_of(&self, run: &str) -> Result<Engine> {
+        let journal = self.root.journal_to_write().await?;
+        let lake = self.lake_of(Some((journal.as_ref(), run))).await?;
+        Ok(self.engine_on(lake, journal))
+    }
+
+    /// Lists the runs, oldest first.
+    ///
+    /// # Errors
+    /// `not-found` if nothing was ever run in the lake; those of the journal.
+    pub async fn runs(&self) -> Result<Runs> {
+        let heads = self.journal().await?.runs().await?;
+        Ok(Runs { format: JsonFormat, runs: heads.into_iter().map(RunSummary::from).collect() })
+    }
+
+    /// Reports what a run did, whether it has ended or not.
+    ///
+    /// # Errors
+    /// `not-found` if there is no such run; `invalid` if its history is damaged.
+    pub async fn report(&self, run: &str) -> Result<RunReport> {
+        Ok(RunReport::new(run, &self.state(run).await?))
+    }
+
+    /// The state of a run: all that its events add up to.
+    ///
+    /// # Errors
+    /// As [`OpenLake::report`].
+    pub async fn state(&self, run: &str) -> Result<RunState> {
+        load(self.journal().await?.as_ref(), run).await
+    }
+
+    /// Calls `visit` with each event of a run, in order.
+    ///
+    /// # Errors
+    /// As [`OpenLake::report`], and those of `visit`.
+    pub async fn events(&self, run: &str, mut visit: impl FnMut(Recorded) -> Result<()> + Send) -> Result<()> {
+        let journal = self.journal().await?;
+        let mut seen = false;
+        for_each_event(journal.as_ref(), run, |recorded| {
+            seen = true;
+            visit(recorded)
+        })
+        .await?;
+        if seen { Ok(()) } else { Err(Error::new(repair_core::ErrorKind::NotFound, format!("there is no run `{run}` in this lake"))) }
+    }
+}
