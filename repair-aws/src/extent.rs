@@ -1,7 +1,7 @@
 //! The extent of a table in an interval, as S3 lists it.
 
 use repair_core::Result;
-use repair_core::lake::extent::{Extent, Listing, Part};
+use repair_core::lake::extent::{Extent, ExtentPart, Listing};
 use repair_core::lake::partition::{self, TimeBounds};
 use repair_core::model::{Interval, Partition, Table};
 
@@ -23,10 +23,10 @@ impl AwsLake {
         let ours = &self.shared.location.bucket;
         let mut listing = Listing::default();
         let parts = [
-            (Part::Table, data.bucket.as_str(), &data.prefix, by),
-            (Part::Repairs, ours, &place.repairs, by),
-            (Part::Exceptions, ours, &place.exceptions, by),
-            (Part::Retractions, ours, &place.retractions, None),
+            (ExtentPart::Table, data.bucket.as_str(), &data.prefix, by),
+            (ExtentPart::Repairs, ours, &place.repairs, by),
+            (ExtentPart::Exceptions, ours, &place.exceptions, by),
+            (ExtentPart::Retractions, ours, &place.retractions, None),
         ];
         for (part, bucket, folder, by) in parts {
             for object in within(&self.shared.objects.of_bucket(bucket), folder, by, &bounds).await? {

@@ -172,10 +172,16 @@ fn a_lake_or_journal_that_is_none_is_told_by_what_the_command_takes() {
     let workflow = world.workflow(&[("root: ./lake", "root: ./lak")]);
     let file = workflow.to_str().unwrap();
     let said = run(&world, &["run", file]);
-    assert!(said.contains("/lak for the lake; create it, correct `root` of profile `local`, or name another lake with --lake DIR"), "{said}");
+    assert!(
+        said.contains("/lak for the lake; create it, correct `root` of profile `local`, or name another lake with --lake DIR"),
+        "{said}"
+    );
     for args in [&["run", file, "--lake", "nowhere"][..], &["runs", "--lake", "nowhere"]] {
         let said = run(&world, args);
-        assert!(said.contains("/nowhere for the lake; create it, or name another lake with --lake DIR") && !said.contains("`root`"), "{said}");
+        assert!(
+            said.contains("/nowhere for the lake; create it, or name another lake with --lake DIR") && !said.contains("`root`"),
+            "{said}"
+        );
     }
     let said = run(&world, &["runs", "--lake", "workflow.yaml"]);
     assert!(said.contains("workflow.yaml is a file, but a lake is a folder; name another lake with --lake DIR"), "{said}");

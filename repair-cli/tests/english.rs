@@ -10,13 +10,28 @@ use std::process::Command;
 const WORDS: [&str; 7] = ["tell", "tells", "told", "mend", "mended", "reckon", "reckoned"];
 
 /// Folders of sources whose strings and doc comments are read.
-const SOURCES: [&str; 4] = ["repair/src", "repair-cli/src", "examples/first-program/src", "examples/stock-pipeline/src"];
+const SOURCES: [&str; 10] = [
+    "aws-sandbox/src",
+    "examples/first-program/src",
+    "examples/own-plugin/src",
+    "examples/stock-pipeline/src",
+    "repair/src",
+    "repair-aws/src",
+    "repair-cli/src",
+    "repair-core/src",
+    "repair-local/src",
+    "repair-stocks/src",
+];
 
 /// Folders whose Markdown and YAML is read, with all that is in them.
 const PAGES: [&str; 3] = ["docs", "examples", "prices"];
 
 /// What is allowed: a file's end, and what the line contains.
-const ALLOWED: [(&str, &str); 0] = [];
+const ALLOWED: [(&str, &str); 2] = [
+    // The name of a field in journals, which stays readable.
+    ("engine/pure/event.rs", "told"),
+    ("model/fix.rs", "told"),
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

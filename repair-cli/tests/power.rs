@@ -214,7 +214,8 @@ fn a_line_and_the_same_hour_a_week_away_are_compared_on_hidden_hours_of_all_seri
         seen.retain(|slot, _| !hidden.contains(slot));
         let guess: [(&str, Guess<'_>); 2] = [("fill/line", &|slot| line(&seen, slot, 4)), ("fill/week", &|slot| week(&seen, slot))];
         for (name, guess) in guess {
-            let idea = report["strategies"].as_array().unwrap().iter().find(|idea| idea["name"] == name).unwrap_or_else(|| panic!("{report}"));
+            let idea =
+                report["strategies"].as_array().unwrap().iter().find(|idea| idea["name"] == name).unwrap_or_else(|| panic!("{report}"));
             let errors: Vec<i64> = hidden.iter().filter_map(|slot| Some(guess(slot)? - right[slot])).collect();
             assert_eq!((&idea["hidden"], &idea["repaired"]), (&hidden.len().into(), &errors.len().into()), "{pattern}: {name}");
             if errors.is_empty() {

@@ -167,12 +167,12 @@ async fn neighbours_are_checked() {
     assert_eq!(asked, [SlotRange::new(before, after + 1)], "one request, for the slots beside the gap too");
     assert_eq!(fixes[0].rows[0].num_rows(), 1, "rows of neighbours are not repairs");
     assert_eq!(fixes[0].conflicts.slots, 1);
-    assert_eq!(fixes[0].conflicts.told, ["a at 2023-03-28T10:39:00Z: value is 3000.0 in the table, 1500.0 in the source"]);
+    assert_eq!(fixes[0].conflicts.examples, ["a at 2023-03-28T10:39:00Z: value is 3000.0 in the table, 1500.0 in the source"]);
 
     // The table has what the source says never was.
     let (fixes, _) = backfill(&table_rows, &source[..2], &[gap], json!({}), Limits::default()).await;
     assert_eq!(fixes[0].conflicts.slots, 2);
-    assert!(fixes[0].conflicts.told[1].contains("the source says that there is none"), "{:?}", fixes[0].conflicts);
+    assert!(fixes[0].conflicts.examples[1].contains("the source says that there is none"), "{:?}", fixes[0].conflicts);
 
     // Where both say the same, or the table has nothing, there is none.
     let agreed = [(before, 3_000.0), (within, 1.0), (after, 10.0)];

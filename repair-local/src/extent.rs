@@ -3,7 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use repair_core::Result;
-use repair_core::lake::extent::{Extent, Listing, Part};
+use repair_core::lake::extent::{Extent, ExtentPart, Listing};
 use repair_core::lake::partition::TimeBounds;
 use repair_core::model::{Interval, Table};
 
@@ -15,10 +15,14 @@ pub(crate) fn extent(lake: &Inner, table: &Table, interval: Option<&Interval>) -
     let place = Place::of(&lake.root, table);
     let bounds = TimeBounds::of_interval(table, interval);
     let mut listing = Listing::default();
-    let within = [(Part::Table, place.files(table)?), (Part::Repairs, place.repair_files()?), (Part::Exceptions, place.exception_files()?)];
+    let within = [
+        (ExtentPart::Table, place.files(table)?),
+        (ExtentPart::Repairs, place.repair_files()?),
+        (ExtentPart::Exceptions, place.exception_files()?),
+    ];
     let retractions = files::list(&place.retractions, &["parquet"], &[])?.unwrap_or_default();
     let kept = within.into_iter().map(|(part, files)| Ok((part, place::prune(table, files, &bounds)?)));
-    for (part, files) in kept.chain([Ok((Part::Retractions, retractions))]).collect::<Result<Vec<_>>>()? {
+    for (part, files) in kept.chain([Ok((ExtentPart::Retractions, retractions))]).collect::<Result<Vec<_>>>()? {
         for file in files {
             let metadata = std::fs::metadata(&file.path).map_err(|error| files::io_error(error, "look at", &file.path))?;
             // On a file system that keeps no times, only a change of size shows.

@@ -211,10 +211,7 @@ async fn a_run_over_budget_ends_settled_and_says_so() {
     let world = World::new(1);
     let report = world.run(&world.parse(&fill("{ calls: 10 }", "", ", end: true"))).await;
     assert_eq!((report.outcome, report.error), (Some(Outcome::OverBudget), Some(ErrorKind::Budget)));
-    assert_eq!(
-        report.reason.unwrap(),
-        "the budget of the run is 10 calls, with 10 spent or set aside; 20 of 30 units were not started"
-    );
+    assert_eq!(report.reason.unwrap(), "the budget of the run is 10 calls, with 10 spent or set aside; 20 of 30 units were not started");
     let state = world.state().await;
     let units = state.steps["fill"].units.as_ref().unwrap();
     assert_eq!((units.published(), units.staged(), units.pending(), world.rows()), (10, 0, 20, 10), "what was paid for is seen");
@@ -270,10 +267,7 @@ async fn dollars_of_a_step_hold_and_another_way_may_follow() {
     assert_eq!(world.calls(), 6, "six calls of three cents fit into twenty cents");
     assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions));
     let caught = world.state().await.caught.unwrap().1;
-    assert_eq!(
-        caught.message,
-        "the budget of step `fill` is 0.2 USD, with 0.18 spent or set aside; 24 of 30 units were not started"
-    );
+    assert_eq!(caught.message, "the budget of step `fill` is 0.2 USD, with 0.18 spent or set aside; 24 of 30 units were not started");
 }
 
 struct Nothing;

@@ -197,7 +197,8 @@ async fn a_lake_by_itself_has_its_runs() {
 #[tokio::test]
 async fn a_person_excepts_slots_and_late_truth_judges_repairs() {
     let world = World::new();
-    let workflow = WORKFLOW.replace("repair: backfill, of: find, with: { source: vendor }", "repair: carry-forward, of: find, with: { max_age: 5h }");
+    let workflow =
+        WORKFLOW.replace("repair: backfill, of: find, with: { source: vendor }", "repair: carry-forward, of: find, with: { max_age: 5h }");
     world.write("workflow.yaml", &workflow);
     let repair = world.open().await;
     repair.run().id("monday").await.unwrap();

@@ -1,7 +1,6 @@
 //! Rate limits: the generic cell rate algorithm, on the engine's clock. A limited source is a wrapper around the source.
 
 #![deny(clippy::missing_trait_methods, reason = "a wrapper that forgets a method would answer for itself")]
-#![deny(clippy::missing_trait_methods, reason = "a wrapper that forgets a method would answer for itself")]
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -252,8 +252,8 @@ fn unit_problems(name: &str, step: &StepState) -> Vec<String> {
     let conflicts = &units.conflicts;
     let differs = (!conflicts.is_empty()).then(|| {
         let slots = if conflicts.slots == 1 { "slot" } else { "slots" };
-        let more = if conflicts.slots > conflicts.told.len() as u64 { "; and more" } else { "" };
-        let examples = conflicts.told.join("; ");
+        let more = if conflicts.slots > conflicts.examples.len() as u64 { "; and more" } else { "" };
+        let examples = conflicts.examples.join("; ");
         format!("{name}: the source differs from table `{}` in {} {slots} next to gaps: {examples}{more}", units.table, conflicts.slots)
     });
     let errors = units.errors.iter().take(UNIT_ERRORS);

@@ -15,7 +15,7 @@ pub struct Extent {
 
 /// Which of the tables an object belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum ExtentPart {
     /// The table itself.
     Table,
     /// Its repairs.
@@ -29,26 +29,26 @@ pub enum Part {
 /// Listed objects, in any order.
 #[derive(Debug, Clone, Default)]
 pub struct Listing {
-    objects: Vec<(Part, String, u64, String)>,
+    objects: Vec<(ExtentPart, String, u64, String)>,
 }
 
 impl Listing {
     /// Adds an object. `version` changes whenever the object is written: its tag, or the time it was written.
-    pub fn add(&mut self, part: Part, name: impl Into<String>, bytes: u64, version: impl Into<String>) {
+    pub fn add(&mut self, part: ExtentPart, name: impl Into<String>, bytes: u64, version: impl Into<String>) {
         self.objects.push((part, name.into(), bytes, version.into()));
     }
 
     /// The extent of the objects.
     ///
     /// ```
-    /// use repair_core::lake::extent::{Listing, Part};
+    /// use repair_core::lake::extent::{Listing, ExtentPart};
     /// let (mut one, mut other) = (Listing::default(), Listing::default());
-    /// one.add(Part::Table, "bars/a.parquet", 10, "v1");
-    /// one.add(Part::Table, "bars/b.parquet", 20, "v1");
-    /// other.add(Part::Table, "bars/b.parquet", 20, "v1");
-    /// other.add(Part::Table, "bars/a.parquet", 10, "v1");
+    /// one.add(ExtentPart::Table, "bars/a.parquet", 10, "v1");
+    /// one.add(ExtentPart::Table, "bars/b.parquet", 20, "v1");
+    /// other.add(ExtentPart::Table, "bars/b.parquet", 20, "v1");
+    /// other.add(ExtentPart::Table, "bars/a.parquet", 10, "v1");
     /// assert_eq!(one.extent(), other.clone().extent());
-    /// other.add(Part::Repairs, "bars/a.parquet", 10, "v1");
+    /// other.add(ExtentPart::Repairs, "bars/a.parquet", 10, "v1");
     /// assert_eq!(other.extent().bytes, 40);
     /// ```
     #[must_use]

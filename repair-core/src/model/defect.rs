@@ -50,7 +50,7 @@ impl DefectKind {
 }
 
 /// How many defects are described one by one.
-pub const MOST_TOLD: usize = 5;
+pub const MAX_EXAMPLES: usize = 5;
 
 /// A hash of all rows that a table has of its own in one slot. The same rows give the same hash, in any order and in any lake.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -297,7 +297,7 @@ pub struct Findings {
     /// The engine looks up the fingerprints that a detector leaves out.
     pub judged: Fingerprints,
     /// What is wrong with each of the first few slots, in words; empty where the kind says it all.
-    pub told: Vec<String>,
+    pub examples: Vec<String>,
     /// What the detector consumed.
     pub usage: Usage,
 }
@@ -305,7 +305,7 @@ pub struct Findings {
 impl Findings {
     /// Findings of missing slots.
     pub fn of_gaps(scope: Scope, counts: Counts, gaps: GapList, usage: Usage) -> Self {
-        Self { kind: DefectKind::Missing, scope, counts, gaps, judged: Fingerprints::default(), told: Vec::new(), usage }
+        Self { kind: DefectKind::Missing, scope, counts, gaps, judged: Fingerprints::default(), examples: Vec::new(), usage }
     }
 
     /// Whether the table's rows in a slot were found wrong. Such rows must not serve as neighbours of a gap.

@@ -90,7 +90,7 @@ pub struct Absence {
 }
 
 /// How many conflicts are described one by one; the others are only counted.
-const MOST_TOLD: usize = 5;
+const MAX_EXAMPLES: usize = 5;
 
 /// Slots where a source disagrees with the table's own rows. The rows stay as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,15 +98,16 @@ pub struct Conflicts {
     /// How many slots differ.
     pub slots: u64,
     /// What differs in each of the first few slots, in words.
-    pub told: Vec<String>,
+    #[serde(rename = "told")]
+    pub examples: Vec<String>,
 }
 
 impl Conflicts {
     /// Adds one slot, with a description of what differs there.
     pub fn add(&mut self, what: String) {
         self.slots += 1;
-        if self.told.len() < MOST_TOLD {
-            self.told.push(what);
+        if self.examples.len() < MAX_EXAMPLES {
+            self.examples.push(what);
         }
     }
 
@@ -119,8 +120,8 @@ impl Conflicts {
 impl AddAssign for Conflicts {
     fn add_assign(&mut self, other: Self) {
         self.slots += other.slots;
-        let room = MOST_TOLD.saturating_sub(self.told.len());
-        self.told.extend(other.told.into_iter().take(room));
+        let room = MAX_EXAMPLES.saturating_sub(self.examples.len());
+        self.examples.extend(other.examples.into_iter().take(room));
     }
 }
 

@@ -11,7 +11,7 @@ mod table;
 mod usage;
 
 pub use calendar::{Always, Calendar, Session, outside};
-pub use defect::{Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, MOST_TOLD, Scope};
+pub use defect::{Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, MAX_EXAMPLES, Scope};
 pub use fix::{Absence, Conflicts, Fix, Suspect, Suspects, Unit, Wanted};
 pub use interval::{Interval, day_start, utc_date};
 pub use presence::{KeyPresence, Presence, SlotRange, SlotSet, TablePresence, expected_slots};

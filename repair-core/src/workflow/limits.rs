@@ -12,12 +12,12 @@ pub struct BudgetLimit<'a> {
     /// The budget.
     pub budget: &'a Budget,
     /// What it limits.
-    pub of: Of<'a>,
+    pub of: BudgetScope<'a>,
 }
 
 /// What a budget limits.
 #[derive(Debug, Clone, Copy)]
-pub enum Of<'a> {
+pub enum BudgetScope<'a> {
     /// The whole run.
     Run,
     /// A step, over all its visits.
@@ -32,9 +32,10 @@ pub fn limits<'a>(workflow: &'a Workflow, step: &'a Step, strategy: Option<&'a S
         StepKind::Repair { budget, .. } => budget.as_ref(),
         _ => None,
     };
-    let run = workflow.budget.as_ref().map(|budget| BudgetLimit { budget, of: Of::Run });
-    let step = own.map(|budget| BudgetLimit { budget, of: Of::Step });
-    let strategy = strategy.and_then(|strategy| Some(BudgetLimit { budget: strategy.budget.as_ref()?, of: Of::Strategy(strategy) }));
+    let run = workflow.budget.as_ref().map(|budget| BudgetLimit { budget, of: BudgetScope::Run });
+    let step = own.map(|budget| BudgetLimit { budget, of: BudgetScope::Step });
+    let strategy =
+        strategy.and_then(|strategy| Some(BudgetLimit { budget: strategy.budget.as_ref()?, of: BudgetScope::Strategy(strategy) }));
     [run, step, strategy].into_iter().flatten()
 }
 

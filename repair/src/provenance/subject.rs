@@ -7,7 +7,7 @@ use super::TableChange;
 use crate::open::OpenLake;
 use repair_core::engine::{Journal, RunHead, load};
 use repair_core::lake::overlay::retraction::{Part, Retracted, Retraction};
-use repair_core::lake::overlay::story::{Published, published, slot};
+use repair_core::lake::overlay::story::{PublishedRow, published, slot};
 use repair_core::lake::{Lake, overlay, stale};
 use repair_core::model::{Interval, Key, Suspect, Table};
 use repair_core::workflow::Workflow;
@@ -201,7 +201,7 @@ pub(super) async fn meant(lake: &dyn Lake, table: &Table, parts: &[Part]) -> Res
         reason: String::new(),
     };
     let meant = Retracted::of(table, &[trial]);
-    let is_meant = |row: &Published, hides: Hides| {
+    let is_meant = |row: &PublishedRow, hides: Hides| {
         hides(&meant, &row.text(overlay::columns::RUN), &row.text(overlay::columns::STEP), &row.key, row.time_us)
     };
     let interval = parts.iter().map(|part| part.interval).reduce(|one, other| Some(one?.hull(&other?))).flatten();

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::lake::overlay::fingerprint::Hashing;
 use crate::lake::overlay::live::LiveRepairs;
 use crate::lake::{Layer, ScanRequest};
-use crate::model::MOST_TOLD;
+use crate::model::MAX_EXAMPLES;
 use crate::model::{DefectKind, Findings, Fingerprints, GapList, Interval, Key, SlotRange};
 use crate::plugin::{Detector, Registry, StepContext};
 
@@ -81,7 +81,7 @@ impl Detector for Duplicates {
                     counts.duplicates += rows - 1;
                     gaps.push(key, SlotRange::new(*slot, slot + 1));
                     judged.insert(key, *slot, fingerprint);
-                    if examples.len() < MOST_TOLD {
+                    if examples.len() < MAX_EXAMPLES {
                         examples.push(format!("{key} at {}: {rows} rows", scope.grid.time_of(*slot)));
                     }
                 }
@@ -93,6 +93,6 @@ impl Detector for Duplicates {
             }
         }
         counts.gaps = gaps.len() as u64;
-        Ok(Findings { kind: DefectKind::Duplicate, gaps, judged, told: examples, ..found })
+        Ok(Findings { kind: DefectKind::Duplicate, gaps, judged, examples, ..found })
     }
 }

@@ -87,6 +87,14 @@ impl Detector for Stale {
         }
         let mut counts = base.counts;
         (counts.defective, counts.gaps) = (gaps.missing(), gaps.len() as u64);
-        Ok(Findings { kind: DefectKind::Stale, scope, counts, gaps, judged: Fingerprints::default(), told: Vec::new(), usage: base.usage })
+        Ok(Findings {
+            kind: DefectKind::Stale,
+            scope,
+            counts,
+            gaps,
+            judged: Fingerprints::default(),
+            examples: Vec::new(),
+            usage: base.usage,
+        })
     }
 }

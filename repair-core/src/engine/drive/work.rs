@@ -240,7 +240,7 @@ impl Work {
         let artifact = format!("{}-{}-{}-left", self.step.name, context.visit, earlier.len());
         let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged)]).boxed();
         let usage = [found.usage, context.lake.put_artifact(&context.run, &artifact, gaps).await?].into_iter().sum();
-        let (scope, examples) = (found.scope.clone(), found.told.clone());
+        let (scope, examples) = (found.scope.clone(), found.examples.clone());
         let record = FindingsRecord { of: of.of.clone(), kind: found.kind, scope, counts: found.counts, artifact, examples };
         Ok((found, (Some(Box::new(record)), usage)))
     }
@@ -265,7 +265,7 @@ impl Work {
         usage += context.lake.put_artifact(&context.run, &artifact, gaps).await?;
         let output = serde_json::to_value(found.counts).map_err(|error| Error::internal("counts are not JSON").because(error))?;
         let counts = before.map_or(found.counts, |before| after_repair(found.kind, before.counts, found.counts));
-        let record = FindingsRecord { of: of.to_owned(), kind: found.kind, scope: found.scope, counts, artifact, examples: found.told };
+        let record = FindingsRecord { of: of.to_owned(), kind: found.kind, scope: found.scope, counts, artifact, examples: found.examples };
         Ok(Done { output, findings: Some(Box::new(record)), exceptions: None, usage })
     }
 
@@ -291,7 +291,7 @@ impl Work {
         let batches = self.context.lake.get_artifact(&self.context.run, &record.artifact).await?;
         let (gaps, judged) = artifact::gaps_from_batches(batches).await?;
         let (kind, scope) = (record.kind, record.scope.clone());
-        Ok(Findings { kind, scope, counts: record.counts, gaps, judged, told: record.examples.clone(), usage: Usage::default() })
+        Ok(Findings { kind, scope, counts: record.counts, gaps, judged, examples: record.examples.clone(), usage: Usage::default() })
     }
 
     async fn sense(&self, sensor: &dyn Sensor, wait: &SensorWait) -> Result<Done> {

@@ -10,7 +10,7 @@ use crate::engine::pure::state::{RunState, StepState};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Usage;
 use crate::price::Spend;
-use crate::workflow::{BudgetLimit, Of, Prices, Step, Strategy, Workflow, limits, source_of};
+use crate::workflow::{BudgetLimit, BudgetScope, Prices, Step, Strategy, Workflow, limits, source_of};
 
 /// How much of a requested reservation was granted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,23 +82,23 @@ pub(crate) fn may_begin(state: &RunState, workflow: &Workflow, step: &Step) -> R
     Ok(())
 }
 
-fn over_budget(step: &Step, of: Of<'_>, what: &str) -> String {
+fn over_budget(step: &Step, of: BudgetScope<'_>, what: &str) -> String {
     let whose = match of {
-        Of::Run => "the run".to_owned(),
-        Of::Step => format!("step `{}`", step.name),
-        Of::Strategy(strategy) => format!("strategy `{}` of step `{}`", strategy.name, step.name),
+        BudgetScope::Run => "the run".to_owned(),
+        BudgetScope::Step => format!("step `{}`", step.name),
+        BudgetScope::Strategy(strategy) => format!("strategy `{}` of step `{}`", strategy.name, step.name),
     };
     format!("the budget of {whose} is {what}")
 }
 
 /// What a strategy, a step or the whole run has spent and reserved.
-fn spent(state: &RunState, workflow: &Workflow, step: &Step, of: Of<'_>) -> Spend {
-    let steps = state.steps.iter().filter(|(name, _)| matches!(of, Of::Run) || **name == step.name);
+fn spent(state: &RunState, workflow: &Workflow, step: &Step, of: BudgetScope<'_>) -> Spend {
+    let steps = state.steps.iter().filter(|(name, _)| matches!(of, BudgetScope::Run) || **name == step.name);
     steps.map(|(name, done)| workflow.step(name).map(|step| spent_by(workflow, step, done, of)).unwrap_or_default()).sum()
 }
 
-fn spent_by(workflow: &Workflow, step: &Step, done: &StepState, of: Of<'_>) -> Spend {
-    let counts = |name: &str| !matches!(of, Of::Strategy(strategy) if strategy.name != name);
+fn spent_by(workflow: &Workflow, step: &Step, done: &StepState, of: BudgetScope<'_>) -> Spend {
+    let counts = |name: &str| !matches!(of, BudgetScope::Strategy(strategy) if strategy.name != name);
     let prices = |name: &str| prices_of(workflow, step, name);
     let taken = done.taken.iter().filter(|(name, _)| counts(name));
     let taken = taken.map(|(name, taken)| prices(name).worst(&[taken.usage, taken.assumed].into_iter().sum()));

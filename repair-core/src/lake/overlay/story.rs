@@ -212,7 +212,7 @@ pub fn slot(table: &Table, instant: Timestamp) -> Result<Interval> {
 
 /// A row of the overlay.
 #[derive(Debug, Clone)]
-pub struct Published {
+pub struct PublishedRow {
     /// Its key.
     pub key: Key,
     /// Its time, in microseconds.
@@ -221,7 +221,7 @@ pub struct Published {
     row: usize,
 }
 
-impl Published {
+impl PublishedRow {
     /// A text column of its provenance; empty if the value is missing.
     pub fn text(&self, name: &str) -> String {
         let column = self.batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
@@ -292,7 +292,7 @@ pub async fn published(
     beside: fn(&str) -> String,
     interval: Option<Interval>,
     keys: Option<&[Key]>,
-) -> Result<Vec<Published>> {
+) -> Result<Vec<PublishedRow>> {
     let ours = Table { name: beside(&table.name), location: beside(&table.location), format: Format::Parquet, ..table.clone() };
     let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.map(<[Key]>::to_vec));
     let batches: Vec<RecordBatch> = match lake.scan(&ours, &request).await {
@@ -303,7 +303,7 @@ pub async fn published(
     let mut rows = Vec::new();
     for batch in batches {
         let places = KeyTime::of(&ours, &batch)?;
-        rows.extend((0..batch.num_rows()).map(|row| Published {
+        rows.extend((0..batch.num_rows()).map(|row| PublishedRow {
             key: places.key(row),
             time_us: places.times.value(row),
             batch: batch.clone(),
@@ -406,7 +406,7 @@ pub type KeySlots = BTreeSet<(Key, i64)>;
 pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) -> Result<BTreeMap<String, (Accuracy, KeySlots)>> {
     let mut strategies: BTreeMap<String, (Accuracy, KeySlots)> = BTreeMap::new();
     let slot = |time_us: i64| table.grid().map_or(time_us, |grid| grid.slot_of_seconds(time_us.div_euclid(1_000_000)));
-    let mut guesses: BTreeMap<(Key, i64), Vec<Published>> = BTreeMap::new();
+    let mut guesses: BTreeMap<(Key, i64), Vec<PublishedRow>> = BTreeMap::new();
     let (mut first, mut last) = (i64::MAX, i64::MIN);
     let retracted = Retracted::of(table, &lake.retractions(table).await?);
     // Where a repair replaces rows of the table, these were found wrong, so they are no truth to compare with.

@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::rows;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::extent::{Extent, Listing, Part};
+use crate::lake::extent::{Extent, ExtentPart, Listing};
 use crate::lake::overlay::retraction::{Retracted, Retraction};
 use crate::lake::overlay::staging;
 use crate::lake::overlay::{self, Op};
@@ -327,9 +327,9 @@ impl State {
         let mut listing = Listing::default();
         let location = &table.location;
         let parts = [
-            (Part::Table, location.clone()),
-            (Part::Repairs, overlay::repairs(location)),
-            (Part::Exceptions, overlay::exceptions(location)),
+            (ExtentPart::Table, location.clone()),
+            (ExtentPart::Repairs, overlay::repairs(location)),
+            (ExtentPart::Exceptions, overlay::exceptions(location)),
         ];
         for (part, location) in parts {
             for (name, batches) in self.tables.get(&location).into_iter().flatten() {
@@ -341,7 +341,7 @@ impl State {
             }
         }
         for retraction in self.retractions(table) {
-            listing.add(Part::Retractions, retraction.id, 1, "");
+            listing.add(ExtentPart::Retractions, retraction.id, 1, "");
         }
         Ok(listing.extent())
     }

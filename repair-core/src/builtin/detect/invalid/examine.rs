@@ -14,7 +14,7 @@ use crate::lake::overlay::fingerprint::Hashing;
 use crate::lake::overlay::live::{Live, LiveRepairs};
 use crate::lake::shape::KeyTime;
 use crate::lake::{Layer, ScanRequest, partition};
-use crate::model::MOST_TOLD;
+use crate::model::MAX_EXAMPLES;
 use crate::model::Usage;
 use crate::model::{Fingerprints, GapList, Key, SlotGrid, SlotRange, Table};
 use crate::plugin::StepContext;
@@ -158,7 +158,7 @@ impl Examination<'_> {
                 found.wrong.insert(key.clone(), vec![slot]);
             }
         }
-        if found.examples.len() < MOST_TOLD
+        if found.examples.len() < MAX_EXAMPLES
             && let Some(rule) = self.rules.get(rule)
         {
             found.examples.push(format!("{key} at {}: {what} breaks `{rule}`", self.grid.time_of(slot)));

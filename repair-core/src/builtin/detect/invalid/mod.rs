@@ -133,7 +133,7 @@ impl Detector for Invalid {
         counts.gaps = gaps.len() as u64;
         let mut usage = base.usage;
         usage += found.usage;
-        Ok(Findings { kind: DefectKind::Invalid, scope, counts, gaps, judged: found.judged, told: found.examples, usage })
+        Ok(Findings { kind: DefectKind::Invalid, scope, counts, gaps, judged: found.judged, examples: found.examples, usage })
     }
 }
 
