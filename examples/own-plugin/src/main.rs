@@ -76,7 +76,7 @@ fn main() -> Result<()> {
             let at = at.parse().map_err(|error| Error::invalid("not an instant").because(error))?;
             let story = repair.why("readings", at).key("roof").await?;
             if let (Some(raw), Some(repair)) = (story.raw.first(), story.repairs.first()) {
-                println!("roof at {at}: {} instead of {}", repair.row["value"], raw["value"]);
+                println!("roof at {at}: {} instead of {}", repair.repair.row["value"], raw["value"]);
             }
         }
         Ok(())
