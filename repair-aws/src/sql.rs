@@ -41,7 +41,7 @@ fn hive_name(text: &str) -> String {
     format!("`{}`", text.replace('`', "``"))
 }
 
-/// A text in a query.
+/// A string literal in a query.
 pub(crate) fn text(value: &str) -> String {
     format!("'{}'", value.replace('\'', "''"))
 }
@@ -71,7 +71,7 @@ pub(crate) struct Source<'a> {
     pub(crate) repairs: Option<&'a Relation>,
     /// `None` if nothing has been confirmed absent.
     pub(crate) exceptions: Option<&'a Relation>,
-    /// What is retracted of both; `None` if nothing is.
+    /// What is retracted of repairs and exceptions; `None` if nothing is.
     pub(crate) retracted: Option<&'a [Part]>,
 }
 
@@ -161,7 +161,7 @@ impl<'a> Source<'a> {
         keys.map(|keys| one_of(&self.keys(relation), keys))
     }
 
-    /// The condition that a row of the overlay is not retracted; `None` if nothing of its kind is.
+    /// The condition that a row of the overlay is not retracted; `None` if no row of its kind is retracted.
     fn not_retracted(&self, relation: &Relation, kind: RetractedKind) -> Option<String> {
         let parts = self.retracted.unwrap_or_default().iter().filter(|part| part.kind == RetractedKind::All || part.kind == kind);
         let hidden: Vec<String> = parts
@@ -299,9 +299,10 @@ impl<'a> Source<'a> {
         Ok(format!("SELECT {} FROM ({})", out.join(", "), self.rows(layer, wanted)?))
     }
 
-    /// Presence: a row for each key and word, and one for all rows of other keys. Columns: key, `word` counted from `first_word`, whether
-    /// the key was requested, the bits of raw, the number of its rows, of those off the grid, and of those without a key, and the bits of
-    /// repairs that insert, of repairs that replace, and of exceptions.
+    /// Presence, as bits of slots. The result has one row for each word (a group of neighbouring slots) of each requested key, and one for
+    /// all rows of other keys. Its columns are the key, the word counted from the first, whether the key was requested, and the bits of the
+    /// raw rows; then how many raw rows there are, how many of them are off the grid, and how many have no key; then the bits of repairs
+    /// that insert, of repairs that replace, and of exceptions.
     ///
     /// # Errors
     /// As [`Source::scan`].
@@ -500,7 +501,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The slots within the interval that a calendar expects; `None` if it expects all.
+/// The slots within the interval that a calendar expects; empty if it expects all.
 fn ranges(grid: &SlotGrid, rollup: &Rollup) -> Vec<SlotRange> {
     let all = grid.slots_in(&rollup.interval);
     let within = rollup.within.iter().map(|interval| grid.slots_in(interval).intersection(&all));
@@ -509,7 +510,7 @@ fn ranges(grid: &SlotGrid, rollup: &Rollup) -> Vec<SlotRange> {
     if some.is_empty() && !rollup.within.is_empty() { vec![SlotRange::new(0, 0)] } else { some }
 }
 
-/// The name of a key column among ours.
+/// The name that we give to a key column.
 fn key_name(key: &str) -> String {
     format!("repair_key_{key}")
 }
@@ -537,8 +538,8 @@ fn slot(grid: &SlotGrid, time_ms: &str, bounds: &TimeBounds) -> String {
     }
 }
 
-/// The condition that a key is one of some. Keys of several columns are grouped by the first, since Trino needs seconds to plan `IN` with
-/// thousands of rows.
+/// The condition that a key is one of those given. Keys of several columns are grouped by the first, since Trino needs seconds to plan
+/// `IN` with thousands of rows.
 fn one_of(columns: &[String], keys: &[Key]) -> String {
     let values: Vec<Vec<&str>> = keys.iter().map(|key| key.values().collect()).collect();
     one_of_values(columns, &values.iter().map(Vec::as_slice).collect::<Vec<_>>())

@@ -29,7 +29,7 @@ pub(crate) enum Exit {
     SomethingToDo = 10,
 }
 
-/// What makes a run that reached its end exit with [`Exit::FailOn`].
+/// What makes a run exit with [`Exit::FailOn`], although it reached its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum FailOn {
     /// The run succeeded with exceptions: slots are still missing, tolerated units failed, an error was caught.
@@ -39,7 +39,7 @@ pub(crate) enum FailOn {
 }
 
 impl Exit {
-    /// For an error before or outside a run.
+    /// How a command ended that failed before or outside a run.
     pub(crate) fn of_error(error: &Error) -> Self {
         match (error.kind(), error.remedy()) {
             (_, Some(Hint::DrivenElsewhere { .. })) => Self::DrivenElsewhere,
@@ -52,7 +52,7 @@ impl Exit {
         }
     }
 
-    /// For a run.
+    /// How a command ended that drove a run.
     pub(crate) fn of_run(report: &RunReport, fail_on: Option<FailOn>) -> Self {
         match (report.outcome, report.error) {
             (Some(Outcome::SucceededWithExceptions), _) if fail_on.is_some() => Self::FailOn,

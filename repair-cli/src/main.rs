@@ -133,7 +133,7 @@ fn main() -> ExitCode {
     let json = cli.command.wants_json();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::Other(anyhow::Error::new(error).context("the process can have no threads")).report(json).into(),
+        Err(error) => return Failure::Other(anyhow::Error::new(error).context("the process cannot start threads")).report(json).into(),
     };
     let done = runtime.block_on(Box::pin(cli.command.execute(cli.lake)));
     done.unwrap_or_else(|failure| failure.report(json)).into()

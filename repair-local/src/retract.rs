@@ -15,7 +15,7 @@ use crate::{files, write};
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 8_192;
 
-/// Writes a retraction; one that exists stays.
+/// Writes a retraction, unless it is already there.
 pub(crate) fn retract(lake: &Inner, table: &Table, retraction: &Retraction) -> Result<()> {
     let path = Place::of(&lake.root, table).retractions.join(retraction::object(&retraction.id));
     let batch = retraction.to_batch(table)?;
@@ -47,7 +47,7 @@ pub(crate) fn retractions(table: &Table, place: &Place) -> Result<Vec<Retraction
     Ok(all)
 }
 
-/// What is hidden of a table's overlay.
+/// What retractions hide of a table's overlay.
 pub(crate) fn retracted(table: &Table, place: &Place) -> Result<Retracted> {
     Ok(Retracted::of(table, &retractions(table, place)?))
 }

@@ -12,6 +12,6 @@
 /// ```
 #[expect(clippy::expect_used, reason = "a program without threads can do nothing else; the panic is documented")]
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the process can have no threads");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the process cannot start threads");
     runtime.block_on(future)
 }

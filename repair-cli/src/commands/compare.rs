@@ -170,7 +170,7 @@ fn report(done: &CompareReport, limit: &CostLimit) -> String {
     text
 }
 
-/// Columns that decide first, in the order in which they were named or the table has them.
+/// The errors by column: first the columns that decide, in the order given, then the others by name.
 fn in_order<'a>(
     columns: &'a BTreeMap<String, ColumnErrors>,
     decisive: &'a [String],

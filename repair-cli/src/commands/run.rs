@@ -26,7 +26,8 @@ pub(crate) struct Run {
     pub(crate) json: bool,
 }
 
-/// An id names files, and stands on command lines, where what begins with a dash is an option. The engine checks the rest of it.
+/// Reads the id of a run. Ids are used in file names and on command lines, where a leading dash would make them options. The engine checks
+/// the rest of the id.
 pub(super) fn run_id(text: &str) -> Result<String, String> {
     if text.starts_with(|first: char| first.is_ascii_alphanumeric()) {
         Ok(text.to_owned())

@@ -100,7 +100,7 @@ impl Answer {
     }
 }
 
-/// A place to request missing rows from. Whether its answers are believable, and what they prove, is decided by who asks.
+/// A place to request missing rows from. Whoever asks decides whether its answers are believable, and what they prove.
 ///
 /// ```
 /// use std::collections::BTreeMap;

@@ -123,7 +123,7 @@ mod with_aws {
     }
 }
 
-/// What stands in for lakes in S3 in a program that is built without them: whatever needs one is refused.
+/// The replacement for lakes in S3 in a program that is built without them: it refuses whatever needs one.
 #[cfg(not(feature = "aws"))]
 mod without_aws {
     use std::convert::Infallible;

@@ -16,10 +16,10 @@ use repair_core::lake::{StageRequest, StageScope, overlay};
 use repair_core::model::{Absence, Fix, Interval};
 use repair_core::{Error, ErrorKind, Result};
 
-/// When to ask again about an exception without an end: never, as far as any lake can write.
+/// When to ask again about an exception without an end: a date that every lake can write, and so late that it means never.
 const NEVER: &str = "9999-01-01T00:00:00Z";
 
-/// More slots than this are more likely a slip of the hand than knowledge.
+/// More slots than this at once are probably a typing mistake.
 const MOST_SLOTS: u64 = 10_000_000;
 
 /// The step of a person's exception.

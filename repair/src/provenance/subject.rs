@@ -190,7 +190,7 @@ type Beside = fn(&str) -> String;
 /// Whether a row of one kind is hidden: by its run, step, key and time.
 type Hides = fn(&Retracted, &str, &str, &Key, i64) -> bool;
 
-/// What lies beside a table that parts of a retraction mean, whether it is hidden or not; `None` if nothing does.
+/// The rows of a table's overlay that parts of a retraction refer to, whether they are hidden or not; `None` if there are none.
 pub(super) async fn meant(lake: &dyn Lake, table: &Table, parts: &[Part]) -> Result<Option<TableChange>> {
     let trial = Retraction {
         id: "trial".to_owned(),

@@ -329,7 +329,7 @@ pub(super) fn numbers(name: &str, values: &ArrayRef) -> Result<Float64Array> {
 fn texts(name: &str, values: &ArrayRef) -> Result<ArrayRef> {
     if !is_text(values.data_type()) {
         let kind = values.data_type();
-        return Err(Error::invalid(format!("the rule for column `{name}` has a text under `not`, and the column is {kind}")));
+        return Err(Error::invalid(format!("the rule for column `{name}` has text under `not`, but the column is {kind}")));
     }
     Ok(cast(values, &DataType::Utf8)?)
 }
