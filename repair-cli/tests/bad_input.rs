@@ -1,4 +1,4 @@
-//! Bad input is refused with a message that names the place and the mend, exit code 2, and nothing written.
+//! Bad input is refused with a message that names the place and the remedy, exit code 2, and nothing written.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
@@ -53,7 +53,7 @@ fn mistakes_in_the_workflow_point_and_suggest() {
         (("calendar: XNYS", "calendar: XNYC"), ["workflow.yaml:11:", "no calendar `XNYC`", "`XNYS`"]),
         (("with: { table: bars, into", "with: { table: barz, into"), ["workflow.yaml:32:", "no table `barz`", "`bars`"]),
         (("into: hourly", "into: ../hourly"), ["workflow.yaml:32:", "`into: ../hourly`", "`..`"]),
-        (("symbols: [AIG, BAC, SPY]", "symbols: []"), ["workflow.yaml:11:", "`symbols` is empty", "name the stocks"]),
+        (("symbols: [AIG, BAC, SPY]", "symbols: []"), ["workflow.yaml:11:", "`symbols` is empty", "list the stocks"]),
         (
             (
                 "source: stocks.archive, with: { location: archive, format: csv, rows_per_request: 30 }",

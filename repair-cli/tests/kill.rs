@@ -82,8 +82,8 @@ fn two_drivers_of_one_run_are_one_too_many_until_the_first_is_dead() {
     wait_for(&world, &["show", "one"], "`settle` waits until");
     let refused = world.repair().args(["resume", "one"]).output().unwrap();
     let said = String::from_utf8(refused.stderr).unwrap();
-    assert_eq!(refused.status.code(), Some(2), "{said}");
-    assert!(said.contains(&first.id().to_string()), "who drives it is not told: {said}");
+    assert_eq!(refused.status.code(), Some(7), "{said}");
+    assert!(said.contains(&first.id().to_string()), "it does not say who drives the run: {said}");
     first.kill().unwrap();
     first.wait().unwrap();
     // The first is dead, so nobody has to wait for its lease; the run goes on, and this time somebody cancels it.

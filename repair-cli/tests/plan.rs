@@ -198,7 +198,7 @@ fn a_plan_is_refused_when_the_workflow_means_something_else() {
     ];
     for (from, to, word) in wrong.drain(..) {
         std::fs::write(&coins.workflow, WORKFLOW.replace(from, to)).unwrap();
-        coins.refused(6, &[word, "Plan again"]);
+        coins.refused(6, &[word, "make a new plan"]);
     }
     std::fs::write(&coins.workflow, WORKFLOW).unwrap();
     coins.world.write("prices.yaml", &PRICES.replace("0.001", "0.002"));
@@ -235,7 +235,7 @@ fn a_budget_that_cannot_be_met_is_told_before_anything_is_spent() {
     let coins = Coins::new(&[("calls: 100", "calls: 3")]);
     let (out, err, code) = coins.plan(&[]);
     assert!(code == 5 && out.contains("the budget of step fill cannot be met: it needs at least"), "{code} {out}{err}");
-    coins.refused(5, &["a budget cannot be met", "3 are allowed", "--anyway"]);
+    coins.refused(5, &["the plan cannot meet a budget", "3 are allowed", "--anyway"]);
     let (report, code) = coins.world.run_json(&coins.workflow, &["--param", "day=2018-04-04", "--run-id", "one"]);
     assert_eq!((code, &report["outcome"], &report["usage"]["source_requests"]), (5, &"over-budget".into(), &3.into()), "{report}");
     let units = coins.plan_json()["repairs"][0]["strategies"][0]["units"].as_u64().unwrap();
@@ -278,9 +278,9 @@ fn what_depends_on_conditions_is_said() {
     ), ("next: check\n  check", "next: [{ when: $output.failed > 0, goto: later }, { goto: check }]\n  check")]);
     let (out, err, code) = world.said(&["plan", workflow.to_str().unwrap()]);
     assert_eq!(code, 0, "{out}{err}");
-    assert!(out.contains("not planned: step later: its `with` is known when the run comes there"), "{out}");
-    assert!(out.contains("check (if it comes there)") && !out.contains("fill (if it comes there)"), "{out}");
-    assert!(out.contains("once through"), "{out}");
+    assert!(out.contains("not planned: step later: its `with` is known only when the run gets there"), "{out}");
+    assert!(out.contains("check (if it gets there)") && !out.contains("fill (if it gets there)"), "{out}");
+    assert!(out.contains("one pass"), "{out}");
     assert!(!out.contains("USD"), "there is no price book");
 }
 
