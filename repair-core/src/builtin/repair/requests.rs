@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn a_plan_without_end_is_refused() {
         let gaps = BTreeMap::from([(Key::from("A"), vec![SlotRange::new(0, 1 << 40)])]);
-        assert!(cover(&gaps, limits(1, 1)).unwrap_err().message().contains("shorter stretch"));
+        assert!(cover(&gaps, limits(1, 1)).unwrap_err().message().contains("shorter interval"));
         assert!(cover(&gaps, limits(0, 1)).is_err() && cover(&gaps, limits(1, 0)).is_err());
     }
 }
