@@ -301,7 +301,7 @@ fn mistakes_have_the_messages_of_yaml() {
     assert!(mistakes(&twice).iter().any(|(message, _)| message == "the key `look` appears twice"), "{:?}", mistakes(&twice));
     assert_eq!(
         mistakes(&Workflow::dag("w")),
-        [("there are no steps".to_owned(), Some("e.g. `find_gaps: { detect: gaps, … }`".to_owned()))]
+        [("there are no steps".to_owned(), Some("add one, e.g. `find_gaps: { detect: gaps, … }`".to_owned()))]
     );
     let named = Workflow::state_machine("two words").step("done", Step::succeed());
     assert_eq!(mistakes(&named)[0].0, "`two words` cannot be the workflow");
