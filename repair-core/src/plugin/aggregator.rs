@@ -70,7 +70,7 @@ impl Aggregated {
 /// #[async_trait]
 /// impl Aggregator for CountRows {
 ///     async fn aggregate(&self, context: &StepContext, _: AggregateRequest<'_>) -> Result<Aggregated> {
-///         let request = ScanRequest { layer: Layer::Repaired, interval: None, keys: None, columns: None };
+///         let request = ScanRequest::new(Layer::Repaired);
 ///         let batches: Vec<RecordBatch> = context.lake.scan(context.table(&self.table)?, &request).await?.try_collect().await?;
 ///         let rows: i64 = batches.iter().map(|batch| batch.num_rows() as i64).sum();
 ///         let day = Interval::parse("2024-03-04", "2024-03-04")?;

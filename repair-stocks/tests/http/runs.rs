@@ -223,7 +223,7 @@ async fn a_source_that_lies_is_an_error_and_nothing_is_written() {
             assert_eq!((world.overlay(), world.repaired("AAA").await), (Vec::new(), Vec::new()), "{source} {lie:?}");
             let said = report.reason.unwrap();
             let words: &[&str] = match lie {
-                Lie::IgnoresTheDate | Lie::Future => &["outside of"],
+                Lie::IgnoresTheDate | Lie::Future => &["outside the requested"],
                 Lie::AnotherSymbol => &["ZZZ"],
                 Lie::NeverEnds | Lie::SamePage => &["does not end"],
                 Lie::Html => &["<html>"],
@@ -254,7 +254,7 @@ async fn source_ignores_the_date() {
         assert!(report.reason.as_ref().unwrap().contains("the same values for AAA from"), "{report:?}");
         assert_eq!(output(&report, "fill", "failed"), &Value::from(1));
         // The first answer is believed, because nothing contradicts it, but its difference from the table on both sides is reported.
-        assert!(report.problems.iter().any(|problem| problem.contains("in which the source differs from table `bars`")), "{report:?}");
+        assert!(report.problems.iter().any(|problem| problem.contains("the source differs from table `bars` in")), "{report:?}");
     }
 }
 
