@@ -205,7 +205,7 @@ fn a_plan_is_refused_when_the_workflow_means_something_else() {
     coins.refused(6, &["its price book has changed"]);
     coins.world.write("prices.yaml", PRICES);
     std::fs::remove_file(&coins.workflow).unwrap();
-    coins.refused(2, &["workflow.yaml", "can't be told"]);
+    coins.refused(2, &["workflow.yaml", "it cannot be checked whether"]);
     // Comments and spacing mean nothing.
     std::fs::write(&coins.workflow, WORKFLOW.replace("start: find_gaps", "# Here it begins.\nstart:    find_gaps")).unwrap();
     let (out, err, code) = coins.apply(&[]);
@@ -248,7 +248,7 @@ fn a_budget_that_cannot_be_met_is_told_before_anything_is_spent() {
     let (out, err, code) = coins.apply(&["--anyway", "--json"]);
     assert!(code == 5 && out.contains("over-budget"), "{code} {out}{err}");
     let (_, err, code) = coins.apply(&["--run-id", "one", "--anyway"]);
-    assert!(code == 2 && err.contains("run `one` exists, and is not of this plan"), "{code} {err}");
+    assert!(code == 2 && err.contains("run `one` exists, and does not belong to this plan"), "{code} {err}");
 }
 
 /// The plan says the price; then the budget is not passed.

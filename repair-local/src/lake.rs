@@ -36,15 +36,13 @@ const FRESH: Duration = Duration::from_secs(5);
 /// Every call looks at the files again, so it sees rows that have arrived.
 ///
 /// - Time partitions are trusted: a row in the folder of another day is not found. The partition column is not among a table's columns,
-/// since
-///   it follows from the time. Of other columns in the path, only key columns are read, and only if the files lack them.
+///   since it follows from the time. Of other columns in the path, only key columns are read, and only if the files lack them.
 /// - A column of CSV or JSON lines has the narrowest type (whole numbers, numbers, booleans, text) that fits the first 50,000 rows of each
 ///   file. A later row that does not fit is an error with its line; JSON columns that first appear later are ignored.
 /// - A time in CSV or JSON lines is an instant with its zone (`2024-03-04T14:30:00Z`) or, in a table of days, a date. In Parquet it is a
-/// date,
-///   or a timestamp of any unit; without a zone it is UTC.
-/// - The overlay lies beside the table (`bars_repairs`, `bars_exceptions`, `bars_retractions`); for a table outside the root, it lies in
-/// the root.
+///   date, or a timestamp of any unit; without a zone it is UTC.
+/// - The overlay lies beside the table (`bars_repairs`, `bars_exceptions`, `bars_retractions`); for a table outside the root, it lies
+///   in the root.
 #[derive(Debug, Clone)]
 pub struct LocalLake {
     inner: Arc<Inner>,
