@@ -67,8 +67,7 @@ impl Options {
 /// - A table is what Athena's catalog says: its columns, its partitions, its place. It has the same name there as in the workflow.
 /// - Times are milliseconds, as Athena reads them.
 /// - The overlay lies in S3 beside the table, as Parquet, and is in the catalog as `…_repairs`, `…_exceptions`, `…_retractions` and the
-/// view
-///   `…_repaired`. These are created when they are first needed. Nothing else in the catalog or the bucket is changed.
+///   view `…_repaired`. These are created when they are first needed. Nothing else in the catalog or the bucket is changed.
 /// - Batches leave out columns of arrays, maps, structs and bytes; the view has them, null in repaired rows.
 #[derive(Clone)]
 pub struct AwsLake {

@@ -60,8 +60,7 @@ use keys::Keys;
 const MAX_KNOWN: usize = 4_096;
 
 /// The journal in a bucket. Cheap to clone. Any number of processes may use the same place; if two append the same number to a run, one
-/// gets
-/// `conflict`.
+/// gets `conflict`.
 ///
 /// The bucket must support S3's conditional writes (`If-None-Match` and `If-Match`). No lifecycle rule may remove objects below `events/`.
 #[derive(Debug, Clone)]

@@ -1,5 +1,5 @@
 //! Builders of small lakes, and the slow, obvious way to count what they hold.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses some of it, and what fails, panics")]
+#![allow(dead_code, unreachable_pub, clippy::panic, clippy::unwrap_used, reason = "each test uses some of it, and what fails, panics")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
