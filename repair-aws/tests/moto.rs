@@ -1,6 +1,6 @@
 //! The calls that the adapter makes, against moto's server: a double of AWS that is written elsewhere, so that what the sandbox gets
 //! wrong is not got wrong twice. `scripts/moto cargo test -p repair-aws --test moto -- --ignored` starts it.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails, panics")]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test that fails, panics")]
 
 use aws_sdk_athena::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_athena::types::{QueryExecutionState, ResultConfiguration, Tag, WorkGroupConfiguration};

@@ -1,6 +1,6 @@
 //! All SQL that the lake says to Athena, said to a real Trino, which is Athena's engine: the sandbox gives its queries to it.
 //! `scripts/trino cargo test -p repair-aws --test trino -- --ignored` starts one.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails, panics")]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test that fails, panics")]
 
 mod common;
 

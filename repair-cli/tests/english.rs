@@ -1,6 +1,6 @@
 //! Keeps words out of what people read that they do not use: help texts, documentation, messages, doc comments.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
