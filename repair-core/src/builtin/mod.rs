@@ -2,17 +2,17 @@
 //!
 //! | name | kind | what it does |
 //! | --- | --- | --- |
-//! | `gaps` | detector | finds the expected slots that hold no row ([`gaps`]) |
-//! | `duplicates` | detector | finds the expected slots that hold several rows ([`duplicates`]) |
-//! | `invalid` | detector | finds the expected slots whose rows break a rule ([`invalid`]) |
-//! | `stale` | detector | finds where an aggregate must be computed again ([`stale`]) |
-//! | `backfill` | repairer | requests missing rows from a source, and checks its answers ([`backfill`]) |
-//! | `carry-forward` | repairer | repeats the last row ([`carry_forward`]) |
-//! | `keep` | repairer | keeps one of several rows ([`keep`]) |
-//! | `interpolate` | repairer | draws a line between the rows before and after a gap ([`interpolate`]) |
-//! | `shifted` | repairer | copies the row from the same time of another day ([`shifted`]) |
-//! | `sql` | aggregator | writes the result of a query as a table ([`sql`]) |
-//! | `usage` | task | records what another system used ([`usage`]) |
+//! | `gaps` | detector | finds the expected slots that hold no row |
+//! | `duplicates` | detector | finds the expected slots that hold several rows |
+//! | `invalid` | detector | finds the expected slots whose rows break a rule |
+//! | `stale` | detector | finds where an aggregate must be computed again |
+//! | `backfill` | repairer | requests missing rows from a source, and checks its answers |
+//! | `carry-forward` | repairer | repeats the last row |
+//! | `keep` | repairer | keeps one of several rows |
+//! | `interpolate` | repairer | draws a line between the rows before and after a gap |
+//! | `shifted` | repairer | copies the row from the same time of another day |
+//! | `sql` | aggregator | writes the result of a query as a table |
+//! | `usage` | task | records what another system used |
 //!
 //! Nothing here may know a lake, a query engine, or one kind of row.
 
