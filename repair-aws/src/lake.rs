@@ -26,7 +26,7 @@ use crate::tables::{Known, Tables};
 
 /// The settings of a lake on S3 and Athena.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct AwsOptions {
     /// The bucket and prefix below which we write, and nowhere else: `s3://bucket/lake`.
     pub location: String,
     /// The database that has the tables.
@@ -46,7 +46,7 @@ pub struct Options {
     pub polling: Polling,
 }
 
-impl Options {
+impl AwsOptions {
     /// The settings of a typical lake.
     pub fn new(location: impl Into<String>, database: impl Into<String>, workgroup: impl Into<String>) -> Self {
         Self {
@@ -98,7 +98,7 @@ impl AwsLake {
     ///
     /// # Errors
     /// `invalid` if a location is not a place in S3.
-    pub fn open(connection: &Connection, options: Options) -> Result<Self> {
+    pub fn open(connection: &Connection, options: AwsOptions) -> Result<Self> {
         let location = Location::parse(&options.location)?;
         let results = match options.results {
             Some(results) => Location::parse(&results)?,

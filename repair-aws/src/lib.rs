@@ -19,4 +19,4 @@ mod write;
 pub use athena::Polling;
 pub use connect::Connection;
 pub use journal::S3Journal;
-pub use lake::{AwsLake, Options};
+pub use lake::{AwsLake, AwsOptions};

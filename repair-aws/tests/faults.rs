@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aws_sandbox::{Fault, Rule, Service};
 use common::*;
-use repair_aws::{Options, Polling};
+use repair_aws::{AwsOptions, Polling};
 use repair_core::lake::{Lake, Layer, Overlay, PresenceRequest, ReadLake, StageRequest, StageScope};
 use repair_core::model::{Fix, Format, Key, Table};
 use repair_core::price::Metered;
@@ -66,7 +66,7 @@ async fn back_to_queued() {
 async fn polling_storm() {
     let (world, table) = world_with_bars().await;
     let polling = Polling { first: Duration::from_millis(150), longest: Duration::from_millis(300) };
-    let lake = world.with(Options { polling, ..options() });
+    let lake = world.with(AwsOptions { polling, ..options() });
     world.sandbox.faults().add(Rule::new(Service::Athena, START, Fault::BackToQueued));
     let asked = request(&table);
     for found in futures::future::join_all((0..24).map(|_| lake.presence(&table, &asked))).await {
@@ -248,7 +248,7 @@ async fn what_is_denied_says_what_is_missing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_missing_is_named() {
     let (world, table) = world_with_bars().await;
-    let look = async |change: &dyn Fn(&mut repair_aws::Options)| {
+    let look = async |change: &dyn Fn(&mut repair_aws::AwsOptions)| {
         let mut options = options();
         change(&mut options);
         let lake = world.with(options);

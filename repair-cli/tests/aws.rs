@@ -148,14 +148,14 @@ async fn the_same_workflow_on_s3_and_athena_gives_the_same_hours() {
             .credentials_provider(aws_sdk_credentials())
             .build(),
     );
-    let lake = repair_aws::AwsLake::open(&connection, repair_aws::Options::new(LAKE, "market", "repair")).unwrap();
+    let lake = repair_aws::AwsLake::open(&connection, repair_aws::AwsOptions::new(LAKE, "market", "repair")).unwrap();
     let (theirs, ours) = (rows(&scan(&lake, &hourly).await), rows(&scan(&LocalLake::open(&folder).unwrap(), &hourly).await));
     assert_eq!(theirs.len(), 21, "seven hours of three stocks");
     assert_eq!(theirs, ours);
     // Its journal is in the bucket: another process finds the run there, and to start it again changes nothing.
     let runs = sandbox.repair(&world).args(["runs", "--json", "--lake", LAKE]).output().unwrap();
     let runs: Value = serde_json::from_slice(&runs.stdout).unwrap();
-    assert_eq!((&runs[0]["run"], &runs[0]["outcome"]), (&Value::from("one"), &Value::from("succeeded")), "{runs}");
+    assert_eq!((&runs["runs"][0]["run"], &runs["runs"][0]["outcome"]), (&Value::from("one"), &Value::from("succeeded")), "{runs}");
     let again = run(sandbox.repair(&world), &["--profile", "aws", "--run-id", "one"], false);
     assert_eq!(again["usage"], on_aws["usage"]);
     sandbox.repair(&world).args(["resume", "one", "--lake", LAKE]).assert().success();
@@ -256,7 +256,7 @@ async fn what_is_wrong_with_a_lake_in_s3_is_said() {
     fails(with("database: market", "database: nowhere"), &[], &["no database `nowhere`"]);
     fails(with("s3://bucket/lake", "s3://nowhere/lake"), &[], &["s3://nowhere/lake", "create the bucket"]);
     fails(with("s3://bucket/lake", "/bucket/lake"), &[], &["s3://bucket/prefix"]);
-    fails(PathBuf::from(WORKFLOW), &["--lake", "./lake"], &["names a folder"]);
+    fails(PathBuf::from(WORKFLOW), &["--lake", "./lake"], &["is the folder ./lake"]);
 }
 
 /// The command logs in as its AWS profile says; each way to do so has a test of its own in `repair-aws`.
@@ -276,7 +276,8 @@ async fn a_profile_of_aws_is_logged_in_to_by_its_process() {
     let output = profile(r#"{ "Version": 1, "AccessKeyId": "process", "SecretAccessKey": "secret" }"#);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let output = profile("nothing");
-    let said = String::from_utf8(output.stderr).unwrap();
+    // With `--json`, an error is an object on standard output.
+    let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("no AWS credentials") && said.contains("aws sso login"), "{said}");
 }

@@ -16,7 +16,7 @@ use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_types::retry::RetryConfig;
 use futures::TryStreamExt;
 use parquet::arrow::ArrowWriter;
-use repair_aws::{AwsLake, Connection, Options, Polling};
+use repair_aws::{AwsLake, AwsOptions, Connection, Polling};
 use repair_core::Result;
 use repair_core::lake::partition::{by_partition, time_partition};
 use repair_core::lake::{BatchStream, Caller, Lake, Layer, ScanRequest, StageRequest, StageScope, overlay};
@@ -45,8 +45,8 @@ pub fn config(endpoint: &str) -> SdkConfig {
         .build()
 }
 
-pub fn options() -> Options {
-    let mut options = Options::new(format!("s3://{BUCKET}/lake"), DATABASE, WORKGROUP);
+pub fn options() -> AwsOptions {
+    let mut options = AwsOptions::new(format!("s3://{BUCKET}/lake"), DATABASE, WORKGROUP);
     options.polling = Polling { first: Duration::from_millis(2), longest: Duration::from_millis(50) };
     options
 }
@@ -76,7 +76,7 @@ impl World {
         self.with(options())
     }
 
-    pub fn with(&self, options: Options) -> AwsLake {
+    pub fn with(&self, options: AwsOptions) -> AwsLake {
         AwsLake::open(&self.connection, options).unwrap()
     }
 

@@ -9,7 +9,7 @@ pub(crate) use without_aws::Bucket;
 mod with_aws {
     use std::sync::Arc;
 
-    use repair_aws::{AwsLake, Connection, Options, S3Journal};
+    use repair_aws::{AwsLake, AwsOptions, Connection, S3Journal};
     use repair_core::engine::{Journal, load};
     use repair_core::lake::Lake;
     use repair_core::{Error, Hint, Result};
@@ -107,7 +107,7 @@ mod with_aws {
                 }
             };
             let connection = Self { location: self.location.clone(), config: Some(config.clone()) }.connect().await?;
-            let mut options = Options::new(config.location, config.database, config.workgroup);
+            let mut options = AwsOptions::new(config.location, config.database, config.workgroup);
             options.create_workgroups = config.create_workgroups;
             options.results = config.results;
             options.bytes_limit = config.bytes_limit;

@@ -22,7 +22,7 @@ use repair_core::model::{Interval, Key, Suspect};
 pub struct RepairStory {
     /// What was repaired, and by whom.
     #[serde(flatten)]
-    pub repair: story::Repair,
+    pub repair: story::RecordedRepair,
     /// How many attempts the step took in all; `None` if no run did it.
     pub attempts: Option<u32>,
 }

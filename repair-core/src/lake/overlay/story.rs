@@ -55,7 +55,7 @@ pub struct Provenance {
 
 /// A repair of the slot.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Repair {
+pub struct RecordedRepair {
     /// Where it comes from.
     #[serde(flatten)]
     pub provenance: Provenance,
@@ -95,7 +95,7 @@ pub struct Story {
     /// The table's own rows.
     pub raw: Vec<Value>,
     /// Its repairs, newest first.
-    pub repairs: Vec<Repair>,
+    pub repairs: Vec<RecordedRepair>,
     /// The exceptions that confirm it as absent, newest first.
     pub exceptions: Vec<Exception>,
     /// The retractions that hide any of these.
@@ -122,11 +122,11 @@ pub async fn of_slot(lake: &dyn Lake, table: &Table, key: &Key, instant: Timesta
         let (op, own) = (row.text(columns::OP), row.own());
         let replaced = Some(row.text(columns::REPLACED)).filter(|text| !text.is_empty());
         let provenance = row.provenance(&retracted, Kind::Repairs)?;
-        repairs.push(Repair { provenance, op, replaced, changed: false, counts: false, row: own });
+        repairs.push(RecordedRepair { provenance, op, replaced, changed: false, counts: false, row: own });
     }
     // The view's rule: the newest counts; of two from the same instant, the one whose run, then unit, sorts last by name.
     repairs.sort_by(|a, b| {
-        let rank = |repair: &Repair| (repair.provenance.at, repair.provenance.run.clone(), repair.provenance.unit.clone());
+        let rank = |repair: &RecordedRepair| (repair.provenance.at, repair.provenance.run.clone(), repair.provenance.unit.clone());
         rank(b).cmp(&rank(a))
     });
     if let Some(winner) = repairs.iter_mut().find(|repair| repair.provenance.retracted_by.is_none()) {
@@ -174,7 +174,7 @@ fn fingerprint_of(table: &Table, rows: &[RecordBatch]) -> Result<Fingerprint> {
 }
 
 /// How sources disagree about a slot, retracted repairs and exceptions left out.
-fn conflict(raw: &[Value], repairs: &[Repair], exceptions: &[Exception]) -> Option<String> {
+fn conflict(raw: &[Value], repairs: &[RecordedRepair], exceptions: &[Exception]) -> Option<String> {
     let denies = exceptions.iter().find(|exception| exception.counts)?;
     let says =
         repairs.iter().find(|repair| repair.provenance.retracted_by.is_none() && repair.provenance.source != denies.provenance.source);
