@@ -16,7 +16,7 @@ use crate::workflow::{ErrorMatch, ParallelBranch, Rate, RetryRule, RunIf, Step, 
 
 /// A step that is being written, of one kind `K`. [`Step`] begins one.
 ///
-/// What a step takes besides depends on the kind of workflow. In a state machine it says where it leads (`next`, `next_when`, `end`, `catch`),
+/// The rest depends on the kind of workflow. In a state machine a step says where it leads (`next`, `next_when`, `end`, `catch`),
 /// in a DAG what it comes after (`after`, `run_if`).
 #[derive(Debug, Clone)]
 pub struct StepBuilder<K> {
