@@ -369,6 +369,7 @@ mod tests {
             time: "ts".into(),
             time_marks: crate::model::TimeMark::Start,
             cadence: None,
+            ..Table::implicit("bars", "ts")
         };
         let times: ArrayRef = Arc::new(TimestampNanosecondArray::from(vec![-1, 1_999]));
         assert_eq!(instants(&table, &times).unwrap().values().as_ref(), [-1, 1]);

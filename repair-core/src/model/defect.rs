@@ -265,6 +265,18 @@ pub struct Counts {
     pub unexpected: u64,
     /// Rows whose time is not on the grid.
     pub misaligned: u64,
+    /// Rows that lie in a folder of another time, near enough to be used.
+    #[serde(default)]
+    pub misplaced: u64,
+    /// Rows in a folder of a time so far from theirs that they are not used.
+    #[serde(default)]
+    pub stray: u64,
+    /// Rows that could not be read, and were left out.
+    #[serde(default)]
+    pub quarantined: u64,
+    /// Rows of the interval whose keys are not among those that were examined.
+    #[serde(default)]
+    pub other_keys: u64,
     /// Expected slots that hold a row although a source confirmed them absent.
     #[serde(default)]
     pub conflicts: u64,

@@ -13,7 +13,7 @@ use crate::lake::overlay::retraction::Retracted;
 use crate::lake::overlay::{Op, columns};
 use crate::lake::shape::KeyTime;
 use crate::lake::{Lake, Layer, ScanRequest, partition, rollup};
-use crate::model::{Fingerprint, Format, Interval, Key, Table};
+use crate::model::{Fingerprint, Interval, Key, Table};
 
 /// The live repair of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,7 @@ impl LiveRepairs {
         let ours = Table {
             name: overlay::repairs(&table.name),
             location: overlay::repairs(&table.location),
-            format: Format::Parquet,
-            ..table.clone()
+            ..table.of_repairs()
         };
         let known = match lake.describe(&ours).await {
             Ok(known) => known,

@@ -47,6 +47,7 @@ use crate::model::{Absence, Interval, Key, Presence, SlotSet, Table, TablePresen
 ///     time: "ts".into(),
 ///     time_marks: TimeMark::Start,
 ///     cadence: Some(Cadence::MINUTE),
+///     ..Table::implicit("bars", "ts")
 /// };
 /// let rows = RecordBatch::try_from_iter([
 ///     ("symbol", Arc::new(StringArray::from(vec!["IBM"])) as _),
