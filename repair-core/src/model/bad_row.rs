@@ -1,5 +1,6 @@
 //! Rows that could not be read.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -34,41 +35,68 @@ impl fmt::Display for BadRow {
     }
 }
 
-/// The rows of a table that were left out because they could not be read.
+/// The rows of a table that were left out because they could not be read, by file.
+///
+/// ```
+/// use repair_core::model::{BadRow, Quarantine};
+///
+/// let mut quarantine = Quarantine::default();
+/// quarantine.push(BadRow::new("1.csv", Some(7), None, "the line has 2 fields, and the header 3"));
+/// // A file that is read twice has the same bad rows.
+/// quarantine.merge(quarantine.clone());
+/// assert_eq!(quarantine.rows(), 1);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Quarantine {
-    /// How many there are.
-    pub rows: u64,
-    /// The first of them, in order of file and line; at most [`Quarantine::MOST`].
-    pub listed: Vec<BadRow>,
+    files: BTreeMap<String, BadFile>,
+}
+
+/// The bad rows of one file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct BadFile {
+    rows: u64,
+    listed: Vec<BadRow>,
 }
 
 impl Quarantine {
-    /// The most rows that are listed one by one. Beyond, they are counted.
+    /// The most rows of a file that are listed one by one. Beyond, they are counted.
     pub const MOST: usize = 10_000;
+
+    /// How many rows there are.
+    pub fn rows(&self) -> u64 {
+        self.files.values().map(|file| file.rows).sum()
+    }
+
+    /// The rows that are listed, in order of file and line.
+    pub fn iter(&self) -> impl Iterator<Item = &BadRow> {
+        self.files.values().flat_map(|file| &file.listed)
+    }
 
     /// Adds a row.
     pub fn push(&mut self, row: BadRow) {
-        self.rows += 1;
-        if self.listed.len() < Self::MOST {
-            self.listed.push(row);
+        self.count(1, row);
+    }
+
+    /// Adds rows of a file of which only one is listed.
+    pub fn count(&mut self, rows: u64, listed: BadRow) {
+        if rows == 0 {
+            return;
+        }
+        let file = self.files.entry(listed.file.clone()).or_default();
+        file.rows += rows;
+        if file.listed.len() < Self::MOST {
+            let at = file.listed.partition_point(|before| before.line <= listed.line);
+            file.listed.insert(at, listed);
         }
     }
 
-    /// Adds rows of which only the file is known.
-    pub fn count(&mut self, rows: u64, file: BadRow) {
-        if rows > 0 {
-            self.push(file);
-            self.rows += rows - 1;
-        }
-    }
-
-    /// Adds the rows of another part of the table.
+    /// Adds what was found in other files, or in the same ones once more: a file has the same bad rows whenever it is read.
     pub fn merge(&mut self, other: Self) {
-        self.rows += other.rows;
-        self.listed.extend(other.listed);
-        self.listed.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
-        self.listed.truncate(Self::MOST);
+        for (name, theirs) in other.files {
+            let mine = self.files.entry(name).or_default();
+            if theirs.rows > mine.rows {
+                *mine = theirs;
+            }
+        }
     }
 }

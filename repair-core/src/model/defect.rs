@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::model::Interval;
+use crate::model::Quarantine;
 use crate::model::Usage;
 use crate::model::{Key, SlotGrid};
 use crate::model::{SlotRange, SlotSet};
@@ -310,6 +311,10 @@ pub struct Findings {
     pub judged: Fingerprints,
     /// What is wrong with each of the first few slots, in words; empty where the kind says it all.
     pub examples: Vec<String>,
+    /// The rows of the table that could not be read.
+    pub quarantine: Quarantine,
+    /// What looks wrong with the table as a whole, in words.
+    pub notices: Vec<String>,
     /// What the detector consumed.
     pub usage: Usage,
 }
@@ -317,7 +322,17 @@ pub struct Findings {
 impl Findings {
     /// Findings of missing slots.
     pub fn of_gaps(scope: Scope, counts: Counts, gaps: GapList, usage: Usage) -> Self {
-        Self { kind: DefectKind::Missing, scope, counts, gaps, judged: Fingerprints::default(), examples: Vec::new(), usage }
+        Self {
+            kind: DefectKind::Missing,
+            scope,
+            counts,
+            gaps,
+            judged: Fingerprints::default(),
+            examples: Vec::new(),
+            quarantine: Quarantine::default(),
+            notices: Vec::new(),
+            usage,
+        }
     }
 
     /// Whether the table's rows in a slot were found wrong. Such rows must not serve as neighbours of a gap.

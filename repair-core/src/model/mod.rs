@@ -20,8 +20,8 @@ pub use interval::{Interval, day_start, utc_date};
 pub use presence::{KeyPresence, Presence, SlotRange, SlotSet, TablePresence, expected_slots};
 pub use series::{Cadence, Key, SlotGrid, TimeMark};
 pub use table::{
-    BadRowLimit, ColumnRule, ColumnType, Csv, Encoding, EpochUnit, Format, Layout, OnBadRow, Partition, PartitionUnit, PathFacts, PathField,
-    PathPattern, PathPiece, Repeated, Skipped, Slack, Table, TimeForm, TimeReading,
+    BadRowLimit, ColumnRule, ColumnType, Csv, Encoding, EpochUnit, Format, Layout, OnBadRow, Partition, PartitionUnit, PathFacts,
+    PathField, PathPattern, PathPiece, Repeated, Skipped, Slack, Table, TimeForm, TimeReading,
 };
 pub use usage::Usage;
 pub use zone::{Instants, LocalClock, Zone};

@@ -145,7 +145,8 @@ impl FromStr for Zone {
             let seconds = (minutes < 60).then_some(sign * (hours * 3_600 + minutes * 60))?;
             Some(TimeZone::fixed(Offset::from_seconds(seconds).ok()?))
         };
-        let zone = if ["UTC", "Z", "Etc/UTC"].contains(&text) { Some(TimeZone::UTC) } else { fixed(text).or_else(|| TimeZone::get(text).ok()) };
+        let zone =
+            if ["UTC", "Z", "Etc/UTC"].contains(&text) { Some(TimeZone::UTC) } else { fixed(text).or_else(|| TimeZone::get(text).ok()) };
         match zone {
             Some(zone) => Ok(Self { name: text.to_owned(), zone }),
             None => Err(Error::invalid(format!(

@@ -261,12 +261,8 @@ fn start(fields: &BTreeMap<PathField, i16>) -> Option<DateTime> {
         Some(&day) => Date::new(year, 1, 1).ok()?.with().day_of_year(day).build().ok()?,
         None => Date::new(year, small(get(PathField::Month, 1))?, small(get(PathField::Day, 1))?).ok()?,
     };
-    let time = jiff::civil::Time::new(
-        small(get(PathField::Hour, 0))?,
-        small(get(PathField::Minute, 0))?,
-        small(get(PathField::Second, 0))?,
-        0,
-    );
+    let time =
+        jiff::civil::Time::new(small(get(PathField::Hour, 0))?, small(get(PathField::Minute, 0))?, small(get(PathField::Second, 0))?, 0);
     Some(date.to_datetime(time.ok()?))
 }
 

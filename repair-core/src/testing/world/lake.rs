@@ -516,6 +516,10 @@ impl ReadLake for MemoryLake {
         table.location.clone()
     }
 
+    fn repairs_of(&self, table: &Table) -> Table {
+        Table { name: overlay::repairs(&table.name), location: overlay::repairs(&table.location), ..table.of_repairs() }
+    }
+
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
         self.request("describe")
             .schema(table)?

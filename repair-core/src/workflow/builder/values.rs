@@ -151,8 +151,7 @@ pub(super) fn param(param: Param) -> Tree {
 }
 
 pub(super) fn table(table: Table) -> Tree {
-    let mut fields =
-        vec![("location".to_owned(), Tree::Text(table.location)), ("format".to_owned(), Tree::text(table.format.as_str()))];
+    let mut fields = vec![("location".to_owned(), Tree::Text(table.location)), ("format".to_owned(), Tree::text(table.format.as_str()))];
     let texts = |fields: &mut Vec<(String, Tree)>, name: &str, texts: Vec<String>| {
         if !texts.is_empty() {
             fields.push((name.to_owned(), Tree::texts(texts)));
@@ -173,7 +172,8 @@ pub(super) fn table(table: Table) -> Tree {
         fields.push(("on_bad_row".to_owned(), Tree::Map(vec![("quarantine".to_owned(), limit)])));
     }
     if let Some(layout) = table.layout {
-        let mut by = vec![("path".to_owned(), Tree::Text(layout.path.to_string())), ("zone".to_owned(), Tree::Text(layout.zone.to_string()))];
+        let mut by =
+            vec![("path".to_owned(), Tree::Text(layout.path.to_string())), ("zone".to_owned(), Tree::Text(layout.zone.to_string()))];
         if let Slack::Seconds(seconds) = table.slack {
             by.push(("slack".to_owned(), Tree::Text(format!("{seconds}s"))));
         }

@@ -131,9 +131,9 @@ impl<'a> Reader<'a> {
         self.required(&fields, "path", "e.g. `path: \"year=%Y/month=%m/day=%d\"`")?;
         let path = self.field(&fields, "path");
         let zone = self.field(&fields, "zone").unwrap_or_default();
-        let slack = self.duration(&fields, "slack").map_or(Slack::OneFolder, |slack| {
-            Slack::Seconds(u32::try_from(slack.as_secs()).unwrap_or(u32::MAX))
-        });
+        let slack = self
+            .duration(&fields, "slack")
+            .map_or(Slack::OneFolder, |slack| Slack::Seconds(u32::try_from(slack.as_secs()).unwrap_or(u32::MAX)));
         Some(Folders { path: path?, zone, slack })
     }
 
@@ -225,8 +225,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn on_bad_row(&mut self, node: &'a Node) -> OnBadRow {
-        const WORDS: [(&str, OnBadRow); 2] =
-            [("refuse", OnBadRow::Refuse), ("quarantine", OnBadRow::Quarantine(BadRowLimit::DEFAULT))];
+        const WORDS: [(&str, OnBadRow); 2] = [("refuse", OnBadRow::Refuse), ("quarantine", OnBadRow::Quarantine(BadRowLimit::DEFAULT))];
         if matches!(node.value, Yaml::Text(_)) {
             return self.word(node, "`on_bad_row`", &WORDS).unwrap_or_default();
         }

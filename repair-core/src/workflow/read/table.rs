@@ -81,7 +81,11 @@ impl<'a> Reader<'a> {
         let cadence = fields.get("cadence").and_then(|node| self.parsed(node, "`cadence`"));
         let texts = |reader: &mut Self, name: &str| {
             let node = fields.get(name);
-            node.map(|node| reader.texts(node, &format!("`{name}`"))).unwrap_or_default().into_iter().map(|(text, _)| text).collect::<Vec<_>>()
+            node.map(|node| reader.texts(node, &format!("`{name}`")))
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(text, _)| text)
+                .collect::<Vec<_>>()
         };
         let (ignore, nulls) = (texts(self, "ignore"), texts(self, "nulls"));
         let mut partition_by = Vec::new();
