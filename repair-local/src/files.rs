@@ -255,7 +255,8 @@ impl Walk<'_> {
                 return Err(Error::new(
                     ErrorKind::Blind,
                     format!(
-                        "{} is not named like {} file ({}), so it is not clear whether it holds rows; if it does not, add `ignore:                          [\"{by_ending}\"]` to the table, or begin its name with `_`; if it does, rename it, or correct `format`",
+                        "{} is not named like {} file ({}), so it is not clear whether it holds rows; if it does not, add `ignore: \
+                         [\"{by_ending}\"]` to the table, or begin its name with `_`; if it does, rename it, or correct `format`",
                         path.display(),
                         match self.listed.format {
                             Format::Csv => "a CSV",
@@ -297,7 +298,8 @@ impl Walk<'_> {
         Err(Error::new(
             ErrorKind::Blind,
             format!(
-                "{} is a table of {format}: its files also hold rows that were deleted or replaced, so reading them as they are would give wrong                  numbers; export it to plain Parquet files and name that folder, or use a lake whose engine reads {format}, such as Athena",
+                "{} is a table of {format}: its files also hold rows that were deleted or replaced, so reading them as they are would give wrong \
+                 numbers; export it to plain Parquet files and name that folder, or use a lake whose engine reads {format}, such as Athena",
                 if folder.as_os_str().is_empty() { self.root.display() } else { folder.display() }
             ),
         ))

@@ -174,7 +174,7 @@ impl Records {
             return None;
         }
         let of = if self.header.is_some() { "the header" } else { "`names`" };
-        let more = if fields < self.names.len() { "; is the line cut off?" } else { "" };
+        let more = if fields < self.names.len() { ", so it may be cut off" } else { "" };
         Some(format!("the line has {fields} fields, and {of} {}{more}; correct the line, or restore the file", self.names.len()))
     }
 }

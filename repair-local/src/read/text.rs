@@ -67,9 +67,10 @@ impl Inferred {
 
 /// The narrowest type for a text.
 pub(super) fn type_of(text: &str, csv: &Csv) -> DataType {
-    let Some(plain) = plain_number(text, csv) else {
-        return if boolean(text).is_some() { DataType::Boolean } else { DataType::Utf8 };
-    };
+    if boolean(text).is_some() {
+        return DataType::Boolean;
+    }
+    let Some(plain) = plain_number(text, csv) else { return DataType::Utf8 };
     let digits = plain.strip_prefix('-').unwrap_or(&plain);
     match digits.as_bytes() {
         // A number does not begin with a zero; this is a code.
