@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ::arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, new_null_array};
-use ::arrow::datatypes::{Schema, SchemaRef};
+use ::arrow::datatypes::{Field, Schema, SchemaRef};
 use repair_core::model::Usage;
 use repair_core::model::{Format, Table};
 use repair_core::{Error, Result};
@@ -87,14 +87,28 @@ fn to_shape(table: &Table, file: &DataFile, shape: &SchemaRef, batch: &RecordBat
             }
         } else {
             match found {
-                Some(column) => shape::cast_strict(column, field.data_type())
-                    .map_err(|error| Error::invalid(format!("column `{name}` does not fit {}", field.data_type())).because(error))?,
+                Some(column) => common(table, column, field)?,
                 None => new_null_array(field.data_type(), rows),
             }
         });
     }
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     Ok(RecordBatch::try_new_with_options(shape.clone(), columns, &options)?)
+}
+
+/// The values of a column in its type across all files. Text is parsed; any other value must stay what it is.
+fn common(table: &Table, column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
+    let (from, to) = (column.data_type(), field.data_type());
+    let cast = if table.format == Format::Parquet { shape::cast_exact(column, to) } else { shape::cast_strict(column, to) };
+    cast.map_err(|error| {
+        let name = field.name();
+        let why = format!(
+            "column `{name}` is {from} in this file and {to} across all files of table `{}`, and not every value of the file is the same as {to}; \
+             write the column with one type in all files",
+            table.name
+        );
+        Error::invalid(why).because(error)
+    })
 }
 
 /// Checks that a file has the table's key and time columns, of usable types.
