@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use repair_core::lake::extent::Extent;
+use repair_core::lake::overlay;
 use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
@@ -164,6 +165,10 @@ impl ReadLake for AwsLake {
     fn place(&self, table: &Table) -> String {
         // A location that is not in a bucket is refused by whatever reads it.
         Place::of(&self.shared.location, table).map_or_else(|_| table.location.clone(), |place| place.data.to_string())
+    }
+
+    fn repairs_of(&self, table: &Table) -> Table {
+        Table { name: overlay::repairs(&table.name), location: overlay::repairs(&table.location), ..table.of_repairs() }
     }
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {

@@ -31,6 +31,7 @@ fn table(name: &str, format: Format, time: &str, partitioned: bool) -> Table {
         time: time.to_owned(),
         time_marks: Default::default(),
         cadence: Some("1m".parse().unwrap()),
+        ..Table::implicit("bars", "ts")
     }
 }
 

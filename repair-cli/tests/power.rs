@@ -89,6 +89,7 @@ impl Power {
             time: "day".to_owned(),
             time_marks: Default::default(),
             cadence: None,
+            ..Table::implicit("bars", "ts")
         };
         let lake = LocalLake::open(self.world.lake()).unwrap();
         let request = ScanRequest::new(Layer::Raw);

@@ -46,6 +46,10 @@ impl ReadLake for Weightless {
         self.0.place(table)
     }
 
+    fn repairs_of(&self, table: &Table) -> Table {
+        self.0.repairs_of(table)
+    }
+
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
         self.0.describe(table).await
     }

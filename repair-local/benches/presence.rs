@@ -71,6 +71,7 @@ fn bars(layout: &Layout) -> Table {
         time: "ts".into(),
         time_marks: TimeMark::Start,
         cadence: Some(Cadence::MINUTE),
+        ..Table::implicit("bars", "ts")
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) struct Opened {
 /// `not-found` if there is none of that name.
 pub(crate) fn open(root: &Path, run: &str, name: &str) -> Result<Opened> {
     let path = path(root, run, name);
-    let found = files::list(&path, &[], &[])?.and_then(|mut files| files.pop());
+    let found = files::list(&path, &files::Listed::OURS)?.and_then(|mut files| files.pop());
     let file = found.ok_or_else(|| {
         Error::new(ErrorKind::NotFound, format!("run {run} has no artifact `{name}`: there is no {}; was it removed?", path.display()))
     })?;

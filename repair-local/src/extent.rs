@@ -7,7 +7,7 @@ use repair_core::lake::extent::{Extent, ExtentPart, Listing};
 use repair_core::lake::partition::TimeBounds;
 use repair_core::model::{Interval, Table};
 
-use crate::files;
+use crate::files::{self, Listed};
 use crate::lake::Inner;
 use crate::place::{self, Place};
 
@@ -16,13 +16,12 @@ pub(crate) fn extent(lake: &Inner, table: &Table, interval: Option<&Interval>) -
     let bounds = TimeBounds::of_interval(table, interval);
     let mut listing = Listing::default();
     let within = [
-        (ExtentPart::Table, place.files(table)?),
-        (ExtentPart::Repairs, place.repair_files()?),
-        (ExtentPart::Exceptions, place.exception_files()?),
+        (ExtentPart::Table, place::prune(place.files(table)?, &bounds)),
+        (ExtentPart::Repairs, place::prune_ours(table, place.repair_files()?, &bounds)?),
+        (ExtentPart::Exceptions, place::prune_ours(table, place.exception_files()?, &bounds)?),
+        (ExtentPart::Retractions, files::list(&place.retractions, &Listed::OURS)?.unwrap_or_default()),
     ];
-    let retractions = files::list(&place.retractions, &["parquet"], &[])?.unwrap_or_default();
-    let kept = within.into_iter().map(|(part, files)| Ok((part, place::prune(table, files, &bounds)?)));
-    for (part, files) in kept.chain([Ok((ExtentPart::Retractions, retractions))]).collect::<Result<Vec<_>>>()? {
+    for (part, files) in within {
         for file in files {
             let metadata = std::fs::metadata(&file.path).map_err(|error| files::io_error(error, "look at", &file.path))?;
             // On a file system that keeps no times, only a change of size shows.

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use glob::{MatchOptions, Pattern};
+use repair_core::lake::partition::TimeBounds;
+use repair_core::model::Format;
 use repair_core::{Error, ErrorKind, Result};
 
 /// Folders deeper than this are in a loop of symbolic links.
@@ -14,71 +17,195 @@ const MAX_DEPTH: usize = 32;
 /// More readers than this only compete for the disk.
 const MAX_WORKERS: usize = 8;
 
-/// A file of a table, and what the names of its folders say.
+/// How a file is compressed as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Compression {
+    #[default]
+    None,
+    Gzip,
+    Zstd,
+    Bzip2,
+}
+
+impl Compression {
+    /// The compression that an ending stands for.
+    fn of(ending: &str) -> Option<Self> {
+        Some(match ending.to_ascii_lowercase().as_str() {
+            "gz" | "gzip" => Self::Gzip,
+            "zst" | "zstd" => Self::Zstd,
+            "bz2" | "bzip2" => Self::Bzip2,
+            _ => return None,
+        })
+    }
+
+    /// The usual ending of its files, without the dot.
+    pub(crate) fn ending(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Gzip => "gz",
+            Self::Zstd => "zst",
+            Self::Bzip2 => "bz2",
+        }
+    }
+}
+
+impl std::fmt::Display for Compression {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "nothing",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+            Self::Bzip2 => "bzip2",
+        })
+    }
+}
+
+/// A file of a table, and what its path says.
 #[derive(Debug, Clone)]
 pub(crate) struct DataFile {
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
-    /// The `column=value` pairs of its folders, outermost first.
-    pub(crate) hive: Vec<(String, String)>,
+    /// How it is compressed, by its name.
+    pub(crate) compression: Compression,
+    /// Whether its name has an ending; if not, its content shows how it is compressed.
+    pub(crate) has_ending: bool,
+    /// The names of its folders below the table's location, and its own.
+    pub(crate) names: Vec<String>,
+    /// The values of columns in its path: the `column=value` pairs of its folders, outermost first, and those of the table's pattern.
+    pub(crate) values: Vec<(String, String)>,
+    /// The time that its folder covers, if the path says so.
+    pub(crate) span: Option<TimeBounds>,
+    /// The time of its rows that are used: that of its folder, and the table's slack around it.
+    pub(crate) reach: Option<TimeBounds>,
+    /// The time of all its rows, if the path holds it.
+    pub(crate) time_us: Option<i64>,
 }
 
 impl DataFile {
     /// What the path says about a column.
-    pub(crate) fn hive_value(&self, column: &str) -> Option<&str> {
-        self.hive.iter().rev().find(|(name, _)| name == column).map(|(_, value)| value.as_str())
+    pub(crate) fn path_value(&self, column: &str) -> Option<&str> {
+        self.values.iter().rev().find(|(name, _)| name == column).map(|(_, value)| value.as_str())
     }
 }
 
-/// The files below a folder with one of the endings, in order of path; a path that is a file is used whatever its ending. `None` if nothing
-/// is at the path. Names that begin with `.` or `_` are left out, as all lake readers do, since they are unfinished or not data; so are the
-/// folders in `except`.
-pub(crate) fn list(path: &Path, endings: &[&str], except: &[&Path]) -> Result<Option<Vec<DataFile>>> {
+/// Which files below a folder are data.
+pub(crate) struct Listed<'a> {
+    /// The format of the files.
+    pub(crate) format: Format,
+    /// Files that are not data: globs of their names, or of their paths below the folder.
+    pub(crate) ignore: &'a [String],
+    /// Folders that are left out.
+    pub(crate) except: &'a [&'a Path],
+    /// If only some files are meant: a glob of their paths below the folder.
+    pub(crate) only: Option<&'a Pattern>,
+}
+
+impl Listed<'_> {
+    /// All Parquet files, as we write them.
+    pub(crate) const OURS: Listed<'static> = Listed { format: Format::Parquet, ignore: &[], except: &[], only: None };
+}
+
+/// In a glob of a path, `*` stays within a name.
+const PATHS: MatchOptions = MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
+
+/// Folders and files in which table formats keep their logs.
+const LOGS: [(&str, &str); 3] = [("_delta_log", "Delta Lake"), (".hoodie", "Apache Hudi"), ("metadata", "Apache Iceberg")];
+
+/// The files below a folder, in order of path; a path that is a file is used whatever its name. `None` if nothing is at the path. Names
+/// that begin with `.` or `_` are left out, as all lake readers do, since they are unfinished or not data; so are ignored ones.
+///
+/// # Errors
+/// `blind` if there is a file of which nobody said whether it is data, or the log of a table format, whose data are not all of its files.
+pub(crate) fn list(path: &Path, listed: &Listed<'_>) -> Result<Option<Vec<DataFile>>> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error(error, "look at", path)),
     };
-    let mut files = Vec::new();
+    let mut walk = Walk { root: path, listed, ignore: Vec::new(), names: Vec::new(), hive: Vec::new(), files: Vec::new() };
+    for glob in listed.ignore {
+        walk.ignore.push(Pattern::new(glob).map_err(|error| Error::invalid(format!("`{glob}` under `ignore` is not a glob: {error}")))?);
+    }
     if metadata.is_file() {
-        files.push(DataFile { path: path.to_owned(), bytes: metadata.len(), hive: Vec::new() });
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let kind = Kind::of(listed.format, &name);
+        walk.add(path.to_owned(), name, metadata.len(), kind.unwrap_or(Kind { compression: Compression::None, has_ending: false }));
     } else if !metadata.is_dir() {
         return Err(Error::invalid(format!("{} is a pipe or a device, not a file or folder", path.display())));
     } else {
-        walk(path, endings, except, &mut Vec::new(), &mut files, 0)?;
+        walk.folder(path, 0)?;
     }
-    Ok(Some(files))
+    Ok(Some(walk.files))
 }
 
-fn walk(
-    folder: &Path,
-    endings: &[&str],
-    except: &[&Path],
-    hive: &mut Vec<(String, String)>,
-    files: &mut Vec<DataFile>,
-    depth: usize,
-) -> Result<()> {
-    if depth > MAX_DEPTH {
-        return Err(Error::invalid(format!("folders are nested more than {MAX_DEPTH} deep; is there a loop of symbolic links?"))
-            .on("folder", folder.display()));
-    }
-    let read = || -> io::Result<Vec<fs::DirEntry>> { fs::read_dir(folder)?.collect() };
-    let mut entries = read().map_err(|error| io_error(error, "list", folder))?;
-    entries.sort_by_key(fs::DirEntry::file_name);
-    for entry in entries {
-        let name = entry.file_name();
-        let path = entry.path();
-        let Some(name) = name.to_str() else {
-            return Err(Error::invalid("a name is not UTF-8; rename it, or begin it with `_` if it is not data").on("path", path.display()));
+/// What the name of a data file says.
+struct Kind {
+    compression: Compression,
+    has_ending: bool,
+}
+
+impl Kind {
+    /// `None` if a file of this name is not of the format.
+    fn of(format: Format, name: &str) -> Option<Self> {
+        let known = |ending: &str| format.endings().iter().any(|known| ending.eq_ignore_ascii_case(known));
+        let Some((stem, ending)) = name.rsplit_once('.') else {
+            return Some(Self { compression: Compression::None, has_ending: false });
         };
-        if name.starts_with(['.', '_']) || except.contains(&path.as_path()) {
-            continue;
+        if known(ending) {
+            return Some(Self { compression: Compression::None, has_ending: true });
         }
+        // Parquet compresses within its files.
+        let compression = Compression::of(ending).filter(|_| format != Format::Parquet)?;
+        let is_data = stem.rsplit_once('.').is_none_or(|(_, ending)| known(ending));
+        is_data.then_some(Self { compression, has_ending: true })
+    }
+}
+
+struct Walk<'a> {
+    root: &'a Path,
+    listed: &'a Listed<'a>,
+    ignore: Vec<Pattern>,
+    names: Vec<String>,
+    hive: Vec<(String, String)>,
+    files: Vec<DataFile>,
+}
+
+impl Walk<'_> {
+    fn add(&mut self, path: PathBuf, name: String, bytes: u64, kind: Kind) {
+        let mut names = self.names.clone();
+        names.push(name);
+        let (Kind { compression, has_ending }, values) = (kind, self.hive.clone());
+        self.files.push(DataFile { path, bytes, compression, has_ending, names, values, span: None, reach: None, time_us: None });
+    }
+
+    fn folder(&mut self, folder: &Path, depth: usize) -> Result<()> {
+        if depth > MAX_DEPTH {
+            return Err(Error::invalid(format!("folders are nested more than {MAX_DEPTH} deep; is there a loop of symbolic links?"))
+                .on("folder", folder.display()));
+        }
+        let read = || -> io::Result<Vec<fs::DirEntry>> { fs::read_dir(folder)?.collect() };
+        let mut entries = read().map_err(|error| io_error(error, "list", folder))?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let path = entry.path();
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else {
+                let help = "a name is not UTF-8; rename it, or begin it with `_` if it is not data";
+                return Err(Error::invalid(help).on("path", path.display()));
+            };
+            if let Some((log, format)) = LOGS.iter().find(|(log, _)| *log == name) {
+                self.refuse_log(folder, &path, log, format)?;
+            }
+            if name.starts_with(['.', '_']) || self.listed.except.contains(&path.as_path()) || self.is_ignored(name) {
+                continue;
+            }
+            self.entry(folder, &entry, path, name, depth)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, folder: &Path, entry: &fs::DirEntry, path: PathBuf, name: &str, depth: usize) -> Result<()> {
         let kind = entry.file_type().map_err(|error| io_error(error, "look at", &path))?;
-        let is_data = path.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| known(endings, ending));
-        if !(is_data || kind.is_dir() || kind.is_symlink()) {
-            continue;
-        }
         // Follows symbolic links.
         let metadata = match fs::metadata(&path) {
             Ok(metadata) => metadata,
@@ -98,23 +225,85 @@ fn walk(
             }
             let value = name.split_once('=').map(|(column, value)| (percent_decode(column), percent_decode(value)));
             let is_hive = value.is_some();
-            hive.extend(value);
-            walk(&path, endings, except, hive, files, depth + 1)?;
+            self.hive.extend(value);
+            self.names.push(percent_decode(name));
+            self.folder(&path, depth + 1)?;
+            self.names.pop();
             if is_hive {
-                hive.pop();
+                self.hive.pop();
             }
-        } else if is_data && !metadata.is_file() {
+            return Ok(());
+        }
+        if let Some(only) = self.listed.only
+            && !only.matches_with(&self.below(name), PATHS)
+        {
+            return Ok(());
+        }
+        if !metadata.is_file() {
             // Opening a pipe would wait for ever.
             return Err(Error::invalid(format!("{} is a pipe or a device, not a file; remove it", path.display())));
-        } else if is_data {
-            files.push(DataFile { path, bytes: metadata.len(), hive: hive.clone() });
+        }
+        match Kind::of(self.listed.format, name) {
+            Some(kind) => self.add(path, name.to_owned(), metadata.len(), kind),
+            // A glob that names the file means it.
+            None if self.listed.only.is_some() => {
+                self.add(path, name.to_owned(), metadata.len(), Kind { compression: Compression::None, has_ending: true });
+            }
+            None => {
+                let endings: Vec<String> = self.listed.format.endings().iter().map(|ending| format!(".{ending}")).collect();
+                let by_ending = name.rsplit_once('.').map_or_else(|| name.to_owned(), |(_, ending)| format!("*.{ending}"));
+                return Err(Error::new(
+                    ErrorKind::Blind,
+                    format!(
+                        "{} is not named like {} file ({}), so it is not clear whether it holds rows; if it does not, add `ignore: \
+                         [\"{by_ending}\"]` to the table, or begin its name with `_`; if it does, rename it, or correct `format`",
+                        path.display(),
+                        match self.listed.format {
+                            Format::Csv => "a CSV",
+                            Format::Jsonl => "a JSON lines",
+                            _ => "a Parquet",
+                        },
+                        endings.join(", ")
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The path below the location of a name in this folder.
+    fn below(&self, name: &str) -> String {
+        self.names.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join("/")
+    }
+
+    fn is_ignored(&self, name: &str) -> bool {
+        !self.ignore.is_empty() && {
+            let below = self.below(name);
+            self.ignore.iter().any(|glob| glob.matches_with(name, PATHS) || glob.matches_with(&below, PATHS))
         }
     }
-    Ok(())
-}
 
-fn known(endings: &[&str], ending: &str) -> bool {
-    endings.iter().any(|known| ending.eq_ignore_ascii_case(known))
+    /// Refuses a folder in which a table format keeps its log: its files hold rows that were deleted or superseded, too.
+    fn refuse_log(&self, folder: &Path, log: &Path, name: &str, format: &str) -> Result<()> {
+        if self.listed.except.contains(&log) || self.is_ignored(name) {
+            return Ok(());
+        }
+        // Only Iceberg's folder has a name that other folders may have.
+        let is_log = name != "metadata"
+            || fs::read_dir(log)
+                .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_string_lossy().ends_with(".metadata.json")));
+        if !is_log || !log.is_dir() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Blind,
+            format!(
+                "{} is a table of {format}: its files also hold rows that were deleted or replaced, so reading them as they are would give wrong \
+                 numbers; export it to plain Parquet files and name that folder, or use a lake whose engine reads {format}, such as Athena",
+                if folder.as_os_str().is_empty() { self.root.display() } else { folder.display() }
+            ),
+        ))
+    }
 }
 
 /// Rejects a symbolic link to a folder that contains it, since its rows would be counted again and again.

@@ -1,6 +1,7 @@
 //! The lake of files in a folder.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,6 +11,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::StreamExt;
 use repair_core::lake::extent::Extent;
+use repair_core::lake::overlay;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::rollup::{self, Rollup};
 use repair_core::lake::{
@@ -17,7 +19,7 @@ use repair_core::lake::{
     name,
 };
 use repair_core::model::Usage;
-use repair_core::model::{Format, Interval, Table, TablePresence};
+use repair_core::model::{Interval, Table, TablePresence};
 use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile, blocking};
@@ -35,14 +37,17 @@ const FRESH: Duration = Duration::from_secs(5);
 ///
 /// Every call looks at the files again, so it sees rows that have arrived.
 ///
-/// - Time partitions are trusted: a row in the folder of another day is not found. The partition column is not among a table's columns,
-///   since it follows from the time. Of other columns in the path, only key columns are read, and only if the files lack them.
-/// - A column of CSV or JSON lines has the narrowest type (whole numbers, numbers, booleans, text) that fits the first 50,000 rows of each
-///   file. A later row that does not fit is an error with its line; JSON columns that first appear later are ignored.
-/// - A time in CSV or JSON lines is an instant with its zone (`2024-03-04T14:30:00Z`) or, in a table of days, a date. In Parquet it is a
-///   date, or a timestamp of any unit; without a zone it is UTC.
-/// - The overlay lies beside the table (`bars_repairs`, `bars_exceptions`, `bars_retractions`); for a table outside the root, it lies
-///   in the root.
+/// - Every file below a table's location is read, is ignored by its name (`_…`, `.…`, or `ignore`), or is an error.
+/// - A row in the folder of another time is used, and counted as misplaced, if it is no farther away than the table's slack; otherwise it is
+///   counted, and never used. The partition column is not among a table's columns, since it follows from the time. Of other columns in the
+///   path, only key columns are read, and only if the files lack them.
+/// - A column of CSV or JSON lines has its declared type, or the narrowest one (whole numbers, numbers, booleans, text) that fits the first
+///   50,000 rows of each file. A row that does not fit is an error with its line, or quarantined; JSON columns that first appear later are
+///   ignored.
+/// - A time in CSV or JSON lines is an instant with its zone (`2024-03-04T14:30:00Z`), a date in a table of days, or what the table says. In
+///   Parquet it may also be a timestamp of any unit; without a zone it is in the table's zone, or else UTC.
+/// - The overlay lies beside the table (`bars_repairs`, `bars_exceptions`, `bars_retractions`); for a table outside the root, or one whose
+///   location is a glob, it lies in the root.
 #[derive(Debug, Clone)]
 pub struct LocalLake {
     inner: Arc<Inner>,
@@ -51,7 +56,7 @@ pub struct LocalLake {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) root: PathBuf,
-    columns: Mutex<HashMap<PathBuf, Remembered>>,
+    columns: Mutex<HashMap<(PathBuf, u64), Remembered>>,
     last: Mutex<SchemaRef>,
     schemas: Mutex<HashMap<Table, (Instant, SchemaRef)>>,
 }
@@ -66,15 +71,19 @@ struct Remembered {
 
 impl Inner {
     /// The columns of a file, as it has them.
-    pub(crate) fn columns(&self, format: Format, file: &DataFile) -> Result<SchemaRef> {
+    pub(crate) fn columns(&self, table: &Table, file: &DataFile) -> Result<SchemaRef> {
         let changed = std::fs::metadata(&file.path).and_then(|metadata| metadata.modified()).ok();
         let known = || self.columns.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(known), Some(changed)) = (known().get(&file.path), changed)
+        // What a file's columns are depends on how the table says that it is written.
+        let mut hasher = DefaultHasher::new();
+        (table.format, &table.csv, &table.nulls, &table.columns, read::quarantines(table)).hash(&mut hasher);
+        let of = (file.path.clone(), hasher.finish());
+        if let (Some(known), Some(changed)) = (known().get(&of), changed)
             && (known.bytes, known.changed) == (file.bytes, changed)
         {
             return Ok(known.columns.clone());
         }
-        let mut columns = read::columns(format, file)?;
+        let mut columns = read::columns(table, file)?;
         if let Some(changed) = changed {
             let mut known = known();
             if known.len() >= MAX_REMEMBERED {
@@ -86,7 +95,7 @@ impl Inner {
                 last.clone_from(&columns);
             }
             columns = last.clone();
-            known.insert(file.path.clone(), Remembered { bytes: file.bytes, changed, columns: columns.clone() });
+            known.insert(of, Remembered { bytes: file.bytes, changed, columns: columns.clone() });
         }
         Ok(columns)
     }
@@ -161,6 +170,11 @@ impl ReadLake for LocalLake {
         let place = place.canonicalize().unwrap_or(place);
         let parts: Vec<_> = place.components().map(|part| part.as_os_str().to_string_lossy()).collect();
         parts.join("/")
+    }
+
+    fn repairs_of(&self, table: &Table) -> Table {
+        let place = place::Place::of(&self.inner.root, table).repairs;
+        Table { name: overlay::repairs(&table.name), location: place.to_string_lossy().into_owned(), ..table.of_repairs() }
     }
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {

@@ -101,7 +101,7 @@ pub(crate) fn live_slots(
 ) -> Result<(BTreeMap<Key, SlotSet>, BTreeMap<Key, SlotSet>)> {
     let grid = raw.grid;
     let bounds = TimeBounds::of_slots(&grid, request.slots);
-    let files = place::prune(table, place.repair_files()?, &bounds)?;
+    let files = place::prune_ours(table, place.repair_files()?, &bounds)?;
     let mut inserted = crate::presence::empty_sets(grid, request);
     let mut overtaken = inserted.clone();
     if files.is_empty() {
@@ -169,7 +169,7 @@ pub(crate) fn live_slots(
 pub(crate) fn absent_slots(table: &Table, place: &Place, request: &PresenceRequest, usage: &mut Usage) -> Result<BTreeMap<Key, SlotSet>> {
     let grid = table.grid()?;
     let bounds = TimeBounds::of_slots(&grid, request.slots);
-    let files = place::prune(table, place.exception_files()?, &bounds)?;
+    let files = place::prune_ours(table, place.exception_files()?, &bounds)?;
     let mut absent = crate::presence::empty_sets(grid, request);
     let as_of_us = request.as_of.as_microsecond();
     if files.is_empty() {

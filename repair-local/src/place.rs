@@ -2,12 +2,13 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use glob::Pattern;
 use repair_core::lake::partition::{self, TimeBounds, time_partition};
 use repair_core::lake::{StageScope, name, overlay};
-use repair_core::model::Table;
+use repair_core::model::{PathPattern, Table, TimeForm};
 use repair_core::{Error, ErrorKind, Result};
 
-use crate::files::{self, DataFile};
+use crate::files::{self, DataFile, Listed};
 
 /// The folder of runs' areas, below the root. Its name begins with a dot, so that no table includes it.
 const RUNS: &str = ".repair/runs";
@@ -25,13 +26,16 @@ pub(crate) struct Place {
     pub(crate) retractions: PathBuf,
     /// Whether it lies below the root; we write only there.
     pub(crate) inside: bool,
+    /// If the location is a glob: which files below `data` are meant.
+    pub(crate) only: Option<Pattern>,
 }
 
 impl Place {
     /// Where a table lies in the lake of a root. The overlay lies beside the table, but never outside the root: the overlay of a table
     /// elsewhere lies in the root, under the table's name.
     pub(crate) fn of(root: &Path, table: &Table) -> Self {
-        let location = Path::new(&table.location);
+        let (location, only) = split_glob(root, &table.location);
+        let location = Path::new(&location);
         let data = normalized(&root.join(location));
         let below = |path: &Path| path.strip_prefix(root).ok().map(Path::to_owned);
         let relative = below(&data).or_else(|| {
@@ -39,6 +43,8 @@ impl Place {
             location.is_absolute().then(|| data.canonicalize().ok()).flatten().as_deref().and_then(below)
         });
         let (folder, name) = match &relative {
+            // A glob stands for some files of a folder, and another glob for others.
+            _ if only.is_some() => (root.to_owned(), name::part(&table.name)),
             Some(relative) => match (relative.parent(), relative.file_name().and_then(|name| name.to_str())) {
                 (Some(parent), Some(name)) => (root.join(parent), name.to_owned()),
                 _ => (root.to_owned(), name::part(&table.name)),
@@ -50,31 +56,116 @@ impl Place {
             repairs: folder.join(overlay::repairs(&name)),
             exceptions: folder.join(overlay::exceptions(&name)),
             retractions: folder.join(overlay::retractions(&name)),
-            inside: relative.is_some(),
+            inside: relative.is_some() && only.is_none(),
+            only,
         }
     }
 
-    /// The table's files.
+    /// The table's files, with what their paths say.
     ///
     /// # Errors
-    /// `not-found` if nothing is at the table's location.
+    /// `not-found` if nothing is at the table's location; `blind` if a file is there of which nobody said what it is; `invalid` if a path
+    /// is not as the table says.
     pub(crate) fn files(&self, table: &Table) -> Result<Vec<DataFile>> {
-        files::list(&self.data, table.format.endings(), &[&self.repairs, &self.exceptions, &self.retractions])?.ok_or_else(|| {
+        let except = [self.repairs.as_path(), self.exceptions.as_path(), self.retractions.as_path()];
+        let listed = Listed { format: table.format, ignore: &table.ignore, except: &except, only: self.only.as_ref() };
+        let mut files = files::list(&self.data, &listed)?.ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,
                 format!("no folder {}; create it or correct `location` of table `{}`", self.data.display(), table.name),
             )
-        })
+        })?;
+        if self.only.is_some() && files.is_empty() {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("no file matches `{}`; correct `location` of table `{}`", table.location, table.name),
+            ));
+        }
+        for file in &mut files {
+            read_path(table, file)?;
+        }
+        Ok(files)
     }
 
     /// The files of the table's repairs; none if nothing has been repaired.
     pub(crate) fn repair_files(&self) -> Result<Vec<DataFile>> {
-        Ok(files::list(&self.repairs, &["parquet"], &[])?.unwrap_or_default())
+        Ok(files::list(&self.repairs, &Listed::OURS)?.unwrap_or_default())
     }
 
     /// The files of the table's exceptions.
     pub(crate) fn exception_files(&self) -> Result<Vec<DataFile>> {
-        Ok(files::list(&self.exceptions, &["parquet"], &[])?.unwrap_or_default())
+        Ok(files::list(&self.exceptions, &Listed::OURS)?.unwrap_or_default())
+    }
+}
+
+/// Notes what the path of a file says: the time that its folder covers, keys, and perhaps the time of its rows.
+fn read_path(table: &Table, file: &mut DataFile) -> Result<()> {
+    let refuse = |what: String| Error::invalid(what).on("file", file.path.display());
+    if let Some(layout) = &table.layout {
+        // A table that is one file has no folders.
+        let folders = file.names.len() - 1;
+        let parts = layout.path.parts().len();
+        let names = if layout.path.names_a_file() { &file.names[..] } else { &file.names[..parts.min(folders)] };
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let facts = layout.path.read(&names).ok_or_else(|| {
+            refuse(format!(
+                "`{}` does not match `{}` of table `{}`; rename the folder, or correct `partition_by`",
+                file.names.join("/"),
+                layout.path,
+                table.name
+            ))
+        })?;
+        if let (Some(unit), Some(start)) = (layout.path.unit(), facts.start) {
+            file.span = partition::span_of(unit, start, &layout.zone);
+        }
+        file.values.extend(facts.keys);
+    } else {
+        file.span = time_span(table, file)?;
+    }
+    if let TimeForm::Path(path) = &table.reading.form {
+        let parts = path.parts().len().min(file.names.len());
+        let names: Vec<&str> = file.names[file.names.len() - parts..].iter().map(String::as_str).collect();
+        let facts = path.read(&names).ok_or_else(|| {
+            refuse(format!(
+                "`{}` does not end like `{path}`, where table `{}` has its time; rename the file, or correct `path` under `time`",
+                file.names.join("/"),
+                table.name
+            ))
+        })?;
+        let zone = table.reading.zone.clone().unwrap_or_default();
+        if let Some(start) = facts.start {
+            file.time_us = Some(zone.start(start)?.as_microsecond());
+        }
+        file.values.extend(facts.keys);
+    } else if is_in_folders(table) {
+        file.time_us = file.span.map(|span| span.from_us);
+    }
+    file.reach = file.span.map(|span| partition::with_slack(table, span));
+    Ok(())
+}
+
+/// Whether the time column has the name of the column in the folders that carry the time, as in tables whose writer takes that column
+/// out of the files.
+fn is_in_folders(table: &Table) -> bool {
+    match (&table.layout, table.partition_by.as_slice()) {
+        (None, [by]) => by.column == table.time,
+        (Some(layout), _) => layout.path.parts().iter().any(|part| PathPattern::column_of(part) == Some(table.time.as_str())),
+        _ => false,
+    }
+}
+
+/// Splits a location that is a glob into the folder before its first open name, and the rest. A location that exists as it is written is
+/// none.
+fn split_glob(root: &Path, location: &str) -> (String, Option<Pattern>) {
+    if !location.contains(['*', '?', '[']) || root.join(location).exists() {
+        return (location.to_owned(), None);
+    }
+    let names: Vec<&str> = location.split('/').collect();
+    let open = names.iter().position(|name| name.contains(['*', '?', '['])).unwrap_or(0);
+    match Pattern::new(&names[open..].join("/")) {
+        Ok(pattern) => (names[..open].join("/"), Some(pattern)),
+        // Nothing is there under this name, which is what the caller reports.
+        Err(_) => (location.to_owned(), None),
     }
 }
 
@@ -98,8 +189,11 @@ fn normalized(path: &Path) -> PathBuf {
 /// # Errors
 /// `invalid` if the folder's name does not match the table's `partition_by`.
 pub(crate) fn time_span(table: &Table, file: &DataFile) -> Result<Option<TimeBounds>> {
+    if file.span.is_some() {
+        return Ok(file.span);
+    }
     let Some(by) = time_partition(table)? else { return Ok(None) };
-    let Some(value) = file.hive_value(&by.column) else { return Ok(None) };
+    let Some(value) = file.path_value(&by.column) else { return Ok(None) };
     let span = partition::span(by.unit, value).ok_or_else(|| {
         let example = partition::of_time(by.unit, 1_522_800_000_000_000).map(|(name, _)| name).unwrap_or_default();
         Error::invalid(format!(
@@ -112,11 +206,17 @@ pub(crate) fn time_span(table: &Table, file: &DataFile) -> Result<Option<TimeBou
     Ok(Some(span))
 }
 
-/// The files that may hold rows within bounds. All names are checked, also those of files that are left out.
+/// The files of a table that may hold rows within bounds.
+pub(crate) fn prune(mut files: Vec<DataFile>, bounds: &TimeBounds) -> Vec<DataFile> {
+    files.retain(|file| file.reach.is_none_or(|reach| reach.overlaps(bounds)));
+    files
+}
+
+/// The files of an overlay that may hold rows within bounds. We wrote them, so each row is in its folder.
 ///
 /// # Errors
-/// As [`time_span`].
-pub(crate) fn prune(table: &Table, files: Vec<DataFile>, bounds: &TimeBounds) -> Result<Vec<DataFile>> {
+/// `invalid` if the folder's name is not one that we write.
+pub(crate) fn prune_ours(table: &Table, files: Vec<DataFile>, bounds: &TimeBounds) -> Result<Vec<DataFile>> {
     let mut kept = Vec::with_capacity(files.len());
     for file in files {
         if time_span(table, &file)?.is_none_or(|span| span.overlaps(bounds)) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Int32Type, Schema};
+use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 use repair_core::lake::PresenceRequest;
 use repair_core::model::Usage;
 use repair_core::model::{Format, Key, KeyPresence, Presence, SlotGrid, SlotRange, SlotSet, Table, TablePresence};
@@ -16,7 +16,8 @@ use crate::files::{self, DataFile};
 use crate::lake::Inner;
 use crate::overlay;
 use crate::place::{self, Place};
-use crate::read::{self, parquet};
+use crate::read::{self, Tally, parquet};
+use crate::scan;
 use repair_core::lake::partition::{SECOND_US, TimeBounds};
 use repair_core::lake::shape;
 
@@ -44,30 +45,41 @@ pub(crate) fn presence(lake: &Inner, table: &Table, request: &PresenceRequest) -
     shape::check_keys(table, &request.keys)?;
     let place = Place::of(&lake.root, table);
     let bounds = TimeBounds::of_slots(&grid, request.slots);
-    let files = place::prune(table, place.files(table)?, &bounds)?;
+    let all = place.files(table)?;
+    let judged = if read::quarantines(table) { scan::schema_of(lake, table, &all)? } else { None };
+    let files = place::prune(all, &bounds);
     let mut keys = request.keys.clone();
     keys.sort_unstable();
     keys.dedup();
     let targets: HashMap<Key, u32> = keys.iter().cloned().zip(0..).collect();
     let counts = Counts::new(grid, request.slots, keys.len())?;
-    let new = || Counter::new(grid, &targets, counts.like());
+    let new = || Counter::new(grid, &targets, counts.like(), judged.as_ref());
     let pieces = pieces(table, files, &bounds)?;
     let counters = files::fold_parallel(&pieces, new, |counter, piece| read::guarded(&piece.file, || counter.read(table, piece, &bounds)))?;
     let mut counters = counters.into_iter();
     let mut total = counters.next().unwrap_or_else(new);
     for counter in counters {
-        total.merge(&counter);
+        total.merge(counter);
     }
     drop(pieces);
+    total.tally.check(table)?;
     let mut usage = total.usage;
     let mut raw = Presence::new(grid, request.slots, []);
     raw.keys = keys.iter().zip(0..).map(|(key, target)| (key.clone(), total.counts.of_key(target))).collect();
     raw.other_rows = total.other_rows;
     raw.misaligned_rows = total.misaligned_rows;
+    raw.misplaced_rows = total.misplaced_rows;
+    raw.stray_rows = std::mem::take(&mut total.stray_rows);
+    raw.quarantine = std::mem::take(&mut total.tally.quarantine);
     drop(total);
     let (repaired, overtaken) = overlay::live_slots(table, &place, request, &raw, &mut usage)?;
     let absent = overlay::absent_slots(table, &place, request, &mut usage)?;
     Ok(TablePresence { raw, repaired, overtaken, absent, usage })
+}
+
+/// Whether the time of a file is in a column that needs no parsing.
+fn has_time(table: &Table, columns: &Schema) -> bool {
+    columns.field_with_name(&table.time).is_ok_and(|field| matches!(field.data_type(), DataType::Timestamp(_, _) | DataType::Date32))
 }
 
 /// What one thread reads at a time: a file, or some row groups of one.
@@ -83,11 +95,15 @@ fn pieces(table: &Table, files: Vec<DataFile>, bounds: &TimeBounds) -> Result<Ve
     let large = total / (2 * files::workers() as u64);
     let mut pieces = Vec::with_capacity(files.len());
     for file in files {
-        if table.format != Format::Parquet || files::workers() == 1 || file.bytes <= large {
+        if !is_direct(table) || files::workers() == 1 || file.bytes <= large {
             pieces.push(Piece { file, groups: None });
             continue;
         }
         let (opened, groups) = read::guarded(&file, || open(table, &file, bounds))?;
+        if !has_time(table, &opened.schema()) {
+            pieces.push(Piece { file, groups: None });
+            continue;
+        }
         let mut rows = 0;
         let mut piece = Vec::new();
         for group in groups {
@@ -103,6 +119,17 @@ fn pieces(table: &Table, files: Vec<DataFile>, bounds: &TimeBounds) -> Result<Ve
         }
     }
     Ok(pieces)
+}
+
+/// Whether the key and time columns of a table's files may be counted as they are: they are Parquet, and nothing more is said about them.
+/// Whether they are of types that allow it is seen in each file.
+fn is_direct(table: &Table) -> bool {
+    let own = |column: &String| table.columns.get(column).is_none_or(|rule| rule.path.is_none() && rule.nulls.is_empty());
+    table.format == Format::Parquet
+        && !read::quarantines(table)
+        && table.reading.is_plain()
+        && table.nulls.is_empty()
+        && table.key.iter().chain([&table.time]).all(own)
 }
 
 /// Opens a Parquet file, and finds the needed row groups.
@@ -174,36 +201,61 @@ struct Counter<'a> {
     /// The number of each requested key.
     targets: &'a HashMap<Key, u32>,
     counts: Counts,
+    /// The columns by which rows are judged, if the table leaves out bad rows.
+    judged: Option<&'a SchemaRef>,
     other_rows: u64,
     misaligned_rows: u64,
+    misplaced_rows: u64,
+    stray_rows: BTreeMap<String, u64>,
+    tally: Tally,
     usage: Usage,
 }
 
 impl<'a> Counter<'a> {
-    fn new(grid: SlotGrid, targets: &'a HashMap<Key, u32>, counts: Counts) -> Self {
-        Self { grid, targets, counts, other_rows: 0, misaligned_rows: 0, usage: Usage::default() }
+    fn new(grid: SlotGrid, targets: &'a HashMap<Key, u32>, counts: Counts, judged: Option<&'a SchemaRef>) -> Self {
+        Self {
+            grid,
+            targets,
+            counts,
+            judged,
+            other_rows: 0,
+            misaligned_rows: 0,
+            misplaced_rows: 0,
+            stray_rows: BTreeMap::new(),
+            tally: Tally::default(),
+            usage: Usage::default(),
+        }
     }
 
-    fn merge(&mut self, other: &Self) {
+    fn merge(&mut self, other: Self) {
         self.counts.merge(&other.counts);
         self.other_rows += other.other_rows;
         self.misaligned_rows += other.misaligned_rows;
+        self.misplaced_rows += other.misplaced_rows;
+        for (file, rows) in other.stray_rows {
+            *self.stray_rows.entry(file).or_default() += rows;
+        }
+        self.tally.merge(other.tally);
         self.usage += other.usage;
     }
 
     fn read(&mut self, table: &Table, piece: &Piece, bounds: &TimeBounds) -> Result<()> {
         let file = &piece.file;
-        if table.format != Format::Parquet {
+        let direct = match &piece.groups {
+            Some((opened, groups)) => Some((opened.clone(), groups.clone())),
+            None if is_direct(table) => Some(open(table, file, bounds)?).filter(|(opened, _)| has_time(table, &opened.schema())),
+            None => None,
+        };
+        let Some((opened, groups)) = direct else {
             let fields = table.key.iter().map(|key| shape::key_field(key)).chain([shape::time_field(table)]);
             let shape = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
+            let judged = self.judged.unwrap_or(&shape).clone();
+            let mut tally = Tally::default();
             let mut count = |batch: RecordBatch| self.count(table, file, &batch);
-            let usage = read::rows(table, file, &shape, bounds, &mut count)?;
+            let usage = read::rows(table, file, &judged, bounds, &mut tally, &mut count)?;
+            self.tally.merge(tally);
             self.usage += usage;
             return Ok(());
-        }
-        let (opened, groups) = match &piece.groups {
-            Some((opened, groups)) => (opened.clone(), groups.clone()),
-            None => open(table, file, bounds)?,
         };
         let names: Vec<&str> = table.key.iter().map(String::as_str).chain([table.time.as_str()]).collect();
         let mut count = |batch: RecordBatch| self.count(table, file, &batch);
@@ -220,11 +272,20 @@ impl<'a> Counter<'a> {
         let mut targets = vec![UNKNOWN; distinct];
         let mut at = Cursor::new(self.grid);
         let mut place = None;
+        let (mut is_misplaced, mut is_stray, mut strays) = (false, false, 0);
         for (row, &time_us) in times.values().iter().enumerate() {
             // Rows of one instant, or of one key, follow each other, so the slot is the same or the next.
             if at.time_us != time_us || row == 0 {
                 at.go_to(time_us);
                 place = if self.counts.slots.contains(at.slot) { self.counts.of_word(at.word) } else { None };
+                if let Some(span) = &file.span {
+                    is_misplaced = !span.contains(time_us);
+                    is_stray = is_misplaced && !file.reach.is_none_or(|reach| reach.contains(time_us));
+                }
+            }
+            if is_stray {
+                strays += 1;
+                continue;
             }
             let Some(place) = place else { continue };
             let id = ids.get(row);
@@ -242,6 +303,10 @@ impl<'a> Counter<'a> {
             self.counts.bits[place] |= 1 << at.bit;
             self.counts.rows[place] = self.counts.rows[place].saturating_add(1);
             self.misaligned_rows += u64::from(time_us != at.aligned_us);
+            self.misplaced_rows += u64::from(is_misplaced);
+        }
+        if strays > 0 {
+            *self.stray_rows.entry(file.path.display().to_string()).or_default() += strays;
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -306,7 +371,7 @@ enum KeyColumn {
 impl KeyColumn {
     fn of(table: &Table, file: &DataFile, name: &str, batch: &RecordBatch) -> Result<Self> {
         let Some(column) = batch.column_by_name(name) else {
-            return Ok(Self::Constant(file.hive_value(name).unwrap_or_default().to_owned()));
+            return Ok(Self::Constant(file.path_value(name).unwrap_or_default().to_owned()));
         };
         let coded: ArrayRef = match column.data_type() {
             DataType::Dictionary(code, value)

@@ -28,7 +28,7 @@ pub(crate) fn retract(lake: &Inner, table: &Table, retraction: &Retraction) -> R
 /// All retractions, oldest first.
 pub(crate) fn retractions(table: &Table, place: &Place) -> Result<Vec<Retraction>> {
     let mut all = Vec::new();
-    for file in files::list(&place.retractions, &["parquet"], &[])?.unwrap_or_default() {
+    for file in files::list(&place.retractions, &files::Listed::OURS)?.unwrap_or_default() {
         let batch = read::guarded(&file, || {
             let opened = parquet::open(&file)?;
             let schema = opened.schema();

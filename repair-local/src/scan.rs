@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 use futures::stream;
 use repair_core::lake::{BatchStream, Layer, ScanRequest, overlay};
 use repair_core::model::Usage;
@@ -16,7 +16,7 @@ use repair_core::{Error, ErrorKind, Result};
 use crate::files::{self, DataFile};
 use crate::lake::Inner;
 use crate::place::{self, Place};
-use crate::read::{self, Sink};
+use crate::read::{self, Sink, Tally};
 use crate::view;
 use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::shape::{self, Merged};
@@ -34,6 +34,8 @@ pub(crate) struct Scan {
     pub(crate) shape: SchemaRef,
     /// The columns of the batches: the same, with the names by which they were requested, and the view's own column.
     pub(crate) schema: SchemaRef,
+    /// The columns by which rows are judged: all of the table if it leaves out bad rows, so that every reader leaves out the same.
+    judged: SchemaRef,
     pub(crate) bounds: TimeBounds,
     pub(crate) keys: Option<HashSet<Key>>,
     pub(crate) layer: Layer,
@@ -73,14 +75,16 @@ impl Scan {
             shape::refuse_reserved(table, &schema)?;
         }
         let known_empty = files.is_empty() && schema.fields().len() == table.key.len() + 1;
-        let shape = if known_empty { schema } else { shape::project(table, &schema, columns)? };
+        let shape = shape::project(table, &schema, columns.filter(|_| !known_empty))?;
+        let judged = if read::quarantines(table) { shape::project(table, &schema, None)? } else { shape.clone() };
         let named = shape::as_requested(table, &shape, columns)?;
         let schema = match layer {
             Layer::Raw => named,
             Layer::Repaired => overlay::view_schema(&named),
         };
-        let files = place::prune(table, files, &bounds)?;
-        Ok(Self { table: table.clone(), place, files, shape, schema, bounds, keys: keys.map(|keys| keys.iter().cloned().collect()), layer })
+        let files = place::prune(files, &bounds);
+        let keys = keys.map(|keys| keys.iter().cloned().collect());
+        Ok(Self { table: table.clone(), place, files, shape, schema, judged, bounds, keys, layer })
     }
 
     /// Reads it all, on this thread.
@@ -104,18 +108,28 @@ impl Scan {
     /// Reads the table's own rows.
     pub(crate) fn raw(&self, files: &[DataFile], bounds: &TimeBounds, sink: &mut Sink<'_>) -> Result<ControlFlow<()>> {
         let mut flow = ControlFlow::Continue(());
+        let mut tally = Tally::default();
+        let wanted_columns: Option<Vec<usize>> = if self.judged == self.shape {
+            None
+        } else {
+            Some(self.shape.fields().iter().map(|field| Ok(self.judged.index_of(field.name())?)).collect::<Result<_>>()?)
+        };
         for file in files {
+            // A row too far from its folder is never used.
+            let bounds = &file.reach.map_or(*bounds, |reach| reach.intersection(bounds));
             let mut wanted = |batch: RecordBatch| {
+                let batch = wanted_columns.as_ref().map_or_else(|| Ok(batch.clone()), |columns| batch.project(columns))?;
                 if let Some(batch) = self.wanted(&batch, bounds)? {
                     flow = sink(batch)?;
                 }
                 Ok(flow)
             };
-            read::rows(&self.table, file, &self.shape, bounds, &mut wanted)?;
+            read::rows(&self.table, file, &self.judged, bounds, &mut tally, &mut wanted)?;
             if flow.is_break() {
-                break;
+                return Ok(flow);
             }
         }
+        tally.check(&self.table)?;
         Ok(flow)
     }
 
@@ -155,7 +169,7 @@ pub(crate) fn schema_of(lake: &Inner, table: &Table, files: &[DataFile]) -> Resu
         return Ok(None);
     }
     let schemas = files::map_parallel(files, |file| {
-        let columns = lake.columns(table.format, file)?;
+        let columns = lake.columns(table, file)?;
         // A file of JSON lines without lines does not determine any columns.
         if table.format != Format::Jsonl || !columns.fields().is_empty() {
             read::check(table, file, &columns)?;
@@ -167,27 +181,16 @@ pub(crate) fn schema_of(lake: &Inner, table: &Table, files: &[DataFile]) -> Resu
     for (file, schema) in files.iter().zip(&schemas) {
         // Most files have the same columns.
         if last != Some(schema.as_ref()) {
-            merged.add(table.format, &file.path.display().to_string(), &in_shape(table, schema));
+            merged.add(table.format, &file.path.display().to_string(), &read::in_shape(table, schema));
         }
         last = Some(schema);
     }
     Ok(Some(merged.finish(table)?))
 }
 
-/// The columns of a file, with the key and time columns in shape, whatever they are in the file.
-fn in_shape(table: &Table, schema: &Schema) -> Schema {
-    let field = |field: &Arc<Field>| match field.name() {
-        name if *name == table.time => Arc::new(shape::time_field(table)),
-        name if table.key.contains(name) => Arc::new(shape::key_field(name)),
-        _ => field.clone(),
-    };
-    Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>())
-}
-
 /// The columns of a table that has only repairs.
 fn repairs_schema(lake: &Inner, table: &Table, place: &Place) -> Result<Option<SchemaRef>> {
-    let parquet = Table { format: Format::Parquet, ..table.clone() };
-    let Some(schema) = schema_of(lake, &parquet, &place.repair_files()?)? else { return Ok(None) };
+    let Some(schema) = schema_of(lake, &table.of_repairs(), &place.repair_files()?)? else { return Ok(None) };
     let own = schema.fields().iter().filter(|field| !shape::RESERVED.contains(&field.name().as_str())).cloned().collect::<Vec<_>>();
     Ok(Some(Arc::new(Schema::new_with_metadata(own, schema.metadata().clone()))))
 }
@@ -197,7 +200,6 @@ pub(crate) fn describe(lake: &Inner, table: &Table) -> Result<SchemaRef> {
     repair_core::lake::partition::time_partition(table)?;
     let place = Place::of(&lake.root, table);
     let files = place.files(table)?;
-    place::prune(table, files.clone(), &TimeBounds::ALL)?;
     schema_of(lake, table, &files)?.ok_or_else(|| {
         let endings: Vec<String> = table.format.endings().iter().map(|ending| format!(".{ending}")).collect();
         Error::new(
@@ -249,10 +251,10 @@ pub(crate) fn overlay_rows(
     usage: &mut Usage,
     sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
 ) -> Result<()> {
-    // The overlay is Parquet, whatever the table's format.
-    let parquet = Table { format: Format::Parquet, ..table.clone() };
+    // The overlay is Parquet, whatever the table is.
+    let ours = table.of_repairs();
     for file in files {
-        *usage += read::rows(&parquet, file, shape, bounds, &mut |batch| {
+        *usage += read::rows(&ours, file, shape, bounds, &mut Tally::default(), &mut |batch| {
             sink(batch)?;
             Ok(ControlFlow::Continue(()))
         })?;

@@ -107,7 +107,7 @@ pub(crate) fn stage(lake: &Inner, scope: &Scope, request: &Request) -> Result<St
 
 /// The files of the staged objects of a scope.
 fn staged_files(scope: &Scope) -> Result<Vec<DataFile>> {
-    Ok(files::list(&scope.folder, &["parquet"], &[])?.unwrap_or_default())
+    Ok(files::list(&scope.folder, &files::Listed::OURS)?.unwrap_or_default())
 }
 
 /// The staged units; reads footers only.
@@ -139,7 +139,7 @@ fn summary(file: &DataFile) -> Result<Staged> {
 /// `not-found` if it is not staged.
 pub(crate) fn load(scope: &Scope, unit: &str) -> Result<(Staged, Vec<RecordBatch>)> {
     let path = scope.object(unit);
-    let found = files::list(&path, &[], &[])?.and_then(|mut files| files.pop());
+    let found = files::list(&path, &files::Listed::OURS)?.and_then(|mut files| files.pop());
     let file = found.ok_or_else(|| {
         Error::new(ErrorKind::NotFound, format!("unit {unit} is not staged: there is no {}; repair it again", path.display()))
             .on("unit", unit)

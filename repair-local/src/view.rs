@@ -18,7 +18,7 @@ use repair_core::model::{Key, SlotRange, Table};
 use crate::files::DataFile;
 use crate::overlay::{Slots, Winners};
 use crate::place;
-use crate::read::{self, Sink};
+use crate::read::{self, Sink, Tally};
 use crate::scan::Scan;
 use repair_core::lake::partition::{SECOND_US, TimeBounds};
 use repair_core::lake::shape::KeyTime;
@@ -30,11 +30,11 @@ const CHUNK_BYTES: u64 = if cfg!(debug_assertions) { 1 << 12 } else { 16 << 20 }
 /// Reads the view.
 pub(crate) fn read(scan: &Scan, sink: &mut Sink<'_>) -> Result<()> {
     let schema = overlay::view_schema(&scan.shape);
-    let repairs = place::prune(&scan.table, scan.place.repair_files()?, &scan.bounds)?;
+    let repairs = place::prune_ours(&scan.table, scan.place.repair_files()?, &scan.bounds)?;
     let retracted = if repairs.is_empty() { Retracted::default() } else { crate::retract::retracted(&scan.table, &scan.place)? };
     for bounds in chunks(scan, &repairs)? {
-        let files = place::prune(&scan.table, scan.files.clone(), &bounds)?;
-        let repairs = place::prune(&scan.table, repairs.clone(), &bounds)?;
+        let files = place::prune(scan.files.clone(), &bounds);
+        let repairs = place::prune_ours(&scan.table, repairs.clone(), &bounds)?;
         if chunk(scan, &schema, (&files, &repairs), &retracted, &bounds, sink)?.is_break() {
             break;
         }
@@ -103,7 +103,7 @@ fn live_repairs(
     winners: &Winners,
     sink: &mut Sink<'_>,
 ) -> Result<ControlFlow<()>> {
-    let table = Table { format: repair_core::model::Format::Parquet, ..scan.table.clone() };
+    let table = scan.table.of_repairs();
     let slots = Slots::of(&table);
     let strategy = Field::new(overlay::columns::STRATEGY, DataType::Utf8, true);
     let shape = Arc::new(Schema::new(scan.shape.fields().iter().cloned().chain([Arc::new(strategy)]).collect::<Vec<_>>()));
@@ -111,7 +111,7 @@ fn live_repairs(
     let mut flow = ControlFlow::Continue(());
     for (number, file) in (0u32..).zip(repairs) {
         let mut first_row = 0;
-        read::rows(&table, file, &shape, &TimeBounds::ALL, &mut |batch: RecordBatch| {
+        read::rows(&table, file, &shape, &TimeBounds::ALL, &mut Tally::default(), &mut |batch: RecordBatch| {
             let mask = live(&KeyTime::of(&table, &batch)?, slots, bounds, winners, number, first_row);
             first_row += batch.num_rows();
             if mask.true_count() == 0 {
@@ -156,10 +156,8 @@ fn with_column(schema: &SchemaRef, batch: &RecordBatch, repaired_by: ArrayRef) -
 /// Cuts the time of a scan, between slots, into stretches whose repairs fit into memory. If raw cannot be cut there, or there are few
 /// repairs, it is one stretch.
 fn chunks(scan: &Scan, repairs: &[DataFile]) -> Result<Vec<TimeBounds>> {
-    for file in &scan.files {
-        if place::time_span(&scan.table, file)?.is_none() {
-            return Ok(vec![scan.bounds]);
-        }
+    if scan.files.iter().any(|file| file.span.is_none()) {
+        return Ok(vec![scan.bounds]);
     }
     let mut spans = Vec::with_capacity(repairs.len());
     for file in repairs {

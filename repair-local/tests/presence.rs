@@ -148,7 +148,7 @@ async fn an_empty_folder_holds_nothing_and_a_missing_one_is_an_error() {
     assert_eq!(error.message(), expected);
     // What is being written, or is of another format, is not read.
     for name in
-        ["bars/_temporary/x.parquet", "bars/.writing.parquet", "bars/_SUCCESS", "bars/readme.txt", "bars/x.parquet.crc", "bars/x.csv.gz"]
+        ["bars/_temporary/x.parquet", "bars/.writing.parquet", "bars/_SUCCESS", "bars/.x.parquet.crc"]
     {
         world.write(name, "nonsense");
     }
@@ -157,6 +157,13 @@ async fn an_empty_folder_holds_nothing_and_a_missing_one_is_an_error() {
     let error = world.lake.describe(&table).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.message().contains("holds no .parquet files"), "{error}");
+    // What may be data, and is not named like it, is not left out without a word.
+    for name in ["readme.txt", "x.csv.gz", "x.parquet.bak"] {
+        let path = world.write(&format!("bars/{name}"), "nonsense");
+        let error = world.lake.presence(&table, &request).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Blind && error.message().contains(name), "{error}");
+        std::fs::remove_file(path).unwrap();
+    }
 }
 
 #[tokio::test]

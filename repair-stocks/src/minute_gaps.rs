@@ -26,9 +26,9 @@ pub struct MinuteGapsConfig {
     /// The stocks that must be present, as values of the key column.
     #[serde(deserialize_with = "some_symbols")]
     pub symbols: Vec<String>,
-    /// The beginning: a date (from its first instant, UTC) or an instant.
+    /// The beginning: a date (from its first instant, in the table's zone) or an instant.
     pub from: String,
-    /// The end: a date (included, UTC) or an instant (not included).
+    /// The end: a date (included, in the table's zone) or an instant (not included).
     pub to: String,
 }
 
@@ -46,15 +46,14 @@ pub(crate) fn some_symbols<'de, D: Deserializer<'de>>(deserializer: D) -> Result
 
 pub(crate) fn register(registry: &mut Registry) {
     registry.detector("stocks.minute-gaps", "finds the minutes of a session that hold no bar", |config: MinuteGapsConfig| {
-        let interval = Interval::parse(&config.from, &config.to)?;
-        Ok(MinuteGaps { config, interval })
+        Interval::parse(&config.from, &config.to)?;
+        Ok(MinuteGaps { config })
     });
 }
 
 /// The detector `stocks.minute-gaps`.
 struct MinuteGaps {
     config: MinuteGapsConfig,
-    interval: Interval,
 }
 
 impl MinuteGaps {
@@ -64,7 +63,7 @@ impl MinuteGaps {
             table: table.name.clone(),
             grid: table.grid()?,
             keys: self.config.symbols.iter().map(|symbol| Key::from(symbol.as_str())).collect(),
-            interval: self.interval,
+            interval: Interval::parse_in(&self.config.from, &self.config.to, &table.day_zone())?,
             calendar: self.config.calendar.clone(),
         })
     }

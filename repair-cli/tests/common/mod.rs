@@ -147,6 +147,7 @@ fn table(location: &str, format: Format, time: &str) -> Table {
         time: time.to_owned(),
         time_marks: Default::default(),
         cadence: Some("1m".parse().unwrap()),
+        ..Table::implicit("bars", "ts")
     }
 }
 

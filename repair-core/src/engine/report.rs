@@ -187,8 +187,24 @@ fn problems(state: &RunState) -> Vec<String> {
         add(counts.conflicts, "slot with a row that a source says does not exist", "slots with rows that a source says do not exist");
         add(counts.duplicates, "duplicate row", "duplicate rows");
         add(counts.misaligned, "row with a time off the grid", "rows with a time off the grid");
+        add(counts.misplaced, "row in the folder of another time", "rows in the folder of another time");
+        add(counts.stray, "row too far from its folder, which is not used", "rows too far from their folder, which are not used");
         add(counts.changed, "repaired slot whose raw rows have changed since", "repaired slots whose raw rows have changed since");
         add(counts.unexpected, "slot with rows that the calendar does not expect", "slots with rows that the calendar does not expect");
+    }
+    for (detect, findings) in &state.findings {
+        problems.extend(findings.notices.iter().map(|notice| format!("{detect}: {notice}")));
+    }
+    for (detect, findings) in state.findings.iter().filter(|(_, findings)| findings.counts.quarantined > 0) {
+        let count = findings.counts.quarantined;
+        let (rows, were) = if count == 1 { ("row", "was") } else { ("rows", "were") };
+        let listed: Vec<String> = findings.bad_rows.iter().map(ToString::to_string).collect();
+        let more = if count > listed.len() as u64 { "; and more" } else { "" };
+        problems.push(format!(
+            "{detect}: {count} {rows} of table `{}` cannot be read and {were} left out: {}{more}",
+            findings.scope.table,
+            listed.join("; ")
+        ));
     }
     for (detect, (table, strategies)) in &state.late_truth {
         problems.extend(strategies.iter().map(|(strategy, truth)| format!("{detect}: {}", late(table, strategy, truth))));

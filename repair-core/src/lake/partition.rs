@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
-use crate::model::{Interval, Partition, PartitionUnit, SlotRange, Table};
+use crate::model::{Interval, Partition, PartitionUnit, Slack, SlotRange, Table, Zone};
 use arrow::array::{BooleanArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::filter_record_batch;
 use jiff::Timestamp;
@@ -50,6 +50,12 @@ impl TimeBounds {
         self.from_us <= time_us && time_us < self.to_us
     }
 
+    /// The time that is within both; it may be empty.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self { from_us: self.from_us.max(other.from_us), to_us: self.to_us.min(other.to_us) }
+    }
+
     /// Whether some time is within both.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.from_us.max(other.from_us) < self.to_us.min(other.to_us)
@@ -93,6 +99,54 @@ pub fn span(unit: PartitionUnit, value: &str) -> Option<TimeBounds> {
     let year: i16 = value.get(0..4)?.parse().ok()?;
     let start = DateTime::new(year, number(5, 7, 1)?, number(8, 10, 1)?, number(11, 13, 0)?, 0, 0, 0).ok()?;
     Some(TimeBounds { from_us: microseconds(start)?, to_us: next(unit, start).and_then(microseconds).unwrap_or(i64::MAX) })
+}
+
+/// The time that a folder covers whose name holds the start of a unit of time, on the clock of a zone.
+pub fn span_of(unit: PartitionUnit, start: DateTime, zone: &Zone) -> Option<TimeBounds> {
+    let at = |local: DateTime| zone.start(local).ok().map(Timestamp::as_microsecond);
+    Some(TimeBounds { from_us: at(start)?, to_us: next(unit, start).and_then(at).unwrap_or(i64::MAX) })
+}
+
+/// The unit of time and the zone by which a table's files lie in folders.
+fn folders(table: &Table) -> Option<(PartitionUnit, Zone)> {
+    match (&table.layout, table.partition_by.as_slice()) {
+        (Some(layout), _) => layout.path.unit().map(|unit| (unit, layout.zone.clone())),
+        (None, [one, ..]) => Some((one.unit, Zone::utc())),
+        (None, []) => None,
+    }
+}
+
+/// The time of rows that are used if they lie in a folder that covers a time: those of the folder itself, and those that are no farther
+/// from it than the table's slack. A row that lies farther away is never used, whatever interval is asked for.
+pub fn with_slack(table: &Table, span: TimeBounds) -> TimeBounds {
+    match table.slack {
+        Slack::Seconds(seconds) => {
+            let slack_us = i64::from(seconds) * SECOND_US;
+            TimeBounds { from_us: span.from_us.saturating_sub(slack_us), to_us: span.to_us.saturating_add(slack_us) }
+        }
+        Slack::OneFolder => {
+            let Some((unit, zone)) = folders(table) else { return span };
+            let folder = |time_us: i64| {
+                let local = zone.local(Timestamp::from_microsecond(time_us).ok()?);
+                span_of(unit, floor(unit, local), &zone)
+            };
+            TimeBounds {
+                from_us: folder(span.from_us.saturating_sub(1)).map_or(span.from_us, |before| before.from_us),
+                to_us: folder(span.to_us).map_or(span.to_us, |after| after.to_us),
+            }
+        }
+    }
+}
+
+/// The start of the unit in which a local time lies.
+fn floor(unit: PartitionUnit, local: DateTime) -> DateTime {
+    let date = local.date();
+    match unit {
+        PartitionUnit::Year => date.first_of_year().at(0, 0, 0, 0),
+        PartitionUnit::Month => date.first_of_month().at(0, 0, 0, 0),
+        PartitionUnit::Day => date.at(0, 0, 0, 0),
+        PartitionUnit::Hour => date.at(local.hour(), 0, 0, 0),
+    }
 }
 
 /// The partition of an instant: its name, and the time it covers.

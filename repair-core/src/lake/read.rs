@@ -113,6 +113,9 @@ pub trait ReadLake: Send + Sync {
     /// same, however `location` is written.
     fn place(&self, table: &Table) -> String;
 
+    /// The table in which the repairs of a table lie, with the overlay's columns beside the table's own. It may not exist yet.
+    fn repairs_of(&self, table: &Table) -> Table;
+
     /// The columns of a table, in the shape in which batches come. Checks that the table exists and that its key and time columns are
     /// usable. Another column about which the table's files disagree is not among them; [`shape::left_out`](super::shape::left_out) lists
     /// such columns of the answer.

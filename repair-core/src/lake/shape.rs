@@ -66,7 +66,7 @@ fn is_key(kind: &DataType) -> bool {
         DataType::Dictionary(_, values) => is_key(values),
         // Old Parquet writers store text without marking it as text.
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => true,
-        other => is_text(other) || other.is_integer(),
+        other => is_text(other) || other.is_integer() || other.is_floating(),
     }
 }
 
@@ -103,8 +103,26 @@ pub fn check_time_type(table: &Table, kind: &DataType) -> Result<()> {
 /// # Errors
 /// `invalid` if it has nulls, or is of a type that cannot be a key.
 pub fn key_text(table: &Table, column: &str, array: &ArrayRef) -> Result<StringArray> {
-    check_key_type(table, column, array.data_type())?;
     refuse_nulls(table, "key", column, array.as_ref())?;
+    key_values(table, column, array)
+}
+
+/// A key column as UTF-8. Whole numbers are keys also if they are stored as floats.
+///
+/// # Errors
+/// `invalid` if it is of a type that cannot be a key, or holds a number that is not whole.
+pub fn key_values(table: &Table, column: &str, array: &ArrayRef) -> Result<StringArray> {
+    check_key_type(table, column, array.data_type())?;
+    if array.data_type().is_floating() {
+        let whole = cast_exact(array, &DataType::Int64).map_err(|error| {
+            let message = format!(
+                "key column `{column}` of table `{}` holds a number that is not whole; a key must be text or whole numbers",
+                table.name
+            );
+            Error::invalid(message).because(error)
+        })?;
+        return Ok(cast_strict(&whole, &DataType::Utf8)?.as_string::<i32>().clone());
+    }
     Ok(cast_strict(array, &DataType::Utf8)?.as_string::<i32>().clone())
 }
 
@@ -565,6 +583,7 @@ mod tests {
             time: "ts".into(),
             time_marks: crate::model::TimeMark::Start,
             cadence: None,
+            ..Table::implicit("bars", "ts")
         }
     }
 

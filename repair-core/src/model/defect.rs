@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::model::Interval;
+use crate::model::Quarantine;
 use crate::model::Usage;
 use crate::model::{Key, SlotGrid};
 use crate::model::{SlotRange, SlotSet};
@@ -265,6 +266,18 @@ pub struct Counts {
     pub unexpected: u64,
     /// Rows whose time is not on the grid.
     pub misaligned: u64,
+    /// Rows that lie in a folder of another time, near enough to be used.
+    #[serde(default)]
+    pub misplaced: u64,
+    /// Rows in a folder of a time so far from theirs that they are not used.
+    #[serde(default)]
+    pub stray: u64,
+    /// Rows that could not be read, and were left out.
+    #[serde(default)]
+    pub quarantined: u64,
+    /// Rows of the interval whose keys are not among those that were examined.
+    #[serde(default)]
+    pub other_keys: u64,
     /// Expected slots that hold a row although a source confirmed them absent.
     #[serde(default)]
     pub conflicts: u64,
@@ -298,6 +311,10 @@ pub struct Findings {
     pub judged: Fingerprints,
     /// What is wrong with each of the first few slots, in words; empty where the kind says it all.
     pub examples: Vec<String>,
+    /// The rows of the table that could not be read.
+    pub quarantine: Quarantine,
+    /// What looks wrong with the table as a whole, in words.
+    pub notices: Vec<String>,
     /// What the detector consumed.
     pub usage: Usage,
 }
@@ -305,7 +322,17 @@ pub struct Findings {
 impl Findings {
     /// Findings of missing slots.
     pub fn of_gaps(scope: Scope, counts: Counts, gaps: GapList, usage: Usage) -> Self {
-        Self { kind: DefectKind::Missing, scope, counts, gaps, judged: Fingerprints::default(), examples: Vec::new(), usage }
+        Self {
+            kind: DefectKind::Missing,
+            scope,
+            counts,
+            gaps,
+            judged: Fingerprints::default(),
+            examples: Vec::new(),
+            quarantine: Quarantine::default(),
+            notices: Vec::new(),
+            usage,
+        }
     }
 
     /// Whether the table's rows in a slot were found wrong. Such rows must not serve as neighbours of a gap.

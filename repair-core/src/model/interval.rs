@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::model::Zone;
 
 /// A half-open stretch of time, `[from, to)`, which is never empty.
 ///
@@ -58,7 +59,23 @@ impl Interval {
     /// # Errors
     /// `invalid` if a bound is neither of the two, or if the interval would be empty.
     pub fn parse(from: &str, to: &str) -> Result<Self> {
-        let (first, end) = (lower_bound(from)?, upper_bound(to)?);
+        Self::parse_in(from, to, &Zone::utc())
+    }
+
+    /// As [`Interval::parse`], with dates that mean days of a zone.
+    ///
+    /// ```
+    /// use repair_core::model::Interval;
+    ///
+    /// let longest = Interval::parse_in("2024-10-27", "2024-10-27", &"Europe/Berlin".parse()?)?;
+    /// assert_eq!(longest.to().duration_since(longest.from()).as_hours(), 25);
+    /// # Ok::<(), repair_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Interval::parse`].
+    pub fn parse_in(from: &str, to: &str, zone: &Zone) -> Result<Self> {
+        let (first, end) = (lower_bound(from, zone)?, upper_bound(to, zone)?);
         Self::new(first, end).map_err(|_| {
             let included = if is_date(to) { "" } else { ", which is not included," };
             Error::invalid(format!("the interval from {from} to {to}{included} is empty; give a later `to`, or swap the two"))
@@ -124,19 +141,19 @@ pub fn day_start(date: Date) -> Result<Timestamp> {
         .map_err(|error| Error::invalid(format!("{date} is out of range")).because(error))
 }
 
-fn lower_bound(text: &str) -> Result<Timestamp> {
+fn lower_bound(text: &str, zone: &Zone) -> Result<Timestamp> {
     match text.parse::<Timestamp>() {
         Ok(instant) => Ok(instant),
-        Err(_) => day_start(parse_date(text)?),
+        Err(_) => zone.start(parse_date(text)?.at(0, 0, 0, 0)),
     }
 }
 
-fn upper_bound(text: &str) -> Result<Timestamp> {
+fn upper_bound(text: &str, zone: &Zone) -> Result<Timestamp> {
     match text.parse::<Timestamp>() {
         Ok(instant) => Ok(instant),
         Err(_) => {
             let next = parse_date(text)?.tomorrow().map_err(|error| Error::invalid(format!("{text} is out of range")).because(error))?;
-            day_start(next)
+            zone.start(next.at(0, 0, 0, 0))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The nouns of the engine: tables, intervals, series, calendars, presence, defects, fixes, usage. They are plain values: nothing here
 //! does I/O, or knows a lake or a workflow.
 
+mod bad_row;
 mod calendar;
 mod defect;
 mod fix;
@@ -9,12 +10,18 @@ mod presence;
 mod series;
 mod table;
 mod usage;
+mod zone;
 
+pub use bad_row::{BadRow, Quarantine};
 pub use calendar::{Always, Calendar, Session, outside};
 pub use defect::{Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, MAX_EXAMPLES, Scope};
 pub use fix::{Absence, Conflicts, Fix, Suspect, Suspects, Unit, Wanted};
 pub use interval::{Interval, day_start, utc_date};
 pub use presence::{KeyPresence, Presence, SlotRange, SlotSet, TablePresence, expected_slots};
 pub use series::{Cadence, Key, SlotGrid, TimeMark};
-pub use table::{Format, Partition, PartitionUnit, Table};
+pub use table::{
+    BadRowLimit, ColumnRule, ColumnType, Csv, Encoding, EpochUnit, Format, Layout, OnBadRow, Partition, PartitionUnit, PathFacts,
+    PathField, PathPattern, PathPiece, Repeated, Skipped, Slack, Table, TimeForm, TimeReading,
+};
 pub use usage::Usage;
+pub use zone::{Instants, LocalClock, Zone};

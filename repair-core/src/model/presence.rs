@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Interval;
 use crate::model::Usage;
 use crate::model::{Cadence, Key, SlotGrid};
+use crate::model::{Interval, Quarantine};
 
 /// A range of slots, `[first, end)`; empty if `end <= first`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -301,19 +301,41 @@ pub struct Presence {
     pub other_rows: u64,
     /// How many rows have a time that is not exactly on the grid; each counts for the slot that it falls into.
     pub misaligned_rows: u64,
+    /// How many rows lie in a folder of another time, near enough to be used.
+    pub misplaced_rows: u64,
+    /// How many rows of each file were seen that lie in a folder of a time so far from theirs that they are not used, whatever their time
+    /// is. A lake that does not know files counts them under one name.
+    pub stray_rows: BTreeMap<String, u64>,
+    /// The rows that could not be read, of all that were seen, since nobody knows their time.
+    pub quarantine: Quarantine,
 }
 
 impl Presence {
     /// The presence of keys that hold no row.
     pub fn new<'a>(grid: SlotGrid, slots: SlotRange, keys: impl IntoIterator<Item = &'a Key>) -> Self {
         let keys = keys.into_iter().map(|key| (key.clone(), KeyPresence::new(grid.cadence, slots))).collect();
-        Self { grid, slots, keys, other_rows: 0, misaligned_rows: 0 }
+        Self {
+            grid,
+            slots,
+            keys,
+            other_rows: 0,
+            misaligned_rows: 0,
+            misplaced_rows: 0,
+            stray_rows: BTreeMap::new(),
+            quarantine: Quarantine::default(),
+        }
     }
 
     /// Adds what another part of the same table holds within the same slots.
     pub fn merge(&mut self, other: Self) {
         self.other_rows += other.other_rows;
         self.misaligned_rows += other.misaligned_rows;
+        self.misplaced_rows += other.misplaced_rows;
+        for (file, rows) in other.stray_rows {
+            let mine = self.stray_rows.entry(file).or_default();
+            *mine = rows.max(*mine);
+        }
+        self.quarantine.merge(other.quarantine);
         for (key, theirs) in other.keys {
             match self.keys.get_mut(&key) {
                 Some(mine) => mine.merge(&theirs),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::read::{MAX_STRATEGIES, STEP_WORDS};
 use crate::error::ErrorKind;
-use crate::model::{Cadence, Format, PartitionUnit, TimeMark};
+use crate::model::{Cadence, EpochUnit, Format, PartitionUnit, Repeated, Skipped, TimeMark};
 use crate::plugin::{PluginKind, Registry};
 use crate::workflow::{ParamType, RunIf};
 
@@ -56,6 +56,12 @@ pub fn schema(registry: &Registry) -> Value {
         "$defs": {
             "name": name,
             "duration": { "description": "500ms, 90s, 15m, 2h, 3d, 1h30m", "type": "string", "pattern": "^([0-9]+(ms|s|m|min|h|d))+$" },
+            "zone": { "description": "A time zone: a name such as Europe/Berlin, or an offset such as +02:00", "type": "string" },
+            "path": { "description": "A pattern of names of folders and files, e.g. region={region}/year=%Y/month=%m", "type": "string" },
+            "column-type": {
+                "description": "text, integer, number, boolean, or e.g. decimal(18,4)",
+                "type": "string", "pattern": "^(text|integer|number|boolean|decimal\\([0-9]+, *[0-9]+\\))$"
+            },
             "rate": { "description": "5/s, 200/min, 1000/h, 10000/d", "type": "string", "pattern": "^ *[0-9]+ */ *(s|sec|second|m|min|minute|h|hour|d|day) *$" },
             "computed": { "description": "A JSONata expression, computed when the run reaches it", "type": "string", "pattern": "^\\s*\\{%[\\s\\S]*%\\}\\s*$" },
             "next": next(),
@@ -99,24 +105,123 @@ fn param() -> Value {
 }
 
 fn table() -> Value {
+    let texts = json!({ "oneOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] });
+    let with = |about: &str, schema: &Value| {
+        let mut schema = schema.clone();
+        schema["description"] = json!(about);
+        schema
+    };
     json!({
         "type": "object", "required": ["location", "format", "time"], "additionalProperties": false,
         "properties": {
-            "location": { "description": "Where its files are: a folder (or one file), absolute or relative to the lake's root", "type": "string" },
+            "location": { "description": "Where its files are: a folder, a file or a glob, absolute or relative to the lake's root", "type": "string" },
             "format": plain::<Format>(),
+            "ignore": with("Files that are not data: globs of their names, or of their paths below the location", &texts),
+            "csv": csv(),
+            "nulls": with("Words that mean that there is no value", &texts),
+            "columns": {
+                "description": "What is declared about columns: a type, words for no value, a place in nested rows",
+                "type": "object",
+                "additionalProperties": { "oneOf": [
+                    { "$ref": "#/$defs/column-type" },
+                    {
+                        "type": "object", "additionalProperties": false,
+                        "properties": {
+                            "type": { "$ref": "#/$defs/column-type" },
+                            "nulls": with("Words that mean that there is no value, beside those of the table", &texts),
+                            "path": { "description": "Where the values are in nested rows, e.g. quote.last", "type": "string" }
+                        }
+                    }
+                ] }
+            },
+            "on_bad_row": {
+                "description": "What happens to rows that cannot be read",
+                "oneOf": [
+                    { "enum": ["refuse", "quarantine"] },
+                    {
+                        "type": "object", "required": ["quarantine"], "additionalProperties": false,
+                        "properties": { "quarantine": {
+                            "description": "How many rows may be left out: a share of the rows that are read, or a number",
+                            "oneOf": [{ "type": "string", "pattern": "^[0-9]+(\\.[0-9]{1,4})? *%$" }, { "type": "integer", "minimum": 0 }]
+                        } }
+                    }
+                ]
+            },
             "partition_by": {
-                "description": "How its files are partitioned by time: a Hive column and its unit, at most one",
-                "type": "array", "maxItems": 1,
-                "items": { "type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": plain::<PartitionUnit>() }
+                "description": "How folders carry time and keys: a Hive column and its unit, or a pattern such as year=%Y/month=%m/day=%d",
+                "oneOf": [
+                    {
+                        "type": "array", "maxItems": 1,
+                        "items": { "type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": plain::<PartitionUnit>() }
+                    },
+                    { "$ref": "#/$defs/path" },
+                    {
+                        "type": "object", "required": ["path"], "additionalProperties": false,
+                        "properties": {
+                            "path": { "$ref": "#/$defs/path" },
+                            "zone": { "$ref": "#/$defs/zone" },
+                            "slack": {
+                                "description": "How far from its folder a row may be and still be used; by default, one folder",
+                                "$ref": "#/$defs/duration"
+                            }
+                        }
+                    }
+                ]
             },
-            "key": {
-                "description": "The columns that identify a series; none if the table is one series",
-                "oneOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }]
-            },
-            "time": { "description": "The time column", "type": "string" },
+            "key": with("The columns that identify a series; none if the table is one series", &texts),
+            "time": time(&texts),
             "time_marks": plain::<TimeMark>(),
+            "zone": { "description": "What a day is; by default, the zone of its times, or else UTC", "$ref": "#/$defs/zone" },
             "cadence": plain::<Cadence>(),
         }
+    })
+}
+
+fn csv() -> Value {
+    let character = |about: &str| json!({ "description": about, "type": "string", "minLength": 1, "maxLength": 5 });
+    json!({
+        "description": "How its files are written, if they are CSV",
+        "type": "object", "additionalProperties": false,
+        "properties": {
+            "delimiter": character("The character between fields, or `tab` or `space`"),
+            "quote": character("The character around fields that contain a delimiter, or `none`"),
+            "decimal": character("The decimal mark of numbers"),
+            "thousands": character("The mark between groups of three digits"),
+            "encoding": { "enum": ["utf8", "utf-8", "utf16", "utf-16", "utf16le", "utf16be", "latin1", "iso-8859-1", "windows-1252"] },
+            "header": { "description": "Whether the first record names the columns", "type": "boolean" },
+            "names": { "description": "The names of the columns, if there is no header, or instead of those in it", "type": "array", "items": { "type": "string" } },
+            "comment": character("Lines that begin with this character are not records"),
+            "skip_lines": { "description": "How many lines come before the header", "type": "integer", "minimum": 0, "maximum": 100_000 },
+            "trim": { "description": "Whether spaces around fields and names are removed", "type": "boolean" }
+        }
+    })
+}
+
+fn time(texts: &Value) -> Value {
+    let unit = plain::<EpochUnit>();
+    json!({
+        "description": "The time column, or how the time of a row is read",
+        "oneOf": [
+            { "type": "string" },
+            {
+                "type": "object", "additionalProperties": false,
+                "properties": {
+                    "column": { "type": "string" },
+                    "columns": texts,
+                    "name": { "description": "What to call the time, if it is in several columns or in the path; by default, ts", "type": "string" },
+                    "format": { "description": "A pattern of strptime, e.g. %d.%m.%Y %H:%M", "type": "string" },
+                    "epoch": {
+                        "description": "The unit of times that are numbers since 1970, or several units",
+                        "oneOf": [unit, { "type": "array", "minItems": 1, "items": unit }]
+                    },
+                    "path": { "$ref": "#/$defs/path" },
+                    "zone": { "$ref": "#/$defs/zone" },
+                    "repeated": plain::<Repeated>(),
+                    "skipped": plain::<Skipped>(),
+                    "marks": plain::<TimeMark>()
+                }
+            }
+        ]
     })
 }
 

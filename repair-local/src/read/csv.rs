@@ -1,283 +1,346 @@
-//! CSV files with a header. Columns are found by name, so files may have them in different orders.
+//! Separated values. Columns are found by name, so files may have them in different orders.
 
 use std::cell::Cell;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read};
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::csv::ReaderBuilder;
-use arrow::csv::reader::{BufReader as CsvReader, Format};
+use ::csv::{ByteRecord, ReaderBuilder};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringBuilder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::error::ArrowError;
-use repair_core::model::Table;
-use repair_core::model::Usage;
+use repair_core::model::{Csv, Table, Usage};
 use repair_core::{Error, Result};
 
-use super::text::{self, INFER_ROWS, Lines};
-use super::{BATCH_ROWS, Sink};
-use crate::files::{self, DataFile};
+use super::bad::{At, Judge, Rows};
+use super::text::{self, INFER_ROWS, Inferred};
+use super::{BATCH_ROWS, RowsOf, open};
+use crate::files::DataFile;
 
-const BUFFER_BYTES: usize = 1 << 18;
+/// The most bytes of one record: a quote that is never closed would make one field of the rest of the file. Debug builds use so few that a
+/// test can reach it.
+const MAX_RECORD_BYTES: usize = if cfg!(debug_assertions) { 1 << 20 } else { 64 << 20 };
 
-/// The most bytes of a batch of rows: a quote that is never closed would make one field of the rest of the file. Debug builds use so few
-/// that a test can reach it.
-const MAX_BATCH_BYTES: usize = if cfg!(debug_assertions) { 8 << 20 } else { 256 << 20 };
+/// Delimiters that a file may have instead of the one that the table says.
+const DELIMITERS: [char; 5] = [',', ';', '\t', '|', ' '];
 
-const DAY_S: i64 = 86_400;
-
-/// Rows of a batch, and the number of its first record; the header is record 0.
-struct FromRecord<'a> {
-    file: &'a DataFile,
-    record: u64,
-}
-
-impl Lines for FromRecord<'_> {
-    /// Finds the line by reading the file again, which is done only for an error.
-    fn line(&self, row: usize) -> u64 {
-        let wanted = self.record + row as u64;
-        // A good guess, in case the file is gone.
-        let mut found = wanted + 1;
-        let _ = records(self.file, |record| {
-            if record.number == wanted {
-                found = record.line;
-            }
-            if record.number < wanted { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        found
-    }
-}
-
-/// A record of a file. Records are not lines: blank lines are none, and a quoted field may contain line ends.
+/// Where the records of a batch begin.
 #[derive(Default)]
-struct Record {
-    /// Counted from 0, the header.
-    number: u64,
-    /// The line on which it begins, from 1.
-    line: u64,
-    fields: usize,
-}
+struct Offsets(Vec<u64>);
 
-/// Visits the records of a file, split as the reader splits them.
-fn records(file: &DataFile, mut each: impl FnMut(&Record) -> ControlFlow<()>) -> Result<()> {
-    #[derive(PartialEq)]
-    enum In {
-        Nothing,
-        FieldStart,
-        Field,
-        Quotes,
-        /// After a quote within quotes: either the closing quote, or the first of two that stand for one.
-        Quote,
+impl Rows for Offsets {
+    fn at(&self, row: usize) -> At {
+        At::Offset(self.0.get(row).copied().unwrap_or(0))
     }
-    let mut reader = open(file)?;
-    let (mut record, mut line, mut state) = (Record::default(), 1, In::Nothing);
-    loop {
-        let bytes = reader.fill_buf().map_err(|error| files::io_error(error, "read", &file.path))?;
-        if bytes.is_empty() {
-            break;
-        }
-        for &byte in bytes {
-            let ends = matches!(byte, b'\n' | b'\r') && state != In::Quotes;
-            if ends && state != In::Nothing {
-                if each(&record).is_break() {
-                    return Ok(());
-                }
-                record.number += 1;
-            }
-            if !ends && state == In::Nothing {
-                (record.line, record.fields, state) = (line, 1, In::FieldStart);
-            }
-            line += u64::from(byte == b'\n');
-            state = match (state, byte) {
-                _ if ends => In::Nothing,
-                (In::FieldStart | In::Quote, b'"') => In::Quotes,
-                (In::Quotes, b'"') => In::Quote,
-                (In::Quotes, _) => In::Quotes,
-                (_, b',') => {
-                    record.fields += 1;
-                    In::FieldStart
-                }
-                _ => In::Field,
-            };
-        }
-        let read = bytes.len();
-        reader.consume(read);
-    }
-    if state != In::Nothing {
-        let _ = each(&record);
-    }
-    Ok(())
-}
-
-fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::invalid("not readable as CSV with a header; correct the line, or restore the file").because(error)
-}
-
-/// The error of a reader that stopped at a record.
-fn broken_from(file: &DataFile, fields: usize, first: u64, error: ArrowError) -> Error {
-    let mut odd = None;
-    let _ = records(file, |record| {
-        if record.number < first || record.fields == fields {
-            return ControlFlow::Continue(());
-        }
-        odd = Some((record.line, record.fields));
-        ControlFlow::Break(())
-    });
-    match odd {
-        None => broken(error),
-        Some((line, got)) => {
-            Error::invalid(format!("line {line} has {got} fields, and the header {fields}; correct the line, or restore the file"))
-        }
-    }
-}
-
-/// Opens a file after its byte-order mark, which spreadsheets write.
-fn open(file: &DataFile) -> Result<BufReader<File>> {
-    let mut reader = BufReader::with_capacity(BUFFER_BYTES, files::open(&file.path)?);
-    let start = reader.fill_buf().map_err(|error| files::io_error(error, "read", &file.path))?;
-    if start.starts_with(b"\xEF\xBB\xBF") {
-        reader.consume(3);
-    }
-    Ok(reader)
-}
-
-/// The names in the header.
-fn header(file: &DataFile) -> Result<Vec<String>> {
-    let mut reader = open(file)?;
-    if reader.fill_buf().map_err(|error| files::io_error(error, "read", &file.path))?.is_empty() {
-        return Err(Error::invalid("the file is empty, without even a header line, so its writer failed; remove it, or write it again"));
-    }
-    let limited = Limited { inner: reader, left: Rc::new(Cell::new(MAX_BATCH_BYTES)) };
-    let (schema, _) = Format::default().with_header(true).infer_schema(limited, Some(0)).map_err(broken)?;
-    let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
-    if let Some(twice) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
-        return Err(Error::invalid(format!("the header names column `{}` twice; rename one", twice.1)));
-    }
-    Ok(names)
 }
 
 /// A file of which only a limited number of bytes may be read, until more are allowed.
 struct Limited {
-    inner: BufReader<File>,
+    inner: Box<dyn BufRead>,
     left: Rc<Cell<usize>>,
 }
 
 impl Read for Limited {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.fill_buf()?.read(buffer)?;
-        self.consume(read);
+        if self.left.get() == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, TOO_LONG));
+        }
+        let read = self.inner.read(buffer)?;
+        self.left.set(self.left.get().saturating_sub(read));
         Ok(read)
     }
 }
 
-impl BufRead for Limited {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.left.get() == 0 {
-            let message = format!("{BATCH_ROWS} rows take more than {MAX_BATCH_BYTES} bytes; is a quote missing its end?");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-        }
-        self.inner.fill_buf()
-    }
+const TOO_LONG: &str = "the record is too long";
 
-    fn consume(&mut self, read: usize) {
-        self.left.set(self.left.get().saturating_sub(read));
-        self.inner.consume(read);
-    }
-}
-
-/// Batches of text columns.
-struct Batches {
-    reader: CsvReader<Limited>,
+/// The records of a file.
+struct Records {
+    reader: ::csv::Reader<Limited>,
     left: Rc<Cell<usize>>,
+    record: ByteRecord,
+    /// The names of the columns, in the file's order.
+    names: Vec<String>,
+    /// The header as it is in the file, if there is one.
+    header: Option<ByteRecord>,
+    csv: Csv,
 }
 
-impl Iterator for Batches {
-    type Item = std::result::Result<RecordBatch, ArrowError>;
+/// Opens a file after the lines that are skipped.
+fn start(csv: &Csv, file: &DataFile) -> Result<Box<dyn BufRead>> {
+    let mut text = open::text(file, csv.encoding)?;
+    for _ in 0..csv.skip_lines {
+        let limit = MAX_RECORD_BYTES as u64;
+        let mut line = Vec::new();
+        Read::take(&mut text, limit).read_until(b'\n', &mut line).map_err(|error| open::broken(file, error))?;
+    }
+    Ok(text)
+}
 
-    fn next(&mut self) -> Option<Self::Item> {
-        self.left.set(MAX_BATCH_BYTES);
-        self.reader.next()
+fn byte(character: char) -> u8 {
+    u8::try_from(character).unwrap_or(b'?')
+}
+
+impl Records {
+    fn open(table: &Table, file: &DataFile) -> Result<Self> {
+        let csv = table.csv.clone();
+        let mut text = start(&csv, file)?;
+        if text.fill_buf().map_err(|error| open::broken(file, error))?.is_empty() && csv.header {
+            return Err(Error::invalid(
+                "the file is empty, without even a header line, so its writer failed; remove it, or write it again",
+            ));
+        }
+        let left = Rc::new(Cell::new(0));
+        let reader = ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .delimiter(byte(csv.delimiter))
+            .quote(csv.quote.map_or(b'"', byte))
+            .quoting(csv.quote.is_some())
+            .comment(csv.comment.map(byte))
+            .buffer_capacity(1 << 18)
+            .from_reader(Limited { inner: text, left: left.clone() });
+        let mut records = Self { reader, left, record: ByteRecord::new(), names: Vec::new(), header: None, csv };
+        if records.csv.header {
+            if !records.next(file)? {
+                return Err(Error::invalid("the file has no header line; write one, or say `header: false` and give the `names`"));
+            }
+            for field in records.fields().map(<[u8]>::to_vec).collect::<Vec<_>>() {
+                records.names.push(String::from_utf8(field).map_err(|_| not_utf8("the header"))?);
+            }
+            records.header = Some(records.record.clone());
+        }
+        if !records.csv.names.is_empty() {
+            if records.header.is_some() && records.csv.names.len() != records.names.len() {
+                return Err(Error::invalid(format!(
+                    "the header has {} fields, and `names` {}; give one name for each",
+                    records.names.len(),
+                    records.csv.names.len()
+                )));
+            }
+            records.names.clone_from(&records.csv.names);
+        }
+        Ok(records)
+    }
+
+    /// Reads the next record; `false` at the end. A line of spaces is no record.
+    fn next(&mut self, file: &DataFile) -> Result<bool> {
+        loop {
+            self.left.set(MAX_RECORD_BYTES);
+            let line = self.reader.position().line() + u64::from(self.csv.skip_lines);
+            let more = self.reader.read_byte_record(&mut self.record).map_err(|error| match error.into_kind() {
+                ::csv::ErrorKind::Io(error) if error.to_string() == TOO_LONG => Error::invalid(format!(
+                    "the record that begins near line {line} takes more than {MAX_RECORD_BYTES} bytes; is a quote missing its end?"
+                )),
+                ::csv::ErrorKind::Io(error) => open::broken(file, error),
+                other => Error::invalid(format!("not readable as CSV: {other:?}")),
+            })?;
+            if !more {
+                return Ok(false);
+            }
+            let blank = self.record.len() <= 1 && self.record.as_slice().iter().all(u8::is_ascii_whitespace);
+            if !blank {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// The fields of the record, trimmed if the table says so.
+    fn fields(&self) -> impl Iterator<Item = &[u8]> {
+        let trim = self.csv.trim;
+        // Several spaces between two fields are one delimiter.
+        let collapse = trim && self.csv.delimiter == ' ';
+        self.record
+            .iter()
+            .filter(move |field| !(collapse && field.is_empty()))
+            .map(move |field| if trim { field.trim_ascii() } else { field })
+    }
+
+    fn offset(&self) -> u64 {
+        self.record.position().map_or(0, ::csv::Position::byte)
+    }
+
+    /// Whether the record is the header once more.
+    fn repeats_header(&self) -> bool {
+        self.header.as_ref().is_some_and(|header| header.iter().eq(self.record.iter()))
+    }
+
+    /// Why the record is not one of the table; `None` if it is.
+    fn odd(&self) -> Option<String> {
+        let fields = self.fields().count();
+        if fields == self.names.len() {
+            if self.repeats_header() {
+                return Some("the line repeats the header; remove it, or say `on_bad_row: quarantine`".to_owned());
+            }
+            return None;
+        }
+        let of = if self.header.is_some() { "the header" } else { "`names`" };
+        let more = if fields < self.names.len() { ", so it may be cut off" } else { "" };
+        Some(format!("the line has {fields} fields, and {of} {}{more}; correct the line, or restore the file", self.names.len()))
     }
 }
 
-/// Reads columns as text.
-fn reader(file: &DataFile, names: &[String], projection: Vec<usize>) -> Result<Batches> {
-    let left = Rc::new(Cell::new(MAX_BATCH_BYTES));
-    let limited = Limited { inner: open(file)?, left: left.clone() };
-    let fields: Vec<Field> = names.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
-    let reader = ReaderBuilder::new(Arc::new(Schema::new(fields)))
-        .with_header(true)
-        .with_batch_size(BATCH_ROWS)
-        .with_projection(projection)
-        .build_buffered(limited)
-        .map_err(broken)?;
-    Ok(Batches { reader, left })
+fn not_utf8(what: &str) -> Error {
+    Error::invalid(format!("{what} is not UTF-8; if the file is in another encoding, say so, e.g. `csv: {{ encoding: latin1 }}`"))
+}
+
+/// The lines on which records begin, given how many bytes come before each, in order; 0 where that is not known. It reads the file again,
+/// which is done only for rows that cannot be read.
+pub(super) fn lines(table: &Table, file: &DataFile, offsets: &[u64]) -> Vec<u64> {
+    let mut found = Vec::with_capacity(offsets.len());
+    let mut wanted = offsets.iter().copied().peekable();
+    let Ok(mut text) = start(&table.csv, file) else { return found };
+    let (mut line, mut at) = (u64::from(table.csv.skip_lines) + 1, 0u64);
+    let (mut is_start, mut in_comment) = (true, false);
+    let comment = table.csv.comment.map(byte);
+    'file: while wanted.peek().is_some() {
+        let Ok(bytes) = text.fill_buf() else { break };
+        if bytes.is_empty() {
+            break;
+        }
+        let read = bytes.len();
+        for &byte in bytes {
+            // Lines that are blank or comments come before the record that the position stands for.
+            let skipped = matches!(byte, b'\n' | b'\r') || in_comment || (is_start && Some(byte) == comment);
+            while wanted.peek().is_some_and(|&offset| offset <= at && !(skipped && (is_start || in_comment))) {
+                found.push(line);
+                wanted.next();
+            }
+            if wanted.peek().is_none() {
+                break 'file;
+            }
+            if is_start && Some(byte) == comment {
+                in_comment = true;
+            }
+            if byte == b'\n' {
+                line += 1;
+                in_comment = false;
+            }
+            is_start = matches!(byte, b'\n' | b'\r');
+            at += 1;
+        }
+        text.consume(read);
+    }
+    found.resize(offsets.len(), 0);
+    found
+}
+
+/// The columns that can be told apart by name: those that are named, and named once.
+fn usable(names: &[String]) -> Vec<usize> {
+    (0..names.len()).filter(|&at| !names[at].is_empty() && names.iter().filter(|name| **name == names[at]).count() == 1).collect()
 }
 
 /// The columns, with the types of their first rows; of type null if those hold nothing.
-pub(crate) fn columns(file: &DataFile) -> Result<SchemaRef> {
-    let names = header(file)?;
-    let mut types = vec![DataType::Null; names.len()];
+pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
+    let mut records = Records::open(table, file)?;
+    let usable = usable(&records.names);
+    let mut inferred: Vec<Inferred> = usable.iter().map(|_| Inferred::default()).collect();
     let mut rows = 0;
-    for batch in reader(file, &names, (0..names.len()).collect())? {
-        let batch = batch.map_err(|error| broken_from(file, names.len(), rows as u64 + 1, error))?;
-        for (kind, column) in types.iter_mut().zip(batch.columns()) {
-            for text in column.as_string::<i32>().iter().flatten() {
-                if *kind == DataType::Utf8 {
-                    break;
-                }
-                *kind = text::widen(kind, &text::type_of(text));
+    while rows < INFER_ROWS && records.next(file)? {
+        if records.odd().is_some() {
+            continue;
+        }
+        let fields: Vec<&[u8]> = records.fields().collect();
+        for (kind, &at) in inferred.iter_mut().zip(&usable) {
+            // Text in another encoding is reported when it is used.
+            let value = std::str::from_utf8(fields[at]).unwrap_or("\u{fffd}");
+            if !text::is_null(table, &records.names[at], value) {
+                kind.add(value, &table.csv);
             }
         }
-        rows += batch.num_rows();
-        if rows >= INFER_ROWS {
-            break;
-        }
+        rows += 1;
     }
-    let fields: Vec<Field> = names.into_iter().zip(types).map(|(name, kind)| Field::new(name, kind, true)).collect();
+    let fields: Vec<Field> =
+        usable.iter().zip(inferred).map(|(&at, kind)| Field::new(&records.names[at], kind.data_type(), true)).collect();
     Ok(Arc::new(Schema::new(fields)))
 }
 
-/// Reads those columns of `shape` that the file has.
-pub(crate) fn rows(table: &Table, file: &DataFile, shape: &SchemaRef, sink: &mut Sink<'_>) -> Result<Usage> {
-    let names = header(file)?;
-    let projection: Vec<usize> = (0..names.len()).filter(|&at| shape.field_with_name(&names[at]).is_ok()).collect();
-    let mut lines = FromRecord { file, record: 1 };
-    for batch in reader(file, &names, projection)? {
-        let batch = batch.map_err(|error| broken_from(file, names.len(), lines.record, error))?;
-        let rows = batch.num_rows() as u64;
-        if sink(parsed(table, shape, &batch, &lines)?)? == ControlFlow::Break(()) {
-            break;
-        }
-        lines.record += rows;
+/// What a message adds if a column is missing: that the file seems to have another delimiter, or that the name is in it twice.
+pub(super) fn hint(table: &Table, file: &DataFile, column: &str) -> Option<String> {
+    let records = Records::open(table, file).ok()?;
+    if records.names.iter().filter(|name| *name == column).count() > 1 {
+        return Some(format!("the header names `{column}` twice; rename one"));
     }
-    Ok(Usage { bytes_scanned: file.bytes, ..Usage::default() })
+    if !records.csv.trim && records.names.iter().any(|name| name.trim() == column) {
+        return Some("the names in the header have spaces around them; add `csv: { trim: true }`".to_owned());
+    }
+    let header = records.header.as_ref()?.iter().map(String::from_utf8_lossy).collect::<Vec<_>>().join(&records.csv.delimiter.to_string());
+    let other = DELIMITERS
+        .into_iter()
+        .filter(|other| *other != records.csv.delimiter)
+        .find(|other| header.split(*other).any(|name| name.trim().trim_matches('"') == column))?;
+    let word = match other {
+        '\t' => "tab".to_owned(),
+        ' ' => "space".to_owned(),
+        other => format!("\"{other}\""),
+    };
+    Some(format!(
+        "the fields look separated by `{}`; add `csv: {{ delimiter: {word} }}`",
+        if other == '\t' { "tab".to_owned() } else { other.to_string() }
+    ))
 }
 
-/// Text columns, converted to their types in `shape`.
-pub(crate) fn parsed(table: &Table, shape: &Schema, batch: &RecordBatch, lines: &dyn Lines) -> Result<RecordBatch> {
-    let mut fields = Vec::with_capacity(batch.num_columns());
-    let mut columns = Vec::with_capacity(batch.num_columns());
-    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
-        let name = field.name();
-        let target = shape.field_with_name(name).map_or(&DataType::Utf8, Field::data_type);
-        let column = match column.as_string_opt::<i32>() {
-            None => column.clone(),
-            Some(text) if *name == table.time => {
-                let dates = table.cadence.is_none_or(|cadence| i64::from(cadence.seconds()) == DAY_S);
-                text::times(name, text, dates, lines)?
+/// Reads columns as text. A column that the file lacks is left out.
+pub(super) fn rows(table: &Table, file: &DataFile, wanted: &[String], judge: &mut Judge<'_>, sink: &mut RowsOf<'_>) -> Result<Usage> {
+    let mut records = Records::open(table, file)?;
+    let projection: Vec<usize> = usable(&records.names).into_iter().filter(|&at| wanted.contains(&records.names[at])).collect();
+    let names: Vec<String> = projection.iter().map(|&at| records.names[at].clone()).collect();
+    let fields: Vec<Field> = names.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let nulls: Vec<Vec<&str>> = names.iter().map(|name| table.nulls_of(name).collect()).collect();
+    let mut is_more = true;
+    while is_more {
+        let mut builders: Vec<StringBuilder> = names.iter().map(|_| StringBuilder::with_capacity(BATCH_ROWS, BATCH_ROWS * 8)).collect();
+        let mut offsets = Offsets(Vec::with_capacity(BATCH_ROWS));
+        while offsets.0.len() < BATCH_ROWS {
+            is_more = records.next(file)?;
+            if !is_more {
+                break;
             }
-            Some(text) if table.key.contains(name) => {
-                text::refuse_missing_key(name, text, lines)?;
-                column.clone()
+            judge.rows_read += 1;
+            if let Some(why) = records.odd() {
+                judge.reject(At::Offset(records.offset()), None, || why)?;
+                continue;
             }
-            Some(text) => text::values(name, text, target, lines)?,
-        };
-        fields.push(Field::new(name, column.data_type().clone(), true));
-        columns.push(column);
+            let plain = !records.csv.trim;
+            let mut texts: [&str; 64] = [""; 64];
+            let mut many: Vec<&str> = Vec::new();
+            let mut bad = None;
+            {
+                let all: Vec<&[u8]> = if plain { Vec::new() } else { records.fields().collect() };
+                for (number, &at) in projection.iter().enumerate() {
+                    let field = if plain { records.record.get(at).unwrap_or_default() } else { all[at] };
+                    match std::str::from_utf8(field) {
+                        Ok(text) if number < texts.len() => texts[number] = text,
+                        Ok(text) => many.push(text),
+                        Err(_) => {
+                            bad = Some(at);
+                            break;
+                        }
+                    }
+                }
+            }
+            if let Some(at) = bad {
+                let name = records.names[at].clone();
+                judge.reject(At::Offset(records.offset()), Some(&name), || {
+                    not_utf8(&format!("the value of column `{name}`")).message().to_owned()
+                })?;
+                continue;
+            }
+            for (number, (builder, nulls)) in builders.iter_mut().zip(&nulls).enumerate() {
+                let text = texts.get(number).copied().unwrap_or_else(|| many[number - texts.len()]);
+                if text.is_empty() || nulls.contains(&text) { builder.append_null() } else { builder.append_value(text) }
+            }
+            offsets.0.push(records.offset());
+        }
+        if offsets.0.is_empty() {
+            continue;
+        }
+        let columns: Vec<ArrayRef> = builders.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(offsets.0.len()));
+        let batch = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
+        if sink(batch, &offsets, judge)? == ControlFlow::Break(()) {
+            break;
+        }
     }
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)
+    Ok(Usage { bytes_scanned: file.bytes, ..Usage::default() })
 }

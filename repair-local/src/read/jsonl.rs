@@ -1,7 +1,6 @@
 //! JSON lines: one object on each line.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::BufRead;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -10,13 +9,13 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::{Decoder, infer_json_schema_from_iterator};
-use repair_core::model::Table;
-use repair_core::model::Usage;
+use repair_core::model::{OnBadRow, Table, Usage};
 use repair_core::{Error, Result};
 
-use super::text::{INFER_ROWS, Lines};
-use super::{BATCH_ROWS, Sink, csv};
-use crate::files::{self, DataFile};
+use super::bad::{At, Judge, Rows};
+use super::text::INFER_ROWS;
+use super::{BATCH_ROWS, RowsOf, open};
+use crate::files::DataFile;
 
 /// A line longer than this is not a row; the file is not JSON lines.
 const MAX_LINE_BYTES: usize = 16 << 20;
@@ -29,13 +28,17 @@ struct Chunk {
     lines: Vec<(usize, u64)>,
 }
 
-impl Lines for Chunk {
-    fn line(&self, row: usize) -> u64 {
-        self.lines.get(row).map_or(0, |(_, line)| *line)
+impl Rows for Chunk {
+    fn at(&self, row: usize) -> At {
+        At::Line(self.line(row))
     }
 }
 
 impl Chunk {
+    fn line(&self, row: usize) -> u64 {
+        self.lines.get(row).map_or(0, |(_, line)| *line)
+    }
+
     fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let mut start = 0;
         self.lines.iter().map(move |&(end, line)| {
@@ -47,13 +50,13 @@ impl Chunk {
 }
 
 struct Chunks {
-    reader: BufReader<File>,
+    reader: Box<dyn BufRead>,
     line: u64,
 }
 
 impl Chunks {
-    fn open(file: &DataFile) -> Result<Self> {
-        Ok(Self { reader: BufReader::with_capacity(1 << 18, files::open(&file.path)?), line: 0 })
+    fn open(table: &Table, file: &DataFile) -> Result<Self> {
+        Ok(Self { reader: open::text(file, table.csv.encoding)?, line: 0 })
     }
 
     /// The next lines that are not blank; `None` at the end.
@@ -64,7 +67,7 @@ impl Chunks {
             let limit = u64::try_from(MAX_LINE_BYTES).unwrap_or(u64::MAX) + 1;
             let read = std::io::Read::take(&mut self.reader, limit)
                 .read_until(b'\n', &mut chunk.bytes)
-                .map_err(|error| files::io_error(error, "read", &file.path))?;
+                .map_err(|error| open::broken(file, error))?;
             if read == 0 {
                 break;
             }
@@ -86,8 +89,9 @@ impl Chunks {
 }
 
 /// The columns, in order of name, with the types of the first rows.
-pub(crate) fn columns(file: &DataFile) -> Result<SchemaRef> {
-    let mut chunks = Chunks::open(file)?;
+pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
+    let keeps = matches!(table.on_bad_row, OnBadRow::Quarantine(_));
+    let mut chunks = Chunks::open(table, file)?;
     let mut all: Vec<Field> = Vec::new();
     let mut rows = 0;
     while rows < INFER_ROWS
@@ -95,13 +99,17 @@ pub(crate) fn columns(file: &DataFile) -> Result<SchemaRef> {
     {
         let mut values = Vec::with_capacity(chunk.lines.len());
         for (line, bytes) in chunk.iter() {
-            let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| not_an_object(line).because(error))?;
-            if !value.is_object() {
-                return Err(not_an_object(line));
+            match serde_json::from_slice::<serde_json::Value>(bytes) {
+                Ok(mut value) if value.is_object() => {
+                    without_nulls(table, &mut value);
+                    values.push(Ok::<_, ArrowError>(value));
+                }
+                _ if keeps => {}
+                Ok(_) => return Err(Error::invalid(format!("line {line} {NOT_AN_OBJECT}"))),
+                Err(error) => return Err(Error::invalid(format!("line {line} {NOT_AN_OBJECT}")).because(error)),
             }
-            values.push(Ok::<_, ArrowError>(value));
         }
-        rows += values.len();
+        rows += chunk.lines.len();
         let lines = (chunk.line(0), chunk.line(chunk.lines.len() - 1));
         let schema = infer_json_schema_from_iterator(values.into_iter())
             .map_err(|error| Error::invalid(format!("lines {} to {} do not fit together", lines.0, lines.1)).because(error))?;
@@ -111,6 +119,18 @@ pub(crate) fn columns(file: &DataFile) -> Result<SchemaRef> {
     all.sort_by(|a, b| a.name().cmp(b.name()));
     let fields: Vec<Field> = all.iter().map(|field| field.clone().with_data_type(sorted(field.data_type()))).collect();
     Ok(Arc::new(Schema::new(fields)))
+}
+
+/// Takes out the table's words for no value, which say nothing about a column's type.
+fn without_nulls(table: &Table, value: &mut serde_json::Value) {
+    if table.nulls.is_empty() && table.columns.is_empty() {
+        return;
+    }
+    for (name, value) in value.as_object_mut().into_iter().flatten() {
+        if value.as_str().is_some_and(|text| table.nulls_of(name).any(|word| word == text)) {
+            *value = serde_json::Value::Null;
+        }
+    }
 }
 
 fn sorted(kind: &DataType) -> DataType {
@@ -126,31 +146,31 @@ fn sorted(kind: &DataType) -> DataType {
     }
 }
 
-fn not_an_object(line: u64) -> Error {
-    Error::invalid(format!("line {line} is not one JSON object with the table's columns; correct the line, or restore the file"))
-}
+const NOT_AN_OBJECT: &str = "is not one JSON object with the table's columns; correct the line, or restore the file";
 
-/// Reads those columns of `shape` that the file has; the others are null.
-pub(crate) fn rows(table: &Table, file: &DataFile, shape: &SchemaRef, sink: &mut Sink<'_>) -> Result<Usage> {
-    // Whole numbers are read as text and parsed by us, since Arrow would silently turn 1.5 into 1.
-    let as_text = |field: &Field| {
-        let text = *field.name() == table.time || table.key.contains(field.name()) || *field.data_type() == DataType::Int64;
-        let hive = table.key.contains(field.name()) && file.hive_value(field.name()).is_some();
-        // A key that the path contains may be missing in the lines; it must not come as null then.
-        (hive, Field::new(field.name(), if text { DataType::Utf8 } else { field.data_type().clone() }, true))
-    };
-    let fields: Vec<(bool, Field)> = shape.fields().iter().map(|field| as_text(field)).collect();
-    let schema = Arc::new(Schema::new(fields.iter().map(|(_, field)| field.clone()).collect::<Vec<_>>()));
+/// Reads columns: as text those that are parsed by us, the others in the type that `types` gives them. Columns that the lines lack are
+/// null.
+pub(super) fn rows(table: &Table, file: &DataFile, types: &Schema, judge: &mut Judge<'_>, sink: &mut RowsOf<'_>) -> Result<Usage> {
+    let schema: SchemaRef = Arc::new(types.clone());
     let mut decoder = build(&schema)?;
-    let mut chunks = Chunks::open(file)?;
-    while let Some(chunk) = chunks.next(file)? {
+    let mut chunks = Chunks::open(table, file)?;
+    while let Some(mut chunk) = chunks.next(file)? {
+        judge.rows_read += chunk.lines.len() as u64;
         let batch = match decode(&mut decoder, &chunk.bytes) {
             Ok(Some(batch)) if batch.num_rows() == chunk.lines.len() => batch,
-            result => return Err(first_bad_line(&schema, &chunk, result.err())?),
+            _ => {
+                chunk = good_lines(&schema, &chunk, judge)?;
+                if chunk.lines.is_empty() {
+                    continue;
+                }
+                decoder = build(&schema)?;
+                match decode(&mut decoder, &chunk.bytes) {
+                    Ok(Some(batch)) if batch.num_rows() == chunk.lines.len() => batch,
+                    _ => return Err(Error::invalid(format!("the lines from {} on are not one JSON object each", chunk.line(0)))),
+                }
+            }
         };
-        let kept: Vec<usize> = (0..fields.len()).filter(|&at| !fields[at].0 || batch.column(at).null_count() < batch.num_rows()).collect();
-        let batch = csv::parsed(table, shape, &batch.project(&kept)?, &chunk)?;
-        if sink(batch)? == ControlFlow::Break(()) {
+        if sink(batch, &chunk, judge)? == ControlFlow::Break(()) {
             break;
         }
     }
@@ -170,18 +190,20 @@ fn decode(decoder: &mut Decoder, bytes: &[u8]) -> Result<Option<RecordBatch>, Ar
     decoder.flush()
 }
 
-/// The error of the first line that cannot be decoded on its own.
-fn first_bad_line(schema: &SchemaRef, chunk: &Chunk, together: Option<ArrowError>) -> Result<Error> {
+/// The lines that can be decoded on their own.
+fn good_lines(schema: &SchemaRef, chunk: &Chunk, judge: &mut Judge<'_>) -> Result<Chunk> {
+    let mut good = Chunk::default();
     for (line, bytes) in chunk.iter() {
-        match decode(&mut build(schema)?, bytes) {
-            Ok(Some(batch)) if batch.num_rows() == 1 => {}
-            Ok(_) => return Ok(not_an_object(line)),
-            Err(error) => return Ok(not_an_object(line).because(error)),
-        }
+        let cause = match decode(&mut build(schema)?, bytes) {
+            Ok(Some(batch)) if batch.num_rows() == 1 => {
+                good.bytes.extend_from_slice(bytes);
+                good.lines.push((good.bytes.len(), line));
+                continue;
+            }
+            Ok(_) => String::new(),
+            Err(error) => format!(": {error}"),
+        };
+        judge.reject(At::Line(line), None, || format!("the line {NOT_AN_OBJECT}{cause}"))?;
     }
-    let error = Error::invalid(format!("the lines from {} on are not one JSON object each", chunk.line(0)));
-    Ok(match together {
-        Some(cause) => error.because(cause),
-        None => error,
-    })
+    Ok(good)
 }

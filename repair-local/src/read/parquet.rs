@@ -14,14 +14,15 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{ChunkReader, Length};
-use repair_core::model::Table;
-use repair_core::model::Usage;
+use repair_core::model::{Repeated, Table, TimeForm, Usage};
 use repair_core::{Error, Result};
 
 use super::Sink;
 use crate::files::{self, DataFile};
 use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::shape;
+
+const DAY_US: i64 = 86_400_000_000;
 
 /// An open file, of which the footer has been read, but no rows. Cheap to clone. It stays the file that was opened, whatever is renamed to
 /// its path, so threads that read parts of it read the same file.
@@ -123,10 +124,18 @@ impl Opened {
         let all = 0..footer.num_row_groups();
         let schema = self.metadata.schema();
         let Ok(field) = schema.field_with_name(&table.time) else { return Ok(all.collect()) };
-        shape::check_time_type(table, field.data_type())?;
-        if *bounds == TimeBounds::ALL {
+        let is_time = matches!(field.data_type(), DataType::Timestamp(_, _) | DataType::Date32);
+        // The order of all rows of a file may matter, and text and numbers are not compared as times.
+        let in_order = table.reading.repeated == Repeated::FileOrder;
+        let is_own = table.reading.columns.is_empty() && table.reading.form == TimeForm::Iso;
+        if *bounds == TimeBounds::ALL || !is_time || in_order || !is_own {
             return Ok(all.collect());
         }
+        // The statistics of local times are off by the offset of their zone, which is less than a day.
+        let bounds = match table.reading.zone {
+            Some(_) => &TimeBounds { from_us: bounds.from_us.saturating_sub(DAY_US), to_us: bounds.to_us.saturating_add(DAY_US) },
+            None => bounds,
+        };
         let converter = StatisticsConverter::try_new(&table.time, schema, footer.file_metadata().schema_descr()).map_err(unreadable)?;
         let least = converter.row_group_mins(footer.row_groups()).map_err(unreadable)?;
         let greatest = converter.row_group_maxes(footer.row_groups()).map_err(unreadable)?;

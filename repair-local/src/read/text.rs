@@ -1,48 +1,131 @@
-//! Strict parsing: what is read from CSV and JSON lines is what is written there, or an error that says where.
+//! Strict parsing: what is read from text is what is written there, or a reason why it cannot be read.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int64Array, StringArray};
 use arrow::datatypes::DataType;
-use repair_core::lake::overlay;
-use repair_core::{Error, Result};
+use repair_core::Result;
+use repair_core::model::{ColumnType, Csv, Table};
 
-use repair_core::lake::partition::SECOND_US;
+/// How many rows of each file are read to infer the types of its columns. A later row of another type cannot be read, so this is more than
+/// a day of minutes of thirty series; it costs some hundredths of a second for each file.
+pub(super) const INFER_ROWS: usize = 50_000;
 
-/// How many rows of each file are read to infer the types of its columns. A later row of another type is an error, so this is more than a
-/// day of minutes of thirty series; it costs some hundredths of a second for each file.
-pub(crate) const INFER_ROWS: usize = 50_000;
+/// A column in which at most so many words stand among twice as many numbers is a column of numbers.
+const MOST_WORDS: usize = 3;
 
-/// The narrowest type for a text; `None` for no text.
-pub(crate) fn type_of(text: &str) -> DataType {
-    let digits = text.strip_prefix('-').unwrap_or(text);
+/// Whether a text means, in a column, that there is no value.
+pub(super) fn is_null(table: &Table, column: &str, text: &str) -> bool {
+    text.is_empty() || table.nulls_of(column).any(|word| word == text)
+}
+
+/// The type of a column's first rows.
+#[derive(Debug, Default)]
+pub(super) struct Inferred {
+    whole: usize,
+    float: usize,
+    boolean: usize,
+    text: usize,
+    /// The first different texts that are no numbers.
+    words: Vec<String>,
+}
+
+impl Inferred {
+    pub(super) fn add(&mut self, text: &str, csv: &Csv) {
+        match type_of(text, csv) {
+            DataType::Int64 => self.whole += 1,
+            DataType::Float64 => self.float += 1,
+            DataType::Boolean => self.boolean += 1,
+            _ => {
+                self.text += 1;
+                if self.words.len() <= MOST_WORDS && !self.words.iter().any(|word| word == text) {
+                    self.words.push(text.to_owned());
+                }
+            }
+        }
+    }
+
+    /// The narrowest type that fits; null if there was no value. A few words among numbers, such as `N/A`, are not what the column is made
+    /// of: it is one of numbers, and whoever uses it gets to know about the words.
+    pub(super) fn data_type(&self) -> DataType {
+        let numbers = self.whole + self.float;
+        match (numbers, self.boolean, self.text) {
+            (0, 0, 0) => DataType::Null,
+            (0, _, 0) => DataType::Boolean,
+            (_, 0, text) if text == 0 || (self.words.len() <= MOST_WORDS && numbers >= 2 * text) => {
+                if self.float == 0 && self.text == 0 {
+                    DataType::Int64
+                } else {
+                    DataType::Float64
+                }
+            }
+            _ => DataType::Utf8,
+        }
+    }
+}
+
+/// The narrowest type for a text.
+pub(super) fn type_of(text: &str, csv: &Csv) -> DataType {
+    if boolean(text).is_some() {
+        return DataType::Boolean;
+    }
+    let Some(plain) = plain_number(text, csv) else { return DataType::Utf8 };
+    let digits = plain.strip_prefix('-').unwrap_or(&plain);
     match digits.as_bytes() {
         // A number does not begin with a zero; this is a code.
         [b'0', b'0'..=b'9', ..] => DataType::Utf8,
         [first, ..] if first.is_ascii_digit() || *first == b'.' => {
             if digits.bytes().all(|byte| byte.is_ascii_digit()) {
                 // A whole number too long for 64 bits would be rounded as a float, so it is a code, too.
-                if text.parse::<i64>().is_ok() { DataType::Int64 } else { DataType::Utf8 }
-            } else if text.parse::<f64>().is_ok() {
+                if plain.parse::<i64>().is_ok() { DataType::Int64 } else { DataType::Utf8 }
+            } else if plain.parse::<f64>().is_ok() {
                 DataType::Float64
             } else {
                 DataType::Utf8
             }
         }
-        _ if boolean(text).is_some() => DataType::Boolean,
         _ if ["nan", "inf", "infinity"].iter().any(|word| digits.eq_ignore_ascii_case(word)) => DataType::Float64,
         _ => DataType::Utf8,
     }
 }
 
-/// The type that both can be read as.
-pub(crate) fn widen(a: &DataType, b: &DataType) -> DataType {
-    match (a, b) {
-        _ if a == b => a.clone(),
-        (DataType::Null, other) | (other, DataType::Null) => other.clone(),
-        (DataType::Int64, DataType::Float64) | (DataType::Float64, DataType::Int64) => DataType::Float64,
-        _ => DataType::Utf8,
+/// A number as it is written in plain CSV; `None` if its marks are not where the table's marks may be.
+fn plain_number<'a>(text: &'a str, csv: &Csv) -> Option<Cow<'a, str>> {
+    if csv.decimal == '.' && csv.thousands.is_none() {
+        return Some(Cow::Borrowed(text));
     }
+    let (whole, rest) = text.find(csv.decimal).map_or((text, None), |at| (&text[..at], Some(&text[at + csv.decimal.len_utf8()..])));
+    let mut plain = String::with_capacity(text.len());
+    match csv.thousands {
+        Some(mark) if whole.contains(mark) => {
+            let digits = whole.strip_prefix('-').unwrap_or(whole);
+            let mut groups = digits.split(mark);
+            let first = groups.next()?;
+            let all_digits = |group: &str| group.bytes().all(|byte| byte.is_ascii_digit());
+            if first.is_empty() || first.len() > 3 || !all_digits(first) {
+                return None;
+            }
+            if whole.starts_with('-') {
+                plain.push('-');
+            }
+            plain.push_str(first);
+            for group in groups {
+                if group.len() != 3 || !all_digits(group) {
+                    return None;
+                }
+                plain.push_str(group);
+            }
+        }
+        _ => plain.push_str(whole),
+    }
+    if let Some(rest) = rest {
+        plain.push('.');
+        plain.push_str(rest);
+    }
+    // The other mark has no meaning here.
+    let strange = csv.decimal != '.' && plain.matches('.').count() != usize::from(rest.is_some());
+    (!strange).then_some(Cow::Owned(plain))
 }
 
 fn boolean(text: &str) -> Option<bool> {
@@ -53,204 +136,104 @@ fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// Where a column's values are in their file: the line of each row.
-pub(crate) trait Lines {
-    /// The line of a row of the batch, from 1.
-    fn line(&self, row: usize) -> u64;
+/// The type in which values of a declared type come.
+pub(super) fn data_type(kind: ColumnType) -> DataType {
+    match kind {
+        ColumnType::Integer => DataType::Int64,
+        ColumnType::Number => DataType::Float64,
+        ColumnType::Boolean => DataType::Boolean,
+        ColumnType::Decimal(precision, scale) => DataType::Decimal128(precision, scale),
+        _ => DataType::Utf8,
+    }
 }
 
-/// The values of a text column, as a type.
-///
-/// # Errors
-/// `invalid`, with the line, for a text that is not of that type.
-pub(crate) fn values(column: &str, text: &StringArray, kind: &DataType, lines: &dyn Lines) -> Result<ArrayRef> {
-    let refuse = |row: usize| {
-        Error::invalid(format!(
-            "line {}: `{}` in column `{column}` is not a {}, as the column's first {INFER_ROWS} rows are; correct the line, or \
-             rewrite the table as Parquet",
-            lines.line(row),
-            shortened(text.value(row)),
-            match kind {
-                DataType::Int64 => "whole number",
-                DataType::Float64 => "number",
-                _ => "true or false",
-            },
-        ))
-    };
+/// What a value of a type is called.
+fn noun(kind: &DataType) -> &'static str {
+    match kind {
+        DataType::Int64 => "a whole number",
+        DataType::Boolean => "true or false",
+        _ => "a number",
+    }
+}
+
+/// Reports a row of the batch that cannot be read, and why.
+pub(super) type Reject<'a> = &'a mut dyn FnMut(usize, String) -> Result<()>;
+
+/// The values of a text column, as a type; `None` for a word that means that there is no value.
+pub(super) fn values(table: &Table, column: &str, text: &StringArray, kind: &DataType, reject: Reject<'_>) -> Result<ArrayRef> {
+    let nulls: Vec<&str> = table.nulls_of(column).collect();
+    let csv = &table.csv;
     macro_rules! parse {
         ($array:ty, $parse:expr) => {{
             let parse = $parse;
             let mut values = Vec::with_capacity(text.len());
             for row in 0..text.len() {
-                values.push(if text.is_null(row) { None } else { Some(parse(text.value(row)).ok_or_else(|| refuse(row))?) });
+                let value = if text.is_null(row) { None } else { Some(text.value(row)).filter(|text| !nulls.contains(text)) };
+                let parsed = value.and_then(|text| parse(text));
+                if let (Some(text), None) = (value, &parsed) {
+                    reject(row, not_a(text, column, kind))?;
+                }
+                values.push(parsed);
             }
-            Arc::new(<$array>::from(values)) as ArrayRef
+            <$array>::from(values)
         }};
     }
     Ok(match kind {
-        DataType::Int64 => parse!(Int64Array, |text: &str| text.parse::<i64>().ok()),
-        DataType::Float64 => parse!(Float64Array, |text: &str| text.parse::<f64>().ok()),
-        DataType::Boolean => parse!(BooleanArray, boolean),
-        _ => Arc::new(text.clone()),
+        DataType::Int64 => Arc::new(parse!(Int64Array, |text: &str| plain_number(text, csv).and_then(|number| number.parse::<i64>().ok()))),
+        DataType::Float64 => {
+            Arc::new(parse!(Float64Array, |text: &str| plain_number(text, csv).and_then(|number| number.parse::<f64>().ok())))
+        }
+        DataType::Boolean => Arc::new(parse!(BooleanArray, boolean)),
+        DataType::Decimal128(precision, scale) => {
+            let values =
+                parse!(Decimal128Array, |text: &str| plain_number(text, csv).and_then(|number| decimal(&number, *precision, *scale)));
+            Arc::new(values.with_precision_and_scale(*precision, *scale)?)
+        }
+        _ if nulls.is_empty() => Arc::new(text.clone()),
+        _ => {
+            let kept: StringArray = text.iter().map(|text| text.filter(|text| !nulls.contains(text))).collect();
+            Arc::new(kept)
+        }
     })
 }
 
-/// The instants in a text column. In a table of days or without cadence, a date is the start of its day in UTC, as in Parquet; in all
-/// others a date is an instant that was cut off, and an error.
-///
-/// # Errors
-/// `invalid`, with the line, for a text that is not an instant in the form of RFC 3339.
-pub(crate) fn times(column: &str, text: &StringArray, dates: bool, lines: &dyn Lines) -> Result<ArrayRef> {
-    let mut values = Vec::with_capacity(text.len());
-    for row in 0..text.len() {
-        if text.is_null(row) {
-            return Err(missing("time", column, lines.line(row)));
-        }
-        let value = text.value(row);
-        let time = instant(value.as_bytes()).or_else(|| if dates { date(value.as_bytes()) } else { None });
-        values.push(time.ok_or_else(|| {
-            Error::invalid(format!(
-                "line {}: `{}` in time column `{column}` is not an instant with a time zone; write it like 2024-03-04T14:30:00Z",
-                lines.line(row),
-                shortened(value)
-            ))
-        })?);
+/// A decimal as a whole number of its last digit; `None` if it does not fit exactly.
+fn decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
+    let scale = usize::try_from(scale).ok()?;
+    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let all_digits = [whole, fraction].iter().all(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
+    let kept = fraction.trim_end_matches('0');
+    if !all_digits || (whole.is_empty() && fraction.is_empty()) || kept.len() > scale {
+        return None;
     }
-    Ok(Arc::new(TimestampMicrosecondArray::from(values).with_data_type(overlay::instant_type())))
+    let text = format!("{whole}{kept:0<scale$}");
+    let value: i128 = if text.is_empty() { 0 } else { text.parse().ok()? };
+    if value.to_string().len() > usize::from(precision) { None } else { Some(if negative { -value } else { value }) }
 }
 
-/// Rejects a row without a value in a key column.
-pub(crate) fn refuse_missing_key(column: &str, text: &StringArray, lines: &dyn Lines) -> Result<()> {
-    match (0..text.len()).find(|&row| text.is_null(row)) {
-        None => Ok(()),
-        Some(row) => Err(missing("key", column, lines.line(row))),
-    }
-}
-
-fn missing(role: &str, column: &str, line: u64) -> Error {
-    Error::invalid(format!(
-        "line {line}: there is no value in {role} column `{column}`, so the row belongs to no slot; remove the row, or add the value"
-    ))
+fn not_a(text: &str, column: &str, kind: &DataType) -> String {
+    let shown = shortened(text);
+    let is_word = !text.bytes().any(|byte| byte.is_ascii_digit());
+    let help = if is_word {
+        format!("if it means that there is no value, add `columns: {{ {column}: {{ nulls: [\"{shown}\"] }} }}` to the table")
+    } else {
+        format!("correct the line, or declare the column, e.g. `columns: {{ {column}: text }}`")
+    };
+    format!("`{shown}` in column `{column}` is not {}; {help}", noun(kind))
 }
 
 /// The start of a text, for messages.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().nth(40) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
 }
 
-/// An instant in the form of RFC 3339, section 5.6, in microseconds; finer digits are cut. `None` if it is not one. Written by hand,
-/// because more lenient parsers (no zone, no seconds) would silently shift a user's data.
-fn instant(text: &[u8]) -> Option<i64> {
-    let number = |from: usize, to: usize| -> Option<i64> {
-        text.get(from..to)?.iter().try_fold(0i64, |value, byte| byte.is_ascii_digit().then(|| value * 10 + i64::from(byte - b'0')))
-    };
-    let is = |at: usize, allowed: &[u8]| text.get(at).is_some_and(|byte| allowed.contains(byte));
-    if !(is(4, b"-") && is(7, b"-") && is(10, b"Tt ") && is(13, b":") && is(16, b":")) {
-        return None;
-    }
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let days_of_month = match month {
-        2 if leap => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return None,
-    };
-    // A leap second has no instant of its own in Unix time.
-    if !(1..=days_of_month).contains(&day) || hour > 23 || minute > 59 || second > 59 {
-        return None;
-    }
-    let mut at = 19;
-    let mut micros = 0;
-    if is(at, b".") {
-        let digits = text[at + 1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        if digits == 0 {
-            return None;
-        }
-        for place in 0..6 {
-            let digit = if place < digits { i64::from(text[at + 1 + place] - b'0') } else { 0 };
-            micros = micros * 10 + digit;
-        }
-        at += 1 + digits;
-    }
-    let offset_s = match text.get(at)? {
-        b'Z' | b'z' if text.len() == at + 1 => 0,
-        sign @ (b'+' | b'-') if text.len() == at + 6 && is(at + 3, b":") => {
-            let (hours, minutes) = (number(at + 1, at + 3)?, number(at + 4, at + 6)?);
-            if hours > 23 || minutes > 59 {
-                return None;
-            }
-            (hours * 3_600 + minutes * 60) * if *sign == b'-' { -1 } else { 1 }
-        }
-        _ => return None,
-    };
-    let seconds = days_since_epoch(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second - offset_s;
-    Some(seconds * SECOND_US + micros)
-}
-
-/// The start of a UTC day, in microseconds; `None` if the text is not a date.
-fn date(text: &[u8]) -> Option<i64> {
-    let mut whole = [0; 20];
-    let (day, rest) = whole.split_at_mut(10);
-    if text.len() != day.len() {
-        return None;
-    }
-    day.copy_from_slice(text);
-    rest.copy_from_slice(b"T00:00:00Z");
-    instant(&whole)
-}
-
-/// Days from 1970-01-01 to a date of the proleptic Gregorian calendar, by Howard Hinnant's `days_from_civil`.
-fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year - era * 400;
-    let day_of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    #[test]
-    fn instants_are_rfc_3339_and_nothing_else() {
-        for good in ["2018-04-04T00:00:00Z", "2018-04-04t00:00:00.5z", "2018-04-04 00:00:00+02:00", "0000-02-29T23:59:59.1234567-23:59"] {
-            assert!(instant(good.as_bytes()).is_some(), "{good}");
-        }
-        for bad in [
-            "2018-04-04",
-            "2018-04-04T00:00:00",
-            "2018-04-04T00:00Z",
-            "2018-02-29T00:00:00Z",
-            "2018-04-04T24:00:00Z",
-            "2018-04-04T00:00:60Z",
-            "2018-04-04T00:00:00.Z",
-            "2018-04-04T00:00:00+0200",
-            "2018-04-04T00:00:00Zx",
-            "1522800000",
-            "",
-            "éééééééééééééé",
-        ] {
-            assert_eq!(instant(bad.as_bytes()), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_date_is_the_beginning_of_its_day() {
-        assert_eq!(date(b"2018-04-04"), instant(b"2018-04-04T00:00:00Z"));
-        for bad in ["2018-4-04", "2018-04-31", "2018-04-04T", "20180404", ""] {
-            assert_eq!(date(bad.as_bytes()), None, "{bad}");
-        }
-    }
 
     #[test]
     fn codes_stay_text() {
@@ -266,15 +249,52 @@ mod tests {
             ("+5", DataType::Utf8),
             (" 5", DataType::Utf8),
         ] {
-            assert_eq!(type_of(text), kind, "{text}");
+            assert_eq!(type_of(text, &Csv::default()), kind, "{text}");
         }
     }
 
-    proptest! {
-        #[test]
-        fn instants_agree_with_jiff(micros in -62_000_000_000_000_000i64..250_000_000_000_000_000) {
-            let text = jiff::Timestamp::from_microsecond(micros).unwrap().to_string();
-            prop_assert_eq!(instant(text.as_bytes()), Some(micros));
+    fn german() -> Csv {
+        let mut csv = Csv::default();
+        csv.decimal = ',';
+        csv.thousands = Some('.');
+        csv
+    }
+
+    #[test]
+    fn marks_stand_where_the_table_says() {
+        for (text, number) in
+            [("1.234,50", Some("1234.50")), ("-12.345.678", Some("-12345678")), ("0,5", Some("0.5")), ("1234,5", Some("1234.5"))]
+        {
+            assert_eq!(plain_number(text, &german()).as_deref(), number, "{text}");
+        }
+        for bad in ["1.5", "12.34,5", "1,5,5", "1234.567", ".5"] {
+            let number = plain_number(bad, &german());
+            assert!(number.as_deref().is_none_or(|number| number.parse::<f64>().is_err()), "{bad}: {number:?}");
+        }
+    }
+
+    #[test]
+    fn a_few_words_do_not_make_numbers_text() {
+        let of = |texts: &[&str]| {
+            let mut inferred = Inferred::default();
+            texts.iter().for_each(|text| inferred.add(text, &Csv::default()));
+            inferred.data_type()
+        };
+        assert_eq!(of(&["1", "2", "N/A"]), DataType::Float64);
+        assert_eq!(of(&["1", "N/A"]), DataType::Utf8);
+        assert_eq!(of(&["1", "2", "3", "4", "5", "6", "7", "8", "A1", "B2", "C3", "D4"]), DataType::Utf8);
+        assert_eq!(of(&["007", "1"]), DataType::Utf8);
+        assert_eq!(of(&["true", "1"]), DataType::Utf8);
+        assert_eq!(of(&[]), DataType::Null);
+    }
+
+    #[test]
+    fn decimals_are_exact_or_refused() {
+        assert_eq!(decimal("1.50", 10, 2), Some(150));
+        assert_eq!(decimal("-0.005", 10, 3), Some(-5));
+        assert_eq!(decimal("1.5000", 10, 2), Some(150));
+        for bad in ["1.505", "12345678901", "1e5", "", ".", "a"] {
+            assert_eq!(decimal(bad, 10, 2), None, "{bad}");
         }
     }
 }

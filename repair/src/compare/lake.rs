@@ -240,6 +240,10 @@ impl ReadLake for MaskedLake {
         self.inner.place(table)
     }
 
+    fn repairs_of(&self, table: &Table) -> Table {
+        self.inner.repairs_of(table)
+    }
+
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
         match self.standing(table)? {
             Standing::Computed(place) => Ok(self.computed(table, &place)?.schema),

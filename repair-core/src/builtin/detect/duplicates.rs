@@ -15,20 +15,19 @@ use crate::lake::overlay::fingerprint::Hashing;
 use crate::lake::overlay::live::LiveRepairs;
 use crate::lake::{Layer, ScanRequest};
 use crate::model::MAX_EXAMPLES;
-use crate::model::{DefectKind, Findings, Fingerprints, GapList, Interval, Key, SlotRange};
+use crate::model::{DefectKind, Findings, Fingerprints, GapList, Key, SlotRange};
 use crate::plugin::{Detector, Registry, StepContext};
 
 pub(super) fn register(registry: &mut Registry) {
     registry.detector("duplicates", "finds the expected slots of a series that hold several rows", |config: GapsConfig| {
-        let interval = config.interval()?;
-        Ok(Duplicates { config, interval })
+        config.check()?;
+        Ok(Duplicates { config })
     });
 }
 
 /// The detector `duplicates`.
 struct Duplicates {
     config: GapsConfig,
-    interval: Interval,
 }
 
 #[async_trait]
@@ -36,7 +35,7 @@ impl Detector for Duplicates {
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
         let scope = match again {
             Some(before) => before.scope.clone(),
-            None => self.config.scope(context, self.interval).await?,
+            None => self.config.scope(context).await?,
         };
         let (mut found, crowded) = search(context, &scope, again).await?;
         let examined = Examined::of(context, &scope, again)?;

@@ -27,9 +27,9 @@ pub struct GapsConfig {
     /// The table to examine; it needs a `cadence`.
     #[schemars(extend("x-names" = "table"))]
     pub table: String,
-    /// The start of the interval: a date (from its first instant, UTC) or an instant.
+    /// The start of the interval: a date (from its first instant, in the table's zone) or an instant.
     pub from: String,
-    /// The end of the interval: a date (included, UTC) or an instant (not included).
+    /// The end of the interval: a date (included, in the table's zone) or an instant (not included).
     pub to: String,
     /// The calendar that defines which slots are expected.
     #[serde(default = "always")]
@@ -70,18 +70,19 @@ pub(super) fn always() -> String {
 }
 
 impl GapsConfig {
-    /// The interval, after the checks that need no table.
-    pub(super) fn interval(&self) -> Result<Interval> {
-        let interval = Interval::parse(&self.from, &self.to)?;
+    /// Makes the checks that need no table.
+    pub(super) fn check(&self) -> Result<()> {
+        Interval::parse(&self.from, &self.to)?;
         if self.keys.is_some() && self.keys_from.is_some() {
             return Err(Error::invalid("`keys` and `keys_from` are both given; keep one of them"));
         }
-        Ok(interval)
+        Ok(())
     }
 
     /// The scope to examine.
-    pub(super) async fn scope(&self, context: &StepContext, interval: Interval) -> Result<Scope> {
+    pub(super) async fn scope(&self, context: &StepContext) -> Result<Scope> {
         let table = context.table(&self.table)?;
+        let interval = Interval::parse_in(&self.from, &self.to, &table.day_zone())?;
         let keys = match (&self.keys, &self.keys_from) {
             (Some(keys), _) => keys.clone(),
             (None, Some(from)) => reference_keys(context, table, from).await?,

@@ -3,16 +3,19 @@
 //! It never reads rows. It asks the lake for presence, and computes *missing = expected − present − repaired − confirmed absent*. What is
 //! expected comes from the workflow and the calendar, never from the captured data, because an outage would delete its own evidence.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use serde_json::Value;
 
+use crate::builtin::detect::clock::{self, Clocks};
 use crate::builtin::detect::expected::GapsConfig;
 use crate::builtin::detect::expected::{MOST_KEYS, blind_if_missing};
 use crate::error::{Error, Result};
 use crate::lake::PresenceRequest;
 use crate::model::Usage;
 use crate::model::expected_slots;
-use crate::model::{Cadence, Counts, Findings, GapList, Interval, Key, KeyPresence, Scope, SlotRange, SlotSet, Table, TablePresence};
+use crate::model::{Cadence, Counts, Findings, GapList, Key, KeyPresence, Quarantine, Scope, SlotRange, SlotSet, Table, TablePresence};
 use crate::plugin::{Detector, Registry, Sensor, StepContext};
 
 /// How many presence words are held at once, over all keys. At about 28 bytes each, they take some hundred megabytes. 4 M words are a year
@@ -29,13 +32,12 @@ pub(super) fn register(registry: &mut Registry) {
 /// The detector `gaps`.
 struct Gaps {
     config: GapsConfig,
-    interval: Interval,
 }
 
 impl Gaps {
     fn new(config: GapsConfig) -> Result<Self> {
-        let interval = config.interval()?;
-        Ok(Self { config, interval })
+        config.check()?;
+        Ok(Self { config })
     }
 }
 
@@ -53,7 +55,7 @@ impl Detector for Gaps {
         if let Some(before) = again {
             return find_gaps(context, &before.scope, again).await;
         }
-        let scope = self.config.scope(context, self.interval).await?;
+        let scope = self.config.scope(context).await?;
         find_gaps(context, &scope, None).await
     }
 }
@@ -78,7 +80,7 @@ pub(super) async fn search(context: &StepContext, scope: &Scope, again: Option<&
     let calendar = context.calendar(&scope.calendar)?;
     let mut search = match again {
         Some(before) => Search::again(scope, before),
-        None => Search::first(scope, keys),
+        None => Search { clocks: clock::applies(table).then(|| Clocks::new(scope.grid)), ..Search::first(scope, keys) },
     };
     let windows = windows(scope.grid.cadence, search.hull, search.keys.len());
     let total = windows.len() as u64;
@@ -97,7 +99,9 @@ pub(super) async fn search(context: &StepContext, scope: &Scope, again: Option<&
         context.progress.advance(&context.step, done + 1, total);
     }
     let crowded = search.list(&search.crowded);
-    Ok((search.findings(scope), crowded))
+    let zone = search.clocks.as_ref().and_then(Clocks::found).cloned();
+    let notices = zone.iter().map(|zone| clock::notice(table, zone)).collect();
+    Ok((Findings { notices, ..search.findings(scope) }, crowded))
 }
 
 /// The keys, in order, after checking that they fit the table.
@@ -158,6 +162,12 @@ struct Search {
     /// For each key, the expected slots that hold rows, in words with more rows than such slots.
     crowded: Vec<Vec<SlotRange>>,
     counts: Counts,
+    /// The rows that could not be read.
+    quarantine: Quarantine,
+    /// The rows of each file that are too far from their folder.
+    stray: BTreeMap<String, u64>,
+    /// Whether times that are read as UTC follow a local clock.
+    clocks: Option<Clocks>,
     usage: Usage,
 }
 
@@ -175,7 +185,17 @@ impl Search {
     fn new(hull: SlotRange, keys: Vec<(Key, Option<Vec<SlotRange>>)>) -> Self {
         let counts = Counts { audited_keys: keys.len() as u64, ..Counts::default() };
         let none = vec![Vec::new(); keys.len()];
-        Self { hull, missing: none.clone(), crowded: none, keys, counts, usage: Usage::default() }
+        Self {
+            hull,
+            missing: none.clone(),
+            crowded: none,
+            keys,
+            counts,
+            quarantine: Quarantine::default(),
+            stray: BTreeMap::new(),
+            clocks: None,
+            usage: Usage::default(),
+        }
     }
 
     /// The part of a window to examine: when checking again, from the first gap of the earlier findings to the last.
@@ -196,7 +216,19 @@ impl Search {
     fn count(&mut self, cadence: Cadence, slots: SlotRange, expected: Option<&SlotSet>, presence: &TablePresence) {
         self.usage += presence.usage;
         if expected.is_some() {
-            self.counts.misaligned += presence.raw.misaligned_rows;
+            let raw = &presence.raw;
+            self.counts.misaligned += raw.misaligned_rows;
+            self.counts.misplaced += raw.misplaced_rows;
+            self.counts.other_keys += raw.other_rows;
+        }
+        if let Some(clocks) = &mut self.clocks {
+            clocks.look(slots, presence);
+        }
+        // Of a file that is read for several windows, all of its bad rows are seen each time.
+        self.quarantine.merge(presence.raw.quarantine.clone());
+        for (file, rows) in &presence.raw.stray_rows {
+            let seen = self.stray.entry(file.clone()).or_default();
+            *seen = (*seen).max(*rows);
         }
         let nothing = KeyPresence::new(cadence, slots);
         for (((key, gaps), found), crowded) in self.keys.iter().zip(&mut self.missing).zip(&mut self.crowded) {
@@ -260,7 +292,9 @@ impl Search {
     fn findings(mut self, scope: &Scope) -> Findings {
         let gaps = self.list(&self.missing);
         self.counts.gaps = gaps.len() as u64;
-        Findings::of_gaps(scope.clone(), self.counts, gaps, self.usage)
+        self.counts.stray = self.stray.values().sum();
+        self.counts.quarantined = self.quarantine.rows();
+        Findings { quarantine: self.quarantine, ..Findings::of_gaps(scope.clone(), self.counts, gaps, self.usage) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Detectors for any kind of data.
 
+mod clock;
 mod duplicates;
 mod expected;
 mod gaps;

@@ -26,9 +26,9 @@ pub(super) struct StaleConfig {
     /// The table that the aggregate step writes.
     #[serde(deserialize_with = "into_name")]
     pub into: String,
-    /// The start of the interval: a date (from its first instant, UTC) or an instant.
+    /// The start of the interval: a date (from its first instant, in the table's zone) or an instant.
     pub from: String,
-    /// The end of the interval: a date (included, UTC) or an instant (not included).
+    /// The end of the interval: a date (included, in the table's zone) or an instant (not included).
     pub to: String,
     /// The calendar that defines which slots are expected.
     #[serde(default = "super::expected::always")]
@@ -46,15 +46,14 @@ pub(super) fn register(registry: &mut Registry) {
     registry.detector("stale", "finds where an aggregate was computed from repairs that were undone since", |config: StaleConfig| {
         let StaleConfig { table, into, from, to, calendar, keys, keys_from } = config;
         let series = GapsConfig { table, from, to, calendar, keys, keys_from };
-        let interval = series.interval()?;
-        Ok(Stale { series, interval, into })
+        series.check()?;
+        Ok(Stale { series, into })
     });
 }
 
 /// The detector `stale`.
 struct Stale {
     series: GapsConfig,
-    interval: Interval,
     into: String,
 }
 
@@ -64,7 +63,7 @@ impl Detector for Stale {
         let into = target(context, &self.into, Some(&self.series.table), || Table::implicit(&self.into, "time"))?;
         let whole = match again {
             Some(before) => before.scope.clone(),
-            None => self.series.scope(context, self.interval).await?,
+            None => self.series.scope(context).await?,
         };
         let marks = stale::stale(context.lake.as_ref(), &into).await?;
         let stretches: Vec<Interval> = marks.iter().filter_map(|(stretch, _)| stretch.intersection(&whole.interval)).collect();
@@ -94,6 +93,8 @@ impl Detector for Stale {
             gaps,
             judged: Fingerprints::default(),
             examples: Vec::new(),
+            quarantine: base.quarantine,
+            notices: base.notices,
             usage: base.usage,
         })
     }

@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use crate::error::{Error, Result};
 use crate::lake::BatchStream;
 use crate::lake::rollup::column;
-use crate::model::{Fingerprint, Fingerprints, GapList, Key, SlotRange, Unit};
+use crate::model::{Fingerprint, Fingerprints, GapList, Key, Quarantine, SlotRange, Unit};
 use crate::plugin::PlannedUnits;
 
 const KEY: &str = "key";
@@ -39,6 +39,20 @@ pub(crate) fn gaps_to_batch(gaps: &GapList, judged: &Fingerprints) -> Result<Rec
         Field::new(END, DataType::Int64, false),
     ]);
     Ok(RecordBatch::try_new(Arc::new(schema), vec![Arc::new(StringArray::from(keys)), Arc::new(first), Arc::new(end)])?)
+}
+
+/// Rows that could not be read, as columns.
+///
+/// # Errors
+/// If they do not fit one batch.
+pub(crate) fn quarantine_to_batch(quarantine: &Quarantine) -> Result<RecordBatch> {
+    let columns: [(&str, ArrayRef); 4] = [
+        ("file", Arc::new(quarantine.iter().map(|row| Some(row.file.as_str())).collect::<StringArray>())),
+        ("line", Arc::new(quarantine.iter().map(|row| row.line.and_then(|line| i64::try_from(line).ok())).collect::<Int64Array>())),
+        ("column", Arc::new(quarantine.iter().map(|row| row.column.as_deref()).collect::<StringArray>())),
+        ("reason", Arc::new(quarantine.iter().map(|row| Some(row.reason.as_str())).collect::<StringArray>())),
+    ];
+    Ok(RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))?)
 }
 
 fn slots_to_batch(gaps: &GapList, judged: &Fingerprints) -> Result<RecordBatch> {

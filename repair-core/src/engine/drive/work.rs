@@ -24,7 +24,7 @@ use crate::lake::Lake;
 use crate::lake::overlay::fingerprint;
 use crate::lake::stale;
 use crate::model::Usage;
-use crate::model::{Counts, DefectKind, Findings, GapList, SlotRange};
+use crate::model::{Counts, DefectKind, Findings, GapList, MAX_EXAMPLES, Quarantine, SlotRange};
 use crate::plugin::{AggregateRequest, Aggregator, Detector, Repairer, Sensor, StepContext, Task};
 use crate::workflow::{SensorWait, Step, Variables, Workflow};
 
@@ -241,7 +241,17 @@ impl Work {
         let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged)]).boxed();
         let usage = [found.usage, context.lake.put_artifact(&context.run, &artifact, gaps).await?].into_iter().sum();
         let (scope, examples) = (found.scope.clone(), found.examples.clone());
-        let record = FindingsRecord { of: of.of.clone(), kind: found.kind, scope, counts: found.counts, artifact, examples };
+        let bad_rows = found.quarantine.iter().take(MAX_EXAMPLES).cloned().collect();
+        let record = FindingsRecord {
+            of: of.of.clone(),
+            kind: found.kind,
+            scope,
+            counts: found.counts,
+            artifact,
+            examples,
+            bad_rows,
+            notices: found.notices.clone(),
+        };
         Ok((found, (Some(Box::new(record)), usage)))
     }
 
@@ -263,9 +273,23 @@ impl Work {
         let mut usage = found.usage;
         let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged)]).boxed();
         usage += context.lake.put_artifact(&context.run, &artifact, gaps).await?;
+        if found.quarantine.rows() > 0 {
+            let rows = futures::stream::iter([artifact::quarantine_to_batch(&found.quarantine)]).boxed();
+            usage += context.lake.put_artifact(&context.run, &format!("{}-{}-quarantine", self.step.name, context.visit), rows).await?;
+        }
+        let bad_rows = found.quarantine.iter().take(MAX_EXAMPLES).cloned().collect();
         let output = serde_json::to_value(found.counts).map_err(|error| Error::internal("counts are not JSON").because(error))?;
         let counts = before.map_or(found.counts, |before| after_repair(found.kind, before.counts, found.counts));
-        let record = FindingsRecord { of: of.to_owned(), kind: found.kind, scope: found.scope, counts, artifact, examples: found.examples };
+        let record = FindingsRecord {
+            of: of.to_owned(),
+            kind: found.kind,
+            scope: found.scope,
+            counts,
+            artifact,
+            examples: found.examples,
+            bad_rows,
+            notices: found.notices,
+        };
         Ok(Done { output, findings: Some(Box::new(record)), exceptions: None, usage })
     }
 
@@ -291,7 +315,17 @@ impl Work {
         let batches = self.context.lake.get_artifact(&self.context.run, &record.artifact).await?;
         let (gaps, judged) = artifact::gaps_from_batches(batches).await?;
         let (kind, scope) = (record.kind, record.scope.clone());
-        Ok(Findings { kind, scope, counts: record.counts, gaps, judged, examples: record.examples.clone(), usage: Usage::default() })
+        Ok(Findings {
+            kind,
+            scope,
+            counts: record.counts,
+            gaps,
+            judged,
+            examples: record.examples.clone(),
+            quarantine: Quarantine::default(),
+            notices: record.notices.clone(),
+            usage: Usage::default(),
+        })
     }
 
     async fn sense(&self, sensor: &dyn Sensor, wait: &SensorWait) -> Result<Done> {

@@ -400,6 +400,18 @@ pub(crate) fn exceptions(state: &RunState) -> Vec<String> {
         let (slots, wrong) = (if missing == 1 { "slot is" } else { "slots are" }, findings.kind.as_str());
         exceptions.push(format!("{missing} {slots} still {wrong} in table `{}` ({name})", findings.scope.table));
     }
+    let mut left_out: Vec<(&str, u64)> = Vec::new();
+    for findings in state.findings.values().filter(|findings| findings.counts.quarantined > 0) {
+        let (table, rows) = (findings.scope.table.as_str(), findings.counts.quarantined);
+        match left_out.iter_mut().find(|(known, _)| *known == table) {
+            Some((_, most)) => *most = rows.max(*most),
+            None => left_out.push((table, rows)),
+        }
+    }
+    for (table, rows) in left_out {
+        let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
+        exceptions.push(format!("{rows} of table `{table}` cannot be read and were left out"));
+    }
     for (name, step) in &state.steps {
         if let Some(units) = step.units.as_ref().filter(|units| units.failed() > 0) {
             exceptions.push(format!("{} of {} units of `{name}` failed", units.failed(), units.len()));

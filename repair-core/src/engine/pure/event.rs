@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::error::{Error, ErrorKind};
 use crate::lake::overlay::story::Errors;
 use crate::model::Usage;
-use crate::model::{Conflicts, Counts, DefectKind, Scope, Suspects};
+use crate::model::{BadRow, Conflicts, Counts, DefectKind, Scope, Suspects};
 use crate::price::Query;
 
 /// The version of the event format.
@@ -75,6 +75,12 @@ pub struct FindingsRecord {
     /// Descriptions of the first few defects.
     #[serde(default, rename = "told", skip_serializing_if = "Vec::is_empty")]
     pub examples: Vec<String>,
+    /// The first few rows of the table that could not be read, and were left out. All of them are an artifact.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bad_rows: Vec<BadRow>,
+    /// What looks wrong with the table as a whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
 }
 
 impl FindingsRecord {

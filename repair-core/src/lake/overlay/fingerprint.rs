@@ -226,6 +226,7 @@ mod tests {
             time: "ts".into(),
             time_marks: TimeMark::Start,
             cadence: Some(Cadence::MINUTE),
+            ..Table::implicit("bars", "ts")
         }
     }
 

@@ -8,12 +8,11 @@ use arrow::datatypes::TimestampMicrosecondType;
 use futures::TryStreamExt;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::overlay;
 use crate::lake::overlay::retraction::Retracted;
 use crate::lake::overlay::{Op, columns};
 use crate::lake::shape::{self, KeyTime};
 use crate::lake::{Lake, Layer, ScanRequest, partition, rollup};
-use crate::model::{Fingerprint, Format, Interval, Key, Table};
+use crate::model::{Fingerprint, Interval, Key, Table};
 
 /// The live repair of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,12 +40,7 @@ impl LiveRepairs {
     /// # Errors
     /// Those of the lake.
     pub async fn read(lake: &dyn Lake, table: &Table, interval: Interval, keys: &[Key], wanted: &[String]) -> Result<Self> {
-        let ours = Table {
-            name: overlay::repairs(&table.name),
-            location: overlay::repairs(&table.location),
-            format: Format::Parquet,
-            ..table.clone()
-        };
+        let ours = lake.repairs_of(table);
         let known = match lake.describe(&ours).await {
             Ok(known) => known,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),

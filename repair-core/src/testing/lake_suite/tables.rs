@@ -41,6 +41,7 @@ pub(super) fn new_table() -> Table {
         time: "ts".to_owned(),
         time_marks: TimeMark::Start,
         cadence: Some(Cadence::MINUTE),
+        ..Table::implicit("bars", "ts")
     }
 }
 

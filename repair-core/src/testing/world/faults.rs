@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::{Event, Journal, Recorded, RunHead, Signal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::extent::Extent;
+use crate::lake::overlay;
 use crate::lake::overlay::retraction::Retraction;
 use crate::lake::rollup::Rollup;
 use crate::lake::{
@@ -195,6 +196,10 @@ impl CrashingLake {
 impl ReadLake for CrashingLake {
     fn place(&self, table: &Table) -> String {
         self.inner.place(table)
+    }
+
+    fn repairs_of(&self, table: &Table) -> Table {
+        self.inner.repairs_of(table)
     }
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
@@ -373,6 +378,10 @@ impl FailingLake {
 impl ReadLake for FailingLake {
     fn place(&self, table: &Table) -> String {
         table.location.clone()
+    }
+
+    fn repairs_of(&self, table: &Table) -> Table {
+        Table { name: overlay::repairs(&table.name), location: overlay::repairs(&table.location), ..table.of_repairs() }
     }
 
     async fn describe(&self, _: &Table) -> Result<SchemaRef> {

@@ -47,6 +47,7 @@ use crate::model::{Absence, Interval, Key, Presence, SlotSet, Table, TablePresen
 ///     time: "ts".into(),
 ///     time_marks: TimeMark::Start,
 ///     cadence: Some(Cadence::MINUTE),
+///     ..Table::implicit("bars", "ts")
 /// };
 /// let rows = RecordBatch::try_from_iter([
 ///     ("symbol", Arc::new(StringArray::from(vec!["IBM"])) as _),
@@ -502,6 +503,10 @@ fn excepted(scope: &StageScope<'_>, request: &StageRequest<'_>, absence: &Absenc
 impl ReadLake for MemoryLake {
     fn place(&self, table: &Table) -> String {
         table.location.clone()
+    }
+
+    fn repairs_of(&self, table: &Table) -> Table {
+        Table { name: overlay::repairs(&table.name), location: overlay::repairs(&table.location), ..table.of_repairs() }
     }
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {

@@ -7,7 +7,9 @@ use serde::{Serialize, Serializer};
 
 use super::print::Tree;
 use crate::error::ErrorKind;
-use crate::model::{Format, PartitionUnit, Table, TimeMark};
+use crate::model::{
+    BadRowLimit, ColumnRule, Csv, OnBadRow, PartitionUnit, Repeated, Skipped, Slack, Table, TimeForm, TimeMark, TimeReading,
+};
 use crate::price::Budget;
 use crate::workflow::read::{DEFAULT_ATTEMPTS, DEFAULT_BACKOFF, DEFAULT_INTERVAL};
 use crate::workflow::{ErrorMatch, Jitter, Param, ParamType, Rate, RetryRule, RunIf, Tolerance};
@@ -149,33 +151,116 @@ pub(super) fn param(param: Param) -> Tree {
 }
 
 pub(super) fn table(table: Table) -> Tree {
-    let format = match table.format {
-        Format::Parquet => "parquet",
-        Format::Csv => "csv",
-        Format::Jsonl => "jsonl",
+    let mut fields = vec![("location".to_owned(), Tree::Text(table.location)), ("format".to_owned(), Tree::text(table.format.as_str()))];
+    let texts = |fields: &mut Vec<(String, Tree)>, name: &str, texts: Vec<String>| {
+        if !texts.is_empty() {
+            fields.push((name.to_owned(), Tree::texts(texts)));
+        }
     };
-    let mut fields = vec![("location".to_owned(), Tree::Text(table.location)), ("format".to_owned(), Tree::text(format))];
-    let partitioned = !table.partition_by.is_empty();
-    let partitions = table.partition_by.into_iter().map(|partition| {
-        let unit = match partition.unit {
-            PartitionUnit::Year => "year",
-            PartitionUnit::Month => "month",
-            PartitionUnit::Day => "day",
-            PartitionUnit::Hour => "hour",
+    texts(&mut fields, "ignore", table.ignore);
+    fields.extend((!table.csv.is_plain()).then(|| ("csv".to_owned(), csv(table.csv))));
+    texts(&mut fields, "nulls", table.nulls);
+    if !table.columns.is_empty() {
+        let columns = table.columns.into_iter().map(|(name, rule)| (name, column(rule)));
+        fields.push(("columns".to_owned(), Tree::Map(columns.collect())));
+    }
+    if let OnBadRow::Quarantine(limit) = table.on_bad_row {
+        let limit = match limit {
+            BadRowLimit::Rows(rows) => Tree::Number(rows.to_string()),
+            share @ BadRowLimit::PerMillion(_) => Tree::Text(share.to_string()),
         };
-        Tree::Map(vec![(partition.column, Tree::text(unit))])
-    });
-    if partitioned {
+        fields.push(("on_bad_row".to_owned(), Tree::Map(vec![("quarantine".to_owned(), limit)])));
+    }
+    if let Some(layout) = table.layout {
+        let mut by =
+            vec![("path".to_owned(), Tree::Text(layout.path.to_string())), ("zone".to_owned(), Tree::Text(layout.zone.to_string()))];
+        if let Slack::Seconds(seconds) = table.slack {
+            by.push(("slack".to_owned(), Tree::Text(format!("{seconds}s"))));
+        }
+        fields.push(("partition_by".to_owned(), Tree::Map(by)));
+    } else if !table.partition_by.is_empty() {
+        let partitions = table.partition_by.into_iter().map(|partition| {
+            let unit = match partition.unit {
+                PartitionUnit::Year => "year",
+                PartitionUnit::Month => "month",
+                PartitionUnit::Day => "day",
+                PartitionUnit::Hour => "hour",
+            };
+            Tree::Map(vec![(partition.column, Tree::text(unit))])
+        });
         fields.push(("partition_by".to_owned(), Tree::List(partitions.collect())));
     }
     if !table.key.is_empty() {
         fields.push(("key".to_owned(), Tree::texts(table.key)));
     }
-    fields.push(("time".to_owned(), Tree::Text(table.time)));
+    fields.push(("time".to_owned(), if table.reading.is_plain() { Tree::Text(table.time) } else { time(table.time, table.reading) }));
     if table.time_marks == TimeMark::End {
         fields.push(("time_marks".to_owned(), Tree::text("end")));
     }
+    fields.extend(table.zone.map(|zone| ("zone".to_owned(), Tree::Text(zone.to_string()))));
     fields.extend(table.cadence.map(|cadence| ("cadence".to_owned(), Tree::Text(cadence.to_string()))));
+    Tree::Map(fields)
+}
+
+fn csv(csv: Csv) -> Tree {
+    let default = Csv::default();
+    let mut fields: Vec<(String, Tree)> = Vec::new();
+    let mut add = |name: &str, differs: bool, value: Tree| {
+        if differs {
+            fields.push((name.to_owned(), value));
+        }
+    };
+    let mark = |mark: Option<char>| Tree::Text(mark.map_or_else(|| "none".to_owned(), |mark| mark.to_string()));
+    add("delimiter", csv.delimiter != default.delimiter, mark(Some(csv.delimiter)));
+    add("quote", csv.quote != default.quote, mark(csv.quote));
+    add("decimal", csv.decimal != default.decimal, mark(Some(csv.decimal)));
+    add("thousands", csv.thousands.is_some(), mark(csv.thousands));
+    add("encoding", csv.encoding != default.encoding, Tree::text(csv.encoding.as_str()));
+    add("header", !csv.header, Tree::Bool(csv.header));
+    add("comment", csv.comment.is_some(), mark(csv.comment));
+    add("skip_lines", csv.skip_lines > 0, Tree::Number(csv.skip_lines.to_string()));
+    add("trim", csv.trim, Tree::Bool(csv.trim));
+    add("names", !csv.names.is_empty(), Tree::List(csv.names.into_iter().map(Tree::Text).collect()));
+    Tree::Map(fields)
+}
+
+fn column(rule: ColumnRule) -> Tree {
+    let mut fields: Vec<(String, Tree)> = Vec::new();
+    fields.extend(rule.kind.map(|kind| ("type".to_owned(), Tree::Text(kind.to_string()))));
+    if !rule.nulls.is_empty() {
+        fields.push(("nulls".to_owned(), Tree::texts(rule.nulls)));
+    }
+    fields.extend(rule.path.map(|path| ("path".to_owned(), Tree::Text(path))));
+    Tree::Map(fields)
+}
+
+fn time(name: String, reading: TimeReading) -> Tree {
+    let mut fields: Vec<(String, Tree)> = Vec::new();
+    let in_path = matches!(reading.form, TimeForm::Path(_));
+    if reading.columns.is_empty() && !in_path {
+        fields.push(("column".to_owned(), Tree::Text(name)));
+    } else {
+        if !in_path {
+            fields.push(("columns".to_owned(), Tree::List(reading.columns.into_iter().map(Tree::Text).collect())));
+        }
+        fields.push(("name".to_owned(), Tree::Text(name)));
+    }
+    match reading.form {
+        TimeForm::Iso => {}
+        TimeForm::Pattern(pattern) => fields.push(("format".to_owned(), Tree::Text(pattern))),
+        TimeForm::Epoch(units) => {
+            fields.push(("epoch".to_owned(), Tree::List(units.into_iter().map(|unit| Tree::text(unit.as_str())).collect())));
+        }
+        TimeForm::Path(path) => fields.push(("path".to_owned(), Tree::Text(path.to_string()))),
+    }
+    fields.extend(reading.zone.map(|zone| ("zone".to_owned(), Tree::Text(zone.to_string()))));
+    let word = |words: &[(&'static str, Repeated)], wanted| words.iter().find(|(_, one)| *one == wanted).map(|(word, _)| *word);
+    if reading.repeated != Repeated::Refuse {
+        fields.push(("repeated".to_owned(), Tree::text(word(&Repeated::ALL, reading.repeated).unwrap_or("refuse"))));
+    }
+    if reading.skipped == Skipped::Shift {
+        fields.push(("skipped".to_owned(), Tree::text("shift")));
+    }
     Tree::Map(fields)
 }
 

@@ -3,6 +3,7 @@
 mod branch;
 mod budget;
 mod param;
+mod reading;
 mod scalar;
 mod step;
 mod strategy;

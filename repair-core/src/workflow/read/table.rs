@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::reading::MARKS;
 use super::{Fields, MAX_ENTRIES, PluginPlaces, Reader, Within};
 use crate::lake::overlay;
-use crate::model::{Cadence, Format, Partition, PartitionUnit, Table, TimeMark};
+use crate::model::{Format, Partition, PartitionUnit, Table};
 use crate::workflow::{Profile, SourceUse};
-use crate::yaml::tree::{Key, Node, Place};
+use crate::yaml::tree::{Key, Node, Place, Yaml};
 
 impl<'a> Reader<'a> {
     pub(super) fn tables(&mut self, fields: &Fields<'a>) -> BTreeMap<String, Table> {
@@ -42,41 +43,89 @@ impl<'a> Reader<'a> {
     }
 
     fn table(&mut self, key: &Key, node: &'a Node) -> Option<Table> {
-        const KEYS: [&str; 7] = ["location", "format", "partition_by", "key", "time", "time_marks", "cadence"];
+        const KEYS: [&str; 13] = [
+            "location",
+            "format",
+            "ignore",
+            "csv",
+            "nulls",
+            "columns",
+            "on_bad_row",
+            "partition_by",
+            "key",
+            "time",
+            "time_marks",
+            "zone",
+            "cadence",
+        ];
         let fields = self.fields(node, key.place, &format!("table `{}`", key.name), &KEYS)?;
         let location = self.required(&fields, "location", "name the folder of its files").and_then(|node| self.text(node, "`location`"));
         let formats = [("parquet", Format::Parquet), ("csv", Format::Csv), ("jsonl", Format::Jsonl)];
         let format = self
             .required(&fields, "format", "write `format: parquet`, `csv` or `jsonl`")
             .and_then(|node| self.word(node, "`format`", &formats));
-        let time = self.required(&fields, "time", "name the time column").and_then(|node| self.text(node, "`time`"));
-        let partition_by = fields.get("partition_by").map(|node| self.partitions(node)).unwrap_or_default();
+        let time = self.required(&fields, "time", "name the time column").and_then(|node| self.time(node));
         let mut columns: Vec<String> = Vec::new();
         for (column, place) in fields.get("key").map(|node| self.texts(node, "`key`")).unwrap_or_default() {
-            if columns.contains(&column) || time.as_ref() == Some(&column) {
+            if columns.contains(&column) || time.as_ref().is_some_and(|time| time.name == column) {
                 self.error(place, format!("column `{column}` is named twice"), None);
             } else {
                 columns.push(column);
             }
         }
-        let marks = [("start", TimeMark::Start), ("end", TimeMark::End)];
-        let time_marks = fields.get("time_marks").and_then(|node| self.word(node, "`time_marks`", &marks)).unwrap_or_default();
-        let cadence = fields.get("cadence").and_then(|node| self.cadence(node));
-        Some(Table {
+        let marks = fields.get("time_marks").and_then(|node| self.word(node, "`time_marks`", &MARKS));
+        if marks.is_some() && time.as_ref().is_some_and(|time| time.marks.is_some()) {
+            let help = "keep `marks` under `time`".to_owned();
+            self.error(fields.key_place("time_marks"), "`time_marks` and `marks` under `time` say the same", Some(help));
+        }
+        let cadence = fields.get("cadence").and_then(|node| self.parsed(node, "`cadence`"));
+        let texts = |reader: &mut Self, name: &str| {
+            let node = fields.get(name);
+            node.map(|node| reader.texts(node, &format!("`{name}`")))
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(text, _)| text)
+                .collect::<Vec<_>>()
+        };
+        let (ignore, nulls) = (texts(self, "ignore"), texts(self, "nulls"));
+        let mut partition_by = Vec::new();
+        let mut folders = None;
+        match fields.get("partition_by") {
+            Some(node) if matches!(node.value, Yaml::List(_)) => partition_by = self.partitions(node),
+            Some(node) => folders = self.folders(node),
+            None => {}
+        }
+        let csv = fields.get("csv").map(|node| self.csv(node)).unwrap_or_default();
+        let rules = fields.get("columns").map(|node| self.columns(node)).unwrap_or_default();
+        let on_bad_row = fields.get("on_bad_row").map(|node| self.on_bad_row(node)).unwrap_or_default();
+        let zone = fields.get("zone").and_then(|node| self.parsed(node, "`zone`"));
+        let time = time?;
+        let mut table = Table {
             name: key.name.clone(),
             location: location?,
             format: format?,
+            ignore,
+            csv,
+            nulls,
+            columns: rules,
+            on_bad_row,
             partition_by,
             key: columns,
-            time: time?,
-            time_marks,
+            reading: time.reading,
+            zone,
+            time_marks: time.marks.or(marks).unwrap_or_default(),
             cadence,
-        })
-    }
-
-    fn cadence(&mut self, node: &Node) -> Option<Cadence> {
-        let text = self.text(node, "`cadence`")?;
-        text.parse().map_err(|error: crate::Error| self.error(node.place, error.message(), None)).ok()
+            ..Table::implicit(&key.name, &time.name)
+        };
+        if let Some(folders) = folders {
+            table = table.with_layout(folders.path, folders.zone).with_slack(folders.slack);
+        }
+        // What is wrong with one setting alone has been reported at its place.
+        let alone = table.csv.check().and_then(|()| table.reading.check());
+        if let (Ok(()), Err(error)) = (alone, table.check()) {
+            self.error(key.place, error.message(), None);
+        }
+        Some(table)
     }
 
     fn partitions(&mut self, node: &'a Node) -> Vec<Partition> {
@@ -84,7 +133,8 @@ impl<'a> Reader<'a> {
             [("year", PartitionUnit::Year), ("month", PartitionUnit::Month), ("day", PartitionUnit::Day), ("hour", PartitionUnit::Hour)];
         let items = self.list(node, "`partition_by`").unwrap_or_default();
         if let Some(second) = items.get(1) {
-            self.error(second.place, "a table can be partitioned by one column only", Some("keep the one with the finest unit".to_owned()));
+            let help = "for folders such as year=2024/month=03, write `partition_by: \"year=%Y/month=%m\"`".to_owned();
+            self.error(second.place, "a list under `partition_by` has one column", Some(help));
         }
         let mut partitions = Vec::new();
         for item in items.iter().take(1) {

@@ -40,6 +40,10 @@ impl ReadLake for SeenThroughMasks {
         self.seen(table).place(table)
     }
 
+    fn repairs_of(&self, table: &Table) -> Table {
+        self.seen(table).repairs_of(table)
+    }
+
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
         self.seen(table).describe(table).await
     }

@@ -21,7 +21,7 @@ use crate::builtin::detect::expected::{Examined, GapsConfig, KeysFrom, blind_if_
 use crate::builtin::detect::gaps::search;
 use crate::builtin::detect::invalid::examine::{Examination, Found};
 use crate::error::{Error, Result};
-use crate::model::{DefectKind, Findings, Interval, Key, SlotGrid, SlotRange};
+use crate::model::{DefectKind, Findings, Key, SlotGrid, SlotRange};
 use crate::plugin::{Detector, Registry, StepContext};
 
 /// How many slots, over all keys, are examined at once: about 50 bytes each, plus their rows where something is wrong.
@@ -36,9 +36,9 @@ pub struct InvalidConfig {
     /// The table to examine; it needs a `cadence`.
     #[schemars(extend("x-names" = "table"))]
     pub table: String,
-    /// The start of the interval: a date (from its first instant, UTC) or an instant.
+    /// The start of the interval: a date (from its first instant, in the table's zone) or an instant.
     pub from: String,
-    /// The end of the interval: a date (included, UTC) or an instant (not included).
+    /// The end of the interval: a date (included, in the table's zone) or an instant (not included).
     pub to: String,
     /// The calendar that defines which slots are expected; others are not judged.
     #[serde(default = "super::expected::always")]
@@ -63,7 +63,6 @@ pub(super) fn register(registry: &mut Registry) {
 #[derive(Debug)]
 pub struct Invalid {
     series: GapsConfig,
-    interval: Interval,
     rules: Vec<Rule>,
 }
 
@@ -79,8 +78,8 @@ impl Invalid {
         }
         rules.iter().try_for_each(Rule::check)?;
         let series = GapsConfig { table, from, to, calendar, keys, keys_from };
-        let interval = series.interval()?;
-        Ok(Self { series, interval, rules })
+        series.check()?;
+        Ok(Self { series, rules })
     }
 }
 
@@ -89,7 +88,7 @@ impl Detector for Invalid {
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
         let scope = match again {
             Some(before) => before.scope.clone(),
-            None => self.series.scope(context, self.interval).await?,
+            None => self.series.scope(context).await?,
         };
         let (base, _) = search(context, &scope, again).await?;
         let examined = Examined::of(context, &scope, again)?;
@@ -120,7 +119,17 @@ impl Detector for Invalid {
         counts.gaps = gaps.len() as u64;
         let mut usage = base.usage;
         usage += found.usage;
-        Ok(Findings { kind: DefectKind::Invalid, scope, counts, gaps, judged: found.judged, examples: found.examples, usage })
+        Ok(Findings {
+            kind: DefectKind::Invalid,
+            scope,
+            counts,
+            gaps,
+            judged: found.judged,
+            examples: found.examples,
+            quarantine: base.quarantine,
+            notices: base.notices,
+            usage,
+        })
     }
 }
 

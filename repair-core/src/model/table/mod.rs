@@ -1,0 +1,393 @@
+//! Tables of the lake, as a workflow declares them.
+
+mod path;
+mod text;
+mod time;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use self::path::{PathFacts, PathField, PathPattern, PathPiece};
+pub use self::text::{BadRowLimit, ColumnRule, ColumnType, Csv, Encoding, OnBadRow};
+pub use self::time::{EpochUnit, Repeated, Skipped, TimeForm, TimeReading};
+use crate::error::{Error, Result};
+use crate::model::{Cadence, SlotGrid, TimeMark, Zone};
+
+/// How a table's files are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Format {
+    /// Apache Parquet.
+    Parquet,
+    /// Separated values, one record on each line.
+    Csv,
+    /// One JSON object per line.
+    Jsonl,
+}
+
+impl Format {
+    /// The name used in workflows, such as `parquet`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Parquet => "parquet",
+            Self::Csv => "csv",
+            Self::Jsonl => "jsonl",
+        }
+    }
+
+    /// The file endings of the format, without the dot.
+    pub fn endings(self) -> &'static [&'static str] {
+        match self {
+            Self::Parquet => &["parquet"],
+            Self::Csv => &["csv", "tsv", "psv", "txt", "dat"],
+            Self::Jsonl => &["jsonl", "ndjson", "json"],
+        }
+    }
+}
+
+/// The unit of time in the name of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PartitionUnit {
+    /// A year, such as `2024`.
+    Year,
+    /// A month, such as `2024-03`.
+    Month,
+    /// A day, such as `2024-03-04`.
+    Day,
+    /// An hour, such as `2024-03-04-09`.
+    Hour,
+}
+
+impl PartitionUnit {
+    /// Its length, at most, in seconds.
+    pub fn seconds(self) -> i64 {
+        match self {
+            Self::Year => 366 * 86_400,
+            Self::Month => 31 * 86_400,
+            Self::Day => 86_400,
+            Self::Hour => 3_600,
+        }
+    }
+}
+
+/// A Hive partition column that is a unit of the table's time column, in UTC.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Partition {
+    /// The column, as in a folder named `column=value`.
+    pub column: String,
+    /// The unit of time that its values name.
+    pub unit: PartitionUnit,
+}
+
+/// How far from its folder a row may be and still be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Slack {
+    /// In the folder before or after, as by a clock that is a little wrong.
+    #[default]
+    OneFolder,
+    /// So many seconds.
+    Seconds(u32),
+}
+
+/// Folders that say which time, and perhaps which keys, their files hold.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Layout {
+    /// The names of folders below the table's location, and perhaps of the file.
+    pub path: PathPattern,
+    /// The zone of the times in them.
+    #[serde(default)]
+    pub zone: Zone,
+}
+
+/// A table of the lake, as a workflow declares it.
+///
+/// ```
+/// use repair_core::model::{Cadence, Format, PartitionUnit, Table};
+///
+/// let bars = Table::new("bars", Format::Parquet, "ts")
+///     .with_location("market/bars")
+///     .with_key(["symbol"])
+///     .with_partition("date", PartitionUnit::Day)
+///     .with_cadence(Cadence::MINUTE);
+/// assert_eq!(bars.grid()?.cadence.seconds(), 60);
+/// # Ok::<(), repair_core::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Table {
+    /// The name that steps use.
+    pub name: String,
+    /// Where its files are: a folder, a file or a glob, absolute or relative to the lake's root.
+    pub location: String,
+    /// The format of its files.
+    pub format: Format,
+    /// Files that are not data: globs of their names, or of their paths below the location.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<String>,
+    /// How its files are written, if they are CSV.
+    #[serde(default, skip_serializing_if = "Csv::is_plain")]
+    pub csv: Csv,
+    /// Words that mean, in any column of text, that there is no value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nulls: Vec<String>,
+    /// What is declared about columns, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, ColumnRule>,
+    /// What happens to rows that cannot be read.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_bad_row: OnBadRow,
+    /// How its repairs are partitioned by time, and its files too, unless `layout` says otherwise; at most one column.
+    pub partition_by: Vec<Partition>,
+    /// How its folders carry time and keys, if not by one Hive column of a time in UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<Layout>,
+    /// How far from its folder a row may be and still be used.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub slack: Slack,
+    /// The columns that identify a series; none if the table is one series.
+    pub key: Vec<String>,
+    /// The name of the time column in batches.
+    pub time: String,
+    /// How times are read.
+    #[serde(default, skip_serializing_if = "TimeReading::is_plain")]
+    pub reading: TimeReading,
+    /// What a day of the table is, if not a day of the zone of its times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Zone>,
+    /// Whether a row's time is the start or the end of its slot.
+    pub time_marks: TimeMark,
+    /// How often a series has a row, if it is a series.
+    pub cadence: Option<Cadence>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// The column under which repairs are partitioned if the table's own folders do not have one Hive column.
+const LAYOUT_COLUMN: &str = "repair_part";
+
+impl Table {
+    /// A table in a folder of the same name, without partitions, key or cadence.
+    pub fn new(name: impl Into<String>, format: Format, time: impl Into<String>) -> Self {
+        let name = name.into();
+        Self {
+            location: name.clone(),
+            name,
+            format,
+            ignore: Vec::new(),
+            csv: Csv::default(),
+            nulls: Vec::new(),
+            columns: BTreeMap::new(),
+            on_bad_row: OnBadRow::Refuse,
+            partition_by: Vec::new(),
+            layout: None,
+            slack: Slack::OneFolder,
+            key: Vec::new(),
+            time: time.into(),
+            reading: TimeReading::default(),
+            zone: None,
+            time_marks: TimeMark::Start,
+            cadence: None,
+        }
+    }
+
+    /// A table of Parquet files in a folder of the same name, without partitions, key or cadence.
+    pub fn implicit(name: &str, time: &str) -> Self {
+        Self::new(name, Format::Parquet, time)
+    }
+
+    /// Sets where its files are, if not in the folder of its name.
+    #[must_use]
+    pub fn with_location(mut self, location: impl Into<String>) -> Self {
+        self.location = location.into();
+        self
+    }
+
+    /// Sets the columns that identify a series.
+    #[must_use]
+    pub fn with_key<T: Into<String>>(mut self, columns: impl IntoIterator<Item = T>) -> Self {
+        self.key = columns.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the column that partitions the files by time, and the unit of its values.
+    #[must_use]
+    pub fn with_partition(mut self, column: impl Into<String>, unit: PartitionUnit) -> Self {
+        self.partition_by = vec![Partition { column: column.into(), unit }];
+        self
+    }
+
+    /// Sets whether a row's time is the start or the end of its slot.
+    #[must_use]
+    pub fn with_time_marks(mut self, marks: TimeMark) -> Self {
+        self.time_marks = marks;
+        self
+    }
+
+    /// Sets how often a series has a row.
+    #[must_use]
+    pub fn with_cadence(mut self, cadence: Cadence) -> Self {
+        self.cadence = Some(cadence);
+        self
+    }
+
+    /// Leaves out files that are not data, by globs.
+    #[must_use]
+    pub fn with_ignored<T: Into<String>>(mut self, globs: impl IntoIterator<Item = T>) -> Self {
+        self.ignore = globs.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets how its CSV files are written.
+    #[must_use]
+    pub fn with_csv(mut self, csv: Csv) -> Self {
+        self.csv = csv;
+        self
+    }
+
+    /// Sets the words that mean that there is no value.
+    #[must_use]
+    pub fn with_nulls<T: Into<String>>(mut self, words: impl IntoIterator<Item = T>) -> Self {
+        self.nulls = words.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Declares a column.
+    #[must_use]
+    pub fn with_column(mut self, name: impl Into<String>, rule: ColumnRule) -> Self {
+        self.columns.insert(name.into(), rule);
+        self
+    }
+
+    /// Sets what happens to rows that cannot be read.
+    #[must_use]
+    pub fn with_bad_rows(mut self, on_bad_row: OnBadRow) -> Self {
+        self.on_bad_row = on_bad_row;
+        self
+    }
+
+    /// Sets how its folders carry time and keys. Its repairs are then partitioned by the same unit of time, under a column of ours.
+    #[must_use]
+    pub fn with_layout(mut self, path: PathPattern, zone: Zone) -> Self {
+        self.partition_by = path.unit().map(|unit| Partition { column: LAYOUT_COLUMN.to_owned(), unit }).into_iter().collect();
+        self.layout = Some(Layout { path, zone });
+        self
+    }
+
+    /// Sets how far from its folder a row may be and still be used.
+    #[must_use]
+    pub fn with_slack(mut self, slack: Slack) -> Self {
+        self.slack = slack;
+        self
+    }
+
+    /// Sets how times are read.
+    #[must_use]
+    pub fn with_time(mut self, reading: TimeReading) -> Self {
+        self.reading = reading;
+        self
+    }
+
+    /// Sets what a day of the table is.
+    #[must_use]
+    pub fn with_zone(mut self, zone: Zone) -> Self {
+        self.zone = Some(zone);
+        self
+    }
+
+    /// The zone of its days: its own, or that of its times, or UTC.
+    pub fn day_zone(&self) -> Zone {
+        self.zone.clone().or_else(|| self.reading.zone.clone()).unwrap_or_default()
+    }
+
+    /// The same table as its repairs are stored: Parquet files of ours, with times in UTC.
+    #[must_use]
+    pub fn of_repairs(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            location: self.location.clone(),
+            partition_by: self.partition_by.clone(),
+            key: self.key.clone(),
+            time: self.time.clone(),
+            time_marks: self.time_marks,
+            cadence: self.cadence,
+            ..Self::implicit(&self.name, &self.time)
+        }
+    }
+
+    /// The words that mean, in a column, that there is no value.
+    pub fn nulls_of<'a>(&'a self, column: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+        let own = self.columns.get(column).map(|rule| rule.nulls.as_slice()).unwrap_or_default();
+        self.nulls.iter().chain(own).map(String::as_str)
+    }
+
+    /// The declared type of a column.
+    pub fn type_of(&self, column: &str) -> Option<ColumnType> {
+        self.columns.get(column).and_then(|rule| rule.kind)
+    }
+
+    /// The columns of the files that hold the time; none if the path does.
+    pub fn time_columns(&self) -> Vec<&str> {
+        match &self.reading.form {
+            TimeForm::Path(_) => Vec::new(),
+            _ if self.reading.columns.is_empty() => vec![self.time.as_str()],
+            _ => self.reading.columns.iter().map(String::as_str).collect(),
+        }
+    }
+
+    /// Checks that its settings do not contradict each other.
+    ///
+    /// # Errors
+    /// `invalid` with the contradiction.
+    pub fn check(&self) -> Result<()> {
+        self.csv.check()?;
+        self.reading.check()?;
+        if !self.csv.is_plain() && self.format != Format::Csv {
+            return Err(Error::invalid(format!("`csv` describes CSV files, and the format is {}", self.format.as_str())));
+        }
+        for glob in &self.ignore {
+            glob::Pattern::new(glob).map_err(|error| Error::invalid(format!("`{glob}` under `ignore` is not a glob: {error}")))?;
+        }
+        let days = self.cadence.is_some_and(|cadence| cadence.seconds() >= 86_400);
+        if days && !self.day_zone().is_utc() {
+            return Err(Error::invalid(format!(
+                "a cadence of days counts days in UTC, and the table's zone is {}; remove `zone` if its times are dates",
+                self.day_zone()
+            )));
+        }
+        if let Some(layout) = &self.layout {
+            if layout.path.finest().is_some_and(|finest| finest > PathField::Hour) {
+                return Err(Error::invalid(format!("the finest part of `{}` under `partition_by` can be the hour, %H", layout.path)));
+            }
+            if let Some(other) = layout.path.keys().find(|column| !self.key.iter().any(|key| key == column)) {
+                return Err(Error::invalid(format!("`{}` holds {{{other}}}, which is not among the columns of `key`", layout.path)));
+            }
+        }
+        if let TimeForm::Path(path) = &self.reading.form {
+            if path.finest().is_none() {
+                return Err(Error::invalid(format!("`{path}` names no time; write e.g. `%Y-%m-%d`")));
+            }
+            if let Some(other) = path.keys().find(|column| !self.key.iter().any(|key| key == column)) {
+                return Err(Error::invalid(format!("`{path}` holds {{{other}}}, which is not among the columns of `key`")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The slots of its series.
+    ///
+    /// # Errors
+    /// `invalid` if the table has no cadence.
+    pub fn grid(&self) -> Result<SlotGrid> {
+        let cadence = self.cadence.ok_or_else(|| {
+            Error::invalid(format!("table `{}` has no `cadence`, so its expected rows are unknown; add one, e.g. `cadence: 1m`", self.name))
+        })?;
+        Ok(SlotGrid { cadence, marks: self.time_marks })
+    }
+}
