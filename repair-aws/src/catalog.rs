@@ -128,7 +128,7 @@ impl Relation {
     }
 
     /// The columns of a table in the shape of batches: keys as UTF-8, the time as an instant, and no time partitions, since they follow
-    /// from the time.
+    /// from the time. Key and time have the workflow's names; the catalog has all names in lower case.
     ///
     /// # Errors
     /// `invalid` if the key, time or partition column is missing or unusable.
@@ -156,22 +156,22 @@ impl Relation {
             }
         }
         let mut fields = Vec::with_capacity(self.columns.len());
+        let key_of = |column: &Column| table.key.iter().find(|key| key.eq_ignore_ascii_case(&column.name));
         for column in &self.columns {
-            if *column.name == table.time {
+            if column.name.eq_ignore_ascii_case(&table.time) {
                 self.check_time(table, column)?;
                 fields.push(shape::time_field(table));
-            } else if table.key.contains(&column.name) {
+            } else if let Some(key) = key_of(column) {
                 let kind = column.data_type().unwrap_or(DataType::Null);
-                shape::check_key_type(table, &column.name, &kind)?;
-                fields.push(shape::key_field(&column.name));
+                shape::check_key_type(table, key, &kind)?;
+                fields.push(shape::key_field(key));
             } else if by.is_some_and(|by| by.column.eq_ignore_ascii_case(&column.name)) {
                 // A view shows it among its columns.
             } else if let Some(kind) = column.data_type() {
                 fields.push(Field::new(&column.name, kind, true));
             }
         }
-        let in_path = self.partitions.iter().filter(|column| table.key.contains(&column.name));
-        fields.extend(in_path.map(|column| shape::key_field(&column.name)));
+        fields.extend(self.partitions.iter().filter_map(key_of).map(|key| shape::key_field(key)));
         Ok(Arc::new(Schema::new(fields)))
     }
 

@@ -62,11 +62,11 @@ impl AwsLake {
         }
         let (known, schema) = self.look_up(table).await?;
         let schema = shape::project(table, &schema, request.columns.as_deref())?;
-        let mut out: Vec<Arc<Field>> = schema.fields().iter().cloned().collect();
-        if request.layer == Layer::Repaired {
-            out.push(Arc::new(Field::new(overlay::REPAIRED_BY, DataType::Utf8, true)));
-        }
-        let out = Arc::new(Schema::new(out));
+        let named = shape::as_requested(table, &schema, request.columns.as_deref())?;
+        let (own, out) = match request.layer {
+            Layer::Raw => (schema.clone(), named),
+            Layer::Repaired => (overlay::view_schema(&schema), overlay::view_schema(&named)),
+        };
         if request.keys.as_ref().is_some_and(Vec::is_empty) {
             return Ok(futures::stream::empty().boxed());
         }
@@ -85,7 +85,7 @@ impl AwsLake {
         for name in &columns {
             fields.push(schema.field_with_name(name)?.clone());
         }
-        fields.extend(out.field_with_name(overlay::REPAIRED_BY).ok().cloned());
+        fields.extend(own.field_with_name(overlay::REPAIRED_BY).ok().cloned());
         let layout = Layout::of(Arc::new(Schema::new(fields)));
         let execution = self.shared.athena.run(self.behalf.as_deref(), &sql).await?;
         let mut usage = execution.usage;
@@ -95,7 +95,7 @@ impl AwsLake {
         let table = table.clone();
         let arrange = move |batch: RecordBatch| {
             let mut arrays: Vec<ArrayRef> = Vec::with_capacity(out.fields().len());
-            for field in out.fields() {
+            for field in own.fields() {
                 let array = rollup::column(&batch, field.name())?;
                 if !field.is_nullable() && array.null_count() > 0 {
                     return Err(Error::invalid(format!(

@@ -451,8 +451,13 @@ impl<'a> Source<'a> {
             .map(|by| by.column.clone())
             .into_iter()
             .collect();
-        let others: Vec<&str> =
-            self.raw.partitions.iter().map(|column| column.name.as_str()).filter(|column| !by.iter().any(|by| by == column)).collect();
+        let others: Vec<&str> = self
+            .raw
+            .partitions
+            .iter()
+            .map(|column| column.name.as_str())
+            .filter(|column| !by.iter().any(|by| by.eq_ignore_ascii_case(column)))
+            .collect();
         let mut raw_select = self.slot_columns(self.raw, &all);
         raw_select.extend(own.iter().chain(&others).copied().chain(by.iter().map(String::as_str)).map(name));
         let had: Vec<String> = self.slot_columns(self.raw, &all).into_iter().chain(by.iter().map(|column| name(column))).collect();

@@ -58,6 +58,12 @@ fn refused(error: ParquetError) -> Error {
     }
 }
 
+/// Columns with the names that Athena has for them: all in lower case.
+fn in_lower_case(schema: &SchemaRef) -> SchemaRef {
+    let lower = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_name(field.name().to_lowercase()));
+    Arc::new(Schema::new(schema.fields().iter().map(lower).collect::<Vec<_>>()))
+}
+
 /// Rows as a Parquet object.
 pub(crate) fn encode(schema: &SchemaRef, batches: &[RecordBatch], footer: Vec<KeyValue>) -> Result<Bytes> {
     let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties(footer)?)).map_err(refused)?;
@@ -201,7 +207,10 @@ impl AwsLake {
         let puts = parts.into_iter().map(|(value, batches)| {
             let key = format!("{}/{object}", place::partition(folder, by.zip(value.as_deref())));
             async move {
-                let body = encode(schema, &batches, Vec::new())?;
+                let schema = in_lower_case(schema);
+                let batches = batches.iter().map(|batch| Ok(RecordBatch::try_new(schema.clone(), batch.columns().to_vec())?));
+                let batches = batches.collect::<Result<Vec<_>>>()?;
+                let body = encode(&schema, &batches, Vec::new())?;
                 let usage = written(&batches, body.len());
                 match self.shared.objects.put(&key, body, Condition::IfNoneMatch).await {
                     // It was published before.
@@ -242,7 +251,7 @@ impl AwsLake {
             self.tables().make(&relation, None, &columns, &partitions, &folder).await?;
             let fields = schema.fields().iter().zip(declared);
             let fields = fields.map(|(field, (name, (_, kind)))| Field::new(name, kind, field.is_nullable()));
-            written_as = Some(Arc::new(Schema::new(fields.collect::<Vec<_>>())));
+            written_as = Some(in_lower_case(&Arc::new(Schema::new(fields.collect::<Vec<_>>()))));
         }
         if let Some(by) = by {
             let values: Vec<String> = parts.iter().filter(|(_, rows)| !rows.is_empty()).filter_map(|(value, _)| value.clone()).collect();

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, BooleanBufferBuilder, RecordBatch};
+use arrow::array::{BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef};
 use futures::stream;
-use repair_core::lake::{BatchStream, Layer, ScanRequest};
+use repair_core::lake::{BatchStream, Layer, ScanRequest, overlay};
 use repair_core::model::Usage;
 use repair_core::model::{Format, Key, Table};
 use repair_core::{Error, ErrorKind, Result};
@@ -19,7 +19,7 @@ use crate::place::{self, Place};
 use crate::read::{self, Sink, Tally};
 use crate::view;
 use repair_core::lake::partition::TimeBounds;
-use repair_core::lake::shape;
+use repair_core::lake::shape::{self, Merged};
 
 /// Batches that may wait for their reader.
 pub(crate) const BATCHES_AHEAD: usize = 4;
@@ -32,6 +32,8 @@ pub(crate) struct Scan {
     pub(crate) files: Vec<DataFile>,
     /// The columns to read, in shape, without the view's own column.
     pub(crate) shape: SchemaRef,
+    /// The columns of the batches: the same, with the names by which they were requested, and the view's own column.
+    pub(crate) schema: SchemaRef,
     /// The columns by which rows are judged: all of the table if it leaves out bad rows, so that every reader leaves out the same.
     judged: SchemaRef,
     pub(crate) bounds: TimeBounds,
@@ -73,27 +75,34 @@ impl Scan {
             shape::refuse_reserved(table, &schema)?;
         }
         let known_empty = files.is_empty() && schema.fields().len() == table.key.len() + 1;
-        let shape = if known_empty { schema.clone() } else { shape::project(table, &schema, columns)? };
-        let judged = if read::quarantines(table) { schema } else { shape.clone() };
+        let shape = shape::project(table, &schema, columns.filter(|_| !known_empty))?;
+        let judged = if read::quarantines(table) { shape::project(table, &schema, None)? } else { shape.clone() };
+        let named = shape::as_requested(table, &shape, columns)?;
+        let schema = match layer {
+            Layer::Raw => named,
+            Layer::Repaired => overlay::view_schema(&named),
+        };
         let files = place::prune(files, &bounds);
-        Ok(Self { table: table.clone(), place, files, shape, judged, bounds, keys: keys.map(|keys| keys.iter().cloned().collect()), layer })
-    }
-
-    /// The columns of the batches.
-    #[cfg(feature = "sql")]
-    pub(crate) fn schema(&self) -> SchemaRef {
-        match self.layer {
-            Layer::Raw => self.shape.clone(),
-            Layer::Repaired => repair_core::lake::overlay::view_schema(&self.shape),
-        }
+        let keys = keys.map(|keys| keys.iter().cloned().collect());
+        Ok(Self { table: table.clone(), place, files, shape, schema, judged, bounds, keys, layer })
     }
 
     /// Reads it all, on this thread.
     pub(crate) fn run(&self, sink: &mut Sink<'_>) -> Result<()> {
+        let mut named = |batch: RecordBatch| sink(self.named(batch)?);
         match self.layer {
-            Layer::Raw => self.raw(&self.files, &self.bounds, sink).map(|_| ()),
-            Layer::Repaired => view::read(self, sink),
+            Layer::Raw => self.raw(&self.files, &self.bounds, &mut named).map(|_| ()),
+            Layer::Repaired => view::read(self, &mut named),
         }
+    }
+
+    /// A batch with the names by which its columns were requested.
+    fn named(&self, batch: RecordBatch) -> Result<RecordBatch> {
+        if batch.schema_ref() == &self.schema {
+            return Ok(batch);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), batch.columns().to_vec(), &options)?)
     }
 
     /// Reads the table's own rows.
@@ -167,24 +176,23 @@ pub(crate) fn schema_of(lake: &Inner, table: &Table, files: &[DataFile]) -> Resu
         }
         Ok(columns)
     })?;
-    let mut fields = Vec::new();
+    let mut merged = Merged::default();
     let mut last: Option<&Schema> = None;
     for (file, schema) in files.iter().zip(&schemas) {
         // Most files have the same columns.
         if last != Some(schema.as_ref()) {
-            shape::merge(table.format, &mut fields, &read::in_shape(table, schema))
-                .map_err(|error| error.on("file", file.path.display()))?;
+            merged.add(table.format, &file.path.display().to_string(), &read::in_shape(table, schema));
         }
         last = Some(schema);
     }
-    Ok(Some(shape::of_table(table, fields)?))
+    Ok(Some(merged.finish(table)?))
 }
 
 /// The columns of a table that has only repairs.
 fn repairs_schema(lake: &Inner, table: &Table, place: &Place) -> Result<Option<SchemaRef>> {
     let Some(schema) = schema_of(lake, &table.of_repairs(), &place.repair_files()?)? else { return Ok(None) };
     let own = schema.fields().iter().filter(|field| !shape::RESERVED.contains(&field.name().as_str())).cloned().collect::<Vec<_>>();
-    Ok(Some(Arc::new(Schema::new(own))))
+    Ok(Some(Arc::new(Schema::new_with_metadata(own, schema.metadata().clone()))))
 }
 
 /// The columns of a table in shape.

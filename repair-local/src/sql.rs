@@ -21,22 +21,30 @@ pub(crate) async fn query(lake: &Arc<Inner>, tables: &[Table], sql: &str) -> Res
 
 #[cfg(feature = "sql")]
 mod datafusion {
+    use std::collections::{HashMap, HashSet};
     use std::fmt;
 
-    use ::datafusion::arrow::datatypes::SchemaRef;
+    use ::datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
+    use ::datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
     use ::datafusion::catalog::{Session, TableProvider};
-    use ::datafusion::common::{ScalarValue, TableReference};
+    use ::datafusion::common::{ScalarValue, SchemaError, TableReference};
+    use ::datafusion::dataframe::DataFrame;
     use ::datafusion::error::{DataFusionError, Result as SqlResult};
     use ::datafusion::execution::context::{SQLOptions, SessionContext};
-    use ::datafusion::execution::runtime_env::RuntimeEnvBuilder;
+    use ::datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
     use ::datafusion::execution::{SendableRecordBatchStream, TaskContext};
     use ::datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
     use ::datafusion::physical_plan::ExecutionPlan;
     use ::datafusion::physical_plan::stream::RecordBatchStreamAdapter;
     use ::datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
     use ::datafusion::prelude::SessionConfig;
+    use ::datafusion::sql::sqlparser::ast::{SelectItem, SetExpr, Statement};
+    use ::datafusion::sql::sqlparser::dialect::GenericDialect;
+    use ::datafusion::sql::sqlparser::parser::Parser;
+    use ::datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer, Word};
     use async_trait::async_trait;
     use futures::StreamExt;
+    use repair_core::lake::shape;
     use repair_core::lake::{Layer, overlay};
 
     use super::{Arc, BatchStream, Error, Inner, Result, Table};
@@ -48,31 +56,195 @@ mod datafusion {
     const MEMORY_BYTES: usize = 1 << 30;
 
     pub(super) async fn query(lake: &Arc<Inner>, tables: &[Table], sql: &str) -> Result<BatchStream> {
-        let runtime = RuntimeEnvBuilder::new().with_memory_limit(MEMORY_BYTES, 1.0).build_arc().map_err(error)?;
-        let context = SessionContext::new_with_config_rt(SessionConfig::new().with_target_partitions(files::workers()), runtime);
+        let mut known: Vec<LakeTable> = Vec::with_capacity(2 * tables.len());
         for table in tables {
-            for (layer, name) in [(Layer::Raw, table.name.clone()), (Layer::Repaired, overlay::repaired_view(&table.name))] {
-                let provider = match LakeTable::new(lake.clone(), table.clone(), layer).await {
-                    Ok(provider) => provider,
+            for layer in [Layer::Raw, Layer::Repaired] {
+                match LakeTable::new(lake.clone(), table.clone(), layer).await {
+                    Ok(table) => known.push(table),
                     // Its columns and ours would collide, so it cannot be repaired and has no such view.
-                    Err(_) if layer == Layer::Repaired && reserved(lake, table).await? => continue,
+                    Err(_) if layer == Layer::Repaired && reserved(lake, table).await? => {}
                     Err(error) => return Err(error),
-                };
-                let twice = context.register_table(TableReference::bare(name.as_str()), Arc::new(provider)).map_err(error)?.is_some();
-                if twice {
-                    return Err(Error::invalid(format!("two tables of the query are named `{name}`; rename one")));
                 }
             }
         }
+        let mut names = HashSet::new();
+        if let Some(twice) = known.iter().find(|table| !names.insert(table.shown_name.as_str())) {
+            return Err(Error::invalid(format!("two tables of the query are named `{}`; rename one", twice.shown_name)));
+        }
+        let runtime = RuntimeEnvBuilder::new().with_memory_limit(MEMORY_BYTES, 1.0).build_arc().map_err(error)?;
+        let refused = match plan(&runtime, &known, sql).await {
+            Ok(planned) => {
+                let rows = planned.execute_stream().await.map_err(error)?;
+                return Ok(Box::pin(rows.map(|batch| batch.map_err(error))));
+            }
+            Err(refused) => refused,
+        };
+        // Some engines keep all names in lower case. What they run is to run here too, so a query that names no column or table exactly is
+        // tried once more with all of them in lower case.
+        if let Some(names) = Names::of(&known, sql) {
+            let lower: Vec<LakeTable> = known.iter().map(|table| table.in_lower_case(&names)).collect();
+            if let Ok(planned) = plan(&runtime, &lower, &names.in_lower_case(sql)).await {
+                let rows = planned.execute_stream().await.map_err(error)?;
+                return Ok(Box::pin(rows.map(move |batch| names.restored(&batch.map_err(error)?))));
+            }
+        }
+        Err(left_out(lake, tables, &refused).await?.unwrap_or_else(|| error(refused)))
+    }
+
+    async fn plan(runtime: &Arc<RuntimeEnv>, tables: &[LakeTable], sql: &str) -> SqlResult<DataFrame> {
+        let config = SessionConfig::new().with_target_partitions(files::workers());
+        let context = SessionContext::new_with_config_rt(config, runtime.clone());
+        for table in tables {
+            context.register_table(TableReference::bare(table.shown_name.as_str()), Arc::new(table.clone()))?;
+        }
         let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        let rows = context.sql_with_options(sql, only_reads).await.map_err(error)?.execute_stream().await.map_err(error)?;
-        Ok(Box::pin(rows.map(|batch| batch.map_err(error))))
+        context.sql_with_options(sql, only_reads).await
+    }
+
+    /// The error for a query that names a column about which the files of its table disagree.
+    async fn left_out(lake: &Arc<Inner>, tables: &[Table], refused: &DataFusionError) -> Result<Option<Error>> {
+        let DataFusionError::SchemaError(of_schema, _) = refused.find_root() else { return Ok(None) };
+        let SchemaError::FieldNotFound { field, .. } = of_schema.as_ref() else { return Ok(None) };
+        for table in tables {
+            let (inner, named) = (lake.clone(), table.clone());
+            let Ok(schema) = blocking(move || scan::describe(&inner, &named)).await else { continue };
+            if let Some(left_out) = shape::left_out(&schema).into_iter().find(|left_out| is_same(&left_out.column, &field.name)) {
+                return Ok(Some(left_out.refusal().on("table", &table.name)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_same(one: &str, other: &str) -> bool {
+        one.to_lowercase() == other.to_lowercase()
+    }
+
+    /// The names of a query's tables and columns, for an engine in which case does not matter. Columns of a table that differ only in case
+    /// are not among them: they must be written exactly.
+    struct Names {
+        /// The names in lower case, with how they are written in the tables; `None` where tables write one differently.
+        lower: HashMap<String, Option<String>>,
+        /// The columns that must be written exactly.
+        exact: HashSet<String>,
+        /// The columns that the query itself names, in lower case, and as it writes them.
+        aliases: HashMap<String, String>,
+    }
+
+    impl Names {
+        /// `None` if everything is in lower case already.
+        fn of(tables: &[LakeTable], sql: &str) -> Option<Self> {
+            let mut names = Self { lower: HashMap::new(), exact: HashSet::new(), aliases: aliases(sql) };
+            for table in tables {
+                let mut columns: HashMap<String, Vec<&str>> = HashMap::new();
+                for field in table.schema.fields() {
+                    columns.entry(field.name().to_lowercase()).or_default().push(field.name());
+                }
+                for (lower, written) in columns {
+                    match written.as_slice() {
+                        [one] => names.add(lower, one),
+                        several => names.exact.extend(several.iter().map(|name| (*name).to_owned())),
+                    }
+                }
+                names.add(table.shown_name.to_lowercase(), &table.shown_name);
+            }
+            names.lower.iter().any(|(lower, written)| written.as_ref() != Some(lower)).then_some(names)
+        }
+
+        fn add(&mut self, lower: String, written: &str) {
+            let known = self.lower.entry(lower).or_insert_with(|| Some(written.to_owned()));
+            if known.as_deref() != Some(written) {
+                *known = None;
+            }
+        }
+
+        /// A name of a table or column as the query finds it.
+        fn shown(&self, name: &str) -> String {
+            let lower = name.to_lowercase();
+            if !self.exact.contains(name) && self.lower.contains_key(&lower) { lower } else { name.to_owned() }
+        }
+
+        /// The query with the quoted names of tables and columns in lower case. The engine itself converts names without quotes.
+        fn in_lower_case(&self, sql: &str) -> String {
+            // A query that cannot be read was refused before.
+            let Ok(tokens) = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location() else { return sql.to_owned() };
+            let is_shown = |word: &Word| word.quote_style.is_some() && self.shown(&word.value) != word.value;
+            let changed: HashSet<(u64, u64)> = tokens
+                .iter()
+                .filter(|token| matches!(&token.token, Token::Word(word) if is_shown(word)))
+                .map(|token| (token.span.start.line, token.span.start.column))
+                .collect();
+            let mut out = String::with_capacity(sql.len());
+            let (mut line, mut column, mut until) = (1, 1, None);
+            let mut chars = sql.chars().peekable();
+            while let Some(char) = chars.next() {
+                let at = (line, column);
+                (line, column) = if char == '\n' { (line + 1, 1) } else { (line, column + 1) };
+                match until {
+                    None => {
+                        until = changed.contains(&at).then_some(char);
+                        out.push(char);
+                    }
+                    Some(quote) if char == quote => {
+                        out.push(char);
+                        // A quote within the name is doubled.
+                        match chars.next_if_eq(&quote) {
+                            Some(again) => {
+                                out.push(again);
+                                column += 1;
+                            }
+                            None => until = None,
+                        }
+                    }
+                    Some(_) => out.extend(char.to_lowercase()),
+                }
+            }
+            out
+        }
+
+        /// A batch of the result, with the names that the query or the tables have for its columns.
+        fn restored(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+            let written = |field: &Arc<Field>| {
+                let name = field.name();
+                let known = || self.lower.get(name).and_then(Option::as_ref);
+                match self.aliases.get(&name.to_lowercase()).or_else(known) {
+                    Some(written) if written != name => Arc::new(field.as_ref().clone().with_name(written)),
+                    _ => field.clone(),
+                }
+            };
+            let schema = Arc::new(Schema::new(batch.schema_ref().fields().iter().map(written).collect::<Vec<_>>()));
+            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            Ok(RecordBatch::try_new_with_options(schema, batch.columns().to_vec(), &options)?)
+        }
+    }
+
+    /// The names that the outermost SELECT gives to columns: in lower case, and as they are without this lake's help.
+    fn aliases(sql: &str) -> HashMap<String, String> {
+        let mut aliases = HashMap::new();
+        let Ok(statements) = Parser::parse_sql(&GenericDialect {}, sql) else { return aliases };
+        let Some(Statement::Query(query)) = statements.first() else { return aliases };
+        let mut body = query.body.as_ref();
+        let select = loop {
+            match body {
+                SetExpr::Select(select) => break select,
+                SetExpr::Query(inner) => body = inner.body.as_ref(),
+                SetExpr::SetOperation { left, .. } => body = left.as_ref(),
+                _ => return aliases,
+            }
+        };
+        for item in &select.projection {
+            if let SelectItem::ExprWithAlias { alias, .. } = item {
+                let lower = alias.value.to_lowercase();
+                let written = if alias.quote_style.is_some() { alias.value.clone() } else { lower.clone() };
+                aliases.insert(lower, written);
+            }
+        }
+        aliases
     }
 
     /// Whether a table has columns with names that we add.
     async fn reserved(lake: &Arc<Inner>, table: &Table) -> Result<bool> {
         let raw = LakeTable::new(lake.clone(), table.clone(), Layer::Raw).await?;
-        Ok(repair_core::lake::shape::refuse_reserved(table, &raw.schema).is_err())
+        Ok(shape::refuse_reserved(table, &raw.schema).is_err())
     }
 
     /// Maps an error of the engine; one of ours that passed through it stays as it was.
@@ -93,18 +265,40 @@ mod datafusion {
     }
 
     /// A table, or its repaired view, as the engine sees it.
+    #[derive(Clone)]
     struct LakeTable {
         lake: Arc<Inner>,
         table: Table,
         layer: Layer,
+        /// Its columns.
         schema: SchemaRef,
+        /// Its columns with the names that the engine sees.
+        shown: SchemaRef,
+        /// The name that the engine sees.
+        shown_name: String,
     }
 
     impl LakeTable {
         async fn new(lake: Arc<Inner>, table: Table, layer: Layer) -> Result<Self> {
             let (inner, named) = (lake.clone(), table.clone());
-            let scan = blocking(move || Scan::within(&inner, &named, layer, TimeBounds::ALL, None, None)).await?;
-            Ok(Self { lake, table, layer, schema: scan.schema() })
+            let schema = blocking(move || Ok(Scan::within(&inner, &named, layer, TimeBounds::ALL, None, None)?.schema)).await?;
+            let shown_name = match layer {
+                Layer::Raw => table.name.clone(),
+                Layer::Repaired => overlay::repaired_view(&table.name),
+            };
+            Ok(Self { lake, table, layer, shown: schema.clone(), schema, shown_name })
+        }
+
+        /// The table with the names that a query finds in any case.
+        fn in_lower_case(&self, names: &Names) -> Self {
+            let field = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_name(names.shown(field.name())));
+            let shown = Arc::new(Schema::new(self.schema.fields().iter().map(field).collect::<Vec<_>>()));
+            Self { shown, shown_name: names.shown(&self.shown_name), ..self.clone() }
+        }
+
+        /// The shown name of a column.
+        fn shown_column(&self, name: &str) -> SqlResult<&Arc<Field>> {
+            Ok(&self.shown.fields()[self.schema.index_of(name)?])
         }
 
         /// The bounds that filters set on the time; other filters do not change it.
@@ -128,6 +322,10 @@ mod datafusion {
             if self.layer == Layer::Repaired { scan::whole_slots(&self.table, &bounds) } else { bounds }
         }
 
+        fn is_time(&self, column: &str) -> bool {
+            self.shown_column(&self.table.time).is_ok_and(|time| time.name() == column)
+        }
+
         /// The bounds set by a filter that compares the time column with an instant.
         fn comparison(&self, filter: &Expr) -> Option<(Operator, i64)> {
             let Expr::BinaryExpr(BinaryExpr { left, op, right }) = filter else { return None };
@@ -137,7 +335,7 @@ mod datafusion {
                 _ => return None,
             };
             match literal {
-                ScalarValue::TimestampMicrosecond(Some(time_us), Some(_)) if column.name == self.table.time => Some((op, *time_us)),
+                ScalarValue::TimestampMicrosecond(Some(time_us), Some(_)) if self.is_time(&column.name) => Some((op, *time_us)),
                 _ => None,
             }
         }
@@ -152,7 +350,7 @@ mod datafusion {
     #[async_trait]
     impl TableProvider for LakeTable {
         fn schema(&self) -> SchemaRef {
-            self.schema.clone()
+            self.shown.clone()
         }
 
         fn table_type(&self) -> TableType {
@@ -183,9 +381,10 @@ mod datafusion {
                 wanted.iter().filter(|name| *name != overlay::REPAIRED_BY || self.layer == Layer::Raw).cloned().collect();
             let (lake, table, layer, bounds) = (self.lake.clone(), self.table.clone(), self.layer, self.bounds(filters));
             let scan = blocking(move || Scan::within(&lake, &table, layer, bounds, None, Some(&columns))).await.map_err(external)?;
-            let schema = scan.schema();
             // The key and time columns always come, wanted or not.
-            let projection = wanted.iter().map(|name| Ok(schema.index_of(name)?)).collect::<SqlResult<Vec<usize>>>()?;
+            let projection = wanted.iter().map(|name| Ok(scan.schema.index_of(name)?)).collect::<SqlResult<Vec<usize>>>()?;
+            let shown = scan.schema.fields().iter().map(|field| self.shown_column(field.name()).cloned());
+            let schema = Arc::new(Schema::new(shown.collect::<SqlResult<Vec<_>>>()?));
             let rows: Arc<dyn PartitionStream> = Arc::new(LakeRows { scan: Arc::new(scan), schema: schema.clone() });
             Ok(Arc::new(StreamingTableExec::try_new(schema, vec![rows], Some(&projection), None, false, limit)?))
         }
@@ -193,6 +392,7 @@ mod datafusion {
 
     struct LakeRows {
         scan: Arc<Scan>,
+        /// The columns, with the names that the engine sees.
         schema: SchemaRef,
     }
 
@@ -208,7 +408,12 @@ mod datafusion {
         }
 
         fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-            let rows = scan::stream(self.scan.clone()).map(|batch| batch.map_err(external));
+            let schema = self.schema.clone();
+            let shown = move |batch: RecordBatch| {
+                let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+                Ok(RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options)?)
+            };
+            let rows = scan::stream(self.scan.clone()).map(move |batch| shown(batch.map_err(external)?));
             Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows))
         }
     }

@@ -212,3 +212,101 @@ async fn what_others_own_is_never_written_to() {
         write(&world, &[table, daily], "daily", query).await.unwrap_or_else(|error| panic!("{location}: {error}"));
     }
 }
+
+/// A lake of two tables whose names and columns are in capital letters, as some offices publish them.
+fn capitals() -> (World, Vec<Table>) {
+    let world = World::new();
+    world.write(
+        "dispatch/a.csv",
+        "REGIONID,SETTLEMENTDATE,TOTALDEMAND,Adj Price\nNSW1,2024-03-04T00:00:00Z,10,1.5\nVIC1,2024-03-04T00:00:00Z,20,2.5\n",
+    );
+    world.write("sites/a.csv", "RegionId,since,Name\nNSW1,2024-01-01T00:00:00Z,Sydney\n");
+    let table = |name: &str, location: &str, key: &str, time: &str| Table {
+        name: name.into(),
+        location: location.into(),
+        format: Format::Csv,
+        key: vec![key.into()],
+        time: time.into(),
+        ..bars()
+    };
+    (world, vec![table("Dispatch", "dispatch", "REGIONID", "SETTLEMENTDATE"), table("sites", "sites", "RegionId", "since")])
+}
+
+#[tokio::test]
+async fn names_are_found_in_any_case_as_on_athena() {
+    let (world, tables) = capitals();
+    let asked = async |sql: &str| {
+        let batches = collect(world.lake.query(&tables, sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"))).await.unwrap();
+        let names: Vec<String> = batches[0].schema().fields().iter().map(|field| field.name().clone()).collect();
+        let text = pretty_format_batches(&batches).unwrap().to_string();
+        let rows: Vec<String> =
+            text.lines().skip(3).filter(|line| line.starts_with('|')).map(|line| line.replace([' ', '|'], "")).collect();
+        format!("{}: {}", names.join(","), rows.join(" "))
+    };
+    for (sql, expected) in [
+        // Without quotes, with quotes, in upper and in lower case.
+        (r#"SELECT REGIONID FROM Dispatch WHERE TotalDemand = 10"#, "REGIONID: NSW1"),
+        (r#"SELECT "regionid" FROM "DISPATCH" WHERE "TOTALDEMAND" = 10"#, "REGIONID: NSW1"),
+        (r#"SELECT "REGIONID" FROM "Dispatch" WHERE "TOTALDEMAND" = 10"#, "REGIONID: NSW1"),
+        (r#"SELECT d.regionid, d."adj price" FROM dispatch_repaired AS d WHERE d.totaldemand > 10"#, "REGIONID,Adj Price: VIC12.5"),
+        (
+            r#"SELECT * FROM dispatch WHERE settlementdate >= '2024-03-04T00:00:00Z' ORDER BY totaldemand LIMIT 1"#,
+            "REGIONID,SETTLEMENTDATE,TOTALDEMAND,Adj Price: NSW12024-03-04T00:00:00Z101.5",
+        ),
+        // References to aliases.
+        (
+            r#"SELECT regionid AS r, sum(totaldemand) AS "Total MW" FROM dispatch GROUP BY r HAVING sum(totaldemand) > 10 ORDER BY "Total MW""#,
+            "r,Total MW: VIC120",
+        ),
+        (r#"SELECT totaldemand * -1 AS regionid FROM dispatch ORDER BY regionid LIMIT 1"#, "regionid: -20"),
+        (r#"SELECT totaldemand * -1 AS "REGIONID" FROM dispatch ORDER BY "REGIONID" LIMIT 1"#, "REGIONID: -20"),
+        // Common table expressions, subqueries and joins.
+        (
+            r#"WITH c AS (SELECT regionid AS k, max(totaldemand) AS top FROM dispatch GROUP BY 1) SELECT k, top FROM c ORDER BY TOP DESC LIMIT 1"#,
+            "k,top: VIC120",
+        ),
+        (
+            r#"SELECT x FROM (SELECT TOTALDEMAND + 1 AS x FROM dispatch WHERE REGIONID IN (SELECT REGIONID FROM sites)) AS inner_query"#,
+            "x: 11",
+        ),
+        (r#"SELECT s.name, d.totaldemand FROM dispatch d JOIN sites s ON d.regionid = s.regionid"#, "Name,TOTALDEMAND: Sydney10"),
+        (
+            r#"SELECT 'REGIONID' AS "a""B", count(*) AS n FROM dispatch -- "REGIONID"
+            WHERE regionid <> '"REGIONID"'"#,
+            "a\"B,n: REGIONID2",
+        ),
+    ] {
+        assert_eq!(asked(sql).await, expected, "{sql}");
+    }
+    let refused = world.lake.query(&tables, "SELECT REGION FROM dispatch").await.err().unwrap();
+    assert!(refused.message().contains("region"), "{refused}");
+}
+
+#[tokio::test]
+async fn columns_that_differ_only_in_case_are_written_exactly() {
+    let world = World::new();
+    world.write("bars/a.csv", "symbol,ts,Close,CLOSE\nA,2024-03-04T00:00:00Z,1,2\n");
+    let tables = [Table { format: Format::Csv, ..bars() }];
+    assert!(ask(&world, &tables, r#"SELECT "Close", "CLOSE", SYMBOL FROM bars"#).await.contains("| 1     | 2     | A "));
+    let refused = world.lake.query(&tables, "SELECT close FROM bars").await.err().unwrap();
+    assert!(refused.message().contains("No field named close"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_column_that_files_disagree_about_stops_only_the_queries_that_name_it() {
+    let world = World::new();
+    let rows = batch(&[row("A", "2024-03-04T00:00:00Z", 1.0)]);
+    let with = |column: arrow::array::ArrayRef| {
+        let names = rows.schema().fields().iter().map(|field| field.name().clone()).chain(["Note".to_owned()]).collect::<Vec<_>>();
+        arrow::array::RecordBatch::try_from_iter(names.into_iter().zip(rows.columns().iter().cloned().chain([column]))).unwrap()
+    };
+    write_parquet(&world.root().join("bars/a.parquet"), &with(Arc::new(arrow::array::Int64Array::from(vec![1]))), 10);
+    write_parquet(&world.root().join("bars/b.parquet"), &with(Arc::new(arrow::array::StringArray::from(vec!["x"]))), 10);
+    assert!(ask(&world, &[bars()], "SELECT count(*) AS n, sum(close) AS s FROM bars_repaired").await.contains("| 2 | 2.0 |"));
+    assert!(!ask(&world, &[bars()], "SELECT * FROM bars").await.contains("Note"));
+    for sql in ["SELECT \"Note\" FROM bars", "SELECT count(b.note) FROM bars_repaired b", "SELECT symbol FROM bars ORDER BY NOTE"] {
+        let refused = world.lake.query(&[bars()], sql).await.err().unwrap();
+        let full = refused.full();
+        assert!(["`Note`", "Int64", "Utf8", "a.parquet", "b.parquet", "one type"].iter().all(|part| full.contains(part)), "{sql}: {full}");
+    }
+}

@@ -4,7 +4,7 @@ use arrow::array::{Array, AsArray, Float64Array, RecordBatch, TimestampMicroseco
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use jiff::Timestamp;
-use repair_core::lake::rollup;
+use repair_core::lake::{rollup, shape};
 use repair_core::model::{Key, Table};
 use repair_core::{Error, Result};
 
@@ -78,7 +78,7 @@ impl Numbers {
     fn of(batch: &RecordBatch) -> Result<Self> {
         let mut numbers = Vec::with_capacity(COLUMNS.len());
         for name in COLUMNS {
-            let column = batch.column_by_name(name).ok_or_else(|| {
+            let column = shape::find_column(batch, name)?.ok_or_else(|| {
                 let schema = batch.schema();
                 let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
                 Error::invalid(format!("bars need a column `{name}`, and there is none; the columns are {}", names.join(", ")))

@@ -117,7 +117,8 @@ pub trait ReadLake: Send + Sync {
     fn repairs_of(&self, table: &Table) -> Table;
 
     /// The columns of a table, in the shape in which batches come. Checks that the table exists and that its key and time columns are
-    /// usable.
+    /// usable. Another column about which the table's files disagree is not among them; [`shape::left_out`](super::shape::left_out) lists
+    /// such columns of the answer.
     ///
     /// # Errors
     /// `not-found` if there is no such table; `invalid` if a column is missing or of an unusable type.

@@ -65,6 +65,7 @@ pub fn replacement(table: &Table, interval: &Interval, rows: &[RecordBatch]) -> 
 
 /// A batch with its key and time columns in shape.
 fn in_shape(table: &Table, batch: &RecordBatch) -> Result<RecordBatch> {
+    let batch = &shape::in_workflow_names(table, batch)?;
     let missing = table.key.iter().chain([&table.time]).find(|name| batch.column_by_name(name).is_none());
     if let Some(missing) = missing {
         return Err(Error::invalid(format!(

@@ -14,7 +14,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Decimal128Type, Field, Float64Type, Int64Type, Schema, SchemaRef};
 use futures::StreamExt;
 
-use super::{BatchStream, Layer, ReadLake, ScanRequest, overlay};
+use super::{BatchStream, Layer, ReadLake, ScanRequest, overlay, shape};
 use crate::error::{Error, Result};
 use crate::model::Usage;
 use crate::model::expected_slots;
@@ -87,9 +87,8 @@ impl Rollup {
         let mut fields: Vec<Field> = table.key.iter().map(|key| Field::new(key, DataType::Utf8, false)).collect();
         fields.push(Field::new(BUCKET, overlay::instant_type(), false));
         for measure in &self.measures {
-            let field = columns
-                .field_with_name(&measure.column)
-                .map_err(|_| Error::invalid(format!("table `{}` has no column `{}`", table.name, measure.column)))?;
+            let field = shape::find(columns, &measure.column).map_err(|error| error.on("table", &table.name))?;
+            let field = field.ok_or_else(|| Error::invalid(format!("table `{}` has no column `{}`", table.name, measure.column)))?;
             fields.push(Field::new(&measure.name, result_type(table, field)?, true));
         }
         for count in [OBSERVED, REPAIRED, DUPLICATES] {
@@ -342,12 +341,12 @@ fn numbers_array(name: &str, kind: &DataType, numbers: Vec<Number>) -> Result<Ar
     })
 }
 
-/// A column of a batch.
+/// A column of a batch, as [`shape::find`] finds it.
 ///
 /// # Errors
 /// `invalid` if there is no column of that name.
 pub fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
-    batch.column_by_name(name).ok_or_else(|| Error::invalid(format!("no column `{name}` among the rows")))
+    shape::find_column(batch, name)?.ok_or_else(|| Error::invalid(format!("no column `{name}` among the rows")))
 }
 
 /// The key columns of a batch.

@@ -1,16 +1,19 @@
 //! The one shape of batches: keys as UTF-8, the time column as microseconds in UTC, all others as the table has them. Values only, no I/O.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::lake::overlay;
 use crate::model::{Format, Key, Table};
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
-    DataType, Date32Type, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
-    TimestampSecondType,
+    DECIMAL128_MAX_PRECISION, DataType, Date32Type, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType,
 };
+
+use serde::{Deserialize, Serialize};
 
 use super::partition::SECOND_US;
 
@@ -187,9 +190,9 @@ pub fn time_field(table: &Table) -> Field {
     Field::new(&table.time, overlay::instant_type(), false)
 }
 
-/// The type that values of both types fit into, if there is one.
+/// The type that values of both types fit into, if there is one: no value changes, or [`cast_exact`] refuses it when it is read.
 fn common_type(format: Format, a: &DataType, b: &DataType) -> Option<DataType> {
-    use DataType::{Decimal128, Float64, Int64, Null, Timestamp, Utf8};
+    use DataType::{Date32, Float64, Int64, Null, Timestamp, Utf8};
     match (a, b) {
         _ if a == b => Some(a.clone()),
         (Null, other) | (other, Null) => Some(other.clone()),
@@ -202,8 +205,21 @@ fn common_type(format: Format, a: &DataType, b: &DataType) -> Option<DataType> {
             }
         }
         _ if a.is_numeric() && b.is_numeric() && (a.is_floating() || b.is_floating()) => Some(Float64),
-        (Decimal128(p, s), Decimal128(q, t)) if s == t => Some(Decimal128(*p.max(q), *s)),
-        (Timestamp(_, zone), Timestamp(_, other)) if zone == other => Some(Timestamp(TimeUnit::Microsecond, zone.clone())),
+        _ if a.is_numeric() && b.is_numeric() => common_decimal(digits(a)?, digits(b)?),
+        (Timestamp(unit, zone), Timestamp(other_unit, other)) => {
+            let unit = if unit == other_unit { *unit } else { TimeUnit::Microsecond };
+            match (zone, other) {
+                _ if zone == other => Some(Timestamp(unit, zone.clone())),
+                (Some(zone), Some(other)) if is_utc(zone) && is_utc(other) => Some(Timestamp(unit, Some("UTC".into()))),
+                // The same text would be another instant.
+                _ if format == Format::Parquet => None,
+                _ => Some(Utf8),
+            }
+        }
+        // A date begins at midnight of a clock without a zone.
+        (Date32, Timestamp(_, None)) | (Timestamp(_, None), Date32) if format == Format::Parquet => {
+            Some(Timestamp(TimeUnit::Microsecond, None))
+        }
         _ if is_text(a) && is_text(b) => Some(Utf8),
         // In text files, values of several types are text.
         _ if format != Format::Parquet && !a.is_nested() && !b.is_nested() => Some(Utf8),
@@ -211,18 +227,132 @@ fn common_type(format: Format, a: &DataType, b: &DataType) -> Option<DataType> {
     }
 }
 
-/// Adds the columns of another file to those of a table. Columns that a file lacks are null in its rows; types widen.
+/// Whether a zone is UTC by any of its usual names.
+fn is_utc(zone: &str) -> bool {
+    ["UTC", "+00:00", "-00:00", "+00", "+0000", "Z", "Etc/UTC", "GMT", "Etc/GMT", "Zulu", "Etc/Zulu"]
+        .iter()
+        .any(|name| name.eq_ignore_ascii_case(zone))
+}
+
+/// The digits of a whole or decimal number: before the decimal point, and after it (the scale, which may be negative).
+fn digits(kind: &DataType) -> Option<(i32, i32)> {
+    Some(match kind {
+        DataType::Int8 | DataType::UInt8 => (3, 0),
+        DataType::Int16 | DataType::UInt16 => (5, 0),
+        DataType::Int32 | DataType::UInt32 => (10, 0),
+        DataType::Int64 => (19, 0),
+        DataType::UInt64 => (20, 0),
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => (i32::from(*precision) - i32::from(*scale), i32::from(*scale)),
+        _ => return None,
+    })
+}
+
+/// The decimal that holds all digits of both; `None` if it would need more than Arrow's 128-bit decimals have.
+fn common_decimal((whole, scale): (i32, i32), (other_whole, other_scale): (i32, i32)) -> Option<DataType> {
+    let (whole, scale) = (whole.max(other_whole), scale.max(other_scale));
+    let precision = u8::try_from((whole + scale).max(1)).ok().filter(|precision| *precision <= DECIMAL128_MAX_PRECISION)?;
+    Some(DataType::Decimal128(precision, i8::try_from(scale).ok()?))
+}
+
+/// A column that is not among a table's columns, because its types in two files have no common type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// The column.
+    pub column: String,
+    /// Its type in each of the files.
+    pub types: [String; 2],
+    /// The files.
+    pub files: [String; 2],
+}
+
+impl LeftOut {
+    /// The error for whoever names the column.
+    pub fn refusal(&self) -> Error {
+        let ([one, other], [of_one, of_other]) = (&self.types, &self.files);
+        Error::invalid(format!(
+            "column `{}` is {one} in {of_one} and {other} in {of_other}, and no type holds the values of both, so it cannot be read; write it \
+             with one type in all files, or do not name it",
+            self.column
+        ))
+    }
+}
+
+/// The key of a described schema's metadata that lists its [`LeftOut`] columns.
+const LEFT_OUT: &str = "repair:left-out";
+
+/// The columns that a table's description lacks because its files disagree about them.
+pub fn left_out(schema: &Schema) -> Vec<LeftOut> {
+    schema.metadata().get(LEFT_OUT).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+}
+
+/// The columns of a table's files, put together file by file. Columns that a file lacks are null in its rows; types widen. A column whose
+/// types have no common type is left out, so that it only stops those who ask for it.
+#[derive(Debug, Default)]
+pub struct Merged {
+    fields: Vec<Field>,
+    /// For each field, the file that determined its type, and the type there.
+    origins: Vec<(String, DataType)>,
+    left_out: Vec<LeftOut>,
+}
+
+impl Merged {
+    /// Adds the columns of a file.
+    pub fn add(&mut self, format: Format, file: &str, schema: &Schema) {
+        for field in schema.fields() {
+            let kind = field.data_type();
+            if self.left_out.iter().any(|left_out| left_out.column == *field.name()) {
+                continue;
+            }
+            let Some(at) = self.fields.iter().position(|known| known.name() == field.name()) else {
+                self.fields.push(Field::new(field.name(), kind.clone(), true));
+                self.origins.push((file.to_owned(), kind.clone()));
+                continue;
+            };
+            match common_type(format, self.fields[at].data_type(), kind) {
+                Some(common) if common == *self.fields[at].data_type() => {}
+                Some(common) => {
+                    self.fields[at].set_data_type(common);
+                    self.origins[at] = (file.to_owned(), kind.clone());
+                }
+                None => {
+                    self.fields.remove(at);
+                    let (of_one, one) = self.origins.remove(at);
+                    let types = [one.to_string(), kind.to_string()];
+                    self.left_out.push(LeftOut { column: field.name().clone(), types, files: [of_one, file.to_owned()] });
+                }
+            }
+        }
+    }
+
+    /// The columns of the table in the shape of batches, as [`of_table`]. [`left_out`] lists those that it lacks.
+    ///
+    /// # Errors
+    /// As [`of_table`].
+    pub fn finish(self, table: &Table) -> Result<SchemaRef> {
+        let schema = of_table(table, self.fields)?;
+        if self.left_out.is_empty() {
+            return Ok(schema);
+        }
+        let json = serde_json::to_string(&self.left_out).map_err(|error| Error::internal("columns are not JSON").because(error))?;
+        Ok(Arc::new(Schema::clone(&schema).with_metadata([(LEFT_OUT.to_owned(), json)].into())))
+    }
+}
+
+/// Adds the columns of more rows to others. Columns that rows lack are null in them; types widen.
 ///
 /// # Errors
 /// `invalid` if a column has types that no common type fits.
-pub fn merge(format: Format, all: &mut Vec<Field>, file: &Schema) -> Result<()> {
-    for field in file.fields() {
+pub fn merge(format: Format, all: &mut Vec<Field>, more: &Schema) -> Result<()> {
+    for field in more.fields() {
         match all.iter_mut().find(|known| known.name() == field.name()) {
             None => all.push(Field::new(field.name(), field.data_type().clone(), true)),
             Some(known) => {
                 let kind = common_type(format, known.data_type(), field.data_type()).ok_or_else(|| {
                     Error::invalid(format!(
-                        "column `{}` is {} in one file and {} in another; rewrite one of them",
+                        "column `{}` is {} in some rows and {} in others, and no type holds the values of both; give it one type",
                         field.name(),
                         known.data_type(),
                         field.data_type()
@@ -261,17 +391,102 @@ pub fn names(schema: &Schema) -> String {
     if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) }
 }
 
-/// The key and time columns and the requested ones, in the table's order.
+/// The column that a user names: the one of that name or, if there is none, the only one whose name differs in nothing but case. Some
+/// engines keep all names in lower case, and the same workflow must run on each. `None` if there is no such column.
 ///
 /// # Errors
-/// `invalid` if the table lacks a requested column.
-pub fn project(table: &Table, schema: &SchemaRef, columns: Option<&[String]>) -> Result<SchemaRef> {
-    let Some(columns) = columns else { return Ok(schema.clone()) };
-    if let Some(unknown) = columns.iter().find(|name| schema.field_with_name(name).is_err()) {
-        return Err(Error::invalid(format!("table `{}` has no column `{unknown}`; {}", table.name, names(schema))));
+/// `invalid` if several columns differ only in case, or the column was left out because its files disagree about it.
+pub fn find<'a>(schema: &'a Schema, name: &str) -> Result<Option<&'a Arc<Field>>> {
+    if let Some((_, field)) = schema.fields().find(name) {
+        return Ok(Some(field));
     }
-    let wanted = |field: &Field| *field.name() == table.time || table.key.contains(field.name()) || columns.contains(field.name());
-    Ok(Arc::new(Schema::new(schema.fields().iter().filter(|field| wanted(field)).cloned().collect::<Vec<_>>())))
+    let lower = name.to_lowercase();
+    let is_same = |other: &str| other.to_lowercase() == lower;
+    let left_out = left_out(schema);
+    if let Some(exactly) = left_out.iter().find(|left_out| left_out.column == name) {
+        return Err(exactly.refusal());
+    }
+    let mut fields = schema.fields().iter().filter(|field| is_same(field.name()));
+    let mut others = left_out.iter().filter(|left_out| is_same(&left_out.column));
+    match (fields.next(), fields.next(), others.next()) {
+        (Some(one), Some(other), _) => Err(ambiguous(name, one.name(), other.name())),
+        (Some(one), None, Some(other)) => Err(ambiguous(name, one.name(), &other.column)),
+        (None, _, Some(one)) => Err(others.next().map_or_else(|| one.refusal(), |other| ambiguous(name, &one.column, &other.column))),
+        (one, None, None) => Ok(one),
+        (None, Some(_), None) => Ok(None),
+    }
+}
+
+fn ambiguous(name: &str, one: &str, other: &str) -> Error {
+    Error::invalid(format!("`{name}` could be column `{one}` or `{other}`, which differ only in case; write the one that is meant exactly"))
+}
+
+/// The column of a batch that a user names, as [`find`].
+///
+/// # Errors
+/// As [`find`].
+pub fn find_column<'a>(batch: &'a RecordBatch, name: &str) -> Result<Option<&'a ArrayRef>> {
+    Ok(find(batch.schema_ref(), name)?.and_then(|field| batch.column_by_name(field.name())))
+}
+
+/// The key and time columns and the requested ones, in the table's order, with the table's own names; [`as_requested`] renames them.
+///
+/// # Errors
+/// `invalid` if the table lacks a requested column, or its files disagree about one.
+pub fn project(table: &Table, schema: &SchemaRef, columns: Option<&[String]>) -> Result<SchemaRef> {
+    // Without metadata: batches with the same columns have the same schema.
+    let plain = |fields: Vec<Arc<Field>>| Ok(Arc::new(Schema::new(fields)));
+    let Some(columns) = columns else { return plain(schema.fields().to_vec()) };
+    let mut wanted: Vec<&str> = Vec::with_capacity(columns.len());
+    for name in columns {
+        let field = find(schema, name).map_err(|error| error.on("table", &table.name))?;
+        let unknown = || Error::invalid(format!("table `{}` has no column `{name}`; {}", table.name, names(schema)));
+        wanted.push(field.ok_or_else(unknown)?.name());
+    }
+    let is_wanted =
+        |field: &Field| *field.name() == table.time || table.key.contains(field.name()) || wanted.contains(&field.name().as_str());
+    plain(schema.fields().iter().filter(|field| is_wanted(field)).cloned().collect())
+}
+
+/// Projected columns with the names by which they were requested. Key and time have those of the workflow.
+///
+/// # Errors
+/// `invalid` if a column was requested by two names.
+pub fn as_requested(table: &Table, projected: &SchemaRef, columns: Option<&[String]>) -> Result<SchemaRef> {
+    let Some(columns) = columns.filter(|columns| columns.iter().any(|name| projected.field_with_name(name).is_err())) else {
+        return Ok(projected.clone());
+    };
+    let mut names: HashMap<&str, &str> = HashMap::new();
+    for name in columns {
+        let Some(field) = find(projected, name)? else { continue };
+        match names.insert(field.name(), name) {
+            Some(other) if other != name => return Err(Error::invalid(format!("`{other}` and `{name}` are one column; request it once"))),
+            _ => {}
+        }
+    }
+    let is_own = |name: &String| *name == table.time || table.key.contains(name);
+    let named = |field: &Arc<Field>| match names.get(field.name().as_str()) {
+        Some(name) if !is_own(field.name()) && *name != field.name() => Arc::new(field.as_ref().clone().with_name(*name)),
+        _ => field.clone(),
+    };
+    Ok(Arc::new(Schema::new(projected.fields().iter().map(named).collect::<Vec<_>>())))
+}
+
+/// A batch whose key and time columns have the workflow's names, where it has them in another case.
+///
+/// # Errors
+/// `invalid` if several columns differ only in case, and none has the workflow's name.
+pub fn in_workflow_names(table: &Table, batch: &RecordBatch) -> Result<RecordBatch> {
+    let mut fields: Vec<Arc<Field>> = batch.schema_ref().fields().to_vec();
+    for name in table.key.iter().chain([&table.time]) {
+        let Some(found) = find(batch.schema_ref(), name)? else { continue };
+        if found.name() != name {
+            let named = Arc::new(found.as_ref().clone().with_name(name));
+            fields.iter_mut().filter(|field| field.name() == found.name()).for_each(|field| *field = named.clone());
+        }
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), batch.columns().to_vec(), &options)?)
 }
 
 /// The names of columns that we add.
@@ -358,6 +573,20 @@ mod tests {
 
     use super::*;
 
+    fn table() -> Table {
+        Table {
+            name: "bars".into(),
+            location: "bars".into(),
+            format: Format::Parquet,
+            partition_by: vec![],
+            key: vec![],
+            time: "ts".into(),
+            time_marks: crate::model::TimeMark::Start,
+            cadence: None,
+            ..Table::implicit("bars", "ts")
+        }
+    }
+
     #[test]
     fn nothing_is_kept_that_would_not_come_back() {
         let floats: ArrayRef = Arc::new(Float64Array::from(vec![Some(1.5), None]));
@@ -377,18 +606,80 @@ mod tests {
     }
 
     #[test]
+    fn a_common_type_holds_the_values_of_both() {
+        use DataType::{Date32, Decimal128, Float32, Float64, Int8, Int32, Int64, Timestamp, UInt8, UInt64, Utf8};
+        let time = |unit, zone: Option<&str>| Timestamp(unit, zone.map(Into::into));
+        let (micro, nano) = (TimeUnit::Microsecond, TimeUnit::Nanosecond);
+        for (one, other, common) in [
+            (Decimal128(10, 2), Decimal128(12, 4), Some(Decimal128(12, 4))),
+            (Decimal128(8, 0), Decimal128(10, 2), Some(Decimal128(10, 2))),
+            (Decimal128(10, 2), Decimal128(9, 5), Some(Decimal128(13, 5))),
+            (Decimal128(5, -3), Decimal128(4, 2), Some(Decimal128(10, 2))),
+            (Decimal128(38, 0), Decimal128(10, 2), None),
+            (Decimal128(10, 2), Int32, Some(Decimal128(12, 2))),
+            (Decimal128(10, 2), Int64, Some(Decimal128(21, 2))),
+            (Decimal128(38, 30), Int64, None),
+            (UInt8, Decimal128(3, 1), Some(Decimal128(4, 1))),
+            (Decimal128(10, 2), Float64, Some(Float64)),
+            (Float32, Float64, Some(Float64)),
+            (Int64, Float32, Some(Float64)),
+            (Int8, UInt64, None),
+            (Date32, time(micro, None), Some(time(micro, None))),
+            (Date32, time(micro, Some("UTC")), None),
+            (time(micro, None), time(nano, None), Some(time(micro, None))),
+            (time(micro, Some("UTC")), time(nano, Some("+00:00")), Some(time(micro, Some("UTC")))),
+            (time(nano, Some("Z")), time(nano, Some("Etc/UTC")), Some(time(nano, Some("UTC")))),
+            (time(micro, Some("UTC")), time(micro, None), None),
+            (time(micro, Some("UTC")), time(micro, Some("Europe/Berlin")), None),
+            (Int64, Utf8, None),
+        ] {
+            assert_eq!(common_type(Format::Parquet, &one, &other), common, "{one} and {other}");
+            assert_eq!(common_type(Format::Parquet, &other, &one), common, "{other} and {one}");
+        }
+        assert_eq!(common_type(Format::Csv, &Int64, &Utf8), Some(Utf8), "in text files, values of several types are text");
+    }
+
+    fn schema(fields: &[(&str, DataType)]) -> Schema {
+        Schema::new(fields.iter().map(|(name, kind)| Field::new(*name, kind.clone(), true)).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_column_that_files_disagree_about_stops_only_those_who_name_it() {
+        let table = table();
+        let mut merged = Merged::default();
+        let ts = ("ts", DataType::Date32);
+        merged.add(Format::Parquet, "a", &schema(&[ts.clone(), ("v", DataType::Int32), ("Note", DataType::Int64)]));
+        merged.add(Format::Parquet, "b", &schema(&[ts.clone(), ("v", DataType::Float64), ("Note", DataType::Int64)]));
+        merged.add(Format::Parquet, "c", &schema(&[ts.clone(), ("v", DataType::Float64), ("Note", DataType::Utf8)]));
+        merged.add(Format::Parquet, "d", &schema(&[ts, ("v", DataType::Float64), ("Note", DataType::Boolean)]));
+        let described = merged.finish(&table).unwrap();
+        assert_eq!(names(&described), "it has ts, v");
+        let expected = LeftOut { column: "Note".into(), types: ["Int64".into(), "Utf8".into()], files: ["a".into(), "c".into()] };
+        assert_eq!(left_out(&described), [expected]);
+        for name in ["Note", "note"] {
+            let refused = project(&table, &described, Some(&[name.to_owned()])).unwrap_err();
+            assert!(refused.message().contains("column `Note` is Int64 in a and Utf8 in c"), "{refused}");
+        }
+        let all = project(&table, &described, None).unwrap();
+        assert_eq!(all, project(&table, &described, Some(&["v".to_owned()])).unwrap(), "batches carry no metadata");
+    }
+
+    #[test]
+    fn a_name_is_found_exactly_or_in_another_case() {
+        let schema =
+            schema(&[("Close", DataType::Int64), ("close", DataType::Int64), ("REGION", DataType::Int64), ("Straße", DataType::Int64)]);
+        let found = |name: &str| find(&schema, name).map(|field| field.map(|field| field.name().clone()));
+        assert_eq!(found("Close").unwrap().as_deref(), Some("Close"));
+        assert_eq!(found("close").unwrap().as_deref(), Some("close"));
+        assert_eq!(found("region").unwrap().as_deref(), Some("REGION"));
+        assert_eq!(found("STRAßE").unwrap().as_deref(), Some("Straße"));
+        assert_eq!(found("nothing").unwrap(), None);
+        assert!(found("CLOSE").unwrap_err().message().contains("`Close` or `close`"));
+    }
+
+    #[test]
     fn times_are_cut_downwards_also_before_1970() {
-        let table = Table {
-            name: "bars".into(),
-            location: "bars".into(),
-            format: Format::Parquet,
-            partition_by: vec![],
-            key: vec![],
-            time: "ts".into(),
-            time_marks: crate::model::TimeMark::Start,
-            cadence: None,
-            ..Table::implicit("bars", "ts")
-        };
+        let table = table();
         let times: ArrayRef = Arc::new(TimestampNanosecondArray::from(vec![-1, 1_999]));
         assert_eq!(instants(&table, &times).unwrap().values().as_ref(), [-1, 1]);
         let far: ArrayRef = Arc::new(arrow::array::TimestampSecondArray::from(vec![i64::MAX / 2]));

@@ -378,7 +378,12 @@ fn value(table: &Table, name: &str, column: &ArrayRef, target: &DataType, reject
         return shape::cast_strict(&parsed, target);
     }
     shape::cast_exact(column, target).map_err(|error| {
-        Error::invalid(format!("column `{name}` does not fit {target} in all rows, which is what it is in the whole table")).because(error)
+        let (from, table) = (column.data_type(), &table.name);
+        let why = format!(
+            "column `{name}` is {from} in this file and {target} across all files of table `{table}`, and not every value stays the same as that; \
+             write the column with one type in all files"
+        );
+        Error::invalid(why).because(error)
     })
 }
 

@@ -7,6 +7,7 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array};
 use arrow::datatypes::SchemaRef;
 use jiff::Timestamp;
 use repair_core::builtin::Period;
+use repair_core::lake::shape;
 use repair_core::model::{Interval, Key, Table};
 use repair_core::plugin::{Answer, Covered, Request, StepContext};
 use repair_core::{Error, ErrorKind, Result};
@@ -59,7 +60,7 @@ impl Bars {
         let symbols: Vec<&str> = self.symbols.iter().map(String::as_str).collect();
         let more: [(&str, ArrayRef); 2] =
             [(TRADE_COUNT, Arc::new(Int64Array::from(self.trade_counts))), (VWAP, Arc::new(Float64Array::from(self.vwaps)))];
-        let is_wanted = |name: &str| columns.is_some_and(|columns| columns.field_with_name(name).is_ok());
+        let is_wanted = |name: &str| columns.is_some_and(|columns| matches!(shape::find(columns, name), Ok(Some(_))));
         let more: Vec<(&str, ArrayRef)> = more.into_iter().filter(|(name, _)| is_wanted(name)).collect();
         let rows = super::rows(&request.table.key, &request.table.time, &symbols, times_us, &self.bars, more)?;
         let known: BTreeSet<&str> = symbols.into_iter().collect();

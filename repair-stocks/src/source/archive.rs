@@ -16,7 +16,7 @@ use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use jiff::Timestamp;
-use repair_core::lake::{Lake, Layer, ScanRequest, rollup};
+use repair_core::lake::{Lake, Layer, ScanRequest, rollup, shape};
 use repair_core::model::{Format, Interval, Key, Partition, PartitionUnit, SlotGrid, Table};
 use repair_core::model::{day_start, utc_date};
 use repair_core::plugin::{Answer, Covered, Limits, Registry, Request, Source, StepContext};
@@ -244,6 +244,12 @@ async fn columns(lake: &dyn Lake, archive: &Table, table: &Table) -> Result<Opti
     };
     let there = lake.describe(archive).await.map_err(|error| of_the_archive(archive, error))?;
     let is_value = |name: &String| *name != table.time && !table.key.contains(name);
-    let names = there.fields().iter().map(|field| field.name().clone());
-    Ok(Some(names.filter(|name| is_value(name) && wanted.field_with_name(name).is_ok()).collect()))
+    let mut names = Vec::new();
+    // By the table's own names, which may differ in case.
+    for name in wanted.fields().iter().map(|field| field.name()).filter(|name| is_value(name)) {
+        if shape::find(&there, name).map_err(|error| of_the_archive(archive, error))?.is_some() {
+            names.push(name.clone());
+        }
+    }
+    Ok(Some(names))
 }

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Schema, SchemaRef, TimestampMicrosecondType};
 use async_trait::async_trait;
@@ -132,15 +132,17 @@ impl MaskedLake {
     /// What was repaired here, as rows of the repaired view.
     fn repaired(&self, own: &SchemaRef, request: &ScanRequest) -> Result<Vec<RecordBatch>> {
         let table = &self.shared.table;
-        let view = overlay::view_schema(shape::project(table, own, request.columns.as_deref())?.as_ref());
+        let own = shape::project(table, own, request.columns.as_deref())?;
+        let named = overlay::view_schema(&shape::as_requested(table, &own, request.columns.as_deref())?);
+        let view = overlay::view_schema(&own);
         let mut batches = Vec::new();
         for batch in self.published().0 {
             let batch = wanted(table, &batch, request)?;
             let (mut fields, mut columns) = (Vec::new(), Vec::new());
-            for field in view.fields() {
+            for (field, named) in view.fields().iter().zip(named.fields()) {
                 let name = if field.name() == overlay::REPAIRED_BY { overlay::columns::STRATEGY } else { field.name() };
                 let column: ArrayRef = shape::cast_exact(rollup::column(&batch, name)?, field.data_type())?;
-                fields.push(field.as_ref().clone().with_nullable(field.is_nullable() || column.null_count() > 0));
+                fields.push(named.as_ref().clone().with_nullable(field.is_nullable() || column.null_count() > 0));
                 columns.push(column);
             }
             batches.push(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?);
@@ -277,11 +279,14 @@ impl ReadLake for MaskedLake {
             Standing::Computed(place) => {
                 let WrittenTable { schema, parts, .. } = self.computed(table, &place)?;
                 let schema = shape::project(table, &schema, request.columns.as_deref())?;
+                let named = shape::as_requested(table, &schema, request.columns.as_deref())?;
                 let mut batches = Vec::new();
                 for batch in parts.values().flatten() {
                     let columns: Vec<usize> =
                         schema.fields().iter().map(|field| batch.schema_ref().index_of(field.name())).collect::<Result<_, _>>()?;
-                    batches.push(wanted(table, batch, request)?.project(&columns)?);
+                    let batch = wanted(table, batch, request)?.project(&columns)?;
+                    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+                    batches.push(RecordBatch::try_new_with_options(named.clone(), batch.columns().to_vec(), &options)?);
                 }
                 return Ok(stream::iter(batches.into_iter().map(Ok)).boxed());
             }

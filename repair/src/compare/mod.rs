@@ -32,6 +32,7 @@ pub use crate::compare::score::{ColumnErrors, CostLimit};
 use crate::compare::score::{Contender, Numbers};
 use crate::compare::trial::{Arena, Truth};
 use repair_core::engine::{JsonFormat, new_run_id};
+use repair_core::lake::shape;
 use repair_core::lake::{Lake, Layer, PresenceRequest, ReadLake, ScanRequest};
 use repair_core::model::Usage;
 use repair_core::model::expected_slots;
@@ -194,10 +195,17 @@ async fn hide(
     let Looked { scope, counts, table, context, lake } = looked;
     let schema = lake.describe(table).await?;
     let columns = score::number_columns(table, &schema);
-    let decisive = if options.columns.is_empty() { columns.clone() } else { options.columns.clone() };
-    if let Some(odd) = decisive.iter().find(|column| !columns.contains(column)) {
-        let there = columns.join(", ");
-        return Err(Error::invalid(format!("table `{}` has no column of numbers `{odd}`; its columns of numbers are {there}", table.name)));
+    let mut decisive = if options.columns.is_empty() { columns.clone() } else { options.columns.clone() };
+    for column in &mut decisive {
+        let found = shape::find(&schema, column).map_err(|error| error.on("table", &table.name))?;
+        let Some(found) = found.filter(|found| columns.contains(found.name())) else {
+            let there = columns.join(", ");
+            return Err(Error::invalid(format!(
+                "table `{}` has no column of numbers `{column}`; its columns of numbers are {there}",
+                table.name
+            )));
+        };
+        column.clone_from(found.name());
     }
     if columns.is_empty() {
         return Err(Error::invalid(format!("table `{}` has no column of numbers, so strategies cannot be compared on it", table.name)));

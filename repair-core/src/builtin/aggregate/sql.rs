@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::builtin::target;
 use crate::builtin::target::target;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::{BatchStream, overlay, rollup};
+use crate::lake::{BatchStream, overlay, rollup, shape};
 use crate::model::Usage;
 use crate::model::{Interval, Table};
 use crate::plugin::{AggregateRequest, Aggregated, Aggregator, Registry, StepContext};
@@ -124,9 +124,9 @@ fn time_of(into: &Table, is_new: bool, result: &SchemaRef) -> Result<String> {
             ))
         });
     }
-    match result.field_with_name(&into.time) {
-        Ok(_) => Ok(into.time.clone()),
-        Err(_) => Err(Error::invalid(format!(
+    match shape::find(result, &into.time)? {
+        Some(_) => Ok(into.time.clone()),
+        None => Err(Error::invalid(format!(
             "the query selects {}, but not `{}`, the time column of table `{}`; select it, {}",
             columns(),
             into.time,
@@ -144,6 +144,7 @@ fn first_time(schema: &SchemaRef) -> Option<String> {
 
 /// Converts a result to the lake's shape: key columns as text, the time column as instants.
 fn in_shape(table: &Table, batch: &RecordBatch) -> Result<RecordBatch> {
+    let batch = &shape::in_workflow_names(table, batch)?;
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     let mut fields: Vec<Arc<Field>> = Vec::with_capacity(batch.num_columns());
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(batch.num_columns());

@@ -83,21 +83,25 @@ impl Interpolate {
         let own = |name: &str| name == table.time || table.key.iter().any(|key| key == name);
         let numbers: Vec<&Field> =
             schema.fields().iter().map(AsRef::as_ref).filter(|field| !own(field.name()) && line::is_number(field.data_type())).collect();
-        let names = || numbers.iter().map(|field| field.name().clone());
-        match &self.config.columns {
-            None if numbers.is_empty() => {
+        let Some(columns) = &self.config.columns else {
+            return if numbers.is_empty() {
                 Err(Error::invalid(format!("table `{}` has no numeric column to interpolate; {}", table.name, shape::names(schema))))
-            }
-            None => Ok(names().collect()),
-            Some(columns) => match columns.iter().find(|name| !names().any(|number| number == **name)) {
-                None => Ok(columns.clone()),
-                Some(odd) => Err(Error::invalid(format!(
-                    "`columns` lists `{odd}`, which is not a numeric column of table `{}`; its numeric columns are {}",
+            } else {
+                Ok(numbers.iter().map(|field| field.name().clone()).collect())
+            };
+        };
+        let find = |name: &String| {
+            let field = shape::find(schema, name).map_err(|error| error.on("table", &table.name))?;
+            let number = field.and_then(|field| numbers.iter().find(|number| number.name() == field.name()));
+            number.map(|number| number.name().clone()).ok_or_else(|| {
+                Error::invalid(format!(
+                    "`columns` lists `{name}`, which is not a numeric column of table `{}`; its numeric columns are {}",
                     table.name,
-                    names().collect::<Vec<_>>().join(", ")
-                ))),
-            },
-        }
+                    numbers.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
+                ))
+            })
+        };
+        columns.iter().map(find).collect()
     }
 }
 

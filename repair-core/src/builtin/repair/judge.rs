@@ -12,7 +12,7 @@ use arrow::row::{RowConverter, SortField};
 use jiff::Timestamp;
 
 use crate::error::{Error, Result};
-use crate::lake::rollup;
+use crate::lake::{rollup, shape};
 use crate::model::{Key, SlotGrid, SlotRange, SlotSet, Table};
 
 /// Answers with fewer rows may be equal by chance.
@@ -141,7 +141,7 @@ impl Question<'_> {
         let table = &self.table.name;
         for field in self.columns.into_iter().flat_map(|columns| columns.fields()).filter(|_| batch.num_rows() > 0) {
             let name = field.name();
-            match batch.column_by_name(name) {
+            match shape::find_column(batch, name)? {
                 None => return Err(self.implausible(&format!("rows without the column `{name}` of table `{table}`"))),
                 Some(values) if !field.is_nullable() && values.logical_null_count() > 0 => {
                     return Err(self.implausible(&format!("a row without a value of `{name}`, which every row of table `{table}` has")));

@@ -18,7 +18,7 @@ use crate::builtin::repair::by_day;
 use crate::error::{Error, Result};
 use crate::lake::overlay::fingerprint::{RowHash, RowHashes};
 use crate::lake::shape::{self, KeyTime};
-use crate::lake::{Layer, ScanRequest, partition, rollup};
+use crate::lake::{Layer, ScanRequest, partition};
 use crate::model::Usage;
 use crate::model::{DefectKind, Findings, Fix, Key, SlotRange, Table, Unit};
 use crate::plugin::{PlannedUnits, Registry, Repairer, StepContext};
@@ -153,7 +153,8 @@ fn order(one: Option<f64>, other: Option<f64>) -> Ordering {
 
 fn numbers(table: &Table, rows: &RecordBatch, column: &str) -> Result<Float64Array> {
     use arrow::array::AsArray;
-    let values: &ArrayRef = rollup::column(rows, column).map_err(|_| {
+    let values: Option<&ArrayRef> = shape::find_column(rows, column).map_err(|error| error.on("table", &table.name))?;
+    let values = values.ok_or_else(|| {
         Error::invalid(format!(
             "`keep` names column `{column}`, which table `{}` does not have; {}",
             table.name,

@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 
 use crate::builtin::repair::judge::{Question, times};
 use crate::error::{ErrorKind, Result};
-use crate::lake::{Layer, ScanRequest, rollup};
+use crate::lake::{Layer, ScanRequest, rollup, shape};
 use crate::model::{Conflicts, Findings, Key, SlotGrid, SlotRange, Table, Wanted};
 use crate::plugin::{Answer, StepContext};
 
@@ -156,7 +156,7 @@ impl Neighbours {
             if *name == table.time || table.key.contains(name) {
                 continue;
             }
-            let Some(column_of_other) = other.column_by_name(name) else { continue };
+            let Ok(Some(column_of_other)) = shape::find_column(other, name) else { continue };
             let (ours, others) = (column.slice(own.1, 1), column_of_other.slice(theirs.1, 1));
             if !is_same(&ours, &others) {
                 differences.push(format!("{name} is {} in the table, {} in the source", text(&ours), text(&others)));

@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::overlay::retraction::Retracted;
 use crate::lake::overlay::{Op, columns};
-use crate::lake::shape::KeyTime;
+use crate::lake::shape::{self, KeyTime};
 use crate::lake::{Lake, Layer, ScanRequest, partition, rollup};
 use crate::model::{Fingerprint, Interval, Key, Table};
 
@@ -48,7 +48,12 @@ impl LiveRepairs {
         };
         let own = [columns::OP, columns::RUN, columns::STEP, columns::UNIT, columns::AT, columns::REPLACED];
         let all = own.into_iter().chain(wanted.iter().map(String::as_str));
-        let columns: Vec<String> = all.filter(|name| known.field_with_name(name).is_ok()).map(str::to_owned).collect();
+        let mut columns: Vec<String> = Vec::new();
+        for name in all {
+            if shape::find(&known, name).map_err(|error| error.on("table", &ours.name))?.is_some() {
+                columns.push(name.to_owned());
+            }
+        }
         let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec()).with_columns(columns);
         let batches: Vec<RecordBatch> = lake.scan(&ours, &request).await?.try_collect().await?;
         if batches.iter().all(|batch| batch.num_rows() == 0) {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int64Builder, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
-    new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, Int64Builder, RecordBatch, RecordBatchOptions, StringArray, StringBuilder,
+    TimestampMicrosecondArray, new_null_array,
 };
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -106,14 +106,7 @@ fn repaired(
 ) -> Result<RecordBatch> {
     let table = scope.table;
     let count = rows.num_rows();
-    if let Some(unknown) = rows.schema_ref().fields().iter().find(|field| own.field_with_name(field.name()).is_err()) {
-        return Err(Error::invalid(format!(
-            "repaired rows have a column `{}` that table `{}` lacks; {}",
-            unknown.name(),
-            table.name,
-            shape::names(own)
-        )));
-    }
+    let rows = &in_own_names(table, own, rows)?;
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     for field in own.fields() {
         let name = field.name();
@@ -140,6 +133,28 @@ fn repaired(
     columns.push(new_null_array(&DataType::Utf8, count));
     columns.push(new_null_array(&overlay::instant_type(), count));
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+/// Repaired rows with the table's own names of their columns, which may differ in case.
+///
+/// # Errors
+/// `invalid` if the table lacks a column, or its files disagree about one.
+pub fn in_own_names(table: &Table, own: &Schema, rows: &RecordBatch) -> Result<RecordBatch> {
+    let mut fields: Vec<Arc<Field>> = Vec::with_capacity(rows.num_columns());
+    for field in rows.schema_ref().fields() {
+        let found = shape::find(own, field.name()).map_err(|error| error.on("table", &table.name))?;
+        let unknown = || {
+            let (name, names) = (field.name(), shape::names(own));
+            Error::invalid(format!("repaired rows have a column `{name}` that table `{}` lacks; {names}", table.name))
+        };
+        let name = found.ok_or_else(unknown)?.name();
+        if fields.iter().any(|field| field.name() == name) {
+            return Err(Error::invalid(format!("repaired rows have two columns for column `{name}` of table `{}`", table.name)));
+        }
+        fields.push(if name == field.name() { field.clone() } else { Arc::new(field.as_ref().clone().with_name(name)) });
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), rows.columns().to_vec(), &options)?)
 }
 
 /// The fingerprint that each row replaces; all nulls if the rows fill missing slots.

@@ -59,6 +59,7 @@ pub async fn all(lake: &dyn Lake, setup: &dyn LakeSetup) {
     to_ask_whether_it_may_be_written_is_no_error(lake).await;
     scans_bring_what_was_asked_for(lake, setup).await;
     a_scan_of_what_the_table_lacks_is_invalid(lake, setup).await;
+    a_column_is_found_in_any_case(lake, setup).await;
     a_rollup_is_what_a_person_would_compute(lake, setup).await;
     presence_is_exact_bits_and_counts(lake, setup).await;
     presence_shows_requested_keys_and_counts_others(lake, setup).await;

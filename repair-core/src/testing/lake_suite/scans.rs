@@ -1,14 +1,14 @@
 //! What tables hold, and what scans and rollups bring.
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType, UInt64Type};
 
 use super::LakeSetup;
 use super::tables::*;
 use crate::error::ErrorKind;
 use crate::lake::rollup::{BUCKET, DUPLICATES, Function, Measure, OBSERVED, REPAIRED, Rollup};
-use crate::lake::{Lake, Layer, PresenceRequest, ScanRequest, overlay};
-use crate::model::{Cadence, Interval, Key, SlotRange, Table};
+use crate::lake::{Lake, Layer, PresenceRequest, ScanRequest, StageRequest, overlay};
+use crate::model::{Cadence, Fix, Interval, Key, SlotRange, Table};
 
 /// A table's columns have the lake's shape: keys as UTF-8, the time as microseconds in UTC, all others as they are.
 pub async fn a_table_describes_its_columns_in_shape(lake: &dyn Lake, setup: &dyn LakeSetup) {
@@ -96,6 +96,28 @@ pub async fn scans_bring_what_was_asked_for(lake: &dyn Lake, setup: &dyn LakeSet
             assert_eq!(names, [true, true, false, columns.contains(&"volume".to_owned()), true], "{columns:?}");
         }
     }
+}
+
+/// Some engines keep names in lower case, so a column is found in any case, and a batch has the name that was requested.
+pub async fn a_column_is_found_in_any_case(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.5, 2)]).await;
+    let fixed = batch(&table, &[row("A", "2024-03-04T09:01:00Z", 2.5, 3)]);
+    let schema = fixed.schema();
+    let names = schema.fields().iter().map(|field| field.name().as_str()).map(|name| if name == "price" { "Price" } else { name });
+    let fixed = RecordBatch::try_from_iter(names.zip(fixed.columns().iter().cloned())).unwrap();
+    let (run, fix) = (new_run(), Fix { rows: vec![fixed], source: "vendor".to_owned(), ..Fix::default() });
+    let scope = scope(&table, &run);
+    lake.stage(&scope, &StageRequest::new("unit", "backfill", at("2024-04-01T00:00:00Z"), &fix)).await.unwrap();
+    lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
+    for (layer, total) in [(Layer::Raw, 1.5), (Layer::Repaired, 4.0)] {
+        let batches = collect(lake.scan(&table, &everything(layer).with_columns(vec!["PRICE".to_owned()])).await.unwrap()).await;
+        let prices =
+            |batch: &RecordBatch| batch.column_by_name("PRICE").unwrap().as_primitive::<Float64Type>().values().iter().sum::<f64>();
+        assert_eq!(batches.iter().map(prices).sum::<f64>(), total, "{layer:?}");
+        assert!(batches.iter().all(|batch| batch.column_by_name("price").is_none() && batch.column_by_name("symbol").is_some()));
+    }
+    let twice = everything(Layer::Raw).with_columns(vec!["Price".to_owned(), "price".to_owned()]);
+    assert_eq!(lake.scan(&table, &twice).await.err().unwrap().kind(), ErrorKind::Invalid, "one column by two names");
 }
 
 /// A column that the table lacks, or a key with the wrong number of values, is `invalid`, since it would silently match nothing.

@@ -18,7 +18,7 @@ use crate::lake::overlay::{self, Op};
 use crate::lake::rollup::{self, Rollup, column};
 use crate::lake::{
     Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope,
-    Staged,
+    Staged, shape,
 };
 use crate::model::Usage;
 use crate::model::{Absence, Interval, Key, Presence, SlotSet, Table, TablePresence};
@@ -239,11 +239,11 @@ impl State {
         check_keys(table, request.keys.as_deref().unwrap_or_default())?;
         let raw = self.table(table)?;
         let own = self.schema_with_repairs(table)?;
-        let own = projected(table, &own, request.columns.as_deref())?;
+        let own = shape::project(table, &own, request.columns.as_deref())?;
+        let named = shape::as_requested(table, &own, request.columns.as_deref())?;
         let mut batches = raw.iter().map(|batch| rows::conformed(&own, batch)).collect::<Result<Vec<_>>>()?;
-        let mut schema = own.clone();
         if request.layer == Layer::Repaired {
-            schema = overlay::view_schema(&own);
+            let schema = overlay::view_schema(&own);
             let with_last = |batch: &RecordBatch, last: ArrayRef| -> Result<RecordBatch> {
                 let own = batch.columns()[..own.fields().len()].iter().cloned();
                 Ok(RecordBatch::try_new(schema.clone(), own.chain([last]).collect())?)
@@ -264,7 +264,9 @@ impl State {
         let wanted = |key: &Key, time_us: i64| {
             bounds_us.0 <= time_us && time_us < bounds_us.1 && keys.as_ref().is_none_or(|keys| keys.contains(key))
         };
-        let batches = batches.iter().map(|batch| rows::kept(table, batch, wanted)).collect::<Result<Vec<_>>>()?;
+        let schema = if request.layer == Layer::Repaired { overlay::view_schema(&named) } else { named };
+        let named = |batch: RecordBatch| Ok(RecordBatch::try_new(schema.clone(), batch.columns().to_vec())?);
+        let batches = batches.iter().map(|batch| named(rows::kept(table, batch, wanted)?)).collect::<Result<Vec<_>>>()?;
         Ok((schema, batches))
     }
 
@@ -455,16 +457,6 @@ fn check_keys(table: &Table, keys: &[Key]) -> Result<()> {
     }
 }
 
-/// The key and time columns and the requested ones, in the table's order.
-fn projected(table: &Table, schema: &SchemaRef, columns: Option<&[String]>) -> Result<SchemaRef> {
-    let Some(columns) = columns else { return Ok(schema.clone()) };
-    if let Some(unknown) = columns.iter().find(|name| schema.field_with_name(name).is_err()) {
-        return Err(Error::invalid(format!("table `{}` has no column `{unknown}`", table.name)));
-    }
-    let wanted = |field: &Arc<Field>| *field.name() == table.time || table.key.contains(field.name()) || columns.contains(field.name());
-    Ok(Arc::new(Schema::new(schema.fields().iter().filter(|field| wanted(field)).cloned().collect::<Vec<_>>())))
-}
-
 fn provenance(scope: &StageScope<'_>, request: &StageRequest<'_>, source: &str, at: jiff::Timestamp, count: usize) -> [ArrayRef; 6] {
     [
         rows::constant(scope.run, count),
@@ -479,10 +471,7 @@ fn provenance(scope: &StageScope<'_>, request: &StageRequest<'_>, source: &str, 
 /// Repaired rows as rows of the table of repairs.
 fn repaired(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
     let table = scope.table;
-    if let Some(unknown) = batch.schema_ref().fields().iter().find(|field| own.field_with_name(field.name()).is_err()) {
-        return Err(Error::invalid(format!("repaired rows have a column `{}` that table `{}` lacks", unknown.name(), table.name)));
-    }
-    let batch = rows::in_shape(table, batch)?;
+    let batch = rows::in_shape(table, &staging::in_own_names(table, own, batch)?)?;
     let batch = rows::conformed(own, &batch)
         .map_err(|error| Error::invalid(format!("repaired rows do not fit table `{}`", table.name)).because(error))?;
     let count = batch.num_rows();

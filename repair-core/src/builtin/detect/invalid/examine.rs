@@ -24,7 +24,10 @@ pub(super) struct Examination<'a> {
     pub(super) context: &'a StepContext,
     pub(super) table: &'a Table,
     pub(super) grid: SlotGrid,
+    /// The rules as written.
     pub(super) rules: &'a [Rule],
+    /// The rules for the table's columns.
+    pub(super) of_table: &'a [Rule],
     /// The columns that the rules read.
     pub(super) columns: &'a [String],
     /// Whether the table has more columns.
@@ -197,13 +200,13 @@ impl Examination<'_> {
 
     fn marked(&self, batch: &RecordBatch) -> Result<Vec<Broken>> {
         let mut wrong = vec![None; batch.num_rows()];
-        self.rules.iter().enumerate().try_for_each(|(number, rule)| rule.mark(batch, number, &mut wrong))?;
+        self.of_table.iter().enumerate().try_for_each(|(number, rule)| rule.mark(batch, number, &mut wrong))?;
         Ok(wrong)
     }
 
     /// The neighbour rules, each with its number.
     fn among_neighbours(&self) -> impl Iterator<Item = (usize, &Rule)> {
-        self.rules.iter().enumerate().filter(|(_, rule)| rule.is_among_neighbours())
+        self.of_table.iter().enumerate().filter(|(_, rule)| rule.is_among_neighbours())
     }
 
     fn values(&self, batch: &RecordBatch) -> Result<Vec<Option<Float64Array>>> {

@@ -11,7 +11,6 @@ mod series;
 
 use std::collections::BTreeSet;
 
-use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -22,8 +21,7 @@ use crate::builtin::detect::expected::{Examined, GapsConfig, KeysFrom, blind_if_
 use crate::builtin::detect::gaps::search;
 use crate::builtin::detect::invalid::examine::{Examination, Found};
 use crate::error::{Error, Result};
-use crate::lake::shape;
-use crate::model::{DefectKind, Findings, Key, SlotGrid, SlotRange, Table};
+use crate::model::{DefectKind, Findings, Key, SlotGrid, SlotRange};
 use crate::plugin::{Detector, Registry, StepContext};
 
 /// How many slots, over all keys, are examined at once: about 50 bytes each, plus their rows where something is wrong.
@@ -83,19 +81,6 @@ impl Invalid {
         series.check()?;
         Ok(Self { series, rules })
     }
-
-    /// The columns that the rules read, after checking that the table has them.
-    fn columns(&self, table: &Table, schema: &Schema) -> Result<Vec<String>> {
-        let columns: BTreeSet<&str> = self.rules.iter().flat_map(Rule::columns).collect();
-        match columns.iter().find(|name| schema.field_with_name(name).is_err()) {
-            Some(unknown) => Err(Error::invalid(format!(
-                "a rule names column `{unknown}`, which table `{}` does not have; {}",
-                table.name,
-                shape::names(schema)
-            ))),
-            None => Ok(columns.into_iter().map(str::to_owned).collect()),
-        }
-    }
 }
 
 #[async_trait]
@@ -110,18 +95,20 @@ impl Detector for Invalid {
         let Some(hull) = examined.hull() else { return Ok(Findings { kind: DefectKind::Invalid, ..base }) };
         let table = context.table(&scope.table)?;
         let schema = context.lake.describe(table).await.map_err(blind_if_missing)?;
-        let columns = self.columns(table, &schema)?;
+        let of_table = self.rules.iter().map(|rule| rule.of_table(&table.name, &schema)).collect::<Result<Vec<_>>>()?;
+        let columns: BTreeSet<&str> = of_table.iter().flat_map(Rule::columns).collect();
+        let columns: Vec<String> = columns.into_iter().map(str::to_owned).collect();
         let is_own = |name: &str| name == table.time || table.key.iter().any(|key| key == name);
         let has_others = schema.fields().iter().any(|field| !is_own(field.name()) && !columns.contains(field.name()));
-        let examination =
-            Examination { context, table, grid: scope.grid, rules: &self.rules, columns: &columns, has_others, examined: &examined };
+        let (grid, examined, columns) = (scope.grid, &examined, &columns);
+        let examination = Examination { context, table, grid, rules: &self.rules, of_table: &of_table, columns, has_others, examined };
         let keys = examined.keys();
         let mut found = Found::default();
         let windows = windows(scope.grid, hull, keys.len());
         let total = windows.len() as u64;
         for (done, window) in (0u64..).zip(windows) {
             context.check_cancelled()?;
-            if let Some((window, keys)) = narrowed(&examined, window, &keys) {
+            if let Some((window, keys)) = narrowed(examined, window, &keys) {
                 examination.examine(window, &keys, &mut found).await?;
             }
             context.progress.advance(&context.step, done + 1, total);

@@ -2,14 +2,15 @@
 
 use std::fmt;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Float64Array, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type};
+use arrow::datatypes::{DataType, Float16Type, Float64Type, Schema};
+use arrow::util::display::array_value_to_string;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::lake::shape::is_text;
+use crate::lake::shape::{self, is_text};
 
 /// One rule: either `column` with conditions on its values, or `holds`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
@@ -233,6 +234,46 @@ impl Rule {
         self.outlier.is_some() || self.frozen.is_some()
     }
 
+    /// The rule for a table's columns: with the table's own names for them, and each literal as its column would hold it, so that
+    /// `min: 0.7` admits the 0.7 of a column of 32-bit floats, which is a little less.
+    ///
+    /// # Errors
+    /// `invalid` if the table lacks a column.
+    pub(super) fn of_table(&self, table: &str, schema: &Schema) -> Result<Self> {
+        let find = |name: &mut String| -> Result<DataType> {
+            let unknown = || {
+                let names = shape::names(schema);
+                Error::invalid(format!("a rule names column `{name}`, which table `{table}` does not have; {names}"))
+            };
+            let field = shape::find(schema, name).map_err(|error| error.on("table", table))?.ok_or_else(unknown)?;
+            name.clone_from(field.name());
+            Ok(field.data_type().clone())
+        };
+        let mut rule = self.clone();
+        if let Some(kind) = rule.column.as_mut().map(find).transpose()? {
+            rule.min = self.min.map(|min| held(&kind, min));
+            rule.max = self.max.map(|max| held(&kind, max));
+            for not in &mut rule.not {
+                if let Sentinel::Number(number) = not {
+                    *number = held(&kind, *number);
+                }
+            }
+        }
+        if let Some(ColumnComparison { left, right, .. }) = &mut rule.holds {
+            match (left, right) {
+                (Operand::Column(name), Operand::Number(number)) | (Operand::Number(number), Operand::Column(name)) => {
+                    *number = held(&find(name)?, *number);
+                }
+                (Operand::Column(left), Operand::Column(right)) => {
+                    find(left)?;
+                    find(right)?;
+                }
+                (Operand::Number(_), Operand::Number(_)) => {}
+            }
+        }
+        Ok(rule)
+    }
+
     /// How many slots on each side it needs.
     pub(super) fn reach(&self) -> i64 {
         let outlier = self.outlier.map_or(0, |outlier| outlier.window);
@@ -315,16 +356,55 @@ impl ColumnComparison {
     }
 }
 
-/// The numbers of a column.
+/// A literal as a column of that type holds it. One that such a column cannot hold at all, because it is too large or too close to 0,
+/// stays as it is: it equals no value of the column, and is on the right side of all of them.
+fn held(kind: &DataType, literal: f64) -> f64 {
+    type Half = <Float16Type as ArrowPrimitiveType>::Native;
+    #[expect(clippy::cast_possible_truncation, reason = "the nearest narrower float is wanted")]
+    let held = match kind {
+        DataType::Float16 => Half::from_f64(literal).to_f64(),
+        DataType::Float32 => f64::from(literal as f32),
+        _ => literal,
+    };
+    if held.is_finite() && (held == 0.0) == (literal == 0.0) { held } else { literal }
+}
+
+/// The numbers of a column, each as the float that is nearest to it: a literal is one too, so 0.1 in a rule is the 0.10 of a decimal.
 ///
 /// # Errors
 /// `invalid` if it holds anything else.
 pub(super) fn numbers(name: &str, values: &ArrayRef) -> Result<Float64Array> {
-    if !values.data_type().is_numeric() {
-        return Err(Error::invalid(format!("the rule for column `{name}` needs numbers, and the column is {}", values.data_type())));
+    let kind = values.data_type();
+    if !kind.is_numeric() {
+        return Err(Error::invalid(format!("the rule for column `{name}` needs numbers, and the column is {kind}")));
     }
-    Ok(cast(values, &DataType::Float64)?.as_primitive::<Float64Type>().clone())
+    let floats = cast(values, &DataType::Float64)?.as_primitive::<Float64Type>().clone();
+    let scale = match kind {
+        DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale) => {
+            i32::from(*scale)
+        }
+        _ => return Ok(floats),
+    };
+    // The cast divides by a power of ten, which rounds only once if both numbers are exact as floats.
+    let is_nearest = |float: f64| (0..=MAX_EXACT_POWER).contains(&scale) && float.abs() * 10f64.powi(scale) < MAX_EXACT;
+    let nearest = |row: usize| {
+        let float = floats.is_valid(row).then(|| floats.value(row));
+        match float {
+            Some(float) if !is_nearest(float) => {
+                let text = array_value_to_string(values, row)?;
+                text.parse().map(Some).map_err(|_| Error::internal(format!("the decimal {text} is not a number")))
+            }
+            float => Ok(float),
+        }
+    };
+    (0..values.len()).map(nearest).collect()
 }
+
+/// All whole numbers below it are exact as 64-bit floats: 2^53.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// The largest power of ten that is exact as a 64-bit float.
+const MAX_EXACT_POWER: i32 = 22;
 
 fn texts(name: &str, values: &ArrayRef) -> Result<ArrayRef> {
     if !is_text(values.data_type()) {
@@ -332,4 +412,56 @@ fn texts(name: &str, values: &ArrayRef) -> Result<ArrayRef> {
         return Err(Error::invalid(format!("the rule for column `{name}` has text under `not`, but the column is {kind}")));
     }
     Ok(cast(values, &DataType::Utf8)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Decimal128Array, Float32Array};
+
+    use super::*;
+
+    /// The rows that break a rule.
+    fn broken(rule: &str, column: ArrayRef) -> Vec<usize> {
+        let rule: Rule = serde_json::from_str(rule).unwrap();
+        let batch = RecordBatch::try_from_iter([("v", column)]).unwrap();
+        let mut wrong = vec![None; batch.num_rows()];
+        rule.of_table("t", &batch.schema()).unwrap().mark(&batch, 0, &mut wrong).unwrap();
+        (0..wrong.len()).filter(|&row| wrong[row].is_some()).collect()
+    }
+
+    #[test]
+    fn a_literal_is_the_value_that_a_narrow_float_holds() {
+        let floats = |values: &[f32]| Arc::new(Float32Array::from(values.to_vec())) as ArrayRef;
+        let values = || floats(&[0.7, 0.69, 0.71, f32::NAN]);
+        assert_eq!(broken(r#"{"column": "v", "min": 0.7}"#, values()), [1, 3]);
+        assert_eq!(broken(r#"{"column": "v", "max": 0.7}"#, values()), [2, 3]);
+        assert_eq!(broken(r#"{"column": "v", "not": [0.7, 5]}"#, values()), [0]);
+        assert_eq!(broken(r#"{"holds": "v >= 0.7"}"#, values()), [1, 3]);
+        assert_eq!(broken(r#"{"holds": "0.7 = v"}"#, values()), [1, 2, 3]);
+        assert_eq!(broken(r#"{"column": "v", "not": [-28316.818359]}"#, floats(&[-28_316.818_359, -28_316.82])), [0]);
+        let edges = || floats(&[0.0, f32::INFINITY, f32::MAX, f32::MIN_POSITIVE]);
+        assert_eq!(broken(r#"{"column": "v", "not": [1e300, 1e-60]}"#, edges()), [] as [usize; 0]);
+        assert_eq!(broken(r#"{"holds": "v > 1e-60"}"#, edges()), [0, 1]);
+        assert_eq!(broken(r#"{"column": "v", "max": 1e300}"#, edges()), [1]);
+        let halves = cast(&floats(&[0.1, 0.2]), &DataType::Float16).unwrap();
+        assert_eq!(broken(r#"{"column": "v", "min": 0.1, "max": 0.2}"#, halves), [] as [usize; 0]);
+    }
+
+    #[test]
+    fn a_literal_equals_the_decimal_of_the_same_digits() {
+        let decimals = |precision: u8, scale: i8, values: &[i128]| {
+            Arc::new(Decimal128Array::from(values.to_vec()).with_data_type(DataType::Decimal128(precision, scale))) as ArrayRef
+        };
+        assert_eq!(broken(r#"{"column": "v", "not": [0.1]}"#, decimals(10, 2, &[10, 11])), [0]);
+        assert_eq!(broken(r#"{"column": "v", "min": 0.1, "max": 0.3}"#, decimals(10, 2, &[9, 10, 30, 31])), [0, 3]);
+        for (scale, value) in
+            [(1, 1_234_567_890_123_456_789), (7, 33_333_333_333_333_333_333), (24, 7), (30, 123), (-3, 7), (-2, 1_234_567)]
+        {
+            let column = decimals(38, scale, &[value]);
+            let literal = array_value_to_string(&column, 0).unwrap();
+            assert_eq!(broken(&format!(r#"{{"column": "v", "not": [{literal}]}}"#), column), [0], "{literal}");
+        }
+    }
 }
