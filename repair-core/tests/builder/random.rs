@@ -339,7 +339,10 @@ fn model() -> impl Strategy<Value = Model> {
     };
     (head, maps, places, with(), prop::collection::vec(step(), 0..7)).prop_map(
         move |((name, dag, about, timeout), (params, tags, budget), (tables, sources, profiles), look, steps)| {
-            let tables = tables.into_iter().map(|(name, table)| Table { name, ..table }).collect();
+            // Two tables at one location would have to agree.
+            let mut places = BTreeSet::new();
+            let tables = tables.into_iter().filter(|(_, table)| places.insert(table.location.replace(['/', '.'], "").trim().to_owned()));
+            let tables = tables.map(|(name, table)| Table { name, ..table }).collect();
             let sources = sources.into_iter().map(|(name, (with, rate))| (name, (without_run(with), rate))).collect();
             let profiles = profiles.into_iter().map(|(name, with)| (name, without_run(with))).collect();
             let first = StepModel {
