@@ -106,6 +106,7 @@ mod tests {
                 time: "ts".into(),
                 time_marks: TimeMark::Start,
                 cadence: None,
+                ..Table::implicit("bars", "ts")
             };
             Place::of(&lake, &table)
         };

@@ -19,7 +19,9 @@ const TIMES: u32 = 5;
 fn line(format: Format, symbol: i64, day: i64, minute: i64, text: &mut String) {
     let (hour, minute_of_hour, price) = (minute / 60, minute % 60, (symbol * 7 + minute) % 997);
     let _ = match format {
-        Format::Csv => writeln!(text, "SYM{symbol:04},2018-01-{:02}T{hour:02}:{minute_of_hour:02}:00Z,{price}.25,{price}.5,{price},{minute}", day + 1),
+        Format::Csv => {
+            writeln!(text, "SYM{symbol:04},2018-01-{:02}T{hour:02}:{minute_of_hour:02}:00Z,{price}.25,{price}.5,{price},{minute}", day + 1)
+        }
         _ => writeln!(
             text,
             "{{\"symbol\":\"SYM{symbol:04}\",\"ts\":\"2018-01-{:02}T{hour:02}:{minute_of_hour:02}:00Z\",\"open\":{price}.25,\"high\":{price}.5,\"volume\":{minute}}}",
@@ -49,7 +51,8 @@ fn main() {
         }
         let rows = days * KEYS * MINUTES_A_DAY;
         let lake = LocalLake::open(folder.path()).unwrap();
-        let table = Table::new("bars", format, "ts").with_key(["symbol"]).with_partition("date", PartitionUnit::Day).with_cadence(Cadence::MINUTE);
+        let table =
+            Table::new("bars", format, "ts").with_key(["symbol"]).with_partition("date", PartitionUnit::Day).with_cadence(Cadence::MINUTE);
         let interval = repair_core::model::Interval::parse("2018-01-01", &format!("2018-01-{days:02}")).unwrap();
         let keys = (0..KEYS).map(|symbol| Key::from(format!("SYM{symbol:04}").as_str())).collect();
         let request = PresenceRequest::new(table.grid().unwrap().slots_in(&interval), keys, jiff::Timestamp::UNIX_EPOCH);
@@ -72,7 +75,9 @@ fn main() {
             assert_eq!(i64::try_from(seen).unwrap(), rows);
             begun.elapsed()
         });
-        let rate = |took: Duration| format!("{:.2} M rows/s, {:.0} MB/s", rows as f64 / took.as_secs_f64() / 1e6, bytes as f64 / took.as_secs_f64() / 1e6);
+        let rate = |took: Duration| {
+            format!("{:.2} M rows/s, {:.0} MB/s", rows as f64 / took.as_secs_f64() / 1e6, bytes as f64 / took.as_secs_f64() / 1e6)
+        };
         println!("{name:<6} {rows} rows: presence {}; scan {}", rate(presence), rate(scan));
     }
 }

@@ -216,6 +216,7 @@ pub fn bars() -> Table {
         time: "ts".into(),
         time_marks: TimeMark::Start,
         cadence: Some(Cadence::MINUTE),
+        ..Table::implicit("bars", "ts")
     }
 }
 

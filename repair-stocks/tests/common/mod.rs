@@ -41,6 +41,7 @@ pub(crate) fn bars() -> Table {
         time: "ts".to_owned(),
         time_marks: TimeMark::Start,
         cadence: Some(Cadence::MINUTE),
+        ..Table::implicit("bars", "ts")
     }
 }
 
