@@ -116,7 +116,7 @@ fn bombs_are_defused() {
 
 #[test]
 fn broken_data_is_named() {
-    let parquet = ("location: bars, format: csv", "location: bars, format: parquet");
+    let parquet = ("location: bars, format: csv", "location: bars, format: parquet, ignore: '*.csv'");
     let world = World::new();
     std::fs::rename(world.lake().join("bars"), world.lake().join("elsewhere")).unwrap();
     refused(&world, &[], &["bars", "location"]);
@@ -124,6 +124,10 @@ fn broken_data_is_named() {
     let world = World::new();
     std::fs::write(world.lake().join("bars/broken.parquet"), "this is no Parquet").unwrap();
     refused(&world, &[parquet], &["broken.parquet"]);
+    // A file that nobody said anything about makes the step blind, which has an exit code of its own.
+    let output = world.repair().arg("run").arg(world.workflow(&[])).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(3) && said.contains("broken.parquet") && said.contains("ignore"), "{said}");
 
     let world = World::new();
     let file = world.lake().join("bars/2024-03-04.csv");

@@ -118,7 +118,7 @@ async fn a_difference_in_a_column_that_nobody_uses_stops_no_step() {
         // Only who names the column is refused, and reads why.
         let named = world.run(&GAPS.replace("max_gap: 2h", "columns: [other]")).await;
         if is_left_out {
-            let said = named.map_or_else(|error| error.to_string(), |report| format!("{report:?}"));
+            let said = named.map_or_else(|error| error.full(), |report| report.reason.unwrap_or_default());
             let parts = [one.to_string(), other.to_string(), "2024-03-05.parquet".to_owned(), "column `other`".to_owned()];
             assert!(parts.iter().all(|part| said.contains(part)), "{said}");
         } else {

@@ -224,7 +224,7 @@ pub(super) fn lines(table: &Table, file: &DataFile, offsets: &[u64]) -> Vec<u64>
     found
 }
 
-/// The columns that can be told apart by name: those that are named, and named once.
+/// The columns that a name identifies: those that are named, and named once.
 fn usable(names: &[String]) -> Vec<usize> {
     (0..names.len()).filter(|&at| !names[at].is_empty() && names.iter().filter(|name| **name == names[at]).count() == 1).collect()
 }
