@@ -133,7 +133,8 @@ impl MaskedLake {
     fn repaired(&self, own: &SchemaRef, request: &ScanRequest) -> Result<Vec<RecordBatch>> {
         let table = &self.shared.table;
         let own = shape::project(table, own, request.columns.as_deref())?;
-        let named = overlay::view_schema(&shape::as_requested(table, &own, request.columns.as_deref())?);
+        let named = shape::as_requested(table, &own, request.columns.as_deref())?;
+        let named = overlay::view_schema(&named);
         let view = overlay::view_schema(&own);
         let mut batches = Vec::new();
         for batch in self.published().0 {
