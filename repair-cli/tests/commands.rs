@@ -189,6 +189,27 @@ fn a_run_that_is_paused_goes_on_with_a_mended_workflow() {
 }
 
 #[test]
+fn a_run_that_is_paused_goes_on_with_the_files_it_included_as_they_were() {
+    let world = World::new();
+    let workflow = world.workflow(&[WAITS]);
+    let text = std::fs::read_to_string(&workflow).unwrap();
+    let (before, rest) = text.split_once("tables:\n").unwrap();
+    let (shared, after) = rest.split_once("start:").unwrap();
+    let lake = world.write("lake.yaml", &format!("tables:\n{shared}"));
+    let workflow = world.write("workflow.yaml", &format!("{before}include: [lake.yaml]\nstart:{after}"));
+    let mut child = waiting(&world, &workflow);
+    world.text(&["pause", "one"]);
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+    // The sensor sees the rows; the shared file now says that the table is elsewhere.
+    std::fs::copy(world.lake().join("archive/2024-03-04.csv"), world.lake().join("bars/2024-03-04.csv")).unwrap();
+    std::fs::write(lake, format!("tables:\n{shared}").replace("location: bars", "location: nowhere")).unwrap();
+    let (_, err, code) = world.said(&["resume", "one", "--with", workflow.to_str().unwrap()]);
+    assert!(code == 2 && err.contains("table `bars` has changed"), "{code} {err}");
+    let report = world.json(&["resume", "one"]);
+    assert_eq!((&report["outcome"], &report["steps"]["find_gaps"]["visits"]), (&"succeeded".into(), &1.into()), "{report}");
+}
+
+#[test]
 fn a_run_is_cancelled_by_its_process_or_without_one() {
     let world = World::new();
     let workflow = world.workflow(&[WAITS]);

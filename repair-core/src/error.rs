@@ -129,7 +129,7 @@ pub enum Hint {
     OtherRunId,
     /// Supply a price book.
     PriceBook,
-    /// Correct the mistakes of this workflow or price book; the error's source lists them, each with its line.
+    /// Correct the mistakes of this workflow, price book or included file; the error's source lists them, each with its file and line.
     CorrectFile {
         /// The file.
         file: String,

@@ -250,6 +250,31 @@ profiles:
 }
 
 #[test]
+fn included_files_mean_the_same_in_rust_and_in_yaml() {
+    let lake = "include: [more.yaml]\ntables: { readings: { location: l, format: csv, key: [sensor], time: ts, cadence: 1h } }\n";
+    let more = "tables: { daily: { location: daily, format: parquet, time: day } }\n";
+    let look = json!({ "table": "readings", "keys": ["a"], "from": "2024-03-04", "to": "2024-03-04" });
+    let builder = Workflow::state_machine("w")
+        .file("flows/w.yaml")
+        .include("shared/lake.yaml", lake)
+        .included("shared/more.yaml", more)
+        .step("look", Step::detect("gaps").with(look).end());
+    let yaml = "
+workflow: w
+kind: state-machine
+include: [shared/lake.yaml]
+start: look
+steps:
+  look: { detect: gaps, with: { table: readings, keys: [a], from: 2024-03-04, to: 2024-03-04 }, end: true }
+";
+    let children =
+        [("flows/shared/lake.yaml", lake), ("flows/shared/more.yaml", more)].map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let yaml = Workflow::parse_with("flows/w.yaml", yaml, &Registry::default(), &children.into()).unwrap_or_else(|told| panic!("{told}"));
+    assert_eq!(yaml.tables.len(), 2);
+    assert_same(&builder, &yaml);
+}
+
+#[test]
 fn mistakes_have_the_messages_of_yaml() {
     let gaps = |table: &str| Step::detect("gaps").with(json!({ "table": table, "from": "2024-03-04", "to": "2024-03-04" }));
     let one = |step: StepBuilder<_>| Workflow::state_machine("w").table(readings()).step("look", step);

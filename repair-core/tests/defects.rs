@@ -259,7 +259,7 @@ impl Detector for Suspicious {
         gaps.push(&Key::from("K"), SlotRange::new(4, 5));
         let counts = Counts { expected: 1, present: 1, defective: 1, gaps: 1, audited_keys: 1, ..Counts::default() };
         let judged = Fingerprints::default();
-        Ok(Findings { kind: DefectKind::Invalid, scope, counts, gaps, judged, examples: Vec::new(), usage: Usage::default() })
+        Ok(Findings { kind: DefectKind::Invalid, judged, ..Findings::of_gaps(scope, counts, gaps, Usage::default()) })
     }
 }
 

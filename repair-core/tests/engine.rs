@@ -565,6 +565,27 @@ fn fix_and_go_on() {
     }
 }
 
+#[test]
+fn a_workflow_that_ran_as_a_step_is_another_one_if_what_it_includes_has_changed() {
+    const STEPS: &str = "start: a\nsteps:\n  a: { workflow: child.yaml, next: b }\n  b: { task: do, end: true }";
+    let parse = |lake: &str| {
+        let child = "workflow: child\nkind: dag\ninclude: [lake.yaml]\nsteps: { x: { wait: { for: 1s } } }\n";
+        let texts = [("child.yaml", child), ("lake.yaml", lake)].map(|(name, text)| (name.to_owned(), text.to_owned()));
+        let text = format!("workflow: w\nkind: state-machine\nparams: {{ limit: {{ type: integer }} }}\n{STEPS}");
+        let mut registry = Registry::default();
+        registry.task("do", "does something", |_: AnyConfig| Ok(Nothing));
+        Workflow::parse_with("w.yaml", &text, &registry, &texts.into()).unwrap_or_else(|told| panic!("{told}"))
+    };
+    let lake = "tables: { bars: { location: bars, format: csv, time: ts } }\n";
+    // Its child would be a run of its own; here a task stands for it.
+    let mut run = Run::new("start: a\nsteps:\n  a: { task: do, next: b }\n  b: { task: do, end: true }");
+    run.succeed(json!(1));
+    let replace = |now: &str| control::replace(&run.state, Some(&parse(lake)), &parse(now));
+    assert!(replace(&format!("# The lake.\n{lake}")).is_ok());
+    let error = replace(&lake.replace("location: bars", "location: moved")).unwrap_err();
+    assert!(error.message().contains("the workflow of step `a` has changed"), "{error}");
+}
+
 const FILL: &str = "tables: { bars: { location: bars, format: csv, time: ts, cadence: 1m } }\nstart: look\nsteps:
   look: { detect: look, next: fill }
   fill: { repair: idea, of: look, tolerate: { failed: TOLERATED }, retry: [{ on: transient, attempts: 2 }], end: true }";

@@ -197,9 +197,9 @@ pub(crate) fn time_span(table: &Table, file: &DataFile) -> Result<Option<TimeBou
     let span = partition::span(by.unit, value).ok_or_else(|| {
         let example = partition::of_time(by.unit, 1_522_800_000_000_000).map(|(name, _)| name).unwrap_or_default();
         Error::invalid(format!(
-            "`{}={value}` is not a partition of table `{}`, whose `partition_by` says one such as `{}={example}`; rename the folder, or \
-             correct `partition_by`",
-            by.column, table.name, by.column
+            "`{}={value}` is not a partition of table `{}`, whose `partition_by` says one such as `{}={example}`; correct `partition_by`, e.g. \
+             `partition_by: \"{}=%Y%m%d\"`, or rename the folder",
+            by.column, table.name, by.column, by.column
         ))
         .on("file", file.path.display())
     })?;

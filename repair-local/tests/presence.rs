@@ -147,9 +147,7 @@ async fn an_empty_folder_holds_nothing_and_a_missing_one_is_an_error() {
     let expected = format!("no folder {}; create it or correct `location` of table `bars`", world.root().join("bars").display());
     assert_eq!(error.message(), expected);
     // What is being written, or is of another format, is not read.
-    for name in
-        ["bars/_temporary/x.parquet", "bars/.writing.parquet", "bars/_SUCCESS", "bars/.x.parquet.crc"]
-    {
+    for name in ["bars/_temporary/x.parquet", "bars/.writing.parquet", "bars/_SUCCESS", "bars/.x.parquet.crc"] {
         world.write(name, "nonsense");
     }
     let presence = world.lake.presence(&table, &request).await.unwrap();

@@ -54,8 +54,10 @@ fn blocks(mark: &str) -> Vec<Block> {
     blocks
 }
 
+/// The files that samples name: the first workflow, and the one that holds shared definitions.
 fn children() -> BTreeMap<String, String> {
-    BTreeMap::from([(FIRST.to_owned(), blocks("yaml").remove(0).text)])
+    let lake = blocks("yaml shared").remove(0).text;
+    BTreeMap::from([(FIRST.to_owned(), blocks("yaml").remove(0).text), ("lake.yaml".to_owned(), lake)])
 }
 
 #[test]

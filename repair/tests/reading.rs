@@ -442,3 +442,106 @@ fn values_are_taken_from_within_nested_rows() {
     let report = world.run(table, steps);
     assert_eq!(output(&report, "look")["defective"].as_u64(), Some(2), "{:?}", report.problems);
 }
+
+/// From the raw file to one number of the repaired table, by YAML alone: rows that are there twice are resolved, gaps are interpolated, and
+/// a query computes the rest. Returns how many slots were missing, and the number.
+fn repaired(world: &World, table: &str, scope: &str, sum: &str) -> (u64, f64) {
+    let steps = format!(
+        "  look: {{ detect: duplicates, with: {{ table: t, {scope} }}, next: keep }}
+  keep: {{ repair: keep, of: look, with: {{ keep: last }}, next: gaps }}
+  gaps: {{ detect: gaps, with: {{ table: t, {scope} }}, next: fill }}
+  fill: {{ repair: interpolate, of: gaps, next: check }}
+  check: {{ verify: gaps, next: sum }}
+  sum: {{ aggregate: sql, of: gaps, with: {{ into: sums, query: '{sum}' }}, end: true }}"
+    );
+    let report = world.run(table, &steps);
+    assert!(report.error.is_none() && report.missing == 0, "{:?} {:?}", report.reason, report.problems);
+    (output(&report, "gaps")["missing"].as_u64().unwrap(), world.sum())
+}
+
+fn close(one: f64, other: f64) -> bool {
+    (one - other).abs() < 1e-6
+}
+
+#[test]
+fn raw_files_of_public_data_become_repaired_tables() {
+    // The Numenta benchmark: no zone, five minutes, an hour exported twice, and a step backward.
+    let world = World::new();
+    let mut lines = vec!["timestamp,value".to_owned()];
+    let stamp = |minute: i64| format!("2013-12-02 {:02}:{:02}:00,{}", minute / 60, minute % 60, minute);
+    lines.extend((0..12).map(|five| stamp(five * 5)).chain((6..24).filter(|five| *five != 15).map(|five| stamp(five * 5))));
+    world.write("t/machine.csv", lines.join("\n"));
+    let table = "format: csv, time: { column: timestamp, zone: UTC }, cadence: 5m";
+    let hours = "from: \"2013-12-02T00:00:00Z\", to: \"2013-12-02T02:00:00Z\"";
+    let sum = "SELECT min(timestamp) AS ts, sum(value) AS s FROM t_repaired";
+    assert_eq!(repaired(&world, table, hours, sum), (1, (0..24).map(|five| f64::from(five * 5)).sum()));
+
+    // Klines of Binance: no header, and times that are numbers.
+    let world = World::new();
+    let line = |minute: i64| {
+        let open = 1_704_067_200_000 + minute * 60_000;
+        format!("{open},42000.5,42010.0,41990.1,42001.{minute:02},3.5,{},147000.1,99,1.5,63000.2,0", open + 59_999)
+    };
+    world.write("t/BTCUSDT-1m-2024-01-01.csv", (0..60).filter(|minute| *minute != 30).map(line).collect::<Vec<_>>().join("\n"));
+    let table = "format: csv, time: { column: open_time, epoch: ms }, cadence: 1m, csv: { header: false, names: [open_time, open, high, low, close, volume, \
+                 close_time, quote, trades, taker_base, taker_quote, ignore] }";
+    let hour = "from: \"2024-01-01T00:00:00Z\", to: \"2024-01-01T01:00:00Z\"";
+    let (missing, volume) = repaired(&world, table, hour, "SELECT min(open_time) AS ts, sum(volume) AS s FROM t_repaired");
+    assert!(missing == 1 && close(volume, 60.0 * 3.5), "{missing} {volume}");
+
+    // UCI's household file: `;`, a date and a time of day, `?` for nothing, `.txt`.
+    let world = World::new();
+    let mut lines = vec!["Date;Time;Global_active_power;Voltage".to_owned()];
+    lines.extend((0..60).filter(|minute| *minute != 7).map(|minute| {
+        let power = if minute == 20 { "?".to_owned() } else { format!("{}.500", minute % 5) };
+        format!("28/4/2007;00:{minute:02}:00;{power};{}", if minute == 20 { "?" } else { "240.1" })
+    }));
+    world.write("t/household_power_consumption.txt", lines.join("\n"));
+    let table = "format: csv, csv: { delimiter: \";\" }, nulls: [\"?\"], cadence: 1m, time: { columns: [Date, Time], format: \"%d/%m/%Y %H:%M:%S\", zone: \
+                 Europe/Paris }";
+    let hour = "from: \"2007-04-28T00:00:00+02:00\", to: \"2007-04-28T01:00:00+02:00\"";
+    let power = "SELECT min(ts) AS ts, sum(\"Global_active_power\") AS s FROM t_repaired";
+    let all: f64 = (0..60).filter(|minute| *minute != 20 && *minute != 7).map(|minute| f64::from(minute % 5) + 0.5).sum();
+    let (missing, total) = repaired(&world, table, hour, power);
+    // Minute 7 lies between 1.5 and 3.5.
+    assert!(missing == 1 && close(total, all + 2.5), "{missing} {total}");
+
+    // Yahoo's daily prices: names with spaces, `null` on a day without a price.
+    let world = World::new();
+    let days = ["2024-03-04", "2024-03-05", "2024-03-07", "2024-03-08"];
+    let rows: Vec<String> = days.iter().zip(1..).map(|(day, price)| format!("{day},1,1,1,1,{price}.5,null")).collect();
+    world.write("t/AAPL.csv", format!("Date,Open,High,Low,Close,Adj Close,Volume\n{}\n", rows.join("\n")));
+    let week = "from: 2024-03-04, to: 2024-03-08";
+    let table = "format: csv, nulls: [\"null\"], columns: { Volume: integer }, time: Date, cadence: 1d";
+    let prices = "SELECT min(\"Date\") AS ts, sum(\"Adj Close\") AS s FROM t_repaired";
+    // The day that is missing lies between 2.5 and 3.5.
+    assert_eq!(repaired(&world, table, week, prices), (1, 1.5 + 2.5 + 3.0 + 3.5 + 4.5));
+
+    // What UNLOAD of Athena writes: names without an ending but that of the compression.
+    let world = World::new();
+    for (file, hours) in [("20240304_065432_00012_ab1cd_0a1b2c3d.gz", 0..12), ("20240304_065432_00012_ab1cd_4e5f6a7b.gz", 12..24)] {
+        let rows: String =
+            hours.filter(|hour| *hour != 5).map(|hour| format!("a\u{1}2024-03-04 {hour:02}:00:00.000 UTC\u{1}{hour}\n")).collect();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut gzip, rows.as_bytes()).unwrap();
+        world.write(&format!("t/{file}"), gzip.finish().unwrap());
+    }
+    let table = "format: csv, csv: { delimiter: \"\\x01\", header: false, names: [k, ts, v] }, key: [k], time: ts, cadence: 1h";
+    let day = "keys: [a], from: 2024-03-04, to: 2024-03-04";
+    assert_eq!(repaired(&world, table, day, "SELECT min(ts) AS ts, sum(v) AS s FROM t_repaired"), (1, 276.0));
+}
+
+#[test]
+fn times_that_follow_a_clock_although_they_are_read_as_utc_are_reported() {
+    let world = World::new();
+    let zone = repair::jiff::tz::TimeZone::get("Europe/Berlin").unwrap();
+    let hours = (0..366 * 24).map(|hour| repair::jiff::Timestamp::from_second(1_704_067_200 + hour * 3_600).unwrap());
+    let local: Vec<i64> =
+        hours.map(|at| repair::jiff::tz::TimeZone::UTC.to_timestamp(zone.to_datetime(at)).unwrap().as_millisecond()).collect();
+    world.parquet("t/f.parquet", &[("ts", Arc::new(TimestampMillisecondArray::from(local)))]);
+    let steps = "  look: { detect: gaps, with: { table: t, from: 2024-01-02, to: 2024-12-30 }, end: true }";
+    let report = world.run("format: parquet, time: ts, cadence: 1h", steps);
+    assert!(report.problems.iter().any(|problem| problem.contains("zone: Europe/Berlin")), "{:?}", report.problems);
+    let report = world.run("format: parquet, time: { column: ts, zone: Europe/Berlin, repeated: file-order }, cadence: 1h", steps);
+    assert!(report.missing == 0 && report.problems.is_empty(), "{:?}", report.problems);
+}

@@ -25,7 +25,7 @@ use crate::open::LakeArg;
 pub(crate) struct TableArg {
     /// The table, by its name in the workflow.
     table: String,
-    /// The workflow that declares the table [default: that of the latest run which had it].
+    /// The workflow that declares the table, or a file that workflows include [default: the workflow of the latest run which had it].
     #[arg(long, value_name = "FILE")]
     workflow: Option<PathBuf>,
     #[command(flatten)]

@@ -173,6 +173,19 @@ fn notes(plan: &Planned) -> Vec<String> {
     for repair in plan.repairs.iter().filter(|repair| repair.objects > 0) {
         *added.entry(&repair.table).or_default() += repair.objects;
     }
+    for look in &plan.looks {
+        let counts = &look.counts;
+        let mut add = |rows: u64, what: &str| {
+            if rows > 0 {
+                lines.push(format!("{}: {} of table {} {what}", look.step, self::count(rows, "row"), look.table));
+            }
+        };
+        add(counts.misplaced, "in the folder of another time");
+        add(counts.stray, "too far from their folder, and not used");
+        let listed: Vec<String> = look.bad_rows.iter().map(ToString::to_string).collect();
+        add(counts.quarantined, &format!("that cannot be read and are left out: {}", listed.join("; ")));
+        lines.extend(look.notices.iter().map(|notice| format!("{}: {notice}", look.step)));
+    }
     lines.extend(added.iter().map(|(table, objects)| format!("will be added beside table {table}: at most {}", count(*objects, "object"))));
     lines.extend(plan.creates.iter().map(|what| format!("will be created when it is first needed: {what}")));
     lines.extend(plan.not_planned.iter().map(|step| format!("not planned: step {}: {}", step.step, step.why)));

@@ -4,16 +4,16 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use repair::Workflow;
-use repair::core::workflow::{schema as schema_of, to_dot, to_mermaid};
+use repair::core::workflow::{Document, Shared, schema as schema_of, to_dot, to_mermaid};
 use serde_json::json;
 
 use crate::exit::Exit;
 use crate::output::{Failure, count, print, print_json};
 
-/// Check a workflow and report all its mistakes at once.
+/// Check a workflow, or a file that workflows include, and report all mistakes at once.
 #[derive(Debug, Args)]
 pub(crate) struct Validate {
-    /// The workflow.
+    /// The workflow, or a file with definitions that workflows include.
     file: PathBuf,
     /// A price book, instead of the one that the workflow names.
     #[arg(long, value_name = "FILE")]
@@ -25,7 +25,10 @@ pub(crate) struct Validate {
 
 impl Validate {
     pub(crate) fn execute(self) -> Result<Exit, Failure> {
-        let workflow = Workflow::load_with_prices(&self.file, &repair::registry(), self.prices.as_deref())?;
+        let workflow = match Document::load(&self.file, &repair::registry(), self.prices.as_deref())? {
+            Document::Workflow(workflow) => workflow,
+            Document::Shared(shared) => return self.shared(&shared),
+        };
         if self.json {
             let (file, steps) = (self.file.display().to_string(), workflow.steps.len());
             print_json(&json!({ "format": repair::JsonFormat, "file": file, "workflow": workflow.name, "steps": steps }))?;
@@ -33,6 +36,24 @@ impl Validate {
             let steps = count(workflow.steps.len() as u64, "step");
             print(&format!("{}: workflow `{}` with {steps} has no mistakes", self.file.display(), workflow.name))?;
         }
+        Ok(Exit::Success)
+    }
+
+    /// Says what a file of definitions holds.
+    fn shared(self, shared: &Shared) -> Result<Exit, Failure> {
+        let (tables, sources): (Vec<&String>, Vec<&String>) = (shared.tables.keys().collect(), shared.sources.keys().collect());
+        let file = self.file.display().to_string();
+        if self.json {
+            print_json(&json!({ "format": repair::JsonFormat, "file": file, "tables": tables, "sources": sources }))?;
+            return Ok(Exit::Success);
+        }
+        let listed = |what: &str, names: &[&String]| {
+            let counted = count(names.len() as u64, what);
+            let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+            if names.is_empty() { counted } else { format!("{counted} ({})", names.join(", ")) }
+        };
+        let (tables, sources) = (listed("table", &tables), listed("source", &sources));
+        print(&format!("{file}: definitions to include, with {tables} and {sources}, have no mistakes"))?;
         Ok(Exit::Success)
     }
 }

@@ -37,6 +37,13 @@ pub fn target(context: &StepContext, into: &str, read: Option<&str>, implied: im
         return Err(Error::invalid("`into` is empty; name the table to write"));
     }
     let table = context.tables.get(into).cloned().unwrap_or_else(implied);
+    if let Some(layout) = &table.layout {
+        return Err(Error::invalid(format!(
+            "`into: {into}` names a table whose folders follow the pattern `{}`, which is for reading; write a table with one Hive column, e.g. \
+             `partition_by: [{{ date: day }}]`",
+            layout.path
+        )));
+    }
     let place = parts(&table.location).map_err(|why| refusal(into, &table.location, &why))?;
     for other in context.tables.values() {
         if let Some(kept) = kept_beside(&other.name).into_iter().find(|kept| kept.eq_ignore_ascii_case(into)) {

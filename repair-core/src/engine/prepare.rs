@@ -1,7 +1,7 @@
 //! Prepares steps: their plug-ins, context, sources and limits. Runs, plans and comparisons all use this module, so that they cannot drift
 //! apart. The worst-case price of a step is computed by [`Prices`](crate::workflow::Prices).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -231,9 +231,9 @@ fn sources(
 /// # Errors
 /// The first problem found.
 pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<()> {
-    let written = plugins_ready(registry, workflow, params).await?;
+    let uses = plugins_ready(registry, workflow, params).await?;
     lake.check_writable().await?;
-    tables_there(lake, workflow, &written).await
+    tables_there(lake, workflow, &uses).await
 }
 
 /// As [`preflight`], without checking that the lake is writable, so that nothing is written.
@@ -241,15 +241,41 @@ pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow
 /// # Errors
 /// The first problem found.
 pub async fn can_begin(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<()> {
-    let written = plugins_ready(registry, workflow, params).await?;
-    tables_there(lake, workflow, &written).await
+    let uses = plugins_ready(registry, workflow, params).await?;
+    tables_there(lake, workflow, &uses).await
 }
 
-/// Checks that the plug-ins can be created, and returns the tables that they write.
-async fn plugins_ready(registry: &Registry, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<Vec<String>> {
+/// What the configurations of steps name, as far as it is known before the first step.
+struct Uses {
+    /// The tables that steps write.
+    written: Vec<String>,
+    /// All that may be the name of a table or source.
+    named: BTreeSet<String>,
+}
+
+/// The texts in the configurations of steps. Of what a workflow includes, only what it names has to be there: others use the rest.
+fn named(workflow: &Workflow, variables: &Variables) -> BTreeSet<String> {
+    let mut named = BTreeSet::new();
+    let with = workflow.steps.iter().flat_map(|step| step.kind.plugins()).filter_map(|(_, _, with)| with.resolve(variables).ok());
+    let mut pending: Vec<Value> = with.collect();
+    while let Some(value) = pending.pop() {
+        match value {
+            Value::String(text) => drop(named.insert(text)),
+            Value::Array(items) => pending.extend(items),
+            Value::Object(fields) => pending.extend(fields.into_iter().map(|(_, value)| value)),
+            _ => {}
+        }
+    }
+    named
+}
+
+/// Checks that the plug-ins can be created, and returns what they use.
+async fn plugins_ready(registry: &Registry, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<Uses> {
     let variables = Variables { params: Value::Object(params.clone().into_iter().collect()), ..Variables::default() };
     let clock: Arc<dyn Clock> = Arc::new(crate::plugin::SystemClock);
-    for (name, source) in sources(registry, &clock, workflow, &variables)? {
+    let named = named(workflow, &variables);
+    let concern = |name: &String| !workflow.included.sources.contains(name) || named.contains(name);
+    for (name, source) in sources(registry, &clock, workflow, &variables)?.into_iter().filter(|(name, _)| concern(name)) {
         source.ready().await.map_err(|error| error.on("source", name))?;
     }
     let mut written = Vec::new();
@@ -260,11 +286,12 @@ async fn plugins_ready(registry: &Registry, workflow: &Workflow, params: &BTreeM
         written.extend(config.get("into").and_then(Value::as_str).map(str::to_owned));
         registry.make(kind, plugin, &config).map_err(|error| error.on("step", &step.name))?;
     }
-    Ok(written)
+    Ok(Uses { written, named })
 }
 
-async fn tables_there(lake: &dyn Lake, workflow: &Workflow, written: &[String]) -> Result<()> {
-    for table in workflow.tables.values().filter(|table| !written.contains(&table.name)) {
+async fn tables_there(lake: &dyn Lake, workflow: &Workflow, uses: &Uses) -> Result<()> {
+    let concern = |name: &String| !workflow.included.tables.contains(name) || uses.named.contains(name);
+    for table in workflow.tables.values().filter(|table| !uses.written.contains(&table.name) && concern(&table.name)) {
         lake.describe(table).await?;
     }
     Ok(())

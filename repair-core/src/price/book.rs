@@ -160,7 +160,7 @@ impl PriceBook {
             return Err(Diagnostics::of_file(file, message, None));
         }
         let mut diagnostics = Diagnostics::new(file, text);
-        let root = match tree::parse(text) {
+        let root = match tree::parse(text, 0) {
             Ok(root) => root,
             Err(error) => {
                 diagnostics.push(error.place, error.message, None);

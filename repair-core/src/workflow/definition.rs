@@ -1,6 +1,6 @@
 //! A checked workflow, as the engine sees it: no positions in the text, and nothing left that could be wrong.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,8 +58,8 @@ pub struct Workflow {
     pub text: String,
     /// The file of that text, for messages.
     pub file: String,
-    /// The texts of the files that the workflow names, by the name it gives them: price books, and the workflows that it runs as steps,
-    /// including those that they run. The journal keeps them with every run.
+    /// The texts of the files that the workflow names, by the name it gives them: files that it includes, price books, and the workflows
+    /// that it runs as steps; and those that these files name. The journal keeps them with every run.
     pub children: BTreeMap<String, String>,
     /// The parameters, by name.
     pub params: BTreeMap<String, Param>,
@@ -73,6 +73,8 @@ pub struct Workflow {
     pub tables: BTreeMap<String, Table>,
     /// The sources, by name.
     pub sources: BTreeMap<String, SourceUse>,
+    /// Which tables and sources come from files that it includes. Others use them too, so they may be of no concern to this workflow.
+    pub included: IncludedNames,
     /// The step that a run begins with; empty for a DAG.
     pub start: String,
     /// The steps in the order of the text, including those of branches.
@@ -94,6 +96,16 @@ impl Workflow {
         tags.entry("idea".to_owned()).or_insert_with(|| strategy.name.clone());
         tags
     }
+}
+
+/// The names of what included files define.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IncludedNames {
+    /// Tables.
+    pub tables: BTreeSet<String>,
+    /// Sources.
+    pub sources: BTreeSet<String>,
 }
 
 /// How the steps of a workflow follow each other.

@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Workflow, check, read};
+use super::include::{INCLUDE, included};
+use super::{Workflow, check, include, read};
 use crate::plugin::Registry;
 use crate::price::PriceBook;
-use crate::yaml::{Diagnostics, tree};
+use crate::yaml::Diagnostics;
+use crate::yaml::tree::{self, Node, Place};
 use crate::yaml::{read_text, too_big};
 
 /// How deep workflows may nest other workflows.
@@ -72,11 +74,7 @@ impl Workflow {
     /// # Errors
     /// As [`Workflow::load`]; mistakes in the price book are reported for its own file.
     pub fn load_with_prices(path: &Path, registry: &Registry, prices: Option<&Path>) -> Result<Workflow, Diagnostics> {
-        let given = prices.map(PriceBook::load_with_text).transpose()?.map(|(_, text)| text);
-        let file = path.display().to_string();
-        let text = read_text(path).map_err(|(message, help)| Diagnostics::of_file(&file, message, help))?;
-        let texts = |name: &str| read_text(Path::new(name)).map_err(|(message, _)| message);
-        parse(&file, &text, registry, &texts, given.as_deref(), &[])
+        load(path, prices, |file, text, texts, given| parse(file, text, registry, texts, given, &[]))
     }
 
     /// The same workflow, with the price book of a file in place of those that it names.
@@ -91,6 +89,66 @@ impl Workflow {
     }
 }
 
+/// Reads a file and the price book that is given in its place, and hands on their texts. What the file names is read once, so that a file
+/// that is named twice has one text even if it changes meanwhile.
+pub(super) fn load<T>(
+    path: &Path,
+    prices: Option<&Path>,
+    read: impl FnOnce(&str, &str, Texts<'_>, Option<&str>) -> Result<T, Diagnostics>,
+) -> Result<T, Diagnostics> {
+    let given = prices.map(PriceBook::load_with_text).transpose()?.map(|(_, text)| text);
+    let file = path.display().to_string();
+    let text = read_text(path).map_err(|(message, help)| Diagnostics::of_file(&file, message, help))?;
+    let known: RefCell<BTreeMap<String, Result<String, String>>> = RefCell::default();
+    let texts = |name: &str| {
+        let mut known = known.borrow_mut();
+        known.entry(name.to_owned()).or_insert_with(|| read_text(Path::new(name)).map_err(|(message, _)| message)).clone()
+    };
+    read(&file, &text, &texts, given.as_deref())
+}
+
+/// Whether a text holds definitions that workflows share, and is no workflow.
+pub(super) fn is_shared(text: &str) -> bool {
+    text.len() <= tree::MAX_FILE_BYTES && tree::parse(text, 0).is_ok_and(|root| include::is_shared(&root))
+}
+
+/// Reads and checks a file that holds only definitions, as a workflow without steps.
+pub(super) fn definitions(file: &str, text: &str, registry: &Registry, texts: Texts<'_>) -> Result<Workflow, Diagnostics> {
+    let (root, mut diagnostics) = tree_of(file, text)?;
+    let included = included(file, &root, texts, &mut diagnostics);
+    let no_child = |_: &str| Err("a file without steps runs no workflow".to_owned());
+    let mut reader = read::Reader::new(text, diagnostics.of_definitions(), &no_child, &|_| Ok(None), &included);
+    let draft = reader.definitions(file, &root);
+    finish(draft, registry, reader.into_diagnostics())
+}
+
+/// The tree of a text, and where its mistakes go.
+fn tree_of(file: &str, text: &str) -> Result<(Node, Diagnostics), Diagnostics> {
+    if text.len() > tree::MAX_FILE_BYTES {
+        let (message, help) = too_big(text.len() as u64);
+        return Err(Diagnostics::of_file(file, message, help));
+    }
+    let mut diagnostics = Diagnostics::new(file, text);
+    match tree::parse(text, 0) {
+        Ok(root) => Ok((root, diagnostics)),
+        Err(error) => {
+            diagnostics.push(error.place, error.message, None);
+            Err(diagnostics)
+        }
+    }
+}
+
+/// Checks what was read.
+fn finish(draft: Option<read::Draft<'_>>, registry: &Registry, mut diagnostics: Diagnostics) -> Result<Workflow, Diagnostics> {
+    match draft.map(|draft| check::check(draft, registry, &mut diagnostics)) {
+        Some(workflow) if diagnostics.is_empty() => Ok(workflow),
+        _ => {
+            diagnostics.sort();
+            Err(diagnostics)
+        }
+    }
+}
+
 pub(super) fn parse(
     file: &str,
     text: &str,
@@ -99,18 +157,14 @@ pub(super) fn parse(
     given_prices: Option<&str>,
     above: &[String],
 ) -> Result<Workflow, Diagnostics> {
-    if text.len() > tree::MAX_FILE_BYTES {
-        let (message, help) = too_big(text.len() as u64);
-        return Err(Diagnostics::of_file(file, message, help));
+    let (root, mut diagnostics) = tree_of(file, text)?;
+    if include::is_shared(&root) {
+        let name = Path::new(file).file_name().map_or(file.into(), |name| name.to_string_lossy());
+        let help = format!("add `workflow`, `kind` and `steps`; or run a workflow that has `{INCLUDE}: [{name}]`");
+        diagnostics.push(Place::default(), "the file holds definitions to share, and no workflow".to_owned(), Some(help));
+        return Err(diagnostics);
     }
-    let mut diagnostics = Diagnostics::new(file, text);
-    let root = match tree::parse(text) {
-        Ok(root) => root,
-        Err(error) => {
-            diagnostics.push(error.place, error.message, None);
-            return Err(diagnostics);
-        }
-    };
+    let included = included(file, &root, texts, &mut diagnostics);
     let children: RefCell<BTreeMap<String, String>> = RefCell::default();
     let child = |name: &str| {
         let resolved = resolve(file, name);
@@ -150,17 +204,11 @@ pub(super) fn parse(
         children.borrow_mut().insert(name, text);
         Ok(Some(Arc::new(book)))
     };
-    let mut reader = read::Reader::new(text, diagnostics, &child, &prices);
+    let mut reader = read::Reader::new(text, diagnostics, &child, &prices, &included);
     let draft = reader.workflow(file, &root);
-    let mut diagnostics = reader.into_diagnostics();
-    let checked = draft.map(|draft| check::check(draft, text, registry, &mut diagnostics));
-    match checked {
-        Some(workflow) if diagnostics.is_empty() => Ok(Workflow { children: children.into_inner(), ..workflow }),
-        _ => {
-            diagnostics.sort();
-            Err(diagnostics)
-        }
-    }
+    let mut workflow = finish(draft, registry, reader.into_diagnostics())?;
+    workflow.children.extend(children.into_inner());
+    Ok(workflow)
 }
 
 /// The path of a file that a workflow names relative to its own, normalized so that different spellings give the same path.

@@ -3,13 +3,14 @@
 
 use serde_json::{Map, Value, json};
 
+use super::include::SHARED;
 use super::read::{MAX_STRATEGIES, STEP_WORDS};
 use crate::error::ErrorKind;
 use crate::model::{Cadence, EpochUnit, Format, PartitionUnit, Repeated, Skipped, TimeMark};
 use crate::plugin::{PluginKind, Registry};
 use crate::workflow::{ParamType, RunIf};
 
-/// The JSON Schema (draft 2020-12) of workflows that may use the plug-ins of a registry.
+/// The JSON Schema (draft 2020-12) of workflows that may use the plug-ins of a registry, and of the files that they include.
 ///
 /// ```
 /// use repair_core::plugin::Registry;
@@ -23,9 +24,8 @@ pub fn schema(registry: &Registry) -> Value {
     let named = |inner: Value| json!({ "type": "object", "propertyNames": name, "additionalProperties": inner });
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "A data-repair workflow",
+        "title": "A data-repair workflow, or definitions that workflows include",
         "type": "object",
-        "required": ["workflow", "kind", "steps"],
         "additionalProperties": false,
         "properties": {
             "workflow": { "description": "The name of the workflow", "$ref": "#/$defs/name" },
@@ -36,6 +36,10 @@ pub fn schema(registry: &Registry) -> Value {
             "timeout": { "description": "How long a run may take", "$ref": "#/$defs/duration" },
             "max_parallel": { "description": "In a dag: how many steps run at once", "type": "integer", "minimum": 1, "maximum": 1000, "default": 8 },
             "about": { "description": "What the workflow is for", "type": "string" },
+            "include": {
+                "description": "Files whose `tables` and `sources` this file shares, relative to it",
+                "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "uniqueItems": true }]
+            },
             "params": named(param()),
             "tags": tags(),
             "budget": budget("How much a run may spend"),
@@ -50,9 +54,14 @@ pub fn schema(registry: &Registry) -> Value {
                 "properties": { "lake": { "type": "string" }, "with": { "type": "object" } }
             })),
         },
-        "if": { "properties": { "kind": { "const": "dag" } }, "required": ["kind"] },
-        "then": { "not": { "required": ["start"] } },
-        "else": { "required": ["start"] },
+        // A file with nothing else is one that workflows include.
+        "if": { "minProperties": 1, "propertyNames": { "enum": SHARED } },
+        "else": {
+            "required": ["workflow", "kind", "steps"],
+            "if": { "properties": { "kind": { "const": "dag" } }, "required": ["kind"] },
+            "then": { "not": { "required": ["start"] } },
+            "else": { "required": ["start"] },
+        },
         "$defs": {
             "name": name,
             "duration": { "description": "500ms, 90s, 15m, 2h, 3d, 1h30m", "type": "string", "pattern": "^([0-9]+(ms|s|m|min|h|d))+$" },

@@ -1,4 +1,4 @@
-//! Mistakes in a workflow, and how they look on a terminal: file, line, column, the line itself, and what was probably meant.
+//! Mistakes in a workflow and the files it includes, and how they look on a terminal: file, line, column, the line itself, and what was probably meant.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use crate::error::{Error, Hint};
 use crate::yaml::tree::Place;
 
-/// How many mistakes are reported for one file. Beyond this, a longer list explains nothing more.
+/// How many mistakes are reported at once. Beyond this, a longer list explains nothing more.
 const MAX_DIAGNOSTICS: usize = 100;
 /// How many characters of a source line are shown; the renderer cuts longer lines around the mistake.
 const LINE_WIDTH: usize = 140;
@@ -41,7 +41,8 @@ pub struct Diagnostic {
     pub help: Option<String>,
 }
 
-/// All mistakes found in one workflow, in the order of the text. Never empty when returned as an error.
+/// All mistakes found in one workflow and the files that it includes, file by file, in the order of the text. Never empty when returned as
+/// an error.
 ///
 /// [`Display`](fmt::Display) gives plain text for people; [`Diagnostics::render`] adds colors. Serialized, it is a list of
 /// `{file, line, column, message, help}` for programs.
@@ -58,21 +59,72 @@ pub struct Diagnostic {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Diagnostics {
-    file: Arc<str>,
-    text: Arc<str>,
+    /// The file that was read, and then those that it includes. A [`Place`] says which one it is in.
+    files: Vec<SourceFile>,
+    /// What the mistakes prevent, such as `cannot run`.
+    consequence: &'static str,
     all: Vec<Diagnostic>,
     left_off: usize,
 }
 
+/// A file with its text.
+#[derive(Debug, Clone)]
+struct SourceFile {
+    name: Arc<str>,
+    text: Arc<str>,
+}
+
+impl SourceFile {
+    fn new(name: &str, text: &str) -> Self {
+        Self { name: name.into(), text: text.into() }
+    }
+
+    /// The line of a byte and its column in characters, both from 1.
+    fn position(&self, at: usize) -> (usize, usize) {
+        let before = &self.text[..floor(&self.text, at.min(self.text.len()))];
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        (before.bytes().filter(|&byte| byte == b'\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+}
+
 impl Diagnostics {
     pub(crate) fn new(file: &str, text: &str) -> Self {
-        Self { file: file.into(), text: text.into(), all: Vec::new(), left_off: 0 }
+        Self { files: vec![SourceFile::new(file, text)], consequence: "cannot run", all: Vec::new(), left_off: 0 }
+    }
+
+    /// The same, for a file that is not something to run.
+    pub(crate) fn of_definitions(self) -> Self {
+        Self { consequence: "cannot be used", ..self }
+    }
+
+    /// Adds a file that the first one includes, and returns the number that places in it have.
+    pub(crate) fn add_file(&mut self, name: &str, text: &str) -> usize {
+        self.files.push(SourceFile::new(name, text));
+        self.files.len() - 1
+    }
+
+    /// The part of a place where its text contains `needle`; the whole place if it does not.
+    pub(crate) fn within(&self, place: Place, needle: &str) -> Place {
+        self.files.get(place.file).map_or(place, |file| place.of(needle, &file.text))
+    }
+
+    /// The line of a place.
+    pub(crate) fn line(&self, place: Place) -> usize {
+        self.files.get(place.file).map_or(0, |file| file.position(place.start).0)
+    }
+
+    /// Where a place is, as `lake.yaml:3:5`.
+    pub(crate) fn at(&self, place: Place) -> String {
+        self.files.get(place.file).map_or_else(String::new, |file| {
+            let (line, column) = file.position(place.start);
+            format!("{}:{line}:{column}", file.name)
+        })
     }
 
     /// A single mistake about a file as a whole.
     pub(crate) fn of_file(file: &str, message: impl Into<String>, help: Option<String>) -> Self {
         let mut diagnostics = Self::new(file, "");
-        let file = Arc::clone(&diagnostics.file);
+        let file = file.into();
         diagnostics.all.push(Diagnostic { file, line: 0, column: 0, span: 0..0, message: message.into(), label: None, help });
         diagnostics
     }
@@ -87,23 +139,24 @@ impl Diagnostics {
             self.left_off += 1;
             return;
         }
-        let start = floor(&self.text, place.start.min(self.text.len()));
-        let end = floor(&self.text, place.end.clamp(start, self.text.len()));
-        let line_start = self.text[..start].rfind('\n').map_or(0, |at| at + 1);
-        let line = self.text[..start].bytes().filter(|&byte| byte == b'\n').count() + 1;
-        let column = self.text[line_start..start].chars().count() + 1;
-        self.all.push(Diagnostic { file: Arc::clone(&self.file), line, column, span: start..end, message, label: None, help });
+        let Some(file) = self.files.get(place.file) else { return };
+        let text = &file.text;
+        let start = floor(text, place.start.min(text.len()));
+        let end = floor(text, place.end.clamp(start, text.len()));
+        let (line, column) = file.position(start);
+        self.all.push(Diagnostic { file: Arc::clone(&file.name), line, column, span: start..end, message, label: None, help });
     }
 
-    /// Sorts by place in the text, and drops repetitions of a message about the same place.
+    /// Sorts by file and place in the text, and drops repetitions of a message about the same place.
     pub(crate) fn sort(&mut self) {
-        self.all.sort_by_key(|diagnostic| diagnostic.span.start);
-        self.all.dedup_by(|a, b| a.span == b.span && a.message == b.message);
+        let files = &self.files;
+        self.all.sort_by_key(|diagnostic| (files.iter().position(|file| file.name == diagnostic.file), diagnostic.span.start));
+        self.all.dedup_by(|a, b| a.file == b.file && a.span == b.span && a.message == b.message);
     }
 
-    /// The file.
+    /// The file that was read. A mistake may be in another file, which it includes; each names its own.
     pub fn file(&self) -> &str {
-        &self.file
+        self.files.first().map_or("", |file| &file.name)
     }
 
     /// The mistakes, in the order of the text.
@@ -133,19 +186,35 @@ impl Diagnostics {
         let count = self.all.len() + self.left_off;
         let mistakes = if count == 1 { "1 mistake".to_owned() } else { format!("{count} mistakes") };
         let shown = if self.left_off > 0 { format!(", the first {} shown", self.all.len()) } else { String::new() };
-        let summary = format!("`{}` cannot run: {mistakes}{shown}", self.file);
+        let summary = format!("`{}` {}: {mistakes}{shown}{}", self.file(), self.consequence, self.in_other_files());
         rendered.push_str(&renderer.render(&[Group::with_title(Level::ERROR.primary_title(summary))]));
         rendered
+    }
+
+    /// Which included files have mistakes, in words for the summary.
+    fn in_other_files(&self) -> String {
+        let mut others: Vec<String> = Vec::new();
+        for diagnostic in self.all.iter().filter(|diagnostic| &*diagnostic.file != self.file()) {
+            let name = format!("`{}`", diagnostic.file);
+            if !others.contains(&name) {
+                others.push(name);
+            }
+        }
+        if others.is_empty() {
+            return String::new();
+        }
+        let some = if self.all.iter().any(|diagnostic| &*diagnostic.file == self.file()) { ", some of them" } else { "," };
+        format!("{some} in the included {}", others.join(", "))
     }
 
     fn group<'a>(&'a self, diagnostic: &'a Diagnostic) -> Group<'a> {
         let title = Level::ERROR.primary_title(diagnostic.message.as_str());
         let group = if diagnostic.line == 0 {
-            title.element(Origin::path(&*self.file))
+            title.element(Origin::path(&*diagnostic.file))
         } else {
-            let (source, span) = self.line_of(&diagnostic.span);
+            let (source, span) = self.line_of(diagnostic);
             let annotation = AnnotationKind::Primary.span(span).label(diagnostic.label.as_deref());
-            title.element(Snippet::source(source).line_start(diagnostic.line).path(&*self.file).annotation(annotation))
+            title.element(Snippet::source(source).line_start(diagnostic.line).path(&*diagnostic.file).annotation(annotation))
         };
         match &diagnostic.help {
             Some(help) => group.element(Level::HELP.message(help.as_str())),
@@ -153,9 +222,10 @@ impl Diagnostics {
         }
     }
 
-    /// The line in which a span begins, and the span within it.
-    fn line_of(&self, span: &Range<usize>) -> (&str, Range<usize>) {
-        let text = &*self.text;
+    /// The line in which a mistake begins, and its span within that line.
+    fn line_of(&self, diagnostic: &Diagnostic) -> (&str, Range<usize>) {
+        let text = self.files.iter().find(|file| file.name == diagnostic.file).map_or("", |file| &*file.text);
+        let span = diagnostic.span.start.min(text.len())..diagnostic.span.end.min(text.len());
         let line_start = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
         let line_end = text[span.start..].find('\n').map_or(text.len(), |at| span.start + at);
         let from = floor(text, line_start.max(span.start.saturating_sub(LINE_BYTES)));
@@ -196,7 +266,8 @@ impl<'a> IntoIterator for &'a Diagnostics {
 
 impl From<Diagnostics> for Error {
     fn from(diagnostics: Diagnostics) -> Self {
-        let file = diagnostics.file.to_string();
-        Error::invalid(format!("`{file}` has mistakes\n\n{diagnostics}")).because(diagnostics).hint(Hint::CorrectFile { file })
+        let message = format!("`{}` has mistakes\n\n{diagnostics}", diagnostics.file());
+        let file = diagnostics.iter().next().map_or(diagnostics.file(), |first| &*first.file).to_owned();
+        Error::invalid(message).because(diagnostics).hint(Hint::CorrectFile { file })
     }
 }

@@ -19,9 +19,11 @@ const MAX_REPEATED: usize = 10_000;
 /// How often aliases may be used: they are a convenience, not a programming language.
 const MAX_ALIASES: usize = 1_000;
 
-/// A range of bytes of the text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// A range of bytes of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Place {
+    /// Which file, as `Diagnostics` counts them: 0 is the first.
+    pub(crate) file: usize,
     /// The first byte.
     pub(crate) start: usize,
     /// The first byte after the range.
@@ -32,7 +34,7 @@ impl Place {
     /// The part of this place where the text contains `needle`; the whole place if it does not (as in text with escapes).
     pub(crate) fn of(self, needle: &str, text: &str) -> Self {
         let within = text.get(self.start..self.end).unwrap_or_default();
-        within.find(needle).map_or(self, |at| Self { start: self.start + at, end: self.start + at + needle.len() })
+        within.find(needle).map_or(self, |at| Self { start: self.start + at, end: self.start + at + needle.len(), ..self })
     }
 }
 
@@ -146,11 +148,11 @@ pub(crate) struct SyntaxError {
     pub(crate) message: String,
 }
 
-/// Reads one document.
+/// Reads one document. Places in it name this file, as `Diagnostics` counts them.
 ///
 /// # Errors
 /// The parser's error. The caller has checked the size of the text.
-pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
+pub(crate) fn parse(text: &str, file: usize) -> Result<Node, SyntaxError> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
@@ -176,9 +178,10 @@ pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
         with_snippet: false,
     };
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
-        Ok(raw) => Ok(located(raw, text)),
+        Ok(raw) => Ok(located(raw, text, file)),
         Err(error) => {
-            let place = error.location().map(|location| place(&location, text)).unwrap_or_default();
+            let nowhere = Place { file, ..Place::default() };
+            let place = error.location().map_or(nowhere, |location| place(&location, text, file));
             Err(SyntaxError { place, message: sentence(&error) })
         }
     }
@@ -207,17 +210,17 @@ fn sentence(error: &SaphyrError) -> String {
 
 const TOO_MANY_ALIASES: &str = "aliases repeat too many values; write the values out";
 
-fn place(location: &Location, text: &str) -> Place {
+fn place(location: &Location, text: &str, file: usize) -> Place {
     let span = location.span();
     let offset = |value: u64| usize::try_from(value).unwrap_or(usize::MAX).min(text.len());
     if let Some(start) = span.byte_offset() {
-        return Place { start: offset(start), end: offset(start.saturating_add(span.byte_len().unwrap_or(0))) };
+        return Place { file, start: offset(start), end: offset(start.saturating_add(span.byte_len().unwrap_or(0))) };
     }
     // The scanner's own errors know only line and column.
     let line = offset(location.line()).max(1);
     let start: usize = text.split_inclusive('\n').take(line - 1).map(str::len).sum();
     let within: usize = text.get(start..).unwrap_or_default().chars().take(offset(location.column()).max(1) - 1).map(char::len_utf8).sum();
-    Place { start: start + within, end: start + within }
+    Place { file, start: start + within, end: start + within }
 }
 
 /// The tree as the parser returns it. [`MAX_DEPTH`] bounds its depth, so plain recursion is safe.
@@ -230,17 +233,17 @@ enum Raw {
     Map(Vec<(Spanned<String>, Spanned<Raw>)>),
 }
 
-fn located(raw: Spanned<Raw>, text: &str) -> Node {
-    let place_of = |location: &Location| place(location, text);
+fn located(raw: Spanned<Raw>, text: &str, file: usize) -> Node {
+    let place_of = |location: &Location| place(location, text, file);
     let value = match raw.value {
         Raw::Null => Yaml::Null,
         Raw::Bool(value) => Yaml::Bool(value),
         Raw::Number(number) => Yaml::Number(number),
         Raw::Text(text) => Yaml::Text(text),
-        Raw::List(items) => Yaml::List(items.into_iter().map(|item| located(item, text)).collect()),
+        Raw::List(items) => Yaml::List(items.into_iter().map(|item| located(item, text, file)).collect()),
         Raw::Map(entries) => {
             let entry = |(key, value): (Spanned<String>, Spanned<Raw>)| {
-                (Key { place: place_of(&key.referenced), name: key.value }, located(value, text))
+                (Key { place: place_of(&key.referenced), name: key.value }, located(value, text, file))
             };
             Yaml::Map(entries.into_iter().map(entry).collect())
         }

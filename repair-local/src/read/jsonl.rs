@@ -105,8 +105,8 @@ pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
                     values.push(Ok::<_, ArrowError>(value));
                 }
                 _ if keeps => {}
-                Ok(_) => return Err(Error::invalid(format!("line {line} {NOT_AN_OBJECT}"))),
-                Err(error) => return Err(Error::invalid(format!("line {line} {NOT_AN_OBJECT}")).because(error)),
+                Ok(_) => return Err(Error::invalid(format!("line {line}: the line {NOT_AN_OBJECT}"))),
+                Err(error) => return Err(Error::invalid(format!("line {line}: the line {NOT_AN_OBJECT}")).because(error)),
             }
         }
         rows += chunk.lines.len();

@@ -204,6 +204,8 @@ mod tests {
             counts: findings.counts,
             defects,
             unlisted,
+            bad_rows: Vec::new(),
+            notices: Vec::new(),
             digest: digest(findings),
             extents: Vec::new(),
             estimate: Estimate::default(),

@@ -13,7 +13,7 @@ use super::{Amount, BudgetPlan, Definition, Estimate, FORMAT, Look, NotPlanned, 
 use repair_core::engine::prepare::{self, Prepared, Preparer, Setting, can_begin};
 use repair_core::lake::Lake;
 use repair_core::model::Usage;
-use repair_core::model::{Findings, Interval};
+use repair_core::model::{Findings, Interval, MAX_EXAMPLES};
 use repair_core::plugin::{Clock, Detector, Progress, Registry, StepContext};
 use repair_core::workflow::{Prices, Step, StepKind, Variables, Workflow};
 use repair_core::{Error, Result};
@@ -212,6 +212,8 @@ impl<'a> Making<'a> {
             counts: findings.counts,
             defects,
             unlisted,
+            bad_rows: findings.quarantine.iter().take(MAX_EXAMPLES).cloned().collect(),
+            notices: findings.notices.clone(),
             digest: found::digest(&findings),
             extents,
             estimate: self.prices(None).estimate(&take),

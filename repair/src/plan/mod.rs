@@ -26,7 +26,7 @@ pub use same::differences;
 pub use verdict::Verdict;
 
 use repair_core::lake::extent::Extent;
-use repair_core::model::{Counts, DefectKind, Interval, SlotGrid};
+use repair_core::model::{BadRow, Counts, DefectKind, Interval, SlotGrid};
 use repair_core::{Error, Hint, Result};
 
 /// The format of plans that this program writes, and the newest that it reads.
@@ -130,6 +130,12 @@ pub struct Look {
     /// Missing slots that are not listed there, because there are too many.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unlisted: u64,
+    /// The first few rows of the table that cannot be read, and were left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bad_rows: Vec<BadRow>,
+    /// What looks wrong with the table as a whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
     /// A digest of what was searched and of all gaps.
     pub digest: String,
     /// What files or objects were there.

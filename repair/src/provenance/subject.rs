@@ -10,7 +10,7 @@ use repair_core::lake::overlay::retraction::{Part, Retracted, Retraction};
 use repair_core::lake::overlay::story::{PublishedRow, published, slot};
 use repair_core::lake::{Lake, overlay, stale};
 use repair_core::model::{Interval, Key, Suspect, Table};
-use repair_core::workflow::Workflow;
+use repair_core::workflow::Document;
 use repair_core::{Error, ErrorKind, Hint, Result};
 
 /// Only this many of the latest runs are searched: each is read as a whole.
@@ -143,9 +143,15 @@ impl TableName {
         let history = History::of(open).await?;
         let (table, run) = match &self.workflow {
             Some(file) => {
-                let workflow = Workflow::load(file, &open.around.registry)?;
-                let table = workflow.tables.get(&self.name).cloned();
-                let missing = || Error::new(ErrorKind::NotFound, format!("{} declares no table `{}`", file.display(), self.name));
+                let document = Document::load(file, &open.around.registry, None)?;
+                let tables = document.tables();
+                let table = tables.get(&self.name).cloned();
+                let missing = || {
+                    let declared: Vec<String> = tables.keys().map(|name| format!("`{name}`")).collect();
+                    let declared =
+                        if declared.is_empty() { "it declares none".to_owned() } else { format!("its tables are {}", declared.join(", ")) };
+                    Error::new(ErrorKind::NotFound, format!("{} declares no table `{}`; {declared}", file.display(), self.name))
+                };
                 (table.ok_or_else(missing)?, None)
             }
             None => {

@@ -95,10 +95,11 @@ impl Aggregator for Sql {
     }
 }
 
-/// Runs a query over the tables that exist. Tables that this step or a later one is yet to write are left out.
+/// Runs a query over the tables that it can name and that exist. Tables that this step or a later one is yet to write are left out.
 async fn query(context: &StepContext, sql: &str) -> Result<BatchStream> {
     let (mut tables, mut not_there): (Vec<Table>, Vec<&str>) = Default::default();
-    for table in context.tables.values() {
+    let text = sql.to_lowercase();
+    for table in context.tables.values().filter(|table| text.contains(&table.name.to_lowercase())) {
         match context.lake.describe(table).await {
             Ok(_) => tables.push(table.clone()),
             Err(error) if error.kind() == ErrorKind::NotFound => not_there.push(&table.name),

@@ -2,6 +2,7 @@
 //! returns an event or a refusal.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::engine::pure::event::{Event, Outcome, Settled};
 use crate::engine::pure::state::RunState;
@@ -165,12 +166,24 @@ fn different_work(old: &Step, new: &Step) -> Option<&'static str> {
     match (&old.kind, &new.kind) {
         (StepKind::Parallel { branches: old }, StepKind::Parallel { branches: new }) if old != new => Some("list of branches"),
         (StepKind::Workflow { workflow: old, with: old_with, .. }, StepKind::Workflow { workflow: new, with: new_with, .. })
-            if old.text != new.text || !same(old_with, new_with) =>
+            if different_workflow(old, new) || !same(old_with, new_with) =>
         {
             Some("workflow")
         }
         _ => None,
     }
+}
+
+/// Whether two workflows that run as a step differ: in their own text, in what they include, or in a workflow that they run. Prices may change.
+fn different_workflow(old: &Workflow, new: &Workflow) -> bool {
+    let inner = |step: &Step| match &step.kind {
+        StepKind::Workflow { workflow, .. } => Some(Arc::clone(workflow)),
+        _ => None,
+    };
+    old.text != new.text
+        || old.tables != new.tables
+        || format!("{:?}", old.sources) != format!("{:?}", new.sources)
+        || old.steps.iter().filter_map(inner).zip(new.steps.iter().filter_map(inner)).any(|(old, new)| different_workflow(&old, &new))
 }
 
 /// The table that a step's configuration names, if it is written out rather than computed.

@@ -88,6 +88,8 @@ pub struct WorkflowBuilder {
     file: Option<String>,
     fields: Fields,
     prices: Option<(String, String)>,
+    include: Vec<String>,
+    included: Vec<(String, String)>,
     params: Vec<(String, Tree)>,
     tags: Vec<(String, Tree)>,
     tables: Vec<(String, Tree)>,
@@ -127,6 +129,8 @@ impl WorkflowBuilder {
             file: None,
             fields: Fields::default(),
             prices: None,
+            include: Vec::new(),
+            included: Vec::new(),
             params: Vec::new(),
             tags: Vec::new(),
             tables: Vec::new(),
@@ -178,6 +182,22 @@ impl WorkflowBuilder {
     #[must_use]
     pub fn prices(mut self, file: impl Into<String>, text: impl Into<String>) -> Self {
         self.prices = Some((file.into(), text.into()));
+        self
+    }
+
+    /// Includes the tables and sources of a file: its name, for messages, and its text. If it includes files itself, give these to
+    /// [`included`](Self::included).
+    #[must_use]
+    pub fn include(mut self, file: impl Into<String>, text: impl Into<String>) -> Self {
+        let file = file.into();
+        self.include.push(file.clone());
+        self.included(file, text)
+    }
+
+    /// The text of a file that an included file includes. Its name is relative to the workflow's file.
+    #[must_use]
+    pub fn included(mut self, file: impl Into<String>, text: impl Into<String>) -> Self {
+        self.included.push((file.into(), text.into()));
         self
     }
 
@@ -265,6 +285,10 @@ impl WorkflowBuilder {
         let kind = if self.dag { "dag" } else { "state-machine" };
         let mut root = vec![("workflow".to_owned(), Tree::text(&self.name)), ("kind".to_owned(), Tree::text(kind))];
         root.extend(["about", "timeout", "max_parallel"].into_iter().filter_map(|name| fields.take(name)));
+        for (file, text) in &self.included {
+            assembly.add_text(file, text);
+        }
+        root.extend((!self.include.is_empty()).then(|| ("include".to_owned(), Tree::texts(&self.include))));
         let section = |name: &str, entries: Vec<(String, Tree)>| (!entries.is_empty()).then(|| (name.to_owned(), Tree::Map(entries)));
         root.extend(section("params", self.params.clone()));
         root.extend(section("tags", self.tags.clone()));

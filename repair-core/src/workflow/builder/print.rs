@@ -262,7 +262,7 @@ mod tests {
     use crate::yaml::tree;
 
     fn read(text: &str) -> Value {
-        tree::parse(text).unwrap_or_else(|error| panic!("{} in\n{text}", error.message)).to_json()
+        tree::parse(text, 0).unwrap_or_else(|error| panic!("{} in\n{text}", error.message)).to_json()
     }
 
     fn assert_round_trip(value: &Value) {

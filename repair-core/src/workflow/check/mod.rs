@@ -3,6 +3,7 @@
 
 mod names;
 mod shape;
+mod tables;
 mod with;
 
 use super::limits;
@@ -15,7 +16,6 @@ use crate::yaml::tree::Place;
 /// The state that all checks share.
 struct Checker<'a> {
     draft: &'a Draft<'a>,
-    text: &'a str,
     registry: &'a Registry,
     diagnostics: &'a mut Diagnostics,
 }
@@ -52,10 +52,11 @@ impl Checker<'_> {
 }
 
 /// Checks a draft, collects all mistakes, and returns the workflow.
-pub(super) fn check(draft: Draft<'_>, text: &str, registry: &Registry, diagnostics: &mut Diagnostics) -> Workflow {
-    let mut checker = Checker { draft: &draft, text, registry, diagnostics };
+pub(super) fn check(draft: Draft<'_>, registry: &Registry, diagnostics: &mut Diagnostics) -> Workflow {
+    let mut checker = Checker { draft: &draft, registry, diagnostics };
     let named = checker.names();
     checker.plugins();
+    checker.locations();
     checker.prices();
     // With steps missing or leading nowhere, checks of the shape would only repeat known mistakes.
     if draft.whole && named {

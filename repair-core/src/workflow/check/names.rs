@@ -188,7 +188,8 @@ impl<'a> Checker<'a> {
         };
         for field in fields.filter(|field| !known.contains(&field.as_str())) {
             let help = did_you_mean(field, known.iter().copied()).unwrap_or_else(|| one_of(known.iter().copied()));
-            self.error(place.of(field, self.text), format!("the output of a {} step has no field {}", kind.word(), quoted(field)), help);
+            let place = self.diagnostics.within(place, field);
+            self.error(place, format!("the output of a {} step has no field {}", kind.word(), quoted(field)), help);
         }
     }
 
@@ -196,7 +197,7 @@ impl<'a> Checker<'a> {
         let draft: &'a _ = self.draft;
         let references = used.expression.references();
         for (name, fields) in &references.variables {
-            let place = used.place.of(&format!("${name}"), self.text);
+            let place = self.diagnostics.within(used.place, &format!("${name}"));
             if !VARIABLES.contains(&name.as_str()) {
                 let (name, known) = (format!("${name}"), VARIABLES.map(|name| format!("${name}")));
                 let known = || known.iter().map(String::as_str);
@@ -209,19 +210,20 @@ impl<'a> Checker<'a> {
                 self.error(place, format!("`${name}` cannot be used here"), help);
                 continue;
             }
-            let known: &[&str] = match name.as_str() {
-                "params" => &draft.param_names,
-                "steps" => &draft.step_names,
+            let known = match (name.as_str(), &draft.param_names) {
+                ("params", Some(names)) => names,
+                ("steps", _) => &draft.step_names,
                 _ => continue,
             };
             if let Some(field) = fields.first().filter(|field| !known.contains(&field.as_str())) {
                 let what = if name == "params" { "parameter" } else { "step" };
                 let help = did_you_mean(field, known.iter().copied()).unwrap_or_else(|| one_of(known.iter().copied()));
-                self.error(used.place.of(field, self.text), format!("there is no {what} {}", quoted(field)), help);
+                let place = self.diagnostics.within(used.place, field);
+                self.error(place, format!("there is no {what} {}", quoted(field)), help);
             }
         }
         for name in &references.functions {
-            let place = used.place.of(&format!("${name}"), self.text);
+            let place = self.diagnostics.within(used.place, &format!("${name}"));
             if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| refused == name) {
                 self.error(place, format!("`${name}` is not available: {why}"), None);
             } else if !FUNCTIONS.contains(&name.as_str()) {
@@ -231,7 +233,8 @@ impl<'a> Checker<'a> {
         }
         for name in &references.fields {
             let help = format!("name its variable, as in `$output.{name}` or `$params.{name}`, or write text in quotes, `'{name}'`");
-            self.error(used.place.of(name, self.text), format!("{} is a field without a variable", quoted(name)), help);
+            let place = self.diagnostics.within(used.place, name);
+            self.error(place, format!("{} is a field without a variable", quoted(name)), help);
         }
     }
 }

@@ -42,7 +42,9 @@ impl<'a> Checker<'a> {
         let before = self.diagnostics.len();
         self.fits(node, &entry.schema, &entry.schema, places.name, &format!("the `with` of `{name}`"), MAX_SCHEMA_DEPTH);
         // If the schema found mistakes, making the plug-in would only find them again.
+        let known = self.draft.param_names.is_some() || matches!(with, Template::Value(_));
         if self.diagnostics.len() == before
+            && known
             && let Ok(config) = with.resolve(examples)
             && let Err(error) = entry.make(&config)
         {
@@ -193,6 +195,8 @@ impl<'a> Checker<'a> {
     /// Checks a value that names something of the workflow, as its schema says (`x-names: table | source | calendar`).
     fn names_something(&mut self, what: &str, name: &str, place: Place) {
         let known: Vec<&str> = match what {
+            // What is missing may be in an included file that could not be read.
+            "table" | "source" if !self.draft.complete => return,
             "table" => self.draft.table_names.clone(),
             "source" => self.draft.source_names.clone(),
             "calendar" => self.registry.calendars().keys().map(String::as_str).collect(),

@@ -2,6 +2,7 @@
 
 mod branch;
 mod budget;
+mod include;
 mod param;
 mod reading;
 mod scalar;
@@ -18,6 +19,7 @@ pub(crate) use strategy::MAX_STRATEGIES;
 
 use crate::price::PriceBook;
 use crate::workflow::Expression;
+use crate::workflow::include::Included;
 use crate::workflow::{Template, Workflow, WorkflowKind};
 use crate::yaml::Diagnostics;
 use crate::yaml::closest;
@@ -36,6 +38,25 @@ const MAX_PARALLEL: u32 = 1_000;
 /// How many bytes one text of the language may have, such as a message or a location.
 const MAX_TEXT: usize = 10_000;
 
+/// The keys of a workflow.
+const KEYS: [&str; 15] = [
+    "workflow",
+    "kind",
+    "about",
+    "include",
+    "params",
+    "tags",
+    "tables",
+    "sources",
+    "start",
+    "steps",
+    "profiles",
+    "budget",
+    "prices",
+    "timeout",
+    "max_parallel",
+];
+
 /// A workflow that was read but not checked, with the places of its parts in the text.
 pub(crate) struct Draft<'a> {
     pub(crate) workflow: Workflow,
@@ -47,12 +68,16 @@ pub(crate) struct Draft<'a> {
     pub(crate) steps: Vec<StepPlaces<'a>>,
     /// The places of each source, by its name.
     pub(crate) sources: BTreeMap<String, PluginPlaces<'a>>,
+    /// The place of each table's name, read or not.
+    pub(crate) table_places: BTreeMap<&'a str, Place>,
     /// Every key under `tables`, read or not.
     pub(crate) table_names: Vec<&'a str>,
     /// Every key under `sources`, read or not.
     pub(crate) source_names: Vec<&'a str>,
-    /// Every key under `params`, read or not.
-    pub(crate) param_names: Vec<&'a str>,
+    /// Every key under `params`, read or not; `None` if the file is not a workflow, so that others have the parameters.
+    pub(crate) param_names: Option<Vec<&'a str>>,
+    /// Whether all included files could be read. If not, a table or source that is missing is not a second mistake.
+    pub(crate) complete: bool,
     /// All expressions.
     pub(crate) expressions: Vec<ExpressionUse>,
     /// Whether all steps and the ways between them could be read. If not, checks of the graph would only repeat known mistakes.
@@ -122,6 +147,9 @@ pub(crate) struct Reader<'a> {
     diagnostics: Diagnostics,
     child: Child<'a>,
     prices: Prices<'a>,
+    included: &'a Included,
+    /// What the included files define.
+    shared: Vec<Fields<'a>>,
     /// Whether there is a price book for budgets in dollars, or its absence was already reported.
     priced: bool,
     /// Whether the workflow has a budget.
@@ -152,12 +180,14 @@ impl<'a> Fields<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(text: &'a str, diagnostics: Diagnostics, child: Child<'a>, prices: Prices<'a>) -> Self {
+    pub(crate) fn new(text: &'a str, diagnostics: Diagnostics, child: Child<'a>, prices: Prices<'a>, included: &'a Included) -> Self {
         Self {
             text,
             diagnostics,
             child,
             prices,
+            included,
+            shared: Vec::new(),
             priced: false,
             budgeted: false,
             dag: false,
@@ -173,33 +203,11 @@ impl<'a> Reader<'a> {
 
     /// Reads a whole file; `None` if it is not even a mapping. Mistakes may have been collected in either case.
     pub(crate) fn workflow(&mut self, file: &str, root: &'a Node) -> Option<Draft<'a>> {
-        let mut repeated = Vec::new();
-        root.repeated_keys(&mut |key, first| repeated.push((key, first)));
-        for (key, first) in repeated {
-            let line = self.text.get(..first.place.start).unwrap_or_default().matches('\n').count() + 1;
-            let help = format!("remove one; the first is on line {line}");
-            self.error(key.place, format!("the key {} appears twice", quoted(&key.name)), Some(help));
-        }
+        self.repeated(root);
         if matches!(root.value, Yaml::Null) {
             self.error(root.place, "the file is empty", Some("begin a workflow with `workflow: name`".to_owned()));
             return None;
         }
-        const KEYS: [&str; 14] = [
-            "workflow",
-            "kind",
-            "about",
-            "params",
-            "tags",
-            "tables",
-            "sources",
-            "start",
-            "steps",
-            "profiles",
-            "budget",
-            "prices",
-            "timeout",
-            "max_parallel",
-        ];
         let fields = self.fields(root, Place::default(), "the workflow", &KEYS)?;
         let name = self.required(&fields, "workflow", "e.g. `workflow: ticker-hourly`").and_then(|node| self.name(node, "the workflow"));
         let kind = self.kind(&fields);
@@ -213,8 +221,7 @@ impl<'a> Reader<'a> {
         let prices = self.price_book(&fields);
         let budget = self.budget(&fields);
         self.budgeted = fields.get("budget").is_some();
-        let tables = self.tables(&fields);
-        let (sources, source_places) = self.sources(&fields);
+        let shared = self.shared_draft(file, &fields);
         let profiles = self.profiles(&fields);
         let start = if self.dag {
             if fields.get("start").is_some() {
@@ -232,31 +239,35 @@ impl<'a> Reader<'a> {
             name: name.unwrap_or_default(),
             kind,
             timeout,
-            children: BTreeMap::new(),
-            text: self.text.to_owned(),
-            file: file.to_owned(),
             params,
             tags,
             budget,
             prices,
-            tables,
-            sources,
             start: start_name.clone().unwrap_or_default(),
             steps: steps.into_iter().collect(),
             profiles,
+            ..shared.workflow
         };
         Some(Draft {
             workflow,
             start: start.filter(|_| start_name.is_some()).map(|node| node.place),
             step_names: std::mem::take(&mut self.step_names),
             steps: step_places,
-            sources: source_places,
-            table_names: keys(fields.get("tables")),
-            source_names: keys(fields.get("sources")),
-            param_names: keys(fields.get("params")),
+            param_names: Some(keys(fields.get("params"))),
             expressions: std::mem::take(&mut self.expressions),
             whole: self.whole,
+            ..shared
         })
+    }
+
+    /// Reports the keys that appear twice in one mapping.
+    fn repeated(&mut self, root: &'a Node) {
+        let mut repeated = Vec::new();
+        root.repeated_keys(&mut |key, first| repeated.push((key, first)));
+        for (key, first) in repeated {
+            let help = format!("remove one; the first is on line {}", self.diagnostics.line(first.place));
+            self.error(key.place, format!("the key {} appears twice", quoted(&key.name)), Some(help));
+        }
     }
 
     fn kind(&mut self, fields: &Fields<'a>) -> WorkflowKind {

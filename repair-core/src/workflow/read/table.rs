@@ -10,11 +10,10 @@ use crate::workflow::{Profile, SourceUse};
 use crate::yaml::tree::{Key, Node, Place, Yaml};
 
 impl<'a> Reader<'a> {
-    pub(super) fn tables(&mut self, fields: &Fields<'a>) -> BTreeMap<String, Table> {
-        let section = self.section(fields, "tables", MAX_ENTRIES);
-        self.distinct(&section);
+    pub(super) fn tables(&mut self, section: &[(&'a Key, &'a Node)]) -> BTreeMap<String, Table> {
+        self.distinct(section);
         let mut tables = BTreeMap::new();
-        for (key, node) in section {
+        for &(key, node) in section {
             if let Some(table) = self.table(key, node) {
                 tables.insert(key.name.clone(), table);
             }
@@ -24,18 +23,21 @@ impl<'a> Reader<'a> {
 
     /// Checks that no table has the name of another one, or of an object that we keep beside another, in a lake that ignores case.
     fn distinct(&mut self, tables: &[(&'a Key, &'a Node)]) {
-        let mut taken: BTreeMap<String, String> = BTreeMap::new();
+        let mut taken: BTreeMap<String, &Key> = BTreeMap::new();
         for (key, _) in tables {
             let name = key.name.as_str();
-            if let Some(before) = taken.insert(name.to_lowercase(), format!("table `{name}`")) {
-                self.error(key.place, format!("table `{name}` differs only in case from {before}"), Some("rename one".to_owned()));
+            if let Some(before) = taken.insert(name.to_lowercase(), key) {
+                let elsewhere = self.elsewhere(key.place, before.place);
+                let message = format!("table `{name}` differs only in case from table `{}`{elsewhere}", before.name);
+                self.error(key.place, message, Some("rename one".to_owned()));
             }
         }
         for (key, _) in tables {
             let name = key.name.as_str();
             for owned in [overlay::repairs(name), overlay::exceptions(name), overlay::retractions(name), overlay::repaired_view(name)] {
                 if let Some((other, _)) = tables.iter().find(|(other, _)| other.name.eq_ignore_ascii_case(&owned)) {
-                    let message = format!("the name `{}` is reserved for the repairs of table `{name}`", other.name);
+                    let elsewhere = self.elsewhere(other.place, key.place);
+                    let message = format!("the name `{}` is reserved for the repairs of table `{name}`{elsewhere}", other.name);
                     self.error(other.place, message, Some("rename the table".to_owned()));
                 }
             }
@@ -158,9 +160,12 @@ impl<'a> Reader<'a> {
         partitions
     }
 
-    pub(super) fn sources(&mut self, fields: &Fields<'a>) -> (BTreeMap<String, SourceUse>, BTreeMap<String, PluginPlaces<'a>>) {
+    pub(super) fn sources(
+        &mut self,
+        section: Vec<(&'a Key, &'a Node)>,
+    ) -> (BTreeMap<String, SourceUse>, BTreeMap<String, PluginPlaces<'a>>) {
         let (mut sources, mut places) = (BTreeMap::new(), BTreeMap::new());
-        for (key, node) in self.section(fields, "sources", MAX_ENTRIES) {
+        for (key, node) in section {
             let what = format!("source `{}`", key.name);
             let Some(fields) = self.fields(node, key.place, &what, &["source", "with", "rate_limit"]) else { continue };
             let rate_limit = self.rate(&fields);
