@@ -122,8 +122,10 @@ mod datafusion {
     /// The names of a query's tables and columns, for an engine in which case does not matter. Columns of a table that differ only in case
     /// are not among them: they must be written exactly.
     struct Names {
-        /// The names in lower case, with how they are written in the tables; `None` where tables write one differently.
-        lower: HashMap<String, Option<String>>,
+        /// The names in lower case.
+        lower: HashSet<String>,
+        /// How the tables that the query names write them; `None` where they write one differently.
+        written: HashMap<String, Option<String>>,
         /// The columns that must be written exactly.
         exact: HashSet<String>,
         /// The columns that the query itself names, in lower case, and as it writes them.
@@ -133,46 +135,51 @@ mod datafusion {
     impl Names {
         /// `None` if everything is in lower case already.
         fn of(tables: &[LakeTable], sql: &str) -> Option<Self> {
-            let mut names = Self { lower: HashMap::new(), exact: HashSet::new(), aliases: aliases(sql) };
+            let mut names = Self { lower: HashSet::new(), written: HashMap::new(), exact: HashSet::new(), aliases: aliases(sql) };
+            let words: HashSet<String> = words(sql).map(|(word, _)| word.value.to_lowercase()).collect();
+            let mut is_changed = false;
             for table in tables {
+                let is_named = words.contains(&table.shown_name.to_lowercase());
                 let mut columns: HashMap<String, Vec<&str>> = HashMap::new();
                 for field in table.schema.fields() {
                     columns.entry(field.name().to_lowercase()).or_default().push(field.name());
                 }
                 for (lower, written) in columns {
                     match written.as_slice() {
-                        [one] => names.add(lower, one),
+                        [one] => {
+                            is_changed |= *one != lower;
+                            names.add(lower, one, is_named);
+                        }
                         several => names.exact.extend(several.iter().map(|name| (*name).to_owned())),
                     }
                 }
-                names.add(table.shown_name.to_lowercase(), &table.shown_name);
+                let lower = table.shown_name.to_lowercase();
+                is_changed |= lower != table.shown_name;
+                names.lower.insert(lower);
             }
-            names.lower.iter().any(|(lower, written)| written.as_ref() != Some(lower)).then_some(names)
+            is_changed.then_some(names)
         }
 
-        fn add(&mut self, lower: String, written: &str) {
-            let known = self.lower.entry(lower).or_insert_with(|| Some(written.to_owned()));
-            if known.as_deref() != Some(written) {
-                *known = None;
+        fn add(&mut self, lower: String, written: &str, is_named: bool) {
+            if is_named {
+                let known = self.written.entry(lower.clone()).or_insert_with(|| Some(written.to_owned()));
+                if known.as_deref() != Some(written) {
+                    *known = None;
+                }
             }
+            self.lower.insert(lower);
         }
 
         /// A name of a table or column as the query finds it.
         fn shown(&self, name: &str) -> String {
             let lower = name.to_lowercase();
-            if !self.exact.contains(name) && self.lower.contains_key(&lower) { lower } else { name.to_owned() }
+            if !self.exact.contains(name) && self.lower.contains(&lower) { lower } else { name.to_owned() }
         }
 
         /// The query with the quoted names of tables and columns in lower case. The engine itself converts names without quotes.
         fn in_lower_case(&self, sql: &str) -> String {
-            // A query that cannot be read was refused before.
-            let Ok(tokens) = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location() else { return sql.to_owned() };
             let is_shown = |word: &Word| word.quote_style.is_some() && self.shown(&word.value) != word.value;
-            let changed: HashSet<(u64, u64)> = tokens
-                .iter()
-                .filter(|token| matches!(&token.token, Token::Word(word) if is_shown(word)))
-                .map(|token| (token.span.start.line, token.span.start.column))
-                .collect();
+            let changed: HashSet<(u64, u64)> = words(sql).filter(|(word, _)| is_shown(word)).map(|(_, at)| at).collect();
             let mut out = String::with_capacity(sql.len());
             let (mut line, mut column, mut until) = (1, 1, None);
             let mut chars = sql.chars().peekable();
@@ -205,7 +212,7 @@ mod datafusion {
         fn restored(&self, batch: &RecordBatch) -> Result<RecordBatch> {
             let written = |field: &Arc<Field>| {
                 let name = field.name();
-                let known = || self.lower.get(name).and_then(Option::as_ref);
+                let known = || self.written.get(name).and_then(Option::as_ref);
                 match self.aliases.get(&name.to_lowercase()).or_else(known) {
                     Some(written) if written != name => Arc::new(field.as_ref().clone().with_name(written)),
                     _ => field.clone(),
@@ -215,6 +222,15 @@ mod datafusion {
             let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
             Ok(RecordBatch::try_new_with_options(schema, batch.columns().to_vec(), &options)?)
         }
+    }
+
+    /// The words of a query, quoted or not, each with its line and column; none of a query that cannot be read.
+    fn words(sql: &str) -> impl Iterator<Item = (Word, (u64, u64))> {
+        let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().unwrap_or_default();
+        tokens.into_iter().filter_map(|token| match token.token {
+            Token::Word(word) => Some((word, (token.span.start.line, token.span.start.column))),
+            _ => None,
+        })
     }
 
     /// The names that the outermost SELECT gives to columns: in lower case, and as they are without this lake's help.

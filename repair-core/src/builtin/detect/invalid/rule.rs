@@ -419,12 +419,13 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{Decimal128Array, Float32Array};
+    use serde_json::json;
 
     use super::*;
 
     /// The rows that break a rule.
-    fn broken(rule: &str, column: ArrayRef) -> Vec<usize> {
-        let rule: Rule = serde_json::from_str(rule).unwrap();
+    fn broken(rule: &serde_json::Value, column: ArrayRef) -> Vec<usize> {
+        let rule = Rule::deserialize(rule).unwrap();
         let batch = RecordBatch::try_from_iter([("v", column)]).unwrap();
         let mut wrong = vec![None; batch.num_rows()];
         rule.of_table("t", &batch.schema()).unwrap().mark(&batch, 0, &mut wrong).unwrap();
@@ -435,18 +436,18 @@ mod tests {
     fn a_literal_is_the_value_that_a_narrow_float_holds() {
         let floats = |values: &[f32]| Arc::new(Float32Array::from(values.to_vec())) as ArrayRef;
         let values = || floats(&[0.7, 0.69, 0.71, f32::NAN]);
-        assert_eq!(broken(r#"{"column": "v", "min": 0.7}"#, values()), [1, 3]);
-        assert_eq!(broken(r#"{"column": "v", "max": 0.7}"#, values()), [2, 3]);
-        assert_eq!(broken(r#"{"column": "v", "not": [0.7, 5]}"#, values()), [0]);
-        assert_eq!(broken(r#"{"holds": "v >= 0.7"}"#, values()), [1, 3]);
-        assert_eq!(broken(r#"{"holds": "0.7 = v"}"#, values()), [1, 2, 3]);
-        assert_eq!(broken(r#"{"column": "v", "not": [-28316.818359]}"#, floats(&[-28_316.818_359, -28_316.82])), [0]);
+        assert_eq!(broken(&json!({"column": "v", "min": 0.7}), values()), [1, 3]);
+        assert_eq!(broken(&json!({"column": "v", "max": 0.7}), values()), [2, 3]);
+        assert_eq!(broken(&json!({"column": "v", "not": [0.7, 5]}), values()), [0]);
+        assert_eq!(broken(&json!({"holds": "v >= 0.7"}), values()), [1, 3]);
+        assert_eq!(broken(&json!({"holds": "0.7 = v"}), values()), [1, 2, 3]);
+        assert_eq!(broken(&json!({"column": "v", "not": [-28316.818359]}), floats(&[-28_316.818_359, -28_316.82])), [0]);
         let edges = || floats(&[0.0, f32::INFINITY, f32::MAX, f32::MIN_POSITIVE]);
-        assert_eq!(broken(r#"{"column": "v", "not": [1e300, 1e-60]}"#, edges()), [] as [usize; 0]);
-        assert_eq!(broken(r#"{"holds": "v > 1e-60"}"#, edges()), [0, 1]);
-        assert_eq!(broken(r#"{"column": "v", "max": 1e300}"#, edges()), [1]);
+        assert_eq!(broken(&json!({"column": "v", "not": [1e300, 1e-60]}), edges()), [] as [usize; 0]);
+        assert_eq!(broken(&json!({"holds": "v > 1e-60"}), edges()), [0, 1]);
+        assert_eq!(broken(&json!({"column": "v", "max": 1e300}), edges()), [1]);
         let halves = cast(&floats(&[0.1, 0.2]), &DataType::Float16).unwrap();
-        assert_eq!(broken(r#"{"column": "v", "min": 0.1, "max": 0.2}"#, halves), [] as [usize; 0]);
+        assert_eq!(broken(&json!({"column": "v", "min": 0.1, "max": 0.2}), halves), [] as [usize; 0]);
     }
 
     #[test]
@@ -454,14 +455,15 @@ mod tests {
         let decimals = |precision: u8, scale: i8, values: &[i128]| {
             Arc::new(Decimal128Array::from(values.to_vec()).with_data_type(DataType::Decimal128(precision, scale))) as ArrayRef
         };
-        assert_eq!(broken(r#"{"column": "v", "not": [0.1]}"#, decimals(10, 2, &[10, 11])), [0]);
-        assert_eq!(broken(r#"{"column": "v", "min": 0.1, "max": 0.3}"#, decimals(10, 2, &[9, 10, 30, 31])), [0, 3]);
+        assert_eq!(broken(&json!({"column": "v", "not": [0.1]}), decimals(10, 2, &[10, 11])), [0]);
+        assert_eq!(broken(&json!({"column": "v", "min": 0.1, "max": 0.3}), decimals(10, 2, &[9, 10, 30, 31])), [0, 3]);
         for (scale, value) in
             [(1, 1_234_567_890_123_456_789), (7, 33_333_333_333_333_333_333), (24, 7), (30, 123), (-3, 7), (-2, 1_234_567)]
         {
             let column = decimals(38, scale, &[value]);
             let literal = array_value_to_string(&column, 0).unwrap();
-            assert_eq!(broken(&format!(r#"{{"column": "v", "not": [{literal}]}}"#), column), [0], "{literal}");
+            let rule = json!({ "column": "v", "not": [literal.parse::<f64>().unwrap()] });
+            assert_eq!(broken(&rule, column), [0], "{literal}");
         }
     }
 }
