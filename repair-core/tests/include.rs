@@ -139,6 +139,9 @@ fn tables_at_one_location_say_the_same_about_it() {
     insta::assert_snapshot!(parse(&other, &[("lake.yaml", lake)]).unwrap_err());
     let alike = text("{ location: market/bars, format: csv, key: symbol, time: ts, cadence: 60s }");
     assert_eq!(parse(&alike, &[("lake.yaml", lake)]).unwrap().tables.len(), 2, "a second name for the same is no contradiction");
+    let zone = text("{ location: market/bars, format: csv, key: symbol, time: { column: ts, zone: Europe/Berlin }, cadence: 1m }");
+    let zone = parse(&zone, &[("lake.yaml", lake)]).unwrap_err();
+    assert!(zone.contains("`market/bars`, differently: `time`\n"), "{zone}");
     let in_one = with("tables:\n  a: { location: l, format: csv, time: ts }\n  b: { location: l/, format: jsonl, time: ts }");
     let in_one = parse(&in_one, &[]).unwrap_err();
     assert!(in_one.contains("tables `a` and `b` describe the same location, `l/`, differently: `format`"), "{in_one}");

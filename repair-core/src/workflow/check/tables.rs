@@ -1,6 +1,6 @@
 //! Checks that tables do not contradict each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -46,10 +46,18 @@ fn differences(one: &Table, other: &Table) -> Vec<String> {
         _ => serde_json::Map::new(),
     };
     let (one, other) = (fields(one), fields(other));
-    let mut names: Vec<&String> = one.keys().chain(other.keys()).filter(|name| !["name", "location"].contains(&name.as_str())).collect();
-    names.sort();
-    names.dedup();
-    names.into_iter().filter(|name| one.get(*name) != other.get(*name)).map(|name| format!("`{name}`")).collect()
+    let differs = |name: &&String| !["name", "location"].contains(&name.as_str()) && one.get(*name) != other.get(*name);
+    let names: BTreeSet<&str> = one.keys().chain(other.keys()).filter(differs).map(|name| written(name)).collect();
+    names.into_iter().map(|name| format!("`{name}`")).collect()
+}
+
+/// The key under which a workflow writes a field of a table.
+fn written(field: &str) -> &str {
+    match field {
+        "reading" => "time",
+        "layout" | "slack" => "partition_by",
+        field => field,
+    }
 }
 
 /// A location without what means nothing in it: `./bars/` and `bars` are the same.
