@@ -404,9 +404,13 @@ async fn columns_that_do_not_go_together_are_named() {
         let batch = RecordBatch::try_from_iter([("symbol", symbol()), ("ts", ts.clone()), ("close", close)]).unwrap();
         write_parquet(&world.root().join(format!("bars/{file}.parquet")), &batch, 10);
     }
-    let error = world.lake.describe(&bars()).await.unwrap_err();
-    assert_eq!(error.message(), "column `close` is Float64 in one file and Utf8 in another; rewrite one of them");
-    assert!(error.to_string().contains("b.parquet"));
+    // Only who asks for the column is refused.
+    world.lake.presence(&bars(), &whole(&bars(), "1970-01-01", "1970-01-01", &["A"])).await.unwrap();
+    let request = all(Layer::Raw).with_columns(vec!["close".to_owned()]);
+    let error = world.lake.scan(&bars(), &request).await.err().unwrap().full();
+    for word in ["close", "Float64", "Utf8", "a.parquet", "b.parquet"] {
+        assert!(error.contains(word), "{error}");
+    }
 }
 
 #[tokio::test]

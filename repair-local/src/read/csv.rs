@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{self, BufRead, Read};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -63,6 +63,9 @@ struct Records {
     /// The header as it is in the file, if there is one.
     header: Option<ByteRecord>,
     csv: Csv,
+    /// The text of the fields that were asked for last, and where each is in it.
+    text: String,
+    ranges: Vec<Range<usize>>,
 }
 
 /// Opens a file after the lines that are skipped.
@@ -99,7 +102,7 @@ impl Records {
             .comment(csv.comment.map(byte))
             .buffer_capacity(1 << 18)
             .from_reader(Limited { inner: text, left: left.clone() });
-        let mut records = Self { reader, left, record: ByteRecord::new(), names: Vec::new(), header: None, csv };
+        let mut records = Self { reader, left, record: ByteRecord::new(), names: Vec::new(), header: None, csv, text: String::new(), ranges: Vec::new() };
         if records.csv.header {
             if !records.next(file)? {
                 return Err(Error::invalid("the file has no header line; write one, or say `header: false` and give the `names`"));
@@ -164,9 +167,41 @@ impl Records {
         self.header.as_ref().is_some_and(|header| header.iter().eq(self.record.iter()))
     }
 
+    /// Prepares the text of some fields, in `text` and `ranges`. The error is the field that is not UTF-8; others do not matter.
+    fn texts(&mut self, projection: &[usize]) -> std::result::Result<(), usize> {
+        self.text.clear();
+        self.ranges.clear();
+        // Mostly the whole record is valid, and checked at once.
+        if let (Ok(whole), false) = (std::str::from_utf8(self.record.as_slice()), self.csv.trim) {
+            self.text.push_str(whole);
+            for &at in projection {
+                let range = self.record.range(at).unwrap_or_default();
+                if !whole.is_char_boundary(range.start) || !whole.is_char_boundary(range.end) {
+                    return Err(at);
+                }
+                self.ranges.push(range);
+            }
+            return Ok(());
+        }
+        let fields: Vec<Range<usize>> = {
+            let mut ranges = Vec::with_capacity(projection.len());
+            let all: Vec<&[u8]> = self.fields().collect();
+            let mut text = String::new();
+            for &at in projection {
+                let field = std::str::from_utf8(all.get(at).copied().unwrap_or_default()).map_err(|_| at)?;
+                ranges.push(text.len()..text.len() + field.len());
+                text.push_str(field);
+            }
+            self.text = text;
+            ranges
+        };
+        self.ranges = fields;
+        Ok(())
+    }
+
     /// Why the record is not one of the table; `None` if it is.
     fn odd(&self) -> Option<String> {
-        let fields = self.fields().count();
+        let fields = if self.csv.trim { self.fields().count() } else { self.record.len() };
         if fields == self.names.len() {
             if self.repeats_header() {
                 return Some("the line repeats the header; remove it, or say `on_bad_row: quarantine`".to_owned());
@@ -287,7 +322,7 @@ pub(super) fn rows(table: &Table, file: &DataFile, wanted: &[String], judge: &mu
     let fields: Vec<Field> = names.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
     let schema = Arc::new(Schema::new(fields));
     let nulls: Vec<Vec<&str>> = names.iter().map(|name| table.nulls_of(name).collect()).collect();
-    let mut is_more = true;
+    let (mut is_more, mut is_known) = (true, false);
     while is_more {
         let mut builders: Vec<StringBuilder> = names.iter().map(|_| StringBuilder::with_capacity(BATCH_ROWS, BATCH_ROWS * 8)).collect();
         let mut offsets = Offsets(Vec::with_capacity(BATCH_ROWS));
@@ -301,40 +336,26 @@ pub(super) fn rows(table: &Table, file: &DataFile, wanted: &[String], judge: &mu
                 judge.reject(At::Offset(records.offset()), None, || why)?;
                 continue;
             }
-            let plain = !records.csv.trim;
-            let mut texts: [&str; 64] = [""; 64];
-            let mut many: Vec<&str> = Vec::new();
-            let mut bad = None;
-            {
-                let all: Vec<&[u8]> = if plain { Vec::new() } else { records.fields().collect() };
-                for (number, &at) in projection.iter().enumerate() {
-                    let field = if plain { records.record.get(at).unwrap_or_default() } else { all[at] };
-                    match std::str::from_utf8(field) {
-                        Ok(text) if number < texts.len() => texts[number] = text,
-                        Ok(text) => many.push(text),
-                        Err(_) => {
-                            bad = Some(at);
-                            break;
-                        }
-                    }
+            match records.texts(&projection) {
+                Ok(()) => {}
+                Err(at) => {
+                    let name = records.names[at].clone();
+                    let why = || not_utf8(&format!("the value of column `{name}`")).message().to_owned();
+                    judge.reject(At::Offset(records.offset()), Some(&name), why)?;
+                    continue;
                 }
             }
-            if let Some(at) = bad {
-                let name = records.names[at].clone();
-                judge.reject(At::Offset(records.offset()), Some(&name), || {
-                    not_utf8(&format!("the value of column `{name}`")).message().to_owned()
-                })?;
-                continue;
-            }
-            for (number, (builder, nulls)) in builders.iter_mut().zip(&nulls).enumerate() {
-                let text = texts.get(number).copied().unwrap_or_else(|| many[number - texts.len()]);
+            for ((builder, nulls), range) in builders.iter_mut().zip(&nulls).zip(&records.ranges) {
+                let text = records.text.get(range.clone()).unwrap_or_default();
                 if text.is_empty() || nulls.contains(&text) { builder.append_null() } else { builder.append_value(text) }
             }
             offsets.0.push(records.offset());
         }
-        if offsets.0.is_empty() {
+        // A file without rows is looked at, too: its header may lack a column.
+        if offsets.0.is_empty() && is_known {
             continue;
         }
+        is_known = true;
         let columns: Vec<ArrayRef> = builders.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(offsets.0.len()));
         let batch = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
