@@ -262,8 +262,8 @@ async fn names_are_found_in_any_case_as_on_athena() {
         (r#"SELECT totaldemand * -1 AS "REGIONID" FROM dispatch ORDER BY "REGIONID" LIMIT 1"#, "REGIONID: -20"),
         // Common table expressions, subqueries and joins.
         (
-            r#"WITH c AS (SELECT regionid AS k, max(totaldemand) AS top FROM dispatch GROUP BY 1) SELECT k, top FROM c ORDER BY TOP DESC LIMIT 1"#,
-            "k,top: VIC120",
+            r#"WITH c AS (SELECT regionid AS k, max(totaldemand) AS most FROM dispatch GROUP BY 1) SELECT k, most FROM c ORDER BY MOST DESC LIMIT 1"#,
+            "k,most: VIC120",
         ),
         (
             r#"SELECT x FROM (SELECT TOTALDEMAND + 1 AS x FROM dispatch WHERE REGIONID IN (SELECT REGIONID FROM sites)) AS inner_query"#,

@@ -9,10 +9,11 @@ use crate::model::{Format, Key, Table};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
-    DECIMAL128_MAX_PRECISION, DataType, Date32Type, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
-    TimestampNanosecondType, TimestampSecondType,
+    DECIMAL128_MAX_PRECISION, DataType, Date32Type, Field, Float64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
+    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 
+use arrow::util::display::array_value_to_string;
 use serde::{Deserialize, Serialize};
 
 use super::partition::SECOND_US;
@@ -43,6 +44,10 @@ pub fn cast_exact(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
         let infinite =
             |values: &ArrayRef| values.as_primitive::<arrow::datatypes::Float64Type>().iter().flatten().filter(|v| v.is_infinite()).count();
         infinite(&before) == infinite(&after)
+    } else if from.is_decimal() && to.is_floating() {
+        are_same_numbers(array, &done)?
+    } else if from.is_floating() && to.is_decimal() {
+        are_same_numbers(&done, array)?
     } else if matches!(from, DataType::Null) || (is_text(from) && is_text(to)) {
         true
     } else {
@@ -50,6 +55,37 @@ pub fn cast_exact(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
         arrow::compute::kernels::cmp::not_distinct(array, &back)?.true_count() == array.len()
     };
     if same { Ok(done) } else { Err(Error::invalid(format!("{from} values would change as {to}"))) }
+}
+
+/// Whether decimals are the numbers that floats print: each float is the nearest to its decimal, and has the decimal's digits. Arrow's casts
+/// compute with rounded numbers, which are only exact for the 15 digits that every float keeps.
+fn are_same_numbers(decimals: &ArrayRef, floats: &ArrayRef) -> Result<bool> {
+    const KEPT: f64 = 1e15;
+    const EXACT_POWERS: std::ops::RangeInclusive<i32> = 0..=22;
+    let Some((_, scale)) = digits(decimals.data_type()) else { return Ok(false) };
+    let kind = floats.data_type();
+    let near = cast_strict(&cast_strict(decimals, kind)?, &DataType::Float64)?;
+    let (near, floats) = (near.as_primitive::<Float64Type>(), cast_strict(floats, &DataType::Float64)?);
+    let floats = floats.as_primitive::<Float64Type>();
+    for row in 0..decimals.len() {
+        let is_same = match (near.is_valid(row), floats.is_valid(row)) {
+            (false, false) => true,
+            (true, true) if EXACT_POWERS.contains(&scale) && near.value(row).abs() * 10f64.powi(scale) < KEPT => {
+                near.value(row) == floats.value(row)
+            }
+            (true, true) => {
+                let text = array_value_to_string(decimals, row)?;
+                let (float, places) = (floats.value(row), usize::try_from(scale).unwrap_or(0));
+                let printed = format!("{float:.places$}");
+                text.parse() == Ok(float) && printed.trim_start_matches('-') == text.trim_start_matches('-')
+            }
+            _ => false,
+        };
+        if !is_same {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether values are text, in any of Arrow's encodings.
@@ -569,7 +605,7 @@ impl<'a> KeyTime<'a> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Float64Array, Int64Array, TimestampNanosecondArray};
+    use arrow::array::{Decimal128Array, Float64Array, Int64Array, TimestampNanosecondArray};
 
     use super::*;
 
@@ -603,6 +639,17 @@ mod tests {
         assert!(cast_exact(&tenth, &DataType::Float32).is_ok());
         assert!(cast_exact(&tenth, &DataType::Decimal128(10, 2)).is_ok());
         assert!(cast_exact(&tenth, &DataType::Decimal128(10, 0)).is_err());
+        let decimal = |value: i128, precision, scale| {
+            Arc::new(Decimal128Array::from(vec![Some(value), None]).with_data_type(DataType::Decimal128(precision, scale))) as ArrayRef
+        };
+        assert!(cast_exact(&decimal(10, 10, 2), &DataType::Float64).is_ok());
+        assert!(cast_exact(&decimal(10, 10, 2), &DataType::Float32).is_ok());
+        assert!(cast_exact(&decimal(40_157_347_293_560_832, 17, 1), &DataType::Float64).is_err());
+        assert!(cast_exact(&decimal(9_007_199_254_740_992, 20, 0), &DataType::Float64).is_ok());
+        assert!(cast_exact(&decimal(9_007_199_254_740_993, 20, 0), &DataType::Float64).is_err());
+        assert!(
+            cast_exact(&(Arc::new(Float64Array::from(vec![4_015_734_729_356_083.0])) as ArrayRef), &DataType::Decimal128(17, 1)).is_err()
+        );
     }
 
     #[test]

@@ -102,7 +102,8 @@ impl Records {
             .comment(csv.comment.map(byte))
             .buffer_capacity(1 << 18)
             .from_reader(Limited { inner: text, left: left.clone() });
-        let mut records = Self { reader, left, record: ByteRecord::new(), names: Vec::new(), header: None, csv, text: String::new(), ranges: Vec::new() };
+        let mut records =
+            Self { reader, left, record: ByteRecord::new(), names: Vec::new(), header: None, csv, text: String::new(), ranges: Vec::new() };
         if records.csv.header {
             if !records.next(file)? {
                 return Err(Error::invalid("the file has no header line; write one, or say `header: false` and give the `names`"));
