@@ -86,8 +86,7 @@ fn is_kept(written: &Meaning, read: &Meaning) -> bool {
     match (written, read) {
         (Meaning::Number(number), Meaning::Float(float)) => {
             let decimals = number.split_once('.').map_or(0, |(_, fraction)| fraction.len());
-            number.parse() == Ok(*float)
-                && format!("{float:.decimals$}").trim_start_matches("-0").trim_start_matches('-') == number.trim_start_matches('-')
+            number.parse() == Ok(*float) && format!("{:.decimals$}", float.abs()) == number.trim_start_matches('-')
         }
         (one, other) => one == other,
     }
