@@ -83,9 +83,16 @@ mod datafusion {
         // tried once more with all of them in lower case.
         if let Some(names) = Names::of(&known, sql) {
             let lower: Vec<LakeTable> = known.iter().map(|table| table.in_lower_case(&names)).collect();
-            if let Ok(planned) = plan(&runtime, &lower, &names.in_lower_case(sql)).await {
-                let rows = planned.execute_stream().await.map_err(error)?;
-                return Ok(Box::pin(rows.map(move |batch| names.restored(&batch.map_err(error)?))));
+            match plan(&runtime, &lower, &names.in_lower_case(sql)).await {
+                Ok(planned) => {
+                    let rows = planned.execute_stream().await.map_err(error)?;
+                    return Ok(Box::pin(rows.map(move |batch| names.restored(&batch.map_err(error)?))));
+                }
+                // Without regard to case it got farther, so this is what is wrong.
+                Err(then) if is_missing_table(&refused) && !is_missing_table(&then) => {
+                    return Err(left_out(lake, tables, &then).await?.unwrap_or_else(|| error(then)));
+                }
+                Err(_) => {}
             }
         }
         Err(left_out(lake, tables, &refused).await?.unwrap_or_else(|| error(refused)))
@@ -99,6 +106,12 @@ mod datafusion {
         }
         let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         context.sql_with_options(sql, only_reads).await
+    }
+
+    /// Whether a query was refused because a table was not found under its name.
+    fn is_missing_table(refused: &DataFusionError) -> bool {
+        let message = refused.find_root().to_string();
+        message.contains("table '") && message.contains("not found")
     }
 
     /// The error for a query that names a column about which the files of its table disagree.
