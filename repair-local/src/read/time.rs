@@ -89,39 +89,39 @@ impl<'a> Times<'a> {
                     if !is_local && stamps.null_count() == 0 {
                         return Ok(stamps.with_timezone("UTC"));
                     }
-                    for row in 0..stamps.len() {
+                    for (row, time) in times.iter_mut().enumerate() {
                         if stamps.is_null(row) {
                             reject(row, self.nothing())?;
                         } else if is_local {
-                            times[row] = self.resolve(first_row, row, Stamp::Local(stamps.value(row)), keys, reject)?;
+                            *time = self.resolve(first_row, row, Stamp::Local(stamps.value(row)), keys, reject)?;
                         } else {
-                            times[row] = stamps.value(row);
+                            *time = stamps.value(row);
                         }
                     }
                 }
                 DataType::Date32 => {
                     self.refuse_form(one.data_type())?;
                     let stamps = to_microseconds(one)?;
-                    for row in 0..stamps.len() {
+                    for (row, time) in times.iter_mut().enumerate() {
                         if stamps.is_null(row) {
                             reject(row, self.nothing())?;
                         } else {
                             let stamp =
                                 if self.clock.is_some() { Stamp::Local(stamps.value(row)) } else { Stamp::Instant(stamps.value(row)) };
-                            times[row] = self.resolve(first_row, row, stamp, keys, reject)?;
+                            *time = self.resolve(first_row, row, stamp, keys, reject)?;
                         }
                     }
                 }
                 kind if kind.is_integer() && self.is_epoch() => {
                     let numbers = shape::cast_strict(one, &DataType::Int64)?;
                     let numbers = numbers.as_primitive::<Int64Type>();
-                    for row in 0..numbers.len() {
+                    for (row, time) in times.iter_mut().enumerate() {
                         if numbers.is_null(row) {
                             reject(row, self.nothing())?;
                             continue;
                         }
                         match self.epoch(i128::from(numbers.value(row)), "") {
-                            Ok(us) => times[row] = us,
+                            Ok(us) => *time = us,
                             Err(why) => reject(row, why)?,
                         }
                     }
@@ -129,14 +129,14 @@ impl<'a> Times<'a> {
                 kind if kind.is_floating() && self.is_epoch() => {
                     let numbers = shape::cast_strict(one, &DataType::Float64)?;
                     let numbers = numbers.as_primitive::<Float64Type>();
-                    for row in 0..numbers.len() {
+                    for (row, time) in times.iter_mut().enumerate() {
                         if numbers.is_null(row) || !numbers.value(row).is_finite() {
                             reject(row, self.nothing())?;
                             continue;
                         }
                         // Printed, a float is the shortest text that is the same float: no digit is made up.
                         match self.epoch_text(&numbers.value(row).to_string()) {
-                            Ok(us) => times[row] = us,
+                            Ok(us) => *time = us,
                             Err(why) => reject(row, why)?,
                         }
                     }
@@ -165,7 +165,7 @@ impl<'a> Times<'a> {
         reject: Reject<'_>,
         times: &mut [i64],
     ) -> Result<()> {
-        for row in 0..texts.len() {
+        for (row, time) in times.iter_mut().enumerate() {
             if texts.is_null(row) {
                 reject(row, self.nothing())?;
                 continue;
@@ -176,7 +176,7 @@ impl<'a> Times<'a> {
                 _ => self.iso(texts.value(row)),
             };
             match stamp {
-                Ok(stamp) => times[row] = self.resolve(first_row, row, stamp, keys, reject)?,
+                Ok(stamp) => *time = self.resolve(first_row, row, stamp, keys, reject)?,
                 Err(why) => reject(row, why)?,
             }
         }
