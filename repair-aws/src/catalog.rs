@@ -1,14 +1,15 @@
 //! What Athena's catalog knows about a table, and which Arrow types its types are.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use repair_core::lake::{overlay, partition, shape};
-use repair_core::model::{Format, Table};
+use repair_core::model::Table;
 use repair_core::{Error, Result};
 
-use crate::sql;
+use crate::sql::{self, values};
 
 /// The kinds of column that matter here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,20 +47,25 @@ pub(crate) struct Column {
     pub(crate) declared: String,
 }
 
+/// The kind of a type in Hive's words.
+pub(crate) fn kind_of(declared: &str) -> Kind {
+    let declared = declared.to_ascii_lowercase();
+    let word = declared.split(['(', '<', ' ']).next().unwrap_or_default();
+    match word {
+        "string" | "varchar" | "char" => Kind::Text,
+        "tinyint" | "smallint" | "int" | "integer" | "bigint" => Kind::Whole,
+        "float" | "real" | "double" => Kind::Float,
+        "decimal" => Kind::Decimal,
+        "boolean" => Kind::Bool,
+        "date" => Kind::Date,
+        "timestamp" if !declared.contains("zone") => Kind::Instant,
+        _ => Kind::Other,
+    }
+}
+
 impl Column {
     fn kind(&self) -> Kind {
-        let declared = self.declared.to_ascii_lowercase();
-        let word = declared.split(['(', '<', ' ']).next().unwrap_or_default();
-        match word {
-            "string" | "varchar" | "char" => Kind::Text,
-            "tinyint" | "smallint" | "int" | "integer" | "bigint" => Kind::Whole,
-            "float" | "real" | "double" => Kind::Float,
-            "decimal" => Kind::Decimal,
-            "boolean" => Kind::Bool,
-            "date" => Kind::Date,
-            "timestamp" if !declared.contains("zone") => Kind::Instant,
-            _ => Kind::Other,
-        }
+        kind_of(&self.declared)
     }
 
     /// Its type in batches; `None` if batches leave it out.
@@ -93,7 +99,7 @@ fn decimal(declared: &str) -> Option<DataType> {
 }
 
 /// A table or view in Athena's catalog.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Relation {
     pub(crate) database: String,
     pub(crate) name: String,
@@ -102,6 +108,8 @@ pub(crate) struct Relation {
     /// Where its objects lie; a view has no location.
     pub(crate) location: Option<String>,
     pub(crate) is_view: bool,
+    /// Its properties, and those of what reads its objects, as Athena names them.
+    pub(crate) parameters: BTreeMap<String, String>,
 }
 
 impl Relation {
@@ -122,6 +130,22 @@ impl Relation {
         self.partitions.iter().find(|column| column.name.eq_ignore_ascii_case(name)).map(Column::kind)
     }
 
+    /// The expression of the object that a row is in. A view has none.
+    pub(crate) fn path(&self) -> &'static str {
+        if self.is_view { "'the view'" } else { "\"$path\"" }
+    }
+
+    /// The last part of the name of what reads its objects, such as `OpenCSVSerde`.
+    pub(crate) fn reader(&self) -> &str {
+        let library = self.parameters.get("serde.serialization.lib").map(String::as_str).unwrap_or_default();
+        library.rsplit('.').next().unwrap_or_default()
+    }
+
+    /// Whether a value that is not of a column's type comes as null, so that nobody sees that it was there.
+    pub(crate) fn nulls_what_it_cannot_read(&self) -> bool {
+        self.reader() == "LazySimpleSerDe"
+    }
+
     /// Its name in a query.
     pub(crate) fn quoted(&self) -> String {
         format!("{}.{}", sql::name(&self.database), sql::name(&self.name))
@@ -133,8 +157,10 @@ impl Relation {
     /// # Errors
     /// `invalid` if the key, time or partition column is missing or unusable.
     pub(crate) fn shape(&self, table: &Table) -> Result<SchemaRef> {
+        crate::check::declaration(table, self)?;
         let by = partition::time_partition(table)?;
         if let Some(by) = by
+            && table.layout.is_none()
             && !self.is_view
             && self.partition_kind(&by.column).is_none()
         {
@@ -145,21 +171,25 @@ impl Relation {
                 list(&self.partitions)
             )));
         }
-        for column in table.key.iter().chain([&table.time]) {
-            if self.column(column).is_none() {
-                let role = if *column == table.time { "time" } else { "key" };
+        for column in &table.key {
+            if values::key(table, self, column).is_none() {
                 return Err(Error::invalid(format!(
-                    "table `{}` has no {role} column `{column}` in Athena; it has {}",
+                    "table `{}` has no key column `{column}` in Athena; it has {}",
                     table.name,
                     list(&self.columns)
                 )));
             }
         }
+        sql::Source { table, raw: self, repairs: None, exceptions: None, retracted: None }.check()?;
         let mut fields = Vec::with_capacity(self.columns.len());
         let key_of = |column: &Column| table.key.iter().find(|key| key.eq_ignore_ascii_case(&column.name));
         for column in &self.columns {
+            // A column with a path of its own hides one of the same name.
+            if table.rule(&column.name).is_some_and(|rule| rule.path.is_some()) {
+                continue;
+            }
+            let declared = values::declared(table, self, &column.name).map(|declared| Column { name: column.name.clone(), declared });
             if column.name.eq_ignore_ascii_case(&table.time) {
-                self.check_time(table, column)?;
                 fields.push(shape::time_field(table));
             } else if let Some(key) = key_of(column) {
                 let kind = column.data_type().unwrap_or(DataType::Null);
@@ -167,29 +197,35 @@ impl Relation {
                 fields.push(shape::key_field(key));
             } else if by.is_some_and(|by| by.column.eq_ignore_ascii_case(&column.name)) {
                 // A view shows it among its columns.
-            } else if let Some(kind) = column.data_type() {
+            } else if let Some(kind) = declared.as_ref().unwrap_or(column).data_type() {
                 fields.push(Field::new(&column.name, kind, true));
             }
         }
-        fields.extend(self.partitions.iter().filter_map(key_of).map(|key| shape::key_field(key)));
-        Ok(Arc::new(Schema::new(fields)))
-    }
-
-    /// Times may be text only in text files, which have no type for them.
-    fn check_time(&self, table: &Table, column: &Column) -> Result<()> {
-        match column.kind() {
-            Kind::Instant | Kind::Date => Ok(()),
-            Kind::Text if table.format != Format::Parquet => Ok(()),
-            _ => Err(Error::invalid(format!(
-                "time column `{}` of table `{}` is `{}` in Athena, not a timestamp; declare it as `timestamp` if its files hold timestamps, or make a \
-                 view of the table that casts it, and name the view",
-                column.name, table.name, column.declared
-            ))),
+        for name in table.columns.iter().filter(|(_, rule)| rule.path.is_some()).map(|(name, _)| name) {
+            let declared = values::declared(table, self, name).map(|declared| Column { name: name.clone(), declared });
+            if *name == table.time {
+                fields.push(shape::time_field(table));
+            } else if table.key.contains(name) {
+                fields.push(shape::key_field(name));
+            } else if let Some(kind) = declared.and_then(|declared| declared.data_type()) {
+                fields.push(Field::new(name, kind, true));
+            }
         }
+        // Keys that only the path holds, and a time that is joined from columns or in the path.
+        let has = |fields: &[Field], name: &str| fields.iter().any(|field| field.name() == name);
+        for key in &table.key {
+            if !has(&fields, key) {
+                fields.push(shape::key_field(key));
+            }
+        }
+        if !has(&fields, &table.time) {
+            fields.push(shape::time_field(table));
+        }
+        Ok(Arc::new(Schema::new(fields)))
     }
 }
 
-fn list(columns: &[Column]) -> String {
+pub(crate) fn list(columns: &[Column]) -> String {
     let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

@@ -172,7 +172,10 @@ impl ReadLake for AwsLake {
     }
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
-        self.tables().table(table).await?.shape(table)
+        let raw = self.tables().table(table).await?;
+        let shape = raw.shape(table)?;
+        self.check_clock(table, &raw).await?;
+        Ok(shape)
     }
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {

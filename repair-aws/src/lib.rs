@@ -1,10 +1,13 @@
 //! A data-repair lake on S3 and Athena, and a journal on S3.
 
 mod athena;
+mod bad;
 mod catalog;
+mod check;
 mod connect;
 mod error;
 mod extent;
+mod footer;
 mod journal;
 mod lake;
 mod objects;

@@ -271,6 +271,20 @@ impl Objects {
         }
     }
 
+    /// Some of the objects whose keys begin with a prefix: the first ones, in order.
+    pub(crate) async fn first(&self, prefix: &str) -> Result<Vec<Object>> {
+        let page = retried(|| async {
+            let page = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).send().await;
+            page.map_err(|error| of_sdk("s3:ListBucket", &format!("s3://{}", self.bucket), error))
+        })
+        .await?;
+        let objects = page.contents.unwrap_or_default().into_iter().filter_map(|object| {
+            let bytes = object.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+            Some(Object { key: object.key?, bytes, tag: object.e_tag.unwrap_or_default() })
+        });
+        Ok(objects.collect())
+    }
+
     /// The folders directly in a folder, in order. Their names, like the folder's, end in `/`.
     pub(crate) async fn folders(&self, folder: &str) -> Result<Vec<String>> {
         let mut all = Vec::new();

@@ -34,6 +34,13 @@ impl Place {
     /// # Errors
     /// `invalid` if the location is not a place in a bucket.
     pub(crate) fn of(lake: &Location, table: &Table) -> Result<Self> {
+        if table.location.contains(['*', '?', '[']) {
+            return Err(Error::invalid(format!(
+                "table `{}` has the location `{}`, and Athena reads whole folders, not the files that match a glob; name the folder, and leave \
+                 files out with `ignore`, or declare a table of its own for them",
+                table.name, table.location
+            )));
+        }
         let data = if table.location.contains("://") {
             Location::parse(&table.location)?
         } else {
@@ -89,7 +96,7 @@ pub(crate) fn unit(lake: &Location, scope: &StageScope<'_>, unit: &str) -> Strin
 
 #[cfg(test)]
 mod tests {
-    use repair_core::model::{Format, TimeMark};
+    use repair_core::model::Format;
 
     use super::*;
 
@@ -97,17 +104,7 @@ mod tests {
     fn we_write_only_within_the_lake() {
         let lake = Location::parse("s3://bucket/lake").unwrap();
         let of = |location: &str| {
-            let table = Table {
-                name: "bars".into(),
-                location: location.into(),
-                format: Format::Parquet,
-                partition_by: vec![],
-                key: vec![],
-                time: "ts".into(),
-                time_marks: TimeMark::Start,
-                cadence: None,
-                ..Table::implicit("bars", "ts")
-            };
+            let table = Table::new("bars", Format::Parquet, "ts").with_location(location);
             Place::of(&lake, &table)
         };
         let inside = of("raw/bars/").unwrap();

@@ -1,7 +1,7 @@
 //! Reading through Athena: presence, scans, rollups and users' queries.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt64Array};
 use arrow::compute::{SortColumn, concat_batches, filter_record_batch, lexsort_to_indices, take_record_batch};
@@ -11,13 +11,14 @@ use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::rollup::{self, Rollup};
 use repair_core::lake::{BatchStream, Layer, PresenceRequest, ScanRequest, overlay, shape};
 use repair_core::model::Usage;
-use repair_core::model::{Interval, Key, Presence, SlotGrid, SlotSet, Table, TablePresence};
+use repair_core::model::{Interval, Key, OnBadRow, Presence, SlotGrid, SlotSet, Table, TablePresence};
 use repair_core::{Error, Result};
 
 use crate::athena::{Execution, Page};
+use crate::bad::Bad;
 use crate::lake::{AwsLake, Looked, odd_result};
 use crate::results::{BATCH_ROWS, Layout, Reader, Texts};
-use crate::sql::{MAX_STATEMENT_BYTES, Wanted};
+use crate::sql::{MAX_STATEMENT_BYTES, Wanted, words};
 
 /// If the keys have more text than this, they are not sent: all keys are then read, and filtered here.
 const MAX_KEY_BYTES: usize = 200_000;
@@ -36,15 +37,17 @@ impl AwsLake {
         let keys: Vec<Key> = request.keys.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
         let mut found = Found::new(grid, request, &keys);
         if request.slots.is_empty() {
-            return Ok(found.finish(Usage::default()));
+            return found.finish(table, Usage::default());
         }
         let sql = known.source(table).presence(&grid, request.slots, sent(&keys), request.as_of)?;
         let mut fields: Vec<Field> = table.key.iter().map(|key| Field::new(key, DataType::Utf8, true)).collect();
         fields.push(Field::new("word", DataType::Int64, true));
         fields.push(Field::new("asked", DataType::Boolean, true));
         fields.extend(
-            ["raw", "rows", "off", "keyless", "inserted", "replaced", "absent"].map(|name| Field::new(name, DataType::Int64, true)),
+            ["raw", "rows", "off", "keyless", "inserted", "replaced", "absent", "misplaced"]
+                .map(|name| Field::new(name, DataType::Int64, true)),
         );
+        fields.push(Field::new("path", DataType::Utf8, true));
         let layout = Layout::of(Arc::new(Schema::new(fields)));
         let execution = self.shared.athena.run(self.behalf.as_deref(), &sql).await?;
         let mut usage = execution.usage;
@@ -53,7 +56,7 @@ impl AwsLake {
         while let Some(batch) = batches.next().await {
             found.add(table, &batch?, first_word)?;
         }
-        Ok(found.finish(usage))
+        found.finish(table, usage)
     }
 
     pub(crate) async fn read(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {
@@ -86,14 +89,21 @@ impl AwsLake {
             fields.push(schema.field_with_name(name)?.clone());
         }
         fields.extend(own.field_with_name(overlay::REPAIRED_BY).ok().cloned());
+        let is_judged = known.source(table).is_judged(&columns)?;
+        if is_judged {
+            fields.push(Field::new(REPORT, DataType::Utf8, true));
+        }
         let layout = Layout::of(Arc::new(Schema::new(fields)));
         let execution = self.shared.athena.run(self.behalf.as_deref(), &sql).await?;
         let mut usage = execution.usage;
         let batches = self.results(&execution, layout, &mut usage).await?;
         self.meter(usage);
         let all_keys: Option<BTreeSet<Key>> = if sent.is_none() { keys.map(|keys| keys.iter().cloned().collect()) } else { None };
+        let bounds = wanted.bounds;
         let table = table.clone();
-        let arrange = move |batch: RecordBatch| {
+        let bad = Arc::new(Mutex::new(Bad::default()));
+        let arrange = move |batch: RecordBatch, table: &Table, bad: &Mutex<Bad>| {
+            let batch = if is_judged { used(table, &batch, bad)? } else { batch };
             let mut arrays: Vec<ArrayRef> = Vec::with_capacity(out.fields().len());
             for field in own.fields() {
                 let array = rollup::column(&batch, field.name())?;
@@ -111,13 +121,41 @@ impl AwsLake {
             match &all_keys {
                 None => Ok(batch),
                 Some(keys) => {
-                    let rows = shape::KeyTime::of(&table, &batch)?;
+                    let rows = shape::KeyTime::of(table, &batch)?;
                     let mask: BooleanArray = (0..batch.num_rows()).map(|row| Some(keys.contains(&rows.key(row)))).collect();
                     Ok(filter_record_batch(&batch, &mask)?)
                 }
             }
         };
-        Ok(batches.map(move |batch| arrange(batch?)).boxed())
+        if !is_judged {
+            return Ok(batches.map(move |batch| arrange(batch?, &table, &bad)).boxed());
+        }
+        // Whether there are too many bad rows is known at the end.
+        let lake = self.clone();
+        let (ended, of) = (bad.clone(), table.clone());
+        let last = futures::stream::once(async move { lake.judge(&of, &known, &bounds, &ended).await });
+        let last = last.filter_map(|judged| std::future::ready(judged.err().map(Err)));
+        Ok(batches.map(move |batch| arrange(batch?, &table, &bad)).chain(last).boxed())
+    }
+
+    /// Checks that no more rows were bad than the table allows.
+    async fn judge(&self, table: &Table, known: &Looked, bounds: &TimeBounds, bad: &Mutex<Bad>) -> Result<()> {
+        let bad = std::mem::take(&mut *bad.lock().unwrap_or_else(PoisonError::into_inner));
+        if bad.rows() == 0 {
+            return Ok(());
+        }
+        let mut all = None;
+        if bad.needs_total(table) {
+            let layout = Layout::of(Arc::new(Schema::new(vec![Field::new("rows", DataType::Int64, true)])));
+            let execution = self.shared.athena.run(self.behalf.as_deref(), &known.source(table).count(bounds)?).await?;
+            let mut usage = execution.usage;
+            let batches: Vec<RecordBatch> = self.results(&execution, layout.clone(), &mut usage).await?.try_collect().await?;
+            self.meter(usage);
+            let batch = concat_batches(&layout.schema, &batches)?;
+            let rows = whole(batch.column(0))?;
+            all = Some(if rows.is_empty() { 0 } else { u64::try_from(rows.value(0)).map_err(|_| odd_result())? });
+        }
+        bad.judged(table, all).map(|_| ())
     }
 
     pub(crate) async fn sum_up(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
@@ -140,7 +178,9 @@ impl AwsLake {
                 waiting.extend(halves(&piece)?);
                 continue;
             }
-            all.push(self.sum_up_piece(table, &schema, &sql, first_bucket * every_s, every_s, &mut usage).await?);
+            let bad = Mutex::new(Bad::default());
+            all.push(self.sum_up_piece(table, &schema, &sql, (first_bucket * every_s, every_s), &mut usage, &bad).await?);
+            self.judge(table, &known, &TimeBounds::of_slots(&grid, grid.slots_in(&piece.interval)), &bad).await?;
         }
         // As the core returns them: by key and time.
         let all = concat_batches(&schema, &all)?;
@@ -155,26 +195,30 @@ impl AwsLake {
         table: &Table,
         schema: &SchemaRef,
         sql: &str,
-        base_s: i64,
-        every_s: i64,
+        (base_s, every_s): (i64, i64),
         usage: &mut Usage,
+        bad: &Mutex<Bad>,
     ) -> Result<RecordBatch> {
         let bucket_at = table.key.len();
-        let as_text: Vec<Field> = schema
+        let mut as_text: Vec<Field> = schema
             .fields()
             .iter()
             .enumerate()
             .map(|(at, field)| match field.data_type() {
-                _ if at == bucket_at => Field::new(field.name(), DataType::Int64, false),
+                _ if at == bucket_at => Field::new(field.name(), DataType::Int64, true),
                 DataType::UInt64 => Field::new(field.name(), DataType::Int64, false),
                 other => Field::new(field.name(), other.clone(), true),
             })
             .collect();
+        let is_judged = sql.contains(REPORT);
+        if is_judged {
+            as_text.push(Field::new(REPORT, DataType::Utf8, true));
+        }
         let execution = self.shared.athena.run(self.behalf.as_deref(), sql).await?;
         *usage += execution.usage;
         let layout = Layout::of(Arc::new(Schema::new(as_text)));
         let batches: Vec<RecordBatch> = self.results(&execution, layout.clone(), usage).await?.try_collect().await?;
-        let batch = concat_batches(&layout.schema, &batches)?;
+        let batch = without_bucket(table, concat_batches(&layout.schema, &batches)?, bucket_at, schema.fields().len(), is_judged, bad)?;
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(batch.num_columns());
         for (at, (array, field)) in batch.columns().iter().zip(schema.fields()).enumerate() {
             arrays.push(match field.data_type() {
@@ -323,9 +367,67 @@ fn halves(rollup: &Rollup) -> Result<[Rollup; 2]> {
     Ok([part(from, middle)?, part(middle, to)?])
 }
 
+/// The column of a result that says what cannot be read of a row.
+const REPORT: &str = "repair_path";
+
+/// The rows of a judged batch that are used; the others are noted.
+fn used(table: &Table, batch: &RecordBatch, bad: &Mutex<Bad>) -> Result<RecordBatch> {
+    let reports = rollup::column(batch, REPORT)?.as_string_opt::<i32>().ok_or_else(odd_result)?;
+    if reports.null_count() == reports.len() {
+        return Ok(batch.clone());
+    }
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for report in reports.iter().flatten() {
+        *counts.entry(report).or_default() += 1;
+    }
+    let mut all = bad.lock().unwrap_or_else(PoisonError::into_inner);
+    for (report, rows) in counts {
+        all.add(rows, report);
+    }
+    if table.on_bad_row == OnBadRow::Refuse {
+        // What follows cannot make it better.
+        std::mem::take(&mut *all).judged(table, None)?;
+    }
+    Ok(filter_record_batch(batch, &arrow::compute::is_null(reports)?)?)
+}
+
+/// The sums of rows that have a bucket, in as many columns; rows without one cannot be read.
+fn without_bucket(
+    table: &Table,
+    batch: RecordBatch,
+    bucket_at: usize,
+    columns: usize,
+    is_judged: bool,
+    bad: &Mutex<Bad>,
+) -> Result<RecordBatch> {
+    let buckets = batch.column(bucket_at).clone();
+    if buckets.null_count() > 0 {
+        // The last three columns count slots that are observed, slots that are repaired, and rows beyond one for each slot.
+        let counts: Vec<&Int64Array> = (columns - 3..columns).map(|at| whole(batch.column(at))).collect::<Result<_>>()?;
+        let mut all = bad.lock().unwrap_or_else(PoisonError::into_inner);
+        for row in (0..batch.num_rows()).filter(|row| buckets.is_null(*row)) {
+            let rows = counts.iter().map(|count| u64::try_from(count.value(row)).unwrap_or(0)).sum();
+            let report = if is_judged { rollup::column(&batch, REPORT)?.as_string::<i32>().value(row).to_owned() } else { String::new() };
+            if report.is_empty() {
+                return Err(Error::invalid(format!(
+                    "{rows} rows of table `{}` have no value in their time column, so they belong to no slot; remove them from the table, or give \
+                     them one",
+                    table.name
+                )));
+            }
+            all.add(rows, &report);
+        }
+    }
+    let kept = filter_record_batch(&batch, &arrow::compute::is_not_null(&buckets)?)?;
+    Ok(kept.project(&(0..columns).collect::<Vec<_>>())?)
+}
+
 /// A presence that is being put together.
 struct Found {
     raw: Presence,
+    /// All rows that were read, whatever their time is.
+    rows_read: u64,
+    bad: Bad,
     inserted: BTreeMap<Key, SlotSet>,
     replaced: BTreeMap<Key, SlotSet>,
     absent: BTreeMap<Key, SlotSet>,
@@ -334,13 +436,22 @@ struct Found {
 impl Found {
     fn new(grid: SlotGrid, request: &PresenceRequest, keys: &[Key]) -> Self {
         let sets: BTreeMap<Key, SlotSet> = keys.iter().map(|key| (key.clone(), SlotSet::new(grid.cadence, request.slots))).collect();
-        Self { raw: Presence::new(grid, request.slots, keys), inserted: sets.clone(), replaced: sets.clone(), absent: sets }
+        Self {
+            raw: Presence::new(grid, request.slots, keys),
+            rows_read: 0,
+            bad: Bad::default(),
+            inserted: sets.clone(),
+            replaced: sets.clone(),
+            absent: sets,
+        }
     }
 
     fn add(&mut self, table: &Table, batch: &RecordBatch, first_word: i64) -> Result<()> {
         let keys: Vec<_> = table.key.iter().enumerate().map(|(at, _)| batch.column(at).as_string::<i32>()).collect();
         let number = |name: &str| whole(rollup::column(batch, name)?);
-        let (words, rows, off, keyless) = (number("word")?, number("rows")?, number("off")?, number("keyless")?);
+        let (word_numbers, rows, off, keyless) = (number("word")?, number("rows")?, number("off")?, number("keyless")?);
+        let misplaced = number("misplaced")?;
+        let reports = rollup::column(batch, "path")?.as_string_opt::<i32>().ok_or_else(odd_result)?;
         let layers = [number("raw")?, number("inserted")?, number("replaced")?, number("absent")?];
         let asked = rollup::column(batch, "asked")?.as_boolean_opt().ok_or_else(odd_result)?;
         let count = |array: &Int64Array, row: usize| u64::try_from(array.value(row)).map_err(|_| odd_result());
@@ -351,10 +462,20 @@ impl Found {
                     table.name
                 ))
             };
+            self.rows_read += count(rows, row)?;
             if count(keyless, row)? > 0 {
                 return Err(without("key", count(keyless, row)?));
             }
-            if words.is_null(row) {
+            if !word_numbers.is_null(row) && !asked.value(row) {
+                match word_numbers.value(row) {
+                    words::STRAY => *self.raw.stray_rows.entry(String::new()).or_default() += count(rows, row)?,
+                    words::BAD => self.bad.add(count(rows, row)?, reports.value(row)),
+                    words::OUTSIDE => {}
+                    _ => self.raw.other_rows += count(rows, row)?,
+                }
+                continue;
+            }
+            if word_numbers.is_null(row) {
                 return Err(without("time column", count(rows, row)?));
             }
             let key = if asked.value(row) { Some(Key::new(keys.iter().map(|column| column.value(row)))) } else { None };
@@ -363,7 +484,8 @@ impl Found {
                 continue;
             };
             self.raw.misaligned_rows += count(off, row)?;
-            let word = first_word + words.value(row);
+            self.raw.misplaced_rows += count(misplaced, row)?;
+            let word = first_word + word_numbers.value(row);
             let bits = layers.map(|layer| if layer.is_null(row) { 0 } else { layer.value(row).cast_unsigned() });
             presence.present.insert_word(word, bits[0]);
             let at = usize::try_from(word - presence.present.first_word()).map_err(|_| odd_result())?;
@@ -378,7 +500,8 @@ impl Found {
     }
 
     /// The repairs that the view shows: those of slots that raw lacks, and those that replace rows.
-    fn finish(self, usage: Usage) -> TablePresence {
+    fn finish(mut self, table: &Table, usage: Usage) -> Result<TablePresence> {
+        self.raw.quarantine = std::mem::take(&mut self.bad).judged(table, Some(self.rows_read))?;
         let (mut repaired, mut overtaken) = (self.inserted.clone(), self.inserted);
         for (key, set) in &mut overtaken {
             match self.raw.keys.get(key) {
@@ -394,6 +517,6 @@ impl Found {
                 set.union(replaced);
             }
         }
-        TablePresence { raw: self.raw, repaired, overtaken, absent: self.absent, usage }
+        Ok(TablePresence { raw: self.raw, repaired, overtaken, absent: self.absent, usage })
     }
 }

@@ -5,6 +5,12 @@
 //! - Times are whole numbers of milliseconds since 1970, which is what Athena keeps of a timestamp, so nothing is rounded.
 //! - Division of whole numbers rounds towards zero, so the dividend is first made positive, by counting from a base before all rows.
 //! - Our names begin with `repair_`, as in the overlay, to avoid a user's columns.
+//! - How a table's text, times and folders are read concerns its own rows only: the overlay has timestamps and types of its own.
+
+mod folders;
+mod regex;
+mod time;
+pub(crate) mod values;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,9 +20,14 @@ use repair_core::lake::overlay::{self, Op, columns};
 use repair_core::lake::partition::{self, TimeBounds};
 use repair_core::lake::rollup::{Function, Rollup};
 use repair_core::lake::{Layer, shape};
-use repair_core::model::{Format, Key, PartitionUnit, SlotGrid, SlotRange, Table, TimeMark};
+use repair_core::model::{
+    Format, Key, OnBadRow, PartitionUnit, PathPattern, PathPiece, SlotGrid, SlotRange, Table, TimeForm, TimeMark, Zone,
+};
 use repair_core::{Error, Result};
 
+use self::folders::Folders;
+use self::regex::Group;
+use self::time::{Clock, DAY_MS, Doubt, Groups};
 use crate::catalog::{Kind, Relation};
 
 /// The longest statement that Athena accepts, in bytes: <https://docs.aws.amazon.com/athena/latest/ug/service-limits.html>.
@@ -46,9 +57,14 @@ pub(crate) fn text(value: &str) -> String {
     format!("'{}'", value.replace('\'', "''"))
 }
 
-/// An instant, rounded up to milliseconds; used for bounds, which lie between rows.
+/// Whole milliseconds, rounded up; used for bounds, which lie between rows.
+fn bound_ms(us: i64) -> i64 {
+    us.div_euclid(MILLI_US) + i64::from(us.rem_euclid(MILLI_US) > 0)
+}
+
+/// An instant, rounded up to milliseconds.
 fn instant(us: i64) -> String {
-    let ms = us.div_euclid(MILLI_US) + i64::from(us.rem_euclid(MILLI_US) > 0);
+    let ms = bound_ms(us);
     let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(if us < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX });
     format!("TIMESTAMP '{}'", jiff::tz::TimeZone::UTC.to_datetime(time).strftime("%Y-%m-%d %H:%M:%S.%3f"))
 }
@@ -84,13 +100,368 @@ pub(crate) struct Wanted<'a> {
     pub(crate) columns: &'a [&'a str],
 }
 
+/// How the time of a table's own rows is read.
+#[derive(Debug, Clone)]
+enum Timing {
+    /// A column that is an instant, or a date in UTC.
+    Plain,
+    /// Milliseconds on a clock, or since 1970 if there is none.
+    Wall { wall: String, clock: Option<Zone>, doubt: Doubt },
+    /// A whole number of milliseconds since 1970, once a column of the row is cut to it.
+    Number { number: String, ms: String },
+    /// A text with the groups of an expression.
+    Text { text: String, pattern: String, groups: Vec<Group>, form: TextForm },
+    /// The first instant of the row's folder.
+    Folder,
+}
+
+/// What the groups of a text are.
+#[derive(Debug, Clone)]
+enum TextForm {
+    /// A date, perhaps a time of day, perhaps an offset from UTC. Without an offset, the zone decides; without a zone, a date alone is in
+    /// UTC if `dates`.
+    Calendar { clock: Option<Zone>, doubt: Doubt, dates: bool, leap_second: bool },
+    /// A number since 1970, with digits after its mark.
+    Number { ms: String },
+}
+
+/// Rows of a table on their way to values, with `repair_ms`, `repair_far` (0 in the folder of their time, 1 near it, 2 farther away),
+/// `repair_reason` (the column that cannot be read, `/` for the folder) and `repair_file`.
+struct Prepared {
+    sql: String,
+}
+
 impl<'a> Source<'a> {
+    /// How the time of the table's own rows is read.
+    ///
+    /// # Errors
+    /// `invalid` if Athena cannot read it like this.
+    fn timing(&self) -> Result<Timing> {
+        let (table, raw) = (self.table, self.raw);
+        let reading = &table.reading;
+        // A zone that shows UTC still says that times carry none.
+        let clock = reading.zone.clone();
+        let doubt = Doubt::Table(reading.repeated, reading.skipped);
+        if let TimeForm::Path(path) = &reading.form {
+            let (pattern, groups) = regex::of_path(path);
+            let form = TextForm::Calendar { clock: Some(clock.unwrap_or_default()), doubt: Doubt::Start, dates: true, leap_second: false };
+            return Ok(Timing::Text { text: raw.path().to_owned(), pattern, groups, form });
+        }
+        let columns = table.time_columns();
+        let cells: Option<Vec<(&str, values::Cell)>> =
+            columns.iter().map(|column| Some((*column, values::cell(table, raw, column)?))).collect();
+        let Some(cells) = cells.filter(|_| !self.is_in_folders()) else {
+            if self.is_in_folders() {
+                return Ok(Timing::Folder);
+            }
+            let missing = columns.iter().find(|column| values::cell(table, raw, column).is_none()).copied().unwrap_or_default();
+            return Err(Error::invalid(format!(
+                "table `{}` has no time column `{missing}` in Athena; it has {}",
+                table.name,
+                crate::catalog::list(&raw.columns)
+            )));
+        };
+        let words = |(column, cell): &(&str, values::Cell)| match cell.kind() {
+            Kind::Text => values::words_removed(table, column, &cell.expression),
+            _ => format!("CAST({} AS varchar)", cell.expression),
+        };
+        let refuse = |why: String| Err(Error::invalid(format!("time column `{}` of table `{}` {why}", columns.join("`, `"), table.name)));
+        let only = match cells.as_slice() {
+            [only] => Some(only),
+            _ => None,
+        };
+        let kind = only.map(|(_, cell)| cell.kind());
+        // A date alone is a time in tables of days, and where the column was named for it.
+        let dates = table.cadence.is_none_or(|cadence| i64::from(cadence.seconds()) * 1_000 == DAY_MS);
+        match (&reading.form, kind) {
+            (TimeForm::Pattern(_) | TimeForm::Epoch(_), Some(Kind::Instant | Kind::Date)) => {
+                refuse("is a timestamp or a date in Athena already; remove `format` or `epoch` under `time`".to_owned())
+            }
+            (TimeForm::Iso, Some(Kind::Instant | Kind::Date)) if clock.as_ref().is_none_or(Zone::is_utc) => Ok(Timing::Plain),
+            (TimeForm::Iso, Some(Kind::Instant)) => {
+                let wall = only.map(|(_, cell)| milliseconds(&cell.expression)).unwrap_or_default();
+                Ok(Timing::Wall { wall, clock, doubt })
+            }
+            (TimeForm::Iso, Some(Kind::Date)) => {
+                let wall = only.map(|(_, cell)| milliseconds(&format!("CAST({} AS timestamp(3))", cell.expression))).unwrap_or_default();
+                Ok(Timing::Wall { wall, clock, doubt })
+            }
+            (TimeForm::Epoch(units), Some(Kind::Whole)) => {
+                let number = only.map(|(_, cell)| format!("CAST({} AS bigint)", cell.expression)).unwrap_or_default();
+                Ok(Timing::Number { number, ms: time::of_epoch(units, "repair_number", None) })
+            }
+            (TimeForm::Epoch(units), Some(Kind::Text | Kind::Float | Kind::Decimal)) => {
+                let text = only.map_or_else(String::new, |cell| match cell.1.kind() {
+                    // Six digits are all that a float has behind the mark of seconds.
+                    Kind::Float => format!("CAST(TRY_CAST({} AS decimal(38,6)) AS varchar)", cell.1.expression),
+                    _ => words(cell),
+                });
+                let groups = vec![Group::Epoch, Group::Fraction];
+                let ms = time::of_epoch(units, "TRY_CAST(repair_g1 AS bigint)", Some("repair_g2"));
+                Ok(Timing::Text {
+                    text,
+                    pattern: "\\A(-?[0-9]{1,19})(?:\\.([0-9]*))?\\z".to_owned(),
+                    groups,
+                    form: TextForm::Number { ms },
+                })
+            }
+            (TimeForm::Iso, Some(Kind::Whole | Kind::Float | Kind::Decimal)) => refuse(format!(
+                "is `{}` in Athena, not a timestamp; if it counts from 1970, say in which unit, e.g. `time: {{ column: {}, epoch: ms }}`",
+                only.map(|(_, cell)| cell.declared.as_str()).unwrap_or_default(),
+                columns.first().unwrap_or(&"")
+            )),
+            (form, _) if cells.iter().all(|(_, cell)| !matches!(cell.kind(), Kind::Other | Kind::Bool | Kind::Float)) => {
+                let text = cells.iter().map(words).collect::<Vec<_>>().join(" || ' ' || ");
+                let (pattern, groups, leap_second) = match form {
+                    TimeForm::Pattern(pattern) => {
+                        let (expression, groups) = regex::of_strptime(pattern)?;
+                        (expression, groups, true)
+                    }
+                    _ => {
+                        let (expression, groups) = regex::iso();
+                        (expression, groups, false)
+                    }
+                };
+                let is_pattern = leap_second;
+                let has = |group: &Group| groups.contains(group);
+                let has_hour = has(&Group::Hour) || has(&Group::Hour12);
+                if is_pattern && clock.is_none() && !has(&Group::Offset) && !has(&Group::Epoch) && (has_hour || !dates) {
+                    return refuse(
+                        "has no time zone; add the zone of its clock, e.g. `zone: Europe/Berlin` or `zone: UTC`, under `time`".to_owned(),
+                    );
+                }
+                let dates = if is_pattern { !has_hour } else { dates || reading.columns.len() == 1 };
+                Ok(Timing::Text { text, pattern, groups, form: TextForm::Calendar { clock, doubt, dates, leap_second } })
+            }
+            _ => refuse(format!(
+                "is `{}` in Athena, which cannot hold a time; declare it as `timestamp` or `string`, or make a view of the table, and name the view",
+                cells.iter().map(|(_, cell)| cell.declared.as_str()).collect::<Vec<_>>().join("`, `")
+            )),
+        }
+    }
+
+    /// Whether the time column is one of the columns in the folders that carry the time.
+    fn is_in_folders(&self) -> bool {
+        let (table, raw) = (self.table, self.raw);
+        if raw.partition_kind(&table.time).is_none() || !table.reading.columns.is_empty() {
+            return false;
+        }
+        let same = |column: &str| column.eq_ignore_ascii_case(&table.time);
+        match (&table.layout, table.partition_by.as_slice()) {
+            (None, [by]) => same(&by.column),
+            (Some(layout), _) => layout.path.parts().iter().any(|part| PathPattern::column_of(part).is_some_and(same)),
+            _ => false,
+        }
+    }
+
+    /// Whether rows are judged one by one. If not, every row has a time as it is, and no folder says another.
+    ///
+    /// # Errors
+    /// `invalid` if Athena cannot read the table as it is declared.
+    pub(crate) fn is_judged(&self, columns: &[&str]) -> Result<bool> {
+        let mut judged = self.table.on_bad_row != OnBadRow::Refuse
+            || !matches!(self.timing()?, Timing::Plain)
+            || Folders::of(self.table, self.raw)?.is_some();
+        for column in columns {
+            judged |= values::value(self.table, self.raw, column)?.is_some_and(|value| value.bad.is_some());
+        }
+        Ok(judged)
+    }
+
+    /// Checks that Athena can read the table as it is declared.
+    ///
+    /// # Errors
+    /// `invalid` if it cannot.
+    pub(crate) fn check(&self) -> Result<()> {
+        let columns: Vec<&str> = self.table.columns.keys().map(String::as_str).collect();
+        self.is_judged(&columns).map(|_| ())
+    }
+
+    /// The condition that the object of a row is data; `None` if all are.
+    fn not_ignored(&self) -> Option<String> {
+        let globs: Vec<String> = self
+            .table
+            .ignore
+            .iter()
+            .map(|glob| {
+                let place = self.raw.location.as_deref().map(|at| at.trim_end_matches('/')).unwrap_or_default();
+                format!("(?:.*/{}|{}/{})", regex::of_glob(glob, "[^/]*"), regex::escape(place), regex::of_glob(glob, ".*"))
+            })
+            .collect();
+        (!globs.is_empty()).then(|| format!("NOT regexp_like({}, {})", self.raw.path(), text(&format!("\\A(?:{})\\z", globs.join("|")))))
+    }
+
+    /// The conditions on objects: partitions that may hold rows within bounds, and files that are data.
+    fn objects(&self, bounds: &TimeBounds) -> Result<Vec<String>> {
+        let mut all = Vec::new();
+        let folders = match Folders::of(self.table, self.raw)? {
+            Some(folders) => Some(folders),
+            None => Folders::of_time_in_path(self.table, self.raw),
+        };
+        if let Some(folders) = folders {
+            all.extend(folders.prune(bounds)?);
+        }
+        all.extend(self.not_ignored());
+        Ok(all)
+    }
+
+    /// How many rows there are in the objects that a scan of bounds reads.
+    ///
+    /// # Errors
+    /// As [`Source::scan`].
+    pub(crate) fn count(&self, bounds: &TimeBounds) -> Result<String> {
+        Ok(format!("SELECT count(*) FROM {}{}", self.raw.quoted(), filter(&self.objects(bounds)?)))
+    }
+
+    /// The rows of the table, judged one by one. With `all`, rows of other times come too, if they are in objects that are read anyway.
+    fn prepared(&self, wanted: &Wanted<'_>, shape: Shape, all: bool) -> Result<Prepared> {
+        let (table, raw, bounds) = (self.table, self.raw, &wanted.bounds);
+        let (timing, folders) = (self.timing()?, Folders::of(table, raw)?);
+        let names: Vec<String> = self.key_names();
+        let mut select: Vec<String> = self.raw_keys().into_iter().zip(&names).map(|(value, key)| format!("{value} AS {key}")).collect();
+        let mut unfit = Vec::new();
+        for column in wanted.columns {
+            let Some(value) = values::value(table, raw, column)? else { continue };
+            let shown = match (shape, crate::catalog::kind_of(&value.declared)) {
+                (Shape::Exact, Kind::Instant) => milliseconds(&value.expression),
+                _ => value.expression,
+            };
+            select.push(format!("{shown} AS {}", name(column)));
+            unfit.extend(value.bad.map(|bad| format!("WHEN {bad} THEN {}", text(column))));
+        }
+        let mut conditions = self.objects(bounds)?;
+        let clock_bounds = match &folders {
+            Some(folders) => folders.reach(bounds)?,
+            None if *bounds == TimeBounds::ALL || bounds.from_us >= bounds.to_us => None,
+            // Days that a clock may be away from UTC, and more.
+            None => {
+                let margin_us = 3 * 86_400 * partition::SECOND_US;
+                Some((bounds.from_us.saturating_sub(margin_us), bounds.to_us.saturating_add(margin_us)))
+            }
+        };
+        let clock = |zone: &Option<Zone>| zone.as_ref().map(|zone| Clock::new(zone, clock_bounds));
+        // What is added layer by layer, so that nothing is written twice.
+        let mut layers: Vec<Vec<String>> = Vec::new();
+        let ms = match &timing {
+            Timing::Plain => {
+                select.push(format!("{} AS repair_ms", self.time_ms(raw)));
+                if !all && *bounds != TimeBounds::ALL {
+                    let (time, null) = (self.time(raw), self.time_column(raw));
+                    conditions.push(format!(
+                        "(({time} >= {} AND {time} < {}) OR {null} IS NULL)",
+                        instant(bounds.from_us),
+                        instant(bounds.to_us)
+                    ));
+                }
+                None
+            }
+            Timing::Wall { wall, clock: zone, doubt } => {
+                select.push(format!("{wall} AS repair_wall"));
+                Some(clock(zone).map_or_else(|| "repair_wall".to_owned(), |clock| clock.instant("repair_wall", *doubt)))
+            }
+            Timing::Number { number, ms } => {
+                select.push(format!("{number} AS repair_number"));
+                Some(ms.clone())
+            }
+            Timing::Text { text: value, pattern, groups, form } => {
+                select.push(format!("{value} AS repair_text"));
+                let extract = |at: usize| format!("regexp_extract(repair_text, {}, {at}) AS repair_g{at}", text(pattern));
+                layers.push((1..=groups.len()).map(extract).collect());
+                let groups = Groups { groups, prefix: "repair_g" };
+                Some(match form {
+                    TextForm::Number { ms } => ms.clone(),
+                    TextForm::Calendar { clock: zone, doubt, dates, leap_second } => {
+                        let null = || "CAST(NULL AS bigint)".to_owned();
+                        let wall = groups.wall_ms(*leap_second).unwrap_or_else(null);
+                        let offset = groups.offset_ms().unwrap_or_else(null);
+                        layers.push(vec![format!("{wall} AS repair_wall"), format!("{offset} AS repair_offset")]);
+                        let mut cases = Vec::new();
+                        if let Some(epoch) = groups.column(&Group::Epoch) {
+                            cases.push(format!("WHEN {epoch} IS NOT NULL THEN TRY_CAST({epoch} AS bigint) * 1000"));
+                        }
+                        if let Some(offset) = groups.column(&Group::Offset) {
+                            cases.push(format!("WHEN {offset} IS NOT NULL THEN repair_wall - repair_offset"));
+                        }
+                        if let Some(utc) = groups.column(&Group::Utc) {
+                            cases.push(format!("WHEN {utc} IS NOT NULL THEN repair_wall"));
+                        }
+                        // A date alone would be taken for its first hour where it cannot be one.
+                        let is_date = groups.column(&Group::Hour).map(|hour| format!("{hour} IS NULL"));
+                        if let (false, Some(is_date)) = (*dates, &is_date) {
+                            cases.push(format!("WHEN {is_date} THEN NULL"));
+                        }
+                        let local = match (clock(zone), is_date) {
+                            (Some(clock), _) => clock.instant("repair_wall", *doubt),
+                            (None, Some(is_date)) if *dates => format!("CASE WHEN {is_date} THEN repair_wall END"),
+                            (None, None) if *dates => "repair_wall".to_owned(),
+                            (None, _) => "NULL".to_owned(),
+                        };
+                        if cases.is_empty() { local } else { format!("CASE {} ELSE {local} END", cases.join(" ")) }
+                    }
+                })
+            }
+            Timing::Folder => match &folders {
+                Some(folders) => Some(folders.first_instant(bounds)?),
+                None => Some("CAST(NULL AS bigint)".to_owned()),
+            },
+        };
+        let mut reasons = Vec::new();
+        if let Some(folders) = &folders {
+            let (parts, start) = folders.start(raw);
+            // The clock of the folders comes before the time, which may be taken from it.
+            select.extend(parts);
+            layers.insert(0, vec![format!("{start} AS repair_f")]);
+            reasons.push("WHEN repair_f IS NULL THEN '/'".to_owned());
+        }
+        if let Some(ms) = ms {
+            layers.push(vec![format!("{ms} AS repair_ms")]);
+        }
+        reasons.extend(names.iter().zip(&table.key).map(|(key, column)| format!("WHEN {key} IS NULL THEN {}", text(column))));
+        reasons.push(format!("WHEN repair_ms IS NULL THEN {}", text(&table.time)));
+        if !unfit.is_empty() {
+            select.push(format!("CASE {} END AS repair_unfit", unfit.join(" ")));
+            reasons.push("WHEN repair_unfit IS NOT NULL THEN repair_unfit".to_owned());
+        }
+        select.push(format!("{} AS repair_file", raw.path()));
+        let mut sql = format!("SELECT {} FROM {}{}", select.join(", "), raw.quoted(), filter(&conditions));
+        for layer in layers {
+            sql = format!("SELECT *, {} FROM ({sql})", layer.join(", "));
+        }
+        let far = match &folders {
+            Some(folders) => {
+                sql = folders.spans(&sql, bounds)?;
+                "CASE WHEN repair_ms >= repair_from AND repair_ms < repair_to THEN 0 WHEN repair_ms >= repair_lo AND repair_ms < repair_hi THEN 1 ELSE 2 END"
+            }
+            None => "0",
+        };
+        Ok(Prepared { sql: format!("SELECT *, {far} AS repair_far, CASE {} END AS repair_reason FROM ({sql})", reasons.join(" ")) })
+    }
+
+    /// The time column of a relation, as it is.
+    fn time_column(&self, relation: &Relation) -> String {
+        if std::ptr::eq(relation, self.raw) {
+            let column = self.table.time_columns().first().copied().unwrap_or(&self.table.time);
+            return values::cell(self.table, relation, column).map_or_else(|| name(column), |cell| cell.expression);
+        }
+        name(&self.table.time)
+    }
+
+    /// The keys of the table's own rows as text.
+    fn raw_keys(&self) -> Vec<String> {
+        let key = |key: &String| values::key(self.table, self.raw, key).unwrap_or_else(|| "CAST(NULL AS varchar)".to_owned());
+        self.table.key.iter().map(key).collect()
+    }
+
     /// The time of a row as a timestamp.
     fn time(&self, relation: &Relation) -> String {
-        let column = name(&self.table.time);
-        match relation.kind(&self.table.time) {
+        let column = self.time_column(relation);
+        let kind = if std::ptr::eq(relation, self.raw) {
+            self.table.time_columns().first().and_then(|column| values::cell(self.table, relation, column)).map(|cell| cell.kind())
+        } else {
+            relation.kind(&self.table.time)
+        };
+        match kind {
             Some(Kind::Date) => format!("CAST({column} AS timestamp(3))"),
-            Some(Kind::Text) => format!("CAST(from_iso8601_timestamp({column}) AT TIME ZONE 'UTC' AS timestamp(3))"),
             _ => column,
         }
     }
@@ -106,6 +477,9 @@ impl<'a> Source<'a> {
     }
 
     fn keys(&self, relation: &Relation) -> Vec<String> {
+        if std::ptr::eq(relation, self.raw) {
+            return self.raw_keys();
+        }
         self.table
             .key
             .iter()
@@ -123,17 +497,18 @@ impl<'a> Source<'a> {
         if *bounds == TimeBounds::ALL {
             return Ok(all);
         }
-        all.extend(self.partitions(relation, bounds)?);
-        let (time, null) = (self.time(relation), name(&self.table.time));
+        if !std::ptr::eq(relation, self.raw) {
+            all.extend(self.partitions(relation, bounds)?);
+        }
+        let (time, null) = (self.time(relation), self.time_column(relation));
         all.push(format!("(({time} >= {} AND {time} < {}) OR {null} IS NULL)", instant(bounds.from_us), instant(bounds.to_us)));
         Ok(all)
     }
 
+    /// The condition on the partitions of an overlay. We wrote it, so each row is in its folder.
     fn partitions(&self, relation: &Relation, bounds: &TimeBounds) -> Result<Option<String>> {
         let Some(by) = partition::time_partition(self.table)? else { return Ok(None) };
-        // A view shows the partitions of its table as columns.
-        let kind = relation.partition_kind(&by.column).or_else(|| relation.kind(&by.column).filter(|_| relation.is_view));
-        let Some(kind) = kind else { return Ok(None) };
+        let Some(kind) = relation.partition_kind(&by.column) else { return Ok(None) };
         if bounds.from_us >= bounds.to_us {
             return Ok(Some("false".to_owned()));
         }
@@ -192,13 +567,34 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The raw rows, as `repair_raw`: key, `repair_slot`, `repair_ms`, and columns.
+    /// The raw rows, as `repair_raw`: key, `repair_slot`, `repair_ms`, and columns. Judged rows have `repair_path`, too: which column cannot
+    /// be read, and the object. Rows that cannot be read come whatever was asked for, without a slot.
     fn raw_rows(&self, wanted: &Wanted<'_>, shape: Shape) -> Result<String> {
-        let mut select = self.slot_columns(self.raw, &wanted.bounds);
-        select.extend(wanted.columns.iter().map(|column| format!("{} AS {}", self.value(self.raw, column, shape), name(column))));
-        let mut conditions = self.within(self.raw, &wanted.bounds)?;
-        conditions.extend(self.key_filter(self.raw, wanted.keys));
-        Ok(format!("SELECT {} FROM {}{}", select.join(", "), self.raw.quoted(), filter(&conditions)))
+        if !self.is_judged(wanted.columns)? {
+            let mut select = self.slot_columns(self.raw, &wanted.bounds);
+            for column in wanted.columns {
+                let Some(value) = values::value(self.table, self.raw, column)? else { continue };
+                let shown = match (shape, crate::catalog::kind_of(&value.declared)) {
+                    (Shape::Exact, Kind::Instant) => milliseconds(&value.expression),
+                    _ => value.expression,
+                };
+                select.push(format!("{shown} AS {}", name(column)));
+            }
+            let mut conditions = self.within(self.raw, &wanted.bounds)?;
+            conditions.extend(self.not_ignored());
+            conditions.extend(self.key_filter(self.raw, wanted.keys));
+            return Ok(format!("SELECT {} FROM {}{}", select.join(", "), self.raw.quoted(), filter(&conditions)));
+        }
+        let Prepared { sql } = self.prepared(wanted, shape, false)?;
+        let mut select = self.key_names();
+        select.push(format!("CASE WHEN repair_reason IS NULL THEN {} END AS repair_slot", self.slot("repair_ms", &wanted.bounds)));
+        select.push("repair_ms".to_owned());
+        select.extend(wanted.columns.iter().map(|column| name(column)));
+        select.push(format!("{REPORT} AS repair_path"));
+        let mut good = vec!["repair_reason IS NULL".to_owned(), "repair_far < 2".to_owned()];
+        good.extend(in_bounds(&wanted.bounds));
+        good.extend(wanted.keys.map(|keys| one_of(&self.key_names(), keys)));
+        Ok(format!("SELECT {} FROM ({sql}) WHERE repair_reason IS NOT NULL OR ({})", select.join(", "), good.join(" AND ")))
     }
 
     fn slot_columns(&self, relation: &Relation, bounds: &TimeBounds) -> Vec<String> {
@@ -208,7 +604,7 @@ impl<'a> Source<'a> {
     }
 
     /// The live repair of each slot: the newest; of two from the same instant, the one whose run, then unit, sorts last by name.
-    fn winners(&self, repairs: &Relation, wanted: &Wanted<'_>, shape: Shape, more: &[String]) -> Result<String> {
+    fn winners(&self, repairs: &Relation, wanted: &Wanted<'_>, shape: Shape) -> Result<String> {
         let mut select = self.slot_columns(repairs, &wanted.bounds);
         for column in wanted.columns {
             let value = match repairs.kind(column) {
@@ -219,13 +615,11 @@ impl<'a> Source<'a> {
             select.push(format!("{value} AS {}", name(column)));
         }
         select.extend([name(columns::OP), name(columns::STRATEGY), name(columns::RUN), name(columns::UNIT), name(columns::AT)]);
-        select.extend(more.iter().map(|column| name(column)));
         let mut conditions = self.within(repairs, &wanted.bounds)?;
         conditions.extend(self.key_filter(repairs, wanted.keys));
         conditions.extend(self.not_retracted(repairs, RetractedKind::Repairs));
         let mut by: Vec<String> = self.key_names();
         by.push("repair_slot".to_owned());
-        by.extend(more.iter().map(|column| name(column)));
         Ok(format!(
             "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY {} ORDER BY {} DESC, {} DESC, {} DESC) AS repair_rank FROM (SELECT {} \
              FROM {}{})) WHERE repair_rank = 1",
@@ -257,16 +651,17 @@ impl<'a> Source<'a> {
                 out.extend(["repair_slot".to_owned(), "repair_ms".to_owned()]);
                 out.extend(wanted.columns.iter().map(|column| name(column)));
                 let of = |side: &str| out.iter().map(|column| format!("{side}.{column}")).collect::<Vec<_>>().join(", ");
-                let same = self.same_slot(&[]);
+                let (path, no_path) =
+                    if self.is_judged(wanted.columns)? { (", a.repair_path", ", CAST(NULL AS varchar) AS repair_path") } else { ("", "") };
+                let same = self.same_slot();
                 Ok(format!(
-                    "WITH repair_raw AS ({raw}), repair_fix AS ({fix}), repair_had AS (SELECT DISTINCT {slot} FROM ({slots})) \
-                     SELECT {raw_out}, CAST(NULL AS varchar) AS {by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} \
+                    "WITH repair_raw AS ({raw}), repair_fix AS ({fix}), repair_had AS (SELECT DISTINCT {slot} FROM repair_raw) \
+                     SELECT {raw_out}{path}, CAST(NULL AS varchar) AS {by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} \
                      WHERE b.{op} IS NULL OR b.{op} <> {replace} \
-                     UNION ALL SELECT {fix_out}, a.{strategy} FROM repair_fix a LEFT JOIN repair_had b ON {same} \
+                     UNION ALL SELECT {fix_out}{no_path}, a.{strategy} FROM repair_fix a LEFT JOIN repair_had b ON {same} \
                      WHERE b.repair_slot IS NULL OR a.{op} = {replace}",
                     raw = self.raw_rows(wanted, Shape::Exact)?,
-                    fix = self.winners(repairs, wanted, Shape::Exact, &[])?,
-                    slots = self.raw_rows(&Wanted { columns: &[], ..*wanted }, Shape::Exact)?,
+                    fix = self.winners(repairs, wanted, Shape::Exact)?,
                     slot = self.key_names().into_iter().chain(["repair_slot".to_owned()]).collect::<Vec<_>>().join(", "),
                     raw_out = of("a"),
                     fix_out = of("a"),
@@ -280,12 +675,13 @@ impl<'a> Source<'a> {
     }
 
     /// The condition that two rows, `a` and `b`, are in the same slot.
-    fn same_slot(&self, more: &[String]) -> String {
-        let same = self.key_names().into_iter().chain(["repair_slot".to_owned()]).chain(more.iter().map(|column| name(column)));
+    fn same_slot(&self) -> String {
+        let same = self.key_names().into_iter().chain(["repair_slot".to_owned()]);
         same.map(|column| format!("a.{column} = b.{column}")).collect::<Vec<_>>().join(" AND ")
     }
 
-    /// A scan. Its result has the key, the time in milliseconds, the wanted columns, and in the view who repaired the row.
+    /// A scan. Its result has the key, the time in milliseconds, the wanted columns, and in the view who repaired the row. If rows are judged,
+    /// the last column is null for a row that is used, and says what cannot be read of any other.
     ///
     /// # Errors
     /// `invalid` if the partition column's type cannot hold the declared partitions.
@@ -296,13 +692,17 @@ impl<'a> Source<'a> {
         if layer == Layer::Repaired {
             out.push(name(overlay::REPAIRED_BY));
         }
+        if self.is_judged(wanted.columns)? {
+            out.push("repair_path".to_owned());
+        }
         Ok(format!("SELECT {} FROM ({})", out.join(", "), self.rows(layer, wanted)?))
     }
 
-    /// Presence, as bits of slots. The result has one row for each word (a group of neighbouring slots) of each requested key, and one for
-    /// all rows of other keys. Its columns are the key, the word counted from the first, whether the key was requested, and the bits of the
-    /// raw rows; then how many raw rows there are, how many of them are off the grid, and how many have no key; then the bits of repairs
-    /// that insert, of repairs that replace, and of exceptions.
+    /// Presence, as bits of slots. The result has one row for each word (a group of neighbouring slots) of each requested key, and some for
+    /// all other rows. Its columns are the key, the word counted from the first, whether the key was requested, and the bits of the raw rows;
+    /// then how many raw rows there are, how many of them are off the grid, and how many have no key; then the bits of repairs that insert,
+    /// of repairs that replace, and of exceptions; then how many raw rows are in the folder of another time, and what cannot be read of them.
+    /// The word of rows of other keys is -1, and that of rows that are not used is one of [`words`].
     ///
     /// # Errors
     /// As [`Source::scan`].
@@ -317,19 +717,35 @@ impl<'a> Source<'a> {
             TimeMark::End => i64::from(grid.cadence.seconds()),
         };
         let slot_ms = i64::from(grid.cadence.seconds()) * 1_000;
-        let mut layers = vec![format!(
-            "SELECT {}0 AS repair_layer, repair_slot, repair_ms <> repair_slot * {slot_ms} + {} AS repair_off FROM ({})",
-            key_list(""),
-            on_grid * 1_000,
-            self.raw_rows(&wanted, Shape::Exact)?
-        )];
+        let off = format!("repair_ms <> repair_slot * {slot_ms} + {}", on_grid * 1_000);
+        let plain = "0, CAST(NULL AS varchar)";
+        let mut layers = vec![if self.is_judged(&[])? {
+            let Prepared { sql } = self.prepared(&wanted, Shape::Exact, true)?;
+            let inside = in_bounds(&bounds).unwrap_or_else(|| "true".to_owned());
+            format!(
+                "SELECT {keys}0 AS repair_layer, CASE WHEN repair_class < 2 THEN repair_slot END AS repair_slot, {off} AS repair_off, repair_class, \
+                 repair_path FROM (SELECT *, CASE WHEN repair_reason IS NOT NULL THEN {bad} WHEN repair_far = 2 THEN {stray} WHEN {inside} THEN \
+                 repair_far ELSE {outside} END AS repair_class, {REPORT} AS repair_path, {slot} AS repair_slot FROM ({sql}))",
+                keys = key_list(""),
+                bad = -words::BAD,
+                stray = -words::STRAY,
+                outside = -words::OUTSIDE,
+                slot = self.slot("repair_ms", &bounds),
+            )
+        } else {
+            format!(
+                "SELECT {}0 AS repair_layer, repair_slot, {off} AS repair_off, 0 AS repair_class, CAST(NULL AS varchar) AS repair_path FROM ({})",
+                key_list(""),
+                self.raw_rows(&wanted, Shape::Exact)?
+            )
+        }];
         if let Some(repairs) = self.repairs {
             layers.push(format!(
-                "SELECT {}CASE {} WHEN {} THEN 2 ELSE 1 END, repair_slot, false FROM ({})",
+                "SELECT {}CASE {} WHEN {} THEN 2 ELSE 1 END, repair_slot, false, {plain} FROM ({})",
                 key_list(""),
                 name(columns::OP),
                 text(Op::Replace.as_str()),
-                self.winners(repairs, &wanted, Shape::Exact, &[])?
+                self.winners(repairs, &wanted, Shape::Exact)?
             ));
         }
         if let Some(exceptions) = self.exceptions {
@@ -337,7 +753,7 @@ impl<'a> Source<'a> {
             conditions.extend(self.not_retracted(exceptions, RetractedKind::Exceptions));
             conditions.push(format!("{} > {}", name(columns::RECHECK_AFTER), instant(as_of.as_microsecond())));
             layers.push(format!(
-                "SELECT {}3, repair_slot, false FROM (SELECT {} FROM {}{})",
+                "SELECT {}3, repair_slot, false, {plain} FROM (SELECT {} FROM {}{})",
                 key_list(""),
                 self.slot_columns(exceptions, &bounds).join(", "),
                 exceptions.quoted(),
@@ -345,12 +761,12 @@ impl<'a> Source<'a> {
             ));
         }
         let asked = match keys {
-            None => "true".to_owned(),
-            Some(keys) => format!("coalesce({}, false)", one_of(&key_names, keys)),
+            None => "repair_class < 2".to_owned(),
+            Some(keys) => format!("repair_class < 2 AND coalesce({}, false)", one_of(&key_names, keys)),
         };
         let no_key = match key_names.iter().map(|key| format!("{key} IS NULL")).collect::<Vec<_>>() {
             none if none.is_empty() => "false".to_owned(),
-            some => some.join(" OR "),
+            some => format!("repair_class < 2 AND ({})", some.join(" OR ")),
         };
         let shown = key_names.iter().map(|key| format!("CASE WHEN repair_asked THEN {key} END AS {key}, ")).collect::<String>();
         // Words count from the first slot's, so that nothing negative is divided; a row without a time has no word.
@@ -360,12 +776,12 @@ impl<'a> Source<'a> {
         Ok(format!(
             "SELECT {keys}repair_word, repair_asked, {raw}, count(*) FILTER (WHERE repair_layer = 0), \
              count(*) FILTER (WHERE repair_layer = 0 AND repair_asked AND repair_off), count(*) FILTER (WHERE repair_layer = 0 AND repair_no_key), \
-             {inserted}, {replaced}, {absent} \
-             FROM (SELECT {shown}CASE WHEN repair_asked OR repair_slot IS NULL THEN (repair_slot - {base}) / {per_word} ELSE -1 END AS repair_word, repair_asked, \
-             repair_layer, repair_off, repair_no_key, \
+             {inserted}, {replaced}, {absent}, count(*) FILTER (WHERE repair_asked AND repair_class = 1), repair_path \
+             FROM (SELECT {shown}CASE WHEN repair_class > 1 THEN -repair_class WHEN repair_asked OR repair_slot IS NULL THEN (repair_slot - {base}) / \
+             {per_word} ELSE -1 END AS repair_word, repair_asked, repair_layer, repair_off, repair_no_key, repair_class, repair_path, \
              bitwise_left_shift(BIGINT '1', CAST((repair_slot - {base}) % {per_word} AS integer)) AS repair_bit \
              FROM (SELECT *, {asked} AS repair_asked, {no_key} AS repair_no_key FROM ({layers}))) \
-             GROUP BY {keys}repair_word, repair_asked",
+             GROUP BY {keys}repair_word, repair_asked, repair_path",
             keys = key_list(""),
             raw = bits(0),
             inserted = bits(1),
@@ -376,7 +792,8 @@ impl<'a> Source<'a> {
     }
 
     /// A rollup. Its result has the key, the bucket counted from `first_bucket`, the measures, then how many slots are observed, how many
-    /// are repaired, and how many rows there are beyond one for each slot. If a slot has several rows, the same one counts as in the core.
+    /// are repaired, and how many rows there are beyond one for each slot. If a slot has several rows, the same one counts as in the core. If
+    /// rows are judged, the last column says what cannot be read of rows that have no bucket.
     /// Floats are added in order of time by a running sum, since an aggregate would add them in any order and round differently each time.
     ///
     /// # Errors
@@ -394,7 +811,7 @@ impl<'a> Source<'a> {
         let expected = match ranges(grid, rollup) {
             ranges if ranges.is_empty() => String::new(),
             ranges => format!(
-                " WHERE {}",
+                " WHERE repair_slot IS NULL OR {}",
                 ranges
                     .iter()
                     .map(|range| format!("repair_slot BETWEEN {} AND {}", range.first, range.end - 1))
@@ -409,7 +826,7 @@ impl<'a> Source<'a> {
         let mut measures = String::new();
         for (number, measure) in rollup.measures.iter().enumerate() {
             let column = name(&measure.column);
-            let value = match self.raw.kind(&measure.column) {
+            let value = match values::declared(self.table, self.raw, &measure.column).map(|declared| crate::catalog::kind_of(&declared)) {
                 Some(Kind::Float) => format!("CAST({column} AS double)"),
                 Some(Kind::Whole) => format!("CAST({column} AS bigint)"),
                 _ => column.clone(),
@@ -426,9 +843,14 @@ impl<'a> Source<'a> {
             let _ = write!(measures, "{computed} AS repair_m{number}, ");
         }
         let results: String = (0..rollup.measures.len()).map(|number| format!("repair_m{number}, ")).collect();
+        let (path, first_path) = if self.is_judged(&columns)? {
+            (", repair_path", format!("min(repair_path) OVER ({bucket}) AS repair_path, "))
+        } else {
+            ("", String::new())
+        };
         Ok(format!(
-            "SELECT {key_list}repair_bucket, {results}repair_slots - repair_fixed, repair_fixed, repair_rows - repair_slots FROM (\
-             SELECT {key_list}repair_bucket, {measures}repair_rows, count(*) OVER ({bucket}) AS repair_slots, count({by}) OVER ({bucket}) AS repair_fixed, \
+            "SELECT {key_list}repair_bucket, {results}repair_slots - repair_fixed, repair_fixed, repair_rows - repair_slots{path} FROM (\
+             SELECT {key_list}repair_bucket, {first_path}{measures}repair_rows, count(*) OVER ({bucket}) AS repair_slots, count({by}) OVER ({bucket}) AS repair_fixed, \
              row_number() OVER ({bucket} ORDER BY repair_slot DESC) AS repair_place FROM (\
              SELECT *, count(*) OVER ({bucket}) AS repair_rows, row_number() OVER (PARTITION BY {key_list}repair_slot ORDER BY {least}) AS repair_place_in_slot FROM (\
              SELECT *, (repair_slot * {cadence_s} - {base_s}) / {every_s} AS repair_bucket FROM ({rows}){expected})) \
@@ -440,70 +862,136 @@ impl<'a> Source<'a> {
         ))
     }
 
-    /// The repaired view, for anyone who reads with SQL: the table's columns, its partitions, and who repaired a row. A condition on the
-    /// partition prunes both raw and repairs.
+    /// The columns of the repaired view: those of the table with its time as an instant, its partitions, and who repaired a row.
+    ///
+    /// # Errors
+    /// `invalid` if Athena cannot read the table as it is declared.
+    pub(crate) fn view_columns(&self) -> Result<Vec<String>> {
+        let (mut all, others, _) = self.shown()?;
+        all.extend(others);
+        all.push(overlay::REPAIRED_BY.to_owned());
+        Ok(all)
+    }
+
+    /// The columns that the view has of the table's objects, and of its partitions; and whether its time column is one that we compute.
+    fn shown(&self) -> Result<(Vec<String>, Vec<String>, bool)> {
+        let names = |columns: &[crate::catalog::Column]| {
+            columns
+                .iter()
+                .map(|column| column.name.clone())
+                .filter(|column| !shape::RESERVED.contains(&column.as_str()))
+                .collect::<Vec<_>>()
+        };
+        let (mut own, mut others) = (names(&self.raw.columns), names(&self.raw.partitions));
+        let nested = self.table.columns.iter().filter(|(_, rule)| rule.path.is_some()).map(|(column, _)| column.clone());
+        for column in nested {
+            if !own.iter().any(|known| known.eq_ignore_ascii_case(&column)) {
+                own.push(column);
+            }
+        }
+        let is_time = |column: &String| column.eq_ignore_ascii_case(&self.table.time);
+        let computed = !matches!(self.timing()?, Timing::Plain);
+        if computed && !own.iter().any(is_time) {
+            own.push(self.table.time.to_ascii_lowercase());
+            others.retain(|column| !is_time(column));
+        }
+        Ok((own, others, computed))
+    }
+
+    /// The repaired view, for anyone who reads with SQL. A condition on the partitions prunes the table; repaired rows have the partitions
+    /// that rows of their time are in.
     pub(crate) fn create_view(&self, database: &str, repairs: &Relation) -> Result<String> {
         let all = TimeBounds::ALL;
-        let own: Vec<&str> =
-            self.raw.columns.iter().map(|column| column.name.as_str()).filter(|column| !shape::RESERVED.contains(column)).collect();
-        let by: Vec<String> = partition::time_partition(self.table)?
-            .filter(|by| self.raw.partition_kind(&by.column).is_some() && repairs.partition_kind(&by.column).is_some())
-            .map(|by| by.column.clone())
-            .into_iter()
-            .collect();
-        let others: Vec<&str> = self
-            .raw
-            .partitions
-            .iter()
-            .map(|column| column.name.as_str())
-            .filter(|column| !by.iter().any(|by| by.eq_ignore_ascii_case(column)))
-            .collect();
-        let mut raw_select = self.slot_columns(self.raw, &all);
-        raw_select.extend(own.iter().chain(&others).copied().chain(by.iter().map(String::as_str)).map(name));
-        let had: Vec<String> = self.slot_columns(self.raw, &all).into_iter().chain(by.iter().map(|column| name(column))).collect();
+        let (own, others, computed) = self.shown()?;
+        let folders = Folders::of(self.table, self.raw)?;
+        let is_time = |column: &str| computed && column.eq_ignore_ascii_case(&self.table.time);
+        let columns: Vec<&str> = own.iter().chain(&others).map(String::as_str).collect();
+        let read: Vec<&str> = columns.iter().copied().filter(|column| !is_time(column)).collect();
+        let wanted = Wanted { bounds: all, keys: None, columns: &read };
+        let raw = if self.is_judged(&read)? {
+            let mut select = self.key_names();
+            select.push(format!("CASE WHEN repair_reason IS NULL THEN {} END AS repair_slot", self.slot("repair_ms", &all)));
+            for column in &columns {
+                let quoted = name(column);
+                select.push(if is_time(column) { format!("{} AS {quoted}", time::timestamp("repair_ms")) } else { quoted });
+            }
+            // A row that cannot be read is a problem of the table unless it is quarantined, so the view does not hide it.
+            let used = match self.table.on_bad_row {
+                OnBadRow::Refuse => "repair_far < 2 OR repair_reason IS NOT NULL",
+                _ => "repair_far < 2 AND repair_reason IS NULL",
+            };
+            format!("SELECT {} FROM ({}) WHERE {used}", select.join(", "), self.prepared(&wanted, Shape::Native, false)?.sql)
+        } else {
+            self.raw_rows(&wanted, Shape::Native)?
+        };
+        let keys = |column: &str| {
+            let key = self.table.key.iter().find(|key| key.eq_ignore_ascii_case(column)).map(|key| key_name(key));
+            key.map_or_else(|| "NULL".to_owned(), |key| format!("a.{}", name(&key)))
+        };
+        // What the folders of a row's time are called is computed once for all of them.
+        let local = folders.as_ref().map_or_else(|| "repair_ms".to_owned(), |folders| folders.local("repair_ms"));
         // Columns that repairs lack are null in a repaired row; keys have the table's own type.
-        let columns: Vec<&str> = own.iter().chain(&others).copied().collect();
-        let fixed: Vec<String> = columns
-            .iter()
-            .map(|column| {
-                let of = self.raw.declared(column).unwrap_or("string");
-                match repairs.kind(column) {
-                    Some(_) => format!("CAST(a.{} AS {})", name(column), crate::catalog::trino_type(of)),
-                    // Hive's names of nested types are not Trino's; the other half of the view determines the type.
-                    None => "NULL".to_owned(),
+        let mut known: Vec<&str> = Vec::new();
+        let mut fixed: Vec<String> = Vec::new();
+        for column in &columns {
+            let declared = values::declared(self.table, self.raw, column).unwrap_or_else(|| "string".to_owned());
+            let is_partition = self.raw.partition_kind(column).is_some() && !is_time(column);
+            let in_folders = folders.as_ref().filter(|_| is_partition);
+            let computed = in_folders.and_then(|folders| folders.value_for(column, &declared, "a.repair_local", keys));
+            fixed.push(match (computed, repairs.kind(column)) {
+                (Some(value), _) => value,
+                (None, Some(_)) if is_time(column) => {
+                    known.push(column);
+                    format!("a.{}", name(column))
                 }
-            })
-            .collect();
-        let known: Vec<&str> = columns.iter().copied().filter(|column| repairs.kind(column).is_some()).collect();
+                (None, Some(_)) => {
+                    known.push(column);
+                    format!("CAST(a.{} AS {})", name(column), crate::catalog::trino_type(&declared))
+                }
+                // Hive's names of nested types are not Trino's; the other half of the view determines the type.
+                (None, None) => "NULL".to_owned(),
+            });
+        }
         let wanted = Wanted { bounds: all, keys: None, columns: &known };
-        let same = self.same_slot(&by);
-        let by_of = |side: &str| by.iter().map(|column| format!(", {side}.{}", name(column))).collect::<String>();
-        let named_by: String = by.iter().map(|column| format!(", {}", name(column))).collect();
         let slot = self.key_names().into_iter().chain(["repair_slot".to_owned()]).collect::<Vec<_>>().join(", ");
         Ok(format!(
             "CREATE OR REPLACE VIEW {database}.{view} AS \
-             WITH repair_raw AS (SELECT {raw_select} FROM {raw}), repair_fix AS ({fix}), \
-             repair_had AS (SELECT DISTINCT {slot}{named_by} FROM (SELECT {had} FROM {raw})) \
-             SELECT {raw_out}{raw_by}, CAST(NULL AS varchar) AS {repaired_by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} \
+             WITH repair_raw AS ({raw}), repair_fix AS (SELECT *, {local} AS repair_local FROM ({fix})), \
+             repair_had AS (SELECT DISTINCT {slot} FROM repair_raw) \
+             SELECT {raw_out}, CAST(NULL AS varchar) AS {repaired_by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} \
              WHERE b.{op} IS NULL OR b.{op} <> {replace} \
-             UNION ALL SELECT {fixed}{fix_by}, a.{strategy} FROM repair_fix a LEFT JOIN repair_had b ON {same} \
+             UNION ALL SELECT {fixed}, a.{strategy} FROM repair_fix a LEFT JOIN repair_had b ON {same} \
              WHERE b.repair_slot IS NULL OR a.{op} = {replace}",
             database = name(database),
             view = name(&overlay::repaired_view(&self.raw.name)),
-            raw_select = raw_select.join(", "),
-            raw = self.raw.quoted(),
-            fix = self.winners(repairs, &wanted, Shape::Native, &by)?,
-            had = had.join(", "),
+            fix = self.winners(repairs, &wanted, Shape::Native)?,
             raw_out = columns.iter().map(|column| format!("a.{}", name(column))).collect::<Vec<_>>().join(", "),
-            raw_by = by_of("a"),
             fixed = fixed.join(", "),
-            fix_by = by_of("a"),
+            same = self.same_slot(),
             repaired_by = name(overlay::REPAIRED_BY),
             op = name(columns::OP),
             replace = text(Op::Replace.as_str()),
             strategy = name(columns::STRATEGY),
         ))
     }
+}
+
+/// The words of rows that are not used, in a result of presence.
+pub(crate) mod words {
+    /// Rows in a folder of a time far from theirs.
+    pub(crate) const STRAY: i64 = -2;
+    /// Rows that cannot be read.
+    pub(crate) const BAD: i64 = -3;
+    /// Rows of other times.
+    pub(crate) const OUTSIDE: i64 = -4;
+}
+
+/// What is reported of a row that cannot be read: the column, and the object. Null for any other row.
+const REPORT: &str = "CASE WHEN repair_reason IS NOT NULL THEN repair_reason || '|' || repair_file END";
+
+/// The condition that a time in milliseconds is within bounds; `None` if any time is.
+fn in_bounds(bounds: &TimeBounds) -> Option<String> {
+    (*bounds != TimeBounds::ALL).then(|| format!("repair_ms >= {} AND repair_ms < {}", bound_ms(bounds.from_us), bound_ms(bounds.to_us)))
 }
 
 /// The slots within the interval that a calendar expects; empty if it expects all.
@@ -610,19 +1098,50 @@ pub(crate) fn add_partitions(database: &str, table: &str, column: &str, partitio
 
 /// A template for declaring a missing table, with what is known of it; the user adds the columns.
 pub(crate) fn suggested_table(database: &str, table: &Table, location: &str) -> String {
-    let keys: Vec<String> = table.key.iter().map(|key| format!("{} string", hive_name(key))).collect();
-    let time = format!("{} {}", hive_name(&table.time), if table.format == Format::Parquet { "timestamp" } else { "string" });
-    let partitions = table.partition_by.iter().map(|by| format!("{} string", hive_name(&by.column))).collect::<Vec<_>>();
-    let partitioned = if partitions.is_empty() { String::new() } else { format!(" PARTITIONED BY ({})", partitions.join(", ")) };
-    let stored = match table.format {
-        Format::Parquet => "STORED AS PARQUET",
-        Format::Csv => "ROW FORMAT SERDE 'org.apache.hadoop.hive.serde2.OpenCSVSerde'",
-        Format::Jsonl => "ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'",
-        _ => "STORED AS …",
+    let keys = table.key.iter().map(|key| format!("{} string", hive_name(key)));
+    let kind = match (table.format, &table.reading.form) {
+        (Format::Parquet, TimeForm::Iso) => "timestamp",
+        (Format::Parquet, TimeForm::Epoch(_)) => "bigint",
+        _ => "string",
     };
-    let columns: Vec<String> = keys.into_iter().chain([time, "…".to_owned()]).collect();
+    let times = table.time_columns().into_iter().map(|column| format!("{} {kind}", hive_name(column)));
+    let partitions: Vec<String> = match &table.layout {
+        Some(layout) => {
+            let named = |(number, part): (usize, &Vec<PathPiece>)| match PathPattern::column_of(part) {
+                Some(column) => hive_name(column),
+                None => hive_name(&format!("folder{}", number + 1)),
+            };
+            let folders = layout.path.parts().len() - usize::from(layout.path.names_a_file());
+            layout.path.parts().iter().take(folders).enumerate().map(named).map(|column| format!("{column} string")).collect()
+        }
+        None => table.partition_by.iter().map(|by| format!("{} string", hive_name(&by.column))).collect(),
+    };
+    let partitioned = if partitions.is_empty() { String::new() } else { format!(" PARTITIONED BY ({})", partitions.join(", ")) };
+    let csv = &table.csv;
+    let stored = match (table.format, csv.quote) {
+        (Format::Parquet, _) => "STORED AS PARQUET".to_owned(),
+        (Format::Csv, None) => format!("ROW FORMAT DELIMITED FIELDS TERMINATED BY {}", text(&csv.delimiter.to_string())),
+        (Format::Csv, Some(quote)) => {
+            let plain = csv.delimiter == ',' && quote == '"';
+            let properties = format!(
+                " WITH SERDEPROPERTIES ('separatorChar' = {}, 'quoteChar' = {})",
+                text(&csv.delimiter.to_string()),
+                text(&quote.to_string())
+            );
+            format!("ROW FORMAT SERDE 'org.apache.hadoop.hive.serde2.OpenCSVSerde'{}", if plain { "" } else { &properties })
+        }
+        (Format::Jsonl, _) => "ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'".to_owned(),
+        _ => "STORED AS …".to_owned(),
+    };
+    let before = csv.skip_lines + u32::from(csv.header);
+    let properties = if table.format == Format::Csv && before > 0 {
+        format!(" TBLPROPERTIES ('skip.header.line.count'='{before}')")
+    } else {
+        String::new()
+    };
+    let columns: Vec<String> = keys.chain(times).chain(["…".to_owned()]).collect();
     format!(
-        "CREATE EXTERNAL TABLE {}.{} ({}){partitioned} {stored} LOCATION {}",
+        "CREATE EXTERNAL TABLE {}.{} ({}){partitioned} {stored} LOCATION {}{properties}",
         hive_name(database),
         hive_name(&table.name),
         columns.join(", "),

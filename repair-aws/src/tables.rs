@@ -8,7 +8,7 @@ use arrow::datatypes::Schema;
 use repair_core::lake::overlay::retraction;
 use repair_core::lake::overlay::retraction::Part;
 use repair_core::lake::{overlay, partition};
-use repair_core::model::Table;
+use repair_core::model::{OnBadRow, Slack, Table};
 use repair_core::{Error, ErrorKind, Result};
 
 use crate::athena::{Athena, Behalf, retried};
@@ -22,7 +22,7 @@ use crate::sql::{self, PARTITIONS_A_STATEMENT, Source};
 const FRESH: Duration = Duration::from_secs(5);
 
 /// What a view was made from: its table, and what of the overlay is retracted.
-type ViewOf = (Relation, Option<Vec<Part>>);
+type ViewOf = (Table, Relation, Option<Vec<Part>>);
 
 /// What is known about the catalog.
 #[derive(Default)]
@@ -100,8 +100,10 @@ impl Tables<'_> {
             partitions: columns(metadata.partition_keys),
             location: metadata
                 .parameters
+                .as_ref()
                 .and_then(|parameters| parameters.get("location").cloned())
                 .filter(|location| !location.is_empty()),
+            parameters: metadata.parameters.unwrap_or_default().into_iter().filter(|(name, _)| !name.starts_with("transient")).collect(),
             is_view: metadata.table_type.is_some_and(|kind| kind.eq_ignore_ascii_case("VIRTUAL_VIEW")),
         };
         let mut relations = lock(&self.known.relations);
@@ -196,8 +198,8 @@ impl Tables<'_> {
         let mut wanted: Vec<(String, String)> = Vec::new();
         for field in overlay::repairs_schema(columns).fields() {
             // Each column has exactly the table's own type, so that both halves of the view have the same types.
-            let declared = match (own.clone().any(|own| own.name() == field.name()), raw.declared(field.name())) {
-                (true, Some(declared)) => declared.to_owned(),
+            let declared = match (own.clone().any(|own| own.name() == field.name()), sql::values::declared(table, raw, field.name())) {
+                (true, Some(declared)) => declared,
                 _ => declare(field)?.0,
             };
             wanted.push((field.name().clone(), declared));
@@ -308,7 +310,7 @@ impl Tables<'_> {
     /// `conflict` if something that is not ours has the name.
     pub(crate) async fn ensure_view(&self, source: &Source<'_>, repairs: &Relation) -> Result<()> {
         let name = overlay::repaired_view(&source.raw.name);
-        let of = (source.raw.clone(), source.retracted.map(<[Part]>::to_vec));
+        let of = (source.table.clone(), source.raw.clone(), source.retracted.map(<[Part]>::to_vec));
         if lock(&self.known.views).get(&name) == Some(&of) {
             return Ok(());
         }
@@ -318,12 +320,13 @@ impl Tables<'_> {
         {
             return Err(not_ours(relation));
         }
+        let columns = source.view_columns()?;
         let is_current = found.is_some_and(|view| {
-            let columns = || source.raw.columns.iter().chain(&source.raw.partitions);
-            // Retractions are part of the view's text, which the catalog does not return.
+            // Retractions are part of the view's text, which the catalog does not return; so is how the table is read.
             source.retracted.is_none()
-                && columns().all(|column| view.kind(&column.name).is_some())
-                && view.columns.len() == columns().count() + 1
+                && is_plain(source.table)
+                && columns.iter().all(|column| view.kind(column).is_some())
+                && view.columns.len() == columns.len()
         });
         if !is_current {
             self.define(&source.create_view(self.database(), repairs)?).await?;
@@ -332,6 +335,17 @@ impl Tables<'_> {
         lock(&self.known.views).insert(name, of);
         Ok(())
     }
+}
+
+/// Whether a table is read as the catalog alone says.
+fn is_plain(table: &Table) -> bool {
+    table.layout.is_none()
+        && table.reading.is_plain()
+        && table.columns.is_empty()
+        && table.nulls.is_empty()
+        && table.ignore.is_empty()
+        && table.slack == Slack::OneFolder
+        && table.on_bad_row == OnBadRow::Refuse
 }
 
 fn not_ours(relation: &Relation) -> Error {

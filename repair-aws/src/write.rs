@@ -239,6 +239,13 @@ impl AwsLake {
         if table.format != Format::Parquet {
             return Err(Error::invalid(format!("tables are written as Parquet only; set `format: parquet` for table `{}`", table.name)));
         }
+        if table.layout.is_some() || !table.reading.is_plain() {
+            return Err(Error::invalid(format!(
+                "table `{}` is written by us with timestamps in UTC, in folders of the short form of `partition_by`; remove its patterns of folders \
+                 and times, or write to another table",
+                table.name
+            )));
+        }
         let Replacement { schema, parts } = replacement(table, interval, rows)?;
         let by = partition::time_partition(table)?.map(|by| by.column.as_str());
         self.refuse_strangers(&folder, by, &parts).await?;

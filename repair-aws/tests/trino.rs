@@ -48,6 +48,23 @@ async fn the_lake_on_a_real_trino_and_the_lake_in_memory_say_the_same() {
     lake_suite::two_lakes_say_the_same((&world.lake, &world), (&memory, &memory)).await;
 }
 
+/// Every form in which a table's text, times and folders can be declared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Trino: scripts/trino cargo test -p repair-aws --test trino -- --ignored"]
+async fn tables_as_people_have_them_are_read_by_a_real_trino() {
+    let (world, _turn) = world_on_trino().await;
+    reading::times_as_iso_writes_them(&world).await;
+    reading::text_as_a_grid_operator_writes_it(&world).await;
+    reading::times_in_other_forms(&world).await;
+    reading::timestamps_of_a_local_clock(&world).await;
+    reading::times_in_the_path(&world).await;
+    for layout in &reading::LAYOUTS {
+        reading::folders_that_carry_the_time(&world, layout).await;
+    }
+    reading::rows_that_cannot_be_read(&world).await;
+    reading::values_and_files(&world).await;
+}
+
 /// A session of two stocks, of which one has holes and the other came for half of the day only.
 fn glitched() -> RecordBatch {
     let open = at("2026-03-05T14:30:00Z").as_second() / 60;

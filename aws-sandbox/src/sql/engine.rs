@@ -13,7 +13,7 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as SqlStatement;
-use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName, ObjectNamePart, Query, VisitMut as _, VisitorMut};
+use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName, ObjectNamePart, Query, TableAlias, TableFactor, VisitMut as _, VisitorMut};
 
 use crate::catalog::{Catalog, CatalogError, Column};
 use crate::store::Store;
@@ -22,7 +22,7 @@ use super::ddl::{self, Ddl};
 use super::dialect::{self, OWN_QUERY, Prepared, UNNAMED, ViewStatement};
 use super::error::QueryError;
 use super::scanned::Scanned;
-use super::table::LakeTable;
+use super::table::{LakeTable, PATH};
 use super::types::{hive_of_trino, trino_name};
 use super::view::View;
 use super::{check, define, functions, text, trino};
@@ -318,7 +318,9 @@ impl Engine {
         depth: usize,
     ) -> Result<(LogicalPlan, Option<Vec<String>>), QueryError> {
         let Prepared { mut query, labels } = dialect::prepare(sql)?;
-        let mut names = Names { database: database.to_owned(), own: Vec::new(), found: Vec::new() };
+        // A hidden column is there only if it is named, so tables of such a statement are apart from the others of a session.
+        let with_path = sql.to_lowercase().contains(&format!("\"{PATH}\""));
+        let mut names = Names { database: database.to_owned(), own: Vec::new(), found: Vec::new(), with_path };
         names.resolve(&mut query);
         for found in names.found {
             self.register(context, &found, scanned, depth).await?;
@@ -331,8 +333,9 @@ impl Engine {
 
     /// Adds a table or view to a session.
     async fn register(&self, context: &SessionContext, found: &Found, scanned: &Scanned, depth: usize) -> Result<(), QueryError> {
-        let Found { database, name, place } = found;
-        let reference = TableReference::full(CATALOG, database.as_str(), name.as_str());
+        let Found { database, name, place, with_path } = found;
+        let shown = if *with_path { format!("{name}{PATH}") } else { name.clone() };
+        let reference = TableReference::full(CATALOG, database.as_str(), shown.as_str());
         if context.table_exist(reference.clone()).unwrap_or(false) {
             return Ok(());
         }
@@ -363,7 +366,7 @@ impl Engine {
             }
             Arc::new(ViewTable::new(plan, None))
         } else {
-            Arc::new(LakeTable::try_new(table, self.catalog.clone(), self.store.clone(), scanned.clone())?)
+            Arc::new(LakeTable::try_new(table, self.catalog.clone(), self.store.clone(), scanned.clone(), *with_path)?)
         };
         let internal = |error: datafusion::error::DataFusionError| QueryError::system("GENERIC_INTERNAL_ERROR", error.to_string());
         if let Some(catalog) = context.catalog(CATALOG)
@@ -426,6 +429,8 @@ struct Found {
     name: String,
     /// `line 1:15`.
     place: String,
+    /// Whether the statement names the hidden column of objects' places.
+    with_path: bool,
 }
 
 /// Finds the tables that a query names and qualifies their names, except those of the query's own `WITH`.
@@ -434,6 +439,7 @@ struct Names {
     /// Names of the query's own, innermost last.
     own: Vec<String>,
     found: Vec<Found>,
+    with_path: bool,
 }
 
 impl Names {
@@ -474,6 +480,20 @@ impl VisitorMut for Names {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        // Under another name in the session, a table keeps its own in the statement.
+        if let TableFactor::Table { name, alias: alias @ None, .. } = factor
+            && self.with_path
+            && let Some(last) = name.0.last().and_then(ObjectNamePart::as_ident)
+            && !(name.0.len() == 1 && self.own.contains(&last.value.to_lowercase()))
+            && last.quote_style != Some(OWN_QUERY)
+        {
+            let shown = Ident { value: last.value.to_lowercase(), quote_style: Some('"'), span: last.span };
+            *alias = Some(TableAlias { explicit: true, name: shown, columns: Vec::new(), at: None });
+        }
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_relation(&mut self, relation: &mut ObjectName) -> ControlFlow<()> {
         let parts: Vec<Ident> = relation.0.iter().filter_map(|part| part.as_ident().cloned()).collect();
         // Already resolved.
@@ -493,8 +513,10 @@ impl VisitorMut for Names {
             length => parts[length - 2].value.to_lowercase(),
         };
         let start = parts[0].span.start;
-        self.found.push(Found { database: database.clone(), name: name.clone(), place: format!("line {}:{}", start.line, start.column) });
-        *relation = ObjectName(vec![marked(CATALOG.to_owned(), last), marked(database, last), marked(name, last)]);
+        let place = format!("line {}:{}", start.line, start.column);
+        self.found.push(Found { database: database.clone(), name: name.clone(), place, with_path: self.with_path });
+        let shown = if self.with_path { format!("{name}{PATH}") } else { name };
+        *relation = ObjectName(vec![marked(CATALOG.to_owned(), last), marked(database, last), marked(shown, last)]);
         ControlFlow::Continue(())
     }
 }
@@ -505,7 +527,7 @@ mod tests {
 
     fn found(sql: &str) -> Vec<String> {
         let mut query = dialect::prepare(sql).unwrap().query;
-        let mut names = Names { database: "d".to_owned(), own: Vec::new(), found: Vec::new() };
+        let mut names = Names { database: "d".to_owned(), own: Vec::new(), found: Vec::new(), with_path: false };
         names.resolve(&mut query);
         names.found.iter().map(|found| format!("{}.{}", found.database, found.name)).collect()
     }

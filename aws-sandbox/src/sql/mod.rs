@@ -8,6 +8,7 @@
 //! - `GROUP BY` accepts a name from the `SELECT`, and functions accept arguments for which Trino would require a cast.
 //! - `approx_distinct` and `approx_percentile` are exact.
 //! - The parts of an instant with a zone are computed in UTC, and `from_iso8601_timestamp` returns UTC.
+//! - In a statement that names the hidden column `"$path"`, a `*` over a table shows that column, too.
 //! - `UNNEST` of a column, lambdas, `INSERT`, `UNLOAD` and `CREATE TABLE AS` are not supported.
 
 mod check;

@@ -89,7 +89,7 @@ impl Form {
     }
 }
 
-/// An object to read, and the values of its partition's keys.
+/// An object to read, and the values of its partition's keys, followed by its place.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
     pub(crate) bucket: String,

@@ -30,6 +30,8 @@ use super::read::{self, Form, Source};
 use super::scanned::Scanned;
 use super::types::arrow_of_hive;
 
+/// The hidden column of the place of a row's object.
+pub(crate) const PATH: &str = "$path";
 /// The page size of S3's listings.
 const LIST_PAGE: usize = 1_000;
 /// Up to this many combinations of projected values are tried one by one.
@@ -56,18 +58,22 @@ struct Needed {
 }
 
 impl LakeTable {
-    pub(crate) fn try_new(table: Table, catalog: Catalog, store: Store, scanned: Scanned) -> Result<Self, QueryError> {
+    /// The table, with the hidden column of objects' places if a statement names it.
+    pub(crate) fn try_new(table: Table, catalog: Catalog, store: Store, scanned: Scanned, with_path: bool) -> Result<Self, QueryError> {
         let field = |column: &Column| {
             let kind = arrow_of_hive(column.hive_type()).map_err(|why| QueryError::user("HIVE_INVALID_METADATA", why))?;
             Ok::<_, QueryError>(Field::new(&column.name, kind, true))
         };
-        let fields: Vec<Field> = table.columns().iter().chain(&table.partition_keys).map(field).collect::<Result<_, _>>()?;
+        let mut fields: Vec<Field> = table.columns().iter().chain(&table.partition_keys).map(field).collect::<Result<_, _>>()?;
+        if with_path {
+            fields.push(Field::new(PATH, DataType::Utf8, true));
+        }
         let in_objects = table.columns().len();
         Ok(Self { schema: Arc::new(Schema::new(fields)), table, in_objects, catalog, store, scanned })
     }
 
     fn keys(&self) -> &[Arc<Field>] {
-        &self.schema.fields()[self.in_objects..]
+        &self.schema.fields()[self.in_objects..self.in_objects + self.table.partition_keys.len()]
     }
 
     /// Whether the values of partition keys decide a predicate.
@@ -323,7 +329,9 @@ impl TableProvider for LakeTable {
             let form =
                 Form::of(needed.descriptor.as_ref().filter(|descriptor| descriptor.serde_info.is_some()).unwrap_or(&own), &self.table)?;
             for (bucket, key, size) in self.objects(&needed.location)? {
-                sources.push(Source { bucket, key, size, form: form.clone(), values: needed.values.clone() });
+                let mut values = needed.values.clone();
+                values.push(ScalarValue::Utf8(Some(format!("s3://{bucket}/{key}"))));
+                sources.push(Source { bucket, key, size, form: form.clone(), values });
             }
         }
         let stream = Arc::new(Objects {

@@ -1,6 +1,8 @@
 //! A lake on a sandbox of AWS, and the tables of its owner: declared and written as anybody would, through Athena and S3.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "each test uses some of it, and what fails, panics")]
 
+pub mod reading;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +22,7 @@ use repair_aws::{AwsLake, AwsOptions, Connection, Polling};
 use repair_core::Result;
 use repair_core::lake::partition::{by_partition, time_partition};
 use repair_core::lake::{BatchStream, Caller, Lake, Layer, ScanRequest, StageRequest, StageScope, overlay};
-use repair_core::model::{Absence, Cadence, Fix, Format, Interval, Key, Partition, PartitionUnit, SlotRange, Table, TimeMark};
+use repair_core::model::{Absence, Cadence, Fix, Format, Interval, Key, PartitionUnit, SlotRange, Table};
 use repair_core::testing::LakeSetup;
 
 pub const BUCKET: &str = "bucket";
@@ -207,17 +209,7 @@ pub fn bar_schema() -> Schema {
 }
 
 pub fn bars() -> Table {
-    Table {
-        name: "bars".into(),
-        location: "bars".into(),
-        format: Format::Parquet,
-        partition_by: vec![Partition { column: "date".into(), unit: PartitionUnit::Day }],
-        key: vec!["symbol".into()],
-        time: "ts".into(),
-        time_marks: TimeMark::Start,
-        cadence: Some(Cadence::MINUTE),
-        ..Table::implicit("bars", "ts")
-    }
+    Table::new("bars", Format::Parquet, "ts").with_key(["symbol"]).with_partition("date", PartitionUnit::Day).with_cadence(Cadence::MINUTE)
 }
 
 pub fn at(text: &str) -> jiff::Timestamp {

@@ -7,6 +7,7 @@ mod aggregates;
 mod casts;
 mod collections;
 mod numbers;
+mod patterns;
 mod time;
 
 use std::fmt;
@@ -24,7 +25,9 @@ use super::error::QueryError;
 
 /// Adds all Trino functions implemented here to a session.
 pub(crate) fn register(context: &SessionContext) {
-    for function in numbers::functions().chain(time::functions()).chain(casts::functions()).chain(collections::functions()) {
+    for function in
+        numbers::functions().chain(time::functions()).chain(casts::functions()).chain(collections::functions()).chain(patterns::functions())
+    {
         context.register_udf(ScalarUDF::new_from_impl(function));
     }
     for function in aggregates::functions() {

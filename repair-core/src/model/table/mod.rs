@@ -323,13 +323,22 @@ impl Table {
 
     /// The words that mean, in a column, that there is no value.
     pub fn nulls_of<'a>(&'a self, column: &str) -> impl Iterator<Item = &'a str> + use<'a> {
-        let own = self.columns.get(column).map(|rule| rule.nulls.as_slice()).unwrap_or_default();
+        let own = self.rule(column).map(|rule| rule.nulls.as_slice()).unwrap_or_default();
         self.nulls.iter().chain(own).map(String::as_str)
     }
 
     /// The declared type of a column.
     pub fn type_of(&self, column: &str) -> Option<ColumnType> {
-        self.columns.get(column).and_then(|rule| rule.kind)
+        self.rule(column).and_then(|rule| rule.kind)
+    }
+
+    /// What is declared about a column. If nothing is under this name, but under one that differs only in case, that is meant: an engine
+    /// may keep all names in lower case.
+    pub fn rule(&self, column: &str) -> Option<&ColumnRule> {
+        self.columns.get(column).or_else(|| {
+            let mut others = self.columns.iter().filter(|(name, _)| name.eq_ignore_ascii_case(column));
+            others.next().filter(|_| others.next().is_none()).map(|(_, rule)| rule)
+        })
     }
 
     /// The columns of the files that hold the time; none if the path does.

@@ -1,0 +1,705 @@
+//! Folders that carry the time, as partition columns of the catalog: which of them may hold rows of a stretch of time, what they say about a
+//! row, and what they would be for a row that is not in one.
+
+use jiff::civil::DateTime;
+use jiff::{Span, Timestamp};
+use repair_core::lake::partition::{self, SECOND_US, TimeBounds};
+use repair_core::model::{PartitionUnit, PathField, PathPattern, PathPiece, Slack, Table, TimeForm, Zone};
+use repair_core::{Error, Result};
+
+use super::regex::{self, Group};
+use super::time::{self, Clock, DAY_MS, Doubt, Groups, HOUR_MS};
+use super::{name, text};
+use crate::catalog::{Kind, Relation};
+
+/// Values that are listed one by one; beyond, a condition names the first and the last.
+const MOST_LISTED: usize = 500;
+
+/// A partition column, and what its values look like.
+#[derive(Debug, Clone, PartialEq)]
+struct Column {
+    name: String,
+    kind: Kind,
+    pieces: Vec<PathPiece>,
+}
+
+/// The folders of a table.
+#[derive(Debug, Clone)]
+pub(crate) struct Folders {
+    unit: PartitionUnit,
+    zone: Zone,
+    columns: Vec<Column>,
+    /// The name of the file, if it is a part of the layout.
+    file: Option<Vec<PathPiece>>,
+    /// Whether values have all their digits, as in the short form.
+    is_padded: bool,
+    /// Whether rows may be in other folders.
+    slack: Option<Slack>,
+}
+
+fn fields(pieces: &[PathPiece]) -> impl Iterator<Item = PathField> + '_ {
+    pieces.iter().filter_map(|piece| match piece {
+        PathPiece::Field(field) => Some(*field),
+        _ => None,
+    })
+}
+
+fn says_something(pieces: &[PathPiece]) -> bool {
+    pieces.iter().any(|piece| matches!(piece, PathPiece::Field(_) | PathPiece::Key(_)))
+}
+
+/// The value of a part such as `day=%d`, and the whole of any other.
+fn value_of(part: &[PathPiece]) -> Vec<PathPiece> {
+    match part {
+        [PathPiece::Text(first), rest @ ..] if PathPattern::column_of(part).is_some() => {
+            let value = first.split_once('=').map(|(_, value)| value).filter(|value| !value.is_empty());
+            value.map(|value| PathPiece::Text(value.to_owned())).into_iter().chain(rest.iter().cloned()).collect()
+        }
+        _ => part.to_vec(),
+    }
+}
+
+/// The pieces of a unit's name in the short form.
+fn of_unit(unit: PartitionUnit) -> Vec<PathPiece> {
+    let all = [PathField::Year, PathField::Month, PathField::Day, PathField::Hour];
+    let count = match unit {
+        PartitionUnit::Year => 1,
+        PartitionUnit::Month => 2,
+        PartitionUnit::Day => 3,
+        PartitionUnit::Hour => 4,
+    };
+    let mut pieces = Vec::new();
+    for field in all.into_iter().take(count) {
+        if !pieces.is_empty() {
+            pieces.push(PathPiece::Text("-".to_owned()));
+        }
+        pieces.push(PathPiece::Field(field));
+    }
+    pieces
+}
+
+fn unit_of(field: PathField) -> PartitionUnit {
+    match field {
+        PathField::Year => PartitionUnit::Year,
+        PathField::Month => PartitionUnit::Month,
+        PathField::Day | PathField::DayOfYear => PartitionUnit::Day,
+        _ => PartitionUnit::Hour,
+    }
+}
+
+fn floor(unit: PartitionUnit, at: DateTime) -> DateTime {
+    let date = at.date();
+    match unit {
+        PartitionUnit::Year => date.first_of_year().at(0, 0, 0, 0),
+        PartitionUnit::Month => date.first_of_month().at(0, 0, 0, 0),
+        PartitionUnit::Day => date.at(0, 0, 0, 0),
+        PartitionUnit::Hour => date.at(at.hour(), 0, 0, 0),
+    }
+}
+
+/// So many units later.
+fn later(unit: PartitionUnit, at: DateTime, count: i64) -> Result<DateTime> {
+    let span = match unit {
+        PartitionUnit::Year => Span::new().try_years(count),
+        PartitionUnit::Month => Span::new().try_months(count),
+        PartitionUnit::Day => Span::new().try_days(count),
+        PartitionUnit::Hour => Span::new().try_hours(count),
+    };
+    let too_far =
+        |error: jiff::Error| Error::invalid(format!("{at} has no folder: folders are named for the years 0 to 9999")).because(error);
+    at.checked_add(span.map_err(too_far)?).map_err(too_far)
+}
+
+impl Folders {
+    /// The folders of a table that say which time their rows have; `None` if none do.
+    ///
+    /// # Errors
+    /// `invalid` if the catalog's partition columns are not those of the table's folders.
+    pub(crate) fn of(table: &Table, relation: &Relation) -> Result<Option<Self>> {
+        if let Some(layout) = &table.layout {
+            let Some(unit) = layout.path.unit() else { return Ok(None) };
+            let (columns, file) = mapped(table, relation, &layout.path)?;
+            let folders = Self { unit, zone: layout.zone.clone(), columns, file, is_padded: false, slack: Some(table.slack) };
+            folders.check(table)?;
+            return Ok(Some(folders));
+        }
+        let Some(by) = partition::time_partition(table)? else { return Ok(None) };
+        // A view shows the partitions of its table as columns.
+        let kind = relation.partition_kind(&by.column).or_else(|| relation.kind(&by.column).filter(|_| relation.is_view));
+        let Some(kind) = kind else { return Ok(None) };
+        let column = Column { name: by.column.clone(), kind, pieces: of_unit(by.unit) };
+        let folders =
+            Self { unit: by.unit, zone: Zone::utc(), columns: vec![column], file: None, is_padded: true, slack: Some(table.slack) };
+        folders.check(table)?;
+        Ok(Some(folders))
+    }
+
+    /// The folders that hold the time of rows, if no layout says more about them: rows are never in others. `None` also if the catalog has
+    /// no such partitions.
+    pub(crate) fn of_time_in_path(table: &Table, relation: &Relation) -> Option<Self> {
+        let (None, TimeForm::Path(path)) = (&table.layout, &table.reading.form) else { return None };
+        let unit = path.unit()?;
+        if path.finest().is_some_and(|finest| finest > PathField::Hour) {
+            return None;
+        }
+        let (columns, file) = mapped(table, relation, path).ok()?;
+        let zone = table.reading.zone.clone().unwrap_or_default();
+        let folders = Self { unit, zone, columns, file, is_padded: false, slack: None };
+        folders.check(table).ok()?;
+        Some(folders)
+    }
+
+    fn check(&self, table: &Table) -> Result<()> {
+        for column in &self.columns {
+            let all: Vec<PathField> = fields(&column.pieces).collect();
+            let is_date = column.pieces == of_unit(PartitionUnit::Day);
+            let only_fields = all.len() == column.pieces.len();
+            let fits = match column.kind {
+                _ if all.is_empty() => true,
+                Kind::Text => true,
+                Kind::Date => is_date,
+                Kind::Whole => only_fields,
+                _ => false,
+            };
+            if fits {
+                continue;
+            }
+            let example = written(&column.pieces, jiff::civil::date(2024, 3, 4).at(9, 0, 0, 0), false);
+            return Err(Error::invalid(match &table.layout {
+                None => format!(
+                    "partition column `{}` of table `{}` is {} in Athena, and `partition_by` says it holds one {:?} each, such as `{example}`; \
+                     declare the column as `string` in Athena, or correct `partition_by`",
+                    column.name, table.name, column.kind, self.unit
+                ),
+                Some(layout) => format!(
+                    "partition column `{}` of table `{}` is {} in Athena, and by `{}` under `partition_by` its values look like `{example}`; declare \
+                     the column as `string` in Athena, or correct `partition_by`",
+                    column.name, table.name, column.kind, layout.path
+                ),
+            }));
+        }
+        Ok(())
+    }
+
+    /// The columns that carry the time, from the coarsest.
+    fn of_time(&self) -> Vec<&Column> {
+        let mut columns: Vec<&Column> = self.columns.iter().filter(|column| fields(&column.pieces).next().is_some()).collect();
+        columns.sort_by_key(|column| fields(&column.pieces).max());
+        columns
+    }
+
+    /// The folders that may hold rows within bounds, in order: the first and the last.
+    fn around(&self, bounds: &TimeBounds) -> Result<(DateTime, DateTime)> {
+        let refuse = |us: i64| {
+            Error::invalid(format!("a time of {us} µs since 1970 has no partition: partitions are named for the years 0 to 9999"))
+        };
+        let at = |us: i64| Timestamp::from_microsecond(us).map(|at| floor(self.unit, self.zone.local(at))).map_err(|_| refuse(us));
+        let (reach_us, more) = match self.slack {
+            Some(Slack::Seconds(seconds)) => (i64::from(seconds) * SECOND_US, 0),
+            // Where a clock skips an hour, the folder before the next one is not there.
+            Some(_) if self.unit == PartitionUnit::Hour && !self.zone.is_utc() => (0, 2),
+            Some(_) => (0, 1),
+            None => (0, 0),
+        };
+        let first = later(self.unit, at(bounds.from_us.saturating_sub(reach_us))?, -more)?;
+        let last = later(self.unit, at(bounds.to_us.saturating_sub(1).saturating_add(reach_us))?, more)?;
+        Ok((first, last))
+    }
+
+    /// The condition on partition columns that selects the folders which may hold rows within bounds; `None` if all may.
+    ///
+    /// # Errors
+    /// `invalid` if no folder can be named for the bounds.
+    pub(crate) fn prune(&self, bounds: &TimeBounds) -> Result<Option<String>> {
+        if *bounds == TimeBounds::ALL {
+            return Ok(None);
+        }
+        if bounds.from_us >= bounds.to_us {
+            return Ok(Some("false".to_owned()));
+        }
+        let columns = self.of_time();
+        // Values with open text in them cannot be printed, nor what depends on them.
+        let known = columns.iter().take_while(|column| {
+            column.pieces.iter().all(|piece| match piece {
+                PathPiece::Text(_) => true,
+                PathPiece::Field(field) => *field <= PathField::Hour,
+                _ => false,
+            })
+        });
+        let columns: Vec<&Column> = known.copied().collect();
+        let Some(unit) = columns.iter().flat_map(|column| fields(&column.pieces)).max().map(unit_of) else { return Ok(None) };
+        let (first, last) = self.around(bounds)?;
+        self.between(&columns, unit, floor(unit, first), floor(unit, last), None).map(Some)
+    }
+
+    /// The condition that columns hold one of the units of a stretch. What the columns before have already fixed is `within`.
+    fn between(
+        &self,
+        columns: &[&Column],
+        unit: PartitionUnit,
+        first: DateTime,
+        last: DateTime,
+        within: Option<PartitionUnit>,
+    ) -> Result<String> {
+        let Some((column, rest)) = columns.split_first() else { return Ok("true".to_owned()) };
+        let finest = fields(&column.pieces).max().map_or(unit, unit_of);
+        // A column may repeat only what a coarser one says.
+        let own = within.map_or(finest, |within| within.max(finest));
+        if rest.is_empty() || own >= unit {
+            return self.values(column, own.min(unit), floor(own.min(unit), first), floor(own.min(unit), last));
+        }
+        let (from, to) = (floor(own, first), floor(own, last));
+        let both = |at: DateTime, first: DateTime, last: DateTime| -> Result<String> {
+            let one = self.values(column, own, at, at)?;
+            let end = later(unit, later(own, at, 1)?, -1)?;
+            if first == at && last == end {
+                return Ok(one);
+            }
+            Ok(format!("({one} AND {})", self.between(rest, unit, first, last, Some(own))?))
+        };
+        if from == to {
+            return both(from, first, last);
+        }
+        let mut all = Vec::new();
+        let (mut whole_from, mut whole_to) = (from, to);
+        if first != from {
+            all.push(both(from, first, later(unit, later(own, from, 1)?, -1)?)?);
+            whole_from = later(own, from, 1)?;
+        }
+        let end = later(unit, later(own, to, 1)?, -1)?;
+        let tail = if last == end {
+            None
+        } else {
+            whole_to = later(own, to, -1)?;
+            Some(both(to, to, last)?)
+        };
+        if whole_from <= whole_to {
+            all.push(self.values(column, own, whole_from, whole_to)?);
+        }
+        all.extend(tail);
+        Ok(if all.len() == 1 { all.remove(0) } else { format!("({})", all.join(" OR ")) })
+    }
+
+    /// The condition that a column has the value of one of some units.
+    fn values(&self, column: &Column, unit: PartitionUnit, first: DateTime, last: DateTime) -> Result<String> {
+        let quoted = name(&column.name);
+        let (from, to) = (written(&column.pieces, first, false), written(&column.pieces, last, false));
+        let several = fields(&column.pieces).count() > 1;
+        match column.kind {
+            Kind::Date if first == last => return Ok(format!("{quoted} = DATE {}", text(&from))),
+            Kind::Date => return Ok(format!("{quoted} BETWEEN DATE {} AND DATE {}", text(&from), text(&to))),
+            Kind::Whole => {
+                let number = |text: &str| text.trim_start_matches('0').to_owned();
+                let number = |text: &str| Some(number(text)).filter(|text| !text.is_empty()).unwrap_or_else(|| "0".to_owned());
+                // A number with fewer digits may be one whose parts are not padded.
+                let short = format!("1{}", "0".repeat(from.len().saturating_sub(1)));
+                let range = format!("{quoted} BETWEEN {} AND {}", number(&from), number(&to));
+                if several {
+                    return Ok(format!("({range} OR {quoted} < {short})"));
+                }
+                // A single part runs on from 1 only if nothing coarser wraps it.
+                if number(&from).len() <= number(&to).len() && is_run(unit, first, last) {
+                    return Ok(range);
+                }
+            }
+            _ => {}
+        }
+        if self.is_padded {
+            return Ok(if first == last {
+                format!("{quoted} = {}", text(&from))
+            } else {
+                format!("{quoted} BETWEEN {} AND {}", text(&from), text(&to))
+            });
+        }
+        let mut listed: Vec<String> = Vec::new();
+        let mut at = first;
+        while at <= last {
+            if listed.len() > MOST_LISTED * 4 && column.kind == Kind::Text {
+                return Ok(format!("({quoted} BETWEEN {} AND {} OR length({quoted}) <> {})", text(&from), text(&to), from.chars().count()));
+            }
+            for value in variants(&column.pieces, at) {
+                if !listed.contains(&value) {
+                    listed.push(value);
+                }
+            }
+            at = later(unit, at, 1)?;
+        }
+        let shown = |value: &String| if column.kind == Kind::Whole { value.trim_start_matches('0').to_owned() } else { text(value) };
+        let mut listed: Vec<String> = listed.iter().map(shown).map(|value| if value.is_empty() { "0".to_owned() } else { value }).collect();
+        listed.dedup();
+        Ok(match listed.as_slice() {
+            [one] => format!("{quoted} = {one}"),
+            _ => format!("{quoted} IN ({})", listed.join(", ")),
+        })
+    }
+
+    /// The expression of what the folder of a row says: the columns that it needs, each with its name, and then the expression of the
+    /// folder's start on the clock of the zone in milliseconds, which is null if the folder's name is none.
+    pub(crate) fn start(&self, relation: &Relation) -> (Vec<String>, String) {
+        if let [column] = self.of_time().as_slice()
+            && column.kind == Kind::Date
+        {
+            let part = format!("{} AS repair_date", name(&column.name));
+            return (vec![part], format!("date_diff('day', DATE '1970-01-01', repair_date) * {DAY_MS}"));
+        }
+        let (mut select, mut groups): (Vec<String>, Vec<Group>) = (Vec::new(), Vec::new());
+        let mut conditions = Vec::new();
+        let mut add = |expression: &str, pattern: &str, own: Vec<Group>| {
+            for (at, group) in own.into_iter().enumerate() {
+                select.push(format!("regexp_extract({expression}, {}, {}) AS repair_d{}", text(pattern), at + 1, groups.len() + 1));
+                // Whatever says the same thing twice must say the same.
+                if let Some(before) = groups.iter().position(|known| *known == group) {
+                    let number = |at: usize| format!("TRY_CAST(repair_d{at} AS bigint)");
+                    conditions.push(format!("{} = {}", number(before + 1), number(groups.len() + 1)));
+                }
+                groups.push(group);
+            }
+        };
+        for column in self.of_time() {
+            let mut own = Vec::new();
+            let pattern = format!("\\A{}\\z", regex::of_name(&column.pieces, &mut own));
+            let value = if column.kind == Kind::Text { name(&column.name) } else { format!("CAST({} AS varchar)", name(&column.name)) };
+            add(&value, &pattern, own);
+        }
+        if let Some(file) = &self.file {
+            let mut own = Vec::new();
+            let pattern = format!("/{}\\z", regex::of_name(file, &mut own));
+            add(relation.path(), &pattern, own);
+        }
+        let wall = Groups { groups: &groups, prefix: "repair_d" }.wall_ms(false).unwrap_or_else(|| "CAST(NULL AS bigint)".to_owned());
+        let start = if conditions.is_empty() { wall } else { format!("CASE WHEN {} THEN {wall} END", conditions.join(" AND ")) };
+        (select, start)
+    }
+
+    /// The start of the unit of a time in milliseconds on a clock.
+    fn floor_ms(&self, ms: &str) -> String {
+        let cut = |unit_ms: i64| format!("{ms} - ({ms} % {unit_ms} + {unit_ms}) % {unit_ms}");
+        let date = |unit: &str| {
+            let day = format!("({}) / {DAY_MS}", cut(DAY_MS));
+            format!("date_diff('day', DATE '1970-01-01', date_trunc('{unit}', date_add('day', {day}, DATE '1970-01-01'))) * {DAY_MS}")
+        };
+        match self.unit {
+            PartitionUnit::Hour => cut(HOUR_MS),
+            PartitionUnit::Day => cut(DAY_MS),
+            PartitionUnit::Month => date("month"),
+            PartitionUnit::Year => date("year"),
+        }
+    }
+
+    /// The start of the next unit after the start of one.
+    fn next_ms(&self, ms: &str) -> String {
+        let date = |unit: &str| {
+            format!(
+                "date_diff('day', DATE '1970-01-01', date_add('{unit}', 1, date_add('day', ({ms}) / {DAY_MS}, DATE '1970-01-01'))) * {DAY_MS}"
+            )
+        };
+        match self.unit {
+            PartitionUnit::Hour => format!("{ms} + {HOUR_MS}"),
+            PartitionUnit::Day => format!("{ms} + {DAY_MS}"),
+            PartitionUnit::Month => date("month"),
+            PartitionUnit::Year => date("year"),
+        }
+    }
+
+    /// A clock for all folders that may hold rows within bounds, and their neighbours.
+    fn clock(&self, bounds: &TimeBounds) -> Result<Clock> {
+        Ok(Clock::new(&self.zone, self.reach(bounds)?))
+    }
+
+    /// The time for which a clock must be right: that of all folders that may hold rows within bounds, and of rows that are used if they are
+    /// in one of these. `None` for all time.
+    pub(crate) fn reach(&self, bounds: &TimeBounds) -> Result<Option<(i64, i64)>> {
+        if *bounds == TimeBounds::ALL || bounds.from_us >= bounds.to_us {
+            return Ok(None);
+        }
+        let (first, last) = self.around(bounds)?;
+        let slack_us = match self.slack {
+            Some(Slack::Seconds(seconds)) => i64::from(seconds) * SECOND_US,
+            _ => 0,
+        };
+        let at = |local: DateTime| self.zone.start(local).map(Timestamp::as_microsecond);
+        let (first, last) = (at(later(self.unit, first, -3)?)?, at(later(self.unit, last, 4)?)?);
+        let margin_us = slack_us.saturating_add(3 * 86_400 * SECOND_US);
+        Ok(Some((first.saturating_sub(margin_us), last.saturating_add(margin_us))))
+    }
+
+    /// Wraps rows that have `repair_f`, the start of their folder on its clock: they gain `repair_from` and `repair_to`, between which the
+    /// times of the folder lie, and `repair_lo` and `repair_hi`, between which times are used.
+    ///
+    /// # Errors
+    /// As [`Folders::prune`].
+    pub(crate) fn spans(&self, rows: &str, bounds: &TimeBounds) -> Result<String> {
+        let clock = self.clock(bounds)?;
+        let start = |local: &str| clock.instant(local, Doubt::Start);
+        let rows = format!("SELECT *, {} AS repair_next FROM ({rows})", self.next_ms("repair_f"));
+        let rows = format!("SELECT *, {} AS repair_from, {} AS repair_to FROM ({rows})", start("repair_f"), start("repair_next"));
+        Ok(match self.slack {
+            Some(Slack::Seconds(seconds)) => {
+                let slack_ms = i64::from(seconds) * 1_000;
+                format!("SELECT *, repair_from - {slack_ms} AS repair_lo, repair_to + {slack_ms} AS repair_hi FROM ({rows})")
+            }
+            Some(_) => {
+                let (before, after) = (clock.local("(repair_from - 1)"), clock.local("repair_to"));
+                let rows = format!("SELECT *, {before} AS repair_before, {after} AS repair_after FROM ({rows})");
+                let rows = format!(
+                    "SELECT *, {} AS repair_before_f, {} AS repair_after_f FROM ({rows})",
+                    self.floor_ms("repair_before"),
+                    self.floor_ms("repair_after")
+                );
+                let rows = format!("SELECT *, {} AS repair_after_next FROM ({rows})", self.next_ms("repair_after_f"));
+                format!("SELECT *, {} AS repair_lo, {} AS repair_hi FROM ({rows})", start("repair_before_f"), start("repair_after_next"))
+            }
+            None => format!("SELECT *, repair_from AS repair_lo, repair_to AS repair_hi FROM ({rows})"),
+        })
+    }
+
+    /// The first instant of a row's folder in milliseconds, from `repair_f`.
+    pub(crate) fn first_instant(&self, bounds: &TimeBounds) -> Result<String> {
+        Ok(self.clock(bounds)?.instant("repair_f", Doubt::Start))
+    }
+
+    /// The clock that its folders are named by, at all times.
+    pub(crate) fn local(&self, ms: &str) -> String {
+        Clock::new(&self.zone, None).local(ms)
+    }
+
+    /// What a partition column would hold for a row whose local time is in `local`, in milliseconds, and whose keys are in columns;
+    /// `None` if that cannot be known.
+    pub(crate) fn value_for(&self, column: &str, declared: &str, local: &str, key: impl Fn(&str) -> String) -> Option<String> {
+        let of = self.columns.iter().find(|known| known.name.eq_ignore_ascii_case(column))?;
+        let at = time::timestamp(local);
+        if of.kind == Kind::Date {
+            return Some(format!("CAST({at} AS date)"));
+        }
+        let padded = |part: String, length: u8| format!("lpad(CAST({part} AS varchar), {length}, '0')");
+        let mut parts = Vec::new();
+        for piece in &of.pieces {
+            parts.push(match piece {
+                PathPiece::Text(value) => text(value),
+                PathPiece::Key(column) => key(column),
+                PathPiece::Field(PathField::Year) => padded(format!("year({at})"), 4),
+                PathPiece::Field(PathField::Month) => padded(format!("month({at})"), 2),
+                PathPiece::Field(PathField::Day) => padded(format!("day({at})"), 2),
+                PathPiece::Field(PathField::DayOfYear) => padded(format!("day_of_year({at})"), 3),
+                PathPiece::Field(PathField::Hour) => padded(format!("hour({at})"), 2),
+                _ => return None,
+            });
+        }
+        let value = parts.join(" || ");
+        Some(format!("CAST({value} AS {})", crate::catalog::trino_type(declared)))
+    }
+}
+
+/// Whether the values of a part rise from the first unit to the last without a gap.
+fn is_run(unit: PartitionUnit, first: DateTime, last: DateTime) -> bool {
+    match unit {
+        PartitionUnit::Year => true,
+        PartitionUnit::Month => first.year() == last.year(),
+        PartitionUnit::Day => (first.year(), first.month()) == (last.year(), last.month()),
+        PartitionUnit::Hour => first.date() == last.date(),
+    }
+}
+
+/// The parts of a pattern as partition columns, by their names where they have one, and otherwise in order; and the name of the file.
+type Mapped = (Vec<Column>, Option<Vec<PathPiece>>);
+
+fn mapped(table: &Table, relation: &Relation, path: &PathPattern) -> Result<Mapped> {
+    let mut parts: Vec<&[PathPiece]> = path.parts().iter().map(Vec::as_slice).collect();
+    let file = if path.names_a_file() { parts.pop().map(<[PathPiece]>::to_vec) } else { None };
+    let known = if relation.is_view { &relation.columns } else { &relation.partitions };
+    let mut columns = Vec::new();
+    let mut unnamed: Vec<Vec<PathPiece>> = Vec::new();
+    for part in parts {
+        let Some(named) = PathPattern::column_of(part) else {
+            if says_something(part) {
+                unnamed.push(part.to_vec());
+            }
+            continue;
+        };
+        let Some(kind) =
+            known.iter().find(|column| column.name.eq_ignore_ascii_case(named)).map(|column| crate::catalog::kind_of(&column.declared))
+        else {
+            let pieces = value_of(part);
+            if !says_something(&pieces) {
+                continue;
+            }
+            return Err(Error::invalid(format!(
+                "table `{}` has no partition column `{named}` in Athena; its partitions are {}; declare it with the partitions of `{path}`, or correct \
+                 `partition_by`",
+                table.name,
+                crate::catalog::list(known)
+            )));
+        };
+        columns.push(Column { name: named.to_owned(), kind, pieces: value_of(part) });
+    }
+    if unnamed.is_empty() {
+        return Ok((columns, file.filter(|file| says_something(file))));
+    }
+    let rest: Vec<_> = known.iter().filter(|column| !columns.iter().any(|mapped| mapped.name.eq_ignore_ascii_case(&column.name))).collect();
+    let add = |columns: &mut Vec<Column>, column: &crate::catalog::Column, pieces: Vec<PathPiece>| {
+        columns.push(Column { name: column.name.clone(), kind: crate::catalog::kind_of(&column.declared), pieces });
+    };
+    match rest.as_slice() {
+        rest if rest.len() == unnamed.len() && !relation.is_view => {
+            for (column, pieces) in rest.iter().zip(unnamed) {
+                add(&mut columns, column, pieces);
+            }
+        }
+        // One column for all of them, as with partition projection: `2024/03/04/09`.
+        [one] if !relation.is_view => {
+            let mut pieces: Vec<PathPiece> = Vec::new();
+            for part in unnamed {
+                if !pieces.is_empty() {
+                    pieces.push(PathPiece::Text("/".to_owned()));
+                }
+                pieces.extend(part);
+            }
+            add(&mut columns, one, pieces);
+        }
+        _ => {
+            return Err(Error::invalid(format!(
+                "the folders of table `{}` are `{path}`, and its partition columns in Athena are {}, so it is not clear which folder is which; declare it \
+                 with one partition column for each folder, in the same order, or write the columns' names, as in `year=%Y`",
+                table.name,
+                crate::catalog::list(&relation.partitions)
+            )));
+        }
+    }
+    Ok((columns, file.filter(|file| says_something(file))))
+}
+
+/// How pieces are written for a time; with as few digits as can be, if that is wanted of a field.
+fn written(pieces: &[PathPiece], at: DateTime, short: bool) -> String {
+    spelled(pieces, at, &|_| short)
+}
+
+fn spelled(pieces: &[PathPiece], at: DateTime, short: &dyn Fn(usize) -> bool) -> String {
+    let mut value = String::new();
+    for (number, piece) in pieces.iter().enumerate() {
+        let (part, length) = match piece {
+            PathPiece::Text(text) => {
+                value.push_str(text);
+                continue;
+            }
+            PathPiece::Field(PathField::Year) => (i64::from(at.year()), 4),
+            PathPiece::Field(PathField::Month) => (i64::from(at.month()), 2),
+            PathPiece::Field(PathField::Day) => (i64::from(at.day()), 2),
+            PathPiece::Field(PathField::DayOfYear) => (i64::from(at.day_of_year()), 3),
+            PathPiece::Field(PathField::Hour) => (i64::from(at.hour()), 2),
+            _ => continue,
+        };
+        let length = if length == 2 && short(number) { 1 } else { length };
+        value.push_str(&format!("{part:0length$}"));
+    }
+    value
+}
+
+/// All ways in which pieces may be written for a time: numbers of two digits may lack the zero in front.
+fn variants(pieces: &[PathPiece], at: DateTime) -> Vec<String> {
+    let open: Vec<usize> = pieces
+        .iter()
+        .enumerate()
+        .filter(|(_, piece)| matches!(piece, PathPiece::Field(PathField::Month | PathField::Day | PathField::Hour)))
+        .map(|(number, _)| number)
+        .collect();
+    let mut all: Vec<String> = Vec::new();
+    for choice in 0..1usize << open.len() {
+        let short = |number: usize| open.iter().position(|at| *at == number).is_some_and(|bit| choice >> bit & 1 == 1);
+        let value = spelled(pieces, at, &short);
+        if !all.contains(&value) {
+            all.push(value);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use repair_core::model::Format;
+
+    use super::*;
+    use crate::catalog::Column as Declared;
+
+    fn relation(partitions: &[(&str, &str)]) -> Relation {
+        let of = |(name, declared): &(&str, &str)| Declared { name: (*name).to_owned(), declared: (*declared).to_owned() };
+        Relation { name: "t".to_owned(), database: "d".to_owned(), partitions: partitions.iter().map(of).collect(), ..Relation::default() }
+    }
+
+    fn pruned(path: &str, zone: &str, partitions: &[(&str, &str)], from: &str, to: &str) -> Result<String> {
+        let table = Table::new("t", Format::Parquet, "ts").with_layout(path.parse()?, zone.parse()?);
+        let at = |text: &str| text.parse::<Timestamp>().unwrap().as_microsecond();
+        let folders = Folders::of(&table, &relation(partitions))?.ok_or_else(|| Error::internal("no folders"))?;
+        Ok(folders.prune(&TimeBounds { from_us: at(from), to_us: at(to) })?.unwrap_or_default())
+    }
+
+    #[test]
+    fn only_the_folders_around_a_stretch_are_read() {
+        let day = ("2024-03-05T00:00:00Z", "2024-03-06T00:00:00Z");
+        let of = |path: &str, partitions: &[(&str, &str)]| pruned(path, "UTC", partitions, day.0, day.1).unwrap();
+        assert_eq!(
+            of("dt=%Y%m%d", &[("dt", "string")]),
+            "\"dt\" IN ('20240304', '2024304', '2024034', '202434', '20240305', '2024305', '2024035', '202435', '20240306', '2024306', '2024036', \
+             '202436')"
+        );
+        assert_eq!(of("dt=%Y%m%d", &[("dt", "int")]), "(\"dt\" BETWEEN 20240304 AND 20240306 OR \"dt\" < 10000000)");
+        assert_eq!(of("dt=%F", &[("dt", "date")]), "\"dt\" BETWEEN DATE '2024-03-04' AND DATE '2024-03-06'");
+        let hive = "year=%Y/month=%m/day=%d";
+        assert_eq!(
+            of(hive, &[("year", "int"), ("month", "int"), ("day", "int")]),
+            "(\"year\" BETWEEN 2024 AND 2024 AND (\"month\" BETWEEN 3 AND 3 AND \"day\" BETWEEN 4 AND 6))"
+        );
+        assert_eq!(
+            of(hive, &[("year", "string"), ("month", "string"), ("day", "string")]),
+            "(\"year\" = '2024' AND (\"month\" IN ('03', '3') AND \"day\" IN ('04', '4', '05', '5', '06', '6')))"
+        );
+        // By order, where names say nothing.
+        let hours = pruned(
+            "%Y/%m/%d/%H",
+            "UTC",
+            &[("y", "int"), ("m", "int"), ("d", "int"), ("h", "int")],
+            "2024-03-05T22:00:00Z",
+            "2024-03-05T23:00:00Z",
+        );
+        assert_eq!(
+            hours.unwrap(),
+            "(\"y\" BETWEEN 2024 AND 2024 AND (\"m\" BETWEEN 3 AND 3 AND (\"d\" BETWEEN 5 AND 5 AND \"h\" BETWEEN 21 AND 23)))"
+        );
+        let one = pruned("%Y/%m/%d", "UTC", &[("day", "string")], day.0, day.1).unwrap();
+        assert!(one.starts_with("\"day\" IN ('2024/03/04', '2024/3/04', "), "{one}");
+    }
+
+    #[test]
+    fn long_stretches_are_grouped() {
+        let hive = "year=%Y/month=%m/day=%d";
+        let columns = [("year", "int"), ("month", "int"), ("day", "int")];
+        assert_eq!(
+            pruned(hive, "UTC", &columns, "2022-11-16T00:00:00Z", "2025-02-02T00:00:00Z").unwrap(),
+            "((\"year\" BETWEEN 2022 AND 2022 AND ((\"month\" BETWEEN 11 AND 11 AND \"day\" BETWEEN 15 AND 30) OR \"month\" BETWEEN 12 AND 12)) OR \"year\" \
+             BETWEEN 2023 AND 2024 OR (\"year\" BETWEEN 2025 AND 2025 AND (\"month\" BETWEEN 1 AND 1 OR (\"month\" BETWEEN 2 AND 2 AND \"day\" BETWEEN 1 AND \
+             2))))"
+        );
+        let many = pruned("dt=%Y%m%d", "UTC", &[("dt", "string")], "1990-01-01T00:00:00Z", "2024-01-01T00:00:00Z").unwrap();
+        assert_eq!(many, "(\"dt\" BETWEEN '19891231' AND '20240101' OR length(\"dt\") <> 8)");
+    }
+
+    #[test]
+    fn folders_of_a_zone_are_those_of_its_days() {
+        let sydney = pruned("dt=%F", "Australia/Sydney", &[("dt", "date")], "2024-03-05T14:00:00Z", "2024-03-05T15:00:00Z").unwrap();
+        assert_eq!(sydney, "\"dt\" BETWEEN DATE '2024-03-05' AND DATE '2024-03-07'");
+    }
+
+    #[test]
+    fn folders_that_are_not_the_partitions_are_refused() {
+        let day = ("2024-03-05T00:00:00Z", "2024-03-06T00:00:00Z");
+        for (path, partitions, named) in [
+            ("dt=%Y%m%d", &[("date", "string")][..], "no partition column `dt`"),
+            ("%Y/%m", &[("a", "int"), ("b", "int"), ("c", "int")], "not clear which folder is which"),
+            ("%Y/%m", &[], "not clear which folder is which"),
+            ("dt=%Y-%m-%d", &[("dt", "int")], "a whole number in Athena"),
+            ("dt=%Y%m%d", &[("dt", "date")], "a date in Athena"),
+        ] {
+            let error = pruned(path, "UTC", partitions, day.0, day.1).unwrap_err();
+            assert!(error.message().contains(named), "{path}: {error}");
+        }
+    }
+}
