@@ -85,7 +85,7 @@ impl Quarantine {
         let file = self.files.entry(listed.file.clone()).or_default();
         file.rows += rows;
         if file.listed.len() < Self::MOST {
-            let at = file.listed.partition_point(|before| before.line <= listed.line);
+            let at = file.listed.partition_point(|before| (before.line, &before.column) <= (listed.line, &listed.column));
             file.listed.insert(at, listed);
         }
     }
