@@ -1,5 +1,7 @@
 //! Rows that Athena could not read as the table declares: refused, or left out, counted and listed by their objects.
 
+use std::collections::BTreeMap;
+
 use repair_core::model::{BadRow, BadRowLimit, OnBadRow, Quarantine, Table};
 use repair_core::{Error, ErrorKind, Result};
 
@@ -11,7 +13,8 @@ fn counted(rows: u64) -> String {
 /// Rows that cannot be read, as results report them.
 #[derive(Debug, Default)]
 pub(crate) struct Bad {
-    quarantine: Quarantine,
+    /// How many there are, by object and column.
+    rows: BTreeMap<(String, String), u64>,
     /// An object in a folder whose name says no time.
     no_folder: Option<(u64, String)>,
 }
@@ -25,18 +28,17 @@ impl Bad {
             *known += rows;
             return;
         }
-        let reason = format!("there is no value in column `{column}` that can be read as the table declares it");
-        self.quarantine.count(rows, BadRow::new(file, None, Some(column.to_owned()), reason));
+        *self.rows.entry((file.to_owned(), column.to_owned())).or_default() += rows;
     }
 
     /// How many rows cannot be read.
     pub(crate) fn rows(&self) -> u64 {
-        self.quarantine.rows() + self.no_folder.as_ref().map_or(0, |(rows, _)| *rows)
+        self.rows.values().sum::<u64>() + self.no_folder.as_ref().map_or(0, |(rows, _)| *rows)
     }
 
     /// Whether the limit can only be checked once it is known how many rows there are.
     pub(crate) fn needs_total(&self, table: &Table) -> bool {
-        self.quarantine.rows() > 0 && matches!(table.on_bad_row, OnBadRow::Quarantine(BadRowLimit::PerMillion(_)))
+        !self.rows.is_empty() && matches!(table.on_bad_row, OnBadRow::Quarantine(BadRowLimit::PerMillion(_)))
     }
 
     /// The rows that are quarantined, of all that were read, if it is known how many these are.
@@ -51,10 +53,15 @@ impl Bad {
                 counted(*rows)
             )));
         }
-        let bad = self.quarantine.rows();
-        let Some(first) = self.quarantine.iter().next() else { return Ok(self.quarantine) };
+        let mut quarantine = Quarantine::default();
+        for ((file, column), rows) in &self.rows {
+            let reason = format!("there is no value in column `{column}` that can be read as the table declares it");
+            quarantine.count(*rows, BadRow::new(file, None, Some(column.clone()), reason));
+        }
+        let bad = quarantine.rows();
+        let Some(first) = quarantine.iter().next() else { return Ok(quarantine) };
         match table.on_bad_row {
-            OnBadRow::Quarantine(limit) if !limit.is_exceeded(bad, all.unwrap_or(u64::MAX)) => Ok(self.quarantine),
+            OnBadRow::Quarantine(limit) if !limit.is_exceeded(bad, all.unwrap_or(u64::MAX)) => Ok(quarantine),
             OnBadRow::Quarantine(limit) => Err(Error::new(
                 ErrorKind::Blind,
                 format!(

@@ -185,7 +185,7 @@ impl Relation {
         let key_of = |column: &Column| table.key.iter().find(|key| key.eq_ignore_ascii_case(&column.name));
         for column in &self.columns {
             // A column with a path of its own hides one of the same name.
-            if table.rule(&column.name).is_some_and(|rule| rule.path.is_some()) {
+            if values::rule(table, &column.name).is_some_and(|(_, rule)| rule.path.is_some()) {
                 continue;
             }
             let declared = values::declared(table, self, &column.name).map(|declared| Column { name: column.name.clone(), declared });
@@ -203,7 +203,7 @@ impl Relation {
         }
         for name in table.columns.iter().filter(|(_, rule)| rule.path.is_some()).map(|(name, _)| name) {
             let declared = values::declared(table, self, name).map(|declared| Column { name: name.clone(), declared });
-            if *name == table.time {
+            if name.eq_ignore_ascii_case(&table.time) {
                 fields.push(shape::time_field(table));
             } else if table.key.contains(name) {
                 fields.push(shape::key_field(name));

@@ -24,6 +24,13 @@ pub(crate) fn declaration(table: &Table, relation: &Relation) -> Result<()> {
                 .to_owned(),
         );
     }
+    let joined = &table.reading.columns;
+    if !joined.is_empty() && relation.kind(&table.time).is_some() && !joined.iter().any(|column| column.eq_ignore_ascii_case(&table.time)) {
+        return refuse(format!(
+            "its time is called `{}`, and Athena has a column of that name, which is not the time; give the time another `name`",
+            table.time
+        ));
+    }
     if !table.ignore.is_empty() {
         ignored(table, relation)?;
     }

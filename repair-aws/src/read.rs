@@ -468,7 +468,7 @@ impl Found {
             }
             if !word_numbers.is_null(row) && !asked.value(row) {
                 match word_numbers.value(row) {
-                    words::STRAY => *self.raw.stray_rows.entry(String::new()).or_default() += count(rows, row)?,
+                    words::STRAY => *self.raw.stray_rows.entry(reports.value(row).to_owned()).or_default() += count(rows, row)?,
                     words::BAD => self.bad.add(count(rows, row)?, reports.value(row)),
                     words::OUTSIDE => {}
                     _ => self.raw.other_rows += count(rows, row)?,

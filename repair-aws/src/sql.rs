@@ -327,7 +327,16 @@ impl<'a> Source<'a> {
                 _ => value.expression,
             };
             select.push(format!("{shown} AS {}", name(column)));
-            unfit.extend(value.bad.map(|bad| format!("WHEN {bad} THEN {}", text(column))));
+        }
+        // Whether a row is quarantined must not depend on what is asked of it.
+        let declared: Vec<&str> = match table.on_bad_row {
+            OnBadRow::Refuse => Vec::new(),
+            _ => table.columns.keys().map(String::as_str).filter(|column| !wanted.columns.contains(column)).collect(),
+        };
+        for column in wanted.columns.iter().copied().chain(declared) {
+            let is_own = table.key.iter().any(|key| key.eq_ignore_ascii_case(column)) || column.eq_ignore_ascii_case(&table.time);
+            let bad = values::value(table, raw, column)?.and_then(|value| value.bad).filter(|_| !is_own);
+            unfit.extend(bad.map(|bad| format!("WHEN {bad} THEN {}", text(column))));
         }
         let mut conditions = self.objects(bounds)?;
         let clock_bounds = match &folders {
@@ -725,7 +734,8 @@ impl<'a> Source<'a> {
             format!(
                 "SELECT {keys}0 AS repair_layer, CASE WHEN repair_class < 2 THEN repair_slot END AS repair_slot, {off} AS repair_off, repair_class, \
                  repair_path FROM (SELECT *, CASE WHEN repair_reason IS NOT NULL THEN {bad} WHEN repair_far = 2 THEN {stray} WHEN {inside} THEN \
-                 repair_far ELSE {outside} END AS repair_class, {REPORT} AS repair_path, {slot} AS repair_slot FROM ({sql}))",
+                 repair_far ELSE {outside} END AS repair_class, CASE WHEN repair_reason IS NOT NULL THEN repair_reason || '|' || repair_file WHEN \
+                 repair_far = 2 THEN repair_file END AS repair_path, {slot} AS repair_slot FROM ({sql}))",
                 keys = key_list(""),
                 bad = -words::BAD,
                 stray = -words::STRAY,

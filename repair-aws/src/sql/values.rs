@@ -2,7 +2,7 @@
 //!
 //! A value that does not fit is null, and a condition finds its row, so that no row is silently wrong.
 
-use repair_core::model::{ColumnType, Csv, Format, PathPattern, Table, TimeForm};
+use repair_core::model::{ColumnRule, ColumnType, Csv, Format, PathPattern, Table, TimeForm};
 use repair_core::{Error, Result};
 
 use super::{name, regex, text};
@@ -52,9 +52,16 @@ fn member<'a>(declared: &'a str, wanted: &str) -> Option<&'a str> {
     None
 }
 
+/// What a table declares about a column, with the name under which it does. The catalog has all names in lower case.
+pub(crate) fn rule<'a>(table: &'a Table, column: &str) -> Option<(&'a str, &'a ColumnRule)> {
+    let exact = table.columns.get_key_value(column);
+    let found = exact.or_else(|| table.columns.iter().find(|(name, _)| name.eq_ignore_ascii_case(column)));
+    found.map(|(name, rule)| (name.as_str(), rule))
+}
+
 /// Where the catalog has a column; `None` if it does not have it.
 pub(crate) fn cell(table: &Table, relation: &Relation, column: &str) -> Option<Cell> {
-    let Some(path) = table.rule(column).and_then(|rule| rule.path.as_deref()) else {
+    let Some(path) = rule(table, column).and_then(|(_, rule)| rule.path.as_deref()) else {
         let declared = relation.declared(column)?.to_owned();
         return Some(Cell { expression: name(column), declared });
     };
@@ -74,7 +81,7 @@ pub(crate) fn words_removed(table: &Table, column: &str, expression: &str) -> St
     let is_csv = table.format == Format::Csv;
     let trimmed = if is_csv && table.csv.trim { format!("trim({expression})") } else { expression.to_owned() };
     let mut words: Vec<&str> = if is_csv { vec![""] } else { Vec::new() };
-    words.extend(table.nulls_of(column));
+    words.extend(table.nulls_of(rule(table, column).map_or(column, |(name, _)| name)));
     words.sort_unstable();
     words.dedup();
     match words.as_slice() {
@@ -165,7 +172,7 @@ pub(crate) fn value(table: &Table, relation: &Relation, column: &str) -> Result<
     let of = |expression: String, bad: Option<String>, declared: &str| Ok(Some(Value { expression, bad, declared: declared.to_owned() }));
     let is_text = cell.kind() == Kind::Text;
     let own = if is_text { words_removed(table, column, expression) } else { expression.clone() };
-    let Some(kind) = table.type_of(column) else { return of(own, None, declared) };
+    let Some(kind) = rule(table, column).and_then(|(_, rule)| rule.kind) else { return of(own, None, declared) };
     let refuse = |advice: String| {
         Err(Error::invalid(format!(
             "column `{column}` of table `{}` is `{declared}` in Athena, and the table declares it as {kind}; {advice}",
