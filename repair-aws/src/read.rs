@@ -218,7 +218,7 @@ impl AwsLake {
         *usage += execution.usage;
         let layout = Layout::of(Arc::new(Schema::new(as_text)));
         let batches: Vec<RecordBatch> = self.results(&execution, layout.clone(), usage).await?.try_collect().await?;
-        let batch = without_bucket(table, concat_batches(&layout.schema, &batches)?, bucket_at, schema.fields().len(), is_judged, bad)?;
+        let batch = without_bucket(table, &concat_batches(&layout.schema, &batches)?, bucket_at, schema.fields().len(), is_judged, bad)?;
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(batch.num_columns());
         for (at, (array, field)) in batch.columns().iter().zip(schema.fields()).enumerate() {
             arrays.push(match field.data_type() {
@@ -394,7 +394,7 @@ fn used(table: &Table, batch: &RecordBatch, bad: &Mutex<Bad>) -> Result<RecordBa
 /// The sums of rows that have a bucket, in as many columns; rows without one cannot be read.
 fn without_bucket(
     table: &Table,
-    batch: RecordBatch,
+    batch: &RecordBatch,
     bucket_at: usize,
     columns: usize,
     is_judged: bool,
@@ -407,7 +407,7 @@ fn without_bucket(
         let mut all = bad.lock().unwrap_or_else(PoisonError::into_inner);
         for row in (0..batch.num_rows()).filter(|row| buckets.is_null(*row)) {
             let rows = counts.iter().map(|count| u64::try_from(count.value(row)).unwrap_or(0)).sum();
-            let report = if is_judged { rollup::column(&batch, REPORT)?.as_string::<i32>().value(row).to_owned() } else { String::new() };
+            let report = if is_judged { rollup::column(batch, REPORT)?.as_string::<i32>().value(row).to_owned() } else { String::new() };
             if report.is_empty() {
                 return Err(Error::invalid(format!(
                     "{rows} rows of table `{}` have no value in their time column, so they belong to no slot; remove them from the table, or give \
@@ -418,7 +418,7 @@ fn without_bucket(
             all.add(rows, &report);
         }
     }
-    let kept = filter_record_batch(&batch, &arrow::compute::is_not_null(&buckets)?)?;
+    let kept = filter_record_batch(batch, &arrow::compute::is_not_null(&buckets)?)?;
     Ok(kept.project(&(0..columns).collect::<Vec<_>>())?)
 }
 

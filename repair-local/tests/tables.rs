@@ -374,13 +374,16 @@ fn parquet(case: &Case, rows: &[&Row], number: usize) -> Vec<u8> {
         _ => {
             let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.time_us)).with_timezone("UTC");
             let unit = [TimeUnit::Second, TimeUnit::Millisecond, TimeUnit::Microsecond, TimeUnit::Nanosecond][number % 4];
-            arrow::compute::cast(&times, &DataType::Timestamp(unit, (number % 3 > 0).then(|| "UTC".into()))).unwrap()
+            arrow::compute::cast(&times, &DataType::Timestamp(unit, (!number.is_multiple_of(3)).then(|| "UTC".into()))).unwrap()
         }
     };
     let values: ArrayRef = Arc::new(rows.iter().map(|row| row.value).collect::<Float64Array>());
     // A column that nobody asks for, of another type in each file.
-    let odd: ArrayRef =
-        if number % 2 == 0 { Arc::new(Int64Array::from(vec![1; rows.len()])) } else { Arc::new(StringArray::from(vec!["x"; rows.len()])) };
+    let odd: ArrayRef = if number.is_multiple_of(2) {
+        Arc::new(Int64Array::from(vec![1; rows.len()]))
+    } else {
+        Arc::new(StringArray::from(vec!["x"; rows.len()]))
+    };
     let mut columns: Vec<(&str, ArrayRef)> = vec![("odd", odd), ("ts", times), ("v", values)];
     if !case.table.key.is_empty() {
         columns.push(("key", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.key)))));

@@ -151,7 +151,7 @@ steps:
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sentinel_of_a_column_of_narrow_floats_is_found_and_repaired() {
     let hours: Vec<i64> = (0..24).collect();
-    let value = |hour: i64| if [7, 8, 15].contains(&hour) { -28_316.818_359_f32 } else { hour as f32 * 1.25 - 3.0 };
+    let value = |hour: i64| if [7, 8, 15].contains(&hour) { -28_316.818_f32 } else { hour as f32 * 1.25 - 3.0 };
     let values: ArrayRef = Arc::new(Float32Array::from_iter_values(hours.iter().map(|hour| value(*hour))));
     for rules in
         ["column: v, not: [-28316.818359375]", "column: V, not: [-28316.818359]", "column: v, not: [-28316.818]", "column: v, min: -1000"]

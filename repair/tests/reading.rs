@@ -118,10 +118,11 @@ fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
         if entry.path().is_dir() {
-            copy(&entry.path(), &to.join(entry.file_name()))
+            copy(&entry.path(), &target);
         } else {
-            std::fs::copy(entry.path(), to.join(entry.file_name())).map(|_| ()).unwrap()
+            std::fs::copy(entry.path(), target).unwrap();
         }
     }
 }

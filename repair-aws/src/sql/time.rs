@@ -81,7 +81,7 @@ impl Clock {
         }
         if let Some(table) = self.lookup(&stretches) {
             let Lookup { from, to, before, after } = &table.printed(local);
-            cases.extend(table.outside(local, of(*first), of(offset)));
+            cases.extend(table.outside(local, &of(*first), &of(offset)));
             cases.push(format!("WHEN {local} < {from} THEN {}", minus(before)));
             cases.push(format!("WHEN {local} >= {to} THEN {}", minus(after)));
             cases.push(format!("WHEN {after} > {before} THEN {}", gap(from, before)));
@@ -117,7 +117,7 @@ impl Clock {
         let stretches: Vec<(i64, i64)> = rest.iter().map(|(at_s, _)| (*at_s, *at_s)).collect();
         if let Some(table) = self.lookup(&stretches) {
             let Lookup { from, before, after, .. } = &table.printed(instant);
-            let mut cases = table.outside(instant, of(*first), of(last));
+            let mut cases = table.outside(instant, &of(*first), &of(last));
             cases.push(format!("WHEN {instant} < {from} THEN {}", plus(before)));
             return format!("CASE {} ELSE {} END", cases.join(" "), plus(after));
         }
@@ -196,7 +196,7 @@ impl Table {
     }
 
     /// The cases of times before the first change, and after the last.
-    fn outside(&self, time: &str, first: String, last: String) -> Vec<String> {
+    fn outside(&self, time: &str, first: &str, last: &str) -> Vec<String> {
         vec![format!("WHEN {time} < {} THEN {first}", self.start_s * 1_000), format!("WHEN {time} >= {} THEN {last}", self.end_s * 1_000)]
     }
 }

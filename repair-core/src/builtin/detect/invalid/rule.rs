@@ -441,7 +441,7 @@ mod tests {
         assert_eq!(broken(&json!({"column": "v", "not": [0.7, 5]}), values()), [0]);
         assert_eq!(broken(&json!({"holds": "v >= 0.7"}), values()), [1, 3]);
         assert_eq!(broken(&json!({"holds": "0.7 = v"}), values()), [1, 2, 3]);
-        assert_eq!(broken(&json!({"column": "v", "not": [-28316.818359]}), floats(&[-28_316.818_359, -28_316.82])), [0]);
+        assert_eq!(broken(&json!({"column": "v", "not": [-28316.818359]}), floats(&[-28_316.818, -28_316.82])), [0]);
         let edges = || floats(&[0.0, f32::INFINITY, f32::MAX, f32::MIN_POSITIVE]);
         assert_eq!(broken(&json!({"column": "v", "not": [1e300, 1e-60]}), edges()), [] as [usize; 0]);
         assert_eq!(broken(&json!({"holds": "v > 1e-60"}), edges()), [0, 1]);
