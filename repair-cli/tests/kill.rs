@@ -56,7 +56,8 @@ async fn killed_anywhere_and_resumed_is_as_if_never_killed() {
         } else {
             world.repair().arg("run").arg(&workflow).args(["--run-id", "one", "--json"]).output().unwrap()
         };
-        assert!(output.status.success(), "round {round}: {}", String::from_utf8_lossy(&output.stderr));
+        let said = [output.stderr.as_slice(), &output.stdout].map(String::from_utf8_lossy);
+        assert!(output.status.success(), "round {round}: {said:?}");
         assert_eq!(seen(&world).await, expected, "round {round}");
     }
     assert!(interrupted > rounds / 6, "only {interrupted} runs of {rounds} were killed before their end; the test proves nothing");
