@@ -438,10 +438,11 @@ impl<'a> Source<'a> {
         }
         let far = match &folders {
             Some(folders) => {
-                sql = folders.spans(&sql, bounds)?;
-                "CASE WHEN repair_ms >= repair_from AND repair_ms < repair_to THEN 0 WHEN repair_ms >= repair_lo AND repair_ms < repair_hi THEN 1 ELSE 2 END"
+                let (rows, far) = folders.far(sql, bounds)?;
+                sql = rows;
+                far
             }
-            None => "0",
+            None => "0".to_owned(),
         };
         Ok(Prepared { sql: format!("SELECT *, {far} AS repair_far, CASE {} END AS repair_reason FROM ({sql})", reasons.join(" ")) })
     }

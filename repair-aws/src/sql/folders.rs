@@ -386,16 +386,16 @@ impl Folders {
         }
     }
 
-    /// The start of the next unit after the start of one.
-    fn next_ms(&self, ms: &str) -> String {
+    /// The start of a unit so many units after the start of one.
+    fn units_later(&self, ms: &str, count: i64) -> String {
         let date = |unit: &str| {
             format!(
-                "date_diff('day', DATE '1970-01-01', date_add('{unit}', 1, date_add('day', ({ms}) / {DAY_MS}, DATE '1970-01-01'))) * {DAY_MS}"
+                "date_diff('day', DATE '1970-01-01', date_add('{unit}', {count}, date_add('day', ({ms}) / {DAY_MS}, DATE '1970-01-01'))) * {DAY_MS}"
             )
         };
         match self.unit {
-            PartitionUnit::Hour => format!("{ms} + {HOUR_MS}"),
-            PartitionUnit::Day => format!("{ms} + {DAY_MS}"),
+            PartitionUnit::Hour => format!("{ms} + {}", count * HOUR_MS),
+            PartitionUnit::Day => format!("{ms} + {}", count * DAY_MS),
             PartitionUnit::Month => date("month"),
             PartitionUnit::Year => date("year"),
         }
@@ -423,17 +423,58 @@ impl Folders {
         Ok(Some((first.saturating_sub(margin_us), last.saturating_add(margin_us))))
     }
 
-    /// Wraps rows that have `repair_f`, the start of their folder on its clock: they gain `repair_from` and `repair_to`, between which the
-    /// times of the folder lie, and `repair_lo` and `repair_hi`, between which times are used.
+    /// Wraps rows that have `repair_ms`, and `repair_f`, the start of their folder on its clock, and says how far a row is from its folder: 0
+    /// if it is in it, 1 if it is near enough to be used, and otherwise 2.
     ///
     /// # Errors
     /// As [`Folders::prune`].
-    pub(crate) fn spans(&self, rows: &str, bounds: &TimeBounds) -> Result<String> {
+    pub(crate) fn far(&self, rows: String, bounds: &TimeBounds) -> Result<(String, String)> {
         let clock = self.clock(bounds)?;
+        let is_seconds = matches!(self.slack, Some(Slack::Seconds(_)));
+        // Where a clock is set, folders of hours do not follow each other hour by hour, and seconds are not those of the clock.
+        let (rows, time) = if clock.is_fixed() || (self.unit != PartitionUnit::Hour && !is_seconds) {
+            let local = clock.local("repair_ms");
+            if local == "repair_ms" {
+                (rows, "repair_ms")
+            } else {
+                (format!("SELECT *, {local} AS repair_local FROM ({rows})"), "repair_local")
+            }
+        } else {
+            return Ok((self.spans(&rows, &clock), ranges("repair_ms", "repair_from", "repair_to", "repair_lo", "repair_hi")));
+        };
+        let slack_ms = match (self.slack, self.unit) {
+            (Some(Slack::Seconds(seconds)), _) => Some(i64::from(seconds) * 1_000),
+            (Some(_), PartitionUnit::Hour) => Some(HOUR_MS),
+            (Some(_), PartitionUnit::Day) => Some(DAY_MS),
+            (Some(_), _) => None,
+            (None, _) => Some(0),
+        };
+        let next = self.units_later("repair_f", 1);
+        let (lo, hi, rows) = match slack_ms {
+            Some(slack_ms) if matches!(self.unit, PartitionUnit::Hour | PartitionUnit::Day) => {
+                (format!("repair_f - {slack_ms}"), format!("{next} + {slack_ms}"), rows)
+            }
+            Some(slack_ms) => {
+                let rows = format!("SELECT *, {next} AS repair_next FROM ({rows})");
+                (format!("repair_f - {slack_ms}"), format!("repair_next + {slack_ms}"), rows)
+            }
+            None => {
+                let (before, after) = (self.units_later("repair_f", -1), self.units_later("repair_f", 2));
+                let rows = format!("SELECT *, {next} AS repair_next, {before} AS repair_lo, {after} AS repair_hi FROM ({rows})");
+                ("repair_lo".to_owned(), "repair_hi".to_owned(), rows)
+            }
+        };
+        let next = if matches!(self.unit, PartitionUnit::Hour | PartitionUnit::Day) { next } else { "repair_next".to_owned() };
+        Ok((rows, ranges(time, "repair_f", &next, &lo, &hi)))
+    }
+
+    /// Adds the instants between which the times of a folder lie, and between which times are used.
+    fn spans(&self, rows: &str, clock: &Clock) -> String {
         let start = |local: &str| clock.instant(local, Doubt::Start);
-        let rows = format!("SELECT *, {} AS repair_next FROM ({rows})", self.next_ms("repair_f"));
+        let next = self.units_later("repair_f", 1);
+        let rows = format!("SELECT *, {next} AS repair_next FROM ({rows})");
         let rows = format!("SELECT *, {} AS repair_from, {} AS repair_to FROM ({rows})", start("repair_f"), start("repair_next"));
-        Ok(match self.slack {
+        match self.slack {
             Some(Slack::Seconds(seconds)) => {
                 let slack_ms = i64::from(seconds) * 1_000;
                 format!("SELECT *, repair_from - {slack_ms} AS repair_lo, repair_to + {slack_ms} AS repair_hi FROM ({rows})")
@@ -441,16 +482,13 @@ impl Folders {
             Some(_) => {
                 let (before, after) = (clock.local("(repair_from - 1)"), clock.local("repair_to"));
                 let rows = format!("SELECT *, {before} AS repair_before, {after} AS repair_after FROM ({rows})");
-                let rows = format!(
-                    "SELECT *, {} AS repair_before_f, {} AS repair_after_f FROM ({rows})",
-                    self.floor_ms("repair_before"),
-                    self.floor_ms("repair_after")
-                );
-                let rows = format!("SELECT *, {} AS repair_after_next FROM ({rows})", self.next_ms("repair_after_f"));
+                let (before, after) = (self.floor_ms("repair_before"), self.floor_ms("repair_after"));
+                let rows = format!("SELECT *, {before} AS repair_before_f, {after} AS repair_after_f FROM ({rows})");
+                let rows = format!("SELECT *, {} AS repair_after_next FROM ({rows})", self.units_later("repair_after_f", 1));
                 format!("SELECT *, {} AS repair_lo, {} AS repair_hi FROM ({rows})", start("repair_before_f"), start("repair_after_next"))
             }
             None => format!("SELECT *, repair_from AS repair_lo, repair_to AS repair_hi FROM ({rows})"),
-        })
+        }
     }
 
     /// The first instant of a row's folder in milliseconds, from `repair_f`.
@@ -488,6 +526,11 @@ impl Folders {
         let value = parts.join(" || ");
         Some(format!("CAST({value} AS {})", crate::catalog::trino_type(declared)))
     }
+}
+
+/// How far a time is from a stretch, and from a wider one around it.
+fn ranges(time: &str, from: &str, to: &str, lo: &str, hi: &str) -> String {
+    format!("CASE WHEN {time} >= {from} AND {time} < {to} THEN 0 WHEN {time} >= {lo} AND {time} < {hi} THEN 1 ELSE 2 END")
 }
 
 /// Whether the values of a part rise from the first unit to the last without a gap.

@@ -47,6 +47,11 @@ impl Clock {
         Self { changes, only }
     }
 
+    /// Whether the clock is never set.
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.changes.len() <= 1
+    }
+
     fn is_utc(&self) -> bool {
         self.changes.iter().all(|(_, offset)| *offset == 0)
     }
