@@ -28,9 +28,11 @@ pub struct InvalidBarsConfig {
     /// The stocks that must be present, as values of the key column.
     #[serde(deserialize_with = "some_symbols")]
     pub symbols: Vec<String>,
-    /// The beginning: a date (from its first instant, in the table's zone) or an instant.
+    /// The beginning: a date (from its first instant, in the table's zone), an instant, or relative to the run's now, such as `yesterday` or
+    /// `now - 7d`.
     pub from: String,
-    /// The end: a date (included, in the table's zone) or an instant (not included).
+    /// The end: a date (included, in the table's zone), an instant (not included), or relative to the run's now: `today` and other days are
+    /// included.
     pub to: String,
     /// Rules in addition to those for bars, written as for `invalid`.
     #[serde(default)]

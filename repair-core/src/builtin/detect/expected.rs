@@ -27,9 +27,11 @@ pub struct GapsConfig {
     /// The table to examine; it needs a `cadence`.
     #[schemars(extend("x-names" = "table"))]
     pub table: String,
-    /// The start of the interval: a date (from its first instant, in the table's zone) or an instant.
+    /// The start of the interval: a date (from its first instant, in the table's zone), an instant, or relative to the run's now, such as
+    /// `yesterday` or `now - 7d`.
     pub from: String,
-    /// The end of the interval: a date (included, in the table's zone) or an instant (not included).
+    /// The end of the interval: a date (included, in the table's zone), an instant (not included), or relative to the run's now: `today` and
+    /// other days are included.
     pub to: String,
     /// The calendar that defines which slots are expected.
     #[serde(default = "always")]
@@ -72,7 +74,7 @@ pub(super) fn always() -> String {
 impl GapsConfig {
     /// Makes the checks that need no table.
     pub(super) fn check(&self) -> Result<()> {
-        Interval::parse(&self.from, &self.to)?;
+        Interval::check(&self.from, &self.to)?;
         if self.keys.is_some() && self.keys_from.is_some() {
             return Err(Error::invalid("`keys` and `keys_from` are both given; keep one of them"));
         }
@@ -82,7 +84,7 @@ impl GapsConfig {
     /// The scope to examine.
     pub(super) async fn scope(&self, context: &StepContext) -> Result<Scope> {
         let table = context.table(&self.table)?;
-        let interval = Interval::parse_in(&self.from, &self.to, &table.day_zone())?;
+        let interval = Interval::parse_at(&self.from, &self.to, &table.day_zone(), context.now)?;
         let keys = match (&self.keys, &self.keys_from) {
             (Some(keys), _) => keys.clone(),
             (None, Some(from)) => reference_keys(context, table, from).await?,

@@ -26,9 +26,11 @@ pub(super) struct StaleConfig {
     /// The table that the aggregate step writes.
     #[serde(deserialize_with = "into_name")]
     pub into: String,
-    /// The start of the interval: a date (from its first instant, in the table's zone) or an instant.
+    /// The start of the interval: a date (from its first instant, in the table's zone), an instant, or relative to the run's now, such as
+    /// `yesterday` or `now - 7d`.
     pub from: String,
-    /// The end of the interval: a date (included, in the table's zone) or an instant (not included).
+    /// The end of the interval: a date (included, in the table's zone), an instant (not included), or relative to the run's now: `today` and
+    /// other days are included.
     pub to: String,
     /// The calendar that defines which slots are expected.
     #[serde(default = "super::expected::always")]

@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
             let what = format!("source `{}`", key.name);
             let Some(fields) = self.fields(node, key.place, &what, &["source", "with", "rate_limit"]) else { continue };
             let rate_limit = self.rate(&fields);
-            let (with, with_node) = self.with(&fields, Within::Setup);
+            let (with, with_node) = self.with(&fields, Within::Source);
             let Some((plugin, name)) = self.plugin(&fields, "source", "name the plug-in, e.g. `source: stocks.archive`") else { continue };
             sources.insert(key.name.clone(), SourceUse { plugin, with, rate_limit });
             places.insert(key.name.clone(), PluginPlaces { name, with: with_node });
@@ -188,7 +188,7 @@ impl<'a> Reader<'a> {
         for (key, node) in self.section(fields, "profiles", MAX_ENTRIES) {
             let what = format!("profile `{}`", key.name);
             let Some(fields) = self.fields(node, key.place, &what, &["lake", "with"]) else { continue };
-            let (with, _) = self.with(&fields, Within::Setup);
+            let (with, _) = self.with(&fields, Within::Profile);
             let lake = self.required(&fields, "lake", "write e.g. `lake: local`").and_then(|node| self.text(node, "`lake`"));
             if let Some(lake) = lake {
                 profiles.insert(key.name.clone(), Profile { lake, with });

@@ -36,9 +36,11 @@ pub struct InvalidConfig {
     /// The table to examine; it needs a `cadence`.
     #[schemars(extend("x-names" = "table"))]
     pub table: String,
-    /// The start of the interval: a date (from its first instant, in the table's zone) or an instant.
+    /// The start of the interval: a date (from its first instant, in the table's zone), an instant, or relative to the run's now, such as
+    /// `yesterday` or `now - 7d`.
     pub from: String,
-    /// The end of the interval: a date (included, in the table's zone) or an instant (not included).
+    /// The end of the interval: a date (included, in the table's zone), an instant (not included), or relative to the run's now: `today` and
+    /// other days are included.
     pub to: String,
     /// The calendar that defines which slots are expected; others are not judged.
     #[serde(default = "super::expected::always")]
