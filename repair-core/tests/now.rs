@@ -152,3 +152,58 @@ fn what_a_relative_parameter_means_must_be_clear() {
         parse(NIGHTLY).unwrap().bind(&BTreeMap::from([("from".to_owned(), "now-7w".to_owned())])).unwrap_err().full()
     ));
 }
+
+#[tokio::test(start_paused = true)]
+async fn slots_that_have_not_settled_are_not_expected() {
+    let settling = NIGHTLY.replace("cadence: 1h }", "cadence: 1h, settles_after: 2h }");
+    let now = at("2024-03-05T16:30:00Z");
+    for marks in ["start", "end"] {
+        for (detector, rules) in [("gaps", ""), ("duplicates", ""), ("invalid", ", rules: [{ column: ts, not_null: true }]")] {
+            let text = settling
+                .replace("time: ts,", &format!("time: ts, time_marks: {marks},"))
+                .replace("detect: gaps", &format!("detect: {detector}"))
+                .replace("to: '{% $params.to %}' }", &format!("to: today{rules} }}"));
+            let workflow = parse(&text).unwrap();
+            let world = World::of(&workflow);
+            world.engine(now).start(&workflow, request(&workflow, "run")).await.unwrap();
+            let state = world.state("run").await;
+            let found = &state.findings["look"];
+            // The hour from 13:00 to 14:00 ended more than two hours before, and the next one did not.
+            assert_eq!(found.scope.interval.to_string(), "2024-03-04T05:00:00Z to 2024-03-05T14:00:00Z", "{detector}");
+            assert_eq!((found.counts.expected, found.counts.missing), (33, 33), "{detector}");
+        }
+    }
+    assert!(parse(&settling.replace("cadence: 1h, ", "")).unwrap_err().contains("without a `cadence` has no slots"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_expected_is_blind_unless_that_is_fine() {
+    let now = at("2024-03-05T16:30:00Z");
+    // Nothing has settled; and no hour begins within these minutes.
+    for (settles_after, from, to) in [("3h", "now - 2h", "now"), ("0s", "now - 20m", "now - 10m")] {
+        for (detector, rules) in
+            [("gaps", ""), ("duplicates", ""), ("invalid", ", rules: [{ column: ts, not_null: true }]"), ("stale", ", into: hours")]
+        {
+            let text = |allow: &str| {
+                NIGHTLY
+                    .replace("cadence: 1h }", &format!("cadence: 1h, settles_after: {settles_after} }}"))
+                    .replace("detect: gaps", &format!("detect: {detector}"))
+                    .replace("from: '{% $params.from %}', to: '{% $params.to %}'", &format!("from: {from}, to: {to}{rules}{allow}"))
+            };
+            let outcome = async |text: &str| {
+                let workflow = parse(text).unwrap();
+                let world = World::of(&workflow);
+                let report = world.engine(now).start(&workflow, request(&workflow, "run")).await.unwrap();
+                let expected = report.step("look").unwrap().output["expected"].clone();
+                (report.outcome.unwrap().as_str(), report.reason.unwrap_or_default(), expected)
+            };
+            let (refused, why, _) = outcome(&text("")).await;
+            assert!(
+                refused == "blind" && why.contains("no slot of table `readings` is expected") && why.contains("allow_empty: true"),
+                "{why}"
+            );
+            let allowed = outcome(&text(", allow_empty: true")).await;
+            assert_eq!((allowed.0, allowed.2), ("succeeded", 0.into()), "{detector}: {}", allowed.1);
+        }
+    }
+}

@@ -5,7 +5,7 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use repair_core::builtin::detect::find_gaps;
+use repair_core::builtin::detect::{find_gaps, find_gaps_allow_empty};
 use repair_core::model::{Cadence, Findings, Interval, Key, Scope, Table};
 use repair_core::plugin::{Detector, Registry, StepContext};
 use repair_core::{Error, Result};
@@ -33,6 +33,9 @@ pub struct MinuteGapsConfig {
     /// The end: a date (included, in the table's zone), an instant (not included), or relative to the run's now: `today` and other days are
     /// included.
     pub to: String,
+    /// Whether it is fine that no slot at all is expected, as on a day on which a market is closed. Otherwise the step is blind then.
+    #[serde(default)]
+    pub allow_empty: bool,
 }
 
 /// Refuses a list without stocks when it is read, because an audit of no stocks would look like a clean table.
@@ -79,7 +82,7 @@ impl Detector for MinuteGaps {
             Some(before) => before.scope.clone(),
             None => self.scope(context.table(&self.config.table)?, context.now)?,
         };
-        find_gaps(context, &scope, again).await
+        if self.config.allow_empty { find_gaps_allow_empty(context, &scope, again).await } else { find_gaps(context, &scope, again).await }
     }
 }
 

@@ -186,6 +186,10 @@ fn table() -> Value {
             "time_marks": plain::<TimeMark>(),
             "zone": { "description": "What a day is; by default, the zone of its times, or else UTC", "$ref": "#/$defs/zone" },
             "cadence": plain::<Cadence>(),
+            "settles_after": {
+                "description": "How long after its end a slot may still be without its row; younger slots are not expected yet",
+                "$ref": "#/$defs/duration"
+            },
         }
     })
 }

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::builtin::detect::expected::{Examined, GapsConfig, KeysFrom, some_keys};
-use crate::builtin::detect::gaps::find_gaps;
+use crate::builtin::detect::expected::{Examined, GapsConfig, KeysFrom, nothing_expected, some_keys};
+use crate::builtin::detect::gaps::find_gaps_allow_empty;
 use crate::builtin::target::{into_name, target};
 use crate::error::Result;
 use crate::lake::stale;
@@ -42,12 +42,15 @@ pub(super) struct StaleConfig {
     /// Another table that lists the keys, instead of `keys`.
     #[serde(default)]
     pub keys_from: Option<KeysFrom>,
+    /// Whether it is fine that no slot at all is expected, as on a day on which a market is closed. Otherwise the step is blind then.
+    #[serde(default)]
+    pub allow_empty: bool,
 }
 
 pub(super) fn register(registry: &mut Registry) {
     registry.detector("stale", "finds where an aggregate was computed from repairs that were undone since", |config: StaleConfig| {
-        let StaleConfig { table, into, from, to, calendar, keys, keys_from } = config;
-        let series = GapsConfig { table, from, to, calendar, keys, keys_from };
+        let StaleConfig { table, into, from, to, calendar, keys, keys_from, allow_empty } = config;
+        let series = GapsConfig { table, from, to, calendar, keys, keys_from, allow_empty };
         series.check()?;
         Ok(Stale { series, into })
     });
@@ -67,6 +70,9 @@ impl Detector for Stale {
             Some(before) => before.scope.clone(),
             None => self.series.scope(context).await?,
         };
+        if again.is_none() && !self.series.allow_empty && Examined::of(context, &whole, None)?.is_empty() {
+            return Err(nothing_expected(context, &whole)?);
+        }
         let marks = stale::stale(context.lake.as_ref(), &into).await?;
         let stretches: Vec<Interval> = marks.iter().filter_map(|(stretch, _)| stretch.intersection(&whole.interval)).collect();
         let hull = stretches.iter().copied().reduce(|one, other| one.hull(&other));
@@ -74,7 +80,7 @@ impl Detector for Stale {
             (None, Some(interval)) => Scope { interval, ..whole },
             _ => whole,
         };
-        let base = find_gaps(context, &scope, again).await?;
+        let base = find_gaps_allow_empty(context, &scope, again).await?;
         let examined = Examined::of(context, &scope, again)?;
         let mut gaps = GapList::default();
         for key in examined.keys() {
@@ -90,7 +96,7 @@ impl Detector for Stale {
         (counts.defective, counts.gaps) = (gaps.missing(), gaps.len() as u64);
         Ok(Findings {
             kind: DefectKind::Stale,
-            scope,
+            scope: base.scope,
             counts,
             gaps,
             judged: Fingerprints::default(),

@@ -201,6 +201,7 @@ pub(super) fn table(table: Table) -> Tree {
     }
     fields.extend(table.zone.map(|zone| ("zone".to_owned(), Tree::Text(zone.to_string()))));
     fields.extend(table.cadence.map(|cadence| ("cadence".to_owned(), Tree::Text(cadence.to_string()))));
+    fields.extend(table.settles_after.map(|after| ("settles_after".to_owned(), duration(after))));
     Tree::Map(fields)
 }
 

@@ -45,7 +45,7 @@ impl<'a> Reader<'a> {
     }
 
     fn table(&mut self, key: &Key, node: &'a Node) -> Option<Table> {
-        const KEYS: [&str; 13] = [
+        const KEYS: [&str; 14] = [
             "location",
             "format",
             "ignore",
@@ -59,6 +59,7 @@ impl<'a> Reader<'a> {
             "time_marks",
             "zone",
             "cadence",
+            "settles_after",
         ];
         let fields = self.fields(node, key.place, &format!("table `{}`", key.name), &KEYS)?;
         let location = self.required(&fields, "location", "name the folder of its files").and_then(|node| self.text(node, "`location`"));
@@ -81,6 +82,7 @@ impl<'a> Reader<'a> {
             self.error(fields.key_place("time_marks"), "`time_marks` and `marks` under `time` say the same", Some(help));
         }
         let cadence = fields.get("cadence").and_then(|node| self.parsed(node, "`cadence`"));
+        let settles_after = self.duration(&fields, "settles_after");
         let texts = |reader: &mut Self, name: &str| {
             let node = fields.get(name);
             node.map(|node| reader.texts(node, &format!("`{name}`")))
@@ -117,6 +119,7 @@ impl<'a> Reader<'a> {
             zone,
             time_marks: time.marks.or(marks).unwrap_or_default(),
             cadence,
+            settles_after,
             ..Table::implicit(&key.name, &time.name)
         };
         if let Some(folders) = folders {
