@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use repair::jiff::Timestamp;
 use repair::{CancellationToken, Error, Notice, OpenLake, Opening, Repair, Result};
 
 use crate::progress::Console;
@@ -59,6 +60,9 @@ pub(crate) struct WorkflowArgs {
     /// A price book, instead of the one that the workflow names.
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
+    /// Count relative dates such as `yesterday` from this instant, e.g. 2024-03-05T02:00:00Z [default: when the command begins].
+    #[arg(long, value_name = "INSTANT", value_parser = instant)]
+    now: Option<Timestamp>,
     #[command(flatten)]
     lake: LakeArg,
 }
@@ -66,12 +70,16 @@ pub(crate) struct WorkflowArgs {
 impl WorkflowArgs {
     /// Opens the workflow.
     pub(crate) async fn open(self, lake_before: Option<PathBuf>) -> Result<Repair> {
-        let mut opening = Repair::open(self.file).profile(self.profile.as_deref()).params(by_name(self.params)?);
+        let mut opening = Repair::open(self.file).profile(self.profile.as_deref()).params(by_name(self.params)?).now(self.now);
         if let Some(prices) = self.prices {
             opening = opening.prices(prices);
         }
         self.lake.connect(lake_before, opening).await
     }
+}
+
+fn instant(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| "it must be an instant with its zone, such as 2024-03-05T02:00:00Z".to_owned())
 }
 
 fn parameter(text: &str) -> Result<(String, String), String> {

@@ -71,6 +71,7 @@ impl Run {
         let now = "2024-03-04T12:00:00Z".parse().unwrap();
         let workflow = parse(text);
         let event = Event::RunStarted {
+            now: None,
             format: FORMAT,
             workflow: "w".to_owned(),
             definition: workflow.text.clone(),

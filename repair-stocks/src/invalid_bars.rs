@@ -28,10 +28,15 @@ pub struct InvalidBarsConfig {
     /// The stocks that must be present, as values of the key column.
     #[serde(deserialize_with = "some_symbols")]
     pub symbols: Vec<String>,
-    /// The beginning: a date (from its first instant, in the table's zone) or an instant.
+    /// The beginning: a date (from its first instant, in the table's zone), an instant, or relative to the run's now, such as `yesterday` or
+    /// `now - 7d`.
     pub from: String,
-    /// The end: a date (included, in the table's zone) or an instant (not included).
+    /// The end: a date (included, in the table's zone), an instant (not included), or relative to the run's now: `today` and other days are
+    /// included.
     pub to: String,
+    /// Whether it is fine that no slot at all is expected, as on a day on which a market is closed. Otherwise the step is blind then.
+    #[serde(default)]
+    pub allow_empty: bool,
     /// Rules in addition to those for bars, written as for `invalid`.
     #[serde(default)]
     pub rules: Vec<Rule>,
@@ -39,10 +44,10 @@ pub struct InvalidBarsConfig {
 
 pub(crate) fn register(registry: &mut Registry) {
     registry.detector("stocks.invalid-bars", "finds the bars that no market can have produced", |config: InvalidBarsConfig| {
-        let InvalidBarsConfig { table, calendar, symbols, from, to, rules } = config;
+        let InvalidBarsConfig { table, calendar, symbols, from, to, allow_empty, rules } = config;
         let keys = Some(symbols.iter().map(|symbol| Key::from(symbol.as_str())).collect());
         let rules = bar_rules()?.into_iter().chain(rules).collect();
-        Invalid::new(InvalidConfig { table, from, to, calendar, keys, keys_from: None, rules })
+        Invalid::new(InvalidConfig { table, from, to, calendar, keys, keys_from: None, allow_empty, rules })
     });
 }
 

@@ -4,7 +4,8 @@
 //! because a stock that never arrived would go unnoticed if they were read from the captured data.
 
 use async_trait::async_trait;
-use repair_core::builtin::detect::find_gaps;
+use jiff::Timestamp;
+use repair_core::builtin::detect::{find_gaps, find_gaps_allow_empty};
 use repair_core::model::{Cadence, Findings, Interval, Key, Scope, Table};
 use repair_core::plugin::{Detector, Registry, StepContext};
 use repair_core::{Error, Result};
@@ -26,10 +27,15 @@ pub struct MinuteGapsConfig {
     /// The stocks that must be present, as values of the key column.
     #[serde(deserialize_with = "some_symbols")]
     pub symbols: Vec<String>,
-    /// The beginning: a date (from its first instant, in the table's zone) or an instant.
+    /// The beginning: a date (from its first instant, in the table's zone), an instant, or relative to the run's now, such as `yesterday` or
+    /// `now - 7d`.
     pub from: String,
-    /// The end: a date (included, in the table's zone) or an instant (not included).
+    /// The end: a date (included, in the table's zone), an instant (not included), or relative to the run's now: `today` and other days are
+    /// included.
     pub to: String,
+    /// Whether it is fine that no slot at all is expected, as on a day on which a market is closed. Otherwise the step is blind then.
+    #[serde(default)]
+    pub allow_empty: bool,
 }
 
 /// Refuses a list without stocks when it is read, because an audit of no stocks would look like a clean table.
@@ -46,7 +52,7 @@ pub(crate) fn some_symbols<'de, D: Deserializer<'de>>(deserializer: D) -> Result
 
 pub(crate) fn register(registry: &mut Registry) {
     registry.detector("stocks.minute-gaps", "finds the minutes of a session that hold no bar", |config: MinuteGapsConfig| {
-        Interval::parse(&config.from, &config.to)?;
+        Interval::check(&config.from, &config.to)?;
         Ok(MinuteGaps { config })
     });
 }
@@ -57,13 +63,13 @@ struct MinuteGaps {
 }
 
 impl MinuteGaps {
-    fn scope(&self, table: &Table) -> Result<Scope> {
+    fn scope(&self, table: &Table, now: Timestamp) -> Result<Scope> {
         check_minutes(table)?;
         Ok(Scope {
             table: table.name.clone(),
             grid: table.grid()?,
             keys: self.config.symbols.iter().map(|symbol| Key::from(symbol.as_str())).collect(),
-            interval: Interval::parse_in(&self.config.from, &self.config.to, &table.day_zone())?,
+            interval: Interval::parse_at(&self.config.from, &self.config.to, &table.day_zone(), now)?,
             calendar: self.config.calendar.clone(),
         })
     }
@@ -74,9 +80,9 @@ impl Detector for MinuteGaps {
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
         let scope = match again {
             Some(before) => before.scope.clone(),
-            None => self.scope(context.table(&self.config.table)?)?,
+            None => self.scope(context.table(&self.config.table)?, context.now)?,
         };
-        find_gaps(context, &scope, again).await
+        if self.config.allow_empty { find_gaps_allow_empty(context, &scope, again).await } else { find_gaps(context, &scope, again).await }
     }
 }
 

@@ -13,7 +13,7 @@ use repair_core::engine::{
     Engine, Event, JsonFormat, Outcome, Recorded, RunHead, RunReport, RunState, Signal, StartRequest, for_each_event, load, new_run_id,
 };
 use repair_core::model::Table;
-use repair_core::workflow::{StepKind, Workflow};
+use repair_core::workflow::{StepKind, Variables, Workflow};
 use repair_core::{Error, Result};
 
 /// Starts a run: await it to run the workflow to its end. [`Repair::run`] makes it.
@@ -35,6 +35,7 @@ impl RunRequest<'_> {
         let engine = self.repair.engine().await?;
         let request = StartRequest::new(self.id.unwrap_or_else(new_run_id))
             .with_params(self.repair.params.clone())
+            .with_now(self.repair.now)
             .with_environment(self.repair.environment.clone());
         engine.start(&self.repair.workflow, request).await
     }
@@ -62,8 +63,9 @@ impl Repair {
     /// An engine for this workflow. Nothing is written, not even a journal, for a workflow that cannot begin.
     pub(crate) async fn engine(&self) -> Result<Engine> {
         let around = self.around();
-        preflight(&around.registry, self.opened.as_ref(), &self.workflow, &self.params).await?;
-        for table in self.repaired() {
+        let variables = self.variables()?;
+        preflight(&around.registry, self.opened.as_ref(), &self.workflow, &variables).await?;
+        for table in self.repaired(&variables) {
             for what in self.opened.to_create(table).await? {
                 around.notice(Notice::WillCreate(what));
             }
@@ -73,13 +75,13 @@ impl Repair {
     }
 
     /// The tables that the workflow repairs.
-    fn repaired(&self) -> Vec<&Table> {
-        let (workflow, variables) = (&self.workflow, self.variables());
+    fn repaired(&self, variables: &Variables) -> Vec<&Table> {
+        let workflow = &self.workflow;
         let mut tables: Vec<&Table> = Vec::new();
         for step in &workflow.steps {
             let StepKind::Repair { of, .. } = &step.kind else { continue };
             let plugins = workflow.step(of).map(|detect| detect.kind.plugins()).unwrap_or_default();
-            for with in plugins.iter().filter_map(|(_, _, with)| with.resolve(&variables).ok()) {
+            for with in plugins.iter().filter_map(|(_, _, with)| with.resolve(variables).ok()) {
                 let table = with.get("table").and_then(Value::as_str).and_then(|table| workflow.tables.get(table));
                 tables.extend(table.filter(|table| !tables.contains(table)));
             }

@@ -391,6 +391,7 @@ async fn compare(lake: &MemoryLake, peeks: &Peeks, share: &str, options: &Compar
     let setting = CompareSetting {
         workflow: &workflow,
         params: &BTreeMap::new(),
+        now: None,
         registry: &registry,
         lake: Arc::new(lake.clone()),
         clock: Arc::new(VirtualClock::starting_at("2024-04-01T00:00:00Z".parse().unwrap())),

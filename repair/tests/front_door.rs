@@ -224,6 +224,63 @@ async fn a_person_excepts_slots_and_late_truth_judges_repairs() {
 }
 
 #[tokio::test]
+async fn a_key_that_a_table_has_never_had_is_refused() {
+    let world = World::new();
+    let repair = world.open().await;
+    repair.run().id("monday").await.unwrap();
+    let (then, hour) = (at("2024-03-04T07:30:00Z"), Interval::parse("2024-03-04T07:00:00Z", "2024-03-04T08:00:00Z").unwrap());
+    let errors = [
+        repair.why("readings", then).key("cO").await.unwrap_err(),
+        repair.except("readings", hour, "switched off").key("n02").await.unwrap_err(),
+        repair.unexcept("readings", hour, "it was on").key("noo2").await.unwrap_err(),
+        repair.undo("monday").key("co").key("no3").await.unwrap_err(),
+    ];
+    let meant = ["co", "no2", "no2", "no2"];
+    for (error, meant) in errors.into_iter().zip(meant) {
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(
+            error.message().contains("has never had the key") && error.message().contains(&format!("did you mean `{meant}`?")),
+            "{error}"
+        );
+    }
+    let far = repair.why("readings", then).key("pressure").await.unwrap_err();
+    assert!(far.message().ends_with("its keys are `co`, `no2`"), "{far}");
+    // A row makes a key known, whether or not a run expects it.
+    world.arrives("benzene,2024-03-04T09:00:00Z,1");
+    assert_eq!(repair.why("readings", then).key("benzene").await.unwrap().standing, Standing::Missing);
+}
+
+#[tokio::test]
+async fn a_plan_and_its_run_count_days_from_the_same_now() {
+    let world = World::new();
+    let opening = |now: &str| Repair::open(world.path("workflow.yaml")).lake(world.lake()).param("day", "yesterday").now(at(now));
+    let repair = opening("2024-03-05T23:59:59Z").connect().await.unwrap();
+    let plan = repair.plan().await.unwrap();
+    assert_eq!((plan.missing(), &plan.params["day"], plan.now), (3, &"2024-03-04".into(), Some(at("2024-03-05T23:59:59Z"))));
+    // The next day it is still the plan of that day.
+    let text = plan.to_text().unwrap();
+    let planned = Repair::planned(repair::plan::Plan::from_text(&text).unwrap());
+    let error = Repair::planned(plan.clone()).now(at("2024-03-06T00:00:00Z")).connect().await.err().unwrap();
+    assert!(error.message().contains("a plan has its own now, 2024-03-05T23:59:59Z"), "{error}");
+    let report = planned.connect().await.unwrap().apply(&plan).await.unwrap();
+    assert_eq!((report.outcome, report.missing), (Some(Outcome::Succeeded), 0));
+    let state = repair.state(&report.run).await.unwrap();
+    assert_eq!((state.started.now, &state.started.params["day"]), (at("2024-03-05T23:59:59Z"), &"2024-03-04".into()));
+
+    // A run that is begun again without a now is the run that it was.
+    let run = repair.run().id("nightly").await.unwrap();
+    let later = Repair::open(world.path("workflow.yaml")).lake(world.lake()).param("day", "yesterday").connect().await.unwrap();
+    assert_eq!(later.run().id("nightly").await.unwrap(), run);
+    let other = opening("2024-03-07T02:00:00Z").connect().await.unwrap();
+    assert_eq!(other.run().id("nightly").await.unwrap_err().kind(), ErrorKind::Conflict);
+
+    let moving = WORKFLOW.replace("with: { root: lake }", "with: { root: \"{% 'lake' & $params.day %}\" }");
+    world.write("moving.yaml", &moving);
+    let error = Repair::open(world.path("moving.yaml")).param("day", "yesterday").connect().await.err().unwrap();
+    assert!(error.message().contains("depends on a parameter that is relative to now"), "{error}");
+}
+
+#[tokio::test]
 async fn what_cannot_be_opened_is_refused_with_a_hint() {
     let world = World::new();
     let opening = |profile: &'static str| Repair::open(world.path("workflow.yaml")).profile(profile).param("day", "2024-03-04");

@@ -61,6 +61,7 @@ struct History {
 impl History {
     fn of(run: &str, definition: &str) -> Self {
         let event = Event::RunStarted {
+            now: None,
             format: FORMAT,
             workflow: "ticker".to_owned(),
             definition: definition.to_owned(),

@@ -21,6 +21,8 @@ pub use crate::engine::unit::{PUBLISH_UNITS, UnitWork};
 pub struct Setting {
     /// The id of the run, plan or comparison.
     pub run: Arc<str>,
+    /// The now of the run, plan or comparison.
+    pub now: Timestamp,
     /// The lake.
     pub lake: Arc<dyn Lake>,
     /// The clock.
@@ -80,6 +82,7 @@ pub fn shared_context(registry: &Registry, workflow: &Workflow, variables: &Vari
         visit: 1,
         attempt: 1,
         entered_at: setting.clock.now(),
+        now: setting.now,
         lake: setting.lake,
         tables: Arc::new(workflow.tables.clone()),
         sources: Arc::new(sources(registry, &setting.clock, workflow, variables)?),
@@ -226,12 +229,12 @@ fn sources(
 }
 
 /// Checks everything that can be checked before the first step and before anything is written: the plug-ins can be created, the sources
-/// are ready, the tables exist, and the lake is writable.
+/// are ready, the tables exist, and the lake is writable. The variables are those of [`Variables::at_start`].
 ///
 /// # Errors
 /// The first problem found.
-pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<()> {
-    let uses = plugins_ready(registry, workflow, params).await?;
+pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, variables: &Variables) -> Result<()> {
+    let uses = plugins_ready(registry, workflow, variables).await?;
     lake.check_writable().await?;
     tables_there(lake, workflow, &uses).await
 }
@@ -240,8 +243,8 @@ pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow
 ///
 /// # Errors
 /// The first problem found.
-pub async fn can_begin(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<()> {
-    let uses = plugins_ready(registry, workflow, params).await?;
+pub async fn can_begin(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, variables: &Variables) -> Result<()> {
+    let uses = plugins_ready(registry, workflow, variables).await?;
     tables_there(lake, workflow, &uses).await
 }
 
@@ -270,19 +273,18 @@ fn named(workflow: &Workflow, variables: &Variables) -> BTreeSet<String> {
 }
 
 /// Checks that the plug-ins can be created, and returns what they use.
-async fn plugins_ready(registry: &Registry, workflow: &Workflow, params: &BTreeMap<String, Value>) -> Result<Uses> {
-    let variables = Variables { params: Value::Object(params.clone().into_iter().collect()), ..Variables::default() };
+async fn plugins_ready(registry: &Registry, workflow: &Workflow, variables: &Variables) -> Result<Uses> {
     let clock: Arc<dyn Clock> = Arc::new(crate::plugin::SystemClock);
-    let named = named(workflow, &variables);
+    let named = named(workflow, variables);
     let concern = |name: &String| !workflow.included.sources.contains(name) || named.contains(name);
-    for (name, source) in sources(registry, &clock, workflow, &variables)?.into_iter().filter(|(name, _)| concern(name)) {
+    for (name, source) in sources(registry, &clock, workflow, variables)?.into_iter().filter(|(name, _)| concern(name)) {
         source.ready().await.map_err(|error| error.on("source", name))?;
     }
     let mut written = Vec::new();
     let plugins = workflow.steps.iter().flat_map(|step| step.kind.plugins().into_iter().map(move |plugin| (step, plugin)));
     for (step, (kind, plugin, with)) in plugins {
         // A configuration that depends on earlier steps is checked when the run gets there.
-        let Ok(config) = with.resolve(&variables) else { continue };
+        let Some(config) = with.is_known_at_start().then(|| with.resolve(variables)).and_then(Result::ok) else { continue };
         written.extend(config.get("into").and_then(Value::as_str).map(str::to_owned));
         registry.make(kind, plugin, &config).map_err(|error| error.on("step", &step.name))?;
     }

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::model::Zone;
+use crate::model::{Fixed, Moment, Zone};
 
 /// A half-open stretch of time, `[from, to)`, which is never empty.
 ///
@@ -75,9 +75,61 @@ impl Interval {
     /// # Errors
     /// As [`Interval::parse`].
     pub fn parse_in(from: &str, to: &str, zone: &Zone) -> Result<Self> {
-        let (first, end) = (lower_bound(from, zone)?, upper_bound(to, zone)?);
-        Self::new(first, end).map_err(|_| {
-            let included = if is_date(to) { "" } else { ", which is not included," };
+        Self::between(
+            from,
+            to,
+            |text| match text.parse()? {
+                Moment::Fixed(fixed) => Ok(fixed),
+                Moment::Relative(_) => Err(Error::invalid(format!(
+                    "`{text}` depends on a run's now, and there is none here; give a date (2024-03-04), or an instant with its zone \
+                 (2024-03-04T14:30:00Z)"
+                ))),
+            },
+            zone,
+        )
+    }
+
+    /// As [`Interval::parse_in`], with bounds that may also be relative to a run's now, such as `yesterday` or `now - 7d`. A bound that is a
+    /// day then, such as `today`, is a whole day as `to`.
+    ///
+    /// ```
+    /// use repair_core::model::Interval;
+    ///
+    /// let now = "2024-03-31T22:30:00Z".parse()?; // already April in Berlin
+    /// let yesterday = Interval::parse_at("yesterday", "yesterday", &"Europe/Berlin".parse()?, now)?;
+    /// assert_eq!(yesterday.to_string(), "2024-03-30T23:00:00Z to 2024-03-31T22:00:00Z");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Interval::parse`].
+    pub fn parse_at(from: &str, to: &str, zone: &Zone, now: Timestamp) -> Result<Self> {
+        Self::between(from, to, |text| text.parse::<Moment>()?.fixed(zone, now), zone)
+    }
+
+    /// Checks bounds as far as that is possible without knowing now: that they can be read and, unless one is relative, that the interval is
+    /// not empty.
+    ///
+    /// # Errors
+    /// As [`Interval::parse`].
+    pub fn check(from: &str, to: &str) -> Result<()> {
+        let (first, last) = (from.parse::<Moment>()?, to.parse::<Moment>()?);
+        if first.is_relative() || last.is_relative() { Ok(()) } else { Self::parse(from, to).map(drop) }
+    }
+
+    fn between(from: &str, to: &str, fixed: impl Fn(&str) -> Result<Fixed>, zone: &Zone) -> Result<Self> {
+        let (first, last) = (fixed(from)?, fixed(to)?);
+        Self::new(first.start(zone)?, last.end(zone)?).map_err(|_| {
+            let shown = |text: &str, fixed: Fixed| {
+                let is = fixed.to_string();
+                if text == is || text.parse::<Moment>().is_ok_and(|moment| !moment.is_relative()) {
+                    text.to_owned()
+                } else {
+                    format!("{text} ({is})")
+                }
+            };
+            let included = if matches!(last, Fixed::Date(_)) { "" } else { ", which is not included," };
+            let (from, to) = (shown(from, first), shown(to, last));
             Error::invalid(format!("the interval from {from} to {to}{included} is empty; give a later `to`, or swap the two"))
         })
     }
@@ -141,39 +193,6 @@ pub fn day_start(date: Date) -> Result<Timestamp> {
         .map_err(|error| Error::invalid(format!("{date} is out of range")).because(error))
 }
 
-fn lower_bound(text: &str, zone: &Zone) -> Result<Timestamp> {
-    match text.parse::<Timestamp>() {
-        Ok(instant) => Ok(instant),
-        Err(_) => zone.start(parse_date(text)?.at(0, 0, 0, 0)),
-    }
-}
-
-fn upper_bound(text: &str, zone: &Zone) -> Result<Timestamp> {
-    match text.parse::<Timestamp>() {
-        Ok(instant) => Ok(instant),
-        Err(_) => {
-            let next = parse_date(text)?.tomorrow().map_err(|error| Error::invalid(format!("{text} is out of range")).because(error))?;
-            zone.start(next.at(0, 0, 0, 0))
-        }
-    }
-}
-
-fn is_date(text: &str) -> bool {
-    text.parse::<Timestamp>().is_err()
-}
-
-fn parse_date(text: &str) -> Result<Date> {
-    // `Date` would read a date-time without a zone, and silently drop its time.
-    if text.len() > 10 {
-        return Err(not_a_time(text));
-    }
-    text.parse::<Date>().map_err(|_| not_a_time(text))
-}
-
-fn not_a_time(text: &str) -> Error {
-    Error::invalid(format!("`{text}` is neither a date (2024-03-04) nor an instant with its zone (2024-03-04T14:30:00Z)"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +212,21 @@ mod tests {
         assert!(days.message().contains("from 2024-03-05 to 2024-03-04 is empty"), "{days}");
         let instants = Interval::parse("2024-03-04", "2024-03-04T00:00:00Z").unwrap_err();
         assert!(instants.message().contains("from 2024-03-04 to 2024-03-04T00:00:00Z, which is not included, is"), "{instants}");
+    }
+
+    #[test]
+    fn bounds_may_be_relative_where_there_is_a_now() {
+        let (zone, now) = ("America/New_York".parse().unwrap(), "2024-11-04T02:00:00Z".parse().unwrap());
+        let parse = |from, to| Interval::parse_at(from, to, &zone, now).map(|interval| interval.to_string());
+        // Sunday in New York, a day of 25 hours.
+        assert_eq!(parse("today", "today").unwrap(), "2024-11-03T04:00:00Z to 2024-11-04T05:00:00Z");
+        assert_eq!(parse("now - 1d", "now").unwrap(), "2024-11-03T01:00:00Z to 2024-11-04T02:00:00Z");
+        assert_eq!(parse("startof(month)", "yesterday").unwrap(), "2024-11-01T04:00:00Z to 2024-11-03T04:00:00Z");
+        let empty = parse("today", "yesterday").unwrap_err();
+        assert!(empty.message().contains("from today (2024-11-03) to yesterday (2024-11-02) is empty"), "{empty}");
+        assert!(Interval::parse("yesterday", "today").unwrap_err().message().contains("depends on a run's now"));
+        assert!(Interval::check("today", "yesterday").is_ok() && Interval::check("2024-03-05", "2024-03-04").is_err());
+        assert!(Interval::check("today", "tomorow").is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod calendar;
 mod defect;
 mod fix;
 mod interval;
+mod moment;
 mod presence;
 mod series;
 mod table;
@@ -17,6 +18,7 @@ pub use calendar::{Always, Calendar, Session, outside};
 pub use defect::{Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, MAX_EXAMPLES, Scope};
 pub use fix::{Absence, Conflicts, Fix, Suspect, Suspects, Unit, Wanted};
 pub use interval::{Interval, day_start, utc_date};
+pub use moment::{Fixed, Moment, Relative};
 pub use presence::{KeyPresence, Presence, SlotRange, SlotSet, TablePresence, expected_slots};
 pub use series::{Cadence, Key, SlotGrid, TimeMark};
 pub use table::{

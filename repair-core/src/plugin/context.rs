@@ -146,6 +146,9 @@ pub struct StepContext {
     pub attempt: u32,
     /// When the run came to this visit, by the journal. Whatever must be the same after a crash is computed from this, not from the clock.
     pub entered_at: Timestamp,
+    /// The run's now, from which relative dates such as `yesterday` are counted. It stays the same however long the run takes, and when it is
+    /// resumed.
+    pub now: Timestamp,
     /// The lake.
     pub lake: Arc<dyn Lake>,
     /// The workflow's tables, by name.
@@ -163,6 +166,13 @@ pub struct StepContext {
 }
 
 impl StepContext {
+    /// The same context with another now.
+    #[must_use]
+    pub fn with_now(mut self, now: Timestamp) -> Self {
+        self.now = now;
+        self
+    }
+
     /// The same context with another lake.
     #[must_use]
     pub fn with_lake(mut self, lake: Arc<dyn Lake>) -> Self {

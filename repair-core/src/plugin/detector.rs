@@ -15,7 +15,7 @@ use crate::plugin::StepContext;
 /// use async_trait::async_trait;
 /// use repair_core::Result;
 /// use repair_core::builtin::detect::find_gaps;
-/// use repair_core::model::{Cadence, Findings, Format, Interval, Scope, Table, utc_date};
+/// use repair_core::model::{Cadence, Findings, Format, Interval, Scope, Table};
 /// use repair_core::plugin::{Detector, StepContext};
 /// use repair_core::testing::{MemoryLake, VirtualClock, context, plugin_suite};
 ///
@@ -28,12 +28,11 @@ use crate::plugin::StepContext;
 /// impl Detector for Yesterday {
 ///     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
 ///         let table = context.table(&self.table)?;
-///         let yesterday = utc_date(context.entered_at).yesterday().unwrap_or(jiff::civil::Date::MIN).to_string();
 ///         let scope = Scope {
 ///             table: table.name.clone(),
 ///             grid: table.grid()?,
 ///             keys: vec![Default::default()], // a table without key columns is one series
-///             interval: Interval::parse(&yesterday, &yesterday)?,
+///             interval: Interval::parse_at("yesterday", "yesterday", &table.day_zone(), context.now)?,
 ///             calendar: "24x7".to_owned(),
 ///         };
 ///         find_gaps(context, &scope, again).await

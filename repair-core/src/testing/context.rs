@@ -23,6 +23,7 @@ pub fn context(lake: Arc<dyn Lake>, tables: impl IntoIterator<Item = Table>, clo
         visit: 1,
         attempt: 1,
         entered_at: clock.now(),
+        now: clock.now(),
         lake,
         tables: Arc::new(tables.into_iter().map(|table| (table.name.clone(), table)).collect()),
         sources: Arc::new(BTreeMap::new()),

@@ -1,12 +1,12 @@
 //! Parameters: from what a command line or a Rust caller gives to checked values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use jiff::civil::Date;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::model::{Fixed, Moment, Table, Zone};
 use crate::workflow::parse_duration;
 use crate::workflow::{Param, ParamType, Workflow};
 use crate::yaml::closest;
@@ -42,10 +42,19 @@ impl ParamType {
             Self::Integer => "a whole number",
             Self::Number => "a number",
             Self::Boolean => "true or false",
-            Self::Date => "a date such as 2024-03-04",
-            Self::Instant => "an instant with its zone, such as 2024-03-04T14:30:00Z",
+            Self::Date => "a date such as 2024-03-04 or yesterday",
+            Self::Instant => "an instant with its zone, such as 2024-03-04T14:30:00Z or now - 7d",
             Self::Duration => "a duration such as 90s, 15m, 2h or 3d",
             Self::List => "a list of texts, which a command line separates by commas",
+        }
+    }
+
+    /// A value of this type, in words.
+    pub(crate) fn example(self) -> &'static str {
+        match self {
+            Self::Date => "a date such as 2024-03-04",
+            Self::Instant => "an instant such as 2024-03-04T14:30:00Z",
+            other => other.form(),
         }
     }
 
@@ -75,12 +84,10 @@ impl ParamType {
             Self::Integer => Value::from(value.as_i64().ok_or_else(refuse)?),
             Self::Number => value.as_number().map(|number| Value::Number(number.clone())).ok_or_else(refuse)?,
             Self::Boolean => Value::from(value.as_bool().ok_or_else(refuse)?),
-            Self::Date => {
-                // `Date` would read a date-time and drop its time.
-                let date = Some(text()?).filter(|text| text.len() == 10).and_then(|text| text.parse::<Date>().ok());
-                Value::from(date.ok_or_else(refuse)?.to_string())
-            }
-            Self::Instant => Value::from(text()?.parse::<Timestamp>().map_err(|_| refuse())?.to_string()),
+            Self::Date | Self::Instant => match (self, text()?.parse::<Moment>().map_err(|_| refuse())?) {
+                (Self::Date, Moment::Fixed(Fixed::Instant(_))) | (Self::Instant, Moment::Fixed(Fixed::Date(_))) => return Err(refuse()),
+                (_, moment) => Value::from(moment.to_string()),
+            },
             Self::Duration => {
                 parse_duration(text()?).map_err(|_| refuse())?;
                 Value::from(text()?)
@@ -110,6 +117,18 @@ impl Param {
     /// The value in its normal form, if it is of the parameter's type and allowed by `one_of`.
     pub(crate) fn accept(&self, value: &Value) -> Result<Value, String> {
         let value = self.kind.check(value)?;
+        // What it is allowed to be is checked once it is known.
+        if self.is_relative(&value) { Ok(value) } else { self.allowed(value) }
+    }
+
+    /// Whether a value is a date or an instant that depends on a run's now.
+    pub(crate) fn is_relative(&self, value: &Value) -> bool {
+        matches!(self.kind, ParamType::Date | ParamType::Instant)
+            && value.as_str().and_then(|text| text.parse::<Moment>().ok()).is_some_and(|moment| moment.is_relative())
+    }
+
+    /// The value, if `one_of` allows it.
+    fn allowed(&self, value: Value) -> Result<Value, String> {
         // Each item of a list must be allowed.
         let allowed = |value: &Value| self.one_of.is_empty() || self.one_of.contains(value);
         let refused = match &value {
@@ -127,7 +146,8 @@ impl Param {
 }
 
 impl Workflow {
-    /// Reads the values of parameters from texts, as a command line gives them, and fills in defaults.
+    /// Reads the values of parameters from texts, as a command line gives them, and fills in defaults. Dates and instants that are relative to
+    /// a run's now, such as `yesterday`, are checked and stay as they are; [`Workflow::fix`] computes them when the run starts.
     ///
     /// ```
     /// use std::collections::BTreeMap;
@@ -149,7 +169,7 @@ impl Workflow {
     /// assert_eq!((&values["day"], &values["limit"]), (&"2024-03-04".into(), &10.into()));
     ///
     /// let error = workflow.bind(&BTreeMap::new()).unwrap_err();
-    /// assert_eq!(error.message(), "parameter `day` is missing; give a date such as 2024-03-04");
+    /// assert_eq!(error.message(), "parameter `day` is missing; give a date such as 2024-03-04 or yesterday");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -173,6 +193,70 @@ impl Workflow {
             let bytes = value.to_string().len();
             if bytes > MAX_PARAM_BYTES { Err(too_long(bytes)) } else { param.accept(value) }
         })
+    }
+
+    /// The values of parameters, with dates and instants that are relative to now computed: in the zone of the parameter, or else in the zone in
+    /// which the workflow's tables have their days. Values that are not relative stay the same.
+    ///
+    /// ```
+    /// use repair_core::plugin::Registry;
+    /// use repair_core::workflow::Workflow;
+    ///
+    /// let text = "
+    /// workflow: nightly
+    /// kind: dag
+    /// params: { day: { type: date, default: yesterday, zone: America/New_York } }
+    /// steps: { rest: { wait: { for: 1s } } }
+    /// ";
+    /// let workflow = Workflow::parse("nightly.yaml", text, &Registry::default())?;
+    /// let bound = workflow.bind(&Default::default())?;
+    /// let fixed = workflow.fix(&bound, "2024-03-05T03:00:00Z".parse()?)?; // still Monday evening in New York
+    /// assert_eq!((&bound["day"], &fixed["day"]), (&"yesterday".into(), &"2024-03-03".into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `invalid` if the tables have days of several zones, so that a relative value is ambiguous.
+    pub fn fix(&self, params: &BTreeMap<String, Value>, now: Timestamp) -> Result<BTreeMap<String, Value>> {
+        let fixed = params.iter().map(|(name, value)| {
+            let param = self.params.get(name).filter(|param| param.is_relative(value));
+            let (Some(param), Some(text)) = (param, value.as_str()) else { return Ok((name.clone(), value.clone())) };
+            let in_zone = || {
+                let zone = match &param.zone {
+                    Some(zone) => zone.clone(),
+                    None => self.day_zone()?,
+                };
+                let fixed = text.parse::<Moment>()?.fixed(&zone, now)?;
+                let value = if param.kind == ParamType::Date { fixed.date(&zone).to_string() } else { fixed.start(&zone)?.to_string() };
+                param.allowed(Value::from(value)).map_err(Error::invalid)
+            };
+            let value = in_zone().map_err(|error| error.on("parameter", name))?;
+            Ok((name.clone(), value))
+        });
+        fixed.collect()
+    }
+
+    /// The zone in which its tables have their days: those with a cadence, except tables of included files that no step names.
+    ///
+    /// # Errors
+    /// `invalid` if there are several.
+    pub(crate) fn day_zone(&self) -> Result<Zone> {
+        let named: BTreeSet<&str> = self.steps.iter().flat_map(|step| step.kind.plugins()).flat_map(|(_, _, with)| with.texts()).collect();
+        let concerns = |table: &&Table| {
+            table.cadence.is_some() && (!self.included.tables.contains(&table.name) || named.contains(table.name.as_str()))
+        };
+        let tables: Vec<&Table> = self.tables.values().filter(concerns).collect();
+        let zone = tables.first().map(|table| table.day_zone()).unwrap_or_default();
+        match tables.iter().find(|table| table.day_zone() != zone) {
+            None => Ok(zone),
+            Some(other) => Err(Error::invalid(format!(
+                "the days of table `{}` are those of {zone}, and the days of table `{}` are those of {}, so what is relative to now is \
+                 ambiguous; say which days are meant with `zone` of the parameter",
+                tables.first().map_or("", |table| &table.name),
+                other.name,
+                other.day_zone()
+            ))),
+        }
     }
 
     fn bind_with<T>(

@@ -5,11 +5,12 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{ErrorKind, Result};
-use crate::model::Table;
+use crate::model::{Table, Zone};
 use crate::plugin::PluginKind;
 use crate::price::{Budget, PriceBook};
 use crate::workflow::Expression;
@@ -185,9 +186,9 @@ pub enum ParamType {
     Number,
     /// `true` or `false`.
     Boolean,
-    /// A date, such as `2024-03-04`.
+    /// A date, such as `2024-03-04` or `yesterday`.
     Date,
-    /// An instant, such as `2024-03-04T14:30:00Z`.
+    /// An instant, such as `2024-03-04T14:30:00Z` or `now - 7d`.
     Instant,
     /// A duration, such as `90s`, `15m`, `2h` or `3d`.
     Duration,
@@ -207,6 +208,8 @@ pub struct Param {
     pub about: Option<String>,
     /// The values allowed; any value if empty. For a list, the items allowed.
     pub one_of: Vec<Value>,
+    /// The zone of dates and instants that are relative to now, such as `yesterday`. If it is not given, the zone of the tables' days.
+    pub zone: Option<Zone>,
 }
 
 /// A source as a workflow uses it.
@@ -267,6 +270,39 @@ impl Template {
         value.and_then(Value::as_str)
     }
 
+    /// The texts in it that are not computed.
+    pub(crate) fn texts(&self) -> Vec<&str> {
+        let mut texts = Vec::new();
+        let (mut templates, mut values): (Vec<&Self>, Vec<&Value>) = (vec![self], Vec::new());
+        while let Some(template) = templates.pop() {
+            match template {
+                Self::Value(value) => values.push(value),
+                Self::Computed(_) => {}
+                Self::List(items) => templates.extend(items),
+                Self::Map(entries) => templates.extend(entries.iter().map(|(_, item)| item)),
+            }
+        }
+        while let Some(value) = values.pop() {
+            match value {
+                Value::String(text) => texts.push(text.as_str()),
+                Value::Array(items) => values.extend(items),
+                Value::Object(fields) => values.extend(fields.values()),
+                _ => {}
+            }
+        }
+        texts
+    }
+
+    /// Whether it depends on nothing that is known only during a run: on `$params` and `$run` at most.
+    pub fn is_known_at_start(&self) -> bool {
+        match self {
+            Self::Value(_) => true,
+            Self::Computed(expression) => expression.variables().all(|(name, _)| matches!(name, "params" | "run")),
+            Self::List(items) => items.iter().all(Self::is_known_at_start),
+            Self::Map(entries) => entries.iter().all(|(_, item)| item.is_known_at_start()),
+        }
+    }
+
     /// The value, with all expressions computed.
     ///
     /// # Errors
@@ -296,8 +332,21 @@ pub struct Variables {
     pub visits: u32,
     /// `$error`: `{kind, message}` of the error that was just caught, else null.
     pub error: Value,
-    /// `$run`: `{started_at, now}`.
+    /// `$run`: `{started_at, now, reached}`, from [`Variables::of_run`].
     pub run: Value,
+}
+
+impl Variables {
+    /// The variables that are known when a run starts.
+    pub fn at_start(params: &BTreeMap<String, Value>, started_at: Timestamp, now: Timestamp) -> Self {
+        let params = Value::Object(params.clone().into_iter().collect());
+        Self { params, run: Self::of_run(started_at, now, started_at), ..Self::default() }
+    }
+
+    /// `$run`: when the run started; its now, from which relative dates are counted; and the time that it has reached, which `$now()` returns.
+    pub fn of_run(started_at: Timestamp, now: Timestamp, reached: Timestamp) -> Value {
+        serde_json::json!({ "started_at": started_at, "now": now, "reached": reached })
+    }
 }
 
 /// One step of a workflow.

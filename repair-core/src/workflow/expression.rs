@@ -187,7 +187,8 @@ fn bound(variables: &Variables) -> Context {
 
 /// Replaces the functions that read a clock, draw at random, evaluate text or fill memory in one go.
 fn make_pure(evaluator: &mut Evaluator, variables: &Variables) -> Result<(), EvaluatorError> {
-    let now = variables.run.get("now").and_then(Value::as_str).and_then(|now| now.parse::<jiff::Timestamp>().ok());
+    let run = &variables.run;
+    let now = run.get("reached").or_else(|| run.get("now")).and_then(Value::as_str).and_then(|now| now.parse::<jiff::Timestamp>().ok());
     let time = move |function: &str, arguments: &[JValue]| {
         if !arguments.is_empty() {
             return Err(refuse(format!("`${function}` takes no arguments here; use `$fromMillis($millis(), picture)` instead")));

@@ -108,7 +108,11 @@ fn param() -> Value {
             "type": { "oneOf": types },
             "default": { "description": "The value used when none is given; a parameter without a default is required" },
             "about": { "type": "string" },
-            "one_of": { "description": "The values allowed", "type": "array", "minItems": 1 }
+            "one_of": { "description": "The values allowed", "type": "array", "minItems": 1 },
+            "zone": {
+                "description": "The zone of dates and instants that are relative to now, such as yesterday; by default, that of the tables' days",
+                "$ref": "#/$defs/zone"
+            }
         }
     })
 }
@@ -182,6 +186,10 @@ fn table() -> Value {
             "time_marks": plain::<TimeMark>(),
             "zone": { "description": "What a day is; by default, the zone of its times, or else UTC", "$ref": "#/$defs/zone" },
             "cadence": plain::<Cadence>(),
+            "settles_after": {
+                "description": "How long after its end a slot may still be without its row; younger slots are not expected yet",
+                "$ref": "#/$defs/duration"
+            },
         }
     })
 }

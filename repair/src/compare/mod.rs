@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -67,6 +68,8 @@ pub struct CompareSetting<'a> {
     pub workflow: &'a Workflow,
     /// Its parameters, as [`Workflow::bind`] returns them.
     pub params: &'a BTreeMap<String, Value>,
+    /// The now from which relative dates are counted; if it is not given, it is when the comparison begins.
+    pub now: Option<Timestamp>,
     /// The plug-ins.
     pub registry: &'a Registry,
     /// The lake; nothing is written to it.
@@ -83,15 +86,16 @@ pub struct CompareSetting<'a> {
 /// `invalid` or `not-found` if the options do not fit the workflow or the table; those of the lake and the detector, as of a run. What goes
 /// wrong with one strategy is in its report.
 pub async fn compare(setting: CompareSetting<'_>, share: Share, options: &CompareOptions) -> Result<CompareReport> {
-    let CompareSetting { workflow, params, registry, lake, clock, cancel } = setting;
+    let CompareSetting { workflow, params, now, registry, lake, clock, cancel } = setting;
     let began = clock.now();
-    let variables = strategy::variables(params, began);
+    let now = now.unwrap_or(began);
+    let variables = strategy::variables(workflow, params, began, now)?;
     let detect = strategy::detect_step(workflow, options.of.as_deref())?;
     let candidates = strategy::candidates(workflow, registry, &detect.name, &options.strategies, &variables)?;
     let aggregates = strategy::aggregates(workflow, &detect.name);
     let computed = aggregates.iter().filter_map(|step| into(workflow, step, &variables)).collect();
     let run = format!("compare-{}", new_run_id()).into();
-    let arena = Arena { workflow, registry, lake, clock, variables, run, began, aggregates, computed, cancel };
+    let arena = Arena { workflow, registry, lake, clock, variables, run, began, now, aggregates, computed, cancel };
 
     let looked = look(&arena, detect).await?;
     let (decisive, truth, there, not_compared) = hide(&arena, &looked, share, options).await?;

@@ -66,6 +66,7 @@ impl CompareRequest<'_> {
         let setting = CompareSetting {
             workflow: &repair.workflow,
             params: &repair.params,
+            now: repair.now,
             registry: &around.registry,
             lake: repair.opened.clone(),
             clock: around.clock.clone(),

@@ -230,10 +230,6 @@ pub(super) fn plugin(step: &Step) -> Result<(PluginKind, &str, &Template)> {
 }
 
 /// The variables of expressions that are known outside a run.
-pub(super) fn variables(params: &BTreeMap<String, Value>, now: jiff::Timestamp) -> Variables {
-    Variables {
-        params: Value::Object(params.clone().into_iter().collect()),
-        run: json!({ "started_at": now.to_string(), "now": now.to_string() }),
-        ..Variables::default()
-    }
+pub(super) fn variables(workflow: &Workflow, params: &BTreeMap<String, Value>, began: jiff::Timestamp, now: jiff::Timestamp) -> Result<Variables> {
+    Ok(Variables::at_start(&workflow.fix(params, now)?, began, now))
 }

@@ -37,6 +37,7 @@ pub(super) struct Arena<'a> {
     pub(super) variables: Variables,
     pub(super) run: Arc<str>,
     pub(super) began: Timestamp,
+    pub(super) now: Timestamp,
     pub(super) aggregates: Vec<&'a Step>,
     pub(super) computed: Vec<Table>,
     pub(super) cancel: CancellationToken,
@@ -86,6 +87,7 @@ impl Arena<'_> {
     pub(super) fn prepare(&self, lake: &MaskedLake, step: &str, tags: &BTreeMap<String, String>) -> Result<Prepared> {
         let setting = Setting {
             run: self.run.clone(),
+            now: self.now,
             lake: Arc::new(lake.clone()),
             clock: self.clock.clone(),
             cancel: self.cancel.clone(),

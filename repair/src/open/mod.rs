@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use jiff::Timestamp;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::plan::Plan;
@@ -137,12 +138,13 @@ pub struct Opening {
     adapters: Option<(Arc<dyn Lake>, Arc<dyn Journal>)>,
     params: BTreeMap<String, String>,
     prices: Option<PathBuf>,
+    now: Option<Timestamp>,
     around: Around,
 }
 
 impl Opening {
     fn new(from: Input) -> Self {
-        Self { from, profile: None, lake: None, adapters: None, params: BTreeMap::new(), prices: None, around: Around::new() }
+        Self { from, profile: None, lake: None, adapters: None, params: BTreeMap::new(), prices: None, now: None, around: Around::new() }
     }
 
     /// Chooses a profile of the workflow. Without this it is the profile `local`, or the only one.
@@ -182,6 +184,13 @@ impl Opening {
         self
     }
 
+    /// Counts relative dates such as `yesterday` from this instant, instead of from when a run starts or a plan is made: to run a nightly workflow
+    /// for a night that is past, or as the schedule says. Time does not stand still in the run.
+    pub fn now(mut self, now: impl Into<Option<Timestamp>>) -> Self {
+        self.now = now.into();
+        self
+    }
+
     around!();
 
     /// Reads and checks the workflow, binds its parameters, and opens the lake of the profile. Nothing is written.
@@ -189,8 +198,16 @@ impl Opening {
     /// # Errors
     /// `invalid` if the workflow has mistakes, a parameter does not fit, or the profile does not; `not-found` if the lake is not there.
     pub async fn connect(self) -> Result<Repair> {
-        let Self { from, profile, lake, adapters, params, prices, around } = self;
+        let Self { from, profile, lake, adapters, params, prices, now, around } = self;
         let registry = &around.registry;
+        let now = match (&from, now) {
+            (Input::Plan(plan), Some(now)) if plan.now != Some(now) => {
+                let own = plan.now.map_or_else(String::new, |now| format!(", {now}"));
+                return Err(Error::invalid(format!("a plan has its own now{own}; make another plan for another now")));
+            }
+            (Input::Plan(plan), _) => plan.now,
+            (_, now) => now,
+        };
         let (workflow, params, origin, profile) = match from {
             Input::File(path) => {
                 let workflow = Workflow::load_with_prices(&path, registry, prices.as_deref())?;
@@ -226,6 +243,7 @@ impl Opening {
             origin,
             named_lake: lake.map(|lake| lake.display().to_string()),
             prices: prices.map(|prices| prices.display().to_string()),
+            now,
             opened,
             lake: OpenLake { root: place.root, around },
         })
@@ -272,6 +290,8 @@ pub struct Repair {
     pub(crate) origin: Origin,
     pub(crate) named_lake: Option<String>,
     pub(crate) prices: Option<String>,
+    /// The now that was given.
+    pub(crate) now: Option<Timestamp>,
     pub(crate) opened: Arc<dyn Lake>,
     lake: OpenLake,
 }
@@ -304,7 +324,7 @@ impl Repair {
         &self.workflow
     }
 
-    /// Its parameters, defaults included.
+    /// Its parameters, defaults included. What is relative to now is computed when a run starts.
     pub fn params(&self) -> &BTreeMap<String, Value> {
         &self.params
     }
@@ -314,8 +334,11 @@ impl Repair {
         &self.lake
     }
 
-    pub(crate) fn variables(&self) -> Variables {
-        Variables { params: Value::Object(self.params.clone().into_iter().collect::<Map<_, _>>()), ..Variables::default() }
+    /// The variables of a run that would start now.
+    pub(crate) fn variables(&self) -> Result<Variables> {
+        let at = self.around().clock.now();
+        let now = self.now.unwrap_or(at);
+        Ok(Variables::at_start(&self.workflow.fix(&self.params, now)?, at, now))
     }
 
     pub(crate) fn around(&self) -> &Around {

@@ -106,8 +106,16 @@ impl Place {
             let error = Error::invalid(format!("the workflow has no profile `{name}`{there}"));
             return Err(if workflow.profiles.is_empty() { error } else { error.hint(Hint::Profile { known: known() }) });
         };
-        let variables = Variables { params: Value::Object(params.clone().into_iter().collect()), ..Variables::default() };
+        // A profile is opened before a run starts, and later by its journal: it must not depend on when that is.
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let fixed = workflow.fix(params, now)?;
+        let variables = Variables::at_start(&fixed, now, now);
         let with = profile.with.resolve(&variables)?;
+        if fixed != *params && with != profile.with.resolve(&Variables::at_start(params, now, now))? {
+            return Err(Error::invalid(format!(
+                "where profile `{name}` is depends on a parameter that is relative to now; give that parameter a date or an instant"
+            )));
+        }
         let root = match (profile.lake.as_str(), lake.map(Root::at).transpose()?) {
             ("local", Some(root)) => root,
             ("local", None) => Root::Folder { path: folder::root_of(name, with)?, profile: Some(name.to_owned()) },

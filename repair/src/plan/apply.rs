@@ -93,7 +93,9 @@ impl ApplyRequest<'_> {
             environment.insert("plan".to_owned(), Value::from(plan.digest.clone()));
         }
         let engine = repair.engine().await?;
-        engine.start(&planned, StartRequest::new(run).with_params(plan.params.clone()).with_environment(environment)).await
+        engine
+            .start(&planned, StartRequest::new(run).with_params(plan.params.clone()).with_now(plan.now).with_environment(environment))
+            .await
     }
 }
 
@@ -127,6 +129,7 @@ impl Repair {
     pub async fn plan(&self) -> Result<Plan> {
         let request = PlanRequest {
             params: self.params.clone(),
+            now: self.now,
             environment: self.environment.clone(),
             lake: self.named_lake.clone(),
             prices: self.prices.clone(),
@@ -188,7 +191,8 @@ async fn same_findings(plan: &Plan, planned: &Workflow, repair: &Repair) -> Resu
     if touched.is_empty() && !plan.must_look_again() {
         return Ok(());
     }
-    let request = PlanRequest { params: plan.params.clone(), environment: plan.environment.clone(), ..PlanRequest::default() };
+    let request =
+        PlanRequest { params: plan.params.clone(), now: plan.now, environment: plan.environment.clone(), ..PlanRequest::default() };
     let now = repair.planner().plan(planned, request).await?;
     let different = plan.changes(&now);
     if different.is_empty() {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,8 @@ pub struct Planner {
 pub struct PlanRequest {
     /// The parameters, as [`Workflow::bind`] returns them.
     pub params: BTreeMap<String, Value>,
+    /// The now from which relative dates are counted; if it is not given, it is when the plan is made.
+    pub now: Option<Timestamp>,
     /// What a run keeps of where it runs.
     pub environment: Value,
     /// The lake that was named in place of the profile's, if one was.
@@ -61,13 +64,15 @@ impl Planner {
     /// # Errors
     /// If the run could not begin, as for [`Engine::start`](repair_core::engine::Engine::start); `blind` if something could not be looked at.
     pub async fn plan(&self, workflow: &Workflow, request: PlanRequest) -> Result<Plan> {
-        can_begin(&self.registry, self.lake.as_ref(), workflow, &request.params).await?;
-        let now = self.clock.now();
-        let params = Value::Object(request.params.clone().into_iter().collect());
-        let variables = Variables { params: params.clone(), ..Variables::default() };
+        let made_at = self.clock.now();
+        let now = request.now.unwrap_or(made_at);
+        let params = workflow.fix(&request.params, now)?;
+        let variables = Variables::at_start(&params, made_at, now);
+        can_begin(&self.registry, self.lake.as_ref(), workflow, &variables).await?;
         let run = format!("plan-{}", uuid::Uuid::now_v7().simple());
         let setting = Setting {
             run: run.as_str().into(),
+            now,
             lake: self.lake.clone(),
             clock: self.clock.clone(),
             cancel: self.stop.clone(),
@@ -77,7 +82,8 @@ impl Planner {
         let plan = Plan {
             format: FORMAT,
             digest: String::new(),
-            made_at: now,
+            made_at,
+            now: Some(now),
             definition: Definition {
                 workflow: workflow.name.clone(),
                 file: workflow.file.clone(),
@@ -85,7 +91,7 @@ impl Planner {
                 children: workflow.children.clone(),
                 prices: request.prices,
             },
-            params: request.params,
+            params,
             environment: request.environment,
             lake: request.lake,
             looks: Vec::new(),
@@ -97,7 +103,7 @@ impl Planner {
             total: Estimate::default(),
             budgets: Vec::new(),
         };
-        let known = Known::new(params, now);
+        let known = Known::new(variables);
         let making =
             Making { planner: self, workflow, context, known, found: BTreeMap::new(), surely: BTreeSet::new(), takes: Vec::new(), plan };
         Box::pin(making.make()).await

@@ -45,6 +45,9 @@ pub struct Plan {
     pub digest: String,
     /// When it was made.
     pub made_at: Timestamp,
+    /// The now from which relative dates are counted, in the plan and in the run that applies it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now: Option<Timestamp>,
     /// The workflow, as it was then.
     pub definition: Definition,
     /// The parameters, defaults included.

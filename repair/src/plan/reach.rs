@@ -17,8 +17,9 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) fn new(params: Value, now: jiff::Timestamp) -> Self {
-        Self { params, run: json!({ "started_at": now, "now": now }), outputs: BTreeMap::new() }
+    /// The variables that are known when a run starts.
+    pub(super) fn new(at_start: Variables) -> Self {
+        Self { params: at_start.params, run: at_start.run, outputs: BTreeMap::new() }
     }
 
     /// Adds what a detect step puts out.
@@ -148,13 +149,17 @@ mod tests {
                     { goto: done }] }\n  check: { verify: find, next: done }\n  done: { succeed: }\n";
         let workflow = Workflow::parse("w.yaml", text, &Registry::default()).unwrap();
         let reached = |missing: u64| {
-            let mut known = Known::new(json!({}), jiff::Timestamp::UNIX_EPOCH);
+            let mut known = Known::new(Variables::at_start(&BTreeMap::new(), jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::UNIX_EPOCH));
             known.add("find", json!({ "missing": missing }));
             surely(&workflow, &known).into_iter().collect::<Vec<_>>()
         };
         assert_eq!(reached(0), ["done", "find"]);
         assert_eq!(reached(3), ["fill", "find"]);
-        assert_eq!(surely(&workflow, &Known::new(json!({}), jiff::Timestamp::UNIX_EPOCH)).len(), 1);
+        assert_eq!(
+            surely(&workflow, &Known::new(Variables::at_start(&BTreeMap::new(), jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::UNIX_EPOCH)))
+                .len(),
+            1
+        );
         assert!(again(&workflow).is_empty());
         let text = text
             .replace("next: done }\n  done", "max_visits: 2, next: [{ when: $output.missing > 0, goto: fill }, { goto: done }] }\n  done");

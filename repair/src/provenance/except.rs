@@ -77,8 +77,10 @@ impl ExceptRequest<'_> {
     async fn perform(self) -> Result<Change> {
         let Self { open, table, key, interval, reason, until } = self;
         check_reason(&reason)?;
-        let Subject { history, table, lake } = table.open(open).await?;
-        let key = subject::key(&table, key.as_deref())?;
+        let subject = table.open(open).await?;
+        let key = subject::key(&subject.table, key.as_deref())?;
+        subject.check_key(&key).await?;
+        let Subject { history, table, lake } = subject;
         let never = NEVER.parse().map_err(|error| Error::internal("a constant is not an instant").because(error))?;
         let slots = table.grid()?.slots_in(&interval);
         if slots.is_empty() || slots.len() > MOST_SLOTS {
@@ -109,8 +111,10 @@ impl UnexceptRequest<'_> {
     async fn perform(self) -> Result<Change> {
         let Self { open, table, key, interval, reason } = self;
         check_reason(&reason)?;
-        let Subject { history, table, lake } = table.open(open).await?;
-        let key = subject::key(&table, key.as_deref())?;
+        let subject = table.open(open).await?;
+        let key = subject::key(&subject.table, key.as_deref())?;
+        subject.check_key(&key).await?;
+        let Subject { history, table, lake } = subject;
         let retracted = Retracted::of(&table, &lake.retractions(&table).await?);
         let mut runs = BTreeSet::new();
         for row in published(lake.as_ref(), &table, overlay::exceptions, Some(interval), Some(std::slice::from_ref(&key))).await? {
@@ -145,7 +149,7 @@ impl OpenLake {
     /// Records that the slots of a series in an interval have no row and need none. The reason is how you know.
     ///
     /// # Errors
-    /// `invalid` if the interval holds no slot, or far too many; `not-found` if no run has had the table.
+    /// `invalid` if the interval holds no slot, or far too many; `not-found` if no run has had the table, or the table has never had the key.
     pub fn except(&self, table: impl Into<String>, interval: Interval, reason: impl Into<String>) -> ExceptRequest<'_> {
         ExceptRequest { open: self, table: TableName::new(table.into()), key: None, interval, reason: reason.into(), until: None }
     }

@@ -1,20 +1,28 @@
 //! What all requests about a table need: its definition, its lake, and the tables that are computed from it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use futures::TryStreamExt;
 
 use super::TableChange;
 use crate::open::OpenLake;
 use repair_core::engine::{Journal, RunHead, load};
 use repair_core::lake::overlay::retraction::{Part, Retracted, Retraction};
 use repair_core::lake::overlay::story::{PublishedRow, published, slot};
-use repair_core::lake::{Lake, overlay, stale};
+use repair_core::lake::{Lake, Layer, ScanRequest, overlay, rollup, stale};
 use repair_core::model::{Interval, Key, Suspect, Table};
 use repair_core::workflow::Document;
+use repair_core::yaml::closest;
 use repair_core::{Error, ErrorKind, Hint, Result};
 
 /// Only this many of the latest runs are searched: each is read as a whole.
 const MOST_RUNS: usize = 500;
+/// How many keys are remembered to find the one that was meant.
+const MOST_KNOWN: usize = 100_000;
+/// How many keys are named where none is close.
+const MOST_NAMED: usize = 10;
 
 /// A lake with its journal.
 #[derive(Clone)]
@@ -188,6 +196,61 @@ pub(super) fn key(table: &Table, text: Option<&str>) -> Result<Key> {
             }
         }
     }
+}
+
+impl Subject<'_> {
+    /// Refuses a key that the table has never had: no run expected it, nothing was repaired or confirmed absent for it, and no row has it.
+    /// Otherwise a typing mistake would look like a series of which everything is missing.
+    pub(super) async fn check_key(&self, key: &Key) -> Result<()> {
+        unknown_key(&self.history, self.lake.as_ref(), &self.table, key).await?.map_or(Ok(()), Err)
+    }
+}
+
+/// The error of a key that the table has never had; `None` if it has had it. The rows of the table are read last, since they may be many.
+pub(super) async fn unknown_key(history: &History<'_>, lake: &dyn Lake, table: &Table, key: &Key) -> Result<Option<Error>> {
+    if table.key.is_empty() {
+        return Ok(None);
+    }
+    let mut known: BTreeSet<Key> = BTreeSet::new();
+    for head in history.latest().await? {
+        let state = load(history.journal.as_ref(), &head.run).await?;
+        known.extend(state.findings.into_values().filter(|found| found.scope.table == table.name).flat_map(|found| found.scope.keys));
+        if known.contains(key) {
+            return Ok(None);
+        }
+    }
+    for beside in [overlay::repairs as Beside, overlay::exceptions] {
+        if !published(lake, table, beside, None, Some(std::slice::from_ref(key))).await?.is_empty() {
+            return Ok(None);
+        }
+    }
+    let columns = table.key.iter().chain([&table.time]).cloned().collect::<Vec<_>>();
+    let mut rows = lake.scan(table, &ScanRequest::new(Layer::Raw).with_columns(columns)).await?;
+    while let Some(batch) = rows.try_next().await? {
+        let columns = rollup::key_columns(table, &batch)?;
+        for row in 0..batch.num_rows() {
+            let of_row = Key::new(columns.iter().map(|column| column.value(row)));
+            if of_row == *key {
+                return Ok(None);
+            }
+            if known.len() < MOST_KNOWN {
+                known.insert(of_row);
+            }
+        }
+    }
+    let names: Vec<String> = known.iter().map(Key::to_string).collect();
+    let hint = match closest(&key.to_string(), names.iter().map(String::as_str)) {
+        Some(close) => format!("did you mean `{close}`?"),
+        None if names.is_empty() => "it has had none".to_owned(),
+        None => {
+            let more = if names.len() > MOST_NAMED { format!(" and {} more", names.len() - MOST_NAMED) } else { String::new() };
+            let named: Vec<String> = names.iter().take(MOST_NAMED).map(|name| format!("`{name}`")).collect();
+            format!("its keys are {}{more}", named.join(", "))
+        }
+    };
+    let message =
+        format!("table `{}` has never had the key `{key}`: it has no row, repair or exception, and no run expected it; {hint}", table.name);
+    Ok(Some(Error::new(ErrorKind::NotFound, message)))
 }
 
 /// The name of a table beside another.

@@ -9,8 +9,9 @@ use super::{NO_REASON, user};
 use crate::open::OpenLake;
 use crate::request::awaitable;
 use repair_core::engine::{Event, JsonFormat, for_each_event, load, new_run_id};
+use repair_core::lake::Lake;
 use repair_core::lake::overlay::retraction::{Part, Retraction, in_force};
-use repair_core::model::Interval;
+use repair_core::model::{Interval, Table};
 use repair_core::{Error, ErrorKind, Hint, Result};
 
 /// What a change did to one table.
@@ -109,10 +110,12 @@ impl UndoRequest<'_> {
             return Err(Error::invalid(format!("run `{run}` has no step `{step}`")));
         }
         let lake = history.lake(Some(&run)).await?;
+        let tables: Vec<&Table> = repaired.iter().filter_map(|name| workflow.tables.get(name)).collect();
+        known_keys(&history, lake.as_ref(), &tables, &keys).await?;
         let id = format!("undo-{}", new_run_id());
         let is_part = step.is_some() || interval.is_some() || !keys.is_empty();
         let mut all = Vec::new();
-        for table in repaired.iter().filter_map(|name| workflow.tables.get(name)) {
+        for table in tables {
             let whole = Part { step: step.clone(), interval, ..Part::of_run(&run) };
             let parts = if keys.is_empty() {
                 vec![whole]
@@ -134,6 +137,23 @@ impl UndoRequest<'_> {
 }
 
 awaitable!(UndoRequest => Change);
+
+/// Refuses keys that none of the tables has ever had: what was to be undone would stay.
+async fn known_keys(history: &History<'_>, lake: &dyn Lake, tables: &[&Table], keys: &[String]) -> Result<()> {
+    for text in keys {
+        let mut unknown = None;
+        for table in tables {
+            unknown = subject::unknown_key(history, lake, table, &subject::key(table, Some(text))?).await?;
+            if unknown.is_none() {
+                break;
+            }
+        }
+        if let Some(error) = unknown {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
 
 /// Shows again what an undo has hidden: await it. [`OpenLake::redo`] makes it.
 #[must_use = "nothing is shown again before this is awaited"]
@@ -185,7 +205,7 @@ impl OpenLake {
     /// were computed from it are marked stale.
     ///
     /// # Errors
-    /// `not-found` if there is no such run, or it added nothing; `conflict` if the run has not ended.
+    /// `not-found` if there is no such run, it added nothing, or a table has never had a key; `conflict` if the run has not ended.
     ///
     /// ```no_run
     /// # async fn example(lake: repair::OpenLake) -> repair::Result<()> {

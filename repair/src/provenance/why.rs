@@ -94,12 +94,16 @@ impl WhyRequest<'_> {
 
     async fn perform(self) -> Result<SlotStory> {
         let Self { open, table, key, at } = self;
-        let Subject { history, table, lake } = table.open(open).await?;
-        let key = subject::key(&table, key.as_deref())?;
+        let subject = table.open(open).await?;
+        let key = subject::key(&subject.table, key.as_deref())?;
+        let Subject { history, table, lake } = &subject;
         let now = open.around.clock.now();
         let Story { standing, raw, repairs, exceptions, retractions, conflict } =
-            story::of_slot(lake.as_ref(), &table, &key, at, now).await?;
-        let slot = story::slot(&table, at)?;
+            story::of_slot(lake.as_ref(), table, &key, at, now).await?;
+        if raw.is_empty() && repairs.is_empty() && exceptions.is_empty() {
+            subject.check_key(&key).await?;
+        }
+        let slot = story::slot(table, at)?;
         let mut stale_in = Vec::new();
         for into in history.computed_from(&table.name).await? {
             let marks = stale::stale(lake.as_ref(), &into).await?;
@@ -109,7 +113,7 @@ impl WhyRequest<'_> {
         }
         let mut with_attempts = Vec::with_capacity(repairs.len());
         for repair in repairs {
-            let attempts = attempts_of(&history, &repair.provenance).await;
+            let attempts = attempts_of(history, &repair.provenance).await;
             with_attempts.push(RepairStory { repair, attempts });
         }
         let suspect = match standing {
@@ -118,7 +122,7 @@ impl WhyRequest<'_> {
         };
         Ok(SlotStory {
             format: JsonFormat,
-            table: table.name,
+            table: table.name.clone(),
             key,
             slot,
             standing,
@@ -146,7 +150,7 @@ impl OpenLake {
     /// missing.
     ///
     /// # Errors
-    /// `not-found` if no run has had the table; `invalid` if the key does not fit; those of the lake.
+    /// `not-found` if no run has had the table, or the table has never had the key; `invalid` if the key does not fit; those of the lake.
     ///
     /// ```no_run
     /// # async fn example(lake: repair::OpenLake) -> repair::Result<()> {

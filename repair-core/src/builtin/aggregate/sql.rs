@@ -16,7 +16,7 @@ use crate::builtin::target::target;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{BatchStream, overlay, rollup, shape};
 use crate::model::Usage;
-use crate::model::{Interval, Table};
+use crate::model::{Interval, Moment, Table};
 use crate::plugin::{AggregateRequest, Aggregated, Aggregator, Registry, StepContext};
 
 /// The maximum number of rows of a result, which is held in memory because each partition is replaced as a whole.
@@ -31,30 +31,30 @@ pub(super) struct SqlConfig {
     /// The table to write: one of `tables`, or a new one, which gets a folder of that name.
     #[serde(deserialize_with = "target::into_name")]
     pub into: String,
-    /// For a partitioned table, where to start replacing partitions: a date or an instant. By default, the partition of the first row.
+    /// For a partitioned table, where to start replacing partitions: a date (of its folders, UTC), an instant, or relative to the run's now,
+    /// such as `yesterday`. By default, the partition of the first row.
     #[serde(default)]
     pub from: Option<String>,
-    /// For a partitioned table, where to stop replacing partitions: a date (included) or an instant (not included). By default, the
-    /// partition of the last row.
+    /// For a partitioned table, where to stop replacing partitions: a date (included), an instant (not included), or relative to the run's now.
+    /// By default, the partition of the last row.
     #[serde(default)]
     pub to: Option<String>,
 }
 
 pub(super) fn register(registry: &mut Registry) {
     registry.aggregator("sql", "writes the result of a query as a table", |config: SqlConfig| {
-        let interval = match (&config.from, &config.to) {
-            (Some(from), Some(to)) => Some(Interval::parse(from, to)?),
-            (None, None) => None,
+        match (&config.from, &config.to) {
+            (Some(from), Some(to)) => Interval::check(from, to)?,
+            (None, None) => {}
             _ => return Err(Error::invalid("only one of `from` and `to` is given; give both or neither")),
-        };
-        Ok(Sql { config, interval })
+        }
+        Ok(Sql { config })
     });
 }
 
 /// The aggregator `sql`.
 struct Sql {
     config: SqlConfig,
-    interval: Option<Interval>,
 }
 
 #[async_trait]
@@ -63,6 +63,10 @@ impl Aggregator for Sql {
         let read = request.findings.map(|findings| findings.scope.table.as_str());
         // Checked before the query, which may take long. The time column of a new table is only known after it.
         let mut into = target(context, &self.config.into, read, || Table::implicit(&self.config.into, "time"))?;
+        let asked = match (&self.config.from, &self.config.to) {
+            (Some(from), Some(to)) => Some(folders(from, to, &into, context.now)?),
+            _ => None,
+        };
         let mut result = query(context, &self.config.query).await?;
         let mut batches: Vec<RecordBatch> = Vec::new();
         let mut rows = 0;
@@ -81,7 +85,7 @@ impl Aggregator for Sql {
             into.time = time_of(&into, is_new, batch.schema_ref())?;
         }
         let batches = batches.iter().map(|batch| in_shape(&into, batch)).collect::<Result<Vec<_>>>()?;
-        let interval = match self.interval {
+        let interval = match asked {
             Some(interval) => Some(interval),
             None => hull(&into, &batches)?,
         };
@@ -93,6 +97,14 @@ impl Aggregator for Sql {
         };
         Ok(Aggregated { output: json!({ "rows": rows, "table": into.name, "location": into.location }), usage })
     }
+}
+
+/// The interval from one bound to another. What is relative to now is a day or an instant of the table's zone; a day then means the folder of
+/// that date, which is a day in UTC: replacing a part of a folder would remove the rest of it.
+fn folders(from: &str, to: &str, into: &Table, now: Timestamp) -> Result<Interval> {
+    let zone = into.day_zone();
+    let fixed = |text: &str| -> Result<String> { Ok(text.parse::<Moment>()?.fixed(&zone, now)?.to_string()) };
+    Interval::parse(&fixed(from)?, &fixed(to)?)
 }
 
 /// Runs a query over the tables that it can name and that exist. Tables that this step or a later one is yet to write are left out.

@@ -37,7 +37,7 @@ impl Detector for Duplicates {
             Some(before) => before.scope.clone(),
             None => self.config.scope(context).await?,
         };
-        let (mut found, crowded) = search(context, &scope, again).await?;
+        let (mut found, crowded) = search(context, &scope, again, self.config.allow_empty).await?;
         let examined = Examined::of(context, &scope, again)?;
         let Some(hull) = examined.hull() else { return Ok(Findings { kind: DefectKind::Duplicate, ..found }) };
         let interval = interval_of(&scope, hull)?;

@@ -8,13 +8,14 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use futures::TryStreamExt;
+use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{Layer, ScanRequest, rollup};
 use crate::model::expected_slots;
-use crate::model::{Findings, GapList, Interval, Key, Scope, SlotRange, SlotSet, Table};
+use crate::model::{Findings, GapList, Interval, Key, Scope, SlotGrid, SlotRange, SlotSet, Table, TimeMark};
 use crate::plugin::StepContext;
 
 /// The maximum number of keys of one detection. Each costs at least a word per window, and a longer list is surely not a list of series.
@@ -27,9 +28,11 @@ pub struct GapsConfig {
     /// The table to examine; it needs a `cadence`.
     #[schemars(extend("x-names" = "table"))]
     pub table: String,
-    /// The start of the interval: a date (from its first instant, in the table's zone) or an instant.
+    /// The start of the interval: a date (from its first instant, in the table's zone), an instant, or relative to the run's now, such as
+    /// `yesterday` or `now - 7d`.
     pub from: String,
-    /// The end of the interval: a date (included, in the table's zone) or an instant (not included).
+    /// The end of the interval: a date (included, in the table's zone), an instant (not included), or relative to the run's now: `today` and
+    /// other days are included.
     pub to: String,
     /// The calendar that defines which slots are expected.
     #[serde(default = "always")]
@@ -41,6 +44,9 @@ pub struct GapsConfig {
     /// Another table that lists the keys, instead of `keys`.
     #[serde(default)]
     pub keys_from: Option<KeysFrom>,
+    /// Whether it is fine that no slot at all is expected, as on a day on which a market is closed. Otherwise the step is blind then.
+    #[serde(default)]
+    pub allow_empty: bool,
 }
 
 /// A table that lists keys.
@@ -72,7 +78,7 @@ pub(super) fn always() -> String {
 impl GapsConfig {
     /// Makes the checks that need no table.
     pub(super) fn check(&self) -> Result<()> {
-        Interval::parse(&self.from, &self.to)?;
+        Interval::check(&self.from, &self.to)?;
         if self.keys.is_some() && self.keys_from.is_some() {
             return Err(Error::invalid("`keys` and `keys_from` are both given; keep one of them"));
         }
@@ -82,7 +88,7 @@ impl GapsConfig {
     /// The scope to examine.
     pub(super) async fn scope(&self, context: &StepContext) -> Result<Scope> {
         let table = context.table(&self.table)?;
-        let interval = Interval::parse_in(&self.from, &self.to, &table.day_zone())?;
+        let interval = Interval::parse_at(&self.from, &self.to, &table.day_zone(), context.now)?;
         let keys = match (&self.keys, &self.keys_from) {
             (Some(keys), _) => keys.clone(),
             (None, Some(from)) => reference_keys(context, table, from).await?,
@@ -161,6 +167,35 @@ pub(super) fn interval_of(scope: &Scope, slots: SlotRange) -> Result<Interval> {
     scope.grid.interval_of(slots).ok_or_else(|| Error::invalid("the time of a slot is out of range"))
 }
 
+/// The scope without the slots that are not expected yet, because the table's `settles_after` has not passed since their end at the run's now.
+/// `None` if no slot is left.
+pub(super) fn settled(context: &StepContext, scope: &Scope) -> Result<Option<Scope>> {
+    let Some(after) = context.table(&scope.table)?.settles_after else { return Ok(Some(scope.clone())) };
+    let after = SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX);
+    let last = context.now.checked_sub(after).unwrap_or(Timestamp::MIN);
+    // The slot in which this instant lies was not over then.
+    let (slots, end) = (scope.slots(), SlotGrid { marks: TimeMark::Start, ..scope.grid }.slot_of(last));
+    if slots.end <= end {
+        return Ok(Some(scope.clone()));
+    }
+    let interval = (slots.first < end).then(|| Interval::new(scope.interval.from(), scope.grid.start_of(end)));
+    Ok(interval.transpose()?.map(|interval| Scope { interval, ..scope.clone() }))
+}
+
+/// The error where no slot of a scope is expected: nothing was examined, which must not look like a clean table.
+pub(super) fn nothing_expected(context: &StepContext, scope: &Scope) -> Result<Error> {
+    let table = context.table(&scope.table)?;
+    let young = table.settles_after.map(|after| format!(", and slots that ended less than {after:?} ago are not expected yet"));
+    Ok(Error::blind(format!(
+        "no slot of table `{}` is expected in {}: calendar `{}` has none there{}; nothing was examined. Correct `from`, `to` or `calendar`, or \
+         write `allow_empty: true` under `with` if there may be nothing to expect",
+        table.name,
+        scope.interval,
+        scope.calendar,
+        young.unwrap_or_default()
+    )))
+}
+
 /// The slots to examine: all that are expected, or those of earlier findings.
 pub(super) enum Examined<'a> {
     Expected { keys: &'a [Key], slots: SlotSet },
@@ -177,7 +212,10 @@ impl<'a> Examined<'a> {
             Some(before) => Self::Again(&before.gaps),
             None => {
                 let calendar = context.calendar(&scope.calendar)?;
-                let slots = scope.slots();
+                let slots = match settled(context, scope)? {
+                    Some(settled) => settled.slots(),
+                    None => SlotRange::new(scope.slots().first, scope.slots().first),
+                };
                 let open = match scope.grid.interval_of(slots) {
                     Some(interval) => calendar.open(&interval)?,
                     None => Vec::new(),
@@ -185,6 +223,14 @@ impl<'a> Examined<'a> {
                 Self::Expected { keys: &scope.keys, slots: expected_slots(scope.grid, slots, &open) }
             }
         })
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Expected { slots, .. } => slots.count() == 0,
+            Self::Again(gaps) => gaps.is_empty(),
+        }
     }
 
     /// The range from the first slot to the last; `None` if there are none.

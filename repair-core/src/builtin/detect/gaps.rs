@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::builtin::detect::clock::{self, Clocks};
 use crate::builtin::detect::expected::GapsConfig;
-use crate::builtin::detect::expected::{MOST_KEYS, blind_if_missing};
+use crate::builtin::detect::expected::{MOST_KEYS, blind_if_missing, nothing_expected, settled};
 use crate::error::{Error, Result};
 use crate::lake::PresenceRequest;
 use crate::model::Usage;
@@ -52,11 +52,11 @@ impl Sensor for Gaps {
 #[async_trait]
 impl Detector for Gaps {
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
-        if let Some(before) = again {
-            return find_gaps(context, &before.scope, again).await;
-        }
-        let scope = self.config.scope(context).await?;
-        find_gaps(context, &scope, None).await
+        let scope = match again {
+            Some(before) => before.scope.clone(),
+            None => self.config.scope(context).await?,
+        };
+        Ok(search(context, &scope, again, self.config.allow_empty).await?.0)
     }
 }
 
@@ -64,19 +64,44 @@ impl Detector for Gaps {
 ///
 /// With `again`, only the gaps of those findings are examined and counted.
 ///
+/// Slots that have not settled yet are not expected, and the scope of the findings ends before them. If no slot at all is expected, the search is
+/// blind; [`find_gaps_allow_empty`] then finds nothing.
+///
 /// Duplicates are counted by presence word (an hour of minutes), in the words with at least one expected slot that holds a row.
 ///
 /// # Errors
-/// `invalid` if the keys do not fit the table; `blind` if the calendar does not cover the interval or the table does not exist; and those
-/// of the lake.
+/// `invalid` if the keys do not fit the table; `blind` if the calendar does not cover the interval or expects nothing there, or the table does
+/// not exist; and those of the lake.
 pub async fn find_gaps(context: &StepContext, scope: &Scope, again: Option<&Findings>) -> Result<Findings> {
-    Ok(search(context, scope, again).await?.0)
+    Ok(search(context, scope, again, false).await?.0)
+}
+
+/// As [`find_gaps`], if it is fine that no slot at all is expected.
+///
+/// # Errors
+/// As [`find_gaps`], except that.
+pub async fn find_gaps_allow_empty(context: &StepContext, scope: &Scope, again: Option<&Findings>) -> Result<Findings> {
+    Ok(search(context, scope, again, true).await?.0)
 }
 
 /// As [`find_gaps`], with the slots that may hold several rows. The count of a word does not show which of its slots do.
-pub(super) async fn search(context: &StepContext, scope: &Scope, again: Option<&Findings>) -> Result<(Findings, GapList)> {
-    let table = context.table(&scope.table)?;
-    let keys = checked_keys(table, &scope.keys)?;
+pub(super) async fn search(
+    context: &StepContext,
+    asked: &Scope,
+    again: Option<&Findings>,
+    allow_empty: bool,
+) -> Result<(Findings, GapList)> {
+    let table = context.table(&asked.table)?;
+    let keys = checked_keys(table, &asked.keys)?;
+    let scope = if again.is_some() { Some(asked.clone()) } else { settled(context, asked)? };
+    let scope = match &scope {
+        Some(scope) => scope,
+        None if allow_empty => {
+            let counts = Counts { audited_keys: keys.len() as u64, ..Counts::default() };
+            return Ok((Findings::of_gaps(asked.clone(), counts, GapList::default(), Usage::default()), GapList::default()));
+        }
+        None => return Err(nothing_expected(context, asked)?),
+    };
     let calendar = context.calendar(&scope.calendar)?;
     let mut search = match again {
         Some(before) => Search::again(scope, before),
@@ -97,6 +122,9 @@ pub(super) async fn search(context: &StepContext, scope: &Scope, again: Option<&
         let presence = context.lake.presence(table, &request).await.map_err(blind_if_missing)?;
         search.count(scope.grid.cadence, slots, expected.as_ref(), &presence);
         context.progress.advance(&context.step, done + 1, total);
+    }
+    if again.is_none() && search.counts.expected == 0 && !allow_empty {
+        return Err(nothing_expected(context, scope)?);
     }
     let crowded = search.list(&search.crowded);
     let zone = search.clocks.as_ref().and_then(Clocks::found).cloned();

@@ -8,7 +8,7 @@ mod invalid;
 mod stale;
 
 pub use expected::{GapsConfig, KeysFrom};
-pub use gaps::find_gaps;
+pub use gaps::{find_gaps, find_gaps_allow_empty};
 pub use invalid::{ColumnComparison, Invalid, InvalidConfig, Outlier, Rule, Sentinel};
 
 use crate::plugin::Registry;

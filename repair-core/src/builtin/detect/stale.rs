@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::builtin::detect::expected::{Examined, GapsConfig, KeysFrom, some_keys};
-use crate::builtin::detect::gaps::find_gaps;
+use crate::builtin::detect::expected::{Examined, GapsConfig, KeysFrom, nothing_expected, some_keys};
+use crate::builtin::detect::gaps::find_gaps_allow_empty;
 use crate::builtin::target::{into_name, target};
 use crate::error::Result;
 use crate::lake::stale;
@@ -26,9 +26,11 @@ pub(super) struct StaleConfig {
     /// The table that the aggregate step writes.
     #[serde(deserialize_with = "into_name")]
     pub into: String,
-    /// The start of the interval: a date (from its first instant, in the table's zone) or an instant.
+    /// The start of the interval: a date (from its first instant, in the table's zone), an instant, or relative to the run's now, such as
+    /// `yesterday` or `now - 7d`.
     pub from: String,
-    /// The end of the interval: a date (included, in the table's zone) or an instant (not included).
+    /// The end of the interval: a date (included, in the table's zone), an instant (not included), or relative to the run's now: `today` and
+    /// other days are included.
     pub to: String,
     /// The calendar that defines which slots are expected.
     #[serde(default = "super::expected::always")]
@@ -40,12 +42,15 @@ pub(super) struct StaleConfig {
     /// Another table that lists the keys, instead of `keys`.
     #[serde(default)]
     pub keys_from: Option<KeysFrom>,
+    /// Whether it is fine that no slot at all is expected, as on a day on which a market is closed. Otherwise the step is blind then.
+    #[serde(default)]
+    pub allow_empty: bool,
 }
 
 pub(super) fn register(registry: &mut Registry) {
     registry.detector("stale", "finds where an aggregate was computed from repairs that were undone since", |config: StaleConfig| {
-        let StaleConfig { table, into, from, to, calendar, keys, keys_from } = config;
-        let series = GapsConfig { table, from, to, calendar, keys, keys_from };
+        let StaleConfig { table, into, from, to, calendar, keys, keys_from, allow_empty } = config;
+        let series = GapsConfig { table, from, to, calendar, keys, keys_from, allow_empty };
         series.check()?;
         Ok(Stale { series, into })
     });
@@ -65,6 +70,9 @@ impl Detector for Stale {
             Some(before) => before.scope.clone(),
             None => self.series.scope(context).await?,
         };
+        if again.is_none() && !self.series.allow_empty && Examined::of(context, &whole, None)?.is_empty() {
+            return Err(nothing_expected(context, &whole)?);
+        }
         let marks = stale::stale(context.lake.as_ref(), &into).await?;
         let stretches: Vec<Interval> = marks.iter().filter_map(|(stretch, _)| stretch.intersection(&whole.interval)).collect();
         let hull = stretches.iter().copied().reduce(|one, other| one.hull(&other));
@@ -72,7 +80,7 @@ impl Detector for Stale {
             (None, Some(interval)) => Scope { interval, ..whole },
             _ => whole,
         };
-        let base = find_gaps(context, &scope, again).await?;
+        let base = find_gaps_allow_empty(context, &scope, again).await?;
         let examined = Examined::of(context, &scope, again)?;
         let mut gaps = GapList::default();
         for key in examined.keys() {
@@ -88,7 +96,7 @@ impl Detector for Stale {
         (counts.defective, counts.gaps) = (gaps.missing(), gaps.len() as u64);
         Ok(Findings {
             kind: DefectKind::Stale,
-            scope,
+            scope: base.scope,
             counts,
             gaps,
             judged: Fingerprints::default(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +21,7 @@ use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::lake::Lake;
 use crate::plugin::{Clock, Progress, Registry};
 use crate::workflow::EVALUATOR;
-use crate::workflow::Workflow;
+use crate::workflow::{Variables, Workflow};
 
 /// Receives the events of runs once they are durable.
 ///
@@ -181,18 +182,27 @@ pub struct StartRequest {
     pub params: BTreeMap<String, Value>,
     /// What a later process needs to open the same lake. The engine only stores it with the run.
     pub environment: Value,
+    /// The now of the run, from which relative dates such as `yesterday` are counted. If it is not given, it is when the run starts.
+    pub now: Option<Timestamp>,
 }
 
 impl StartRequest {
     /// Starts a run of this id without parameters, in no environment.
     pub fn new(run: impl Into<String>) -> Self {
-        Self { run: run.into(), params: BTreeMap::new(), environment: Value::Null }
+        Self { run: run.into(), params: BTreeMap::new(), environment: Value::Null, now: None }
     }
 
     /// The parameters, as [`Workflow::bind`] returns them.
     #[must_use]
     pub fn with_params(mut self, params: BTreeMap<String, Value>) -> Self {
         self.params = params;
+        self
+    }
+
+    /// The now of the run: to run a nightly workflow for a night that is past, or as the schedule says.
+    #[must_use]
+    pub fn with_now(mut self, now: impl Into<Option<Timestamp>>) -> Self {
+        self.now = now.into();
         self
     }
 
@@ -254,7 +264,10 @@ impl Engine {
         check_run_id(&request.run)?;
         let run = request.run.clone();
         if self.journal.read(&run, 0, 1).await?.is_empty() {
-            preflight(&self.registry, self.lake.as_ref(), workflow, &request.params).await?;
+            let at = self.clock.now();
+            let now = request.now.unwrap_or(at);
+            let variables = Variables::at_start(&workflow.fix(&request.params, now)?, at, now);
+            preflight(&self.registry, self.lake.as_ref(), workflow, &variables).await?;
         }
         self.hold(&run, Begin::Start(workflow, request)).await
     }
@@ -370,18 +383,20 @@ impl Engine {
     /// Records that a run started.
     async fn begin(&self, workflow: &Workflow, request: StartRequest) -> Result<RunState> {
         let seed = u64::from_le_bytes(*blake3::hash(request.run.as_bytes()).as_bytes().first_chunk().unwrap_or(&[0; 8]));
+        let at = self.clock.now();
         let started = Event::RunStarted {
             format: FORMAT,
             workflow: workflow.name.clone(),
             definition: workflow.text.clone(),
             file: workflow.file.clone(),
             children: workflow.children.clone(),
-            params: request.params,
+            params: workflow.fix(&request.params, request.now.unwrap_or(at))?,
+            now: request.now,
             environment: request.environment,
             seed,
             expressions: Some(EVALUATOR.to_owned()),
         };
-        let recorded = Recorded { sequence: 0, at: self.clock.now(), event: started };
+        let recorded = Recorded { sequence: 0, at, event: started };
         let appended = self.journal.append(&request.run, 0, recorded.at, std::slice::from_ref(&recorded.event)).await;
         appended.map_err(|error| driven_elsewhere(&request.run, error))?;
         let state = RunState::begin(&recorded)?;
@@ -424,8 +439,13 @@ fn driver_started(driver: &str, state: &RunState) -> Event {
 
 fn check_same(workflow: &Workflow, request: &StartRequest, state: &RunState) -> Result<()> {
     let started = &state.started;
-    let same = started.definition == workflow.text && started.params == request.params && started.environment == request.environment;
-    if same && started.children == workflow.children {
+    // What is relative in the request is counted from the run's own now.
+    let same = started.definition == workflow.text
+        && started.environment == request.environment
+        && started.children == workflow.children
+        && request.now.is_none_or(|now| now == started.now)
+        && workflow.fix(&request.params, started.now)? == started.params;
+    if same {
         return Ok(());
     }
     let message = format!("run `{}` already exists and was started with other input", request.run);
@@ -442,7 +462,7 @@ fn no_such_run(run: &str) -> Error {
 }
 
 /// A run's state, from its journal; none if there is no such run.
-async fn try_load(journal: &dyn Journal, run: &str) -> Result<Option<RunState>> {
+pub(super) async fn try_load(journal: &dyn Journal, run: &str) -> Result<Option<RunState>> {
     let mut state: Option<RunState> = None;
     for_each_event(journal, run, |recorded| match &mut state {
         Some(state) => state.apply(&recorded),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
@@ -122,9 +121,10 @@ pub(crate) struct Session<'a> {
 
 impl<'a> Session<'a> {
     pub(crate) fn new(engine: &'a Engine, run: &'a str, driver: &'a str, workflow: Arc<Workflow>, state: RunState) -> Result<Self> {
-        let variables = Variables { params: Value::Object(state.started.params.clone().into_iter().collect()), ..Variables::default() };
+        let variables = Variables::at_start(&state.started.params, state.started.at, state.started.now);
         let setting = Setting {
             run: run.into(),
+            now: state.started.now,
             lake: engine.lake.clone(),
             clock: engine.clock.clone(),
             cancel: engine.stop.clone(),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::drive::artifact;
-use crate::engine::drive::engine::{Engine, StartRequest, child_run_id};
+use crate::engine::drive::engine::{Engine, StartRequest, child_run_id, try_load};
 use crate::engine::drive::late;
 use crate::engine::drive::units;
 use crate::engine::drive::units::Turn;
@@ -372,9 +372,14 @@ impl Work {
         };
         let params = workflow.bind_values(&given)?;
         let engine = Engine { stop: self.context.cancel.clone(), ..self.engine.clone() };
-        let request = StartRequest { run: run.clone(), params, environment: json!({ "parent": self.context.run.as_ref() }) };
+        // The journal of a run that was started by an earlier version does not have its parent's now.
+        let begun = try_load(engine.journal.as_ref(), &run).await?.map(|state| state.started.now);
+        let now = begun.unwrap_or(self.context.now);
+        let request =
+            StartRequest { run: run.clone(), params, environment: json!({ "parent": self.context.run.as_ref() }), now: Some(now) };
         // What is refused before the run starts fails the step. What goes wrong in driving it later is not an error of the step.
-        preflight(&engine.registry, engine.lake.as_ref(), workflow, &request.params).await?;
+        let variables = Variables::at_start(&workflow.fix(&request.params, now)?, engine.clock.now(), now);
+        preflight(&engine.registry, engine.lake.as_ref(), workflow, &variables).await?;
         let mut driven = engine.start(workflow, request).await;
         if let Ok(report) = &driven
             && matches!(report.outcome, Some(Outcome::Failed | Outcome::Blind | Outcome::Cancelled | Outcome::OverBudget))

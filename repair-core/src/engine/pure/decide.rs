@@ -462,7 +462,7 @@ pub(crate) fn variables(state: &RunState, step: &str, now: Timestamp) -> Variabl
         steps: Value::Object(steps.collect()),
         visits: position.map_or(0, |position| position.visit),
         error: error.map(|error| json!({ "kind": error.kind, "message": error.message })).unwrap_or_default(),
-        run: json!({ "started_at": state.started.at, "now": now }),
+        run: Variables::of_run(state.started.at, state.started.now, now),
     }
 }
 

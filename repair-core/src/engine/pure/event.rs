@@ -193,8 +193,11 @@ pub enum Event {
         /// The texts of the workflows that it runs as steps, by the name under which it refers to them.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         children: BTreeMap<String, String>,
-        /// The parameters, including defaults.
+        /// The parameters, including defaults. None is relative to now any more.
         params: BTreeMap<String, Value>,
+        /// The now that was given to the run, from which relative dates are counted. If none was, it is when the run started.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        now: Option<Timestamp>,
         /// What a later process needs to open the same lake. The engine only stores it.
         environment: Value,
         /// The seed for jitter.

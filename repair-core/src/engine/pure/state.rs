@@ -51,6 +51,8 @@ pub struct RunState {
 pub struct Started {
     /// When.
     pub at: Timestamp,
+    /// The now from which relative dates are counted: the one that was given, or else when it started.
+    pub now: Timestamp,
     /// The workflow's name.
     pub workflow: String,
     /// The text of the workflow; of the corrected one, if the run continued with one.
@@ -263,7 +265,7 @@ impl RunState {
     /// # Errors
     /// `invalid` if the event does not start a run, or was written by a newer version.
     pub fn begin(first: &Recorded) -> Result<Self> {
-        let Event::RunStarted { format, workflow, definition, file, children, params, environment, seed, expressions } =
+        let Event::RunStarted { format, workflow, definition, file, children, params, now, environment, seed, expressions } =
             first.event.clone()
         else {
             return Err(damaged(first, "the first event must be `run-started`"));
@@ -277,7 +279,18 @@ impl RunState {
             return Err(damaged(first, "the first event must have number 0"));
         }
         Ok(Self {
-            started: Started { at: first.at, workflow, definition, file, children, params, environment, seed, expressions },
+            started: Started {
+                at: first.at,
+                now: now.unwrap_or(first.at),
+                workflow,
+                definition,
+                file,
+                children,
+                params,
+                environment,
+                seed,
+                expressions,
+            },
             next_sequence: 1,
             updated_at: first.at,
             active: BTreeMap::new(),

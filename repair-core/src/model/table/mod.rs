@@ -5,6 +5,7 @@ mod text;
 mod time;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -163,6 +164,9 @@ pub struct Table {
     pub time_marks: TimeMark,
     /// How often a series has a row, if it is a series.
     pub cadence: Option<Cadence>,
+    /// How long after its end a slot may still be without its row. Younger slots are not expected yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settles_after: Option<Duration>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -194,6 +198,7 @@ impl Table {
             zone: None,
             time_marks: TimeMark::Start,
             cadence: None,
+            settles_after: None,
         }
     }
 
@@ -234,6 +239,13 @@ impl Table {
     #[must_use]
     pub fn with_cadence(mut self, cadence: Cadence) -> Self {
         self.cadence = Some(cadence);
+        self
+    }
+
+    /// Sets how long after its end a slot may still be without its row.
+    #[must_use]
+    pub fn with_settling(mut self, settles_after: Duration) -> Self {
+        self.settles_after = Some(settles_after);
         self
     }
 
@@ -362,6 +374,11 @@ impl Table {
         }
         for glob in &self.ignore {
             glob::Pattern::new(glob).map_err(|error| Error::invalid(format!("`{glob}` under `ignore` is not a glob: {error}")))?;
+        }
+        if self.settles_after.is_some() && self.cadence.is_none() {
+            return Err(Error::invalid(
+                "`settles_after` says when a slot is expected, and a table without a `cadence` has no slots; add one",
+            ));
         }
         let days = self.cadence.is_some_and(|cadence| cadence.seconds() >= 86_400);
         if days && !self.day_zone().is_utc() {

@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::print::Tree;
 use crate::error::ErrorKind;
+use crate::model::Zone;
 use crate::model::{
     BadRowLimit, ColumnRule, Csv, OnBadRow, PartitionUnit, Repeated, Skipped, Slack, Table, TimeForm, TimeMark, TimeReading,
 };
@@ -147,6 +148,7 @@ pub(super) fn param(param: Param) -> Tree {
     if !param.one_of.is_empty() {
         fields.push(("one_of".to_owned(), Tree::List(param.one_of.iter().map(Tree::from).collect())));
     }
+    fields.extend(param.zone.map(|zone| ("zone".to_owned(), Tree::Text(zone.to_string()))));
     Tree::Map(fields)
 }
 
@@ -199,6 +201,7 @@ pub(super) fn table(table: Table) -> Tree {
     }
     fields.extend(table.zone.map(|zone| ("zone".to_owned(), Tree::Text(zone.to_string()))));
     fields.extend(table.cadence.map(|cadence| ("cadence".to_owned(), Tree::Text(cadence.to_string()))));
+    fields.extend(table.settles_after.map(|after| ("settles_after".to_owned(), duration(after))));
     Tree::Map(fields)
 }
 
@@ -289,7 +292,14 @@ impl Rate {
 impl Param {
     /// A parameter that must be given.
     pub fn new(kind: ParamType) -> Self {
-        Self { kind, default: None, about: None, one_of: Vec::new() }
+        Self { kind, default: None, about: None, one_of: Vec::new(), zone: None }
+    }
+
+    /// The zone of dates and instants that are relative to now, such as `yesterday`.
+    #[must_use]
+    pub fn with_zone(mut self, zone: Zone) -> Self {
+        self.zone = Some(zone);
+        self
     }
 
     /// What it is when it is not given.

@@ -51,6 +51,20 @@ impl Checker<'_> {
     }
 }
 
+impl Checker<'_> {
+    /// Checks that it is clear which days are meant by parameters that are relative to now by default.
+    fn relative_params(&mut self) {
+        let workflow = &self.draft.workflow;
+        let Err(error) = workflow.day_zone() else { return };
+        for (name, param) in &workflow.params {
+            let is_relative = param.default.as_ref().is_some_and(|value| param.is_relative(value));
+            if let (true, None, Some(&place)) = (is_relative, &param.zone, self.draft.param_places.get(name.as_str())) {
+                self.error(place, format!("parameter `{name}`: {}", error.message()), None);
+            }
+        }
+    }
+}
+
 /// Checks a draft, collects all mistakes, and returns the workflow.
 pub(super) fn check(draft: Draft<'_>, registry: &Registry, diagnostics: &mut Diagnostics) -> Workflow {
     let mut checker = Checker { draft: &draft, registry, diagnostics };
@@ -58,6 +72,7 @@ pub(super) fn check(draft: Draft<'_>, registry: &Registry, diagnostics: &mut Dia
     checker.plugins();
     checker.locations();
     checker.prices();
+    checker.relative_params();
     // With steps missing or leading nowhere, checks of the shape would only repeat known mistakes.
     if draft.whole && named {
         checker.shape();

@@ -205,8 +205,12 @@ impl<'a> Checker<'a> {
                 self.error(place, format!("there is no variable {}", quoted(&name)), help);
                 continue;
             }
-            if used.within == Within::Setup && name != "params" {
-                let help = "sources and profiles are set up before the first step; use `$params`".to_owned();
+            let help = match used.within {
+                Within::Source if name != "params" && name != "run" => Some("sources are made when a run starts; use `$params` or `$run`"),
+                Within::Profile if name != "params" => Some("profiles are opened before a run starts; use `$params`"),
+                _ => None,
+            };
+            if let Some(help) = help.map(str::to_owned) {
                 self.error(place, format!("`${name}` cannot be used here"), help);
                 continue;
             }

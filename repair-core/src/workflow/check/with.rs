@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use super::super::read::{Computed, PluginPlaces, article, computed, did_you_mean, one_of, quoted};
 use super::Checker;
@@ -12,6 +13,8 @@ use crate::plugin::{OWN_HELP, OWN_PREFIX, PathSegment, PluginEntry};
 use crate::workflow::{Param, ParamType, StepKind, Template, Variables};
 use crate::yaml::tree::{Node, Place, Yaml};
 
+/// The now of examples.
+const EXAMPLE_NOW: Timestamp = Timestamp::constant(1_709_562_600, 0);
 /// How deep schemas may refer to other schemas. Those of plug-ins nest a few levels.
 const MAX_SCHEMA_DEPTH: usize = 16;
 
@@ -295,7 +298,9 @@ fn examples<'p>(params: impl Iterator<Item = (&'p String, &'p Param)>) -> Variab
             ParamType::List => json!([one.unwrap_or_else(|| json!("example"))]),
         }
     };
-    let params: Map<String, Value> =
-        params.map(|(name, param)| (name.clone(), param.default.clone().unwrap_or_else(|| example(param)))).collect();
-    Variables { params: Value::Object(params), ..Variables::default() }
+    // What a relative default will be is not known yet.
+    let default = |param: &Param| param.default.clone().filter(|value| !param.is_relative(value));
+    let params: BTreeMap<String, Value> =
+        params.map(|(name, param)| (name.clone(), default(param).unwrap_or_else(|| example(param)))).collect();
+    Variables::at_start(&params, EXAMPLE_NOW, EXAMPLE_NOW)
 }

@@ -53,6 +53,7 @@ impl<'a> Reader<'a> {
             table_names: self.shared_names(fields, "tables"),
             source_names: self.shared_names(fields, "sources"),
             param_names: None,
+            param_places: BTreeMap::new(),
             complete: self.included.complete,
             expressions: Vec::new(),
             whole: false,

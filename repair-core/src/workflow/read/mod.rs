@@ -76,6 +76,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) source_names: Vec<&'a str>,
     /// Every key under `params`, read or not; `None` if the file is not a workflow, so that others have the parameters.
     pub(crate) param_names: Option<Vec<&'a str>>,
+    /// The place of each parameter's name.
+    pub(crate) param_places: BTreeMap<&'a str, Place>,
     /// Whether all included files could be read. If not, a table or source that is missing is not a second mistake.
     pub(crate) complete: bool,
     /// All expressions.
@@ -131,8 +133,10 @@ pub(crate) struct ExpressionUse {
 pub(crate) enum Within {
     /// A step, which is computed during a run.
     Step,
-    /// A source or profile, which is computed before the first step.
-    Setup,
+    /// A source, which is made when a run starts.
+    Source,
+    /// A profile, which is opened before a run starts.
+    Profile,
 }
 
 /// Finds and reads another workflow, by the name that this one gives it. The error says why it cannot run.
@@ -254,6 +258,7 @@ impl<'a> Reader<'a> {
             step_names: std::mem::take(&mut self.step_names),
             steps: step_places,
             param_names: Some(keys(fields.get("params"))),
+            param_places: places(fields.get("params")),
             expressions: std::mem::take(&mut self.expressions),
             whole: self.whole,
             ..shared
@@ -407,6 +412,13 @@ fn keys(node: Option<&Node>) -> Vec<&str> {
     match node.map(|node| &node.value) {
         Some(Yaml::Map(entries)) => entries.iter().map(|(key, _)| key.name.as_str()).collect(),
         _ => Vec::new(),
+    }
+}
+
+fn places(node: Option<&Node>) -> BTreeMap<&str, Place> {
+    match node.map(|node| &node.value) {
+        Some(Yaml::Map(entries)) => entries.iter().map(|(key, _)| (key.name.as_str(), key.place)).collect(),
+        _ => BTreeMap::new(),
     }
 }
 

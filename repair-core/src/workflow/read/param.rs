@@ -16,12 +16,17 @@ impl<'a> Reader<'a> {
         let mut params = BTreeMap::new();
         for (key, node) in self.section(fields, "params", MAX_ENTRIES) {
             let what = format!("parameter `{}`", key.name);
-            let Some(fields) = self.fields(node, key.place, &what, &["type", "default", "about", "one_of"]) else { continue };
+            let Some(fields) = self.fields(node, key.place, &what, &["type", "default", "about", "one_of", "zone"]) else { continue };
             let types = ParamType::ALL.map(|kind| (kind.as_str(), kind));
             let Some(kind) = self.required(&fields, "type", "e.g. `type: string`") else { continue };
             let Some(kind) = self.word(kind, "`type`", &types) else { continue };
             let about = fields.get("about").and_then(|node| self.text(node, "`about`"));
-            let mut param = Param { kind, default: None, about, one_of: Vec::new() };
+            let zone = fields.get("zone").and_then(|node| self.parsed(node, "`zone`"));
+            if zone.is_some() && !matches!(kind, ParamType::Date | ParamType::Instant) {
+                let help = "remove it; it is the zone of dates and instants that are relative to now, such as `yesterday`".to_owned();
+                self.error(fields.key_place("zone"), format!("a {} has no `zone`", kind.as_str()), Some(help));
+            }
+            let mut param = Param { kind, default: None, about, one_of: Vec::new(), zone };
             param.one_of = self.allowed(&fields, kind);
             if let Some(node) = fields.get("default") {
                 match param.accept(&node.to_json()) {
@@ -44,7 +49,11 @@ impl<'a> Reader<'a> {
         let kind = if kind == ParamType::List { ParamType::String } else { kind };
         let mut allowed = Vec::with_capacity(items.len());
         for item in items {
+            let relative = |value: &serde_json::Value| Param::new(kind).is_relative(value);
             match kind.check(&item.to_json()) {
+                Ok(value) if relative(&value) => {
+                    self.error(item.place, "`one_of` takes no values that are relative to now", Some(format!("write {}", kind.example())));
+                }
                 Ok(value) => allowed.push(value),
                 Err(why) => self.error(item.place, format!("`one_of`: {why}"), quote_hint(item, kind)),
             }

@@ -45,7 +45,7 @@ impl<'a> Reader<'a> {
     }
 
     fn table(&mut self, key: &Key, node: &'a Node) -> Option<Table> {
-        const KEYS: [&str; 13] = [
+        const KEYS: [&str; 14] = [
             "location",
             "format",
             "ignore",
@@ -59,6 +59,7 @@ impl<'a> Reader<'a> {
             "time_marks",
             "zone",
             "cadence",
+            "settles_after",
         ];
         let fields = self.fields(node, key.place, &format!("table `{}`", key.name), &KEYS)?;
         let location = self.required(&fields, "location", "name the folder of its files").and_then(|node| self.text(node, "`location`"));
@@ -81,6 +82,7 @@ impl<'a> Reader<'a> {
             self.error(fields.key_place("time_marks"), "`time_marks` and `marks` under `time` say the same", Some(help));
         }
         let cadence = fields.get("cadence").and_then(|node| self.parsed(node, "`cadence`"));
+        let settles_after = self.duration(&fields, "settles_after");
         let texts = |reader: &mut Self, name: &str| {
             let node = fields.get(name);
             node.map(|node| reader.texts(node, &format!("`{name}`")))
@@ -117,6 +119,7 @@ impl<'a> Reader<'a> {
             zone,
             time_marks: time.marks.or(marks).unwrap_or_default(),
             cadence,
+            settles_after,
             ..Table::implicit(&key.name, &time.name)
         };
         if let Some(folders) = folders {
@@ -169,7 +172,7 @@ impl<'a> Reader<'a> {
             let what = format!("source `{}`", key.name);
             let Some(fields) = self.fields(node, key.place, &what, &["source", "with", "rate_limit"]) else { continue };
             let rate_limit = self.rate(&fields);
-            let (with, with_node) = self.with(&fields, Within::Setup);
+            let (with, with_node) = self.with(&fields, Within::Source);
             let Some((plugin, name)) = self.plugin(&fields, "source", "name the plug-in, e.g. `source: stocks.archive`") else { continue };
             sources.insert(key.name.clone(), SourceUse { plugin, with, rate_limit });
             places.insert(key.name.clone(), PluginPlaces { name, with: with_node });
@@ -188,7 +191,7 @@ impl<'a> Reader<'a> {
         for (key, node) in self.section(fields, "profiles", MAX_ENTRIES) {
             let what = format!("profile `{}`", key.name);
             let Some(fields) = self.fields(node, key.place, &what, &["lake", "with"]) else { continue };
-            let (with, _) = self.with(&fields, Within::Setup);
+            let (with, _) = self.with(&fields, Within::Profile);
             let lake = self.required(&fields, "lake", "write e.g. `lake: local`").and_then(|node| self.text(node, "`lake`"));
             if let Some(lake) = lake {
                 profiles.insert(key.name.clone(), Profile { lake, with });

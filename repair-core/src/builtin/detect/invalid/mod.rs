@@ -36,9 +36,11 @@ pub struct InvalidConfig {
     /// The table to examine; it needs a `cadence`.
     #[schemars(extend("x-names" = "table"))]
     pub table: String,
-    /// The start of the interval: a date (from its first instant, in the table's zone) or an instant.
+    /// The start of the interval: a date (from its first instant, in the table's zone), an instant, or relative to the run's now, such as
+    /// `yesterday` or `now - 7d`.
     pub from: String,
-    /// The end of the interval: a date (included, in the table's zone) or an instant (not included).
+    /// The end of the interval: a date (included, in the table's zone), an instant (not included), or relative to the run's now: `today` and
+    /// other days are included.
     pub to: String,
     /// The calendar that defines which slots are expected; others are not judged.
     #[serde(default = "super::expected::always")]
@@ -50,6 +52,9 @@ pub struct InvalidConfig {
     /// Another table that lists the keys, instead of `keys`.
     #[serde(default)]
     pub keys_from: Option<KeysFrom>,
+    /// Whether it is fine that no slot at all is expected, as on a day on which a market is closed. Otherwise the step is blind then.
+    #[serde(default)]
+    pub allow_empty: bool,
     /// The rules that rows must satisfy. A row that breaks one of them is invalid.
     #[schemars(length(min = 1))]
     pub rules: Vec<Rule>,
@@ -72,12 +77,12 @@ impl Invalid {
     /// # Errors
     /// `invalid` if a rule is empty or impossible.
     pub fn new(config: InvalidConfig) -> Result<Self> {
-        let InvalidConfig { table, from, to, calendar, keys, keys_from, rules } = config;
+        let InvalidConfig { table, from, to, calendar, keys, keys_from, allow_empty, rules } = config;
         if rules.is_empty() {
             return Err(Error::invalid("`rules` is empty, so every row would pass; write at least one rule"));
         }
         rules.iter().try_for_each(Rule::check)?;
-        let series = GapsConfig { table, from, to, calendar, keys, keys_from };
+        let series = GapsConfig { table, from, to, calendar, keys, keys_from, allow_empty };
         series.check()?;
         Ok(Self { series, rules })
     }
@@ -90,7 +95,7 @@ impl Detector for Invalid {
             Some(before) => before.scope.clone(),
             None => self.series.scope(context).await?,
         };
-        let (base, _) = search(context, &scope, again).await?;
+        let (base, _) = search(context, &scope, again, self.series.allow_empty).await?;
         let examined = Examined::of(context, &scope, again)?;
         let Some(hull) = examined.hull() else { return Ok(Findings { kind: DefectKind::Invalid, ..base }) };
         let table = context.table(&scope.table)?;
@@ -121,7 +126,7 @@ impl Detector for Invalid {
         usage += found.usage;
         Ok(Findings {
             kind: DefectKind::Invalid,
-            scope,
+            scope: base.scope,
             counts,
             gaps,
             judged: found.judged,
