@@ -330,8 +330,8 @@ fn differences(name: &str, exchange: Exchange, kind: SessionKind, gap: i64) -> V
     all
 }
 
-/// As in New York.
-const NASDAQ: [&str; 1] = ["2018-12-05 + 09:30-16:00"];
+/// As in New York. On 2023-07-03, all of New York closed at 13:00, as the oracle says of NYSE.
+const NASDAQ: [&str; 3] = ["2018-12-05 + 09:30-16:00", "2023-07-03 + 09:30-16:00", "2023-07-03 - 09:30-13:00"];
 
 /// Xetra closes at 14:00 on its last day of the year. The oracle knows this of 2026 only.
 const XETRA: [&str; 34] = [
@@ -443,12 +443,17 @@ const CHICAGO: [&str; 12] = [
 #[test]
 fn hours_agree_with_a_second_source_since_2010() {
     use Exchange as E;
-    let agree = |name, exchange, explained: &[&str]| {
+    let mut unexplained = Vec::new();
+    let mut agree = |name: &str, exchange, explained: &[&str]| {
         // Our sessions in Chicago last all night. Those in Hong Kong have a lunch break, in which the oracle counts the trading phases.
         let kind = if name == "CMES" { SessionKind::Both } else { SessionKind::Regular };
         let gap = if name == "XHKG" { 60 } else { 10 };
-        let found = differences(name, exchange, kind, gap);
-        assert_eq!(found, explained, "{name}");
+        let mut found = differences(name, exchange, kind, gap);
+        // Of Amsterdam the oracle holds the holidays of 2010, and no hours before December.
+        found.retain(|line| name != "XAMS" || !line.starts_with("2010"));
+        if found != explained {
+            unexplained.push(format!("{name}: {found:?}"));
+        }
     };
     // The oracle holds what NYSE's yearly pages print, and lacks this closure: NYSE announced it on 2018-12-01 ("will be closed on
     // Wednesday, December 5, 2018 in observance of the National Day of Mourning"), https://www.tmcnet.com/usubmit/2018/12/01/8860763.htm
@@ -459,7 +464,9 @@ fn hours_agree_with_a_second_source_since_2010() {
     // The funeral of Queen Elizabeth II.
     agree("XLON", E::Lse, &["2022-09-19 + 08:00-16:30"]);
     agree("XETR", E::Xetra, &XETRA);
+    // It lacks hours on these half days.
     agree("XPAR", E::EuronextParis, &["2015-12-31 - 09:00-14:05", "2026-12-24 - 09:00-14:05", "2026-12-31 - 09:00-14:05"]);
+    agree("XAMS", E::EuronextAmsterdam, &["2015-12-31 - 09:00-14:05", "2026-12-24 - 09:00-14:05", "2026-12-31 - 09:00-14:05"]);
     agree("XSWX", E::Six, &[]);
     agree("XMAD", E::Bme, &["2026-12-24 - 09:00-14:00", "2026-12-31 - 09:00-14:00"]);
     agree("XSTO", E::NasdaqStockholm, &[]);
@@ -479,4 +486,5 @@ fn hours_agree_with_a_second_source_since_2010() {
     // B3 traded: the city had moved both holidays to May.
     agree("BVMF", E::B3, &["2020-07-09 - 10:00-17:00", "2020-11-20 - 10:00-18:00"]);
     agree("CMES", E::Cme, &CHICAGO);
+    assert!(unexplained.is_empty(), "{}", unexplained.join("\n"));
 }
