@@ -54,10 +54,17 @@ fn blocks(mark: &str) -> Vec<Block> {
     blocks
 }
 
-/// The files that samples name: the first workflow, and the one that holds shared definitions.
+/// The files that samples name: the first workflow, the one that holds shared definitions, and files of days.
 fn children() -> BTreeMap<String, String> {
     let lake = blocks("yaml shared").remove(0).text;
-    BTreeMap::from([(FIRST.to_owned(), blocks("yaml").remove(0).text), ("lake.yaml".to_owned(), lake)])
+    let mut children = BTreeMap::from([(FIRST.to_owned(), blocks("yaml").remove(0).text), ("lake.yaml".to_owned(), lake)]);
+    let days = [
+        ("holidays.csv", "date,name\n2024-12-25,Christmas\n"),
+        ("shanghai-2027.csv", "date,name\n2027-01-01,New Year's Day\n"),
+        ("shifts.csv", "date,open\n2024-03-04,06:00-14:00\n2024-03-05,<22:00-06:00\n"),
+    ];
+    children.extend(days.map(|(name, text)| (name.to_owned(), text.to_owned())));
+    children
 }
 
 #[test]

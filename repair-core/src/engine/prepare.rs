@@ -4,14 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use async_trait::async_trait;
+use jiff::{Timestamp, ToSpan};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::rate::{RateLimited, RateLimiter};
 use crate::error::{Error, Result};
 use crate::lake::{self, Caller, Lake};
-use crate::plugin::{Clock, Plugin, PluginKind, Progress, Registry, Source, StepContext};
+use crate::model::{Calendar, Findings, Scope};
+use crate::plugin::{Clock, Detector, Plugin, PluginKind, Progress, Registry, Source, StepContext};
 use crate::price::{Budget, Meter};
 use crate::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow, limits};
 
@@ -86,7 +88,7 @@ pub fn shared_context(registry: &Registry, workflow: &Workflow, variables: &Vari
         lake: setting.lake,
         tables: Arc::new(workflow.tables.clone()),
         sources: Arc::new(sources(registry, &setting.clock, workflow, variables)?),
-        calendars: Arc::new(registry.calendars().clone()),
+        calendars: Arc::new(calendars(registry, workflow)),
         clock: setting.clock,
         cancel: setting.cancel,
         progress: setting.progress,
@@ -150,8 +152,50 @@ impl Preparer<'_> {
     pub fn plugin_with(&self, step: &Step, index: usize, config: &Value) -> Result<Plugin> {
         let plugins = step.kind.plugins();
         let (kind, name, _) = plugins.get(index).ok_or_else(|| no_plugin(step))?;
-        self.registry.make(*kind, name, config).map_err(|error| error.on("step", &step.name))
+        Ok(match self.registry.make(*kind, name, config).map_err(|error| error.on("step", &step.name))? {
+            Plugin::Detector(inner) => Plugin::Detector(Arc::new(Warning { inner })),
+            other => other,
+        })
     }
+}
+
+/// How many days before the end of what a calendar covers it is reported, so that there is time to extend it.
+const WARNING_DAYS: i32 = 90;
+
+/// A detector that also reports when the calendar that it used will soon know nothing more.
+struct Warning {
+    inner: Arc<dyn Detector>,
+}
+
+#[async_trait]
+impl Detector for Warning {
+    async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
+        let mut found = self.inner.detect(context, again).await?;
+        found.notices.extend(ending(context, &found.scope));
+        Ok(found)
+    }
+}
+
+/// Says that a calendar covers less than [`WARNING_DAYS`] beyond a scope. The clock has no part in it: a search of the distant past need not
+/// hear of it, and one that runs every night does in time.
+fn ending(context: &StepContext, scope: &Scope) -> Option<String> {
+    let calendar = context.calendars.get(&scope.calendar)?;
+    let (_, last) = calendar.hours_coverage()?;
+    let (_, examined) = scope.interval.dates();
+    (examined >= last.saturating_sub(WARNING_DAYS.days())).then(|| {
+        let name = &scope.calendar;
+        format!(
+            "calendar {name} covers dates to {last} only, and later ones will be refused; before then, update this program, or define a calendar \
+             with `extends: {name}` and your own days `until` a later date"
+        )
+    })
+}
+
+/// The calendars that a workflow may name: its own, and those of the registry. A name that both have is refused when a workflow is read.
+fn calendars(registry: &Registry, workflow: &Workflow) -> BTreeMap<String, Arc<dyn Calendar>> {
+    let mut all = registry.calendars().clone();
+    all.extend(workflow.calendars.iter().map(|(name, calendar)| (name.clone(), Arc::clone(calendar))));
+    all
 }
 
 fn no_plugin(step: &Step) -> Error {

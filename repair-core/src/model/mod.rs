@@ -5,18 +5,21 @@ mod bad_row;
 mod calendar;
 mod defect;
 mod fix;
+mod hours;
 mod interval;
 mod moment;
 mod presence;
 mod series;
 mod table;
 mod usage;
+mod weekly;
 mod zone;
 
 pub use bad_row::{BadRow, Quarantine};
 pub use calendar::{Always, Calendar, Session, outside};
 pub use defect::{Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, MAX_EXAMPLES, Scope};
 pub use fix::{Absence, Conflicts, Fix, Suspect, Suspects, Unit, Wanted};
+pub use hours::Hours;
 pub use interval::{Interval, day_start, utc_date};
 pub use moment::{Fixed, Moment, Relative};
 pub use presence::{KeyPresence, Presence, SlotRange, SlotSet, TablePresence, expected_slots};
@@ -26,4 +29,5 @@ pub use table::{
     PathField, PathPattern, PathPiece, Repeated, Skipped, Slack, Table, TimeForm, TimeReading,
 };
 pub use usage::Usage;
+pub use weekly::{ExtendedCalendar, ListedCalendar, Week, WeeklyCalendar};
 pub use zone::{Instants, LocalClock, Zone};

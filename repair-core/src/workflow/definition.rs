@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{ErrorKind, Result};
-use crate::model::{Table, Zone};
+use crate::model::{Calendar, Table, Zone};
 use crate::plugin::PluginKind;
 use crate::price::{Budget, PriceBook};
 use crate::workflow::Expression;
@@ -59,8 +59,8 @@ pub struct Workflow {
     pub text: String,
     /// The file of that text, for messages.
     pub file: String,
-    /// The texts of the files that the workflow names, by the name it gives them: files that it includes, price books, and the workflows
-    /// that it runs as steps; and those that these files name. The journal keeps them with every run.
+    /// The texts of the files that the workflow names, by the name it gives them: files that it includes, price books, files of days,
+    /// and the workflows that it runs as steps; and those that these files name. The journal keeps them with every run.
     pub children: BTreeMap<String, String>,
     /// The parameters, by name.
     pub params: BTreeMap<String, Param>,
@@ -74,6 +74,8 @@ pub struct Workflow {
     pub tables: BTreeMap<String, Table>,
     /// The sources, by name.
     pub sources: BTreeMap<String, SourceUse>,
+    /// The calendars, by name. Those of the registry can be used, too.
+    pub calendars: BTreeMap<String, Arc<dyn Calendar>>,
     /// Which tables and sources come from files that it includes. Others use them too, so they may be of no concern to this workflow.
     pub included: IncludedNames,
     /// The step that a run begins with; empty for a DAG.

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{SourceUse, Workflow, parse};
-use crate::model::Table;
+use crate::model::{Calendar, Table};
 use crate::plugin::Registry;
 use crate::yaml::Diagnostics;
 
-/// Definitions that workflows share: a file that they name under `include`, with `tables`, `sources` and further files to include.
+/// Definitions that workflows share: a file that they name under `include`, with `tables`, `sources`, `calendars` and further
+/// files to include.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Shared {
@@ -18,6 +20,8 @@ pub struct Shared {
     pub tables: BTreeMap<String, Table>,
     /// The sources, by name, with those of included files.
     pub sources: BTreeMap<String, SourceUse>,
+    /// The calendars, by name, with those of included files.
+    pub calendars: BTreeMap<String, Arc<dyn Calendar>>,
 }
 
 /// What a file holds. Where only tables are needed, either kind will do.
@@ -68,6 +72,6 @@ impl Document {
 
 impl From<Workflow> for Shared {
     fn from(workflow: Workflow) -> Self {
-        Self { file: workflow.file, tables: workflow.tables, sources: workflow.sources }
+        Self { file: workflow.file, tables: workflow.tables, sources: workflow.sources, calendars: workflow.calendars }
     }
 }

@@ -15,7 +15,7 @@ const MAX_FILES: usize = 100;
 /// The key that names other files.
 pub(super) const INCLUDE: &str = "include";
 /// What a file that is included may hold.
-pub(super) const SHARED: [&str; 3] = [INCLUDE, "tables", "sources"];
+pub(super) const SHARED: [&str; 4] = [INCLUDE, "tables", "sources", "calendars"];
 
 /// The files that a file includes, directly or through others, each once.
 pub(super) struct Included {

@@ -2,6 +2,7 @@
 
 mod bind;
 pub mod builder;
+mod calendar;
 mod check;
 mod definition;
 mod document;
@@ -16,6 +17,7 @@ mod references;
 mod schema;
 
 pub use bind::{MAX_PARAM_BYTES, MAX_PARAM_ITEMS};
+pub use calendar::CalendarRule;
 pub use definition::*;
 pub use document::{Document, Shared};
 pub use duration::{MAX_DURATION, parse_duration, parse_rate};

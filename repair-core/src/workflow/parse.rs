@@ -117,7 +117,7 @@ pub(super) fn definitions(file: &str, text: &str, registry: &Registry, texts: Te
     let (root, mut diagnostics) = tree_of(file, text)?;
     let included = included(file, &root, texts, &mut diagnostics);
     let no_child = |_: &str| Err("a file without steps runs no workflow".to_owned());
-    let mut reader = read::Reader::new(text, diagnostics.of_definitions(), &no_child, &|_| Ok(None), &included);
+    let mut reader = read::Reader::new(text, diagnostics.of_definitions(), &no_child, &|_| Ok(None), texts, &included);
     let draft = reader.definitions(file, &root);
     finish(draft, registry, reader.into_diagnostics())
 }
@@ -204,7 +204,12 @@ pub(super) fn parse(
         children.borrow_mut().insert(name, text);
         Ok(Some(Arc::new(book)))
     };
-    let mut reader = read::Reader::new(text, diagnostics, &child, &prices, &included);
+    let days = |name: &str| {
+        let text = texts(name)?;
+        children.borrow_mut().insert(name.to_owned(), text.clone());
+        Ok(text)
+    };
+    let mut reader = read::Reader::new(text, diagnostics, &child, &prices, &days, &included);
     let draft = reader.workflow(file, &root);
     let mut workflow = finish(draft, registry, reader.into_diagnostics())?;
     workflow.children.extend(children.into_inner());

@@ -37,7 +37,7 @@ pub fn schema(registry: &Registry) -> Value {
             "max_parallel": { "description": "In a dag: how many steps run at once", "type": "integer", "minimum": 1, "maximum": 1000, "default": 8 },
             "about": { "description": "What the workflow is for", "type": "string" },
             "include": {
-                "description": "Files whose `tables` and `sources` this file shares, relative to it",
+                "description": "Files whose `tables`, `sources` and `calendars` this file shares, relative to it",
                 "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "uniqueItems": true }]
             },
             "params": named(param()),
@@ -46,6 +46,7 @@ pub fn schema(registry: &Registry) -> Value {
             "prices": { "description": "The file of a price book, relative to this one", "type": "string" },
             "tables": named(table()),
             "sources": named(any_plugin(registry, PluginKind::Source, "source", &json!({ "rate_limit": { "$ref": "#/$defs/rate" } }))),
+            "calendars": named(calendar()),
             "start": { "description": "In a state machine: the step that a run begins with", "$ref": "#/$defs/name" },
             "steps": named(json!({ "$ref": "#/$defs/step" })),
             "profiles": named(json!({
@@ -86,6 +87,51 @@ pub fn schema(registry: &Registry) -> Value {
             },
             "step": { "oneOf": steps(registry) },
         },
+    })
+}
+
+fn calendar() -> Value {
+    let hours = json!({
+        "description": "closed, 09:30-16:00, or with breaks 09:30-12:00 13:00-16:00; 22:00-05:00 ends on the next day, <17:00 is on the day before",
+        "anyOf": [{ "type": "string" }, { "type": "array", "minItems": 1, "items": { "type": "string" } }]
+    });
+    let date = json!({ "type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$" });
+    let file = |columns: &str| {
+        json!({
+            "description": format!("A CSV file with the columns {columns}, relative to this one"),
+            "type": "object", "required": ["file"], "additionalProperties": false,
+            "properties": { "file": { "type": "string" } }
+        })
+    };
+    json!({
+        "description": "A calendar of your own: when rows are expected",
+        "type": "object", "additionalProperties": false,
+        "oneOf": [{ "required": ["zone", "open"] }, { "required": ["zone", "sessions"] }, { "required": ["extends"] }],
+        "properties": {
+            "zone": { "description": "The zone of its hours", "$ref": "#/$defs/zone" },
+            "open": {
+                "description": "The hours of weekdays: mon, tue, wed, thu, fri, sat, sun, or from one to another, as in mon-fri",
+                "type": "object", "minProperties": 1, "additionalProperties": hours,
+                "propertyNames": { "pattern": "^(mon|tue|wed|thu|fri|sat|sun)(-(mon|tue|wed|thu|fri|sat|sun))?$" }
+            },
+            "closed": {
+                "description": "Days on which it is closed",
+                "anyOf": [date, { "type": "array", "items": date }, file("date")]
+            },
+            "special": {
+                "description": "Days with other hours",
+                "anyOf": [
+                    { "type": "object", "propertyNames": date, "additionalProperties": hours, "not": { "required": ["file"] } },
+                    file("date, open")
+                ]
+            },
+            "sessions": file("date, open"),
+            "extends": { "description": "Another calendar, whose days it takes over", "type": "string" },
+            "until": {
+                "description": "With `extends`: the date to which your own days go on where the other calendar ends",
+                "type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+            }
+        }
     })
 }
 

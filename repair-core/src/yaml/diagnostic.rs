@@ -113,6 +113,11 @@ impl Diagnostics {
         self.files.get(place.file).map_or(0, |file| file.position(place.start).0)
     }
 
+    /// The file of a place.
+    pub(crate) fn file_of(&self, place: Place) -> String {
+        self.files.get(place.file).map_or_else(String::new, |file| file.name.to_string())
+    }
+
     /// Where a place is, as `lake.yaml:3:5`.
     pub(crate) fn at(&self, place: Place) -> String {
         self.files.get(place.file).map_or_else(String::new, |file| {

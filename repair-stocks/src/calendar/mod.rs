@@ -1,47 +1,93 @@
 //! Trading calendars: when a market is open, and therefore which bars are expected.
 //!
-//! | name | market | covers | hours, local | closed over lunch |
+//! | name | market | days | hours from | ordinary hours, local |
 //! | --- | --- | --- | --- | --- |
-//! | `XNYS` | New York Stock Exchange | 1990 to 2026 | 09:30 to 16:00, half days to 13:00 (14:00 until 1992) | |
-//! | `XTKS` | Tokyo Stock Exchange | 2011-11-21 to 2026 | 09:00 to 15:00, to 15:30 since 2024-11-05 | 11:30 to 12:30 |
+//! | `XNYS` | New York Stock Exchange | 1990-01-01 to 2028-12-31 | 1990-01-01 | 09:30-16:00 |
+//! | `XNAS` | Nasdaq | 1990-01-01 to 2028-12-31 | 1990-01-01 | 09:30-16:00 |
+//! | `ARCX` | NYSE Arca | 1990-01-01 to 2028-12-31 | 1990-01-01 | 09:30-16:00 |
+//! | `XTSE` | Toronto | 2002-01-01 to 2027-12-31 | 2010-01-01 | 09:30-16:00 |
+//! | `XLON` | London | 2000-01-01 to 2028-12-31 | 2010-01-01 | 08:00-16:30 |
+//! | `XETR` | Xetra, Frankfurt | 2010-01-01 to 2027-12-31 | 2010-01-01 | 09:00-17:30 |
+//! | `XPAR` | Euronext Paris | 2010-01-01 to 2027-12-31 | 2010-01-01 | 09:00-17:30 |
+//! | `XAMS` | Euronext Amsterdam | 2010-01-01 to 2027-12-31 | 2010-01-01 | 09:00-17:30 |
+//! | `XSWX` | SIX, Zurich | 2010-01-01 to 2027-12-31 | 2010-01-01 | 09:00-17:30 |
+//! | `XMIL` | Milan | 2010-01-01 to 2027-12-31 | 2015-11-23 | 09:00-17:30 |
+//! | `XMAD` | Madrid | 2010-01-01 to 2027-12-31 | 2010-01-01 | 09:00-17:30 |
+//! | `XSTO` | Nasdaq Stockholm | 2010-01-01 to 2027-12-31 | 2010-01-01 | 09:00-17:30 |
+//! | `XHKG` | Hong Kong | 2005-01-01 to 2027-12-31 | 2012-03-05 | 09:30-12:00 13:00-16:00 |
+//! | `XTKS` | Tokyo | 1997-01-01 to 2027-12-31 | 2011-11-21 | 09:00-11:30 12:30-15:00; since 2024-11-05 09:00-11:30 12:30-15:30 |
+//! | `XSHG` | Shanghai | 2005-01-01 to 2026-12-31 | 2010-01-01 | 09:30-11:30 13:00-15:00 |
+//! | `XSHE` | Shenzhen | 2005-01-01 to 2026-12-31 | 2010-01-01 | 09:30-11:30 13:00-15:00 |
+//! | `XKRX` | Korea Exchange, Seoul | 2005-01-01 to 2026-12-31 | 2010-01-01 | 09:00-15:00; since 2016-08-01 09:00-15:30 |
+//! | `XBOM` | BSE, Mumbai | 2010-10-18 to 2026-12-31 | 2010-10-18 | 09:15-15:30 |
+//! | `XASX` | ASX, Sydney | 2005-01-01 to 2027-12-31 | 2010-01-01 | 10:00-16:00 |
+//! | `XSES` | Singapore | 2010-01-01 to 2026-12-31 | 2017-11-13 | 09:00-12:00 13:00-17:00 |
+//! | `BVMF` | B3, São Paulo | 2015-12-21 to 2026-12-31 | 2015-12-21 | 10:00-18:00, 10:00-17:00 while New York is an hour behind |
+//! | `XJSE` | Johannesburg | 2005-01-01 to 2027-12-31 | 2015-01-01 | 09:00-17:00 |
+//! | `CMES` | CME Globex, equity products, Chicago | 2015-09-21 to 2027-12-31 | 2015-09-21 | <17:00-15:15 15:30-16:00; since 2021-06-28 <17:00-16:00 |
 //!
-//! `24x7` is the core's own [`Always`](repair_core::model::Always).
+//! A time after `<` is on the day before the session's date. `24x7` is the core's own [`Always`](repair_core::model::Always).
 //!
-//! The tables hold the hours of ordinary weekdays, the dates from which they apply, and every weekday that differed. A script beside them
-//! writes them from a maintained source. They cover sessions, and not what happened within one: during a halt (New York on 2015-07-08, 11:32
-//! to 15:10) or before a delayed opening, bars stay expected until a source confirms that nothing traded.
+//! The tables hold the hours of ordinary weekdays, the dates from which they apply, and every day that differed. A script beside them
+//! writes them from a maintained source, and says what each covers and why. They cover sessions, and not what happened within one: during a
+//! halt (New York on 2015-07-08, 11:32 to 15:10), before a delayed opening or after a typhoon in the morning, bars stay expected until a source
+//! confirms that nothing traded. Sessions of an hour on a holiday (Mumbai on the evening of Laxmi Pujan) are left out.
 //!
 //! A calendar must not know what is stored, requested or missing. It says when a market is open, or that it does not know.
 
-mod exchange;
 mod table;
 
 use std::sync::{Arc, LazyLock};
 
 use repair_core::Result;
-use repair_core::model::Calendar;
+use repair_core::model::{Calendar, WeeklyCalendar};
 
-pub use self::exchange::ExchangeCalendar;
-use self::table::{Csv, Table};
+use self::table::{Csv, Tables};
 
-const HOURS: Csv = Csv { name: "hours.csv", text: include_str!("tables/hours.csv") };
+const TABLES: Tables = Tables {
+    markets: Csv { name: "markets.csv", text: include_str!("tables/markets.csv") },
+    hours: Csv { name: "hours.csv", text: include_str!("tables/hours.csv") },
+};
 
-/// The markets of `hours.csv`, each with its exceptions.
-const MARKETS: [(&str, Csv); 2] = [
-    ("XNYS", Csv { name: "xnys.csv", text: include_str!("tables/xnys.csv") }),
+const NEW_YORK: Csv = Csv { name: "xnys.csv", text: include_str!("tables/xnys.csv") };
+const SHANGHAI: Csv = Csv { name: "xshg.csv", text: include_str!("tables/xshg.csv") };
+
+/// The markets of `markets.csv`, each with the days that differ.
+const MARKETS: [(&str, Csv); 23] = [
+    ("XNYS", NEW_YORK),
+    ("XNAS", NEW_YORK),
+    ("ARCX", NEW_YORK),
+    ("XTSE", Csv { name: "xtse.csv", text: include_str!("tables/xtse.csv") }),
+    ("XLON", Csv { name: "xlon.csv", text: include_str!("tables/xlon.csv") }),
+    ("XETR", Csv { name: "xetr.csv", text: include_str!("tables/xetr.csv") }),
+    ("XPAR", Csv { name: "xpar.csv", text: include_str!("tables/xpar.csv") }),
+    ("XAMS", Csv { name: "xams.csv", text: include_str!("tables/xams.csv") }),
+    ("XSWX", Csv { name: "xswx.csv", text: include_str!("tables/xswx.csv") }),
+    ("XMIL", Csv { name: "xmil.csv", text: include_str!("tables/xmil.csv") }),
+    ("XMAD", Csv { name: "xmad.csv", text: include_str!("tables/xmad.csv") }),
+    ("XSTO", Csv { name: "xsto.csv", text: include_str!("tables/xsto.csv") }),
+    ("XHKG", Csv { name: "xhkg.csv", text: include_str!("tables/xhkg.csv") }),
     ("XTKS", Csv { name: "xtks.csv", text: include_str!("tables/xtks.csv") }),
+    ("XSHG", SHANGHAI),
+    ("XSHE", SHANGHAI),
+    ("XKRX", Csv { name: "xkrx.csv", text: include_str!("tables/xkrx.csv") }),
+    ("XBOM", Csv { name: "xbom.csv", text: include_str!("tables/xbom.csv") }),
+    ("XASX", Csv { name: "xasx.csv", text: include_str!("tables/xasx.csv") }),
+    ("XSES", Csv { name: "xses.csv", text: include_str!("tables/xses.csv") }),
+    ("BVMF", Csv { name: "bvmf.csv", text: include_str!("tables/bvmf.csv") }),
+    ("XJSE", Csv { name: "xjse.csv", text: include_str!("tables/xjse.csv") }),
+    ("CMES", Csv { name: "cmes.csv", text: include_str!("tables/cmes.csv") }),
 ];
 
 /// A market whose table cannot be read is left out, so that every caller refuses its name; a test keeps this from being shipped.
-static CALENDARS: LazyLock<Vec<Arc<ExchangeCalendar>>> = LazyLock::new(|| {
-    let read = |(market, exceptions)| {
-        load(market, exceptions).inspect_err(|error| tracing::error!(market, error = %error.full(), "calendar left out")).ok()
-    };
+static CALENDARS: LazyLock<Vec<Arc<WeeklyCalendar>>> = LazyLock::new(|| {
+    let read =
+        |(market, days)| load(market, days).inspect_err(|error| tracing::error!(market, error = %error.full(), "calendar left out")).ok();
     MARKETS.into_iter().filter_map(read).map(Arc::new).collect()
 });
 
-fn load(market: &'static str, exceptions: Csv) -> Result<ExchangeCalendar> {
-    ExchangeCalendar::new(market, &Table::read(market, HOURS, exceptions)?)
+fn load(market: &'static str, days: Csv) -> Result<WeeklyCalendar> {
+    TABLES.read(market, days)
 }
 
 /// The calendar of a market, by its market identifier code (ISO 10383).
@@ -68,8 +114,8 @@ mod tests {
 
     #[test]
     fn every_embedded_table_can_be_read() {
-        for (market, exceptions) in MARKETS {
-            if let Err(error) = load(market, exceptions) {
+        for (market, days) in MARKETS {
+            if let Err(error) = load(market, days) {
                 panic!("{market}: {}", error.full());
             }
         }

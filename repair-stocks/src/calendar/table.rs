@@ -4,57 +4,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use jiff::civil::{Date, Time};
-use jiff::tz::{TimeZone, TimeZoneDatabase};
+use jiff::civil::Date;
+use repair_core::model::{Hours, Week, WeeklyCalendar, Zone};
 use repair_core::{Error, Result};
 
-/// The content of the tables for one market.
-#[derive(Debug)]
-pub(super) struct Table {
-    pub(super) zone: TimeZone,
-    /// The first date that the regular hours cover.
-    pub(super) first: Date,
-    /// The last date that the regular hours cover.
-    pub(super) last: Date,
-    /// The regular hours in order, without a date between them.
-    pub(super) regular: Vec<Regular>,
-    /// The dates with other hours, all within the coverage.
-    pub(super) exceptions: BTreeMap<Date, Hours>,
-}
-
-/// The hours of an ordinary weekday, and the dates between which they apply.
-#[derive(Debug)]
-pub(super) struct Regular {
-    pub(super) first: Date,
-    pub(super) last: Date,
-    pub(super) hours: Hours,
-}
-
-/// When a market is open on one date, in local time: stretches in order and disjoint; none if it is closed.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Hours(Vec<(Time, Time)>);
-
-impl Hours {
-    pub(super) const CLOSED: Hours = Hours(Vec::new());
-
-    pub(super) fn stretches(&self) -> &[(Time, Time)] {
-        &self.0
-    }
-
-    /// Reads `closed`, `09:30-16:00`, or with breaks `09:00-11:30 12:30-15:00`.
-    fn parse(text: &str) -> Option<Self> {
-        if text == "closed" {
-            return Some(Self::CLOSED);
-        }
-        let stretch = |text: &str| {
-            let (from, to) = text.split_once('-')?;
-            Some((from.parse::<Time>().ok()?, to.parse::<Time>().ok()?))
-        };
-        let stretches = text.split(' ').map(stretch).collect::<Option<Vec<_>>>()?;
-        let forwards = stretches.iter().all(|(from, to)| from < to);
-        let disjoint = stretches.windows(2).all(|pair| pair[0].1 < pair[1].0);
-        (forwards && disjoint).then_some(Self(stretches))
-    }
+/// The tables that all markets share.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tables {
+    /// What is known of each market: its zone, and the dates that are covered.
+    pub(super) markets: Csv,
+    /// The hours of ordinary weekdays.
+    pub(super) hours: Csv,
 }
 
 /// A table: the name of its file, for messages, and its text. The generator ensures that no field holds a comma or a quote.
@@ -96,7 +56,7 @@ impl<const N: usize> Row<N> {
     }
 
     fn hours(&self, text: &str) -> Result<Hours> {
-        Hours::parse(text).ok_or_else(|| self.wrong(format!("`{text}` is neither `closed` nor hours in order, such as `09:30-16:00`")))
+        text.parse().map_err(|error: Error| self.wrong(error.message()))
     }
 
     fn wrong(&self, what: impl fmt::Display) -> Error {
@@ -104,103 +64,114 @@ impl<const N: usize> Row<N> {
     }
 }
 
-impl Table {
-    pub(super) fn read(market: &str, hours: Csv, exceptions: Csv) -> Result<Self> {
-        let (zone, regular) = read_regular(market, hours)?;
-        let (Some(Regular { first, .. }), Some(Regular { last, .. })) = (regular.first(), regular.last()) else {
-            return Err(Error::internal(format!("calendar table {} has no market {market}", hours.name)));
-        };
-        let (first, last) = (*first, *last);
-        Ok(Self { zone, first, last, regular, exceptions: read_exceptions(exceptions, first, last)? })
+impl Tables {
+    /// The calendar of a market, with the days that differ.
+    pub(super) fn read(self, market: &str, days: Csv) -> Result<WeeklyCalendar> {
+        let none = |file: &str| Error::internal(format!("calendar table {file} has no market {market}"));
+        let rows = self.markets.rows(["market", "zone", "days_from", "hours_from", "last", "basis", "source"])?;
+        let row = rows.into_iter().find(|row| row.fields[0] == market).ok_or_else(|| none(self.markets.name))?;
+        let [_, zone, first, hours_from, last, _, _] = row.fields;
+        let zone: Zone = zone.parse().map_err(|error: Error| row.wrong(error.message()))?;
+        let (first, hours_from, last) = (row.date(first)?, row.date(hours_from)?, row.date(last)?);
+        if !(first <= hours_from && hours_from < last) {
+            return Err(row.wrong("the dates must be in order"));
+        }
+        let mut calendar = WeeklyCalendar::new(market, zone, Week::default());
+        let mut since = None;
+        for row in self.hours.rows(["market", "from", "open"])?.into_iter().filter(|row| row.fields[0] == market) {
+            let [_, from, hours] = row.fields;
+            let from = row.date(from)?;
+            match since {
+                None if from != hours_from => return Err(row.wrong(format!("the first hours must begin on {hours_from}"))),
+                Some(before) if before >= from => return Err(row.wrong(format!("the hours must begin after {before}"))),
+                _ => since = Some(from),
+            }
+            calendar = calendar.with_week_from(from, Week::from_monday_to_friday(&row.hours(hours)?));
+        }
+        if since.is_none() {
+            return Err(none(self.hours.name));
+        }
+        for (date, hours) in read_days(days, first, last)? {
+            calendar = match hours {
+                Some(hours) => calendar.with_day(date, hours),
+                None => calendar.with_session(date),
+            };
+        }
+        Ok(calendar.covering(first, last, hours_from))
     }
 }
 
-fn read_regular(market: &str, csv: Csv) -> Result<(TimeZone, Vec<Regular>)> {
-    let mut zone = TimeZone::UTC;
-    let mut regular: Vec<Regular> = Vec::new();
-    for row in csv.rows(["market", "zone", "from", "to", "open"])?.into_iter().filter(|row| row.fields[0] == market) {
-        let [_, name, first, last, hours] = row.fields;
-        // The bundled zones are used, so that the host's own files cannot move an opening.
-        let found = TimeZoneDatabase::bundled().get(name).map_err(|error| row.wrong("the zone does not exist").because(error))?;
-        let next = Regular { first: row.date(first)?, last: row.date(last)?, hours: row.hours(hours)? };
-        if next.last < next.first {
-            return Err(row.wrong("the hours end before they begin"));
-        }
-        if let Some(previous) = regular.last() {
-            if found != zone {
-                return Err(row.wrong("a market can have only one zone"));
-            }
-            if previous.last.tomorrow().ok() != Some(next.first) {
-                return Err(row.wrong(format!("the hours must begin on the day after {}", previous.last)));
-            }
-        }
-        zone = found;
-        regular.push(next);
-    }
-    Ok((zone, regular))
-}
-
-fn read_exceptions(csv: Csv, first: Date, last: Date) -> Result<BTreeMap<Date, Hours>> {
-    let mut exceptions = BTreeMap::new();
+/// The days that differ; `None` where only that there was a session is known.
+fn read_days(csv: Csv, first: Date, last: Date) -> Result<BTreeMap<Date, Option<Hours>>> {
+    let mut days = BTreeMap::new();
     for row in csv.rows(["date", "open", "reason"])? {
         let [date, hours, _] = row.fields;
         let date = row.date(date)?;
         if date < first || date > last {
-            return Err(row.wrong(format!("the date is outside the regular hours, {first} to {last}")));
+            return Err(row.wrong(format!("the date is outside what is covered, {first} to {last}")));
         }
-        if exceptions.insert(date, row.hours(hours)?).is_some() {
+        let hours = if hours == "open" { None } else { Some(row.hours(hours)?) };
+        if days.insert(date, hours).is_some() {
             return Err(row.wrong("the date appears twice"));
         }
     }
-    Ok(exceptions)
+    Ok(days)
 }
 
 #[cfg(test)]
 mod tests {
+    use repair_core::model::Calendar;
+
     use super::*;
 
-    const REGULAR: &str = "market,zone,from,to,open\nXX,Asia/Tokyo,2020-01-01,2020-12-31,09:00-11:30 12:30-15:00\n";
-    const EXCEPTIONS: &str = "date,open,reason\n2020-01-02,closed,New Year's Holiday\n2020-12-30,09:00-11:30,Half day\n";
+    const MARKETS: &str = "market,zone,days_from,hours_from,last,basis,source\nXX,Asia/Tokyo,2019-01-01,2020-01-01,2020-12-31,rule,x\n";
+    const HOURS: &str = "market,from,open\nXX,2020-01-01,09:00-11:30 12:30-15:00\n";
+    const DAYS: &str = "date,open,reason\n2019-01-05,open,Saturday\n2020-01-02,closed,Holiday\n2020-12-30,09:00-11:30,Half day\n";
 
-    fn read(regular: &'static str, exceptions: &'static str) -> Result<Table> {
-        Table::read("XX", Csv { name: "hours.csv", text: regular }, Csv { name: "xx.csv", text: exceptions })
+    fn read(markets: &'static str, hours: &'static str, days: &'static str) -> Result<WeeklyCalendar> {
+        let tables = Tables { markets: Csv { name: "markets.csv", text: markets }, hours: Csv { name: "hours.csv", text: hours } };
+        tables.read("XX", Csv { name: "xx.csv", text: days })
     }
 
     #[test]
-    fn hours_are_closed_one_stretch_or_several_in_order() {
-        assert_eq!(Hours::parse("closed"), Some(Hours::CLOSED));
-        assert_eq!(Hours::parse("09:30-16:00").map(|hours| hours.stretches().len()), Some(1));
-        assert_eq!(Hours::parse("09:00-11:30 12:30-15:00").map(|hours| hours.stretches().len()), Some(2));
-        for odd in ["", "09:30", "16:00-09:30", "09:30-09:30", "12:30-15:00 09:00-11:30", "09:00-12:00 12:00-15:00", "09:30-24:01"] {
-            assert_eq!(Hours::parse(odd), None, "{odd}");
-        }
-    }
-
-    #[test]
-    fn a_table_covers_the_dates_of_its_regular_hours() {
-        let table = read(REGULAR, EXCEPTIONS).unwrap();
-        assert_eq!((table.first.to_string(), table.last.to_string()), ("2020-01-01".into(), "2020-12-31".into()));
-        assert_eq!(table.exceptions.len(), 2);
+    fn days_are_covered_for_longer_than_hours() {
+        let calendar = read(MARKETS, HOURS, DAYS).unwrap();
+        let date = |text: &str| text.parse::<Date>().unwrap();
+        assert_eq!(calendar.coverage(), Some((date("2019-01-01"), date("2020-12-31"))));
+        assert_eq!(calendar.hours_coverage(), Some((date("2020-01-01"), date("2020-12-31"))));
+        // 2019-01-05 was a Saturday, 2020-01-01 a Wednesday.
+        assert_eq!(calendar.days(date("2019-01-05"), date("2019-01-06")).unwrap(), [date("2019-01-05")]);
+        assert_eq!(calendar.days(date("2020-01-01"), date("2020-01-03")).unwrap(), [date("2020-01-01"), date("2020-01-03")]);
+        assert_eq!(calendar.sessions(date("2020-12-30"), date("2020-12-30")).unwrap()[0].breaks, []);
+        let blind = calendar.sessions(date("2019-12-31"), date("2020-01-01")).unwrap_err();
+        assert!(blind.message().contains("covers 2019-01-01 to 2020-12-31 and knows the hours of its sessions from 2020-01-01 on"));
     }
 
     #[test]
     fn mistakes_in_a_table_are_refused_with_their_line() {
-        let header = "calendar table xx.csv, line 1, `day,open,reason`: the header must be date,open,reason";
-        let apart = "market,zone,from,to,open\nXX,UTC,2020-01-01,2020-05-31,closed\nXX,UTC,2020-06-02,2020-12-31,closed\n";
-        let twice = "line 3, `2020-01-01,closed,x`: the date appears twice";
         let cases = [
-            (REGULAR, "day,open,reason\n", header),
-            (REGULAR, "", "calendar table xx.csv is empty"),
-            (REGULAR, "date,open,reason\n2020-01-02\n", "calendar table xx.csv, line 2, `2020-01-02`: expected 3 fields"),
-            (REGULAR, "date,open,reason\n2021-01-01,closed,x\n", "the date is outside the regular hours, 2020-01-01 to 2020-12-31"),
-            (REGULAR, "date,open,reason\n2020-01-01,closed,x\n2020-01-01,closed,x\n", twice),
-            (REGULAR, "date,open,reason\n2020-01-01,shut,x\n", "`shut` is neither `closed` nor hours in order"),
-            ("market,zone,from,to,open\nYY,UTC,2020-01-01,2020-12-31,closed\n", EXCEPTIONS, "has no market XX"),
-            ("market,zone,from,to,open\nXX,Mars/Base,2020-01-01,2020-12-31,closed\n", EXCEPTIONS, "the zone does not exist"),
-            (apart, EXCEPTIONS, "the hours must begin on the day after 2020-05-31"),
+            (MARKETS, HOURS, "day,open,reason\n", "calendar table xx.csv, line 1, `day,open,reason`: the header must be date,open,reason"),
+            (MARKETS, HOURS, "", "calendar table xx.csv is empty"),
+            (MARKETS, HOURS, "date,open,reason\n2020-01-02\n", "calendar table xx.csv, line 2, `2020-01-02`: expected 3 fields"),
+            (MARKETS, HOURS, "date,open,reason\n2021-01-01,closed,x\n", "the date is outside what is covered, 2019-01-01 to 2020-12-31"),
+            (
+                MARKETS,
+                HOURS,
+                "date,open,reason\n2020-01-01,closed,x\n2020-01-01,closed,x\n",
+                "line 3, `2020-01-01,closed,x`: the date appears",
+            ),
+            (MARKETS, HOURS, "date,open,reason\n2020-01-01,shut,x\n", "`shut` is neither `closed` nor hours in order"),
+            (MARKETS, "market,from,open\nYY,2020-01-01,closed\n", DAYS, "calendar table hours.csv has no market XX"),
+            (MARKETS, "market,from,open\nXX,2020-01-02,closed\n", DAYS, "the first hours must begin on 2020-01-01"),
+            (
+                "market,zone,days_from,hours_from,last,basis,source\nXX,Mars/Base,2019-01-01,2020-01-01,2020-12-31,rule,x\n",
+                HOURS,
+                DAYS,
+                "calendar table markets.csv, line 2",
+            ),
         ];
-        for (regular, exceptions, expected) in cases {
-            let message = read(regular, exceptions).unwrap_err().message().to_owned();
+        for (markets, hours, days, expected) in cases {
+            let message = read(markets, hours, days).unwrap_err().message().to_owned();
             assert!(message.contains(expected), "{message}\n  lacks\n{expected}");
         }
     }

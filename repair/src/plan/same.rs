@@ -30,6 +30,7 @@ pub fn differences(before: &Workflow, now: &Workflow) -> Vec<String> {
         text(&source)
     };
     named(&mut found, "source", &before.sources, &now.sources, source);
+    named(&mut found, "calendar", &before.calendars, &now.calendars, text);
     let profile = |profile: &Profile| {
         let mut profile = profile.clone();
         profile.with = plain(&profile.with);

@@ -91,7 +91,7 @@ fn compare(state: &RunState, before: &Workflow, corrected: &Workflow, refused: &
     if before.kind.is_dag() != corrected.kind.is_dag() {
         refused.push("its kind has changed".to_owned());
     }
-    let mut tables = BTreeSet::new();
+    let (mut tables, mut calendars) = (BTreeSet::new(), BTreeSet::new());
     for (name, done) in &state.steps {
         let Some(old) = before.step(name) else { continue };
         let begun = state.active.contains_key(name) || done.attempts > 0 || done.visits > 0;
@@ -105,6 +105,7 @@ fn compare(state: &RunState, before: &Workflow, corrected: &Workflow, refused: &
             continue;
         }
         tables.extend(table_of(old));
+        calendars.extend(calendar_of(old));
         if let Some(what) = different_work(old, new) {
             refused.push(format!("the {what} of step `{name}` has changed, and the run has reached that step"));
         } else if old.inside != new.inside {
@@ -114,6 +115,11 @@ fn compare(state: &RunState, before: &Workflow, corrected: &Workflow, refused: &
     for name in tables {
         if before.tables.get(&name) != corrected.tables.get(&name) {
             refused.push(format!("table `{name}` has changed, and the run has used it"));
+        }
+    }
+    for name in calendars {
+        if !same_calendar(before, corrected, &name) {
+            refused.push(format!("calendar `{name}` has changed, and the run has used it"));
         }
     }
     for step in &corrected.steps {
@@ -135,6 +141,9 @@ fn compare(state: &RunState, before: &Workflow, corrected: &Workflow, refused: &
     }
     if format!("{:?}", before.sources) != format!("{:?}", corrected.sources) {
         changes.push("sources changed".to_owned());
+    }
+    if format!("{:?}", before.calendars) != format!("{:?}", corrected.calendars) {
+        changes.push("calendars changed".to_owned());
     }
 }
 
@@ -183,7 +192,19 @@ fn different_workflow(old: &Workflow, new: &Workflow) -> bool {
     old.text != new.text
         || old.tables != new.tables
         || format!("{:?}", old.sources) != format!("{:?}", new.sources)
+        || format!("{:?}", old.calendars) != format!("{:?}", new.calendars)
         || old.steps.iter().filter_map(inner).zip(new.steps.iter().filter_map(inner)).any(|(old, new)| different_workflow(&old, &new))
+}
+
+/// The calendar that a step's configuration names, if it is written out rather than computed.
+fn calendar_of(step: &Step) -> Option<String> {
+    step.kind.plugins().iter().find_map(|(_, _, with)| with.text_of("calendar")).map(str::to_owned)
+}
+
+/// Whether a name means the same calendar in both: one of the workflow's own, or one that neither defines.
+fn same_calendar(before: &Workflow, corrected: &Workflow, name: &str) -> bool {
+    let meaning = |workflow: &Workflow| workflow.calendars.get(name).map(|calendar| format!("{calendar:?}"));
+    meaning(before) == meaning(corrected)
 }
 
 /// The table that a step's configuration names, if it is written out rather than computed.

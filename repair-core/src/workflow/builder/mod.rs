@@ -58,6 +58,7 @@ mod print;
 mod step;
 mod values;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -74,10 +75,10 @@ pub use self::values::{Computed, When, computed};
 
 use self::plug_in::How;
 use self::print::Tree;
-use crate::model::Table;
+use crate::model::{Calendar, Table};
 use crate::plugin::{Registry, Source};
 use crate::price::Budget;
-use crate::workflow::{Param, Rate, SourceUse, Workflow, parse};
+use crate::workflow::{CalendarRule, Param, Rate, SourceUse, Workflow, parse};
 use crate::yaml::Diagnostics;
 
 /// A workflow that is being written; [`Workflow::state_machine`] and [`Workflow::dag`] begin one.
@@ -94,6 +95,8 @@ pub struct WorkflowBuilder {
     tags: Vec<(String, Tree)>,
     tables: Vec<(String, Tree)>,
     sources: Vec<(String, SourceBuilder)>,
+    calendars: Vec<(String, Tree)>,
+    own_calendars: Vec<Arc<dyn Calendar>>,
     steps: Vec<(String, StepDraft)>,
     profiles: Vec<(String, Tree)>,
     start: Option<String>,
@@ -135,6 +138,8 @@ impl WorkflowBuilder {
             tags: Vec::new(),
             tables: Vec::new(),
             sources: Vec::new(),
+            calendars: Vec::new(),
+            own_calendars: Vec::new(),
             steps: Vec::new(),
             profiles: Vec::new(),
             start: None,
@@ -185,7 +190,7 @@ impl WorkflowBuilder {
         self
     }
 
-    /// Includes the tables and sources of a file: its name, for messages, and its text. If it includes files itself, give these to
+    /// Includes the tables, sources and calendars of a file: its name, for messages, and its text. If it includes files itself, give these to
     /// [`included`](Self::included).
     #[must_use]
     pub fn include(mut self, file: impl Into<String>, text: impl Into<String>) -> Self {
@@ -226,6 +231,24 @@ impl WorkflowBuilder {
     #[must_use]
     pub fn source(mut self, name: &str, source: SourceBuilder) -> Self {
         self.sources.push((name.to_owned(), source));
+        self
+    }
+
+    /// Adds a calendar by a rule.
+    #[must_use]
+    pub fn calendar(mut self, name: &str, rule: CalendarRule) -> Self {
+        match values::calendar(rule) {
+            Ok(tree) => self.calendars.push((name.to_owned(), tree)),
+            Err(why) => self.mistakes.push(format!("calendar `{name}` can't be written: {why}")),
+        }
+        self
+    }
+
+    /// Adds a calendar of your own, under its name. A run keeps the name and not the calendar, so a program that resumes the run must have it
+    /// again.
+    #[must_use]
+    pub fn own_calendar(mut self, calendar: Arc<dyn Calendar>) -> Self {
+        self.own_calendars.push(calendar);
         self
     }
 
@@ -272,6 +295,13 @@ impl WorkflowBuilder {
         if !assembly.mistakes.is_empty() {
             return Err(Diagnostics::of_file(&assembly.file, assembly.mistakes.join("\n"), None));
         }
+        for calendar in &self.own_calendars {
+            if registry.calendars().get(calendar.name()).is_some_and(|known| !Arc::ptr_eq(known, calendar)) {
+                let message = format!("there is a calendar `{}` already; give yours another name", calendar.name());
+                return Err(Diagnostics::of_file(&assembly.file, message, None));
+            }
+            registry.add_calendar(Arc::clone(calendar));
+        }
         let texts = |name: &str| assembly.texts.get(name).cloned().ok_or_else(|| format!("there is no file `{name}`"));
         let workflow = parse::parse(&assembly.file, &text, &registry, &texts, None, &[])?;
         Ok(Built { workflow, registry })
@@ -300,6 +330,7 @@ impl WorkflowBuilder {
         root.extend(section("tables", self.tables.clone()));
         let sources = self.sources.iter().map(|(name, source)| (name.clone(), assembly.source(name, source))).collect();
         root.extend(section("sources", sources));
+        root.extend(section("calendars", self.calendars.clone()));
         let first = self.steps.first().map(|(name, _)| name).filter(|_| !self.dag);
         let start = self.start.as_ref().or(first);
         root.extend(start.map(|start| ("start".to_owned(), Tree::text(start))));

@@ -12,8 +12,9 @@ use crate::model::{
     BadRowLimit, ColumnRule, Csv, OnBadRow, PartitionUnit, Repeated, Skipped, Slack, Table, TimeForm, TimeMark, TimeReading,
 };
 use crate::price::Budget;
+use crate::workflow::calendar::{Basis, WEEKDAYS};
 use crate::workflow::read::{DEFAULT_ATTEMPTS, DEFAULT_BACKOFF, DEFAULT_INTERVAL};
-use crate::workflow::{ErrorMatch, Jitter, Param, ParamType, Rate, RetryRule, RunIf, Tolerance};
+use crate::workflow::{CalendarRule, ErrorMatch, Jitter, Param, ParamType, Rate, RetryRule, RunIf, Tolerance};
 
 /// A JSONata expression that is computed when the run comes there; made by [`computed`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +151,32 @@ pub(super) fn param(param: Param) -> Tree {
     }
     fields.extend(param.zone.map(|zone| ("zone".to_owned(), Tree::Text(zone.to_string()))));
     Tree::Map(fields)
+}
+
+/// A calendar as it is written. Sessions that are listed one by one are in a file, which a rule does not know.
+pub(super) fn calendar(rule: CalendarRule) -> Result<Tree, &'static str> {
+    let mut fields = match rule.basis {
+        Basis::Weekly { zone, week } => {
+            let open = WEEKDAYS.iter().map(|(word, day)| (word, week.hours(*day))).filter(|(_, hours)| !hours.is_closed());
+            let open = open.map(|(word, hours)| ((*word).to_owned(), Tree::Text(hours.to_string()))).collect();
+            vec![("zone".to_owned(), Tree::Text(zone.to_string())), ("open".to_owned(), Tree::Map(open))]
+        }
+        Basis::Extends { name, until } => {
+            let mut fields = vec![("extends".to_owned(), Tree::Text(name))];
+            fields.extend(until.map(|until| ("until".to_owned(), Tree::Text(until.to_string()))));
+            fields
+        }
+        Basis::Listed { .. } => return Err("its sessions are a list; give it as a calendar of your own"),
+    };
+    let (closed, special): (Vec<_>, Vec<_>) = rule.days.into_iter().partition(|(_, hours)| hours.is_closed());
+    if !closed.is_empty() {
+        fields.push(("closed".to_owned(), Tree::texts(closed.into_iter().map(|(date, _)| date.to_string()))));
+    }
+    if !special.is_empty() {
+        let special = special.into_iter().map(|(date, hours)| (date.to_string(), Tree::Text(hours.to_string())));
+        fields.push(("special".to_owned(), Tree::Map(special.collect())));
+    }
+    Ok(Tree::Map(fields))
 }
 
 pub(super) fn table(table: Table) -> Tree {

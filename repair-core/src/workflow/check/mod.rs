@@ -1,6 +1,7 @@
 //! Checks whether a draft makes sense: every name refers to something, every plug-in accepts its `with`, and the steps lead somewhere. The
 //! checks must not know how the text is written; places come from the draft.
 
+mod calendars;
 mod names;
 mod shape;
 mod tables;
@@ -69,6 +70,7 @@ impl Checker<'_> {
 pub(super) fn check(draft: Draft<'_>, registry: &Registry, diagnostics: &mut Diagnostics) -> Workflow {
     let mut checker = Checker { draft: &draft, registry, diagnostics };
     let named = checker.names();
+    let calendars = checker.calendars();
     checker.plugins();
     checker.locations();
     checker.prices();
@@ -78,6 +80,7 @@ pub(super) fn check(draft: Draft<'_>, registry: &Registry, diagnostics: &mut Dia
         checker.shape();
     }
     let mut workflow = draft.workflow;
+    workflow.calendars = calendars;
     default_findings(&mut workflow);
     workflow
 }

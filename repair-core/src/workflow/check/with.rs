@@ -199,10 +199,13 @@ impl<'a> Checker<'a> {
     fn names_something(&mut self, what: &str, name: &str, place: Place) {
         let known: Vec<&str> = match what {
             // What is missing may be in an included file that could not be read.
-            "table" | "source" if !self.draft.complete => return,
+            "table" | "source" | "calendar" if !self.draft.complete => return,
             "table" => self.draft.table_names.clone(),
             "source" => self.draft.source_names.clone(),
-            "calendar" => self.registry.calendars().keys().map(String::as_str).collect(),
+            "calendar" => {
+                let built_in = self.registry.calendars().keys().map(String::as_str);
+                self.draft.calendar_names.iter().copied().chain(built_in).collect()
+            }
             _ => return,
         };
         if !known.contains(&name) {

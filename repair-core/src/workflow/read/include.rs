@@ -25,6 +25,8 @@ impl<'a> Reader<'a> {
         let table_places = tables.iter().map(|(key, _)| (key.name.as_str(), key.place)).collect();
         let tables = self.tables(&tables);
         let (sources, source_places) = self.sources(sources);
+        let calendars = self.shared_section(fields, "calendars");
+        let calendars = self.calendars(calendars);
         let workflow = Workflow {
             name: String::new(),
             kind: WorkflowKind::StateMachine,
@@ -38,6 +40,7 @@ impl<'a> Reader<'a> {
             prices: None,
             tables,
             sources,
+            calendars: BTreeMap::new(),
             included: IncludedNames { tables: self.included_names("tables"), sources: self.included_names("sources") },
             start: String::new(),
             steps: Steps::default(),
@@ -52,6 +55,8 @@ impl<'a> Reader<'a> {
             table_places,
             table_names: self.shared_names(fields, "tables"),
             source_names: self.shared_names(fields, "sources"),
+            calendars,
+            calendar_names: self.shared_names(fields, "calendars"),
             param_names: None,
             param_places: BTreeMap::new(),
             complete: self.included.complete,
@@ -131,7 +136,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// `` `include`, `tables` and `sources` ``
+/// `` `include`, `tables`, `sources` and `calendars` ``
 fn listed() -> String {
     let [others @ .., last] = SHARED.map(quoted);
     format!("{} and {last}", others.join(", "))

@@ -2,6 +2,7 @@
 
 mod branch;
 mod budget;
+mod calendar;
 mod include;
 mod param;
 mod reading;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(crate) use branch::{DEFAULT_ATTEMPTS, DEFAULT_BACKOFF, DEFAULT_INTERVAL};
+pub(crate) use calendar::CalendarDraft;
 pub(crate) use step::WORDS as STEP_WORDS;
 pub(crate) use strategy::MAX_STRATEGIES;
 
@@ -39,7 +41,7 @@ const MAX_PARALLEL: u32 = 1_000;
 const MAX_TEXT: usize = 10_000;
 
 /// The keys of a workflow.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "workflow",
     "kind",
     "about",
@@ -48,6 +50,7 @@ const KEYS: [&str; 15] = [
     "tags",
     "tables",
     "sources",
+    "calendars",
     "start",
     "steps",
     "profiles",
@@ -74,6 +77,10 @@ pub(crate) struct Draft<'a> {
     pub(crate) table_names: Vec<&'a str>,
     /// Every key under `sources`, read or not.
     pub(crate) source_names: Vec<&'a str>,
+    /// The calendars that could be read.
+    pub(crate) calendars: Vec<CalendarDraft<'a>>,
+    /// Every key under `calendars`, read or not.
+    pub(crate) calendar_names: Vec<&'a str>,
     /// Every key under `params`, read or not; `None` if the file is not a workflow, so that others have the parameters.
     pub(crate) param_names: Option<Vec<&'a str>>,
     /// The place of each parameter's name.
@@ -145,12 +152,16 @@ pub(crate) type Child<'a> = &'a dyn Fn(&str) -> Result<Arc<Workflow>, String>;
 /// Finds and reads the price book that the workflow names, or the one given separately. The error says why it cannot be used.
 pub(crate) type Prices<'a> = &'a dyn Fn(Option<&str>) -> Result<Option<Arc<PriceBook>>, String>;
 
+/// Finds the text of a file of days, by its resolved name. The error says why it cannot be read.
+pub(crate) type Files<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+
 /// Reads a workflow, and collects mistakes.
 pub(crate) struct Reader<'a> {
     text: &'a str,
     diagnostics: Diagnostics,
     child: Child<'a>,
     prices: Prices<'a>,
+    files: Files<'a>,
     included: &'a Included,
     /// What the included files define.
     shared: Vec<Fields<'a>>,
@@ -184,12 +195,20 @@ impl<'a> Fields<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(text: &'a str, diagnostics: Diagnostics, child: Child<'a>, prices: Prices<'a>, included: &'a Included) -> Self {
+    pub(crate) fn new(
+        text: &'a str,
+        diagnostics: Diagnostics,
+        child: Child<'a>,
+        prices: Prices<'a>,
+        files: Files<'a>,
+        included: &'a Included,
+    ) -> Self {
         Self {
             text,
             diagnostics,
             child,
             prices,
+            files,
             included,
             shared: Vec::new(),
             priced: false,
