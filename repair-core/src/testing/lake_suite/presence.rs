@@ -15,7 +15,7 @@ fn assert_counted(presence: &Presence, counted: &Counted, keys: &[Key], slots: S
     let distinct: BTreeSet<&Key> = keys.iter().collect();
     assert_eq!(presence.keys.keys().collect::<BTreeSet<_>>(), distinct, "the keys asked for, and no others: {what}");
     assert_eq!(presence.slots, slots);
-    let per_word = i64::from(presence.grid.cadence.slots_per_word());
+    let per_word = i64::from(presence.grid.cadence().slots_per_word());
     for (key, found) in &presence.keys {
         let of_key = |slot: i64| counted.get(&(key.clone(), slot)).copied().unwrap_or(0);
         for slot in slots.first - 70..slots.end + 70 {
