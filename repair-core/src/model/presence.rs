@@ -375,7 +375,7 @@ pub struct TablePresence {
 /// use repair_core::model::{Always, Cadence, Interval, SlotGrid, TimeMark, expected_slots};
 ///
 /// let grid = SlotGrid::new(Cadence::MONTH, TimeMark::Start);
-/// let year = grid.slots_in(&Interval::parse("2023-01-01", "2024-01-01")?);
+/// let year = grid.slots_in(&Interval::parse("2023-01-01", "2023-12-31")?);
 /// assert_eq!(expected_slots(grid, year, &Always)?.count(), 12);
 /// # Ok::<(), repair_core::Error>(())
 /// ```

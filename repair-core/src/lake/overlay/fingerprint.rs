@@ -222,6 +222,7 @@ mod tests {
             key: vec!["symbol".into()],
             time: "ts".into(),
             time_marks: TimeMark::Start,
+            slots: crate::model::SlotRule { tolerance_s: 10, ..Default::default() },
             cadence: Some(Cadence::MINUTE),
             ..Table::implicit("bars", "ts")
         }
