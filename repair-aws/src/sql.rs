@@ -119,8 +119,8 @@ enum Timing {
 #[derive(Debug, Clone)]
 enum TextForm {
     /// A date, perhaps a time of day, perhaps an offset from UTC. Without an offset, the zone decides; without a zone, a date alone is in
-    /// UTC if `dates`.
-    Calendar { clock: Option<Zone>, doubt: Doubt, dates: bool, leap_second: bool },
+    /// `date_zone` if `dates`.
+    Calendar { clock: Option<Zone>, doubt: Doubt, dates: bool, date_zone: Zone, leap_second: bool },
     /// A number since 1970, with digits after its mark.
     Number { ms: String },
 }
@@ -140,11 +140,14 @@ impl<'a> Source<'a> {
         let (table, raw) = (self.table, self.raw);
         let reading = &table.reading;
         // A zone that shows UTC still says that times carry none.
-        let clock = table.clock().cloned();
+        let clock = reading.zone.clone();
+        let date_zone = table.date_zone();
         let doubt = Doubt::Table(reading.repeated, reading.skipped);
         if let TimeForm::Path(path) = &reading.form {
             let (pattern, groups) = regex::of_path(path);
-            let form = TextForm::Calendar { clock: Some(clock.unwrap_or_default()), doubt: Doubt::Start, dates: true, leap_second: false };
+            let clock = clock.unwrap_or_default();
+            let date_zone = clock.clone();
+            let form = TextForm::Calendar { clock: Some(clock), doubt: Doubt::Start, dates: true, date_zone, leap_second: false };
             return Ok(Timing::Text { text: raw.path().to_owned(), pattern, groups, form });
         }
         let columns = table.time_columns();
@@ -177,14 +180,15 @@ impl<'a> Source<'a> {
             (TimeForm::Pattern(_) | TimeForm::Epoch(_), Some(Kind::Instant | Kind::Date)) => {
                 refuse("is a timestamp or a date in Athena already; remove `format` or `epoch` under `time`".to_owned())
             }
-            (TimeForm::Iso, Some(Kind::Instant | Kind::Date)) if clock.as_ref().is_none_or(Zone::is_utc) => Ok(Timing::Plain),
+            (TimeForm::Iso, Some(Kind::Instant)) if clock.as_ref().is_none_or(Zone::is_utc) => Ok(Timing::Plain),
+            (TimeForm::Iso, Some(Kind::Date)) if date_zone.is_utc() => Ok(Timing::Plain),
             (TimeForm::Iso, Some(Kind::Instant)) => {
                 let wall = only.map(|(_, cell)| milliseconds(&cell.expression)).unwrap_or_default();
                 Ok(Timing::Wall { wall, clock, doubt })
             }
             (TimeForm::Iso, Some(Kind::Date)) => {
                 let wall = only.map(|(_, cell)| milliseconds(&format!("CAST({} AS timestamp(3))", cell.expression))).unwrap_or_default();
-                Ok(Timing::Wall { wall, clock, doubt })
+                Ok(Timing::Wall { wall, clock: Some(date_zone), doubt: Doubt::Start })
             }
             (TimeForm::Epoch(units), Some(Kind::Whole)) => {
                 let number = only.map(|(_, cell)| format!("CAST({} AS bigint)", cell.expression)).unwrap_or_default();
@@ -231,7 +235,7 @@ impl<'a> Source<'a> {
                     );
                 }
                 let dates = if is_pattern { !has_hour } else { dates || reading.columns.len() == 1 };
-                Ok(Timing::Text { text, pattern, groups, form: TextForm::Calendar { clock, doubt, dates, leap_second } })
+                Ok(Timing::Text { text, pattern, groups, form: TextForm::Calendar { clock, doubt, dates, date_zone, leap_second } })
             }
             _ => refuse(format!(
                 "is `{}` in Athena, which cannot hold a time; declare it as `timestamp` or `string`, or make a view of the table, and name the view",
@@ -379,7 +383,7 @@ impl<'a> Source<'a> {
                 let groups = Groups { groups, prefix: "repair_g" };
                 Some(match form {
                     TextForm::Number { ms } => ms.clone(),
-                    TextForm::Calendar { clock: zone, doubt, dates, leap_second } => {
+                    TextForm::Calendar { clock: zone, doubt, dates, date_zone, leap_second } => {
                         let null = || "CAST(NULL AS bigint)".to_owned();
                         let wall = groups.wall_ms(*leap_second).unwrap_or_else(null);
                         let offset = groups.offset_ms().unwrap_or_else(null);
@@ -399,10 +403,14 @@ impl<'a> Source<'a> {
                         if let (false, Some(is_date)) = (*dates, &is_date) {
                             cases.push(format!("WHEN {is_date} THEN NULL"));
                         }
+                        let of_date = Clock::new(date_zone, clock_bounds).instant("repair_wall", Doubt::Start);
                         let local = match (clock(zone), is_date) {
+                            (_, None) if *dates => of_date,
+                            (None, Some(is_date)) if *dates => format!("CASE WHEN {is_date} THEN {of_date} END"),
+                            (Some(clock), Some(is_date)) if *dates && zone.as_ref() != Some(date_zone) => {
+                                format!("CASE WHEN {is_date} THEN {of_date} ELSE {} END", clock.instant("repair_wall", *doubt))
+                            }
                             (Some(clock), _) => clock.instant("repair_wall", *doubt),
-                            (None, Some(is_date)) if *dates => format!("CASE WHEN {is_date} THEN repair_wall END"),
-                            (None, None) if *dates => "repair_wall".to_owned(),
                             (None, _) => "NULL".to_owned(),
                         };
                         if cases.is_empty() { local } else { format!("CASE {} ELSE {local} END", cases.join(" ")) }

@@ -341,6 +341,7 @@ impl Tables<'_> {
 fn is_plain(table: &Table) -> bool {
     table.layout.is_none()
         && table.reading.is_plain()
+        && table.date_zone().is_utc()
         && table.columns.is_empty()
         && table.nulls.is_empty()
         && table.ignore.is_empty()

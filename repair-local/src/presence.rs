@@ -128,6 +128,7 @@ fn is_direct(table: &Table) -> bool {
     table.format == Format::Parquet
         && !read::quarantines(table)
         && table.reading.is_plain()
+        && table.date_zone().is_utc()
         && table.nulls.is_empty()
         && table.key.iter().chain([&table.time]).all(own)
 }
@@ -299,6 +300,7 @@ impl<'a> Counter<'a> {
                 self.other_rows += 1;
                 continue;
             }
+            self.misplaced_rows += u64::from(is_misplaced);
             if !at.is_aligned {
                 self.misaligned_rows += 1;
                 continue;
@@ -306,7 +308,6 @@ impl<'a> Counter<'a> {
             let place = place + target as usize;
             self.counts.bits[place] |= 1 << at.bit;
             self.counts.rows[place] = self.counts.rows[place].saturating_add(1);
-            self.misplaced_rows += u64::from(is_misplaced);
         }
         if strays > 0 {
             *self.stray_rows.entry(file.path.display().to_string()).or_default() += strays;

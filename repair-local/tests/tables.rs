@@ -613,7 +613,7 @@ fn check(seed: u64) {
         let mut truth: Vec<_> = kept.map(|(row, _)| (row.key.to_owned(), row.time_us, row.value.map(f64::to_bits))).collect();
         read.sort_unstable();
         truth.sort_unstable();
-        assert!(read == truth, "the rows of a scan differ: {} read, {} written\n{table:#?}", read.len(), truth.len());
+        assert!(read == truth, "the rows of a scan of {layer:?} differ: {} read, {} written\n{table:#?}", read.len(), truth.len());
     }
 
     // Whatever part of the interval is asked for, the answer about a slot is the same.

@@ -132,9 +132,9 @@ impl Opened {
             return Ok(all.collect());
         }
         // The statistics of local times are off by the offset of their zone, which is less than a day.
-        let bounds = match table.clock() {
-            Some(_) => &TimeBounds { from_us: bounds.from_us.saturating_sub(DAY_US), to_us: bounds.to_us.saturating_add(DAY_US) },
-            None => bounds,
+        let bounds = match table.reading.zone.is_some() || !table.date_zone().is_utc() {
+            true => &TimeBounds { from_us: bounds.from_us.saturating_sub(DAY_US), to_us: bounds.to_us.saturating_add(DAY_US) },
+            false => bounds,
         };
         let converter = StatisticsConverter::try_new(&table.time, schema, footer.file_metadata().schema_descr()).map_err(unreadable)?;
         let least = converter.row_group_mins(footer.row_groups()).map_err(unreadable)?;

@@ -3,6 +3,7 @@
 use arrow::array::{Array, ArrayRef, AsArray, StringArray, TimestampMicrosecondArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
+use jiff::ToSpan;
 use jiff::fmt::strtime::BrokenDownTime;
 use jiff::tz::TimeZone;
 use repair_core::lake::partition::SECOND_US;
@@ -23,12 +24,17 @@ enum Stamp {
     Instant(i64),
     /// What a clock shows, in microseconds since it showed 1970-01-01 00:00.
     Local(i64),
+    /// The start of a date, as microseconds from 1970-01-01 to it.
+    Date(i64),
 }
 
 /// Reads the times of one file.
 pub(super) struct Times<'a> {
     table: &'a Table,
     clock: Option<LocalClock>,
+    /// The zone in which a date begins, and the last date whose start was looked up, with its instant.
+    date_zone: Zone,
+    date: (i64, i64),
     /// Whether the pattern has a time of day.
     has_time: bool,
     /// Whether a date alone is a time.
@@ -41,7 +47,7 @@ pub(super) struct Times<'a> {
 
 impl<'a> Times<'a> {
     pub(super) fn new(table: &'a Table, file: &DataFile, folds: Folds) -> Self {
-        let zone = table.clock().cloned();
+        let zone = table.reading.zone.clone();
         let has_time = match &table.reading.form {
             TimeForm::Pattern(pattern) => jiff::civil::date(2024, 3, 4)
                 .at(14, 30, 15, 0)
@@ -55,6 +61,8 @@ impl<'a> Times<'a> {
         Self {
             table,
             clock: zone.map(LocalClock::new),
+            date_zone: table.date_zone(),
+            date: (0, if table.date_zone().is_utc() { 0 } else { i64::MIN }),
             has_time,
             dates: table.cadence.is_none_or(repair_core::model::Cadence::is_days),
             folds,
@@ -106,9 +114,7 @@ impl<'a> Times<'a> {
                         if stamps.is_null(row) {
                             reject(row, self.nothing())?;
                         } else {
-                            let stamp =
-                                if self.clock.is_some() { Stamp::Local(stamps.value(row)) } else { Stamp::Instant(stamps.value(row)) };
-                            *time = self.resolve(first_row, row, stamp, keys, reject)?;
+                            *time = self.resolve(first_row, row, Stamp::Date(stamps.value(row)), keys, reject)?;
                         }
                     }
                 }
@@ -183,10 +189,26 @@ impl<'a> Times<'a> {
         Ok(())
     }
 
+    /// The first instant of a date.
+    fn start_of_date(&mut self, date_us: i64) -> Result<i64> {
+        if self.date_zone.is_utc() {
+            return Ok(date_us);
+        }
+        if self.date.0 != date_us || self.date.1 == i64::MIN {
+            let days = date_us.div_euclid(i64::from(DAY_S) * SECOND_US);
+            let far = || Error::invalid(format!("a date in time column `{}` is out of range", self.table.time));
+            let days = i32::try_from(days).map_err(|_| far())?;
+            let date = jiff::civil::date(1970, 1, 1).checked_add(days.days()).map_err(|_| far())?;
+            self.date = (date_us, self.date_zone.start(date.at(0, 0, 0, 0))?.as_microsecond());
+        }
+        Ok(self.date.1)
+    }
+
     /// The instant of a time, by the zone of the table.
     fn resolve(&mut self, first_row: u64, row: usize, stamp: Stamp, keys: &dyn Fn(usize) -> String, reject: Reject<'_>) -> Result<i64> {
         let local_us = match stamp {
             Stamp::Instant(us) => return Ok(us),
+            Stamp::Date(us) => return self.start_of_date(us),
             Stamp::Local(us) => us,
         };
         let Some(clock) = &mut self.clock else { return Ok(local_us) };
@@ -231,7 +253,7 @@ impl<'a> Times<'a> {
     }
 
     fn zone(&self) -> &str {
-        self.table.clock().map_or("UTC", Zone::name)
+        self.table.reading.zone.as_ref().map_or("UTC", Zone::name)
     }
 
     fn is_epoch(&self) -> bool {
@@ -275,7 +297,7 @@ impl<'a> Times<'a> {
         }
         if let Some(us) = date(text.as_bytes()) {
             if self.dates || self.table.reading.columns.len() == 1 {
-                return Ok(if self.clock.is_some() { Stamp::Local(us) } else { Stamp::Instant(us) });
+                return Ok(Stamp::Date(us));
             }
             return Err(format!(
                 "`{text}` in time column `{column}` is a date without a time of day, in a table with a row every {}; write it like \
@@ -312,9 +334,8 @@ impl<'a> Times<'a> {
         let us = TimeZone::UTC.to_timestamp(local).map_err(|_| bad())?.as_nanosecond().div_euclid(1_000);
         let us = i64::try_from(us).map_err(|_| bad())?;
         match &self.clock {
+            _ if !self.has_time && (self.dates || self.clock.is_some()) => Ok(Stamp::Date(us)),
             Some(_) => Ok(Stamp::Local(us)),
-            // A date is the start of its day in UTC, as in Parquet.
-            None if !self.has_time && self.dates => Ok(Stamp::Instant(us)),
             None => Err(format!(
                 "`{}` in time column `{column}` has no time zone; add the zone of its clock, e.g. `zone: Europe/Berlin` or `zone: UTC`, under `time`",
                 shortened(text)

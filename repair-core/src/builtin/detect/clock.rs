@@ -106,7 +106,7 @@ fn is_doubled(grid: SlotGrid, key: &KeyPresence, slots: SlotRange) -> bool {
 
 /// Whether the times of a table may be those of a clock although they are read as UTC.
 pub(super) fn applies(table: &Table) -> bool {
-    table.clock().is_none_or(Zone::is_utc) && !matches!(table.reading.form, TimeForm::Epoch(_))
+    table.reading.zone.as_ref().is_none_or(Zone::is_utc) && !matches!(table.reading.form, TimeForm::Epoch(_))
 }
 
 /// What a person should know about times that seem to follow the clock of a zone.

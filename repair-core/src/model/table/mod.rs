@@ -343,10 +343,10 @@ impl Table {
         self.zone.clone().or_else(|| self.reading.zone.clone()).unwrap_or_default()
     }
 
-    /// The zone of times that carry none: that of its times or, in a table of days or longer slots, that of its days. `None` if nothing is said.
-    pub fn clock(&self) -> Option<&Zone> {
-        let days = self.cadence.is_some_and(Cadence::is_days);
-        self.reading.zone.as_ref().or_else(|| self.zone.as_ref().filter(|_| days))
+    /// The zone in which a date without a time of day begins, where such a date is a time: that of its days. In a table with slots of less than a
+    /// day, it is that of its times.
+    pub fn date_zone(&self) -> Zone {
+        if self.cadence.is_none_or(Cadence::is_days) { self.day_zone() } else { self.reading.zone.clone().unwrap_or_default() }
     }
 
     /// The same table as its repairs are stored: Parquet files of ours, with times in UTC.
