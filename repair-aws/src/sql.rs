@@ -741,7 +741,7 @@ impl<'a> Source<'a> {
         let key_names = self.key_names();
         let key_list = |prefix: &str| key_names.iter().map(|key| format!("{prefix}{key}, ")).collect::<String>();
         let wanted = Wanted { bounds, keys: None, columns: &[] };
-        let off = format!("coalesce({}, false)", Slots::new(*grid, &bounds)?.is_off());
+        let off = Slots::new(*grid, &bounds)?.is_off();
         let plain = "0, CAST(NULL AS varchar)";
         let mut layers = vec![if self.is_judged(&[])? {
             let Prepared { sql } = self.prepared(&wanted, Shape::Exact, true)?;

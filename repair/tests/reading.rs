@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-use std::path::Path;
+mod common;
+
 use std::sync::Arc;
 
 use repair::arrow::array::{
@@ -11,125 +12,6 @@ use repair::arrow::array::{
 use repair::arrow::datatypes::Float64Type;
 use repair::{ErrorKind, Outcome, Repair, RunReport};
 use serde_json::Value;
-
-/// A folder with a lake.
-struct World(tempfile::TempDir);
-
-impl World {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("lake")).unwrap();
-        Self(folder)
-    }
-
-    /// A copy of a case's files as the table `t`.
-    fn of(case: &str) -> Self {
-        let world = Self::new();
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/field").join(case);
-        copy(&from, &world.0.path().join("lake/t"));
-        world
-    }
-
-    fn write(&self, file: &str, text: impl AsRef<[u8]>) {
-        let path = self.0.path().join("lake").join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-
-    fn parquet(&self, file: &str, columns: &[(&str, ArrayRef)]) {
-        let batch = RecordBatch::try_from_iter(columns.iter().cloned()).unwrap();
-        let mut bytes = Vec::new();
-        let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
-        writer.write(&batch).unwrap();
-        writer.close().unwrap();
-        self.write(file, bytes);
-    }
-
-    /// The workflow whose table `t` is described by `table`, with these steps.
-    fn workflow(&self, table: &str, steps: &str) -> Repair {
-        self.workflow_at("t", table, steps)
-    }
-
-    fn workflow_at(&self, location: &str, table: &str, steps: &str) -> Repair {
-        let root = self.0.path().join("lake");
-        let text = format!(
-            "workflow: field\nkind: state-machine\ntables:\n  t: {{ location: \"{location}\", {table} }}\nstart: look\nsteps:\n{steps}\nprofiles:\n  \
-             local: {{ lake: local, with: {{ root: \"{}\" }} }}\n",
-            root.display()
-        );
-        let path = self.0.path().join("workflow.yaml");
-        std::fs::write(&path, text).unwrap();
-        repair::block_on(async { Repair::open(&path).connect().await }).unwrap_or_else(|error| panic!("{}", error.full()))
-    }
-
-    /// The missing slots of a table at a location.
-    fn missing_at(&self, location: &str, table: &str, scope: &str) -> u64 {
-        self.missing_and_read_at(location, table, scope).0
-    }
-
-    /// The missing slots of a table at a location, and the rows that were read to find them.
-    fn missing_and_read_at(&self, location: &str, table: &str, scope: &str) -> (u64, u64) {
-        let steps = format!("  look: {{ detect: gaps, with: {{ table: t, {scope} }}, end: true }}");
-        let repair = self.workflow_at(location, table, &steps);
-        let report = repair::block_on(async { repair.run().await }).unwrap_or_else(|error| panic!("{}", error.full()));
-        let missing = output(&report, "look")["missing"].as_u64().unwrap_or_else(|| panic!("{location}: {:?}", report.reason));
-        (missing, report.usage.rows_read)
-    }
-
-    fn run(&self, table: &str, steps: &str) -> RunReport {
-        let repair = self.workflow(table, steps);
-        repair::block_on(async { repair.run().await }).unwrap_or_else(|error| panic!("{}", error.full()))
-    }
-
-    /// The counts of `gaps` with this scope.
-    fn gaps(&self, table: &str, scope: &str) -> Value {
-        let report = self.run(table, &format!("  look: {{ detect: gaps, with: {{ table: t, {scope} }}, end: true }}"));
-        assert!(report.error.is_none() && report.outcome.is_some(), "{:?} {:?}", report.reason, report.problems);
-        output(&report, "look")
-    }
-
-    fn missing(&self, table: &str, scope: &str) -> u64 {
-        self.gaps(table, scope)["missing"].as_u64().unwrap()
-    }
-
-    /// The error of `gaps` with this scope.
-    fn refused(&self, table: &str, scope: &str) -> (ErrorKind, String) {
-        let repair = self.workflow(table, &format!("  look: {{ detect: gaps, with: {{ table: t, {scope} }}, end: true }}"));
-        match repair::block_on(async { repair.run().await }) {
-            Err(error) => (error.kind(), error.full()),
-            Ok(report) => (report.error.unwrap_or_else(|| panic!("{report:?}")), format!("{:?} {:?}", report.reason, report.problems)),
-        }
-    }
-
-    /// The only column of the only row of the table `sums`.
-    fn sum(&self) -> f64 {
-        let mut files: Vec<_> = std::fs::read_dir(self.0.path().join("lake/sums")).unwrap().map(|entry| entry.unwrap().path()).collect();
-        files.retain(|path| path.extension().is_some_and(|ending| ending == "parquet"));
-        let file = std::fs::File::open(files.pop().unwrap()).unwrap();
-        let mut rows = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
-        let batch = rows.next().unwrap().unwrap();
-        let value = repair::arrow::compute::cast(batch.column_by_name("s").unwrap(), &repair::arrow::datatypes::DataType::Float64).unwrap();
-        assert_eq!(batch.num_rows(), 1);
-        value.as_primitive::<Float64Type>().value(0)
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
-fn output(report: &RunReport, step: &str) -> Value {
-    report.steps.iter().find(|one| one.name == step).unwrap().output.clone()
-}
 
 fn texts(values: &[&str]) -> ArrayRef {
     Arc::new(StringArray::from(values.to_vec()))
