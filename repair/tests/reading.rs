@@ -6,12 +6,9 @@ mod common;
 
 use std::sync::Arc;
 
-use repair::arrow::array::{
-    ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, TimestampMillisecondArray,
-};
-use repair::arrow::datatypes::Float64Type;
-use repair::{ErrorKind, Outcome, Repair, RunReport};
-use serde_json::Value;
+use common::{World, copy, output};
+use repair::arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray, TimestampMillisecondArray};
+use repair::{ErrorKind, Outcome};
 
 fn texts(values: &[&str]) -> ArrayRef {
     Arc::new(StringArray::from(values.to_vec()))
