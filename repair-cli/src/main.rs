@@ -69,7 +69,7 @@ enum Command {
     Graph(commands::workflow::Graph),
     /// Print the JSON Schema of the workflow language, for editors.
     Schema(commands::workflow::Schema),
-    /// List the sessions of a trading calendar, in UTC.
+    /// List the sessions of a calendar, in UTC, or what calendars cover.
     Calendar(commands::calendar::Calendar),
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use common::{SYMBOLS, World, files};
+use serde_json::json;
 
 #[test]
 fn a_glitched_feed_is_repaired_verified_and_only_then_aggregated() {
@@ -102,7 +103,43 @@ fn calendars_are_listed_in_utc() {
     );
     let past = world.repair().args(["calendar", "XNYS", "--from", "2030-01-01", "--to", "2030-01-02"]).output().unwrap();
     assert_eq!(past.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&past.stderr).contains("covers 1990-01-01 to 2026-12-31"));
+    assert!(String::from_utf8_lossy(&past.stderr).contains("covers 1990-01-01 to 2028-12-31"));
+}
+
+#[test]
+fn what_calendars_cover_is_shown_with_those_of_a_file() {
+    let world = World::new();
+    let office = "calendars:\n  office: { zone: Europe/Berlin, open: { mon-fri: \"09:00-17:00\" }, closed: { file: closed.csv } }\n  tokyo: { extends: \
+                  XTKS, until: 2028-12-31 }\n";
+    world.write("lake.yaml", office);
+    world.write("closed.csv", "date\n2024-03-05\n");
+    let workflow = "workflow: w\nkind: dag\ninclude: [lake.yaml]\nsteps:\n  rest: { wait: { for: 1s } }\n";
+    world.write("including.yaml", workflow);
+    let all = world.text(&["calendar", "--workflow", "lake.yaml", "--csv"]);
+    for line in [
+        "calendar,zone,first_day,last_day,first_hours,last_hours",
+        "24x7,UTC,,,,",
+        "XTKS,Asia/Tokyo,1997-01-01,2027-12-31,2011-11-21,2027-12-31",
+        "office,Europe/Berlin,,,,",
+        "tokyo,Asia/Tokyo,1997-01-01,2028-12-31,2011-11-21,2028-12-31",
+    ] {
+        assert!(all.lines().any(|there| there == line), "{line}: {all}");
+    }
+    assert_eq!(all.lines().count(), 1 + 24 + 2);
+    let tokyo = world.json(&["calendar", "tokyo", "--workflow", "including.yaml"]);
+    let covered = |from: &str| json!({ "from": from, "to": "2028-12-31" });
+    let expected = json!({ "calendar": "tokyo", "zone": "Asia/Tokyo", "days": covered("1997-01-01"), "hours": covered("2011-11-21") });
+    assert_eq!(tokyo["calendars"], json!([expected]));
+    for file in ["lake.yaml", "including.yaml"] {
+        let sessions = world.text(&["calendar", "office", "--workflow", file, "--from", "2024-03-04", "--to", "2024-03-06", "--csv"]);
+        let expected = "date,open,close,breaks\n2024-03-04,2024-03-04T08:00:00Z,2024-03-04T16:00:00Z,\n\
+                        2024-03-06,2024-03-06T08:00:00Z,2024-03-06T16:00:00Z,\n";
+        assert_eq!(sessions, expected, "{file}");
+    }
+    let (_, err, code) = world.said(&["calendar", "office"]);
+    assert!(code == 2 && err.contains("there is no calendar `office`") && err.contains("name its file with --workflow"), "{code} {err}");
+    let (_, err, code) = world.said(&["calendar", "XTKS", "--from", "2005-05-02", "--to", "2005-05-06"]);
+    assert!(code == 3 && err.contains("knows the hours of its sessions from 2011-11-21 on"), "{code} {err}");
 }
 
 /// The missing counts of the READMEs of the data, through the detector `gaps` alone, in YAML.

@@ -42,6 +42,7 @@ fn every_command_prints_an_object_with_a_format() {
         &["graph", file],
         &["schema"],
         &["calendar", "XNYS", "--from", "2024-03-04", "--to", "2024-03-05"],
+        &["calendar"],
         &["plan", file, "-o", "plan.json"],
         &["apply", "plan.json"],
         &["run", file, "--run-id", "first"],

@@ -16,13 +16,18 @@ tables:
 sources:
   market: { source: stocks.archive, with: { location: archive, format: csv, rows_per_request: 30 } }
   closed: { source: stocks.archive, with: { location: not/there/either, format: csv } }
+calendars:
+  session: { extends: XNYS, closed: { file: closed.csv } }
 ";
+
+/// The days of [`LAKE`] on which nothing trades.
+const CLOSED: &str = "date,name\n2024-03-05,a storm\n";
 
 /// The workflow of these tests, with its tables and sources in a file of their own.
 fn including() -> String {
     let (before, rest) = WORKFLOW.split_once("tables:\n").unwrap();
     let (_, after) = rest.split_once("start:").unwrap();
-    format!("{before}include: [lake.yaml]\nstart:{after}")
+    format!("{before}include: [lake.yaml]\nstart:{after}").replace("calendar: XNYS", "calendar: session")
 }
 
 /// A second workflow over the same table: it only fills by carrying forward.
@@ -44,6 +49,7 @@ profiles:
 fn world() -> (World, PathBuf) {
     let world = World::new();
     world.write("lake.yaml", LAKE);
+    world.write("closed.csv", CLOSED);
     let workflow = world.write("ticker.yaml", &including());
     (world, workflow)
 }
@@ -101,10 +107,12 @@ fn a_shared_file_is_validated_by_itself_and_with_what_includes_it() {
     let text = world.text(&["validate", "lake.yaml"]);
     assert_eq!(
         text,
-        "lake.yaml: definitions to include, with 2 tables (`bars`, `elsewhere`) and 2 sources (`closed`, `market`), have no mistakes\n"
+        "lake.yaml: definitions to include, with 2 tables (`bars`, `elsewhere`), 2 sources (`closed`, `market`) and 1 calendar (`session`), have \
+         no mistakes\n"
     );
     let object = world.json(&["validate", "lake.yaml"]);
     assert_eq!((&object["tables"], &object["sources"]), (&json!(["bars", "elsewhere"]), &json!(["closed", "market"])));
+    assert_eq!(object["calendars"], json!(["session"]));
     world.write("lake.yaml", &LAKE.replace("location: bars,", "locaton: bars,"));
     for file in ["lake.yaml", "ticker.yaml"] {
         let (out, err, code) = world.said(&["validate", file, "--json"]);
@@ -128,8 +136,12 @@ fn a_run_goes_on_with_what_it_included_and_a_plan_notices_that_it_changed() {
     world.write("lake.yaml", &moved);
     let (_, err, code) = world.said(&["apply", "plan.json"]);
     assert!(code != 0 && err.contains("table `bars` has changed") && err.contains("nothing was begun"), "{code} {err}");
-    // A comment means nothing.
+    // A comment means nothing. A file of days is part of the calendar that names it.
     world.write("lake.yaml", &format!("# All tables of the lake.\n{LAKE}"));
+    world.write("closed.csv", "date\n2024-03-06\n");
+    let (_, err, code) = world.said(&["apply", "plan.json"]);
+    assert!(code != 0 && err.contains("calendar `session` has changed") && err.contains("nothing was begun"), "{code} {err}");
+    world.write("closed.csv", CLOSED);
 
     std::fs::rename(&archive, &away).unwrap();
     let (_, _, code) = world.said(&["run", workflow.to_str().unwrap(), "--run-id", "one"]);
@@ -139,7 +151,13 @@ fn a_run_goes_on_with_what_it_included_and_a_plan_notices_that_it_changed() {
     world.write("lake.yaml", &moved);
     let (_, err, code) = world.said(&["redrive", "one", "--with", workflow.to_str().unwrap()]);
     assert!(code == 2 && err.contains("table `bars` has changed, and the run has used it"), "{code} {err}");
-    std::fs::remove_file(world.lake().parent().unwrap().join("lake.yaml")).unwrap();
+    world.write("lake.yaml", LAKE);
+    world.write("closed.csv", "date\n2024-03-04\n");
+    let (_, err, code) = world.said(&["redrive", "one", "--with", workflow.to_str().unwrap()]);
+    assert!(code == 2 && err.contains("calendar `session` has changed, and the run has used it"), "{code} {err}");
+    for file in ["lake.yaml", "closed.csv"] {
+        std::fs::remove_file(world.lake().parent().unwrap().join(file)).unwrap();
+    }
     let (out, err, code) = world.said(&["redrive", "one", "--json"]);
     assert_eq!(code, 0, "{err}");
     let report: Value = serde_json::from_str(&out).unwrap();

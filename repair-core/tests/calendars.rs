@@ -181,15 +181,19 @@ steps:
   look: { detect: gaps, with: { table: readings, calendar: office, from: 2024-03-04, to: 2024-03-10 }, end: true }
 ";
 
-/// Runs a workflow over a table with one row.
-async fn run(workflow: Workflow, registry: Registry) -> RunReport {
+/// An engine over a table with one row.
+fn engine(workflow: &Workflow, registry: Registry) -> Engine {
     let lake = MemoryLake::default();
     let times = TimestampMicrosecondArray::from(vec![0]).with_timezone("UTC");
     let rows = RecordBatch::try_from_iter([("ts", Arc::new(times) as ArrayRef)]).unwrap();
     lake.put_table(&workflow.tables["readings"], &[rows]).unwrap();
     let mut engine = Engine::new(Arc::new(registry), Arc::new(lake), Arc::new(MemoryJournal::default()));
     engine.clock = Arc::new(VirtualClock::starting_at("2024-03-11T06:00:00Z".parse().unwrap()));
-    let report = engine.start(&workflow, StartRequest::new("one")).await.unwrap();
+    engine
+}
+
+async fn run(workflow: Workflow, registry: Registry) -> RunReport {
+    let report = engine(&workflow, registry).start(&workflow, StartRequest::new("one")).await.unwrap();
     assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions), "{report:?}");
     report
 }
@@ -206,6 +210,34 @@ async fn detectors_find_the_calendars_of_the_workflow() {
     // A misspelt name is found when the workflow is read, with the names of both kinds.
     let mistake = Workflow::parse("w.yaml", &RUN.replace("calendar: office", "calendar: ofice"), &registry()).unwrap_err().to_string();
     assert!(mistake.contains("there is no calendar `ofice`") && mistake.contains("did you mean `office`?"), "{mistake}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_goes_on_with_the_calendars_that_it_has_used() {
+    let written = RUN.replace("to: 2024-03-10 }, end: true", "to: 2024-03-10 }, next: stop").replace("steps:\n", "steps:\n  stop: { fail: early }\n");
+    // The step may name its calendar by an expression, and the calendar may extend another.
+    let computed = written.replace("calendar: office", "calendar: \"{% 'off' & 'ice' %}\"");
+    let extending = written
+        .replace("calendar: office", "calendar: branch")
+        .replace("start: look", "  branch: { extends: office, closed: [2024-03-06] }\nstart: look");
+    for text in [&written, &computed, &extending] {
+        let parse = |text: &str| Workflow::parse("w.yaml", text, &registry()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let workflow = parse(text);
+        let engine = engine(&workflow, registry());
+        let report = engine.start(&workflow, StartRequest::new("one")).await.unwrap();
+        assert_eq!(report.outcome, Some(Outcome::Failed), "{report:?}");
+        let changed = parse(&text.replace("closed: [2024-03-05]", "closed: [2024-03-07]"));
+        let refused = engine.redrive("one", Some(&changed)).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Conflict);
+        assert!(refused.message().contains("has changed, and the run has used it"), "{refused}");
+        // Nothing depends on another calendar, or on how one is written.
+        let other = text.replace("closed: [2024-03-05]", "closed: [\"2024-03-05\"]").replace(
+            "calendars:\n",
+            "calendars:\n  more: { extends: MARKET }\n",
+        );
+        let report = engine.redrive("one", Some(&parse(&other))).await.unwrap();
+        assert_eq!(report.outcome, Some(Outcome::Failed), "{report:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

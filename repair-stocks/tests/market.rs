@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use repair_core::ErrorKind;
-use repair_core::model::{Always, Interval, Table};
+use repair_core::model::{Always, Calendar, Interval, Table, Week, WeeklyCalendar};
 use repair_core::plugin::{Answer, Plugin, PluginKind, Request, Source};
 use repair_core::testing::MemoryLake;
 use repair_stocks::bar::{Bar, believable};
@@ -133,6 +133,19 @@ async fn the_source_vouches_only_where_its_calendar_reaches() {
     assert_eq!(answer.covered[0].interval, interval("1990-01-01", "1990-01-02"));
     let answer = fetch(with, bars(), &["IBM"], interval("1989-12-28", "1989-12-30")).await.unwrap();
     assert!(answer.covered.is_empty() && answer.rows.is_empty());
+    // The days of Tokyo are known before its hours are.
+    let with = json!({ "seed": 7, "calendar": "XTKS" });
+    let answer = fetch(with, bars(), &["7203"], interval("2011-11-20", "2011-11-21")).await.unwrap();
+    assert_eq!(answer.covered[0].interval, interval("2011-11-21", "2011-11-21"));
+    // Sessions begin on the evening before their date, so what is open after the last one is not known.
+    let week = Week::from_monday_to_friday(&"<17:00-16:00".parse().unwrap());
+    let [first, last] = ["2024-03-05", "2024-03-06"].map(|date| date.parse().unwrap());
+    let night: Arc<dyn Calendar> =
+        Arc::new(WeeklyCalendar::new("night", "America/Chicago".parse().unwrap(), week).covering(first, last, first));
+    let context = context(Arc::new(MemoryLake::default()), vec![bars()], "2024-03-08T00:00:00Z").with_calendars([night]);
+    let market = source(&json!({ "seed": 7, "calendar": "night" }));
+    let answer = market.fetch(&context, &Request::new(bars(), keys(&["ES"]), interval("2024-03-04", "2024-03-07"))).await.unwrap();
+    assert_eq!(answer.covered[0].interval, interval("2024-03-05T00:00:00Z", "2024-03-06T23:00:00Z"));
 }
 
 #[tokio::test]

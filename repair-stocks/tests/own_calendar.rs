@@ -8,11 +8,11 @@ use std::sync::Arc;
 use jiff::ToSpan;
 use repair_core::builtin::detect::find_gaps;
 use repair_core::model::{Counts, Scope};
-use repair_core::plugin::Registry;
-use repair_core::testing::{VirtualClock, context};
-use repair_core::workflow::Workflow;
+use repair_core::plugin::{Plugin, PluginKind, Registry, Request};
+use repair_core::testing::{MemoryLake, VirtualClock, context};
+use repair_core::workflow::{Template, Workflow};
 
-use self::common::{Row, at, bars, batch, flat, interval, keys, lake_with};
+use self::common::{Row, at, bars, batch, flat, interval, keys, lake_with, plugin};
 
 /// Minutes of a stock in Hong Kong on a Thursday, a Friday and a Monday, without the lunch break. Two are missing each morning, and the Friday
 /// has none at all.
@@ -65,4 +65,23 @@ async fn a_lunch_break_and_a_typhoon_are_no_gaps() {
     // The market's own table knows of this typhoon.
     let (from_market, _) = counts("{}", "XHKG").await;
     assert_eq!((from_market.expected, from_market.missing), (2 * 330, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_simulated_market_is_open_when_a_calendar_of_the_workflow_is() {
+    let mut registry = Registry::default();
+    repair_stocks::register(&mut registry);
+    let text = "workflow: w\nkind: dag\ncalendars: { hk: { extends: XHKG, special: { 2023-09-04: \"09:30-12:00\" } } }\n\
+                sources: { market: { source: stocks.simulated, with: { seed: 7, calendar: hk, quiet: 0 } } }\n\
+                steps:\n  rest: { wait: { for: 1s } }\n";
+    let workflow = Workflow::parse("w.yaml", text, &registry).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let mistakes = Workflow::parse("w.yaml", &text.replace("calendar: hk", "calendar: kh"), &registry).unwrap_err().to_string();
+    assert!(mistakes.contains("there is no calendar `kh`"), "{mistakes}");
+
+    let Template::Value(with) = &workflow.sources["market"].with else { panic!("it is written out") };
+    let Plugin::Source(market) = plugin(PluginKind::Source, "stocks.simulated", with).unwrap() else { panic!("no source") };
+    let clock = Arc::new(VirtualClock::starting_at(at("2023-09-06T00:00:00Z")));
+    let context = context(Arc::new(MemoryLake::default()), [bars()], clock).with_calendars(workflow.calendars.values().cloned());
+    let answer = market.fetch(&context, &Request::new(bars(), keys(&["0700"]), interval("2023-09-04", "2023-09-05"))).await.unwrap();
+    assert_eq!(answer.rows.iter().map(|rows| rows.num_rows()).sum::<usize>(), 150 + 330);
 }

@@ -57,7 +57,7 @@ struct Args {
     /// Replay the real bars in this folder: CSV files with the columns symbol, ts, open, high, low, close, volume.
     #[arg(long, value_name = "DIR", conflicts_with = "quiet")]
     data: Option<PathBuf>,
-    /// When bars are expected: XNYS, XTKS or 24x7.
+    /// When bars are expected: XNYS, another exchange, or 24x7.
     #[arg(long, value_name = "NAME", default_value = "XNYS")]
     calendar: String,
     /// Where to create the lake. A folder that holds anything else is refused.

@@ -42,9 +42,11 @@ impl Validate {
     /// Says what a file of definitions holds.
     fn shared(self, shared: &Shared) -> Result<Exit, Failure> {
         let (tables, sources): (Vec<&String>, Vec<&String>) = (shared.tables.keys().collect(), shared.sources.keys().collect());
+        let calendars: Vec<&String> = shared.calendars.keys().collect();
         let file = self.file.display().to_string();
         if self.json {
-            print_json(&json!({ "format": repair::JsonFormat, "file": file, "tables": tables, "sources": sources }))?;
+            let format = repair::JsonFormat;
+            print_json(&json!({ "format": format, "file": file, "tables": tables, "sources": sources, "calendars": calendars }))?;
             return Ok(Exit::Success);
         }
         let listed = |what: &str, names: &[&String]| {
@@ -52,8 +54,8 @@ impl Validate {
             let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
             if names.is_empty() { counted } else { format!("{counted} ({})", names.join(", ")) }
         };
-        let (tables, sources) = (listed("table", &tables), listed("source", &sources));
-        print(&format!("{file}: definitions to include, with {tables} and {sources}, have no mistakes"))?;
+        let (tables, sources, calendars) = (listed("table", &tables), listed("source", &sources), listed("calendar", &calendars));
+        print(&format!("{file}: definitions to include, with {tables}, {sources} and {calendars}, have no mistakes"))?;
         Ok(Exit::Success)
     }
 }

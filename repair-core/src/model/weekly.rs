@@ -1,7 +1,6 @@
 //! Calendars that repeat every week, except on the days that differ.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use jiff::civil::{Date, Weekday};
@@ -181,7 +180,7 @@ impl Calendar for WeeklyCalendar {
 }
 
 /// A calendar that takes over another one, with days of its own.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct ExtendedCalendar {
     name: String,
     base: Arc<dyn Calendar>,
@@ -210,18 +209,6 @@ impl ExtendedCalendar {
     fn go_on(&self, covered: Option<(Date, Date)>) -> Option<(Date, Date)> {
         let (first, last) = covered?;
         Some((first, self.until.map_or(last, |until| until.max(last))))
-    }
-}
-
-/// Names the other calendar instead of listing all its days.
-impl fmt::Debug for ExtendedCalendar {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExtendedCalendar")
-            .field("name", &self.name)
-            .field("base", &self.base.name())
-            .field("days", &self.days)
-            .field("until", &self.until)
-            .finish()
     }
 }
 

@@ -68,6 +68,14 @@ impl Document {
             Self::Shared(shared) => &shared.tables,
         }
     }
+
+    /// The calendars that it defines, by name.
+    pub fn calendars(&self) -> &BTreeMap<String, Arc<dyn Calendar>> {
+        match self {
+            Self::Workflow(workflow) => &workflow.calendars,
+            Self::Shared(shared) => &shared.calendars,
+        }
+    }
 }
 
 impl From<Workflow> for Shared {

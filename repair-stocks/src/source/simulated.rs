@@ -273,13 +273,20 @@ impl Simulated {
     }
 }
 
-/// The part of an interval for which the market vouches: covered by its calendar, and in the past.
+/// The part of an interval for which the market vouches: its calendar knows the hours, and it is in the past.
 fn vouched(calendar: &dyn Calendar, interval: &Interval, now: Timestamp) -> Result<Option<Interval>> {
     let (mut from, mut to) = (interval.from(), interval.to().min(now));
-    if let Some((first, last)) = calendar.coverage() {
+    if let Some((first, last)) = calendar.hours_coverage() {
         let after = last.tomorrow().map_err(|error| Error::invalid(format!("{last} is out of range")).because(error))?;
         from = from.max(day_start(first)?);
         to = to.min(day_start(after)?);
+        // The session of a date may begin on the evening before it, or end after it.
+        if let Some(unknown) = first.yesterday().ok().and_then(|before| calendar.unknown(before)) {
+            from = from.max(unknown.to());
+        }
+        if let Some(unknown) = calendar.unknown(after) {
+            to = to.min(unknown.from());
+        }
     }
     Ok(Interval::new(from, to).ok())
 }

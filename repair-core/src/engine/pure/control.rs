@@ -112,6 +112,11 @@ fn compare(state: &RunState, before: &Workflow, corrected: &Workflow, refused: &
             refused.push(format!("step `{name}` moved to another branch, and the run has reached it"));
         }
     }
+    // What they name may be computed; then it is known from what was found with it.
+    for found in state.findings.values() {
+        tables.insert(found.scope.table.clone());
+        calendars.insert(found.scope.calendar.clone());
+    }
     for name in tables {
         if before.tables.get(&name) != corrected.tables.get(&name) {
             refused.push(format!("table `{name}` has changed, and the run has used it"));
