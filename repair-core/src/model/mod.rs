@@ -17,7 +17,7 @@ mod zone;
 
 pub use bad_row::{BadRow, Quarantine};
 pub use calendar::{Always, Calendar, Session, outside};
-pub use defect::{Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, MAX_EXAMPLES, Scope};
+pub use defect::{Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, MAX_EXAMPLES, Scope, UnitCounts};
 pub use fix::{Absence, Conflicts, Fix, Suspect, Suspects, Unit, Wanted};
 pub use hours::Hours;
 pub use interval::{Interval, day_start, utc_date};
