@@ -55,7 +55,7 @@ impl Bad {
         }
         let mut quarantine = Quarantine::default();
         for ((file, column), rows) in &self.rows {
-            let clock = table.reading.zone.as_ref().filter(|zone| *column == table.time && !zone.is_utc());
+            let clock = table.clock().filter(|zone| *column == table.time && !zone.is_utc());
             let doubt = clock.map(|zone| format!(", or the clock in {zone} shows it twice or never")).unwrap_or_default();
             let reason = format!("there is no value in column `{column}` that can be read as the table declares it{doubt}");
             quarantine.count(*rows, BadRow::new(file, None, Some(column.clone()), reason));

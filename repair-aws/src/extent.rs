@@ -58,7 +58,7 @@ impl<'a> Paths<'a> {
     fn of(table: &'a Table, by: Option<&'a Partition>) -> Self {
         match (&table.layout, &table.reading.form, by) {
             (Some(layout), _, _) => Self::Pattern(Some(table), &layout.path, layout.zone.clone()),
-            (None, TimeForm::Path(path), _) => Self::Pattern(None, path, table.reading.zone.clone().unwrap_or_default()),
+            (None, TimeForm::Path(path), _) => Self::Pattern(None, path, table.clock().cloned().unwrap_or_default()),
             (None, _, Some(by)) => Self::Hive(table, by),
             (None, _, None) => Self::Ours(None),
         }

@@ -22,7 +22,7 @@ impl AwsLake {
     /// # Errors
     /// `invalid` if they do.
     pub(crate) async fn check_clock(&self, table: &Table, relation: &Relation) -> Result<()> {
-        let Some(zone) = table.reading.zone.as_ref().filter(|zone: &&Zone| !zone.is_utc()) else { return Ok(()) };
+        let Some(zone) = table.clock().filter(|zone: &&Zone| !zone.is_utc()) else { return Ok(()) };
         let column = table.time_columns().first().copied().unwrap_or(&table.time).to_owned();
         let is_clock = table.format == Format::Parquet && matches!(table.reading.form, TimeForm::Iso) && !relation.is_view;
         let Some(location) = relation.location.as_deref().filter(|_| is_clock && relation.kind(&column) == Some(Kind::Instant)) else {

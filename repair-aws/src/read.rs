@@ -52,7 +52,7 @@ impl AwsLake {
         let execution = self.shared.athena.run(self.behalf.as_deref(), &sql).await?;
         let mut usage = execution.usage;
         let mut batches = self.results(&execution, layout, &mut usage).await?;
-        let first_word = request.slots.first.div_euclid(i64::from(grid.cadence.slots_per_word()));
+        let first_word = request.slots.first.div_euclid(i64::from(grid.cadence().slots_per_word()));
         while let Some(batch) = batches.next().await {
             found.add(table, &batch?, first_word)?;
         }
@@ -487,7 +487,7 @@ struct Found {
 
 impl Found {
     fn new(grid: SlotGrid, request: &PresenceRequest, keys: &[Key]) -> Self {
-        let sets: BTreeMap<Key, SlotSet> = keys.iter().map(|key| (key.clone(), SlotSet::new(grid.cadence, request.slots))).collect();
+        let sets: BTreeMap<Key, SlotSet> = keys.iter().map(|key| (key.clone(), SlotSet::new(grid.cadence(), request.slots))).collect();
         Self {
             raw: Presence::new(grid, request.slots, keys),
             rows_read: 0,
@@ -541,7 +541,8 @@ impl Found {
             let bits = layers.map(|layer| if layer.is_null(row) { 0 } else { layer.value(row).cast_unsigned() });
             presence.present.insert_word(word, bits[0]);
             let at = usize::try_from(word - presence.present.first_word()).map_err(|_| odd_result())?;
-            *presence.rows.get_mut(at).ok_or_else(odd_result)? = u32::try_from(count(rows, row)?).unwrap_or(u32::MAX);
+            *presence.rows.get_mut(at).ok_or_else(odd_result)? =
+                u32::try_from(count(rows, row)?.saturating_sub(count(off, row)?)).unwrap_or(u32::MAX);
             for (sets, bits) in [(&mut self.inserted, bits[1]), (&mut self.replaced, bits[2]), (&mut self.absent, bits[3])] {
                 if let Some(set) = sets.get_mut(&key) {
                     set.insert_word(word, bits);
@@ -558,7 +559,7 @@ impl Found {
         for (key, set) in &mut overtaken {
             match self.raw.keys.get(key) {
                 Some(raw) => set.intersect(&raw.present),
-                None => *set = SlotSet::new(self.raw.grid.cadence, self.raw.slots),
+                None => *set = SlotSet::new(self.raw.grid.cadence(), self.raw.slots),
             }
         }
         for (key, set) in &mut repaired {

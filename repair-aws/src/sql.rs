@@ -9,6 +9,7 @@
 
 mod folders;
 mod regex;
+mod slots;
 mod time;
 pub(crate) mod values;
 
@@ -20,14 +21,13 @@ use repair_core::lake::overlay::{self, Op, columns};
 use repair_core::lake::partition::{self, TimeBounds};
 use repair_core::lake::rollup::{Function, Rollup};
 use repair_core::lake::{Layer, shape};
-use repair_core::model::{
-    Format, Key, OnBadRow, PartitionUnit, PathPattern, PathPiece, SlotGrid, SlotRange, Table, TimeForm, TimeMark, Zone,
-};
+use repair_core::model::{Format, Key, OnBadRow, PartitionUnit, PathPattern, PathPiece, SlotGrid, SlotRange, Table, TimeForm, Zone};
 use repair_core::{Error, Result};
 
 use self::folders::Folders;
 use self::regex::Group;
-use self::time::{Clock, DAY_MS, Doubt, Groups};
+use self::slots::Slots;
+use self::time::{Clock, Doubt, Groups};
 use crate::catalog::{Kind, Relation};
 
 /// The longest statement that Athena accepts, in bytes: <https://docs.aws.amazon.com/athena/latest/ug/service-limits.html>.
@@ -140,7 +140,7 @@ impl<'a> Source<'a> {
         let (table, raw) = (self.table, self.raw);
         let reading = &table.reading;
         // A zone that shows UTC still says that times carry none.
-        let clock = reading.zone.clone();
+        let clock = table.clock().cloned();
         let doubt = Doubt::Table(reading.repeated, reading.skipped);
         if let TimeForm::Path(path) = &reading.form {
             let (pattern, groups) = regex::of_path(path);
@@ -172,7 +172,7 @@ impl<'a> Source<'a> {
         };
         let kind = only.map(|(_, cell)| cell.kind());
         // A date alone is a time in tables of days, and where the column was named for it.
-        let dates = table.cadence.is_none_or(|cadence| i64::from(cadence.seconds()) * 1_000 == DAY_MS);
+        let dates = table.cadence.is_none_or(repair_core::model::Cadence::is_days);
         match (&reading.form, kind) {
             (TimeForm::Pattern(_) | TimeForm::Epoch(_), Some(Kind::Instant | Kind::Date)) => {
                 refuse("is a timestamp or a date in Athena already; remove `format` or `epoch` under `time`".to_owned())
@@ -482,8 +482,19 @@ impl<'a> Source<'a> {
     }
 
     /// The slot of a row, as the core counts slots. In a table without cadence, every time is a slot.
-    fn slot(&self, time_ms: &str, bounds: &TimeBounds) -> String {
-        self.table.grid().map_or_else(|_| time_ms.to_owned(), |grid| slot(&grid, time_ms, bounds))
+    fn slot(&self, time_ms: &str, bounds: &TimeBounds) -> Result<String> {
+        match self.table.grid() {
+            Ok(grid) => Ok(Slots::new(grid, bounds)?.slot(time_ms)),
+            Err(_) => Ok(time_ms.to_owned()),
+        }
+    }
+
+    /// Those of raw rows that belong to slots, and those that cannot be read. In a table without cadence, all.
+    fn aligned(&self, rows: String, bounds: &TimeBounds) -> Result<String> {
+        match self.table.grid() {
+            Ok(grid) => Ok(format!("SELECT * FROM ({rows}) WHERE {}", Slots::new(grid, bounds)?.is_kept())),
+            Err(_) => Ok(rows),
+        }
     }
 
     fn keys(&self, relation: &Relation) -> Vec<String> {
@@ -581,7 +592,7 @@ impl<'a> Source<'a> {
     /// be read, and the object. Rows that cannot be read come whatever was asked for, without a slot.
     fn raw_rows(&self, wanted: &Wanted<'_>, shape: Shape) -> Result<String> {
         if !self.is_judged(wanted.columns)? {
-            let mut select = self.slot_columns(self.raw, &wanted.bounds);
+            let mut select = self.slot_columns(self.raw, &wanted.bounds)?;
             for column in wanted.columns {
                 let Some(value) = values::value(self.table, self.raw, column)? else { continue };
                 let shown = match (shape, crate::catalog::kind_of(&value.declared)) {
@@ -597,7 +608,7 @@ impl<'a> Source<'a> {
         }
         let Prepared { sql } = self.prepared(wanted, shape, false)?;
         let mut select = self.key_names();
-        select.push(format!("CASE WHEN repair_reason IS NULL THEN {} END AS repair_slot", self.slot("repair_ms", &wanted.bounds)));
+        select.push(format!("CASE WHEN repair_reason IS NULL THEN {} END AS repair_slot", self.slot("repair_ms", &wanted.bounds)?));
         select.push("repair_ms".to_owned());
         select.extend(wanted.columns.iter().map(|column| name(column)));
         select.push(format!("{REPORT} AS repair_path"));
@@ -607,15 +618,15 @@ impl<'a> Source<'a> {
         Ok(format!("SELECT {} FROM ({sql}) WHERE repair_reason IS NOT NULL OR ({})", select.join(", "), good.join(" AND ")))
     }
 
-    fn slot_columns(&self, relation: &Relation, bounds: &TimeBounds) -> Vec<String> {
+    fn slot_columns(&self, relation: &Relation, bounds: &TimeBounds) -> Result<Vec<String>> {
         let time_ms = self.time_ms(relation);
         let keys = self.keys(relation).into_iter().zip(&self.table.key).map(|(value, key)| format!("{value} AS {}", name(&key_name(key))));
-        keys.chain([format!("{} AS repair_slot", self.slot(&time_ms, bounds)), format!("{time_ms} AS repair_ms")]).collect()
+        Ok(keys.chain([format!("{} AS repair_slot", self.slot(&time_ms, bounds)?), format!("{time_ms} AS repair_ms")]).collect())
     }
 
     /// The live repair of each slot: the newest; of two from the same instant, the one whose run, then unit, sorts last by name.
     fn winners(&self, repairs: &Relation, wanted: &Wanted<'_>, shape: Shape) -> Result<String> {
-        let mut select = self.slot_columns(repairs, &wanted.bounds);
+        let mut select = self.slot_columns(repairs, &wanted.bounds)?;
         for column in wanted.columns {
             let value = match repairs.kind(column) {
                 Some(_) => self.value(repairs, column, shape),
@@ -654,7 +665,7 @@ impl<'a> Source<'a> {
             (Layer::Repaired, None) => Ok(format!(
                 "SELECT *, CAST(NULL AS varchar) AS {} FROM ({})",
                 name(overlay::REPAIRED_BY),
-                self.raw_rows(wanted, Shape::Exact)?
+                self.aligned(self.raw_rows(wanted, Shape::Exact)?, &wanted.bounds)?
             )),
             (Layer::Repaired, Some(repairs)) => {
                 let mut out = self.key_names();
@@ -670,7 +681,7 @@ impl<'a> Source<'a> {
                      WHERE b.{op} IS NULL OR b.{op} <> {replace} \
                      UNION ALL SELECT {fix_out}{no_path}, a.{strategy} FROM repair_fix a LEFT JOIN repair_had b ON {same} \
                      WHERE b.repair_slot IS NULL OR a.{op} = {replace}",
-                    raw = self.raw_rows(wanted, Shape::Exact)?,
+                    raw = self.aligned(self.raw_rows(wanted, Shape::Exact)?, &wanted.bounds)?,
                     fix = self.winners(repairs, wanted, Shape::Exact)?,
                     slot = self.key_names().into_iter().chain(["repair_slot".to_owned()]).collect::<Vec<_>>().join(", "),
                     raw_out = of("a"),
@@ -742,16 +753,11 @@ impl<'a> Source<'a> {
     /// As [`Source::scan`].
     pub(crate) fn presence(&self, grid: &SlotGrid, slots: SlotRange, keys: Option<&[Key]>, as_of: jiff::Timestamp) -> Result<String> {
         let bounds = TimeBounds::of_slots(grid, slots);
-        let per_word = i64::from(grid.cadence.slots_per_word());
+        let per_word = i64::from(grid.cadence().slots_per_word());
         let key_names = self.key_names();
         let key_list = |prefix: &str| key_names.iter().map(|key| format!("{prefix}{key}, ")).collect::<String>();
         let wanted = Wanted { bounds, keys: None, columns: &[] };
-        let on_grid = match grid.marks {
-            TimeMark::Start => 0,
-            TimeMark::End => i64::from(grid.cadence.seconds()),
-        };
-        let slot_ms = i64::from(grid.cadence.seconds()) * 1_000;
-        let off = format!("repair_ms <> repair_slot * {slot_ms} + {}", on_grid * 1_000);
+        let off = format!("coalesce({}, false)", Slots::new(*grid, &bounds)?.is_off());
         let plain = "0, CAST(NULL AS varchar)";
         let mut layers = vec![if self.is_judged(&[])? {
             let Prepared { sql } = self.prepared(&wanted, Shape::Exact, true)?;
@@ -765,7 +771,7 @@ impl<'a> Source<'a> {
                 bad = -words::BAD,
                 stray = -words::STRAY,
                 outside = -words::OUTSIDE,
-                slot = self.slot("repair_ms", &bounds),
+                slot = self.slot("repair_ms", &bounds)?,
             )
         } else {
             format!(
@@ -790,7 +796,7 @@ impl<'a> Source<'a> {
             layers.push(format!(
                 "SELECT {}3, repair_slot, false, {plain} FROM (SELECT {} FROM {}{})",
                 key_list(""),
-                self.slot_columns(exceptions, &bounds).join(", "),
+                self.slot_columns(exceptions, &bounds)?.join(", "),
                 exceptions.quoted(),
                 filter(&conditions)
             ));
@@ -807,7 +813,8 @@ impl<'a> Source<'a> {
         // Words count from the first slot's, so that nothing negative is divided; a row without a time has no word.
         let first_word = slots.first.div_euclid(per_word);
         let base = first_word * per_word;
-        let bits = |layer: u8| format!("bitwise_or_agg(repair_bit) FILTER (WHERE repair_asked AND repair_layer = {layer})");
+        let bits =
+            |layer: u8| format!("bitwise_or_agg(repair_bit) FILTER (WHERE repair_asked AND repair_layer = {layer} AND NOT repair_off)");
         Ok(format!(
             "SELECT {keys}repair_word, repair_asked, {raw}, count(*) FILTER (WHERE repair_layer = 0), \
              count(*) FILTER (WHERE repair_layer = 0 AND repair_asked AND repair_off), count(*) FILTER (WHERE repair_layer = 0 AND repair_no_key), \
@@ -839,7 +846,7 @@ impl<'a> Source<'a> {
         columns.sort_unstable();
         columns.dedup();
         let wanted = Wanted { bounds: TimeBounds::of_slots(grid, slots), keys: Some(&rollup.keys), columns: &columns };
-        let cadence_s = i64::from(grid.cadence.seconds());
+        let start_ms = Slots::new(*grid, &wanted.bounds)?.start_ms("repair_slot");
         let every_s = i64::from(rollup.every.seconds());
         let keys = self.key_names();
         let key_list: String = keys.iter().map(|key| format!("{key}, ")).collect();
@@ -888,11 +895,12 @@ impl<'a> Source<'a> {
              SELECT {key_list}repair_bucket, {first_path}{measures}repair_rows, count(*) OVER ({bucket}) AS repair_slots, count({by}) OVER ({bucket}) AS repair_fixed, \
              row_number() OVER ({bucket} ORDER BY repair_slot DESC) AS repair_place FROM (\
              SELECT *, count(*) OVER ({bucket}) AS repair_rows, row_number() OVER (PARTITION BY {key_list}repair_slot ORDER BY {least}) AS repair_place_in_slot FROM (\
-             SELECT *, (repair_slot * {cadence_s} - {base_s}) / {every_s} AS repair_bucket FROM ({rows}){expected})) \
+             SELECT *, ({start_ms} - {base_ms}) / {every_ms} AS repair_bucket FROM ({rows}){expected})) \
              WHERE repair_place_in_slot = 1) WHERE repair_place = 1",
             by = name(overlay::REPAIRED_BY),
             least = least.join(", "),
-            base_s = first_bucket * every_s,
+            base_ms = first_bucket * every_s * 1_000,
+            every_ms = every_s * 1_000,
             rows = self.rows(Layer::Repaired, &wanted)?,
         ))
     }
@@ -945,7 +953,8 @@ impl<'a> Source<'a> {
         let wanted = Wanted { bounds: all, keys: None, columns: &read };
         let raw = if self.is_judged(&read)? {
             let mut select = self.key_names();
-            select.push(format!("CASE WHEN repair_reason IS NULL THEN {} END AS repair_slot", self.slot("repair_ms", &all)));
+            select.push(format!("CASE WHEN repair_reason IS NULL THEN {} END AS repair_slot", self.slot("repair_ms", &all)?));
+            select.push("repair_ms".to_owned());
             for column in &columns {
                 let quoted = name(column);
                 select.push(if is_time(column) { format!("{} AS {quoted}", time::timestamp("repair_ms")) } else { quoted });
@@ -959,6 +968,7 @@ impl<'a> Source<'a> {
         } else {
             self.raw_rows(&wanted, Shape::Native)?
         };
+        let raw = self.aligned(raw, &all)?;
         let keys = |column: &str| {
             let key = self.table.key.iter().find(|key| key.eq_ignore_ascii_case(column)).map(|key| key_name(key));
             key.map_or_else(|| "NULL".to_owned(), |key| format!("a.{}", name(&key)))
@@ -1032,7 +1042,7 @@ fn in_bounds(bounds: &TimeBounds) -> Option<String> {
 /// The slots within the interval that a calendar expects; empty if it expects all.
 fn ranges(grid: &SlotGrid, rollup: &Rollup) -> Vec<SlotRange> {
     let all = grid.slots_in(&rollup.interval);
-    let within = rollup.within.iter().map(|interval| grid.slots_in(interval).intersection(&all));
+    let within = rollup.within.iter().map(|interval| grid.slots_over(interval).intersection(&all));
     let some: Vec<SlotRange> = within.filter(|range| !range.is_empty()).collect();
     // No expected slot is within the interval. That selects no slot, which is not the same as all.
     if some.is_empty() && !rollup.within.is_empty() { vec![SlotRange::new(0, 0)] } else { some }
@@ -1050,20 +1060,6 @@ fn filter(conditions: &[String]) -> String {
 /// Milliseconds since 1970 of a timestamp, exactly.
 fn milliseconds(timestamp: &str) -> String {
     format!("date_diff('millisecond', TIMESTAMP '1970-01-01 00:00:00.000', {timestamp})")
-}
-
-/// The slot of a time in milliseconds, within bounds.
-fn slot(grid: &SlotGrid, time_ms: &str, bounds: &TimeBounds) -> String {
-    let cadence_s = i64::from(grid.cadence.seconds());
-    let from_s = if *bounds == TimeBounds::ALL { BEFORE_ALL_S } else { bounds.from_us.div_euclid(partition::SECOND_US) };
-    // A whole slot before all rows that are read.
-    let base_slot = from_s.div_euclid(cadence_s) - 1;
-    let base_ms = base_slot.saturating_mul(cadence_s).saturating_mul(1_000);
-    let second = format!("({time_ms} - ({base_ms})) / 1000");
-    match grid.marks {
-        TimeMark::Start => format!("({second}) / {cadence_s} + ({base_slot})"),
-        TimeMark::End => format!("({second} - 1) / {cadence_s} + ({base_slot})"),
-    }
 }
 
 /// The condition that a key is one of those given. Keys of several columns are grouped by the first, since Trino needs seconds to plan

@@ -42,7 +42,15 @@ fn rows(of: &[(&str, &str, i64)]) -> RecordBatch {
 
 /// 2024-03-04 is a Monday. Tuesday has nothing, Thursday little, Saturday some.
 fn a_week() -> RecordBatch {
-    rows(&[("north", "2024-03-04", 20), ("south", "2024-03-04", 4), ("north", "2024-03-06", 24), ("south", "2024-03-07", 3), ("north", "2024-03-08", 22), ("south", "2024-03-08", 24), ("north", "2024-03-09", 2)])
+    rows(&[
+        ("north", "2024-03-04", 20),
+        ("south", "2024-03-04", 4),
+        ("north", "2024-03-06", 24),
+        ("south", "2024-03-07", 3),
+        ("north", "2024-03-08", 22),
+        ("south", "2024-03-08", 24),
+        ("north", "2024-03-09", 2),
+    ])
 }
 
 fn world(table: &Table, held: &RecordBatch) -> StepContext {
@@ -101,7 +109,14 @@ async fn units_of_a_table_without_a_cadence_are_found_as_a_whole() {
     let halves = found(&context, with("events", json!({ "every": "12h", "from": "2024-03-06", "to": "2024-03-07" }))).await.unwrap();
     assert_eq!((units(&halves), gaps(&halves)), ((4, 1, 0), vec!["(all) 2024-03-07T12:00:00Z to 2024-03-08T00:00:00Z".to_owned()]));
     let month = found(&context, with("events", json!({ "every": "1mo", "from": "2024-02-01", "to": "2024-03-31" }))).await.unwrap();
-    assert_eq!((units(&month), month.counts.missing), ((2, 1, 0), 29), "a month is found as a run of days");
+    assert_eq!((units(&month), month.counts.missing), ((2, 1, 0), 1));
+    let local = Table { zone: Some("Europe/Berlin".parse().unwrap()), partition_by: Vec::new(), ..events() };
+    let context = world(&local, &a_week());
+    // The day on which the clock is set is one unit, too; a part of it is counted in hours.
+    let days = found(&context, with("events", json!({ "every": "1d", "from": "2024-03-29", "to": "2024-04-01" }))).await.unwrap();
+    assert_eq!((units(&days), days.counts.missing), ((4, 4, 0), 4));
+    let parts = found(&context, with("events", json!({ "every": "12h", "from": "2024-03-31", "to": "2024-03-31" }))).await.unwrap();
+    assert_eq!((units(&parts), parts.counts.missing), ((2, 2, 0), 23));
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,7 +205,9 @@ const EVENTS: &str = "location: events, format: parquet, key: [shop], time: ts, 
 #[tokio::test(start_paused = true)]
 async fn a_calendar_says_which_units_are_expected() {
     let look = |more: &str| {
-        format!("  look: {{ detect: arrivals, with: {{ table: events, calendar: work, from: 2024-03-04, to: 2024-03-10, {more} }}, end: true }}")
+        format!(
+            "  look: {{ detect: arrivals, with: {{ table: events, calendar: work, from: 2024-03-04, to: 2024-03-10, {more} }}, end: true }}"
+        )
     };
     // Tuesday is a holiday, and there is a weekend.
     let report = run(EVENTS, &a_week(), &look("min_rows: 10")).await;

@@ -15,7 +15,7 @@ use repair_core::lake::overlay::story::Standing;
 use repair_core::lake::{Layer, Overlay, ReadLake, overlay};
 use repair_core::model::Usage;
 use repair_core::model::{
-    Absence, Counts, DefectKind, Findings, Fingerprints, Fix, GapList, Interval, Key, Scope, SlotRange, Table, Unit, Wanted,
+    Absence, Counts, DefectKind, Findings, Fingerprints, Fix, GapList, Interval, Key, Scope, SlotRange, SlotRule, Table, Unit, Wanted,
 };
 use repair_core::plugin::{Clock, Detector, PlannedUnits, Plugin, PluginKind, Registry, Repairer, StepContext};
 use repair_core::testing::{MemoryJournal, MemoryLake, VirtualClock, context, minute_table, plugin_suite};
@@ -26,7 +26,8 @@ use serde_json::{Value, json};
 
 /// A table of one key and a value a minute.
 fn table() -> Table {
-    minute_table("bars", "key")
+    // Rows of one slot may be some seconds apart.
+    minute_table("bars", "key").with_slots(SlotRule { tolerance_s: 10, ..SlotRule::default() })
 }
 
 /// A row: second of 1970, and value.
@@ -77,7 +78,7 @@ impl World {
         registry.detector("suspicious", "finds minute 4 wrong, and does not say which rows it saw", |_: Nothing| Ok(Suspicious));
         registry.repairer("denies", "says that there is nothing", |_: Nothing| Ok(Denies));
         let registry = Arc::new(registry);
-        let tables = "tables: { bars: { location: bars, format: parquet, key: [key], time: ts, cadence: 1m } }";
+        let tables = "tables: { bars: { location: bars, format: parquet, key: [key], time: ts, cadence: { every: 1m, tolerance: 10s } } }";
         let text = format!("workflow: w\nkind: state-machine\n{tables}\nstart: look\nsteps:\n{steps}");
         let workflow = Workflow::parse("w.yaml", &text, &registry).unwrap_or_else(|told| panic!("{told}"));
         let mut engine = Engine::new(registry, Arc::new(self.lake.clone()), Arc::new(self.journal.clone()));

@@ -89,6 +89,19 @@ impl Slots {
             None => time_us,
         }
     }
+
+    /// The slot of a row of the table; `None` if it is too far from it, so that it is no part of the series.
+    pub(crate) fn of_row(&self, time_us: i64) -> Option<i64> {
+        match &self.0 {
+            Some(grid) => grid.slot_of_row(time_us),
+            None => Some(time_us),
+        }
+    }
+
+    /// Whether a row's time is near enough to that of a slot.
+    pub(crate) fn is_aligned(&self, time_us: i64) -> bool {
+        self.of_row(time_us).is_some()
+    }
 }
 
 /// The slots for which the repaired view shows a repair: filled slots that raw lacks, and replaced slots.
@@ -150,7 +163,7 @@ pub(crate) fn live_slots(
         for (key, mut undecided) in undecided {
             let Some(live) = inserted.get_mut(&key) else { continue };
             let keep: Vec<i64> = undecided.iter().filter(|&slot| winners.get(&key, slot).is_some_and(|winner| winner.replace)).collect();
-            let mut kept = SlotSet::new(grid.cadence, request.slots);
+            let mut kept = SlotSet::new(grid.cadence(), request.slots);
             keep.into_iter().for_each(|slot| {
                 kept.insert(slot);
             });

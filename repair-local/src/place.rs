@@ -132,7 +132,7 @@ fn read_path(table: &Table, file: &mut DataFile) -> Result<()> {
                 table.name
             ))
         })?;
-        let zone = table.reading.zone.clone().unwrap_or_default();
+        let zone = table.clock().cloned().unwrap_or_default();
         if let Some(start) = facts.start {
             file.time_us = Some(zone.start(start)?.as_microsecond());
         }

@@ -153,7 +153,7 @@ struct Counts {
 
 impl Counts {
     fn new(grid: SlotGrid, slots: SlotRange, keys: usize) -> Result<Self> {
-        let per_word = i64::from(grid.cadence.slots_per_word());
+        let per_word = i64::from(grid.cadence().slots_per_word());
         let first_word = slots.first.div_euclid(per_word);
         let words = if slots.is_empty() { 0 } else { (slots.end - 1).div_euclid(per_word) - first_word + 1 };
         let length = usize::try_from(words).ok().and_then(|words| words.checked_mul(keys)).filter(|length| *length <= MAX_WORDS);
@@ -185,7 +185,7 @@ impl Counts {
 
     /// The presence of one key.
     fn of_key(&self, target: usize) -> KeyPresence {
-        let mut presence = KeyPresence::new(self.grid.cadence, self.slots);
+        let mut presence = KeyPresence::new(self.grid.cadence(), self.slots);
         let mine = (target..self.bits.len()).step_by(self.keys.max(1));
         for ((word, at), rows) in (self.first_word..).zip(mine).zip(&mut presence.rows) {
             presence.present.insert_word(word, self.bits[at]);
@@ -299,10 +299,13 @@ impl<'a> Counter<'a> {
                 self.other_rows += 1;
                 continue;
             }
+            if !at.is_aligned {
+                self.misaligned_rows += 1;
+                continue;
+            }
             let place = place + target as usize;
             self.counts.bits[place] |= 1 << at.bit;
             self.counts.rows[place] = self.counts.rows[place].saturating_add(1);
-            self.misaligned_rows += u64::from(time_us != at.aligned_us);
             self.misplaced_rows += u64::from(is_misplaced);
         }
         if strays > 0 {
@@ -316,33 +319,33 @@ impl<'a> Counter<'a> {
 struct Cursor {
     grid: SlotGrid,
     per_word: u8,
-    cadence_us: i64,
+    /// How far the next slot is, if all slots are equally long.
+    step_us: Option<i64>,
     time_us: i64,
     slot: i64,
     word: i64,
     bit: u8,
-    /// The time that rows of the slot have.
-    aligned_us: i64,
+    /// Whether the time is near enough to that of the slot.
+    is_aligned: bool,
 }
 
 impl Cursor {
     fn new(grid: SlotGrid) -> Self {
-        let cadence_us = i64::from(grid.cadence.seconds()) * SECOND_US;
         Self {
             grid,
-            per_word: grid.cadence.slots_per_word(),
-            cadence_us,
+            per_word: grid.cadence().slots_per_word(),
+            step_us: grid.step_s().map(|step_s| step_s * SECOND_US),
             time_us: i64::MIN,
             slot: i64::MIN,
             word: 0,
             bit: 0,
-            aligned_us: 0,
+            is_aligned: false,
         }
     }
 
     #[inline]
     fn go_to(&mut self, time_us: i64) {
-        let is_next = self.slot != i64::MIN && self.time_us.checked_add(self.cadence_us) == Some(time_us);
+        let is_next = self.slot != i64::MIN && self.step_us.is_some_and(|step_us| self.time_us.checked_add(step_us) == Some(time_us));
         self.time_us = time_us;
         if is_next {
             self.slot += 1;
@@ -351,14 +354,13 @@ impl Cursor {
                 self.bit = 0;
                 self.word += 1;
             }
-            self.aligned_us = self.aligned_us.wrapping_add(self.cadence_us);
             return;
         }
         self.slot = self.grid.slot_of_seconds(time_us.div_euclid(SECOND_US));
         let per_word = i64::from(self.per_word);
         self.word = self.slot.div_euclid(per_word);
         self.bit = u8::try_from(self.slot.rem_euclid(per_word)).unwrap_or(0);
-        self.aligned_us = self.grid.time_of_seconds(self.slot).wrapping_mul(SECOND_US);
+        self.is_aligned = self.grid.slot_of_row(time_us).is_some();
     }
 }
 
@@ -469,5 +471,5 @@ fn ids(keys: &[KeyColumn], rows: usize) -> (Ids<'_>, usize) {
 
 /// Empty sets for the keys of a request.
 pub(crate) fn empty_sets(grid: SlotGrid, request: &PresenceRequest) -> BTreeMap<Key, SlotSet> {
-    request.keys.iter().map(|key| (key.clone(), SlotSet::new(grid.cadence, request.slots))).collect()
+    request.keys.iter().map(|key| (key.clone(), SlotSet::new(grid.cadence(), request.slots))).collect()
 }

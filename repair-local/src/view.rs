@@ -51,12 +51,15 @@ fn chunk(
     sink: &mut Sink<'_>,
 ) -> Result<ControlFlow<()>> {
     let own = |batch: &RecordBatch| with_column(schema, batch, new_null_array(&DataType::Utf8, batch.num_rows()));
+    let slots = Slots::of(&scan.table);
     if repairs.is_empty() {
-        return scan.raw(files, bounds, &mut |batch| sink(own(&batch)?));
+        return scan.raw(files, bounds, &mut |batch| match aligned(&scan.table, slots, &batch)? {
+            Some(batch) => sink(own(&batch)?),
+            None => Ok(ControlFlow::Continue(())),
+        });
     }
     let wanted = |key: &Key| scan.keys.as_ref().is_none_or(|keys: &HashSet<Key>| keys.contains(key));
     let mut winners = Winners::load(&scan.table, repairs, bounds, retracted, wanted)?;
-    let slots = Slots::of(&scan.table);
     let flow = scan.raw(files, bounds, &mut |batch| match not_replaced(&scan.table, slots, &mut winners, &batch)? {
         Some(batch) => sink(own(&batch)?),
         None => Ok(ControlFlow::Continue(())),
@@ -67,18 +70,37 @@ fn chunk(
     live_repairs(scan, schema, repairs, bounds, &winners, sink)
 }
 
-/// The raw rows whose slots are not replaced. Marks the repairs whose slots raw has. `None` if no row is left.
+/// The raw rows that belong to slots. `None` if there are none.
+fn aligned(table: &Table, slots: Slots, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
+    let times = KeyTime::of(table, batch)?.times;
+    if times.values().iter().all(|time_us| slots.is_aligned(*time_us)) {
+        return Ok(Some(batch.clone()));
+    }
+    let mask: BooleanArray = times.values().iter().map(|time_us| Some(slots.is_aligned(*time_us))).collect();
+    Ok(if mask.true_count() == 0 { None } else { Some(filter_record_batch(batch, &mask)?) })
+}
+
+/// The raw rows that belong to slots which are not replaced. Marks the repairs whose slots raw has. `None` if no row is left.
 fn not_replaced(table: &Table, slots: Slots, winners: &mut Winners, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
     let rows = KeyTime::of(table, batch)?;
     let mut mask = BooleanBufferBuilder::new(batch.num_rows());
     let mut left_out = 0;
     for run in rows.runs() {
         let Some(repaired) = winners.of_key(&rows.key(run.start)) else {
-            mask.append_n(run.len(), true);
+            for &time_us in &rows.times.values()[run] {
+                let is_aligned = slots.is_aligned(time_us);
+                mask.append(is_aligned);
+                left_out += usize::from(!is_aligned);
+            }
             continue;
         };
         for &time_us in &rows.times.values()[run] {
-            let winner = repaired.get_mut(&slots.slot(time_us));
+            let Some(slot) = slots.of_row(time_us) else {
+                mask.append(false);
+                left_out += 1;
+                continue;
+            };
+            let winner = repaired.get_mut(&slot);
             let replaced = winner.as_ref().is_some_and(|winner| winner.replace);
             if let Some(winner) = winner {
                 winner.filled = true;

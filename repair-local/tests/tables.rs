@@ -26,7 +26,7 @@ use rand::{Rng, SeedableRng};
 use repair_core::lake::{Layer, PresenceRequest, ReadLake, ScanRequest};
 use repair_core::model::{
     BadRowLimit, Cadence, ColumnRule, ColumnType, Csv, Encoding, EpochUnit, Format, Instants, Interval, Key, OnBadRow, PartitionUnit,
-    Repeated, Table, TimeReading, Zone,
+    Repeated, SlotGrid, SlotRange, SlotRule, Table, TimeMark, TimeReading, Zone,
 };
 use testdata::PrintedOnPanic;
 
@@ -84,10 +84,16 @@ fn case(seed: u64) -> Case {
     let format = *[Format::Csv, Format::Csv, Format::Jsonl, Format::Parquet].choose(random).unwrap();
     let zone: Zone = ZONES.choose(random).unwrap().parse().unwrap();
     let start: Timestamp = format!("{}T00:00:00Z", DAYS.choose(random).unwrap()).parse().unwrap();
-    let cadence: Cadence = ["1m", "15m", "1h"].choose(random).unwrap().parse().unwrap();
-    let cadence_us = i64::from(cadence.seconds()) * 1_000_000;
-    let slots = (3 * 86_400 * 1_000_000 / cadence_us).min(if cadence.seconds() == 60 { 900 } else { 400 });
-    let first = start.as_microsecond() + random.random_range(0..24) * 3_600_000_000;
+    let grid = grid(&zone, start, random);
+    let cadence = grid.cadence();
+    let cadence_s = i64::from(cadence.seconds());
+    let slots = if cadence.is_days() { 60 } else { (3 * 86_400 / cadence_s).min(if cadence_s == 60 { 900 } else { 400 }) };
+    let first = match cadence.is_days() {
+        true => grid.slot_at(start) - slots / 2,
+        false => grid.slot_at(start) + random.random_range(0..24) * 3_600 / cadence_s,
+    };
+    let slots = SlotRange::new(first, first + slots);
+    let time_us = |slot: i64| grid.time_of_seconds(slot) * 1_000_000;
 
     let written = match random.random_range(0..6) {
         0 => Written::Iso,
@@ -126,15 +132,22 @@ fn case(seed: u64) -> Case {
     let decimals = random.random_range(0..3);
     let mut rows = Vec::new();
     for key in keys {
-        for slot in 0..slots {
+        for slot in slots.first..slots.end {
             if random.random_bool(0.1) {
                 continue;
             }
             let copies = if random.random_bool(0.02) { 2 } else { 1 };
             for _ in 0..copies {
-                let mut time_us = first + slot * cadence_us;
+                let mut time_us = time_us(slot);
+                let tolerance_s = i64::from(grid.tolerance_s());
                 if !in_order && random.random_bool(0.02) {
-                    time_us += random.random_range(1..cadence_us / 1_000_000) * 1_000_000;
+                    time_us += random.random_range(1..cadence_s) * 1_000_000;
+                } else if !in_order && tolerance_s > 0 {
+                    // Loggers are late, or early, and sometimes more than they should be.
+                    time_us += random.random_range(-tolerance_s - 1..=tolerance_s + 1) * 1_000_000;
+                }
+                if !slots.contains(grid.slot_of_seconds(time_us.div_euclid(1_000_000))) {
+                    continue;
                 }
                 let scale = 10f64.powi(decimals);
                 let value = (!random.random_bool(0.05)).then(|| f64::from(random.random_range(-2_000_000i32..5_000_000)) / scale);
@@ -155,7 +168,7 @@ fn case(seed: u64) -> Case {
         });
         if in_order {
             let is_doubled = |us: &i64| matches!(zone.instants(local(&zone, *us)), Some(Instants::Two(..)));
-            let all: Vec<i64> = (0..slots).map(|slot| first + slot * cadence_us).filter(is_doubled).collect();
+            let all: Vec<i64> = (slots.first..slots.end).map(time_us).filter(is_doubled).collect();
             // Only if both hours are within.
             let whole = all.iter().filter(
                 |us| matches!(zone.instants(local(&zone, **us)), Some(Instants::Two(a, b)) if all.contains(&a) && all.contains(&b)),
@@ -171,7 +184,11 @@ fn case(seed: u64) -> Case {
         rows.shuffle(random);
     }
 
-    let mut table = Table::new("t", format, "ts").with_cadence(cadence).with_column("v", ColumnRule::of_type(ColumnType::Number));
+    let mut table = Table::new("t", format, "ts").with_cadence(cadence).with_slots(grid.rule()).with_time_marks(grid.marks());
+    if !grid.zone().is_utc() {
+        table = table.with_zone(grid.zone());
+    }
+    table = table.with_column("v", ColumnRule::of_type(ColumnType::Number));
     if keys.len() > 1 {
         table = table.with_key(["key"]);
     }
@@ -218,9 +235,36 @@ fn case(seed: u64) -> Case {
         table = table.with_bad_rows(OnBadRow::Quarantine(BadRowLimit::PerMillion(1_000_000)));
     }
     let compression = if format == Format::Parquet { "" } else { *["", "", "gz", "zst", "bz2"].choose(random).unwrap() };
-    let at = |us: i64| Timestamp::from_microsecond(us).unwrap();
-    let interval = Interval::new(at(first), at(first + slots * cadence_us)).unwrap();
+    let interval = grid.interval_of(slots).unwrap();
     Case { table, written, folders, folder_zone, compression, rows, bad, interval }
+}
+
+/// Slots of any kind, often plain ones.
+fn grid(zone: &Zone, start: Timestamp, random: &mut SmallRng) -> SlotGrid {
+    let kinds = [
+        ("1m", ""),
+        ("15m", ""),
+        ("1h", ""),
+        ("1m", ""),
+        ("15m", ":05"),
+        ("1h", ":51"),
+        ("1d", ""),
+        ("1d", "17:00"),
+        ("1w", ""),
+        ("1w", "sun 17:00"),
+        ("1mo", ""),
+        ("3mo", "02-15"),
+        ("1y", "04-01"),
+    ];
+    let (cadence, at) = *kinds.choose(random).unwrap();
+    let cadence: Cadence = cadence.parse().unwrap();
+    let tolerance_s = *[0, 0, 0, 3, 20].choose(random).unwrap();
+    let changes = cadence.seconds() == 900 && at.is_empty() && random.random_bool(0.5);
+    let before = changes.then(|| (zone.local(start).date().tomorrow().unwrap(), Cadence::HOUR));
+    let at = (!at.is_empty()).then(|| at.parse().unwrap());
+    let rule = SlotRule { at, tolerance_s, before: before.into_iter().collect() };
+    let marks = if random.random_bool(0.3) { TimeMark::End } else { TimeMark::Start };
+    SlotGrid::with_rule(cadence, marks, &rule, zone).unwrap()
 }
 
 fn local(zone: &Zone, us: i64) -> DateTime {
@@ -249,6 +293,10 @@ fn time_text(case: &Case, us: i64, random: &mut SmallRng) -> Vec<String> {
             }]
         }
         Written::Local => vec![match random.random_range(0..2) {
+            // In a table of days, a date is a time.
+            0 if case.table.cadence.is_some_and(Cadence::is_days) && clock.time() == jiff::civil::Time::midnight() => {
+                clock.date().to_string()
+            }
             0 if clock.second() == 0 => clock.strftime("%Y-%m-%d %H:%M").to_string(),
             _ => clock.strftime("%Y-%m-%dT%H:%M:%S").to_string(),
         }],
@@ -512,12 +560,13 @@ fn check(seed: u64) {
     let mut bits: BTreeMap<(Key, i64), u32> = BTreeMap::new();
     let (mut others, mut misaligned, mut misplaced, mut stray) = (0, 0, 0, 0);
     for (row, by) in case.rows.iter().zip(&moved) {
-        let slot = grid.slot_of_seconds(row.time_us.div_euclid(1_000_000));
         if !used(*by) {
             stray += 1;
         } else if keys.contains(&key_of(row)) {
-            *bits.entry((key_of(row), slot)).or_default() += 1;
-            misaligned += u64::from(grid.time_of_seconds(slot) * 1_000_000 != row.time_us);
+            match grid.slot_of_row(row.time_us) {
+                Some(slot) => *bits.entry((key_of(row), slot)).or_default() += 1,
+                None => misaligned += 1,
+            }
             misplaced += u64::from(*by != 0);
         } else {
             others += 1;
@@ -542,26 +591,30 @@ fn check(seed: u64) {
     assert!(seen <= stray, "{seen} of {stray}\n{table:#?}");
     if stray == seen {
         let written = case.rows.len() as u64 + case.bad;
-        assert_eq!(in_slots + raw.other_rows + seen + raw.quarantine.rows(), written, "rows add up");
+        assert_eq!(in_slots + raw.misaligned_rows + raw.other_rows + seen + raw.quarantine.rows(), written, "rows add up");
     }
 
-    // The same rows come from a scan, with their values.
-    let scan = ScanRequest::new(Layer::Raw).in_interval(case.interval).with_columns(vec!["v".to_owned()]);
-    let batches: Vec<RecordBatch> = runtime.block_on(async { world.lake.scan(table, &scan).await.unwrap().try_collect().await }).unwrap();
-    let mut read: Vec<(String, i64, Option<u64>)> = Vec::new();
-    for batch in &batches {
-        let times = batch.column_by_name("ts").unwrap().as_primitive::<TimestampMicrosecondType>();
-        let values = batch.column_by_name("v").unwrap().as_primitive::<Float64Type>();
-        for row in 0..batch.num_rows() {
-            let key = batch.column_by_name("key").map_or("", |keys| keys.as_string::<i32>().value(row));
-            read.push((key.to_owned(), times.value(row), values.is_valid(row).then(|| values.value(row).to_bits())));
+    // The same rows come from a scan, with their values; those that belong to no slot are not seen where repairs are.
+    for layer in [Layer::Raw, Layer::Repaired] {
+        let scan = ScanRequest::new(layer).in_interval(case.interval).with_columns(vec!["v".to_owned()]);
+        let batches: Vec<RecordBatch> =
+            runtime.block_on(async { world.lake.scan(table, &scan).await.unwrap().try_collect().await }).unwrap();
+        let mut read: Vec<(String, i64, Option<u64>)> = Vec::new();
+        for batch in &batches {
+            let times = batch.column_by_name("ts").unwrap().as_primitive::<TimestampMicrosecondType>();
+            let values = batch.column_by_name("v").unwrap().as_primitive::<Float64Type>();
+            for row in 0..batch.num_rows() {
+                let key = batch.column_by_name("key").map_or("", |keys| keys.as_string::<i32>().value(row));
+                read.push((key.to_owned(), times.value(row), values.is_valid(row).then(|| values.value(row).to_bits())));
+            }
         }
+        let kept = case.rows.iter().zip(&moved).filter(|(_, by)| used(**by));
+        let kept = kept.filter(|(row, _)| layer == Layer::Raw || grid.slot_of_row(row.time_us).is_some());
+        let mut truth: Vec<_> = kept.map(|(row, _)| (row.key.to_owned(), row.time_us, row.value.map(f64::to_bits))).collect();
+        read.sort_unstable();
+        truth.sort_unstable();
+        assert!(read == truth, "the rows of a scan differ: {} read, {} written\n{table:#?}", read.len(), truth.len());
     }
-    let kept = case.rows.iter().zip(&moved).filter(|(_, by)| used(**by));
-    let mut truth: Vec<_> = kept.map(|(row, _)| (row.key.to_owned(), row.time_us, row.value.map(f64::to_bits))).collect();
-    read.sort_unstable();
-    truth.sort_unstable();
-    assert!(read == truth, "the rows of a scan differ: {} read, {} written\n{table:#?}", read.len(), truth.len());
 
     // Whatever part of the interval is asked for, the answer about a slot is the same.
     let half = slots.first + random.random_range(0..=i64::try_from(slots.len()).unwrap());

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use common::*;
 use proptest::prelude::*;
 use repair_core::lake::{Layer, PresenceRequest, ReadLake, overlay};
-use repair_core::model::{Cadence, Format, Interval, Key, PartitionUnit, SlotRange, Table, TimeMark};
+use repair_core::model::{Cadence, Format, Interval, Key, PartitionUnit, SlotRange, SlotRule, Table, TimeMark};
 
 /// A repair: its row, op, time, run and unit.
 type Repair = (Row, &'static str, i64, &'static str, &'static str);
@@ -32,8 +32,9 @@ fn model(table: &Table, raw: &[Row], repairs: &[Repair], range: Option<SlotRange
             *known = repair;
         }
     }
+    let raw: Vec<&Row> = raw.iter().filter(|row| grid.slot_of_row(row.time_us).is_some()).collect();
     let replaced = |row: &Row| newest.get(&slot(row)).is_some_and(|repair| repair.1 == "replace");
-    let mut view: Vec<Seen> = raw.iter().filter(|row| !replaced(row)).map(|row| (row.clone(), None)).collect();
+    let mut view: Vec<Seen> = raw.iter().filter(|row| !replaced(row)).map(|row| ((*row).clone(), None)).collect();
     for (at, repair) in &newest {
         if repair.1 == "replace" || raw.iter().all(|row| slot(row) != *at) {
             view.push((repair.0.clone(), Some(repair.3.to_owned())));
@@ -71,13 +72,13 @@ proptest! {
         mut repairs in proptest::collection::vec(one_repair(), 0..60),
         unit in prop_oneof![Just(None), Just(Some(PartitionUnit::Day)), Just(Some(PartitionUnit::Hour))],
         marks in prop_oneof![Just(TimeMark::Start), Just(TimeMark::End)],
-        cadence in prop_oneof![Just(60u32), Just(300)],
+        (cadence, tolerance_s) in prop_oneof![Just((60u32, 0)), Just((60, 29)), Just((300, 0)), Just((300, 30)), Just((300, 90))],
         range in proptest::option::of((0i64..120, 1i64..60)),
         some_keys in any::<bool>(),
         files in 1usize..4,
         format in prop_oneof![Just(Format::Parquet), Just(Format::Csv)],
     ) {
-        let table = Table { time_marks: marks, format, cadence: Some(Cadence::from_seconds(cadence).unwrap()), partition_by: unit.map(by).unwrap_or_default(), ..bars() };
+        let table = Table { time_marks: marks, format, cadence: Some(Cadence::from_seconds(cadence).unwrap()), slots: SlotRule { tolerance_s, ..SlotRule::default() }, partition_by: unit.map(by).unwrap_or_default(), ..bars() };
         let grid = table.grid().unwrap();
         let slot_of = |row: &Row| grid.slot_of(jiff::Timestamp::from_microsecond(row.time_us).unwrap());
         let mut known = std::collections::HashSet::new();

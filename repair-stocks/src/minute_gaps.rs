@@ -102,10 +102,17 @@ pub(crate) fn check_minutes(table: &Table) -> Result<()> {
         )));
     }
     let grid = table.grid()?;
-    if grid.cadence != Cadence::MINUTE {
+    if grid.cadence() != Cadence::MINUTE {
         return Err(Error::invalid(format!(
             "minute bars need a cadence of 1m, but that of table `{}` is {}; write `cadence: 1m`, or use `gaps` for other series",
-            table.name, grid.cadence
+            table.name,
+            grid.cadence()
+        )));
+    }
+    if !grid.is_plain() {
+        return Err(Error::invalid(format!(
+            "minute bars begin with whole minutes, but those of table `{}` do not, by `at` or `before` under `cadence`; use `gaps` for such series",
+            table.name
         )));
     }
     Ok(())

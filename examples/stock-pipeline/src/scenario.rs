@@ -97,7 +97,7 @@ impl Scenario {
         })?;
         let interval = Interval::parse(&agreed.from, &agreed.to)?;
         let grid = bars.grid()?;
-        let expected = expected_slots(grid, grid.slots_in(&interval), &calendar.open(&interval)?);
+        let expected = expected_slots(grid, grid.slots_in(&interval), calendar.as_ref())?;
         if expected.is_empty() {
             bail!("{} has no session from {from} to {to}; choose another --date", agreed.calendar);
         }

@@ -143,7 +143,7 @@ impl Folders {
             return None;
         }
         let (columns, file) = mapped(table, relation, path).ok()?;
-        let zone = table.reading.zone.clone().unwrap_or_default();
+        let zone = table.clock().cloned().unwrap_or_default();
         let folders = Self { unit, zone, columns, file, is_padded: false, slack: None };
         folders.check(table).ok()?;
         Some(folders)

@@ -17,7 +17,7 @@ use futures::StreamExt;
 use super::{BatchStream, Layer, ReadLake, ScanRequest, overlay, shape};
 use crate::error::{Error, Result};
 use crate::model::Usage;
-use crate::model::expected_slots;
+use crate::model::open_slots;
 use crate::model::{Cadence, Interval, Key, SlotSet, Table};
 
 /// How to combine the values of one column within a bucket.
@@ -212,7 +212,7 @@ pub async fn compute(table: &Table, columns: &Schema, rollup: &Rollup, mut scan:
     let grid = table.grid()?;
     let slots = grid.slots_in(&rollup.interval);
     let within = if rollup.within.is_empty() { vec![rollup.interval] } else { rollup.within.clone() };
-    let wanted: SlotSet = expected_slots(grid, slots, &within);
+    let wanted: SlotSet = open_slots(grid, slots, &within);
     let types: Vec<DataType> =
         (0..rollup.measures.len()).map(|index| schema.field(table.key.len() + 1 + index).data_type().clone()).collect();
     let mut by_key: HashMap<Key, Rows> = HashMap::with_capacity(rollup.keys.len());
@@ -259,8 +259,8 @@ fn gather(
         let key = Key::new(keys.iter().map(|column| column.value(row)));
         if let Some(rows) = by_key.get_mut(&key) {
             for row in row..end {
-                let slot = grid.slot_of_seconds(times.value(row).div_euclid(1_000_000));
-                if times.is_valid(row) && wanted.contains(slot) {
+                let slot = grid.slot_of_row(times.value(row)).filter(|slot| times.is_valid(row) && wanted.contains(*slot));
+                if let Some(slot) = slot {
                     rows.slots.push(slot);
                     rows.repaired.push(repaired.is_valid(row));
                     for (into, from) in rows.values.iter_mut().zip(&values) {

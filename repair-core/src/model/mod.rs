@@ -2,28 +2,32 @@
 //! does I/O, or knows a lake or a workflow.
 
 mod bad_row;
+mod cadence;
 mod calendar;
 mod defect;
 mod fix;
+mod grid;
 mod hours;
 mod interval;
+mod key;
 mod moment;
 mod presence;
-mod series;
 mod table;
 mod usage;
 mod weekly;
 mod zone;
 
 pub use bad_row::{BadRow, Quarantine};
+pub use cadence::Cadence;
 pub use calendar::{Always, Calendar, Session, outside};
 pub use defect::{Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, MAX_EXAMPLES, Scope, UnitCounts};
 pub use fix::{Absence, Conflicts, Fix, Suspect, Suspects, Unit, Wanted};
+pub use grid::{GridPart, SlotGrid, SlotRule, SlotStart, TimeMark};
 pub use hours::Hours;
 pub use interval::{Interval, day_start, utc_date};
+pub use key::Key;
 pub use moment::{Fixed, Moment, Relative};
-pub use presence::{KeyPresence, Presence, SlotRange, SlotSet, TablePresence, expected_slots};
-pub use series::{Cadence, Key, SlotGrid, TimeMark};
+pub use presence::{KeyPresence, Presence, SlotRange, SlotSet, TablePresence, expected_slots, open_slots};
 pub use table::{
     BadRowLimit, ColumnRule, ColumnType, Csv, Encoding, EpochUnit, Format, Layout, OnBadRow, Partition, PartitionUnit, PathFacts,
     PathField, PathPattern, PathPiece, Repeated, Skipped, Slack, Table, TimeForm, TimeReading,

@@ -3,15 +3,14 @@
 //! One word holds [`Cadence::slots_per_word`] slots (60 minutes of an hour, 24 hours of a day), aligned to the epoch, so that every
 //! lake computes the same words, in a loop or in SQL.
 //!
-//! [`Cadence::slots_per_word`]: super::series::Cadence::slots_per_word
+//! [`Cadence::slots_per_word`]: super::Cadence::slots_per_word
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Usage;
-use crate::model::{Cadence, Key, SlotGrid};
-use crate::model::{Interval, Quarantine};
+use crate::error::Result;
+use crate::model::{Cadence, Calendar, Interval, Key, Quarantine, SlotGrid, Usage};
 
 /// A range of slots, `[first, end)`; empty if `end <= first`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -299,7 +298,8 @@ pub struct Presence {
     pub keys: BTreeMap<Key, KeyPresence>,
     /// How many rows within `slots` have a key that was not requested.
     pub other_rows: u64,
-    /// How many rows have a time that is not exactly on the grid; each counts for the slot that it falls into.
+    /// How many rows of the requested keys have a time that is further from that of their slot than the tolerance. They are no part of the series,
+    /// and hold no slot.
     pub misaligned_rows: u64,
     /// How many rows lie in a folder of another time, near enough to be used.
     pub misplaced_rows: u64,
@@ -313,7 +313,7 @@ pub struct Presence {
 impl Presence {
     /// The presence of keys that hold no row.
     pub fn new<'a>(grid: SlotGrid, slots: SlotRange, keys: impl IntoIterator<Item = &'a Key>) -> Self {
-        let keys = keys.into_iter().map(|key| (key.clone(), KeyPresence::new(grid.cadence, slots))).collect();
+        let keys = keys.into_iter().map(|key| (key.clone(), KeyPresence::new(grid.cadence(), slots))).collect();
         Self {
             grid,
             slots,
@@ -363,11 +363,49 @@ pub struct TablePresence {
     pub usage: Usage,
 }
 
-/// The slots of a range that begin within one of the `open` stretches of a calendar.
-pub fn expected_slots(grid: SlotGrid, slots: SlotRange, open: &[Interval]) -> SlotSet {
-    let mut expected = SlotSet::new(grid.cadence, slots);
+/// The slots of a range in which a calendar expects a row.
+///
+/// If every slot begins with a date, as days, weeks and months do, those are expected that have a session known by one of their dates. All
+/// others are expected if a part of them is open.
+///
+/// # Errors
+/// `blind` if the calendar does not know the time of the slots.
+///
+/// ```
+/// use repair_core::model::{Always, Cadence, Interval, SlotGrid, TimeMark, expected_slots};
+///
+/// let grid = SlotGrid::new(Cadence::MONTH, TimeMark::Start);
+/// let year = grid.slots_in(&Interval::parse("2023-01-01", "2023-12-31")?);
+/// assert_eq!(expected_slots(grid, year, &Always)?.count(), 12);
+/// # Ok::<(), repair_core::Error>(())
+/// ```
+pub fn expected_slots(grid: SlotGrid, slots: SlotRange, calendar: &dyn Calendar) -> Result<SlotSet> {
+    let mut expected = SlotSet::new(grid.cadence(), slots);
+    if grid.is_by_date() {
+        if let Some((from, to)) = grid.dates_of(slots) {
+            for date in calendar.days(from, to)? {
+                expected.insert(grid.slot_of_date(date)?);
+            }
+        }
+    } else if let Some(interval) = grid.interval_of(slots) {
+        expected = open_slots(grid, slots, &calendar.open(&interval)?);
+    }
+    Ok(expected)
+}
+
+/// The slots of a range of which a part lies within one of the `open` stretches.
+pub fn open_slots(grid: SlotGrid, slots: SlotRange, open: &[Interval]) -> SlotSet {
+    let mut expected = SlotSet::new(grid.cadence(), slots);
     for interval in open {
-        expected.insert_range(grid.slots_in(interval));
+        expected.insert_range(grid.slots_over(interval));
+    }
+    let mut skipped = grid.skipped(slots).peekable();
+    if skipped.peek().is_some() {
+        let mut none = SlotSet::new(grid.cadence(), slots);
+        skipped.for_each(|slot| {
+            none.insert(slot);
+        });
+        expected.subtract(&none);
     }
     expected
 }

@@ -231,12 +231,44 @@ fn table() -> Value {
             "time": time(&texts),
             "time_marks": plain::<TimeMark>(),
             "zone": { "description": "What a day is; by default, the zone of its times, or else UTC", "$ref": "#/$defs/zone" },
-            "cadence": plain::<Cadence>(),
+            "cadence": cadence(),
             "settles_after": {
                 "description": "How long after its end a slot may still be without its row; younger slots are not expected yet",
                 "$ref": "#/$defs/duration"
             },
         }
+    })
+}
+
+fn cadence() -> Value {
+    let every = plain::<Cadence>();
+    json!({
+        "description": "How often a series has a row, and where its slots begin",
+        "oneOf": [
+            every,
+            {
+                "type": "object", "required": ["every"], "additionalProperties": false,
+                "properties": {
+                    "every": every,
+                    "at": {
+                        "description": "Where slots begin: :30 (of each hour), 17:00, sun 17:00, 15 (of the month) or 04-01 (of the year); days and longer in the zone of the table, others in UTC",
+                        "type": "string"
+                    },
+                    "tolerance": {
+                        "description": "How far a row's time may be from that of its slot, either way; by default it must be exact",
+                        "$ref": "#/$defs/duration"
+                    },
+                    "misaligned": {
+                        "description": "How many rows may be further from their slot than that: a share such as 5%, which is the default, or a number",
+                        "type": ["string", "integer"]
+                    },
+                    "before": {
+                        "description": "The cadence before a date on which it changed, e.g. { 2025-10-01: 1h }",
+                        "type": "object", "minProperties": 1, "propertyNames": { "format": "date" }, "additionalProperties": every
+                    }
+                }
+            }
+        ]
     })
 }
 

@@ -132,7 +132,7 @@ impl Opened {
             return Ok(all.collect());
         }
         // The statistics of local times are off by the offset of their zone, which is less than a day.
-        let bounds = match table.reading.zone {
+        let bounds = match table.clock() {
             Some(_) => &TimeBounds { from_us: bounds.from_us.saturating_sub(DAY_US), to_us: bounds.to_us.saturating_add(DAY_US) },
             None => bounds,
         };

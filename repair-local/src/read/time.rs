@@ -41,7 +41,7 @@ pub(super) struct Times<'a> {
 
 impl<'a> Times<'a> {
     pub(super) fn new(table: &'a Table, file: &DataFile, folds: Folds) -> Self {
-        let zone = table.reading.zone.clone();
+        let zone = table.clock().cloned();
         let has_time = match &table.reading.form {
             TimeForm::Pattern(pattern) => jiff::civil::date(2024, 3, 4)
                 .at(14, 30, 15, 0)
@@ -54,9 +54,9 @@ impl<'a> Times<'a> {
         };
         Self {
             table,
-            clock: zone.filter(|zone| !zone.is_utc() || table.reading.zone.is_some()).map(LocalClock::new),
+            clock: zone.map(LocalClock::new),
             has_time,
-            dates: table.cadence.is_none_or(|cadence| cadence.seconds() == DAY_S),
+            dates: table.cadence.is_none_or(repair_core::model::Cadence::is_days),
             folds,
             in_path: file.time_us,
         }
@@ -231,7 +231,7 @@ impl<'a> Times<'a> {
     }
 
     fn zone(&self) -> &str {
-        self.table.reading.zone.as_ref().map_or("UTC", Zone::name)
+        self.table.clock().map_or("UTC", Zone::name)
     }
 
     fn is_epoch(&self) -> bool {

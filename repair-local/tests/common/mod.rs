@@ -282,8 +282,10 @@ pub fn count(table: &Table, rows: &[Row], slots: SlotRange, wanted: &[Key]) -> C
             other += 1;
             continue;
         }
-        *present.entry((row.symbol.clone(), slot)).or_default() += 1;
-        misaligned += u64::from(grid.time_of(slot) != time);
+        match grid.slot_of_row(row.time_us) {
+            Some(_) => *present.entry((row.symbol.clone(), slot)).or_default() += 1,
+            None => misaligned += 1,
+        }
     }
     (present, other, misaligned)
 }

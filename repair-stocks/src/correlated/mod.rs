@@ -83,8 +83,8 @@ struct Known {
 type Series = BTreeMap<i64, Known>;
 
 impl Correlated {
-    fn slots(period: Period, grid: SlotGrid) -> i64 {
-        period.seconds() / i64::from(grid.cadence.seconds())
+    fn slots(period: Period, grid: SlotGrid, near: i64) -> i64 {
+        grid.slots_of(period.seconds(), near)
     }
 }
 
@@ -107,8 +107,8 @@ impl Repairer for Correlated {
             )));
         }
         let grid = findings.scope.grid;
-        let (over, longest) = (by_day::slots_over(grid, context.clock.now()), Self::slots(self.max_gap, grid));
-        let within = |gap: &SlotRange| gap.len() <= u64::try_from(longest).unwrap_or(0);
+        let over = by_day::slots_over(grid, context.clock.now());
+        let within = |gap: &SlotRange| gap.len() <= u64::try_from(Self::slots(self.max_gap, grid, gap.first)).unwrap_or(0);
         let gaps = findings.gaps.iter().filter(|(key, gap)| **key != self.reference && within(gap));
         Ok(by_day::units(grid, gaps.map(|(key, gap)| (key, SlotRange::new(gap.first, gap.end.min(over))))))
     }
@@ -117,8 +117,8 @@ impl Repairer for Correlated {
         context.check_cancelled()?;
         let table = context.table(&findings.scope.table)?;
         let grid = findings.scope.grid;
-        let (longest, window) = (Self::slots(self.max_gap, grid), Self::slots(self.window, grid));
         let asked = grid.slots_in(&unit.interval);
+        let (longest, window) = (Self::slots(self.max_gap, grid, asked.first), Self::slots(self.window, grid, asked.first));
         let slots = SlotRange::new(asked.first.saturating_sub(longest).saturating_sub(window), asked.end.saturating_add(longest));
         let keys: Vec<Key> = unit.wanted.iter().map(|wanted| wanted.key.clone()).chain([self.reference.clone()]).collect();
         let mut fix = Fix { source: NAME.to_owned(), ..Fix::default() };

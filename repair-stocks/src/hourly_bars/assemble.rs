@@ -86,7 +86,7 @@ impl Summary {
 
 /// The hours in which something is expected, in order of key, then time. `rolled` is the lake's rollup by hour.
 pub(super) fn hours(table: &Table, keys: &[Key], expected: &SlotSet, presence: &TablePresence, rolled: &RecordBatch) -> Result<Vec<Hour>> {
-    let slots_an_hour = i64::from(Cadence::HOUR.seconds() / table.grid()?.cadence.seconds());
+    let slots_an_hour = i64::from(Cadence::HOUR.seconds() / table.grid()?.cadence().seconds());
     let range = expected.range();
     let by_hour = by_key_and_hour(table, rolled)?;
     let (observed, repaired) = (count(rolled, rollup::OBSERVED)?, count(rolled, rollup::REPAIRED)?);

@@ -36,7 +36,7 @@ use repair_core::builtin::target::{self, target};
 use repair_core::lake::PresenceRequest;
 use repair_core::lake::rollup::{Function, Measure, Rollup};
 use repair_core::model::Usage;
-use repair_core::model::expected_slots;
+use repair_core::model::open_slots;
 use repair_core::model::{Cadence, Calendar, Format, Interval, PartitionUnit, Scope, Table, TimeMark};
 use repair_core::plugin::{AggregateRequest, Aggregated, Aggregator, Registry, StepContext};
 use repair_core::{Error, Result};
@@ -207,7 +207,7 @@ impl Job<'_> {
         let grid = self.table.grid()?;
         let slots = grid.slots_in(piece);
         let open = self.calendar.open(piece)?;
-        let expected = expected_slots(grid, slots, &open);
+        let expected = open_slots(grid, slots, &open);
         if expected.is_empty() {
             return Ok(None);
         }
@@ -251,12 +251,19 @@ fn implied(name: &str, table: &Table) -> Table {
 
 /// How many bars an hour of one key can have.
 fn bars_an_hour(table: &Table) -> Result<u64> {
-    let cadence_s = table.grid()?.cadence.seconds();
+    let cadence_s = table.grid()?.cadence().seconds();
     Ok(u64::from(Cadence::HOUR.seconds() / cadence_s).max(1))
 }
 
 fn check_bars(table: &Table) -> Result<()> {
-    let cadence = table.grid()?.cadence;
+    let grid = table.grid()?;
+    let cadence = grid.cadence();
+    if !grid.is_plain() {
+        return Err(Error::invalid(format!(
+            "the bars of table `{}` do not begin at whole multiples of {cadence}, by `at` or `before` under `cadence`; aggregate it with `sql`",
+            table.name
+        )));
+    }
     if Cadence::HOUR.seconds().is_multiple_of(cadence.seconds()) {
         Ok(())
     } else {

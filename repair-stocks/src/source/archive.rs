@@ -164,7 +164,7 @@ fn add(spans: &mut Spans, archive: &Table, grid: SlotGrid, batch: &RecordBatch) 
         // Rows of one key mostly follow each other, so each run of them takes one look-up.
         let same_key = |other: usize| keys.iter().all(|column| column.value(other) == column.value(row));
         let end = (row + 1..batch.num_rows()).find(|&other| !same_key(other)).unwrap_or(batch.num_rows());
-        let slots = (row..end).filter(|&row| times.is_valid(row)).map(|row| grid.slot_of_seconds(times.value(row).div_euclid(1_000_000)));
+        let slots = (row..end).filter(|&row| times.is_valid(row)).filter_map(|row| grid.slot_of_row(times.value(row)));
         let run = slots.fold(None, |run: Option<(i64, i64)>, slot| Some(run.map_or((slot, slot), |(a, b)| (a.min(slot), b.max(slot)))));
         if let Some((first, last)) = run {
             let key = Key::new(keys.iter().map(|column| column.value(row)));

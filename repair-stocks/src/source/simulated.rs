@@ -237,7 +237,7 @@ impl Source for Simulated {
         let Some(known) = vouched(calendar.as_ref(), &request.interval, now)? else {
             return Ok(Answer::new(Vec::new()).with_said(said));
         };
-        let minutes = expected_slots(grid, grid.slots_in(&known), &calendar.open(&known)?);
+        let minutes = expected_slots(grid, grid.slots_in(&known), calendar.as_ref())?;
         let mut symbols: Vec<&str> = Vec::new();
         let mut times = Vec::new();
         let mut bars = Vec::new();

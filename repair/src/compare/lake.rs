@@ -155,7 +155,7 @@ impl MaskedLake {
     /// Takes what is hidden out of a presence, and puts in what was repaired here.
     fn hide(&self, request: &PresenceRequest, found: &mut TablePresence) -> Result<()> {
         let Shared { table, mask, .. } = self.shared.as_ref();
-        let per_word = i64::from(mask.grid().cadence.slots_per_word());
+        let per_word = i64::from(mask.grid().cadence().slots_per_word());
         for (key, hidden) in mask.keys() {
             let Some(of_key) = found.raw.keys.get_mut(key) else {
                 found.raw.other_rows = found.raw.other_rows.saturating_sub(hidden.count_in(request.slots));

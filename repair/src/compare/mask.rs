@@ -147,8 +147,8 @@ impl Mask {
 /// use repair::compare::mask::{Pattern, choose};
 /// use repair_core::model::{Cadence, Key, SlotGrid, SlotRange, SlotSet, TimeMark};
 ///
-/// let grid = SlotGrid { cadence: Cadence::MINUTE, marks: TimeMark::Start };
-/// let mut there = SlotSet::new(grid.cadence, SlotRange::new(0, 1_000));
+/// let grid = SlotGrid::new(Cadence::MINUTE, TimeMark::Start);
+/// let mut there = SlotSet::new(grid.cadence(), SlotRange::new(0, 1_000));
 /// there.insert_range(SlotRange::new(100, 900));
 /// let there = BTreeMap::from([(Key::from("IBM"), there)]);
 /// let mask = choose(grid, &there, "5%".parse()?, Pattern::Random, 7)?;
@@ -191,7 +191,7 @@ struct Choice<'a> {
 impl Choice<'_> {
     fn hide(&mut self, key: &Key, slot: i64) {
         let Some(there) = self.there.get(key).filter(|there| there.contains(slot)) else { return };
-        let hidden = self.hidden.entry(key.clone()).or_insert_with(|| SlotSet::new(self.grid.cadence, there.range()));
+        let hidden = self.hidden.entry(key.clone()).or_insert_with(|| SlotSet::new(self.grid.cadence(), there.range()));
         self.count += usize::from(hidden.insert(slot));
     }
 
@@ -231,8 +231,8 @@ impl Choice<'_> {
     }
 
     fn whole_days(&mut self, wanted: usize) -> Result<()> {
-        let cadence_s = i64::from(self.grid.cadence.seconds());
-        let day_of = |slot: i64| (slot * cadence_s).div_euclid(DAY_S);
+        let grid = self.grid;
+        let day_of = |slot: i64| grid.start_of(slot).as_second().div_euclid(DAY_S);
         let mut days: Vec<([u8; 16], &Key, i64)> = Vec::new();
         for (key, slots) in self.there {
             let draws = Draws::new(self.seed, "day", key);
@@ -249,7 +249,7 @@ impl Choice<'_> {
             if self.count >= wanted {
                 break;
             }
-            for slot in day * DAY_S / cadence_s..(day + 1) * DAY_S / cadence_s {
+            for slot in grid.first_from_seconds(day * DAY_S)..grid.first_from_seconds((day + 1) * DAY_S) {
                 self.hide(key, slot);
             }
         }
@@ -302,8 +302,8 @@ impl Draws {
 pub fn known_good(expected: &SlotSet, present: &repair_core::model::KeyPresence, grid: SlotGrid) -> SlotSet {
     let mut good = present.present.clone();
     good.intersect(expected);
-    let per_word = i64::from(grid.cadence.slots_per_word());
-    let mut doubtful = SlotSet::new(grid.cadence, good.range());
+    let per_word = i64::from(grid.cadence().slots_per_word());
+    let mut doubtful = SlotSet::new(grid.cadence(), good.range());
     for ((number, word), &rows) in (present.present.first_word()..).zip(present.present.words()).zip(&present.rows) {
         if rows > word.count_ones() {
             doubtful.insert_range(SlotRange::new(number * per_word, (number + 1) * per_word));
@@ -320,13 +320,15 @@ mod tests {
     use super::*;
     use repair_core::model::{Cadence, TimeMark};
 
-    const GRID: SlotGrid = SlotGrid { cadence: Cadence::HOUR, marks: TimeMark::Start };
+    fn grid() -> SlotGrid {
+        SlotGrid::new(Cadence::HOUR, TimeMark::Start)
+    }
     const PATTERNS: [Pattern; 4] = [Pattern::Random, Pattern::Runs, Pattern::WholeDay, Pattern::OneKey];
 
     fn there() -> impl Strategy<Value = BTreeMap<Key, SlotSet>> {
         prop::collection::vec(prop::collection::vec((-500i64..1_500, 1i64..200), 0..6), 1..5).prop_map(|keys| {
             let set = |runs: Vec<(i64, i64)>| {
-                let mut set = SlotSet::new(GRID.cadence, SlotRange::new(-400, 1_400));
+                let mut set = SlotSet::new(grid().cadence(), SlotRange::new(-400, 1_400));
                 runs.into_iter().for_each(|(first, length)| set.insert_range(SlotRange::new(first, first + length)));
                 set
             };
@@ -340,7 +342,7 @@ mod tests {
             let share: Share = format!("{percent}%").parse().unwrap();
             let all: u64 = there.values().map(SlotSet::count).sum();
             for pattern in PATTERNS {
-                let Ok(mask) = choose(GRID, &there, share, pattern, seed) else {
+                let Ok(mask) = choose(grid(), &there, share, pattern, seed) else {
                     prop_assert_eq!(all, 0);
                     continue;
                 };
@@ -368,7 +370,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(mask.gaps().missing(), mask.len());
-                prop_assert_eq!(&choose(GRID, &there, share, pattern, seed).unwrap(), &mask);
+                prop_assert_eq!(&choose(grid(), &there, share, pattern, seed).unwrap(), &mask);
             }
         }
     }
@@ -376,11 +378,11 @@ mod tests {
     /// Written down, so that no change of ours changes what a seed means.
     #[test]
     fn a_seed_means_the_same_for_ever() {
-        let mut set = SlotSet::new(GRID.cadence, SlotRange::new(0, 100));
+        let mut set = SlotSet::new(grid().cadence(), SlotRange::new(0, 100));
         set.insert_range(SlotRange::new(0, 100));
         let there = BTreeMap::from([(Key::from("a"), set.clone()), (Key::from("b"), set)]);
         let chosen = |pattern| {
-            let mask = choose(GRID, &there, "4%".parse().unwrap(), pattern, 7).unwrap();
+            let mask = choose(grid(), &there, "4%".parse().unwrap(), pattern, 7).unwrap();
             mask.gaps().iter().map(|(key, gap)| format!("{key} {}..{}", gap.first, gap.end)).collect::<Vec<_>>().join(", ")
         };
         insta::assert_snapshot!(PATTERNS.map(chosen).join("\n"));
@@ -391,12 +393,12 @@ mod tests {
     #[test]
     fn slots_that_may_hold_several_rows_are_not_hidden() {
         let range = SlotRange::new(0, 72);
-        let mut present = repair_core::model::KeyPresence::new(GRID.cadence, range);
+        let mut present = repair_core::model::KeyPresence::new(grid().cadence(), range);
         assert!((0..72).all(|slot| present.add_row(slot)));
         assert!(!present.add_row(30));
-        let mut expected = SlotSet::new(GRID.cadence, range);
+        let mut expected = SlotSet::new(grid().cadence(), range);
         expected.insert_range(SlotRange::new(10, 72));
-        let good = known_good(&expected, &present, GRID);
+        let good = known_good(&expected, &present, grid());
         assert_eq!(good.runs().collect::<Vec<_>>(), [SlotRange::new(10, 24), SlotRange::new(48, 72)]);
     }
 }

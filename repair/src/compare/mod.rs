@@ -242,7 +242,7 @@ async fn hide(
 async fn known_good(looked: &Looked) -> Result<BTreeMap<Key, SlotSet>> {
     let Looked { scope, table, context, lake, .. } = looked;
     let slots = scope.slots();
-    let words = slots.len() / u64::from(scope.grid.cadence.slots_per_word()) * scope.keys.len() as u64;
+    let words = slots.len() / u64::from(scope.grid.cadence().slots_per_word()) * scope.keys.len() as u64;
     if words > MOST_WORDS {
         return Err(Error::invalid(format!(
             "{} slots of {} keys are too many to choose from; compare a shorter interval, or fewer keys",
@@ -250,7 +250,7 @@ async fn known_good(looked: &Looked) -> Result<BTreeMap<Key, SlotSet>> {
             scope.keys.len()
         )));
     }
-    let expected = expected_slots(scope.grid, slots, &context.calendar(&scope.calendar)?.open(&scope.interval)?);
+    let expected = expected_slots(scope.grid, slots, context.calendar(&scope.calendar)?.as_ref())?;
     let request = PresenceRequest::new(slots, scope.keys.clone(), context.entered_at);
     let presence = lake.presence(table, &request).await?;
     let good = presence.raw.keys.into_iter().map(|(key, present)| {

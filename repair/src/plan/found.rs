@@ -162,7 +162,7 @@ fn moved(old: Option<&Defects>, new: Option<&Defects>, grid: SlotGrid) -> (u64, 
     }
     let slots = |defects: Option<&Defects>| -> BTreeSet<i64> {
         let gaps = defects.map(|defects| defects.gaps.as_slice()).unwrap_or_default();
-        let first = |gap: &Gaps| gap.from.as_second().div_euclid(i64::from(grid.cadence.seconds()));
+        let first = |gap: &Gaps| grid.slot_at(gap.from);
         gaps.iter().flat_map(|gap| (first(gap)..).take(usize::try_from(gap.slots).unwrap_or(usize::MAX))).collect()
     };
     let (old, new) = (slots(old), slots(new));
@@ -182,7 +182,7 @@ mod tests {
         let missing = list.missing();
         let scope = Scope {
             table: "bars".to_owned(),
-            grid: SlotGrid { cadence: Cadence::MINUTE, marks: TimeMark::End },
+            grid: SlotGrid::new(Cadence::MINUTE, TimeMark::End),
             keys: vec![Key::from("A"), Key::from("B")],
             interval: Interval::parse("1970-01-01", "1970-01-03").unwrap(),
             calendar: "24x7".to_owned(),

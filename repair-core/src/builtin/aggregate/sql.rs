@@ -194,16 +194,8 @@ fn hull(table: &Table, batches: &[RecordBatch]) -> Result<Option<Interval>> {
     let from = Timestamp::from_microsecond(first).map_err(out_of_range)?;
     let to = Timestamp::from_microsecond(last).map_err(out_of_range)?.checked_add(SignedDuration::from_micros(1)).map_err(out_of_range)?;
     // A row that marks the end of its slot belongs to the slot before.
-    let from = match table.cadence {
-        Some(cadence) => {
-            from.checked_sub(SignedDuration::from_secs(i64::from(cadence.seconds()))).map_err(out_of_range)?.max(Timestamp::MIN)
-        }
-        None => from,
-    };
-    Ok(Some(Interval::new(
-        if table.time_marks == crate::model::TimeMark::End { from } else { Timestamp::from_microsecond(first).map_err(out_of_range)? },
-        to,
-    )?))
+    let from = table.grid().map_or(from, |grid| from.min(grid.start_of(grid.slot_of(from))));
+    Ok(Some(Interval::new(from, to)?))
 }
 
 fn everything() -> Result<Interval> {

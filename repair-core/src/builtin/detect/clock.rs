@@ -37,7 +37,8 @@ struct Seen {
 impl Clocks {
     pub(super) fn new(grid: SlotGrid) -> Self {
         // Slots of days and longer do not show an hour.
-        let zones = if grid.cadence.seconds() <= 3_600 { ZONES.iter().filter_map(|name| name.parse().ok()).collect() } else { Vec::new() };
+        let zones =
+            if grid.cadence().seconds() <= 3_600 { ZONES.iter().filter_map(|name| name.parse().ok()).collect() } else { Vec::new() };
         Self { grid, zones: zones.into_iter().map(|zone| Seen { zone, skipped: (0, 0), repeated: (0, 0) }).collect() }
     }
 
@@ -93,7 +94,7 @@ fn full(key: &KeyPresence, slots: SlotRange) -> bool {
 /// Whether the words of a range of slots hold about as many rows more than slots as the range has slots.
 fn is_doubled(grid: SlotGrid, key: &KeyPresence, slots: SlotRange) -> bool {
     let words = key.present.first_word()..;
-    let per_word = i64::from(grid.cadence.slots_per_word());
+    let per_word = i64::from(grid.cadence().slots_per_word());
     let (first, last) = (slots.first.div_euclid(per_word), (slots.end - 1).div_euclid(per_word));
     let more: u64 = words
         .zip(key.present.words().iter().zip(&key.rows))
@@ -105,7 +106,7 @@ fn is_doubled(grid: SlotGrid, key: &KeyPresence, slots: SlotRange) -> bool {
 
 /// Whether the times of a table may be those of a clock although they are read as UTC.
 pub(super) fn applies(table: &Table) -> bool {
-    table.reading.zone.as_ref().is_none_or(Zone::is_utc) && !matches!(table.reading.form, TimeForm::Epoch(_))
+    table.clock().is_none_or(Zone::is_utc) && !matches!(table.reading.form, TimeForm::Epoch(_))
 }
 
 /// What a person should know about times that seem to follow the clock of a zone.
@@ -142,7 +143,7 @@ mod tests {
 
     /// A year of rows whose local times are taken for UTC.
     fn found(zone: &str, minutes: u32) -> Option<String> {
-        let grid = SlotGrid { cadence: Cadence::from_seconds(minutes * 60).unwrap(), marks: TimeMark::Start };
+        let grid = SlotGrid::new(Cadence::from_seconds(minutes * 60).unwrap(), TimeMark::Start);
         let year = Interval::parse("2024-01-01", "2024-12-31").unwrap();
         let zone: Zone = zone.parse().unwrap();
         let step = i64::from(minutes) * 60;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{Layer, ScanRequest, rollup};
 use crate::model::expected_slots;
-use crate::model::{Findings, GapList, Interval, Key, Scope, SlotGrid, SlotRange, SlotSet, Table, TimeMark};
+use crate::model::{Findings, GapList, Interval, Key, Scope, SlotRange, SlotSet, Table};
 use crate::plugin::StepContext;
 
 /// The maximum number of keys of one detection. Each costs at least a word per window, and a longer list is surely not a list of series.
@@ -174,7 +174,7 @@ pub(super) fn settled(context: &StepContext, scope: &Scope) -> Result<Option<Sco
     let after = SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX);
     let last = context.now.checked_sub(after).unwrap_or(Timestamp::MIN);
     // The slot in which this instant lies was not over then.
-    let (slots, end) = (scope.slots(), SlotGrid { marks: TimeMark::Start, ..scope.grid }.slot_of(last));
+    let (slots, end) = (scope.slots(), scope.grid.slot_at(last));
     if slots.end <= end {
         return Ok(Some(scope.clone()));
     }
@@ -216,11 +216,7 @@ impl<'a> Examined<'a> {
                     Some(settled) => settled.slots(),
                     None => SlotRange::new(scope.slots().first, scope.slots().first),
                 };
-                let open = match scope.grid.interval_of(slots) {
-                    Some(interval) => calendar.open(&interval)?,
-                    None => Vec::new(),
-                };
-                Self::Expected { keys: &scope.keys, slots: expected_slots(scope.grid, slots, &open) }
+                Self::Expected { keys: &scope.keys, slots: expected_slots(scope.grid, slots, calendar.as_ref())? }
             }
         })
     }

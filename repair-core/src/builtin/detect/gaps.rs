@@ -14,8 +14,10 @@ use crate::builtin::detect::expected::{MOST_KEYS, blind_if_missing, nothing_expe
 use crate::error::{Error, Result};
 use crate::lake::PresenceRequest;
 use crate::model::Usage;
-use crate::model::expected_slots;
-use crate::model::{Cadence, Counts, Findings, GapList, Key, KeyPresence, Quarantine, Scope, SlotRange, SlotSet, Table, TablePresence};
+use crate::model::{
+    Cadence, Counts, Findings, GapList, Key, KeyPresence, Quarantine, Scope, SlotRange, SlotSet, Table, TablePresence, TimeMark,
+    expected_slots,
+};
 use crate::plugin::{Detector, Registry, Sensor, StepContext};
 
 /// How many presence words are held at once, over all keys. At about 28 bytes each, they take some hundred megabytes. 4 M words are a year
@@ -121,21 +123,23 @@ pub(super) async fn observed(
         Some(before) => Search::again(scope, before),
         None => Search { clocks: clock::applies(table).then(|| Clocks::new(scope.grid)), ..Search::first(scope, keys) },
     };
-    let windows = windows(scope.grid.cadence, search.hull, search.keys.len());
+    let windows = windows(scope.grid.cadence(), search.hull, search.keys.len());
     let total = windows.len() as u64;
     for (done, window) in (0u64..).zip(windows) {
         context.check_cancelled()?;
         let Some(slots) = search.narrow(window) else { continue };
-        let Some(interval) = scope.grid.interval_of(slots) else { continue };
         let expected = match again {
             Some(_) => None,
-            None => Some(expected_slots(scope.grid, slots, &calendar.open(&interval)?)),
+            None => Some(expected_slots(scope.grid, slots, calendar.as_ref())?),
         };
         let keys = search.keys.iter().map(|(key, _)| key.clone()).collect();
         let request = PresenceRequest { slots, keys, as_of: context.entered_at };
         let presence = context.lake.presence(table, &request).await.map_err(blind_if_missing)?;
-        search.count(scope.grid.cadence, slots, expected.as_ref(), &presence, observer);
+        search.count(scope.grid.cadence(), slots, expected.as_ref(), &presence, observer);
         context.progress.advance(&context.step, done + 1, total);
+    }
+    if again.is_none() {
+        search.check_alignment(table)?;
     }
     if again.is_none() && search.counts.expected == 0 && !allow_empty {
         return Err(nothing_expected(context, scope)?);
@@ -210,6 +214,8 @@ struct Search {
     stray: BTreeMap<String, u64>,
     /// Whether times that are read as UTC follow a local clock.
     clocks: Option<Clocks>,
+    /// How many rows of the keys were seen whose time is near that of their slot.
+    aligned: u64,
     usage: Usage,
 }
 
@@ -236,6 +242,7 @@ impl Search {
             quarantine: Quarantine::default(),
             stray: BTreeMap::new(),
             clocks: None,
+            aligned: 0,
             usage: Usage::default(),
         }
     }
@@ -267,6 +274,7 @@ impl Search {
         if expected.is_some() {
             let raw = &presence.raw;
             self.counts.misaligned += raw.misaligned_rows;
+            self.aligned += raw.keys.values().flat_map(|key| &key.rows).map(|rows| u64::from(*rows)).sum::<u64>();
             self.counts.misplaced += raw.misplaced_rows;
             self.counts.other_keys += raw.other_rows;
         }
@@ -328,6 +336,32 @@ impl Search {
             observer(key, &expected_of_key, &missing);
             missing.runs().for_each(|run| append(found, run));
         }
+    }
+
+    /// Checks that not more rows are off the grid than the table allows. They hold no slot, so a wrong grid would make everything missing.
+    fn check_alignment(&self, table: &Table) -> Result<()> {
+        let (limit, off) = (table.misaligned.unwrap_or(Table::MISALIGNED), self.counts.misaligned);
+        let all = off + self.aligned;
+        if !limit.is_exceeded(off, all) {
+            return Ok(());
+        }
+        let grid = table.grid()?;
+        let near = match grid.tolerance_s() {
+            0 => "exactly".to_owned(),
+            seconds => format!("within {seconds} s"),
+        };
+        Err(Error::blind(format!(
+            "{off} of {all} rows of table `{}` have a time that is not {near} where {} slots {}, and `misaligned` allows {limit}; such rows belong \
+             to no slot, and nothing can be said about what is missing. Write where slots begin, e.g. `cadence: {{ every: {}, at: \":51\" }}`, a \
+             `tolerance`, the right `marks` or `zone`, or a larger `misaligned`",
+            table.name,
+            grid.cadence(),
+            match grid.marks() {
+                TimeMark::Start => "begin",
+                TimeMark::End => "end",
+            },
+            grid.cadence(),
+        )))
     }
 
     /// The gaps of all keys as one list.

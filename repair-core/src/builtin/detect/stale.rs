@@ -84,7 +84,7 @@ impl Detector for Stale {
         let examined = Examined::of(context, &scope, again)?;
         let mut gaps = GapList::default();
         for key in examined.keys() {
-            let mut slots = SlotSet::new(scope.grid.cadence, scope.slots());
+            let mut slots = SlotSet::new(scope.grid.cadence(), scope.slots());
             for stretch in &stretches {
                 let marked = scope.grid.slots_in(stretch);
                 let wanted = (marked.first..marked.end).filter(|&slot| examined.contains(&key, slot));

@@ -17,13 +17,14 @@ use serde::Deserialize;
 use tokio::sync::OnceCell;
 
 use crate::builtin::period::Period;
+use crate::builtin::repair::by_day;
 use crate::builtin::repair::judge::{Accepted, Judged, Question, times};
 use crate::builtin::repair::neighbours::Neighbours;
 use crate::builtin::repair::requests;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup;
 use crate::model::Usage;
-use crate::model::{Absence, Conflicts, Findings, Fix, Key, SlotGrid, SlotRange, SlotSet, Suspect, Suspects, Table, Unit, Wanted};
+use crate::model::{Absence, Conflicts, Findings, Fix, Key, SlotRange, SlotSet, Suspect, Suspects, Table, Unit, Wanted};
 use crate::plugin::{Answer, PlannedUnits, Reads, Registry, Repairer, Request, StepContext};
 
 /// The rule that rows of a kind must satisfy, such as low ≤ open. Its error must be `invalid` and name the row.
@@ -146,7 +147,7 @@ impl Backfill {
         now: Timestamp,
     ) -> Silence {
         let grid = findings.scope.grid;
-        let mut silent = SlotSet::new(grid.cadence, asked);
+        let mut silent = SlotSet::new(grid.cadence(), asked);
         for &slots in &wanted.slots {
             silent.insert_range(slots);
         }
@@ -154,24 +155,23 @@ impl Backfill {
             silent.subtract(answered);
         }
         let is_nothing = silent.count() == wanted.len();
-        let mut covered = SlotSet::new(grid.cadence, asked);
+        let mut covered = SlotSet::new(grid.cadence(), asked);
         for stretch in answer.covered.iter().filter(|covered| covered.key == wanted.key) {
             let slots = grid.slots_in(&stretch.interval);
-            covered.insert_range(SlotRange::new(slots.first, slots.end.min(slots_over(grid, stretch.interval.to()))));
+            covered.insert_range(SlotRange::new(slots.first, slots.end.min(by_day::slots_over(grid, stretch.interval.to()))));
         }
         silent.intersect(&covered);
-        let mut over = SlotSet::new(grid.cadence, asked);
-        over.insert_range(SlotRange::new(asked.first, slots_over(grid, now)));
+        let mut over = SlotSet::new(grid.cadence(), asked);
+        over.insert_range(SlotRange::new(asked.first, by_day::slots_over(grid, now)));
         silent.intersect(&over);
-        let quiet_spell_slots = self
-            .quiet_spell
-            .map_or(QUIET_SPELL_SLOTS, |spell| u64::try_from(spell.seconds() / i64::from(grid.cadence.seconds())).unwrap_or(0));
+        let quiet_spell_slots =
+            self.quiet_spell.map_or(QUIET_SPELL_SLOTS, |spell| u64::try_from(grid.slots_of(spell.seconds(), asked.first)).unwrap_or(0));
         // An answer that fills nothing does not show how long the key is silent; the silence may extend beyond the request.
         let barren = self.barren.get_or_init(|| missing_of_all(findings));
-        let mut suspect = SlotSet::new(grid.cadence, asked);
+        let mut suspect = SlotSet::new(grid.cadence(), asked);
         let begin = barren.partition_point(|stretch| stretch.end <= asked.first);
         for stretch in barren.iter().skip(begin).take_while(|stretch| stretch.first < asked.end) {
-            let mut here = SlotSet::new(grid.cadence, stretch.intersection(&asked));
+            let mut here = SlotSet::new(grid.cadence(), stretch.intersection(&asked));
             here.union(&silent);
             let too_long = |run: &SlotRange| run.len() > quiet_spell_slots || (is_nothing && stretch.len() > quiet_spell_slots);
             here.runs().filter(too_long).for_each(|run| suspect.insert_range(run));
@@ -187,11 +187,6 @@ struct Silence {
     absent: SlotSet,
     /// The source may have failed in the same way as whatever filled the table.
     suspect: SlotSet,
-}
-
-/// The first slot that has not ended at an instant.
-fn slots_over(grid: SlotGrid, instant: Timestamp) -> i64 {
-    instant.as_second().div_euclid(i64::from(grid.cadence.seconds()))
 }
 
 /// The stretches in which every examined key misses its rows, in order.
@@ -219,7 +214,7 @@ impl Repairer for Backfill {
     async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let limits = context.source(&self.source)?.limits();
         let grid = findings.scope.grid;
-        let over = slots_over(grid, context.clock.now());
+        let over = by_day::slots_over(grid, context.clock.now());
         let mut gaps = findings.gaps.by_key();
         for slots in gaps.values_mut() {
             // Slots that have not ended have no rows yet, and a request for them would be wasted.
@@ -321,7 +316,7 @@ impl Backfill {
 fn wanted_rows(question: &Question<'_>, unit: &Unit, batches: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
     let mut wanted: BTreeMap<&Key, SlotSet> = BTreeMap::new();
     for of_key in &unit.wanted {
-        let set = wanted.entry(&of_key.key).or_insert_with(|| SlotSet::new(question.grid.cadence, question.slots));
+        let set = wanted.entry(&of_key.key).or_insert_with(|| SlotSet::new(question.grid.cadence(), question.slots));
         of_key.slots.iter().for_each(|&slots| set.insert_range(slots));
     }
     let mut kept = Vec::with_capacity(batches.len());

@@ -22,12 +22,14 @@ const DAY_S: i64 = 86_400;
 
 /// Divides gaps (those of each key in order) into units of one day of all keys, up to a limit of keys.
 pub fn units<'a>(grid: SlotGrid, missing: impl Iterator<Item = (&'a Key, SlotRange)>) -> PlannedUnits {
-    let cadence_s = i64::from(grid.cadence.seconds());
     let mut days: BTreeMap<i64, Vec<Wanted>> = BTreeMap::new();
     for (key, mut rest) in missing {
         while !rest.is_empty() {
-            let day = (rest.first * cadence_s).div_euclid(DAY_S);
-            let slots = SlotRange::new(rest.first, rest.end.min((day + 1) * DAY_S / cadence_s));
+            // A slot longer than a day is a unit by itself.
+            let start_s = grid.start_of(rest.first).as_second();
+            let day = start_s.div_euclid(DAY_S);
+            let next = grid.first_from_seconds((day + 1) * DAY_S).max(rest.first + 1);
+            let slots = SlotRange::new(rest.first, rest.end.min(next));
             let of_day = days.entry(day).or_default();
             match of_day.last_mut() {
                 Some(last) if last.key == *key => last.slots.push(slots),
@@ -53,7 +55,7 @@ fn far() -> Error {
 
 /// The first slot that has not ended at an instant.
 pub fn slots_over(grid: SlotGrid, instant: jiff::Timestamp) -> i64 {
-    instant.as_second().div_euclid(i64::from(grid.cadence.seconds()))
+    grid.slot_at(instant)
 }
 
 /// The table's own rows of some keys in a range of slots, without rows that a repair replaces. Takes one scan; none if there are no rows.
@@ -96,11 +98,8 @@ pub fn by_slot(table: &Table, grid: SlotGrid, rows: &RecordBatch, usable: impl F
     let times = times(table, rows)?;
     let mut by_slot = BySlot::new();
     for (row, number) in (0..rows.num_rows()).zip(0u32..) {
-        if times.is_null(row) {
-            continue;
-        }
+        let Some(slot) = grid.slot_of_row(times.value(row)).filter(|_| times.is_valid(row)) else { continue };
         let key = Key::new(keys.iter().map(|column| column.value(row)));
-        let slot = grid.slot_of_seconds(times.value(row).div_euclid(1_000_000));
         if usable(&key, slot, row) {
             by_slot.entry(key).or_default().entry(slot).or_insert(number);
         }

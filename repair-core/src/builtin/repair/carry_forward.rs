@@ -84,8 +84,8 @@ impl CarryForward {
     }
 
     /// How many slots after a row repeat it.
-    fn reach_slots(&self, grid: SlotGrid) -> i64 {
-        self.max_age.seconds() / i64::from(grid.cadence.seconds())
+    fn reach_slots(&self, grid: SlotGrid, near: i64) -> i64 {
+        grid.slots_of(self.max_age.seconds(), near)
     }
 }
 
@@ -102,7 +102,7 @@ impl Repairer for CarryForward {
         let over = by_day::slots_over(grid, context.clock.now());
         let within_reach = findings.gaps.iter().map(|(key, gap)| {
             // Only the start of a gap is within reach, because the last row can be no later than the slot before it.
-            let reached = gap.first.saturating_add(self.reach_slots(grid));
+            let reached = gap.first.saturating_add(self.reach_slots(grid, gap.first));
             (key, SlotRange::new(gap.first, gap.end.min(over).min(reached)))
         });
         Ok(by_day::units(grid, within_reach))
@@ -112,7 +112,7 @@ impl Repairer for CarryForward {
         let table = context.table(&findings.scope.table)?;
         let grid = findings.scope.grid;
         let asked = grid.slots_in(&unit.interval);
-        let before = SlotRange::new(asked.first.saturating_sub(self.reach_slots(grid)), asked.end);
+        let before = SlotRange::new(asked.first.saturating_sub(self.reach_slots(grid, asked.first)), asked.end);
         let keys: Vec<Key> = unit.wanted.iter().map(|wanted| wanted.key.clone()).collect();
         let mut fix = Fix { source: self.name.to_owned(), ..Fix::default() };
         let Some(rows) = by_day::raw_rows(context.lake.as_ref(), table, grid, before, keys).await? else { return Ok(fix) };
@@ -125,7 +125,7 @@ impl Repairer for CarryForward {
         for wanted in &unit.wanted {
             let Some(known) = by_slot.get(&wanted.key) else { continue };
             for slot in wanted.slots.iter().flat_map(|slots| slots.first..slots.end) {
-                let last = known.range(..slot).next_back().filter(|&(&last, _)| slot - last <= self.reach_slots(grid));
+                let last = known.range(..slot).next_back().filter(|&(&last, _)| slot - last <= self.reach_slots(grid, slot));
                 if let Some((_, &row)) = last {
                     from.push(row);
                     to.push(by_day::time_us(grid, slot));

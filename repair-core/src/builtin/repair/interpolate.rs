@@ -74,8 +74,8 @@ impl Interpolate {
     }
 
     /// The longest gap, in slots.
-    fn max_gap_slots(&self, grid: SlotGrid) -> i64 {
-        self.config.max_gap.map_or(MAX_GAP_SLOTS, |gap| gap.seconds() / i64::from(grid.cadence.seconds()))
+    fn max_gap_slots(&self, grid: SlotGrid, near: i64) -> i64 {
+        self.config.max_gap.map_or(MAX_GAP_SLOTS, |gap| grid.slots_of(gap.seconds(), near))
     }
 
     /// The columns to interpolate.
@@ -117,16 +117,18 @@ impl Repairer for Interpolate {
         let table = context.table(&findings.scope.table)?;
         self.columns(table, context.lake.describe(table).await?.as_ref())?;
         let grid = findings.scope.grid;
-        let (over, longest) = (by_day::slots_over(grid, context.clock.now()), self.max_gap_slots(grid));
-        let gaps = findings.gaps.iter().filter(|(_, gap)| gap.len() <= u64::try_from(longest).unwrap_or(0));
+        let over = by_day::slots_over(grid, context.clock.now());
+        let longest = |gap: &SlotRange| u64::try_from(self.max_gap_slots(grid, gap.first)).unwrap_or(0);
+        let gaps = findings.gaps.iter().filter(|(_, gap)| gap.len() <= longest(gap));
         Ok(by_day::units(grid, gaps.map(|(key, gap)| (key, SlotRange::new(gap.first, gap.end.min(over))))))
     }
 
     async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {
         context.check_cancelled()?;
         let table = context.table(&findings.scope.table)?;
-        let (grid, longest) = (findings.scope.grid, self.max_gap_slots(findings.scope.grid));
+        let grid = findings.scope.grid;
         let asked = grid.slots_in(&unit.interval);
+        let longest = self.max_gap_slots(grid, asked.first);
         let slots = SlotRange::new(asked.first.saturating_sub(longest), asked.end.saturating_add(longest));
         let keys: Vec<Key> = unit.wanted.iter().map(|wanted| wanted.key.clone()).collect();
         let mut fix = Fix { source: NAME.to_owned(), ..Fix::default() };
@@ -135,6 +137,8 @@ impl Repairer for Interpolate {
         let columns = self.columns(table, rows.schema_ref())?;
         let ends = finite(&rows, &columns)?;
         let known = by_day::by_slot(table, grid, &rows, |key, slot, row| ends.value(row) && !findings.gaps.contains(key, slot))?;
+        // Slots may differ in length.
+        let time_s = |slot: i64| grid.time_of_seconds(slot);
         let mut drawn = Drawn::default();
         for wanted in &unit.wanted {
             let Some(known) = known.get(&wanted.key) else { continue };
@@ -143,7 +147,12 @@ impl Repairer for Interpolate {
                 if let (Some((&from, &before)), Some((&to, &after))) = (before, after)
                     && to - from - 1 <= longest
                 {
-                    drawn.push(before, after, Weight { part: slot - from, whole: to - from }, by_day::time_us(grid, slot));
+                    drawn.push(
+                        before,
+                        after,
+                        Weight { part: time_s(slot) - time_s(from), whole: time_s(to) - time_s(from) },
+                        by_day::time_us(grid, slot),
+                    );
                 }
             }
         }

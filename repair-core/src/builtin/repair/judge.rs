@@ -64,7 +64,7 @@ impl Question<'_> {
     /// increase for each key; or if rows lack a column of the table, or a value that may not be null.
     pub(super) fn judge(&self, batches: &[RecordBatch]) -> Result<Judged<'_>> {
         let new = || Seen {
-            answered: SlotSet::new(self.grid.cadence, self.slots),
+            answered: SlotSet::new(self.grid.cadence(), self.slots),
             first: None,
             last: i64::MIN,
             rows: 0,
@@ -158,8 +158,8 @@ impl Question<'_> {
             let asked = self.grid.interval_of(self.slots).map(|interval| interval.to_string()).unwrap_or_default();
             return Err(self.implausible(&format!("a row of {key} at {}, outside the requested {asked}", instant(time_us))));
         }
-        if Some(time_us) != self.grid.time_of_seconds(slot).checked_mul(1_000_000) {
-            let cadence = self.grid.cadence;
+        if self.grid.slot_of_row(time_us).is_none() {
+            let cadence = self.grid.cadence();
             return Err(self.implausible(&format!("a row of {key} at {}, where no slot of {cadence} begins or ends", instant(time_us))));
         }
         if time_us > self.now.as_microsecond() {

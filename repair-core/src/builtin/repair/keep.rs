@@ -18,7 +18,7 @@ use crate::builtin::repair::by_day;
 use crate::error::{Error, Result};
 use crate::lake::overlay::fingerprint::{RowHash, RowHashes};
 use crate::lake::shape::{self, KeyTime};
-use crate::lake::{Layer, ScanRequest, partition};
+use crate::lake::{Layer, ScanRequest};
 use crate::model::Usage;
 use crate::model::{DefectKind, Findings, Fix, Key, SlotRange, Table, Unit};
 use crate::plugin::{PlannedUnits, Registry, Repairer, StepContext};
@@ -119,7 +119,7 @@ impl Keep {
         let mut by_slot: BTreeMap<(Key, i64), Vec<Row>> = BTreeMap::new();
         for (row, number) in (0..rows.num_rows()).zip(0u32..) {
             let (key, time_us) = (places.key(row), places.times.value(row));
-            let slot = findings.scope.grid.slot_of_seconds(time_us.div_euclid(partition::SECOND_US));
+            let Some(slot) = findings.scope.grid.slot_of_row(time_us) else { continue };
             if wanted.get(&key).is_some_and(|ranges| ranges.iter().any(|range| range.contains(slot))) {
                 let value = values.as_ref().filter(|values| values.is_valid(row)).map(|values| values.value(row));
                 let row = Row { row: number, hash: hashes.of_row(row)?, time_us, value };

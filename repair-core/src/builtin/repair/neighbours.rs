@@ -90,8 +90,8 @@ impl Neighbours {
         let mut wanted = Vec::with_capacity(batch.num_rows());
         for row in 0..batch.num_rows() {
             let key = Key::new(keys.iter().map(|column| column.value(row)));
-            let slot = grid.slot_of_seconds(times.value(row).div_euclid(1_000_000));
-            let neighbour = self.by_key.get_mut(&key).and_then(|slots| slots.get_mut(&slot)).filter(|_| times.is_valid(row));
+            let slot = grid.slot_of_row(times.value(row)).filter(|_| times.is_valid(row));
+            let neighbour = slot.and_then(|slot| self.by_key.get_mut(&key)?.get_mut(&slot));
             wanted.push(neighbour.is_some());
             if let Some(neighbour) = neighbour {
                 neighbour.row = if matches!(neighbour.row, Row::None) { Row::One((index, kept)) } else { Row::Several };

@@ -40,11 +40,17 @@ impl Shift {
     /// # Errors
     /// `invalid` if it is not a whole number of slots.
     fn slots(self, grid: SlotGrid) -> Result<i64> {
-        let cadence_s = i64::from(grid.cadence.seconds());
+        let cadence_s = i64::from(grid.cadence().seconds());
+        if !grid.is_plain() && grid.cadence().months().is_some() {
+            return Err(Error::invalid(format!(
+                "`shift: {self}` is a length of time, and months differ in length; `shifted` cannot repair a table with a cadence of {}",
+                grid.cadence()
+            )));
+        }
         if self.seconds() % cadence_s == 0 {
             Ok(self.seconds() / cadence_s)
         } else {
-            Err(Error::invalid(format!("`shift: {self}` is not a whole number of slots of {}, so it leads to no slot", grid.cadence)))
+            Err(Error::invalid(format!("`shift: {self}` is not a whole number of slots of {}, so it leads to no slot", grid.cadence())))
         }
     }
 }

@@ -17,7 +17,7 @@ use futures::TryStreamExt;
 use crate::error::{Error, Result};
 use crate::lake::shape;
 use crate::lake::shape::KeyTime;
-use crate::lake::{Lake, Layer, ScanRequest, partition};
+use crate::lake::{Lake, Layer, ScanRequest};
 use crate::model::{Fingerprint, Fingerprints, GapList, Key, SlotGrid, Table};
 
 /// The hash of one row.
@@ -147,10 +147,7 @@ impl Hashing {
         for run in rows.runs() {
             let key = rows.key(run.start);
             for row in run {
-                let slot = grid.slot_of_seconds(rows.times.value(row).div_euclid(partition::SECOND_US));
-                if !wanted(&key, slot) {
-                    continue;
-                }
+                let Some(slot) = grid.slot_of_row(rows.times.value(row)).filter(|slot| wanted(&key, *slot)) else { continue };
                 let hashes = match &mut hashes {
                     Some(hashes) => hashes,
                     none => none.insert(RowHashes::of(table, batch)?),
@@ -225,6 +222,7 @@ mod tests {
             key: vec!["symbol".into()],
             time: "ts".into(),
             time_marks: TimeMark::Start,
+            slots: crate::model::SlotRule { tolerance_s: 10, ..Default::default() },
             cadence: Some(Cadence::MINUTE),
             ..Table::implicit("bars", "ts")
         }

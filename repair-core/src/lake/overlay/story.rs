@@ -437,7 +437,9 @@ pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) 
             schema.fields().iter().filter(|field| field.data_type().is_numeric()).map(|field| field.name().as_str()).collect();
         for row in 0..batch.num_rows() {
             // Removed, so that only the first of several rows of a slot counts as the truth.
-            let of = (places.key(row), slot(places.times.value(row)));
+            let time_us = places.times.value(row);
+            let Some(slot) = table.grid().map_or(Some(time_us), |grid| grid.slot_of_row(time_us)) else { continue };
+            let of = (places.key(row), slot);
             let Some(repairs) = guesses.remove(&of) else { continue };
             for repair in repairs {
                 let (strategy, slots) = strategies.entry(repair.text(columns::STRATEGY)).or_default();

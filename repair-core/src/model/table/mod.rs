@@ -14,7 +14,7 @@ pub use self::path::{PathFacts, PathField, PathPattern, PathPiece};
 pub use self::text::{BadRowLimit, ColumnRule, ColumnType, Csv, Encoding, OnBadRow};
 pub use self::time::{EpochUnit, Repeated, Skipped, TimeForm, TimeReading};
 use crate::error::{Error, Result};
-use crate::model::{Cadence, SlotGrid, TimeMark, Zone};
+use crate::model::{Cadence, SlotGrid, SlotRule, TimeMark, Zone};
 
 /// How a table's files are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -116,7 +116,7 @@ pub struct Layout {
 ///     .with_key(["symbol"])
 ///     .with_partition("date", PartitionUnit::Day)
 ///     .with_cadence(Cadence::MINUTE);
-/// assert_eq!(bars.grid()?.cadence.seconds(), 60);
+/// assert_eq!(bars.grid()?.cadence().seconds(), 60);
 /// # Ok::<(), repair_core::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -164,6 +164,12 @@ pub struct Table {
     pub time_marks: TimeMark,
     /// How often a series has a row, if it is a series.
     pub cadence: Option<Cadence>,
+    /// Where slots begin, how exact times are, and which cadences there were before.
+    #[serde(default, skip_serializing_if = "SlotRule::is_plain")]
+    pub slots: SlotRule,
+    /// How many rows may have a time that is too far from that of their slot; [`Table::MISALIGNED`] if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub misaligned: Option<BadRowLimit>,
     /// How long after its end a slot may still be without its row. Younger slots are not expected yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settles_after: Option<Duration>,
@@ -177,6 +183,9 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 const LAYOUT_COLUMN: &str = "repair_part";
 
 impl Table {
+    /// How many rows may be off the grid if a table does not say it: one in twenty.
+    pub const MISALIGNED: BadRowLimit = BadRowLimit::PerMillion(50_000);
+
     /// A table in a folder of the same name, without partitions, key or cadence.
     pub fn new(name: impl Into<String>, format: Format, time: impl Into<String>) -> Self {
         let name = name.into();
@@ -198,6 +207,8 @@ impl Table {
             zone: None,
             time_marks: TimeMark::Start,
             cadence: None,
+            slots: SlotRule::default(),
+            misaligned: None,
             settles_after: None,
         }
     }
@@ -239,6 +250,20 @@ impl Table {
     #[must_use]
     pub fn with_cadence(mut self, cadence: Cadence) -> Self {
         self.cadence = Some(cadence);
+        self
+    }
+
+    /// Sets where slots begin, how exact times are, and which cadences there were before.
+    #[must_use]
+    pub fn with_slots(mut self, slots: SlotRule) -> Self {
+        self.slots = slots;
+        self
+    }
+
+    /// Sets how many rows may have a time that is too far from that of their slot.
+    #[must_use]
+    pub fn with_misaligned(mut self, limit: BadRowLimit) -> Self {
+        self.misaligned = Some(limit);
         self
     }
 
@@ -318,6 +343,12 @@ impl Table {
         self.zone.clone().or_else(|| self.reading.zone.clone()).unwrap_or_default()
     }
 
+    /// The zone of times that carry none: that of its times or, in a table of days or longer slots, that of its days. `None` if nothing is said.
+    pub fn clock(&self) -> Option<&Zone> {
+        let days = self.cadence.is_some_and(Cadence::is_days);
+        self.reading.zone.as_ref().or_else(|| self.zone.as_ref().filter(|_| days))
+    }
+
     /// The same table as its repairs are stored: Parquet files of ours, with times in UTC.
     #[must_use]
     pub fn of_repairs(&self) -> Self {
@@ -329,6 +360,8 @@ impl Table {
             time: self.time.clone(),
             time_marks: self.time_marks,
             cadence: self.cadence,
+            slots: self.slots.clone(),
+            zone: Some(self.day_zone()).filter(|zone| !zone.is_utc()),
             ..Self::implicit(&self.name, &self.time)
         }
     }
@@ -380,12 +413,10 @@ impl Table {
                 "`settles_after` says when a slot is expected, and a table without a `cadence` has no slots; add one",
             ));
         }
-        let days = self.cadence.is_some_and(|cadence| cadence.seconds() >= 86_400);
-        if days && !self.day_zone().is_utc() {
-            return Err(Error::invalid(format!(
-                "a cadence of days counts days in UTC, and the table's zone is {}; remove `zone` if its times are dates",
-                self.day_zone()
-            )));
+        match self.cadence {
+            Some(cadence) => self.slots.check(cadence)?,
+            None if !self.slots.is_plain() => return Err(Error::invalid("where slots begin is given, but no `cadence`; add one")),
+            None => {}
         }
         if let Some(layout) = &self.layout {
             if layout.path.finest().is_some_and(|finest| finest > PathField::Hour) {
@@ -429,6 +460,6 @@ impl Table {
         let cadence = self.cadence.ok_or_else(|| {
             Error::invalid(format!("table `{}` has no `cadence`, so its expected rows are unknown; add one, e.g. `cadence: 1m`", self.name))
         })?;
-        Ok(SlotGrid { cadence, marks: self.time_marks })
+        SlotGrid::with_rule(cadence, self.time_marks, &self.slots, &self.day_zone())
     }
 }

@@ -12,7 +12,7 @@ use crate::error::ErrorKind;
 use crate::lake::overlay::{self as names, Op, columns};
 use crate::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope, Staged};
 use crate::model::Usage;
-use crate::model::{Conflicts, Fix, Key, SlotRange, Suspect, Suspects, Table};
+use crate::model::{Conflicts, Fix, Key, SlotRange, SlotRule, Suspect, Suspects, Table};
 
 fn units(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
@@ -199,13 +199,16 @@ pub async fn a_batch_is_seen_with_all_its_units(lake: &dyn Lake, setup: &dyn Lak
 /// The view shows raw rows, even those that arrive late, in place of repairs of their slots.
 pub async fn raw_wins_in_the_repaired_view(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let raw = [row("A", "2024-03-04T09:00:00Z", 1.0, 1), row("A", "2024-03-04T09:00:00Z", 1.5, 1)];
-    let table = table_with(setup, &raw).await;
+    let table = new_table().with_slots(SlotRule { tolerance_s: 20, ..SlotRule::default() });
+    put(setup, &table, &raw).await;
     let fixed =
         [row("A", "2024-03-04T09:00:00Z", 8.0, 8), row("A", "2024-03-04T09:01:00Z", 8.0, 8), row("B", "2024-03-04T09:00:00Z", 8.0, 8)];
     repair(lake, &table, "backfill", "2024-04-01T00:00:00Z", &fix(&table, &fixed, Vec::new())).await;
     assert_eq!(read(lake, &table, Layer::Repaired).await, both(&raw, "backfill", &fixed[1..]));
     assert_eq!(overlay_of(lake, &table, "A", AS_OF).await.0.len(), 1, "a repair that raw does not need is not counted");
-    // A row off the grid still belongs to its slot.
+    // A row within the tolerance belongs to its slot, and one beyond it to none.
+    put(setup, &table, &[row("A", "2024-03-04T09:01:21Z", 3.0, 3)]).await;
+    assert_eq!(read(lake, &table, Layer::Repaired).await, both(&raw, "backfill", &fixed[1..]));
     let late = row("A", "2024-03-04T09:01:17Z", 2.0, 2);
     put(setup, &table, std::slice::from_ref(&late)).await;
     let raw = [&raw[..], &[late]].concat();

@@ -1,11 +1,11 @@
 //! Which slots hold a row.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::LakeSetup;
 use super::tables::*;
 use crate::lake::{Lake, Layer, PresenceRequest};
-use crate::model::{Cadence, Key, PartitionUnit, Presence, SlotRange, SlotSet, Table, TablePresence, TimeMark};
+use crate::model::{Cadence, Key, PartitionUnit, Presence, SlotGrid, SlotRange, SlotRule, SlotSet, Table, TablePresence, TimeMark};
 
 /// By this time the suite's exceptions have expired, unless a test says otherwise.
 const AS_OF: &str = "2024-04-02T00:00:00Z";
@@ -15,7 +15,7 @@ fn assert_counted(presence: &Presence, counted: &Counted, keys: &[Key], slots: S
     let distinct: BTreeSet<&Key> = keys.iter().collect();
     assert_eq!(presence.keys.keys().collect::<BTreeSet<_>>(), distinct, "the keys asked for, and no others: {what}");
     assert_eq!(presence.slots, slots);
-    let per_word = i64::from(presence.grid.cadence.slots_per_word());
+    let per_word = i64::from(presence.grid.cadence().slots_per_word());
     for (key, found) in &presence.keys {
         let of_key = |slot: i64| counted.get(&(key.clone(), slot)).copied().unwrap_or(0);
         for slot in slots.first - 70..slots.end + 70 {
@@ -31,19 +31,49 @@ fn assert_counted(presence: &Presence, counted: &Counted, keys: &[Key], slots: S
     }
 }
 
-/// Presence is exact for every cadence, time mark and partition: each slot's bit, the number of rows for each word (more than bits means
+/// Grids of every kind: cadence, where slots begin, tolerance in seconds, zone, and an earlier cadence with the date on which it ended.
+const GRIDS: [(&str, &str, u32, &str, &str); 15] = [
+    ("1m", "", 0, "UTC", ""),
+    ("5m", "", 0, "UTC", ""),
+    ("1h", "", 0, "UTC", ""),
+    ("1d", "", 0, "UTC", ""),
+    ("1m", "", 2, "UTC", ""),
+    ("1h", ":51", 15, "UTC", ""),
+    ("1d", "", 0, "Europe/Berlin", ""),
+    ("1d", "17:00", 2, "America/New_York", ""),
+    // The clock is set forward at midnight.
+    ("1d", "", 0, "Africa/Cairo", ""),
+    ("1w", "sun 17:00", 0, "America/New_York", ""),
+    ("1w", "", 0, "+05:30", ""),
+    ("1mo", "", 0, "UTC", ""),
+    ("1mo", "15 06:00", 60, "Australia/Sydney", ""),
+    ("1y", "04-01", 0, "Europe/London", ""),
+    ("15m", "", 0, "Europe/Berlin", "1h"),
+];
+
+/// The tables of [`GRIDS`], with the other settings of a case.
+fn grids() -> impl Iterator<Item = Table> {
+    GRIDS.into_iter().map(|(cadence, at, tolerance_s, zone, earlier)| {
+        let before = (!earlier.is_empty()).then(|| ("2024-01-01".parse().unwrap(), earlier.parse().unwrap()));
+        let rule = SlotRule { at: (!at.is_empty()).then(|| at.parse().unwrap()), tolerance_s, before: before.into_iter().collect() };
+        new_table().with_cadence(cadence.parse().unwrap()).with_slots(rule).with_zone(zone.parse().unwrap())
+    })
+}
+
+/// Presence is exact for every grid, time mark and partition: each slot's bit, the number of rows for each word (more than bits means
 /// duplicates), rows off the grid, and nothing from outside the range.
 pub async fn presence_is_exact_bits_and_counts(lake: &dyn Lake, setup: &dyn LakeSetup) {
     use PartitionUnit::{Day, Hour, Month, Year};
     let mut numbers = Numbers(42);
     let partitions = [None, Some(Day), Some(Hour), Some(Month), Some(Year)];
-    for (case, (cadence, marks)) in
-        ["1m", "5m", "1h", "1d"].into_iter().flat_map(|cadence| [TimeMark::Start, TimeMark::End].map(|marks| (cadence, marks))).enumerate()
+    for (case, (table, marks)) in grids().flat_map(|table| [TimeMark::Start, TimeMark::End].map(|marks| (table.clone(), marks))).enumerate()
     {
-        let cadence: Cadence = cadence.parse().unwrap();
+        let cadence = table.cadence.unwrap();
         let partition = partitions[case % partitions.len()].filter(|unit| *unit != Hour || cadence <= Cadence::HOUR);
-        let table = Table { cadence: Some(cadence), time_marks: marks, partition_by: partition.map(by).unwrap_or_default(), ..new_table() };
+        let name = format!("{}_{case}", table.name);
+        let table = Table { time_marks: marks, partition_by: partition.map(by).unwrap_or_default(), location: name.clone(), name, ..table };
         let grid = table.grid().unwrap();
+        let tolerance_us = i64::from(grid.tolerance_s()) * 1_000_000;
         // Across the end of a day, a month and a year.
         let middle = grid.slot_of(at("2024-01-01T00:00:00Z"));
         let slots = SlotRange::new(middle - 75, middle + 80);
@@ -54,30 +84,33 @@ pub async fn presence_is_exact_bits_and_counts(lake: &dyn Lake, setup: &dyn Lake
             let is_off = numbers.below(5) == 0;
             // Within the slot, by part of a second or by seconds; before its end, or after its beginning.
             let finest = setup.time_resolution_us();
-            let off_us = [finest, 1_000_000 - finest, 1_500_000, 30_000_000][usize::try_from(numbers.below(4)).unwrap()];
-            let off_us = match (is_off, marks) {
-                (false, _) => 0,
-                (true, TimeMark::Start) => off_us,
-                (true, TimeMark::End) => -off_us,
+            let off_us = [finest, 1_000_000 - finest, 1_500_000, 30_000_000, tolerance_us, tolerance_us + finest];
+            let off_us = off_us[usize::try_from(numbers.below(6)).unwrap()];
+            let off_us = match (is_off, marks, numbers.below(2)) {
+                (false, ..) => 0,
+                (true, TimeMark::Start, 0) => off_us,
+                (true, TimeMark::Start, _) => -off_us,
+                (true, TimeMark::End, _) => -off_us,
             };
             let time_us = grid.time_of_seconds(slot) * 1_000_000 + off_us;
-            // For an end that is missed by less than a second, the whole second decides.
-            let slot = grid.slot_of_seconds(time_us.div_euclid(1_000_000));
             rows.push(Row { key: key.clone(), time_us, price: Some(1.0), volume: None });
-            if slots.contains(slot) {
-                *counted.entry((key, slot)).or_default() += 1;
-                misaligned += u64::from(grid.time_of_seconds(slot) * 1_000_000 != time_us);
+            // For an end that is missed by less than a second, the whole second decides.
+            let near = grid.slot_of_seconds(time_us.div_euclid(1_000_000));
+            match grid.slot_of_row(time_us) {
+                Some(slot) if slots.contains(slot) => *counted.entry((key, slot)).or_default() += 1,
+                None if slots.contains(near) => misaligned += 1,
+                _ => {}
             }
         }
         put(setup, &table, &rows[..100]).await;
         put(setup, &table, &rows[100..]).await;
         let keys = keys(&["lower case", "A", "é/%", "B"]);
-        let what = format!("cadence {cadence}, time marks {marks:?}, partitions {partition:?}");
+        let what = format!("{grid:?}, partitions {partition:?}");
         let request = PresenceRequest::new(slots, keys.clone(), at(AS_OF));
         let found = lake.presence(&table, &request).await.unwrap();
         assert_counted(&found.raw, &counted, &keys, slots, &what);
         assert_eq!((found.raw.other_rows, found.raw.misaligned_rows), (0, misaligned), "{what}");
-        let nothing = SlotRange::new(slots.end + 10_000, slots.end + 10_100);
+        let nothing = SlotRange::new(slots.end + 300, slots.end + 400);
         let found = lake.presence(&table, &PresenceRequest { slots: nothing, ..request.clone() }).await.unwrap();
         assert_counted(&found.raw, &Counted::new(), &keys, nothing, &what);
         let none = SlotRange::new(slots.first, slots.first);
@@ -102,7 +135,7 @@ pub async fn presence_shows_requested_keys_and_counts_others(lake: &dyn Lake, se
         let request = PresenceRequest::new(slots, keys(asked), at(AS_OF));
         let found = lake.presence(&table, &request).await.unwrap();
         let mut counted = Counted::new();
-        for row in rows.iter().filter(|row| request.keys.contains(&row.key)) {
+        for row in rows.iter().filter(|row| request.keys.contains(&row.key) && row.time_us % 60_000_000 == 0) {
             *counted.entry((row.key.clone(), row.time_us.div_euclid(60_000_000))).or_default() += 1;
         }
         assert_counted(&found.raw, &counted, &request.keys, slots, &format!("{asked:?}"));
@@ -147,18 +180,20 @@ pub async fn late_rows_are_seen_at_once(lake: &dyn Lake, setup: &dyn LakeSetup) 
 }
 
 /// The slots of each set, by key, without empty sets.
-pub(super) fn by_key(sets: &std::collections::BTreeMap<Key, SlotSet>) -> Vec<(Key, Vec<i64>)> {
+pub(super) fn by_key(sets: &BTreeMap<Key, SlotSet>) -> Vec<(Key, Vec<i64>)> {
     sets.iter().filter(|(_, set)| !set.is_empty()).map(|(key, set)| (key.clone(), set.iter().collect())).collect()
 }
 
 /// Two lakes that hold the same rows and the same repairs return the same, to the bit.
 pub async fn two_lakes_say_the_same(one: (&dyn Lake, &dyn LakeSetup), other: (&dyn Lake, &dyn LakeSetup)) {
     let mut numbers = Numbers(7);
-    for (cadence, marks) in [(Cadence::MINUTE, TimeMark::Start), (Cadence::MINUTE, TimeMark::End), (Cadence::HOUR, TimeMark::Start)] {
-        let table = Table { cadence: Some(cadence), time_marks: marks, ..new_table() };
+    for (case, table) in grids().enumerate() {
+        let marks = if case % 2 == 0 { TimeMark::Start } else { TimeMark::End };
+        let table = Table { time_marks: marks, ..table };
         let grid = table.grid().unwrap();
-        let first = grid.slot_of(at("2024-03-04T22:30:00Z"));
+        let first = grid.slot_of(at("2024-03-04T22:30:00Z")) - 80;
         let slots = SlotRange::new(first, first + 150);
+        let tolerance_us = i64::from(grid.tolerance_s()) * 1_000_000;
         let names = ["A", "B", "C"];
         let mut some = |count: usize| -> Vec<Row> {
             (0..count)
@@ -166,7 +201,8 @@ pub async fn two_lakes_say_the_same(one: (&dyn Lake, &dyn LakeSetup), other: (&d
                     let key = Key::from(names[usize::try_from(numbers.below(3)).unwrap()]);
                     let slot = first - 5 + i64::try_from(numbers.below(160)).unwrap();
                     let price = f64::from(u32::try_from(numbers.below(1_000)).unwrap()) / 7.0;
-                    Row { key, time_us: grid.time_of_seconds(slot) * 1_000_000, price: Some(price), volume: Some(1) }
+                    let off_us = [0, 0, tolerance_us, -tolerance_us, -1_000_000 - tolerance_us][usize::try_from(numbers.below(5)).unwrap()];
+                    Row { key, time_us: grid.time_of_seconds(slot) * 1_000_000 + off_us, price: Some(price), volume: Some(1) }
                 })
                 .collect()
         };
@@ -177,8 +213,8 @@ pub async fn two_lakes_say_the_same(one: (&dyn Lake, &dyn LakeSetup), other: (&d
         let mut said = Vec::new();
         for (lake, setup) in [one, other] {
             put(setup, &table, &raw).await;
-            repair(lake, &table, "early", "2024-04-01T00:00:00Z", &fix(&table, &once(&early), absent.clone())).await;
-            repair(lake, &table, "late", "2024-04-01T00:00:01Z", &fix(&table, &once(&late), expired.clone())).await;
+            repair(lake, &table, "early", "2024-04-01T00:00:00Z", &fix(&table, &once(grid, &early), absent.clone())).await;
+            repair(lake, &table, "late", "2024-04-01T00:00:01Z", &fix(&table, &once(grid, &late), expired.clone())).await;
             let presence = lake.presence(&table, &request).await.unwrap();
             said.push((
                 presence.raw,
@@ -189,12 +225,16 @@ pub async fn two_lakes_say_the_same(one: (&dyn Lake, &dyn LakeSetup), other: (&d
                 read(lake, &table, Layer::Repaired).await,
             ));
         }
-        assert_eq!(said[0], said[1], "cadence {cadence}, time marks {marks:?}");
+        assert_eq!(said[0], said[1], "{grid:?}");
     }
 }
 
-/// One row for each slot, since a unit repairs a slot once.
-fn once(rows: &[Row]) -> Vec<Row> {
-    let mut known = BTreeSet::new();
-    rows.iter().filter(|row| known.insert((row.key.clone(), row.time_us))).cloned().collect()
+/// One row for each slot, since a unit repairs a slot once, at the time that the slot has.
+fn once(grid: SlotGrid, rows: &[Row]) -> Vec<Row> {
+    let mut known = BTreeMap::new();
+    for row in rows {
+        let time_us = grid.time_of_seconds(grid.slot_of_seconds(row.time_us.div_euclid(1_000_000))) * 1_000_000;
+        known.entry((row.key.clone(), time_us)).or_insert(Row { time_us, ..row.clone() });
+    }
+    known.into_values().collect()
 }

@@ -11,7 +11,7 @@ use crate::lake::overlay::live::LiveRepairs;
 use crate::lake::overlay::retraction::{Part, Retraction};
 use crate::lake::overlay::{self as names, Op, columns};
 use crate::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope};
-use crate::model::{Fingerprints, Fix, GapList, Interval, Key, SlotRange, Table, TablePresence};
+use crate::model::{Fingerprints, Fix, GapList, Interval, Key, SlotRange, SlotRule, Table, TablePresence};
 
 /// The fingerprints of the rows that the table now has in the slot of each row.
 async fn judged(lake: &dyn Lake, table: &Table, rows: &[Row]) -> Fingerprints {
@@ -84,12 +84,13 @@ pub async fn a_replacement_stands_for_all_rows_of_its_slot(lake: &dyn Lake, setu
 pub async fn fingerprints_are_the_same_in_every_lake(lake: &dyn Lake, setup: &dyn LakeSetup) {
     let mut rows = vec![
         row("A", "2024-03-04T09:00:00Z", 0.1, 1),
-        row("A", "2024-03-04T09:00:30.250Z", 5.0, -2),
+        row("A", "2024-03-04T09:00:20.250Z", 5.0, -2),
         row("A", "2024-03-04T09:01:00Z", 1e300, i64::MAX),
         row("A", "2024-03-04T09:02:00Z", 1.0, 1),
     ];
     rows[3].price = None;
-    let table = table_with(setup, &rows).await;
+    let table = new_table().with_slots(SlotRule { tolerance_s: 25, ..SlotRule::default() });
+    put(setup, &table, &rows).await;
     let none = row("A", "2024-03-04T09:03:00Z", 0.0, 0);
     let found = judged(lake, &table, &[rows[0].clone(), rows[2].clone(), rows[3].clone(), none]).await;
     let first = slots(&table, "2024-03-04T09:00:00Z", "2024-03-04T09:01:00Z").first;
@@ -99,7 +100,7 @@ pub async fn fingerprints_are_the_same_in_every_lake(lake: &dyn Lake, setup: &dy
 
 /// The fingerprints of the slots above.
 const FINGERPRINTS: [&str; 4] = [
-    "639e041d6411ad068456535633d270b9",
+    "fa5d4defddf2f19f7ce76a00cfd72998",
     "ad6093770a1d1bc464577944de12029c",
     "44b09e43e57e276ab81d595889cdb829",
     "af1349b9f5f9a1a6a0404dea36dcc949",
@@ -117,7 +118,7 @@ pub async fn that_replaced_rows_have_changed_is_noticed(lake: &dyn Lake, setup: 
     publish(lake, &table, &new_run(), "2024-04-01T00:00:00Z", &fix(&table, &filled, Vec::new()), None).await;
     let all = [&fixed[..], &filled].concat();
     let before = judged(lake, &table, &all).await;
-    let late = row("A", "2024-03-04T09:02:10Z", 4.0, 4);
+    let late = row("A", "2024-03-04T09:02:00Z", 4.0, 4);
     put(setup, &table, std::slice::from_ref(&late)).await;
     let now = judged(lake, &table, &all).await;
     let day = Interval::parse("2024-03-04", "2024-03-04").unwrap();

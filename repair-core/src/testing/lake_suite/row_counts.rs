@@ -28,7 +28,8 @@ pub async fn rows_are_counted_by_stretch_and_key(lake: &dyn Lake, setup: &dyn La
         let request = RowCountRequest::new(interval, every_s).of_keys(keys);
         let counts = lake.row_counts(&table, &request).await.unwrap();
         let from = |stretch: i64| jiff::Timestamp::from_second(stretch * i64::from(every_s)).unwrap().to_string();
-        let of_key = |counts: BTreeMap<i64, u64>| counts.into_iter().filter(|(_, rows)| *rows > 0).map(|(at, rows)| (from(at), rows)).collect();
+        let of_key =
+            |counts: BTreeMap<i64, u64>| counts.into_iter().filter(|(_, rows)| *rows > 0).map(|(at, rows)| (from(at), rows)).collect();
         counts.rows.into_iter().map(|(key, counts)| (key, of_key(counts))).collect::<BTreeMap<Key, Vec<(String, u64)>>>()
     };
     let of = |counts: &[(&str, u64)]| counts.iter().map(|(at, rows)| ((*at).to_owned(), *rows)).collect::<Vec<_>>();

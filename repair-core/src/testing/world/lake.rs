@@ -252,7 +252,9 @@ impl State {
             let live = rows::live_repairs(table, &own, &raw, &self.repairs_in_force(table)?)?;
             let mut view = Vec::new();
             for batch in &batches {
-                let kept = rows::kept(table, batch, |key, time_us| !live.replaced.contains(&(key.clone(), rows::slot(table, time_us))))?;
+                let kept = rows::kept(table, batch, |key, time_us| {
+                    rows::slot_of_row(table, time_us).is_some_and(|slot| !live.replaced.contains(&(key.clone(), slot)))
+                })?;
                 view.push(with_last(&kept, new_null_array(&DataType::Utf8, kept.num_rows()))?);
             }
             for batch in live.batches {
@@ -286,14 +288,17 @@ impl State {
                 }
                 match raw.keys.get_mut(&key) {
                     Some(of_key) => {
-                        of_key.add_row(slot);
-                        raw.misaligned_rows += u64::from(grid.time_of_seconds(slot).checked_mul(1_000_000) != Some(time_us));
+                        if grid.slot_of_row(time_us).is_some() {
+                            of_key.add_row(slot);
+                        } else {
+                            raw.misaligned_rows += 1;
+                        }
                     }
                     None => raw.other_rows += 1,
                 }
             }
         }
-        let empty = || request.keys.iter().map(|key| (key.clone(), SlotSet::new(grid.cadence, request.slots)));
+        let empty = || request.keys.iter().map(|key| (key.clone(), SlotSet::new(grid.cadence(), request.slots)));
         let mut repaired: BTreeMap<Key, SlotSet> = empty().collect();
         let own = self.schema_with_repairs(table)?;
         let live = rows::live_repairs(table, &own, &stored, &self.repairs_in_force(table)?)?;

@@ -123,6 +123,11 @@ pub(super) fn slot(table: &Table, time_us: i64) -> i64 {
     table.grid().map_or(time_us, |grid| grid.slot_of_seconds(time_us.div_euclid(SECOND_US)))
 }
 
+/// The slot of a row of the table; `None` if it is too far from it, so that it is no part of the series.
+pub(super) fn slot_of_row(table: &Table, time_us: i64) -> Option<i64> {
+    table.grid().map_or(Some(time_us), |grid| grid.slot_of_row(time_us))
+}
+
 /// The bounds of an interval on the time of rows, in microseconds. In a series, they hold the slots that begin within the interval.
 pub(super) fn bounds_us(table: &Table, interval: &Interval) -> (i64, i64) {
     match table.grid() {
@@ -212,7 +217,7 @@ pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], 
     use overlay::columns as c;
     let mut filled: BTreeSet<(Key, i64)> = BTreeSet::new();
     for batch in raw {
-        filled.extend(key_times(table, batch)?.into_iter().map(|(key, time_us)| (key, slot(table, time_us))));
+        filled.extend(key_times(table, batch)?.into_iter().filter_map(|(key, time_us)| Some((key, slot_of_row(table, time_us)?))));
     }
     let mut newest: BTreeMap<(Key, i64), Rank<'_>> = BTreeMap::new();
     for (number, batch) in repairs.iter().enumerate() {

@@ -9,7 +9,8 @@ use super::print::Tree;
 use crate::error::ErrorKind;
 use crate::model::Zone;
 use crate::model::{
-    BadRowLimit, ColumnRule, Csv, OnBadRow, PartitionUnit, Repeated, Skipped, Slack, Table, TimeForm, TimeMark, TimeReading,
+    BadRowLimit, Cadence, ColumnRule, Csv, OnBadRow, PartitionUnit, Repeated, Skipped, Slack, SlotRule, Table, TimeForm, TimeMark,
+    TimeReading,
 };
 use crate::price::Budget;
 use crate::workflow::calendar::{Basis, WEEKDAYS};
@@ -227,8 +228,25 @@ pub(super) fn table(table: Table) -> Tree {
         fields.push(("time_marks".to_owned(), Tree::text("end")));
     }
     fields.extend(table.zone.map(|zone| ("zone".to_owned(), Tree::Text(zone.to_string()))));
-    fields.extend(table.cadence.map(|cadence| ("cadence".to_owned(), Tree::Text(cadence.to_string()))));
+    fields.extend(table.cadence.map(|cadence| ("cadence".to_owned(), self::cadence(cadence, table.slots, table.misaligned))));
     fields.extend(table.settles_after.map(|after| ("settles_after".to_owned(), duration(after))));
+    Tree::Map(fields)
+}
+
+fn cadence(every: Cadence, slots: SlotRule, misaligned: Option<BadRowLimit>) -> Tree {
+    if slots.is_plain() && misaligned.is_none() {
+        return Tree::Text(every.to_string());
+    }
+    let mut fields = vec![("every".to_owned(), Tree::Text(every.to_string()))];
+    fields.extend(slots.at.map(|at| ("at".to_owned(), Tree::Text(at.to_string()))));
+    if slots.tolerance_s > 0 {
+        fields.push(("tolerance".to_owned(), Tree::Text(format!("{}s", slots.tolerance_s))));
+    }
+    fields.extend(misaligned.map(|limit| ("misaligned".to_owned(), Tree::Text(limit.to_string()))));
+    if !slots.before.is_empty() {
+        let before = slots.before.into_iter().map(|(date, every)| (date.to_string(), Tree::Text(every.to_string())));
+        fields.push(("before".to_owned(), Tree::Map(before.collect())));
+    }
     Tree::Map(fields)
 }
 

@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
         self.parsed_date(&text, node.place)
     }
 
-    fn parsed_date(&mut self, text: &str, place: Place) -> Option<Date> {
+    pub(super) fn parsed_date(&mut self, text: &str, place: Place) -> Option<Date> {
         // The parser of dates would also take an instant.
         let date = (text.len() == 10).then(|| text.parse::<Date>().ok()).flatten();
         if date.is_none() {

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use super::{Fields, MAX_ENTRIES, Reader};
 use crate::error::Error;
 use crate::model::{
-    BadRowLimit, ColumnRule, ColumnType, Csv, Encoding, EpochUnit, OnBadRow, PathPattern, Repeated, Skipped, Slack, TimeForm, TimeMark,
-    TimeReading, Zone,
+    BadRowLimit, Cadence, ColumnRule, ColumnType, Csv, Encoding, EpochUnit, OnBadRow, PathPattern, Repeated, Skipped, Slack, SlotRule,
+    TimeForm, TimeMark, TimeReading, Zone,
 };
 use crate::yaml::tree::{Node, Yaml};
 
@@ -19,6 +19,14 @@ pub(super) struct Time {
     pub(super) name: String,
     pub(super) reading: TimeReading,
     pub(super) marks: Option<TimeMark>,
+}
+
+/// What `cadence` says.
+#[derive(Default)]
+pub(super) struct Slots {
+    pub(super) every: Option<Cadence>,
+    pub(super) slots: SlotRule,
+    pub(super) misaligned: Option<BadRowLimit>,
 }
 
 /// What `partition_by` says, if it is a pattern.
@@ -231,16 +239,50 @@ impl<'a> Reader<'a> {
         }
         let Some(fields) = self.fields(node, node.place, "`on_bad_row`", &["quarantine"]) else { return OnBadRow::default() };
         let Some(limit) = self.required(&fields, "quarantine", "write e.g. `{ quarantine: 0.1% }`") else { return OnBadRow::default() };
-        let limit = match &limit.value {
-            Yaml::Number(number) => match number.as_u64() {
-                Some(rows) => Some(BadRowLimit::Rows(rows)),
-                None => {
-                    self.error(limit.place, "a limit of bad rows is a share such as 0.1%, or a whole number of rows", None);
-                    None
-                }
-            },
-            _ => self.parsed(limit, "`quarantine`"),
-        };
-        OnBadRow::Quarantine(limit.unwrap_or(BadRowLimit::DEFAULT))
+        OnBadRow::Quarantine(self.limit(limit, "`quarantine`").unwrap_or(BadRowLimit::DEFAULT))
+    }
+
+    fn limit(&mut self, node: &Node, what: &str) -> Option<BadRowLimit> {
+        let Yaml::Number(number) = &node.value else { return self.parsed(node, what) };
+        let rows = number.as_u64().map(BadRowLimit::Rows);
+        if rows.is_none() {
+            self.error(node.place, format!("{what} must be a share such as 0.1%, or a whole number of rows"), None);
+        }
+        rows
+    }
+
+    pub(super) fn cadence(&mut self, node: &'a Node) -> Slots {
+        if !matches!(node.value, Yaml::Map(_)) {
+            return Slots { every: self.parsed(node, "`cadence`"), ..Slots::default() };
+        }
+        const KEYS: [&str; 5] = ["every", "at", "tolerance", "misaligned", "before"];
+        let Some(fields) = self.fields(node, node.place, "`cadence`", &KEYS) else { return Slots::default() };
+        let every = self.required(&fields, "every", "write e.g. `every: 1h`").and_then(|node| self.parsed(node, "`every`"));
+        let at = fields.get("at").and_then(|node| match &node.value {
+            Yaml::Number(number) => {
+                let parsed = number.to_string().parse();
+                parsed.map_err(|error: Error| self.error(node.place, error.message(), None)).ok()
+            }
+            _ => self.parsed(node, "`at`"),
+        });
+        let tolerance = self.duration(&fields, "tolerance").unwrap_or_default();
+        if tolerance.subsec_nanos() > 0 || u32::try_from(tolerance.as_secs()).is_err() {
+            let place = fields.get("tolerance").map_or(node.place, |node| node.place);
+            self.error(place, "`tolerance` must be a whole number of seconds", Some("write e.g. `1s`".to_owned()));
+        }
+        let misaligned = fields.get("misaligned").and_then(|node| self.limit(node, "`misaligned`"));
+        let mut before = BTreeMap::new();
+        for (key, value) in fields.get("before").and_then(|node| self.mapping(node, "`before`", MAX_ENTRIES)).unwrap_or_default() {
+            let date = self.parsed_date(&key.name, key.place);
+            before.extend(date.zip(self.parsed(value, &format!("the cadence before {}", key.name))));
+        }
+        let slots = SlotRule { at, tolerance_s: u32::try_from(tolerance.as_secs()).unwrap_or_default(), before };
+        if let Some(every) = every
+            && let Err(error) = slots.check(every)
+        {
+            self.error(node.place, error.message(), None);
+            return Slots { every: Some(every), ..Slots::default() };
+        }
+        Slots { every, slots, misaligned }
     }
 }

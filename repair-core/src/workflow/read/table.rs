@@ -81,7 +81,7 @@ impl<'a> Reader<'a> {
             let help = "keep `marks` under `time`".to_owned();
             self.error(fields.key_place("time_marks"), "`time_marks` and `marks` under `time` say the same", Some(help));
         }
-        let cadence = fields.get("cadence").and_then(|node| self.parsed(node, "`cadence`"));
+        let cadence = fields.get("cadence").map(|node| self.cadence(node)).unwrap_or_default();
         let settles_after = self.duration(&fields, "settles_after");
         let texts = |reader: &mut Self, name: &str| {
             let node = fields.get(name);
@@ -118,7 +118,9 @@ impl<'a> Reader<'a> {
             reading: time.reading,
             zone,
             time_marks: time.marks.or(marks).unwrap_or_default(),
-            cadence,
+            cadence: cadence.every,
+            slots: cadence.slots,
+            misaligned: cadence.misaligned,
             settles_after,
             ..Table::implicit(&key.name, &time.name)
         };

@@ -23,7 +23,7 @@ use crate::builtin::detect::gaps::observed;
 use crate::error::{Error, Result};
 use crate::lake::{RowCountRequest, partition};
 use crate::model::{
-    Cadence, Counts, Findings, GapList, Interval, Key, Quarantine, Scope, SlotRange, SlotSet, Table, UnitCounts, Usage, Zone,
+    Cadence, Counts, Findings, GapList, Interval, Key, Quarantine, Scope, SlotGrid, SlotRange, SlotSet, Table, UnitCounts, Usage, Zone,
 };
 use crate::plugin::{Detector, Registry, Sensor, StepContext};
 use crate::workflow::parse_duration;
@@ -129,7 +129,7 @@ impl Detector for Arrivals {
         let found = match (table.cadence, again) {
             (Some(_), None) => self.slots(context, every, units, interval).await?,
             (Some(_), Some(before)) => self.slots_again(context, every, &units, before).await?,
-            (None, _) => self.rows(context, table, every, units, again).await?,
+            (None, _) => self.rows(context, table, (every, &zone), units, again).await?,
         };
         let nobody = found.counts.units.is_none_or(|units| units.expected == 0);
         if again.is_none() && nobody && !self.config.allow_empty {
@@ -181,7 +181,7 @@ impl Arrivals {
             Scope { interval, ..self.series().scope(context).await? }
         } else {
             let keys = self.groups(self.keys(context, table).await?.as_deref());
-            Scope { table: table.name.clone(), grid: grid(&[])?, keys, interval, calendar: self.config.calendar.clone() }
+            Scope { table: table.name.clone(), grid: grid(every, zone, &[])?, keys, interval, calendar: self.config.calendar.clone() }
         };
         let counts = Counts { audited_keys: scope.keys.len() as u64, units: Some(UnitCounts::default()), ..Counts::default() };
         Ok(Findings::of_gaps(scope, counts, GapList::default(), Usage::default()))
@@ -289,7 +289,7 @@ impl Arrivals {
         &self,
         context: &StepContext,
         table: &Table,
-        every: Every,
+        (every, zone): (Every, &Zone),
         units: Vec<Unit>,
         again: Option<&Findings>,
     ) -> Result<Findings> {
@@ -303,7 +303,7 @@ impl Arrivals {
                 let interval = hull(&units).ok_or_else(|| Error::internal("there is no unit to examine"))?;
                 Scope {
                     table: table.name.clone(),
-                    grid: grid(&units)?,
+                    grid: grid(every, zone, &units)?,
                     keys: groups.clone(),
                     interval,
                     calendar: self.config.calendar.clone(),
@@ -403,9 +403,16 @@ struct Counted {
     usage: Usage,
 }
 
-/// A grid in which each unit is a run of slots, of the longest length with which that is so.
-fn grid(units: &[Unit]) -> Result<crate::model::SlotGrid> {
-    Table::implicit("units", "time").with_cadence(Cadence::from_seconds(grain_s(units))?).grid()
+/// A grid in which each unit is a slot. Where the clock is set, parts of a day are not as long as slots, and each unit is a run of slots of
+/// the longest length with which that is so.
+fn grid(every: Every, zone: &Zone, units: &[Unit]) -> Result<SlotGrid> {
+    let of = |cadence: Cadence, zone: Zone| Table::implicit("units", "time").with_cadence(cadence).with_zone(zone).grid();
+    let whole = of(every.cadence()?, zone.clone())?;
+    let is_slot = |unit: &Unit| {
+        let slots = whole.slots_in(&unit.interval);
+        slots.len() == 1 && whole.interval_of(slots) == Some(unit.interval)
+    };
+    if units.iter().all(is_slot) { Ok(whole) } else { of(Cadence::from_seconds(grain_s(units))?, Zone::utc()) }
 }
 
 /// Counts the expected slots of each unit, and those of them that are missing.

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, Result};
-use crate::model::{Calendar, Interval, PartitionUnit, Zone};
+use crate::model::{Cadence, Calendar, Interval, PartitionUnit, Zone};
 use crate::workflow::parse_duration;
 
 /// A detection of more units is a mistake, such as a wrong year: so many hours are 27 years.
@@ -123,6 +123,20 @@ impl Every {
             Self::Seconds(seconds) => i64::from(seconds).seconds(),
         };
         start.checked_add(length).ok()
+    }
+
+    /// The cadence of a series with a row for each unit.
+    ///
+    /// # Errors
+    /// `invalid` if there is none.
+    pub(super) fn cadence(self) -> Result<Cadence> {
+        match self {
+            Self::Year => Ok(Cadence::YEAR),
+            Self::Month => Ok(Cadence::MONTH),
+            Self::Week => Ok(Cadence::WEEK),
+            Self::Day => Ok(Cadence::DAY),
+            Self::Seconds(seconds) => Cadence::from_seconds(seconds),
+        }
     }
 
     /// Whether units are dates, which calendars know by name.

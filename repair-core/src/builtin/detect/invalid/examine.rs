@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::lake::overlay::fingerprint::Hashing;
 use crate::lake::overlay::live::{Live, LiveRepairs};
 use crate::lake::shape::KeyTime;
-use crate::lake::{Layer, ScanRequest, partition};
+use crate::lake::{Layer, ScanRequest};
 use crate::model::MAX_EXAMPLES;
 use crate::model::Usage;
 use crate::model::{Fingerprints, GapList, Key, SlotGrid, SlotRange, Table};
@@ -190,7 +190,7 @@ impl Examination<'_> {
             let rows = all.entry(places.key(run.start)).or_default();
             for row in run {
                 let time_us = places.times.value(row);
-                let slot = self.grid.slot_of_seconds(time_us.div_euclid(partition::SECOND_US));
+                let Some(slot) = self.grid.slot_of_row(time_us) else { continue };
                 rows.rows.push((slot, time_us, wrong[row], rows.values.len()));
                 rows.values.extend(values.iter().map(|values| value(values.as_ref(), row).unwrap_or(f64::NAN)));
             }

@@ -140,7 +140,7 @@ impl Detector for Invalid {
 
 /// Windows of whole days, as many as can be examined at once.
 fn windows(grid: SlotGrid, hull: SlotRange, keys: usize) -> Vec<SlotRange> {
-    let per_day = i64::from((DAY_S / grid.cadence.seconds()).max(1));
+    let per_day = i64::from((DAY_S / grid.cadence().seconds()).max(1));
     let at_once = SLOTS_AT_ONCE / u64::try_from(keys.max(1)).unwrap_or(u64::MAX);
     let length = (i64::try_from(at_once).unwrap_or(i64::MAX) / per_day).max(1).saturating_mul(per_day);
     let mut windows = Vec::new();
