@@ -11,7 +11,8 @@ use repair_core::lake::overlay;
 use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
-    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope, Staged,
+    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
+    StageRequest, StageScope, Staged,
 };
 use repair_core::model::Usage;
 use repair_core::model::{Interval, Table, TablePresence};
@@ -192,6 +193,10 @@ impl ReadLake for AwsLake {
 
     async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
         self.sum_up(table, request).await
+    }
+
+    async fn row_counts(&self, table: &Table, request: &RowCountRequest) -> Result<RowCounts> {
+        self.count_rows(table, request).await
     }
 
     async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {

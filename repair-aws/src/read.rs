@@ -9,9 +9,9 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use futures::{StreamExt, TryStreamExt};
 use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::rollup::{self, Rollup};
-use repair_core::lake::{BatchStream, Layer, PresenceRequest, ScanRequest, overlay, shape};
+use repair_core::lake::{BatchStream, Layer, PresenceRequest, RowCountRequest, RowCounts, ScanRequest, overlay, shape};
 use repair_core::model::Usage;
-use repair_core::model::{Interval, Key, OnBadRow, Presence, SlotGrid, SlotSet, Table, TablePresence};
+use repair_core::model::{Interval, Key, OnBadRow, Presence, Quarantine, SlotGrid, SlotSet, Table, TablePresence};
 use repair_core::{Error, Result};
 
 use crate::athena::{Execution, Page};
@@ -138,11 +138,63 @@ impl AwsLake {
         Ok(batches.map(move |batch| arrange(batch?, &table, &bad)).chain(last).boxed())
     }
 
-    /// Checks that no more rows were bad than the table allows.
-    async fn judge(&self, table: &Table, known: &Looked, bounds: &TimeBounds, bad: &Mutex<Bad>) -> Result<()> {
+    pub(crate) async fn count_rows(&self, table: &Table, request: &RowCountRequest) -> Result<RowCounts> {
+        request.check(table)?;
+        shape::check_keys(table, request.keys.as_deref().unwrap_or_default())?;
+        let (known, _) = self.look_up(table).await?;
+        let mut counts = RowCounts::new(request);
+        if request.keys.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(counts);
+        }
+        let keys: Option<Vec<Key>> = request.keys.as_ref().map(|_| counts.rows.keys().cloned().collect());
+        let bounds = TimeBounds::of_interval(table, Some(&request.interval));
+        let every_s = i64::from(request.every_s);
+        let first = request.stretch_of(bounds.from_us);
+        let names: &[String] = if keys.is_some() { &table.key } else { &[] };
+        let wanted = Wanted { bounds, keys: keys.as_deref().and_then(sent), columns: &[] };
+        let sql = known.source(table).row_counts(&wanted, keys.is_some(), (first * every_s, every_s))?;
+        let mut fields: Vec<Field> = names.iter().map(|key| Field::new(key, DataType::Utf8, true)).collect();
+        fields.extend(["stretch", "rows", "keyless"].map(|name| Field::new(name, DataType::Int64, true)));
+        fields.push(Field::new(REPORT, DataType::Utf8, true));
+        let layout = Layout::of(Arc::new(Schema::new(fields)));
+        let execution = self.shared.athena.run(self.behalf.as_deref(), &sql).await?;
+        counts.usage = execution.usage;
+        let mut batches = self.results(&execution, layout, &mut counts.usage).await?;
+        let bad = Mutex::new(Bad::default());
+        while let Some(batch) = batches.try_next().await? {
+            let columns: Vec<_> = (0..names.len()).map(|at| batch.column(at).as_string::<i32>()).collect();
+            let number = |at: usize| whole(batch.column(names.len() + at));
+            let (stretches, rows, keyless) = (number(0)?, number(1)?, number(2)?);
+            let reports = batch.column(names.len() + 3).as_string_opt::<i32>().ok_or_else(odd_result)?;
+            for row in 0..batch.num_rows() {
+                let count = u64::try_from(rows.value(row)).map_err(|_| odd_result())?;
+                if reports.is_valid(row) {
+                    bad.lock().unwrap_or_else(PoisonError::into_inner).add(count, reports.value(row));
+                    continue;
+                }
+                if stretches.is_null(row) || keyless.value(row) > 0 {
+                    let what = if stretches.is_null(row) { "time column" } else { "key" };
+                    return Err(Error::invalid(format!(
+                        "{count} rows of table `{}` have no value in their {what}, so they cannot be counted; remove them from the table, or give \
+                         them one",
+                        table.name
+                    )));
+                }
+                let key = Key::new(columns.iter().map(|column| column.value(row)));
+                if let Some(of_key) = counts.rows.get_mut(&key) {
+                    *of_key.entry(first + stretches.value(row)).or_default() += count;
+                }
+            }
+        }
+        counts.quarantine = self.judge(table, &known, &bounds, &bad).await?;
+        Ok(counts)
+    }
+
+    /// The rows that were left out, after checking that they are no more than the table allows.
+    async fn judge(&self, table: &Table, known: &Looked, bounds: &TimeBounds, bad: &Mutex<Bad>) -> Result<Quarantine> {
         let bad = std::mem::take(&mut *bad.lock().unwrap_or_else(PoisonError::into_inner));
         if bad.rows() == 0 {
-            return Ok(());
+            return Ok(Quarantine::default());
         }
         let mut all = None;
         if bad.needs_total(table) {
@@ -155,7 +207,7 @@ impl AwsLake {
             let rows = whole(batch.column(0))?;
             all = Some(if rows.is_empty() { 0 } else { u64::try_from(rows.value(0)).map_err(|_| odd_result())? });
         }
-        bad.judged(table, all).map(|_| ())
+        bad.judged(table, all)
     }
 
     pub(crate) async fn sum_up(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {

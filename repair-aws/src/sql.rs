@@ -727,6 +727,30 @@ impl<'a> Source<'a> {
         Ok(format!("SELECT {} FROM ({})", out.join(", "), self.rows(layer, wanted)?))
     }
 
+    /// The number of rows of a table without a cadence in stretches of time, counted from one that begins at `base_s`. The columns of the
+    /// result are the key, if it is wanted, then the stretch, how many rows there are, how many of them have no key, and what cannot be read
+    /// of them; those have no stretch.
+    ///
+    /// # Errors
+    /// As [`Source::scan`].
+    pub(crate) fn row_counts(&self, wanted: &Wanted<'_>, by_key: bool, (base_s, every_s): (i64, i64)) -> Result<String> {
+        let names = self.key_names();
+        let keys = if by_key { names.iter().map(|key| format!("{key}, ")).collect() } else { String::new() };
+        let no_key = match names.iter().map(|key| format!("{key} IS NULL")).collect::<Vec<_>>() {
+            none if none.is_empty() => "false".to_owned(),
+            some => some.join(" OR "),
+        };
+        let path = if self.is_judged(&[])? { "repair_path" } else { "CAST(NULL AS varchar) AS repair_path" };
+        Ok(format!(
+            "SELECT {keys}repair_stretch, count(*), count(*) FILTER (WHERE repair_no_key), repair_path FROM (SELECT *, CASE WHEN repair_path IS NULL \
+             THEN (repair_ms - {base}) / {every} END AS repair_stretch FROM (SELECT {keys}repair_ms, {no_key} AS repair_no_key, {path} FROM ({rows}))) \
+             GROUP BY {keys}repair_stretch, repair_path",
+            base = base_s * 1_000,
+            every = every_s * 1_000,
+            rows = self.rows(Layer::Raw, wanted)?,
+        ))
+    }
+
     /// Presence, as bits of slots. The result has one row for each word (a group of neighbouring slots) of each requested key, and some for
     /// all other rows. Its columns are the key, the word counted from the first, whether the key was requested, and the bits of the raw rows;
     /// then how many raw rows there are, how many of them are off the grid, and how many have no key; then the bits of repairs that insert,

@@ -26,7 +26,8 @@ use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
-    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope, Staged,
+    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
+    StageRequest, StageScope, Staged,
 };
 use repair_core::model::Usage;
 use repair_core::model::{
@@ -68,6 +69,10 @@ impl ReadLake for Weightless {
 
     async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
         self.0.rollup(table, request).await
+    }
+
+    async fn row_counts(&self, table: &Table, request: &RowCountRequest) -> Result<RowCounts> {
+        self.0.row_counts(table, request).await
     }
 
     async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {

@@ -15,8 +15,8 @@ use repair_core::lake::overlay;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::rollup::{self, Rollup};
 use repair_core::lake::{
-    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope, Staged,
-    name,
+    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
+    StageRequest, StageScope, Staged, name,
 };
 use repair_core::model::Usage;
 use repair_core::model::{Interval, Table, TablePresence};
@@ -24,7 +24,7 @@ use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile, blocking};
 use crate::stage::{self, Scope};
-use crate::{artifact, extent, place, presence, publish, read, replace, retract, scan, sql};
+use crate::{artifact, extent, place, presence, publish, read, replace, retract, row_count, scan, sql};
 
 /// The number of files whose columns are remembered.
 const MAX_REMEMBERED: usize = 100_000;
@@ -200,6 +200,11 @@ impl ReadLake for LocalLake {
 
     async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
         rollup::by_scan(self, table, request).await
+    }
+
+    async fn row_counts(&self, table: &Table, request: &RowCountRequest) -> Result<RowCounts> {
+        let (lake, table, request) = (self.inner.clone(), table.clone(), request.clone());
+        blocking(move || row_count::row_counts(&lake, &table, &request)).await
     }
 
     async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {

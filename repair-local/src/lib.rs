@@ -34,6 +34,7 @@ mod publish;
 mod read;
 mod replace;
 mod retract;
+mod row_count;
 mod scan;
 mod sql;
 mod stage;

@@ -107,30 +107,42 @@ impl Scan {
 
     /// Reads the table's own rows.
     pub(crate) fn raw(&self, files: &[DataFile], bounds: &TimeBounds, sink: &mut Sink<'_>) -> Result<ControlFlow<()>> {
-        let mut flow = ControlFlow::Continue(());
         let mut tally = Tally::default();
-        let wanted_columns: Option<Vec<usize>> = if self.judged == self.shape {
-            None
-        } else {
-            Some(self.shape.fields().iter().map(|field| Ok(self.judged.index_of(field.name())?)).collect::<Result<_>>()?)
-        };
         for file in files {
-            // A row too far from its folder is never used.
-            let bounds = &file.reach.map_or(*bounds, |reach| reach.intersection(bounds));
-            let mut wanted = |batch: RecordBatch| {
-                let batch = wanted_columns.as_ref().map_or_else(|| Ok(batch.clone()), |columns| batch.project(columns))?;
-                if let Some(batch) = self.wanted(&batch, bounds)? {
-                    flow = sink(batch)?;
-                }
-                Ok(flow)
-            };
-            read::rows(&self.table, file, &self.judged, bounds, &mut tally, &mut wanted)?;
+            let (flow, _) = self.raw_file(file, bounds, &mut tally, sink)?;
             if flow.is_break() {
                 return Ok(flow);
             }
         }
         tally.check(&self.table)?;
-        Ok(flow)
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Reads the rows of one of the table's own files. The caller checks the tally when it has read all of them.
+    pub(crate) fn raw_file(
+        &self,
+        file: &DataFile,
+        bounds: &TimeBounds,
+        tally: &mut Tally,
+        sink: &mut Sink<'_>,
+    ) -> Result<(ControlFlow<()>, Usage)> {
+        let mut flow = ControlFlow::Continue(());
+        let wanted_columns: Option<Vec<usize>> = if self.judged == self.shape {
+            None
+        } else {
+            Some(self.shape.fields().iter().map(|field| Ok(self.judged.index_of(field.name())?)).collect::<Result<_>>()?)
+        };
+        // A row too far from its folder is never used.
+        let bounds = &file.reach.map_or(*bounds, |reach| reach.intersection(bounds));
+        let mut wanted = |batch: RecordBatch| {
+            let batch = wanted_columns.as_ref().map_or_else(|| Ok(batch.clone()), |columns| batch.project(columns))?;
+            if let Some(batch) = self.wanted(&batch, bounds)? {
+                flow = sink(batch)?;
+            }
+            Ok(flow)
+        };
+        let usage = read::rows(&self.table, file, &self.judged, bounds, tally, &mut wanted)?;
+        Ok((flow, usage))
     }
 
     /// The rows within bounds, of the requested keys; `None` if there are none.

@@ -3,6 +3,7 @@
 //! | name | kind | what it does |
 //! | --- | --- | --- |
 //! | `gaps` | detector | finds the expected slots that hold no row |
+//! | `arrivals` | detector, sensor | finds partitions that did not arrive or hold too few rows |
 //! | `duplicates` | detector | finds the expected slots that hold several rows |
 //! | `invalid` | detector | finds the expected slots whose rows break a rule |
 //! | `stale` | detector | finds where an aggregate must be computed again |

@@ -12,6 +12,7 @@ pub mod partition;
 mod read;
 pub mod replacement;
 pub mod rollup;
+pub mod row_count;
 pub mod shape;
 pub mod stale;
 
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::artifact::Artifacts;
 pub use self::overlay::operations::{Overlay, Published, StageRequest, StageScope, Staged};
 pub use self::read::{BatchStream, Layer, PresenceRequest, ReadLake, ScanRequest};
+pub use self::row_count::{RowCountRequest, RowCounts};
 use crate::error::Result;
 use crate::model::{Interval, Table, Usage};
 use crate::price::Meter;

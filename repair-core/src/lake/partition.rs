@@ -107,8 +107,8 @@ pub fn span_of(unit: PartitionUnit, start: DateTime, zone: &Zone) -> Option<Time
     Some(TimeBounds { from_us: at(start)?, to_us: next(unit, start).and_then(at).unwrap_or(i64::MAX) })
 }
 
-/// The unit of time and the zone by which a table's files lie in folders.
-fn folders(table: &Table) -> Option<(PartitionUnit, Zone)> {
+/// The unit of time by which a table's files lie in folders, and the zone of the folders' names; `None` if the folders name no time.
+pub fn folders(table: &Table) -> Option<(PartitionUnit, Zone)> {
     match (&table.layout, table.partition_by.as_slice()) {
         (Some(layout), _) => layout.path.unit().map(|unit| (unit, layout.zone.clone())),
         (None, [one, ..]) => Some((one.unit, Zone::utc())),

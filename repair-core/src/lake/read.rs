@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::extent::Extent;
 use super::overlay::retraction::Retraction;
 use super::rollup::Rollup;
+use super::row_count::{RowCountRequest, RowCounts};
 use crate::error::Result;
 use crate::model::{Interval, Key, SlotRange, Table, TablePresence, Usage};
 
@@ -152,6 +153,13 @@ pub trait ReadLake: Send + Sync {
     /// # Errors
     /// As [`ReadLake::scan`].
     async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)>;
+
+    /// How many rows of its own a table without a cadence has in each stretch of time. A lake with a query engine may count them there; the
+    /// result must be that of [`row_count::by_scan`](super::row_count::by_scan), which a lake without one may call.
+    ///
+    /// # Errors
+    /// As [`ReadLake::scan`]; `invalid` if the table has a cadence, because the rows of a series are counted by slot.
+    async fn row_counts(&self, table: &Table, request: &RowCountRequest) -> Result<RowCounts>;
 
     /// The retractions of a table, oldest first. They include undone retractions and those that undo them.
     ///

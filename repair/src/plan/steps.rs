@@ -28,6 +28,7 @@ impl<'a> Making<'a> {
             return Ok(());
         };
         let table = self.context.table(&table)?.clone();
+        table.check_repairable()?;
         let (reach, again) = (reach::of(&step.name, &self.surely), reach::again(self.workflow));
         let (mut strategies, mut objects) = (Vec::new(), 0);
         for (index, strategy) in step.kind.strategies().iter().enumerate() {

@@ -107,7 +107,7 @@ impl GapsConfig {
 }
 
 /// The distinct values of the key columns of a table that lists them.
-async fn reference_keys(context: &StepContext, table: &Table, from: &KeysFrom) -> Result<Vec<Key>> {
+pub(super) async fn reference_keys(context: &StepContext, table: &Table, from: &KeysFrom) -> Result<Vec<Key>> {
     let reference = context.table(&from.table)?;
     if reference.name == table.name || reference.location == table.location {
         return Err(Error::invalid(format!(

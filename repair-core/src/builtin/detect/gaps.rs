@@ -86,12 +86,26 @@ pub async fn find_gaps_allow_empty(context: &StepContext, scope: &Scope, again: 
     Ok(search(context, scope, again, true).await?.0)
 }
 
+/// Sees, of each key and window, which slots are expected, and which of these are missing.
+pub(super) type Observer<'a> = &'a mut (dyn FnMut(&Key, &SlotSet, &SlotSet) + Send);
+
 /// As [`find_gaps`], with the slots that may hold several rows. The count of a word does not show which of its slots do.
 pub(super) async fn search(
     context: &StepContext,
     asked: &Scope,
     again: Option<&Findings>,
     allow_empty: bool,
+) -> Result<(Findings, GapList)> {
+    observed(context, asked, again, allow_empty, &mut |_, _, _| {}).await
+}
+
+/// As [`search`], under the eyes of an observer.
+pub(super) async fn observed(
+    context: &StepContext,
+    asked: &Scope,
+    again: Option<&Findings>,
+    allow_empty: bool,
+    observer: Observer<'_>,
 ) -> Result<(Findings, GapList)> {
     let table = context.table(&asked.table)?;
     let keys = checked_keys(table, &asked.keys)?;
@@ -121,7 +135,7 @@ pub(super) async fn search(
         let keys = search.keys.iter().map(|(key, _)| key.clone()).collect();
         let request = PresenceRequest { slots, keys, as_of: context.entered_at };
         let presence = context.lake.presence(table, &request).await.map_err(blind_if_missing)?;
-        search.count(scope.grid.cadence(), slots, expected.as_ref(), &presence);
+        search.count(scope.grid.cadence(), slots, expected.as_ref(), &presence, observer);
         context.progress.advance(&context.step, done + 1, total);
     }
     if again.is_none() {
@@ -248,7 +262,14 @@ impl Search {
     }
 
     /// Counts one window. `expected` holds the slots that the calendar expects for every key; `None` when checking again.
-    fn count(&mut self, cadence: Cadence, slots: SlotRange, expected: Option<&SlotSet>, presence: &TablePresence) {
+    fn count(
+        &mut self,
+        cadence: Cadence,
+        slots: SlotRange,
+        expected: Option<&SlotSet>,
+        presence: &TablePresence,
+        observer: &mut (dyn FnMut(&Key, &SlotSet, &SlotSet) + Send),
+    ) {
         self.usage += presence.usage;
         if expected.is_some() {
             let raw = &presence.raw;
@@ -299,7 +320,7 @@ impl Search {
             if let Some(absent) = presence.absent.get(key) {
                 self.counts.conflicts += common(absent, &held);
             }
-            let mut missing = expected_of_key;
+            let mut missing = expected_of_key.clone();
             self.counts.expected += missing.count();
             missing.subtract(&held);
             let not_present = missing.count();
@@ -312,6 +333,7 @@ impl Search {
             self.counts.repaired += held.count();
             self.counts.absent += not_present - still_missing;
             self.counts.missing += still_missing;
+            observer(key, &expected_of_key, &missing);
             missing.runs().for_each(|run| append(found, run));
         }
     }

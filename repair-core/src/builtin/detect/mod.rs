@@ -1,5 +1,6 @@
 //! Detectors for any kind of data.
 
+mod arrivals;
 mod clock;
 mod duplicates;
 mod expected;
@@ -16,6 +17,7 @@ use crate::plugin::Registry;
 /// Adds these plug-ins to a registry.
 pub(super) fn register(registry: &mut Registry) {
     gaps::register(registry);
+    arrivals::register(registry);
     duplicates::register(registry);
     invalid::register(registry);
     stale::register(registry);

@@ -24,7 +24,7 @@ use crate::lake::Lake;
 use crate::lake::overlay::fingerprint;
 use crate::lake::stale;
 use crate::model::Usage;
-use crate::model::{Counts, DefectKind, Findings, GapList, MAX_EXAMPLES, Quarantine, SlotRange};
+use crate::model::{Counts, DefectKind, Findings, GapList, MAX_EXAMPLES, Quarantine, SlotRange, UnitCounts};
 use crate::plugin::{AggregateRequest, Aggregator, Detector, Repairer, Sensor, StepContext, Task};
 use crate::workflow::{SensorWait, Step, Variables, Workflow};
 
@@ -201,6 +201,7 @@ impl Work {
         detector: Option<&dyn Detector>,
         recorder: &Recorder,
     ) -> Result<Done, Failed> {
+        self.context.table(&of.scope.table)?.check_repairable()?;
         let Repairs { mut strategy, mut earlier, mut units } = self.repairs.clone();
         let mut rules_used = self.rules_used.as_slice();
         loop {
@@ -431,6 +432,7 @@ fn after_repair(kind: DefectKind, before: Counts, again: Counts) -> Counts {
         gaps: again.gaps,
         conflicts: before.conflicts + again.conflicts,
         overtaken: before.overtaken + again.overtaken,
+        units: before.units.map(|units| UnitCounts { expected: units.expected, ..again.units.unwrap_or(units) }),
         ..before
     }
 }

@@ -437,6 +437,21 @@ impl Table {
         Ok(())
     }
 
+    /// Checks that it can be repaired: a repair is stored for a slot, and a table without a cadence has none.
+    ///
+    /// # Errors
+    /// `invalid` if it cannot.
+    pub fn check_repairable(&self) -> Result<()> {
+        if self.cadence.is_some() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "table `{}` has no `cadence`, so it cannot be repaired: a repair is stored for a slot, and without a cadence there are none; add a \
+             cadence if it is a series, or have its files delivered again",
+            self.name
+        )))
+    }
+
     /// The slots of its series.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ mod presence;
 mod replace;
 mod replacements;
 mod retractions;
+mod row_counts;
 mod scans;
 mod tables;
 
@@ -27,6 +28,7 @@ pub use presence::*;
 pub use replace::*;
 pub use replacements::*;
 pub use retractions::*;
+pub use row_counts::*;
 pub use scans::*;
 
 /// How the test of an adapter puts a table's own rows into its lake, as the table's owner would.
@@ -61,6 +63,7 @@ pub async fn all(lake: &dyn Lake, setup: &dyn LakeSetup) {
     a_scan_of_what_the_table_lacks_is_invalid(lake, setup).await;
     a_column_is_found_in_any_case(lake, setup).await;
     a_rollup_is_what_a_person_would_compute(lake, setup).await;
+    rows_are_counted_by_stretch_and_key(lake, setup).await;
     presence_is_exact_bits_and_counts(lake, setup).await;
     presence_shows_requested_keys_and_counts_others(lake, setup).await;
     presence_of_keys_of_several_columns_and_of_none(lake, setup).await;

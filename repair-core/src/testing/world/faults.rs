@@ -24,7 +24,8 @@ use crate::lake::overlay;
 use crate::lake::overlay::retraction::Retraction;
 use crate::lake::rollup::Rollup;
 use crate::lake::{
-    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope, Staged,
+    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
+    StageRequest, StageScope, Staged,
 };
 use crate::model::Usage;
 use crate::model::{Interval, Table, TablePresence};
@@ -227,6 +228,11 @@ impl ReadLake for CrashingLake {
         self.schedule.read(self.inner.rollup(table, request).await)
     }
 
+    async fn row_counts(&self, table: &Table, request: &RowCountRequest) -> Result<RowCounts> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.row_counts(table, request).await)
+    }
+
     async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
         self.schedule.check()?;
         self.schedule.read(self.inner.retractions(table).await)
@@ -401,6 +407,10 @@ impl ReadLake for FailingLake {
     }
 
     async fn rollup(&self, _: &Table, _: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
+        self.fail()
+    }
+
+    async fn row_counts(&self, _: &Table, _: &RowCountRequest) -> Result<RowCounts> {
         self.fail()
     }
 

@@ -16,9 +16,10 @@ use crate::lake::overlay::retraction::{Retracted, Retraction};
 use crate::lake::overlay::staging;
 use crate::lake::overlay::{self, Op};
 use crate::lake::rollup::{self, Rollup, column};
+use crate::lake::row_count;
 use crate::lake::{
-    Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, Published, ReadLake, ScanRequest, StageRequest, StageScope,
-    Staged, shape,
+    Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
+    StageRequest, StageScope, Staged, shape,
 };
 use crate::model::Usage;
 use crate::model::{Absence, Interval, Key, Presence, SlotSet, Table, TablePresence};
@@ -541,6 +542,10 @@ impl ReadLake for MemoryLake {
 
     async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
         rollup::by_scan(self, table, request).await
+    }
+
+    async fn row_counts(&self, table: &Table, request: &RowCountRequest) -> Result<RowCounts> {
+        row_count::by_scan(self, table, request).await
     }
 
     async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {

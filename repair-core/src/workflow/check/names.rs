@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::super::read::{ExpressionUse, Within, article, did_you_mean, one_of, quoted};
 use super::Checker;
-use crate::model::Counts;
+use crate::model::{Counts, UnitCounts};
 use crate::workflow::expression::REFUSED;
 use crate::workflow::{Inside, ParallelBranch, REPAIR_OUTPUT, StepKind};
 use crate::yaml::tree::Place;
@@ -178,7 +178,8 @@ impl<'a> Checker<'a> {
 
     /// Checks the fields of `$output` that conditions use, where the output of the step is known.
     fn output_fields<'b>(&mut self, kind: &StepKind, fields: impl Iterator<Item = &'b String>, place: Place) {
-        let counted = serde_json::to_value(Counts::default()).unwrap_or_default();
+        let counted = Counts { units: Some(UnitCounts::default()), ..Counts::default() };
+        let counted = serde_json::to_value(counted).unwrap_or_default();
         let known: Vec<&str> = match kind {
             StepKind::Detect { .. } | StepKind::Verify { .. } => {
                 counted.as_object().into_iter().flat_map(|counts| counts.keys().map(String::as_str)).collect()

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::Checker;
 use crate::model::Table;
+use crate::workflow::StepKind;
 use crate::yaml::tree::Place;
 
 impl<'a> Checker<'a> {
@@ -34,6 +35,28 @@ impl<'a> Checker<'a> {
             let at = self.diagnostics.at(other_place);
             let help = format!("`{}` is at {at}; describe both alike, keep one of them, or give each a location of its own", other.name);
             self.error(place, message, help);
+        }
+    }
+}
+
+impl Checker<'_> {
+    /// Checks that the tables in which repair steps repair something have slots, as far as their names are known.
+    pub(super) fn repairable(&mut self) {
+        let draft = self.draft;
+        let mut refused = Vec::new();
+        for (step, places) in draft.workflow.steps.iter().zip(&draft.steps) {
+            let StepKind::Repair { of, .. } = &step.kind else { continue };
+            let Some(StepKind::Detect { with, .. }) = draft.workflow.step(of).map(|found| &found.kind) else { continue };
+            let Some(table) = with.text_of("table").and_then(|name| draft.workflow.tables.get(name)) else { continue };
+            if let Err(error) = table.check_repairable() {
+                refused.push((
+                    places.of.unwrap_or(places.name),
+                    format!("step `{}` cannot repair what `{of}` finds: {}", step.name, error.message()),
+                ));
+            }
+        }
+        for (place, message) in refused {
+            self.error(place, message, None);
         }
     }
 }

@@ -64,6 +64,10 @@ impl ReadLake for SeenThroughMasks {
         self.seen(table).rollup(table, request).await
     }
 
+    async fn row_counts(&self, table: &Table, request: &RowCountRequest) -> Result<RowCounts> {
+        self.seen(table).row_counts(table, request).await
+    }
+
     async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
         self.seen(table).retractions(table).await
     }
