@@ -48,6 +48,7 @@ impl AwsLake {
                 .map(|name| Field::new(name, DataType::Int64, true)),
         );
         fields.push(Field::new("path", DataType::Utf8, true));
+        fields.push(Field::new("others", DataType::Int64, true));
         let layout = Layout::of(Arc::new(Schema::new(fields)));
         let execution = self.shared.athena.run(self.behalf.as_deref(), &sql).await?;
         let mut usage = execution.usage;
@@ -427,6 +428,8 @@ struct Found {
     raw: Presence,
     /// All rows that were read, whatever their time is.
     rows_read: u64,
+    /// Whether the rows of other keys were counted.
+    has_others: bool,
     bad: Bad,
     inserted: BTreeMap<Key, SlotSet>,
     replaced: BTreeMap<Key, SlotSet>,
@@ -439,6 +442,7 @@ impl Found {
         Self {
             raw: Presence::new(grid, request.slots, keys),
             rows_read: 0,
+            has_others: false,
             bad: Bad::default(),
             inserted: sets.clone(),
             replaced: sets.clone(),
@@ -450,7 +454,7 @@ impl Found {
         let keys: Vec<_> = table.key.iter().enumerate().map(|(at, _)| batch.column(at).as_string::<i32>()).collect();
         let number = |name: &str| whole(rollup::column(batch, name)?);
         let (word_numbers, rows, off, keyless) = (number("word")?, number("rows")?, number("off")?, number("keyless")?);
-        let misplaced = number("misplaced")?;
+        let (misplaced, others) = (number("misplaced")?, number("others")?);
         let reports = rollup::column(batch, "path")?.as_string_opt::<i32>().ok_or_else(odd_result)?;
         let layers = [number("raw")?, number("inserted")?, number("replaced")?, number("absent")?];
         let asked = rollup::column(batch, "asked")?.as_boolean_opt().ok_or_else(odd_result)?;
@@ -462,9 +466,22 @@ impl Found {
                     table.name
                 ))
             };
-            self.rows_read += count(rows, row)?;
+            // Of other keys, only the first few have a row, and each says how many rows there are in all.
+            let is_other = !others.is_null(row);
+            if is_other && !self.has_others {
+                self.has_others = true;
+                self.rows_read += count(others, row)?;
+                self.raw.other_rows += count(others, row)?;
+            } else if !is_other {
+                self.rows_read += count(rows, row)?;
+            }
             if count(keyless, row)? > 0 {
                 return Err(without("key", count(keyless, row)?));
+            }
+            let key = || Key::new(keys.iter().map(|column| column.value(row)));
+            if is_other {
+                self.raw.other_keys.add(&key(), count(rows, row)?);
+                continue;
             }
             if !word_numbers.is_null(row) && !asked.value(row) {
                 match word_numbers.value(row) {
@@ -478,9 +495,10 @@ impl Found {
             if word_numbers.is_null(row) {
                 return Err(without("time column", count(rows, row)?));
             }
-            let key = if asked.value(row) { Some(Key::new(keys.iter().map(|column| column.value(row)))) } else { None };
-            let Some((key, presence)) = key.and_then(|key| self.raw.keys.get_mut(&key).map(|presence| (key, presence))) else {
+            let key = key();
+            let Some(presence) = self.raw.keys.get_mut(&key).filter(|_| asked.value(row)) else {
                 self.raw.other_rows += count(rows, row)?;
+                self.raw.other_keys.add(&key, count(rows, row)?);
                 continue;
             };
             self.raw.misaligned_rows += count(off, row)?;

@@ -7,7 +7,10 @@ mod defect;
 mod fix;
 mod hours;
 mod interval;
+mod keys;
+mod lifetime;
 mod moment;
+mod other_keys;
 mod presence;
 mod series;
 mod table;
@@ -21,7 +24,10 @@ pub use defect::{Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, G
 pub use fix::{Absence, Conflicts, Fix, Suspect, Suspects, Unit, Wanted};
 pub use hours::Hours;
 pub use interval::{Interval, day_start, utc_date};
+pub use keys::{ExpectedKeys, KeysFrom};
+pub use lifetime::{ExpectedSlots, Lifetime, Lifetimes};
 pub use moment::{Fixed, Moment, Relative};
+pub use other_keys::{KeyRows, OtherKeys};
 pub use presence::{KeyPresence, Presence, SlotRange, SlotSet, TablePresence, expected_slots};
 pub use series::{Cadence, Key, SlotGrid, TimeMark};
 pub use table::{

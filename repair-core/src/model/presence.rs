@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Usage;
 use crate::model::{Cadence, Key, SlotGrid};
-use crate::model::{Interval, Quarantine};
+use crate::model::{Interval, OtherKeys, Quarantine};
 
 /// A range of slots, `[first, end)`; empty if `end <= first`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -299,6 +299,8 @@ pub struct Presence {
     pub keys: BTreeMap<Key, KeyPresence>,
     /// How many rows within `slots` have a key that was not requested.
     pub other_rows: u64,
+    /// The first few of those keys.
+    pub other_keys: OtherKeys,
     /// How many rows have a time that is not exactly on the grid; each counts for the slot that it falls into.
     pub misaligned_rows: u64,
     /// How many rows lie in a folder of another time, near enough to be used.
@@ -319,6 +321,7 @@ impl Presence {
             slots,
             keys,
             other_rows: 0,
+            other_keys: OtherKeys::default(),
             misaligned_rows: 0,
             misplaced_rows: 0,
             stray_rows: BTreeMap::new(),
@@ -329,6 +332,7 @@ impl Presence {
     /// Adds what another part of the same table holds within the same slots.
     pub fn merge(&mut self, other: Self) {
         self.other_rows += other.other_rows;
+        self.other_keys.merge(&other.other_keys);
         self.misaligned_rows += other.misaligned_rows;
         self.misplaced_rows += other.misplaced_rows;
         for (file, rows) in other.stray_rows {

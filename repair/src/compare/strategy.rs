@@ -230,6 +230,11 @@ pub(super) fn plugin(step: &Step) -> Result<(PluginKind, &str, &Template)> {
 }
 
 /// The variables of expressions that are known outside a run.
-pub(super) fn variables(workflow: &Workflow, params: &BTreeMap<String, Value>, began: jiff::Timestamp, now: jiff::Timestamp) -> Result<Variables> {
+pub(super) fn variables(
+    workflow: &Workflow,
+    params: &BTreeMap<String, Value>,
+    began: jiff::Timestamp,
+    now: jiff::Timestamp,
+) -> Result<Variables> {
     Ok(Variables::at_start(&workflow.fix(params, now)?, began, now))
 }

@@ -288,7 +288,10 @@ impl State {
                         of_key.add_row(slot);
                         raw.misaligned_rows += u64::from(grid.time_of_seconds(slot).checked_mul(1_000_000) != Some(time_us));
                     }
-                    None => raw.other_rows += 1,
+                    None => {
+                        raw.other_rows += 1;
+                        raw.other_keys.add(&key, 1);
+                    }
                 }
             }
         }

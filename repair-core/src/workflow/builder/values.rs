@@ -9,7 +9,8 @@ use super::print::Tree;
 use crate::error::ErrorKind;
 use crate::model::Zone;
 use crate::model::{
-    BadRowLimit, ColumnRule, Csv, OnBadRow, PartitionUnit, Repeated, Skipped, Slack, Table, TimeForm, TimeMark, TimeReading,
+    BadRowLimit, ColumnRule, Csv, ExpectedKeys, Key, OnBadRow, PartitionUnit, Repeated, Skipped, Slack, Table, TimeForm, TimeMark,
+    TimeReading,
 };
 use crate::price::Budget;
 use crate::workflow::calendar::{Basis, WEEKDAYS};
@@ -222,6 +223,7 @@ pub(super) fn table(table: Table) -> Tree {
     if !table.key.is_empty() {
         fields.push(("key".to_owned(), Tree::texts(table.key)));
     }
+    fields.extend(table.keys.map(|keys| ("keys".to_owned(), self::keys(keys))));
     fields.push(("time".to_owned(), if table.reading.is_plain() { Tree::Text(table.time) } else { time(table.time, table.reading) }));
     if table.time_marks == TimeMark::End {
         fields.push(("time_marks".to_owned(), Tree::text("end")));
@@ -229,6 +231,23 @@ pub(super) fn table(table: Table) -> Tree {
     fields.extend(table.zone.map(|zone| ("zone".to_owned(), Tree::Text(zone.to_string()))));
     fields.extend(table.cadence.map(|cadence| ("cadence".to_owned(), Tree::Text(cadence.to_string()))));
     fields.extend(table.settles_after.map(|after| ("settles_after".to_owned(), duration(after))));
+    Tree::Map(fields)
+}
+
+fn keys(keys: ExpectedKeys) -> Tree {
+    let key = |key: &Key| match key.single() {
+        Some(value) => Tree::text(value),
+        None => Tree::texts(key.values()),
+    };
+    let from = match keys {
+        ExpectedKeys::List(keys) => return Tree::List(keys.iter().map(key).collect()),
+        ExpectedKeys::Table(from) => from,
+    };
+    let mut fields = vec![("table".to_owned(), Tree::Text(from.table))];
+    fields.extend(from.columns.map(|columns| ("columns".to_owned(), Tree::texts(columns))));
+    for (name, column) in [("since", from.since), ("until", from.until), ("calendar", from.calendar)] {
+        fields.extend(column.map(|column| (name.to_owned(), Tree::Text(column))));
+    }
     Tree::Map(fields)
 }
 

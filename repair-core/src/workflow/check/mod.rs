@@ -73,6 +73,7 @@ pub(super) fn check(draft: Draft<'_>, registry: &Registry, diagnostics: &mut Dia
     let calendars = checker.calendars();
     checker.plugins();
     checker.locations();
+    checker.expected_keys();
     checker.prices();
     checker.relative_params();
     // With steps missing or leading nowhere, checks of the shape would only repeat known mistakes.
