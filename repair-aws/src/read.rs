@@ -18,7 +18,7 @@ use crate::athena::{Execution, Page};
 use crate::bad::Bad;
 use crate::lake::{AwsLake, Looked, odd_result};
 use crate::results::{BATCH_ROWS, Layout, Reader, Texts};
-use crate::sql::{MAX_STATEMENT_BYTES, Wanted, words};
+use crate::sql::{MAX_STATEMENT_BYTES, Wanted, values, words};
 
 /// If the keys have more text than this, they are not sent: all keys are then read, and filtered here.
 const MAX_KEY_BYTES: usize = 200_000;
@@ -36,6 +36,7 @@ impl AwsLake {
         let (known, _) = self.look_up(table).await?;
         let keys: Vec<Key> = request.keys.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
         let mut found = Found::new(grid, request, &keys);
+        found.whole = whole_keys(table, &known);
         if request.slots.is_empty() {
             return found.finish(table, Usage::default());
         }
@@ -101,6 +102,7 @@ impl AwsLake {
         self.meter(usage);
         let all_keys: Option<BTreeSet<Key>> = if sent.is_none() { keys.map(|keys| keys.iter().cloned().collect()) } else { None };
         let bounds = wanted.bounds;
+        let whole = whole_keys(table, &known);
         let table = table.clone();
         let bad = Arc::new(Mutex::new(Bad::default()));
         let arrange = move |batch: RecordBatch, table: &Table, bad: &Mutex<Bad>| {
@@ -110,10 +112,11 @@ impl AwsLake {
                 let array = rollup::column(&batch, field.name())?;
                 if !field.is_nullable() && array.null_count() > 0 {
                     return Err(Error::invalid(format!(
-                        "{} rows have no value in column `{}` of table `{}`, so they belong to no slot; remove them from the table, or give them one",
+                        "{} rows have no value in column `{}` of table `{}`{}, so they belong to no slot; remove them from the table, or give them one",
                         array.null_count(),
                         field.name(),
-                        table.name
+                        table.name,
+                        if table.key.contains(field.name()) { whole.as_str() } else { "" }
                     )));
                 }
                 arrays.push(array.clone());
@@ -337,6 +340,14 @@ impl Parsing {
     }
 }
 
+/// What is said of rows without a key, if a key may be a number that is not whole.
+fn whole_keys(table: &Table, known: &Looked) -> String {
+    match values::float_key(table, &known.raw) {
+        Some(column) => format!(", or a number that is not whole (column `{column}` holds floats; a key must be text or whole numbers)"),
+        None => String::new(),
+    }
+}
+
 fn whole(array: &ArrayRef) -> Result<&Int64Array> {
     array.as_primitive_opt::<Int64Type>().ok_or_else(odd_result)
 }
@@ -430,6 +441,8 @@ struct Found {
     rows_read: u64,
     /// Whether the rows of other keys were counted.
     has_others: bool,
+    /// What is said of rows without a key.
+    whole: String,
     bad: Bad,
     inserted: BTreeMap<Key, SlotSet>,
     replaced: BTreeMap<Key, SlotSet>,
@@ -443,6 +456,7 @@ impl Found {
             raw: Presence::new(grid, request.slots, keys),
             rows_read: 0,
             has_others: false,
+            whole: String::new(),
             bad: Bad::default(),
             inserted: sets.clone(),
             replaced: sets.clone(),
@@ -460,9 +474,12 @@ impl Found {
         let asked = rollup::column(batch, "asked")?.as_boolean_opt().ok_or_else(odd_result)?;
         let count = |array: &Int64Array, row: usize| u64::try_from(array.value(row)).map_err(|_| odd_result());
         for row in 0..batch.num_rows() {
+            let whole = &self.whole;
             let without = |what: &str, rows: u64| {
+                let whole = if what == "key" { whole.as_str() } else { "" };
                 Error::invalid(format!(
-                    "{rows} rows of table `{}` have no value in their {what}, so they belong to no slot; remove them from the table, or give them one",
+                    "{rows} rows of table `{}` have no value in their {what}{whole}, so they belong to no slot; remove them from the table, or give \
+                     them one",
                     table.name
                 ))
             };
