@@ -343,7 +343,7 @@ impl Parsing {
 /// What is said of rows without a key, if a key may be a number that is not whole.
 fn whole_keys(table: &Table, known: &Looked) -> String {
     match values::float_key(table, &known.raw) {
-        Some(column) => format!(", or a number that is not whole (column `{column}` holds floats; a key must be text or whole numbers)"),
+        Some(column) => format!(", or a number that is not whole (column `{column}` holds floats; a key must be text or a whole number)"),
         None => String::new(),
     }
 }

@@ -178,5 +178,10 @@ async fn keys_are_listed_by_another_table_and_live_as_it_says() {
     assert!(error.message().contains("`4711` in column `meter` is neither a date nor a time") && asked == 1, "{error}");
     let (refused, _) = detect(KeysFrom::table("sites"), "2024-03-13", "2024-03-13").await;
     let error = refused.unwrap_err();
-    assert!(error.message().contains("a number that is not whole (column `meter` holds floats"), "{error}");
+    assert!(error.message().contains("a key must be text or a whole number"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whole_numbers_are_keys_even_as_floats() {
+    reading::floats_as_keys(&World::new().await).await;
 }

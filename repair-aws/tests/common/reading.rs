@@ -559,7 +559,7 @@ pub async fn meters_and_sites(world: &World) -> (Table, Table) {
         ("south", 1, (24..27).map(|hour| (4711.0, hour)).chain((11..20).map(|other| (f64::from(other), 30))).collect()),
         ("south", 9, vec![(4711.5, 9 * 24)]),
     ] {
-        let folder = format!("region={region}/day={}", hour(day * 24).to_zoned(jiff::tz::TimeZone::UTC).date());
+        let folder = format!("region={region}/day={}", Zone::utc().local(hour(day * 24)).date());
         let values = folder.replace('/', "', ").replace('=', "='");
         world
             .define(&format!("ALTER TABLE `{DATABASE}`.`meters` ADD PARTITION ({values}') LOCATION 's3://{BUCKET}/lake/meters/{folder}/'"))
@@ -576,4 +576,30 @@ pub async fn meters_and_sites(world: &World) -> (Table, Table) {
                  south,4711,2024-01-01,,2024-03-05T03:00:00Z\nsouth,9,2024-01-01,2025-01-01,\n";
     world.put("lake/sites/sites.csv", sites);
     (meters, Table::new("sites", Format::Csv, "entered").with_time(TimeReading::default().with_zone(Zone::utc())))
+}
+
+/// Whole numbers that are stored as floats are keys, and other numbers are refused in words.
+pub async fn floats_as_keys(world: &World) {
+    let table = Table::new("floats", Format::Parquet, "ts").with_key(["meter"]).with_cadence(Cadence::HOUR);
+    world.declare(&table, &[("meter", "double"), ("ts", "timestamp")]).await;
+    let write = |file: &str, meter: f64, number: i64| {
+        let time = at("2024-03-04T00:00:00Z") + jiff::SignedDuration::from_hours(number);
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("meter", Arc::new(Float64Array::from(vec![meter]))),
+            ("ts", Arc::new(TimestampMicrosecondArray::from(vec![time.as_microsecond()]).with_timezone("UTC"))),
+        ];
+        world.put(&format!("lake/floats/{file}.parquet"), parquet(&RecordBatch::try_from_iter(columns).unwrap()));
+    };
+    write("a", 4711.0, 1);
+    let (from, to) = ("2024-03-04T00:00:00Z", "2024-03-05T00:00:00Z");
+    assert_eq!(present(&look(world, &table, &["4711"], from, to).await.unwrap()), 1);
+    assert_eq!(rows(world, &table, Layer::Raw).await, ["4711|2024-03-04T01:00:00Z"]);
+    write("b", 4711.5, 2);
+    let scanned = async {
+        let rows = world.lake.scan(&table, &ScanRequest::new(Layer::Raw)).await.unwrap();
+        futures::TryStreamExt::try_collect::<Vec<_>>(rows).await.unwrap_err()
+    };
+    for error in [look(world, &table, &["4711"], from, to).await.unwrap_err(), scanned.await] {
+        assert!(error.message().contains("a number that is not whole (column `meter` holds floats"), "{error}");
+    }
 }
