@@ -243,17 +243,17 @@ fn resolved<'s>(mut schema: &'s Value, root: &'s Value) -> &'s Value {
     &Value::Null
 }
 
-/// Of several alternatives, the one that a value is meant to be: that of its type and, among mappings, one whose required keys it has. If none
-/// is of its type, nothing is known about it, and what takes the value says what is wrong.
+/// Of several alternatives, the one that a mapping is meant to be: one whose required keys it has, or else the last. Of other values nothing is
+/// known then, and what takes them says what is wrong.
 fn alternative<'s>(schema: &'s Value, root: &'s Value, node: &Node) -> &'s Value {
-    let Some(all) = schema.get("anyOf").and_then(Value::as_array) else { return schema };
-    let of_type: Vec<&Value> =
-        all.iter().map(|one| resolved(one, root)).filter(|one| !types(one).is_empty() && of_type(node, one)).collect();
-    let required = |one: &&&Value| {
-        let required = one.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-        required.fold(true, |all, name| all && node.get(name).is_some())
+    let alternatives = schema.get("anyOf").and_then(Value::as_array).filter(|_| matches!(node.value, Yaml::Map(_)));
+    let Some(all) = alternatives else { return schema };
+    let mappings: Vec<&Value> = all.iter().map(|one| resolved(one, root)).filter(|one| types(one) == ["object"]).collect();
+    let has_required = |one: &&&Value| {
+        let mut required = one.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        required.all(|name| node.get(name).is_some())
     };
-    of_type.iter().find(required).or(of_type.last()).copied().unwrap_or(&Value::Null)
+    mappings.iter().find(has_required).or(mappings.last()).copied().unwrap_or(schema)
 }
 
 /// The texts that the schema allows, if it lists them.
