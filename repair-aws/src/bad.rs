@@ -57,7 +57,8 @@ impl Bad {
         for ((file, column), rows) in &self.rows {
             let clock = table.reading.zone.as_ref().filter(|zone| *column == table.time && !zone.is_utc());
             let doubt = clock.map(|zone| format!(", or the clock in {zone} shows it twice or never")).unwrap_or_default();
-            let reason = format!("there is no value in column `{column}` that can be read as the table declares it{doubt}");
+            let of_key = if table.key.contains(column) { "; a key must be text or a whole number" } else { "" };
+            let reason = format!("there is no value in column `{column}` that can be read as the table declares it{doubt}{of_key}");
             quarantine.count(*rows, BadRow::new(file, None, Some(column.clone()), reason));
         }
         let bad = quarantine.rows();

@@ -18,7 +18,7 @@ use crate::athena::{Execution, Page};
 use crate::bad::Bad;
 use crate::lake::{AwsLake, Looked, odd_result};
 use crate::results::{BATCH_ROWS, Layout, Reader, Texts};
-use crate::sql::{MAX_STATEMENT_BYTES, Wanted, words};
+use crate::sql::{MAX_STATEMENT_BYTES, Wanted, values, words};
 
 /// If the keys have more text than this, they are not sent: all keys are then read, and filtered here.
 const MAX_KEY_BYTES: usize = 200_000;
@@ -36,6 +36,7 @@ impl AwsLake {
         let (known, _) = self.look_up(table).await?;
         let keys: Vec<Key> = request.keys.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
         let mut found = Found::new(grid, request, &keys);
+        found.whole = whole_keys(table, &known);
         if request.slots.is_empty() {
             return found.finish(table, Usage::default());
         }
@@ -48,6 +49,7 @@ impl AwsLake {
                 .map(|name| Field::new(name, DataType::Int64, true)),
         );
         fields.push(Field::new("path", DataType::Utf8, true));
+        fields.push(Field::new("others", DataType::Int64, true));
         let layout = Layout::of(Arc::new(Schema::new(fields)));
         let execution = self.shared.athena.run(self.behalf.as_deref(), &sql).await?;
         let mut usage = execution.usage;
@@ -100,6 +102,7 @@ impl AwsLake {
         self.meter(usage);
         let all_keys: Option<BTreeSet<Key>> = if sent.is_none() { keys.map(|keys| keys.iter().cloned().collect()) } else { None };
         let bounds = wanted.bounds;
+        let whole = whole_keys(table, &known);
         let table = table.clone();
         let bad = Arc::new(Mutex::new(Bad::default()));
         let arrange = move |batch: RecordBatch, table: &Table, bad: &Mutex<Bad>| {
@@ -109,10 +112,11 @@ impl AwsLake {
                 let array = rollup::column(&batch, field.name())?;
                 if !field.is_nullable() && array.null_count() > 0 {
                     return Err(Error::invalid(format!(
-                        "{} rows have no value in column `{}` of table `{}`, so they belong to no slot; remove them from the table, or give them one",
+                        "{} rows have no value in column `{}` of table `{}`{}, so they belong to no slot; remove them from the table, or give them one",
                         array.null_count(),
                         field.name(),
-                        table.name
+                        table.name,
+                        if table.key.contains(field.name()) { whole.as_str() } else { "" }
                     )));
                 }
                 arrays.push(array.clone());
@@ -388,6 +392,14 @@ impl Parsing {
     }
 }
 
+/// What is said of rows without a key, if a key may be a number that is not whole.
+fn whole_keys(table: &Table, known: &Looked) -> String {
+    match values::float_key(table, &known.raw) {
+        Some(column) => format!(", or a number that is not whole (column `{column}` holds floats; a key must be text or a whole number)"),
+        None => String::new(),
+    }
+}
+
 fn whole(array: &ArrayRef) -> Result<&Int64Array> {
     array.as_primitive_opt::<Int64Type>().ok_or_else(odd_result)
 }
@@ -479,6 +491,10 @@ struct Found {
     raw: Presence,
     /// All rows that were read, whatever their time is.
     rows_read: u64,
+    /// Whether the rows of other keys were counted.
+    has_others: bool,
+    /// What is said of rows without a key.
+    whole: String,
     bad: Bad,
     inserted: BTreeMap<Key, SlotSet>,
     replaced: BTreeMap<Key, SlotSet>,
@@ -491,6 +507,8 @@ impl Found {
         Self {
             raw: Presence::new(grid, request.slots, keys),
             rows_read: 0,
+            has_others: false,
+            whole: String::new(),
             bad: Bad::default(),
             inserted: sets.clone(),
             replaced: sets.clone(),
@@ -502,21 +520,37 @@ impl Found {
         let keys: Vec<_> = table.key.iter().enumerate().map(|(at, _)| batch.column(at).as_string::<i32>()).collect();
         let number = |name: &str| whole(rollup::column(batch, name)?);
         let (word_numbers, rows, off, keyless) = (number("word")?, number("rows")?, number("off")?, number("keyless")?);
-        let misplaced = number("misplaced")?;
+        let (misplaced, others) = (number("misplaced")?, number("others")?);
         let reports = rollup::column(batch, "path")?.as_string_opt::<i32>().ok_or_else(odd_result)?;
         let layers = [number("raw")?, number("inserted")?, number("replaced")?, number("absent")?];
         let asked = rollup::column(batch, "asked")?.as_boolean_opt().ok_or_else(odd_result)?;
         let count = |array: &Int64Array, row: usize| u64::try_from(array.value(row)).map_err(|_| odd_result());
         for row in 0..batch.num_rows() {
+            let whole = &self.whole;
             let without = |what: &str, rows: u64| {
+                let whole = if what == "key" { whole.as_str() } else { "" };
                 Error::invalid(format!(
-                    "{rows} rows of table `{}` have no value in their {what}, so they belong to no slot; remove them from the table, or give them one",
+                    "{rows} rows of table `{}` have no value in their {what}{whole}, so they belong to no slot; remove them from the table, or give \
+                     them one",
                     table.name
                 ))
             };
-            self.rows_read += count(rows, row)?;
+            // Of other keys, only the first few have a row, and each says how many rows there are in all.
+            let is_other = !others.is_null(row);
+            if is_other && !self.has_others {
+                self.has_others = true;
+                self.rows_read += count(others, row)?;
+                self.raw.other_rows += count(others, row)?;
+            } else if !is_other {
+                self.rows_read += count(rows, row)?;
+            }
             if count(keyless, row)? > 0 {
                 return Err(without("key", count(keyless, row)?));
+            }
+            let key = || Key::new(keys.iter().map(|column| column.value(row)));
+            if is_other {
+                self.raw.other_keys.add(&key(), count(rows, row)?);
+                continue;
             }
             if !word_numbers.is_null(row) && !asked.value(row) {
                 match word_numbers.value(row) {
@@ -530,9 +564,10 @@ impl Found {
             if word_numbers.is_null(row) {
                 return Err(without("time column", count(rows, row)?));
             }
-            let key = if asked.value(row) { Some(Key::new(keys.iter().map(|column| column.value(row)))) } else { None };
-            let Some((key, presence)) = key.and_then(|key| self.raw.keys.get_mut(&key).map(|presence| (key, presence))) else {
+            let key = key();
+            let Some(presence) = self.raw.keys.get_mut(&key).filter(|_| asked.value(row)) else {
                 self.raw.other_rows += count(rows, row)?;
+                self.raw.other_keys.add(&key, count(rows, row)?);
                 continue;
             };
             self.raw.misaligned_rows += count(off, row)?;

@@ -21,7 +21,9 @@ use repair_core::lake::overlay::{self, Op, columns};
 use repair_core::lake::partition::{self, TimeBounds};
 use repair_core::lake::rollup::{Function, Rollup};
 use repair_core::lake::{Layer, shape};
-use repair_core::model::{Format, Key, OnBadRow, PartitionUnit, PathPattern, PathPiece, SlotGrid, SlotRange, Table, TimeForm, Zone};
+use repair_core::model::{
+    Format, Key, MAX_EXAMPLES, OnBadRow, PartitionUnit, PathPattern, PathPiece, SlotGrid, SlotRange, Table, TimeForm, Zone,
+};
 use repair_core::{Error, Result};
 
 use self::folders::Folders;
@@ -755,7 +757,8 @@ impl<'a> Source<'a> {
     /// all other rows. Its columns are the key, the word counted from the first, whether the key was requested, and the bits of the raw rows;
     /// then how many raw rows there are, how many of them are off the grid, and how many have no key; then the bits of repairs that insert,
     /// of repairs that replace, and of exceptions; then how many raw rows are in the folder of another time, and what cannot be read of them.
-    /// The word of rows of other keys is -1, and that of rows that are not used is one of [`words`].
+    /// The word of rows of other keys is -1, and that of rows that are not used is one of [`words`]. The last column is null, except for rows of
+    /// other keys: of these, there is a row for each of the first few keys, and all of them say how many raw rows other keys have together.
     ///
     /// # Errors
     /// As [`Source::scan`].
@@ -817,16 +820,20 @@ impl<'a> Source<'a> {
             none if none.is_empty() => "false".to_owned(),
             some => format!("repair_class < 2 AND ({})", some.join(" OR ")),
         };
-        let shown = key_names.iter().map(|key| format!("CASE WHEN repair_asked THEN {key} END AS {key}, ")).collect::<String>();
+        // Other keys are named, unless there is something wrong with their rows.
+        let is_shown = "repair_asked OR (repair_class < 2 AND repair_slot IS NOT NULL)";
+        let shown = key_names.iter().map(|key| format!("CASE WHEN {is_shown} THEN {key} END AS {key}, ")).collect::<String>();
         // Words count from the first slot's, so that nothing negative is divided; a row without a time has no word.
         let first_word = slots.first.div_euclid(per_word);
         let base = first_word * per_word;
         let bits =
             |layer: u8| format!("bitwise_or_agg(repair_bit) FILTER (WHERE repair_asked AND repair_layer = {layer} AND NOT repair_off)");
-        Ok(format!(
-            "SELECT {keys}repair_word, repair_asked, {raw}, count(*) FILTER (WHERE repair_layer = 0), \
-             count(*) FILTER (WHERE repair_layer = 0 AND repair_asked AND repair_off), count(*) FILTER (WHERE repair_layer = 0 AND repair_no_key), \
-             {inserted}, {replaced}, {absent}, count(*) FILTER (WHERE repair_asked AND repair_class = 1), repair_path \
+        let words = format!(
+            "SELECT {keys}repair_word, repair_asked, {raw} AS repair_raw, count(*) FILTER (WHERE repair_layer = 0) AS repair_rows, \
+             count(*) FILTER (WHERE repair_layer = 0 AND repair_asked AND repair_off) AS repair_off, \
+             count(*) FILTER (WHERE repair_layer = 0 AND repair_no_key) AS repair_keyless, {inserted} AS repair_inserted, \
+             {replaced} AS repair_replaced, {absent} AS repair_absent, \
+             count(*) FILTER (WHERE repair_asked AND repair_class = 1) AS repair_misplaced, repair_path \
              FROM (SELECT {shown}CASE WHEN repair_class > 1 THEN -repair_class WHEN repair_asked OR repair_slot IS NULL THEN (repair_slot - {base}) / \
              {per_word} ELSE -1 END AS repair_word, repair_asked, repair_layer, repair_off, repair_no_key, repair_class, repair_path, \
              bitwise_left_shift(BIGINT '1', CAST((repair_slot - {base}) % {per_word} AS integer)) AS repair_bit \
@@ -838,6 +845,26 @@ impl<'a> Source<'a> {
             replaced = bits(2),
             absent = bits(3),
             layers = layers.join(" UNION ALL "),
+        );
+        let rest = "repair_inserted, repair_replaced, repair_absent, repair_misplaced, repair_path";
+        if key_names.is_empty() || keys.is_none() {
+            return Ok(format!(
+                "SELECT {keys}repair_word, repair_asked, repair_raw, repair_rows, repair_off, repair_keyless, {rest}, CAST(NULL AS bigint) FROM ({words})",
+                keys = key_list("")
+            ));
+        }
+        // The rows of a key that was asked for are a window of their own, so that no window is large but that of other keys.
+        let window = key_names.iter().map(|key| format!("CASE WHEN NOT repair_other THEN {key} END")).collect::<Vec<_>>().join(", ");
+        let window = format!("PARTITION BY repair_other, {window}");
+        Ok(format!(
+            "SELECT {keys}repair_word, repair_asked, repair_raw, repair_rows, repair_off, \
+             CASE WHEN repair_other THEN repair_all_keyless ELSE repair_keyless END, {rest}, CASE WHEN repair_other THEN repair_all END \
+             FROM (SELECT *, row_number() OVER ({window} ORDER BY CASE WHEN repair_rows > 0 THEN 0 ELSE 1 END, {by}) AS repair_place, \
+             sum(repair_rows) OVER ({window}) AS repair_all, sum(repair_keyless) OVER ({window}) AS repair_all_keyless \
+             FROM (SELECT *, NOT repair_asked AND coalesce(repair_word, 0) = -1 AS repair_other FROM ({words}))) \
+             WHERE NOT repair_other OR repair_place <= {MAX_EXAMPLES}",
+            keys = key_list(""),
+            by = key_names.join(", "),
         ))
     }
 

@@ -2,13 +2,18 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::reading::{self, LAYOUTS};
 use common::*;
 use repair_core::lake::ReadLake;
 use repair_core::model::{
-    Cadence, ColumnRule, ColumnType, Csv, Encoding, EpochUnit, Format, PartitionUnit, Repeated, Table, TimeReading, Zone,
+    Cadence, ColumnRule, ColumnType, Csv, Encoding, EpochUnit, ExpectedKeys, Format, KeysFrom, PartitionUnit, Repeated, Table, TimeReading,
+    Zone,
 };
-use repair_core::testing::LakeSetup;
+use repair_core::plugin::{Detector, PluginKind, Registry};
+use repair_core::testing::{LakeSetup, VirtualClock, context};
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn times_are_read_as_iso_8601_writes_them() {
@@ -130,4 +135,53 @@ async fn what_athena_cannot_honour_is_refused_before_anything_is_spent() {
     assert_eq!(world.served(aws_sandbox::Service::Athena, "StartQueryExecution"), 0);
     world.lake.describe(&plain()).await.unwrap();
     world.lake.describe(&pq().with_column("n", ColumnRule::of_type(ColumnType::Decimal(20, 2)))).await.unwrap();
+}
+
+/// The keys of another table, with their lifetimes, are read before anything is spent on the table itself; other keys are counted and named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_listed_by_another_table_and_live_as_it_says() {
+    let world = World::new().await;
+    let (meters, sites) = reading::meters_and_sites(&world).await;
+    let queries = || world.served(aws_sandbox::Service::Athena, "StartQueryExecution");
+    let detect = async |keys: KeysFrom, from: &str, to: &str| {
+        let meters = meters.clone().with_keys(ExpectedKeys::Table(keys));
+        let clock = VirtualClock::starting_at(at("2024-06-01T00:00:00Z"));
+        let context = context(Arc::new(world.reopened()), [meters, sites.clone()], Arc::new(clock));
+        let config = json!({ "table": "meters", "from": from, "to": to });
+        let detector = Registry::default().make(PluginKind::Detector, "gaps", &config).and_then(Arc::<dyn Detector>::try_from).unwrap();
+        let before = queries();
+        (detector.detect(&context, None).await, queries() - before)
+    };
+    let lifetime = || KeysFrom::table("sites").with_lifetime(Some("opened"), Some("closed"));
+    let (found, asked) = detect(lifetime(), "2024-03-04", "2024-03-05").await;
+    let found = found.unwrap();
+    let counts = found.counts;
+    assert_eq!(found.scope.keys.iter().map(ToString::to_string).collect::<Vec<_>>(), ["north/4711", "north/4712", "south/4711"]);
+    assert_eq!((counts.expected, counts.missing, counts.unexpected, asked), (42 + 24 + 27, 1, 6, 2));
+    assert_eq!(
+        found.gaps.iter().map(|(key, slots)| (key.to_string(), found.scope.grid.start_of(slots.first))).collect::<Vec<_>>(),
+        [("north/4711".to_owned(), at("2024-03-04T07:00:00Z"))]
+    );
+    // The first five of eleven keys, with all of their rows.
+    assert_eq!(counts.other_keys, 13);
+    let named = "south/10 (1 row), south/11 (1 row), south/12 (1 row), south/13 (1 row), south/14 (1 row) and others";
+    assert_eq!(found.other_keys.describe(counts.other_keys), named);
+    // Where all of them have been opened since the time that their rows carry.
+    let (found, _) = detect(KeysFrom::table("sites").with_lifetime(Some("entered"), None), "2023-12-31", "2024-01-01").await;
+    assert_eq!(found.unwrap().counts.expected, 4 * 24);
+
+    let (refused, asked) = detect(KeysFrom::table("sites").with_lifetime(Some("open"), None), "2024-03-04", "2024-03-05").await;
+    let error = refused.unwrap_err();
+    assert!(error.message().contains("has no column `open`; its columns are") && asked == 0, "{error}");
+    let (refused, asked) = detect(KeysFrom::table("sites").with_lifetime(Some("meter"), None), "2024-03-04", "2024-03-05").await;
+    let error = refused.unwrap_err();
+    assert!(error.message().contains("`4711` in column `meter` is neither a date nor a time") && asked == 1, "{error}");
+    let (refused, _) = detect(KeysFrom::table("sites"), "2024-03-13", "2024-03-13").await;
+    let error = refused.unwrap_err();
+    assert!(error.message().contains("a key must be text or a whole number"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whole_numbers_are_keys_even_as_floats() {
+    reading::floats_as_keys(&World::new().await).await;
 }

@@ -63,6 +63,7 @@ async fn tables_as_people_have_them_are_read_by_a_real_trino() {
     }
     reading::rows_that_cannot_be_read(&world).await;
     reading::values_and_files(&world).await;
+    reading::floats_as_keys(&world).await;
 }
 
 /// A session of two stocks, of which one has holes and the other came for half of the day only.

@@ -185,6 +185,10 @@ pub(crate) fn report(report: &RunReport) -> String {
     for problem in once(&report.problems, report.reason.as_deref()) {
         text.push_str(&format!("\nproblem: {problem}"));
     }
+    for step in report.steps.iter().filter(|step| !step.other_keys.is_empty()) {
+        let rows = step.output.get("other_keys").and_then(Value::as_u64).unwrap_or_default();
+        text.push_str(&format!("\nnote: {}: {rows} rows have keys that it does not expect: {}", step.name, step.other_keys.describe(rows)));
+    }
     text.push_str(&format!("\n\n{}", last_line(report)));
     text
 }

@@ -57,8 +57,14 @@ async fn repair(lake: &MemoryLake, answer: RecordBatch) -> [Result<Fix>; 2] {
     let key = Key::from("a");
     let mut gaps = GapList::default();
     gaps.push(&key, SLOTS);
-    let scope =
-        Scope { table: "readings".into(), grid: table().grid().unwrap(), keys: vec![key.clone()], interval, calendar: "24x7".into() };
+    let scope = Scope {
+        table: "readings".into(),
+        grid: table().grid().unwrap(),
+        keys: vec![key.clone()],
+        interval,
+        calendar: "24x7".into(),
+        lifetimes: Default::default(),
+    };
     let findings = Findings::of_gaps(scope, Counts::default(), gaps, Usage::default());
     let unit = Unit { interval, wanted: vec![Wanted { key, slots: vec![SLOTS] }] };
     [repairer.repair(&context, &findings, &unit).await, repairer.repair(&context, &findings, &unit).await]
@@ -145,7 +151,14 @@ async fn backfill(
     let mut list = GapList::default();
     gaps.iter().for_each(|gap| list.push(&Key::from("a"), *gap));
     let interval = grid.interval_of(list.hull().unwrap()).unwrap();
-    let scope = Scope { table: "readings".into(), grid, keys: vec![Key::from("a")], interval, calendar: "24x7".into() };
+    let scope = Scope {
+        table: "readings".into(),
+        grid,
+        keys: vec![Key::from("a")],
+        interval,
+        calendar: "24x7".into(),
+        lifetimes: Default::default(),
+    };
     let findings = Findings::of_gaps(scope, Counts::default(), list, Usage::default());
     let mut fixes = Vec::new();
     for unit in repairer.plan(&context, &findings).await.unwrap() {

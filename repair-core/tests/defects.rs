@@ -255,7 +255,14 @@ impl Detector for Suspicious {
     async fn detect(&self, context: &StepContext, _: Option<&Findings>) -> Result<Findings> {
         let interval = Interval::parse("1970-01-01", "1970-01-01")?;
         let grid = context.table("bars")?.grid()?;
-        let scope = Scope { table: "bars".to_owned(), grid, keys: vec![Key::from("K")], interval, calendar: "24x7".to_owned() };
+        let scope = Scope {
+            table: "bars".to_owned(),
+            grid,
+            keys: vec![Key::from("K")],
+            interval,
+            calendar: "24x7".to_owned(),
+            lifetimes: Default::default(),
+        };
         let mut gaps = GapList::default();
         gaps.push(&Key::from("K"), SlotRange::new(4, 5));
         let counts = Counts { expected: 1, present: 1, defective: 1, gaps: 1, audited_keys: 1, ..Counts::default() };

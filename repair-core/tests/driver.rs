@@ -116,6 +116,7 @@ impl Detector for Looks {
             keys: vec![Key::from("K")],
             interval,
             calendar: "24x7".to_owned(),
+            lifetimes: Default::default(),
         };
         Ok(Findings::of_gaps(scope, counts, gaps, Usage::default()))
     }

@@ -62,7 +62,14 @@ fn findings(gaps: &[(&str, i64, i64)]) -> Findings {
     gaps.iter().for_each(|(key, first, end)| list.push(&Key::from(*key), SlotRange::new(FIRST + first, FIRST + end)));
     let interval = Interval::parse("2024-03-04", "2024-03-06").unwrap();
     let keys = ["a", "b"].map(Key::from).to_vec();
-    let scope = Scope { table: "readings".to_owned(), grid: table().grid().unwrap(), keys, interval, calendar: "24x7".to_owned() };
+    let scope = Scope {
+        table: "readings".to_owned(),
+        grid: table().grid().unwrap(),
+        keys,
+        interval,
+        calendar: "24x7".to_owned(),
+        lifetimes: Default::default(),
+    };
     Findings::of_gaps(scope, Counts::default(), list, Usage::default())
 }
 

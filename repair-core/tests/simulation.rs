@@ -158,6 +158,7 @@ impl Detector for SimDetector {
             keys: vec![Key::from("K")],
             interval,
             calendar: "24x7".to_owned(),
+            lifetimes: Default::default(),
         };
         Ok(Findings::of_gaps(scope, counts, gaps, Usage::default()))
     }

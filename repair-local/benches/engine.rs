@@ -163,7 +163,14 @@ impl Detector for Finds {
         gaps.push(&Key::from("K"), SlotRange::new(0, i64::try_from(self.0).unwrap()));
         let counts = Counts { missing: self.0, expected: self.0, gaps: 1, audited_keys: 1, ..Counts::default() };
         let grid = context.table("bars")?.grid()?;
-        let scope = Scope { table: "bars".into(), grid, keys: vec![Key::from("K")], interval, calendar: "24x7".into() };
+        let scope = Scope {
+            table: "bars".into(),
+            grid,
+            keys: vec![Key::from("K")],
+            interval,
+            calendar: "24x7".into(),
+            lifetimes: Default::default(),
+        };
         Ok(Findings::of_gaps(scope, counts, gaps, Usage::default()))
     }
 }

@@ -9,7 +9,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 use repair_core::lake::PresenceRequest;
 use repair_core::model::Usage;
-use repair_core::model::{Format, Key, KeyPresence, Presence, SlotGrid, SlotRange, SlotSet, Table, TablePresence};
+use repair_core::model::{Format, Key, KeyPresence, OtherKeys, Presence, SlotGrid, SlotRange, SlotSet, Table, TablePresence};
 use repair_core::{Error, Result};
 
 use crate::files::{self, DataFile};
@@ -67,6 +67,7 @@ pub(crate) fn presence(lake: &Inner, table: &Table, request: &PresenceRequest) -
     let mut raw = Presence::new(grid, request.slots, []);
     raw.keys = keys.iter().zip(0..).map(|(key, target)| (key.clone(), total.counts.of_key(target))).collect();
     raw.other_rows = total.other_rows;
+    raw.other_keys = std::mem::take(&mut total.other_keys);
     raw.misaligned_rows = total.misaligned_rows;
     raw.misplaced_rows = total.misplaced_rows;
     raw.stray_rows = std::mem::take(&mut total.stray_rows);
@@ -205,6 +206,7 @@ struct Counter<'a> {
     /// The columns by which rows are judged, if the table leaves out bad rows.
     judged: Option<&'a SchemaRef>,
     other_rows: u64,
+    other_keys: OtherKeys,
     misaligned_rows: u64,
     misplaced_rows: u64,
     stray_rows: BTreeMap<String, u64>,
@@ -220,6 +222,7 @@ impl<'a> Counter<'a> {
             counts,
             judged,
             other_rows: 0,
+            other_keys: OtherKeys::default(),
             misaligned_rows: 0,
             misplaced_rows: 0,
             stray_rows: BTreeMap::new(),
@@ -231,6 +234,7 @@ impl<'a> Counter<'a> {
     fn merge(&mut self, other: Self) {
         self.counts.merge(&other.counts);
         self.other_rows += other.other_rows;
+        self.other_keys.merge(&other.other_keys);
         self.misaligned_rows += other.misaligned_rows;
         self.misplaced_rows += other.misplaced_rows;
         for (file, rows) in other.stray_rows {
@@ -271,6 +275,8 @@ impl<'a> Counter<'a> {
         let keys: Vec<KeyColumn> = table.key.iter().map(|name| KeyColumn::of(table, file, name, batch)).collect::<Result<_>>()?;
         let (ids, distinct) = ids(&keys, batch.num_rows());
         let mut targets = vec![UNKNOWN; distinct];
+        // For each id of a key that was not asked for: how many rows it has, and one of them.
+        let mut others: Vec<(u64, usize)> = Vec::new();
         let mut at = Cursor::new(self.grid);
         let mut place = None;
         let (mut is_misplaced, mut is_stray, mut strays) = (false, false, 0);
@@ -297,7 +303,10 @@ impl<'a> Counter<'a> {
                 targets[id] = target;
             }
             if target == OTHER {
-                self.other_rows += 1;
+                if others.is_empty() {
+                    others.resize(distinct, (0, 0));
+                }
+                others[id] = (others[id].0 + 1, row);
                 continue;
             }
             self.misplaced_rows += u64::from(is_misplaced);
@@ -308,6 +317,10 @@ impl<'a> Counter<'a> {
             let place = place + target as usize;
             self.counts.bits[place] |= 1 << at.bit;
             self.counts.rows[place] = self.counts.rows[place].saturating_add(1);
+        }
+        for (rows, row) in others.into_iter().filter(|(rows, _)| *rows > 0) {
+            self.other_rows += rows;
+            self.other_keys.add(&Key::new(keys.iter().map(|column| column.value(row))), rows);
         }
         if strays > 0 {
             *self.stray_rows.entry(file.path.display().to_string()).or_default() += strays;

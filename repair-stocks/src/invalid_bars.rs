@@ -5,7 +5,7 @@
 //! one for outliers.
 
 use repair_core::builtin::detect::{Invalid, InvalidConfig, Rule};
-use repair_core::model::Key;
+use repair_core::model::{ExpectedKeys, Key};
 use repair_core::plugin::Registry;
 use repair_core::{Error, Result};
 use schemars::JsonSchema;
@@ -45,7 +45,7 @@ pub struct InvalidBarsConfig {
 pub(crate) fn register(registry: &mut Registry) {
     registry.detector("stocks.invalid-bars", "finds the bars that no market can have produced", |config: InvalidBarsConfig| {
         let InvalidBarsConfig { table, calendar, symbols, from, to, allow_empty, rules } = config;
-        let keys = Some(symbols.iter().map(|symbol| Key::from(symbol.as_str())).collect());
+        let keys = Some(ExpectedKeys::List(symbols.iter().map(|symbol| Key::from(symbol.as_str())).collect()));
         let rules = bar_rules()?.into_iter().chain(rules).collect();
         Invalid::new(InvalidConfig { table, from, to, calendar, keys, keys_from: None, allow_empty, rules })
     });

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use repair_core::builtin::detect::{find_gaps, find_gaps_allow_empty};
-use repair_core::model::{Cadence, Findings, Interval, Key, Scope, Table};
+use repair_core::model::{Cadence, Findings, Interval, Key, Lifetimes, Scope, Table};
 use repair_core::plugin::{Detector, Registry, StepContext};
 use repair_core::{Error, Result};
 use schemars::JsonSchema;
@@ -71,6 +71,7 @@ impl MinuteGaps {
             keys: self.config.symbols.iter().map(|symbol| Key::from(symbol.as_str())).collect(),
             interval: Interval::parse_at(&self.config.from, &self.config.to, &table.day_zone(), now)?,
             calendar: self.config.calendar.clone(),
+            lifetimes: Lifetimes::default(),
         })
     }
 }

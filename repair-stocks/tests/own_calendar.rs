@@ -48,6 +48,7 @@ async fn counts(calendars: &str, calendar: &str) -> (Counts, usize) {
         keys: keys(&["0700"]),
         interval: interval("2023-08-31", "2023-09-04"),
         calendar: calendar.to_owned(),
+        lifetimes: Default::default(),
     };
     let found = find_gaps(&context, &scope, None).await.unwrap();
     (found.counts, found.gaps.len())

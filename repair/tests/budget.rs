@@ -127,6 +127,7 @@ impl Detector for Looks {
             keys: vec![Key::from("K")],
             interval: Interval::parse("1970-01-01", "1970-01-01").unwrap(),
             calendar: "24x7".to_owned(),
+            lifetimes: Default::default(),
         };
         Ok(Findings::of_gaps(scope, counts, gaps, Usage::default()))
     }

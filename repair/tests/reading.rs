@@ -241,6 +241,10 @@ fn whole_numbers_are_keys_even_as_floats() {
         world.missing("format: parquet, key: [meter], time: ts, cadence: 1h", "keys: [\"4711\"], from: 2024-03-04, to: 2024-03-04"),
         1
     );
+    world.parquet("t/g.parquet", &[("meter", Arc::new(Float64Array::from(vec![4711.5]))), ("ts", hours(&[30]))]);
+    let (_, message) =
+        world.refused("format: parquet, key: [meter], time: ts, cadence: 1h", "keys: [\"4711\"], from: 2024-03-05, to: 2024-03-05");
+    assert!(message.contains("key column `meter`") && message.contains("a number that is not whole"), "{message}");
 }
 
 #[test]

@@ -64,7 +64,14 @@ impl Spikes {
     fn scope(&self, table: &Table) -> Result<Scope> {
         let mut keys: Vec<Key> = self.sensors.iter().map(|sensor| Key::from(sensor.as_str())).collect();
         keys.sort();
-        Ok(Scope { table: table.name.clone(), grid: table.grid()?, keys, interval: self.interval, calendar: "24x7".to_owned() })
+        Ok(Scope {
+            table: table.name.clone(),
+            grid: table.grid()?,
+            keys,
+            interval: self.interval,
+            calendar: "24x7".to_owned(),
+            lifetimes: Default::default(),
+        })
     }
 
     /// Reads the repaired view, so that a second look sees what was corrected.

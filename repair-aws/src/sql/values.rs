@@ -225,7 +225,13 @@ pub(crate) fn declared(table: &Table, relation: &Relation, column: &str) -> Opti
     value(table, relation, column).ok().flatten().map(|value| value.declared)
 }
 
-/// The text of a key column; null if there is no value.
+/// The first key column that Athena holds as floats: numbers there that are not whole are no keys.
+pub(crate) fn float_key<'t>(table: &'t Table, relation: &Relation) -> Option<&'t str> {
+    let is_float = |column: &&String| cell(table, relation, column).is_some_and(|cell| cell.kind() == Kind::Float);
+    table.key.iter().find(is_float).map(String::as_str)
+}
+
+/// The text of a key column; null if there is no value, or a number that is not whole.
 pub(crate) fn key(table: &Table, relation: &Relation, column: &str) -> Option<String> {
     let Some(cell) = cell(table, relation, column) else {
         let path = match (&table.layout, &table.reading.form) {

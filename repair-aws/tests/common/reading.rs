@@ -534,3 +534,72 @@ pub async fn values_and_files(world: &World) {
     assert_eq!(rows(world, &table, Layer::Raw).await, ["2024-03-04T00:00:00Z|1"]);
     assert_eq!(world.lake.extent(&table, None).await.unwrap().objects, 1);
 }
+
+/// Meters whose numbers are floats, in folders that hold the region, and the table of sites that lists them with their lifetimes.
+pub async fn meters_and_sites(world: &World) -> (Table, Table) {
+    world
+        .define(&format!(
+            "CREATE EXTERNAL TABLE `{DATABASE}`.`meters` (meter double, ts timestamp) PARTITIONED BY (region string, day string) STORED AS PARQUET LOCATION \
+             's3://{BUCKET}/lake/meters/'"
+        ))
+        .await;
+    let meters = Table::new("meters", Format::Parquet, "ts")
+        .with_key(["region", "meter"])
+        .with_layout("region={region}/day=%F".parse().unwrap(), Zone::utc())
+        .with_cadence(Cadence::HOUR);
+    let hour = |number: i64| at("2024-03-04T00:00:00Z") + jiff::SignedDuration::from_hours(number);
+    for (region, day, rows) in [
+        (
+            "north",
+            0,
+            (0..24).filter(|hour| *hour != 7).map(|hour| (4711.0, hour)).chain((0..24).map(|hour| (4712.0, hour))).collect::<Vec<_>>(),
+        ),
+        ("north", 1, (24..48).map(|hour| (4711.0, hour)).collect()),
+        ("south", 0, (0..24).map(|hour| (4711.0, hour)).chain([(9.0, 1), (9.0, 2), (9.0, 2), (10.0, 3)]).collect()),
+        ("south", 1, (24..27).map(|hour| (4711.0, hour)).chain((11..20).map(|other| (f64::from(other), 30))).collect()),
+        ("south", 9, vec![(4711.5, 9 * 24)]),
+    ] {
+        let folder = format!("region={region}/day={}", Zone::utc().local(hour(day * 24)).date());
+        let values = folder.replace('/', "', ").replace('=', "='");
+        world
+            .define(&format!("ALTER TABLE `{DATABASE}`.`meters` ADD PARTITION ({values}') LOCATION 's3://{BUCKET}/lake/meters/{folder}/'"))
+            .await;
+        let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| hour(row.1).as_microsecond()));
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("meter", Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.0)))),
+            ("ts", Arc::new(times.with_timezone("UTC"))),
+        ];
+        world.put(&format!("lake/meters/{folder}/a.parquet"), parquet(&RecordBatch::try_from_iter(columns).unwrap()));
+    }
+    declare_csv(world, "sites", "region string, meter string, entered string, opened string, closed string", HEADER).await;
+    let sites = "region,meter,entered,opened,closed\nnorth,4711,2024-01-01,2024-03-04T06:00:00Z,\nnorth,4712,2024-01-01,2024-03-04,2024-03-04\n\
+                 south,4711,2024-01-01,,2024-03-05T03:00:00Z\nsouth,9,2024-01-01,2025-01-01,\n";
+    world.put("lake/sites/sites.csv", sites);
+    (meters, Table::new("sites", Format::Csv, "entered").with_time(TimeReading::default().with_zone(Zone::utc())))
+}
+
+/// Whole numbers that are stored as floats are keys, and other numbers are refused in words.
+pub async fn floats_as_keys(world: &World) {
+    let table = Table::new("floats", Format::Parquet, "ts").with_key(["meter"]).with_cadence(Cadence::HOUR);
+    world.declare(&table, &[("meter", "double"), ("ts", "timestamp")]).await;
+    let write = |file: &str, meter: f64, number: i64| {
+        let time = at("2024-03-04T00:00:00Z") + jiff::SignedDuration::from_hours(number);
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("meter", Arc::new(Float64Array::from(vec![meter]))),
+            ("ts", Arc::new(TimestampMicrosecondArray::from(vec![time.as_microsecond()]).with_timezone("UTC"))),
+        ];
+        world.put(&format!("lake/floats/{file}.parquet"), parquet(&RecordBatch::try_from_iter(columns).unwrap()));
+    };
+    write("a", 4711.0, 1);
+    let (from, to) = ("2024-03-04T00:00:00Z", "2024-03-05T00:00:00Z");
+    assert_eq!(present(&look(world, &table, &["4711"], from, to).await.unwrap()), 1);
+    assert_eq!(rows(world, &table, Layer::Raw).await, ["4711|2024-03-04T01:00:00Z"]);
+    write("b", 4711.5, 2);
+    let scanned = async {
+        let rows = world.lake.scan(&table, &ScanRequest::new(Layer::Raw)).await.unwrap();
+        futures::TryStreamExt::try_collect::<Vec<_>>(rows).await.unwrap_err()
+    };
+    for error in [look(world, &table, &["4711"], from, to).await.unwrap_err(), scanned.await] {
+        assert!(error.message().contains("a number that is not whole (column `meter` holds floats"), "{error}");
+    }
+}

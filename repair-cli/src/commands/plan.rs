@@ -184,6 +184,7 @@ fn notes(plan: &Planned) -> Vec<String> {
         add(counts.stray, "too far from their folder, and not used");
         let listed: Vec<String> = look.bad_rows.iter().map(ToString::to_string).collect();
         add(counts.quarantined, &format!("that cannot be read and are left out: {}", listed.join("; ")));
+        add(counts.other_keys, &format!("with keys that it does not expect: {}", look.other_keys.describe(counts.other_keys)));
         lines.extend(look.notices.iter().map(|notice| format!("{}: {notice}", look.step)));
     }
     lines.extend(added.iter().map(|(table, objects)| format!("will be added beside table {table}: at most {}", count(*objects, "object"))));

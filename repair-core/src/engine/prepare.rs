@@ -171,19 +171,19 @@ struct Warning {
 impl Detector for Warning {
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
         let mut found = self.inner.detect(context, again).await?;
-        found.notices.extend(ending(context, &found.scope));
+        let ending: Vec<String> = found.scope.calendars().into_iter().filter_map(|name| ending(context, &found.scope, name)).collect();
+        found.notices.extend(ending);
         Ok(found)
     }
 }
 
 /// Says that a calendar covers less than [`WARNING_DAYS`] beyond a scope. The clock has no part in it: a search of the distant past need not
 /// hear of it, and one that runs every night does in time.
-fn ending(context: &StepContext, scope: &Scope) -> Option<String> {
-    let calendar = context.calendars.get(&scope.calendar)?;
+fn ending(context: &StepContext, scope: &Scope, name: &str) -> Option<String> {
+    let calendar = context.calendars.get(name)?;
     let (_, last) = calendar.hours_coverage()?;
     let (_, examined) = scope.interval.dates();
     (examined >= last.saturating_sub(WARNING_DAYS.days())).then(|| {
-        let name = &scope.calendar;
         format!(
             "calendar {name} covers dates to {last} only, and later ones will be refused; before then, update this program, or define a calendar \
              with `extends: {name}` and your own days `until` a later date"
@@ -336,7 +336,12 @@ async fn plugins_ready(registry: &Registry, workflow: &Workflow, variables: &Var
 }
 
 async fn tables_there(lake: &dyn Lake, workflow: &Workflow, uses: &Uses) -> Result<()> {
-    let concern = |name: &String| !workflow.included.tables.contains(name) || uses.named.contains(name);
+    // Of what a workflow includes, also the tables that list the keys of those that it names.
+    let mut named = uses.named.clone();
+    let lists = |name: &String| Some(workflow.tables.get(name)?.keys.as_ref()?.table()?.table.clone());
+    named
+        .extend(uses.named.iter().chain(workflow.tables.keys().filter(|name| !workflow.included.tables.contains(*name))).filter_map(lists));
+    let concern = |name: &String| !workflow.included.tables.contains(name) || named.contains(name);
     for table in workflow.tables.values().filter(|table| !uses.written.contains(&table.name) && concern(&table.name)) {
         lake.describe(table).await?;
     }

@@ -10,8 +10,8 @@ use crate::engine::pure::event::{LateTruth, Outcome, Settled};
 use crate::engine::pure::state::{BranchState, Phase, RunState, StepState};
 use crate::error::ErrorKind;
 use crate::lake::stale;
-use crate::model::Interval;
 use crate::model::Usage;
+use crate::model::{Interval, OtherKeys};
 
 /// The format of results in JSON: a field `format` that is always 1. A consumer checks it, and ignores fields that it does not know.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -74,6 +74,9 @@ pub struct StepReport {
     /// Why it was skipped, if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
+    /// The first few keys that the table holds and the step does not expect.
+    #[serde(skip_serializing_if = "OtherKeys::is_empty")]
+    pub other_keys: OtherKeys,
     /// What it used, including its units.
     #[serde(skip)]
     pub usage: Usage,
@@ -101,6 +104,7 @@ impl RunReport {
             attempts: step.attempts,
             output: step.output.clone(),
             skipped: if let Some(Settled::Skipped { why }) = &step.settled { Some(why.clone()) } else { None },
+            other_keys: state.findings.get(name).map(|found| found.other_keys.clone()).unwrap_or_default(),
             usage: step.usage,
         });
         Self {

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::model::Interval;
-use crate::model::Quarantine;
 use crate::model::Usage;
 use crate::model::{Key, SlotGrid};
+use crate::model::{Lifetimes, OtherKeys, Quarantine};
 use crate::model::{SlotRange, SlotSet};
 
 /// The kind of defect that a slot has.
@@ -137,6 +137,9 @@ pub struct Scope {
     pub interval: Interval,
     /// The name of the calendar that defines which slots are expected.
     pub calendar: String,
+    /// The keys that are not expected throughout, or by another calendar.
+    #[serde(default, skip_serializing_if = "Lifetimes::is_empty")]
+    pub lifetimes: Lifetimes,
 }
 
 impl Scope {
@@ -330,6 +333,8 @@ pub struct Findings {
     pub quarantine: Quarantine,
     /// What looks wrong with the table as a whole, in words.
     pub notices: Vec<String>,
+    /// Keys that the table holds within the interval, and the scope does not expect.
+    pub other_keys: OtherKeys,
     /// What the detector consumed.
     pub usage: Usage,
 }
@@ -346,6 +351,7 @@ impl Findings {
             examples: Vec::new(),
             quarantine: Quarantine::default(),
             notices: Vec::new(),
+            other_keys: OtherKeys::default(),
             usage,
         }
     }

@@ -10,7 +10,10 @@ mod grid;
 mod hours;
 mod interval;
 mod key;
+mod keys;
+mod lifetime;
 mod moment;
+mod other_keys;
 mod presence;
 mod table;
 mod usage;
@@ -26,7 +29,10 @@ pub use grid::{GridPart, SlotGrid, SlotRule, SlotStart, TimeMark};
 pub use hours::Hours;
 pub use interval::{Interval, day_start, utc_date};
 pub use key::Key;
+pub use keys::{ExpectedKeys, KeysFrom};
+pub use lifetime::{ExpectedSlots, Lifetime, Lifetimes};
 pub use moment::{Fixed, Moment, Relative};
+pub use other_keys::{KeyRows, OtherKeys};
 pub use presence::{KeyPresence, Presence, SlotRange, SlotSet, TablePresence, expected_slots, open_slots};
 pub use table::{
     BadRowLimit, ColumnRule, ColumnType, Csv, Encoding, EpochUnit, Format, Layout, OnBadRow, Partition, PartitionUnit, PathFacts,

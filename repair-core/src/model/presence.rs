@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::model::{Cadence, Calendar, Interval, Key, Quarantine, SlotGrid, Usage};
+use crate::model::{Cadence, Calendar, Interval, Key, OtherKeys, Quarantine, SlotGrid, Usage};
 
 /// A range of slots, `[first, end)`; empty if `end <= first`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -298,6 +298,8 @@ pub struct Presence {
     pub keys: BTreeMap<Key, KeyPresence>,
     /// How many rows within `slots` have a key that was not requested.
     pub other_rows: u64,
+    /// The first few of those keys.
+    pub other_keys: OtherKeys,
     /// How many rows of the requested keys have a time that is further from that of their slot than the tolerance. They are no part of the series,
     /// and hold no slot.
     pub misaligned_rows: u64,
@@ -319,6 +321,7 @@ impl Presence {
             slots,
             keys,
             other_rows: 0,
+            other_keys: OtherKeys::default(),
             misaligned_rows: 0,
             misplaced_rows: 0,
             stray_rows: BTreeMap::new(),
@@ -329,6 +332,7 @@ impl Presence {
     /// Adds what another part of the same table holds within the same slots.
     pub fn merge(&mut self, other: Self) {
         self.other_rows += other.other_rows;
+        self.other_keys.merge(&other.other_keys);
         self.misaligned_rows += other.misaligned_rows;
         self.misplaced_rows += other.misplaced_rows;
         for (file, rows) in other.stray_rows {

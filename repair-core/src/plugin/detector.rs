@@ -34,6 +34,7 @@ use crate::plugin::StepContext;
 ///             keys: vec![Default::default()], // a table without key columns is one series
 ///             interval: Interval::parse_at("yesterday", "yesterday", &table.day_zone(), context.now)?,
 ///             calendar: "24x7".to_owned(),
+///             lifetimes: Default::default(),
 ///         };
 ///         find_gaps(context, &scope, again).await
 ///     }

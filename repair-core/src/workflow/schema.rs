@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::include::SHARED;
 use super::read::{MAX_STRATEGIES, STEP_WORDS};
 use crate::error::ErrorKind;
-use crate::model::{Cadence, EpochUnit, Format, PartitionUnit, Repeated, Skipped, TimeMark};
+use crate::model::{Cadence, EpochUnit, Format, Key, PartitionUnit, Repeated, Skipped, TimeMark};
 use crate::plugin::{PluginKind, Registry};
 use crate::workflow::{ParamType, RunIf};
 
@@ -228,6 +228,7 @@ fn table() -> Value {
                 ]
             },
             "key": with("The columns that identify a series; none if the table is one series", &texts),
+            "keys": keys(&texts),
             "time": time(&texts),
             "time_marks": plain::<TimeMark>(),
             "zone": { "description": "What a day is; by default, the zone of its times, or else UTC", "$ref": "#/$defs/zone" },
@@ -266,6 +267,29 @@ fn cadence() -> Value {
                         "description": "The cadence before a date on which it changed, e.g. { 2025-10-01: 1h }",
                         "type": "object", "minProperties": 1, "propertyNames": { "format": "date" }, "additionalProperties": every
                     }
+                }
+            }
+        ]
+    })
+}
+
+fn keys(texts: &Value) -> Value {
+    json!({
+        "description": "The keys that are expected, unless a step says otherwise: a list, a file, or another table that lists them",
+        "anyOf": [
+            { "type": "array", "minItems": 1, "items": plain::<Key>() },
+            {
+                "type": "object", "required": ["file"], "additionalProperties": false,
+                "properties": { "file": { "description": "A CSV file with the key columns, relative to this one", "type": "string" } }
+            },
+            {
+                "type": "object", "required": ["table"], "additionalProperties": false,
+                "properties": {
+                    "table": { "description": "The table with a row for each key", "type": "string" },
+                    "columns": texts,
+                    "since": { "description": "Its column with the date or time from which a key is expected", "type": "string" },
+                    "until": { "description": "Its column with the last date on which a key is expected, or the time from which it no longer is", "type": "string" },
+                    "calendar": { "description": "Its column with the name of the calendar of a key", "type": "string" }
                 }
             }
         ]

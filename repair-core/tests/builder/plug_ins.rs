@@ -34,7 +34,14 @@ impl Detector for Mine {
         self.called();
         let table = context.table("readings")?;
         let interval = Interval::parse("2024-03-04", "2024-03-04")?;
-        let scope = Scope { table: table.name.clone(), grid: table.grid()?, keys: Vec::new(), interval, calendar: "24x7".to_owned() };
+        let scope = Scope {
+            table: table.name.clone(),
+            grid: table.grid()?,
+            keys: Vec::new(),
+            interval,
+            calendar: "24x7".to_owned(),
+            lifetimes: Default::default(),
+        };
         Ok(Findings::of_gaps(scope, Counts::default(), GapList::default(), Usage::default()))
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
-use repair_core::model::{Cadence, Findings, Fix, Format, PartitionUnit, Table, TimeMark, Unit, Usage};
+use repair_core::model::{Cadence, ExpectedKeys, Findings, Fix, Format, Key, PartitionUnit, Table, TimeMark, Unit, Usage};
 use repair_core::plugin::{
     AggregateRequest, Aggregated, Aggregator, Answer, Detector, Limits, PlannedUnits, Registry, Repairer, Request, Sensor, Source,
     StepContext, Task,
@@ -249,6 +249,12 @@ fn table() -> impl Strategy<Value = Table> {
             };
             cadence.and_then(|cadence| Cadence::from_seconds(cadence).ok()).map_or(table.clone(), |cadence| table.with_cadence(cadence))
         })
+        .prop_flat_map(|table| {
+            let columns = table.key.len();
+            let list = prop::collection::vec(prop::collection::vec(text(), columns).prop_map(Key::new), 1..4).prop_map(ExpectedKeys::List);
+            (Just(table), prop::option::of(list).prop_map(move |list| list.filter(|_| columns > 0)))
+        })
+        .prop_map(|(table, keys)| Table { keys, ..table })
 }
 
 fn param() -> impl Strategy<Value = Param> {

@@ -159,6 +159,12 @@ impl HourlyBars {
             ));
         };
         let looked_at = &findings.scope.table;
+        if !findings.scope.lifetimes.is_empty() {
+            return Err(Error::invalid(format!(
+                "hourly bars expect all stocks at the same times, and the findings expect some stocks of table `{looked_at}` at other times (`since`, \
+                 `until` or `calendar` of `keys`); aggregate by `sql`, or name a detect step for stocks that are expected throughout in `of`"
+            )));
+        }
         if *looked_at == self.config.table {
             Ok(&findings.scope)
         } else {

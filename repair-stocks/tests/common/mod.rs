@@ -117,6 +117,7 @@ pub(crate) fn findings(keys: &[Key], interval: Interval, calendar: &dyn Calendar
         keys: keys.to_vec(),
         interval,
         calendar: calendar.name().to_owned(),
+        lifetimes: Default::default(),
     };
     Findings::of_gaps(scope, Counts::default(), GapList::default(), Usage::default())
 }

@@ -158,7 +158,9 @@ impl MaskedLake {
         let per_word = i64::from(mask.grid().cadence().slots_per_word());
         for (key, hidden) in mask.keys() {
             let Some(of_key) = found.raw.keys.get_mut(key) else {
-                found.raw.other_rows = found.raw.other_rows.saturating_sub(hidden.count_in(request.slots));
+                let rows = hidden.count_in(request.slots);
+                found.raw.other_rows = found.raw.other_rows.saturating_sub(rows);
+                found.raw.other_keys.remove(key, rows);
                 continue;
             };
             for slot in hidden.iter().filter(|slot| of_key.present.contains(*slot)) {

@@ -36,8 +36,7 @@ use repair_core::engine::{JsonFormat, new_run_id};
 use repair_core::lake::shape;
 use repair_core::lake::{Lake, Layer, PresenceRequest, ReadLake, ScanRequest};
 use repair_core::model::Usage;
-use repair_core::model::expected_slots;
-use repair_core::model::{Counts, Findings, Key, Scope, SlotSet, Table};
+use repair_core::model::{Counts, ExpectedSlots, Findings, Key, Scope, SlotSet, Table};
 use repair_core::plugin::{Clock, Detector, Registry, StepContext};
 use repair_core::workflow::{Step, Variables, Workflow};
 use repair_core::{Error, Result};
@@ -250,11 +249,11 @@ async fn known_good(looked: &Looked) -> Result<BTreeMap<Key, SlotSet>> {
             scope.keys.len()
         )));
     }
-    let expected = expected_slots(scope.grid, slots, context.calendar(&scope.calendar)?.as_ref())?;
+    let expected = ExpectedSlots::of(scope, slots, |name| context.calendar(name))?;
     let request = PresenceRequest::new(slots, scope.keys.clone(), context.entered_at);
     let presence = lake.presence(table, &request).await?;
     let good = presence.raw.keys.into_iter().map(|(key, present)| {
-        let mut good = mask::known_good(&expected, &present, scope.grid);
+        let mut good = mask::known_good(&expected.of_key(&key), &present, scope.grid);
         // Rows that a repair replaces were found to be wrong.
         if let Some(replaced) = presence.repaired.get(&key) {
             good.subtract(replaced);

@@ -94,6 +94,12 @@ pub(super) fn digest(findings: &Findings) -> String {
         add("key");
         key.values().for_each(&mut add);
     }
+    for lifetime in scope.lifetimes.iter() {
+        add("lifetime");
+        lifetime.key.values().for_each(&mut add);
+        add(lifetime.calendar.as_deref().unwrap_or_default());
+        lifetime.alive.iter().flatten().for_each(|stretch| add(&stretch.to_string()));
+    }
     let mut last: Option<&Key> = None;
     for (key, slots) in findings.gaps.iter() {
         if last != Some(key) {
@@ -174,7 +180,7 @@ mod tests {
     use super::*;
     use crate::plan::{Estimate, Reach};
     use repair_core::model::Usage;
-    use repair_core::model::{Cadence, Counts, GapList, Scope, TimeMark};
+    use repair_core::model::{Cadence, Counts, GapList, Lifetimes, OtherKeys, Scope, TimeMark};
 
     fn findings_of(gaps: &[(&str, i64, i64)]) -> Findings {
         let mut list = GapList::default();
@@ -186,6 +192,7 @@ mod tests {
             keys: vec![Key::from("A"), Key::from("B")],
             interval: Interval::parse("1970-01-01", "1970-01-03").unwrap(),
             calendar: "24x7".to_owned(),
+            lifetimes: Lifetimes::default(),
         };
         let counts = Counts { expected: 8_640, missing, gaps: list.len() as u64, audited_keys: 2, ..Counts::default() };
         Findings::of_gaps(scope, counts, list, Usage::default())
@@ -206,6 +213,7 @@ mod tests {
             unlisted,
             bad_rows: Vec::new(),
             notices: Vec::new(),
+            other_keys: OtherKeys::default(),
             digest: digest(findings),
             extents: Vec::new(),
             estimate: Estimate::default(),

@@ -201,7 +201,11 @@ impl<'a> Making<'a> {
         let mut extents = vec![self.extent(&scope.table, Some(scope.interval)).await?];
         let bytes = extents.first().map_or(0, |of| of.extent.bytes);
         // Other tables that the configuration names, such as a list of the keys, decide as a whole what is expected.
-        for table in self.named_in(config).into_iter().filter(|table| *table != scope.table) {
+        let mut others = self.named_in(config);
+        if !["keys", "keys_from"].iter().any(|own| config.get(own).is_some()) {
+            others.extend(self.workflow.tables.get(&scope.table).and_then(|table| Some(table.keys.as_ref()?.table()?.table.clone())));
+        }
+        for table in others.into_iter().filter(|table| *table != scope.table) {
             extents.push(self.extent(&table, None).await?);
         }
         let output = serde_json::to_value(findings.counts).map_err(|error| Error::internal("counts are not JSON").because(error))?;
@@ -220,6 +224,7 @@ impl<'a> Making<'a> {
             unlisted,
             bad_rows: findings.quarantine.iter().take(MAX_EXAMPLES).cloned().collect(),
             notices: findings.notices.clone(),
+            other_keys: findings.other_keys.clone(),
             digest: found::digest(&findings),
             extents,
             estimate: self.prices(None).estimate(&take),

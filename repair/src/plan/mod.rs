@@ -26,7 +26,7 @@ pub use same::differences;
 pub use verdict::Verdict;
 
 use repair_core::lake::extent::Extent;
-use repair_core::model::{BadRow, Counts, DefectKind, Interval, SlotGrid};
+use repair_core::model::{BadRow, Counts, DefectKind, Interval, OtherKeys, SlotGrid};
 use repair_core::{Error, Hint, Result};
 
 /// The format of plans that this program writes, and the newest that it reads.
@@ -139,6 +139,9 @@ pub struct Look {
     /// What looks wrong with the table as a whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
+    /// The first few keys that the table holds and the step does not expect.
+    #[serde(default, skip_serializing_if = "OtherKeys::is_empty")]
+    pub other_keys: OtherKeys,
     /// A digest of what was searched and of all gaps.
     pub digest: String,
     /// What files or objects were there.

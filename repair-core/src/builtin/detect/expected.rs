@@ -4,18 +4,13 @@
 
 use std::collections::BTreeSet;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::DataType;
-use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
+use crate::builtin::detect::reference;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::{Layer, ScanRequest, rollup};
-use crate::model::expected_slots;
-use crate::model::{Findings, GapList, Interval, Key, Scope, SlotRange, SlotSet, Table};
+use crate::model::{ExpectedKeys, ExpectedSlots, Findings, GapList, Interval, Key, KeysFrom, Lifetimes, Scope, SlotRange};
 use crate::plugin::StepContext;
 
 /// The maximum number of keys of one detection. Each costs at least a word per window, and a longer list is surely not a list of series.
@@ -38,37 +33,16 @@ pub struct GapsConfig {
     #[serde(default = "always")]
     #[schemars(extend("x-names" = "calendar"))]
     pub calendar: String,
-    /// The keys that must be present: one value each, or a list of values if the table has several key columns.
-    #[serde(default, deserialize_with = "some_keys")]
-    pub keys: Option<Vec<Key>>,
-    /// Another table that lists the keys, instead of `keys`.
+    /// The keys that must be present, by default those under `keys` of the table: a list of values (or of lists, if the table has several key
+    /// columns), a file, or another table that lists them.
+    #[serde(default)]
+    pub keys: Option<ExpectedKeys>,
+    /// Another table that lists the keys: a short form of `keys`.
     #[serde(default)]
     pub keys_from: Option<KeysFrom>,
     /// Whether it is fine that no slot at all is expected, as on a day on which a market is closed. Otherwise the step is blind then.
     #[serde(default)]
     pub allow_empty: bool,
-}
-
-/// A table that lists keys.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct KeysFrom {
-    /// The table; it must not be the one that is examined.
-    #[schemars(extend("x-names" = "table"))]
-    pub table: String,
-    /// Its columns that hold the key, in the order of the key columns. By default, columns with the names of the key columns.
-    #[serde(default)]
-    pub columns: Option<Vec<String>>,
-}
-
-/// Refuses an empty list, because a check of no keys would make the table look clean.
-pub(super) fn some_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Key>>, D::Error> {
-    let keys = Option::<Vec<Key>>::deserialize(deserializer)?;
-    if keys.as_ref().is_some_and(Vec::is_empty) {
-        let why = "`keys` is empty, so nothing would be examined; list the keys, or leave `keys` out if the table is a single series";
-        return Err(serde::de::Error::custom(why));
-    }
-    Ok(keys)
 }
 
 pub(super) fn always() -> String {
@@ -89,68 +63,28 @@ impl GapsConfig {
     pub(super) async fn scope(&self, context: &StepContext) -> Result<Scope> {
         let table = context.table(&self.table)?;
         let interval = Interval::parse_at(&self.from, &self.to, &table.day_zone(), context.now)?;
-        let keys = match (&self.keys, &self.keys_from) {
-            (Some(keys), _) => keys.clone(),
-            (None, Some(from)) => reference_keys(context, table, from).await?,
-            (None, None) if table.key.is_empty() => vec![Key::default()],
-            (None, None) => {
+        let own = self.keys.clone().or_else(|| self.keys_from.clone().map(ExpectedKeys::Table));
+        let (keys, lifetimes) = match own.as_ref().or(table.keys.as_ref()) {
+            Some(ExpectedKeys::List(keys)) => (keys.clone(), Lifetimes::default()),
+            Some(ExpectedKeys::Table(from)) => {
+                let (keys, lifetimes) = reference::keys(context, table, from, &interval).await?;
+                if keys.is_empty() && !self.allow_empty {
+                    return Err(no_key_alive(&from.table, &interval));
+                }
+                (keys, lifetimes)
+            }
+            None if table.key.is_empty() => (vec![Key::default()], Lifetimes::default()),
+            None => {
                 return Err(Error::invalid(format!(
-                    "table `{}` has a series for each {}, and the step does not say which are expected; give `keys`, or `keys_from` with a table \
-                     that lists them (they are not read from the table itself, because a series that never arrived would be overlooked)",
+                    "table `{}` has a series for each {}, and nothing says which are expected; give `keys` to the step or the table: a list, or \
+                     `{{ table: … }}` with a table that lists them (they are not read from the table itself, because a series that never arrived would be overlooked)",
                     table.name,
                     table.key.join(", "),
                 )));
             }
         };
-        Ok(Scope { table: table.name.clone(), grid: table.grid()?, keys, interval, calendar: self.calendar.clone() })
+        Ok(Scope { table: table.name.clone(), grid: table.grid()?, keys, interval, calendar: self.calendar.clone(), lifetimes })
     }
-}
-
-/// The distinct values of the key columns of a table that lists them.
-pub(super) async fn reference_keys(context: &StepContext, table: &Table, from: &KeysFrom) -> Result<Vec<Key>> {
-    let reference = context.table(&from.table)?;
-    if reference.name == table.name || reference.location == table.location {
-        return Err(Error::invalid(format!(
-            "table `{}` cannot list its own expected keys, because a series that never arrived would be overlooked; list them in `keys` or in \
-             another table",
-            table.name
-        )));
-    }
-    let columns = from.columns.as_ref().unwrap_or(&table.key);
-    if columns.len() != table.key.len() {
-        return Err(Error::invalid(format!(
-            "`keys_from` names {} columns, but a key of table `{}` has {} ({})",
-            columns.len(),
-            table.name,
-            table.key.len(),
-            table.key.join(", ")
-        )));
-    }
-    let request = ScanRequest { layer: Layer::Raw, interval: None, keys: None, columns: Some(columns.clone()) };
-    let mut batches = context.lake.scan(reference, &request).await.map_err(blind_if_missing)?;
-    let mut keys = BTreeSet::new();
-    while let Some(batch) = batches.try_next().await.map_err(blind_if_missing)? {
-        add_keys(&mut keys, &batch, columns).map_err(|error| error.on("table", &reference.name))?;
-        if keys.len() > MOST_KEYS {
-            return Err(
-                Error::invalid(format!("the table lists more than {MOST_KEYS} keys; examine fewer at a time")).on("table", &reference.name)
-            );
-        }
-    }
-    if keys.is_empty() {
-        return Err(Error::blind(format!("table `{}` lists no keys, so nothing was examined", reference.name)));
-    }
-    Ok(keys.into_iter().collect())
-}
-
-fn add_keys(keys: &mut BTreeSet<Key>, batch: &RecordBatch, columns: &[String]) -> Result<()> {
-    let columns = columns.iter().map(|name| Ok(cast(rollup::column(batch, name)?, &DataType::Utf8)?)).collect::<Result<Vec<_>>>()?;
-    if columns.iter().any(|column| column.null_count() > 0) {
-        return Err(Error::invalid("a key is null in the table that lists the keys"));
-    }
-    let columns: Vec<_> = columns.iter().map(|column| column.as_string::<i32>()).collect();
-    keys.extend((0..batch.num_rows()).map(|row| Key::new(columns.iter().map(|column| column.value(row)))));
-    Ok(())
 }
 
 /// Makes `not-found` `blind`: a table that does not exist could not be examined. This is never "nothing missing", and must not look like an
@@ -186,19 +120,29 @@ pub(super) fn settled(context: &StepContext, scope: &Scope) -> Result<Option<Sco
 pub(super) fn nothing_expected(context: &StepContext, scope: &Scope) -> Result<Error> {
     let table = context.table(&scope.table)?;
     let young = table.settles_after.map(|after| format!(", and slots that ended less than {after:?} ago are not expected yet"));
+    let lives = (!scope.lifetimes.is_empty()).then_some(" while a key is expected");
     Ok(Error::blind(format!(
-        "no slot of table `{}` is expected in {}: calendar `{}` has none there{}; nothing was examined. Correct `from`, `to` or `calendar`, or \
+        "no slot of table `{}` is expected in {}: calendar `{}` has none there{}{}; nothing was examined. Correct `from`, `to` or `calendar`, or \
          write `allow_empty: true` under `with` if there may be nothing to expect",
         table.name,
         scope.interval,
-        scope.calendar,
+        scope.calendars().join("`, `"),
+        lives.unwrap_or_default(),
         young.unwrap_or_default()
     )))
 }
 
+/// The error where no key is expected in an interval, according to the table that lists them.
+fn no_key_alive(table: &str, interval: &Interval) -> Error {
+    Error::blind(format!(
+        "no key that table `{table}` lists is expected in {interval}, by its columns `since` and `until`; nothing was examined. Correct `from` and \
+         `to` or the table, or write `allow_empty: true` under `with` if there may be nothing to expect"
+    ))
+}
+
 /// The slots to examine: all that are expected, or those of earlier findings.
 pub(super) enum Examined<'a> {
-    Expected { keys: &'a [Key], slots: SlotSet },
+    Expected { keys: &'a [Key], slots: ExpectedSlots<'a> },
     Again(&'a GapList),
 }
 
@@ -211,12 +155,11 @@ impl<'a> Examined<'a> {
         Ok(match again {
             Some(before) => Self::Again(&before.gaps),
             None => {
-                let calendar = context.calendar(&scope.calendar)?;
                 let slots = match settled(context, scope)? {
                     Some(settled) => settled.slots(),
                     None => SlotRange::new(scope.slots().first, scope.slots().first),
                 };
-                Self::Expected { keys: &scope.keys, slots: expected_slots(scope.grid, slots, calendar.as_ref())? }
+                Self::Expected { keys: &scope.keys, slots: ExpectedSlots::of(scope, slots, |name| context.calendar(name))? }
             }
         })
     }
@@ -224,7 +167,7 @@ impl<'a> Examined<'a> {
     /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
         match self {
-            Self::Expected { slots, .. } => slots.count() == 0,
+            Self::Expected { slots, .. } => slots.is_empty(),
             Self::Again(gaps) => gaps.is_empty(),
         }
     }
@@ -248,7 +191,7 @@ impl<'a> Examined<'a> {
     /// Whether a slot of a key is to be examined.
     pub(super) fn contains(&self, key: &Key, slot: i64) -> bool {
         match self {
-            Self::Expected { slots, .. } => slots.contains(slot),
+            Self::Expected { slots, .. } => slots.contains(key, slot),
             Self::Again(gaps) => gaps.contains(key, slot),
         }
     }

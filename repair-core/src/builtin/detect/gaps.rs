@@ -13,10 +13,11 @@ use crate::builtin::detect::expected::GapsConfig;
 use crate::builtin::detect::expected::{MOST_KEYS, blind_if_missing, nothing_expected, settled};
 use crate::error::{Error, Result};
 use crate::lake::PresenceRequest;
+use crate::model::ExpectedSlots;
 use crate::model::Usage;
 use crate::model::{
-    Cadence, Counts, Findings, GapList, Key, KeyPresence, Quarantine, Scope, SlotRange, SlotSet, Table, TablePresence, TimeMark,
-    expected_slots,
+    Cadence, Counts, ExpectedSlots, Findings, GapList, Key, KeyPresence, OtherKeys, Quarantine, Scope, SlotRange, SlotSet, Table,
+    TablePresence, TimeMark,
 };
 use crate::plugin::{Detector, Registry, Sensor, StepContext};
 
@@ -108,7 +109,8 @@ pub(super) async fn observed(
     observer: Observer<'_>,
 ) -> Result<(Findings, GapList)> {
     let table = context.table(&asked.table)?;
-    let keys = checked_keys(table, &asked.keys)?;
+    // A table that lists keys may have none for the interval.
+    let keys = if asked.keys.is_empty() && allow_empty { Vec::new() } else { checked_keys(table, &asked.keys)? };
     let scope = if again.is_some() { Some(asked.clone()) } else { settled(context, asked)? };
     let scope = match &scope {
         Some(scope) => scope,
@@ -118,7 +120,6 @@ pub(super) async fn observed(
         }
         None => return Err(nothing_expected(context, asked)?),
     };
-    let calendar = context.calendar(&scope.calendar)?;
     let mut search = match again {
         Some(before) => Search::again(scope, before),
         None => Search { clocks: clock::applies(table).then(|| Clocks::new(scope.grid)), ..Search::first(scope, keys) },
@@ -130,7 +131,7 @@ pub(super) async fn observed(
         let Some(slots) = search.narrow(window) else { continue };
         let expected = match again {
             Some(_) => None,
-            None => Some(expected_slots(scope.grid, slots, calendar.as_ref())?),
+            None => Some(ExpectedSlots::of(scope, slots, |name| context.calendar(name))?),
         };
         let keys = search.keys.iter().map(|(key, _)| key.clone()).collect();
         let request = PresenceRequest { slots, keys, as_of: context.entered_at };
@@ -212,6 +213,7 @@ struct Search {
     quarantine: Quarantine,
     /// The rows of each file that are too far from their folder.
     stray: BTreeMap<String, u64>,
+    other_keys: OtherKeys,
     /// Whether times that are read as UTC follow a local clock.
     clocks: Option<Clocks>,
     /// How many rows of the keys were seen whose time is near that of their slot.
@@ -241,6 +243,7 @@ impl Search {
             counts,
             quarantine: Quarantine::default(),
             stray: BTreeMap::new(),
+            other_keys: OtherKeys::default(),
             clocks: None,
             aligned: 0,
             usage: Usage::default(),
@@ -261,12 +264,12 @@ impl Search {
         narrowed
     }
 
-    /// Counts one window. `expected` holds the slots that the calendar expects for every key; `None` when checking again.
+    /// Counts one window. `expected` holds the expected slots of each key; `None` when checking again.
     fn count(
         &mut self,
         cadence: Cadence,
         slots: SlotRange,
-        expected: Option<&SlotSet>,
+        expected: Option<&ExpectedSlots<'_>>,
         presence: &TablePresence,
         observer: &mut (dyn FnMut(&Key, &SlotSet, &SlotSet) + Send),
     ) {
@@ -277,6 +280,7 @@ impl Search {
             self.aligned += raw.keys.values().flat_map(|key| &key.rows).map(|rows| u64::from(*rows)).sum::<u64>();
             self.counts.misplaced += raw.misplaced_rows;
             self.counts.other_keys += raw.other_rows;
+            self.other_keys.merge(&raw.other_keys);
         }
         if let Some(clocks) = &mut self.clocks {
             clocks.look(slots, presence);
@@ -292,7 +296,7 @@ impl Search {
             let raw = presence.raw.keys.get(key).unwrap_or(&nothing);
             let repaired = presence.repaired.get(key);
             let expected_of_key = match expected {
-                Some(expected) => expected.clone(),
+                Some(expected) => expected.of_key(key),
                 None => gap_set(cadence, slots, gaps.as_deref().unwrap_or_default()),
             };
             let mut held = SlotSet::new(cadence, slots);
@@ -378,7 +382,8 @@ impl Search {
         self.counts.gaps = gaps.len() as u64;
         self.counts.stray = self.stray.values().sum();
         self.counts.quarantined = self.quarantine.rows();
-        Findings { quarantine: self.quarantine, ..Findings::of_gaps(scope.clone(), self.counts, gaps, self.usage) }
+        let (quarantine, other_keys) = (self.quarantine, self.other_keys);
+        Findings { quarantine, other_keys, ..Findings::of_gaps(scope.clone(), self.counts, gaps, self.usage) }
     }
 }
 

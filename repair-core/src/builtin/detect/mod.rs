@@ -6,9 +6,10 @@ mod duplicates;
 mod expected;
 mod gaps;
 mod invalid;
+mod reference;
 mod stale;
 
-pub use expected::{GapsConfig, KeysFrom};
+pub use expected::GapsConfig;
 pub use gaps::{find_gaps, find_gaps_allow_empty};
 pub use invalid::{ColumnComparison, Invalid, InvalidConfig, Outlier, Rule, Sentinel};
 

@@ -7,13 +7,13 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::builtin::detect::expected::{Examined, GapsConfig, KeysFrom, nothing_expected, some_keys};
+use crate::builtin::detect::expected::{Examined, GapsConfig, nothing_expected};
 use crate::builtin::detect::gaps::find_gaps_allow_empty;
 use crate::builtin::target::{into_name, target};
 use crate::error::Result;
 use crate::lake::stale;
 use crate::model::Table;
-use crate::model::{DefectKind, Findings, Fingerprints, GapList, Interval, Key, Scope, SlotRange, SlotSet};
+use crate::model::{DefectKind, ExpectedKeys, Findings, Fingerprints, GapList, Interval, KeysFrom, Scope, SlotRange, SlotSet};
 use crate::plugin::{Detector, Registry, StepContext};
 
 /// The configuration, `with`.
@@ -36,10 +36,11 @@ pub(super) struct StaleConfig {
     #[serde(default = "super::expected::always")]
     #[schemars(extend("x-names" = "calendar"))]
     pub calendar: String,
-    /// The keys that must be present: one value each, or a list of values if the table has several key columns.
-    #[serde(default, deserialize_with = "some_keys")]
-    pub keys: Option<Vec<Key>>,
-    /// Another table that lists the keys, instead of `keys`.
+    /// The keys that must be present, by default those under `keys` of the table: a list of values (or of lists, if the table has several key
+    /// columns), a file, or another table that lists them.
+    #[serde(default)]
+    pub keys: Option<ExpectedKeys>,
+    /// Another table that lists the keys: a short form of `keys`.
     #[serde(default)]
     pub keys_from: Option<KeysFrom>,
     /// Whether it is fine that no slot at all is expected, as on a day on which a market is closed. Otherwise the step is blind then.
@@ -103,6 +104,7 @@ impl Detector for Stale {
             examples: Vec::new(),
             quarantine: base.quarantine,
             notices: base.notices,
+            other_keys: base.other_keys,
             usage: base.usage,
         })
     }

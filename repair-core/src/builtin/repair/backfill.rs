@@ -24,7 +24,9 @@ use crate::builtin::repair::requests;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup;
 use crate::model::Usage;
-use crate::model::{Absence, Conflicts, Findings, Fix, Key, SlotRange, SlotSet, Suspect, Suspects, Table, Unit, Wanted};
+use crate::model::{
+    Absence, Conflicts, Findings, Fix, Key, Lifetime, Scope, SlotRange, SlotSet, Suspect, Suspects, Table, Unit, Wanted,
+};
 use crate::plugin::{Answer, PlannedUnits, Reads, Registry, Repairer, Request, StepContext};
 
 /// The rule that rows of a kind must satisfy, such as low ≤ open. Its error must be `invalid` and name the row.
@@ -189,11 +191,19 @@ struct Silence {
     suspect: SlotSet,
 }
 
-/// The stretches in which every examined key misses its rows, in order.
+/// The stretches in which every examined key that is expected misses its rows, in order. A key with a calendar of its own has no say,
+/// since it may be closed, unless all keys have one.
 fn missing_of_all(findings: &Findings) -> Vec<SlotRange> {
-    let mut edges: Vec<(i64, i64)> = findings.gaps.iter().flat_map(|(_, gap)| [(gap.first, 1), (gap.end, -1)]).collect();
+    let scope = &findings.scope;
+    let by_scope = |key: &Key| scope.lifetimes.of(key).is_none_or(|lifetime| lifetime.calendar.is_none());
+    let none_by_scope = !scope.keys.iter().any(by_scope);
+    let has_say = |key: &Key| none_by_scope || by_scope(key);
+    let gaps = findings.gaps.iter().filter(|(key, _)| has_say(key)).map(|(_, gap)| gap);
+    let dead = scope.lifetimes.iter().filter(|lifetime| has_say(&lifetime.key)).flat_map(|lifetime| not_alive(lifetime, scope));
+    let mut edges: Vec<(i64, i64)> = gaps.chain(dead).flat_map(|gap| [(gap.first, 1), (gap.end, -1)]).collect();
     edges.sort_unstable();
-    let all = i64::try_from(findings.scope.keys.len()).unwrap_or(i64::MAX);
+    let all = scope.keys.iter().filter(|key| has_say(key)).count();
+    let all = i64::try_from(all).unwrap_or(i64::MAX);
     let mut stretches: Vec<SlotRange> = Vec::new();
     let mut missing = 0;
     for (at, pair) in edges.iter().enumerate() {
@@ -207,6 +217,21 @@ fn missing_of_all(findings: &Findings) -> Vec<SlotRange> {
         }
     }
     stretches
+}
+
+/// The slots of a scope in which a key is not alive.
+fn not_alive(lifetime: &Lifetime, scope: &Scope) -> Vec<SlotRange> {
+    let all = scope.slots();
+    let Some(alive) = &lifetime.alive else { return Vec::new() };
+    let (mut dead, mut from) = (Vec::with_capacity(alive.len() + 1), all.first);
+    for stretch in alive {
+        let slots = scope.grid.slots_in(stretch);
+        dead.push(SlotRange::new(from, slots.first.max(from)));
+        from = slots.end.max(from);
+    }
+    dead.push(SlotRange::new(from, all.end.max(from)));
+    dead.retain(|slots| !slots.is_empty());
+    dead
 }
 
 #[async_trait]

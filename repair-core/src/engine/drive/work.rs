@@ -252,6 +252,7 @@ impl Work {
             examples,
             bad_rows,
             notices: found.notices.clone(),
+            other_keys: of.other_keys.clone(),
         };
         Ok((found, (Some(Box::new(record)), usage)))
     }
@@ -281,6 +282,8 @@ impl Work {
         let bad_rows = found.quarantine.iter().take(MAX_EXAMPLES).cloned().collect();
         let output = serde_json::to_value(found.counts).map_err(|error| Error::internal("counts are not JSON").because(error))?;
         let counts = before.map_or(found.counts, |before| after_repair(found.kind, before.counts, found.counts));
+        // Checking again looks at gaps alone.
+        let other_keys = again.map_or(found.other_keys, |record| record.other_keys);
         let record = FindingsRecord {
             of: of.to_owned(),
             kind: found.kind,
@@ -290,6 +293,7 @@ impl Work {
             examples: found.examples,
             bad_rows,
             notices: found.notices,
+            other_keys,
         };
         Ok(Done { output, findings: Some(Box::new(record)), exceptions: None, usage })
     }
@@ -325,6 +329,7 @@ impl Work {
             examples: record.examples.clone(),
             quarantine: Quarantine::default(),
             notices: record.notices.clone(),
+            other_keys: record.other_keys.clone(),
             usage: Usage::default(),
         })
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::error::{Error, ErrorKind};
 use crate::lake::overlay::story::Errors;
 use crate::model::Usage;
-use crate::model::{BadRow, Conflicts, Counts, DefectKind, Scope, Suspects};
+use crate::model::{BadRow, Conflicts, Counts, DefectKind, OtherKeys, Scope, Suspects};
 use crate::price::Query;
 
 /// The version of the event format.
@@ -81,6 +81,9 @@ pub struct FindingsRecord {
     /// What looks wrong with the table as a whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
+    /// The first few keys that the table holds and the step does not expect.
+    #[serde(default, skip_serializing_if = "OtherKeys::is_empty")]
+    pub other_keys: OtherKeys,
 }
 
 impl FindingsRecord {

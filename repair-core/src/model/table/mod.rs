@@ -14,7 +14,7 @@ pub use self::path::{PathFacts, PathField, PathPattern, PathPiece};
 pub use self::text::{BadRowLimit, ColumnRule, ColumnType, Csv, Encoding, OnBadRow};
 pub use self::time::{EpochUnit, Repeated, Skipped, TimeForm, TimeReading};
 use crate::error::{Error, Result};
-use crate::model::{Cadence, SlotGrid, SlotRule, TimeMark, Zone};
+use crate::model::{Cadence, ExpectedKeys, SlotGrid, SlotRule, TimeMark, Zone};
 
 /// How a table's files are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -152,6 +152,9 @@ pub struct Table {
     pub slack: Slack,
     /// The columns that identify a series; none if the table is one series.
     pub key: Vec<String>,
+    /// Its keys that are expected, unless a step says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<ExpectedKeys>,
     /// The name of the time column in batches.
     pub time: String,
     /// How times are read.
@@ -202,6 +205,7 @@ impl Table {
             layout: None,
             slack: Slack::OneFolder,
             key: Vec::new(),
+            keys: None,
             time: time.into(),
             reading: TimeReading::default(),
             zone: None,
@@ -229,6 +233,13 @@ impl Table {
     #[must_use]
     pub fn with_key<T: Into<String>>(mut self, columns: impl IntoIterator<Item = T>) -> Self {
         self.key = columns.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets which keys are expected, unless a step says otherwise.
+    #[must_use]
+    pub fn with_keys(mut self, keys: ExpectedKeys) -> Self {
+        self.keys = Some(keys);
         self
     }
 
@@ -407,6 +418,9 @@ impl Table {
         }
         for glob in &self.ignore {
             glob::Pattern::new(glob).map_err(|error| Error::invalid(format!("`{glob}` under `ignore` is not a glob: {error}")))?;
+        }
+        if let Some(keys) = &self.keys {
+            keys.check(&self.name, &self.key)?;
         }
         if self.settles_after.is_some() && self.cadence.is_none() {
             return Err(Error::invalid(

@@ -133,10 +133,14 @@ pub async fn presence_shows_requested_keys_and_counts_others(lake: &dyn Lake, se
         row("a", "2024-03-04T09:01:00Z", 1.0, 1),
         row("A ", "2024-03-04T09:01:00Z", 1.0, 1),
         row("B", "2024-03-05T00:00:00Z", 1.0, 1),
+        row("c", "2024-03-04T10:00:00Z", 1.0, 1),
+        row("d", "2024-03-04T11:00:00Z", 1.0, 1),
+        row("d", "2024-03-04T12:00:00Z", 1.0, 1),
+        row("e", "2024-03-04T10:00:00Z", 1.0, 1),
     ];
     let table = table_with(setup, &rows).await;
     let slots = slots(&table, "2024-03-04", "2024-03-04");
-    for (asked, others) in [(&["A", "none", "A"][..], 4), (&["B"], 3), (&["A", "B", "a", "A "], 0), (&[], 5)] {
+    for (asked, others) in [(&["A", "none", "A"][..], 8), (&["B"], 7), (&["A", "B", "a", "A "], 4), (&[], 9)] {
         let request = PresenceRequest::new(slots, keys(asked), at(AS_OF));
         let found = lake.presence(&table, &request).await.unwrap();
         let mut counted = Counted::new();
@@ -145,6 +149,12 @@ pub async fn presence_shows_requested_keys_and_counts_others(lake: &dyn Lake, se
         }
         assert_counted(&found.raw, &counted, &request.keys, slots, &format!("{asked:?}"));
         assert_eq!(found.raw.other_rows, others, "{asked:?}");
+        // The first five are named, with all of their rows.
+        let mut named: BTreeMap<&Key, u64> = BTreeMap::new();
+        for row in rows.iter().filter(|row| slots.contains(row.time_us.div_euclid(60_000_000)) && !request.keys.contains(&row.key)) {
+            *named.entry(&row.key).or_default() += 1;
+        }
+        assert!(found.raw.other_keys.iter().eq(named.into_iter().take(5)), "{asked:?}: {:?}", found.raw.other_keys);
     }
 }
 

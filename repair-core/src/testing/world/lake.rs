@@ -294,7 +294,10 @@ impl State {
                             raw.misaligned_rows += 1;
                         }
                     }
-                    None => raw.other_rows += 1,
+                    None => {
+                        raw.other_rows += 1;
+                        raw.other_keys.add(&key, 1);
+                    }
                 }
             }
         }

@@ -9,7 +9,8 @@ use super::print::Tree;
 use crate::error::ErrorKind;
 use crate::model::Zone;
 use crate::model::{
-    BadRowLimit, Cadence, ColumnRule, Csv, OnBadRow, PartitionUnit, Repeated, Skipped, Slack, SlotRule, Table, TimeForm, TimeMark,
+    BadRowLimit, Cadence, ColumnRule, Csv, ExpectedKeys, Key, OnBadRow, PartitionUnit, Repeated, Skipped, Slack, SlotRule, Table, TimeForm,
+    TimeMark,
     TimeReading,
 };
 use crate::price::Budget;
@@ -223,6 +224,7 @@ pub(super) fn table(table: Table) -> Tree {
     if !table.key.is_empty() {
         fields.push(("key".to_owned(), Tree::texts(table.key)));
     }
+    fields.extend(table.keys.map(|keys| ("keys".to_owned(), self::keys(keys))));
     fields.push(("time".to_owned(), if table.reading.is_plain() { Tree::Text(table.time) } else { time(table.time, table.reading) }));
     if table.time_marks == TimeMark::End {
         fields.push(("time_marks".to_owned(), Tree::text("end")));
@@ -246,6 +248,23 @@ fn cadence(every: Cadence, slots: SlotRule, misaligned: Option<BadRowLimit>) -> 
     if !slots.before.is_empty() {
         let before = slots.before.into_iter().map(|(date, every)| (date.to_string(), Tree::Text(every.to_string())));
         fields.push(("before".to_owned(), Tree::Map(before.collect())));
+    }
+    Tree::Map(fields)
+}
+
+fn keys(keys: ExpectedKeys) -> Tree {
+    let key = |key: &Key| match key.single() {
+        Some(value) => Tree::text(value),
+        None => Tree::texts(key.values()),
+    };
+    let from = match keys {
+        ExpectedKeys::List(keys) => return Tree::List(keys.iter().map(key).collect()),
+        ExpectedKeys::Table(from) => from,
+    };
+    let mut fields = vec![("table".to_owned(), Tree::Text(from.table))];
+    fields.extend(from.columns.map(|columns| ("columns".to_owned(), Tree::texts(columns))));
+    for (name, column) in [("since", from.since), ("until", from.until), ("calendar", from.calendar)] {
+        fields.extend(column.map(|column| (name.to_owned(), Tree::Text(column))));
     }
     Tree::Map(fields)
 }

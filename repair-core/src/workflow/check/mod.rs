@@ -74,6 +74,7 @@ pub(super) fn check(draft: Draft<'_>, registry: &Registry, diagnostics: &mut Dia
     checker.plugins();
     checker.locations();
     checker.repairable();
+    checker.expected_keys();
     checker.prices();
     checker.relative_params();
     // With steps missing or leading nowhere, checks of the shape would only repeat known mistakes.

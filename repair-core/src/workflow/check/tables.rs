@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::super::read::{did_you_mean, one_of, quoted};
 use super::Checker;
 use crate::model::Table;
 use crate::workflow::StepKind;
-use crate::yaml::tree::Place;
+use crate::yaml::tree::{Node, Place, Yaml};
 
 impl<'a> Checker<'a> {
     /// Checks that two tables at one location are described in the same way. Repairs are stored beside the location, so that each name would
@@ -57,6 +58,59 @@ impl Checker<'_> {
         }
         for (place, message) in refused {
             self.error(place, message, None);
+        }
+    }
+}
+
+impl<'a> Checker<'a> {
+    /// Checks that the tables that list the keys of others exist, have the columns, as far as these are known, and do not list each other's.
+    pub(super) fn expected_keys(&mut self) {
+        let draft: &'a _ = self.draft;
+        let tables = &draft.workflow.tables;
+        let lists = |name: &str| tables.get(name)?.keys.as_ref()?.table().map(|from| from.table.as_str());
+        for (name, &node) in &draft.table_keys {
+            let Some(from) = tables.get(*name).and_then(|table| table.keys.as_ref()?.table()) else { continue };
+            let place = |key: &str| node.get(key).map_or(node.place, |node| node.place);
+            self.names_something("table", &from.table, place("table"));
+            if let Some(reference) = tables.get(&from.table) {
+                self.has_columns(node, reference);
+            }
+            // Each round of a circle is reported at its first table, by name.
+            let mut way = vec![*name];
+            let mut at = lists(name);
+            while let Some(next) = at.filter(|next| !way.contains(next)) {
+                way.push(next);
+                at = lists(next);
+            }
+            if at == Some(name) && way.len() > 1 && way.iter().all(|other| *name <= *other) {
+                let way: Vec<String> = way.iter().chain([name]).map(|name| format!("`{name}`")).collect();
+                let message = format!("tables list the expected keys of each other: {}", way.join(" from "));
+                let help = "a series that never arrived in any of them would be overlooked; list the keys of one in `keys` or a table of their own";
+                self.error(place("table"), message, help.to_owned());
+            }
+        }
+    }
+
+    /// Checks that a table has the columns that `keys` names, if the workflow says which columns it has.
+    fn has_columns(&mut self, keys: &Node, reference: &Table) {
+        let known = &reference.csv.names;
+        if known.is_empty() {
+            return;
+        }
+        let columns = match keys.get("columns").map(|node| &node.value) {
+            Some(Yaml::List(items)) => items.iter().collect(),
+            Some(_) => keys.get("columns").into_iter().collect(),
+            None => Vec::new(),
+        };
+        let others = ["since", "until", "calendar"].into_iter().filter_map(|name| keys.get(name));
+        for node in columns.into_iter().chain(others) {
+            let Some(column) = node.text() else { continue };
+            let derived = column == reference.time || reference.key.iter().any(|key| key == column) || reference.rule(column).is_some();
+            if !derived && !known.iter().any(|name| name.eq_ignore_ascii_case(column)) {
+                let names = || known.iter().map(String::as_str);
+                let help = did_you_mean(column, names()).unwrap_or_else(|| one_of(names()));
+                self.error(node.place, format!("table `{}` has no column {}", reference.name, quoted(column)), help);
+            }
         }
     }
 }

@@ -129,7 +129,7 @@ impl<'a> Checker<'a> {
     /// Checks the keys, types and words of a value against a JSON Schema, as `schemars` writes it for plain structures.
     fn fits(&mut self, node: &Node, schema: &Value, root: &Value, place: Place, what: &str, depth: usize) {
         let Some(depth) = depth.checked_sub(1) else { return };
-        let schema = resolved(schema, root);
+        let schema = alternative(resolved(schema, root), root, node);
         if node.text().is_some_and(|text| !matches!(computed(text), Computed::No)) {
             return;
         }
@@ -196,7 +196,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Checks a value that names something of the workflow, as its schema says (`x-names: table | source | calendar`).
-    fn names_something(&mut self, what: &str, name: &str, place: Place) {
+    pub(super) fn names_something(&mut self, what: &str, name: &str, place: Place) {
         let known: Vec<&str> = match what {
             // What is missing may be in an included file that could not be read.
             "table" | "source" | "calendar" if !self.draft.complete => return,
@@ -241,6 +241,19 @@ fn resolved<'s>(mut schema: &'s Value, root: &'s Value) -> &'s Value {
         }
     }
     &Value::Null
+}
+
+/// Of several alternatives, the one that a mapping is meant to be: one whose required keys it has, or else the last. Of other values nothing is
+/// known then, and what takes them says what is wrong.
+fn alternative<'s>(schema: &'s Value, root: &'s Value, node: &Node) -> &'s Value {
+    let alternatives = schema.get("anyOf").and_then(Value::as_array).filter(|_| matches!(node.value, Yaml::Map(_)));
+    let Some(all) = alternatives else { return schema };
+    let mappings: Vec<&Value> = all.iter().map(|one| resolved(one, root)).filter(|one| types(one) == ["object"]).collect();
+    let has_required = |one: &&&Value| {
+        let mut required = one.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        required.all(|name| node.get(name).is_some())
+    };
+    mappings.iter().find(has_required).or(mappings.last()).copied().unwrap_or(schema)
 }
 
 /// The texts that the schema allows, if it lists them.

@@ -23,6 +23,7 @@ impl<'a> Reader<'a> {
         self.included();
         let (tables, sources) = (self.shared_section(fields, "tables"), self.shared_section(fields, "sources"));
         let table_places = tables.iter().map(|(key, _)| (key.name.as_str(), key.place)).collect();
+        let table_keys = tables.iter().filter_map(|(key, node)| Some((key.name.as_str(), node.get("keys")?))).collect();
         let tables = self.tables(&tables);
         let (sources, source_places) = self.sources(sources);
         let calendars = self.shared_section(fields, "calendars");
@@ -53,6 +54,7 @@ impl<'a> Reader<'a> {
             steps: Vec::new(),
             sources: source_places,
             table_places,
+            table_keys,
             table_names: self.shared_names(fields, "tables"),
             source_names: self.shared_names(fields, "sources"),
             calendars,

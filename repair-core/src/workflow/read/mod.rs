@@ -4,6 +4,7 @@ mod branch;
 mod budget;
 mod calendar;
 mod include;
+mod keys;
 mod param;
 mod reading;
 mod scalar;
@@ -73,6 +74,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) sources: BTreeMap<String, PluginPlaces<'a>>,
     /// The place of each table's name, read or not.
     pub(crate) table_places: BTreeMap<&'a str, Place>,
+    /// For each table, what says which keys are expected.
+    pub(crate) table_keys: BTreeMap<&'a str, &'a Node>,
     /// Every key under `tables`, read or not.
     pub(crate) table_names: Vec<&'a str>,
     /// Every key under `sources`, read or not.
@@ -167,6 +170,8 @@ pub(crate) struct Reader<'a> {
     shared: Vec<Fields<'a>>,
     /// Whether there is a price book for budgets in dollars, or its absence was already reported.
     priced: bool,
+    /// The key columns of each table that was read.
+    key_columns: BTreeMap<String, Vec<String>>,
     /// Whether the workflow has a budget.
     budgeted: bool,
     dag: bool,
@@ -212,6 +217,7 @@ impl<'a> Reader<'a> {
             included,
             shared: Vec::new(),
             priced: false,
+            key_columns: BTreeMap::new(),
             budgeted: false,
             dag: false,
             step_names: Vec::new(),
@@ -404,7 +410,10 @@ impl<'a> Reader<'a> {
 
     fn with(&mut self, fields: &Fields<'a>, within: Within) -> (Template, Option<&'a Node>) {
         match fields.get("with") {
-            Some(node) if matches!(node.value, Yaml::Map(_)) => (self.template(node, within), Some(node)),
+            Some(node) if matches!(node.value, Yaml::Map(_)) => {
+                let with = self.template(node, within);
+                (self.with_keys(fields, node, with), Some(node))
+            }
             Some(node) => {
                 self.error(node.place, format!("`with` must be a mapping, not {}", node.describe()), None);
                 (Template::Value(serde_json::json!({})), None)

@@ -45,7 +45,7 @@ impl<'a> Reader<'a> {
     }
 
     fn table(&mut self, key: &Key, node: &'a Node) -> Option<Table> {
-        const KEYS: [&str; 14] = [
+        const KEYS: [&str; 15] = [
             "location",
             "format",
             "ignore",
@@ -55,6 +55,7 @@ impl<'a> Reader<'a> {
             "on_bad_row",
             "partition_by",
             "key",
+            "keys",
             "time",
             "time_marks",
             "zone",
@@ -76,6 +77,8 @@ impl<'a> Reader<'a> {
                 columns.push(column);
             }
         }
+        let keys = fields.get("keys").and_then(|node| self.expected_keys(node, &key.name, &columns));
+        self.key_columns.insert(key.name.clone(), columns.clone());
         let marks = fields.get("time_marks").and_then(|node| self.word(node, "`time_marks`", &MARKS));
         if marks.is_some() && time.as_ref().is_some_and(|time| time.marks.is_some()) {
             let help = "keep `marks` under `time`".to_owned();
@@ -115,6 +118,7 @@ impl<'a> Reader<'a> {
             on_bad_row,
             partition_by,
             key: columns,
+            keys,
             reading: time.reading,
             zone,
             time_marks: time.marks.or(marks).unwrap_or_default(),

@@ -17,11 +17,11 @@ use serde::Deserialize;
 
 pub use rule::{ColumnComparison, Outlier, Rule, Sentinel};
 
-use crate::builtin::detect::expected::{Examined, GapsConfig, KeysFrom, blind_if_missing, some_keys};
+use crate::builtin::detect::expected::{Examined, GapsConfig, blind_if_missing};
 use crate::builtin::detect::gaps::search;
 use crate::builtin::detect::invalid::examine::{Examination, Found};
 use crate::error::{Error, Result};
-use crate::model::{DefectKind, Findings, Key, SlotGrid, SlotRange};
+use crate::model::{DefectKind, ExpectedKeys, Findings, Key, KeysFrom, SlotGrid, SlotRange};
 use crate::plugin::{Detector, Registry, StepContext};
 
 /// How many slots, over all keys, are examined at once: about 50 bytes each, plus their rows where something is wrong.
@@ -46,10 +46,11 @@ pub struct InvalidConfig {
     #[serde(default = "super::expected::always")]
     #[schemars(extend("x-names" = "calendar"))]
     pub calendar: String,
-    /// The keys that must be present: one value each, or a list of values if the table has several key columns.
-    #[serde(default, deserialize_with = "some_keys")]
-    pub keys: Option<Vec<Key>>,
-    /// Another table that lists the keys, instead of `keys`.
+    /// The keys that must be present, by default those under `keys` of the table: a list of values (or of lists, if the table has several key
+    /// columns), a file, or another table that lists them.
+    #[serde(default)]
+    pub keys: Option<ExpectedKeys>,
+    /// Another table that lists the keys: a short form of `keys`.
     #[serde(default)]
     pub keys_from: Option<KeysFrom>,
     /// Whether it is fine that no slot at all is expected, as on a day on which a market is closed. Otherwise the step is blind then.
@@ -133,6 +134,7 @@ impl Detector for Invalid {
             examples: found.examples,
             quarantine: base.quarantine,
             notices: base.notices,
+            other_keys: base.other_keys,
             usage,
         })
     }

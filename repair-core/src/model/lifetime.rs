@@ -1,0 +1,177 @@
+//! Lifetimes: from when until when a key is expected, and by which calendar; and the slots that are expected of each key.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::model::{Calendar, Interval, Key, Scope, SlotGrid, SlotRange, SlotSet, expected_slots};
+
+/// When rows of one key are expected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lifetime {
+    /// The key.
+    pub key: Key,
+    /// The stretches in which it is expected, in order and disjoint; `None` if it is throughout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alive: Option<Vec<Interval>>,
+    /// Its calendar, if it is not that of the scope.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calendar: Option<String>,
+}
+
+impl Lifetime {
+    /// The lifetime of a key that is expected in these stretches, in any order, as far as they lie within an interval. A key that is expected
+    /// throughout has no stretches. `None` if it is never expected there.
+    pub fn within(key: Key, stretches: impl IntoIterator<Item = (Timestamp, Timestamp)>, interval: &Interval) -> Option<Self> {
+        let within = |(from, to): (Timestamp, Timestamp)| Interval::new(from, to).ok()?.intersection(interval);
+        let mut alive: Vec<Interval> = stretches.into_iter().filter_map(within).collect();
+        alive.sort();
+        let mut joined: Vec<Interval> = Vec::with_capacity(alive.len());
+        for next in alive {
+            match joined.last_mut() {
+                Some(last) if next.from() <= last.to() => *last = last.hull(&next),
+                _ => joined.push(next),
+            }
+        }
+        match joined.as_slice() {
+            [] => None,
+            [whole] if whole == interval => Some(Self { key, alive: None, calendar: None }),
+            _ => Some(Self { key, alive: Some(joined), calendar: None }),
+        }
+    }
+
+    /// Whether the key is expected throughout, by the calendar of the scope.
+    pub fn is_plain(&self) -> bool {
+        self.alive.is_none() && self.calendar.is_none()
+    }
+
+    /// Whether a slot that begins at an instant is expected, if the calendar is open.
+    fn is_alive(&self, instant: Timestamp) -> bool {
+        let Some(alive) = &self.alive else { return true };
+        let after = alive.partition_point(|stretch| stretch.to() <= instant);
+        alive.get(after).is_some_and(|stretch| stretch.contains(instant))
+    }
+}
+
+/// The lifetimes of the keys of a scope that are not expected throughout, or not by its calendar.
+///
+/// ```
+/// use repair_core::model::{Interval, Key, Lifetime, Lifetimes};
+///
+/// let march = Interval::parse("2024-03-01", "2024-03-31")?;
+/// let opened = "2024-03-04T00:00:00Z".parse()?;
+/// let plant = Lifetime::within(Key::from("plant-7"), [(opened, march.to())], &march);
+/// let lifetimes = Lifetimes::new(plant);
+/// assert!(lifetimes.of(&Key::from("plant-7")).is_some());
+/// assert!(lifetimes.of(&Key::from("plant-8")).is_none(), "expected throughout");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Lifetime>")]
+pub struct Lifetimes(Vec<Lifetime>);
+
+impl From<Vec<Lifetime>> for Lifetimes {
+    fn from(lifetimes: Vec<Lifetime>) -> Self {
+        Self::new(lifetimes)
+    }
+}
+
+impl Lifetimes {
+    /// The lifetimes of some keys, one for each. Those of keys that are expected throughout are left out.
+    pub fn new(lifetimes: impl IntoIterator<Item = Lifetime>) -> Self {
+        let mut all: Vec<Lifetime> = lifetimes.into_iter().filter(|lifetime| !lifetime.is_plain()).collect();
+        all.sort_by(|one, other| one.key.cmp(&other.key));
+        Self(all)
+    }
+
+    /// Whether all keys are expected throughout, by the calendar of the scope.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The lifetime of a key; `None` if it is expected throughout, by the calendar of the scope.
+    pub fn of(&self, key: &Key) -> Option<&Lifetime> {
+        self.0.binary_search_by(|lifetime| lifetime.key.cmp(key)).ok().and_then(|at| self.0.get(at))
+    }
+
+    /// The lifetimes, in order of key.
+    pub fn iter(&self) -> impl Iterator<Item = &Lifetime> {
+        self.0.iter()
+    }
+}
+
+impl Scope {
+    /// The calendar of a key.
+    pub fn calendar_of(&self, key: &Key) -> &str {
+        self.lifetimes.of(key).and_then(|lifetime| lifetime.calendar.as_deref()).unwrap_or(&self.calendar)
+    }
+
+    /// The calendars of its keys, by name.
+    pub fn calendars(&self) -> Vec<&str> {
+        let mut all: Vec<&str> = self.lifetimes.iter().filter_map(|lifetime| lifetime.calendar.as_deref()).collect();
+        let own = all.len();
+        all.sort_unstable();
+        all.dedup();
+        if own < self.keys.len() && !all.contains(&self.calendar.as_str()) {
+            all.push(&self.calendar);
+        }
+        all
+    }
+}
+
+/// The slots of a range that are expected of each key of a scope: those that the calendar of the key expects, and that begin while the key is
+/// alive.
+#[derive(Debug, Clone)]
+pub struct ExpectedSlots<'a> {
+    scope: &'a Scope,
+    slots: SlotRange,
+    by_calendar: BTreeMap<&'a str, SlotSet>,
+}
+
+impl<'a> ExpectedSlots<'a> {
+    /// The expected slots of a range. Calendars that no key has are not asked.
+    ///
+    /// # Errors
+    /// If there is no calendar of a name, or it does not cover the range.
+    pub fn of<'c>(scope: &'a Scope, slots: SlotRange, calendar: impl Fn(&str) -> Result<&'c Arc<dyn Calendar>>) -> Result<Self> {
+        let mut by_calendar = BTreeMap::new();
+        for name in scope.calendars() {
+            by_calendar.insert(name, expected_slots(scope.grid, slots, calendar(name)?.as_ref())?);
+        }
+        Ok(Self { scope, slots, by_calendar })
+    }
+
+    /// The range.
+    pub fn range(&self) -> SlotRange {
+        self.slots
+    }
+
+    /// The expected slots of a key.
+    pub fn of_key(&self, key: &Key) -> SlotSet {
+        let grid: SlotGrid = self.scope.grid;
+        let mut expected = match self.by_calendar.get(self.scope.calendar_of(key)) {
+            Some(open) => open.clone(),
+            None => SlotSet::new(grid.cadence(), self.slots),
+        };
+        if let Some(alive) = self.scope.lifetimes.of(key).and_then(|lifetime| lifetime.alive.as_deref()) {
+            let mut lived = SlotSet::new(grid.cadence(), self.slots);
+            alive.iter().for_each(|stretch| lived.insert_range(grid.slots_in(stretch)));
+            expected.intersect(&lived);
+        }
+        expected
+    }
+
+    /// Whether a slot of a key is expected.
+    pub fn contains(&self, key: &Key, slot: i64) -> bool {
+        let is_alive = || self.scope.lifetimes.of(key).is_none_or(|lifetime| lifetime.is_alive(self.scope.grid.start_of(slot)));
+        self.by_calendar.get(self.scope.calendar_of(key)).is_some_and(|open| open.contains(slot)) && is_alive()
+    }
+
+    /// Whether no slot of any key is expected.
+    pub fn is_empty(&self) -> bool {
+        self.scope.keys.iter().all(|key| self.of_key(key).is_empty())
+    }
+}
