@@ -182,7 +182,9 @@ async fn where_nothing_is_expected_or_nothing_can_be_judged_the_step_is_blind() 
     let flat = Table { partition_by: Vec::new(), ..events() };
     let error = found(&world(&flat, &a_week()), with("events", json!({}))).await.unwrap_err();
     assert!(error.message().contains("give their length, e.g. `every: 1d`"), "{error}");
-    for refused in [json!({ "per_key": true }), json!({ "min_rows": 0 }), json!({ "every": "7h" }), json!({ "settles_after": "soon" })] {
+    let error = found(&world(&events(), &a_week()), with("events", json!({ "per_key": true }))).await.unwrap_err();
+    assert!(error.message().contains("no keys are given"), "{error}");
+    for refused in [json!({ "min_rows": 0 }), json!({ "every": "7h" }), json!({ "settles_after": "soon" })] {
         assert!(Registry::default().make(PluginKind::Detector, "arrivals", &with("events", refused.clone())).is_err(), "{refused}");
     }
 }

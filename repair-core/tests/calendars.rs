@@ -214,7 +214,8 @@ async fn detectors_find_the_calendars_of_the_workflow() {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_goes_on_with_the_calendars_that_it_has_used() {
-    let written = RUN.replace("to: 2024-03-10 }, end: true", "to: 2024-03-10 }, next: stop").replace("steps:\n", "steps:\n  stop: { fail: early }\n");
+    let written =
+        RUN.replace("to: 2024-03-10 }, end: true", "to: 2024-03-10 }, next: stop").replace("steps:\n", "steps:\n  stop: { fail: early }\n");
     // The step may name its calendar by an expression, and the calendar may extend another.
     let computed = written.replace("calendar: office", "calendar: \"{% 'off' & 'ice' %}\"");
     let extending = written
@@ -231,10 +232,9 @@ async fn a_run_goes_on_with_the_calendars_that_it_has_used() {
         assert_eq!(refused.kind(), ErrorKind::Conflict);
         assert!(refused.message().contains("has changed, and the run has used it"), "{refused}");
         // Nothing depends on another calendar, or on how one is written.
-        let other = text.replace("closed: [2024-03-05]", "closed: [\"2024-03-05\"]").replace(
-            "calendars:\n",
-            "calendars:\n  more: { extends: MARKET }\n",
-        );
+        let other = text
+            .replace("closed: [2024-03-05]", "closed: [\"2024-03-05\"]")
+            .replace("calendars:\n", "calendars:\n  more: { extends: MARKET }\n");
         let report = engine.redrive("one", Some(&parse(&other))).await.unwrap();
         assert_eq!(report.outcome, Some(Outcome::Failed), "{report:?}");
     }

@@ -48,8 +48,8 @@ impl Lifetime {
         self.alive.is_none() && self.calendar.is_none()
     }
 
-    /// Whether a slot that begins at an instant is expected, if the calendar is open.
-    fn is_alive(&self, instant: Timestamp) -> bool {
+    /// Whether what begins at an instant is expected, if the calendar expects it.
+    pub fn is_alive(&self, instant: Timestamp) -> bool {
         let Some(alive) = &self.alive else { return true };
         let after = alive.partition_point(|stretch| stretch.to() <= instant);
         alive.get(after).is_some_and(|stretch| stretch.contains(instant))

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::builtin::detect::reference;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{ExpectedKeys, ExpectedSlots, Findings, GapList, Interval, Key, KeysFrom, Lifetimes, Scope, SlotRange};
+use crate::model::{ExpectedKeys, ExpectedSlots, Findings, GapList, Interval, Key, KeysFrom, Lifetimes, Scope, SlotRange, Table};
 use crate::plugin::StepContext;
 
 /// The maximum number of keys of one detection. Each costs at least a word per window, and a longer list is surely not a list of series.
@@ -64,15 +64,8 @@ impl GapsConfig {
         let table = context.table(&self.table)?;
         let interval = Interval::parse_at(&self.from, &self.to, &table.day_zone(), context.now)?;
         let own = self.keys.clone().or_else(|| self.keys_from.clone().map(ExpectedKeys::Table));
-        let (keys, lifetimes) = match own.as_ref().or(table.keys.as_ref()) {
-            Some(ExpectedKeys::List(keys)) => (keys.clone(), Lifetimes::default()),
-            Some(ExpectedKeys::Table(from)) => {
-                let (keys, lifetimes) = reference::keys(context, table, from, &interval).await?;
-                if keys.is_empty() && !self.allow_empty {
-                    return Err(no_key_alive(&from.table, &interval));
-                }
-                (keys, lifetimes)
-            }
+        let (keys, lifetimes) = match expected_keys(context, table, own.as_ref(), &interval, self.allow_empty).await? {
+            Some(listed) => listed,
             None if table.key.is_empty() => (vec![Key::default()], Lifetimes::default()),
             None => {
                 return Err(Error::invalid(format!(
@@ -84,6 +77,27 @@ impl GapsConfig {
             }
         };
         Ok(Scope { table: table.name.clone(), grid: table.grid()?, keys, interval, calendar: self.calendar.clone(), lifetimes })
+    }
+}
+
+/// The keys of a table that are expected in an interval, and their lifetimes in it; `None` if neither a step nor the table says which.
+///
+/// # Errors
+/// `blind` if a table that lists keys lists none that is expected there, unless that is fine.
+pub(super) async fn expected_keys(
+    context: &StepContext,
+    table: &Table,
+    own: Option<&ExpectedKeys>,
+    interval: &Interval,
+    allow_empty: bool,
+) -> Result<Option<(Vec<Key>, Lifetimes)>> {
+    match own.or(table.keys.as_ref()) {
+        Some(ExpectedKeys::List(keys)) => Ok(Some((keys.clone(), Lifetimes::default()))),
+        Some(ExpectedKeys::Table(from)) => {
+            let (keys, lifetimes) = reference::keys(context, table, from, interval).await?;
+            if keys.is_empty() && !allow_empty { Err(no_key_alive(&from.table, interval)) } else { Ok(Some((keys, lifetimes))) }
+        }
+        None => Ok(None),
     }
 }
 

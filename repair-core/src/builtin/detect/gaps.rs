@@ -13,7 +13,6 @@ use crate::builtin::detect::expected::GapsConfig;
 use crate::builtin::detect::expected::{MOST_KEYS, blind_if_missing, nothing_expected, settled};
 use crate::error::{Error, Result};
 use crate::lake::PresenceRequest;
-use crate::model::ExpectedSlots;
 use crate::model::Usage;
 use crate::model::{
     Cadence, Counts, ExpectedSlots, Findings, GapList, Key, KeyPresence, OtherKeys, Quarantine, Scope, SlotRange, SlotSet, Table,

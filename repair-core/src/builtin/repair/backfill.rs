@@ -24,9 +24,7 @@ use crate::builtin::repair::requests;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup;
 use crate::model::Usage;
-use crate::model::{
-    Absence, Conflicts, Findings, Fix, Key, Lifetime, Scope, SlotRange, SlotSet, Suspect, Suspects, Table, Unit, Wanted,
-};
+use crate::model::{Absence, Conflicts, Findings, Fix, Key, Lifetime, Scope, SlotRange, SlotSet, Suspect, Suspects, Table, Unit, Wanted};
 use crate::plugin::{Answer, PlannedUnits, Reads, Registry, Repairer, Request, StepContext};
 
 /// The rule that rows of a kind must satisfy, such as low ≤ open. Its error must be `invalid` and name the row.

@@ -10,8 +10,7 @@ use crate::error::ErrorKind;
 use crate::model::Zone;
 use crate::model::{
     BadRowLimit, Cadence, ColumnRule, Csv, ExpectedKeys, Key, OnBadRow, PartitionUnit, Repeated, Skipped, Slack, SlotRule, Table, TimeForm,
-    TimeMark,
-    TimeReading,
+    TimeMark, TimeReading,
 };
 use crate::price::Budget;
 use crate::workflow::calendar::{Basis, WEEKDAYS};

@@ -18,12 +18,13 @@ use serde_json::Value;
 
 use self::unit::{Every, Unit, grain_s};
 use self::verdict::{Held, MinRows, Verdict, verdicts};
-use crate::builtin::detect::expected::{GapsConfig, KeysFrom, blind_if_missing, reference_keys, some_keys};
+use crate::builtin::detect::expected::{GapsConfig, blind_if_missing, expected_keys};
 use crate::builtin::detect::gaps::observed;
 use crate::error::{Error, Result};
 use crate::lake::{RowCountRequest, partition};
 use crate::model::{
-    Cadence, Counts, Findings, GapList, Interval, Key, Quarantine, Scope, SlotGrid, SlotRange, SlotSet, Table, UnitCounts, Usage, Zone,
+    Cadence, Counts, ExpectedKeys, Findings, GapList, Interval, Key, KeysFrom, Lifetimes, Quarantine, Scope, SlotGrid, SlotRange, SlotSet,
+    Table, UnitCounts, Usage, Zone,
 };
 use crate::plugin::{Detector, Registry, Sensor, StepContext};
 use crate::workflow::parse_duration;
@@ -60,11 +61,11 @@ struct ArrivalsConfig {
     /// How many rows a unit needs: a number, or a share of the median of the other units, such as 50%. By default, one row is enough.
     #[serde(default)]
     min_rows: Option<MinRows>,
-    /// The keys whose rows count: one value each, or a list of values if the table has several key columns. A table with a key and a cadence
-    /// needs them; in others, all rows count by default.
-    #[serde(default, deserialize_with = "some_keys")]
-    keys: Option<Vec<Key>>,
-    /// Another table that lists the keys, instead of `keys`.
+    /// The keys whose rows count, by default those under `keys` of the table: a list of values (or of lists, if the table has several key
+    /// columns), a file, or another table that lists them. A table with a key and a cadence needs them; in others, all rows count otherwise.
+    #[serde(default)]
+    keys: Option<ExpectedKeys>,
+    /// Another table that lists the keys: a short form of `keys`.
     #[serde(default)]
     keys_from: Option<KeysFrom>,
     /// Whether each key must arrive in each unit. By default, the rows of all keys count together.
@@ -95,9 +96,6 @@ impl Arrivals {
         Interval::check(&config.from, &config.to)?;
         if config.keys.is_some() && config.keys_from.is_some() {
             return Err(Error::invalid("`keys` and `keys_from` are both given; keep one of them"));
-        }
-        if config.per_key && config.keys.is_none() && config.keys_from.is_none() {
-            return Err(Error::invalid("`per_key` expects each key in each unit, and no keys are given; give `keys` or `keys_from`"));
         }
         let settles_after = config.settles_after.as_deref().map(parse_duration).transpose()?.map(signed);
         Ok(Self { config, settles_after })
@@ -180,8 +178,10 @@ impl Arrivals {
         let scope = if table.cadence.is_some() {
             Scope { interval, ..self.series().scope(context).await? }
         } else {
-            let keys = self.groups(self.keys(context, table).await?.as_deref());
-            Scope { table: table.name.clone(), grid: grid(every, zone, &[])?, keys, interval, calendar: self.config.calendar.clone() }
+            let (keys, lifetimes) = self.keys(context, table, &interval).await?;
+            let keys = self.groups(keys.as_deref());
+            let calendar = self.config.calendar.clone();
+            Scope { table: table.name.clone(), grid: grid(every, zone, &[])?, keys, interval, calendar, lifetimes }
         };
         let counts = Counts { audited_keys: scope.keys.len() as u64, units: Some(UnitCounts::default()), ..Counts::default() };
         Ok(Findings::of_gaps(scope, counts, GapList::default(), Usage::default()))
@@ -205,13 +205,23 @@ impl Arrivals {
         GapsConfig { table, from, to, calendar, keys, keys_from, allow_empty: true }
     }
 
-    /// The keys whose rows count; `None` for all rows.
-    async fn keys(&self, context: &StepContext, table: &Table) -> Result<Option<Vec<Key>>> {
-        match (&self.config.keys, &self.config.keys_from) {
-            (Some(keys), _) => Ok(Some(keys.clone())),
-            (None, Some(from)) => reference_keys(context, table, from).await.map(Some),
-            (None, None) => Ok(None),
+    /// The keys whose rows count, `None` for all rows; and the lifetimes of those that are judged one by one.
+    async fn keys(&self, context: &StepContext, table: &Table, interval: &Interval) -> Result<(Option<Vec<Key>>, Lifetimes)> {
+        let own = self.config.keys.clone().or_else(|| self.config.keys_from.clone().map(ExpectedKeys::Table));
+        let Some((keys, lifetimes)) = expected_keys(context, table, own.as_ref(), interval, self.config.allow_empty).await? else {
+            return if self.config.per_key {
+                Err(Error::invalid("`per_key` expects each key in each unit, and no keys are given; give `keys` to the step or the table"))
+            } else {
+                Ok((None, Lifetimes::default()))
+            };
+        };
+        if lifetimes.iter().any(|lifetime| lifetime.calendar.is_some()) {
+            return Err(Error::invalid(format!(
+                "keys of table `{}` have calendars of their own, which needs a table with a cadence; add one, or leave out `calendar` under `keys`",
+                table.name
+            )));
         }
+        Ok((Some(keys), if self.config.per_key { lifetimes } else { Lifetimes::default() }))
     }
 
     /// The keys that are judged one by one; the empty key stands for all rows together.
@@ -293,25 +303,21 @@ impl Arrivals {
         units: Vec<Unit>,
         again: Option<&Findings>,
     ) -> Result<Findings> {
-        let keys = self.keys(context, table).await?;
+        let whole = hull(&units).ok_or_else(|| Error::internal("there is no unit to examine"))?;
+        let (keys, lifetimes) = self.keys(context, table, &whole).await?;
         let groups = self.groups(keys.as_deref());
         self.few_enough(units.len(), groups.len())?;
         let expected = every.expected(context.calendar(&self.config.calendar)?.as_ref(), &units)?;
         let scope = match again {
             Some(before) => before.scope.clone(),
             None => {
-                let interval = hull(&units).ok_or_else(|| Error::internal("there is no unit to examine"))?;
-                Scope {
-                    table: table.name.clone(),
-                    grid: grid(every, zone, &units)?,
-                    keys: groups.clone(),
-                    interval,
-                    calendar: self.config.calendar.clone(),
-                }
+                let (grid, calendar) = (grid(every, zone, &units)?, self.config.calendar.clone());
+                Scope { table: table.name.clone(), grid, keys: groups.clone(), interval: whole, calendar, lifetimes }
             }
         };
         let slots: Vec<SlotRange> = units.iter().map(|unit| scope.grid.slots_in(&unit.interval)).collect();
-        let wanted = |key: &Key, at: usize| again.is_none_or(|before| before.gaps.contains(key, slots[at].first));
+        let alive = |key: &Key, at: usize| scope.lifetimes.of(key).is_none_or(|lifetime| lifetime.is_alive(units[at].interval.from()));
+        let wanted = |key: &Key, at: usize| alive(key, at) && again.is_none_or(|before| before.gaps.contains(key, slots[at].first));
         // Of units that are looked at again, the others matter only to a comparison.
         let all = matches!(self.config.min_rows, Some(MinRows::Share(_)));
         let read: Vec<bool> = (0..units.len()).map(|at| expected[at] && (all || groups.iter().any(|key| wanted(key, at)))).collect();
@@ -321,7 +327,7 @@ impl Arrivals {
         let mut looked_at = 0;
         for key in &groups {
             let rows = counted.rows.get(key).map(Vec::as_slice).unwrap_or_default();
-            let held = |at: usize| read[at].then(|| Held { rows: rows.get(at).copied().unwrap_or(0), room: u64::MAX });
+            let held = |at: usize| (read[at] && alive(key, at)).then(|| Held { rows: rows.get(at).copied().unwrap_or(0), room: u64::MAX });
             let held: Vec<Option<Held>> = (0..units.len()).map(held).collect();
             let flags = report.add(key, &held, self.config.min_rows, |at| wanted(key, at));
             for at in (0..units.len()).filter(|&at| expected[at] && wanted(key, at)) {

@@ -238,7 +238,7 @@ mod tests {
     fn names(every: &str, zone: &str, from: &str, to: &str) -> (Vec<String>, u32) {
         let (every, zone): (Every, Zone) = (every.parse().unwrap(), zone.parse().unwrap());
         let units = every.units(&zone, &Interval::parse_in(from, to, &zone).unwrap()).unwrap();
-        let names = units.iter().map(|unit| format!("{} {}", every.name(unit), (unit.interval.to() - unit.interval.from()).get_seconds()));
+        let names = units.iter().map(|unit| format!("{} {}", every.name(unit), (unit.interval.to() - unit.interval.from()).as_secs()));
         assert_eq!(every.expected(&Always, &units).unwrap(), vec![true; units.len()]);
         (names.collect(), grain_s(&units))
     }
