@@ -536,7 +536,7 @@ fn jsonl(case: &Case, rows: &[&Row], bad: u64, random: &mut SmallRng) -> Vec<u8>
 
 #[test]
 fn what_was_written_is_what_is_read() {
-    for seed in testdata::seeds(150, 1_500) {
+    for seed in testdata::seeds(80, 700) {
         let _printed = PrintedOnPanic::seed(seed);
         check(seed);
     }
