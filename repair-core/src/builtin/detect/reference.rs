@@ -12,7 +12,7 @@ use jiff::{Timestamp, ToSpan};
 use crate::builtin::detect::expected::{MOST_KEYS, blind_if_missing};
 use crate::error::{Error, Result};
 use crate::lake::{Layer, ScanRequest, rollup, shape};
-use crate::model::{ExpectedKeys, Interval, Key, KeysFrom, Lifetime, Lifetimes, Table, Zone};
+use crate::model::{Cadence, ExpectedKeys, Interval, Key, KeysFrom, Lifetime, Lifetimes, Table, Zone};
 use crate::plugin::StepContext;
 
 /// How many rows a table that lists keys may have: a key may close and open again, but not all the time.
