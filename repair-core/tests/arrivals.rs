@@ -1,6 +1,6 @@
 //! Units of time that did not arrive, or hold too few rows: which are expected, what is found in them, and that nothing is clean unseen.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
-
+#![allow(clippy::needless_pass_by_value, reason = "settings are written where they are used")]
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

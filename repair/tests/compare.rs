@@ -239,15 +239,15 @@ impl Peeks {
 #[async_trait]
 impl Repairer for Peeks {
     async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
-        self.look(context.lake.as_ref(), context, findings).await;
+        Box::pin(self.look(context.lake.as_ref(), context, findings)).await;
         Ok(one_unit(findings))
     }
 
     async fn repair(&self, context: &StepContext, findings: &Findings, _: &Unit) -> Result<Fix> {
-        self.look(context.lake.as_ref(), context, findings).await;
+        Box::pin(self.look(context.lake.as_ref(), context, findings)).await;
         let caller = Caller::new("earlier", "fill", 1, 1).with_cancel(context.cancel.clone());
         if let Some(lake) = context.lake.on_behalf_of(&caller) {
-            self.look(lake.as_ref(), context, findings).await;
+            Box::pin(self.look(lake.as_ref(), context, findings)).await;
         }
         let lake = context.lake.as_ref();
         lake.put_artifact("earlier", "kept", stream::iter([Ok(rows(std::iter::once(("a", FIRST))))]).boxed()).await.unwrap();

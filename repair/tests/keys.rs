@@ -127,3 +127,43 @@ async fn calendars_are_those_of_each_key() {
     let reason = report.reason.unwrap();
     assert!(reason.contains("no calendar `XET`") && reason.contains("sites") && reason.contains("4712"), "{reason}");
 }
+
+#[tokio::test]
+async fn meters_may_report_at_different_cadences() {
+    let world = World(tempfile::tempdir().unwrap());
+    let first: Timestamp = "2024-03-03T23:00:00Z".parse().unwrap();
+    let mut rows = "meter,ts,kwh\n".to_owned();
+    for half in 0..48i64 {
+        let at = first + (half * 30).minutes();
+        // The one reports each hour, and the other each half hour; each has lost one report.
+        if half % 2 == 0 && half != 14 {
+            rows.push_str(&format!("4711,{at},1\n"));
+        }
+        if half != 7 {
+            rows.push_str(&format!("4712,{at},2\n"));
+        }
+    }
+    world.write("lake/meters/a.csv", &rows);
+    let open = async |sites: &str| {
+        world.write("lake/sites.csv", sites);
+        let text = "workflow: meters\nkind: state-machine\ntables:\n  meters:\n    { location: meters, format: csv, zone: Europe/Berlin, key: [meter], keys: { table: sites, cadence: \
+                    every }, time: ts, cadence: 30m }\n  sites: { location: sites.csv, format: csv, time: opened }\nstart: look\nsteps:\n  look: { detect: gaps, with: { table: \
+                    meters, from: 2024-03-04, to: 2024-03-04 }, next: fill }\n  fill: { repair: interpolate, of: look, with: { max_gap: 1h }, next: check }\n  check: { verify: \
+                    look, end: true }\n";
+        world.write("workflow.yaml", text);
+        Repair::open(world.path("workflow.yaml"))
+            .lake(world.path("lake"))
+            .connect()
+            .await
+            .unwrap_or_else(|error| panic!("{}", error.full()))
+    };
+    let report = open("meter,opened,every\n4711,2024-01-01,1h\n4712,2024-01-01,\n").await.run().await.unwrap();
+    assert_eq!(report.outcome, Some(Outcome::Succeeded), "{report:?}");
+    assert_eq!(counts(&report, &["expected", "missing", "unexpected"]), [json!(72), json!(2), json!(0)]);
+    assert_eq!(report.step("check").unwrap().output["missing"], 0);
+    for (every, why) in [("45m", "do not begin when slots of 30m do"), ("1d", "make a table of its own"), ("often", "is not a cadence")] {
+        let report = open(&format!("meter,opened,every\n4711,2024-01-01,{every}\n")).await.run().await.unwrap();
+        let said = format!("{:?}", report.reason);
+        assert!(report.error == Some(ErrorKind::Invalid) && said.contains(why), "{every}: {said}");
+    }
+}

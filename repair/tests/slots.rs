@@ -136,13 +136,16 @@ fn a_market_goes_from_hours_to_quarters() {
     assert_eq!((found["expected"].as_u64(), found["missing"].as_u64(), found["misaligned"].as_u64()), (Some(30), Some(1), Some(0)));
 }
 
+/// A calendar and its zone; the sessions of 2024; the hours of an ordinary one; and the early closes, with the hours that they have.
+#[cfg(feature = "stocks")]
+type Exchange = (&'static str, &'static str, u64, u64, &'static [(u64, u64)]);
+
 /// Hours and days of a year of sessions. The hours are counted from the opening times of the exchange: all of which a part is open, on each
 /// session, and fewer on days that end early.
 #[cfg(feature = "stocks")]
 #[test]
 fn hours_and_days_of_exchanges() {
-    // Sessions of 2024; hours of an ordinary one; early closes and the hours that they have.
-    let exchanges: [(&str, &str, u64, u64, &[(u64, u64)]); 4] = [
+    let exchanges: [Exchange; 4] = [
         // 09:30 to 16:00; to 13:00 on three days.
         ("XNYS", "America/New_York", 252, 7, &[(3, 4)]),
         // 08:00 to 16:30; to 12:30 on two.

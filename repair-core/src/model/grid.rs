@@ -336,7 +336,10 @@ impl Hash for Special {
 }
 
 /// All special grids of this process. There are as many as different settings in its workflows.
-static SPECIAL: LazyLock<Mutex<HashMap<(Cadence, SlotRule, Zone), &'static Special>>> = LazyLock::new(Mutex::default);
+static SPECIAL: LazyLock<Mutex<HashMap<Name, &'static Special>>> = LazyLock::new(Mutex::default);
+
+/// What tells special grids apart.
+type Name = (Cadence, SlotRule, Zone);
 
 impl Special {
     fn of(cadence: Cadence, rule: &SlotRule, zone: &Zone) -> Result<&'static Self> {
@@ -543,6 +546,17 @@ impl SlotGrid {
         let is_plain = rule.is_plain() && !is_local && cadence.seconds() <= DAY_S;
         let special = if is_plain { None } else { Some(Special::of(cadence, rule, &zone)?) };
         Ok(Self { cadence, marks, special })
+    }
+
+    /// The slots of another cadence by the same rule, as far as it fits: where slots begin only for the cadence that it was written for.
+    ///
+    /// # Errors
+    /// `invalid` if the tolerance does not fit the cadence.
+    pub fn with_cadence(&self, cadence: Cadence) -> Result<Self> {
+        let rule = self.rule();
+        let at = rule.at.filter(|at| cadence == self.cadence || (!cadence.is_days() && at.check(cadence).is_ok()));
+        let before = if cadence == self.cadence { rule.before } else { BTreeMap::new() };
+        Self::with_rule(cadence, self.marks, &SlotRule { at, before, ..rule }, &self.zone())
     }
 
     /// How often there is a row; where the cadence changes, the one that holds now.

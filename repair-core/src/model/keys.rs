@@ -51,6 +51,9 @@ pub struct KeysFrom {
     /// Its column with the name of the calendar of a key; where it is null, the calendar of the step counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calendar: Option<String>,
+    /// Its column with the cadence of a key, which is that of the examined table or a longer one; where it is null, that of the table counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cadence: Option<String>,
 }
 
 impl KeysFrom {

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
-use crate::model::{Calendar, Interval, Key, Scope, SlotGrid, SlotRange, SlotSet, expected_slots};
+use crate::error::{Error, Result};
+use crate::model::{Cadence, Calendar, Interval, Key, Scope, SlotGrid, SlotRange, SlotSet, expected_slots};
+
+/// How many slots are compared to see whether one cadence fits another: a week of minutes.
+const MOST_CHECKED: usize = 10_080;
 
 /// When rows of one key are expected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +23,9 @@ pub struct Lifetime {
     /// Its calendar, if it is not that of the scope.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calendar: Option<String>,
+    /// Its cadence, if it is longer than that of the grid: only slots that begin when one of its own does are expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<Cadence>,
 }
 
 impl Lifetime {
@@ -38,14 +44,14 @@ impl Lifetime {
         }
         match joined.as_slice() {
             [] => None,
-            [whole] if whole == interval => Some(Self { key, alive: None, calendar: None }),
-            _ => Some(Self { key, alive: Some(joined), calendar: None }),
+            [whole] if whole == interval => Some(Self { key, alive: None, calendar: None, every: None }),
+            _ => Some(Self { key, alive: Some(joined), calendar: None, every: None }),
         }
     }
 
     /// Whether the key is expected throughout, by the calendar of the scope.
     pub fn is_plain(&self) -> bool {
-        self.alive.is_none() && self.calendar.is_none()
+        self.alive.is_none() && self.calendar.is_none() && self.every.is_none()
     }
 
     /// Whether what begins at an instant is expected, if the calendar expects it.
@@ -104,6 +110,31 @@ impl Lifetimes {
 }
 
 impl Scope {
+    /// The slots of a key with a cadence of its own.
+    ///
+    /// # Errors
+    /// `invalid` if its slots do not begin when slots of the table do.
+    pub fn grid_of(&self, every: Cadence) -> Result<SlotGrid> {
+        if every.is_days() && !self.grid.cadence().is_days() {
+            return Err(Error::invalid(format!(
+                "a key has a cadence of {every}, and table `{}` one of {}, which does not say when days begin; make a table of its own for such keys",
+                self.table,
+                self.grid.cadence()
+            )));
+        }
+        let grid = self.grid.with_cadence(every)?;
+        let slots = grid.slots_in(&self.interval);
+        let fits = |slot: i64| self.grid.start_of(self.grid.slot_at(grid.start_of(slot))) == grid.start_of(slot);
+        if every < self.grid.cadence() || !(slots.first..slots.end).take(MOST_CHECKED).all(fits) {
+            return Err(Error::invalid(format!(
+                "slots of {every} do not begin when slots of {} do, the cadence of table `{}`; give the table the shortest cadence that divides those of all keys",
+                self.grid.cadence(),
+                self.table
+            )));
+        }
+        Ok(grid)
+    }
+
     /// The calendar of a key.
     pub fn calendar_of(&self, key: &Key) -> &str {
         self.lifetimes.of(key).and_then(|lifetime| lifetime.calendar.as_deref()).unwrap_or(&self.calendar)
@@ -129,6 +160,8 @@ pub struct ExpectedSlots<'a> {
     scope: &'a Scope,
     slots: SlotRange,
     by_calendar: BTreeMap<&'a str, SlotSet>,
+    /// The slots at which those of a longer cadence begin.
+    by_cadence: BTreeMap<Cadence, SlotSet>,
 }
 
 impl<'a> ExpectedSlots<'a> {
@@ -141,7 +174,22 @@ impl<'a> ExpectedSlots<'a> {
         for name in scope.calendars() {
             by_calendar.insert(name, expected_slots(scope.grid, slots, calendar(name)?.as_ref())?);
         }
-        Ok(Self { scope, slots, by_calendar })
+        let mut by_cadence = BTreeMap::new();
+        for every in scope.lifetimes.iter().filter_map(|lifetime| lifetime.every) {
+            if by_cadence.contains_key(&every) {
+                continue;
+            }
+            let mut begun = SlotSet::new(scope.grid.cadence(), slots);
+            if let Some(interval) = scope.grid.interval_of(slots) {
+                let own = scope.grid_of(every)?;
+                let all = own.slots_in(&interval);
+                (all.first..all.end).for_each(|slot| {
+                    begun.insert(scope.grid.slot_at(own.start_of(slot)));
+                });
+            }
+            by_cadence.insert(every, begun);
+        }
+        Ok(Self { scope, slots, by_calendar, by_cadence })
     }
 
     /// The range.
@@ -161,13 +209,23 @@ impl<'a> ExpectedSlots<'a> {
             alive.iter().for_each(|stretch| lived.insert_range(grid.slots_in(stretch)));
             expected.intersect(&lived);
         }
+        if let Some(begun) = self.every_of(key) {
+            expected.intersect(begun);
+        }
         expected
+    }
+
+    /// The slots at which those of a key begin, if its cadence is longer.
+    fn every_of(&self, key: &Key) -> Option<&SlotSet> {
+        self.by_cadence.get(&self.scope.lifetimes.of(key)?.every?)
     }
 
     /// Whether a slot of a key is expected.
     pub fn contains(&self, key: &Key, slot: i64) -> bool {
         let is_alive = || self.scope.lifetimes.of(key).is_none_or(|lifetime| lifetime.is_alive(self.scope.grid.start_of(slot)));
-        self.by_calendar.get(self.scope.calendar_of(key)).is_some_and(|open| open.contains(slot)) && is_alive()
+        self.by_calendar.get(self.scope.calendar_of(key)).is_some_and(|open| open.contains(slot))
+            && is_alive()
+            && self.every_of(key).is_none_or(|begun| begun.contains(slot))
     }
 
     /// Whether no slot of any key is expected.

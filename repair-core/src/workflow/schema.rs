@@ -289,7 +289,8 @@ fn keys(texts: &Value) -> Value {
                     "columns": texts,
                     "since": { "description": "Its column with the date or time from which a key is expected", "type": "string" },
                     "until": { "description": "Its column with the last date on which a key is expected, or the time from which it no longer is", "type": "string" },
-                    "calendar": { "description": "Its column with the name of the calendar of a key", "type": "string" }
+                    "calendar": { "description": "Its column with the name of the calendar of a key", "type": "string" },
+                    "cadence": { "description": "Its column with the cadence of a key, that of the table or a longer one", "type": "string" }
                 }
             }
         ]

@@ -98,6 +98,7 @@ pub(super) fn digest(findings: &Findings) -> String {
         add("lifetime");
         lifetime.key.values().for_each(&mut add);
         add(lifetime.calendar.as_deref().unwrap_or_default());
+        add(&lifetime.every.map(|every| every.to_string()).unwrap_or_default());
         lifetime.alive.iter().flatten().for_each(|stretch| add(&stretch.to_string()));
     }
     let mut last: Option<&Key> = None;

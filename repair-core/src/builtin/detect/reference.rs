@@ -12,7 +12,7 @@ use jiff::{Timestamp, ToSpan};
 use crate::builtin::detect::expected::{MOST_KEYS, blind_if_missing};
 use crate::error::{Error, Result};
 use crate::lake::{Layer, ScanRequest, rollup, shape};
-use crate::model::{ExpectedKeys, Interval, Key, KeysFrom, Lifetime, Lifetimes, Table, Zone};
+use crate::model::{Cadence, ExpectedKeys, Interval, Key, KeysFrom, Lifetime, Lifetimes, Table, Zone};
 use crate::plugin::StepContext;
 
 /// How many rows a table that lists keys may have: a key may close and open again, but not all the time.
@@ -31,6 +31,7 @@ struct Listed {
     /// From when until when.
     rows: Vec<[Option<Moment>; 2]>,
     calendar: Option<String>,
+    cadence: Option<String>,
 }
 
 /// The keys of a table that are expected at some time of an interval, in order, and their lifetimes within it.
@@ -65,7 +66,11 @@ pub(super) async fn keys(context: &StepContext, table: &Table, from: &KeysFrom, 
         let stretches = stretches.collect::<Result<Vec<_>>>()?;
         if let Some(lifetime) = Lifetime::within(key.clone(), stretches, interval) {
             keys.push(key);
-            lifetimes.push(Lifetime { calendar: listed.calendar, ..lifetime });
+            let every = listed.cadence.map(|cadence| cadence.parse::<Cadence>()).transpose();
+            let every = every
+                .map_err(|error| on_reference(error.on("key", lifetime.key.to_string())))?
+                .filter(|every| Some(*every) != table.cadence);
+            lifetimes.push(Lifetime { calendar: listed.calendar, every, ..lifetime });
         }
     }
     Ok((keys, Lifetimes::new(lifetimes)))
@@ -83,7 +88,7 @@ async fn read(context: &StepContext, table: &Table, from: &KeysFrom, reference: 
     // Before any row is read, which may cost something.
     let schema = context.lake.describe(reference).await.map_err(blind_if_missing)?;
     let mut columns: Vec<String> = of_key.to_vec();
-    columns.extend([&from.since, &from.until, &from.calendar].into_iter().flatten().cloned());
+    columns.extend([&from.since, &from.until, &from.calendar, &from.cadence].into_iter().flatten().cloned());
     for column in &columns {
         if shape::find(&schema, column).map_err(|error| error.on("table", &reference.name))?.is_none() {
             let known: Vec<String> = schema.fields().iter().map(|field| format!("`{}`", field.name())).collect();
@@ -117,19 +122,26 @@ fn add(listed: &mut BTreeMap<Key, Listed>, batch: &RecordBatch, of_key: &[String
     let keys = of_key.iter().map(|name| shape::key_text(reference, name, rollup::column(batch, name)?)).collect::<Result<Vec<_>>>()?;
     let moments = |name: &Option<String>| name.as_ref().map(|name| moments(reference, name, rollup::column(batch, name)?)).transpose();
     let (since, until) = (moments(&from.since)?, moments(&from.until)?);
-    let calendars = from.calendar.as_ref().map(|name| texts(name, rollup::column(batch, name)?)).transpose()?;
+    let words = |name: &Option<String>| name.as_ref().map(|name| texts(name, rollup::column(batch, name)?)).transpose();
+    let (calendars, cadences) = (words(&from.calendar)?, words(&from.cadence)?);
     let at = |moments: &Option<Vec<Option<Moment>>>, row: usize| moments.as_ref().and_then(|all| all.get(row).copied().flatten());
     for row in 0..batch.num_rows() {
         let key = Key::new(keys.iter().map(|column| column.value(row)));
-        let calendar = calendars.as_ref().filter(|all| all.is_valid(row)).map(|all| all.value(row).trim()).filter(|name| !name.is_empty());
+        let word = |all: &Option<StringArray>| {
+            let word = all.as_ref().filter(|all| all.is_valid(row)).map(|all| all.value(row).trim().to_owned());
+            word.filter(|word| !word.is_empty())
+        };
+        let (calendar, cadence) = (word(&calendars), word(&cadences));
         let is_new = !listed.contains_key(&key);
         let of = listed.entry(key.clone()).or_default();
-        if !is_new && of.calendar.as_deref() != calendar {
-            let name = |name: Option<&str>| name.map_or_else(|| "none".to_owned(), |name| format!("`{name}`"));
-            let (one, other) = (name(of.calendar.as_deref()), name(calendar));
-            return Err(Error::invalid(format!("key `{key}` has two calendars, {one} and {other}; give it the same in all of its rows")));
+        for (what, before, now) in [("calendars", &of.calendar, &calendar), ("cadences", &of.cadence, &cadence)] {
+            if !is_new && before != now {
+                let name = |name: &Option<String>| name.as_ref().map_or_else(|| "none".to_owned(), |name| format!("`{name}`"));
+                let (one, other) = (name(before), name(now));
+                return Err(Error::invalid(format!("key `{key}` has two {what}, {one} and {other}; give it the same in all of its rows")));
+            }
         }
-        of.calendar = calendar.map(str::to_owned);
+        (of.calendar, of.cadence) = (calendar, cadence);
         of.rows.push([at(&since, row), at(&until, row)]);
     }
     Ok(())

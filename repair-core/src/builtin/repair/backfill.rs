@@ -193,7 +193,7 @@ struct Silence {
 /// since it may be closed, unless all keys have one.
 fn missing_of_all(findings: &Findings) -> Vec<SlotRange> {
     let scope = &findings.scope;
-    let by_scope = |key: &Key| scope.lifetimes.of(key).is_none_or(|lifetime| lifetime.calendar.is_none());
+    let by_scope = |key: &Key| scope.lifetimes.of(key).is_none_or(|lifetime| lifetime.calendar.is_none() && lifetime.every.is_none());
     let none_by_scope = !scope.keys.iter().any(by_scope);
     let has_say = |key: &Key| none_by_scope || by_scope(key);
     let gaps = findings.gaps.iter().filter(|(key, _)| has_say(key)).map(|(_, gap)| gap);

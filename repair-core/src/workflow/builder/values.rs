@@ -262,7 +262,7 @@ fn keys(keys: ExpectedKeys) -> Tree {
     };
     let mut fields = vec![("table".to_owned(), Tree::Text(from.table))];
     fields.extend(from.columns.map(|columns| ("columns".to_owned(), Tree::texts(columns))));
-    for (name, column) in [("since", from.since), ("until", from.until), ("calendar", from.calendar)] {
+    for (name, column) in [("since", from.since), ("until", from.until), ("calendar", from.calendar), ("cadence", from.cadence)] {
         fields.extend(column.map(|column| (name.to_owned(), Tree::Text(column))));
     }
     Tree::Map(fields)

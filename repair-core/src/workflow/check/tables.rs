@@ -102,7 +102,7 @@ impl<'a> Checker<'a> {
             Some(_) => keys.get("columns").into_iter().collect(),
             None => Vec::new(),
         };
-        let others = ["since", "until", "calendar"].into_iter().filter_map(|name| keys.get(name));
+        let others = ["since", "until", "calendar", "cadence"].into_iter().filter_map(|name| keys.get(name));
         for node in columns.into_iter().chain(others) {
             let Some(column) = node.text() else { continue };
             let derived = column == reference.time || reference.key.iter().any(|key| key == column) || reference.rule(column).is_some();

@@ -21,18 +21,19 @@ impl<'a> Reader<'a> {
         match &node.value {
             Yaml::Map(_) if node.get("file").is_some() => self.keys_of_file(node, key).map(ExpectedKeys::List),
             Yaml::Map(_) => {
-                let fields = self.fields(node, node.place, "`keys`", &["table", "columns", "since", "until", "calendar", "file"])?;
+                let fields =
+                    self.fields(node, node.place, "`keys`", &["table", "columns", "since", "until", "calendar", "cadence", "file"])?;
                 let of_table =
                     self.required(&fields, "table", "write e.g. `{ table: sites }`, `{ file: sites.csv }`, or a list of keys")?;
                 let mut text = |name: &str| fields.get(name).map(|node| self.text(node, &format!("`{name}`")));
-                let (since, until, calendar) = (text("since"), text("until"), text("calendar"));
+                let (since, until, calendar, cadence) = (text("since"), text("until"), text("calendar"), text("cadence"));
                 let table = self.text(of_table, "`table`");
                 let columns = fields.get("columns").map(|node| self.texts(node, "`columns`"));
                 let columns = columns.map(|columns| columns.into_iter().map(|(name, _)| name).collect());
                 // What is given and could not be read was reported.
                 let given = |text: Option<Option<String>>| text.map_or(Some(None), |text| text.map(Some));
-                let (since, until, calendar) = (given(since)?, given(until)?, given(calendar)?);
-                Some(ExpectedKeys::Table(KeysFrom { table: table?, columns, since, until, calendar }))
+                let (since, until, calendar, cadence) = (given(since)?, given(until)?, given(calendar)?, given(cadence)?);
+                Some(ExpectedKeys::Table(KeysFrom { table: table?, columns, since, until, calendar, cadence }))
             }
             Yaml::List(items) if items.is_empty() => {
                 let help = format!("list the keys, or leave `keys` out of table `{table}`");

@@ -215,9 +215,9 @@ impl Arrivals {
                 Ok((None, Lifetimes::default()))
             };
         };
-        if lifetimes.iter().any(|lifetime| lifetime.calendar.is_some()) {
+        if lifetimes.iter().any(|lifetime| lifetime.calendar.is_some() || lifetime.every.is_some()) {
             return Err(Error::invalid(format!(
-                "keys of table `{}` have calendars of their own, which needs a table with a cadence; add one, or leave out `calendar` under `keys`",
+                "keys of table `{}` have calendars or cadences of their own, which needs a table with a cadence; add one, or leave out `calendar` and `cadence` under `keys`",
                 table.name
             )));
         }
