@@ -148,7 +148,7 @@ async fn meters_may_report_at_different_cadences() {
         world.write("lake/sites.csv", sites);
         let text = "workflow: meters\nkind: state-machine\ntables:\n  meters:\n    { location: meters, format: csv, zone: Europe/Berlin, key: [meter], keys: { table: sites, cadence: \
                     every }, time: ts, cadence: 30m }\n  sites: { location: sites.csv, format: csv, time: opened }\nstart: look\nsteps:\n  look: { detect: gaps, with: { table: \
-                    meters, from: 2024-03-04, to: 2024-03-04 }, next: fill }\n  fill: { repair: interpolate, of: look, with: { max_gap: 1h }, next: check }\n  check: { verify: \
+                    meters, from: 2024-03-04, to: 2024-03-04 }, next: fill }\n  fill: { repair: interpolate, of: look, with: { max_gap: 2h }, next: check }\n  check: { verify: \
                     look, end: true }\n";
         world.write("workflow.yaml", text);
         Repair::open(world.path("workflow.yaml"))

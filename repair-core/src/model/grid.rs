@@ -338,7 +338,7 @@ impl Hash for Special {
 /// All special grids of this process. There are as many as different settings in its workflows.
 static SPECIAL: LazyLock<Mutex<HashMap<Name, &'static Special>>> = LazyLock::new(Mutex::default);
 
-/// What tells special grids apart.
+/// The settings of a special grid.
 type Name = (Cadence, SlotRule, Zone);
 
 impl Special {
