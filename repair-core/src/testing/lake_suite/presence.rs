@@ -115,6 +115,10 @@ pub async fn presence_is_exact_bits_and_counts(lake: &dyn Lake, setup: &dyn Lake
         let found = lake.presence(&table, &request).await.unwrap();
         assert_counted(&found.raw, &counted, &keys, slots, &what);
         assert_eq!((found.raw.other_rows, found.raw.misaligned_rows), (0, misaligned), "{what}");
+        // That there is nothing elsewhere does not depend on the grid.
+        if !grid.is_plain() {
+            continue;
+        }
         let nothing = SlotRange::new(slots.end + 300, slots.end + 400);
         let found = lake.presence(&table, &PresenceRequest { slots: nothing, ..request.clone() }).await.unwrap();
         assert_counted(&found.raw, &Counted::new(), &keys, nothing, &what);
