@@ -129,7 +129,7 @@ impl FromStr for SlotStart {
     fn from_str(text: &str) -> Result<Self> {
         let refuse = || {
             Error::invalid(format!(
-                "`{text}` is not where slots begin; write e.g. `:30`, `17:00`, `sun 17:00`, `15` (of the month) or `04-01` (of the year)"
+                "`{text}` is not where slots begin; write e.g. `:30`, `17:00`, `sun 17:00`, `15` (of the month, up to 28) or `04-01` (of the year)"
             ))
         };
         let number = |text: &str, most: u32| -> Option<u32> {

@@ -252,11 +252,13 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn cadence(&mut self, node: &'a Node) -> Slots {
+        // Where the cadence is wrong, which is reported, an hour stands for it, so that nothing else seems wrong too.
+        let some = |every: Option<Cadence>| Slots { every: every.or(Some(Cadence::HOUR)), ..Slots::default() };
         if !matches!(node.value, Yaml::Map(_)) {
-            return Slots { every: self.parsed(node, "`cadence`"), ..Slots::default() };
+            return some(self.parsed(node, "`cadence`"));
         }
         const KEYS: [&str; 5] = ["every", "at", "tolerance", "misaligned", "before"];
-        let Some(fields) = self.fields(node, node.place, "`cadence`", &KEYS) else { return Slots::default() };
+        let Some(fields) = self.fields(node, node.place, "`cadence`", &KEYS) else { return some(None) };
         let every = self.required(&fields, "every", "write e.g. `every: 1h`").and_then(|node| self.parsed(node, "`every`"));
         let at = fields.get("at").and_then(|node| match &node.value {
             Yaml::Number(number) => {
@@ -277,12 +279,11 @@ impl<'a> Reader<'a> {
             before.extend(date.zip(self.parsed(value, &format!("the cadence before {}", key.name))));
         }
         let slots = SlotRule { at, tolerance_s: u32::try_from(tolerance.as_secs()).unwrap_or_default(), before };
-        if let Some(every) = every
-            && let Err(error) = slots.check(every)
-        {
+        let Some(every) = every else { return some(None) };
+        if let Err(error) = slots.check(every) {
             self.error(node.place, error.message(), None);
-            return Slots { every: Some(every), ..Slots::default() };
+            return some(Some(every));
         }
-        Slots { every, slots, misaligned }
+        Slots { every: Some(every), slots, misaligned }
     }
 }
