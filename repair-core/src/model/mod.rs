@@ -15,6 +15,7 @@ mod lifetime;
 mod moment;
 mod other_keys;
 mod presence;
+mod slot_start;
 mod table;
 mod usage;
 mod weekly;
@@ -25,7 +26,7 @@ pub use cadence::Cadence;
 pub use calendar::{Always, Calendar, Session, outside};
 pub use defect::{Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, MAX_EXAMPLES, Scope, UnitCounts};
 pub use fix::{Absence, Conflicts, Fix, Suspect, Suspects, Unit, Wanted};
-pub use grid::{GridPart, SlotGrid, SlotRule, SlotStart, TimeMark};
+pub use grid::{GridPart, SlotGrid, SlotRule, TimeMark};
 pub use hours::Hours;
 pub use interval::{Interval, day_start, utc_date};
 pub use key::Key;
@@ -34,6 +35,7 @@ pub use lifetime::{ExpectedSlots, Lifetime, Lifetimes};
 pub use moment::{Fixed, Moment, Relative};
 pub use other_keys::{KeyRows, OtherKeys};
 pub use presence::{KeyPresence, Presence, SlotRange, SlotSet, TablePresence, expected_slots, open_slots};
+pub use slot_start::SlotStart;
 pub use table::{
     BadRowLimit, ColumnRule, ColumnType, Csv, Encoding, EpochUnit, Format, Layout, OnBadRow, Partition, PartitionUnit, PathFacts,
     PathField, PathPattern, PathPiece, Repeated, Skipped, Slack, Table, TimeForm, TimeReading,

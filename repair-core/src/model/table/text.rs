@@ -271,7 +271,7 @@ impl FromStr for BadRowLimit {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let refuse = || Error::invalid(format!("`{text}` is not a limit of bad rows; write a share such as 0.1%, or a number of rows"));
+        let refuse = || Error::invalid(format!("`{text}` is not a limit of rows; write a share such as 0.1%, or a number of rows"));
         let Some(percent) = text.strip_suffix('%') else { return text.trim().parse().map(Self::Rows).map_err(|_| refuse()) };
         let percent = percent.trim();
         let (whole, digits) = percent.split_once('.').unwrap_or((percent, ""));

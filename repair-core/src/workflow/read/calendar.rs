@@ -8,7 +8,6 @@ use super::{Fields, MAX_ENTRIES, Reader, did_you_mean, one_of, quoted};
 use crate::model::{Hours, Session, Week, Zone};
 use crate::workflow::CalendarRule;
 use crate::workflow::calendar::{Basis, WEEKDAYS};
-use crate::workflow::parse::resolve;
 use crate::yaml::tree::{Key, Node, Place, Yaml};
 
 /// How many days a file of a calendar may list: two and a half centuries.
@@ -247,17 +246,7 @@ impl<'a> Reader<'a> {
     fn file_of_days(&mut self, node: &'a Node, what: &str, with_hours: bool) -> Option<Vec<Line>> {
         let fields = self.fields(node, node.place, &format!("`{what}`"), &["file"])?;
         let node = self.required(&fields, "file", "e.g. `{ file: days.csv }`")?;
-        let name = self.text(node, "`file`")?;
-        let resolved = resolve(&self.diagnostics.file_of(node.place), &name);
-        let text = match (self.files)(&resolved) {
-            Ok(text) => text,
-            Err(why) => {
-                let help = "names of files are relative to the folder of the file that names them".to_owned();
-                self.error(node.place, format!("{} cannot be read: {why}", quoted(&name)), Some(help));
-                return None;
-            }
-        };
-        let file = self.diagnostics.add_file(&resolved, &text);
+        let (file, name, text) = self.file_beside(node)?;
         let wanted = if with_hours { "date,open" } else { "date" };
         let mut start = 0;
         let mut lines = Vec::new();

@@ -6,7 +6,6 @@ use serde_json::Value;
 use super::{Fields, Reader, quoted};
 use crate::model::{ExpectedKeys, Key, KeysFrom};
 use crate::workflow::Template;
-use crate::workflow::parse::resolve;
 use crate::yaml::tree::{Node, Place, Yaml};
 
 /// How many keys a list or a file may have. A table can list more.
@@ -100,17 +99,7 @@ impl<'a> Reader<'a> {
     fn keys_of_file(&mut self, node: &'a Node, key: &[String]) -> Option<Vec<Key>> {
         let fields = self.fields(node, node.place, "`keys` of a file", &["file"])?;
         let node = self.required(&fields, "file", "e.g. `{ file: sites.csv }`")?;
-        let name = self.text(node, "`file`")?;
-        let resolved = resolve(&self.diagnostics.file_of(node.place), &name);
-        let text = match (self.files)(&resolved) {
-            Ok(text) => text,
-            Err(why) => {
-                let help = "names of files are relative to the folder of the file that names them".to_owned();
-                self.error(node.place, format!("{} cannot be read: {why}", quoted(&name)), Some(help));
-                return None;
-            }
-        };
-        let file = self.diagnostics.add_file(&resolved, &text);
+        let (file, name, text) = self.file_beside(node)?;
         let (mut start, mut at, mut keys): (usize, Option<Vec<usize>>, Vec<Key>) = (0, None, Vec::new());
         for raw in text.split_inclusive('\n') {
             let trimmed = raw.trim_end_matches(['\n', '\r']);

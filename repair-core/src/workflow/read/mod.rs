@@ -23,6 +23,7 @@ pub(crate) use strategy::MAX_STRATEGIES;
 use crate::price::PriceBook;
 use crate::workflow::Expression;
 use crate::workflow::include::Included;
+use crate::workflow::parse::resolve;
 use crate::workflow::{Template, Workflow, WorkflowKind};
 use crate::yaml::Diagnostics;
 use crate::yaml::closest;
@@ -155,7 +156,7 @@ pub(crate) type Child<'a> = &'a dyn Fn(&str) -> Result<Arc<Workflow>, String>;
 /// Finds and reads the price book that the workflow names, or the one given separately. The error says why it cannot be used.
 pub(crate) type Prices<'a> = &'a dyn Fn(Option<&str>) -> Result<Option<Arc<PriceBook>>, String>;
 
-/// Finds the text of a file of days, by its resolved name. The error says why it cannot be read.
+/// Finds the text of a file of days or keys, by its resolved name. The error says why it cannot be read.
 pub(crate) type Files<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
 /// Reads a workflow, and collects mistakes.
@@ -200,6 +201,20 @@ impl<'a> Fields<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// Reads a file that a node names, relative to the file in which it does: its number in messages, its name, and its text.
+    pub(super) fn file_beside(&mut self, node: &Node) -> Option<(usize, String, String)> {
+        let name = self.text(node, "`file`")?;
+        let resolved = resolve(&self.diagnostics.file_of(node.place), &name);
+        match (self.files)(&resolved) {
+            Ok(text) => Some((self.diagnostics.add_file(&resolved, &text), name, text)),
+            Err(why) => {
+                let help = "names of files are relative to the folder of the file that names them".to_owned();
+                self.error(node.place, format!("{} cannot be read: {why}", quoted(&name)), Some(help));
+                None
+            }
+        }
+    }
+
     pub(crate) fn new(
         text: &'a str,
         diagnostics: Diagnostics,
