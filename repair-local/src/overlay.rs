@@ -109,9 +109,12 @@ pub(crate) fn patches(
         overlay_rows(table, std::slice::from_ref(file), &Arc::new(Schema::new(fields)), bounds, &mut Usage::default(), &mut |batch| {
             let times = KeyTime::of(&ours, &batch)?;
             let hidden = Hidden::of(retracted, &batch)?;
-            patches.add(&ours, &batch, |time_us| slots.slot(time_us), |key, time_us, row| {
-                bounds.contains(time_us) && wanted(key) && !hidden.repair(key, &times, row)
-            })
+            patches.add(
+                &ours,
+                &batch,
+                |time_us| slots.slot(time_us),
+                |key, time_us, row| bounds.contains(time_us) && wanted(key) && !hidden.repair(key, &times, row),
+            )
         })?;
     }
     Ok(patches)

@@ -11,8 +11,8 @@ use arrow::array::{ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Record
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use repair_core::Result;
-use repair_core::lake::overlay::retraction::Retracted;
 use repair_core::lake::overlay::patch::Patches;
+use repair_core::lake::overlay::retraction::Retracted;
 use repair_core::lake::{overlay as core_overlay, rollup};
 use repair_core::model::{Key, SlotRange, Table};
 

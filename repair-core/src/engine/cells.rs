@@ -24,7 +24,8 @@ use crate::model::{BadCells, Findings, Fix, Key, SlotRange, Table, Unit};
 /// `invalid` if a value does not fit its column; those of the lake.
 pub(crate) async fn taken_out(lake: &dyn Lake, table: &Table, findings: &Findings, unit: &Unit, fix: &mut Fix) -> Result<Vec<RecordBatch>> {
     let has_cells = |key: &Key, slots: &SlotRange| findings.cells.of_key(key, *slots).next().is_some();
-    let is_of_cells = !findings.cells.is_empty() && unit.wanted.iter().any(|wanted| wanted.slots.iter().any(|slots| has_cells(&wanted.key, slots)));
+    let is_of_cells =
+        !findings.cells.is_empty() && unit.wanted.iter().any(|wanted| wanted.slots.iter().any(|slots| has_cells(&wanted.key, slots)));
     if !is_of_cells || fix.rows.is_empty() {
         return Ok(Vec::new());
     }
@@ -53,12 +54,7 @@ pub(crate) async fn taken_out(lake: &dyn Lake, table: &Table, findings: &Finding
     Ok(patches)
 }
 
-async fn patches(
-    lake: &dyn Lake,
-    table: &Table,
-    found: &[(usize, usize, Key, i64, &BadCells)],
-    fix: &mut Fix,
-) -> Result<Vec<RecordBatch>> {
+async fn patches(lake: &dyn Lake, table: &Table, found: &[(usize, usize, Key, i64, &BadCells)], fix: &mut Fix) -> Result<Vec<RecordBatch>> {
     let grid = table.grid()?;
     let (first, last) = found.iter().fold((i64::MAX, i64::MIN), |(first, last), row| (first.min(row.3), last.max(row.3)));
     let interval = grid.interval_of(SlotRange::new(first, last + 1)).ok_or_else(|| Error::invalid("the time of a slot is out of range"))?;

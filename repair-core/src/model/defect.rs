@@ -371,15 +371,14 @@ impl Findings {
         }
     }
 
-    /// Whether the table's row in a slot was found wrong as a whole. Such rows must not serve as neighbours of a gap.
+    /// Whether the table's row in a slot was found wrong, as a whole or in some cells. Such rows must not serve as neighbours of a gap.
     pub fn is_of_wrong_rows(&self, key: &Key, slot: i64) -> bool {
-        self.kind.is_of_rows() && self.gaps.contains(key, slot) && self.cells.get(key, slot).is_none()
+        self.kind.is_of_rows() && self.gaps.contains(key, slot)
     }
 
     /// Whether the value of a column in a slot was found wrong, by itself or with its whole row. Such values must not serve as neighbours of
     /// a gap.
     pub fn is_of_wrong_values(&self, key: &Key, slot: i64, column: &str) -> bool {
-        self.gaps.contains(key, slot)
-            && self.cells.get(key, slot).is_none_or(|cells| cells.columns.iter().any(|wrong| wrong == column))
+        self.gaps.contains(key, slot) && self.cells.get(key, slot).is_none_or(|cells| cells.columns.iter().any(|wrong| wrong == column))
     }
 }

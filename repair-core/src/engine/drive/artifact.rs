@@ -222,7 +222,11 @@ mod tests {
         }] {
             let mut cells = Cells::default();
             for cells in [Cells::default(), {
-                cells.insert(&Key::new(["B", "x/y"]), -6, BadCells { columns: ["a".into(), "b,c".into()].into(), judged: Fingerprint::new([3; 16]) });
+                cells.insert(
+                    &Key::new(["B", "x/y"]),
+                    -6,
+                    BadCells { columns: ["a".into(), "b,c".into()].into(), judged: Fingerprint::new([3; 16]) },
+                );
                 cells
             }] {
                 let written = futures::stream::iter([gaps_to_batch(&gaps, &known, &cells)]).boxed();

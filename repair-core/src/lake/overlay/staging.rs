@@ -54,7 +54,9 @@ fn staged_schema(table: &Schema, patches: &[RecordBatch]) -> Result<SchemaRef> {
         Field::new(overlay::columns::RECHECK_AFTER, overlay::instant_type(), true),
     ];
     let of_cells = if patches.is_empty() { Vec::new() } else { patch::fields(table, changed_columns(table, patches))? };
-    Ok(Arc::new(Schema::new(repairs.fields().iter().cloned().chain(evidence.into_iter().chain(of_cells).map(Arc::new)).collect::<Vec<_>>())))
+    Ok(Arc::new(Schema::new(
+        repairs.fields().iter().cloned().chain(evidence.into_iter().chain(of_cells).map(Arc::new)).collect::<Vec<_>>(),
+    )))
 }
 
 /// The columns of which patches change cells, in the order of the table.
@@ -94,7 +96,14 @@ fn constant_instant(value: Timestamp, rows: usize) -> ArrayRef {
 }
 
 /// The provenance columns, in the order of the schema.
-fn provenance(scope: &StageScope<'_>, request: &StageRequest<'_>, op: Op, source: &str, at: Timestamp, rows: usize) -> [ArrayRef; PROVENANCE] {
+fn provenance(
+    scope: &StageScope<'_>,
+    request: &StageRequest<'_>,
+    op: Op,
+    source: &str,
+    at: Timestamp,
+    rows: usize,
+) -> [ArrayRef; PROVENANCE] {
     [
         constant(op.as_str(), rows),
         constant(scope.run, rows),
@@ -252,7 +261,8 @@ fn absences(
         (0..count).for_each(|_| answer.append_value(&absence.answer));
         columns.push(Arc::new(answer.finish()));
         columns.push(constant_instant(absence.recheck_after, count));
-        columns.extend(schema.fields().iter().skip(columns.len()).map(|field| new_null_array(field.data_type(), count)).collect::<Vec<_>>());
+        columns
+            .extend(schema.fields().iter().skip(columns.len()).map(|field| new_null_array(field.data_type(), count)).collect::<Vec<_>>());
         batches.push(RecordBatch::try_new(schema.clone(), columns)?);
         first = end;
     }
@@ -297,7 +307,9 @@ pub fn publication(table: &Table, staged: &[RecordBatch]) -> Result<Publication>
     let repairs_schema = overlay::repairs_schema(&Schema::new(own));
     let repairs_schema = match of_cells.is_empty() {
         true => repairs_schema,
-        false => Arc::new(Schema::new(repairs_schema.fields().iter().cloned().chain(of_cells.into_iter().map(Arc::new)).collect::<Vec<_>>())),
+        false => {
+            Arc::new(Schema::new(repairs_schema.fields().iter().cloned().chain(of_cells.into_iter().map(Arc::new)).collect::<Vec<_>>()))
+        }
     };
     let exceptions_schema = overlay::exceptions_schema(table);
     let (mut repairs, mut exceptions) = (Vec::new(), Vec::new());

@@ -282,7 +282,8 @@ pub(super) fn patched(table: &Table, rows: &RecordBatch, repairs: &[RecordBatch]
             for (.., (number, of_patch)) in ranks.into_iter().flatten() {
                 let patch = &repairs[*number];
                 let Some(old) = patch.column_by_name(&format!("{}{}", c::WAS, field.name())) else { continue };
-                let list: Vec<String> = serde_json::from_str(column(patch, c::CELLS)?.as_string::<i32>().value(*of_patch)).unwrap_or_default();
+                let list: Vec<String> =
+                    serde_json::from_str(column(patch, c::CELLS)?.as_string::<i32>().value(*of_patch)).unwrap_or_default();
                 if list.contains(field.name()) && is_same(&cast_exact(&old.slice(*of_patch, 1), values.data_type())?, &value) {
                     value = cast_exact(&column(patch, field.name())?.slice(*of_patch, 1), values.data_type())?;
                     let strategy = column(patch, c::STRATEGY)?.as_string::<i32>().value(*of_patch);
@@ -303,7 +304,8 @@ pub(super) fn patched(table: &Table, rows: &RecordBatch, repairs: &[RecordBatch]
 fn is_same(one: &ArrayRef, other: &ArrayRef) -> bool {
     let zero = |value: &ArrayRef| {
         let float = arrow::compute::cast(value, &DataType::Float64).ok();
-        value.data_type().is_floating() && float.is_some_and(|float| !float.is_null(0) && float.as_primitive::<arrow::datatypes::Float64Type>().value(0) == 0.0)
+        value.data_type().is_floating()
+            && float.is_some_and(|float| !float.is_null(0) && float.as_primitive::<arrow::datatypes::Float64Type>().value(0) == 0.0)
     };
     one.as_ref() == other.as_ref() || (zero(one) && zero(other))
 }

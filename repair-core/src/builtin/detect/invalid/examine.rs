@@ -483,13 +483,7 @@ impl Examination<'_> {
             let repair = live.get(key, slot).map(|live| (live, shown.broken[live.batch][live.row]));
             let mut own = of_slot.broken.or(among.without(of_slot.fixed));
             own.whole |= of_slot.rows > 1 && own.is_wrong();
-            Verdict {
-                slot,
-                own: (of_slot.rows > 0).then_some(own),
-                is_patched: of_slot.fixed != 0,
-                has_changed: of_slot.changed,
-                repair,
-            }
+            Verdict { slot, own: (of_slot.rows > 0).then_some(own), is_patched: of_slot.fixed != 0, has_changed: of_slot.changed, repair }
         };
         let examined = |slot: i64| window.contains(slot) && self.examined.contains(key, slot);
         slots.into_iter().zip(among_neighbours).filter(|((slot, _), _)| examined(*slot)).map(verdict).collect()

@@ -157,7 +157,9 @@ fn blamed(rules: &[Rule]) -> Result<Vec<String>> {
     let all: BTreeSet<&String> = rules.iter().flat_map(Rule::blamed).collect();
     if all.len() > MOST_BLAMED {
         let count = all.len();
-        return Err(Error::invalid(format!("the rules judge {count} columns, and one step can judge {MOST_BLAMED}; divide them into two steps")));
+        return Err(Error::invalid(format!(
+            "the rules judge {count} columns, and one step can judge {MOST_BLAMED}; divide them into two steps"
+        )));
     }
     Ok(all.into_iter().cloned().collect())
 }

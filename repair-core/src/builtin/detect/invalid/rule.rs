@@ -264,7 +264,9 @@ impl Rule {
         for name in rule.columns.iter_mut().flatten() {
             find(name)?;
             if is_own(name) {
-                return Err(Error::invalid(format!("`columns` of a rule lists `{name}`, which is key or time of table `{table}`; list others")));
+                return Err(Error::invalid(format!(
+                    "`columns` of a rule lists `{name}`, which is key or time of table `{table}`; list others"
+                )));
             }
         }
         if let Some(kind) = rule.column.as_mut().map(find).transpose()? {
