@@ -107,7 +107,8 @@ impl Examination<'_> {
         let interval = self.grid.interval_of(wide).ok_or_else(|| Error::invalid("the time of a slot is out of range"))?;
         let live = LiveRepairs::read(self.context.lake.as_ref(), self.table, interval, keys, self.columns).await?;
         let shown = self.shown(&live)?;
-        let scan = |columns| ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys.to_vec()), columns };
+        let scan =
+            |columns: Option<Vec<String>>| ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec()).with_columns(columns);
         if self.has_others {
             let (rows, _) = self.read(&scan(Some(self.columns.to_vec())), false, found).await?;
             let is_clean = |key: &Key| self.verdicts(key, window, &rows, &live, &shown).iter().all(|verdict| !verdict.matters());
