@@ -114,3 +114,19 @@ fn rows_that_the_repaired_view_leaves_out_are_counted_where_it_is_read() {
     let report = world.run(strict, &steps("t_repaired WHERE ts >= '2024-03-05'", ", from: 2024-03-05, to: 2024-03-06"));
     assert_eq!((report.outcome, report.problems), (Some(Outcome::Succeeded), Vec::new()));
 }
+
+/// A key that is in the path is not needed to see that a row is off the grid.
+#[test]
+fn rows_off_the_grid_are_counted_where_folders_carry_keys() {
+    let world = World::new();
+    let rows: String = (0..40).map(|minute| format!("2024-03-04T05:{minute:02}:00Z,1\n")).collect();
+    world.write("t/region=north/2024/a.csv", format!("ts,kwh\n{rows}2024-03-04T05:07:30Z,100\n"));
+    let table = "format: csv, key: [region], partition_by: \"region={region}/%Y\", time: ts, cadence: 1m";
+    let query = "SELECT min(ts) AS ts, sum(kwh) AS s FROM T_Repaired";
+    let report = world.run(table, &format!("  look: {{ aggregate: sql, with: {{ into: sums, query: \"{query}\" }}, end: true }}"));
+    assert_eq!(
+        report.problems,
+        ["look: 1 row of 41 in table `t` has a time off the grid, and `t_repaired`, which the query reads, leaves it out"]
+    );
+    assert!((world.sum() - 40.0).abs() < 1e-9, "{}", world.sum());
+}
