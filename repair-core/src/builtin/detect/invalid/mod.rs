@@ -97,6 +97,9 @@ impl Detector for Invalid {
             Some(before) => before.scope.clone(),
             None => self.series.scope(context).await?,
         };
+        if self.rules.iter().any(Rule::is_among_neighbours) {
+            context.table(&scope.table)?.check_one_row("a rule about a row among its neighbours, `outlier` or `frozen`,")?;
+        }
         let base = examined(context, &scope, again, self.series.allow_empty).await?;
         let examined = Examined::of(context, &scope, again)?;
         let Some(hull) = examined.hull() else { return Ok(Findings { kind: DefectKind::Invalid, ..base }) };
