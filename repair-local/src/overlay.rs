@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
+use repair_core::lake::overlay::Op;
+use repair_core::lake::overlay::patch::{self, Patches};
 use repair_core::lake::overlay::retraction::Retracted;
 use repair_core::lake::{PresenceRequest, overlay};
 use repair_core::model::Usage;
@@ -37,12 +39,13 @@ fn instants(batch: &RecordBatch, name: &str) -> Result<Vec<i64>> {
     Ok((0..column.len()).map(|row| if column.is_null(row) { i64::MIN } else { column.value(row) }).collect())
 }
 
-/// Whether a repair replaces rows; all others insert.
-fn replaces(op: &StringArray, row: usize) -> Result<bool> {
+/// What a repair does.
+fn op_of(op: &StringArray, row: usize) -> Result<Op> {
     match if op.is_null(row) { "" } else { op.value(row) } {
-        word if word == overlay::Op::Insert.as_str() => Ok(false),
-        word if word == overlay::Op::Replace.as_str() => Ok(true),
-        word => Err(Error::invalid(format!("`{word}` in column `{}` is neither `insert` nor `replace`", overlay::columns::OP))),
+        word if word == Op::Insert.as_str() => Ok(Op::Insert),
+        word if word == Op::Replace.as_str() => Ok(Op::Replace),
+        word if word == Op::Patch.as_str() => Ok(Op::Patch),
+        word => Err(Error::invalid(format!("`{word}` in column `{}` is neither `insert`, `replace` nor `patch`", overlay::columns::OP))),
     }
 }
 
@@ -72,6 +75,49 @@ impl<'a> Hidden<'a> {
     fn exception(&self, key: &Key, rows: &KeyTime<'_>, row: usize) -> bool {
         self.by.is_some_and(|(runs, steps)| self.retracted.hides_exception(runs.value(row), steps.value(row), key, rows.times.value(row)))
     }
+}
+
+/// The repairs of cells, as [`Winners::load`] reads those of rows. `shape` has the table's columns.
+pub(crate) fn patches(
+    table: &Table,
+    files: &[DataFile],
+    shape: &Schema,
+    bounds: &TimeBounds,
+    retracted: &Retracted,
+    wanted: impl Fn(&Key) -> bool,
+) -> Result<Patches> {
+    use overlay::columns as c;
+    let mut patches = Patches::default();
+    let (ours, slots) = (table.of_repairs(), Slots::of(table));
+    for file in files {
+        let schema = crate::read::guarded(file, || Ok(crate::read::parquet::open(file)?.schema()))?;
+        let has = |name: &str| schema.field_with_name(name).is_ok();
+        if !has(c::CELLS) {
+            continue;
+        }
+        let own = table.key.iter().map(|key| shape::key_field(key)).chain([shape::time_field(table)]);
+        let texts = patch::NEEDED.iter().filter(|name| **name != c::AT).chain([&c::STEP]);
+        let mut fields: Vec<Field> = own.chain(texts.map(|name| Field::new(*name, DataType::Utf8, true))).collect();
+        fields.push(Field::new(c::AT, overlay::instant_type(), true));
+        for field in shape.fields() {
+            let old = patch::was(field.name());
+            if has(&old) {
+                fields.push(field.as_ref().clone().with_nullable(true));
+                fields.push(Field::new(old, field.data_type().clone(), true));
+            }
+        }
+        overlay_rows(table, std::slice::from_ref(file), &Arc::new(Schema::new(fields)), bounds, &mut Usage::default(), &mut |batch| {
+            let times = KeyTime::of(&ours, &batch)?;
+            let hidden = Hidden::of(retracted, &batch)?;
+            patches.add(
+                &ours,
+                &batch,
+                |time_us| slots.slot(time_us),
+                |key, time_us, row| bounds.contains(time_us) && wanted(key) && !hidden.repair(key, &times, row),
+            )
+        })?;
+    }
+    Ok(patches)
 }
 
 /// Two rows are in the same slot if this is equal: the slot of a series, or the time itself if there is no cadence.
@@ -136,7 +182,12 @@ pub(crate) fn live_slots(
                     if hidden.repair(&key, &rows, row) {
                         continue;
                     }
-                    let set = if replaces(op, row)? { &mut *replaced } else { &mut *inserted };
+                    let set = match op_of(op, row)? {
+                        Op::Replace => &mut *replaced,
+                        Op::Insert => &mut *inserted,
+                        // A slot whose row has repaired cells is present by that row.
+                        Op::Patch | Op::Absent => continue,
+                    };
                     set.insert(slots.slot(rows.times.value(row)));
                 }
             }
@@ -231,6 +282,8 @@ pub(crate) struct Winners {
     slots: Vec<HashMap<i64, Winner>>,
     names: HashMap<String, u32>,
     by_number: Vec<String>,
+    /// Whether repairs change cells too.
+    pub(crate) has_patches: bool,
 }
 
 impl Winners {
@@ -260,13 +313,18 @@ impl Winners {
                         continue;
                     }
                     for row in run.filter(|&row| bounds.contains(rows.times.value(row)) && !hidden.repair(&key, &rows, row)) {
+                        let op = op_of(op, row)?;
+                        if op == Op::Patch {
+                            winners.has_patches = true;
+                            continue;
+                        }
                         let winner = Winner {
                             at_us: at_us[row],
                             run: winners.number(run_names.value(row)),
                             unit: winners.number(units.value(row)),
                             file: number,
                             row: u32::try_from(first_row + row).map_err(|_| Error::invalid("an overlay file has too many rows"))?,
-                            replace: replaces(op, row)?,
+                            replace: op == Op::Replace,
                             filled: false,
                         };
                         winners.offer(&key, slots.slot(rows.times.value(row)), winner);

@@ -34,6 +34,8 @@ pub(crate) struct Scan {
     pub(crate) shape: SchemaRef,
     /// The columns of the batches: the same, with the names by which they were requested, and the view's own column.
     pub(crate) schema: SchemaRef,
+    /// All columns of the table, in shape.
+    pub(crate) whole: SchemaRef,
     /// The columns by which rows are judged: all of the table if it leaves out bad rows, so that every reader leaves out the same.
     judged: SchemaRef,
     pub(crate) bounds: TimeBounds,
@@ -89,6 +91,7 @@ impl Scan {
         let shape = shape::project(table, &schema, columns.filter(|_| !known_empty))?;
         let judged = if read::quarantines(table) { shape::project(table, &schema, None)? } else { shape.clone() };
         let named = shape::as_requested(table, &shape, columns)?;
+        let whole = schema;
         let schema = match layer {
             Layer::Raw => named,
             Layer::Repaired => overlay::view_schema(&named),
@@ -96,7 +99,37 @@ impl Scan {
         // Of no keys, there is nothing to read.
         let files = if keys.is_some_and(<[Key]>::is_empty) { Vec::new() } else { place::prune(files, &bounds) };
         let keys = keys.map(|keys| keys.iter().cloned().collect());
-        Ok(Self { table: table.clone(), place, files, shape, schema, judged, bounds, keys, layer, with_files: false })
+        Ok(Self { table: table.clone(), place, files, shape, schema, whole, judged, bounds, keys, layer, with_files: false })
+    }
+
+    /// The same scan with more of the table's columns; `None` if it has them all.
+    ///
+    /// # Errors
+    /// `invalid` if files disagree about one of them.
+    pub(crate) fn with_columns<'a>(&self, more: impl Iterator<Item = &'a str>) -> Result<Option<Self>> {
+        let more: Vec<&str> = more.filter(|name| self.shape.field_with_name(name).is_err()).collect();
+        if more.is_empty() {
+            return Ok(None);
+        }
+        let names = self.shape.fields().iter().map(|field| field.name().as_str()).chain(more);
+        let names: Vec<String> = names.map(str::to_owned).collect();
+        let shape = shape::project(&self.table, &self.whole, Some(&names))?;
+        let judged = if read::quarantines(&self.table) { self.judged.clone() } else { shape.clone() };
+        let (table, place, files) = (self.table.clone(), self.place.clone(), self.files.clone());
+        let (schema, whole, keys) = (self.schema.clone(), self.whole.clone(), self.keys.clone());
+        Ok(Some(Self {
+            table,
+            place,
+            files,
+            shape,
+            schema,
+            whole,
+            judged,
+            bounds: self.bounds,
+            keys,
+            layer: self.layer,
+            with_files: false,
+        }))
     }
 
     /// Reads it all, on this thread.
@@ -232,7 +265,7 @@ pub(crate) fn schema_of(lake: &Inner, table: &Table, files: &[DataFile]) -> Resu
 /// The columns of a table that has only repairs.
 fn repairs_schema(lake: &Inner, table: &Table, place: &Place) -> Result<Option<SchemaRef>> {
     let Some(schema) = schema_of(lake, &table.of_repairs(), &place.repair_files()?)? else { return Ok(None) };
-    let own = schema.fields().iter().filter(|field| !shape::RESERVED.contains(&field.name().as_str())).cloned().collect::<Vec<_>>();
+    let own = schema.fields().iter().filter(|field| !overlay::is_ours(field.name())).cloned().collect::<Vec<_>>();
     Ok(Some(Arc::new(Schema::new_with_metadata(own, schema.metadata().clone()))))
 }
 

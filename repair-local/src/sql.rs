@@ -406,8 +406,9 @@ mod datafusion {
         ) -> SqlResult<Arc<dyn ExecutionPlan>> {
             let all: Vec<usize> = (0..self.schema.fields().len()).collect();
             let wanted: Vec<String> = projection.unwrap_or(&all).iter().map(|&at| self.schema.field(at).name().clone()).collect();
+            let of_view = [overlay::REPAIRED_BY, overlay::REPAIRED_CELLS];
             let columns: Vec<String> =
-                wanted.iter().filter(|name| *name != overlay::REPAIRED_BY || self.layer == Layer::Raw).cloned().collect();
+                wanted.iter().filter(|name| self.layer == Layer::Raw || !of_view.contains(&name.as_str())).cloned().collect();
             let (lake, table, layer, bounds) = (self.lake.clone(), self.table.clone(), self.layer, self.bounds(filters));
             let scan = blocking(move || Scan::within(&lake, &table, layer, bounds, None, Some(&columns))).await.map_err(external)?;
             // The key and time columns always come, wanted or not.

@@ -57,6 +57,7 @@ pub(crate) struct Request {
     repaired_at: Timestamp,
     fix: Fix,
     replaces: Option<Fingerprints>,
+    patches: Vec<RecordBatch>,
 }
 
 impl Request {
@@ -68,11 +69,12 @@ impl Request {
             // Columns are shared, not copied.
             fix: request.fix.clone(),
             replaces: request.replaces.cloned(),
+            patches: request.patches.to_vec(),
         }
     }
 
     fn borrowed(&self) -> StageRequest<'_> {
-        StageRequest::new(&self.unit, &self.strategy, self.repaired_at, &self.fix).replacing(self.replaces.as_ref())
+        StageRequest::new(&self.unit, &self.strategy, self.repaired_at, &self.fix).replacing(self.replaces.as_ref()).patching(&self.patches)
     }
 }
 

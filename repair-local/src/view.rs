@@ -11,12 +11,13 @@ use arrow::array::{ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Record
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use repair_core::Result;
+use repair_core::lake::overlay::patch::Patches;
 use repair_core::lake::overlay::retraction::Retracted;
-use repair_core::lake::{overlay, rollup};
+use repair_core::lake::{overlay as core_overlay, rollup};
 use repair_core::model::{Key, SlotRange, Table};
 
 use crate::files::DataFile;
-use crate::overlay::{Slots, Winners};
+use crate::overlay::{self, Slots, Winners};
 use crate::place;
 use crate::read::{self, Sink, Tally};
 use crate::scan::Scan;
@@ -29,7 +30,7 @@ const CHUNK_BYTES: u64 = if cfg!(debug_assertions) { 1 << 12 } else { 16 << 20 }
 
 /// Reads the view.
 pub(crate) fn read(scan: &Scan, sink: &mut Sink<'_>) -> Result<()> {
-    let schema = overlay::view_schema(&scan.shape);
+    let schema = core_overlay::view_schema(&scan.shape);
     let repairs = place::prune_ours(&scan.table, scan.place.repair_files()?, &scan.bounds)?;
     let retracted = if repairs.is_empty() { Retracted::default() } else { crate::retract::retracted(&scan.table, &scan.place)? };
     for bounds in chunks(scan, &repairs)? {
@@ -50,9 +51,12 @@ fn chunk(
     bounds: &TimeBounds,
     sink: &mut Sink<'_>,
 ) -> Result<ControlFlow<()>> {
-    let own = |batch: &RecordBatch| with_column(schema, batch, new_null_array(&DataType::Utf8, batch.num_rows()));
     let slots = Slots::of(&scan.table);
     if repairs.is_empty() {
+        let own = |batch: &RecordBatch| {
+            let nulls = new_null_array(&DataType::Utf8, batch.num_rows());
+            with_columns(schema, batch, [nulls.clone(), nulls])
+        };
         return scan.raw(files, bounds, &mut |batch| match aligned(&scan.table, slots, &batch)? {
             Some(batch) => sink(own(&batch)?),
             None => Ok(ControlFlow::Continue(())),
@@ -60,14 +64,43 @@ fn chunk(
     }
     let wanted = |key: &Key| scan.keys.as_ref().is_none_or(|keys: &HashSet<Key>| keys.contains(key));
     let mut winners = Winners::load(&scan.table, repairs, bounds, retracted, wanted)?;
+    let patches = if winners.has_patches {
+        overlay::patches(&scan.table, repairs, &scan.whole, bounds, retracted, wanted)?
+    } else {
+        Patches::default()
+    };
+    // What the view says about a row's cells does not depend on the columns that are asked for.
+    let widened = scan.with_columns(patches.columns())?;
+    let scan = widened.as_ref().unwrap_or(scan);
+    let cells = Cells { table: &scan.table, slots, patches: &patches, schema };
     let flow = scan.raw(files, bounds, &mut |batch| match not_replaced(&scan.table, slots, &mut winners, &batch)? {
-        Some(batch) => sink(own(&batch)?),
+        Some(batch) => sink(cells.shown(&batch, new_null_array(&DataType::Utf8, batch.num_rows()), |time_us| slots.of_row(time_us))?),
         None => Ok(ControlFlow::Continue(())),
     })?;
     if flow.is_break() {
         return Ok(flow);
     }
-    live_repairs(scan, schema, repairs, bounds, &winners, sink)
+    live_repairs(scan, &cells, repairs, bounds, &winners, sink)
+}
+
+/// Turns rows into rows of the view.
+struct Cells<'a> {
+    table: &'a Table,
+    slots: Slots,
+    patches: &'a Patches,
+    schema: &'a SchemaRef,
+}
+
+impl Cells<'_> {
+    /// The rows with their repaired cells, and the columns of the view alone.
+    fn shown(&self, rows: &RecordBatch, repaired_by: ArrayRef, slot: impl Fn(i64) -> Option<i64>) -> Result<RecordBatch> {
+        let patched = self.patches.apply(self.table, rows, slot)?;
+        let cells: ArrayRef = match &patched {
+            Some(patched) => Arc::new(patched.cells_column()?),
+            None => new_null_array(&DataType::Utf8, rows.num_rows()),
+        };
+        with_columns(self.schema, patched.as_ref().map_or(rows, |patched| &patched.rows), [repaired_by, cells])
+    }
 }
 
 /// The raw rows that belong to slots. `None` if there are none.
@@ -119,7 +152,7 @@ fn not_replaced(table: &Table, slots: Slots, winners: &mut Winners, batch: &Reco
 /// The rows of live repairs, for slots that raw lacks or that they replace.
 fn live_repairs(
     scan: &Scan,
-    schema: &SchemaRef,
+    cells: &Cells<'_>,
     repairs: &[DataFile],
     bounds: &TimeBounds,
     winners: &Winners,
@@ -127,7 +160,7 @@ fn live_repairs(
 ) -> Result<ControlFlow<()>> {
     let table = scan.table.of_repairs();
     let slots = Slots::of(&table);
-    let strategy = Field::new(overlay::columns::STRATEGY, DataType::Utf8, true);
+    let strategy = Field::new(core_overlay::columns::STRATEGY, DataType::Utf8, true);
     let shape = Arc::new(Schema::new(scan.shape.fields().iter().cloned().chain([Arc::new(strategy)]).collect::<Vec<_>>()));
     let own: Vec<usize> = (0..scan.shape.fields().len()).collect();
     let mut flow = ControlFlow::Continue(());
@@ -140,10 +173,10 @@ fn live_repairs(
                 return Ok(flow);
             }
             let batch = filter_record_batch(&batch, &mask)?;
-            let strategy = rollup::column(&batch, overlay::columns::STRATEGY)?.as_string::<i32>();
+            let strategy = rollup::column(&batch, core_overlay::columns::STRATEGY)?.as_string::<i32>();
             // A null would mean that the row is the table's own.
             let strategy = StringArray::from_iter_values(strategy.iter().map(|name| name.unwrap_or("unknown")));
-            flow = sink(with_column(schema, &batch.project(&own)?, Arc::new(strategy))?)?;
+            flow = sink(cells.shown(&batch.project(&own)?, Arc::new(strategy), |time_us| Some(cells.slots.slot(time_us)))?)?;
             Ok(flow)
         })?;
         if flow.is_break() {
@@ -170,8 +203,11 @@ fn live(rows: &KeyTime<'_>, slots: Slots, bounds: &TimeBounds, winners: &Winners
     BooleanArray::new(mask.finish(), None)
 }
 
-fn with_column(schema: &SchemaRef, batch: &RecordBatch, repaired_by: ArrayRef) -> Result<RecordBatch> {
-    let columns = batch.columns().iter().cloned().chain([repaired_by]).collect();
+/// The rows with those columns that were asked for, and what the view says about them.
+fn with_columns(schema: &SchemaRef, batch: &RecordBatch, of_view: [ArrayRef; 2]) -> Result<RecordBatch> {
+    let own = schema.fields().len() - of_view.len();
+    let asked = schema.fields().iter().take(own).map(|field| rollup::column(batch, field.name()).cloned());
+    let columns = asked.chain(of_view.into_iter().map(Ok)).collect::<Result<_>>()?;
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::TimestampMicrosecondType;
 
+use crate::engine::cells;
 use crate::engine::rate::RateLimiter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::overlay::Op;
@@ -84,13 +85,13 @@ impl UnitWork {
         asked.store(true, Ordering::Relaxed);
         let mut fix = self.repairer.repair(context, &self.findings, unit).await?;
         check_fix(&self.table, unit, &fix)?;
+        let patches = cells::taken_out(context.lake.as_ref(), &self.table, &self.findings, unit, &mut fix).await?;
         let replaces = (self.op == Op::Replace).then(|| judged_of(&self.findings, unit));
         if replaces.is_some() {
             refuse_absences(&self.table, &mut fix)?;
         }
         let id = self.id(unit);
-        let request =
-            StageRequest { unit: &id, strategy: &self.strategy, repaired_at: context.clock.now(), fix: &fix, replaces: replaces.as_ref() };
+        let request = StageRequest::new(&id, &self.strategy, context.clock.now(), &fix).replacing(replaces.as_ref()).patching(&patches);
         context.lake.stage(&self.scope(), &request).await
     }
 }

@@ -526,8 +526,9 @@ pub fn in_workflow_names(table: &Table, batch: &RecordBatch) -> Result<RecordBat
 }
 
 /// The names of columns that we add.
-pub const RESERVED: [&str; 11] = [
+pub const RESERVED: [&str; 13] = [
     overlay::REPAIRED_BY,
+    overlay::REPAIRED_CELLS,
     overlay::columns::OP,
     overlay::columns::RUN,
     overlay::columns::STEP,
@@ -536,6 +537,7 @@ pub const RESERVED: [&str; 11] = [
     overlay::columns::SOURCE,
     overlay::columns::AT,
     overlay::columns::REPLACED,
+    overlay::columns::CELLS,
     overlay::columns::ANSWER,
     overlay::columns::RECHECK_AFTER,
 ];
@@ -545,7 +547,7 @@ pub const RESERVED: [&str; 11] = [
 /// # Errors
 /// `invalid` with the column's name.
 pub fn refuse_reserved(table: &Table, schema: &Schema) -> Result<()> {
-    match RESERVED.iter().find(|name| schema.field_with_name(name).is_ok()) {
+    match schema.fields().iter().find(|field| overlay::is_ours(field.name())).map(|field| field.name()) {
         None => Ok(()),
         Some(name) => Err(Error::invalid(format!(
             "table `{}` has a column `{name}`, a name that repairs use for a column of theirs; rename it",

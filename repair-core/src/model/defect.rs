@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::model::Cells;
 use crate::model::Interval;
 use crate::model::Usage;
 use crate::model::{Key, SlotGrid};
@@ -258,9 +259,16 @@ pub struct Counts {
     /// Expected slots that are not defective, because a repair replaces the table's rows there.
     #[serde(default)]
     pub replaced: u64,
-    /// Of the replaced slots, those whose rows in the table have changed since, and no longer have the defect that was looked for.
+    /// Expected slots that are not defective, because a repair changes cells of their rows.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub patched: u64,
+    /// Of the expected slots that a repair replaces or changes, those whose rows in the table have changed since, and no longer have the
+    /// defect that was looked for.
     #[serde(default)]
     pub changed: u64,
+    /// Of the defective slots, how many cells are wrong where the rest of the row is right.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cells: u64,
     /// Runs of consecutive slots that are missing, or that have another kind of defect.
     pub gaps: u64,
     /// Rows of the table beyond one per slot.
@@ -294,6 +302,10 @@ pub struct Counts {
     pub units: Option<UnitCounts>,
 }
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 /// What is counted of the units in which a table arrives, such as the folder of a day. With a verdict for each key, each counts once for
 /// each key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -324,9 +336,11 @@ pub struct Findings {
     pub counts: Counts,
     /// The gaps: runs of slots that are missing or otherwise wrong.
     pub gaps: GapList,
-    /// For defects of rows, the fingerprint of the rows that were judged, for each slot of `gaps`. A repair replaces these rows and no others.
-    /// The engine looks up the fingerprints that a detector leaves out.
+    /// For defects of rows, the fingerprint of the rows that were judged, for each slot of `gaps` whose whole row is wrong. A repair replaces
+    /// these rows and no others. The engine looks up the fingerprints that a detector leaves out.
     pub judged: Fingerprints,
+    /// The slots of `gaps` in which only some cells of the row are wrong. A repair changes these cells and keeps all others.
+    pub cells: Cells,
     /// What is wrong with each of the first few slots, in words; empty where the kind says it all.
     pub examples: Vec<String>,
     /// The rows of the table that could not be read.
@@ -348,6 +362,7 @@ impl Findings {
             counts,
             gaps,
             judged: Fingerprints::default(),
+            cells: Cells::default(),
             examples: Vec::new(),
             quarantine: Quarantine::default(),
             notices: Vec::new(),
@@ -356,8 +371,14 @@ impl Findings {
         }
     }
 
-    /// Whether the table's rows in a slot were found wrong. Such rows must not serve as neighbours of a gap.
+    /// Whether the table's row in a slot was found wrong, as a whole or in some cells. Such rows must not serve as neighbours of a gap.
     pub fn is_of_wrong_rows(&self, key: &Key, slot: i64) -> bool {
         self.kind.is_of_rows() && self.gaps.contains(key, slot)
+    }
+
+    /// Whether the value of a column in a slot was found wrong, by itself or with its whole row. Such values must not serve as neighbours of
+    /// a gap.
+    pub fn is_of_wrong_values(&self, key: &Key, slot: i64, column: &str) -> bool {
+        self.gaps.contains(key, slot) && self.cells.get(key, slot).is_none_or(|cells| cells.columns.iter().any(|wrong| wrong == column))
     }
 }

@@ -4,6 +4,7 @@
 mod bad_row;
 mod cadence;
 mod calendar;
+mod cells;
 mod defect;
 mod fix;
 mod grid;
@@ -24,6 +25,7 @@ mod zone;
 pub use bad_row::{BadRow, Quarantine};
 pub use cadence::Cadence;
 pub use calendar::{Always, Calendar, Session, outside};
+pub use cells::{BadCells, Cells};
 pub use defect::{Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, MAX_EXAMPLES, Scope, UnitCounts};
 pub use fix::{Absence, Conflicts, Fix, Suspect, Suspects, Unit, Wanted};
 pub use grid::{GridPart, SlotGrid, SlotRule, TimeMark};

@@ -112,6 +112,10 @@ pub(super) fn digest(findings: &Findings) -> String {
         if !findings.judged.is_empty() {
             (slots.first..slots.end).filter_map(|slot| findings.judged.get(key, slot)).for_each(|rows| add(&rows.to_string()));
         }
+        for (slot, cells) in findings.cells.of_key(key, slots) {
+            add(&format!("cells {slot} {}", cells.judged));
+            cells.columns.iter().for_each(|name| add(name));
+        }
     }
     hasher.finalize().to_hex().to_string()
 }

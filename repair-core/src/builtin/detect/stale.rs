@@ -13,7 +13,7 @@ use crate::builtin::target::{into_name, target};
 use crate::error::Result;
 use crate::lake::stale;
 use crate::model::Table;
-use crate::model::{DefectKind, ExpectedKeys, Findings, Fingerprints, GapList, Interval, KeysFrom, Scope, SlotRange, SlotSet};
+use crate::model::{Cells, DefectKind, ExpectedKeys, Findings, Fingerprints, GapList, Interval, KeysFrom, Scope, SlotRange, SlotSet};
 use crate::plugin::{Detector, Registry, StepContext};
 
 /// The configuration, `with`.
@@ -101,6 +101,7 @@ impl Detector for Stale {
             counts,
             gaps,
             judged: Fingerprints::default(),
+            cells: Cells::default(),
             examples: Vec::new(),
             quarantine: base.quarantine,
             notices: base.notices,

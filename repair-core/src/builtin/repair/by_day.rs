@@ -5,14 +5,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
-use arrow::compute::{concat_batches, filter_record_batch, is_null};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray};
+use arrow::compute::{concat_batches, filter_record_batch, is_null, nullif};
+use arrow::datatypes::{Field, Schema};
 use futures::TryStreamExt;
 
 use crate::builtin::repair::judge::times;
 use crate::error::{Error, Result};
 use crate::lake::{Layer, ScanRequest, overlay, rollup};
-use crate::model::{Key, SlotGrid, SlotRange, Table, Unit, Wanted};
+use crate::model::{Findings, Key, SlotGrid, SlotRange, Table, Unit, Wanted};
 use crate::plugin::PlannedUnits;
 
 /// The maximum number of keys of one unit, so that its rows (one day of each) stay within some hundred megabytes.
@@ -58,7 +59,8 @@ pub fn slots_over(grid: SlotGrid, instant: jiff::Timestamp) -> i64 {
     grid.slot_at(instant)
 }
 
-/// The table's own rows of some keys in a range of slots, without rows that a repair replaces. Takes one scan; none if there are no rows.
+/// The table's own rows of some keys in a range of slots, without rows that a repair replaces. A cell that a repair changes is null. Takes
+/// one scan; none if there are no rows.
 ///
 /// # Errors
 /// `invalid` if the range is out of the range of instants, and those of the lake.
@@ -71,18 +73,44 @@ pub async fn raw_rows(
 ) -> Result<Option<RecordBatch>> {
     let interval = grid.interval_of(slots).ok_or_else(far)?;
     let request = ScanRequest::new(Layer::Repaired).in_interval(interval).of_keys(keys);
-    let batches: Vec<RecordBatch> = lake.scan(table, &request).await?.and_then(async |batch| own_rows(&batch)).try_collect().await?;
+    let batches: Vec<RecordBatch> = lake.scan(table, &request).await?.and_then(async |batch| own_rows(table, &batch)).try_collect().await?;
     let Some(first) = batches.first() else { return Ok(None) };
     let rows = concat_batches(first.schema_ref(), &batches)?;
     Ok((rows.num_rows() > 0).then_some(rows))
 }
 
-/// The rows of the repaired view that are the table's own, without the column that the view adds.
-fn own_rows(batch: &RecordBatch) -> Result<RecordBatch> {
-    let index = batch.schema_ref().index_of(overlay::REPAIRED_BY)?;
-    let mut own = filter_record_batch(batch, &is_null(batch.column(index))?)?;
-    own.remove_column(index);
-    Ok(own)
+/// The rows of the repaired view that are the table's own, without repaired cells and without the columns that the view adds.
+fn own_rows(table: &Table, batch: &RecordBatch) -> Result<RecordBatch> {
+    let by = rollup::column(batch, overlay::REPAIRED_BY)?;
+    let own = filter_record_batch(batch, &is_null(by)?)?;
+    let cells = rollup::column(&own, overlay::REPAIRED_CELLS)?
+        .as_string_opt::<i32>()
+        .ok_or_else(|| Error::internal(format!("column `{}` of a repaired view is not text", overlay::REPAIRED_CELLS)))?;
+    let mut repaired: BTreeMap<String, Vec<bool>> = BTreeMap::new();
+    for row in (0..own.num_rows()).filter(|&row| cells.is_valid(row)) {
+        let of_row: BTreeMap<String, String> = serde_json::from_str(cells.value(row)).map_err(|error| {
+            Error::invalid(format!("column `{}` is not what this program writes", overlay::REPAIRED_CELLS)).because(error)
+        })?;
+        for column in of_row.into_keys() {
+            if let Some(flag) = repaired.entry(column).or_insert_with(|| vec![false; own.num_rows()]).get_mut(row) {
+                *flag = true;
+            }
+        }
+    }
+    let mut fields: Vec<Arc<Field>> = Vec::with_capacity(own.num_columns());
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(own.num_columns());
+    for (field, column) in own.schema_ref().fields().iter().zip(own.columns()) {
+        match (field.name().as_str(), repaired.remove(field.name())) {
+            (overlay::REPAIRED_BY | overlay::REPAIRED_CELLS, _) => {}
+            (name, repaired) => {
+                let is_own = name == table.time || table.key.iter().any(|key| key == name);
+                fields.push(Arc::new(field.as_ref().clone().with_nullable(!is_own || field.is_nullable())));
+                columns.push(repaired.map_or_else(|| Ok(column.clone()), |repaired| nullif(column, &BooleanArray::from(repaired)))?);
+            }
+        }
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(own.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)
 }
 
 /// The index of the row of each slot in a batch, by key and slot.
@@ -105,6 +133,18 @@ pub fn by_slot(table: &Table, grid: SlotGrid, rows: &RecordBatch, usable: impl F
         }
     }
     Ok(by_slot)
+}
+
+/// Whether a row has usable values for all cells of a slot that are to be repaired: values of its own that were not found wrong. If the whole
+/// row of the slot is to be repaired, the other row must have nothing wrong.
+pub fn serves(findings: &Findings, (key, slot): (&Key, i64), (other, row): (i64, usize), rows: &RecordBatch) -> bool {
+    match findings.cells.get(key, slot) {
+        None => !findings.is_of_wrong_rows(key, other),
+        Some(cells) => cells.columns.iter().all(|name| {
+            let has_value = rows.column_by_name(name).is_some_and(|column| column.is_valid(row));
+            has_value && !findings.is_of_wrong_values(key, other, name)
+        }),
+    }
 }
 
 /// The time of a row in a slot, in microseconds.

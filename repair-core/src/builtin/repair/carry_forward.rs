@@ -65,7 +65,8 @@ impl CarryRule for AsItIs {
 }
 
 /// Repeats the table's last own row before a gap, for at most `max_age`. It never repeats a repair (which could go on for ever), a row that
-/// was found to be wrong or is replaced, or any row into the future.
+/// was found to be wrong or is replaced, or any row into the future. Where only cells are wrong, it repeats the last row that has all of
+/// them right.
 pub struct CarryForward {
     max_age: Period,
     name: &'static str,
@@ -103,8 +104,10 @@ impl Repairer for CarryForward {
         let grid = findings.scope.grid;
         let over = by_day::slots_over(grid, context.clock.now());
         let within_reach = findings.gaps.iter().map(|(key, gap)| {
-            // Only the start of a gap is within reach, because the last row can be no later than the slot before it.
-            let reached = gap.first.saturating_add(self.reach_slots(grid, gap.first));
+            // Only the start of a gap is within reach, because the last row can be no later than the slot before it. Where only cells are
+            // wrong, those of different columns may make a long gap together.
+            let reach = if findings.cells.is_empty() { self.reach_slots(grid, gap.first) } else { i64::MAX };
+            let reached = gap.first.saturating_add(reach);
             (key, SlotRange::new(gap.first, gap.end.min(over).min(reached)))
         });
         Ok(by_day::units(grid, within_reach))
@@ -120,15 +123,14 @@ impl Repairer for CarryForward {
         let Some(rows) = by_day::raw_rows(context.lake.as_ref(), table, grid, before, keys).await? else { return Ok(fix) };
         fix.usage = Usage { rows_read: rows.num_rows() as u64, ..Usage::default() };
         let usable = self.rule.usable(&rows)?;
-        let by_slot = by_day::by_slot(table, grid, &rows, |key, slot, row| {
-            !findings.is_of_wrong_rows(key, slot) && usable.is_valid(row) && usable.value(row)
-        })?;
+        let by_slot = by_day::by_slot(table, grid, &rows, |_, _, row| usable.is_valid(row) && usable.value(row))?;
         let (mut from, mut to) = (Vec::new(), Vec::new());
         for wanted in &unit.wanted {
             let Some(known) = by_slot.get(&wanted.key) else { continue };
             for slot in wanted.slots.iter().flat_map(|slots| slots.first..slots.end) {
-                let last = known.range(..slot).next_back().filter(|&(&last, _)| slot - last <= self.reach_slots(grid, slot));
-                if let Some((_, &row)) = last {
+                let reach = slot.saturating_sub(self.reach_slots(grid, slot));
+                let serves = |&(&last, &row): &(&i64, &u32)| by_day::serves(findings, (&wanted.key, slot), (last, row as usize), &rows);
+                if let Some((_, &row)) = known.range(reach..slot).rev().find(serves) {
                     from.push(row);
                     to.push(by_day::time_us(grid, slot));
                 }

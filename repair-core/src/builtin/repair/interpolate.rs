@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array, new_null_array};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array, new_null_array};
 use arrow::compute::kernels::cmp::distinct;
-use arrow::compute::{filter_record_batch, nullif, take_record_batch};
+use arrow::compute::{filter_record_batch, nullif, take, take_record_batch};
 use arrow::datatypes::{Field, Schema};
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -48,11 +48,9 @@ pub(super) fn register(registry: &mut Registry) {
 
 /// Draws a straight line, in time, between the table's own rows before and after a gap.
 ///
-/// - Both ends are rows of the table itself, never repairs, and never rows of slots that were found to be wrong.
-/// - A gap is everything between two such rows. It stays missing if it is longer than `max_gap`, or has no row on one side. So does a slot
-///   that has not ended.
-/// - Where a column is null (or not a finite number) at one end, its line is null. A row in which all of them are null is not used as an
-///   end.
+/// - Both ends are values of the table itself, never repairs, and never values that were found to be wrong.
+/// - Each column has ends of its own: the nearest finite numbers on both sides. A column stays as it is if the gap between them is longer than
+///   `max_gap`, or has no number on one side. A slot stays as it is if that is so for all columns, or if it has not ended.
 /// - Integers and decimals are rounded half up from the exact value. Columns of other types keep their value if both ends have the same,
 ///   and are null otherwise.
 #[derive(Debug)]
@@ -121,7 +119,8 @@ impl Repairer for Interpolate {
         let grid = findings.scope.grid;
         let over = by_day::slots_over(grid, context.clock.now());
         let longest = |gap: &SlotRange| u64::try_from(self.max_gap_slots(grid, gap.first)).unwrap_or(0);
-        let gaps = findings.gaps.iter().filter(|(_, gap)| gap.len() <= longest(gap));
+        // Wrong cells of different columns may make a long gap together.
+        let gaps = findings.gaps.iter().filter(|(_, gap)| !findings.cells.is_empty() || gap.len() <= longest(gap));
         Ok(by_day::units(grid, gaps.map(|(key, gap)| (key, SlotRange::new(gap.first, gap.end.min(over))))))
     }
 
@@ -137,59 +136,66 @@ impl Repairer for Interpolate {
         let Some(rows) = by_day::raw_rows(context.lake.as_ref(), table, grid, slots, keys).await? else { return Ok(fix) };
         fix.usage = Usage { rows_read: rows.num_rows() as u64, ..Usage::default() };
         let columns = self.columns(table, rows.schema_ref())?;
-        let ends = finite(&rows, &columns)?;
-        let known = by_day::by_slot(table, grid, &rows, |key, slot, row| ends.value(row) && !findings.gaps.contains(key, slot))?;
+        let numbers = columns.iter().map(|name| line::finite(rollup::column(&rows, name)?)).collect::<Result<Vec<_>>>()?;
+        let has_number = |row: usize| numbers.iter().any(|numbers| numbers.value(row));
+        let is_wrong = |key: &Key, slot: i64| findings.gaps.contains(key, slot) && findings.cells.get(key, slot).is_none();
+        let known = by_day::by_slot(table, grid, &rows, |key, slot, row| has_number(row) && !is_wrong(key, slot))?;
         // Slots may differ in length.
         let time_s = |slot: i64| grid.time_of_seconds(slot);
-        let mut drawn = Drawn::default();
+        let mut drawn = Drawn::new(columns.len());
         for wanted in &unit.wanted {
             let Some(known) = known.get(&wanted.key) else { continue };
             for slot in wanted.slots.iter().flat_map(|slots| slots.first..slots.end) {
-                let (before, after) = (known.range(..slot).next_back(), known.range(slot + 1..).next());
-                if let (Some((&from, &before)), Some((&to, &after))) = (before, after)
-                    && to - from - 1 <= longest
-                {
-                    drawn.push(
-                        before,
-                        after,
-                        Weight { part: time_s(slot) - time_s(from), whole: time_s(to) - time_s(from) },
-                        by_day::time_us(grid, slot),
-                    );
-                }
+                let (before, after) = (slot.saturating_sub(longest)..slot, slot + 1..slot.saturating_add(longest).saturating_add(1));
+                let (Some((_, &from)), Some((_, &to))) = (known.range(before.clone()).next_back(), known.range(after.clone()).next())
+                else {
+                    continue;
+                };
+                let lines = columns.iter().zip(&numbers).map(|(name, numbers)| {
+                    let usable =
+                        |&(&at, &row): &(&i64, &u32)| numbers.value(row as usize) && !findings.is_of_wrong_values(&wanted.key, at, name);
+                    let (from, before) = known.range(before.clone()).rev().find(usable)?;
+                    let (to, after) = known.range(after.clone()).find(usable)?;
+                    let weight = Weight { part: time_s(slot) - time_s(*from), whole: time_s(*to) - time_s(*from) };
+                    (to - from - 1 <= longest).then_some((*before, *after, weight))
+                });
+                drawn.push((from, to), by_day::time_us(grid, slot), lines.collect());
             }
         }
-        if !drawn.before.is_empty() {
+        if !drawn.times_us.is_empty() {
             fix.rows.push(drawn.rows(table, &rows, &columns)?);
         }
         Ok(fix)
     }
 }
 
-/// The rows in which at least one of the columns holds a finite number.
-fn finite(rows: &RecordBatch, columns: &[String]) -> Result<BooleanArray> {
-    let mut finite = vec![false; rows.num_rows()];
-    for name in columns {
-        let there = line::finite(rollup::column(rows, name)?)?;
-        finite.iter_mut().zip(there.iter()).for_each(|(finite, there)| *finite |= there == Some(true));
-    }
-    Ok(finite.into())
-}
+/// A line: the rows of its ends, and where on it a point is.
+type Line = (u32, u32, Weight);
 
 /// Points on lines between rows.
-#[derive(Default)]
 struct Drawn {
+    /// The nearest rows on both sides.
     before: Vec<u32>,
     after: Vec<u32>,
-    weights: Vec<Weight>,
     times_us: Vec<i64>,
+    /// For each column, the line of each point.
+    lines: Vec<Vec<Option<Line>>>,
 }
 
 impl Drawn {
-    fn push(&mut self, before: u32, after: u32, weight: Weight, time_us: i64) {
+    fn new(columns: usize) -> Self {
+        Self { before: Vec::new(), after: Vec::new(), times_us: Vec::new(), lines: vec![Vec::new(); columns] }
+    }
+
+    /// Adds a point, unless no column has a line there.
+    fn push(&mut self, (before, after): (u32, u32), time_us: i64, lines: Vec<Option<Line>>) {
+        if lines.iter().all(Option::is_none) {
+            return;
+        }
         self.before.push(before);
         self.after.push(after);
-        self.weights.push(weight);
         self.times_us.push(time_us);
+        self.lines.iter_mut().zip(lines).for_each(|(of_column, line)| of_column.push(line));
     }
 
     fn rows(self, table: &Table, rows: &RecordBatch, columns: &[String]) -> Result<RecordBatch> {
@@ -197,7 +203,8 @@ impl Drawn {
         let after = take_record_batch(rows, &UInt32Array::from(self.after))?;
         let mut fields: Vec<Arc<Field>> = Vec::with_capacity(rows.num_columns());
         let mut values: Vec<ArrayRef> = Vec::with_capacity(rows.num_columns());
-        for ((field, before), after) in rows.schema_ref().fields().iter().zip(before.columns()).zip(after.columns()) {
+        let mut known = vec![false; self.times_us.len()];
+        for (field, (before, after)) in rows.schema_ref().fields().iter().zip(before.columns().iter().zip(after.columns())) {
             let name = field.name();
             if *name == table.time {
                 fields.push(field.clone());
@@ -210,8 +217,16 @@ impl Drawn {
                 continue;
             }
             fields.push(Arc::new(field.as_ref().clone().with_nullable(true)));
-            values.push(if columns.contains(name) {
-                line::between(before, after, &self.weights)?
+            values.push(if let Some(at) = columns.iter().position(|column| column == name) {
+                let lines = self.lines.get(at).map(Vec::as_slice).unwrap_or_default();
+                let column = rollup::column(rows, name)?;
+                let end =
+                    |of: fn(&Line) -> u32| take(column, &lines.iter().map(|line| line.as_ref().map(of)).collect::<UInt32Array>(), None);
+                let weights: Vec<Weight> = lines.iter().map(|line| line.map_or(Weight { part: 1, whole: 2 }, |line| line.2)).collect();
+                let points = line::between(&end(|line| line.0)?, &end(|line| line.1)?, &weights)?;
+                let finite = line::finite(&points)?;
+                known.iter_mut().zip(finite.values()).for_each(|(known, finite)| *known |= finite);
+                points
             } else if line::is_number(field.data_type()) {
                 new_null_array(field.data_type(), before.len())
             } else {
@@ -223,7 +238,6 @@ impl Drawn {
             });
         }
         let drawn = RecordBatch::try_new(Arc::new(Schema::new(fields)), values)?;
-        let known = finite(&drawn, columns)?;
-        Ok(filter_record_batch(&drawn, &known)?)
+        Ok(filter_record_batch(&drawn, &BooleanArray::from(known))?)
     }
 }

@@ -147,6 +147,7 @@ pub(super) fn register(registry: &mut Registry) {
 /// Copies the table's own row of the same key from the shifted time, with all its values.
 ///
 /// - It copies only rows of the table itself, never repairs, and never rows of slots that were found to be wrong.
+/// - Where only cells are wrong, a row serves if it has all of them right.
 /// - Shifts are tried in order, and the first that has a row counts. They are not averaged, because that would invent values.
 /// - Time is UTC: a day is 24 hours, even where clocks change.
 /// - A slot for which no shift has a row stays missing, as does one that has not ended.
@@ -198,10 +199,12 @@ impl Repairer for Shifted {
             let slots = SlotRange::new(first.saturating_add(by), last.saturating_add(by).saturating_add(1));
             let Some(rows) = by_day::raw_rows(context.lake.as_ref(), table, grid, slots, keys).await? else { continue };
             fix.usage.rows_read += rows.num_rows() as u64;
-            let known = by_day::by_slot(table, grid, &rows, |key, slot, _| !findings.gaps.contains(key, slot))?;
+            let is_wrong = |key: &Key, slot: i64| findings.gaps.contains(key, slot) && findings.cells.get(key, slot).is_none();
+            let known = by_day::by_slot(table, grid, &rows, |key, slot, _| !is_wrong(key, slot))?;
             let (mut from, mut to, mut left) = (Vec::new(), Vec::new(), Vec::new());
             for (key, slot) in open {
-                match known.get(key).and_then(|known| known.get(&(slot + by))) {
+                let serves = |row: &&u32| by_day::serves(findings, (key, slot), (slot + by, **row as usize), &rows);
+                match known.get(key).and_then(|known| known.get(&(slot + by))).filter(serves) {
                     Some(&row) => {
                         from.push(row);
                         to.push(by_day::time_us(grid, slot));

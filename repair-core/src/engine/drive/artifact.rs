@@ -1,5 +1,6 @@
 //! Artifacts hold, as columns, what is too big for the journal: the gaps that a detector found, and the units of a repair step.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,22 +11,24 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use crate::error::{Error, Result};
 use crate::lake::BatchStream;
 use crate::lake::rollup::column;
-use crate::model::{Fingerprint, Fingerprints, GapList, Key, Quarantine, SlotRange, Unit};
+use crate::model::{BadCells, Cells, Fingerprint, Fingerprints, GapList, Key, Quarantine, SlotRange, Unit};
 use crate::plugin::PlannedUnits;
 
 const KEY: &str = "key";
 const FIRST: &str = "first_slot";
 const END: &str = "end_slot";
 const JUDGED: &str = "judged";
+const CELLS: &str = "cells";
 const UNIT: &str = "unit";
 
-/// Gaps as columns. If the judged rows are known, there is one row per slot, with the fingerprint of those rows.
+/// Gaps as columns. If the judged rows or cells are known, there is one row per slot, with the fingerprint of those rows or cells, and the
+/// columns of the cells.
 ///
 /// # Errors
 /// If a key cannot be written as JSON.
-pub(crate) fn gaps_to_batch(gaps: &GapList, judged: &Fingerprints) -> Result<RecordBatch> {
-    if !judged.is_empty() {
-        return slots_to_batch(gaps, judged);
+pub(crate) fn gaps_to_batch(gaps: &GapList, judged: &Fingerprints, cells: &Cells) -> Result<RecordBatch> {
+    if !judged.is_empty() || !cells.is_empty() {
+        return slots_to_batch(gaps, judged, cells);
     }
     let mut keys = Vec::with_capacity(gaps.len());
     for (key, _) in gaps.iter() {
@@ -55,32 +58,41 @@ pub(crate) fn quarantine_to_batch(quarantine: &Quarantine) -> Result<RecordBatch
     Ok(RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))?)
 }
 
-fn slots_to_batch(gaps: &GapList, judged: &Fingerprints) -> Result<RecordBatch> {
+fn slots_to_batch(gaps: &GapList, judged: &Fingerprints, cells: &Cells) -> Result<RecordBatch> {
     let (mut keys, mut slots, mut prints) = (StringBuilder::new(), Vec::new(), StringBuilder::new());
+    let mut names = StringBuilder::new();
     for (key, range) in gaps.iter() {
         let text = to_json(&key.values().collect::<Vec<_>>())?;
         for slot in range.first..range.end {
             keys.append_value(&text);
             slots.push(slot);
-            prints.append_option(judged.get(key, slot).map(|fingerprint| fingerprint.to_string()));
+            let of_cells = cells.get(key, slot);
+            let print = of_cells.map(|cells| cells.judged).or_else(|| judged.get(key, slot));
+            prints.append_option(print.map(|fingerprint| fingerprint.to_string()));
+            names.append_option(of_cells.map(|cells| to_json(&cells.columns)).transpose()?);
         }
     }
-    let columns: [(&str, ArrayRef); 4] = [
+    let mut columns: Vec<(&str, ArrayRef)> = vec![
         (KEY, Arc::new(keys.finish())),
         (FIRST, Arc::new(Int64Array::from_iter_values(slots.iter().copied()))),
         (END, Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| slot + 1)))),
         (JUDGED, Arc::new(prints.finish())),
     ];
-    let fields: Vec<Field> = columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), *name == JUDGED)).collect();
+    if !cells.is_empty() {
+        columns.push((CELLS, Arc::new(names.finish())));
+    }
+    let field = |(name, column): &(&str, ArrayRef)| Field::new(*name, column.data_type().clone(), [JUDGED, CELLS].contains(name));
+    let fields: Vec<Field> = columns.iter().map(field).collect();
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, column)| column).collect())?)
 }
 
-/// Gaps, and the fingerprints of judged rows, from columns.
+/// Gaps, the fingerprints of judged rows, and wrong cells, from columns.
 ///
 /// # Errors
 /// `invalid` if the columns do not hold gaps.
-pub(crate) async fn gaps_from_batches(mut batches: BatchStream) -> Result<(GapList, Fingerprints)> {
-    let (mut gaps, mut judged) = (GapList::default(), Fingerprints::default());
+pub(crate) async fn gaps_from_batches(mut batches: BatchStream) -> Result<(GapList, Fingerprints, Cells)> {
+    let (mut gaps, mut judged, mut cells) = (GapList::default(), Fingerprints::default(), Cells::default());
+    let mut lists: HashMap<String, Arc<[String]>> = HashMap::new();
     let mut last: Option<(String, Key)> = None;
     while let Some(batch) = batches.try_next().await? {
         let batch = &batch;
@@ -88,6 +100,7 @@ pub(crate) async fn gaps_from_batches(mut batches: BatchStream) -> Result<(GapLi
         let number = |name| column(batch, name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| not_ours(name));
         let (first, end) = (number(FIRST)?, number(END)?);
         let prints = batch.column_by_name(JUDGED).map(|_| self::text(batch, JUDGED)).transpose()?;
+        let names = batch.column_by_name(CELLS).map(|_| self::text(batch, CELLS)).transpose()?;
         for row in 0..batch.num_rows() {
             let text = keys.value(row);
             let key = match &last {
@@ -96,14 +109,28 @@ pub(crate) async fn gaps_from_batches(mut batches: BatchStream) -> Result<(GapLi
             };
             gaps.push(&key, SlotRange::new(first.value(row), end.value(row)));
             if let Some(prints) = prints.filter(|prints| prints.is_valid(row)) {
-                judged.insert(&key, first.value(row), Fingerprint::parse(prints.value(row))?);
+                let print = Fingerprint::parse(prints.value(row))?;
+                match names.filter(|names| names.is_valid(row)).map(|names| names.value(row)) {
+                    None => judged.insert(&key, first.value(row), print),
+                    Some(list) => {
+                        let columns = match lists.get(list) {
+                            Some(known) => known.clone(),
+                            None => {
+                                let columns: Arc<[String]> = from_json::<Vec<String>>(list)?.into();
+                                lists.insert(list.to_owned(), columns.clone());
+                                columns
+                            }
+                        };
+                        cells.insert(&key, first.value(row), BadCells { columns, judged: print });
+                    }
+                }
             }
             if last.as_ref().is_none_or(|(known, _)| known != text) {
                 last = Some((text.to_owned(), key));
             }
         }
     }
-    Ok((gaps, judged))
+    Ok((gaps, judged, cells))
 }
 
 /// Units of a plan, each with its index.
@@ -193,8 +220,18 @@ mod tests {
             judged.insert(&Key::default(), 0, Fingerprint::new([0; 16]));
             judged
         }] {
-            let written = futures::stream::iter([gaps_to_batch(&gaps, &known)]).boxed();
-            assert_eq!(gaps_from_batches(written).await.unwrap(), (gaps.clone(), known));
+            let mut cells = Cells::default();
+            for cells in [Cells::default(), {
+                cells.insert(
+                    &Key::new(["B", "x/y"]),
+                    -6,
+                    BadCells { columns: ["a".into(), "b,c".into()].into(), judged: Fingerprint::new([3; 16]) },
+                );
+                cells
+            }] {
+                let written = futures::stream::iter([gaps_to_batch(&gaps, &known, &cells)]).boxed();
+                assert_eq!(gaps_from_batches(written).await.unwrap(), (gaps.clone(), known.clone(), cells));
+            }
         }
         let interval = crate::model::Interval::parse("2024-03-04", "2024-03-04").unwrap();
         let wanted = vec![crate::model::Wanted { key: Key::from("A"), slots: vec![SlotRange::new(1, 4)] }];

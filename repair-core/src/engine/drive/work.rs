@@ -239,7 +239,7 @@ impl Work {
         let detector = detector.ok_or_else(|| Error::internal("there is no detector to find what is left"))?;
         let found = self.detected(detector, Some(&before)).await?;
         let artifact = format!("{}-{}-{}-left", self.step.name, context.visit, earlier.len());
-        let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged)]).boxed();
+        let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged, &found.cells)]).boxed();
         let usage = [found.usage, context.lake.put_artifact(&context.run, &artifact, gaps).await?].into_iter().sum();
         let (scope, examples) = (found.scope.clone(), found.examples.clone());
         let bad_rows = found.quarantine.iter().take(MAX_EXAMPLES).cloned().collect();
@@ -275,7 +275,7 @@ impl Work {
         }
         let artifact = format!("{}-{}-gaps", self.step.name, context.visit);
         let mut usage = found.usage;
-        let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged)]).boxed();
+        let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged, &found.cells)]).boxed();
         usage += context.lake.put_artifact(&context.run, &artifact, gaps).await?;
         if found.quarantine.rows() > 0 {
             let rows = futures::stream::iter([artifact::quarantine_to_batch(&found.quarantine)]).boxed();
@@ -308,7 +308,8 @@ impl Work {
         }
         let mut unknown = GapList::default();
         for (key, slots) in found.gaps.iter() {
-            let slots = (slots.first..slots.end).filter(|&slot| found.judged.get(key, slot).is_none());
+            let is_unknown = |slot: &i64| found.judged.get(key, *slot).is_none() && found.cells.get(key, *slot).is_none();
+            let slots = (slots.first..slots.end).filter(is_unknown);
             slots.for_each(|slot| unknown.push(key, SlotRange::new(slot, slot + 1)));
         }
         let table = self.context.table(&found.scope.table)?;
@@ -320,7 +321,7 @@ impl Work {
     /// Findings with their gaps.
     async fn findings(&self, record: &FindingsRecord) -> Result<Findings> {
         let batches = self.context.lake.get_artifact(&self.context.run, &record.artifact).await?;
-        let (gaps, judged) = artifact::gaps_from_batches(batches).await?;
+        let (gaps, judged, cells) = artifact::gaps_from_batches(batches).await?;
         let (kind, scope) = (record.kind, record.scope.clone());
         Ok(Findings {
             kind,
@@ -328,6 +329,7 @@ impl Work {
             counts: record.counts,
             gaps,
             judged,
+            cells,
             examples: record.examples.clone(),
             quarantine: Quarantine::default(),
             notices: record.notices.clone(),

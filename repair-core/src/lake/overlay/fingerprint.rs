@@ -62,6 +62,17 @@ impl<'a> RowHashes<'a> {
         Ok(Self { columns })
     }
 
+    /// For some cells of the rows of a batch: the values of these columns, and of no others. A column that the batch lacks is null.
+    ///
+    /// # Errors
+    /// `invalid` if a column's type has no text form.
+    pub fn of_cells(batch: &'a RecordBatch, names: &'a [String]) -> Result<Self> {
+        let present = names.iter().filter_map(|name| Some((name.as_str(), batch.column_by_name(name)?)));
+        let mut columns = present.map(|(name, column)| Ok((name, Text::of(column)?))).collect::<Result<Vec<_>>>()?;
+        columns.sort_unstable_by_key(|(name, _)| *name);
+        Ok(Self { columns })
+    }
+
     /// The hash of a row.
     ///
     /// # Errors

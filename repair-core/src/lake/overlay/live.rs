@@ -8,6 +8,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 use futures::TryStreamExt;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::overlay::patch::{self, Patches};
 use crate::lake::overlay::retraction::Retracted;
 use crate::lake::overlay::{Op, columns};
 use crate::lake::shape::{self, KeyTime};
@@ -32,6 +33,7 @@ pub struct Live {
 pub struct LiveRepairs {
     by_slot: BTreeMap<Key, BTreeMap<i64, Live>>,
     batches: Vec<RecordBatch>,
+    patches: Patches,
 }
 
 impl LiveRepairs {
@@ -46,14 +48,17 @@ impl LiveRepairs {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(error),
         };
-        let own = [columns::OP, columns::RUN, columns::STEP, columns::UNIT, columns::AT, columns::REPLACED];
-        let all = own.into_iter().chain(wanted.iter().map(String::as_str));
+        let own = [columns::OP, columns::RUN, columns::STEP, columns::UNIT, columns::STRATEGY, columns::AT, columns::REPLACED];
         let mut columns: Vec<String> = Vec::new();
-        for name in all {
+        let mut add = |name: &str| -> Result<()> {
             if shape::find(&known, name).map_err(|error| error.on("table", &ours.name))?.is_some() {
                 columns.push(name.to_owned());
             }
-        }
+            Ok(())
+        };
+        own.into_iter().chain(wanted.iter().map(String::as_str)).try_for_each(&mut add)?;
+        add(columns::CELLS)?;
+        wanted.iter().try_for_each(|name| add(&patch::was(name)))?;
         let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec()).with_columns(columns);
         let batches: Vec<RecordBatch> = lake.scan(&ours, &request).await?.try_collect().await?;
         if batches.iter().all(|batch| batch.num_rows() == 0) {
@@ -65,15 +70,18 @@ impl LiveRepairs {
 
     fn of(ours: &Table, batches: Vec<RecordBatch>, retracted: &Retracted) -> Result<Self> {
         let grid = ours.grid()?;
-        let mut repairs = Self { by_slot: BTreeMap::new(), batches };
+        let mut repairs = Self { by_slot: BTreeMap::new(), batches, patches: Patches::default() };
+        let slot_of = |time_us: i64| grid.slot_of_seconds(time_us.div_euclid(partition::SECOND_US));
         for number in 0..repairs.batches.len() {
             let batch = repairs.batches[number].clone();
             let rows = KeyTime::of(ours, &batch)?;
             let (ops, runs, steps) = (text(&batch, columns::OP)?, text(&batch, columns::RUN)?, text(&batch, columns::STEP)?);
+            let is_live = |key: &Key, time_us: i64, row: usize| !retracted.hides_repair(runs.value(row), steps.value(row), key, time_us);
+            repairs.patches.add(ours, &batch, slot_of, is_live)?;
             let replaced = batch.column_by_name(columns::REPLACED).and_then(|column| column.as_string_opt::<i32>());
             for row in 0..batch.num_rows() {
                 let (key, time_us) = (rows.key(row), rows.times.value(row));
-                if retracted.hides_repair(runs.value(row), steps.value(row), &key, time_us) {
+                if !is_live(&key, time_us, row) || (ops.is_valid(row) && ops.value(row) == Op::Patch.as_str()) {
                     continue;
                 }
                 let replaced = replaced.filter(|column| column.is_valid(row)).map(|column| Fingerprint::parse(column.value(row)));
@@ -83,7 +91,7 @@ impl LiveRepairs {
                     batch: number,
                     row,
                 };
-                let slot = grid.slot_of_seconds(time_us.div_euclid(partition::SECOND_US));
+                let slot = slot_of(time_us);
                 let known = repairs.by_slot.get(&key).and_then(|slots| slots.get(&slot));
                 if known.is_none_or(|known| repairs.rank(&live, known) == Ordering::Greater) {
                     repairs.by_slot.entry(key).or_default().insert(slot, live);
@@ -122,9 +130,19 @@ impl LiveRepairs {
         &self.batches
     }
 
+    /// All live repairs of rows, in order of key, then slot.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, i64, &Live)> {
+        self.by_slot.iter().flat_map(|(key, slots)| slots.iter().map(move |(slot, live)| (key, *slot, live)))
+    }
+
+    /// The repairs of cells of the requested columns.
+    pub fn patches(&self) -> &Patches {
+        &self.patches
+    }
+
     /// Whether there are no live repairs.
     pub fn is_empty(&self) -> bool {
-        self.by_slot.is_empty()
+        self.by_slot.is_empty() && self.patches.is_empty()
     }
 }
 

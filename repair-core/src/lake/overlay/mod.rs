@@ -1,8 +1,10 @@
 //! The tables that we own beside a user's table: their names and columns. Raw data is never touched.
 
+pub mod base;
 pub mod fingerprint;
 pub mod live;
 pub(super) mod operations;
+pub mod patch;
 pub mod retraction;
 pub mod staging;
 pub mod story;
@@ -11,10 +13,15 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
+use crate::lake::shape;
 use crate::model::{DefectKind, Table};
 
 /// The column of the repaired view that names the strategy a row came from; null for the table's own rows.
 pub const REPAIRED_BY: &str = "repaired_by";
+
+/// The column of the repaired view that names the repaired cells of a row and the strategy of each, as a JSON object such as
+/// `{"temp":"interpolate"}`; null if none of its cells was repaired by itself.
+pub const REPAIRED_CELLS: &str = "repaired_cells";
 
 /// The name of the table of repairs.
 pub fn repairs(table: &str) -> String {
@@ -43,6 +50,8 @@ pub enum Op {
     Insert,
     /// Replaces all raw rows of its slot.
     Replace,
+    /// Changes some cells of the row of its slot, and keeps all others.
+    Patch,
     /// Confirms a slot as absent; used only in staged objects.
     Absent,
 }
@@ -62,6 +71,7 @@ impl Op {
         match self {
             Self::Insert => "insert",
             Self::Replace => "replace",
+            Self::Patch => "patch",
             Self::Absent => "absent",
         }
     }
@@ -69,7 +79,7 @@ impl Op {
 
 /// The provenance columns. They begin with `repair_`, to avoid the user's own column names.
 pub mod columns {
-    /// What the row does: `insert` or `replace`.
+    /// What the row does: `insert`, `replace` or `patch`.
     pub const OP: &str = "repair_op";
     /// The run that added it.
     pub const RUN: &str = "repair_run";
@@ -85,6 +95,10 @@ pub mod columns {
     pub const AT: &str = "repaired_at";
     /// For a row that replaces: the fingerprint of the table's own rows that it replaces.
     pub const REPLACED: &str = "repair_replaced";
+    /// For a row that changes cells: their columns, as a JSON list such as `["temp"]`. Tables of repairs without such rows do not have it.
+    pub const CELLS: &str = "repair_cells";
+    /// For a row that changes cells: what precedes the name of a column in the name of the column with its old value.
+    pub const WAS: &str = "repair_was_";
     /// For an exception: what the source answered.
     pub const ANSWER: &str = "repair_answer";
     /// For an exception: when to ask again.
@@ -124,8 +138,13 @@ pub fn exceptions_schema(table: &Table) -> SchemaRef {
     Arc::new(Schema::new(own.chain(provenance()).chain(evidence).collect::<Vec<_>>()))
 }
 
-/// The columns of the repaired view: the table's own, and who repaired the row.
+/// The columns of the repaired view: the table's own, who repaired the row, and which of its cells were repaired by themselves.
 pub fn view_schema(table: &Schema) -> SchemaRef {
     let own = table.fields().iter().map(|field| field.as_ref().clone());
-    Arc::new(Schema::new(own.chain([text(REPAIRED_BY)]).collect::<Vec<_>>()))
+    Arc::new(Schema::new(own.chain([text(REPAIRED_BY), text(REPAIRED_CELLS)]).collect::<Vec<_>>()))
+}
+
+/// Whether a column of a table of repairs or a view is one that we add.
+pub fn is_ours(name: &str) -> bool {
+    shape::RESERVED.contains(&name) || name.starts_with(columns::WAS)
 }

@@ -1,5 +1,6 @@
 //! Writing the overlay: repairs are staged, published, and taken back.
 
+use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -36,18 +37,28 @@ pub struct StageRequest<'a> {
     pub fix: &'a Fix,
     /// The fingerprints of the table's own rows that these rows replace, by slot. `None` if the rows fill missing slots.
     pub replaces: Option<&'a Fingerprints>,
+    /// Rows that change cells of others: key, time, the changed columns, [`columns::CELLS`](super::columns::CELLS) with their names, and
+    /// their old values under the names of [`patch::was`](super::patch::was).
+    pub patches: &'a [RecordBatch],
 }
 
 impl<'a> StageRequest<'a> {
     /// A fix that fills missing slots.
     pub fn new(unit: &'a str, strategy: &'a str, repaired_at: Timestamp, fix: &'a Fix) -> Self {
-        Self { unit, strategy, repaired_at, fix, replaces: None }
+        Self { unit, strategy, repaired_at, fix, replaces: None, patches: &[] }
     }
 
     /// The rows replace the table's own rows with these fingerprints; with `None`, they fill missing slots.
     #[must_use]
     pub fn replacing(mut self, fingerprints: impl Into<Option<&'a Fingerprints>>) -> Self {
         self.replaces = fingerprints.into();
+        self
+    }
+
+    /// Cells to change, beside the rows of the fix.
+    #[must_use]
+    pub fn patching(mut self, patches: &'a [RecordBatch]) -> Self {
+        self.patches = patches;
         self
     }
 }
@@ -57,7 +68,7 @@ impl<'a> StageRequest<'a> {
 pub struct Staged {
     /// The unit's id.
     pub unit: String,
-    /// Rows repaired.
+    /// Rows repaired, as a whole or in some of their cells.
     pub rows: u64,
     /// Slots confirmed absent.
     pub absent: u64,

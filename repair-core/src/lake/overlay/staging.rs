@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::error::{Error, Result};
 use crate::lake::overlay;
-use crate::lake::overlay::Op;
+use crate::lake::overlay::{Op, patch};
 use crate::lake::{StageRequest, StageScope, Staged, partition, rollup, shape};
 use crate::model::{Absence, Fix, Format, Key, SlotGrid, Table};
 
@@ -25,7 +25,7 @@ const ABSENT_ROWS: usize = 65_536;
 
 /// The summary of a unit, without the usage of staging it.
 pub fn summary(request: &StageRequest<'_>) -> Staged {
-    let rows = request.fix.rows.iter().map(|batch| batch.num_rows() as u64).sum();
+    let rows = request.fix.rows.iter().chain(request.patches).map(|batch| batch.num_rows() as u64).sum();
     let absent = request.fix.absent.iter().map(|absence| absence.slots.len()).sum();
     let (conflicts, suspects) = (request.fix.conflicts.clone(), request.fix.suspects.clone());
     Staged { unit: request.unit.to_owned(), rows, absent, usage: request.fix.usage, conflicts, suspects }
@@ -46,14 +46,23 @@ pub fn schema_of_fix(table: &Table, fix: &Fix) -> Result<SchemaRef> {
     shape::of_table(table, fields)
 }
 
-/// The columns of a staged object: those of a table's repairs, plus the evidence of absences.
-fn staged_schema(table: &Schema) -> SchemaRef {
+/// The columns of a staged object: those of a table's repairs, the evidence of absences, and what is needed for the cells it changes.
+fn staged_schema(table: &Schema, patches: &[RecordBatch]) -> Result<SchemaRef> {
     let repairs = overlay::repairs_schema(table);
     let evidence = [
         Field::new(overlay::columns::ANSWER, DataType::Utf8, true),
         Field::new(overlay::columns::RECHECK_AFTER, overlay::instant_type(), true),
     ];
-    Arc::new(Schema::new(repairs.fields().iter().cloned().chain(evidence.map(Arc::new)).collect::<Vec<_>>()))
+    let of_cells = if patches.is_empty() { Vec::new() } else { patch::fields(table, changed_columns(table, patches))? };
+    Ok(Arc::new(Schema::new(
+        repairs.fields().iter().cloned().chain(evidence.into_iter().chain(of_cells).map(Arc::new)).collect::<Vec<_>>(),
+    )))
+}
+
+/// The columns of which patches change cells, in the order of the table.
+fn changed_columns<'a>(table: &'a Schema, patches: &[RecordBatch]) -> impl Iterator<Item = &'a str> {
+    let names = table.fields().iter().map(|field| field.name().as_str());
+    names.filter(|name| patches.iter().any(|batch| batch.column_by_name(&patch::was(name)).is_some()))
 }
 
 /// The schema and rows of a staged object, repaired rows and absences; `own` is the table's schema, in shape.
@@ -61,15 +70,18 @@ fn staged_schema(table: &Schema) -> SchemaRef {
 /// # Errors
 /// `invalid` if the rows do not fit the table.
 pub fn rows(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-    let schema = staged_schema(own);
+    let schema = staged_schema(own, request.patches)?;
     let mut batches = Vec::with_capacity(request.fix.rows.len() + 1);
     for rows in &request.fix.rows {
         batches.push(repaired(scope, request, own, &schema, rows).map_err(|error| error.on("unit", request.unit))?);
     }
+    for rows in request.patches {
+        batches.push(patched(scope, request, own, &schema, rows).map_err(|error| error.on("unit", request.unit))?);
+    }
     if !request.fix.absent.is_empty() {
         let grid = scope.table.grid()?;
         for absence in &request.fix.absent {
-            absences(scope, request, &grid, &schema, absence, &mut batches)?;
+            absences(scope, request, &grid, (own.fields().len(), &schema), absence, &mut batches)?;
         }
     }
     Ok((schema, batches))
@@ -84,7 +96,14 @@ fn constant_instant(value: Timestamp, rows: usize) -> ArrayRef {
 }
 
 /// The provenance columns, in the order of the schema.
-fn provenance(scope: &StageScope<'_>, request: &StageRequest<'_>, op: Op, source: &str, at: Timestamp, rows: usize) -> [ArrayRef; 7] {
+fn provenance(
+    scope: &StageScope<'_>,
+    request: &StageRequest<'_>,
+    op: Op,
+    source: &str,
+    at: Timestamp,
+    rows: usize,
+) -> [ArrayRef; PROVENANCE] {
     [
         constant(op.as_str(), rows),
         constant(scope.run, rows),
@@ -130,10 +149,41 @@ fn repaired(
     let op = if request.replaces.is_some() { Op::Replace } else { Op::Insert };
     columns.extend(provenance(scope, request, op, &request.fix.source, request.repaired_at, count));
     columns.push(replaced(table, request, rows)?);
-    columns.push(new_null_array(&DataType::Utf8, count));
-    columns.push(new_null_array(&overlay::instant_type(), count));
+    columns.extend(schema.fields().iter().skip(columns.len()).map(|field| new_null_array(field.data_type(), count)).collect::<Vec<_>>());
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }
+
+/// Rows that change cells, in the columns of a staged object.
+fn patched(
+    scope: &StageScope<'_>,
+    request: &StageRequest<'_>,
+    own: &SchemaRef,
+    schema: &SchemaRef,
+    rows: &RecordBatch,
+) -> Result<RecordBatch> {
+    let table = scope.table;
+    let count = rows.num_rows();
+    let unknown = rows.schema_ref().fields().iter().find(|field| schema.field_with_name(field.name()).is_err());
+    if let Some(unknown) = unknown {
+        let (name, names) = (unknown.name(), shape::names(own));
+        return Err(Error::invalid(format!("repaired cells are of a column `{name}` that table `{}` lacks; {names}", table.name)));
+    }
+    let mut by_op = provenance(scope, request, Op::Patch, &request.fix.source, request.repaired_at, count).into_iter();
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
+    for (at, field) in schema.fields().iter().enumerate() {
+        let is_provenance = (own.fields().len()..own.fields().len() + PROVENANCE).contains(&at);
+        columns.push(match rows.column_by_name(field.name()) {
+            Some(column) if *field.name() == table.time => Arc::new(shape::instants(table, column)?),
+            Some(column) => shape::cast_exact(column, field.data_type())?,
+            None if is_provenance => by_op.next().ok_or_else(|| Error::internal("a column of provenance is missing"))?,
+            None => new_null_array(field.data_type(), count),
+        });
+    }
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+/// How many columns say where a row comes from.
+const PROVENANCE: usize = 7;
 
 /// Repaired rows with the table's own names of their columns, which may differ in case.
 ///
@@ -184,7 +234,7 @@ fn absences(
     scope: &StageScope<'_>,
     request: &StageRequest<'_>,
     grid: &SlotGrid,
-    schema: &SchemaRef,
+    (own, schema): (usize, &SchemaRef),
     absence: &Absence,
     batches: &mut Vec<RecordBatch>,
 ) -> Result<()> {
@@ -196,7 +246,6 @@ fn absences(
         (first..end).for_each(|slot| times.append_value(grid.time_of(slot).as_microsecond()));
         let times = times.finish();
         let count = times.len();
-        let own = schema.fields().len() - 10;
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
         for field in &schema.fields()[..own] {
             let name = field.name();
@@ -212,6 +261,8 @@ fn absences(
         (0..count).for_each(|_| answer.append_value(&absence.answer));
         columns.push(Arc::new(answer.finish()));
         columns.push(constant_instant(absence.recheck_after, count));
+        columns
+            .extend(schema.fields().iter().skip(columns.len()).map(|field| new_null_array(field.data_type(), count)).collect::<Vec<_>>());
         batches.push(RecordBatch::try_new(schema.clone(), columns)?);
         first = end;
     }
@@ -250,8 +301,16 @@ pub fn publication(table: &Table, staged: &[RecordBatch]) -> Result<Publication>
     for batch in staged {
         shape::merge(Format::Parquet, &mut fields, batch.schema_ref())?;
     }
-    let own: Vec<Field> = fields.into_iter().filter(|field| !shape::RESERVED.contains(&field.name().as_str())).collect();
+    let is_of_cells = |field: &Field| field.name() == overlay::columns::CELLS || field.name().starts_with(overlay::columns::WAS);
+    let of_cells: Vec<Field> = fields.iter().filter(|field| is_of_cells(field)).cloned().collect();
+    let own: Vec<Field> = fields.into_iter().filter(|field| !overlay::is_ours(field.name())).collect();
     let repairs_schema = overlay::repairs_schema(&Schema::new(own));
+    let repairs_schema = match of_cells.is_empty() {
+        true => repairs_schema,
+        false => {
+            Arc::new(Schema::new(repairs_schema.fields().iter().cloned().chain(of_cells.into_iter().map(Arc::new)).collect::<Vec<_>>()))
+        }
+    };
     let exceptions_schema = overlay::exceptions_schema(table);
     let (mut repairs, mut exceptions) = (Vec::new(), Vec::new());
     for batch in staged {

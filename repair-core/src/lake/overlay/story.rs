@@ -16,7 +16,7 @@ use crate::lake::overlay::fingerprint::{RowHashes, of_hashes};
 use crate::lake::overlay::retraction::{Kind, Retracted, Retraction};
 use crate::lake::overlay::{Op, columns};
 use crate::lake::shape::KeyTime;
-use crate::lake::{Lake, Layer, ScanRequest, rollup, shape};
+use crate::lake::{Lake, Layer, ScanRequest, rollup};
 use crate::model::{Fingerprint, Format, Interval, Key, SlotRange, Table};
 
 /// The state of a slot.
@@ -263,7 +263,7 @@ impl PublishedRow {
         let row = values(&[self.batch.slice(self.row, 1)]).ok().and_then(|rows| rows.into_iter().next());
         match row {
             Some(Value::Object(mut fields)) => {
-                fields.retain(|name, _| !shape::RESERVED.contains(&name.as_str()));
+                fields.retain(|name, _| !overlay::is_ours(name));
                 Value::Object(fields)
             }
             _ => Value::Null,

@@ -6,6 +6,7 @@
 mod artifacts;
 mod extent;
 mod overlay;
+mod patches;
 mod presence;
 mod replace;
 mod replacements;
@@ -24,6 +25,7 @@ use crate::model::Table;
 pub use artifacts::*;
 pub use extent::*;
 pub use overlay::*;
+pub use patches::*;
 pub use presence::*;
 pub use replace::*;
 pub use replacements::*;
@@ -104,6 +106,12 @@ pub async fn all_of_retractions(lake: &dyn Lake, setup: &dyn LakeSetup) {
     to_retract_twice_is_to_do_it_once(lake, setup).await;
     exceptions_are_retracted_too(lake, setup).await;
     undo_of_a_replacement_brings_the_rows_back(lake, setup).await;
+    a_patch_changes_its_cells_and_nothing_else(lake, setup).await;
+    a_patch_holds_while_the_old_value_stands(lake, setup).await;
+    a_patch_changes_cells_of_repairs(lake, setup).await;
+    for seed in 0..3 {
+        any_sequence_of_changes_is_seen_as_a_model_sees_it(lake, setup, seed, 14).await;
+    }
     an_extent_changes_with_retractions(lake, setup).await;
     what_does_not_fit_is_not_retracted(lake, setup).await;
 }

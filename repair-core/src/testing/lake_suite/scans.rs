@@ -18,11 +18,11 @@ pub async fn a_table_describes_its_columns_in_shape(lake: &dyn Lake, setup: &dyn
     columns.sort_by_key(|(name, _)| *name);
     let time = overlay::instant_type();
     assert_eq!(columns, [("price", &DataType::Float64), ("symbol", &DataType::Utf8), ("ts", &time), ("volume", &DataType::Int64)]);
-    for (layer, more) in [(Layer::Raw, None), (Layer::Repaired, Some(overlay::REPAIRED_BY))] {
+    for (layer, more) in [(Layer::Raw, &[][..]), (Layer::Repaired, &[overlay::REPAIRED_BY, overlay::REPAIRED_CELLS])] {
         for batch in collect(lake.scan(&table, &everything(layer)).await.unwrap()).await {
             let scanned = batch.schema();
             let names: Vec<&str> = scanned.fields().iter().map(|field| field.name().as_str()).collect();
-            let described = schema.fields().iter().map(|field| field.name().as_str()).chain(more);
+            let described = schema.fields().iter().map(|field| field.name().as_str()).chain(more.iter().copied());
             assert_eq!(names, described.collect::<Vec<_>>(), "a scan has the columns that describe returns");
         }
     }
@@ -95,8 +95,9 @@ pub async fn scans_bring_what_was_asked_for(lake: &dyn Lake, setup: &dyn LakeSet
         let batches = collect(lake.scan(&table, &request).await.unwrap()).await;
         assert_eq!(batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), wanted(Layer::Repaired, None, None).len());
         for batch in &batches {
-            let names = ["symbol", "ts", "price", "volume", overlay::REPAIRED_BY].map(|name| batch.column_by_name(name).is_some());
-            assert_eq!(names, [true, true, false, columns.contains(&"volume".to_owned()), true], "{columns:?}");
+            let names = ["symbol", "ts", "price", "volume", overlay::REPAIRED_BY, overlay::REPAIRED_CELLS]
+                .map(|name| batch.column_by_name(name).is_some());
+            assert_eq!(names, [true, true, false, columns.contains(&"volume".to_owned()), true, true], "{columns:?}");
         }
     }
 }

@@ -239,29 +239,34 @@ impl State {
     fn scan(&self, table: &Table, request: &ScanRequest) -> Result<(SchemaRef, Vec<RecordBatch>)> {
         check_keys(table, request.keys.as_deref().unwrap_or_default())?;
         let raw = self.table(table)?;
-        let own = self.schema_with_repairs(table)?;
-        let own = shape::project(table, &own, request.columns.as_deref())?;
+        let all = self.schema_with_repairs(table)?;
+        let own = shape::project(table, &all, request.columns.as_deref())?;
         let named = shape::as_requested(table, &own, request.columns.as_deref())?;
-        let mut batches = raw.iter().map(|batch| rows::conformed(&own, batch)).collect::<Result<Vec<_>>>()?;
+        let mut batches = raw.iter().map(|batch| rows::conformed(&all, batch)).collect::<Result<Vec<_>>>()?;
+        let mut shown = own.clone();
         if request.layer == Layer::Repaired {
-            let schema = overlay::view_schema(&own);
-            let with_last = |batch: &RecordBatch, last: ArrayRef| -> Result<RecordBatch> {
-                let own = batch.columns()[..own.fields().len()].iter().cloned();
-                Ok(RecordBatch::try_new(schema.clone(), own.chain([last]).collect())?)
+            shown = overlay::view_schema(&own);
+            let schema = overlay::view_schema(&all);
+            let repairs = self.repairs_in_force(table)?;
+            let of_view = |batch: &RecordBatch, repaired_by: ArrayRef| -> Result<RecordBatch> {
+                let own = RecordBatch::try_new(all.clone(), batch.columns()[..all.fields().len()].to_vec())?;
+                let (own, cells) = rows::patched(table, &own, &repairs)?;
+                Ok(RecordBatch::try_new(schema.clone(), own.columns().iter().cloned().chain([repaired_by, Arc::new(cells)]).collect())?)
             };
-            let live = rows::live_repairs(table, &own, &raw, &self.repairs_in_force(table)?)?;
+            let live = rows::live_repairs(table, &all, &raw, &repairs)?;
             let mut view = Vec::new();
             for batch in &batches {
                 let kept = rows::kept(table, batch, |key, time_us| {
                     rows::slot_of_row(table, time_us).is_some_and(|slot| !live.replaced.contains(&(key.clone(), slot)))
                 })?;
-                view.push(with_last(&kept, new_null_array(&DataType::Utf8, kept.num_rows()))?);
+                view.push(of_view(&kept, new_null_array(&DataType::Utf8, kept.num_rows()))?);
             }
             for batch in live.batches {
-                view.push(with_last(&batch, column(&batch, overlay::columns::STRATEGY)?.clone())?);
+                view.push(of_view(&batch, column(&batch, overlay::columns::STRATEGY)?.clone())?);
             }
             batches = view;
         }
+        let batches = batches.iter().map(|batch| rows::conformed(&shown, batch)).collect::<Result<Vec<_>>>()?;
         let bounds_us = request.interval.map_or((i64::MIN, i64::MAX), |interval| rows::bounds_us(table, &interval));
         let keys: Option<BTreeSet<&Key>> = request.keys.as_ref().map(|keys| keys.iter().collect());
         let wanted = |key: &Key, time_us: i64| {
@@ -373,6 +378,9 @@ impl State {
         let mut repairs = Vec::new();
         for batch in &request.fix.rows {
             repairs.push(repaired(scope, request, &own, batch).map_err(|error| error.on("unit", request.unit))?);
+        }
+        for batch in request.patches {
+            repairs.push(patched(scope, request, &own, batch).map_err(|error| error.on("unit", request.unit))?);
         }
         let mut exceptions = Vec::new();
         for absence in &request.fix.absent {
@@ -490,6 +498,22 @@ fn repaired(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef,
     columns.extend(provenance(scope, request, &request.fix.source, request.repaired_at, count));
     columns.push(staging::replaced(table, request, &batch)?);
     Ok(RecordBatch::try_new(overlay::repairs_schema(own), columns)?)
+}
+
+/// Repaired cells as rows of the table of repairs.
+fn patched(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
+    let table = scope.table;
+    let count = batch.num_rows();
+    let is_of_cells = |field: &Field| field.name() == overlay::columns::CELLS || field.name().starts_with(overlay::columns::WAS);
+    let of_cells: Vec<Field> = batch.schema_ref().fields().iter().map(|field| field.as_ref().clone()).filter(is_of_cells).collect();
+    let mut columns = rows::conformed(own, &rows::in_shape(table, batch)?)?.columns().to_vec();
+    columns.push(rows::constant(Op::Patch.as_str(), count));
+    columns.extend(provenance(scope, request, &request.fix.source, request.repaired_at, count));
+    columns.push(new_null_array(&DataType::Utf8, count));
+    columns.extend(of_cells.iter().map(|field| column(batch, field.name()).cloned()).collect::<Result<Vec<_>>>()?);
+    let repairs = overlay::repairs_schema(own);
+    let fields = repairs.fields().iter().cloned().chain(of_cells.into_iter().map(Arc::new));
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)?)
 }
 
 /// An absence as rows of the table of exceptions, one for each slot.

@@ -223,7 +223,8 @@ pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], 
     for (number, batch) in repairs.iter().enumerate() {
         let (runs, units) = (column(batch, c::RUN)?.as_string::<i32>(), column(batch, c::UNIT)?.as_string::<i32>());
         let at = column(batch, c::AT)?.as_primitive::<TimestampMicrosecondType>();
-        for (row, (key, time_us)) in key_times(table, batch)?.into_iter().enumerate() {
+        let op = column(batch, c::OP)?.as_string::<i32>();
+        for (row, (key, time_us)) in key_times(table, batch)?.into_iter().enumerate().filter(|(row, _)| !is_patch(op, *row)) {
             let rank = (at.value(row), runs.value(row), units.value(row), (number, row));
             newest.entry((key, slot(table, time_us))).and_modify(|known| *known = rank.max(*known)).or_insert(rank);
         }
@@ -249,6 +250,64 @@ pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], 
         batches.push(conformed(&schema, &filter_record_batch(batch, &mask)?)?);
     }
     Ok(LiveRepairs { batches, replaced, overtaken })
+}
+
+fn is_patch(op: &StringArray, row: usize) -> bool {
+    op.value(row) == overlay::Op::Patch.as_str()
+}
+
+/// Rows with their repaired cells, and for each row what the view says of these. `repairs` are the repairs in force. Of the patches of a
+/// cell, the newest counts whose old value is the value of the cell.
+pub(super) fn patched(table: &Table, rows: &RecordBatch, repairs: &[RecordBatch]) -> Result<(RecordBatch, StringArray)> {
+    use overlay::columns as c;
+    let mut by_slot: BTreeMap<(Key, i64), Vec<Rank<'_>>> = BTreeMap::new();
+    for (number, batch) in repairs.iter().enumerate() {
+        let [op, runs, units] = [c::OP, c::RUN, c::UNIT].map(|name| column(batch, name).map(|column| column.as_string::<i32>()));
+        let (op, runs, units) = (op?, runs?, units?);
+        let at = column(batch, c::AT)?.as_primitive::<TimestampMicrosecondType>();
+        for (row, (key, time_us)) in key_times(table, batch)?.into_iter().enumerate().filter(|(row, _)| is_patch(op, *row)) {
+            let rank = (at.value(row), runs.value(row), units.value(row), (number, row));
+            by_slot.entry((key, slot(table, time_us))).or_default().push(rank);
+        }
+    }
+    by_slot.values_mut().for_each(|ranks| ranks.sort_unstable_by(|one, other| other.cmp(one)));
+    let mut cells: Vec<serde_json::Map<String, serde_json::Value>> = vec![serde_json::Map::new(); rows.num_rows()];
+    let places = key_times(table, rows)?;
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(rows.num_columns());
+    for (field, values) in rows.schema_ref().fields().iter().zip(rows.columns()) {
+        let mut shown: Vec<ArrayRef> = Vec::with_capacity(rows.num_rows());
+        for (row, (key, time_us)) in places.iter().enumerate() {
+            let mut value = values.slice(row, 1);
+            let ranks = slot_of_row(table, *time_us).and_then(|slot| by_slot.get(&(key.clone(), slot)));
+            for (.., (number, of_patch)) in ranks.into_iter().flatten() {
+                let patch = &repairs[*number];
+                let Some(old) = patch.column_by_name(&format!("{}{}", c::WAS, field.name())) else { continue };
+                let list: Vec<String> =
+                    serde_json::from_str(column(patch, c::CELLS)?.as_string::<i32>().value(*of_patch)).unwrap_or_default();
+                if list.contains(field.name()) && is_same(&cast_exact(&old.slice(*of_patch, 1), values.data_type())?, &value) {
+                    value = cast_exact(&column(patch, field.name())?.slice(*of_patch, 1), values.data_type())?;
+                    let strategy = column(patch, c::STRATEGY)?.as_string::<i32>().value(*of_patch);
+                    cells[row].insert(field.name().clone(), strategy.into());
+                    break;
+                }
+            }
+            shown.push(value);
+        }
+        let shown: Vec<&dyn Array> = shown.iter().map(AsRef::as_ref).collect();
+        columns.push(if shown.is_empty() { values.clone() } else { arrow::compute::concat(&shown)? });
+    }
+    let texts = cells.into_iter().map(|cells| (!cells.is_empty()).then(|| serde_json::Value::Object(cells).to_string())).collect();
+    Ok((RecordBatch::try_new(rows.schema(), columns)?, texts))
+}
+
+/// Whether two values are equal; 0 is -0, and nulls are equal.
+fn is_same(one: &ArrayRef, other: &ArrayRef) -> bool {
+    let zero = |value: &ArrayRef| {
+        let float = arrow::compute::cast(value, &DataType::Float64).ok();
+        value.data_type().is_floating()
+            && float.is_some_and(|float| !float.is_null(0) && float.as_primitive::<arrow::datatypes::Float64Type>().value(0) == 0.0)
+    };
+    one.as_ref() == other.as_ref() || (zero(one) && zero(other))
 }
 
 /// When a repair was made, by which run and unit, and its batch and row.

@@ -1,22 +1,25 @@
 //! Examines one window of a table: its rows, the live repairs, and how the rules judge both.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use arrow::array::{Array, Float64Array, RecordBatch};
 use futures::TryStreamExt;
 
 use crate::builtin::detect::expected::{Examined, blind_if_missing};
-use crate::builtin::detect::invalid::rule::{Broken, Rule, numbers};
+use crate::builtin::detect::invalid::rule::{Breach, Broken, Rule, numbers};
 use crate::builtin::detect::invalid::series;
 use crate::builtin::detect::invalid::series::Point;
 use crate::error::{Error, Result};
-use crate::lake::overlay::fingerprint::Hashing;
+use crate::lake::overlay::fingerprint::{Hashing, RowHashes, of_hashes};
 use crate::lake::overlay::live::{Live, LiveRepairs};
+use crate::lake::overlay::patch::Patched;
 use crate::lake::shape::KeyTime;
 use crate::lake::{Layer, ScanRequest};
 use crate::model::MAX_EXAMPLES;
 use crate::model::Usage;
-use crate::model::{Fingerprints, GapList, Key, SlotGrid, SlotRange, Table};
+use crate::model::{BadCells, Cells, Fingerprint, Fingerprints, GapList, Key, SlotGrid, SlotRange, Table};
 use crate::plugin::StepContext;
 
 /// What is the same for all windows of a step.
@@ -24,11 +27,11 @@ pub(super) struct Examination<'a> {
     pub(super) context: &'a StepContext,
     pub(super) table: &'a Table,
     pub(super) grid: SlotGrid,
-    /// The rules as written.
-    pub(super) rules: &'a [Rule],
-    /// The rules for the table's columns.
-    pub(super) of_table: &'a [Rule],
-    /// The columns that the rules read.
+    /// The rules as written, and the same for the table's columns.
+    pub(super) rules: (&'a [Rule], &'a [Rule]),
+    /// The columns that the rules blame, each of which is one bit of a row's wrong cells.
+    pub(super) blamed: &'a [String],
+    /// The columns that the rules read or blame.
     pub(super) columns: &'a [String],
     /// Whether the table has more columns.
     pub(super) has_others: bool,
@@ -40,9 +43,11 @@ pub(super) struct Examination<'a> {
 pub(super) struct Found {
     wrong: BTreeMap<Key, Vec<i64>>,
     pub(super) judged: Fingerprints,
+    pub(super) cells: Cells,
     /// Descriptions of the first few.
     pub(super) examples: Vec<String>,
     pub(super) replaced: u64,
+    pub(super) patched: u64,
     pub(super) changed: u64,
     pub(super) usage: Usage,
 }
@@ -61,63 +66,148 @@ impl Found {
 /// The table's rows of one key, in order of time.
 #[derive(Default)]
 struct Rows {
-    /// For each row: its slot and time, the row rule that it breaks, and the index of its `values`.
-    rows: Vec<(i64, i64, Broken, usize)>,
+    /// For each row: its slot and time, the index of its `values`, and that of what is odd about it.
+    rows: Vec<(i64, i64, u32, Option<u32>)>,
     /// For each row, its value in the column of each neighbour rule; NaN where it has none.
     values: Vec<f64>,
+    odd: Vec<Odd>,
 }
 
-/// The rows of repairs, by batch and row: the row rule that each breaks, and its values for neighbour rules.
+/// What is odd about a row.
+#[derive(Default)]
+struct Odd {
+    /// The row rules that it breaks, with its repaired cells.
+    broken: Broken,
+    /// Its repaired cells.
+    fixed: u128,
+    /// Whether patches of it no longer hold.
+    changed: bool,
+    /// Its values for neighbour rules with its repaired cells; empty if it has none.
+    shown: Vec<f64>,
+}
+
+/// The rows of repairs, by batch and row: what is wrong with each, and its values for neighbour rules.
 struct Shown {
-    wrong: Vec<Vec<Broken>>,
+    broken: Vec<Vec<Broken>>,
     values: Vec<Vec<Option<Float64Array>>>,
 }
 
 /// The table's rows in one slot.
 #[derive(Default)]
-struct OfSlot {
-    /// The row rule that one of them breaks; `None` if there is no row.
-    own: Option<Broken>,
+struct OfSlot<'a> {
+    rows: u32,
+    broken: Broken,
+    fixed: u128,
+    changed: bool,
     /// The index of the values of the first.
     first: Option<usize>,
+    /// Its values with repaired cells.
+    shown: Option<&'a [f64]>,
 }
 
 /// How the rules judge a slot.
 struct Verdict<'a> {
     slot: i64,
-    /// The rule that the table's own rows break; `None` if there is no row.
+    /// What is wrong with the table's own rows; `None` if there is no row.
     own: Option<Broken>,
-    /// The repair of the slot, and the rule that its row breaks.
+    /// Whether cells of the table's own row are repaired.
+    is_patched: bool,
+    /// Whether repairs of cells no longer hold.
+    has_changed: bool,
+    /// The repair of the slot, and what is wrong with its row.
     repair: Option<(&'a Live, Broken)>,
 }
 
-impl Verdict<'_> {
-    /// Whether the rows of the slot must be read in full.
+/// A row that is wrong.
+#[derive(Clone, Copy)]
+enum Culprit<'a> {
+    Own(Broken),
+    Repair(&'a Live, Broken),
+}
+
+impl<'a> Verdict<'a> {
+    /// Whether the slot counts for the findings.
     fn matters(&self) -> bool {
         let replaced = self.repair.is_some_and(|(live, _)| live.replaces);
-        replaced || self.own.flatten().is_some() || (self.own.is_none() && self.repair.is_some_and(|(_, broken)| broken.is_some()))
+        let is_wrong = |broken: Broken| broken.is_wrong();
+        replaced
+            || self.is_patched
+            || self.has_changed
+            || self.own.is_some_and(is_wrong)
+            || (self.own.is_none() && self.repair.is_some_and(|(_, broken)| is_wrong(broken)))
+    }
+
+    /// Whether the rows of the slot must be read in full.
+    fn needs_all(&self) -> bool {
+        self.repair.is_some_and(|(live, _)| live.replaces) || self.culprit(true).is_some_and(|culprit| culprit.broken().whole)
+    }
+
+    /// The row that is wrong, if one is; `has_changed` is whether the table's rows are not those that a repair replaced.
+    fn culprit(&self, has_changed: bool) -> Option<Culprit<'a>> {
+        let own = self.own.filter(|broken| broken.is_wrong()).map(Culprit::Own);
+        let repair = |live, broken: Broken| Some(Culprit::Repair(live, broken)).filter(|_| broken.is_wrong());
+        match self.repair {
+            // A cell of a row that is not shown cannot be repaired.
+            Some((live, broken)) if live.replaces => repair(live, broken).or(own.filter(|_| has_changed).map(Culprit::as_whole)),
+            Some((live, broken)) if self.own.is_none() => repair(live, broken),
+            _ => own,
+        }
     }
 }
+
+impl Culprit<'_> {
+    fn as_whole(self) -> Self {
+        match self {
+            Self::Own(broken) => Self::Own(Broken { whole: true, ..broken }),
+            Self::Repair(live, broken) => Self::Repair(live, Broken { whole: true, ..broken }),
+        }
+    }
+
+    fn broken(self) -> Broken {
+        match self {
+            Self::Own(broken) | Self::Repair(_, broken) => broken,
+        }
+    }
+
+    fn what(self) -> &'static str {
+        match self {
+            Self::Own(_) => "its row",
+            Self::Repair(..) => "its repair",
+        }
+    }
+}
+
+/// The hashes of cells of the table's own rows.
+#[derive(Default)]
+struct CellHashes(BTreeMap<Key, BTreeMap<i64, Fingerprint>>);
 
 impl Examination<'_> {
     /// Examines a window of slots of some keys.
     pub(super) async fn examine(&self, window: SlotRange, keys: &[Key], found: &mut Found) -> Result<()> {
-        let reach = self.rules.iter().map(Rule::reach).max().unwrap_or(0);
+        let reach = self.rules.0.iter().map(Rule::reach).max().unwrap_or(0);
         let wide = SlotRange::new(window.first.saturating_sub(reach), window.end.saturating_add(reach));
         let interval = self.grid.interval_of(wide).ok_or_else(|| Error::invalid("the time of a slot is out of range"))?;
         let live = LiveRepairs::read(self.context.lake.as_ref(), self.table, interval, keys, self.columns).await?;
         let shown = self.shown(&live)?;
         let scan =
             |columns: Option<Vec<String>>| ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec()).with_columns(columns);
+        let some = Some(self.columns.to_vec());
+        let mut needed = None;
         if self.has_others {
-            let (rows, _) = self.read(&scan(Some(self.columns.to_vec())), false, found).await?;
-            let is_clean = |key: &Key| self.verdicts(key, window, &rows, &live, &shown).iter().all(|verdict| !verdict.matters());
-            if keys.iter().all(is_clean) {
+            let (rows, _) = self.read(&scan(some.clone()), false, &live, found).await?;
+            let judged = |key: &Key| self.verdicts(key, window, &rows, &live, &shown);
+            let (mut matters, mut needs_all) = (false, false);
+            for verdict in keys.iter().flat_map(judged) {
+                matters |= verdict.matters();
+                needs_all |= verdict.needs_all();
+            }
+            if !matters {
                 return Ok(());
             }
+            needed = some.filter(|_| !needs_all);
         }
-        // Reads all columns and judges again, because the rows may have changed in between.
-        let (rows, batches) = self.read(&scan(None), true, found).await?;
+        // Reads what is needed to identify the wrong rows, and judges again, because the rows may have changed in between.
+        let (rows, batches) = self.read(&scan(needed.clone()), true, &live, found).await?;
         let verdicts: Vec<(&Key, Vec<Verdict<'_>>)> = keys
             .iter()
             .map(|key| {
@@ -125,37 +215,108 @@ impl Examination<'_> {
                 (key, verdicts.filter(Verdict::matters).collect())
             })
             .collect();
-        let matter: BTreeMap<&Key, BTreeSet<i64>> =
-            verdicts.iter().map(|(key, verdicts)| (*key, verdicts.iter().map(|verdict| verdict.slot).collect())).collect();
+        if needed.is_some() && verdicts.iter().flat_map(|(_, verdicts)| verdicts).any(Verdict::needs_all) {
+            return Err(Error::new(
+                crate::error::ErrorKind::Transient,
+                format!("table `{}` changed while it was examined; run the step again", self.table.name),
+            ));
+        }
         let mut hashing = Hashing::default();
+        let whole: BTreeMap<&Key, BTreeSet<i64>> = verdicts
+            .iter()
+            .map(|(key, verdicts)| (*key, verdicts.iter().filter(|verdict| verdict.needs_all()).map(|verdict| verdict.slot).collect()))
+            .collect();
+        let mut of_cells: BTreeMap<&Key, BTreeMap<i64, u128>> = BTreeMap::new();
+        for (key, verdicts) in &verdicts {
+            let cells = verdicts.iter().filter_map(|verdict| match verdict.culprit(true)? {
+                Culprit::Own(broken) if !broken.whole => Some((verdict.slot, broken.cells)),
+                _ => None,
+            });
+            of_cells.insert(key, cells.collect());
+        }
+        let mut lists = Lists { blamed: self.blamed, known: HashMap::new() };
+        let mut cells = CellHashes::default();
         for batch in &batches {
-            hashing.add(self.table, self.grid, batch, |key, slot| matter.get(key).is_some_and(|slots| slots.contains(&slot)))?;
+            if needed.is_none() {
+                hashing.add(self.table, self.grid, batch, |key, slot| whole.get(key).is_some_and(|slots| slots.contains(&slot)))?;
+            }
+            self.hash_cells(batch, &of_cells, &mut lists, &mut cells)?;
         }
         for (key, verdicts) in verdicts {
-            verdicts.iter().for_each(|verdict| self.settle(found, key, verdict, &mut hashing));
+            for verdict in &verdicts {
+                self.settle(found, (key, verdict), &live, &mut hashing, (&cells, &mut lists))?;
+            }
         }
         Ok(())
     }
 
-    /// Adds the verdict on a slot to the findings, once the fingerprint of its rows is known.
-    fn settle(&self, found: &mut Found, key: &Key, verdict: &Verdict<'_>, hashing: &mut Hashing) {
-        let slot = verdict.slot;
-        let fingerprint = hashing.fingerprint(key, slot);
-        let own = verdict.own.flatten().map(|rule| (rule, "its row"));
-        let shown = |broken: Broken| broken.map(|rule| (rule, "its repair"));
-        let wrong = match verdict.repair {
-            Some((live, broken)) if live.replaces => {
-                let has_changed = live.replaced != Some(fingerprint);
-                let wrong = shown(broken).or(own.filter(|_| has_changed));
-                found.replaced += u64::from(wrong.is_none());
-                found.changed += u64::from(wrong.is_none() && has_changed);
-                wrong
+    /// Hashes the wrong cells of rows.
+    fn hash_cells(
+        &self,
+        batch: &RecordBatch,
+        wanted: &BTreeMap<&Key, BTreeMap<i64, u128>>,
+        lists: &mut Lists<'_>,
+        into: &mut CellHashes,
+    ) -> Result<()> {
+        let places = KeyTime::of(self.table, batch)?;
+        let mut rows: Vec<(u128, usize, Key, i64)> = Vec::new();
+        for run in places.runs() {
+            let key = places.key(run.start);
+            let Some(slots) = wanted.get(&key).filter(|slots| !slots.is_empty()) else { continue };
+            for row in run {
+                let slot = self.grid.slot_of_row(places.times.value(row));
+                if let Some((slot, cells)) = slot.and_then(|slot| Some((slot, *slots.get(&slot)?))) {
+                    rows.push((cells, row, key.clone(), slot));
+                }
             }
-            Some((_, broken)) if verdict.own.is_none() => shown(broken),
-            _ => own,
+        }
+        rows.sort_unstable_by_key(|row| row.0);
+        for group in rows.chunk_by(|one, other| one.0 == other.0) {
+            let Some(first) = group.first() else { continue };
+            let columns = lists.of(first.0);
+            let hashes = RowHashes::of_cells(batch, &columns)?;
+            for (_, row, key, slot) in group {
+                let print = of_hashes(&mut [hashes.of_row(*row)?]);
+                into.0.entry(key.clone()).or_default().insert(*slot, print);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the verdict on a slot to the findings, once it is known which rows were judged.
+    fn settle(
+        &self,
+        found: &mut Found,
+        (key, verdict): (&Key, &Verdict<'_>),
+        live: &LiveRepairs,
+        hashing: &mut Hashing,
+        (cells, lists): (&CellHashes, &mut Lists<'_>),
+    ) -> Result<()> {
+        let slot = verdict.slot;
+        let fingerprint = if verdict.needs_all() { Some(hashing.fingerprint(key, slot)) } else { None };
+        let replaces = verdict.repair.filter(|(live, _)| live.replaces);
+        let has_changed = replaces.is_some_and(|(live, _)| live.replaced != fingerprint);
+        let Some(culprit) = verdict.culprit(has_changed) else {
+            found.replaced += u64::from(replaces.is_some());
+            found.patched += u64::from(replaces.is_none() && verdict.is_patched);
+            found.changed += u64::from(has_changed || (replaces.is_none() && verdict.has_changed));
+            return Ok(());
         };
-        let Some((rule, what)) = wrong else { return };
-        found.judged.insert(key, slot, fingerprint);
+        let broken = culprit.broken();
+        if broken.whole {
+            found.judged.insert(key, slot, fingerprint.unwrap_or_else(|| hashing.fingerprint(key, slot)));
+        } else {
+            let columns = lists.of(broken.cells);
+            let judged = match culprit {
+                Culprit::Own(_) => cells.0.get(key).and_then(|slots| slots.get(&slot)).copied(),
+                Culprit::Repair(repair, _) => match live.batches().get(repair.batch) {
+                    Some(batch) => Some(of_hashes(&mut [RowHashes::of_cells(batch, &columns)?.of_row(repair.row)?])),
+                    None => None,
+                },
+            };
+            let judged = judged.ok_or_else(|| Error::internal(format!("the cells of {key} in slot {slot} were not read")))?;
+            found.cells.insert(key, slot, BadCells { columns, judged });
+        }
         match found.wrong.get_mut(key) {
             Some(slots) => slots.push(slot),
             None => {
@@ -163,19 +324,26 @@ impl Examination<'_> {
             }
         }
         if found.examples.len() < MAX_EXAMPLES
-            && let Some(rule) = self.rules.get(rule)
+            && let Some(rule) = broken.rule.and_then(|rule| self.rules.0.get(rule as usize))
         {
-            found.examples.push(format!("{key} at {}: {what} breaks `{rule}`", self.grid.time_of(slot)));
+            found.examples.push(format!("{key} at {}: {} breaks `{rule}`", self.grid.time_of(slot), culprit.what()));
         }
+        Ok(())
     }
 
-    async fn read(&self, request: &ScanRequest, keep: bool, found: &mut Found) -> Result<(BTreeMap<Key, Rows>, Vec<RecordBatch>)> {
+    async fn read(
+        &self,
+        request: &ScanRequest,
+        keep: bool,
+        live: &LiveRepairs,
+        found: &mut Found,
+    ) -> Result<(BTreeMap<Key, Rows>, Vec<RecordBatch>)> {
         let mut batches = self.context.lake.scan(self.table, request).await.map_err(blind_if_missing)?;
         let (mut rows, mut kept): (BTreeMap<Key, Rows>, _) = (BTreeMap::new(), Vec::new());
         while let Some(batch) = batches.try_next().await? {
             self.context.check_cancelled()?;
             found.usage.rows_read += batch.num_rows() as u64;
-            self.add(&mut rows, &batch)?;
+            self.add(&mut rows, live, &batch)?;
             if keep {
                 kept.push(batch);
             }
@@ -184,30 +352,61 @@ impl Examination<'_> {
         Ok((rows, kept))
     }
 
-    fn add(&self, all: &mut BTreeMap<Key, Rows>, batch: &RecordBatch) -> Result<()> {
+    fn add(&self, all: &mut BTreeMap<Key, Rows>, live: &LiveRepairs, batch: &RecordBatch) -> Result<()> {
         let places = KeyTime::of(self.table, batch)?;
-        let (wrong, values) = (self.marked(batch)?, self.values(batch)?);
+        let patched = live.patches().apply(self.table, batch, |time_us| self.grid.slot_of_row(time_us))?;
+        let patched = patched.as_ref();
+        let broken = self.marked(patched.map_or(batch, |patched| &patched.rows))?;
+        let values = self.values(batch)?;
+        let shown = patched.map(|patched| self.values(&patched.rows)).transpose()?;
+        let of_row = |values: &[Option<Float64Array>], row| -> Vec<f64> {
+            values.iter().map(|values| value(values.as_ref(), row).unwrap_or(f64::NAN)).collect()
+        };
         for run in places.runs() {
             let rows = all.entry(places.key(run.start)).or_default();
             for row in run {
                 let time_us = places.times.value(row);
                 let Some(slot) = self.grid.slot_of_row(time_us) else { continue };
-                rows.rows.push((slot, time_us, wrong[row], rows.values.len()));
+                let fixed = patched.map_or(0, |patched| self.fixed(patched, row));
+                let changed = patched.is_some_and(|patched| patched.changed.contains(&row));
+                let odd = if broken[row].is_wrong() || fixed != 0 || changed {
+                    let shown = if fixed == 0 { Vec::new() } else { shown.as_deref().map(|shown| of_row(shown, row)).unwrap_or_default() };
+                    rows.odd.push(Odd { broken: broken[row], fixed, changed, shown });
+                    u32::try_from(rows.odd.len() - 1).ok()
+                } else {
+                    None
+                };
+                let number = u32::try_from(rows.rows.len()).map_err(|_| Error::invalid("a key has too many rows in one window"))?;
+                rows.rows.push((slot, time_us, number, odd));
                 rows.values.extend(values.iter().map(|values| value(values.as_ref(), row).unwrap_or(f64::NAN)));
             }
         }
         Ok(())
     }
 
+    /// The repaired cells of a row.
+    fn fixed(&self, patched: &Patched, row: usize) -> u128 {
+        let cells = patched.cells.get(&row).into_iter().flatten();
+        let bits = cells.map(|(column, _)| self.blamed.iter().position(|name| name == column).map_or(0, |at| 1u128 << at));
+        bits.fold(0, |all, bit| all | bit)
+    }
+
+    /// What a breach of a rule means.
+    fn breach(&self, number: usize, rule: &Rule) -> Breach {
+        let bit = |name: &String| self.blamed.iter().position(|blamed| blamed == name).map_or(0, |at| 1u128 << at);
+        Breach { rule: u32::try_from(number).unwrap_or(u32::MAX), cells: rule.blamed().iter().map(bit).fold(0, |all, bit| all | bit) }
+    }
+
     fn marked(&self, batch: &RecordBatch) -> Result<Vec<Broken>> {
-        let mut wrong = vec![None; batch.num_rows()];
-        self.of_table.iter().enumerate().try_for_each(|(number, rule)| rule.mark(batch, number, &mut wrong))?;
-        Ok(wrong)
+        let mut broken = vec![Broken::default(); batch.num_rows()];
+        let rules = self.rules.1.iter().enumerate();
+        rules.clone().try_for_each(|(number, rule)| rule.mark(batch, self.breach(number, rule), &mut broken))?;
+        Ok(broken)
     }
 
     /// The neighbour rules, each with its number.
     fn among_neighbours(&self) -> impl Iterator<Item = (usize, &Rule)> {
-        self.of_table.iter().enumerate().filter(|(_, rule)| rule.is_among_neighbours())
+        self.rules.1.iter().enumerate().filter(|(_, rule)| rule.is_among_neighbours())
     }
 
     fn values(&self, batch: &RecordBatch) -> Result<Vec<Option<Float64Array>>> {
@@ -216,9 +415,12 @@ impl Examination<'_> {
     }
 
     fn shown(&self, live: &LiveRepairs) -> Result<Shown> {
-        let mut shown = Shown { wrong: Vec::new(), values: Vec::new() };
+        let mut shown = Shown { broken: Vec::new(), values: Vec::new() };
+        let slot = |time_us: i64| Some(self.grid.slot_of_seconds(time_us.div_euclid(1_000_000)));
         for batch in live.batches() {
-            shown.wrong.push(self.marked(batch)?);
+            let patched = live.patches().apply(self.table, batch, slot)?.map(|patched| patched.rows);
+            let batch = patched.as_ref().unwrap_or(batch);
+            shown.broken.push(self.marked(batch)?);
             shown.values.push(self.values(batch)?);
         }
         Ok(shown)
@@ -235,24 +437,37 @@ impl Examination<'_> {
     ) -> Vec<Verdict<'a>> {
         let nothing = Rows::default();
         let rows = rows.get(key).unwrap_or(&nothing);
-        let mut slots: BTreeMap<i64, OfSlot> = BTreeMap::new();
-        for &(slot, _, wrong, values) in &rows.rows {
+        let of_rules = self.among_neighbours().count();
+        let mut slots: BTreeMap<i64, OfSlot<'_>> = BTreeMap::new();
+        for &(slot, _, number, odd) in &rows.rows {
             let of_slot = slots.entry(slot).or_default();
-            of_slot.own = Some(of_slot.own.flatten().or(wrong));
-            of_slot.first.get_or_insert(values);
+            of_slot.rows += 1;
+            let odd = odd.and_then(|odd| rows.odd.get(odd as usize));
+            if let Some(odd) = odd {
+                of_slot.broken = of_slot.broken.or(odd.broken);
+                of_slot.fixed |= odd.fixed;
+                of_slot.changed |= odd.changed;
+            }
+            if of_slot.first.is_none() {
+                of_slot.first = Some(number as usize * of_rules);
+                of_slot.shown = odd.filter(|odd| odd.fixed != 0).map(|odd| odd.shown.as_slice());
+            }
         }
         for (slot, _) in live.of_key(key) {
             slots.entry(slot).or_default();
         }
-        let mut among_neighbours: Vec<Broken> = vec![None; slots.len()];
-        for (number, (of_rule, rule)) in self.among_neighbours().enumerate() {
+        let mut among_neighbours = vec![Broken::default(); slots.len()];
+        for (index, (number, rule)) in self.among_neighbours().enumerate() {
             let points: Vec<Point> = slots
                 .iter()
-                .map(|(&slot, &OfSlot { first, .. })| {
-                    let own = first.and_then(|first| rows.values.get(first + number)).copied().filter(|value| !value.is_nan());
-                    let repair = live.get(key, slot).filter(|live| live.replaces || first.is_none());
-                    let repaired = |live: &Live| value(shown.values[live.batch].get(number).and_then(Option::as_ref), live.row);
-                    Point { slot, own, shown: repair.map_or(own, repaired) }
+                .map(|(&slot, of_slot)| {
+                    let is_value = |value: &f64| !value.is_nan();
+                    let own = of_slot.first.and_then(|first| rows.values.get(first + index)).copied().filter(is_value);
+                    let patched = of_slot.shown.and_then(|shown| shown.get(index)).copied().filter(is_value);
+                    let patched = if of_slot.shown.is_some() { patched } else { own };
+                    let repair = live.get(key, slot).filter(|live| live.replaces || of_slot.first.is_none());
+                    let repaired = |live: &Live| value(shown.values[live.batch].get(index).and_then(Option::as_ref), live.row);
+                    Point { slot, own, shown: repair.map_or(patched, repaired) }
                 })
                 .collect();
             let mut wrong = vec![false; points.len()];
@@ -262,15 +477,35 @@ impl Examination<'_> {
             if let Some(most) = rule.frozen {
                 series::frozen(&points, most, &mut wrong);
             }
-            let newly = among_neighbours.iter_mut().zip(wrong).filter(|(broken, wrong)| broken.is_none() && *wrong);
-            newly.for_each(|(broken, _)| *broken = Some(of_rule));
+            let breach = self.breach(number, rule);
+            among_neighbours.iter_mut().zip(wrong).filter(|(_, wrong)| *wrong).for_each(|(broken, _)| broken.add(breach));
         }
-        let verdict = |((slot, OfSlot { own, .. }), among): ((i64, OfSlot), Broken)| {
-            let repair = live.get(key, slot).map(|live| (live, shown.wrong[live.batch][live.row]));
-            Verdict { slot, own: own.map(|own| own.or(among)), repair }
+        let verdict = |((slot, of_slot), among): ((i64, OfSlot<'_>), Broken)| {
+            let repair = live.get(key, slot).map(|live| (live, shown.broken[live.batch][live.row]));
+            let mut own = of_slot.broken.or(among.without(of_slot.fixed));
+            own.whole |= of_slot.rows > 1 && own.is_wrong();
+            Verdict { slot, own: (of_slot.rows > 0).then_some(own), is_patched: of_slot.fixed != 0, has_changed: of_slot.changed, repair }
         };
         let examined = |slot: i64| window.contains(slot) && self.examined.contains(key, slot);
         slots.into_iter().zip(among_neighbours).filter(|((slot, _), _)| examined(*slot)).map(verdict).collect()
+    }
+}
+
+/// Lists of blamed columns, by the bits that stand for them.
+struct Lists<'a> {
+    blamed: &'a [String],
+    known: HashMap<u128, Arc<[String]>>,
+}
+
+impl Lists<'_> {
+    fn of(&mut self, cells: u128) -> Arc<[String]> {
+        match self.known.entry(cells) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(unknown) => {
+                let named = self.blamed.iter().enumerate().filter(|(at, _)| cells >> at & 1 == 1).map(|(_, name)| name.clone());
+                unknown.insert(named.collect()).clone()
+            }
+        }
     }
 }
 

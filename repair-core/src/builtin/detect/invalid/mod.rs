@@ -1,9 +1,13 @@
 //! The detector `invalid`: finds expected slots whose rows break a rule. A [`Rule`] judges a row by itself, or among its neighbours.
 //!
+//! A rule about a column finds wrong cells: a repair then changes that column and keeps the rest of the row. A rule that compares columns
+//! finds wrong rows, because it cannot know which of the columns is wrong, unless its `columns` says so. Of a slot with several rows, all
+//! rows are wrong.
+//!
 //! It reads rows in windows of whole days: first only the columns that the rules name; all columns only where something is wrong or a
 //! repair replaces rows, to record which rows were judged. The table's own rows are judged by all rules, and one bad row makes its slot
-//! invalid. Repairs are judged only by the rules on a row by itself, so that a repair that breaks them is found too, and a repair that
-//! repeats a value is not mistaken for a frozen sensor.
+//! invalid. Repairs, of rows or of cells, are judged only by the rules on a row by itself, so that a repair that breaks them is found too, and a
+//! repair that repeats a value is not mistaken for a frozen sensor.
 
 mod examine;
 mod rule;
@@ -15,6 +19,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use rule::MOST_BLAMED;
 pub use rule::{ColumnComparison, Outlier, Rule, Sentinel};
 
 use crate::builtin::detect::expected::{Examined, GapsConfig, blind_if_missing};
@@ -105,13 +110,15 @@ impl Detector for Invalid {
         let Some(hull) = examined.hull() else { return Ok(Findings { kind: DefectKind::Invalid, ..base }) };
         let table = context.table(&scope.table)?;
         let schema = context.lake.describe(table).await.map_err(blind_if_missing)?;
-        let of_table = self.rules.iter().map(|rule| rule.of_table(&table.name, &schema)).collect::<Result<Vec<_>>>()?;
+        let of_table = self.rules.iter().map(|rule| rule.of_table(table, &schema)).collect::<Result<Vec<_>>>()?;
         let columns: BTreeSet<&str> = of_table.iter().flat_map(Rule::columns).collect();
         let columns: Vec<String> = columns.into_iter().map(str::to_owned).collect();
         let is_own = |name: &str| name == table.time || table.key.iter().any(|key| key == name);
         let has_others = schema.fields().iter().any(|field| !is_own(field.name()) && !columns.contains(field.name()));
         let (grid, examined, columns) = (scope.grid, &examined, &columns);
-        let examination = Examination { context, table, grid, rules: &self.rules, of_table: &of_table, columns, has_others, examined };
+        let blamed = blamed(&of_table)?;
+        let rules = (self.rules.as_slice(), of_table.as_slice());
+        let examination = Examination { context, table, grid, rules, blamed: &blamed, columns, has_others, examined };
         let keys = examined.keys();
         let mut found = Found::default();
         let windows = windows(scope.grid, hull, keys.len());
@@ -126,6 +133,7 @@ impl Detector for Invalid {
         let gaps = found.gaps();
         let mut counts = base.counts;
         (counts.defective, counts.replaced, counts.changed) = (gaps.missing(), found.replaced, found.changed);
+        (counts.patched, counts.cells) = (found.patched, found.cells.len());
         counts.gaps = gaps.len() as u64;
         let mut usage = base.usage;
         usage += found.usage;
@@ -135,6 +143,7 @@ impl Detector for Invalid {
             counts,
             gaps,
             judged: found.judged,
+            cells: found.cells,
             examples: found.examples,
             quarantine: base.quarantine,
             notices: base.notices,
@@ -142,6 +151,21 @@ impl Detector for Invalid {
             usage,
         })
     }
+}
+
+/// The columns that the rules blame, in order of name.
+///
+/// # Errors
+/// `invalid` if there are too many.
+fn blamed(rules: &[Rule]) -> Result<Vec<String>> {
+    let all: BTreeSet<&String> = rules.iter().flat_map(Rule::blamed).collect();
+    if all.len() > MOST_BLAMED {
+        let count = all.len();
+        return Err(Error::invalid(format!(
+            "the rules judge {count} columns, and one step can judge {MOST_BLAMED}; divide them into two steps"
+        )));
+    }
+    Ok(all.into_iter().cloned().collect())
 }
 
 /// Windows of whole days, as many as can be examined at once.

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::lake::shape::{self, is_text};
+use crate::model::Table;
 
 /// One rule: either `column` with conditions on its values, or `holds`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
@@ -41,6 +42,11 @@ pub struct Rule {
     /// A comparison of two columns, or of a column and a number, such as `low <= open`.
     #[serde(default)]
     pub holds: Option<ColumnComparison>,
+    /// The columns whose values are wrong where the rule is broken, so that a repair changes them and keeps all others. By default, a rule
+    /// with `column` blames that column, and a rule with `holds` the whole row.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub columns: Option<Vec<String>>,
 }
 
 /// A value that stands for no value.
@@ -208,6 +214,9 @@ impl Rule {
             (None, Some(_)) if !of_column => {}
             _ => return Err(Error::invalid("a rule needs either `column` and conditions on its values, or `holds`")),
         }
+        if self.columns.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Error::invalid("`columns` of a rule is empty; list the columns whose values are wrong, or leave it out"));
+        }
         if let (Some(min), Some(max)) = (self.min, self.max)
             && min > max
         {
@@ -239,7 +248,9 @@ impl Rule {
     ///
     /// # Errors
     /// `invalid` if the table lacks a column.
-    pub(super) fn of_table(&self, table: &str, schema: &Schema) -> Result<Self> {
+    pub(super) fn of_table(&self, of: &Table, schema: &Schema) -> Result<Self> {
+        let table = of.name.as_str();
+        let is_own = |name: &str| name == of.time || of.key.iter().any(|key| key == name);
         let find = |name: &mut String| -> Result<DataType> {
             let unknown = || {
                 let names = shape::names(schema);
@@ -250,6 +261,14 @@ impl Rule {
             Ok(field.data_type().clone())
         };
         let mut rule = self.clone();
+        for name in rule.columns.iter_mut().flatten() {
+            find(name)?;
+            if is_own(name) {
+                return Err(Error::invalid(format!(
+                    "`columns` of a rule lists `{name}`, which is key or time of table `{table}`; list others"
+                )));
+            }
+        }
         if let Some(kind) = rule.column.as_mut().map(find).transpose()? {
             rule.min = self.min.map(|min| held(&kind, min));
             rule.max = self.max.map(|max| held(&kind, max));
@@ -274,6 +293,11 @@ impl Rule {
         Ok(rule)
     }
 
+    /// The columns whose values are wrong where it is broken; none if the whole row is.
+    pub(super) fn blamed(&self) -> &[String] {
+        self.columns.as_deref().or(self.column.as_ref().map(std::slice::from_ref)).unwrap_or_default()
+    }
+
     /// How many slots on each side it needs.
     pub(super) fn reach(&self) -> i64 {
         let outlier = self.outlier.map_or(0, |outlier| outlier.window);
@@ -287,15 +311,14 @@ impl Rule {
             Operand::Column(name) => Some(name.as_str()),
             Operand::Number(_) => None,
         });
-        self.column.as_deref().into_iter().chain(compared)
+        self.column.as_deref().into_iter().chain(compared).chain(self.columns.iter().flatten().map(String::as_str))
     }
 
-    /// Marks the rows of a batch that break this rule by themselves with its number, unless an earlier rule marked them. A column that the
-    /// batch does not have is not judged.
+    /// Marks the rows of a batch that break this rule by themselves. A column that the batch does not have is not judged.
     ///
     /// # Errors
     /// `invalid` if a column must hold numbers and does not.
-    pub(super) fn mark(&self, batch: &RecordBatch, number: usize, wrong: &mut [Broken]) -> Result<()> {
+    pub(super) fn mark(&self, batch: &RecordBatch, number: Breach, wrong: &mut [Broken]) -> Result<()> {
         if let Some(comparison) = &self.holds {
             return comparison.mark(batch, number, wrong);
         }
@@ -328,15 +351,56 @@ impl Rule {
     }
 }
 
-/// The number of the first rule that a row breaks.
-pub(super) type Broken = Option<usize>;
+/// The most columns that the rules of one step can blame.
+pub(super) const MOST_BLAMED: usize = 128;
 
-fn mark(wrong: &mut [Broken], number: usize, breaks: impl Fn(usize) -> bool) {
-    wrong.iter_mut().enumerate().filter(|(row, wrong)| wrong.is_none() && breaks(*row)).for_each(|(_, wrong)| *wrong = Some(number));
+/// What it means that a row breaks a rule: the number of the rule, and the columns that it blames, as bits; none if it blames the whole row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Breach {
+    pub(super) rule: u32,
+    pub(super) cells: u128,
+}
+
+/// What is wrong with a row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Broken {
+    /// The first rule that it breaks.
+    pub(super) rule: Option<u32>,
+    /// Whether the whole row is wrong.
+    pub(super) whole: bool,
+    /// The columns whose values are wrong, as bits.
+    pub(super) cells: u128,
+}
+
+impl Broken {
+    pub(super) fn add(&mut self, breach: Breach) {
+        self.rule.get_or_insert(breach.rule);
+        self.whole |= breach.cells == 0;
+        self.cells |= breach.cells;
+    }
+
+    /// What is wrong with one of two rows.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self { rule: self.rule.or(other.rule), whole: self.whole || other.whole, cells: self.cells | other.cells }
+    }
+
+    pub(super) fn is_wrong(&self) -> bool {
+        self.rule.is_some()
+    }
+
+    /// The same, if what is wrong is not only in these cells.
+    pub(super) fn without(self, cells: u128) -> Self {
+        let rest = Self { cells: self.cells & !cells, ..self };
+        if rest.whole || rest.cells != 0 { rest } else { Self::default() }
+    }
+}
+
+fn mark(wrong: &mut [Broken], breach: Breach, breaks: impl Fn(usize) -> bool) {
+    wrong.iter_mut().enumerate().filter(|(row, _)| breaks(*row)).for_each(|(_, wrong)| wrong.add(breach));
 }
 
 impl ColumnComparison {
-    fn mark(&self, batch: &RecordBatch, number: usize, wrong: &mut [Broken]) -> Result<()> {
+    fn mark(&self, batch: &RecordBatch, number: Breach, wrong: &mut [Broken]) -> Result<()> {
         let values = |operand: &Operand| -> Result<Option<Float64Array>> {
             match operand {
                 Operand::Number(number) => Ok(Some(Float64Array::from_value(*number, batch.num_rows()))),
@@ -427,9 +491,10 @@ mod tests {
     fn broken(rule: &serde_json::Value, column: ArrayRef) -> Vec<usize> {
         let rule = Rule::deserialize(rule).unwrap();
         let batch = RecordBatch::try_from_iter([("v", column)]).unwrap();
-        let mut wrong = vec![None; batch.num_rows()];
-        rule.of_table("t", &batch.schema()).unwrap().mark(&batch, 0, &mut wrong).unwrap();
-        (0..wrong.len()).filter(|&row| wrong[row].is_some()).collect()
+        let mut wrong = vec![Broken::default(); batch.num_rows()];
+        let rule = rule.of_table(&Table::implicit("t", "ts"), &batch.schema()).unwrap();
+        rule.mark(&batch, Breach { rule: 0, cells: 1 }, &mut wrong).unwrap();
+        (0..wrong.len()).filter(|&row| wrong[row].is_wrong()).collect()
     }
 
     #[test]

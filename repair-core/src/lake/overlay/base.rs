@@ -1,0 +1,73 @@
+//! The rows to which patches are applied: for each slot the table's own row, or the repair that stands in its place.
+
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
+use futures::TryStreamExt;
+
+use crate::error::Result;
+use crate::lake::overlay::live::LiveRepairs;
+use crate::lake::shape::KeyTime;
+use crate::lake::{Lake, Layer, ScanRequest};
+use crate::model::{Interval, Key, Table};
+
+/// The row of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BaseRow {
+    /// The batch that holds it, and the row in it.
+    One(usize, usize),
+    /// The table has several rows, and no repair has replaced them.
+    Several,
+}
+
+/// The rows of some slots, without repaired cells.
+#[derive(Debug, Default)]
+pub struct BaseRows {
+    by_slot: BTreeMap<Key, BTreeMap<i64, BaseRow>>,
+    batches: Vec<RecordBatch>,
+}
+
+impl BaseRows {
+    /// Reads some columns of the rows of an interval, with one scan of the table and one of its repairs.
+    ///
+    /// # Errors
+    /// Those of the lake.
+    pub async fn read(lake: &dyn Lake, table: &Table, interval: Interval, keys: &[Key], columns: &[String]) -> Result<Self> {
+        let live = LiveRepairs::read(lake, table, interval, keys, columns).await?;
+        let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec()).with_columns(columns.to_vec());
+        let own: Vec<RecordBatch> = lake.scan(table, &request).await?.try_collect().await?;
+        let mut base = Self { by_slot: BTreeMap::new(), batches: live.batches().to_vec() };
+        let grid = table.grid()?;
+        for batch in own {
+            let number = base.batches.len();
+            let places = KeyTime::of(table, &batch)?;
+            for run in places.runs() {
+                let key = places.key(run.start);
+                let slots = base.by_slot.entry(key).or_default();
+                for row in run {
+                    if let Some(slot) = grid.slot_of_row(places.times.value(row)) {
+                        slots.entry(slot).and_modify(|known| *known = BaseRow::Several).or_insert(BaseRow::One(number, row));
+                    }
+                }
+            }
+            base.batches.push(batch);
+        }
+        for (key, slot, repair) in live.iter() {
+            let slots = base.by_slot.entry(key.clone()).or_default();
+            if repair.replaces || !slots.contains_key(&slot) {
+                slots.insert(slot, BaseRow::One(repair.batch, repair.row));
+            }
+        }
+        Ok(base)
+    }
+
+    /// The row of a slot, if it has one.
+    pub fn get(&self, key: &Key, slot: i64) -> Option<BaseRow> {
+        self.by_slot.get(key)?.get(&slot).copied()
+    }
+
+    /// The batches to which [`BaseRow::One`] refers.
+    pub fn batches(&self) -> &[RecordBatch] {
+        &self.batches
+    }
+}

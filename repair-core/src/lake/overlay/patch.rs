@@ -1,0 +1,329 @@
+//! Repaired cells: which patches a row of the repaired view gets.
+//!
+//! A patch changes some columns of one row. It was made for the values that these columns had, and keeps them, so it holds only where the
+//! row still has the old value: a null that the table has filled since, or a value that somebody has corrected, is shown as it is. If several
+//! patches of a column hold, the newest counts. The row may be the table's own or a repair.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, StringBuilder, make_comparator};
+use arrow::compute::{SortOptions, filter_record_batch, interleave};
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef, TimestampMicrosecondType};
+
+use crate::error::{Error, Result};
+use crate::lake::overlay::{Op, columns};
+use crate::lake::rollup;
+use crate::lake::shape::KeyTime;
+use crate::model::{Key, Table};
+
+/// The name of the column that holds the old values of a column.
+pub fn was(column: &str) -> String {
+    format!("{}{column}", columns::WAS)
+}
+
+/// The columns of patches: those that a table of repairs has beside its other columns if some rows change cells.
+///
+/// # Errors
+/// `invalid` if the table lacks a column.
+pub fn fields<'a>(table: &Schema, changed: impl IntoIterator<Item = &'a str>) -> Result<Vec<Field>> {
+    let mut fields = vec![Field::new(columns::CELLS, DataType::Utf8, true)];
+    for name in changed {
+        let kind = table.field_with_name(name).map_err(|_| Error::invalid(format!("there is no column `{name}` to repair")))?.data_type();
+        fields.push(Field::new(was(name), kind.clone(), true));
+    }
+    Ok(fields)
+}
+
+/// Columns as the text of [`columns::CELLS`].
+///
+/// # Errors
+/// `internal` if they cannot be written as JSON.
+pub fn to_text(changed: &[String]) -> Result<String> {
+    serde_json::to_string(changed).map_err(|error| Error::internal("names of columns are not JSON").because(error))
+}
+
+/// The columns that the text of [`columns::CELLS`] lists.
+///
+/// # Errors
+/// `invalid` if it is not a list of names.
+pub fn from_text(text: &str) -> Result<Vec<String>> {
+    serde_json::from_str(text)
+        .map_err(|error| Error::invalid(format!("`{text}` in column `{}` is not a list of columns", columns::CELLS)).because(error))
+}
+
+/// One patch of one slot.
+#[derive(Debug)]
+struct Patch {
+    at_us: i64,
+    run: Arc<str>,
+    unit: Arc<str>,
+    columns: Arc<[String]>,
+    batch: usize,
+    row: usize,
+}
+
+impl Patch {
+    fn cmp_by_age(&self, other: &Self) -> Ordering {
+        (self.at_us, &self.run, &self.unit).cmp(&(other.at_us, &other.run, &other.unit))
+    }
+}
+
+/// The patches of a table that are not retracted, by slot.
+#[derive(Debug, Default)]
+pub struct Patches {
+    /// Newest first.
+    by_slot: HashMap<Key, HashMap<i64, Vec<Patch>>>,
+    batches: Vec<RecordBatch>,
+    names: BTreeSet<Arc<str>>,
+    lists: BTreeMap<String, Arc<[String]>>,
+}
+
+/// Rows to which patches were applied.
+#[derive(Debug, Clone)]
+pub struct Patched {
+    /// The rows, with the same columns.
+    pub rows: RecordBatch,
+    /// For each row with repaired cells, the columns and the strategy of each, in the order of the table.
+    pub cells: BTreeMap<usize, Vec<(String, String)>>,
+    /// The rows for whose cells there are patches that do not hold, because the table has another value there now.
+    pub changed: BTreeSet<usize>,
+}
+
+impl Patched {
+    /// The column [`REPAIRED_CELLS`](super::REPAIRED_CELLS).
+    ///
+    /// # Errors
+    /// `internal` if a name cannot be written as JSON.
+    pub fn cells_column(&self) -> Result<StringArray> {
+        let mut texts = StringBuilder::new();
+        let json = |text: &str| serde_json::to_string(text).map_err(|error| Error::internal("a name is not JSON").because(error));
+        for row in 0..self.rows.num_rows() {
+            let Some(cells) = self.cells.get(&row) else {
+                texts.append_null();
+                continue;
+            };
+            let pairs = cells.iter().map(|(column, strategy)| Ok(format!("{}:{}", json(column)?, json(strategy)?)));
+            texts.append_value(format!("{{{}}}", pairs.collect::<Result<Vec<_>>>()?.join(",")));
+        }
+        Ok(texts.finish())
+    }
+}
+
+/// The columns that are needed to apply patches, beside key, time and the changed columns with their old values.
+pub const NEEDED: [&str; 6] = [columns::OP, columns::RUN, columns::UNIT, columns::STRATEGY, columns::AT, columns::CELLS];
+
+impl Patches {
+    /// Adds the patches among rows of a table's repairs, in shape; `keep` gets the key, time and index of each, and leaves out those that
+    /// are retracted. `repairs` is the table of repairs. `slot` is the slot of a time in microseconds.
+    ///
+    /// # Errors
+    /// `invalid` if a column is missing or damaged.
+    pub fn add(
+        &mut self,
+        repairs: &Table,
+        batch: &RecordBatch,
+        slot: impl Fn(i64) -> i64,
+        mut keep: impl FnMut(&Key, i64, usize) -> bool,
+    ) -> Result<()> {
+        let Some(cells) = batch.column_by_name(columns::CELLS) else { return Ok(()) };
+        if cells.null_count() == cells.len() {
+            return Ok(());
+        }
+        let op = text(batch, columns::OP)?;
+        let mut kept = vec![false; batch.num_rows()];
+        let places = KeyTime::of(repairs, batch)?;
+        for run in places.runs() {
+            let key = places.key(run.start);
+            for row in run {
+                kept[row] = op.is_valid(row) && op.value(row) == Op::Patch.as_str() && keep(&key, places.times.value(row), row);
+            }
+        }
+        let batch = filter_record_batch(batch, &BooleanArray::from(kept))?;
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let number = self.batches.len();
+        let (runs, units, cells) = (text(&batch, columns::RUN)?, text(&batch, columns::UNIT)?, text(&batch, columns::CELLS)?);
+        let at = rollup::column(&batch, columns::AT)?
+            .as_primitive_opt::<TimestampMicrosecondType>()
+            .ok_or_else(|| Error::invalid(format!("column `{}` is not a time", columns::AT)))?;
+        let places = KeyTime::of(repairs, &batch)?;
+        let (mut run, mut unit): (Arc<str>, Arc<str>) = ("".into(), "".into());
+        for row in 0..batch.num_rows() {
+            let list = cells.value(row);
+            let columns = match self.lists.get(list) {
+                Some(known) => known.clone(),
+                None => {
+                    let columns: Arc<[String]> = from_text(list)?.into();
+                    self.lists.insert(list.to_owned(), columns.clone());
+                    columns
+                }
+            };
+            for name in columns.iter().filter(|name| batch.column_by_name(name).is_some()) {
+                if !self.names.contains(name.as_str()) {
+                    self.names.insert(name.as_str().into());
+                }
+            }
+            if *run != *runs.value(row) {
+                run = runs.value(row).into();
+            }
+            if *unit != *units.value(row) {
+                unit = units.value(row).into();
+            }
+            let at_us = if at.is_null(row) { i64::MIN } else { at.value(row) };
+            let patch = Patch { at_us, run: run.clone(), unit: unit.clone(), columns, batch: number, row };
+            let of_slot = self.by_slot.entry(places.key(row)).or_default().entry(slot(places.times.value(row))).or_default();
+            let place = of_slot.partition_point(|known| known.cmp_by_age(&patch).is_gt());
+            of_slot.insert(place, patch);
+        }
+        self.batches.push(batch);
+        Ok(())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_slot.is_empty()
+    }
+
+    /// The columns of which cells are changed, in order of name.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(AsRef::as_ref)
+    }
+
+    /// Whether a slot has patches.
+    pub fn has(&self, key: &Key, slot: i64) -> bool {
+        self.by_slot.get(key).is_some_and(|slots| slots.contains_key(&slot))
+    }
+
+    /// Applies the patches to rows of the table, or to rows of repairs. `table` has the names of the key and time columns; `slot` is the
+    /// slot of a row's time, if it has one. `None` if no row has a patch.
+    ///
+    /// # Errors
+    /// `invalid` if rows are not in shape, or patches do not fit their columns.
+    pub fn apply(&self, table: &Table, rows: &RecordBatch, slot: impl Fn(i64) -> Option<i64>) -> Result<Option<Patched>> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        let places = KeyTime::of(table, rows)?;
+        let mut found: Vec<(usize, &[Patch])> = Vec::new();
+        for run in places.runs() {
+            let Some(slots) = self.by_slot.get(&places.key(run.start)) else { continue };
+            for row in run {
+                if let Some(patches) = slot(places.times.value(row)).and_then(|slot| slots.get(&slot)) {
+                    found.push((row, patches));
+                }
+            }
+        }
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let schema = rows.schema();
+        let mut patched = Patched { rows: rows.clone(), cells: BTreeMap::new(), changed: BTreeSet::new() };
+        let mut values: Vec<ArrayRef> = rows.columns().to_vec();
+        for (field, column) in schema.fields().iter().zip(&mut values) {
+            if self.names.contains(field.name().as_str()) {
+                self.apply_column(field.name(), column, &found, &mut patched)?;
+            }
+        }
+        patched.rows = RecordBatch::try_new(nullable(&schema, &values), values)?;
+        Ok(Some(patched))
+    }
+
+    fn apply_column(&self, name: &str, column: &mut ArrayRef, found: &[(usize, &[Patch])], patched: &mut Patched) -> Result<()> {
+        let old = was(name);
+        let mut same: HashMap<usize, (usize, Same)> = HashMap::new();
+        let mut sources: Vec<ArrayRef> = vec![column.clone()];
+        let mut chosen: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
+        for &(row, patches) in found {
+            let (mut any, mut late) = (false, false);
+            for patch in patches.iter().filter(|patch| patch.columns.iter().any(|changed| changed == name)) {
+                let Some(batch) = self.batches.get(patch.batch) else { continue };
+                let (source, same) = match same.entry(patch.batch) {
+                    std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+                    std::collections::hash_map::Entry::Vacant(unknown) => {
+                        let (new, old) = (rollup::column(batch, name)?, rollup::column(batch, &old)?);
+                        let compare = same_values(column, old, name)?;
+                        sources.push(new.clone());
+                        unknown.insert((sources.len() - 1, compare))
+                    }
+                };
+                if same(row, patch.row) {
+                    let strategy = text(batch, columns::STRATEGY)?;
+                    let strategy = if strategy.is_valid(patch.row) { strategy.value(patch.row) } else { "unknown" };
+                    patched.cells.entry(row).or_default().push((name.to_owned(), strategy.to_owned()));
+                    chosen.insert(row, (*source, patch.row));
+                    any = false;
+                    break;
+                }
+                late = !any && rollup::column(batch, &old)?.is_null(patch.row);
+                any = true;
+            }
+            // If the newest filled a null, the table has got the value since: that is no change of what was repaired.
+            if any && !late {
+                patched.changed.insert(row);
+            }
+        }
+        if !chosen.is_empty() {
+            let places: Vec<(usize, usize)> = (0..column.len()).map(|row| chosen.get(&row).copied().unwrap_or((0, row))).collect();
+            let arrays: Vec<&dyn Array> = sources.iter().map(AsRef::as_ref).collect();
+            if let Some(odd) = arrays.iter().find(|array| array.data_type() != column.data_type()) {
+                let (is, kind) = (odd.data_type(), column.data_type());
+                return Err(Error::invalid(format!("repaired cells of column `{name}` are {is}, and the column is {kind}")));
+            }
+            *column = interleave(&arrays, &places)?;
+        }
+        Ok(())
+    }
+}
+
+/// The schema, with columns that hold nulls nullable.
+fn nullable(schema: &SchemaRef, columns: &[ArrayRef]) -> SchemaRef {
+    let field = |(field, column): (&Arc<Field>, &ArrayRef)| match column.is_nullable() && !field.is_nullable() {
+        true => Arc::new(field.as_ref().clone().with_nullable(true)),
+        false => field.clone(),
+    };
+    Arc::new(Schema::new_with_metadata(schema.fields().iter().zip(columns).map(field).collect::<Vec<_>>(), schema.metadata().clone()))
+}
+
+/// Whether a value of one column is that of another: nulls are equal, and so are all that are not a number.
+pub type Same = Box<dyn Fn(usize, usize) -> bool>;
+
+/// How to compare the rows of two columns of the same type.
+///
+/// # Errors
+/// `invalid` if their types differ, or cannot be compared.
+pub fn same_values(one: &ArrayRef, other: &ArrayRef, name: &str) -> Result<Same> {
+    if one.data_type() != other.data_type() {
+        let (is, kind) = (other.data_type(), one.data_type());
+        return Err(Error::invalid(format!("old values of column `{name}` are {is}, and the column is {kind}")));
+    }
+    // The comparison of arrays tells 0 from -0.
+    macro_rules! floats {
+        ($kind:ty) => {{
+            let (one, other) = (one.as_primitive::<$kind>().clone(), other.as_primitive::<$kind>().clone());
+            Ok(Box::new(move |row, with| match (one.is_valid(row), other.is_valid(with)) {
+                (true, true) => {
+                    let (one, other) = (one.value(row), other.value(with));
+                    one == other || (one.is_nan() && other.is_nan())
+                }
+                (one, other) => one == other,
+            }))
+        }};
+    }
+    match one.data_type() {
+        DataType::Float32 => floats!(Float32Type),
+        DataType::Float64 => floats!(Float64Type),
+        _ => {
+            let compare = make_comparator(one.as_ref(), other.as_ref(), SortOptions::default()).map_err(|error| {
+                Error::invalid(format!("values of column `{name}` cannot be compared, so its cells cannot be repaired")).because(error)
+            })?;
+            Ok(Box::new(move |row, with| compare(row, with) == Ordering::Equal))
+        }
+    }
+}
+
+fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray> {
+    rollup::column(batch, name)?.as_string_opt::<i32>().ok_or_else(|| Error::invalid(format!("column `{name}` is not text")))
+}

@@ -1,0 +1,366 @@
+//! Repairs that change cells: what readers see of a row that is right in all other cells.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use jiff::Timestamp;
+
+use super::LakeSetup;
+use super::presence::by_key;
+use super::tables::*;
+use crate::lake::overlay::base::{BaseRow, BaseRows};
+use crate::lake::overlay::fingerprint::of_slots;
+use crate::lake::overlay::live::LiveRepairs;
+use crate::lake::overlay::retraction::{Part, Retraction};
+use crate::lake::overlay::{self as names, columns, patch};
+use crate::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope};
+use crate::model::{Fingerprints, Fix, GapList, Interval, Key, SlotRange, Table};
+
+/// The old and the new value of a cell.
+type Change<T> = (Option<T>, Option<T>);
+
+/// Changes of the cells of one row.
+#[derive(Debug, Clone, Default)]
+struct Changes {
+    key: Key,
+    time_us: i64,
+    price: Option<Change<f64>>,
+    volume: Option<Change<i64>>,
+}
+
+impl Changes {
+    fn of(key: &str, time: &str) -> Self {
+        Self { key: Key::from(key), time_us: at(time).as_microsecond(), ..Self::default() }
+    }
+
+    fn price(self, old: impl Into<Option<f64>>, new: f64) -> Self {
+        Self { price: Some((old.into(), Some(new))), ..self }
+    }
+
+    fn volume(self, old: impl Into<Option<i64>>, new: i64) -> Self {
+        Self { volume: Some((old.into(), Some(new))), ..self }
+    }
+
+    /// As [`StageRequest::patches`] wants it.
+    fn batch(&self, table: &Table) -> RecordBatch {
+        let mut fields = vec![Field::new(&table.key[0], DataType::Utf8, false), Field::new(&table.time, names::instant_type(), false)];
+        let mut values: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from_iter_values(self.key.values())),
+            Arc::new(TimestampMicrosecondArray::from(vec![self.time_us]).with_timezone("UTC")),
+        ];
+        let mut changed = Vec::new();
+        let mut add = |name: &str, old: ArrayRef, new: ArrayRef| {
+            fields.push(Field::new(name, new.data_type().clone(), true));
+            fields.push(Field::new(patch::was(name), old.data_type().clone(), true));
+            values.extend([new, old]);
+            changed.push(name.to_owned());
+        };
+        if let Some((old, new)) = self.price {
+            add("price", Arc::new(Float64Array::from(vec![old])), Arc::new(Float64Array::from(vec![new])));
+        }
+        if let Some((old, new)) = self.volume {
+            add("volume", Arc::new(Int64Array::from(vec![old])), Arc::new(Int64Array::from(vec![new])));
+        }
+        fields.push(Field::new(columns::CELLS, DataType::Utf8, true));
+        values.push(Arc::new(StringArray::from(vec![patch::to_text(&changed).unwrap()])));
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), values).unwrap()
+    }
+}
+
+/// Publishes changes of cells, and rows beside them, and returns the run.
+async fn publish(
+    lake: &dyn Lake,
+    table: &Table,
+    strategy: &str,
+    repaired_at: Timestamp,
+    (changes, fix, replaces): (&[Changes], &Fix, Option<&Fingerprints>),
+) -> String {
+    let run = new_run();
+    let patches: Vec<RecordBatch> = changes.iter().map(|changes| changes.batch(table)).collect();
+    let scope = StageScope { run: &run, step: "fill", visit: 1, table };
+    let request = StageRequest::new("unit", strategy, repaired_at, fix).replacing(replaces).patching(&patches);
+    let staged = lake.stage(&scope, &request).await.unwrap();
+    let rows = fix.rows.iter().map(|batch| batch.num_rows() as u64).sum::<u64>() + changes.len() as u64;
+    assert_eq!(staged.rows, rows);
+    let published = lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
+    assert_eq!(published.rows, rows);
+    lake.discard_staged(&scope, &["unit".to_owned()]).await.unwrap();
+    run
+}
+
+async fn change(lake: &dyn Lake, table: &Table, strategy: &str, repaired_at: &str, changes: &[Changes]) -> String {
+    let nothing = Fix { source: "market".to_owned(), ..Fix::default() };
+    publish(lake, table, strategy, at(repaired_at), (changes, &nothing, None)).await
+}
+
+/// A row of the view, and its repaired cells.
+type Shown = (Seen, Option<String>);
+
+async fn shown(lake: &dyn Lake, table: &Table, columns: Option<Vec<String>>) -> Vec<Shown> {
+    let mut all: Vec<Shown> = Vec::new();
+    for batch in collect(lake.scan(table, &everything(Layer::Repaired).with_columns(columns)).await.unwrap()).await {
+        let cells = batch.column_by_name(names::REPAIRED_CELLS).unwrap().as_string::<i32>().clone();
+        for row in 0..batch.num_rows() {
+            let text = cells.is_valid(row).then(|| cells.value(row).to_owned());
+            all.extend(seen(table, &[batch.slice(row, 1)]).into_iter().map(|seen| (seen, text.clone())));
+        }
+    }
+    all.sort_by(|one, other| one.partial_cmp(other).unwrap());
+    all
+}
+
+fn expected(rows: &[(Row, Option<&str>, Option<&str>)]) -> Vec<Shown> {
+    let of = |(row, by, cells): &(Row, Option<&str>, Option<&str>)| {
+        ((row.key.clone(), row.time_us, row.price, row.volume, by.map(str::to_owned)), cells.map(str::to_owned))
+    };
+    let mut all: Vec<Shown> = rows.iter().map(of).collect();
+    all.sort_by(|one, other| one.partial_cmp(other).unwrap());
+    all
+}
+
+/// A patch changes its cells, and nothing else: not the other cells of the row, not the table, not presence. The view names the cells,
+/// whatever columns are asked for.
+pub async fn a_patch_changes_its_cells_and_nothing_else(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let time = "2024-03-04T09:01:00Z";
+    let mut rows = vec![
+        row("A", time, -999.0, 7),
+        row("A", "2024-03-04T09:02:00Z", 2.0, 2),
+        row("B", time, 0.0, 3),
+        row("B", "2024-03-05T09:01:00Z", 5.0, 5),
+    ];
+    rows[1].volume = None;
+    let table = table_with(setup, &rows).await;
+    let changes = [
+        Changes::of("A", time).price(-999.0, 1.5),
+        Changes::of("A", "2024-03-04T09:02:00Z").volume(None, 22),
+        Changes::of("B", time).price(-0.0, 9.0),
+        Changes::of("B", "2024-03-05T09:01:00Z").price(5.0, 6.0).volume(5, 6),
+    ];
+    let run = change(lake, &table, "interpolate", "2024-04-01T00:00:00Z", &changes).await;
+    let volume = row("A", "2024-03-04T09:02:00Z", 2.0, 22);
+    let fixed = [
+        (row("A", time, 1.5, 7), None, Some(r#"{"price":"interpolate"}"#)),
+        (volume, None, Some(r#"{"volume":"interpolate"}"#)),
+        (row("B", time, 9.0, 3), None, Some(r#"{"price":"interpolate"}"#)),
+        (row("B", "2024-03-05T09:01:00Z", 6.0, 6), None, Some(r#"{"price":"interpolate","volume":"interpolate"}"#)),
+    ];
+    assert_eq!(shown(lake, &table, None).await, expected(&fixed));
+    assert_eq!(read(lake, &table, Layer::Raw).await, own(&rows), "raw data is never touched");
+    let part = shown(lake, &table, Some(vec!["volume".to_owned()])).await;
+    let without_price = expected(&fixed).into_iter().map(|((key, time, _, volume, by), cells)| ((key, time, None, volume, by), cells));
+    assert_eq!(part, without_price.collect::<Vec<_>>(), "what is asked for does not change what is said");
+    let day = Interval::parse("2024-03-05", "2024-03-05").unwrap();
+    let of_day = everything(Layer::Repaired).in_interval(day).of_keys(keys(&["B"])).with_columns(vec!["price".to_owned()]);
+    let of_day = seen(&table, &collect(lake.scan(&table, &of_day).await.unwrap()).await);
+    assert_eq!(of_day.iter().map(|row| row.2).collect::<Vec<_>>(), [Some(6.0)]);
+    let request = PresenceRequest::new(slots(&table, "2024-03-04", "2024-03-05"), keys(&["A", "B"]), at("2024-04-02T00:00:00Z"));
+    let found = lake.presence(&table, &request).await.unwrap();
+    let count = |sets| by_key(sets).into_iter().map(|(_, slots)| slots.len()).sum::<usize>();
+    assert_eq!((count(&found.repaired), count(&found.overtaken), found.raw.keys[&Key::from("A")].rows.iter().sum::<u32>()), (0, 0, 2));
+
+    let wanted = ["price".to_owned(), "volume".to_owned()];
+    let week = Interval::parse("2024-03-04", "2024-03-05").unwrap();
+    let live = LiveRepairs::read(lake, &table, week, &keys(&["A", "B"]), &wanted).await.unwrap();
+    assert!(live.iter().next().is_none(), "a patch is no row");
+    assert_eq!(live.patches().columns().collect::<Vec<_>>(), ["price", "volume"]);
+    let slot = table.grid().unwrap().slot_of(at(time));
+    assert!(live.patches().has(&Key::from("A"), slot) && !live.patches().has(&Key::from("A"), slot + 2));
+    let base = BaseRows::read(lake, &table, week, &keys(&["A", "B"]), &wanted).await.unwrap();
+    let Some(BaseRow::One(batch, of_batch)) = base.get(&Key::from("A"), slot) else { panic!("{base:?}") };
+    assert_eq!(seen(&table, &[base.batches()[batch].slice(of_batch, 1)])[0].2, Some(-999.0), "a base row has no repaired cells");
+
+    // Undone, the old values are back; the undo undone, the new ones.
+    let retraction = |id: &str, parts, undoes: Option<&str>| Retraction {
+        id: id.to_owned(),
+        parts,
+        undoes: undoes.map(str::to_owned),
+        at: at("2024-04-02T00:00:00Z"),
+        by: "somebody".to_owned(),
+        reason: "it was right".to_owned(),
+    };
+    lake.retract(&table, &retraction("first", vec![Part::of_run(&run)], None)).await.unwrap();
+    assert_eq!(shown(lake, &table, None).await, expected(&rows.iter().map(|row| (row.clone(), None, None)).collect::<Vec<_>>()));
+    assert!(LiveRepairs::read(lake, &table, week, &keys(&["A", "B"]), &wanted).await.unwrap().is_empty());
+    lake.retract(&table, &retraction("second", Vec::new(), Some("first"))).await.unwrap();
+    assert_eq!(shown(lake, &table, None).await, expected(&fixed));
+}
+
+/// A patch holds while the row has the value for which it was made. A value that arrives where there was none is shown, and so is a
+/// correction. Of several patches of a cell, the newest that holds counts; those of other cells stay.
+pub async fn a_patch_holds_while_the_old_value_stands(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let time = "2024-03-04T09:01:00Z";
+    let mut null = row("A", time, 0.0, 7);
+    null.price = None;
+    let table = table_with(setup, std::slice::from_ref(&null)).await;
+    change(lake, &table, "guess", "2024-04-01T00:00:00Z", &[Changes::of("A", time).price(None, 1.0)]).await;
+    change(lake, &table, "better", "2024-04-01T00:00:01Z", &[Changes::of("A", time).price(None, 2.0)]).await;
+    change(lake, &table, "other", "2024-04-01T00:00:02Z", &[Changes::of("A", time).price(3.0, 4.0)]).await;
+    change(lake, &table, "count", "2024-04-01T00:00:03Z", &[Changes::of("A", time).volume(7, 8)]).await;
+    let cells = r#"{"price":"better","volume":"count"}"#;
+    assert_eq!(shown(lake, &table, None).await, expected(&[(row("A", time, 2.0, 8), None, Some(cells))]));
+    // A second row of the slot is compared by itself.
+    put(setup, &table, &[row("A", time, 3.0, 9)]).await;
+    let both = [(row("A", time, 2.0, 8), None, Some(cells)), (row("A", time, 4.0, 9), None, Some(r#"{"price":"other"}"#))];
+    assert_eq!(shown(lake, &table, None).await, expected(&both));
+}
+
+/// A patch changes the cells of a repair, too, and those of the table's own row once that takes the place of the repair, if it has the old
+/// value.
+pub async fn a_patch_changes_cells_of_repairs(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let time = "2024-03-04T09:01:00Z";
+    let first = row("B", time, 1.0, 1);
+    let table = table_with(setup, std::slice::from_ref(&first)).await;
+    repair(lake, &table, "backfill", "2024-04-01T00:00:00Z", &fix(&table, &[row("A", time, -1.0, 5)], Vec::new())).await;
+    change(lake, &table, "adjust", "2024-04-01T00:00:01Z", &[Changes::of("A", time).price(-1.0, 2.0)]).await;
+    let cells = Some(r#"{"price":"adjust"}"#);
+    let of_b = (first, None, None);
+    assert_eq!(shown(lake, &table, None).await, expected(&[(row("A", time, 2.0, 5), Some("backfill"), cells), of_b.clone()]));
+    put(setup, &table, &[row("A", time, 7.0, 6)]).await;
+    assert_eq!(shown(lake, &table, None).await, expected(&[(row("A", time, 7.0, 6), None, None), of_b]));
+}
+
+/// What a person would keep about a table of few rows to know what is seen.
+#[derive(Debug, Default)]
+struct Model {
+    raw: Vec<Row>,
+    /// Rows that fill or replace: when, by which run, whether they replace.
+    rows: Vec<(Timestamp, String, bool, Row)>,
+    changes: Vec<(Timestamp, String, Changes)>,
+    /// The retracted run of each retraction, and whether it is in force.
+    retractions: Vec<(String, String, bool)>,
+}
+
+impl Model {
+    fn is_hidden(&self, run: &str) -> bool {
+        self.retractions.iter().any(|(_, of, in_force)| *in_force && of == run)
+    }
+
+    /// The rows of a slot without repaired cells, and who repaired them.
+    fn base(&self, key: &Key, time_us: i64) -> Vec<(Row, Option<&'static str>)> {
+        let here = |row: &Row| row.key == *key && row.time_us == time_us;
+        let own: Vec<Row> = self.raw.iter().filter(|row| here(row)).cloned().collect();
+        let live = self
+            .rows
+            .iter()
+            .filter(|(_, run, _, row)| here(row) && !self.is_hidden(run))
+            .max_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
+        match live {
+            Some((.., replaces, row)) if *replaces || own.is_empty() => vec![(row.clone(), Some("rows"))],
+            _ => own.into_iter().map(|row| (row, None)).collect(),
+        }
+    }
+
+    fn shown(&self) -> Vec<Shown> {
+        let places = self.raw.iter().chain(self.rows.iter().map(|row| &row.3)).map(|row| (row.key.clone(), row.time_us));
+        let mut all = Vec::new();
+        for (key, time_us) in places.collect::<BTreeSet<_>>() {
+            for (mut row, by) in self.base(&key, time_us) {
+                let mut live: Vec<_> = self.changes.iter().filter(|(_, run, _)| !self.is_hidden(run)).collect();
+                live.retain(|(.., changes)| changes.key == key && changes.time_us == time_us);
+                live.sort_by(|one, other| (other.0, &other.1).cmp(&(one.0, &one.1)));
+                let (base, mut cells) = (row.clone(), Vec::new());
+                if let Some((_, new)) = live.iter().filter_map(|(.., changes)| changes.price).find(|(old, _)| *old == base.price) {
+                    row.price = new;
+                    cells.push(r#""price":"cells""#);
+                }
+                if let Some((_, new)) = live.iter().filter_map(|(.., changes)| changes.volume).find(|(old, _)| *old == base.volume) {
+                    row.volume = new;
+                    cells.push(r#""volume":"cells""#);
+                }
+                let cells = (!cells.is_empty()).then(|| format!("{{{}}}", cells.join(",")));
+                all.push(((row.key, row.time_us, row.price, row.volume, by.map(str::to_owned)), cells));
+            }
+        }
+        all.sort_by(|one, other| one.partial_cmp(other).unwrap());
+        all
+    }
+}
+
+/// After any sequence of rows, fillings, replacements, patches, retractions and retractions of retractions, the view shows what a simple
+/// model shows.
+pub async fn any_sequence_of_changes_is_seen_as_a_model_sees_it(lake: &dyn Lake, setup: &dyn LakeSetup, seed: u64, length: u64) {
+    let mut numbers = Numbers(seed);
+    let times = ["2024-03-04T09:01:00Z", "2024-03-04T09:02:00Z", "2024-03-05T09:01:00Z"];
+    let grid_start = at("2024-04-01T00:00:00Z");
+    let mut model = Model { raw: vec![row("Z", times[0], 1.0, 1)], ..Model::default() };
+    let table = table_with(setup, &model.raw).await;
+    let value = |numbers: &mut Numbers| [Some(1.0), Some(2.0), Some(-9.0), None][numbers.below(4) as usize];
+    let count = |numbers: &mut Numbers| [Some(1), Some(2), None][numbers.below(3) as usize];
+    let mut did = Vec::new();
+    for step in 0..length {
+        // Two steps in a row have the same instant, so that names decide.
+        let when = grid_start + jiff::SignedDuration::from_secs(i64::try_from(step / 2).unwrap());
+        let key = ["A", "B"][numbers.below(2) as usize];
+        let time = times[numbers.below(3) as usize];
+        let mut any = row(key, time, 0.0, 0);
+        (any.price, any.volume) = (value(&mut numbers), count(&mut numbers));
+        let what = numbers.below(10);
+        let nothing = Fix { source: "market".to_owned(), ..Fix::default() };
+        match what {
+            0 | 1 => {
+                put(setup, &table, std::slice::from_ref(&any)).await;
+                model.raw.push(any.clone());
+            }
+            2 | 3 => {
+                let replaces = if what == 3 {
+                    let slot = table.grid().unwrap().slot_of_seconds(any.time_us / 1_000_000);
+                    let mut gaps = GapList::default();
+                    gaps.push(&any.key, SlotRange::new(slot, slot + 1));
+                    Some(of_slots(lake, &table, &gaps).await.unwrap())
+                } else {
+                    None
+                };
+                let rows = fix(&table, std::slice::from_ref(&any), Vec::new());
+                let run = publish(lake, &table, "rows", when, (&[], &rows, replaces.as_ref())).await;
+                model.rows.push((when, run, what == 3, any.clone()));
+            }
+            4..=7 => {
+                let base = model.base(&any.key, any.time_us);
+                let is_stale = numbers.below(4) == 0;
+                let old = |numbers: &mut Numbers| match base.first() {
+                    Some((base, _)) if !is_stale => (base.price, base.volume),
+                    _ => (value(numbers), count(numbers)),
+                };
+                let (price, volume) = old(&mut numbers);
+                let mut changes = Changes { key: any.key.clone(), time_us: any.time_us, ..Changes::default() };
+                let new = 100.0 + f64::from(u32::try_from(step).unwrap());
+                if what != 5 {
+                    changes.price = Some((price, Some(new)));
+                }
+                if what != 4 {
+                    changes.volume = Some((volume, Some(100 + i64::try_from(step).unwrap())));
+                }
+                let run = publish(lake, &table, "cells", when, (std::slice::from_ref(&changes), &nothing, None)).await;
+                model.changes.push((when, run, changes));
+            }
+            _ => {
+                let runs: BTreeMap<usize, String> =
+                    model.rows.iter().map(|row| &row.1).chain(model.changes.iter().map(|change| &change.1)).cloned().enumerate().collect();
+                let in_force: Vec<usize> = (0..model.retractions.len()).filter(|&at| model.retractions[at].2).collect();
+                let id = format!("retraction-{seed}-{step}");
+                let undoes = (what == 9 && !in_force.is_empty()).then(|| in_force[numbers.below(in_force.len() as u64) as usize]);
+                if undoes.is_none() && runs.is_empty() {
+                    continue;
+                }
+                let parts = match undoes {
+                    Some(undone) => {
+                        model.retractions[undone].2 = false;
+                        Vec::new()
+                    }
+                    None => {
+                        let run = runs[&(numbers.below(runs.len() as u64) as usize)].clone();
+                        model.retractions.push((id.clone(), run.clone(), true));
+                        vec![Part::of_run(&run)]
+                    }
+                };
+                let undoes = undoes.map(|undone| model.retractions[undone].0.clone());
+                let (by, reason) = ("somebody".to_owned(), "because".to_owned());
+                lake.retract(&table, &Retraction { id, parts, undoes, at: when, by, reason }).await.unwrap();
+            }
+        }
+        did.push((what, any));
+    }
+    assert_eq!(shown(lake, &table, None).await, model.shown(), "seed {seed}: {did:?}\n{model:?}");
+}
