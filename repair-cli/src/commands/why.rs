@@ -42,13 +42,14 @@ impl Why {
 
 fn text(story: &SlotStory) -> Vec<String> {
     let what = match story.standing {
-        Standing::Raw => "raw: the table has a row of its own",
-        Standing::Patched => "patched: the table has a row of its own, and repairs change some of its cells",
-        Standing::Repaired => "repaired",
-        Standing::Absent => "absent: confirmed to have no row",
-        Standing::Missing => "missing: there is no row, and nothing says why",
+        Standing::Raw if story.raw.len() > 1 => format!("raw: the table has {} rows of its own", story.raw.len()),
+        Standing::Raw => "raw: the table has a row of its own".to_owned(),
+        Standing::Patched => "patched: the table has a row of its own, and repairs change some of its cells".to_owned(),
+        Standing::Repaired => "repaired".to_owned(),
+        Standing::Absent => "absent: confirmed to have no row".to_owned(),
+        Standing::Missing => "missing: there is no row, and nothing says why".to_owned(),
     };
-    let mut lines = vec![format!("table {}, {}, {}", story.table, story.key, story.slot), what.to_owned()];
+    let mut lines = vec![format!("table {}, {}, {}", story.table, story.key, story.slot), what];
     lines.extend(story.raw.iter().map(|row| format!("  raw: {}", short(row))));
     for of in &story.repairs {
         let (repair, attempts) = (&of.repair, of.attempts);

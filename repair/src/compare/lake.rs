@@ -353,6 +353,7 @@ impl ReadLake for MaskedLake {
         let repaired = match self.standing(table)? {
             Standing::Other => return self.inner.scan(table, request).await,
             Standing::Computed(place) => {
+                request.refuse_files(table, "a comparison that computes it")?;
                 let WrittenTable { schema, parts, .. } = self.computed(table, &place)?;
                 let schema = shape::project(table, &schema, request.columns.as_deref())?;
                 let named = shape::as_requested(table, &schema, request.columns.as_deref())?;

@@ -180,6 +180,7 @@ async fn look(arena: &Arena<'_>, detect: &Step) -> Result<Looked> {
     let table = named.ok_or_else(|| {
         Error::invalid(format!("step `{}` names no table of the workflow as `table`, so there is nothing to hide", detect.name))
     })?;
+    table.check_one_row("a comparison, which hides rows and compares what is computed for their slots with them,")?;
     let lake = arena.masked(table, &Mask::nothing(table.grid()?));
     let context = arena.prepare(&lake, &detect.name, &arena.workflow.tags)?.context;
     let found = detector.detect(&context, None).await?;

@@ -135,6 +135,30 @@ impl World {
         times
     }
 
+    /// The rows of a table's Parquet files, as `column=value` in order of the columns.
+    pub fn rows(&self, table: &str) -> Vec<String> {
+        let mut rows = Vec::new();
+        for entry in std::fs::read_dir(self.0.path().join("lake").join(table)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|ending| ending != "parquet") {
+                continue;
+            }
+            let file = std::fs::File::open(path).unwrap();
+            for batch in parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap() {
+                let batch = batch.unwrap();
+                for row in 0..batch.num_rows() {
+                    let cells = batch.schema_ref().fields().iter().zip(batch.columns()).map(|(field, column)| {
+                        let value = repair::arrow::util::display::array_value_to_string(column, row).unwrap();
+                        format!("{}={value}", field.name())
+                    });
+                    rows.push(cells.collect::<Vec<_>>().join(" "));
+                }
+            }
+        }
+        rows.sort();
+        rows
+    }
+
     /// The only column of the only row of the table `sums`.
     pub fn sum(&self) -> f64 {
         let mut files: Vec<_> = std::fs::read_dir(self.0.path().join("lake/sums")).unwrap().map(|entry| entry.unwrap().path()).collect();

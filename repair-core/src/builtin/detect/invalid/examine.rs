@@ -196,7 +196,8 @@ impl Examination<'_> {
         let interval = self.grid.interval_of(wide).ok_or_else(|| Error::invalid("the time of a slot is out of range"))?;
         let live = LiveRepairs::read(self.context.lake.as_ref(), self.table, interval, keys, self.columns).await?;
         let shown = self.shown(&live)?;
-        let scan = |columns| ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys.to_vec()), columns };
+        let scan =
+            |columns: Option<Vec<String>>| ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec()).with_columns(columns);
         let some = Some(self.columns.to_vec());
         let mut needed = None;
         if self.has_others {

@@ -23,7 +23,7 @@ use rule::MOST_BLAMED;
 pub use rule::{ColumnComparison, Outlier, Rule, Sentinel};
 
 use crate::builtin::detect::expected::{Examined, GapsConfig, blind_if_missing};
-use crate::builtin::detect::gaps::search;
+use crate::builtin::detect::gaps::examined;
 use crate::builtin::detect::invalid::examine::{Examination, Found};
 use crate::error::{Error, Result};
 use crate::model::{DefectKind, ExpectedKeys, Findings, Key, KeysFrom, SlotGrid, SlotRange};
@@ -68,6 +68,7 @@ pub struct InvalidConfig {
 
 pub(super) fn register(registry: &mut Registry) {
     registry.detector("invalid", "finds the slots of a series whose rows break a rule", Invalid::new);
+    registry.finds_wrong_rows("invalid");
 }
 
 /// The detector `invalid`. Crates for one kind of row use it with their own rules.
@@ -106,7 +107,10 @@ impl Detector for Invalid {
             Some(before) => before.scope.clone(),
             None => self.series.scope(context).await?,
         };
-        let (base, _) = search(context, &scope, again, self.series.allow_empty).await?;
+        if self.rules.iter().any(Rule::is_among_neighbours) {
+            context.table(&scope.table)?.check_one_row("a rule about a row among its neighbours, `outlier` or `frozen`,")?;
+        }
+        let base = examined(context, &scope, again, self.series.allow_empty).await?;
         let examined = Examined::of(context, &scope, again)?;
         let Some(hull) = examined.hull() else { return Ok(Findings { kind: DefectKind::Invalid, ..base }) };
         let table = context.table(&scope.table)?;
