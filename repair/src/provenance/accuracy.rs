@@ -10,7 +10,7 @@ use crate::open::OpenLake;
 use crate::request::awaitable;
 use repair_core::Result;
 use repair_core::engine::JsonFormat;
-use repair_core::lake::overlay::story::{Accuracy, accuracy};
+use repair_core::lake::overlay::accuracy::{Accuracy, accuracy};
 use repair_core::model::Interval;
 
 /// How accurate each strategy has been.

@@ -52,6 +52,12 @@ impl World {
 
     /// The workflow with more at its top, such as calendars.
     pub fn workflow_with(&self, more: &str, location: &str, table: &str, steps: &str) -> Repair {
+        let path = self.written(more, location, table, steps);
+        repair::block_on(async { Repair::open(&path).connect().await }).unwrap_or_else(|error| panic!("{}", error.full()))
+    }
+
+    /// The file of that workflow.
+    pub fn written(&self, more: &str, location: &str, table: &str, steps: &str) -> std::path::PathBuf {
         let root = self.0.path().join("lake");
         let text = format!(
             "workflow: field\nkind: state-machine\n{more}tables:\n  t: {{ location: \"{location}\", {table} }}\nstart: look\nsteps:\n{steps}\nprofiles:\n  \
@@ -60,7 +66,7 @@ impl World {
         );
         let path = self.0.path().join("workflow.yaml");
         std::fs::write(&path, text).unwrap();
-        repair::block_on(async { Repair::open(&path).connect().await }).unwrap_or_else(|error| panic!("{}", error.full()))
+        path
     }
 
     /// The missing slots of a table at a location.

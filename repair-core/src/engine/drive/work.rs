@@ -265,8 +265,7 @@ impl Work {
         };
         let found = self.detected(detector, before.as_ref()).await?;
         if again.is_none()
-            && found.kind.is_missing()
-            && found.counts.overtaken > 0
+            && ((found.kind.is_missing() && found.counts.overtaken > 0) || found.counts.overtaken_cells > 0)
             // Of several late rows, none is the one that a repair stood for.
             && context.table(&found.scope.table)?.rows == Rows::One
             && let Some(event) = late::truth(context, &found.scope).await?

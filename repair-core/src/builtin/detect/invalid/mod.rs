@@ -97,6 +97,11 @@ impl Invalid {
 
 #[async_trait]
 impl Detector for Invalid {
+    fn cells(&self) -> Vec<Vec<String>> {
+        let groups: BTreeSet<&[String]> = self.rules.iter().map(Rule::blamed).filter(|blamed| !blamed.is_empty()).collect();
+        groups.into_iter().map(<[String]>::to_vec).collect()
+    }
+
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
         let scope = match again {
             Some(before) => before.scope.clone(),
@@ -133,7 +138,7 @@ impl Detector for Invalid {
         let gaps = found.gaps();
         let mut counts = base.counts;
         (counts.defective, counts.replaced, counts.changed) = (gaps.missing(), found.replaced, found.changed);
-        (counts.patched, counts.cells) = (found.patched, found.cells.len());
+        (counts.patched, counts.cells, counts.overtaken_cells) = (found.patched, found.cells.len(), found.overtaken);
         counts.gaps = gaps.len() as u64;
         let mut usage = base.usage;
         usage += found.usage;
