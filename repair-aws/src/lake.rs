@@ -188,6 +188,7 @@ impl ReadLake for AwsLake {
     }
 
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {
+        request.refuse_files(table, "Athena")?;
         self.read(table, request).await
     }
 

@@ -9,9 +9,9 @@ use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use repair_core::engine::{Engine, Outcome, RunReport, StartRequest};
+use repair_core::lake::overlay::accuracy;
 use repair_core::lake::overlay::retraction::{Part, Retraction};
-use repair_core::lake::overlay::story;
-use repair_core::lake::overlay::story::Standing;
+use repair_core::lake::overlay::story::{self, Standing};
 use repair_core::lake::{Layer, Overlay, ReadLake, overlay};
 use repair_core::model::Usage;
 use repair_core::model::{
@@ -228,7 +228,7 @@ async fn a_late_row_that_is_wrong_is_no_truth() {
         format!("  look: {{ detect: gaps, with: {{ {SPAN} }}, next: fix }}\n  fix: {{ repair: carry-forward, of: look, end: true }}\n");
     world.run("fill", &fill).await;
     world.lake.add_rows(&table(), &[batch(&[(240, Some(1e6))])]).unwrap();
-    let judged = async || story::accuracy(&world.lake, &table(), None).await.unwrap()["carry-forward"].judged;
+    let judged = async || accuracy::accuracy(&world.lake, &table(), None).await.unwrap()["carry-forward"].judged;
     assert_eq!(judged().await, 1);
     world.run("mend", &invalid(RULES)).await;
     assert_eq!((world.repaired(), judged().await), (vec![(4, Some(10.75))], 0));

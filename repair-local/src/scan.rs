@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, UInt64Array};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use futures::stream;
-use repair_core::lake::{BatchStream, Layer, ScanRequest, overlay};
+use repair_core::lake::{BatchStream, FILE, Layer, ScanRequest, overlay};
 use repair_core::model::Usage;
 use repair_core::model::{Format, Key, Table};
 use repair_core::{Error, ErrorKind, Result};
@@ -41,6 +41,8 @@ pub(crate) struct Scan {
     pub(crate) bounds: TimeBounds,
     pub(crate) keys: Option<HashSet<Key>>,
     pub(crate) layer: Layer,
+    /// Whether the last column is the number of a row's file.
+    with_files: bool,
 }
 
 impl Scan {
@@ -50,7 +52,16 @@ impl Scan {
     /// Everything that is wrong with the table, before the first batch.
     pub(crate) fn new(lake: &Inner, table: &Table, request: &ScanRequest) -> Result<Self> {
         let bounds = TimeBounds::of_interval(table, request.interval.as_ref());
-        Self::within(lake, table, request.layer, bounds, request.keys.as_deref(), request.columns.as_deref())
+        let mut scan = Self::within(lake, table, request.layer, bounds, request.keys.as_deref(), request.columns.as_deref())?;
+        if request.files {
+            if request.layer != Layer::Raw {
+                return Err(Error::internal("only the table's own rows are in its files"));
+            }
+            let mut fields: Vec<_> = scan.schema.fields().iter().cloned().collect();
+            fields.push(Arc::new(Field::new(FILE, DataType::UInt64, false)));
+            (scan.schema, scan.with_files) = (Arc::new(Schema::new(fields)), true);
+        }
+        Ok(scan)
     }
 
     /// Prepares a scan of rows by bounds on their time.
@@ -85,9 +96,10 @@ impl Scan {
             Layer::Raw => named,
             Layer::Repaired => overlay::view_schema(&named),
         };
-        let files = place::prune(files, &bounds);
+        // Of no keys, there is nothing to read.
+        let files = if keys.is_some_and(<[Key]>::is_empty) { Vec::new() } else { place::prune(files, &bounds) };
         let keys = keys.map(|keys| keys.iter().cloned().collect());
-        Ok(Self { table: table.clone(), place, files, shape, schema, whole, judged, bounds, keys, layer })
+        Ok(Self { table: table.clone(), place, files, shape, schema, whole, judged, bounds, keys, layer, with_files: false })
     }
 
     /// The same scan with more of the table's columns; `None` if it has them all.
@@ -105,16 +117,45 @@ impl Scan {
         let judged = if read::quarantines(&self.table) { self.judged.clone() } else { shape.clone() };
         let (table, place, files) = (self.table.clone(), self.place.clone(), self.files.clone());
         let (schema, whole, keys) = (self.schema.clone(), self.whole.clone(), self.keys.clone());
-        Ok(Some(Self { table, place, files, shape, schema, whole, judged, bounds: self.bounds, keys, layer: self.layer }))
+        Ok(Some(Self {
+            table,
+            place,
+            files,
+            shape,
+            schema,
+            whole,
+            judged,
+            bounds: self.bounds,
+            keys,
+            layer: self.layer,
+            with_files: false,
+        }))
     }
 
     /// Reads it all, on this thread.
     pub(crate) fn run(&self, sink: &mut Sink<'_>) -> Result<()> {
         let mut named = |batch: RecordBatch| sink(self.named(batch)?);
         match self.layer {
+            Layer::Raw if self.with_files => self.raw_with_files(&mut named),
             Layer::Raw => self.raw(&self.files, &self.bounds, &mut named).map(|_| ()),
             Layer::Repaired => view::read(self, &mut named),
         }
+    }
+
+    /// Reads the table's own rows, each with the number of its file. The files are in order.
+    fn raw_with_files(&self, sink: &mut Sink<'_>) -> Result<()> {
+        let mut tally = Tally::default();
+        for (file, number) in self.files.iter().zip(0u64..) {
+            let mut numbered = |batch: RecordBatch| {
+                let numbers: ArrayRef = Arc::new(UInt64Array::from_value(number, batch.num_rows()));
+                let columns = batch.columns().iter().cloned().chain([numbers]).collect();
+                sink(RecordBatch::try_new(self.schema.clone(), columns)?)
+            };
+            if self.raw_file(file, &self.bounds, &mut tally, &mut numbered)?.0.is_break() {
+                return Ok(());
+            }
+        }
+        tally.check(&self.table)
     }
 
     /// A batch with the names by which its columns were requested.

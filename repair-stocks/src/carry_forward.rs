@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Float64Type, Schema};
 use repair_core::builtin::repair::CarryForwardConfig;
 use repair_core::builtin::repair::{CarryForward, CarryRule};
 use repair_core::lake::rollup;
-use repair_core::plugin::Registry;
+use repair_core::plugin::{PluginKind, Registry};
 use repair_core::{Error, Result};
 
 use crate::bar::{CLOSE, HIGH, LOW, OPEN, VOLUME};
@@ -23,6 +23,7 @@ pub(crate) fn register(registry: &mut Registry) {
     registry.repairer(NAME, "repeats the last price before a gap, with volume 0", |config: CarryForwardConfig| {
         Ok(CarryForward::new(&config, NAME, Box::new(LastPrice)))
     });
+    registry.needs_one_row(PluginKind::Repairer, NAME);
 }
 
 /// The bar of a minute without trades: all prices are the last close, and the volume is 0.

@@ -49,6 +49,7 @@ pub(crate) fn register(registry: &mut Registry) {
         let rules = bar_rules()?.into_iter().chain(rules).collect();
         Invalid::new(InvalidConfig { table, from, to, calendar, keys, keys_from: None, allow_empty, rules })
     });
+    registry.finds_wrong_rows("stocks.invalid-bars");
 }
 
 /// The rules for bars.

@@ -42,18 +42,22 @@ impl Why {
 
 fn text(story: &SlotStory) -> Vec<String> {
     let what = match story.standing {
-        Standing::Raw => "raw: the table has a row of its own",
-        Standing::Repaired => "repaired",
-        Standing::Absent => "absent: confirmed to have no row",
-        Standing::Missing => "missing: there is no row, and nothing says why",
+        Standing::Raw if story.raw.len() > 1 => format!("raw: the table has {} rows of its own", story.raw.len()),
+        Standing::Raw => "raw: the table has a row of its own".to_owned(),
+        Standing::Patched => "patched: the table has a row of its own, and repairs change some of its cells".to_owned(),
+        Standing::Repaired => "repaired".to_owned(),
+        Standing::Absent => "absent: confirmed to have no row".to_owned(),
+        Standing::Missing => "missing: there is no row, and nothing says why".to_owned(),
     };
-    let mut lines = vec![format!("table {}, {}, {}", story.table, story.key, story.slot), what.to_owned()];
+    let mut lines = vec![format!("table {}, {}, {}", story.table, story.key, story.slot), what];
     lines.extend(story.raw.iter().map(|row| format!("  raw: {}", short(row))));
     for of in &story.repairs {
         let (repair, attempts) = (&of.repair, of.attempts);
         let after = attempts.map(|attempts| format!("; the step took {} in all", count(attempts.into(), "attempt"))).unwrap_or_default();
         let counts = match (&repair.provenance.retracted_by, repair.counts, story.raw.is_empty()) {
             (Some(_), ..) => "undone",
+            (None, true, _) if !repair.cells.is_empty() => "it counts, and changes these cells",
+            (None, false, _) if !repair.cells.is_empty() => "a newer one counts, or the table has another value now",
             (None, true, _) if repair.changed => "it counts, but the table's rows have changed since it replaced them",
             (None, true, _) if repair.replaced.is_some() => "it counts, and replaces the table's rows",
             (None, true, _) => "it counts",
@@ -61,6 +65,10 @@ fn text(story: &SlotStory) -> Vec<String> {
             (None, false, true) => "a newer one counts",
         };
         lines.push(format!("  repair ({counts}): {}", short(&repair.row)));
+        for (column, cell) in &repair.cells {
+            let shown = if cell.counts { "" } else { ", and is not shown" };
+            lines.push(format!("    cell {column} was {}{shown}", cell.was));
+        }
         lines.push(format!("    {}{after}", by(&repair.provenance)));
     }
     for exception in &story.exceptions {

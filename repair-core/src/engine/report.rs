@@ -1,6 +1,6 @@
 //! The report of a run, for people and programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
@@ -9,9 +9,10 @@ use serde_json::Value;
 use crate::engine::pure::event::{LateTruth, Outcome, Settled};
 use crate::engine::pure::state::{BranchState, Phase, RunState, StepState};
 use crate::error::ErrorKind;
-use crate::lake::stale;
+use crate::lake::{overlay, stale};
 use crate::model::Usage;
-use crate::model::{Interval, OtherKeys};
+use crate::model::{DefectKind, Interval, Key, OtherKeys, Scope};
+use crate::plugin::LEFT_OUT;
 
 /// The format of results in JSON: a field `format` that is always 1. A consumer checks it, and ignores fields that it does not know.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -170,8 +171,9 @@ fn problems(state: &RunState) -> Vec<String> {
         }
         problems.extend(step.exceptions.iter().map(|within| format!("{name}: {within}")));
         problems.extend(strategy_problems(name, step));
-        problems.extend(unit_problems(name, step));
+        problems.extend(unit_problems(state, name, step));
         problems.extend(stale_problem(name, &step.output));
+        problems.extend(left_out_problems(name, &step.output));
     }
     for (detect, findings, missing) in state.missing() {
         let slots = if missing == 1 { "slot" } else { "slots" };
@@ -189,7 +191,9 @@ fn problems(state: &RunState) -> Vec<String> {
             }
         };
         add(counts.conflicts, "slot with a row that a source says does not exist", "slots with rows that a source says do not exist");
-        add(counts.duplicates, "duplicate row", "duplicate rows");
+        if !has_looked_for_duplicates(state, &findings.scope) {
+            add(counts.duplicates, "duplicate row", "duplicate rows");
+        }
         add(counts.misaligned, "row with a time off the grid", "rows with a time off the grid");
         add(counts.misplaced, "row in the folder of another time", "rows in the folder of another time");
         add(counts.stray, "row too far from its folder, which is not used", "rows too far from their folder, which are not used");
@@ -214,6 +218,19 @@ fn problems(state: &RunState) -> Vec<String> {
         problems.extend(strategies.iter().map(|(strategy, truth)| format!("{detect}: {}", late(table, strategy, truth))));
     }
     problems
+}
+
+/// Whether a step has looked for duplicates wherever this scope is. It knows which of them are repaired, and lists the others slot by slot.
+fn has_looked_for_duplicates(state: &RunState, scope: &Scope) -> bool {
+    let covers = |other: &Scope| {
+        let keys: BTreeSet<&Key> = other.keys.iter().collect();
+        other.table == scope.table
+            && other.interval.from() <= scope.interval.from()
+            && scope.interval.to() <= other.interval.to()
+            && other.calendar == scope.calendar
+            && scope.keys.iter().all(|key| keys.contains(key))
+    };
+    state.findings.values().any(|findings| findings.kind == DefectKind::Duplicate && covers(&findings.scope))
 }
 
 fn strategy_problems(name: &str, step: &StepState) -> Vec<String> {
@@ -248,6 +265,21 @@ fn stale_problem(name: &str, output: &Value) -> Option<String> {
     Some(format!("{name}: table `{}` is stale between {from} and {to}; run the workflow over that interval to recompute it", into.name))
 }
 
+/// The rows that an aggregate step did not see, because the repaired views that it read leave them out.
+fn left_out_problems(name: &str, output: &Value) -> Vec<String> {
+    let tables = output.get(LEFT_OUT).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let problem = |table: &Value| {
+        let (named, off) = (table.get("table")?.as_str()?, table.get("misaligned")?.as_u64()?);
+        let all = table.get("rows")?.as_u64()?;
+        let (rows, have, them) = if off == 1 { ("row", "has a time", "it") } else { ("rows", "have times", "them") };
+        let view = overlay::repaired_view(named);
+        Some(format!(
+            "{name}: {off} {rows} of {all} in table `{named}` {have} off the grid, and `{view}`, which the query reads, leaves {them} out"
+        ))
+    };
+    tables.iter().filter_map(problem).collect()
+}
+
 /// How many stretches of suspect slots are listed one by one.
 const STRETCHES: usize = 5;
 
@@ -267,14 +299,18 @@ fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-fn unit_problems(name: &str, step: &StepState) -> Vec<String> {
+fn unit_problems(state: &RunState, name: &str, step: &StepState) -> Vec<String> {
     let Some(units) = &step.units else { return Vec::new() };
     let conflicts = &units.conflicts;
     let differs = (!conflicts.is_empty()).then(|| {
         let slots = if conflicts.slots == 1 { "slot" } else { "slots" };
         let more = if conflicts.slots > conflicts.examples.len() as u64 { "; and more" } else { "" };
         let examples = conflicts.examples.join("; ");
-        format!("{name}: the source differs from table `{}` in {} {slots} next to gaps: {examples}{more}", units.table, conflicts.slots)
+        let count = conflicts.slots;
+        if state.findings.get(&units.of).is_some_and(|findings| findings.kind.is_of_rows()) {
+            return format!("{name}: conflicts in {count} {slots} of table `{}`: {examples}{more}", units.table);
+        }
+        format!("{name}: the source differs from table `{}` in {count} {slots} next to gaps: {examples}{more}", units.table)
     });
     let errors = units.errors.iter().take(UNIT_ERRORS);
     let mut problems: Vec<String> =

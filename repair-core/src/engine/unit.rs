@@ -55,6 +55,9 @@ impl UnitWork {
             Error::invalid(format!("a repair step cannot repair {kind} slots; use an aggregate step, which computes them again"))
         })?;
         let table = Arc::new(context.table(&findings.scope.table)?.clone());
+        if op == Op::Replace {
+            table.check_one_row("a repair that replaces the rows of a slot by one")?
+        }
         let limiter = rate_limit.map(|rate| Arc::new(RateLimiter::new(rate, context.clock.clone())));
         Ok(Self { context, repairer, findings, op, table, strategy, limiter })
     }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::artifact::Artifacts;
 pub use self::overlay::operations::{Overlay, Published, StageRequest, StageScope, Staged};
-pub use self::read::{BatchStream, Layer, PresenceRequest, ReadLake, ScanRequest};
+pub use self::read::{BatchStream, FILE, Layer, PresenceRequest, ReadLake, ScanRequest};
 pub use self::row_count::{RowCountRequest, RowCounts};
 use crate::error::Result;
 use crate::model::{Interval, Table, Usage};

@@ -13,7 +13,7 @@ use super::extent::Extent;
 use super::overlay::retraction::Retraction;
 use super::rollup::Rollup;
 use super::row_count::{RowCountRequest, RowCounts};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{Interval, Key, SlotRange, Table, TablePresence, Usage};
 
 /// A stream of batches of rows.
@@ -71,12 +71,18 @@ pub struct ScanRequest {
     pub keys: Option<Vec<Key>>,
     /// Only these columns, and always key and time; `None` for all.
     pub columns: Option<Vec<String>>,
+    /// Of raw rows, whether one more column comes last, [`FILE`]. A lake whose rows have no files in an order refuses this.
+    pub files: bool,
 }
+
+/// The column with the number of a row's file: the larger, the later the file, in the order of the names of folders and files. Numbers of
+/// different scans cannot be compared.
+pub const FILE: &str = "repair_file_number";
 
 impl ScanRequest {
     /// Asks for all rows and columns of a layer.
     pub fn new(layer: Layer) -> Self {
-        Self { layer, interval: None, keys: None, columns: None }
+        Self { layer, interval: None, keys: None, columns: None, files: false }
     }
 
     /// Only rows of slots that begin within this interval; `None` for all.
@@ -98,6 +104,21 @@ impl ScanRequest {
     pub fn with_columns(mut self, columns: impl Into<Option<Vec<String>>>) -> Self {
         self.columns = columns.into();
         self
+    }
+
+    /// The error of a lake whose rows have no files in an order, if these are asked for.
+    ///
+    /// # Errors
+    /// `invalid` if they are.
+    pub fn refuse_files(&self, table: &Table, lake: &str) -> Result<()> {
+        if !self.files {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "the order of the files of table `{}` is asked for, and rows have no such order on {lake}; decide by a column of the table, e.g. \
+             `latest_by`",
+            table.name
+        )))
     }
 }
 
@@ -144,7 +165,7 @@ pub trait ReadLake: Send + Sync {
     /// Rows of a table, in no particular order.
     ///
     /// # Errors
-    /// `not-found` if there is no such table.
+    /// `not-found` if there is no such table; `invalid` if the files of rows are asked for, and rows have none.
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream>;
 
     /// Rows of the repaired view, summed up by key and bucket of time. A lake with a query engine may compute them there; the result must

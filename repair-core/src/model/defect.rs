@@ -295,6 +295,9 @@ pub struct Counts {
     /// Expected slots that were repaired before the table got a row of its own, which now counts.
     #[serde(default)]
     pub overtaken: u64,
+    /// Expected slots of which cells were repaired before the table got other values there, which now count.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub overtaken_cells: u64,
     /// Keys that were examined.
     pub audited_keys: u64,
     /// What is counted of units of arrival, such as partitions, by a detector that looks for them.

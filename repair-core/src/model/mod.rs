@@ -40,7 +40,7 @@ pub use presence::{KeyPresence, Presence, SlotRange, SlotSet, TablePresence, exp
 pub use slot_start::SlotStart;
 pub use table::{
     BadRowLimit, ColumnRule, ColumnType, Csv, Encoding, EpochUnit, Format, Layout, OnBadRow, Partition, PartitionUnit, PathFacts,
-    PathField, PathPattern, PathPiece, Repeated, Skipped, Slack, Table, TimeForm, TimeReading,
+    PathField, PathPattern, PathPiece, Repeated, Rows, Skipped, Slack, Table, TimeForm, TimeReading,
 };
 pub use usage::Usage;
 pub use weekly::{ExtendedCalendar, ListedCalendar, Week, WeeklyCalendar};

@@ -8,6 +8,10 @@ use crate::model::Findings;
 use crate::model::Usage;
 use crate::plugin::StepContext;
 
+/// The field of an aggregator's output that lists rows which the repaired views that it read leave out, because their times are off the grid: for
+/// each table `table`, `misaligned`, and how many `rows` were looked at. The report of the run lists them.
+pub const LEFT_OUT: &str = "left_out";
+
 /// What an aggregator is given.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]

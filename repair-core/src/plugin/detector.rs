@@ -67,4 +67,10 @@ pub trait Detector: Send + Sync {
     /// # Errors
     /// `blind` (or the lake's error) if it could not look at everything; never findings over a part.
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings>;
+
+    /// The columns of which it finds wrong cells, in groups: the cells of a group are found wrong together. Columns have the names by which the
+    /// configuration calls them. Empty for a detector that finds missing or wrong rows. A comparison of strategies hides such cells.
+    fn cells(&self) -> Vec<Vec<String>> {
+        Vec::new()
+    }
 }

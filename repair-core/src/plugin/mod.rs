@@ -12,7 +12,7 @@ mod sensor;
 mod source;
 mod task;
 
-pub use aggregator::{AggregateRequest, Aggregated, Aggregator};
+pub use aggregator::{AggregateRequest, Aggregated, Aggregator, LEFT_OUT};
 pub use context::{Clock, Progress, StepContext, SystemClock};
 pub use detector::Detector;
 pub use registry::{ConfigError, PathSegment, Plugin, PluginEntry, PluginKind, Registry};

@@ -151,10 +151,18 @@ pub struct PluginEntry {
     pub about: String,
     /// The JSON Schema of its configuration.
     pub schema: Value,
+    /// Whether it works only on tables with one row in each slot, see [`Registry::needs_one_row`].
+    pub needs_one_row: bool,
+    /// Whether it finds wrong rows, see [`Registry::finds_wrong_rows`].
+    pub finds_wrong_rows: bool,
     make: Make,
 }
 
 impl PluginEntry {
+    fn new(kind: PluginKind, name: &str, about: &str, schema: Value, make: Make) -> Self {
+        Self { kind, name: name.to_owned(), about: about.to_owned(), schema, needs_one_row: false, finds_wrong_rows: false, make }
+    }
+
     /// Makes the plug-in.
     ///
     /// # Errors
@@ -271,7 +279,23 @@ impl Registry {
         });
         let kind = plugin.kind();
         let make: Make = Arc::new(move |_| Ok(plugin.clone()));
-        self.insert(PluginEntry { kind, name: name.to_owned(), about: about.to_owned(), schema, make });
+        self.insert(PluginEntry::new(kind, name, about, schema, make));
+    }
+
+    /// Says that a plug-in works only on tables with one row in each slot. A workflow that uses it on a table with `rows: many` is then refused
+    /// when it is read. Which table a plug-in works on is said by its `table`, or by the step whose findings it works on.
+    pub fn needs_one_row(&mut self, kind: PluginKind, name: &str) {
+        if let Some(entry) = self.entries.get_mut(&(kind, name.to_owned())) {
+            entry.needs_one_row = true;
+        }
+    }
+
+    /// Says that a detector finds slots with wrong rows, which a repair then replaces by one. A workflow that repairs what it finds in a table
+    /// with `rows: many` is refused when it is read.
+    pub fn finds_wrong_rows(&mut self, name: &str) {
+        if let Some(entry) = self.entries.get_mut(&(PluginKind::Detector, name.to_owned())) {
+            entry.finds_wrong_rows = true;
+        }
     }
 
     /// Adds a calendar, under its name.
@@ -320,7 +344,7 @@ impl Registry {
                 .map_err(|error| ConfigError { path: segments(error.path()), message: error.into_inner().to_string() })?;
             make(config).map_err(|error| ConfigError { path: Vec::new(), message: error.full() })
         });
-        self.insert(PluginEntry { kind, name: name.to_owned(), about: about.to_owned(), schema, make });
+        self.insert(PluginEntry::new(kind, name, about, schema, make));
     }
 
     fn insert(&mut self, entry: PluginEntry) {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::include::SHARED;
 use super::read::{MAX_STRATEGIES, STEP_WORDS};
 use crate::error::ErrorKind;
-use crate::model::{Cadence, EpochUnit, Format, Key, PartitionUnit, Repeated, Skipped, TimeMark};
+use crate::model::{Cadence, EpochUnit, Format, Key, PartitionUnit, Repeated, Rows, Skipped, TimeMark};
 use crate::plugin::{PluginKind, Registry};
 use crate::workflow::{ParamType, RunIf};
 
@@ -233,6 +233,7 @@ fn table() -> Value {
             "time_marks": plain::<TimeMark>(),
             "zone": { "description": "What a day is; by default, the zone of its times, or else UTC", "$ref": "#/$defs/zone" },
             "cadence": cadence(),
+            "rows": plain::<Rows>(),
             "settles_after": {
                 "description": "How long after its end a slot may still be without its row; younger slots are not expected yet",
                 "$ref": "#/$defs/duration"

@@ -26,7 +26,7 @@ use repair_core::builtin::repair::by_day;
 use repair_core::lake::rollup;
 use repair_core::model::Usage;
 use repair_core::model::{Findings, Fix, Key, SlotGrid, SlotRange, Table, Unit};
-use repair_core::plugin::{PlannedUnits, Registry, Repairer, StepContext};
+use repair_core::plugin::{PlannedUnits, PluginKind, Registry, Repairer, StepContext};
 use repair_core::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -60,6 +60,7 @@ pub(crate) fn register(registry: &mut Registry) {
     registry.repairer(NAME, "estimates prices from another series, and meets both ends of the gap", |config: CorrelatedConfig| {
         Ok(Correlated { reference: config.reference, max_gap: config.max_gap.unwrap_or(MAX_GAP), window: config.window.unwrap_or(WINDOW) })
     });
+    registry.needs_one_row(PluginKind::Repairer, NAME);
 }
 
 /// The repairer `stocks.correlated`.
@@ -98,6 +99,7 @@ impl Repairer for Correlated {
     /// A unit is one day of all keys, up to a limit.
     async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let table = context.table(&findings.scope.table)?;
+        table.check_one_row("`stocks.correlated`")?;
         if self.reference.values().len() != table.key.len() {
             return Err(Error::invalid(format!(
                 "`reference: {}` is not a key of table `{}`; give a value for each key column, {}",

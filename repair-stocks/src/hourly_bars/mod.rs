@@ -38,7 +38,7 @@ use repair_core::lake::rollup::{Function, Measure, Rollup};
 use repair_core::model::Usage;
 use repair_core::model::open_slots;
 use repair_core::model::{Cadence, Calendar, Format, Interval, PartitionUnit, Scope, Table, TimeMark};
-use repair_core::plugin::{AggregateRequest, Aggregated, Aggregator, Registry, StepContext};
+use repair_core::plugin::{AggregateRequest, Aggregated, Aggregator, PluginKind, Registry, StepContext};
 use repair_core::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -86,6 +86,7 @@ pub(crate) fn register(registry: &mut Registry) {
         "aggregates minute bars to hours, and counts what each hour is made of",
         |config: HourlyBarsConfig| Ok(HourlyBars { config }),
     );
+    registry.needs_one_row(PluginKind::Aggregator, "stocks.hourly-bars");
 }
 
 /// The aggregator `stocks.hourly-bars`.
@@ -262,6 +263,7 @@ fn bars_an_hour(table: &Table) -> Result<u64> {
 }
 
 fn check_bars(table: &Table) -> Result<()> {
+    table.check_one_row("`stocks.hourly-bars`")?;
     let grid = table.grid()?;
     let cadence = grid.cadence();
     if !grid.is_plain() {

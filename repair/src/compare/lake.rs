@@ -1,4 +1,4 @@
-//! A lake in which some rows of one table are hidden, and to which nothing is written: what it is asked to write it keeps in memory.
+//! A lake in which some rows of one table, or some cells of them, are hidden, and to which nothing is written: what it is asked to write it keeps in memory.
 //!
 //! **What is hidden** is hidden from every method: scans of either layer, presence, rollups; what earlier runs repaired in the hidden slots;
 //! tables that the workflow's aggregate steps write, which were computed from the hidden rows; artifacts of earlier runs. SQL is refused,
@@ -13,8 +13,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, new_null_array};
+use arrow::compute::{concat_batches, filter_record_batch, nullif};
 use arrow::datatypes::{Schema, SchemaRef, TimestampMicrosecondType};
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -22,6 +22,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use crate::compare::mask::Mask;
 use crate::compare::places::{Places, Standing};
 use repair_core::lake::extent::Extent;
+use repair_core::lake::overlay::patch::Patches;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::overlay::staging;
 use repair_core::lake::overlay::staging::Parts;
@@ -130,6 +131,65 @@ impl MaskedLake {
         if seen.iter().all(|seen| *seen) { Ok(batch.clone()) } else { Ok(filter_record_batch(batch, &BooleanArray::from(seen))?) }
     }
 
+    /// The rows of the table as they are seen here: without hidden rows, or without the values of hidden cells. In the repaired view, cells that
+    /// were repaired here have their new values.
+    fn shown(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let Shared { table, mask, .. } = self.shared.as_ref();
+        if !mask.is_of_cells() {
+            return self.seen(batch);
+        }
+        let places = KeyTime::of(table, batch)?;
+        let mut hidden: BTreeMap<&str, Vec<bool>> = BTreeMap::new();
+        for run in places.runs() {
+            let key = places.key(run.start);
+            if mask.of_key(&key).is_none() {
+                continue;
+            }
+            for row in run {
+                for column in
+                    mask.hidden_columns(&key, slot_of(mask, places.times.value(row))).into_iter().flat_map(|columns| columns.iter())
+                {
+                    if let Some(flag) = hidden.entry(column).or_insert_with(|| vec![false; batch.num_rows()]).get_mut(row) {
+                        *flag = true;
+                    }
+                }
+            }
+        }
+        let (mut fields, mut columns) = (Vec::new(), Vec::new());
+        for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+            match hidden.remove(field.name().as_str()) {
+                Some(hidden) => {
+                    fields.push(Arc::new(field.as_ref().clone().with_nullable(true)));
+                    columns.push(nullif(column, &BooleanArray::from(hidden))?);
+                }
+                None => {
+                    fields.push(field.clone());
+                    columns.push(column.clone());
+                }
+            }
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let masked = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
+        self.with_repaired_cells(masked)
+    }
+
+    /// Rows of the repaired view with the cells that were repaired here; other rows as they are.
+    fn with_repaired_cells(&self, batch: RecordBatch) -> Result<RecordBatch> {
+        let Shared { table, mask, .. } = self.shared.as_ref();
+        let Ok(at) = batch.schema_ref().index_of(overlay::REPAIRED_CELLS) else { return Ok(batch) };
+        let mut patches = Patches::default();
+        for repairs in self.published().0 {
+            patches.add(table, &repairs, |time_us| slot_of(mask, time_us), |_, _, _| true)?;
+        }
+        let Some(patched) = patches.apply(table, &batch, |time_us| Some(slot_of(mask, time_us)))? else { return Ok(batch) };
+        let (known, here) = (batch.column(at).as_string::<i32>(), patched.cells_column()?);
+        // Of a row with a hidden cell, no cell was repaired before.
+        let cells: StringArray = here.iter().zip(known.iter()).map(|(here, known)| here.or(known)).collect();
+        let mut columns = patched.rows.columns().to_vec();
+        columns[at] = Arc::new(cells);
+        Ok(RecordBatch::try_new(patched.rows.schema(), columns)?)
+    }
+
     /// What was repaired here, as rows of the repaired view.
     fn repaired(&self, own: &SchemaRef, request: &ScanRequest) -> Result<Vec<RecordBatch>> {
         let table = &self.shared.table;
@@ -139,11 +199,14 @@ impl MaskedLake {
         let view = overlay::view_schema(&own);
         let mut batches = Vec::new();
         for batch in self.published().0 {
-            let batch = wanted(table, &batch, request)?;
+            let batch = without_patches(&wanted(table, &batch, request)?)?;
             let (mut fields, mut columns) = (Vec::new(), Vec::new());
             for (field, named) in view.fields().iter().zip(named.fields()) {
-                let name = if field.name() == overlay::REPAIRED_BY { overlay::columns::STRATEGY } else { field.name() };
-                let column: ArrayRef = shape::cast_exact(rollup::column(&batch, name)?, field.data_type())?;
+                let name = if field.name() == overlay::REPAIRED_BY { overlay::columns::STRATEGY } else { field.name().as_str() };
+                let column: ArrayRef = match name {
+                    overlay::REPAIRED_CELLS => new_null_array(field.data_type(), batch.num_rows()),
+                    name => shape::cast_exact(rollup::column(&batch, name)?, field.data_type())?,
+                };
                 fields.push(named.as_ref().clone().with_nullable(field.is_nullable() || column.null_count() > 0));
                 columns.push(column);
             }
@@ -156,7 +219,8 @@ impl MaskedLake {
     fn hide(&self, request: &PresenceRequest, found: &mut TablePresence) -> Result<()> {
         let Shared { table, mask, .. } = self.shared.as_ref();
         let per_word = i64::from(mask.grid().cadence().slots_per_word());
-        for (key, hidden) in mask.keys() {
+        // Where cells are hidden, the rows are there.
+        for (key, hidden) in mask.keys().filter(|_| !mask.is_of_cells()) {
             let Some(of_key) = found.raw.keys.get_mut(key) else {
                 let rows = hidden.count_in(request.slots);
                 found.raw.other_rows = found.raw.other_rows.saturating_sub(rows);
@@ -178,6 +242,7 @@ impl MaskedLake {
         }
         let (repairs, exceptions) = self.published();
         for batch in &repairs {
+            let batch = &without_patches(batch)?;
             insert(table, mask, &mut found.repaired, batch, |_| true)?;
         }
         for batch in &exceptions {
@@ -198,6 +263,13 @@ impl MaskedLake {
 
 fn slot_of(mask: &Mask, time_us: i64) -> i64 {
     mask.grid().slot_of_seconds(time_us.div_euclid(1_000_000))
+}
+
+/// The rows of repairs that are rows of the table, too.
+fn without_patches(repairs: &RecordBatch) -> Result<RecordBatch> {
+    let op = rollup::column(repairs, overlay::columns::OP)?.as_string::<i32>();
+    let keep: BooleanArray = op.iter().map(|op| Some(op != Some(overlay::Op::Patch.as_str()))).collect();
+    Ok(filter_record_batch(repairs, &keep)?)
 }
 
 /// Adds the slots of rows to sets.
@@ -281,6 +353,7 @@ impl ReadLake for MaskedLake {
         let repaired = match self.standing(table)? {
             Standing::Other => return self.inner.scan(table, request).await,
             Standing::Computed(place) => {
+                request.refuse_files(table, "a comparison that computes it")?;
                 let WrittenTable { schema, parts, .. } = self.computed(table, &place)?;
                 let schema = shape::project(table, &schema, request.columns.as_deref())?;
                 let named = shape::as_requested(table, &schema, request.columns.as_deref())?;
@@ -295,10 +368,14 @@ impl ReadLake for MaskedLake {
                 return Ok(stream::iter(batches.into_iter().map(Ok)).boxed());
             }
             Standing::Masked if request.layer == Layer::Repaired => self.repaired(&self.inner.describe(table).await?, request)?,
-            Standing::Masked | Standing::Beside => Vec::new(),
+            Standing::Masked => Vec::new(),
+            Standing::Beside => {
+                let this = self.clone();
+                return Ok(self.inner.scan(table, request).await?.map(move |batch| this.seen(&batch?)).boxed());
+            }
         };
         let this = self.clone();
-        let rows = self.inner.scan(table, request).await?.map(move |batch| this.seen(&batch?));
+        let rows = self.inner.scan(table, request).await?.map(move |batch| this.shown(&batch?));
         Ok(rows.chain(stream::iter(repaired.into_iter().map(Ok))).boxed())
     }
 

@@ -2,9 +2,10 @@
 //!
 //! Every draw is a hash of the seed and of what it is drawn for, so whether a slot is hidden does not depend on the order of keys.
 
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
@@ -76,17 +77,25 @@ impl Serialize for Share {
     }
 }
 
-/// The slots that are hidden, by key.
+/// The slots that are hidden, by key: their rows, or some cells of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mask {
     grid: SlotGrid,
     keys: BTreeMap<Key, SlotSet>,
+    cells: Option<HiddenCells>,
+}
+
+/// Which cells of a row are hidden: those of one of these groups of columns, drawn for each slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct HiddenCells {
+    groups: Vec<Arc<[String]>>,
+    seed: u64,
 }
 
 impl Mask {
     /// Hides nothing.
     pub fn nothing(grid: SlotGrid) -> Self {
-        Self { grid, keys: BTreeMap::new() }
+        Self { grid, keys: BTreeMap::new(), cells: None }
     }
 
     /// The slots of the table.
@@ -117,6 +126,30 @@ impl Mask {
     /// Whether none.
     pub fn is_empty(&self) -> bool {
         self.keys.values().all(SlotSet::is_empty)
+    }
+
+    /// Hides cells instead of rows: in each slot the columns of one of these groups, drawn from the seed.
+    #[must_use]
+    pub fn of_cells(self, groups: Vec<Arc<[String]>>, seed: u64) -> Self {
+        Self { cells: (!groups.is_empty()).then_some(HiddenCells { groups, seed }), ..self }
+    }
+
+    /// Whether cells are hidden, and not rows.
+    pub fn is_of_cells(&self) -> bool {
+        self.cells.is_some()
+    }
+
+    /// The hidden columns of a slot; `None` if the slot is not hidden, or its whole row is.
+    pub fn hidden_columns(&self, key: &Key, slot: i64) -> Option<&Arc<[String]>> {
+        let HiddenCells { groups, seed } = self.cells.as_ref().filter(|_| self.contains(key, slot))?;
+        let drawn = Draws::new(*seed, "column", key).number(slot) % u64::try_from(groups.len()).unwrap_or(1);
+        groups.get(usize::try_from(drawn).unwrap_or(0))
+    }
+
+    /// All columns that are hidden somewhere.
+    pub fn columns(&self) -> BTreeSet<&str> {
+        let groups = self.cells.iter().flat_map(|cells| &cells.groups);
+        groups.flat_map(|group| group.iter().map(String::as_str)).collect()
     }
 
     /// As gaps.
@@ -173,7 +206,7 @@ pub fn choose(grid: SlotGrid, there: &BTreeMap<Key, SlotSet>, share: Share, patt
         Pattern::OneKey => choice.one_key(wanted),
     }
     choice.hidden.retain(|_, slots| !slots.is_empty());
-    Ok(Mask { grid, keys: choice.hidden })
+    Ok(Mask { grid, keys: choice.hidden, cells: None })
 }
 
 fn too_many(slots: usize) -> Error {

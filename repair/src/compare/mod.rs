@@ -19,6 +19,7 @@ mod trial;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -33,10 +34,12 @@ pub use crate::compare::score::{ColumnErrors, CostLimit};
 use crate::compare::score::{Contender, Numbers};
 use crate::compare::trial::{Arena, Truth};
 use repair_core::engine::{JsonFormat, new_run_id};
+use repair_core::lake::overlay::fingerprint::of_nulls;
+use repair_core::lake::overlay::live::LiveRepairs;
 use repair_core::lake::shape;
 use repair_core::lake::{Lake, Layer, PresenceRequest, ReadLake, ScanRequest};
 use repair_core::model::Usage;
-use repair_core::model::{Counts, ExpectedSlots, Findings, Key, Scope, SlotSet, Table};
+use repair_core::model::{BadCells, Cells, Counts, DefectKind, ExpectedSlots, Findings, GapList, Key, Scope, SlotSet, Table};
 use repair_core::plugin::{Clock, Detector, Registry, StepContext};
 use repair_core::workflow::{Step, Variables, Workflow};
 use repair_core::{Error, Result};
@@ -156,8 +159,13 @@ fn into(workflow: &Workflow, step: &Step, variables: &Variables) -> Option<Table
 
 /// What the detect step looks at, when nothing is hidden.
 struct Looked {
+    kind: DefectKind,
     scope: Scope,
     counts: Counts,
+    /// What was found.
+    wrong: GapList,
+    /// Groups of columns of which the step finds wrong cells.
+    cells: Vec<Vec<String>>,
     table: Table,
     context: StepContext,
     lake: MaskedLake,
@@ -172,20 +180,22 @@ async fn look(arena: &Arena<'_>, detect: &Step) -> Result<Looked> {
     let table = named.ok_or_else(|| {
         Error::invalid(format!("step `{}` names no table of the workflow as `table`, so there is nothing to hide", detect.name))
     })?;
+    table.check_one_row("a comparison, which hides rows and compares what is computed for their slots with them,")?;
     let lake = arena.masked(table, &Mask::nothing(table.grid()?));
     let context = arena.prepare(&lake, &detect.name, &arena.workflow.tags)?.context;
     let found = detector.detect(&context, None).await?;
-    if !found.kind.is_missing() {
+    let cells = detector.cells();
+    if !found.kind.is_missing() && (found.kind != DefectKind::Invalid || cells.is_empty()) {
         let what = found.kind.as_str();
         return Err(Error::invalid(format!(
-            "step `{}` looks for {what} rows, but strategies can be compared only for missing rows",
+            "step `{}` looks for {what} rows, but strategies can be compared only for missing rows, and for wrong values of columns",
             detect.name
         )));
     }
     if found.scope.table != table.name {
         return Err(Error::invalid(format!("step `{}` searches table `{}`, not `{}`", detect.name, found.scope.table, table.name)));
     }
-    Ok(Looked { scope: found.scope, counts: found.counts, table: table.clone(), context, lake })
+    Ok(Looked { kind: found.kind, scope: found.scope, counts: found.counts, wrong: found.gaps, cells, table: table.clone(), context, lake })
 }
 
 /// Chooses what to hide, and keeps the truth about it.
@@ -195,7 +205,7 @@ async fn hide(
     share: Share,
     options: &CompareOptions,
 ) -> Result<(Vec<String>, Truth, u64, Vec<String>)> {
-    let Looked { scope, counts, table, context, lake } = looked;
+    let Looked { kind, scope, counts, table, context, lake, .. } = looked;
     let schema = lake.describe(table).await?;
     let columns = score::number_columns(table, &schema);
     let mut decisive = if options.columns.is_empty() { columns.clone() } else { options.columns.clone() };
@@ -213,8 +223,18 @@ async fn hide(
     if columns.is_empty() {
         return Err(Error::invalid(format!("table `{}` has no column of numbers, so strategies cannot be compared on it", table.name)));
     }
+    let groups = hidden_groups(looked, &schema, &columns)?;
+    if let Some(odd) = decisive.iter().find(|name| !groups.is_empty() && !groups.iter().any(|group| group.contains(name))) {
+        if !options.columns.is_empty() {
+            let there = groups.iter().flat_map(|group| group.iter().map(String::as_str)).collect::<Vec<_>>().join(", ");
+            return Err(Error::invalid(format!(
+                "no cell of column `{odd}` is hidden, because no rule judges it; hidden are cells of {there}"
+            )));
+        }
+        decisive.retain(|name| groups.iter().any(|group| group.contains(name)));
+    }
     let there = known_good(looked).await?;
-    let mask = mask::choose(scope.grid, &there, share, options.pattern, options.seed)?;
+    let mask = mask::choose(scope.grid, &there, share, options.pattern, options.seed)?.of_cells(groups, options.seed);
     let rows = truth(lake, table, &mask, columns).await?;
     let hidden = mask.len();
     if rows.rows.len() as u64 != hidden {
@@ -229,12 +249,50 @@ async fn hide(
     // Slots that are really missing are left out: there is no truth to compare repairs of them with.
     let expected = counts.expected.saturating_sub(counts.missing);
     let present = counts.present.saturating_sub(hidden);
-    let counts = Counts { expected, present, missing: hidden, gaps: gaps.len() as u64, ..*counts };
-    let findings = Findings::of_gaps(scope.clone(), counts, gaps, Usage::default());
+    let findings = if mask.is_of_cells() {
+        let mut cells = Cells::default();
+        for (key, slots) in mask.keys() {
+            for slot in slots.iter() {
+                let columns = mask.hidden_columns(key, slot).cloned().unwrap_or_else(|| Vec::new().into());
+                cells.insert(key, slot, BadCells { columns, judged: of_nulls() });
+            }
+        }
+        let counts = Counts { defective: hidden, cells: cells.len(), gaps: gaps.len() as u64, ..*counts };
+        Findings { kind: *kind, cells, ..Findings::of_gaps(scope.clone(), counts, gaps, Usage::default()) }
+    } else {
+        let counts = Counts { expected, present, missing: hidden, gaps: gaps.len() as u64, ..*counts };
+        Findings::of_gaps(scope.clone(), counts, gaps, Usage::default())
+    };
     context.check_cancelled()?;
     let (aggregates, not_compared) = arena.aggregate(lake, &findings).await?;
     let there = there.values().map(SlotSet::count).sum();
     Ok((decisive, Truth { findings, table: table.clone(), mask, seed: options.seed, rows, aggregates }, there, not_compared))
+}
+
+/// The groups of columns of which cells are hidden, with the table's names; none if rows are hidden.
+fn hidden_groups(looked: &Looked, schema: &Schema, numbers: &[String]) -> Result<Vec<Arc<[String]>>> {
+    if looked.kind.is_missing() {
+        return Ok(Vec::new());
+    }
+    let mut groups: Vec<Arc<[String]>> = Vec::new();
+    for group in &looked.cells {
+        let mut names = Vec::with_capacity(group.len());
+        for name in group {
+            let found = shape::find(schema, name).map_err(|error| error.on("table", &looked.table.name))?;
+            names.extend(found.map(|found| found.name().clone()));
+        }
+        // Strategies are compared by numbers.
+        if names.iter().any(|name| numbers.contains(name)) {
+            groups.push(names.into());
+        }
+    }
+    if groups.is_empty() {
+        return Err(Error::invalid(format!(
+            "the rules judge no column of numbers of table `{}`, so there is nothing by which strategies could be compared",
+            looked.table.name
+        )));
+    }
+    Ok(groups)
 }
 
 /// The slots of each key that can be hidden.
@@ -252,8 +310,25 @@ async fn known_good(looked: &Looked) -> Result<BTreeMap<Key, SlotSet>> {
     let expected = ExpectedSlots::of(scope, slots, |name| context.calendar(name))?;
     let request = PresenceRequest::new(slots, scope.keys.clone(), context.entered_at);
     let presence = lake.presence(table, &request).await?;
+    let live = match looked.kind.is_missing() {
+        true => LiveRepairs::default(),
+        false => {
+            let schema = lake.describe(table).await?;
+            let all: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+            LiveRepairs::read(lake, table, scope.interval, &scope.keys, &all).await?
+        }
+    };
+    let found_wrong = looked.wrong.by_key();
     let good = presence.raw.keys.into_iter().map(|(key, present)| {
         let mut good = mask::known_good(&expected.of_key(&key), &present, scope.grid);
+        if !looked.kind.is_missing() {
+            let mut wrong = SlotSet::new(scope.grid.cadence(), slots);
+            found_wrong.get(&key).into_iter().flatten().for_each(|gap| wrong.insert_range(*gap));
+            good.iter().filter(|slot| live.patches().has(&key, *slot)).for_each(|slot| {
+                wrong.insert(slot);
+            });
+            good.subtract(&wrong);
+        }
         // Rows that a repair replaces were found to be wrong.
         if let Some(replaced) = presence.repaired.get(&key) {
             good.subtract(replaced);
@@ -274,6 +349,15 @@ async fn truth(lake: &MaskedLake, table: &Table, mask: &Mask, columns: Vec<Strin
             let slot = mask.grid().slot_of_seconds(time_us.div_euclid(1_000_000));
             mask.contains(key, slot).then_some(slot)
         })?;
+    }
+    if mask.is_of_cells() {
+        // What is not hidden is no truth to compare with.
+        for ((key, slot), values) in &mut rows.rows {
+            let hidden = mask.hidden_columns(key, *slot);
+            for (name, value) in rows.columns.iter().zip(values) {
+                *value = value.filter(|_| hidden.is_some_and(|hidden| hidden.contains(name)));
+            }
+        }
     }
     Ok(rows)
 }

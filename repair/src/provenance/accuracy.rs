@@ -10,7 +10,7 @@ use crate::open::OpenLake;
 use crate::request::awaitable;
 use repair_core::Result;
 use repair_core::engine::JsonFormat;
-use repair_core::lake::overlay::story::{Accuracy, accuracy};
+use repair_core::lake::overlay::accuracy::{Accuracy, accuracy};
 use repair_core::model::Interval;
 
 /// How accurate each strategy has been.
@@ -48,6 +48,7 @@ impl AccuracyRequest<'_> {
 
     async fn perform(self) -> Result<AccuracyReport> {
         let subject = self.table.open(self.open).await?;
+        subject.table.check_one_row("a comparison of repairs with the rows that came later")?;
         let strategies = accuracy(subject.lake.as_ref(), &subject.table, self.interval).await?;
         Ok(AccuracyReport { format: JsonFormat, table: subject.table.name, strategies })
     }

@@ -52,6 +52,12 @@ impl World {
 
     /// The workflow with more at its top, such as calendars.
     pub fn workflow_with(&self, more: &str, location: &str, table: &str, steps: &str) -> Repair {
+        let path = self.written(more, location, table, steps);
+        repair::block_on(async { Repair::open(&path).connect().await }).unwrap_or_else(|error| panic!("{}", error.full()))
+    }
+
+    /// The file of that workflow.
+    pub fn written(&self, more: &str, location: &str, table: &str, steps: &str) -> std::path::PathBuf {
         let root = self.0.path().join("lake");
         let text = format!(
             "workflow: field\nkind: state-machine\n{more}tables:\n  t: {{ location: \"{location}\", {table} }}\nstart: look\nsteps:\n{steps}\nprofiles:\n  \
@@ -60,7 +66,7 @@ impl World {
         );
         let path = self.0.path().join("workflow.yaml");
         std::fs::write(&path, text).unwrap();
-        repair::block_on(async { Repair::open(&path).connect().await }).unwrap_or_else(|error| panic!("{}", error.full()))
+        path
     }
 
     /// The missing slots of a table at a location.
@@ -127,6 +133,30 @@ impl World {
         }
         times.sort();
         times
+    }
+
+    /// The rows of a table's Parquet files, as `column=value` in order of the columns.
+    pub fn rows(&self, table: &str) -> Vec<String> {
+        let mut rows = Vec::new();
+        for entry in std::fs::read_dir(self.0.path().join("lake").join(table)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|ending| ending != "parquet") {
+                continue;
+            }
+            let file = std::fs::File::open(path).unwrap();
+            for batch in parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap() {
+                let batch = batch.unwrap();
+                for row in 0..batch.num_rows() {
+                    let cells = batch.schema_ref().fields().iter().zip(batch.columns()).map(|(field, column)| {
+                        let value = repair::arrow::util::display::array_value_to_string(column, row).unwrap();
+                        format!("{}={value}", field.name())
+                    });
+                    rows.push(cells.collect::<Vec<_>>().join(" "));
+                }
+            }
+        }
+        rows.sort();
+        rows
     }
 
     /// The only column of the only row of the table `sums`.

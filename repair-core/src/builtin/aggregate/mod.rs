@@ -1,5 +1,6 @@
 //! Aggregators for any kind of data.
 
+mod off_grid;
 mod sql;
 
 use crate::plugin::Registry;

@@ -11,13 +11,14 @@ use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
 
+use crate::builtin::aggregate::off_grid::OffGrid;
 use crate::builtin::target;
 use crate::builtin::target::target;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{BatchStream, overlay, rollup, shape};
 use crate::model::Usage;
 use crate::model::{Interval, Moment, Table};
-use crate::plugin::{AggregateRequest, Aggregated, Aggregator, Registry, StepContext};
+use crate::plugin::{AggregateRequest, Aggregated, Aggregator, LEFT_OUT, Registry, StepContext};
 
 /// The maximum number of rows of a result, which is held in memory because each partition is replaced as a whole.
 const MOST_ROWS: usize = 5_000_000;
@@ -67,6 +68,7 @@ impl Aggregator for Sql {
             (Some(from), Some(to)) => Some(folders(from, to, &into, context.now)?),
             _ => None,
         };
+        let off_grid = OffGrid::look(context, &self.config.query, request.findings, asked).await?;
         let mut result = query(context, &self.config.query).await?;
         let mut batches: Vec<RecordBatch> = Vec::new();
         let mut rows = 0;
@@ -95,7 +97,11 @@ impl Aggregator for Sql {
             None if into.partition_by.is_empty() => context.lake.replace(&into, &everything()?, batches).await?,
             None => Usage::default(),
         };
-        Ok(Aggregated { output: json!({ "rows": rows, "table": into.name, "location": into.location }), usage })
+        let mut output = json!({ "rows": rows, "table": into.name, "location": into.location });
+        if !off_grid.tables.is_empty() {
+            output[LEFT_OUT] = json!(off_grid.tables);
+        }
+        Ok(Aggregated { output, usage: [usage, off_grid.usage].into_iter().sum() })
     }
 }
 

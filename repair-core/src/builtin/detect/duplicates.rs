@@ -9,20 +9,22 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 
 use crate::builtin::detect::expected::{Examined, GapsConfig, blind_if_missing, interval_of};
-use crate::builtin::detect::gaps::search;
+use crate::builtin::detect::gaps::{Searched, search};
 use crate::error::Result;
 use crate::lake::overlay::fingerprint::Hashing;
 use crate::lake::overlay::live::LiveRepairs;
 use crate::lake::{Layer, ScanRequest};
 use crate::model::MAX_EXAMPLES;
 use crate::model::{DefectKind, Findings, Fingerprints, GapList, Key, SlotRange};
-use crate::plugin::{Detector, Registry, StepContext};
+use crate::plugin::{Detector, PluginKind, Registry, StepContext};
 
 pub(super) fn register(registry: &mut Registry) {
     registry.detector("duplicates", "finds the expected slots of a series that hold several rows", |config: GapsConfig| {
         config.check()?;
         Ok(Duplicates { config })
     });
+    registry.finds_wrong_rows("duplicates");
+    registry.needs_one_row(PluginKind::Detector, "duplicates");
 }
 
 /// The detector `duplicates`.
@@ -37,7 +39,9 @@ impl Detector for Duplicates {
             Some(before) => before.scope.clone(),
             None => self.config.scope(context).await?,
         };
-        let (mut found, crowded) = search(context, &scope, again, self.config.allow_empty).await?;
+        context.table(&scope.table)?.check_one_row("`duplicates`")?;
+        let searched = search(context, &scope, again, self.config.allow_empty, &mut |_, _, _| {}).await?;
+        let Searched { findings: mut found, crowded, .. } = searched;
         let examined = Examined::of(context, &scope, again)?;
         let Some(hull) = examined.hull() else { return Ok(Findings { kind: DefectKind::Duplicate, ..found }) };
         let interval = interval_of(&scope, hull)?;
@@ -58,7 +62,7 @@ impl Detector for Duplicates {
             let interval = interval_of(&scope, SlotRange::new(first, last + 1))?;
             let mut keys: Vec<Key> = wanted.iter().map(|(key, _)| key.clone()).collect();
             keys.dedup();
-            let request = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys), columns: None };
+            let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys);
             let mut rows = context.lake.scan(table, &request).await.map_err(blind_if_missing)?;
             while let Some(batch) = rows.try_next().await? {
                 context.check_cancelled()?;

@@ -1,21 +1,24 @@
 //! The detector `gaps`, and its search, which detectors for one kind of data share.
 //!
-//! It never reads rows. It asks the lake for presence, and computes *missing = expected − present − repaired − confirmed absent*. What is
-//! expected comes from the workflow and the calendar, never from the captured data, because an outage would delete its own evidence.
+//! It asks the lake for presence, and computes *missing = expected − present − repaired − confirmed absent*. What is expected comes from the
+//! workflow and the calendar, never from the captured data, because an outage would delete its own evidence. It reads rows only where repairs
+//! replace some among duplicates, to count those that are left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
+use futures::TryStreamExt;
 use serde_json::Value;
 
 use crate::builtin::detect::clock::{self, Clocks};
 use crate::builtin::detect::expected::GapsConfig;
 use crate::builtin::detect::expected::{MOST_KEYS, blind_if_missing, nothing_expected, settled};
 use crate::error::{Error, Result};
-use crate::lake::PresenceRequest;
+use crate::lake::shape::KeyTime;
+use crate::lake::{Layer, PresenceRequest, ScanRequest};
 use crate::model::Usage;
 use crate::model::{
-    Cadence, Counts, ExpectedSlots, Findings, GapList, Key, KeyPresence, OtherKeys, Quarantine, Scope, SlotRange, SlotSet, Table,
+    Cadence, Counts, ExpectedSlots, Findings, GapList, Key, KeyPresence, OtherKeys, Quarantine, Rows, Scope, SlotRange, SlotSet, Table,
     TablePresence, TimeMark,
 };
 use crate::plugin::{Detector, Registry, Sensor, StepContext};
@@ -58,7 +61,7 @@ impl Detector for Gaps {
             Some(before) => before.scope.clone(),
             None => self.config.scope(context).await?,
         };
-        Ok(search(context, &scope, again, self.config.allow_empty).await?.0)
+        examined(context, &scope, again, self.config.allow_empty).await
     }
 }
 
@@ -69,13 +72,14 @@ impl Detector for Gaps {
 /// Slots that have not settled yet are not expected, and the scope of the findings ends before them. If no slot at all is expected, the search is
 /// blind; [`find_gaps_allow_empty`] then finds nothing.
 ///
-/// Duplicates are counted by presence word (an hour of minutes), in the words with at least one expected slot that holds a row.
+/// Duplicates are counted by presence word (an hour of minutes), in the words with at least one expected slot that holds a row. Rows that a
+/// repair replaces do not count, nor do those of a table in which slots hold many rows.
 ///
 /// # Errors
 /// `invalid` if the keys do not fit the table; `blind` if the calendar does not cover the interval or expects nothing there, or the table does
 /// not exist; and those of the lake.
 pub async fn find_gaps(context: &StepContext, scope: &Scope, again: Option<&Findings>) -> Result<Findings> {
-    Ok(search(context, scope, again, false).await?.0)
+    examined(context, scope, again, false).await
 }
 
 /// As [`find_gaps`], if it is fine that no slot at all is expected.
@@ -83,30 +87,73 @@ pub async fn find_gaps(context: &StepContext, scope: &Scope, again: Option<&Find
 /// # Errors
 /// As [`find_gaps`], except that.
 pub async fn find_gaps_allow_empty(context: &StepContext, scope: &Scope, again: Option<&Findings>) -> Result<Findings> {
-    Ok(search(context, scope, again, true).await?.0)
+    examined(context, scope, again, true).await
 }
 
 /// Sees, of each key and window, which slots are expected, and which of these are missing.
 pub(super) type Observer<'a> = &'a mut (dyn FnMut(&Key, &SlotSet, &SlotSet) + Send);
 
-/// As [`find_gaps`], with the slots that may hold several rows. The count of a word does not show which of its slots do.
-pub(super) async fn search(
-    context: &StepContext,
-    asked: &Scope,
-    again: Option<&Findings>,
-    allow_empty: bool,
-) -> Result<(Findings, GapList)> {
+/// As [`find_gaps`] or [`find_gaps_allow_empty`].
+pub(super) async fn examined(context: &StepContext, asked: &Scope, again: Option<&Findings>, allow_empty: bool) -> Result<Findings> {
     observed(context, asked, again, allow_empty, &mut |_, _, _| {}).await
 }
 
-/// As [`search`], under the eyes of an observer.
+/// As [`examined`], under the eyes of an observer.
 pub(super) async fn observed(
     context: &StepContext,
     asked: &Scope,
     again: Option<&Findings>,
     allow_empty: bool,
     observer: Observer<'_>,
-) -> Result<(Findings, GapList)> {
+) -> Result<Findings> {
+    let Searched { findings, replaced, .. } = search(context, asked, again, allow_empty, observer).await?;
+    without_replaced(context, findings, &replaced).await
+}
+
+/// What a search found.
+pub(super) struct Searched {
+    /// The gaps, and the counts. Among the duplicates are the rows that a repair replaces.
+    pub(super) findings: Findings,
+    /// The slots that may hold several rows. The count of a word does not show which of its slots do.
+    pub(super) crowded: GapList,
+    /// Of these, the slots whose rows a repair replaces.
+    replaced: GapList,
+}
+
+/// Takes the rows that a repair replaces from the count of duplicates. Only their slots are read, in one scan.
+async fn without_replaced(context: &StepContext, mut findings: Findings, replaced: &GapList) -> Result<Findings> {
+    let scope = &findings.scope;
+    let Some(interval) = replaced.hull().and_then(|hull| scope.grid.interval_of(hull)) else { return Ok(findings) };
+    let table = context.table(&scope.table)?;
+    let keys: Vec<Key> = replaced.by_key().into_keys().collect();
+    let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys).with_columns(Vec::new());
+    let mut batches = context.lake.scan(table, &request).await.map_err(blind_if_missing)?;
+    let (mut seen, mut hidden): (BTreeSet<(Key, i64)>, u64) = Default::default();
+    while let Some(batch) = batches.try_next().await? {
+        context.check_cancelled()?;
+        findings.usage.rows_read += batch.num_rows() as u64;
+        let rows = KeyTime::of(table, &batch)?;
+        for run in rows.runs() {
+            let key = rows.key(run.start);
+            for &time_us in &rows.times.values()[run] {
+                let slot = scope.grid.slot_of_row(time_us).filter(|slot| replaced.contains(&key, *slot));
+                hidden += slot.map_or(0, |slot| u64::from(!seen.insert((key.clone(), slot))));
+            }
+        }
+    }
+    findings.counts.duplicates = findings.counts.duplicates.saturating_sub(hidden);
+    Ok(findings)
+}
+
+/// Searches for gaps, and for slots that may hold several rows.
+pub(super) async fn search(
+    context: &StepContext,
+    asked: &Scope,
+    again: Option<&Findings>,
+    allow_empty: bool,
+    observer: Observer<'_>,
+) -> Result<Searched> {
+    let nothing_found = |findings| Searched { findings, crowded: GapList::default(), replaced: GapList::default() };
     let table = context.table(&asked.table)?;
     // A table that lists keys may have none for the interval.
     let keys = if asked.keys.is_empty() && allow_empty { Vec::new() } else { checked_keys(table, &asked.keys)? };
@@ -115,13 +162,17 @@ pub(super) async fn observed(
         Some(scope) => scope,
         None if allow_empty => {
             let counts = Counts { audited_keys: keys.len() as u64, ..Counts::default() };
-            return Ok((Findings::of_gaps(asked.clone(), counts, GapList::default(), Usage::default()), GapList::default()));
+            return Ok(nothing_found(Findings::of_gaps(asked.clone(), counts, GapList::default(), Usage::default())));
         }
         None => return Err(nothing_expected(context, asked)?),
     };
     let mut search = match again {
-        Some(before) => Search::again(scope, before),
-        None => Search { clocks: clock::applies(table).then(|| Clocks::new(scope.grid)), ..Search::first(scope, keys) },
+        Some(before) => Search { counts_duplicates: table.rows == Rows::One, ..Search::again(scope, before) },
+        None => Search {
+            counts_duplicates: table.rows == Rows::One,
+            clocks: clock::applies(table).then(|| Clocks::new(scope.grid)),
+            ..Search::first(scope, keys)
+        },
     };
     let windows = windows(scope.grid.cadence(), search.hull, search.keys.len());
     let total = windows.len() as u64;
@@ -139,15 +190,16 @@ pub(super) async fn observed(
         context.progress.advance(&context.step, done + 1, total);
     }
     if again.is_none() {
-        search.check_alignment(table)?;
+        let off = search.counts.misaligned;
+        check_alignment(table, off, off + search.aligned, "nothing can be said about what is missing")?;
     }
     if again.is_none() && search.counts.expected == 0 && !allow_empty {
         return Err(nothing_expected(context, scope)?);
     }
-    let crowded = search.list(&search.crowded);
+    let (crowded, replaced) = (search.list(&search.crowded), search.list(&search.replaced));
     let zone = search.clocks.as_ref().and_then(Clocks::found).cloned();
     let notices = zone.iter().map(|zone| clock::notice(table, zone)).collect();
-    Ok((Findings { notices, ..search.findings(scope) }, crowded))
+    Ok(Searched { findings: Findings { notices, ..search.findings(scope) }, crowded, replaced })
 }
 
 /// The keys, in order, after checking that they fit the table.
@@ -179,7 +231,7 @@ fn checked_keys(table: &Table, keys: &[Key]) -> Result<Vec<Key>> {
 
 /// Windows of slots, in order, small enough that the words of all keys fit in memory. If a window is longer than a day, its bounds are
 /// days, so that no partition is read twice.
-fn windows(cadence: Cadence, slots: SlotRange, keys: usize) -> Vec<SlotRange> {
+pub(crate) fn windows(cadence: Cadence, slots: SlotRange, keys: usize) -> Vec<SlotRange> {
     let per_word = u64::from(cadence.slots_per_word());
     let keys = u64::try_from(keys).unwrap_or(u64::MAX).max(1);
     let slots_at_once = (WORDS_AT_ONCE / keys).max(1).saturating_mul(per_word);
@@ -207,6 +259,10 @@ struct Search {
     missing: Vec<Vec<SlotRange>>,
     /// For each key, the expected slots that hold rows, in words with more rows than such slots.
     crowded: Vec<Vec<SlotRange>>,
+    /// For each key, those of them whose rows a repair replaces.
+    replaced: Vec<Vec<SlotRange>>,
+    /// Whether a second row of a slot is a duplicate.
+    counts_duplicates: bool,
     counts: Counts,
     /// The rows that could not be read.
     quarantine: Quarantine,
@@ -237,7 +293,9 @@ impl Search {
         Self {
             hull,
             missing: none.clone(),
-            crowded: none,
+            crowded: none.clone(),
+            replaced: none,
+            counts_duplicates: true,
             keys,
             counts,
             quarantine: Quarantine::default(),
@@ -291,7 +349,8 @@ impl Search {
             *seen = (*seen).max(*rows);
         }
         let nothing = KeyPresence::new(cadence, slots);
-        for (((key, gaps), found), crowded) in self.keys.iter().zip(&mut self.missing).zip(&mut self.crowded) {
+        let lists = self.missing.iter_mut().zip(&mut self.crowded).zip(&mut self.replaced);
+        for ((key, gaps), ((found, crowded), replaced)) in self.keys.iter().zip(lists) {
             let raw = presence.raw.keys.get(key).unwrap_or(&nothing);
             let repaired = presence.repaired.get(key);
             let expected_of_key = match expected {
@@ -308,13 +367,21 @@ impl Search {
                 unexpected.subtract(&expected_of_key);
                 self.counts.unexpected += unexpected.count();
             }
-            for (word, more) in duplicates(raw, &expected_of_key) {
+            for (word, more) in duplicates(raw, &expected_of_key).filter(|_| self.counts_duplicates) {
                 self.counts.duplicates += more;
                 let mut slots = SlotSet::new(cadence, slots);
                 slots.insert_word(word, u64::MAX);
                 slots.intersect(&raw.present);
                 slots.intersect(&expected_of_key);
                 slots.runs().for_each(|run| append(crowded, run));
+                // Where the table has a row of its own, a repair either replaces it or is overtaken.
+                if let (Some(repaired), true) = (repaired, expected.is_some()) {
+                    slots.intersect(repaired);
+                    if let Some(overtaken) = presence.overtaken.get(key) {
+                        slots.subtract(overtaken);
+                    }
+                    slots.runs().for_each(|run| append(replaced, run));
+                }
             }
             held.intersect(&expected_of_key);
             if let Some(overtaken) = presence.overtaken.get(key) {
@@ -341,32 +408,6 @@ impl Search {
         }
     }
 
-    /// Checks that not more rows are off the grid than the table allows. They hold no slot, so a wrong grid would make everything missing.
-    fn check_alignment(&self, table: &Table) -> Result<()> {
-        let (limit, off) = (table.misaligned.unwrap_or(Table::MISALIGNED), self.counts.misaligned);
-        let all = off + self.aligned;
-        if !limit.is_exceeded(off, all) {
-            return Ok(());
-        }
-        let grid = table.grid()?;
-        let near = match grid.tolerance_s() {
-            0 => "exactly".to_owned(),
-            seconds => format!("within {seconds} s"),
-        };
-        Err(Error::blind(format!(
-            "{off} of {all} rows of table `{}` have a time that is not {near} where {} slots {}, and `misaligned` allows {limit}; such rows belong \
-             to no slot, and nothing can be said about what is missing. Write where slots begin, e.g. `cadence: {{ every: {}, at: \":51\" }}`, a \
-             `tolerance`, the right `marks` or `zone`, or a larger `misaligned`",
-            table.name,
-            grid.cadence(),
-            match grid.marks() {
-                TimeMark::Start => "begin",
-                TimeMark::End => "end",
-            },
-            grid.cadence(),
-        )))
-    }
-
     /// The gaps of all keys as one list.
     fn list(&self, runs: &[Vec<SlotRange>]) -> GapList {
         let mut list = GapList::default();
@@ -384,6 +425,34 @@ impl Search {
         let (quarantine, other_keys) = (self.quarantine, self.other_keys);
         Findings { quarantine, other_keys, ..Findings::of_gaps(scope.clone(), self.counts, gaps, self.usage) }
     }
+}
+
+/// Checks that not more rows are off the grid than the table allows. They hold no slot, so a wrong grid would make everything missing.
+///
+/// # Errors
+/// `blind` if more are; `so` says what follows from that.
+pub(crate) fn check_alignment(table: &Table, off: u64, all: u64, so: &str) -> Result<()> {
+    let limit = table.misaligned.unwrap_or(Table::MISALIGNED);
+    if !limit.is_exceeded(off, all) {
+        return Ok(());
+    }
+    let grid = table.grid()?;
+    let near = match grid.tolerance_s() {
+        0 => "exactly".to_owned(),
+        seconds => format!("within {seconds} s"),
+    };
+    Err(Error::blind(format!(
+        "{off} of {all} rows of table `{}` have a time that is not {near} where {} slots {}, and `misaligned` allows {limit}; such rows belong to no \
+         slot, and {so}. Write where slots begin, e.g. `cadence: {{ every: {}, at: \":51\" }}`, a `tolerance`, the right `marks` or `zone`, or a \
+         larger `misaligned`",
+        table.name,
+        grid.cadence(),
+        match grid.marks() {
+            TimeMark::Start => "begin",
+            TimeMark::End => "end",
+        },
+        grid.cadence(),
+    )))
 }
 
 /// The gaps that overlap a range. The gaps must be in order and disjoint.

@@ -10,6 +10,7 @@ mod reference;
 mod stale;
 
 pub use expected::GapsConfig;
+pub(super) use gaps::{check_alignment, windows};
 pub use gaps::{find_gaps, find_gaps_allow_empty};
 pub use invalid::{ColumnComparison, Invalid, InvalidConfig, Outlier, Rule, Sentinel};
 

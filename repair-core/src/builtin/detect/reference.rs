@@ -102,7 +102,7 @@ async fn read(context: &StepContext, table: &Table, from: &KeysFrom, reference: 
     }
     columns.sort_unstable();
     columns.dedup();
-    let request = ScanRequest { layer: Layer::Raw, interval: None, keys: None, columns: Some(columns) };
+    let request = ScanRequest::new(Layer::Raw).with_columns(columns);
     let mut batches = context.lake.scan(reference, &request).await.map_err(blind_if_missing)?;
     let mut listed = BTreeMap::new();
     let mut rows = 0;

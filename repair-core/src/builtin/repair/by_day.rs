@@ -72,7 +72,7 @@ pub async fn raw_rows(
     keys: Vec<Key>,
 ) -> Result<Option<RecordBatch>> {
     let interval = grid.interval_of(slots).ok_or_else(far)?;
-    let request = ScanRequest { layer: Layer::Repaired, interval: Some(interval), keys: Some(keys), columns: None };
+    let request = ScanRequest::new(Layer::Repaired).in_interval(interval).of_keys(keys);
     let batches: Vec<RecordBatch> = lake.scan(table, &request).await?.and_then(async |batch| own_rows(table, &batch)).try_collect().await?;
     let Some(first) = batches.first() else { return Ok(None) };
     let rows = concat_batches(first.schema_ref(), &batches)?;

@@ -17,7 +17,7 @@ use crate::builtin::repair::by_day;
 use crate::error::Result;
 use crate::model::Usage;
 use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Unit};
-use crate::plugin::{PlannedUnits, Registry, Repairer, StepContext};
+use crate::plugin::{PlannedUnits, PluginKind, Registry, Repairer, StepContext};
 
 /// By default, how long the last row is repeated.
 pub(super) const MAX_AGE: Period = Period::minutes(10);
@@ -35,6 +35,7 @@ pub(super) fn register(registry: &mut Registry) {
     registry.repairer("carry-forward", "repeats the last row before a gap, for a while", |config: CarryForwardConfig| {
         Ok(CarryForward::new(&config, "carry-forward", Box::new(AsItIs)))
     });
+    registry.needs_one_row(PluginKind::Repairer, "carry-forward");
 }
 
 /// Defines what a repeated row looks like.
@@ -99,6 +100,7 @@ impl Repairer for CarryForward {
 
     /// A unit is a day of all keys, up to a limit.
     async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
+        context.table(&findings.scope.table)?.check_one_row(&format!("`{}`", self.name))?;
         let grid = findings.scope.grid;
         let over = by_day::slots_over(grid, context.clock.now());
         let within_reach = findings.gaps.iter().map(|(key, gap)| {

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::lake::{rollup, shape};
 use crate::model::Usage;
 use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Table, Unit};
-use crate::plugin::{PlannedUnits, Registry, Repairer, StepContext};
+use crate::plugin::{PlannedUnits, PluginKind, Registry, Repairer, StepContext};
 
 const NAME: &str = "interpolate";
 
@@ -43,6 +43,7 @@ pub struct InterpolateConfig {
 
 pub(super) fn register(registry: &mut Registry) {
     registry.repairer(NAME, "draws a straight line between the rows before and after a gap", Interpolate::new);
+    registry.needs_one_row(PluginKind::Repairer, NAME);
 }
 
 /// Draws a straight line, in time, between the table's own rows before and after a gap.
@@ -113,6 +114,7 @@ impl Repairer for Interpolate {
     /// A unit is a day of all keys, up to a limit. Gaps that are too long by themselves are left out.
     async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         let table = context.table(&findings.scope.table)?;
+        table.check_one_row("`interpolate`")?;
         self.columns(table, context.lake.describe(table).await?.as_ref())?;
         let grid = findings.scope.grid;
         let over = by_day::slots_over(grid, context.clock.now());

@@ -1,16 +1,19 @@
-//! The repairer `keep`: keeps one of several rows of a slot.
+//! The repairer `keep`: keeps one of several rows of a slot, or their mean.
 //!
 //! Identical rows need no choice. If rows differ and the rule does not single one out (two have the earliest time, or the same largest
-//! value), none is kept, because a guess would be an invention. That is reported as a conflict, and the slot stays a duplicate.
+//! value), none is kept, because a guess would be an invention. That is reported as a conflict, and the slot stays a duplicate. The same holds
+//! for a mean if rows differ in a column that has none, such as text.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, TimestampNanosecondArray, UInt32Array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, RecordBatch, TimestampMicrosecondArray, TimestampNanosecondArray, UInt32Array, UInt64Array,
+};
 use arrow::compute::{SortOptions, cast, concat_batches, take_record_batch};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, UInt64Type};
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use async_trait::async_trait;
 use futures::TryStreamExt;
@@ -22,13 +25,14 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::builtin::repair::by_day;
+use crate::builtin::repair::mean::{Mean, mean};
 use crate::error::{Error, Result};
 use crate::lake::overlay::fingerprint::{RowHash, RowHashes};
 use crate::lake::shape::{self, KeyTime};
-use crate::lake::{Layer, ScanRequest};
+use crate::lake::{FILE, Layer, ScanRequest};
 use crate::model::Usage;
-use crate::model::{DefectKind, Findings, Fix, Key, SlotRange, Table, Unit};
-use crate::plugin::{PlannedUnits, Registry, Repairer, StepContext};
+use crate::model::{DefectKind, Findings, Fix, Interval, Key, SlotRange, Table, Unit};
+use crate::plugin::{PlannedUnits, PluginKind, Registry, Repairer, StepContext};
 
 /// The source of its rows.
 const NAME: &str = "keep";
@@ -49,6 +53,14 @@ pub(super) enum Rule {
     First,
     /// The row with the latest time within the slot.
     Last,
+    /// The row of the file that comes first; only on a lake that knows files, and in their order: by the names of folders and files.
+    #[serde(rename = "first_file")]
+    FirstFile,
+    /// The row of the file that comes last; only on a lake that knows files, and in their order: by the names of folders and files.
+    #[serde(rename = "last_file")]
+    LastFile,
+    /// A row of means: of each column of numbers, the mean of its values. Any other column must have the same value in all rows.
+    Mean,
     /// The row with the smallest value in this column; a row without a value is kept only if none has one.
     Min(String),
     /// The row with the largest value in this column; a row without a value is kept only if none has one.
@@ -114,7 +126,8 @@ impl JsonSchema for Columns {
 }
 
 pub(super) fn register(registry: &mut Registry) {
-    registry.repairer("keep", "keeps one of several rows of a slot", |config: KeepConfig| Ok(Keep { rule: config.keep }));
+    registry.repairer("keep", "keeps one of several rows of a slot, or their mean", |config: KeepConfig| Ok(Keep { rule: config.keep }));
+    registry.needs_one_row(PluginKind::Repairer, "keep");
 }
 
 /// The repairer `keep`.
@@ -127,6 +140,8 @@ struct Row {
     row: u32,
     hash: RowHash,
     time_us: i64,
+    /// The number of its file, if files decide.
+    file: u64,
     /// The larger one is kept.
     value: Option<OwnedRow>,
 }
@@ -138,12 +153,17 @@ impl Repairer for Keep {
         Usage::default()
     }
 
-    async fn plan(&self, _: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
+    async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         if findings.kind != DefectKind::Duplicate {
             let what = findings.kind.as_str();
             return Err(Error::invalid(format!(
                 "`keep` repairs duplicate slots, and these findings are {what} slots; use another repairer"
             )));
+        }
+        if self.rule.is_of_files() {
+            // A lake that does not know files refuses before any unit begins, and before it reads anything.
+            let nothing = ScanRequest { keys: Some(Vec::new()), ..self.request(findings.scope.interval, Vec::new()) };
+            drop(context.lake.scan(context.table(&findings.scope.table)?, &nothing).await.map_err(|error| self.named(error))?);
         }
         Ok(by_day::units(findings.scope.grid, findings.gaps.iter()))
     }
@@ -151,18 +171,30 @@ impl Repairer for Keep {
     async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {
         let table = context.table(&findings.scope.table)?;
         let keys: Vec<Key> = unit.wanted.iter().map(|wanted| wanted.key.clone()).collect();
-        let request = ScanRequest { layer: Layer::Raw, interval: Some(unit.interval), keys: Some(keys), columns: None };
-        let batches: Vec<RecordBatch> = context.lake.scan(table, &request).await?.try_collect().await?;
+        let request = self.request(unit.interval, keys);
+        let batches = context.lake.scan(table, &request).await.map_err(|error| self.named(error))?;
+        let batches: Vec<RecordBatch> = batches.try_collect().await?;
         let mut fix = Fix { source: NAME.to_owned(), ..Fix::default() };
         let Some(first) = batches.first() else { return Ok(fix) };
-        let rows = concat_batches(first.schema_ref(), &batches)?;
+        let (rows, files) = apart(&concat_batches(first.schema_ref(), &batches)?)?;
         fix.usage = Usage { rows_read: rows.num_rows() as u64, ..Usage::default() };
-        let mut kept = Vec::new();
-        for ((key, slot), of_slot) in self.rows_of_slots(table, findings, unit, &rows)? {
+        if self.rule.is_of_files() && files.is_none() {
+            return Err(Error::internal("the lake did not say which files rows are in"));
+        }
+        let (mut kept, mut means) = (Vec::new(), Vec::new());
+        for ((key, slot), of_slot) in self.rows_of_slots(table, findings, unit, &rows, files.as_ref())? {
+            let time = findings.scope.grid.time_of(slot);
             match self.choice(&of_slot) {
                 Some(row) => kept.push(row),
+                None if self.rule == Rule::Mean => {
+                    let of_slot = UInt32Array::from_iter_values(of_slot.iter().map(|row| row.row));
+                    match mean_row(table, &take_record_batch(&rows, &of_slot)?, time)? {
+                        Ok(mean) => means.push(mean),
+                        Err(why) => fix.conflicts.add(format!("{key} at {time}: {why}")),
+                    }
+                }
                 None => {
-                    let (count, time) = (of_slot.len(), findings.scope.grid.time_of(slot));
+                    let count = of_slot.len();
                     fix.conflicts.add(format!("{key} at {time}: `keep: {}` does not single out one of {count} rows", self.rule));
                 }
             }
@@ -170,16 +202,35 @@ impl Repairer for Keep {
         if !kept.is_empty() {
             fix.rows.push(take_record_batch(&rows, &UInt32Array::from(kept))?);
         }
+        if !means.is_empty() {
+            fix.rows.push(concat_batches(&rows.schema(), &means)?);
+        }
         Ok(fix)
     }
 }
 
 impl Keep {
-    fn rows_of_slots(&self, table: &Table, findings: &Findings, unit: &Unit, rows: &RecordBatch) -> Result<BTreeMap<(Key, i64), Vec<Row>>> {
+    fn request(&self, interval: Interval, keys: Vec<Key>) -> ScanRequest {
+        ScanRequest { files: self.rule.is_of_files(), ..ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys) }
+    }
+
+    /// An error of a scan that may be about the rule.
+    fn named(&self, error: Error) -> Error {
+        if self.rule.is_of_files() { error.on("`keep`", self.rule.to_string()) } else { error }
+    }
+
+    fn rows_of_slots(
+        &self,
+        table: &Table,
+        findings: &Findings,
+        unit: &Unit,
+        rows: &RecordBatch,
+        files: Option<&UInt64Array>,
+    ) -> Result<BTreeMap<(Key, i64), Vec<Row>>> {
         let wanted: BTreeMap<&Key, &[SlotRange]> = unit.wanted.iter().map(|wanted| (&wanted.key, wanted.slots.as_slice())).collect();
         let (places, hashes) = (KeyTime::of(table, rows)?, RowHashes::of(table, rows)?);
         let values = match &self.rule {
-            Rule::First | Rule::Last => None,
+            Rule::First | Rule::Last | Rule::FirstFile | Rule::LastFile | Rule::Mean => None,
             Rule::Min(column) => Some(ranks(table, rows, std::slice::from_ref(column), true)?),
             Rule::Max(column) => Some(ranks(table, rows, std::slice::from_ref(column), false)?),
             Rule::LatestBy(columns) => Some(ranks(table, rows, &columns.0, false)?),
@@ -190,7 +241,8 @@ impl Keep {
             let Some(slot) = findings.scope.grid.slot_of_row(time_us) else { continue };
             if wanted.get(&key).is_some_and(|ranges| ranges.iter().any(|range| range.contains(slot))) {
                 let value = values.as_ref().map(|values| values.row(row).owned());
-                let row = Row { row: number, hash: hashes.of_row(row)?, time_us, value };
+                let file = files.map_or(0, |files| files.value(row));
+                let row = Row { row: number, hash: hashes.of_row(row)?, time_us, file, value };
                 by_slot.entry((key, slot)).or_default().push(row);
             }
         }
@@ -202,12 +254,41 @@ impl Keep {
         let compare = |one: &Row, other: &Row| match &self.rule {
             Rule::First => other.time_us.cmp(&one.time_us),
             Rule::Last => one.time_us.cmp(&other.time_us),
+            Rule::FirstFile => other.file.cmp(&one.file),
+            Rule::LastFile => one.file.cmp(&other.file),
+            Rule::Mean => Ordering::Equal,
             Rule::Min(_) | Rule::Max(_) | Rule::LatestBy(_) => one.value.cmp(&other.value),
         };
         let best = rows.iter().max_by(|one, other| compare(one, other))?;
         let is_single = rows.iter().all(|row| row.hash == best.hash || compare(row, best) == Ordering::Less);
         is_single.then_some(best.row)
     }
+}
+
+/// The rows as the table has them, and the numbers of their files, if these came.
+fn apart(rows: &RecordBatch) -> Result<(RecordBatch, Option<UInt64Array>)> {
+    let Ok(at) = rows.schema_ref().index_of(FILE) else { return Ok((rows.clone(), None)) };
+    let files = rows.column(at).as_primitive_opt::<UInt64Type>();
+    let files = files.ok_or_else(|| Error::internal("the numbers of files are not numbers"))?.clone();
+    let own: Vec<usize> = (0..rows.num_columns()).filter(|column| *column != at).collect();
+    Ok((rows.project(&own)?, Some(files)))
+}
+
+/// The mean of the rows of a slot, or why there is none. Its time is that of the rows, or of the slot if they differ.
+fn mean_row(table: &Table, rows: &RecordBatch, slot: Timestamp) -> Result<Result<RecordBatch, String>> {
+    let schema = rows.schema();
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(rows.num_columns());
+    for (field, column) in schema.fields().iter().zip(rows.columns()) {
+        columns.push(match mean(column)? {
+            Mean::Of(value) => value,
+            Mean::None if *field.name() == table.time => {
+                let slot = TimestampMicrosecondArray::from(vec![slot.as_microsecond()]);
+                cast(&(Arc::new(slot.with_timezone("UTC")) as ArrayRef), column.data_type())?
+            }
+            Mean::None => return Ok(Err(format!("its {} rows differ in column `{}`, which has no mean", rows.num_rows(), field.name()))),
+        });
+    }
+    Ok(Ok(RecordBatch::try_new(schema, columns)?))
 }
 
 /// What rows are compared by: the values of some columns, of which the first counts most. A null ranks below everything, so that any value is
@@ -272,11 +353,21 @@ fn instant(text: &str) -> Option<Timestamp> {
     is_date.then(|| text.parse::<Timestamp>().ok().or_else(local)).flatten()
 }
 
+impl Rule {
+    /// Whether the files of rows decide.
+    fn is_of_files(&self) -> bool {
+        matches!(self, Self::FirstFile | Self::LastFile)
+    }
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::First => f.write_str("first"),
             Self::Last => f.write_str("last"),
+            Self::FirstFile => f.write_str("first_file"),
+            Self::LastFile => f.write_str("last_file"),
+            Self::Mean => f.write_str("mean"),
             Self::Min(column) => write!(f, "{{ min: {column} }}"),
             Self::Max(column) => write!(f, "{{ max: {column} }}"),
             Self::LatestBy(columns) => write!(f, "{{ latest_by: {} }}", columns.0.join(", ")),

@@ -7,6 +7,7 @@ mod interpolate;
 mod judge;
 mod keep;
 mod line;
+mod mean;
 mod neighbours;
 pub mod requests;
 mod shifted;

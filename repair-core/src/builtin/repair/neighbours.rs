@@ -54,7 +54,7 @@ impl Neighbours {
         let Some(interval) = hull.and_then(|hull| grid.interval_of(hull)) else { return Ok(neighbours) };
         let mut keys: Vec<Key> = neighbours.by_key.keys().cloned().collect();
         keys.sort_unstable();
-        let scan = ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys), columns: None };
+        let scan = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys);
         let mut batches = match context.lake.scan(table, &scan).await {
             Ok(batches) => batches,
             // A table without files has nothing to compare.

@@ -15,7 +15,7 @@ use crate::builtin::repair::by_day;
 use crate::error::{Error, Result};
 use crate::model::Usage;
 use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Unit};
-use crate::plugin::{PlannedUnits, Registry, Repairer, StepContext};
+use crate::plugin::{PlannedUnits, PluginKind, Registry, Repairer, StepContext};
 
 const NAME: &str = "shifted";
 
@@ -141,6 +141,7 @@ pub(super) fn register(registry: &mut Registry) {
     registry.repairer(NAME, "copies the row of the same key from the same time of another day", |config: ShiftedConfig| {
         Ok(Shifted::new(config))
     });
+    registry.needs_one_row(PluginKind::Repairer, NAME);
 }
 
 /// Copies the table's own row of the same key from the shifted time, with all its values.
@@ -171,6 +172,7 @@ impl Repairer for Shifted {
 
     /// A unit is a day of all keys, up to a limit.
     async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
+        context.table(&findings.scope.table)?.check_one_row("`shifted`")?;
         let grid = findings.scope.grid;
         for shift in &self.shifts {
             shift.slots(grid)?;

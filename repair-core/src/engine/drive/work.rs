@@ -24,7 +24,7 @@ use crate::lake::Lake;
 use crate::lake::overlay::fingerprint;
 use crate::lake::stale;
 use crate::model::Usage;
-use crate::model::{Counts, DefectKind, Findings, GapList, MAX_EXAMPLES, Quarantine, SlotRange, UnitCounts};
+use crate::model::{Counts, DefectKind, Findings, GapList, MAX_EXAMPLES, Quarantine, Rows, SlotRange, UnitCounts};
 use crate::plugin::{AggregateRequest, Aggregator, Detector, Repairer, Sensor, StepContext, Task};
 use crate::workflow::{SensorWait, Step, Variables, Workflow};
 
@@ -265,8 +265,9 @@ impl Work {
         };
         let found = self.detected(detector, before.as_ref()).await?;
         if again.is_none()
-            && found.kind.is_missing()
-            && found.counts.overtaken > 0
+            && ((found.kind.is_missing() && found.counts.overtaken > 0) || found.counts.overtaken_cells > 0)
+            // Of several late rows, none is the one that a repair stood for.
+            && context.table(&found.scope.table)?.rows == Rows::One
             && let Some(event) = late::truth(context, &found.scope).await?
         {
             recorder.record(vec![event]).await?;

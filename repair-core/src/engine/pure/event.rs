@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind};
-use crate::lake::overlay::story::Errors;
+use crate::lake::overlay::accuracy::Errors;
 use crate::model::Usage;
 use crate::model::{BadRow, Conflicts, Counts, DefectKind, OtherKeys, Scope, Suspects};
 use crate::price::Query;

@@ -141,6 +141,11 @@ fn float(value: f64, shortest: impl FnOnce(f64) -> String) -> String {
     if value.fract() == 0.0 && value.abs() <= EXACT { format!("{:.0}", value + 0.0) } else { shortest(value) }
 }
 
+/// The fingerprint of cells that are null, whatever their columns.
+pub fn of_nulls() -> Fingerprint {
+    of_hashes(&mut [*blake3::Hasher::new().finalize().as_bytes()])
+}
+
 /// The hashes of rows by slot, collected while they are read.
 #[derive(Debug, Default)]
 pub struct Hashing {

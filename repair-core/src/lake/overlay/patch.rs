@@ -87,8 +87,10 @@ pub struct Patched {
     pub rows: RecordBatch,
     /// For each row with repaired cells, the columns and the strategy of each, in the order of the table.
     pub cells: BTreeMap<usize, Vec<(String, String)>>,
-    /// The rows for whose cells there are patches that do not hold, because the table has another value there now.
+    /// The rows for whose cells there are patches that do not hold, because another value than the judged one is there now.
     pub changed: BTreeSet<usize>,
+    /// The rows that have a value now for which there are patches that do not hold: a null was filled, or a value was corrected.
+    pub overtaken: BTreeSet<usize>,
 }
 
 impl Patched {
@@ -220,7 +222,7 @@ impl Patches {
             return Ok(None);
         }
         let schema = rows.schema();
-        let mut patched = Patched { rows: rows.clone(), cells: BTreeMap::new(), changed: BTreeSet::new() };
+        let mut patched = Patched { rows: rows.clone(), cells: BTreeMap::new(), changed: BTreeSet::new(), overtaken: BTreeSet::new() };
         let mut values: Vec<ArrayRef> = rows.columns().to_vec();
         for (field, column) in schema.fields().iter().zip(&mut values) {
             if self.names.contains(field.name().as_str()) {
@@ -263,6 +265,9 @@ impl Patches {
             // If the newest filled a null, the table has got the value since: that is no change of what was repaired.
             if any && !late {
                 patched.changed.insert(row);
+            }
+            if any && column.is_valid(row) {
+                patched.overtaken.insert(row);
             }
         }
         if !chosen.is_empty() {

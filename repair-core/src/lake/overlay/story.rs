@@ -1,22 +1,22 @@
 //! The story of a slot: whether its row is the table's own or a repair, who added it and when, or why there is no row.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use arrow::util::display::array_value_to_string;
 use futures::TryStreamExt;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::overlay;
 use crate::lake::overlay::fingerprint::{RowHashes, of_hashes};
 use crate::lake::overlay::retraction::{Kind, Retracted, Retraction};
-use crate::lake::overlay::{Op, columns};
+use crate::lake::overlay::{Op, columns, patch};
 use crate::lake::shape::KeyTime;
-use crate::lake::{Lake, Layer, ScanRequest, rollup};
+use crate::lake::{Lake, Layer, ScanRequest, rollup, shape};
 use crate::model::{Fingerprint, Format, Interval, Key, SlotRange, Table};
 
 /// The state of a slot.
@@ -25,6 +25,8 @@ use crate::model::{Fingerprint, Format, Interval, Key, SlotRange, Table};
 pub enum Standing {
     /// The table has a row of its own.
     Raw,
+    /// The table has a row of its own, and repairs change some of its cells.
+    Patched,
     /// A repair fills it.
     Repaired,
     /// Confirmed to have no row.
@@ -59,7 +61,7 @@ pub struct RecordedRepair {
     /// Where it comes from.
     #[serde(flatten)]
     pub provenance: Provenance,
-    /// `insert` or `replace`.
+    /// `insert`, `replace` or `patch`.
     pub op: String,
     /// The fingerprint of the table's own rows that it replaces, if it replaces any.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,10 +69,22 @@ pub struct RecordedRepair {
     /// Whether the table's own rows have changed since it replaced them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub changed: bool,
-    /// Whether it is what the repaired view shows.
+    /// Whether it is what the repaired view shows, or some of its cells are.
     pub counts: bool,
     /// The table's columns.
     pub row: Value,
+    /// If it changes cells of a row: these, by column.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub cells: BTreeMap<String, RecordedCell>,
+}
+
+/// A repair of a cell.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RecordedCell {
+    /// The old value.
+    pub was: Value,
+    /// Whether the repaired view shows the new value.
+    pub counts: bool,
 }
 
 /// A confirmation that the slot has no row.
@@ -122,19 +136,27 @@ pub async fn of_slot(lake: &dyn Lake, table: &Table, key: &Key, instant: Timesta
         let (op, own) = (row.text(columns::OP), row.own());
         let replaced = Some(row.text(columns::REPLACED)).filter(|text| !text.is_empty());
         let provenance = row.provenance(&retracted, Kind::Repairs)?;
-        repairs.push(RecordedRepair { provenance, op, replaced, changed: false, counts: false, row: own });
+        let cells = row.cells()?;
+        repairs.push((RecordedRepair { provenance, op, replaced, changed: false, counts: false, row: own, cells }, row));
     }
     // The view's rule: the newest counts; of two from the same instant, the one whose run, then unit, sorts last by name.
-    repairs.sort_by(|a, b| {
+    repairs.sort_by(|(a, _), (b, _)| {
         let rank = |repair: &RecordedRepair| (repair.provenance.at, repair.provenance.run.clone(), repair.provenance.unit.clone());
         rank(b).cmp(&rank(a))
     });
-    if let Some(winner) = repairs.iter_mut().find(|repair| repair.provenance.retracted_by.is_none()) {
+    let is_live = |repair: &RecordedRepair| repair.provenance.retracted_by.is_none() && repair.op != Op::Patch.as_str();
+    let mut base: Vec<RecordBatch> = batches.clone();
+    if let Some((winner, row)) = repairs.iter_mut().find(|(repair, _)| is_live(repair)) {
         winner.counts = raw.is_empty() || winner.op == Op::Replace.as_str();
         if let Some(replaced) = &winner.replaced {
             winner.changed = fingerprint_of(table, &batches)?.to_string() != *replaced;
         }
+        if winner.counts {
+            base = vec![row.batch.slice(row.row, 1)];
+        }
     }
+    let patched = count_cells(&base, &mut repairs)?;
+    let repairs: Vec<RecordedRepair> = repairs.into_iter().map(|(repair, _)| repair).collect();
     let mut exceptions = Vec::new();
     for row in published(lake, table, overlay::exceptions, Some(interval), Some(&keys)).await? {
         let provenance = row.provenance(&retracted, Kind::Exceptions)?;
@@ -148,8 +170,10 @@ pub async fn of_slot(lake: &dyn Lake, table: &Table, key: &Key, instant: Timesta
         by.into_iter().any(|provenance| provenance.retracted_by.as_deref() == Some(id))
     };
     let retractions = all.iter().filter(|retraction| hiding(&retraction.id)).cloned().collect();
-    let standing = if repairs.iter().any(|repair| repair.counts) {
+    let standing = if repairs.iter().any(|repair| repair.counts && repair.cells.is_empty()) {
         Standing::Repaired
+    } else if patched {
+        Standing::Patched
     } else if !raw.is_empty() {
         Standing::Raw
     } else if exceptions.iter().any(|exception| exception.counts) {
@@ -159,6 +183,28 @@ pub async fn of_slot(lake: &dyn Lake, table: &Table, key: &Key, instant: Timesta
     };
     let conflict = conflict(&raw, &repairs, &exceptions);
     Ok(Story { standing, raw, repairs, exceptions, retractions, conflict })
+}
+
+/// Marks the repaired cells that the view shows, newest repair first. Returns whether there are any.
+fn count_cells(base: &[RecordBatch], repairs: &mut [(RecordedRepair, PublishedRow)]) -> Result<bool> {
+    let mut any = false;
+    for batch in base {
+        for row in 0..batch.num_rows() {
+            for (field, now) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+                let name = field.name();
+                for (repair, published) in repairs.iter_mut().filter(|(repair, _)| repair.provenance.retracted_by.is_none()) {
+                    let Some(cell) = repair.cells.get_mut(name) else { continue };
+                    let Some(old) = published.value(&patch::was(name)) else { continue };
+                    let Ok(old) = shape::cast_exact(&old, now.data_type()) else { continue };
+                    if patch::same_values(now, &old, name)?(row, 0) {
+                        (cell.counts, repair.counts, any) = (true, true, true);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    Ok(any)
 }
 
 /// The fingerprint of the rows of one slot.
@@ -253,6 +299,25 @@ impl PublishedRow {
         })
     }
 
+    /// A column's value; `None` if it has no such column.
+    pub(super) fn value(&self, name: &str) -> Option<ArrayRef> {
+        Some(self.batch.column_by_name(name)?.slice(self.row, 1))
+    }
+
+    /// The cells that it changes, with their old values.
+    fn cells(&self) -> Result<BTreeMap<String, RecordedCell>> {
+        let list = self.text(columns::CELLS);
+        let names = if list.is_empty() { Vec::new() } else { patch::from_text(&list)? };
+        let cell = |name: String| {
+            let was = match self.value(&patch::was(&name)) {
+                Some(was) if was.is_valid(0) => json(&was, 0)?,
+                _ => Value::Null,
+            };
+            Ok((name, RecordedCell { was, counts: false }))
+        };
+        names.into_iter().map(cell).collect()
+    }
+
     /// A column's value as a number.
     pub fn number(&self, name: &str) -> Option<f64> {
         number(&self.batch, name, self.row)
@@ -272,7 +337,7 @@ impl PublishedRow {
 }
 
 /// A value as a number, if it is one.
-fn number(batch: &RecordBatch, name: &str, row: usize) -> Option<f64> {
+pub(super) fn number(batch: &RecordBatch, name: &str, row: usize) -> Option<f64> {
     let column = batch.column_by_name(name)?;
     if !column.data_type().is_numeric() {
         return None;
@@ -313,6 +378,16 @@ pub async fn published(
     Ok(rows)
 }
 
+/// A value as JSON; what is neither a number nor a boolean is text.
+fn json(column: &ArrayRef, row: usize) -> Result<Value> {
+    let text = array_value_to_string(column, row)?;
+    Ok(if column.data_type().is_numeric() || *column.data_type() == DataType::Boolean {
+        serde_json::from_str(&text).unwrap_or(Value::String(text))
+    } else {
+        Value::String(text)
+    })
+}
+
 /// Rows as JSON objects without nulls; values that are neither numbers nor booleans are text.
 fn values(batches: &[RecordBatch]) -> Result<Vec<Value>> {
     let mut rows = Vec::new();
@@ -323,135 +398,10 @@ fn values(batches: &[RecordBatch]) -> Result<Vec<Value>> {
                 if column.is_null(row) {
                     continue;
                 }
-                let text = array_value_to_string(column, row)?;
-                let value = if field.data_type().is_numeric() || *field.data_type() == DataType::Boolean {
-                    serde_json::from_str(&text).unwrap_or(Value::String(text))
-                } else {
-                    Value::String(text)
-                };
-                fields.insert(field.name().clone(), value);
+                fields.insert(field.name().clone(), json(column, row)?);
             }
             rows.push(Value::Object(fields));
         }
     }
     Ok(rows)
-}
-
-/// How far the repairs of one column were from the true values.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Errors {
-    /// Values compared.
-    pub count: u64,
-    /// The mean absolute difference.
-    pub mean_absolute: f64,
-    /// The largest absolute difference.
-    pub worst_absolute: f64,
-    /// The mean difference relative to the true value, where that is not zero.
-    pub mean_relative: f64,
-    /// The largest relative difference.
-    pub worst_relative: f64,
-    #[serde(skip)]
-    relative: u64,
-}
-
-impl Errors {
-    fn add(&mut self, repaired: f64, truth: f64) {
-        let running = |mean: &mut f64, count: &mut u64, value: f64| {
-            *count += 1;
-            #[expect(clippy::cast_precision_loss, reason = "counts of rows are far below 2^52")]
-            let weight = 1.0 / *count as f64;
-            *mean += (value - *mean) * weight;
-        };
-        let difference = (repaired - truth).abs();
-        if !difference.is_finite() {
-            return;
-        }
-        running(&mut self.mean_absolute, &mut self.count, difference);
-        self.worst_absolute = self.worst_absolute.max(difference);
-        if truth != 0.0 && (difference / truth).is_finite() {
-            running(&mut self.mean_relative, &mut self.relative, difference / truth.abs());
-            self.worst_relative = self.worst_relative.max(difference / truth.abs());
-        }
-    }
-}
-
-/// How accurate a strategy has been, where raw rows arrived after the repair.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Accuracy {
-    /// Slots it repaired.
-    pub repaired: u64,
-    /// Repaired slots for which the table now has a row of its own.
-    pub judged: u64,
-    /// The accuracy of each column of numbers.
-    pub columns: BTreeMap<String, Errors>,
-}
-
-/// How accurate each strategy has been so far. Every repair of a slot for which the table now has a row is compared with that row,
-/// retracted repairs included. Left out are repairs that replaced a row, since that row was there before, and slots whose rows a repair
-/// replaces.
-///
-/// # Errors
-/// Those of the lake.
-pub async fn accuracy(lake: &dyn Lake, table: &Table, interval: Option<Interval>) -> Result<BTreeMap<String, Accuracy>> {
-    Ok(judged(lake, table, interval).await?.into_iter().map(|(strategy, (accuracy, _))| (strategy, accuracy)).collect())
-}
-
-/// Slots, each with its key.
-pub type KeySlots = BTreeSet<(Key, i64)>;
-
-/// As [`accuracy`], with the slots by which each strategy was judged.
-///
-/// # Errors
-/// Those of the lake.
-pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) -> Result<BTreeMap<String, (Accuracy, KeySlots)>> {
-    let mut strategies: BTreeMap<String, (Accuracy, KeySlots)> = BTreeMap::new();
-    let slot = |time_us: i64| table.grid().map_or(time_us, |grid| grid.slot_of_seconds(time_us.div_euclid(1_000_000)));
-    let mut guesses: BTreeMap<(Key, i64), Vec<PublishedRow>> = BTreeMap::new();
-    let (mut first, mut last) = (i64::MAX, i64::MIN);
-    let retracted = Retracted::of(table, &lake.retractions(table).await?);
-    // Where a repair replaces rows of the table, these were found wrong, so they are no truth to compare with.
-    let mut wrong: BTreeSet<(Key, i64)> = BTreeSet::new();
-    for row in published(lake, table, overlay::repairs, interval, None).await? {
-        if row.text(columns::OP) == Op::Insert.as_str() {
-            strategies.entry(row.text(columns::STRATEGY)).or_default().0.repaired += 1;
-            (first, last) = (first.min(row.time_us), last.max(row.time_us));
-            guesses.entry((row.key.clone(), slot(row.time_us))).or_default().push(row);
-        } else if row.provenance(&retracted, Kind::Repairs)?.retracted_by.is_none() {
-            wrong.insert((row.key.clone(), slot(row.time_us)));
-        }
-    }
-    guesses.retain(|place, _| !wrong.contains(place));
-    if guesses.is_empty() {
-        return Ok(strategies);
-    }
-    let instant = |us: i64| Timestamp::from_microsecond(us).map_err(|error| Error::invalid("a time is out of range").because(error));
-    let hull = self::slot(table, instant(first)?)?.hull(&self::slot(table, instant(last)?)?);
-    let mut keys: Vec<Key> = guesses.keys().map(|(key, _)| key.clone()).collect();
-    keys.dedup();
-    let request = ScanRequest::new(Layer::Raw).in_interval(hull).of_keys(keys);
-    let mut raw = lake.scan(table, &request).await?;
-    while let Some(batch) = raw.try_next().await? {
-        let places = KeyTime::of(table, &batch)?;
-        let schema = batch.schema();
-        let numeric: Vec<&str> =
-            schema.fields().iter().filter(|field| field.data_type().is_numeric()).map(|field| field.name().as_str()).collect();
-        for row in 0..batch.num_rows() {
-            // Removed, so that only the first of several rows of a slot counts as the truth.
-            let time_us = places.times.value(row);
-            let Some(slot) = table.grid().map_or(Some(time_us), |grid| grid.slot_of_row(time_us)) else { continue };
-            let of = (places.key(row), slot);
-            let Some(repairs) = guesses.remove(&of) else { continue };
-            for repair in repairs {
-                let (strategy, slots) = strategies.entry(repair.text(columns::STRATEGY)).or_default();
-                strategy.judged += 1;
-                slots.insert(of.clone());
-                for name in &numeric {
-                    if let (Some(guess), Some(truth)) = (repair.number(name), number(&batch, name, row)) {
-                        strategy.columns.entry((*name).to_owned()).or_default().add(guess, truth);
-                    }
-                }
-            }
-        }
-    }
-    Ok(strategies)
 }

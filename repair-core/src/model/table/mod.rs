@@ -1,6 +1,7 @@
 //! Tables of the lake, as a workflow declares them.
 
 mod path;
+mod rows;
 mod text;
 mod time;
 
@@ -11,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::path::{PathFacts, PathField, PathPattern, PathPiece};
+pub use self::rows::Rows;
 pub use self::text::{BadRowLimit, ColumnRule, ColumnType, Csv, Encoding, OnBadRow};
 pub use self::time::{EpochUnit, Repeated, Skipped, TimeForm, TimeReading};
 use crate::error::{Error, Result};
@@ -173,6 +175,9 @@ pub struct Table {
     /// How many rows may have a time that is too far from that of their slot; [`Table::MISALIGNED`] if nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub misaligned: Option<BadRowLimit>,
+    /// How many rows a slot holds where nothing is wrong.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rows: Rows,
     /// How long after its end a slot may still be without its row. Younger slots are not expected yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settles_after: Option<Duration>,
@@ -213,6 +218,7 @@ impl Table {
             cadence: None,
             slots: SlotRule::default(),
             misaligned: None,
+            rows: Rows::One,
             settles_after: None,
         }
     }
@@ -275,6 +281,13 @@ impl Table {
     #[must_use]
     pub fn with_misaligned(mut self, limit: BadRowLimit) -> Self {
         self.misaligned = Some(limit);
+        self
+    }
+
+    /// Sets how many rows a slot holds where nothing is wrong.
+    #[must_use]
+    pub fn with_rows(mut self, rows: Rows) -> Self {
+        self.rows = rows;
         self
     }
 
@@ -427,6 +440,11 @@ impl Table {
                 "`settles_after` says when a slot is expected, and a table without a `cadence` has no slots; add one",
             ));
         }
+        if self.rows == Rows::Many && self.cadence.is_none() {
+            return Err(Error::invalid(
+                "`rows: many` says how many rows a slot holds, and a table without a `cadence` has no slots; add one, or remove `rows`",
+            ));
+        }
         match self.cadence {
             Some(cadence) => self.slots.check(cadence)?,
             None if !self.slots.is_plain() => return Err(Error::invalid("where slots begin is given, but no `cadence`; add one")),
@@ -464,6 +482,21 @@ impl Table {
              cadence if it is a series, or have its files delivered again",
             self.name
         )))
+    }
+
+    /// Checks that its slots hold one row each, where nothing is wrong, as `what` needs.
+    ///
+    /// # Errors
+    /// `invalid` if they may hold several.
+    pub fn check_one_row(&self, what: &str) -> Result<()> {
+        match self.rows {
+            Rows::One => Ok(()),
+            Rows::Many => Err(Error::invalid(format!(
+                "{what} needs a table with one row in each slot, and table `{}` has `rows: many`; aggregate it to one row per slot first, e.g. with \
+                 `aggregate: sql`, or remove `rows: many` if a second row is a duplicate",
+                self.name
+            ))),
+        }
     }
 
     /// The slots of its series.

@@ -559,6 +559,7 @@ impl ReadLake for MemoryLake {
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {
         let mut state = self.request("scan");
         state.scans.push((table.location.clone(), request.clone()));
+        request.refuse_files(table, "a lake in memory")?;
         let (schema, batches) = state.scan(table, request)?;
         let rows = concat_batches(&schema, &batches)?;
         // In two batches, the later rows first, because a lake promises no order.

@@ -9,8 +9,8 @@ use super::print::Tree;
 use crate::error::ErrorKind;
 use crate::model::Zone;
 use crate::model::{
-    BadRowLimit, Cadence, ColumnRule, Csv, ExpectedKeys, Key, OnBadRow, PartitionUnit, Repeated, Skipped, Slack, SlotRule, Table, TimeForm,
-    TimeMark, TimeReading,
+    BadRowLimit, Cadence, ColumnRule, Csv, ExpectedKeys, Key, OnBadRow, PartitionUnit, Repeated, Rows, Skipped, Slack, SlotRule, Table,
+    TimeForm, TimeMark, TimeReading,
 };
 use crate::price::Budget;
 use crate::workflow::calendar::{Basis, WEEKDAYS};
@@ -230,6 +230,9 @@ pub(super) fn table(table: Table) -> Tree {
     }
     fields.extend(table.zone.map(|zone| ("zone".to_owned(), Tree::Text(zone.to_string()))));
     fields.extend(table.cadence.map(|cadence| ("cadence".to_owned(), self::cadence(cadence, table.slots, table.misaligned))));
+    if table.rows == Rows::Many {
+        fields.push(("rows".to_owned(), Tree::text("many")));
+    }
     fields.extend(table.settles_after.map(|after| ("settles_after".to_owned(), duration(after))));
     Tree::Map(fields)
 }

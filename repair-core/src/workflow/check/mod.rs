@@ -74,6 +74,7 @@ pub(super) fn check(draft: Draft<'_>, registry: &Registry, diagnostics: &mut Dia
     checker.plugins();
     checker.locations();
     checker.repairable();
+    checker.rows();
     checker.expected_keys();
     checker.prices();
     checker.relative_params();

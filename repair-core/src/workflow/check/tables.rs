@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::super::read::{did_you_mean, one_of, quoted};
 use super::Checker;
 use crate::model::Table;
+use crate::plugin::PluginKind;
 use crate::workflow::StepKind;
 use crate::yaml::tree::{Node, Place, Yaml};
 
@@ -41,6 +42,45 @@ impl<'a> Checker<'a> {
 }
 
 impl Checker<'_> {
+    /// Checks that tables whose slots hold many rows are used only by plug-ins that can work on them, as far as their names are known.
+    pub(super) fn rows(&mut self) {
+        let (draft, registry) = (self.draft, self.registry);
+        let tables = &draft.workflow.tables;
+        let detect = |of: &str| match draft.workflow.step(of).map(|found| &found.kind) {
+            Some(StepKind::Detect { with, plugin, .. }) => Some((plugin, tables.get(with.text_of("table")?)?)),
+            _ => None,
+        };
+        let mut refused = Vec::new();
+        for (step, places) in draft.workflow.steps.iter().zip(&draft.steps) {
+            let found = match &step.kind {
+                StepKind::Repair { of, .. } | StepKind::Aggregate { of: Some(of), .. } => {
+                    detect(of).map(|(plugin, table)| (of, plugin, table))
+                }
+                _ => None,
+            };
+            if let (StepKind::Repair { .. }, Some((of, plugin, table))) = (&step.kind, found)
+                && registry.get(PluginKind::Detector, plugin).is_some_and(|entry| entry.finds_wrong_rows)
+                && let Err(error) =
+                    table.check_one_row(&format!("a repair of what `{of}` finds, which replaces the rows of a slot by one,"))
+            {
+                refused.push((places.of.unwrap_or(places.name), error));
+                continue;
+            }
+            for ((kind, name, with), plugin) in step.kind.plugins().into_iter().zip(&places.plugins) {
+                let named = with.text_of("table").and_then(|name| tables.get(name));
+                let Some(table) = named.or(found.map(|(_, _, table)| table)) else { continue };
+                if registry.get(kind, name).is_some_and(|entry| entry.needs_one_row)
+                    && let Err(error) = table.check_one_row(&format!("`{name}`"))
+                {
+                    refused.push((plugin.name, error));
+                }
+            }
+        }
+        for (place, error) in refused {
+            self.error(place, error.message(), None);
+        }
+    }
+
     /// Checks that the tables in which repair steps repair something have slots, as far as their names are known.
     pub(super) fn repairable(&mut self) {
         let draft = self.draft;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::reading::MARKS;
 use super::{Fields, MAX_ENTRIES, PluginPlaces, Reader, Within};
 use crate::lake::overlay;
-use crate::model::{Format, Partition, PartitionUnit, Table};
+use crate::model::{Format, Partition, PartitionUnit, Rows, Table};
 use crate::workflow::{Profile, SourceUse};
 use crate::yaml::tree::{Key, Node, Place, Yaml};
 
@@ -45,7 +45,7 @@ impl<'a> Reader<'a> {
     }
 
     fn table(&mut self, key: &Key, node: &'a Node) -> Option<Table> {
-        const KEYS: [&str; 15] = [
+        const KEYS: [&str; 16] = [
             "location",
             "format",
             "ignore",
@@ -60,6 +60,7 @@ impl<'a> Reader<'a> {
             "time_marks",
             "zone",
             "cadence",
+            "rows",
             "settles_after",
         ];
         let fields = self.fields(node, key.place, &format!("table `{}`", key.name), &KEYS)?;
@@ -85,6 +86,7 @@ impl<'a> Reader<'a> {
             self.error(fields.key_place("time_marks"), "`time_marks` and `marks` under `time` say the same", Some(help));
         }
         let cadence = fields.get("cadence").map(|node| self.cadence(node)).unwrap_or_default();
+        let rows = fields.get("rows").and_then(|node| self.word(node, "`rows`", &[("one", Rows::One), ("many", Rows::Many)]));
         let settles_after = self.duration(&fields, "settles_after");
         let texts = |reader: &mut Self, name: &str| {
             let node = fields.get(name);
@@ -125,6 +127,7 @@ impl<'a> Reader<'a> {
             cadence: cadence.every,
             slots: cadence.slots,
             misaligned: cadence.misaligned,
+            rows: rows.unwrap_or_default(),
             settles_after,
             ..Table::implicit(&key.name, &time.name)
         };

@@ -241,7 +241,7 @@ impl Arrivals {
         self.few_enough(units.len(), if self.config.per_key { scope.keys.len() } else { 1 })?;
         let ranges: Vec<SlotRange> = units.iter().map(|unit| scope.grid.slots_in(&unit.interval)).collect();
         let mut tally = Tally::new(&ranges, self.config.per_key);
-        let (mut found, _) = observed(context, &scope, None, true, &mut |key, expected, missing| tally.add(key, expected, missing)).await?;
+        let mut found = observed(context, &scope, None, true, &mut |key, expected, missing| tally.add(key, expected, missing)).await?;
         let mut report = Report::new(every, &units, self.config.per_key, "slots");
         let mut flags: BTreeMap<Key, Vec<bool>> = BTreeMap::new();
         for (key, counts) in &tally.counts {
@@ -269,7 +269,7 @@ impl Arrivals {
         let ranges: Vec<SlotRange> = units.iter().map(|unit| before.scope.grid.slots_in(&unit.interval)).collect();
         let mut tally = Tally::new(&ranges, self.config.per_key);
         let mut observer = |key: &Key, expected: &SlotSet, missing: &SlotSet| tally.add(key, expected, missing);
-        let (mut found, _) = observed(context, &before.scope, Some(before), true, &mut observer).await?;
+        let mut found = observed(context, &before.scope, Some(before), true, &mut observer).await?;
         let (mut counts, mut left) = (UnitCounts::default(), Named::default());
         for (key, of_key) in &tally.counts {
             for (unit, (expected, missing)) in units.iter().zip(of_key).filter(|(_, (expected, _))| *expected > 0) {

@@ -49,6 +49,7 @@ pub(super) struct Found {
     pub(super) replaced: u64,
     pub(super) patched: u64,
     pub(super) changed: u64,
+    pub(super) overtaken: u64,
     pub(super) usage: Usage,
 }
 
@@ -82,6 +83,8 @@ struct Odd {
     fixed: u128,
     /// Whether patches of it no longer hold.
     changed: bool,
+    /// Whether it has other values than those that were repaired.
+    overtaken: bool,
     /// Its values for neighbour rules with its repaired cells; empty if it has none.
     shown: Vec<f64>,
 }
@@ -99,6 +102,7 @@ struct OfSlot<'a> {
     broken: Broken,
     fixed: u128,
     changed: bool,
+    overtaken: bool,
     /// The index of the values of the first.
     first: Option<usize>,
     /// Its values with repaired cells.
@@ -114,6 +118,8 @@ struct Verdict<'a> {
     is_patched: bool,
     /// Whether repairs of cells no longer hold.
     has_changed: bool,
+    /// Whether the table has other values than those that were repaired.
+    is_overtaken: bool,
     /// The repair of the slot, and what is wrong with its row.
     repair: Option<(&'a Live, Broken)>,
 }
@@ -133,6 +139,7 @@ impl<'a> Verdict<'a> {
         replaced
             || self.is_patched
             || self.has_changed
+            || self.is_overtaken
             || self.own.is_some_and(is_wrong)
             || (self.own.is_none() && self.repair.is_some_and(|(_, broken)| is_wrong(broken)))
     }
@@ -189,7 +196,8 @@ impl Examination<'_> {
         let interval = self.grid.interval_of(wide).ok_or_else(|| Error::invalid("the time of a slot is out of range"))?;
         let live = LiveRepairs::read(self.context.lake.as_ref(), self.table, interval, keys, self.columns).await?;
         let shown = self.shown(&live)?;
-        let scan = |columns| ScanRequest { layer: Layer::Raw, interval: Some(interval), keys: Some(keys.to_vec()), columns };
+        let scan =
+            |columns: Option<Vec<String>>| ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec()).with_columns(columns);
         let some = Some(self.columns.to_vec());
         let mut needed = None;
         if self.has_others {
@@ -295,6 +303,7 @@ impl Examination<'_> {
         let fingerprint = if verdict.needs_all() { Some(hashing.fingerprint(key, slot)) } else { None };
         let replaces = verdict.repair.filter(|(live, _)| live.replaces);
         let has_changed = replaces.is_some_and(|(live, _)| live.replaced != fingerprint);
+        found.overtaken += u64::from(verdict.is_overtaken);
         let Some(culprit) = verdict.culprit(has_changed) else {
             found.replaced += u64::from(replaces.is_some());
             found.patched += u64::from(replaces.is_none() && verdict.is_patched);
@@ -368,9 +377,10 @@ impl Examination<'_> {
                 let Some(slot) = self.grid.slot_of_row(time_us) else { continue };
                 let fixed = patched.map_or(0, |patched| self.fixed(patched, row));
                 let changed = patched.is_some_and(|patched| patched.changed.contains(&row));
-                let odd = if broken[row].is_wrong() || fixed != 0 || changed {
+                let overtaken = patched.is_some_and(|patched| patched.overtaken.contains(&row));
+                let odd = if broken[row].is_wrong() || fixed != 0 || changed || overtaken {
                     let shown = if fixed == 0 { Vec::new() } else { shown.as_deref().map(|shown| of_row(shown, row)).unwrap_or_default() };
-                    rows.odd.push(Odd { broken: broken[row], fixed, changed, shown });
+                    rows.odd.push(Odd { broken: broken[row], fixed, changed, overtaken, shown });
                     u32::try_from(rows.odd.len() - 1).ok()
                 } else {
                     None
@@ -446,6 +456,7 @@ impl Examination<'_> {
                 of_slot.broken = of_slot.broken.or(odd.broken);
                 of_slot.fixed |= odd.fixed;
                 of_slot.changed |= odd.changed;
+                of_slot.overtaken |= odd.overtaken;
             }
             if of_slot.first.is_none() {
                 of_slot.first = Some(number as usize * of_rules);
@@ -483,7 +494,14 @@ impl Examination<'_> {
             let repair = live.get(key, slot).map(|live| (live, shown.broken[live.batch][live.row]));
             let mut own = of_slot.broken.or(among.without(of_slot.fixed));
             own.whole |= of_slot.rows > 1 && own.is_wrong();
-            Verdict { slot, own: (of_slot.rows > 0).then_some(own), is_patched: of_slot.fixed != 0, has_changed: of_slot.changed, repair }
+            Verdict {
+                slot,
+                own: (of_slot.rows > 0).then_some(own),
+                is_patched: of_slot.fixed != 0,
+                has_changed: of_slot.changed,
+                is_overtaken: of_slot.overtaken,
+                repair,
+            }
         };
         let examined = |slot: i64| window.contains(slot) && self.examined.contains(key, slot);
         slots.into_iter().zip(among_neighbours).filter(|((slot, _), _)| examined(*slot)).map(verdict).collect()

@@ -23,7 +23,7 @@ use rule::MOST_BLAMED;
 pub use rule::{ColumnComparison, Outlier, Rule, Sentinel};
 
 use crate::builtin::detect::expected::{Examined, GapsConfig, blind_if_missing};
-use crate::builtin::detect::gaps::search;
+use crate::builtin::detect::gaps::examined;
 use crate::builtin::detect::invalid::examine::{Examination, Found};
 use crate::error::{Error, Result};
 use crate::model::{DefectKind, ExpectedKeys, Findings, Key, KeysFrom, SlotGrid, SlotRange};
@@ -68,6 +68,7 @@ pub struct InvalidConfig {
 
 pub(super) fn register(registry: &mut Registry) {
     registry.detector("invalid", "finds the slots of a series whose rows break a rule", Invalid::new);
+    registry.finds_wrong_rows("invalid");
 }
 
 /// The detector `invalid`. Crates for one kind of row use it with their own rules.
@@ -96,12 +97,20 @@ impl Invalid {
 
 #[async_trait]
 impl Detector for Invalid {
+    fn cells(&self) -> Vec<Vec<String>> {
+        let groups: BTreeSet<&[String]> = self.rules.iter().map(Rule::blamed).filter(|blamed| !blamed.is_empty()).collect();
+        groups.into_iter().map(<[String]>::to_vec).collect()
+    }
+
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
         let scope = match again {
             Some(before) => before.scope.clone(),
             None => self.series.scope(context).await?,
         };
-        let (base, _) = search(context, &scope, again, self.series.allow_empty).await?;
+        if self.rules.iter().any(Rule::is_among_neighbours) {
+            context.table(&scope.table)?.check_one_row("a rule about a row among its neighbours, `outlier` or `frozen`,")?;
+        }
+        let base = examined(context, &scope, again, self.series.allow_empty).await?;
         let examined = Examined::of(context, &scope, again)?;
         let Some(hull) = examined.hull() else { return Ok(Findings { kind: DefectKind::Invalid, ..base }) };
         let table = context.table(&scope.table)?;
@@ -129,7 +138,7 @@ impl Detector for Invalid {
         let gaps = found.gaps();
         let mut counts = base.counts;
         (counts.defective, counts.replaced, counts.changed) = (gaps.missing(), found.replaced, found.changed);
-        (counts.patched, counts.cells) = (found.patched, found.cells.len());
+        (counts.patched, counts.cells, counts.overtaken_cells) = (found.patched, found.cells.len(), found.overtaken);
         counts.gaps = gaps.len() as u64;
         let mut usage = base.usage;
         usage += found.usage;

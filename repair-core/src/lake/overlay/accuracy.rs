@@ -1,0 +1,226 @@
+//! How accurate repairs were, by rows and values that the table got later.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use futures::TryStreamExt;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::lake::overlay::patch::{self, same_values};
+use crate::lake::overlay::retraction::{Kind, Retracted};
+use crate::lake::overlay::story::{PublishedRow, number, published, slot};
+use crate::lake::overlay::{self, Op, columns};
+use crate::lake::shape::KeyTime;
+use crate::lake::{Lake, Layer, ScanRequest, shape};
+use crate::model::{Interval, Key, Table};
+
+/// How far the repairs of one column were from the true values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Errors {
+    /// Values compared.
+    pub count: u64,
+    /// The mean absolute difference.
+    pub mean_absolute: f64,
+    /// The largest absolute difference.
+    pub worst_absolute: f64,
+    /// The mean difference relative to the true value, where that is not zero.
+    pub mean_relative: f64,
+    /// The largest relative difference.
+    pub worst_relative: f64,
+    #[serde(skip)]
+    relative: u64,
+}
+
+impl Errors {
+    fn add(&mut self, repaired: f64, truth: f64) {
+        let running = |mean: &mut f64, count: &mut u64, value: f64| {
+            *count += 1;
+            #[expect(clippy::cast_precision_loss, reason = "counts of rows are far below 2^52")]
+            let weight = 1.0 / *count as f64;
+            *mean += (value - *mean) * weight;
+        };
+        let difference = (repaired - truth).abs();
+        if !difference.is_finite() {
+            return;
+        }
+        running(&mut self.mean_absolute, &mut self.count, difference);
+        self.worst_absolute = self.worst_absolute.max(difference);
+        if truth != 0.0 && (difference / truth).is_finite() {
+            running(&mut self.mean_relative, &mut self.relative, difference / truth.abs());
+            self.worst_relative = self.worst_relative.max(difference / truth.abs());
+        }
+    }
+}
+
+/// How accurate a strategy has been, where rows or values arrived in the table after the repair.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Accuracy {
+    /// Slots it repaired, as a whole or in some of their cells.
+    pub repaired: u64,
+    /// Filled slots for which the table now has a row of its own, and repaired cells for which it now has another value.
+    pub judged: u64,
+    /// The accuracy of each column of numbers.
+    pub columns: BTreeMap<String, Errors>,
+}
+
+/// How accurate each strategy has been so far. A repair that filled a slot is compared with the row that the table now has there, and a
+/// repair that changed a cell with the value that the table now has there, retracted repairs included. Left out are repairs that replaced a
+/// row, since that row was there before; slots whose rows a repair replaces, and cells that a later repair changes.
+///
+/// # Errors
+/// Those of the lake.
+pub async fn accuracy(lake: &dyn Lake, table: &Table, interval: Option<Interval>) -> Result<BTreeMap<String, Accuracy>> {
+    Ok(judged(lake, table, interval).await?.into_iter().map(|(strategy, judged)| (strategy, judged.accuracy)).collect())
+}
+
+/// Slots, each with its key.
+pub type KeySlots = BTreeSet<(Key, i64)>;
+
+/// How a strategy was judged.
+#[derive(Debug, Clone, Default)]
+pub struct Judged {
+    /// How accurate it was.
+    pub accuracy: Accuracy,
+    /// The slots that it filled, and by which it was judged.
+    pub slots: KeySlots,
+    /// The slots of which it changed a cell, by column.
+    pub cells: BTreeMap<String, KeySlots>,
+}
+
+impl Judged {
+    /// Whether it was judged by nothing.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.cells.is_empty()
+    }
+}
+
+/// The repairs that are compared with what the table has now.
+#[derive(Default)]
+struct Guesses {
+    rows: BTreeMap<(Key, i64), Vec<PublishedRow>>,
+    cells: BTreeMap<(Key, i64), Vec<PublishedRow>>,
+    /// Where a repair that is in force replaces rows of the table: these were found wrong, so they are no truth to compare with.
+    replaced: KeySlots,
+    span: Option<(i64, i64)>,
+}
+
+impl Guesses {
+    fn reach(&mut self, time_us: i64) {
+        let (first, last) = self.span.unwrap_or((time_us, time_us));
+        self.span = Some((first.min(time_us), last.max(time_us)));
+    }
+}
+
+/// As [`accuracy`], with the slots by which each strategy was judged.
+///
+/// # Errors
+/// Those of the lake.
+pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) -> Result<BTreeMap<String, Judged>> {
+    let mut strategies: BTreeMap<String, Judged> = BTreeMap::new();
+    let slot_of = |time_us: i64| table.grid().map_or(time_us, |grid| grid.slot_of_seconds(time_us.div_euclid(1_000_000)));
+    let mut guesses = Guesses::default();
+    let retracted = Retracted::of(table, &lake.retractions(table).await?);
+    for row in published(lake, table, overlay::repairs, interval, None).await? {
+        let place = (row.key.clone(), slot_of(row.time_us));
+        match row.text(columns::OP) {
+            op if op == Op::Insert.as_str() => {
+                strategies.entry(row.text(columns::STRATEGY)).or_default().accuracy.repaired += 1;
+                guesses.reach(row.time_us);
+                guesses.rows.entry(place).or_default().push(row);
+            }
+            op if op == Op::Patch.as_str() => {
+                strategies.entry(row.text(columns::STRATEGY)).or_default().accuracy.repaired += 1;
+                guesses.reach(row.time_us);
+                guesses.cells.entry(place).or_default().push(row);
+            }
+            _ if row.provenance(&retracted, Kind::Repairs)?.retracted_by.is_none() => {
+                guesses.replaced.insert(place);
+            }
+            _ => {}
+        }
+    }
+    guesses.rows.retain(|place, _| !guesses.replaced.contains(place));
+    guesses.cells.retain(|place, _| !guesses.replaced.contains(place));
+    let Some((first, last)) = guesses.span.filter(|_| !guesses.rows.is_empty() || !guesses.cells.is_empty()) else { return Ok(strategies) };
+    let instant = |us: i64| Timestamp::from_microsecond(us).map_err(|error| Error::invalid("a time is out of range").because(error));
+    let hull = slot(table, instant(first)?)?.hull(&slot(table, instant(last)?)?);
+    let keys: BTreeSet<&Key> = guesses.rows.keys().chain(guesses.cells.keys()).map(|(key, _)| key).collect();
+    let request = ScanRequest::new(Layer::Raw).in_interval(hull).of_keys(keys.into_iter().cloned().collect::<Vec<_>>());
+    let mut raw = lake.scan(table, &request).await?;
+    while let Some(batch) = raw.try_next().await? {
+        let places = KeyTime::of(table, &batch)?;
+        let schema = batch.schema();
+        let numeric: Vec<&str> =
+            schema.fields().iter().filter(|field| field.data_type().is_numeric()).map(|field| field.name().as_str()).collect();
+        for row in 0..batch.num_rows() {
+            let time_us = places.times.value(row);
+            let Some(slot) = table.grid().map_or(Some(time_us), |grid| grid.slot_of_row(time_us)) else { continue };
+            let of = (places.key(row), slot);
+            // Removed, so that only the first of several rows of a slot counts as the truth.
+            for repair in guesses.rows.remove(&of).into_iter().flatten() {
+                let strategy = strategies.entry(repair.text(columns::STRATEGY)).or_default();
+                strategy.accuracy.judged += 1;
+                strategy.slots.insert(of.clone());
+                for name in &numeric {
+                    if let (Some(guess), Some(truth)) = (repair.number(name), number(&batch, name, row)) {
+                        strategy.accuracy.columns.entry((*name).to_owned()).or_default().add(guess, truth);
+                    }
+                }
+            }
+            if let Some(patches) = guesses.cells.remove(&of) {
+                cells(&retracted, &patches, (&batch, row), &of, &mut strategies)?;
+            }
+        }
+    }
+    Ok(strategies)
+}
+
+/// Compares repaired cells of one row with the values that it has now.
+fn cells(
+    retracted: &Retracted,
+    patches: &[PublishedRow],
+    (batch, row): (&RecordBatch, usize),
+    of: &(Key, i64),
+    strategies: &mut BTreeMap<String, Judged>,
+) -> Result<()> {
+    let mut changed = Vec::with_capacity(patches.len());
+    for patch in patches {
+        changed.push(patch::from_text(&patch.text(columns::CELLS))?);
+    }
+    let names: BTreeSet<&String> = changed.iter().flatten().collect();
+    for name in names {
+        let Some(now) = batch.column_by_name(name).filter(|now| now.is_valid(row)) else { continue };
+        let of_column = || patches.iter().zip(&changed).filter(|(_, changed)| changed.contains(name)).map(|(patch, _)| patch);
+        let mut stands = Vec::new();
+        for patch in of_column() {
+            stands.push(has_old_value(patch, name, now, row)?);
+        }
+        // A patch that was made for the present value says that it is wrong.
+        let mut is_wrong = false;
+        for (patch, stands) in of_column().zip(&stands) {
+            is_wrong |= *stands && patch.provenance(retracted, Kind::Repairs)?.retracted_by.is_none();
+        }
+        if is_wrong {
+            continue;
+        }
+        for (patch, _) in of_column().zip(&stands).filter(|(_, stands)| !**stands) {
+            let strategy = strategies.entry(patch.text(columns::STRATEGY)).or_default();
+            if strategy.cells.entry(name.clone()).or_default().insert(of.clone()) {
+                strategy.accuracy.judged += 1;
+            }
+            if let (Some(guess), Some(truth)) = (patch.number(name), number(batch, name, row)) {
+                strategy.accuracy.columns.entry(name.clone()).or_default().add(guess, truth);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a row still has the value of a column for which a patch was made.
+fn has_old_value(patch: &PublishedRow, name: &str, now: &ArrayRef, row: usize) -> Result<bool> {
+    let Some(old) = patch.value(&patch::was(name)) else { return Ok(false) };
+    let Ok(old) = shape::cast_exact(&old, now.data_type()) else { return Ok(false) };
+    Ok(same_values(now, &old, name)?(row, 0))
+}

@@ -1,0 +1,16 @@
+//! How many rows a slot of a table holds.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How many rows a slot of a table holds where nothing is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Rows {
+    /// One: a second row of a slot is a duplicate.
+    #[default]
+    One,
+    /// One or more, such as the trades of a minute.
+    Many,
+}
