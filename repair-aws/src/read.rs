@@ -81,11 +81,8 @@ impl AwsLake {
         // Sorted, since a resumed attempt finds its query by its text.
         let keys: Option<Vec<Key>> = request.keys.as_ref().map(|keys| keys.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect());
         let keys = keys.as_deref();
-        let mut wanted = Wanted {
-            bounds: TimeBounds::of_interval(table, request.interval.as_ref()),
-            keys: keys.and_then(sent),
-            columns: &columns,
-        };
+        let mut wanted =
+            Wanted { bounds: TimeBounds::of_interval(table, request.interval.as_ref()), keys: keys.and_then(sent), columns: &columns };
         let mut sql = known.source(table).scan(request.layer, &wanted)?;
         if sql.len() > MAX_STATEMENT_BYTES && wanted.keys.is_some() {
             // The view names the keys several times.

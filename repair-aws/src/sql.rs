@@ -17,11 +17,11 @@ pub(crate) mod values;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use repair_core::lake::Layer;
 use repair_core::lake::overlay::retraction::{Kind as RetractedKind, Part};
 use repair_core::lake::overlay::{self, Op, columns};
 use repair_core::lake::partition::{self, TimeBounds};
 use repair_core::lake::rollup::{Function, Rollup};
-use repair_core::lake::Layer;
 use repair_core::model::{
     Format, Key, MAX_EXAMPLES, OnBadRow, PartitionUnit, PathPattern, PathPiece, SlotGrid, SlotRange, Table, TimeForm, Zone,
 };
@@ -982,11 +982,7 @@ impl<'a> Source<'a> {
     /// The columns that the view has of the table's objects, and of its partitions; and whether its time column is one that we compute.
     fn shown(&self) -> Result<(Vec<String>, Vec<String>, bool)> {
         let names = |columns: &[crate::catalog::Column]| {
-            columns
-                .iter()
-                .map(|column| column.name.clone())
-                .filter(|column| !overlay::is_ours(column))
-                .collect::<Vec<_>>()
+            columns.iter().map(|column| column.name.clone()).filter(|column| !overlay::is_ours(column)).collect::<Vec<_>>()
         };
         let (mut own, mut others) = (names(&self.raw.columns), names(&self.raw.partitions));
         let nested = self.table.columns.iter().filter(|(_, rule)| rule.path.is_some()).map(|(column, _)| column.clone());

@@ -23,8 +23,8 @@ async fn views_follow_the_columns_of_repaired_cells() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_columns_fit_into_a_statement() {
-    cells::a_hundred_columns(&World::new().await).await;
+async fn cells_of_many_columns_are_repaired() {
+    cells::many_columns(&World::new().await, testdata::by_length(12, 100)).await;
 }
 
 /// Athena adds no dates to a table, so a table of repairs that lacks one is not written to.

@@ -74,7 +74,7 @@ async fn repaired_cells_are_shown_by_a_real_trino() {
     cells::columns_of_every_type(&world).await;
     cells::typed_text(&world).await;
     cells::views_of_an_older_version(&world).await;
-    cells::a_hundred_columns(&world).await;
+    cells::many_columns(&world, 100).await;
 }
 
 /// A session of two stocks, of which one has holes and the other came for half of the day only.

@@ -4,10 +4,10 @@
 //! slot. A row's own value is looked up among the old values; the patch at the first place where it is found counts. So the overlay is read
 //! once and joined once, however many columns have patches, and several rows of one slot stay as they are.
 
+use repair_core::lake::Layer;
 use repair_core::lake::overlay::patch::was;
 use repair_core::lake::overlay::retraction::Kind as RetractedKind;
 use repair_core::lake::overlay::{self, Op, columns};
-use repair_core::lake::Layer;
 use repair_core::{Error, Result};
 
 use super::{Shape, Source, Wanted, filter, milliseconds, name, text, values};
@@ -35,11 +35,10 @@ pub(crate) fn declared_was(declared: &str) -> String {
 
 /// Whether the old values of a column are dates that are kept as timestamps.
 pub(super) fn is_date_kept_as_timestamp(relation: &Relation, column: &str) -> bool {
-    let changed = column.get(..columns::WAS.len()).filter(|start| start.eq_ignore_ascii_case(columns::WAS)).and(column.get(columns::WAS.len()..));
+    let changed =
+        column.get(..columns::WAS.len()).filter(|start| start.eq_ignore_ascii_case(columns::WAS)).and(column.get(columns::WAS.len()..));
     changed.is_some_and(|changed| {
-        relation.kind(columns::OP).is_some()
-            && relation.kind(changed) == Some(Kind::Date)
-            && relation.kind(column) == Some(Kind::Instant)
+        relation.kind(columns::OP).is_some() && relation.kind(changed) == Some(Kind::Date) && relation.kind(column) == Some(Kind::Instant)
     })
 }
 
@@ -195,5 +194,52 @@ impl Source<'_> {
             joins = joins.join(", "),
             same = self.same_slot(),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Column;
+    use crate::sql::MAX_STATEMENT_BYTES;
+    use repair_core::lake::partition::TimeBounds;
+    use repair_core::model::{Cadence, Format, PartitionUnit, Table};
+
+    fn relation(name: &str, columns: impl IntoIterator<Item = (String, &'static str)>) -> Relation {
+        let columns = columns.into_iter().map(|(name, declared)| Column { name, declared: declared.to_owned() });
+        Relation { database: "d".to_owned(), name: name.to_owned(), columns: columns.collect(), ..Relation::default() }
+    }
+
+    #[test]
+    fn a_hundred_columns_with_repaired_cells_fit_into_a_statement() {
+        let table =
+            Table::new("t", Format::Parquet, "ts").with_key(["k"]).with_partition("day", PartitionUnit::Day).with_cadence(Cadence::MINUTE);
+        let names: Vec<String> = (0..100).map(|number| format!("a_column_with_quite_a_long_name_{number}")).collect();
+        let own = || {
+            [("k".to_owned(), "string"), ("ts".to_owned(), "timestamp")]
+                .into_iter()
+                .chain(names.iter().cloned().map(|name| (name, "double")))
+        };
+        let raw = relation("t", own());
+        let ours = [columns::OP, columns::RUN, columns::STEP, columns::UNIT, columns::STRATEGY, columns::CELLS]
+            .map(|name| (name.to_owned(), "string"));
+        let repairs = relation("t_repairs", own().chain(ours).chain(names.iter().map(|name| (was(name), "double"))));
+        let source = Source { table: &table, raw: &raw, repairs: Some(&repairs), exceptions: None, retracted: None };
+        assert_eq!(source.patched_columns(&repairs), names);
+        let wanted = Wanted { bounds: TimeBounds::ALL, keys: None, columns: &[] };
+        for sql in [source.scan(Layer::Repaired, &wanted).unwrap(), source.create_view("d", &repairs).unwrap()] {
+            assert!(sql.len() < MAX_STATEMENT_BYTES / 2, "{} bytes", sql.len());
+            assert_eq!(sql.matches("\"d\".\"t_repairs\"").count(), 2, "rows and patches are read once each");
+        }
+    }
+
+    #[test]
+    fn old_dates_are_kept_as_timestamps_and_read_as_dates() {
+        let of_repairs =
+            |kept| relation("t_repairs", [("repair_op".to_owned(), "string"), ("d".to_owned(), "date"), ("repair_was_d".to_owned(), kept)]);
+        assert!(is_date_kept_as_timestamp(&of_repairs("timestamp"), "REPAIR_WAS_d"));
+        assert!(!is_date_kept_as_timestamp(&of_repairs("date"), "repair_was_d"));
+        assert!(!is_date_kept_as_timestamp(&of_repairs("timestamp"), "d"));
+        assert_eq!((declared_was("date"), declared_was("decimal(10,2)")), ("timestamp".to_owned(), "decimal(10,2)".to_owned()));
     }
 }

@@ -107,7 +107,10 @@ pub async fn columns_of_every_type(world: &World) {
 
     // Repairs of rows have made the table of repairs before.
     let row = station(
-        &[("temp", Arc::new(Float64Array::from(vec![5.0])), array([None; 3])), ("hum", Arc::new(Float32Array::from(vec![5.0])), array([None; 3]))],
+        &[
+            ("temp", Arc::new(Float64Array::from(vec![5.0])), array([None; 3])),
+            ("hum", Arc::new(Float32Array::from(vec![5.0])), array([None; 3])),
+        ],
         &["2024-03-04T09:03:00Z"],
     );
     let fix = Fix { rows: vec![row], source: "vendor".into(), ..Fix::default() };
@@ -121,7 +124,7 @@ pub async fn columns_of_every_type(world: &World) {
     let mut changes = all.clone();
     changes[0].1 = array([Some(-f64::NAN), Some(-0.0), None]);
     changes[1].1 = float([Some(0.1), Some(0.0), Some(f32::NAN)]);
-    change(&world.lake, &table, ("cells", "guess \"1\"\\"), ("A", &times), &changes).await;
+    change(&world.lake, &table, ("station", "guess \"1\"\\"), ("A", &times), &changes).await;
     let cells = |columns: &[&str]| {
         let pairs: Vec<String> = columns.iter().map(|column| format!(r#""{column}":"guess \"1\"\\""#)).collect();
         format!("{{{}}}", pairs.join(","))
@@ -195,7 +198,7 @@ pub async fn typed_text(world: &World) {
         ("price", price([150, 250]), price([151, 251])),
         ("note", words([None, Some("late")]), words([Some("fine"), Some("never")])),
     ];
-    change(&world.lake, &table, ("cells", "guess"), ("A", &times), &changes).await;
+    change(&world.lake, &table, ("gauge", "guess"), ("A", &times), &changes).await;
     let expected = [
         r#"A|2024-03-04T09:00:00Z|1.0|1.51|fine||{"level":"guess","price":"guess","note":"guess"}"#,
         r#"A|2024-03-04T09:01:00Z|2.0|2.51|ok||{"level":"guess","price":"guess"}"#,
@@ -213,10 +216,10 @@ pub async fn typed_text(world: &World) {
         ))
         .await;
     world.put("lake/probe/a.json", r#"{"id":"A","ts":"2024-03-04 09:00:00.000","reading":{"value":-1.0,"unit":"C"}}"#);
-    let table = Table::new("probe", Format::Jsonl, "ts").with_key(["id"]).with_cadence(Cadence::MINUTE).with_column(
-        "Celsius",
-        serde_json::from_value(serde_json::json!({ "type": "number", "path": "reading.value" })).unwrap(),
-    );
+    let table = Table::new("probe", Format::Jsonl, "ts")
+        .with_key(["id"])
+        .with_cadence(Cadence::MINUTE)
+        .with_column("Celsius", serde_json::from_value(serde_json::json!({ "type": "number", "path": "reading.value" })).unwrap());
     let value = |value: f64| Arc::new(Float64Array::from(vec![value])) as ArrayRef;
     change(&world.lake, &table, ("probe", "guess"), ("A", &times[..1]), &[("Celsius", value(-1.0), value(21.5))]).await;
     assert_eq!(
@@ -236,7 +239,7 @@ pub async fn views_of_an_older_version(world: &World) {
     world.put("lake/mast/a.parquet", parquet(&station(&[("temp", value(1.0), value(0.0)), ("wind", value(5.0), value(0.0))], &[time])));
     let row = station(&[("temp", value(2.0), value(0.0)), ("wind", value(6.0), value(0.0))], &["2024-03-04T09:01:00Z"]);
     let fix = Fix { rows: vec![row], source: "vendor".into(), ..Fix::default() };
-    let scope = StageScope { run: "rows", step: "fill", visit: 1, table: &table };
+    let scope = StageScope { run: "mast", step: "fill", visit: 1, table: &table };
     world.lake.stage(&scope, &StageRequest::new("unit", "backfill", at("2024-03-31T00:00:00Z"), &fix)).await.unwrap();
     world.lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
     world
@@ -267,10 +270,10 @@ pub async fn views_of_an_older_version(world: &World) {
     assert_eq!(asked(&world.reopened(), std::slice::from_ref(&table), sql).await, second);
 }
 
-/// As many columns as a wide table has, each with a repaired cell.
-pub async fn a_hundred_columns(world: &World) {
+/// A wide table, each column with a repaired cell.
+pub async fn many_columns(world: &World, count: usize) {
     let table = Table::new("wide", Format::Parquet, "ts").with_key(["site"]).with_cadence(Cadence::MINUTE);
-    let names: Vec<String> = (0..100).map(|number| format!("measured_value_number_{number}")).collect();
+    let names: Vec<String> = (0..count).map(|number| format!("measured_value_number_{number}")).collect();
     let declared: Vec<(&str, &str)> =
         [("site", "string"), ("ts", "timestamp")].into_iter().chain(names.iter().map(|name| (name.as_str(), "double"))).collect();
     world.declare(&table, &declared).await;
@@ -284,7 +287,9 @@ pub async fn a_hundred_columns(world: &World) {
     for batch in [&found[0], &viewed[0]] {
         let cells = batch.column_by_name(overlay::REPAIRED_CELLS).unwrap().as_string::<i32>();
         let cells: serde_json::Map<String, serde_json::Value> = serde_json::from_str(cells.value(0)).unwrap();
-        assert_eq!(cells.len(), 100);
-        assert!(names.iter().all(|name| batch.column_by_name(name).unwrap().as_primitive::<arrow::datatypes::Float64Type>().value(0) == 2.0));
+        assert_eq!(cells.len(), count);
+        assert!(
+            names.iter().all(|name| batch.column_by_name(name).unwrap().as_primitive::<arrow::datatypes::Float64Type>().value(0) == 2.0)
+        );
     }
 }
