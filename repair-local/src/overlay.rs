@@ -10,13 +10,13 @@ use repair_core::lake::overlay::patch::{self, Patches};
 use repair_core::lake::overlay::retraction::Retracted;
 use repair_core::lake::{PresenceRequest, overlay};
 use repair_core::model::Usage;
-use repair_core::model::{Key, Presence, SlotGrid, SlotSet, Table};
+use repair_core::model::{Identity, Key, Presence, SlotSet, Table};
 use repair_core::{Error, Result};
 
 use crate::files::DataFile;
 use crate::place::{self, Place};
 use crate::scan::overlay_rows;
-use repair_core::lake::partition::{SECOND_US, TimeBounds};
+use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::shape::{self, KeyTime};
 
 /// The key and time columns, and some of ours.
@@ -120,28 +120,28 @@ pub(crate) fn patches(
     Ok(patches)
 }
 
-/// Two rows are in the same slot if this is equal: the slot of a series, or the time itself if there is no cadence.
+/// What rows are identified by: the slot of a series, or the time itself if there is no cadence. If the key alone identifies a row, slots that are
+/// near each other are the same, see [`Slots::versions_us`].
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Slots(Option<SlotGrid>);
+pub(crate) struct Slots(Identity);
 
 impl Slots {
     pub(crate) fn of(table: &Table) -> Self {
-        Self(table.grid().ok())
+        Self(table.identity())
     }
 
     pub(crate) fn slot(&self, time_us: i64) -> i64 {
-        match &self.0 {
-            Some(grid) => grid.slot_of_seconds(time_us.div_euclid(SECOND_US)),
-            None => time_us,
-        }
+        self.0.slot(time_us)
     }
 
     /// The slot of a row of the table; `None` if it is too far from it, so that it is no part of the series.
     pub(crate) fn of_row(&self, time_us: i64) -> Option<i64> {
-        match &self.0 {
-            Some(grid) => grid.slot_of_row(time_us),
-            None => Some(time_us),
-        }
+        self.0.of_row(time_us)
+    }
+
+    /// How far apart rows may be that are the same, if the key alone identifies a row.
+    pub(crate) fn versions_us(&self) -> Option<i64> {
+        self.0.lookback_us()
     }
 
     /// Whether a row's time is near enough to that of a slot.
@@ -167,7 +167,7 @@ pub(crate) fn live_slots(
         return Ok((inserted, overtaken));
     }
     let mut replaced = inserted.clone();
-    let slots = Slots(Some(grid));
+    let slots = Slots(Identity::Slot(grid));
     let retracted = crate::retract::retracted(table, place)?;
     let mut texts = vec![overlay::columns::OP];
     texts.extend(provenance_to_read(&retracted));
@@ -239,7 +239,7 @@ pub(crate) fn absent_slots(table: &Table, place: &Place, request: &PresenceReque
     if files.is_empty() {
         return Ok(absent);
     }
-    let slots = Slots(Some(grid));
+    let slots = Slots(Identity::Slot(grid));
     let retracted = crate::retract::retracted(table, place)?;
     let shape = shape_with(table, provenance_to_read(&retracted), &[overlay::columns::RECHECK_AFTER]);
     overlay_rows(table, &files, &shape, &bounds, usage, &mut |batch| {
@@ -287,7 +287,8 @@ pub(crate) struct Winners {
 }
 
 impl Winners {
-    /// Reads the repairs within bounds, of the wanted keys, without retracted ones.
+    /// Reads the repairs within bounds, of the wanted keys, without retracted ones. If the key alone identifies a row, these are the bounds within
+    /// which versions lie of the rows that are asked for.
     pub(crate) fn load(
         table: &Table,
         files: &[DataFile],
@@ -334,7 +335,29 @@ impl Winners {
                 Ok(())
             })?;
         }
+        winners.leave_newest(slots);
         Ok(winners)
+    }
+
+    /// If the key alone identifies a row, a repair is outdated by a newer one of the same row, though it may have another time.
+    fn leave_newest(&mut self, slots: Slots) {
+        if slots.versions_us().is_none() {
+            return;
+        }
+        let name = |number: u32| self.by_number.get(number as usize);
+        let rank = |winner: &Winner| (winner.at_us, name(winner.run), name(winner.unit));
+        for of_key in self.slots.iter_mut().filter(|of_key| of_key.len() > 1) {
+            let is_outdated = |(slot, winner): &(&i64, &Winner)| {
+                let is_newer = |(other, newer): (&i64, &Winner)| {
+                    other != *slot && slots.0.are_same_slots(*other, **slot) && rank(newer) > rank(winner)
+                };
+                of_key.iter().any(is_newer)
+            };
+            let outdated: Vec<i64> = of_key.iter().filter(is_outdated).map(|(slot, _)| *slot).collect();
+            for slot in outdated {
+                of_key.remove(&slot);
+            }
+        }
     }
 
     fn number(&mut self, name: &str) -> u32 {
@@ -373,6 +396,22 @@ impl Winners {
     /// The live repairs of a key, by slot.
     pub(crate) fn of_key(&mut self, key: &Key) -> Option<&mut HashMap<i64, Winner>> {
         self.keys.get(key).and_then(|&at| self.slots.get_mut(at))
+    }
+
+    /// Whether a repair of the same row as that of a slot replaces it. Marks the repairs that stand for rows which raw has.
+    pub(crate) fn replaced(of_key: &mut HashMap<i64, Winner>, slots: Slots, slot: i64) -> bool {
+        if slots.versions_us().is_none() {
+            return of_key.get_mut(&slot).is_some_and(|winner| {
+                winner.filled = true;
+                winner.replace
+            });
+        }
+        let mut replaced = false;
+        for (_, winner) in of_key.iter_mut().filter(|(other, _)| slots.0.are_same_slots(**other, slot)) {
+            winner.filled = true;
+            replaced |= winner.replace;
+        }
+        replaced
     }
 
     /// The live repair of a slot.

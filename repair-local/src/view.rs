@@ -28,14 +28,17 @@ use repair_core::lake::shape::KeyTime;
 /// that tests with a handful of repairs also cut between them.
 const CHUNK_BYTES: u64 = if cfg!(debug_assertions) { 1 << 12 } else { 16 << 20 };
 
+/// If the key alone identifies a row, its repair may be one lookback away from it, and a newer one that outdates the repair another.
+const REPAIRS_AROUND: i64 = 2;
+
 /// Reads the view.
 pub(crate) fn read(scan: &Scan, sink: &mut Sink<'_>) -> Result<()> {
     let schema = core_overlay::view_schema(&scan.shape);
-    let repairs = place::prune_ours(&scan.table, scan.place.repair_files()?, &scan.bounds)?;
+    let repairs = place::prune_ours(&scan.table, scan.place.repair_files()?, &scan.bounds.of_versions(&scan.table, REPAIRS_AROUND))?;
     let retracted = if repairs.is_empty() { Retracted::default() } else { crate::retract::retracted(&scan.table, &scan.place)? };
     for bounds in chunks(scan, &repairs)? {
         let files = place::prune(scan.files.clone(), &bounds);
-        let repairs = place::prune_ours(&scan.table, repairs.clone(), &bounds)?;
+        let repairs = place::prune_ours(&scan.table, repairs.clone(), &bounds.of_versions(&scan.table, REPAIRS_AROUND))?;
         if chunk(scan, &schema, (&files, &repairs), &retracted, &bounds, sink)?.is_break() {
             break;
         }
@@ -63,7 +66,8 @@ fn chunk(
         });
     }
     let wanted = |key: &Key| scan.keys.as_ref().is_none_or(|keys: &HashSet<Key>| keys.contains(key));
-    let mut winners = Winners::load(&scan.table, repairs, bounds, retracted, wanted)?;
+    let around = bounds.of_versions(&scan.table, REPAIRS_AROUND);
+    let mut winners = Winners::load(&scan.table, repairs, &around, retracted, wanted)?;
     let patches = if winners.has_patches {
         overlay::patches(&scan.table, repairs, &scan.whole, bounds, retracted, wanted)?
     } else {
@@ -133,11 +137,7 @@ fn not_replaced(table: &Table, slots: Slots, winners: &mut Winners, batch: &Reco
                 left_out += 1;
                 continue;
             };
-            let winner = repaired.get_mut(&slot);
-            let replaced = winner.as_ref().is_some_and(|winner| winner.replace);
-            if let Some(winner) = winner {
-                winner.filled = true;
-            }
+            let replaced = Winners::replaced(repaired, slots, slot);
             mask.append(!replaced);
             left_out += usize::from(replaced);
         }
@@ -212,9 +212,9 @@ fn with_columns(schema: &SchemaRef, batch: &RecordBatch, of_view: [ArrayRef; 2])
 }
 
 /// Cuts the time of a scan, between slots, into stretches whose repairs fit into memory. If raw cannot be cut there, or there are few
-/// repairs, it is one stretch.
+/// repairs, or the versions of a row may lie on both sides of a cut, it is one stretch.
 fn chunks(scan: &Scan, repairs: &[DataFile]) -> Result<Vec<TimeBounds>> {
-    if scan.files.iter().any(|file| file.span.is_none()) {
+    if Slots::of(&scan.table).versions_us().is_some() || scan.files.iter().any(|file| file.span.is_none()) {
         return Ok(vec![scan.bounds]);
     }
     let mut spans = Vec::with_capacity(repairs.len());

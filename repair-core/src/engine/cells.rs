@@ -30,7 +30,7 @@ pub(crate) async fn taken_out(lake: &dyn Lake, table: &Table, findings: &Finding
     if !is_of_cells || fix.rows.is_empty() {
         return Ok(Vec::new());
     }
-    let grid = table.grid()?;
+    let identity = table.identity();
     let mut whole = Vec::with_capacity(fix.rows.len());
     // For each row of the fix with wrong cells, by batch: its place, key and slot, in order.
     let mut found: Vec<(usize, usize, Key, i64, &BadCells)> = Vec::new();
@@ -42,7 +42,7 @@ pub(crate) async fn taken_out(lake: &dyn Lake, table: &Table, findings: &Finding
         let mut rest = Vec::with_capacity(batch.num_rows());
         for row in 0..batch.num_rows() {
             let key = Key::new(keys.iter().map(|column| column.value(row)));
-            let slot = grid.slot_of_seconds(times.value(row).div_euclid(1_000_000));
+            let slot = identity.slot(times.value(row));
             let cells = findings.cells.get(&key, slot);
             rest.push(cells.is_none());
             found.extend(cells.map(|cells| (number, row, key, slot, cells)));
@@ -56,7 +56,7 @@ pub(crate) async fn taken_out(lake: &dyn Lake, table: &Table, findings: &Finding
 }
 
 async fn patches(lake: &dyn Lake, table: &Table, found: &[(usize, usize, Key, i64, &BadCells)], fix: &mut Fix) -> Result<Vec<RecordBatch>> {
-    let grid = table.grid()?;
+    let grid = table.identity().grid();
     let (first, last) = found.iter().fold((i64::MAX, i64::MIN), |(first, last), row| (first.min(row.3), last.max(row.3)));
     let interval = grid.interval_of(SlotRange::new(first, last + 1)).ok_or_else(|| Error::invalid("the time of a slot is out of range"))?;
     let keys: BTreeSet<&Key> = found.iter().map(|row| &row.2).collect();

@@ -176,7 +176,12 @@ fn problems(state: &RunState) -> Vec<String> {
         problems.extend(left_out_problems(name, &step.output));
     }
     for (detect, findings, missing) in state.missing() {
-        let slots = if missing == 1 { "slot" } else { "slots" };
+        let slots = match (findings.scope.grid.is_instants(), missing) {
+            (true, 1) => "row",
+            (true, _) => "rows",
+            (false, 1) => "slot",
+            (false, _) => "slots",
+        };
         let wrong = findings.kind.as_str();
         let examples = if findings.examples.is_empty() { String::new() } else { format!(": {}", findings.examples.join("; ")) };
         let more = if examples.is_empty() || missing <= findings.examples.len() as u64 { "" } else { "; and more" };

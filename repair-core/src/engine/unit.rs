@@ -56,7 +56,7 @@ impl UnitWork {
         })?;
         let table = Arc::new(context.table(&findings.scope.table)?.clone());
         if op == Op::Replace {
-            table.check_one_row("a repair that replaces the rows of a slot by one")?;
+            table.check_replaceable("a repair that replaces the rows of a slot by one")?;
         }
         let limiter = rate_limit.map(|rate| Arc::new(RateLimiter::new(rate, context.clock.clone())));
         Ok(Self { context, repairer, findings, op, table, strategy, limiter })
@@ -108,7 +108,7 @@ fn judged_of(findings: &Findings, unit: &Unit) -> Fingerprints {
 /// If the source has no row where the table has a wrong one, the slot is not absent: readers would still see the table's row. So an absence
 /// is recorded as a conflict, and the slot stays as it is.
 fn refuse_absences(table: &Table, fix: &mut Fix) -> Result<()> {
-    let grid = table.grid()?;
+    let grid = table.identity().grid();
     for absence in std::mem::take(&mut fix.absent) {
         for slot in absence.slots.first..absence.slots.end {
             let (key, time) = (&absence.key, grid.time_of(slot));
@@ -120,18 +120,24 @@ fn refuse_absences(table: &Table, fix: &mut Fix) -> Result<()> {
 
 /// Checks that a fix covers only wanted slots, each once, so that a faulty plug-in writes nothing else to the lake.
 fn check_fix(table: &Table, unit: &Unit, fix: &Fix) -> Result<()> {
-    let grid = table.grid()?;
+    let identity = table.identity();
+    let grid = identity.grid();
     let wanted: BTreeMap<&Key, &[SlotRange]> = unit.wanted.iter().map(|wanted| (&wanted.key, wanted.slots.as_slice())).collect();
     let mut seen: HashSet<(Key, i64)> = HashSet::new();
     let mut check = |key: Key, slot: i64, what: &str| {
-        let asked = wanted.get(&key).is_some_and(|ranges| ranges.iter().any(|range| range.contains(slot)));
+        let ranges = wanted.get(&key).copied().unwrap_or_default();
+        let asked = match identity.lookback_us() {
+            None => ranges.iter().any(|range| range.contains(slot)).then_some(slot),
+            // The row that stands for all versions may have another time than the one that was found.
+            Some(_) => identity.same_as(slot, ranges.iter().flat_map(|range| range.first..range.end)),
+        };
         let time = grid.time_of(slot);
-        if !asked {
+        let Some(slot) = asked else {
             return Err(Error::new(
                 ErrorKind::Invalid,
                 format!("the repairer returned {what} for {key} at {time}, which was not requested; the unit was discarded"),
             ));
-        }
+        };
         if !seen.insert((key.clone(), slot)) {
             return Err(Error::new(ErrorKind::Invalid, format!("the repairer returned {key} at {time} twice; the unit was discarded")));
         }
@@ -147,7 +153,7 @@ fn check_fix(table: &Table, unit: &Unit, fix: &Fix) -> Result<()> {
                 return Err(Error::invalid("the repairer returned a row without a time"));
             }
             let key = Key::new(keys.iter().map(|column| column.value(row)));
-            check(key, grid.slot_of_seconds(times.value(row).div_euclid(1_000_000)), "a row")?;
+            check(key, identity.slot(times.value(row)), "a row")?;
         }
     }
     for absence in &fix.absent {

@@ -31,6 +31,9 @@ impl TimeBounds {
 
     /// The rows of a range of slots. Bounds in whole seconds are exact, because slots are computed from times cut to seconds.
     pub fn of_slots(grid: &crate::model::SlotGrid, slots: SlotRange) -> Self {
+        if grid.is_instants() {
+            return Self { from_us: slots.first, to_us: slots.end };
+        }
         let (from_s, to_s) = grid.time_bounds_s(slots);
         Self { from_us: from_s.saturating_mul(SECOND_US), to_us: to_s.saturating_mul(SECOND_US) }
     }
@@ -43,6 +46,13 @@ impl TimeBounds {
             Ok(grid) => Self::of_slots(&grid, grid.slots_in(interval)),
             Err(_) => Self { from_us: first_microsecond(interval.from()), to_us: first_microsecond(interval.to()) },
         }
+    }
+
+    /// The bounds within which versions of the rows lie that are within these, so many lookbacks each way.
+    #[must_use]
+    pub fn of_versions(&self, table: &Table, lookbacks: i64) -> Self {
+        let by_us = table.identity().lookback_us().map_or(0, |lookback_us| lookback_us.saturating_mul(lookbacks));
+        Self { from_us: self.from_us.saturating_sub(by_us), to_us: self.to_us.saturating_add(by_us) }
     }
 
     /// Whether a time is within.
@@ -125,14 +135,16 @@ pub fn with_slack(table: &Table, span: TimeBounds) -> TimeBounds {
             TimeBounds { from_us: span.from_us.saturating_sub(slack_us), to_us: span.to_us.saturating_add(slack_us) }
         }
         Slack::OneFolder => {
+            // A version of a row lies in the folder of the day on which it was written, whatever the time of the row.
+            let lookback_us = table.identity().lookback_us().unwrap_or(0);
             let Some((unit, zone)) = folders(table) else { return span };
             let folder = |time_us: i64| {
                 let local = zone.local(Timestamp::from_microsecond(time_us).ok()?);
                 span_of(unit, floor(unit, local), &zone)
             };
             TimeBounds {
-                from_us: folder(span.from_us.saturating_sub(1)).map_or(span.from_us, |before| before.from_us),
-                to_us: folder(span.to_us).map_or(span.to_us, |after| after.to_us),
+                from_us: folder(span.from_us.saturating_sub(1)).map_or(span.from_us, |before| before.from_us).min(span.from_us.saturating_sub(lookback_us)),
+                to_us: folder(span.to_us).map_or(span.to_us, |after| after.to_us).max(span.to_us.saturating_add(lookback_us)),
             }
         }
     }

@@ -39,6 +39,8 @@ const WEEK_S: u32 = 7 * DAY_S;
 const MONTH_S: u32 = 2_629_746;
 
 impl Cadence {
+    /// One row per second.
+    pub const SECOND: Cadence = Cadence(Length::Seconds(1));
     /// One row per minute.
     pub const MINUTE: Cadence = Cadence(Length::Seconds(60));
     /// One row per hour.

@@ -109,6 +109,11 @@ impl Fingerprints {
         self.0.get(key)?.get(&slot).copied()
     }
 
+    /// The slots of a key whose fingerprints are known, in order.
+    pub fn slots_of(&self, key: &Key) -> impl Iterator<Item = i64> {
+        self.0.get(key).into_iter().flat_map(|slots| slots.keys().copied())
+    }
+
     /// Whether no fingerprint is known.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

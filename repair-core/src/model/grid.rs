@@ -140,6 +140,8 @@ enum Slots {
     Even { at_s: i64, length_s: i64 },
     /// Stretches of slots of one length each, in order. The first one goes on before its start, and the last one for ever.
     Pieces(Vec<Piece>),
+    /// Slot `n` is microsecond `n` since the epoch.
+    Instants,
 }
 
 /// A part of a grid in which the cadence does not change.
@@ -178,6 +180,21 @@ impl Hash for Special {
 /// All special grids of this process. There are as many as different settings in its workflows.
 static SPECIAL: LazyLock<Mutex<HashMap<Name, &'static Special>>> = LazyLock::new(Mutex::default);
 
+/// The grid of instants.
+static INSTANTS: LazyLock<&'static Special> = LazyLock::new(|| {
+    Box::leak(Box::new(Special {
+        cadence: Cadence::SECOND,
+        rule: SlotRule::default(),
+        zone: Zone::utc(),
+        slots: Slots::Instants,
+        by_date: false,
+        skipped: Vec::new(),
+        changes: Vec::new(),
+    }))
+});
+
+const SECOND_US: i64 = 1_000_000;
+
 /// The settings of a special grid.
 type Name = (Cadence, SlotRule, Zone);
 
@@ -206,7 +223,7 @@ impl Special {
             changes.push((slots.first_from(zone.start(date.at(0, 0, 0, 0))?.as_second()), after));
         }
         let skipped = match &slots {
-            Slots::Even { .. } => Vec::new(),
+            Slots::Even { .. } | Slots::Instants => Vec::new(),
             Slots::Pieces(pieces) => {
                 let last = pieces.iter().skip(1).map(|piece| (piece.first - 1, piece.start_s));
                 last.filter(|(slot, end_s)| slots.start_s(*slot) >= *end_s).map(|(slot, _)| slot).collect()
@@ -332,6 +349,7 @@ impl Slots {
     fn at(&self, time_s: i64) -> i64 {
         match self {
             Self::Even { at_s, length_s } => (time_s - at_s).div_euclid(*length_s),
+            Self::Instants => time_s.saturating_mul(SECOND_US),
             Self::Pieces(pieces) => {
                 let next = pieces.partition_point(|piece| piece.start_s <= time_s);
                 let Some(piece) = pieces.get(next.saturating_sub(1)) else { return 0 };
@@ -346,6 +364,7 @@ impl Slots {
     fn start_s(&self, slot: i64) -> i64 {
         match self {
             Self::Even { at_s, length_s } => slot.saturating_mul(*length_s).saturating_add(*at_s),
+            Self::Instants => slot.div_euclid(SECOND_US),
             Self::Pieces(pieces) => {
                 let next = pieces.partition_point(|piece| piece.first <= slot);
                 let Some(piece) = pieces.get(next.saturating_sub(1)) else { return 0 };
@@ -386,6 +405,23 @@ impl SlotGrid {
         let is_plain = rule.is_plain() && !is_local && cadence.seconds() <= DAY_S;
         let special = if is_plain { None } else { Some(Special::of(cadence, rule, &zone)?) };
         Ok(Self { cadence, marks, special })
+    }
+
+    /// No slots, but the instants themselves: slot `n` is microsecond `n` since the epoch. Findings of a table without a cadence name its rows by
+    /// these.
+    pub fn instants() -> Self {
+        Self { cadence: INSTANTS.cadence, marks: TimeMark::Start, special: Some(*INSTANTS) }
+    }
+
+    /// Whether its slots are the instants themselves.
+    pub fn is_instants(&self) -> bool {
+        self.special.is_some_and(|special| matches!(special.slots, Slots::Instants))
+    }
+
+    /// The slot that a time in microseconds since the epoch marks, as [`SlotGrid::slot_of_seconds`].
+    #[inline]
+    pub fn slot_of_us(&self, time_us: i64) -> i64 {
+        if self.is_instants() { time_us } else { self.slot_of_seconds(time_us.div_euclid(SECOND_US)) }
     }
 
     /// The slots of another cadence by the same rule, as far as it fits: where slots begin only for the cadence that it was written for.
@@ -436,7 +472,7 @@ impl SlotGrid {
         match self.special.map(|special| &special.slots) {
             None => Some(i64::from(self.cadence.seconds())),
             Some(Slots::Even { length_s, .. }) => Some(*length_s),
-            Some(Slots::Pieces(_)) => None,
+            Some(Slots::Pieces(_) | Slots::Instants) => None,
         }
     }
 
@@ -474,6 +510,9 @@ impl SlotGrid {
 
     /// The slot that a row's time marks, as [`SlotGrid::slot_of_seconds`].
     pub fn slot_of(&self, time: Timestamp) -> i64 {
+        if self.is_instants() {
+            return floor_us(time);
+        }
         // Seconds and fraction have the same sign: before 1970, a fraction belongs to the second before.
         self.slot_of_seconds(time.as_second() - i64::from(time.subsec_nanosecond() < 0))
     }
@@ -487,6 +526,9 @@ impl SlotGrid {
             let mark = i64::from(self.marks == TimeMark::End);
             return (time_us % step_us == 0).then(|| time_us / step_us - mark);
         }
+        if self.is_instants() {
+            return Some(time_us);
+        }
         let slot = self.slot_of_seconds(time_us.div_euclid(1_000_000));
         let off_us = time_us.abs_diff(self.time_of_seconds(slot).saturating_mul(1_000_000));
         (off_us <= u64::from(self.tolerance_s()) * 1_000_000).then_some(slot)
@@ -494,6 +536,9 @@ impl SlotGrid {
 
     /// The slot in which an instant lies, whatever rows mark.
     pub fn slot_at(&self, instant: Timestamp) -> i64 {
+        if self.is_instants() {
+            return floor_us(instant);
+        }
         self.at_s(instant.as_second() - i64::from(instant.subsec_nanosecond() < 0))
     }
 
@@ -508,16 +553,25 @@ impl SlotGrid {
 
     /// The time that a row of this slot carries.
     pub fn time_of(&self, slot: i64) -> Timestamp {
+        if self.is_instants() {
+            return Timestamp::from_microsecond(slot).unwrap_or(Timestamp::MAX);
+        }
         Timestamp::from_second(self.time_of_seconds(slot)).unwrap_or(Timestamp::MAX)
     }
 
     /// The instant at which a slot begins.
     pub fn start_of(&self, slot: i64) -> Timestamp {
+        if self.is_instants() {
+            return Timestamp::from_microsecond(slot).unwrap_or(Timestamp::MAX);
+        }
         Timestamp::from_second(self.start_s(slot)).unwrap_or(Timestamp::MAX)
     }
 
     /// The slots that begin within an interval.
     pub fn slots_in(&self, interval: &Interval) -> SlotRange {
+        if self.is_instants() {
+            return SlotRange::new(ceil_us(interval.from()), ceil_us(interval.to()));
+        }
         SlotRange::new(self.first_from_seconds(ceil_s(interval.from())), self.first_from_seconds(ceil_s(interval.to())))
     }
 
@@ -531,6 +585,9 @@ impl SlotGrid {
 
     /// The slots of which a part lies within an interval.
     pub fn slots_over(&self, interval: &Interval) -> SlotRange {
+        if self.is_instants() {
+            return SlotRange::new(floor_us(interval.from()), ceil_us(interval.to()));
+        }
         SlotRange::new(self.slot_at(interval.from()), self.at_s(ceil_s(interval.to()) - 1) + 1)
     }
 
@@ -602,6 +659,16 @@ impl SlotGrid {
     }
 }
 
+fn floor_us(instant: Timestamp) -> i64 {
+    let cut = instant.as_microsecond();
+    cut - i64::from(instant.as_nanosecond() < i128::from(cut) * 1_000)
+}
+
+fn ceil_us(instant: Timestamp) -> i64 {
+    let cut = instant.as_microsecond();
+    cut + i64::from(instant.as_nanosecond() > i128::from(cut) * 1_000)
+}
+
 fn ceil_s(instant: Timestamp) -> i64 {
     instant.as_second() + i64::from(instant.subsec_nanosecond() > 0)
 }
@@ -609,6 +676,9 @@ fn ceil_s(instant: Timestamp) -> i64 {
 impl fmt::Debug for SlotGrid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut all = f.debug_struct("SlotGrid");
+        if self.is_instants() {
+            return all.field("instants", &true).finish();
+        }
         all.field("cadence", &self.cadence).field("marks", &self.marks);
         if let Some(special) = self.special {
             all.field("rule", &special.rule).field("zone", &special.zone);
@@ -626,18 +696,23 @@ struct Written {
     rule: SlotRule,
     #[serde(default, skip_serializing_if = "Zone::is_utc")]
     zone: Zone,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    instants: bool,
 }
 
 impl Serialize for SlotGrid {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let rule = self.special.map(|special| special.rule.clone()).unwrap_or_default();
-        Written { cadence: self.cadence, marks: self.marks, rule, zone: self.zone() }.serialize(serializer)
+        Written { cadence: self.cadence, marks: self.marks, rule, zone: self.zone(), instants: self.is_instants() }.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for SlotGrid {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Written { cadence, marks, rule, zone } = Written::deserialize(deserializer)?;
+        let Written { cadence, marks, rule, zone, instants } = Written::deserialize(deserializer)?;
+        if instants {
+            return Ok(Self::instants());
+        }
         Self::with_rule(cadence, marks, &rule, &zone).map_err(|error| serde::de::Error::custom(error.message()))
     }
 }
@@ -651,6 +726,21 @@ mod tests {
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn instants_are_their_own_slots() {
+        let grid = SlotGrid::instants();
+        let written = serde_json::to_string(&grid).unwrap();
+        assert_eq!(serde_json::from_str::<SlotGrid>(&written).unwrap(), grid);
+        assert_ne!(grid, SlotGrid::new(Cadence::SECOND, TimeMark::Start));
+        for time_us in [-1_500_001, -1, 0, 1_522_800_000_123_456] {
+            let time = Timestamp::from_microsecond(time_us).unwrap();
+            assert_eq!((grid.slot_of_us(time_us), grid.slot_of_row(time_us), grid.slot_of(time)), (time_us, Some(time_us), time_us));
+            assert_eq!((grid.time_of(time_us), grid.start_of(time_us)), (time, time));
+            let one = grid.interval_of(SlotRange::new(time_us, time_us + 1)).unwrap();
+            assert_eq!(grid.slots_in(&one), SlotRange::new(time_us, time_us + 1));
+        }
     }
 
     #[test]

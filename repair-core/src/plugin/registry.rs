@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Aggregator, Detector, Repairer, Sensor, Source, Task};
 use crate::error::{Error, Result};
-use crate::model::{Always, Calendar};
+use crate::model::{Always, Calendar, Table};
 use crate::yaml::closest;
 
 /// Which of the traits a plug-in implements.
@@ -153,14 +153,28 @@ pub struct PluginEntry {
     pub schema: Value,
     /// Whether it works only on tables with one row in each slot, see [`Registry::needs_one_row`].
     pub needs_one_row: bool,
+    /// Whether it works on tables whose key identifies a row, see [`Registry::takes_unique_rows`].
+    pub takes_unique_rows: bool,
     /// Whether it finds wrong rows, see [`Registry::finds_wrong_rows`].
     pub finds_wrong_rows: bool,
+    fits: Option<Fits>,
     make: Make,
 }
 
+/// Checks the `with` of a plug-in against the table that it works on.
+type Fits = fn(&Value, &Table) -> Result<()>;
+
 impl PluginEntry {
     fn new(kind: PluginKind, name: &str, about: &str, schema: Value, make: Make) -> Self {
-        Self { kind, name: name.to_owned(), about: about.to_owned(), schema, needs_one_row: false, finds_wrong_rows: false, make }
+        Self { kind, name: name.to_owned(), about: about.to_owned(), schema, needs_one_row: false, takes_unique_rows: false, finds_wrong_rows: false, fits: None, make }
+    }
+
+    /// Checks its `with` against the table that it works on, as far as both are known. What is computed is null.
+    ///
+    /// # Errors
+    /// `invalid` if they do not fit.
+    pub fn check_fits(&self, with: &Value, table: &Table) -> Result<()> {
+        self.fits.map_or(Ok(()), |fits| fits(with, table))
     }
 
     /// Makes the plug-in.
@@ -287,6 +301,21 @@ impl Registry {
     pub fn needs_one_row(&mut self, kind: PluginKind, name: &str) {
         if let Some(entry) = self.entries.get_mut(&(kind, name.to_owned())) {
             entry.needs_one_row = true;
+        }
+    }
+
+    /// Says that a plug-in also works on tables with `rows: unique`, whose rows have no slots. A workflow that uses another detector, repairer or
+    /// aggregator on such a table is refused when it is read.
+    pub fn takes_unique_rows(&mut self, kind: PluginKind, name: &str) {
+        if let Some(entry) = self.entries.get_mut(&(kind, name.to_owned())) {
+            entry.takes_unique_rows = true;
+        }
+    }
+
+    /// Says how the `with` of a plug-in is checked against the table that it works on, when a workflow is read. What is computed is null in it.
+    pub fn fits(&mut self, kind: PluginKind, name: &str, fits: fn(&Value, &Table) -> Result<()>) {
+        if let Some(entry) = self.entries.get_mut(&(kind, name.to_owned())) {
+            entry.fits = Some(fits);
         }
     }
 

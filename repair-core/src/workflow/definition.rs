@@ -272,6 +272,15 @@ impl Template {
         value.and_then(Value::as_str)
     }
 
+    /// The value of a mapping, with null for what is computed under one of its keys.
+    pub(crate) fn known(&self) -> Value {
+        match self {
+            Self::Value(value) => value.clone(),
+            Self::Map(entries) => Value::Object(entries.iter().map(|(name, value)| (name.clone(), value.known())).collect()),
+            Self::List(_) | Self::Computed(_) => Value::Null,
+        }
+    }
+
     /// The texts in it that are not computed.
     pub(crate) fn texts(&self) -> Vec<&str> {
         let mut texts = Vec::new();

@@ -234,6 +234,14 @@ fn table() -> Value {
             "zone": { "description": "What a day is; by default, the zone of its times, or else UTC", "$ref": "#/$defs/zone" },
             "cadence": cadence(),
             "rows": plain::<Rows>(),
+            "version": with(
+                "With `rows: unique`: the column, or the columns, by which the latest of several versions of a row is found; the next decides where one is equal",
+                &texts
+            ),
+            "lookback": {
+                "description": "With `rows: unique`: how far apart the versions of a row may lie in time, both ways; 30d by default",
+                "$ref": "#/$defs/duration"
+            },
             "settles_after": {
                 "description": "How long after its end a slot may still be without its row; younger slots are not expected yet",
                 "$ref": "#/$defs/duration"

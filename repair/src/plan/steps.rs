@@ -165,6 +165,11 @@ impl<'a> Making<'a> {
         let Some(found) = self.found.get(of).filter(|_| units > 0) else { return Ok(0) };
         let grid = found.findings.scope.grid;
         let mut touched: BTreeSet<String> = BTreeSet::new();
+        if table.identity().lookback_us().is_some() {
+            // The row that stands for several versions may lie in another partition than the one that was found.
+            let most = found.findings.gaps.missing().min(units.saturating_mul(u64::from(u16::MAX)));
+            return Ok(most.max(1).saturating_mul(2));
+        }
         if let Some(by) = time_partition(table)? {
             for (_, gap) in found.findings.gaps.iter() {
                 let (first, last) = (grid.time_of(gap.first), grid.time_of(gap.end - 1));

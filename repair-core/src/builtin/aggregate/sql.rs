@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{BatchStream, overlay, rollup, shape};
 use crate::model::Usage;
 use crate::model::{Interval, Moment, Table};
-use crate::plugin::{AggregateRequest, Aggregated, Aggregator, LEFT_OUT, Registry, StepContext};
+use crate::plugin::{AggregateRequest, Aggregated, Aggregator, LEFT_OUT, PluginKind, Registry, StepContext};
 
 /// The maximum number of rows of a result, which is held in memory because each partition is replaced as a whole.
 const MOST_ROWS: usize = 5_000_000;
@@ -51,6 +51,7 @@ pub(super) fn register(registry: &mut Registry) {
         }
         Ok(Sql { config })
     });
+    registry.takes_unique_rows(PluginKind::Aggregator, "sql");
 }
 
 /// The aggregator `sql`.

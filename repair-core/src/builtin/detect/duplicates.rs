@@ -1,7 +1,7 @@
 //! The detector `duplicates`: finds expected slots with several raw rows that no repair replaces.
 //!
 //! Presence shows how many rows the slots of a word hold together. Rows are read, in one scan, only where there are too many, and where
-//! repairs replace rows.
+//! repairs replace rows. Of a table whose key identifies a row, it finds rows with several versions.
 
 use std::collections::BTreeSet;
 
@@ -10,21 +10,24 @@ use futures::TryStreamExt;
 
 use crate::builtin::detect::expected::{Examined, GapsConfig, blind_if_missing, interval_of};
 use crate::builtin::detect::gaps::{Searched, search};
+use crate::builtin::detect::unique;
 use crate::error::Result;
 use crate::lake::overlay::fingerprint::Hashing;
 use crate::lake::overlay::live::LiveRepairs;
 use crate::lake::{Layer, ScanRequest};
 use crate::model::MAX_EXAMPLES;
-use crate::model::{DefectKind, Findings, Fingerprints, GapList, Key, SlotRange};
+use crate::model::{DefectKind, Findings, Fingerprints, GapList, Key, Rows, SlotRange};
 use crate::plugin::{Detector, PluginKind, Registry, StepContext};
 
 pub(super) fn register(registry: &mut Registry) {
-    registry.detector("duplicates", "finds the expected slots of a series that hold several rows", |config: GapsConfig| {
+    registry.detector("duplicates", "finds the expected slots of a series that hold several rows, or rows with several versions", |config: GapsConfig| {
         config.check()?;
         Ok(Duplicates { config })
     });
     registry.finds_wrong_rows("duplicates");
     registry.needs_one_row(PluginKind::Detector, "duplicates");
+    registry.takes_unique_rows(PluginKind::Detector, "duplicates");
+    registry.fits(PluginKind::Detector, "duplicates", unique::fits);
 }
 
 /// The detector `duplicates`.
@@ -35,6 +38,9 @@ struct Duplicates {
 #[async_trait]
 impl Detector for Duplicates {
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
+        if context.table(&self.config.table)?.rows == Rows::Unique {
+            return unique::duplicates(context, &self.config, again).await;
+        }
         let scope = match again {
             Some(before) => before.scope.clone(),
             None => self.config.scope(context).await?,

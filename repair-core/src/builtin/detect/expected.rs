@@ -20,7 +20,7 @@ pub(super) const MOST_KEYS: usize = 1_000_000;
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GapsConfig {
-    /// The table to examine; it needs a `cadence`.
+    /// The table to examine; it needs a `cadence`, or `rows: unique` where a detector finds wrong rows.
     #[schemars(extend("x-names" = "table"))]
     pub table: String,
     /// The start of the interval: a date (from its first instant, in the table's zone), an instant, or relative to the run's now, such as

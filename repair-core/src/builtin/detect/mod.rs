@@ -8,6 +8,7 @@ mod gaps;
 mod invalid;
 mod reference;
 mod stale;
+mod unique;
 
 pub use expected::GapsConfig;
 pub(super) use gaps::{check_alignment, windows};

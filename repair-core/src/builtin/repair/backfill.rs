@@ -348,7 +348,7 @@ fn wanted_rows(question: &Question<'_>, unit: &Unit, batches: &[RecordBatch]) ->
         let times = times(question.table, batch)?;
         let keep = (0..batch.num_rows()).map(|row| {
             let key = Key::new(keys.iter().map(|column| column.value(row)));
-            let slot = question.grid.slot_of_seconds(times.value(row).div_euclid(1_000_000));
+            let slot = question.grid.slot_of_us(times.value(row));
             Some(wanted.get(&key).is_some_and(|slots| slots.contains(slot)))
         });
         let rows = filter_record_batch(batch, &keep.collect::<BooleanArray>())?;

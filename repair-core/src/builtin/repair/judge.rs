@@ -153,7 +153,7 @@ impl Question<'_> {
     }
 
     fn slot(&self, key: &Key, time_us: i64) -> Result<i64> {
-        let slot = self.grid.slot_of_seconds(time_us.div_euclid(1_000_000));
+        let slot = self.grid.slot_of_us(time_us);
         if !self.slots.contains(slot) {
             let asked = self.grid.interval_of(self.slots).map(|interval| interval.to_string()).unwrap_or_default();
             return Err(self.implausible(&format!("a row of {key} at {}, outside the requested {asked}", instant(time_us))));

@@ -28,10 +28,11 @@ use crate::builtin::repair::by_day;
 use crate::builtin::repair::mean::{Mean, mean};
 use crate::error::{Error, Result};
 use crate::lake::overlay::fingerprint::{RowHash, RowHashes};
+use crate::lake::overlay::versions::{self, LOOKBACKS};
 use crate::lake::shape::{self, KeyTime};
 use crate::lake::{FILE, Layer, ScanRequest};
 use crate::model::Usage;
-use crate::model::{DefectKind, Findings, Fix, Interval, Key, SlotRange, Table, Unit};
+use crate::model::{DefectKind, Findings, Fix, Interval, Key, Rows, SlotRange, Table, Unit, Wanted};
 use crate::plugin::{PlannedUnits, PluginKind, Registry, Repairer, StepContext};
 
 /// The source of its rows.
@@ -41,8 +42,9 @@ const NAME: &str = "keep";
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct KeepConfig {
-    /// Which row of a slot to keep.
-    pub keep: Rule,
+    /// Which row of a slot to keep, or which version of a row. In a table with a `version`, by default the latest.
+    #[serde(default)]
+    pub keep: Option<Rule>,
 }
 
 /// Which row of a slot to keep.
@@ -126,13 +128,54 @@ impl JsonSchema for Columns {
 }
 
 pub(super) fn register(registry: &mut Registry) {
-    registry.repairer("keep", "keeps one of several rows of a slot, or their mean", |config: KeepConfig| Ok(Keep { rule: config.keep }));
+    registry.repairer("keep", "keeps one of several rows of a slot, or of several versions of a row, or their mean", |config: KeepConfig| {
+        Ok(Keep { rule: config.keep })
+    });
     registry.needs_one_row(PluginKind::Repairer, "keep");
+    registry.takes_unique_rows(PluginKind::Repairer, "keep");
+    registry.fits(PluginKind::Repairer, "keep", |with, table| if with.get("keep").is_some() { Ok(()) } else { by_version(table).map(|_| ()) });
 }
 
 /// The repairer `keep`.
 struct Keep {
-    rule: Rule,
+    /// `None` for the latest version.
+    rule: Option<Rule>,
+}
+
+/// The rule that a table says: the latest version is kept.
+fn by_version(table: &Table) -> Result<Rule> {
+    if !table.version.is_empty() {
+        return Ok(Rule::LatestBy(Columns(table.version.clone())));
+    }
+    let or = if table.rows == Rows::Unique { ", or name the columns under `version` of the table" } else { "" };
+    Err(Error::invalid(format!(
+        "`keep` is not said which of several rows of table `{}` to keep; write e.g. `with: {{ keep: {{ latest_by: updated_at }} }}`{or}",
+        table.name
+    )))
+}
+
+/// How many keys a unit has in a table whose key identifies a row, so that their versions stay within some hundred megabytes.
+const KEYS_PER_UNIT: usize = 10_000;
+
+/// Units of some keys each, over the whole interval: the versions of a row lie around it, so a unit of each day would read the same files again.
+fn units_of_keys(findings: &Findings) -> PlannedUnits {
+    let grid = findings.scope.grid;
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for (key, slots) in findings.gaps.iter() {
+        match wanted.last_mut().filter(|last| last.key == *key) {
+            Some(last) => last.slots.push(slots),
+            None => wanted.push(Wanted { key: key.clone(), slots: vec![slots] }),
+        }
+    }
+    let unit = move |wanted: &[Wanted]| {
+        let slots = || wanted.iter().flat_map(|wanted| &wanted.slots);
+        let hull = slots().map(|slots| slots.first).min().zip(slots().map(|slots| slots.end).max());
+        let interval = hull.and_then(|(first, end)| grid.interval_of(SlotRange::new(first, end)));
+        let interval = interval.ok_or_else(|| Error::invalid("the time of a row is out of range"))?;
+        Ok(Unit { interval, wanted: wanted.to_vec() })
+    };
+    let units: Vec<Result<Unit>> = wanted.chunks(KEYS_PER_UNIT).map(unit).collect();
+    Box::new(units.into_iter())
 }
 
 /// A row of a slot: its index, its hash, and what the rule compares.
@@ -160,33 +203,47 @@ impl Repairer for Keep {
                 "`keep` repairs duplicate slots, and these findings are {what} slots; use another repairer"
             )));
         }
-        if self.rule.is_of_files() {
+        let table = context.table(&findings.scope.table)?;
+        let rule = self.rule_for(table)?;
+        if rule.is_of_files() {
             // A lake that does not know files refuses before any unit begins, and before it reads anything.
-            let nothing = ScanRequest { keys: Some(Vec::new()), ..self.request(findings.scope.interval, Vec::new()) };
-            drop(context.lake.scan(context.table(&findings.scope.table)?, &nothing).await.map_err(|error| self.named(error))?);
+            let nothing = ScanRequest { keys: Some(Vec::new()), ..rule.request(findings.scope.interval, Vec::new()) };
+            drop(context.lake.scan(table, &nothing).await.map_err(|error| rule.named(error))?);
+        }
+        if table.rows == Rows::Unique {
+            return Ok(units_of_keys(findings));
         }
         Ok(by_day::units(findings.scope.grid, findings.gaps.iter()))
     }
 
     async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {
         let table = context.table(&findings.scope.table)?;
+        let (rule, identity) = (self.rule_for(table)?, table.identity());
         let keys: Vec<Key> = unit.wanted.iter().map(|wanted| wanted.key.clone()).collect();
-        let request = self.request(unit.interval, keys);
-        let batches = context.lake.scan(table, &request).await.map_err(|error| self.named(error))?;
+        let request = rule.request(identity.widened(&unit.interval, LOOKBACKS), keys);
+        let batches = context.lake.scan(table, &request).await.map_err(|error| rule.named(error))?;
         let batches: Vec<RecordBatch> = batches.try_collect().await?;
         let mut fix = Fix { source: NAME.to_owned(), ..Fix::default() };
         let Some(first) = batches.first() else { return Ok(fix) };
         let (rows, files) = apart(&concat_batches(first.schema_ref(), &batches)?)?;
         fix.usage = Usage { rows_read: rows.num_rows() as u64, ..Usage::default() };
-        if self.rule.is_of_files() && files.is_none() {
+        if rule.is_of_files() && files.is_none() {
             return Err(Error::internal("the lake did not say which files rows are in"));
         }
         let (mut kept, mut means) = (Vec::new(), Vec::new());
-        for ((key, slot), of_slot) in self.rows_of_slots(table, findings, unit, &rows, files.as_ref())? {
+        for ((key, slot), of_slot) in rule.rows_of_slots(table, findings, unit, &rows, files.as_ref())? {
             let time = findings.scope.grid.time_of(slot);
-            match self.choice(&of_slot) {
+            let times_us: Vec<i64> = of_slot.iter().map(|row| row.time_us).collect();
+            if !versions::are_near(&times_us, identity) && identity.lookback_us().is_some() {
+                fix.conflicts.add(format!(
+                    "{key} at {time}: its {} versions lie further apart than the `lookback` of the table; enlarge it if they are one row",
+                    of_slot.len()
+                ));
+                continue;
+            }
+            match rule.choice(&of_slot) {
                 Some(row) => kept.push(row),
-                None if self.rule == Rule::Mean => {
+                None if rule == Rule::Mean => {
                     let of_slot = UInt32Array::from_iter_values(of_slot.iter().map(|row| row.row));
                     match mean_row(table, &take_record_batch(&rows, &of_slot)?, time)? {
                         Ok(mean) => means.push(mean),
@@ -195,7 +252,7 @@ impl Repairer for Keep {
                 }
                 None => {
                     let count = of_slot.len();
-                    fix.conflicts.add(format!("{key} at {time}: `keep: {}` does not single out one of {count} rows", self.rule));
+                    fix.conflicts.add(format!("{key} at {time}: `keep: {rule}` does not single out one of {count} rows"));
                 }
             }
         }
@@ -210,13 +267,19 @@ impl Repairer for Keep {
 }
 
 impl Keep {
+    fn rule_for(&self, table: &Table) -> Result<Rule> {
+        self.rule.clone().map_or_else(|| by_version(table), Ok)
+    }
+}
+
+impl Rule {
     fn request(&self, interval: Interval, keys: Vec<Key>) -> ScanRequest {
-        ScanRequest { files: self.rule.is_of_files(), ..ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys) }
+        ScanRequest { files: self.is_of_files(), ..ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys) }
     }
 
     /// An error of a scan that may be about the rule.
     fn named(&self, error: Error) -> Error {
-        if self.rule.is_of_files() { error.on("`keep`", self.rule.to_string()) } else { error }
+        if self.is_of_files() { error.on("`keep`", self.to_string()) } else { error }
     }
 
     fn rows_of_slots(
@@ -229,29 +292,50 @@ impl Keep {
     ) -> Result<BTreeMap<(Key, i64), Vec<Row>>> {
         let wanted: BTreeMap<&Key, &[SlotRange]> = unit.wanted.iter().map(|wanted| (&wanted.key, wanted.slots.as_slice())).collect();
         let (places, hashes) = (KeyTime::of(table, rows)?, RowHashes::of(table, rows)?);
-        let values = match &self.rule {
+        let values = match self {
             Rule::First | Rule::Last | Rule::FirstFile | Rule::LastFile | Rule::Mean => None,
             Rule::Min(column) => Some(ranks(table, rows, std::slice::from_ref(column), true)?),
             Rule::Max(column) => Some(ranks(table, rows, std::slice::from_ref(column), false)?),
             Rule::LatestBy(columns) => Some(ranks(table, rows, &columns.0, false)?),
         };
+        let identity = table.identity();
+        let by_key = identity.lookback_us().is_some();
         let mut by_slot: BTreeMap<(Key, i64), Vec<Row>> = BTreeMap::new();
         for (row, number) in (0..rows.num_rows()).zip(0u32..) {
             let (key, time_us) = (places.key(row), places.times.value(row));
             let Some(slot) = findings.scope.grid.slot_of_row(time_us) else { continue };
-            if wanted.get(&key).is_some_and(|ranges| ranges.iter().any(|range| range.contains(slot))) {
+            let is_wanted = wanted.get(&key).is_some_and(|ranges| by_key || ranges.iter().any(|range| range.contains(slot)));
+            if is_wanted {
                 let value = values.as_ref().map(|values| values.row(row).owned());
                 let file = files.map_or(0, |files| files.value(row));
                 let row = Row { row: number, hash: hashes.of_row(row)?, time_us, file, value };
-                by_slot.entry((key, slot)).or_default().push(row);
+                by_slot.entry((key, if by_key { 0 } else { slot })).or_default().push(row);
             }
         }
-        Ok(by_slot)
+        if !by_key {
+            return Ok(by_slot);
+        }
+        // All rows of each key, of which the versions of a row that was found lie together.
+        let mut by_found: BTreeMap<(Key, i64), Vec<Row>> = BTreeMap::new();
+        for ((key, _), mut of_key) in by_slot {
+            of_key.sort_by_key(|row| row.time_us);
+            let times_us: Vec<i64> = of_key.iter().map(|row| row.time_us).collect();
+            let found: Vec<i64> = wanted.get(&key).into_iter().copied().flatten().flat_map(|range| range.first..range.end).collect();
+            let mut rest = of_key.into_iter();
+            for together in versions::stretches(&times_us, identity) {
+                let is_same = |slot: &&i64| times_us[together.clone()].iter().any(|time_us| identity.are_same_slots(*time_us, **slot));
+                let versions: Vec<Row> = rest.by_ref().take(together.len()).collect();
+                if let Some(slot) = found.iter().find(is_same) {
+                    by_found.insert((key.clone(), *slot), versions);
+                }
+            }
+        }
+        Ok(by_found)
     }
 
     /// The row to keep; `None` if the rule does not single one out.
     fn choice(&self, rows: &[Row]) -> Option<u32> {
-        let compare = |one: &Row, other: &Row| match &self.rule {
+        let compare = |one: &Row, other: &Row| match self {
             Rule::First => other.time_us.cmp(&one.time_us),
             Rule::Last => one.time_us.cmp(&other.time_us),
             Rule::FirstFile => other.file.cmp(&one.file),

@@ -124,7 +124,7 @@ impl Neighbours {
             let (keys, times) = (rollup::key_columns(question.table, batch)?, times(question.table, batch)?);
             for row in 0..batch.num_rows() {
                 let key = Key::new(keys.iter().map(|column| column.value(row)));
-                let slot = question.grid.slot_of_seconds(times.value(row).div_euclid(1_000_000));
+                let slot = question.grid.slot_of_us(times.value(row));
                 if let Some((_, theirs)) = compared.get_mut(&(key, slot)) {
                     *theirs = Some((index, row));
                 }

@@ -119,7 +119,8 @@ impl Guesses {
 /// Those of the lake.
 pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) -> Result<BTreeMap<String, Judged>> {
     let mut strategies: BTreeMap<String, Judged> = BTreeMap::new();
-    let slot_of = |time_us: i64| table.grid().map_or(time_us, |grid| grid.slot_of_seconds(time_us.div_euclid(1_000_000)));
+    let identity = table.identity();
+    let slot_of = |time_us: i64| identity.slot(time_us);
     let mut guesses = Guesses::default();
     let retracted = Retracted::of(table, &lake.retractions(table).await?);
     for row in published(lake, table, overlay::repairs, interval, None).await? {
@@ -156,7 +157,7 @@ pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) 
             schema.fields().iter().filter(|field| field.data_type().is_numeric()).map(|field| field.name().as_str()).collect();
         for row in 0..batch.num_rows() {
             let time_us = places.times.value(row);
-            let Some(slot) = table.grid().map_or(Some(time_us), |grid| grid.slot_of_row(time_us)) else { continue };
+            let Some(slot) = identity.of_row(time_us) else { continue };
             let of = (places.key(row), slot);
             // Removed, so that only the first of several rows of a slot counts as the truth.
             let patches = guesses.cells.remove(&of).unwrap_or_default();

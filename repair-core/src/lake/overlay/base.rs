@@ -33,11 +33,12 @@ impl BaseRows {
     /// # Errors
     /// Those of the lake.
     pub async fn read(lake: &dyn Lake, table: &Table, interval: Interval, keys: &[Key], columns: &[String]) -> Result<Self> {
+        let identity = table.identity();
+        let interval = identity.widened(&interval, 2);
         let live = LiveRepairs::read(lake, table, interval, keys, columns).await?;
         let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec()).with_columns(columns.to_vec());
         let own: Vec<RecordBatch> = lake.scan(table, &request).await?.try_collect().await?;
         let mut base = Self { by_slot: BTreeMap::new(), batches: live.batches().to_vec() };
-        let grid = table.grid()?;
         for batch in own {
             let number = base.batches.len();
             let places = KeyTime::of(table, &batch)?;
@@ -45,15 +46,28 @@ impl BaseRows {
                 let key = places.key(run.start);
                 let slots = base.by_slot.entry(key).or_default();
                 for row in run {
-                    if let Some(slot) = grid.slot_of_row(places.times.value(row)) {
+                    if let Some(slot) = identity.of_row(places.times.value(row)) {
                         slots.entry(slot).and_modify(|known| *known = BaseRow::Several).or_insert(BaseRow::One(number, row));
                     }
                 }
             }
             base.batches.push(batch);
         }
+        if identity.lookback_us().is_some() {
+            for slots in base.by_slot.values_mut().filter(|slots| slots.len() > 1) {
+                let all: Vec<i64> = slots.keys().copied().collect();
+                for (slot, row) in slots.iter_mut() {
+                    if all.iter().any(|other| other != slot && identity.are_same_slots(*other, *slot)) {
+                        *row = BaseRow::Several;
+                    }
+                }
+            }
+        }
         for (key, slot, repair) in live.iter() {
             let slots = base.by_slot.entry(key.clone()).or_default();
+            if repair.replaces {
+                slots.retain(|other, _| !identity.are_same_slots(*other, slot));
+            }
             if repair.replaces || !slots.contains_key(&slot) {
                 slots.insert(slot, BaseRow::One(repair.batch, repair.row));
             }

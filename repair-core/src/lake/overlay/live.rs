@@ -12,8 +12,8 @@ use crate::lake::overlay::patch::{self, Patches};
 use crate::lake::overlay::retraction::Retracted;
 use crate::lake::overlay::{Op, columns};
 use crate::lake::shape::{self, KeyTime};
-use crate::lake::{Lake, Layer, ScanRequest, partition, rollup};
-use crate::model::{Fingerprint, Interval, Key, Table};
+use crate::lake::{Lake, Layer, ScanRequest, rollup};
+use crate::model::{Fingerprint, Identity, Interval, Key, Table};
 
 /// The live repair of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,14 @@ impl LiveRepairs {
     /// # Errors
     /// Those of the lake.
     pub async fn read(lake: &dyn Lake, table: &Table, interval: Interval, keys: &[Key], wanted: &[String]) -> Result<Self> {
+        Self::of_all(lake, table, interval, Some(keys), wanted).await
+    }
+
+    /// Reads those of some keys, or of all.
+    ///
+    /// # Errors
+    /// Those of the lake.
+    pub async fn of_all(lake: &dyn Lake, table: &Table, interval: Interval, keys: Option<&[Key]>, wanted: &[String]) -> Result<Self> {
         let ours = lake.repairs_of(table);
         let known = match lake.describe(&ours).await {
             Ok(known) => known,
@@ -59,7 +67,7 @@ impl LiveRepairs {
         own.into_iter().chain(wanted.iter().map(String::as_str)).try_for_each(&mut add)?;
         add(columns::CELLS)?;
         wanted.iter().try_for_each(|name| add(&patch::was(name)))?;
-        let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec()).with_columns(columns);
+        let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.map(<[Key]>::to_vec)).with_columns(columns);
         let batches: Vec<RecordBatch> = lake.scan(&ours, &request).await?.try_collect().await?;
         if batches.iter().all(|batch| batch.num_rows() == 0) {
             return Ok(Self::default());
@@ -69,9 +77,9 @@ impl LiveRepairs {
     }
 
     fn of(ours: &Table, batches: Vec<RecordBatch>, retracted: &Retracted) -> Result<Self> {
-        let grid = ours.grid()?;
+        let identity = ours.identity();
         let mut repairs = Self { by_slot: BTreeMap::new(), batches, patches: Patches::default() };
-        let slot_of = |time_us: i64| grid.slot_of_seconds(time_us.div_euclid(partition::SECOND_US));
+        let slot_of = |time_us: i64| identity.slot(time_us);
         for number in 0..repairs.batches.len() {
             let batch = repairs.batches[number].clone();
             let rows = KeyTime::of(ours, &batch)?;
@@ -98,7 +106,28 @@ impl LiveRepairs {
                 }
             }
         }
+        repairs.leave_newest(identity);
         Ok(repairs)
+    }
+
+    /// Where a key alone identifies a row, a repair is outdated by a newer one of the same row, though it may have another time.
+    fn leave_newest(&mut self, identity: Identity) {
+        if identity.lookback_us().is_none() {
+            return;
+        }
+        let mut outdated: Vec<(Key, i64)> = Vec::new();
+        for (key, slots) in self.by_slot.iter().filter(|(_, slots)| slots.len() > 1) {
+            let is_outdated = |(slot, live): &(&i64, &Live)| {
+                let newer = |(other, one): (&i64, &Live)| {
+                    other != *slot && identity.are_same_slots(*other, **slot) && self.rank(one, live) == Ordering::Greater
+                };
+                slots.iter().any(newer)
+            };
+            outdated.extend(slots.iter().filter(is_outdated).map(|(slot, _)| (key.clone(), *slot)));
+        }
+        for (key, slot) in outdated {
+            self.by_slot.get_mut(&key).and_then(|slots| slots.remove(&slot));
+        }
     }
 
     /// Which of two repairs counts, by the view's rule: the newest; of two from the same instant, the one whose run, then unit, sorts last.

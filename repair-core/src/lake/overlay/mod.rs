@@ -9,6 +9,7 @@ pub mod patch;
 pub mod retraction;
 pub mod staging;
 pub mod story;
+pub mod versions;
 
 use std::sync::Arc;
 

@@ -79,7 +79,7 @@ pub fn rows(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef)
         batches.push(patched(scope, request, own, &schema, rows).map_err(|error| error.on("unit", request.unit))?);
     }
     if !request.fix.absent.is_empty() {
-        let grid = scope.table.grid()?;
+        let grid = scope.table.identity().grid();
         for absence in &request.fix.absent {
             absences(scope, request, &grid, (own.fields().len(), &schema), absence, &mut batches)?;
         }
@@ -213,15 +213,16 @@ pub fn in_own_names(table: &Table, own: &Schema, rows: &RecordBatch) -> Result<R
 /// `invalid` if the fingerprint of a row's slot is unknown.
 pub fn replaced(table: &Table, request: &StageRequest<'_>, rows: &RecordBatch) -> Result<ArrayRef> {
     let Some(replaces) = request.replaces else { return Ok(new_null_array(&DataType::Utf8, rows.num_rows())) };
-    let grid = table.grid()?;
+    let identity = table.identity();
     let keys = table.key.iter().map(|name| shape::key_text(table, name, rollup::column(rows, name)?)).collect::<Result<Vec<_>>>()?;
     let times = shape::instants(table, rollup::column(rows, &table.time)?)?;
     let mut texts = StringBuilder::new();
     for (row, time_us) in times.values().iter().enumerate() {
         let key = Key::new(keys.iter().map(|column| column.value(row)));
-        let slot = grid.slot_of_seconds(time_us.div_euclid(partition::SECOND_US));
-        let Some(fingerprint) = replaces.get(&key, slot) else {
-            let time = grid.time_of(slot);
+        let slot = identity.slot(*time_us);
+        let judged = identity.same_as(slot, replaces.slots_of(&key));
+        let Some(fingerprint) = judged.and_then(|judged| replaces.get(&key, judged)) else {
+            let time = identity.grid().time_of(slot);
             return Err(Error::invalid(format!("which rows of table `{}` the row of {key} at {time} replaces is not known", table.name)));
         };
         texts.append_value(fingerprint.to_string());

@@ -17,7 +17,7 @@ use crate::lake::overlay::retraction::{Kind, Retracted, Retraction};
 use crate::lake::overlay::{Op, columns, patch};
 use crate::lake::shape::KeyTime;
 use crate::lake::{Lake, Layer, ScanRequest, rollup, shape};
-use crate::model::{Fingerprint, Format, Interval, Key, SlotRange, Table};
+use crate::model::{Fingerprint, Format, Identity, Interval, Key, SlotRange, Table};
 
 /// The state of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -119,7 +119,8 @@ pub struct Story {
     pub conflict: Option<String>,
 }
 
-/// The story of the slot that holds an instant. In a table without cadence, the story of the rows at exactly that instant.
+/// The story of the slot that holds an instant. In a table without cadence, the story of the rows at exactly that
+/// instant; if the key alone identifies a row, of its versions within the lookback of that instant.
 ///
 /// # Errors
 /// Those of the lake.
@@ -238,20 +239,20 @@ impl Provenance {
     }
 }
 
-/// The interval of the slot that holds an instant.
+/// The interval of the slot that holds an instant. If the key alone identifies a row, that in which versions of a row of this time lie.
 ///
 /// # Errors
 /// `invalid` at the ends of the range of instants.
 pub fn slot(table: &Table, instant: Timestamp) -> Result<Interval> {
     let far = || Error::invalid(format!("{instant} is out of range"));
-    match table.grid() {
-        Ok(grid) => {
+    match table.identity() {
+        Identity::Slot(grid) => {
             let slot = grid.slot_of(instant);
             grid.interval_of(SlotRange::new(slot, slot + 1)).ok_or_else(far)
         }
-        Err(_) => {
+        identity @ (Identity::Time | Identity::Key { .. }) => {
             let end = instant.checked_add(jiff::SignedDuration::from_micros(1)).map_err(|error| far().because(error))?;
-            Interval::new(instant, end)
+            Ok(identity.widened(&Interval::new(instant, end)?, 1))
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Tables of the lake, as a workflow declares them.
 
+mod identity;
 mod path;
 mod rows;
 mod text;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::identity::Identity;
 pub use self::path::{PathFacts, PathField, PathPattern, PathPiece};
 pub use self::rows::Rows;
 pub use self::text::{BadRowLimit, ColumnRule, ColumnType, Csv, Encoding, OnBadRow};
@@ -91,7 +93,7 @@ pub struct Partition {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Slack {
-    /// In the folder before or after, as by a clock that is a little wrong.
+    /// In the folder before or after, as by a clock that is a little wrong; in a table whose key identifies a row, also within the lookback.
     #[default]
     OneFolder,
     /// So many seconds.
@@ -178,6 +180,12 @@ pub struct Table {
     /// How many rows a slot holds where nothing is wrong.
     #[serde(default, skip_serializing_if = "is_default")]
     pub rows: Rows,
+    /// The columns that say which of several versions of a row is the latest, if its key identifies it: the next decides where one is equal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub version: Vec<String>,
+    /// How far apart the versions of a row may lie in time, both ways, if its key identifies it; [`Table::LOOKBACK`] if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lookback: Option<Duration>,
     /// How long after its end a slot may still be without its row. Younger slots are not expected yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settles_after: Option<Duration>,
@@ -187,12 +195,21 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+/// A longer lookback would read a table as a whole for each day of it.
+const MOST_LOOKBACK: Duration = Duration::from_secs(10 * 366 * 86_400);
+
 /// The column under which repairs are partitioned if the table's own folders do not have one Hive column.
 const LAYOUT_COLUMN: &str = "repair_part";
 
 impl Table {
     /// How many rows may be off the grid if a table does not say it: one in twenty.
     pub const MISALIGNED: BadRowLimit = BadRowLimit::PerMillion(50_000);
+
+    /// How far apart the versions of a row may lie if a table does not say it: thirty days.
+    pub const LOOKBACK: Duration = Duration::from_secs(30 * 86_400);
+
+    /// The most columns that decide between versions.
+    pub const MOST_VERSION_COLUMNS: usize = 4;
 
     /// A table in a folder of the same name, without partitions, key or cadence.
     pub fn new(name: impl Into<String>, format: Format, time: impl Into<String>) -> Self {
@@ -219,6 +236,8 @@ impl Table {
             slots: SlotRule::default(),
             misaligned: None,
             rows: Rows::One,
+            version: Vec::new(),
+            lookback: None,
             settles_after: None,
         }
     }
@@ -288,6 +307,20 @@ impl Table {
     #[must_use]
     pub fn with_rows(mut self, rows: Rows) -> Self {
         self.rows = rows;
+        self
+    }
+
+    /// Sets the columns that say which of several versions of a row is the latest, in a table whose key identifies a row.
+    #[must_use]
+    pub fn with_version<T: Into<String>>(mut self, columns: impl IntoIterator<Item = T>) -> Self {
+        self.version = columns.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets how far apart the versions of a row may lie in time, both ways, in a table whose key identifies a row.
+    #[must_use]
+    pub fn with_lookback(mut self, lookback: Duration) -> Self {
+        self.lookback = Some(lookback);
         self
     }
 
@@ -386,6 +419,8 @@ impl Table {
             cadence: self.cadence,
             slots: self.slots.clone(),
             zone: Some(self.day_zone()).filter(|zone| !zone.is_utc()),
+            rows: if self.rows == Rows::Unique { Rows::Unique } else { Rows::One },
+            lookback: self.lookback,
             ..Self::implicit(&self.name, &self.time)
         }
     }
@@ -440,6 +475,7 @@ impl Table {
                 "`settles_after` says when a slot is expected, and a table without a `cadence` has no slots; add one",
             ));
         }
+        self.check_unique()?;
         if self.rows == Rows::Many && self.cadence.is_none() {
             return Err(Error::invalid(
                 "`rows: many` says how many rows a slot holds, and a table without a `cadence` has no slots; add one, or remove `rows`",
@@ -469,17 +505,62 @@ impl Table {
         Ok(())
     }
 
-    /// Checks that it can be repaired: a repair is stored for a slot, and a table without a cadence has none.
+    /// Checks what is said about rows whose key identifies them.
+    fn check_unique(&self) -> Result<()> {
+        if self.rows != Rows::Unique {
+            let other = [("version", !self.version.is_empty()), ("lookback", self.lookback.is_some())];
+            return match other.into_iter().find(|(_, given)| *given) {
+                Some((name, _)) => Err(Error::invalid(format!(
+                    "`{name}` is about versions of rows with the same key, which only a table with `rows: unique` has; add it, or remove `{name}`"
+                ))),
+                None => Ok(()),
+            };
+        }
+        if self.key.is_empty() {
+            return Err(Error::invalid("`rows: unique` says that the key identifies a row, and the table has no `key`; add it, e.g. `key: [id]`"));
+        }
+        if self.cadence.is_some() {
+            return Err(Error::invalid(
+                "`rows: unique` says that the key alone identifies a row, and a `cadence` that a series has a row for each slot; remove one of them",
+            ));
+        }
+        if self.keys.is_some() {
+            return Err(Error::invalid(
+                "`keys` says which series are expected, and the keys of a table with `rows: unique` are those of its rows; remove `keys`",
+            ));
+        }
+        if self.version.len() > Self::MOST_VERSION_COLUMNS {
+            return Err(Error::invalid(format!("`version` lists one column or several, up to {}", Self::MOST_VERSION_COLUMNS)));
+        }
+        if let Some(key) = self.version.iter().find(|column| self.key.contains(column)) {
+            return Err(Error::invalid(format!("`version` names `{key}`, which is the same in all versions of a row, because it is a column of `key`")));
+        }
+        if self.lookback.is_some_and(|lookback| lookback.is_zero() || lookback > MOST_LOOKBACK) {
+            return Err(Error::invalid("`lookback` must be longer than nothing, and at most ten years, e.g. `30d`"));
+        }
+        Ok(())
+    }
+
+    /// What makes two of its rows with the same key the same row.
+    pub fn identity(&self) -> Identity {
+        if self.rows == Rows::Unique {
+            let lookback = self.lookback.unwrap_or(Self::LOOKBACK);
+            return Identity::Key { lookback_us: i64::try_from(lookback.as_micros()).unwrap_or(i64::MAX) };
+        }
+        self.grid().map_or(Identity::Time, Identity::Slot)
+    }
+
+    /// Checks that it can be repaired: a repair is stored for a slot or a key, and a table without a cadence has no slots.
     ///
     /// # Errors
     /// `invalid` if it cannot.
     pub fn check_repairable(&self) -> Result<()> {
-        if self.cadence.is_some() {
+        if self.cadence.is_some() || self.rows == Rows::Unique {
             return Ok(());
         }
         Err(Error::invalid(format!(
             "table `{}` has no `cadence`, so it cannot be repaired: a repair is stored for a slot, and without a cadence there are none; add a \
-             cadence if it is a series, or have its files delivered again",
+             cadence if it is a series, write `rows: unique` if its key identifies a row, or have its files delivered again",
             self.name
         )))
     }
@@ -496,7 +577,20 @@ impl Table {
                  `aggregate: sql`, or remove `rows: many` if a second row is a duplicate",
                 self.name
             ))),
+            Rows::Unique => Err(Error::invalid(format!(
+                "{what} needs a series with slots, and table `{}` has `rows: unique`, which has none; such a table is for `arrivals`, `duplicates`, \
+                 `invalid`, `keep` and `aggregate: sql`",
+                self.name
+            ))),
         }
+    }
+
+    /// Checks that one row can replace those that were found wrong: all rows of a slot, or all versions of a row.
+    ///
+    /// # Errors
+    /// `invalid` if its slots may hold several rows.
+    pub fn check_replaceable(&self, what: &str) -> Result<()> {
+        if self.rows == Rows::Unique { Ok(()) } else { self.check_one_row(what) }
     }
 
     /// The slots of its series.
@@ -504,6 +598,9 @@ impl Table {
     /// # Errors
     /// `invalid` if the table has no cadence.
     pub fn grid(&self) -> Result<SlotGrid> {
+        if self.rows == Rows::Unique {
+            self.check_one_row("this")?;
+        }
         let cadence = self.cadence.ok_or_else(|| {
             Error::invalid(format!("table `{}` has no `cadence`, so its expected rows are unknown; add one, e.g. `cadence: 1m`", self.name))
         })?;

@@ -13,4 +13,6 @@ pub enum Rows {
     One,
     /// One or more, such as the trades of a minute.
     Many,
+    /// There are no slots, and the key identifies a row, such as an order: rows with the same key are versions of one row, wherever they lie.
+    Unique,
 }

@@ -257,7 +257,7 @@ impl State {
             let mut view = Vec::new();
             for batch in &batches {
                 let kept = rows::kept(table, batch, |key, time_us| {
-                    rows::slot_of_row(table, time_us).is_some_and(|slot| !live.replaced.contains(&(key.clone(), slot)))
+                    rows::slot_of_row(table, time_us).is_some_and(|slot| !live.replaces(table, key, slot))
                 })?;
                 view.push(of_view(&kept, new_null_array(&DataType::Utf8, kept.num_rows()))?);
             }

@@ -120,12 +120,12 @@ pub(super) fn key_times(table: &Table, batch: &RecordBatch) -> Result<Vec<(Key, 
 
 /// Two rows are in the same slot if this is equal: the slot of a series, or the time itself if there is no cadence.
 pub(super) fn slot(table: &Table, time_us: i64) -> i64 {
-    table.grid().map_or(time_us, |grid| grid.slot_of_seconds(time_us.div_euclid(SECOND_US)))
+    table.identity().slot(time_us)
 }
 
 /// The slot of a row of the table; `None` if it is too far from it, so that it is no part of the series.
 pub(super) fn slot_of_row(table: &Table, time_us: i64) -> Option<i64> {
-    table.grid().map_or(Some(time_us), |grid| grid.slot_of_row(time_us))
+    table.identity().of_row(time_us)
 }
 
 /// The bounds of an interval on the time of rows, in microseconds. In a series, they hold the slots that begin within the interval.
@@ -205,10 +205,17 @@ pub(super) fn constant_instant(value: Timestamp, rows: usize) -> ArrayRef {
 pub(super) struct LiveRepairs {
     /// Their rows, with [`overlay::columns::STRATEGY`] as the last column.
     pub(super) batches: Vec<RecordBatch>,
-    /// The slots whose own rows they replace.
+    /// The slots whose own rows they replace; where the key alone identifies a row, the times of the rows that stand for it.
     pub(super) replaced: BTreeSet<(Key, i64)>,
     /// The slots whose newest repair fills them, though they now have a row of their own.
     pub(super) overtaken: BTreeSet<(Key, i64)>,
+}
+
+impl LiveRepairs {
+    /// Whether a repair replaces the row of a slot.
+    pub(super) fn replaces(&self, table: &Table, key: &Key, slot: i64) -> bool {
+        self.replaced.iter().any(|(other, replaced)| other == key && table.identity().are_same_slots(*replaced, slot))
+    }
 }
 
 /// The live repairs. For each slot the newest repair counts; of two from the same instant, the one whose run, then unit, sorts last by
@@ -231,7 +238,19 @@ pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], 
     }
     let mut live: BTreeSet<(usize, usize)> = BTreeSet::new();
     let (mut replaced, mut overtaken) = (BTreeSet::new(), BTreeSet::new());
-    for (place, (.., (number, row))) in newest {
+    let identity = table.identity();
+    // Where the key alone identifies a row, a newer repair of the same row may have another time.
+    let is_outdated = |(key, slot): &(Key, i64), rank: &Rank<'_>| {
+        let newer = |((other_key, other), other_rank): (&(Key, i64), &Rank<'_>)| {
+            other_key == key && other != slot && identity.are_same_slots(*other, *slot) && other_rank > rank
+        };
+        identity.lookback_us().is_some() && newest.iter().any(newer)
+    };
+    for (place, rank) in &newest {
+        if is_outdated(place, rank) {
+            continue;
+        }
+        let (place, (number, row)) = (place.clone(), rank.3);
         let op = column(&repairs[number], c::OP)?.as_string::<i32>();
         if op.value(row) == overlay::Op::Replace.as_str() {
             live.insert((number, row));

@@ -230,9 +230,15 @@ pub(super) fn table(table: Table) -> Tree {
     }
     fields.extend(table.zone.map(|zone| ("zone".to_owned(), Tree::Text(zone.to_string()))));
     fields.extend(table.cadence.map(|cadence| ("cadence".to_owned(), self::cadence(cadence, table.slots, table.misaligned))));
-    if table.rows == Rows::Many {
-        fields.push(("rows".to_owned(), Tree::text("many")));
+    match table.rows {
+        Rows::One => {}
+        Rows::Many => fields.push(("rows".to_owned(), Tree::text("many"))),
+        Rows::Unique => fields.push(("rows".to_owned(), Tree::text("unique"))),
     }
+    if !table.version.is_empty() {
+        fields.push(("version".to_owned(), Tree::texts(table.version)));
+    }
+    fields.extend(table.lookback.map(|lookback| ("lookback".to_owned(), duration(lookback))));
     fields.extend(table.settles_after.map(|after| ("settles_after".to_owned(), duration(after))));
     Tree::Map(fields)
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::read::{did_you_mean, one_of, quoted};
 use super::Checker;
-use crate::model::Table;
+use crate::model::{Rows, Table};
 use crate::plugin::PluginKind;
 use crate::workflow::StepKind;
 use crate::yaml::tree::{Node, Place, Yaml};
@@ -42,7 +42,8 @@ impl<'a> Checker<'a> {
 }
 
 impl Checker<'_> {
-    /// Checks that tables whose slots hold many rows are used only by plug-ins that can work on them, as far as their names are known.
+    /// Checks that tables whose slots hold many rows, or that have none, are used only by plug-ins that can work on them, as far as their names
+    /// are known.
     pub(super) fn rows(&mut self) {
         let (draft, registry) = (self.draft, self.registry);
         let tables = &draft.workflow.tables;
@@ -61,7 +62,7 @@ impl Checker<'_> {
             if let (StepKind::Repair { .. }, Some((of, plugin, table))) = (&step.kind, found)
                 && registry.get(PluginKind::Detector, plugin).is_some_and(|entry| entry.finds_wrong_rows)
                 && let Err(error) =
-                    table.check_one_row(&format!("a repair of what `{of}` finds, which replaces the rows of a slot by one,"))
+                    table.check_replaceable(&format!("a repair of what `{of}` finds, which replaces the rows of a slot by one,"))
             {
                 refused.push((places.of.unwrap_or(places.name), error));
                 continue;
@@ -69,9 +70,11 @@ impl Checker<'_> {
             for ((kind, name, with), plugin) in step.kind.plugins().into_iter().zip(&places.plugins) {
                 let named = with.text_of("table").and_then(|name| tables.get(name));
                 let Some(table) = named.or(found.map(|(_, _, table)| table)) else { continue };
-                if registry.get(kind, name).is_some_and(|entry| entry.needs_one_row)
-                    && let Err(error) = table.check_one_row(&format!("`{name}`"))
-                {
+                let Some(entry) = registry.get(kind, name) else { continue };
+                let of_rows = matches!(kind, PluginKind::Detector | PluginKind::Repairer | PluginKind::Aggregator);
+                let needs_slots = if table.rows == Rows::Unique { of_rows && !entry.takes_unique_rows } else { entry.needs_one_row };
+                let checked = if needs_slots { table.check_one_row(&format!("`{name}`")) } else { Ok(()) };
+                if let Err(error) = checked.and_then(|()| entry.check_fits(&with.known(), table)) {
                     refused.push((plugin.name, error));
                 }
             }

@@ -45,7 +45,7 @@ impl<'a> Reader<'a> {
     }
 
     fn table(&mut self, key: &Key, node: &'a Node) -> Option<Table> {
-        const KEYS: [&str; 16] = [
+        const KEYS: [&str; 18] = [
             "location",
             "format",
             "ignore",
@@ -61,6 +61,8 @@ impl<'a> Reader<'a> {
             "zone",
             "cadence",
             "rows",
+            "version",
+            "lookback",
             "settles_after",
         ];
         let fields = self.fields(node, key.place, &format!("table `{}`", key.name), &KEYS)?;
@@ -86,7 +88,16 @@ impl<'a> Reader<'a> {
             self.error(fields.key_place("time_marks"), "`time_marks` and `marks` under `time` say the same", Some(help));
         }
         let cadence = fields.get("cadence").map(|node| self.cadence(node)).unwrap_or_default();
-        let rows = fields.get("rows").and_then(|node| self.word(node, "`rows`", &[("one", Rows::One), ("many", Rows::Many)]));
+        let rows = fields.get("rows").and_then(|node| self.word(node, "`rows`", &[("one", Rows::One), ("many", Rows::Many), ("unique", Rows::Unique)]));
+        let lookback = self.duration(&fields, "lookback");
+        let mut version: Vec<String> = Vec::new();
+        for (column, place) in fields.get("version").map(|node| self.texts(node, "`version`")).unwrap_or_default() {
+            if version.contains(&column) {
+                self.error(place, format!("column `{column}` is named twice"), None);
+            } else {
+                version.push(column);
+            }
+        }
         let settles_after = self.duration(&fields, "settles_after");
         let texts = |reader: &mut Self, name: &str| {
             let node = fields.get(name);
@@ -128,6 +139,8 @@ impl<'a> Reader<'a> {
             slots: cadence.slots,
             misaligned: cadence.misaligned,
             rows: rows.unwrap_or_default(),
+            version,
+            lookback,
             settles_after,
             ..Table::implicit(&key.name, &time.name)
         };

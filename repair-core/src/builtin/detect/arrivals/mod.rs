@@ -26,7 +26,7 @@ use crate::model::{
     Cadence, Counts, ExpectedKeys, Findings, GapList, Interval, Key, KeysFrom, Lifetimes, Quarantine, Scope, SlotGrid, SlotRange, SlotSet,
     Table, UnitCounts, Usage, Zone,
 };
-use crate::plugin::{Detector, Registry, Sensor, StepContext};
+use crate::plugin::{Detector, PluginKind, Registry, Sensor, StepContext};
 use crate::workflow::parse_duration;
 
 /// How many units of each kind a notice names.
@@ -82,6 +82,7 @@ struct ArrivalsConfig {
 
 pub(super) fn register(registry: &mut Registry) {
     registry.detector("arrivals", "finds partitions, or other units of time, that did not arrive or hold too few rows", Arrivals::new);
+    registry.takes_unique_rows(PluginKind::Detector, "arrivals");
     registry.sensor("arrivals", "counts partitions, or other units of time, that did not arrive or hold too few rows", Arrivals::new);
 }
 

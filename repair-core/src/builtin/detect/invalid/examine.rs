@@ -425,7 +425,7 @@ impl Examination<'_> {
 
     fn shown(&self, live: &LiveRepairs) -> Result<Shown> {
         let mut shown = Shown { broken: Vec::new(), values: Vec::new() };
-        let slot = |time_us: i64| Some(self.grid.slot_of_seconds(time_us.div_euclid(1_000_000)));
+        let slot = |time_us: i64| Some(self.grid.slot_of_us(time_us));
         for batch in live.batches() {
             let patched = live.patches().apply(self.table, batch, slot)?.map(|patched| patched.rows);
             let batch = patched.as_ref().unwrap_or(batch);

@@ -12,6 +12,7 @@
 mod examine;
 mod rule;
 mod series;
+mod unique;
 
 use std::collections::BTreeSet;
 
@@ -26,8 +27,8 @@ use crate::builtin::detect::expected::{Examined, GapsConfig, blind_if_missing};
 use crate::builtin::detect::gaps::examined;
 use crate::builtin::detect::invalid::examine::{Examination, Found};
 use crate::error::{Error, Result};
-use crate::model::{DefectKind, ExpectedKeys, Findings, Key, KeysFrom, SlotGrid, SlotRange};
-use crate::plugin::{Detector, Registry, StepContext};
+use crate::model::{DefectKind, ExpectedKeys, Findings, Key, KeysFrom, Rows, SlotGrid, SlotRange};
+use crate::plugin::{Detector, PluginKind, Registry, StepContext};
 
 /// How many slots, over all keys, are examined at once: about 50 bytes each, plus their rows where something is wrong.
 const SLOTS_AT_ONCE: u64 = 1 << 21;
@@ -38,7 +39,7 @@ const DAY_S: u32 = 86_400;
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InvalidConfig {
-    /// The table to examine; it needs a `cadence`.
+    /// The table to examine; it needs a `cadence`, or `rows: unique`.
     #[schemars(extend("x-names" = "table"))]
     pub table: String,
     /// The start of the interval: a date (from its first instant, in the table's zone), an instant, or relative to the run's now, such as
@@ -69,6 +70,8 @@ pub struct InvalidConfig {
 pub(super) fn register(registry: &mut Registry) {
     registry.detector("invalid", "finds the slots of a series whose rows break a rule", Invalid::new);
     registry.finds_wrong_rows("invalid");
+    registry.takes_unique_rows(PluginKind::Detector, "invalid");
+    registry.fits(PluginKind::Detector, "invalid", unique::fits);
 }
 
 /// The detector `invalid`. Crates for one kind of row use it with their own rules.
@@ -103,6 +106,9 @@ impl Detector for Invalid {
     }
 
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
+        if context.table(&self.series.table)?.rows == Rows::Unique {
+            return unique::detect(context, self, again).await;
+        }
         let scope = match again {
             Some(before) => before.scope.clone(),
             None => self.series.scope(context).await?,
