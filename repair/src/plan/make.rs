@@ -12,6 +12,7 @@ use super::reach::{Known, surely};
 use super::verdict::{Owner, Sum};
 use super::{Amount, BudgetPlan, Definition, Estimate, FORMAT, Look, NotPlanned, Plan, Reach, TableExtent, found, reach};
 use repair_core::engine::prepare::{self, Prepared, Preparer, Setting, can_begin};
+use repair_core::lake::overlay::versions::LOOKBACKS;
 use repair_core::lake::Lake;
 use repair_core::model::Usage;
 use repair_core::model::{Findings, Interval, MAX_EXAMPLES};
@@ -198,7 +199,9 @@ impl<'a> Making<'a> {
         let mut usage = findings.usage;
         usage += meter.take().usage;
         let scope = &findings.scope;
-        let mut extents = vec![self.extent(&scope.table, Some(scope.interval)).await?];
+        // Of versions of a row, those around the interval decide too.
+        let searched = context.table(&scope.table)?.identity().widened(&scope.interval, LOOKBACKS);
+        let mut extents = vec![self.extent(&scope.table, Some(searched)).await?];
         let bytes = extents.first().map_or(0, |of| of.extent.bytes);
         // Other tables that the configuration names, such as a list of the keys, decide as a whole what is expected.
         let mut others = self.named_in(config);

@@ -15,6 +15,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::TryStreamExt;
 
 use crate::error::{Error, Result};
+use crate::lake::overlay::versions::{self, Versions};
 use crate::lake::shape;
 use crate::lake::shape::KeyTime;
 use crate::lake::{Lake, Layer, ScanRequest};
@@ -194,17 +195,29 @@ impl Hashing {
     }
 }
 
-/// The fingerprints of slots, from one scan of the table's own rows.
+/// The fingerprints of slots, from one scan of the table's own rows. If the key alone identifies a row, those of all its versions.
 ///
 /// # Errors
 /// Those of the lake.
 pub async fn of_slots(lake: &dyn Lake, table: &Table, slots: &GapList) -> Result<Fingerprints> {
-    let grid = table.grid()?;
     let mut all = Fingerprints::default();
     let Some(hull) = slots.hull() else { return Ok(all) };
+    let identity = table.identity();
+    let grid = identity.grid();
     let interval = grid.interval_of(hull).ok_or_else(|| Error::invalid("a slot is out of the range of instants"))?;
     let keys: Vec<Key> = slots.by_key().into_keys().collect();
     shape::check_keys(table, &keys)?;
+    if identity.lookback_us().is_some() {
+        let (rows, _) = versions::read(lake, table, &interval, keys).await?;
+        for (key, range) in slots.iter() {
+            for slot in range.first..range.end {
+                let of_key = rows.get(key).into_iter().flatten();
+                let same = of_key.into_iter().find(|of| of.times_us().iter().any(|time_us| identity.are_same_slots(*time_us, slot)));
+                all.insert(key, slot, same.map_or_else(|| of_hashes(&mut []), Versions::fingerprint));
+            }
+        }
+        return Ok(all);
+    }
     let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys);
     let mut batches = lake.scan(table, &request).await?;
     let mut hashing = Hashing::default();
