@@ -121,6 +121,10 @@ impl<'a> Making<'a> {
         }
         if let (Some(hull), true) = (self.hull(found), units > 0) {
             self.count_reads(found, table, repairer.reads(), hull, (units, tries), &mut take).await?;
+            if !found.findings.cells.is_empty() {
+                // The engine reads the rows of which it changes cells.
+                self.count_reads(found, table, Reads::Once, hull, (units, tries), &mut take).await?;
+            }
         }
         Ok((units, slots, take))
     }

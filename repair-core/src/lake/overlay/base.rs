@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::RecordBatch;
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
 use futures::TryStreamExt;
 
 use crate::error::Result;
@@ -28,31 +29,41 @@ pub struct BaseRows {
 }
 
 impl BaseRows {
-    /// Reads some columns of the rows of an interval, with one scan of the table and one of its repairs.
+    /// Reads some columns of the rows of those slots of an interval that are wanted, with one scan of the table and one of its repairs.
     ///
     /// # Errors
     /// Those of the lake.
-    pub async fn read(lake: &dyn Lake, table: &Table, interval: Interval, keys: &[Key], columns: &[String]) -> Result<Self> {
+    pub async fn read(
+        lake: &dyn Lake,
+        table: &Table,
+        (interval, keys): (Interval, &[Key]),
+        columns: &[String],
+        wanted: impl Fn(&Key, i64) -> bool,
+    ) -> Result<Self> {
         let live = LiveRepairs::read(lake, table, interval, keys, columns).await?;
         let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec()).with_columns(columns.to_vec());
-        let own: Vec<RecordBatch> = lake.scan(table, &request).await?.try_collect().await?;
+        let mut own = lake.scan(table, &request).await?;
         let mut base = Self { by_slot: BTreeMap::new(), batches: live.batches().to_vec() };
         let grid = table.grid()?;
-        for batch in own {
-            let number = base.batches.len();
+        while let Some(batch) = own.try_next().await? {
+            let (number, mut kept) = (base.batches.len(), 0);
             let places = KeyTime::of(table, &batch)?;
+            let mut keep = vec![false; batch.num_rows()];
             for run in places.runs() {
                 let key = places.key(run.start);
-                let slots = base.by_slot.entry(key).or_default();
                 for row in run {
-                    if let Some(slot) = grid.slot_of_row(places.times.value(row)) {
-                        slots.entry(slot).and_modify(|known| *known = BaseRow::Several).or_insert(BaseRow::One(number, row));
-                    }
+                    let Some(slot) = grid.slot_of_row(places.times.value(row)).filter(|slot| wanted(&key, *slot)) else { continue };
+                    let slots = base.by_slot.entry(key.clone()).or_default();
+                    slots.entry(slot).and_modify(|known| *known = BaseRow::Several).or_insert(BaseRow::One(number, kept));
+                    keep[row] = true;
+                    kept += 1;
                 }
             }
-            base.batches.push(batch);
+            if kept > 0 {
+                base.batches.push(filter_record_batch(&batch, &BooleanArray::from(keep))?);
+            }
         }
-        for (key, slot, repair) in live.iter() {
+        for (key, slot, repair) in live.iter().filter(|(key, slot, _)| wanted(key, *slot)) {
             let slots = base.by_slot.entry(key.clone()).or_default();
             if repair.replaces || !slots.contains_key(&slot) {
                 slots.insert(slot, BaseRow::One(repair.batch, repair.row));
