@@ -340,3 +340,24 @@ async fn strategies_for_cells_are_compared_by_hidden_cells() {
     assert_eq!(report.best.as_deref(), Some("backfill"));
     assert_eq!(differences(&raw, &rows(&world, Layer::Repaired).await), [] as [String; 0], "nothing is written");
 }
+
+/// Where a slot has several rows, no cell of them is repaired, and none of the rows is lost: the duplicates are repaired first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cells_of_a_slot_with_several_rows_wait_for_its_duplicates() {
+    let world = world(&BTreeMap::from([(("a", 5), "temp"), (("a", 9), "temp")]));
+    // The hour is there twice, and only one of the rows is wrong.
+    world.parquet("t/twice.parquet", &columns(&BTreeMap::new(), |key, hour| (key, hour) == ("a", 5)));
+    let raw = rows(&world, Layer::Raw).await;
+    let report = run(&open(&world, &steps("repair: interpolate", RULES)).await).await;
+    assert_eq!((&output(&report, "look")["defective"], &output(&report, "check")["defective"]), (&2.into(), &1.into()));
+    assert!(report.problems.iter().any(|problem| problem.contains("repair the duplicates first")), "{:?}", report.problems);
+    assert_eq!(differences(&raw, &rows(&world, Layer::Repaired).await), ["a 9 temp"]);
+    let keep = "  twice: { detect: duplicates, with: { table: t, keys: [a, b], from: 2024-03-04, to: 2024-03-06 }, next: keep }\n  keep: { repair: keep, of: twice, \
+                with: { keep: { min: temp } }, next: look }\n";
+    let report = run(&open(&world, &format!("{keep}{}", steps("repair: interpolate", RULES))).await).await;
+    assert_eq!((&output(&report, "look")["defective"], &output(&report, "check")["defective"]), (&1.into(), &0.into()));
+    let view = rows(&world, Layer::Repaired).await;
+    let (by, cells) =
+        (view.column_by_name("repaired_by").unwrap().as_string::<i32>(), view.column_by_name("repaired_cells").unwrap().as_string::<i32>());
+    assert_eq!((view.num_rows(), by.value(5), cells.value(5)), (2 * HOURS, "keep", r#"{"temp":"interpolate"}"#));
+}
