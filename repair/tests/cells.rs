@@ -90,8 +90,12 @@ const DESCRIBED: &str = "format: parquet, key: [k], time: ts, cadence: 1h";
 
 /// All rows of a layer, in order of key and time.
 async fn rows(world: &World, layer: Layer) -> RecordBatch {
+    rows_of(world, &table(), layer).await
+}
+
+async fn rows_of(world: &World, table: &Table, layer: Layer) -> RecordBatch {
     let lake = LocalLake::open(world.0.path().join("lake")).unwrap();
-    let batches: Vec<RecordBatch> = lake.scan(&table(), &ScanRequest::new(layer)).await.unwrap().try_collect().await.unwrap();
+    let batches: Vec<RecordBatch> = lake.scan(table, &ScanRequest::new(layer)).await.unwrap().try_collect().await.unwrap();
     let all = concat_batches(&batches[0].schema(), &batches).unwrap();
     let (keys, times) =
         (all.column_by_name("k").unwrap().as_string::<i32>(), all.column_by_name("ts").unwrap().as_primitive::<TimestampMicrosecondType>());
@@ -360,4 +364,62 @@ async fn cells_of_a_slot_with_several_rows_wait_for_its_duplicates() {
     let (by, cells) =
         (view.column_by_name("repaired_by").unwrap().as_string::<i32>(), view.column_by_name("repaired_cells").unwrap().as_string::<i32>());
     assert_eq!((view.num_rows(), by.value(5), cells.value(5)), (2 * HOURS, "keep", r#"{"temp":"interpolate"}"#));
+}
+
+/// The repairers for bars, too: a bar whose volume is lost keeps its prices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bar_without_a_volume_keeps_its_prices() {
+    let minutes = 60..120;
+    let minutely = table().with_cadence(Cadence::MINUTE);
+    let bars = |lost: &[(&str, i64)]| {
+        let rows: Vec<(&str, i64)> =
+            ["AAA", "BBB"].into_iter().flat_map(|symbol| minutes.clone().map(move |minute| (symbol, minute))).collect();
+        let times = rows.iter().map(|(_, minute)| (1_709_562_600 + minute * 60) * 1_000_000);
+        let price = |shift: f64| -> ArrayRef {
+            Arc::new(Float64Array::from_iter_values(
+                rows.iter().map(|(symbol, minute)| *minute as f64 + shift + if *symbol == "AAA" { 0.0 } else { 50.0 }),
+            ))
+        };
+        let volume = rows.iter().map(|row| (!lost.contains(row)).then_some(row.1 * 10)).collect::<Int64Array>();
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("k", Arc::new(rows.iter().map(|(symbol, _)| Some(*symbol)).collect::<StringArray>())),
+            ("ts", Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))),
+            ("open", price(0.0)),
+            ("high", price(2.0)),
+            ("low", price(-1.0)),
+            ("close", price(1.0)),
+            ("volume", Arc::new(volume)),
+        ];
+        columns
+    };
+    for (repair, volume) in [
+        ("repair: stocks.backfill, with: { source: vendor }", Some(1_000)),
+        // What trades in no minute has no volume.
+        ("repair: stocks.carry-forward", Some(0)),
+        ("repair: stocks.correlated, with: { reference: [BBB] }", None),
+        ("repair: interpolate", Some(1_000)),
+    ] {
+        let world = World::new();
+        world.parquet("t/bars.parquet", &bars(&[("AAA", 100)]));
+        world.parquet("vendor/bars.parquet", &bars(&[]));
+        let raw = rows_of(&world, &minutely, Layer::Raw).await;
+        let steps = format!(
+            "  look: {{ detect: stocks.invalid-bars, with: {{ table: t, calendar: XNYS, symbols: [AAA, BBB], from: 2024-03-04, to: 2024-03-04 }}, next: fix }}\n  fix: {{ {repair}, of: \
+             look, next: check }}\n  check: {{ verify: look, end: true }}"
+        );
+        let sources = "sources:\n  vendor: { source: stocks.archive, with: { location: vendor } }\n";
+        let path = world.written(sources, "t", "format: parquet, key: [k], time: ts, cadence: 1m", &steps);
+        let opened = Repair::open(path).connect().await.unwrap_or_else(|error| panic!("{repair}: {}", error.full()));
+        let report = run(&opened).await;
+        let look = output(&report, "look");
+        assert_eq!(
+            (&look["defective"], &look["cells"], &output(&report, "check")["defective"]),
+            (&1.into(), &1.into(), &0.into()),
+            "{repair}"
+        );
+        let view = rows_of(&world, &minutely, Layer::Repaired).await;
+        assert_eq!(differences(&raw, &view).len(), 1, "{repair}: {:?}", differences(&raw, &view));
+        let seen = view.column_by_name("volume").unwrap().as_primitive::<repair::arrow::datatypes::Int64Type>().value(40);
+        assert!(volume.is_none_or(|volume| volume == seen) && seen >= 0, "{repair}: {seen}");
+    }
 }
