@@ -362,7 +362,8 @@ impl Examination<'_> {
 
     fn add(&self, all: &mut BTreeMap<Key, Rows>, live: &LiveRepairs, batch: &RecordBatch) -> Result<()> {
         let places = KeyTime::of(self.table, batch)?;
-        let patched = live.patches().apply(self.table, batch, |time_us| self.grid.slot_of_row(time_us))?;
+        let slot = |time_us: i64| self.grid.slot_of_seconds(time_us.div_euclid(1_000_000));
+        let patched = live.patches().apply(self.table, batch, slot, |time_us| self.grid.slot_of_row(time_us).is_some())?;
         let patched = patched.as_ref();
         let broken = self.marked(patched.map_or(batch, |patched| &patched.rows))?;
         let values = self.values(batch)?;
@@ -425,9 +426,9 @@ impl Examination<'_> {
 
     fn shown(&self, live: &LiveRepairs) -> Result<Shown> {
         let mut shown = Shown { broken: Vec::new(), values: Vec::new() };
-        let slot = |time_us: i64| Some(self.grid.slot_of_seconds(time_us.div_euclid(1_000_000)));
+        let slot = |time_us: i64| self.grid.slot_of_seconds(time_us.div_euclid(1_000_000));
         for batch in live.batches() {
-            let patched = live.patches().apply(self.table, batch, slot)?.map(|patched| patched.rows);
+            let patched = live.patches().apply(self.table, batch, slot, |_| true)?.map(|patched| patched.rows);
             let batch = patched.as_ref().unwrap_or(batch);
             shown.broken.push(self.marked(batch)?);
             shown.values.push(self.values(batch)?);
