@@ -78,7 +78,7 @@ fn chunk(
     let scan = widened.as_ref().unwrap_or(scan);
     let cells = Cells { table: &scan.table, slots, patches: &patches, schema };
     let flow = scan.raw(files, bounds, &mut |batch| match not_replaced(&scan.table, slots, &mut winners, &batch)? {
-        Some(batch) => sink(cells.shown(&batch, new_null_array(&DataType::Utf8, batch.num_rows()), |time_us| slots.of_row(time_us))?),
+        Some(batch) => sink(cells.shown(&batch, new_null_array(&DataType::Utf8, batch.num_rows()), |time_us| slots.is_aligned(time_us))?),
         None => Ok(ControlFlow::Continue(())),
     })?;
     if flow.is_break() {
@@ -97,8 +97,8 @@ struct Cells<'a> {
 
 impl Cells<'_> {
     /// The rows with their repaired cells, and the columns of the view alone.
-    fn shown(&self, rows: &RecordBatch, repaired_by: ArrayRef, slot: impl Fn(i64) -> Option<i64>) -> Result<RecordBatch> {
-        let patched = self.patches.apply(self.table, rows, slot)?;
+    fn shown(&self, rows: &RecordBatch, repaired_by: ArrayRef, is_aligned: impl Fn(i64) -> bool) -> Result<RecordBatch> {
+        let patched = self.patches.apply(self.table, rows, |time_us| self.slots.slot(time_us), is_aligned)?;
         let cells: ArrayRef = match &patched {
             Some(patched) => Arc::new(patched.cells_column()?),
             None => new_null_array(&DataType::Utf8, rows.num_rows()),
@@ -176,7 +176,7 @@ fn live_repairs(
             let strategy = rollup::column(&batch, core_overlay::columns::STRATEGY)?.as_string::<i32>();
             // A null would mean that the row is the table's own.
             let strategy = StringArray::from_iter_values(strategy.iter().map(|name| name.unwrap_or("unknown")));
-            flow = sink(cells.shown(&batch.project(&own)?, Arc::new(strategy), |time_us| Some(cells.slots.slot(time_us)))?)?;
+            flow = sink(cells.shown(&batch.project(&own)?, Arc::new(strategy), |_| true)?)?;
             Ok(flow)
         })?;
         if flow.is_break() {

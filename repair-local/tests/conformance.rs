@@ -33,6 +33,17 @@ async fn the_lake_of_files_keeps_its_promises() {
     lake_suite::all_of_retractions(&world.lake, &world).await;
 }
 
+/// Longer sequences than the suite's: REPAIR_SEEDS chooses others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_sequence_of_repairs_is_seen_as_a_model_sees_it() {
+    let (world, memory) = (World::new(), MemoryLake::default());
+    for seed in testdata::seeds(6, 60) {
+        let _printed = testdata::PrintedOnPanic::seed(seed);
+        lake_suite::any_sequence_of_changes_is_seen_as_a_model_sees_it(&world.lake, &world, seed, 40).await;
+        lake_suite::any_sequence_of_changes_is_seen_as_a_model_sees_it(&memory, &memory, seed, 40).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lake_of_files_and_the_lake_in_memory_say_the_same() {
     let (world, memory) = (World::new(), MemoryLake::default());

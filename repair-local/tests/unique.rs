@@ -22,7 +22,8 @@ const HOUR_US: i64 = 3_600_000_000;
 const START_US: i64 = 1_709_251_200_000_000;
 const LOOKBACK_H: i64 = 5 * 24;
 
-const ORDERS: &str = "format: jsonl, rows: unique, key: [id], time: created_at, version: [updated_at, rev], lookback: 5d, partition_by: [{ day: day }]";
+const ORDERS: &str =
+    "format: jsonl, rows: unique, key: [id], time: created_at, version: [updated_at, rev], lookback: 5d, partition_by: [{ day: day }]";
 
 /// A version: its order, the hour of its time, when it was written, and the day of the folder in which it lies.
 #[derive(Debug, Clone, PartialEq)]

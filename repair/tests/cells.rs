@@ -1,6 +1,12 @@
 //! A repair changes only what was broken: wide tables with bad cells, under every repairer, through undo, redo, corrections and late values.
 #![cfg(feature = "sql")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a test that fails, panics")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "a test that fails, panics"
+)]
 
 mod common;
 
@@ -84,8 +90,12 @@ const DESCRIBED: &str = "format: parquet, key: [k], time: ts, cadence: 1h";
 
 /// All rows of a layer, in order of key and time.
 async fn rows(world: &World, layer: Layer) -> RecordBatch {
+    rows_of(world, &table(), layer).await
+}
+
+async fn rows_of(world: &World, table: &Table, layer: Layer) -> RecordBatch {
     let lake = LocalLake::open(world.0.path().join("lake")).unwrap();
-    let batches: Vec<RecordBatch> = lake.scan(&table(), &ScanRequest::new(layer)).await.unwrap().try_collect().await.unwrap();
+    let batches: Vec<RecordBatch> = lake.scan(table, &ScanRequest::new(layer)).await.unwrap().try_collect().await.unwrap();
     let all = concat_batches(&batches[0].schema(), &batches).unwrap();
     let (keys, times) =
         (all.column_by_name("k").unwrap().as_string::<i32>(), all.column_by_name("ts").unwrap().as_primitive::<TimestampMicrosecondType>());
@@ -302,4 +312,114 @@ async fn rules_may_blame_other_columns_and_comparisons_blame_the_row() {
     let view = rows(&world, Layer::Repaired).await;
     assert_eq!(differences(&raw, &view), ["a 5 temp", "b 7 temp"]);
     assert_eq!(view.column_by_name("repaired_by").unwrap().null_count(), view.num_rows() - 2, "the whole row is replaced");
+}
+
+/// Strategies for wrong cells are compared by hidden cells, not by hidden rows: the rest of the row is seen, and what is hidden is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strategies_for_cells_are_compared_by_hidden_cells() {
+    let world = world(&bad());
+    // A repair that stands already: its cells are no truth, and nobody is shown them.
+    run(&open(&world, &steps("repair: interpolate", "rules: [{ column: temp, not: [-999] }]")).await).await;
+    let raw = rows(&world, Layer::Repaired).await;
+    let steps = format!(
+        "  look: {{ detect: invalid, with: {{ table: t, keys: [a, b], from: 2024-03-04, to: 2024-03-06, {RULES} }}, next: fix }}\n  fix:\n    repair:\n      - {{ \
+         strategy: interpolate, name: line }}\n      - {{ strategy: shifted, with: {{ shift: [-24h, 24h] }} }}\n      - {{ strategy: backfill, with: {{ source: \
+         vendor }} }}\n    of: look\n    next: sum\n  sum: {{ aggregate: sql, of: look, with: {{ into: sums, query: \"SELECT k, min(ts) AS ts, sum(temp) AS s FROM \
+         t_repaired GROUP BY 1\" }}, end: true }}"
+    );
+    let opened = open(&world, &steps).await;
+    let report = opened.compare().share("20%".parse().unwrap()).seed(3).await.unwrap_or_else(|error| panic!("{}", error.full()));
+    assert_eq!((report.hidden, report.there), (27, 134), "of 144 rows, ten have or had wrong cells: {report:?}");
+    assert_eq!(report.decisive, ["temp", "count", "price", "level"]);
+    let of = |name: &str| report.strategies.iter().find(|strategy| strategy.name == name).unwrap();
+    for strategy in &report.strategies {
+        assert_eq!(strategy.problems, [] as [String; 0], "{}", strategy.name);
+        let compared: u64 = strategy.columns.values().map(|errors| errors.count).sum();
+        assert_eq!(compared + strategy.left, 27, "one cell of a row is hidden: {strategy:?}");
+        assert_eq!(strategy.columns.keys().collect::<Vec<_>>(), ["count", "level", "price", "temp"]);
+    }
+    assert!((of("backfill").loss.abs(), of("backfill").left) == (0.0, 0), "{:?}", of("backfill"));
+    assert!(of("line").columns["temp"].mean_absolute < 1e-9 && of("line").columns["temp"].count > 0, "{:?}", of("line"));
+    assert!((of("shifted").columns["temp"].mean_absolute - 2.4).abs() < 1e-9, "{:?}", of("shifted"));
+    assert_eq!(report.best.as_deref(), Some("backfill"));
+    assert_eq!(differences(&raw, &rows(&world, Layer::Repaired).await), [] as [String; 0], "nothing is written");
+}
+
+/// Where a slot has several rows, no cell of them is repaired, and none of the rows is lost: the duplicates are repaired first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cells_of_a_slot_with_several_rows_wait_for_its_duplicates() {
+    let world = world(&BTreeMap::from([(("a", 5), "temp"), (("a", 9), "temp")]));
+    // The hour is there twice, and only one of the rows is wrong.
+    world.parquet("t/twice.parquet", &columns(&BTreeMap::new(), |key, hour| (key, hour) == ("a", 5)));
+    let raw = rows(&world, Layer::Raw).await;
+    let report = run(&open(&world, &steps("repair: interpolate", RULES)).await).await;
+    assert_eq!((&output(&report, "look")["defective"], &output(&report, "check")["defective"]), (&2.into(), &1.into()));
+    assert!(report.problems.iter().any(|problem| problem.contains("repair the duplicates first")), "{:?}", report.problems);
+    assert_eq!(differences(&raw, &rows(&world, Layer::Repaired).await), ["a 9 temp"]);
+    let keep = "  twice: { detect: duplicates, with: { table: t, keys: [a, b], from: 2024-03-04, to: 2024-03-06 }, next: keep }\n  keep: { repair: keep, of: twice, \
+                with: { keep: { min: temp } }, next: look }\n";
+    let report = run(&open(&world, &format!("{keep}{}", steps("repair: interpolate", RULES))).await).await;
+    assert_eq!((&output(&report, "look")["defective"], &output(&report, "check")["defective"]), (&1.into(), &0.into()));
+    let view = rows(&world, Layer::Repaired).await;
+    let (by, cells) =
+        (view.column_by_name("repaired_by").unwrap().as_string::<i32>(), view.column_by_name("repaired_cells").unwrap().as_string::<i32>());
+    assert_eq!((view.num_rows(), by.value(5), cells.value(5)), (2 * HOURS, "keep", r#"{"temp":"interpolate"}"#));
+}
+
+/// The repairers for bars, too: a bar whose volume is lost keeps its prices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bar_without_a_volume_keeps_its_prices() {
+    let minutes = 60..120;
+    let minutely = table().with_cadence(Cadence::MINUTE);
+    let bars = |lost: &[(&str, i64)]| {
+        let rows: Vec<(&str, i64)> =
+            ["AAA", "BBB"].into_iter().flat_map(|symbol| minutes.clone().map(move |minute| (symbol, minute))).collect();
+        let times = rows.iter().map(|(_, minute)| (1_709_562_600 + minute * 60) * 1_000_000);
+        let price = |shift: f64| -> ArrayRef {
+            Arc::new(Float64Array::from_iter_values(
+                rows.iter().map(|(symbol, minute)| *minute as f64 + shift + if *symbol == "AAA" { 0.0 } else { 50.0 }),
+            ))
+        };
+        let volume = rows.iter().map(|row| (!lost.contains(row)).then_some(row.1 * 10)).collect::<Int64Array>();
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("k", Arc::new(rows.iter().map(|(symbol, _)| Some(*symbol)).collect::<StringArray>())),
+            ("ts", Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))),
+            ("open", price(0.0)),
+            ("high", price(2.0)),
+            ("low", price(-1.0)),
+            ("close", price(1.0)),
+            ("volume", Arc::new(volume)),
+        ];
+        columns
+    };
+    for (repair, volume) in [
+        ("repair: stocks.backfill, with: { source: vendor }", Some(1_000)),
+        // What trades in no minute has no volume.
+        ("repair: stocks.carry-forward", Some(0)),
+        ("repair: stocks.correlated, with: { reference: [BBB] }", None),
+        ("repair: interpolate", Some(1_000)),
+    ] {
+        let world = World::new();
+        world.parquet("t/bars.parquet", &bars(&[("AAA", 100)]));
+        world.parquet("vendor/bars.parquet", &bars(&[]));
+        let raw = rows_of(&world, &minutely, Layer::Raw).await;
+        let steps = format!(
+            "  look: {{ detect: stocks.invalid-bars, with: {{ table: t, calendar: XNYS, symbols: [AAA, BBB], from: 2024-03-04, to: 2024-03-04 }}, next: fix }}\n  fix: {{ {repair}, of: \
+             look, next: check }}\n  check: {{ verify: look, end: true }}"
+        );
+        let sources = "sources:\n  vendor: { source: stocks.archive, with: { location: vendor } }\n";
+        let path = world.written(sources, "t", "format: parquet, key: [k], time: ts, cadence: 1m", &steps);
+        let opened = Repair::open(path).connect().await.unwrap_or_else(|error| panic!("{repair}: {}", error.full()));
+        let report = run(&opened).await;
+        let look = output(&report, "look");
+        assert_eq!(
+            (&look["defective"], &look["cells"], &output(&report, "check")["defective"]),
+            (&1.into(), &1.into(), &0.into()),
+            "{repair}"
+        );
+        let view = rows_of(&world, &minutely, Layer::Repaired).await;
+        assert_eq!(differences(&raw, &view).len(), 1, "{repair}: {:?}", differences(&raw, &view));
+        let seen = view.column_by_name("volume").unwrap().as_primitive::<repair::arrow::datatypes::Int64Type>().value(40);
+        assert!(volume.is_none_or(|volume| volume == seen) && seen >= 0, "{repair}: {seen}");
+    }
 }

@@ -48,7 +48,9 @@ const PLAIN: f64 = 20.0 * 100.0;
 const RAW: f64 = TRUTH + 10.0 + 1.0 + 4.0 + 20.0;
 
 fn sums(with: &str) -> String {
-    format!("  {with}: {{ aggregate: sql, with: {{ into: sums, query: \"SELECT min(created_at) AS ts, sum(amount) AS s FROM t_repaired\" }}, end: true }}")
+    format!(
+        "  {with}: {{ aggregate: sql, with: {{ into: sums, query: \"SELECT min(created_at) AS ts, sum(amount) AS s FROM t_repaired\" }}, end: true }}"
+    )
 }
 
 fn steps() -> String {
@@ -131,7 +133,10 @@ fn versions_too_far_apart_are_left_and_reported() {
     world.write("t/day=2024-03-01/a.jsonl", line("a", 1, 1, 1) + &line("b", 1, 1, 1));
     world.write("t/day=2024-03-03/a.jsonl", line("a", 3, 2, 3));
     world.write("t/day=2024-03-05/a.jsonl", line("a", 5, 3, 5) + &line("b", 5, 2, 5));
-    let report = world.run(&ORDERS.replace("version", "lookback: 2d, version"), &steps().replace("look: { detect: arrivals", "look: { detect: duplicates"));
+    let report = world.run(
+        &ORDERS.replace("version", "lookback: 2d, version"),
+        &steps().replace("look: { detect: arrivals", "look: { detect: duplicates"),
+    );
     let said = report.problems.join("\n");
     assert!(said.contains("a at 2024-03-01T10:00:00Z: its 3 versions lie further apart than the `lookback` of the table"), "{said}");
     assert!(said.contains("1 row still duplicate in table `t`"), "{said}");
@@ -155,11 +160,23 @@ fn what_does_not_fit_is_refused_before_anything_runs() {
         (ORDERS.replace("rows: unique, ", ""), steps(), "`version` is about versions of rows with the same key"),
         (ORDERS.replace("version: updated_at", "version: id"), steps(), "which is the same in all versions"),
         (ORDERS.replace("version: updated_at, ", ""), steps(), "`keep` is not said which of several rows of table `t` to keep"),
-        (ORDERS.to_owned(), format!("{find}  fix: {{ repair: interpolate, of: look, end: true }}"), "`interpolate` needs a series with slots"),
-        (ORDERS.to_owned(), format!("{find}  fix: {{ repair: backfill, of: look, with: {{ source: s }}, end: true }}"), "`backfill` needs a series with slots"),
+        (
+            ORDERS.to_owned(),
+            format!("{find}  fix: {{ repair: interpolate, of: look, end: true }}"),
+            "`interpolate` needs a series with slots",
+        ),
+        (
+            ORDERS.to_owned(),
+            format!("{find}  fix: {{ repair: backfill, of: look, with: {{ source: s }}, end: true }}"),
+            "`backfill` needs a series with slots",
+        ),
         (ORDERS.to_owned(), steps().replace("arrivals", "gaps"), "`gaps` needs a series with slots"),
         (ORDERS.to_owned(), steps().replace("min: 0", "outlier: { window: 5 }"), "`outlier` judges a row among its neighbours"),
-        (ORDERS.to_owned(), steps().replace("duplicates, with: {", "duplicates, with: { keys: [a],"), "`keys` says which slots of a series are expected"),
+        (
+            ORDERS.to_owned(),
+            steps().replace("duplicates, with: {", "duplicates, with: { keys: [a],"),
+            "`keys` says which slots of a series are expected",
+        ),
     ] {
         let said = refused(&table, &steps);
         assert!(said.contains(why), "{why}: {said}");

@@ -9,6 +9,8 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringAr
 use arrow::compute::{filter_record_batch, take};
 use arrow::datatypes::{Field, Schema, TimestampMicrosecondType};
 
+use tokio::sync::OnceCell;
+
 use crate::error::{Error, Result};
 use crate::lake::overlay::base::{BaseRow, BaseRows};
 use crate::lake::overlay::fingerprint::{RowHashes, of_hashes};
@@ -23,7 +25,13 @@ use crate::model::{BadCells, Findings, Fix, Key, SlotRange, Table, Unit};
 ///
 /// # Errors
 /// `invalid` if a value does not fit its column; those of the lake.
-pub(crate) async fn taken_out(lake: &dyn Lake, table: &Table, findings: &Findings, unit: &Unit, fix: &mut Fix) -> Result<Vec<RecordBatch>> {
+pub(crate) async fn taken_out(
+    (lake, table): (&dyn Lake, &Table),
+    findings: &Findings,
+    base: &OnceCell<BaseRows>,
+    unit: &Unit,
+    fix: &mut Fix,
+) -> Result<Vec<RecordBatch>> {
     let has_cells = |key: &Key, slots: &SlotRange| findings.cells.of_key(key, *slots).next().is_some();
     let is_of_cells =
         !findings.cells.is_empty() && unit.wanted.iter().any(|wanted| wanted.slots.iter().any(|slots| has_cells(&wanted.key, slots)));
@@ -49,21 +57,35 @@ pub(crate) async fn taken_out(lake: &dyn Lake, table: &Table, findings: &Finding
         }
         whole.push(BooleanArray::from(rest));
     }
-    let patches = if found.is_empty() { Vec::new() } else { patches(lake, table, &found, fix).await? };
+    let patches = if found.is_empty() {
+        Vec::new()
+    } else {
+        patches(table, base.get_or_try_init(|| read_base(lake, table, findings)).await?, &found, fix)?
+    };
     fix.rows = fix.rows.iter().zip(whole).map(|(batch, whole)| filter_record_batch(batch, &whole)).collect::<Result<_, _>>()?;
     fix.rows.retain(|batch| batch.num_rows() > 0);
     Ok(patches)
 }
 
-async fn patches(lake: &dyn Lake, table: &Table, found: &[(usize, usize, Key, i64, &BadCells)], fix: &mut Fix) -> Result<Vec<RecordBatch>> {
-    let grid = table.identity().grid();
-    let (first, last) = found.iter().fold((i64::MAX, i64::MIN), |(first, last), row| (first.min(row.3), last.max(row.3)));
-    let interval = grid.interval_of(SlotRange::new(first, last + 1)).ok_or_else(|| Error::invalid("the time of a slot is out of range"))?;
-    let keys: BTreeSet<&Key> = found.iter().map(|row| &row.2).collect();
-    let keys: Vec<Key> = keys.into_iter().cloned().collect();
-    let columns: BTreeSet<&String> = found.iter().flat_map(|row| row.4.columns.iter()).collect();
+/// Reads the rows of all slots with wrong cells, once for all units of a step.
+async fn read_base(lake: &dyn Lake, table: &Table, findings: &Findings) -> Result<BaseRows> {
+    let (mut hull, mut keys, mut columns) = (None, Vec::<Key>::new(), BTreeSet::new());
+    for (key, slot, cells) in findings.cells.iter() {
+        let here = SlotRange::new(slot, slot + 1);
+        hull = Some(hull.map_or(here, |hull: SlotRange| SlotRange::new(hull.first.min(here.first), hull.end.max(here.end))));
+        if keys.last() != Some(key) {
+            keys.push(key.clone());
+        }
+        columns.extend(cells.columns.iter());
+    }
+    let far = || Error::invalid("the time of a slot is out of range");
+    let interval = hull.and_then(|hull| table.identity().grid().interval_of(hull)).ok_or_else(far)?;
     let columns: Vec<String> = columns.into_iter().cloned().collect();
-    let base = BaseRows::read(lake, table, interval, &keys, &columns).await?;
+    BaseRows::read(lake, table, (interval, &keys), &columns, |key, slot| findings.cells.get(key, slot).is_some()).await
+}
+
+fn patches(table: &Table, base: &BaseRows, found: &[(usize, usize, Key, i64, &BadCells)], fix: &mut Fix) -> Result<Vec<RecordBatch>> {
+    let grid = table.identity().grid();
     // The rows to change, by the columns to change, the batch of the base row, and the batch of the fix.
     let mut groups: BTreeMap<(Vec<String>, usize, usize), Group> = BTreeMap::new();
     let mut hashes: HashMap<(usize, &[String]), RowHashes<'_>> = HashMap::new();

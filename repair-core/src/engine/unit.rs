@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::TimestampMicrosecondType;
+use tokio::sync::OnceCell;
 
 use crate::engine::cells;
 use crate::engine::rate::RateLimiter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::overlay::Op;
+use crate::lake::overlay::base::BaseRows;
 use crate::lake::rollup::{column, key_columns};
 use crate::lake::{StageRequest, StageScope, Staged};
 use crate::model::{Findings, Fingerprints, Fix, Key, SlotRange, Table, Unit};
@@ -36,6 +38,8 @@ pub struct UnitWork {
     /// The strategy's name.
     pub strategy: Arc<str>,
     limiter: Option<Arc<RateLimiter>>,
+    /// The rows whose cells are repaired, read once.
+    base: Arc<OnceCell<BaseRows>>,
 }
 
 impl UnitWork {
@@ -59,7 +63,7 @@ impl UnitWork {
             table.check_replaceable("a repair that replaces the rows of a slot by one")?;
         }
         let limiter = rate_limit.map(|rate| Arc::new(RateLimiter::new(rate, context.clock.clone())));
-        Ok(Self { context, repairer, findings, op, table, strategy, limiter })
+        Ok(Self { context, repairer, findings, op, table, strategy, limiter, base: Arc::default() })
     }
 
     /// The staging area of its units.
@@ -85,7 +89,7 @@ impl UnitWork {
         asked.store(true, Ordering::Relaxed);
         let mut fix = self.repairer.repair(context, &self.findings, unit).await?;
         check_fix(&self.table, unit, &fix)?;
-        let patches = cells::taken_out(context.lake.as_ref(), &self.table, &self.findings, unit, &mut fix).await?;
+        let patches = cells::taken_out((context.lake.as_ref(), &self.table), &self.findings, &self.base, unit, &mut fix).await?;
         let replaces = (self.op == Op::Replace).then(|| judged_of(&self.findings, unit));
         if replaces.is_some() {
             refuse_absences(&self.table, &mut fix)?;

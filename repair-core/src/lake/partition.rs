@@ -143,7 +143,9 @@ pub fn with_slack(table: &Table, span: TimeBounds) -> TimeBounds {
                 span_of(unit, floor(unit, local), &zone)
             };
             TimeBounds {
-                from_us: folder(span.from_us.saturating_sub(1)).map_or(span.from_us, |before| before.from_us).min(span.from_us.saturating_sub(lookback_us)),
+                from_us: folder(span.from_us.saturating_sub(1))
+                    .map_or(span.from_us, |before| before.from_us)
+                    .min(span.from_us.saturating_sub(lookback_us)),
                 to_us: folder(span.to_us).map_or(span.to_us, |after| after.to_us).max(span.to_us.saturating_add(lookback_us)),
             }
         }

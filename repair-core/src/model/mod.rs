@@ -39,7 +39,8 @@ pub use other_keys::{KeyRows, OtherKeys};
 pub use presence::{KeyPresence, Presence, SlotRange, SlotSet, TablePresence, expected_slots, open_slots};
 pub use slot_start::SlotStart;
 pub use table::{
-    BadRowLimit, ColumnRule, ColumnType, Csv, Encoding, EpochUnit, Format, Identity, Layout, OnBadRow, Partition, PartitionUnit, PathFacts, PathField, PathPattern, PathPiece, Repeated, Rows, Skipped, Slack, Table, TimeForm, TimeReading,
+    BadRowLimit, ColumnRule, ColumnType, Csv, Encoding, EpochUnit, Format, Identity, Layout, OnBadRow, Partition, PartitionUnit, PathFacts,
+    PathField, PathPattern, PathPiece, Repeated, Rows, Skipped, Slack, Table, TimeForm, TimeReading,
 };
 pub use usage::Usage;
 pub use weekly::{ExtendedCalendar, ListedCalendar, Week, WeeklyCalendar};

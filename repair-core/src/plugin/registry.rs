@@ -166,7 +166,17 @@ type Fits = fn(&Value, &Table) -> Result<()>;
 
 impl PluginEntry {
     fn new(kind: PluginKind, name: &str, about: &str, schema: Value, make: Make) -> Self {
-        Self { kind, name: name.to_owned(), about: about.to_owned(), schema, needs_one_row: false, takes_unique_rows: false, finds_wrong_rows: false, fits: None, make }
+        Self {
+            kind,
+            name: name.to_owned(),
+            about: about.to_owned(),
+            schema,
+            needs_one_row: false,
+            takes_unique_rows: false,
+            finds_wrong_rows: false,
+            fits: None,
+            make,
+        }
     }
 
     /// Checks its `with` against the table that it works on, as far as both are known. What is computed is null.

@@ -181,7 +181,7 @@ impl MaskedLake {
         for repairs in self.published().0 {
             patches.add(table, &repairs, |time_us| slot_of(mask, time_us), |_, _, _| true)?;
         }
-        let Some(patched) = patches.apply(table, &batch, |time_us| Some(slot_of(mask, time_us)))? else { return Ok(batch) };
+        let Some(patched) = patches.apply(table, &batch, |time_us| slot_of(mask, time_us), |_| true)? else { return Ok(batch) };
         let (known, here) = (batch.column(at).as_string::<i32>(), patched.cells_column()?);
         // Of a row with a hidden cell, no cell was repaired before.
         let cells: StringArray = here.iter().zip(known.iter()).map(|(here, known)| here.or(known)).collect();

@@ -207,7 +207,7 @@ async fn hide(
 ) -> Result<(Vec<String>, Truth, u64, Vec<String>)> {
     let Looked { kind, scope, counts, table, context, lake, .. } = looked;
     let schema = lake.describe(table).await?;
-    let columns = score::number_columns(table, &schema);
+    let mut columns = score::number_columns(table, &schema);
     let mut decisive = if options.columns.is_empty() { columns.clone() } else { options.columns.clone() };
     for column in &mut decisive {
         let found = shape::find(&schema, column).map_err(|error| error.on("table", &table.name))?;
@@ -232,6 +232,9 @@ async fn hide(
             )));
         }
         decisive.retain(|name| groups.iter().any(|group| group.contains(name)));
+    }
+    if !groups.is_empty() {
+        columns.retain(|name| groups.iter().any(|group| group.contains(name)));
     }
     let there = known_good(looked).await?;
     let mask = mask::choose(scope.grid, &there, share, options.pattern, options.seed)?.of_cells(groups, options.seed);

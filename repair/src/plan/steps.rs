@@ -121,6 +121,10 @@ impl<'a> Making<'a> {
         }
         if let (Some(hull), true) = (self.hull(found), units > 0) {
             self.count_reads(found, table, repairer.reads(), hull, (units, tries), &mut take).await?;
+            if !found.findings.cells.is_empty() {
+                // The engine reads the rows of which it changes cells.
+                self.count_reads(found, table, Reads::Once, hull, (units, tries), &mut take).await?;
+            }
         }
         Ok((units, slots, take))
     }
@@ -167,8 +171,7 @@ impl<'a> Making<'a> {
         let mut touched: BTreeSet<String> = BTreeSet::new();
         if table.identity().lookback_us().is_some() {
             // The row that stands for several versions may lie in another partition than the one that was found.
-            let most = found.findings.gaps.missing().min(units.saturating_mul(u64::from(u16::MAX)));
-            return Ok(most.max(1).saturating_mul(2));
+            return Ok(found.findings.gaps.missing().max(1).saturating_mul(2));
         }
         if let Some(by) = time_partition(table)? {
             for (_, gap) in found.findings.gaps.iter() {

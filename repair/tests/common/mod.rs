@@ -59,8 +59,9 @@ impl World {
     /// The file of that workflow.
     pub fn written(&self, more: &str, location: &str, table: &str, steps: &str) -> std::path::PathBuf {
         let root = self.0.path().join("lake");
+        let first = steps.trim_start().split(':').next().unwrap_or_default();
         let text = format!(
-            "workflow: field\nkind: state-machine\n{more}tables:\n  t: {{ location: \"{location}\", {table} }}\nstart: look\nsteps:\n{steps}\nprofiles:\n  \
+            "workflow: field\nkind: state-machine\n{more}tables:\n  t: {{ location: \"{location}\", {table} }}\nstart: {first}\nsteps:\n{steps}\nprofiles:\n  \
              local: {{ lake: local, with: {{ root: \"{}\" }} }}\n",
             root.display()
         );

@@ -20,10 +20,14 @@ use crate::model::{DefectKind, Findings, Fingerprints, GapList, Key, Rows, SlotR
 use crate::plugin::{Detector, PluginKind, Registry, StepContext};
 
 pub(super) fn register(registry: &mut Registry) {
-    registry.detector("duplicates", "finds the expected slots of a series that hold several rows, or rows with several versions", |config: GapsConfig| {
-        config.check()?;
-        Ok(Duplicates { config })
-    });
+    registry.detector(
+        "duplicates",
+        "finds the expected slots of a series that hold several rows, or rows with several versions",
+        |config: GapsConfig| {
+            config.check()?;
+            Ok(Duplicates { config })
+        },
+    );
     registry.finds_wrong_rows("duplicates");
     registry.needs_one_row(PluginKind::Detector, "duplicates");
     registry.takes_unique_rows(PluginKind::Detector, "duplicates");

@@ -128,12 +128,18 @@ impl JsonSchema for Columns {
 }
 
 pub(super) fn register(registry: &mut Registry) {
-    registry.repairer("keep", "keeps one of several rows of a slot, or of several versions of a row, or their mean", |config: KeepConfig| {
-        Ok(Keep { rule: config.keep })
-    });
+    registry.repairer(
+        "keep",
+        "keeps one of several rows of a slot, or of several versions of a row, or their mean",
+        |config: KeepConfig| Ok(Keep { rule: config.keep }),
+    );
     registry.needs_one_row(PluginKind::Repairer, "keep");
     registry.takes_unique_rows(PluginKind::Repairer, "keep");
-    registry.fits(PluginKind::Repairer, "keep", |with, table| if with.get("keep").is_some() { Ok(()) } else { by_version(table).map(|_| ()) });
+    registry.fits(
+        PluginKind::Repairer,
+        "keep",
+        |with, table| if with.get("keep").is_some() { Ok(()) } else { by_version(table).map(|_| ()) },
+    );
 }
 
 /// The repairer `keep`.

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::RecordBatch;
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
 use futures::TryStreamExt;
 
 use crate::error::Result;
 use crate::lake::overlay::live::LiveRepairs;
+use crate::lake::overlay::versions::LOOKBACKS;
 use crate::lake::shape::KeyTime;
 use crate::lake::{Lake, Layer, ScanRequest};
 use crate::model::{Interval, Key, Table};
@@ -28,30 +30,42 @@ pub struct BaseRows {
 }
 
 impl BaseRows {
-    /// Reads some columns of the rows of an interval, with one scan of the table and one of its repairs.
+    /// Reads some columns of the rows of those slots of an interval that are wanted, with one scan of the table and one of its repairs.
     ///
     /// # Errors
     /// Those of the lake.
-    pub async fn read(lake: &dyn Lake, table: &Table, interval: Interval, keys: &[Key], columns: &[String]) -> Result<Self> {
+    pub async fn read(
+        lake: &dyn Lake,
+        table: &Table,
+        (interval, keys): (Interval, &[Key]),
+        columns: &[String],
+        wanted: impl Fn(&Key, i64) -> bool,
+    ) -> Result<Self> {
         let identity = table.identity();
-        let interval = identity.widened(&interval, 2);
+        let interval = identity.widened(&interval, LOOKBACKS);
+        // Where the key alone identifies a row, all of its versions decide.
+        let wanted = |key: &Key, slot: i64| identity.lookback_us().is_some() || wanted(key, slot);
         let live = LiveRepairs::read(lake, table, interval, keys, columns).await?;
         let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec()).with_columns(columns.to_vec());
-        let own: Vec<RecordBatch> = lake.scan(table, &request).await?.try_collect().await?;
+        let mut own = lake.scan(table, &request).await?;
         let mut base = Self { by_slot: BTreeMap::new(), batches: live.batches().to_vec() };
-        for batch in own {
-            let number = base.batches.len();
+        while let Some(batch) = own.try_next().await? {
+            let (number, mut kept) = (base.batches.len(), 0);
             let places = KeyTime::of(table, &batch)?;
+            let mut keep = vec![false; batch.num_rows()];
             for run in places.runs() {
                 let key = places.key(run.start);
-                let slots = base.by_slot.entry(key).or_default();
                 for row in run {
-                    if let Some(slot) = identity.of_row(places.times.value(row)) {
-                        slots.entry(slot).and_modify(|known| *known = BaseRow::Several).or_insert(BaseRow::One(number, row));
-                    }
+                    let Some(slot) = identity.of_row(places.times.value(row)).filter(|slot| wanted(&key, *slot)) else { continue };
+                    let slots = base.by_slot.entry(key.clone()).or_default();
+                    slots.entry(slot).and_modify(|known| *known = BaseRow::Several).or_insert(BaseRow::One(number, kept));
+                    keep[row] = true;
+                    kept += 1;
                 }
             }
-            base.batches.push(batch);
+            if kept > 0 {
+                base.batches.push(filter_record_batch(&batch, &BooleanArray::from(keep))?);
+            }
         }
         if identity.lookback_us().is_some() {
             for slots in base.by_slot.values_mut().filter(|slots| slots.len() > 1) {
@@ -63,7 +77,7 @@ impl BaseRows {
                 }
             }
         }
-        for (key, slot, repair) in live.iter() {
+        for (key, slot, repair) in live.iter().filter(|(key, slot, _)| wanted(key, *slot)) {
             let slots = base.by_slot.entry(key.clone()).or_default();
             if repair.replaces {
                 slots.retain(|other, _| !identity.are_same_slots(*other, slot));

@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, StringBuilder, make_comparator};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, make_comparator};
 use arrow::compute::{SortOptions, filter_record_batch, interleave};
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef, TimestampMicrosecondType};
 
@@ -74,7 +74,7 @@ impl Patch {
 #[derive(Debug, Default)]
 pub struct Patches {
     /// Newest first.
-    by_slot: HashMap<Key, HashMap<i64, Vec<Patch>>>,
+    by_slot: HashMap<Key, BTreeMap<i64, Vec<Patch>>>,
     batches: Vec<RecordBatch>,
     names: BTreeSet<Arc<str>>,
     lists: BTreeMap<String, Arc<[String]>>,
@@ -99,17 +99,15 @@ impl Patched {
     /// # Errors
     /// `internal` if a name cannot be written as JSON.
     pub fn cells_column(&self) -> Result<StringArray> {
-        let mut texts = StringBuilder::new();
         let json = |text: &str| serde_json::to_string(text).map_err(|error| Error::internal("a name is not JSON").because(error));
-        for row in 0..self.rows.num_rows() {
-            let Some(cells) = self.cells.get(&row) else {
-                texts.append_null();
-                continue;
-            };
+        let text = |(row, cells): (&usize, &Vec<(String, String)>)| {
             let pairs = cells.iter().map(|(column, strategy)| Ok(format!("{}:{}", json(column)?, json(strategy)?)));
-            texts.append_value(format!("{{{}}}", pairs.collect::<Result<Vec<_>>>()?.join(",")));
-        }
-        Ok(texts.finish())
+            Ok((*row, format!("{{{}}}", pairs.collect::<Result<Vec<_>>>()?.join(","))))
+        };
+        let texts = self.cells.iter().map(text).collect::<Result<Vec<(usize, String)>>>()?;
+        // There are far more rows than repaired cells.
+        let mut next = texts.iter().peekable();
+        Ok((0..self.rows.num_rows()).map(|row| next.next_if(|(at, _)| *at == row).map(|(_, text)| text.as_str())).collect())
     }
 }
 
@@ -200,11 +198,17 @@ impl Patches {
     }
 
     /// Applies the patches to rows of the table, or to rows of repairs. `table` has the names of the key and time columns; `slot` is the
-    /// slot of a row's time, if it has one. `None` if no row has a patch.
+    /// slot nearest to a time in microseconds, and `is_aligned` is whether a row of that time belongs to it. `None` if no row has a patch.
     ///
     /// # Errors
     /// `invalid` if rows are not in shape, or patches do not fit their columns.
-    pub fn apply(&self, table: &Table, rows: &RecordBatch, slot: impl Fn(i64) -> Option<i64>) -> Result<Option<Patched>> {
+    pub fn apply(
+        &self,
+        table: &Table,
+        rows: &RecordBatch,
+        slot: impl Fn(i64) -> i64,
+        is_aligned: impl Fn(i64) -> bool,
+    ) -> Result<Option<Patched>> {
         if self.is_empty() {
             return Ok(None);
         }
@@ -212,8 +216,19 @@ impl Patches {
         let mut found: Vec<(usize, &[Patch])> = Vec::new();
         for run in places.runs() {
             let Some(slots) = self.by_slot.get(&places.key(run.start)) else { continue };
-            for row in run {
-                if let Some(patches) = slot(places.times.value(row)).and_then(|slot| slots.get(&slot)) {
+            let times = &places.times.values()[run.clone()];
+            let (Some(&first_us), Some(&last_us)) = (times.first(), times.last()) else { continue };
+            if times.is_sorted() {
+                // There are far fewer patches than rows, so each is looked up among the rows.
+                for (&of, patches) in slots.range(slot(first_us)..=slot(last_us)) {
+                    let begin = times.partition_point(|&time_us| slot(time_us) < of);
+                    let rows = times.iter().enumerate().skip(begin).take_while(|(_, time_us)| slot(**time_us) == of);
+                    found.extend(rows.filter(|(_, time_us)| is_aligned(**time_us)).map(|(row, _)| (run.start + row, patches.as_slice())));
+                }
+                continue;
+            }
+            for (row, &time_us) in run.zip(times) {
+                if let Some(patches) = slots.get(&slot(time_us)).filter(|_| is_aligned(time_us)) {
                     found.push((row, patches));
                 }
             }

@@ -59,7 +59,8 @@ pub fn are_near(times_us: &[i64], identity: Identity) -> bool {
 pub fn stretches(times_us: &[i64], identity: Identity) -> Vec<Range<usize>> {
     let mut stretches: Vec<Range<usize>> = Vec::new();
     for (at, time_us) in times_us.iter().enumerate() {
-        let goes_on = at.checked_sub(1).and_then(|before| times_us.get(before)).is_some_and(|before| identity.are_same_slots(*before, *time_us));
+        let goes_on =
+            at.checked_sub(1).and_then(|before| times_us.get(before)).is_some_and(|before| identity.are_same_slots(*before, *time_us));
         match stretches.last_mut().filter(|_| goes_on) {
             Some(last) => last.end = at + 1,
             None => stretches.push(at..at + 1),

@@ -517,7 +517,9 @@ impl Table {
             };
         }
         if self.key.is_empty() {
-            return Err(Error::invalid("`rows: unique` says that the key identifies a row, and the table has no `key`; add it, e.g. `key: [id]`"));
+            return Err(Error::invalid(
+                "`rows: unique` says that the key identifies a row, and the table has no `key`; add it, e.g. `key: [id]`",
+            ));
         }
         if self.cadence.is_some() {
             return Err(Error::invalid(
@@ -533,7 +535,9 @@ impl Table {
             return Err(Error::invalid(format!("`version` lists one column or several, up to {}", Self::MOST_VERSION_COLUMNS)));
         }
         if let Some(key) = self.version.iter().find(|column| self.key.contains(column)) {
-            return Err(Error::invalid(format!("`version` names `{key}`, which is the same in all versions of a row, because it is a column of `key`")));
+            return Err(Error::invalid(format!(
+                "`version` names `{key}`, which is the same in all versions of a row, because it is a column of `key`"
+            )));
         }
         if self.lookback.is_some_and(|lookback| lookback.is_zero() || lookback > MOST_LOOKBACK) {
             return Err(Error::invalid("`lookback` must be longer than nothing, and at most ten years, e.g. `30d`"));

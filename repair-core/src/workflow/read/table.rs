@@ -88,7 +88,9 @@ impl<'a> Reader<'a> {
             self.error(fields.key_place("time_marks"), "`time_marks` and `marks` under `time` say the same", Some(help));
         }
         let cadence = fields.get("cadence").map(|node| self.cadence(node)).unwrap_or_default();
-        let rows = fields.get("rows").and_then(|node| self.word(node, "`rows`", &[("one", Rows::One), ("many", Rows::Many), ("unique", Rows::Unique)]));
+        let rows = fields
+            .get("rows")
+            .and_then(|node| self.word(node, "`rows`", &[("one", Rows::One), ("many", Rows::Many), ("unique", Rows::Unique)]));
         let lookback = self.duration(&fields, "lookback");
         let mut version: Vec<String> = Vec::new();
         for (column, place) in fields.get("version").map(|node| self.texts(node, "`version`")).unwrap_or_default() {

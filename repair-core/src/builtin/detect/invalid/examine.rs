@@ -12,14 +12,14 @@ use crate::builtin::detect::invalid::rule::{Breach, Broken, Rule, numbers};
 use crate::builtin::detect::invalid::series;
 use crate::builtin::detect::invalid::series::Point;
 use crate::error::{Error, Result};
-use crate::lake::overlay::fingerprint::{Hashing, RowHashes, of_hashes};
+use crate::lake::overlay::fingerprint::{Hashing, RowHash, RowHashes, of_hashes};
 use crate::lake::overlay::live::{Live, LiveRepairs};
 use crate::lake::overlay::patch::Patched;
 use crate::lake::shape::KeyTime;
 use crate::lake::{Layer, ScanRequest};
 use crate::model::MAX_EXAMPLES;
 use crate::model::Usage;
-use crate::model::{BadCells, Cells, Fingerprint, Fingerprints, GapList, Key, SlotGrid, SlotRange, Table};
+use crate::model::{BadCells, Cells, Fingerprints, GapList, Key, SlotGrid, SlotRange, Table};
 use crate::plugin::StepContext;
 
 /// What is the same for all windows of a step.
@@ -186,7 +186,7 @@ impl Culprit<'_> {
 
 /// The hashes of cells of the table's own rows.
 #[derive(Default)]
-struct CellHashes(BTreeMap<Key, BTreeMap<i64, Fingerprint>>);
+struct CellHashes(BTreeMap<Key, BTreeMap<i64, Vec<RowHash>>>);
 
 impl Examination<'_> {
     /// Examines a window of slots of some keys.
@@ -283,8 +283,8 @@ impl Examination<'_> {
             let columns = lists.of(first.0);
             let hashes = RowHashes::of_cells(batch, &columns)?;
             for (_, row, key, slot) in group {
-                let print = of_hashes(&mut [hashes.of_row(*row)?]);
-                into.0.entry(key.clone()).or_default().insert(*slot, print);
+                let hash = hashes.of_row(*row)?;
+                into.0.entry(key.clone()).or_default().entry(*slot).or_default().push(hash);
             }
         }
         Ok(())
@@ -316,7 +316,7 @@ impl Examination<'_> {
         } else {
             let columns = lists.of(broken.cells);
             let judged = match culprit {
-                Culprit::Own(_) => cells.0.get(key).and_then(|slots| slots.get(&slot)).copied(),
+                Culprit::Own(_) => cells.0.get(key).and_then(|slots| slots.get(&slot)).map(|hashes| of_hashes(&mut hashes.clone())),
                 Culprit::Repair(repair, _) => match live.batches().get(repair.batch) {
                     Some(batch) => Some(of_hashes(&mut [RowHashes::of_cells(batch, &columns)?.of_row(repair.row)?])),
                     None => None,
@@ -362,7 +362,8 @@ impl Examination<'_> {
 
     fn add(&self, all: &mut BTreeMap<Key, Rows>, live: &LiveRepairs, batch: &RecordBatch) -> Result<()> {
         let places = KeyTime::of(self.table, batch)?;
-        let patched = live.patches().apply(self.table, batch, |time_us| self.grid.slot_of_row(time_us))?;
+        let slot = |time_us: i64| self.grid.slot_of_seconds(time_us.div_euclid(1_000_000));
+        let patched = live.patches().apply(self.table, batch, slot, |time_us| self.grid.slot_of_row(time_us).is_some())?;
         let patched = patched.as_ref();
         let broken = self.marked(patched.map_or(batch, |patched| &patched.rows))?;
         let values = self.values(batch)?;
@@ -425,9 +426,9 @@ impl Examination<'_> {
 
     fn shown(&self, live: &LiveRepairs) -> Result<Shown> {
         let mut shown = Shown { broken: Vec::new(), values: Vec::new() };
-        let slot = |time_us: i64| Some(self.grid.slot_of_us(time_us));
+        let slot = |time_us: i64| self.grid.slot_of_us(time_us);
         for batch in live.batches() {
-            let patched = live.patches().apply(self.table, batch, slot)?.map(|patched| patched.rows);
+            let patched = live.patches().apply(self.table, batch, slot, |_| true)?.map(|patched| patched.rows);
             let batch = patched.as_ref().unwrap_or(batch);
             shown.broken.push(self.marked(batch)?);
             shown.values.push(self.values(batch)?);
@@ -492,8 +493,7 @@ impl Examination<'_> {
         }
         let verdict = |((slot, of_slot), among): ((i64, OfSlot<'_>), Broken)| {
             let repair = live.get(key, slot).map(|live| (live, shown.broken[live.batch][live.row]));
-            let mut own = of_slot.broken.or(among.without(of_slot.fixed));
-            own.whole |= of_slot.rows > 1 && own.is_wrong();
+            let own = of_slot.broken.or(among.without(of_slot.fixed));
             Verdict {
                 slot,
                 own: (of_slot.rows > 0).then_some(own),

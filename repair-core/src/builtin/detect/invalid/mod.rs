@@ -1,8 +1,8 @@
 //! The detector `invalid`: finds expected slots whose rows break a rule. A [`Rule`] judges a row by itself, or among its neighbours.
 //!
 //! A rule about a column finds wrong cells: a repair then changes that column and keeps the rest of the row. A rule that compares columns
-//! finds wrong rows, because it cannot know which of the columns is wrong, unless its `columns` says so. Of a slot with several rows, all
-//! rows are wrong.
+//! finds wrong rows, because it cannot know which of the columns is wrong, unless its `columns` says so. The cells of a slot with several
+//! rows are found, too, and cannot be repaired before its duplicates are.
 //!
 //! It reads rows in windows of whole days: first only the columns that the rules name; all columns only where something is wrong or a
 //! repair replaces rows, to record which rows were judged. The table's own rows are judged by all rules, and one bad row makes its slot

@@ -134,13 +134,14 @@ async fn judge(
     let (versions, read) = versions::read(lake, table, &interval, keys.to_vec()).await?;
     found.usage.rows_read += read;
     let live = LiveRepairs::read(lake, table, identity.widened(&interval, LOOKBACKS), keys, columns).await?;
-    let base = BaseRows::read(lake, table, interval, keys, columns).await?;
+    let base = BaseRows::read(lake, table, (interval, keys), columns, |_, _| true).await?;
     for key in keys {
         let none = Vec::new();
         let of_key = versions.get(key).unwrap_or(&none);
         let mut last_whole: Option<usize> = None;
         for (&time_us, Wrong { broken, is_repair }) in wrong.get(key).into_iter().flatten() {
-            let at = of_key.iter().position(|versions| versions.times_us().iter().any(|version| identity.are_same_slots(*version, time_us)));
+            let at =
+                of_key.iter().position(|versions| versions.times_us().iter().any(|version| identity.are_same_slots(*version, time_us)));
             let own = at.and_then(|at| of_key.get(at));
             let is_replaced = own.is_some_and(|own| replacing(&live, key, own, identity).is_some());
             // Which of several versions counts, is for `duplicates` to find out.
