@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 
 use crate::builtin::period::Period;
 use crate::builtin::repair::by_day;
-use crate::builtin::repair::judge::{Accepted, Judged, Question, times};
+use crate::builtin::repair::judge::{Accepted, Judged, Question, times, vouched};
 use crate::builtin::repair::neighbours::Neighbours;
 use crate::builtin::repair::requests;
 use crate::error::{Error, ErrorKind, Result};
@@ -155,12 +155,7 @@ impl Backfill {
             silent.subtract(answered);
         }
         let is_nothing = silent.count() == wanted.len();
-        let mut covered = SlotSet::new(grid.cadence(), asked);
-        for stretch in answer.covered.iter().filter(|covered| covered.key == wanted.key) {
-            let slots = grid.slots_in(&stretch.interval);
-            covered.insert_range(SlotRange::new(slots.first, slots.end.min(by_day::slots_over(grid, stretch.interval.to()))));
-        }
-        silent.intersect(&covered);
+        silent.intersect(&vouched(grid, answer, &wanted.key, asked));
         let mut over = SlotSet::new(grid.cadence(), asked);
         over.insert_range(SlotRange::new(asked.first, by_day::slots_over(grid, now)));
         silent.intersect(&over);

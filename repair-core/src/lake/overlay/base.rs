@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::RecordBatch;
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
 use futures::TryStreamExt;
 
 use crate::error::Result;
 use crate::lake::overlay::live::LiveRepairs;
+use crate::lake::overlay::patch::Patched;
 use crate::lake::shape::KeyTime;
-use crate::lake::{Lake, Layer, ScanRequest};
+use crate::lake::{Lake, Layer, ScanRequest, partition};
 use crate::model::{Interval, Key, Table};
 
 /// The row of a slot.
@@ -25,6 +27,8 @@ pub enum BaseRow {
 pub struct BaseRows {
     by_slot: BTreeMap<Key, BTreeMap<i64, BaseRow>>,
     batches: Vec<RecordBatch>,
+    live: LiveRepairs,
+    rows_read: u64,
 }
 
 impl BaseRows {
@@ -33,26 +37,48 @@ impl BaseRows {
     /// # Errors
     /// Those of the lake.
     pub async fn read(lake: &dyn Lake, table: &Table, interval: Interval, keys: &[Key], columns: &[String]) -> Result<Self> {
+        Self::read_where(lake, table, interval, keys, (columns, false), |_, _| true).await
+    }
+
+    /// As [`BaseRows::read`], and keeps only the rows of wanted slots; with `true`, the table's own rows have all their columns.
+    ///
+    /// # Errors
+    /// Those of the lake.
+    pub async fn read_where(
+        lake: &dyn Lake,
+        table: &Table,
+        interval: Interval,
+        keys: &[Key],
+        (columns, all_columns): (&[String], bool),
+        wanted: impl Fn(&Key, i64) -> bool,
+    ) -> Result<Self> {
         let live = LiveRepairs::read(lake, table, interval, keys, columns).await?;
-        let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec()).with_columns(columns.to_vec());
-        let own: Vec<RecordBatch> = lake.scan(table, &request).await?.try_collect().await?;
-        let mut base = Self { by_slot: BTreeMap::new(), batches: live.batches().to_vec() };
+        let columns = (!all_columns).then(|| columns.to_vec());
+        let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec()).with_columns(columns);
+        let mut own = lake.scan(table, &request).await?;
+        let mut base = Self { by_slot: BTreeMap::new(), batches: live.batches().to_vec(), live, rows_read: 0 };
         let grid = table.grid()?;
-        for batch in own {
+        while let Some(batch) = own.try_next().await? {
+            base.rows_read += batch.num_rows() as u64;
             let number = base.batches.len();
             let places = KeyTime::of(table, &batch)?;
+            let mut kept = vec![false; batch.num_rows()];
+            let mut next = 0;
             for run in places.runs() {
                 let key = places.key(run.start);
-                let slots = base.by_slot.entry(key).or_default();
+                let slots = base.by_slot.entry(key.clone()).or_default();
                 for row in run {
-                    if let Some(slot) = grid.slot_of_row(places.times.value(row)) {
-                        slots.entry(slot).and_modify(|known| *known = BaseRow::Several).or_insert(BaseRow::One(number, row));
+                    if let Some(slot) = grid.slot_of_row(places.times.value(row)).filter(|slot| wanted(&key, *slot)) {
+                        slots.entry(slot).and_modify(|known| *known = BaseRow::Several).or_insert(BaseRow::One(number, next));
+                        kept[row] = true;
+                        next += 1;
                     }
                 }
             }
-            base.batches.push(batch);
+            let all = next == batch.num_rows();
+            base.batches.push(if all { batch } else { filter_record_batch(&batch, &BooleanArray::from(kept))? });
         }
-        for (key, slot, repair) in live.iter() {
+        for (key, slot, repair) in base.live.iter().filter(|(key, slot, _)| wanted(key, *slot)) {
             let slots = base.by_slot.entry(key.clone()).or_default();
             if repair.replaces || !slots.contains_key(&slot) {
                 slots.insert(slot, BaseRow::One(repair.batch, repair.row));
@@ -69,5 +95,33 @@ impl BaseRows {
     /// The batches to which [`BaseRow::One`] refers.
     pub fn batches(&self) -> &[RecordBatch] {
         &self.batches
+    }
+
+    /// The table's own rows among these batches, as they are.
+    pub fn own(&self) -> &[RecordBatch] {
+        self.batches.get(self.live.batches().len()..).unwrap_or_default()
+    }
+
+    /// The live repairs.
+    pub fn live(&self) -> &LiveRepairs {
+        &self.live
+    }
+
+    /// The rows with repaired cells, for the batch of this number; `None` if none of its cells are repaired.
+    ///
+    /// # Errors
+    /// As [`Patches::apply`](super::patch::Patches::apply).
+    pub fn patched(&self, table: &Table, batch: usize) -> Result<Option<Patched>> {
+        let (Some(rows), grid) = (self.batches.get(batch), table.grid()?) else { return Ok(None) };
+        let is_repair = batch < self.live.batches().len();
+        self.live.patches().apply(table, rows, |time_us| match is_repair {
+            true => Some(grid.slot_of_seconds(time_us.div_euclid(partition::SECOND_US))),
+            false => grid.slot_of_row(time_us),
+        })
+    }
+
+    /// How many rows of the table were read.
+    pub fn rows_read(&self) -> u64 {
+        self.rows_read
     }
 }
