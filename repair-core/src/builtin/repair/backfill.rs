@@ -3,13 +3,14 @@
 //!
 //! It must not know what a row means, or which protocol a source uses.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::OnceLock;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -260,6 +261,7 @@ impl Repairer for Backfill {
         let table = context.table(&findings.scope.table)?;
         let source = context.source(&self.source)?;
         let columns = self.columns(context, table).await?;
+        let columns = columns.as_deref().map(|columns| needed(findings, unit, columns));
         let keys: Vec<Key> = unit.wanted.iter().map(|wanted| wanted.key.clone()).collect();
         let request = Request { table: table.clone(), keys, interval: unit.interval };
         let asked_at = context.clock.now();
@@ -328,6 +330,25 @@ impl Backfill {
             recheck_after,
         })
     }
+}
+
+/// The columns that an answer must have: those of the table or, if only cells of its rows are wrong, the columns of these cells.
+fn needed<'a>(findings: &Findings, unit: &Unit, columns: &'a Schema) -> Cow<'a, Schema> {
+    let mut wrong: BTreeSet<&str> = BTreeSet::new();
+    for wanted in &unit.wanted {
+        for slots in &wanted.slots {
+            let mut with_cells = 0;
+            for (_, cells) in findings.cells.of_key(&wanted.key, *slots) {
+                with_cells += 1;
+                wrong.extend(cells.columns.iter().map(String::as_str));
+            }
+            if with_cells < slots.len() {
+                return Cow::Borrowed(columns);
+            }
+        }
+    }
+    let fields: Vec<FieldRef> = columns.fields().iter().filter(|field| wrong.contains(field.name().as_str())).cloned().collect();
+    Cow::Owned(Schema::new(fields))
 }
 
 /// The rows of wanted slots. Rows between gaps are in the answer because one request is cheaper than two.

@@ -16,7 +16,7 @@ const MOST_KEY_DAYS: usize = 1 << 24;
 
 /// The part of all days of keys that is compared: more than nothing, at most all.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
-pub struct Sample {
+pub(super) struct Sample {
     percent: f64,
 }
 
