@@ -31,7 +31,9 @@ type Rows = BTreeMap<(&'static str, i64), Cells>;
 
 fn truth(keys: &[&'static str], hours: i64) -> Rows {
     let of = |key: &&'static str| f64::from(key.as_bytes()[0] - b'a' + 1) * 100.0;
-    keys.iter().flat_map(|key| (0..hours).map(move |hour| ((*key, hour), (Some(of(key) + hour as f64 / 10.0), Some(hour * 7), Some("fine"))))).collect()
+    keys.iter()
+        .flat_map(|key| (0..hours).map(move |hour| ((*key, hour), (Some(of(key) + hour as f64 / 10.0), Some(hour * 7), Some("fine")))))
+        .collect()
 }
 
 fn columns(rows: &Rows) -> Vec<(&'static str, ArrayRef)> {
@@ -236,7 +238,10 @@ async fn what_differs_is_restated_cell_by_cell_or_row_by_row() {
         // What is repaired no longer differs, until the source has other values again.
         let again = run(&repair).await;
         let look = output(&again, "look");
-        assert_eq!((&look["defective"], &look["replaced"], &look["patched"]), (&json!(0), &json!(rows), &if rows == 0 { json!(4) } else { Value::Null }));
+        assert_eq!(
+            (&look["defective"], &look["replaced"], &look["patched"]),
+            (&json!(0), &json!(rows), &if rows == 0 { json!(4) } else { Value::Null })
+        );
         let mut newer = truth(&["a", "b"], HOURS);
         newer.get_mut(&("b", 31)).unwrap().1 = Some(99);
         newer.get_mut(&("a", 50)).unwrap().1 = Some(98);
@@ -297,7 +302,12 @@ async fn examples_say_what_is_different_and_tolerances_what_is_not() {
         ("sample: 5", "`sample` must be text"),
         ("seed: 3", "without `sample`"),
     ] {
-        let path = case.world.written("sources: { v: { source: stocks.archive, with: { location: v } } }\n", "t", "format: parquet, key: [k], time: ts, cadence: 1h", &look(&format!("{span}, {more}"), "end: true"));
+        let path = case.world.written(
+            "sources: { v: { source: stocks.archive, with: { location: v } } }\n",
+            "t",
+            "format: parquet, key: [k], time: ts, cadence: 1h",
+            &look(&format!("{span}, {more}"), "end: true"),
+        );
         let Err(error) = Repair::open(path).connect().await else { panic!("{more} is taken") };
         assert!(error.full().contains(words), "{more}: {}", error.full());
     }
@@ -351,7 +361,12 @@ async fn what_was_not_compared_is_never_clean() {
     assert_eq!(report.problems, [words]);
     // Nothing at all was compared.
     for (table, source, how, words) in [
-        (&whole, Rows::new(), How::Truly, "it has no row in all 144 slots in which the table has one, and does not vouch that there is none"),
+        (
+            &whole,
+            Rows::new(),
+            How::Truly,
+            "it has no row in all 144 slots in which the table has one, and does not vouch that there is none",
+        ),
         (&truth(&["a"], 2), some.clone(), How::Truly, "the table has no row in the 48 slots that were asked for"),
         (&whole, some.clone(), How::Without("temp"), "rows without the column `temp` of table `t`"),
     ] {
@@ -369,7 +384,12 @@ async fn what_was_not_compared_is_never_clean() {
     // A column that the source lacks is not compared, unless it is named; the others are, and can be repaired.
     let case = Case::new(&provisional(), whole.clone()).answering(How::Without("note"));
     let report = run(&case.open("", "", &restate(SPAN, "repair: backfill, with: { source: v }")).await).await;
-    assert_eq!((&output(&report, "look")["defective"], &output(&report, "check")["defective"]), (&json!(3), &json!(0)), "{:?}", report.problems);
+    assert_eq!(
+        (&output(&report, "look")["defective"], &output(&report, "check")["defective"]),
+        (&json!(3), &json!(0)),
+        "{:?}",
+        report.problems
+    );
     assert_eq!(report.problems, ["look: column `note` of table `t` was not compared, because source `v` does not have it"]);
     // Duplicates.
     let case = Case::new(&whole, whole.clone());
@@ -378,10 +398,16 @@ async fn what_was_not_compared_is_never_clean() {
     case.world.parquet("t/more.parquet", &columns(&twice));
     let report = case.look(SPAN).await;
     assert_eq!(output(&report, "look")["compared"]["not_compared"], 1);
-    assert!(report.problems.iter().any(|problem| problem.contains("1 slot of table `t` was not compared, because the table has several rows there")));
+    assert!(
+        report
+            .problems
+            .iter()
+            .any(|problem| problem.contains("1 slot of table `t` was not compared, because the table has several rows there"))
+    );
     // A slot that was found, and is no longer answered, is still different.
     let case = Case::new(&provisional(), whole);
-    let steps = format!("{}\n  still: {{ wait: {{ for: 1s }}, next: check }}\n  check: {{ verify: look, end: true }}", look(SPAN, "next: still"));
+    let steps =
+        format!("{}\n  still: {{ wait: {{ for: 1s }}, next: check }}\n  check: {{ verify: look, end: true }}", look(SPAN, "next: still"));
     let repair = case.open("", "", &steps).await;
     let (vendor, asked) = (case.vendor.clone(), case.vendor.clone());
     let silence = tokio::spawn(async move {
@@ -401,7 +427,12 @@ async fn what_was_not_compared_is_never_clean() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_cannot_be_right_is_an_error_that_names_the_source() {
     for (how, source, kind, words) in [
-        (How::Beside, "rows_per_request: 24", ErrorKind::Invalid, "source `v` answered with a row of a at 2024-03-05T00:00:00Z, outside the requested"),
+        (
+            How::Beside,
+            "rows_per_request: 24",
+            ErrorKind::Invalid,
+            "source `v` answered with a row of a at 2024-03-05T00:00:00Z, outside the requested",
+        ),
         (How::Ignoring, "rows_per_request: 24", ErrorKind::Invalid, "so it seems to ignore the request"),
         (How::Throttled(1), "", ErrorKind::Throttled, "too many requests (source: v)"),
         (How::Throttled(3), "rows_per_request: 24", ErrorKind::Throttled, "too many requests (source: v)"),
@@ -435,7 +466,11 @@ async fn a_sample_is_stable_and_covers_what_it_says() {
     let report = case.look(&with("sample: 5%, seed: 1")).await;
     let found = output(&report, "look");
     assert_eq!(report.error, None, "{:?}", report.reason);
-    assert_eq!((&found["compared"]["asked"], &found["defective"], &found["expected"]), (&json!(48), &json!(48), &json!(720)), "two of 30 days");
+    assert_eq!(
+        (&found["compared"]["asked"], &found["defective"], &found["expected"]),
+        (&json!(48), &json!(48), &json!(720)),
+        "two of 30 days"
+    );
     let first = of(&case);
     assert!(first.iter().all(|(keys, slots)| keys.len() == 1 && (slots.first - FIRST) % 24 == 0 && slots.len() == 24), "{first:?}");
     case.look(&with("sample: 5%, seed: 1")).await;
@@ -556,7 +591,10 @@ fn provisional_bars_are_restated_and_missing_ones_filled() {
     // Gaps, and what differs, are asked for in one request each; a check asks for what was found to differ.
     let costs = repair::block_on(async { repair.lake().costs().group_by(["step"]).await }).unwrap();
     let of = |step: &str| costs.groups.iter().find(|group| group.tags["step"] == step).unwrap().usd.unwrap().normalize().to_string();
-    assert_eq!((of("same"), of("restated"), of("restate"), costs.total.usage.source_requests), ("0.03".into(), "0.03".into(), "0.03".into(), 4));
+    assert_eq!(
+        (of("same"), of("restated"), of("restate"), costs.total.usage.source_requests),
+        ("0.03".into(), "0.03".into(), "0.03".into(), 4)
+    );
     let (look, same) = (output(&report, "look"), output(&report, "same"));
     assert_eq!((&look["missing"], &same["defective"], &same["cells"]), (&json!(2), &json!(2), &json!(8)));
     assert_eq!((&same["compared"]["slots"], &same["repaired"]), (&json!(120), &json!(2)));

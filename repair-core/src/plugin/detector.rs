@@ -22,18 +22,27 @@ pub struct Asks {
     pub requests: u64,
     /// The calls that one of them takes at worst.
     pub calls_at_worst: u64,
+    /// How often it reads what the table has in the interval, at most.
+    pub reads: u64,
 }
 
 impl Asks {
-    /// So many requests to a source, for slots of a table in an interval; each takes one call.
+    /// So many requests to a source, for slots of a table in an interval. Each takes one call, and the table is read once.
     pub fn new(source: impl Into<String>, table: impl Into<String>, interval: Interval, slots: u64, requests: u64) -> Self {
-        Self { source: source.into(), table: table.into(), interval, slots, requests, calls_at_worst: 1 }
+        Self { source: source.into(), table: table.into(), interval, slots, requests, calls_at_worst: 1, reads: 1 }
     }
 
     /// The calls that one request takes at worst.
     #[must_use]
     pub fn with_calls_at_worst(mut self, calls: u64) -> Self {
         self.calls_at_worst = calls.max(1);
+        self
+    }
+
+    /// How often it reads what the table has in the interval, at most.
+    #[must_use]
+    pub fn with_reads(mut self, reads: u64) -> Self {
+        self.reads = reads;
         self
     }
 }

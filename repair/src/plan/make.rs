@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::cost::{Pricing, Take};
 use super::reach::{Known, surely};
-use super::verdict::{Owner, Sum};
 use super::steps::attempts;
+use super::verdict::{Owner, Sum};
 use super::{Amount, BudgetPlan, Definition, Estimate, FORMAT, Look, NotPlanned, Plan, Reach, TableExtent, found, reach};
 use repair_core::engine::prepare::{self, Prepared, Preparer, Setting, can_begin};
 use repair_core::lake::Lake;
@@ -196,7 +196,7 @@ impl<'a> Making<'a> {
         let detector = Arc::<dyn Detector>::try_from(self.preparer().plugin_with(step, 0, config)?)?;
         let Prepared { context, meter, .. } = self.preparer().once(&step.name);
         if let Some(asks) = detector.asks(&context).await? {
-            return self.asking(step, &asks);
+            return self.asking(step, &asks).await;
         }
         let findings = detector.detect(&context, None).await?;
         let mut usage = findings.usage;
@@ -240,19 +240,23 @@ impl<'a> Making<'a> {
     }
 
     /// A plan asks no source. It prices what a step would ask, and does not know what the step finds.
-    fn asking(&mut self, step: &'a Step, asks: &Asks) -> Result<()> {
+    async fn asking(&mut self, step: &'a Step, asks: &Asks) -> Result<()> {
         let calls = |calls: u64| Usage { source_requests: calls, ..Usage::default() };
         let tries = attempts(&step.retry);
         let low = calls(asks.requests);
-        let high = calls(asks.requests.saturating_mul(asks.calls_at_worst).saturating_mul(tries));
+        let there = self.context.lake.extent(self.context.table(&asks.table)?, Some(&asks.interval)).await?.bytes;
+        let high = Usage {
+            bytes_scanned: there.saturating_mul(asks.reads).saturating_mul(tries),
+            ..calls(asks.requests.saturating_mul(asks.calls_at_worst).saturating_mul(tries))
+        };
         let aside = if asks.requests == 0 { 0 } else { asks.calls_at_worst - 1 };
         let take = Take { low, certain: low, high, aside };
-        let there = asks.requests;
-        let (requests, slots) = (if there == 1 { "request" } else { "requests" }, asks.slots);
+        let (number, slots) = (asks.requests, asks.slots);
+        let requests = if number == 1 { "request" } else { "requests" };
         self.not_planned(
             step,
             format!(
-                "it compares table `{}` with source `{}`, and a plan asks no source; {there} {requests} for {slots} slots are in the price, and what it finds is \
+                "it compares table `{}` with source `{}`, and a plan asks no source; {number} {requests} for {slots} slots are in the price, and what it finds is \
                  known only when the run gets there",
                 asks.table, asks.source
             ),

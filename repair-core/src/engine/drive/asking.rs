@@ -18,8 +18,7 @@ use crate::plugin::{Answer, Limits, Request, Source, StepContext};
 pub(crate) fn counted(context: &StepContext, recorder: &Recorder, budgeted: bool) -> StepContext {
     let next = Arc::new(AtomicU32::new(0));
     let counted = |(name, inner): (&String, &Arc<dyn Source>)| {
-        let source: Arc<dyn Source> =
-            Arc::new(Counted { inner: inner.clone(), recorder: recorder.clone(), budgeted, next: next.clone() });
+        let source: Arc<dyn Source> = Arc::new(Counted { inner: inner.clone(), recorder: recorder.clone(), budgeted, next: next.clone() });
         (name.clone(), source)
     };
     context.clone().with_sources(context.sources.iter().map(counted))
@@ -55,7 +54,7 @@ impl Source for Counted {
             let worst = Usage { source_requests: self.requests_at_worst().max(1), ..Usage::default() };
             let granted = self.recorder.reserve(vec![(number, worst)]).await?;
             if let Some(why) = granted.refused {
-                return Err(Error::new(ErrorKind::Budget, format!("{why}; {number} requests were made before")));
+                return Err(Error::new(ErrorKind::Budget, format!("{why}; requests made before it: {number}")));
             }
         }
         let answer = self.inner.fetch(context, request).await;

@@ -37,7 +37,8 @@ pub(crate) fn grant(state: &RunState, workflow: &Workflow, step: &str, asked: &[
     // Until the units of a strategy are planned, a detector is at work.
     let has_units = state.steps.get(&step.name).is_some_and(|done| done.units.is_some());
     let strategy = at_work(state, step).filter(|_| has_units);
-    let prices = Prices::of(workflow, strategy.map_or_else(|| detector_of(workflow, step), |strategy| Some(&strategy.with)).and_then(source_of));
+    let prices =
+        Prices::of(workflow, strategy.map_or_else(|| detector_of(workflow, step), |strategy| Some(&strategy.with)).and_then(source_of));
     let mut limits: Vec<(BudgetLimit<'_>, Spend)> =
         limits(workflow, step, strategy).map(|limit| (limit, spent(state, workflow, step, limit.of))).collect();
     let in_dollars = limits.iter().any(|(limit, _)| limit.budget.usd.is_some());

@@ -132,9 +132,13 @@ impl Found {
         let why = if self.counts.asked == 0 {
             format!("no slot that is expected in {} has ended yet; examine an earlier interval", scope.interval)
         } else if self.counts.not_compared > 0 {
-            let more = |slots| format!("it has no row in all {slots} slots in which the table has one, and does not vouch that there is none");
-            let silent = self.silent.words("it has no row in the only slot in which the table has one, and does not vouch that there is none", more);
-            let several = self.several.words("the table has several rows in the only slot", |slots| format!("the table has several rows in {slots} slots"));
+            let more =
+                |slots| format!("it has no row in all {slots} slots in which the table has one, and does not vouch that there is none");
+            let silent =
+                self.silent.words("it has no row in the only slot in which the table has one, and does not vouch that there is none", more);
+            let several = self
+                .several
+                .words("the table has several rows in the only slot", |slots| format!("the table has several rows in {slots} slots"));
             let words: Vec<String> = [silent, several].into_iter().flatten().collect();
             format!("{}. Check the keys, the interval and the source, and repair duplicates first", words.join("; "))
         } else {
@@ -151,21 +155,34 @@ impl Found {
         let no_delete = "a repair cannot remove rows, so they stay";
         let lacking: Vec<String> = self.lacking.iter().map(|name| format!("`{name}`")).collect();
         let (columns, were, them) = if lacking.len() == 1 { ("column", "was", "it") } else { ("columns", "were", "them") };
-        let lacking = (!lacking.is_empty())
-            .then(|| format!("{columns} {} of table `{table}` {were} not compared, because source `{source}` does not have {them}", lacking.join(", ")));
+        let lacking = (!lacking.is_empty()).then(|| {
+            format!(
+                "{columns} {} of table `{table}` {were} not compared, because source `{source}` does not have {them}",
+                lacking.join(", ")
+            )
+        });
         [
-            self.silent.words(&format!("1 slot of table `{table}` was {silent}"), |slots| format!("{slots} slots of table `{table}` were {silent}")),
-            self.several.words(&format!("1 slot of table `{table}` was {several}"), |slots| format!("{slots} slots of table `{table}` were {several}")),
+            self.silent.words(&format!("1 slot of table `{table}` was {silent}"), |slots| {
+                format!("{slots} slots of table `{table}` were {silent}")
+            }),
+            self.several.words(&format!("1 slot of table `{table}` was {several}"), |slots| {
+                format!("{slots} slots of table `{table}` were {several}")
+            }),
             lacking,
-            self.only_source.words(&format!("source `{source}` has a row in 1 slot where table `{table}` has none, which `detect: gaps` finds"), |slots| {
-                format!("source `{source}` has rows in {slots} slots where table `{table}` has none, which `detect: gaps` finds")
-            }),
-            self.only_table.words(&format!("source `{source}` says that there is no row in 1 slot where table `{table}` has one ({no_delete})"), |slots| {
-                format!("source `{source}` says that there are no rows in {slots} slots where table `{table}` has some ({no_delete})")
-            }),
-            self.only_table_values.words(&format!("source `{source}` has no value in 1 slot where table `{table}` has one, which stays"), |slots| {
-                format!("source `{source}` has no value in {slots} slots where table `{table}` has some, which stay")
-            }),
+            self.only_source.words(
+                &format!("source `{source}` has a row in 1 slot where table `{table}` has none, which `detect: gaps` finds"),
+                |slots| format!("source `{source}` has rows in {slots} slots where table `{table}` has none, which `detect: gaps` finds"),
+            ),
+            self.only_table.words(
+                &format!("source `{source}` says that there is no row in 1 slot where table `{table}` has one ({no_delete})"),
+                |slots| {
+                    format!("source `{source}` says that there are no rows in {slots} slots where table `{table}` has some ({no_delete})")
+                },
+            ),
+            self.only_table_values
+                .words(&format!("source `{source}` has no value in 1 slot where table `{table}` has one, which stays"), |slots| {
+                    format!("source `{source}` has no value in {slots} slots where table `{table}` has some, which stay")
+                }),
         ]
         .into_iter()
         .flatten()
@@ -207,7 +224,9 @@ impl Group {
         let keys: Vec<Key> = wanted.keys().cloned().collect();
         let names: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
         let is_wanted = |key: &Key, slot: i64| {
-            wanted.get(key).is_some_and(|all| all.get(all.partition_point(|slots| slots.end <= slot)).is_some_and(|slots| slots.contains(slot)))
+            wanted
+                .get(key)
+                .is_some_and(|all| all.get(all.partition_point(|slots| slots.end <= slot)).is_some_and(|slots| slots.contains(slot)))
         };
         let base = BaseRows::read_where(context.lake.as_ref(), table, interval, &keys, (&names, !patch), is_wanted);
         let base = base.await.map_err(blind_if_missing)?;

@@ -23,14 +23,13 @@ use crate::builtin::detect::differs::sample::{Sample, Seed};
 use crate::builtin::detect::differs::values::Column;
 use crate::builtin::detect::expected::{Examined, GapsConfig, blind_if_missing, nothing_expected};
 use crate::builtin::detect::gaps::examined;
-use crate::builtin::repair::judge::{Accepted, Question};
 use crate::builtin::repair::by_day;
+use crate::builtin::repair::judge::{Accepted, Question};
 use crate::builtin::repair::requests::{self, Asked};
 use crate::error::{Error, Result};
 use crate::lake::shape;
 use crate::model::{DefectKind, ExpectedKeys, Findings, Key, KeysFrom, Scope, SlotRange, Table};
 use crate::plugin::{Asks, Detector, PluginKind, Registry, Request, StepContext};
-
 
 /// How many slots, over all keys, are compared with one scan of the table: some hundred bytes each.
 const SLOTS_AT_ONCE: u64 = 1 << 19;
@@ -226,7 +225,9 @@ impl Differs {
                     for (name, number) in named {
                         let field = find(name)?;
                         let Some(column) = columns.iter_mut().find(|column| column.name == *field.name()) else {
-                            return Err(Error::invalid(format!("`{what}` names column `{name}`, which is not among `columns`; add it there")));
+                            return Err(Error::invalid(format!(
+                                "`{what}` names column `{name}`, which is not among `columns`; add it there"
+                            )));
                         };
                         if !field.data_type().is_numeric() {
                             let kind = field.data_type();
@@ -238,7 +239,10 @@ impl Differs {
             }
         }
         if columns.is_empty() {
-            return Err(Error::invalid(format!("table `{}` has no columns beside key and time, so there is nothing to compare", table.name)));
+            return Err(Error::invalid(format!(
+                "table `{}` has no columns beside key and time, so there is nothing to compare",
+                table.name
+            )));
         }
         Ok(columns)
     }
@@ -270,9 +274,11 @@ impl Detector for Differs {
         }
         let wanted = self.wanted(context, &scope, &examined)?;
         let slots = wanted.values().flatten().map(SlotRange::len).sum();
-        let requests = self.requests(context, &wanted)?.len() as u64;
+        let plan = self.requests(context, &wanted)?;
         let calls = context.source(&self.source)?.requests_at_worst();
-        Ok(Some(Asks::new(&self.source, &scope.table, scope.interval, slots, requests).with_calls_at_worst(calls)))
+        let asks = Asks::new(&self.source, &scope.table, scope.interval, slots, plan.len() as u64);
+        // Presence, then the rows of each group of requests.
+        Ok(Some(asks.with_calls_at_worst(calls).with_reads(1 + groups(&plan).len() as u64)))
     }
 
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
@@ -297,13 +303,15 @@ impl Detector for Differs {
                 Schema::new(named.map(|field| field.clone().with_nullable(true)).collect::<Vec<_>>())
             });
             let (accepted, total, mut done) = (Accepted::default(), plan.len() as u64, 0u64);
-            let comparison = Comparison { context, table, grid: scope.grid, source: &self.source, columns: &columns, patch: self.patch, again };
+            let comparison =
+                Comparison { context, table, grid: scope.grid, source: &self.source, columns: &columns, patch: self.patch, again };
             for requests in groups(&plan) {
                 context.check_cancelled()?;
                 let mut group = Group::read(&comparison, requests, &mut found).await?;
                 for asked in requests {
                     let keys: Vec<Key> = asked.wanted.iter().map(|wanted| wanted.key.clone()).collect();
-                    let interval = scope.grid.interval_of(asked.slots).ok_or_else(|| Error::invalid("the time of a slot is out of range"))?;
+                    let interval =
+                        scope.grid.interval_of(asked.slots).ok_or_else(|| Error::invalid("the time of a slot is out of range"))?;
                     let request = Request { table: table.clone(), keys, interval };
                     let answer = source.fetch(context, &request).await.map_err(|error| error.on("source", &self.source))?;
                     let question = Question {

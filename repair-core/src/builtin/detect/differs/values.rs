@@ -80,14 +80,23 @@ impl Beside {
         let are_numbers = own.data_type().is_numeric() && theirs.data_type().is_numeric();
         match shape::cast_exact(theirs, own.data_type()) {
             Ok(theirs) => {
-                beside.same = Some(same_values(&own, &theirs, name)?);
+                let same = same_values(&own, &theirs, name).map_err(|error| {
+                    let message = format!(
+                        "values of column `{name}`, which are {}, cannot be compared; list other columns under `columns`",
+                        own.data_type()
+                    );
+                    Error::invalid(message).because(error)
+                })?;
+                beside.same = Some(same);
                 beside.theirs = theirs;
             }
             // Compared below.
             Err(_) if are_numbers => {}
             Err(error) => {
                 let (theirs, own) = (theirs.data_type(), own.data_type());
-                let message = format!("its values of column `{name}` are {theirs} and do not fit the table's, which are {own}; list under `columns` what to compare");
+                let message = format!(
+                    "its values of column `{name}` are {theirs} and do not fit the table's, which are {own}; list under `columns` what to compare"
+                );
                 return Err(Error::invalid(message).because(error));
             }
         }
