@@ -483,9 +483,13 @@ async fn a_sample_is_stable_and_covers_what_it_says() {
     // Without a seed, the run's now decides, and a plan and the run that applies it share it.
     let repair = case.open("", "", &look(&with("sample: 10%"), "end: true")).await;
     let plan = repair.plan().await.unwrap();
-    assert_eq!((of(&case).len(), plan.reads[0].estimate.high.calls), (0, 3));
+    assert_eq!(of(&case), []);
+    // Days of one key that follow each other take one request.
+    let calls = plan.reads[0].estimate.high.calls;
+    assert!((1..=3).contains(&calls));
     let report = repair.apply(&plan).await.unwrap();
-    assert_eq!((of(&case).len(), report.usage.source_requests), (3, 3));
+    assert_eq!((of(&case).len() as u64, report.usage.source_requests), (calls, calls));
+    assert_eq!(output(&report, "look")["compared"]["asked"], 72);
 }
 
 const PRICES: &str = "prices: test\nas_of: 2026-11-01\ncurrency: USD\nitems:\n  query_bytes: { usd: 5, per: 1TB, source: page }\nsources:\n  v: { usd_per_call: 0.03, source: page }\n";
