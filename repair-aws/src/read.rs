@@ -81,17 +81,22 @@ impl AwsLake {
         // Sorted, since a resumed attempt finds its query by its text.
         let keys: Option<Vec<Key>> = request.keys.as_ref().map(|keys| keys.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect());
         let keys = keys.as_deref();
-        let sent = keys.and_then(sent);
-        let wanted = Wanted { bounds: TimeBounds::of_interval(table, request.interval.as_ref()), keys: sent, columns: &columns };
-        let sql = known.source(table).scan(request.layer, &wanted)?;
+        let mut wanted =
+            Wanted { bounds: TimeBounds::of_interval(table, request.interval.as_ref()), keys: keys.and_then(sent), columns: &columns };
+        let mut sql = known.source(table).scan(request.layer, &wanted)?;
+        if sql.len() > MAX_STATEMENT_BYTES && wanted.keys.is_some() {
+            // The view names the keys several times.
+            wanted.keys = None;
+            sql = known.source(table).scan(request.layer, &wanted)?;
+        }
         // In the order in which the statement selects them. Nulls are allowed here, and reported below where there may be none.
         let mut fields: Vec<Field> = table.key.iter().map(|key| Field::new(key, DataType::Utf8, true)).collect();
         fields.push(shape::time_field(table).with_nullable(true));
         for name in &columns {
             fields.push(schema.field_with_name(name)?.clone());
         }
-        fields.extend(own.field_with_name(overlay::REPAIRED_BY).ok().cloned());
-        let is_judged = known.source(table).is_judged(&columns)?;
+        fields.extend([overlay::REPAIRED_BY, overlay::REPAIRED_CELLS].iter().filter_map(|name| own.field_with_name(name).ok().cloned()));
+        let is_judged = known.source(table).is_judged_in(request.layer, &columns)?;
         if is_judged {
             fields.push(Field::new(REPORT, DataType::Utf8, true));
         }
@@ -100,7 +105,7 @@ impl AwsLake {
         let mut usage = execution.usage;
         let batches = self.results(&execution, layout, &mut usage).await?;
         self.meter(usage);
-        let all_keys: Option<BTreeSet<Key>> = if sent.is_none() { keys.map(|keys| keys.iter().cloned().collect()) } else { None };
+        let all_keys: Option<BTreeSet<Key>> = if wanted.keys.is_none() { keys.map(|keys| keys.iter().cloned().collect()) } else { None };
         let bounds = wanted.bounds;
         let whole = whole_keys(table, &known);
         let table = table.clone();
@@ -308,7 +313,7 @@ impl AwsLake {
                 continue;
             }
             let raw = known.table(table).await?;
-            let repairs = known.ensure_repairs(table, &raw, raw.shape(table)?.as_ref()).await?;
+            let repairs = known.ensure_repairs(table, &raw, raw.shape(table)?.as_ref(), &Schema::empty()).await?;
             let retracted = self.retracted(table).await?;
             let all = Looked { raw, repairs: Some(repairs.clone()), exceptions: None, retracted };
             known.ensure_view(&all.source(table), &repairs).await?;

@@ -7,6 +7,7 @@
 //! - Our names begin with `repair_`, as in the overlay, to avoid a user's columns.
 //! - How a table's text, times and folders are read concerns its own rows only: the overlay has timestamps and types of its own.
 
+pub(crate) mod cells;
 mod folders;
 mod regex;
 mod slots;
@@ -16,11 +17,11 @@ pub(crate) mod values;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use repair_core::lake::Layer;
 use repair_core::lake::overlay::retraction::{Kind as RetractedKind, Part};
 use repair_core::lake::overlay::{self, Op, columns};
 use repair_core::lake::partition::{self, TimeBounds};
 use repair_core::lake::rollup::{Function, Rollup};
-use repair_core::lake::{Layer, shape};
 use repair_core::model::{
     Format, Key, MAX_EXAMPLES, OnBadRow, PartitionUnit, PathPattern, PathPiece, SlotGrid, SlotRange, Table, TimeForm, Zone,
 };
@@ -272,6 +273,15 @@ impl<'a> Source<'a> {
             judged |= values::value(self.table, self.raw, column)?.is_some_and(|value| value.bad.is_some());
         }
         Ok(judged)
+    }
+
+    /// Whether the rows of a layer are judged one by one, if some columns are asked for.
+    ///
+    /// # Errors
+    /// As [`Source::is_judged`].
+    pub(crate) fn is_judged_in(&self, layer: Layer, columns: &[&str]) -> Result<bool> {
+        let read = self.read_for(layer, columns);
+        self.is_judged(&read.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// Checks that Athena can read the table as it is declared.
@@ -649,8 +659,9 @@ impl<'a> Source<'a> {
         let mut conditions = self.within(repairs, &wanted.bounds)?;
         conditions.extend(self.key_filter(repairs, wanted.keys));
         conditions.extend(self.not_retracted(repairs, RetractedKind::Repairs));
-        let mut by: Vec<String> = self.key_names();
-        by.push("repair_slot".to_owned());
+        // A patch is no row.
+        conditions.push(format!("{} IS DISTINCT FROM {}", name(columns::OP), text(Op::Patch.as_str())));
+        let by = self.slot_names();
         Ok(format!(
             "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY {} ORDER BY {} DESC, {} DESC, {} DESC) AS repair_rank FROM (SELECT {} \
              FROM {}{})) WHERE repair_rank = 1",
@@ -668,51 +679,68 @@ impl<'a> Source<'a> {
         self.table.key.iter().map(|key| name(&key_name(key))).collect()
     }
 
-    /// The rows of a layer: key as `repair_key_…`, `repair_slot`, `repair_ms`, the columns, and in the view `repaired_by`.
+    /// The columns that a slot is identified by.
+    fn slot_names(&self) -> Vec<String> {
+        self.key_names().into_iter().chain(["repair_slot".to_owned()]).collect()
+    }
+
+    /// Rows without repaired cells: those of `raw` that are not replaced, and those of `fix` that are needed. Returns statements that are
+    /// named, and one that selects from them; `raw_out` and `fix_out` are what it selects of `a`, with `repaired_by` behind it.
+    fn base(&self, raw: &str, fix: &str, raw_out: &str, fix_out: &str) -> (String, String) {
+        let (same, op, replace) = (self.same_slot(), name(columns::OP), text(Op::Replace.as_str()));
+        let slot = self.slot_names().join(", ");
+        let named = format!("repair_raw AS ({raw}), repair_fix AS ({fix}), repair_had AS (SELECT DISTINCT {slot} FROM repair_raw)");
+        let rows = format!(
+            "SELECT {raw_out}, CAST(NULL AS varchar) AS {by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} \
+             WHERE b.{op} IS NULL OR b.{op} <> {replace} \
+             UNION ALL SELECT {fix_out}, a.{strategy} FROM repair_fix a LEFT JOIN repair_had b ON {same} \
+             WHERE b.repair_slot IS NULL OR a.{op} = {replace}",
+            by = name(overlay::REPAIRED_BY),
+            strategy = name(columns::STRATEGY),
+        );
+        (named, rows)
+    }
+
+    /// The rows of a layer: key as `repair_key_…`, `repair_slot`, `repair_ms`, the columns, and in the view `repaired_by` and
+    /// `repaired_cells`.
     fn rows(&self, layer: Layer, wanted: &Wanted<'_>) -> Result<String> {
         match (layer, self.repairs) {
             (Layer::Raw, _) => self.raw_rows(wanted, Shape::Exact),
             (Layer::Repaired, None) => Ok(format!(
-                "SELECT *, CAST(NULL AS varchar) AS {} FROM ({})",
+                "SELECT *, CAST(NULL AS varchar) AS {}, CAST(NULL AS varchar) AS {} FROM ({})",
                 name(overlay::REPAIRED_BY),
+                name(overlay::REPAIRED_CELLS),
                 self.aligned(self.raw_rows(wanted, Shape::Exact)?, &wanted.bounds)?
             )),
             (Layer::Repaired, Some(repairs)) => {
-                let mut out = self.key_names();
+                let read = self.read_for(layer, wanted.columns);
+                let read: Vec<&str> = read.iter().map(String::as_str).collect();
+                let wanted = Wanted { columns: &read, ..*wanted };
+                let mut out: Vec<String> = self.table.key.iter().map(|key| key_name(key)).collect();
                 out.extend(["repair_slot".to_owned(), "repair_ms".to_owned()]);
-                out.extend(wanted.columns.iter().map(|column| name(column)));
-                let of = |side: &str| out.iter().map(|column| format!("{side}.{column}")).collect::<Vec<_>>().join(", ");
-                let (path, no_path) =
-                    if self.is_judged(wanted.columns)? { (", a.repair_path", ", CAST(NULL AS varchar) AS repair_path") } else { ("", "") };
-                let same = self.same_slot();
-                Ok(format!(
-                    "WITH repair_raw AS ({raw}), repair_fix AS ({fix}), repair_had AS (SELECT DISTINCT {slot} FROM repair_raw) \
-                     SELECT {raw_out}{path}, CAST(NULL AS varchar) AS {by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} \
-                     WHERE b.{op} IS NULL OR b.{op} <> {replace} \
-                     UNION ALL SELECT {fix_out}{no_path}, a.{strategy} FROM repair_fix a LEFT JOIN repair_had b ON {same} \
-                     WHERE b.repair_slot IS NULL OR a.{op} = {replace}",
-                    raw = self.aligned(self.raw_rows(wanted, Shape::Exact)?, &wanted.bounds)?,
-                    fix = self.winners(repairs, wanted, Shape::Exact)?,
-                    slot = self.key_names().into_iter().chain(["repair_slot".to_owned()]).collect::<Vec<_>>().join(", "),
-                    raw_out = of("a"),
-                    fix_out = of("a"),
-                    by = name(overlay::REPAIRED_BY),
-                    op = name(columns::OP),
-                    replace = text(Op::Replace.as_str()),
-                    strategy = name(columns::STRATEGY),
-                ))
+                out.extend(read.iter().map(|&column| column.to_owned()));
+                let of_a = out.iter().map(|column| format!("a.{}", name(column))).collect::<Vec<_>>().join(", ");
+                let (mut raw_out, mut fix_out) = (of_a.clone(), of_a);
+                if self.is_judged(&read)? {
+                    out.push("repair_path".to_owned());
+                    raw_out.push_str(", a.repair_path");
+                    fix_out.push_str(", CAST(NULL AS varchar) AS repair_path");
+                }
+                let raw = self.aligned(self.raw_rows(&wanted, Shape::Exact)?, &wanted.bounds)?;
+                let fix = self.winners(repairs, &wanted, Shape::Exact)?;
+                let (named, rows) = self.base(&raw, &fix, &raw_out, &fix_out);
+                self.with_cells((&named, &rows), &out, repairs, &wanted, Shape::Exact)
             }
         }
     }
 
     /// The condition that two rows, `a` and `b`, are in the same slot.
     fn same_slot(&self) -> String {
-        let same = self.key_names().into_iter().chain(["repair_slot".to_owned()]);
-        same.map(|column| format!("a.{column} = b.{column}")).collect::<Vec<_>>().join(" AND ")
+        self.slot_names().iter().map(|column| format!("a.{column} = b.{column}")).collect::<Vec<_>>().join(" AND ")
     }
 
-    /// A scan. Its result has the key, the time in milliseconds, the wanted columns, and in the view who repaired the row. If rows are judged,
-    /// the last column is null for a row that is used, and says what cannot be read of any other.
+    /// A scan. Its result has the key, the time in milliseconds, the wanted columns, and in the view who repaired the row and its cells. If
+    /// rows are judged, the last column is null for a row that is used, and says what cannot be read of any other.
     ///
     /// # Errors
     /// `invalid` if the partition column's type cannot hold the declared partitions.
@@ -721,9 +749,9 @@ impl<'a> Source<'a> {
         out.push("repair_ms".to_owned());
         out.extend(wanted.columns.iter().map(|column| name(column)));
         if layer == Layer::Repaired {
-            out.push(name(overlay::REPAIRED_BY));
+            out.extend([name(overlay::REPAIRED_BY), name(overlay::REPAIRED_CELLS)]);
         }
-        if self.is_judged(wanted.columns)? {
+        if self.is_judged_in(layer, wanted.columns)? {
             out.push("repair_path".to_owned());
         }
         Ok(format!("SELECT {} FROM ({})", out.join(", "), self.rows(layer, wanted)?))
@@ -920,7 +948,7 @@ impl<'a> Source<'a> {
             let _ = write!(measures, "{computed} AS repair_m{number}, ");
         }
         let results: String = (0..rollup.measures.len()).map(|number| format!("repair_m{number}, ")).collect();
-        let (path, first_path) = if self.is_judged(&columns)? {
+        let (path, first_path) = if self.is_judged_in(Layer::Repaired, &columns)? {
             (", repair_path", format!("min(repair_path) OVER ({bucket}) AS repair_path, "))
         } else {
             ("", String::new())
@@ -940,25 +968,21 @@ impl<'a> Source<'a> {
         ))
     }
 
-    /// The columns of the repaired view: those of the table with its time as an instant, its partitions, and who repaired a row.
+    /// The columns of the repaired view: those of the table with its time as an instant, its partitions, and who repaired a row and its cells.
     ///
     /// # Errors
     /// `invalid` if Athena cannot read the table as it is declared.
     pub(crate) fn view_columns(&self) -> Result<Vec<String>> {
         let (mut all, others, _) = self.shown()?;
         all.extend(others);
-        all.push(overlay::REPAIRED_BY.to_owned());
+        all.extend([overlay::REPAIRED_BY, overlay::REPAIRED_CELLS].map(str::to_owned));
         Ok(all)
     }
 
     /// The columns that the view has of the table's objects, and of its partitions; and whether its time column is one that we compute.
     fn shown(&self) -> Result<(Vec<String>, Vec<String>, bool)> {
         let names = |columns: &[crate::catalog::Column]| {
-            columns
-                .iter()
-                .map(|column| column.name.clone())
-                .filter(|column| !shape::RESERVED.contains(&column.as_str()))
-                .collect::<Vec<_>>()
+            columns.iter().map(|column| column.name.clone()).filter(|column| !overlay::is_ours(column)).collect::<Vec<_>>()
         };
         let (mut own, mut others) = (names(&self.raw.columns), names(&self.raw.partitions));
         let nested = self.table.columns.iter().filter(|(_, rule)| rule.path.is_some()).map(|(column, _)| column.clone());
@@ -1033,25 +1057,20 @@ impl<'a> Source<'a> {
             });
         }
         let wanted = Wanted { bounds: all, keys: None, columns: &known };
-        let slot = self.key_names().into_iter().chain(["repair_slot".to_owned()]).collect::<Vec<_>>().join(", ");
+        let fix = format!("SELECT *, {local} AS repair_local FROM ({})", self.winners(repairs, &wanted, Shape::Native)?);
+        let mut raw_out: Vec<String> = columns.iter().map(|column| format!("a.{}", name(column))).collect();
+        if !self.patched(repairs).is_empty() {
+            let slot = || self.slot_names().into_iter().map(|column| format!("a.{column}"));
+            raw_out.extend(slot());
+            fixed.extend(slot());
+        }
+        let (named, rows) = self.base(&raw, &fix, &raw_out.join(", "), &fixed.join(", "));
+        let out: Vec<String> = columns.iter().map(|&column| column.to_owned()).collect();
         Ok(format!(
-            "CREATE OR REPLACE VIEW {database}.{view} AS \
-             WITH repair_raw AS ({raw}), repair_fix AS (SELECT *, {local} AS repair_local FROM ({fix})), \
-             repair_had AS (SELECT DISTINCT {slot} FROM repair_raw) \
-             SELECT {raw_out}, CAST(NULL AS varchar) AS {repaired_by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} \
-             WHERE b.{op} IS NULL OR b.{op} <> {replace} \
-             UNION ALL SELECT {fixed}, a.{strategy} FROM repair_fix a LEFT JOIN repair_had b ON {same} \
-             WHERE b.repair_slot IS NULL OR a.{op} = {replace}",
+            "CREATE OR REPLACE VIEW {database}.{view} AS {rows}",
             database = name(database),
             view = name(&overlay::repaired_view(&self.raw.name)),
-            fix = self.winners(repairs, &wanted, Shape::Native)?,
-            raw_out = columns.iter().map(|column| format!("a.{}", name(column))).collect::<Vec<_>>().join(", "),
-            fixed = fixed.join(", "),
-            same = self.same_slot(),
-            repaired_by = name(overlay::REPAIRED_BY),
-            op = name(columns::OP),
-            replace = text(Op::Replace.as_str()),
-            strategy = name(columns::STRATEGY),
+            rows = self.with_cells((&named, &rows), &out, repairs, &wanted, Shape::Native)?,
         ))
     }
 }

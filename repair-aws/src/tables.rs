@@ -21,8 +21,8 @@ use crate::sql::{self, PARTITIONS_A_STATEMENT, Source};
 /// How long the catalog's answer about a table is reused. Otherwise, staging thousands of units would ask it thousands of times.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// What a view was made from: its table, and what of the overlay is retracted.
-type ViewOf = (Table, Relation, Option<Vec<Part>>);
+/// What a view was made from: its table, what of the overlay is retracted, and the columns of which cells are repaired.
+type ViewOf = (Table, Relation, Option<Vec<Part>>, Vec<String>);
 
 /// What is known about the catalog.
 #[derive(Default)]
@@ -191,8 +191,8 @@ impl Tables<'_> {
         format!("s3://{}/{key}/", self.lake.bucket)
     }
 
-    /// Creates the table of repairs, or adds columns that its table has gained.
-    pub(crate) async fn ensure_repairs(&self, table: &Table, raw: &Relation, columns: &Schema) -> Result<Relation> {
+    /// Creates the table of repairs, or adds columns that its table has gained, and those of repaired cells that are to be written.
+    pub(crate) async fn ensure_repairs(&self, table: &Table, raw: &Relation, columns: &Schema, written: &Schema) -> Result<Relation> {
         let place = Place::of(self.lake, table)?;
         let own = columns.fields().iter().filter(|field| *field.name() != table.time && !table.key.contains(field.name()));
         let mut wanted: Vec<(String, String)> = Vec::new();
@@ -203,6 +203,18 @@ impl Tables<'_> {
                 _ => declare(field)?.0,
             };
             wanted.push((field.name().clone(), declared));
+        }
+        for field in written.fields() {
+            let name = field.name();
+            if name == overlay::columns::CELLS {
+                wanted.push((name.clone(), declare(field)?.0));
+            } else if let Some(changed) = name.strip_prefix(overlay::columns::WAS)
+                && own.clone().any(|own| own.name() == changed)
+                && let Some(declared) = sql::values::declared(table, raw, changed)
+            {
+                // A cell of a column that the table no longer has is of no use to anybody.
+                wanted.push((name.clone(), sql::cells::declared_was(&declared)));
+            }
         }
         self.ensure(&overlay::repairs(&raw.name), overlay::columns::OP, table, raw, &wanted, &place.repairs).await
     }
@@ -273,6 +285,18 @@ impl Tables<'_> {
                         }
                     }
                 }
+                if let Some((column, _)) = more.iter().find(|(_, declared)| declared.eq_ignore_ascii_case("date")) {
+                    return Err(Error::invalid(format!(
+                        "table `{database}.{name}` lacks column `{column}`, and Athena adds no column of type `date` to an existing table; drop that \
+                         table (its objects stay) and it is made anew{partitions}",
+                        database = self.database(),
+                        partitions = if partitions.is_empty() {
+                            String::new()
+                        } else {
+                            format!("; then run `MSCK REPAIR TABLE {}.{name}`, so that its partitions are known again", self.database())
+                        }
+                    )));
+                }
                 (!more.is_empty()).then(|| sql::add_columns(self.database(), name, &more))
             }
         };
@@ -304,13 +328,15 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Creates the repaired view, or replaces it if the table's columns or the retractions have changed.
+    /// Creates the repaired view, or replaces it if the table's columns, the retractions or the columns of repaired cells have changed.
     ///
     /// # Errors
     /// `conflict` if something that is not ours has the name.
     pub(crate) async fn ensure_view(&self, source: &Source<'_>, repairs: &Relation) -> Result<()> {
         let name = overlay::repaired_view(&source.raw.name);
-        let of = (source.table.clone(), source.raw.clone(), source.retracted.map(<[Part]>::to_vec));
+        let patched = source.patched_columns(repairs);
+        let has_cells = !patched.is_empty();
+        let of = (source.table.clone(), source.raw.clone(), source.retracted.map(<[Part]>::to_vec), patched);
         if lock(&self.known.views).get(&name) == Some(&of) {
             return Ok(());
         }
@@ -322,8 +348,9 @@ impl Tables<'_> {
         }
         let columns = source.view_columns()?;
         let is_current = found.is_some_and(|view| {
-            // Retractions are part of the view's text, which the catalog does not return; so is how the table is read.
+            // The catalog does not return the view's text, which depends on retractions, repaired cells, and how the table is read.
             source.retracted.is_none()
+                && !has_cells
                 && is_plain(source.table)
                 && columns.iter().all(|column| view.kind(column).is_some())
                 && view.columns.len() == columns.len()

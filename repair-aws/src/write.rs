@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use parquet::arrow::ArrowWriter;
@@ -17,7 +17,7 @@ use parquet::file::properties::WriterProperties;
 use repair_core::lake::overlay::staging;
 use repair_core::lake::overlay::staging::{Parts, SUMMARY};
 use repair_core::lake::replacement::{Replacement, replacement};
-use repair_core::lake::{BatchStream, Published, StageRequest, StageScope, Staged, name, partition, shape};
+use repair_core::lake::{BatchStream, Published, StageRequest, StageScope, Staged, name, overlay, partition, shape};
 use repair_core::model::Usage;
 use repair_core::model::{Format, Interval, Table};
 use repair_core::{Error, ErrorKind, Result};
@@ -62,6 +62,17 @@ fn refused(error: ParquetError) -> Error {
 fn in_lower_case(schema: &SchemaRef) -> SchemaRef {
     let lower = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_name(field.name().to_lowercase()));
     Arc::new(Schema::new(schema.fields().iter().map(lower).collect::<Vec<_>>()))
+}
+
+/// The types in which a table of ours is written, where they are not those of the rows: see [`crate::sql::cells::declared_was`].
+fn with_old_dates_as_timestamps(schema: &SchemaRef) -> SchemaRef {
+    let written = |field: &Arc<Field>| match field.data_type() {
+        DataType::Date32 if field.name().starts_with(overlay::columns::WAS) => {
+            Arc::new(field.as_ref().clone().with_data_type(overlay::instant_type()))
+        }
+        _ => field.clone(),
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(written).collect::<Vec<_>>()))
 }
 
 /// Rows as a Parquet object.
@@ -173,13 +184,14 @@ impl AwsLake {
         let raw = self.tables().table(table).await?;
         let own = raw.shape(table)?;
         if !publication.repairs.is_empty() {
-            let repairs = self.tables().ensure_repairs(table, &raw, &own).await?;
-            published.usage +=
-                self.put_parts(table, &repairs.name, &place.repairs, &object, &publication.repairs_schema, publication.repairs).await?;
+            let repairs = self.tables().ensure_repairs(table, &raw, &own, &publication.repairs_schema).await?;
             let retracted = self.retracted(table).await?;
             let source =
                 crate::sql::Source { table, raw: &raw, repairs: Some(&repairs), exceptions: None, retracted: retracted.as_deref() };
+            // The view comes first, so that none that knows of no patches ever shows one as a row.
             self.tables().ensure_view(&source, &repairs).await?;
+            published.usage +=
+                self.put_parts(table, &repairs.name, &place.repairs, &object, &publication.repairs_schema, publication.repairs).await?;
         }
         if !publication.exceptions.is_empty() {
             let exceptions = self.tables().ensure_exceptions(table, &raw).await?;
@@ -207,9 +219,8 @@ impl AwsLake {
         let puts = parts.into_iter().map(|(value, batches)| {
             let key = format!("{}/{object}", place::partition(folder, by.zip(value.as_deref())));
             async move {
-                let schema = in_lower_case(schema);
-                let batches = batches.iter().map(|batch| Ok(RecordBatch::try_new(schema.clone(), batch.columns().to_vec())?));
-                let batches = batches.collect::<Result<Vec<_>>>()?;
+                let schema = in_lower_case(&with_old_dates_as_timestamps(schema));
+                let batches = batches.iter().map(|batch| in_types(batch, &schema)).collect::<Result<Vec<_>>>()?;
                 let body = encode(&schema, &batches, Vec::new())?;
                 let usage = written(&batches, body.len());
                 match self.shared.objects.put(&key, body, Condition::IfNoneMatch).await {

@@ -58,10 +58,10 @@ async fn a_table_is_found_by_names_in_any_case() {
     let request = ScanRequest::new(Layer::Repaired).with_columns(vec!["TOTALDEMAND".to_owned()]).of_keys(keys(&["NSW1"]));
     let scanned = collect(world.lake.scan(&table, &request).await.unwrap()).await;
     let names: Vec<String> = scanned[0].schema().fields().iter().map(|field| field.name().clone()).collect();
-    assert_eq!(names, ["REGIONID", "SETTLEMENTDATE", "TOTALDEMAND", "repaired_by"]);
+    assert_eq!(names, ["REGIONID", "SETTLEMENTDATE", "TOTALDEMAND", "repaired_by", "repaired_cells"]);
     assert_eq!(
         texts(&scanned),
-        ["NSW1|2024-03-04T00:00:00Z|10.0|", "NSW1|2024-03-04T00:05:00Z|20.0|backfill", "NSW1|2024-03-04T00:10:00Z|30.0|"]
+        ["NSW1|2024-03-04T00:00:00Z|10.0||", "NSW1|2024-03-04T00:05:00Z|20.0|backfill|", "NSW1|2024-03-04T00:10:00Z|30.0||"]
     );
     let measure = Measure { name: "mw".into(), column: "TotalDemand".into(), function: Function::Sum };
     let interval = Interval::parse("2024-03-04", "2024-03-04").unwrap();

@@ -66,6 +66,17 @@ async fn tables_as_people_have_them_are_read_by_a_real_trino() {
     reading::floats_as_keys(&world).await;
 }
 
+/// Repaired cells of every type, in text files, and in a wide table.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Trino: scripts/trino cargo test -p repair-aws --test trino -- --ignored"]
+async fn repaired_cells_are_shown_by_a_real_trino() {
+    let (world, _turn) = world_on_trino().await;
+    cells::columns_of_every_type(&world).await;
+    cells::typed_text(&world).await;
+    cells::views_of_an_older_version(&world).await;
+    cells::many_columns(&world, 100).await;
+}
+
 /// A session of two stocks, of which one has holes and the other came for half of the day only.
 fn glitched() -> RecordBatch {
     let open = at("2026-03-05T14:30:00Z").as_second() / 60;

@@ -144,10 +144,10 @@ async fn a_line_is_drawn_between_rows_of_the_tables_own() {
         one("a", 11, 1.5, 11, Some("V")),
         one("a", 12, 2.0, 12, Some("V")),
         one("a", 13, 2.5, 12, Some("V")),
-        (("a".to_owned(), 15), (None, Some(10), None)),
-        (("a".to_owned(), 17), (None, Some(11), None)),
+        (("a".to_owned(), 15), (Some(3.5), Some(10), None)),
+        (("a".to_owned(), 17), (Some(4.5), Some(11), None)),
     ]);
-    assert_eq!(done("interpolate", json!({}), &lake, &found).await, expected, "ends without a row on the other side stay missing");
+    assert_eq!(done("interpolate", json!({}), &lake, &found).await, expected, "each column has ends of its own, or stays missing");
     let with = json!({ "columns": ["value"], "max_gap": "3m" });
     let only_value = BTreeMap::from([
         (("a".to_owned(), 11), (Some(1.5), None, Some("V".to_owned()))),

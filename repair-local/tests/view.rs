@@ -125,7 +125,7 @@ async fn a_scan_gives_the_columns_asked_for_besides_key_and_time() {
     let request = all(Layer::Repaired).with_columns(vec!["close".into()]);
     let batches = collect(world.lake.scan(&table, &request).await.unwrap()).await.unwrap();
     let names: Vec<&str> = batches[0].schema_ref().fields().iter().map(|field| field.name().as_str()).collect();
-    assert_eq!(names, ["symbol", "ts", "close", overlay::REPAIRED_BY]);
+    assert_eq!(names, ["symbol", "ts", "close", overlay::REPAIRED_BY, overlay::REPAIRED_CELLS]);
     assert_eq!(seen(&batches), [(row("00123", "2018-04-04T00:01:00Z", 1.5), None), (row("A", "2018-04-04T00:00:00Z", 1.0), None)]);
     let error = world.lake.scan(&table, &all(Layer::Raw).with_columns(vec!["cloze".into()])).await.err().unwrap();
     assert_eq!(error.message(), "table `bars` has no column `cloze`; it has id, symbol, ts, close, note");

@@ -1,6 +1,6 @@
 //! A repair changes only what was broken: wide tables with bad cells, under every repairer, through undo, redo, corrections and late values.
 #![cfg(feature = "sql")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss, reason = "a test that fails, panics")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a test that fails, panics")]
 
 mod common;
 
@@ -302,4 +302,35 @@ async fn rules_may_blame_other_columns_and_comparisons_blame_the_row() {
     let view = rows(&world, Layer::Repaired).await;
     assert_eq!(differences(&raw, &view), ["a 5 temp", "b 7 temp"]);
     assert_eq!(view.column_by_name("repaired_by").unwrap().null_count(), view.num_rows() - 2, "the whole row is replaced");
+}
+
+/// Strategies for wrong cells are compared by hidden cells, not by hidden rows: the rest of the row is seen, and what is hidden is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strategies_for_cells_are_compared_by_hidden_cells() {
+    let world = world(&bad());
+    // A repair that stands already: its cells are no truth, and nobody is shown them.
+    run(&open(&world, &steps("repair: interpolate", "rules: [{ column: temp, not: [-999] }]")).await).await;
+    let raw = rows(&world, Layer::Repaired).await;
+    let steps = format!(
+        "  look: {{ detect: invalid, with: {{ table: t, keys: [a, b], from: 2024-03-04, to: 2024-03-06, {RULES} }}, next: fix }}\n  fix:\n    repair:\n      - {{ \
+         strategy: interpolate, name: line }}\n      - {{ strategy: shifted, with: {{ shift: [-24h, 24h] }} }}\n      - {{ strategy: backfill, with: {{ source: \
+         vendor }} }}\n    of: look\n    next: sum\n  sum: {{ aggregate: sql, of: look, with: {{ into: sums, query: \"SELECT k, min(ts) AS ts, sum(temp) AS s FROM \
+         t_repaired GROUP BY 1\" }}, end: true }}"
+    );
+    let opened = open(&world, &steps).await;
+    let report = opened.compare().share("20%".parse().unwrap()).seed(3).await.unwrap_or_else(|error| panic!("{}", error.full()));
+    assert_eq!((report.hidden, report.there), (27, 134), "of 144 rows, ten have or had wrong cells: {report:?}");
+    assert_eq!(report.decisive, ["temp", "count", "price", "level"]);
+    let of = |name: &str| report.strategies.iter().find(|strategy| strategy.name == name).unwrap();
+    for strategy in &report.strategies {
+        assert_eq!(strategy.problems, [] as [String; 0], "{}", strategy.name);
+        let compared: u64 = strategy.columns.values().map(|errors| errors.count).sum();
+        assert_eq!(compared + strategy.left, 27, "one cell of a row is hidden: {strategy:?}");
+        assert_eq!(strategy.columns.keys().collect::<Vec<_>>(), ["count", "level", "price", "temp"]);
+    }
+    assert!((of("backfill").loss.abs(), of("backfill").left) == (0.0, 0), "{:?}", of("backfill"));
+    assert!(of("line").columns["temp"].mean_absolute < 1e-9 && of("line").columns["temp"].count > 0, "{:?}", of("line"));
+    assert!((of("shifted").columns["temp"].mean_absolute - 2.4).abs() < 1e-9, "{:?}", of("shifted"));
+    assert_eq!(report.best.as_deref(), Some("backfill"));
+    assert_eq!(differences(&raw, &rows(&world, Layer::Repaired).await), [] as [String; 0], "nothing is written");
 }

@@ -32,6 +32,21 @@ fn a_slot_with_many_rows_is_present_and_has_no_duplicates() {
 }
 
 #[test]
+fn each_of_many_rows_is_judged_and_none_among_its_neighbours() {
+    let world = ticks();
+    let look = |rule: &str| {
+        world.run(
+            TICKS,
+            &format!("  look: {{ detect: invalid, with: {{ table: t, {SCOPE}, rules: [{{ column: price, {rule} }}] }}, end: true }}"),
+        )
+    };
+    assert_eq!(output(&look("max: 3"), "look")["defective"], 2, "the minutes with a 4 and with a 5");
+    let refused = look("frozen: 2");
+    let said = format!("{:?}", refused.reason);
+    assert!(refused.error == Some(ErrorKind::Invalid) && said.contains("`outlier` or `frozen`, needs a table with one row"), "{said}");
+}
+
+#[test]
 fn a_missing_slot_among_many_rows_is_filled() {
     let world = ticks();
     world.write("vendor/a.csv", "symbol,ts,price\nA,2024-03-04T14:32:00Z,9\n");

@@ -122,6 +122,13 @@ pub(crate) fn run(ddl: Ddl, database: &str, catalog: &Catalog, store: &Store) ->
             if let Some(twice) = columns.iter().find(|column| taken.contains(column.name.as_str())) {
                 return Err(QueryError::ddl(format!("SemanticException [Error 10036]: Duplicate column name: {}", twice.name)));
             }
+            // As Athena's manual says of this statement.
+            if let Some(date) = columns.iter().find(|column| column.hive_type().eq_ignore_ascii_case("date")) {
+                return Err(QueryError::ddl(format!(
+                    "ALTER TABLE ADD COLUMNS does not work for columns with the date datatype: {}",
+                    date.name
+                )));
+            }
             if let Some(descriptor) = &mut table.storage_descriptor {
                 descriptor.columns.extend(columns);
             }

@@ -233,8 +233,31 @@ pub(crate) fn hive_of_trino(kind: &str) -> String {
         ("timestamp", Some(digits)) if digits.bytes().all(|digit| digit.is_ascii_digit()) => "timestamp".to_owned(),
         ("decimal", Some(inside)) => format!("decimal({})", inside.replace(' ', "")),
         ("array", Some(item)) => format!("array<{}>", hive_of_trino(item)),
+        ("map", Some(inside)) => format!("map<{}>", parts(inside).into_iter().map(hive_of_trino).collect::<Vec<_>>().join(",")),
+        ("row", Some(inside)) => {
+            let member = |part: &str| match part.strip_prefix('"').and_then(|rest| rest.split_once("\" ")).or_else(|| part.split_once(' '))
+            {
+                Some((name, kind)) => format!("{name}:{}", hive_of_trino(kind)),
+                None => part.to_owned(),
+            };
+            format!("struct<{}>", parts(inside).into_iter().map(member).collect::<Vec<_>>().join(","))
+        }
         _ => kind.to_owned(),
     }
+}
+
+/// The parts of a list whose commas may also be within parentheses.
+fn parts(list: &str) -> Vec<&str> {
+    let (mut depth, mut from, mut parts) = (0_i32, 0, Vec::new());
+    for (at, c) in list.char_indices() {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        if c == ',' && depth == 0 {
+            parts.push(list[from..at].trim());
+            from = at + 1;
+        }
+    }
+    parts.push(list[from..].trim());
+    parts
 }
 
 #[cfg(test)]
@@ -274,6 +297,8 @@ mod tests {
             ("timestamp(3) with time zone", "timestamp(3) with time zone"),
             ("decimal(2, 1)", "decimal(2,1)"),
             ("array(array(varchar(2)))", "array<array<string>>"),
+            ("map(varchar, decimal(2, 1))", "map<string,decimal(2,1)>"),
+            ("row(\"value\" double, unit row(a array(integer),b varchar))", "struct<value:double,unit:struct<a:array<int>,b:string>>"),
         ] {
             assert_eq!(hive_of_trino(trino), hive, "{trino}");
         }

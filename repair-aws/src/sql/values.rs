@@ -5,7 +5,7 @@
 use repair_core::model::{ColumnRule, ColumnType, Csv, Format, PathPattern, Table, TimeForm};
 use repair_core::{Error, Result};
 
-use super::{name, regex, text};
+use super::{cells, name, regex, text};
 use crate::catalog::{Kind, Relation, kind_of, trino_type};
 
 /// A column as the catalog has it.
@@ -63,6 +63,9 @@ pub(crate) fn rule<'a>(table: &'a Table, column: &str) -> Option<(&'a str, &'a C
 pub(crate) fn cell(table: &Table, relation: &Relation, column: &str) -> Option<Cell> {
     let Some(path) = rule(table, column).and_then(|(_, rule)| rule.path.as_deref()) else {
         let declared = relation.declared(column)?.to_owned();
+        if cells::is_date_kept_as_timestamp(relation, column) {
+            return Some(Cell { expression: format!("CAST({} AS date)", name(column)), declared: "date".to_owned() });
+        }
         return Some(Cell { expression: name(column), declared });
     };
     let mut names = path.split('.');

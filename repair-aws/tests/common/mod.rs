@@ -1,6 +1,7 @@
 //! A lake on a sandbox of AWS, and the tables of its owner: declared and written as anybody would, through Athena and S3.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "each test uses some of it, and what fails, panics")]
 
+pub mod cells;
 pub mod reading;
 
 use std::collections::BTreeMap;

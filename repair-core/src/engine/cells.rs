@@ -12,13 +12,14 @@ use arrow::datatypes::{Field, Schema, TimestampMicrosecondType};
 use crate::error::{Error, Result};
 use crate::lake::overlay::base::{BaseRow, BaseRows};
 use crate::lake::overlay::fingerprint::{RowHashes, of_hashes};
-use crate::lake::overlay::patch::{self, Same, same_values};
+use crate::lake::overlay::patch;
 use crate::lake::rollup::{column, key_columns};
 use crate::lake::{Lake, overlay, shape};
 use crate::model::{BadCells, Findings, Fix, Key, SlotRange, Table, Unit};
 
-/// Takes the rows of slots with wrong cells out of a fix, and returns the cells as rows that change them. Cells for which the fix has no
-/// other value stay as they are. So do those of a row that has changed since it was judged, which is reported as a conflict.
+/// Takes the rows of slots with wrong cells out of a fix, and returns the cells as rows that change them. A cell for which the fix has the same
+/// value as before is confirmed. One for which it has no value stays as it is, and so do those of a row that has changed since it was judged,
+/// which is reported as a conflict.
 ///
 /// # Errors
 /// `invalid` if a value does not fit its column; those of the lake.
@@ -66,7 +67,7 @@ async fn patches(lake: &dyn Lake, table: &Table, found: &[(usize, usize, Key, i6
     // The rows to change, by the columns to change, the batch of the base row, and the batch of the fix.
     let mut groups: BTreeMap<(Vec<String>, usize, usize), Group> = BTreeMap::new();
     let mut hashes: HashMap<(usize, &[String]), RowHashes<'_>> = HashMap::new();
-    let mut compared: HashMap<(usize, usize, &str), Option<Compared>> = HashMap::new();
+    let mut new: HashMap<(usize, usize, &str), Option<NewValues>> = HashMap::new();
     for (number, row, key, slot, cells) in found {
         let mut refuse = |why: &str| fix.conflicts.add(format!("{key} at {}: {why}", grid.time_of(*slot)));
         let (batch, own) = match base.get(key, *slot) {
@@ -91,11 +92,11 @@ async fn patches(lake: &dyn Lake, table: &Table, found: &[(usize, usize, Key, i6
         }
         let mut changed = Vec::new();
         for name in cells.columns.iter() {
-            let compared = match compared.entry((batch, *number, name.as_str())) {
+            let values = match new.entry((batch, *number, name.as_str())) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(unknown) => unknown.insert(Compared::of(table, name, rows, theirs)?),
+                Entry::Vacant(unknown) => unknown.insert(NewValues::of(table, name, rows, theirs)?),
             };
-            if compared.as_ref().is_some_and(|compared| compared.differs(*row, own)) {
+            if values.as_ref().is_some_and(|values| values.0.is_valid(*row)) {
                 changed.push(name.clone());
             }
         }
@@ -113,26 +114,17 @@ async fn patches(lake: &dyn Lake, table: &Table, found: &[(usize, usize, Key, i6
     groups.iter().map(rows).collect()
 }
 
-/// The new values of a column, beside its old ones.
-struct Compared {
-    new: ArrayRef,
-    same: Same,
-}
+/// The new values of a column, as the table would hold them.
+struct NewValues(ArrayRef);
 
-impl Compared {
+impl NewValues {
     /// `None` if the fix does not have the column, or the rows to change do not.
     fn of(table: &Table, name: &str, rows: &RecordBatch, fix: &RecordBatch) -> Result<Option<Self>> {
         let (Some(old), Some(new)) = (rows.column_by_name(name), shape::find_column(fix, name)?) else { return Ok(None) };
         let new = shape::cast_exact(new, old.data_type()).map_err(|error| {
             Error::invalid(format!("repaired values of column `{name}` do not fit table `{}`", table.name)).because(error)
         })?;
-        let same = same_values(&new, old, name)?;
-        Ok(Some(Self { new, same }))
-    }
-
-    /// Whether a row of the fix has a value, and another one than a row of the table.
-    fn differs(&self, new: usize, old: usize) -> bool {
-        self.new.is_valid(new) && !(self.same)(new, old)
+        Ok(Some(Self(new)))
     }
 }
 

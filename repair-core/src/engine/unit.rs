@@ -56,7 +56,7 @@ impl UnitWork {
         })?;
         let table = Arc::new(context.table(&findings.scope.table)?.clone());
         if op == Op::Replace {
-            table.check_one_row("a repair that replaces the rows of a slot by one")?
+            table.check_one_row("a repair that replaces the rows of a slot by one")?;
         }
         let limiter = rate_limit.map(|rate| Arc::new(RateLimiter::new(rate, context.clock.clone())));
         Ok(Self { context, repairer, findings, op, table, strategy, limiter })

@@ -37,12 +37,12 @@ use repair_core::engine::{JsonFormat, new_run_id};
 use repair_core::lake::overlay::fingerprint::of_nulls;
 use repair_core::lake::overlay::live::LiveRepairs;
 use repair_core::lake::shape;
-use repair_core::lake::{Lake, Layer, PresenceRequest, ReadLake, ScanRequest};
+use repair_core::lake::{Lake, Layer, PresenceRequest, ReadLake, ScanRequest, overlay};
 use repair_core::model::Usage;
 use repair_core::model::{BadCells, Cells, Counts, DefectKind, ExpectedSlots, Findings, GapList, Key, Scope, SlotSet, Table};
 use repair_core::plugin::{Clock, Detector, Registry, StepContext};
 use repair_core::workflow::{Step, Variables, Workflow};
-use repair_core::{Error, Result};
+use repair_core::{Error, ErrorKind, Result};
 
 /// Presence words that are held at once, over all keys, about 30 bytes each: a year of minutes of 450 keys.
 const MOST_WORDS: u64 = 4 << 20;
@@ -213,7 +213,7 @@ async fn hide(
 ) -> Result<(Vec<String>, Truth, u64, Vec<String>)> {
     let Looked { kind, scope, counts, table, context, lake, .. } = looked;
     let schema = lake.describe(table).await?;
-    let columns = score::number_columns(table, &schema);
+    let mut columns = score::number_columns(table, &schema);
     let mut decisive = if options.columns.is_empty() { columns.clone() } else { options.columns.clone() };
     for column in &mut decisive {
         let found = shape::find(&schema, column).map_err(|error| error.on("table", &table.name))?;
@@ -238,6 +238,9 @@ async fn hide(
             )));
         }
         decisive.retain(|name| groups.iter().any(|group| group.contains(name)));
+    }
+    if !groups.is_empty() {
+        columns.retain(|name| groups.iter().any(|group| group.contains(name)));
     }
     let there = known_good(looked).await?;
     let mask = mask::choose(scope.grid, &there, share, options.pattern, options.seed)?.of_cells(groups, options.seed);
@@ -301,6 +304,21 @@ fn hidden_groups(looked: &Looked, schema: &Schema, numbers: &[String]) -> Result
     Ok(groups)
 }
 
+/// The repairs of cells within a scope: these cells were found wrong.
+async fn patched(lake: &MaskedLake, table: &Table, scope: &Scope) -> Result<LiveRepairs> {
+    let has_patches = match lake.describe(&lake.repairs_of(table)).await {
+        Ok(repairs) => repairs.field_with_name(overlay::columns::CELLS).is_ok(),
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
+        Err(error) => return Err(error),
+    };
+    if !has_patches {
+        return Ok(LiveRepairs::default());
+    }
+    let schema = lake.describe(table).await?;
+    let all: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+    LiveRepairs::read(lake, table, scope.interval, &scope.keys, &all).await
+}
+
 /// The slots of each key that can be hidden.
 async fn known_good(looked: &Looked) -> Result<BTreeMap<Key, SlotSet>> {
     let Looked { scope, table, context, lake, .. } = looked;
@@ -316,25 +334,20 @@ async fn known_good(looked: &Looked) -> Result<BTreeMap<Key, SlotSet>> {
     let expected = ExpectedSlots::of(scope, slots, |name| context.calendar(name))?;
     let request = PresenceRequest::new(slots, scope.keys.clone(), context.entered_at);
     let presence = lake.presence(table, &request).await?;
-    let live = match looked.kind.is_missing() {
-        true => LiveRepairs::default(),
-        false => {
-            let schema = lake.describe(table).await?;
-            let all: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
-            LiveRepairs::read(lake, table, scope.interval, &scope.keys, &all).await?
-        }
-    };
+    let live = patched(lake, table, scope).await?;
     let found_wrong = looked.wrong.by_key();
     let good = presence.raw.keys.into_iter().map(|(key, present)| {
         let mut good = mask::known_good(&expected.of_key(&key), &present, scope.grid);
+        let mut wrong = SlotSet::new(scope.grid.cadence(), slots);
         if !looked.kind.is_missing() {
-            let mut wrong = SlotSet::new(scope.grid.cadence(), slots);
             found_wrong.get(&key).into_iter().flatten().for_each(|gap| wrong.insert_range(*gap));
+        }
+        if !live.patches().is_empty() {
             good.iter().filter(|slot| live.patches().has(&key, *slot)).for_each(|slot| {
                 wrong.insert(slot);
             });
-            good.subtract(&wrong);
         }
+        good.subtract(&wrong);
         // Rows that a repair replaces were found to be wrong.
         if let Some(replaced) = presence.repaired.get(&key) {
             good.subtract(replaced);

@@ -159,27 +159,49 @@ pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) 
             let Some(slot) = table.grid().map_or(Some(time_us), |grid| grid.slot_of_row(time_us)) else { continue };
             let of = (places.key(row), slot);
             // Removed, so that only the first of several rows of a slot counts as the truth.
+            let patches = guesses.cells.remove(&of).unwrap_or_default();
+            let wrong = wrong_cells(&retracted, &patches, (&batch, row))?;
             for repair in guesses.rows.remove(&of).into_iter().flatten() {
+                // Values that were found wrong are no truth.
+                let known = |name: &&&str| repair.number(name).is_some() && number(&batch, name, row).is_some();
+                if !wrong.is_empty() && numeric.iter().filter(known).all(|name| wrong.contains(*name)) {
+                    continue;
+                }
                 let strategy = strategies.entry(repair.text(columns::STRATEGY)).or_default();
                 strategy.accuracy.judged += 1;
                 strategy.slots.insert(of.clone());
-                for name in &numeric {
+                for name in numeric.iter().filter(|name| !wrong.contains(**name)) {
                     if let (Some(guess), Some(truth)) = (repair.number(name), number(&batch, name, row)) {
                         strategy.accuracy.columns.entry((*name).to_owned()).or_default().add(guess, truth);
                     }
                 }
             }
-            if let Some(patches) = guesses.cells.remove(&of) {
-                cells(&retracted, &patches, (&batch, row), &of, &mut strategies)?;
-            }
+            cells(&wrong, &patches, (&batch, row), &of, &mut strategies)?;
         }
     }
     Ok(strategies)
 }
 
+/// The columns of a row whose values were found wrong: a repair of the cell is in force, and was made for the value that the row still has.
+fn wrong_cells(retracted: &Retracted, patches: &[PublishedRow], (batch, row): (&RecordBatch, usize)) -> Result<BTreeSet<String>> {
+    let mut wrong = BTreeSet::new();
+    for patch in patches {
+        if patch.provenance(retracted, Kind::Repairs)?.retracted_by.is_some() {
+            continue;
+        }
+        for name in patch::from_text(&patch.text(columns::CELLS))? {
+            let Some(now) = batch.column_by_name(&name) else { continue };
+            if has_old_value(patch, &name, now, row)? {
+                wrong.insert(name);
+            }
+        }
+    }
+    Ok(wrong)
+}
+
 /// Compares repaired cells of one row with the values that it has now.
 fn cells(
-    retracted: &Retracted,
+    wrong: &BTreeSet<String>,
     patches: &[PublishedRow],
     (batch, row): (&RecordBatch, usize),
     of: &(Key, i64),
@@ -190,22 +212,12 @@ fn cells(
         changed.push(patch::from_text(&patch.text(columns::CELLS))?);
     }
     let names: BTreeSet<&String> = changed.iter().flatten().collect();
-    for name in names {
+    for name in names.into_iter().filter(|name| !wrong.contains(*name)) {
         let Some(now) = batch.column_by_name(name).filter(|now| now.is_valid(row)) else { continue };
-        let of_column = || patches.iter().zip(&changed).filter(|(_, changed)| changed.contains(name)).map(|(patch, _)| patch);
-        let mut stands = Vec::new();
-        for patch in of_column() {
-            stands.push(has_old_value(patch, name, now, row)?);
-        }
-        // A patch that was made for the present value says that it is wrong.
-        let mut is_wrong = false;
-        for (patch, stands) in of_column().zip(&stands) {
-            is_wrong |= *stands && patch.provenance(retracted, Kind::Repairs)?.retracted_by.is_none();
-        }
-        if is_wrong {
-            continue;
-        }
-        for (patch, _) in of_column().zip(&stands).filter(|(_, stands)| !**stands) {
+        for (patch, _) in patches.iter().zip(&changed).filter(|(_, changed)| changed.contains(name)) {
+            if has_old_value(patch, name, now, row)? {
+                continue;
+            }
             let strategy = strategies.entry(patch.text(columns::STRATEGY)).or_default();
             if strategy.cells.entry(name.clone()).or_default().insert(of.clone()) {
                 strategy.accuracy.judged += 1;

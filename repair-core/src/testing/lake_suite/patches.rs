@@ -278,6 +278,10 @@ impl Model {
     }
 }
 
+fn pick(numbers: &mut Numbers, of: u64) -> usize {
+    usize::try_from(numbers.below(of)).unwrap()
+}
+
 /// After any sequence of rows, fillings, replacements, patches, retractions and retractions of retractions, the view shows what a simple
 /// model shows.
 pub async fn any_sequence_of_changes_is_seen_as_a_model_sees_it(lake: &dyn Lake, setup: &dyn LakeSetup, seed: u64, length: u64) {
@@ -286,14 +290,14 @@ pub async fn any_sequence_of_changes_is_seen_as_a_model_sees_it(lake: &dyn Lake,
     let grid_start = at("2024-04-01T00:00:00Z");
     let mut model = Model { raw: vec![row("Z", times[0], 1.0, 1)], ..Model::default() };
     let table = table_with(setup, &model.raw).await;
-    let value = |numbers: &mut Numbers| [Some(1.0), Some(2.0), Some(-9.0), None][numbers.below(4) as usize];
-    let count = |numbers: &mut Numbers| [Some(1), Some(2), None][numbers.below(3) as usize];
+    let value = |numbers: &mut Numbers| [Some(1.0), Some(2.0), Some(-9.0), None][pick(numbers, 4)];
+    let count = |numbers: &mut Numbers| [Some(1), Some(2), None][pick(numbers, 3)];
     let mut did = Vec::new();
     for step in 0..length {
         // Two steps in a row have the same instant, so that names decide.
         let when = grid_start + jiff::SignedDuration::from_secs(i64::try_from(step / 2).unwrap());
-        let key = ["A", "B"][numbers.below(2) as usize];
-        let time = times[numbers.below(3) as usize];
+        let key = ["A", "B"][pick(&mut numbers, 2)];
+        let time = times[pick(&mut numbers, 3)];
         let mut any = row(key, time, 0.0, 0);
         (any.price, any.volume) = (value(&mut numbers), count(&mut numbers));
         let what = numbers.below(10);
@@ -340,7 +344,7 @@ pub async fn any_sequence_of_changes_is_seen_as_a_model_sees_it(lake: &dyn Lake,
                     model.rows.iter().map(|row| &row.1).chain(model.changes.iter().map(|change| &change.1)).cloned().enumerate().collect();
                 let in_force: Vec<usize> = (0..model.retractions.len()).filter(|&at| model.retractions[at].2).collect();
                 let id = format!("retraction-{seed}-{step}");
-                let undoes = (what == 9 && !in_force.is_empty()).then(|| in_force[numbers.below(in_force.len() as u64) as usize]);
+                let undoes = (what == 9 && !in_force.is_empty()).then(|| in_force[pick(&mut numbers, in_force.len() as u64)]);
                 if undoes.is_none() && runs.is_empty() {
                     continue;
                 }
@@ -350,7 +354,7 @@ pub async fn any_sequence_of_changes_is_seen_as_a_model_sees_it(lake: &dyn Lake,
                         Vec::new()
                     }
                     None => {
-                        let run = runs[&(numbers.below(runs.len() as u64) as usize)].clone();
+                        let run = runs[&pick(&mut numbers, runs.len() as u64)].clone();
                         model.retractions.push((id.clone(), run.clone(), true));
                         vec![Part::of_run(&run)]
                     }
