@@ -1,6 +1,12 @@
 //! A repair changes only what was broken: wide tables with bad cells, under every repairer, through undo, redo, corrections and late values.
 #![cfg(feature = "sql")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a test that fails, panics")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "a test that fails, panics"
+)]
 
 mod common;
 
