@@ -165,7 +165,8 @@ pub async fn columns_of_every_type(world: &World) {
     let own = collect(world.lake.scan(&table, &everything(Layer::Raw)).await.unwrap()).await;
     let own = arrow::compute::concat_batches(&own[0].schema(), &own).unwrap();
     let grid = table.grid().unwrap();
-    let patched = live.patches().apply(&table, &own, |time_us| grid.slot_of_seconds(time_us.div_euclid(1_000_000)), |_| true).unwrap().unwrap();
+    let patched =
+        live.patches().apply(&table, &own, |time_us| grid.slot_of_seconds(time_us.div_euclid(1_000_000)), |_| true).unwrap().unwrap();
     let shown = expected.iter().take(3).map(|row| row.rsplit_once("||").unwrap().0.to_owned()).collect::<Vec<_>>();
     assert_eq!(texts(std::slice::from_ref(&patched.rows)), shown);
     assert!(patched.cells.values().all(|cells| cells.len() == 8), "{:?}", patched.cells);
