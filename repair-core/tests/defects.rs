@@ -17,7 +17,9 @@ use repair_core::model::Usage;
 use repair_core::model::{
     Absence, Counts, DefectKind, Findings, Fingerprints, Fix, GapList, Interval, Key, Scope, SlotRange, SlotRule, Table, Unit, Wanted,
 };
-use repair_core::plugin::{Clock, Detector, PlannedUnits, Plugin, PluginKind, Registry, Repairer, StepContext};
+use repair_core::plugin::{
+    Answer, Clock, Covered, Detector, Limits, PlannedUnits, Plugin, PluginKind, Registry, Repairer, Request, Source, StepContext,
+};
 use repair_core::testing::{MemoryJournal, MemoryLake, VirtualClock, context, minute_table, plugin_suite};
 use repair_core::workflow::Workflow;
 use repair_core::{Error, Result};
@@ -355,6 +357,49 @@ async fn they_keep_the_promises_of_plug_ins() {
             let Plugin::Repairer(repairer) = plugin(PluginKind::Repairer, repairer, &with).unwrap() else { panic!("a repairer") };
             plugin_suite::repairer(repairer.as_ref(), &context, &found).await;
         }
+    }
+}
+
+/// Has the value of the number of the minute everywhere, but in minute 4 none at all.
+struct Knows;
+
+#[async_trait]
+impl Source for Knows {
+    fn limits(&self) -> Limits {
+        Limits::new(7, 1)
+    }
+
+    async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
+        context.check_cancelled()?;
+        let slots = request.table.grid()?.slots_in(&request.interval);
+        let value = |slot: i64| f64::from(u8::try_from(slot).unwrap());
+        let rows: Vec<Row> = (slots.first..slots.end).filter(|slot| *slot != 4).map(|slot| (slot * 60, Some(value(slot)))).collect();
+        let covered = Covered { key: Key::from("K"), interval: request.interval };
+        Ok(Answer::new(vec![batch(&rows)]).with_covered(vec![covered]))
+    }
+}
+
+#[tokio::test]
+async fn a_comparison_with_a_source_keeps_the_promises_of_plug_ins() {
+    let value = |slot: i64| f64::from(u8::try_from(slot).unwrap());
+    let wrong = |slot: i64| [3, 6, 7, 13].contains(&slot);
+    let rows: Vec<Row> = (0..20).map(|slot| (slot * 60, Some(if wrong(slot) { -1.0 } else { value(slot) }))).collect();
+    let world = World::with(&rows);
+    let source: Arc<dyn Source> = Arc::new(Knows);
+    let context = world.context().with_sources([("it".to_owned(), source)]);
+    for patch in [true, false] {
+        let more = json!({ "source": "it", "patch": patch });
+        let Plugin::Detector(detector) = plugin(PluginKind::Detector, "differs", &with(&more)).unwrap() else { panic!("a detector") };
+        plugin_suite::detector(detector.as_ref(), &context).await;
+        let found = detector.detect(&context, None).await.unwrap();
+        assert_eq!((found.kind, found.counts.defective, found.counts.gaps, found.counts.conflicts), (DefectKind::Different, 4, 3, 1));
+        assert_eq!((found.cells.len(), found.judged.is_empty()), if patch { (4, true) } else { (0, false) });
+        let asks = detector.asks(&context).await.unwrap().unwrap();
+        assert_eq!((asks.slots, asks.requests, asks.source.as_str()), (20, 3, "it"));
+        let Plugin::Repairer(repairer) = plugin(PluginKind::Repairer, "backfill", &json!({ "source": "it" })).unwrap() else {
+            panic!("a repairer")
+        };
+        plugin_suite::repairer(repairer.as_ref(), &context, &found).await;
     }
 }
 

@@ -16,7 +16,7 @@ use repair_core::engine::Event;
 use repair_core::engine::{Engine, EngineOptions, Journal, Outcome, Recorded, RunReport, RunState, StartRequest, child_run_id, load};
 use repair_core::model::Usage;
 use repair_core::model::{Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Unit, Wanted};
-use repair_core::plugin::{Clock, Detector, PlannedUnits, Registry, Repairer, Sensor, StepContext, Task};
+use repair_core::plugin::{Answer, Clock, Detector, Limits, PlannedUnits, Registry, Repairer, Request, Sensor, Source, StepContext, Task};
 use repair_core::testing::{MemoryJournal, MemoryLake, VirtualClock};
 use repair_core::workflow::EVALUATOR;
 use repair_core::workflow::Workflow;
@@ -64,6 +64,29 @@ struct Config {
     /// How many slots it finds to have been repaired before their rows came.
     #[serde(default)]
     overtaken: u64,
+    /// How often a detector asks the source.
+    #[serde(default)]
+    asks: u64,
+}
+
+/// A source that answers nothing; every third request gets no answer.
+struct Sells(Arc<Seen>);
+
+#[async_trait]
+impl Source for Sells {
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
+
+    fn requests_at_worst(&self) -> u64 {
+        2
+    }
+
+    async fn fetch(&self, context: &StepContext, _: &Request) -> Result<Answer> {
+        self.0.call("asked".to_owned());
+        pass(context, 5, false).await?;
+        if self.0.calls().len().is_multiple_of(3) { Err(Error::new(ErrorKind::Throttled, "too many")) } else { Ok(Answer::new(Vec::new())) }
+    }
 }
 
 struct Does(Arc<Seen>, Config);
@@ -100,8 +123,11 @@ struct Looks(Config);
 
 #[async_trait]
 impl Detector for Looks {
-    async fn detect(&self, _: &StepContext, again: Option<&Findings>) -> Result<Findings> {
+    async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
         let interval = Interval::parse("1970-01-01", "1970-01-01").unwrap();
+        for _ in 0..self.0.asks {
+            context.source("market")?.fetch(context, &Request::new(table(), vec![Key::from("K")], interval)).await?;
+        }
         let mut gaps = GapList::default();
         if again.is_none() {
             gaps.push(&Key::from("K"), SlotRange::new(0, 20));
@@ -189,6 +215,8 @@ impl World {
         registry.task("do", "does", move |config: Config| Ok(Does(does.clone(), config)));
         registry.detector("look", "looks", |config: Config| Ok(Looks(config)));
         registry.repairer("fix", "repairs", move |config: Config| Ok(Repairs(repairs.clone(), config)));
+        let sells = seen.clone();
+        registry.source("sell", "sells", move |_: Config| Ok(Sells(sells.clone())));
         registry.sensor("sense", "senses", move |config: Config| {
             Ok(Senses(base.checked_add(SignedDuration::from_secs(config.takes_s)).unwrap()))
         });
@@ -541,6 +569,7 @@ async fn golden_journals_always_fold() {
         "units-planned",
         "units-reserved",
         "units-ended",
+        "request-ended",
         "late-truth",
         "publish-started",
         "publish-ended",
@@ -608,10 +637,59 @@ async fn histories() -> Vec<(&'static str, Vec<Recorded>)> {
     world.run(LATE).await;
     histories.push(("late-truth", world.events("run").await));
 
+    let world = World::new();
+    assert_eq!(world.run(&asking(3, 20)).await.outcome, Some(Outcome::Failed));
+    histories.push(("asking", world.events("run").await));
+
     let world = begun_with("jsonata-core 2.2.7").await;
     world.engine().resume("run").await.unwrap();
     histories.push(("expressions", world.events("run").await));
     histories
+}
+
+/// A workflow whose detector asks a source so often, in up to three attempts.
+fn asking(asks: u32, calls: u32) -> String {
+    format!(
+        "budget: {{ calls: {calls} }}\nsources: {{ market: {{ source: sell }} }}\nstart: look\nsteps:\n  look: {{ detect: look, with: {{ asks: {asks} }}, retry: [{{ \
+         on: throttled, attempts: 2, interval: 1s, jitter: none }}], end: true }}"
+    )
+}
+
+/// What a detector asks is reserved before, and is on record after, whatever becomes of the attempt and of the process.
+#[tokio::test(start_paused = true)]
+async fn what_a_detector_asks_is_within_the_budget_whenever_the_process_dies() {
+    let taken = |state: &RunState| {
+        let look = &state.steps["look"];
+        (look.usage.source_requests, look.assumed.source_requests, look.reserved.values().map(|worst| worst.source_requests).sum::<u64>())
+    };
+    // Three requests, of which the third fails, cost 1 + 1 + 2; so do the next three. Three more would need 1 + 1 + 2 as well.
+    for (calls, asked, outcome) in
+        [(12, 9, Outcome::Failed), (10, 7, Outcome::OverBudget), (4, 3, Outcome::OverBudget), (1, 0, Outcome::OverBudget)]
+    {
+        let world = World::new();
+        let report = world.run(&asking(3, calls)).await;
+        assert_eq!((world.seen.calls().len(), report.outcome), (asked, Some(outcome)), "{calls}: {:?}", report.reason);
+        let (used, assumed, reserved) = taken(&world.state().await);
+        assert!(used + assumed <= u64::from(calls) && reserved == 0, "{calls}: {used}, {assumed}, {reserved}");
+    }
+    // A request takes five seconds, and the process dies in the middle of its second.
+    let world = World::new();
+    let workflow = world.parse(&asking(2, 9));
+    for life in 0..4 {
+        let engine = world.engine();
+        let driving = async { if life == 0 { engine.start(&workflow, World::request("run")).await } else { engine.resume("run").await } };
+        let ended = tokio::time::timeout(Duration::from_secs(8), driving).await;
+        world.journal.all_drivers_died();
+        if let Ok(report) = ended {
+            assert_eq!(report.unwrap().outcome, Some(Outcome::OverBudget));
+            break;
+        }
+    }
+    // A request that was answered took one call. Any other may have taken two, and is counted so, whether it failed or its end is unknown.
+    let (used, assumed, reserved) = taken(&world.state().await);
+    let asked = world.seen.calls().len() as u64;
+    assert_eq!(used + assumed + reserved, used + 2 * (asked - used));
+    assert!(asked > used && used + assumed + reserved <= 9, "{asked}: {used}, {assumed}, {reserved}");
 }
 
 /// A world in which a program with another evaluator began a run, and died while the run waited.

@@ -82,7 +82,10 @@ fn orders_are_counted_once_by_their_latest_version() {
     assert_eq!((&bad["defective"], &bad["cells"]), (&json!(1), &json!(1)), "{bad}");
     assert!((world.sum() - TRUTH - PLAIN).abs() < 1e-9, "{}", world.sum());
     let said = first.problems.join("\n");
-    assert!(said.contains("bad: 1 row still invalid in table `t`: wrong at 2024-03-04T10:00:00Z: its row breaks `column: amount, min: 0`"), "{said}");
+    assert!(
+        said.contains("bad: 1 row still invalid in table `t`: wrong at 2024-03-04T10:00:00Z: its row breaks `column: amount, min: 0`"),
+        "{said}"
+    );
     assert!(!said.contains("1970"), "{said}");
 
     // A second run finds nothing more, and a plan has nothing to do.

@@ -81,7 +81,7 @@ async fn read_base(lake: &dyn Lake, table: &Table, findings: &Findings) -> Resul
     let far = || Error::invalid("the time of a slot is out of range");
     let interval = hull.and_then(|hull| table.identity().grid().interval_of(hull)).ok_or_else(far)?;
     let columns: Vec<String> = columns.into_iter().cloned().collect();
-    BaseRows::read(lake, table, (interval, &keys), &columns, |key, slot| findings.cells.get(key, slot).is_some()).await
+    BaseRows::read(lake, table, (interval, &keys), (&columns, false), |key, slot| findings.cells.get(key, slot).is_some()).await
 }
 
 fn patches(table: &Table, base: &BaseRows, found: &[(usize, usize, Key, i64, &BadCells)], fix: &mut Fix) -> Result<Vec<RecordBatch>> {

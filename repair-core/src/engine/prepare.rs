@@ -13,7 +13,7 @@ use crate::engine::rate::{RateLimited, RateLimiter};
 use crate::error::{Error, Result};
 use crate::lake::{self, Caller, Lake};
 use crate::model::{Calendar, Findings, Scope};
-use crate::plugin::{Clock, Detector, Plugin, PluginKind, Progress, Registry, Source, StepContext};
+use crate::plugin::{Asks, Clock, Detector, Plugin, PluginKind, Progress, Registry, Source, StepContext};
 use crate::price::{Budget, Meter};
 use crate::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow, limits};
 
@@ -172,8 +172,20 @@ impl Detector for Warning {
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
         let mut found = self.inner.detect(context, again).await?;
         let ending: Vec<String> = found.scope.calendars().into_iter().filter_map(|name| ending(context, &found.scope, name)).collect();
-        found.notices.extend(ending);
+        for notice in ending {
+            if !found.notices.contains(&notice) {
+                found.notices.push(notice);
+            }
+        }
         Ok(found)
+    }
+
+    fn cells(&self) -> Vec<Vec<String>> {
+        self.inner.cells()
+    }
+
+    async fn asks(&self, context: &StepContext) -> Result<Option<Asks>> {
+        self.inner.asks(context).await
     }
 }
 

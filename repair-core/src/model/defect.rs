@@ -27,6 +27,8 @@ pub enum DefectKind {
     Invalid,
     /// An aggregate was computed from a repair of the slot that has been undone since.
     Stale,
+    /// The slot's row has other values than a source has.
+    Different,
 }
 
 impl DefectKind {
@@ -37,6 +39,7 @@ impl DefectKind {
             Self::Duplicate => "duplicate",
             Self::Invalid => "invalid",
             Self::Stale => "stale",
+            Self::Different => "different",
         }
     }
 
@@ -47,7 +50,7 @@ impl DefectKind {
 
     /// Whether the slots hold rows of the table's own, which a repair then replaces.
     pub fn is_of_rows(self) -> bool {
-        matches!(self, Self::Duplicate | Self::Invalid)
+        matches!(self, Self::Duplicate | Self::Invalid | Self::Different)
     }
 }
 
@@ -308,6 +311,9 @@ pub struct Counts {
     /// What is counted of units of arrival, such as partitions, by a detector that looks for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub units: Option<UnitCounts>,
+    /// What is counted of slots that were compared with a source, by a detector that does so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<ComparedCounts>,
 }
 
 fn is_zero(count: &u64) -> bool {
@@ -324,6 +330,25 @@ pub struct UnitCounts {
     pub missing: u64,
     /// Of these, units with rows, but too few.
     pub short: u64,
+}
+
+/// What is counted where a table is compared with a source. Of the slots that the source was asked for, each counts in one of the first
+/// four fields; those of which neither the table nor the source has a row count in none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComparedCounts {
+    /// Slots that the source was asked for.
+    pub asked: u64,
+    /// Slots whose row in the table was compared with a row of the source.
+    pub slots: u64,
+    /// Slots with a row in the table that was not compared: the source has no row there and does not vouch that there is none, or the table
+    /// has several.
+    pub not_compared: u64,
+    /// Slots of which only the source has a row.
+    pub only_source: u64,
+    /// Slots with a row in the table, of which the source vouches that there is none.
+    pub only_table: u64,
+    /// Of the compared slots, those in which the table has a value and the source has none.
+    pub only_table_values: u64,
 }
 
 impl Counts {

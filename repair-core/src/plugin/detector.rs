@@ -3,8 +3,49 @@
 use async_trait::async_trait;
 
 use crate::error::Result;
-use crate::model::Findings;
+use crate::model::{Findings, Interval};
 use crate::plugin::StepContext;
+
+/// What a detector asks of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Asks {
+    /// The source.
+    pub source: String,
+    /// The table that it compares with the source.
+    pub table: String,
+    /// The interval.
+    pub interval: Interval,
+    /// The slots that it asks for.
+    pub slots: u64,
+    /// The requests that it makes.
+    pub requests: u64,
+    /// The calls that one of them takes at worst.
+    pub calls_at_worst: u64,
+    /// How often it reads what the table has in the interval, at most.
+    pub reads: u64,
+}
+
+impl Asks {
+    /// So many requests to a source, for slots of a table in an interval. Each takes one call, and the table is read once.
+    pub fn new(source: impl Into<String>, table: impl Into<String>, interval: Interval, slots: u64, requests: u64) -> Self {
+        Self { source: source.into(), table: table.into(), interval, slots, requests, calls_at_worst: 1, reads: 1 }
+    }
+
+    /// The calls that one request takes at worst.
+    #[must_use]
+    pub fn with_calls_at_worst(mut self, calls: u64) -> Self {
+        self.calls_at_worst = calls.max(1);
+        self
+    }
+
+    /// How often it reads what the table has in the interval, at most.
+    #[must_use]
+    pub fn with_reads(mut self, reads: u64) -> Self {
+        self.reads = reads;
+        self
+    }
+}
 
 /// Finds what is wrong with a table.
 ///
@@ -72,5 +113,17 @@ pub trait Detector: Send + Sync {
     /// configuration calls them. Empty for a detector that finds missing or wrong rows. A comparison of strategies hides such cells.
     fn cells(&self) -> Vec<Vec<String>> {
         Vec::new()
+    }
+
+    /// What [`Detector::detect`] would ask of a source, if it asks one. To find out, it asks none. A plan and a comparison, which ask no source to
+    /// find something, do not call `detect` then.
+    ///
+    /// A detector asks only the sources of its context. The engine counts these calls and reserves them in budgets, so they are not in the
+    /// usage of the findings.
+    ///
+    /// # Errors
+    /// As [`Detector::detect`].
+    async fn asks(&self, _context: &StepContext) -> Result<Option<Asks>> {
+        Ok(None)
     }
 }

@@ -72,6 +72,19 @@ impl<'a> Prices<'a> {
     }
 }
 
+/// The configuration of the detector that a step runs: its own, or that of the step whose findings it checks again.
+pub fn detector_of<'a>(workflow: &'a Workflow, step: &'a Step) -> Option<&'a Template> {
+    let detect = match &step.kind {
+        StepKind::Detect { .. } => step,
+        StepKind::Verify { of } | StepKind::Repair { of, .. } => workflow.step(of)?,
+        _ => return None,
+    };
+    match &detect.kind {
+        StepKind::Detect { with, .. } => Some(with),
+        _ => None,
+    }
+}
+
 /// The source that a configuration names under `source`, unless the name is computed.
 pub fn source_of(with: &Template) -> Option<&str> {
     with.text_of("source")

@@ -183,6 +183,12 @@ async fn look(arena: &Arena<'_>, detect: &Step) -> Result<Looked> {
     table.check_one_row("a comparison, which hides rows and compares what is computed for their slots with them,")?;
     let lake = arena.masked(table, &Mask::nothing(table.grid()?));
     let context = arena.prepare(&lake, &detect.name, &arena.workflow.tags)?.context;
+    if let Some(asks) = detector.asks(&context).await? {
+        return Err(Error::invalid(format!(
+            "step `{}` compares table `{}` with source `{}`, and a comparison of strategies asks no source to find something; choose a step that              detects gaps or invalid rows",
+            detect.name, asks.table, asks.source
+        )));
+    }
     let found = detector.detect(&context, None).await?;
     let cells = detector.cells();
     if !found.kind.is_missing() && (found.kind != DefectKind::Invalid || cells.is_empty()) {

@@ -23,7 +23,7 @@ use repair_core::engine::{Event, FORMAT, Recorded};
 use repair_core::lake::stale;
 use repair_core::model::{Usage, utc_date};
 use repair_core::price::{PriceBook, Query};
-use repair_core::workflow::{Template, Variables, Workflow};
+use repair_core::workflow::{Template, Variables, Workflow, detector_of};
 use repair_core::{Error, Result};
 
 /// The tags that every entry has. A workflow can add its own.
@@ -250,6 +250,14 @@ impl Tally {
                 }
                 failed.iter().for_each(|failed| self.assume(step, failed.unit));
             }
+            Event::RequestEnded { step, request, usage, failed } => {
+                self.bear(step).take(*usage, at);
+                if *failed {
+                    self.assume(step, *request);
+                } else {
+                    self.at(step).reserved.remove(request);
+                }
+            }
             Event::PublishEnded { step, rows, absent, usage, .. } => {
                 let piece = self.bear(step);
                 piece.take(*usage, at);
@@ -376,8 +384,10 @@ impl Tally {
 fn source(workflow: &Workflow, piece: &Piece, variables: &Variables) -> Vec<String> {
     let step = workflow.step(&piece.step);
     let known = step.and_then(|step| step.kind.strategies().iter().find(|known| Some(&known.name) == piece.strategy.as_ref()));
+    // Without a strategy, only a detector asks: the step's own, or that of the step whose findings it checks again.
+    let asks = || detector_of(workflow, step?).filter(|with| with.text_of("source").is_some());
     let first = || step.and_then(|step| step.kind.plugins().first().map(|(_, _, with)| *with));
-    let with = known.map(|strategy| &strategy.with).or_else(first);
+    let with = known.map(|strategy| &strategy.with).or_else(asks).or_else(first);
     let name = match with {
         Some(Template::Value(with)) => with.get("source").cloned(),
         Some(Template::Map(entries)) => {

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cost::{Pricing, Take};
 use super::reach::{Known, surely};
+use super::steps::attempts;
 use super::verdict::{Owner, Sum};
 use super::{Amount, BudgetPlan, Definition, Estimate, FORMAT, Look, NotPlanned, Plan, Reach, TableExtent, found, reach};
 use repair_core::engine::prepare::{self, Prepared, Preparer, Setting, can_begin};
@@ -16,7 +17,7 @@ use repair_core::lake::Lake;
 use repair_core::lake::overlay::versions::LOOKBACKS;
 use repair_core::model::Usage;
 use repair_core::model::{Findings, Interval, MAX_EXAMPLES};
-use repair_core::plugin::{Clock, Detector, Progress, Registry, StepContext};
+use repair_core::plugin::{Asks, Clock, Detector, Progress, Registry, StepContext};
 use repair_core::workflow::{Prices, Step, StepKind, Variables, Workflow};
 use repair_core::{Error, Result};
 
@@ -195,6 +196,9 @@ impl<'a> Making<'a> {
     async fn look_for(&mut self, step: &'a Step, plugin: &str, config: &Value) -> Result<()> {
         let detector = Arc::<dyn Detector>::try_from(self.preparer().plugin_with(step, 0, config)?)?;
         let Prepared { context, meter, .. } = self.preparer().once(&step.name);
+        if let Some(asks) = detector.asks(&context).await? {
+            return self.asking(step, &asks).await;
+        }
         let findings = detector.detect(&context, None).await?;
         let mut usage = findings.usage;
         usage += meter.take().usage;
@@ -235,6 +239,32 @@ impl<'a> Making<'a> {
         self.takes.push((step, take, None));
         self.known.add(&step.name, output);
         self.found.insert(step.name.clone(), Found { findings, usage, bytes });
+        Ok(())
+    }
+
+    /// A plan asks no source. It prices what a step would ask, and does not know what the step finds.
+    async fn asking(&mut self, step: &'a Step, asks: &Asks) -> Result<()> {
+        let calls = |calls: u64| Usage { source_requests: calls, ..Usage::default() };
+        let tries = attempts(&step.retry);
+        let low = calls(asks.requests);
+        let there = self.context.lake.extent(self.context.table(&asks.table)?, Some(&asks.interval)).await?.bytes;
+        let high = Usage {
+            bytes_scanned: there.saturating_mul(asks.reads).saturating_mul(tries),
+            ..calls(asks.requests.saturating_mul(asks.calls_at_worst).saturating_mul(tries))
+        };
+        let aside = if asks.requests == 0 { 0 } else { asks.calls_at_worst - 1 };
+        let take = Take { low, certain: low, high, aside };
+        let (number, slots) = (asks.requests, asks.slots);
+        let requests = if number == 1 { "request" } else { "requests" };
+        self.not_planned(
+            step,
+            format!(
+                "it compares table `{}` with source `{}`, and a plan asks no source; {number} {requests} for {slots} slots are in the price, and what it finds is \
+                 known only when the run gets there",
+                asks.table, asks.source
+            ),
+        );
+        self.reading(step, asks.table.clone(), take, Some(asks.source.clone()));
         Ok(())
     }
 

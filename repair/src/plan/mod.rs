@@ -202,7 +202,7 @@ pub struct StrategyPlan {
     pub estimate: Estimate,
 }
 
-/// What a step would read, if it is neither a detect nor a repair step.
+/// What a step would read, if it is neither a repair step nor a detect step that was performed. A detect step that asks a source is not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Reading {
@@ -286,9 +286,10 @@ impl Plan {
         self.looks.iter().map(|look| look.counts.wrong(look.kind)).sum()
     }
 
-    /// Whether there is anything to do: something is missing, or otherwise wrong.
+    /// Whether there is anything to do: something is missing, or otherwise wrong, or a detect step would ask a source, so that what it finds is
+    /// not known.
     pub fn has_work(&self) -> bool {
-        self.missing() > 0
+        self.missing() > 0 || self.reads.iter().any(|read| read.kind == "detect")
     }
 
     /// Whether a budget cannot be met for work that the run surely gets to.

@@ -198,7 +198,7 @@ impl<'a> Making<'a> {
         let high = if found.findings.gaps.is_empty() { Usage::default() } else { found.usage };
         let take = Take { high, ..Take::default() };
         let table = found.findings.scope.table.clone();
-        self.reading(step, table, take);
+        self.reading(step, table, take, None);
     }
 
     pub(super) async fn aggregate(&mut self, step: &'a Step, of: Option<&str>, with: &Template) -> Result<()> {
@@ -220,24 +220,24 @@ impl<'a> Making<'a> {
         let queries = u64::from(found.usage.queries > 0);
         let low = Usage { queries, ..Usage::default() };
         let high = Usage { queries, bytes_scanned: there, ..Usage::default() };
-        self.reading(step, table.name.clone(), Take { low, high, ..Take::default() });
+        self.reading(step, table.name.clone(), Take { low, high, ..Take::default() }, None);
         Ok(())
     }
 
-    fn reading(&mut self, step: &'a Step, table: String, take: Take) {
+    pub(super) fn reading(&mut self, step: &'a Step, table: String, take: Take, source: Option<String>) {
         self.plan.reads.push(Reading {
             step: step.name.clone(),
             kind: step.kind.word().to_owned(),
             table,
             reach: reach::of(&step.name, &self.surely),
-            estimate: self.prices(None).estimate(&take),
+            estimate: self.prices(source.as_deref()).estimate(&take),
         });
-        self.takes.push((step, take, None));
+        self.takes.push((step, take, source));
     }
 }
 
 /// How often a unit is tried at most in one visit. Each rule counts its own attempts.
-fn attempts(retry: &[RetryRule]) -> u64 {
+pub(super) fn attempts(retry: &[RetryRule]) -> u64 {
     retry.iter().fold(1, |sum, rule| sum + u64::from(rule.attempts))
 }
 

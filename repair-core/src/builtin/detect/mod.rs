@@ -2,6 +2,7 @@
 
 mod arrivals;
 mod clock;
+mod differs;
 mod duplicates;
 mod expected;
 mod gaps;
@@ -21,6 +22,7 @@ use crate::plugin::Registry;
 pub(super) fn register(registry: &mut Registry) {
     gaps::register(registry);
     arrivals::register(registry);
+    differs::register(registry);
     duplicates::register(registry);
     invalid::register(registry);
     stale::register(registry);

@@ -3,13 +3,14 @@
 //!
 //! It must not know what a row means, or which protocol a source uses.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::OnceLock;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -18,7 +19,7 @@ use tokio::sync::OnceCell;
 
 use crate::builtin::period::Period;
 use crate::builtin::repair::by_day;
-use crate::builtin::repair::judge::{Accepted, Judged, Question, times};
+use crate::builtin::repair::judge::{Accepted, Judged, Question, times, vouched};
 use crate::builtin::repair::neighbours::Neighbours;
 use crate::builtin::repair::requests;
 use crate::error::{Error, ErrorKind, Result};
@@ -155,12 +156,7 @@ impl Backfill {
             silent.subtract(answered);
         }
         let is_nothing = silent.count() == wanted.len();
-        let mut covered = SlotSet::new(grid.cadence(), asked);
-        for stretch in answer.covered.iter().filter(|covered| covered.key == wanted.key) {
-            let slots = grid.slots_in(&stretch.interval);
-            covered.insert_range(SlotRange::new(slots.first, slots.end.min(by_day::slots_over(grid, stretch.interval.to()))));
-        }
-        silent.intersect(&covered);
+        silent.intersect(&vouched(grid, answer, &wanted.key, asked));
         let mut over = SlotSet::new(grid.cadence(), asked);
         over.insert_range(SlotRange::new(asked.first, by_day::slots_over(grid, now)));
         silent.intersect(&over);
@@ -265,6 +261,7 @@ impl Repairer for Backfill {
         let table = context.table(&findings.scope.table)?;
         let source = context.source(&self.source)?;
         let columns = self.columns(context, table).await?;
+        let columns = columns.as_deref().map(|columns| needed(findings, unit, columns));
         let keys: Vec<Key> = unit.wanted.iter().map(|wanted| wanted.key.clone()).collect();
         let request = Request { table: table.clone(), keys, interval: unit.interval };
         let asked_at = context.clock.now();
@@ -333,6 +330,25 @@ impl Backfill {
             recheck_after,
         })
     }
+}
+
+/// The columns that an answer must have: those of the table or, if only cells of its rows are wrong, the columns of these cells.
+fn needed<'a>(findings: &Findings, unit: &Unit, columns: &'a Schema) -> Cow<'a, Schema> {
+    let mut wrong: BTreeSet<&str> = BTreeSet::new();
+    for wanted in &unit.wanted {
+        for slots in &wanted.slots {
+            let mut with_cells = 0;
+            for (_, cells) in findings.cells.of_key(&wanted.key, *slots) {
+                with_cells += 1;
+                wrong.extend(cells.columns.iter().map(String::as_str));
+            }
+            if with_cells < slots.len() {
+                return Cow::Borrowed(columns);
+            }
+        }
+    }
+    let fields: Vec<FieldRef> = columns.fields().iter().filter(|field| wrong.contains(field.name().as_str())).cloned().collect();
+    Cow::Owned(Schema::new(fields))
 }
 
 /// The rows of wanted slots. Rows between gaps are in the answer because one request is cheaper than two.

@@ -11,9 +11,11 @@ use arrow::datatypes::Schema;
 use arrow::row::{RowConverter, SortField};
 use jiff::Timestamp;
 
+use crate::builtin::repair::by_day;
 use crate::error::{Error, Result};
 use crate::lake::{rollup, shape};
 use crate::model::{Key, SlotGrid, SlotRange, SlotSet, Table};
+use crate::plugin::Answer;
 
 /// Answers with fewer rows may be equal by chance.
 const FEWEST_ROWS_TO_COMPARE: usize = 10;
@@ -23,21 +25,21 @@ const FEWEST_VALUES_TO_COMPARE: usize = 5;
 const MOST_REMEMBERED: usize = 1 << 18;
 
 /// What was requested.
-pub(super) struct Question<'a> {
-    pub(super) source: &'a str,
-    pub(super) table: &'a Table,
-    pub(super) grid: SlotGrid,
-    pub(super) keys: Vec<&'a Key>,
-    pub(super) slots: SlotRange,
-    pub(super) now: Timestamp,
-    /// The columns of the table; none while the table is empty.
-    pub(super) columns: Option<&'a Schema>,
+pub(in crate::builtin) struct Question<'a> {
+    pub(in crate::builtin) source: &'a str,
+    pub(in crate::builtin) table: &'a Table,
+    pub(in crate::builtin) grid: SlotGrid,
+    pub(in crate::builtin) keys: Vec<&'a Key>,
+    pub(in crate::builtin) slots: SlotRange,
+    pub(in crate::builtin) now: Timestamp,
+    /// The columns that rows must have: those of the table; none while the table is empty.
+    pub(in crate::builtin) columns: Option<&'a Schema>,
 }
 
 /// What a plausible answer holds for each requested key.
-pub(super) struct Judged<'a> {
-    pub(super) answered: BTreeMap<&'a Key, SlotSet>,
-    pub(super) rows: u64,
+pub(in crate::builtin) struct Judged<'a> {
+    pub(in crate::builtin) answered: BTreeMap<&'a Key, SlotSet>,
+    pub(in crate::builtin) rows: u64,
     prints: Vec<(Print, Origin)>,
 }
 
@@ -62,7 +64,7 @@ impl Question<'_> {
     /// # Errors
     /// `invalid` if a row's key was not requested; if its time is outside the request, off the grid or in the future; if times do not
     /// increase for each key; or if rows lack a column of the table, or a value that may not be null.
-    pub(super) fn judge(&self, batches: &[RecordBatch]) -> Result<Judged<'_>> {
+    pub(in crate::builtin) fn judge(&self, batches: &[RecordBatch]) -> Result<Judged<'_>> {
         let new = || Seen {
             answered: SlotSet::new(self.grid.cadence(), self.slots),
             first: None,
@@ -175,14 +177,14 @@ impl Question<'_> {
 
 /// The answers that one step has accepted, by their content.
 #[derive(Debug, Default)]
-pub(super) struct Accepted(Mutex<HashMap<Print, Origin>>);
+pub(in crate::builtin) struct Accepted(Mutex<HashMap<Print, Origin>>);
 
 impl Accepted {
     /// Remembers an answer, unless another request returned the same rows. A repeated request is not another one.
     ///
     /// # Errors
     /// `invalid` if the same values came for another key or time.
-    pub(super) fn add(&self, question: &Question<'_>, judged: &Judged<'_>) -> Result<()> {
+    pub(in crate::builtin) fn add(&self, question: &Question<'_>, judged: &Judged<'_>) -> Result<()> {
         // No code that can panic runs under the lock, so the data behind a poisoned lock is intact.
         let mut accepted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (print, origin) in &judged.prints {
@@ -202,6 +204,17 @@ impl Accepted {
         }
         Ok(())
     }
+}
+
+/// The slots of a key, within those asked for, in which a source vouches that it has all rows. Those that have not ended at the end of a
+/// stretch are not among them.
+pub(in crate::builtin) fn vouched(grid: SlotGrid, answer: &Answer, key: &Key, asked: SlotRange) -> SlotSet {
+    let mut covered = SlotSet::new(grid.cadence(), asked);
+    for stretch in answer.covered.iter().filter(|covered| covered.key == *key) {
+        let slots = grid.slots_in(&stretch.interval);
+        covered.insert_range(SlotRange::new(slots.first, slots.end.min(by_day::slots_over(grid, stretch.interval.to()))));
+    }
+    covered
 }
 
 /// The time column of a batch.

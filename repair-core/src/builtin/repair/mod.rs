@@ -4,7 +4,7 @@ mod backfill;
 pub mod by_day;
 mod carry_forward;
 mod interpolate;
-mod judge;
+pub(super) mod judge;
 mod keep;
 mod line;
 mod mean;

@@ -1,6 +1,7 @@
 //! The acting half of the engine: performs what the deciding half decides, appends events to the journal, and asks again.
 
 pub(crate) mod artifact;
+mod asking;
 pub(crate) mod engine;
 mod late;
 mod session;

@@ -23,7 +23,7 @@ use crate::lake::{self, Caller};
 use crate::model::Usage;
 use crate::plugin::{Detector, Plugin, Progress, StepContext};
 use crate::price::Meter;
-use crate::workflow::{Step, StepKind, Variables, Wait, Workflow};
+use crate::workflow::{Step, StepKind, Variables, Wait, Workflow, limits};
 
 /// How many events one run may have. Beyond that, it is in an endless loop.
 const MAX_EVENTS: u64 = 10_000_000;
@@ -306,7 +306,8 @@ impl<'a> Session<'a> {
         let job = self.make_job(step, &caller, &variables)?;
         let repairs = |done: &StepState| Repairs { strategy: done.strategy, earlier: done.earlier.clone(), units: done.units.clone() };
         let repairs = self.state.steps.get(&step.name).map(repairs).unwrap_or_default();
-        let work = Work { engine: self.engine.clone(), step: step.clone(), context, variables, entered_at, rules_used, repairs };
+        let budgeted = limits(&self.workflow, step, None).next().is_some();
+        let work = Work { engine: self.engine.clone(), step: step.clone(), context, variables, entered_at, rules_used, repairs, budgeted };
         self.next_job += 1;
         let recorder = Recorder { step: step.name.clone(), job: self.next_job, messages: self.sender.clone() };
         let (name, number) = (step.name.clone(), self.next_job);
@@ -433,7 +434,8 @@ impl<'a> Session<'a> {
         Ok(Ok(granted))
     }
 
-    /// Whether to accept a request of a job. From an attempt that is over, only the results of units are accepted: they were paid for.
+    /// Whether to accept a request of a job. From an attempt that is over, only the results of units and of requests are
+    /// accepted: they were paid for.
     fn accepts(&self, name: &str, job: u64, events: Option<&[Event]>) -> bool {
         let Some(running) = self.running.get(name).filter(|running| running.job == job) else { return false };
         let Some(step) = self.state.steps.get(name) else { return false };
@@ -443,9 +445,12 @@ impl<'a> Session<'a> {
         {
             return true;
         }
-        let of_units =
-            |event: &Event| matches!(event, Event::UnitsEnded { .. } | Event::PublishStarted { .. } | Event::PublishEnded { .. });
-        step.visits == running.visit && step.units.is_some() && events.is_some_and(|events| events.iter().all(of_units))
+        let is_paid = |event: &Event| match event {
+            Event::UnitsEnded { .. } | Event::PublishStarted { .. } | Event::PublishEnded { .. } => step.units.is_some(),
+            Event::RequestEnded { .. } => true,
+            _ => false,
+        };
+        step.visits == running.visit && events.is_some_and(|events| events.iter().all(is_paid))
     }
 
     /// Records how a job ended. A job that was stopped has no result: what it left is done when the run continues.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::drive::artifact;
+use crate::engine::drive::asking;
 use crate::engine::drive::engine::{Engine, StartRequest, child_run_id, try_load};
 use crate::engine::drive::late;
 use crate::engine::drive::units;
@@ -91,6 +92,8 @@ pub(crate) struct Work {
     pub(crate) rules_used: Vec<u32>,
     /// The progress of this visit, if the step repairs.
     pub(crate) repairs: Repairs,
+    /// Whether a budget applies to the step.
+    pub(crate) budgeted: bool,
 }
 
 /// The progress of a repair step within a visit.
@@ -206,7 +209,7 @@ impl Work {
         let mut rules_used = self.rules_used.as_slice();
         loop {
             let ready = strategies.get(strategy).ok_or_else(|| Error::internal("the step has no strategy with this index"))?;
-            let (findings, left) = self.to_repair(of, detector, &earlier, units.as_ref()).await?;
+            let (findings, left) = self.to_repair(of, detector, &earlier, units.as_ref(), recorder).await?;
             let before = (earlier.len(), earlier.iter().map(|earlier| earlier.batches).sum());
             let turn = Turn { ready, strategy, earlier: before, units, findings, left, rules_used };
             let done = units::repair(self, recorder, turn).await.map_err(|(error, units)| Failed { error, units, driving: false })?;
@@ -227,6 +230,7 @@ impl Work {
         detector: Option<&dyn Detector>,
         earlier: &[EarlierStrategy],
         units: Option<&UnitStates>,
+        recorder: &Recorder,
     ) -> Result<(Findings, Left)> {
         if let Some(units) = units {
             return Ok((self.findings(units.left.as_deref().unwrap_or(of)).await?, (None, Usage::default())));
@@ -237,7 +241,7 @@ impl Work {
         }
         let context = &self.context;
         let detector = detector.ok_or_else(|| Error::internal("there is no detector to find what is left"))?;
-        let found = self.detected(detector, Some(&before)).await?;
+        let found = self.detected(detector, Some(&before), recorder).await?;
         let artifact = format!("{}-{}-{}-left", self.step.name, context.visit, earlier.len());
         let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged, &found.cells)]).boxed();
         let usage = [found.usage, context.lake.put_artifact(&context.run, &artifact, gaps).await?].into_iter().sum();
@@ -263,7 +267,7 @@ impl Work {
             Some(record) => Some(self.findings(record).await?),
             None => None,
         };
-        let found = self.detected(detector, before.as_ref()).await?;
+        let found = self.detected(detector, before.as_ref(), recorder).await?;
         if again.is_none()
             && ((found.kind.is_missing() && found.counts.overtaken > 0) || found.counts.overtaken_cells > 0)
             // Of several late rows, none is the one that a repair stood for.
@@ -300,8 +304,8 @@ impl Work {
     }
 
     /// Runs a detector. If it does not say which wrong rows it judged, they are looked up.
-    async fn detected(&self, detector: &dyn Detector, again: Option<&Findings>) -> Result<Findings> {
-        let mut found = detector.detect(&self.context, again).await?;
+    async fn detected(&self, detector: &dyn Detector, again: Option<&Findings>, recorder: &Recorder) -> Result<Findings> {
+        let mut found = detector.detect(&asking::counted(&self.context, recorder, self.budgeted), again).await?;
         if !found.kind.is_of_rows() {
             return Ok(found);
         }

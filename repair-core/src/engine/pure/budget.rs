@@ -4,13 +4,15 @@
 //! the reservation; if it failed, or a crash hid how it ended, the whole reservation counts as spent. So a budget for calls, or for dollars
 //! paid for calls, is never exceeded. What other steps read is known only when they end, so a step does not begin once a budget is
 //! exceeded.
+//!
+//! The requests that a detector makes are counted in the same way, each as one unit.
 
 use crate::engine::pure::event::Event;
 use crate::engine::pure::state::{RunState, StepState};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Usage;
 use crate::price::Spend;
-use crate::workflow::{BudgetLimit, BudgetScope, Prices, Step, Strategy, Workflow, limits, source_of};
+use crate::workflow::{BudgetLimit, BudgetScope, Prices, Step, Strategy, Workflow, detector_of, limits, source_of};
 
 /// How much of a requested reservation was granted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,8 +34,11 @@ pub(crate) fn at_work<'a>(state: &RunState, step: &'a Step) -> Option<&'a Strate
 /// `invalid` if a budget is in dollars and the price book has no price for what a unit uses.
 pub(crate) fn grant(state: &RunState, workflow: &Workflow, step: &str, asked: &[(u32, Usage)]) -> Result<Granted> {
     let step = workflow.step(step).ok_or_else(|| Error::internal(format!("the workflow has no step `{step}`")))?;
-    let strategy = at_work(state, step);
-    let prices = Prices::of(workflow, strategy.and_then(|strategy| source_of(&strategy.with)));
+    // Until the units of a strategy are planned, a detector is at work.
+    let has_units = state.steps.get(&step.name).is_some_and(|done| done.units.is_some());
+    let strategy = at_work(state, step).filter(|_| has_units);
+    let prices =
+        Prices::of(workflow, strategy.map_or_else(|| detector_of(workflow, step), |strategy| Some(&strategy.with)).and_then(source_of));
     let mut limits: Vec<(BudgetLimit<'_>, Spend)> =
         limits(workflow, step, strategy).map(|limit| (limit, spent(state, workflow, step, limit.of))).collect();
     let in_dollars = limits.iter().any(|(limit, _)| limit.budget.usd.is_some());
@@ -46,7 +51,8 @@ pub(crate) fn grant(state: &RunState, workflow: &Workflow, step: &str, asked: &[
         let more = prices.worst(worst);
         for (limit, spent) in &limits {
             if let Err(exceeded) = limit.budget.fits(*spent, more) {
-                let up_to = if more.calls > 1 { format!(", and a unit takes up to {} calls", more.calls) } else { String::new() };
+                let what = if strategy.is_some() { "unit" } else { "request" };
+                let up_to = if more.calls > 1 { format!(", and a {what} takes up to {} calls", more.calls) } else { String::new() };
                 return Ok(Granted {
                     units: index,
                     refused: Some(format!("{}{up_to}", over_budget(step, limit.of, &exceeded.to_string()))),
@@ -111,7 +117,10 @@ fn spent_by(workflow: &Workflow, step: &Step, done: &StepState, of: BudgetScope<
 fn prices_of<'a>(workflow: &'a Workflow, step: &'a Step, strategy: &str) -> Prices<'a> {
     let source = match step.kind.strategies().iter().find(|known| known.name == strategy) {
         Some(strategy) => source_of(&strategy.with),
-        None => step.kind.plugins().into_iter().find_map(|(_, _, with)| source_of(with)),
+        // Without units of a strategy, only a detector asks.
+        None => detector_of(workflow, step)
+            .and_then(source_of)
+            .or_else(|| step.kind.plugins().into_iter().find_map(|(_, _, with)| source_of(with))),
     };
     Prices::of(workflow, source)
 }

@@ -318,11 +318,12 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<ErrorRecord>,
     },
-    /// Units are about to start, and their worst-case usage is reserved until they end. Recorded only where a budget applies.
+    /// Units are about to start, and their worst-case usage is reserved until they end. So is that of a request that a detector is about to make.
+    /// Recorded only where a budget applies.
     UnitsReserved {
         /// The step.
         step: String,
-        /// The indexes of the units.
+        /// The indexes of the units, or the numbers of the requests.
         units: Vec<u32>,
         /// The worst-case usage of each.
         worst: Usage,
@@ -349,6 +350,19 @@ pub enum Event {
         /// Units that were stopped before they requested anything. Their reservation is released.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         released: Vec<u32>,
+    },
+    /// A request of a detector to a source ended.
+    RequestEnded {
+        /// The step.
+        step: String,
+        /// The number of the request within the attempt.
+        request: u32,
+        /// What it used, if the source answered.
+        #[serde(default)]
+        usage: Usage,
+        /// Whether the source gave no answer. What was reserved for the request then counts as used.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        failed: bool,
     },
     /// Staged units are about to be published. After a crash, the publication is repeated from here.
     PublishStarted {

@@ -158,7 +158,7 @@ pub struct StepState {
     pub assumed: Usage,
     /// `usage` and `assumed` by the name of the strategy. Usage that belongs to no strategy is under an empty name.
     pub taken: BTreeMap<String, Taken>,
-    /// The worst-case usage that is reserved for running units, by index.
+    /// The worst-case usage that is reserved for running units by index, or for requests of a detector by number.
     pub reserved: BTreeMap<u32, Usage>,
     /// The index of the strategy in use in its latest visit.
     pub strategy: usize,
@@ -502,6 +502,15 @@ impl RunState {
                     // A unit with a reservation that never ended was lost in a crash.
                     state.assume(unit);
                     state.reserved.insert(unit, *worst);
+                }
+            }
+            Event::RequestEnded { step, request, usage, failed } => {
+                let state = self.step(recorded, step)?;
+                state.take(*usage);
+                if *failed {
+                    state.assume(*request);
+                } else {
+                    state.reserved.remove(request);
                 }
             }
             Event::UnitsEnded { step, usage, .. } | Event::PublishEnded { step, usage, .. } => {

@@ -8,6 +8,7 @@ use futures::TryStreamExt;
 
 use crate::error::Result;
 use crate::lake::overlay::live::LiveRepairs;
+use crate::lake::overlay::patch::Patched;
 use crate::lake::overlay::versions::LOOKBACKS;
 use crate::lake::shape::KeyTime;
 use crate::lake::{Lake, Layer, ScanRequest};
@@ -27,10 +28,13 @@ pub enum BaseRow {
 pub struct BaseRows {
     by_slot: BTreeMap<Key, BTreeMap<i64, BaseRow>>,
     batches: Vec<RecordBatch>,
+    live: LiveRepairs,
+    rows_read: u64,
 }
 
 impl BaseRows {
-    /// Reads some columns of the rows of those slots of an interval that are wanted, with one scan of the table and one of its repairs.
+    /// Reads some columns of the rows of those slots of an interval that are wanted, with one scan of the table and one of its repairs. With
+    /// `true`, the table's own rows have all their columns.
     ///
     /// # Errors
     /// Those of the lake.
@@ -38,7 +42,7 @@ impl BaseRows {
         lake: &dyn Lake,
         table: &Table,
         (interval, keys): (Interval, &[Key]),
-        columns: &[String],
+        (columns, all_columns): (&[String], bool),
         wanted: impl Fn(&Key, i64) -> bool,
     ) -> Result<Self> {
         let identity = table.identity();
@@ -46,26 +50,32 @@ impl BaseRows {
         // Where the key alone identifies a row, all of its versions decide.
         let wanted = |key: &Key, slot: i64| identity.lookback_us().is_some() || wanted(key, slot);
         let live = LiveRepairs::read(lake, table, interval, keys, columns).await?;
-        let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec()).with_columns(columns.to_vec());
+        let columns = (!all_columns).then(|| columns.to_vec());
+        let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.to_vec()).with_columns(columns);
         let mut own = lake.scan(table, &request).await?;
-        let mut base = Self { by_slot: BTreeMap::new(), batches: live.batches().to_vec() };
+        let mut base = Self { by_slot: BTreeMap::new(), batches: live.batches().to_vec(), live, rows_read: 0 };
         while let Some(batch) = own.try_next().await? {
-            let (number, mut kept) = (base.batches.len(), 0);
+            base.rows_read += batch.num_rows() as u64;
+            let number = base.batches.len();
             let places = KeyTime::of(table, &batch)?;
-            let mut keep = vec![false; batch.num_rows()];
+            let mut kept = vec![false; batch.num_rows()];
+            let mut next = 0;
             for run in places.runs() {
                 let key = places.key(run.start);
+                let slots = base.by_slot.entry(key.clone()).or_default();
                 for row in run {
-                    let Some(slot) = identity.of_row(places.times.value(row)).filter(|slot| wanted(&key, *slot)) else { continue };
-                    let slots = base.by_slot.entry(key.clone()).or_default();
-                    slots.entry(slot).and_modify(|known| *known = BaseRow::Several).or_insert(BaseRow::One(number, kept));
-                    keep[row] = true;
-                    kept += 1;
+                    if let Some(slot) = identity.of_row(places.times.value(row)).filter(|slot| wanted(&key, *slot)) {
+                        slots.entry(slot).and_modify(|known| *known = BaseRow::Several).or_insert(BaseRow::One(number, next));
+                        kept[row] = true;
+                        next += 1;
+                    }
                 }
             }
-            if kept > 0 {
-                base.batches.push(filter_record_batch(&batch, &BooleanArray::from(keep))?);
+            if next == 0 {
+                continue;
             }
+            let all = next == batch.num_rows();
+            base.batches.push(if all { batch } else { filter_record_batch(&batch, &BooleanArray::from(kept))? });
         }
         if identity.lookback_us().is_some() {
             for slots in base.by_slot.values_mut().filter(|slots| slots.len() > 1) {
@@ -77,9 +87,9 @@ impl BaseRows {
                 }
             }
         }
-        for (key, slot, repair) in live.iter().filter(|(key, slot, _)| wanted(key, *slot)) {
+        for (key, slot, repair) in base.live.iter().filter(|(key, slot, _)| wanted(key, *slot)) {
             let slots = base.by_slot.entry(key.clone()).or_default();
-            if repair.replaces {
+            if repair.replaces && identity.lookback_us().is_some() {
                 slots.retain(|other, _| !identity.are_same_slots(*other, slot));
             }
             if repair.replaces || !slots.contains_key(&slot) {
@@ -97,5 +107,31 @@ impl BaseRows {
     /// The batches to which [`BaseRow::One`] refers.
     pub fn batches(&self) -> &[RecordBatch] {
         &self.batches
+    }
+
+    /// The table's own rows among these batches, as they are.
+    pub fn own(&self) -> &[RecordBatch] {
+        self.batches.get(self.live.batches().len()..).unwrap_or_default()
+    }
+
+    /// The live repairs.
+    pub fn live(&self) -> &LiveRepairs {
+        &self.live
+    }
+
+    /// The rows with repaired cells, for the batch of this number; `None` if none of its cells are repaired.
+    ///
+    /// # Errors
+    /// As [`Patches::apply`](super::patch::Patches::apply).
+    pub fn patched(&self, table: &Table, batch: usize) -> Result<Option<Patched>> {
+        let (Some(rows), identity) = (self.batches.get(batch), table.identity()) else { return Ok(None) };
+        let is_repair = batch < self.live.batches().len();
+        let slot = |time_us: i64| identity.slot(time_us);
+        self.live.patches().apply(table, rows, slot, |time_us| is_repair || identity.of_row(time_us).is_some())
+    }
+
+    /// How many rows of the table were read.
+    pub fn rows_read(&self) -> u64 {
+        self.rows_read
     }
 }

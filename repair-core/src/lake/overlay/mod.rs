@@ -63,7 +63,7 @@ impl Op {
     pub fn repairing(kind: DefectKind) -> Option<Self> {
         match kind {
             DefectKind::Missing => Some(Self::Insert),
-            DefectKind::Duplicate | DefectKind::Invalid => Some(Self::Replace),
+            DefectKind::Duplicate | DefectKind::Invalid | DefectKind::Different => Some(Self::Replace),
             DefectKind::Stale => None,
         }
     }

@@ -286,7 +286,12 @@ impl Patches {
             }
         }
         if !chosen.is_empty() {
-            let places: Vec<(usize, usize)> = (0..column.len()).map(|row| chosen.get(&row).copied().unwrap_or((0, row))).collect();
+            let mut places: Vec<(usize, usize)> = (0..column.len()).map(|row| (0, row)).collect();
+            for (row, place) in chosen {
+                if let Some(known) = places.get_mut(row) {
+                    *known = place;
+                }
+            }
             let arrays: Vec<&dyn Array> = sources.iter().map(AsRef::as_ref).collect();
             if let Some(odd) = arrays.iter().find(|array| array.data_type() != column.data_type()) {
                 let (is, kind) = (odd.data_type(), column.data_type());

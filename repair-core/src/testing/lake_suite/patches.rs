@@ -167,7 +167,7 @@ pub async fn a_patch_changes_its_cells_and_nothing_else(lake: &dyn Lake, setup: 
     assert_eq!(live.patches().columns().collect::<Vec<_>>(), ["price", "volume"]);
     let slot = table.grid().unwrap().slot_of(at(time));
     assert!(live.patches().has(&Key::from("A"), slot) && !live.patches().has(&Key::from("A"), slot + 2));
-    let base = BaseRows::read(lake, &table, (week, &keys(&["A", "B"])), &wanted, |_, _| true).await.unwrap();
+    let base = BaseRows::read(lake, &table, (week, &keys(&["A", "B"])), (&wanted, false), |_, _| true).await.unwrap();
     let Some(BaseRow::One(batch, of_batch)) = base.get(&Key::from("A"), slot) else { panic!("{base:?}") };
     assert_eq!(seen(&table, &[base.batches()[batch].slice(of_batch, 1)])[0].2, Some(-999.0), "a base row has no repaired cells");
 

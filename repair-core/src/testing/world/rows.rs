@@ -214,7 +214,9 @@ pub(super) struct LiveRepairs {
 impl LiveRepairs {
     /// Whether a repair replaces the row of a slot.
     pub(super) fn replaces(&self, table: &Table, key: &Key, slot: i64) -> bool {
-        self.replaced.iter().any(|(other, replaced)| other == key && table.identity().are_same_slots(*replaced, slot))
+        let identity = table.identity();
+        let is_near = |(other, replaced): &(Key, i64)| other == key && identity.are_same_slots(*replaced, slot);
+        self.replaced.contains(&(key.clone(), slot)) || (identity.lookback_us().is_some() && self.replaced.iter().any(is_near))
     }
 }
 

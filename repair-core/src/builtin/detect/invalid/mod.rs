@@ -21,6 +21,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use rule::MOST_BLAMED;
+pub(super) use rule::numbers;
 pub use rule::{ColumnComparison, Outlier, Rule, Sentinel};
 
 use crate::builtin::detect::expected::{Examined, GapsConfig, blind_if_missing};

@@ -437,7 +437,7 @@ fn held(kind: &DataType, literal: f64) -> f64 {
 ///
 /// # Errors
 /// `invalid` if it holds anything else.
-pub(super) fn numbers(name: &str, values: &ArrayRef) -> Result<Float64Array> {
+pub(in crate::builtin::detect) fn numbers(name: &str, values: &ArrayRef) -> Result<Float64Array> {
     let kind = values.data_type();
     if !kind.is_numeric() {
         return Err(Error::invalid(format!("the rule for column `{name}` needs numbers, and the column is {kind}")));

@@ -134,7 +134,7 @@ async fn judge(
     let (versions, read) = versions::read(lake, table, &interval, keys.to_vec()).await?;
     found.usage.rows_read += read;
     let live = LiveRepairs::read(lake, table, identity.widened(&interval, LOOKBACKS), keys, columns).await?;
-    let base = BaseRows::read(lake, table, (interval, keys), columns, |_, _| true).await?;
+    let base = BaseRows::read(lake, table, (interval, keys), (columns, false), |_, _| true).await?;
     for key in keys {
         let none = Vec::new();
         let of_key = versions.get(key).unwrap_or(&none);

@@ -1,0 +1,72 @@
+//! Counts what a detector asks of sources: each request is reserved before it is made if a budget applies, and its usage is on record when it
+//! ends, whatever becomes of the attempt.
+
+#![deny(clippy::missing_trait_methods, reason = "a wrapper that forgets a method would answer for itself")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+
+use crate::engine::drive::work::Recorder;
+use crate::engine::pure::event::Event;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::Usage;
+use crate::plugin::{Answer, Limits, Request, Source, StepContext};
+
+/// The same context, with sources whose calls are counted.
+pub(crate) fn counted(context: &StepContext, recorder: &Recorder, budgeted: bool) -> StepContext {
+    let next = Arc::new(AtomicU32::new(0));
+    let counted = |(name, inner): (&String, &Arc<dyn Source>)| {
+        let source: Arc<dyn Source> = Arc::new(Counted { inner: inner.clone(), recorder: recorder.clone(), budgeted, next: next.clone() });
+        (name.clone(), source)
+    };
+    context.clone().with_sources(context.sources.iter().map(counted))
+}
+
+struct Counted {
+    inner: Arc<dyn Source>,
+    recorder: Recorder,
+    budgeted: bool,
+    /// The number of the attempt's next request, to whichever source.
+    next: Arc<AtomicU32>,
+}
+
+#[async_trait]
+impl Source for Counted {
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    fn requests_at_worst(&self) -> u64 {
+        self.inner.requests_at_worst()
+    }
+
+    async fn ready(&self) -> Result<()> {
+        self.inner.ready().await
+    }
+
+    async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
+        context.check_cancelled()?;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        if self.budgeted {
+            // At least one call, even if the source declares none, because it is called.
+            let worst = Usage { source_requests: self.requests_at_worst().max(1), ..Usage::default() };
+            let granted = self.recorder.reserve(vec![(number, worst)]).await?;
+            if let Some(why) = granted.refused {
+                return Err(Error::new(ErrorKind::Budget, format!("{why}; requests made before it: {number}")));
+            }
+        }
+        let answer = self.inner.fetch(context, request).await;
+        let usage = answer.as_ref().map_or_else(
+            |_| Usage::default(),
+            |answer| {
+                let source_rows = answer.rows.iter().map(|batch| batch.num_rows() as u64).sum();
+                Usage { source_requests: answer.requests.max(1), source_rows, ..Usage::default() }
+            },
+        );
+        let ended = Event::RequestEnded { step: self.recorder.step.clone(), request: number, usage, failed: answer.is_err() };
+        self.recorder.record(vec![ended]).await?;
+        answer
+    }
+}
