@@ -65,12 +65,15 @@ enum How {
     Ignoring,
 }
 
+/// The keys and slots that a source was asked for.
+type Question = (Vec<Key>, SlotRange);
+
 /// A source that counts what it is asked.
 #[derive(Clone, Default)]
 struct Vendor {
     rows: Arc<Mutex<Rows>>,
     how: Arc<Mutex<How>>,
-    asked: Arc<Mutex<Vec<(Vec<Key>, SlotRange)>>>,
+    asked: Arc<Mutex<Vec<Question>>>,
 }
 
 #[derive(Debug, serde::Deserialize, schemars::JsonSchema)]

@@ -156,6 +156,7 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value, reason = "short to call")]
     fn verdicts(tolerance: Tolerance, own: ArrayRef, theirs: ArrayRef) -> Vec<Verdict> {
         let column = Column { name: "v".to_owned(), tolerance };
         let beside = Beside::of(&column, Some(&own), &theirs).unwrap_or_else(|error| panic!("{}", error.full()));
