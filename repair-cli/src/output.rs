@@ -237,7 +237,7 @@ pub(crate) fn short(output: &Value) -> String {
     let shown = fields.iter().filter(|(_, value)| **value != 0).map(|(name, value)| match value {
         Value::String(text) => format!("{name}: {}", to_the_second(text)),
         Value::Array(strategies) if name == "strategies" => format!("{name}: {}", of_strategies(strategies)),
-        Value::Object(_) if name == "units" => format!("{name}: ({})", short(value)),
+        Value::Object(_) if ["units", "compared"].contains(&name.as_str()) => format!("{name}: ({})", short(value)),
         other => format!("{name}: {other}"),
     });
     shown.collect::<Vec<_>>().join(", ")

@@ -564,7 +564,7 @@ async fn a_plan_and_a_comparison_of_strategies_ask_nothing() {
     assert_eq!(plan.budgets[0].verdict, Verdict::Fits, "{:?}", plan.budgets);
     let not_planned: Vec<String> = plan.not_planned.iter().map(|step| format!("{}: {}", step.step, step.why)).collect();
     let words = [
-        "look: it compares table `t` with source `v`, and a plan asks no source; 6 requests for 144 slots are in the price, and what it finds is known only when the run \
+        "look: it compares table `t` with source `v`, and a plan asks no source; the price includes 6 requests for 144 slots, and what it finds is known only when the run \
          gets there",
         "fix: what step `look` finds is known only when the run gets there",
         "check: what step `look` finds is known only when the run gets there",

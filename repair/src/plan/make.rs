@@ -259,7 +259,7 @@ impl<'a> Making<'a> {
         self.not_planned(
             step,
             format!(
-                "it compares table `{}` with source `{}`, and a plan asks no source; {number} {requests} for {slots} slots are in the price, and what it finds is \
+                "it compares table `{}` with source `{}`, and a plan asks no source; the price includes {number} {requests} for {slots} slots, and what it finds is \
                  known only when the run gets there",
                 asks.table, asks.source
             ),
