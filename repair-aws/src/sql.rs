@@ -924,7 +924,9 @@ impl<'a> Source<'a> {
                     .join(" OR ")
             ),
         };
-        let mut least = vec![format!("CASE WHEN {} IS NULL THEN 0 ELSE 1 END", name(overlay::REPAIRED_BY))];
+        // A row with repaired cells counts as repaired, though it is the table's own.
+        let by = format!("coalesce({}, {})", name(overlay::REPAIRED_BY), name(overlay::REPAIRED_CELLS));
+        let mut least = vec![format!("CASE WHEN {by} IS NULL THEN 0 ELSE 1 END")];
         least.extend(rollup.measures.iter().map(|measure| format!("{} ASC NULLS FIRST", name(&measure.column))));
         let bucket = format!("PARTITION BY {key_list}repair_bucket");
         let whole = "ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING";
@@ -960,7 +962,6 @@ impl<'a> Source<'a> {
              SELECT *, count(*) OVER ({bucket}) AS repair_rows, row_number() OVER (PARTITION BY {key_list}repair_slot ORDER BY {least}) AS repair_place_in_slot FROM (\
              SELECT *, ({start_ms} - {base_ms}) / {every_ms} AS repair_bucket FROM ({rows}){expected})) \
              WHERE repair_place_in_slot = 1) WHERE repair_place = 1",
-            by = name(overlay::REPAIRED_BY),
             least = least.join(", "),
             base_ms = first_bucket * every_s * 1_000,
             every_ms = every_s * 1_000,

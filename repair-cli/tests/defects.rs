@@ -1,4 +1,4 @@
-//! Absurd values of real data, found by a workflow in YAML, replaced beside the data, told of, and brought back.
+//! Absurd values of real data, found by a workflow in YAML, replaced beside the data, story of, and brought back.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
@@ -34,27 +34,27 @@ fn an_hour_of_1_676_497_megawatts_is_replaced_and_can_be_brought_back() {
     // 06:00 is the end of the hour that begins at 05:00.
     let why = |at: &str| world.json(&["why", "demand", "--key", "AZPS", "--at", at]);
     let absurd = "2018-03-26T06:00:00Z";
-    let told = why(absurd);
-    assert_eq!((&told["standing"], &told["raw"][0]["demand_mw"]), (&"patched".into(), &1_676_497.into()), "{told}");
-    let repair = &told["repairs"][0];
+    let story = why(absurd);
+    assert_eq!((&story["standing"], &story["raw"][0]["demand_mw"]), (&"patched".into(), &1_676_497.into()), "{story}");
+    let repair = &story["repairs"][0];
     // Between 2,964 MW before it and 2,541 MW after it.
-    assert_eq!((&repair["op"], &repair["row"]["demand_mw"]), (&"patch".into(), &2_753.into()), "{told}");
-    assert_eq!(repair["cells"]["demand_mw"], serde_json::json!({ "was": 1_676_497, "counts": true }), "{told}");
+    assert_eq!((&repair["op"], &repair["row"]["demand_mw"]), (&"patch".into(), &2_753.into()), "{story}");
+    assert_eq!(repair["cells"]["demand_mw"], serde_json::json!({ "was": 1_676_497, "counts": true }), "{story}");
 
     // The agency publishes the hour anew: its value is seen at once, and judged.
     let text = std::fs::read_to_string(folder.join("demand.csv")).unwrap();
     let mended = text.replace("AZPS,2018-03-26T06:00:00Z,1676497", "AZPS,2018-03-26T06:00:00Z,2790");
     assert_ne!(mended, text);
     std::fs::write(folder.join("demand.csv"), mended).unwrap();
-    let told = why(absurd);
-    assert_eq!((&told["standing"], &told["repairs"][0]["counts"]), (&"raw".into(), &false.into()), "{told}");
+    let story = why(absurd);
+    assert_eq!((&story["standing"], &story["repairs"][0]["counts"]), (&"raw".into(), &false.into()), "{story}");
     let (again, _) = world.run_json(&workflow, &["--run-id", "two"]);
     assert_eq!((counted(&again, "find_absurd"), &again["steps"]["find_absurd"]["output"]["changed"]), ([96_360, 4_484, 0, 21], &1.into()));
     let undo = ["undo", "one", "--key", "AZPS", "--from", "2018-03-26T05:00:00Z", "--to", "2018-03-26T06:00:00Z"];
     let output = world.repair().args(undo).args(["--reason", "published anew"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    let told = why(absurd);
-    assert_eq!((&told["standing"], &told["raw"][0]["demand_mw"]), (&"raw".into(), &2_790.into()), "{told}");
+    let story = why(absurd);
+    assert_eq!((&story["standing"], &story["raw"][0]["demand_mw"]), (&"raw".into(), &2_790.into()), "{story}");
 }
 
 /// Where undo left hours stale, they are found, and these alone are computed again.

@@ -63,9 +63,9 @@ pub struct Rollup {
 
 /// The result's column with the start of the bucket.
 pub const BUCKET: &str = "bucket";
-/// The result's column with the number of slots that have a row of the table's own.
+/// The result's column with the number of slots that have a row of the table's own, none of whose cells are repaired.
 pub const OBSERVED: &str = "observed";
-/// The result's column with the number of slots that have only a repair.
+/// The result's column with the number of slots that have only a repair, or a row with repaired cells.
 pub const REPAIRED: &str = "repaired";
 /// The result's column with the number of rows beyond one for each slot.
 pub const DUPLICATES: &str = "duplicates";
@@ -242,7 +242,7 @@ fn gather(
     let times =
         times.as_any().downcast_ref::<TimestampMicrosecondArray>().ok_or_else(|| Error::internal("the time column is not microseconds"))?;
     let keys: Vec<&StringArray> = key_columns(table, batch)?;
-    let repaired = column(batch, overlay::REPAIRED_BY)?;
+    let (repaired, cells) = (column(batch, overlay::REPAIRED_BY)?, column(batch, overlay::REPAIRED_CELLS)?);
     // A number that does not fit is an error, not a null.
     let exact = CastOptions { safe: false, ..CastOptions::default() };
     let number = |(measure, kind): (&Measure, &DataType)| {
@@ -262,7 +262,7 @@ fn gather(
                 let slot = grid.slot_of_row(times.value(row)).filter(|slot| times.is_valid(row) && wanted.contains(*slot));
                 if let Some(slot) = slot {
                     rows.slots.push(slot);
-                    rows.repaired.push(repaired.is_valid(row));
+                    rows.repaired.push(repaired.is_valid(row) || cells.is_valid(row));
                     for (into, from) in rows.values.iter_mut().zip(&values) {
                         into.push(from, row);
                     }

@@ -324,7 +324,7 @@ pub fn same_values(one: &ArrayRef, other: &ArrayRef, name: &str) -> Result<Same>
         let (is, kind) = (other.data_type(), one.data_type());
         return Err(Error::invalid(format!("old values of column `{name}` are {is}, and the column is {kind}")));
     }
-    // The comparison of arrays tells 0 from -0.
+    // The comparison of arrays distinguishes 0 and -0.
     macro_rules! floats {
         ($kind:ty) => {{
             let (one, other) = (one.as_primitive::<$kind>().clone(), other.as_primitive::<$kind>().clone());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Float64Type, Schema, UInt64Type};
 use jiff::Timestamp;
 
 use super::LakeSetup;
@@ -15,8 +15,9 @@ use crate::lake::overlay::fingerprint::of_slots;
 use crate::lake::overlay::live::LiveRepairs;
 use crate::lake::overlay::retraction::{Part, Retraction};
 use crate::lake::overlay::{self as names, columns, patch};
+use crate::lake::rollup::{self, Function, Measure, Rollup};
 use crate::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope};
-use crate::model::{Fingerprints, Fix, GapList, Interval, Key, SlotRange, Table};
+use crate::model::{Cadence, Fingerprints, Fix, GapList, Interval, Key, SlotRange, Table};
 
 /// The old and the new value of a cell.
 type Change<T> = (Option<T>, Option<T>);
@@ -131,6 +132,8 @@ pub async fn a_patch_changes_its_cells_and_nothing_else(lake: &dyn Lake, setup: 
         row("B", "2024-03-05T09:01:00Z", 5.0, 5),
     ];
     rows[1].volume = None;
+    // Nothing of this row is repaired.
+    rows.push(row("B", "2024-03-05T09:02:00Z", 4.0, 4));
     let table = table_with(setup, &rows).await;
     let changes = [
         Changes::of("A", time).price(-999.0, 1.5),
@@ -145,6 +148,7 @@ pub async fn a_patch_changes_its_cells_and_nothing_else(lake: &dyn Lake, setup: 
         (volume, None, Some(r#"{"volume":"interpolate"}"#)),
         (row("B", time, 9.0, 3), None, Some(r#"{"price":"interpolate"}"#)),
         (row("B", "2024-03-05T09:01:00Z", 6.0, 6), None, Some(r#"{"price":"interpolate","volume":"interpolate"}"#)),
+        (row("B", "2024-03-05T09:02:00Z", 4.0, 4), None, None),
     ];
     assert_eq!(shown(lake, &table, None).await, expected(&fixed));
     assert_eq!(read(lake, &table, Layer::Raw).await, own(&rows), "raw data is never touched");
@@ -154,7 +158,8 @@ pub async fn a_patch_changes_its_cells_and_nothing_else(lake: &dyn Lake, setup: 
     let day = Interval::parse("2024-03-05", "2024-03-05").unwrap();
     let of_day = everything(Layer::Repaired).in_interval(day).of_keys(keys(&["B"])).with_columns(vec!["price".to_owned()]);
     let of_day = seen(&table, &collect(lake.scan(&table, &of_day).await.unwrap()).await);
-    assert_eq!(of_day.iter().map(|row| row.2).collect::<Vec<_>>(), [Some(6.0)]);
+    assert_eq!(of_day.iter().map(|row| row.2).collect::<Vec<_>>(), [Some(6.0), Some(4.0)]);
+    sums_say_what_rests_on_repaired_cells(lake, &table).await;
     let request = PresenceRequest::new(slots(&table, "2024-03-04", "2024-03-05"), keys(&["A", "B"]), at("2024-04-02T00:00:00Z"));
     let found = lake.presence(&table, &request).await.unwrap();
     let count = |sets| by_key(sets).into_iter().map(|(_, slots)| slots.len()).sum::<usize>();
@@ -185,6 +190,25 @@ pub async fn a_patch_changes_its_cells_and_nothing_else(lake: &dyn Lake, setup: 
     assert!(LiveRepairs::read(lake, &table, week, &keys(&["A", "B"]), &wanted).await.unwrap().is_empty());
     lake.retract(&table, &retraction("second", Vec::new(), Some("first"))).await.unwrap();
     assert_eq!(shown(lake, &table, None).await, expected(&fixed));
+}
+
+/// Sums are over the new values, and a slot counts as repaired if cells of its row are.
+async fn sums_say_what_rests_on_repaired_cells(lake: &dyn Lake, table: &Table) {
+    let measure = Measure { name: "sum".to_owned(), column: "price".to_owned(), function: Function::Sum };
+    let interval = Interval::parse("2024-03-04", "2024-03-05").unwrap();
+    let request = Rollup { interval, within: Vec::new(), keys: keys(&["A", "B"]), every: Cadence::DAY, measures: vec![measure] };
+    let mut found = Vec::new();
+    for batch in lake.rollup(table, &request).await.unwrap().0 {
+        let count = |name: &str| batch.column_by_name(name).unwrap().as_primitive::<UInt64Type>().clone();
+        let (observed, repaired) = (count(rollup::OBSERVED), count(rollup::REPAIRED));
+        let (symbols, sums) = (batch.column_by_name("symbol").unwrap().as_string::<i32>(), batch.column_by_name("sum").unwrap());
+        let sums = sums.as_primitive::<Float64Type>();
+        found.extend(
+            (0..batch.num_rows()).map(|row| (symbols.value(row).to_owned(), sums.value(row), observed.value(row), repaired.value(row))),
+        );
+    }
+    found.sort_by(|one, other| one.partial_cmp(other).unwrap());
+    assert_eq!(found, [("A".to_owned(), 3.5, 0, 2), ("B".to_owned(), 9.0, 0, 1), ("B".to_owned(), 10.0, 1, 1)]);
 }
 
 /// A patch holds while the row has the value for which it was made. A value that arrives where there was none is shown, and so is a
