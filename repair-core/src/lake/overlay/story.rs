@@ -17,7 +17,7 @@ use crate::lake::overlay::retraction::{Kind, Retracted, Retraction};
 use crate::lake::overlay::{Op, columns, patch};
 use crate::lake::shape::KeyTime;
 use crate::lake::{Lake, Layer, ScanRequest, rollup, shape};
-use crate::model::{Fingerprint, Format, Identity, Interval, Key, SlotRange, Table};
+use crate::model::{Fingerprint, Identity, Interval, Key, SlotRange, Table};
 
 /// The state of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -359,7 +359,10 @@ pub async fn published(
     interval: Option<Interval>,
     keys: Option<&[Key]>,
 ) -> Result<Vec<PublishedRow>> {
-    let ours = Table { name: beside(&table.name), location: beside(&table.location), format: Format::Parquet, ..table.clone() };
+    // All of an overlay lies in one place, which the lake alone knows, and is read in one way, whatever the table's own files are like.
+    let repairs = lake.repairs_of(table);
+    let named = |text: &str| beside(text.strip_suffix(&overlay::repairs("")).unwrap_or(text));
+    let ours = Table { name: named(&repairs.name), location: named(&repairs.location), ..repairs };
     let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.map(<[Key]>::to_vec));
     let batches: Vec<RecordBatch> = match lake.scan(&ours, &request).await {
         Ok(stream) => stream.try_collect().await?,
