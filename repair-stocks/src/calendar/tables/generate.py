@@ -4,7 +4,7 @@
     /tmp/calendars/bin/pip install exchange_calendars==4.13.2 holidays==0.109 QuantLib==1.44
     /tmp/calendars/bin/python repair-stocks/src/calendar/tables/generate.py
     /tmp/calendars/bin/python repair-stocks/tests/data/closed_days.py
-    cargo test -p repair-stocks --test calendar
+    cargo test -p repair-stocks --test it calendar::
 
 It writes
     markets.csv     each market: its zone, the first and last date whose sessions are known, the first date whose hours are known,

@@ -1,0 +1,52 @@
+//! The lake on S3 and Athena keeps the promises of its trait, as the lake of files does.
+
+use crate::common::*;
+use repair_core::lake::overlay::retraction::{Part, Retraction};
+use repair_core::lake::{Overlay, ReadLake};
+use repair_core::testing::{LakeSetup, MemoryLake, lake_suite};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lake_on_athena_keeps_its_promises() {
+    let world = World::new().await;
+    lake_suite::all(&world.lake, &world).await;
+    lake_suite::all_of_retractions(&world.lake, &world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lake_on_athena_and_the_lake_in_memory_say_the_same() {
+    let (world, memory) = (World::new().await, MemoryLake::default());
+    lake_suite::two_lakes_say_the_same((&world.lake, &world), (&memory, &memory)).await;
+}
+
+/// What a person sees of the view follows when repairs are taken back, and when that is undone, also by another process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_view_leaves_out_what_is_taken_back() {
+    let (world, table) = (World::new().await, bars());
+    world.add_rows(&table, &[rows(&[("A", "2024-03-04T09:00:00Z", 1.0)])]).await.unwrap();
+    for (run, minute) in [("one", "2024-03-04T09:01:00Z"), ("two", "2024-03-04T09:02:00Z")] {
+        repair(&world.lake, &table, run, &[("A", minute, 2.0)], Vec::new()).await;
+    }
+    let shown = async || {
+        let sql = "SELECT count(*), count(repaired_by) FROM bars_repaired";
+        // As the owner of the table asks, and as a process that has just begun does.
+        let here = texts(&collect(world.lake.query(&[], sql).await.unwrap()).await);
+        assert_eq!(here, texts(&collect(world.reopened().query(std::slice::from_ref(&table), sql).await.unwrap()).await));
+        here
+    };
+    assert_eq!(shown().await, ["3|2"]);
+    let retraction = |id: &str, undoes: Option<&str>| Retraction {
+        id: id.to_owned(),
+        parts: if undoes.is_some() { Vec::new() } else { vec![Part::of_run("one")] },
+        undoes: undoes.map(str::to_owned),
+        at: at("2024-04-02T00:00:00Z"),
+        by: "somebody".to_owned(),
+        reason: "wrong".to_owned(),
+    };
+    world.lake.retract(&table, &retraction("first", None)).await.unwrap();
+    assert_eq!(shown().await, ["2|1"]);
+    world.reopened().retract(&table, &retraction("second", Some("first"))).await.unwrap();
+    assert_eq!(shown().await, ["3|2"]);
+    assert_eq!(world.lake.retractions(&table).await.unwrap().len(), 2);
+    let names = world.keys("lake/bars_retractions/");
+    assert_eq!(names, ["lake/bars_retractions/first.parquet", "lake/bars_retractions/second.parquet"]);
+}

@@ -1,0 +1,17 @@
+//! What the lake on Athena and S3 promises. All tests of the crate are one program, so that they are linked once.
+
+mod arrivals;
+mod artifacts;
+mod cells;
+mod columns;
+mod common;
+mod conformance;
+mod differs;
+mod faults;
+mod journal;
+mod moto;
+mod reading;
+mod scale;
+mod sweep;
+mod trino;
+mod versions;

@@ -1,0 +1,282 @@
+//! The same workflow on S3 and Athena, by another profile and nothing else: on a sandbox of AWS.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::common::World;
+use arrow::array::RecordBatch;
+use arrow::util::display::array_value_to_string;
+use futures::TryStreamExt;
+use repair_core::lake::{Lake, Layer, ScanRequest};
+use repair_core::model::{Format, Interval, Partition, PartitionUnit, Table};
+use repair_local::LocalLake;
+use rust_decimal::Decimal;
+use serde_json::Value;
+
+const WORKFLOW: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/stock-pipeline/workflows/ticker-hourly.yaml");
+const PRICES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../prices/aws-us-east-1.yaml");
+const LAKE: &str = "s3://bucket/lake";
+
+fn table(name: &str, format: Format, time: &str, partitioned: bool) -> Table {
+    let by = Partition { column: "date".to_owned(), unit: PartitionUnit::Day };
+    Table {
+        name: name.to_owned(),
+        location: name.to_owned(),
+        format,
+        partition_by: if partitioned { vec![by] } else { Vec::new() },
+        key: vec!["symbol".to_owned()],
+        time: time.to_owned(),
+        time_marks: Default::default(),
+        cadence: Some("1m".parse().unwrap()),
+        ..Table::implicit("bars", "ts")
+    }
+}
+
+async fn scan(lake: &dyn Lake, table: &Table) -> Vec<RecordBatch> {
+    let request = ScanRequest::new(Layer::Raw);
+    lake.scan(table, &request).await.unwrap().try_collect().await.unwrap()
+}
+
+/// The columns by name, so that their order does not matter; a count is the same number whether it is signed or not.
+fn rows(batches: &[RecordBatch]) -> Vec<String> {
+    let mut rows = Vec::new();
+    for batch in batches {
+        let schema = batch.schema();
+        for row in 0..batch.num_rows() {
+            let cell = |(index, name): (usize, &String)| format!("{name}={}", array_value_to_string(batch.column(index), row).unwrap());
+            let names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
+            let mut cells: Vec<String> = names.into_iter().enumerate().map(cell).collect();
+            cells.sort();
+            rows.push(cells.join(" "));
+        }
+    }
+    rows.sort();
+    rows
+}
+
+/// A lake as the ticker pipeline writes it, in partitions, and an archive beside it.
+async fn captured(world: &World) -> PathBuf {
+    let from = LocalLake::open(world.lake()).unwrap();
+    let folder = world.lake().parent().unwrap().join("captured");
+    std::fs::create_dir(&folder).unwrap();
+    let lake = LocalLake::open(&folder).unwrap();
+    let day = Interval::parse("2024-03-04", "2024-03-04").unwrap();
+    for (name, partitioned) in [("bars", true), ("archive", false)] {
+        let all = scan(&from, &table(name, Format::Csv, "ts", false)).await;
+        lake.replace(&table(name, Format::Parquet, "ts", partitioned), &day, all).await.unwrap();
+    }
+    folder
+}
+
+/// A sandbox with what the profile `aws` of the workflow names.
+struct Sandbox {
+    // It ends when it is dropped.
+    _sandbox: aws_sandbox::Sandbox,
+    endpoint: String,
+}
+
+impl Sandbox {
+    async fn start(lake: &Path) -> Self {
+        let sandbox = aws_sandbox::Sandbox::start(aws_sandbox::Options::default()).await.unwrap();
+        sandbox.store().create_bucket("bucket").unwrap();
+        sandbox.create_workgroup("repair", "s3://bucket/results/").unwrap();
+        sandbox.run(None, "CREATE DATABASE market").await.unwrap();
+        for (name, folder) in [("bars", "bars"), ("bars_archive", "archive")] {
+            let (folder, location) = (lake.join(folder), format!("{LAKE}/{name}"));
+            let table = aws_sandbox::TableFolder { database: "market", name, folder: &folder, location: &location };
+            sandbox.load(table).await.unwrap();
+        }
+        let endpoint = sandbox.endpoint();
+        Self { _sandbox: sandbox, endpoint }
+    }
+
+    fn repair(&self, world: &World) -> assert_cmd::Command {
+        let mut command = world.repair();
+        for (name, value) in [("AWS_ENDPOINT_URL", self.endpoint.as_str()), ("AWS_REGION", "us-east-1")] {
+            command.env(name, value);
+        }
+        command.env("AWS_ACCESS_KEY_ID", "sandbox").env("AWS_SECRET_ACCESS_KEY", "sandbox");
+        command
+    }
+}
+
+const PARAMS: [&str; 7] = [
+    "from=2024-03-04",
+    "to=2024-03-04",
+    "symbols=AIG,BAC,SPY",
+    "source=archive",
+    "archive_format=parquet",
+    "settle=10ms",
+    "quiet_spell=1h",
+];
+
+fn run(mut command: assert_cmd::Command, more: &[&str], makes: bool) -> Value {
+    command.args(["run", WORKFLOW, "--json"]).args(more);
+    for param in PARAMS {
+        command.args(["--param", param]);
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    // What will be made in the catalog is told before, and only then.
+    let tells = said.contains("will be created when it is first needed: table market.bars_repairs at s3://bucket/lake/bars_repairs/");
+    assert_eq!(tells, makes, "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert!(output.status.success(), "{report:#}: {said}");
+    report
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_workflow_on_s3_and_athena_gives_the_same_hours() {
+    let world = World::new();
+    let folder = captured(&world).await;
+    let sandbox = Sandbox::start(&folder).await;
+    let on_aws = run(sandbox.repair(&world), &["--profile", "aws", "--run-id", "one"], true);
+    let here = run(world.repair(), &["--lake", folder.to_str().unwrap()], false);
+    for step in ["find_gaps", "fill", "check", "hourly"] {
+        assert_eq!(on_aws["steps"][step]["output"], here["steps"][step]["output"], "{step}");
+    }
+    assert!(on_aws["usage"]["queries"].as_u64().unwrap() >= 3, "{}", on_aws["usage"]);
+    // What a reader sees.
+    let hourly = table("hourly", Format::Parquet, "hour", true);
+    let connection = repair_aws::Connection::of(
+        aws_config::SdkConfig::builder()
+            .behavior_version(aws_config::BehaviorVersion::latest())
+            .region(aws_config::Region::new("us-east-1"))
+            .endpoint_url(&sandbox.endpoint)
+            .credentials_provider(aws_sdk_credentials())
+            .build(),
+    );
+    let lake = repair_aws::AwsLake::open(&connection, repair_aws::AwsOptions::new(LAKE, "market", "repair")).unwrap();
+    let (theirs, ours) = (rows(&scan(&lake, &hourly).await), rows(&scan(&LocalLake::open(&folder).unwrap(), &hourly).await));
+    assert_eq!(theirs.len(), 21, "seven hours of three stocks");
+    assert_eq!(theirs, ours);
+    // Its journal is in the bucket: another process finds the run there, and to start it again changes nothing.
+    let runs = sandbox.repair(&world).args(["runs", "--json", "--lake", LAKE]).output().unwrap();
+    let runs: Value = serde_json::from_slice(&runs.stdout).unwrap();
+    assert_eq!((&runs["runs"][0]["run"], &runs["runs"][0]["outcome"]), (&Value::from("one"), &Value::from("succeeded")), "{runs}");
+    let again = run(sandbox.repair(&world), &["--profile", "aws", "--run-id", "one"], false);
+    assert_eq!(again["usage"], on_aws["usage"]);
+    sandbox.repair(&world).args(["resume", "one", "--lake", LAKE]).assert().success();
+    let events = sandbox.repair(&world).args(["show", "one", "--events", "--lake", LAKE]).output().unwrap();
+    let events = String::from_utf8(events.stdout).unwrap();
+    assert!(events.contains("\"kind\":\"metered\"") && events.contains("\"bytes_scanned\""), "every query is on record");
+    let costs = sandbox.repair(&world).args(["costs", "one", "--json", "--lake", LAKE, "--prices", PRICES]).output().unwrap();
+    let costs: Value = serde_json::from_slice(&costs.stdout).unwrap_or_else(|error| panic!("{error}: {costs:?}"));
+    assert_eq!(costs["total"]["usd"], by_hand(&events, &costs["total"]["usage"]), "{costs:#}");
+    assert_eq!(costs["total"]["rows_repaired"], world.dropped);
+}
+
+/// What Athena and S3 charge for the events of a run: 5 dollars a terabyte, at least 10 MB a query that read anything, each id once; and requests,
+/// and bytes for a month.
+fn by_hand(events: &str, usage: &Value) -> String {
+    let events = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let queries: BTreeMap<String, u64> = events
+        .flat_map(|event| event["event"]["queries"].as_array().cloned().unwrap_or_default())
+        .map(|query| (query["id"].as_str().unwrap().to_owned(), query["bytes_scanned"].as_u64().unwrap()))
+        .collect();
+    assert!(queries.values().filter(|bytes| **bytes > 0).count() >= 3, "{queries:?}");
+    let charged: u64 = queries.values().filter(|bytes| **bytes > 0).map(|bytes| (*bytes).max(10_000_000)).sum();
+    let count = |name: &str| Decimal::from(usage[name].as_u64().unwrap_or_default());
+    // In parts of 10^-15 dollars.
+    let parts = Decimal::from(charged) * Decimal::from(5_000)
+        + count("storage_writes") * Decimal::from(5_000_000_000_u64)
+        + count("storage_reads") * Decimal::from(400_000_000)
+        + count("bytes_written") * Decimal::from(23_000);
+    (parts / Decimal::from(1_000_000_000_000_000_u64)).normalize().to_string()
+}
+
+/// What a lake on Athena takes is queries, each with its minimum, and tables that are made; and nothing is made by telling so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_on_athena_tells_queries_and_what_is_made() {
+    let world = World::new();
+    let folder = captured(&world).await;
+    let sandbox = Sandbox::start(&folder).await;
+    let plan = |more: &[&str]| -> Value {
+        let mut command = sandbox.repair(&world);
+        command.args(["plan", WORKFLOW, "--profile", "aws", "--json", "-o", "plan.json", "--prices", PRICES]).args(more);
+        for param in PARAMS {
+            command.args(["--param", param]);
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let (first, second) = (plan(&[]), plan(&[]));
+    for part in ["creates", "repairs", "reads", "total"] {
+        assert_eq!(first[part], second[part], "to look changes nothing");
+    }
+    assert_eq!(first["looks"][0]["extents"], second["looks"][0]["extents"]);
+    assert_eq!(first["creates"].as_array().unwrap().len(), 3, "{}", first["creates"]);
+    let look = &first["looks"][0]["estimate"]["low"];
+    assert_eq!((&look["queries"], &look["usd"]), (&1.into(), &"0.00005".into()), "ten megabytes are the least: {look}");
+    let (low, high) = (&first["total"]["low"], &first["total"]["high"]);
+    assert!(high["queries"].as_u64() > low["queries"].as_u64() && low["queries"].as_u64() > Some(1), "{}", first["total"]);
+
+    let apply = || {
+        let output = sandbox.repair(&world).args(["apply", "plan.json", "--json"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let done = apply();
+    assert_eq!(done["steps"]["find_gaps"]["output"], second["looks"][0]["counts"]);
+    assert_eq!(apply()["usage"], done["usage"], "the same run");
+    let queries = done["usage"]["queries"].as_u64();
+    assert!(low["queries"].as_u64() <= queries, "{} {}", done["usage"], first["total"]);
+}
+
+fn aws_sdk_credentials() -> aws_credential_types::provider::SharedCredentialsProvider {
+    aws_credential_types::provider::SharedCredentialsProvider::new(aws_credential_types::Credentials::from_keys("sandbox", "sandbox", None))
+}
+
+/// What is wrong with a profile, or with what it names, is said before anything is begun.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_a_lake_in_s3_is_said() {
+    let world = World::new();
+    let folder = captured(&world).await;
+    let sandbox = Sandbox::start(&folder).await;
+    let text = std::fs::read_to_string(WORKFLOW).unwrap();
+    let with = |from: &str, to: &str| {
+        assert!(text.contains(from));
+        world.write("changed.yaml", &text.replace(from, to))
+    };
+    let fails = |file: PathBuf, more: &[&str], words: &[&str]| {
+        let mut command = sandbox.repair(&world);
+        command.arg("run").arg(file).args(["--profile", "aws"]).args(more);
+        for param in PARAMS {
+            command.args(["--param", param]);
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{words:?} in {said}");
+    };
+    fails(with("workgroup: repair, ", ""), &[], &["profile `aws`", "workgroup"]);
+    fails(with("database: market", "database: nowhere"), &[], &["no database `nowhere`"]);
+    fails(with("s3://bucket/lake", "s3://nowhere/lake"), &[], &["s3://nowhere/lake", "create the bucket"]);
+    fails(with("s3://bucket/lake", "/bucket/lake"), &[], &["s3://bucket/prefix"]);
+    fails(PathBuf::from(WORKFLOW), &["--lake", "./lake"], &["is the folder ./lake"]);
+}
+
+/// The command logs in as its AWS profile says; each way to do so has a test of its own in `repair-aws`.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_profile_of_aws_is_logged_in_to_by_its_process() {
+    let world = World::new();
+    let folder = captured(&world).await;
+    let sandbox = Sandbox::start(&folder).await;
+    let profile = |printed: &str| {
+        let config = world.write("config", &format!("[profile team]\nregion = us-east-1\ncredential_process = echo '{printed}'\n"));
+        let mut command = sandbox.repair(&world);
+        command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY").env_remove("AWS_REGION");
+        command.env("AWS_CONFIG_FILE", config).env("AWS_PROFILE", "team").args(["runs", "--json", "--lake", LAKE]);
+        command.output().unwrap()
+    };
+    let output = profile(r#"{ "Version": 1, "AccessKeyId": "process", "SecretAccessKey": "secret" }"#);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = profile("nothing");
+    // With `--json`, an error is an object on standard output.
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("no AWS credentials") && said.contains("aws sso login"), "{said}");
+}

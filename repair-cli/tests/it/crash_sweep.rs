@@ -1,0 +1,150 @@
+//! A real run on a real lake is aborted at every write to the journal and around every write to the lake, one after the other, and resumed:
+//! what readers see is what they see of an undisturbed run, and the source is asked for nothing twice that was kept.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use crate::common::{World, seen};
+use async_trait::async_trait;
+use repair_core::engine::{Engine, StartRequest};
+use repair_core::plugin::{Answer, Limits, Plugin, PluginKind, Registry, Request, Source, StepContext};
+use repair_core::testing::{CrashingJournal, CrashingLake, Moment, Schedule};
+use repair_core::workflow::Workflow;
+use repair_core::{Error, Result};
+use repair_local::{LocalLake, SqliteJournal};
+use serde_json::{Value, json};
+
+/// Where the aborted process finds its orders.
+const ORDERS: &str = "CRASH_SWEEP_ORDERS";
+
+/// An archive that writes down every request before it answers.
+struct Counted {
+    inner: Arc<dyn Source>,
+    log: PathBuf,
+}
+
+#[async_trait]
+impl Source for Counted {
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
+        let mut log = std::fs::OpenOptions::new().append(true).create(true).open(&self.log).unwrap();
+        writeln!(log, "{:?} {}", request.keys, request.interval).unwrap();
+        self.inner.fetch(context, request).await
+    }
+}
+
+fn registry(log: &Path) -> Arc<Registry> {
+    let mut registry = Registry::default();
+    repair_stocks::register(&mut registry);
+    let log = log.to_owned();
+    registry.source("counted", "an archive that counts requests", move |config: Value| {
+        let mut stocks = Registry::default();
+        repair_stocks::register(&mut stocks);
+        match stocks.get(PluginKind::Source, "stocks.archive").unwrap().make(&config)? {
+            Plugin::Source(inner) => Ok(Counted { inner, log: log.clone() }),
+            _ => Err(Error::internal("a source that is none")),
+        }
+    });
+    Arc::new(registry)
+}
+
+/// Drives the run in this process, with a schedule of its writes.
+fn drive(folder: &Path, schedule: &Schedule) {
+    let registry = registry(&folder.join("requests.log"));
+    let workflow = Workflow::load(&folder.join("workflow.yaml"), &registry).unwrap_or_else(|told| panic!("{told}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let root = folder.join("lake");
+        std::fs::create_dir_all(root.join(".repair")).unwrap();
+        let lake = CrashingLake::new(Arc::new(LocalLake::open(&root).unwrap()), schedule.clone());
+        let journal = SqliteJournal::open(root.join(".repair/journal.db")).unwrap();
+        let journal = CrashingJournal::new(Arc::new(journal), schedule.clone());
+        let engine = Engine::new(registry, Arc::new(lake), Arc::new(journal));
+        let request = StartRequest::new("one").with_environment(json!({}));
+        let report = Box::pin(engine.start(&workflow, request)).await.unwrap();
+        assert_eq!(report.outcome.map(|outcome| outcome.as_str()), Some("succeeded"), "{:?}", report.problems);
+    });
+}
+
+/// Not a test: the process that is aborted. `folder write before|after`.
+#[test]
+#[ignore = "run by the sweep, as a process of its own"]
+fn the_process_that_is_aborted() {
+    let orders = std::env::var(ORDERS).expect("the sweep starts this, with its orders");
+    let [folder, write, moment] = orders.split('\n').collect::<Vec<_>>().try_into().unwrap();
+    let moment = if moment == "before" { Moment::Before } else { Moment::After };
+    drive(Path::new(folder), &Schedule::abort_at(write.parse().unwrap(), moment));
+}
+
+fn requests(folder: &Path) -> Vec<String> {
+    let mut lines: Vec<String> =
+        std::fs::read_to_string(folder.join("requests.log")).unwrap_or_default().lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+/// One unit at a time, so that at most one is under way when the process is aborted.
+const CHANGES: [(&str, &str); 3] = [
+    (
+        "source: stocks.archive, with: { location: archive, format: csv, rows_per_request: 30 }",
+        "source: counted, with: { location: archive, format: csv, rows_per_request: 150 }",
+    ),
+    ("concurrency: 2", "concurrency: 1"),
+    ("for: 10ms", "for: 1ms"),
+];
+
+fn folder(world: &World) -> PathBuf {
+    world.workflow(&CHANGES).parent().unwrap().to_owned()
+}
+
+#[test]
+fn aborted_at_every_write_and_resumed_nothing_is_lost_doubled_or_paid_for_twice() {
+    let calm = World::new();
+    let calm_folder = folder(&calm);
+    let whole = Schedule::never();
+    drive(&calm_folder, &whole);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let expected = runtime.block_on(seen(&calm));
+    let asked = requests(&calm_folder);
+    assert!(asked.len() >= 8 && whole.writes() > 25, "{} requests, {} writes", asked.len(), whole.writes());
+
+    // How many writes there are depends a little on what is committed together, so the sweep goes on until nothing is left to abort.
+    let mut left_alone = None;
+    // It takes a second a write: every write where tests may take long, else some, and then the end.
+    let step = testdata::by_length(4, 1);
+    'sweep: for write in (1..2 * whole.writes()).step_by(step) {
+        for moment in ["before", "after"] {
+            let world = World::new();
+            let folder = folder(&world);
+            let process = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "crash_sweep::the_process_that_is_aborted", "--ignored"])
+                .env(ORDERS, format!("{}\n{write}\n{moment}", folder.display()))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .unwrap();
+            if process.success() {
+                left_alone = Some((write, moment));
+                break 'sweep;
+            }
+            drive(&folder, &Schedule::never());
+            let at = format!("aborted {moment} write {write} of {}", whole.writes());
+            assert_eq!(runtime.block_on(seen(&world)), expected, "{at}");
+            let mut again = requests(&folder);
+            // The one unit that was under way when it was aborted, and was not kept, is asked for once more; nothing else is.
+            let more = again.len() - asked.len();
+            assert!(more <= 1, "{at}: {more} requests more");
+            again.dedup();
+            assert_eq!(again, asked, "{at}");
+        }
+    }
+    let (write, moment) = left_alone.expect("the process comes to its end");
+    assert!(write + 4 + step as u64 > whole.writes(), "write {write} {moment}: the process was not aborted");
+}

@@ -1,0 +1,21 @@
+//! What the command promises. All tests of the crate are one program, so that they are linked once.
+
+#[cfg(feature = "aws")]
+mod aws;
+mod bad_input;
+mod commands;
+mod common;
+mod compare;
+mod costs;
+mod crash_sweep;
+mod defects;
+mod english;
+mod exit_codes;
+mod include;
+mod kill;
+mod lessons;
+mod plan;
+mod power;
+mod provenance;
+mod transcript;
+mod truth;

@@ -1,0 +1,22 @@
+//! What the engine and the language of workflows promise. All tests of the crate are one program, so that they are linked once.
+
+mod arrivals;
+mod backfill;
+mod builder;
+mod cadences;
+mod calendars;
+mod common;
+mod conformance;
+mod defects;
+mod detection;
+mod driver;
+mod engine;
+mod expressions;
+mod guesses;
+mod include;
+mod language;
+mod layers;
+mod lifetimes;
+mod now;
+mod simulation;
+mod strategies;

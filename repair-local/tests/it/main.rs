@@ -1,0 +1,15 @@
+//! What the lake on one machine promises. All tests of the crate are one program, so that they are linked once.
+
+mod broken;
+mod columns;
+mod common;
+mod conformance;
+mod journal;
+mod presence;
+mod real_data;
+mod sql;
+mod tables;
+mod torn;
+mod unique;
+mod view;
+mod writing;

@@ -1,0 +1,19 @@
+//! What a program that depends on `repair` alone is promised. All tests of the crate are one program, so that they are linked once.
+
+mod arrivals;
+mod budget;
+mod cells;
+mod columns;
+mod common;
+mod compare;
+mod differs;
+mod front_door;
+mod keys;
+mod ledger;
+mod older;
+mod places;
+mod reading;
+mod rows;
+mod slots;
+mod unique;
+mod versions;

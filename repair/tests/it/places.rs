@@ -1,0 +1,74 @@
+//! What is repaired is explained, undone and judged wherever a table lies and however its own times are written.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails, panics")]
+
+use crate::common::World;
+use repair::{Repair, RunReport};
+use serde_json::json;
+
+/// Fills hour 5, which is missing; then the table gets it.
+fn steps() -> &'static str {
+    "  look: { detect: gaps, with: { table: t, keys: [a], from: 2024-03-04, to: 2024-03-04 }, next: fill }\n  fill: { repair: interpolate, of: look, next: check }\n  \
+     check: { verify: look, end: true }"
+}
+
+async fn run(repair: &Repair) -> RunReport {
+    let report = repair.run().await.unwrap_or_else(|error| panic!("{}", error.full()));
+    assert!(report.error.is_none(), "{:?} {:?}", report.reason, report.problems);
+    report
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repairs_are_explained_undone_and_judged_for_tables_of_any_form_and_place() {
+    let outside = tempfile::tempdir().unwrap();
+    let elsewhere = outside.path().join("t");
+    let at = |form: &str, hour: u32| match form {
+        "text" => format!("04.03.2024 {hour:02}:00"),
+        "epoch" => (1_709_510_400_000_i64 + i64::from(hour) * 3_600_000).to_string(),
+        _ => format!("2024-03-04T{hour:02}:00:00Z"),
+    };
+    for (form, location, time) in [
+        ("plain", "t", "time: ts"),
+        ("text", "t", "time: { column: ts, format: \"%d.%m.%Y %H:%M\", zone: UTC }"),
+        ("epoch", "t", "time: { column: ts, epoch: ms }"),
+        ("plain", "t/*.csv", "time: ts"),
+        ("plain", elsewhere.to_str().unwrap(), "time: ts"),
+    ] {
+        let world = World::new();
+        let write = |hours: &[u32]| {
+            let rows: Vec<String> = hours.iter().map(|hour| format!("a,{},{}\n", at(form, *hour), hour * 10)).collect();
+            let text = format!("k,ts,v\n{}", rows.concat());
+            if location.starts_with('/') {
+                std::fs::create_dir_all(&elsewhere).unwrap();
+                std::fs::write(elsewhere.join("a.csv"), text).unwrap();
+            } else {
+                world.write("t/a.csv", text);
+            }
+        };
+        let without: Vec<u32> = (0..24).filter(|hour| *hour != 5).collect();
+        write(&without);
+        let path = world.written("", location, &format!("format: csv, key: [k], {time}, cadence: 1h"), steps());
+        let opened = Repair::open(path).connect().await.unwrap_or_else(|error| panic!("{}", error.full()));
+        let first = run(&opened).await;
+        let why = async || {
+            let story = opened.lake().why("t", "2024-03-04T05:00:00Z".parse().unwrap()).key("a").await;
+            serde_json::to_value(story.unwrap_or_else(|error| panic!("{form} {location}: {}", error.full()))).unwrap()
+        };
+        let story = why().await;
+        assert_eq!((&story["standing"], &story["repairs"][0]["row"]["v"]), (&json!("repaired"), &json!(50)), "{form} {location}: {story}");
+        write(&(0..24).collect::<Vec<_>>());
+        let late = run(&opened).await;
+        let new: u64 = late.late_truth.values().flat_map(|strategies| strategies.values().map(|late| late.new)).sum();
+        assert_eq!(new, 1, "{form} {location}");
+        let accuracy = opened.lake().accuracy("t").await.unwrap();
+        assert_eq!(accuracy.strategies["interpolate"].judged, 1, "{form} {location}");
+        write(&without);
+        assert_eq!(opened.lake().undo(&first.run).await.unwrap().rows(), 1, "{form} {location}");
+        assert_eq!(why().await["standing"], "missing", "{form} {location}");
+        // A person says that nothing is to be there, and takes it back.
+        let hour = repair::core::model::Interval::parse("2024-03-04T05:00:00Z", "2024-03-04T06:00:00Z").unwrap();
+        opened.lake().except("t", hour, "nothing was measured").key("a").await.unwrap();
+        assert_eq!(why().await["standing"], "absent", "{form} {location}");
+        opened.lake().unexcept("t", hour, "it was").key("a").await.unwrap();
+        assert_eq!(why().await["standing"], "missing", "{form} {location}");
+    }
+}

@@ -1,0 +1,429 @@
+//! Tables as people have them: the cases of `testdata/field`, each a kind of data that other tools read wrongly, with the right value.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use std::sync::Arc;
+
+use crate::common::{World, copy, output};
+use repair::arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray, TimestampMillisecondArray};
+use repair::{ErrorKind, Outcome};
+
+fn texts(values: &[&str]) -> ArrayRef {
+    Arc::new(StringArray::from(values.to_vec()))
+}
+
+fn hours(hours: &[i64]) -> ArrayRef {
+    // 2024-03-04T00:00:00Z
+    Arc::new(TimestampMicrosecondArray::from(hours.iter().map(|hour| (1_709_510_400 + hour * 3_600) * 1_000_000).collect::<Vec<_>>()))
+}
+
+#[test]
+fn a_clock_that_is_set_back_has_an_hour_twice() {
+    let world = World::of("local-time");
+    let zone = "format: csv, key: [meter], cadence: 1h, time: { column: reading_at, zone: America/New_York, repeated: file-order }";
+    let day = "keys: [\"4711\"], from: 2022-11-06, to: 2022-11-06";
+    let counts = world.gaps(zone, day);
+    assert_eq!((counts["expected"].as_u64(), counts["missing"].as_u64(), counts["duplicates"].as_u64()), (Some(25), Some(1), Some(0)));
+    // Without a word about the doubled hour nobody can know, and without a zone even less.
+    let (_, message) = world.refused("format: csv, key: [meter], cadence: 1h, time: { column: reading_at, zone: America/New_York }", day);
+    assert!(message.contains("line 3") && message.contains("twice") && message.contains("file-order"), "{message}");
+    let (_, message) = world.refused("format: csv, key: [meter], cadence: 1h, time: reading_at", day);
+    assert!(message.contains("line 2") && message.contains("zone: "), "{message}");
+}
+
+#[test]
+fn times_are_numbers_of_several_units() {
+    let names = "names: [open_time, open, high, low, close, volume, close_time, qv, n, tb, tq, ignore]";
+    let scope = "from: \"2024-12-31T23:55:00Z\", to: \"2025-01-01T00:05:00Z\"";
+    let world = World::of("epoch-times");
+    let table = format!("format: csv, csv: {{ header: false, {names} }}, cadence: 1m, time: {{ column: open_time, epoch: [ms, us] }}");
+    let counts = world.gaps(&table, scope);
+    assert_eq!((counts["expected"].as_u64(), counts["missing"].as_u64()), (Some(10), Some(2)));
+    let world = World::of("epoch-header");
+    assert_eq!(world.missing("format: csv, cadence: 1m, time: { column: open_time, epoch: [ms, us] }", scope), 2);
+    // One unit alone does not fit, and the message says which does.
+    let (_, message) = world.refused("format: csv, cadence: 1m, time: { column: open_time, epoch: ms }", scope);
+    assert!(message.contains("DOGE-1m-2025-01-01.csv") && message.contains("epoch: [ms, us]"), "{message}");
+    let (_, message) = world.refused("format: csv, cadence: 1m, time: open_time", scope);
+    assert!(message.contains("epoch: ms"), "{message}");
+}
+
+#[test]
+fn every_file_is_read_whatever_its_ending() {
+    let scope = "keys: [EURJPY], from: 2024-03-04, to: 2024-03-06";
+    for (case, format) in [("mixed", "csv"), ("gz", "csv"), ("noext", "parquet"), ("upper", "parquet")] {
+        let world = World::of(&format!("file-endings/{case}"));
+        let counts = world.gaps(&format!("format: {format}, key: [pair], time: ts, cadence: 1h"), scope);
+        assert_eq!((counts["present"].as_u64(), counts["missing"].as_u64()), (Some(72), Some(0)), "{case}");
+    }
+    // What is not named like data makes the table blind, by name, until somebody says what it is.
+    let world = World::of("file-endings/mixed");
+    world.write("t/README.md", "# Prices\n");
+    let (kind, message) = world.refused("format: csv, key: [pair], time: ts, cadence: 1h", scope);
+    assert!(kind == ErrorKind::Blind && message.contains("README.md") && message.contains("ignore"), "{message}");
+    assert_eq!(world.missing("format: csv, ignore: [\"*.md\"], key: [pair], time: ts, cadence: 1h", scope), 0);
+}
+
+#[test]
+fn one_file_and_a_glob_are_locations() {
+    let world = World::of("file-endings/gz");
+    let scope = "keys: [EURJPY], from: 2024-03-04, to: 2024-03-06";
+    let text = |location: &str| world.missing_at(location, "format: csv, key: [pair], time: ts, cadence: 1h", scope);
+    assert_eq!(text("t/w0.csv.gz"), 48);
+    assert_eq!(text("t/w[02].csv.gz"), 24);
+    assert_eq!(text("*/*.gz"), 0);
+}
+
+#[test]
+fn folders_carry_the_time_in_many_ways() {
+    let world = World::new();
+    for hour in (0..12).filter(|hour| *hour != 5) {
+        let rows: [(&str, ArrayRef); 3] = [("dev", texts(&["a"])), ("ts", hours(&[hour])), ("v", Arc::new(Float64Array::from(vec![1.5])))];
+        world.parquet(&format!("t/year=2024/month=03/day=04/hour={hour:02}/f.parquet"), &rows);
+        world.parquet(&format!("plain/2024/03/04/{hour:02}/f.parquet"), &rows);
+        world.parquet(&format!("unpadded/year=2024/month=3/day=4/hour={hour}/f.parquet"), &rows);
+    }
+    let rows = (0..12).filter(|hour| *hour != 5).collect::<Vec<_>>();
+    world.parquet("compact/dt=20240304/f.parquet", &[("dev", texts(&vec!["a"; rows.len()])), ("ts", hours(&rows))]);
+    world.parquet("compact/dt=20240307/f.parquet", &[("dev", texts(&["a"])), ("ts", hours(&[72]))]);
+    // A folder that is not needed is not read.
+    for folder in
+        ["t/year=2023/month=01/day=01/hour=00", "plain/2023/01/01/00", "unpadded/year=2023/month=1/day=1/hour=0", "compact/dt=20230101"]
+    {
+        world.parquet(&format!("{folder}/f.parquet"), &[("dev", texts(&["a"; 50])), ("ts", hours(&[-10_272; 50]))]);
+    }
+    for (location, pattern) in [
+        ("t", "year=%Y/month=%m/day=%d/hour=%H"),
+        ("plain", "%Y/%m/%d/%H"),
+        ("unpadded", "year=%Y/month=%m/day=%d/hour=%H"),
+        ("compact", "dt=%Y%m%d"),
+    ] {
+        let scope = "keys: [a], from: \"2024-03-04T00:00:00Z\", to: \"2024-03-04T08:00:00Z\"";
+        let table = format!("format: parquet, partition_by: \"{pattern}\", key: [dev], time: ts, cadence: 1h");
+        let (missing, rows_read) = world.missing_and_read_at(location, &table, scope);
+        assert_eq!(missing, 1, "{location}");
+        assert!((7..=11).contains(&rows_read), "{location}: {rows_read}");
+    }
+}
+
+#[test]
+fn a_row_outside_its_folder_is_counted_and_never_lost() {
+    let world = World::new();
+    // Of the day 03-05, an hour lies in the folder of the day before; of 03-09, one lies in a folder four days away.
+    world.parquet("t/dt=20240304/f.parquet", &[("dev", texts(&["a"; 25])), ("ts", hours(&(0..25).collect::<Vec<_>>()))]);
+    world.parquet("t/dt=20240305/f.parquet", &[("dev", texts(&["a"; 24])), ("ts", hours(&(25..48).chain([120]).collect::<Vec<_>>()))]);
+    let table = "format: parquet, partition_by: \"dt=%Y%m%d\", key: [dev], time: ts, cadence: 1h";
+    let look = |from: &str, to: &str| world.gaps(table, &format!("keys: [a], from: {from}, to: {to}"));
+    for (from, to, missing, misplaced, stray) in [
+        ("2024-03-04", "2024-03-05", 0, 1, 1),
+        ("2024-03-05", "2024-03-05", 0, 1, 1),
+        // The folder of the next day is opened too, and none of its rows can be of this one.
+        ("2024-03-04", "2024-03-04", 0, 0, 0),
+        ("2024-03-04", "2024-03-09", 4 * 24, 1, 1),
+        ("2024-03-09", "2024-03-09", 24, 0, 0),
+    ] {
+        let counts = look(from, to);
+        let found = ["missing", "misplaced", "stray"].map(|name| counts[name].as_u64().unwrap());
+        assert_eq!(found, [missing, misplaced, stray], "{from} to {to}");
+    }
+}
+
+#[test]
+fn tables_with_a_log_of_their_own_are_refused_by_name() {
+    let world = World::of("delta-log");
+    world.parquet("t/part-0.parquet", &[("dev", texts(&["a"])), ("ts", hours(&[0]))]);
+    let table = "format: parquet, key: [dev], time: ts, cadence: 1h";
+    let (kind, message) = world.refused(table, "keys: [a], from: 2024-03-04, to: 2024-03-04");
+    assert!(kind == ErrorKind::Blind && message.contains("Delta Lake") && message.contains("export"), "{message}");
+    for (log, name) in [("t/.hoodie/hoodie.properties", "Hudi"), ("t/metadata/v1.metadata.json", "Iceberg")] {
+        let world = World::new();
+        world.parquet("t/data/part-0.parquet", &[("dev", texts(&["a"])), ("ts", hours(&[0]))]);
+        world.write(log, "{}");
+        let (_, message) = world.refused(table, "keys: [a], from: 2024-03-04, to: 2024-03-04");
+        assert!(message.contains(name), "{message}");
+    }
+}
+
+#[test]
+fn broken_lines_are_refused_by_line_or_counted_and_listed() {
+    let scope = "keys: [a], from: \"2024-03-04T00:00:00Z\", to: \"2024-03-04T10:00:00Z\"";
+    let table = "format: csv, key: [k], time: ts, cadence: 1m";
+    for (case, line, word, bad) in [("cat", 42, "repeats the header", 1), ("bad", 41, "0000-00-00", 1), ("cut", 61, "cut off", 1)] {
+        let world = World::of(&format!("broken-lines/{case}"));
+        let (_, message) = world.refused(table, scope);
+        assert!(message.contains(&format!("line {line}")) && message.contains(word), "{case}: {message}");
+        let steps = format!("  look: {{ detect: gaps, with: {{ table: t, {scope} }}, end: true }}");
+        let report = world.run(&format!("{table}, on_bad_row: {{ quarantine: 5% }}"), &steps);
+        let counts = output(&report, "look");
+        assert_eq!(counts["quarantined"].as_u64(), Some(bad), "{case}");
+        assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions), "{case}");
+        let problem = report.problems.iter().find(|problem| problem.contains("cannot be read")).unwrap();
+        assert!(problem.contains("c.csv") && problem.contains(&format!("line {line}")), "{problem}");
+        // A limit that is passed makes the table blind.
+        let (kind, message) = world.refused(&format!("{table}, on_bad_row: {{ quarantine: 0.1% }}"), scope);
+        assert!(kind == ErrorKind::Blind && message.contains("more than the limit of 0.1%"), "{message}");
+    }
+    let world = World::of("broken-lines/tab");
+    let (_, message) = world.refused(table, scope);
+    assert!(message.contains("delimiter: tab"), "{message}");
+    assert!(world.missing(&format!("csv: {{ delimiter: tab }}, {table}"), scope) > 0);
+    let world = World::of("broken-lines/sp");
+    let (_, message) = world.refused(table, scope);
+    assert!(message.contains("trim: true"), "{message}");
+    assert!(world.missing(&format!("csv: {{ trim: true }}, {table}"), scope) > 0);
+}
+
+#[test]
+fn times_are_text_and_in_two_columns() {
+    let world = World::new();
+    let all: Vec<String> = (0..24).filter(|hour| *hour != 7).map(|hour| format!("2024-03-04 {hour:02}:00:00")).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    world.parquet("t/f.parquet", &[("k", texts(&vec!["a"; all.len()])), ("ts", texts(&all))]);
+    let day = "keys: [a], from: 2024-03-04, to: 2024-03-04";
+    assert_eq!(world.missing("format: parquet, key: [k], time: { column: ts, zone: UTC }, cadence: 1h", day), 1);
+    let world = World::of("text-times");
+    let table = "format: csv, cadence: 1h, time: { columns: [Date, Time], format: \"%m/%d/%Y %H:%M\", zone: UTC }";
+    assert_eq!(world.missing(table, "from: 2024-03-04, to: 2024-03-04"), 1);
+}
+
+#[test]
+fn a_word_for_no_value_is_none() {
+    let world = World::of("late-na");
+    let steps = "  look: { detect: gaps, with: { table: t, keys: [a], from: 2024-03-04, to: 2024-03-05 }, next: sum }\n  sum:\n    aggregate: sql\n    of: \
+                 look\n    with: { into: sums, query: \"SELECT k, min(ts) AS ts, sum(v) AS s, count(v) AS n FROM t_repaired GROUP BY 1\" }\n    end: true";
+    let report = world.run("format: csv, nulls: [N/A], key: [k], time: ts, cadence: 1h", steps);
+    assert_eq!(report.missing, 2, "{:?}", report.problems);
+    // Each day lacks its last hour, and the second day has one value that is not available.
+    assert!((world.sum() - 503.0).abs() < 1e-9, "{}", world.sum());
+    // Without that line, the message says which to add.
+    let world = World::of("late-na");
+    let report = world.run("format: csv, key: [k], time: ts, cadence: 1h", steps);
+    let message = report.reason.unwrap();
+    assert!(message.contains("later.csv") && message.contains("line 5") && message.contains("nulls: [\"N/A\"]"), "{message}");
+}
+
+#[test]
+fn the_time_is_in_the_path() {
+    let world = World::new();
+    for (day, stores) in [("04", &["s1", "s2"][..]), ("05", &["s1", "s2"]), ("07", &["s1"]), ("08", &["s1", "s2"])] {
+        world.parquet(
+            &format!("t/date=2024-03-{day}/f.parquet"),
+            &[("store", texts(stores)), ("v", Arc::new(Int64Array::from(vec![1; stores.len()])))],
+        );
+        let rows: Vec<String> = stores.iter().map(|store| format!("{store},1\n")).collect();
+        world.write(&format!("csv/sales_202403{day}.csv"), format!("store,v\n{}", rows.concat()));
+        for store in stores {
+            world.write(&format!("keys/{store}/2024-03-{day}.csv"), "v\n1\n");
+        }
+    }
+    let scope = "keys: [s1, s2], from: 2024-03-04, to: 2024-03-08";
+    let table = "format: parquet, partition_by: [{ date: day }], key: [store], time: date, cadence: 1d";
+    assert_eq!(world.missing(table, scope), 3);
+    for (location, table) in [
+        ("csv", "format: csv, key: [store], time: { path: \"sales_%Y%m%d.csv\" }, cadence: 1d"),
+        ("keys", "format: csv, key: [store], time: { path: \"{store}/%F.csv\" }, cadence: 1d"),
+        ("keys", "format: csv, key: [store], partition_by: \"{store}/%F.csv\", time: { path: \"%F.csv\" }, cadence: 1d"),
+    ] {
+        std::fs::remove_dir_all(world.0.path().join("lake/t")).unwrap_or_default();
+        copy(&world.0.path().join("lake").join(location), &world.0.path().join("lake/t"));
+        assert_eq!(world.missing(table, scope), 3, "{table}");
+    }
+}
+
+#[test]
+fn whole_numbers_are_keys_even_as_floats() {
+    let world = World::new();
+    let rows: Vec<i64> = (0..24).filter(|hour| *hour != 7).collect();
+    world.parquet("t/f.parquet", &[("meter", Arc::new(Float64Array::from(vec![4711.0; rows.len()]))), ("ts", hours(&rows))]);
+    assert_eq!(
+        world.missing("format: parquet, key: [meter], time: ts, cadence: 1h", "keys: [\"4711\"], from: 2024-03-04, to: 2024-03-04"),
+        1
+    );
+    world.parquet("t/g.parquet", &[("meter", Arc::new(Float64Array::from(vec![4711.5]))), ("ts", hours(&[30]))]);
+    let (_, message) =
+        world.refused("format: parquet, key: [meter], time: ts, cadence: 1h", "keys: [\"4711\"], from: 2024-03-05, to: 2024-03-05");
+    assert!(message.contains("key column `meter`") && message.contains("a number that is not whole"), "{message}");
+}
+
+#[test]
+fn parquet_times_without_a_zone_are_those_of_the_table() {
+    let world = World::new();
+    // New York's clock, all of 2024-11-03, without 01:00 in the second pass.
+    let local: Vec<i64> = (0..24).map(|hour| 1_730_592_000_000 + hour * 3_600_000).collect();
+    world.parquet("t/f.parquet", &[("k", texts(&["a"; 24])), ("ts", Arc::new(TimestampMillisecondArray::from(local)))]);
+    let counts = world.gaps(
+        "format: parquet, key: [k], cadence: 1h, time: { column: ts, zone: America/New_York, repeated: earlier }",
+        "keys: [a], from: 2024-11-03, to: 2024-11-03",
+    );
+    assert_eq!((counts["expected"].as_u64(), counts["missing"].as_u64()), (Some(25), Some(1)));
+}
+
+#[test]
+fn a_european_export_is_read_as_it_is_written() {
+    let world = World::new();
+    // As SMARD publishes it: a byte-order mark, semicolons, German numbers, a dash for nothing, and the long day in autumn.
+    let mut text = "\u{feff}Datum;Uhrzeit;Netzlast [MWh]\r\n".to_owned();
+    for hour in [0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23] {
+        let load = if hour == 9 { "-".to_owned() } else { format!("4{hour}.123,25") };
+        text.push_str(&format!("27.10.2024;{hour:02}:00;{}\r\n", load.replace("40.", "4.")));
+    }
+    world.write("t/smard.csv", text);
+    let table = "format: csv, csv: { delimiter: \";\", decimal: \",\", thousands: \".\" }, nulls: [\"-\"], cadence: 1h, time: { columns: [Datum, Uhrzeit], \
+                 format: \"%d.%m.%Y %H:%M\", zone: Europe/Berlin, repeated: file-order }";
+    let day = "from: 2024-10-27, to: 2024-10-27";
+    let counts = world.gaps(table, day);
+    assert_eq!((counts["expected"].as_u64(), counts["present"].as_u64()), (Some(25), Some(25)));
+    let steps = format!(
+        "  look: {{ detect: invalid, with: {{ table: t, {day}, rules: [{{ column: \"Netzlast [MWh]\", not_null: true, min: 4000 }}] }}, end: true }}"
+    );
+    let report = world.run(table, &steps);
+    assert_eq!(output(&report, "look")["defective"].as_u64(), Some(1), "{:?}", report.problems);
+}
+
+#[test]
+fn text_comes_in_other_encodings() {
+    let scope = "keys: [\"Z\u{fc}rich\"], from: 2024-03-04, to: 2024-03-04";
+    let rows: String = (0..24).filter(|hour| *hour != 7).map(|hour| format!("Z\u{fc}rich,2024-03-04T{hour:02}:00Z,1\n")).collect();
+    let text = format!("ort,ts,v\n{rows}");
+    let latin: Vec<u8> = text.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();
+    let utf16 = |mark: bool| -> Vec<u8> {
+        let units = mark.then_some(0xfeff).into_iter().chain(text.encode_utf16());
+        units.flat_map(u16::to_le_bytes).collect()
+    };
+    for (bytes, encoding) in
+        [(latin.clone(), "latin1"), (utf16(true), "utf8"), (utf16(false), "utf16le"), (text.clone().into_bytes(), "utf8")]
+    {
+        let world = World::new();
+        world.write("t/f.csv", bytes);
+        let table = format!("format: csv, csv: {{ encoding: {encoding} }}, key: [ort], time: ts, cadence: 1h");
+        assert_eq!(world.missing(&table, scope), 1, "{encoding}");
+    }
+    let world = World::new();
+    world.write("t/f.csv", latin);
+    let (_, message) = world.refused("format: csv, key: [ort], time: ts, cadence: 1h", scope);
+    assert!(message.contains("line 2") && message.contains("encoding: latin1"), "{message}");
+}
+
+#[test]
+fn values_are_taken_from_within_nested_rows() {
+    let world = World::new();
+    let rows: String = (0..24)
+        .filter(|hour| *hour != 7)
+        .map(|hour| {
+            format!(
+                "{{\"device\": {{\"id\": \"a\"}}, \"at\": {{\"ms\": {}}}, \"quote\": {{\"last\": {hour}.5}}}}\n",
+                1_709_510_400_000i64 + hour * 3_600_000
+            )
+        })
+        .collect();
+    world.write("t/f.jsonl", rows);
+    let table = "format: jsonl, key: [dev], time: { column: ts, epoch: ms }, cadence: 1h, columns: { dev: { path: device.id }, ts: { path: at.ms }, price: { \
+                 path: quote.last } }";
+    assert_eq!(world.missing(table, "keys: [a], from: 2024-03-04, to: 2024-03-04"), 1);
+    let steps = "  look: { detect: invalid, with: { table: t, keys: [a], from: 2024-03-04, to: 2024-03-04, rules: [{ column: price, max: 22 }] }, end: true }";
+    let report = world.run(table, steps);
+    assert_eq!(output(&report, "look")["defective"].as_u64(), Some(2), "{:?}", report.problems);
+}
+
+/// From the raw file to one number of the repaired table, by YAML alone: rows that are there twice are resolved, gaps are interpolated, and
+/// a query computes the rest. Returns how many slots were missing, and the number.
+fn repaired(world: &World, table: &str, scope: &str, sum: &str) -> (u64, f64) {
+    let steps = format!(
+        "  look: {{ detect: duplicates, with: {{ table: t, {scope} }}, next: keep }}
+  keep: {{ repair: keep, of: look, with: {{ keep: last }}, next: gaps }}
+  gaps: {{ detect: gaps, with: {{ table: t, {scope} }}, next: fill }}
+  fill: {{ repair: interpolate, of: gaps, next: check }}
+  check: {{ verify: gaps, next: sum }}
+  sum: {{ aggregate: sql, of: gaps, with: {{ into: sums, query: '{sum}' }}, end: true }}"
+    );
+    let report = world.run(table, &steps);
+    assert!(report.error.is_none() && report.missing == 0, "{:?} {:?}", report.reason, report.problems);
+    (output(&report, "gaps")["missing"].as_u64().unwrap(), world.sum())
+}
+
+fn close(one: f64, other: f64) -> bool {
+    (one - other).abs() < 1e-6
+}
+
+#[test]
+fn raw_files_of_public_data_become_repaired_tables() {
+    // The Numenta benchmark: no zone, five minutes, an hour exported twice, and a step backward.
+    let world = World::new();
+    let mut lines = vec!["timestamp,value".to_owned()];
+    let stamp = |minute: i64| format!("2013-12-02 {:02}:{:02}:00,{}", minute / 60, minute % 60, minute);
+    lines.extend((0..12).map(|five| stamp(five * 5)).chain((6..24).filter(|five| *five != 15).map(|five| stamp(five * 5))));
+    world.write("t/machine.csv", lines.join("\n"));
+    let table = "format: csv, time: { column: timestamp, zone: UTC }, cadence: 5m";
+    let hours = "from: \"2013-12-02T00:00:00Z\", to: \"2013-12-02T02:00:00Z\"";
+    let sum = "SELECT min(timestamp) AS ts, sum(value) AS s FROM t_repaired";
+    assert_eq!(repaired(&world, table, hours, sum), (1, (0..24).map(|five| f64::from(five * 5)).sum()));
+
+    // Klines of Binance: no header, and times that are numbers.
+    let world = World::new();
+    let line = |minute: i64| {
+        let open = 1_704_067_200_000 + minute * 60_000;
+        format!("{open},42000.5,42010.0,41990.1,42001.{minute:02},3.5,{},147000.1,99,1.5,63000.2,0", open + 59_999)
+    };
+    world.write("t/BTCUSDT-1m-2024-01-01.csv", (0..60).filter(|minute| *minute != 30).map(line).collect::<Vec<_>>().join("\n"));
+    let table = "format: csv, time: { column: open_time, epoch: ms }, cadence: 1m, csv: { header: false, names: [open_time, open, high, low, close, volume, \
+                 close_time, quote, trades, taker_base, taker_quote, ignore] }";
+    let hour = "from: \"2024-01-01T00:00:00Z\", to: \"2024-01-01T01:00:00Z\"";
+    let (missing, volume) = repaired(&world, table, hour, "SELECT min(open_time) AS ts, sum(volume) AS s FROM t_repaired");
+    assert!(missing == 1 && close(volume, 60.0 * 3.5), "{missing} {volume}");
+
+    // UCI's household file: `;`, a date and a time of day, `?` for nothing, `.txt`.
+    let world = World::new();
+    let mut lines = vec!["Date;Time;Global_active_power;Voltage".to_owned()];
+    lines.extend((0..60).filter(|minute| *minute != 7).map(|minute| {
+        let power = if minute == 20 { "?".to_owned() } else { format!("{}.500", minute % 5) };
+        format!("28/4/2007;00:{minute:02}:00;{power};{}", if minute == 20 { "?" } else { "240.1" })
+    }));
+    world.write("t/household_power_consumption.txt", lines.join("\n"));
+    let table = "format: csv, csv: { delimiter: \";\" }, nulls: [\"?\"], cadence: 1m, time: { columns: [Date, Time], format: \"%d/%m/%Y %H:%M:%S\", zone: \
+                 Europe/Paris }";
+    let hour = "from: \"2007-04-28T00:00:00+02:00\", to: \"2007-04-28T01:00:00+02:00\"";
+    let power = "SELECT min(ts) AS ts, sum(\"Global_active_power\") AS s FROM t_repaired";
+    let all: f64 = (0..60).filter(|minute| *minute != 20 && *minute != 7).map(|minute| f64::from(minute % 5) + 0.5).sum();
+    let (missing, total) = repaired(&world, table, hour, power);
+    // Minute 7 lies between 1.5 and 3.5.
+    assert!(missing == 1 && close(total, all + 2.5), "{missing} {total}");
+
+    // Yahoo's daily prices: names with spaces, `null` on a day without a price.
+    let world = World::new();
+    let days = ["2024-03-04", "2024-03-05", "2024-03-07", "2024-03-08"];
+    let rows: Vec<String> = days.iter().zip(1..).map(|(day, price)| format!("{day},1,1,1,1,{price}.5,null")).collect();
+    world.write("t/AAPL.csv", format!("Date,Open,High,Low,Close,Adj Close,Volume\n{}\n", rows.join("\n")));
+    let week = "from: 2024-03-04, to: 2024-03-08";
+    let table = "format: csv, nulls: [\"null\"], columns: { Volume: integer }, time: Date, cadence: 1d";
+    let prices = "SELECT min(\"Date\") AS ts, sum(\"Adj Close\") AS s FROM t_repaired";
+    // The day that is missing lies between 2.5 and 3.5.
+    assert_eq!(repaired(&world, table, week, prices), (1, 1.5 + 2.5 + 3.0 + 3.5 + 4.5));
+
+    // What UNLOAD of Athena writes: names without an ending but that of the compression.
+    let world = World::new();
+    for (file, hours) in [("20240304_065432_00012_ab1cd_0a1b2c3d.gz", 0..12), ("20240304_065432_00012_ab1cd_4e5f6a7b.gz", 12..24)] {
+        let rows: String =
+            hours.filter(|hour| *hour != 5).map(|hour| format!("a\u{1}2024-03-04 {hour:02}:00:00.000 UTC\u{1}{hour}\n")).collect();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut gzip, rows.as_bytes()).unwrap();
+        world.write(&format!("t/{file}"), gzip.finish().unwrap());
+    }
+    let table = "format: csv, csv: { delimiter: \"\\x01\", header: false, names: [k, ts, v] }, key: [k], time: ts, cadence: 1h";
+    let day = "keys: [a], from: 2024-03-04, to: 2024-03-04";
+    assert_eq!(repaired(&world, table, day, "SELECT min(ts) AS ts, sum(v) AS s FROM t_repaired"), (1, 276.0));
+}
+
+#[test]
+fn times_that_follow_a_clock_although_they_are_read_as_utc_are_reported() {
+    let world = World::new();
+    let zone = repair::jiff::tz::TimeZone::get("Europe/Berlin").unwrap();
+    let hours = (0..366 * 24).map(|hour| repair::jiff::Timestamp::from_second(1_704_067_200 + hour * 3_600).unwrap());
+    let local: Vec<i64> =
+        hours.map(|at| repair::jiff::tz::TimeZone::UTC.to_timestamp(zone.to_datetime(at)).unwrap().as_millisecond()).collect();
+    world.parquet("t/f.parquet", &[("ts", Arc::new(TimestampMillisecondArray::from(local)))]);
+    let steps = "  look: { detect: gaps, with: { table: t, from: 2024-01-02, to: 2024-12-30 }, end: true }";
+    let report = world.run("format: parquet, time: ts, cadence: 1h", steps);
+    assert!(report.problems.iter().any(|problem| problem.contains("zone: Europe/Berlin")), "{:?}", report.problems);
+    let report = world.run("format: parquet, time: { column: ts, zone: Europe/Berlin, repeated: file-order }, cadence: 1h", steps);
+    assert!(report.missing == 0 && report.problems.is_empty(), "{:?}", report.problems);
+}
