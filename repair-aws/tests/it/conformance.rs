@@ -1,8 +1,10 @@
 //! The lake on S3 and Athena keeps the promises of its trait, as the lake of files does.
 
+use std::sync::Arc;
+
 use crate::common::*;
 use repair_core::lake::overlay::retraction::{Part, Retraction};
-use repair_core::lake::{Overlay, ReadLake};
+use repair_core::lake::{Lake, Overlay, ReadLake};
 use repair_core::testing::{LakeSetup, MemoryLake, lake_suite};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -16,6 +18,17 @@ async fn the_lake_on_athena_keeps_its_promises() {
 async fn the_lake_on_athena_and_the_lake_in_memory_say_the_same() {
     let (world, memory) = (World::new().await, MemoryLake::default());
     lake_suite::two_lakes_say_the_same((&world.lake, &world), (&memory, &memory)).await;
+}
+
+/// Cadences, calendars, lifetimes and relative dates, drawn from seeds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whole_workflows_on_athena_come_to_the_truth() {
+    let world = World::new().await;
+    let lake: Arc<dyn Lake> = Arc::new(world.reopened());
+    for seed in testdata::seeds(5, 40) {
+        let _printed = testdata::PrintedOnPanic::seed(seed);
+        lake_suite::what_is_expected_is_found_and_repaired(&lake, &world, seed).await;
+    }
 }
 
 /// What a person sees of the view follows when repairs are taken back, and when that is undone, also by another process.

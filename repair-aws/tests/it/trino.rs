@@ -11,7 +11,7 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray,
 use aws_sandbox::Sandbox;
 use repair_aws::S3Journal;
 use repair_core::engine::{Engine, StartRequest};
-use repair_core::lake::{Layer, ReadLake};
+use repair_core::lake::{Lake, Layer, ReadLake};
 use repair_core::model::Table;
 use repair_core::plugin::Registry;
 use repair_core::testing::{LakeSetup, MemoryLake, lake_suite};
@@ -44,6 +44,18 @@ async fn the_lake_on_a_real_trino_and_the_lake_in_memory_say_the_same() {
     let (world, _turn) = world_on_trino().await;
     let memory = MemoryLake::default();
     lake_suite::two_lakes_say_the_same((&world.lake, &world), (&memory, &memory)).await;
+}
+
+/// A sample of what the sandbox is asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Trino: scripts/trino cargo test -p repair-aws --test it trino:: -- --ignored"]
+async fn whole_workflows_on_a_real_trino_come_to_the_truth() {
+    let (world, _turn) = world_on_trino().await;
+    let lake: Arc<dyn Lake> = Arc::new(world.reopened());
+    for seed in testdata::seeds(6, 12) {
+        let _printed = testdata::PrintedOnPanic::seed(seed);
+        lake_suite::what_is_expected_is_found_and_repaired(&lake, &world, seed).await;
+    }
 }
 
 /// Every form in which a table's text, times and folders can be declared.

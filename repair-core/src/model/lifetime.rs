@@ -159,37 +159,50 @@ impl Scope {
 pub struct ExpectedSlots<'a> {
     scope: &'a Scope,
     slots: SlotRange,
-    by_calendar: BTreeMap<&'a str, SlotSet>,
-    /// The slots at which those of a longer cadence begin.
-    by_cadence: BTreeMap<Cadence, SlotSet>,
+    /// By calendar, and by the cadence of keys that have their own: the slots that are expected, or in which an expected slot of the longer
+    /// cadence begins.
+    expected: BTreeMap<(&'a str, Option<Cadence>), SlotSet>,
+    /// The end of what is examined of keys with a cadence of their own: a longer slot is over later.
+    ends: BTreeMap<Cadence, i64>,
 }
 
 impl<'a> ExpectedSlots<'a> {
-    /// The expected slots of a range. Calendars that no key has are not asked.
+    /// The expected slots of a range. Calendars that no key has are not asked. Slots of longer cadences that end after `last` are not
+    /// expected; the range itself says it for those of the table.
     ///
     /// # Errors
     /// If there is no calendar of a name, or it does not cover the range.
-    pub fn of<'c>(scope: &'a Scope, slots: SlotRange, calendar: impl Fn(&str) -> Result<&'c Arc<dyn Calendar>>) -> Result<Self> {
-        let mut by_calendar = BTreeMap::new();
+    pub fn of<'c>(
+        scope: &'a Scope,
+        slots: SlotRange,
+        last: Timestamp,
+        calendar: impl Fn(&str) -> Result<&'c Arc<dyn Calendar>>,
+    ) -> Result<Self> {
+        let (mut expected, mut ends) = (BTreeMap::new(), BTreeMap::new());
         for name in scope.calendars() {
-            by_calendar.insert(name, expected_slots(scope.grid, slots, calendar(name)?.as_ref())?);
+            expected.insert((name, None), expected_slots(scope.grid, slots, calendar(name)?.as_ref())?);
         }
-        let mut by_cadence = BTreeMap::new();
-        for every in scope.lifetimes.iter().filter_map(|lifetime| lifetime.every) {
-            if by_cadence.contains_key(&every) {
+        for lifetime in scope.lifetimes.iter() {
+            let Some(every) = lifetime.every else { continue };
+            let name = scope.calendar_of(&lifetime.key);
+            if expected.contains_key(&(name, Some(every))) {
                 continue;
             }
             let mut begun = SlotSet::new(scope.grid.cadence(), slots);
             if let Some(interval) = scope.grid.interval_of(slots) {
                 let own = scope.grid_of(every)?;
                 let all = own.slots_in(&interval);
-                (all.first..all.end).for_each(|slot| {
+                let over = SlotRange::new(all.first, all.end.min(own.slot_at(last)).max(all.first));
+                if over.end < all.end {
+                    ends.insert(every, scope.grid.slot_at(own.start_of(over.end)));
+                }
+                for slot in expected_slots(own, over, calendar(name)?.as_ref())?.iter() {
                     begun.insert(scope.grid.slot_at(own.start_of(slot)));
-                });
+                }
             }
-            by_cadence.insert(every, begun);
+            expected.insert((name, Some(every)), begun);
         }
-        Ok(Self { scope, slots, by_calendar, by_cadence })
+        Ok(Self { scope, slots, expected, ends })
     }
 
     /// The range.
@@ -197,35 +210,35 @@ impl<'a> ExpectedSlots<'a> {
         self.slots
     }
 
+    /// The slots that are examined of a key, expected or not.
+    pub fn examined_of(&self, key: &Key) -> SlotRange {
+        let every = self.scope.lifetimes.of(key).and_then(|lifetime| lifetime.every);
+        let end = every.and_then(|every| self.ends.get(&every)).copied().unwrap_or(self.slots.end);
+        SlotRange::new(self.slots.first, end.clamp(self.slots.first, self.slots.end))
+    }
+
     /// The expected slots of a key.
     pub fn of_key(&self, key: &Key) -> SlotSet {
         let grid: SlotGrid = self.scope.grid;
-        let mut expected = match self.by_calendar.get(self.scope.calendar_of(key)) {
-            Some(open) => open.clone(),
-            None => SlotSet::new(grid.cadence(), self.slots),
-        };
+        let mut expected = self.by_calendar(key).cloned().unwrap_or_else(|| SlotSet::new(grid.cadence(), self.slots));
         if let Some(alive) = self.scope.lifetimes.of(key).and_then(|lifetime| lifetime.alive.as_deref()) {
             let mut lived = SlotSet::new(grid.cadence(), self.slots);
             alive.iter().for_each(|stretch| lived.insert_range(grid.slots_in(stretch)));
             expected.intersect(&lived);
         }
-        if let Some(begun) = self.every_of(key) {
-            expected.intersect(begun);
-        }
         expected
     }
 
-    /// The slots at which those of a key begin, if its cadence is longer.
-    fn every_of(&self, key: &Key) -> Option<&SlotSet> {
-        self.by_cadence.get(&self.scope.lifetimes.of(key)?.every?)
+    /// The slots that the calendar of a key expects, by the cadence of the key.
+    fn by_calendar(&self, key: &Key) -> Option<&SlotSet> {
+        let every = self.scope.lifetimes.of(key).and_then(|lifetime| lifetime.every);
+        self.expected.get(&(self.scope.calendar_of(key), every))
     }
 
     /// Whether a slot of a key is expected.
     pub fn contains(&self, key: &Key, slot: i64) -> bool {
         let is_alive = || self.scope.lifetimes.of(key).is_none_or(|lifetime| lifetime.is_alive(self.scope.grid.start_of(slot)));
-        self.by_calendar.get(self.scope.calendar_of(key)).is_some_and(|open| open.contains(slot))
-            && is_alive()
-            && self.every_of(key).is_none_or(|begun| begun.contains(slot))
+        self.by_calendar(key).is_some_and(|open| open.contains(slot)) && is_alive()
     }
 
     /// Whether no slot of any key is expected.

@@ -30,3 +30,13 @@ async fn a_lake_that_never_crashes_keeps_its_promises() {
     lake_suite::all_of_retractions(&lake, &memory).await;
     assert!(schedule.writes() > 0, "writes were counted");
 }
+
+#[tokio::test(start_paused = true)]
+async fn whole_workflows_in_memory_come_to_the_truth() {
+    let memory = MemoryLake::default();
+    let lake: Arc<dyn repair_core::lake::Lake> = Arc::new(memory.clone());
+    for seed in testdata::seeds(30, 500) {
+        let _printed = testdata::PrintedOnPanic::seed(seed);
+        lake_suite::what_is_expected_is_found_and_repaired(&lake, &memory, seed).await;
+    }
+}

@@ -1,10 +1,13 @@
 //! The lake of files and the journal in SQLite keep the promises of their traits.
 #![allow(clippy::unwrap_used, reason = "a test that fails, panics")]
 
+use std::sync::Arc;
+
 use crate::common::{World, by_partition, write_parquet};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use repair_core::Result;
+use repair_core::lake::Lake;
 use repair_core::model::Table;
 use repair_core::testing::{LakeSetup, MemoryLake, journal_suite, lake_suite};
 use repair_local::SqliteJournal;
@@ -39,6 +42,17 @@ async fn any_sequence_of_repairs_is_seen_as_a_model_sees_it() {
         let _printed = testdata::PrintedOnPanic::seed(seed);
         lake_suite::any_sequence_of_changes_is_seen_as_a_model_sees_it(&world.lake, &world, seed, 40).await;
         lake_suite::any_sequence_of_changes_is_seen_as_a_model_sees_it(&memory, &memory, seed, 40).await;
+    }
+}
+
+/// Cadences, calendars, lifetimes and relative dates, drawn from seeds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whole_workflows_on_files_come_to_the_truth() {
+    let world = World::new();
+    let lake: Arc<dyn Lake> = Arc::new(world.lake.clone());
+    for seed in testdata::seeds(30, 300) {
+        let _printed = testdata::PrintedOnPanic::seed(seed);
+        lake_suite::what_is_expected_is_found_and_repaired(&lake, &world, seed).await;
     }
 }
 

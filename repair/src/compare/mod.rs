@@ -331,7 +331,7 @@ async fn known_good(looked: &Looked) -> Result<BTreeMap<Key, SlotSet>> {
             scope.keys.len()
         )));
     }
-    let expected = ExpectedSlots::of(scope, slots, |name| context.calendar(name))?;
+    let expected = ExpectedSlots::of(scope, slots, Timestamp::MAX, |name| context.calendar(name))?;
     let request = PresenceRequest::new(slots, scope.keys.clone(), context.entered_at);
     let presence = lake.presence(table, &request).await?;
     let live = patched(lake, table, scope).await?;

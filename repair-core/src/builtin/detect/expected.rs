@@ -118,9 +118,7 @@ pub(super) fn interval_of(scope: &Scope, slots: SlotRange) -> Result<Interval> {
 /// The scope without the slots that are not expected yet, because the table's `settles_after` has not passed since their end at the run's now.
 /// `None` if no slot is left.
 pub(super) fn settled(context: &StepContext, scope: &Scope) -> Result<Option<Scope>> {
-    let Some(after) = context.table(&scope.table)?.settles_after else { return Ok(Some(scope.clone())) };
-    let after = SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX);
-    let last = context.now.checked_sub(after).unwrap_or(Timestamp::MIN);
+    let Some(last) = last_end(context, scope)? else { return Ok(Some(scope.clone())) };
     // The slot in which this instant lies was not over then.
     let (slots, end) = (scope.slots(), scope.grid.slot_at(last));
     if slots.end <= end {
@@ -128,6 +126,22 @@ pub(super) fn settled(context: &StepContext, scope: &Scope) -> Result<Option<Sco
     }
     let interval = (slots.first < end).then(|| Interval::new(scope.interval.from(), scope.grid.start_of(end)));
     Ok(interval.transpose()?.map(|interval| Scope { interval, ..scope.clone() }))
+}
+
+/// When the last slots end that are expected, if their table says how long it takes them to settle.
+fn last_end(context: &StepContext, scope: &Scope) -> Result<Option<Timestamp>> {
+    let Some(after) = context.table(&scope.table)?.settles_after else { return Ok(None) };
+    let after = SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX);
+    Ok(Some(context.now.checked_sub(after).unwrap_or(Timestamp::MIN)))
+}
+
+/// The slots of a range that are expected of the keys of a scope at the run's now.
+///
+/// # Errors
+/// `blind` if a calendar does not cover the range.
+pub(super) fn expected_of<'a>(context: &StepContext, scope: &'a Scope, slots: SlotRange) -> Result<ExpectedSlots<'a>> {
+    let last = last_end(context, scope)?.unwrap_or(Timestamp::MAX);
+    ExpectedSlots::of(scope, slots, last, |name| context.calendar(name))
 }
 
 /// The error where no slot of a scope is expected: nothing was examined, which must not look like a clean table.
@@ -173,7 +187,7 @@ impl<'a> Examined<'a> {
                     Some(settled) => settled.slots(),
                     None => SlotRange::new(scope.slots().first, scope.slots().first),
                 };
-                Self::Expected { keys: &scope.keys, slots: ExpectedSlots::of(scope, slots, |name| context.calendar(name))? }
+                Self::Expected { keys: &scope.keys, slots: expected_of(context, scope, slots)? }
             }
         })
     }

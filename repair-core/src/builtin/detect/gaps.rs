@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::builtin::detect::clock::{self, Clocks};
 use crate::builtin::detect::expected::GapsConfig;
-use crate::builtin::detect::expected::{MOST_KEYS, blind_if_missing, nothing_expected, settled};
+use crate::builtin::detect::expected::{MOST_KEYS, blind_if_missing, expected_of, nothing_expected, settled};
 use crate::error::{Error, Result};
 use crate::lake::shape::KeyTime;
 use crate::lake::{Layer, PresenceRequest, ScanRequest};
@@ -181,7 +181,7 @@ pub(super) async fn search(
         let Some(slots) = search.narrow(window) else { continue };
         let expected = match again {
             Some(_) => None,
-            None => Some(ExpectedSlots::of(scope, slots, |name| context.calendar(name))?),
+            None => Some(expected_of(context, scope, slots)?),
         };
         let keys = search.keys.iter().map(|(key, _)| key.clone()).collect();
         let request = PresenceRequest { slots, keys, as_of: context.entered_at };
@@ -362,8 +362,10 @@ impl Search {
             if let Some(repaired) = repaired {
                 held.union(repaired);
             }
-            if expected.is_some() {
-                let mut unexpected = held.clone();
+            if let Some(expected) = expected {
+                let mut unexpected = SlotSet::new(cadence, slots);
+                unexpected.insert_range(expected.examined_of(key));
+                unexpected.intersect(&held);
                 unexpected.subtract(&expected_of_key);
                 self.counts.unexpected += unexpected.count();
             }

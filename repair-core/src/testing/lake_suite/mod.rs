@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a suite that fails, panics")]
 
 mod artifacts;
+mod expected;
 mod extent;
 mod overlay;
 mod patches;
@@ -23,6 +24,7 @@ use crate::lake::Lake;
 use crate::model::Table;
 
 pub use artifacts::*;
+pub use expected::*;
 pub use extent::*;
 pub use overlay::*;
 pub use patches::*;
