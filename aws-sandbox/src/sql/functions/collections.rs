@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray as _, Int64Array, ListArray, StringArray, new_empty_array};
 use arrow::buffer::OffsetBuffer;
-use arrow::compute::cast;
+use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Field, Int64Type, IntervalMonthDayNanoType, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
@@ -162,30 +162,24 @@ fn element_type(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<DataTy
 }
 
 /// Counted from 1, or from the end if the index is negative; null if out of range.
-fn element_at(columns: &[ArrayRef], kind: &DataType) -> Result<ArrayRef> {
+fn element_at(columns: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     let lists = columns[0].as_list::<i32>();
     let indexes = cast(&columns[1], &DataType::Int64)?;
-    let indexes = indexes.as_primitive::<Int64Type>();
-    let mut values = Vec::with_capacity(lists.len());
-    for row in 0..lists.len() {
-        let mut value = ScalarValue::try_from(kind)?;
-        if lists.is_valid(row) && indexes.is_valid(row) {
-            let items = lists.value(row);
-            let length = i64::try_from(items.len()).unwrap_or(i64::MAX);
-            let index = indexes.value(row);
-            if index == 0 {
-                return Err(bad_argument("SQL array indices start at 1"));
-            }
-            let place = if index > 0 { index - 1 } else { length + index };
-            if let Ok(place) = usize::try_from(place)
-                && place < items.len()
-            {
-                value = ScalarValue::try_from_array(&items, place)?;
-            }
-        }
-        values.push(value);
+    let mut places = Vec::with_capacity(indexes.len());
+    for (row, index) in indexes.as_primitive::<Int64Type>().iter().enumerate() {
+        // The list may be that of all rows.
+        let row = if lists.len() == 1 { 0 } else { row };
+        let (from, to) = (i64::from(lists.value_offsets()[row]), i64::from(lists.value_offsets()[row + 1]));
+        places.push(match index {
+            Some(index) if lists.is_valid(row) => match index {
+                0 => return Err(bad_argument("SQL array indices start at 1")),
+                1.. => Some(from.saturating_add(index - 1)).filter(|place| *place < to),
+                _ => Some(to.saturating_add(index)).filter(|place| *place >= from),
+            },
+            _ => None,
+        });
     }
-    if values.is_empty() { Ok(new_empty_array(kind)) } else { ScalarValue::iter_to_array(values) }
+    Ok(take(lists.values(), &Int64Array::from(places), None)?)
 }
 
 /// The member names and indexes of a path such as `$.a["b"][0]`.
