@@ -442,6 +442,14 @@ fn rewrite_function(expr: &mut Expr) {
                 *expr = Expr::Nested(Box::new(modulo));
             }
         }
+        // A part of a text that is the same for all rows: as a list, such as the changes of a clock, it would be written out in plans.
+        ("element_at", Some(mut arguments)) if arguments.len() == 2 => {
+            if let Some(parts) = parts_of_literal(&arguments[0])
+                && let Some(index) = arguments.pop()
+            {
+                *expr = call("$part_of", parts.into_iter().chain([index]).collect());
+            }
+        }
         ("date", Some(mut arguments)) if arguments.len() == 1 => {
             if let Some(argument) = arguments.pop() {
                 *expr = cast(CastKind::Cast, argument, DataType::Date);
@@ -490,6 +498,20 @@ fn rewrite_function(expr: &mut Expr) {
             }
         }
     }
+}
+
+/// The arguments of `split`, which was renamed before, if they are literals.
+fn parts_of_literal(list: &Expr) -> Option<Vec<Expr>> {
+    let Expr::Function(function) = list else { return None };
+    let FunctionArguments::List(arguments) = &function.args else { return None };
+    let is_split = function.name.to_string().trim_matches('"') == "string_to_array" && arguments.args.len() == 2;
+    let literal = |argument: &FunctionArg| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(literal @ Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(_), .. }))) => {
+            Some(literal.clone())
+        }
+        _ => None,
+    };
+    if is_split { arguments.args.iter().map(literal).collect() } else { None }
 }
 
 /// The name and the query's text of `CREATE [OR REPLACE] VIEW name AS query`.

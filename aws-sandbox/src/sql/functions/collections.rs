@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray as _, Int64Array, ListArray, StringArray, new_empty_array};
 use arrow::buffer::OffsetBuffer;
-use arrow::compute::{cast, take};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type, IntervalMonthDayNanoType, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
@@ -22,6 +22,7 @@ pub(super) fn functions() -> impl Iterator<Item = Function> {
         Function::new("sequence", (2, 3), sequence_type, sequence),
         Function::new("cardinality", (1, 1), |_, _| Ok(DataType::Int64), cardinality),
         Function::new("element_at", (2, 2), element_type, element_at),
+        Function::new("$part_of", (3, 3), |_, _| Ok(DataType::Utf8), part_of).sharing_constants(),
         Function::new("json_extract_scalar", (2, 2), |_, _| Ok(DataType::Utf8), json_extract_scalar),
     ]
     .into_iter()
@@ -161,25 +162,45 @@ fn element_type(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<DataTy
     }
 }
 
-/// Counted from 1, or from the end if the index is negative; null if out of range.
-fn element_at(columns: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
+/// The place of an index in a list of a length. Indexes are counted from 1, or from the end if negative; `None` if out of range.
+fn place(index: i64, length: usize) -> Result<Option<usize>> {
+    if index == 0 {
+        return Err(bad_argument("SQL array indices start at 1"));
+    }
+    let place = if index > 0 { index - 1 } else { i64::try_from(length).unwrap_or(i64::MAX) + index };
+    Ok(usize::try_from(place).ok().filter(|place| *place < length))
+}
+
+fn element_at(columns: &[ArrayRef], kind: &DataType) -> Result<ArrayRef> {
     let lists = columns[0].as_list::<i32>();
     let indexes = cast(&columns[1], &DataType::Int64)?;
-    let mut places = Vec::with_capacity(indexes.len());
-    for (row, index) in indexes.as_primitive::<Int64Type>().iter().enumerate() {
-        // The list may be that of all rows.
-        let row = if lists.len() == 1 { 0 } else { row };
-        let (from, to) = (i64::from(lists.value_offsets()[row]), i64::from(lists.value_offsets()[row + 1]));
-        places.push(match index {
-            Some(index) if lists.is_valid(row) => match index {
-                0 => return Err(bad_argument("SQL array indices start at 1")),
-                1.. => Some(from.saturating_add(index - 1)).filter(|place| *place < to),
-                _ => Some(to.saturating_add(index)).filter(|place| *place >= from),
-            },
-            _ => None,
-        });
+    let indexes = indexes.as_primitive::<Int64Type>();
+    let mut values = Vec::with_capacity(lists.len());
+    for row in 0..lists.len() {
+        let mut value = ScalarValue::try_from(kind)?;
+        if lists.is_valid(row) && indexes.is_valid(row) {
+            let items = lists.value(row);
+            if let Some(place) = place(indexes.value(row), items.len())? {
+                value = ScalarValue::try_from_array(&items, place)?;
+            }
+        }
+        values.push(value);
     }
-    Ok(take(lists.values(), &Int64Array::from(places), None)?)
+    if values.is_empty() { Ok(new_empty_array(kind)) } else { ScalarValue::iter_to_array(values) }
+}
+
+/// `element_at(split('a,b', ','), index)`.
+fn part_of(columns: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
+    let texts = cast(&columns[0], &DataType::Utf8)?;
+    let separators = cast(&columns[1], &DataType::Utf8)?;
+    let (texts, separators) = (texts.as_string::<i32>(), separators.as_string::<i32>());
+    if texts.len() != 1 || separators.len() != 1 || separators.value(0).is_empty() {
+        return Err(bad_argument("split takes a text and a separator"));
+    }
+    let parts: Vec<&str> = texts.value(0).split(separators.value(0)).collect();
+    let indexes = cast(&columns[2], &DataType::Int64)?;
+    let part = |index: Option<i64>| Ok(index.map(|index| place(index, parts.len())).transpose()?.flatten().map(|place| parts[place]));
+    Ok(Arc::new(indexes.as_primitive::<Int64Type>().iter().map(part).collect::<Result<StringArray>>()?))
 }
 
 /// The member names and indexes of a path such as `$.a["b"][0]`.

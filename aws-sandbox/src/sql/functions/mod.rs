@@ -11,14 +11,14 @@ mod patterns;
 mod time;
 
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array as _, ArrayRef};
+use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
-use datafusion::logical_expr::{ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use datafusion::prelude::SessionContext;
 
 use super::error::QueryError;
@@ -37,7 +37,7 @@ pub(crate) fn register(context: &SessionContext) {
 
 /// The type of a result from the types of its arguments, and from those arguments that are constant.
 type ResultType = fn(&[DataType], &[Option<&ScalarValue>]) -> Result<DataType>;
-/// Computes a result from arguments as columns of one length, and the result's type. A list that is the same for all rows is one row.
+/// Computes a result from arguments as columns of one length, and the result's type.
 type Evaluate = fn(&[ArrayRef], &DataType) -> Result<ArrayRef>;
 
 /// A scalar function.
@@ -48,11 +48,18 @@ pub(super) struct Function {
     result: ResultType,
     evaluate: Evaluate,
     signature: Signature,
+    /// Whether arguments that are the same for all rows are given as one row.
+    shares_constants: bool,
 }
 
 impl Function {
     pub(super) fn new(name: &'static str, arguments: (usize, usize), result: ResultType, evaluate: Evaluate) -> Self {
-        Self { name, arguments, result, evaluate, signature: Signature::user_defined(Volatility::Immutable) }
+        Self { name, arguments, result, evaluate, signature: Signature::user_defined(Volatility::Immutable), shares_constants: false }
+    }
+
+    /// Arguments that are the same for all rows are not copied for each.
+    pub(super) fn sharing_constants(self) -> Self {
+        Self { shares_constants: true, ..self }
     }
 }
 
@@ -113,29 +120,12 @@ impl ScalarUDFImpl for Function {
         Ok(Arc::new(Field::new(self.name, (self.result)(&kinds, arguments.scalar_arguments)?, true)))
     }
 
-    /// The name of its column in a plan. Plans ask for it again and again, so a list among the arguments is not written out.
-    fn schema_name(&self, arguments: &[Expr]) -> Result<String> {
-        let mut names = Vec::with_capacity(arguments.len());
-        for argument in arguments {
-            names.push(match argument {
-                Expr::Literal(ScalarValue::List(list), _) => {
-                    let mut digest = DefaultHasher::new();
-                    list.values().to_data().buffers().iter().for_each(|buffer| digest.write(buffer.as_slice()));
-                    format!("list of {} as {:016x}", list.values().len(), digest.finish())
-                }
-                other => other.schema_name().to_string(),
-            });
-        }
-        Ok(format!("{}({})", self.name, names.join(",")))
-    }
-
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let kind = arguments.return_field.data_type().clone();
         let constant = arguments.args.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { arguments.number_rows };
-        // A long list, such as the changes of a clock, is not copied for each row.
-        let of_all_rows = |value: &ColumnarValue| matches!(value, ColumnarValue::Scalar(ScalarValue::List(_)));
-        let arrays = arguments.args.into_iter().map(|value| if of_all_rows(&value) { value.into_array(1) } else { value.into_array(rows) });
+        let is_one = |value: &ColumnarValue| self.shares_constants && matches!(value, ColumnarValue::Scalar(_));
+        let arrays = arguments.args.into_iter().map(|value| if is_one(&value) { value.into_array(1) } else { value.into_array(rows) });
         let arrays = arrays.collect::<Result<Vec<_>>>()?;
         let result = (self.evaluate)(&arrays, &kind)?;
         if constant && result.len() == 1 {
