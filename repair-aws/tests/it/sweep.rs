@@ -39,7 +39,13 @@ steps:
     with: { source: exchange }
     concurrency: 1
     next: check
-  check: { verify: find, next: hours }
+  check: { verify: find, next: look_for_wrong }
+  look_for_wrong:
+    detect: invalid
+    with: { table: bars, keys: [A, B], from: "2024-03-04T23:00:00Z", to: "2024-03-05T01:00:00Z", rules: [{ column: volume, not: [7] }] }
+    next: change_cells
+  change_cells: { repair: interpolate, of: look_for_wrong, with: { columns: [volume] }, concurrency: 1, next: check_cells }
+  check_cells: { verify: look_for_wrong, next: hours }
   hours: { aggregate: stocks.hourly-bars, of: find, with: { table: bars, into: hourly }, end: true }
 "#;
 
@@ -174,6 +180,7 @@ async fn crashed_at_every_write_and_resumed_nothing_is_lost_doubled_or_paid_for_
     let (expected, asked) = (seen(&world).await, sorted(&exchange));
     assert!(asked.len() >= 8 && whole.writes() > 20, "{} requests, {} writes", asked.len(), whole.writes());
     assert!(expected.iter().all(|rows| !rows.is_empty()));
+    assert!(expected[1].iter().filter(|row| row.contains("{\"volume\":\"interpolate\"}")).count() > 20, "cells were changed");
     // The sweep takes seconds a write: every write where tests may take long, else some, among them the first.
     for write in (1..=whole.writes()).step_by(testdata::by_length(6, 1)) {
         for moment in [Moment::Before, Moment::After] {

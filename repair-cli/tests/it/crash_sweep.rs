@@ -91,13 +91,20 @@ fn requests(folder: &Path) -> Vec<String> {
 }
 
 /// One unit at a time, so that at most one is under way when the process is aborted.
-const CHANGES: [(&str, &str); 3] = [
+const CHANGES: [(&str, &str); 4] = [
     (
         "source: stocks.archive, with: { location: archive, format: csv, rows_per_request: 30 }",
         "source: counted, with: { location: archive, format: csv, rows_per_request: 150 }",
     ),
     ("concurrency: 2", "concurrency: 1"),
     ("for: 10ms", "for: 1ms"),
+    // Some cells count as wrong, and are changed.
+    (
+        "  hourly:\n    aggregate",
+        "  hourly:\n    detect: invalid\n    with: { table: bars, calendar: XNYS, keys: [AIG, BAC, SPY], from: 2024-03-04, to: 2024-03-04, rules: [{ column: \
+         close, max: 104.5 }] }\n    next: cells\n  cells:\n    of: hourly\n    concurrency: 1\n    repair:\n      - { strategy: interpolate, with: { columns: [close] } }\n      - { strategy: carry-forward, with: { max_age: 1h } }\n    next: again\n\n  \
+         again: { verify: hourly, next: hours }\n  hours:\n    aggregate",
+    ),
 ];
 
 fn folder(world: &World) -> PathBuf {
@@ -112,6 +119,7 @@ fn aborted_at_every_write_and_resumed_nothing_is_lost_doubled_or_paid_for_twice(
     drive(&calm_folder, &whole);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let expected = runtime.block_on(seen(&calm));
+    assert!(expected["view"].iter().filter(|row| row.contains("{\"close\":\"interpolate\"}")).count() > 20, "cells were changed");
     let asked = requests(&calm_folder);
     assert!(asked.len() >= 8 && whole.writes() > 25, "{} requests, {} writes", asked.len(), whole.writes());
 
