@@ -183,6 +183,7 @@ impl AwsLake {
         let place = Place::of(&self.shared.location, table)?;
         let raw = self.tables().table(table).await?;
         let own = raw.shape(table)?;
+        self.claim(table, &raw).await?;
         if !publication.repairs.is_empty() {
             let repairs = self.tables().ensure_repairs(table, &raw, &own, &publication.repairs_schema).await?;
             let retracted = self.retracted(table).await?;
