@@ -185,7 +185,9 @@ impl ReadLake for AwsLake {
 
     async fn repairs_of(&self, table: &Table) -> Result<Table> {
         self.check_owner_by_name(table).await?;
-        Ok(Table { name: overlay::repairs(&table.name), location: overlay::repairs(&table.location), ..table.of_repairs() })
+        let place = Place::of(&self.shared.location, table)?;
+        let location = format!("s3://{}/{}", self.shared.location.bucket, place.repairs);
+        Ok(Table { name: overlay::repairs(&table.name), location, ..table.of_repairs() })
     }
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {

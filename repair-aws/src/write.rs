@@ -102,6 +102,8 @@ impl AwsLake {
     }
 
     pub(crate) async fn keep(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
+        // What could not be published would be paid for in vain.
+        self.check_owner_by_name(scope.table).await?;
         let (schema, batches) = match staging::rows(scope, request, &self.columns(scope.table, request).await?) {
             Ok(rows) => rows,
             Err(_) => {

@@ -484,7 +484,7 @@ pub(crate) fn remove_abandoned(folder: &Path) {
                 folders.push(entry.path());
                 continue;
             }
-            let is_unfinished = name.to_str().is_some_and(|name| name.starts_with(UNFINISHED.0) && name.ends_with(UNFINISHED.1));
+            let is_unfinished = name.to_str().is_some_and(is_unfinished);
             let is_old = entry
                 .metadata()
                 .and_then(|metadata| metadata.modified())
@@ -494,6 +494,12 @@ pub(crate) fn remove_abandoned(folder: &Path) {
             }
         }
     }
+}
+
+/// Whether a name is that of an unfinished file, or of one that SQLite keeps beside it.
+fn is_unfinished(name: &str) -> bool {
+    let name = ["-journal", "-wal", "-shm"].iter().find_map(|beside| name.strip_suffix(beside)).unwrap_or(name);
+    name.starts_with(UNFINISHED.0) && name.ends_with(UNFINISHED.1)
 }
 
 fn is_unlocked(path: &Path) -> bool {

@@ -61,10 +61,9 @@ fn both() -> Vec<Option<String>> {
 /// The errors of everything that reads an overlay or adds to it.
 async fn refusals(lake: &LocalLake, table: &Table) -> Vec<Error> {
     let mut errors = Vec::new();
-    let repairs = Table { name: overlay::repairs(&table.name), ..table.of_repairs() };
-    assert!(repairs.key == table.key);
-    let request = whole(table, "2018-04-04", "2018-04-05", &["A"]);
-    errors.push(lake.presence(table, &request).await.map(|_| ()).unwrap_err());
+    errors.push(lake.repairs_of(table).await.map(|_| ()).unwrap_err());
+    let slots = whole(table, "2018-04-04", "2018-04-05", &["A"]);
+    errors.push(lake.presence(table, &slots).await.map(|_| ()).unwrap_err());
     let scan = match lake.scan(table, &all(Layer::Repaired)).await {
         Ok(stream) => collect(stream).await.map(|_| ()),
         Err(error) => Err(error),
@@ -74,9 +73,13 @@ async fn refusals(lake: &LocalLake, table: &Table) -> Vec<Error> {
     errors.push(lake.retractions(table).await.map(|_| ()).unwrap_err());
     errors.push(lake.to_create(table).await.map(|_| ()).unwrap_err());
     errors.push(lake.retract(table, &retraction("other")).await.unwrap_err());
-    let (scope, fix) = (scope(table, "other"), fix(&[row("A", FIXED, 3.0)], vec![]));
-    lake.stage(&scope, &request_of(&fix)).await.unwrap();
-    errors.push(lake.publish(&scope, 0, &["unit".to_owned()]).await.map(|_| ()).unwrap_err());
+    let (of_table, fix) = (scope(table, "other"), fix(&[row("A", FIXED, 3.0)], vec![]));
+    errors.push(lake.stage(&of_table, &request("unit", &fix)).await.map(|_| ()).unwrap_err());
+    // Staged before the overlay became another's.
+    let free = Table { name: "free".to_owned(), ..table.clone() };
+    let free = if table.location == "bars" { named("free", "free") } else { free };
+    lake.stage(&scope(&free, "other"), &request("unit", &fix)).await.unwrap();
+    errors.push(lake.publish(&of_table, 0, &["unit".to_owned()]).await.map(|_| ()).unwrap_err());
     if cfg!(feature = "sql") {
         let sql = format!("SELECT * FROM {}", overlay::repaired_view(&table.name));
         let asked = match lake.query(std::slice::from_ref(table), &sql).await {
@@ -88,15 +91,12 @@ async fn refusals(lake: &LocalLake, table: &Table) -> Vec<Error> {
     errors
 }
 
-fn request_of(fix: &repair_core::model::Fix) -> repair_core::lake::StageRequest<'_> {
-    request("unit", fix)
-}
-
 #[tokio::test]
 async fn a_table_never_reads_or_adds_to_the_repairs_of_another() {
     let ((_first, one), (_second, two)) = (outside("bars"), outside("bars"));
     let world = World::new();
     inside(&world, "own", "bars");
+    inside(&world, "free", "free");
     let tables =
         [named("bars", &one), named("bars", &two), named("own", "bars"), named("bars", "bars/*.parquet"), named("bars", "*/0.parquet")];
     for (at, owner) in tables.iter().enumerate() {
@@ -211,6 +211,7 @@ async fn an_overlay_without_a_record_is_found_and_gets_one_with_the_next_write()
     for location in [one.as_str(), "bars", "bars/*.parquet"] {
         let world = World::new();
         inside(&world, "own", "bars");
+        inside(&world, "free", "free");
         let table = named("bars", location);
         fill(&world.lake, &table, "one").await;
         unmarked(world.root());
@@ -235,7 +236,7 @@ async fn of_two_who_write_first_at_once_one_is_refused() {
             let (table, fix) = (named("bars", location), fix(&[row("A", FIXED, 2.0)], vec![]));
             let lake = LocalLake::open(world.root()).unwrap();
             let scope = scope(&table, run);
-            lake.stage(&scope, &request_of(&fix)).await.unwrap();
+            lake.stage(&scope, &request("unit", &fix)).await.unwrap();
             lake.publish(&scope, 0, &["unit".to_owned()]).await.map(|_| ())
         };
         let (first, second) = tokio::join!(publish(&one, "one"), publish(&two, "two"));

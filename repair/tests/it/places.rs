@@ -109,6 +109,28 @@ async fn a_table_elsewhere_never_takes_the_repairs_of_another_of_its_name() {
     assert_eq!(files(&world.0.path().join("lake")), before, "nothing was begun");
 }
 
+/// The text of the workflow does not show that one location is outside the lake, and the other within.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_of_one_workflow_that_would_share_repairs_are_refused_before_anything_runs() {
+    let (world, outside) = (World::new(), tempfile::tempdir().unwrap());
+    world.write("t/a.csv", "k,ts,v\na,2024-03-04T00:00:00Z,1\n");
+    std::fs::write(outside.path().join("a.csv"), "k,ts,v\na,2024-03-04T00:00:00Z,2\n").unwrap();
+    let like = "format: csv, key: [k], time: ts, cadence: 1h";
+    let inside = world.0.path().join("lake/t");
+    let tables = format!("{like} }}\n  u: {{ location: \"{}\", {like}", inside.display());
+    let twice = steps().replace("end: true", "next: look2")
+        + "\n"
+        + &steps().replace("table: t", "table: u").replace("look", "look2").replace("fill", "fill2").replace("check", "check2");
+    let path = world.written("", outside.path().to_str().unwrap(), &tables, &twice);
+    let opened = Repair::open(path).connect().await.unwrap_or_else(|error| panic!("{}", error.full()));
+    for error in [opened.plan().await.map(|_| ()).unwrap_err(), opened.run().await.map(|_| ()).unwrap_err()] {
+        let said = error.full();
+        assert_eq!(error.kind(), repair::ErrorKind::Conflict, "{said}");
+        assert!(said.contains("would be one") && said.contains("t_repairs") && said.contains(inside.to_str().unwrap()), "{said}");
+    }
+    assert!(!world.0.path().join("lake/.repair").exists());
+}
+
 /// The paths below a folder, without those of the journal.
 fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut all = Vec::new();
@@ -122,7 +144,7 @@ fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
             all.push(path);
         }
     }
-    all.retain(|path| !path.to_string_lossy().contains("runs.db"));
+    all.retain(|path| !path.to_string_lossy().contains("journal.db"));
     all.sort();
     all
 }
