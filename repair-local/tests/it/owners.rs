@@ -77,7 +77,7 @@ async fn refusals(lake: &LocalLake, table: &Table) -> Vec<Error> {
     errors.push(lake.stage(&of_table, &request("unit", &fix)).await.map(|_| ()).unwrap_err());
     // Staged before the overlay became another's.
     let free = Table { name: "free".to_owned(), ..table.clone() };
-    let free = if table.location == "bars" { named("free", "free") } else { free };
+    let free = if table.location == "bars" { named("free", "deep/free") } else { free };
     lake.stage(&scope(&free, "other"), &request("unit", &fix)).await.unwrap();
     errors.push(lake.publish(&of_table, 0, &["unit".to_owned()]).await.map(|_| ()).unwrap_err());
     if cfg!(feature = "sql") {
@@ -96,7 +96,7 @@ async fn a_table_never_reads_or_adds_to_the_repairs_of_another() {
     let ((_first, one), (_second, two)) = (outside("bars"), outside("bars"));
     let world = World::new();
     inside(&world, "own", "bars");
-    inside(&world, "free", "free");
+    inside(&world, "free", "deep/free");
     let tables =
         [named("bars", &one), named("bars", &two), named("own", "bars"), named("bars", "bars/*.parquet"), named("bars", "*/0.parquet")];
     for (at, owner) in tables.iter().enumerate() {
@@ -211,7 +211,7 @@ async fn an_overlay_without_a_record_is_found_and_gets_one_with_the_next_write()
     for location in [one.as_str(), "bars", "bars/*.parquet"] {
         let world = World::new();
         inside(&world, "own", "bars");
-        inside(&world, "free", "free");
+        inside(&world, "free", "deep/free");
         let table = named("bars", location);
         fill(&world.lake, &table, "one").await;
         unmarked(world.root());
