@@ -1,4 +1,5 @@
 //! An overlay belongs to one location, and Athena takes no overlay for rows of a table.
+#![allow(clippy::unwrap_used, reason = "a test that fails, panics")]
 
 use crate::common::*;
 use repair_core::ErrorKind;

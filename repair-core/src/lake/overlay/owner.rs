@@ -117,8 +117,16 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [(Self, fn(&str) -> String); 3] =
-        [(Self::Repairs, overlay::repairs), (Self::Exceptions, overlay::exceptions), (Self::Retractions, overlay::retractions)];
+    const ALL: [Self; 3] = [Self::Repairs, Self::Exceptions, Self::Retractions];
+
+    /// The name of this table of the overlay of a table.
+    fn beside(self, table: &str) -> String {
+        match self {
+            Self::Repairs => overlay::repairs(table),
+            Self::Exceptions => overlay::exceptions(table),
+            Self::Retractions => overlay::retractions(table),
+        }
+    }
 
     /// A column that only our tables of this kind have.
     pub fn mark(self) -> &'static str {
@@ -133,8 +141,8 @@ impl Kind {
 /// Which table of an overlay a folder of this name would be, and the name of the folder beside which it would lie. That it is one, is not
 /// certain: a user's own folder may have such a name.
 pub fn named(folder: &str) -> Option<(Kind, &str)> {
-    Kind::ALL.into_iter().find_map(|(kind, name)| {
-        let beside = folder.strip_suffix(&name("")).filter(|beside| !beside.is_empty())?;
+    Kind::ALL.into_iter().find_map(|kind| {
+        let beside = folder.strip_suffix(&kind.beside("")).filter(|beside| !beside.is_empty())?;
         Some((kind, beside))
     })
 }
