@@ -2,6 +2,7 @@
 
 use repair_core::Result;
 use repair_core::lake::extent::{Extent, ExtentPart, Listing};
+use repair_core::lake::overlay::owner;
 use repair_core::lake::partition::{self, TimeBounds};
 use repair_core::model::{Interval, Partition, PathPattern, Table, TimeForm, Zone};
 
@@ -14,6 +15,7 @@ impl AwsLake {
     pub(crate) async fn size_up(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
         let place = Place::of(&self.shared.location, table)?;
         let raw = self.tables().table(table).await?;
+        self.check_owner(table, Some(&raw)).await?;
         if raw.is_view {
             return Ok(Extent::unknown());
         }
@@ -34,7 +36,8 @@ impl AwsLake {
             for object in within(&self.shared.objects.of_bucket(bucket), folder, &paths, &bounds).await? {
                 let name = object.key.strip_prefix(folder.as_str()).unwrap_or(&object.key).trim_start_matches('/');
                 let file = name.rsplit('/').next().unwrap_or(name);
-                if part == ExtentPart::Table && ignored.iter().any(|glob| glob.matches(file) || glob.matches(name)) {
+                let is_left_out = || ignored.iter().any(|glob| glob.matches(file) || glob.matches(name)) || owner::is_object(name);
+                if part == ExtentPart::Table && is_left_out() {
                     continue;
                 }
                 listing.add(part, object.key, object.bytes, object.tag);

@@ -5,6 +5,7 @@ use arrow::datatypes::DataType;
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaDataReader;
+use repair_core::lake::overlay::owner;
 use repair_core::model::{Format, Table, TimeForm, Zone};
 use repair_core::{Error, Result};
 
@@ -31,7 +32,11 @@ impl AwsLake {
         let place = Location::parse(location)?;
         let objects = self.shared.objects.of_bucket(&place.bucket);
         let listed = objects.first(&format!("{}/", place.prefix)).await?;
-        let is_data = |key: &str| !key.ends_with('/') && !key.split('/').any(|part| part.starts_with(['.', '_']));
+        let folder = format!("{}/", place.prefix);
+        let is_data = |key: &str| {
+            let is_hidden = key.split('/').any(|part| part.starts_with(['.', '_']));
+            !key.ends_with('/') && !is_hidden && !owner::is_object(key.strip_prefix(&folder).unwrap_or(key))
+        };
         let data: Vec<_> = listed.into_iter().filter(|object| object.bytes > 0 && is_data(&object.key)).collect();
         for object in data.first().into_iter().chain(data.last().filter(|_| data.len() > 1)) {
             let (tail, size) = objects.get_suffix(&object.key, FOOTER_BYTES).await?;

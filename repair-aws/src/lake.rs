@@ -1,13 +1,15 @@
 //! The lake on S3 and Athena.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay;
+use repair_core::lake::overlay::owner::Owner;
 use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
@@ -69,7 +71,8 @@ impl AwsOptions {
 /// - A table is what Athena's catalog says: its columns, its partitions, its place. It has the same name there as in the workflow.
 /// - Times are milliseconds, as Athena reads them.
 /// - The overlay lies in S3 beside the table, as Parquet, and is in the catalog as `…_repairs`, `…_exceptions`, `…_retractions` and the
-///   view `…_repaired`. These are created when they are first needed. Nothing else in the catalog or the bucket is changed.
+///   view `…_repaired`. These are created when they are first needed. Nothing else in the catalog or the bucket is changed. An overlay
+///   belongs to one location, as its record says, and overlays below a table's location are not its rows.
 /// - Batches leave out columns of arrays, maps, structs and bytes; the view has them, null in repaired rows.
 #[derive(Clone)]
 pub struct AwsLake {
@@ -84,6 +87,14 @@ pub(crate) struct Shared {
     pub(crate) known: Known,
     /// Retractions by their keys. Their objects never change.
     pub(crate) retractions: Mutex<HashMap<String, Retraction>>,
+    /// Whose overlays are, by the keys of their records, and when that was read.
+    owners: Mutex<HashMap<String, (Instant, Option<Owner>)>>,
+}
+
+impl Shared {
+    pub(crate) fn owners(&self) -> MutexGuard<'_, HashMap<String, (Instant, Option<Owner>)>> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A table with what the catalog knows about it and its overlay.
@@ -121,6 +132,7 @@ impl AwsLake {
             location,
             known: Known::default(),
             retractions: Mutex::default(),
+            owners: Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared), behalf: None })
     }
@@ -136,6 +148,9 @@ impl AwsLake {
         let raw = tables.table(table).await?;
         let schema = raw.shape(table)?;
         let (repairs, exceptions) = (tables.repairs(&raw).await?, tables.exceptions(&raw).await?);
+        if repairs.is_some() || exceptions.is_some() {
+            self.check_owner(table, Some(&raw)).await?;
+        }
         // Without repairs or exceptions there is nothing to retract.
         let retracted = if repairs.is_some() || exceptions.is_some() { self.retracted(table).await? } else { None };
         Ok((Looked { raw, repairs, exceptions, retracted }, schema))
@@ -168,8 +183,11 @@ impl ReadLake for AwsLake {
         Place::of(&self.shared.location, table).map_or_else(|_| table.location.clone(), |place| place.data.to_string())
     }
 
-    fn repairs_of(&self, table: &Table) -> Table {
-        Table { name: overlay::repairs(&table.name), location: overlay::repairs(&table.location), ..table.of_repairs() }
+    async fn repairs_of(&self, table: &Table) -> Result<Table> {
+        self.check_owner_by_name(table).await?;
+        let place = Place::of(&self.shared.location, table)?;
+        let location = format!("s3://{}/{}", self.shared.location.bucket, place.repairs);
+        Ok(Table { name: overlay::repairs(&table.name), location, ..table.of_repairs() })
     }
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
@@ -212,6 +230,7 @@ impl ReadLake for AwsLake {
 #[async_trait]
 impl Overlay for AwsLake {
     async fn to_create(&self, table: &Table) -> Result<Vec<String>> {
+        self.check_owner_by_name(table).await?;
         self.tables().missing(table).await
     }
 

@@ -11,6 +11,7 @@ mod footer;
 mod journal;
 mod lake;
 mod objects;
+mod owner;
 mod place;
 mod read;
 mod results;

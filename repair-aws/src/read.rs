@@ -7,6 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBat
 use arrow::compute::{SortColumn, concat_batches, filter_record_batch, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use futures::{StreamExt, TryStreamExt};
+use repair_core::lake::overlay::owner;
 use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::rollup::{self, Rollup};
 use repair_core::lake::{BatchStream, Layer, PresenceRequest, RowCountRequest, RowCounts, ScanRequest, overlay, shape};
@@ -17,6 +18,7 @@ use repair_core::{Error, Result};
 use crate::athena::{Execution, Page};
 use crate::bad::Bad;
 use crate::lake::{AwsLake, Looked, odd_result};
+use crate::objects::Location;
 use crate::results::{BATCH_ROWS, Layout, Reader, Texts};
 use crate::sql::{MAX_STATEMENT_BYTES, Wanted, values, words};
 
@@ -309,10 +311,14 @@ impl AwsLake {
         for table in tables {
             let known = self.tables();
             let name = crate::tables::name_of(table)?;
+            if names(&lower, &name) {
+                self.refuse_overlays_below(table).await?;
+            }
             if !lower.contains(&overlay::repaired_view(&name)) {
                 continue;
             }
             let raw = known.table(table).await?;
+            self.check_owner(table, Some(&raw)).await?;
             let repairs = known.ensure_repairs(table, &raw, raw.shape(table)?.as_ref(), &Schema::empty()).await?;
             let retracted = self.retracted(table).await?;
             let all = Looked { raw, repairs: Some(repairs.clone()), exceptions: None, retracted };
@@ -326,6 +332,33 @@ impl AwsLake {
         let batches = self.results_from(page, &execution, layout, &mut usage).await?;
         self.meter(usage);
         Ok(batches)
+    }
+
+    /// Refuses a table of a user's own SQL below whose location the overlay of another table lies: Athena would take its objects for rows.
+    async fn refuse_overlays_below(&self, table: &Table) -> Result<()> {
+        let Some(raw) = self.tables().relation(&crate::tables::name_of(table)?).await? else { return Ok(()) };
+        let Some(place) = raw.location.as_deref().filter(|_| !raw.is_view).map(Location::parse).transpose()? else { return Ok(()) };
+        let folder = if place.prefix.is_empty() { String::new() } else { format!("{}/", place.prefix) };
+        let objects = self.shared.objects.of_bucket(&place.bucket);
+        let is_ours = |key: &str| owner::is_object(key.strip_prefix(&folder).unwrap_or(key));
+        let mut folders = vec![folder.clone()];
+        if !raw.partitions.is_empty() {
+            // Athena reads partitions only, and a crawler takes every folder with `=` in its name for one.
+            folders = objects.folders(&folder).await?;
+            folders.retain(|name| name.contains('=') && name.trim_end_matches('/').rsplit('/').next().and_then(owner::named).is_some());
+        }
+        let mut listed = Vec::new();
+        for folder in folders {
+            listed.extend(objects.list(&folder).await?);
+        }
+        let Some(found) = listed.into_iter().find(|object| is_ours(&object.key)) else { return Ok(()) };
+        Err(Error::invalid(format!(
+            "the repairs of another table lie below the location of table `{}`, {place}, and in your own SQL Athena would take them for its rows \
+             ({}); ask `{}`, which leaves them out, or move one of the tables",
+            table.name,
+            objects.uri(&found.key),
+            overlay::repaired_view(&raw.name)
+        )))
     }
 
     /// A query's result, in batches.
@@ -395,6 +428,13 @@ impl Parsing {
         }
         self.layout.batch(std::mem::take(&mut self.rows)).map(Some)
     }
+}
+
+/// Whether SQL in lower case names a table, and not only one whose name begins with the same letters.
+fn names(sql: &str, table: &str) -> bool {
+    let is_word = |char: char| char.is_alphanumeric() || char == '_';
+    sql.match_indices(table)
+        .any(|(at, _)| !sql[..at].chars().next_back().is_some_and(is_word) && !sql[at + table.len()..].chars().next().is_some_and(is_word))
 }
 
 /// What is said of rows without a key, if a key may be a number that is not whole.

@@ -24,6 +24,7 @@ impl AwsLake {
         let rows = retraction.to_batch(table)?;
         let place = Place::of(&self.shared.location, table)?;
         let raw = self.tables().table(table).await?;
+        self.claim(table, &raw).await?;
         self.tables().ensure_retractions(table, &raw).await?;
         let key = format!("{}/{}", place.retractions, retraction::object(&retraction.id));
         let body = encode(&rows.schema(), std::slice::from_ref(&rows), Vec::new())?;
@@ -42,6 +43,7 @@ impl AwsLake {
 
     /// All retractions of a table, oldest first.
     pub(crate) async fn taken_back(&self, table: &Table) -> Result<Vec<Retraction>> {
+        self.check_owner_by_name(table).await?;
         let place = Place::of(&self.shared.location, table)?;
         let objects = self.shared.objects.list(&format!("{}/", place.retractions)).await?;
         let known = || self.shared.retractions.lock().unwrap_or_else(PoisonError::into_inner);

@@ -293,18 +293,17 @@ impl<'a> Source<'a> {
         self.is_judged(&columns).map(|_| ())
     }
 
-    /// The condition that the object of a row is data; `None` if all are.
-    fn not_ignored(&self) -> Option<String> {
-        let globs: Vec<String> = self
-            .table
-            .ignore
-            .iter()
-            .map(|glob| {
-                let place = self.raw.location.as_deref().map(|at| at.trim_end_matches('/')).unwrap_or_default();
-                format!("(?:.*/{}|{}/{})", regex::of_glob(glob, "[^/]*"), regex::escape(place), regex::of_glob(glob, ".*"))
-            })
-            .collect();
-        (!globs.is_empty()).then(|| format!("NOT regexp_like({}, {})", self.raw.path(), text(&format!("\\A(?:{})\\z", globs.join("|")))))
+    /// The condition that the object of a row is data: not ignored, and not of the overlay of another table below this one. A view has no
+    /// objects.
+    fn is_data(&self) -> Option<String> {
+        let place = self.raw.location.as_deref().map(|at| regex::escape(at.trim_end_matches('/')));
+        let globs = self.table.ignore.iter().map(|glob| {
+            let place = place.as_deref().unwrap_or_default();
+            format!("(?:.*/{}|{place}/{})", regex::of_glob(glob, "[^/]*"), regex::of_glob(glob, ".*"))
+        });
+        let overlays = place.as_deref().filter(|_| !self.raw.is_view).map(|place| format!("{place}/{}", regex::of_overlays()));
+        let all: Vec<String> = globs.chain(overlays).collect();
+        (!all.is_empty()).then(|| format!("NOT regexp_like({}, {})", self.raw.path(), text(&format!("\\A(?:{})\\z", all.join("|")))))
     }
 
     /// The conditions on objects: partitions that may hold rows within bounds, and files that are data.
@@ -317,7 +316,7 @@ impl<'a> Source<'a> {
         if let Some(folders) = folders {
             all.extend(folders.prune(bounds)?);
         }
-        all.extend(self.not_ignored());
+        all.extend(self.is_data());
         Ok(all)
     }
 
@@ -622,7 +621,7 @@ impl<'a> Source<'a> {
                 select.push(format!("{shown} AS {}", name(column)));
             }
             let mut conditions = self.within(self.raw, &wanted.bounds)?;
-            conditions.extend(self.not_ignored());
+            conditions.extend(self.is_data());
             conditions.extend(self.key_filter(self.raw, wanted.keys));
             return Ok(format!("SELECT {} FROM {}{}", select.join(", "), self.raw.quoted(), filter(&conditions)));
         }

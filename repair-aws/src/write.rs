@@ -102,6 +102,8 @@ impl AwsLake {
     }
 
     pub(crate) async fn keep(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
+        // What could not be published would be paid for in vain.
+        self.check_owner_by_name(scope.table).await?;
         let (schema, batches) = match staging::rows(scope, request, &self.columns(scope.table, request).await?) {
             Ok(rows) => rows,
             Err(_) => {
@@ -183,6 +185,7 @@ impl AwsLake {
         let place = Place::of(&self.shared.location, table)?;
         let raw = self.tables().table(table).await?;
         let own = raw.shape(table)?;
+        self.claim(table, &raw).await?;
         if !publication.repairs.is_empty() {
             let repairs = self.tables().ensure_repairs(table, &raw, &own, &publication.repairs_schema).await?;
             let retracted = self.retracted(table).await?;

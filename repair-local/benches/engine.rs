@@ -47,8 +47,8 @@ impl ReadLake for Weightless {
         self.0.place(table)
     }
 
-    fn repairs_of(&self, table: &Table) -> Table {
-        self.0.repairs_of(table)
+    async fn repairs_of(&self, table: &Table) -> Result<Table> {
+        self.0.repairs_of(table).await
     }
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {

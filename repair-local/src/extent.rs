@@ -12,7 +12,7 @@ use crate::lake::Inner;
 use crate::place::{self, Place};
 
 pub(crate) fn extent(lake: &Inner, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
-    let place = Place::of(&lake.root, table);
+    let place = Place::to_read(&lake.root, table)?;
     let bounds = TimeBounds::of_interval(table, interval);
     let mut listing = Listing::default();
     let within = [

@@ -98,11 +98,13 @@ pub(crate) struct Listed<'a> {
     pub(crate) except: &'a [&'a Path],
     /// If only some files are meant: a glob of their paths below the folder.
     pub(crate) only: Option<&'a Pattern>,
+    /// Which folders below it are something else, with all that they hold.
+    pub(crate) is_left_out: Option<fn(&Path) -> bool>,
 }
 
 impl Listed<'_> {
     /// All Parquet files, as we write them.
-    pub(crate) const OURS: Listed<'static> = Listed { format: Format::Parquet, ignore: &[], except: &[], only: None };
+    pub(crate) const OURS: Listed<'static> = Listed { format: Format::Parquet, ignore: &[], except: &[], only: None, is_left_out: None };
 }
 
 /// In a glob of a path, `*` stays within a name.
@@ -220,6 +222,9 @@ impl Walk<'_> {
             Err(error) => return Err(io_error(error, "look at", &path)),
         };
         if metadata.is_dir() {
+            if self.listed.is_left_out.is_some_and(|is_left_out| is_left_out(&path)) {
+                return Ok(());
+            }
             if kind.is_symlink() {
                 refuse_circle(folder, &path)?;
             }
@@ -419,6 +424,25 @@ pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut BufWriter<&File>)
     Ok(bytes)
 }
 
+/// Writes a small file whole, unless there is one; then that one stays. Creates its folders.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().ok_or_else(|| Error::internal("a file to write has no folder").on("path", path.display()))?;
+    create_folder(folder)?;
+    let mut temporary = temporary_in(folder)?;
+    let _ = temporary.as_file().try_lock();
+    temporary.write_all(bytes).and_then(|()| temporary.as_file().sync_all()).map_err(|error| io_error(error, "write", path))?;
+    match temporary.persist_noclobber(path) {
+        Ok(_) => {}
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        // Some file systems have no way to rename without replacing. Theirs are not shared by processes that begin at the same instant.
+        Err(error) if matches!(error.error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) && !path.exists() => {
+            error.file.persist(path).map_err(|error| io_error(error.error, "write", path))?;
+        }
+        Err(error) => return Err(io_error(error.error, "write", path)),
+    }
+    sync_folder(folder)
+}
+
 /// Removes a file, which may be gone already. Returns whether it was there.
 pub(crate) fn remove(path: &Path) -> Result<bool> {
     match fs::remove_file(path) {
@@ -460,7 +484,7 @@ pub(crate) fn remove_abandoned(folder: &Path) {
                 folders.push(entry.path());
                 continue;
             }
-            let is_unfinished = name.to_str().is_some_and(|name| name.starts_with(UNFINISHED.0) && name.ends_with(UNFINISHED.1));
+            let is_unfinished = name.to_str().is_some_and(is_unfinished);
             let is_old = entry
                 .metadata()
                 .and_then(|metadata| metadata.modified())
@@ -470,6 +494,12 @@ pub(crate) fn remove_abandoned(folder: &Path) {
             }
         }
     }
+}
+
+/// Whether a name is that of an unfinished file, or of one that SQLite keeps beside it.
+fn is_unfinished(name: &str) -> bool {
+    let name = ["-journal", "-wal", "-shm"].iter().find_map(|beside| name.strip_suffix(beside)).unwrap_or(name);
+    name.starts_with(UNFINISHED.0) && name.ends_with(UNFINISHED.1)
 }
 
 fn is_unlocked(path: &Path) -> bool {

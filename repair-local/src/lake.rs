@@ -47,7 +47,8 @@ const FRESH: Duration = Duration::from_secs(5);
 /// - A time in CSV or JSON lines is an instant with its zone (`2024-03-04T14:30:00Z`), a date in a table of days, or what the table says. In
 ///   Parquet it may also be a timestamp of any unit; without a zone it is in the table's zone, or else UTC.
 /// - The overlay lies beside the table (`bars_repairs`, `bars_exceptions`, `bars_retractions`); for a table outside the root, or one whose
-///   location is a glob, it lies in the root.
+///   location is a glob, it lies in the root. It belongs to one location, as its record says, and overlays below a table's location are not
+///   its rows.
 #[derive(Debug, Clone)]
 pub struct LocalLake {
     inner: Arc<Inner>,
@@ -172,9 +173,10 @@ impl ReadLake for LocalLake {
         parts.join("/")
     }
 
-    fn repairs_of(&self, table: &Table) -> Table {
-        let place = place::Place::of(&self.inner.root, table).repairs;
-        Table { name: overlay::repairs(&table.name), location: place.to_string_lossy().into_owned(), ..table.of_repairs() }
+    async fn repairs_of(&self, table: &Table) -> Result<Table> {
+        let (lake, named) = (self.inner.clone(), table.clone());
+        let place = blocking(move || place::Place::to_read(&lake.root, &named)).await?.repairs;
+        Ok(Table { name: overlay::repairs(&table.name), location: place.to_string_lossy().into_owned(), ..table.of_repairs() })
     }
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
@@ -209,7 +211,7 @@ impl ReadLake for LocalLake {
 
     async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
         let (lake, table) = (self.inner.clone(), table.clone());
-        blocking(move || retract::retractions(&table, &place::Place::of(&lake.root, &table))).await
+        blocking(move || retract::retractions(&table, &place::Place::to_read(&lake.root, &table)?)).await
     }
 
     async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
@@ -220,7 +222,9 @@ impl ReadLake for LocalLake {
 #[async_trait]
 impl Overlay for LocalLake {
     /// Only files are written.
-    async fn to_create(&self, _: &Table) -> Result<Vec<String>> {
+    async fn to_create(&self, table: &Table) -> Result<Vec<String>> {
+        let (lake, table) = (self.inner.clone(), table.clone());
+        blocking(move || place::Place::to_read(&lake.root, &table)).await?;
         Ok(Vec::new())
     }
 

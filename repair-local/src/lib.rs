@@ -28,6 +28,7 @@ mod files;
 mod journal;
 mod lake;
 mod overlay;
+mod owner;
 mod place;
 mod presence;
 mod publish;

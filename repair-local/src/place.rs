@@ -3,12 +3,14 @@
 use std::path::{Component, Path, PathBuf};
 
 use glob::Pattern;
+use repair_core::lake::overlay::owner::{self as owners, Owner};
 use repair_core::lake::partition::{self, TimeBounds, time_partition};
 use repair_core::lake::{StageScope, name, overlay};
 use repair_core::model::{PathPattern, Table, TimeForm};
 use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile, Listed};
+use crate::owner;
 
 /// The folder of runs' areas, below the root. Its name begins with a dot, so that no table includes it.
 const RUNS: &str = ".repair/runs";
@@ -28,11 +30,17 @@ pub(crate) struct Place {
     pub(crate) inside: bool,
     /// If the location is a glob: which files below `data` are meant.
     pub(crate) only: Option<Pattern>,
+    /// The table, as the record of its overlay names it.
+    pub(crate) owner: Owner,
+    /// If a link in the table's path leads out of the root: where an earlier version kept its repairs, outside of it.
+    pub(crate) outdated: Option<PathBuf>,
 }
 
 impl Place {
     /// Where a table lies in the lake of a root. The overlay lies beside the table, but never outside the root: the overlay of a table
     /// elsewhere lies in the root, under the table's name.
+    ///
+    /// Whose the overlay there is, is not asked: see [`Place::to_read`] and [`Place::to_write`].
     pub(crate) fn of(root: &Path, table: &Table) -> Self {
         let (location, only) = split_glob(root, &table.location);
         let location = Path::new(&location);
@@ -42,23 +50,59 @@ impl Place {
             // An absolute path may lead into the root by another name.
             location.is_absolute().then(|| data.canonicalize().ok()).flatten().as_deref().and_then(below)
         });
-        let (folder, name) = match &relative {
-            // A glob stands for some files of a folder, and another glob for others.
-            _ if only.is_some() => (root.to_owned(), name::part(&table.name)),
-            Some(relative) => match (relative.parent(), relative.file_name().and_then(|name| name.to_str())) {
-                (Some(parent), Some(name)) => (root.join(parent), name.to_owned()),
-                _ => (root.to_owned(), name::part(&table.name)),
-            },
-            None => (root.to_owned(), name::part(&table.name)),
+        let data = relative.as_ref().map_or(data, |relative| root.join(relative));
+        // The folder beside which the overlay would lie, and the table's name in it. A glob stands for some files of a folder, and another
+        // glob for others.
+        let named = match (data.parent(), data.file_name().and_then(|name| name.to_str())) {
+            (Some(parent), Some(name)) if only.is_none() && relative.as_ref().is_some_and(|relative| relative.parent().is_some()) => {
+                Some((resolved(parent), name.to_owned()))
+            }
+            _ => None,
         };
+        let is_behind_link = named.as_ref().is_some_and(|(folder, _)| !folder.starts_with(root));
+        let beside = named.clone().filter(|_| !is_behind_link);
+        let outdated = named.filter(|_| is_behind_link).map(|(folder, name)| folder.join(overlay::repairs(&name)));
+        let owner = match &beside {
+            Some((_, name)) => Owner::beside(table, name),
+            None => {
+                let folder = relative.clone().unwrap_or_else(|| if location.is_absolute() { data.clone() } else { from_root(root, &data) });
+                let only = only.as_ref().map(Pattern::as_str);
+                let parts = [folder.to_str().filter(|folder| !folder.is_empty()), only].into_iter().flatten();
+                Owner::elsewhere(table, parts.collect::<Vec<_>>().join("/"))
+            }
+        };
+        let is_inside = beside.is_some();
+        let (folder, name) = beside.unwrap_or_else(|| (root.to_owned(), name::part(&table.name)));
         Self {
-            data: relative.as_ref().map_or(data, |relative| root.join(relative)),
+            data,
             repairs: folder.join(overlay::repairs(&name)),
             exceptions: folder.join(overlay::exceptions(&name)),
             retractions: folder.join(overlay::retractions(&name)),
-            inside: relative.is_some() && only.is_none(),
+            inside: is_inside,
             only,
+            owner,
+            outdated,
         }
+    }
+
+    /// As [`Place::of`], for whoever reads the overlay.
+    ///
+    /// # Errors
+    /// `conflict` if the overlay is that of another table.
+    pub(crate) fn to_read(root: &Path, table: &Table) -> Result<Self> {
+        let place = Self::of(root, table);
+        owner::check(root, table, &place)?;
+        Ok(place)
+    }
+
+    /// As [`Place::of`], for whoever adds to the overlay.
+    ///
+    /// # Errors
+    /// `conflict` if the overlay is that of another table.
+    pub(crate) fn to_write(root: &Path, table: &Table) -> Result<Self> {
+        let place = Self::of(root, table);
+        owner::claim(root, table, &place)?;
+        Ok(place)
     }
 
     /// The table's files, with what their paths say.
@@ -68,7 +112,10 @@ impl Place {
     /// is not as the table says.
     pub(crate) fn files(&self, table: &Table) -> Result<Vec<DataFile>> {
         let except = [self.repairs.as_path(), self.exceptions.as_path(), self.retractions.as_path()];
-        let listed = Listed { format: table.format, ignore: &table.ignore, except: &except, only: self.only.as_ref() };
+        // A glob that names overlays means them.
+        let names_overlays = self.only.as_ref().is_some_and(|only| only.as_str().split('/').any(|name| owners::named(name).is_some()));
+        let is_left_out: Option<fn(&Path) -> bool> = if names_overlays { None } else { Some(owner::is_overlay) };
+        let listed = Listed { format: table.format, ignore: &table.ignore, except: &except, only: self.only.as_ref(), is_left_out };
         let mut files = files::list(&self.data, &listed)?.ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,
@@ -156,7 +203,7 @@ fn is_in_folders(table: &Table) -> bool {
 
 /// Splits a location that is a glob into the folder before its first open name, and the rest. A location that exists as it is written is
 /// none.
-fn split_glob(root: &Path, location: &str) -> (String, Option<Pattern>) {
+pub(crate) fn split_glob(root: &Path, location: &str) -> (String, Option<Pattern>) {
     if !location.contains(['*', '?', '[']) || root.join(location).exists() {
         return (location.to_owned(), None);
     }
@@ -170,7 +217,7 @@ fn split_glob(root: &Path, location: &str) -> (String, Option<Pattern>) {
 }
 
 /// The path without `.` and `..`, by its text alone, since a path that does not exist yet cannot be resolved.
-fn normalized(path: &Path) -> PathBuf {
+pub(crate) fn normalized(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for component in path.components() {
         match component {
@@ -182,6 +229,23 @@ fn normalized(path: &Path) -> PathBuf {
         }
     }
     normal
+}
+
+/// The path without symbolic links, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    for above in path.ancestors() {
+        if let Ok(real) = above.canonicalize() {
+            return path.strip_prefix(above).map_or_else(|_| real.clone(), |rest| real.join(rest));
+        }
+    }
+    path.to_owned()
+}
+
+/// A path outside the root, as one from the root: both may be moved together.
+fn from_root(root: &Path, path: &Path) -> PathBuf {
+    let shared = root.components().zip(path.components()).take_while(|(one, other)| one == other).count();
+    let up = root.components().skip(shared).map(|_| Component::ParentDir);
+    up.chain(path.components().skip(shared)).collect()
 }
 
 /// The time that a file's path covers; `None` if the path does not say.

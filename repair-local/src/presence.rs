@@ -43,7 +43,7 @@ const PIECE_ROWS: u64 = if cfg!(debug_assertions) { 50 } else { 250_000 };
 pub(crate) fn presence(lake: &Inner, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
     let grid = table.grid()?;
     shape::check_keys(table, &request.keys)?;
-    let place = Place::of(&lake.root, table);
+    let place = Place::to_read(&lake.root, table)?;
     let bounds = TimeBounds::of_slots(&grid, request.slots);
     let all = place.files(table)?;
     let judged = if read::quarantines(table) { scan::schema_of(lake, table, &all)? } else { None };

@@ -12,7 +12,7 @@ use crate::write;
 /// Publishes units under the name of a batch.
 pub(crate) fn publish(lake: &Inner, scope: &Scope, object: &str, units: &[String]) -> Result<Published> {
     let table = &scope.table;
-    let place = Place::of(&lake.root, table);
+    let place = Place::to_write(&lake.root, table)?;
     let mut published = Published::default();
     let mut staged = Vec::new();
     for unit in units {

@@ -17,8 +17,8 @@ const BATCH_ROWS: usize = 8_192;
 
 /// Writes a retraction, unless it is already there.
 pub(crate) fn retract(lake: &Inner, table: &Table, retraction: &Retraction) -> Result<()> {
-    let path = Place::of(&lake.root, table).retractions.join(retraction::object(&retraction.id));
     let batch = retraction.to_batch(table)?;
+    let path = Place::to_write(&lake.root, table)?.retractions.join(retraction::object(&retraction.id));
     if !path.exists() {
         write::parquet(&path, &batch.schema(), &[batch], Vec::new())?;
     }

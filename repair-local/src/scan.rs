@@ -15,6 +15,7 @@ use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile};
 use crate::lake::Inner;
+use crate::owner;
 use crate::place::{self, Place};
 use crate::read::{self, Sink, Tally};
 use crate::view;
@@ -53,6 +54,7 @@ impl Scan {
     pub(crate) fn new(lake: &Inner, table: &Table, request: &ScanRequest) -> Result<Self> {
         let bounds = TimeBounds::of_interval(table, request.interval.as_ref());
         let mut scan = Self::within(lake, table, request.layer, bounds, request.keys.as_deref(), request.columns.as_deref())?;
+        scan.check_owner(lake)?;
         if request.files {
             if request.layer != Layer::Raw {
                 return Err(Error::internal("only the table's own rows are in its files"));
@@ -64,7 +66,18 @@ impl Scan {
         Ok(scan)
     }
 
-    /// Prepares a scan of rows by bounds on their time.
+    /// Checks that the overlay is the table's own, if the scan reads it.
+    ///
+    /// # Errors
+    /// `conflict` if it is that of another table.
+    pub(crate) fn check_owner(&self, lake: &Inner) -> Result<()> {
+        match self.layer {
+            Layer::Raw => Ok(()),
+            Layer::Repaired => owner::check(&lake.root, &self.table, &self.place),
+        }
+    }
+
+    /// Prepares a scan of rows by bounds on their time. Whose the overlay is, is checked by [`Scan::check_owner`].
     pub(crate) fn within(
         lake: &Inner,
         table: &Table,
@@ -79,10 +92,10 @@ impl Scan {
         let schema = match schema_of(lake, table, &files)? {
             Some(schema) => schema,
             // All rows of the table are repairs.
-            None => match repairs_schema(lake, table, &place)? {
-                Some(schema) if layer == Layer::Repaired => schema,
-                Some(_) | None => shape::of_table(table, vec![shape::time_field(table)])?,
-            },
+            None => {
+                let of_repairs = if layer == Layer::Repaired { repairs_schema(lake, table, &place)? } else { None };
+                of_repairs.map_or_else(|| shape::of_table(table, vec![shape::time_field(table)]), Ok)?
+            }
         };
         if layer == Layer::Repaired {
             shape::refuse_reserved(table, &schema)?;
@@ -264,6 +277,7 @@ pub(crate) fn schema_of(lake: &Inner, table: &Table, files: &[DataFile]) -> Resu
 
 /// The columns of a table that has only repairs.
 fn repairs_schema(lake: &Inner, table: &Table, place: &Place) -> Result<Option<SchemaRef>> {
+    owner::check(&lake.root, table, place)?;
     let Some(schema) = schema_of(lake, &table.of_repairs(), &place.repair_files()?)? else { return Ok(None) };
     let own = schema.fields().iter().filter(|field| !overlay::is_ours(field.name())).cloned().collect::<Vec<_>>();
     Ok(Some(Arc::new(Schema::new_with_metadata(own, schema.metadata().clone()))))

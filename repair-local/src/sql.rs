@@ -410,7 +410,12 @@ mod datafusion {
             let columns: Vec<String> =
                 wanted.iter().filter(|name| self.layer == Layer::Raw || !of_view.contains(&name.as_str())).cloned().collect();
             let (lake, table, layer, bounds) = (self.lake.clone(), self.table.clone(), self.layer, self.bounds(filters));
-            let scan = blocking(move || Scan::within(&lake, &table, layer, bounds, None, Some(&columns))).await.map_err(external)?;
+            let scan = move || {
+                let scan = Scan::within(&lake, &table, layer, bounds, None, Some(&columns))?;
+                scan.check_owner(&lake)?;
+                Ok(scan)
+            };
+            let scan = blocking(scan).await.map_err(external)?;
             // The key and time columns always come, wanted or not.
             let projection = wanted.iter().map(|name| Ok(scan.schema.index_of(name)?)).collect::<SqlResult<Vec<usize>>>()?;
             let shown = scan.schema.fields().iter().map(|field| self.shown_column(field.name()).cloned());

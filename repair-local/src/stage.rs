@@ -13,7 +13,7 @@ use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile};
 use crate::lake::Inner;
-use crate::place;
+use crate::place::{self, Place};
 use crate::read::{self, parquet};
 use crate::write;
 
@@ -88,6 +88,8 @@ fn table_schema(lake: &Inner, table: &Table, fix: &Fix) -> Result<(SchemaRef, bo
 
 /// Keeps a repaired unit.
 pub(crate) fn stage(lake: &Inner, scope: &Scope, request: &Request) -> Result<Staged> {
+    // What could not be published would be paid for in vain.
+    Place::to_read(&lake.root, &scope.table)?;
     let (own, is_old) = table_schema(lake, &scope.table, &request.fix)?;
     let (schema, batches) = match staging::rows(&scope.borrowed(), &request.borrowed(), &own) {
         // The table may have gained a column meanwhile, or one of a wider type.

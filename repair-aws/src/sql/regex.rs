@@ -1,6 +1,7 @@
 //! Regular expressions for texts that hold times: of ISO 8601, of a pattern of `strptime`, of a path. Only what Java's syntax and others
 //! share is printed.
 
+use repair_core::lake::overlay::{self, owner};
 use repair_core::model::{PathField, PathPattern, PathPiece};
 use repair_core::{Error, Result};
 
@@ -47,6 +48,16 @@ pub(crate) fn escape(text: &str) -> String {
         escaped.push(character);
     }
     escaped
+}
+
+/// The paths of an overlay's objects below a table's location, as [`owner::is_object`] says.
+pub(crate) fn of_overlays() -> String {
+    let [repairs, exceptions, retractions] = [overlay::repairs(""), overlay::exceptions(""), overlay::retractions("")];
+    let number = "(?:0|[1-9][0-9]*)";
+    format!(
+        "(?:.*/)?(?:[^/]+(?:{repairs}|{exceptions})/(?:[^/]*=[^/]*/)?[^/]+-[^/-]+-{number}-{number}|[^/]+{retractions}/(?:{})-[^/]*)\\.parquet",
+        owner::RETRACTION_IDS.join("|")
+    )
 }
 
 /// A time as ISO 8601 writes it. All groups but those of the date are optional.

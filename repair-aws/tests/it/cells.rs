@@ -43,5 +43,5 @@ async fn a_date_that_the_table_of_repairs_lacks_is_refused_before_anything_is_wr
     let error = lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.message().contains("lacks column `listed`, and Athena adds no column of type `date`"), "{error}");
-    assert_eq!(world.keys("lake/bars_repairs/").len(), 1);
+    assert_eq!(world.objects("lake/bars_repairs/").len(), 1);
 }

@@ -74,6 +74,6 @@ async fn a_table_is_found_by_names_in_any_case() {
         let found = collect(world.lake.query(std::slice::from_ref(&table), sql).await.unwrap()).await;
         assert_eq!(texts(&found), ["NSW1|60.0|1"], "{sql}");
     }
-    let objects = world.keys("lake/dispatch_repairs/");
+    let objects = world.objects("lake/dispatch_repairs/");
     assert!(objects.len() == 1 && objects[0].starts_with("lake/dispatch_repairs/Day=2024-03-04/"), "{objects:?}");
 }

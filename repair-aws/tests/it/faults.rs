@@ -196,7 +196,7 @@ async fn lost_replies_of_s3_and_slow_downs() {
     let shown = texts(&collect(world.lake.scan(&table, &everything(Layer::Repaired)).await.unwrap()).await);
     assert_eq!(shown.len(), 4, "{shown:#?}");
     assert_eq!(shown.iter().filter(|row| row.contains("backfill")).count(), 1);
-    assert_eq!(world.keys("lake/bars_repairs/").len(), 9, "one object a run");
+    assert_eq!(world.objects("lake/bars_repairs/").len(), 9, "one object a run");
     let scope = StageScope { run: "busy", step: "fill", visit: 1, table: &table };
     let fix = Fix { rows: vec![rows(&fixed)], source: "market".to_owned(), ..Fix::default() };
     let request = StageRequest::new("unit", "backfill", at("2024-04-01T00:00:00Z"), &fix);

@@ -10,6 +10,7 @@ mod differs;
 mod faults;
 mod journal;
 mod moto;
+mod owners;
 mod reading;
 mod scale;
 mod sweep;

@@ -132,7 +132,7 @@ async fn hundred_partitions() {
         (1..=250).map(|day| (at("2023-01-01T09:00:00Z") + jiff::SignedDuration::from_hours(24 * day)).to_string()).collect();
     let fixed: Vec<(&str, &str, f64)> = days.iter().map(|day| ("A", day.as_str(), 2.0)).collect();
     repair(&world.lake, &table, "run", &fixed, Vec::new()).await;
-    assert_eq!(world.keys("lake/bars_repairs/").len(), 250);
+    assert_eq!(world.objects("lake/bars_repairs/").len(), 250);
     let shown = texts(&collect(world.lake.scan(&table, &everything(Layer::Repaired)).await.unwrap()).await);
     assert_eq!(shown.len(), 251);
     let hourly = Table { name: "daily".into(), location: "daily".into(), ..table };

@@ -10,9 +10,9 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::rate::{RateLimited, RateLimiter};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{self, Caller, Lake};
-use crate::model::{Calendar, Findings, Scope};
+use crate::model::{Calendar, Findings, Scope, Table};
 use crate::plugin::{Asks, Clock, Detector, Plugin, PluginKind, Progress, Registry, Source, StepContext};
 use crate::price::{Budget, Meter};
 use crate::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow, limits};
@@ -292,7 +292,8 @@ fn sources(
 pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, variables: &Variables) -> Result<()> {
     let uses = plugins_ready(registry, workflow, variables).await?;
     lake.check_writable().await?;
-    tables_there(lake, workflow, &uses).await
+    tables_there(lake, workflow, &uses).await?;
+    overlays_apart(lake, workflow, variables).await
 }
 
 /// As [`preflight`], without checking that the lake is writable, so that nothing is written.
@@ -301,7 +302,35 @@ pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow
 /// The first problem found.
 pub async fn can_begin(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, variables: &Variables) -> Result<()> {
     let uses = plugins_ready(registry, workflow, variables).await?;
-    tables_there(lake, workflow, &uses).await
+    tables_there(lake, workflow, &uses).await?;
+    overlays_apart(lake, workflow, variables).await
+}
+
+/// Checks that the repairs of each table are its own, and that those of no two would be one. The text of a workflow does not show where an
+/// absolute location is.
+async fn overlays_apart(lake: &dyn Lake, workflow: &Workflow, variables: &Variables) -> Result<()> {
+    let mut places: BTreeMap<String, &Table> = BTreeMap::new();
+    for step in &workflow.steps {
+        let StepKind::Repair { of, .. } = &step.kind else { continue };
+        let plugins = workflow.step(of).map(|detect| detect.kind.plugins()).unwrap_or_default();
+        for with in plugins.iter().filter_map(|(_, _, with)| with.resolve(variables).ok()) {
+            let table = with.get("table").and_then(Value::as_str).and_then(|table| workflow.tables.get(table));
+            let Some(table) = table else { continue };
+            let repairs = lake.place(&lake.repairs_of(table).await?);
+            let other = *places.entry(repairs.clone()).or_insert(table);
+            if lake.place(other) != lake.place(table) {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "the repairs of table `{}`, at `{}`, and those of `{}`, at `{}`, would be one, at {repairs}; the repairs of a table outside \
+                         the lake are kept at the lake's root under the table's name, so give that table another name",
+                        table.name, table.location, other.name, other.location
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What the configurations of steps name, as far as it is known before the first step.

@@ -136,7 +136,11 @@ pub trait ReadLake: Send + Sync {
     fn place(&self, table: &Table) -> String;
 
     /// The table in which the repairs of a table lie, with the overlay's columns beside the table's own. It may not exist yet.
-    fn repairs_of(&self, table: &Table) -> Table;
+    ///
+    /// # Errors
+    /// `conflict` if what lies there belongs to another table: see [`overlay::owner`](super::overlay::owner). So do all methods that read an
+    /// overlay, and those of [`Overlay`](super::Overlay) that add to one.
+    async fn repairs_of(&self, table: &Table) -> Result<Table>;
 
     /// The columns of a table, in the shape in which batches come. Checks that the table exists and that its key and time columns are
     /// usable. Another column about which the table's files disagree is not among them; [`shape::left_out`](super::shape::left_out) lists

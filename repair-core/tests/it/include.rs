@@ -148,6 +148,25 @@ fn tables_at_one_location_say_the_same_about_it() {
 }
 
 #[test]
+fn no_two_locations_share_an_overlay() {
+    let lake = "tables:\n  quotes: { location: ./bars/, format: csv, key: [symbol], time: ts, cadence: 1m }\n";
+    let text = |name: &str, location: &str| {
+        with(&format!(
+            "include: [lake.yaml]\ntables:\n  {name}: {{ location: \"{location}\", format: csv, key: [symbol], time: ts, cadence: 1m }}"
+        ))
+    };
+    insta::assert_snapshot!(parse(&text("bars", "/data/bars"), &[("lake.yaml", lake)]).unwrap_err());
+    for elsewhere in ["bars/*.csv", "s3://other/bars", "../bars", "."] {
+        let mistakes = parse(&text("bars", elsewhere), &[("lake.yaml", lake)]).unwrap_err();
+        assert!(mistakes.contains("would be one, `bars_repairs`") && mistakes.contains("w.yaml:5:3"), "{elsewhere}: {mistakes}");
+        assert_eq!(parse(&text("other", elsewhere), &[("lake.yaml", lake)]).unwrap().tables.len(), 2, "{elsewhere}");
+    }
+    for within in ["deep/bars", "bars", "bars/../bars"] {
+        assert_eq!(parse(&text("bars", within), &[("lake.yaml", lake)]).unwrap().tables.len(), 2, "{within}");
+    }
+}
+
+#[test]
 fn a_file_of_definitions_is_checked_by_itself_and_does_not_run() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);

@@ -1,8 +1,9 @@
 //! Who drives a run: a row with the expiry of the lease and, as a sign of life, a file that the holder keeps locked.
 //!
 //! The operating system releases a lock when its process ends, however it ends, so nobody has to wait for the lease of a dead holder to
-//! expire. These files are only touched while the journal is locked for writing, so two processes never do it at once. A file that is
-//! missing, or is another machine's, proves nothing; then the lease alone counts.
+//! expire. These files are taken while the journal is locked for writing, and removed once what makes them useless is committed: a commit
+//! that fails, as on a full disk, must not remove the proof that a holder is dead. A file that is missing, or is another machine's, proves
+//! nothing; then the lease alone counts.
 
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
@@ -84,12 +85,12 @@ impl Leases {
             .prepare_cached("INSERT OR REPLACE INTO leases (run, driver, host, pid, until, lock) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
             .and_then(|mut statement| statement.execute((run, driver, &self.host, std::process::id(), until, lock)))
             .map_err(failed)?;
-        if let Some((name, file)) = dead {
-            self.remove(&name, file);
-        }
         transaction.commit().map_err(failed)?;
         if let Some(file) = locked {
             self.held.insert(name, file);
+        }
+        if let Some((name, file)) = dead {
+            self.remove(&name, file);
         }
         Ok(())
     }
@@ -102,12 +103,12 @@ impl Leases {
             .prepare_cached("DELETE FROM leases WHERE run = ?1 AND driver = ?2")
             .and_then(|mut statement| statement.execute((run, driver)))
             .map_err(failed)?;
+        transaction.commit().map_err(failed)?;
         let name = lock_name(run, driver);
-        // Before others may write, like every change to these files.
         if let Some(file) = self.held.remove(&name) {
             self.remove(&name, file);
         }
-        transaction.commit().map_err(|error| sql_error(&self.journal, "write to", error))
+        Ok(())
     }
 
     /// The lock of a dead holder, now ours; `None` if it is alive, or may be.
@@ -119,9 +120,13 @@ impl Leases {
 
     fn lock(&self, name: &str) -> Result<File, TryLockError> {
         let failed = |error: Error| TryLockError::Error(io::Error::other(error));
-        files::create_folder(&self.folder).map_err(failed)?;
         let path = self.folder.join(name);
-        let file = File::options().create(true).truncate(false).write(true).open(path).map_err(TryLockError::Error)?;
+        let open = || {
+            files::create_folder(&self.folder).map_err(failed)?;
+            File::options().create(true).truncate(false).write(true).open(&path).map_err(TryLockError::Error)
+        };
+        // Another process may have removed the empty folder meanwhile.
+        let file = open().or_else(|_| open())?;
         file.try_lock().map(|()| file)
     }
 
@@ -160,4 +165,45 @@ fn host() -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let name = kernel.or_else(|| std::env::var("HOSTNAME").ok()).or_else(|| std::env::var("COMPUTERNAME").ok());
     name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).unwrap_or_else(|| "this machine".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Commits fail, as on a full disk, after everything before them has worked.
+    const FULL: &str = "PRAGMA foreign_keys = ON; CREATE TABLE one (id INTEGER PRIMARY KEY); \
+        CREATE TABLE other (id REFERENCES one (id) DEFERRABLE INITIALLY DEFERRED); \
+        CREATE TRIGGER added AFTER INSERT ON leases BEGIN INSERT INTO other VALUES (1); END; \
+        CREATE TRIGGER removed AFTER DELETE ON leases BEGIN INSERT INTO other VALUES (1); END;";
+    const FREE: &str = "DROP TRIGGER added; DROP TRIGGER removed; DROP TABLE other; DROP TABLE one;";
+
+    #[test]
+    fn a_dead_holder_is_known_to_be_dead_after_a_commit_that_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.db");
+        let mut journal = Connection::open(&path).unwrap();
+        journal.execute_batch(crate::journal::schema::LEASES).unwrap();
+        let now: Timestamp = "2024-03-04T00:00:00Z".parse().unwrap();
+        let acquire = |leases: &mut Leases, journal: &mut Connection, driver: &str| {
+            leases.acquire(journal, "run", driver, now, Duration::from_secs(30))
+        };
+        let mut dead = Leases::of(&path);
+        acquire(&mut dead, &mut journal, "first").unwrap();
+        drop(dead);
+        journal.execute_batch(FULL).unwrap();
+        assert_ne!(acquire(&mut Leases::of(&path), &mut journal, "second").unwrap_err().kind(), ErrorKind::Conflict);
+        journal.execute_batch(FREE).unwrap();
+        let mut third = Leases::of(&path);
+        acquire(&mut third, &mut journal, "third").unwrap();
+        assert_eq!(acquire(&mut Leases::of(&path), &mut journal, "alive").unwrap_err().kind(), ErrorKind::Conflict);
+        // The same where the holder itself cannot commit that it has ended, and then ends.
+        journal.execute_batch(FULL).unwrap();
+        third.release(&mut journal, "run", "third").unwrap_err();
+        journal.execute_batch(FREE).unwrap();
+        drop(third);
+        let mut last = Leases::of(&path);
+        acquire(&mut last, &mut journal, "last").unwrap();
+        last.release(&mut journal, "run", "last").unwrap();
+    }
 }

@@ -41,7 +41,7 @@ CREATE TABLE events (
 ";
 
 /// What version 2 added.
-const LEASES: &str = "
+pub(super) const LEASES: &str = "
 CREATE TABLE leases (
     run TEXT NOT NULL PRIMARY KEY,
     driver TEXT NOT NULL,

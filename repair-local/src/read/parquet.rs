@@ -102,6 +102,12 @@ pub(crate) fn open(file: &DataFile) -> Result<Opened> {
     Ok(Opened { file: shared, metadata })
 }
 
+/// Whether a path is a Parquet file with a column of this name.
+pub(crate) fn has_column(path: &std::path::Path, name: &str) -> bool {
+    let footer = File::open(path).ok().and_then(|file| ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).ok());
+    footer.is_some_and(|footer| footer.schema().field_with_name(name).is_ok())
+}
+
 impl Opened {
     /// The columns, as the file has them.
     pub(crate) fn schema(&self) -> SchemaRef {

@@ -5,6 +5,7 @@ mod columns;
 mod common;
 mod conformance;
 mod journal;
+mod owners;
 mod presence;
 mod real_data;
 mod sql;

@@ -316,8 +316,8 @@ impl ReadLake for MaskedLake {
         self.inner.place(table)
     }
 
-    fn repairs_of(&self, table: &Table) -> Table {
-        self.inner.repairs_of(table)
+    async fn repairs_of(&self, table: &Table) -> Result<Table> {
+        self.inner.repairs_of(table).await
     }
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {

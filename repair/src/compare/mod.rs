@@ -306,7 +306,7 @@ fn hidden_groups(looked: &Looked, schema: &Schema, numbers: &[String]) -> Result
 
 /// The repairs of cells within a scope: these cells were found wrong.
 async fn patched(lake: &MaskedLake, table: &Table, scope: &Scope) -> Result<LiveRepairs> {
-    let has_patches = match lake.describe(&lake.repairs_of(table)).await {
+    let has_patches = match lake.describe(&lake.repairs_of(table).await?).await {
         Ok(repairs) => repairs.field_with_name(overlay::columns::CELLS).is_ok(),
         Err(error) if error.kind() == ErrorKind::NotFound => false,
         Err(error) => return Err(error),

@@ -72,3 +72,79 @@ async fn repairs_are_explained_undone_and_judged_for_tables_of_any_form_and_plac
         assert_eq!(why().await["standing"], "missing", "{form} {location}");
     }
 }
+
+/// Two workflows of one lake, each with a table `t` elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_elsewhere_never_takes_the_repairs_of_another_of_its_name() {
+    let (world, outside) = (World::new(), tempfile::tempdir().unwrap());
+    let opened = async |folder: &str, value: u32| {
+        let folder = outside.path().join(folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        let hours = (0..24).filter(|hour| *hour != 5).map(|hour| format!("a,2024-03-04T{hour:02}:00:00Z,{value}\n"));
+        std::fs::write(folder.join("a.csv"), format!("k,ts,v\n{}", hours.collect::<String>())).unwrap();
+        let path = world.written("", folder.to_str().unwrap(), "format: csv, key: [k], time: ts, cadence: 1h", steps());
+        Repair::open(path).connect().await.unwrap_or_else(|error| panic!("{}", error.full()))
+    };
+    let first = opened("one/t", 1).await;
+    run(&first).await;
+    let second = opened("two/t", 2).await;
+    let workflow = world.0.path().join("workflow.yaml");
+    let hour = repair::core::model::Interval::parse("2024-03-04T05:00:00Z", "2024-03-04T06:00:00Z").unwrap();
+    let before = files(&world.0.path().join("lake"));
+    let lake = second.lake();
+    let errors = [
+        ("plan", second.plan().await.map(|_| ())),
+        ("run", second.run().await.map(|_| ())),
+        ("why", lake.why("t", "2024-03-04T05:00:00Z".parse().unwrap()).key("a").declared_in(workflow.as_path()).await.map(|_| ())),
+        ("except", lake.except("t", hour, "nothing was measured").key("a").declared_in(workflow.as_path()).await.map(|_| ())),
+        ("unexcept", lake.unexcept("t", hour, "it was").key("a").declared_in(workflow.as_path()).await.map(|_| ())),
+        ("accuracy", lake.accuracy("t").declared_in(workflow.as_path()).await.map(|_| ())),
+    ];
+    for (asked, result) in errors {
+        let error = result.map_or_else(|error| error, |()| panic!("{asked} is answered"));
+        let said = error.full();
+        assert_eq!(error.kind(), repair::ErrorKind::Conflict, "{asked}: {said}");
+        assert!(said.contains("/one/t") && said.contains("/two/t") && said.contains("another name"), "{asked}: {said}");
+    }
+    assert_eq!(files(&world.0.path().join("lake")), before, "nothing was begun");
+}
+
+/// The text of the workflow does not show that one location is outside the lake, and the other within.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_of_one_workflow_that_would_share_repairs_are_refused_before_anything_runs() {
+    let (world, outside) = (World::new(), tempfile::tempdir().unwrap());
+    world.write("t/a.csv", "k,ts,v\na,2024-03-04T00:00:00Z,1\n");
+    std::fs::write(outside.path().join("a.csv"), "k,ts,v\na,2024-03-04T00:00:00Z,2\n").unwrap();
+    let like = "format: csv, key: [k], time: ts, cadence: 1h";
+    let inside = world.0.path().join("lake/t");
+    let tables = format!("{like} }}\n  u: {{ location: \"{}\", {like}", inside.display());
+    let twice = steps().replace("end: true", "next: look2")
+        + "\n"
+        + &steps().replace("table: t", "table: u").replace("look", "look2").replace("fill", "fill2").replace("check", "check2");
+    let path = world.written("", outside.path().to_str().unwrap(), &tables, &twice);
+    let opened = Repair::open(path).connect().await.unwrap_or_else(|error| panic!("{}", error.full()));
+    for error in [opened.plan().await.map(|_| ()).unwrap_err(), opened.run().await.map(|_| ()).unwrap_err()] {
+        let said = error.full();
+        assert_eq!(error.kind(), repair::ErrorKind::Conflict, "{said}");
+        assert!(said.contains("would be one") && said.contains("t_repairs") && said.contains(inside.to_str().unwrap()), "{said}");
+    }
+    assert!(!world.0.path().join("lake/.repair").exists());
+}
+
+/// The paths below a folder, without those of the journal.
+fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut all = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path.clone());
+            }
+            all.push(path);
+        }
+    }
+    all.retain(|path| !path.to_string_lossy().contains("journal.db"));
+    all.sort();
+    all
+}

@@ -257,7 +257,7 @@ pub async fn views_of_an_older_version(world: &World) {
     assert_eq!(asked(&lake, std::slice::from_ref(&table), sql).await, ["1.0|5.0||", "2.0|6.0|backfill|"], "it is made anew");
 
     // A table without repaired cells looks as it did before there were any.
-    let repairs = lake.describe(&lake.repairs_of(&table)).await.unwrap();
+    let repairs = lake.describe(&lake.repairs_of(&table).await.unwrap()).await.unwrap();
     assert!(repairs.fields().iter().all(|field| !field.name().starts_with(columns::WAS) && field.name() != columns::CELLS));
 
     change(&lake, &table, ("one", "guess"), ("A", &[time]), &[("temp", value(1.0), value(1.25))]).await;

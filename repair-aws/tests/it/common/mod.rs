@@ -108,6 +108,11 @@ impl World {
         self.sandbox.store().list(BUCKET, prefix, None, usize::MAX).unwrap().into_iter().map(|head| head.key).collect()
     }
 
+    /// The keys below a prefix, without those of records of whose an overlay is.
+    pub fn objects(&self, prefix: &str) -> Vec<String> {
+        self.keys(prefix).into_iter().filter(|key| !key.ends_with("_owner.json")).collect()
+    }
+
     /// How often the sandbox was asked for something.
     pub fn served(&self, service: aws_sandbox::Service, operation: &str) -> usize {
         self.sandbox.faults().served(service, operation)

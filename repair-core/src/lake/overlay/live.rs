@@ -50,7 +50,7 @@ impl LiveRepairs {
     /// # Errors
     /// Those of the lake.
     pub async fn of_all(lake: &dyn Lake, table: &Table, interval: Interval, keys: Option<&[Key]>, wanted: &[String]) -> Result<Self> {
-        let ours = lake.repairs_of(table);
+        let ours = lake.repairs_of(table).await?;
         let known = match lake.describe(&ours).await {
             Ok(known) => known,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),

@@ -5,6 +5,7 @@ pub mod base;
 pub mod fingerprint;
 pub mod live;
 pub(super) mod operations;
+pub mod owner;
 pub mod patch;
 pub mod retraction;
 pub mod staging;

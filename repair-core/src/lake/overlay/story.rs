@@ -360,7 +360,7 @@ pub async fn published(
     keys: Option<&[Key]>,
 ) -> Result<Vec<PublishedRow>> {
     // All of an overlay lies in one place, which the lake alone knows, and is read in one way, whatever the table's own files are like.
-    let repairs = lake.repairs_of(table);
+    let repairs = lake.repairs_of(table).await?;
     let named = |text: &str| beside(text.strip_suffix(&overlay::repairs("")).unwrap_or(text));
     let ours = Table { name: named(&repairs.name), location: named(&repairs.location), ..repairs };
     let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.map(<[Key]>::to_vec));

@@ -115,5 +115,6 @@ pub async fn all_of_retractions(lake: &dyn Lake, setup: &dyn LakeSetup) {
         any_sequence_of_changes_is_seen_as_a_model_sees_it(lake, setup, seed, 14).await;
     }
     an_extent_changes_with_retractions(lake, setup).await;
+    an_overlay_within_another_table_is_none_of_its_rows(lake, setup).await;
     what_does_not_fit_is_not_retracted(lake, setup).await;
 }

@@ -32,6 +32,36 @@ async fn counted(lake: &dyn Lake, table: &Table) -> (usize, usize) {
     (count(&found.repaired), count(&found.absent))
 }
 
+/// Where a table lies within the location of another, its repairs, exceptions and retractions are no rows of the other.
+pub async fn an_overlay_within_another_table_is_none_of_its_rows(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let outer = Table { partition_by: Vec::new(), ..new_table() };
+    let name = format!("{}_one", outer.name);
+    let inner = Table { location: format!("{}/one", outer.location), name, ..new_table() };
+    put(setup, &outer, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1)]).await;
+    put(setup, &inner, &[row("B", "2024-03-04T09:00:00Z", 2.0, 2)]).await;
+    let looked = async || {
+        let request = PresenceRequest::new(slots(&outer, "2024-03-04", "2024-03-05"), keys(&["A", "B"]), at(AS_OF));
+        let found = lake.presence(&outer, &request).await.unwrap();
+        let extent = lake.extent(&outer, None).await.unwrap().objects;
+        (
+            read(lake, &outer, Layer::Raw).await,
+            read(lake, &outer, Layer::Repaired).await,
+            found.raw.keys,
+            found.repaired,
+            found.absent,
+            extent,
+        )
+    };
+    let before = looked().await;
+    let run = new_run();
+    let fixed = [row("B", "2024-03-04T09:01:00Z", 3.0, 3)];
+    let absent = vec![absence("B", slots(&inner, "2024-03-04T09:02:00Z", "2024-03-04T09:05:00Z"), "2030-01-01T00:00:00Z")];
+    publish(lake, &inner, &run, "fill", "2024-04-01T00:00:00Z", &fix(&inner, &fixed, absent)).await;
+    lake.retract(&inner, &retraction("undo-nothing", vec![Part::of_run("no-such-run")])).await.unwrap();
+    assert_eq!(looked().await, before);
+    assert_eq!(counted(lake, &inner).await, (1, 3));
+}
+
 /// A retracted run's rows disappear from the view and from presence, and reappear once the retraction is undone. Raw rows, and those of
 /// other runs, stay as they are.
 pub async fn undo_hides_and_undo_of_undo_shows_again(lake: &dyn Lake, setup: &dyn LakeSetup) {

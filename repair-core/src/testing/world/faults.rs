@@ -199,8 +199,8 @@ impl ReadLake for CrashingLake {
         self.inner.place(table)
     }
 
-    fn repairs_of(&self, table: &Table) -> Table {
-        self.inner.repairs_of(table)
+    async fn repairs_of(&self, table: &Table) -> Result<Table> {
+        self.inner.repairs_of(table).await
     }
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
@@ -386,8 +386,8 @@ impl ReadLake for FailingLake {
         table.location.clone()
     }
 
-    fn repairs_of(&self, table: &Table) -> Table {
-        Table { name: overlay::repairs(&table.name), location: overlay::repairs(&table.location), ..table.of_repairs() }
+    async fn repairs_of(&self, table: &Table) -> Result<Table> {
+        Ok(Table { name: overlay::repairs(&table.name), location: overlay::repairs(&table.location), ..table.of_repairs() })
     }
 
     async fn describe(&self, _: &Table) -> Result<SchemaRef> {

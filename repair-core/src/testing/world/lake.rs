@@ -538,8 +538,8 @@ impl ReadLake for MemoryLake {
         table.location.clone()
     }
 
-    fn repairs_of(&self, table: &Table) -> Table {
-        Table { name: overlay::repairs(&table.name), location: overlay::repairs(&table.location), ..table.of_repairs() }
+    async fn repairs_of(&self, table: &Table) -> Result<Table> {
+        Ok(Table { name: overlay::repairs(&table.name), location: overlay::repairs(&table.location), ..table.of_repairs() })
     }
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {

@@ -73,6 +73,7 @@ pub(super) fn check(draft: Draft<'_>, registry: &Registry, diagnostics: &mut Dia
     let calendars = checker.calendars();
     checker.plugins();
     checker.locations();
+    checker.overlays();
     checker.repairable();
     checker.rows();
     checker.expected_keys();

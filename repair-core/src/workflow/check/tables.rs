@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::super::read::{did_you_mean, one_of, quoted};
 use super::Checker;
+use crate::lake::{name, overlay};
 use crate::model::{Rows, Table};
 use crate::plugin::PluginKind;
 use crate::workflow::StepKind;
@@ -36,6 +37,39 @@ impl<'a> Checker<'a> {
             );
             let at = self.diagnostics.at(other_place);
             let help = format!("`{}` is at {at}; describe both alike, keep one of them, or give each a location of its own", other.name);
+            self.error(place, message, help);
+        }
+    }
+
+    /// Checks that no two locations share an overlay. One within the lake is beside its table; all others are at the lake's root, under the
+    /// names of their tables.
+    pub(super) fn overlays(&mut self) {
+        let draft: &'a _ = self.draft;
+        let mut tables: Vec<(Place, &Table)> = Vec::new();
+        tables.extend(draft.workflow.tables.iter().filter_map(|(name, table)| Some((*draft.table_places.get(name.as_str())?, table))));
+        // The table that must be renamed is reported, where it is.
+        tables.sort_by_key(|(place, table)| (!is_beside(table), *place));
+        let mut first: BTreeMap<String, (Place, &Table)> = BTreeMap::new();
+        for (place, table) in tables {
+            let beside = if is_beside(table) { location(&table.location) } else { name::part(&table.name) };
+            let (other_place, other) = *first.entry(beside.clone()).or_insert((place, table));
+            if location(&other.location) == location(&table.location) {
+                continue;
+            }
+            let message = format!(
+                "the repairs of table `{}`, at `{}`, and those of `{}`, at `{}`, would be one, `{}`",
+                table.name,
+                table.location,
+                other.name,
+                other.location,
+                overlay::repairs(&beside)
+            );
+            let at = self.diagnostics.at(other_place);
+            let help = format!(
+                "the repairs of a table outside the lake, or of a glob, are kept at the lake's root under the table's name: give `{}` another name \
+                 than the location of `{}`, which is at {at}; if `{}` is within the lake, write it relative to the lake's root",
+                table.name, other.name, table.location
+            );
             self.error(place, message, help);
         }
     }
@@ -178,6 +212,13 @@ fn written(field: &str) -> &str {
         "layout" | "slack" => "partition_by",
         field => field,
     }
+}
+
+/// Whether the overlay of a table lies beside it, as far as the text says: its location is a path below the lake's root.
+fn is_beside(table: &Table) -> bool {
+    let location = location(&table.location);
+    let is_elsewhere = location.contains("://") || location.starts_with(['/', '\\']) || location.get(1..2) == Some(":");
+    !is_elsewhere && !location.contains(['*', '?', '[']) && !location.is_empty() && location.split('/').next() != Some("..")
 }
 
 /// A location without what means nothing in it: `./bars/` and `bars` are the same.

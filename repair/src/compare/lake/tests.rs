@@ -40,8 +40,8 @@ impl ReadLake for SeenThroughMasks {
         self.seen(table).place(table)
     }
 
-    fn repairs_of(&self, table: &Table) -> Table {
-        self.seen(table).repairs_of(table)
+    async fn repairs_of(&self, table: &Table) -> Result<Table> {
+        self.seen(table).repairs_of(table).await
     }
 
     async fn describe(&self, table: &Table) -> Result<SchemaRef> {
