@@ -14,4 +14,5 @@ mod reading;
 mod scale;
 mod sweep;
 mod trino;
+mod unique;
 mod versions;
