@@ -496,6 +496,16 @@ impl Folders {
         super::bound_ms(self.lookback_us)
     }
 
+    /// A time that no folder of the unit is longer than, though a clock be set by a day.
+    fn longest_ms(&self) -> i64 {
+        match self.unit {
+            PartitionUnit::Hour => 26 * HOUR_MS,
+            PartitionUnit::Day => 50 * HOUR_MS,
+            PartitionUnit::Month => 33 * DAY_MS,
+            PartitionUnit::Year => 368 * DAY_MS,
+        }
+    }
+
     /// Between which times rows of a folder are used that covers `from` to `to`, if one folder each way is `before` to `after`.
     fn around_folder(&self, from: &str, to: &str, before: &str, after: &str) -> (String, String) {
         match self.lookback_ms() {
@@ -515,6 +525,17 @@ impl Folders {
                 let slack_ms = i64::from(seconds) * 1_000;
                 format!("SELECT *, repair_from - {slack_ms} AS repair_lo, repair_to + {slack_ms} AS repair_hi FROM ({rows})")
             }
+            // One folder each way is no farther.
+            Some(_) if self.lookback_ms() >= self.longest_ms() => {
+                let lookback_ms = self.lookback_ms();
+                format!("SELECT *, repair_from - {lookback_ms} AS repair_lo, repair_to + {lookback_ms} AS repair_hi FROM ({rows})")
+            }
+            Some(_) if self.unit != PartitionUnit::Hour => {
+                let (before, after) = (start(&self.units_later("repair_f", -1)), start(&self.units_later("repair_f", 2)));
+                let (lo, hi) = self.around_folder("repair_from", "repair_to", &before, &after);
+                format!("SELECT *, {lo} AS repair_lo, {hi} AS repair_hi FROM ({rows})")
+            }
+            // Where a clock skips an hour, or shows it twice, the next folder is not that of the next hour.
             Some(_) => {
                 let (before, after) = (clock.local("(repair_from - 1)"), clock.local("repair_to"));
                 let rows = format!("SELECT *, {before} AS repair_before, {after} AS repair_after FROM ({rows})");

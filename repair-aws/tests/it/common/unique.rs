@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -26,10 +26,11 @@ use super::{BUCKET, DATABASE, World, at, collect, parquet, rows, texts};
 type Layouts = (&'static str, &'static str, &'static str, PartitionUnit, &'static str, &'static str, i64, &'static str);
 
 /// One for each way in which the distance of a row from its folder is computed. The folders in a zone lie at the end of its summer.
-pub const LAYOUTS: [Layouts; 4] = [
+pub const LAYOUTS: [Layouts; 5] = [
     ("by_day", "day=%F", "UTC", PartitionUnit::Day, "day string", "%F", 5 * 24, "2024-03-04T00:00"),
     ("by_month", "month=%Y-%m", "UTC", PartitionUnit::Month, "month string", "%Y-%m", 40 * 24, "2024-03-01T00:00"),
     ("in_sydney", "day=%F", "Australia/Sydney", PartitionUnit::Day, "day date", "%F", 5 * 24, "2024-04-09T00:00"),
+    ("months_in_sydney", "month=%Y-%m", "Australia/Sydney", PartitionUnit::Month, "month string", "%Y-%m", 30 * 24, "2024-04-01T00:00"),
     ("in_berlin", "%Y/%m/%d/%H", "Europe/Berlin", PartitionUnit::Hour, "datehour string", "%Y/%m/%d/%H", 36, "2024-10-28T02:00"),
 ];
 
@@ -60,7 +61,12 @@ pub async fn folders_of_other_days(world: &World, (name, path, zone, unit, colum
     let span = partition::span_of(unit, start, &zone).unwrap();
     let used = partition::with_slack(&table, span);
     let lookback_us = lookback_h * 3_600_000_000;
-    assert_eq!(used, TimeBounds { from_us: span.from_us - lookback_us, to_us: span.to_us + lookback_us });
+    let by_lookback = TimeBounds { from_us: span.from_us - lookback_us, to_us: span.to_us + lookback_us };
+    assert_eq!(
+        used,
+        TimeBounds { from_us: by_lookback.from_us.min(used.from_us), to_us: by_lookback.to_us.max(used.to_us) },
+        "the lookback and one folder each way"
+    );
     let times_us = [used.from_us - 1_000, used.from_us, span.from_us, span.to_us - 1_000, used.to_us - 1_000, used.to_us];
     let named: Vec<(String, String)> = (0..)
         .zip(times_us)
@@ -70,7 +76,8 @@ pub async fn folders_of_other_days(world: &World, (name, path, zone, unit, colum
     world.put(&format!("lake/{name}/{folder}/a.parquet"), parquet(&rows(&all)));
 
     let keys = async |table: &Table, interval: Option<Interval>| -> Vec<String> {
-        let request = ScanRequest { interval, ..ScanRequest::new(Layer::Repaired) }.with_columns(Vec::new());
+        let mut request = ScanRequest::new(Layer::Repaired).with_columns(Vec::new());
+        request.interval = interval;
         let found = collect(world.lake.scan(table, &request).await.unwrap()).await;
         found.iter().flat_map(|batch| batch.column(0).as_string::<i32>().iter().flatten().map(str::to_owned).collect::<Vec<_>>()).collect()
     };
