@@ -1,7 +1,7 @@
 //! What a table declares about its files must be what Athena's catalog says of them: Athena alone reads them, so nothing that it does not
 //! know can be honoured. Values only, no I/O.
 
-use repair_core::model::{Csv, Encoding, Format, Repeated, Rows, Table};
+use repair_core::model::{Csv, Encoding, Format, Repeated, Table};
 use repair_core::{Error, Result};
 
 use crate::catalog::Relation;
@@ -17,11 +17,6 @@ pub(crate) fn declaration(table: &Table, relation: &Relation) -> Result<()> {
             "Athena reads whole folders, not the files that match the glob `{}`; name the folder under `location`, and leave files out with `ignore`",
             table.location
         ));
-    }
-    if table.rows == Rows::Unique {
-        return refuse(
-            "`rows: unique` is not yet supported on Athena; remove `rows`, to look for its arrivals, or repair a copy of the table in a local lake".to_owned(),
-        );
     }
     if table.reading.repeated == Repeated::FileOrder {
         return refuse(

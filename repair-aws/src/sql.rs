@@ -13,6 +13,7 @@ mod regex;
 mod slots;
 mod time;
 pub(crate) mod values;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -53,6 +54,11 @@ pub(crate) fn name(text: &str) -> String {
 /// A name in a statement of Hive's dialect.
 fn hive_name(text: &str) -> String {
     format!("`{}`", text.replace('`', "``"))
+}
+
+/// The order of repairs: the newer counts; of two from the same instant, the one whose run, then unit, sorts last by name.
+fn newest_first() -> String {
+    [columns::AT, columns::RUN, columns::UNIT].map(|column| format!("{} DESC", name(column))).join(", ")
 }
 
 /// A string literal in a query.
@@ -643,9 +649,11 @@ impl<'a> Source<'a> {
         Ok(keys.chain([format!("{} AS repair_slot", self.slot(&time_ms, bounds)?), format!("{time_ms} AS repair_ms")]).collect())
     }
 
-    /// The live repair of each slot: the newest; of two from the same instant, the one whose run, then unit, sorts last by name.
+    /// The live repair of each slot: the newest; of two from the same instant, the one whose run, then unit, sorts last by name. If the key
+    /// alone identifies a row, those of all rows that may have versions within the bounds.
     fn winners(&self, repairs: &Relation, wanted: &Wanted<'_>, shape: Shape) -> Result<String> {
-        let mut select = self.slot_columns(repairs, &wanted.bounds)?;
+        let bounds = self.around_versions(&wanted.bounds);
+        let mut select = self.slot_columns(repairs, &bounds)?;
         for column in wanted.columns {
             let value = match repairs.kind(column) {
                 Some(_) => self.value(repairs, column, shape),
@@ -655,23 +663,22 @@ impl<'a> Source<'a> {
             select.push(format!("{value} AS {}", name(column)));
         }
         select.extend([name(columns::OP), name(columns::STRATEGY), name(columns::RUN), name(columns::UNIT), name(columns::AT)]);
-        let mut conditions = self.within(repairs, &wanted.bounds)?;
+        let mut conditions = self.within(repairs, &bounds)?;
         conditions.extend(self.key_filter(repairs, wanted.keys));
         conditions.extend(self.not_retracted(repairs, RetractedKind::Repairs));
         // A patch is no row.
         conditions.push(format!("{} IS DISTINCT FROM {}", name(columns::OP), text(Op::Patch.as_str())));
         let by = self.slot_names();
-        Ok(format!(
-            "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY {} ORDER BY {} DESC, {} DESC, {} DESC) AS repair_rank FROM (SELECT {} \
-             FROM {}{})) WHERE repair_rank = 1",
+        let newest = format!(
+            "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY {} ORDER BY {}) AS repair_rank FROM (SELECT {} FROM {}{})) WHERE \
+             repair_rank = 1",
             by.join(", "),
-            name(columns::AT),
-            name(columns::RUN),
-            name(columns::UNIT),
+            newest_first(),
             select.join(", "),
             repairs.quoted(),
             filter(&conditions)
-        ))
+        );
+        Ok(self.not_outdated(newest))
     }
 
     fn key_names(&self) -> Vec<String> {
@@ -683,20 +690,31 @@ impl<'a> Source<'a> {
         self.key_names().into_iter().chain(["repair_slot".to_owned()]).collect()
     }
 
-    /// Rows without repaired cells: those of `raw` that are not replaced, and those of `fix` that are needed. Returns statements that are
-    /// named, and one that selects from them; `raw_out` and `fix_out` are what it selects of `a`, with `repaired_by` behind it.
-    fn base(&self, raw: &str, fix: &str, raw_out: &str, fix_out: &str) -> (String, String) {
-        let (same, op, replace) = (self.same_slot(), name(columns::OP), text(Op::Replace.as_str()));
+    /// Rows without repaired cells: those of `raw` that are not replaced, and those of `fix` that are needed and within bounds. Returns
+    /// statements that are named, and one that selects from them; `raw_out` and `fix_out` are what it selects of `a`, with `repaired_by`
+    /// behind it.
+    fn base(&self, (raw, raw_out): (&str, &str), (fix, fix_out): (&str, &str), bounds: &TimeBounds) -> (String, String) {
+        let (op, replace) = (name(columns::OP), text(Op::Replace.as_str()));
         let slot = self.slot_names().join(", ");
         let named = format!("repair_raw AS ({raw}), repair_fix AS ({fix}), repair_had AS (SELECT DISTINCT {slot} FROM repair_raw)");
-        let rows = format!(
-            "SELECT {raw_out}, CAST(NULL AS varchar) AS {by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} \
-             WHERE b.{op} IS NULL OR b.{op} <> {replace} \
-             UNION ALL SELECT {fix_out}, a.{strategy} FROM repair_fix a LEFT JOIN repair_had b ON {same} \
-             WHERE b.repair_slot IS NULL OR a.{op} = {replace}",
-            by = name(overlay::REPAIRED_BY),
-            strategy = name(columns::STRATEGY),
-        );
+        let (by, strategy) = (name(overlay::REPAIRED_BY), name(columns::STRATEGY));
+        let rows = match self.same_row() {
+            // Several repairs may be near one row, and several rows near one repair.
+            Some(same) => format!(
+                "SELECT {raw_out}, CAST(NULL AS varchar) AS {by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} AND b.{op} = {replace} \
+                 WHERE b.repair_slot IS NULL \
+                 UNION ALL SELECT {fix_out}, a.{strategy} FROM repair_fix a LEFT JOIN repair_had b ON {same} AND a.{op} <> {replace} \
+                 WHERE b.repair_slot IS NULL{within}",
+                within = in_bounds(bounds).map(|within| format!(" AND {within}")).unwrap_or_default(),
+            ),
+            None => format!(
+                "SELECT {raw_out}, CAST(NULL AS varchar) AS {by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} \
+                 WHERE b.{op} IS NULL OR b.{op} <> {replace} \
+                 UNION ALL SELECT {fix_out}, a.{strategy} FROM repair_fix a LEFT JOIN repair_had b ON {same} \
+                 WHERE b.repair_slot IS NULL OR a.{op} = {replace}",
+                same = self.same_slot(),
+            ),
+        };
         (named, rows)
     }
 
@@ -727,7 +745,7 @@ impl<'a> Source<'a> {
                 }
                 let raw = self.aligned(self.raw_rows(&wanted, Shape::Exact)?, &wanted.bounds)?;
                 let fix = self.winners(repairs, &wanted, Shape::Exact)?;
-                let (named, rows) = self.base(&raw, &fix, &raw_out, &fix_out);
+                let (named, rows) = self.base((&raw, &raw_out), (&fix, &fix_out), &wanted.bounds);
                 self.with_cells((&named, &rows), &out, repairs, &wanted, Shape::Exact)
             }
         }
@@ -1064,7 +1082,7 @@ impl<'a> Source<'a> {
             raw_out.extend(slot());
             fixed.extend(slot());
         }
-        let (named, rows) = self.base(&raw, &fix, &raw_out.join(", "), &fixed.join(", "));
+        let (named, rows) = self.base((&raw, &raw_out.join(", ")), (&fix, &fixed.join(", ")), &all);
         let out: Vec<String> = columns.iter().map(|&column| column.to_owned()).collect();
         Ok(format!(
             "CREATE OR REPLACE VIEW {database}.{view} AS {rows}",

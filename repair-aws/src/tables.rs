@@ -8,7 +8,7 @@ use arrow::datatypes::Schema;
 use repair_core::lake::overlay::retraction;
 use repair_core::lake::overlay::retraction::Part;
 use repair_core::lake::{overlay, partition};
-use repair_core::model::{OnBadRow, Slack, Table};
+use repair_core::model::{OnBadRow, Rows, Slack, Table};
 use repair_core::{Error, ErrorKind, Result};
 
 use crate::athena::{Athena, Behalf, retried};
@@ -348,7 +348,8 @@ impl Tables<'_> {
         }
         let columns = source.view_columns()?;
         let is_current = found.is_some_and(|view| {
-            // The catalog does not return the view's text, which depends on retractions, repaired cells, and how the table is read.
+            // The catalog does not return the view's text, which depends on retractions, repaired cells, how the table is read, and what
+            // makes its rows the same.
             source.retracted.is_none()
                 && !has_cells
                 && is_plain(source.table)
@@ -364,9 +365,10 @@ impl Tables<'_> {
     }
 }
 
-/// Whether a table is read as the catalog alone says.
+/// Whether a table is read as the catalog alone says, and its rows are those of slots or instants.
 fn is_plain(table: &Table) -> bool {
-    table.layout.is_none()
+    table.rows != Rows::Unique
+        && table.layout.is_none()
         && table.reading.is_plain()
         && table.date_zone().is_utc()
         && table.columns.is_empty()

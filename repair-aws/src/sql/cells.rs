@@ -10,7 +10,7 @@ use repair_core::lake::overlay::retraction::Kind as RetractedKind;
 use repair_core::lake::overlay::{self, Op, columns};
 use repair_core::{Error, Result};
 
-use super::{Shape, Source, Wanted, filter, milliseconds, name, text, values};
+use super::{Shape, Source, Wanted, filter, milliseconds, name, newest_first, text, values};
 use crate::catalog::{Kind, Relation, kind_of, trino_type};
 
 /// Pieces of text that are joined in one group. A longer chain of operators would be nested too deeply for a parser.
@@ -139,12 +139,10 @@ impl Source<'_> {
         conditions.extend(self.not_retracted(repairs, RetractedKind::Repairs));
         conditions.push(format!("{} = {}", name(columns::OP), text(Op::Patch.as_str())));
         Ok(format!(
-            "SELECT {slot}, {arrays} FROM (SELECT *, row_number() OVER (PARTITION BY {slot} ORDER BY {at} DESC, {run} DESC, {unit} DESC) AS \
+            "SELECT {slot}, {arrays} FROM (SELECT *, row_number() OVER (PARTITION BY {slot} ORDER BY {newest_first}) AS \
              repair_age FROM (SELECT {select} FROM {repairs}{filter})) GROUP BY {slot}",
             arrays = arrays.join(", "),
-            at = name(columns::AT),
-            run = name(columns::RUN),
-            unit = name(columns::UNIT),
+            newest_first = newest_first(),
             select = select.join(", "),
             repairs = repairs.quoted(),
             filter = filter(&conditions),

@@ -35,6 +35,8 @@ pub(crate) struct Folders {
     is_padded: bool,
     /// Whether rows may be in other folders.
     slack: Option<Slack>,
+    /// How far from its folder a row may be too, where a version of it lies in the folder of the day on which it was written.
+    lookback_us: i64,
 }
 
 fn fields(pieces: &[PathPiece]) -> impl Iterator<Item = PathField> + '_ {
@@ -110,6 +112,14 @@ fn later(unit: PartitionUnit, at: DateTime, count: i64) -> Result<DateTime> {
     at.checked_add(span.map_err(too_far)?).map_err(too_far)
 }
 
+/// How far from its folder a version of a row may be, unless the slack says another distance.
+fn lookback_us(table: &Table) -> i64 {
+    match table.slack {
+        Slack::Seconds(_) => 0,
+        _ => table.identity().lookback_us().unwrap_or(0),
+    }
+}
+
 impl Folders {
     /// The folders of a table that say which time their rows have; `None` if none do.
     ///
@@ -119,7 +129,8 @@ impl Folders {
         if let Some(layout) = &table.layout {
             let Some(unit) = layout.path.unit() else { return Ok(None) };
             let (columns, file) = mapped(table, relation, &layout.path)?;
-            let folders = Self { unit, zone: layout.zone.clone(), columns, file, is_padded: false, slack: Some(table.slack) };
+            let slack = Some(table.slack);
+            let folders = Self { unit, zone: layout.zone.clone(), columns, file, is_padded: false, slack, lookback_us: lookback_us(table) };
             folders.check(table)?;
             return Ok(Some(folders));
         }
@@ -128,8 +139,15 @@ impl Folders {
         let kind = relation.partition_kind(&by.column).or_else(|| relation.kind(&by.column).filter(|_| relation.is_view));
         let Some(kind) = kind else { return Ok(None) };
         let column = Column { name: by.column.clone(), kind, pieces: of_unit(by.unit) };
-        let folders =
-            Self { unit: by.unit, zone: Zone::utc(), columns: vec![column], file: None, is_padded: true, slack: Some(table.slack) };
+        let folders = Self {
+            unit: by.unit,
+            zone: Zone::utc(),
+            columns: vec![column],
+            file: None,
+            is_padded: true,
+            slack: Some(table.slack),
+            lookback_us: lookback_us(table),
+        };
         folders.check(table)?;
         Ok(Some(folders))
     }
@@ -144,7 +162,7 @@ impl Folders {
         }
         let (columns, file) = mapped(table, relation, path).ok()?;
         let zone = table.reading.zone.clone().unwrap_or_default();
-        let folders = Self { unit, zone, columns, file, is_padded: false, slack: None };
+        let folders = Self { unit, zone, columns, file, is_padded: false, slack: None, lookback_us: 0 };
         folders.check(table).ok()?;
         Some(folders)
     }
@@ -201,9 +219,13 @@ impl Folders {
             Some(_) => (0, 1),
             None => (0, 0),
         };
-        let first = later(self.unit, at(bounds.from_us.saturating_sub(reach_us))?, -more)?;
-        let last = later(self.unit, at(bounds.to_us.saturating_sub(1).saturating_add(reach_us))?, more)?;
-        Ok((first, last))
+        let (from_us, last_us) = (bounds.from_us, bounds.to_us.saturating_sub(1));
+        let first = later(self.unit, at(from_us.saturating_sub(reach_us))?, -more)?;
+        let last = later(self.unit, at(last_us.saturating_add(reach_us))?, more)?;
+        if self.lookback_us == 0 {
+            return Ok((first, last));
+        }
+        Ok((first.min(at(from_us.saturating_sub(self.lookback_us))?), last.max(at(last_us.saturating_add(self.lookback_us))?)))
     }
 
     /// The condition on partition columns that selects the folders which may hold rows within bounds; `None` if all may.
@@ -415,7 +437,7 @@ impl Folders {
         let (first, last) = self.around(bounds)?;
         let slack_us = match self.slack {
             Some(Slack::Seconds(seconds)) => i64::from(seconds) * SECOND_US,
-            _ => 0,
+            _ => self.lookback_us,
         };
         let at = |local: DateTime| self.zone.start(local).map(Timestamp::as_microsecond);
         let (first, last) = (at(later(self.unit, first, -3)?)?, at(later(self.unit, last, 4)?)?);
@@ -430,9 +452,9 @@ impl Folders {
     /// As [`Folders::prune`].
     pub(crate) fn far(&self, rows: String, bounds: &TimeBounds) -> Result<(String, String)> {
         let clock = self.clock(bounds)?;
-        let is_seconds = matches!(self.slack, Some(Slack::Seconds(_)));
+        let is_duration = matches!(self.slack, Some(Slack::Seconds(_))) || self.lookback_us > 0;
         // Where a clock is set, folders of hours do not follow each other hour by hour, and seconds are not those of the clock.
-        let (rows, time) = if clock.is_fixed() || (self.unit != PartitionUnit::Hour && !is_seconds) {
+        let (rows, time) = if clock.is_fixed() || (self.unit != PartitionUnit::Hour && !is_duration) {
             let local = clock.local("repair_ms");
             if local == "repair_ms" {
                 (rows, "repair_ms")
@@ -444,8 +466,8 @@ impl Folders {
         };
         let slack_ms = match (self.slack, self.unit) {
             (Some(Slack::Seconds(seconds)), _) => Some(i64::from(seconds) * 1_000),
-            (Some(_), PartitionUnit::Hour) => Some(HOUR_MS),
-            (Some(_), PartitionUnit::Day) => Some(DAY_MS),
+            (Some(_), PartitionUnit::Hour) => Some(HOUR_MS.max(self.lookback_ms())),
+            (Some(_), PartitionUnit::Day) => Some(DAY_MS.max(self.lookback_ms())),
             (Some(_), _) => None,
             (None, _) => Some(0),
         };
@@ -461,11 +483,35 @@ impl Folders {
             None => {
                 let (before, after) = (self.units_later("repair_f", -1), self.units_later("repair_f", 2));
                 let rows = format!("SELECT *, {next} AS repair_next, {before} AS repair_lo, {after} AS repair_hi FROM ({rows})");
-                ("repair_lo".to_owned(), "repair_hi".to_owned(), rows)
+                let (lo, hi) = self.around_folder("repair_f", "repair_next", "repair_lo", "repair_hi");
+                (lo, hi, rows)
             }
         };
         let next = if matches!(self.unit, PartitionUnit::Hour | PartitionUnit::Day) { next } else { "repair_next".to_owned() };
         Ok((rows, ranges(time, "repair_f", &next, &lo, &hi)))
+    }
+
+    /// The lookback, up to a whole millisecond.
+    fn lookback_ms(&self) -> i64 {
+        super::bound_ms(self.lookback_us)
+    }
+
+    /// A time that no folder of the unit is longer than, though a clock be set by a day.
+    fn longest_ms(&self) -> i64 {
+        match self.unit {
+            PartitionUnit::Hour => 26 * HOUR_MS,
+            PartitionUnit::Day => 50 * HOUR_MS,
+            PartitionUnit::Month => 33 * DAY_MS,
+            PartitionUnit::Year => 368 * DAY_MS,
+        }
+    }
+
+    /// Between which times rows of a folder are used that covers `from` to `to`, if one folder each way is `before` to `after`.
+    fn around_folder(&self, from: &str, to: &str, before: &str, after: &str) -> (String, String) {
+        match self.lookback_ms() {
+            0 => (before.to_owned(), after.to_owned()),
+            lookback_ms => (format!("least({before}, {from} - {lookback_ms})"), format!("greatest({after}, {to} + {lookback_ms})")),
+        }
     }
 
     /// Adds the instants between which the times of a folder lie, and between which times are used.
@@ -479,13 +525,26 @@ impl Folders {
                 let slack_ms = i64::from(seconds) * 1_000;
                 format!("SELECT *, repair_from - {slack_ms} AS repair_lo, repair_to + {slack_ms} AS repair_hi FROM ({rows})")
             }
+            // One folder each way is no farther.
+            Some(_) if self.lookback_ms() >= self.longest_ms() => {
+                let lookback_ms = self.lookback_ms();
+                format!("SELECT *, repair_from - {lookback_ms} AS repair_lo, repair_to + {lookback_ms} AS repair_hi FROM ({rows})")
+            }
+            Some(_) if self.unit != PartitionUnit::Hour => {
+                let (before, after) = (start(&self.units_later("repair_f", -1)), start(&self.units_later("repair_f", 2)));
+                let (lo, hi) = self.around_folder("repair_from", "repair_to", &before, &after);
+                format!("SELECT *, {lo} AS repair_lo, {hi} AS repair_hi FROM ({rows})")
+            }
+            // Where a clock skips an hour, or shows it twice, the next folder is not that of the next hour.
             Some(_) => {
                 let (before, after) = (clock.local("(repair_from - 1)"), clock.local("repair_to"));
                 let rows = format!("SELECT *, {before} AS repair_before, {after} AS repair_after FROM ({rows})");
                 let (before, after) = (self.floor_ms("repair_before"), self.floor_ms("repair_after"));
                 let rows = format!("SELECT *, {before} AS repair_before_f, {after} AS repair_after_f FROM ({rows})");
                 let rows = format!("SELECT *, {} AS repair_after_next FROM ({rows})", self.units_later("repair_after_f", 1));
-                format!("SELECT *, {} AS repair_lo, {} AS repair_hi FROM ({rows})", start("repair_before_f"), start("repair_after_next"))
+                let (before, after) = (start("repair_before_f"), start("repair_after_next"));
+                let (lo, hi) = self.around_folder("repair_from", "repair_to", &before, &after);
+                format!("SELECT *, {lo} AS repair_lo, {hi} AS repair_hi FROM ({rows})")
             }
             None => format!("SELECT *, repair_from AS repair_lo, repair_to AS repair_hi FROM ({rows})"),
         }

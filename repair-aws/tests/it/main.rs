@@ -15,4 +15,5 @@ mod reading;
 mod scale;
 mod sweep;
 mod trino;
+mod unique;
 mod versions;

@@ -87,6 +87,18 @@ async fn repaired_cells_are_shown_by_a_real_trino() {
     cells::many_columns(&world, 100).await;
 }
 
+/// Rows with several versions, in folders of other days, before and after repairs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Trino: scripts/trino cargo test -p repair-aws --test it trino:: -- --ignored"]
+async fn rows_with_versions_are_shown_once_by_a_real_trino() {
+    let (world, _turn) = world_on_trino().await;
+    for layout in unique::LAYOUTS {
+        unique::folders_of_other_days(&world, layout).await;
+    }
+    unique::orders_of_a_seed(&world, 1).await;
+    unique::a_table_that_becomes_unique(&world).await;
+}
+
 /// A session of two stocks, of which one has holes and the other came for half of the day only.
 fn glitched() -> RecordBatch {
     let open = at("2026-03-05T14:30:00Z").as_second() / 60;

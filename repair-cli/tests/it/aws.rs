@@ -225,6 +225,96 @@ async fn a_plan_on_athena_tells_queries_and_what_is_made() {
     assert!(low["queries"].as_u64() <= queries, "{} {}", done["usage"], first["total"]);
 }
 
+/// Versions of orders, in files of the days on which they were written: `twice` is in one file twice, `moved` has three versions, and
+/// one of `later` lies beyond the interval.
+fn orders(world: &World) -> PathBuf {
+    let line = |id: &str, day: u32, amount: i64, updated: u32| {
+        let (created, updated) = (format!("2024-03-{day:02}T10:00:00Z"), format!("2024-03-{updated:02} 11:00"));
+        let order = serde_json::json!({ "id": id, "created_at": created, "updated_at": updated, "amount": amount });
+        format!("{order}\n")
+    };
+    let folder = world.lake().parent().unwrap().join("sold");
+    for (file, lines) in [
+        (2, line("twice", 2, 10, 2).repeat(2)),
+        (3, line("moved", 3, 1, 3) + &line("plain", 3, 100, 3)),
+        (5, line("moved", 3, 2, 9)),
+        (6, line("wrong", 6, -7, 6)),
+        (8, line("moved", 4, 4, 8)),
+        (9, line("later", 9, 20, 9)),
+        (20, line("later", 20, 40, 20)),
+    ] {
+        let folder = folder.join(format!("orders/day=2024-03-{file:02}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("a.jsonl"), lines).unwrap();
+    }
+    folder
+}
+
+/// Rows with an identity on both lakes: what is found and kept, what is wrong of it, why a row is as it is, and all of it undone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_are_counted_once_on_athena_as_on_files() {
+    let world = World::new();
+    let folder = orders(&world);
+    let sandbox = aws_sandbox::Sandbox::start(aws_sandbox::Options::default()).await.unwrap();
+    sandbox.store().create_bucket("bucket").unwrap();
+    sandbox.create_workgroup("repair", "s3://bucket/results/").unwrap();
+    sandbox.run(None, "CREATE DATABASE market").await.unwrap();
+    let (from, location) = (folder.join("orders"), format!("{LAKE}/orders"));
+    sandbox.load(aws_sandbox::TableFolder { database: "market", name: "orders", folder: &from, location: &location }).await.unwrap();
+    let sandbox = Sandbox { endpoint: sandbox.endpoint(), _sandbox: sandbox };
+    let scope = "table: orders, from: 2024-03-01, to: 2024-03-10";
+    let steps = [
+        format!("look: {{ detect: arrivals, with: {{ {scope} }}, next: several }}"),
+        format!("several: {{ detect: duplicates, with: {{ {scope} }}, next: keep }}"),
+        "keep: { repair: keep, of: several, next: check }".to_owned(),
+        "check: { verify: several, next: bad }".to_owned(),
+        format!("bad: {{ detect: invalid, with: {{ {scope}, rules: [{{ column: amount, min: 0 }}] }}, next: sum }}"),
+        "sum: { aggregate: sql, with: { into: sums, query: SELECT min(created_at) AS ts FROM orders_repaired }, end: true }".to_owned(),
+    ];
+    let table = "format: jsonl, rows: unique, key: [id], time: created_at, version: updated_at, partition_by: [{ day: day }]";
+    let here = "lake: local, with: { root: ./sold }";
+    let on_aws = format!("lake: athena, with: {{ database: market, workgroup: repair, location: \"{LAKE}\" }}");
+    let file = world.write(
+        "orders.yaml",
+        &format!(
+            "workflow: orders\nkind: state-machine\ntables:\n  orders: {{ location: orders, {table} }}\nstart: look\nsteps:\n  {}\n\
+             profiles:\n  here: {{ {here} }}\n  aws: {{ {on_aws} }}\n",
+            steps.join("\n  ")
+        ),
+    );
+    let file = file.to_str().unwrap();
+    let lakes = [("here", folder.to_str().unwrap()), ("aws", LAKE)];
+    let json = |arguments: &[&str]| -> Value {
+        let output = sandbox.repair(&world).args(arguments).arg("--json").output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
+    };
+    let run = |id: &str| lakes.map(|(profile, _)| json(&["run", file, "--run-id", id, "--profile", profile]));
+    let both = |arguments: &[&str]| lakes.map(|(_, lake)| json(&[arguments, &["--lake", lake]].concat()));
+    let why = || both(&["why", "orders", "--key", "later", "--at", "2024-03-10T00:00:00Z"]);
+    let [here, on_aws] = run("one");
+    for step in ["look", "several", "check", "bad"] {
+        assert_eq!(on_aws["steps"][step]["output"], here["steps"][step]["output"], "{step}");
+    }
+    assert_eq!((&on_aws["outcome"], &on_aws["problems"]), (&here["outcome"], &here["problems"]));
+    let several = &on_aws["steps"]["several"]["output"];
+    assert_eq!((&several["defective"], &several["duplicates"]), (&Value::from(3), &Value::from(4)), "{several}");
+    assert_eq!(on_aws["steps"]["bad"]["output"]["cells"], 1);
+    let stories = why();
+    for story in &stories {
+        assert_eq!((&story["standing"], &story["repairs"][0]["row"]["amount"]), (&Value::from("repaired"), &Value::from(40)), "{story:#}");
+        assert_eq!(story["raw"].as_array().unwrap().len(), 2);
+    }
+    assert_eq!(stories[0]["raw"], stories[1]["raw"]);
+    let [here, on_aws] = run("two").map(|report| report["steps"]["several"]["output"].clone());
+    assert_eq!((&on_aws, &on_aws["replaced"], &on_aws["defective"]), (&here, &Value::from(3), &Value::from(0)));
+    for undone in both(&["undo", "one"]) {
+        assert_eq!(undone["tables"][0]["rows"], 3, "{undone:#}");
+    }
+    for story in why() {
+        assert_eq!((&story["standing"], story["raw"].as_array().unwrap().len()), (&Value::from("raw"), 2), "{story:#}");
+    }
+}
+
 fn aws_sdk_credentials() -> aws_credential_types::provider::SharedCredentialsProvider {
     aws_credential_types::provider::SharedCredentialsProvider::new(aws_credential_types::Credentials::from_keys("sandbox", "sandbox", None))
 }

@@ -42,6 +42,8 @@ async fn any_sequence_of_repairs_is_seen_as_a_model_sees_it() {
         let _printed = testdata::PrintedOnPanic::seed(seed);
         lake_suite::any_sequence_of_changes_is_seen_as_a_model_sees_it(&world.lake, &world, seed, 40).await;
         lake_suite::any_sequence_of_changes_is_seen_as_a_model_sees_it(&memory, &memory, seed, 40).await;
+        lake_suite::any_sequence_of_versions_is_seen_as_a_model_sees_it(&world.lake, &world, seed, 40).await;
+        lake_suite::any_sequence_of_versions_is_seen_as_a_model_sees_it(&memory, &memory, seed, 40).await;
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod cells;
 pub mod reading;
+pub mod unique;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,9 +22,10 @@ use futures::TryStreamExt;
 use parquet::arrow::ArrowWriter;
 use repair_aws::{AwsLake, AwsOptions, Connection, Polling};
 use repair_core::Result;
+use repair_core::lake::overlay::fingerprint::of_slots;
 use repair_core::lake::partition::{by_partition, time_partition};
 use repair_core::lake::{BatchStream, Caller, Lake, Layer, ScanRequest, StageRequest, StageScope, overlay};
-use repair_core::model::{Absence, Cadence, Fix, Format, Interval, Key, PartitionUnit, SlotRange, Table};
+use repair_core::model::{Absence, Cadence, Fix, Format, GapList, Interval, Key, PartitionUnit, SlotRange, Table};
 use repair_core::testing::LakeSetup;
 
 pub const BUCKET: &str = "bucket";
@@ -285,6 +287,18 @@ pub async fn repair(lake: &dyn Lake, table: &Table, run: &str, fixed: &[(&str, &
     let fix = Fix { rows, absent, source: "market".to_owned(), ..Fix::default() };
     let request = StageRequest::new("unit", "backfill", at("2024-04-01T00:00:00Z"), &fix);
     lake.stage(&scope, &request).await.unwrap();
+    lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
+}
+
+/// Lets a row stand for all of its versions, in a run of its own.
+pub async fn keep(lake: &dyn Lake, table: &Table, run: &str, kept: (&str, &str, f64)) {
+    let time_us = at(kept.1).as_microsecond();
+    let mut place = GapList::default();
+    place.push(&Key::from(kept.0), SlotRange::new(time_us, time_us + 1));
+    let judged = of_slots(lake, table, &place).await.unwrap();
+    let scope = StageScope { run, step: "keep", visit: 1, table };
+    let fix = Fix { rows: vec![rows(&[kept])], source: "keep".to_owned(), ..Fix::default() };
+    lake.stage(&scope, &StageRequest::new("unit", "keep", at("2024-04-01T00:00:00Z"), &fix).replacing(&judged)).await.unwrap();
     lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
 }
 

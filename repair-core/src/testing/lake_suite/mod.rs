@@ -15,6 +15,7 @@ mod retractions;
 mod row_counts;
 mod scans;
 mod tables;
+mod unique;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
@@ -34,6 +35,7 @@ pub use replacements::*;
 pub use retractions::*;
 pub use row_counts::*;
 pub use scans::*;
+pub use unique::*;
 
 /// How the test of an adapter puts a table's own rows into its lake, as the table's owner would.
 #[async_trait]
@@ -90,6 +92,9 @@ pub async fn all(lake: &dyn Lake, setup: &dyn LakeSetup) {
     that_replaced_rows_have_changed_is_noticed(lake, setup).await;
     of_filling_and_replacing_the_newer_counts(lake, setup).await;
     a_replacement_of_the_unknown_is_not_staged(lake, setup).await;
+    a_version_stands_for_all_within_the_lookback(lake, setup).await;
+    of_two_versions_that_were_kept_the_newer_counts(lake, setup).await;
+    versions_of_a_row_are_known_in_every_lake(lake, setup).await;
     a_replaced_interval_holds_the_rows_and_nothing_else(lake).await;
     only_touched_partitions_are_replaced(lake).await;
     a_table_without_partitions_is_replaced_as_a_whole(lake).await;
@@ -113,6 +118,10 @@ pub async fn all_of_retractions(lake: &dyn Lake, setup: &dyn LakeSetup) {
     a_patch_changes_cells_of_repairs(lake, setup).await;
     for seed in 0..3 {
         any_sequence_of_changes_is_seen_as_a_model_sees_it(lake, setup, seed, 14).await;
+    }
+    undo_brings_versions_back(lake, setup).await;
+    for seed in 0..3 {
+        any_sequence_of_versions_is_seen_as_a_model_sees_it(lake, setup, seed, 14).await;
     }
     an_extent_changes_with_retractions(lake, setup).await;
     an_overlay_within_another_table_is_none_of_its_rows(lake, setup).await;

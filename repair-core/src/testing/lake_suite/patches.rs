@@ -1,6 +1,6 @@
 //! Repairs that change cells: what readers see of a row that is right in all other cells.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -16,15 +16,15 @@ use crate::lake::overlay::live::LiveRepairs;
 use crate::lake::overlay::retraction::{Part, Retraction};
 use crate::lake::overlay::{self as names, columns, patch};
 use crate::lake::rollup::{self, Function, Measure, Rollup};
-use crate::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope};
-use crate::model::{Cadence, Fingerprints, Fix, GapList, Interval, Key, SlotRange, Table};
+use crate::lake::{Lake, Layer, PresenceRequest, ScanRequest, StageRequest, StageScope};
+use crate::model::{Cadence, Fingerprints, Fix, GapList, Identity, Interval, Key, SlotRange, Table};
 
 /// The old and the new value of a cell.
 type Change<T> = (Option<T>, Option<T>);
 
 /// Changes of the cells of one row.
 #[derive(Debug, Clone, Default)]
-struct Changes {
+pub(super) struct Changes {
     key: Key,
     time_us: i64,
     price: Option<Change<f64>>,
@@ -32,11 +32,11 @@ struct Changes {
 }
 
 impl Changes {
-    fn of(key: &str, time: &str) -> Self {
+    pub(super) fn of(key: &str, time: &str) -> Self {
         Self { key: Key::from(key), time_us: at(time).as_microsecond(), ..Self::default() }
     }
 
-    fn price(self, old: impl Into<Option<f64>>, new: f64) -> Self {
+    pub(super) fn price(self, old: impl Into<Option<f64>>, new: f64) -> Self {
         Self { price: Some((old.into(), Some(new))), ..self }
     }
 
@@ -71,7 +71,7 @@ impl Changes {
 }
 
 /// Publishes changes of cells, and rows beside them, and returns the run.
-async fn publish(
+pub(super) async fn publish(
     lake: &dyn Lake,
     table: &Table,
     strategy: &str,
@@ -91,17 +91,21 @@ async fn publish(
     run
 }
 
-async fn change(lake: &dyn Lake, table: &Table, strategy: &str, repaired_at: &str, changes: &[Changes]) -> String {
+pub(super) async fn change(lake: &dyn Lake, table: &Table, strategy: &str, repaired_at: &str, changes: &[Changes]) -> String {
     let nothing = Fix { source: "market".to_owned(), ..Fix::default() };
     publish(lake, table, strategy, at(repaired_at), (changes, &nothing, None)).await
 }
 
 /// A row of the view, and its repaired cells.
-type Shown = (Seen, Option<String>);
+pub(super) type Shown = (Seen, Option<String>);
 
-async fn shown(lake: &dyn Lake, table: &Table, columns: Option<Vec<String>>) -> Vec<Shown> {
+pub(super) async fn shown(lake: &dyn Lake, table: &Table, columns: Option<Vec<String>>) -> Vec<Shown> {
+    shown_of(lake, table, &everything(Layer::Repaired).with_columns(columns)).await
+}
+
+pub(super) async fn shown_of(lake: &dyn Lake, table: &Table, request: &ScanRequest) -> Vec<Shown> {
     let mut all: Vec<Shown> = Vec::new();
-    for batch in collect(lake.scan(table, &everything(Layer::Repaired).with_columns(columns)).await.unwrap()).await {
+    for batch in collect(lake.scan(table, request).await.unwrap()).await {
         let cells = batch.column_by_name(names::REPAIRED_CELLS).unwrap().as_string::<i32>().clone();
         for row in 0..batch.num_rows() {
             let text = cells.is_valid(row).then(|| cells.value(row).to_owned());
@@ -112,7 +116,7 @@ async fn shown(lake: &dyn Lake, table: &Table, columns: Option<Vec<String>>) -> 
     all
 }
 
-fn expected(rows: &[(Row, Option<&str>, Option<&str>)]) -> Vec<Shown> {
+pub(super) fn expected(rows: &[(Row, Option<&str>, Option<&str>)]) -> Vec<Shown> {
     let of = |(row, by, cells): &(Row, Option<&str>, Option<&str>)| {
         ((row.key.clone(), row.time_us, row.price, row.volume, by.map(str::to_owned)), cells.map(str::to_owned))
     };
@@ -246,40 +250,64 @@ pub async fn a_patch_changes_cells_of_repairs(lake: &dyn Lake, setup: &dyn LakeS
 }
 
 /// What a person would keep about a table of few rows to know what is seen.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Model {
+    identity: Identity,
     raw: Vec<Row>,
-    /// Rows that fill or replace: when, by which run, whether they replace.
-    rows: Vec<(Timestamp, String, bool, Row)>,
+    rows: Vec<Repair>,
     changes: Vec<(Timestamp, String, Changes)>,
     /// The retracted run of each retraction, and whether it is in force.
     retractions: Vec<(String, String, bool)>,
 }
 
+/// A row that fills or replaces.
+#[derive(Debug)]
+struct Repair {
+    at: Timestamp,
+    run: String,
+    replaces: bool,
+    row: Row,
+}
+
 impl Model {
+    fn new(identity: Identity, raw: Vec<Row>) -> Self {
+        Self { identity, raw, rows: Vec::new(), changes: Vec::new(), retractions: Vec::new() }
+    }
+
     fn is_hidden(&self, run: &str) -> bool {
         self.retractions.iter().any(|(_, of, in_force)| *in_force && of == run)
     }
 
-    /// The rows of a slot without repaired cells, and who repaired them.
+    fn are_same(&self, one: &Row, key: &Key, time_us: i64) -> bool {
+        one.key == *key && self.identity.are_same(one.time_us, time_us)
+    }
+
+    /// The repairs of rows that no newer one of the same row outdates.
+    fn live(&self) -> Vec<&Repair> {
+        let all = || self.rows.iter().filter(|repair| !self.is_hidden(&repair.run));
+        let is_outdated = |repair: &&Repair| {
+            let mut same = all().filter(|other| self.are_same(&other.row, &repair.row.key, repair.row.time_us));
+            same.any(|other| (other.at, &other.run) > (repair.at, &repair.run))
+        };
+        all().filter(|repair| !is_outdated(repair)).collect()
+    }
+
+    /// The rows of a key and time without repaired cells, and who repaired them.
     fn base(&self, key: &Key, time_us: i64) -> Vec<(Row, Option<&'static str>)> {
         let here = |row: &Row| row.key == *key && row.time_us == time_us;
-        let own: Vec<Row> = self.raw.iter().filter(|row| here(row)).cloned().collect();
-        let live = self
-            .rows
-            .iter()
-            .filter(|(_, run, _, row)| here(row) && !self.is_hidden(run))
-            .max_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
-        match live {
-            Some((.., replaces, row)) if *replaces || own.is_empty() => vec![(row.clone(), Some("rows"))],
+        let live = self.live();
+        let is_replaced = live.iter().any(|repair| repair.replaces && self.are_same(&repair.row, key, time_us));
+        let own: Vec<Row> = self.raw.iter().filter(|row| here(row) && !is_replaced).cloned().collect();
+        match live.iter().find(|repair| here(&repair.row)) {
+            Some(repair) if repair.replaces || own.is_empty() => vec![(repair.row.clone(), Some("rows"))],
             _ => own.into_iter().map(|row| (row, None)).collect(),
         }
     }
 
-    fn shown(&self) -> Vec<Shown> {
-        let places = self.raw.iter().chain(self.rows.iter().map(|row| &row.3)).map(|row| (row.key.clone(), row.time_us));
+    fn shown(&self, within: impl Fn(i64) -> bool) -> Vec<Shown> {
+        let places = self.raw.iter().chain(self.rows.iter().map(|repair| &repair.row)).map(|row| (row.key.clone(), row.time_us));
         let mut all = Vec::new();
-        for (key, time_us) in places.collect::<BTreeSet<_>>() {
+        for (key, time_us) in places.filter(|(_, time_us)| within(*time_us)).collect::<BTreeSet<_>>() {
             for (mut row, by) in self.base(&key, time_us) {
                 let mut live: Vec<_> = self.changes.iter().filter(|(_, run, _)| !self.is_hidden(run)).collect();
                 live.retain(|(.., changes)| changes.key == key && changes.time_us == time_us);
@@ -302,26 +330,45 @@ impl Model {
     }
 }
 
-fn pick(numbers: &mut Numbers, of: u64) -> usize {
-    usize::try_from(numbers.below(of)).unwrap()
+fn pick(numbers: &mut Numbers, of: usize) -> usize {
+    usize::try_from(numbers.below(of as u64)).unwrap()
 }
 
 /// After any sequence of rows, fillings, replacements, patches, retractions and retractions of retractions, the view shows what a simple
 /// model shows.
 pub async fn any_sequence_of_changes_is_seen_as_a_model_sees_it(lake: &dyn Lake, setup: &dyn LakeSetup, seed: u64, length: u64) {
-    let mut numbers = Numbers(seed);
     let times = ["2024-03-04T09:01:00Z", "2024-03-04T09:02:00Z", "2024-03-05T09:01:00Z"];
-    let grid_start = at("2024-04-01T00:00:00Z");
-    let mut model = Model { raw: vec![row("Z", times[0], 1.0, 1)], ..Model::default() };
-    let table = table_with(setup, &model.raw).await;
+    sequence(lake, setup, new_table(), &times, (seed, length)).await;
+}
+
+/// The same where the key alone identifies a row, in the whole view and in any interval. Of such a table no row is filled: which ones are
+/// missing, nobody knows.
+pub async fn any_sequence_of_versions_is_seen_as_a_model_sees_it(lake: &dyn Lake, setup: &dyn LakeSetup, seed: u64, length: u64) {
+    let times = [
+        "2024-03-04T09:01:00Z",
+        "2024-03-06T23:59:59.999Z",
+        "2024-03-09T09:01:00Z",
+        "2024-03-09T09:01:00.001Z",
+        "2024-03-14T09:01:00Z",
+        "2024-04-20T00:00:00Z",
+    ];
+    sequence(lake, setup, super::unique::versions_within_five_days(), &times, (seed, length)).await;
+}
+
+async fn sequence(lake: &dyn Lake, setup: &dyn LakeSetup, table: Table, times: &[&str], (seed, length): (u64, u64)) {
+    let mut numbers = Numbers(seed);
+    let start = at("2024-06-01T00:00:00Z");
+    let identity = table.identity();
+    let mut model = Model::new(identity, vec![row("Z", times[0], 1.0, 1)]);
+    put(setup, &table, &model.raw).await;
     let value = |numbers: &mut Numbers| [Some(1.0), Some(2.0), Some(-9.0), None][pick(numbers, 4)];
     let count = |numbers: &mut Numbers| [Some(1), Some(2), None][pick(numbers, 3)];
     let mut did = Vec::new();
     for step in 0..length {
         // Two steps in a row have the same instant, so that names decide.
-        let when = grid_start + jiff::SignedDuration::from_secs(i64::try_from(step / 2).unwrap());
+        let when = start + jiff::SignedDuration::from_secs(i64::try_from(step / 2).unwrap());
         let key = ["A", "B"][pick(&mut numbers, 2)];
-        let time = times[pick(&mut numbers, 3)];
+        let time = times[pick(&mut numbers, times.len())];
         let mut any = row(key, time, 0.0, 0);
         (any.price, any.volume) = (value(&mut numbers), count(&mut numbers));
         let what = numbers.below(10);
@@ -332,8 +379,9 @@ pub async fn any_sequence_of_changes_is_seen_as_a_model_sees_it(lake: &dyn Lake,
                 model.raw.push(any.clone());
             }
             2 | 3 => {
-                let replaces = if what == 3 {
-                    let slot = table.grid().unwrap().slot_of_seconds(any.time_us / 1_000_000);
+                let is_replacing = what == 3 || identity.lookback_us().is_some();
+                let replaces = if is_replacing {
+                    let slot = identity.slot(any.time_us);
                     let mut gaps = GapList::default();
                     gaps.push(&any.key, SlotRange::new(slot, slot + 1));
                     Some(of_slots(lake, &table, &gaps).await.unwrap())
@@ -342,7 +390,7 @@ pub async fn any_sequence_of_changes_is_seen_as_a_model_sees_it(lake: &dyn Lake,
                 };
                 let rows = fix(&table, std::slice::from_ref(&any), Vec::new());
                 let run = publish(lake, &table, "rows", when, (&[], &rows, replaces.as_ref())).await;
-                model.rows.push((when, run, what == 3, any.clone()));
+                model.rows.push(Repair { at: when, run, replaces: is_replacing, row: any.clone() });
             }
             4..=7 => {
                 let base = model.base(&any.key, any.time_us);
@@ -364,11 +412,11 @@ pub async fn any_sequence_of_changes_is_seen_as_a_model_sees_it(lake: &dyn Lake,
                 model.changes.push((when, run, changes));
             }
             _ => {
-                let runs: BTreeMap<usize, String> =
-                    model.rows.iter().map(|row| &row.1).chain(model.changes.iter().map(|change| &change.1)).cloned().enumerate().collect();
+                let of_rows = model.rows.iter().map(|repair| &repair.run);
+                let runs: Vec<String> = of_rows.chain(model.changes.iter().map(|change| &change.1)).cloned().collect();
                 let in_force: Vec<usize> = (0..model.retractions.len()).filter(|&at| model.retractions[at].2).collect();
                 let id = format!("retraction-{seed}-{step}");
-                let undoes = (what == 9 && !in_force.is_empty()).then(|| in_force[pick(&mut numbers, in_force.len() as u64)]);
+                let undoes = (what == 9 && !in_force.is_empty()).then(|| in_force[pick(&mut numbers, in_force.len())]);
                 if undoes.is_none() && runs.is_empty() {
                     continue;
                 }
@@ -378,7 +426,7 @@ pub async fn any_sequence_of_changes_is_seen_as_a_model_sees_it(lake: &dyn Lake,
                         Vec::new()
                     }
                     None => {
-                        let run = runs[&pick(&mut numbers, runs.len() as u64)].clone();
+                        let run = runs[pick(&mut numbers, runs.len())].clone();
                         model.retractions.push((id.clone(), run.clone(), true));
                         vec![Part::of_run(&run)]
                     }
@@ -390,5 +438,16 @@ pub async fn any_sequence_of_changes_is_seen_as_a_model_sees_it(lake: &dyn Lake,
         }
         did.push((what, any));
     }
-    assert_eq!(shown(lake, &table, None).await, model.shown(), "seed {seed}: {did:?}\n{model:?}");
+    assert_eq!(shown(lake, &table, None).await, model.shown(|_| true), "seed {seed}: {did:?}\n{model:?}");
+    if identity.lookback_us().is_none() {
+        return;
+    }
+    for _ in 0..4 {
+        let mut ends = [0, 1].map(|_| at(times[pick(&mut numbers, times.len())]));
+        ends.sort();
+        let within = Interval::new(ends[0], ends[1].max(ends[0] + jiff::SignedDuration::from_millis(1))).unwrap();
+        let found = shown_of(lake, &table, &everything(Layer::Repaired).in_interval(within)).await;
+        let is_within = |time_us: i64| within.from().as_microsecond() <= time_us && time_us < within.to().as_microsecond();
+        assert_eq!(found, model.shown(is_within), "{within}, seed {seed}: {did:?}\n{model:?}");
+    }
 }
