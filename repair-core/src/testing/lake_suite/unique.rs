@@ -91,7 +91,7 @@ pub async fn a_version_stands_for_all_within_the_lookback(lake: &dyn Lake, setup
     let of_a = everything(Layer::Repaired).of_keys(keys(&["A"])).with_columns(vec!["price".to_owned()]);
     let found = seen(&table, &collect(lake.scan(&table, &of_a).await.unwrap()).await);
     assert_eq!(found.iter().map(|row| row.2).collect::<Vec<_>>(), [Some(5.0), Some(8.0), Some(6.0)]);
-    let ours = lake.repairs_of(&table);
+    let ours = lake.repairs_of(&table).await.unwrap();
     let overlay = seen(&ours, &collect(lake.scan(&ours, &everything(Layer::Raw)).await.unwrap()).await);
     assert_eq!(overlay.iter().map(|row| (row.1, row.2)).collect::<Vec<_>>(), [(kept.time_us, Some(8.0))]);
 }
