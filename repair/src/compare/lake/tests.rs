@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use repair_core::model::Cadence;
+use repair_core::model::{Cadence, Rows};
 use repair_core::testing::{MemoryLake, lake_suite};
 
 use super::*;
@@ -30,7 +30,7 @@ impl SeenThroughMasks {
 fn masked(behind: &MemoryLake, table: &Table) -> MaskedLake {
     // A table without cadence has no slots that could be hidden, so any grid will do.
     let cadence = table.cadence.or(Some(Cadence::MINUTE));
-    let grid = Table { cadence, ..table.clone() }.grid().unwrap();
+    let grid = Table { cadence, rows: Rows::One, ..table.clone() }.grid().unwrap();
     MaskedLake::new(Arc::new(behind.clone()), table.clone(), Mask::nothing(grid), &[])
 }
 
