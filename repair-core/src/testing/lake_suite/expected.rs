@@ -520,14 +520,15 @@ steps:
 
 fn pick_one<const N: usize>(numbers: &mut Numbers, of: [(String, Timestamp); N]) -> (String, Timestamp) {
     let at = usize::try_from(numbers.below(N as u64)).unwrap();
-    of[at].clone()
+    of.into_iter().nth(at).unwrap()
 }
 
+/// A row of the table of keys.
+type Listed<'a> = (&'a str, &'a Site, &'a Life);
+
 async fn put_sites(setup: &dyn LakeSetup, table: &Table, sites: &BTreeMap<&str, Site>) {
-    let rows: Vec<(&str, &Site, &Life)> =
-        sites.iter().flat_map(|(name, site)| site.lives.iter().map(move |life| (*name, site, life))).collect();
-    let texts =
-        |value: &dyn Fn(&(&str, &Site, &Life)) -> Option<String>| Arc::new(rows.iter().map(value).collect::<StringArray>()) as ArrayRef;
+    let rows: Vec<Listed<'_>> = sites.iter().flat_map(|(name, site)| site.lives.iter().map(move |life| (*name, site, life))).collect();
+    let texts = |value: &dyn Fn(&Listed<'_>) -> Option<String>| Arc::new(rows.iter().map(value).collect::<StringArray>()) as ArrayRef;
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("entered", Arc::new(TimestampMicrosecondArray::from(vec![0; rows.len()]).with_timezone("UTC"))),
         ("site", texts(&|row| Some(row.0.to_owned()))),

@@ -1,4 +1,5 @@
 //! The table that tests of the engine repair.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::sync::Arc;
 
