@@ -1,5 +1,5 @@
-//! A run on S3 and Athena, its journal in S3 too, crashes before and after its writes and is resumed elsewhere: what readers see is what they
-//! see of an undisturbed run, no source is asked twice for what was kept, and no query is paid for twice.
+//! A run on S3 and Athena, its journal in S3 too, crashes before and after its writes and is resumed elsewhere: what readers see is what
+//! they see of an undisturbed run, no source is asked twice for what was kept, and no query is paid for twice.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::sync::{Arc, Mutex};

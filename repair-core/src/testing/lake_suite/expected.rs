@@ -273,8 +273,8 @@ struct Nothing {}
 
 const NAMES: [&str; 4] = ["A", "B", "lower case", "D"];
 
-/// A workflow over a table with holes finds exactly what is missing, and repairs exactly that: for a cadence, calendars, keys, lifetimes, zone
-/// and dates that are drawn from a seed. The truth is computed from local clocks, by other means than the engine's.
+/// A workflow over a table with holes finds exactly what is missing, and repairs exactly that: for a cadence, calendars, keys, lifetimes,
+/// zone and dates that are drawn from a seed. The truth is computed from local clocks, by other means than the engine's.
 pub async fn what_is_expected_is_found_and_repaired(lake: &Arc<dyn Lake>, setup: &dyn LakeSetup, seed: u64) {
     let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x51_7c_c1_b7);
     let numbers = &mut numbers;
