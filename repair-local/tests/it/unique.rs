@@ -67,6 +67,9 @@ fn versions() -> impl Strategy<Value = Vec<Version>> {
     })
 }
 
+/// The runs of a world, in the order in which they happen.
+const RUNS: [&str; 4] = ["first", "again", "late", "later"];
+
 struct World {
     folder: tempfile::TempDir,
     local: Arc<dyn Lake>,
@@ -134,7 +137,9 @@ impl World {
         let mut all = Vec::new();
         for (lake, journal) in self.lakes().into_iter().zip(&self.journals) {
             let mut engine = Engine::new(self.registry.clone(), lake, Arc::new(journal.clone()));
-            engine.clock = Arc::new(VirtualClock::starting_at("2024-06-01T00:00:00Z".parse().unwrap()));
+            // Each run is a day after the one before, so that its repairs are newer, however long that one took.
+            let day = 1 + RUNS.iter().position(|known| *known == run).unwrap();
+            engine.clock = Arc::new(VirtualClock::starting_at(format!("2024-06-{day:02}T00:00:00Z").parse().unwrap()));
             let report = engine.start(&self.workflow, StartRequest::new(run)).await.unwrap();
             assert_eq!(report.outcome, Some(Outcome::Succeeded), "{:?} {:?}", report.reason, report.problems);
             let of = |step: &str| report.steps.iter().find(|known| known.name == step).unwrap().output["defective"].as_u64().unwrap();
