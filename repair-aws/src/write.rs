@@ -1,6 +1,7 @@
 //! Writing to S3: staged units, published batches, tables of ours, and artifacts. An object's name follows from its content, and each
 //! object is written whole or not at all.
 
+use std::io::Cursor;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -17,6 +18,7 @@ use parquet::file::properties::WriterProperties;
 use repair_core::lake::overlay::staging;
 use repair_core::lake::overlay::staging::{Parts, SUMMARY};
 use repair_core::lake::replacement::{Replacement, replacement};
+use repair_core::lake::seal::{self, Verdict};
 use repair_core::lake::{BatchStream, Published, StageRequest, StageScope, Staged, name, overlay, partition, shape};
 use repair_core::model::Usage;
 use repair_core::model::{Format, Interval, Table};
@@ -36,6 +38,9 @@ const FOOTER_BYTES: u64 = 32 << 10;
 
 /// Memory for rows that wait for the end of their row group.
 const MAX_WAITING_BYTES: usize = 32 << 20;
+
+/// Artifacts up to this size are read in one request.
+const WHOLE_BYTES: u64 = 64 << 20;
 
 /// Rows in a batch when an object is read.
 const BATCH_ROWS: usize = 65_536;
@@ -75,13 +80,20 @@ fn with_old_dates_as_timestamps(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(schema.fields().iter().map(written).collect::<Vec<_>>()))
 }
 
-/// Rows as a Parquet object.
+/// Rows as a Parquet object, sealed.
 pub(crate) fn encode(schema: &SchemaRef, batches: &[RecordBatch], footer: Vec<KeyValue>) -> Result<Bytes> {
     let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties(footer)?)).map_err(refused)?;
     for batch in batches {
         writer.write(batch).map_err(refused)?;
     }
-    Ok(writer.into_inner().map_err(refused)?.into())
+    let mut object = Cursor::new(writer.into_inner().map_err(refused)?);
+    seal::add(&mut object).map_err(|error| Error::internal("an object in memory could not be sealed").because(error))?;
+    Ok(object.into_inner().into())
+}
+
+/// Whether an object of ours in memory is what was written, as far as a seal says.
+fn is_intact(object: &Bytes) -> bool {
+    seal::check(&mut Cursor::new(object)).is_ok_and(|verdict| verdict != Verdict::Changed)
 }
 
 fn written(batches: &[RecordBatch], bytes: usize) -> Usage {
@@ -120,17 +132,34 @@ impl AwsLake {
         let mut usage = summary.usage;
         usage += written(&batches, body.len());
         // Staging a unit again has the same result, so the first object stays.
-        match self.shared.objects.put(&key, body, Condition::IfNoneMatch).await {
+        match self.shared.objects.put(&key, body.clone(), Condition::IfNoneMatch).await {
             Ok(()) => Ok(Staged { usage, ..summary }),
-            Err(error) if error.kind() == ErrorKind::Conflict => self.summary(&key).await,
+            Err(error) if error.kind() == ErrorKind::Conflict => match self.summary(&key).await {
+                // What cannot be read is nothing that was staged.
+                Err(error) if error.kind() == ErrorKind::Invalid => {
+                    self.shared.objects.put(&key, body, Condition::Always).await?;
+                    Ok(Staged { usage, ..summary })
+                }
+                staged => staged,
+            },
             Err(error) => Err(error.on("unit", request.unit)),
         }
     }
 
     pub(crate) async fn kept(&self, scope: &StageScope<'_>) -> Result<Vec<Staged>> {
         let objects = self.shared.objects.list(&place::staged(&self.shared.location, scope)).await?;
-        let all = objects.into_iter().map(|object| async move { self.summary(&object.key).await });
-        futures::stream::iter(all).buffer_unordered(AT_ONCE).try_collect().await
+        let all = objects.into_iter().map(|object| async move {
+            match self.summary(&object.key).await {
+                Ok(staged) => Ok(Some(staged)),
+                Err(error) if error.kind() == ErrorKind::Invalid => {
+                    tracing::warn!(object = object.key, error = error.full(), "a staged unit is damaged, so it is repaired again");
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            }
+        });
+        let found: Vec<Option<Staged>> = futures::stream::iter(all).buffer_unordered(AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// The summary in a staged object.
@@ -155,16 +184,28 @@ impl AwsLake {
         let body = self.shared.objects.get(&key).await.map_err(|error| match error.kind() {
             ErrorKind::NotFound if !error.full().contains("bucket") => Error::new(
                 ErrorKind::NotFound,
-                format!("unit {unit} is not staged: there is no {}; repair it again", self.shared.objects.uri(&key)),
+                format!("unit {unit} is not staged: there is no {}; it has to be repaired again", self.shared.objects.uri(&key)),
             )
             .on("unit", unit),
             _ => error,
         })?;
+        let lost = |error: Error| {
+            let message = format!("the staged unit {unit} is damaged, in {}; it has to be repaired again", self.shared.objects.uri(&key));
+            Error::new(ErrorKind::NotFound, message).on("unit", unit).because(error)
+        };
+        if !is_intact(&body) {
+            return Err(lost(Error::invalid("the object is not what was written")));
+        }
+        let damaged = |error| lost(damaged(&key).because(error));
         let size = body.len() as u64;
-        let builder = ParquetRecordBatchReaderBuilder::try_new(body).map_err(|error| damaged(&key).because(error))?;
-        let staged = summary_of(builder.metadata(), &key, size)?;
-        let rows = builder.with_batch_size(BATCH_ROWS).build().map_err(|error| damaged(&key).because(error))?;
-        Ok((staged, rows.collect::<Result<_, _>>().map_err(|error| damaged(&key).because(error))?))
+        let builder = ParquetRecordBatchReaderBuilder::try_new(body).map_err(damaged)?;
+        let staged = summary_of(builder.metadata(), &key, size).map_err(lost)?;
+        if staged.unit != unit {
+            return Err(lost(Error::invalid(format!("the object holds unit {}", staged.unit))));
+        }
+        let rows = builder.with_batch_size(BATCH_ROWS).build().map_err(damaged)?;
+        let rows = rows.collect::<Result<_, _>>().map_err(|error| lost(Error::invalid("its rows cannot be read").because(error)))?;
+        Ok((staged, rows))
     }
 
     pub(crate) async fn show(&self, scope: &StageScope<'_>, batch: u32, units: &[String]) -> Result<Published> {
@@ -339,17 +380,21 @@ impl AwsLake {
         let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties(Vec::new())?)).map_err(refused)?;
         // Parts are sent as they fill up; there is no object until the last is sent and the upload is completed.
         let mut upload = self.shared.objects.upload(&key);
-        let (mut rows_written, mut next) = (0, first);
+        let (mut rows_written, mut next, mut hasher) = (0, first, blake3::Hasher::new());
         while let Some(batch) = next {
             rows_written += batch.num_rows() as u64;
             writer.write(&batch).map_err(refused)?;
             if writer.in_progress_size() > MAX_WAITING_BYTES {
                 writer.flush().map_err(refused)?;
-                upload.write(std::mem::take(writer.inner_mut()).into()).await?;
+                let part = std::mem::take(writer.inner_mut());
+                hasher.update(&part);
+                upload.write(part.into()).await?;
             }
             next = batches.next().await.transpose()?;
         }
-        upload.write(writer.into_inner().map_err(refused)?.into()).await?;
+        let end = writer.into_inner().map_err(refused)?;
+        hasher.update(&end);
+        upload.write(seal::sealed_end(&hasher, end).into()).await?;
         let (bytes_written, storage_writes) = upload.complete().await?;
         Ok(Usage { rows_written, bytes_written, objects_written: 1, storage_writes, ..Usage::default() })
     }
@@ -363,10 +408,38 @@ impl AwsLake {
             ),
             _ => error,
         })?;
+        let changed = || {
+            let message = format!("the artifact {} is not what we wrote: something has changed it since", self.shared.objects.uri(&key));
+            Error::invalid(message).on("artifact", name).on("run", run)
+        };
+        if object.bytes <= WHOLE_BYTES {
+            let whole = self.shared.objects.get(&key).await?;
+            if !is_intact(&whole) {
+                return Err(changed());
+            }
+            let builder = ParquetRecordBatchReaderBuilder::try_new(whole).map_err(refused)?;
+            let rows = builder.with_batch_size(BATCH_ROWS).build().map_err(refused)?;
+            return Ok(futures::stream::iter(rows.map(|batch| Ok(batch?))).boxed());
+        }
+        if self.verdict(&key, object.bytes).await? == Verdict::Changed {
+            return Err(changed());
+        }
         let reader = self.shared.objects.reader(&key, object.bytes);
         let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(refused)?;
         let stream = builder.with_batch_size(BATCH_ROWS).build().map_err(refused)?;
         Ok(stream.map_err(refused).boxed())
+    }
+
+    /// What the seal of an object says, which is read as it comes.
+    pub(crate) async fn verdict(&self, key: &str, bytes: u64) -> Result<Verdict> {
+        let (trailer, _) = self.shared.objects.get_suffix(key, 8).await?;
+        let check = trailer.as_ref().try_into().ok().and_then(|trailer| seal::Check::begin(bytes, trailer));
+        let Some(mut check) = check else { return Ok(Verdict::Unsealed) };
+        let mut content = std::pin::pin!(self.shared.objects.stream_uri(&self.shared.objects.uri(key)).await?);
+        while let Some(part) = content.try_next().await? {
+            check.update(&part);
+        }
+        Ok(check.end())
     }
 }
 

@@ -79,6 +79,8 @@ pub(crate) struct DataFile {
     pub(crate) reach: Option<TimeBounds>,
     /// The time of all its rows, if the path holds it.
     pub(crate) time_us: Option<i64>,
+    /// Whether it is of our own state, and must be what we wrote.
+    pub(crate) is_ours: bool,
 }
 
 impl DataFile {
@@ -100,11 +102,13 @@ pub(crate) struct Listed<'a> {
     pub(crate) only: Option<&'a Pattern>,
     /// Which folders below it are something else, with all that they hold.
     pub(crate) is_left_out: Option<fn(&Path) -> bool>,
+    /// Whether they are of our own state.
+    pub(crate) are_ours: bool,
 }
 
 impl Listed<'_> {
     /// All Parquet files, as we write them.
-    pub(crate) const OURS: Listed<'static> = Listed { format: Format::Parquet, ignore: &[], except: &[], only: None, is_left_out: None };
+    pub(crate) const OURS: Listed<'static> = Listed { format: Format::Parquet, ignore: &[], except: &[], only: None, is_left_out: None, are_ours: true };
 }
 
 /// In a glob of a path, `*` stays within a name.
@@ -176,8 +180,8 @@ impl Walk<'_> {
     fn add(&mut self, path: PathBuf, name: String, bytes: u64, kind: Kind) {
         let mut names = self.names.clone();
         names.push(name);
-        let (Kind { compression, has_ending }, values) = (kind, self.hive.clone());
-        self.files.push(DataFile { path, bytes, compression, has_ending, names, values, span: None, reach: None, time_us: None });
+        let (Kind { compression, has_ending }, values, is_ours) = (kind, self.hive.clone(), self.listed.are_ours);
+        self.files.push(DataFile { path, bytes, compression, has_ending, names, values, span: None, reach: None, time_us: None, is_ours });
     }
 
     fn folder(&mut self, folder: &Path, depth: usize) -> Result<()> {

@@ -115,7 +115,8 @@ impl Place {
         // A glob that names overlays means them.
         let names_overlays = self.only.as_ref().is_some_and(|only| only.as_str().split('/').any(|name| owners::named(name).is_some()));
         let is_left_out: Option<fn(&Path) -> bool> = if names_overlays { None } else { Some(owner::is_overlay) };
-        let listed = Listed { format: table.format, ignore: &table.ignore, except: &except, only: self.only.as_ref(), is_left_out };
+        let (only, are_ours) = (self.only.as_ref(), names_overlays || owner::is_overlay(&self.data));
+        let listed = Listed { format: table.format, ignore: &table.ignore, except: &except, only, is_left_out, are_ours };
         let mut files = files::list(&self.data, &listed)?.ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,

@@ -114,9 +114,17 @@ fn staged_files(scope: &Scope) -> Result<Vec<DataFile>> {
     Ok(files::list(&scope.folder, &files::Listed::OURS)?.unwrap_or_default())
 }
 
-/// The staged units; reads footers only.
+/// The staged units. One that is damaged is none; it is written anew when its unit is repaired again.
 pub(crate) fn staged(scope: &Scope) -> Result<Vec<Staged>> {
-    files::map_parallel(&staged_files(scope)?, summary)
+    let found = files::map_parallel(&staged_files(scope)?, |file| match summary(file) {
+        Ok(staged) => Ok(Some(staged)),
+        Err(error) if error.kind() == ErrorKind::Invalid => {
+            tracing::warn!(run = scope.run, step = scope.step, error = error.full(), "a staged unit is damaged, so it is repaired again");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    })?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 fn summary(file: &DataFile) -> Result<Staged> {
@@ -145,10 +153,19 @@ pub(crate) fn load(scope: &Scope, unit: &str) -> Result<(Staged, Vec<RecordBatch
     let path = scope.object(unit);
     let found = files::list(&path, &files::Listed::OURS)?.and_then(|mut files| files.pop());
     let file = found.ok_or_else(|| {
-        Error::new(ErrorKind::NotFound, format!("unit {unit} is not staged: there is no {}; repair it again", path.display()))
+        Error::new(ErrorKind::NotFound, format!("unit {unit} is not staged: there is no {}; it has to be repaired again", path.display()))
             .on("unit", unit)
     })?;
-    let staged = summary(&file)?;
+    let lost = |what: &str, error: Error| {
+        let message = format!("the staged unit {unit} {what}, in {}; it has to be repaired again", path.display());
+        Error::new(ErrorKind::NotFound, message).on("unit", unit).because(error)
+    };
+    // An error of the disk may pass; whatever else is wrong with the file does not.
+    let damaged = |error: Error| if error.kind() == ErrorKind::Invalid { lost("is damaged", error) } else { error };
+    let staged = summary(&file).map_err(damaged)?;
+    if staged.unit != unit {
+        return Err(lost("is another one", Error::invalid(format!("the file holds unit {}", staged.unit))));
+    }
     let mut batches = Vec::new();
     read::guarded(&file, || {
         let opened = parquet::open(&file)?;
@@ -159,7 +176,8 @@ pub(crate) fn load(scope: &Scope, unit: &str) -> Result<(Staged, Vec<RecordBatch
             batches.push(batch);
             Ok(std::ops::ControlFlow::Continue(()))
         })
-    })?;
+    })
+    .map_err(damaged)?;
     Ok((staged, batches))
 }
 

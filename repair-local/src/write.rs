@@ -1,5 +1,6 @@
-//! Writes Parquet files, whole or not at all, with the same bytes for the same rows.
+//! Writes Parquet files, whole or not at all, with the same bytes for the same rows. Each is sealed, so that later changes show.
 
+use std::io::Write;
 use std::path::Path;
 
 use arrow::array::RecordBatch;
@@ -9,6 +10,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
+use repair_core::lake::seal;
 use repair_core::model::Usage;
 use repair_core::{Error, Result};
 
@@ -58,7 +60,7 @@ fn write_parquet(
         .build();
     let mut rows_written = 0;
     let bytes_written = files::write_whole(path, |file| {
-        let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(|error| refused(error, path))?;
+        let mut writer = ArrowWriter::try_new(&mut *file, schema.clone(), Some(properties)).map_err(|error| refused(error, path))?;
         while let Some(batch) = next()? {
             rows_written += batch.num_rows() as u64;
             writer.write(&batch).map_err(|error| refused(error, path))?;
@@ -67,7 +69,8 @@ fn write_parquet(
             }
         }
         writer.close().map_err(|error| refused(error, path))?;
-        Ok(())
+        let mut written = *file.get_ref();
+        file.flush().and_then(|()| seal::add(&mut written)).map_err(|error| files::io_error(error, "write", path))
     })?;
     Ok(Usage { rows_written, bytes_written, objects_written: 1, ..Usage::default() })
 }

@@ -13,6 +13,7 @@ mod read;
 pub mod replacement;
 pub mod rollup;
 pub mod row_count;
+pub mod seal;
 pub mod shape;
 pub mod stale;
 

@@ -72,10 +72,11 @@ fn compression(file: &DataFile, raw: &mut BufReader<File>) -> Result<Compression
 
 /// The error of a file that cannot be decompressed, or read.
 pub(super) fn broken(file: &DataFile, error: io::Error) -> Error {
-    match (file.compression, error.kind()) {
-        (Compression::None, _) => files::io_error(error, "read", &file.path),
-        (_, io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => files::io_error(error, "read", &file.path),
-        (compression, _) => {
+    match file.compression {
+        Compression::None => files::io_error(error, "read", &file.path),
+        // The disk's own errors pass through the decoder.
+        _ if error.raw_os_error().is_some() => files::io_error(error, "read", &file.path),
+        compression => {
             let message =
                 format!("the file cannot be decompressed ({compression}): it is damaged or cut off; restore it, or write it again");
             Error::invalid(message).because(error)

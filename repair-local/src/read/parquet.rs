@@ -1,9 +1,12 @@
 //! Parquet files: reads only the needed columns and row groups.
 
-use std::fs::File;
+use std::collections::HashMap;
+use std::fs::{File, Metadata};
 use std::io::{self, BufReader, Read};
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -20,6 +23,7 @@ use repair_core::{Error, Result};
 use super::Sink;
 use crate::files::{self, DataFile};
 use repair_core::lake::partition::TimeBounds;
+use repair_core::lake::seal::{self, Verdict};
 use repair_core::lake::shape;
 
 const DAY_US: i64 = 86_400_000_000;
@@ -29,6 +33,7 @@ const DAY_US: i64 = 86_400_000_000;
 #[derive(Clone)]
 pub(crate) struct Opened {
     file: Shared,
+    path: Arc<Path>,
     metadata: ArrowReaderMetadata,
 }
 
@@ -37,6 +42,27 @@ pub(crate) struct Opened {
 struct Shared {
     file: Arc<File>,
     bytes: u64,
+    failed: Failed,
+}
+
+/// The first error of the disk while a file was read. A decoder passes it on as text at best, as if the file were damaged.
+#[derive(Clone, Default)]
+struct Failed(Arc<Mutex<Option<io::Error>>>);
+
+impl Failed {
+    fn note(&self, error: &io::Error) {
+        if let Some(code) = error.raw_os_error().filter(|_| error.kind() != io::ErrorKind::Interrupted) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| io::Error::from_raw_os_error(code));
+        }
+    }
+
+    /// Explains an error of the decoder.
+    fn explain(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>, path: &Path) -> Error {
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(failed) => files::io_error(failed, "read", path),
+            None => unreadable(error),
+        }
+    }
 }
 
 impl Length for Shared {
@@ -49,7 +75,7 @@ impl ChunkReader for Shared {
     type T = BufReader<Tail>;
 
     fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
-        Ok(BufReader::new(Tail { file: self.file.clone(), at: start }))
+        Ok(BufReader::new(self.tail(start)))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
@@ -59,8 +85,14 @@ impl ChunkReader for Shared {
             return Err(ParquetError::EOF(format!("{length} bytes at {start} of a file of {}", self.bytes)));
         }
         let mut bytes = vec![0; length];
-        Tail { file: self.file.clone(), at: start }.read_exact(&mut bytes)?;
+        self.tail(start).read_exact(&mut bytes)?;
         Ok(bytes.into())
+    }
+}
+
+impl Shared {
+    fn tail(&self, at: u64) -> Tail {
+        Tail { file: self.file.clone(), at, failed: self.failed.clone() }
     }
 }
 
@@ -68,23 +100,25 @@ impl ChunkReader for Shared {
 struct Tail {
     file: Arc<File>,
     at: u64,
+    failed: Failed,
 }
 
 impl Read for Tail {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         #[cfg(unix)]
-        let read = std::os::unix::fs::FileExt::read_at(self.file.as_ref(), buffer, self.at)?;
+        let read = std::os::unix::fs::FileExt::read_at(self.file.as_ref(), buffer, self.at);
         #[cfg(windows)]
-        let read = std::os::windows::fs::FileExt::seek_read(self.file.as_ref(), buffer, self.at)?;
+        let read = std::os::windows::fs::FileExt::seek_read(self.file.as_ref(), buffer, self.at);
+        let read = read.inspect_err(|error| self.failed.note(error))?;
         self.at += read as u64;
         Ok(read)
     }
 }
 
 /// Explains an error of the decoder.
-pub(crate) fn unreadable(error: ParquetError) -> Error {
+fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::invalid(
-        "not a readable Parquet file: it is damaged, cut off, or still being written; restore it, remove it, or begin its name with `_`",
+        "not a readable Parquet file: it is damaged, cut off, or still being written; restore it, or move it away, or begin its name with `_`",
     )
     .because(error)
 }
@@ -93,13 +127,59 @@ pub(crate) fn unreadable(error: ParquetError) -> Error {
 pub(crate) fn open(file: &DataFile) -> Result<Opened> {
     let opened = files::open(&file.path)?;
     // Its size is read now, since it may have been replaced after it was listed.
-    let bytes = opened.metadata().map_err(|error| files::io_error(error, "look at", &file.path))?.len();
+    let metadata = opened.metadata().map_err(|error| files::io_error(error, "look at", &file.path))?;
+    let bytes = metadata.len();
     if bytes == 0 {
         return Err(Error::invalid("the file is empty, so its writer failed; remove it, or write it again"));
     }
-    let shared = Shared { file: Arc::new(opened), bytes };
-    let metadata = ArrowReaderMetadata::load(&shared, ArrowReaderOptions::new()).map_err(unreadable)?;
-    Ok(Opened { file: shared, metadata })
+    if file.is_ours {
+        check_seal(&opened, &metadata, &file.path)?;
+    }
+    let shared = Shared { file: Arc::new(opened), bytes, failed: Failed::default() };
+    let metadata = ArrowReaderMetadata::load(&shared, ArrowReaderOptions::new());
+    let metadata = metadata.map_err(|error| shared.failed.explain(error, &file.path))?;
+    Ok(Opened { file: shared, path: file.path.as_path().into(), metadata })
+}
+
+/// Files whose seals were found intact, by path, with their size and time.
+static INTACT: LazyLock<Mutex<HashMap<PathBuf, (u64, SystemTime)>>> = LazyLock::new(Mutex::default);
+
+/// More files than this are not remembered.
+const MAX_INTACT: usize = 65_536;
+
+/// A file that was written within this time may be written again without a change of its time.
+const RECENT: Duration = Duration::from_secs(2);
+
+/// The verdict on an open file.
+pub(crate) fn verdict(mut file: &File, path: &Path) -> Result<Verdict> {
+    seal::check(&mut file).map_err(|error| files::io_error(error, "read", path))
+}
+
+/// Checks that a file of ours is what we wrote, unless this process has done so.
+fn check_seal(file: &File, metadata: &Metadata, path: &Path) -> Result<()> {
+    let known = || INTACT.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = metadata.modified().ok().map(|modified| (metadata.len(), modified));
+    if now.is_some() && known().get(path) == now.as_ref() {
+        return Ok(());
+    }
+    if verdict(file, path)? == Verdict::Changed {
+        return Err(changed());
+    }
+    if let Some((bytes, modified)) = now
+        && modified.elapsed().is_ok_and(|age| age > RECENT)
+    {
+        let mut known = known();
+        if known.len() >= MAX_INTACT {
+            known.clear();
+        }
+        known.insert(path.to_owned(), (bytes, modified));
+    }
+    Ok(())
+}
+
+/// The error for a file of ours that is not what we wrote.
+fn changed() -> Error {
+    Error::invalid("the file is not what we wrote: something has changed it since; restore it from a backup")
 }
 
 /// Whether a path is a Parquet file with a column of this name.
@@ -172,7 +252,7 @@ impl Opened {
         }
         let options = ArrowReaderOptions::new().with_schema(Arc::new(Schema::new(fields)));
         match ArrowReaderMetadata::try_new(self.metadata.metadata().clone(), options) {
-            Ok(metadata) => Self { file: self.file, metadata },
+            Ok(metadata) => Self { metadata, ..self },
             Err(_) => self,
         }
     }
@@ -202,14 +282,15 @@ impl Opened {
         if groups.is_empty() {
             return Ok(usage);
         }
+        let failed = self.file.failed.clone();
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file, self.metadata)
             .with_projection(mask)
             .with_row_groups(groups)
             .with_batch_size(batch_rows)
             .build()
-            .map_err(unreadable)?;
+            .map_err(|error| failed.explain(error, &self.path))?;
         for batch in reader {
-            let batch = batch.map_err(|error| unreadable(ParquetError::General(error.to_string())))?;
+            let batch = batch.map_err(|error| failed.explain(error, &self.path))?;
             if sink(batch)? == ControlFlow::Break(()) {
                 break;
             }

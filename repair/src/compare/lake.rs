@@ -431,7 +431,7 @@ impl Overlay for MaskedLake {
         for unit in units {
             let (summary, of_unit) = staged
                 .and_then(|staged| staged.get(unit))
-                .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("unit {unit} is not staged; repair it again")).on("unit", unit))?;
+                .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("unit {unit} is not staged; it has to be repaired again")).on("unit", unit))?;
             published.rows += summary.rows;
             published.absent += summary.absent;
             rows.extend(of_unit.iter().cloned());

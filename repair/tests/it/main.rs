@@ -15,5 +15,6 @@ mod places;
 mod reading;
 mod rows;
 mod slots;
+mod state;
 mod unique;
 mod versions;

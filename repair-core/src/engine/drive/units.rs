@@ -25,6 +25,8 @@ use crate::workflow::{Step, StepKind};
 
 /// How many unit ends are journaled in one commit at most.
 const GROUP: usize = 1_024;
+/// How many times an attempt repairs units again that it had staged and lost. What loses more of them is not an accident.
+const LOSSES: u32 = 3;
 /// The journal lags by at most this long. After a crash, the engine asks the lake about units that ended in that time.
 const GROUP_TIME: Duration = Duration::from_millis(50);
 
@@ -72,6 +74,8 @@ pub(crate) struct Fanout<'a> {
     held: VecDeque<(u32, Unit)>,
     /// Why the budget refused a unit, if it did when last asked.
     refused: Option<String>,
+    /// Why units were lost that had been staged, if any were.
+    lost: Option<Error>,
 }
 
 /// Performs the remaining units of a strategy. An error with `true` means that all units were attempted, and some failed.
@@ -145,14 +149,22 @@ impl<'a> Fanout<'a> {
             budgeted: ready.budgeted,
             held: VecDeque::new(),
             refused: None,
+            lost: None,
         })
     }
 
     async fn run(&mut self) -> Result<()> {
         self.recover().await?;
-        self.publish_begun().await?;
-        self.do_units().await?;
-        self.publish_staged().await?;
+        for round in 0.. {
+            self.publish_begun().await?;
+            self.do_units().await?;
+            self.publish_staged().await?;
+            match self.lost.take() {
+                None => break,
+                Some(error) if round >= LOSSES => return Err(error),
+                Some(_) => {}
+            }
+        }
         self.work.context.check_cancelled()
     }
 
@@ -171,7 +183,8 @@ impl<'a> Fanout<'a> {
         Ok(artifact::units_from_batches(batches, wanted))
     }
 
-    /// Finds units by their ids that were staged but not journaled before a crash, so that they are never paid for again.
+    /// Finds units by their ids that were staged but not journaled before a crash, so that they are never paid for again; and those that are
+    /// on record as staged and are gone.
     async fn recover(&mut self) -> Result<()> {
         let (table, context) = self.scope();
         let scope = StageScope { run: &context.run, step: &context.step, visit: context.visit, table: &table };
@@ -181,13 +194,16 @@ impl<'a> Fanout<'a> {
             return Ok(());
         }
         let (mut usage, mut conflicts, mut suspects) = (Usage::default(), Conflicts::default(), Suspects::default());
-        let (mut recovered, mut left_over) = (Vec::new(), Vec::new());
+        let (mut recovered, mut left_over, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         let mut units = self.planned(|_| true).await?;
         while let Some((index, unit)) = units.try_next().await? {
             let id = unit.id(&table.name, &self.doing.strategy);
             let staged = found.remove(&id);
             match (self.units.state(index), staged) {
-                (Some(UnitState::Staged), _) => {
+                (Some(UnitState::Staged), found) => {
+                    if found.is_none() {
+                        lost.push(index);
+                    }
                     self.staged.insert(index, id);
                 }
                 (Some(UnitState::Pending), Some(staged)) => {
@@ -204,6 +220,9 @@ impl<'a> Fanout<'a> {
         drop(units);
         if !left_over.is_empty() {
             self.discard(&scope, &left_over).await;
+        }
+        if !lost.is_empty() {
+            self.lose(&scope, lost).await?;
         }
         if recovered.is_empty() {
             return Ok(());
@@ -386,16 +405,42 @@ impl<'a> Fanout<'a> {
     }
 
     async fn publish_batch(&mut self, batch: u32, units: &[u32]) -> Result<()> {
-        let named = |unit: &u32| self.staged.get(unit).cloned().ok_or_else(|| Error::internal("a unit to publish is not in the plan"));
-        let ids: Vec<String> = units.iter().map(named).collect::<Result<_>>()?;
+        let named = |unit: &u32| match self.staged.get(unit) {
+            Some(id) => Ok((*unit, id.clone())),
+            None => Err(Error::internal("a unit to publish is not in the plan")),
+        };
+        let mut units: BTreeMap<u32, String> = units.iter().map(named).collect::<Result<_>>()?;
         let (table, context) = self.scope();
         let scope = StageScope { run: &context.run, step: &context.step, visit: context.visit, table: &table };
-        let done = context.lake.publish(&scope, batch, &ids).await?;
+        let (ids, done) = loop {
+            if units.is_empty() {
+                return Ok(());
+            }
+            let ids: Vec<String> = units.values().cloned().collect();
+            match context.lake.publish(&scope, batch, &ids).await {
+                Ok(done) => break (ids, done),
+                Err(error) => {
+                    let Some(unit) = lost_unit(&error, &units) else { return Err(error) };
+                    units.remove(&unit);
+                    self.lose(&scope, vec![unit]).await?;
+                    self.lost = Some(error);
+                }
+            }
+        };
         let step = self.work.step.name.clone();
         self.record(Event::PublishEnded { step, batch, rows: done.rows, absent: done.absent, usage: done.usage }).await?;
-        units.iter().for_each(|unit| drop(self.staged.remove(unit)));
+        units.keys().for_each(|unit| drop(self.staged.remove(unit)));
         self.discard(&scope, &ids).await;
         Ok(())
+    }
+
+    /// Makes units pending again that were staged, and are gone or damaged. They are paid for again, within the budget.
+    async fn lose(&mut self, scope: &StageScope<'_>, units: Vec<u32>) -> Result<()> {
+        let ids: Vec<String> = units.iter().filter_map(|unit| self.staged.remove(unit)).collect();
+        tracing::warn!(step = scope.step, units = ids.join(", "), "staged units are gone or damaged, so they are repaired again");
+        // A lake may keep what was staged first, so what is damaged goes before the unit is staged again.
+        self.discard(scope, &ids).await;
+        self.record(Event::UnitsLost { step: self.work.step.name.clone(), units }).await
     }
 
     /// Removes staged units that are published and journaled. Leftovers after a crash only cost space.
@@ -404,4 +449,10 @@ impl<'a> Fanout<'a> {
             tracing::warn!(step = scope.step, error = error.full(), "staged objects could not be removed");
         }
     }
+}
+
+/// The unit that a lake no longer has as it was staged, if that is why it could not publish.
+fn lost_unit(error: &Error, units: &BTreeMap<u32, String>) -> Option<u32> {
+    let (_, id) = error.context().iter().find(|(name, _)| *name == "unit").filter(|_| error.kind() == ErrorKind::NotFound)?;
+    units.iter().find(|(_, named)| *named == id).map(|(unit, _)| *unit)
 }

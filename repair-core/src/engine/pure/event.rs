@@ -364,6 +364,13 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         failed: bool,
     },
+    /// Staged units are no longer there, or are not what was staged. They are pending again, and what they used stays used.
+    UnitsLost {
+        /// The step.
+        step: String,
+        /// The indexes of the units.
+        units: Vec<u32>,
+    },
     /// Staged units are about to be published. After a crash, the publication is repeated from here.
     PublishStarted {
         /// The step.

@@ -326,6 +326,19 @@ impl UnitStates {
                     }
                 }
             }
+            Event::UnitsLost { units, .. } => {
+                for &unit in units {
+                    if self.state(unit) != Some(UnitState::Staged) {
+                        return Err("a unit that was lost is not staged");
+                    }
+                    self.put(unit, UnitState::Pending);
+                }
+                // What is left of a batch is published under its number.
+                for batch in self.batches.iter_mut().filter(|batch| !batch.ended) {
+                    batch.units.retain(|unit| !units.contains(unit));
+                    batch.ended = batch.units.is_empty();
+                }
+            }
             Event::PublishStarted { batch, units, .. } => {
                 if *batch != self.next_batch() {
                     return Err("the batch is out of order");

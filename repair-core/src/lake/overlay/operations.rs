@@ -113,7 +113,8 @@ pub trait Overlay: Send + Sync {
     /// `invalid` if the rows do not fit the table.
     async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged>;
 
-    /// The units that are staged in a scope, each as [`Overlay::stage`] returned it. Changes nothing.
+    /// The units that are staged in a scope, each as [`Overlay::stage`] returned it. A staged object that is found to be damaged is none.
+    /// Changes nothing.
     ///
     /// # Errors
     /// If the area cannot be read.
@@ -123,7 +124,7 @@ pub trait Overlay: Send + Sync {
     /// partitions is not. To publish a batch again changes nothing, and completes it if an earlier call was dropped halfway.
     ///
     /// # Errors
-    /// `not-found` if a unit is not staged.
+    /// `not-found` with the `unit` as its context, if a unit is not staged, or its object is not what was staged.
     async fn publish(&self, scope: &StageScope<'_>, batch: u32, units: &[String]) -> Result<Published>;
 
     /// Removes the staged objects of units that are published and journaled. A unit that is not staged is no error, so a call that was

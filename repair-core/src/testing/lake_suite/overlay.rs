@@ -109,7 +109,7 @@ pub async fn staged_units_are_listed_until_they_are_discarded(lake: &dyn Lake, s
     lake.discard_staged(&scope, &units(&["b/ é %2F", "no such", "d"])).await.unwrap();
     assert_eq!(listed().await, [staged[0].clone(), staged[2].clone()]);
     let error = lake.publish(&scope, 1, &units(&["a", "b/ é %2F"])).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!((error.kind(), error.context()), (ErrorKind::NotFound, &[("unit", "b/ é %2F".to_owned())][..]));
     assert!(read(lake, &table, Layer::Repaired).await.iter().all(|row| row.4.is_none()), "nothing of the batch is seen");
     lake.discard_staged(&scope, &units(&names)).await.unwrap();
     lake.discard_staged(&scope, &units(&names)).await.unwrap();

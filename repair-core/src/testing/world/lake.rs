@@ -403,7 +403,7 @@ impl State {
         for unit in units {
             let staged = staged
                 .and_then(|staged| staged.get(unit))
-                .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("unit {unit} is not staged; repair it again")).on("unit", unit))?;
+                .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("unit {unit} is not staged; it has to be repaired again")).on("unit", unit))?;
             published.rows += staged.summary.rows;
             published.absent += staged.summary.absent;
             repairs.extend(staged.repairs.iter().filter(|batch| batch.num_rows() > 0).cloned());
