@@ -14,7 +14,7 @@ use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
     Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
-    StageRequest, StageScope, Staged,
+    StageRequest, StageScope, Staged, StateCheck,
 };
 use repair_core::model::Usage;
 use repair_core::model::{Interval, Table, TablePresence};
@@ -276,6 +276,10 @@ impl Lake for AwsLake {
         let key = self.shared.location.join(&format!("{OWN}/write-test")).prefix;
         self.shared.objects.put(&key, bytes::Bytes::new(), crate::objects::Condition::Always).await?;
         self.shared.objects.delete(&[key]).await
+    }
+
+    async fn check_state(&self) -> Result<StateCheck> {
+        self.check_objects().await
     }
 
     async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {

@@ -17,6 +17,7 @@ mod read;
 mod results;
 mod retract;
 mod sql;
+mod state;
 mod tables;
 mod write;
 

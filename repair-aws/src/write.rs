@@ -181,14 +181,10 @@ impl AwsLake {
     /// A staged unit: its summary and its rows.
     async fn unit(&self, scope: &StageScope<'_>, unit: &str) -> Result<(Staged, Vec<RecordBatch>)> {
         let key = place::unit(&self.shared.location, scope, unit);
-        let body = self.shared.objects.get(&key).await.map_err(|error| match error.kind() {
-            ErrorKind::NotFound if !error.full().contains("bucket") => Error::new(
-                ErrorKind::NotFound,
-                format!("unit {unit} is not staged: there is no {}; it has to be repaired again", self.shared.objects.uri(&key)),
-            )
-            .on("unit", unit),
-            _ => error,
-        })?;
+        let Some((body, _)) = self.shared.objects.find(&key).await? else {
+            let message = format!("unit {unit} is not staged: there is no {}; it has to be repaired again", self.shared.objects.uri(&key));
+            return Err(Error::new(ErrorKind::NotFound, message).on("unit", unit));
+        };
         let lost = |error: Error| {
             let message = format!("the staged unit {unit} is damaged, in {}; it has to be repaired again", self.shared.objects.uri(&key));
             Error::new(ErrorKind::NotFound, message).on("unit", unit).because(error)

@@ -51,6 +51,8 @@ enum Command {
     Runs(commands::show::Runs),
     /// Show what a run did.
     Show(commands::show::Show),
+    /// Check that the journal, artifacts, staged units and repairs of a lake are what was written.
+    VerifyState(commands::state::VerifyState),
     /// Explain why a slot of a table is as it is.
     Why(commands::why::Why),
     /// Hide what a run added to its tables.
@@ -85,6 +87,7 @@ impl Command {
             Self::Cancel(command) | Self::Pause(command) => command.json,
             Self::Runs(command) => command.json,
             Self::Show(command) => command.json,
+            Self::VerifyState(command) => command.json,
             Self::Why(command) => command.json,
             Self::Undo(command) => command.json,
             Self::Redo(command) => command.json,
@@ -109,6 +112,7 @@ impl Command {
             Self::Pause(command) => command.pause(lake).await,
             Self::Runs(command) => command.execute(lake).await,
             Self::Show(command) => command.execute(lake).await,
+            Self::VerifyState(command) => command.execute(lake).await,
             Self::Why(command) => command.execute(lake).await,
             Self::Undo(command) => command.execute(lake).await,
             Self::Redo(command) => command.execute(lake).await,
@@ -131,9 +135,9 @@ fn main() -> ExitCode {
         Err(error) => return output::refused_arguments(&error),
     };
     let json = cli.command.wants_json();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match repair::runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::Other(anyhow::Error::new(error).context("the process cannot start threads")).report(json).into(),
+        Err(error) => return Failure::Refused(error).report(json).into(),
     };
     let done = runtime.block_on(Box::pin(cli.command.execute(cli.lake)));
     done.unwrap_or_else(|failure| failure.report(json)).into()

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
 use repair::core::engine::StepReport;
+use repair::core::text::{visible, visible_lines};
 use repair::core::yaml::Diagnostics;
 use repair::jiff::Timestamp;
 use repair::{Error, ErrorKind, Hint, Outcome, RunReport};
@@ -103,10 +104,10 @@ fn mistakes(error: &Error) -> Option<&Diagnostics> {
 fn text(error: &Error) -> String {
     if let Some(mistakes) = mistakes(error) {
         let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        return mistakes.render(color);
+        return if color { mistakes.render(color) } else { visible_lines(&mistakes.render(color)).into_owned() };
     }
     let advice = error.remedy().and_then(advice).map(|advice| format!("; {advice}")).unwrap_or_default();
-    format!("error: {}{advice}", error.full())
+    visible(&format!("error: {}{advice}", error.full())).into_owned()
 }
 
 /// An error, for programs.
@@ -139,10 +140,15 @@ fn complain(text: &str) {
 /// Writes a result.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.trim_end().as_bytes())?;
+    out.write_all(visible_lines(text.trim_end()).as_bytes())?;
     out.write_all(b"\n")?;
     out.flush()?;
     Ok(())
+}
+
+/// Writes a result of several lines, each of which stays one whatever the data in it hold.
+pub(crate) fn print_lines(lines: &[String]) -> anyhow::Result<()> {
+    print(&lines.iter().map(|line| visible(line)).collect::<Vec<_>>().join("\n"))
 }
 
 /// Writes a result as JSON.
@@ -155,7 +161,7 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header.to_vec());
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| visible(cell)));
     }
     for (index, column) in table.column_iter_mut().enumerate() {
         let numbers = !rows.is_empty() && rows.iter().all(|row| row.get(index).is_some_and(|cell| cell.parse::<f64>().is_ok()));
@@ -183,13 +189,13 @@ pub(crate) fn report(report: &RunReport) -> String {
         text.push_str(&format!("\n\nusage: {}", usage.join(", ")));
     }
     for problem in once(&report.problems, report.reason.as_deref()) {
-        text.push_str(&format!("\nproblem: {problem}"));
+        text.push_str(&format!("\nproblem: {}", visible(problem)));
     }
     for step in report.steps.iter().filter(|step| !step.other_keys.is_empty()) {
         let rows = step.output.get("other_keys").and_then(Value::as_u64).unwrap_or_default();
         text.push_str(&format!("\nnote: {}: {rows} rows have keys that it does not expect: {}", step.name, step.other_keys.describe(rows)));
     }
-    text.push_str(&format!("\n\n{}", last_line(report)));
+    text.push_str(&format!("\n\n{}", visible(&last_line(report))));
     text
 }
 

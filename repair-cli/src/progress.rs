@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use indicatif::{ProgressBar, ProgressStyle};
 use repair::core::engine::{Event, Observer, Recorded, RunState, Settled, StopReason};
 use repair::core::plugin::Progress;
+use repair::core::text::visible;
 
 use crate::output::{count, short};
 
@@ -22,9 +23,10 @@ impl Console {
     }
 
     pub(crate) fn line(&self, text: &str) {
+        let text = visible(text);
         let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
         match &*bar {
-            Some(bar) => bar.println(text),
+            Some(bar) => bar.println(&text),
             // Nothing can be reported if standard error is closed.
             None => drop(writeln!(std::io::stderr(), "{text}")),
         }

@@ -28,6 +28,7 @@ pub mod plugin;
 pub mod price;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod text;
 pub mod workflow;
 pub mod yaml;
 

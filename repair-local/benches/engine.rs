@@ -27,7 +27,7 @@ use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
     Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
-    StageRequest, StageScope, Staged,
+    StageRequest, StageScope, Staged, StateCheck,
 };
 use repair_core::model::Usage;
 use repair_core::model::{
@@ -137,6 +137,10 @@ impl Lake for Weightless {
 
     async fn check_writable(&self) -> Result<()> {
         Ok(())
+    }
+
+    async fn check_state(&self) -> Result<StateCheck> {
+        self.0.check_state().await
     }
 
     async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {

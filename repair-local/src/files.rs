@@ -108,7 +108,8 @@ pub(crate) struct Listed<'a> {
 
 impl Listed<'_> {
     /// All Parquet files, as we write them.
-    pub(crate) const OURS: Listed<'static> = Listed { format: Format::Parquet, ignore: &[], except: &[], only: None, is_left_out: None, are_ours: true };
+    pub(crate) const OURS: Listed<'static> =
+        Listed { format: Format::Parquet, ignore: &[], except: &[], only: None, is_left_out: None, are_ours: true };
 }
 
 /// In a glob of a path, `*` stays within a name.
@@ -552,8 +553,10 @@ pub(crate) fn fold_parallel<T: Sync, S: Send>(
         return error.map_or(Ok(vec![state]), |(_, error)| Err(error));
     }
     let ended: Vec<std::thread::Result<_>> = std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        handles.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
+        // Where the system gives no more threads, this one does the rest.
+        let handles: Vec<_> = (1..threads).map_while(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
+        let own = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        std::iter::once(own).chain(handles.into_iter().map(std::thread::ScopedJoinHandle::join)).collect()
     });
     let mut states = Vec::with_capacity(threads);
     let mut first: Option<(usize, Error)> = None;

@@ -16,7 +16,7 @@ use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::rollup::{self, Rollup};
 use repair_core::lake::{
     Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
-    StageRequest, StageScope, Staged, name,
+    StageRequest, StageScope, Staged, StateCheck, name,
 };
 use repair_core::model::Usage;
 use repair_core::model::{Interval, Table, TablePresence};
@@ -24,7 +24,7 @@ use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile, blocking};
 use crate::stage::{self, Scope};
-use crate::{artifact, extent, place, presence, publish, read, replace, retract, row_count, scan, sql};
+use crate::{artifact, extent, place, presence, publish, read, replace, retract, row_count, scan, sql, state};
 
 /// The number of files whose columns are remembered.
 const MAX_REMEMBERED: usize = 100_000;
@@ -305,6 +305,11 @@ impl Lake for LocalLake {
             Ok(())
         })
         .await
+    }
+
+    async fn check_state(&self) -> Result<StateCheck> {
+        let lake = self.inner.clone();
+        blocking(move || state::check(&lake.root)).await
     }
 
     async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {

@@ -39,6 +39,7 @@ mod row_count;
 mod scan;
 mod sql;
 mod stage;
+mod state;
 mod view;
 mod write;
 

@@ -53,6 +53,7 @@
 //! | run a workflow; list, resume, redrive, cancel or pause runs | [`Repair::run`], [`OpenLake::runs`], [`OpenLake::resume`], … |
 //! | know why a slot is as it is; undo, redo, record exceptions, judge accuracy | [`OpenLake::why`], [`OpenLake::undo`], …, [`provenance`] |
 //! | find out which strategy is most accurate, at what cost | [`Repair::compare`], [`compare`](mod@compare) |
+//! | know whether what is kept is still what was written | [`OpenLake::verify_state`] |
 //! | know what runs cost | [`OpenLake::costs`], [`ledger`] |
 //! | use plug-ins of your own | [`registry`], [`Opening::registry`], [`core::plugin`] |
 //! | write an adapter for another kind of lake | [`core::lake`], [`core::engine::Journal`], [`Opening::adapters`] |
@@ -96,6 +97,7 @@ pub mod plan;
 pub mod provenance;
 mod request;
 pub mod run;
+pub mod state;
 
 pub use arrow;
 pub use jiff;
@@ -107,7 +109,7 @@ pub use repair_local as local;
 #[cfg(feature = "stocks")]
 pub use repair_stocks as stocks;
 
-pub use block_on::block_on;
+pub use block_on::{block_on, runtime};
 pub use open::{Notice, OpenLake, Opening, Repair, registry};
 pub use repair_core::engine::{JsonFormat, Outcome, RunReport};
 pub use repair_core::model::Interval;

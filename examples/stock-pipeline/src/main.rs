@@ -88,9 +88,9 @@ fn share(text: &str) -> Result<f64, String> {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the threads cannot be started") {
+    let runtime = match repair::runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return ended(&error, FAILED),
+        Err(error) => return ended(&error.into(), FAILED),
     };
     runtime.block_on(Box::pin(async {
         match Demo::prepare(&args).await {

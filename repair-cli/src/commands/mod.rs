@@ -9,6 +9,7 @@ pub(crate) mod except;
 pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod show;
+pub(crate) mod state;
 pub(crate) mod undo;
 pub(crate) mod why;
 pub(crate) mod workflow;

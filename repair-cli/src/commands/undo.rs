@@ -8,7 +8,7 @@ use repair::provenance::Change;
 use super::IntervalArg;
 use crate::exit::Exit;
 use crate::open::LakeArg;
-use crate::output::{Failure, count, print, print_json};
+use crate::output::{Failure, count, print_json, print_lines};
 
 /// Hide what a run added to its tables, all of it or a part. It stays in the lake, and `repair redo` shows it again.
 #[derive(Debug, Args)]
@@ -56,7 +56,7 @@ pub(super) fn changed(change: &Change, what: &str, as_json: bool, then: &str) ->
         lines.extend(changed.stale.iter().map(|into| format!("table {into}: stale there, until a run computes it again")));
     }
     lines.push(format!("{}; {then}", change.id));
-    print(&lines.join("\n"))?;
+    print_lines(&lines)?;
     Ok(Exit::Success)
 }
 

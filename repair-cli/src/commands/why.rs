@@ -9,7 +9,7 @@ use repair::provenance::SlotStory;
 
 use super::TableArg;
 use crate::exit::Exit;
-use crate::output::{Failure, count, print, print_json, short};
+use crate::output::{Failure, count, print_json, print_lines, short};
 
 /// Explain why a slot is as it is: raw, repaired (by what, from where, when), absent (on what evidence, until when), or missing.
 #[derive(Debug, Args)]
@@ -34,7 +34,7 @@ impl Why {
         if self.json {
             print_json(&story)?;
         } else {
-            print(&text(&story).join("\n"))?;
+            print_lines(&text(&story))?;
         }
         Ok(Exit::Success)
     }

@@ -237,3 +237,76 @@ fn a_lake_in_s3_is_refused_by_a_program_without_aws() {
         assert!(error.contains(words) && error.contains("feature `aws`"), "{error}");
     }
 }
+
+/// Keys and values of the data may hold anything, such as what clears a terminal's line and begins another.
+#[test]
+fn text_in_the_data_never_acts_on_a_terminal() {
+    let world = World::new();
+    let hostile = "X\u{1b}[2K\u{1b}]0;title\u{7}\nrun k succeeded\u{202e}";
+    let quoted = serde_json::to_string(hostile).unwrap();
+    let rows = |symbol: &str, price: &str| -> String {
+        (0..30)
+            .map(|minute| format!("{{\"symbol\":{symbol},\"ts\":\"2024-03-04T14:{:02}:00Z\",\"note\":{price}}}\n", 30 + minute))
+            .collect()
+    };
+    std::fs::create_dir(world.lake().join("odd")).unwrap();
+    let rows =
+        rows("\"A\"", "1") + &rows(&quoted, "2").replacen("14:33", "14:31", 1) + &rows(&quoted, &quoted).replacen("14:35", "14:36", 1);
+    std::fs::write(world.lake().join("odd/rows.jsonl"), rows).unwrap();
+    let text = format!(
+        "workflow: odd\nkind: state-machine\ntables:\n  odd: {{ location: odd, format: jsonl, key: [symbol], time: ts, cadence: 1m, columns: {{ note: {{ type: \
+         text }} }} }}\nstart: look\nsteps:\n  look: {{ detect: duplicates, with: {{ table: odd, keys: [A, {quoted}], from: \"2024-03-04T14:30:00Z\", to: \
+         \"2024-03-04T15:00:00Z\" }}, next: missing }}\n  missing: {{ detect: gaps, with: {{ table: odd, keys: [A, {quoted}], from: \"2024-03-04T14:30:00Z\", to: \
+         \"2024-03-04T16:00:00Z\" }}, next: others }}\n  others: {{ detect: gaps, with: {{ table: odd, keys: [A], from: \"2024-03-04T14:30:00Z\", to: \
+         \"2024-03-04T16:00:00Z\" }}, end: true }}\n"
+    );
+    let workflow = world.write("odd.yaml", &text);
+    let workflow = workflow.to_str().unwrap();
+    let mut all = String::new();
+    for arguments in [
+        &["run", workflow, "--lake", "lake", "--run-id", "odd"][..],
+        &["plan", workflow, "--lake", "lake"],
+        &["show", "odd", "--lake", "lake"],
+        &["runs", "--lake", "lake"],
+        &["why", "odd", "--lake", "lake", "--key", hostile, "--at", "2024-03-04T14:40:00Z"],
+        &["why", "odd", "--lake", "lake", "--key", &format!("{hostile}!"), "--at", "2024-03-04T14:40:00Z"],
+        &[
+            "except",
+            "odd",
+            "--lake",
+            "lake",
+            "--key",
+            hostile,
+            "--from",
+            "2024-03-04T15:00:00Z",
+            "--to",
+            "2024-03-04T15:10:00Z",
+            "--reason",
+            hostile,
+        ],
+    ] {
+        let (out, err, _) = world.said(arguments);
+        for said in [&out, &err] {
+            let acts = |character: char| character.is_control() && character != '\n' || character == '\u{202e}';
+            assert!(!said.contains(acts), "{arguments:?}: {said:?}");
+            assert!(!said.lines().any(|line| line.starts_with("run k succeeded")), "{arguments:?}: {said}");
+        }
+        all += &(out + &err);
+    }
+    assert!(all.contains("X\\u{1b}[2K") && all.contains("\\nrun k succeeded\\u{202e}"), "it is seen, written out: {all}");
+}
+
+/// Where the system gives no threads, that is an error before anything is done, and no panic.
+#[cfg(unix)]
+#[test]
+fn without_threads_nothing_is_begun() {
+    let world = World::new();
+    let before = files(&world.lake());
+    let workflow = world.workflow(&[]);
+    // No stack of this size can be had.
+    let output = world.repair().env("RUST_MIN_STACK", (1_u64 << 46).to_string()).arg("run").arg(&workflow).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("gives this process no threads; raise its limit") && !said.contains("panicked"), "{said}");
+    assert_eq!(files(&world.lake()), before);
+}

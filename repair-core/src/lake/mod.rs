@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 pub use self::artifact::Artifacts;
@@ -144,6 +145,13 @@ pub trait Lake: ReadLake + Overlay + Artifacts {
     /// `denied` with the place that cannot be written to.
     async fn check_writable(&self) -> Result<()>;
 
+    /// Reads all objects that the lake keeps itself, those of artifacts, staged units and overlays, and says which are not what was written.
+    /// Changes nothing.
+    ///
+    /// # Errors
+    /// If they cannot be listed. An object that cannot be read is damaged.
+    async fn check_state(&self) -> Result<StateCheck>;
+
     /// Writes a table that we own: afterwards every partition that `interval` touches holds `rows` and nothing else. Each partition is
     /// replaced atomically; a table without partitions is replaced as a whole. To replace with the same rows again changes nothing. A call
     /// that is dropped leaves each partition with its old or its new rows.
@@ -151,6 +159,43 @@ pub trait Lake: ReadLake + Overlay + Artifacts {
     /// # Errors
     /// `invalid` if rows lie outside the interval; `conflict` if the table holds anything we did not write: that is never replaced.
     async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage>;
+}
+
+/// What [`Lake::check_state`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StateCheck {
+    /// Objects that are what was written.
+    pub intact: u64,
+    /// Objects that can be read and have no [seal](seal), since an earlier version wrote them.
+    pub unsealed: u64,
+    /// The size of all objects that were read, in bytes.
+    pub bytes: u64,
+    /// Objects that are not what was written, or cannot be read.
+    pub damaged: Vec<Damaged>,
+}
+
+/// An object of the lake that is not what was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Damaged {
+    /// Where it is.
+    pub place: String,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+impl StateCheck {
+    /// Adds an object of so many bytes, and the verdict on it.
+    pub fn add(&mut self, place: impl Into<String>, bytes: u64, verdict: Result<seal::Verdict>) {
+        self.bytes += bytes;
+        let what = match verdict {
+            Ok(seal::Verdict::Intact) => return self.intact += 1,
+            Ok(seal::Verdict::Unsealed) => return self.unsealed += 1,
+            Ok(seal::Verdict::Changed) => "it is not what was written".to_owned(),
+            Err(error) => error.full(),
+        };
+        self.damaged.push(Damaged { place: place.into(), what });
+    }
 }
 
 /// The lake that serves a caller: one of its own, or the same for all.

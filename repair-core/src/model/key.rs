@@ -8,11 +8,12 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Result;
+use crate::text::visible;
 
 /// What identifies one series of a table: the values of its key columns, as text, in the table's order. It is empty for a table
 /// without key columns, and cheap to clone.
 ///
-/// Its text is the values joined by `/`. In JSON it is a string for one column, and a list for several.
+/// Its text, for people, is the values joined by `/`, with control characters written out. In JSON it is a string for one column, and a list for several.
 ///
 /// ```
 /// use repair_core::model::Key;
@@ -58,7 +59,7 @@ impl fmt::Display for Key {
             if index > 0 {
                 f.write_str("/")?;
             }
-            f.write_str(value)?;
+            f.write_str(&visible(value))?;
         }
         Ok(())
     }

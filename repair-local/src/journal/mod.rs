@@ -36,6 +36,8 @@ pub struct SqliteJournal {
 #[derive(Debug)]
 struct Readers {
     path: PathBuf,
+    /// A copy that is read in its place, where SQLite may not write beside it; removed at the end.
+    copy: Option<schema::Copied>,
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -57,17 +59,26 @@ impl SqliteJournal {
         }
         let connection = schema::open_to_write(&path)?;
         let writer = Writer::start(path.clone(), connection)?;
-        Ok(Self { writer: Some(writer), readers: Arc::new(Readers { path, idle: Mutex::default() }) })
+        Ok(Self { writer: Some(writer), readers: Arc::new(Readers { path, copy: None, idle: Mutex::default() }) })
     }
 
-    /// Opens the journal for reading, and creates nothing. Appending to it is then an error.
+    /// Opens the journal for reading, and creates nothing. Appending to it is then an error. Where nothing may be written, as on a read-only
+    /// mount, a copy of it as it is now is read.
     ///
     /// # Errors
     /// `not-found` if there is no journal; otherwise as [`SqliteJournal::open`].
     pub fn open_to_read(path: impl AsRef<Path>) -> Result<Self> {
         let path = std::path::absolute(path.as_ref()).unwrap_or_else(|_| path.as_ref().to_owned());
-        let connection = schema::open_to_read(&path)?;
-        Ok(Self { writer: None, readers: Arc::new(Readers { path, idle: Mutex::new(vec![connection]) }) })
+        let (connection, copy) = match schema::open_to_read(&path) {
+            Ok(connection) => (connection, None),
+            // Even a reader of a write-ahead log writes beside it.
+            Err(denied) if denied.kind() == ErrorKind::Denied => {
+                let copy = schema::Copied::of(&path).map_err(|error| denied.because(error))?;
+                (schema::open_to_read(&copy.path())?, Some(copy))
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { writer: None, readers: Arc::new(Readers { path, copy, idle: Mutex::new(vec![connection]) }) })
     }
 
     fn writer(&self) -> Result<&Writer> {
@@ -125,7 +136,7 @@ impl Readers {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => schema::open_to_read(&self.path)?,
+            None => schema::open_to_read(&self.copy.as_ref().map_or_else(|| self.path.clone(), schema::Copied::path))?,
         };
         let result = {
             // One snapshot for all reads. Nothing is written, so there is nothing to commit.
@@ -149,6 +160,9 @@ fn sql_error(path: &Path, doing: &str, error: rusqlite::Error) -> Error {
             (ErrorKind::Transient, format!("could not {doing} the journal {path}: another process held it for too long; try again"))
         }
         Some(Code::DiskFull) => (ErrorKind::Transient, format!("could not {doing} the journal {path}: the disk is full; free some space")),
+        Some(Code::SystemIoFailure) => {
+            (ErrorKind::Transient, format!("could not {doing} the journal {path}: the disk failed, or is full; check it, and try again"))
+        }
         Some(Code::PermissionDenied | Code::ReadOnly | Code::CannotOpen) => {
             (ErrorKind::Denied, format!("not allowed to {doing} the journal {path}; give that permission to the user that runs this"))
         }

@@ -1,6 +1,6 @@
 //! The database file: its tables, how it is opened, and how it is recognised.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use repair_core::{Error, ErrorKind, Result};
@@ -139,6 +139,38 @@ pub(super) fn open_to_read(path: &Path) -> Result<Connection> {
     check(path, &connection)?;
     connection.pragma_update(None, "query_only", true).map_err(failed)?;
     Ok(connection)
+}
+
+/// A copy of a journal in a folder of its own.
+#[derive(Debug)]
+pub(super) struct Copied {
+    folder: tempfile::TempDir,
+}
+
+impl Copied {
+    /// The name of the file in the folder.
+    const NAME: &'static str = "journal.db";
+
+    /// Copies a journal and its log. If it is being written to meanwhile, the copy may be damaged, which is found when it is read.
+    pub(super) fn of(path: &Path) -> Result<Self> {
+        let failed = |error| files::io_error(error, "copy the journal", path);
+        let copied = Self { folder: tempfile::tempdir().map_err(failed)? };
+        // The log first: what is moved from it into the file meanwhile is then in both.
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        match std::fs::read(&log) {
+            Ok(log) => std::fs::write(copied.folder.path().join(format!("{}-wal", Self::NAME)), log).map_err(failed)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let bytes = std::fs::read(path).map_err(failed)?;
+        std::fs::write(copied.path(), bytes).map_err(failed)?;
+        Ok(copied)
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.folder.path().join(Self::NAME)
+    }
 }
 
 /// Adds what an older file lacks, all or nothing. If several processes try at once, one does it. Events are not touched.

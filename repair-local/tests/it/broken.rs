@@ -15,10 +15,11 @@ use arrow::array::{
     ArrayRef, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, TimestampSecondArray,
 };
 use proptest::prelude::*;
+use repair_core::engine::{Event, Journal};
 use repair_core::lake::{Lake, Layer, ReadLake};
 use repair_core::model::{Format, Key, PartitionUnit, Table};
 use repair_core::{Error, ErrorKind};
-use repair_local::LocalLake;
+use repair_local::{LocalLake, SqliteJournal};
 
 /// What presence and a whole scan say of a table that neither can read.
 async fn errors(world: &World, table: &Table) -> Vec<Error> {
@@ -54,8 +55,8 @@ async fn a_file_that_is_not_parquet_is_named() {
     let table = bars();
     for (bytes, words) in [
         (&b""[..], ["the file is empty", "remove it, or write it again"]),
-        (b"PAR1", ["not a readable Parquet file", "restore it, remove it"]),
-        (b"symbol,ts\nA,2018-04-04T00:00:00Z\n", ["not a readable Parquet file", "restore it, remove it"]),
+        (b"PAR1", ["not a readable Parquet file", "restore it, or move it away"]),
+        (b"symbol,ts\nA,2018-04-04T00:00:00Z\n", ["not a readable Parquet file", "restore it, or move it away"]),
     ] {
         let world = World::new();
         world.write("bars/bad.parquet", bytes);
@@ -356,6 +357,31 @@ async fn assert_denied() {
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert!(error.full().contains(world.root().to_str().unwrap()), "{error}");
     allow(world.root(), 0o755);
+    // A journal in a folder that may only be read is read, with what is still in its log.
+    let folder = world.root().join("journal");
+    std::fs::create_dir(&folder).unwrap();
+    let path = folder.join("runs.db");
+    let open = SqliteJournal::open(&path).unwrap();
+    let at = "2024-03-04T00:00:00Z".parse().unwrap();
+    let entered = |step: &str| Event::StepEntered { step: step.to_owned(), visit: 1 };
+    open.append("run", 0, at, &[entered("a")]).await.unwrap();
+    drop(open);
+    let open = SqliteJournal::open(&path).unwrap();
+    open.append("run", 1, at, &[entered("b")]).await.unwrap();
+    let killed = world.root().join("killed");
+    std::fs::create_dir(&killed).unwrap();
+    for name in ["runs.db", "runs.db-wal"] {
+        std::fs::copy(folder.join(name), killed.join(name)).unwrap();
+        allow(&killed.join(name), 0o444);
+    }
+    allow(&killed, 0o555);
+    let read = SqliteJournal::open_to_read(killed.join("runs.db")).unwrap();
+    for _ in 0..3 {
+        let events = read.read("run", 0, 10).await.unwrap();
+        assert_eq!(events.into_iter().map(|recorded| recorded.event).collect::<Vec<_>>(), [entered("a"), entered("b")]);
+    }
+    assert_eq!(read.path(), killed.join("runs.db"));
+    allow(&killed, 0o755);
 }
 
 #[tokio::test]

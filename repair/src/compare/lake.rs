@@ -34,7 +34,7 @@ use repair_core::lake::shape;
 use repair_core::lake::shape::KeyTime;
 use repair_core::lake::{
     Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
-    StageRequest, StageScope, Staged, overlay,
+    StageRequest, StageScope, Staged, StateCheck, overlay,
 };
 use repair_core::model::Usage;
 use repair_core::model::{Interval, Key, SlotSet, Table, TablePresence};
@@ -429,9 +429,9 @@ impl Overlay for MaskedLake {
         let staged = written.staged.get(&area(scope));
         let (mut published, mut rows) = (Published::default(), Vec::new());
         for unit in units {
-            let (summary, of_unit) = staged
-                .and_then(|staged| staged.get(unit))
-                .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("unit {unit} is not staged; it has to be repaired again")).on("unit", unit))?;
+            let (summary, of_unit) = staged.and_then(|staged| staged.get(unit)).ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, format!("unit {unit} is not staged; it has to be repaired again")).on("unit", unit)
+            })?;
             published.rows += summary.rows;
             published.absent += summary.absent;
             rows.extend(of_unit.iter().cloned());
@@ -492,6 +492,11 @@ impl Lake for MaskedLake {
     /// Nothing is written, so nothing can be in the way.
     async fn check_writable(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// What it keeps is in memory.
+    async fn check_state(&self) -> Result<StateCheck> {
+        Ok(StateCheck::default())
     }
 
     async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {

@@ -272,3 +272,31 @@ async fn a_flipped_bit_of_our_own_state_never_gives_another_answer() {
     println!("{flipped} bits flipped, {refused} refused");
     assert!(flipped > 0 && (testdata::seeds_are_given() || refused > 20), "{refused} of {flipped}");
 }
+
+#[tokio::test]
+async fn what_is_kept_is_checked_to_the_last_object() {
+    let lake = ended().await;
+    let check = async |root: &Path| {
+        let repair = opened(root, Arc::new(SqliteJournal::open(journal_of(root)).unwrap())).await.unwrap();
+        repair.verify_state().await.unwrap()
+    };
+    let whole = check(lake.path()).await;
+    assert!(whole.is_intact() && whole.runs == 1 && whole.events > 5, "{whole:?}");
+    let objects = own_files(lake.path()).into_iter().filter(|path| !path.to_string_lossy().contains("journal.db")).collect::<Vec<_>>();
+    assert_eq!((whole.objects.intact, whole.objects.unsealed), (objects.len() as u64, 0), "{objects:?}");
+    for object in objects {
+        let below = object.strip_prefix(lake.path()).unwrap();
+        let world = tempfile::tempdir().unwrap();
+        copy(lake.path(), world.path());
+        flip(&world.path().join(below), 20, 0);
+        let found = check(world.path()).await;
+        let places: Vec<&str> = found.objects.damaged.iter().map(|damaged| damaged.place.as_str()).collect();
+        assert_eq!(places, [below.to_str().unwrap()], "{found:?}");
+    }
+    // A history with an event that is not what was written.
+    let connection = rusqlite::Connection::open(journal_of(lake.path())).unwrap();
+    connection.execute("UPDATE events SET body = replace(body, 'fill', 'fall') WHERE sequence = 4", []).unwrap();
+    drop(connection);
+    let found = check(lake.path()).await;
+    assert!(found.objects.damaged.len() == 1 && found.objects.damaged[0].place == "run run", "{found:?}");
+}

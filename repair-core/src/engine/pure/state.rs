@@ -529,7 +529,9 @@ impl RunState {
                     *self.resolved.entry(of).or_default() += rows + absent;
                 }
             }
-            Event::UnitsLost { step, .. } | Event::PublishStarted { step, .. } => self.units(recorded, step)?.apply(event).map_err(|why| damaged(recorded, why))?,
+            Event::UnitsLost { step, .. } | Event::PublishStarted { step, .. } => {
+                self.units(recorded, step)?.apply(event).map_err(|why| damaged(recorded, why))?
+            }
             _ => {}
         }
         Ok(())

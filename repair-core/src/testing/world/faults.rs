@@ -25,7 +25,7 @@ use crate::lake::overlay::retraction::Retraction;
 use crate::lake::rollup::Rollup;
 use crate::lake::{
     Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
-    StageRequest, StageScope, Staged,
+    StageRequest, StageScope, Staged, StateCheck,
 };
 use crate::model::Usage;
 use crate::model::{Interval, Table, TablePresence};
@@ -302,6 +302,11 @@ impl Lake for CrashingLake {
         self.schedule.read(self.inner.check_writable().await)
     }
 
+    async fn check_state(&self) -> Result<StateCheck> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.check_state().await)
+    }
+
     async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
         let number = self.schedule.begin()?;
         self.schedule.end(number, self.inner.replace(table, interval, rows).await)
@@ -468,6 +473,10 @@ impl Lake for FailingLake {
     }
 
     async fn check_writable(&self) -> Result<()> {
+        self.fail()
+    }
+
+    async fn check_state(&self) -> Result<StateCheck> {
         self.fail()
     }
 

@@ -17,9 +17,10 @@ use crate::lake::overlay::staging;
 use crate::lake::overlay::{self, Op};
 use crate::lake::rollup::{self, Rollup, column};
 use crate::lake::row_count;
+use crate::lake::seal::Verdict;
 use crate::lake::{
     Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
-    StageRequest, StageScope, Staged, shape,
+    StageRequest, StageScope, Staged, StateCheck, shape,
 };
 use crate::model::Usage;
 use crate::model::{Absence, Interval, Key, Presence, SlotSet, Table, TablePresence};
@@ -401,9 +402,9 @@ impl State {
         let (mut repairs, mut exceptions) = (Vec::new(), Vec::new());
         let staged = self.staged.get(&area(scope));
         for unit in units {
-            let staged = staged
-                .and_then(|staged| staged.get(unit))
-                .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("unit {unit} is not staged; it has to be repaired again")).on("unit", unit))?;
+            let staged = staged.and_then(|staged| staged.get(unit)).ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, format!("unit {unit} is not staged; it has to be repaired again")).on("unit", unit)
+            })?;
             published.rows += staged.summary.rows;
             published.absent += staged.summary.absent;
             repairs.extend(staged.repairs.iter().filter(|batch| batch.num_rows() > 0).cloned());
@@ -653,6 +654,14 @@ impl Lake for MemoryLake {
     async fn check_writable(&self) -> Result<()> {
         drop(self.request("check_writable"));
         Ok(())
+    }
+
+    async fn check_state(&self) -> Result<StateCheck> {
+        let state = self.request("check_state");
+        let mut check = StateCheck::default();
+        let batches = state.artifacts.values().chain(state.staged.values().flat_map(BTreeMap::values).map(|unit| &unit.repairs));
+        batches.for_each(|_| check.add("memory", 0, Ok(Verdict::Intact)));
+        Ok(check)
     }
 
     async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {

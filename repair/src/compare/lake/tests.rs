@@ -125,6 +125,10 @@ impl Lake for SeenThroughMasks {
         self.kept.check_writable().await
     }
 
+    async fn check_state(&self) -> Result<StateCheck> {
+        self.kept.check_state().await
+    }
+
     async fn replace(&self, table: &Table, interval: &Interval, rows: Vec<RecordBatch>) -> Result<Usage> {
         let usage = self.kept.replace(table, interval, rows).await?;
         self.replaced.lock().unwrap().insert(table.location.clone());

@@ -1,0 +1,42 @@
+//! Text from elsewhere, as people may safely see it.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// Whether a character acts on a terminal, or on the text around it, rather than being seen: a control character, or one that changes the
+/// direction of text.
+fn acts(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text with its control characters written out, line breaks too: what a key, a value or a source's answer holds never moves the cursor,
+/// begins a line of its own, or hides what follows.
+///
+/// ```
+/// assert_eq!(repair_core::text::visible("IBM"), "IBM");
+/// assert_eq!(repair_core::text::visible("\u{1b}[2K\nrun k succeeded"), "\\u{1b}[2K\\nrun k succeeded");
+/// ```
+pub fn visible(text: &str) -> Cow<'_, str> {
+    written(text, acts)
+}
+
+/// As [`visible`], for a text of several lines, which stay lines.
+pub fn visible_lines(text: &str) -> Cow<'_, str> {
+    written(text, |character| acts(character) && character != '\n')
+}
+
+fn written(text: &str, acts: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut written = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        if acts(character) {
+            // Writing to a text cannot fail.
+            let _ = write!(written, "{}", character.escape_default());
+        } else {
+            written.push(character);
+        }
+    }
+    Cow::Owned(written)
+}
