@@ -18,7 +18,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::answered::{Bars, Columns, settled_before, symbol};
-use super::http::{Api, Call, Environment, Paging, Secret, most_pages};
+use super::http::{Api, Call, Paging, most_pages};
+use super::secret::{Environment, Secret, without};
 use crate::bar::Bar;
 use crate::minute_gaps::check_minutes;
 
@@ -256,6 +257,8 @@ impl Source for Alpaca {
             let mut count = 0;
             for (symbol, of_symbol) in page.bars.unwrap_or_default() {
                 count += of_symbol.len();
+                // A symbol that was not asked for is shown.
+                let symbol = without(&symbol, &call.secrets);
                 for AlpacaBar { t, o, h, l, c, v, n, vw } in of_symbol {
                     let bar = Bar { open: o, high: h, low: l, close: c, volume: v };
                     bars.push(&symbol, t.as_microsecond(), bar, n, vw);

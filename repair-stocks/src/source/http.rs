@@ -1,12 +1,11 @@
 //! What the HTTP sources share: a client that sends keys to one host only, replies of bounded size, errors with the workflow's kinds, and
 //! paging that ends.
 //!
-//! It must not know what a bar is. Keys come from the environment, go into headers, and appear nowhere else: URLs are shown without their
-//! query, and replies without keys.
+//! It must not know what a bar is. Keys go into headers, and appear nowhere else: URLs are shown without their query, and replies without
+//! keys.
 
 use std::collections::HashSet;
-use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -18,8 +17,7 @@ use reqwest::{Client, Response, StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// Looks up a variable of the environment by its name.
-pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+use super::secret::{Secret, without};
 
 /// The default time limit of one request.
 const TIMEOUT: Period = Period::minutes(1);
@@ -30,8 +28,6 @@ const MOST_BYTES: usize = 32 << 20;
 const MOST_PAGES: u64 = 1_000;
 /// The most pages without bars in a row. An API that filters after paging may return a few; one that returns more may never end.
 const MOST_EMPTY_PAGES: u64 = 3;
-/// How many redirects within the API's own host are followed for one request.
-const MOST_REDIRECTS: usize = 3;
 /// How many characters of an unreadable reply are shown.
 const SHOWN_CHARS: usize = 120;
 /// How many bytes of a reply are examined to show its beginning.
@@ -40,49 +36,6 @@ const LOOKED_AT_BYTES: usize = 8 << 10;
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
 /// How long we wait for the API to allow more requests; for a longer wait, the workflow's `retry` decides.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(2);
-
-/// A key of an API. It can be put into a header and removed from a text, but not shown.
-#[derive(Clone)]
-pub(super) struct Secret(String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
-}
-
-impl Secret {
-    /// Reads a key from the first of these variables that is set.
-    ///
-    /// # Errors
-    /// `denied` if none is set, or the value cannot be a key.
-    pub(super) fn read(variables: &Environment, provider: &str, names: &[&str]) -> Result<Self> {
-        let value = names.iter().find_map(|name| variables(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()));
-        let Some(value) = value else {
-            let names = names.join(" (or ");
-            let close = if names.contains('(') { ")" } else { "" };
-            return Err(Error::new(
-                ErrorKind::Denied,
-                format!(
-                    "{provider} needs a key, and the environment holds none; set {names}{close}, and never write a key into a workflow"
-                ),
-            ));
-        };
-        if value.bytes().all(|byte| byte.is_ascii_graphic()) {
-            Ok(Self(value))
-        } else {
-            Err(Error::new(ErrorKind::Denied, format!("the value of {} cannot be a key of {provider}; set it again", names.join(" or "))))
-        }
-    }
-
-    /// The key as the value of a header, after a prefix.
-    pub(super) fn header(&self, before: &str) -> Result<HeaderValue> {
-        let mut value = HeaderValue::from_str(&format!("{before}{}", self.0))
-            .map_err(|_| Error::internal("a checked key does not fit into a header"))?;
-        value.set_sensitive(true);
-        Ok(value)
-    }
-}
 
 /// One request to an API.
 pub(super) struct Call {
@@ -143,15 +96,11 @@ impl Api {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let to_itself = redirect::Policy::custom(|attempt| {
-            let first = attempt.previous().first().map(Url::origin);
-            let stays = first.is_some_and(|first| first == attempt.url().origin());
-            if stays && attempt.previous().len() <= MOST_REDIRECTS { attempt.follow() } else { attempt.stop() }
-        });
         let mut builder = Client::builder()
             .user_agent(concat!("repair-stocks/", env!("CARGO_PKG_VERSION")))
             .timeout(self.timeout)
-            .redirect(to_itself)
+            // Each request is reserved, counted and paced, and a redirect would be one more.
+            .redirect(redirect::Policy::none())
             .referer(false);
         if is_loopback(&self.base) {
             // Within the machine, proxies and the system's certificates do not apply.
@@ -275,9 +224,10 @@ impl Api {
         let what = format!("{} answered {} with {}{said}", self.provider, place(&call.url), status.as_u16());
         if status.is_redirection() {
             let to = reply.headers.get(LOCATION).and_then(|to| call.url.join(to.to_str().ok()?).ok());
-            let to = to.map_or_else(|| "somewhere else".to_owned(), |to| place(&to));
+            let to = to.map_or_else(|| "somewhere else".to_owned(), |to| without(&place(&to), &call.secrets));
             return Error::invalid(format!(
-                "{what}, a redirect to {to}; keys are sent only to {}, so correct `base_url` if the API has moved",
+                "{what}, a redirect to {to}, which is not followed, since each request is counted and keys are sent only to {}; correct `base_url` if \
+                 the API has moved",
                 place(&self.base)
             ));
         }
@@ -333,10 +283,7 @@ fn place(url: &Url) -> String {
 /// The beginning of a text in a form that may be shown: on one line and without keys.
 pub(super) fn shown(text: &[u8], secrets: &[Secret]) -> String {
     let whole = text.len() <= LOOKED_AT_BYTES;
-    let mut text = String::from_utf8_lossy(text.get(..LOOKED_AT_BYTES).unwrap_or(text)).into_owned();
-    for secret in secrets {
-        text = text.replace(&secret.0, "…");
-    }
+    let text = without(&String::from_utf8_lossy(text.get(..LOOKED_AT_BYTES).unwrap_or(text)), secrets);
     let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
     let line = words.join(" ");
     let cut: String = line.chars().take(SHOWN_CHARS).collect();

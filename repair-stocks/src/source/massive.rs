@@ -16,7 +16,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::answered::{Bars, Columns, settled_before, symbol};
-use super::http::{Api, Call, Environment, Paging, Secret, most_pages, shown};
+use super::http::{Api, Call, Paging, most_pages, shown};
+use super::secret::{Environment, Secret};
 use crate::bar::Bar;
 use crate::minute_gaps::check_minutes;
 

@@ -86,7 +86,7 @@ async fn a_symbol_that_is_none_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_another_host_is_refused_and_one_within_it_is_not() {
+async fn no_redirect_is_followed_so_that_each_request_is_counted_and_keys_stay_with_one_host() {
     let elsewhere = Vendor::start(|_| Reply::json(200, &json!({ "bars": {} }))).await;
     let to = format!("{}/stolen?apiKey=K", elsewhere.url);
     let vendor = Vendor::start(move |seen| match seen.url.path() {
@@ -95,9 +95,46 @@ async fn a_redirect_to_another_host_is_refused_and_one_within_it_is_not() {
         _ => Reply::new(307, "text/plain", "").with("Location", &to),
     })
     .await;
-    source("stocks.alpaca", &vendor.url).fetch(&world(), &request(&["AAA"], FROM, TO)).await.unwrap();
+    let error = source("stocks.alpaca", &vendor.url).fetch(&world(), &request(&["AAA"], FROM, TO)).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Invalid && error.message().contains(&format!("a redirect to {}/moved", vendor.url)), "{error}");
     let error = source("stocks.massive", &vendor.url).fetch(&world(), &request(&["AAA"], FROM, TO)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.message().contains(&format!("a redirect to {}/stolen; keys are sent only to {}", elsewhere.url, vendor.url)), "{error}");
+    assert!(error.message().contains(&format!("a redirect to {}/stolen, which is not followed", elsewhere.url)), "{error}");
     assert!(elsewhere.seen().is_empty(), "nothing was sent there");
+    assert_eq!(vendor.seen().len(), 2, "one request for each fetch");
+}
+
+/// A proxy or a confused API may send a key back: as a symbol, in an error, in a redirect, behind blanks, in another form.
+#[tokio::test]
+async fn a_key_that_comes_back_is_shown_nowhere() {
+    let encoded: String = SECRET.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let split: String = SECRET.chars().map(|character| format!("{character}\n")).collect();
+    let bar = json!({ "t": FROM, "o": 1, "h": 1, "l": 1, "c": 1, "v": 1, "n": 1, "vw": 1 });
+    for back in [SECRET.to_owned(), SECRET.to_uppercase(), encoded, split, format!("x{}", &SECRET[..SECRET.len() - 3])] {
+        let at_the_cut = format!("{}{back}", " ".repeat(8_192 - SECRET.len() + 3));
+        let replies = [
+            Reply::json(200, &json!({ "bars": { back.clone(): [bar.clone()] } })),
+            Reply::json(200, &json!({ "ticker": back, "status": "OK", "results": [{ "t": 1, "o": 1, "h": 1, "l": 1, "c": 1, "v": 1 }] })),
+            Reply::json(403, &json!({ "message": back })),
+            Reply::new(500, "text/plain", at_the_cut.clone()),
+            Reply::new(200, "text/html", at_the_cut),
+            Reply::new(301, "text/plain", back.clone()).with("Location", &format!("/moved/{}", back.replace('\n', "%0A"))),
+        ];
+        for reply in replies {
+            let sent = reply.clone();
+            let vendor = Vendor::start(move |_| sent.clone()).await;
+            for name in ["stocks.alpaca", "stocks.massive"] {
+                let said = match source(name, &vendor.url).fetch(&world(), &request(&["AAA"], FROM, TO)).await {
+                    Ok(answer) => format!("{answer:?}"),
+                    Err(error) => error.full(),
+                };
+                let letters: String = said.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
+                let parts = SECRET.as_bytes().windows(8).map(|part| String::from_utf8_lossy(part).to_lowercase());
+                let hexadecimal = SECRET[..8].bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+                for part in parts.chain([hexadecimal]) {
+                    assert!(!letters.contains(&part), "{part} is in {said}, which answers {reply:?}");
+                }
+            }
+        }
+    }
 }
