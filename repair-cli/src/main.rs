@@ -130,6 +130,7 @@ impl Command {
 }
 
 fn main() -> ExitCode {
+    repair::init();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return output::refused_arguments(&error),

@@ -125,6 +125,12 @@ impl Inner {
 }
 
 impl LocalLake {
+    /// What its handles share.
+    #[cfg(feature = "sql")]
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
     /// The lake in a folder.
     ///
     /// # Errors

@@ -45,3 +45,4 @@ mod write;
 
 pub use journal::SqliteJournal;
 pub use lake::LocalLake;
+pub use sql::serve_sql;

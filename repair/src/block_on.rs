@@ -45,6 +45,15 @@ pub fn runtime() -> Result<Runtime> {
     Ok(runtime)
 }
 
+/// Call this first in `main`. Each query of users' SQL over a lake in a folder then runs in a process of its own, so that it can neither
+/// exhaust this one nor outlive its step. That process is this program, started again: in it, this function runs the query, and does not return.
+///
+/// Without this call, queries run within the program.
+pub fn init() {
+    #[cfg(feature = "local")]
+    repair_local::serve_sql();
+}
+
 /// Starts so many threads at once, and ends them.
 fn start(threads: usize) -> std::io::Result<()> {
     std::thread::scope(|scope| {

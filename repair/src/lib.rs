@@ -109,7 +109,7 @@ pub use repair_local as local;
 #[cfg(feature = "stocks")]
 pub use repair_stocks as stocks;
 
-pub use block_on::{block_on, runtime};
+pub use block_on::{block_on, init, runtime};
 pub use open::{Notice, OpenLake, Opening, Repair, registry};
 pub use repair_core::engine::{JsonFormat, Outcome, RunReport};
 pub use repair_core::model::Interval;

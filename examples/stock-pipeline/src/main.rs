@@ -87,6 +87,7 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> ExitCode {
+    repair::init();
     let args = Args::parse();
     let runtime = match repair::runtime() {
         Ok(runtime) => runtime,

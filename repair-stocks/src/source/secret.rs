@@ -116,7 +116,10 @@ fn decoded(text: &str) -> Vec<(char, usize, usize)> {
     while let Some(character) = text.get(at..).and_then(|rest| rest.chars().next()) {
         let rest = text.get(at..).unwrap_or_default();
         let (character, length) = escape(rest).unwrap_or((character, character.len_utf8()));
-        if !(character.is_whitespace() || character.is_control() || matches!(character, '\\' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')) {
+        if !(character.is_whitespace()
+            || character.is_control()
+            || matches!(character, '\\' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}'))
+        {
             seen.extend(character.to_lowercase().map(|character| (character, at, at + length)));
         }
         at += length;

@@ -1,0 +1,438 @@
+//! Plans and runs a query with DataFusion, over the scans of the lake.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+use ::datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
+use ::datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+use ::datafusion::catalog::{Session, TableProvider};
+use ::datafusion::common::{ScalarValue, SchemaError, TableReference};
+use ::datafusion::dataframe::DataFrame;
+use ::datafusion::error::{DataFusionError, Result as SqlResult};
+use ::datafusion::execution::context::{SQLOptions, SessionContext};
+use ::datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use ::datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use ::datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
+use ::datafusion::physical_plan::ExecutionPlan;
+use ::datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use ::datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use ::datafusion::prelude::SessionConfig;
+use ::datafusion::sql::sqlparser::ast::{SelectItem, SetExpr, Statement};
+use ::datafusion::sql::sqlparser::dialect::GenericDialect;
+use ::datafusion::sql::sqlparser::parser::Parser;
+use ::datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer, Word};
+use async_trait::async_trait;
+use futures::StreamExt;
+use repair_core::lake::shape;
+use repair_core::lake::{BatchStream, Layer, overlay};
+use repair_core::model::Table;
+use repair_core::{Error, Result};
+
+use crate::files::{self, blocking};
+use crate::lake::Inner;
+use crate::scan::{self, Scan};
+use repair_core::lake::partition::TimeBounds;
+
+/// Memory for sorts and joins; beyond this they use the disk.
+const MEMORY_BYTES: usize = 1 << 30;
+
+pub(super) async fn query(lake: &Arc<Inner>, tables: &[Table], sql: &str) -> Result<BatchStream> {
+    let text = sql.to_owned();
+    blocking(move || super::depth::check(&text)).await?;
+    let mut known: Vec<LakeTable> = Vec::with_capacity(2 * tables.len());
+    for table in tables {
+        for layer in [Layer::Raw, Layer::Repaired] {
+            match LakeTable::new(lake.clone(), table.clone(), layer).await {
+                Ok(table) => known.push(table),
+                // Its columns and ours would collide, so it cannot be repaired and has no such view.
+                Err(_) if layer == Layer::Repaired && reserved(lake, table).await? => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    let mut names = HashSet::new();
+    if let Some(twice) = known.iter().find(|table| !names.insert(table.shown_name.as_str())) {
+        return Err(Error::invalid(format!("two tables of the query are named `{}`; rename one", twice.shown_name)));
+    }
+    let runtime = RuntimeEnvBuilder::new().with_memory_limit(MEMORY_BYTES, 1.0).build_arc().map_err(error)?;
+    let refused = match plan(&runtime, &known, sql).await {
+        Ok(planned) => {
+            let rows = planned.execute_stream().await.map_err(error)?;
+            return Ok(Box::pin(rows.map(|batch| batch.map_err(error))));
+        }
+        Err(refused) => refused,
+    };
+    // Some engines keep all names in lower case. What they run is to run here too, so a query that names no column or table exactly is
+    // tried once more with all of them in lower case.
+    if let Some(names) = Names::of(&known, sql) {
+        let lower: Vec<LakeTable> = known.iter().map(|table| table.in_lower_case(&names)).collect();
+        match plan(&runtime, &lower, &names.in_lower_case(sql)).await {
+            Ok(planned) => {
+                let rows = planned.execute_stream().await.map_err(error)?;
+                return Ok(Box::pin(rows.map(move |batch| names.restored(&batch.map_err(error)?))));
+            }
+            // Without regard to case it got farther, so this is what is wrong.
+            Err(then) if is_missing_table(&refused) && !is_missing_table(&then) => {
+                return Err(left_out(lake, tables, &then).await?.unwrap_or_else(|| error(then)));
+            }
+            Err(_) => {}
+        }
+    }
+    Err(left_out(lake, tables, &refused).await?.unwrap_or_else(|| error(refused)))
+}
+
+async fn plan(runtime: &Arc<RuntimeEnv>, tables: &[LakeTable], sql: &str) -> SqlResult<DataFrame> {
+    let config = SessionConfig::new().with_target_partitions(files::workers());
+    let context = SessionContext::new_with_config_rt(config, runtime.clone());
+    for table in tables {
+        context.register_table(TableReference::bare(table.shown_name.as_str()), Arc::new(table.clone()))?;
+    }
+    let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    context.sql_with_options(sql, only_reads).await
+}
+
+/// Whether a query was refused because a table was not found under its name.
+fn is_missing_table(refused: &DataFusionError) -> bool {
+    let message = refused.find_root().to_string();
+    message.contains("table '") && message.contains("not found")
+}
+
+/// The error for a query that names a column about which the files of its table disagree.
+async fn left_out(lake: &Arc<Inner>, tables: &[Table], refused: &DataFusionError) -> Result<Option<Error>> {
+    let DataFusionError::SchemaError(of_schema, _) = refused.find_root() else { return Ok(None) };
+    let SchemaError::FieldNotFound { field, .. } = of_schema.as_ref() else { return Ok(None) };
+    for table in tables {
+        let (inner, named) = (lake.clone(), table.clone());
+        let Ok(schema) = blocking(move || scan::describe(&inner, &named)).await else { continue };
+        if let Some(left_out) = shape::left_out(&schema).into_iter().find(|left_out| is_same(&left_out.column, &field.name)) {
+            return Ok(Some(left_out.refusal().on("table", &table.name)));
+        }
+    }
+    Ok(None)
+}
+
+fn is_same(one: &str, other: &str) -> bool {
+    one.to_lowercase() == other.to_lowercase()
+}
+
+/// The names of a query's tables and columns, for an engine in which case does not matter. Columns of a table that differ only in case
+/// are not among them: they must be written exactly.
+struct Names {
+    /// The names in lower case.
+    lower: HashSet<String>,
+    /// How the tables that the query names write them; `None` where they write one differently.
+    written: HashMap<String, Option<String>>,
+    /// The columns that must be written exactly.
+    exact: HashSet<String>,
+    /// The columns that the query itself names, in lower case, and as it writes them.
+    aliases: HashMap<String, String>,
+}
+
+impl Names {
+    /// `None` if everything is in lower case already.
+    fn of(tables: &[LakeTable], sql: &str) -> Option<Self> {
+        let mut names = Self { lower: HashSet::new(), written: HashMap::new(), exact: HashSet::new(), aliases: aliases(sql) };
+        let words: HashSet<String> = words(sql).map(|(word, _)| word.value.to_lowercase()).collect();
+        let mut is_changed = false;
+        for table in tables {
+            let is_named = words.contains(&table.shown_name.to_lowercase());
+            let mut columns: HashMap<String, Vec<&str>> = HashMap::new();
+            for field in table.schema.fields() {
+                columns.entry(field.name().to_lowercase()).or_default().push(field.name());
+            }
+            for (lower, written) in columns {
+                match written.as_slice() {
+                    [one] => {
+                        is_changed |= *one != lower;
+                        names.add(lower, one, is_named);
+                    }
+                    several => names.exact.extend(several.iter().map(|name| (*name).to_owned())),
+                }
+            }
+            let lower = table.shown_name.to_lowercase();
+            is_changed |= lower != table.shown_name;
+            names.lower.insert(lower);
+        }
+        is_changed.then_some(names)
+    }
+
+    fn add(&mut self, lower: String, written: &str, is_named: bool) {
+        if is_named {
+            let known = self.written.entry(lower.clone()).or_insert_with(|| Some(written.to_owned()));
+            if known.as_deref() != Some(written) {
+                *known = None;
+            }
+        }
+        self.lower.insert(lower);
+    }
+
+    /// A name of a table or column as the query finds it.
+    fn shown(&self, name: &str) -> String {
+        let lower = name.to_lowercase();
+        if !self.exact.contains(name) && self.lower.contains(&lower) { lower } else { name.to_owned() }
+    }
+
+    /// The query with the quoted names of tables and columns in lower case. The engine itself converts names without quotes.
+    fn in_lower_case(&self, sql: &str) -> String {
+        let is_shown = |word: &Word| word.quote_style.is_some() && self.shown(&word.value) != word.value;
+        let changed: HashSet<(u64, u64)> = words(sql).filter(|(word, _)| is_shown(word)).map(|(_, at)| at).collect();
+        let mut out = String::with_capacity(sql.len());
+        let (mut line, mut column, mut until) = (1, 1, None);
+        let mut chars = sql.chars().peekable();
+        while let Some(char) = chars.next() {
+            let at = (line, column);
+            (line, column) = if char == '\n' { (line + 1, 1) } else { (line, column + 1) };
+            match until {
+                None => {
+                    until = changed.contains(&at).then_some(char);
+                    out.push(char);
+                }
+                Some(quote) if char == quote => {
+                    out.push(char);
+                    // A quote within the name is doubled.
+                    match chars.next_if_eq(&quote) {
+                        Some(again) => {
+                            out.push(again);
+                            column += 1;
+                        }
+                        None => until = None,
+                    }
+                }
+                Some(_) => out.extend(char.to_lowercase()),
+            }
+        }
+        out
+    }
+
+    /// A batch of the result, with the names that the query or the tables have for its columns.
+    fn restored(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let written = |field: &Arc<Field>| {
+            let name = field.name();
+            let known = || self.written.get(name).and_then(Option::as_ref);
+            match self.aliases.get(&name.to_lowercase()).or_else(known) {
+                Some(written) if written != name => Arc::new(field.as_ref().clone().with_name(written)),
+                _ => field.clone(),
+            }
+        };
+        let schema = Arc::new(Schema::new(batch.schema_ref().fields().iter().map(written).collect::<Vec<_>>()));
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(schema, batch.columns().to_vec(), &options)?)
+    }
+}
+
+/// The words of a query, quoted or not, each with its line and column; none of a query that cannot be read.
+fn words(sql: &str) -> impl Iterator<Item = (Word, (u64, u64))> {
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().unwrap_or_default();
+    tokens.into_iter().filter_map(|token| match token.token {
+        Token::Word(word) => Some((word, (token.span.start.line, token.span.start.column))),
+        _ => None,
+    })
+}
+
+/// The names that the outermost SELECT gives to columns: in lower case, and as they are without this lake's help.
+fn aliases(sql: &str) -> HashMap<String, String> {
+    let mut aliases = HashMap::new();
+    let Ok(statements) = Parser::parse_sql(&GenericDialect {}, sql) else { return aliases };
+    let Some(Statement::Query(query)) = statements.first() else { return aliases };
+    let mut body = query.body.as_ref();
+    let select = loop {
+        match body {
+            SetExpr::Select(select) => break select,
+            SetExpr::Query(inner) => body = inner.body.as_ref(),
+            SetExpr::SetOperation { left, .. } => body = left.as_ref(),
+            _ => return aliases,
+        }
+    };
+    for item in &select.projection {
+        if let SelectItem::ExprWithAlias { alias, .. } = item {
+            let lower = alias.value.to_lowercase();
+            let written = if alias.quote_style.is_some() { alias.value.clone() } else { lower.clone() };
+            aliases.insert(lower, written);
+        }
+    }
+    aliases
+}
+
+/// Whether a table has columns with names that we add.
+async fn reserved(lake: &Arc<Inner>, table: &Table) -> Result<bool> {
+    let raw = LakeTable::new(lake.clone(), table.clone(), Layer::Raw).await?;
+    Ok(shape::refuse_reserved(table, &raw.schema).is_err())
+}
+
+/// Maps an error of the engine; one of ours that passed through it stays as it was.
+#[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
+fn error(error: DataFusionError) -> Error {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(next) = cause {
+        if let Some(ours) = next.downcast_ref::<Error>() {
+            return Error::new(ours.kind(), ours.full());
+        }
+        cause = next.source();
+    }
+    Error::invalid(format!("the SQL could not be run: {error}"))
+}
+
+fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// A table, or its repaired view, as the engine sees it.
+#[derive(Clone)]
+struct LakeTable {
+    lake: Arc<Inner>,
+    table: Table,
+    layer: Layer,
+    /// Its columns.
+    schema: SchemaRef,
+    /// Its columns with the names that the engine sees.
+    shown: SchemaRef,
+    /// The name that the engine sees.
+    shown_name: String,
+}
+
+impl LakeTable {
+    async fn new(lake: Arc<Inner>, table: Table, layer: Layer) -> Result<Self> {
+        let (inner, named) = (lake.clone(), table.clone());
+        let schema = blocking(move || Ok(Scan::within(&inner, &named, layer, TimeBounds::ALL, None, None)?.schema)).await?;
+        let shown_name = match layer {
+            Layer::Raw => table.name.clone(),
+            Layer::Repaired => overlay::repaired_view(&table.name),
+        };
+        Ok(Self { lake, table, layer, shown: schema.clone(), schema, shown_name })
+    }
+
+    /// The table with the names that a query finds in any case.
+    fn in_lower_case(&self, names: &Names) -> Self {
+        let field = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_name(names.shown(field.name())));
+        let shown = Arc::new(Schema::new(self.schema.fields().iter().map(field).collect::<Vec<_>>()));
+        Self { shown, shown_name: names.shown(&self.shown_name), ..self.clone() }
+    }
+
+    /// The shown name of a column.
+    fn shown_column(&self, name: &str) -> SqlResult<&Arc<Field>> {
+        Ok(&self.shown.fields()[self.schema.index_of(name)?])
+    }
+
+    /// The bounds that filters set on the time; other filters do not change it.
+    fn bounds(&self, filters: &[Expr]) -> TimeBounds {
+        let mut bounds = TimeBounds::ALL;
+        for (operator, time_us) in filters.iter().filter_map(|filter| self.comparison(filter)) {
+            let after = time_us.saturating_add(1);
+            match operator {
+                Operator::Eq => {
+                    bounds.from_us = bounds.from_us.max(time_us);
+                    bounds.to_us = bounds.to_us.min(after);
+                }
+                Operator::Gt => bounds.from_us = bounds.from_us.max(after),
+                Operator::GtEq => bounds.from_us = bounds.from_us.max(time_us),
+                Operator::Lt => bounds.to_us = bounds.to_us.min(time_us),
+                Operator::LtEq => bounds.to_us = bounds.to_us.min(after),
+                _ => {}
+            }
+        }
+        // A slot of the view is decided as a whole; otherwise a raw row outside the bounds would not hide its repair.
+        if self.layer == Layer::Repaired { scan::whole_slots(&self.table, &bounds) } else { bounds }
+    }
+
+    fn is_time(&self, column: &str) -> bool {
+        self.shown_column(&self.table.time).is_ok_and(|time| time.name() == column)
+    }
+
+    /// The bounds set by a filter that compares the time column with an instant.
+    fn comparison(&self, filter: &Expr) -> Option<(Operator, i64)> {
+        let Expr::BinaryExpr(BinaryExpr { left, op, right }) = filter else { return None };
+        let (column, op, literal) = match (left.as_ref(), right.as_ref()) {
+            (Expr::Column(column), Expr::Literal(literal, _)) => (column, *op, literal),
+            (Expr::Literal(literal, _), Expr::Column(column)) => (column, op.swap()?, literal),
+            _ => return None,
+        };
+        match literal {
+            ScalarValue::TimestampMicrosecond(Some(time_us), Some(_)) if self.is_time(&column.name) => Some((op, *time_us)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for LakeTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LakeTable").field("table", &self.table.name).field("layer", &self.layer).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl TableProvider for LakeTable {
+    fn schema(&self) -> SchemaRef {
+        self.shown.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> SqlResult<Vec<TableProviderFilterPushDown>> {
+        // Rows outside may come too, since the engine filters again.
+        Ok(filters
+            .iter()
+            .map(|filter| match self.comparison(filter) {
+                Some(_) => TableProviderFilterPushDown::Inexact,
+                None => TableProviderFilterPushDown::Unsupported,
+            })
+            .collect())
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> SqlResult<Arc<dyn ExecutionPlan>> {
+        let all: Vec<usize> = (0..self.schema.fields().len()).collect();
+        let wanted: Vec<String> = projection.unwrap_or(&all).iter().map(|&at| self.schema.field(at).name().clone()).collect();
+        let of_view = [overlay::REPAIRED_BY, overlay::REPAIRED_CELLS];
+        let columns: Vec<String> =
+            wanted.iter().filter(|name| self.layer == Layer::Raw || !of_view.contains(&name.as_str())).cloned().collect();
+        let (lake, table, layer, bounds) = (self.lake.clone(), self.table.clone(), self.layer, self.bounds(filters));
+        let scan = move || {
+            let scan = Scan::within(&lake, &table, layer, bounds, None, Some(&columns))?;
+            scan.check_owner(&lake)?;
+            Ok(scan)
+        };
+        let scan = blocking(scan).await.map_err(external)?;
+        // The key and time columns always come, wanted or not.
+        let projection = wanted.iter().map(|name| Ok(scan.schema.index_of(name)?)).collect::<SqlResult<Vec<usize>>>()?;
+        let shown = scan.schema.fields().iter().map(|field| self.shown_column(field.name()).cloned());
+        let schema = Arc::new(Schema::new(shown.collect::<SqlResult<Vec<_>>>()?));
+        let rows: Arc<dyn PartitionStream> = Arc::new(LakeRows { scan: Arc::new(scan), schema: schema.clone() });
+        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![rows], Some(&projection), None, false, limit)?))
+    }
+}
+
+struct LakeRows {
+    scan: Arc<Scan>,
+    /// The columns, with the names that the engine sees.
+    schema: SchemaRef,
+}
+
+impl fmt::Debug for LakeRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LakeRows").field("table", &self.scan.table.name).finish_non_exhaustive()
+    }
+}
+
+impl PartitionStream for LakeRows {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let schema = self.schema.clone();
+        let shown = move |batch: RecordBatch| {
+            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            Ok(RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options)?)
+        };
+        let rows = scan::stream(self.scan.clone()).map(move |batch| shown(batch.map_err(external)?));
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows))
+    }
+}

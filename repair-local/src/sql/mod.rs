@@ -1,0 +1,42 @@
+//! Users' SQL. With the feature `sql`, DataFusion runs it over the lake's own scans, so it sees the same as every reader: tables in the
+//! shape of batches, and repaired views. It only reads.
+//!
+//! A query may need any amount of time, memory and stack, and a thread cannot be stopped. So a program that calls [`serve_sql`] runs each
+//! query in a process of its own ([`worker`]); elsewhere it runs within the program. How deep expressions are nested is limited in both.
+
+#[cfg(feature = "sql")]
+mod datafusion;
+#[cfg(feature = "sql")]
+mod depth;
+#[cfg(feature = "sql")]
+mod worker;
+
+use std::sync::Arc;
+
+#[cfg(not(feature = "sql"))]
+use repair_core::Error;
+use repair_core::Result;
+use repair_core::lake::BatchStream;
+use repair_core::model::Table;
+
+use crate::lake::Inner;
+
+#[cfg(not(feature = "sql"))]
+pub(crate) async fn query(_: &Arc<Inner>, _: &[Table], _: &str) -> Result<BatchStream> {
+    Err(Error::invalid("this program was built without SQL; build it with the feature `sql` of `repair-local`"))
+}
+
+#[cfg(feature = "sql")]
+pub(crate) async fn query(lake: &Arc<Inner>, tables: &[Table], sql: &str) -> Result<BatchStream> {
+    if worker::is_served() { worker::query(&lake.root, tables, sql).await } else { datafusion::query(lake, tables, sql).await }
+}
+
+/// Call this first in `main`, before there are threads. From then on, each query of users' SQL over a lake in a folder runs in a process of
+/// its own, with limits on its memory and stack, and is ended the moment its step is. That process is this program, started again: in it,
+/// this function runs the query, and does not return.
+///
+/// Without this call, and without the feature `sql`, nothing changes: queries run within the program, which they can make slow or exhaust.
+pub fn serve_sql() {
+    #[cfg(feature = "sql")]
+    worker::serve();
+}
