@@ -54,6 +54,7 @@
 //! | know why a slot is as it is; undo, redo, record exceptions, judge accuracy | [`OpenLake::why`], [`OpenLake::undo`], …, [`provenance`] |
 //! | find out which strategy is most accurate, at what cost | [`Repair::compare`], [`compare`](mod@compare) |
 //! | know what runs cost | [`OpenLake::costs`], [`ledger`] |
+//! | see all of this at a glance, in one HTML file | [`OpenLake::report_on`], [`mod@report`] |
 //! | use plug-ins of your own | [`registry`], [`Opening::registry`], [`core::plugin`] |
 //! | write an adapter for another kind of lake | [`core::lake`], [`core::engine::Journal`], [`Opening::adapters`] |
 //!
@@ -94,6 +95,7 @@ pub mod ledger;
 mod open;
 pub mod plan;
 pub mod provenance;
+pub mod report;
 mod request;
 pub mod run;
 
