@@ -133,3 +133,8 @@ struct WorkflowsInRust;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/plugins.md")]
 struct PlugIns;
+
+/// The Rust of the page about reports is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/report.md")]
+struct Reports;

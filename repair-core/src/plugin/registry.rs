@@ -150,6 +150,8 @@ pub enum Drawing {
     },
     /// Candles: for an aggregator, the rows of the table that it writes.
     Candles {
+        /// The time column of the table, if the workflow does not declare the table. Its key columns are then those of the table that was examined.
+        time: String,
         /// The column with the first value.
         open: String,
         /// The column with the highest value.

@@ -88,7 +88,8 @@ pub(crate) fn register(registry: &mut Registry) {
     );
     registry.needs_one_row(PluginKind::Aggregator, "stocks.hourly-bars");
     let [open, high, low, close] = [OPEN, HIGH, LOW, CLOSE].map(str::to_owned);
-    let candles = Drawing::Candles { open, high, low, close, complete: "complete".to_owned(), repaired: "repaired".to_owned() };
+    let [time, complete, repaired] = ["hour", "complete", "repaired"].map(str::to_owned);
+    let candles = Drawing::Candles { time, open, high, low, close, complete, repaired };
     registry.drawn_as(PluginKind::Aggregator, "stocks.hourly-bars", candles);
 }
 

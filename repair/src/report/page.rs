@@ -14,7 +14,9 @@ pub(super) const PAGE_STYLE: &str = include_str!("page.css");
 /// Sorts tables. Without it, everything can be read.
 pub(super) const SCRIPT: &str = include_str!("page.js");
 /// The hashes of both styles and of the script, by which the page allows them. A test computes them.
-const POLICY: &str = "default-src 'none'; style-src 'sha256-UEPimhz0CoSCgKCeZ0RQGS4lIErsM8Od73w0Gnyg8Tc=' 'sha256-VQ36E3lDTYD35V0RLjQT8UFyjgYFMuf+O4Nt8vy+G8o='; script-src 'sha256-ppltHClACxK+SqTKx98AdlS6twLubXXNu/j08Vf7qA0='; img-src data:; base-uri 'none'; form-action 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'sha256-1Fgoku0TUq/sPepD3mNSVP8XJRfaiJWUmntqS/i1ZiQ=' \
+     'sha256-Wsg2Y1njd2/+4zLq4nUh4BZ17B6q0rNalWD36AEokPo='; script-src 'sha256-8oUy30nzHB0TmrVqrOT7EGghE4D4h+iyRt1sOg54mAI='; \
+     img-src data:; base-uri 'none'; form-action 'none'";
 
 /// The page of a report.
 pub(super) fn page(report: &Report) -> String {
@@ -145,7 +147,7 @@ fn completeness(page: &mut Markup, table: &TableReport) {
     );
     page.leaf("p", &[], sentence);
     let mut facts = format!(
-        "From {} to {} ({}); a row is expected every {} by calendar {}. Times at which nothing is expected are left out.",
+        "From {} to {} ({}), every {}, by calendar {}. Times at which nothing is expected are left out.",
         times::minute(table.interval.from(), &zone),
         times::minute(table.interval.to(), &zone),
         table.zone,
@@ -167,8 +169,7 @@ fn completeness(page: &mut Markup, table: &TableReport) {
         page.raw("</figure>");
     }
     page.raw("</div>");
-    let shades: Vec<(&'static str, &str)> = heat::SHADES.iter().map(|(class, words, _)| (*class, *words)).collect();
-    legend(page, &shades);
+    legend(page, &heat::shades_of(table));
     numbers_of(page, table, &zone);
     let words = if points::by_key(table) {
         format!("Data points by key and {bucket}")
@@ -293,7 +294,7 @@ fn candle_charts(page: &mut Markup, chart: &CandleChart) {
 fn listing_head<T>(page: &mut Markup, listing: &Listing<T>, name: &'static str, what: &str) {
     page.raw("\n<h2>").text(name).raw("</h2><p>");
     let lower = name.to_lowercase();
-    page.text(format!("{}.", count(listing.total, what)));
+    page.text(format!("{}.", if listing.total == 1 { format!("1 {what}") } else { format!("{} {what}es", grouped(listing.total)) }));
     if u64::try_from(listing.rows.len()).is_ok_and(|shown| shown < listing.total) {
         page.text(format!(" The first {} are shown.", grouped(u64::try_from(listing.rows.len()).unwrap_or(0))));
     }
@@ -357,7 +358,8 @@ fn rows_of(page: &mut Markup, name: &'static str) {
 }
 
 fn at(instant: jiff::Timestamp) -> String {
-    instant.strftime("%Y-%m-%d %H:%M:%S").to_string().trim_end_matches(":00").to_owned()
+    let text = instant.strftime("%Y-%m-%d %H:%M:%S").to_string();
+    text.strip_suffix(":00").unwrap_or(&text).to_owned()
 }
 
 fn defect(page: &mut Markup, row: &Defect) {

@@ -16,12 +16,12 @@ use self::history::History;
 use self::listings::{Part, add_defects, defects, exceptions, fixes};
 use super::ReportRequest;
 use super::model::{CandleChart, Numbers, Report, Subject, TableReport};
-use super::picture::markup::{count, grouped};
+use super::picture::markup::{count, grouped, visible};
 use crate::ledger::Costs;
 use crate::open::OpenLake;
 use repair_core::engine::{JsonFormat, Outcome, RunReport, gaps_of, load};
 use repair_core::lake::{Lake, stale};
-use repair_core::model::{Calendar, DefectKind, Interval, Scope};
+use repair_core::model::{Calendar, DefectKind, Format, Interval, Scope, Table};
 use repair_core::plugin::{Drawing, PluginKind};
 use repair_core::workflow::{StepKind, Workflow};
 use repair_core::yaml::closest;
@@ -240,15 +240,18 @@ impl<'a> Gathering<'a> {
         let mut notes = Vec::new();
         for (step, into) in written {
             let Some(drawing) = self.drawing(step) else { continue };
-            let declared = self.workflow.as_ref().and_then(|workflow| workflow.tables.get(&into.name));
-            let Some(into) = declared else {
-                notes.push(format!(
-                    "The candles of table {} are not drawn, because the workflow does not declare it under `tables`.",
-                    into.name
-                ));
-                continue;
+            let tables = self.workflow.as_ref().map(|workflow| &workflow.tables);
+            let declared = |name: &str| tables.and_then(|tables| tables.get(name));
+            let into = match (declared(&into.name), &drawing) {
+                (Some(declared), _) => declared.clone(),
+                // The step has made the table, with the key columns of the one that was examined.
+                (None, Drawing::Candles { time, .. }) => {
+                    let key = declared(&of.table).map(|table| table.key.clone()).unwrap_or_default();
+                    Table::new(into.name, Format::Parquet, time).with_location(into.location).with_key(key)
+                }
+                (None, _) => continue,
             };
-            match rows::candles(self.lake.as_ref(), into, step, &drawing, of).await {
+            match rows::candles(self.lake.as_ref(), &into, step, &drawing, of).await {
                 Ok(chart) => charts.extend(chart),
                 Err(error) => notes.push(format!("The candles of table {} cannot be drawn: {}", into.name, error.full())),
             }
@@ -352,8 +355,8 @@ fn sentence_of_run(groups: &[Group], numbers: &Numbers, done: &RunReport) -> Str
         "no table was examined".to_owned()
     } else {
         let mut text = format!(
-            "of {} expected{tables}, {} {} missing or wrong; {} {} repaired, {} {} confirmed absent",
-            count(numbers.expected, "slot"),
+            "of {}{tables}, {} {} missing or wrong; {} {} repaired, {} {} confirmed absent",
+            count(numbers.expected, "expected slot"),
             grouped(numbers.found),
             were(numbers.found),
             grouped(numbers.repaired),
@@ -362,7 +365,7 @@ fn sentence_of_run(groups: &[Group], numbers: &Numbers, done: &RunReport) -> Str
             were(numbers.absent),
         );
         if numbers.found == 0 && numbers.left == 0 {
-            text = format!("of {} expected{tables}, nothing was missing or wrong", count(numbers.expected, "slot"));
+            text = format!("of {}{tables}, nothing was missing or wrong", count(numbers.expected, "expected slot"));
         } else if numbers.left == 0 {
             text.push_str(", and nothing is left");
         } else {
@@ -370,6 +373,9 @@ fn sentence_of_run(groups: &[Group], numbers: &Numbers, done: &RunReport) -> Str
         }
         text
     };
+    // It is printed on terminals too.
+    let reason = visible(&reason);
+    let looked = visible(&looked);
     match done.outcome {
         Some(Outcome::Blind) => format!("The run was blind{reason}. What it could not look at may be incomplete; {looked}."),
         Some(Outcome::Failed) => format!("The run failed{reason}. Until then, {looked}."),
@@ -382,13 +388,14 @@ fn sentence_of_run(groups: &[Group], numbers: &Numbers, done: &RunReport) -> Str
 
 fn sentence_of_table(name: &str, tables: &[TableReport], numbers: &Numbers) -> String {
     if tables.is_empty() {
+        let name = visible(name);
         return format!("Table {name} could not be looked at, so nothing is known about it.");
     }
-    let own = numbers.expected - numbers.found;
+    let (own, name) = (numbers.expected - numbers.found, visible(name));
     let rest = if numbers.left == 0 { "nothing is missing".to_owned() } else { format!("{} missing", grouped(numbers.left)) };
     format!(
-        "Of {} expected of table {name}, {} have a row of the table's own, {} a repaired one, {} are confirmed absent, and {rest}.",
-        count(numbers.expected, "slot"),
+        "Of {} of table {name}, {} have a row of the table's own, {} a repaired one, {} are confirmed absent, and {rest}.",
+        count(numbers.expected, "expected slot"),
         grouped(own),
         grouped(numbers.repaired),
         grouped(numbers.absent),

@@ -85,7 +85,7 @@ fn floats(batch: &RecordBatch, name: &str) -> Result<Float64Array> {
 
 /// The candles that a step wrote, of the keys that lacked most, over the last stretches of time.
 pub(super) async fn candles(lake: &dyn Lake, into: &Table, step: &str, drawing: &Drawing, of: &TableReport) -> Result<Option<CandleChart>> {
-    let Drawing::Candles { open, high, low, close, complete, repaired } = drawing else { return Ok(None) };
+    let Drawing::Candles { open, high, low, close, complete, repaired, .. } = drawing else { return Ok(None) };
     let lacking = |row: &KeyCells| row.cells.iter().map(|cell| u64::from(cell.expected.saturating_sub(cell.own))).sum::<u64>();
     let mut keys: Vec<&KeyCells> = of.keys.iter().collect();
     keys.sort_by_key(|row| std::cmp::Reverse(lacking(row)));

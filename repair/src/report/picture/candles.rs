@@ -12,7 +12,7 @@ const HEIGHT: f64 = 96.0;
 
 /// The chart of a key.
 pub(in crate::report) fn chart(of: &KeyCandles, zone: &Zone) -> Picture {
-    let step = (260.0 / float(of.candles.len().max(1))).clamp(5.0, 34.0);
+    let step = (266.0 / float(of.candles.len().max(1))).clamp(5.0, 38.0);
     let prices = || of.candles.iter().filter_map(|candle| candle.prices).flatten();
     let (low, high) = (prices().fold(f64::INFINITY, f64::min), prices().fold(f64::NEG_INFINITY, f64::max));
     let span = if high > low { high - low } else { 1.0 };
@@ -32,14 +32,14 @@ pub(in crate::report) fn chart(of: &KeyCandles, zone: &Zone) -> Picture {
         let middle = LEFT + step * (float(index) + 0.5);
         draw(&mut body, candle, middle, (step * 0.3).min(8.0), &y, floor, zone);
         let label = zone.local(candle.at).strftime("%H:%M").to_string();
-        if middle - 14.0 >= free {
+        if middle - 15.0 >= free {
             body.leaf("text", &[("class", &"soft small mid"), ("x", &At(middle)), ("y", &At(floor + 18.0))], label);
-            free = middle + 18.0;
+            free = middle + 20.0;
         }
     }
     let incomplete = of.candles.iter().filter(|candle| !candle.complete).count();
     let title = format!("Candles of {}: {} of {} incomplete", of.key, incomplete, of.candles.len());
-    Picture { title, width: right + 6.0, height: floor + 24.0, body }
+    Picture { title, width: right + 6.0, height: floor + 24.0, body, cells: None }
 }
 
 fn draw(body: &mut Markup, candle: &Candle, middle: f64, half: f64, y: &impl Fn(f64) -> f64, floor: f64, zone: &Zone) {

@@ -6,7 +6,7 @@ use super::{Picture, float};
 use crate::report::model::{Edge, Graph, Node};
 
 const BOX: (f64, f64) = (150.0, 40.0);
-const SPACE: (f64, f64) = (36.0, 44.0);
+const SPACE: (f64, f64) = (44.0, 56.0);
 /// How wide a way is where it passes a layer.
 const PASS: f64 = 26.0;
 /// How often the order within layers is improved. More sweeps change little.
@@ -86,6 +86,20 @@ fn layers(graph: &Graph, back: &[bool]) -> Vec<usize> {
     layers
 }
 
+/// The graph with one way from each step to each other: the labels of several are joined.
+fn joined(graph: &Graph) -> Graph {
+    let mut edges: Vec<Edge> = Vec::new();
+    for edge in &graph.edges {
+        match edges.iter_mut().find(|other| (other.from, other.to, other.catches) == (edge.from, edge.to, edge.catches)) {
+            // A run's journal counts all of them together.
+            Some(other) if !edge.label.is_empty() => other.label = format!("{}; {}", other.label, edge.label),
+            Some(_) => {}
+            None => edges.push(edge.clone()),
+        }
+    }
+    Graph { nodes: graph.nodes.clone(), edges }
+}
+
 fn layout(graph: &Graph) -> Layout {
     let back = ways_back(graph);
     let layers = layers(graph, &back);
@@ -135,12 +149,19 @@ fn middle(graph: &Graph, back: &[bool], place: Place, down: bool, position: &imp
 
 /// The picture of a graph.
 pub(in crate::report) fn chart(graph: &Graph) -> Picture {
+    let graph = &joined(graph);
     let layout = layout(graph);
     let wide = |place: &Place| if matches!(place, Place::Step(_)) { BOX.0 } else { PASS };
     let width_of = |layer: &[Place]| layer.iter().map(wide).sum::<f64>() + SPACE.0 * float(layer.len().saturating_sub(1));
     let width = layout.order.iter().map(|layer| width_of(layer)).fold(0.0, f64::max);
     let lanes = layout.back.iter().filter(|back| **back).count();
-    let top = |layer: usize| 4.0 + float(layer) * (BOX.1 + SPACE.1);
+    // What leads back to the first layer comes in from above.
+    let above = if lanes > 0 && graph.edges.iter().zip(&layout.back).any(|(edge, back)| *back && layout.layers.get(edge.to) == Some(&0)) {
+        24.0 + 5.0 * float(lanes)
+    } else {
+        4.0
+    };
+    let top = |layer: usize| above + float(layer) * (BOX.1 + SPACE.1);
     let left = |place: Place, layer: usize| -> f64 {
         let Some(all) = layout.order.get(layer) else { return 0.0 };
         let mut x = (width - width_of(all)) / 2.0 + 4.0;
@@ -154,19 +175,27 @@ pub(in crate::report) fn chart(graph: &Graph) -> Picture {
     };
     let mut body = Markup::default();
     let mut labels = Markup::default();
+    // How far labels reach to the left and to the right.
+    let (mut least, mut most) = (0.0f64, 0.0f64);
     let mut lane = 0;
     for (index, edge) in graph.edges.iter().enumerate() {
         let (Some(&from), Some(&to)) = (layout.layers.get(edge.from), layout.layers.get(edge.to)) else { continue };
         let class = if edge.taken > 0 { "way taken" } else { "way" };
         let (from_left, to_left) = (left(Place::Step(edge.from), from), left(Place::Step(edge.to), to));
         let (path, place, tip) = if layout.back[index] {
-            let side = width + 22.0 + 16.0 * float(lane);
+            // Out of the bottom, between the layers to a lane at the side, up, and into the top.
+            let side = width + 18.0 + 16.0 * float(lane);
+            let (y1, y2) = (top(from) + BOX.1 + 22.0 + 5.0 * float(lane), top(to) - 18.0 - 5.0 * float(lane));
             lane += 1;
-            let (y1, y2) = (top(from) + BOX.1 * 0.6, top(to) + BOX.1 * 0.4);
-            let (x1, x2) = (from_left + BOX.0, to_left + BOX.0);
+            let (x1, x2) = (from_left + BOX.0 * 0.92, to_left + BOX.0 * 0.88);
             let path = format!(
-                "M{} {}H{}Q{} {} {} {}V{}Q{} {} {} {}H{}",
+                "M{} {}V{}Q{} {} {} {}H{}Q{} {} {} {}V{}Q{} {} {} {}H{}Q{} {} {} {}V{}",
                 At(x1),
+                At(top(from) + BOX.1),
+                At(y1 - 8.0),
+                At(x1),
+                At(y1),
+                At(x1 + 8.0),
                 At(y1),
                 At(side - 8.0),
                 At(side),
@@ -178,9 +207,14 @@ pub(in crate::report) fn chart(graph: &Graph) -> Picture {
                 At(y2),
                 At(side - 8.0),
                 At(y2),
-                At(x2 + 5.0)
+                At(x2 + 8.0),
+                At(x2),
+                At(y2),
+                At(x2),
+                At(y2 + 8.0),
+                At(top(to) - 5.0)
             );
-            (path, (x1 + 8.0, y1 + 14.0, "small soft halo"), format!("M{} {}l7 -4v8z", At(x2 + 1.0), At(y2)))
+            (path, (side - 12.0, y1 - 5.0, "small soft end halo"), format!("M{} {}l-4 -7h8z", At(x2), At(top(to) - 1.0)))
         } else {
             let outgoing: Vec<usize> =
                 (0..graph.edges.len()).filter(|other| graph.edges[*other].from == edge.from && !layout.back[*other]).collect();
@@ -189,7 +223,6 @@ pub(in crate::report) fn chart(graph: &Graph) -> Picture {
                 let x = left(Place::Pass(index), layer) + PASS / 2.0;
                 stops.push((x, top(layer), top(layer) + BOX.1));
             }
-            let next = stops.first().map_or(to_left + BOX.0 / 2.0, |stop| stop.0);
             let mut ranked = outgoing.clone();
             let target = |other: usize| {
                 let other_to = layout.layers[graph.edges[other].to];
@@ -211,15 +244,24 @@ pub(in crate::report) fn chart(graph: &Graph) -> Picture {
             }
             let end = to_left + BOX.0 / 2.0;
             curve(end, top(to) - 5.0, &mut x, &mut y);
-            // The label is where the way begins, between both sides' labels.
-            let place = (x1 + (next - x1) * 0.25, top(from) + BOX.1 + 13.0 + float(rank) * 11.0, "small soft mid halo");
+            // The label is where the way begins: outside, if there are several.
+            let y = top(from) + BOX.1 + 14.0;
+            let place = match rank {
+                _ if ranked.len() == 1 => (x1 + 6.0, y, "small soft halo"),
+                0 => (x1 - 6.0, y, "small soft end halo"),
+                last if last + 1 == ranked.len() => (x1 + 6.0, y, "small soft halo"),
+                middle => (x1, y + 11.0 * float(middle), "small soft mid halo"),
+            };
             (path, place, format!("M{} {}l-4 -7h8z", At(end), At(top(to) - 1.0)))
         };
         body.empty("path", &[("class", &class), ("d", &path)]);
         body.empty("path", &[("class", &if edge.taken > 0 { "tip taken" } else { "tip" }), ("d", &tip)]);
         let times = if edge.taken > 1 { format!(" (×{})", edge.taken) } else { String::new() };
-        let words = format!("{}{times}", shortened(&edge.label, 26));
+        let words = format!("{}{times}", shortened(&edge.label, 34));
         if !words.is_empty() {
+            let long = float(words.chars().count()) * 6.0;
+            let from = if place.2.contains(" end ") { place.0 - long } else { place.0 };
+            (least, most) = (least.min(from), most.max(from + long));
             labels.leaf("text", &[("class", &place.2), ("x", &At(place.0)), ("y", &At(place.1))], words.trim());
         }
     }
@@ -229,10 +271,18 @@ pub(in crate::report) fn chart(graph: &Graph) -> Picture {
     }
     body.add(&labels);
     let entered = graph.nodes.iter().filter(|node| node.visits > 0).count();
-    let height = top(layout.order.len().saturating_sub(1)) + BOX.1 + 6.0;
+    let last = layout.order.len().saturating_sub(1);
+    let below = if layout.back.iter().zip(&graph.edges).any(|(back, edge)| *back && layout.layers.get(edge.from) == Some(&last)) {
+        46.0
+    } else {
+        6.0
+    };
+    let height = top(last) + BOX.1 + below;
     let side = if lanes > 0 { 26.0 + 16.0 * float(lanes) } else { 8.0 };
     let title = format!("The workflow as a graph: the run entered {entered} of {} steps", graph.nodes.len());
-    Picture { title, width: width + side + 4.0, height, body }
+    let mut shifted = Markup::default();
+    shifted.open("g", &[("transform", &format!("translate({} 0)", At(-least)))]).add(&body).close("g");
+    Picture { title, width: (width + side + 4.0).max(most) - least, height, body: shifted, cells: None }
 }
 
 fn draw(body: &mut Markup, node: &Node, x: f64, y: f64) {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::markup::{At, Markup, count, grouped, shortened};
 use super::times::{self, labels};
-use super::{Picture, float};
+use super::{Cells, Picture, float};
 use crate::report::model::{Cell, TableReport};
 
 /// Which of the two maps.
@@ -52,8 +52,9 @@ fn shade(cell: Cell, when: When) -> Shade {
     }
 }
 
-/// How wide a character of a label is, at most.
+/// How wide a character of a label of time is, and one of a key: capitals are wider than digits.
 const CHARACTER: f64 = 6.7;
+const LETTER: f64 = 8.4;
 /// How many characters of a key are shown.
 const KEY_CHARACTERS: usize = 18;
 /// How wide the cells may be together.
@@ -67,8 +68,8 @@ const TOP: f64 = 36.0;
 pub(in crate::report) fn map(table: &TableReport, when: When) -> Picture {
     let (columns, rows) = (table.starts.len(), table.keys.len());
     let keys: Vec<String> = table.keys.iter().map(|row| shortened(&row.key.to_string(), KEY_CHARACTERS)).collect();
-    let left = keys.iter().map(|key| float(key.chars().count())).fold(3.0, f64::max) * CHARACTER + 8.0;
-    let width = (WIDTH / float(columns.max(1))).clamp(0.5, 42.0);
+    let left = keys.iter().map(|key| float(key.chars().count())).fold(3.0, f64::max) * LETTER + 8.0;
+    let width = (WIDTH / float(columns.max(1))).clamp(0.5, 44.0);
     let height = (HEIGHT / float(rows.max(1))).clamp(1.0, 20.0);
     let numbers = width >= 34.0 && height >= 16.0;
     let mut body = Markup::default();
@@ -92,9 +93,9 @@ pub(in crate::report) fn map(table: &TableReport, when: When) -> Picture {
     let mut free = 0.0;
     for (row, key) in keys.iter().enumerate() {
         let middle = TOP + (float(row) + 0.5) * height;
-        if middle - 6.0 >= free {
+        if middle - 7.0 >= free {
             body.leaf("text", &[("class", &"end"), ("x", &At(left - 6.0)), ("y", &At(middle + 4.0))], key);
-            free = middle + 6.0;
+            free = middle + 7.0;
         }
     }
     // A stroke is half a cell below the line on which its cells begin.
@@ -128,7 +129,13 @@ pub(in crate::report) fn map(table: &TableReport, when: When) -> Picture {
             }
         }
     }
-    Picture { title: title(table, when), width: at(columns) + 1.0, height: TOP + float(rows) * height + 1.0, body }
+    let zone = times::zone(&table.zone);
+    let cells = Cells {
+        place: [left, TOP, width, height],
+        rows: table.keys.iter().map(|row| shortened(&row.key.to_string(), 80)).collect(),
+        columns: table.starts.iter().map(|start| times::minute(*start, &zone)).collect(),
+    };
+    Picture { title: title(table, when), width: at(columns) + 1.0, height: TOP + float(rows) * height + 1.0, body, cells: Some(cells) }
 }
 
 /// The rows of a cell; confirmed absences are added with a plus.
@@ -196,15 +203,26 @@ impl std::fmt::Display for Exact {
     }
 }
 
+/// The colours of a table's two maps, and what they mean.
+pub(in crate::report) fn shades_of(table: &TableReport) -> Vec<(&'static str, &'static str)> {
+    let mut seen = [false; 8];
+    for cell in table.keys.iter().flat_map(|key| &key.cells) {
+        [When::Before, When::After].into_iter().for_each(|when| seen[shade(*cell, when)] = true);
+    }
+    // What is good and what is bad is said in any case.
+    (seen[0], seen[6]) = (true, true);
+    SHADES.iter().zip(seen).filter(|(_, seen)| *seen).map(|((class, words, _), _)| (*class, *words)).collect()
+}
+
 /// What the colours mean, as a picture.
-pub(in crate::report) fn legend() -> Picture {
+pub(in crate::report) fn legend(table: &TableReport) -> Picture {
     let mut body = Markup::default();
     let mut x = 0.0;
-    for (class, words, _) in SHADES.iter().take(NONE) {
-        let words = if *class == "healed" { "complete with repairs" } else { words };
-        body.empty("rect", &[("class", class), ("x", &At(x)), ("y", &"1"), ("width", &"12"), ("height", &"12"), ("rx", &"2")]);
+    for (class, words) in shades_of(table) {
+        let words = if class == "healed" { "complete with repairs" } else { words };
+        body.empty("rect", &[("class", &class), ("x", &At(x)), ("y", &"1"), ("width", &"12"), ("height", &"12"), ("rx", &"2")]);
         body.leaf("text", &[("class", &"soft small"), ("x", &At(x + 16.0)), ("y", &"11")], words);
-        x += 16.0 + float(words.len()) * 5.6 + 12.0;
+        x += 16.0 + float(words.len()) * 6.1 + 14.0;
     }
-    Picture { title: "What the colours mean".to_owned(), width: x, height: 15.0, body }
+    Picture { title: "What the colours mean".to_owned(), width: x, height: 15.0, body, cells: None }
 }

@@ -23,6 +23,17 @@ pub(super) struct Picture {
     pub(super) width: f64,
     pub(super) height: f64,
     pub(super) body: Markup,
+    /// What the page's script shows of a cell under the pointer.
+    pub(super) cells: Option<Cells>,
+}
+
+/// A grid of cells, and what its rows and columns stand for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Cells {
+    /// The left and the upper edge, then the width and the height of a cell.
+    pub(super) place: [f64; 4],
+    pub(super) rows: Vec<String>,
+    pub(super) columns: Vec<String>,
 }
 
 impl Picture {

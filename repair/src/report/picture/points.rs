@@ -10,7 +10,7 @@ use crate::report::model::{Cell, TableReport};
 /// With more bars than this, all keys are added up.
 pub(in crate::report) const MOST_BARS: usize = 600;
 /// How wide the chart is.
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 960.0;
 /// How high the bars may be.
 const HEIGHT: f64 = 180.0;
 const LEFT: f64 = 52.0;
@@ -63,7 +63,7 @@ pub(in crate::report) fn chart(table: &TableReport) -> Picture {
     let most = groups.iter().flatten().map(|bar| bar.expected.max(bar.there())).max().unwrap_or(0).max(1);
     let scale = HEIGHT / float_of(most);
     let (group, bars) = ((WIDTH - LEFT) / float(columns.max(1)), groups.iter().map(Vec::len).max().unwrap_or(1).max(1));
-    let group = group.min(120.0);
+    let group = group.min(130.0);
     let space = if each && bars > 1 { (group * 0.12).min(10.0) } else { (group * 0.15).min(4.0) };
     let width = (group - space) / float(bars);
     let floor = TOP + HEIGHT;
@@ -137,7 +137,7 @@ pub(in crate::report) fn chart(table: &TableReport) -> Picture {
     }
     let what = if each { "key and" } else { "" };
     let title = format!("Data points of table {} by {what} {}, below the line of what is expected", table.table, table.bucket.as_str());
-    Picture { title: title.replace("  ", " "), width: right + 4.0, height: floor + 34.0, body }
+    Picture { title: title.replace("  ", " "), width: right + 4.0, height: floor + 34.0, body, cells: None }
 }
 
 /// What the colours mean.
@@ -147,9 +147,9 @@ pub(in crate::report) fn legend() -> Picture {
     for (class, words) in [("own", "the table's own"), ("fix", "repaired"), ("absent", "confirmed absent"), ("lost", "missing")] {
         body.empty("rect", &[("class", &class), ("x", &At(x)), ("y", &"1"), ("width", &"12"), ("height", &"12"), ("rx", &"2")]);
         body.leaf("text", &[("class", &"soft small"), ("x", &At(x + 16.0)), ("y", &"11")], words);
-        x += 16.0 + float(words.len()) * 5.8 + 14.0;
+        x += 16.0 + float(words.len()) * 6.1 + 14.0;
     }
     body.empty("path", &[("class", &"expected"), ("d", &format!("M{} 7h12", At(x)))]);
     body.leaf("text", &[("class", &"soft small"), ("x", &At(x + 16.0)), ("y", &"11")], "expected");
-    Picture { title: "What the colours mean".to_owned(), width: x + 70.0, height: 15.0, body }
+    Picture { title: "What the colours mean".to_owned(), width: x + 70.0, height: 15.0, body, cells: None }
 }

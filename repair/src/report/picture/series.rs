@@ -9,7 +9,7 @@ use super::{Picture, float};
 use crate::report::model::{Point, Series};
 use repair_core::model::Zone;
 
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 960.0;
 const LEFT: f64 = 60.0;
 const TOP: f64 = 8.0;
 const HEIGHT: f64 = 170.0;
@@ -69,7 +69,7 @@ pub(in crate::report) fn chart(series: &Series, zone: &Zone) -> Picture {
         .map(|(first, last)| format!(" from {} to {}", times::minute(first.at, zone), times::minute(last.at, zone)))
         .unwrap_or_default();
     let title = format!("Column {} of {key}{span}; {count} of {} slots are repaired", series.column, series.points.len());
-    Picture { title, width: WIDTH + 8.0, height: floor + 28.0, body }
+    Picture { title, width: WIDTH + 8.0, height: floor + 28.0, body, cells: None }
 }
 
 /// The strategies of the repaired points, by name.

@@ -6,8 +6,8 @@ use super::{Picture, float};
 use crate::report::model::{Doing, Span, Timeline, TimelineRow};
 use repair_core::model::Zone;
 
-const LEFT: f64 = 112.0;
-const WIDTH: f64 = 520.0;
+const LEFT: f64 = 134.0;
+const WIDTH: f64 = 660.0;
 const RIGHT: f64 = 130.0;
 const ROW: f64 = 24.0;
 const TOP: f64 = 22.0;
@@ -41,7 +41,7 @@ pub(in crate::report) fn chart(timeline: &Timeline) -> Picture {
         body.empty("path", &[("class", &"grid"), ("d", &format!("M{} {}V{}", At(x), At(TOP - 4.0), At(bottom)))]);
         let at = timeline.from.as_millisecond().saturating_add(whole / 4 * i64::from(part));
         if let Ok(at) = jiff::Timestamp::from_millisecond(at) {
-            let label = if part == 0 { times::minute(at, &utc) } else { format!("+{}", duration(timeline.from, at)) };
+            let label = if part == 0 { format!("{} UTC", times::minute(at, &utc)) } else { format!("+{}", duration(timeline.from, at)) };
             let class = if part == 0 { "soft small" } else { "soft small mid" };
             body.leaf("text", &[("class", &class), ("x", &At(if part == 0 { 0.0 } else { x })), ("y", &"12")], label);
         }
@@ -64,7 +64,7 @@ pub(in crate::report) fn chart(timeline: &Timeline) -> Picture {
         body.leaf("text", &[("class", &"soft small"), ("x", &At(LEFT + WIDTH + 8.0)), ("y", &At(y + 15.0))], words(row));
     }
     let title = format!("When the steps worked or waited; the run took {}", duration(timeline.from, timeline.to));
-    Picture { title, width: LEFT + WIDTH + RIGHT, height: bottom + 4.0, body }
+    Picture { title, width: LEFT + WIDTH + RIGHT, height: bottom + 4.0, body, cells: None }
 }
 
 /// How long a step worked and waited.
