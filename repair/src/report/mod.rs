@@ -81,7 +81,7 @@ impl Report {
         let table = self.tables.first()?;
         let before = ("Before: the table's own rows".to_owned(), heat::map(table, When::Before));
         let after = ("After: with repairs + confirmed absences".to_owned(), heat::map(table, When::After));
-        let points = (format!("Data points by key and {}", table.bucket.as_str()), picture::points::chart(table));
+        let points = (format!("Data points by key and {}", table.bucket.as_str()), picture::points::chart(table, picture::Size::Wide));
         let legends = [heat::legend(table), picture::points::legend()].map(|legend| vec![(String::new(), legend)]);
         let [of_heat, of_points] = legends;
         Some(picture::standalone(&self.sentence, &[vec![before, after], of_heat, vec![points], of_points]))

@@ -4,7 +4,7 @@ use super::csv::Csv;
 use super::model::{CandleChart, Defect, Exception, Fix, Listing, Numbers, Report, Subject, TableReport};
 use super::picture::heat::{self, When};
 use super::picture::markup::{Markup, base64, count, grouped};
-use super::picture::{Picture, STYLE, candles, graph, points, series, timeline, times};
+use super::picture::{Picture, STYLE, Size, candles, graph, points, series, timeline, times};
 use crate::ledger::{CostGroup, Costs, INFRASTRUCTURE, NONE};
 use repair_core::engine::Outcome;
 use repair_core::model::Zone;
@@ -14,7 +14,7 @@ pub(super) const PAGE_STYLE: &str = include_str!("page.css");
 /// Sorts tables. Without it, everything can be read.
 pub(super) const SCRIPT: &str = include_str!("page.js");
 /// The hashes of both styles and of the script, by which the page allows them. A test computes them.
-const POLICY: &str = "default-src 'none'; style-src 'sha256-1Fgoku0TUq/sPepD3mNSVP8XJRfaiJWUmntqS/i1ZiQ=' \
+const POLICY: &str = "default-src 'none'; style-src 'sha256-l3rOWTJa/NMTi5g/vV8BJZB1vznbqG1gl+6pD+JMD3k=' \
      'sha256-Wsg2Y1njd2/+4zLq4nUh4BZ17B6q0rNalWD36AEokPo='; script-src 'sha256-8oUy30nzHB0TmrVqrOT7EGghE4D4h+iyRt1sOg54mAI='; \
      img-src data:; base-uri 'none'; form-action 'none'";
 
@@ -43,7 +43,7 @@ pub(super) fn page(report: &Report) -> String {
     }
     if let Some(of) = report.timeline.as_ref().filter(|of| !of.rows.is_empty()) {
         page.raw("\n<h2>When the steps worked and waited</h2>");
-        scrolled(&mut page, &timeline::chart(of), "wide");
+        scrolled(&mut page, &timeline::chart(of), "");
         legend(
             &mut page,
             &[("done", "worked"), ("broken", "failed"), ("busy", "not ended"), ("waited", "waited"), ("backoff", "waited before a retry")],
@@ -177,16 +177,18 @@ fn completeness(page: &mut Markup, table: &TableReport) {
         format!("Data points by {bucket}, all keys together")
     };
     page.raw("<figure>").leaf("h3", &[], words);
-    scrolled(page, &points::chart(table), "wide");
+    scrolled(page, &points::chart(table, Size::Wide), "wide");
+    scrolled(page, &points::chart(table, Size::Narrow), "narrow");
     page.raw("</figure>");
     legend(
         page,
         &[("own", "the table's own"), ("fix", "repaired"), ("absent", "confirmed absent"), ("lost", "missing"), ("expected", "expected")],
     );
     if let Some(of) = &table.series {
-        let picture = series::chart(of, &zone);
+        let picture = series::chart(of, &zone, Size::Wide);
         page.raw("<figure>").leaf("h3", &[], format!("{} of {}, with its repaired stretches", of.column, of.key));
         scrolled(page, &picture, "wide");
+        scrolled(page, &series::chart(of, &zone, Size::Narrow), "narrow");
         page.leaf("figcaption", &[], format!("{}. This key had most repairs.", picture.title)).raw("</figure>");
         let mut items = vec![("line", "the table's own")];
         const CLASSES: [&str; 5] = ["by s1", "by s2", "by s3", "by s4", "by s5"];
@@ -207,7 +209,7 @@ fn numbers_of(page: &mut Markup, table: &TableReport, zone: &Zone) {
     let label = format!("Completeness of {} in numbers", table.table);
     page.open("div", &[("class", &"scroll tall"), ("tabindex", &"0"), ("role", &"region"), ("aria-label", &label)]);
     if each {
-        head(page, &["key", "from", "expected", "own", "repaired", "absent", "missing"], 2);
+        head(page, &["key", "from", "expected", "own", "repaired", "absent", "missing"], 2..7);
         for row in &table.keys {
             for (start, cell) in table.starts.iter().zip(&row.cells).filter(|(_, cell)| cell.expected > 0) {
                 page.raw("<tr>").leaf("td", &[], &row.key).leaf("td", &[], times::minute(*start, zone));
@@ -215,7 +217,7 @@ fn numbers_of(page: &mut Markup, table: &TableReport, zone: &Zone) {
             }
         }
     } else {
-        head(page, &["key", "expected", "own", "repaired", "absent", "missing"], 1);
+        head(page, &["key", "expected", "own", "repaired", "absent", "missing"], 1..6);
         for row in &table.keys {
             let sum = |of: fn(&super::model::Cell) -> u32| row.cells.iter().map(|cell| u64::from(of(cell))).sum::<u64>();
             page.raw("<tr>").leaf("td", &[], &row.key);
@@ -234,11 +236,11 @@ fn numbers_of(page: &mut Markup, table: &TableReport, zone: &Zone) {
     page.raw("</tbody></table></div></details>");
 }
 
-/// Begins a table that can be sorted; the columns from `first` on are numbers.
-fn head(page: &mut Markup, names: &[&str], first: usize) {
+/// Begins a table that can be sorted; some columns are numbers.
+fn head(page: &mut Markup, names: &[&str], numbers: std::ops::Range<usize>) {
     page.raw("<table><thead><tr>");
     for (index, name) in names.iter().enumerate() {
-        page.open("th", &[("scope", &"col"), ("class", &if index >= first { "n" } else { "" })]);
+        page.open("th", &[("scope", &"col"), ("class", &if numbers.contains(&index) { "n" } else { "" })]);
         page.raw("<button type=\"button\">").text(name).raw("</button></th>");
     }
     page.raw("</tr></thead><tbody>");
@@ -319,15 +321,16 @@ fn listings(page: &mut Markup, report: &Report) {
     listing_head(page, &report.defects, "Defects", "stretch");
     if !report.defects.rows.is_empty() {
         rows_of(page, "Defects");
-        head(page, &["key", "from (UTC)", "to (UTC)", "kind", "table", "found by", "slots", "repaired", "absent", "arrived since"], 6);
+        head(page, &["key", "from (UTC)", "to (UTC)", "kind", "table", "found by", "slots", "repaired", "absent", "arrived since"], 6..10);
         report.defects.rows.iter().for_each(|row| defect(page, row));
         page.raw("</tbody></table></div>");
     }
     listing_head(page, &report.fixes, "Fixes", "stretch");
     if !report.fixes.rows.is_empty() {
         rows_of(page, "Fixes");
-        let names = ["key", "from (UTC)", "to (UTC)", "strategy", "source", "operation", "at (UTC)", "run", "step", "undone by", "slots"];
-        head(page, &names, 10);
+        let names =
+            ["key", "from (UTC)", "to (UTC)", "slots", "table", "strategy", "source", "operation", "at (UTC)", "run", "step", "undone by"];
+        head(page, &names, 3..4);
         report.fixes.rows.iter().for_each(|row| fix(page, row));
         page.raw("</tbody></table></div>");
     }
@@ -338,16 +341,17 @@ fn listings(page: &mut Markup, report: &Report) {
             "key",
             "from (UTC)",
             "to (UTC)",
+            "slots",
+            "table",
             "source",
-            "answer",
             "asked at (UTC)",
             "asked again after",
+            "answer",
             "run",
             "step",
             "undone by",
-            "slots",
         ];
-        head(page, &names, 10);
+        head(page, &names, 3..4);
         report.exceptions.rows.iter().for_each(|row| exception(page, row));
         page.raw("</tbody></table></div>");
     }
@@ -370,17 +374,17 @@ fn defect(page: &mut Markup, row: &Defect) {
 
 fn fix(page: &mut Markup, row: &Fix) {
     page.raw("<tr>").leaf("td", &[], &row.key).leaf("td", &[], at(row.from)).leaf("td", &[], at(row.to));
-    page.leaf("td", &[], &row.strategy).leaf("td", &[], &row.source).leaf("td", &[], &row.op).leaf("td", &[], at(row.at));
-    page.leaf("td", &[], &row.run).leaf("td", &[], &row.step).leaf("td", &[], row.retracted_by.as_deref().unwrap_or_default());
-    numbers(page, [row.slots]);
+    page.leaf("td", &[("class", &"n")], grouped(row.slots)).leaf("td", &[], &row.table).leaf("td", &[], &row.strategy);
+    page.leaf("td", &[], &row.source).leaf("td", &[], &row.op).leaf("td", &[], at(row.at)).leaf("td", &[], &row.run);
+    page.leaf("td", &[], &row.step).leaf("td", &[], row.retracted_by.as_deref().unwrap_or_default()).raw("</tr>");
 }
 
 fn exception(page: &mut Markup, row: &Exception) {
     page.raw("<tr>").leaf("td", &[], &row.key).leaf("td", &[], at(row.from)).leaf("td", &[], at(row.to));
-    page.leaf("td", &[], &row.source).leaf("td", &[("class", &"text")], &row.answer).leaf("td", &[], at(row.at));
-    page.leaf("td", &[], at(row.recheck_after)).leaf("td", &[], &row.run).leaf("td", &[], &row.step);
-    page.leaf("td", &[], row.retracted_by.as_deref().unwrap_or_default());
-    numbers(page, [row.slots]);
+    page.leaf("td", &[("class", &"n")], grouped(row.slots)).leaf("td", &[], &row.table).leaf("td", &[], &row.source);
+    page.leaf("td", &[], at(row.at)).leaf("td", &[], at(row.recheck_after)).leaf("td", &[("class", &"text")], &row.answer);
+    page.leaf("td", &[], &row.run).leaf("td", &[], &row.step);
+    page.leaf("td", &[], row.retracted_by.as_deref().unwrap_or_default()).raw("</tr>");
 }
 
 fn workflow(page: &mut Markup, of: &super::model::Graph) {
@@ -406,7 +410,7 @@ fn cost(page: &mut Markup, costs: &Costs, lake: Option<&Costs>) {
     page.open("div", &[("class", &"scroll"), ("tabindex", &"0"), ("role", &"region"), ("aria-label", &"Costs by strategy")]);
     let mut names = vec!["strategy", "requests", "queries", "bytes scanned", "repaired", "absent"];
     names.extend(if priced { &["USD", "USD a row"][..] } else { &[] });
-    head(page, &names, 1);
+    head(page, &names, 1..names.len());
     let row = |page: &mut Markup, name: &str, group: &CostGroup| {
         page.raw("<tr>").leaf("td", &[], name);
         let usage = &group.usage;

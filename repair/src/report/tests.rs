@@ -5,7 +5,7 @@ use jiff::{Timestamp, ToSpan};
 use super::csv::Csv;
 use super::model::*;
 use super::picture::heat::{self, When};
-use super::picture::{STYLE, candles, graph, points, series, timeline};
+use super::picture::{STYLE, Size, candles, graph, points, series, timeline};
 use repair_core::engine::{JsonFormat, Outcome};
 use repair_core::model::{DefectKind, Interval, Key, Zone};
 
@@ -85,7 +85,7 @@ fn a_map_has_a_stroke_for_cells_of_one_colour_side_by_side() {
 
 #[test]
 fn data_points_stand_below_the_line_of_what_is_expected() {
-    insta::assert_snapshot!("points", lines(&points::chart(&small())));
+    insta::assert_snapshot!("points", lines(&points::chart(&small(), Size::Wide)));
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn repaired_stretches_have_the_colour_of_their_strategy() {
             point(6, Some(2.0), None, false),
         ],
     };
-    insta::assert_snapshot!("series", lines(&series::chart(&of, &Zone::utc())));
+    insta::assert_snapshot!("series", lines(&series::chart(&of, &Zone::utc(), Size::Wide)));
 }
 
 fn path() -> Graph {

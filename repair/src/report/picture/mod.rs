@@ -27,6 +27,24 @@ pub(super) struct Picture {
     pub(super) cells: Option<Cells>,
 }
 
+/// How wide a chart is that can have any width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Size {
+    /// As wide as a page.
+    Wide,
+    /// As wide as a phone.
+    Narrow,
+}
+
+impl Size {
+    fn width(self) -> f64 {
+        match self {
+            Self::Wide => 960.0,
+            Self::Narrow => 350.0,
+        }
+    }
+}
+
 /// A grid of cells, and what its rows and columns stand for.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Cells {

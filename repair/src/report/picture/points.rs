@@ -4,13 +4,11 @@ use std::fmt::Write;
 
 use super::markup::{At, Markup, grouped};
 use super::times::{self, labels};
-use super::{Picture, float, float_of};
+use super::{Picture, Size, float, float_of};
 use crate::report::model::{Cell, TableReport};
 
 /// With more bars than this, all keys are added up.
 pub(in crate::report) const MOST_BARS: usize = 600;
-/// How wide the chart is.
-const WIDTH: f64 = 960.0;
 /// How high the bars may be.
 const HEIGHT: f64 = 180.0;
 const LEFT: f64 = 52.0;
@@ -38,8 +36,9 @@ pub(in crate::report) fn by_key(table: &TableReport) -> bool {
     table.starts.len() * table.keys.len() <= MOST_BARS
 }
 
-/// The chart of a table.
-pub(in crate::report) fn chart(table: &TableReport) -> Picture {
+/// The chart of a table, in a size.
+pub(in crate::report) fn chart(table: &TableReport, size: Size) -> Picture {
+    let whole = size.width();
     let zone = times::zone(&table.zone);
     let columns = table.starts.len();
     let words = |column: usize| table.starts.get(column).map(|start| times::minute(*start, &zone)).unwrap_or_default();
@@ -62,7 +61,7 @@ pub(in crate::report) fn chart(table: &TableReport) -> Picture {
         .collect();
     let most = groups.iter().flatten().map(|bar| bar.expected.max(bar.there())).max().unwrap_or(0).max(1);
     let scale = HEIGHT / float_of(most);
-    let (group, bars) = ((WIDTH - LEFT) / float(columns.max(1)), groups.iter().map(Vec::len).max().unwrap_or(1).max(1));
+    let (group, bars) = ((whole - LEFT) / float(columns.max(1)), groups.iter().map(Vec::len).max().unwrap_or(1).max(1));
     let group = group.min(130.0);
     let space = if each && bars > 1 { (group * 0.12).min(10.0) } else { (group * 0.15).min(4.0) };
     let width = (group - space) / float(bars);
@@ -82,7 +81,7 @@ pub(in crate::report) fn chart(table: &TableReport) -> Picture {
             let x = from + float(at) * width;
             let thick = (width - if width > 4.0 { 1.0 } else { 0.0 }).max(0.4);
             body.open("g", &[]);
-            if each {
+            if each && size == Size::Wide {
                 let [own, repaired, absent] = bar.parts;
                 let missing = bar.expected.saturating_sub(bar.there());
                 body.leaf(

@@ -5,30 +5,30 @@ use std::fmt::Write;
 use super::candles::short;
 use super::markup::{At, Markup, shortened};
 use super::times;
-use super::{Picture, float};
+use super::{Picture, Size, float};
 use crate::report::model::{Point, Series};
 use repair_core::model::Zone;
 
-const WIDTH: f64 = 960.0;
 const LEFT: f64 = 60.0;
 const TOP: f64 = 8.0;
 const HEIGHT: f64 = 170.0;
 /// How many strategies have a colour of their own; the others share the last one.
 const COLOURS: usize = 5;
 
-/// The chart of a series.
-pub(in crate::report) fn chart(series: &Series, zone: &Zone) -> Picture {
+/// The chart of a series, in a size.
+pub(in crate::report) fn chart(series: &Series, zone: &Zone, size: Size) -> Picture {
+    let whole = size.width() - 8.0;
     let values = || series.points.iter().filter_map(|point| point.value).filter(|value| value.is_finite());
     let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
     let span = if high > low { high - low } else { 1.0 };
-    let step = (WIDTH - LEFT) / float(series.points.len().max(1));
+    let step = (whole - LEFT) / float(series.points.len().max(1));
     let x = |index: usize| LEFT + step * (float(index) + 0.5);
     let y = |value: f64| TOP + HEIGHT * (1.0 - (value - low) / span);
     let floor = TOP + HEIGHT;
     let mut body = Markup::default();
     if high >= low {
         for value in [low, f64::midpoint(low, high), high] {
-            body.empty("path", &[("class", &"grid"), ("d", &format!("M{} {}H{}", At(LEFT), At(y(value)), At(WIDTH)))]);
+            body.empty("path", &[("class", &"grid"), ("d", &format!("M{} {}H{}", At(LEFT), At(y(value)), At(whole)))]);
             body.leaf("text", &[("class", &"soft small end"), ("x", &At(LEFT - 6.0)), ("y", &At(y(value) + 3.6))], short(value));
         }
     }
@@ -55,7 +55,7 @@ pub(in crate::report) fn chart(series: &Series, zone: &Zone) -> Picture {
         if (is_new || local.minute() == 0) && x(index) >= free {
             let label = local.strftime(if is_new { "%Y-%m-%d %H:%M" } else { "%H:%M" }).to_string();
             let wide = float(label.len()) * 5.6;
-            if x(index) + wide > WIDTH + 8.0 {
+            if x(index) + wide > whole + 8.0 {
                 continue;
             }
             body.leaf("text", &[("class", &"soft small"), ("x", &At(x(index))), ("y", &At(floor + 22.0))], &label);
@@ -69,7 +69,7 @@ pub(in crate::report) fn chart(series: &Series, zone: &Zone) -> Picture {
         .map(|(first, last)| format!(" from {} to {}", times::minute(first.at, zone), times::minute(last.at, zone)))
         .unwrap_or_default();
     let title = format!("Column {} of {key}{span}; {count} of {} slots are repaired", series.column, series.points.len());
-    Picture { title, width: WIDTH + 8.0, height: floor + 28.0, body, cells: None }
+    Picture { title, width: whole + 8.0, height: floor + 28.0, body, cells: None }
 }
 
 /// The strategies of the repaired points, by name.
