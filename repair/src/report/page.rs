@@ -404,7 +404,7 @@ fn cost(page: &mut Markup, costs: &Costs, lake: Option<&Costs>) {
         let books: Vec<&str> = costs.prices.iter().map(String::as_str).collect();
         format!("By strategy, at the prices of {}.", books.join(", "))
     } else {
-        "By strategy. The run has no price book, so this is usage only; --prices FILE prices it.".to_owned()
+        "By strategy. The run has no price book, so this is usage only.".to_owned()
     };
     page.leaf("p", &[("class", &"dim")], remarks);
     page.open("div", &[("class", &"scroll"), ("tabindex", &"0"), ("role", &"region"), ("aria-label", &"Costs by strategy")]);

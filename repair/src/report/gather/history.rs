@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::open::OpenLake;
 use crate::report::model::{Doing, Edge, Graph, Node, Span, Timeline, TimelineRow};
 use repair_core::engine::{Event, FindingsRecord, Phase, Recorded, RunState, Settled};
-use repair_core::workflow::{Workflow, arrows, subject};
+use repair_core::workflow::{Arrow, Step, StepKind, Workflow, arrows, subject};
 use repair_core::{Error, ErrorKind, Result};
 
 /// How many spans of a step are kept; the others are counted.
@@ -69,12 +69,13 @@ impl History {
             failed: failed(&step.name),
         });
         let nodes: Vec<Node> = nodes.collect();
-        let edge = |arrow: repair_core::workflow::Arrow| {
+        let steps: &[Step] = &workflow.steps;
+        let edge = |arrow: Arrow| {
             let name = |index: usize| nodes.get(index).map(|node| node.name.clone()).unwrap_or_default();
             let moved = self.moves.get(&(name(arrow.from), name(arrow.to))).copied();
             let entered = |index: usize| nodes.get(index).map_or(0, |node| node.visits);
             // In a DAG and in a parallel step, nothing moves: a step begins when those before it are done.
-            let begun = workflow.steps.iter().nth(arrow.to).is_some_and(|step| !step.after.is_empty()) || is_branch(workflow, &arrow);
+            let begun = steps.get(arrow.to).is_some_and(|step| !step.after.is_empty()) || is_branch(steps, &arrow);
             let taken = moved.unwrap_or(if begun { entered(arrow.from).min(entered(arrow.to)) } else { 0 });
             Edge { from: arrow.from, to: arrow.to, label: arrow.label, catches: arrow.catches, taken }
         };
@@ -93,9 +94,9 @@ impl History {
 }
 
 /// Whether a way leads into a branch of a parallel step.
-fn is_branch(workflow: &Workflow, arrow: &repair_core::workflow::Arrow) -> bool {
-    let from = workflow.steps.iter().nth(arrow.from);
-    from.is_some_and(|step| matches!(step.kind, repair_core::workflow::StepKind::Parallel { .. })) && !arrow.catches
+fn is_branch(steps: &[Step], arrow: &Arrow) -> bool {
+    let from = steps.get(arrow.from);
+    from.is_some_and(|step| matches!(step.kind, StepKind::Parallel { .. })) && !arrow.catches
 }
 
 #[derive(Default)]

@@ -19,7 +19,7 @@ use super::model::{CandleChart, Numbers, Report, Subject, TableReport};
 use super::picture::markup::{count, grouped, visible};
 use crate::ledger::Costs;
 use crate::open::OpenLake;
-use repair_core::engine::{JsonFormat, Outcome, RunReport, gaps_of, load};
+use repair_core::engine::{JsonFormat, Outcome, RunReport, child_run_id, gaps_of, load};
 use repair_core::lake::{Lake, stale};
 use repair_core::model::{Calendar, DefectKind, Format, Interval, Scope, Table};
 use repair_core::plugin::{Drawing, PluginKind};
@@ -113,6 +113,7 @@ impl<'a> Gathering<'a> {
         let mut groups = self.groups(None).await;
         let tables = self.tables(&mut groups, as_of).await;
         let candles = self.candles(&tables).await;
+        self.note_runs_of_steps();
         let (costs, lake_costs) = self.costs().await?;
         let numbers = self.numbers(&groups, &costs, done.missing);
         let sentence = sentence_of_run(&groups, &numbers, &done);
@@ -258,6 +259,19 @@ impl<'a> Gathering<'a> {
         }
         self.notes.append(&mut notes);
         charts
+    }
+
+    /// What workflows did that the run ran as steps is in the reports on their runs.
+    fn note_runs_of_steps(&mut self) {
+        let Some(workflow) = &self.workflow else { return };
+        for step in workflow.steps.iter().filter(|step| matches!(step.kind, StepKind::Workflow { .. })) {
+            let visits = self.history.state.steps.get(&step.name).map_or(0, |state| state.visits);
+            if visits > 0 {
+                let child = child_run_id(&self.run, &step.name, visits);
+                self.notes
+                    .push(format!("Step {} ran a workflow, as run {child}. What it found and did is in a report on that run.", step.name));
+            }
+        }
     }
 
     /// The costs of the run, and of all runs of the month before it.
