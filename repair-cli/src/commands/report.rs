@@ -55,12 +55,12 @@ fn default_file(subject: &str) -> PathBuf {
     PathBuf::from(format!("repair-report-{}.html", subject.chars().map(plain).collect::<String>()))
 }
 
-/// Writes the page, whole or not at all.
+/// Writes the page, whole or not at all, with the rights that files get here: it is made to be shown to others.
 fn write(out: &Path, html: &str) -> anyhow::Result<()> {
     let cannot = || format!("{} cannot be written; choose another file with --out", out.display());
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(cannot)?;
-    std::io::Write::write_all(&mut file, html.as_bytes()).with_context(cannot)?;
-    file.persist(out).with_context(cannot)?;
+    let mut part = out.as_os_str().to_owned();
+    part.push(".part");
+    std::fs::write(&part, html).with_context(cannot)?;
+    std::fs::rename(&part, out).with_context(cannot)?;
     Ok(())
 }

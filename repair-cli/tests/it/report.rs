@@ -110,3 +110,32 @@ fn a_blind_run_has_a_report_that_says_so_and_shows_nothing_as_complete() {
     assert_eq!((&json["numbers"]["expected"], json["tables"].as_array().map(Vec::len)), (&0.into(), Some(0)));
     assert!(page.contains("This does not mean that nothing is missing.") && !page.contains("Nothing is left."));
 }
+
+#[test]
+fn what_no_step_looked_for_is_not_called_complete() {
+    let world = World::new();
+    let invalid = "\
+workflow: invalid
+kind: state-machine
+tables:
+  bars: { location: bars, format: csv, key: [symbol], time: ts, cadence: 1m }
+start: find
+steps:
+  find:
+    detect: invalid
+    with:
+      table: bars
+      keys: [AIG, BAC, SPY]
+      calendar: XNYS
+      from: 2024-03-04
+      to: 2024-03-04
+      rules: [{ column: close, min: 0 }]
+    end: true
+";
+    assert_eq!(world.run_json(&world.write("invalid.yaml", invalid), &["--run-id", "invalid"]).1, 0);
+    let (json, _) = report(&world, "invalid");
+    let missing = world.dropped + world.quiet;
+    let expected =
+        format!("Of 1,170 expected slots of table bars, nothing was wrong; {missing} slots without a row, for which no step looked.");
+    assert_eq!((json["sentence"].as_str(), &json["tables"][0]["total"]["missing"]), (Some(expected.as_str()), &missing.into()));
+}

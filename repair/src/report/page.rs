@@ -296,7 +296,16 @@ fn candle_charts(page: &mut Markup, chart: &CandleChart) {
 fn listing_head<T>(page: &mut Markup, listing: &Listing<T>, name: &'static str, what: &str) {
     page.raw("\n<h2>").text(name).raw("</h2><p>");
     let lower = name.to_lowercase();
-    page.text(format!("{}.", if listing.total == 1 { format!("1 {what}") } else { format!("{} {what}es", grouped(listing.total)) }));
+    page.text(format!(
+        "{}.",
+        if listing.total == 0 {
+            "None".to_owned()
+        } else if listing.total == 1 {
+            format!("1 {what}")
+        } else {
+            format!("{} {what}es", grouped(listing.total))
+        }
+    ));
     if u64::try_from(listing.rows.len()).is_ok_and(|shown| shown < listing.total) {
         page.text(format!(" The first {} are shown.", grouped(u64::try_from(listing.rows.len()).unwrap_or(0))));
     }

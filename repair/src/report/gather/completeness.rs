@@ -70,6 +70,18 @@ impl Found {
         Self { step, findings, gaps, slots, of_key, became }
     }
 
+    /// Counts a slot of whose row a repair changes cells. Presence does not show these.
+    pub(super) fn patched(&mut self, key: &Key, slot: i64) {
+        if !self.findings.kind.is_of_rows() {
+            return;
+        }
+        let Some(&(start, end)) = self.of_key.get(key) else { return };
+        let at = start + self.slots[start..end].partition_point(|gap| gap.end <= slot);
+        if let Some((gap, became)) = self.slots[..end].get(at).zip(self.became.get_mut(at)).filter(|(gap, _)| gap.contains(slot)) {
+            became[0] = (became[0] + 1).min(gap.len());
+        }
+    }
+
     fn count(&mut self, key: &Key, within: SlotRange, repaired: &SlotSet, absent: Option<&SlotSet>, own: &SlotSet) {
         let Some(&(start, end)) = self.of_key.get(key) else { return };
         let of_key = &self.slots[start..end];

@@ -15,7 +15,7 @@ use crate::report::model::{Defect, Exception, Fix, Listing};
 use repair_core::lake::Lake;
 use repair_core::lake::overlay::retraction::{Kind, Retracted};
 use repair_core::lake::overlay::story::published_batches;
-use repair_core::lake::overlay::{self, columns};
+use repair_core::lake::overlay::{self, Op, columns};
 use repair_core::lake::rollup::column;
 use repair_core::lake::shape::KeyTime;
 use repair_core::model::{Interval, Key, Table};
@@ -165,8 +165,8 @@ impl Part<'_> {
         retracted.hiding(kind, run, step, key, rows.places.times.value(row)).map(str::to_owned)
     }
 
-    /// Lists repairs. Returns how many rows of other runs there are.
-    pub(super) async fn fixes(&self, into: &mut Collector<Fix>) -> Result<u64> {
+    /// Lists repairs, and shows each slot of which cells are repaired, by whatever run. Returns how many rows of other runs there are.
+    pub(super) async fn fixes(&self, into: &mut Collector<Fix>, patched: &mut (dyn FnMut(&Key, i64) + Send)) -> Result<u64> {
         let retracted = self.retracted().await?;
         let mut others = 0;
         let Some((ours, mut batches)) =
@@ -178,20 +178,28 @@ impl Part<'_> {
         while let Some(batch) = batches.try_next().await? {
             let rows = Rows::of(&ours, &batch)?;
             for row in 0..batch.num_rows() {
-                let run = rows.text(columns::RUN, row);
+                let (run, step, op) = (rows.text(columns::RUN, row), rows.text(columns::STEP, row), rows.text(columns::OP, row));
+                let key = rows.places.key(row);
+                let retracted_by = Self::hidden(&retracted, Kind::Repairs, &key, &rows, row, (&run, &step));
+                if op == Op::Patch.as_str()
+                    && retracted_by.is_none()
+                    && let Ok(grid) = self.table.grid()
+                    && let Some(slot) = grid.slot_of_row(rows.places.times.value(row))
+                {
+                    patched(&key, slot);
+                }
                 if self.run.is_some_and(|own| own != run) {
                     others += 1;
                     continue;
                 }
-                let (key, step) = (rows.places.key(row), rows.text(columns::STEP, row));
                 let (from, to) = slot_of(self.table, rows.places.times.value(row))?;
                 let fix = Fix {
                     table: self.table.name.clone(),
-                    op: rows.text(columns::OP, row),
+                    op,
                     strategy: rows.text(columns::STRATEGY, row),
                     source: rows.text(columns::SOURCE, row),
                     at: rows.instant(columns::AT, row)?,
-                    retracted_by: Self::hidden(&retracted, Kind::Repairs, &key, &rows, row, (&run, &step)),
+                    retracted_by,
                     slots: 1,
                     key,
                     from,

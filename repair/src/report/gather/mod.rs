@@ -21,7 +21,7 @@ use crate::ledger::Costs;
 use crate::open::OpenLake;
 use repair_core::engine::{JsonFormat, Outcome, RunReport, child_run_id, gaps_of, load};
 use repair_core::lake::{Lake, stale};
-use repair_core::model::{Calendar, DefectKind, Format, Interval, Scope, Table};
+use repair_core::model::{Calendar, DefectKind, Format, Interval, Key, Scope, Table};
 use repair_core::plugin::{Drawing, PluginKind};
 use repair_core::workflow::{StepKind, Workflow};
 use repair_core::yaml::closest;
@@ -117,7 +117,7 @@ impl<'a> Gathering<'a> {
         let (costs, lake_costs) = self.costs().await?;
         let numbers = self.numbers(&groups, &costs, done.missing);
         let sentence = sentence_of_run(&groups, &numbers, &done);
-        let mut report = self.listed(&groups, true).await?;
+        let mut report = self.listed(&mut groups, true).await?;
         report.left = left(&done);
         report.graph = self.workflow.as_ref().map(|workflow| self.history.graph(workflow));
         report.timeline = Some(self.history.timeline());
@@ -152,7 +152,7 @@ impl<'a> Gathering<'a> {
             numbers.left += total.missing;
         }
         let sentence = sentence_of_table(table, &tables, &numbers);
-        let report = self.listed(&groups, false).await?;
+        let report = self.listed(&mut groups, false).await?;
         Ok(Report { subject, sentence, numbers, tables, candles, notes: self.notes, made_at: self.made_at, ..report })
     }
 
@@ -300,19 +300,21 @@ impl<'a> Gathering<'a> {
     }
 
     /// A report with the listings, and nothing else.
-    async fn listed(&mut self, groups: &[Group], of_run: bool) -> Result<Report> {
+    async fn listed(&mut self, groups: &mut [Group], of_run: bool) -> Result<Report> {
         let page: Option<&Path> = self.request.beside.as_deref();
         let (mut defects, mut fixes, mut exceptions) = (defects(page), fixes(page), exceptions(page));
-        let mut hulls: BTreeMap<&str, Interval> = BTreeMap::new();
-        for group in groups {
-            group.found.iter().try_for_each(|found| add_defects(&mut defects, found))?;
-            let hull = hulls.entry(&group.scope.table).or_insert(group.scope.interval);
+        let mut hulls: BTreeMap<String, Interval> = BTreeMap::new();
+        for group in groups.iter() {
+            let hull = hulls.entry(group.scope.table.clone()).or_insert(group.scope.interval);
             *hull = hull.hull(&group.scope.interval);
         }
         for (name, interval) in hulls {
-            let Some(table) = self.workflow.as_ref().and_then(|workflow| workflow.tables.get(name)) else { continue };
+            let Some(table) = self.workflow.as_ref().and_then(|workflow| workflow.tables.get(&name)) else { continue };
+            let mut of_table: Vec<&mut Found> =
+                groups.iter_mut().filter(|group| group.scope.table == name).flat_map(|group| &mut group.found).collect();
+            let mut patched = |key: &Key, slot: i64| of_table.iter_mut().for_each(|found| found.patched(key, slot));
             let part = Part { lake: self.lake.as_ref(), table, interval, run: of_run.then_some(self.run.as_str()) };
-            let others = match part.fixes(&mut fixes).await {
+            let others = match part.fixes(&mut fixes, &mut patched).await {
                 Ok(rows) => part.exceptions(&mut exceptions).await.map(|absent| (rows, absent)),
                 Err(error) => Err(error),
             };
@@ -325,6 +327,7 @@ impl<'a> Gathering<'a> {
                 Err(error) => self.notes.push(format!("What was repaired in table {name} cannot be listed: {}", error.full())),
             }
         }
+        groups.iter().flat_map(|group| &group.found).try_for_each(|found| add_defects(&mut defects, found))?;
         Ok(Report {
             format: JsonFormat,
             subject: Subject::Table { table: String::new(), run: String::new(), workflow: String::new() },
@@ -348,9 +351,10 @@ impl<'a> Gathering<'a> {
 
 /// What is left after a run, and why.
 fn left(done: &RunReport) -> Vec<String> {
+    // The reason sums up the problems, if there are any.
     let mut left = done.problems.clone();
-    if let Some(reason) = done.reason.as_ref().filter(|reason| left.iter().all(|problem| !problem.ends_with(reason.as_str()))) {
-        left.insert(0, reason.clone());
+    if left.is_empty() {
+        left.extend(done.reason.clone());
     }
     left
 }
@@ -362,6 +366,18 @@ fn sentence_of_run(groups: &[Group], numbers: &Numbers, done: &RunReport) -> Str
         1 => format!(" of table {}", tables.iter().copied().collect::<String>()),
         many => format!(" of {many} tables"),
     };
+    // A detector of other defects counts missing rows, but does not look for them.
+    let mut unsought: BTreeMap<&str, u64> = BTreeMap::new();
+    for of in groups.iter().flat_map(|group| &group.found) {
+        let missing = unsought.entry(&of.findings.scope.table).or_default();
+        *missing = of.findings.counts.missing.max(*missing);
+    }
+    let seeks =
+        |table: &str| groups.iter().any(|group| group.scope.table == table && group.found.iter().any(|of| of.findings.kind.is_missing()));
+    unsought.retain(|table, missing| *missing > 0 && !seeks(table));
+    let unsought: u64 = unsought.values().sum();
+    let wrong =
+        if groups.iter().flat_map(|group| &group.found).any(|of| of.findings.kind.is_missing()) { "missing or wrong" } else { "wrong" };
     let reason = done.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let are = |number: u64| if number == 1 { "is" } else { "are" };
     let were = |number: u64| if number == 1 { "was" } else { "were" };
@@ -369,7 +385,7 @@ fn sentence_of_run(groups: &[Group], numbers: &Numbers, done: &RunReport) -> Str
         "no table was examined".to_owned()
     } else {
         let mut text = format!(
-            "of {}{tables}, {} {} missing or wrong; {} {} repaired, {} {} confirmed absent",
+            "of {}{tables}, {} {} {wrong}; {} {} repaired, {} {} confirmed absent",
             count(numbers.expected, "expected slot"),
             grouped(numbers.found),
             were(numbers.found),
@@ -379,11 +395,14 @@ fn sentence_of_run(groups: &[Group], numbers: &Numbers, done: &RunReport) -> Str
             were(numbers.absent),
         );
         if numbers.found == 0 && numbers.left == 0 {
-            text = format!("of {}{tables}, nothing was missing or wrong", count(numbers.expected, "expected slot"));
+            text = format!("of {}{tables}, nothing was {wrong}", count(numbers.expected, "expected slot"));
         } else if numbers.left == 0 {
             text.push_str(", and nothing is left");
         } else {
-            text.push_str(&format!(", and {} {} still missing or wrong", grouped(numbers.left), are(numbers.left)));
+            text.push_str(&format!(", and {} {} still {wrong}", grouped(numbers.left), are(numbers.left)));
+        }
+        if unsought > 0 {
+            text.push_str(&format!("; {} without a row, for which no step looked", count(unsought, "slot")));
         }
         text
     };

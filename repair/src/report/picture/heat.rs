@@ -54,7 +54,7 @@ fn shade(cell: Cell, when: When) -> Shade {
 
 /// How wide a character of a label of time is, and one of a key: capitals are wider than digits.
 const CHARACTER: f64 = 6.7;
-const LETTER: f64 = 8.4;
+const LETTER: f64 = 9.2;
 /// How many characters of a key are shown.
 const KEY_CHARACTERS: usize = 18;
 /// How wide the cells may be together.

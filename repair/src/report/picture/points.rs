@@ -63,7 +63,12 @@ pub(in crate::report) fn chart(table: &TableReport, size: Size) -> Picture {
     let scale = HEIGHT / float_of(most);
     let (group, bars) = ((whole - LEFT) / float(columns.max(1)), groups.iter().map(Vec::len).max().unwrap_or(1).max(1));
     let group = group.min(130.0);
-    let space = if each && bars > 1 { (group * 0.12).min(10.0) } else { (group * 0.15).min(4.0) };
+    let space = match () {
+        () if each && bars > 1 => (group * 0.12).min(10.0),
+        // Bars as thin as this stand side by side.
+        () if group < 8.0 => 0.0,
+        () => (group * 0.15).min(4.0),
+    };
     let width = (group - space) / float(bars);
     let floor = TOP + HEIGHT;
     let right = LEFT + group * float(columns);
@@ -79,7 +84,7 @@ pub(in crate::report) fn chart(table: &TableReport, size: Size) -> Picture {
         let from = LEFT + float(column) * group + space / 2.0;
         for (at, bar) in bars.iter().enumerate() {
             let x = from + float(at) * width;
-            let thick = (width - if width > 4.0 { 1.0 } else { 0.0 }).max(0.4);
+            let thick = if width > 4.0 { width - 1.0 } else { width + 0.15 };
             body.open("g", &[]);
             if each && size == Size::Wide {
                 let [own, repaired, absent] = bar.parts;

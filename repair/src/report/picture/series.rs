@@ -14,6 +14,8 @@ const TOP: f64 = 8.0;
 const HEIGHT: f64 = 170.0;
 /// How many strategies have a colour of their own; the others share the last one.
 const COLOURS: usize = 5;
+/// With more days than this, only days are labelled.
+const MOST_DAYS: usize = 3;
 
 /// The chart of a series, in a size.
 pub(in crate::report) fn chart(series: &Series, zone: &Zone, size: Size) -> Picture {
@@ -49,11 +51,21 @@ pub(in crate::report) fn chart(series: &Series, zone: &Zone, size: Size) -> Pict
         }
     }
     let (mut free, mut day) = (0.0, None);
+    let dates: std::collections::BTreeSet<_> = series.points.iter().map(|point| zone.local(point.at).date()).collect();
+    let by_day = dates.len() > MOST_DAYS;
     for (index, point) in series.points.iter().enumerate() {
         let local = zone.local(point.at);
         let is_new = day.replace(local.date()).is_none_or(|last| last != local.date());
-        if (is_new || local.minute() == 0) && x(index) >= free {
-            let label = local.strftime(if is_new { "%Y-%m-%d %H:%M" } else { "%H:%M" }).to_string();
+        if (is_new || !by_day && local.minute() == 0) && x(index) >= free {
+            let label = local
+                .strftime(if by_day {
+                    "%Y-%m-%d"
+                } else if is_new {
+                    "%Y-%m-%d %H:%M"
+                } else {
+                    "%H:%M"
+                })
+                .to_string();
             let wide = float(label.len()) * 5.6;
             if x(index) + wide > whole + 8.0 {
                 continue;
