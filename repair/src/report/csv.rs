@@ -90,7 +90,8 @@ fn line(cells: impl IntoIterator<Item = String>) -> String {
     format!("{}\n", cells.join(","))
 }
 
-/// A cell. A spreadsheet would compute what begins like a formula, so such text gets an apostrophe in front; control characters are escaped.
+/// A cell. A spreadsheet would compute what begins like a formula, so such text gets an apostrophe in front; control characters are
+/// escaped.
 fn quoted(cell: &str) -> String {
     let mut text = super::picture::markup::visible(cell);
     if text.starts_with(['=', '+', '@', '\t']) || (text.starts_with('-') && text.parse::<f64>().is_err()) {

@@ -52,8 +52,8 @@ impl OpenLake {
     /// Gathers a report on a run, by its id, or on a table, by its name, as the latest run examined it.
     ///
     /// # Errors
-    /// `not-found` if there is no such run, and no run has examined such a table; those of the journal and the ledger. What cannot be looked
-    /// at in the lake is in the report's notes instead.
+    /// `not-found` if there is no such run, and no run has examined such a table; those of the journal and the ledger. What cannot be
+    /// looked at in the lake is in the report's notes instead.
     ///
     /// ```no_run
     /// # async fn example(lake: repair::OpenLake) -> repair::Result<()> {
@@ -74,8 +74,8 @@ impl Report {
         page::page(self)
     }
 
-    /// How complete the first table is before and after, and its data points, as an SVG for pages that can show no HTML; `None` if no table was
-    /// examined.
+    /// How complete the first table is before and after, and its data points, as an SVG for pages that can show no HTML; `None` if no
+    /// table was examined.
     pub fn svg(&self) -> Option<String> {
         use picture::heat::{self, When};
         let table = self.tables.first()?;

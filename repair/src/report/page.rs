@@ -1,4 +1,5 @@
-//! The page: one HTML file with everything in it. A policy in it forbids all network, and all scripts and styles but its own, by their hashes.
+//! The page: one HTML file with everything in it. A policy in it forbids all network, and all scripts and styles but its own, by their
+//! hashes.
 
 use super::csv::Csv;
 use super::model::{CandleChart, Defect, Exception, Fix, Listing, Numbers, Report, Subject, TableReport};
@@ -33,7 +34,8 @@ pub(super) fn page(report: &Report) -> String {
         completeness(&mut page, table);
     }
     if report.tables.is_empty() {
-        page.raw("<h2>Completeness</h2><p>No table could be looked at, so there is nothing to show. This does not mean that nothing is missing.</p>");
+        page.raw("<h2>Completeness</h2><p>No table could be looked at, so there is nothing to show. ");
+        page.raw("This does not mean that nothing is missing.</p>");
     }
     what_is_left(&mut page, report);
     report.candles.iter().for_each(|chart| candle_charts(&mut page, chart));

@@ -348,8 +348,8 @@ pub(super) fn number(batch: &RecordBatch, name: &str, row: usize) -> Option<f64>
     floats.is_valid(0).then(|| floats.value(0))
 }
 
-/// The rows of a table's repairs or exceptions as they are stored, with the table that holds them; `None` if it has no overlay. They are read as
-/// the stream is, so there may be any number of them. Only some `columns` may be asked for; key and time always come.
+/// The rows of a table's repairs or exceptions as they are stored, with the table that holds them; `None` if it has no overlay. They are
+/// read as the stream is, so there may be any number of them. Only some `columns` may be asked for; key and time always come.
 ///
 /// # Errors
 /// Those of the lake.

@@ -321,8 +321,8 @@ impl<'a> Gathering<'a> {
             match others {
                 Ok((0, 0)) => {}
                 Ok((rows, absent)) => self.notes.push(format!(
-                    "Other runs added {rows} repaired rows and {absent} confirmed absences to table {name} in this interval. They are in its pictures, \
-                     and not in the lists."
+                    "Other runs added {rows} repaired rows and {absent} confirmed absences to table {name} here. They are in its pictures, and \
+                     not in the lists."
                 )),
                 Err(error) => self.notes.push(format!("What was repaired in table {name} cannot be listed: {}", error.full())),
             }

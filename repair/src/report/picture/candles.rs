@@ -1,4 +1,5 @@
-//! Candles of one key. A candle that something is missing from is hollow, with a cross below; a dot below says that repaired rows are in it.
+//! Candles of one key. A candle that something is missing from is hollow, with a cross below; a dot below says that repaired rows are in
+//! it.
 
 use super::markup::{At, Markup, shortened};
 use super::times;

@@ -1,5 +1,5 @@
-//! The workflow as a graph in layers, with the path that a run took. A step is one layer below the lowest of those that lead to it; ways back
-//! are drawn at the side.
+//! The workflow as a graph in layers, with the path that a run took. A step is one layer below the lowest of those that lead to it; ways
+//! back are drawn at the side.
 
 use super::markup::{At, Markup, shortened};
 use super::{Picture, float};

@@ -1,5 +1,5 @@
-//! The heat map: how complete each key is in each stretch of time. Cells of one colour that lie side by side are one stroke, and all strokes of
-//! a colour are one path, so that a picture of 200,000 cells has eight elements.
+//! The heat map: how complete each key is in each stretch of time. Cells of one colour that lie side by side are one stroke, and all
+//! strokes of a colour are one path, so that a picture of 200,000 cells has eight elements.
 
 use std::fmt::Write;
 

@@ -1,5 +1,5 @@
-//! Pictures as SVG text, made by pure functions from a part of the model. They know no lake and no page: colours are classes, which the page
-//! defines for light and dark, and [`standalone`] for a picture by itself.
+//! Pictures as SVG text, made by pure functions from a part of the model. They know no lake and no page: colours are classes, which the
+//! page defines for light and dark, and [`standalone`] for a picture by itself.
 
 pub(super) mod candles;
 pub(super) mod graph;
