@@ -67,6 +67,8 @@ enum Command {
     Compare(commands::compare::Compare),
     /// Show what runs used and what that cost.
     Costs(commands::costs::CostsOf),
+    /// Write what a run found and did, or how complete a table is, as one HTML file with pictures.
+    Report(commands::report::ReportOn),
     /// Draw a workflow.
     Graph(commands::workflow::Graph),
     /// Print the JSON Schema of the workflow language, for editors.
@@ -95,6 +97,7 @@ impl Command {
             Self::Accuracy(command) => command.json,
             Self::Compare(command) => command.json,
             Self::Costs(command) => command.json,
+            Self::Report(command) => command.json,
             Self::Graph(command) => command.json,
             Self::Schema(command) => command.json,
             Self::Calendar(command) => command.json,
@@ -120,6 +123,7 @@ impl Command {
             Self::Accuracy(command) => command.execute(lake).await,
             Self::Compare(command) => command.execute(lake).await,
             Self::Costs(command) => command.execute(lake).await,
+            Self::Report(command) => command.execute(lake).await,
             _ if lake.is_some() => Err(repair::Error::invalid("this command works on no lake; leave out --lake").into()),
             Self::Validate(command) => command.execute(),
             Self::Graph(command) => command.execute(),

@@ -7,11 +7,13 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use repair_core::builtin::detect::{find_gaps, find_gaps_allow_empty};
 use repair_core::model::{Cadence, Findings, Interval, Key, Lifetimes, Scope, Table};
-use repair_core::plugin::{Detector, Registry, StepContext};
+use repair_core::plugin::{Detector, Drawing, PluginKind, Registry, StepContext};
 use repair_core::{Error, Result};
 use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+
+use crate::bar::CLOSE;
 
 /// The configuration of `stocks.minute-gaps`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -55,6 +57,7 @@ pub(crate) fn register(registry: &mut Registry) {
         Interval::check(&config.from, &config.to)?;
         Ok(MinuteGaps { config })
     });
+    registry.drawn_as(PluginKind::Detector, "stocks.minute-gaps", Drawing::Line { value: CLOSE.to_owned() });
 }
 
 /// The detector `stocks.minute-gaps`.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use repair::core::lake::overlay;
+use repair::report::Report;
 
 use crate::scenario::Choices;
 
@@ -18,6 +19,9 @@ const MARKER_TEXT: &str =
 
 /// The folder in which the engine keeps everything but tables: the journal, artifacts, staged units.
 pub(crate) const ENGINE_FOLDER: &str = ".repair";
+
+/// The folder for the report.
+const REPORT: &str = "report";
 
 /// A folder that holds this demo's lake.
 #[derive(Debug)]
@@ -96,7 +100,24 @@ impl LakeFolder {
             self.remove(&overlay::exceptions(table))?;
             self.remove(&overlay::retractions(table))?;
         }
+        self.remove(REPORT)?;
         self.remove(ENGINE_FOLDER)
+    }
+
+    /// Writes the report, and its first pictures by themselves, and returns the path of the page.
+    ///
+    /// # Errors
+    /// Fails if it cannot be written.
+    pub(crate) fn page(&self, report: &Report) -> Result<PathBuf> {
+        let folder = self.root.join(REPORT);
+        let cannot = || format!("the report in {} cannot be written", folder.display());
+        fs::create_dir_all(&folder).with_context(cannot)?;
+        let page = folder.join("report.html");
+        fs::write(&page, report.html()).with_context(cannot)?;
+        if let Some(svg) = report.svg() {
+            fs::write(folder.join("completeness.svg"), svg).with_context(cannot)?;
+        }
+        Ok(page)
     }
 
     fn remove(&self, name: &str) -> Result<()> {

@@ -192,6 +192,9 @@ impl Demo {
         let costs = repair.costs().prices(costs::prices()?).await?;
         print(&format!("\n{}", report::costs(&costs)))?;
 
+        let page = folder.page(&repair.report_on(&first.run).prices(costs::prices()?).await?)?;
+        print(&format!("\nREPORT, for a browser: {}", page.display()))?;
+
         print(&format!("\n{}", report::by_hand(WORKFLOW_FILE, folder.root(), &scenario.given, &first.run)))
     }
 }

@@ -211,6 +211,20 @@ fn a_simulated_session_is_complete_afterwards_and_equals_the_market() {
     assert_same_hours(&demo, &hours_by_hand(&traded, &raw, &expected));
 }
 
+/// The picture in the README is the one that the demo makes.
+#[test]
+fn the_picture_in_the_readme_is_the_demos_own() {
+    let demo = Demo::run(&[]);
+    demo.printed("REPORT, for a browser: ");
+    let (made, kept) = (demo.lake.path().join("report/completeness.svg"), Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/images"));
+    let kept = kept.join("completeness.svg");
+    let is_same = std::fs::read_to_string(&made).unwrap() == std::fs::read_to_string(&kept).unwrap_or_default();
+    assert!(is_same, "run the demo, look at report/completeness.svg in its lake, and copy it to {}", kept.display());
+    let page = std::fs::read_to_string(demo.lake.path().join("report/report.html")).unwrap();
+    assert!(page.contains("Of 4,290 expected slots of table bars, 470 were missing or wrong; 382 were repaired, 88 were confirmed absent"));
+    assert!(page.contains("0 of 77 key-hours were complete before repairs, and 77 are now."));
+}
+
 #[test]
 fn the_same_seed_makes_the_same_lake_file_for_file() {
     let files = |demo: &Demo| {

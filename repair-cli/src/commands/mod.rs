@@ -7,6 +7,7 @@ pub(crate) mod compare;
 pub(crate) mod costs;
 pub(crate) mod except;
 pub(crate) mod plan;
+pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod state;

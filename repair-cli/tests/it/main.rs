@@ -18,5 +18,6 @@ mod lessons;
 mod plan;
 mod power;
 mod provenance;
+mod report;
 mod transcript;
 mod truth;

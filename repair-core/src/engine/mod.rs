@@ -9,6 +9,7 @@ mod rate;
 mod report;
 mod unit;
 
+pub use drive::artifact::gaps_of;
 pub use drive::engine::{Engine, EngineOptions, Observer, StartRequest, child_run_id, load, new_run_id};
 pub use journal::{Journal, PAGE, RunHead, Signal, for_each_event};
 pub use pure::decide::{Decision, decide};

@@ -139,6 +139,34 @@ pub(crate) const OWN_PREFIX: &str = "own.";
 pub(crate) const OWN_HELP: &str = "a program gave it to a workflow that is written in Rust; run or resume it with a program that builds the \
                                    same workflow, with the registry that building it returns";
 
+/// How a report draws the table that a plug-in works on or writes. It names columns only: the report draws, and knows no kind of data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Drawing {
+    /// A line: this column over time. For a detector, the column of the table that it examines which people look at first.
+    Line {
+        /// The column.
+        value: String,
+    },
+    /// Candles: for an aggregator, the rows of the table that it writes.
+    Candles {
+        /// The time column of the table, if the workflow does not declare the table. Its key columns are then those of the table that was examined.
+        time: String,
+        /// The column with the first value.
+        open: String,
+        /// The column with the highest value.
+        high: String,
+        /// The column with the lowest value.
+        low: String,
+        /// The column with the last value.
+        close: String,
+        /// The column that says whether all that the row was computed from was there.
+        complete: String,
+        /// The column that counts the repaired rows that it was computed from.
+        repaired: String,
+    },
+}
+
 /// A registered plug-in: its name, what it does, the schema of its `with`.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -157,6 +185,8 @@ pub struct PluginEntry {
     pub takes_unique_rows: bool,
     /// Whether it finds wrong rows, see [`Registry::finds_wrong_rows`].
     pub finds_wrong_rows: bool,
+    /// How a report draws its table, see [`Registry::drawn_as`].
+    pub drawing: Option<Drawing>,
     fits: Option<Fits>,
     make: Make,
 }
@@ -174,6 +204,7 @@ impl PluginEntry {
             needs_one_row: false,
             takes_unique_rows: false,
             finds_wrong_rows: false,
+            drawing: None,
             fits: None,
             make,
         }
@@ -334,6 +365,21 @@ impl Registry {
     pub fn finds_wrong_rows(&mut self, name: &str) {
         if let Some(entry) = self.entries.get_mut(&(PluginKind::Detector, name.to_owned())) {
             entry.finds_wrong_rows = true;
+        }
+    }
+
+    /// Says how a report draws the table that a detector examines, or an aggregator writes.
+    ///
+    /// ```
+    /// use repair_core::plugin::{Drawing, PluginKind, Registry};
+    ///
+    /// let mut registry = Registry::default();
+    /// registry.drawn_as(PluginKind::Detector, "gaps", Drawing::Line { value: "kwh".into() });
+    /// assert!(registry.get(PluginKind::Detector, "gaps").is_some_and(|entry| entry.drawing.is_some()));
+    /// ```
+    pub fn drawn_as(&mut self, kind: PluginKind, name: &str, drawing: Drawing) {
+        if let Some(entry) = self.entries.get_mut(&(kind, name.to_owned())) {
+            entry.drawing = Some(drawing);
         }
     }
 

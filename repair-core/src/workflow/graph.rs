@@ -52,8 +52,33 @@ pub fn graph(workflow: &Workflow) -> DiGraph<&Step, Way> {
     graph
 }
 
+/// A way from one step to another, for drawings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrow {
+    /// Where it begins: an index of [`Workflow::steps`].
+    pub from: usize,
+    /// Where it leads.
+    pub to: usize,
+    /// When it is taken, in words; empty if always.
+    pub label: String,
+    /// Whether it is taken when an error is caught.
+    pub catches: bool,
+}
+
+/// The ways between the steps of a workflow.
+pub fn arrows(workflow: &Workflow) -> Vec<Arrow> {
+    let graph = graph(workflow);
+    let arrow = |edge: petgraph::graph::EdgeReference<'_, Way>| Arrow {
+        from: edge.source().index(),
+        to: edge.target().index(),
+        label: label(graph[edge.source()], edge.weight(), graph[edge.target()]),
+        catches: matches!(edge.weight(), Way::Catch(_)),
+    };
+    graph.edge_references().map(arrow).collect()
+}
+
 /// What a step names in addition to its kind: its plug-in, the detect step that it checks again, or why it fails.
-fn subject(step: &Step) -> String {
+pub fn subject(step: &Step) -> String {
     match &step.kind {
         StepKind::Detect { plugin, .. } | StepKind::Aggregate { plugin, .. } | StepKind::Task { plugin, .. } => plugin.clone(),
         StepKind::Repair { strategies, .. } => strategies.iter().map(|strategy| strategy.name.as_str()).collect::<Vec<_>>().join(", then "),

@@ -22,6 +22,6 @@ pub use definition::*;
 pub use document::{Document, Shared};
 pub use duration::{MAX_DURATION, parse_duration, parse_rate};
 pub use expression::{EVALUATOR, Expression, MAX_EXPRESSION_BYTES};
-pub use graph::{Way, graph, to_dot, to_mermaid};
+pub use graph::{Arrow, Way, arrows, graph, subject, to_dot, to_mermaid};
 pub use limits::{BudgetLimit, BudgetScope, Prices, detector_of, limits, source_of};
 pub use schema::schema;

@@ -38,7 +38,7 @@ use repair_core::lake::rollup::{Function, Measure, Rollup};
 use repair_core::model::Usage;
 use repair_core::model::open_slots;
 use repair_core::model::{Cadence, Calendar, Format, Interval, PartitionUnit, Scope, Table, TimeMark};
-use repair_core::plugin::{AggregateRequest, Aggregated, Aggregator, PluginKind, Registry, StepContext};
+use repair_core::plugin::{AggregateRequest, Aggregated, Aggregator, Drawing, PluginKind, Registry, StepContext};
 use repair_core::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -87,6 +87,10 @@ pub(crate) fn register(registry: &mut Registry) {
         |config: HourlyBarsConfig| Ok(HourlyBars { config }),
     );
     registry.needs_one_row(PluginKind::Aggregator, "stocks.hourly-bars");
+    let [open, high, low, close] = [OPEN, HIGH, LOW, CLOSE].map(str::to_owned);
+    let [time, complete, repaired] = ["hour", "complete", "repaired"].map(str::to_owned);
+    let candles = Drawing::Candles { time, open, high, low, close, complete, repaired };
+    registry.drawn_as(PluginKind::Aggregator, "stocks.hourly-bars", candles);
 }
 
 /// The aggregator `stocks.hourly-bars`.

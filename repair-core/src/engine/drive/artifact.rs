@@ -9,8 +9,8 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use futures::{Stream, StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
-use crate::lake::BatchStream;
 use crate::lake::rollup::column;
+use crate::lake::{Artifacts, BatchStream};
 use crate::model::{BadCells, Cells, Fingerprint, Fingerprints, GapList, Key, Quarantine, SlotRange, Unit};
 use crate::plugin::PlannedUnits;
 
@@ -131,6 +131,14 @@ pub(crate) async fn gaps_from_batches(mut batches: BatchStream) -> Result<(GapLi
         }
     }
     Ok((gaps, judged, cells))
+}
+
+/// The gaps that a detector found, from the artifact that its findings name.
+///
+/// # Errors
+/// `not-found` if the run has no such artifact; `invalid` if it does not hold gaps; those of the lake.
+pub async fn gaps_of(lake: &dyn Artifacts, run: &str, artifact: &str) -> Result<GapList> {
+    Ok(gaps_from_batches(lake.get_artifact(run, artifact).await?).await?.0)
 }
 
 /// Units of a plan, each with its index.

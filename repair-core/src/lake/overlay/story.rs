@@ -16,7 +16,7 @@ use crate::lake::overlay::fingerprint::{RowHashes, of_hashes};
 use crate::lake::overlay::retraction::{Kind, Retracted, Retraction};
 use crate::lake::overlay::{Op, columns, patch};
 use crate::lake::shape::KeyTime;
-use crate::lake::{Lake, Layer, ScanRequest, rollup, shape};
+use crate::lake::{BatchStream, Lake, Layer, ScanRequest, rollup, shape};
 use crate::model::{Fingerprint, Identity, Interval, Key, SlotRange, Table};
 
 /// The state of a slot.
@@ -348,6 +348,32 @@ pub(super) fn number(batch: &RecordBatch, name: &str, row: usize) -> Option<f64>
     floats.is_valid(0).then(|| floats.value(0))
 }
 
+/// The rows of a table's repairs or exceptions as they are stored, with the table that holds them; `None` if it has no overlay. They are
+/// read as the stream is, so there may be any number of them. Only some `columns` may be asked for; key and time always come.
+///
+/// # Errors
+/// Those of the lake.
+pub async fn published_batches(
+    lake: &dyn Lake,
+    table: &Table,
+    beside: fn(&str) -> String,
+    interval: Option<Interval>,
+    keys: Option<&[Key]>,
+    columns: Option<&[&str]>,
+) -> Result<Option<(Table, BatchStream)>> {
+    // All of an overlay lies in one place, which the lake alone knows, and is read in one way, whatever the table's own files are like.
+    let repairs = lake.repairs_of(table).await?;
+    let named = |text: &str| beside(text.strip_suffix(&overlay::repairs("")).unwrap_or(text));
+    let ours = Table { name: named(&repairs.name), location: named(&repairs.location), ..repairs };
+    let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.map(<[Key]>::to_vec));
+    let request = request.with_columns(columns.map(|columns| columns.iter().map(|name| (*name).to_owned()).collect()));
+    match lake.scan(&ours, &request).await {
+        Ok(stream) => Ok(Some((ours, stream))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The rows of a table's repairs or exceptions; none if it has no overlay.
 ///
 /// # Errors
@@ -359,16 +385,8 @@ pub async fn published(
     interval: Option<Interval>,
     keys: Option<&[Key]>,
 ) -> Result<Vec<PublishedRow>> {
-    // All of an overlay lies in one place, which the lake alone knows, and is read in one way, whatever the table's own files are like.
-    let repairs = lake.repairs_of(table).await?;
-    let named = |text: &str| beside(text.strip_suffix(&overlay::repairs("")).unwrap_or(text));
-    let ours = Table { name: named(&repairs.name), location: named(&repairs.location), ..repairs };
-    let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.map(<[Key]>::to_vec));
-    let batches: Vec<RecordBatch> = match lake.scan(&ours, &request).await {
-        Ok(stream) => stream.try_collect().await?,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
+    let Some((ours, stream)) = published_batches(lake, table, beside, interval, keys, None).await? else { return Ok(Vec::new()) };
+    let batches: Vec<RecordBatch> = stream.try_collect().await?;
     let mut rows = Vec::new();
     for batch in batches {
         let places = KeyTime::of(&ours, &batch)?;

@@ -1,0 +1,504 @@
+//! What a report says, as values: the same that `--json` prints. It knows no HTML and no lake.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::csv::Csv;
+use crate::ledger::Costs;
+use repair_core::engine::{JsonFormat, Outcome};
+use repair_core::model::{DefectKind, Interval, Key};
+
+/// A report on a run, or on a table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// The format of its JSON.
+    pub format: JsonFormat,
+    /// What it is about.
+    pub subject: Subject,
+    /// When it was made. The state of tables is that of this instant.
+    pub made_at: Timestamp,
+    /// What was found, and what came of it, in a sentence.
+    pub sentence: String,
+    /// The same in numbers.
+    pub numbers: Numbers,
+    /// How complete the tables are.
+    pub tables: Vec<TableReport>,
+    /// What aggregate steps wrote that is drawn as candles.
+    pub candles: Vec<CandleChart>,
+    /// The workflow, and the path that the run took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Graph>,
+    /// When which step worked or waited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<Timeline>,
+    /// What was wrong.
+    pub defects: Listing<Defect>,
+    /// What was repaired, and by whom.
+    pub fixes: Listing<Fix>,
+    /// What was confirmed absent, and on what evidence.
+    pub exceptions: Listing<Exception>,
+    /// What the run used, by strategy, with its cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub costs: Option<Costs>,
+    /// What all runs in the lake used, by component: the pipeline's own usage is there too, if it is recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lake_costs: Option<Costs>,
+    /// What is left, and why: the problems of the run.
+    pub left: Vec<String>,
+    /// What the report cannot show, and why.
+    pub notes: Vec<String>,
+}
+
+/// What a report is about.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Subject {
+    /// A run.
+    Run {
+        /// Its id.
+        run: String,
+        /// Its workflow.
+        workflow: String,
+        /// When it started.
+        started_at: Timestamp,
+        /// When it ended, if it has.
+        ended_at: Option<Timestamp>,
+        /// How it ended, if it has.
+        outcome: Option<Outcome>,
+    },
+    /// A table.
+    Table {
+        /// Its name.
+        table: String,
+        /// The run that examined it last: this is what is expected of it.
+        run: String,
+        /// The workflow of that run.
+        workflow: String,
+    },
+}
+
+/// What was found and what came of it. For a run these are the numbers of `show` and `costs`; for a table, those of its slots now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Numbers {
+    /// Slots in which a row is expected.
+    pub expected: u64,
+    /// Slots that were missing or otherwise wrong.
+    pub found: u64,
+    /// Slots that were repaired.
+    pub repaired: u64,
+    /// Slots that were confirmed to have no row.
+    pub absent: u64,
+    /// Slots that are still missing or wrong.
+    pub left: u64,
+}
+
+/// What a column of a picture stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Bucket {
+    /// An hour.
+    Hour,
+    /// A day of the table's zone.
+    Day,
+    /// Seven days.
+    Week,
+    /// A month.
+    Month,
+    /// The whole interval.
+    Whole,
+}
+
+impl Bucket {
+    /// The word, such as `hour`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Whole => "interval",
+        }
+    }
+}
+
+/// The slots of one key in one stretch of time. Slots that nothing expects do not count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Cell {
+    /// Slots in which a row is expected.
+    pub expected: u32,
+    /// Of these, slots with a row of the table's own.
+    pub own: u32,
+    /// Slots with only a repaired row.
+    pub repaired: u32,
+    /// Slots without a row that are confirmed absent.
+    pub absent: u32,
+}
+
+impl Cell {
+    /// Slots with neither a row nor a reason.
+    pub fn missing(self) -> u32 {
+        self.expected.saturating_sub(self.own + self.repaired + self.absent)
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.expected += other.expected;
+        self.own += other.own;
+        self.repaired += other.repaired;
+        self.absent += other.absent;
+    }
+}
+
+/// The cells of one key, one for each stretch of time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct KeyCells {
+    /// The key.
+    pub key: Key,
+    /// Its cells, in the order of the stretches.
+    pub cells: Vec<Cell>,
+}
+
+/// How complete a table is, by key and stretch of time. Before is what the table holds of its own; after is that with its live repairs, and
+/// with what is confirmed absent.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct TableReport {
+    /// The table.
+    pub table: String,
+    /// The detect step that says what is expected.
+    pub step: String,
+    /// What was examined.
+    pub interval: Interval,
+    /// The calendar that says which slots are expected.
+    pub calendar: String,
+    /// The zone in which times are shown.
+    pub zone: String,
+    /// How often a series has a row.
+    pub cadence: String,
+    /// What a stretch is.
+    pub bucket: Bucket,
+    /// When each stretch begins. Stretches in which nothing is expected are left out.
+    pub starts: Vec<Timestamp>,
+    /// The keys that are shown, in order.
+    pub keys: Vec<KeyCells>,
+    /// How many keys there are. If not all are shown, these are the least complete ones.
+    pub all_keys: usize,
+    /// All keys and stretches together.
+    pub total: CellSum,
+    /// One series, with its repaired stretches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub series: Option<Series>,
+}
+
+/// A sum of cells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CellSum {
+    /// Slots in which a row is expected.
+    pub expected: u64,
+    /// Of these, slots with a row of the table's own.
+    pub own: u64,
+    /// Slots with only a repaired row.
+    pub repaired: u64,
+    /// Slots without a row that are confirmed absent.
+    pub absent: u64,
+    /// Slots with neither a row nor a reason.
+    pub missing: u64,
+    /// Pairs of key and stretch in which something is expected.
+    pub cells: u64,
+    /// Of these, those that are complete before repairs.
+    pub complete_before: u64,
+    /// Of these, those that are complete with repairs and confirmed absences.
+    pub complete_after: u64,
+}
+
+impl CellSum {
+    pub(super) fn add(&mut self, cell: Cell) {
+        if cell.expected == 0 {
+            return;
+        }
+        self.expected += u64::from(cell.expected);
+        self.own += u64::from(cell.own);
+        self.repaired += u64::from(cell.repaired);
+        self.absent += u64::from(cell.absent);
+        self.missing += u64::from(cell.missing());
+        self.cells += 1;
+        self.complete_before += u64::from(cell.own >= cell.expected);
+        self.complete_after += u64::from(cell.missing() == 0);
+    }
+}
+
+/// The values of one key over a part of the interval.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Series {
+    /// The key.
+    pub key: Key,
+    /// The column.
+    pub column: String,
+    /// The expected slots, in order.
+    pub points: Vec<Point>,
+}
+
+/// One expected slot of a series.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Point {
+    /// When the slot begins.
+    pub at: Timestamp,
+    /// Its value, if it has one.
+    pub value: Option<f64>,
+    /// The strategy that repaired it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repaired_by: Option<String>,
+    /// Whether it is confirmed absent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub absent: bool,
+}
+
+/// Candles of several keys.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct CandleChart {
+    /// The step that wrote them.
+    pub step: String,
+    /// The table.
+    pub table: String,
+    /// The zone in which times are shown.
+    pub zone: String,
+    /// By key: those of whose rows most were missing.
+    pub keys: Vec<KeyCandles>,
+    /// How many keys there are.
+    pub all_keys: usize,
+}
+
+/// The candles of one key.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct KeyCandles {
+    /// The key.
+    pub key: Key,
+    /// In order of time.
+    pub candles: Vec<Candle>,
+}
+
+/// One candle.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Candle {
+    /// When it begins.
+    pub at: Timestamp,
+    /// Open, high, low, close; none where there was nothing to compute them from.
+    pub prices: Option<[f64; 4]>,
+    /// Whether all that it was computed from was there.
+    pub complete: bool,
+    /// How many repaired rows are in it.
+    pub repaired: u64,
+}
+
+/// The steps of a workflow, and the ways between them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Graph {
+    /// The steps, in the order of the text.
+    pub nodes: Vec<Node>,
+    /// The ways between them.
+    pub edges: Vec<Edge>,
+}
+
+/// A step in a graph.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// What kind of step it is, with its plug-in.
+    pub what: String,
+    /// How often the run entered it.
+    pub visits: u32,
+    /// Whether its last attempt failed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub failed: bool,
+}
+
+/// A way from one step to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Edge {
+    /// The index of the step where it begins.
+    pub from: usize,
+    /// The index of the step to which it leads.
+    pub to: usize,
+    /// When it is taken.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub label: String,
+    /// Whether it is taken when an error is caught.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub catches: bool,
+    /// How often the run took it.
+    pub taken: u32,
+}
+
+/// When which step worked or waited.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Timeline {
+    /// When the run started.
+    pub from: Timestamp,
+    /// When it ended, or when its last event was.
+    pub to: Timestamp,
+    /// The steps, in the order in which the run first entered them.
+    pub rows: Vec<TimelineRow>,
+}
+
+/// The times of one step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct TimelineRow {
+    /// The step.
+    pub step: String,
+    /// In order.
+    pub spans: Vec<Span>,
+    /// Spans beyond those that are kept.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub more: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// What a step did for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Doing {
+    /// An attempt that succeeded.
+    Succeeded,
+    /// An attempt that failed.
+    Failed,
+    /// An attempt that has not ended.
+    Working,
+    /// It waited, as it was asked to.
+    Waited,
+    /// It waited before a retry.
+    Backoff,
+}
+
+/// A stretch in which a step did one thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Span {
+    /// From when.
+    pub from: Timestamp,
+    /// Until when.
+    pub to: Timestamp,
+    /// What it did.
+    pub doing: Doing,
+}
+
+/// Rows of a table in a report: the first ones, and how many there are. All of them are in its CSV.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Listing<T> {
+    /// How many there are.
+    pub total: u64,
+    /// The first [`MOST_ROWS`](super::MOST_ROWS).
+    pub rows: Vec<T>,
+    /// All of them, as text.
+    #[serde(skip)]
+    pub(super) csv: Csv,
+}
+
+/// Slots in a row that were missing or otherwise wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Defect {
+    /// The table.
+    pub table: String,
+    /// The step that found it.
+    pub step: String,
+    /// What is wrong.
+    pub kind: DefectKind,
+    /// The key.
+    pub key: Key,
+    /// When the first slot begins.
+    pub from: Timestamp,
+    /// When the last slot ends.
+    pub to: Timestamp,
+    /// How many slots.
+    pub slots: u64,
+    /// How many of them a repaired row fills or replaces now.
+    pub repaired: u64,
+    /// How many are confirmed absent.
+    pub absent: u64,
+    /// How many a row of the table's own fills by now.
+    pub arrived: u64,
+}
+
+/// Slots in a row that one step repaired in one way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Fix {
+    /// The table.
+    pub table: String,
+    /// The key.
+    pub key: Key,
+    /// When the first slot begins.
+    pub from: Timestamp,
+    /// When the last slot ends.
+    pub to: Timestamp,
+    /// How many slots.
+    pub slots: u64,
+    /// `insert`, `replace` or `patch`.
+    pub op: String,
+    /// The strategy.
+    pub strategy: String,
+    /// The source of the rows.
+    pub source: String,
+    /// The run.
+    pub run: String,
+    /// The step.
+    pub step: String,
+    /// When the first of them was repaired.
+    pub at: Timestamp,
+    /// The retraction that hides them, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retracted_by: Option<String>,
+}
+
+/// Slots in a row that are confirmed to have no row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Exception {
+    /// The table.
+    pub table: String,
+    /// The key.
+    pub key: Key,
+    /// When the first slot begins.
+    pub from: Timestamp,
+    /// When the last slot ends.
+    pub to: Timestamp,
+    /// How many slots.
+    pub slots: u64,
+    /// The source that was asked.
+    pub source: String,
+    /// What it answered.
+    pub answer: String,
+    /// When it was asked.
+    pub at: Timestamp,
+    /// When it is asked again.
+    pub recheck_after: Timestamp,
+    /// The run.
+    pub run: String,
+    /// The step.
+    pub step: String,
+    /// The retraction that hides it, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retracted_by: Option<String>,
+}
