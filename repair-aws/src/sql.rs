@@ -13,6 +13,7 @@ mod folders;
 mod judged;
 mod presence;
 mod regex;
+mod retracted;
 mod rollup;
 mod rows;
 mod slots;
@@ -25,7 +26,6 @@ mod view;
 use std::collections::BTreeMap;
 
 use repair_core::lake::overlay::columns;
-use repair_core::lake::overlay::retraction::Part;
 use repair_core::lake::partition::{self, TimeBounds};
 use repair_core::model::{Key, Table};
 
@@ -61,7 +61,7 @@ pub(crate) fn text(value: &str) -> String {
 }
 
 /// Whole milliseconds, rounded up; used for bounds, which lie between rows.
-fn bound_ms(us: i64) -> i64 {
+pub(crate) fn bound_ms(us: i64) -> i64 {
     us.div_euclid(MILLI_US) + i64::from(us.rem_euclid(MILLI_US) > 0)
 }
 
@@ -90,8 +90,8 @@ pub(crate) struct Source<'a> {
     pub(crate) repairs: Option<&'a Relation>,
     /// `None` if nothing has been confirmed absent.
     pub(crate) exceptions: Option<&'a Relation>,
-    /// What is retracted of repairs and exceptions; `None` if nothing is.
-    pub(crate) retracted: Option<&'a [Part]>,
+    /// The retractions of repairs and exceptions; `None` if there are none.
+    pub(crate) retracted: Option<&'a Relation>,
 }
 
 /// The wanted rows and columns.

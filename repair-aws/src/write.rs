@@ -59,7 +59,7 @@ fn refused(error: ParquetError) -> Error {
 }
 
 /// Columns with the names that Athena has for them: all in lower case.
-fn in_lower_case(schema: &SchemaRef) -> SchemaRef {
+pub(crate) fn in_lower_case(schema: &SchemaRef) -> SchemaRef {
     let lower = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_name(field.name().to_lowercase()));
     Arc::new(Schema::new(schema.fields().iter().map(lower).collect::<Vec<_>>()))
 }
@@ -112,6 +112,7 @@ impl AwsLake {
                 staging::rows(scope, request, &self.columns(scope.table, request).await?)?
             }
         };
+        self.check_view_with(scope.table, &schema).await?;
         // The usage of staging follows from the object, and is added when its summary is read.
         let summary = staging::summary(request);
         let json = serde_json::to_string(&summary).map_err(|error| Error::internal("a summary is not JSON").because(error))?;
@@ -125,6 +126,17 @@ impl AwsLake {
             Err(error) if error.kind() == ErrorKind::Conflict => self.summary(&key).await,
             Err(error) => Err(error.on("unit", request.unit)),
         }
+    }
+
+    /// Checks that the view can be made that the publication of such rows needs.
+    async fn check_view_with(&self, table: &Table, written: &Schema) -> Result<()> {
+        let raw = match self.tables().table(table).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            raw => raw?,
+        };
+        let repairs = self.tables().repairs(&raw).await?;
+        let repairs = self.tables().repairs_with(table, &raw, repairs.as_ref(), raw.shape(table)?.as_ref(), written)?;
+        self.tables().check_view(table, &raw, &repairs)
     }
 
     pub(crate) async fn kept(&self, scope: &StageScope<'_>) -> Result<Vec<Staged>> {
@@ -188,9 +200,8 @@ impl AwsLake {
         self.claim(table, &raw).await?;
         if !publication.repairs.is_empty() {
             let repairs = self.tables().ensure_repairs(table, &raw, &own, &publication.repairs_schema).await?;
-            let retracted = self.retracted(table).await?;
-            let source =
-                crate::sql::Source { table, raw: &raw, repairs: Some(&repairs), exceptions: None, retracted: retracted.as_deref() };
+            let retracted = self.retracted(table, &raw).await?;
+            let source = crate::sql::Source { table, raw: &raw, repairs: Some(&repairs), exceptions: None, retracted: retracted.as_ref() };
             // The view comes first, so that none that knows of no patches ever shows one as a row.
             self.tables().ensure_view(&source, &repairs).await?;
             published.usage +=

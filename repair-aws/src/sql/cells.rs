@@ -134,18 +134,17 @@ impl Source<'_> {
             name(columns::STRATEGY)
         ));
         select.extend([columns::AT, columns::RUN, columns::UNIT].map(name));
+        select.extend(self.of_retractions().into_iter().filter(|column| *column != name(columns::RUN)));
         let mut conditions = self.within(repairs, &wanted.bounds)?;
         conditions.extend(self.key_filter(repairs, wanted.keys));
-        conditions.extend(self.not_retracted(repairs, RetractedKind::Repairs));
         conditions.push(format!("{} = {}", name(columns::OP), text(Op::Patch.as_str())));
+        let live = format!("SELECT {} FROM {}{}", select.join(", "), repairs.quoted(), filter(&conditions));
         Ok(format!(
-            "SELECT {slot}, {arrays} FROM (SELECT *, row_number() OVER (PARTITION BY {slot} ORDER BY {newest_first}) AS \
-             repair_age FROM (SELECT {select} FROM {repairs}{filter})) GROUP BY {slot}",
+            "SELECT {slot}, {arrays} FROM (SELECT *, row_number() OVER (PARTITION BY {slot} ORDER BY {newest_first}) AS repair_age FROM ({live})) \
+             GROUP BY {slot}",
             arrays = arrays.join(", "),
             newest_first = newest_first(),
-            select = select.join(", "),
-            repairs = repairs.quoted(),
-            filter = filter(&conditions),
+            live = self.not_retracted(live, RetractedKind::Repairs, &wanted.bounds)?,
         ))
     }
 

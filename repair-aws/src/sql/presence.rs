@@ -85,14 +85,14 @@ impl Source<'_> {
         }
         if let Some(exceptions) = self.exceptions {
             let mut conditions = self.within(exceptions, &bounds)?;
-            conditions.extend(self.not_retracted(exceptions, RetractedKind::Exceptions));
             conditions.push(format!("{} > {}", name(columns::RECHECK_AFTER), instant(as_of.as_microsecond())));
+            let mut select = self.slot_columns(exceptions, &bounds)?;
+            select.extend(self.of_retractions());
+            let live = format!("SELECT {} FROM {}{}", select.join(", "), exceptions.quoted(), filter(&conditions));
             layers.push(format!(
-                "SELECT {}3, repair_slot, false, {plain} FROM (SELECT {} FROM {}{})",
+                "SELECT {}3, repair_slot, false, {plain} FROM ({})",
                 key_list(""),
-                self.slot_columns(exceptions, &bounds)?.join(", "),
-                exceptions.quoted(),
-                filter(&conditions)
+                self.not_retracted(live, RetractedKind::Exceptions, &bounds)?
             ));
         }
         let asked = match keys {

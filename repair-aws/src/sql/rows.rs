@@ -126,27 +126,6 @@ impl Source<'_> {
         keys.map(|keys| one_of(&self.keys(relation), keys))
     }
 
-    /// The condition that a row of the overlay is not retracted; `None` if no row of its kind is retracted.
-    pub(super) fn not_retracted(&self, relation: &Relation, kind: RetractedKind) -> Option<String> {
-        let parts = self.retracted.unwrap_or_default().iter().filter(|part| part.kind == RetractedKind::All || part.kind == kind);
-        let hidden: Vec<String> = parts
-            .map(|part| {
-                let mut all = vec![format!("{} = {}", name(columns::RUN), text(&part.run))];
-                all.extend(part.step.as_ref().map(|step| format!("{} = {}", name(columns::STEP), text(step))));
-                if let Some(key) = &part.key {
-                    all.extend(self.keys(relation).iter().zip(key.values()).map(|(column, value)| format!("{column} = {}", text(value))));
-                }
-                if part.interval.is_some() {
-                    let bounds = TimeBounds::of_interval(self.table, part.interval.as_ref());
-                    let time = self.time(relation);
-                    all.push(format!("{time} >= {} AND {time} < {}", instant(bounds.from_us), instant(bounds.to_us)));
-                }
-                format!("({})", all.join(" AND "))
-            })
-            .collect();
-        (!hidden.is_empty()).then(|| format!("NOT ({})", hidden.join(" OR ")))
-    }
-
     /// A column in the selected form.
     fn value(&self, relation: &Relation, column: &str, shape: Shape) -> String {
         let quoted = name(column);
@@ -207,20 +186,17 @@ impl Source<'_> {
             select.push(format!("{value} AS {}", name(column)));
         }
         select.extend([name(columns::OP), name(columns::STRATEGY), name(columns::RUN), name(columns::UNIT), name(columns::AT)]);
+        select.extend(self.of_retractions().into_iter().filter(|column| *column != name(columns::RUN)));
         let mut conditions = self.within(repairs, &bounds)?;
         conditions.extend(self.key_filter(repairs, wanted.keys));
-        conditions.extend(self.not_retracted(repairs, RetractedKind::Repairs));
         // A patch is no row.
         conditions.push(format!("{} IS DISTINCT FROM {}", name(columns::OP), text(Op::Patch.as_str())));
-        let by = self.slot_names();
+        let live = format!("SELECT {} FROM {}{}", select.join(", "), repairs.quoted(), filter(&conditions));
         let newest = format!(
-            "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY {} ORDER BY {}) AS repair_rank FROM (SELECT {} FROM {}{})) WHERE \
-             repair_rank = 1",
-            by.join(", "),
+            "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY {} ORDER BY {}) AS repair_rank FROM ({})) WHERE repair_rank = 1",
+            self.slot_names().join(", "),
             newest_first(),
-            select.join(", "),
-            repairs.quoted(),
-            filter(&conditions)
+            self.not_retracted(live, RetractedKind::Repairs, &bounds)?,
         );
         Ok(self.not_outdated(newest))
     }
