@@ -127,8 +127,8 @@ impl AwsLake {
             polling: options.polling,
         };
         let shared = Shared {
-            athena: Athena::new(connection.athena(), settings),
-            objects: Objects::new(connection.s3(), &location.bucket),
+            athena: Athena::new(connection.athena(), settings, connection.patience()),
+            objects: Objects::new(connection.s3(), &location.bucket, connection.patience()),
             location,
             known: Known::default(),
             retractions: Mutex::default(),

@@ -10,7 +10,7 @@ use repair_core::lake::{overlay, partition};
 use repair_core::model::{OnBadRow, Rows, Slack, Table};
 use repair_core::{Error, ErrorKind, Result};
 
-use crate::athena::{Athena, Behalf, retried};
+use crate::athena::{Athena, Behalf};
 use crate::catalog::{Column, Relation, declare};
 use crate::error;
 use crate::objects::Location;
@@ -76,19 +76,22 @@ impl Tables<'_> {
         let request =
             self.athena.client().get_table_metadata().catalog_name(&settings.catalog).database_name(&settings.database).table_name(name);
         let resource = format!("table {}.{name}", settings.database);
-        let found = retried(|| {
-            let request = request.clone();
-            async {
-                match request.send().await {
-                    Ok(answer) => Ok(Some(answer)),
-                    Err(error) => match error::of_sdk("athena:GetTableMetadata", &resource, error) {
-                        error if is_unknown(&error) => Ok(None),
-                        error => Err(error),
-                    },
+        let found = self
+            .athena
+            .patience()
+            .retried(|| {
+                let request = request.clone();
+                async {
+                    match request.send().await {
+                        Ok(answer) => Ok(Some(answer)),
+                        Err(error) => match error::of_sdk("athena:GetTableMetadata", &resource, error) {
+                            error if is_unknown(&error) => Ok(None),
+                            error => Err(error),
+                        },
+                    }
                 }
-            }
-        })
-        .await?;
+            })
+            .await?;
         let Some(metadata) = found.and_then(|answer| answer.table_metadata) else { return Ok(None) };
         let columns = |columns: Option<Vec<aws_sdk_athena::types::Column>>| {
             let columns = columns.unwrap_or_default().into_iter();

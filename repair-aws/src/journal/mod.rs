@@ -112,7 +112,7 @@ impl S3Journal {
     /// `invalid` if that is not a place in S3.
     pub fn open(connection: &Connection, place: &str) -> Result<Self> {
         let place = Location::parse(place)?;
-        let objects = Objects::new(connection.s3(), &place.bucket);
+        let objects = Objects::new(connection.s3(), &place.bucket, connection.patience());
         let keys = Keys::of(&place);
         let history = History { objects: objects.clone(), keys: keys.clone() };
         let (id, writes, runs) = (random_id(), AtomicU64::new(0), Mutex::default());
