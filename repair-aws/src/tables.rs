@@ -11,7 +11,7 @@ use repair_core::model::{OnBadRow, Rows, Slack, Table};
 use repair_core::{Error, ErrorKind, Result};
 
 use crate::athena::{Athena, Behalf};
-use crate::catalog::{Column, Relation, declare};
+use crate::catalog::{Column, Kind, Relation, declare, kind_of};
 use crate::error;
 use crate::objects::Location;
 use crate::place::{self, Place};
@@ -108,12 +108,24 @@ impl Tables<'_> {
                 .and_then(|parameters| parameters.get("location").cloned())
                 .filter(|location| !location.is_empty()),
             parameters: metadata.parameters.unwrap_or_default().into_iter().filter(|(name, _)| !name.starts_with("transient")).collect(),
+            kept_dates: Vec::new(),
             is_view: metadata.table_type.is_some_and(|kind| kind.eq_ignore_ascii_case("VIRTUAL_VIEW")),
         };
+        let relation = Box::pin(self.with_kept_dates(relation)).await?;
         let mut relations = lock(&self.known.relations);
         relations.retain(|_, (at, _)| at.elapsed() < FRESH);
         relations.insert(name.to_owned(), (Instant::now(), relation.clone()));
         Ok(Some(relation))
+    }
+
+    /// A table of repairs, with those of its columns that are dates in the table itself; any other as it is.
+    async fn with_kept_dates(&self, mut relation: Relation) -> Result<Relation> {
+        let of = relation.name.strip_suffix(&overlay::repairs("")).map(str::to_owned);
+        let (Some(of), true) = (of, relation.kind(overlay::columns::OP).is_some()) else { return Ok(relation) };
+        let Some(base) = self.relation(&of).await? else { return Ok(relation) };
+        let dates = base.columns.iter().map(|column| &column.name).filter(|name| base.kind(name) == Some(Kind::Date));
+        relation.kept_dates = dates.filter(|name| relation.kind(name) == Some(Kind::Instant)).cloned().collect();
+        Ok(relation)
     }
 
     /// Forgets the catalog's answer about a name.
@@ -311,10 +323,15 @@ impl Tables<'_> {
                     return Err(not_ours(relation));
                 }
                 let mut more = Vec::new();
+                // Repairs keep a date that came later as a timestamp.
+                let keeps_dates = mark == Some(overlay::columns::OP);
                 for (column, declared) in columns {
+                    let is_date = keeps_dates && kind_of(declared) == Kind::Date;
                     match relation.declared(column) {
+                        None if is_date => more.push((column.clone(), "timestamp".to_owned())),
                         None => more.push((column.clone(), declared.clone())),
                         Some(has) if has.eq_ignore_ascii_case(declared) => {}
+                        Some(has) if is_date && kind_of(has) == Kind::Instant => {}
                         Some(has) => {
                             return Err(Error::invalid(format!(
                                 "column `{column}` of table `{}.{name}` is `{has}` in Athena, and {declared} is to be written to it; drop that table (its \

@@ -119,6 +119,16 @@ impl S3Journal {
         Ok(Self { inner: Arc::new(Inner { objects, keys, place, history, id, writes, runs }) })
     }
 
+    /// Whether anything was ever written there. A bucket has no empty folders.
+    ///
+    /// # Errors
+    /// Those of S3.
+    pub async fn exists(&self) -> Result<bool> {
+        let place = &self.inner.place.prefix;
+        let folder = if place.is_empty() { String::new() } else { format!("{place}/") };
+        Ok(!self.inner.objects.first(&folder).await?.is_empty())
+    }
+
     /// Folds the segments of a run that fill a fold. A driver's appends do this on their own; it may be called at any time, from any
     /// process, and more than once at a time.
     ///

@@ -127,10 +127,11 @@ impl Source<'_> {
     }
 
     /// A column in the selected form.
-    fn value(&self, relation: &Relation, column: &str, shape: Shape) -> String {
+    pub(super) fn value(&self, relation: &Relation, column: &str, shape: Shape) -> String {
         let quoted = name(column);
         match (shape, relation.kind(column)) {
             (Shape::Native, _) => quoted,
+            (Shape::Exact, Some(Kind::Instant)) if relation.keeps_date(column) => format!("CAST({quoted} AS date)"),
             (Shape::Exact, Some(Kind::Instant)) => milliseconds(&quoted),
             (Shape::Exact, _) => quoted,
         }

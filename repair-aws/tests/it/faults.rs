@@ -82,7 +82,7 @@ async fn results_go_where_the_workgroup_says() {
     let many: Vec<(&str, &str, f64)> = many.iter().map(|time| ("A", time.as_str(), 1.0)).collect();
     world.add_rows(&table, &[rows(&many)]).await.unwrap();
     let place = || ResultConfiguration::builder().output_location(format!("s3://{BUCKET}/theirs/")).build();
-    let managed = || ManagedQueryResultsConfiguration::builder().enabled(true).build().unwrap();
+    let managed = || ManagedQueryResultsConfiguration::builder().enabled(true).build();
     let ours = "lake/_repair/results/";
     for (name, configuration, there) in [
         (
