@@ -49,7 +49,7 @@ impl Connection {
         Self { config, patience: Patience::default() }
     }
 
-    /// How long a call is repeated if AWS is busy or out of reach; three minutes unless set. Longer waits are left to the workflow's `retry`.
+    /// How long a call is repeated if AWS is busy or out of reach, but at least three times; three minutes unless set. Longer waits are left to the workflow's `retry`.
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience: Patience(patience), ..self }

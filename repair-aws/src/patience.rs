@@ -12,6 +12,9 @@ const FIRST: Duration = Duration::from_millis(100);
 /// The longest wait.
 const LONGEST: Duration = Duration::from_secs(20);
 
+/// A call is made so many times, even if one alone has taken longer than all may.
+const LEAST_TRIES: u32 = 3;
+
 /// How long a call is repeated if AWS is busy or out of reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Patience(pub(crate) Duration);
@@ -42,17 +45,19 @@ impl Patience {
     ) -> Result<T> {
         let mut stopped = std::pin::pin!(stopped);
         let began = Instant::now();
-        let mut most = FIRST;
+        let (mut most, mut tries) = (FIRST, 0);
         loop {
+            tries += 1;
             let error = match call().await {
                 Err(error) if may_repeat(&error) => error,
                 result => return result,
             };
             let left = self.0.saturating_sub(began.elapsed());
-            if left.is_zero() {
+            if left.is_zero() && tries >= LEAST_TRIES {
                 return Err(error);
             }
-            let wait = below(most).max(error.wait_hint().unwrap_or_default()).min(left);
+            let wait = below(most).max(error.wait_hint().unwrap_or_default());
+            let wait = wait.min(if left.is_zero() { most } else { left });
             tracing::debug!(error = error.full(), ?wait, "a call to AWS will be made again");
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}

@@ -78,3 +78,15 @@ impl From<Exit> for ExitCode {
         Self::from(exit as u8)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_must_stop_while_its_run_goes_on_is_stopped_and_not_failed() {
+        let busy = || Error::new(ErrorKind::Throttled, "slow down");
+        assert_eq!(Exit::of_error(&busy()), Exit::Failed);
+        assert_eq!(Exit::of_error(&busy().hint(Hint::Resume { run: "one".to_owned() })), Exit::Stopped);
+    }
+}

@@ -409,10 +409,10 @@ async fn what_is_not_ours_stays_as_it_is() {
     let scope = StageScope { run: "run", step: "fill", visit: 1, table: &table };
     let fix = Fix { rows: vec![rows(&[("A", "2024-03-04T09:01:00Z", 1.5)])], source: "market".to_owned(), ..Fix::default() };
     let request = StageRequest::new("unit", "backfill", at("2024-04-01T00:00:00Z"), &fix);
-    world.lake.stage(&scope, &request).await.unwrap();
-    let error = world.lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap_err();
+    let error = world.lake.stage(&scope, &request).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(error.to_string().contains("market.bars_repairs"), "{error}");
+    assert_eq!(world.keys("lake/_repair/"), Vec::<String>::new(), "nothing is kept that could not be published");
     let error = world.lake.query(&[table], "DROP TABLE bars").await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Invalid);
 }
