@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::error;
-use crate::patience::{Patience, may_repeat};
+use crate::patience::{LEAST_TRIES, Patience, may_repeat};
 use crate::results::Texts;
 use crate::sql::MAX_STATEMENT_BYTES;
 
@@ -144,8 +144,8 @@ struct Waiting {
     result: oneshot::Sender<Result<QueryExecution>>,
     polls: u32,
     unknown: u32,
-    /// Since when no poll has had an answer.
-    silent: Option<Instant>,
+    /// Since when no poll has had an answer, and how many there were.
+    silent: Option<(Instant, u32)>,
 }
 
 /// Talks to Athena. Cheap to clone.
@@ -570,7 +570,10 @@ async fn ask(inner: &Inner, ids: &[String]) {
             for id in ids {
                 let Some(waiting) = watched.queries.get_mut(id) else { continue };
                 waiting.polls += 1;
-                if waiting.silent.get_or_insert_with(Instant::now).elapsed() > inner.patience.0
+                let (since, polls) = waiting.silent.get_or_insert_with(|| (Instant::now(), 0));
+                *polls += 1;
+                if *polls >= LEAST_TRIES
+                    && since.elapsed() > inner.patience.0
                     && let Some(waiting) = watched.queries.remove(id)
                 {
                     let _ = waiting.result.send(Err(Error::new(error.kind(), error.full())));

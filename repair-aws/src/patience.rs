@@ -13,7 +13,7 @@ const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(20);
 
 /// A call is made so many times, even if one alone has taken longer than all may.
-const LEAST_TRIES: u32 = 3;
+pub(crate) const LEAST_TRIES: u32 = 3;
 
 /// How long a call is repeated if AWS is busy or out of reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
