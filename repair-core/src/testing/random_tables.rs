@@ -251,8 +251,7 @@ fn case(seed: u64, reading_of: Reading) -> Case {
         Folders::Pattern(pattern, _) => table.with_layout(pattern.parse().unwrap(), folder_zone.clone()),
     };
     if format == Format::Csv {
-        let mut csv = Csv::default();
-        csv.delimiter = *[',', ';', '\t', '|'].choose(random).unwrap();
+        let mut csv = Csv { delimiter: *[',', ';', '\t', '|'].choose(random).unwrap(), ..Csv::default() };
         if random.random_bool(0.4) {
             csv.decimal = ',';
         }
