@@ -1,7 +1,7 @@
 //! S3, Athena and Glue on loopback, in process, with faults on demand: for tests and trials.
 //!
 //! [`Sandbox::start`] serves all three at one address. Any credentials are accepted, and no signature is verified, so it listens on
-//! loopback only; its content is as safe as the machine it runs on. Objects live in memory, and are gone when it ends. The command `aws-sandbox`
+//! loopback only, and refuses what a web page sends; its content is as safe as the machine it runs on. Objects live in memory, and are gone when it ends. The command `aws-sandbox`
 //! serves the same to other processes.
 //!
 //! This crate is a test double of AWS. It must not know what it is used for: it mentions no repairs, runs or workflows.
@@ -24,6 +24,7 @@ pub mod athena;
 pub mod catalog;
 pub mod faults;
 pub mod glue;
+mod guard;
 mod load;
 pub mod s3;
 pub mod server;

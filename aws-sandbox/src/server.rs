@@ -271,6 +271,10 @@ struct Call {
 impl Services {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
         let (head, body) = request.into_parts();
+        if let Some(why) = crate::guard::refusal(&head) {
+            tracing::warn!(why, "a request was refused");
+            return Ok(refused(&head, &why));
+        }
         let body = match Limited::new(body, BODY_LIMIT_BYTES).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) if error.is::<LengthLimitError>() => {
@@ -364,6 +368,14 @@ impl Services {
             Err(error) => json_error(&error),
         })
     }
+}
+
+/// The answer for a request that is not served, in the words of the service that it is for.
+fn refused(head: &request::Parts, why: &str) -> Response<Body> {
+    if head.headers.contains_key("x-amz-target") {
+        return json_error(&AwsError::new("AccessDeniedException", why).status(403));
+    }
+    s3::error(403, "AccessDenied", why)
 }
 
 fn status_only(status: StatusCode) -> Response<Body> {

@@ -16,8 +16,10 @@ use repair_core::model::Usage;
 use repair_core::price::Query;
 use repair_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::error;
+use crate::patience::{LEAST_TRIES, Patience, may_repeat};
 use crate::results::Texts;
 use crate::sql::MAX_STATEMENT_BYTES;
 
@@ -29,9 +31,6 @@ const ROWS_A_PAGE: i32 = 1_000;
 
 /// Athena may not know a query right after it was started. After this many polls, the query counts as lost.
 const MAX_UNKNOWN: u32 = 20;
-
-/// Attempts at one call when Athena is busy or out of reach. Longer waits are left to the workflow's `retry`.
-const TRIES: u32 = 3;
 
 /// The smallest cutoff of a workgroup that Athena accepts.
 const MIN_CUTOFF_BYTES: u64 = 10_000_000;
@@ -98,6 +97,29 @@ impl Behalf {
     }
 }
 
+/// Where a workgroup has results written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Results {
+    /// The workgroup has a place of its own, or Athena manages its results: no request names another.
+    Own,
+    /// It has none, so each request names ours.
+    Ours,
+    /// The caller may not look at it. A request names none, until Athena asks for one.
+    Unknown,
+}
+
+/// The place of results in the settings of a workgroup.
+fn results_of(configuration: Option<&WorkGroupConfiguration>) -> Results {
+    let managed = configuration.and_then(|of| of.managed_query_results_configuration()).is_some_and(|managed| managed.enabled());
+    let place = configuration.and_then(|of| of.result_configuration()).and_then(|results| results.output_location());
+    if managed || place.is_some_and(|place| !place.is_empty()) { Results::Own } else { Results::Ours }
+}
+
+/// Whether Athena refuses a query because neither the request nor the workgroup says where its result goes.
+fn lacks_a_place(error: &Error) -> bool {
+    error.full().to_ascii_lowercase().contains("output location")
+}
+
 /// A query that succeeded.
 #[derive(Debug, Clone)]
 pub(crate) struct Execution {
@@ -122,6 +144,8 @@ struct Waiting {
     result: oneshot::Sender<Result<QueryExecution>>,
     polls: u32,
     unknown: u32,
+    /// Since when no poll has had an answer, and how many there were.
+    silent: Option<(Instant, u32)>,
 }
 
 /// Talks to Athena. Cheap to clone.
@@ -133,8 +157,9 @@ pub(crate) struct Athena {
 struct Inner {
     client: Client,
     settings: Settings,
+    patience: Patience,
     waiting: Mutex<Watched>,
-    workgroups: tokio::sync::Mutex<HashMap<String, ()>>,
+    workgroups: tokio::sync::Mutex<HashMap<String, Results>>,
 }
 
 #[derive(Default)]
@@ -145,12 +170,17 @@ struct Watched {
 }
 
 impl Athena {
-    pub(crate) fn new(client: Client, settings: Settings) -> Self {
-        Self { inner: Arc::new(Inner { client, settings, waiting: Mutex::default(), workgroups: tokio::sync::Mutex::default() }) }
+    pub(crate) fn new(client: Client, settings: Settings, patience: Patience) -> Self {
+        let (waiting, workgroups) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { inner: Arc::new(Inner { client, settings, patience, waiting, workgroups }) }
     }
 
     pub(crate) fn client(&self) -> &Client {
         &self.inner.client
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        self.inner.patience
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -168,11 +198,11 @@ impl Athena {
                 sql.len()
             )));
         }
-        let workgroup = self.workgroup(behalf).await?;
+        let (workgroup, results) = self.workgroup(behalf).await?;
         loop {
             let token = behalf.map_or_else(|| random_token(sql), |behalf| behalf.token(&workgroup, sql));
             let began = Timestamp::now();
-            let id = self.start(&workgroup, &token, sql).await?;
+            let id = self.start(behalf, &workgroup, results, &token, sql).await?;
             let found = self.finish(behalf, &id).await?;
             match self.judge(behalf, &id, &workgroup, &found) {
                 // This attempt stopped it before a crash; neither this process nor a cutoff did. It is started again, as another query.
@@ -187,8 +217,8 @@ impl Athena {
         }
     }
 
-    async fn start(&self, workgroup: &str, token: &str, sql: &str) -> Result<String> {
-        let Inner { client, settings, .. } = self.inner.as_ref();
+    async fn start(&self, behalf: Option<&Behalf>, workgroup: &str, results: Results, token: &str, sql: &str) -> Result<String> {
+        let Inner { client, settings, patience, .. } = self.inner.as_ref();
         let reuse = ResultReuseByAgeConfiguration::builder().enabled(false).build();
         let request = client
             .start_query_execution()
@@ -196,16 +226,32 @@ impl Athena {
             .client_request_token(token)
             .work_group(workgroup)
             .query_execution_context(QueryExecutionContext::builder().catalog(&settings.catalog).database(&settings.database).build())
-            .result_configuration(ResultConfiguration::builder().output_location(&settings.results).build())
             // Results are not reused, since the data may have changed a second ago.
             .result_reuse_configuration(ResultReuseConfiguration::builder().result_reuse_by_age_configuration(reuse).build());
+        let ours = ResultConfiguration::builder().output_location(&settings.results).build();
         let resource = format!("workgroup/{workgroup}");
         // The same token means the same query, so a lost reply costs nothing.
-        let answer = retried(|| {
-            let request = request.clone();
-            async { request.send().await.map_err(|error| error::of_sdk("athena:StartQueryExecution", &resource, error)) }
-        })
-        .await?;
+        let sent = async |place: Option<&ResultConfiguration>| {
+            let call = || {
+                let request = request.clone().set_result_configuration(place.cloned());
+                async { request.send().await.map_err(|error| error::of_sdk("athena:StartQueryExecution", &resource, error)) }
+            };
+            patience.retried_unless(stopped_by(behalf), call).await
+        };
+        let answer = match results {
+            Results::Own => sent(None).await,
+            Results::Ours => sent(Some(&ours)).await,
+            Results::Unknown => match sent(None).await {
+                Err(error) if lacks_a_place(&error) => sent(Some(&ours)).await,
+                answer => answer,
+            },
+        };
+        let answer = answer.map_err(|error| match behalf {
+            Some(behalf) if may_repeat(&error) && behalf.caller.cancel.is_cancelled() => {
+                Error::new(ErrorKind::Cancelled, "no query was started, because the run is stopping").because(error)
+            }
+            _ => error,
+        })?;
         answer.query_execution_id.ok_or_else(|| Error::internal("Athena started a query and gave it no id"))
     }
 
@@ -213,22 +259,19 @@ impl Athena {
     async fn finish(&self, behalf: Option<&Behalf>, id: &str) -> Result<QueryExecution> {
         let stopper = Stopper { athena: self.clone(), id: id.to_owned(), armed: true };
         let mut ended = self.watch(id);
-        let cancelled = async {
-            match behalf {
-                Some(behalf) => behalf.caller.cancel.cancelled().await,
-                None => std::future::pending().await,
-            }
-        };
         let lost = |_| Error::internal("the poller of queries has gone away");
         let ended = tokio::select! {
             ended = &mut ended => ended.map_err(lost)?,
-            () = cancelled => {
+            () = stopped_by(behalf) => {
                 self.stop(id).await?;
                 // A stopped query has read something, too; how much is known at its end.
                 ended.await.map_err(lost)?
             }
         };
-        stopper.disarm();
+        // Of a query whose end nobody knows, nobody waits for the result.
+        if ended.is_ok() {
+            stopper.disarm();
+        }
         ended
     }
 
@@ -268,18 +311,20 @@ impl Athena {
     }
 
     async fn stop(&self, id: &str) -> Result<()> {
-        retried(|| async {
-            let stop = self.inner.client.stop_query_execution().query_execution_id(id).send().await;
-            stop.map(|_| ()).map_err(|error| error::of_sdk("athena:StopQueryExecution", id, error))
-        })
-        .await
+        self.inner
+            .patience
+            .retried(|| async {
+                let stop = self.inner.client.stop_query_execution().query_execution_id(id).send().await;
+                stop.map(|_| ()).map_err(|error| error::of_sdk("athena:StopQueryExecution", id, error))
+            })
+            .await
     }
 
     /// Adds a query to those that the poller watches.
     fn watch(&self, id: &str) -> oneshot::Receiver<Result<QueryExecution>> {
         let (result, ended) = oneshot::channel();
         let mut watched = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.queries.insert(id.to_owned(), Waiting { result, polls: 0, unknown: 0 });
+        watched.queries.insert(id.to_owned(), Waiting { result, polls: 0, unknown: 0, silent: None });
         if !watched.polled {
             watched.polled = true;
             tokio::spawn(poll(self.inner.clone()));
@@ -291,11 +336,14 @@ impl Athena {
     pub(crate) async fn page(&self, id: &str, from: Option<&str>) -> Result<Page> {
         let request =
             self.inner.client.get_query_results().query_execution_id(id).max_results(ROWS_A_PAGE).set_next_token(from.map(str::to_owned));
-        let answer = retried(|| {
-            let request = request.clone();
-            async { request.send().await.map_err(|error| error::of_sdk("athena:GetQueryResults", id, error)) }
-        })
-        .await?;
+        let answer = self
+            .inner
+            .patience
+            .retried(|| {
+                let request = request.clone();
+                async { request.send().await.map_err(|error| error::of_sdk("athena:GetQueryResults", id, error)) }
+            })
+            .await?;
         let next = answer.next_token;
         let set = answer.result_set.ok_or_else(|| Error::internal("Athena gave a result without rows or columns"))?;
         let columns = set.result_set_metadata.and_then(|metadata| metadata.column_info).unwrap_or_default();
@@ -305,25 +353,32 @@ impl Athena {
         Ok(Page { rows, columns, is_all: next.is_none(), next })
     }
 
-    /// The workgroup of a caller; created if it is missing and may be created.
-    async fn workgroup(&self, behalf: Option<&Behalf>) -> Result<String> {
+    /// The workgroup of a caller, created if it is missing and may be created, and where its results go.
+    async fn workgroup(&self, behalf: Option<&Behalf>) -> Result<(String, Results)> {
         let none = BTreeMap::new();
         let tags = behalf.map_or(&none, |behalf| behalf.caller.tags.as_ref());
         let name = workgroup_name(&self.inner.settings.workgroup, tags)?;
         // Locked meanwhile, so that it is created only once.
         let mut known = self.inner.workgroups.lock().await;
-        if known.contains_key(&name) {
-            return Ok(name);
+        if let Some(results) = known.get(&name) {
+            return Ok((name, *results));
         }
         let resource = format!("workgroup/{name}");
-        let found = retried(|| async {
-            let found = self.inner.client.get_work_group().work_group(&name).send().await;
-            found.map(|_| ()).map_err(|error| error::of_sdk("athena:GetWorkGroup", &resource, error))
-        })
-        .await;
-        match found {
-            Ok(()) => {}
-            Err(error) if is_missing(&error) && self.inner.settings.create_workgroups => self.create_workgroup(&name, tags).await?,
+        let found = self
+            .inner
+            .patience
+            .retried(|| async {
+                let found = self.inner.client.get_work_group().work_group(&name).send().await;
+                found.map_err(|error| error::of_sdk("athena:GetWorkGroup", &resource, error))
+            })
+            .await;
+        let results = match found {
+            Ok(found) => results_of(found.work_group.as_ref().and_then(|workgroup| workgroup.configuration())),
+            Err(error) if is_missing(&error) && self.inner.settings.create_workgroups => {
+                self.create_workgroup(&name, tags).await?;
+                // Whoever created it has said where its results go.
+                Results::Unknown
+            }
             Err(error) if is_missing(&error) => {
                 return Err(Error::new(
                     ErrorKind::NotFound,
@@ -334,11 +389,11 @@ impl Athena {
                 .because(error));
             }
             // A caller who may not look at a workgroup may still be allowed to use it.
-            Err(error) if error.kind() == ErrorKind::Denied && !self.inner.settings.create_workgroups => {}
+            Err(error) if error.kind() == ErrorKind::Denied && !self.inner.settings.create_workgroups => Results::Unknown,
             Err(error) => return Err(error),
-        }
-        known.insert(name.clone(), ());
-        Ok(name)
+        };
+        known.insert(name.clone(), results);
+        Ok((name, results))
     }
 
     async fn create_workgroup(&self, name: &str, tags: &BTreeMap<String, String>) -> Result<()> {
@@ -361,6 +416,14 @@ impl Athena {
             Err(error) if error.full().contains("already created") || error.full().contains("already exists") => Ok(()),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Ready when the attempt of a caller is to stop.
+async fn stopped_by(behalf: Option<&Behalf>) {
+    match behalf {
+        Some(behalf) => behalf.caller.cancel.cancelled().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -447,23 +510,6 @@ fn random_token(sql: &str) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// Repeats a call a few times if it may be made again.
-pub(crate) async fn retried<T, F: Future<Output = Result<T>>>(mut call: impl FnMut() -> F) -> Result<T> {
-    let mut tries = 1;
-    loop {
-        match call().await {
-            Err(error) if tries < TRIES && matches!(error.kind(), ErrorKind::Throttled | ErrorKind::Transient | ErrorKind::Timeout) => {
-                // Full jitter from the clock's noise, so that processes are not in step.
-                let most_ms = 100u64 << tries;
-                let noise = u64::from(Timestamp::now().subsec_nanosecond().unsigned_abs() / 1_000);
-                tokio::time::sleep(Duration::from_millis(noise % most_ms)).await;
-                tries += 1;
-            }
-            result => return result,
-        }
-    }
-}
-
 /// Stops a query whose result nobody waits for any more.
 struct Stopper {
     athena: Athena,
@@ -519,11 +565,18 @@ async fn ask(inner: &Inner, ids: &[String]) {
     let mut watched = inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
     let answer = match answer {
         Ok(answer) => answer,
-        // Athena is busy, so ask again later.
-        Err(error) if matches!(error.kind(), ErrorKind::Throttled | ErrorKind::Transient | ErrorKind::Timeout) => {
+        // Athena is busy, so ask again later, for as long as any other call.
+        Err(error) if may_repeat(&error) => {
             for id in ids {
-                if let Some(waiting) = watched.queries.get_mut(id) {
-                    waiting.polls += 1;
+                let Some(waiting) = watched.queries.get_mut(id) else { continue };
+                waiting.polls += 1;
+                let (since, polls) = waiting.silent.get_or_insert_with(|| (Instant::now(), 0));
+                *polls += 1;
+                if *polls >= LEAST_TRIES
+                    && since.elapsed() > inner.patience.0
+                    && let Some(waiting) = watched.queries.remove(id)
+                {
+                    let _ = waiting.result.send(Err(Error::new(error.kind(), error.full())));
                 }
             }
             return;
@@ -547,6 +600,7 @@ async fn ask(inner: &Inner, ids: &[String]) {
         } else if let Some(waiting) = watched.queries.get_mut(&id) {
             waiting.polls += 1;
             waiting.unknown = 0;
+            waiting.silent = None;
             if let (Some(limit), Some(read)) =
                 (inner.settings.bytes_limit, execution.statistics().and_then(|statistics| statistics.data_scanned_in_bytes()))
                 && u64::try_from(read).is_ok_and(|read| read > limit)

@@ -108,6 +108,9 @@ pub(crate) struct Relation {
     /// Where its objects lie; a view has no location.
     pub(crate) location: Option<String>,
     pub(crate) is_view: bool,
+    /// In a table of repairs, the columns that are dates in the table, and are kept as timestamps: `ALTER TABLE ADD COLUMNS` does not work for
+    /// dates in Athena, <https://docs.aws.amazon.com/athena/latest/ug/alter-table-add-columns.html>.
+    pub(crate) kept_dates: Vec<String>,
     /// Its properties, and those of what reads its objects, as Athena names them.
     pub(crate) parameters: BTreeMap<String, String>,
 }
@@ -124,6 +127,11 @@ impl Relation {
 
     pub(crate) fn declared(&self, name: &str) -> Option<&str> {
         self.column(name).map(|column| column.declared.as_str())
+    }
+
+    /// Whether a column is a date that is kept as a timestamp.
+    pub(crate) fn keeps_date(&self, name: &str) -> bool {
+        self.kept_dates.iter().any(|kept| kept.eq_ignore_ascii_case(name))
     }
 
     pub(crate) fn partition_kind(&self, name: &str) -> Option<Kind> {

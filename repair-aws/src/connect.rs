@@ -7,6 +7,8 @@ use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_smithy_types::retry::RetryConfig;
 use repair_core::{Error, Result};
 
+use crate::patience::Patience;
+
 #[cfg(test)]
 mod log_in;
 
@@ -20,6 +22,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Connection {
     config: SdkConfig,
+    patience: Patience,
 }
 
 impl Connection {
@@ -38,12 +41,22 @@ impl Connection {
         if config.region().is_none() {
             return Err(Error::invalid("no AWS region is configured; set AWS_REGION, or `region` of the profile"));
         }
-        Ok(Self { config })
+        Ok(Self::of(config))
     }
 
     /// Uses an existing configuration. Its own retries should be off: see [`Connection::open`].
     pub fn of(config: SdkConfig) -> Self {
-        Self { config }
+        Self { config, patience: Patience::default() }
+    }
+
+    /// How long a call is repeated if AWS is busy or out of reach, but at least three times; three minutes unless set. Longer waits are left to the workflow's `retry`.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience: Patience(patience), ..self }
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        self.patience
     }
 
     pub(crate) fn s3(&self) -> aws_sdk_s3::Client {
@@ -63,7 +76,7 @@ impl Connection {
 /// The configuration of every connection.
 fn loader(region: Option<String>) -> ConfigLoader {
     let loader = aws_config::defaults(BehaviorVersion::latest())
-        // Workflows declare retries; attempts by the SDK would multiply with them.
+        // Calls are repeated here, and workflows declare retries; attempts by the SDK would multiply with them.
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts());
     match region {

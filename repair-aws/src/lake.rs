@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay;
 use repair_core::lake::overlay::owner::Owner;
-use repair_core::lake::overlay::retraction::{Part, Retraction};
+use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
     Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
@@ -102,8 +102,8 @@ pub(crate) struct Looked {
     pub(crate) raw: Relation,
     pub(crate) repairs: Option<Relation>,
     pub(crate) exceptions: Option<Relation>,
-    /// What is retracted of both; `None` if nothing is.
-    pub(crate) retracted: Option<Vec<Part>>,
+    /// The retractions of both; `None` if there are none.
+    pub(crate) retracted: Option<Relation>,
 }
 
 impl AwsLake {
@@ -127,8 +127,8 @@ impl AwsLake {
             polling: options.polling,
         };
         let shared = Shared {
-            athena: Athena::new(connection.athena(), settings),
-            objects: Objects::new(connection.s3(), &location.bucket),
+            athena: Athena::new(connection.athena(), settings, connection.patience()),
+            objects: Objects::new(connection.s3(), &location.bucket, connection.patience()),
             location,
             known: Known::default(),
             retractions: Mutex::default(),
@@ -152,7 +152,7 @@ impl AwsLake {
             self.check_owner(table, Some(&raw)).await?;
         }
         // Without repairs or exceptions there is nothing to retract.
-        let retracted = if repairs.is_some() || exceptions.is_some() { self.retracted(table).await? } else { None };
+        let retracted = if repairs.is_some() || exceptions.is_some() { self.retracted(table, &raw).await? } else { None };
         Ok((Looked { raw, repairs, exceptions, retracted }, schema))
     }
 
@@ -171,7 +171,7 @@ impl Looked {
             raw: &self.raw,
             repairs: self.repairs.as_ref(),
             exceptions: self.exceptions.as_ref(),
-            retracted: self.retracted.as_deref(),
+            retracted: self.retracted.as_ref(),
         }
     }
 }

@@ -12,6 +12,7 @@ mod journal;
 mod lake;
 mod objects;
 mod owner;
+mod patience;
 mod place;
 mod read;
 mod results;

@@ -16,8 +16,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use repair_core::{Error, ErrorKind, Result};
 
-use crate::athena::retried;
 use crate::error::of_sdk;
+use crate::patience::Patience;
 
 /// Keys that S3 deletes in one request.
 const KEYS_A_DELETE: usize = 1_000;
@@ -99,16 +99,17 @@ struct Got {
 pub(crate) struct Objects {
     client: Client,
     bucket: String,
+    patience: Patience,
 }
 
 impl Objects {
-    pub(crate) fn new(client: Client, bucket: &str) -> Self {
-        Self { client, bucket: bucket.to_owned() }
+    pub(crate) fn new(client: Client, bucket: &str, patience: Patience) -> Self {
+        Self { client, bucket: bucket.to_owned(), patience }
     }
 
     /// The objects of another bucket.
     pub(crate) fn of_bucket(&self, bucket: &str) -> Self {
-        Self { client: self.client.clone(), bucket: bucket.to_owned() }
+        Self { bucket: bucket.to_owned(), ..self.clone() }
     }
 
     /// The object's name for people.
@@ -127,17 +128,18 @@ impl Objects {
             Condition::IfNoneMatch => (Some("*".to_owned()), None),
             Condition::IfMatch(tag) => (None, Some(tag)),
         };
-        retried(|| async {
-            let put = self.client.put_object().bucket(&self.bucket).key(key);
-            let put = put.set_if_none_match(if_none_match.clone()).set_if_match(if_match.clone());
-            match put.body(ByteStream::from(body.clone())).send().await.map_err(|error| of_sdk("s3:PutObject", &self.uri(key), error)) {
-                Ok(_) => Ok(()),
-                // If two write at once, S3 wants the later one to try again.
-                Err(error) if error.full().contains("ConditionalRequestConflict") => Err(error.of_kind(ErrorKind::Transient)),
-                Err(error) => Err(error),
-            }
-        })
-        .await
+        self.patience
+            .retried(|| async {
+                let put = self.client.put_object().bucket(&self.bucket).key(key);
+                let put = put.set_if_none_match(if_none_match.clone()).set_if_match(if_match.clone());
+                match put.body(ByteStream::from(body.clone())).send().await.map_err(|error| of_sdk("s3:PutObject", &self.uri(key), error)) {
+                    Ok(_) => Ok(()),
+                    // If two write at once, S3 wants the later one to try again.
+                    Err(error) if error.full().contains("ConditionalRequestConflict") => Err(error.of_kind(ErrorKind::Transient)),
+                    Err(error) => Err(error),
+                }
+            })
+            .await
     }
 
     /// Writes an object, whole, and returns whether the condition held. A write whose reply was lost is repeated, and may then return that
@@ -179,22 +181,23 @@ impl Objects {
     }
 
     async fn get_range(&self, key: &str, range: Option<String>) -> Result<Got> {
-        retried(|| async {
-            let got = self.client.get_object().bucket(&self.bucket).key(key).set_range(range.clone()).send().await;
-            let got = got.map_err(|error| of_sdk("s3:GetObject", &self.uri(key), error))?;
-            let length = got.content_length().and_then(|length| u64::try_from(length).ok());
-            // `bytes 0-9/200`: the size of the whole follows the slash.
-            let whole = got.content_range().and_then(|range| range.rsplit_once('/')?.1.parse().ok());
-            let tag = got.e_tag.unwrap_or_default();
-            let broken = || Error::new(ErrorKind::Transient, format!("{} ended early while it was being read", self.uri(key)));
-            let body = got.body.collect().await.map_err(|error| broken().because(error))?.into_bytes();
-            if length.is_some_and(|length| length != body.len() as u64) {
-                return Err(broken());
-            }
-            let size = whole.unwrap_or(body.len() as u64);
-            Ok(Got { body, size, tag })
-        })
-        .await
+        self.patience
+            .retried(|| async {
+                let got = self.client.get_object().bucket(&self.bucket).key(key).set_range(range.clone()).send().await;
+                let got = got.map_err(|error| of_sdk("s3:GetObject", &self.uri(key), error))?;
+                let length = got.content_length().and_then(|length| u64::try_from(length).ok());
+                // `bytes 0-9/200`: the size of the whole follows the slash.
+                let whole = got.content_range().and_then(|range| range.rsplit_once('/')?.1.parse().ok());
+                let tag = got.e_tag.unwrap_or_default();
+                let broken = || Error::new(ErrorKind::Transient, format!("{} ended early while it was being read", self.uri(key)));
+                let body = got.body.collect().await.map_err(|error| broken().because(error))?.into_bytes();
+                if length.is_some_and(|length| length != body.len() as u64) {
+                    return Err(broken());
+                }
+                let size = whole.unwrap_or(body.len() as u64);
+                Ok(Got { body, size, tag })
+            })
+            .await
     }
 
     /// An object that may be large, as a stream.
@@ -203,11 +206,13 @@ impl Objects {
     /// As [`Objects::get`]; those of the stream are `transient` if the answer ends early.
     pub(crate) async fn stream_uri(&self, uri: &str) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
         let location = Location::parse(uri)?;
-        let got = retried(|| async {
-            let got = self.client.get_object().bucket(&location.bucket).key(&location.prefix).send().await;
-            got.map_err(|error| of_sdk("s3:GetObject", uri, error))
-        })
-        .await?;
+        let got = self
+            .patience
+            .retried(|| async {
+                let got = self.client.get_object().bucket(&location.bucket).key(&location.prefix).send().await;
+                got.map_err(|error| of_sdk("s3:GetObject", uri, error))
+            })
+            .await?;
         let left = got.content_length().and_then(|length| u64::try_from(length).ok());
         let uri = uri.to_owned();
         Ok(futures::stream::try_unfold((got.body, left), move |(mut body, left)| {
@@ -231,13 +236,14 @@ impl Objects {
     /// # Errors
     /// `not-found` if there is none.
     pub(crate) async fn head(&self, key: &str) -> Result<Object> {
-        retried(|| async {
-            let head = self.client.head_object().bucket(&self.bucket).key(key).send().await;
-            let head = head.map_err(|error| of_sdk("s3:GetObject", &self.uri(key), error))?;
-            let bytes = head.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or(0);
-            Ok(Object { key: key.to_owned(), bytes, tag: head.e_tag.unwrap_or_default() })
-        })
-        .await
+        self.patience
+            .retried(|| async {
+                let head = self.client.head_object().bucket(&self.bucket).key(key).send().await;
+                let head = head.map_err(|error| of_sdk("s3:GetObject", &self.uri(key), error))?;
+                let bytes = head.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or(0);
+                Ok(Object { key: key.to_owned(), bytes, tag: head.e_tag.unwrap_or_default() })
+            })
+            .await
     }
 
     /// The objects whose keys begin with a prefix, in order.
@@ -250,12 +256,14 @@ impl Objects {
         let mut all = Vec::new();
         let mut next: Option<String> = None;
         loop {
-            let page = retried(|| async {
-                let page = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).set_start_after(after.map(str::to_owned));
-                let page = page.set_continuation_token(next.clone()).send().await;
-                page.map_err(|error| of_sdk("s3:ListBucket", &format!("s3://{}", self.bucket), error))
-            })
-            .await?;
+            let page = self
+                .patience
+                .retried(|| async {
+                    let page = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).set_start_after(after.map(str::to_owned));
+                    let page = page.set_continuation_token(next.clone()).send().await;
+                    page.map_err(|error| of_sdk("s3:ListBucket", &format!("s3://{}", self.bucket), error))
+                })
+                .await?;
             next = page.next_continuation_token;
             for object in page.contents.unwrap_or_default() {
                 let bytes = object.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
@@ -273,11 +281,13 @@ impl Objects {
 
     /// Some of the objects whose keys begin with a prefix: the first ones, in order.
     pub(crate) async fn first(&self, prefix: &str) -> Result<Vec<Object>> {
-        let page = retried(|| async {
-            let page = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).send().await;
-            page.map_err(|error| of_sdk("s3:ListBucket", &format!("s3://{}", self.bucket), error))
-        })
-        .await?;
+        let page = self
+            .patience
+            .retried(|| async {
+                let page = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).send().await;
+                page.map_err(|error| of_sdk("s3:ListBucket", &format!("s3://{}", self.bucket), error))
+            })
+            .await?;
         let objects = page.contents.unwrap_or_default().into_iter().filter_map(|object| {
             let bytes = object.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
             Some(Object { key: object.key?, bytes, tag: object.e_tag.unwrap_or_default() })
@@ -290,12 +300,14 @@ impl Objects {
         let mut all = Vec::new();
         let mut next: Option<String> = None;
         loop {
-            let page = retried(|| async {
-                let page = self.client.list_objects_v2().bucket(&self.bucket).prefix(folder).delimiter("/");
-                let page = page.set_continuation_token(next.clone()).send().await;
-                page.map_err(|error| of_sdk("s3:ListBucket", &format!("s3://{}", self.bucket), error))
-            })
-            .await?;
+            let page = self
+                .patience
+                .retried(|| async {
+                    let page = self.client.list_objects_v2().bucket(&self.bucket).prefix(folder).delimiter("/");
+                    let page = page.set_continuation_token(next.clone()).send().await;
+                    page.map_err(|error| of_sdk("s3:ListBucket", &format!("s3://{}", self.bucket), error))
+                })
+                .await?;
             next = page.next_continuation_token;
             all.extend(page.common_prefixes.unwrap_or_default().into_iter().filter_map(|folder| folder.prefix));
             if all.len() > MAX_LISTED {
@@ -316,11 +328,13 @@ impl Objects {
             let delete = Delete::builder().set_objects(Some(objects)).quiet(true).build();
             let delete = delete.map_err(|error| Error::internal("no keys to delete").because(error))?;
             let resource = some.first().map(|key| self.uri(key)).unwrap_or_default();
-            let done = retried(|| async {
-                let done = self.client.delete_objects().bucket(&self.bucket).delete(delete.clone()).send().await;
-                done.map_err(|error| of_sdk("s3:DeleteObject", &resource, error))
-            })
-            .await?;
+            let done = self
+                .patience
+                .retried(|| async {
+                    let done = self.client.delete_objects().bucket(&self.bucket).delete(delete.clone()).send().await;
+                    done.map_err(|error| of_sdk("s3:DeleteObject", &resource, error))
+                })
+                .await?;
             if let Some(error) = done.errors.unwrap_or_default().first() {
                 let (key, code) = (error.key().unwrap_or_default(), error.code().unwrap_or_default());
                 return Err(crate::error::of_code("s3:DeleteObject", &self.uri(key), code, error.message().unwrap_or_default()));
@@ -365,27 +379,29 @@ impl Upload {
     }
 
     async fn part(&mut self, body: Bytes) -> Result<()> {
-        let Objects { client, bucket } = &self.objects;
+        let Objects { client, bucket, patience } = &self.objects;
         let uri = self.objects.uri(&self.key);
         let id = match &self.id {
             Some(id) => id.clone(),
             None => {
-                let begun = retried(|| async {
-                    let begun = client.create_multipart_upload().bucket(bucket).key(&self.key).send().await;
-                    begun.map_err(|error| of_sdk("s3:PutObject", &uri, error))
-                })
-                .await?;
+                let begun = patience
+                    .retried(|| async {
+                        let begun = client.create_multipart_upload().bucket(bucket).key(&self.key).send().await;
+                        begun.map_err(|error| of_sdk("s3:PutObject", &uri, error))
+                    })
+                    .await?;
                 let id = begun.upload_id.ok_or_else(|| Error::internal("S3 began an upload and gave it no id"))?;
                 self.id.insert(id).clone()
             }
         };
         let number = i32::try_from(self.parts.len() + 1).unwrap_or(i32::MAX);
-        let sent = retried(|| async {
-            let body = ByteStream::from(body.clone());
-            let sent = client.upload_part().bucket(bucket).key(&self.key).upload_id(&id).part_number(number).body(body).send().await;
-            sent.map_err(|error| of_sdk("s3:PutObject", &uri, error))
-        })
-        .await?;
+        let sent = patience
+            .retried(|| async {
+                let body = ByteStream::from(body.clone());
+                let sent = client.upload_part().bucket(bucket).key(&self.key).upload_id(&id).part_number(number).body(body).send().await;
+                sent.map_err(|error| of_sdk("s3:PutObject", &uri, error))
+            })
+            .await?;
         let part = CompletedPart::builder()
             .part_number(number)
             .set_e_tag(sent.e_tag)
@@ -406,18 +422,20 @@ impl Upload {
         if !last.is_empty() {
             self.part(last).await?;
         }
-        let Objects { client, bucket } = &self.objects;
+        let Objects { client, bucket, patience } = &self.objects;
         let uri = self.objects.uri(&self.key);
         let parts = CompletedMultipartUpload::builder().set_parts(Some(self.parts.clone())).build();
         let id = self.id.clone().unwrap_or_default();
-        let completed = retried(|| async {
-            let completed = client.complete_multipart_upload().bucket(bucket).key(&self.key).upload_id(&id).multipart_upload(parts.clone());
-            match completed.send().await.map_err(|error| of_sdk("s3:PutObject", &uri, error)) {
-                Ok(_) => Ok(()),
-                Err(error) => Err(error),
-            }
-        })
-        .await;
+        let completed = patience
+            .retried(|| async {
+                let completed =
+                    client.complete_multipart_upload().bucket(bucket).key(&self.key).upload_id(&id).multipart_upload(parts.clone());
+                match completed.send().await.map_err(|error| of_sdk("s3:PutObject", &uri, error)) {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            })
+            .await;
         match completed {
             Ok(()) => {}
             // The reply to an earlier try was lost: the upload is gone because the object is complete.

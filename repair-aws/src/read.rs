@@ -31,6 +31,12 @@ fn sent(keys: &[Key]) -> Option<&[Key]> {
     (bytes <= MAX_KEY_BYTES).then_some(keys)
 }
 
+/// A statement that names keys, and these keys; without them, if it is too long: it may name them several times, and other lists, too.
+fn fitting<'a>(keys: Option<&'a [Key]>, print: impl Fn(Option<&'a [Key]>) -> Result<String>) -> Result<(String, Option<&'a [Key]>)> {
+    let sql = print(keys)?;
+    if keys.is_some() && sql.len() > MAX_STATEMENT_BYTES { Ok((print(None)?, None)) } else { Ok((sql, keys)) }
+}
+
 impl AwsLake {
     pub(crate) async fn look_at(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
         let grid = table.grid()?;
@@ -42,7 +48,7 @@ impl AwsLake {
         if request.slots.is_empty() {
             return found.finish(table, Usage::default());
         }
-        let sql = known.source(table).presence(&grid, request.slots, sent(&keys), request.as_of)?;
+        let (sql, _) = fitting(sent(&keys), |keys| known.source(table).presence(&grid, request.slots, keys, request.as_of))?;
         let mut fields: Vec<Field> = table.key.iter().map(|key| Field::new(key, DataType::Utf8, true)).collect();
         fields.push(Field::new("word", DataType::Int64, true));
         fields.push(Field::new("asked", DataType::Boolean, true));
@@ -83,14 +89,8 @@ impl AwsLake {
         // Sorted, since a resumed attempt finds its query by its text.
         let keys: Option<Vec<Key>> = request.keys.as_ref().map(|keys| keys.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect());
         let keys = keys.as_deref();
-        let mut wanted =
-            Wanted { bounds: TimeBounds::of_interval(table, request.interval.as_ref()), keys: keys.and_then(sent), columns: &columns };
-        let mut sql = known.source(table).scan(request.layer, &wanted)?;
-        if sql.len() > MAX_STATEMENT_BYTES && wanted.keys.is_some() {
-            // The view names the keys several times.
-            wanted.keys = None;
-            sql = known.source(table).scan(request.layer, &wanted)?;
-        }
+        let wanted = Wanted { bounds: TimeBounds::of_interval(table, request.interval.as_ref()), keys: None, columns: &columns };
+        let (sql, sent) = fitting(keys.and_then(sent), |keys| known.source(table).scan(request.layer, &Wanted { keys, ..wanted }))?;
         // In the order in which the statement selects them. Nulls are allowed here, and reported below where there may be none.
         let mut fields: Vec<Field> = table.key.iter().map(|key| Field::new(key, DataType::Utf8, true)).collect();
         fields.push(shape::time_field(table).with_nullable(true));
@@ -107,7 +107,7 @@ impl AwsLake {
         let mut usage = execution.usage;
         let batches = self.results(&execution, layout, &mut usage).await?;
         self.meter(usage);
-        let all_keys: Option<BTreeSet<Key>> = if wanted.keys.is_none() { keys.map(|keys| keys.iter().cloned().collect()) } else { None };
+        let all_keys: Option<BTreeSet<Key>> = if sent.is_none() { keys.map(|keys| keys.iter().cloned().collect()) } else { None };
         let bounds = wanted.bounds;
         let whole = whole_keys(table, &known);
         let table = table.clone();
@@ -162,8 +162,9 @@ impl AwsLake {
         let every_s = i64::from(request.every_s);
         let first = request.stretch_of(bounds.from_us);
         let names: &[String] = if keys.is_some() { &table.key } else { &[] };
-        let wanted = Wanted { bounds, keys: keys.as_deref().and_then(sent), columns: &[] };
-        let sql = known.source(table).row_counts(&wanted, keys.is_some(), (first * every_s, every_s))?;
+        let wanted = Wanted { bounds, keys: None, columns: &[] };
+        let count = |sent| known.source(table).row_counts(&Wanted { keys: sent, ..wanted }, keys.is_some(), (first * every_s, every_s));
+        let (sql, _) = fitting(keys.as_deref().and_then(sent), count)?;
         let mut fields: Vec<Field> = names.iter().map(|key| Field::new(key, DataType::Utf8, true)).collect();
         fields.extend(["stretch", "rows", "keyless"].map(|name| Field::new(name, DataType::Int64, true)));
         fields.push(Field::new(REPORT, DataType::Utf8, true));
@@ -320,7 +321,7 @@ impl AwsLake {
             let raw = known.table(table).await?;
             self.check_owner(table, Some(&raw)).await?;
             let repairs = known.ensure_repairs(table, &raw, raw.shape(table)?.as_ref(), &Schema::empty()).await?;
-            let retracted = self.retracted(table).await?;
+            let retracted = self.retracted(table, &raw).await?;
             let all = Looked { raw, repairs: Some(repairs.clone()), exceptions: None, retracted };
             known.ensure_view(&all.source(table), &repairs).await?;
         }

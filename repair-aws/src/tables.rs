@@ -6,23 +6,22 @@ use std::time::{Duration, Instant};
 
 use arrow::datatypes::Schema;
 use repair_core::lake::overlay::retraction;
-use repair_core::lake::overlay::retraction::Part;
 use repair_core::lake::{overlay, partition};
 use repair_core::model::{OnBadRow, Rows, Slack, Table};
 use repair_core::{Error, ErrorKind, Result};
 
-use crate::athena::{Athena, Behalf, retried};
-use crate::catalog::{Column, Relation, declare};
+use crate::athena::{Athena, Behalf};
+use crate::catalog::{Column, Kind, Relation, declare, kind_of};
 use crate::error;
 use crate::objects::Location;
 use crate::place::{self, Place};
-use crate::sql::{self, PARTITIONS_A_STATEMENT, Source};
+use crate::sql::{self, MAX_STATEMENT_BYTES, PARTITIONS_A_STATEMENT, Source};
 
 /// How long the catalog's answer about a table is reused. Otherwise, staging thousands of units would ask it thousands of times.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// What a view was made from: its table, what of the overlay is retracted, and the columns of which cells are repaired.
-type ViewOf = (Table, Relation, Option<Vec<Part>>, Vec<String>);
+/// What a view was made from: its table, the table of retractions, and the columns of which cells are repaired.
+type ViewOf = (Table, Relation, Option<Relation>, Vec<String>);
 
 /// What is known about the catalog.
 #[derive(Default)]
@@ -30,6 +29,8 @@ pub(crate) struct Known {
     relations: Mutex<HashMap<String, (Instant, Relation)>>,
     partitions: Mutex<HashSet<(String, String)>>,
     views: Mutex<HashMap<String, ViewOf>>,
+    /// Tables whose views are short enough, by name: each with its table of repairs.
+    fitting: Mutex<HashMap<String, (Table, Relation, Relation)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -75,19 +76,22 @@ impl Tables<'_> {
         let request =
             self.athena.client().get_table_metadata().catalog_name(&settings.catalog).database_name(&settings.database).table_name(name);
         let resource = format!("table {}.{name}", settings.database);
-        let found = retried(|| {
-            let request = request.clone();
-            async {
-                match request.send().await {
-                    Ok(answer) => Ok(Some(answer)),
-                    Err(error) => match error::of_sdk("athena:GetTableMetadata", &resource, error) {
-                        error if is_unknown(&error) => Ok(None),
-                        error => Err(error),
-                    },
+        let found = self
+            .athena
+            .patience()
+            .retried(|| {
+                let request = request.clone();
+                async {
+                    match request.send().await {
+                        Ok(answer) => Ok(Some(answer)),
+                        Err(error) => match error::of_sdk("athena:GetTableMetadata", &resource, error) {
+                            error if is_unknown(&error) => Ok(None),
+                            error => Err(error),
+                        },
+                    }
                 }
-            }
-        })
-        .await?;
+            })
+            .await?;
         let Some(metadata) = found.and_then(|answer| answer.table_metadata) else { return Ok(None) };
         let columns = |columns: Option<Vec<aws_sdk_athena::types::Column>>| {
             let columns = columns.unwrap_or_default().into_iter();
@@ -104,12 +108,24 @@ impl Tables<'_> {
                 .and_then(|parameters| parameters.get("location").cloned())
                 .filter(|location| !location.is_empty()),
             parameters: metadata.parameters.unwrap_or_default().into_iter().filter(|(name, _)| !name.starts_with("transient")).collect(),
+            kept_dates: Vec::new(),
             is_view: metadata.table_type.is_some_and(|kind| kind.eq_ignore_ascii_case("VIRTUAL_VIEW")),
         };
+        let relation = Box::pin(self.with_kept_dates(relation)).await?;
         let mut relations = lock(&self.known.relations);
         relations.retain(|_, (at, _)| at.elapsed() < FRESH);
         relations.insert(name.to_owned(), (Instant::now(), relation.clone()));
         Ok(Some(relation))
+    }
+
+    /// A table of repairs, with those of its columns that are dates in the table itself; any other as it is.
+    async fn with_kept_dates(&self, mut relation: Relation) -> Result<Relation> {
+        let of = relation.name.strip_suffix(&overlay::repairs("")).map(str::to_owned);
+        let (Some(of), true) = (of, relation.kind(overlay::columns::OP).is_some()) else { return Ok(relation) };
+        let Some(base) = self.relation(&of).await? else { return Ok(relation) };
+        let dates = base.columns.iter().map(|column| &column.name).filter(|name| base.kind(name) == Some(Kind::Date));
+        relation.kept_dates = dates.filter(|name| relation.kind(name) == Some(Kind::Instant)).cloned().collect();
+        Ok(relation)
     }
 
     /// Forgets the catalog's answer about a name.
@@ -175,7 +191,10 @@ impl Tables<'_> {
         let raw = self.table(table).await?;
         let place = Place::of(self.lake, table)?;
         let mut missing = Vec::new();
-        if self.repairs(&raw).await?.is_none() {
+        let repairs = self.repairs(&raw).await?;
+        let as_repaired = self.repairs_with(table, &raw, repairs.as_ref(), raw.shape(table)?.as_ref(), &Schema::empty())?;
+        self.check_view(table, &raw, &as_repaired)?;
+        if repairs.is_none() {
             missing.push(format!("table {}.{} at {}", raw.database, overlay::repairs(&raw.name), self.uri(&place.repairs)));
         }
         if self.exceptions(&raw).await?.is_none() {
@@ -191,31 +210,55 @@ impl Tables<'_> {
         format!("s3://{}/{key}/", self.lake.bucket)
     }
 
+    /// Checks that Athena accepts the view of a table with these repairs, whatever becomes retracted. Changes nothing.
+    ///
+    /// # Errors
+    /// `invalid` if its statement is too long.
+    pub(crate) fn check_view(&self, table: &Table, raw: &Relation, repairs: &Relation) -> Result<()> {
+        let of = (table.clone(), raw.clone(), repairs.clone());
+        if lock(&self.known.fitting).get(&raw.name) == Some(&of) {
+            return Ok(());
+        }
+        let retracted = self.retractions_of(table, raw)?;
+        let source = Source { table, raw, repairs: Some(repairs), exceptions: None, retracted: Some(&retracted) };
+        let bytes = source.create_view(self.database(), repairs)?.len();
+        if bytes > MAX_STATEMENT_BYTES {
+            return Err(Error::invalid(format!(
+                "the repaired view of table `{}` needs a statement of {bytes} bytes, and Athena accepts {MAX_STATEMENT_BYTES}; nothing was written. \
+                 Make a view with fewer columns of the table, declare fewer rules under `columns`, and name the view in the workflow",
+                table.name
+            )));
+        }
+        lock(&self.known.fitting).insert(raw.name.clone(), of);
+        Ok(())
+    }
+
+    /// The table of repairs as it is, or will be, once repairs with these columns are written.
+    pub(crate) fn repairs_with(
+        &self,
+        table: &Table,
+        raw: &Relation,
+        known: Option<&Relation>,
+        columns: &Schema,
+        written: &Schema,
+    ) -> Result<Relation> {
+        let mut all = known.cloned().unwrap_or_else(|| Relation {
+            database: raw.database.clone(),
+            name: overlay::repairs(&raw.name),
+            ..Relation::default()
+        });
+        for (name, declared) in repairs_columns(table, raw, columns, written)? {
+            if all.kind(&name).is_none() {
+                all.columns.push(Column { name: name.to_lowercase(), declared });
+            }
+        }
+        Ok(all)
+    }
+
     /// Creates the table of repairs, or adds columns that its table has gained, and those of repaired cells that are to be written.
     pub(crate) async fn ensure_repairs(&self, table: &Table, raw: &Relation, columns: &Schema, written: &Schema) -> Result<Relation> {
         let place = Place::of(self.lake, table)?;
-        let own = columns.fields().iter().filter(|field| *field.name() != table.time && !table.key.contains(field.name()));
-        let mut wanted: Vec<(String, String)> = Vec::new();
-        for field in overlay::repairs_schema(columns).fields() {
-            // Each column has exactly the table's own type, so that both halves of the view have the same types.
-            let declared = match (own.clone().any(|own| own.name() == field.name()), sql::values::declared(table, raw, field.name())) {
-                (true, Some(declared)) => declared,
-                _ => declare(field)?.0,
-            };
-            wanted.push((field.name().clone(), declared));
-        }
-        for field in written.fields() {
-            let name = field.name();
-            if name == overlay::columns::CELLS {
-                wanted.push((name.clone(), declare(field)?.0));
-            } else if let Some(changed) = name.strip_prefix(overlay::columns::WAS)
-                && own.clone().any(|own| own.name() == changed)
-                && let Some(declared) = sql::values::declared(table, raw, changed)
-            {
-                // A cell of a column that the table no longer has is of no use to anybody.
-                wanted.push((name.clone(), sql::cells::declared_was(&declared)));
-            }
-        }
+        let wanted = repairs_columns(table, raw, columns, written)?;
         self.ensure(&overlay::repairs(&raw.name), overlay::columns::OP, table, raw, &wanted, &place.repairs).await
     }
 
@@ -230,9 +273,17 @@ impl Tables<'_> {
     /// Creates the table of retractions.
     pub(crate) async fn ensure_retractions(&self, table: &Table, raw: &Relation) -> Result<Relation> {
         let place = Place::of(self.lake, table)?;
-        let schema = retraction::schema(table);
-        let wanted = schema.fields().iter().map(|field| Ok((field.name().clone(), declare(field)?.0))).collect::<Result<Vec<_>>>()?;
+        let wanted: Vec<(String, String)> =
+            self.retractions_of(table, raw)?.columns.into_iter().map(|column| (column.name, column.declared)).collect();
         self.make(&overlay::retractions(&raw.name), Some(retraction::names::ID), &wanted, &[], &place.retractions).await
+    }
+
+    /// The table of retractions as it is declared.
+    fn retractions_of(&self, table: &Table, raw: &Relation) -> Result<Relation> {
+        let schema = retraction::schema(table);
+        let columns = schema.fields().iter().map(|field| Ok(Column { name: field.name().to_lowercase(), declared: declare(field)?.0 }));
+        let name = overlay::retractions(&raw.name);
+        Ok(Relation { database: raw.database.clone(), name, columns: columns.collect::<Result<_>>()?, ..Relation::default() })
     }
 
     async fn ensure(
@@ -272,10 +323,15 @@ impl Tables<'_> {
                     return Err(not_ours(relation));
                 }
                 let mut more = Vec::new();
+                // Repairs keep a date that came later as a timestamp.
+                let keeps_dates = mark == Some(overlay::columns::OP);
                 for (column, declared) in columns {
+                    let is_date = keeps_dates && kind_of(declared) == Kind::Date;
                     match relation.declared(column) {
+                        None if is_date => more.push((column.clone(), "timestamp".to_owned())),
                         None => more.push((column.clone(), declared.clone())),
                         Some(has) if has.eq_ignore_ascii_case(declared) => {}
+                        Some(has) if is_date && kind_of(has) == Kind::Instant => {}
                         Some(has) => {
                             return Err(Error::invalid(format!(
                                 "column `{column}` of table `{}.{name}` is `{has}` in Athena, and {declared} is to be written to it; drop that table (its \
@@ -336,7 +392,7 @@ impl Tables<'_> {
         let name = overlay::repaired_view(&source.raw.name);
         let patched = source.patched_columns(repairs);
         let has_cells = !patched.is_empty();
-        let of = (source.table.clone(), source.raw.clone(), source.retracted.map(<[Part]>::to_vec), patched);
+        let of = (source.table.clone(), source.raw.clone(), source.retracted.cloned(), patched);
         if lock(&self.known.views).get(&name) == Some(&of) {
             return Ok(());
         }
@@ -363,6 +419,33 @@ impl Tables<'_> {
         lock(&self.known.views).insert(name, of);
         Ok(())
     }
+}
+
+/// The columns of a table's repairs: the table's own, those of provenance, and those of repaired cells that are to be written.
+fn repairs_columns(table: &Table, raw: &Relation, columns: &Schema, written: &Schema) -> Result<Vec<(String, String)>> {
+    let own = columns.fields().iter().filter(|field| *field.name() != table.time && !table.key.contains(field.name()));
+    let mut wanted: Vec<(String, String)> = Vec::new();
+    for field in overlay::repairs_schema(columns).fields() {
+        // Each column has exactly the table's own type, so that both halves of the view have the same types.
+        let declared = match (own.clone().any(|own| own.name() == field.name()), sql::values::declared(table, raw, field.name())) {
+            (true, Some(declared)) => declared,
+            _ => declare(field)?.0,
+        };
+        wanted.push((field.name().clone(), declared));
+    }
+    for field in written.fields() {
+        let name = field.name();
+        if name == overlay::columns::CELLS {
+            wanted.push((name.clone(), declare(field)?.0));
+        } else if let Some(changed) = name.strip_prefix(overlay::columns::WAS)
+            && own.clone().any(|own| own.name() == changed)
+            && let Some(declared) = sql::values::declared(table, raw, changed)
+        {
+            // A cell of a column that the table no longer has is of no use to anybody.
+            wanted.push((name.clone(), sql::cells::declared_was(&declared)));
+        }
+    }
+    Ok(wanted)
 }
 
 /// Whether a table is read as the catalog alone says, and its rows are those of slots or instants.

@@ -24,7 +24,7 @@ use repair_core::model::Usage;
 use repair_core::model::{Format, Interval, Table};
 use repair_core::{Error, ErrorKind, Result};
 
-use crate::catalog::declare;
+use crate::catalog::{Relation, declare};
 use crate::lake::AwsLake;
 use crate::objects::Condition;
 use crate::place::{self, PART, Place};
@@ -64,15 +64,16 @@ fn refused(error: ParquetError) -> Error {
 }
 
 /// Columns with the names that Athena has for them: all in lower case.
-fn in_lower_case(schema: &SchemaRef) -> SchemaRef {
+pub(crate) fn in_lower_case(schema: &SchemaRef) -> SchemaRef {
     let lower = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_name(field.name().to_lowercase()));
     Arc::new(Schema::new(schema.fields().iter().map(lower).collect::<Vec<_>>()))
 }
 
-/// The types in which a table of ours is written, where they are not those of the rows: see [`crate::sql::cells::declared_was`].
-fn with_old_dates_as_timestamps(schema: &SchemaRef) -> SchemaRef {
+/// The types in which a table of ours is written, where they are not those of the rows: see [`Relation::keeps_date`] and
+/// [`crate::sql::cells::declared_was`].
+fn with_kept_dates(relation: &Relation, schema: &SchemaRef) -> SchemaRef {
     let written = |field: &Arc<Field>| match field.data_type() {
-        DataType::Date32 if field.name().starts_with(overlay::columns::WAS) => {
+        DataType::Date32 if field.name().starts_with(overlay::columns::WAS) || relation.keeps_date(field.name()) => {
             Arc::new(field.as_ref().clone().with_data_type(overlay::instant_type()))
         }
         _ => field.clone(),
@@ -124,6 +125,7 @@ impl AwsLake {
                 staging::rows(scope, request, &self.columns(scope.table, request).await?)?
             }
         };
+        self.check_view_with(scope.table, &schema).await?;
         // The usage of staging follows from the object, and is added when its summary is read.
         let summary = staging::summary(request);
         let json = serde_json::to_string(&summary).map_err(|error| Error::internal("a summary is not JSON").because(error))?;
@@ -144,6 +146,17 @@ impl AwsLake {
             },
             Err(error) => Err(error.on("unit", request.unit)),
         }
+    }
+
+    /// Checks that the view can be made that the publication of such rows needs.
+    async fn check_view_with(&self, table: &Table, written: &Schema) -> Result<()> {
+        let raw = match self.tables().table(table).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            raw => raw?,
+        };
+        let repairs = self.tables().repairs(&raw).await?;
+        let repairs = self.tables().repairs_with(table, &raw, repairs.as_ref(), raw.shape(table)?.as_ref(), written)?;
+        self.tables().check_view(table, &raw, &repairs)
     }
 
     pub(crate) async fn kept(&self, scope: &StageScope<'_>) -> Result<Vec<Staged>> {
@@ -225,18 +238,17 @@ impl AwsLake {
         self.claim(table, &raw).await?;
         if !publication.repairs.is_empty() {
             let repairs = self.tables().ensure_repairs(table, &raw, &own, &publication.repairs_schema).await?;
-            let retracted = self.retracted(table).await?;
-            let source =
-                crate::sql::Source { table, raw: &raw, repairs: Some(&repairs), exceptions: None, retracted: retracted.as_deref() };
+            let retracted = self.retracted(table, &raw).await?;
+            let source = crate::sql::Source { table, raw: &raw, repairs: Some(&repairs), exceptions: None, retracted: retracted.as_ref() };
             // The view comes first, so that none that knows of no patches ever shows one as a row.
             self.tables().ensure_view(&source, &repairs).await?;
             published.usage +=
-                self.put_parts(table, &repairs.name, &place.repairs, &object, &publication.repairs_schema, publication.repairs).await?;
+                self.put_parts(table, &repairs, &place.repairs, &object, &publication.repairs_schema, publication.repairs).await?;
         }
         if !publication.exceptions.is_empty() {
             let exceptions = self.tables().ensure_exceptions(table, &raw).await?;
             let (schema, parts) = (&publication.exceptions_schema, publication.exceptions);
-            published.usage += self.put_parts(table, &exceptions.name, &place.exceptions, &object, schema, parts).await?;
+            published.usage += self.put_parts(table, &exceptions, &place.exceptions, &object, schema, parts).await?;
         }
         Ok(published)
     }
@@ -245,7 +257,7 @@ impl AwsLake {
     async fn put_parts(
         &self,
         table: &Table,
-        relation: &str,
+        relation: &Relation,
         folder: &str,
         object: &str,
         schema: &SchemaRef,
@@ -254,12 +266,12 @@ impl AwsLake {
         let by = partition::time_partition(table)?.map(|by| by.column.as_str());
         if let Some(by) = by {
             let values: Vec<String> = parts.keys().flatten().cloned().collect();
-            self.tables().ensure_partitions(relation, by, folder, &values).await?;
+            self.tables().ensure_partitions(&relation.name, by, folder, &values).await?;
         }
         let puts = parts.into_iter().map(|(value, batches)| {
             let key = format!("{}/{object}", place::partition(folder, by.zip(value.as_deref())));
             async move {
-                let schema = in_lower_case(&with_old_dates_as_timestamps(schema));
+                let schema = in_lower_case(&with_kept_dates(relation, schema));
                 let batches = batches.iter().map(|batch| in_types(batch, &schema)).collect::<Result<Vec<_>>>()?;
                 let body = encode(&schema, &batches, Vec::new())?;
                 let usage = written(&batches, body.len());

@@ -15,7 +15,7 @@ pub(crate) enum Exit {
     BadInput = 2,
     /// Something could not be looked at, so nothing is known about it.
     Blind = 3,
-    /// The run was paused or stopped, and can be resumed.
+    /// The run was paused, or its driver had to stop, and it can be resumed.
     Stopped = 4,
     /// A budget does not allow the work.
     OverBudget = 5,
@@ -44,6 +44,10 @@ impl Exit {
         match (error.kind(), error.remedy()) {
             (_, Some(Hint::DrivenElsewhere { .. })) => Self::DrivenElsewhere,
             (ErrorKind::Conflict, Some(Hint::PlanAgain)) => Self::PlanOutOfDate,
+            // The journal is out of reach, so nothing more can be recorded; the run has not ended.
+            (ErrorKind::Transient | ErrorKind::Throttled | ErrorKind::Timeout | ErrorKind::Denied, Some(Hint::Resume { .. })) => {
+                Self::Stopped
+            }
             (ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::Conflict, _) => Self::BadInput,
             (ErrorKind::Blind, _) => Self::Blind,
             (ErrorKind::Cancelled, _) => Self::Stopped,
@@ -72,5 +76,17 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         // The discriminants are the codes.
         Self::from(exit as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_must_stop_while_its_run_goes_on_is_stopped_and_not_failed() {
+        let busy = || Error::new(ErrorKind::Throttled, "slow down");
+        assert_eq!(Exit::of_error(&busy()), Exit::Failed);
+        assert_eq!(Exit::of_error(&busy().hint(Hint::Resume { run: "one".to_owned() })), Exit::Stopped);
     }
 }

@@ -12,7 +12,7 @@
 #![allow(clippy::panic, reason = "a test that cannot go on panics")]
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -39,6 +39,13 @@ fn read(packed: &Path) -> String {
 pub fn text(file: &str) -> String {
     let Some((folder, name)) = file.split_once('/') else { panic!("`{file}` is not a folder and a file") };
     read(&of_folder(folder).join(format!("{name}{PACKED}")))
+}
+
+/// Bytes as a gzip file.
+#[must_use]
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    writer.write_all(bytes).and_then(|()| writer.finish()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Writes the files of a folder of real data into another folder, which is made if needed.

@@ -63,7 +63,8 @@ struct Query {
     workgroup: String,
     /// As they were sent: `QueryExecutionContext`, `ResultReuseConfiguration`, `ExecutionParameters`.
     request: Value,
-    output: String,
+    /// `None` if the result is not written to S3.
+    output: Option<String>,
     state: State,
     reason: Option<String>,
     error: Option<Value>,
@@ -101,7 +102,6 @@ impl Query {
             "Query": self.sql,
             "StatementType": self.statement.as_str(),
             "SubstatementType": self.sub_kind,
-            "ResultConfiguration": { "OutputLocation": self.output },
             "QueryExecutionContext": self.request.get("QueryExecutionContext").cloned().unwrap_or_else(|| json!({})),
             "Status": status,
             "Statistics": statistics,
@@ -109,6 +109,10 @@ impl Query {
             "EngineVersion": super::workgroups::engine_version(),
         });
         if let Some(members) = described.as_object_mut() {
+            match &self.output {
+                Some(output) => members.insert("ResultConfiguration".to_owned(), json!({ "OutputLocation": output })),
+                None => members.insert("ManagedQueryResultsConfiguration".to_owned(), json!({ "Enabled": true })),
+            };
             for member in ["ResultReuseConfiguration", "ExecutionParameters"] {
                 members.extend(self.request.get(member).map(|value| (member.to_owned(), value.clone())));
             }
@@ -324,7 +328,7 @@ impl Athena {
         all.count += 1;
         let id = query_id(all.count);
         let scanned = Scanned::with_limit(limit_bytes);
-        let output = format!("{}/{id}.{}", output.trim_end_matches('/'), results::extension(statement.kind()));
+        let output = output.map(|output| format!("{}/{id}.{}", output.trim_end_matches('/'), results::extension(statement.kind())));
         let run = Run {
             id: id.clone(),
             database: input.pointer("/QueryExecutionContext/Database").and_then(Value::as_str).map(str::to_owned),
@@ -367,11 +371,17 @@ impl Athena {
         Ok(json!({ "QueryExecutionId": id }))
     }
 
-    /// The workgroup of a request, the place of its result, and how much it may scan.
-    fn place(&self, input: &Value) -> Result<(String, String, Option<u64>), AwsError> {
+    /// The workgroup of a request, the place of its result unless it is kept here, and how much it may scan.
+    fn place(&self, input: &Value) -> Result<(String, Option<String>, Option<u64>), AwsError> {
         let workgroups = self.workgroups();
         let workgroup = workgroups.enabled(text(input, "WorkGroup").unwrap_or("primary"))?;
         let asked = input.pointer("/ResultConfiguration/OutputLocation").and_then(Value::as_str).filter(|location| !location.is_empty());
+        if workgroup.manages_results() {
+            return match asked {
+                Some(_) => Err(invalid("ResultConfiguration cannot be set in a workgroup with managed query results")),
+                None => Ok((workgroup.name.clone(), None, workgroup.cutoff_bytes())),
+            };
+        }
         let output = if workgroup.enforces() { workgroup.output_location().or(asked) } else { asked.or(workgroup.output_location()) };
         let output = output.ok_or_else(|| {
             invalid(
@@ -382,7 +392,7 @@ impl Athena {
         if !output.starts_with("s3://") {
             return Err(invalid(format!("outputLocation is not a valid S3 path: {output}")));
         }
-        Ok((workgroup.name.clone(), output.to_owned(), workgroup.cutoff_bytes()))
+        Ok((workgroup.name.clone(), Some(output.to_owned()), workgroup.cutoff_bytes()))
     }
 }
 
@@ -412,7 +422,8 @@ struct Run {
     id: String,
     database: Option<String>,
     statement: Statement,
-    output: String,
+    /// `None` if the result is not written to S3.
+    output: Option<String>,
     scanned: Scanned,
     fault: Option<Fault>,
     engine: Engine,
@@ -473,12 +484,13 @@ impl Run {
 
     /// Writes the result to its place.
     fn write(&self, answer: &Answer) -> Result<(), QueryError> {
+        let Some(output) = &self.output else { return Ok(()) };
         let failed = |why: &dyn std::fmt::Display| QueryError {
             category: Category::User,
             error_type: 401,
-            ..QueryError::user("", format!("Unable to verify/create output bucket or write results to {}: {why}", self.output))
+            ..QueryError::user("", format!("Unable to verify/create output bucket or write results to {output}: {why}"))
         };
-        let (bucket, key) = self.output.trim_start_matches("s3://").split_once('/').ok_or_else(|| failed(&"it names no bucket"))?;
+        let (bucket, key) = output.trim_start_matches("s3://").split_once('/').ok_or_else(|| failed(&"it names no bucket"))?;
         let kind = if results::has_header(answer) { "text/csv" } else { "text/plain" };
         let metadata = Metadata { content_type: Some(kind.to_owned()), ..Metadata::default() };
         let put = |key: &str, bytes: bytes::Bytes, metadata: Metadata| {

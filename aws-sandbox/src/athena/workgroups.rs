@@ -43,6 +43,11 @@ impl Workgroup {
         self.configuration.pointer("/ResultConfiguration/OutputLocation")?.as_str().filter(|location| !location.is_empty())
     }
 
+    /// Whether Athena keeps results itself, so that none is written to S3.
+    pub(super) fn manages_results(&self) -> bool {
+        self.configuration.pointer("/ManagedQueryResultsConfiguration/Enabled").and_then(Value::as_bool).unwrap_or(false)
+    }
+
     /// How much a query may scan.
     pub(super) fn cutoff_bytes(&self) -> Option<u64> {
         self.configuration.get("BytesScannedCutoffPerQuery")?.as_u64()
@@ -125,6 +130,7 @@ impl Workgroups {
         };
         let mut workgroup = Workgroup::new(name, configuration);
         check_cutoff(&workgroup)?;
+        check_results(&workgroup)?;
         workgroup.description = text(input, "Description").map(str::to_owned);
         workgroup.tags = tags(input.get("Tags"))?;
         self.0.insert(name.to_owned(), workgroup);
@@ -160,6 +166,7 @@ impl Workgroups {
             }
         }
         check_cutoff(&changed)?;
+        check_results(&changed)?;
         *workgroup = changed;
         Ok(json!({}))
     }
@@ -225,6 +232,14 @@ fn check_cutoff(workgroup: &Workgroup) -> Result<(), AwsError> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// Results are written to S3 or kept by Athena, not both.
+fn check_results(workgroup: &Workgroup) -> Result<(), AwsError> {
+    if workgroup.manages_results() && workgroup.output_location().is_some() {
+        return Err(invalid("ManagedQueryResultsConfiguration and ResultConfiguration cannot be set together"));
+    }
+    Ok(())
 }
 
 fn tags(list: Option<&Value>) -> Result<BTreeMap<String, String>, AwsError> {

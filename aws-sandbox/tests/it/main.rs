@@ -4,5 +4,6 @@ mod athena;
 mod athena_functions;
 mod athena_tables;
 mod common;
+mod guard;
 mod load;
 mod s3;

@@ -50,7 +50,8 @@ pub(super) async fn acquire(
                 "run {run} is driven by {}, whose lease expires at {}; stop that driver, or wait until then",
                 held.driver, held.until
             );
-            return Err(Error::new(ErrorKind::Conflict, message).on("run", run));
+            let left = Duration::try_from(held.until.duration_since(now)).unwrap_or_default();
+            return Err(Error::new(ErrorKind::Conflict, message).on("run", run).retry_after(left));
         }
         Ok(Some(Some(Holder { driver: driver.to_owned(), until })))
     })

@@ -112,11 +112,21 @@ impl S3Journal {
     /// `invalid` if that is not a place in S3.
     pub fn open(connection: &Connection, place: &str) -> Result<Self> {
         let place = Location::parse(place)?;
-        let objects = Objects::new(connection.s3(), &place.bucket);
+        let objects = Objects::new(connection.s3(), &place.bucket, connection.patience());
         let keys = Keys::of(&place);
         let history = History { objects: objects.clone(), keys: keys.clone() };
         let (id, writes, runs) = (random_id(), AtomicU64::new(0), Mutex::default());
         Ok(Self { inner: Arc::new(Inner { objects, keys, place, history, id, writes, runs }) })
+    }
+
+    /// Whether anything was ever written there. A bucket has no empty folders.
+    ///
+    /// # Errors
+    /// Those of S3.
+    pub async fn exists(&self) -> Result<bool> {
+        let place = &self.inner.place.prefix;
+        let folder = if place.is_empty() { String::new() } else { format!("{place}/") };
+        Ok(!self.inner.objects.first(&folder).await?.is_empty())
     }
 
     /// Folds the segments of a run that fill a fold. A driver's appends do this on their own; it may be called at any time, from any

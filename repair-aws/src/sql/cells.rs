@@ -38,7 +38,8 @@ pub(super) fn is_date_kept_as_timestamp(relation: &Relation, column: &str) -> bo
     let changed =
         column.get(..columns::WAS.len()).filter(|start| start.eq_ignore_ascii_case(columns::WAS)).and(column.get(columns::WAS.len()..));
     changed.is_some_and(|changed| {
-        relation.kind(columns::OP).is_some() && relation.kind(changed) == Some(Kind::Date) && relation.kind(column) == Some(Kind::Instant)
+        let is_date = relation.kind(changed) == Some(Kind::Date) || relation.keeps_date(changed);
+        relation.kind(columns::OP).is_some() && is_date && relation.kind(column) == Some(Kind::Instant)
     })
 }
 
@@ -114,10 +115,9 @@ impl Source<'_> {
         let mut select = self.slot_columns(repairs, &wanted.bounds)?;
         let mut arrays = vec!["array_agg(repair_s ORDER BY repair_age) AS repair_s".to_owned()];
         for (number, cell) in patched.iter().enumerate() {
-            let value = cell.shown(shape, &name(&cell.column));
             let value = match shape {
-                Shape::Exact => value,
-                Shape::Native => format!("CAST({value} AS {})", trino_type(&cell.declared)),
+                Shape::Exact => self.value(repairs, &cell.column, shape),
+                Shape::Native => format!("CAST({} AS {})", name(&cell.column), trino_type(&cell.declared)),
             };
             select.push(format!("{} AS repair_k{number}", comparable(cell.kind(), &cell.shown(shape, &cell.was))));
             select.push(format!("{value} AS repair_n{number}"));
@@ -134,18 +134,17 @@ impl Source<'_> {
             name(columns::STRATEGY)
         ));
         select.extend([columns::AT, columns::RUN, columns::UNIT].map(name));
+        select.extend(self.of_retractions().into_iter().filter(|column| *column != name(columns::RUN)));
         let mut conditions = self.within(repairs, &wanted.bounds)?;
         conditions.extend(self.key_filter(repairs, wanted.keys));
-        conditions.extend(self.not_retracted(repairs, RetractedKind::Repairs));
         conditions.push(format!("{} = {}", name(columns::OP), text(Op::Patch.as_str())));
+        let live = format!("SELECT {} FROM {}{}", select.join(", "), repairs.quoted(), filter(&conditions));
         Ok(format!(
-            "SELECT {slot}, {arrays} FROM (SELECT *, row_number() OVER (PARTITION BY {slot} ORDER BY {newest_first}) AS \
-             repair_age FROM (SELECT {select} FROM {repairs}{filter})) GROUP BY {slot}",
+            "SELECT {slot}, {arrays} FROM (SELECT *, row_number() OVER (PARTITION BY {slot} ORDER BY {newest_first}) AS repair_age FROM ({live})) \
+             GROUP BY {slot}",
             arrays = arrays.join(", "),
             newest_first = newest_first(),
-            select = select.join(", "),
-            repairs = repairs.quoted(),
-            filter = filter(&conditions),
+            live = self.not_retracted(live, RetractedKind::Repairs, &wanted.bounds)?,
         ))
     }
 

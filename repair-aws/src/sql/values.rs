@@ -63,7 +63,9 @@ pub(crate) fn rule<'a>(table: &'a Table, column: &str) -> Option<(&'a str, &'a C
 pub(crate) fn cell(table: &Table, relation: &Relation, column: &str) -> Option<Cell> {
     let Some(path) = rule(table, column).and_then(|(_, rule)| rule.path.as_deref()) else {
         let declared = relation.declared(column)?.to_owned();
-        if cells::is_date_kept_as_timestamp(relation, column) {
+        // The time of a table of dates is an instant in its repairs.
+        let is_kept = relation.keeps_date(column) && !column.eq_ignore_ascii_case(&table.time);
+        if is_kept || cells::is_date_kept_as_timestamp(relation, column) {
             return Some(Cell { expression: format!("CAST({} AS date)", name(column)), declared: "date".to_owned() });
         }
         return Some(Cell { expression: name(column), declared });

@@ -15,7 +15,7 @@ use repair_core::testing::lake_suite;
 async fn lake() -> (Sandbox, AwsLake) {
     let sandbox = Sandbox::start(aws_sandbox::Options::default()).await.unwrap();
     sandbox.store().create_bucket(BUCKET).unwrap();
-    let lake = AwsLake::open(&Connection::of(config(&sandbox.endpoint())), options()).unwrap();
+    let lake = AwsLake::open(&Connection::of(config(&sandbox.endpoint())).with_patience(PATIENCE), options()).unwrap();
     (sandbox, lake)
 }
 

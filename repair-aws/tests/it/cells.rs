@@ -1,8 +1,11 @@
 //! Cells of tables as people have them are repaired on Athena, and the view shows it.
 
+use std::sync::Arc;
+
 use crate::common::*;
-use repair_core::ErrorKind;
-use repair_core::lake::{Overlay, StageRequest, StageScope};
+use arrow::array::{ArrayRef, Date32Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
+use repair_core::lake::{Layer, Overlay, ReadLake, StageRequest, StageScope};
 use repair_core::model::{Cadence, Fix, Format, Table};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -25,9 +28,9 @@ async fn cells_of_many_columns_are_repaired() {
     cells::many_columns(&World::new().await, testdata::by_length(12, 100)).await;
 }
 
-/// Athena adds no dates to a table, so a table of repairs that lacks one is not written to.
+/// Athena adds no dates to a table, so a table of repairs keeps such a date as a timestamp, and everybody reads it as a date.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_date_that_the_table_of_repairs_lacks_is_refused_before_anything_is_written() {
+async fn a_date_that_a_table_gained_after_its_first_repair_is_repaired_too() {
     let world = World::new().await;
     let table = Table::new("bars", Format::Parquet, "ts").with_key(["symbol"]).with_cadence(Cadence::MINUTE);
     world.declare(&table, &[("symbol", "string"), ("ts", "timestamp"), ("close", "double"), ("volume", "bigint")]).await;
@@ -36,12 +39,29 @@ async fn a_date_that_the_table_of_repairs_lacks_is_refused_before_anything_is_wr
     world
         .declare(&table, &[("symbol", "string"), ("ts", "timestamp"), ("close", "double"), ("volume", "bigint"), ("listed", "date")])
         .await;
-    let lake = world.reopened();
-    let fix = Fix { rows: vec![rows(&[("A", "2024-03-04T09:01:00Z", 1.0)])], source: "market".into(), ..Fix::default() };
-    let scope = StageScope { run: "two", step: "fill", visit: 1, table: &table };
-    lake.stage(&scope, &StageRequest::new("unit", "backfill", at("2024-04-01T00:00:00Z"), &fix)).await.unwrap();
-    let error = lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.message().contains("lacks column `listed`, and Athena adds no column of type `date`"), "{error}");
-    assert_eq!(world.objects("lake/bars_repairs/").len(), 1);
+    let listed: ArrayRef = Arc::new(Date32Array::from(vec![19_786]));
+    let with_date = |rows: &RecordBatch| {
+        let schema = rows.schema();
+        let fields = schema.fields().iter().cloned().chain([Arc::new(Field::new("listed", DataType::Date32, true))]);
+        let columns = rows.columns().iter().cloned().chain([listed.clone()]).collect();
+        RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns).unwrap()
+    };
+    let fixed = with_date(&rows(&[("A", "2024-03-04T09:01:00Z", 1.0)]));
+    for (number, run) in ["two", "three"].into_iter().enumerate() {
+        // The second time, the table of repairs has the column.
+        let lake = world.reopened();
+        let fix = Fix { rows: vec![fixed.clone()], source: "market".into(), ..Fix::default() };
+        let scope = StageScope { run, step: "fill", visit: 1, table: &table };
+        lake.stage(&scope, &StageRequest::new("unit", "backfill", at("2024-04-01T00:00:00Z"), &fix)).await.unwrap();
+        lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
+        assert_eq!(world.objects("lake/bars_repairs/").len(), number + 2);
+        let scanned = collect(lake.scan(&table, &everything(Layer::Repaired)).await.unwrap()).await;
+        assert_eq!(scanned[0].schema().field_with_name("listed").unwrap().data_type(), &DataType::Date32);
+        let shown = texts(&scanned);
+        assert!(shown.len() == 2 && shown[1].contains("|2024-03-04|"), "{shown:?}");
+        let sql = "SELECT count(*) FROM bars_repaired WHERE listed = DATE '2024-03-04'";
+        assert_eq!(texts(&collect(lake.query(std::slice::from_ref(&table), sql).await.unwrap()).await), ["1"]);
+        let repairs = lake.repairs_of(&table).await.unwrap();
+        assert_eq!(lake.describe(&repairs).await.unwrap().field_with_name("listed").unwrap().data_type(), &DataType::Date32);
+    }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::common::*;
 use aws_sandbox::{Fault, Rule, Service};
-use repair_aws::{AwsOptions, Polling};
+use aws_sdk_athena::types::{ManagedQueryResultsConfiguration, ResultConfiguration, WorkGroupConfiguration};
+use repair_aws::{AwsLake, AwsOptions, Polling};
 use repair_core::lake::{Lake, Layer, Overlay, PresenceRequest, ReadLake, StageRequest, StageScope};
 use repair_core::model::{Fix, Format, Key, Table};
 use repair_core::price::Metered;
@@ -50,6 +51,69 @@ async fn both_throttles() {
         }
         let error = presence_with(&world, &table, Rule::new(Service::Athena, START, fault)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Throttled, "{error}");
+    }
+}
+
+/// AWS is busy for longer than a moment: whichever call it is, it is made again, and nothing fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn six_refusals_in_a_row_are_waited_for() {
+    let (world, table) = world_with_bars().await;
+    let patient = AwsLake::open(&world.connection.clone().with_patience(Duration::from_secs(60)), options()).unwrap();
+    world.sandbox.faults().add(Rule::new(Service::Athena, START, Fault::TooManyRequests).times(6));
+    for operation in ["PutObject", "ListObjectsV2"] {
+        world.sandbox.faults().add(Rule::new(Service::S3, operation, Fault::SlowDown).times(6));
+    }
+    repair(&patient, &table, "run", &[("A", "2024-03-04T09:01:00Z", 1.5)], Vec::new()).await;
+    let found = patient.presence(&table, &request(&table)).await.unwrap();
+    assert_eq!(found.repaired[&Key::from("A")].count(), 1);
+    // Who is to stop does not wait.
+    world.sandbox.faults().add(Rule::new(Service::Athena, START, Fault::TooManyRequests));
+    let caller = caller("run", 1);
+    caller.cancel.cancel();
+    let error = patient.on_behalf_of(&caller).unwrap().presence(&table, &request(&table)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+}
+
+/// Results go where the workgroup says, even if it does not insist; only where it says nothing, they go to our place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn results_go_where_the_workgroup_says() {
+    let (world, table) = world_with_bars().await;
+    let many: Vec<String> = (0..1_200).map(|minute| format!("2024-03-05T{:02}:{:02}:00Z", minute / 60, minute % 60)).collect();
+    let many: Vec<(&str, &str, f64)> = many.iter().map(|time| ("A", time.as_str(), 1.0)).collect();
+    world.add_rows(&table, &[rows(&many)]).await.unwrap();
+    let place = || ResultConfiguration::builder().output_location(format!("s3://{BUCKET}/theirs/")).build();
+    let managed = || ManagedQueryResultsConfiguration::builder().enabled(true).build();
+    let ours = "lake/_repair/results/";
+    for (name, configuration, there) in [
+        (
+            "insists",
+            WorkGroupConfiguration::builder().result_configuration(place()).enforce_work_group_configuration(true),
+            Some("theirs/"),
+        ),
+        (
+            "proposes",
+            WorkGroupConfiguration::builder().result_configuration(place()).enforce_work_group_configuration(false),
+            Some("theirs/"),
+        ),
+        ("says-nothing", WorkGroupConfiguration::builder().enforce_work_group_configuration(false), Some(ours)),
+        ("managed", WorkGroupConfiguration::builder().managed_query_results_configuration(managed()), None),
+    ] {
+        world.create_workgroup(name, configuration.build()).await;
+        // Also if the caller may not look at the workgroup.
+        for is_seen in [true, false] {
+            world.sandbox.faults().clear();
+            if !is_seen {
+                world.sandbox.faults().add(Rule::new(Service::Athena, "GetWorkGroup", Fault::AccessDenied));
+            }
+            let lake = world.with(AwsOptions { workgroup: name.to_owned(), ..options() });
+            let before: Vec<usize> = ["theirs/", ours].iter().map(|prefix| world.keys(prefix).len()).collect();
+            // More than a page holds.
+            let scanned = texts(&collect(lake.scan(&table, &everything(Layer::Raw)).await.unwrap()).await).len();
+            assert_eq!(scanned, 1_203, "{name}");
+            for (prefix, before) in ["theirs/", ours].iter().zip(before) {
+                assert_eq!(world.keys(prefix).len() > before, Some(*prefix) == there, "{name}: {prefix}");
+            }
+        }
     }
 }
 
@@ -345,10 +409,10 @@ async fn what_is_not_ours_stays_as_it_is() {
     let scope = StageScope { run: "run", step: "fill", visit: 1, table: &table };
     let fix = Fix { rows: vec![rows(&[("A", "2024-03-04T09:01:00Z", 1.5)])], source: "market".to_owned(), ..Fix::default() };
     let request = StageRequest::new("unit", "backfill", at("2024-04-01T00:00:00Z"), &fix);
-    world.lake.stage(&scope, &request).await.unwrap();
-    let error = world.lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap_err();
+    let error = world.lake.stage(&scope, &request).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(error.to_string().contains("market.bars_repairs"), "{error}");
+    assert_eq!(world.keys("lake/_repair/"), Vec::<String>::new(), "nothing is kept that could not be published");
     let error = world.lake.query(&[table], "DROP TABLE bars").await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Invalid);
 }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::common::PATIENCE;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sandbox::{Condition, Fault, Metadata, Options, Rule, Sandbox, Service};
 use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
@@ -34,7 +35,7 @@ fn open(sandbox: &Sandbox) -> S3Journal {
         .endpoint_url(sandbox.endpoint())
         .retry_config(RetryConfig::disabled())
         .build();
-    S3Journal::open(&Connection::of(config), "s3://lake/some/journal").unwrap()
+    S3Journal::open(&Connection::of(config).with_patience(PATIENCE), "s3://lake/some/journal").unwrap()
 }
 
 fn at(second: i64) -> Timestamp {

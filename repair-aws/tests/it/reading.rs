@@ -18,6 +18,29 @@ async fn times_are_read_as_iso_8601_writes_them() {
     reading::times_as_iso_writes_them(&World::new().await).await;
 }
 
+/// Whatever text the table holds, all rows of the view have a timestamp, those of the table and those that were repaired.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_of_the_view_has_one_form_in_all_rows() {
+    for (format, text) in [
+        (Format::Csv, "symbol,ts,close,volume\nA,2024-03-04T09:00:00Z,1,1\nA,2024-03-04 10:02+01:00,1,1\n"),
+        (
+            Format::Jsonl,
+            "{\"symbol\":\"A\",\"ts\":\"2024-03-04T09:00:00Z\",\"close\":\"1\",\"volume\":\"1\"}\n{\"symbol\":\"A\",\"ts\":\"2024-03-04 \
+             10:02+01:00\",\"close\":\"1\",\"volume\":\"1\"}\n",
+        ),
+    ] {
+        let world = World::new().await;
+        let table = Table::new("bars", format, "ts").with_key(["symbol"]).with_cadence(Cadence::MINUTE);
+        world.declare(&table, &[("symbol", "string"), ("ts", "string"), ("close", "string"), ("volume", "string")]).await;
+        world.put("lake/bars/a.txt", text);
+        repair(&world.lake, &table, "run", &[("A", "2024-03-04T09:01:00Z", 1.5)], Vec::new()).await;
+        let sql = "SELECT CAST(ts AS varchar), repaired_by FROM bars_repaired WHERE ts >= TIMESTAMP '2024-03-04 09:00:00'";
+        let shown = texts(&collect(world.lake.query(std::slice::from_ref(&table), sql).await.unwrap()).await);
+        let at = |minute: &str, by: &str| format!("2024-03-04 09:{minute}:00.000|{by}");
+        assert_eq!(shown, [at("00", ""), at("01", "backfill"), at("02", "")], "{format:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn text_is_read_with_the_marks_and_words_of_its_table() {
     reading::text_as_a_grid_operator_writes_it(&World::new().await).await;

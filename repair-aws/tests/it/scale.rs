@@ -7,8 +7,10 @@ use crate::common::*;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use futures::TryStreamExt;
-use repair_core::lake::{Lake, Layer, PresenceRequest, ReadLake, overlay};
-use repair_core::model::{Absence, Interval, Key, SlotRange, Table};
+use repair_core::ErrorKind;
+use repair_core::lake::overlay::retraction::{Part, Retraction};
+use repair_core::lake::{Lake, Layer, Overlay, PresenceRequest, ReadLake, StageRequest, StageScope, overlay};
+use repair_core::model::{Absence, Fix, Interval, Key, SlotRange, Table};
 use repair_core::testing::LakeSetup;
 
 /// Bars of many symbols over a stretch of minutes, some left out.
@@ -121,6 +123,72 @@ async fn unrelated_partitions_are_not_read() {
     let later = read().await;
     assert_eq!(later.0, alone.0);
     assert!(later.1.iter().zip(&alone.1).all(|(later, alone)| later <= alone), "{later:?} after {alone:?}");
+}
+
+/// However many keys an undo names, no statement grows with them: thousands of keys are hidden in the view, in scans and in presence, and
+/// what is repaired later is seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_undo_of_thousands_of_keys_makes_no_statement_longer() {
+    const SYMBOLS: usize = 3_600;
+    let (world, table) = (World::new().await, bars());
+    world.add_rows(&table, &[rows(&[("A", "2024-03-04T09:00:00Z", 1.0)])]).await.unwrap();
+    let name = |symbol: usize| format!("A_SYMBOL_WITH_A_LONG_NAME_{symbol:05}");
+    let names: Vec<String> = (0..SYMBOLS).map(name).collect();
+    let fixed: Vec<(&str, &str, f64)> = names.iter().map(|name| (name.as_str(), "2024-03-04T09:01:00Z", 2.0)).collect();
+    repair(&world.lake, &table, "one", &fixed, Vec::new()).await;
+    let retraction = |id: &str, keys: &[String]| Retraction {
+        id: id.to_owned(),
+        parts: keys.iter().map(|name| Part { key: Some(Key::from(name.as_str())), ..Part::of_run("one") }).collect(),
+        undoes: None,
+        at: at("2024-04-02T00:00:00Z"),
+        by: "somebody".to_owned(),
+        reason: "wrong".to_owned(),
+    };
+    // The lengths of all statements that a look takes, and what it sees.
+    let look = async || {
+        world.sandbox.faults().clear_log();
+        let lake = world.reopened();
+        let keys: Vec<Key> = [&names[0], &names[SYMBOLS - 1]].iter().map(|name| Key::from(name.as_str())).collect();
+        let request = PresenceRequest::new(whole_day(&table, "2024-03-04"), keys, at("2024-04-02T00:00:00Z"));
+        let repaired: u64 = lake.presence(&table, &request).await.unwrap().repaired.values().map(|slots| slots.count()).sum();
+        let scanned = texts(&collect(lake.scan(&table, &everything(Layer::Repaired)).await.unwrap()).await).len();
+        let sql = "SELECT count(repaired_by) FROM bars_repaired";
+        let shown = texts(&collect(lake.query(std::slice::from_ref(&table), sql).await.unwrap()).await);
+        let log = world.sandbox.faults().log();
+        let lengths: Vec<usize> =
+            log.iter().filter(|served| served.operation == "StartQueryExecution").map(|served| served.resource.len()).collect();
+        (lengths, repaired, scanned, shown)
+    };
+    world.lake.retract(&table, &retraction("few", &names[..1])).await.unwrap();
+    let few = look().await;
+    assert_eq!((few.1, few.2, few.3), (1, SYMBOLS, vec![(SYMBOLS - 1).to_string()]));
+    world.lake.retract(&table, &retraction("many", &names[..SYMBOLS - 10])).await.unwrap();
+    let many = look().await;
+    assert_eq!((many.1, many.2, many.3), (1, 11, vec!["10".to_owned()]));
+    assert_eq!(many.0, few.0);
+    repair(&world.lake, &table, "two", &fixed[..1], Vec::new()).await;
+    assert_eq!(look().await.1, 2);
+}
+
+/// What Athena would refuse to make later is refused before a unit is kept, and before anything is retracted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_too_long_for_athena_is_refused_before_anything_is_written() {
+    let (world, table) = (World::new().await, bars());
+    let columns: Vec<String> = (0..1_500).map(|number| format!("a_column_with_a_name_of_some_length_{number:04}")).collect();
+    let mut declared = vec![("symbol", "string"), ("ts", "timestamp"), ("close", "double"), ("volume", "bigint")];
+    declared.extend(columns.iter().map(|name| (name.as_str(), "double")));
+    world.declare(&table, &declared).await;
+    let before = world.keys("");
+    let fix = Fix { rows: vec![rows(&[("A", "2024-03-04T09:01:00Z", 1.5)])], source: "market".to_owned(), ..Fix::default() };
+    let scope = StageScope { run: "run", step: "fill", visit: 1, table: &table };
+    let request = StageRequest::new("unit", "backfill", at("2024-04-01T00:00:00Z"), &fix);
+    let kept = world.lake.stage(&scope, &request).await.unwrap_err();
+    let asked = world.lake.to_create(&table).await.unwrap_err();
+    for error in [kept, asked] {
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains("repaired view of table `bars`"), "{error}");
+    }
+    assert_eq!(world.keys(""), before);
 }
 
 /// More partitions than Athena writes in one statement are made known in several, and all rows are seen.

@@ -167,6 +167,23 @@ async fn the_same_workflow_on_s3_and_athena_gives_the_same_hours() {
     assert_eq!(costs["total"]["rows_repaired"], world.dropped);
 }
 
+/// A place in S3 without a journal is a mistake, as a folder without one is; one whose runs have not begun is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mistyped_place_in_s3_is_not_an_empty_list_of_runs() {
+    let world = World::new();
+    let folder = captured(&world).await;
+    let sandbox = Sandbox::start(&folder).await;
+    for (place, said) in
+        [("s3://bucket/lakes", "there is no journal at s3://bucket/lakes/_repair/journal"), ("s3://buckets/lake", "bucket")]
+    {
+        for command in [&["runs"][..], &["show", "one"], &["costs"], &["resume", "one"]] {
+            let output = sandbox.repair(&world).args(command).args(["--lake", place]).output().unwrap();
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.code() == Some(2) && error.contains(said), "{command:?}: {error}");
+        }
+    }
+}
+
 /// What Athena and S3 charge for the events of a run: 5 dollars a terabyte, at least 10 MB a query that read anything, each id once; and requests,
 /// and bytes for a month.
 fn by_hand(events: &str, usage: &Value) -> String {

@@ -132,7 +132,8 @@ pub trait Journal: Send + Sync {
     /// The run need not exist yet. An adapter that knows that the holder is dead need not wait for the lease to expire.
     ///
     /// # Errors
-    /// `conflict` if another driver holds an unexpired lease; the message names it and says when the lease expires.
+    /// `conflict` if another driver holds an unexpired lease; the message names it and says when the lease expires. If the holder may be
+    /// dead, the error says how long the lease still lasts ([`Error::wait_hint`](crate::Error::wait_hint)); if it is known to be alive, not.
     async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()>;
 
     /// Releases the lease, if `driver` holds it.

@@ -8,6 +8,7 @@ mod definition;
 pub mod journal_suite;
 pub mod lake_suite;
 pub mod plugin_suite;
+pub mod random_tables;
 pub mod world;
 
 pub use context::{context, minute_table};

@@ -11,14 +11,16 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use repair_core::engine::Event;
-use repair_core::engine::{Engine, EngineOptions, Journal, Outcome, Recorded, RunReport, RunState, StartRequest, child_run_id, load};
+use repair_core::engine::{
+    Engine, EngineOptions, Journal, Outcome, Recorded, RunHead, RunReport, RunState, Signal, StartRequest, child_run_id, load,
+};
 use repair_core::model::Usage;
 use repair_core::model::{Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Unit, Wanted};
 use repair_core::plugin::{Answer, Clock, Detector, Limits, PlannedUnits, Registry, Repairer, Request, Sensor, Source, StepContext, Task};
 use repair_core::testing::{MemoryJournal, MemoryLake, VirtualClock};
 use repair_core::workflow::EVALUATOR;
 use repair_core::workflow::Workflow;
-use repair_core::{Error, ErrorKind, Result};
+use repair_core::{Error, ErrorKind, Hint, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -395,20 +397,112 @@ async fn two_drivers() {
     let (first, for_first) = (world.engine(), workflow.clone());
     let driven = tokio::spawn(async move { first.start(&for_first, World::request("run")).await });
     tokio::time::sleep(Duration::from_secs(100)).await;
-    // The first renews its lease, so the second is told at once, and nothing is written.
+    // The first renews its lease, so the second sees that it is alive, and nothing is written.
     let before = world.events("run").await.len();
     let error = world.engine().resume("run").await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Conflict);
-    assert_eq!((world.passed_s(), world.events("run").await.len()), (100, before));
-    // The first dies without a word; when its lease is over, the second takes over.
+    assert_eq!((error.kind(), error.remedy()), (ErrorKind::Conflict, Some(&Hint::DrivenElsewhere { run: "run".to_owned() })));
+    let passed_s = world.passed_s();
+    assert!((101..=111).contains(&passed_s), "{passed_s}");
+    assert_eq!(world.events("run").await.len(), before);
+    // The first dies without a word. Who is to stop does not wait, and the second takes over when the lease has expired.
     driven.abort();
     let _ = driven.await;
-    let error = world.engine().resume("run").await.unwrap_err();
-    assert!(error.message().contains("until 2024-03-04T09:02"), "{error}");
-    tokio::time::sleep(Duration::from_secs(30)).await;
+    let stopped = world.engine();
+    stopped.stop.cancel();
+    let cancelled = stopped.resume("run").await.unwrap_err();
+    assert_eq!(cancelled.kind(), ErrorKind::Cancelled, "{cancelled}");
+    assert_eq!(world.passed_s(), passed_s);
     let report = world.engine().resume("run").await.unwrap();
     assert_eq!(report.outcome, Some(Outcome::Succeeded));
     assert_eq!(world.seen.calls(), ["a 1.1", "a 1.1"], "the attempt that died with its driver is done again");
+}
+
+/// A journal that cannot be reached for a while: requests of some kinds fail, or are not answered.
+struct Unreachable {
+    journal: MemoryJournal,
+    clock: VirtualClock,
+    /// From when to when, in seconds since the start.
+    outage: std::ops::Range<i64>,
+    appends_too: bool,
+    answers: bool,
+}
+
+impl Unreachable {
+    async fn reach(&self) -> Result<()> {
+        let passed_s = self.clock.now().duration_since(BASE.parse().unwrap()).as_secs();
+        if !self.outage.contains(&passed_s) {
+            return Ok(());
+        }
+        if !self.answers {
+            std::future::pending::<()>().await;
+        }
+        Err(Error::new(ErrorKind::Throttled, "slow down"))
+    }
+}
+
+#[async_trait]
+impl Journal for Unreachable {
+    async fn append(&self, run: &str, expected: u64, at: Timestamp, events: &[Event]) -> Result<()> {
+        if self.appends_too {
+            self.reach().await?;
+        }
+        self.journal.append(run, expected, at, events).await
+    }
+
+    async fn read(&self, run: &str, from: u64, limit: usize) -> Result<Vec<Recorded>> {
+        self.journal.read(run, from, limit).await
+    }
+
+    async fn runs(&self) -> Result<Vec<RunHead>> {
+        self.journal.runs().await
+    }
+
+    async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {
+        self.reach().await?;
+        self.journal.acquire(run, driver, now, ttl).await
+    }
+
+    async fn release(&self, run: &str, driver: &str) -> Result<()> {
+        self.journal.release(run, driver).await
+    }
+
+    async fn signal(&self, run: &str, signal: Option<Signal>) -> Result<()> {
+        self.reach().await?;
+        self.journal.signal(run, signal).await
+    }
+
+    async fn signaled(&self, run: &str) -> Result<Option<Signal>> {
+        self.reach().await?;
+        self.journal.signaled(run).await
+    }
+}
+
+/// A driver polls and renews its lease in vain for as long as the lease lasts, whether the journal refuses or is silent. Beyond that it must
+/// stop, which is not the end of the run.
+#[tokio::test(start_paused = true)]
+async fn a_journal_out_of_reach_stops_a_driver_only_when_its_lease_expires() {
+    for answers in [true, false] {
+        for (outage, appends_too, goes_on) in
+            [(100..115, false, true), (100..150, false, false), (90..99, true, true), (599..601, true, false)]
+        {
+            let world = World::new();
+            let workflow = world.parse("start: a\nsteps:\n  a: { task: do, with: { takes_s: 600 }, end: true }");
+            let mut engine = world.engine();
+            // A silent journal would hold up an append for ever.
+            let answers = answers || appends_too;
+            engine.journal = Arc::new(Unreachable { journal: world.journal.clone(), clock: world.clock, outage, appends_too, answers });
+            let driven = engine.start(&workflow, World::request("run")).await;
+            if goes_on {
+                assert_eq!((driven.unwrap().outcome, world.passed_s()), (Some(Outcome::Succeeded), 600));
+                continue;
+            }
+            let error = driven.unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::Transient | ErrorKind::Throttled), "{error}");
+            assert_eq!(error.remedy(), Some(&Hint::Resume { run: "run".to_owned() }), "{error}");
+            assert!(appends_too || (120..=135).contains(&world.passed_s()), "{}", world.passed_s());
+            assert_eq!(world.engine().resume("run").await.unwrap().outcome, Some(Outcome::Succeeded));
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -58,13 +58,16 @@ impl Leases {
         {
             dead = self.lock_of_the_dead(&lease);
             if dead.is_none() && lease.until > now {
-                return Err(Error::new(
+                let error = Error::new(
                     ErrorKind::Conflict,
                     format!(
                         "run {run} is driven by {}, process {} on {}, whose lease expires at {}; stop that process, or wait for it to end",
                         lease.driver, lease.pid, lease.host, lease.until
                     ),
-                ));
+                );
+                // Of a holder on another machine, or in another container, only its lease is known.
+                let left = Duration::try_from(lease.until.duration_since(now)).unwrap_or_default();
+                return Err(if self.is_alive(&lease) { error } else { error.retry_after(left) });
             }
         }
         let name = lock_name(run, driver);
@@ -116,6 +119,13 @@ impl Leases {
         let name = lease.lock.as_ref().filter(|_| lease.host == self.host)?;
         let file = File::options().write(true).open(self.folder.join(name)).ok()?;
         file.try_lock().ok().map(|()| (name.clone(), file))
+    }
+
+    /// Whether a holder proves to be alive: it is on this machine, and keeps its file locked.
+    fn is_alive(&self, lease: &Lease) -> bool {
+        let Some(name) = lease.lock.as_ref().filter(|_| lease.host == self.host) else { return false };
+        let file = File::options().write(true).open(self.folder.join(name));
+        file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
     fn lock(&self, name: &str) -> Result<File, TryLockError> {

@@ -12,7 +12,7 @@ mod with_aws {
     use repair_aws::{AwsLake, AwsOptions, Connection, S3Journal};
     use repair_core::engine::{Journal, load};
     use repair_core::lake::Lake;
-    use repair_core::{Error, Hint, Result};
+    use repair_core::{Error, ErrorKind, Hint, Result};
     use serde::{Deserialize, Serialize};
     use serde_json::Value;
 
@@ -115,10 +115,23 @@ mod with_aws {
             Ok(Arc::new(AwsLake::open(&connection, options)?))
         }
 
-        /// Its journal.
-        pub(crate) async fn journal(&self) -> Result<Arc<dyn Journal>> {
-            let location = format!("{}/_repair/journal", self.location.trim_end_matches('/'));
-            Ok(Arc::new(S3Journal::open(&self.connect().await?, &location)?))
+        fn journal_at(&self) -> String {
+            format!("{}/_repair/journal", self.location.trim_end_matches('/'))
+        }
+
+        /// Its journal, which begins with the first run.
+        pub(crate) async fn journal_to_write(&self) -> Result<Arc<dyn Journal>> {
+            Ok(Arc::new(S3Journal::open(&self.connect().await?, &self.journal_at())?))
+        }
+
+        /// Its journal, if something was run there.
+        pub(crate) async fn journal_to_read(&self) -> Result<Arc<dyn Journal>> {
+            let journal = S3Journal::open(&self.connect().await?, &self.journal_at())?;
+            if journal.exists().await? {
+                return Ok(Arc::new(journal));
+            }
+            let message = format!("there is no journal at {}: nothing was ever run there", self.journal_at());
+            Err(Error::new(ErrorKind::NotFound, message).hint(Hint::OtherLake))
         }
     }
 }
@@ -170,7 +183,12 @@ mod without_aws {
         }
 
         /// Its journal.
-        pub(crate) async fn journal(&self) -> Result<Arc<dyn Journal>> {
+        pub(crate) async fn journal_to_write(&self) -> Result<Arc<dyn Journal>> {
+            match self.0 {}
+        }
+
+        /// Its journal.
+        pub(crate) async fn journal_to_read(&self) -> Result<Arc<dyn Journal>> {
             match self.0 {}
         }
     }

@@ -59,7 +59,7 @@ impl Root {
     pub(super) async fn journal_to_read(&self) -> Result<Arc<dyn Journal>> {
         match self {
             Self::Folder { path, profile } => folder::journal_to_read(path, profile.as_deref()),
-            Self::Bucket(bucket) => bucket.journal().await,
+            Self::Bucket(bucket) => bucket.journal_to_read().await,
             Self::Given { journal, .. } => Ok(journal.clone()),
         }
     }
@@ -68,7 +68,7 @@ impl Root {
     pub(crate) async fn journal_to_write(&self) -> Result<Arc<dyn Journal>> {
         match self {
             Self::Folder { path, profile } => folder::journal_to_write(path, profile.as_deref()),
-            Self::Bucket(bucket) => bucket.journal().await,
+            Self::Bucket(bucket) => bucket.journal_to_write().await,
             Self::Given { journal, .. } => Ok(journal.clone()),
         }
     }

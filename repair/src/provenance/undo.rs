@@ -126,7 +126,8 @@ impl UndoRequest<'_> {
             let Some(changed) = subject::meant(lake.as_ref(), table, &parts).await? else { continue };
             let at = open.around.clock.now();
             let retraction = Retraction { id: id.clone(), parts, undoes: None, at, by: user(), reason: reason.clone() };
-            all.push(history.retract(lake.as_ref(), table, &retraction, &run, changed).await?);
+            let written = history.retract(lake.as_ref(), table, &retraction, &run, changed).await;
+            all.push(written.map_err(|error| error.on("undo", &id))?);
         }
         if all.is_empty() {
             let what = if is_part { "nothing in that part" } else { "nothing" };

@@ -31,6 +31,8 @@ use repair_core::testing::LakeSetup;
 pub const BUCKET: &str = "bucket";
 pub const DATABASE: &str = "market";
 pub const WORKGROUP: &str = "repair";
+/// For how long calls are repeated in tests: three times, as few as ever, so that a fault that stays ends soon.
+pub const PATIENCE: Duration = Duration::ZERO;
 
 /// A sandbox with a bucket, a database and a workgroup, and a lake on it.
 pub struct World {
@@ -64,7 +66,7 @@ impl World {
     pub async fn on(sandbox: Sandbox) -> Self {
         let config = config(&sandbox.endpoint());
         let athena = aws_sdk_athena::Client::new(&config);
-        let connection = Connection::of(config);
+        let connection = Connection::of(config).with_patience(PATIENCE);
         let _ = sandbox.store().create_bucket(BUCKET);
         let lake = AwsLake::open(&connection, options()).unwrap();
         let world = Self { sandbox, connection, lake, athena };
@@ -74,6 +76,11 @@ impl World {
         world.define(&format!("CREATE DATABASE IF NOT EXISTS {DATABASE}")).await;
         world.sandbox.faults().clear_log();
         world
+    }
+
+    /// Makes a workgroup, as its owner does.
+    pub async fn create_workgroup(&self, name: &str, configuration: aws_sdk_athena::types::WorkGroupConfiguration) {
+        self.athena.create_work_group().name(name).configuration(configuration).send().await.unwrap();
     }
 
     /// Another lake on the same sandbox: as another process sees it.

@@ -227,6 +227,12 @@ pub fn child_run_id(parent: &str, step: &str, visit: u32) -> String {
     format!("{parent}-{}", &hasher.finalize().to_hex().as_str()[..16])
 }
 
+/// How often the lease of a driver that may be dead is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A lease that lasts longer than so many of ours is not waited for: a clock may be wrong.
+const MOST_LEASES: u32 = 2;
+
 /// The maximum length of a run id, which is part of file names.
 const RUN_ID_LENGTH: usize = 64;
 
@@ -269,7 +275,7 @@ impl Engine {
             let variables = Variables::at_start(&workflow.fix(&request.params, now)?, at, now);
             preflight(&self.registry, self.lake.as_ref(), workflow, &variables).await?;
         }
-        self.hold(&run, Begin::Start(workflow, request)).await
+        self.hold(&run, Begin::Start(workflow, request), true).await
     }
 
     /// Resumes a run with the definition that it has.
@@ -277,7 +283,7 @@ impl Engine {
     /// # Errors
     /// `not-found` if there is no such run; otherwise as [`Engine::start`].
     pub async fn resume(&self, run: &str) -> Result<RunReport> {
-        self.hold(run, Begin::Continue { corrected: None, redrive: false }).await
+        self.hold(run, Begin::Continue { corrected: None, redrive: false }, true).await
     }
 
     /// Resumes a run with a corrected definition.
@@ -285,7 +291,7 @@ impl Engine {
     /// # Errors
     /// `conflict` if what the run already did would mean something else under that definition; otherwise as [`Engine::resume`].
     pub async fn resume_with(&self, run: &str, corrected: &Workflow) -> Result<RunReport> {
-        self.hold(run, Begin::Continue { corrected: Some(corrected), redrive: false }).await
+        self.hold(run, Begin::Continue { corrected: Some(corrected), redrive: false }, true).await
     }
 
     /// Continues a run that failed or was cancelled, from where it failed, with a corrected definition if one is given. What succeeded is
@@ -294,7 +300,7 @@ impl Engine {
     /// # Errors
     /// `conflict` if the run succeeded, or has not ended; otherwise as [`Engine::resume_with`].
     pub async fn redrive(&self, run: &str, corrected: Option<&Workflow>) -> Result<RunReport> {
-        self.hold(run, Begin::Continue { corrected, redrive: true }).await
+        self.hold(run, Begin::Continue { corrected, redrive: true }, true).await
     }
 
     /// Cancels a run. Its driver ends it once all running steps have stopped and their usage is recorded. A run without a driver is ended
@@ -322,7 +328,7 @@ impl Engine {
             return Err(Error::new(ErrorKind::Conflict, message));
         }
         self.journal.signal(run, Some(signal)).await?;
-        match self.resume(run).await {
+        match self.hold(run, Begin::Continue { corrected: None, redrive: false }, false).await {
             Ok(report) => Ok(Some(report)),
             // Another driver has the run, and will see the request.
             Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
@@ -330,18 +336,52 @@ impl Engine {
         }
     }
 
-    /// Drives a run while holding its lease. Boxed, because a run may start other runs.
-    fn hold<'a>(&'a self, run: &'a str, begin: Begin<'a>) -> BoxFuture<'a, Result<RunReport>> {
+    /// Drives a run while holding its lease; `waits` for that of a driver that may be dead. Boxed, because a run may start other runs.
+    fn hold<'a>(&'a self, run: &'a str, begin: Begin<'a>, waits: bool) -> BoxFuture<'a, Result<RunReport>> {
         Box::pin(async move {
             check_run_id(run)?;
             let driver = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
-            self.journal.acquire(run, &driver, self.clock.now(), self.options.lease).await.map_err(|error| driven_elsewhere(run, error))?;
+            self.take(run, &driver, waits).await?;
             let done = self.drive(run, &driver, begin).await;
             if let Err(error) = self.journal.release(run, &driver).await {
                 tracing::warn!(run, error = error.full(), "the lease could not be released; it expires by itself");
             }
             done
         })
+    }
+
+    /// Takes the lease of a run. If another driver holds it that may be dead, waits until the lease expires; a driver that renews it
+    /// meanwhile is alive.
+    async fn take(&self, run: &str, driver: &str, waits: bool) -> Result<()> {
+        let mut expiry = None;
+        loop {
+            let now = self.clock.now();
+            let error = match self.journal.acquire(run, driver, now, self.options.lease).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => driven_elsewhere(run, error),
+                taken => return taken,
+            };
+            let Some(left) = error.wait_hint().filter(|left| waits && *left <= self.options.lease.saturating_mul(MOST_LEASES)) else {
+                return Err(error);
+            };
+            let expires = now.checked_add(left).unwrap_or(Timestamp::MAX);
+            if *expiry.get_or_insert(expires) != expires {
+                return Err(error);
+            }
+            if self.stop.is_cancelled() {
+                return Err(Error::new(
+                    ErrorKind::Cancelled,
+                    format!("run `{run}` was not continued: it was still held by another driver"),
+                )
+                .hint(Hint::Resume { run: run.to_owned() })
+                .because(error));
+            }
+            tracing::info!(run, error = error.full(), "waiting for the lease of another driver, which may be dead");
+            let again = now.checked_add(left.min(LOOK_AGAIN)).unwrap_or(Timestamp::MAX);
+            tokio::select! {
+                () = self.clock.sleep_until(again) => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
     }
 
     async fn drive(&self, run: &str, driver: &str, begin: Begin<'_>) -> Result<RunReport> {
@@ -375,8 +415,11 @@ impl Engine {
             }
         };
         let mut session = Session::new(self, run, driver, workflow, state)?;
-        session.record(first).await?;
-        session.drive().await?;
+        let driven = match session.record(first).await {
+            Ok(()) => session.drive().await,
+            error => error,
+        };
+        driven.map_err(|error| goes_on(run, error))?;
         Ok(RunReport::new(run, &session.state))
     }
 
@@ -455,6 +498,16 @@ fn check_same(workflow: &Workflow, request: &StartRequest, state: &RunState) -> 
 /// What the journal answers to a driver: a conflict means that another process drives the run.
 pub(super) fn driven_elsewhere(run: &str, error: Error) -> Error {
     if error.kind() == ErrorKind::Conflict { error.hint(Hint::DrivenElsewhere { run: run.to_owned() }) } else { error }
+}
+
+/// What it means for a run that its driver cannot reach the journal, or may not: it has not ended, and can be resumed.
+fn goes_on(run: &str, error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Transient | ErrorKind::Throttled | ErrorKind::Timeout | ErrorKind::Denied => {
+            error.hint(Hint::Resume { run: run.to_owned() })
+        }
+        _ => error,
+    }
 }
 
 fn no_such_run(run: &str) -> Error {

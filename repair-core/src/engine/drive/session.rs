@@ -32,6 +32,9 @@ const MAX_COMMIT: usize = 256;
 /// How many requests of jobs may be queued; beyond that, jobs wait.
 const MAX_WAITING: usize = 256;
 
+/// How often a renewal of the lease that failed is tried again, in the time that a lease lasts.
+const RENEWALS: u32 = 12;
+
 /// Reports the progress of a job to the observer, and records its last heartbeat.
 struct Beating {
     observer: Arc<dyn Observer>,
@@ -117,6 +120,23 @@ pub(crate) struct Session<'a> {
     next_job: u64,
     sender: mpsc::Sender<Message>,
     messages: mpsc::Receiver<Message>,
+    /// A request was followed, but is still in the journal.
+    unwithdrawn: bool,
+}
+
+/// The lease that the driver holds.
+struct Held {
+    /// Since when it lasts.
+    since: Instant,
+    /// When it could not be renewed, and how long to wait before it is tried again.
+    tried: Option<(Instant, Duration)>,
+}
+
+impl Held {
+    /// When it is to be renewed.
+    fn due(&self, every: Duration) -> Instant {
+        self.tried.map_or(self.since + every, |(at, wait)| at + wait)
+    }
 }
 
 impl<'a> Session<'a> {
@@ -134,12 +154,28 @@ impl<'a> Session<'a> {
         let (sender, messages) = mpsc::channel(MAX_WAITING);
         let (plugins, running, tasks) = (HashMap::new(), BTreeMap::new(), JoinSet::new());
         let tags = Arc::new(workflow.tags.clone());
-        Ok(Self { engine, run, driver, workflow, state, context, tags, plugins, running, tasks, next_job: 0, sender, messages })
+        Ok(Self {
+            engine,
+            run,
+            driver,
+            workflow,
+            state,
+            context,
+            tags,
+            plugins,
+            running,
+            tasks,
+            next_job: 0,
+            sender,
+            messages,
+            unwithdrawn: false,
+        })
     }
 
     pub(crate) async fn drive(&mut self) -> Result<()> {
         let lease = self.engine.options.lease / 3;
-        let (mut renewed, mut polled) = (Instant::now(), None::<Instant>);
+        let mut polled = None::<Instant>;
+        let mut held = Held { since: Instant::now(), tried: None };
         loop {
             if self.state.next_sequence > MAX_EVENTS {
                 return Err(Error::internal(format!("the run has more than {MAX_EVENTS} events; it seems to be in an endless loop")));
@@ -148,10 +184,8 @@ impl<'a> Session<'a> {
                 self.handle_signal().await?;
                 polled = Some(Instant::now());
             }
-            if renewed.elapsed() >= lease {
-                let held = self.engine.journal.acquire(self.run, self.driver, self.engine.clock.now(), self.engine.options.lease).await;
-                held.map_err(|error| driven_elsewhere(self.run, error))?;
-                renewed = Instant::now();
+            if Instant::now() >= held.due(lease) {
+                self.renew(&mut held).await?;
             }
             let decision = decide(&self.state, &self.workflow, self.engine.clock.now());
             if !decision.record.is_empty() && self.may_record(&decision) {
@@ -162,6 +196,10 @@ impl<'a> Session<'a> {
                 continue;
             }
             if self.state.ended.is_some() || self.state.paused {
+                // A request that was followed must not meet the run again when it is resumed.
+                if self.unwithdrawn {
+                    self.withdraw().await;
+                }
                 return Ok(());
             }
             let stopping = self.engine.stop.is_cancelled();
@@ -174,7 +212,7 @@ impl<'a> Session<'a> {
                 continue;
             }
             let next_poll = polled.unwrap_or_else(Instant::now) + self.engine.options.poll;
-            let mut wake = next_poll.min(renewed + lease);
+            let mut wake = next_poll.min(held.due(lease));
             for running in self.running.values() {
                 wake = running.due(self.engine.options.grace).map_or(wake, |due| wake.min(due));
             }
@@ -230,8 +268,59 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Renews the lease. What goes wrong is tried again for as long as the lease lasts.
+    async fn renew(&self, held: &mut Held) -> Result<()> {
+        let engine = self.engine;
+        let now = Instant::now();
+        let renewal = engine.journal.acquire(self.run, self.driver, engine.clock.now(), engine.options.lease);
+        match tokio::time::timeout(self.moment(), renewal).await {
+            Ok(Ok(())) => {
+                *held = Held { since: now, tried: None };
+                Ok(())
+            }
+            Ok(Err(error)) if error.kind() == ErrorKind::Conflict => Err(driven_elsewhere(self.run, error)),
+            failed => {
+                let error = match failed {
+                    Ok(failed) => failed.err(),
+                    Err(_) => None,
+                };
+                if held.since.elapsed() >= engine.options.lease {
+                    let lost = Error::new(
+                        ErrorKind::Transient,
+                        format!("the lease of run `{}` has expired, because the journal could not be reached to renew it", self.run),
+                    );
+                    return Err(match error {
+                        Some(error) => lost.because(error),
+                        None => lost,
+                    });
+                }
+                let why = error.map_or_else(|| "the journal did not answer".to_owned(), |error| error.full());
+                tracing::warn!(run = self.run, error = why, "the lease could not be renewed; will try again until it expires");
+                held.tried = Some((Instant::now(), engine.options.lease / RENEWALS));
+                Ok(())
+            }
+        }
+    }
+
+    /// How long a request to the journal may hold up the driver, beside appending.
+    fn moment(&self) -> Duration {
+        self.engine.options.lease / 6
+    }
+
+    /// Looks for a request to the driver, and records it. If the journal cannot be asked, the next look will do.
     async fn handle_signal(&mut self) -> Result<()> {
-        let Some(signal) = self.engine.journal.signaled(self.run).await? else { return Ok(()) };
+        let signal = match tokio::time::timeout(self.moment(), self.engine.journal.signaled(self.run)).await {
+            Ok(Ok(signal)) => signal,
+            failed => {
+                let why = match failed {
+                    Ok(failed) => failed.err().map(|error| error.full()).unwrap_or_default(),
+                    Err(_) => "the journal did not answer".to_owned(),
+                };
+                tracing::debug!(run = self.run, error = why, "could not see whether somebody wants to cancel or pause; will look again");
+                return Ok(());
+            }
+        };
+        let Some(signal) = signal else { return Ok(()) };
         if self.state.ended.is_none() && self.state.stop.is_none() {
             let why = match signal {
                 Signal::Cancel => StopReason::Cancel,
@@ -239,7 +328,17 @@ impl<'a> Session<'a> {
             };
             self.record(vec![Event::StopRequested { why }]).await?;
         }
-        self.engine.journal.signal(self.run, None).await
+        self.withdraw().await;
+        Ok(())
+    }
+
+    /// Withdraws a request that was followed.
+    async fn withdraw(&mut self) {
+        let withdrawn = tokio::time::timeout(self.moment(), self.engine.journal.signal(self.run, None)).await;
+        self.unwithdrawn = !matches!(withdrawn, Ok(Ok(())));
+        if self.unwithdrawn {
+            tracing::warn!(run = self.run, "a request to cancel or pause was followed, and could not be withdrawn; will try again");
+        }
     }
 
     /// Cancels the runs that this run started for its workflow steps.

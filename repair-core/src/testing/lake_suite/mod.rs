@@ -109,6 +109,7 @@ pub async fn all(lake: &dyn Lake, setup: &dyn LakeSetup) {
 pub async fn all_of_retractions(lake: &dyn Lake, setup: &dyn LakeSetup) {
     undo_hides_and_undo_of_undo_shows_again(lake, setup).await;
     undo_in_part_hides_that_part(lake, setup).await;
+    undo_of_an_interval_hides_the_slots_that_begin_in_it(lake, setup).await;
     an_older_repair_counts_when_the_newer_is_undone(lake, setup).await;
     to_retract_twice_is_to_do_it_once(lake, setup).await;
     exceptions_are_retracted_too(lake, setup).await;

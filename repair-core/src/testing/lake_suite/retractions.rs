@@ -6,7 +6,7 @@ use super::tables::*;
 use crate::error::ErrorKind;
 use crate::lake::overlay::retraction::{Kind, Part, Retraction};
 use crate::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope};
-use crate::model::{Fix, Interval, Key, Table};
+use crate::model::{Cadence, Fix, Interval, Key, PartitionUnit, Table, TimeMark};
 
 const AS_OF: &str = "2024-04-02T00:00:00Z";
 
@@ -120,6 +120,48 @@ pub async fn undo_in_part_hides_that_part(lake: &dyn Lake, setup: &dyn LakeSetup
         lake.retract(&table, &undoing(&back, &id)).await.unwrap();
     }
     assert_eq!(read(lake, &table, Layer::Repaired).await, both(&raw, "backfill", &all));
+}
+
+/// Which slots an interval of an undo holds does not depend on what the time of a row marks, on the zone of a day, or on whether the table
+/// has slots at all.
+pub async fn undo_of_an_interval_hides_the_slots_that_begin_in_it(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let ends = Table { time_marks: TimeMark::End, cadence: Some(Cadence::from_seconds(900).unwrap()), ..new_table() };
+    let days = Table { cadence: Some(Cadence::DAY), partition_by: by(PartitionUnit::Month), ..new_table() };
+    let days = days.with_zone("America/New_York".parse().unwrap());
+    let instants = Table { cadence: None, ..new_table() };
+    for (table, fixed, (from, to), left) in [
+        // The row of 09:15 is that of the slot from 09:00 on.
+        (
+            ends,
+            ["2024-03-04T09:00:00Z", "2024-03-04T09:15:00Z", "2024-03-04T09:30:00Z", "2024-03-04T09:45:00Z"],
+            ("2024-03-04T09:00:00Z", "2024-03-04T09:30:00Z"),
+            [0, 3],
+        ),
+        // The clocks change on the 10th.
+        (
+            days,
+            ["2024-03-09T05:00:00Z", "2024-03-10T05:00:00Z", "2024-03-11T04:00:00Z", "2024-03-12T04:00:00Z"],
+            ("2024-03-10T05:00:00Z", "2024-03-12T04:00:00Z"),
+            [0, 3],
+        ),
+        (
+            instants,
+            ["2024-03-04T09:00:00.999Z", "2024-03-04T09:00:01Z", "2024-03-04T09:00:01.001Z", "2024-03-04T09:00:01.002Z"],
+            ("2024-03-04T09:00:01Z", "2024-03-04T09:00:01.002Z"),
+            [0, 3],
+        ),
+    ] {
+        put(setup, &table, &[row("A", "2024-03-01T05:00:00Z", 1.0, 1)]).await;
+        let fixed: Vec<Row> = fixed.iter().map(|time| row("A", time, 2.0, 2)).collect();
+        let run = new_run();
+        publish(lake, &table, &run, "fill", "2024-04-01T00:00:00Z", &fix(&table, &fixed, Vec::new())).await;
+        let interval = Interval::new(at(from), at(to)).unwrap();
+        let part = Part { key: Some(Key::from("A")), interval: Some(interval), ..Part::of_run(&run) };
+        lake.retract(&table, &retraction("some", vec![part])).await.unwrap();
+        let left: Vec<Row> = left.iter().map(|number: &usize| fixed[*number].clone()).collect();
+        let shown: Vec<_> = read(lake, &table, Layer::Repaired).await.into_iter().filter(|row| row.4.is_some()).collect();
+        assert_eq!(shown, repaired(&left, Some("backfill")), "{table:?}");
+    }
 }
 
 /// When the newer of two repairs of a slot is undone, the older one counts.

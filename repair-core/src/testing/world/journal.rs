@@ -86,7 +86,8 @@ impl Journal for MemoryJournal {
             && lease.until > now
         {
             let message = format!("run {run} is driven by {} until {}; stop it, or wait until then", lease.driver, lease.until);
-            return Err(Error::new(ErrorKind::Conflict, message).on("run", run));
+            let left = Duration::try_from(lease.until.duration_since(now)).unwrap_or_default();
+            return Err(Error::new(ErrorKind::Conflict, message).on("run", run).retry_after(left));
         }
         let until = now.checked_add(ttl).unwrap_or(Timestamp::MAX);
         state.leases.insert(run.to_owned(), Lease { driver: driver.to_owned(), until });

@@ -1,0 +1,119 @@
+//! The repaired view, for anyone who reads with SQL.
+
+use repair_core::Result;
+use repair_core::lake::overlay;
+use repair_core::lake::partition::TimeBounds;
+use repair_core::model::OnBadRow;
+
+use super::folders::Folders;
+use super::timing::Timing;
+use super::{Shape, Source, Wanted, key_name, name, time, values};
+use crate::catalog::Relation;
+
+impl Source<'_> {
+    /// The columns of the repaired view: those of the table with its time as an instant, its partitions, and who repaired a row and its cells.
+    ///
+    /// # Errors
+    /// `invalid` if Athena cannot read the table as it is declared.
+    pub(crate) fn view_columns(&self) -> Result<Vec<String>> {
+        let (mut all, others, _) = self.shown()?;
+        all.extend(others);
+        all.extend([overlay::REPAIRED_BY, overlay::REPAIRED_CELLS].map(str::to_owned));
+        Ok(all)
+    }
+
+    /// The columns that the view has of the table's objects, and of its partitions; and whether its time column is one that we compute.
+    fn shown(&self) -> Result<(Vec<String>, Vec<String>, bool)> {
+        let names = |columns: &[crate::catalog::Column]| {
+            columns.iter().map(|column| column.name.clone()).filter(|column| !overlay::is_ours(column)).collect::<Vec<_>>()
+        };
+        let (mut own, mut others) = (names(&self.raw.columns), names(&self.raw.partitions));
+        let nested = self.table.columns.iter().filter(|(_, rule)| rule.path.is_some()).map(|(column, _)| column.clone());
+        for column in nested {
+            if !own.iter().any(|known| known.eq_ignore_ascii_case(&column)) {
+                own.push(column);
+            }
+        }
+        let is_time = |column: &String| column.eq_ignore_ascii_case(&self.table.time);
+        let computed = !matches!(self.timing()?, Timing::Plain);
+        if computed && !own.iter().any(is_time) {
+            own.push(self.table.time.to_ascii_lowercase());
+            others.retain(|column| !is_time(column));
+        }
+        Ok((own, others, computed))
+    }
+
+    /// The repaired view, for anyone who reads with SQL. A condition on the partitions prunes the table; repaired rows have the partitions
+    /// that rows of their time are in.
+    pub(crate) fn create_view(&self, database: &str, repairs: &Relation) -> Result<String> {
+        let all = TimeBounds::ALL;
+        let (own, others, computed) = self.shown()?;
+        let folders = Folders::of(self.table, self.raw)?;
+        let is_time = |column: &str| computed && column.eq_ignore_ascii_case(&self.table.time);
+        let columns: Vec<&str> = own.iter().chain(&others).map(String::as_str).collect();
+        let read: Vec<&str> = columns.iter().copied().filter(|column| !is_time(column)).collect();
+        let wanted = Wanted { bounds: all, keys: None, columns: &read };
+        let raw = if self.is_judged(&read)? {
+            let mut select = self.key_names();
+            select.push(format!("CASE WHEN repair_reason IS NULL THEN {} END AS repair_slot", self.slot("repair_ms", &all)?));
+            select.push("repair_ms".to_owned());
+            for column in &columns {
+                let quoted = name(column);
+                select.push(if is_time(column) { format!("{} AS {quoted}", time::timestamp("repair_ms")) } else { quoted });
+            }
+            // A row that cannot be read is a problem of the table unless it is quarantined, so the view does not hide it.
+            let used = match self.table.on_bad_row {
+                OnBadRow::Refuse => "repair_far < 2 OR repair_reason IS NOT NULL",
+                _ => "repair_far < 2 AND repair_reason IS NULL",
+            };
+            format!("SELECT {} FROM ({}) WHERE {used}", select.join(", "), self.prepared(&wanted, Shape::Native, false)?.sql)
+        } else {
+            self.raw_rows(&wanted, Shape::Native)?
+        };
+        let raw = self.aligned(raw, &all)?;
+        let keys = |column: &str| {
+            let key = self.table.key.iter().find(|key| key.eq_ignore_ascii_case(column)).map(|key| key_name(key));
+            key.map_or_else(|| "NULL".to_owned(), |key| format!("a.{}", name(&key)))
+        };
+        // What the folders of a row's time are called is computed once for all of them.
+        let local = folders.as_ref().map_or_else(|| "repair_ms".to_owned(), |folders| folders.local("repair_ms"));
+        // Columns that repairs lack are null in a repaired row; keys have the table's own type.
+        let mut known: Vec<&str> = Vec::new();
+        let mut fixed: Vec<String> = Vec::new();
+        for column in &columns {
+            let declared = values::declared(self.table, self.raw, column).unwrap_or_else(|| "string".to_owned());
+            let is_partition = self.raw.partition_kind(column).is_some() && !is_time(column);
+            let in_folders = folders.as_ref().filter(|_| is_partition);
+            let computed = in_folders.and_then(|folders| folders.value_for(column, &declared, "a.repair_local", keys));
+            fixed.push(match (computed, repairs.kind(column)) {
+                (Some(value), _) => value,
+                (None, Some(_)) if is_time(column) => {
+                    known.push(column);
+                    format!("a.{}", name(column))
+                }
+                (None, Some(_)) => {
+                    known.push(column);
+                    format!("CAST(a.{} AS {})", name(column), crate::catalog::trino_type(&declared))
+                }
+                // Hive's names of nested types are not Trino's; the other half of the view determines the type.
+                (None, None) => "NULL".to_owned(),
+            });
+        }
+        let wanted = Wanted { bounds: all, keys: None, columns: &known };
+        let fix = format!("SELECT *, {local} AS repair_local FROM ({})", self.winners(repairs, &wanted, Shape::Native)?);
+        let mut raw_out: Vec<String> = columns.iter().map(|column| format!("a.{}", name(column))).collect();
+        if !self.patched(repairs).is_empty() {
+            let slot = || self.slot_names().into_iter().map(|column| format!("a.{column}"));
+            raw_out.extend(slot());
+            fixed.extend(slot());
+        }
+        let (named, rows) = self.base((&raw, &raw_out.join(", ")), (&fix, &fixed.join(", ")), &all);
+        let out: Vec<String> = columns.iter().map(|&column| column.to_owned()).collect();
+        Ok(format!(
+            "CREATE OR REPLACE VIEW {database}.{view} AS {rows}",
+            database = name(database),
+            view = name(&overlay::repaired_view(&self.raw.name)),
+            rows = self.with_cells((&named, &rows), &out, repairs, &wanted, Shape::Native)?,
+        ))
+    }
+}
