@@ -14,6 +14,7 @@ use repair_core::engine::Event;
 use repair_core::engine::{
     Engine, EngineOptions, Journal, Outcome, Recorded, RunHead, RunReport, RunState, Signal, StartRequest, child_run_id, load,
 };
+use repair_core::lake::{Overlay, StageScope};
 use repair_core::model::Usage;
 use repair_core::model::{Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Unit, Wanted};
 use repair_core::plugin::{Answer, Clock, Detector, Limits, PlannedUnits, Registry, Repairer, Request, Sensor, Source, StepContext, Task};
@@ -662,6 +663,7 @@ async fn golden_journals_always_fold() {
         "units-reserved",
         "units-ended",
         "request-ended",
+        "units-lost",
         "late-truth",
         "publish-started",
         "publish-ended",
@@ -676,6 +678,37 @@ async fn golden_journals_always_fold() {
     assert_eq!(kinds, known, "every kind of event is in some golden journal");
 }
 
+/// A run whose process was killed, that lost two of its four staged units, and that was resumed.
+async fn after_a_loss() -> World {
+    let world = World::new();
+    let (engine, workflow) = (world.engine(), world.parse(FILL));
+    let driven = tokio::spawn(async move { engine.start(&workflow, World::request("run")).await });
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    driven.abort();
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    let table = table();
+    let scope = StageScope { run: "run", step: "fill", visit: 1, table: &table };
+    let mut staged: Vec<String> = world.lake.staged(&scope).await.unwrap().into_iter().map(|staged| staged.unit).collect();
+    staged.sort();
+    assert_eq!(staged.len(), 4);
+    world.lake.discard_staged(&scope, &staged[..2]).await.unwrap();
+    assert_eq!(world.engine().resume("run").await.unwrap().outcome, Some(Outcome::Succeeded));
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn staged_units_that_are_lost_are_repaired_again_and_paid_for_again() {
+    let world = after_a_loss().await;
+    let report = RunReport::new("run", &world.state().await);
+    assert_eq!((report.missing, report.usage.source_requests), (0, 22), "{:?}", report.problems);
+    assert_eq!(world.lake.rows(&table(), repair_core::lake::Layer::Repaired).unwrap().num_rows(), 20);
+    let lost = world.events("run").await.into_iter().filter_map(|recorded| match recorded.event {
+        Event::UnitsLost { step, units } => Some((step, units.len())),
+        _ => None,
+    });
+    assert_eq!(lost.collect::<Vec<_>>(), [("fill".to_owned(), 2)]);
+}
+
 /// Runs in which every kind of event occurs.
 async fn histories() -> Vec<(&'static str, Vec<Recorded>)> {
     let mut histories = Vec::new();
@@ -687,6 +720,7 @@ async fn histories() -> Vec<(&'static str, Vec<Recorded>)> {
     driven.await.unwrap().unwrap();
     world.engine().resume("run").await.unwrap();
     histories.push(("repair", world.events("run").await));
+    histories.push(("lost", after_a_loss().await.events("run").await));
 
     let world = World::new();
     let text = "start: both\nsteps:\n  both:\n    parallel:\n      left: { start: a, steps: { a: { wait: { for: 1m }, end: true } } }\n      right: { start: b, steps: { b: { task: do, with: { fails: { '1': denied } }, end: true } } }\n    next: c\n  c: { task: do, end: true }";
