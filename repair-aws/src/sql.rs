@@ -690,28 +690,43 @@ impl<'a> Source<'a> {
         self.key_names().into_iter().chain(["repair_slot".to_owned()]).collect()
     }
 
-    /// Rows without repaired cells: those of `raw` that are not replaced, and those of `fix` that are needed and within bounds. Returns
+    /// Rows without repaired cells: those of `raw` that are neither replaced nor removed, and those of `fix` that are needed and within bounds. Returns
     /// statements that are named, and one that selects from them; `raw_out` and `fix_out` are what it selects of `a`, with `repaired_by`
     /// behind it.
-    fn base(&self, (raw, raw_out): (&str, &str), (fix, fix_out): (&str, &str), bounds: &TimeBounds) -> (String, String) {
-        let (op, replace) = (name(columns::OP), text(Op::Replace.as_str()));
+    fn base(
+        &self,
+        (raw, raw_out): (&str, &str),
+        (fix, fix_out): (&str, &str),
+        repairs: &Relation,
+        bounds: &TimeBounds,
+    ) -> (String, String) {
+        let (op, replace, remove) = (name(columns::OP), text(Op::Replace.as_str()), text(Op::Remove.as_str()));
+        // Without removals, the statement is that of an overlay that never had any.
+        let (hides, hides_not, is_row) = match has_removals(repairs) {
+            true => (
+                format!("IN ({replace}, {remove})"),
+                format!("NOT IN ({replace}, {remove})"),
+                format!(" AND a.{op} IS DISTINCT FROM {remove}"),
+            ),
+            false => (format!("= {replace}"), format!("<> {replace}"), String::new()),
+        };
         let slot = self.slot_names().join(", ");
         let named = format!("repair_raw AS ({raw}), repair_fix AS ({fix}), repair_had AS (SELECT DISTINCT {slot} FROM repair_raw)");
         let (by, strategy) = (name(overlay::REPAIRED_BY), name(columns::STRATEGY));
         let rows = match self.same_row() {
             // Several repairs may be near one row, and several rows near one repair.
             Some(same) => format!(
-                "SELECT {raw_out}, CAST(NULL AS varchar) AS {by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} AND b.{op} = {replace} \
+                "SELECT {raw_out}, CAST(NULL AS varchar) AS {by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} AND b.{op} {hides} \
                  WHERE b.repair_slot IS NULL \
                  UNION ALL SELECT {fix_out}, a.{strategy} FROM repair_fix a LEFT JOIN repair_had b ON {same} AND a.{op} <> {replace} \
-                 WHERE b.repair_slot IS NULL{within}",
+                 WHERE b.repair_slot IS NULL{is_row}{within}",
                 within = in_bounds(bounds).map(|within| format!(" AND {within}")).unwrap_or_default(),
             ),
             None => format!(
                 "SELECT {raw_out}, CAST(NULL AS varchar) AS {by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} \
-                 WHERE b.{op} IS NULL OR b.{op} <> {replace} \
+                 WHERE b.{op} IS NULL OR b.{op} {hides_not} \
                  UNION ALL SELECT {fix_out}, a.{strategy} FROM repair_fix a LEFT JOIN repair_had b ON {same} \
-                 WHERE b.repair_slot IS NULL OR a.{op} = {replace}",
+                 WHERE (b.repair_slot IS NULL OR a.{op} = {replace}){is_row}",
                 same = self.same_slot(),
             ),
         };
@@ -745,7 +760,7 @@ impl<'a> Source<'a> {
                 }
                 let raw = self.aligned(self.raw_rows(&wanted, Shape::Exact)?, &wanted.bounds)?;
                 let fix = self.winners(repairs, &wanted, Shape::Exact)?;
-                let (named, rows) = self.base((&raw, &raw_out), (&fix, &fix_out), &wanted.bounds);
+                let (named, rows) = self.base((&raw, &raw_out), (&fix, &fix_out), repairs, &wanted.bounds);
                 self.with_cells((&named, &rows), &out, repairs, &wanted, Shape::Exact)
             }
         }
@@ -801,7 +816,7 @@ impl<'a> Source<'a> {
     /// Presence, as bits of slots. The result has one row for each word (a group of neighbouring slots) of each requested key, and some for
     /// all other rows. Its columns are the key, the word counted from the first, whether the key was requested, and the bits of the raw rows;
     /// then how many raw rows there are, how many of them are off the grid, and how many have no key; then the bits of repairs that insert,
-    /// of repairs that replace, and of exceptions; then how many raw rows are in the folder of another time, and what cannot be read of them.
+    /// of repairs that replace, of exceptions, and of repairs that remove; then how many raw rows are in the folder of another time, and what cannot be read of them.
     /// The word of rows of other keys is -1, and that of rows that are not used is one of [`words`]. The last column is null, except for rows of
     /// other keys: of these, there is a row for each of the first few keys, and all of them say how many raw rows other keys have together.
     ///
@@ -838,10 +853,11 @@ impl<'a> Source<'a> {
         }];
         if let Some(repairs) = self.repairs {
             layers.push(format!(
-                "SELECT {}CASE {} WHEN {} THEN 2 ELSE 1 END, repair_slot, false, {plain} FROM ({})",
+                "SELECT {}CASE {} WHEN {} THEN 2 WHEN {} THEN 4 ELSE 1 END, repair_slot, false, {plain} FROM ({})",
                 key_list(""),
                 name(columns::OP),
                 text(Op::Replace.as_str()),
+                text(Op::Remove.as_str()),
                 self.winners(repairs, &wanted, Shape::Exact)?
             ));
         }
@@ -877,7 +893,7 @@ impl<'a> Source<'a> {
             "SELECT {keys}repair_word, repair_asked, {raw} AS repair_raw, count(*) FILTER (WHERE repair_layer = 0) AS repair_rows, \
              count(*) FILTER (WHERE repair_layer = 0 AND repair_asked AND repair_off) AS repair_off, \
              count(*) FILTER (WHERE repair_layer = 0 AND repair_no_key) AS repair_keyless, {inserted} AS repair_inserted, \
-             {replaced} AS repair_replaced, {absent} AS repair_absent, \
+             {replaced} AS repair_replaced, {absent} AS repair_absent, {removed} AS repair_removed, \
              count(*) FILTER (WHERE repair_asked AND repair_class = 1) AS repair_misplaced, repair_path \
              FROM (SELECT {shown}CASE WHEN repair_class > 1 THEN -repair_class WHEN repair_asked OR repair_slot IS NULL THEN (repair_slot - {base}) / \
              {per_word} ELSE -1 END AS repair_word, repair_asked, repair_layer, repair_off, repair_no_key, repair_class, repair_path, \
@@ -889,9 +905,10 @@ impl<'a> Source<'a> {
             inserted = bits(1),
             replaced = bits(2),
             absent = bits(3),
+            removed = bits(4),
             layers = layers.join(" UNION ALL "),
         );
-        let rest = "repair_inserted, repair_replaced, repair_absent, repair_misplaced, repair_path";
+        let rest = "repair_inserted, repair_replaced, repair_absent, repair_removed, repair_misplaced, repair_path";
         if key_names.is_empty() || keys.is_none() {
             return Ok(format!(
                 "SELECT {keys}repair_word, repair_asked, repair_raw, repair_rows, repair_off, repair_keyless, {rest}, CAST(NULL AS bigint) FROM ({words})",
@@ -1082,7 +1099,7 @@ impl<'a> Source<'a> {
             raw_out.extend(slot());
             fixed.extend(slot());
         }
-        let (named, rows) = self.base((&raw, &raw_out.join(", ")), (&fix, &fixed.join(", ")), &all);
+        let (named, rows) = self.base((&raw, &raw_out.join(", ")), (&fix, &fixed.join(", ")), repairs, &all);
         let out: Vec<String> = columns.iter().map(|&column| column.to_owned()).collect();
         Ok(format!(
             "CREATE OR REPLACE VIEW {database}.{view} AS {rows}",
@@ -1118,6 +1135,11 @@ fn ranges(grid: &SlotGrid, rollup: &Rollup) -> Vec<SlotRange> {
     let some: Vec<SlotRange> = within.filter(|range| !range.is_empty()).collect();
     // No expected slot is within the interval. That selects no slot, which is not the same as all.
     if some.is_empty() && !rollup.within.is_empty() { vec![SlotRange::new(0, 0)] } else { some }
+}
+
+/// Whether repairs may remove rows: only then they keep what a source answered.
+pub(crate) fn has_removals(repairs: &Relation) -> bool {
+    repairs.kind(columns::ANSWER).is_some()
 }
 
 /// The name that we give to a key column.
