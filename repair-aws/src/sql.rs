@@ -693,40 +693,27 @@ impl<'a> Source<'a> {
     /// Rows without repaired cells: those of `raw` that are neither replaced nor removed, and those of `fix` that are needed and within bounds. Returns
     /// statements that are named, and one that selects from them; `raw_out` and `fix_out` are what it selects of `a`, with `repaired_by`
     /// behind it.
-    fn base(
-        &self,
-        (raw, raw_out): (&str, &str),
-        (fix, fix_out): (&str, &str),
-        repairs: &Relation,
-        bounds: &TimeBounds,
-    ) -> (String, String) {
+    fn base(&self, (raw, raw_out): (&str, &str), (fix, fix_out): (&str, &str), bounds: &TimeBounds) -> (String, String) {
         let (op, replace, remove) = (name(columns::OP), text(Op::Replace.as_str()), text(Op::Remove.as_str()));
-        // Without removals, the statement is that of an overlay that never had any.
-        let (hides, hides_not, is_row) = match has_removals(repairs) {
-            true => (
-                format!("IN ({replace}, {remove})"),
-                format!("NOT IN ({replace}, {remove})"),
-                format!(" AND a.{op} IS DISTINCT FROM {remove}"),
-            ),
-            false => (format!("= {replace}"), format!("<> {replace}"), String::new()),
-        };
+        // A reader may not know yet that rows have been removed, so it always looks for that.
+        let (hiding, is_row) = (format!("({replace}, {remove})"), format!("(a.{op} IS DISTINCT FROM {remove})"));
         let slot = self.slot_names().join(", ");
         let named = format!("repair_raw AS ({raw}), repair_fix AS ({fix}), repair_had AS (SELECT DISTINCT {slot} FROM repair_raw)");
         let (by, strategy) = (name(overlay::REPAIRED_BY), name(columns::STRATEGY));
         let rows = match self.same_row() {
             // Several repairs may be near one row, and several rows near one repair.
             Some(same) => format!(
-                "SELECT {raw_out}, CAST(NULL AS varchar) AS {by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} AND b.{op} {hides} \
+                "SELECT {raw_out}, CAST(NULL AS varchar) AS {by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} AND b.{op} IN {hiding} \
                  WHERE b.repair_slot IS NULL \
                  UNION ALL SELECT {fix_out}, a.{strategy} FROM repair_fix a LEFT JOIN repair_had b ON {same} AND a.{op} <> {replace} \
-                 WHERE b.repair_slot IS NULL{is_row}{within}",
+                 WHERE b.repair_slot IS NULL AND {is_row}{within}",
                 within = in_bounds(bounds).map(|within| format!(" AND {within}")).unwrap_or_default(),
             ),
             None => format!(
                 "SELECT {raw_out}, CAST(NULL AS varchar) AS {by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} \
-                 WHERE b.{op} IS NULL OR b.{op} {hides_not} \
+                 WHERE b.{op} IS NULL OR b.{op} NOT IN {hiding} \
                  UNION ALL SELECT {fix_out}, a.{strategy} FROM repair_fix a LEFT JOIN repair_had b ON {same} \
-                 WHERE (b.repair_slot IS NULL OR a.{op} = {replace}){is_row}",
+                 WHERE (b.repair_slot IS NULL OR a.{op} = {replace}) AND {is_row}",
                 same = self.same_slot(),
             ),
         };
@@ -760,7 +747,7 @@ impl<'a> Source<'a> {
                 }
                 let raw = self.aligned(self.raw_rows(&wanted, Shape::Exact)?, &wanted.bounds)?;
                 let fix = self.winners(repairs, &wanted, Shape::Exact)?;
-                let (named, rows) = self.base((&raw, &raw_out), (&fix, &fix_out), repairs, &wanted.bounds);
+                let (named, rows) = self.base((&raw, &raw_out), (&fix, &fix_out), &wanted.bounds);
                 self.with_cells((&named, &rows), &out, repairs, &wanted, Shape::Exact)
             }
         }
@@ -1099,7 +1086,7 @@ impl<'a> Source<'a> {
             raw_out.extend(slot());
             fixed.extend(slot());
         }
-        let (named, rows) = self.base((&raw, &raw_out.join(", ")), (&fix, &fixed.join(", ")), repairs, &all);
+        let (named, rows) = self.base((&raw, &raw_out.join(", ")), (&fix, &fixed.join(", ")), &all);
         let out: Vec<String> = columns.iter().map(|&column| column.to_owned()).collect();
         Ok(format!(
             "CREATE OR REPLACE VIEW {database}.{view} AS {rows}",
@@ -1137,7 +1124,7 @@ fn ranges(grid: &SlotGrid, rollup: &Rollup) -> Vec<SlotRange> {
     if some.is_empty() && !rollup.within.is_empty() { vec![SlotRange::new(0, 0)] } else { some }
 }
 
-/// Whether repairs may remove rows: only then they keep what a source answered.
+/// Whether repairs may remove rows: only then they keep what a source answered. A view that an older version made knows of none.
 pub(crate) fn has_removals(repairs: &Relation) -> bool {
     repairs.kind(columns::ANSWER).is_some()
 }
