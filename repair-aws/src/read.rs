@@ -53,7 +53,7 @@ impl AwsLake {
         fields.push(Field::new("word", DataType::Int64, true));
         fields.push(Field::new("asked", DataType::Boolean, true));
         fields.extend(
-            ["raw", "rows", "off", "keyless", "inserted", "replaced", "absent", "misplaced"]
+            ["raw", "rows", "off", "keyless", "inserted", "replaced", "absent", "removed", "misplaced"]
                 .map(|name| Field::new(name, DataType::Int64, true)),
         );
         fields.push(Field::new("path", DataType::Utf8, true));
@@ -545,6 +545,7 @@ struct Found {
     inserted: BTreeMap<Key, SlotSet>,
     replaced: BTreeMap<Key, SlotSet>,
     absent: BTreeMap<Key, SlotSet>,
+    removed: BTreeMap<Key, SlotSet>,
 }
 
 impl Found {
@@ -558,6 +559,7 @@ impl Found {
             bad: Bad::default(),
             inserted: sets.clone(),
             replaced: sets.clone(),
+            removed: sets.clone(),
             absent: sets,
         }
     }
@@ -568,7 +570,7 @@ impl Found {
         let (word_numbers, rows, off, keyless) = (number("word")?, number("rows")?, number("off")?, number("keyless")?);
         let (misplaced, others) = (number("misplaced")?, number("others")?);
         let reports = rollup::column(batch, "path")?.as_string_opt::<i32>().ok_or_else(odd_result)?;
-        let layers = [number("raw")?, number("inserted")?, number("replaced")?, number("absent")?];
+        let layers = [number("raw")?, number("inserted")?, number("replaced")?, number("absent")?, number("removed")?];
         let asked = rollup::column(batch, "asked")?.as_boolean_opt().ok_or_else(odd_result)?;
         let count = |array: &Int64Array, row: usize| u64::try_from(array.value(row)).map_err(|_| odd_result());
         for row in 0..batch.num_rows() {
@@ -624,7 +626,8 @@ impl Found {
             let at = usize::try_from(word - presence.present.first_word()).map_err(|_| odd_result())?;
             *presence.rows.get_mut(at).ok_or_else(odd_result)? =
                 u32::try_from(count(rows, row)?.saturating_sub(count(off, row)?)).unwrap_or(u32::MAX);
-            for (sets, bits) in [(&mut self.inserted, bits[1]), (&mut self.replaced, bits[2]), (&mut self.absent, bits[3])] {
+            let sets = [&mut self.inserted, &mut self.replaced, &mut self.absent, &mut self.removed];
+            for (sets, bits) in sets.into_iter().zip(bits.into_iter().skip(1)) {
                 if let Some(set) = sets.get_mut(&key) {
                     set.insert_word(word, bits);
                 }
@@ -651,6 +654,6 @@ impl Found {
                 set.union(replaced);
             }
         }
-        Ok(TablePresence { raw: self.raw, repaired, overtaken, absent: self.absent, usage })
+        Ok(TablePresence { raw: self.raw, repaired, overtaken, absent: self.absent, removed: self.removed, usage })
     }
 }

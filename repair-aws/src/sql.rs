@@ -108,6 +108,11 @@ fn in_bounds(bounds: &TimeBounds) -> Option<String> {
     (*bounds != TimeBounds::ALL).then(|| format!("repair_ms >= {} AND repair_ms < {}", bound_ms(bounds.from_us), bound_ms(bounds.to_us)))
 }
 
+/// Whether repairs may remove rows: only then they keep what a source answered. A view that an older version made knows of none.
+pub(crate) fn has_removals(repairs: &Relation) -> bool {
+    repairs.kind(columns::ANSWER).is_some()
+}
+
 /// The name that we give to a key column.
 fn key_name(key: &str) -> String {
     format!("repair_key_{key}")

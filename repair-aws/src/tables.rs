@@ -20,8 +20,8 @@ use crate::sql::{self, MAX_STATEMENT_BYTES, PARTITIONS_A_STATEMENT, Source};
 /// How long the catalog's answer about a table is reused. Otherwise, staging thousands of units would ask it thousands of times.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// What a view was made from: its table, the table of retractions, and the columns of which cells are repaired.
-type ViewOf = (Table, Relation, Option<Relation>, Vec<String>);
+/// What a view was made from: its table, the table of retractions, the columns of which cells are repaired, and whether rows are removed.
+type ViewOf = (Table, Relation, Option<Relation>, Vec<String>, bool);
 
 /// What is known about the catalog.
 #[derive(Default)]
@@ -384,15 +384,16 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Creates the repaired view, or replaces it if the table's columns, the retractions or the columns of repaired cells have changed.
+    /// Creates the repaired view, or replaces it if the table's columns, the retractions or the columns of repaired cells have changed, or the first row is removed.
     ///
     /// # Errors
     /// `conflict` if something that is not ours has the name.
     pub(crate) async fn ensure_view(&self, source: &Source<'_>, repairs: &Relation) -> Result<()> {
         let name = overlay::repaired_view(&source.raw.name);
         let patched = source.patched_columns(repairs);
-        let has_cells = !patched.is_empty();
-        let of = (source.table.clone(), source.raw.clone(), source.retracted.cloned(), patched);
+        // The view of an overlay without repaired cells and removals depends on neither.
+        let has_more = !patched.is_empty() || sql::has_removals(repairs);
+        let of = (source.table.clone(), source.raw.clone(), source.retracted.cloned(), patched, sql::has_removals(repairs));
         if lock(&self.known.views).get(&name) == Some(&of) {
             return Ok(());
         }
@@ -404,10 +405,10 @@ impl Tables<'_> {
         }
         let columns = source.view_columns()?;
         let is_current = found.is_some_and(|view| {
-            // The catalog does not return the view's text, which depends on retractions, repaired cells, how the table is read, and what
-            // makes its rows the same.
+            // The catalog does not return the view's text, which depends on retractions, repaired cells, removals, how the table is read, and
+            // what makes its rows the same.
             source.retracted.is_none()
-                && !has_cells
+                && !has_more
                 && is_plain(source.table)
                 && columns.iter().all(|column| view.kind(column).is_some())
                 && view.columns.len() == columns.len()
@@ -435,7 +436,7 @@ fn repairs_columns(table: &Table, raw: &Relation, columns: &Schema, written: &Sc
     }
     for field in written.fields() {
         let name = field.name();
-        if name == overlay::columns::CELLS {
+        if name == overlay::columns::CELLS || name == overlay::columns::ANSWER {
             wanted.push((name.clone(), declare(field)?.0));
         } else if let Some(changed) = name.strip_prefix(overlay::columns::WAS)
             && own.clone().any(|own| own.name() == changed)

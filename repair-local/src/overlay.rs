@@ -41,12 +41,13 @@ fn instants(batch: &RecordBatch, name: &str) -> Result<Vec<i64>> {
 
 /// What a repair does.
 fn op_of(op: &StringArray, row: usize) -> Result<Op> {
-    match if op.is_null(row) { "" } else { op.value(row) } {
-        word if word == Op::Insert.as_str() => Ok(Op::Insert),
-        word if word == Op::Replace.as_str() => Ok(Op::Replace),
-        word if word == Op::Patch.as_str() => Ok(Op::Patch),
-        word => Err(Error::invalid(format!("`{word}` in column `{}` is neither `insert`, `replace` nor `patch`", overlay::columns::OP))),
-    }
+    let word = if op.is_null(row) { "" } else { op.value(row) };
+    Op::of_repair(word).ok_or_else(|| {
+        let column = overlay::columns::OP;
+        Error::invalid(format!(
+            "`{word}` in column `{column}` is neither `insert`, `replace`, `patch` nor `remove`; was it written by a later version?"
+        ))
+    })
 }
 
 /// The columns needed to see what is retracted; none if nothing is.
@@ -150,21 +151,26 @@ impl Slots {
     }
 }
 
-/// The slots for which the repaired view shows a repair: filled slots that raw lacks, and replaced slots.
-pub(crate) fn live_slots(
-    table: &Table,
-    place: &Place,
-    request: &PresenceRequest,
-    raw: &Presence,
-    usage: &mut Usage,
-) -> Result<(BTreeMap<Key, SlotSet>, BTreeMap<Key, SlotSet>)> {
+/// What repairs do to slots.
+pub(crate) struct LiveSlots {
+    /// Slots for which the repaired view shows a repair: filled slots that raw lacks, and replaced slots.
+    pub(crate) shown: BTreeMap<Key, SlotSet>,
+    /// Slots that were filled before raw got a row of its own.
+    pub(crate) overtaken: BTreeMap<Key, SlotSet>,
+    /// Slots whose rows are removed.
+    pub(crate) removed: BTreeMap<Key, SlotSet>,
+}
+
+/// The slots of live repairs.
+pub(crate) fn live_slots(table: &Table, place: &Place, request: &PresenceRequest, raw: &Presence, usage: &mut Usage) -> Result<LiveSlots> {
     let grid = raw.grid;
     let bounds = TimeBounds::of_slots(&grid, request.slots);
     let files = place::prune_ours(table, place.repair_files()?, &bounds)?;
     let mut inserted = crate::presence::empty_sets(grid, request);
     let mut overtaken = inserted.clone();
+    let mut removed = inserted.clone();
     if files.is_empty() {
-        return Ok((inserted, overtaken));
+        return Ok(LiveSlots { shown: inserted, overtaken, removed });
     }
     let mut replaced = inserted.clone();
     let slots = Slots(Identity::Slot(grid));
@@ -177,7 +183,8 @@ pub(crate) fn live_slots(
         let hidden = Hidden::of(&retracted, &batch)?;
         for run in rows.runs() {
             let key = rows.key(run.start);
-            if let (Some(inserted), Some(replaced)) = (inserted.get_mut(&key), replaced.get_mut(&key)) {
+            if let (Some(inserted), Some(replaced), Some(removed)) = (inserted.get_mut(&key), replaced.get_mut(&key), removed.get_mut(&key))
+            {
                 for row in run {
                     if hidden.repair(&key, &rows, row) {
                         continue;
@@ -185,6 +192,7 @@ pub(crate) fn live_slots(
                     let set = match op_of(op, row)? {
                         Op::Replace => &mut *replaced,
                         Op::Insert => &mut *inserted,
+                        Op::Remove => &mut *removed,
                         // A slot whose row has repaired cells is present by that row.
                         Op::Patch | Op::Absent => continue,
                     };
@@ -194,8 +202,34 @@ pub(crate) fn live_slots(
         }
         Ok(())
     })?;
-    // If raw has the slot, and it was both filled and replaced, the newest repair decides. This is rare, so it is looked up only then.
+    // If raw has the slot, and it was both filled and replaced, the newest repair decides, and so it does if it was removed and something else.
+    // This is rare, so it is looked up only then.
     let mut undecided = BTreeMap::new();
+    for (key, removed) in &mut removed {
+        let (Some(inserted), Some(replaced)) = (inserted.get_mut(key), replaced.get_mut(key)) else { continue };
+        let mut unclear = inserted.clone();
+        unclear.union(replaced);
+        unclear.intersect(removed);
+        for set in [&mut *inserted, replaced, removed] {
+            set.subtract(&unclear);
+        }
+        if !unclear.is_empty() {
+            undecided.insert(key.clone(), unclear);
+        }
+    }
+    if !undecided.is_empty() {
+        let winners = Winners::load(table, &files, &bounds, &retracted, |key| undecided.contains_key(key))?;
+        for (key, unclear) in std::mem::take(&mut undecided) {
+            for slot in unclear.iter() {
+                let set = match winners.get(&key, slot).map(|winner| winner.op) {
+                    Some(Op::Insert) => inserted.get_mut(&key),
+                    Some(Op::Replace) => replaced.get_mut(&key),
+                    _ => removed.get_mut(&key),
+                };
+                set.map(|set| set.insert(slot));
+            }
+        }
+    }
     for (key, inserted) in &mut inserted {
         let (Some(replaced), Some(raw)) = (replaced.get(key), raw.keys.get(key)) else { continue };
         let mut late = inserted.clone();
@@ -213,7 +247,8 @@ pub(crate) fn live_slots(
         let winners = Winners::load(table, &files, &bounds, &retracted, |key| undecided.contains_key(key))?;
         for (key, mut undecided) in undecided {
             let Some(live) = inserted.get_mut(&key) else { continue };
-            let keep: Vec<i64> = undecided.iter().filter(|&slot| winners.get(&key, slot).is_some_and(|winner| winner.replace)).collect();
+            let keep: Vec<i64> =
+                undecided.iter().filter(|&slot| winners.get(&key, slot).is_some_and(|winner| winner.op.hides_own())).collect();
             let mut kept = SlotSet::new(grid.cadence(), request.slots);
             keep.into_iter().for_each(|slot| {
                 kept.insert(slot);
@@ -226,7 +261,7 @@ pub(crate) fn live_slots(
             live.subtract(&undecided);
         }
     }
-    Ok((inserted, overtaken))
+    Ok(LiveSlots { shown: inserted, overtaken, removed })
 }
 
 /// The slots confirmed absent by exceptions that have not expired.
@@ -269,8 +304,8 @@ pub(crate) struct Winner {
     pub(crate) file: u32,
     /// Its row in that file.
     pub(crate) row: u32,
-    /// Whether it replaces raw rows.
-    pub(crate) replace: bool,
+    /// What it does.
+    pub(crate) op: Op,
     /// Whether raw has a row of its slot.
     pub(crate) filled: bool,
 }
@@ -325,7 +360,7 @@ impl Winners {
                             unit: winners.number(units.value(row)),
                             file: number,
                             row: u32::try_from(first_row + row).map_err(|_| Error::invalid("an overlay file has too many rows"))?,
-                            replace: op == Op::Replace,
+                            op,
                             filled: false,
                         };
                         winners.offer(&key, slots.slot(rows.times.value(row)), winner);
@@ -398,18 +433,18 @@ impl Winners {
         self.keys.get(key).and_then(|&at| self.slots.get_mut(at))
     }
 
-    /// Whether a repair of the same row as that of a slot replaces it. Marks the repairs that stand for rows which raw has.
+    /// Whether a repair of the same row as that of a slot replaces or removes it. Marks the repairs that stand for rows which raw has.
     pub(crate) fn replaced(of_key: &mut HashMap<i64, Winner>, slots: Slots, slot: i64) -> bool {
         if slots.versions_us().is_none() {
             return of_key.get_mut(&slot).is_some_and(|winner| {
                 winner.filled = true;
-                winner.replace
+                winner.op.hides_own()
             });
         }
         let mut replaced = false;
         for (_, winner) in of_key.iter_mut().filter(|(other, _)| slots.0.are_same_slots(**other, slot)) {
             winner.filled = true;
-            replaced |= winner.replace;
+            replaced |= winner.op.hides_own();
         }
         replaced
     }

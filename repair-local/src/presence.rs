@@ -14,7 +14,7 @@ use repair_core::{Error, Result};
 
 use crate::files::{self, DataFile};
 use crate::lake::Inner;
-use crate::overlay;
+use crate::overlay::{self, LiveSlots};
 use crate::place::{self, Place};
 use crate::read::{self, Tally, parquet};
 use crate::scan;
@@ -73,9 +73,9 @@ pub(crate) fn presence(lake: &Inner, table: &Table, request: &PresenceRequest) -
     raw.stray_rows = std::mem::take(&mut total.stray_rows);
     raw.quarantine = std::mem::take(&mut total.tally.quarantine);
     drop(total);
-    let (repaired, overtaken) = overlay::live_slots(table, &place, request, &raw, &mut usage)?;
+    let LiveSlots { shown: repaired, overtaken, removed } = overlay::live_slots(table, &place, request, &raw, &mut usage)?;
     let absent = overlay::absent_slots(table, &place, request, &mut usage)?;
-    Ok(TablePresence { raw, repaired, overtaken, absent, usage })
+    Ok(TablePresence { raw, repaired, overtaken, absent, removed, usage })
 }
 
 /// Whether the time of a file is in a column that needs no parsing.

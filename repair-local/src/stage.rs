@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use repair_core::lake::overlay::staging;
 use repair_core::lake::{StageRequest, StageScope, Staged, name, shape};
 use repair_core::model::Usage;
-use repair_core::model::{Fingerprints, Fix, Table};
+use repair_core::model::{Absence, Fingerprints, Fix, Table};
 use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile};
@@ -58,6 +58,7 @@ pub(crate) struct Request {
     fix: Fix,
     replaces: Option<Fingerprints>,
     patches: Vec<RecordBatch>,
+    removed: Vec<Absence>,
 }
 
 impl Request {
@@ -70,11 +71,13 @@ impl Request {
             fix: request.fix.clone(),
             replaces: request.replaces.cloned(),
             patches: request.patches.to_vec(),
+            removed: request.removed.to_vec(),
         }
     }
 
     fn borrowed(&self) -> StageRequest<'_> {
-        StageRequest::new(&self.unit, &self.strategy, self.repaired_at, &self.fix).replacing(self.replaces.as_ref()).patching(&self.patches)
+        let request = StageRequest::new(&self.unit, &self.strategy, self.repaired_at, &self.fix);
+        request.replacing(self.replaces.as_ref()).patching(&self.patches).removing(&self.removed)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The repaired view: raw rows except those of replaced slots, and live repairs of slots that raw lacks.
+//! The repaired view: raw rows except those of replaced and removed slots, and live repairs of slots that raw lacks.
 //!
 //! The view takes one pass over raw. The repairs, the small side, are held in hash sets for one stretch of time after another. Raw rows of
 //! replaced slots are left out; raw rows of filled slots mark their repairs as not needed. The remaining repairs are read after raw.
@@ -11,6 +11,7 @@ use arrow::array::{ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Record
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use repair_core::Result;
+use repair_core::lake::overlay::Op;
 use repair_core::lake::overlay::patch::Patches;
 use repair_core::lake::overlay::retraction::Retracted;
 use repair_core::lake::{overlay as core_overlay, rollup};
@@ -193,7 +194,8 @@ fn live(rows: &KeyTime<'_>, slots: Slots, bounds: &TimeBounds, winners: &Winners
         bounds.contains(time_us)
             && winners
                 .get(key, slots.slot(time_us))
-                .is_some_and(|winner| winner.file == file && winner.row as usize == first_row + row && (winner.replace || !winner.filled))
+                .filter(|winner| winner.file == file && winner.row as usize == first_row + row)
+                .is_some_and(|winner| winner.op == Op::Replace || (winner.op == Op::Insert && !winner.filled))
     };
     for run in rows.runs() {
         let key = rows.key(run.start);

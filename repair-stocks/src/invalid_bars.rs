@@ -5,7 +5,7 @@
 //! one for outliers.
 
 use repair_core::builtin::detect::{Invalid, InvalidConfig, Rule};
-use repair_core::model::{ExpectedKeys, Key};
+use repair_core::model::{DefectKind, ExpectedKeys, Key};
 use repair_core::plugin::Registry;
 use repair_core::{Error, Result};
 use schemars::JsonSchema;
@@ -49,7 +49,7 @@ pub(crate) fn register(registry: &mut Registry) {
         let rules = bar_rules()?.into_iter().chain(rules).collect();
         Invalid::new(InvalidConfig { table, from, to, calendar, keys, keys_from: None, allow_empty, rules })
     });
-    registry.finds_wrong_rows("stocks.invalid-bars");
+    registry.finds("stocks.invalid-bars", DefectKind::Invalid);
 }
 
 /// The rules for bars.

@@ -39,7 +39,7 @@ impl Source<'_> {
     /// Presence, as bits of slots. The result has one row for each word (a group of neighbouring slots) of each requested key, and some for
     /// all other rows. Its columns are the key, the word counted from the first, whether the key was requested, and the bits of the raw rows;
     /// then how many raw rows there are, how many of them are off the grid, and how many have no key; then the bits of repairs that insert,
-    /// of repairs that replace, and of exceptions; then how many raw rows are in the folder of another time, and what cannot be read of them.
+    /// of repairs that replace, of exceptions, and of repairs that remove; then how many raw rows are in the folder of another time, and what cannot be read of them.
     /// The word of rows of other keys is -1, and that of rows that are not used is one of [`words`]. The last column is null, except for rows of
     /// other keys: of these, there is a row for each of the first few keys, and all of them say how many raw rows other keys have together.
     ///
@@ -76,10 +76,11 @@ impl Source<'_> {
         }];
         if let Some(repairs) = self.repairs {
             layers.push(format!(
-                "SELECT {}CASE {} WHEN {} THEN 2 ELSE 1 END, repair_slot, false, {plain} FROM ({})",
+                "SELECT {}CASE {} WHEN {} THEN 2 WHEN {} THEN 4 ELSE 1 END, repair_slot, false, {plain} FROM ({})",
                 key_list(""),
                 name(columns::OP),
                 text(Op::Replace.as_str()),
+                text(Op::Remove.as_str()),
                 self.winners(repairs, &wanted, Shape::Exact)?
             ));
         }
@@ -115,7 +116,7 @@ impl Source<'_> {
             "SELECT {keys}repair_word, repair_asked, {raw} AS repair_raw, count(*) FILTER (WHERE repair_layer = 0) AS repair_rows, \
              count(*) FILTER (WHERE repair_layer = 0 AND repair_asked AND repair_off) AS repair_off, \
              count(*) FILTER (WHERE repair_layer = 0 AND repair_no_key) AS repair_keyless, {inserted} AS repair_inserted, \
-             {replaced} AS repair_replaced, {absent} AS repair_absent, \
+             {replaced} AS repair_replaced, {absent} AS repair_absent, {removed} AS repair_removed, \
              count(*) FILTER (WHERE repair_asked AND repair_class = 1) AS repair_misplaced, repair_path \
              FROM (SELECT {shown}CASE WHEN repair_class > 1 THEN -repair_class WHEN repair_asked OR repair_slot IS NULL THEN (repair_slot - {base}) / \
              {per_word} ELSE -1 END AS repair_word, repair_asked, repair_layer, repair_off, repair_no_key, repair_class, repair_path, \
@@ -127,9 +128,10 @@ impl Source<'_> {
             inserted = bits(1),
             replaced = bits(2),
             absent = bits(3),
+            removed = bits(4),
             layers = layers.join(" UNION ALL "),
         );
-        let rest = "repair_inserted, repair_replaced, repair_absent, repair_misplaced, repair_path";
+        let rest = "repair_inserted, repair_replaced, repair_absent, repair_removed, repair_misplaced, repair_path";
         if key_names.is_empty() || keys.is_none() {
             return Ok(format!(
                 "SELECT {keys}repair_word, repair_asked, repair_raw, repair_rows, repair_off, repair_keyless, {rest}, CAST(NULL AS bigint) FROM ({words})",

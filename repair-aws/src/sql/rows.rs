@@ -211,28 +211,30 @@ impl Source<'_> {
         self.key_names().into_iter().chain(["repair_slot".to_owned()]).collect()
     }
 
-    /// Rows without repaired cells: those of `raw` that are not replaced, and those of `fix` that are needed and within bounds. Returns
-    /// statements that are named, and one that selects from them; `raw_out` and `fix_out` are what it selects of `a`, with `repaired_by`
+    /// Rows without repaired cells: those of `raw` that are neither replaced nor removed, and those of `fix` that are needed and within bounds.
+    /// Returns statements that are named, and one that selects from them; `raw_out` and `fix_out` are what it selects of `a`, with `repaired_by`
     /// behind it.
     pub(super) fn base(&self, (raw, raw_out): (&str, &str), (fix, fix_out): (&str, &str), bounds: &TimeBounds) -> (String, String) {
-        let (op, replace) = (name(columns::OP), text(Op::Replace.as_str()));
+        let (op, replace, remove) = (name(columns::OP), text(Op::Replace.as_str()), text(Op::Remove.as_str()));
+        // A reader may not know yet that rows have been removed, so it always looks for that.
+        let (hiding, is_row) = (format!("({replace}, {remove})"), format!("(a.{op} IS DISTINCT FROM {remove})"));
         let slot = self.slot_names().join(", ");
         let named = format!("repair_raw AS ({raw}), repair_fix AS ({fix}), repair_had AS (SELECT DISTINCT {slot} FROM repair_raw)");
         let (by, strategy) = (name(overlay::REPAIRED_BY), name(columns::STRATEGY));
         let rows = match self.same_row() {
             // Several repairs may be near one row, and several rows near one repair.
             Some(same) => format!(
-                "SELECT {raw_out}, CAST(NULL AS varchar) AS {by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} AND b.{op} = {replace} \
+                "SELECT {raw_out}, CAST(NULL AS varchar) AS {by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} AND b.{op} IN {hiding} \
                  WHERE b.repair_slot IS NULL \
                  UNION ALL SELECT {fix_out}, a.{strategy} FROM repair_fix a LEFT JOIN repair_had b ON {same} AND a.{op} <> {replace} \
-                 WHERE b.repair_slot IS NULL{within}",
+                 WHERE b.repair_slot IS NULL AND {is_row}{within}",
                 within = in_bounds(bounds).map(|within| format!(" AND {within}")).unwrap_or_default(),
             ),
             None => format!(
                 "SELECT {raw_out}, CAST(NULL AS varchar) AS {by} FROM repair_raw a LEFT JOIN repair_fix b ON {same} \
-                 WHERE b.{op} IS NULL OR b.{op} <> {replace} \
+                 WHERE b.{op} IS NULL OR b.{op} NOT IN {hiding} \
                  UNION ALL SELECT {fix_out}, a.{strategy} FROM repair_fix a LEFT JOIN repair_had b ON {same} \
-                 WHERE b.repair_slot IS NULL OR a.{op} = {replace}",
+                 WHERE (b.repair_slot IS NULL OR a.{op} = {replace}) AND {is_row}",
                 same = self.same_slot(),
             ),
         };

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use crate::common::*;
 use aws_sandbox::Service;
 use repair_core::ErrorKind;
+use repair_core::engine::prepare::can_begin;
 use repair_core::lake::{Layer, Overlay, ReadLake, ScanRequest, StageRequest, StageScope};
 use repair_core::model::{BadRowLimit, Fix, Table};
 use repair_core::plugin::{AggregateRequest, Aggregator, Detector, PluginKind, Registry, Repairer, StepContext};
 use repair_core::testing::{LakeSetup, VirtualClock, context};
+use repair_core::workflow::{Variables, Workflow};
 use serde_json::{Value, json};
 
 fn within(world: &World, table: &Table) -> StepContext {
@@ -50,6 +52,15 @@ async fn duplicates_that_are_replaced_count_no_more() {
         (ErrorKind::Invalid, queries),
         "before anything is asked"
     );
+    // Nor does a run or a plan begin.
+    let text = "workflow: keep\nkind: state-machine\ntables:\n  bars: { location: bars, format: parquet, key: [symbol], time: ts, cadence: 1m, partition_by: [{ \
+                date: day }] }\nstart: find\nsteps:\n  find: { detect: duplicates, with: { table: bars, keys: [A], from: 2024-03-04, to: 2024-03-04 }, next: fix }\n  \
+                fix: { repair: keep, of: find, with: { keep: last_file }, end: true }\n";
+    let workflow = Workflow::parse("w.yaml", text, &Registry::default()).unwrap();
+    let now = at("2024-06-01T00:00:00Z");
+    let refused = can_begin(&Registry::default(), &world.lake, &workflow, &Variables::at_start(&Default::default(), now, now)).await;
+    let refused = refused.unwrap_err().full();
+    assert!(refused.contains("rows have no such order on Athena") && refused.contains("fix"), "{refused}");
 
     let unit = keep(json!("first")).plan(&context, &found).await.unwrap().next().unwrap().unwrap();
     let fix: Fix = keep(json!("first")).repair(&context, &found, &unit).await.unwrap();

@@ -46,6 +46,8 @@ fn text(story: &SlotStory) -> Vec<String> {
         Standing::Raw => "raw: the table has a row of its own".to_owned(),
         Standing::Patched => "patched: the table has a row of its own, and repairs change some of its cells".to_owned(),
         Standing::Repaired => "repaired".to_owned(),
+        Standing::Removed if story.raw.is_empty() => "removed: a source no longer has its row".to_owned(),
+        Standing::Removed => "removed: the table has rows of its own that a source no longer has, and a repair removes them".to_owned(),
         Standing::Absent => "absent: confirmed to have no row".to_owned(),
         Standing::Missing => "missing: there is no row, and nothing says why".to_owned(),
     };
@@ -58,13 +60,20 @@ fn text(story: &SlotStory) -> Vec<String> {
             (Some(_), ..) => "undone",
             (None, true, _) if !repair.cells.is_empty() => "it counts, and changes these cells",
             (None, false, _) if !repair.cells.is_empty() => "a newer one counts, or the table has another value now",
+            (None, true, _) if repair.changed && repair.answer.is_some() => {
+                "it counts, but the table's rows have changed since it removed them"
+            }
+            (None, true, _) if repair.answer.is_some() => "it counts, and removes the table's rows",
             (None, true, _) if repair.changed => "it counts, but the table's rows have changed since it replaced them",
             (None, true, _) if repair.replaced.is_some() => "it counts, and replaces the table's rows",
             (None, true, _) => "it counts",
             (None, false, false) => "raw wins",
             (None, false, true) => "a newer one counts",
         };
-        lines.push(format!("  repair ({counts}): {}", short(&repair.row)));
+        match &repair.answer {
+            Some(answer) => lines.push(format!("  removal ({counts}): {answer}")),
+            None => lines.push(format!("  repair ({counts}): {}", short(&repair.row))),
+        }
         for (column, cell) in &repair.cells {
             let shown = if cell.counts { "" } else { ", and is not shown" };
             lines.push(format!("    cell {column} was {}{shown}", cell.was));

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::rate::{RateLimited, RateLimiter};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::{self, Caller, Lake};
+use crate::lake::{self, Caller, Lake, Layer, ScanRequest};
 use crate::model::{Calendar, Findings, Scope, Table};
 use crate::plugin::{Asks, Clock, Detector, Plugin, PluginKind, Progress, Registry, Source, StepContext};
 use crate::price::{Budget, Meter};
@@ -293,6 +293,7 @@ pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow
     let uses = plugins_ready(registry, workflow, variables).await?;
     lake.check_writable().await?;
     tables_there(lake, workflow, &uses).await?;
+    files_in_order(lake, &uses).await?;
     overlays_apart(lake, workflow, variables).await
 }
 
@@ -303,7 +304,17 @@ pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow
 pub async fn can_begin(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, variables: &Variables) -> Result<()> {
     let uses = plugins_ready(registry, workflow, variables).await?;
     tables_there(lake, workflow, &uses).await?;
+    files_in_order(lake, &uses).await?;
     overlays_apart(lake, workflow, variables).await
+}
+
+/// Checks that the lake knows the order of files, for those tables of which a repairer needs it. Nothing is read.
+async fn files_in_order(lake: &dyn Lake, uses: &Uses<'_>) -> Result<()> {
+    for (step, table) in &uses.by_files {
+        let nothing = ScanRequest { keys: Some(Vec::new()), files: true, ..ScanRequest::new(Layer::Raw) };
+        drop(lake.scan(table, &nothing).await.map_err(|error| error.on("step", step))?);
+    }
+    Ok(())
 }
 
 /// Checks that the repairs of each table are its own, and that those of no two would be one. The text of a workflow does not show where an
@@ -334,9 +345,11 @@ async fn overlays_apart(lake: &dyn Lake, workflow: &Workflow, variables: &Variab
 }
 
 /// What the configurations of steps name, as far as it is known before the first step.
-struct Uses {
+struct Uses<'a> {
     /// The tables that steps write.
     written: Vec<String>,
+    /// The tables of which a repairer needs the order of files, each with its step.
+    by_files: Vec<(&'a str, &'a Table)>,
     /// All that may be the name of a table or source.
     named: BTreeSet<String>,
 }
@@ -357,26 +370,39 @@ fn named(workflow: &Workflow, variables: &Variables) -> BTreeSet<String> {
     named
 }
 
+/// The table that a repair step repairs, as far as it is known before the first step.
+fn repaired_by<'a>(workflow: &'a Workflow, step: &Step, variables: &Variables) -> Option<&'a Table> {
+    let StepKind::Repair { of, .. } = &step.kind else { return None };
+    let plugins = workflow.step(of)?.kind.plugins();
+    let mut tables = plugins.iter().filter_map(|(_, _, with)| with.resolve(variables).ok()?.get("table")?.as_str().map(str::to_owned));
+    workflow.tables.get(&tables.next()?)
+}
+
 /// Checks that the plug-ins can be created, and returns what they use.
-async fn plugins_ready(registry: &Registry, workflow: &Workflow, variables: &Variables) -> Result<Uses> {
+async fn plugins_ready<'a>(registry: &Registry, workflow: &'a Workflow, variables: &Variables) -> Result<Uses<'a>> {
     let clock: Arc<dyn Clock> = Arc::new(crate::plugin::SystemClock);
     let named = named(workflow, variables);
     let concern = |name: &String| !workflow.included.sources.contains(name) || named.contains(name);
     for (name, source) in sources(registry, &clock, workflow, variables)?.into_iter().filter(|(name, _)| concern(name)) {
         source.ready().await.map_err(|error| error.on("source", name))?;
     }
-    let mut written = Vec::new();
+    let (mut written, mut by_files) = (Vec::new(), Vec::new());
     let plugins = workflow.steps.iter().flat_map(|step| step.kind.plugins().into_iter().map(move |plugin| (step, plugin)));
     for (step, (kind, plugin, with)) in plugins {
         // A configuration that depends on earlier steps is checked when the run gets there.
         let Some(config) = with.is_known_at_start().then(|| with.resolve(variables)).and_then(Result::ok) else { continue };
         written.extend(config.get("into").and_then(Value::as_str).map(str::to_owned));
-        registry.make(kind, plugin, &config).map_err(|error| error.on("step", &step.name))?;
+        let made = registry.make(kind, plugin, &config).map_err(|error| error.on("step", &step.name))?;
+        if let (Plugin::Repairer(repairer), Some(table)) = (made, repaired_by(workflow, step, variables))
+            && repairer.needs_files(table)
+        {
+            by_files.push((step.name.as_str(), table));
+        }
     }
-    Ok(Uses { written, named })
+    Ok(Uses { written, by_files, named })
 }
 
-async fn tables_there(lake: &dyn Lake, workflow: &Workflow, uses: &Uses) -> Result<()> {
+async fn tables_there(lake: &dyn Lake, workflow: &Workflow, uses: &Uses<'_>) -> Result<()> {
     // Of what a workflow includes, also the tables that list the keys of those that it names.
     let mut named = uses.named.clone();
     let lists = |name: &String| Some(workflow.tables.get(name)?.keys.as_ref()?.table()?.table.clone());

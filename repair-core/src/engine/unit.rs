@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, BooleanArray};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use tokio::sync::OnceCell;
 
@@ -14,8 +15,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lake::overlay::Op;
 use crate::lake::overlay::base::BaseRows;
 use crate::lake::rollup::{column, key_columns};
+use crate::lake::shape::KeyTime;
 use crate::lake::{StageRequest, StageScope, Staged};
-use crate::model::{Findings, Fingerprints, Fix, Key, SlotRange, Table, Unit};
+use crate::model::{Absence, Findings, Fingerprints, Fix, Key, SlotRange, Table, Unit};
 use crate::plugin::{Repairer, StepContext};
 use crate::workflow::Rate;
 
@@ -89,13 +91,13 @@ impl UnitWork {
         asked.store(true, Ordering::Relaxed);
         let mut fix = self.repairer.repair(context, &self.findings, unit).await?;
         check_fix(&self.table, unit, &fix)?;
+        leave_deleted(&self.table, &self.findings, &mut fix)?;
         let patches = cells::taken_out((context.lake.as_ref(), &self.table), &self.findings, &self.base, unit, &mut fix).await?;
         let replaces = (self.op == Op::Replace).then(|| judged_of(&self.findings, unit));
-        if replaces.is_some() {
-            refuse_absences(&self.table, &mut fix)?;
-        }
+        let removed = if replaces.is_some() { removed(&self.table, &self.findings, &mut fix) } else { Vec::new() };
         let id = self.id(unit);
-        let request = StageRequest::new(&id, &self.strategy, context.clock.now(), &fix).replacing(replaces.as_ref()).patching(&patches);
+        let request = StageRequest::new(&id, &self.strategy, context.clock.now(), &fix);
+        let request = request.replacing(replaces.as_ref()).patching(&patches).removing(&removed);
         context.lake.stage(&self.scope(), &request).await
     }
 }
@@ -109,17 +111,51 @@ fn judged_of(findings: &Findings, unit: &Unit) -> Fingerprints {
     judged
 }
 
-/// If the source has no row where the table has a wrong one, the slot is not absent: readers would still see the table's row. So an absence
-/// is recorded as a conflict, and the slot stays as it is.
-fn refuse_absences(table: &Table, fix: &mut Fix) -> Result<()> {
+/// A slot whose row is to be removed can only be removed: a row for it contradicts what was found, and is reported as a conflict.
+fn leave_deleted(table: &Table, findings: &Findings, fix: &mut Fix) -> Result<()> {
+    if findings.deleted.is_empty() {
+        return Ok(());
+    }
+    let identity = table.identity();
+    for batch in &mut fix.rows {
+        let rows = KeyTime::of(table, batch)?;
+        let mut keep = vec![true; batch.num_rows()];
+        for (row, keep) in keep.iter_mut().enumerate() {
+            let (key, slot) = (rows.key(row), identity.slot(rows.times.value(row)));
+            *keep = !findings.deleted.contains(&key, slot);
+            if !*keep {
+                let (time, source) = (identity.grid().time_of(slot), &fix.source);
+                fix.conflicts.add(format!("{key} at {time}: the row was found to be deleted at its source, but `{source}` has one"));
+            }
+        }
+        if keep.contains(&false) {
+            *batch = filter_record_batch(batch, &BooleanArray::from(keep))?;
+        }
+    }
+    fix.rows.retain(|batch| batch.num_rows() > 0);
+    Ok(())
+}
+
+/// Takes the absences out of a fix, and returns those of slots whose rows are to be removed. If the source has no row where the table has a
+/// wrong one, the slot is not absent, since readers would still see the table's row. So any other absence is recorded as a conflict, and the
+/// slot stays as it is.
+fn removed(table: &Table, findings: &Findings, fix: &mut Fix) -> Vec<Absence> {
     let grid = table.identity().grid();
+    let mut removed: Vec<Absence> = Vec::new();
     for absence in std::mem::take(&mut fix.absent) {
         for slot in absence.slots.first..absence.slots.end {
             let (key, time) = (&absence.key, grid.time_of(slot));
+            if findings.deleted.contains(key, slot) {
+                match removed.last_mut() {
+                    Some(last) if last.key == *key && last.slots.end == slot && last.answer == absence.answer => last.slots.end = slot + 1,
+                    _ => removed.push(Absence { slots: SlotRange::new(slot, slot + 1), ..absence.clone() }),
+                }
+                continue;
+            }
             fix.conflicts.add(format!("{key} at {time}: the table has a row, but `{}` answers: {}", absence.source, absence.answer));
         }
     }
-    Ok(())
+    removed
 }
 
 /// Checks that a fix covers only wanted slots, each once, so that a faulty plug-in writes nothing else to the lake.

@@ -257,8 +257,11 @@ pub struct Counts {
     pub present: u64,
     /// Of the present slots, those that hold only a repair.
     pub repaired: u64,
-    /// Expected slots confirmed absent, by evidence that has not expired.
+    /// Expected slots confirmed absent: by evidence that has not expired, or because a repair removes their rows.
     pub absent: u64,
+    /// Of the absent slots, those whose rows a repair removes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub removed: u64,
     /// Expected slots that are neither present nor absent.
     pub missing: u64,
     /// Expected slots whose rows have the kind of defect that was looked for.
@@ -270,8 +273,8 @@ pub struct Counts {
     /// Expected slots that are not defective, because a repair changes cells of their rows.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub patched: u64,
-    /// Of the expected slots that a repair replaces or changes, those whose rows in the table have changed since, and no longer have the
-    /// defect that was looked for.
+    /// Of the expected slots that a repair replaces, changes or removes, those whose rows in the table have changed since, and no longer have
+    /// the defect that was looked for.
     #[serde(default)]
     pub changed: u64,
     /// Of the defective slots, how many cells are wrong where the rest of the row is right.
@@ -332,8 +335,9 @@ pub struct UnitCounts {
     pub short: u64,
 }
 
-/// What is counted where a table is compared with a source. Of the slots that the source was asked for, each counts in one of the first
-/// four fields; those of which neither the table nor the source has a row count in none.
+/// What is counted where a table is compared with a source. Of the slots that the source was asked for, each counts in one of `slots`,
+/// `not_compared`, `only_source`, `only_table`, `removed` and `returned`; those of which neither the table nor the source has a row count in
+/// none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComparedCounts {
     /// Slots that the source was asked for.
@@ -347,6 +351,15 @@ pub struct ComparedCounts {
     pub only_source: u64,
     /// Slots with a row in the table, of which the source vouches that there is none.
     pub only_table: u64,
+    /// Of these, the slots whose row a repair is to remove.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub deleted: u64,
+    /// Slots whose row in the table a repair removed before, of which the source still vouches that there is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub removed: u64,
+    /// Slots whose row in the table a repair removed before, and of which the source has a row again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub returned: u64,
     /// Of the compared slots, those in which the table has a value and the source has none.
     pub only_table_values: u64,
 }
@@ -374,6 +387,9 @@ pub struct Findings {
     pub judged: Fingerprints,
     /// The slots of `gaps` in which only some cells of the row are wrong. A repair changes these cells and keeps all others.
     pub cells: Cells,
+    /// The slots of `gaps` of whose row a source says that it does not exist. A repair of such a slot can only remove the row, and does so if
+    /// its source says the same.
+    pub deleted: GapList,
     /// What is wrong with each of the first few slots, in words; empty where the kind says it all.
     pub examples: Vec<String>,
     /// The rows of the table that could not be read.
@@ -396,6 +412,7 @@ impl Findings {
             gaps,
             judged: Fingerprints::default(),
             cells: Cells::default(),
+            deleted: GapList::default(),
             examples: Vec::new(),
             quarantine: Quarantine::default(),
             notices: Vec::new(),

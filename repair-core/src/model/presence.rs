@@ -363,8 +363,25 @@ pub struct TablePresence {
     pub overtaken: BTreeMap<Key, SlotSet>,
     /// The slots confirmed absent whose evidence has not expired.
     pub absent: BTreeMap<Key, SlotSet>,
+    /// The slots whose newest live repair removes their rows, whether or not the table still has some. Readers see no row there, and `raw`
+    /// has those of the table.
+    pub removed: BTreeMap<Key, SlotSet>,
     /// What the look-up consumed.
     pub usage: Usage,
+}
+
+impl TablePresence {
+    /// The slots of a key of which readers see a row: one of the table's own that no repair removes, or a repair.
+    pub fn held(&self, key: &Key) -> Option<SlotSet> {
+        let mut held = self.raw.keys.get(key)?.present.clone();
+        if let Some(repaired) = self.repaired.get(key) {
+            held.union(repaired);
+        }
+        if let Some(removed) = self.removed.get(key) {
+            held.subtract(removed);
+        }
+        Some(held)
+    }
 }
 
 /// The slots of a range in which a calendar expects a row.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Aggregator, Detector, Repairer, Sensor, Source, Task};
 use crate::error::{Error, Result};
-use crate::model::{Always, Calendar, Table};
+use crate::model::{Always, Calendar, DefectKind, Table};
 use crate::yaml::closest;
 
 /// Which of the traits a plug-in implements.
@@ -187,6 +187,10 @@ pub struct PluginEntry {
     pub finds_wrong_rows: bool,
     /// How a report draws its table, see [`Registry::drawn_as`].
     pub drawing: Option<Drawing>,
+    /// What it finds, see [`Registry::finds`].
+    pub finds: Option<DefectKind>,
+    /// What alone it repairs, see [`Registry::repairs_only`]; empty if it does not say.
+    pub repairs_only: &'static [DefectKind],
     fits: Option<Fits>,
     make: Make,
 }
@@ -205,6 +209,8 @@ impl PluginEntry {
             takes_unique_rows: false,
             finds_wrong_rows: false,
             drawing: None,
+            finds: None,
+            repairs_only: &[],
             fits: None,
             make,
         }
@@ -216,6 +222,11 @@ impl PluginEntry {
     /// `invalid` if they do not fit.
     pub fn check_fits(&self, with: &Value, table: &Table) -> Result<()> {
         self.fits.map_or(Ok(()), |fits| fits(with, table))
+    }
+
+    /// Whether it is a repairer that repairs a kind of defect, as far as it says.
+    fn repairs_kind(&self, kind: DefectKind) -> bool {
+        self.kind == PluginKind::Repairer && (self.repairs_only.is_empty() || self.repairs_only.contains(&kind))
     }
 
     /// Makes the plug-in.
@@ -381,6 +392,41 @@ impl Registry {
         if let Some(entry) = self.entries.get_mut(&(kind, name.to_owned())) {
             entry.drawing = Some(drawing);
         }
+    }
+
+    /// Says which kind of defect a detector finds, so that a repairer that does not repair it is refused when a workflow is read. Rows of all
+    /// kinds but missing ones are wrong rows, see [`Registry::finds_wrong_rows`].
+    pub fn finds(&mut self, name: &str, kind: DefectKind) {
+        if let Some(entry) = self.entries.get_mut(&(PluginKind::Detector, name.to_owned())) {
+            entry.finds = Some(kind);
+            entry.finds_wrong_rows |= kind.is_of_rows();
+        }
+    }
+
+    /// Says that a repairer repairs only some kinds of defects. A workflow that uses it for what another detector finds is refused when it is read.
+    pub fn repairs_only(&mut self, name: &str, kinds: &'static [DefectKind]) {
+        if let Some(entry) = self.entries.get_mut(&(PluginKind::Repairer, name.to_owned())) {
+            entry.repairs_only = kinds;
+        }
+    }
+
+    /// Checks that a repairer repairs what a detector finds, as far as both say so; `of` is the step of the detector.
+    ///
+    /// # Errors
+    /// `invalid` if it does not.
+    pub fn check_repairs(&self, repairer: &str, detector: &str, of: &str) -> Result<()> {
+        let finds = self.get(PluginKind::Detector, detector).and_then(|entry| entry.finds);
+        let only = self.get(PluginKind::Repairer, repairer).map(|entry| entry.repairs_only).unwrap_or_default();
+        let Some(kind) = finds.filter(|kind| !only.is_empty() && !only.contains(kind)) else { return Ok(()) };
+        let others: Vec<String> =
+            self.entries.values().filter(|entry| entry.repairs_kind(kind)).map(|entry| format!("`{}`", entry.name)).collect();
+        let only: Vec<&str> = only.iter().map(|kind| kind.as_str()).collect();
+        Err(Error::invalid(format!(
+            "`{repairer}` repairs {} slots, and step `{of}` finds {} ones; use another repairer, such as {}",
+            only.join(" or "),
+            kind.as_str(),
+            others.join(", ")
+        )))
     }
 
     /// Adds a calendar, under its name.

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 use crate::model::Usage;
-use crate::model::{Findings, Fix, Unit};
+use crate::model::{Findings, Fix, Table, Unit};
 use crate::plugin::StepContext;
 
 /// Units of work, one after the other, so that a plan of millions need not fit in memory.
@@ -99,6 +99,11 @@ pub trait Repairer: Send + Sync {
     /// How often it reads its table. The default is once for each unit.
     fn reads(&self) -> Reads {
         Reads::EachUnit
+    }
+
+    /// Whether the order of the files of a table decides. A lake whose rows have no such order is then refused before the run begins, and in a plan.
+    fn needs_files(&self, _table: &Table) -> bool {
+        false
     }
 
     /// Does one unit. Rows and absences must belong to its wanted slots; the engine checks, stages and publishes them.

@@ -31,10 +31,10 @@ fn model(table: &Table, raw: &[Row], repairs: &[Repair], range: Option<SlotRange
         }
     }
     let raw: Vec<&Row> = raw.iter().filter(|row| grid.slot_of_row(row.time_us).is_some()).collect();
-    let replaced = |row: &Row| newest.get(&slot(row)).is_some_and(|repair| repair.1 == "replace");
+    let replaced = |row: &Row| newest.get(&slot(row)).is_some_and(|repair| repair.1 != "insert");
     let mut view: Vec<Seen> = raw.iter().filter(|row| !replaced(row)).map(|row| ((*row).clone(), None)).collect();
     for (at, repair) in &newest {
-        if repair.1 == "replace" || raw.iter().all(|row| slot(row) != *at) {
+        if repair.1 == "replace" || (repair.1 == "insert" && raw.iter().all(|row| slot(row) != *at)) {
             view.push((repair.0.clone(), Some(repair.3.to_owned())));
         }
     }
@@ -55,7 +55,7 @@ fn one_row(half_minutes: std::ops::Range<i64>) -> impl Strategy<Value = Row> {
 }
 
 fn one_repair() -> impl Strategy<Value = Repair> {
-    let op = prop_oneof![3 => Just("insert"), 1 => Just("replace")];
+    let op = prop_oneof![3 => Just("insert"), 1 => Just("replace"), 1 => Just("remove")];
     let name = || prop_oneof![Just("r1"), Just("r2"), Just("r10")];
     // One row for each run, unit and instant of a slot, as stages write them: equal in all, nothing says which counts.
     (one_row(0..240), op, 0i64..3, name(), name())
@@ -107,6 +107,13 @@ proptest! {
         let repaired: std::collections::BTreeSet<(String, i64)> =
             presence.repaired.iter().flat_map(|(key, set)| set.iter().map(move |slot| (key.to_string(), slot))).collect();
         prop_assert_eq!(repaired, shown);
+        for (key, removed) in &presence.removed {
+            let held = presence.held(key).unwrap();
+            let shown = model(&table, &raw, &repairs, Some(slots), Some(std::slice::from_ref(key)));
+            let shown: std::collections::BTreeSet<i64> = shown.iter().map(|(row, _)| slot_of(row)).collect();
+            prop_assert_eq!(held.iter().collect::<std::collections::BTreeSet<i64>>(), shown);
+            prop_assert!(removed.iter().all(|slot| !held.contains(slot)));
+        }
     }
 }
 

@@ -116,15 +116,16 @@ pub(super) fn hours(table: &Table, keys: &[Key], expected: &SlotSet, presence: &
     Ok(hours)
 }
 
-/// The expected slots of a key that are confirmed absent and hold no row: a row that arrived after all takes precedence.
+/// The expected slots of a key that are confirmed absent and hold no row: a row that arrived after all takes precedence. Slots whose rows were
+/// removed are among them.
 fn absent(key: &Key, expected: &SlotSet, presence: &TablePresence) -> Option<SlotSet> {
     let mut absent = presence.absent.get(key)?.clone();
-    absent.intersect(expected);
-    if let Some(raw) = presence.raw.keys.get(key) {
-        absent.subtract(&raw.present);
+    if let Some(removed) = presence.removed.get(key) {
+        absent.union(removed);
     }
-    if let Some(repaired) = presence.repaired.get(key) {
-        absent.subtract(repaired);
+    absent.intersect(expected);
+    if let Some(held) = presence.held(key) {
+        absent.subtract(&held);
     }
     Some(absent)
 }

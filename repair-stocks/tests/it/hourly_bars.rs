@@ -8,8 +8,9 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use jiff::Timestamp;
-use repair_core::lake::Layer;
-use repair_core::model::{Absence, Cadence, Findings, Fix, Interval, Key, SlotRange, Table, TimeMark};
+use repair_core::lake::overlay::fingerprint::of_slots;
+use repair_core::lake::{Layer, Overlay, StageRequest, StageScope};
+use repair_core::model::{Absence, Cadence, Findings, Fix, GapList, Interval, Key, SlotRange, Table, TimeMark};
 use repair_core::plugin::{AggregateRequest, Aggregator, Plugin, PluginKind};
 use repair_core::testing::MemoryLake;
 use repair_stocks::calendar::calendar;
@@ -133,6 +134,26 @@ async fn an_hour_counts_what_it_is_made_of() {
     // To do it twice is to do it once.
     aggregate(&lake, &new_york(&["IBM", "SPY"], interval("2026-03-05", "2026-03-05"))).await;
     assert_eq!(lake.rows(&hourly(), Layer::Raw).unwrap(), rows);
+}
+
+/// A bar that was removed is not observed, and no part of any price; the minute is confirmed absent.
+#[tokio::test]
+async fn a_removed_bar_is_absent() {
+    let first = times(&interval("2026-03-05T14:30:00Z", "2026-03-05T15:00:00Z"));
+    let mut rows = minutes("IBM", &first);
+    rows[29].2 = flat(999.0, 999.0);
+    let lake = lake_with(&bars(), &batch(&bars(), &rows));
+    let gone = absence("IBM", &first[29..]);
+    let mut slots = GapList::default();
+    slots.push(&gone.key, gone.slots);
+    let known = of_slots(lake.as_ref(), &bars(), &slots).await.unwrap();
+    let (table, nothing, removed) = (bars(), Fix::default(), [gone]);
+    let scope = StageScope { run: "run", step: "restate", visit: 1, table: &table };
+    let request = StageRequest::new("unit", "backfill", Timestamp::UNIX_EPOCH, &nothing).replacing(&known).removing(&removed);
+    lake.stage(&scope, &request).await.unwrap();
+    lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
+    aggregate(&lake, &new_york(&["IBM"], interval("2026-03-05", "2026-03-05"))).await;
+    assert_eq!(hours(&lake)["IBM 2026-03-05T14:00:00Z"], "1 29 1 29 290 | 30 29 0 1 | complete");
 }
 
 #[tokio::test]

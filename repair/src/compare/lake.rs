@@ -234,7 +234,7 @@ impl MaskedLake {
                 }
             }
             of_key.present.subtract(hidden);
-            for sets in [&mut found.repaired, &mut found.overtaken, &mut found.absent] {
+            for sets in [&mut found.repaired, &mut found.overtaken, &mut found.absent, &mut found.removed] {
                 if let Some(slots) = sets.get_mut(key) {
                     slots.subtract(hidden);
                 }
@@ -265,10 +265,11 @@ fn slot_of(mask: &Mask, time_us: i64) -> i64 {
     mask.grid().slot_of_seconds(time_us.div_euclid(1_000_000))
 }
 
-/// The rows of repairs that are rows of the table, too.
+/// The rows of repairs that are rows of the table, too: neither patches nor removals.
 fn without_patches(repairs: &RecordBatch) -> Result<RecordBatch> {
     let op = rollup::column(repairs, overlay::columns::OP)?.as_string::<i32>();
-    let keep: BooleanArray = op.iter().map(|op| Some(op != Some(overlay::Op::Patch.as_str()))).collect();
+    let is_row = |op: &str| matches!(overlay::Op::of_repair(op), Some(overlay::Op::Insert | overlay::Op::Replace));
+    let keep: BooleanArray = op.iter().map(|op| Some(op.is_some_and(is_row))).collect();
     Ok(filter_record_batch(repairs, &keep)?)
 }
 

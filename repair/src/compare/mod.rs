@@ -348,9 +348,9 @@ async fn known_good(looked: &Looked) -> Result<BTreeMap<Key, SlotSet>> {
             });
         }
         good.subtract(&wrong);
-        // Rows that a repair replaces were found to be wrong.
-        if let Some(replaced) = presence.repaired.get(&key) {
-            good.subtract(replaced);
+        // Rows that a repair replaces or removes were found to be wrong.
+        for wrong in [&presence.repaired, &presence.removed].into_iter().filter_map(|sets| sets.get(&key)) {
+            good.subtract(wrong);
         }
         (key, good)
     });

@@ -106,8 +106,17 @@ impl Planner {
             budgets: Vec::new(),
         };
         let known = Known::new(variables);
-        let making =
-            Making { planner: self, workflow, context, known, found: BTreeMap::new(), surely: BTreeSet::new(), takes: Vec::new(), plan };
+        let making = Making {
+            planner: self,
+            workflow,
+            context,
+            known,
+            found: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            surely: BTreeSet::new(),
+            takes: Vec::new(),
+            plan,
+        };
         Box::pin(making.make()).await
     }
 }
@@ -119,6 +128,8 @@ pub(super) struct Making<'a> {
     pub(super) context: StepContext,
     pub(super) known: Known,
     pub(super) found: BTreeMap<String, Found>,
+    /// What detect steps would ask of sources, and how many bytes of their table lie in the interval.
+    pub(super) asked: BTreeMap<String, (Asks, u64)>,
     pub(super) surely: BTreeSet<String>,
     /// What each step takes, and the source that it asks.
     pub(super) takes: Vec<(&'a Step, Take, Option<String>)>,
@@ -244,14 +255,9 @@ impl<'a> Making<'a> {
 
     /// A plan asks no source. It prices what a step would ask, and does not know what the step finds.
     async fn asking(&mut self, step: &'a Step, asks: &Asks) -> Result<()> {
-        let calls = |calls: u64| Usage { source_requests: calls, ..Usage::default() };
-        let tries = attempts(&step.retry);
-        let low = calls(asks.requests);
+        let low = Usage { source_requests: asks.requests, ..Usage::default() };
         let there = self.context.lake.extent(self.context.table(&asks.table)?, Some(&asks.interval)).await?.bytes;
-        let high = Usage {
-            bytes_scanned: there.saturating_mul(asks.reads).saturating_mul(tries),
-            ..calls(asks.requests.saturating_mul(asks.calls_at_worst).saturating_mul(tries))
-        };
+        let high = asking_at_worst(asks, there, step);
         let aside = if asks.requests == 0 { 0 } else { asks.calls_at_worst - 1 };
         let take = Take { low, certain: low, high, aside };
         let (number, slots) = (asks.requests, asks.slots);
@@ -259,12 +265,13 @@ impl<'a> Making<'a> {
         self.not_planned(
             step,
             format!(
-                "it compares table `{}` with source `{}`, and a plan asks no source; the price includes {number} {requests} for {slots} slots, and what it finds is \
-                 known only when the run gets there",
+                "it compares table `{}` with source `{}`, and a plan asks no source; the price includes {number} {requests} for {slots} slots, but not what \
+                 the lake charges for queries, and what it finds is known only when the run gets there",
                 asks.table, asks.source
             ),
         );
         self.reading(step, asks.table.clone(), take, Some(asks.source.clone()));
+        self.asked.insert(step.name.clone(), (asks.clone(), there));
         Ok(())
     }
 
@@ -327,3 +334,13 @@ impl<'a> Making<'a> {
 
 /// Why something is not planned whose configuration depends on what the run finds.
 pub(super) const KNOWN_LATER: &str = "its `with` is known only when the run gets there";
+
+/// What a step takes at most that asks a source as a detect step does. `there` are the bytes of its table in the interval.
+pub(super) fn asking_at_worst(asks: &Asks, there: u64, step: &Step) -> Usage {
+    let tries = attempts(&step.retry);
+    Usage {
+        bytes_scanned: there.saturating_mul(asks.reads).saturating_mul(tries),
+        source_requests: asks.requests.saturating_mul(asks.calls_at_worst).saturating_mul(tries),
+        ..Usage::default()
+    }
+}

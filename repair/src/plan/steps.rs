@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::cost::{Pricing, Take, times};
-use super::make::{Found, KNOWN_LATER, Making};
+use super::make::{Found, KNOWN_LATER, Making, asking_at_worst};
 use super::verdict::{Owner, Sum};
 use super::{Reach, Reading, RepairPlan, StrategyPlan, reach};
 use repair_core::Result;
@@ -24,7 +24,10 @@ const UNITS_PER_CHECK: u64 = 4_096;
 impl<'a> Making<'a> {
     pub(super) async fn repair(&mut self, step: &'a Step, of: &str) -> Result<()> {
         let Some(table) = self.found.get(of).map(|found| found.findings.scope.table.clone()) else {
-            self.not_planned(step, format!("what step `{of}` finds is known only when the run gets there"));
+            self.not_planned(
+                step,
+                format!("what step `{of}` finds is known only when the run gets there, and what this step takes is in no price"),
+            );
             return Ok(());
         };
         let table = self.context.table(&table)?.clone();
@@ -190,6 +193,20 @@ impl<'a> Making<'a> {
     }
 
     pub(super) fn verify(&mut self, step: &'a Step, of: &str) {
+        if let Some((asks, there)) = self.asked.get(of).cloned() {
+            // Only for what was found, so at most for everything.
+            let take = Take { high: asking_at_worst(&asks, there, step), ..Take::default() };
+            let requests = if asks.requests == 1 { "request" } else { "requests" };
+            self.not_planned(
+                step,
+                format!(
+                    "what step `{of}` finds is known only when the run gets there; the price includes at most the same {} {requests} once more",
+                    asks.requests
+                ),
+            );
+            self.reading(step, asks.table, take, Some(asks.source));
+            return;
+        }
         let Some(found) = self.found.get(of) else {
             self.not_planned(step, format!("what step `{of}` finds is known only when the run gets there"));
             return;

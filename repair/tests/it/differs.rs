@@ -20,21 +20,21 @@ use serde_json::{Value, json};
 
 const DAY_S: i64 = 1_709_510_400;
 const FIRST: i64 = DAY_S / 3_600;
-const HOURS: i64 = 72;
+pub(crate) const HOURS: i64 = 72;
 
 /// The values of a slot: by column.
-type Cells = (Option<f64>, Option<i64>, Option<&'static str>);
+pub(crate) type Cells = (Option<f64>, Option<i64>, Option<&'static str>);
 /// Rows by key and hour.
-type Rows = BTreeMap<(&'static str, i64), Cells>;
+pub(crate) type Rows = BTreeMap<(&'static str, i64), Cells>;
 
-fn truth(keys: &[&'static str], hours: i64) -> Rows {
+pub(crate) fn truth(keys: &[&'static str], hours: i64) -> Rows {
     let of = |key: &&'static str| f64::from(key.as_bytes()[0] - b'a' + 1) * 100.0;
     keys.iter()
         .flat_map(|key| (0..hours).map(move |hour| ((*key, hour), (Some(of(key) + hour as f64 / 10.0), Some(hour * 7), Some("fine")))))
         .collect()
 }
 
-fn columns(rows: &Rows) -> Vec<(&'static str, ArrayRef)> {
+pub(crate) fn columns(rows: &Rows) -> Vec<(&'static str, ArrayRef)> {
     let times = rows.keys().map(|(_, hour)| (DAY_S + hour * 3_600) * 1_000_000);
     vec![
         ("k", Arc::new(StringArray::from_iter_values(rows.keys().map(|(key, _)| key)))),
@@ -47,10 +47,12 @@ fn columns(rows: &Rows) -> Vec<(&'static str, ArrayRef)> {
 
 /// How a source answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-enum How {
+pub(crate) enum How {
     /// With what it has, and vouches for it.
     #[default]
     Truly,
+    /// With what it has, and vouches for it even where that is nothing at all.
+    Boldly,
     /// With what it has, and vouches for nothing.
     Silently,
     /// With the row of the hour after the last one, too.
@@ -64,14 +66,14 @@ enum How {
 }
 
 /// The keys and slots that a source was asked for.
-type Question = (Vec<Key>, SlotRange);
+pub(crate) type Question = (Vec<Key>, SlotRange);
 
 /// A source that counts what it is asked.
 #[derive(Clone, Default)]
-struct Vendor {
-    rows: Arc<Mutex<Rows>>,
-    how: Arc<Mutex<How>>,
-    asked: Arc<Mutex<Vec<Question>>>,
+pub(crate) struct Vendor {
+    pub(crate) rows: Arc<Mutex<Rows>>,
+    pub(crate) how: Arc<Mutex<How>>,
+    pub(crate) asked: Arc<Mutex<Vec<Question>>>,
 }
 
 #[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
@@ -128,7 +130,7 @@ impl Source for Asked {
         if let How::Without(column) = how {
             columns.retain(|(name, _)| *name != column);
         }
-        let known = |key: &&Key| some.keys().any(|(known, _)| Key::from(*known) == **key);
+        let known = |key: &&Key| how == How::Boldly || some.keys().any(|(known, _)| Key::from(*known) == **key);
         let covered = |key: &Key| Covered { key: key.clone(), interval: request.interval };
         let covered = if how == How::Silently { Vec::new() } else { request.keys.iter().filter(known).map(covered).collect() };
         Ok(Answer::new(vec![RecordBatch::try_from_iter(columns)?]).with_covered(covered).with_said("the vendor"))
@@ -136,20 +138,20 @@ impl Source for Asked {
 }
 
 /// A lake with the table `t`, and a vendor.
-struct Case {
-    world: World,
-    vendor: Vendor,
+pub(crate) struct Case {
+    pub(crate) world: World,
+    pub(crate) vendor: Vendor,
 }
 
 impl Case {
-    fn new(table: &Rows, source: Rows) -> Self {
+    pub(crate) fn new(table: &Rows, source: Rows) -> Self {
         let world = World::new();
         world.parquet("t/data.parquet", &columns(table));
         let vendor = Vendor { rows: Arc::new(Mutex::new(source)), ..Vendor::default() };
         Self { world, vendor }
     }
 
-    fn answering(self, how: How) -> Self {
+    pub(crate) fn answering(self, how: How) -> Self {
         *self.vendor.how.lock().unwrap() = how;
         self
     }
@@ -159,7 +161,7 @@ impl Case {
     }
 
     /// The workflow with these steps, and more at its top; `source` is what the vendor is configured with.
-    async fn open(&self, more: &str, source: &str, steps: &str) -> Repair {
+    pub(crate) async fn open(&self, more: &str, source: &str, steps: &str) -> Repair {
         let mut registry: Registry = repair::registry();
         let vendor = self.vendor.clone();
         registry.source("test.vendor", "counts what it is asked", move |config: Config| Ok(Asked(vendor.clone(), config)));
@@ -169,27 +171,27 @@ impl Case {
     }
 
     /// A run of `differs` alone.
-    async fn look(&self, with: &str) -> RunReport {
+    pub(crate) async fn look(&self, with: &str) -> RunReport {
         run(&self.open("", "", &look(with, "end: true")).await).await
     }
 }
 
-fn look(with: &str, then: &str) -> String {
+pub(crate) fn look(with: &str, then: &str) -> String {
     format!("  look: {{ detect: differs, with: {{ table: t, source: v, {with} }}, {then} }}")
 }
 
-const SPAN: &str = "keys: [a, b], from: 2024-03-04, to: 2024-03-06";
+pub(crate) const SPAN: &str = "keys: [a, b], from: 2024-03-04, to: 2024-03-06";
 
-fn restate(with: &str, repair: &str) -> String {
+pub(crate) fn restate(with: &str, repair: &str) -> String {
     format!("{}\n  fix: {{ {repair}, of: look, next: check }}\n  check: {{ verify: look, end: true }}", look(with, "next: fix"))
 }
 
-async fn run(repair: &Repair) -> RunReport {
+pub(crate) async fn run(repair: &Repair) -> RunReport {
     repair.run().await.unwrap_or_else(|error| panic!("{}", error.full()))
 }
 
 /// The rows that readers see, by key and hour.
-async fn seen(world: &World) -> (Rows, u64) {
+pub(crate) async fn seen(world: &World) -> (Rows, u64) {
     let lake = LocalLake::open(world.0.path().join("lake")).unwrap();
     let table = Table { key: vec!["k".to_owned()], ..Table::new("t", Format::Parquet, "ts").with_cadence(Cadence::HOUR) };
     let batches: Vec<RecordBatch> = lake.scan(&table, &ScanRequest::new(Layer::Repaired)).await.unwrap().try_collect().await.unwrap();
@@ -302,6 +304,8 @@ async fn examples_say_what_is_different_and_tolerances_what_is_not() {
         ("sample: 0%", "is not a sample"),
         ("sample: 5", "`sample` must be text"),
         ("seed: 3", "without `sample`"),
+        ("deleted: drop", "`keep`, `remove`, or the limits of removal, e.g. `{ at_most: 5%, empty_answers: true }`"),
+        ("deleted: { at_most: 0% }", "`keep`, `remove`, or the limits of removal"),
     ] {
         let path = case.world.written(
             "sources: { v: { source: stocks.archive, with: { location: v } } }\n",
@@ -336,7 +340,7 @@ async fn what_only_one_of_them_has_is_reported() {
     assert_eq!((&found["defective"], &found["conflicts"], &found["missing"]), (&json!(1), &json!(1), &json!(3)));
     for words in [
         "look: source `v` has rows in 2 slots where table `t` has none, which `detect: gaps` finds: a at 2024-03-04T09:00:00Z; a at 2024-03-04T10:00:00Z",
-        "look: source `v` says that there is no row in 1 slot where table `t` has one (a repair cannot remove rows, so they stay): b at 2024-03-04T21:00:00Z",
+        "look: source `v` says that there is no row in 1 slot where table `t` has one (they stay, unless `deleted: remove` is set): b at 2024-03-04T21:00:00Z",
         "look: source `v` has no value in 2 slots where table `t` has some, which stay: a at 2024-03-04T12:00:00Z: note is fine in the table, empty in the source; a at \
          2024-03-04T13:00:00Z: temp is 101.3 in the table, empty in the source",
         "look: 1 slot with a row that a source says does not exist in table `t`",
@@ -551,7 +555,7 @@ async fn a_plan_and_a_comparison_of_strategies_ask_nothing() {
     let case = Case::new(&provisional(), truth(&["a", "b"], HOURS));
     case.world.write("../prices.yaml", PRICES);
     let steps = restate(SPAN, "repair: backfill, with: { source: v }");
-    let repair = case.open("prices: prices.yaml\nbudget: { calls: 30 }\n", "rows_per_request: 24, pages: 4", &steps).await;
+    let repair = case.open("prices: prices.yaml\nbudget: { calls: 48 }\n", "rows_per_request: 24, pages: 4", &steps).await;
     let plan = repair.plan().await.unwrap();
     assert_eq!(case.asked(), 0);
     assert!(plan.looks.is_empty() && plan.repairs.is_empty() && plan.has_work());
@@ -559,13 +563,15 @@ async fn a_plan_and_a_comparison_of_strategies_ask_nothing() {
     assert_eq!((read.step.as_str(), read.kind.as_str(), read.table.as_str()), ("look", "detect", "t"));
     let (low, high) = (read.estimate.low, read.estimate.high);
     assert_eq!((low.calls, high.calls, high.usd.unwrap().to_string().as_str()), (6, 24, "0.72"));
+    let check = &plan.reads[1];
+    assert_eq!((check.step.as_str(), check.estimate.low.calls, check.estimate.high.calls), ("check", 0, 24));
     assert_eq!(plan.budgets[0].verdict, Verdict::Fits, "{:?}", plan.budgets);
     let not_planned: Vec<String> = plan.not_planned.iter().map(|step| format!("{}: {}", step.step, step.why)).collect();
     let words = [
-        "look: it compares table `t` with source `v`, and a plan asks no source; the price includes 6 requests for 144 slots, and what it finds is known only when the run \
-         gets there",
-        "fix: what step `look` finds is known only when the run gets there",
-        "check: what step `look` finds is known only when the run gets there",
+        "look: it compares table `t` with source `v`, and a plan asks no source; the price includes 6 requests for 144 slots, but not what the lake charges for \
+         queries, and what it finds is known only when the run gets there",
+        "fix: what step `look` finds is known only when the run gets there, and what this step takes is in no price",
+        "check: what step `look` finds is known only when the run gets there; the price includes at most the same 6 requests once more",
     ];
     assert_eq!(not_planned, words);
     let Err(error) = repair.compare().strategies(["interpolate"]).await else { panic!("a comparison asks the source") };

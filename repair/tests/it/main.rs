@@ -13,6 +13,7 @@ mod ledger;
 mod older;
 mod places;
 mod reading;
+mod removals;
 mod rows;
 mod slots;
 mod state;

@@ -119,6 +119,37 @@ fn orders_are_counted_once_by_their_latest_version() {
     assert!((world.sum() - TRUTH - PLAIN).abs() < 1e-9, "{}", world.sum());
 }
 
+/// Only cells that were found wrong get the value, and undoing that brings the old one back.
+#[test]
+fn a_wrong_value_of_an_order_is_set() {
+    let world = orders();
+    let fix = "  fix: { repair: set, of: bad, with: { values: { amount: 3, note: y } }, next: good }\n  good: { verify: bad, next: sum }\n";
+    let steps = steps().replace("min: 0 }] }, next: sum", "min: 0 }] }, next: fix").replace("  sum: {", &format!("{fix}  sum: {{"));
+    let report = world.run(ORDERS, &steps);
+    let (bad, good) = (output(&report, "bad"), output(&report, "good"));
+    assert_eq!((&bad["defective"], &good["defective"]), (&json!(1), &json!(0)), "{:?} {:?}", report.reason, report.problems);
+    assert!((world.sum() - TRUTH - 10.0 - PLAIN).abs() < 1e-9, "{}", world.sum());
+    let opened = world.workflow(ORDERS, &steps);
+    let lake = opened.lake();
+    repair::block_on(async {
+        let at = "2024-03-04T10:00:00Z".parse().unwrap();
+        let story = serde_json::to_value(lake.why("t", at).key("wrong").await.unwrap()).unwrap();
+        assert_eq!(
+            (&story["standing"], &story["repairs"][0]["cells"]),
+            (&json!("patched"), &json!({ "amount": { "was": -7, "counts": true } }))
+        );
+        assert_eq!(lake.undo(&report.run).step("fix").await.unwrap().rows(), 1);
+    });
+    world.run(ORDERS, &sums("look"));
+    assert!((world.sum() - TRUTH - PLAIN).abs() < 1e-9, "{}", world.sum());
+    let odd = world.run(ORDERS, &steps.replace("amount: 3", "amount: 2.5"));
+    assert!(
+        odd.reason.as_ref().is_some_and(|why| why.contains("2.5 is no value of column `amount` of table `t`, which is Int64")),
+        "{:?}",
+        odd.reason
+    );
+}
+
 #[test]
 fn a_plan_lists_rows_by_their_days() {
     let world = orders();
@@ -170,6 +201,27 @@ fn what_does_not_fit_is_refused_before_anything_runs() {
             ORDERS.to_owned(),
             format!("{find}  fix: {{ repair: backfill, of: look, with: {{ source: s }}, end: true }}"),
             "`backfill` needs a series with slots",
+        ),
+        (
+            ORDERS.to_owned(),
+            steps().replace("min: 0 }] }, next: sum", "min: 0 }] }, next: fix") + "\n  fix: { repair: interpolate, of: bad, next: sum }",
+            "`arrivals`, `duplicates`, `invalid`, `keep`, `set` and `aggregate: sql`",
+        ),
+        (
+            ORDERS.to_owned(),
+            steps().replace("min: 0 }] }, next: sum", "min: 0 }] }, next: fix") + "\n  fix: { repair: keep, of: bad, next: sum }",
+            "`keep` repairs duplicate slots, and step `bad` finds invalid ones; use another repairer, such as",
+        ),
+        (
+            ORDERS.to_owned(),
+            steps().replace("keep: { repair: keep,", "keep: { repair: set, with: { values: { amount: 0 } },"),
+            "`set` repairs invalid or different slots, and step `several` finds duplicate ones",
+        ),
+        (
+            ORDERS.to_owned(),
+            steps().replace("min: 0 }] }, next: sum", "min: 0 }] }, next: fix")
+                + "\n  fix: { repair: set, of: bad, with: { values: { id: x } }, next: sum }",
+            "`values` names column `id`, by which rows of table `t` are identified",
         ),
         (ORDERS.to_owned(), steps().replace("arrivals", "gaps"), "`gaps` needs a series with slots"),
         (ORDERS.to_owned(), steps().replace("min: 0", "outlier: { window: 5 }"), "`outlier` judges a row among its neighbours"),

@@ -137,6 +137,7 @@ mod tests {
             repaired: Default::default(),
             overtaken: Default::default(),
             absent: Default::default(),
+            removed: Default::default(),
             usage: Usage::default(),
         }
     }

@@ -28,7 +28,7 @@ pub(super) fn register(registry: &mut Registry) {
             Ok(Duplicates { config })
         },
     );
-    registry.finds_wrong_rows("duplicates");
+    registry.finds("duplicates", DefectKind::Duplicate);
     registry.needs_one_row(PluginKind::Detector, "duplicates");
     registry.takes_unique_rows(PluginKind::Detector, "duplicates");
     registry.fits(PluginKind::Detector, "duplicates", unique::fits);
@@ -86,9 +86,11 @@ impl Detector for Duplicates {
         for (key, slot) in &wanted {
             let rows = hashing.rows(key, *slot);
             let fingerprint = hashing.fingerprint(key, *slot);
-            let replaced = live.get(key, *slot).filter(|live| live.replaces).map(|live| live.replaced);
-            match replaced {
-                Some(known) if known == Some(fingerprint) => counts.replaced += 1,
+            let replacing = live.get(key, *slot).filter(|live| live.replaces);
+            // A slot whose rows are removed has none, and is counted as absent.
+            let counted = u64::from(replacing.is_some_and(|live| !live.removes));
+            match replacing.map(|live| live.replaced) {
+                Some(known) if known == Some(fingerprint) => counts.replaced += counted,
                 _ if rows > 1 => {
                     counts.defective += 1;
                     counts.duplicates += rows - 1;
@@ -99,7 +101,7 @@ impl Detector for Duplicates {
                     }
                 }
                 Some(_) => {
-                    counts.replaced += 1;
+                    counts.replaced += counted;
                     counts.changed += 1;
                 }
                 None => {}

@@ -18,8 +18,8 @@ use crate::lake::shape::KeyTime;
 use crate::lake::{Layer, PresenceRequest, ScanRequest};
 use crate::model::Usage;
 use crate::model::{
-    Cadence, Counts, ExpectedSlots, Findings, GapList, Key, KeyPresence, OtherKeys, Quarantine, Rows, Scope, SlotRange, SlotSet, Table,
-    TablePresence, TimeMark,
+    Cadence, Counts, DefectKind, ExpectedSlots, Findings, GapList, Key, KeyPresence, OtherKeys, Quarantine, Rows, Scope, SlotRange,
+    SlotSet, Table, TablePresence, TimeMark,
 };
 use crate::plugin::{Detector, Registry, Sensor, StepContext};
 
@@ -31,6 +31,7 @@ const DAY_S: u64 = 86_400;
 
 pub(super) fn register(registry: &mut Registry) {
     registry.detector("gaps", "finds the expected slots of a series that hold no row", Gaps::new);
+    registry.finds("gaps", DefectKind::Missing);
     registry.sensor("gaps", "counts the expected slots of a series that hold no row", Gaps::new);
 }
 
@@ -357,11 +358,8 @@ impl Search {
                 Some(expected) => expected.of_key(key),
                 None => gap_set(cadence, slots, gaps.as_deref().unwrap_or_default()),
             };
-            let mut held = SlotSet::new(cadence, slots);
-            held.union(&raw.present);
-            if let Some(repaired) = repaired {
-                held.union(repaired);
-            }
+            let held = presence.held(key);
+            let mut held = held.unwrap_or_else(|| SlotSet::new(cadence, slots));
             if let Some(expected) = expected {
                 let mut unexpected = SlotSet::new(cadence, slots);
                 unexpected.insert_range(expected.examined_of(key));
@@ -376,15 +374,20 @@ impl Search {
                 slots.intersect(&raw.present);
                 slots.intersect(&expected_of_key);
                 slots.runs().for_each(|run| append(crowded, run));
-                // Where the table has a row of its own, a repair either replaces it or is overtaken.
+                // Where the table has a row of its own, a repair replaces it, removes it, or is overtaken.
                 if let (Some(repaired), true) = (repaired, expected.is_some()) {
-                    slots.intersect(repaired);
+                    let mut hiding = repaired.clone();
                     if let Some(overtaken) = presence.overtaken.get(key) {
-                        slots.subtract(overtaken);
+                        hiding.subtract(overtaken);
                     }
+                    if let Some(removed) = presence.removed.get(key) {
+                        hiding.union(removed);
+                    }
+                    slots.intersect(&hiding);
                     slots.runs().for_each(|run| append(replaced, run));
                 }
             }
+            let removed = presence.removed.get(key).filter(|removed| !removed.is_empty());
             held.intersect(&expected_of_key);
             if let Some(overtaken) = presence.overtaken.get(key) {
                 self.counts.overtaken += common(overtaken, &expected_of_key);
@@ -398,6 +401,10 @@ impl Search {
             let not_present = missing.count();
             if let Some(absent) = presence.absent.get(key) {
                 missing.subtract(absent);
+            }
+            if let Some(removed) = removed {
+                self.counts.removed += common(removed, &expected_of_key);
+                missing.subtract(removed);
             }
             let still_missing = missing.count();
             self.counts.present += held.count();

@@ -102,6 +102,7 @@ impl Detector for Stale {
             gaps,
             judged: Fingerprints::default(),
             cells: Cells::default(),
+            deleted: GapList::default(),
             examples: Vec::new(),
             quarantine: base.quarantine,
             notices: base.notices,

@@ -154,9 +154,10 @@ pub(super) async fn duplicates(context: &StepContext, config: &GapsConfig, again
         for (key, versions) in rows.iter().flat_map(|(key, of_key)| of_key.iter().map(move |versions| (key, versions))) {
             let Some(&slot) = versions.times_us().iter().find(is_within) else { continue };
             let (rows, fingerprint) = (versions.len() as u64, versions.fingerprint());
-            let replaced = replacing(&live, key, versions, identity).map(|live| live.replaced);
-            match replaced {
-                Some(known) if known == Some(fingerprint) => counts.replaced += 1,
+            let replacing = replacing(&live, key, versions, identity);
+            let counted = u64::from(replacing.is_some_and(|live| !live.removes));
+            match replacing.map(|live| live.replaced) {
+                Some(known) if known == Some(fingerprint) => counts.replaced += counted,
                 _ if rows > 1 => {
                     counts.defective += 1;
                     counts.duplicates += rows - 1;
@@ -168,7 +169,7 @@ pub(super) async fn duplicates(context: &StepContext, config: &GapsConfig, again
                     }
                 }
                 Some(_) => {
-                    counts.replaced += 1;
+                    counts.replaced += counted;
                     counts.changed += 1;
                 }
                 None => {}

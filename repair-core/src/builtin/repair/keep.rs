@@ -135,6 +135,7 @@ pub(super) fn register(registry: &mut Registry) {
     );
     registry.needs_one_row(PluginKind::Repairer, "keep");
     registry.takes_unique_rows(PluginKind::Repairer, "keep");
+    registry.repairs_only("keep", &[DefectKind::Duplicate]);
     registry.fits(
         PluginKind::Repairer,
         "keep",
@@ -164,7 +165,7 @@ fn by_version(table: &Table) -> Result<Rule> {
 const KEYS_PER_UNIT: usize = 10_000;
 
 /// Units of some keys each, over the whole interval: the versions of a row lie around it, so a unit of each day would read the same files again.
-fn units_of_keys(findings: &Findings) -> PlannedUnits {
+pub(super) fn units_of_keys(findings: &Findings) -> PlannedUnits {
     let grid = findings.scope.grid;
     let mut wanted: Vec<Wanted> = Vec::new();
     for (key, slots) in findings.gaps.iter() {
@@ -220,6 +221,10 @@ impl Repairer for Keep {
             return Ok(units_of_keys(findings));
         }
         Ok(by_day::units(findings.scope.grid, findings.gaps.iter()))
+    }
+
+    fn needs_files(&self, table: &Table) -> bool {
+        self.rule_for(table).is_ok_and(|rule| rule.is_of_files())
     }
 
     async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {

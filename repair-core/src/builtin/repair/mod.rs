@@ -10,6 +10,7 @@ mod line;
 mod mean;
 mod neighbours;
 pub mod requests;
+mod set;
 mod shifted;
 
 pub use backfill::{Backfill, BackfillConfig, RowRule};
@@ -25,5 +26,6 @@ pub(super) fn register(registry: &mut Registry) {
     carry_forward::register(registry);
     keep::register(registry);
     interpolate::register(registry);
+    set::register(registry);
     shifted::register(registry);
 }

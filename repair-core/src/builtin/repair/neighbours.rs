@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 
 use crate::builtin::repair::judge::{Question, times};
 use crate::error::{ErrorKind, Result};
-use crate::lake::{Layer, ScanRequest, rollup, shape};
+use crate::lake::{Layer, ScanRequest, overlay, rollup, shape};
 use crate::model::{Conflicts, Findings, Key, SlotGrid, SlotRange, Table, Wanted};
 use crate::plugin::{Answer, StepContext};
 
@@ -54,7 +54,8 @@ impl Neighbours {
         let Some(interval) = hull.and_then(|hull| grid.interval_of(hull)) else { return Ok(neighbours) };
         let mut keys: Vec<Key> = neighbours.by_key.keys().cloned().collect();
         keys.sort_unstable();
-        let scan = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys);
+        // A row that a repair replaces or removes is not what readers see, and the repair is none of the table's own rows.
+        let scan = ScanRequest::new(Layer::Repaired).in_interval(interval).of_keys(keys);
         let mut batches = match context.lake.scan(table, &scan).await {
             Ok(batches) => batches,
             // A table without files has nothing to compare.
@@ -86,11 +87,12 @@ impl Neighbours {
 
     fn keep(&mut self, table: &Table, grid: SlotGrid, batch: &RecordBatch) -> Result<()> {
         let (keys, times) = (rollup::key_columns(table, batch)?, times(table, batch)?);
+        let repaired_by = rollup::column(batch, overlay::REPAIRED_BY)?;
         let (index, mut kept) = (self.rows.len(), 0);
         let mut wanted = Vec::with_capacity(batch.num_rows());
         for row in 0..batch.num_rows() {
             let key = Key::new(keys.iter().map(|column| column.value(row)));
-            let slot = grid.slot_of_row(times.value(row)).filter(|_| times.is_valid(row));
+            let slot = grid.slot_of_row(times.value(row)).filter(|_| times.is_valid(row) && repaired_by.is_null(row));
             let neighbour = slot.and_then(|slot| self.by_key.get_mut(&key)?.get_mut(&slot));
             wanted.push(neighbour.is_some());
             if let Some(neighbour) = neighbour {

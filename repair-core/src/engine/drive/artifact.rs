@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanBuilder, Int64Array, RecordBatch, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use futures::{Stream, StreamExt, TryStreamExt};
 
@@ -19,16 +19,17 @@ const FIRST: &str = "first_slot";
 const END: &str = "end_slot";
 const JUDGED: &str = "judged";
 const CELLS: &str = "cells";
+const DELETED: &str = "deleted";
 const UNIT: &str = "unit";
 
-/// Gaps as columns. If the judged rows or cells are known, there is one row per slot, with the fingerprint of those rows or cells, and the
-/// columns of the cells.
+/// Gaps as columns. If the judged rows or cells are known, there is one row per slot, with the fingerprint of those rows or cells, the
+/// columns of the cells, and whether its row is to be removed.
 ///
 /// # Errors
 /// If a key cannot be written as JSON.
-pub(crate) fn gaps_to_batch(gaps: &GapList, judged: &Fingerprints, cells: &Cells) -> Result<RecordBatch> {
-    if !judged.is_empty() || !cells.is_empty() {
-        return slots_to_batch(gaps, judged, cells);
+pub(crate) fn gaps_to_batch(gaps: &GapList, judged: &Fingerprints, cells: &Cells, deleted: &GapList) -> Result<RecordBatch> {
+    if !judged.is_empty() || !cells.is_empty() || !deleted.is_empty() {
+        return slots_to_batch(gaps, judged, cells, deleted);
     }
     let mut keys = Vec::with_capacity(gaps.len());
     for (key, _) in gaps.iter() {
@@ -58,9 +59,9 @@ pub(crate) fn quarantine_to_batch(quarantine: &Quarantine) -> Result<RecordBatch
     Ok(RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))?)
 }
 
-fn slots_to_batch(gaps: &GapList, judged: &Fingerprints, cells: &Cells) -> Result<RecordBatch> {
+fn slots_to_batch(gaps: &GapList, judged: &Fingerprints, cells: &Cells, deleted: &GapList) -> Result<RecordBatch> {
     let (mut keys, mut slots, mut prints) = (StringBuilder::new(), Vec::new(), StringBuilder::new());
-    let mut names = StringBuilder::new();
+    let (mut names, mut removals) = (StringBuilder::new(), BooleanBuilder::new());
     for (key, range) in gaps.iter() {
         let text = to_json(&key.values().collect::<Vec<_>>())?;
         for slot in range.first..range.end {
@@ -70,6 +71,7 @@ fn slots_to_batch(gaps: &GapList, judged: &Fingerprints, cells: &Cells) -> Resul
             let print = of_cells.map(|cells| cells.judged).or_else(|| judged.get(key, slot));
             prints.append_option(print.map(|fingerprint| fingerprint.to_string()));
             names.append_option(of_cells.map(|cells| to_json(&cells.columns)).transpose()?);
+            removals.append_value(deleted.contains(key, slot));
         }
     }
     let mut columns: Vec<(&str, ArrayRef)> = vec![
@@ -81,17 +83,21 @@ fn slots_to_batch(gaps: &GapList, judged: &Fingerprints, cells: &Cells) -> Resul
     if !cells.is_empty() {
         columns.push((CELLS, Arc::new(names.finish())));
     }
+    if !deleted.is_empty() {
+        columns.push((DELETED, Arc::new(removals.finish())));
+    }
     let field = |(name, column): &(&str, ArrayRef)| Field::new(*name, column.data_type().clone(), [JUDGED, CELLS].contains(name));
     let fields: Vec<Field> = columns.iter().map(field).collect();
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, column)| column).collect())?)
 }
 
-/// Gaps, the fingerprints of judged rows, and wrong cells, from columns.
+/// Gaps, the fingerprints of judged rows, wrong cells, and the slots whose rows are to be removed, from columns.
 ///
 /// # Errors
 /// `invalid` if the columns do not hold gaps.
-pub(crate) async fn gaps_from_batches(mut batches: BatchStream) -> Result<(GapList, Fingerprints, Cells)> {
+pub(crate) async fn gaps_from_batches(mut batches: BatchStream) -> Result<(GapList, Fingerprints, Cells, GapList)> {
     let (mut gaps, mut judged, mut cells) = (GapList::default(), Fingerprints::default(), Cells::default());
+    let mut deleted = GapList::default();
     let mut lists: HashMap<String, Arc<[String]>> = HashMap::new();
     let mut last: Option<(String, Key)> = None;
     while let Some(batch) = batches.try_next().await? {
@@ -101,13 +107,18 @@ pub(crate) async fn gaps_from_batches(mut batches: BatchStream) -> Result<(GapLi
         let (first, end) = (number(FIRST)?, number(END)?);
         let prints = batch.column_by_name(JUDGED).map(|_| self::text(batch, JUDGED)).transpose()?;
         let names = batch.column_by_name(CELLS).map(|_| self::text(batch, CELLS)).transpose()?;
+        let removals = batch.column_by_name(DELETED).map(|column| column.as_boolean_opt().ok_or_else(|| not_ours(DELETED))).transpose()?;
         for row in 0..batch.num_rows() {
             let text = keys.value(row);
             let key = match &last {
                 Some((known, key)) if *known == text => key.clone(),
                 _ => Key::new(from_json::<Vec<String>>(text)?),
             };
-            gaps.push(&key, SlotRange::new(first.value(row), end.value(row)));
+            let slots = SlotRange::new(first.value(row), end.value(row));
+            gaps.push(&key, slots);
+            if removals.is_some_and(|removals| removals.value(row)) {
+                deleted.push(&key, slots);
+            }
             if let Some(prints) = prints.filter(|prints| prints.is_valid(row)) {
                 let print = Fingerprint::parse(prints.value(row))?;
                 match names.filter(|names| names.is_valid(row)).map(|names| names.value(row)) {
@@ -130,7 +141,7 @@ pub(crate) async fn gaps_from_batches(mut batches: BatchStream) -> Result<(GapLi
             }
         }
     }
-    Ok((gaps, judged, cells))
+    Ok((gaps, judged, cells, deleted))
 }
 
 /// The gaps that a detector found, from the artifact that its findings name.
@@ -237,8 +248,16 @@ mod tests {
                 );
                 cells
             }] {
-                let written = futures::stream::iter([gaps_to_batch(&gaps, &known, &cells)]).boxed();
-                assert_eq!(gaps_from_batches(written).await.unwrap(), (gaps.clone(), known.clone(), cells));
+                let mut deleted = GapList::default();
+                for deleted in [GapList::default(), {
+                    deleted.push(&Key::from("A"), SlotRange::new(3, 4));
+                    deleted.push(&Key::from("A"), SlotRange::new(9, 10));
+                    deleted
+                }] {
+                    let written = futures::stream::iter([gaps_to_batch(&gaps, &known, &cells, &deleted)]).boxed();
+                    let read = gaps_from_batches(written).await.unwrap();
+                    assert_eq!(read, (gaps.clone(), known.clone(), cells.clone(), deleted));
+                }
             }
         }
         let interval = crate::model::Interval::parse("2024-03-04", "2024-03-04").unwrap();

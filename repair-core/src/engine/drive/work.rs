@@ -25,7 +25,7 @@ use crate::lake::Lake;
 use crate::lake::overlay::fingerprint;
 use crate::lake::stale;
 use crate::model::Usage;
-use crate::model::{Counts, DefectKind, Findings, GapList, MAX_EXAMPLES, Quarantine, Rows, SlotRange, UnitCounts};
+use crate::model::{ComparedCounts, Counts, DefectKind, Findings, GapList, MAX_EXAMPLES, Quarantine, Rows, SlotRange, UnitCounts};
 use crate::plugin::{AggregateRequest, Aggregator, Detector, Repairer, Sensor, StepContext, Task};
 use crate::workflow::{SensorWait, Step, Variables, Workflow};
 
@@ -243,7 +243,7 @@ impl Work {
         let detector = detector.ok_or_else(|| Error::internal("there is no detector to find what is left"))?;
         let found = self.detected(detector, Some(&before), recorder).await?;
         let artifact = format!("{}-{}-{}-left", self.step.name, context.visit, earlier.len());
-        let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged, &found.cells)]).boxed();
+        let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged, &found.cells, &found.deleted)]).boxed();
         let usage = [found.usage, context.lake.put_artifact(&context.run, &artifact, gaps).await?].into_iter().sum();
         let (scope, examples) = (found.scope.clone(), found.examples.clone());
         let bad_rows = found.quarantine.iter().take(MAX_EXAMPLES).cloned().collect();
@@ -278,7 +278,7 @@ impl Work {
         }
         let artifact = format!("{}-{}-gaps", self.step.name, context.visit);
         let mut usage = found.usage;
-        let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged, &found.cells)]).boxed();
+        let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged, &found.cells, &found.deleted)]).boxed();
         usage += context.lake.put_artifact(&context.run, &artifact, gaps).await?;
         if found.quarantine.rows() > 0 {
             let rows = futures::stream::iter([artifact::quarantine_to_batch(&found.quarantine)]).boxed();
@@ -324,7 +324,7 @@ impl Work {
     /// Findings with their gaps.
     async fn findings(&self, record: &FindingsRecord) -> Result<Findings> {
         let batches = self.context.lake.get_artifact(&self.context.run, &record.artifact).await?;
-        let (gaps, judged, cells) = artifact::gaps_from_batches(batches).await?;
+        let (gaps, judged, cells, deleted) = artifact::gaps_from_batches(batches).await?;
         let (kind, scope) = (record.kind, record.scope.clone());
         Ok(Findings {
             kind,
@@ -333,6 +333,7 @@ impl Work {
             gaps,
             judged,
             cells,
+            deleted,
             examples: record.examples.clone(),
             quarantine: Quarantine::default(),
             notices: record.notices.clone(),
@@ -426,6 +427,7 @@ impl Work {
 /// The counts of the whole scope, when checking only its gaps again gave the counts `again`.
 fn after_repair(kind: DefectKind, before: Counts, again: Counts) -> Counts {
     if kind != DefectKind::Missing {
+        let before = if kind == DefectKind::Different { without_removed(before, again) } else { before };
         // These slots were already counted as present.
         return Counts {
             defective: again.defective,
@@ -449,7 +451,52 @@ fn after_repair(kind: DefectKind, before: Counts, again: Counts) -> Counts {
     }
 }
 
+/// The counts of the whole scope, if rows of some of the slots that were looked at again have been removed, and some rows that were removed have
+/// returned.
+fn without_removed(before: Counts, again: Counts) -> Counts {
+    let returned = before.compared.map_or(0, |compared| compared.returned);
+    let still_returned = again.compared.map_or(0, |compared| compared.returned);
+    let looked_at = again.present + again.absent + again.missing;
+    Counts {
+        present: (before.present + returned + again.present).saturating_sub(looked_at),
+        absent: (before.absent + again.absent).saturating_sub(returned),
+        removed: (before.removed + again.removed).saturating_sub(returned),
+        missing: before.missing + again.missing,
+        compared: before.compared.map(|compared| ComparedCounts { returned: still_returned, ..compared }),
+        ..before
+    }
+}
+
 /// The latest findings of a detect step.
 pub(crate) fn latest<'a>(state: &'a RunState, of: &str) -> Result<&'a FindingsRecord> {
     state.findings.get(of).ok_or_else(|| Error::invalid(format!("step `{of}` has no findings yet; it must run before this step")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_add_up_once_rows_are_removed_and_once_they_return() {
+        let compared = |returned| Some(ComparedCounts { returned, ..ComparedCounts::default() });
+        let of = |present, absent, removed, returned| Counts {
+            expected: present + absent,
+            present,
+            absent,
+            removed,
+            compared: compared(returned),
+            ..Counts::default()
+        };
+        let before = Counts { defective: 2, ..of(144, 0, 0, 0) };
+        // One row is removed, the other is changed.
+        let once = after_repair(DefectKind::Different, before, of(1, 1, 1, 0));
+        assert_eq!(once, Counts { expected: 144, ..of(143, 1, 1, 0) });
+        // It is back at the source: before the repair, and after it.
+        let back = Counts { defective: 1, ..of(143, 1, 1, 1) };
+        assert_eq!(after_repair(DefectKind::Different, back, Counts { defective: 1, ..of(0, 1, 1, 1) }), back);
+        assert_eq!(after_repair(DefectKind::Different, back, of(1, 0, 0, 0)), of(144, 0, 0, 0));
+        // Meanwhile the table has lost a row.
+        let lost = after_repair(DefectKind::Different, before, Counts { missing: 1, expected: 2, ..of(1, 0, 0, 0) });
+        assert_eq!((lost.present, lost.absent, lost.missing), (143, 0, 1));
+    }
 }

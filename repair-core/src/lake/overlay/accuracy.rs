@@ -66,8 +66,8 @@ pub struct Accuracy {
 }
 
 /// How accurate each strategy has been so far. A repair that filled a slot is compared with the row that the table now has there, and a
-/// repair that changed a cell with the value that the table now has there, retracted repairs included. Left out are repairs that replaced a
-/// row, since that row was there before; slots whose rows a repair replaces, and cells that a later repair changes.
+/// repair that changed a cell with the value that the table now has there, retracted repairs included. Left out are repairs that replaced or
+/// removed a row, since that row was there before; slots whose rows a repair replaces or removes, and cells that a later repair changes.
 ///
 /// # Errors
 /// Those of the lake.
@@ -101,7 +101,7 @@ impl Judged {
 struct Guesses {
     rows: BTreeMap<(Key, i64), Vec<PublishedRow>>,
     cells: BTreeMap<(Key, i64), Vec<PublishedRow>>,
-    /// Where a repair that is in force replaces rows of the table: these were found wrong, so they are no truth to compare with.
+    /// Where a repair that is in force replaces or removes rows of the table: these were found wrong, so they are no truth to compare with.
     replaced: KeySlots,
     span: Option<(i64, i64)>,
 }

@@ -92,7 +92,9 @@ impl BaseRows {
             if repair.replaces && identity.lookback_us().is_some() {
                 slots.retain(|other, _| !identity.are_same_slots(*other, slot));
             }
-            if repair.replaces || !slots.contains_key(&slot) {
+            if repair.removes {
+                slots.remove(&slot);
+            } else if repair.replaces || !slots.contains_key(&slot) {
                 slots.insert(slot, BaseRow::One(repair.batch, repair.row));
             }
         }

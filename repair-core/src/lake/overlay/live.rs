@@ -18,9 +18,11 @@ use crate::model::{Fingerprint, Identity, Interval, Key, Table};
 /// The live repair of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Live {
-    /// Whether it replaces the table's own rows; otherwise it fills the slot, and any row of the table's own wins.
+    /// Whether it replaces or removes the table's own rows; otherwise it fills the slot, and any row of the table's own wins.
     pub replaces: bool,
-    /// The rows that it replaces; unknown if it was written by a version without fingerprints.
+    /// Whether it removes them, so that the slot has no row, and its own row has no values.
+    pub removes: bool,
+    /// The rows that it replaces or removes; unknown if it was written by a version without fingerprints.
     pub replaced: Option<Fingerprint>,
     /// Which of the batches holds its row.
     pub batch: usize,
@@ -89,12 +91,14 @@ impl LiveRepairs {
             let replaced = batch.column_by_name(columns::REPLACED).and_then(|column| column.as_string_opt::<i32>());
             for row in 0..batch.num_rows() {
                 let (key, time_us) = (rows.key(row), rows.times.value(row));
-                if !is_live(&key, time_us, row) || (ops.is_valid(row) && ops.value(row) == Op::Patch.as_str()) {
+                let op = Op::of_repair(if ops.is_valid(row) { ops.value(row) } else { "" });
+                if !is_live(&key, time_us, row) || op == Some(Op::Patch) {
                     continue;
                 }
                 let replaced = replaced.filter(|column| column.is_valid(row)).map(|column| Fingerprint::parse(column.value(row)));
                 let live = Live {
-                    replaces: ops.is_valid(row) && ops.value(row) == Op::Replace.as_str(),
+                    replaces: op.is_some_and(Op::hides_own),
+                    removes: op == Some(Op::Remove),
                     replaced: replaced.transpose()?,
                     batch: number,
                     row,

@@ -55,6 +55,8 @@ pub enum Op {
     Replace,
     /// Changes some cells of the row of its slot, and keeps all others.
     Patch,
+    /// Removes all raw rows of its slot: the source of the table says that there are none.
+    Remove,
     /// Confirms a slot as absent; used only in staged objects.
     Absent,
 }
@@ -69,12 +71,23 @@ impl Op {
         }
     }
 
+    /// Whether raw rows of its slot are not shown.
+    pub fn hides_own(self) -> bool {
+        matches!(self, Self::Replace | Self::Remove)
+    }
+
+    /// The op of this value in the column [`columns::OP`]; `None` if a row of repairs has no such op.
+    pub fn of_repair(value: &str) -> Option<Self> {
+        [Self::Insert, Self::Replace, Self::Patch, Self::Remove].into_iter().find(|op| op.as_str() == value)
+    }
+
     /// Its value in the column [`columns::OP`].
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Insert => "insert",
             Self::Replace => "replace",
             Self::Patch => "patch",
+            Self::Remove => "remove",
             Self::Absent => "absent",
         }
     }
@@ -82,7 +95,7 @@ impl Op {
 
 /// The provenance columns. They begin with `repair_`, to avoid the user's own column names.
 pub mod columns {
-    /// What the row does: `insert`, `replace` or `patch`.
+    /// What the row does: `insert`, `replace`, `patch` or `remove`.
     pub const OP: &str = "repair_op";
     /// The run that added it.
     pub const RUN: &str = "repair_run";
@@ -94,15 +107,15 @@ pub mod columns {
     pub const STRATEGY: &str = "repair_strategy";
     /// The source of the row.
     pub const SOURCE: &str = "repair_source";
-    /// When it was repaired; for an exception, when the source was asked.
+    /// When it was repaired; for an exception and for a row that removes, when the source was asked.
     pub const AT: &str = "repaired_at";
-    /// For a row that replaces: the fingerprint of the table's own rows that it replaces.
+    /// For a row that replaces or removes: the fingerprint of the table's own rows that it replaces or removes.
     pub const REPLACED: &str = "repair_replaced";
     /// For a row that changes cells: their columns, as a JSON list such as `["temp"]`. Tables of repairs without such rows do not have it.
     pub const CELLS: &str = "repair_cells";
     /// For a row that changes cells: what precedes the name of a column in the name of the column with its old value.
     pub const WAS: &str = "repair_was_";
-    /// For an exception: what the source answered.
+    /// For an exception, and for a row that removes: what the source answered. Tables of repairs without such rows do not have it.
     pub const ANSWER: &str = "repair_answer";
     /// For an exception: when to ask again.
     pub const RECHECK_AFTER: &str = "recheck_after";

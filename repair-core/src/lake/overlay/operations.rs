@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::retraction::Retraction;
 use crate::error::Result;
-use crate::model::{Conflicts, Fingerprints, Fix, Suspects, Table, Usage};
+use crate::model::{Absence, Conflicts, Fingerprints, Fix, Suspects, Table, Usage};
 
 /// Names the area of one visit of a repair step: units are staged there, and published objects bear its name. A visit repairs one table, so
 /// run, step and visit identify an area.
@@ -40,12 +40,14 @@ pub struct StageRequest<'a> {
     /// Rows that change cells of others: key, time, the changed columns, [`columns::CELLS`](super::columns::CELLS) with their names, and
     /// their old values under the names of [`patch::was`](super::patch::was).
     pub patches: &'a [RecordBatch],
+    /// Slots of which the table's own rows are removed, with the evidence. `replaces` has the fingerprints of these rows, too.
+    pub removed: &'a [Absence],
 }
 
 impl<'a> StageRequest<'a> {
     /// A fix that fills missing slots.
     pub fn new(unit: &'a str, strategy: &'a str, repaired_at: Timestamp, fix: &'a Fix) -> Self {
-        Self { unit, strategy, repaired_at, fix, replaces: None, patches: &[] }
+        Self { unit, strategy, repaired_at, fix, replaces: None, patches: &[], removed: &[] }
     }
 
     /// The rows replace the table's own rows with these fingerprints; with `None`, they fill missing slots.
@@ -61,6 +63,13 @@ impl<'a> StageRequest<'a> {
         self.patches = patches;
         self
     }
+
+    /// Slots of which the table's own rows are removed.
+    #[must_use]
+    pub fn removing(mut self, removed: &'a [Absence]) -> Self {
+        self.removed = removed;
+        self
+    }
 }
 
 /// A staged unit: paid for, checked and kept, but not yet visible to readers.
@@ -68,7 +77,7 @@ impl<'a> StageRequest<'a> {
 pub struct Staged {
     /// The unit's id.
     pub unit: String,
-    /// Rows repaired, as a whole or in some of their cells.
+    /// Rows repaired, as a whole or in some of their cells, and slots whose rows were removed.
     pub rows: u64,
     /// Slots confirmed absent.
     pub absent: u64,

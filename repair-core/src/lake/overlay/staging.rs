@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::lake::overlay;
 use crate::lake::overlay::{Op, patch};
 use crate::lake::{StageRequest, StageScope, Staged, partition, rollup, shape};
-use crate::model::{Absence, Fix, Format, Key, SlotGrid, Table};
+use crate::model::{Absence, Fix, Format, Key, Table};
 
 /// The key in a staged object's footer under which its [`Staged`] is kept, as JSON.
 pub const SUMMARY: &str = "repair.staged";
@@ -25,7 +25,8 @@ const ABSENT_ROWS: usize = 65_536;
 
 /// The summary of a unit, without the usage of staging it.
 pub fn summary(request: &StageRequest<'_>) -> Staged {
-    let rows = request.fix.rows.iter().chain(request.patches).map(|batch| batch.num_rows() as u64).sum();
+    let rows = request.fix.rows.iter().chain(request.patches).map(|batch| batch.num_rows() as u64).sum::<u64>()
+        + request.removed.iter().map(|absence| absence.slots.len()).sum::<u64>();
     let absent = request.fix.absent.iter().map(|absence| absence.slots.len()).sum();
     let (conflicts, suspects) = (request.fix.conflicts.clone(), request.fix.suspects.clone());
     Staged { unit: request.unit.to_owned(), rows, absent, usage: request.fix.usage, conflicts, suspects }
@@ -78,11 +79,9 @@ pub fn rows(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef)
     for rows in request.patches {
         batches.push(patched(scope, request, own, &schema, rows).map_err(|error| error.on("unit", request.unit))?);
     }
-    if !request.fix.absent.is_empty() {
-        let grid = scope.table.identity().grid();
-        for absence in &request.fix.absent {
-            absences(scope, request, &grid, (own.fields().len(), &schema), absence, &mut batches)?;
-        }
+    let evidence = [(Op::Absent, request.fix.absent.as_slice()), (Op::Remove, request.removed)];
+    for (op, absence) in evidence.into_iter().flat_map(|(op, all)| all.iter().map(move |absence| (op, absence))) {
+        absences(scope, request, op, (own.fields().len(), &schema), absence, &mut batches)?;
     }
     Ok((schema, batches))
 }
@@ -230,16 +229,33 @@ pub fn replaced(table: &Table, request: &StageRequest<'_>, rows: &RecordBatch) -
     Ok(Arc::new(texts.finish()))
 }
 
-/// An absence as rows, one for each slot.
+/// The fingerprint of the rows that are removed in a slot, by the rule of [`replaced`].
+///
+/// # Errors
+/// `invalid` if it is unknown.
+pub fn removed(table: &Table, request: &StageRequest<'_>, key: &Key, slot: i64) -> Result<String> {
+    let known = request.replaces.and_then(|replaces| {
+        let judged = table.identity().same_as(slot, replaces.slots_of(key))?;
+        replaces.get(key, judged)
+    });
+    let known = known.ok_or_else(|| {
+        let time = table.identity().grid().time_of(slot);
+        Error::invalid(format!("which rows of table `{}` are removed of {key} at {time} is not known", table.name))
+    })?;
+    Ok(known.to_string())
+}
+
+/// An absence as rows, one for each slot; with [`Op::Remove`], the table's own rows of the slot are removed.
 fn absences(
     scope: &StageScope<'_>,
     request: &StageRequest<'_>,
-    grid: &SlotGrid,
+    op: Op,
     (own, schema): (usize, &SchemaRef),
     absence: &Absence,
     batches: &mut Vec<RecordBatch>,
 ) -> Result<()> {
     let table = scope.table;
+    let grid = table.identity().grid();
     let mut first = absence.slots.first;
     while first < absence.slots.end {
         let end = absence.slots.end.min(first.saturating_add(i64::try_from(ABSENT_ROWS).unwrap_or(i64::MAX)));
@@ -256,12 +272,22 @@ fn absences(
                 None => new_null_array(field.data_type(), count),
             });
         }
-        columns.extend(provenance(scope, request, Op::Absent, &absence.source, absence.asked_at, count));
-        columns.push(new_null_array(&DataType::Utf8, count));
+        columns.extend(provenance(scope, request, op, &absence.source, absence.asked_at, count));
+        columns.push(match op {
+            Op::Remove => {
+                let prints = (first..end).map(|slot| removed(table, request, &absence.key, slot)).collect::<Result<Vec<_>>>()?;
+                Arc::new(StringArray::from(prints))
+            }
+            _ => new_null_array(&DataType::Utf8, count),
+        });
         let mut answer = StringBuilder::new();
         (0..count).for_each(|_| answer.append_value(&absence.answer));
         columns.push(Arc::new(answer.finish()));
-        columns.push(constant_instant(absence.recheck_after, count));
+        columns.push(match op {
+            // A removal is in force until it is undone or another repair follows it, as a replacement is.
+            Op::Remove => new_null_array(&overlay::instant_type(), count),
+            _ => constant_instant(absence.recheck_after, count),
+        });
         columns
             .extend(schema.fields().iter().skip(columns.len()).map(|field| new_null_array(field.data_type(), count)).collect::<Vec<_>>());
         batches.push(RecordBatch::try_new(schema.clone(), columns)?);
@@ -306,24 +332,30 @@ pub fn publication(table: &Table, staged: &[RecordBatch]) -> Result<Publication>
     let of_cells: Vec<Field> = fields.iter().filter(|field| is_of_cells(field)).cloned().collect();
     let own: Vec<Field> = fields.into_iter().filter(|field| !overlay::is_ours(field.name())).collect();
     let repairs_schema = overlay::repairs_schema(&Schema::new(own));
-    let repairs_schema = match of_cells.is_empty() {
+    let mut removes = false;
+    for batch in staged {
+        removes |= ops(batch)?.iter().any(|op| op == Some(Op::Remove.as_str()));
+    }
+    let answer = removes.then(|| Field::new(overlay::columns::ANSWER, DataType::Utf8, true));
+    let more: Vec<Field> = answer.into_iter().chain(of_cells).collect();
+    let repairs_schema = match more.is_empty() {
         true => repairs_schema,
-        false => {
-            Arc::new(Schema::new(repairs_schema.fields().iter().cloned().chain(of_cells.into_iter().map(Arc::new)).collect::<Vec<_>>()))
-        }
+        false => Arc::new(Schema::new(repairs_schema.fields().iter().cloned().chain(more.into_iter().map(Arc::new)).collect::<Vec<_>>())),
     };
     let exceptions_schema = overlay::exceptions_schema(table);
     let (mut repairs, mut exceptions) = (Vec::new(), Vec::new());
     for batch in staged {
-        let op = rollup::column(batch, overlay::columns::OP)?
-            .as_string_opt::<i32>()
-            .ok_or_else(|| Error::invalid("a staged object has no op"))?;
-        let absent: BooleanArray = op.iter().map(|op| Some(op == Some(Op::Absent.as_str()))).collect();
+        let absent: BooleanArray = ops(batch)?.iter().map(|op| Some(op == Some(Op::Absent.as_str()))).collect();
         let present = arrow::compute::not(&absent)?;
         repairs.extend(columns_of(&repairs_schema, &filter_record_batch(batch, &present)?)?);
         exceptions.extend(columns_of(&exceptions_schema, &filter_record_batch(batch, &absent)?)?);
     }
     Ok(Publication { repairs: parts(table, repairs)?, repairs_schema, exceptions: parts(table, exceptions)?, exceptions_schema })
+}
+
+fn ops(batch: &RecordBatch) -> Result<&StringArray> {
+    let column = rollup::column(batch, overlay::columns::OP)?.as_string_opt::<i32>();
+    column.ok_or_else(|| Error::invalid("a staged object has no op"))
 }
 
 /// The rows with the columns of a schema, widened if the unit was staged with narrower ones; `None` if there is no row.

@@ -29,6 +29,8 @@ pub enum Standing {
     Patched,
     /// A repair fills it.
     Repaired,
+    /// A repair removes the table's own rows, because their source no longer has them.
+    Removed,
     /// Confirmed to have no row.
     Absent,
     /// No row, and no reason on record.
@@ -61,16 +63,19 @@ pub struct RecordedRepair {
     /// Where it comes from.
     #[serde(flatten)]
     pub provenance: Provenance,
-    /// `insert`, `replace` or `patch`.
+    /// `insert`, `replace`, `patch` or `remove`.
     pub op: String,
-    /// The fingerprint of the table's own rows that it replaces, if it replaces any.
+    /// The fingerprint of the table's own rows that it replaces or removes, if it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced: Option<String>,
-    /// Whether the table's own rows have changed since it replaced them.
+    /// Whether the table's own rows have changed since it replaced or removed them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub changed: bool,
     /// Whether it is what the repaired view shows, or some of its cells are.
     pub counts: bool,
+    /// If it removes rows: what the source answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
     /// The table's columns.
     pub row: Value,
     /// If it changes cells of a row: these, by column.
@@ -138,7 +143,8 @@ pub async fn of_slot(lake: &dyn Lake, table: &Table, key: &Key, instant: Timesta
         let replaced = Some(row.text(columns::REPLACED)).filter(|text| !text.is_empty());
         let provenance = row.provenance(&retracted, Kind::Repairs)?;
         let cells = row.cells()?;
-        repairs.push((RecordedRepair { provenance, op, replaced, changed: false, counts: false, row: own, cells }, row));
+        let answer = (op == Op::Remove.as_str()).then(|| row.text(columns::ANSWER));
+        repairs.push((RecordedRepair { provenance, op, replaced, changed: false, counts: false, answer, row: own, cells }, row));
     }
     // The view's rule: the newest counts; of two from the same instant, the one whose run, then unit, sorts last by name.
     repairs.sort_by(|(a, _), (b, _)| {
@@ -147,12 +153,17 @@ pub async fn of_slot(lake: &dyn Lake, table: &Table, key: &Key, instant: Timesta
     });
     let is_live = |repair: &RecordedRepair| repair.provenance.retracted_by.is_none() && repair.op != Op::Patch.as_str();
     let mut base: Vec<RecordBatch> = batches.clone();
+    let mut removed = false;
     if let Some((winner, row)) = repairs.iter_mut().find(|(repair, _)| is_live(repair)) {
-        winner.counts = raw.is_empty() || winner.op == Op::Replace.as_str();
+        let op = Op::of_repair(&winner.op);
+        winner.counts = raw.is_empty() || op.is_some_and(Op::hides_own);
+        removed = op == Some(Op::Remove);
         if let Some(replaced) = &winner.replaced {
             winner.changed = fingerprint_of(table, &batches)?.to_string() != *replaced;
         }
-        if winner.counts {
+        if removed {
+            base = Vec::new();
+        } else if winner.counts {
             base = vec![row.batch.slice(row.row, 1)];
         }
     }
@@ -171,7 +182,9 @@ pub async fn of_slot(lake: &dyn Lake, table: &Table, key: &Key, instant: Timesta
         by.into_iter().any(|provenance| provenance.retracted_by.as_deref() == Some(id))
     };
     let retractions = all.iter().filter(|retraction| hiding(&retraction.id)).cloned().collect();
-    let standing = if repairs.iter().any(|repair| repair.counts && repair.cells.is_empty()) {
+    let standing = if removed {
+        Standing::Removed
+    } else if repairs.iter().any(|repair| repair.counts && repair.cells.is_empty()) {
         Standing::Repaired
     } else if patched {
         Standing::Patched
@@ -182,7 +195,7 @@ pub async fn of_slot(lake: &dyn Lake, table: &Table, key: &Key, instant: Timesta
     } else {
         Standing::Missing
     };
-    let conflict = conflict(&raw, &repairs, &exceptions);
+    let conflict = conflict(if removed { &[] } else { &raw }, &repairs, &exceptions);
     Ok(Story { standing, raw, repairs, exceptions, retractions, conflict })
 }
 
@@ -223,8 +236,10 @@ fn fingerprint_of(table: &Table, rows: &[RecordBatch]) -> Result<Fingerprint> {
 /// How sources disagree about a slot, retracted repairs and exceptions left out.
 fn conflict(raw: &[Value], repairs: &[RecordedRepair], exceptions: &[Exception]) -> Option<String> {
     let denies = exceptions.iter().find(|exception| exception.counts)?;
-    let says =
-        repairs.iter().find(|repair| repair.provenance.retracted_by.is_none() && repair.provenance.source != denies.provenance.source);
+    let has_row = |repair: &&RecordedRepair| {
+        repair.provenance.retracted_by.is_none() && repair.op != Op::Remove.as_str() && repair.provenance.source != denies.provenance.source
+    };
+    let says = repairs.iter().find(has_row);
     let says = match says {
         Some(repair) => format!("`{}` has a row", repair.provenance.source),
         None if !raw.is_empty() => "the table has a row".to_owned(),

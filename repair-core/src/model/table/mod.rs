@@ -583,7 +583,7 @@ impl Table {
             ))),
             Rows::Unique => Err(Error::invalid(format!(
                 "{what} needs a series with slots, and table `{}` has `rows: unique`, which has none; such a table is for `arrivals`, `duplicates`, \
-                 `invalid`, `keep` and `aggregate: sql`",
+                 `invalid`, `keep`, `set` and `aggregate: sql`",
                 self.name
             ))),
         }

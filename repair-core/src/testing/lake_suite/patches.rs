@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::LakeSetup;
 use super::presence::by_key;
+use super::removals::remove;
 use super::tables::*;
 use crate::lake::overlay::base::{BaseRow, BaseRows};
 use crate::lake::overlay::fingerprint::of_slots;
@@ -260,12 +261,14 @@ struct Model {
     retractions: Vec<(String, String, bool)>,
 }
 
-/// A row that fills or replaces.
+/// A row that fills, replaces or removes.
 #[derive(Debug)]
 struct Repair {
     at: Timestamp,
     run: String,
+    /// Whether rows of the table are not shown.
     replaces: bool,
+    removes: bool,
     row: Row,
 }
 
@@ -298,7 +301,7 @@ impl Model {
         let live = self.live();
         let is_replaced = live.iter().any(|repair| repair.replaces && self.are_same(&repair.row, key, time_us));
         let own: Vec<Row> = self.raw.iter().filter(|row| here(row) && !is_replaced).cloned().collect();
-        match live.iter().find(|repair| here(&repair.row)) {
+        match live.iter().find(|repair| here(&repair.row) && !repair.removes) {
             Some(repair) if repair.replaces || own.is_empty() => vec![(repair.row.clone(), Some("rows"))],
             _ => own.into_iter().map(|row| (row, None)).collect(),
         }
@@ -334,8 +337,8 @@ fn pick(numbers: &mut Numbers, of: usize) -> usize {
     usize::try_from(numbers.below(of as u64)).unwrap()
 }
 
-/// After any sequence of rows, fillings, replacements, patches, retractions and retractions of retractions, the view shows what a simple
-/// model shows.
+/// After any sequence of rows, fillings, replacements, removals, patches, retractions and retractions of retractions, the view shows what a
+/// simple model shows, and presence says of which slots.
 pub async fn any_sequence_of_changes_is_seen_as_a_model_sees_it(lake: &dyn Lake, setup: &dyn LakeSetup, seed: u64, length: u64) {
     let times = ["2024-03-04T09:01:00Z", "2024-03-04T09:02:00Z", "2024-03-05T09:01:00Z"];
     sequence(lake, setup, new_table(), &times, (seed, length)).await;
@@ -355,6 +358,31 @@ pub async fn any_sequence_of_versions_is_seen_as_a_model_sees_it(lake: &dyn Lake
     sequence(lake, setup, super::unique::versions_within_five_days(), &times, (seed, length)).await;
 }
 
+/// Presence says of which slots readers see a row, and of which rows are removed; and so do the rows to which patches are applied.
+async fn presence_is_that_of(model: &Model, lake: &dyn Lake, table: &Table, words: &str) {
+    let wanted = keys(&["A", "B", "Z"]);
+    let request = PresenceRequest::new(slots(table, "2024-03-04", "2024-03-05"), wanted.clone(), at("2030-01-01T00:00:00Z"));
+    let found = lake.presence(table, &request).await.unwrap();
+    let week = Interval::parse("2024-03-04", "2024-03-05").unwrap();
+    let base = BaseRows::read(lake, table, (week, &wanted), (&["price".to_owned()], false), |_, _| true).await.unwrap();
+    let rows = model.raw.iter().chain(model.rows.iter().map(|repair| &repair.row));
+    for (key, time_us) in rows.map(|row| (row.key.clone(), row.time_us)).collect::<BTreeSet<_>>() {
+        let slot = model.identity.slot(time_us);
+        let shown = model.base(&key, time_us);
+        let is_removed = model.live().iter().any(|repair| repair.removes && repair.row.key == key && repair.row.time_us == time_us);
+        let is_repaired = shown.iter().any(|(_, by)| by.is_some());
+        let seen = |sets: &std::collections::BTreeMap<Key, crate::model::SlotSet>| sets[&key].contains(slot);
+        let said = (found.held(&key).unwrap().contains(slot), seen(&found.removed), seen(&found.repaired));
+        assert_eq!(said, (!shown.is_empty(), is_removed, is_repaired), "{key} in {slot}, {words}");
+        let rows = match base.get(&key, slot) {
+            None => 0,
+            Some(BaseRow::One(..)) => 1,
+            Some(BaseRow::Several) => 2,
+        };
+        assert_eq!(rows, shown.len().min(2), "{key} in {slot}, {words}");
+    }
+}
+
 async fn sequence(lake: &dyn Lake, setup: &dyn LakeSetup, table: Table, times: &[&str], (seed, length): (u64, u64)) {
     let mut numbers = Numbers(seed);
     let start = at("2024-06-01T00:00:00Z");
@@ -371,7 +399,7 @@ async fn sequence(lake: &dyn Lake, setup: &dyn LakeSetup, table: Table, times: &
         let time = times[pick(&mut numbers, times.len())];
         let mut any = row(key, time, 0.0, 0);
         (any.price, any.volume) = (value(&mut numbers), count(&mut numbers));
-        let what = numbers.below(10);
+        let what = numbers.below(11);
         let nothing = Fix { source: "market".to_owned(), ..Fix::default() };
         match what {
             0 | 1 => {
@@ -390,7 +418,12 @@ async fn sequence(lake: &dyn Lake, setup: &dyn LakeSetup, table: Table, times: &
                 };
                 let rows = fix(&table, std::slice::from_ref(&any), Vec::new());
                 let run = publish(lake, &table, "rows", when, (&[], &rows, replaces.as_ref())).await;
-                model.rows.push(Repair { at: when, run, replaces: is_replacing, row: any.clone() });
+                model.rows.push(Repair { at: when, run, replaces: is_replacing, removes: false, row: any.clone() });
+            }
+            10 => {
+                let slot = identity.slot(any.time_us);
+                let run = remove(lake, &table, when, &any.key, SlotRange::new(slot, slot + 1)).await;
+                model.rows.push(Repair { at: when, run, replaces: true, removes: true, row: any.clone() });
             }
             4..=7 => {
                 let base = model.base(&any.key, any.time_us);
@@ -440,6 +473,7 @@ async fn sequence(lake: &dyn Lake, setup: &dyn LakeSetup, table: Table, times: &
     }
     assert_eq!(shown(lake, &table, None).await, model.shown(|_| true), "seed {seed}: {did:?}\n{model:?}");
     if identity.lookback_us().is_none() {
+        presence_is_that_of(&model, lake, &table, &format!("seed {seed}: {did:?}\n{model:?}")).await;
         return;
     }
     for _ in 0..4 {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray, new_null_array};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use async_trait::async_trait;
@@ -226,9 +226,8 @@ impl State {
         if let Some(schema) = self.schema(table)? {
             return Ok(schema);
         }
-        let added = overlay::repairs_schema(&Schema::empty());
         let mut fields = rows::merged(&self.repairs(table))?;
-        fields.retain(|field| added.field_with_name(field.name()).is_err());
+        fields.retain(|field| !overlay::is_ours(field.name()));
         let mut fields: Vec<Field> = fields.iter().map(|field| rows::field_in_shape(table, field)).collect();
         if fields.is_empty() {
             fields.extend(table.key.iter().map(|key| Field::new(key, DataType::Utf8, false)));
@@ -324,6 +323,12 @@ impl State {
                 slots.insert(slot);
             }
         }
+        let mut removed: BTreeMap<Key, SlotSet> = empty().collect();
+        for (key, slot) in live.removed {
+            if let Some(slots) = removed.get_mut(&key) {
+                slots.insert(slot);
+            }
+        }
         let mut absent: BTreeMap<Key, SlotSet> = empty().collect();
         let exceptions = self.overlay(&overlay::exceptions(&table.location));
         for batch in self.in_force(table, exceptions, Retracted::hides_exception)? {
@@ -334,7 +339,7 @@ impl State {
                 }
             }
         }
-        Ok(TablePresence { raw, repaired, overtaken, absent, usage })
+        Ok(TablePresence { raw, repaired, overtaken, absent, removed, usage })
     }
 
     /// An object's version is a digest of its rows in the interval, and its size is the length of their text.
@@ -382,6 +387,9 @@ impl State {
         }
         for batch in request.patches {
             repairs.push(patched(scope, request, &own, batch).map_err(|error| error.on("unit", request.unit))?);
+        }
+        for absence in request.removed {
+            repairs.push(removed(scope, request, &own, absence).map_err(|error| error.on("unit", request.unit))?);
         }
         let mut exceptions = Vec::new();
         for absence in &request.fix.absent {
@@ -515,6 +523,34 @@ fn patched(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef, 
     let repairs = overlay::repairs_schema(own);
     let fields = repairs.fields().iter().cloned().chain(of_cells.into_iter().map(Arc::new));
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)?)
+}
+
+/// A removal as rows of the table of repairs, one for each slot: only key, time, and where it comes from.
+fn removed(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef, absence: &Absence) -> Result<RecordBatch> {
+    let table = scope.table;
+    let grid = table.identity().grid();
+    check_keys(table, std::slice::from_ref(&absence.key))?;
+    let slots: Vec<i64> = (absence.slots.first..absence.slots.end).collect();
+    let count = slots.len();
+    let times: TimestampMicrosecondArray = slots.iter().map(|slot| Some(grid.time_of(*slot).as_microsecond())).collect();
+    let time: ArrayRef = Arc::new(times.with_timezone("UTC"));
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    for field in own.fields() {
+        let key = table.key.iter().position(|key| key == field.name()).and_then(|at| absence.key.values().nth(at));
+        columns.push(match key {
+            Some(value) => rows::constant(value, count),
+            None if *field.name() == table.time => time.clone(),
+            None => new_null_array(field.data_type(), count),
+        });
+    }
+    columns.push(rows::constant(Op::Remove.as_str(), count));
+    columns.extend(provenance(scope, request, &absence.source, absence.asked_at, count));
+    let prints = slots.iter().map(|slot| staging::removed(table, request, &absence.key, *slot)).collect::<Result<Vec<_>>>()?;
+    columns.push(Arc::new(StringArray::from(prints)));
+    columns.push(rows::constant(&absence.answer, count));
+    let answer = Arc::new(Field::new(overlay::columns::ANSWER, DataType::Utf8, true));
+    let fields = overlay::repairs_schema(own).fields().iter().cloned().chain([answer]).collect::<Vec<_>>();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 /// An absence as rows of the table of exceptions, one for each slot.

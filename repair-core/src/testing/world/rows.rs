@@ -209,6 +209,8 @@ pub(super) struct LiveRepairs {
     pub(super) replaced: BTreeSet<(Key, i64)>,
     /// The slots whose newest repair fills them, though they now have a row of their own.
     pub(super) overtaken: BTreeSet<(Key, i64)>,
+    /// The slots whose newest repair removes their rows; they are among the replaced ones.
+    pub(super) removed: BTreeSet<(Key, i64)>,
 }
 
 impl LiveRepairs {
@@ -221,7 +223,7 @@ impl LiveRepairs {
 }
 
 /// The live repairs. For each slot the newest repair counts; of two from the same instant, the one whose run, then unit, sorts last by
-/// name. Of these, replacements are live, and repairs that fill slots which raw lacks.
+/// name. Of these, replacements are live, and repairs that fill slots which raw lacks. Removals hide the rows of their slots.
 pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], repairs: &[RecordBatch]) -> Result<LiveRepairs> {
     use overlay::columns as c;
     let mut filled: BTreeSet<(Key, i64)> = BTreeSet::new();
@@ -239,7 +241,7 @@ pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], 
         }
     }
     let mut live: BTreeSet<(usize, usize)> = BTreeSet::new();
-    let (mut replaced, mut overtaken) = (BTreeSet::new(), BTreeSet::new());
+    let (mut replaced, mut overtaken, mut removed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let identity = table.identity();
     // Where the key alone identifies a row, a newer repair of the same row may have another time.
     let is_outdated = |(key, slot): &(Key, i64), rank: &Rank<'_>| {
@@ -257,6 +259,9 @@ pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], 
         if op.value(row) == overlay::Op::Replace.as_str() {
             live.insert((number, row));
             replaced.insert(place);
+        } else if op.value(row) == overlay::Op::Remove.as_str() {
+            replaced.insert(place.clone());
+            removed.insert(place);
         } else if filled.contains(&place) {
             overtaken.insert(place);
         } else {
@@ -270,7 +275,7 @@ pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], 
         let mask: BooleanArray = (0..batch.num_rows()).map(|row| Some(live.contains(&(number, row)))).collect();
         batches.push(conformed(&schema, &filter_record_batch(batch, &mask)?)?);
     }
-    Ok(LiveRepairs { batches, replaced, overtaken })
+    Ok(LiveRepairs { batches, replaced, overtaken, removed })
 }
 
 fn is_patch(op: &StringArray, row: usize) -> bool {

@@ -85,6 +85,13 @@ impl Checker<'_> {
             Some(StepKind::Detect { with, plugin, .. }) => Some((plugin, tables.get(with.text_of("table")?)?)),
             _ => None,
         };
+        let detector_of = |kind: &'_ StepKind| match kind {
+            StepKind::Repair { of, .. } => match draft.workflow.step(of).map(|found| &found.kind) {
+                Some(StepKind::Detect { plugin, .. }) => Some((of.clone(), plugin.clone())),
+                _ => None,
+            },
+            _ => None,
+        };
         let mut refused = Vec::new();
         for (step, places) in draft.workflow.steps.iter().zip(&draft.steps) {
             let found = match &step.kind {
@@ -102,6 +109,12 @@ impl Checker<'_> {
                 continue;
             }
             for ((kind, name, with), plugin) in step.kind.plugins().into_iter().zip(&places.plugins) {
+                if let (PluginKind::Repairer, Some((of, detector))) = (kind, detector_of(&step.kind))
+                    && let Err(error) = registry.check_repairs(name, &detector, &of)
+                {
+                    refused.push((plugin.name, error));
+                    continue;
+                }
                 let named = with.text_of("table").and_then(|name| tables.get(name));
                 let Some(table) = named.or(found.map(|(_, _, table)| table)) else { continue };
                 let Some(entry) = registry.get(kind, name) else { continue };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 
+use crate::builtin::detect::differs::deleted::Removal;
 use crate::builtin::detect::differs::values::{Beside, Column, Verdict};
 use crate::builtin::detect::expected::blind_if_missing;
 use crate::builtin::repair::judge::{Judged, vouched};
@@ -33,6 +34,8 @@ pub(super) struct Comparison<'a> {
     pub(super) columns: &'a [Column],
     /// Whether cells are found, and not rows.
     pub(super) patch: bool,
+    /// Whether rows are found that the source does not have.
+    pub(super) removal: Option<Removal>,
     /// The earlier findings that are checked again.
     pub(super) again: Option<&'a Findings>,
 }
@@ -70,10 +73,31 @@ impl Named {
     }
 }
 
+fn insert(sets: &mut BTreeMap<Key, BTreeSet<i64>>, key: &Key, slot: i64) {
+    match sets.get_mut(key) {
+        Some(slots) => {
+            slots.insert(slot);
+        }
+        None => {
+            sets.insert(key.clone(), BTreeSet::from([slot]));
+        }
+    }
+}
+
+fn as_list(sets: &BTreeMap<Key, BTreeSet<i64>>) -> GapList {
+    let mut list = GapList::default();
+    for (key, slots) in sets {
+        slots.iter().for_each(|&slot| list.push(key, SlotRange::new(slot, slot + 1)));
+    }
+    list
+}
+
 /// What was found so far.
 #[derive(Default)]
 pub(super) struct Found {
     wrong: BTreeMap<Key, BTreeSet<i64>>,
+    /// Of these, the slots whose rows are to be removed.
+    deleted: BTreeMap<Key, BTreeSet<i64>>,
     pub(super) judged: Fingerprints,
     pub(super) cells: Cells,
     /// Descriptions of the first few.
@@ -88,6 +112,9 @@ pub(super) struct Found {
     several: Named,
     only_source: Named,
     only_table: Named,
+    only_table_deleted: Named,
+    only_table_empty: Named,
+    returned: Named,
     only_table_values: Named,
     /// Columns that the source did not have in some answer.
     lacking: BTreeSet<String>,
@@ -96,22 +123,22 @@ pub(super) struct Found {
 impl Found {
     /// The different slots.
     pub(super) fn gaps(&self) -> GapList {
-        let mut gaps = GapList::default();
-        for (key, slots) in &self.wrong {
-            slots.iter().for_each(|&slot| gaps.push(key, SlotRange::new(slot, slot + 1)));
-        }
-        gaps
+        as_list(&self.wrong)
+    }
+
+    /// Of these, the slots whose rows are to be removed.
+    pub(super) fn deleted(&self) -> GapList {
+        as_list(&self.deleted)
     }
 
     fn add(&mut self, key: &Key, slot: i64) {
-        match self.wrong.get_mut(key) {
-            Some(slots) => {
-                slots.insert(slot);
-            }
-            None => {
-                self.wrong.insert(key.clone(), BTreeSet::from([slot]));
-            }
-        }
+        insert(&mut self.wrong, key, slot);
+    }
+
+    /// Adds a slot whose row is to be removed. The engine looks up which rows these are.
+    fn add_deleted(&mut self, key: &Key, slot: i64) {
+        self.add(key, slot);
+        insert(&mut self.deleted, key, slot);
     }
 
     fn example(&mut self, words: impl FnOnce() -> Result<String>) -> Result<()> {
@@ -123,7 +150,7 @@ impl Found {
 
     /// Whether no row was compared, and the source vouched for no slot with a row either.
     pub(super) fn saw_nothing(&self) -> bool {
-        self.counts.slots + self.counts.only_table == 0
+        self.counts.slots + self.counts.only_table + self.counts.removed + self.counts.returned == 0
     }
 
     /// The error where nothing was seen: that must not look like a table that is right.
@@ -152,7 +179,8 @@ impl Found {
         let table = &table.name;
         let silent = format!("not compared, because source `{source}` has no row there and does not vouch that there is none");
         let several = "not compared, because the table has several rows there; repair the duplicates first";
-        let no_delete = "a repair cannot remove rows, so they stay";
+        let no_delete = "they stay, unless `deleted: remove` is set";
+        let empty = "in an answer without any row of its key; they stay, unless `deleted` has `empty_answers: true`";
         let lacking: Vec<String> = self.lacking.iter().map(|name| format!("`{name}`")).collect();
         let (columns, were, them) = if lacking.len() == 1 { ("column", "was", "it") } else { ("columns", "were", "them") };
         let lacking = (!lacking.is_empty()).then(|| {
@@ -178,6 +206,20 @@ impl Found {
                 |slots| {
                     format!("source `{source}` says that there are no rows in {slots} slots where table `{table}` has some ({no_delete})")
                 },
+            ),
+            self.only_table_deleted.words(
+                &format!("source `{source}` says that there is no row in 1 slot where table `{table}` has one, which a repair removes"),
+                |slots| {
+                    format!("source `{source}` says that there are no rows in {slots} slots where table `{table}` has some, which a repair removes")
+                },
+            ),
+            self.only_table_empty.words(
+                &format!("source `{source}` says that there is no row in 1 slot where table `{table}` has one, {empty}"),
+                |slots| format!("source `{source}` says that there are no rows in {slots} slots where table `{table}` has some, {empty}"),
+            ),
+            self.returned.words(
+                &format!("source `{source}` has a row again in 1 slot whose row in table `{table}` was removed"),
+                |slots| format!("source `{source}` has rows again in {slots} slots whose rows in table `{table}` were removed"),
             ),
             self.only_table_values
                 .words(&format!("source `{source}` has no value in 1 slot where table `{table}` has one, which stays"), |slots| {
@@ -259,10 +301,11 @@ impl Group {
                 continue;
             }
             let vouched = vouched(comparison.grid, answer, &wanted.key, asked.slots);
+            let answered = judged.answered.get(&wanted.key).map_or(0, SlotSet::count);
             for slot in silent.iter() {
                 let place = || comparison.place(&wanted.key, slot);
                 match self.base.get(&wanted.key, slot) {
-                    None => {}
+                    None => found.counts.removed += u64::from(self.is_removed(&wanted.key, slot) && vouched.contains(slot)),
                     Some(BaseRow::Several) => {
                         found.counts.not_compared += 1;
                         found.several.add(place);
@@ -270,7 +313,18 @@ impl Group {
                     }
                     Some(BaseRow::One(..)) if vouched.contains(slot) => {
                         found.counts.only_table += 1;
-                        found.only_table.add(place);
+                        let is_known = comparison.again.is_some_and(|before| before.deleted.contains(&wanted.key, slot));
+                        found.counts.deleted += u64::from(is_known);
+                        match comparison.removal {
+                            Some(removal) if comparison.again.is_none() && removal.believes(answered) => {
+                                found.counts.deleted += 1;
+                                found.add_deleted(&wanted.key, slot);
+                                found.only_table_deleted.add(place);
+                                found.example(|| Ok(format!("{}: the source says that there is no row", place())))?;
+                            }
+                            Some(_) if comparison.again.is_none() => found.only_table_empty.add(place),
+                            _ => found.only_table.add(place),
+                        }
                         self.keep(comparison, &wanted.key, slot, "the source says that there is no row", found)?;
                     }
                     Some(BaseRow::One(..)) => {
@@ -287,6 +341,9 @@ impl Group {
     /// A slot that was found different, and cannot be compared again, is still different.
     fn keep(&self, comparison: &Comparison<'_>, key: &Key, slot: i64, why: &str, found: &mut Found) -> Result<()> {
         let Some(before) = comparison.again else { return Ok(()) };
+        if before.deleted.contains(key, slot) {
+            found.add_deleted(key, slot);
+        }
         found.add(key, slot);
         if let Some(cells) = before.cells.get(key, slot) {
             found.cells.insert(key, slot, cells.clone());
@@ -332,6 +389,15 @@ impl Group {
                     continue;
                 }
                 match self.base.get(&key, slot) {
+                    None if self.is_removed(&key, slot) => {
+                        // The whole row is wrong, since the table should have one; the engine looks up which rows it has.
+                        found.counts.returned += 1;
+                        found.returned.add(|| comparison.place(&key, slot));
+                        found.add(&key, slot);
+                        found.example(|| {
+                            Ok(format!("{}: the row was removed, and the source has one again", comparison.place(&key, slot)))
+                        })?;
+                    }
                     None => {
                         found.counts.only_source += 1;
                         found.only_source.add(|| comparison.place(&key, slot));
@@ -349,6 +415,11 @@ impl Group {
             }
         }
         Ok(())
+    }
+
+    /// Whether a repair removes the rows of a slot.
+    fn is_removed(&self, key: &Key, slot: i64) -> bool {
+        self.base.live().get(key, slot).is_some_and(|live| live.removes)
     }
 
     /// The rows of a batch as readers see them.

@@ -3,11 +3,13 @@
 //! It asks the source for the slots, in as few requests as a repair would make, and compares each answer with the rows that readers see, with
 //! live repairs and repaired cells. What it finds is wrong cells, so a repair changes these and keeps the rest of the row; or, with `patch: false`,
 //! wrong rows. Only rows that both have can be different. What only one of them has is counted and reported, and so is what could not be
-//! compared: that a source is silent must not look like a table that is right.
+//! compared: that a source is silent must not look like a table that is right. Rows of which the source vouches that they do not exist are
+//! found too if `deleted` says so, and a repair removes them.
 //!
 //! Answers are judged by the same rules as those to a repair. The engine counts the requests and reserves them in budgets.
 
 mod compare;
+mod deleted;
 mod sample;
 mod values;
 
@@ -19,6 +21,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::builtin::detect::differs::compare::{Comparison, Found, Group};
+use crate::builtin::detect::differs::deleted::{Deleted, Removal};
 use crate::builtin::detect::differs::sample::{Sample, Seed};
 use crate::builtin::detect::differs::values::Column;
 use crate::builtin::detect::expected::{Examined, GapsConfig, blind_if_missing, nothing_expected};
@@ -112,6 +115,10 @@ struct DiffersConfig {
     /// Whether a repair changes only the cells that differ; otherwise it replaces the row. True by default.
     #[serde(default = "yes")]
     patch: bool,
+    /// What is done about rows of which the source vouches that they do not exist: `keep` counts them, `remove` lets a repair remove them. By
+    /// default they are kept.
+    #[serde(default)]
+    deleted: Option<Deleted>,
 }
 
 fn yes() -> bool {
@@ -120,7 +127,7 @@ fn yes() -> bool {
 
 pub(super) fn register(registry: &mut Registry) {
     registry.detector("differs", "finds the slots of a series whose rows have other values than a source", Differs::new);
-    registry.finds_wrong_rows("differs");
+    registry.finds("differs", DefectKind::Different);
     registry.needs_one_row(PluginKind::Detector, "differs");
 }
 
@@ -135,12 +142,14 @@ struct Differs {
     sample: Option<Sample>,
     seed: Option<u64>,
     patch: bool,
+    /// Whether rows are removed, and within which limits.
+    removal: Option<Removal>,
 }
 
 impl Differs {
     fn new(config: DiffersConfig) -> Result<Self> {
         let DiffersConfig { table, source, from, to, calendar, keys, keys_from, allow_empty, .. } = config;
-        let DiffersConfig { columns, tolerance, relative, sample, seed, patch, .. } = config;
+        let DiffersConfig { columns, tolerance, relative, sample, seed, patch, deleted, .. } = config;
         if columns.as_ref().is_some_and(Vec::is_empty) {
             return Err(Error::invalid("`columns` is empty, so nothing would be compared; list columns, or leave it out to compare all"));
         }
@@ -151,7 +160,8 @@ impl Differs {
         }
         let series = GapsConfig { table, from, to, calendar, keys, keys_from, allow_empty };
         series.check()?;
-        Ok(Self { series, source, columns, tolerance, relative, sample, seed, patch })
+        let removal = deleted.and_then(Deleted::removal);
+        Ok(Self { series, source, columns, tolerance, relative, sample, seed, patch, removal })
     }
 
     /// The slots to ask for, by key.
@@ -277,8 +287,9 @@ impl Detector for Differs {
         let plan = self.requests(context, &wanted)?;
         let calls = context.source(&self.source)?.requests_at_worst();
         let asks = Asks::new(&self.source, &scope.table, scope.interval, slots, plan.len() as u64);
-        // Presence, then the rows of each group of requests.
-        Ok(Some(asks.with_calls_at_worst(calls).with_reads(1 + groups(&plan).len() as u64)))
+        // Presence, then the rows of each group of requests, then those that are to be removed.
+        let reads = 1 + groups(&plan).len() as u64 + u64::from(self.removal.is_some());
+        Ok(Some(asks.with_calls_at_worst(calls).with_reads(reads)))
     }
 
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
@@ -303,8 +314,16 @@ impl Detector for Differs {
                 Schema::new(named.map(|field| field.clone().with_nullable(true)).collect::<Vec<_>>())
             });
             let (accepted, total, mut done) = (Accepted::default(), plan.len() as u64, 0u64);
-            let comparison =
-                Comparison { context, table, grid: scope.grid, source: &self.source, columns: &columns, patch: self.patch, again };
+            let comparison = Comparison {
+                context,
+                table,
+                grid: scope.grid,
+                source: &self.source,
+                columns: &columns,
+                patch: self.patch,
+                removal: self.removal,
+                again,
+            };
             for requests in groups(&plan) {
                 context.check_cancelled()?;
                 let mut group = Group::read(&comparison, requests, &mut found).await?;
@@ -335,12 +354,16 @@ impl Detector for Differs {
         if again.is_none() && base.counts.expected > 0 && found.saw_nothing() {
             return Err(found.blind(table, &self.source, &scope));
         }
+        if let (None, Some(removal)) = (again, self.removal) {
+            removal.check(&found.counts, &table.name, &self.source)?;
+        }
         let gaps = found.gaps();
         let mut counts = base.counts;
         (counts.defective, counts.gaps, counts.cells) = (gaps.missing(), gaps.len() as u64, found.cells.len());
         (counts.replaced, counts.patched, counts.changed) = (found.replaced, found.patched, found.changed);
         counts.overtaken_cells = found.overtaken;
-        counts.conflicts += found.counts.only_table;
+        // A row that is to be removed is a defect.
+        counts.conflicts += found.counts.only_table - found.counts.deleted;
         counts.compared = Some(found.counts);
         let mut notices = base.notices;
         match again {
@@ -348,6 +371,7 @@ impl Detector for Differs {
             Some(before) => notices.clone_from(&before.notices),
             None => notices.extend(found.notices(table, &self.source)),
         }
+        let deleted = found.deleted();
         let mut usage = base.usage;
         usage += found.usage;
         Ok(Findings {
@@ -356,6 +380,7 @@ impl Detector for Differs {
             gaps,
             judged: found.judged,
             cells: found.cells,
+            deleted,
             examples: found.examples,
             notices,
             usage,

@@ -305,7 +305,7 @@ impl Examination<'_> {
         let has_changed = replaces.is_some_and(|(live, _)| live.replaced != fingerprint);
         found.overtaken += u64::from(verdict.is_overtaken);
         let Some(culprit) = verdict.culprit(has_changed) else {
-            found.replaced += u64::from(replaces.is_some());
+            found.replaced += u64::from(replaces.is_some_and(|(live, _)| !live.removes));
             found.patched += u64::from(replaces.is_none() && verdict.is_patched);
             found.changed += u64::from(has_changed || (replaces.is_none() && verdict.has_changed));
             return Ok(());
@@ -492,7 +492,9 @@ impl Examination<'_> {
             among_neighbours.iter_mut().zip(wrong).filter(|(_, wrong)| *wrong).for_each(|(broken, _)| broken.add(breach));
         }
         let verdict = |((slot, of_slot), among): ((i64, OfSlot<'_>), Broken)| {
-            let repair = live.get(key, slot).map(|live| (live, shown.broken[live.batch][live.row]));
+            // The row of a removal has no values that could be wrong.
+            let broken = |live: &Live| if live.removes { Broken::default() } else { shown.broken[live.batch][live.row] };
+            let repair = live.get(key, slot).map(|live| (live, broken(live)));
             let own = of_slot.broken.or(among.without(of_slot.fixed));
             Verdict {
                 slot,

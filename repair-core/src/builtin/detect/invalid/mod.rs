@@ -70,7 +70,7 @@ pub struct InvalidConfig {
 
 pub(super) fn register(registry: &mut Registry) {
     registry.detector("invalid", "finds the slots of a series whose rows break a rule", Invalid::new);
-    registry.finds_wrong_rows("invalid");
+    registry.finds("invalid", DefectKind::Invalid);
     registry.takes_unique_rows(PluginKind::Detector, "invalid");
     registry.fits(PluginKind::Detector, "invalid", unique::fits);
 }
@@ -156,6 +156,7 @@ impl Detector for Invalid {
             gaps,
             judged: found.judged,
             cells: found.cells,
+            deleted: base.deleted,
             examples: found.examples,
             quarantine: base.quarantine,
             notices: base.notices,
