@@ -1,7 +1,7 @@
 //! The arguments that say what a command works on, and how it is opened.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -23,6 +23,11 @@ pub(crate) struct LakeArg {
 }
 
 impl LakeArg {
+    /// The lake that was named here.
+    pub(crate) fn named(&self) -> Option<&Path> {
+        self.lake.as_deref()
+    }
+
     /// The lake that was named here, else before the command, else by the environment.
     fn or(self, before: Option<PathBuf>) -> Option<PathBuf> {
         let environment = || std::env::var_os("REPAIR_LAKE").filter(|lake| !lake.is_empty()).map(PathBuf::from);

@@ -138,6 +138,11 @@ struct WorkflowsInRust;
 #[doc = include_str!("../../docs/plugins.md")]
 struct PlugIns;
 
+/// The Rust of the page about reading is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/reading.md")]
+struct Reading;
+
 /// The Rust of the page about reports is compiled as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/report.md")]

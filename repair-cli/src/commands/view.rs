@@ -1,8 +1,9 @@
 //! `repair view`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use repair::core::text::visible;
 use repair::reading::{ReadingView, Tool};
 
 use super::TableArg;
@@ -38,6 +39,7 @@ enum ToolArg {
 
 impl View {
     pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
+        let named = self.table.lake.named().map(Path::to_owned).or_else(|| lake_before.clone());
         let (table, workflow, lake) = self.table.open(lake_before)?;
         let tool = match self.tool {
             ToolArg::Duckdb => Tool::DuckDb,
@@ -49,20 +51,20 @@ impl View {
         if self.json {
             print_json(&view)?
         } else {
-            print(&text(&view))?
+            print(&text(&view, workflow.as_deref(), named.as_deref()))?
         }
         Ok(Exit::Success)
     }
 }
 
-fn text(view: &ReadingView) -> String {
-    let comment = if matches!(view.tool, Tool::DuckDb | Tool::Athena) { "--" } else { "#" };
-    match &view.export_to {
-        Some(file) => {
-            format!("{comment} first, in a shell: repair export {} --out {} --force\n{}", word(&view.table), word(file), view.snippet)
-        }
-        None => view.snippet.clone(),
+fn text(view: &ReadingView, workflow: Option<&Path>, lake: Option<&Path>) -> String {
+    let Some(file) = &view.export_to else { return view.snippet.clone() };
+    let comment = if view.tool == Tool::DuckDb { "--" } else { "#" };
+    let mut command = format!("repair export {} --out {}", word(&view.table), word(file));
+    for (flag, path) in [("--workflow", workflow), ("--lake", lake)] {
+        command.extend(path.map(|path| format!(" {flag} {}", word(&path.display().to_string()))));
     }
+    format!("{comment} first, in a shell: {}\n{}", visible(&command), view.snippet)
 }
 
 /// A word of a shell.
