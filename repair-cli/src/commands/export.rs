@@ -14,8 +14,8 @@ use crate::output::{Failure, RowsAs, count, failure_of_rows, print_json, print_l
 
 /// Write a table's repaired view, or its own rows, to a file that other tools read.
 ///
-/// The table is one that a workflow declares, or one that an aggregate step has made. The rows come in no particular order. Times are ISO 8601
-/// in UTC; in CSV, nulls are empty. A file is there whole or not at all, and is never written into a table or its repairs.
+/// The table is one that a workflow declares, or one that an aggregate step has made. The rows come in no particular order. Times are
+/// ISO 8601 in UTC; in CSV, nulls are empty. A file is there whole or not at all, and is never written into a table or its repairs.
 #[derive(Debug, Args)]
 pub(crate) struct Export {
     #[command(flatten)]

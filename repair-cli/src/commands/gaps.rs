@@ -18,8 +18,8 @@ const COLUMNS: [&str; 7] = ["step", "table", "kind", "key", "from", "to", "slots
 
 /// List what is missing or wrong: each key, from when to when.
 ///
-/// It is what the detect steps of a run found, or what the steps that verify them saw later. Of a table, it is what the latest run found that
-/// has examined it. Nothing is looked at again.
+/// It is what the detect steps of a run found, or what the steps that verify them saw later. Of a table, it is what the latest run found
+/// that has examined it. Nothing is looked at again.
 #[derive(Debug, Args)]
 pub(crate) struct Gaps {
     /// A run's id (see `repair runs`), or the name of a table that a run has examined.
@@ -50,7 +50,8 @@ impl Gaps {
             write_csv(&gaps)?;
             remark(&remarks(&gaps).join("\n"));
         } else {
-            let rows: Vec<Vec<String>> = gaps.ranges().take(MOST_SHOWN).map(|range| cells(&range).to_vec()).collect();
+            let rows: Vec<Vec<String>> =
+                gaps.ranges().take(MOST_SHOWN).map(|range| cells(&range, range.key.to_string()).to_vec()).collect();
             let mut lines = Vec::new();
             if !rows.is_empty() {
                 lines.extend(table(&COLUMNS, &rows).lines().map(str::to_owned));
@@ -66,16 +67,18 @@ impl Gaps {
     }
 }
 
-fn cells(range: &DefectRange) -> [String; 7] {
-    let DefectRange { step, table, kind, key, from, to, slots, .. } = range;
-    [step.clone(), table.clone(), kind.as_str().to_owned(), key.to_string(), from.to_string(), to.to_string(), slots.to_string()]
+/// A stretch. People see the key with control characters written out; programs get it as `--key` takes it.
+fn cells(range: &DefectRange, key: String) -> [String; 7] {
+    let DefectRange { step, table, kind, from, to, slots, .. } = range;
+    [step.clone(), table.clone(), kind.as_str().to_owned(), key, from.to_string(), to.to_string(), slots.to_string()]
 }
 
 fn write_csv(gaps: &GapsReport) -> anyhow::Result<()> {
     let mut out = rows_out(RowsAs::Lines);
     writeln!(out, "{}", COLUMNS.join(","))?;
     for range in gaps.ranges() {
-        writeln!(out, "{}", csv(&[cells(&range).to_vec()]))?;
+        let key = range.key.values().collect::<Vec<_>>().join(",");
+        writeln!(out, "{}", csv(&[cells(&range, key).to_vec()]))?;
     }
     out.flush()?;
     Ok(())

@@ -145,7 +145,8 @@ impl GapsRequest<'_> {
             known.extend(state.findings.into_values().map(|found| found.scope.table));
         }
         let close = closest(&subject, known.iter().map(String::as_str)).map(|close| format!("; did you mean `{close}`?"));
-        let message = format!("`{subject}` is neither a run in this lake nor a table that a run has examined{}", close.unwrap_or_default());
+        let close = close.unwrap_or_default();
+        let message = format!("`{subject}` is neither a run in this lake nor a table that a run has examined{close}");
         Err(Error::new(ErrorKind::NotFound, message))
     }
 }
@@ -174,11 +175,12 @@ async fn report(history: &History<'_>, run: String, table: Option<String>, state
 awaitable!(GapsRequest => GapsReport);
 
 impl OpenLake {
-    /// Lists what is missing or wrong, as the detect and verify steps of a run last saw it: of a run, by its id, or of a table, by its name,
-    /// as the latest run examined it.
+    /// Lists what is missing or wrong, as the detect and verify steps of a run last saw it: of a run, by its id, or of a table,
+    /// by its name, as the latest run examined it.
     ///
     /// # Errors
-    /// `not-found` if there is no such run, none of its detect steps has succeeded, and no run has examined such a table; those of the lake.
+    /// `not-found` if there is no such run, none of its detect steps has succeeded, and no run has examined such a table; those
+    /// of the lake.
     ///
     /// ```no_run
     /// # async fn example(lake: repair::OpenLake) -> repair::Result<()> {

@@ -1,7 +1,7 @@
 //! Reading what was repaired: a table as a file for other tools, what is still missing, and SQL over tables and their repaired views.
 //!
-//! Everything here only reads the lake. Rows are written as they come, so a table of any size needs little memory, and a file is there whole or
-//! not at all. It must not know how a lake keeps its rows, and nothing about terminals.
+//! Everything here only reads the lake. Rows are written as they come, so a table of any size needs little memory, and a file is there
+//! whole or not at all. It must not know how a lake keeps its rows, and nothing about terminals.
 
 mod encode;
 mod export;

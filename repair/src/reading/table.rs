@@ -47,7 +47,8 @@ async fn computed(history: &History<'_>, name: &str) -> Result<Option<(Table, St
                 (None, Some(drawn)) => drawn,
                 (None, None) => {
                     let message = format!(
-                        "step {step} of run {} has written table `{name}`, and nothing says which of its columns is the time; declare it under `tables`",
+                        "step {step} of run {} has written table `{name}`, and nothing says which of its columns is the time; \
+                         declare it under `tables`",
                         head.run
                     );
                     return Err(Error::invalid(message).hint(Hint::DeclaringWorkflow));
