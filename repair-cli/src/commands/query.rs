@@ -84,9 +84,9 @@ impl Query {
             let repair = self.lake.connect(lake_before, opening).await?;
             let rows = repair.query(self.sql).first(MOST_SHOWN).await?;
             if self.json {
-                print_json(&rows)?
+                print_json(&rows)?;
             } else {
-                print(&shown(&rows))?
+                print(&shown(&rows))?;
             }
             return Ok(Exit::Success);
         }

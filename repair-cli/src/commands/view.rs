@@ -49,9 +49,9 @@ impl View {
         };
         let view = lake.view(table, tool).declared_in(workflow.as_deref()).await?;
         if self.json {
-            print_json(&view)?
+            print_json(&view)?;
         } else {
-            print(&text(&view, workflow.as_deref(), named.as_deref()))?
+            print(&text(&view, workflow.as_deref(), named.as_deref()))?;
         }
         Ok(Exit::Success)
     }
