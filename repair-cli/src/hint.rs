@@ -26,6 +26,8 @@ pub(crate) fn advice(hint: &Hint) -> Option<String> {
         Hint::Key { columns } => format!("choose a series with --key {}", columns.join(",")),
         Hint::DeclaringWorkflow => "name the workflow that declares it with --workflow FILE".to_owned(),
         Hint::Retractions => "`repair why` shows the ids of undos".to_owned(),
+        Hint::Replace => "replace it with --force, or name another file with --out".to_owned(),
+        Hint::FileFormat { name } => format!("use --format {name}"),
         Hint::Feature { name } => format!("build it with the feature `{name}`"),
         // The list of mistakes says where to correct what.
         Hint::CorrectFile { .. } => return None,

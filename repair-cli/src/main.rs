@@ -69,6 +69,14 @@ enum Command {
     Costs(commands::costs::CostsOf),
     /// Write what a run found and did, or how complete a table is, as one HTML file with pictures.
     Report(commands::report::ReportOn),
+    /// Write a table's repaired view, or its own rows, to a file that other tools read.
+    Export(commands::export::Export),
+    /// List what is missing or wrong: each key, from when to when.
+    Gaps(commands::gaps::Gaps),
+    /// Ask in SQL over a workflow's tables and their repaired views.
+    Query(commands::query::Query),
+    /// Show how DuckDB, Polars, pandas or Athena reads a table's repaired view.
+    View(commands::view::View),
     /// Draw a workflow.
     Graph(commands::workflow::Graph),
     /// Print the JSON Schema of the workflow language, for editors.
@@ -98,6 +106,10 @@ impl Command {
             Self::Compare(command) => command.json,
             Self::Costs(command) => command.json,
             Self::Report(command) => command.json,
+            Self::Export(command) => command.json,
+            Self::Gaps(command) => command.json,
+            Self::Query(command) => command.json,
+            Self::View(command) => command.json,
             Self::Graph(command) => command.json,
             Self::Schema(command) => command.json,
             Self::Calendar(command) => command.json,
@@ -124,6 +136,10 @@ impl Command {
             Self::Compare(command) => command.execute(lake).await,
             Self::Costs(command) => command.execute(lake).await,
             Self::Report(command) => command.execute(lake).await,
+            Self::Export(command) => command.execute(lake).await,
+            Self::Gaps(command) => command.execute(lake).await,
+            Self::Query(command) => command.execute(lake).await,
+            Self::View(command) => command.execute(lake).await,
             _ if lake.is_some() => Err(repair::Error::invalid("this command works on no lake; leave out --lake").into()),
             Self::Validate(command) => command.execute(),
             Self::Graph(command) => command.execute(),

@@ -1,7 +1,7 @@
 //! The arguments that say what a command works on, and how it is opened.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -23,6 +23,11 @@ pub(crate) struct LakeArg {
 }
 
 impl LakeArg {
+    /// The lake that was named here.
+    pub(crate) fn named(&self) -> Option<&Path> {
+        self.lake.as_deref()
+    }
+
     /// The lake that was named here, else before the command, else by the environment.
     fn or(self, before: Option<PathBuf>) -> Option<PathBuf> {
         let environment = || std::env::var_os("REPAIR_LAKE").filter(|lake| !lake.is_empty()).map(PathBuf::from);
@@ -82,7 +87,7 @@ fn instant(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|_| "it must be an instant with its zone, such as 2024-03-05T02:00:00Z".to_owned())
 }
 
-fn parameter(text: &str) -> Result<(String, String), String> {
+pub(crate) fn parameter(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| "write it as NAME=VALUE".to_owned())?;
     if name.trim().is_empty() {
         return Err("the name is missing; write it as NAME=VALUE".to_owned());
@@ -91,7 +96,7 @@ fn parameter(text: &str) -> Result<(String, String), String> {
 }
 
 /// The parameters by name.
-fn by_name(params: Vec<(String, String)>) -> Result<BTreeMap<String, String>> {
+pub(crate) fn by_name(params: Vec<(String, String)>) -> Result<BTreeMap<String, String>> {
     let mut given = BTreeMap::new();
     for (name, value) in params {
         if given.contains_key(&name) {

@@ -1,5 +1,6 @@
 //! What people and programs read: results on standard output, errors on standard error; with `--json`, errors too on standard output.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::io::{IsTerminal, Write};
@@ -153,7 +154,94 @@ pub(crate) fn print_lines(lines: &[String]) -> anyhow::Result<()> {
 
 /// Writes a result as JSON.
 pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    print(&serde_json::to_string_pretty(value).context("the result can't be written as JSON")?)
+    let text = serde_json::to_string_pretty(value).context("the result can't be written as JSON")?;
+    let mut out = std::io::stdout().lock();
+    out.write_all(visible_json(&text).as_bytes())?;
+    out.write_all(b"\n")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// JSON with the characters escaped that act on a terminal: they are only in texts, and are the same there when they are read.
+fn visible_json(text: &str) -> Cow<'_, str> {
+    let shown = visible_lines(text);
+    if matches!(shown, Cow::Borrowed(_)) {
+        return shown;
+    }
+    let mut escaped = String::with_capacity(text.len() + 64);
+    for character in text.chars() {
+        let mut bytes = [0; 4];
+        let as_text: &str = character.encode_utf8(&mut bytes);
+        if visible_lines(as_text) == as_text {
+            escaped.push(character);
+        } else {
+            let mut units = [0; 2];
+            for unit in character.encode_utf16(&mut units) {
+                escaped.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Which rows go to standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RowsAs {
+    /// Lines of text.
+    Lines,
+    /// JSON.
+    Json,
+}
+
+/// Standard output for rows. A program gets them as they are. On a terminal, characters that would act on it are written out.
+pub(crate) fn rows_out(rows: RowsAs) -> Box<dyn Write + Send> {
+    let out = std::io::stdout();
+    if out.is_terminal() { Box::new(Shown { out, rows, line: Vec::new() }) } else { Box::new(std::io::BufWriter::new(out)) }
+}
+
+/// Writes to a terminal, line by line.
+struct Shown<W: Write> {
+    out: W,
+    rows: RowsAs,
+    line: Vec<u8>,
+}
+
+impl<W: Write> Write for Shown<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        if let Some(end) = self.line.iter().rposition(|byte| *byte == b'\n') {
+            let rest = self.line.split_off(end + 1);
+            let lines = std::mem::replace(&mut self.line, rest);
+            let text = String::from_utf8_lossy(&lines);
+            let shown = match self.rows {
+                RowsAs::Lines => visible_lines(&text),
+                RowsAs::Json => visible_json(&text),
+            };
+            self.out.write_all(shown.as_bytes())?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// The failure of a command that writes rows. A reader that has seen enough, such as `head`, is not a failure of ours.
+pub(crate) fn failure_of_rows(error: Error) -> Failure {
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        if source.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+            return Failure::Other(std::io::Error::from(std::io::ErrorKind::BrokenPipe).into());
+        }
+        cause = source.source();
+    }
+    Failure::Refused(error)
+}
+
+/// Says something beside the rows on standard output.
+pub(crate) fn remark(text: &str) {
+    complain(&visible_lines(text));
 }
 
 /// A table with aligned columns and no frame.
@@ -269,6 +357,20 @@ fn to_the_second(text: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn hostile_text_does_nothing_on_a_terminal_and_stays_the_same_json() {
+        let text = "esc\u{1b}[31m\u{202e}\u{9b}";
+        let json = serde_json::to_string_pretty(&json!({ "key": text })).unwrap();
+        let shown = visible_json(&json);
+        assert!(shown.chars().all(|character| character == '\n' || !character.is_control()) && !shown.contains('\u{202e}'), "{shown}");
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap()["key"], text);
+        let mut out = Vec::new();
+        let mut terminal = Shown { out: &mut out, rows: RowsAs::Lines, line: Vec::new() };
+        terminal.write_all("a,\u{1b}".as_bytes()).unwrap();
+        terminal.write_all(b"[2K\nb,\"x\n").unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "a,\\u{1b}[2K\nb,\"x\n");
+    }
 
     #[test]
     fn an_output_is_one_line_that_people_can_read() {

@@ -166,6 +166,13 @@ pub enum Hint {
     DeclaringWorkflow,
     /// Look up the ids of what can be shown again.
     Retractions,
+    /// Allow what is there to be replaced, or name another place.
+    Replace,
+    /// Choose this format of files.
+    FileFormat {
+        /// Its name.
+        name: &'static str,
+    },
     /// Compile the program with this feature.
     Feature {
         /// The feature's name.

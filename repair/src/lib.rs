@@ -55,6 +55,7 @@
 //! | find out which strategy is most accurate, at what cost | [`Repair::compare`], [`compare`](mod@compare) |
 //! | know whether what is kept is still what was written | [`OpenLake::verify_state`] |
 //! | know what runs cost | [`OpenLake::costs`], [`ledger`] |
+//! | read what was repaired: export a table, list its gaps, ask in SQL | [`OpenLake::export`], [`OpenLake::gaps`], [`Repair::query`], [`reading`] |
 //! | see all of this at a glance, in one HTML file | [`OpenLake::report_on`], [`mod@report`] |
 //! | use plug-ins of your own | [`registry`], [`Opening::registry`], [`core::plugin`] |
 //! | write an adapter for another kind of lake | [`core::lake`], [`core::engine::Journal`], [`Opening::adapters`] |
@@ -96,6 +97,7 @@ pub mod ledger;
 mod open;
 pub mod plan;
 pub mod provenance;
+pub mod reading;
 pub mod report;
 mod request;
 pub mod run;
@@ -135,6 +137,11 @@ struct WorkflowsInRust;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/plugins.md")]
 struct PlugIns;
+
+/// The Rust of the page about reading is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/reading.md")]
+struct Reading;
 
 /// The Rust of the page about reports is compiled as a test.
 #[cfg(doctest)]

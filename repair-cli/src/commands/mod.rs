@@ -6,12 +6,16 @@ pub(crate) mod calendar;
 pub(crate) mod compare;
 pub(crate) mod costs;
 pub(crate) mod except;
+pub(crate) mod export;
+pub(crate) mod gaps;
 pub(crate) mod plan;
+pub(crate) mod query;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod state;
 pub(crate) mod undo;
+pub(crate) mod view;
 pub(crate) mod why;
 pub(crate) mod workflow;
 

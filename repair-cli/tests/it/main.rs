@@ -18,6 +18,7 @@ mod lessons;
 mod plan;
 mod power;
 mod provenance;
+mod reading;
 mod report;
 mod transcript;
 mod truth;

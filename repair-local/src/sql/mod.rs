@@ -13,17 +13,17 @@ mod worker;
 
 use std::sync::Arc;
 
-#[cfg(not(feature = "sql"))]
-use repair_core::Error;
 use repair_core::Result;
 use repair_core::lake::BatchStream;
 use repair_core::model::Table;
+#[cfg(not(feature = "sql"))]
+use repair_core::{Error, Hint};
 
 use crate::lake::Inner;
 
 #[cfg(not(feature = "sql"))]
 pub(crate) async fn query(_: &Arc<Inner>, _: &[Table], _: &str) -> Result<BatchStream> {
-    Err(Error::invalid("this program was built without SQL; build it with the feature `sql` of `repair-local`"))
+    Err(Error::invalid("this program was built without SQL over lakes in a folder").hint(Hint::Feature { name: "sql" }))
 }
 
 #[cfg(feature = "sql")]

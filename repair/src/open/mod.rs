@@ -389,6 +389,19 @@ impl OpenLake {
 
     around!();
 
+    /// The folder of the lake, if it is in one.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        match &self.root {
+            Root::Folder { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Whether the lake is in S3, and Athena reads it.
+    pub(crate) fn is_in_bucket(&self) -> bool {
+        matches!(self.root, Root::Bucket(_))
+    }
+
     /// The journal, to read it.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 
 mod accuracy;
 mod except;
-mod subject;
+pub(crate) mod subject;
 mod undo;
 mod why;
 

@@ -26,23 +26,23 @@ const MOST_NAMED: usize = 10;
 
 /// A lake with its journal.
 #[derive(Clone)]
-pub(super) struct History<'a> {
-    pub(super) open: &'a OpenLake,
-    pub(super) journal: Arc<dyn Journal>,
+pub(crate) struct History<'a> {
+    pub(crate) open: &'a OpenLake,
+    pub(crate) journal: Arc<dyn Journal>,
 }
 
 impl<'a> History<'a> {
-    pub(super) async fn of(open: &'a OpenLake) -> Result<Self> {
+    pub(crate) async fn of(open: &'a OpenLake) -> Result<Self> {
         Ok(Self { open, journal: open.journal().await? })
     }
 
     /// The lake, as a run had it.
-    pub(super) async fn lake(&self, run: Option<&str>) -> Result<Arc<dyn Lake>> {
+    pub(crate) async fn lake(&self, run: Option<&str>) -> Result<Arc<dyn Lake>> {
         self.open.lake_of(run.map(|run| (self.journal.as_ref(), run))).await
     }
 
     /// The latest runs, newest first.
-    async fn latest(&self) -> Result<Vec<RunHead>> {
+    pub(crate) async fn latest(&self) -> Result<Vec<RunHead>> {
         let mut heads = self.journal.runs().await?;
         heads.sort_by_key(|head| std::cmp::Reverse(head.first.at));
         heads.truncate(MOST_RUNS);
@@ -62,7 +62,7 @@ impl<'a> History<'a> {
     }
 
     /// All tables that runs have had, each with a run that had it.
-    pub(super) async fn tables(&self) -> Result<Vec<(Table, String)>> {
+    pub(crate) async fn tables(&self) -> Result<Vec<(Table, String)>> {
         let mut all: Vec<(Table, String)> = Vec::new();
         for head in self.latest().await? {
             let state = load(self.journal.as_ref(), &head.run).await?;
@@ -132,22 +132,22 @@ impl<'a> History<'a> {
 }
 
 /// Which table a request is about.
-pub(super) struct TableName {
-    pub(super) name: String,
-    pub(super) workflow: Option<PathBuf>,
+pub(crate) struct TableName {
+    pub(crate) name: String,
+    pub(crate) workflow: Option<PathBuf>,
 }
 
 impl TableName {
-    pub(super) fn new(name: String) -> Self {
+    pub(crate) fn new(name: String) -> Self {
         Self { name, workflow: None }
     }
 
-    pub(super) fn declared_in(&mut self, workflow: Option<&Path>) {
+    pub(crate) fn declared_in(&mut self, workflow: Option<&Path>) {
         self.workflow = workflow.map(Path::to_owned);
     }
 
     /// Finds the table.
-    pub(super) async fn open<'a>(&self, open: &'a OpenLake) -> Result<Subject<'a>> {
+    pub(crate) async fn open<'a>(&self, open: &'a OpenLake) -> Result<Subject<'a>> {
         let history = History::of(open).await?;
         let (table, run) = match &self.workflow {
             Some(file) => {
@@ -173,14 +173,14 @@ impl TableName {
 }
 
 /// A table, opened.
-pub(super) struct Subject<'a> {
-    pub(super) history: History<'a>,
-    pub(super) table: Table,
-    pub(super) lake: Arc<dyn Lake>,
+pub(crate) struct Subject<'a> {
+    pub(crate) history: History<'a>,
+    pub(crate) table: Table,
+    pub(crate) lake: Arc<dyn Lake>,
 }
 
 /// A key as people write it: its values, separated by commas where there are several.
-pub(super) fn key(table: &Table, text: Option<&str>) -> Result<Key> {
+pub(crate) fn key(table: &Table, text: Option<&str>) -> Result<Key> {
     let hint = || Hint::Key { columns: table.key.clone() };
     match (table.key.len(), text) {
         (0, None) => Ok(Key::default()),
@@ -201,7 +201,7 @@ pub(super) fn key(table: &Table, text: Option<&str>) -> Result<Key> {
 impl Subject<'_> {
     /// Refuses a key that the table has never had: no run expected it, nothing was repaired or confirmed absent for it, and no row has it.
     /// Otherwise a typing mistake would look like a series of which everything is missing.
-    pub(super) async fn check_key(&self, key: &Key) -> Result<()> {
+    pub(crate) async fn check_key(&self, key: &Key) -> Result<()> {
         unknown_key(&self.history, self.lake.as_ref(), &self.table, key).await?.map_or(Ok(()), Err)
     }
 }

@@ -83,9 +83,11 @@ impl Aggregator for Sql {
             }
             batches.push(batch);
         }
+        let mut implied_time = None;
         if let Some(batch) = batches.first() {
             let is_new = !context.tables.contains_key(&self.config.into);
             into.time = time_of(&into, is_new, batch.schema_ref())?;
+            implied_time = is_new.then(|| into.time.clone());
         }
         let batches = batches.iter().map(|batch| in_shape(&into, batch)).collect::<Result<Vec<_>>>()?;
         let interval = match asked {
@@ -99,6 +101,10 @@ impl Aggregator for Sql {
             None => Usage::default(),
         };
         let mut output = json!({ "rows": rows, "table": into.name, "location": into.location });
+        // Nothing else says so later.
+        if let Some(time) = implied_time {
+            output["time"] = json!(time);
+        }
         if !off_grid.tables.is_empty() {
             output[LEFT_OUT] = json!(off_grid.tables);
         }

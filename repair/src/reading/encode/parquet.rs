@@ -1,0 +1,70 @@
+//! Rows as Parquet.
+
+use std::io::Write;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+
+use super::{Encode, unwritten};
+use repair_core::{Error, Result};
+
+/// A group of rows is written when it has this size in memory.
+const MAX_WAITING_BYTES: usize = 64 << 20;
+
+pub(super) struct Parquet {
+    out: Option<Box<dyn Write + Send>>,
+    writer: Option<ArrowWriter<Box<dyn Write + Send>>>,
+    name: String,
+}
+
+impl Parquet {
+    pub(super) fn new(out: Box<dyn Write + Send>, name: String) -> Self {
+        Self { out: Some(out), writer: None, name }
+    }
+
+    fn failed(&self, error: ParquetError) -> Error {
+        // The disk's own errors pass through the writer.
+        match error {
+            ParquetError::External(source) => match source.downcast::<std::io::Error>() {
+                Ok(error) => unwritten(&self.name, *error),
+                Err(source) => Error::invalid("the rows cannot be written as Parquet").because(source),
+            },
+            other => Error::invalid("the rows cannot be written as Parquet").because(other),
+        }
+    }
+
+    fn begun(&mut self) -> Result<&mut ArrowWriter<Box<dyn Write + Send>>> {
+        self.writer.as_mut().ok_or_else(|| Error::invalid("there are no rows, so nothing says which columns a Parquet file would have"))
+    }
+}
+
+impl Encode for Parquet {
+    fn begin(&mut self, schema: &SchemaRef) -> Result<()> {
+        let Some(out) = self.out.take() else { return Ok(()) };
+        // Every tool reads Snappy.
+        let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+        self.writer = Some(ArrowWriter::try_new(out, schema.clone(), Some(properties)).map_err(|error| self.failed(error))?);
+        Ok(())
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        let writer = self.begun()?;
+        let mut written = writer.write(batch);
+        if written.is_ok() && writer.in_progress_size() > MAX_WAITING_BYTES {
+            written = writer.flush();
+        }
+        written.map_err(|error| self.failed(error))
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        let writer = self.begun()?;
+        let finished = writer.finish().map(drop);
+        finished.map_err(|error| self.failed(error))?;
+        let flushed = self.begun()?.inner_mut().flush();
+        flushed.map_err(|error| unwritten(&self.name, error))
+    }
+}
