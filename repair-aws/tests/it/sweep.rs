@@ -133,13 +133,13 @@ async fn live(world: &World, exchange: &Exchange, schedule: &Schedule) -> Result
     let journal = CrashingJournal::new(Arc::new(journal), schedule.clone());
     let mut engine = Engine::new(registry, Arc::new(lake), Arc::new(journal));
     // So that who takes over waits no longer than this.
-    engine.options.lease = Duration::from_millis(250);
+    engine.options.lease = Duration::from_millis(1_500);
     let request = StartRequest::new("one").with_environment(json!({}));
     let mut tries = 0;
     let report = loop {
         match Box::pin(engine.start(&workflow, request.clone())).await {
             // The lease of the life before must expire first.
-            Err(error) if error.kind() == repair_core::ErrorKind::Conflict && tries < 50 => {
+            Err(error) if error.kind() == repair_core::ErrorKind::Conflict && tries < 250 => {
                 tries += 1;
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
