@@ -6,6 +6,7 @@ pub(crate) mod calendar;
 pub(crate) mod compare;
 pub(crate) mod costs;
 pub(crate) mod except;
+pub(crate) mod init;
 pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod run;
