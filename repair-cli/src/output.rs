@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
 use repair::core::engine::StepReport;
-use repair::core::text::{visible, visible_lines};
+use repair::core::text::{visible, visible_json, visible_lines};
 use repair::core::yaml::Diagnostics;
 use repair::jiff::Timestamp;
 use repair::{Error, ErrorKind, Hint, Outcome, RunReport};
@@ -153,7 +153,7 @@ pub(crate) fn print_lines(lines: &[String]) -> anyhow::Result<()> {
 
 /// Writes a result as JSON.
 pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    print(&serde_json::to_string_pretty(value).context("the result can't be written as JSON")?)
+    print(&visible_json(&serde_json::to_string_pretty(value).context("the result can't be written as JSON")?))
 }
 
 /// A table with aligned columns and no frame.

@@ -122,6 +122,9 @@ impl Sample {
         match fs::metadata(folder) {
             Ok(metadata) if metadata.is_dir() => {}
             Ok(_) => return Err(named(Error::invalid("it is a file; name the folder in which the files of the table are"))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::new(ErrorKind::NotFound, format!("there is no folder {}; correct the name", folder.display())));
+            }
             Err(error) => return Err(files::io_error(error, "look at", folder)),
         }
         let mut names = Names::default();

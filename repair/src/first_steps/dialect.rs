@@ -189,5 +189,5 @@ pub(super) fn marks(csv: &mut Csv, columns: &[Column], guesses: &mut Vec<Guess>)
 /// A share, as people read it.
 pub(super) fn percent(share: f64) -> String {
     let percent = share * 100.0;
-    if percent >= 99.95 { "all".to_owned() } else { format!("{percent:.0}%") }
+    if share >= 1.0 { "all".to_owned() } else { format!("{:.0}%", percent.floor()) }
 }

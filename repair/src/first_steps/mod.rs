@@ -232,12 +232,8 @@ impl Look {
         let (lake, location) = within(&self.folder)?;
         let files = sample.paths().count();
         let format = sample.format();
-        guesses.push(Guess::new(
-            "format",
-            format.as_str(),
-            format!("{files} {}", if files == 1 { "file is" } else { "files are" }),
-            Sure::Sure,
-        ));
+        let which = if files == 1 { "its one file is of it".to_owned() } else { format!("all {files} files are of it") };
+        guesses.push(Guess::new("format", format.as_str(), which, Sure::Sure));
         for glob in sample.ignore() {
             guesses.push(Guess::new(
                 "ignore",
@@ -294,7 +290,7 @@ impl Look {
             times::zone(&time.stamps, &key_of, &mut guesses)
         };
         let instants = times::instants(&time, zone.as_mut(), &key_of);
-        let of_times = zone.as_ref().map_or_else(series::utc, |zone| zone.zone.clone());
+        let of_times = zone.as_ref().map_or_else(Zone::utc, |zone| zone.zone.clone());
         let cadence = series::cadence(&instants, &of_times, &key_of, &mut guesses);
         // A table of days keeps its dates.
         let is_dates = time.stamps.iter().flatten().all(|stamp| matches!(stamp, Stamp::Date(_)));
@@ -317,7 +313,7 @@ impl Look {
         let quarantine = (bad_rows > 0).then(|| {
             let share = bad_rows as f64 / (rows_read + odd).max(1) as f64;
             let percent = (share * 200.0).ceil().clamp(1.0, 50.0) as u32;
-            let why = format!("{bad_rows} of {} rows have a time that cannot be read, or too few fields", rows_read + odd);
+            let why = format!("{bad_rows} of {} rows cannot be read: their time is none, or they have too few fields", rows_read + odd);
             guesses.push(Guess::new("on_bad_row", format!("quarantine: {percent}%"), why, Sure::Guess));
             percent
         });
@@ -352,8 +348,8 @@ impl Look {
             picture.calendar = series::calendar(&instants, cadence, &of_times, &mut guesses);
             picture.doubled = series::doubled(&columns, &instants, &key_of);
             if let Some(doubled) = picture.doubled {
-                let same = if doubled.are_same { "and are the same otherwise" } else { "and differ" };
-                let why = format!("{} rows have the time of another one of their series, {same}", doubled.rows);
+                let same = if doubled.are_same { "and the rest is the same" } else { "and the rest differs" };
+                let why = format!("{} of {rows_read} rows: the time is that of another one of their series, {same}", doubled.rows);
                 guesses.push(Guess::new(
                     "duplicates",
                     write::keep_of(&picture, doubled),

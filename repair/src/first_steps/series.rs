@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
 use jiff::civil::{Date, Weekday};
-use jiff::tz::TimeZone;
 use repair_core::model::Zone;
 
 use super::dialect::percent;
@@ -115,7 +114,7 @@ pub(super) fn key<'a>(
         guesses.push(Guess::new("key", "none", why, sure));
         return chosen;
     }
-    let names: Vec<String> = chosen.iter().map(|column| format!("{}", column.name)).collect();
+    let names: Vec<String> = chosen.iter().map(|column| column.name.clone()).collect();
     let keys = (0..times.len()).map(|row| joined(&chosen, row)).collect::<BTreeSet<_>>().len();
     let why = if left == 0 {
         format!("no two rows of one of its {keys} values have the same time")
@@ -224,7 +223,7 @@ pub(super) fn cadence(
         }
     }
     if exact >= 23 * 3_600 {
-        return days(&all, exact, share, zone, guesses, &between);
+        return days(&all, zone, guesses, &between);
     }
     // Times that are not exact: the round length that most differences are near.
     let near =
@@ -291,21 +290,13 @@ pub(super) fn cadence(
 }
 
 /// A cadence of days or weeks.
-fn days(
-    all: &[i64],
-    exact: i64,
-    share: f64,
-    zone: &Zone,
-    guesses: &mut Vec<Guess>,
-    between: &dyn Fn(f64, f64) -> f64,
-) -> Option<CadenceGuess> {
+fn days(all: &[i64], zone: &Zone, guesses: &mut Vec<Guess>, between: &dyn Fn(f64, f64) -> f64) -> Option<CadenceGuess> {
     let of_days = between(0.95, 1.05);
     let (every, seconds, share) = if of_days >= 0.5 {
         ("1d", DAY_S, of_days)
     } else if between(6.95, 7.05) >= 0.5 {
         ("1w", 7 * DAY_S, between(6.95, 7.05))
     } else {
-        let _ = (exact, share);
         return None;
     };
     // The zone in which all times are at one time of day.
@@ -355,7 +346,16 @@ pub(super) fn calendar(times: &[Option<i64>], cadence: &CadenceGuess, zone: &Zon
     let zone = cadence.zone.as_ref().unwrap_or(zone);
     let dates: BTreeSet<Date> = all.iter().filter_map(|us| date_of(*us, zone)).collect();
     let (Some(first), Some(last)) = (dates.first().copied(), dates.last().copied()) else { return CalendarGuess::Always };
-    let always = (CalendarGuess::Always, "rows come on all days of the week", Sure::Likely);
+    let seen: BTreeSet<i8> = dates.iter().map(|date| date.weekday().to_monday_zero_offset()).collect();
+    let always = if seen.len() == 7 {
+        (CalendarGuess::Always, "rows come on all days of the week", Sure::Likely)
+    } else {
+        (
+            CalendarGuess::Always,
+            "some days of the week have no row, but no known calendar fits; write one if none is expected then",
+            Sure::Guess,
+        )
+    };
     let is_weekday = |date: &Date| !matches!(date.weekday(), Weekday::Saturday | Weekday::Sunday);
     let spans_weekend = first.series(jiff::ToSpan::days(1)).take_while(|date| *date <= last).take(14).any(|date| !is_weekday(&date));
     let weekdays = spans_weekend && dates.len() >= 4 && dates.iter().all(is_weekday);
@@ -383,7 +383,7 @@ fn of_new_york(all: &[i64], cadence: &CadenceGuess, dates: &BTreeSet<Date>, week
     let (first, last) = (*dates.first()?, *dates.last()?);
     if cadence.seconds >= DAY_S {
         let sessions: BTreeSet<Date> = calendar.days(first, last).ok()?.into_iter().collect();
-        // A holiday on a weekday is what tells an exchange from an office.
+        // A holiday on a weekday distinguishes an exchange from an office.
         let holidays = first
             .series(jiff::ToSpan::days(1))
             .take_while(|date| *date <= last)
@@ -461,10 +461,4 @@ pub(super) fn identity<'a>(columns: &[&'a Column]) -> Option<&'a Column> {
     };
     let unique: Vec<&&Column> = columns.iter().filter(is_unique).collect();
     unique.iter().find(|column| is_id(&column.name) && !is_version(&column.name)).map(|column| **column)
-}
-
-/// The zone of UTC, for days.
-pub(super) fn utc() -> Zone {
-    let _ = TimeZone::UTC;
-    Zone::utc()
 }

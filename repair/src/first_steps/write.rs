@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use repair_core::model::{Csv, Encoding, TimeForm};
+use repair_core::text::visible_json;
 
 use super::series::{CalendarGuess, Doubled, times_as};
 use super::{Guess, Picture, is_plain_time, zone_to_write};
@@ -18,7 +19,7 @@ fn quoted(text: &str) -> String {
     let is_plain = text.chars().next().is_some_and(|first| first.is_ascii_alphabetic())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
         && !["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&text.to_lowercase().as_str());
-    if is_plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+    if is_plain { text.to_owned() } else { visible_json(&serde_json::Value::from(text).to_string()).into_owned() }
 }
 
 fn list(texts: &[String]) -> String {
@@ -234,7 +235,7 @@ fn table(lines: &mut Lines, picture: &Picture, guesses: &[Guess]) {
         let mut line = String::from("keys: [");
         for (nth, key) in keys.iter().enumerate() {
             if line.len() + key.len() > 120 {
-                lines.line(if nth == 0 { 4 } else { 4 }, line.trim_end());
+                lines.line(4, line.trim_end());
                 line = "  ".to_owned();
             }
             line.push_str(key);
