@@ -51,7 +51,8 @@ fn has_time(pattern: &str) -> bool {
         .ok()
         .and_then(|sample| jiff::fmt::strtime::format(pattern, &sample).ok())
         .and_then(|text| jiff::fmt::strtime::parse(pattern, text).ok())
-        .is_some_and(|read| read.to_time().is_ok())
+        // Without a time of day, it is midnight.
+        .is_some_and(|read| read.to_time().is_ok_and(|time| time != jiff::civil::Time::midnight()))
 }
 
 fn by_pattern(pattern: &str, has_time: bool, text: &str) -> Option<Stamp> {

@@ -346,9 +346,11 @@ pub(super) fn calendar(times: &[Option<i64>], cadence: &CadenceGuess, zone: &Zon
     let zone = cadence.zone.as_ref().unwrap_or(zone);
     let dates: BTreeSet<Date> = all.iter().filter_map(|us| date_of(*us, zone)).collect();
     let (Some(first), Some(last)) = (dates.first().copied(), dates.last().copied()) else { return CalendarGuess::Always };
+    let is_weekday = |date: &Date| !matches!(date.weekday(), Weekday::Saturday | Weekday::Sunday);
     let seen: BTreeSet<i8> = dates.iter().map(|date| date.weekday().to_monday_zero_offset()).collect();
-    let always = if seen.len() == 7 {
-        (CalendarGuess::Always, "rows come on all days of the week", Sure::Likely)
+    let is_short = (last - first).get_days() < 7;
+    let always = if seen.len() == 7 || (is_short && dates.iter().any(|date| !is_weekday(date))) {
+        (CalendarGuess::Always, "rows come at weekends, too", Sure::Likely)
     } else {
         (
             CalendarGuess::Always,
@@ -356,7 +358,6 @@ pub(super) fn calendar(times: &[Option<i64>], cadence: &CadenceGuess, zone: &Zon
             Sure::Guess,
         )
     };
-    let is_weekday = |date: &Date| !matches!(date.weekday(), Weekday::Saturday | Weekday::Sunday);
     let spans_weekend = first.series(jiff::ToSpan::days(1)).take_while(|date| *date <= last).take(14).any(|date| !is_weekday(&date));
     let weekdays = spans_weekend && dates.len() >= 4 && dates.iter().all(is_weekday);
     let (found, why, sure) = if cadence.seconds > 7 * DAY_S || cadence.every == "1w" {
