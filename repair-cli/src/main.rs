@@ -31,6 +31,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Look at the files of a folder, and write a workflow that finds and repairs what is broken in them.
+    Init(commands::init::Init),
     /// Check a workflow and report all its mistakes at once.
     Validate(commands::workflow::Validate),
     /// Show what is broken and what repairing it would take, before anything is spent or written.
@@ -89,6 +91,7 @@ impl Command {
     /// Whether the result, and so an error too, is wanted as JSON.
     fn wants_json(&self) -> bool {
         match self {
+            Self::Init(command) => command.json,
             Self::Validate(command) => command.json,
             Self::Plan(command) => command.json,
             Self::Apply(command) => command.json,
@@ -141,6 +144,7 @@ impl Command {
             Self::Query(command) => command.execute(lake).await,
             Self::View(command) => command.execute(lake).await,
             _ if lake.is_some() => Err(repair::Error::invalid("this command works on no lake; leave out --lake").into()),
+            Self::Init(command) => command.execute(),
             Self::Validate(command) => command.execute(),
             Self::Graph(command) => command.execute(),
             Self::Schema(command) => command.execute(),

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
 use repair::core::engine::StepReport;
-use repair::core::text::{visible, visible_lines};
+use repair::core::text::{visible, visible_json, visible_lines};
 use repair::core::yaml::Diagnostics;
 use repair::jiff::Timestamp;
 use repair::{Error, ErrorKind, Hint, Outcome, RunReport};

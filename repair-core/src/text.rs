@@ -25,6 +25,28 @@ pub fn visible_lines(text: &str) -> Cow<'_, str> {
     written(text, |character| acts(character) && character != '\n')
 }
 
+/// JSON, or a text in double quotes of YAML, with the same characters as escapes of that language, so that it stays what it is.
+///
+/// ```
+/// assert_eq!(repair_core::text::visible_json("{\n\"a\": \"\u{202e}b\"}"), "{\n\"a\": \"\\u202eb\"}");
+/// ```
+pub fn visible_json(text: &str) -> Cow<'_, str> {
+    let is_one = |character: char| acts(character) && character != '\n';
+    if !text.contains(is_one) {
+        return Cow::Borrowed(text);
+    }
+    let mut written = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        if is_one(character) {
+            // All of them have four digits. Writing to a text cannot fail.
+            let _ = write!(written, "\\u{:04x}", u32::from(character));
+        } else {
+            written.push(character);
+        }
+    }
+    Cow::Owned(written)
+}
+
 fn written(text: &str, acts: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.contains(&acts) {
         return Cow::Borrowed(text);

@@ -12,7 +12,7 @@ use repair_core::model::Format;
 use repair_core::{Error, ErrorKind, Result};
 
 /// Folders deeper than this are in a loop of symbolic links.
-const MAX_DEPTH: usize = 32;
+pub(crate) const MAX_DEPTH: usize = 32;
 
 /// More readers than this only compete for the disk.
 const MAX_WORKERS: usize = 8;
@@ -116,7 +116,7 @@ impl Listed<'_> {
 const PATHS: MatchOptions = MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
 
 /// Folders and files in which table formats keep their logs.
-const LOGS: [(&str, &str); 3] = [("_delta_log", "Delta Lake"), (".hoodie", "Apache Hudi"), ("metadata", "Apache Iceberg")];
+pub(crate) const LOGS: [(&str, &str); 3] = [("_delta_log", "Delta Lake"), (".hoodie", "Apache Hudi"), ("metadata", "Apache Iceberg")];
 
 /// The files below a folder, in order of path; a path that is a file is used whatever its name. `None` if nothing is at the path. Names
 /// that begin with `.` or `_` are left out, as all lake readers do, since they are unfinished or not data; so are ignored ones.
@@ -146,14 +146,14 @@ pub(crate) fn list(path: &Path, listed: &Listed<'_>) -> Result<Option<Vec<DataFi
 }
 
 /// What the name of a data file says.
-struct Kind {
+pub(crate) struct Kind {
     compression: Compression,
     has_ending: bool,
 }
 
 impl Kind {
     /// `None` if a file of this name is not of the format.
-    fn of(format: Format, name: &str) -> Option<Self> {
+    pub(crate) fn of(format: Format, name: &str) -> Option<Self> {
         let known = |ending: &str| format.endings().iter().any(|known| ending.eq_ignore_ascii_case(known));
         let Some((stem, ending)) = name.rsplit_once('.') else {
             return Some(Self { compression: Compression::None, has_ending: false });

@@ -36,6 +36,7 @@ mod read;
 mod replace;
 mod retract;
 mod row_count;
+pub mod sample;
 mod scan;
 mod sql;
 mod stage;

@@ -48,6 +48,7 @@
 //!
 //! | to | use |
 //! | --- | --- |
+//! | get from a folder of files to a workflow, by guessing | `first_steps` |
 //! | open a workflow: a file, a text, or one built in Rust | [`Repair::open`], [`Repair::text`], [`Repair::of`] |
 //! | know what is broken and what repairing it would take, then do exactly that | [`Repair::plan`], [`Repair::apply`], [`plan`] |
 //! | run a workflow; list, resume, redrive, cancel or pause runs | [`Repair::run`], [`OpenLake::runs`], [`OpenLake::resume`], … |
@@ -93,6 +94,8 @@
 
 mod block_on;
 pub mod compare;
+#[cfg(feature = "local")]
+pub mod first_steps;
 pub mod ledger;
 mod open;
 pub mod plan;

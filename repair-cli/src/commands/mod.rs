@@ -8,6 +8,7 @@ pub(crate) mod costs;
 pub(crate) mod except;
 pub(crate) mod export;
 pub(crate) mod gaps;
+pub(crate) mod init;
 pub(crate) mod plan;
 pub(crate) mod query;
 pub(crate) mod report;

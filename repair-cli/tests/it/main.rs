@@ -13,6 +13,7 @@ mod english;
 mod exit_codes;
 mod hostile_sql;
 mod include;
+mod init;
 mod kill;
 mod lessons;
 mod plan;

@@ -16,6 +16,7 @@ use super::bad::{At, Judge, Rows};
 use super::text::{self, INFER_ROWS, Inferred};
 use super::{BATCH_ROWS, RowsOf, open};
 use crate::files::DataFile;
+use crate::sample::SampledRows;
 
 /// The most bytes of one record: a quote that is never closed would make one field of the rest of the file. Debug builds use so few that a
 /// test can reach it.
@@ -86,7 +87,12 @@ fn byte(character: char) -> u8 {
 impl Records {
     fn open(table: &Table, file: &DataFile) -> Result<Self> {
         let csv = table.csv.clone();
-        let mut text = start(&csv, file)?;
+        let text = start(&csv, file)?;
+        Self::of(csv, text, file)
+    }
+
+    /// The records of a text.
+    fn of(csv: Csv, mut text: Box<dyn BufRead>, file: &DataFile) -> Result<Self> {
         if text.fill_buf().map_err(|error| open::broken(file, error))?.is_empty() && csv.header {
             return Err(Error::invalid(
                 "the file is empty, without even a header line, so its writer failed; remove it, or write it again",
@@ -288,6 +294,48 @@ pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
     let fields: Vec<Field> =
         usable.iter().zip(inferred).map(|(&at, kind)| Field::new(&records.names[at], kind.data_type(), true)).collect();
     Ok(Arc::new(Schema::new(fields)))
+}
+
+/// The first records and, if that is not all of the file, some of the last.
+pub(super) fn sample(table: &Table, file: &DataFile, most: usize) -> Result<SampledRows> {
+    let mut records = Records::open(table, file)?;
+    let mut rows = SampledRows { names: records.names.clone(), is_whole: true, ..SampledRows::default() };
+    rows.kinds = vec![None; rows.names.len()];
+    rows.columns = vec![Vec::new(); rows.names.len()];
+    let mut take = |records: &mut Records, most: usize| -> Result<bool> {
+        let mut read = 0;
+        while read < most {
+            if !records.next(file)? {
+                return Ok(true);
+            }
+            read += 1;
+            if records.odd().is_some() {
+                rows.odd += 1;
+                continue;
+            }
+            for (values, field) in rows.columns.iter_mut().zip(records.fields()) {
+                values.push(if field.is_empty() { None } else { Some(String::from_utf8_lossy(field).into_owned()) });
+            }
+        }
+        Ok(false)
+    };
+    if take(&mut records, most / 2)? {
+        return Ok(rows);
+    }
+    // Where the last rows cannot be reached, more of the first ones are read.
+    let is_whole = match super::sample::tail(file, table.csv.encoding)? {
+        None => take(&mut records, most / 2)?,
+        Some(text) => {
+            let mut csv = table.csv.clone();
+            (csv.header, csv.skip_lines) = (false, 0);
+            csv.names.clone_from(&records.names);
+            let mut last = Records::of(csv, text, file)?;
+            take(&mut last, most / 2)?;
+            false
+        }
+    };
+    rows.is_whole = is_whole;
+    Ok(rows)
 }
 
 /// What a message adds if a column is missing: that the file seems to have another delimiter, or that the name is in it twice.

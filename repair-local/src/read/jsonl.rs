@@ -16,6 +16,7 @@ use super::bad::{At, Judge, Rows};
 use super::text::INFER_ROWS;
 use super::{BATCH_ROWS, RowsOf, open};
 use crate::files::DataFile;
+use crate::sample::SampledRows;
 
 /// A line longer than this is not a row; the file is not JSON lines.
 const MAX_LINE_BYTES: usize = 16 << 20;
@@ -119,6 +120,43 @@ pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
     all.sort_by(|a, b| a.name().cmp(b.name()));
     let fields: Vec<Field> = all.iter().map(|field| field.clone().with_data_type(sorted(field.data_type()))).collect();
     Ok(Arc::new(Schema::new(fields)))
+}
+
+/// The values of the first lines, without nested ones.
+pub(super) fn sample(table: &Table, file: &DataFile, most: usize) -> Result<SampledRows> {
+    let mut rows = SampledRows { is_whole: true, ..SampledRows::default() };
+    let mut chunks = Chunks::open(table, file)?;
+    let mut read = 0;
+    'file: while let Some(chunk) = chunks.next(file)? {
+        for (_, bytes) in chunk.iter() {
+            if read >= most {
+                rows.is_whole = false;
+                break 'file;
+            }
+            let Ok(serde_json::Value::Object(object)) = serde_json::from_slice(bytes) else {
+                rows.odd += 1;
+                continue;
+            };
+            for (name, value) in object {
+                let text = match value {
+                    serde_json::Value::String(text) => Some(text).filter(|text| !text.is_empty()),
+                    serde_json::Value::Null => None,
+                    serde_json::Value::Object(_) | serde_json::Value::Array(_) => continue,
+                    other => Some(other.to_string()),
+                };
+                let at = rows.names.iter().position(|known| *known == name).unwrap_or_else(|| {
+                    rows.names.push(name);
+                    rows.kinds.push(None);
+                    rows.columns.push(vec![None; read]);
+                    rows.names.len() - 1
+                });
+                rows.columns[at].push(text);
+            }
+            read += 1;
+            rows.columns.iter_mut().for_each(|values| values.resize(read, None));
+        }
+    }
+    Ok(rows)
 }
 
 /// Takes out the table's words for no value, which say nothing about a column's type.

@@ -6,6 +6,7 @@ mod folds;
 mod jsonl;
 mod open;
 pub(crate) mod parquet;
+mod sample;
 mod text;
 mod time;
 
@@ -24,7 +25,9 @@ use repair_core::{Error, Result};
 pub(crate) use self::bad::Tally;
 use self::bad::{At, Judge, Rows};
 use self::folds::Folds;
+pub(crate) use self::sample::{head, sample};
 use self::time::Times;
+pub use self::time::{Stamp, stamp};
 use crate::files::DataFile;
 
 /// Rows in a batch: enough to make the cost of each batch small, few enough that a batch of a wide table is small.

@@ -19,13 +19,52 @@ const DAY_S: u32 = 86_400;
 
 /// A time as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stamp {
+pub enum Stamp {
     /// An instant, in microseconds since the epoch.
     Instant(i64),
     /// What a clock shows, in microseconds since it showed 1970-01-01 00:00.
     Local(i64),
     /// The start of a date, as microseconds from 1970-01-01 to it.
     Date(i64),
+}
+
+/// Reads a time that is written in a form, as a table of that form does; `None` if it is none. A date without a time of day is a time, too.
+pub fn stamp(form: &TimeForm, text: &str) -> Option<Stamp> {
+    match form {
+        TimeForm::Iso => iso(text.as_bytes()).or_else(|| date(text.as_bytes()).map(Stamp::Date)),
+        TimeForm::Pattern(pattern) => by_pattern(pattern, has_time(pattern), text),
+        TimeForm::Epoch(units) => {
+            let number: i128 = text.parse().ok()?;
+            let unit = units.iter().find(|unit| number.abs() < unit.limit())?;
+            let us = (number * i128::from(SECOND_US)).div_euclid(i128::from(unit.per_second()));
+            i64::try_from(us).ok().map(Stamp::Instant)
+        }
+        _ => None,
+    }
+}
+
+/// Whether a pattern has a time of day.
+fn has_time(pattern: &str) -> bool {
+    jiff::civil::date(2024, 3, 4)
+        .at(14, 30, 15, 0)
+        .in_tz("UTC")
+        .ok()
+        .and_then(|sample| jiff::fmt::strtime::format(pattern, &sample).ok())
+        .and_then(|text| jiff::fmt::strtime::parse(pattern, text).ok())
+        // Without a time of day, it is midnight.
+        .is_some_and(|read| read.to_time().is_ok_and(|time| time != jiff::civil::Time::midnight()))
+}
+
+fn by_pattern(pattern: &str, has_time: bool, text: &str) -> Option<Stamp> {
+    let read = BrokenDownTime::parse(pattern, text).ok()?;
+    if let Ok(instant) = read.to_timestamp() {
+        return instant.as_nanosecond().div_euclid(1_000).try_into().ok().map(Stamp::Instant);
+    }
+    let date = read.to_date().ok()?;
+    let local = if has_time { date.to_datetime(read.to_time().ok()?) } else { date.at(0, 0, 0, 0) };
+    let us = TimeZone::UTC.to_timestamp(local).ok()?.as_nanosecond().div_euclid(1_000);
+    let us = i64::try_from(us).ok()?;
+    Some(if has_time { Stamp::Local(us) } else { Stamp::Date(us) })
 }
 
 /// Reads the times of one file.
@@ -49,13 +88,7 @@ impl<'a> Times<'a> {
     pub(super) fn new(table: &'a Table, file: &DataFile, folds: Folds) -> Self {
         let zone = table.reading.zone.clone();
         let has_time = match &table.reading.form {
-            TimeForm::Pattern(pattern) => jiff::civil::date(2024, 3, 4)
-                .at(14, 30, 15, 0)
-                .in_tz("UTC")
-                .ok()
-                .and_then(|sample| jiff::fmt::strtime::format(pattern, &sample).ok())
-                .and_then(|text| jiff::fmt::strtime::parse(pattern, text).ok())
-                .is_some_and(|read| read.to_time().is_ok()),
+            TimeForm::Pattern(pattern) => has_time(pattern),
             _ => true,
         };
         Self {
@@ -325,18 +358,11 @@ impl<'a> Times<'a> {
         let bad = || {
             format!("`{}` in time column `{column}` is not a time of the form `{pattern}`; correct the line, or the form", shortened(text))
         };
-        let read = BrokenDownTime::parse(pattern, text).map_err(|_| bad())?;
-        if let Ok(instant) = read.to_timestamp() {
-            return Ok(Stamp::Instant(instant.as_nanosecond().div_euclid(1_000).try_into().map_err(|_| bad())?));
-        }
-        let date = read.to_date().map_err(|_| bad())?;
-        let local = if self.has_time { date.to_datetime(read.to_time().map_err(|_| bad())?) } else { date.at(0, 0, 0, 0) };
-        let us = TimeZone::UTC.to_timestamp(local).map_err(|_| bad())?.as_nanosecond().div_euclid(1_000);
-        let us = i64::try_from(us).map_err(|_| bad())?;
-        match &self.clock {
-            _ if !self.has_time && (self.dates || self.clock.is_some()) => Ok(Stamp::Date(us)),
-            Some(_) => Ok(Stamp::Local(us)),
-            None => Err(format!(
+        match (by_pattern(pattern, self.has_time, text).ok_or_else(bad)?, &self.clock) {
+            (Stamp::Instant(us), _) => Ok(Stamp::Instant(us)),
+            (Stamp::Date(us), clock) if self.dates || clock.is_some() => Ok(Stamp::Date(us)),
+            (Stamp::Local(us), Some(_)) => Ok(Stamp::Local(us)),
+            _ => Err(format!(
                 "`{}` in time column `{column}` has no time zone; add the zone of its clock, e.g. `zone: Europe/Berlin` or `zone: UTC`, under `time`",
                 shortened(text)
             )),
