@@ -1,6 +1,5 @@
 //! What people and programs read: results on standard output, errors on standard error; with `--json`, errors too on standard output.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::io::{IsTerminal, Write};
@@ -160,28 +159,6 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     out.write_all(b"\n")?;
     out.flush()?;
     Ok(())
-}
-
-/// JSON with the characters escaped that act on a terminal: they are only in texts, and are the same there when they are read.
-fn visible_json(text: &str) -> Cow<'_, str> {
-    let shown = visible_lines(text);
-    if matches!(shown, Cow::Borrowed(_)) {
-        return shown;
-    }
-    let mut escaped = String::with_capacity(text.len() + 64);
-    for character in text.chars() {
-        let mut bytes = [0; 4];
-        let as_text: &str = character.encode_utf8(&mut bytes);
-        if visible_lines(as_text) == as_text {
-            escaped.push(character);
-        } else {
-            let mut units = [0; 2];
-            for unit in character.encode_utf16(&mut units) {
-                escaped.push_str(&format!("\\u{unit:04x}"));
-            }
-        }
-    }
-    Cow::Owned(escaped)
 }
 
 /// Which rows go to standard output.
