@@ -225,6 +225,7 @@ impl Look {
     /// # Errors
     /// `not-found` if there is no folder, or no file with rows in it; `invalid` if its files have several formats, or nothing can be guessed about
     /// its times; `blind` if it is a table of Delta Lake, Apache Hudi or Apache Iceberg.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a clamped share")]
     pub fn now(self) -> Result<FirstSteps> {
         let named = |error: Error| error.on("folder", self.folder.display());
         let sample = Sample::open(&self.folder)?;

@@ -194,6 +194,7 @@ fn clock_text(seconds: i64) -> String {
 }
 
 /// How often a series has a row; `None` if no difference of times is frequent.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds between instants, and clamped shares")]
 pub(super) fn cadence(
     times: &[Option<i64>],
     zone: &Zone,
@@ -290,6 +291,7 @@ pub(super) fn cadence(
 }
 
 /// A cadence of days or weeks.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a clamped share")]
 fn days(all: &[i64], zone: &Zone, guesses: &mut Vec<Guess>, between: &dyn Fn(f64, f64) -> f64) -> Option<CadenceGuess> {
     let of_days = between(0.95, 1.05);
     let (every, seconds, share) = if of_days >= 0.5 {
