@@ -1,7 +1,7 @@
 //! Our own objects in a lake, wherever they lie, and whether they are what we wrote.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use repair_core::lake::StateCheck;
@@ -42,7 +42,7 @@ pub(crate) fn check(root: &Path) -> Result<StateCheck> {
     Ok(check)
 }
 
-fn is_object(path: &PathBuf) -> bool {
+fn is_object(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "parquet") || path.file_name().is_some_and(|name| name == RECORD)
 }
 

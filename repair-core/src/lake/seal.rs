@@ -37,7 +37,7 @@ const MAGIC: [u8; 8] = *b"RPSEAL01";
 pub const LENGTH: u64 = 40;
 
 /// What follows the footer: its length and the magic.
-const TRAILER: u64 = 8;
+const TRAILER: usize = 8;
 
 /// The magic at the end of every Parquet object.
 const PARQUET: [u8; 4] = *b"PAR1";
@@ -57,10 +57,10 @@ pub enum Verdict {
 }
 
 /// Where the footer of a Parquet object begins, by its length and its last eight bytes; `None` if it is no Parquet object.
-fn footer_start(bytes: u64, trailer: [u8; TRAILER as usize]) -> Option<u64> {
+fn footer_start(bytes: u64, trailer: [u8; TRAILER]) -> Option<u64> {
     let [a, b, c, d, magic @ ..] = trailer;
     let footer = u64::from(u32::from_le_bytes([a, b, c, d]));
-    (magic == PARQUET).then(|| bytes.checked_sub(TRAILER)?.checked_sub(footer)).flatten()
+    (magic == PARQUET).then(|| bytes.checked_sub(TRAILER as u64)?.checked_sub(footer)).flatten()
 }
 
 /// Checks an object whose bytes come in order.
@@ -164,8 +164,8 @@ pub fn check(object: &mut (impl Read + Seek)) -> io::Result<Verdict> {
 }
 
 fn trailer(object: &mut (impl Read + Seek), bytes: u64) -> io::Result<Option<[u8; 8]>> {
-    let Some(at) = bytes.checked_sub(TRAILER) else { return Ok(None) };
-    let mut trailer = [0; TRAILER as usize];
+    let Some(at) = bytes.checked_sub(TRAILER as u64) else { return Ok(None) };
+    let mut trailer = [0; TRAILER];
     object.seek(SeekFrom::Start(at))?;
     object.read_exact(&mut trailer)?;
     Ok(Some(trailer))

@@ -530,7 +530,7 @@ impl RunState {
                 }
             }
             Event::UnitsLost { step, .. } | Event::PublishStarted { step, .. } => {
-                self.units(recorded, step)?.apply(event).map_err(|why| damaged(recorded, why))?
+                self.units(recorded, step)?.apply(event).map_err(|why| damaged(recorded, why))?;
             }
             _ => {}
         }
