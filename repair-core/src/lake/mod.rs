@@ -167,7 +167,7 @@ pub trait Lake: ReadLake + Overlay + Artifacts {
 pub struct StateCheck {
     /// Objects that are what was written.
     pub intact: u64,
-    /// Objects that can be read and have no [seal](seal), since an earlier version wrote them.
+    /// Objects that can be read and have no [seal], since an earlier version wrote them.
     pub unsealed: u64,
     /// The size of all objects that were read, in bytes.
     pub bytes: u64,
