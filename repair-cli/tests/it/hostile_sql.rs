@@ -14,19 +14,19 @@ fn run(world: &World, query: &str, more: &str) -> (String, i32) {
         serde_json::to_string(query).unwrap()
     );
     let workflow = world.write("sql.yaml", &workflow);
-    let (out, err, code) = world.said(&["run", workflow.to_str().unwrap()]);
-    (out + &err, code)
+    let output = world.repair().env("TMPDIR", world.lake()).arg("run").arg(workflow).output().unwrap();
+    let said = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap()).concat();
+    (said, output.status.code().unwrap())
 }
 
-/// The processes of a query that are still there, by what they were started with.
+/// The processes of queries of this lake that are still there. A process keeps its program's arguments and, of its environment, where temporary
+/// files go.
 #[cfg(target_os = "linux")]
-fn workers() -> usize {
-    let is_worker = |path: &Path| {
-        let arguments = std::fs::read(path.join("cmdline")).unwrap_or_default();
-        let is_ours = arguments.starts_with(assert_cmd::cargo::cargo_bin!("repair").as_os_str().as_encoded_bytes());
-        // One that has ended has no arguments.
-        is_ours && arguments.split(|byte| *byte == 0).any(|argument| argument == b"repair-sql-worker")
-    };
+fn workers(temporary: &Path) -> usize {
+    let read = |path: &Path, name: &str| std::fs::read(path.join(name)).unwrap_or_default();
+    let has = |bytes: &[u8], part: &[u8]| bytes.split(|byte| *byte == 0).any(|one| one == part);
+    let variable = [b"TMPDIR=", temporary.as_os_str().as_encoded_bytes()].concat();
+    let is_worker = |path: &Path| has(&read(path, "cmdline"), b"repair-sql-worker") && has(&read(path, "environ"), &variable);
     std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| is_worker(&entry.path())).count()
 }
 
@@ -72,5 +72,5 @@ fn a_query_ends_with_its_step() {
     let (said, code) = run(&world, endless, "    timeout: 2s\n");
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("timeout"), "{said}");
-    testdata::wait_until("its process is gone", || workers() == 0);
+    testdata::wait_until("its process is gone", || workers(&world.lake()) == 0);
 }
