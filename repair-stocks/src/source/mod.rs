@@ -19,7 +19,6 @@ pub mod simulated;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-#[cfg(feature = "http")]
 use repair_core::plugin::{Limits, Registry};
 use repair_core::{Error, Result};
 #[cfg(feature = "http")]
