@@ -23,6 +23,7 @@
 //! This crate must not know what a gap is, what to do about it, or when. Others decide what it reads and writes.
 
 mod artifact;
+mod disk;
 mod extent;
 mod files;
 mod journal;
@@ -45,5 +46,6 @@ mod view;
 mod write;
 
 pub use journal::SqliteJournal;
+pub use disk::free_space;
 pub use lake::LocalLake;
 pub use sql::serve_sql;

@@ -349,6 +349,11 @@ impl Journal for S3Journal {
         lease::release(objects, keys, run, driver, &self.inner.nonce()).await.map_err(|error| error.on("run", run))
     }
 
+    async fn driver(&self, run: &str, now: Timestamp) -> Result<Option<String>> {
+        let Inner { objects, keys, .. } = &*self.inner;
+        lease::holder(objects, keys, run, now).await.map_err(|error| error.on("run", run))
+    }
+
     async fn signal(&self, run: &str, signal: Option<Signal>) -> Result<()> {
         let Inner { objects, keys, history, place, .. } = &*self.inner;
         let failed = |error: Error| error.on("run", run);

@@ -182,7 +182,7 @@ async fn crashed_at_every_write_and_resumed_nothing_is_lost_doubled_or_paid_for_
     assert!(expected.iter().all(|rows| !rows.is_empty()));
     assert!(expected[1].iter().filter(|row| row.contains("{\"volume\":\"interpolate\"}")).count() > 20, "cells were changed");
     // The sweep takes many seconds a write: every third where tests may take long, else some, among them the first.
-    for write in (1..=whole.writes()).step_by(testdata::by_length(20, 3)) {
+    for write in (1..=whole.writes()).step_by(testdata::by_length(40, 3)) {
         for moment in [Moment::Before, Moment::After] {
             let (world, exchange) = (new_world().await, Exchange::default());
             let at = format!("crashed {moment:?} write {write} of {}", whole.writes());

@@ -21,5 +21,6 @@ mod power;
 mod provenance;
 mod reading;
 mod report;
+mod terminal;
 mod transcript;
 mod truth;

@@ -88,6 +88,24 @@ fn all_mistakes_are_reported_at_once_with_place_and_help() {
     ]));
 }
 
+/// People write what they know from other tools.
+#[test]
+fn words_of_other_tools_get_a_hint() {
+    for (from, to, meant) in [
+        ("retry:", "retries:", "did you mean `retry`?"),
+        ("attempts: 2", "max_attempts: 2", "did you mean `attempts`?"),
+        ("    catch:", "    on_error:", "did you mean `catch`?"),
+        ("location: readings", "path: readings", "did you mean `location`?"),
+        ("time: ts", "timestamp: ts", "did you mean `time`?"),
+        ("\nsteps:", "\njobs:", "did you mean `steps`?"),
+        ("from: \"{% $params.from %}\"", "from: \"{{ params.from }}\"", "write `{% $params.from %}` for an expression"),
+        ("from: \"{% $params.from %}\"", "from: \"${{ from }}\"", "write `{% $params.from %}` for an expression"),
+    ] {
+        let mistakes = mistakes(&[(from, to)]);
+        assert!(mistakes.contains(meant), "{to}: {mistakes}");
+    }
+}
+
 #[test]
 fn mistakes_of_plug_ins_point_into_their_with() {
     insta::assert_snapshot!(mistakes(&[

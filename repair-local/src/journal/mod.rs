@@ -121,6 +121,11 @@ impl Journal for SqliteJournal {
         self.writer()?.release(run.to_owned(), driver.to_owned()).await
     }
 
+    async fn driver(&self, run: &str, now: Timestamp) -> Result<Option<String>> {
+        let (readers, run) = (self.readers.clone(), run.to_owned());
+        blocking(move || readers.with(|connection| lease::holder(&readers.path, connection, &run, now))).await
+    }
+
     async fn signal(&self, run: &str, signal: Option<Signal>) -> Result<()> {
         self.writer()?.signal(run.to_owned(), signal).await
     }
@@ -251,9 +256,7 @@ fn read(path: &Path, connection: &Connection, run: &str, from: u64, limit: usize
 
 fn signaled(path: &Path, connection: &Connection, run: &str) -> Result<Option<Signal>> {
     let failed = |error| sql_error(path, "read", error).on("run", run);
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-    if version < schema::VERSION {
-        // It was opened for reading, and no version with signals has written to it yet.
+    if schema::is_older(connection).map_err(failed)? {
         return Ok(None);
     }
     let word: Option<String> = connection

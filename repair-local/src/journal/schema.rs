@@ -56,6 +56,12 @@ CREATE TABLE signals (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Whether the file is of a version without leases and signals. It was opened for reading, and no later version has written to it yet.
+pub(super) fn is_older(connection: &Connection) -> rusqlite::Result<bool> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    Ok(version < VERSION)
+}
+
 /// Opens the file for writing, and creates it if there is none.
 pub(super) fn open_to_write(path: &Path) -> Result<Connection> {
     let failed = |error| sql_error(path, "open", error);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::engine::drive::artifact;
 use crate::engine::drive::artifact::{Counted, UnitStream};
@@ -291,11 +292,12 @@ impl<'a> Fanout<'a> {
         loop {
             for (index, unit) in self.may_start(waiting, running.len()).await? {
                 let doing = self.doing.clone();
-                let handle = running.spawn(async move {
+                let performing = async move {
                     let asked = AtomicBool::new(false);
                     let result = doing.perform(&unit, &asked).await;
                     UnitEnded { unit: index, asked: asked.into_inner(), result }
-                });
+                };
+                let handle = running.spawn(performing.instrument(tracing::info_span!("unit", unit = index)));
                 tasks.insert(handle.id(), index);
             }
             let next = match deadline {

@@ -474,3 +474,12 @@ pub enum Event {
         error: Option<ErrorKind>,
     },
 }
+
+impl Event {
+    /// The word for its kind, as in the journal: `step-succeeded`.
+    pub fn kind(&self) -> String {
+        let event = serde_json::to_value(self).unwrap_or_default();
+        event.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+}
+
