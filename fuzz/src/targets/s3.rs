@@ -67,10 +67,11 @@ fn result(data: &[u8]) {
 
 fn retraction(object: Bytes) {
     // As the lake does: what the Parquet reader panics at, is damaged.
-    let batches = std::panic::catch_unwind(|| {
+    let read = || {
         let reader = ParquetRecordBatchReaderBuilder::try_new(object).ok()?.build().ok()?;
         reader.collect::<Result<Vec<RecordBatch>, _>>().ok()
-    });
+    };
+    let batches = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
     let mut table = Table::implicit("bars", "ts");
     table.key = vec!["k".to_owned()];
     for batch in batches.ok().flatten().unwrap_or_default() {

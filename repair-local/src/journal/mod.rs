@@ -166,7 +166,14 @@ fn sql_error(path: &Path, doing: &str, error: rusqlite::Error) -> Error {
             (ErrorKind::Transient, format!("could not {doing} the journal {path}: the disk failed, or is full; check it, and try again"))
         }
         Some(Code::PermissionDenied | Code::ReadOnly) => (ErrorKind::Denied, not_allowed(file, doing)),
-        Some(Code::DatabaseCorrupt) => (ErrorKind::Invalid, format!("the journal {path} is damaged; restore it from a backup")),
+        // SQLite says the same where the disk fails to read (it makes `SQLITE_CORRUPT` of an `EIO`).
+        Some(Code::DatabaseCorrupt) => (
+            ErrorKind::Invalid,
+            format!(
+                "the journal {path} is damaged, or its disk cannot be read; check the disk and try again, and only if that does not help, restore \
+                 the journal from a backup"
+            ),
+        ),
         Some(Code::NotADatabase) => (ErrorKind::Invalid, format!("{path} is not a journal, nor any other SQLite database")),
         Some(_) => (ErrorKind::Transient, format!("could not {doing} the journal {path}")),
         // The stored value is not one that we write.
