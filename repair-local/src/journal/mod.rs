@@ -157,7 +157,7 @@ fn sql_error(path: &Path, doing: &str, error: rusqlite::Error) -> Error {
     let file = path;
     let path = path.display();
     let (kind, message) = match error.sqlite_error_code() {
-        Some(Code::CannotOpen) => return not_opened(file, doing).because(error),
+        Some(Code::CannotOpen | Code::ReadOnly) => return not_opened(file, doing).because(error),
         Some(Code::DatabaseBusy | Code::DatabaseLocked) => {
             (ErrorKind::Transient, format!("could not {doing} the journal {path}: another process held it for too long; try again"))
         }
@@ -165,7 +165,7 @@ fn sql_error(path: &Path, doing: &str, error: rusqlite::Error) -> Error {
         Some(Code::SystemIoFailure) => {
             (ErrorKind::Transient, format!("could not {doing} the journal {path}: the disk failed, or is full; check it, and try again"))
         }
-        Some(Code::PermissionDenied | Code::ReadOnly) => (ErrorKind::Denied, not_allowed(file, doing)),
+        Some(Code::PermissionDenied) => (ErrorKind::Denied, not_allowed(file, doing)),
         // SQLite says the same where the disk fails to read (it makes `SQLITE_CORRUPT` of an `EIO`).
         Some(Code::DatabaseCorrupt) => (
             ErrorKind::Invalid,
@@ -186,8 +186,8 @@ fn not_allowed(path: &Path, doing: &str) -> String {
     format!("not allowed to {doing} the journal {}; give that permission to the user that runs this", path.display())
 }
 
-/// Why SQLite cannot open the journal, or a file beside it. It does not say: a failing disk looks like a missing permission. The journal must
-/// not be opened here to see, since closing it would drop the locks that SQLite has on it.
+/// Why SQLite cannot open the journal, or a file beside it, or write to it. It does not say: a failing disk looks like a missing permission, or
+/// like a file that was moved. The journal must not be opened here to see, since closing it would drop the locks that SQLite has on it.
 fn not_opened(path: &Path, doing: &str) -> Error {
     let could_not = |error| crate::files::io_error(error, &format!("{doing} the journal"), path);
     let may_be_written = match std::fs::metadata(path) {
