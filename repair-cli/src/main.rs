@@ -2,6 +2,7 @@
 
 mod commands;
 mod exit;
+mod files;
 mod format;
 mod hint;
 mod open;

@@ -35,7 +35,7 @@
 mod history;
 mod keys;
 mod lease;
-mod segment;
+pub(crate) mod segment;
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;

@@ -7,6 +7,7 @@ use clap::Args;
 use repair::PriceBook;
 
 use crate::exit::Exit;
+use crate::files::{Rights, write_whole};
 use crate::open::{LakeArg, subject_meant};
 use crate::output::{Failure, print, print_json};
 
@@ -64,10 +65,5 @@ fn default_file(subject: &str) -> PathBuf {
 
 /// Writes the page, whole or not at all, with the rights that files get here: it is made to be shown to others.
 fn write(out: &Path, html: &str) -> anyhow::Result<()> {
-    let cannot = || format!("{} cannot be written; choose another file with --out", out.display());
-    let mut part = out.as_os_str().to_owned();
-    part.push(".part");
-    std::fs::write(&part, html).with_context(cannot)?;
-    std::fs::rename(&part, out).with_context(cannot)?;
-    Ok(())
+    write_whole(out, html, Rights::Usual).with_context(|| format!("{} cannot be written; choose another file with --out", out.display()))
 }

@@ -12,6 +12,7 @@ mod detection;
 mod driver;
 mod engine;
 mod expressions;
+mod fuzz;
 mod guesses;
 mod include;
 mod language;

@@ -151,8 +151,7 @@ impl Leases {
         // A file that cannot be removed is empty, and the next lease of its name reuses it.
         let _ = fs::remove_file(self.folder.join(name));
         drop(file);
-        // Only if it is empty.
-        let _ = fs::remove_dir(&self.folder);
+        files::remove_empty_folder(&self.folder);
     }
 }
 

@@ -4,6 +4,7 @@ mod broken;
 mod columns;
 mod common;
 mod conformance;
+mod fuzz;
 mod journal;
 mod owners;
 mod presence;
