@@ -11,6 +11,7 @@ mod crash_sweep;
 mod defects;
 mod english;
 mod exit_codes;
+mod hostile_expressions;
 mod hostile_sql;
 mod include;
 mod init;
