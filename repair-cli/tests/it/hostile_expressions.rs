@@ -61,9 +61,10 @@ fn conditions_hold_or_do_not_in_a_process_of_their_own_too() {
     let (said, code, _) = run(&world, "$count([1..5]) = 6");
     assert!(code == 1 && said.contains("the condition does not hold"), "{said}");
     // What is wrong is said as anywhere else.
-    for (condition, words) in
-        [("$map([1..5], $uppercase) = 1", "cannot be computed"), ("$count([1..9999999]) > 0", "maximum sequence length")]
-    {
+    for (condition, words) in [
+        ("$count($map([1..5], function($n) { $uppercase($n) })) = 1", "cannot be computed"),
+        ("$count([1..9999999]) > 0", "maximum sequence length"),
+    ] {
         let (said, code, _) = run(&world, condition);
         assert!(code != 0 && said.contains(words) && said.contains(condition), "{condition}: {said}");
     }

@@ -374,7 +374,7 @@ impl Liar {
         let mut answer = self.truth.fetch(context, request).await?;
         let Some(schema) = answer.rows.first().map(RecordBatch::schema) else { return Ok(answer) };
         let rows = concat_batches(&schema, &answer.rows)?;
-        let (rows, before) = self.falsified(table, request, rows, &mut answer)?;
+        let (rows, before) = self.falsified(table, request, &rows, &mut answer)?;
         answer.rows = rows;
         if let Some(before) = before {
             answer.rows.insert(0, before);
@@ -387,28 +387,28 @@ impl Liar {
         &self,
         table: &Table,
         request: &Request,
-        rows: RecordBatch,
+        rows: &RecordBatch,
         answer: &mut Answer,
     ) -> Result<(Vec<RecordBatch>, Option<RecordBatch>)> {
         let count = rows.num_rows();
         let last = count.saturating_sub(1);
         let order = |order: Vec<usize>| -> Result<RecordBatch> {
             let order: UInt64Array = order.into_iter().map(|row| row as u64).collect();
-            Ok(take_record_batch(&rows, &order)?)
+            Ok(take_record_batch(rows, &order)?)
         };
         let all = || (0..count).collect::<Vec<usize>>();
         let minute = 60_000_000;
-        let late = |by: i64| with_times(table, &rows, |_, time| time + by);
-        let keyed = |of: fn(&str) -> String| with_keys(table, &rows, |key| of(key));
-        let numbers = |of: &dyn Fn(&str, usize, f64) -> f64| with_numbers(table, &rows, of);
+        let late = |by: i64| with_times(table, rows, |_, time| time + by);
+        let keyed = |of: fn(&str) -> String| with_keys(table, rows, |key| of(key));
+        let numbers = |of: &dyn Fn(&str, usize, f64) -> f64| with_numbers(table, rows, of);
         let is_price = |name: &str| name != "volume";
         let one = match self.lie {
             Lie::TimesAMinuteLate => late(minute)?,
             Lie::TimesAnHourLate => late(60 * minute)?,
             Lie::TimesOfAnotherZone => late(-5 * 60 * minute)?,
             Lie::TimesADayEarly => late(-24 * 60 * minute)?,
-            Lie::TimesInTheWrongUnit => with_times(table, &rows, |_, time| time / 1_000_000 * 1_000 / minute * minute)?,
-            Lie::OneRowInTheFuture => with_times(table, &rows, |row, time| if row == last { 2_051_222_400_000_000 } else { time })?,
+            Lie::TimesInTheWrongUnit => with_times(table, rows, |_, time| time / 1_000_000 * 1_000 / minute * minute)?,
+            Lie::OneRowInTheFuture => with_times(table, rows, |row, time| if row == last { 2_051_222_400_000_000 } else { time })?,
             Lie::TimesOffTheGrid => late(minute / 2)?,
             Lie::TimesAMicrosecondLate => late(1)?,
             Lie::OutOfOrder => {
@@ -424,24 +424,24 @@ impl Liar {
             }
             Lie::AnswerTwice => order([all(), all()].concat())?,
             Lie::PageRepeated => order([(0..count / 2).collect(), all()].concat())?,
-            Lie::NullTime => with_null(&rows, &table.time, last)?,
-            Lie::NullKey => with_null(&rows, key_name(table), last)?,
-            Lie::NullValue => with_null(&rows, number_name(table, &rows, "close"), last)?,
-            Lie::TimeAsText => cast_column(&rows, &table.time, &DataType::Utf8)?,
-            Lie::TimeInSeconds => cast_column(&rows, &table.time, &DataType::Timestamp(TimeUnit::Second, Some("UTC".into())))?,
-            Lie::TimeWithoutZone => cast_column(&rows, &table.time, &DataType::Timestamp(TimeUnit::Microsecond, None))?,
+            Lie::NullTime => with_null(rows, &table.time, last)?,
+            Lie::NullKey => with_null(rows, key_name(table), last)?,
+            Lie::NullValue => with_null(rows, number_name(table, rows, "close"), last)?,
+            Lie::TimeAsText => cast_column(rows, &table.time, &DataType::Utf8)?,
+            Lie::TimeInSeconds => cast_column(rows, &table.time, &DataType::Timestamp(TimeUnit::Second, Some("UTC".into())))?,
+            Lie::TimeWithoutZone => cast_column(rows, &table.time, &DataType::Timestamp(TimeUnit::Microsecond, None))?,
             Lie::TimeInAnotherZone => {
-                cast_column(&rows, &table.time, &DataType::Timestamp(TimeUnit::Microsecond, Some("America/New_York".into())))?
+                cast_column(rows, &table.time, &DataType::Timestamp(TimeUnit::Microsecond, Some("America/New_York".into())))?
             }
-            Lie::NoTimeColumn => without(&rows, &table.time)?,
+            Lie::NoTimeColumn => without(rows, &table.time)?,
             Lie::AnotherKey => keyed(|_| "ZZZ".to_owned())?,
             Lie::KeysInLowerCase => keyed(str::to_lowercase)?,
             Lie::KeysWithASpace => keyed(|key| format!("{key} "))?,
             Lie::EmptyKeys => keyed(|_| String::new())?,
-            Lie::NoKeyColumn => without(&rows, key_name(table))?,
-            Lie::KeysAsNumbers => with(&rows, key_name(table), Arc::new(Int64Array::from(vec![7; count])))?,
+            Lie::NoKeyColumn => without(rows, key_name(table))?,
+            Lie::KeysAsNumbers => with(rows, key_name(table), Arc::new(Int64Array::from(vec![7; count])))?,
             Lie::KeysInADictionary => {
-                cast_column(&rows, key_name(table), &DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)))?
+                cast_column(rows, key_name(table), &DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)))?
             }
             Lie::SameAnswer | Lie::SameValues => {
                 let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
@@ -459,7 +459,7 @@ impl Liar {
             }
             Lie::Stuck => {
                 let stuck = order(vec![0; count])?;
-                let own = times(table, &rows)?;
+                let own = times(table, rows)?;
                 with_times(table, &stuck, |row, _| own.value(row))?
             }
             Lie::HalfVouched => rows.slice(0, count / 2),
@@ -500,20 +500,20 @@ impl Liar {
             Lie::Rounded => numbers(&|name, _, value| if is_price(name) { value.round() } else { value })?,
             Lie::SlightlyOff => numbers(&|_, _, value| value * 1.001)?,
             Lie::HalfTheVolume => numbers(&|name, _, value| if is_price(name) { value } else { value / 2.0 })?,
-            Lie::ColumnsExchanged => exchanged(&rows)?,
+            Lie::ColumnsExchanged => exchanged(rows)?,
             Lie::HighBelowLow => numbers(&|name, row, value| if row == last && name == "high" { value / 2.0 } else { value })?,
             Lie::OpenOutside => numbers(&|name, row, value| if row == last && name == "open" { value * 2.0 } else { value })?,
             Lie::NegativeVolume => numbers(&|name, row, value| if row == last && name == "volume" { -value } else { value })?,
             Lie::OneValue => numbers(&|name, row, value| if row == count / 2 && name == "volume" { value + 1.0 } else { value })?,
-            Lie::NumbersAsText => cast_numbers(table, &rows, &DataType::Utf8)?,
-            Lie::WholeNumbers => cast_numbers(table, &rows, &DataType::Int64)?,
-            Lie::ShortNumbers => cast_numbers(table, &rows, &DataType::Float32)?,
-            Lie::Decimals => cast_numbers(table, &rows, &DataType::Decimal128(24, 8))?,
-            Lie::NoColumn => without(&rows, number_name(table, &rows, "close"))?,
-            Lie::AnotherColumn => with(&rows, "vwap", Arc::new(Float64Array::from(vec![1.0; count])))?,
+            Lie::NumbersAsText => cast_numbers(table, rows, &DataType::Utf8)?,
+            Lie::WholeNumbers => cast_numbers(table, rows, &DataType::Int64)?,
+            Lie::ShortNumbers => cast_numbers(table, rows, &DataType::Float32)?,
+            Lie::Decimals => cast_numbers(table, rows, &DataType::Decimal128(24, 8))?,
+            Lie::NoColumn => without(rows, number_name(table, rows, "close"))?,
+            Lie::AnotherColumn => with(rows, "vwap", Arc::new(Float64Array::from(vec![1.0; count])))?,
             Lie::ColumnTwice => {
-                let name = number_name(table, &rows, "close").to_owned();
-                with(&rows, &name.to_uppercase(), Arc::new(Float64Array::from(vec![1.0; count])))?
+                let name = number_name(table, rows, "close").to_owned();
+                with(rows, &name.to_uppercase(), Arc::new(Float64Array::from(vec![1.0; count])))?
             }
             Lie::ColumnsInAnotherOrder => rows.project(&(0..rows.num_columns()).rev().collect::<Vec<_>>())?,
             Lie::ColumnsInUpperCase => {
@@ -528,7 +528,7 @@ impl Liar {
             Lie::EmptyBatches => return Ok((vec![rows.slice(0, 0), rows.clone(), rows.slice(0, 0)], None)),
             Lie::BatchesDisagree => {
                 let half = count / 2;
-                let second = without(&rows.slice(half, count - half), number_name(table, &rows, "close"))?;
+                let second = without(&rows.slice(half, count - half), number_name(table, rows, "close"))?;
                 return Ok((vec![second], Some(rows.slice(0, half))));
             }
             Lie::SaysMuch => {

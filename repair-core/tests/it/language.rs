@@ -116,7 +116,7 @@ fn texts_under_with_have_a_limit_too() {
     let long = "x".repeat(10_001);
     for (from, to, place) in [
         ("keys: [a, b]", format!("keys: [a, {long}]"), "w.yaml:15:"),
-        ("with: { max_age: 5m }", format!("with: {{ max_age: {long} }}"), "w.yaml:24:"),
+        ("with: { max_age: 5m }", format!("with: {{ max_age: {long} }}"), "w.yaml:25:"),
     ] {
         let mistakes = mistakes(&[(from, to.as_str())]);
         assert!(mistakes.contains("the text has 10001 bytes; at most 10000 are allowed") && mistakes.contains(place), "{mistakes:.2000}");

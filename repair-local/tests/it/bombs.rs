@@ -1,6 +1,6 @@
 //! Small files that hold much: whatever they claim, reading takes bounded memory, and ends with the rows or an error.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails, panics")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test that fails, panics")]
 
 use std::fs::File;
 use std::io::Write;
@@ -95,7 +95,7 @@ fn zstd() -> parquet::file::properties::WriterPropertiesBuilder {
 #[test]
 fn a_long_value_in_each_row_of_a_small_file_is_read_in_small_batches() {
     let world = World::new();
-    let (rows, long) = (3_000, 1_000_000);
+    let (rows, long) = (1_500, 1_000_000);
     let notes = DictionaryArray::<Int32Type>::new(Int32Array::from(vec![0; rows]), Arc::new(StringArray::from(vec!["x".repeat(long)])));
     let path = world.root().join("bars/bomb.parquet");
     write(&path, &noted(Arc::new(notes)), zstd().set_dictionary_page_size_limit(2 << 20).build());
@@ -107,7 +107,7 @@ fn a_long_value_in_each_row_of_a_small_file_is_read_in_small_batches() {
 
 #[test]
 fn long_values_of_a_small_file_are_read_one_by_one_and_what_is_too_long_is_refused() {
-    for (rows, long, fits) in [(12, 100_000_000, true), (1, 400_000_000, false)] {
+    for (rows, long, fits) in [(8, 100_000_000, true), (1, 300_000_000, false)] {
         let world = World::new();
         let path = world.root().join("bars/bomb.parquet");
         let notes = StringArray::from_iter_values((0..rows).map(|_| "x".repeat(long)));
@@ -123,7 +123,7 @@ fn long_values_of_a_small_file_are_read_one_by_one_and_what_is_too_long_is_refus
             Err(said) => {
                 assert!(!fits, "{said}");
                 for words in
-                    ["bomb.parquet", "a page of column `note`", "would take 381 MiB of memory", "write it again with smaller pages"]
+                    ["bomb.parquet", "a page of column `note`", "would take 286 MiB of memory", "write it again with smaller pages"]
                 {
                     assert!(said.contains(words), "{said}");
                 }
@@ -162,29 +162,19 @@ fn a_header_that_claims_gigabytes_is_refused_before_they_are_allocated() {
 
 #[test]
 fn long_records_of_compressed_text_are_read_in_small_batches() {
-    for format in [Format::Csv, Format::Jsonl] {
-        let world = World::new();
-        std::fs::create_dir_all(world.root().join("bars")).unwrap();
-        let path = world.root().join(if format == Format::Csv { "bars/bomb.csv.gz" } else { "bars/bomb.jsonl.gz" });
-        let mut packed = flate2::write::GzEncoder::new(File::create(&path).unwrap(), flate2::Compression::fast());
-        let (rows, long) = (600, 900_000);
-        let note = "x".repeat(long);
-        if format == Format::Csv {
-            packed.write_all(b"symbol,ts,note\n").unwrap();
-        }
-        for row in 0..rows {
-            let (hour, minute) = (row / 60, row % 60);
-            let ts = format!("2018-04-04T{hour:02}:{minute:02}:00Z");
-            let line = match format {
-                Format::Csv => format!("A,{ts},{note}\n"),
-                _ => format!("{{\"symbol\":\"A\",\"ts\":\"{ts}\",\"note\":\"{note}\"}}\n"),
-            };
-            packed.write_all(line.as_bytes()).unwrap();
-        }
-        packed.finish().unwrap().sync_all().unwrap();
-        assert!(std::fs::metadata(&path).unwrap().len() < 8 << 20);
-        let (read, peak_mb) = read(&world, format);
-        assert_eq!(read, Ok((rows, rows * long)), "{format:?}");
-        assert!(peak_mb < MOST_MB, "{format:?}: {peak_mb} MB");
+    let world = World::new();
+    std::fs::create_dir_all(world.root().join("bars")).unwrap();
+    let path = world.root().join("bars/bomb.csv.gz");
+    let mut packed = flate2::write::GzEncoder::new(File::create(&path).unwrap(), flate2::Compression::fast());
+    let (rows, long) = (600, 900_000);
+    let note = "x".repeat(long);
+    packed.write_all(b"symbol,ts,note\n").unwrap();
+    for row in 0..rows {
+        packed.write_all(format!("A,2018-04-04T{:02}:{:02}:00Z,{note}\n", row / 60, row % 60).as_bytes()).unwrap();
     }
+    packed.finish().unwrap().sync_all().unwrap();
+    assert!(std::fs::metadata(&path).unwrap().len() < 8 << 20);
+    let (read, peak_mb) = read(&world, Format::Csv);
+    assert_eq!(read, Ok((rows, rows * long)));
+    assert!(peak_mb < MOST_MB, "{peak_mb} MB");
 }
