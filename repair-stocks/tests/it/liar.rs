@@ -120,7 +120,9 @@ async fn a_lie_that_is_tried_again_is_still_none() {
     let all = market(|_| true);
     let truth = rows(&all, false);
     let retry = "    retry: [{ on: [failed, invalid, internal], attempts: 2, interval: 1s }]\n    tolerate: { failed: 100% }\n";
-    for &lie in Lie::ALL.iter().filter(|lie| matches!(lie.verdict(), Verdict::Refused(_) | Verdict::Harmless)) {
+    // A part of the lies, and in the long tests all of them.
+    let lies = Lie::ALL.iter().filter(|lie| matches!(lie.verdict(), Verdict::Refused(_) | Verdict::Harmless));
+    for &lie in lies.step_by(testdata::by_length(5, 1)) {
         let (_, repaired, absent) = run(lie, &all, retry).await;
         assert!(repaired.iter().all(|(slot, values)| truth.get(slot) == Some(values)) && absent == 0, "{lie:?}");
     }
