@@ -93,6 +93,7 @@
 //!
 //! This crate must not know how an adapter works, and nothing about terminals.
 
+mod apart;
 mod block_on;
 pub mod compare;
 pub mod doctor;

@@ -12,6 +12,7 @@ mod defects;
 mod english;
 mod exit_codes;
 mod faults;
+mod hostile_expressions;
 mod hostile_sql;
 mod include;
 mod init;

@@ -130,6 +130,23 @@ fn mistakes_of_plug_ins_point_into_their_with() {
 }
 
 #[test]
+fn texts_under_with_have_a_limit_too() {
+    let long = "x".repeat(10_001);
+    for (from, to, place) in [
+        ("keys: [a, b]", format!("keys: [a, {long}]"), "w.yaml:15:"),
+        ("with: { max_age: 5m }", format!("with: {{ max_age: {long} }}"), "w.yaml:25:"),
+    ] {
+        let mistakes = mistakes(&[(from, to.as_str())]);
+        assert!(mistakes.contains("the text has 10001 bytes; at most 10000 are allowed") && mistakes.contains(place), "{mistakes:.2000}");
+    }
+    // A query may be longer, and not any longer than that.
+    let query = |bytes: usize| format!("query: SELECT 1{}", "-".repeat(bytes - 8));
+    parse(&SOUND.replace("query: SELECT 1", &query(100_000))).unwrap();
+    let mistakes = mistakes(&[("query: SELECT 1", query(100_001).as_str())]);
+    assert!(mistakes.contains("the text has 100001 bytes; at most 100000 are allowed"), "{mistakes:.2000}");
+}
+
+#[test]
 fn every_loop_has_a_bound_and_every_way_an_end() {
     insta::assert_snapshot!(mistakes(&[(
         "      - { when: $visits < 3, goto: settle }\n      - { goto: daily }",

@@ -19,5 +19,6 @@ mod language;
 mod layers;
 mod lifetimes;
 mod now;
+mod remembered;
 mod simulation;
 mod strategies;

@@ -22,6 +22,9 @@ use crate::sample::SampledRows;
 /// test can reach it.
 const MAX_RECORD_BYTES: usize = if cfg!(debug_assertions) { 1 << 20 } else { 64 << 20 };
 
+/// A batch with this much text has no more rows, however few it has: compressed files may hold any number of long records.
+const BATCH_BYTES: usize = 32 << 20;
+
 /// Delimiters that a file may have instead of the one that the table says.
 const DELIMITERS: [char; 5] = [',', ';', '\t', '|', ' '];
 
@@ -39,6 +42,7 @@ impl Rows for Offsets {
 struct Limited {
     inner: Box<dyn BufRead>,
     left: Rc<Cell<usize>>,
+    ended: Rc<Cell<bool>>,
 }
 
 impl Read for Limited {
@@ -48,6 +52,7 @@ impl Read for Limited {
         }
         let read = self.inner.read(buffer)?;
         self.left.set(self.left.get().saturating_sub(read));
+        self.ended.set(read == 0);
         Ok(read)
     }
 }
@@ -58,6 +63,8 @@ const TOO_LONG: &str = "the record is too long";
 struct Records {
     reader: ::csv::Reader<Limited>,
     left: Rc<Cell<usize>>,
+    /// Whether the end of the file was seen. A record that ends with a line break is complete before that.
+    ended: Rc<Cell<bool>>,
     record: ByteRecord,
     /// The names of the columns, in the file's order.
     names: Vec<String>,
@@ -98,7 +105,7 @@ impl Records {
                 "the file is empty, without even a header line, so its writer failed; remove it, or write it again",
             ));
         }
-        let left = Rc::new(Cell::new(0));
+        let (left, ended) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
         let reader = ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -107,9 +114,18 @@ impl Records {
             .quoting(csv.quote.is_some())
             .comment(csv.comment.map(byte))
             .buffer_capacity(1 << 18)
-            .from_reader(Limited { inner: text, left: left.clone() });
-        let mut records =
-            Self { reader, left, record: ByteRecord::new(), names: Vec::new(), header: None, csv, text: String::new(), ranges: Vec::new() };
+            .from_reader(Limited { inner: text, left: left.clone(), ended: ended.clone() });
+        let mut records = Self {
+            reader,
+            left,
+            ended,
+            record: ByteRecord::new(),
+            names: Vec::new(),
+            header: None,
+            csv,
+            text: String::new(),
+            ranges: Vec::new(),
+        };
         if records.csv.header {
             if !records.next(file)? {
                 return Err(Error::invalid("the file has no header line; write one, or say `header: false` and give the `names`"));
@@ -208,6 +224,10 @@ impl Records {
 
     /// Why the record is not one of the table; `None` if it is.
     fn odd(&self) -> Option<String> {
+        if self.csv.final_newline && self.ended.get() {
+            let help = "restore the file, or leave out `final_newline: required` if its writer ends files so";
+            return Some(format!("the file ends without a line break, so its last line may be cut off; {help}"));
+        }
         let fields = if self.csv.trim { self.fields().count() } else { self.record.len() };
         if fields == self.names.len() {
             if self.repeats_header() {
@@ -375,7 +395,8 @@ pub(super) fn rows(table: &Table, file: &DataFile, wanted: &[String], judge: &mu
     while is_more {
         let mut builders: Vec<StringBuilder> = names.iter().map(|_| StringBuilder::with_capacity(BATCH_ROWS, BATCH_ROWS * 8)).collect();
         let mut offsets = Offsets(Vec::with_capacity(BATCH_ROWS));
-        while offsets.0.len() < BATCH_ROWS {
+        let mut bytes = 0;
+        while offsets.0.len() < BATCH_ROWS && bytes < BATCH_BYTES {
             is_more = records.next(file)?;
             if !is_more {
                 break;
@@ -396,6 +417,7 @@ pub(super) fn rows(table: &Table, file: &DataFile, wanted: &[String], judge: &mu
             }
             for ((builder, nulls), range) in builders.iter_mut().zip(&nulls).zip(&records.ranges) {
                 let text = records.text.get(range.clone()).unwrap_or_default();
+                bytes += text.len();
                 if text.is_empty() || nulls.contains(&text) { builder.append_null() } else { builder.append_value(text) }
             }
             offsets.0.push(records.offset());

@@ -5,6 +5,7 @@ mod csv;
 mod folds;
 mod jsonl;
 mod open;
+mod pages;
 pub(crate) mod parquet;
 mod sample;
 mod text;

@@ -41,6 +41,8 @@ const DEFAULT_PARALLEL: u32 = 8;
 const MAX_PARALLEL: u32 = 1_000;
 /// How many bytes one text of the language may have, such as a message or a location.
 const MAX_TEXT: usize = 10_000;
+/// How many bytes a query under `with` may have: a statement with many columns is long.
+const MAX_QUERY: usize = 100_000;
 
 /// The keys of a workflow.
 const KEYS: [&str; 16] = [
@@ -398,12 +400,19 @@ impl<'a> Reader<'a> {
 
     /// Reads a value in which texts of the form `{% … %}` are computed.
     fn template(&mut self, node: &'a Node, within: Within) -> Template {
+        self.template_of(node, within, MAX_TEXT)
+    }
+
+    fn template_of(&mut self, node: &'a Node, within: Within, most: usize) -> Template {
         match &node.value {
             Yaml::Text(text) => match computed(text) {
                 Computed::No => {
                     if let Some(inner) = of_other_tools(text) {
                         let help = format!("write `{{% {inner} %}}` for an expression; for this text itself, write `\"{{% '{}' %}}\"`", text.trim());
                         self.error(node.place, format!("{} is not how values are computed here", quoted(text.trim())), Some(help));
+                    }
+                    if text.len() > most {
+                        self.error(node.place, format!("the text has {} bytes; at most {most} are allowed", text.len()), None);
                     }
                     Template::Value(node.to_json())
                 }
@@ -421,8 +430,13 @@ impl<'a> Reader<'a> {
                 if items.iter().all(is_value) { Template::Value(node.to_json()) } else { Template::List(items) }
             }
             Yaml::Map(entries) => {
-                let entries: Vec<(String, Template)> =
-                    entries.iter().map(|(key, value)| (key.name.clone(), self.template(value, within))).collect();
+                let entries: Vec<(String, Template)> = entries
+                    .iter()
+                    .map(|(key, value)| {
+                        let most = if key.name == "query" { MAX_QUERY } else { MAX_TEXT };
+                        (key.name.clone(), self.template_of(value, within, most))
+                    })
+                    .collect();
                 if entries.iter().all(|(_, value)| is_value(value)) { Template::Value(node.to_json()) } else { Template::Map(entries) }
             }
             _ => Template::Value(node.to_json()),
