@@ -52,8 +52,8 @@ impl LakeArg {
     }
 
     /// Opens a workflow in the lake, if one was named.
-    pub(crate) async fn connect(self, format: Format, before: Option<PathBuf>, opening: Opening) -> Result<Repair> {
-        self.opening(format, before, opening).connect().await
+    pub(crate) async fn connect(self, before: Option<PathBuf>, opening: Opening) -> Result<Repair> {
+        self.opening(Format::Text, before, opening).connect().await
     }
 
     /// A workflow that is about to be opened in the lake, if one was named.
@@ -117,7 +117,7 @@ impl WorkflowArgs {
         if let Some(prices) = self.prices {
             opening = opening.prices(prices);
         }
-        self.lake.connect(format, lake_before, opening).await
+        self.lake.opening(format, lake_before, opening).connect().await
     }
 }
 

@@ -216,7 +216,7 @@ impl OpenLake {
     pub async fn examine(&self) -> Examination {
         let mut examination = Examination::new();
         self.examine_into(&mut examination).await;
-        let today = self.around.clock.now().to_zoned(jiff::tz::TimeZone::UTC).date();
+        let today = jiff::tz::TimeZone::UTC.to_datetime(self.around.clock.now()).date();
         examination.calendars(self.around.registry.calendars(), today);
         examination
     }
@@ -249,7 +249,7 @@ impl Opening {
         match self.connect().await {
             Ok(repair) => {
                 repair.lake().examine_into(&mut examination).await;
-                let today = repair.around().clock.now().to_zoned(jiff::tz::TimeZone::UTC).date();
+                let today = jiff::tz::TimeZone::UTC.to_datetime(repair.around().clock.now()).date();
                 examination.calendars(repair.around().registry.calendars(), today);
                 examination.workflow(&repair).await;
             }

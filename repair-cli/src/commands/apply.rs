@@ -35,7 +35,7 @@ impl Apply {
     pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
         let plan = repair::plan::Plan::read(&self.plan)?;
         let format = self.format.get();
-        let repair = self.lake.connect(format, lake_before, Repair::planned(plan.clone())).await?;
+        let repair = self.lake.opening(format, lake_before, Repair::planned(plan.clone())).connect().await?;
         let done = repair.apply(&plan).id(self.run_id.as_deref()).anyway(self.anyway).await?;
         finish(&done, format, None)
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use repair::core::engine::Recorded;
 use repair::run::{RunStatus, RunSummary};
-use repair::{Error, OpenLake, Outcome, RunReport};
+use repair::{Error, Outcome, RunReport};
 use serde_json::Value;
 
 use crate::exit::Exit;
@@ -180,15 +180,11 @@ impl Logs {
                 Error::internal("the line cannot be printed")
             })
         };
-        let done = self.visit_all(&lake, &run, &mut visit).await;
+        let done = if self.follow { lake.follow(&run, &mut visit).await } else { lake.events(&run, &mut visit).await };
         match (failed, done) {
             (Some(failure), _) => Err(failure),
             (None, done) => Ok(done.map(|()| Exit::Success)?),
         }
-    }
-
-    async fn visit_all(&self, lake: &OpenLake, run: &str, visit: impl FnMut(Recorded) -> repair::Result<()> + Send) -> repair::Result<()> {
-        if self.follow { lake.follow(run, visit).await } else { lake.events(run, visit).await }
     }
 }
 
