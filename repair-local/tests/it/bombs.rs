@@ -95,7 +95,7 @@ fn zstd() -> parquet::file::properties::WriterPropertiesBuilder {
 #[test]
 fn a_long_value_in_each_row_of_a_small_file_is_read_in_small_batches() {
     let world = World::new();
-    let (rows, long) = (1_500, 1_000_000);
+    let (rows, long) = (1_000, 1_000_000);
     let notes = DictionaryArray::<Int32Type>::new(Int32Array::from(vec![0; rows]), Arc::new(StringArray::from(vec!["x".repeat(long)])));
     let path = world.root().join("bars/bomb.parquet");
     write(&path, &noted(Arc::new(notes)), zstd().set_dictionary_page_size_limit(2 << 20).build());
