@@ -178,6 +178,10 @@ impl Looked {
 
 #[async_trait]
 impl ReadLake for AwsLake {
+    fn is_queried(&self) -> bool {
+        true
+    }
+
     fn place(&self, table: &Table) -> String {
         // A location that is not in a bucket is refused by whatever reads it.
         Place::of(&self.shared.location, table).map_or_else(|_| table.location.clone(), |place| place.data.to_string())

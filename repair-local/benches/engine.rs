@@ -43,6 +43,10 @@ struct Weightless(LocalLake);
 
 #[async_trait]
 impl ReadLake for Weightless {
+    fn is_queried(&self) -> bool {
+        self.0.is_queried()
+    }
+
     fn place(&self, table: &Table) -> String {
         self.0.place(table)
     }

@@ -172,6 +172,10 @@ impl LocalLake {
 
 #[async_trait]
 impl ReadLake for LocalLake {
+    fn is_queried(&self) -> bool {
+        false
+    }
+
     fn place(&self, table: &Table) -> String {
         let place = place::Place::of(&self.inner.root, table).data;
         // A path that does not exist yet cannot be resolved.

@@ -314,7 +314,7 @@ pub(crate) struct Winner {
 #[derive(Default)]
 pub(crate) struct Winners {
     keys: HashMap<Key, usize>,
-    slots: Vec<HashMap<i64, Winner>>,
+    slots: Vec<BTreeMap<i64, Winner>>,
     names: HashMap<String, u32>,
     by_number: Vec<String>,
     /// Whether repairs change cells too.
@@ -410,16 +410,16 @@ impl Winners {
             Some(&at) => at,
             None => {
                 self.keys.insert(key.clone(), self.slots.len());
-                self.slots.push(HashMap::new());
+                self.slots.push(BTreeMap::new());
                 self.slots.len() - 1
             }
         };
         let name = |number: u32| self.by_number.get(number as usize);
         match self.slots[at].entry(slot) {
-            std::collections::hash_map::Entry::Vacant(vacant) => {
+            std::collections::btree_map::Entry::Vacant(vacant) => {
                 vacant.insert(winner);
             }
-            std::collections::hash_map::Entry::Occupied(mut known) => {
+            std::collections::btree_map::Entry::Occupied(mut known) => {
                 let rank = |winner: &Winner| (winner.at_us, name(winner.run), name(winner.unit));
                 if rank(&winner) > rank(known.get()) {
                     known.insert(winner);
@@ -428,13 +428,18 @@ impl Winners {
         }
     }
 
+    /// Whether no repair of rows is live.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.iter().all(BTreeMap::is_empty)
+    }
+
     /// The live repairs of a key, by slot.
-    pub(crate) fn of_key(&mut self, key: &Key) -> Option<&mut HashMap<i64, Winner>> {
+    pub(crate) fn of_key(&mut self, key: &Key) -> Option<&mut BTreeMap<i64, Winner>> {
         self.keys.get(key).and_then(|&at| self.slots.get_mut(at))
     }
 
     /// Whether a repair of the same row as that of a slot replaces or removes it. Marks the repairs that stand for rows which raw has.
-    pub(crate) fn replaced(of_key: &mut HashMap<i64, Winner>, slots: Slots, slot: i64) -> bool {
+    pub(crate) fn replaced(of_key: &mut BTreeMap<i64, Winner>, slots: Slots, slot: i64) -> bool {
         if slots.versions_us().is_none() {
             return of_key.get_mut(&slot).is_some_and(|winner| {
                 winner.filled = true;

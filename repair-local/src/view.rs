@@ -120,33 +120,37 @@ fn aligned(table: &Table, slots: Slots, batch: &RecordBatch) -> Result<Option<Re
 
 /// The raw rows that belong to slots which are not replaced. Marks the repairs whose slots raw has. `None` if no row is left.
 fn not_replaced(table: &Table, slots: Slots, winners: &mut Winners, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
+    if winners.is_empty() {
+        return aligned(table, slots, batch);
+    }
     let rows = KeyTime::of(table, batch)?;
-    let mut mask = BooleanBufferBuilder::new(batch.num_rows());
-    let mut left_out = 0;
+    let mut shown: Vec<bool> = rows.times.values().iter().map(|time_us| slots.is_aligned(*time_us)).collect();
     for run in rows.runs() {
-        let Some(repaired) = winners.of_key(&rows.key(run.start)) else {
-            for &time_us in &rows.times.values()[run] {
-                let is_aligned = slots.is_aligned(time_us);
-                mask.append(is_aligned);
-                left_out += usize::from(!is_aligned);
+        let Some(repaired) = winners.of_key(&rows.key(run.start)) else { continue };
+        let (times, shown) = (&rows.times.values()[run.clone()], &mut shown[run]);
+        let (Some(&first_us), Some(&last_us)) = (times.first(), times.last()) else { continue };
+        if slots.versions_us().is_none() && times.is_sorted() {
+            // There are far fewer repairs than rows, so each is looked up among the rows that follow those of the one before.
+            let mut begin = 0;
+            for (&of, winner) in repaired.range_mut(slots.slot(first_us)..=slots.slot(last_us)) {
+                begin += times.get(begin..).unwrap_or_default().partition_point(|&time_us| slots.slot(time_us) < of);
+                let of_slot = times.iter().zip(shown.iter_mut()).skip(begin).take_while(|(time_us, _)| slots.slot(**time_us) == of);
+                for (_, shown) in of_slot.filter(|(_, shown)| **shown) {
+                    winner.filled = true;
+                    *shown = !winner.op.hides_own();
+                }
             }
             continue;
-        };
-        for &time_us in &rows.times.values()[run] {
-            let Some(slot) = slots.of_row(time_us) else {
-                mask.append(false);
-                left_out += 1;
-                continue;
-            };
-            let replaced = Winners::replaced(repaired, slots, slot);
-            mask.append(!replaced);
-            left_out += usize::from(replaced);
+        }
+        for (&time_us, shown) in times.iter().zip(shown).filter(|(_, shown)| **shown) {
+            *shown = !Winners::replaced(repaired, slots, slots.slot(time_us));
         }
     }
-    Ok(match left_out {
-        0 => Some(batch.clone()),
-        all if all == batch.num_rows() => None,
-        _ => Some(filter_record_batch(batch, &BooleanArray::new(mask.finish(), None))?),
+    let left = shown.iter().filter(|shown| **shown).count();
+    Ok(match left {
+        0 => None,
+        all if all == batch.num_rows() => Some(batch.clone()),
+        _ => Some(filter_record_batch(batch, &BooleanArray::from(shown))?),
     })
 }
 

@@ -1,7 +1,10 @@
 //! Folders that carry the time, as partition columns of the catalog: which of them may hold rows of a stretch of time, what they say about a
 //! row, and what they would be for a row that is not in one.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use repair_core::lake::partition::{self, SECOND_US, TimeBounds};
 use repair_core::model::{PartitionUnit, PathField, PathPattern, PathPiece, Slack, Table, TimeForm, Zone};
@@ -393,21 +396,6 @@ impl Folders {
         (select, start)
     }
 
-    /// The start of the unit of a time in milliseconds on a clock.
-    fn floor_ms(&self, ms: &str) -> String {
-        let cut = |unit_ms: i64| format!("{ms} - ({ms} % {unit_ms} + {unit_ms}) % {unit_ms}");
-        let date = |unit: &str| {
-            let day = format!("({}) / {DAY_MS}", cut(DAY_MS));
-            format!("date_diff('day', DATE '1970-01-01', date_trunc('{unit}', date_add('day', {day}, DATE '1970-01-01'))) * {DAY_MS}")
-        };
-        match self.unit {
-            PartitionUnit::Hour => cut(HOUR_MS),
-            PartitionUnit::Day => cut(DAY_MS),
-            PartitionUnit::Month => date("month"),
-            PartitionUnit::Year => date("year"),
-        }
-    }
-
     /// The start of a unit so many units after the start of one.
     fn units_later(&self, ms: &str, count: i64) -> String {
         let date = |unit: &str| {
@@ -499,8 +487,8 @@ impl Folders {
     /// A time that no folder of the unit is longer than, though a clock be set by a day.
     fn longest_ms(&self) -> i64 {
         match self.unit {
-            PartitionUnit::Hour => 26 * HOUR_MS,
-            PartitionUnit::Day => 50 * HOUR_MS,
+            // Those of hours are looked up.
+            PartitionUnit::Hour | PartitionUnit::Day => 50 * HOUR_MS,
             PartitionUnit::Month => 33 * DAY_MS,
             PartitionUnit::Year => 368 * DAY_MS,
         }
@@ -512,6 +500,46 @@ impl Folders {
             0 => (before.to_owned(), after.to_owned()),
             lookback_ms => (format!("least({before}, {from} - {lookback_ms})"), format!("greatest({after}, {to} + {lookback_ms})")),
         }
+    }
+
+    /// How far before and after a folder of an hour its rows are used, in milliseconds, from its start in `repair_f`: by the folder beside it, or by
+    /// the lookback if that is longer. A folder is as long as an hour, except where the clock is set. These few are computed here: as
+    /// expressions, the folders beside a folder would hold the whole clock several times over, each time inside the other.
+    fn reach_of_hours(&self, clock: &Clock) -> [String; 2] {
+        let usual_ms = HOUR_MS.max(self.lookback_ms());
+        let mut odd: [BTreeMap<i64, BTreeSet<i64>>; 2] = Default::default();
+        for (at_s, offsets_s) in clock.settings() {
+            let shown_s = offsets_s.map(|offset_s| at_s + offset_s);
+            let hour = |second: i64| (second * 1_000).div_euclid(HOUR_MS);
+            let [first, last] = [shown_s.into_iter().min(), shown_s.into_iter().max()].map(|second| hour(second.unwrap_or(at_s)));
+            for start_ms in (first - 2..=last + 2).map(|hour| hour * HOUR_MS) {
+                for (odd, reach_us) in odd.iter_mut().zip(self.beside_us(start_ms).unwrap_or_default()) {
+                    let reach_ms = (reach_us / 1_000).max(self.lookback_ms());
+                    if reach_ms != usual_ms {
+                        odd.entry(reach_ms).or_default().insert(start_ms);
+                    }
+                }
+            }
+        }
+        odd.map(|odd| {
+            let case = |(reach_ms, starts): (&i64, &BTreeSet<i64>)| {
+                let starts: Vec<String> = starts.iter().map(ToString::to_string).collect();
+                format!("WHEN repair_f IN ({}) THEN {reach_ms}", starts.join(", "))
+            };
+            let cases: Vec<String> = odd.iter().map(case).collect();
+            if cases.is_empty() { usual_ms.to_string() } else { format!("(CASE {} ELSE {usual_ms} END)", cases.join(" ")) }
+        })
+    }
+
+    /// How long the folders before and after a folder are, by its start on its clock in milliseconds.
+    fn beside_us(&self, start_ms: i64) -> Option<[i64; 2]> {
+        let start = TimeZone::UTC.to_datetime(Timestamp::from_millisecond(start_ms).ok()?);
+        let span = partition::span_of(self.unit, start, &self.zone)?;
+        let folder = |us: i64| {
+            let local = self.zone.local(Timestamp::from_microsecond(us).ok()?);
+            partition::span_of(self.unit, floor(self.unit, local), &self.zone)
+        };
+        Some([span.from_us - folder(span.from_us - 1)?.from_us, folder(span.to_us)?.to_us - span.to_us])
     }
 
     /// Adds the instants between which the times of a folder lie, and between which times are used.
@@ -526,7 +554,7 @@ impl Folders {
                 format!("SELECT *, repair_from - {slack_ms} AS repair_lo, repair_to + {slack_ms} AS repair_hi FROM ({rows})")
             }
             // One folder each way is no farther.
-            Some(_) if self.lookback_ms() >= self.longest_ms() => {
+            Some(_) if self.unit != PartitionUnit::Hour && self.lookback_ms() >= self.longest_ms() => {
                 let lookback_ms = self.lookback_ms();
                 format!("SELECT *, repair_from - {lookback_ms} AS repair_lo, repair_to + {lookback_ms} AS repair_hi FROM ({rows})")
             }
@@ -535,16 +563,9 @@ impl Folders {
                 let (lo, hi) = self.around_folder("repair_from", "repair_to", &before, &after);
                 format!("SELECT *, {lo} AS repair_lo, {hi} AS repair_hi FROM ({rows})")
             }
-            // Where a clock skips an hour, or shows it twice, the next folder is not that of the next hour.
             Some(_) => {
-                let (before, after) = (clock.local("(repair_from - 1)"), clock.local("repair_to"));
-                let rows = format!("SELECT *, {before} AS repair_before, {after} AS repair_after FROM ({rows})");
-                let (before, after) = (self.floor_ms("repair_before"), self.floor_ms("repair_after"));
-                let rows = format!("SELECT *, {before} AS repair_before_f, {after} AS repair_after_f FROM ({rows})");
-                let rows = format!("SELECT *, {} AS repair_after_next FROM ({rows})", self.units_later("repair_after_f", 1));
-                let (before, after) = (start("repair_before_f"), start("repair_after_next"));
-                let (lo, hi) = self.around_folder("repair_from", "repair_to", &before, &after);
-                format!("SELECT *, {lo} AS repair_lo, {hi} AS repair_hi FROM ({rows})")
+                let [before, after] = self.reach_of_hours(clock);
+                format!("SELECT *, repair_from - {before} AS repair_lo, repair_to + {after} AS repair_hi FROM ({rows})")
             }
             None => format!("SELECT *, repair_from AS repair_lo, repair_to AS repair_hi FROM ({rows})"),
         }
@@ -788,6 +809,42 @@ mod tests {
     fn folders_of_a_zone_are_those_of_its_days() {
         let sydney = pruned("dt=%F", "Australia/Sydney", &[("dt", "date")], "2024-03-05T14:00:00Z", "2024-03-05T15:00:00Z").unwrap();
         assert_eq!(sydney, "\"dt\" BETWEEN DATE '2024-03-05' AND DATE '2024-03-07'");
+    }
+
+    /// What is printed as the reach of folders of hours is what the core says, at every change of a clock, and it is short.
+    #[test]
+    fn folders_of_hours_reach_as_far_as_the_core_says() {
+        let layout: PathPattern = "%Y/%m/%d/%H".parse().unwrap();
+        let partitions = [("y", "int"), ("m", "int"), ("d", "int"), ("h", "int")];
+        let zones = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca", "Pacific/Apia", "Antarctica/Casey"];
+        for (name, lookback_h) in zones.into_iter().flat_map(|name| [0u64, 1, 2, 25].map(|lookback_h| (name, lookback_h))) {
+            let zone: Zone = name.parse().unwrap();
+            let mut table = Table::new("t", Format::Parquet, "ts").with_key(["k"]).with_layout(layout.clone(), zone.clone());
+            if lookback_h > 0 {
+                table = table.with_rows(repair_core::model::Rows::Unique);
+                table.lookback = Some(std::time::Duration::from_secs(lookback_h * 3_600));
+            }
+            let folders = Folders::of(&table, &relation(&partitions)).unwrap().unwrap();
+            let clock = folders.clock(&TimeBounds::ALL).unwrap();
+            let printed = folders.reach_of_hours(&clock);
+            assert!(printed.iter().map(String::len).sum::<usize>() < 8_000, "{name}: {printed:?}");
+            let of = |printed: &str, start_ms: i64| -> i64 {
+                let listed = |case: &&str| case.split_once(") THEN ").unwrap().0.split(", ").any(|known| known == start_ms.to_string());
+                let found = printed.split("WHEN repair_f IN (").skip(1).find(listed).map(|case| case.split_once(") THEN ").unwrap().1);
+                let usual = || printed.rsplit("ELSE ").next().unwrap();
+                found.unwrap_or_else(usual).split([' ', ')']).next().unwrap().parse().unwrap()
+            };
+            for (at_s, [before_s, _]) in clock.settings() {
+                for hour in -30..30 {
+                    let start_ms = (at_s + before_s).div_euclid(3_600) * HOUR_MS + hour * HOUR_MS;
+                    let start = TimeZone::UTC.to_datetime(Timestamp::from_millisecond(start_ms).unwrap());
+                    let span = partition::span_of(PartitionUnit::Hour, start, &zone).unwrap();
+                    let used = partition::with_slack(&table, span);
+                    let expected = [span.from_us - used.from_us, used.to_us - span.to_us].map(|us| us / 1_000);
+                    assert_eq!([of(&printed[0], start_ms), of(&printed[1], start_ms)], expected, "{name}, {lookback_h} h: {start}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -52,6 +52,14 @@ impl Clock {
         self.changes.len() <= 1
     }
 
+    /// When it is set: the instants in seconds, and the offsets from UTC in seconds before and after each.
+    pub(crate) fn settings(&self) -> impl Iterator<Item = (i64, [i64; 2])> + '_ {
+        self.changes.windows(2).filter_map(|pair| match pair {
+            [(_, before), (at_s, after)] => Some((*at_s, [i64::from(*before), i64::from(*after)])),
+            _ => None,
+        })
+    }
+
     fn is_utc(&self) -> bool {
         self.changes.iter().all(|(_, offset)| *offset == 0)
     }

@@ -28,6 +28,11 @@ async fn cells_of_many_columns_are_repaired() {
     cells::many_columns(&World::new().await, testdata::by_length(12, 100)).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_repairer_changes_the_wrong_cells_of_a_wide_table_and_no_others() {
+    cells::every_repairer(&World::new().await).await;
+}
+
 /// Athena adds no dates to a table, so a table of repairs keeps such a date as a timestamp, and everybody reads it as a date.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_date_that_a_table_gained_after_its_first_repair_is_repaired_too() {

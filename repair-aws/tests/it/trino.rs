@@ -85,6 +85,7 @@ async fn repaired_cells_are_shown_by_a_real_trino() {
     cells::typed_text(&world).await;
     cells::views_of_an_older_version(&world).await;
     cells::many_columns(&world, 100).await;
+    cells::every_repairer(&world).await;
 }
 
 /// Rows with several versions, in folders of other days, before and after repairs.

@@ -242,8 +242,50 @@ async fn a_plan_on_athena_tells_queries_and_what_is_made() {
     assert!(low["queries"].as_u64() <= queries, "{} {}", done["usage"], first["total"]);
 }
 
+/// A plan asks no source, and prices the queries by which a comparison with one will read the table.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_on_athena_prices_the_queries_of_a_comparison_with_a_source() {
+    let world = World::new();
+    let folder = captured(&world).await;
+    let sandbox = Sandbox::start(&folder).await;
+    let with = "table: bars, source: v, calendar: XNYS, keys: [AIG, BAC, SPY], from: 2024-03-04, to: 2024-03-04, deleted: remove";
+    let text = std::fs::read_to_string(WORKFLOW).unwrap();
+    let profiles = &text[text.find("profiles:").unwrap()..];
+    let file = world.write(
+        "compared.yaml",
+        &format!(
+            "workflow: compared\nkind: state-machine\ntables:\n  bars: {{ location: bars, format: parquet, partition_by: [{{ date: day }}], key: [symbol], time: \
+             ts, cadence: 1m }}\nsources:\n  v: {{ source: stocks.simulated, with: {{ seed: 1, calendar: XNYS }} }}\nstart: look\nsteps:\n  look: {{ detect: \
+             differs, with: {{ {with} }}, next: check }}\n  check: {{ verify: look, end: true }}\n{profiles}"
+        ),
+    );
+    let json = |command: &str| -> Value {
+        let mut said = sandbox.repair(&world);
+        let output = said.arg(command).arg(&file).args(["--profile", "aws", "--json", "--prices", PRICES]).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
+    };
+    let plan = json("plan");
+    let why = plan["not_planned"][0]["why"].as_str().unwrap();
+    assert!(why.contains("slots and the queries that read the table, and what it finds"), "{why}");
+    let [look, check] = [0, 1].map(|step| plan["reads"][step]["estimate"].clone());
+    let number = |of: &Value, name: &str| of[name].as_u64().unwrap_or_else(|| panic!("{of} has no {name}"));
+    // Presence, and the rows of all requests; at most their repairs, too, and which rows are to be removed.
+    assert_eq!((number(&look["low"], "queries"), number(&look["high"], "queries")), (2, 6), "{look:#}");
+    assert_eq!((number(&check["low"], "queries"), number(&check["high"], "queries")), (0, 6), "{check:#}");
+    let usd = |of: &Value| of["usd"].as_str().unwrap().parse::<Decimal>().unwrap();
+    // Each query is charged as ten megabytes at least, at 5 dollars a terabyte.
+    assert!(usd(&look["high"]) > Decimal::new(30, 5) && usd(&look["high"]) < Decimal::new(31, 5), "{look:#}");
+    let used = json("run")["usage"].clone();
+    let within = |name: &str, planned: &str| {
+        let [low, high] = ["low", "high"].map(|end| number(&plan["total"][end], planned));
+        assert!((low..=high).contains(&number(&used, name)), "{name}: {low} to {high}, and used {used}");
+    };
+    within("queries", "queries");
+    within("bytes_scanned", "bytes");
+}
+
 /// Versions of orders, in files of the days on which they were written: `twice` is in one file twice, `moved` has three versions, and
-/// one of `later` lies beyond the interval.
+/// one of `later` lies beyond the interval. The file of the seventh never came; the archive `agency` has its orders, and corrects `wrong`.
 fn orders(world: &World) -> PathBuf {
     let line = |id: &str, day: u32, amount: i64, updated: u32| {
         let (created, updated) = (format!("2024-03-{day:02}T10:00:00Z"), format!("2024-03-{updated:02} 11:00"));
@@ -264,6 +306,10 @@ fn orders(world: &World) -> PathBuf {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("a.jsonl"), lines).unwrap();
     }
+    let agency =
+        [("plain", 3, 100, 3), ("moved", 3, 1, 3), ("wrong", 6, 7, 7), ("seventh", 7, 1, 7), ("seventh", 7, 2, 8), ("last", 9, 5, 9)];
+    std::fs::create_dir_all(folder.join("agency")).unwrap();
+    std::fs::write(folder.join("agency/a.jsonl"), agency.map(|row| line(row.0, row.1, row.2, row.3)).concat()).unwrap();
     folder
 }
 
@@ -276,15 +322,20 @@ async fn orders_are_counted_once_on_athena_as_on_files() {
     sandbox.store().create_bucket("bucket").unwrap();
     sandbox.create_workgroup("repair", "s3://bucket/results/").unwrap();
     sandbox.run(None, "CREATE DATABASE market").await.unwrap();
-    let (from, location) = (folder.join("orders"), format!("{LAKE}/orders"));
-    sandbox.load(aws_sandbox::TableFolder { database: "market", name: "orders", folder: &from, location: &location }).await.unwrap();
+    for (name, folder) in [("orders", folder.join("orders")), ("orders_archive", folder.join("agency"))] {
+        let location = format!("{LAKE}/{name}");
+        sandbox.load(aws_sandbox::TableFolder { database: "market", name, folder: &folder, location: &location }).await.unwrap();
+    }
     let sandbox = Sandbox { endpoint: sandbox.endpoint(), _sandbox: sandbox };
     let scope = "table: orders, from: 2024-03-01, to: 2024-03-10";
     let steps = [
         format!("look: {{ detect: arrivals, with: {{ {scope} }}, next: several }}"),
         format!("several: {{ detect: duplicates, with: {{ {scope} }}, next: keep }}"),
         "keep: { repair: keep, of: several, next: check }".to_owned(),
-        "check: { verify: several, next: bad }".to_owned(),
+        "check: { verify: several, next: same }".to_owned(),
+        format!("same: {{ detect: differs, with: {{ {scope}, source: agency }}, next: restate }}"),
+        "restate: { repair: backfill, of: same, with: { source: agency }, next: again }".to_owned(),
+        "again: { verify: same, next: bad }".to_owned(),
         format!("bad: {{ detect: invalid, with: {{ {scope}, rules: [{{ column: amount, min: 0 }}] }}, next: sum }}"),
         "sum: { aggregate: sql, with: { into: sums, query: SELECT min(created_at) AS ts FROM orders_repaired }, end: true }".to_owned(),
     ];
@@ -294,7 +345,8 @@ async fn orders_are_counted_once_on_athena_as_on_files() {
     let file = world.write(
         "orders.yaml",
         &format!(
-            "workflow: orders\nkind: state-machine\ntables:\n  orders: {{ location: orders, {table} }}\nstart: look\nsteps:\n  {}\n\
+            "workflow: orders\nkind: state-machine\ntables:\n  orders: {{ location: orders, {table} }}\nsources:\n  agency: {{ source: \
+             stocks.archive, with: {{ location: agency, format: jsonl }} }}\nstart: look\nsteps:\n  {}\n\
              profiles:\n  here: {{ {here} }}\n  aws: {{ {on_aws} }}\n",
             steps.join("\n  ")
         ),
@@ -309,13 +361,23 @@ async fn orders_are_counted_once_on_athena_as_on_files() {
     let both = |arguments: &[&str]| lakes.map(|(_, lake)| json(&[arguments, &["--lake", lake]].concat()));
     let why = || both(&["why", "orders", "--key", "later", "--at", "2024-03-10T00:00:00Z"]);
     let [here, on_aws] = run("one");
-    for step in ["look", "several", "check", "bad"] {
+    for step in ["look", "several", "check", "same", "again", "bad"] {
         assert_eq!(on_aws["steps"][step]["output"], here["steps"][step]["output"], "{step}");
     }
     assert_eq!((&on_aws["outcome"], &on_aws["problems"]), (&here["outcome"], &here["problems"]));
     let several = &on_aws["steps"]["several"]["output"];
     assert_eq!((&several["defective"], &several["duplicates"]), (&Value::from(3), &Value::from(4)), "{several}");
-    assert_eq!(on_aws["steps"]["bad"]["output"]["cells"], 1);
+    let [same, again, bad] = ["same", "again", "bad"].map(|step| on_aws["steps"][step]["output"].clone());
+    assert_eq!(
+        (&same["compared"]["only_source"], &same["defective"], &same["cells"]),
+        (&Value::from(2), &Value::from(3), &Value::from(2)),
+        "{same}"
+    );
+    assert_eq!((&again["defective"], &bad["defective"]), (&Value::from(0), &Value::from(0)), "{again} {bad}");
+    for story in both(&["why", "orders", "--key", "seventh", "--at", "2024-03-07T10:00:00Z"]) {
+        let repair = &story["repairs"][0];
+        assert_eq!((&repair["op"], &repair["row"]["amount"]), (&Value::from("insert"), &Value::from(2)), "{story:#}");
+    }
     let stories = why();
     for story in &stories {
         assert_eq!((&story["standing"], &story["repairs"][0]["row"]["amount"]), (&Value::from("repaired"), &Value::from(40)), "{story:#}");
@@ -325,7 +387,7 @@ async fn orders_are_counted_once_on_athena_as_on_files() {
     let [here, on_aws] = run("two").map(|report| report["steps"]["several"]["output"].clone());
     assert_eq!((&on_aws, &on_aws["replaced"], &on_aws["defective"]), (&here, &Value::from(3), &Value::from(0)));
     for undone in both(&["undo", "one"]) {
-        assert_eq!(undone["tables"][0]["rows"], 3, "{undone:#}");
+        assert_eq!(undone["tables"][0]["rows"], 6, "{undone:#}");
     }
     for story in why() {
         assert_eq!((&story["standing"], story["raw"].as_array().unwrap().len()), (&Value::from("raw"), 2), "{story:#}");

@@ -90,24 +90,35 @@ fn requests(folder: &Path) -> Vec<String> {
     lines
 }
 
-/// One unit at a time, so that at most one is under way when the process is aborted.
-const CHANGES: [(&str, &str); 4] = [
+/// One unit at a time, so that at most one is under way when the process is aborted. What a detector asks is not counted: one that is aborted
+/// asks again.
+const CHANGES: [(&str, &str); 5] = [
     (
         "source: stocks.archive, with: { location: archive, format: csv, rows_per_request: 30 }",
         "source: counted, with: { location: archive, format: csv, rows_per_request: 150 }",
     ),
+    (
+        "start: find_gaps",
+        "  restated: { source: stocks.archive, with: { location: restated, format: csv, rows_per_request: 150 } }\n  confirming: { source: counted, with: { \
+         location: restated, format: csv, rows_per_request: 150 } }\nstart: find_gaps",
+    ),
     ("concurrency: 2", "concurrency: 1"),
     ("for: 10ms", "for: 1ms"),
-    // Some cells count as wrong, and are changed.
+    // Some cells count as wrong, and are changed; rows that are deleted at the source are removed; and some cells get a fixed value.
     (
         "  hourly:\n    aggregate",
         "  hourly:\n    detect: invalid\n    with: { table: bars, calendar: XNYS, keys: [AIG, BAC, SPY], from: 2024-03-04, to: 2024-03-04, rules: [{ column: \
          close, max: 104.5 }] }\n    next: cells\n  cells:\n    of: hourly\n    concurrency: 1\n    repair:\n      - { strategy: interpolate, with: { columns: [close] } }\n      - { strategy: carry-forward, with: { max_age: 1h } }\n    next: again\n\n  \
-         again: { verify: hourly, next: hours }\n  hours:\n    aggregate",
+         again: { verify: hourly, next: deleted }\n  deleted:\n    detect: differs\n    with: { table: bars, source: restated, calendar: XNYS, keys: [AIG, BAC, SPY], \
+         from: 2024-03-04, to: 2024-03-04, columns: [open], deleted: remove }\n    next: remove\n  remove: { repair: backfill, of: deleted, with: { source: \
+         confirming }, concurrency: 1, next: gone }\n  gone: { verify: deleted, next: volumes }\n  volumes:\n    detect: invalid\n    with: { table: bars, \
+         calendar: XNYS, keys: [AIG, BAC, SPY], from: 2024-03-04, to: 2024-03-04, rules: [{ column: volume, max: 950 }] }\n    next: set\n  set: { repair: set, \
+         of: volumes, with: { values: { volume: 950 } }, concurrency: 1, next: hours }\n  hours:\n    aggregate",
     ),
 ];
 
 fn folder(world: &World) -> PathBuf {
+    world.restate();
     world.workflow(&CHANGES).parent().unwrap().to_owned()
 }
 
@@ -120,6 +131,9 @@ fn aborted_at_every_write_and_resumed_nothing_is_lost_doubled_or_paid_for_twice(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let expected = runtime.block_on(seen(&calm));
     assert!(expected["view"].iter().filter(|row| row.contains("{\"close\":\"interpolate\"}")).count() > 20, "cells were changed");
+    assert!(expected["view"].iter().filter(|row| row.contains("\"volume\":\"set\"")).count() > 20, "cells were set");
+    let (deleted, source) = (calm.restate(), std::fs::read_to_string(calm.lake().join("restated/2024-03-04.csv")).unwrap());
+    assert!(deleted.len() > 5 && expected["view"].len() == source.lines().count() - 1, "rows were removed");
     let asked = requests(&calm_folder);
     assert!(asked.len() >= 8 && whole.writes() > 25, "{} requests, {} writes", asked.len(), whole.writes());
 

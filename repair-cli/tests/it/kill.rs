@@ -9,23 +9,43 @@ use crate::common::{World, seen};
 
 #[tokio::test]
 async fn killed_anywhere_and_resumed_is_as_if_never_killed() {
-    let slow = [(
-        "with: { location: archive, format: csv, rows_per_request: 30 }",
-        "with: { location: archive, format: csv, rows_per_request: 30 }, rate_limit: 60/s",
-    )];
+    let slow = [
+        (
+            "with: { location: archive, format: csv, rows_per_request: 30 } }",
+            "with: { location: archive, format: csv, rows_per_request: 30 }, rate_limit: 60/s }\n  restated: { source: stocks.archive, with: { location: \
+             restated, format: csv, rows_per_request: 500 } }",
+        ),
+        // Rows that are deleted at the source are removed.
+        (
+            "  hourly:\n    aggregate",
+            "  hourly:\n    detect: differs\n    with: { table: bars, source: restated, calendar: XNYS, keys: [AIG, BAC, SPY], from: 2024-03-04, to: 2024-03-04, \
+             deleted: remove }\n    next: remove\n  remove: { repair: backfill, of: hourly, with: { source: confirming }, next: gone }\n  gone: { verify: \
+             hourly, next: hours }\n  hours:\n    aggregate",
+        ),
+        (
+            "start: find_gaps",
+            "  confirming: { source: stocks.archive, with: { location: restated, format: csv, rows_per_request: 30 }, rate_limit: 30/s }\nstart: find_gaps",
+        ),
+    ];
     let calm = World::new();
+    let deleted = calm.restate();
     let began = Instant::now();
     let (report, code) = calm.run_json(&calm.workflow(&slow), &["--run-id", "one"]);
     let whole = began.elapsed();
     assert_eq!((code, &report["steps"]["check"]["output"]["missing"]), (0, &0.into()), "{report}");
     let expected = seen(&calm).await;
     assert_eq!(expected["exceptions"].len(), calm.quiet);
-    assert_eq!(expected["view"].iter().filter(|row| row.contains("stocks.backfill")).count(), calm.dropped);
+    let own = std::fs::read_to_string(calm.lake().join("bars/2024-03-04.csv")).unwrap();
+    let filled_and_deleted = deleted.iter().filter(|row| !own.contains(row.as_str())).count();
+    assert_eq!(expected["view"].iter().filter(|row| row.contains("stocks.backfill")).count(), calm.dropped - filled_and_deleted);
+    assert_eq!(expected["view"].len(), own.lines().count() - 1 + calm.dropped - deleted.len());
+    assert!(deleted.len() > 5 && (1..deleted.len()).contains(&filled_and_deleted), "own and filled rows are deleted at the source");
 
     let rounds = u32::try_from(testdata::seeds(6, 12).end).unwrap();
     let mut interrupted = 0;
     for round in 0..rounds {
         let world = World::new();
+        world.restate();
         let workflow = world.workflow(&slow);
         // Killed once or twice, at moments spread over the whole run, before it has even begun included.
         let mut started = false;

@@ -14,10 +14,11 @@ use crate::engine::rate::RateLimiter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::overlay::Op;
 use crate::lake::overlay::base::BaseRows;
+use crate::lake::overlay::fingerprint::of_hashes;
 use crate::lake::rollup::{column, key_columns};
 use crate::lake::shape::KeyTime;
 use crate::lake::{StageRequest, StageScope, Staged};
-use crate::model::{Absence, Findings, Fingerprints, Fix, Key, SlotRange, Table, Unit};
+use crate::model::{Absence, DefectKind, Findings, Fingerprints, Fix, Key, SlotRange, Table, Unit, Wanted};
 use crate::plugin::{Repairer, StepContext};
 use crate::workflow::Rate;
 
@@ -93,7 +94,7 @@ impl UnitWork {
         check_fix(&self.table, unit, &fix)?;
         leave_deleted(&self.table, &self.findings, &mut fix)?;
         let patches = cells::taken_out((context.lake.as_ref(), &self.table), &self.findings, &self.base, unit, &mut fix).await?;
-        let replaces = (self.op == Op::Replace).then(|| judged_of(&self.findings, unit));
+        let replaces = (self.op == Op::Replace).then(|| judged_of(&self.table, &self.findings, unit));
         let removed = if replaces.is_some() { removed(&self.table, &self.findings, &mut fix) } else { Vec::new() };
         let id = self.id(unit);
         let request = StageRequest::new(&id, &self.strategy, context.clock.now(), &fix);
@@ -102,11 +103,18 @@ impl UnitWork {
     }
 }
 
-/// The fingerprints of the rows that were judged in the slots of a unit.
-fn judged_of(findings: &Findings, unit: &Unit) -> Fingerprints {
+/// The fingerprints of the rows that were judged in the slots of a unit. Where the key alone identifies a row, a row that differs from a source may be
+/// one that the table does not have: it fills, so a version that the table gets later counts.
+fn judged_of(table: &Table, findings: &Findings, unit: &Unit) -> Fingerprints {
     let mut judged = Fingerprints::default();
-    for wanted in &unit.wanted {
-        wanted.slots.iter().for_each(|&slots| judged.extend_from(&findings.judged, &wanted.key, slots));
+    let fills = table.identity().lookback_us().is_some() && findings.kind == DefectKind::Different;
+    let nothing = of_hashes(&mut []);
+    for Wanted { key, slots } in &unit.wanted {
+        for &slots in slots {
+            judged.extend_from(&findings.judged, key, slots);
+            let is_nothing = |slot: &i64| fills && findings.judged.get(key, *slot) == Some(nothing);
+            (slots.first..slots.end).filter(is_nothing).for_each(|slot| judged.insert_nothing(key, slot));
+        }
     }
     judged
 }

@@ -135,6 +135,9 @@ pub trait ReadLake: Send + Sync {
     /// same, however `location` is written.
     fn place(&self, table: &Table) -> String;
 
+    /// Whether an engine answers reads by queries, which are counted and charged. A lake that opens files itself answers `false`.
+    fn is_queried(&self) -> bool;
+
     /// The table in which the repairs of a table lie, with the overlay's columns beside the table's own. It may not exist yet.
     ///
     /// # Errors

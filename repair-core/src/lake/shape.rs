@@ -585,11 +585,7 @@ impl<'a> KeyTime<'a> {
     /// The first row after `row` with another key. Rows of one key mostly follow each other, so callers look a key up once for each run.
     pub fn end_of_run(&self, row: usize) -> usize {
         let rows = self.times.len();
-        let mut end = row + 1;
-        while end < rows && self.keys.iter().all(|column| column.value(end) == column.value(row)) {
-            end += 1;
-        }
-        end
+        self.keys.iter().fold(rows, |end, column| row + 1 + equal_to_first(column, row, end))
     }
 
     /// The rows, cut into runs of one key.
@@ -603,6 +599,34 @@ impl<'a> KeyTime<'a> {
             })
         })
     }
+}
+
+/// How many values follow each other behind a first one, and equal it, before an end.
+fn equal_to_first(column: &StringArray, first: usize, end: usize) -> usize {
+    /// So many are compared at once: most runs are either long, or over at once.
+    const AT_ONCE: usize = 64;
+    let (offsets, bytes) = (column.value_offsets(), column.value_data());
+    let at = |row: usize| offsets.get(row).and_then(|offset| usize::try_from(*offset).ok()).unwrap_or(0);
+    let (begin, length) = (at(first), at(first + 1) - at(first));
+    let is_equal = |row: usize| bytes.get(at(row)..at(row + 1)) == bytes.get(begin..begin + length);
+    let (mut equal, all) = (0, end.saturating_sub(first + 1));
+    if all == 0 || !is_equal(first + 1) {
+        return 0;
+    }
+    while equal < all {
+        let many = AT_ONCE.min(all - equal);
+        // If all are as long as the first, they equal it exactly if they equal the bytes that begin one value before.
+        let from = first + equal;
+        let window = offsets.get(from..from + many + 2).unwrap_or_default();
+        let are_as_long = window.windows(2).all(|pair| matches!(pair, [one, next] if usize::try_from(next - one) == Ok(length)));
+        let (before, here) = (at(from), at(from + 1));
+        if are_as_long && bytes.get(before..before + many * length) == bytes.get(here..here + many * length) {
+            equal += many;
+            continue;
+        }
+        return equal + (0..many).take_while(|more| is_equal(first + equal + more + 1)).count();
+    }
+    equal
 }
 
 #[cfg(test)]
@@ -733,5 +757,41 @@ mod tests {
         assert_eq!(instants(&table, &times).unwrap().values().as_ref(), [-1, 1]);
         let far: ArrayRef = Arc::new(arrow::array::TimestampSecondArray::from(vec![i64::MAX / 2]));
         assert!(instants(&table, &far).unwrap_err().full().contains("too far"));
+    }
+
+    #[test]
+    fn runs_of_one_key_are_found_whatever_their_length() {
+        let table = Table { key: vec!["a".into(), "b".into()], ..table() };
+        let mut state = 7u64;
+        let mut below = |end: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % end
+        };
+        for _ in 0..200 {
+            let names = ["", "x", "xx", "y", "long enough", "long enouch"];
+            let mut rows: Vec<(&str, &str)> = Vec::new();
+            for _ in 0..below(9) {
+                let (one, other) = (names[below(6) as usize], names[below(6) as usize]);
+                rows.extend(std::iter::repeat_n((one, other), [1, 2, 63, 64, 65, 66, 130][below(7) as usize]));
+            }
+            // A slice begins within the values of its array.
+            let column = |of: fn(&(&'static str, &'static str)) -> &'static str| {
+                let values = std::iter::repeat_n("x", 3).chain(rows.iter().map(of));
+                StringArray::from_iter_values(values).slice(3, rows.len())
+            };
+            let (one, other) = (column(|row| row.0), column(|row| row.1));
+            let times = TimestampMicrosecondArray::from(vec![0; rows.len()]).with_timezone("UTC");
+            let batch: [(&str, ArrayRef); 3] = [("a", Arc::new(one)), ("b", Arc::new(other)), ("ts", Arc::new(times))];
+            let batch = RecordBatch::try_from_iter(batch).unwrap();
+            let found: Vec<std::ops::Range<usize>> = KeyTime::of(&table, &batch).unwrap().runs().collect();
+            let mut expected: Vec<std::ops::Range<usize>> = Vec::new();
+            for (at, row) in rows.iter().enumerate() {
+                match expected.last_mut().filter(|last| rows[last.start] == *row) {
+                    Some(last) => last.end = at + 1,
+                    None => expected.push(at..at + 1),
+                }
+            }
+            assert_eq!(found, expected);
+        }
     }
 }

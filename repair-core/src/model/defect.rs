@@ -92,11 +92,20 @@ impl fmt::Debug for Fingerprint {
 
 /// The fingerprints of slots, by key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fingerprints(BTreeMap<Key, BTreeMap<i64, Fingerprint>>);
+pub struct Fingerprints(BTreeMap<Key, BTreeMap<i64, Option<Fingerprint>>>);
 
 impl Fingerprints {
     /// Adds the fingerprint of a slot.
     pub fn insert(&mut self, key: &Key, slot: i64, fingerprint: Fingerprint) {
+        self.put(key, slot, Some(fingerprint));
+    }
+
+    /// Adds a slot of which it is known that the table has no row: a row for it fills, and replaces nothing.
+    pub fn insert_nothing(&mut self, key: &Key, slot: i64) {
+        self.put(key, slot, None);
+    }
+
+    fn put(&mut self, key: &Key, slot: i64, fingerprint: Option<Fingerprint>) {
         match self.0.get_mut(key) {
             Some(slots) => {
                 slots.insert(slot, fingerprint);
@@ -107,12 +116,17 @@ impl Fingerprints {
         }
     }
 
-    /// The fingerprint of a slot, if it is known.
+    /// The fingerprint of a slot, if it is known, and the table has a row.
     pub fn get(&self, key: &Key, slot: i64) -> Option<Fingerprint> {
-        self.0.get(key)?.get(&slot).copied()
+        *self.0.get(key)?.get(&slot)?
     }
 
-    /// The slots of a key whose fingerprints are known, in order.
+    /// Whether it is known that the table has no row in a slot, see [`Fingerprints::insert_nothing`].
+    pub fn is_nothing(&self, key: &Key, slot: i64) -> bool {
+        self.0.get(key).and_then(|slots| slots.get(&slot)).is_some_and(Option::is_none)
+    }
+
+    /// The slots of a key of which it is known what the table has, in order.
     pub fn slots_of(&self, key: &Key) -> impl Iterator<Item = i64> {
         self.0.get(key).into_iter().flat_map(|slots| slots.keys().copied())
     }
@@ -128,7 +142,7 @@ impl Fingerprints {
             return;
         }
         for (&slot, &fingerprint) in other.0.get(key).into_iter().flat_map(|of_key| of_key.range(slots.first..slots.end)) {
-            self.insert(key, slot, fingerprint);
+            self.put(key, slot, fingerprint);
         }
     }
 }

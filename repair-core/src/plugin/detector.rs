@@ -24,12 +24,14 @@ pub struct Asks {
     pub calls_at_worst: u64,
     /// How often it reads what the table has in the interval, at most.
     pub reads: u64,
+    /// How often it reads that at least.
+    pub least_reads: u64,
 }
 
 impl Asks {
     /// So many requests to a source, for slots of a table in an interval. Each takes one call, and the table is read once.
     pub fn new(source: impl Into<String>, table: impl Into<String>, interval: Interval, slots: u64, requests: u64) -> Self {
-        Self { source: source.into(), table: table.into(), interval, slots, requests, calls_at_worst: 1, reads: 1 }
+        Self { source: source.into(), table: table.into(), interval, slots, requests, calls_at_worst: 1, reads: 1, least_reads: 1 }
     }
 
     /// The calls that one request takes at worst.
@@ -39,10 +41,10 @@ impl Asks {
         self
     }
 
-    /// How often it reads what the table has in the interval, at most.
+    /// How often it reads what the table has in the interval, at least and at most.
     #[must_use]
-    pub fn with_reads(mut self, reads: u64) -> Self {
-        self.reads = reads;
+    pub fn with_reads(mut self, least: u64, most: u64) -> Self {
+        (self.least_reads, self.reads) = (least, most.max(least));
         self
     }
 }

@@ -183,6 +183,8 @@ pub struct PluginEntry {
     pub needs_one_row: bool,
     /// Whether it works on tables whose key identifies a row, see [`Registry::takes_unique_rows`].
     pub takes_unique_rows: bool,
+    /// What alone it repairs in such tables, see [`Registry::repairs_unique_rows`]; empty if it does not say.
+    pub repairs_unique: &'static [DefectKind],
     /// Whether it finds wrong rows, see [`Registry::finds_wrong_rows`].
     pub finds_wrong_rows: bool,
     /// How a report draws its table, see [`Registry::drawn_as`].
@@ -207,6 +209,7 @@ impl PluginEntry {
             schema,
             needs_one_row: false,
             takes_unique_rows: false,
+            repairs_unique: &[],
             finds_wrong_rows: false,
             drawing: None,
             finds: None,
@@ -362,6 +365,35 @@ impl Registry {
         if let Some(entry) = self.entries.get_mut(&(kind, name.to_owned())) {
             entry.takes_unique_rows = true;
         }
+    }
+
+    /// Says that a repairer also works on tables with `rows: unique`, but repairs only some kinds of defects there. A workflow that uses it for what
+    /// another detector finds in such a table is refused when it is read.
+    pub fn repairs_unique_rows(&mut self, name: &str, kinds: &'static [DefectKind]) {
+        self.takes_unique_rows(PluginKind::Repairer, name);
+        if let Some(entry) = self.entries.get_mut(&(PluginKind::Repairer, name.to_owned())) {
+            entry.repairs_unique = kinds;
+        }
+    }
+
+    /// Checks that a repairer repairs what a detector finds in a table with `rows: unique`, as far as both say so; `of` is the step of the detector.
+    ///
+    /// # Errors
+    /// `invalid` if it does not.
+    pub fn check_repairs_unique(&self, repairer: &str, detector: &str, of: &str, table: &str) -> Result<()> {
+        let only = self.get(PluginKind::Repairer, repairer).map(|entry| entry.repairs_unique).unwrap_or_default();
+        let finds =
+            |detector: &PluginEntry| detector.kind == PluginKind::Detector && detector.finds.is_some_and(|kind| only.contains(&kind));
+        if only.is_empty() || self.get(PluginKind::Detector, detector).is_none_or(finds) {
+            return Ok(());
+        }
+        let others: Vec<String> = self.entries.values().filter(|entry| finds(entry)).map(|entry| format!("`{}`", entry.name)).collect();
+        let others = others.join(", ");
+        Err(Error::invalid(format!(
+            "`{repairer}` cannot repair what `{of}` finds in table `{table}`: the table has `rows: unique`, so nothing but a source says which rows it \
+             should have; compare it with the source by `detect: {}`, which finds what is missing or different there, and repair that",
+            others.trim_matches('`')
+        )))
     }
 
     /// Says how the `with` of a plug-in is checked against the table that it works on, when a workflow is read. What is computed is null in it.

@@ -36,7 +36,7 @@ impl Default for Limits {
 pub struct Request {
     /// The table the rows are for: the names of its key and time columns, its cadence.
     pub table: Table,
-    /// The keys whose rows are wanted.
+    /// The keys whose rows are wanted. None if the table has `rows: unique`, since nothing says which there are: then all rows are wanted.
     pub keys: Vec<Key>,
     /// The stretch of time.
     pub interval: Interval,
@@ -52,7 +52,7 @@ impl Request {
 /// A stretch of time for which a source vouches: what it did not return there did not happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Covered {
-    /// The key.
+    /// The key. One without values stands for all keys, in an answer about a table with `rows: unique`.
     pub key: Key,
     /// The stretch of time.
     pub interval: Interval,

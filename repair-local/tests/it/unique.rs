@@ -11,12 +11,47 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use repair_core::engine::{Engine, Outcome, StartRequest};
 use repair_core::lake::overlay::retraction::{Part, Retraction};
-use repair_core::lake::{Lake, Layer, ScanRequest};
-use repair_core::model::{Interval, Table};
+use repair_core::lake::{Lake, Layer, ReadLake, ScanRequest};
+use repair_core::model::{Format, Interval, Rows, Table};
 use repair_core::plugin::Registry;
 use repair_core::testing::{MemoryJournal, MemoryLake, VirtualClock};
 use repair_core::workflow::Workflow;
 use repair_local::LocalLake;
+
+/// Folders of hours in a zone, beside an hour that the clock shows twice or never: a version is used if it is within the lookback of its folder, or
+/// in the folder next to it, to the microsecond.
+#[tokio::test]
+async fn versions_in_folders_of_other_hours_are_used() {
+    for (folder, lookback_h, from, to) in [
+        ("2024-10-27/03", 1, "2024-10-27T00:00:00Z", "2024-10-27T04:00:00Z"),
+        ("2024-10-27/01", 1, "2024-10-26T22:00:00Z", "2024-10-27T02:00:00Z"),
+        ("2024-10-27/03", 3, "2024-10-26T23:00:00Z", "2024-10-27T06:00:00Z"),
+        ("2024-03-31/01", 1, "2024-03-30T23:00:00Z", "2024-03-31T02:00:00Z"),
+        ("2024-03-31/03", 2, "2024-03-30T23:00:00Z", "2024-03-31T04:00:00Z"),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let [from, to]: [Timestamp; 2] = [from, to].map(|time| time.parse().unwrap());
+        let microsecond = jiff::SignedDuration::from_micros(1);
+        let times = [from - microsecond, from, to - microsecond, to];
+        let line = |(number, time): (usize, Timestamp)| {
+            serde_json::json!({ "id": format!("r{number}"), "ts": time.to_string() }).to_string() + "\n"
+        };
+        std::fs::create_dir_all(root.path().join("t").join(folder)).unwrap();
+        std::fs::write(root.path().join("t").join(folder).join("a.jsonl"), times.into_iter().enumerate().map(line).collect::<String>())
+            .unwrap();
+        let table = Table::new("t", Format::Jsonl, "ts").with_key(["id"]).with_rows(Rows::Unique);
+        let lookback = Some(std::time::Duration::from_secs(lookback_h * 3_600));
+        let table = Table { lookback, ..table }.with_layout("%F/%H".parse().unwrap(), "Europe/Berlin".parse().unwrap());
+        let lake = LocalLake::open(root.path()).unwrap();
+        let mut seen = Vec::new();
+        let rows: Vec<RecordBatch> = lake.scan(&table, &ScanRequest::new(Layer::Repaired)).await.unwrap().try_collect().await.unwrap();
+        for batch in rows {
+            seen.extend(batch.column_by_name("id").unwrap().as_string::<i32>().iter().flatten().map(str::to_owned));
+        }
+        seen.sort();
+        assert_eq!(seen, ["r1", "r2"], "{folder}, {lookback_h} h");
+    }
+}
 
 const HOUR_US: i64 = 3_600_000_000;
 const START_US: i64 = 1_709_251_200_000_000;

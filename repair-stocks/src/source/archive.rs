@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use repair_core::lake::{Lake, Layer, ScanRequest, rollup, shape};
-use repair_core::model::{Format, Interval, Key, Partition, PartitionUnit, SlotGrid, Table};
+use repair_core::model::{Format, Interval, Key, Partition, PartitionUnit, Rows, SlotGrid, Table};
 use repair_core::model::{day_start, utc_date};
 use repair_core::plugin::{Answer, Covered, Limits, Registry, Request, Source, StepContext};
 use repair_core::{Error, ErrorKind, Result};
@@ -143,7 +143,7 @@ fn of_the_archive(archive: &Table, error: Error) -> Error {
 
 /// Reads the keys and times of an archive.
 async fn look(lake: &dyn Lake, archive: &Table) -> Result<Spans> {
-    let grid = archive.grid()?;
+    let grid = grid(archive)?;
     let request = ScanRequest::new(Layer::Raw).with_columns(Vec::new());
     let mut rows = lake.scan(archive, &request).await?;
     let mut spans = Spans::new();
@@ -154,6 +154,11 @@ async fn look(lake: &dyn Lake, archive: &Table) -> Result<Spans> {
         }
     }
     Ok(spans)
+}
+
+/// What the rows of an archive are numbered by.
+fn grid(archive: &Table) -> Result<SlotGrid> {
+    if archive.rows == Rows::Unique { Ok(archive.identity().grid()) } else { archive.grid() }
 }
 
 fn add(spans: &mut Spans, archive: &Table, grid: SlotGrid, batch: &RecordBatch) -> Result<()> {
@@ -167,7 +172,7 @@ fn add(spans: &mut Spans, archive: &Table, grid: SlotGrid, batch: &RecordBatch) 
         let slots = (row..end).filter(|&row| times.is_valid(row)).filter_map(|row| grid.slot_of_row(times.value(row)));
         let run = slots.fold(None, |run: Option<(i64, i64)>, slot| Some(run.map_or((slot, slot), |(a, b)| (a.min(slot), b.max(slot)))));
         if let Some((first, last)) = run {
-            let key = Key::new(keys.iter().map(|column| column.value(row)));
+            let key = if archive.rows == Rows::Unique { Key::default() } else { Key::new(keys.iter().map(|column| column.value(row))) };
             let span = spans.entry(key).or_insert((first, last));
             *span = (span.0.min(first), span.1.max(last));
         }
@@ -200,11 +205,14 @@ impl Source for Archive {
 
     async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
         let archive = self.table(&request.table);
-        let grid = archive.grid()?;
+        let grid = grid(&archive)?;
         let spans = self.spans(context.lake.as_ref(), &archive).await?;
         let now = context.clock.now();
         let mut known = Vec::new();
-        for key in &request.keys {
+        // Where the key alone identifies a row, the days of the archive are those of all keys.
+        let all = [Key::default()];
+        let keys = if archive.rows == Rows::Unique { &all[..] } else { &request.keys };
+        for key in keys {
             if let Some(&span) = spans.get(key) {
                 known.push((key, whole_days(grid, span, now)?));
             }
@@ -213,7 +221,10 @@ impl Source for Archive {
             .iter()
             .filter_map(|(key, span)| Some(Covered { key: (*key).clone(), interval: span.intersection(&request.interval)? }))
             .collect();
-        let said = self.said(request.keys.len(), &known);
+        let said = match known.first() {
+            Some((_, span)) if archive.rows == Rows::Unique => format!("the archive {}, which holds rows from {span}", self.location),
+            _ => self.said(request.keys.len(), &known),
+        };
         // Rows are read even where the archive does not vouch: those that arrived since the look-up are as good as others.
         let rows = read(context.lake.as_ref(), &archive, request).await?;
         Ok(Answer::new(rows).with_covered(covered).with_said(said))
@@ -223,7 +234,8 @@ impl Source for Archive {
 /// The requested rows, in order of key, then time.
 async fn read(lake: &dyn Lake, archive: &Table, request: &Request) -> Result<Vec<RecordBatch>> {
     let columns = columns(lake, archive, &request.table).await?;
-    let scan = ScanRequest::new(Layer::Raw).in_interval(request.interval).of_keys(request.keys.clone()).with_columns(columns);
+    let keys = (archive.rows != Rows::Unique).then(|| request.keys.clone());
+    let scan = ScanRequest::new(Layer::Raw).in_interval(request.interval).of_keys(keys).with_columns(columns);
     let batches: Vec<RecordBatch> =
         async { lake.scan(archive, &scan).await?.try_collect().await }.await.map_err(|error| of_the_archive(archive, error))?;
     let Some(first) = batches.first() else { return Ok(Vec::new()) };

@@ -313,6 +313,10 @@ fn area(scope: &StageScope<'_>) -> Area {
 
 #[async_trait]
 impl ReadLake for MaskedLake {
+    fn is_queried(&self) -> bool {
+        self.inner.is_queried()
+    }
+
     fn place(&self, table: &Table) -> String {
         self.inner.place(table)
     }

@@ -255,24 +255,43 @@ impl<'a> Making<'a> {
 
     /// A plan asks no source. It prices what a step would ask, and does not know what the step finds.
     async fn asking(&mut self, step: &'a Step, asks: &Asks) -> Result<()> {
-        let low = Usage { source_requests: asks.requests, ..Usage::default() };
         let there = self.context.lake.extent(self.context.table(&asks.table)?, Some(&asks.interval)).await?.bytes;
-        let high = asking_at_worst(asks, there, step);
+        let is_queried = self.context.lake.is_queried();
+        let queries = if is_queried { asks.least_reads } else { 0 };
+        let low = Usage { source_requests: asks.requests, queries, ..Usage::default() };
+        let high = self.asking_at_worst(asks, there, step);
         let aside = if asks.requests == 0 { 0 } else { asks.calls_at_worst - 1 };
         let take = Take { low, certain: low, high, aside };
         let (number, slots) = (asks.requests, asks.slots);
         let requests = if number == 1 { "request" } else { "requests" };
+        // Where rows have no slots, nobody knows before how many there are.
+        let slots = if slots == 0 { String::new() } else { format!(" for {slots} slots") };
         self.not_planned(
             step,
             format!(
-                "it compares table `{}` with source `{}`, and a plan asks no source; the price includes {number} {requests} for {slots} slots, but not what \
-                 the lake charges for queries, and what it finds is known only when the run gets there",
-                asks.table, asks.source
+                "it compares table `{}` with source `{}`, and a plan asks no source; the price includes {number} {requests}{slots}{}, and \
+                 what it finds is known only when the run gets there",
+                asks.table,
+                asks.source,
+                if is_queried { " and the queries that read the table" } else { "" }
             ),
         );
         self.reading(step, asks.table.clone(), take, Some(asks.source.clone()));
         self.asked.insert(step.name.clone(), (asks.clone(), there));
         Ok(())
+    }
+
+    /// What a step takes at most that asks a source as a detect step does. `there` are the bytes of its table in the interval.
+    pub(super) fn asking_at_worst(&self, asks: &Asks, there: u64, step: &Step) -> Usage {
+        let tries = attempts(&step.retry);
+        let reads = asks.reads.saturating_mul(tries);
+        Usage {
+            bytes_scanned: there.saturating_mul(reads),
+            source_requests: asks.requests.saturating_mul(asks.calls_at_worst).saturating_mul(tries),
+            // One for the table's own rows, and one for its repairs.
+            queries: if self.context.lake.is_queried() { reads.saturating_mul(2) } else { 0 },
+            ..Usage::default()
+        }
     }
 
     async fn extent(&self, table: &str, interval: Option<Interval>) -> Result<TableExtent> {
@@ -334,13 +353,3 @@ impl<'a> Making<'a> {
 
 /// Why something is not planned whose configuration depends on what the run finds.
 pub(super) const KNOWN_LATER: &str = "its `with` is known only when the run gets there";
-
-/// What a step takes at most that asks a source as a detect step does. `there` are the bytes of its table in the interval.
-pub(super) fn asking_at_worst(asks: &Asks, there: u64, step: &Step) -> Usage {
-    let tries = attempts(&step.retry);
-    Usage {
-        bytes_scanned: there.saturating_mul(asks.reads).saturating_mul(tries),
-        source_requests: asks.requests.saturating_mul(asks.calls_at_worst).saturating_mul(tries),
-        ..Usage::default()
-    }
-}

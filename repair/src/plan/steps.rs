@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::cost::{Pricing, Take, times};
-use super::make::{Found, KNOWN_LATER, Making, asking_at_worst};
+use super::make::{Found, KNOWN_LATER, Making};
 use super::verdict::{Owner, Sum};
 use super::{Reach, Reading, RepairPlan, StrategyPlan, reach};
 use repair_core::Result;
@@ -195,7 +195,7 @@ impl<'a> Making<'a> {
     pub(super) fn verify(&mut self, step: &'a Step, of: &str) {
         if let Some((asks, there)) = self.asked.get(of).cloned() {
             // Only for what was found, so at most for everything.
-            let take = Take { high: asking_at_worst(&asks, there, step), ..Take::default() };
+            let take = Take { high: self.asking_at_worst(&asks, there, step), ..Take::default() };
             let requests = if asks.requests == 1 { "request" } else { "requests" };
             self.not_planned(
                 step,

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use crate::common::{World, output};
 use futures::TryStreamExt;
 use repair::arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int32Array, Int64Array,
-    ListArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray, TimestampNanosecondArray, UInt16Array, make_comparator,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array, Int32Array,
+    Int32Builder, Int64Array, LargeStringArray, ListArray, MapBuilder, RecordBatch, StringArray, StringBuilder, StructArray,
+    TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray, UInt16Array, UInt64Array, make_comparator,
 };
 use repair::arrow::compute::{SortOptions, concat_batches};
 use repair::arrow::datatypes::{DataType, Field, Float64Type, Int32Type, TimestampMicrosecondType};
@@ -27,7 +28,7 @@ use repair_local::LocalLake;
 const HOURS: usize = 72;
 const DAY_S: i64 = 1_709_510_400;
 
-/// A wide table of two keys: columns of all types, of which `temp`, `count`, `price` and `level` are judged. `de` says which cells are wrong.
+/// A table of 20 columns and two keys: columns of all types, of which `temp`, `count`, `price` and `level` are judged. `de` says which cells are wrong.
 fn columns(bad: &BTreeMap<(&str, usize), &str>, keep: impl Fn(&str, usize) -> bool) -> Vec<(&'static str, ArrayRef)> {
     let rows: Vec<(&str, usize)> =
         ["a", "b"].into_iter().flat_map(|key| (0..HOURS).map(move |hour| (key, hour))).filter(|(key, hour)| keep(key, *hour)).collect();
@@ -41,6 +42,14 @@ fn columns(bad: &BTreeMap<(&str, usize), &str>, keep: impl Fn(&str, usize) -> bo
         (Arc::new(Field::new("x", DataType::Int32, true)), Arc::new(Int32Array::from_iter_values(rows.iter().map(whole))) as ArrayRef),
         (Arc::new(Field::new("y", DataType::Utf8, true)), Arc::new(StringArray::from_iter_values(rows.iter().map(|at| format!("{at:?}"))))),
     ]);
+    let mut tags = MapBuilder::new(None, StringBuilder::new(), Int32Builder::new());
+    for at in &rows {
+        for name in ["x", "y"].iter().take(at.1 % 3) {
+            tags.keys().append_value(name);
+            tags.values().append_option(some(at).then(|| whole(at)));
+        }
+        tags.append(some(at)).unwrap();
+    }
     let price = Decimal128Array::from_iter(rows.iter().map(|at| (!is_bad(at, "price")).then(|| i128::from(whole(at)) * 7)));
     vec![
         ("k", Arc::new(rows.iter().map(|at| Some(at.0)).collect::<StringArray>())),
@@ -61,6 +70,11 @@ fn columns(bad: &BTreeMap<(&str, usize), &str>, keep: impl Fn(&str, usize) -> bo
         ("raw", Arc::new(rows.iter().map(|at| Some(vec![u8::try_from(at.1).unwrap(), 0, 255])).collect::<BinaryArray>())),
         ("list", Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(rows.iter().map(list)))),
         ("pair", Arc::new(pair)),
+        ("tags", Arc::new(tags.finish())),
+        ("big", Arc::new(rows.iter().map(|at| some(at).then_some(u64::MAX - at.1 as u64)).collect::<UInt64Array>())),
+        ("tiny", Arc::new(rows.iter().map(|at| i8::try_from(at.1).ok()).collect::<Int8Array>())),
+        ("ms", Arc::new(TimestampMillisecondArray::from(times.iter().map(|us| us / 1_000 + 1).collect::<Vec<_>>()))),
+        ("long", Arc::new(rows.iter().map(|at| some(at).then(|| "ß".repeat(at.1))).collect::<LargeStringArray>())),
     ]
 }
 
@@ -165,6 +179,8 @@ async fn every_repairer_changes_the_wrong_cells_and_no_others() {
         ("repair: interpolate, with: { columns: [temp] }", false, 8, 5),
         ("repair: carry-forward, with: { max_age: 6h }", false, 0, 10),
         ("repair: shifted, with: { shift: [-24h, 24h] }", false, 0, 10),
+        ("repair: set, with: { values: { temp: 0.5, count: 1, price: 2.5, level: 3.5 } }", false, 0, 10),
+        ("differs: repair: backfill, with: { source: vendor }", true, 0, 10),
         ("repair: [{ strategy: interpolate, with: { columns: [level] } }, { strategy: backfill, with: { source: vendor } }]", false, 0, 12),
     ] {
         let world = world(&bad);
@@ -174,7 +190,9 @@ async fn every_repairer_changes_the_wrong_cells_and_no_others() {
             rows(&whole, Layer::Raw).await
         });
         assert_eq!(differences(&raw, &truth), places(&bad, |_, _, _| true));
-        let opened = open(&world, &steps(repair, RULES)).await;
+        let by_rules = steps(repair.trim_start_matches("differs: "), RULES);
+        let by_source = by_rules.replace(RULES, "source: vendor").replace("detect: invalid", "detect: differs");
+        let opened = open(&world, if repair.starts_with("differs") { &by_source } else { &by_rules }).await;
         let report = run(&opened).await;
         let found = output(&report, "look");
         assert_eq!((&found["defective"], &found["cells"]), (&10.into(), &15.into()), "{repair}");
@@ -204,6 +222,26 @@ async fn every_repairer_changes_the_wrong_cells_and_no_others() {
         opened.lake().redo(&undone.id).await.unwrap();
         assert_eq!(differences(&view, &rows(&world, Layer::Repaired).await), [] as [String; 0], "{repair}");
     }
+}
+
+/// Of two rows of a slot, the one that is kept is shown bit for bit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_is_kept_is_kept_in_all_its_columns() {
+    let world = world(&BTreeMap::new());
+    let truth = rows(&world, Layer::Raw).await;
+    let twice = BTreeMap::from([(("a", 10), "count,temp"), (("b", 11), "count,price")]);
+    world.parquet("t/more.parquet", &columns(&twice, |key, hour| twice.contains_key(&(key, hour))));
+    let look = "detect: duplicates, with: { table: t, keys: [a, b], from: 2024-03-04, to: 2024-03-06 }";
+    let steps = format!(
+        "  look: {{ {look}, next: fix }}\n  fix: {{ repair: keep, of: look, with: {{ keep: {{ max: count }} }}, next: check }}\n  check: {{ verify: look, end: \
+         true }}"
+    );
+    let opened = open(&world, &steps).await;
+    let report = run(&opened).await;
+    assert_eq!((&output(&report, "look")["defective"], &output(&report, "check")["defective"]), (&2.into(), &0.into()));
+    let view = rows(&world, Layer::Repaired).await;
+    assert_eq!(differences(&truth, &view), [] as [String; 0]);
+    assert_eq!(view.num_rows() - view.column_by_name("repaired_by").unwrap().null_count(), 2);
 }
 
 /// What a person sees of cells that were repaired one after the other in the same row, with a correction of the table in between.

@@ -568,8 +568,8 @@ async fn a_plan_and_a_comparison_of_strategies_ask_nothing() {
     assert_eq!(plan.budgets[0].verdict, Verdict::Fits, "{:?}", plan.budgets);
     let not_planned: Vec<String> = plan.not_planned.iter().map(|step| format!("{}: {}", step.step, step.why)).collect();
     let words = [
-        "look: it compares table `t` with source `v`, and a plan asks no source; the price includes 6 requests for 144 slots, but not what the lake charges for \
-         queries, and what it finds is known only when the run gets there",
+        "look: it compares table `t` with source `v`, and a plan asks no source; the price includes 6 requests for 144 slots, and what it \
+         finds is known only when the run gets there",
         "fix: what step `look` finds is known only when the run gets there, and what this step takes is in no price",
         "check: what step `look` finds is known only when the run gets there; the price includes at most the same 6 requests once more",
     ];

@@ -150,6 +150,105 @@ fn a_wrong_value_of_an_order_is_set() {
     );
 }
 
+const AGENCY: &str = "sources:\n  agency: { source: stocks.archive, with: { location: agency, format: jsonl } }\n";
+
+/// A daily file that never came is found, and a comparison with a source finds its orders, those with other values, and no others: the latest
+/// version counts, on whichever side it is.
+#[test]
+fn orders_of_a_file_that_never_came_are_added_from_a_source() {
+    let world = orders();
+    let mut agency: String = (1..=10).map(|day| line(&format!("plain-{day}"), day, 100, day)).collect();
+    for line in [
+        // Two orders of the missing day, of which one has two versions.
+        line("seventh", 7, 1, 7),
+        line("seventh", 7, 2, 8),
+        // Only an old version of one, a corrected value of another, and the time of a third was wrong.
+        line("moved", 3, 1, 3),
+        line("wrong", 4, 7, 5),
+        line("twice", 2, 10, 2),
+        line("later", 9, 20, 9),
+    ] {
+        agency.push_str(&line);
+    }
+    agency = agency.replace("2024-03-05T10:00:00Z", "2024-03-05T12:00:00Z");
+    world.write("agency/all.jsonl", agency);
+    let compared = format!(
+        "  same: {{ detect: differs, with: {{ {SCOPE}, source: agency }}, next: restate }}\n  restate: {{ repair: backfill, of: same, with: {{ source: agency }}, \
+         next: again }}\n  again: {{ verify: same, next: bad }}\n  bad:"
+    );
+    let steps = steps().replace("next: bad", "next: same").replace("  bad:", &compared);
+    let repair = world.workflow_with(AGENCY, "t", ORDERS, &steps);
+    let run = || repair::block_on(async { repair.run().await }).unwrap();
+    let plan = repair::block_on(async { repair.plan().await.unwrap() });
+    let why = &plan.not_planned.iter().find(|step| step.step == "same").unwrap().why;
+    assert!(why.contains("the price includes 10 requests, and what it finds is known only when the run gets there"), "{why}");
+
+    let first = run();
+    let [same, again, bad] = ["same", "again", "bad"].map(|step| output(&first, step));
+    assert_eq!(output(&first, "look")["units"]["missing"], 1, "the file of the seventh");
+    let compared = json!({ "asked": 15, "slots": 13, "not_compared": 0, "only_source": 2, "only_table": 0, "only_table_values": 0 });
+    assert_eq!(same["compared"], compared, "{:?} {:?}", first.reason, first.problems);
+    assert_eq!((&same["defective"], &same["missing"], &same["cells"]), (&json!(4), &json!(2), &json!(2)), "{same}");
+    assert_eq!((&again["defective"], &bad["defective"]), (&json!(0), &json!(0)), "{again} {bad}");
+    assert_eq!(first.outcome, Some(Outcome::SucceededWithExceptions), "the file itself did not come: {:?}", first.problems);
+    let said = first.problems.join("\n");
+    for words in [
+        "2 rows are only in source `agency`, and a repair adds them to table `t`: plain-7 at 2024-03-07T10:00:00Z; seventh at 2024-03-07T10:00:00Z",
+        "2 rows of source `agency` are older versions than those of table `t`, which count: later at 2024-03-09T10:00:00Z; moved at 2024-03-03T10:00:00Z",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    // `wrong` has another amount now, `plain-7` and `seventh` are there.
+    assert!((world.sum() - TRUTH - PLAIN - 14.0 - 102.0).abs() < 1e-9, "{}", world.sum());
+    let lake = repair.lake();
+    let story = |key: &str, at: &str| {
+        let at = at.parse::<repair::jiff::Timestamp>().unwrap();
+        repair::block_on(async { serde_json::to_value(lake.why("t", at).key(key).await.unwrap()).unwrap() })
+    };
+    let [seventh, wrong, moved] =
+        [("seventh", 7), ("wrong", 4), ("plain-5", 5)].map(|(key, day)| story(key, &format!("2024-03-{day:02}T10:00:00Z")));
+    assert_eq!((&seventh["standing"], &seventh["repairs"][0]["op"]), (&json!("repaired"), &json!("insert")), "{seventh}");
+    assert_eq!((&wrong["standing"], &moved["standing"]), (&json!("patched"), &json!("repaired")), "{wrong} {moved}");
+
+    // Nothing is left to do; and when the file comes after all, its rows count, with a later version than the source has.
+    let second = output(&run(), "same");
+    assert_eq!((&second["defective"], &second["repaired"]), (&json!(0), &json!(2)), "{second}");
+    world.write("t/day=2024-03-07/orders.jsonl", line("plain-7", 7, 500, 9));
+    let third = run();
+    assert_eq!(output(&third, "same")["defective"], 0, "{:?}", third.problems);
+    assert!((world.sum() - TRUTH - PLAIN - 14.0 - 502.0).abs() < 1e-9, "{}", world.sum());
+    std::fs::remove_file(world.0.path().join("lake/t/day=2024-03-07/orders.jsonl")).unwrap();
+
+    // Undone, they are gone, and are found again.
+    let undone = repair::block_on(async { lake.undo(&first.run).step("restate").await.unwrap() });
+    assert_eq!(undone.rows(), 4);
+    assert_eq!(output(&run(), "same")["defective"], 4);
+    assert!((world.sum() - TRUTH - PLAIN - 14.0 - 102.0).abs() < 1e-9, "{}", world.sum());
+}
+
+#[test]
+fn a_source_that_knows_nothing_of_orders_is_no_proof() {
+    let world = orders();
+    world.write("agency/all.jsonl", line("old", 1, 1, 1).replace("2024-03-01", "2023-01-01"));
+    let steps = format!("  look: {{ detect: differs, with: {{ {SCOPE}, source: agency }}, end: true }}");
+    let run = |table: &str| {
+        let repair = world.workflow_with(AGENCY, "t", table, &steps);
+        repair::block_on(async { repair.run().await }).unwrap()
+    };
+    let report = run(ORDERS);
+    assert_eq!(report.outcome, Some(Outcome::Blind), "{:?}", report.problems);
+    let words = "nothing of table `t` was compared with source `agency`: it has no row in";
+    assert!(report.reason.as_ref().is_some_and(|why| why.contains(words)), "{:?}", report.reason);
+    // Two different rows of one order, and nothing says which is the latest.
+    world.write("agency/all.jsonl", line("plain-1", 1, 1, 1) + &line("plain-1", 1, 2, 2) + &line("plain-2", 2, 100, 2));
+    let report = run(&ORDERS.replace("version: updated_at, ", ""));
+    let said = report.problems.join("\n");
+    assert!(
+        said.contains("plain-1 at 2024-03-01T10:00:00Z: source `agency` has 2 different rows, and nothing says which is the latest"),
+        "{said}"
+    );
+}
+
 #[test]
 fn a_plan_lists_rows_by_their_days() {
     let world = orders();
@@ -200,12 +299,30 @@ fn what_does_not_fit_is_refused_before_anything_runs() {
         (
             ORDERS.to_owned(),
             format!("{find}  fix: {{ repair: backfill, of: look, with: {{ source: s }}, end: true }}"),
-            "`backfill` needs a series with slots",
+            "`backfill` cannot repair what `look` finds in table `t`: the table has `rows: unique`, so nothing but a source says which rows it should have; \
+             compare it with the source by `detect: differs`",
+        ),
+        (
+            ORDERS.to_owned(),
+            format!(
+                "  look: {{ detect: arrivals, with: {{ {SCOPE} }}, next: fix }}\n  fix: {{ repair: backfill, of: look, with: {{ source: s }}, end: true }}"
+            ),
+            "`backfill` cannot repair what `look` finds in table `t`",
+        ),
+        (
+            ORDERS.to_owned(),
+            format!("  look: {{ detect: differs, with: {{ {SCOPE}, source: s, sample: 5% }}, end: true }}"),
+            "`sample` draws days of series; remove it",
+        ),
+        (
+            ORDERS.to_owned(),
+            format!("  look: {{ detect: differs, with: {{ {SCOPE}, source: s, deleted: remove }}, end: true }}"),
+            "`deleted` removes rows of slots in which a source has none",
         ),
         (
             ORDERS.to_owned(),
             steps().replace("min: 0 }] }, next: sum", "min: 0 }] }, next: fix") + "\n  fix: { repair: interpolate, of: bad, next: sum }",
-            "`arrivals`, `duplicates`, `invalid`, `keep`, `set` and `aggregate: sql`",
+            "`differs` finds rows that only a source has, and `backfill` of what it finds adds them",
         ),
         (
             ORDERS.to_owned(),

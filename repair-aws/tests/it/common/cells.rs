@@ -2,19 +2,28 @@
 //! statements run on the sandbox's own engine and on a real Trino.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "each test uses some of it, and what fails, panics")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int32Array, RecordBatch, StringArray,
+    ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array, Int16Array,
+    Int32Array, Int32Builder, Int64Array, ListArray, MapBuilder, RecordBatch, StringArray, StringBuilder, StructArray,
     TimestampMicrosecondArray,
 };
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Int32Type, Schema};
+use async_trait::async_trait;
 use repair_aws::AwsLake;
+use repair_core::Result;
+use repair_core::engine::{Engine, Outcome, StartRequest};
 use repair_core::lake::overlay::live::LiveRepairs;
+use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::overlay::{self, columns, patch};
 use repair_core::lake::rollup::{Function, Measure, Rollup};
 use repair_core::lake::{Layer, Overlay, ReadLake, ScanRequest, StageRequest, StageScope};
 use repair_core::model::{Cadence, ColumnRule, ColumnType, Fix, Format, Interval, PartitionUnit, Table};
+use repair_core::plugin::{Answer, Covered, Limits, Registry, Request, Source, StepContext};
+use repair_core::testing::{MemoryJournal, VirtualClock};
+use repair_core::workflow::Workflow;
 
 use super::{BUCKET, DATABASE, World, at, collect, everything, keys, parquet, texts};
 
@@ -292,5 +301,190 @@ pub async fn many_columns(world: &World, count: usize) {
         assert!(
             names.iter().all(|name| batch.column_by_name(name).unwrap().as_primitive::<arrow::datatypes::Float64Type>().value(0) == 2.0)
         );
+    }
+}
+
+/// The columns of a wide table as Athena declares them, beside its key and time, and how a person sees each; nested ones in parts.
+const WIDE: [(&str, &str, &[&str]); 18] = [
+    ("temp", "double", &["temp"]),
+    ("num", "bigint", &["num"]),
+    ("price", "decimal(12,3)", &["price"]),
+    ("level", "float", &["level"]),
+    ("fr", "double", &["fr"]),
+    ("sky", "string", &["sky"]),
+    ("tiny", "tinyint", &["tiny"]),
+    ("small", "smallint", &["small"]),
+    ("whole", "int", &["whole"]),
+    ("flag", "boolean", &["flag"]),
+    ("born", "date", &["CAST(born AS varchar)"]),
+    ("seen", "timestamp", &["CAST(seen AS varchar)"]),
+    ("note", "varchar(20)", &["note"]),
+    ("raw", "binary", &["length(raw)"]),
+    ("items", "array<int>", &["cardinality(items)", "element_at(items, 1)"]),
+    ("pair", "struct<x:int,y:string>", &["pair.x", "pair.y"]),
+    ("tags", "map<string,int>", &["cardinality(tags)"]),
+    ("rest", "string", &["rest"]),
+];
+
+/// How many hours a wide table has.
+const HOURS: i32 = 72;
+
+/// The wrong cells of a wide table: alone, several of one row, and in a row.
+fn wrong(hour: i32, column: &str) -> bool {
+    matches!((hour, column), (5 | 7 | 40 | 41, "temp") | (6 | 7, "num") | (7 | 30, "price") | (23 | 41 | 42, "level"))
+}
+
+/// The rows of a wide table at some hours of 2024-03-04 and later, right or with their wrong cells.
+fn wide_rows(hours: &[i32], is_right: bool) -> RecordBatch {
+    let is_wrong = |hour: &i32, column: &str| !is_right && wrong(*hour, column);
+    let number = |hour: &i32| f64::from(*hour) * 0.5;
+    let some = |hour: &i32| hour % 7 != 3;
+    let times = hours.iter().map(|hour| (1_709_510_400 + i64::from(*hour) * 3_600) * 1_000_000);
+    let mut tags = MapBuilder::new(None, StringBuilder::new(), Int32Builder::new());
+    for hour in hours {
+        for name in ["a", "b"].iter().take(usize::try_from(hour % 3).unwrap()) {
+            tags.keys().append_value(name);
+            tags.values().append_value(hour * 10);
+        }
+        tags.append(some(hour)).unwrap();
+    }
+    let pair = StructArray::from(vec![
+        (
+            Arc::new(Field::new("x", DataType::Int32, true)),
+            Arc::new(Int32Array::from_iter_values(hours.iter().map(|hour| hour * 2))) as ArrayRef,
+        ),
+        (
+            Arc::new(Field::new("y", DataType::Utf8, true)),
+            Arc::new(StringArray::from_iter_values(hours.iter().map(|hour| format!("y{hour}")))),
+        ),
+    ]);
+    let items = hours.iter().map(|hour| some(hour).then(|| vec![Some(*hour), None, Some(1)]));
+    let price = hours.iter().map(|hour| (!is_wrong(hour, "price")).then(|| i128::from(*hour) * 21));
+    let all: Vec<(&str, ArrayRef)> = vec![
+        ("site", Arc::new(StringArray::from(vec!["A"; hours.len()]))),
+        ("ts", Arc::new(TimestampMicrosecondArray::from_iter_values(times.clone()).with_timezone("UTC"))),
+        (
+            "temp",
+            Arc::new(hours.iter().map(|hour| Some(if is_wrong(hour, "temp") { -999.0 } else { number(hour) })).collect::<Float64Array>()),
+        ),
+        (
+            "num",
+            Arc::new(hours.iter().map(|hour| Some(if is_wrong(hour, "num") { -1 } else { i64::from(*hour) * 3 })).collect::<Int64Array>()),
+        ),
+        ("price", Arc::new(Decimal128Array::from_iter(price).with_precision_and_scale(12, 3).unwrap())),
+        ("level", Arc::new(hours.iter().map(|hour| (!is_wrong(hour, "level")).then_some(*hour as f32)).collect::<Float32Array>())),
+        ("fr", Arc::new(hours.iter().map(|hour| some(hour).then(|| number(hour) / 3.0)).collect::<Float64Array>())),
+        ("sky", Arc::new(hours.iter().map(|hour| some(hour).then(|| format!("it's \"cloudy\", {hour}"))).collect::<StringArray>())),
+        ("tiny", Arc::new(hours.iter().map(|hour| i8::try_from(*hour).ok()).collect::<Int8Array>())),
+        ("small", Arc::new(hours.iter().map(|hour| i16::try_from(*hour * 100).ok()).collect::<Int16Array>())),
+        ("whole", Arc::new(hours.iter().map(|hour| some(hour).then_some(hour * 100_000)).collect::<Int32Array>())),
+        ("flag", Arc::new(hours.iter().map(|hour| some(hour).then_some(hour % 2 == 0)).collect::<BooleanArray>())),
+        ("born", Arc::new(hours.iter().map(|hour| Some(hour * 300)).collect::<Date32Array>())),
+        ("seen", Arc::new(TimestampMicrosecondArray::from_iter_values(times.map(|us| us + 250_000)).with_timezone("UTC"))),
+        ("note", Arc::new(hours.iter().map(|hour| Some(format!("n{hour}"))).collect::<StringArray>())),
+        ("raw", Arc::new(hours.iter().map(|hour| Some(vec![0u8; usize::try_from(*hour).unwrap()])).collect::<BinaryArray>())),
+        ("items", Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(items))),
+        ("pair", Arc::new(pair)),
+        ("tags", Arc::new(tags.finish())),
+        ("rest", Arc::new(hours.iter().map(|hour| some(hour).then(|| String::new())).collect::<StringArray>())),
+    ];
+    RecordBatch::try_from_iter_with_nullable(all.into_iter().map(|(name, values)| (name, values, true))).unwrap()
+}
+
+/// A source that has all rows of a wide table, without its nested columns and bytes.
+struct Right;
+
+#[async_trait]
+impl Source for Right {
+    fn limits(&self) -> Limits {
+        Limits::new(1_000, 1)
+    }
+
+    async fn fetch(&self, _: &StepContext, request: &Request) -> Result<Answer> {
+        let slots = request.table.grid()?.slots_in(&request.interval);
+        let first = 1_709_510_400 / 3_600;
+        let hours: Vec<i32> = (0..HOURS).filter(|hour| slots.contains(first + i64::from(*hour))).collect();
+        let rows = wide_rows(&hours, true);
+        let plain: Vec<usize> = (0..rows.num_columns())
+            .filter(|at| !["raw", "items", "pair", "tags"].contains(&rows.schema().field(*at).name().as_str()))
+            .collect();
+        let covered = request.keys.iter().map(|key| Covered { key: key.clone(), interval: request.interval }).collect();
+        Ok(Answer::new(vec![rows.project(&plain)?]).with_covered(covered))
+    }
+}
+
+/// A wide table with columns of all types, nested ones and bytes too, under each repairer: the wrong cells change, and all others are the same, as
+/// a person sees them in the view; undone, all are as they were, and redone, as repaired.
+pub async fn every_repairer(world: &World) {
+    let all: Vec<i32> = (0..HOURS).collect();
+    for (name, repair) in [
+        ("wide_line", "repair: interpolate, with: { max_gap: 5h }"),
+        ("wide_carried", "repair: carry-forward, with: { max_age: 6h }"),
+        ("wide_shifted", "repair: shifted, with: { shift: [-24h, 24h] }"),
+        ("wide_filled", "repair: backfill, with: { source: right }"),
+        ("wide_set", "repair: set, with: { values: { temp: 1.5, num: 2, price: 3.5, level: 4.5 } }"),
+        ("wide_same", "repair: backfill, with: { source: right }"),
+    ] {
+        let table = Table::new(name, Format::Parquet, "ts").with_key(["site"]).with_cadence(Cadence::HOUR);
+        let declared: Vec<(&str, &str)> =
+            [("site", "string"), ("ts", "timestamp")].into_iter().chain(WIDE.iter().map(|(column, kind, _)| (*column, *kind))).collect();
+        world.declare(&table, &declared).await;
+        world.put(&format!("lake/{name}/a.parquet"), parquet(&wide_rows(&all, false)));
+        let scope = format!("table: {name}, keys: [A], from: 2024-03-04, to: 2024-03-06");
+        let look = match name {
+            "wide_same" => format!("detect: differs, with: {{ {scope}, source: right }}"),
+            _ => format!(
+                "detect: invalid, with: {{ {scope}, rules: [{{ column: temp, not: [-999] }}, {{ column: num, min: 0 }}, {{ column: price, not_null: true }}, \
+                 {{ column: level, not_null: true }}] }}"
+            ),
+        };
+        let text = format!(
+            "workflow: w\nkind: state-machine\ntables:\n  {name}: {{ location: {name}, format: parquet, key: [site], time: ts, cadence: 1h }}\nsources:\n  \
+             right: {{ source: right }}\nstart: look\nsteps:\n  look: {{ {look}, next: fix }}\n  fix: {{ {repair}, of: look, next: check }}\n  check: {{ \
+             verify: look, end: true }}\n"
+        );
+        let mut registry = Registry::default();
+        registry.source("right", "has all rows", |_: serde_json::Value| Ok(Right));
+        let workflow = Workflow::parse("w.yaml", &text, &registry).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let lake = world.reopened();
+        let mut engine = Engine::new(Arc::new(registry), Arc::new(world.reopened()), Arc::new(MemoryJournal::default()));
+        engine.clock = Arc::new(VirtualClock::starting_at(at("2024-06-01T00:00:00Z")));
+        let report = Box::pin(engine.start(&workflow, StartRequest::new("one"))).await.unwrap();
+        assert_eq!(report.outcome, Some(Outcome::Succeeded), "{name}: {:?} {:?}", report.reason, report.problems);
+        let output = |step: &str| report.steps.iter().find(|known| known.name == step).unwrap().output.clone();
+        assert_eq!((&output("look")["defective"], &output("look")["cells"]), (&8.into(), &11.into()), "{name}");
+        assert_eq!(output("check")["defective"], 0, "{name}");
+
+        let shown = async |of: &str| -> BTreeMap<String, Vec<String>> {
+            let columns: Vec<&str> = WIDE.iter().flat_map(|(.., shown)| shown.iter().copied()).collect();
+            let sql = format!("SELECT CAST(ts AS varchar), {} FROM {of}", columns.join(", "));
+            let rows = asked(&lake, std::slice::from_ref(&table), &sql).await;
+            let cells = |row: &String| row.split('|').map(str::to_owned).collect::<Vec<_>>();
+            rows.iter().map(cells).map(|cells| (cells[0].clone(), cells[1..].to_vec())).collect()
+        };
+        let columns: Vec<&str> = WIDE.iter().flat_map(|(column, _, shown)| shown.iter().map(|_| *column)).collect();
+        let (raw, view) = (shown(name).await, shown(&format!("{name}_repaired")).await);
+        let wrong: Vec<(i32, &str)> =
+            all.iter().flat_map(|hour| WIDE.iter().map(|(column, ..)| (*hour, *column))).filter(|at| wrong(at.0, at.1)).collect();
+        let mut changed: Vec<(i32, &str)> = Vec::new();
+        assert_eq!((raw.len(), view.len()), (72, 72), "{name}");
+        for (hour, (own, theirs)) in all.iter().zip(raw.values().zip(view.values())) {
+            changed.extend(
+                columns.iter().zip(own.iter().zip(theirs)).filter(|(_, (own, theirs))| own != theirs).map(|(column, _)| (*hour, *column)),
+            );
+        }
+        assert_eq!(changed, wrong, "{name}");
+        let undo = |id: &str, undoes: Option<&str>| Retraction {
+            id: id.to_owned(),
+            at: at(if undoes.is_some() { "2024-07-02T00:00:00Z" } else { "2024-07-01T00:00:00Z" }),
+            undoes: undoes.map(str::to_owned),
+            parts: if undoes.is_some() { Vec::new() } else { [Part::of_run("one")].into() },
+            by: "a test".to_owned(),
+            reason: String::new(),
+        };
+        lake.retract(&table, &undo("undo", None)).await.unwrap();
+        assert_eq!(shown(&format!("{name}_repaired")).await, raw, "{name}");
+        lake.retract(&table, &undo("redo", Some("undo"))).await.unwrap();
+        assert_eq!(shown(&format!("{name}_repaired")).await, view, "{name}");
     }
 }

@@ -26,12 +26,16 @@ use super::{BUCKET, DATABASE, World, at, collect, parquet, rows, texts};
 type Layouts = (&'static str, &'static str, &'static str, PartitionUnit, &'static str, &'static str, i64, &'static str);
 
 /// One for each way in which the distance of a row from its folder is computed. The folders in a zone lie at the end of its summer.
-pub const LAYOUTS: [Layouts; 5] = [
+pub const LAYOUTS: [Layouts; 8] = [
     ("by_day", "day=%F", "UTC", PartitionUnit::Day, "day string", "%F", 5 * 24, "2024-03-04T00:00"),
     ("by_month", "month=%Y-%m", "UTC", PartitionUnit::Month, "month string", "%Y-%m", 40 * 24, "2024-03-01T00:00"),
     ("in_sydney", "day=%F", "Australia/Sydney", PartitionUnit::Day, "day date", "%F", 5 * 24, "2024-04-09T00:00"),
     ("months_in_sydney", "month=%Y-%m", "Australia/Sydney", PartitionUnit::Month, "month string", "%Y-%m", 30 * 24, "2024-04-01T00:00"),
     ("in_berlin", "%Y/%m/%d/%H", "Europe/Berlin", PartitionUnit::Hour, "datehour string", "%Y/%m/%d/%H", 36, "2024-10-28T02:00"),
+    // Beside the doubled hour, and beside the skipped one.
+    ("hours_in_berlin", "%Y/%m/%d/%H", "Europe/Berlin", PartitionUnit::Hour, "datehour string", "%Y/%m/%d/%H", 1, "2024-10-27T03:00"),
+    ("hours_in_summer", "%Y/%m/%d/%H", "Europe/Berlin", PartitionUnit::Hour, "datehour string", "%Y/%m/%d/%H", 3, "2024-03-31T01:00"),
+    ("days_in_berlin", "day=%F", "Europe/Berlin", PartitionUnit::Day, "day string", "%F", 24, "2024-10-26T00:00"),
 ];
 
 /// A version is used if its time is within the lookback of its folder, to the millisecond, whatever interval is asked for; and not if the

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::OnceLock;
 
-use arrow::array::{BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::{BooleanArray, RecordBatch, UInt64Builder};
+use arrow::compute::{filter_record_batch, take_record_batch};
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -20,15 +20,17 @@ use tokio::sync::OnceCell;
 use crate::builtin::period::Period;
 use crate::builtin::repair::by_day;
 use crate::builtin::repair::judge::{Accepted, Judged, Question, times, vouched};
+use crate::builtin::repair::latest::{self, Latest};
 use crate::builtin::repair::neighbours::Neighbours;
 use crate::builtin::repair::requests;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup;
 use crate::model::Usage;
 use crate::model::{
-    Absence, AnswerPrint, Conflicts, Findings, Fix, Key, Lifetime, Scope, SlotRange, SlotSet, Suspect, Suspects, Table, Unit, Wanted,
+    Absence, AnswerPrint, Conflicts, DefectKind, Findings, Fix, Key, Lifetime, Rows, Scope, SlotRange, SlotSet, Suspect, Suspects, Table, Unit,
+    Wanted,
 };
-use crate::plugin::{Answer, PlannedUnits, Reads, Registry, Repairer, Request, StepContext};
+use crate::plugin::{Answer, PlannedUnits, PluginKind, Reads, Registry, Repairer, Request, StepContext};
 
 /// The rule that rows of a kind must satisfy, such as low ≤ open. Its error must be `invalid` and name the row.
 pub type RowRule = fn(&Table, &RecordBatch) -> Result<()>;
@@ -61,6 +63,20 @@ pub struct BackfillConfig {
 
 pub(super) fn register(registry: &mut Registry) {
     registry.repairer("backfill", "requests the missing rows from a source", |config: BackfillConfig| Ok(Backfill::new(&config, None)));
+    registry.repairs_unique_rows("backfill", &[DefectKind::Different]);
+    registry.fits(PluginKind::Repairer, "backfill", fits);
+}
+
+/// Checks that a step does not ask for what only series have.
+fn fits(with: &serde_json::Value, table: &Table) -> Result<()> {
+    let given = |name: &&&str| with.get(**name).is_some_and(|value| !value.is_null());
+    match ["recheck_after", "quiet_spell", "neighbours"].iter().find(given) {
+        Some(name) if table.rows == Rows::Unique => Err(Error::invalid(format!(
+            "`{name}` is about slots of a series, and table `{}` has `rows: unique`, so it has none; remove `{name}`",
+            table.name
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Requests missing rows from a source.
@@ -234,6 +250,9 @@ fn not_alive(lifetime: &Lifetime, scope: &Scope) -> Vec<SlotRange> {
 #[async_trait]
 impl Repairer for Backfill {
     async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
+        if context.table(&findings.scope.table)?.rows == Rows::Unique {
+            return Ok(unique_units(findings));
+        }
         let limits = context.source(&self.source)?.limits();
         let grid = findings.scope.grid;
         let over = by_day::slots_over(grid, context.clock.now());
@@ -266,6 +285,9 @@ impl Repairer for Backfill {
 
     async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {
         let table = context.table(&findings.scope.table)?;
+        if table.rows == Rows::Unique {
+            return self.repair_unique(context, table, findings, unit).await;
+        }
         let source = context.source(&self.source)?;
         let columns = self.columns(context, table).await?;
         let columns = columns.as_deref().map(|columns| needed(findings, unit, columns));
@@ -309,7 +331,76 @@ impl Repairer for Backfill {
     }
 }
 
+/// How many keys a unit has at most in a table whose key identifies a row.
+const KEYS_PER_UNIT: usize = 50_000;
+
+/// Units of one day each, of rows that only their keys identify: a source is asked for all rows of a stretch of time.
+fn unique_units(findings: &Findings) -> PlannedUnits {
+    const DAY_US: i64 = 86_400_000_000;
+    let grid = findings.scope.grid;
+    let mut days: BTreeMap<i64, Vec<Wanted>> = BTreeMap::new();
+    for (key, slots) in findings.gaps.iter() {
+        for slot in slots.first..slots.end {
+            let (of_day, slots) = (days.entry(slot.div_euclid(DAY_US)).or_default(), SlotRange::new(slot, slot + 1));
+            match of_day.last_mut() {
+                Some(last) if last.key == *key => last.slots.push(slots),
+                _ => of_day.push(Wanted { key: key.clone(), slots: vec![slots] }),
+            }
+        }
+    }
+    let unit = move |wanted: &[Wanted]| {
+        let slots = || wanted.iter().flat_map(|wanted| &wanted.slots);
+        let hull = slots().map(|slots| slots.first).min().zip(slots().map(|slots| slots.end).max());
+        let interval = hull.and_then(|(first, end)| grid.interval_of(SlotRange::new(first, end)));
+        let interval = interval.ok_or_else(|| Error::invalid("the time of a row is out of range"))?;
+        Ok(Unit { interval, wanted: wanted.to_vec() })
+    };
+    let of_day = move |of_day: Vec<Wanted>| -> Vec<Result<Unit>> { of_day.chunks(KEYS_PER_UNIT).map(unit).collect() };
+    Box::new(days.into_values().flat_map(of_day))
+}
+
 impl Backfill {
+    /// The rows of a source that a comparison with it found missing or different. Of several versions, the latest counts.
+    async fn repair_unique(&self, context: &StepContext, table: &Table, findings: &Findings, unit: &Unit) -> Result<Fix> {
+        let source = context.source(&self.source)?;
+        let columns = self.columns(context, table).await?;
+        let columns = columns.as_deref().map(|columns| needed(findings, unit, columns));
+        let request = Request { table: table.clone(), keys: Vec::new(), interval: unit.interval };
+        let answer = source.fetch(context, &request).await.map_err(|error| error.on("source", &self.source))?;
+        let (interval, now) = (unit.interval, context.clock.now());
+        let question = latest::Question { source: &self.source, table, interval, now, columns: columns.as_deref() };
+        question.judge(&answer.rows)?;
+        if let Some(rule) = self.rule {
+            for batch in &answer.rows {
+                rule(table, batch).map_err(|error| error.on("source", &self.source))?;
+            }
+        }
+        let latest = Latest::of(&self.source, table, &answer.rows)?;
+        let source_rows = answer.rows.iter().map(|batch| batch.num_rows() as u64).sum();
+        let usage = Usage { source_requests: answer.requests.max(1), source_rows, ..Usage::default() };
+        let mut fix = Fix { source: self.source.clone(), usage, ..Fix::default() };
+        let mut places = UInt64Builder::new();
+        for wanted in &unit.wanted {
+            for slot in wanted.slots.iter().flat_map(|slots| slots.first..slots.end) {
+                let theirs = latest.of_key.get(&wanted.key).into_iter().flatten().find(|(time_us, _)| *time_us == slot);
+                match theirs {
+                    Some((_, row)) => places.append_value(*row as u64),
+                    None => fix.conflicts.add(format!(
+                        "{} at {}: the row was found in a comparison with its source, and `{}` has no such row, or a later version at another time",
+                        wanted.key,
+                        findings.scope.grid.time_of(slot),
+                        self.source
+                    )),
+                }
+            }
+        }
+        let places = places.finish();
+        if let (Some(rows), false) = (&latest.rows, places.is_empty()) {
+            fix.rows.push(take_record_batch(rows, &places)?);
+        }
+        Ok(fix)
+    }
+
     fn absence(
         &self,
         question: &Question<'_>,

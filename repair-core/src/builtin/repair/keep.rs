@@ -388,7 +388,7 @@ fn mean_row(table: &Table, rows: &RecordBatch, slot: Timestamp) -> Result<Result
 
 /// What rows are compared by: the values of some columns, of which the first counts most. A null ranks below everything, so that any value is
 /// preferred.
-fn ranks(table: &Table, rows: &RecordBatch, columns: &[String], descending: bool) -> Result<arrow::row::Rows> {
+pub(in crate::builtin) fn ranks(table: &Table, rows: &RecordBatch, columns: &[String], descending: bool) -> Result<arrow::row::Rows> {
     let options = SortOptions { descending, nulls_first: true };
     let values = columns.iter().map(|column| comparable(table, rows, column)).collect::<Result<Vec<_>>>()?;
     let fields = values.iter().map(|values| SortField::new_with_options(values.data_type().clone(), options)).collect();

@@ -12,7 +12,7 @@ use crate::lake::overlay::patch::Patched;
 use crate::lake::overlay::versions::LOOKBACKS;
 use crate::lake::shape::KeyTime;
 use crate::lake::{Lake, Layer, ScanRequest};
-use crate::model::{Interval, Key, Table};
+use crate::model::{Identity, Interval, Key, Table};
 
 /// The row of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +104,13 @@ impl BaseRows {
     /// The row of a slot, if it has one.
     pub fn get(&self, key: &Key, slot: i64) -> Option<BaseRow> {
         self.by_slot.get(key)?.get(&slot).copied()
+    }
+
+    /// The row that is the same as one of this key and number, with its own number. Where the key alone identifies a row, that may be another.
+    pub fn same_as(&self, identity: Identity, key: &Key, slot: i64) -> Option<(i64, BaseRow)> {
+        let of_key = self.by_slot.get(key)?;
+        let own = identity.same_as(slot, of_key.keys().copied())?;
+        Some((own, *of_key.get(&own)?))
     }
 
     /// The batches to which [`BaseRow::One`] refers.

@@ -8,8 +8,11 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, make_comparator};
-use arrow::compute::{SortOptions, filter_record_batch, interleave};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, MutableArrayData, NullBufferBuilder, RecordBatch, StringArray, make_array, make_comparator,
+};
+use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow::compute::{SortOptions, filter_record_batch, interleave, max, min};
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef, TimestampMicrosecondType};
 
 use crate::error::{Error, Result};
@@ -59,6 +62,7 @@ struct Patch {
     at_us: i64,
     run: Arc<str>,
     unit: Arc<str>,
+    strategy: Arc<str>,
     columns: Arc<[String]>,
     batch: usize,
     row: usize,
@@ -78,6 +82,8 @@ pub struct Patches {
     batches: Vec<RecordBatch>,
     names: BTreeSet<Arc<str>>,
     lists: BTreeMap<String, Arc<[String]>>,
+    /// The first and the last slot with a patch.
+    hull: Option<(i64, i64)>,
 }
 
 /// Rows to which patches were applied.
@@ -86,7 +92,7 @@ pub struct Patched {
     /// The rows, with the same columns.
     pub rows: RecordBatch,
     /// For each row with repaired cells, the columns and the strategy of each, in the order of the table.
-    pub cells: BTreeMap<usize, Vec<(String, String)>>,
+    pub cells: BTreeMap<usize, Vec<(Arc<str>, Arc<str>)>>,
     /// The rows for whose cells there are patches that do not hold, because another value than the judged one is there now.
     pub changed: BTreeSet<usize>,
     /// The rows that have a value now for which there are patches that do not hold: a null was filled, or a value was corrected.
@@ -100,14 +106,27 @@ impl Patched {
     /// `internal` if a name cannot be written as JSON.
     pub fn cells_column(&self) -> Result<StringArray> {
         let json = |text: &str| serde_json::to_string(text).map_err(|error| Error::internal("a name is not JSON").because(error));
-        let text = |(row, cells): (&usize, &Vec<(String, String)>)| {
-            let pairs = cells.iter().map(|(column, strategy)| Ok(format!("{}:{}", json(column)?, json(strategy)?)));
-            Ok((*row, format!("{{{}}}", pairs.collect::<Result<Vec<_>>>()?.join(","))))
-        };
-        let texts = self.cells.iter().map(text).collect::<Result<Vec<(usize, String)>>>()?;
-        // There are far more rows than repaired cells.
-        let mut next = texts.iter().peekable();
-        Ok((0..self.rows.num_rows()).map(|row| next.next_if(|(at, _)| *at == row).map(|(_, text)| text.as_str())).collect())
+        let rows = self.rows.num_rows();
+        let (mut texts, mut offsets, mut valid) = (String::new(), vec![0i32; rows + 1], NullBufferBuilder::new(rows));
+        let end = |texts: &String| i32::try_from(texts.len()).map_err(|_| Error::invalid("too many repaired cells for one batch of rows"));
+        // There are far more rows than repaired cells, and mostly the cells of one row are those of the one before.
+        let (mut done, mut last): (usize, Option<(&Vec<(Arc<str>, Arc<str>)>, String)>) = (0, None);
+        for (&row, cells) in &self.cells {
+            if last.as_ref().is_none_or(|(known, _)| *known != cells) {
+                let pairs = cells.iter().map(|(column, strategy)| Ok(format!("{}:{}", json(column)?, json(strategy)?)));
+                last = Some((cells, format!("{{{}}}", pairs.collect::<Result<Vec<_>>>()?.join(","))));
+            }
+            let begin = end(&texts)?;
+            offsets.get_mut(done..=row).into_iter().flatten().for_each(|offset| *offset = begin);
+            texts.push_str(last.as_ref().map_or("", |(_, text)| text.as_str()));
+            valid.append_n_nulls(row - done);
+            valid.append_non_null();
+            done = row + 1;
+        }
+        let all = end(&texts)?;
+        offsets.get_mut(done..).into_iter().flatten().for_each(|offset| *offset = all);
+        valid.append_n_nulls(rows - done);
+        Ok(StringArray::try_new(OffsetBuffer::new(ScalarBuffer::from(offsets)), Buffer::from(texts.into_bytes()), valid.finish())?)
     }
 }
 
@@ -150,33 +169,47 @@ impl Patches {
             .as_primitive_opt::<TimestampMicrosecondType>()
             .ok_or_else(|| Error::invalid(format!("column `{}` is not a time", columns::AT)))?;
         let places = KeyTime::of(repairs, &batch)?;
-        let (mut run, mut unit): (Arc<str>, Arc<str>) = ("".into(), "".into());
-        for row in 0..batch.num_rows() {
-            let list = cells.value(row);
-            let columns = match self.lists.get(list) {
-                Some(known) => known.clone(),
-                None => {
-                    let columns: Arc<[String]> = from_text(list)?.into();
-                    self.lists.insert(list.to_owned(), columns.clone());
-                    columns
-                }
-            };
-            for name in columns.iter().filter(|name| batch.column_by_name(name).is_some()) {
-                if !self.names.contains(name.as_str()) {
-                    self.names.insert(name.as_str().into());
-                }
+        let strategies = text(&batch, columns::STRATEGY)?;
+        let [mut run, mut unit, mut strategy]: [Arc<str>; 3] = ["".into(), "".into(), "".into()];
+        let renewed = |known: &mut Arc<str>, text: &str| {
+            if **known != *text {
+                *known = text.into();
             }
-            if *run != *runs.value(row) {
-                run = runs.value(row).into();
+        };
+        let mut last: Option<(&str, Arc<[String]>)> = None;
+        for rows in places.runs() {
+            let of_key = self.by_slot.entry(places.key(rows.start)).or_default();
+            for row in rows {
+                let list = cells.value(row);
+                let columns = match &last {
+                    Some((known, columns)) if *known == list => columns.clone(),
+                    _ => {
+                        let columns: Arc<[String]> = match self.lists.get(list) {
+                            Some(known) => known.clone(),
+                            None => from_text(list)?.into(),
+                        };
+                        self.lists.insert(list.to_owned(), columns.clone());
+                        for name in columns.iter().filter(|name| batch.column_by_name(name).is_some()) {
+                            if !self.names.contains(name.as_str()) {
+                                self.names.insert(name.as_str().into());
+                            }
+                        }
+                        last = Some((list, columns.clone()));
+                        columns
+                    }
+                };
+                renewed(&mut run, runs.value(row));
+                renewed(&mut unit, units.value(row));
+                renewed(&mut strategy, if strategies.is_valid(row) { strategies.value(row) } else { "unknown" });
+                let at_us = if at.is_null(row) { i64::MIN } else { at.value(row) };
+                let (run, unit, strategy) = (run.clone(), unit.clone(), strategy.clone());
+                let patch = Patch { at_us, run, unit, strategy, columns, batch: number, row };
+                let slot = slot(places.times.value(row));
+                self.hull = Some(self.hull.map_or((slot, slot), |(first, last)| (first.min(slot), last.max(slot))));
+                let of_slot = of_key.entry(slot).or_default();
+                let place = of_slot.partition_point(|known| known.cmp_by_age(&patch).is_gt());
+                of_slot.insert(place, patch);
             }
-            if *unit != *units.value(row) {
-                unit = units.value(row).into();
-            }
-            let at_us = if at.is_null(row) { i64::MIN } else { at.value(row) };
-            let patch = Patch { at_us, run: run.clone(), unit: unit.clone(), columns, batch: number, row };
-            let of_slot = self.by_slot.entry(places.key(row)).or_default().entry(slot(places.times.value(row))).or_default();
-            let place = of_slot.partition_point(|known| known.cmp_by_age(&patch).is_gt());
-            of_slot.insert(place, patch);
         }
         self.batches.push(batch);
         Ok(())
@@ -213,15 +246,20 @@ impl Patches {
             return Ok(None);
         }
         let places = KeyTime::of(table, rows)?;
+        let spans = min(places.times).zip(max(places.times)).map(|(first_us, last_us)| (slot(first_us), slot(last_us)));
+        if spans.zip(self.hull).is_none_or(|((first, last), hull)| last < hull.0 || first > hull.1) {
+            return Ok(None);
+        }
         let mut found: Vec<(usize, &[Patch])> = Vec::new();
         for run in places.runs() {
             let Some(slots) = self.by_slot.get(&places.key(run.start)) else { continue };
             let times = &places.times.values()[run.clone()];
             let (Some(&first_us), Some(&last_us)) = (times.first(), times.last()) else { continue };
             if times.is_sorted() {
-                // There are far fewer patches than rows, so each is looked up among the rows.
+                // There are far fewer patches than rows, so each is looked up among the rows that follow those of the one before.
+                let mut begin = 0;
                 for (&of, patches) in slots.range(slot(first_us)..=slot(last_us)) {
-                    let begin = times.partition_point(|&time_us| slot(time_us) < of);
+                    begin += times.get(begin..).unwrap_or_default().partition_point(|&time_us| slot(time_us) < of);
                     let rows = times.iter().enumerate().skip(begin).take_while(|(_, time_us)| slot(**time_us) == of);
                     found.extend(rows.filter(|(_, time_us)| is_aligned(**time_us)).map(|(row, _)| (run.start + row, patches.as_slice())));
                 }
@@ -249,7 +287,7 @@ impl Patches {
     }
 
     fn apply_column(&self, name: &str, column: &mut ArrayRef, found: &[(usize, &[Patch])], patched: &mut Patched) -> Result<()> {
-        let old = was(name);
+        let (old, shared): (String, Arc<str>) = (was(name), name.into());
         let mut same: HashMap<usize, (usize, Same)> = HashMap::new();
         let mut sources: Vec<ArrayRef> = vec![column.clone()];
         let mut chosen: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
@@ -267,9 +305,7 @@ impl Patches {
                     }
                 };
                 if same(row, patch.row) {
-                    let strategy = text(batch, columns::STRATEGY)?;
-                    let strategy = if strategy.is_valid(patch.row) { strategy.value(patch.row) } else { "unknown" };
-                    patched.cells.entry(row).or_default().push((name.to_owned(), strategy.to_owned()));
+                    patched.cells.entry(row).or_default().push((shared.clone(), patch.strategy.clone()));
                     chosen.insert(row, (*source, patch.row));
                     any = false;
                     break;
@@ -286,21 +322,36 @@ impl Patches {
             }
         }
         if !chosen.is_empty() {
-            let mut places: Vec<(usize, usize)> = (0..column.len()).map(|row| (0, row)).collect();
-            for (row, place) in chosen {
-                if let Some(known) = places.get_mut(row) {
-                    *known = place;
-                }
-            }
             let arrays: Vec<&dyn Array> = sources.iter().map(AsRef::as_ref).collect();
             if let Some(odd) = arrays.iter().find(|array| array.data_type() != column.data_type()) {
                 let (is, kind) = (odd.data_type(), column.data_type());
                 return Err(Error::invalid(format!("repaired cells of column `{name}` are {is}, and the column is {kind}")));
             }
-            *column = interleave(&arrays, &places)?;
+            *column = with_values(&arrays, &chosen)?;
         }
         Ok(())
     }
+}
+
+/// The first array, with some values of the others: for some rows, the number of the array and of the row there.
+fn with_values(arrays: &[&dyn Array], chosen: &BTreeMap<usize, (usize, usize)>) -> Result<ArrayRef> {
+    let Some(own) = arrays.first() else { return Err(Error::internal("there is no column to change")) };
+    let kind = own.data_type();
+    if !(kind.is_primitive() || matches!(kind, DataType::Boolean | DataType::Utf8 | DataType::LargeUtf8)) {
+        let place = |row| chosen.get(&row).copied().unwrap_or((0, row));
+        return Ok(interleave(arrays, &(0..own.len()).map(place).collect::<Vec<_>>())?);
+    }
+    // There are far more rows than changed ones, and what lies between these is copied as a whole.
+    let data: Vec<_> = arrays.iter().map(|array| array.to_data()).collect();
+    let mut values = MutableArrayData::new(data.iter().collect(), false, own.len());
+    let mut done = 0;
+    for (&row, &(array, from)) in chosen {
+        values.try_extend(0, done, row)?;
+        values.try_extend(array, from, from + 1)?;
+        done = row + 1;
+    }
+    values.try_extend(0, done, own.len())?;
+    Ok(make_array(values.freeze()))
 }
 
 /// The schema, with columns that hold nulls nullable.

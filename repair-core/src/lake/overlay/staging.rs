@@ -146,11 +146,19 @@ fn repaired(
             None => new_null_array(field.data_type(), count),
         });
     }
-    let op = if request.replaces.is_some() { Op::Replace } else { Op::Insert };
-    columns.extend(provenance(scope, request, op, &request.fix.source, request.repaired_at, count));
-    columns.push(replaced(table, request, rows)?);
+    let replaced = replaced(table, request, rows)?;
+    let [_, rest @ ..] = provenance(scope, request, Op::Insert, &request.fix.source, request.repaired_at, count);
+    columns.push(ops_of(&replaced));
+    columns.extend(rest);
+    columns.push(replaced);
     columns.extend(schema.fields().iter().skip(columns.len()).map(|field| new_null_array(field.data_type(), count)).collect::<Vec<_>>());
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+/// What repaired rows do, by the fingerprints of [`replaced`]: those that replace nothing fill.
+pub fn ops_of(replaced: &ArrayRef) -> ArrayRef {
+    let op = |row| if replaced.is_valid(row) { Op::Replace } else { Op::Insert };
+    Arc::new(StringArray::from_iter_values((0..replaced.len()).map(|row| op(row).as_str())))
 }
 
 /// Rows that change cells, in the columns of a staged object.
@@ -207,7 +215,8 @@ pub fn in_own_names(table: &Table, own: &Schema, rows: &RecordBatch) -> Result<R
     Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), rows.columns().to_vec(), &options)?)
 }
 
-/// The fingerprint that each row replaces; all nulls if the rows fill missing slots.
+/// The fingerprint that each row replaces; all nulls if the rows fill missing slots. A null also stands for a row of
+/// which it is known that the table has none: it fills, so a row that the table gets later counts.
 ///
 /// # Errors
 /// `invalid` if the fingerprint of a row's slot is unknown.
@@ -221,6 +230,10 @@ pub fn replaced(table: &Table, request: &StageRequest<'_>, rows: &RecordBatch) -
         let key = Key::new(keys.iter().map(|column| column.value(row)));
         let slot = identity.slot(*time_us);
         let judged = identity.same_as(slot, replaces.slots_of(&key));
+        if judged.is_some_and(|judged| replaces.is_nothing(&key, judged)) {
+            texts.append_null();
+            continue;
+        }
         let Some(fingerprint) = judged.and_then(|judged| replaces.get(&key, judged)) else {
             let time = identity.grid().time_of(slot);
             return Err(Error::invalid(format!("which rows of table `{}` the row of {key} at {time} replaces is not known", table.name)));

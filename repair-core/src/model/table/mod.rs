@@ -582,8 +582,9 @@ impl Table {
                 self.name
             ))),
             Rows::Unique => Err(Error::invalid(format!(
-                "{what} needs a series with slots, and table `{}` has `rows: unique`, which has none; such a table is for `arrivals`, `duplicates`, \
-                 `invalid`, `keep`, `set` and `aggregate: sql`",
+                "{what} needs a series with slots, and table `{}` has `rows: unique`, which has none; such a table is for `arrivals`, `differs`, \
+                 `duplicates`, `invalid`, `backfill`, `keep`, `set` and `aggregate: sql`; `differs` finds rows that only a source has, and `backfill` of what it \
+                 finds adds them",
                 self.name
             ))),
         }

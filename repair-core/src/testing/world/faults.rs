@@ -200,6 +200,10 @@ impl CrashingLake {
 
 #[async_trait]
 impl ReadLake for CrashingLake {
+    fn is_queried(&self) -> bool {
+        self.inner.is_queried()
+    }
+
     fn place(&self, table: &Table) -> String {
         self.inner.place(table)
     }
@@ -396,6 +400,10 @@ impl FailingLake {
 
 #[async_trait]
 impl ReadLake for FailingLake {
+    fn is_queried(&self) -> bool {
+        false
+    }
+
     fn place(&self, table: &Table) -> String {
         table.location.clone()
     }

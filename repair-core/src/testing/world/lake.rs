@@ -503,10 +503,10 @@ fn repaired(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef,
         .map_err(|error| Error::invalid(format!("repaired rows do not fit table `{}`", table.name)).because(error))?;
     let count = batch.num_rows();
     let mut columns = batch.columns().to_vec();
-    let op = if request.replaces.is_some() { Op::Replace } else { Op::Insert };
-    columns.push(rows::constant(op.as_str(), count));
+    let replaced = staging::replaced(table, request, &batch)?;
+    columns.push(staging::ops_of(&replaced));
     columns.extend(provenance(scope, request, &request.fix.source, request.repaired_at, count));
-    columns.push(staging::replaced(table, request, &batch)?);
+    columns.push(replaced);
     Ok(RecordBatch::try_new(overlay::repairs_schema(own), columns)?)
 }
 
@@ -572,6 +572,10 @@ fn excepted(scope: &StageScope<'_>, request: &StageRequest<'_>, absence: &Absenc
 
 #[async_trait]
 impl ReadLake for MemoryLake {
+    fn is_queried(&self) -> bool {
+        false
+    }
+
     fn place(&self, table: &Table) -> String {
         table.location.clone()
     }

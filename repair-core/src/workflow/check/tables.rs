@@ -121,7 +121,13 @@ impl Checker<'_> {
                 let of_rows = matches!(kind, PluginKind::Detector | PluginKind::Repairer | PluginKind::Aggregator);
                 let needs_slots = if table.rows == Rows::Unique { of_rows && !entry.takes_unique_rows } else { entry.needs_one_row };
                 let checked = if needs_slots { table.check_one_row(&format!("`{name}`")) } else { Ok(()) };
-                if let Err(error) = checked.and_then(|()| entry.check_fits(&with.known(), table)) {
+                let of_unique = || match (&step.kind, detector_of(&step.kind)) {
+                    (StepKind::Repair { .. }, Some((of, detector))) if kind == PluginKind::Repairer && table.rows == Rows::Unique => {
+                        registry.check_repairs_unique(name, &detector, &of, &table.name)
+                    }
+                    _ => Ok(()),
+                };
+                if let Err(error) = checked.and_then(|()| of_unique()).and_then(|()| entry.check_fits(&with.known(), table)) {
                     refused.push((plugin.name, error));
                 }
             }

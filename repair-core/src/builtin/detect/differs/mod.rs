@@ -6,11 +6,14 @@
 //! compared: that a source is silent must not look like a table that is right. Rows of which the source vouches that they do not exist are
 //! found too if `deleted` says so, and a repair removes them.
 //!
+//! In a table whose key identifies a row, it also finds rows that only the source has: nothing else says which there should be.
+//!
 //! Answers are judged by the same rules as those to a repair. The engine counts the requests and reserves them in budgets.
 
 mod compare;
 mod deleted;
 mod sample;
+mod unique;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +34,7 @@ use crate::builtin::repair::judge::{Accepted, Question};
 use crate::builtin::repair::requests::{self, Asked};
 use crate::error::{Error, Result};
 use crate::lake::shape;
-use crate::model::{DefectKind, ExpectedKeys, Findings, Key, KeysFrom, Scope, SlotRange, Table};
+use crate::model::{DefectKind, ExpectedKeys, Findings, Key, KeysFrom, Rows, Scope, SlotRange, Table};
 use crate::plugin::{Asks, Detector, PluginKind, Registry, Request, StepContext};
 
 /// How many slots, over all keys, are compared with one scan of the table: some hundred bytes each.
@@ -70,7 +73,7 @@ impl Apart {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct DiffersConfig {
-    /// The table to examine; it needs a `cadence`.
+    /// The table to examine; it needs a `cadence`, or `rows: unique`.
     #[schemars(extend("x-names" = "table"))]
     table: String,
     /// The source to compare it with, one of `sources`.
@@ -129,6 +132,8 @@ pub(super) fn register(registry: &mut Registry) {
     registry.detector("differs", "finds the slots of a series whose rows have other values than a source", Differs::new);
     registry.finds("differs", DefectKind::Different);
     registry.needs_one_row(PluginKind::Detector, "differs");
+    registry.takes_unique_rows(PluginKind::Detector, "differs");
+    registry.fits(PluginKind::Detector, "differs", unique::fits);
 }
 
 /// The detector `differs`.
@@ -162,6 +167,12 @@ impl Differs {
         series.check()?;
         let removal = deleted.and_then(Deleted::removal);
         Ok(Self { series, source, columns, tolerance, relative, sample, seed, patch, removal })
+    }
+
+    /// What was given of its `with` that only series have, so that a workflow in which the table was not known is checked too.
+    fn asked_of_series(&self) -> serde_json::Value {
+        let given = |given: bool| if given { serde_json::Value::from(true) } else { serde_json::Value::Null };
+        serde_json::json!({ "sample": given(self.sample.is_some()), "deleted": given(self.removal.is_some()) })
     }
 
     /// The slots to ask for, by key.
@@ -258,6 +269,13 @@ impl Differs {
     }
 }
 
+/// The columns that an answer must have: those that are named. A null is something to compare, whether or not the table has nulls.
+fn named_columns(differs: &Differs, columns: &[Column], schema: &Schema) -> Option<Schema> {
+    differs.columns.as_ref()?;
+    let named = columns.iter().filter_map(|column| schema.field_with_name(&column.name).ok());
+    Some(Schema::new(named.map(|field| field.clone().with_nullable(true)).collect::<Vec<_>>()))
+}
+
 /// The requests whose slots are compared with one scan of the table.
 fn groups(plan: &[Asked]) -> Vec<&[Asked]> {
     let mut groups = Vec::new();
@@ -277,6 +295,9 @@ fn groups(plan: &[Asked]) -> Vec<&[Asked]> {
 #[async_trait]
 impl Detector for Differs {
     async fn asks(&self, context: &StepContext) -> Result<Option<Asks>> {
+        if context.table(&self.series.table)?.rows == Rows::Unique {
+            return unique::asks(self, context).map(Some);
+        }
         let scope = self.series.scope(context).await?;
         let examined = Examined::of(context, &scope, None)?;
         if examined.is_empty() && !self.series.allow_empty {
@@ -288,11 +309,15 @@ impl Detector for Differs {
         let calls = context.source(&self.source)?.requests_at_worst();
         let asks = Asks::new(&self.source, &scope.table, scope.interval, slots, plan.len() as u64);
         // Presence, then the rows of each group of requests, then those that are to be removed.
-        let reads = 1 + groups(&plan).len() as u64 + u64::from(self.removal.is_some());
-        Ok(Some(asks.with_calls_at_worst(calls).with_reads(reads)))
+        let reads = 1 + groups(&plan).len() as u64;
+        Ok(Some(asks.with_calls_at_worst(calls).with_reads(reads, reads + u64::from(self.removal.is_some()))))
     }
 
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
+        if context.table(&self.series.table)?.rows == Rows::Unique {
+            unique::fits(&self.asked_of_series(), context.table(&self.series.table)?)?;
+            return unique::detect(context, self, again).await;
+        }
         let scope = match again {
             Some(before) => before.scope.clone(),
             None => self.series.scope(context).await?,
@@ -308,11 +333,7 @@ impl Detector for Differs {
         if !plan.is_empty() {
             let schema = context.lake.describe(table).await.map_err(blind_if_missing)?;
             let columns = self.compared(table, &schema)?;
-            // A null is something to compare, whether or not the table has nulls.
-            let needed = self.columns.as_ref().map(|_| {
-                let named = columns.iter().filter_map(|column| schema.field_with_name(&column.name).ok());
-                Schema::new(named.map(|field| field.clone().with_nullable(true)).collect::<Vec<_>>())
-            });
+            let needed = named_columns(self, &columns, &schema);
             let (accepted, total, mut done) = (Accepted::default(), plan.len() as u64, 0u64);
             let comparison = Comparison {
                 context,

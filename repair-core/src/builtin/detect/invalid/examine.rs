@@ -397,7 +397,7 @@ impl Examination<'_> {
     /// The repaired cells of a row.
     fn fixed(&self, patched: &Patched, row: usize) -> u128 {
         let cells = patched.cells.get(&row).into_iter().flatten();
-        let bits = cells.map(|(column, _)| self.blamed.iter().position(|name| name == column).map_or(0, |at| 1u128 << at));
+        let bits = cells.map(|(column, _)| self.blamed.iter().position(|name| **name == **column).map_or(0, |at| 1u128 << at));
         bits.fold(0, |all, bit| all | bit)
     }
 
