@@ -103,6 +103,9 @@ fn csv(table: &Table, relation: &Relation) -> Result<()> {
             shown(comment)
         ));
     }
+    if csv.final_newline {
+        return refuse("Athena reads a last line without a line break like any other; leave out `final_newline: required`".to_owned());
+    }
     if csv.trim && csv.delimiter == ' ' {
         return refuse("Athena takes every space for a delimiter; write the files anew with another one".to_owned());
     }

@@ -26,3 +26,6 @@ pub use athena::Polling;
 pub use connect::Connection;
 pub use journal::S3Journal;
 pub use lake::{AwsLake, AwsOptions};
+
+#[cfg(test)]
+mod fuzz;

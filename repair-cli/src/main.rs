@@ -2,18 +2,23 @@
 
 mod commands;
 mod exit;
+mod files;
+mod format;
 mod hint;
 mod open;
 mod output;
 mod progress;
+mod terminal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::exit::Exit;
+use crate::format::Format;
 use crate::output::Failure;
+use crate::terminal::TerminalArgs;
 
 const EXIT_CODES: &str = "Exit codes: 0 success, 1 failed or cancelled, 2 bad input, 3 blind, 4 stopped (can be resumed), 5 over budget, \
      6 the plan is out of date, 7 another process drives the run, 8 see run --fail-on, 10 see plan --detailed-exitcode.";
@@ -25,6 +30,8 @@ struct Cli {
     /// The same `--lake` that commands take, written before the command.
     #[arg(long, hide = true, value_name = "DIR")]
     lake: Option<PathBuf>,
+    #[command(flatten)]
+    terminal: TerminalArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -49,12 +56,18 @@ enum Command {
     Cancel(commands::run::Stop),
     /// Pause a run, to be resumed.
     Pause(commands::run::Stop),
-    /// List the runs of a lake, oldest first.
+    /// List the runs of a lake, newest first.
+    #[command(visible_aliases = ["ls", "history"])]
     Runs(commands::show::Runs),
     /// Show what a run did.
     Show(commands::show::Show),
+    /// Print what a run did, a line for each thing; with --follow, also what it does next.
+    #[command(visible_alias = "log")]
+    Logs(commands::show::Logs),
     /// Check that the journal, artifacts, staged units and repairs of a lake are what was written.
     VerifyState(commands::state::VerifyState),
+    /// Look at everything that runs need, and say what to do about what is not in order.
+    Doctor(commands::doctor::Doctor),
     /// Explain why a slot of a table is as it is.
     Why(commands::why::Why),
     /// Hide what a run added to its tables.
@@ -85,22 +98,28 @@ enum Command {
     Schema(commands::workflow::Schema),
     /// List the sessions of a calendar, in UTC, or what calendars cover.
     Calendar(commands::calendar::Calendar),
+    /// Print what completes the command's arguments in a shell.
+    Completions(commands::help::Completions),
+    /// Write the manual: a page of `man` for each command.
+    Man(commands::help::Man),
 }
 
 impl Command {
-    /// Whether the result, and so an error too, is wanted as JSON.
-    fn wants_json(&self) -> bool {
-        match self {
+    /// How the result, and so an error too, is wanted.
+    fn format(&self) -> Format {
+        let json = match self {
+            Self::Validate(command) => return command.format.get(),
+            Self::Apply(command) => return command.format.get(),
+            Self::Run(command) => return command.format.get(),
+            Self::Resume(command) | Self::Redrive(command) => return command.format.get(),
             Self::Init(command) => command.json,
-            Self::Validate(command) => command.json,
             Self::Plan(command) => command.json,
-            Self::Apply(command) => command.json,
-            Self::Run(command) => command.json,
-            Self::Resume(command) | Self::Redrive(command) => command.json,
             Self::Cancel(command) | Self::Pause(command) => command.json,
             Self::Runs(command) => command.json,
             Self::Show(command) => command.json,
+            Self::Logs(command) => command.json,
             Self::VerifyState(command) => command.json,
+            Self::Doctor(command) => command.json,
             Self::Why(command) => command.json,
             Self::Undo(command) => command.json,
             Self::Redo(command) => command.json,
@@ -116,7 +135,9 @@ impl Command {
             Self::Graph(command) => command.json,
             Self::Schema(command) => command.json,
             Self::Calendar(command) => command.json,
-        }
+            Self::Completions(_) | Self::Man(_) => false,
+        };
+        Format::json(json)
     }
 
     async fn execute(self, lake: Option<PathBuf>) -> Result<Exit, Failure> {
@@ -130,7 +151,9 @@ impl Command {
             Self::Pause(command) => command.pause(lake).await,
             Self::Runs(command) => command.execute(lake).await,
             Self::Show(command) => command.execute(lake).await,
+            Self::Logs(command) => command.execute(lake).await,
             Self::VerifyState(command) => command.execute(lake).await,
+            Self::Doctor(command) => command.execute(lake).await,
             Self::Why(command) => command.execute(lake).await,
             Self::Undo(command) => command.execute(lake).await,
             Self::Redo(command) => command.execute(lake).await,
@@ -149,21 +172,32 @@ impl Command {
             Self::Graph(command) => command.execute(),
             Self::Schema(command) => command.execute(),
             Self::Calendar(command) => command.execute(),
+            Self::Completions(command) => command.execute(),
+            Self::Man(command) => command.execute(),
         }
     }
 }
 
+/// The command with its help, in which the commands are grouped by what they are for.
+fn command() -> clap::Command {
+    let command = Cli::command();
+    let help = commands::help::grouped(&command);
+    command.help_template(help)
+}
+
 fn main() -> ExitCode {
     repair::init();
-    let cli = match Cli::try_parse() {
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return output::refused_arguments(&error),
     };
-    let json = cli.command.wants_json();
+    cli.terminal.apply();
+    let format = cli.command.format();
     let runtime = match repair::runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::Refused(error).report(json).into(),
+        Err(error) => return Failure::Refused(error).report(format).into(),
     };
     let done = runtime.block_on(Box::pin(cli.command.execute(cli.lake)));
-    done.unwrap_or_else(|failure| failure.report(json)).into()
+    done.unwrap_or_else(|failure| failure.report(format)).into()
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use clap::Args;
 use repair::jiff::Timestamp;
-use repair::{CancellationToken, Error, Notice, OpenLake, Opening, Repair, Result};
+use repair::{CancellationToken, Error, ErrorKind, Notice, OpenLake, Opening, Repair, Result};
 
+use crate::format::{EventLines, Format};
 use crate::progress::Console;
 
 /// Where a lake is when nothing says otherwise.
@@ -36,18 +37,50 @@ impl LakeArg {
 
     /// Opens the lake by itself.
     pub(crate) fn open(self, before: Option<PathBuf>) -> Result<OpenLake> {
-        let lake = OpenLake::at(self.or(before).unwrap_or_else(|| DEFAULT_LAKE.into()))?;
+        self.open_for(Format::Text, before)
+    }
+
+    /// Opens the lake by itself, for a command that drives runs and reports them so.
+    pub(crate) fn open_for(self, format: Format, before: Option<PathBuf>) -> Result<OpenLake> {
+        let mut lake = OpenLake::at(self.or(before).unwrap_or_else(|| DEFAULT_LAKE.into()))?;
         let console = Arc::new(Console::new());
-        Ok(lake.observer(console.clone()).stop(stop_on_signal()).notices(move |notice| console.line(&described(&notice))))
+        lake = lake.observer(console.clone());
+        if format == Format::Ndjson {
+            lake = lake.observer(Arc::new(EventLines));
+        }
+        Ok(lake.stop(stop_on_signal()).notices(move |notice| console.line(&described(&notice))))
     }
 
     /// Opens a workflow in the lake, if one was named.
-    pub(crate) async fn connect(self, before: Option<PathBuf>, mut opening: Opening) -> Result<Repair> {
+    pub(crate) async fn connect(self, format: Format, before: Option<PathBuf>, opening: Opening) -> Result<Repair> {
+        self.opening(format, before, opening).connect().await
+    }
+
+    /// A workflow that is about to be opened in the lake, if one was named.
+    pub(crate) fn opening(self, format: Format, before: Option<PathBuf>, mut opening: Opening) -> Opening {
         if let Some(lake) = self.or(before) {
             opening = opening.lake(lake);
         }
         let console = Arc::new(Console::new());
-        opening.observer(console.clone()).stop(stop_on_signal()).notices(move |notice| console.line(&described(&notice))).connect().await
+        opening = opening.observer(console.clone());
+        if format == Format::Ndjson {
+            opening = opening.observer(Arc::new(EventLines));
+        }
+        opening.stop(stop_on_signal()).notices(move |notice| console.line(&described(&notice)))
+    }
+}
+
+/// The run that a name means, as [`OpenLake::find_run`] has it. A name that means none is returned as it is: what is then asked of the lake
+/// says best what is missing.
+pub(crate) async fn run_meant(lake: &OpenLake, name: String) -> Result<String> {
+    Ok(lake.find_run(&name).await?.unwrap_or(name))
+}
+
+/// As [`run_meant`], where the name may also be that of a table, which `error` says it is not.
+pub(crate) async fn subject_meant(lake: &OpenLake, name: &str, error: Error) -> Result<String> {
+    match error.kind() {
+        ErrorKind::NotFound => lake.find_run(name).await?.filter(|run| run != name).ok_or(error),
+        _ => Err(error),
     }
 }
 
@@ -75,11 +108,16 @@ pub(crate) struct WorkflowArgs {
 impl WorkflowArgs {
     /// Opens the workflow.
     pub(crate) async fn open(self, lake_before: Option<PathBuf>) -> Result<Repair> {
+        self.open_for(Format::Text, lake_before).await
+    }
+
+    /// Opens the workflow, for a command that drives runs and reports them so.
+    pub(crate) async fn open_for(self, format: Format, lake_before: Option<PathBuf>) -> Result<Repair> {
         let mut opening = Repair::open(self.file).profile(self.profile.as_deref()).params(by_name(self.params)?).now(self.now);
         if let Some(prices) = self.prices {
             opening = opening.prices(prices);
         }
-        self.lake.connect(lake_before, opening).await
+        self.lake.connect(format, lake_before, opening).await
     }
 }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use repair::core::engine::StepReport;
 use repair::core::text::{visible, visible_json, visible_lines};
 use repair::core::yaml::Diagnostics;
@@ -15,7 +16,9 @@ use repair::{Error, ErrorKind, Hint, Outcome, RunReport};
 use serde_json::{Value, json};
 
 use crate::exit::Exit;
+use crate::format::{self, Format};
 use crate::hint::advice;
+use crate::terminal::{has_color, width};
 
 /// Why a command ended early.
 #[derive(Debug)]
@@ -46,14 +49,20 @@ impl From<anyhow::Error> for Failure {
 
 impl Failure {
     /// Prints the error, and returns the code to exit with.
-    pub(crate) fn report(self, as_json: bool) -> Exit {
+    pub(crate) fn report(self, format: Format) -> Exit {
+        let as_json = format.is_json();
         match self {
             Self::Refused(error) => {
-                if as_json {
-                    // What cannot be printed cannot be reported either.
-                    let _ = print_json(&object(&error));
-                } else {
-                    complain(&text(&error));
+                // What cannot be printed cannot be reported either.
+                match format {
+                    Format::Json => drop(print_json(&object(&error))),
+                    Format::Ndjson => drop(print_json_line(&object(&error))),
+                    Format::Text => complain(&text(&error)),
+                    Format::Github => {
+                        complain(&text(&error));
+                        let lines = mistakes(&error).map_or_else(|| vec![format::error(&text(&error))], format::mistakes);
+                        drop(print(&lines.join("\n")));
+                    }
                 }
                 Exit::of_error(&error)
             }
@@ -103,7 +112,7 @@ fn mistakes(error: &Error) -> Option<&Diagnostics> {
 /// An error, for people.
 fn text(error: &Error) -> String {
     if let Some(mistakes) = mistakes(error) {
-        let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let color = has_color();
         return if color { mistakes.render(color) } else { visible_lines(&mistakes.render(color)).into_owned() };
     }
     let advice = error.remedy().and_then(advice).map(|advice| format!("; {advice}")).unwrap_or_default();
@@ -154,6 +163,16 @@ pub(crate) fn print_lines(lines: &[String]) -> anyhow::Result<()> {
 /// Writes a result as JSON.
 pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(value).context("the result can't be written as JSON")?;
+    let mut out = std::io::stdout().lock();
+    out.write_all(visible_json(&text).as_bytes())?;
+    out.write_all(b"\n")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Writes a result as JSON on one line.
+pub(crate) fn print_json_line(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string(value).context("the result can't be written as JSON")?;
     let mut out = std::io::stdout().lock();
     out.write_all(visible_json(&text).as_bytes())?;
     out.write_all(b"\n")?;
@@ -221,15 +240,19 @@ pub(crate) fn remark(text: &str) {
     complain(&visible_lines(text));
 }
 
-/// A table with aligned columns and no frame.
+/// A table with aligned columns and no frame, not wider than the terminal.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
+    if let Some(width) = width() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(u16::try_from(width).unwrap_or(u16::MAX));
+    }
     table.load_preset(presets::NOTHING).set_header(header.to_vec());
     for row in rows {
         table.add_row(row.iter().map(|cell| visible(cell)));
     }
     for (index, column) in table.column_iter_mut().enumerate() {
-        let numbers = !rows.is_empty() && rows.iter().all(|row| row.get(index).is_some_and(|cell| cell.parse::<f64>().is_ok()));
+        let numbers =
+            !rows.is_empty() && rows.iter().all(|row| row.get(index).is_some_and(|cell| cell.replace(',', "").parse::<f64>().is_ok()));
         column.set_cell_alignment(if numbers { CellAlignment::Right } else { CellAlignment::Left });
         column.set_padding((0, 2));
     }
@@ -248,8 +271,11 @@ pub(crate) fn report(report: &RunReport) -> String {
     let mut text = table(&["step", "visits", "attempts", "output"], &report.steps.iter().map(step_row).collect::<Vec<_>>());
     let usage: BTreeMap<String, Value> =
         serde_json::to_value(report.usage).ok().and_then(|usage| serde_json::from_value(usage).ok()).unwrap_or_default();
-    let usage: Vec<String> =
-        usage.iter().filter(|(_, count)| **count != 0).map(|(name, count)| format!("{} {count}", name.replace('_', " "))).collect();
+    let usage: Vec<String> = usage
+        .iter()
+        .filter(|(_, count)| **count != 0)
+        .map(|(name, count)| format!("{} {}", name.replace('_', " "), count.as_u64().map_or_else(|| count.to_string(), grouped)))
+        .collect();
     if !usage.is_empty() {
         text.push_str(&format!("\n\nusage: {}", usage.join(", ")));
     }
@@ -294,9 +320,35 @@ fn step_row(step: &StepReport) -> Vec<String> {
     vec![step.name.clone(), step.visits.to_string(), step.attempts.to_string(), output]
 }
 
-/// A number and what it counts: `1 unit`, `2 units`.
+/// A number and what it counts: `1 unit`, `2 units`, `1,024 units`.
 pub(crate) fn count(number: u64, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+    format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
+/// A number with a comma between thousands: `1,024`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// How long something took, in at most two units: `12 ms`, `1.5 s`, `2 min 3 s`, `1 h 40 min`, `3 d 4 h`.
+pub(crate) fn lasted(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 => format!("{} ms", duration.as_millis()),
+        1..10 => format!("{:.1} s", (duration.as_secs_f64() * 10.0).floor() / 10.0),
+        10..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
 }
 
 /// An output on one line, zeros left out.
@@ -309,6 +361,7 @@ pub(crate) fn short(output: &Value) -> String {
         Value::String(text) => format!("{name}: {}", to_the_second(text)),
         Value::Array(strategies) if name == "strategies" => format!("{name}: {}", of_strategies(strategies)),
         Value::Object(_) if ["units", "compared"].contains(&name.as_str()) => format!("{name}: ({})", short(value)),
+        Value::Number(number) => format!("{name}: {}", number.as_u64().map_or_else(|| number.to_string(), grouped)),
         other => format!("{name}: {other}"),
     });
     shown.collect::<Vec<_>>().join(", ")
@@ -320,7 +373,7 @@ fn of_strategies(strategies: &[Value]) -> String {
         let name = strategy.get("strategy").and_then(Value::as_str).unwrap_or_default();
         let counted = |name: &str| strategy.get(name).and_then(Value::as_u64).unwrap_or(0);
         let failed = if strategy.get("error").is_some() { ", and failed" } else { "" };
-        format!("{name} {} of {}{failed}", counted("repaired"), counted("slots"))
+        format!("{name} {} of {}{failed}", grouped(counted("repaired")), grouped(counted("slots")))
     });
     strategies.collect::<Vec<_>>().join("; ")
 }
@@ -359,6 +412,9 @@ mod tests {
             { "strategy": "ask", "slots": 6, "repaired": 3, "error": { "kind": "denied" } }, { "strategy": "guess", "slots": 3, "repaired": 2 }
         ] });
         assert_eq!(short(&strategies), "repaired: 5, strategies: ask 3 of 6, and failed; guess 2 of 3");
-        assert_eq!([0, 1, 2].map(|number| count(number, "unit")), ["0 units", "1 unit", "2 units"]);
+        assert_eq!([0, 1, 2, 999, 1_000].map(|number| count(number, "unit")), ["0 units", "1 unit", "2 units", "999 units", "1,000 units"]);
+        assert_eq!([12_345, 1_234_567].map(grouped), ["12,345", "1,234,567"]);
+        let took = [0.012, 1.56, 59.9, 123.0, 6_000.0, 273_600.0].map(|seconds| lasted(Duration::from_secs_f64(seconds)));
+        assert_eq!(took, ["12 ms", "1.5 s", "59 s", "2 min 3 s", "1 h 40 min", "3 d 4 h"]);
     }
 }

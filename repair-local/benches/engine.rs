@@ -101,6 +101,7 @@ impl Overlay for Weightless {
             absent: 0,
             conflicts: Conflicts::default(),
             suspects: Suspects::default(),
+            answers: Vec::new(),
             usage: Usage::default(),
         })
     }

@@ -1,9 +1,11 @@
 //! Files: finding them, opening them, and writing them whole or not at all. This module knows nothing of columns.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use glob::{MatchOptions, Pattern};
@@ -374,19 +376,59 @@ pub(crate) fn io_error(error: io::Error, doing: &str, path: &Path) -> Error {
     Error::new(kind, message).because(error)
 }
 
-/// Creates a folder and those above it, so that they survive a loss of power.
+/// Folders whose own names are known to be on the disk. Whatever is above one of them, is too.
+static KEPT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Beyond this many known folders all are forgotten, and looked after again: a table may have a folder for each hour of many years.
+const MAX_KEPT: usize = 65_536;
+
+fn kept() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A folder that was there before us, so that its name is not ours to keep.
+pub(crate) fn trust_folder(folder: &Path) {
+    kept().insert(folder.to_owned());
+}
+
+/// Creates a folder and those above it, so that they survive a loss of power. That includes those which are there: another thread, or a
+/// process that was killed, may have made one just now, and what we put into it must not be lost with its name.
 pub(crate) fn create_folder(folder: &Path) -> Result<()> {
-    if folder.is_dir() {
+    let is_kept = kept().contains(folder);
+    let missing: Vec<&Path> = folder.ancestors().take_while(|above| !above.is_dir()).collect();
+    if is_kept && missing.is_empty() {
         return Ok(());
     }
-    let missing: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
-    fs::create_dir_all(folder).map_err(|error| io_error(error, "create the folder", folder))?;
-    for made in missing {
-        if let Some(parent) = made.parent() {
-            sync_folder(parent)?;
+    if !missing.is_empty() {
+        kept().retain(|known| !missing.iter().any(|made| known.starts_with(made)));
+        fs::create_dir_all(folder).map_err(|error| io_error(error, "create the folder", folder))?;
+    }
+    let to_keep: Vec<&Path> = {
+        let kept = kept();
+        folder.ancestors().take_while(|above| !kept.contains(*above)).collect()
+    };
+    for made in to_keep.iter().rev() {
+        let Some(parent) = made.parent().filter(|parent| !parent.as_os_str().is_empty()) else { continue };
+        match sync_folder(parent) {
+            // Others made it, where we may not look, or where folders cannot be flushed.
+            Err(error) if !missing.contains(made) && !matches!(error.kind(), ErrorKind::Transient) => {}
+            synced => synced?,
         }
     }
+    let mut kept = kept();
+    if kept.len() + to_keep.len() > MAX_KEPT {
+        // Those of the folders that are always there come back with the next write.
+        kept.clear();
+    }
+    kept.extend(to_keep.into_iter().map(Path::to_owned));
     Ok(())
+}
+
+/// Removes a folder if it is empty.
+pub(crate) fn remove_empty_folder(folder: &Path) {
+    kept().retain(|known| !known.starts_with(folder));
+    // One into which someone has put something meanwhile stays.
+    let _ = fs::remove_dir(folder);
 }
 
 /// Makes changes of names in a folder survive a loss of power.
@@ -438,7 +480,8 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     temporary.write_all(bytes).and_then(|()| temporary.as_file().sync_all()).map_err(|error| io_error(error, "write", path))?;
     match temporary.persist_noclobber(path) {
         Ok(_) => {}
-        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        // Its writer may not have flushed its name yet.
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {}
         // Some file systems have no way to rename without replacing. Theirs are not shared by processes that begin at the same instant.
         Err(error) if matches!(error.error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) && !path.exists() => {
             error.file.persist(path).map_err(|error| io_error(error.error, "write", path))?;
@@ -448,18 +491,19 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     sync_folder(folder)
 }
 
-/// Removes a file, which may be gone already. Returns whether it was there.
+/// Removes a file, which may be gone already: then the one who removed it may have been killed before that was on the disk. Returns whether
+/// it was there.
 pub(crate) fn remove(path: &Path) -> Result<bool> {
-    match fs::remove_file(path) {
-        Ok(()) => {
-            if let Some(folder) = path.parent() {
-                sync_folder(folder)?;
-            }
-            Ok(true)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(io_error(error, "remove", path)),
+    let was_there = match fs::remove_file(path) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(io_error(error, "remove", path)),
+    };
+    match path.parent() {
+        Some(folder) if was_there || folder.is_dir() => sync_folder(folder)?,
+        _ => {}
     }
+    Ok(was_there)
 }
 
 /// Removes files of a folder, which may be gone already, and syncs the folder once.

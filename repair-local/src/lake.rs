@@ -149,6 +149,7 @@ impl LocalLake {
         if !root.is_dir() {
             return Err(Error::invalid(format!("{} is a file; the lake's `root` must be a folder", root.display())));
         }
+        files::trust_folder(&root);
         Ok(Self {
             inner: Arc::new(Inner {
                 root,

@@ -23,6 +23,7 @@
 //! This crate must not know what a gap is, what to do about it, or when. Others decide what it reads and writes.
 
 mod artifact;
+mod disk;
 mod extent;
 mod files;
 mod journal;
@@ -44,6 +45,7 @@ mod state;
 mod view;
 mod write;
 
+pub use disk::free_space;
 pub use journal::SqliteJournal;
 pub use lake::LocalLake;
 pub use sql::serve_sql;

@@ -400,14 +400,37 @@ impl KeyColumn {
                 let coded = cast(column, &DataType::Dictionary(Box::new(DataType::Int32), Box::new(number.clone())))?;
                 cast(&coded, &dictionary_of_text())?
             }
-            _ => {
-                let text: ArrayRef = Arc::new(shape::key_text(table, name, column)?);
-                cast(&text, &dictionary_of_text())?
-            }
+            _ => return Ok(Self::of_text(&shape::key_text(table, name, column)?)),
         };
         let coded = coded.as_dictionary::<Int32Type>();
         let values = coded.values().as_string_opt::<i32>().ok_or_else(|| Error::internal("a dictionary of text has no text"))?;
         Ok(Self::Codes(coded.keys().clone(), values.clone()))
+    }
+
+    /// The codes of a column of text. Rows of one key follow each other, or rows of all keys in one order, so the key of most rows is the
+    /// one that followed the last one before, and need not be looked up.
+    fn of_text(text: &StringArray) -> Self {
+        let mut codes: Vec<i32> = Vec::with_capacity(text.len());
+        let mut values: Vec<&str> = Vec::new();
+        // For each value, the number of the one that followed it last.
+        let mut follows: Vec<usize> = Vec::new();
+        let mut known: HashMap<&str, usize> = HashMap::new();
+        let mut last = 0;
+        for row in 0..text.len() {
+            let value = text.value(row);
+            let mut number = follows.get(last).copied().unwrap_or(0);
+            if values.get(number) != Some(&value) {
+                number = *known.entry(value).or_insert(values.len());
+                if number == values.len() {
+                    values.push(value);
+                    follows.push(number);
+                }
+                follows[last] = number;
+            }
+            codes.push(i32::try_from(number).unwrap_or(0));
+            last = number;
+        }
+        Self::Codes(Int32Array::from(codes), StringArray::from(values))
     }
 
     fn value(&self, row: usize) -> &str {

@@ -53,8 +53,7 @@ pub(crate) fn replace(lake: &Inner, table: &Table, interval: &Interval, rows: &[
             }
             _ => {
                 if files::remove(&folder.join(PART))? && folder != place.data {
-                    // A folder into which someone has put something meanwhile stays.
-                    let _ = fs::remove_dir(&folder);
+                    files::remove_empty_folder(&folder);
                 }
             }
         }

@@ -46,10 +46,12 @@ pub fn runtime() -> Result<Runtime> {
 }
 
 /// Call this first in `main`. Each query of users' SQL over a lake in a folder then runs in a process of its own, so that it can neither
-/// exhaust this one nor outlive its step. That process is this program, started again: in it, this function runs the query, and does not return.
+/// exhaust this one nor outlive its step; so does each expression of a workflow that could need much memory. That process is this program,
+/// started again: in it, this function runs the query or the expression, and does not return.
 ///
-/// Without this call, queries run within the program.
+/// Without this call, both run within the program.
 pub fn init() {
+    crate::apart::serve();
     #[cfg(feature = "local")]
     repair_local::serve_sql();
 }

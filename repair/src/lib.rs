@@ -57,6 +57,7 @@
 //! | know whether what is kept is still what was written | [`OpenLake::verify_state`] |
 //! | know what runs cost | [`OpenLake::costs`], [`ledger`] |
 //! | read what was repaired: export a table, list its gaps, ask in SQL | [`OpenLake::export`], [`OpenLake::gaps`], [`Repair::query`], [`reading`] |
+//! | know whether what runs need is in order | [`OpenLake::examine`], [`Opening::examine`], [`doctor`] |
 //! | see all of this at a glance, in one HTML file | [`OpenLake::report_on`], [`mod@report`] |
 //! | use plug-ins of your own | [`registry`], [`Opening::registry`], [`core::plugin`] |
 //! | write an adapter for another kind of lake | [`core::lake`], [`core::engine::Journal`], [`Opening::adapters`] |
@@ -92,8 +93,10 @@
 //!
 //! This crate must not know how an adapter works, and nothing about terminals.
 
+mod apart;
 mod block_on;
 pub mod compare;
+pub mod doctor;
 #[cfg(feature = "local")]
 pub mod first_steps;
 pub mod ledger;

@@ -1,6 +1,7 @@
 //! Runs workflows, and does with runs what a person may: resume, redrive, cancel, pause, list, show. How a run is driven is the engine's.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -14,7 +15,7 @@ use repair_core::engine::{
 };
 use repair_core::model::Table;
 use repair_core::workflow::{StepKind, Variables, Workflow};
-use repair_core::{Error, Result};
+use repair_core::{Error, ErrorKind, Result};
 
 /// Starts a run: await it to run the workflow to its end. [`Repair::run`] makes it.
 #[must_use = "a run starts when it is awaited"]
@@ -138,6 +139,12 @@ impl ContinueRequest<'_> {
 
 awaitable!(ContinueRequest => RunReport);
 
+/// How often the journal is looked at for new events of a run that is followed.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// The name of the run that started last, for [`OpenLake::find_run`].
+const LAST: &str = "last";
+
 /// A run in a listing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -148,25 +155,84 @@ pub struct RunSummary {
     pub workflow: String,
     /// When it started.
     pub started_at: Timestamp,
+    /// When it last recorded something.
+    pub last_at: Timestamp,
+    /// What it does now.
+    pub status: RunStatus,
     /// How it ended; `None` if it has not.
     pub outcome: Option<Outcome>,
     /// Whether it is paused.
     pub paused: bool,
+    /// Until when it waits, if the last thing that it did was to begin a wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_until: Option<Timestamp>,
 }
 
-impl From<RunHead> for RunSummary {
-    fn from(head: RunHead) -> Self {
+impl RunSummary {
+    /// A run by its first and last event, and whether a process drives it now.
+    fn new(head: RunHead, is_driven: bool) -> Self {
+        let outcome = if let Event::RunEnded { outcome, .. } = &head.last.event { Some(*outcome) } else { None };
+        let paused = matches!(head.last.event, Event::RunPaused);
+        let waits_until = match &head.last.event {
+            Event::TimerSet { due, .. } | Event::RetryScheduled { due, .. } => Some(*due),
+            _ => None,
+        };
+        let status = match outcome {
+            Some(_) => RunStatus::Ended,
+            None if paused => RunStatus::Paused,
+            None if !is_driven => RunStatus::Stopped,
+            None if waits_until.is_some() => RunStatus::Waiting,
+            None => RunStatus::Running,
+        };
         Self {
             workflow: if let Event::RunStarted { workflow, .. } = &head.first.event { workflow.clone() } else { String::new() },
             started_at: head.first.at,
-            outcome: if let Event::RunEnded { outcome, .. } = &head.last.event { Some(*outcome) } else { None },
-            paused: matches!(head.last.event, Event::RunPaused),
+            last_at: head.last.at,
             run: head.run,
+            status,
+            outcome,
+            paused,
+            waits_until,
+        }
+    }
+
+    /// The status in a word, or how the run ended.
+    pub fn word(&self) -> &'static str {
+        self.outcome.map_or(self.status.as_str(), |outcome| outcome.as_str())
+    }
+}
+
+/// What a run does now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum RunStatus {
+    /// A process drives it.
+    Running,
+    /// A process drives it, and waits until a step or another attempt is due.
+    Waiting,
+    /// It was paused.
+    Paused,
+    /// Nothing drives it: its process was stopped or killed. It can be resumed.
+    Stopped,
+    /// It has ended, and has an outcome.
+    Ended,
+}
+
+impl RunStatus {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+            Self::Ended => "ended",
         }
     }
 }
 
-/// The runs of a lake, oldest first.
+/// The runs of a lake, newest first.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Runs {
@@ -244,13 +310,50 @@ impl OpenLake {
         Ok(self.engine_on(lake, journal))
     }
 
-    /// Lists the runs, oldest first.
+    /// Lists the runs, newest first.
     ///
     /// # Errors
     /// `not-found` if nothing was ever run in the lake; those of the journal.
     pub async fn runs(&self) -> Result<Runs> {
-        let heads = self.journal().await?.runs().await?;
-        Ok(Runs { format: JsonFormat, runs: heads.into_iter().map(RunSummary::from).collect() })
+        let journal = self.journal().await?;
+        let now = Timestamp::now();
+        let mut runs = Vec::new();
+        for head in journal.runs().await?.into_iter().rev() {
+            // Who drives a run matters only while it has not stopped by itself.
+            let may_be_driven = !matches!(head.last.event, Event::RunEnded { .. } | Event::RunPaused);
+            let is_driven = may_be_driven && journal.driver(&head.run, now).await?.is_some();
+            runs.push(RunSummary::new(head, is_driven));
+        }
+        Ok(Runs { format: JsonFormat, runs })
+    }
+
+    /// The run that a person means: by its whole id, by the beginning of its id if no other run's begins so, or `last` for the run that
+    /// started last. `None` if no run is meant.
+    ///
+    /// # Errors
+    /// `invalid` if the ids of several runs begin so; it lists some. `not-found` if nothing was ever run in the lake; those of the journal.
+    pub async fn find_run(&self, name: &str) -> Result<Option<String>> {
+        /// How many ids a message lists.
+        const SHOWN: usize = 5;
+        let journal = self.journal().await?;
+        if name.is_empty() {
+            return Ok(None);
+        }
+        if !journal.read(name, 0, 1).await?.is_empty() {
+            return Ok(Some(name.to_owned()));
+        }
+        let mut runs: Vec<String> = journal.runs().await?.into_iter().map(|head| head.run).collect();
+        if name == LAST {
+            return Ok(runs.pop());
+        }
+        runs.retain(|run| run.starts_with(name));
+        if runs.len() > 1 {
+            let shown: Vec<&str> = runs.iter().rev().take(SHOWN).map(String::as_str).collect();
+            let more = if runs.len() > SHOWN { format!(" and {} more", runs.len() - SHOWN) } else { String::new() };
+            let message = format!("the ids of {} runs begin with `{name}`: {}{more}; write more of the id", runs.len(), shown.join(", "));
+            return Err(Error::invalid(message));
+        }
+        Ok(runs.pop())
     }
 
     /// Reports what a run did, whether it has ended or not.
@@ -269,6 +372,42 @@ impl OpenLake {
         load(self.journal().await?.as_ref(), run).await
     }
 
+    /// Calls `visit` with each event of a run, in order, and with those that are still to come, until the run has ended or is paused, or
+    /// nothing drives it any more.
+    ///
+    /// # Errors
+    /// As [`OpenLake::report`], and those of `visit`; `cancelled` if this process is to stop.
+    pub async fn follow(&self, run: &str, mut visit: impl FnMut(Recorded) -> Result<()> + Send) -> Result<()> {
+        let journal = self.journal().await?;
+        let mut next = 0;
+        loop {
+            // Asked before the events are read: what a driver appends before it lets go is then seen.
+            let is_driven = journal.driver(run, Timestamp::now()).await?.is_some();
+            let before = next;
+            let mut is_over = !is_driven;
+            loop {
+                let page = journal.read(run, next, PAGE).await?;
+                let Some(last) = page.last() else { break };
+                next = last.sequence + 1;
+                is_over = !is_driven || matches!(last.event, Event::RunEnded { .. } | Event::RunPaused);
+                for recorded in page {
+                    visit(recorded)?;
+                }
+            }
+            if next == 0 {
+                return Err(Error::new(ErrorKind::NotFound, format!("there is no run `{run}` in this lake")));
+            }
+            // A run that has just ended may be redriven at once, but that is another thing to follow.
+            if is_over && (next > before || !is_driven) {
+                return Ok(());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = self.around.stop.cancelled() => return Err(Error::new(ErrorKind::Cancelled, "stopped following the run; it goes on")),
+            }
+        }
+    }
+
     /// Calls `visit` with each event of a run, in order.
     ///
     /// # Errors
@@ -281,6 +420,6 @@ impl OpenLake {
             visit(recorded)
         })
         .await?;
-        if seen { Ok(()) } else { Err(Error::new(repair_core::ErrorKind::NotFound, format!("there is no run `{run}` in this lake"))) }
+        if seen { Ok(()) } else { Err(Error::new(ErrorKind::NotFound, format!("there is no run `{run}` in this lake"))) }
     }
 }

@@ -87,6 +87,23 @@ pub fn unpack(folder: &str) -> Unpacked {
     Unpacked { _parent: parent, folder: folder_there }
 }
 
+/// Gives each input of a target of the fuzzer to the target, which panics if it finds something wrong. It prints the name of each first.
+pub fn replay(target: &str, run: impl Fn(&[u8])) {
+    let folder = of_fuzzing(target);
+    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "{} holds nothing", folder.display());
+    for file in files {
+        println!("{}", file.display());
+        run(&fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display())));
+    }
+}
+
+fn of_fuzzing(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(target)
+}
+
 /// Whether the tests may take long, by `REPAIR_TEST=long`.
 #[must_use]
 pub fn long() -> bool {

@@ -63,6 +63,14 @@ pub(super) async fn release(objects: &Objects, keys: &Keys, run: &str, driver: &
     replace(objects, keys, run, nonce, |found| Ok(found.is_some_and(|held| held.driver == driver).then_some(None))).await
 }
 
+/// Who drives a run at `now`.
+pub(super) async fn holder(objects: &Objects, keys: &Keys, run: &str, now: Timestamp) -> Result<Option<String>> {
+    let key = keys.lease(run);
+    let Some((bytes, _)) = objects.find(&key).await? else { return Ok(None) };
+    let holder = read(&objects.uri(&key), run, &bytes)?.holder;
+    Ok(holder.filter(|holder| holder.until > now).map(|holder| holder.driver))
+}
+
 /// Replaces the holder by what `decide` returns for it; leaves it if that is `None`.
 async fn replace(
     objects: &Objects,

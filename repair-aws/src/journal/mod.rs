@@ -35,7 +35,7 @@
 mod history;
 mod keys;
 mod lease;
-mod segment;
+pub(crate) mod segment;
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -347,6 +347,11 @@ impl Journal for S3Journal {
     async fn release(&self, run: &str, driver: &str) -> Result<()> {
         let Inner { objects, keys, .. } = &*self.inner;
         lease::release(objects, keys, run, driver, &self.inner.nonce()).await.map_err(|error| error.on("run", run))
+    }
+
+    async fn driver(&self, run: &str, now: Timestamp) -> Result<Option<String>> {
+        let Inner { objects, keys, .. } = &*self.inner;
+        lease::holder(objects, keys, run, now).await.map_err(|error| error.on("run", run))
     }
 
     async fn signal(&self, run: &str, signal: Option<Signal>) -> Result<()> {

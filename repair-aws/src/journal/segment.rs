@@ -28,20 +28,20 @@ struct Header {
 
 /// Consecutive events in one object.
 #[derive(Debug)]
-pub(super) struct Segment {
+pub(crate) struct Segment {
     /// The id of their run.
-    pub(super) run: String,
+    pub(crate) run: String,
     /// The number of the first event.
-    pub(super) first: u64,
+    pub(crate) first: u64,
     /// The events in order; at least one.
-    pub(super) events: Vec<Recorded>,
+    pub(crate) events: Vec<Recorded>,
     /// The events as lines.
-    pub(super) lines: Bytes,
+    pub(crate) lines: Bytes,
 }
 
 impl Segment {
     /// The number after the last event.
-    pub(super) fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.first.saturating_add(self.events.len() as u64)
     }
 
@@ -49,7 +49,7 @@ impl Segment {
     ///
     /// # Errors
     /// A description of what is wrong with it, as the end of a sentence.
-    pub(super) fn read(bytes: &Bytes) -> Result<Self, String> {
+    pub(crate) fn read(bytes: &Bytes) -> Result<Self, String> {
         let break_at = bytes.iter().position(|&byte| byte == b'\n').ok_or("it was cut off")?;
         let header: Header =
             serde_json::from_slice(&bytes[..break_at]).map_err(|error| format!("its first line cannot be read: {error}"))?;
@@ -77,7 +77,7 @@ impl Segment {
 }
 
 /// The lines of events that are numbered from `first` on.
-pub(super) fn lines(first: u64, at: Timestamp, events: &[Event]) -> Result<Bytes> {
+pub(crate) fn lines(first: u64, at: Timestamp, events: &[Event]) -> Result<Bytes> {
     let mut lines = Vec::new();
     for (sequence, event) in (first..).zip(events) {
         let recorded = Recorded { sequence, at, event: event.clone() };
@@ -88,7 +88,7 @@ pub(super) fn lines(first: u64, at: Timestamp, events: &[Event]) -> Result<Bytes
 }
 
 /// The bytes of an object. A fold has no `nonce`.
-pub(super) fn object(run: &str, first: u64, events: usize, lines: &[u8], nonce: Option<&str>) -> Result<Bytes> {
+pub(crate) fn object(run: &str, first: u64, events: usize, lines: &[u8], nonce: Option<&str>) -> Result<Bytes> {
     let nonce = nonce.map(str::to_owned);
     let header = Header { format: FORMAT, run: run.to_owned(), first, events: events as u64, hash: hash(lines), nonce };
     let mut bytes = serde_json::to_vec(&header).map_err(|error| Error::internal("a first line is not JSON").because(error))?;
@@ -98,7 +98,7 @@ pub(super) fn object(run: &str, first: u64, events: usize, lines: &[u8], nonce: 
 }
 
 /// A hash of lines. S3 keeps objects intact, but does not protect them from others who may write to the bucket.
-pub(super) fn hash(lines: &[u8]) -> String {
+pub(crate) fn hash(lines: &[u8]) -> String {
     blake3::hash(lines).to_hex()[..32].to_owned()
 }
 

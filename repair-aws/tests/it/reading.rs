@@ -129,6 +129,7 @@ async fn what_athena_cannot_honour_is_refused_before_anything_is_spent() {
         (plain().with_csv(csv(&|csv| csv.quote = Some('\''))), "quoted by `'`"),
         (plain().with_csv(csv(&|csv| csv.skip_lines = 2)), "3 lines before the first row as it is declared here, and Athena skips 1"),
         (plain().with_csv(csv(&|csv| csv.comment = Some('#'))), "no comments"),
+        (plain().with_csv(csv(&|csv| csv.final_newline = true)), "leave out `final_newline: required`"),
         (plain().with_csv(csv(&|csv| csv.encoding = Encoding::Latin1)), "declared as latin1"),
         (of("bare", Format::Csv), "'skip.header.line.count'='1'"),
         (of("semi", Format::Csv).with_csv(csv(&|csv| csv.delimiter = ';')), "knows no quotes"),

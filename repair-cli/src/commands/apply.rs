@@ -7,6 +7,7 @@ use repair::Repair;
 
 use super::run::{finish, run_id};
 use crate::exit::Exit;
+use crate::format::FormatArg;
 use crate::open::LakeArg;
 use crate::output::Failure;
 
@@ -24,9 +25,8 @@ pub(crate) struct Apply {
     /// Begin although a budget cannot be met: the run does what the budget allows, and ends as over budget.
     #[arg(long)]
     anyway: bool,
-    /// Print one JSON object at the end.
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
     #[command(flatten)]
     lake: LakeArg,
 }
@@ -34,8 +34,9 @@ pub(crate) struct Apply {
 impl Apply {
     pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
         let plan = repair::plan::Plan::read(&self.plan)?;
-        let repair = self.lake.connect(lake_before, Repair::planned(plan.clone())).await?;
+        let format = self.format.get();
+        let repair = self.lake.connect(format, lake_before, Repair::planned(plan.clone())).await?;
         let done = repair.apply(&plan).id(self.run_id.as_deref()).anyway(self.anyway).await?;
-        finish(&done, self.json, None)
+        finish(&done, format, None)
     }
 }

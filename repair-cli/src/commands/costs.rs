@@ -9,7 +9,7 @@ use repair::ledger::{CostGroup, Costs, NONE, since};
 use rust_decimal::Decimal;
 
 use crate::exit::Exit;
-use crate::open::LakeArg;
+use crate::open::{LakeArg, run_meant};
 use crate::output::{Failure, count, csv, print, print_json, table};
 
 /// Significant digits of dollars, for people.
@@ -18,7 +18,7 @@ const DIGITS: u32 = 4;
 /// Show what runs used and what that cost, by workflow and strategy, beside what the pipeline itself costs.
 #[derive(Debug, Args)]
 pub(crate) struct CostsOf {
-    /// Only these runs, with the runs that they ran as steps [default: all].
+    /// Only these runs, by id, the beginning of it, or `last`; with the runs that they ran as steps [default: all].
     runs: Vec<String>,
     /// By which tags: component, workflow, idea, strategy, step, table, environment, run, or a workflow's own.
     #[arg(long, value_name = "TAG[,TAG…]", value_delimiter = ',', default_values = repair::ledger::DEFAULT_TAGS)]
@@ -45,7 +45,11 @@ impl CostsOf {
         let since = self.since.as_deref().map(|text| since(text, Timestamp::now())).transpose()?;
         let by: Vec<String> = self.group_by.iter().map(|tag| tag.trim().to_owned()).collect();
         let lake = self.lake.open(lake_before)?;
-        let costs = lake.costs().runs(self.runs).since(since).group_by(by.clone()).prices(book).await?;
+        let mut runs = Vec::new();
+        for run in self.runs {
+            runs.push(run_meant(&lake, run).await?);
+        }
+        let costs = lake.costs().runs(runs).since(since).group_by(by.clone()).prices(book).await?;
         if self.json {
             print_json(&costs)?;
         } else if self.csv {

@@ -8,7 +8,7 @@ use clap::Args;
 use repair::reading::{DefectRange, GapsReport};
 
 use crate::exit::Exit;
-use crate::open::LakeArg;
+use crate::open::{LakeArg, subject_meant};
 use crate::output::{Failure, RowsAs, count, csv, print_lines, remark, rows_out, table};
 
 /// How many stretches people see.
@@ -22,7 +22,7 @@ const COLUMNS: [&str; 7] = ["step", "table", "kind", "key", "from", "to", "slots
 /// that has examined it. Nothing is looked at again.
 #[derive(Debug, Args)]
 pub(crate) struct Gaps {
-    /// A run's id (see `repair runs`), or the name of a table that a run has examined.
+    /// The name of a table that a run has examined; or a run's id, the beginning of it (see `repair runs`), or `last`.
     #[arg(value_name = "RUN|TABLE")]
     subject: String,
     /// Print all of them as CSV.
@@ -38,7 +38,10 @@ pub(crate) struct Gaps {
 impl Gaps {
     pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
         let lake = self.lake.open(lake_before)?;
-        let gaps = lake.gaps(&self.subject).await?;
+        let gaps = match lake.gaps(&self.subject).await {
+            Err(error) => lake.gaps(&subject_meant(&lake, &self.subject, error).await?).await?,
+            Ok(gaps) => gaps,
+        };
         if self.json {
             let mut out = rows_out(RowsAs::Json);
             serde_json::to_writer_pretty(&mut out, &gaps).map_err(|error| match error.io_error_kind() {

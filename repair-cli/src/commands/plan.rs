@@ -1,7 +1,6 @@
 //! `repair plan`
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -9,6 +8,7 @@ use repair::plan::{Amount, Estimate, Look, Plan as Planned, Reach, RepairPlan, S
 use repair::{Error, ErrorKind, Result};
 
 use crate::exit::Exit;
+use crate::files::{Rights, write_whole};
 use crate::open::WorkflowArgs;
 use crate::output::{Failure, count, print, table};
 
@@ -62,11 +62,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
         let message = format!("the plan cannot be written to {}; name another file with -o", path.display());
         Error::new(ErrorKind::Denied, message).because(error)
     };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(refuse)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n")).map_err(refuse)?;
-    file.persist(path).map_err(|error| refuse(error.error))?;
-    Ok(())
+    write_whole(path, &format!("{text}\n"), Rights::OfOwner).map_err(refuse)
 }
 
 /// A plan, for people.

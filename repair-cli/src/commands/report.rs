@@ -7,7 +7,8 @@ use clap::Args;
 use repair::PriceBook;
 
 use crate::exit::Exit;
-use crate::open::LakeArg;
+use crate::files::{Rights, write_whole};
+use crate::open::{LakeArg, subject_meant};
 use crate::output::{Failure, print, print_json};
 
 /// Write what a run found and did, or how complete a table is, as one HTML file with pictures.
@@ -16,7 +17,7 @@ use crate::output::{Failure, print, print_json};
 /// confirmed absent, and by whom; the path that the run took; and what it cost.
 #[derive(Debug, Args)]
 pub(crate) struct ReportOn {
-    /// A run's id (see `repair runs`), or the name of a table that a run has examined.
+    /// The name of a table that a run has examined; or a run's id, the beginning of it (see `repair runs`), or `last`.
     #[arg(value_name = "RUN|TABLE")]
     subject: String,
     /// Where to write it [default: repair-report-RUN|TABLE.html].
@@ -36,13 +37,20 @@ impl ReportOn {
     pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
         let book = self.prices.as_deref().map(PriceBook::load).transpose()?;
         let lake = self.lake.open(lake_before)?;
-        let request = lake.report_on(&self.subject).prices(book);
+        let ask = async |subject: &str| {
+            let out = self.out.clone().unwrap_or_else(|| default_file(subject));
+            let request = lake.report_on(subject).prices(book.clone());
+            let report = if self.json { request.await } else { request.beside(out.as_path()).await };
+            report.map(|report| (report, out))
+        };
+        let (report, out) = match ask(&self.subject).await {
+            Err(error) => ask(&subject_meant(&lake, &self.subject, error).await?).await?,
+            Ok(done) => done,
+        };
         if self.json {
-            print_json(&request.await?)?;
+            print_json(&report)?;
             return Ok(Exit::Success);
         }
-        let out = self.out.unwrap_or_else(|| default_file(&self.subject));
-        let report = request.beside(out.as_path()).await?;
         write(&out, &report.html())?;
         print(&format!("{}\n{}", report.sentence, out.display()))?;
         Ok(Exit::Success)
@@ -57,10 +65,5 @@ fn default_file(subject: &str) -> PathBuf {
 
 /// Writes the page, whole or not at all, with the rights that files get here: it is made to be shown to others.
 fn write(out: &Path, html: &str) -> anyhow::Result<()> {
-    let cannot = || format!("{} cannot be written; choose another file with --out", out.display());
-    let mut part = out.as_os_str().to_owned();
-    part.push(".part");
-    std::fs::write(&part, html).with_context(cannot)?;
-    std::fs::rename(&part, out).with_context(cannot)?;
-    Ok(())
+    write_whole(out, html, Rights::Usual).with_context(|| format!("{} cannot be written; choose another file with --out", out.display()))
 }

@@ -7,8 +7,9 @@ use repair::RunReport;
 use repair::run::StopReport;
 
 use crate::exit::{Exit, FailOn};
-use crate::open::{LakeArg, WorkflowArgs};
-use crate::output::{Failure, print, print_json, report};
+use crate::format::{Format, FormatArg, problems};
+use crate::open::{LakeArg, WorkflowArgs, run_meant};
+use crate::output::{Failure, print, print_json, print_json_line, report};
 
 /// Run a workflow.
 #[derive(Debug, Args)]
@@ -21,9 +22,8 @@ pub(crate) struct Run {
     /// Exit with 8 if the run reaches its end, but not without exceptions (or problems).
     #[arg(long, value_enum, value_name = "LEVEL")]
     fail_on: Option<FailOn>,
-    /// Print one JSON object at the end.
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
 }
 
 /// Reads the id of a run. Ids are used in file names and on command lines, where a leading dash would make them options. The engine checks
@@ -38,46 +38,50 @@ pub(super) fn run_id(text: &str) -> Result<String, String> {
 
 impl Run {
     pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
-        let repair = self.workflow.open(lake_before).await?;
+        let format = self.format.get();
+        let repair = self.workflow.open_for(format, lake_before).await?;
         let done = repair.run().id(self.run_id.as_deref()).await?;
-        finish(&done, self.json, self.fail_on)
+        finish(&done, format, self.fail_on)
     }
 }
 
 /// `repair resume` and `repair redrive`
 #[derive(Debug, Args)]
 pub(crate) struct Continue {
-    /// The run's id; see `repair runs`.
+    /// The run's id or the beginning of it (see `repair runs`), or `last`.
     run: String,
     /// A corrected workflow to continue with, instead of the one that the run started with. It is refused if what the run already did would
     /// mean something else.
     #[arg(long = "with", value_name = "FILE")]
     corrected: Option<PathBuf>,
-    /// Print one JSON object at the end.
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
     #[command(flatten)]
     lake: LakeArg,
 }
 
 impl Continue {
     pub(crate) async fn resume(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
-        let lake = self.lake.open(lake_before)?;
-        let done = lake.resume(self.run).with_file(self.corrected.as_deref()).await?;
-        finish(&done, self.json, None)
+        let format = self.format.get();
+        let lake = self.lake.open_for(format, lake_before)?;
+        let run = run_meant(&lake, self.run).await?;
+        let done = lake.resume(run).with_file(self.corrected.as_deref()).await?;
+        finish(&done, format, None)
     }
 
     pub(crate) async fn redrive(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
-        let lake = self.lake.open(lake_before)?;
-        let done = lake.redrive(self.run).with_file(self.corrected.as_deref()).await?;
-        finish(&done, self.json, None)
+        let format = self.format.get();
+        let lake = self.lake.open_for(format, lake_before)?;
+        let run = run_meant(&lake, self.run).await?;
+        let done = lake.redrive(run).with_file(self.corrected.as_deref()).await?;
+        finish(&done, format, None)
     }
 }
 
 /// `repair cancel` and `repair pause`
 #[derive(Debug, Args)]
 pub(crate) struct Stop {
-    /// The run's id; see `repair runs`.
+    /// The run's id or the beginning of it (see `repair runs`), or `last`.
     run: String,
     /// Print a JSON object.
     #[arg(long)]
@@ -89,12 +93,14 @@ pub(crate) struct Stop {
 impl Stop {
     pub(crate) async fn cancel(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
         let lake = self.lake.open(lake_before)?;
-        stopped(&lake.cancel(&self.run).await?, self.json)
+        let run = run_meant(&lake, self.run).await?;
+        stopped(&lake.cancel(&run).await?, self.json)
     }
 
     pub(crate) async fn pause(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
         let lake = self.lake.open(lake_before)?;
-        stopped(&lake.pause(&self.run).await?, self.json)
+        let run = run_meant(&lake, self.run).await?;
+        stopped(&lake.pause(&run).await?, self.json)
     }
 }
 
@@ -111,11 +117,17 @@ fn stopped(done: &StopReport, json: bool) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-pub(super) fn finish(done: &RunReport, json: bool, fail_on: Option<FailOn>) -> Result<Exit, Failure> {
-    if json {
-        print_json(done)?;
-    } else {
-        print(&report(done))?;
+pub(super) fn finish(done: &RunReport, format: Format, fail_on: Option<FailOn>) -> Result<Exit, Failure> {
+    match format {
+        Format::Text => print(&report(done))?,
+        Format::Json => print_json(done)?,
+        Format::Ndjson => print_json_line(done)?,
+        Format::Github => {
+            print(&report(done))?;
+            for line in problems(done) {
+                print(&line)?;
+            }
+        }
     }
     Ok(Exit::of_run(done, fail_on))
 }

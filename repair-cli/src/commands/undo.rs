@@ -7,13 +7,13 @@ use repair::provenance::Change;
 
 use super::IntervalArg;
 use crate::exit::Exit;
-use crate::open::LakeArg;
+use crate::open::{LakeArg, run_meant};
 use crate::output::{Failure, count, print_json, print_lines};
 
 /// Hide what a run added to its tables, all of it or a part. It stays in the lake, and `repair redo` shows it again.
 #[derive(Debug, Args)]
 pub(crate) struct Undo {
-    /// The run's id; see `repair runs`.
+    /// The run's id or the beginning of it (see `repair runs`), or `last`.
     run: String,
     /// Only what this step added.
     #[arg(long)]
@@ -37,7 +37,8 @@ impl Undo {
     pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
         let interval = self.interval.parse()?;
         let lake = self.lake.open(lake_before)?;
-        let request = lake.undo(self.run).step(self.step.as_deref()).interval(interval).reason(self.reason);
+        let run = run_meant(&lake, self.run).await?;
+        let request = lake.undo(run).step(self.step.as_deref()).interval(interval).reason(self.reason);
         let change = self.keys.into_iter().fold(request, |request, key| request.key(key)).await?;
         changed(&change, "hidden", self.json, &format!("show it again with `repair redo {}`", change.id))
     }

@@ -8,6 +8,7 @@ use repair::core::workflow::{Document, Shared, schema as schema_of, to_dot, to_m
 use serde_json::json;
 
 use crate::exit::Exit;
+use crate::format::FormatArg;
 use crate::output::{Failure, count, print, print_json};
 
 /// Check a workflow, or a file that workflows include, and report all mistakes at once.
@@ -18,9 +19,8 @@ pub(crate) struct Validate {
     /// A price book, instead of the one that the workflow names.
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
-    /// Print a JSON object. If there are mistakes, it lists them.
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
 }
 
 impl Validate {
@@ -29,7 +29,7 @@ impl Validate {
             Document::Workflow(workflow) => workflow,
             Document::Shared(shared) => return self.shared(&shared),
         };
-        if self.json {
+        if self.format.get().is_json() {
             let (file, steps) = (self.file.display().to_string(), workflow.steps.len());
             print_json(&json!({ "format": repair::JsonFormat, "file": file, "workflow": workflow.name, "steps": steps }))?;
         } else {
@@ -44,7 +44,7 @@ impl Validate {
         let (tables, sources): (Vec<&String>, Vec<&String>) = (shared.tables.keys().collect(), shared.sources.keys().collect());
         let calendars: Vec<&String> = shared.calendars.keys().collect();
         let file = self.file.display().to_string();
-        if self.json {
+        if self.format.get().is_json() {
             let format = repair::JsonFormat;
             print_json(&json!({ "format": format, "file": file, "tables": tables, "sources": sources, "calendars": calendars }))?;
             return Ok(Exit::Success);

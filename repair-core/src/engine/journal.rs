@@ -87,6 +87,10 @@ impl Signal {
 ///         self.0.release(run, driver).await
 ///     }
 ///
+///     async fn driver(&self, run: &str, now: Timestamp) -> Result<Option<String>> {
+///         self.0.driver(run, now).await
+///     }
+///
 ///     async fn signal(&self, run: &str, signal: Option<Signal>) -> Result<()> {
 ///         self.0.signal(run, signal).await
 ///     }
@@ -141,6 +145,12 @@ pub trait Journal: Send + Sync {
     /// # Errors
     /// If the journal cannot be written.
     async fn release(&self, run: &str, driver: &str) -> Result<()>;
+
+    /// Who drives a run at `now`: the holder of its lease. `None` if nobody holds it, it has expired, or its holder is known to be dead.
+    ///
+    /// # Errors
+    /// As [`Journal::read`].
+    async fn driver(&self, run: &str, now: Timestamp) -> Result<Option<String>>;
 
     /// Stores a request to the run's driver, which sees it now or when the run next has a driver; `None` withdraws the request.
     ///

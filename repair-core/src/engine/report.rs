@@ -307,7 +307,7 @@ fn count(number: u64, what: &str) -> String {
 fn unit_problems(state: &RunState, name: &str, step: &StepState) -> Vec<String> {
     let Some(units) = &step.units else { return Vec::new() };
     let conflicts = &units.conflicts;
-    let differs = (!conflicts.is_empty()).then(|| {
+    let differs = (conflicts.slots > 0).then(|| {
         let slots = if conflicts.slots == 1 { "slot" } else { "slots" };
         let more = if conflicts.slots > conflicts.examples.len() as u64 { "; and more" } else { "" };
         let examples = conflicts.examples.join("; ");
@@ -325,6 +325,11 @@ fn unit_problems(state: &RunState, name: &str, step: &StepState) -> Vec<String> 
         problems.push(format!("{name}: {more} more {} failed", if more == 1 { "unit" } else { "units" }));
     }
     problems.extend(differs);
+    if conflicts.not_compared > 0 {
+        let (gaps, table) = (count(conflicts.not_compared, "gap"), &units.table);
+        let most = "there are too many to compare in one step; repair a shorter time or fewer keys at once to compare all";
+        problems.push(format!("{name}: the source was not compared with table `{table}` next to {gaps}, because {most}"));
+    }
     problems.extend(suspect(name, step, &units.table));
     problems
 }

@@ -100,6 +100,14 @@ pub struct Conflicts {
     /// What differs in each of the first few slots, in words.
     #[serde(rename = "told")]
     pub examples: Vec<String>,
+    /// Next to how many gaps nothing was compared, because there are too many.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub not_compared: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Conflicts {
@@ -111,15 +119,16 @@ impl Conflicts {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there are none, and everything was compared.
     pub fn is_empty(&self) -> bool {
-        self.slots == 0
+        self.slots == 0 && self.not_compared == 0
     }
 }
 
 impl AddAssign for Conflicts {
     fn add_assign(&mut self, other: Self) {
         self.slots += other.slots;
+        self.not_compared += other.not_compared;
         let room = MAX_EXAMPLES.saturating_sub(self.examples.len());
         self.examples.extend(other.examples.into_iter().take(room));
     }
@@ -195,6 +204,17 @@ impl fmt::Display for Suspect {
     }
 }
 
+/// What is remembered of the rows that a source returned for one key, so that the same answer to another request is noticed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AnswerPrint {
+    /// The digest of the values and of the distances between the rows, in hexadecimal.
+    pub print: String,
+    /// The key.
+    pub key: Key,
+    /// The first slot that has a row.
+    pub first: i64,
+}
+
 /// The result of a unit.
 #[derive(Debug, Clone, Default)]
 pub struct Fix {
@@ -208,6 +228,9 @@ pub struct Fix {
     pub conflicts: Conflicts,
     /// Where the source has nothing, without proving anything absent.
     pub suspects: Suspects,
+    /// What to remember of the answers of a source. The engine keeps it, and hands it to [`Repairer::recall`](crate::plugin::Repairer::recall)
+    /// when the step goes on after a crash, a stop or a retry.
+    pub answers: Vec<AnswerPrint>,
     /// What the unit consumed.
     pub usage: Usage,
 }

@@ -27,7 +27,7 @@ pub use cadence::Cadence;
 pub use calendar::{Always, Calendar, Session, outside};
 pub use cells::{BadCells, Cells};
 pub use defect::{ComparedCounts, Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, MAX_EXAMPLES, Scope, UnitCounts};
-pub use fix::{Absence, Conflicts, Fix, Suspect, Suspects, Unit, Wanted};
+pub use fix::{Absence, AnswerPrint, Conflicts, Fix, Suspect, Suspects, Unit, Wanted};
 pub use grid::{GridPart, SlotGrid, SlotRule, TimeMark};
 pub use hours::Hours;
 pub use interval::{Interval, day_start, utc_date};

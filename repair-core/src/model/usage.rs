@@ -89,22 +89,23 @@ impl Usage {
     }
 }
 
+/// Counts stay at the largest number there is: a source may claim any.
 impl AddAssign for Usage {
     fn add_assign(&mut self, other: Self) {
-        self.source_requests += other.source_requests;
-        self.source_rows += other.source_rows;
-        self.rows_read += other.rows_read;
-        self.bytes_scanned += other.bytes_scanned;
-        self.rows_written += other.rows_written;
-        self.bytes_written += other.bytes_written;
-        self.objects_written += other.objects_written;
-        self.queries += other.queries;
-        self.engine_ms += other.engine_ms;
-        self.storage_reads += other.storage_reads;
-        self.storage_writes += other.storage_writes;
-        self.queue_messages += other.queue_messages;
-        self.stream_records += other.stream_records;
-        self.compute_ms += other.compute_ms;
+        self.source_requests = self.source_requests.saturating_add(other.source_requests);
+        self.source_rows = self.source_rows.saturating_add(other.source_rows);
+        self.rows_read = self.rows_read.saturating_add(other.rows_read);
+        self.bytes_scanned = self.bytes_scanned.saturating_add(other.bytes_scanned);
+        self.rows_written = self.rows_written.saturating_add(other.rows_written);
+        self.bytes_written = self.bytes_written.saturating_add(other.bytes_written);
+        self.objects_written = self.objects_written.saturating_add(other.objects_written);
+        self.queries = self.queries.saturating_add(other.queries);
+        self.engine_ms = self.engine_ms.saturating_add(other.engine_ms);
+        self.storage_reads = self.storage_reads.saturating_add(other.storage_reads);
+        self.storage_writes = self.storage_writes.saturating_add(other.storage_writes);
+        self.queue_messages = self.queue_messages.saturating_add(other.queue_messages);
+        self.stream_records = self.stream_records.saturating_add(other.stream_records);
+        self.compute_ms = self.compute_ms.saturating_add(other.compute_ms);
     }
 }
 

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 use crate::model::Usage;
-use crate::model::{Findings, Fix, Table, Unit};
+use crate::model::{AnswerPrint, Findings, Fix, Table, Unit};
 use crate::plugin::StepContext;
 
 /// Units of work, one after the other, so that a plan of millions need not fit in memory.
@@ -100,6 +100,10 @@ pub trait Repairer: Send + Sync {
     fn reads(&self) -> Reads {
         Reads::EachUnit
     }
+
+    /// Recalls what earlier attempts of this visit remembered of the answers of a source ([`Fix::answers`]). It is called before the first
+    /// unit of an attempt. The default forgets.
+    fn recall(&self, _answers: &[AnswerPrint]) {}
 
     /// Whether the order of the files of a table decides. A lake whose rows have no such order is then refused before the run begins, and in a plan.
     fn needs_files(&self, _table: &Table) -> bool {

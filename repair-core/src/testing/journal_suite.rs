@@ -234,6 +234,7 @@ const TTL: Duration = Duration::from_secs(30);
 pub async fn a_second_driver_learns_who_drives(journal: &dyn Journal) {
     let run = new_run();
     let now = Timestamp::from_second(1_700_000_000).unwrap();
+    assert_eq!(journal.driver(&run, now).await.unwrap(), None);
     journal.acquire(&run, "the first driver", now, TTL).await.unwrap();
     for later in [0, 1, 29] {
         let now = Timestamp::from_second(1_700_000_000 + later).unwrap();
@@ -241,8 +242,11 @@ pub async fn a_second_driver_learns_who_drives(journal: &dyn Journal) {
         assert_eq!(error.kind(), ErrorKind::Conflict);
         assert!(error.full().contains("the first driver"), "names the holder: {error}");
         assert!(error.full().contains("2023-11-14T22:13:50Z"), "says when the lease expires: {error}");
+        assert_eq!(journal.driver(&run, now).await.unwrap().as_deref(), Some("the first driver"));
     }
+    assert_eq!(journal.driver(&run, now + TTL).await.unwrap(), None, "an expired lease drives nothing");
     journal.release(&run, "the first driver").await.unwrap();
+    assert_eq!(journal.driver(&run, now).await.unwrap(), None);
 }
 
 /// Once a lease has expired, another driver can take over, and the former holder is refused.
@@ -250,6 +254,7 @@ pub async fn a_lease_is_taken_over_once_it_has_expired(journal: &dyn Journal) {
     let run = new_run();
     journal.acquire(&run, "a", at(0), TTL).await.unwrap();
     journal.acquire(&run, "b", at(30), TTL).await.unwrap();
+    assert_eq!(journal.driver(&run, at(31)).await.unwrap().as_deref(), Some("b"));
     assert_eq!(journal.acquire(&run, "a", at(31), TTL).await.unwrap_err().kind(), ErrorKind::Conflict);
     // The former holder can no longer release the lease.
     journal.release(&run, "a").await.unwrap();

@@ -7,6 +7,7 @@ mod context;
 mod definition;
 pub mod journal_suite;
 pub mod lake_suite;
+pub mod liar;
 pub mod plugin_suite;
 pub mod random_tables;
 pub mod world;

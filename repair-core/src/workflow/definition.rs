@@ -331,7 +331,7 @@ impl Template {
 }
 
 /// The variables that expressions can use.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Variables {
     /// `$params`: the parameters of the run.
     pub params: Value,
@@ -572,7 +572,7 @@ pub struct Strategy {
 }
 
 /// The fields in the `$output` of a repair step.
-pub const REPAIR_OUTPUT: [&str; 13] = [
+pub const REPAIR_OUTPUT: [&str; 14] = [
     "strategy",
     "strategies",
     "units",
@@ -585,6 +585,7 @@ pub const REPAIR_OUTPUT: [&str; 13] = [
     "unresolved",
     "suspect",
     "conflicts",
+    "not_compared",
     "requests",
 ];
 

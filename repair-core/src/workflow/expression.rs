@@ -4,7 +4,7 @@
 //! `$millis()` return the run's own time, and functions that draw at random or evaluate text are refused.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use jsonata_core::ast::AstNode;
 use jsonata_core::evaluator::{Context, Evaluator, EvaluatorError, EvaluatorOptions};
@@ -12,6 +12,7 @@ use jsonata_core::parser;
 use jsonata_core::value::JValue;
 use serde_json::{Map, Value};
 
+use super::bounded::is_bounded;
 use super::references::{References, references};
 use crate::error::{Error, Result};
 use crate::workflow::Variables;
@@ -52,6 +53,20 @@ pub struct Expression {
     text: Arc<str>,
     tree: Arc<AstNode>,
     references: Arc<References>,
+    /// Whether the memory that it needs is bounded by its length and its variables.
+    is_bounded: bool,
+}
+
+/// Computes the value of an expression, given its text.
+pub type Evaluate = fn(&str, &Variables) -> Result<Value>;
+
+/// How expressions are evaluated whose memory is not bounded.
+static APART: OnceLock<Evaluate> = OnceLock::new();
+
+/// Lets expressions whose memory is not bounded, because they call functions in a loop, be evaluated in another way, such as in a process that
+/// may fill little memory. The first call of this function counts. It must compute what [`Expression::evaluate`] computes.
+pub fn evaluate_apart_with(evaluate: Evaluate) {
+    let _ = APART.set(evaluate);
 }
 
 /// Shows only the text, because definitions are compared by their debug output.
@@ -83,7 +98,8 @@ impl Expression {
         }
         let tree = parser::parse(text)
             .map_err(|error| Error::invalid(format!("this is not a JSONata expression: {}", without_code(&error.to_string()))))?;
-        Ok(Self { text: text.into(), references: Arc::new(references(&tree)), tree: Arc::new(tree) })
+        let is_bounded = is_bounded(&tree);
+        Ok(Self { text: text.into(), references: Arc::new(references(&tree)), tree: Arc::new(tree), is_bounded })
     }
 
     /// The text of the expression.
@@ -106,6 +122,9 @@ impl Expression {
     /// # Errors
     /// `invalid` if the evaluation fails, or takes more time, depth or size than allowed.
     pub fn evaluate(&self, variables: &Variables) -> Result<Value> {
+        if let (false, Some(apart)) = (self.is_bounded, APART.get()) {
+            return apart(&self.text, variables);
+        }
         let options = EvaluatorOptions {
             timeout_ms: Some(TIMEOUT_MS),
             max_stack_depth: Some(MAX_STACK_DEPTH),

@@ -1,6 +1,7 @@
 //! The workflow language: it turns text into a checked [`Workflow`], and evaluates the expressions in it.
 
 mod bind;
+mod bounded;
 pub mod builder;
 mod calendar;
 mod check;
@@ -21,7 +22,7 @@ pub use calendar::CalendarRule;
 pub use definition::*;
 pub use document::{Document, Shared};
 pub use duration::{MAX_DURATION, parse_duration, parse_rate};
-pub use expression::{EVALUATOR, Expression, MAX_EXPRESSION_BYTES};
+pub use expression::{EVALUATOR, Evaluate, Expression, MAX_EXPRESSION_BYTES, evaluate_apart_with};
 pub use graph::{Arrow, Way, arrows, graph, subject, to_dot, to_mermaid};
 pub use limits::{BudgetLimit, BudgetScope, Prices, detector_of, limits, source_of};
 pub use schema::schema;

@@ -321,7 +321,8 @@ fn csv() -> Value {
             "names": { "description": "The names of the columns, if there is no header, or instead of those in it", "type": "array", "items": { "type": "string" } },
             "comment": character("Lines that begin with this character are not records"),
             "skip_lines": { "description": "How many lines come before the header", "type": "integer", "minimum": 0, "maximum": 100_000 },
-            "trim": { "description": "Whether spaces around fields and names are removed", "type": "boolean" }
+            "trim": { "description": "Whether spaces around fields and names are removed", "type": "boolean" },
+            "final_newline": { "description": "Whether the last line of a file must end with a line break, as it may be cut off otherwise", "enum": ["optional", "required"] }
         }
     })
 }

@@ -12,6 +12,8 @@ use serde_saphyr::{Error as SaphyrError, Location, Spanned};
 pub(crate) const MAX_FILE_BYTES: usize = 1024 * 1024;
 /// How deep lists and mappings may nest. The language itself needs eight levels; the rest is for the `with` of plug-ins.
 const MAX_DEPTH: usize = 64;
+/// The parser takes up to 40 kB of stack for each level where nothing is optimized, and the caller's thread may have 2 MB in all.
+const STACK_BYTES: usize = 16 << 20;
 /// How many values one file may hold: enough for ten thousand steps, and more.
 const MAX_NODES: usize = 200_000;
 /// How many values aliases may repeat: an alias bomb is a small text that expands to huge data.
@@ -148,11 +150,20 @@ pub(crate) struct SyntaxError {
     pub(crate) message: String,
 }
 
-/// Reads one document. Places in it name this file, as `Diagnostics` counts them.
+/// Reads one document, on a thread whose stack is large enough. Places in it name this file, as `Diagnostics` counts them.
 ///
 /// # Errors
 /// The parser's error. The caller has checked the size of the text.
 pub(crate) fn parse(text: &str, file: usize) -> Result<Node, SyntaxError> {
+    std::thread::scope(|scope| {
+        let failed = |message: &str| SyntaxError { place: Place { file, ..Place::default() }, message: message.to_owned() };
+        let reading = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, || read(text, file));
+        let reading = reading.map_err(|_| failed("the system gives this process no thread to read the text on; try again"))?;
+        reading.join().unwrap_or_else(|_| Err(failed("the YAML parser panicked, which is a bug")))
+    })
+}
+
+fn read(text: &str, file: usize) -> Result<Node, SyntaxError> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
@@ -223,7 +234,7 @@ fn place(location: &Location, text: &str, file: usize) -> Place {
     Place { file, start: start + within, end: start + within }
 }
 
-/// The tree as the parser returns it. [`MAX_DEPTH`] bounds its depth, so plain recursion is safe.
+/// The tree as the parser returns it. [`MAX_DEPTH`] bounds its depth, and the stack is large, so plain recursion is safe.
 enum Raw {
     Null,
     Bool(bool),

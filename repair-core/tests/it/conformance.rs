@@ -35,7 +35,7 @@ async fn a_lake_that_never_crashes_keeps_its_promises() {
 async fn whole_workflows_in_memory_come_to_the_truth() {
     let memory = MemoryLake::default();
     let lake: Arc<dyn repair_core::lake::Lake> = Arc::new(memory.clone());
-    for seed in testdata::seeds(30, 500) {
+    for seed in testdata::seeds(12, 500) {
         let _printed = testdata::PrintedOnPanic::seed(seed);
         lake_suite::what_is_expected_is_found_and_repaired(&lake, &memory, seed).await;
     }

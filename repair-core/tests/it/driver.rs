@@ -467,6 +467,10 @@ impl Journal for Unreachable {
         self.journal.release(run, driver).await
     }
 
+    async fn driver(&self, run: &str, now: Timestamp) -> Result<Option<String>> {
+        self.journal.driver(run, now).await
+    }
+
     async fn signal(&self, run: &str, signal: Option<Signal>) -> Result<()> {
         self.reach().await?;
         self.journal.signal(run, signal).await

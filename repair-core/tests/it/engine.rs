@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use repair_core::engine::Phase;
+use repair_core::engine::RunReport;
 use repair_core::engine::UnitState;
 use repair_core::engine::control;
 use repair_core::engine::{Decision, decide};
@@ -611,11 +612,28 @@ fn end(run: &mut Run, ends: &[(u32, Option<ErrorKind>)]) {
     let usage = Usage { source_requests: staged.len() as u64, ..Usage::default() };
     let step = "fill".to_owned();
     let (conflicts, suspects, failed) = (Conflicts::default(), Suspects::default(), failed.collect());
-    run.record(Event::UnitsEnded { step, staged, usage, conflicts, suspects, failed, released: Vec::new() });
+    let (answers, released) = (Vec::new(), Vec::new());
+    run.record(Event::UnitsEnded { step, staged, usage, conflicts, suspects, answers, failed, released });
     let failed = ends.iter().find_map(|(_, failed)| *failed);
     if let Some(kind) = failed {
         run.record(Event::StepFailed { step: "fill".to_owned(), error: error(kind), units: true });
     }
+}
+
+#[test]
+fn what_was_not_compared_is_reported() {
+    let mut run = filling("0");
+    plan(&mut run, 2);
+    for not_compared in [1, 6] {
+        let conflicts = Conflicts { not_compared, ..Conflicts::default() };
+        let (suspects, answers, failed, released) = (Suspects::default(), Vec::new(), Vec::new(), Vec::new());
+        let (step, staged, usage) = ("fill".to_owned(), vec![u32::from(not_compared == 1)], Usage::default());
+        run.record(Event::UnitsEnded { step, staged, usage, conflicts, suspects, answers, failed, released });
+    }
+    assert_eq!(run.state.steps["fill"].units.as_ref().unwrap().conflicts.not_compared, 7);
+    let report = RunReport::new("run", &run.state);
+    let said = "fill: the source was not compared with table `bars` next to 7 gaps, because there are too many";
+    assert!(report.problems.iter().any(|problem| problem.starts_with(said)), "{:?}", report.problems);
 }
 
 /// Pending, done and failed units; in every state of a run each unit is counted exactly once.

@@ -200,7 +200,7 @@ async fn what_was_at_the_same_time_of_another_day_is_taken_in_order() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(testdata::by_length(20, 128)))]
 
     /// Whatever is missing, and however days cut it into units: the same rows as from a look at the whole series at once.
     #[test]

@@ -88,6 +88,24 @@ fn all_mistakes_are_reported_at_once_with_place_and_help() {
     ]));
 }
 
+/// People write what they know from other tools.
+#[test]
+fn words_of_other_tools_get_a_hint() {
+    for (from, to, meant) in [
+        ("retry:", "retries:", "did you mean `retry`?"),
+        ("attempts: 2", "max_attempts: 2", "did you mean `attempts`?"),
+        ("    catch:", "    on_error:", "did you mean `catch`?"),
+        ("location: readings", "path: readings", "did you mean `location`?"),
+        ("time: ts", "timestamp: ts", "did you mean `time`?"),
+        ("\nsteps:", "\njobs:", "did you mean `steps`?"),
+        ("from: \"{% $params.from %}\"", "from: \"{{ params.from }}\"", "write `{% $params.from %}` for an expression"),
+        ("from: \"{% $params.from %}\"", "from: \"${{ from }}\"", "write `{% $params.from %}` for an expression"),
+    ] {
+        let mistakes = mistakes(&[(from, to)]);
+        assert!(mistakes.contains(meant), "{to}: {mistakes}");
+    }
+}
+
 #[test]
 fn mistakes_of_plug_ins_point_into_their_with() {
     insta::assert_snapshot!(mistakes(&[
@@ -109,6 +127,23 @@ fn mistakes_of_plug_ins_point_into_their_with() {
         let mistakes = mistakes(&[(from, to)]);
         assert!(mistakes.contains(words) && mistakes.contains("w.yaml:"), "{to}: {mistakes}");
     }
+}
+
+#[test]
+fn texts_under_with_have_a_limit_too() {
+    let long = "x".repeat(10_001);
+    for (from, to, place) in [
+        ("keys: [a, b]", format!("keys: [a, {long}]"), "w.yaml:15:"),
+        ("with: { max_age: 5m }", format!("with: {{ max_age: {long} }}"), "w.yaml:25:"),
+    ] {
+        let mistakes = mistakes(&[(from, to.as_str())]);
+        assert!(mistakes.contains("the text has 10001 bytes; at most 10000 are allowed") && mistakes.contains(place), "{mistakes:.2000}");
+    }
+    // A query may be longer, and not any longer than that.
+    let query = |bytes: usize| format!("query: SELECT 1{}", "-".repeat(bytes - 8));
+    parse(&SOUND.replace("query: SELECT 1", &query(100_000))).unwrap();
+    let mistakes = mistakes(&[("query: SELECT 1", query(100_001).as_str())]);
+    assert!(mistakes.contains("the text has 100001 bytes; at most 100000 are allowed"), "{mistakes:.2000}");
 }
 
 #[test]

@@ -149,7 +149,7 @@ fn found(findings: &Findings) -> BTreeSet<(String, i64)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(testdata::by_length(40, 192)))]
 
     /// A slot is expected of a key if it begins while the key is alive and its calendar is open: counted here slot by slot.
     #[test]

@@ -128,6 +128,12 @@ impl Leases {
         file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
+    /// Whether a holder is known to be dead: it was on this machine, and nobody keeps its file locked.
+    fn is_dead(&self, lease: &Lease) -> bool {
+        let Some(name) = lease.lock.as_ref().filter(|_| lease.host == self.host) else { return false };
+        File::open(self.folder.join(name)).is_ok_and(|file| file.try_lock_shared().is_ok())
+    }
+
     fn lock(&self, name: &str) -> Result<File, TryLockError> {
         let failed = |error: Error| TryLockError::Error(io::Error::other(error));
         let path = self.folder.join(name);
@@ -145,9 +151,18 @@ impl Leases {
         // A file that cannot be removed is empty, and the next lease of its name reuses it.
         let _ = fs::remove_file(self.folder.join(name));
         drop(file);
-        // Only if it is empty.
-        let _ = fs::remove_dir(&self.folder);
+        files::remove_empty_folder(&self.folder);
     }
+}
+
+/// Who drives a run at `now`, as far as is known without writing.
+pub(super) fn holder(path: &Path, connection: &Connection, run: &str, now: Timestamp) -> Result<Option<String>> {
+    if super::schema::is_older(connection).map_err(|error| sql_error(path, "read", error))? {
+        return Ok(None);
+    }
+    let Some(lease) = read(path, connection, run)?.filter(|lease| lease.until > now) else { return Ok(None) };
+    let is_dead = Leases::of(path).is_dead(&lease);
+    Ok((!is_dead).then_some(lease.driver))
 }
 
 fn read(path: &Path, connection: &Connection, run: &str) -> Result<Option<Lease>> {

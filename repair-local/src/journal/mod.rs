@@ -121,6 +121,11 @@ impl Journal for SqliteJournal {
         self.writer()?.release(run.to_owned(), driver.to_owned()).await
     }
 
+    async fn driver(&self, run: &str, now: Timestamp) -> Result<Option<String>> {
+        let (readers, run) = (self.readers.clone(), run.to_owned());
+        blocking(move || readers.with(|connection| lease::holder(&readers.path, connection, &run, now))).await
+    }
+
     async fn signal(&self, run: &str, signal: Option<Signal>) -> Result<()> {
         self.writer()?.signal(run.to_owned(), signal).await
     }
@@ -154,8 +159,10 @@ impl Readers {
 /// What an error of SQLite means to a workflow.
 fn sql_error(path: &Path, doing: &str, error: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode as Code;
+    let file = path;
     let path = path.display();
     let (kind, message) = match error.sqlite_error_code() {
+        Some(Code::CannotOpen | Code::ReadOnly) => return not_opened(file, doing).because(error),
         Some(Code::DatabaseBusy | Code::DatabaseLocked) => {
             (ErrorKind::Transient, format!("could not {doing} the journal {path}: another process held it for too long; try again"))
         }
@@ -163,16 +170,44 @@ fn sql_error(path: &Path, doing: &str, error: rusqlite::Error) -> Error {
         Some(Code::SystemIoFailure) => {
             (ErrorKind::Transient, format!("could not {doing} the journal {path}: the disk failed, or is full; check it, and try again"))
         }
-        Some(Code::PermissionDenied | Code::ReadOnly | Code::CannotOpen) => {
-            (ErrorKind::Denied, format!("not allowed to {doing} the journal {path}; give that permission to the user that runs this"))
-        }
-        Some(Code::DatabaseCorrupt) => (ErrorKind::Invalid, format!("the journal {path} is damaged; restore it from a backup")),
+        Some(Code::PermissionDenied) => (ErrorKind::Denied, not_allowed(file, doing)),
+        // SQLite says the same where the disk fails to read (it makes `SQLITE_CORRUPT` of an `EIO`).
+        Some(Code::DatabaseCorrupt) => (
+            ErrorKind::Invalid,
+            format!(
+                "the journal {path} is damaged, or its disk cannot be read; check the disk and try again, and only if that does not help, restore \
+                 the journal from a backup"
+            ),
+        ),
         Some(Code::NotADatabase) => (ErrorKind::Invalid, format!("{path} is not a journal, nor any other SQLite database")),
         Some(_) => (ErrorKind::Transient, format!("could not {doing} the journal {path}")),
         // The stored value is not one that we write.
         None => (ErrorKind::Invalid, format!("the journal {path} is damaged; restore it from a backup")),
     };
     Error::new(kind, message).because(error)
+}
+
+fn not_allowed(path: &Path, doing: &str) -> String {
+    format!("not allowed to {doing} the journal {}; give that permission to the user that runs this", path.display())
+}
+
+/// Why SQLite cannot open the journal, or a file beside it, or write to it. It does not say: a failing disk looks like a missing permission, or
+/// like a file that was moved. The journal must not be opened here to see, since closing it would drop the locks that SQLite has on it.
+fn not_opened(path: &Path, doing: &str) -> Error {
+    let could_not = |error| crate::files::io_error(error, &format!("{doing} the journal"), path);
+    let may_be_written = match std::fs::metadata(path) {
+        Ok(metadata) => !metadata.permissions().readonly(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+        Err(error) => return could_not(error),
+    };
+    match path.parent().map(crate::files::check_writable) {
+        Some(Err(error)) => Error::new(error.kind(), format!("could not {doing} the journal {}: {}", path.display(), error.message())),
+        _ if !may_be_written => Error::new(ErrorKind::Denied, not_allowed(path, doing)),
+        _ => {
+            let message = format!("could not {doing} the journal {}; check its permissions and its disk, and try again", path.display());
+            Error::new(ErrorKind::Transient, message)
+        }
+    }
 }
 
 fn damaged(path: &Path, run: &str, what: impl std::fmt::Display) -> Error {
@@ -251,9 +286,7 @@ fn read(path: &Path, connection: &Connection, run: &str, from: u64, limit: usize
 
 fn signaled(path: &Path, connection: &Connection, run: &str) -> Result<Option<Signal>> {
     let failed = |error| sql_error(path, "read", error).on("run", run);
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-    if version < schema::VERSION {
-        // It was opened for reading, and no version with signals has written to it yet.
+    if schema::is_older(connection).map_err(failed)? {
         return Ok(None);
     }
     let word: Option<String> = connection

@@ -56,12 +56,19 @@ CREATE TABLE signals (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Whether the file is of a version without leases and signals. It was opened for reading, and no later version has written to it yet.
+pub(super) fn is_older(connection: &Connection) -> rusqlite::Result<bool> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    Ok(version < VERSION)
+}
+
 /// Opens the file for writing, and creates it if there is none.
 pub(super) fn open_to_write(path: &Path) -> Result<Connection> {
     let failed = |error| sql_error(path, "open", error);
     if !is_there(path)? {
         create(path)?;
     }
+    keep_name(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(BUSY).map_err(failed)?;
@@ -106,6 +113,17 @@ pub(super) fn is_there(path: &Path) -> Result<bool> {
     }
 }
 
+/// Makes the name of the file survive a loss of power, and its folder's too: who created them may have been killed before they were kept.
+fn keep_name(path: &Path) -> Result<()> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    files::create_folder(folder)?;
+    match files::sync_folder(folder) {
+        // A folder that may be entered, and not listed.
+        Err(error) if error.kind() == ErrorKind::Denied => Ok(()),
+        synced => synced,
+    }
+}
+
 /// Creates the file with its tables, whole or not at all. A file without tables must therefore be damaged, and is not initialised again.
 fn create(path: &Path) -> Result<()> {
     let failed = |error| sql_error(path, "create", error);
@@ -119,7 +137,7 @@ fn create(path: &Path) -> Result<()> {
     connection.close().map_err(|(_, error)| failed(error))?;
     temporary.as_file().sync_all().map_err(|error| files::io_error(error, "write", path))?;
     match temporary.persist_noclobber(path) {
-        Ok(_) => files::sync_folder(folder),
+        Ok(_) => Ok(()),
         // Another process was faster, and created the same.
         Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(files::io_error(error.error, "write", path)),

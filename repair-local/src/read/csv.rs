@@ -1,19 +1,18 @@
 //! Separated values. Columns are found by name, so files may have them in different orders.
 
-use std::cell::Cell;
-use std::io::{self, BufRead, Read};
-use std::ops::{ControlFlow, Range};
-use std::rc::Rc;
+use std::io::{BufRead, Read};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use ::csv::{ByteRecord, ReaderBuilder};
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringBuilder};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use repair_core::model::{Csv, Table, Usage};
 use repair_core::{Error, Result};
 
 use super::bad::{At, Judge, Rows};
-use super::text::{self, INFER_ROWS, Inferred};
+use super::records::{Broken, Dialect, Splitter};
+use super::text::{INFER_ROWS, Inferred};
+use super::texts::Texts;
 use super::{BATCH_ROWS, RowsOf, open};
 use crate::files::DataFile;
 use crate::sample::SampledRows;
@@ -22,6 +21,9 @@ use crate::sample::SampledRows;
 /// test can reach it.
 const MAX_RECORD_BYTES: usize = if cfg!(debug_assertions) { 1 << 20 } else { 64 << 20 };
 
+/// A batch gets no more records when it has this many bytes, however few they are: compressed files may hold any number of long ones.
+const MAX_BATCH_BYTES: u64 = 32 << 20;
+
 /// Delimiters that a file may have instead of the one that the table says.
 const DELIMITERS: [char; 5] = [',', ';', '\t', '|', ' '];
 
@@ -29,44 +31,33 @@ const DELIMITERS: [char; 5] = [',', ';', '\t', '|', ' '];
 #[derive(Default)]
 struct Offsets(Vec<u64>);
 
+impl Offsets {
+    /// How far the beginning of the last record is from that of the first one.
+    #[inline]
+    fn bytes(&self) -> u64 {
+        match self.0.as_slice() {
+            [first, .., last] => last - first,
+            _ => 0,
+        }
+    }
+}
+
 impl Rows for Offsets {
     fn at(&self, row: usize) -> At {
         At::Offset(self.0.get(row).copied().unwrap_or(0))
     }
 }
 
-/// A file of which only a limited number of bytes may be read, until more are allowed.
-struct Limited {
-    inner: Box<dyn BufRead>,
-    left: Rc<Cell<usize>>,
-}
-
-impl Read for Limited {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.left.get() == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, TOO_LONG));
-        }
-        let read = self.inner.read(buffer)?;
-        self.left.set(self.left.get().saturating_sub(read));
-        Ok(read)
-    }
-}
-
-const TOO_LONG: &str = "the record is too long";
-
 /// The records of a file.
 struct Records {
-    reader: ::csv::Reader<Limited>,
-    left: Rc<Cell<usize>>,
-    record: ByteRecord,
+    splitter: Splitter,
     /// The names of the columns, in the file's order.
     names: Vec<String>,
     /// The header as it is in the file, if there is one.
-    header: Option<ByteRecord>,
+    header: Option<Vec<Vec<u8>>>,
     csv: Csv,
-    /// The text of the fields that were asked for last, and where each is in it.
-    text: String,
-    ranges: Vec<Range<usize>>,
+    /// Where several delimiters are one: the numbers of the fields of the record that are not empty.
+    kept: Option<Vec<usize>>,
 }
 
 /// Opens a file after the lines that are skipped.
@@ -98,18 +89,11 @@ impl Records {
                 "the file is empty, without even a header line, so its writer failed; remove it, or write it again",
             ));
         }
-        let left = Rc::new(Cell::new(0));
-        let reader = ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .delimiter(byte(csv.delimiter))
-            .quote(csv.quote.map_or(b'"', byte))
-            .quoting(csv.quote.is_some())
-            .comment(csv.comment.map(byte))
-            .buffer_capacity(1 << 18)
-            .from_reader(Limited { inner: text, left: left.clone() });
-        let mut records =
-            Self { reader, left, record: ByteRecord::new(), names: Vec::new(), header: None, csv, text: String::new(), ranges: Vec::new() };
+        let dialect = Dialect { delimiter: byte(csv.delimiter), quote: csv.quote.map(byte), comment: csv.comment.map(byte) };
+        let splitter = Splitter::new(text, dialect, MAX_RECORD_BYTES).map_err(|error| open::broken(file, error))?;
+        // Several spaces between two fields are one delimiter.
+        let kept = (csv.trim && csv.delimiter == ' ').then(Vec::new);
+        let mut records = Self { splitter, names: Vec::new(), header: None, csv, kept };
         if records.csv.header {
             if !records.next(file)? {
                 return Err(Error::invalid("the file has no header line; write one, or say `header: false` and give the `names`"));
@@ -117,7 +101,7 @@ impl Records {
             for field in records.fields().map(<[u8]>::to_vec).collect::<Vec<_>>() {
                 records.names.push(String::from_utf8(field).map_err(|_| not_utf8("the header"))?);
             }
-            records.header = Some(records.record.clone());
+            records.header = Some(records.splitter.fields().map(<[u8]>::to_vec).collect());
         }
         if !records.csv.names.is_empty() {
             if records.header.is_some() && records.csv.names.len() != records.names.len() {
@@ -133,82 +117,85 @@ impl Records {
     }
 
     /// Reads the next record; `false` at the end. A line of spaces is no record.
+    #[inline]
     fn next(&mut self, file: &DataFile) -> Result<bool> {
         loop {
-            self.left.set(MAX_RECORD_BYTES);
-            let line = self.reader.position().line() + u64::from(self.csv.skip_lines);
-            let more = self.reader.read_byte_record(&mut self.record).map_err(|error| match error.into_kind() {
-                ::csv::ErrorKind::Io(error) if error.to_string() == TOO_LONG => Error::invalid(format!(
-                    "the record that begins near line {line} takes more than {MAX_RECORD_BYTES} bytes; is a quote missing its end?"
-                )),
-                ::csv::ErrorKind::Io(error) => open::broken(file, error),
-                other => Error::invalid(format!("not readable as CSV: {other:?}")),
-            })?;
-            if !more {
+            if !self.splitter.next().map_err(|broken| self.broken(broken, file))? {
                 return Ok(false);
             }
-            let blank = self.record.len() <= 1 && self.record.as_slice().iter().all(u8::is_ascii_whitespace);
-            if !blank {
-                return Ok(true);
+            let blank = self.splitter.len() <= 1 && self.splitter.fields().all(|field| field.iter().all(u8::is_ascii_whitespace));
+            if blank {
+                continue;
             }
+            if let Some(kept) = &mut self.kept {
+                kept.clear();
+                kept.extend(self.splitter.fields().enumerate().filter(|(_, field)| !field.is_empty()).map(|(number, _)| number));
+            }
+            return Ok(true);
         }
+    }
+
+    #[cold]
+    fn broken(&self, broken: Broken, file: &DataFile) -> Error {
+        match broken {
+            Broken::TooLong => {
+                let line = lines_of(&self.csv, file, &[self.splitter.offset()]).first().copied().unwrap_or(0);
+                Error::invalid(format!(
+                    "the record that begins near line {line} takes more than {MAX_RECORD_BYTES} bytes; is a quote missing its end?"
+                ))
+            }
+            Broken::Io(error) => open::broken(file, error),
+        }
+    }
+
+    /// How many fields the record has.
+    #[inline]
+    fn len(&self) -> usize {
+        self.kept.as_ref().map_or(self.splitter.len(), Vec::len)
+    }
+
+    /// A field of the record, trimmed if the table says so.
+    #[inline]
+    fn field(&self, number: usize) -> &[u8] {
+        let number = match &self.kept {
+            None => Some(number),
+            Some(kept) => kept.get(number).copied(),
+        };
+        let field = number.map_or(&[][..], |number| self.splitter.field(number));
+        if self.csv.trim { field.trim_ascii() } else { field }
     }
 
     /// The fields of the record, trimmed if the table says so.
     fn fields(&self) -> impl Iterator<Item = &[u8]> {
-        let trim = self.csv.trim;
-        // Several spaces between two fields are one delimiter.
-        let collapse = trim && self.csv.delimiter == ' ';
-        self.record
-            .iter()
-            .filter(move |field| !(collapse && field.is_empty()))
-            .map(move |field| if trim { field.trim_ascii() } else { field })
+        (0..self.len()).map(|number| self.field(number))
     }
 
     fn offset(&self) -> u64 {
-        self.record.position().map_or(0, ::csv::Position::byte)
+        self.splitter.offset()
     }
 
     /// Whether the record is the header once more.
+    #[inline]
     fn repeats_header(&self) -> bool {
-        self.header.as_ref().is_some_and(|header| header.iter().eq(self.record.iter()))
+        self.header.as_ref().is_some_and(|header| header.iter().eq(self.splitter.fields()))
     }
 
-    /// Prepares the text of some fields, in `text` and `ranges`. The error is the field that is not UTF-8; others do not matter.
-    fn texts(&mut self, projection: &[usize]) -> std::result::Result<(), usize> {
-        self.text.clear();
-        self.ranges.clear();
-        // Mostly the whole record is valid, and checked at once.
-        if let (Ok(whole), false) = (std::str::from_utf8(self.record.as_slice()), self.csv.trim) {
-            self.text.push_str(whole);
-            for &at in projection {
-                let range = self.record.range(at).unwrap_or_default();
-                if !whole.is_char_boundary(range.start) || !whole.is_char_boundary(range.end) {
-                    return Err(at);
-                }
-                self.ranges.push(range);
-            }
-            return Ok(());
+    /// The first of some fields that is not UTF-8; the others do not matter.
+    #[inline]
+    fn not_utf8(&self, projection: &[usize]) -> Option<usize> {
+        if self.splitter.is_ascii() {
+            return None;
         }
-        let fields: Vec<Range<usize>> = {
-            let mut ranges = Vec::with_capacity(projection.len());
-            let all: Vec<&[u8]> = self.fields().collect();
-            let mut text = String::new();
-            for &at in projection {
-                let field = std::str::from_utf8(all.get(at).copied().unwrap_or_default()).map_err(|_| at)?;
-                ranges.push(text.len()..text.len() + field.len());
-                text.push_str(field);
-            }
-            self.text = text;
-            ranges
-        };
-        self.ranges = fields;
-        Ok(())
+        projection.iter().copied().find(|&at| std::str::from_utf8(self.field(at)).is_err())
     }
 
     /// Why the record is not one of the table; `None` if it is.
     fn odd(&self) -> Option<String> {
-        let fields = if self.csv.trim { self.fields().count() } else { self.record.len() };
+        if self.csv.final_newline && self.splitter.is_unended() {
+            let help = "restore the file, or leave out `final_newline: required` if its writer ends files so";
+            return Some(format!("the file ends without a line break, so its last line may be cut off; {help}"));
+        }
+        let fields = self.len();
         if fields == self.names.len() {
             if self.repeats_header() {
                 return Some("the line repeats the header; remove it, or say `on_bad_row: quarantine`".to_owned());
@@ -228,12 +215,16 @@ fn not_utf8(what: &str) -> Error {
 /// The lines on which records begin, given how many bytes come before each, in order; 0 where that is not known. It reads the file again,
 /// which is done only for rows that cannot be read.
 pub(super) fn lines(table: &Table, file: &DataFile, offsets: &[u64]) -> Vec<u64> {
+    lines_of(&table.csv, file, offsets)
+}
+
+fn lines_of(csv: &Csv, file: &DataFile, offsets: &[u64]) -> Vec<u64> {
     let mut found = Vec::with_capacity(offsets.len());
     let mut wanted = offsets.iter().copied().peekable();
-    let Ok(mut text) = start(&table.csv, file) else { return found };
-    let (mut line, mut at) = (u64::from(table.csv.skip_lines) + 1, 0u64);
+    let Ok(mut text) = start(csv, file) else { return found };
+    let (mut line, mut at) = (u64::from(csv.skip_lines) + 1, 0u64);
     let (mut is_start, mut in_comment) = (true, false);
-    let comment = table.csv.comment.map(byte);
+    let comment = csv.comment.map(byte);
     'file: while wanted.peek().is_some() {
         let Ok(bytes) = text.fill_buf() else { break };
         if bytes.is_empty() {
@@ -275,17 +266,17 @@ fn usable(names: &[String]) -> Vec<usize> {
 pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
     let mut records = Records::open(table, file)?;
     let usable = usable(&records.names);
+    let nulls: Vec<Vec<&str>> = usable.iter().map(|&at| table.nulls_of(&records.names[at]).collect()).collect();
     let mut inferred: Vec<Inferred> = usable.iter().map(|_| Inferred::default()).collect();
     let mut rows = 0;
     while rows < INFER_ROWS && records.next(file)? {
         if records.odd().is_some() {
             continue;
         }
-        let fields: Vec<&[u8]> = records.fields().collect();
-        for (kind, &at) in inferred.iter_mut().zip(&usable) {
+        for ((kind, nulls), &at) in inferred.iter_mut().zip(&nulls).zip(&usable) {
             // Text in another encoding is reported when it is used.
-            let value = std::str::from_utf8(fields[at]).unwrap_or("\u{fffd}");
-            if !text::is_null(table, &records.names[at], value) {
+            let value = std::str::from_utf8(records.field(at)).unwrap_or("\u{fffd}");
+            if !value.is_empty() && !nulls.contains(&value) {
                 kind.add(value, &table.csv);
             }
         }
@@ -347,7 +338,13 @@ pub(super) fn hint(table: &Table, file: &DataFile, column: &str) -> Option<Strin
     if !records.csv.trim && records.names.iter().any(|name| name.trim() == column) {
         return Some("the names in the header have spaces around them; add `csv: { trim: true }`".to_owned());
     }
-    let header = records.header.as_ref()?.iter().map(String::from_utf8_lossy).collect::<Vec<_>>().join(&records.csv.delimiter.to_string());
+    let header = records
+        .header
+        .as_ref()?
+        .iter()
+        .map(|name| String::from_utf8_lossy(name))
+        .collect::<Vec<_>>()
+        .join(&records.csv.delimiter.to_string());
     let other = DELIMITERS
         .into_iter()
         .filter(|other| *other != records.csv.delimiter)
@@ -370,12 +367,12 @@ pub(super) fn rows(table: &Table, file: &DataFile, wanted: &[String], judge: &mu
     let names: Vec<String> = projection.iter().map(|&at| records.names[at].clone()).collect();
     let fields: Vec<Field> = names.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
     let schema = Arc::new(Schema::new(fields));
-    let nulls: Vec<Vec<&str>> = names.iter().map(|name| table.nulls_of(name).collect()).collect();
+    let nulls: Vec<Vec<&[u8]>> = names.iter().map(|name| table.nulls_of(name).map(str::as_bytes).collect()).collect();
     let (mut is_more, mut is_known) = (true, false);
     while is_more {
-        let mut builders: Vec<StringBuilder> = names.iter().map(|_| StringBuilder::with_capacity(BATCH_ROWS, BATCH_ROWS * 8)).collect();
+        let mut columns: Vec<Texts> = names.iter().map(|_| Texts::with_capacity(BATCH_ROWS)).collect();
         let mut offsets = Offsets(Vec::with_capacity(BATCH_ROWS));
-        while offsets.0.len() < BATCH_ROWS {
+        while offsets.0.len() < BATCH_ROWS && offsets.bytes() < MAX_BATCH_BYTES {
             is_more = records.next(file)?;
             if !is_more {
                 break;
@@ -385,18 +382,15 @@ pub(super) fn rows(table: &Table, file: &DataFile, wanted: &[String], judge: &mu
                 judge.reject(At::Offset(records.offset()), None, || why)?;
                 continue;
             }
-            match records.texts(&projection) {
-                Ok(()) => {}
-                Err(at) => {
-                    let name = records.names[at].clone();
-                    let why = || not_utf8(&format!("the value of column `{name}`")).message().to_owned();
-                    judge.reject(At::Offset(records.offset()), Some(&name), why)?;
-                    continue;
-                }
+            if let Some(at) = records.not_utf8(&projection) {
+                let name = records.names[at].clone();
+                let why = || not_utf8(&format!("the value of column `{name}`")).message().to_owned();
+                judge.reject(At::Offset(records.offset()), Some(&name), why)?;
+                continue;
             }
-            for ((builder, nulls), range) in builders.iter_mut().zip(&nulls).zip(&records.ranges) {
-                let text = records.text.get(range.clone()).unwrap_or_default();
-                if text.is_empty() || nulls.contains(&text) { builder.append_null() } else { builder.append_value(text) }
+            for ((column, nulls), &at) in columns.iter_mut().zip(&nulls).zip(&projection) {
+                let text = records.field(at);
+                if text.is_empty() || nulls.contains(&text) { column.push_null() } else { column.push(text) }
             }
             offsets.0.push(records.offset());
         }
@@ -405,7 +399,7 @@ pub(super) fn rows(table: &Table, file: &DataFile, wanted: &[String], judge: &mu
             continue;
         }
         is_known = true;
-        let columns: Vec<ArrayRef> = builders.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef).collect();
+        let columns: Vec<ArrayRef> = columns.into_iter().map(|column| Ok(Arc::new(column.finish()?) as ArrayRef)).collect::<Result<_>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(offsets.0.len()));
         let batch = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
         if sink(batch, &offsets, judge)? == ControlFlow::Break(()) {

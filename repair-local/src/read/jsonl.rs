@@ -13,8 +13,9 @@ use repair_core::model::{OnBadRow, Table, Usage};
 use repair_core::{Error, Result};
 
 use super::bad::{At, Judge, Rows};
+use super::flat::Flat;
 use super::text::INFER_ROWS;
-use super::{BATCH_ROWS, RowsOf, open};
+use super::{BATCH_ROWS, RowsOf, marks, open};
 use crate::files::DataFile;
 use crate::sample::SampledRows;
 
@@ -53,40 +54,75 @@ impl Chunk {
 struct Chunks {
     reader: Box<dyn BufRead>,
     line: u64,
+    /// How many bytes a chunk has had.
+    usual_bytes: usize,
 }
 
 impl Chunks {
     fn open(table: &Table, file: &DataFile) -> Result<Self> {
-        Ok(Self { reader: open::text(file, table.csv.encoding)?, line: 0 })
+        Ok(Self { reader: open::text(file, table.csv.encoding)?, line: 0, usual_bytes: 0 })
     }
 
     /// The next lines that are not blank; `None` at the end.
     fn next(&mut self, file: &DataFile) -> Result<Option<Chunk>> {
-        let mut chunk = Chunk::default();
-        while chunk.lines.len() < BATCH_ROWS && chunk.bytes.len() < MAX_LINE_BYTES {
-            let start = chunk.bytes.len();
-            let limit = u64::try_from(MAX_LINE_BYTES).unwrap_or(u64::MAX) + 1;
-            let read = std::io::Read::take(&mut self.reader, limit)
-                .read_until(b'\n', &mut chunk.bytes)
-                .map_err(|error| open::broken(file, error))?;
-            if read == 0 {
+        let mut chunk = Chunk { bytes: Vec::with_capacity(self.usual_bytes), lines: Vec::with_capacity(BATCH_ROWS) };
+        let is_blank = |text: &[u8]| text.iter().all(u8::is_ascii_whitespace);
+        // Where the line begins that is being read.
+        let mut start = 0;
+        while chunk.lines.len() < BATCH_ROWS && start < MAX_LINE_BYTES {
+            let text = match self.reader.fill_buf() {
+                Ok(text) => text,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(open::broken(file, error)),
+            };
+            if text.is_empty() {
+                // The last line may lack its end.
+                if is_blank(&chunk.bytes[start..]) {
+                    chunk.bytes.truncate(start);
+                } else {
+                    self.line += 1;
+                    chunk.lines.push((chunk.bytes.len(), self.line));
+                }
                 break;
             }
-            self.line += 1;
-            if read > MAX_LINE_BYTES {
-                return Err(Error::invalid(format!(
-                    "line {} is longer than {MAX_LINE_BYTES} bytes; write one object on each line",
-                    self.line
-                )));
+            // Whole lines are copied together, from `from` on.
+            let (mut from, mut at) = (0, 0);
+            while chunk.lines.len() < BATCH_ROWS
+                && start < MAX_LINE_BYTES
+                && let Some(end) = marks::find_far(text, at, b'\n')
+            {
+                let end = end + 1;
+                self.line += 1;
+                // Only the first of these lines may have begun before.
+                let begun = chunk.bytes.get(start..).unwrap_or_default();
+                if begun.len() + end - at > MAX_LINE_BYTES {
+                    return Err(too_long(self.line));
+                }
+                if is_blank(begun) && is_blank(&text[at..end]) {
+                    chunk.bytes.extend_from_slice(&text[from..at]);
+                    chunk.bytes.truncate(start);
+                    from = end;
+                } else {
+                    start = chunk.bytes.len() + end - from;
+                    chunk.lines.push((start, self.line));
+                }
+                at = end;
             }
-            if chunk.bytes[start..].iter().all(u8::is_ascii_whitespace) {
-                chunk.bytes.truncate(start);
-            } else {
-                chunk.lines.push((chunk.bytes.len(), self.line));
+            let is_full = chunk.lines.len() >= BATCH_ROWS || start >= MAX_LINE_BYTES;
+            let until = if is_full { at } else { text.len() };
+            chunk.bytes.extend_from_slice(&text[from..until]);
+            self.reader.consume(until);
+            if chunk.bytes.len() - start > MAX_LINE_BYTES {
+                return Err(too_long(self.line + 1));
             }
         }
+        self.usual_bytes = self.usual_bytes.max(chunk.bytes.len());
         Ok((!chunk.lines.is_empty()).then_some(chunk))
     }
+}
+
+fn too_long(line: u64) -> Error {
+    Error::invalid(format!("line {line} is longer than {MAX_LINE_BYTES} bytes; write one object on each line"))
 }
 
 /// The columns, in order of name, with the types of the first rows.
@@ -191,9 +227,17 @@ const NOT_AN_OBJECT: &str = "is not one JSON object with the table's columns; co
 pub(super) fn rows(table: &Table, file: &DataFile, types: &Schema, judge: &mut Judge<'_>, sink: &mut RowsOf<'_>) -> Result<Usage> {
     let schema: SchemaRef = Arc::new(types.clone());
     let mut decoder = build(&schema)?;
+    let mut flat = Flat::of(&schema);
     let mut chunks = Chunks::open(table, file)?;
     while let Some(mut chunk) = chunks.next(file)? {
         judge.rows_read += chunk.lines.len() as u64;
+        let ends = chunk.lines.iter().map(|(end, _)| *end);
+        if let Some(batch) = flat.as_mut().and_then(|flat| flat.decode(&chunk.bytes, ends)) {
+            if sink(batch, &chunk, judge)? == ControlFlow::Break(()) {
+                break;
+            }
+            continue;
+        }
         let batch = match decode(&mut decoder, &chunk.bytes) {
             Ok(Some(batch)) if batch.num_rows() == chunk.lines.len() => batch,
             _ => {

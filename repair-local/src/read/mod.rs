@@ -2,12 +2,18 @@
 
 mod bad;
 mod csv;
+mod flat;
 mod folds;
 mod jsonl;
+mod marks;
 mod open;
+mod pages;
 pub(crate) mod parquet;
+mod pattern;
+mod records;
 mod sample;
 mod text;
+mod texts;
 mod time;
 
 use std::ops::ControlFlow;

@@ -21,6 +21,7 @@ use repair_core::model::{Repeated, Table, TimeForm, Usage};
 use repair_core::{Error, Result};
 
 use super::Sink;
+use super::pages::{Failure, Pages, Stopped};
 use crate::files::{self, DataFile};
 use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::seal::{self, Verdict};
@@ -39,7 +40,7 @@ pub(crate) struct Opened {
 
 /// A file for several threads: each read names its position, so they share none.
 #[derive(Clone)]
-struct Shared {
+pub(super) struct Shared {
     file: Arc<File>,
     bytes: u64,
     failed: Failed,
@@ -97,7 +98,7 @@ impl Shared {
 }
 
 /// The content of a file from a position on.
-struct Tail {
+pub(super) struct Tail {
     file: Arc<File>,
     at: u64,
     failed: Failed,
@@ -282,22 +283,64 @@ impl Opened {
         if groups.is_empty() {
             return Ok(usage);
         }
-        let failed = self.file.failed.clone();
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file, self.metadata)
-            .with_projection(mask)
-            .with_row_groups(groups)
-            .with_batch_size(batch_rows)
-            .build()
-            .map_err(|error| failed.explain(error, &self.path))?;
+        let (pages, mut rows) =
+            Pages::new(&self.file, self.footer(), &mask, &groups, batch_rows).map_err(|(error, stopped)| self.explain(error, stopped))?;
+        let mut done = 0;
+        // Whatever takes too much memory at once is read again from there on, in smaller batches.
+        loop {
+            match self.batches(&pages.again(), &mask, &groups, rows, &mut done, sink)? {
+                None => return Ok(usage),
+                Some((_, Some(Stopped::SmallerBatch))) if rows > 1 => rows = (rows / 8).max(1),
+                Some((error, stopped)) => return Err(self.explain(error, stopped)),
+            }
+        }
+    }
+
+    /// Explains an error of the decoder.
+    fn explain(&self, error: ParquetError, stopped: Option<Stopped>) -> Error {
+        match stopped {
+            Some(Stopped::Refused(why)) => Error::invalid(why),
+            Some(Stopped::SmallerBatch) => Error::invalid(TOO_WIDE),
+            None => self.file.failed.explain(error, &self.path),
+        }
+    }
+
+    /// Reads batches of so many rows, after those that are done. `None` at the end.
+    fn batches(
+        &self,
+        pages: &Pages,
+        mask: &ProjectionMask,
+        groups: &[usize],
+        rows: usize,
+        done: &mut usize,
+        sink: &mut Sink<'_>,
+    ) -> Result<Option<Failure>> {
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(pages.clone(), self.metadata.clone())
+            .with_projection(mask.clone())
+            .with_row_groups(groups.to_vec())
+            .with_batch_size(rows);
+        let builder = if *done > 0 { builder.with_offset(*done) } else { builder };
+        let reader = match builder.build() {
+            Ok(reader) => reader,
+            Err(error) => return Ok(Some((error, pages.stopped()))),
+        };
         for batch in reader {
-            let batch = batch.map_err(|error| failed.explain(error, &self.path))?;
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(error) => return Ok(Some((error.into(), pages.stopped()))),
+            };
+            pages.batch_ended();
+            *done += batch.num_rows();
             if sink(batch)? == ControlFlow::Break(()) {
                 break;
             }
         }
-        Ok(usage)
+        Ok(None)
     }
 }
+
+const TOO_WIDE: &str =
+    "one row of the file takes more than 256 MiB of memory; leave its longest values out, or write them to files of their own";
 
 /// Whether a row group may hold rows within bounds. If its statistics are missing or odd, it may.
 fn may_overlap(table: &Table, least: &ArrayRef, greatest: &ArrayRef, group: usize, bounds: &TimeBounds) -> bool {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int64Array, StringArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int64Array, NullBufferBuilder, StringArray};
 use arrow::datatypes::DataType;
 use repair_core::Result;
 use repair_core::model::{ColumnType, Csv, Table};
@@ -14,11 +14,6 @@ pub(super) const INFER_ROWS: usize = 50_000;
 
 /// A column in which at most so many words stand among twice as many numbers is a column of numbers.
 const MOST_WORDS: usize = 3;
-
-/// Whether a text means, in a column, that there is no value.
-pub(super) fn is_null(table: &Table, column: &str, text: &str) -> bool {
-    text.is_empty() || table.nulls_of(column).any(|word| word == text)
-}
 
 /// The type of a column's first rows.
 #[derive(Debug, Default)]
@@ -67,6 +62,13 @@ impl Inferred {
 
 /// The narrowest type for a text.
 pub(super) fn type_of(text: &str, csv: &Csv) -> DataType {
+    if let (Some(short), false) = (Short::of(text.as_bytes()), has_marks(csv)) {
+        return match (short.places, text.as_bytes()) {
+            (_, [b'0', b'0'..=b'9', ..] | [b'-', b'0', b'0'..=b'9', ..]) => DataType::Utf8,
+            (None, _) => DataType::Int64,
+            (Some(_), _) => DataType::Float64,
+        };
+    }
     if boolean(text).is_some() {
         return DataType::Boolean;
     }
@@ -90,9 +92,86 @@ pub(super) fn type_of(text: &str, csv: &Csv) -> DataType {
     }
 }
 
+/// Whether numbers have other marks than in plain CSV.
+fn has_marks(csv: &Csv) -> bool {
+    csv.decimal != '.' || csv.thousands.is_some()
+}
+
+/// The most digits of a number whose float is computed here: up to 15, they are exact in a float, and so is the power of ten by which they
+/// are divided, so the quotient is the nearest float to the number.
+const SHORT_DIGITS: usize = 15;
+
+const POWERS: [f64; SHORT_DIGITS + 1] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+
+/// A number of few digits, perhaps with a sign and a decimal point, as most are.
+#[derive(Clone, Copy)]
+struct Short {
+    is_negative: bool,
+    digits: u64,
+    /// How many digits are behind the decimal point, if there is one.
+    places: Option<usize>,
+}
+
+impl Short {
+    /// `None` if the text is another number, or none.
+    #[inline]
+    fn of(text: &[u8]) -> Option<Self> {
+        let (is_negative, unsigned) = match text {
+            [b'-', rest @ ..] => (true, rest),
+            _ => (false, text),
+        };
+        // A point is no digit.
+        if unsigned.len() > SHORT_DIGITS + 1 {
+            return None;
+        }
+        let (mut digits, mut point) = (0u64, None);
+        for (at, &byte) in unsigned.iter().enumerate() {
+            let digit = byte.wrapping_sub(b'0');
+            if digit < 10 {
+                digits = digits * 10 + u64::from(digit);
+            } else if byte == b'.' && point.is_none() {
+                point = Some(at);
+            } else {
+                return None;
+            }
+        }
+        let places = point.map(|at| unsigned.len() - at - 1);
+        let count = unsigned.len() - usize::from(point.is_some());
+        (1..=SHORT_DIGITS).contains(&count).then_some(Self { is_negative, digits, places })
+    }
+
+    fn whole(self) -> Option<i64> {
+        let digits = i64::try_from(self.digits).ok()?;
+        self.places.is_none().then_some(if self.is_negative { -digits } else { digits })
+    }
+
+    fn float(self) -> f64 {
+        let float = self.digits as f64 / POWERS[self.places.unwrap_or(0)];
+        if self.is_negative { -float } else { float }
+    }
+}
+
+/// A whole number in plain CSV.
+#[inline]
+fn whole(text: &str) -> Option<i64> {
+    match Short::of(text.as_bytes()) {
+        Some(short) => short.whole(),
+        None => text.parse().ok(),
+    }
+}
+
+/// A number in plain CSV.
+#[inline]
+pub(super) fn float(text: &str) -> Option<f64> {
+    match Short::of(text.as_bytes()) {
+        Some(short) => Some(short.float()),
+        None => text.parse().ok(),
+    }
+}
+
 /// A number as it is written in plain CSV; `None` if its marks are not where the table's marks may be.
 fn plain_number<'a>(text: &'a str, csv: &Csv) -> Option<Cow<'a, str>> {
-    if csv.decimal == '.' && csv.thousands.is_none() {
+    if !has_marks(csv) {
         return Some(Cow::Borrowed(text));
     }
     let (whole, rest) = text.find(csv.decimal).map_or((text, None), |at| (&text[..at], Some(&text[at + csv.decimal.len_utf8()..])));
@@ -163,23 +242,29 @@ pub(super) type Reject<'a> = &'a mut dyn FnMut(usize, String) -> Result<()>;
 pub(super) fn values(table: &Table, column: &str, text: &StringArray, kind: &DataType, reject: Reject<'_>) -> Result<ArrayRef> {
     let nulls: Vec<&str> = table.nulls_of(column).collect();
     let csv = &table.csv;
+    // What is not parsed is rejected, or null.
     macro_rules! parse {
-        ($array:ty, $parse:expr) => {{
+        ($array:ident, $parse:expr) => {{
             let parse = $parse;
             let mut values = Vec::with_capacity(text.len());
+            let mut valid = NullBufferBuilder::new(text.len());
             for row in 0..text.len() {
                 let value = if text.is_null(row) { None } else { Some(text.value(row)).filter(|text| !nulls.contains(text)) };
                 let parsed = value.and_then(|text| parse(text));
                 if let (Some(text), None) = (value, &parsed) {
                     reject(row, not_a(text, column, kind))?;
                 }
-                values.push(parsed);
+                valid.append(parsed.is_some());
+                values.push(parsed.unwrap_or_default());
             }
-            <$array>::from(values)
+            $array::new(values.into(), valid.finish())
         }};
     }
+    let is_marked = has_marks(csv);
     Ok(match kind {
+        DataType::Int64 if !is_marked => Arc::new(parse!(Int64Array, whole)),
         DataType::Int64 => Arc::new(parse!(Int64Array, |text: &str| plain_number(text, csv).and_then(|number| number.parse::<i64>().ok()))),
+        DataType::Float64 if !is_marked => Arc::new(parse!(Float64Array, float)),
         DataType::Float64 => {
             Arc::new(parse!(Float64Array, |text: &str| plain_number(text, csv).and_then(|number| number.parse::<f64>().ok())))
         }
@@ -233,6 +318,8 @@ pub(super) fn shortened(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -250,6 +337,17 @@ mod tests {
             (" 5", DataType::Utf8),
         ] {
             assert_eq!(type_of(text, &Csv::default()), kind, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn short_numbers_are_parsed_as_others(text in "-?[0-9]{0,17}\\.?[0-9]{0,8}[a.e+-]?") {
+            prop_assert_eq!(whole(&text), text.parse::<i64>().ok());
+            prop_assert_eq!(float(&text).map(f64::to_bits), text.parse::<f64>().ok().map(f64::to_bits));
+            let mut marked = Csv::default();
+            marked.thousands = Some('\'');
+            prop_assert_eq!(type_of(&text, &Csv::default()), type_of(&text, &marked));
         }
     }
 

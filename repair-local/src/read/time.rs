@@ -12,10 +12,11 @@ use repair_core::model::{EpochUnit, Instants, LocalClock, Repeated, Skipped, Tab
 use repair_core::{Error, Result};
 
 use super::folds::Folds;
+use super::pattern::{Fixed, two};
 use super::text::{Reject, shortened};
 use crate::files::DataFile;
 
-const DAY_S: u32 = 86_400;
+pub(super) const DAY_S: u32 = 86_400;
 
 /// A time as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,10 @@ pub(super) struct Times<'a> {
     date: (i64, i64),
     /// Whether the pattern has a time of day.
     has_time: bool,
+    /// The pattern, if each of its parts has its place.
+    fixed: Option<Fixed>,
+    /// The last date of a time in ISO 8601, and its start.
+    last_date: ([u8; 10], i64),
     /// Whether a date alone is a time.
     dates: bool,
     /// The rows at times that the clock shows twice, and whether each is at the later one; for `repeated: file-order`.
@@ -87,9 +92,9 @@ pub(super) struct Times<'a> {
 impl<'a> Times<'a> {
     pub(super) fn new(table: &'a Table, file: &DataFile, folds: Folds) -> Self {
         let zone = table.reading.zone.clone();
-        let has_time = match &table.reading.form {
-            TimeForm::Pattern(pattern) => has_time(pattern),
-            _ => true,
+        let (has_time, fixed) = match &table.reading.form {
+            TimeForm::Pattern(pattern) => (has_time(pattern), Fixed::of(pattern)),
+            _ => (true, None),
         };
         Self {
             table,
@@ -97,6 +102,8 @@ impl<'a> Times<'a> {
             date_zone: table.date_zone(),
             date: (0, if table.date_zone().is_utc() { 0 } else { i64::MIN }),
             has_time,
+            fixed,
+            last_date: ([0; 10], 0),
             dates: table.cadence.is_none_or(repair_core::model::Cadence::is_days),
             folds,
             in_path: file.time_us,
@@ -210,7 +217,9 @@ impl<'a> Times<'a> {
                 continue;
             }
             let stamp = match &self.table.reading.form {
-                TimeForm::Epoch(_) => self.epoch_text(texts.value(row)).map(Stamp::Instant),
+                TimeForm::Epoch(_) => {
+                    self.epoch_digits(texts.value(row)).map_or_else(|| self.epoch_text(texts.value(row)), Ok).map(Stamp::Instant)
+                }
                 TimeForm::Pattern(pattern) => self.by_pattern(pattern, texts.value(row)),
                 _ => self.iso(texts.value(row)),
             };
@@ -313,7 +322,40 @@ impl<'a> Times<'a> {
         )
     }
 
-    fn iso(&self, text: &str) -> std::result::Result<Stamp, String> {
+    #[inline]
+    fn iso(&mut self, text: &str) -> std::result::Result<Stamp, String> {
+        match self.usual_iso(text.as_bytes()) {
+            Some(Stamp::Local(_)) if self.clock.is_none() => self.any_iso(text),
+            Some(stamp) => Ok(stamp),
+            None => self.any_iso(text),
+        }
+    }
+
+    /// A time as most are written, to the minute or second, with `Z` or without a zone; `None` if it is another, or none.
+    #[inline]
+    fn usual_iso(&mut self, text: &[u8]) -> Option<Stamp> {
+        let (time, is_instant) = match text {
+            [time @ .., b'Z'] => (time, true),
+            time => (time, false),
+        };
+        let (second, length) = if time.len() == 19 { (two(time, 17)?, 19) } else { (0, 16) };
+        let (date_text, rest) = time.split_first_chunk::<10>()?;
+        let [b'T' | b't' | b' ', _, _, b':', _, _, ..] = rest else { return None };
+        if time.len() != length || (length == 19 && time[16] != b':') {
+            return None;
+        }
+        let (hour, minute) = (two(rest, 1)?, two(rest, 4)?);
+        if hour > 23 || minute > 59 || second > 59 {
+            return None;
+        }
+        if self.last_date.0 != *date_text {
+            self.last_date = (*date_text, date(date_text)?);
+        }
+        let us = self.last_date.1 + (hour * 3_600 + minute * 60 + second) * SECOND_US;
+        Some(if is_instant { Stamp::Instant(us) } else { Stamp::Local(us) })
+    }
+
+    fn any_iso(&self, text: &str) -> std::result::Result<Stamp, String> {
         let column = &self.table.time;
         let stamp = iso(text.as_bytes());
         match stamp {
@@ -353,7 +395,11 @@ impl<'a> Times<'a> {
         })
     }
 
-    fn by_pattern(&self, pattern: &str, text: &str) -> std::result::Result<Stamp, String> {
+    fn by_pattern(&mut self, pattern: &str, text: &str) -> std::result::Result<Stamp, String> {
+        let fixed = self.fixed.as_mut().and_then(|fixed| fixed.read(text.as_bytes()));
+        if let Some(stamp) = fixed.filter(|stamp| self.clock.is_some() || (self.dates && matches!(stamp, Stamp::Date(_)))) {
+            return Ok(stamp);
+        }
         let column = self.table.time_columns().join("`, `");
         let bad = || {
             format!("`{}` in time column `{column}` is not a time of the form `{pattern}`; correct the line, or the form", shortened(text))
@@ -366,6 +412,27 @@ impl<'a> Times<'a> {
                 "`{}` in time column `{column}` has no time zone; add the zone of its clock, e.g. `zone: Europe/Berlin` or `zone: UTC`, under `time`",
                 shortened(text)
             )),
+        }
+    }
+
+    /// The instant of a whole number that is not large; `None` if the text is something else.
+    #[inline]
+    fn epoch_digits(&self, text: &str) -> Option<i64> {
+        if text.is_empty() || text.len() > 18 {
+            return None;
+        }
+        let mut number = 0i64;
+        for byte in text.bytes() {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                return None;
+            }
+            number = number * 10 + i64::from(digit);
+        }
+        let unit = self.units().iter().find(|unit| i128::from(number) < unit.limit())?;
+        match unit.per_second() {
+            fine if fine > SECOND_US => Some(number / (fine / SECOND_US)),
+            coarse => number.checked_mul(SECOND_US / coarse),
         }
     }
 
@@ -519,7 +586,11 @@ fn date(text: &[u8]) -> Option<i64> {
     if text.len() != 10 || text[4] != b'-' || text[7] != b'-' {
         return None;
     }
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    day_of(number(0, 4)?, number(5, 7)?, number(8, 10)?).map(|day| day * i64::from(DAY_S) * SECOND_US)
+}
+
+/// Days from 1970-01-01 to a date; `None` if there is no such date.
+pub(super) fn day_of(year: i64, month: i64, day: i64) -> Option<i64> {
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let days_of_month = match month {
         2 if leap => 29,
@@ -528,7 +599,7 @@ fn date(text: &[u8]) -> Option<i64> {
         1..=12 => 31,
         _ => return None,
     };
-    (1..=days_of_month).contains(&day).then(|| days_since_epoch(year, month, day) * i64::from(DAY_S) * SECOND_US)
+    (1..=days_of_month).contains(&day).then(|| days_since_epoch(year, month, day))
 }
 
 /// Days from 1970-01-01 to a date of the proleptic Gregorian calendar, by Howard Hinnant's `days_from_civil`.
@@ -596,7 +667,80 @@ mod tests {
         }
     }
 
+    fn table(form: TimeForm, zone: Option<&str>) -> Table {
+        let mut table = Table::new("t", repair_core::model::Format::Csv, "ts");
+        table.reading.form = form;
+        table.reading.zone = zone.map(|zone| zone.parse().unwrap());
+        table
+    }
+
+    fn of<'a>(table: &'a Table) -> Times<'a> {
+        let file = DataFile {
+            path: "f".into(),
+            bytes: 0,
+            compression: crate::files::Compression::None,
+            has_ending: true,
+            names: Vec::new(),
+            values: Vec::new(),
+            span: None,
+            reach: None,
+            time_us: None,
+            is_ours: false,
+        };
+        Times::new(table, &file, Folds::default())
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn usual_times_are_read_as_others(
+            texts in proptest::collection::vec("(0000|1999|2024|9999)-(02-29|0[0-9]-3[01]|12-1[0-9])[Tt _]([01][0-9]|2[34]):[0-6][05](:[0-6][05]|:5)?(Z|z|\\.5Z|[+]01:00| )?", 1..4),
+        ) {
+            let local = table(TimeForm::Iso, Some("UTC"));
+            let mut times = of(&local);
+            for text in texts {
+                let expected = iso(text.as_bytes());
+                let usual = times.usual_iso(text.as_bytes());
+                prop_assert!(usual.is_none() || usual == expected, "{}: {:?}, {:?}", text, usual, expected);
+                prop_assert_eq!(times.iso(&text).ok(), expected, "{}", text);
+            }
+        }
+
+        #[test]
+        fn parts_in_their_places_are_what_the_pattern_says(
+            pattern in prop::sample::select(vec![
+                "%Y-%m-%d %H:%M:%S", "%F %T", "%d.%m.%Y %H:%M", "%Y%m%d%H%M%S", "%Y%m%d", "%H h %M on %d/%m/%Y", "%Y%j", "%m/%d/%Y %I:%M %p", "%Y%m%d %H",
+                "%M:%S %F", "%F%%%R", "%FT%T%z",
+            ]),
+            at in -62_000_000_000i64..253_000_000_000,
+            change in proptest::option::of((0usize..20, prop::sample::select(vec!["0", "1", "3", "9", " ", "x", "-", ""]))),
+        ) {
+            let time = TimeZone::UTC.to_datetime(jiff::Timestamp::from_second(at).unwrap()).in_tz("UTC").unwrap();
+            let mut text = jiff::fmt::strtime::format(pattern, &time).unwrap();
+            if let Some((at, other)) = change && at < text.len() {
+                text.replace_range(at..=at, other);
+            }
+            let expected = by_pattern(pattern, has_time(pattern), &text);
+            if let Some(read) = Fixed::of(pattern).and_then(|mut fixed| fixed.read(text.as_bytes())) {
+                prop_assert_eq!(Some(read), expected, "{}", text);
+            }
+            let zoned = table(TimeForm::Pattern(pattern.to_owned()), Some("UTC"));
+            prop_assert_eq!(of(&zoned).by_pattern(pattern, &text).ok(), expected, "{}", text);
+        }
+
+        #[test]
+        fn digits_are_the_number_that_they_are(number in any::<i64>(), length in 1usize..20) {
+            use EpochUnit::{Ms, Ns, S, Us};
+            let text: String = number.to_string().chars().take(length).collect();
+            for units in [vec![S], vec![Ms], vec![Us], vec![Ns], vec![S, Ms, Ns]] {
+                let table = table(TimeForm::Epoch(units), None);
+                let times = of(&table);
+                if let Some(us) = times.epoch_digits(&text) {
+                    prop_assert_eq!(times.epoch_text(&text), Ok(us));
+                }
+            }
+        }
+
         #[test]
         fn instants_agree_with_jiff(micros in -62_000_000_000_000_000i64..250_000_000_000_000_000) {
             let text = jiff::Timestamp::from_microsecond(micros).unwrap().to_string();

@@ -17,7 +17,7 @@ use arrow::array::{
 use proptest::prelude::*;
 use repair_core::engine::{Event, Journal};
 use repair_core::lake::{Lake, Layer, ReadLake};
-use repair_core::model::{Format, Key, PartitionUnit, Table};
+use repair_core::model::{BadRowLimit, Format, Key, OnBadRow, PartitionUnit, Table};
 use repair_core::{Error, ErrorKind};
 use repair_local::{LocalLake, SqliteJournal};
 
@@ -406,6 +406,43 @@ async fn a_value_that_does_not_fit_the_first_rows_is_named_with_its_line() {
     let table = Table { format: Format::Jsonl, ..bars() };
     let error = collect(world.lake.scan(&table, &all(Layer::Raw)).await.unwrap()).await.unwrap_err();
     assert!(error.full().contains("line 59001: `1.5` in column `close` is not a whole number"), "{}", error.full());
+}
+
+#[tokio::test]
+async fn a_last_line_that_may_be_cut_off_is_not_read_where_each_must_end() {
+    let lines = |last: &str| format!("symbol,ts,close\nA,2018-04-04T00:00:00Z,12.53\nA,2018-04-04T00:01:00Z,{last}");
+    let mut table = Table { format: Format::Csv, ..bars() };
+    let closes = async |world: &World, table: &Table| {
+        let rows = collect(world.lake.scan(table, &all(Layer::Raw)).await?).await?;
+        Ok::<_, Error>(rows.iter().map(RecordBatch::num_rows).sum::<usize>())
+    };
+    for (name, bytes) in [("cut.csv", lines("12.5").into_bytes()), ("cut.csv.gz", testdata::gzip(lines("12.5").as_bytes()))] {
+        let world = World::new();
+        world.write(&format!("bars/{name}"), bytes);
+        assert_eq!(closes(&world, &table).await.unwrap(), 2, "a file need not end with a line break");
+        table.csv.final_newline = true;
+        let words = ["line 3: the file ends without a line break, so its last line may be cut off", "restore the file"];
+        assert_invalid(&world, &table, &format!("bars/{name}"), &words).await;
+        table.on_bad_row = OnBadRow::Quarantine(BadRowLimit::Rows(1));
+        assert_eq!(closes(&world, &table).await.unwrap(), 1);
+        table = Table { format: Format::Csv, ..bars() };
+    }
+    table.csv.final_newline = true;
+    let world = World::new();
+    for (file, end) in [("a", "\n"), ("b", "\r\n"), ("c", "\n\n")] {
+        world.write(&format!("bars/{file}.csv"), lines(&format!("12.5{end}")));
+    }
+    assert_eq!(closes(&world, &table).await.unwrap(), 6);
+    // Where batches and buffers end makes no difference.
+    for rows in [8_191, 8_192, 8_193] {
+        let world = World::new();
+        let minute = |row: i64| jiff::Timestamp::from_second(row * 60).unwrap();
+        let text: String = (0..rows).map(|row| format!("A,{},{row}\n", minute(row))).collect();
+        world.write("bars/a.csv", format!("symbol,ts,close\n{text}"));
+        assert_eq!(closes(&world, &table).await.unwrap(), usize::try_from(rows).unwrap());
+        world.write("bars/a.csv", format!("symbol,ts,close\n{}", text.trim_end()));
+        assert!(closes(&world, &table).await.is_err());
+    }
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ async fn the_lake_of_files_keeps_its_promises() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_sequence_of_repairs_is_seen_as_a_model_sees_it() {
     let (world, memory) = (World::new(), MemoryLake::default());
-    for seed in testdata::seeds(6, 60) {
+    for seed in testdata::seeds(3, 60) {
         let _printed = testdata::PrintedOnPanic::seed(seed);
         lake_suite::any_sequence_of_changes_is_seen_as_a_model_sees_it(&world.lake, &world, seed, 40).await;
         lake_suite::any_sequence_of_changes_is_seen_as_a_model_sees_it(&memory, &memory, seed, 40).await;
@@ -52,7 +52,7 @@ async fn any_sequence_of_repairs_is_seen_as_a_model_sees_it() {
 async fn whole_workflows_on_files_come_to_the_truth() {
     let world = World::new();
     let lake: Arc<dyn Lake> = Arc::new(world.lake.clone());
-    for seed in testdata::seeds(30, 300) {
+    for seed in testdata::seeds(10, 300) {
         let _printed = testdata::PrintedOnPanic::seed(seed);
         lake_suite::what_is_expected_is_found_and_repaired(&lake, &world, seed).await;
     }

@@ -1,9 +1,11 @@
 //! What the lake on one machine promises. All tests of the crate are one program, so that they are linked once.
 
+mod bombs;
 mod broken;
 mod columns;
 mod common;
 mod conformance;
+mod fuzz;
 mod journal;
 mod owners;
 mod presence;

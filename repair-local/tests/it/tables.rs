@@ -9,7 +9,7 @@ use testdata::PrintedOnPanic;
 
 #[test]
 fn what_was_written_is_what_is_read() {
-    for seed in testdata::seeds(80, 700) {
+    for seed in testdata::seeds(40, 700) {
         let _printed = PrintedOnPanic::seed(seed);
         let Some(written) = RandomTable::of_seed(seed, Reading::ByName) else { continue };
         let world = World::new();

@@ -244,7 +244,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: testdata::by_length(12, 80), ..ProptestConfig::default() })]
 
     #[test]
     fn each_order_is_shown_once_by_its_latest_version_in_any_interval(

@@ -9,6 +9,7 @@ mod documents;
 mod hourly_bars;
 mod http;
 mod invalid_bars;
+mod liar;
 mod market;
 mod minute_gaps;
 mod own_calendar;

@@ -59,7 +59,7 @@ pub enum Notice {
 pub(crate) struct Around {
     pub(crate) registry: Arc<Registry>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) observer: Arc<dyn Observer>,
+    observers: Vec<Arc<dyn Observer>>,
     pub(crate) stop: CancellationToken,
     notices: Option<Arc<dyn Fn(Notice) + Send + Sync>>,
 }
@@ -69,10 +69,15 @@ impl Around {
         Self {
             registry: Arc::new(registry()),
             clock: Arc::new(SystemClock),
-            observer: Arc::new(()),
+            observers: Vec::new(),
             stop: CancellationToken::new(),
             notices: None,
         }
+    }
+
+    /// Who receives what happens in runs.
+    pub(crate) fn observer(&self) -> Arc<dyn Observer> {
+        Arc::new(self.observers.clone())
     }
 
     pub(crate) fn notice(&self, notice: Notice) {
@@ -98,10 +103,10 @@ macro_rules! around {
             self
         }
 
-        /// Reports each event of a run, and the progress of steps, to this observer.
+        /// Reports each event of a run, and the progress of steps, to this observer too, after those that were given before.
         #[must_use = "it is returned, not changed in place"]
         pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
-            self.around.observer = observer;
+            self.around.observers.push(observer);
             self
         }
 
@@ -419,7 +424,7 @@ impl OpenLake {
     pub(crate) fn engine_on(&self, lake: Arc<dyn Lake>, journal: Arc<dyn Journal>) -> Engine {
         let mut engine = Engine::new(self.around.registry.clone(), lake, journal);
         engine.clock = self.around.clock.clone();
-        engine.observer = self.around.observer.clone();
+        engine.observer = self.around.observer();
         engine.stop = self.around.stop.clone();
         engine
     }

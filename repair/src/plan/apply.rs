@@ -109,7 +109,7 @@ impl Repair {
             registry: around.registry.clone(),
             lake: self.opened.clone(),
             clock: around.clock.clone(),
-            progress: around.observer.clone(),
+            progress: around.observer(),
             stop: around.stop.clone(),
         }
     }

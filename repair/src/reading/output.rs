@@ -118,6 +118,10 @@ impl Output {
             std::io::ErrorKind::AlreadyExists => is_there(&path),
             _ => unwritten(&path, error.error),
         })?;
+        // Its name, too; Windows has no handle of a folder to flush.
+        if cfg!(unix) {
+            File::open(folder_of(&path)).and_then(|folder| folder.sync_all()).map_err(|error| unwritten(&path, error))?;
+        }
         Ok(Some(bytes))
     }
 }

@@ -395,7 +395,7 @@ async fn try_seed(seed: u64) -> (u64, Option<Outcome>) {
 /// A budget of 10 calls with eight units at once, killed at any moment and resumed: the source itself counts at most 10.
 #[test]
 fn killed_at_any_moment_a_budget_of_ten_calls_is_ten_calls() {
-    let seeds = testdata::seeds(150, 600);
+    let seeds = testdata::seeds(60, 600);
     let count = seeds.end - seeds.start;
     let (mut all, mut over) = (0u64, 0u64);
     for seed in seeds {

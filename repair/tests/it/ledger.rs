@@ -204,6 +204,7 @@ fn play(turns: Vec<Turn>) -> History {
             usage,
             conflicts: Default::default(),
             suspects: Default::default(),
+            answers: Vec::new(),
             failed,
             released,
         };

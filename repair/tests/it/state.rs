@@ -83,6 +83,10 @@ impl Journal for Stopping {
         self.inner.release(run, driver).await
     }
 
+    async fn driver(&self, run: &str, now: Timestamp) -> Result<Option<String>> {
+        self.inner.driver(run, now).await
+    }
+
     async fn signal(&self, run: &str, signal: Option<Signal>) -> Result<()> {
         self.inner.signal(run, signal).await
     }

@@ -27,7 +27,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup;
 use crate::model::Usage;
 use crate::model::{
-    Absence, Conflicts, DefectKind, Findings, Fix, Key, Lifetime, Rows, Scope, SlotRange, SlotSet, Suspect, Suspects, Table, Unit, Wanted,
+    Absence, AnswerPrint, Conflicts, DefectKind, Findings, Fix, Key, Lifetime, Rows, Scope, SlotRange, SlotSet, Suspect, Suspects, Table,
+    Unit, Wanted,
 };
 use crate::plugin::{Answer, PlannedUnits, PluginKind, Reads, Registry, Repairer, Request, StepContext};
 
@@ -92,7 +93,8 @@ fn fits(with: &serde_json::Value, table: &Table) -> Result<()> {
 /// Slots next to gaps are requested too, if that costs no further request. If the source has another row there than the table, or vouches
 /// that there is none, that is a conflict: it is counted and reported ([`Fix::conflicts`]), and changes nothing.
 ///
-/// Answers are remembered for as long as the process runs. After a crash, new answers are compared only with each other.
+/// Answers of at least 10 rows with 5 different values are remembered for as long as the step is visited, whatever stops or kills the run in
+/// between; shorter ones may be equal by chance, and are not compared.
 pub struct Backfill {
     source: String,
     recheck_after: Period,
@@ -277,6 +279,10 @@ impl Repairer for Backfill {
         if self.neighbours { Reads::Once } else { Reads::Nothing }
     }
 
+    fn recall(&self, answers: &[AnswerPrint]) {
+        self.accepted.recall(answers);
+    }
+
     async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {
         let table = context.table(&findings.scope.table)?;
         if table.rows == Rows::Unique {
@@ -305,7 +311,7 @@ impl Repairer for Backfill {
                 rule(table, batch).map_err(|error| error.on("source", &self.source))?;
             }
         }
-        self.accepted.add(&question, &judged)?;
+        let answers = self.accepted.add(&question, &judged)?;
         let conflicts = self.conflicts(context, findings, &question, unit, &answer).await?;
         let (mut absent, mut suspects) = (Vec::new(), Suspects::default());
         for wanted in &unit.wanted {
@@ -321,7 +327,7 @@ impl Repairer for Backfill {
         }
         let rows = wanted_rows(&question, unit, &answer.rows)?;
         let usage = Usage { source_requests: answer.requests.max(1), source_rows: judged.rows, ..Usage::default() };
-        Ok(Fix { rows, absent, source: self.source.clone(), conflicts, suspects, usage })
+        Ok(Fix { rows, absent, source: self.source.clone(), conflicts, suspects, answers, usage })
     }
 }
 

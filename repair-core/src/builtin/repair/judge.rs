@@ -14,14 +14,14 @@ use jiff::Timestamp;
 use crate::builtin::repair::by_day;
 use crate::error::{Error, Result};
 use crate::lake::{rollup, shape};
-use crate::model::{Key, SlotGrid, SlotRange, SlotSet, Table};
+use crate::model::{AnswerPrint, Key, SlotGrid, SlotRange, SlotSet, Table};
 use crate::plugin::Answer;
 
 /// Answers with fewer rows may be equal by chance.
 const FEWEST_ROWS_TO_COMPARE: usize = 10;
 /// Answers with fewer distinct values (a counter that stands still, a price in a quiet hour) may be equal by chance.
 const FEWEST_VALUES_TO_COMPARE: usize = 5;
-/// How many answers one step remembers, at about 100 bytes each. Later answers are still compared with these.
+/// How many answers one step remembers, at about 150 bytes each. Later answers are still compared with these.
 const MOST_REMEMBERED: usize = 1 << 18;
 
 /// What was requested.
@@ -40,10 +40,8 @@ pub(in crate::builtin) struct Question<'a> {
 pub(in crate::builtin) struct Judged<'a> {
     pub(in crate::builtin) answered: BTreeMap<&'a Key, SlotSet>,
     pub(in crate::builtin) rows: u64,
-    prints: Vec<(Print, Origin)>,
+    prints: Vec<AnswerPrint>,
 }
-
-type Print = [u8; 32];
 
 /// The origin of an answer: its key, and its first slot.
 type Origin = (Key, i64);
@@ -54,7 +52,7 @@ struct Seen {
     first: Option<i64>,
     last: i64,
     rows: usize,
-    values: HashSet<Print>,
+    values: HashSet<[u8; 32]>,
     hasher: blake3::Hasher,
 }
 
@@ -82,7 +80,9 @@ impl Question<'_> {
             judged.rows += seen.rows as u64;
             if let (Some(first), true) = (seen.first, seen.rows >= FEWEST_ROWS_TO_COMPARE && seen.values.len() >= FEWEST_VALUES_TO_COMPARE)
             {
-                judged.prints.push((*seen.hasher.finalize().as_bytes(), (key.clone(), first)));
+                // Half of the digest is enough against chance, and is kept in the journal for each answer.
+                let print = seen.hasher.finalize().to_hex().as_str().get(..32).unwrap_or_default().to_owned();
+                judged.prints.push(AnswerPrint { print, key: key.clone(), first });
             }
             judged.answered.insert(key, seen.answered);
         }
@@ -177,17 +177,19 @@ impl Question<'_> {
 
 /// The answers that one step has accepted, by their content.
 #[derive(Debug, Default)]
-pub(in crate::builtin) struct Accepted(Mutex<HashMap<Print, Origin>>);
+pub(in crate::builtin) struct Accepted(Mutex<HashMap<String, Origin>>);
 
 impl Accepted {
-    /// Remembers an answer, unless another request returned the same rows. A repeated request is not another one.
+    /// Remembers an answer, unless another request returned the same rows, and returns what it remembers of it. A repeated request is not
+    /// another one.
     ///
     /// # Errors
     /// `invalid` if the same values came for another key or time.
-    pub(in crate::builtin) fn add(&self, question: &Question<'_>, judged: &Judged<'_>) -> Result<()> {
+    pub(in crate::builtin) fn add(&self, question: &Question<'_>, judged: &Judged<'_>) -> Result<Vec<AnswerPrint>> {
         // No code that can panic runs under the lock, so the data behind a poisoned lock is intact.
         let mut accepted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (print, origin) in &judged.prints {
+        for AnswerPrint { print, key, first } in &judged.prints {
+            let origin = &(key.clone(), *first);
             if let Some(other) = accepted.get(print).filter(|&other| other != origin) {
                 let from = |(key, slot): &Origin| format!("{key} from {}", question.grid.start_of(*slot));
                 return Err(question.implausible(&format!(
@@ -197,13 +199,24 @@ impl Accepted {
                 )));
             }
         }
-        for (print, origin) in &judged.prints {
-            if accepted.len() < MOST_REMEMBERED {
-                accepted.insert(*print, origin.clone());
-            }
-        }
-        Ok(())
+        Ok(judged.prints.iter().filter(|print| remember(&mut accepted, print)).cloned().collect())
     }
+
+    /// Remembers answers that were accepted before.
+    pub(in crate::builtin) fn recall(&self, answers: &[AnswerPrint]) {
+        let mut accepted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.iter().for_each(|answer| _ = remember(&mut accepted, answer));
+    }
+}
+
+/// Whether there is room to remember an answer, which is then remembered.
+fn remember(accepted: &mut HashMap<String, Origin>, answer: &AnswerPrint) -> bool {
+    let known = accepted.contains_key(&answer.print);
+    if !known && accepted.len() < MOST_REMEMBERED {
+        accepted.insert(answer.print.clone(), (answer.key.clone(), answer.first));
+        return true;
+    }
+    known
 }
 
 /// The slots of a key, within those asked for, in which a source vouches that it has all rows. Those that have not ended at the end of a

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::DataType;
 use arrow::util::display::array_value_to_string;
 use futures::TryStreamExt;
 
@@ -17,7 +18,8 @@ use crate::lake::{Layer, ScanRequest, overlay, rollup, shape};
 use crate::model::{Conflicts, Findings, Key, SlotGrid, SlotRange, Table, Wanted};
 use crate::plugin::{Answer, StepContext};
 
-/// How many slots one step compares, at about 200 bytes each with their rows. Slots next to later gaps are not compared.
+/// How many slots one step compares, at about 200 bytes each with their rows. Slots next to later gaps are not compared, and such gaps are
+/// counted.
 const MOST_COMPARED: usize = 1 << 18;
 
 /// The position of a row: the batch, and the row in it.
@@ -43,13 +45,15 @@ enum Row {
 pub(super) struct Neighbours {
     by_key: HashMap<Key, BTreeMap<i64, Neighbour>>,
     rows: Vec<RecordBatch>,
+    /// The first gap, in the order of keys and slots, from which on nothing is compared; none if everything is.
+    left: Option<(Key, i64)>,
 }
 
 impl Neighbours {
     /// Reads the rows, in one scan from the first gap to the last, for all units of a step.
     pub(super) async fn read(context: &StepContext, table: &Table, findings: &Findings) -> Result<Self> {
         let grid = findings.scope.grid;
-        let mut neighbours = Self::beside(findings);
+        let mut neighbours = Self::beside(findings, MOST_COMPARED);
         let hull = findings.gaps.hull().map(|hull| SlotRange::new(hull.first - 1, hull.end + 1));
         let Some(interval) = hull.and_then(|hull| grid.interval_of(hull)) else { return Ok(neighbours) };
         let mut keys: Vec<Key> = neighbours.by_key.keys().cloned().collect();
@@ -69,12 +73,13 @@ impl Neighbours {
         Ok(neighbours)
     }
 
-    fn beside(findings: &Findings) -> Self {
+    fn beside(findings: &Findings, most: usize) -> Self {
         let mut by_key: HashMap<Key, BTreeMap<i64, Neighbour>> = HashMap::new();
-        let mut count = 0;
+        let (mut count, mut left) = (0, None);
         for (key, gap) in findings.gaps.iter() {
-            if count >= MOST_COMPARED {
+            if count >= most {
                 tracing::warn!(slots = count, "there are too many gaps to compare all slots next to them with the source");
+                left = Some((key.clone(), gap.first));
                 break;
             }
             let slots = by_key.entry(key.clone()).or_default();
@@ -82,7 +87,7 @@ impl Neighbours {
                 count += usize::from(slots.insert(slot, Neighbour { gap, row: Row::None }).is_none());
             }
         }
-        Self { by_key, rows: Vec::new() }
+        Self { by_key, rows: Vec::new(), left }
     }
 
     fn keep(&mut self, table: &Table, grid: SlotGrid, batch: &RecordBatch) -> Result<()> {
@@ -119,8 +124,9 @@ impl Neighbours {
                 }
             }
         }
+        let mut conflicts = Conflicts { not_compared: self.not_compared(wanted), ..Conflicts::default() };
         if compared.is_empty() {
-            return Ok(Conflicts::default());
+            return Ok(conflicts);
         }
         for (index, batch) in answer.rows.iter().enumerate() {
             let (keys, times) = (rollup::key_columns(question.table, batch)?, times(question.table, batch)?);
@@ -132,7 +138,6 @@ impl Neighbours {
                 }
             }
         }
-        let mut conflicts = Conflicts::default();
         for ((key, slot), (own, theirs)) in compared {
             let differs = match theirs {
                 Some(theirs) => self.difference(question.table, own, (answer, theirs)),
@@ -147,6 +152,13 @@ impl Neighbours {
             }
         }
         Ok(conflicts)
+    }
+
+    /// How many of the gaps that are wanted are past those next to which slots are compared.
+    fn not_compared(&self, wanted: &[Wanted]) -> u64 {
+        let Some((key, first)) = &self.left else { return 0 };
+        let gaps = wanted.iter().flat_map(|of_key| of_key.slots.iter().map(move |gap| (&of_key.key, &gap.first)));
+        gaps.filter(|gap| *gap >= (key, first)).count() as u64
     }
 
     /// The columns in which two rows differ, with their values; none if they are equal.
@@ -168,10 +180,15 @@ impl Neighbours {
     }
 }
 
-/// Whether two values are equal at the precision of both types: a column of 32-bit floats cannot hold every 64-bit value.
+/// Whether two values are equal at the precision of both types: a column of 32-bit floats cannot hold every 64-bit value. A whole number equals
+/// no fraction.
 fn is_same(one: &ArrayRef, other: &ArrayRef) -> bool {
     let equal = |a: &ArrayRef, b: &ArrayRef| not_distinct(a, b).map(|same| same.true_count() == a.len()).ok();
-    let cast_equal = |a: &ArrayRef, b: &ArrayRef| cast(b, a.data_type()).ok().and_then(|b| equal(a, &b));
+    let is_whole = |kind: &DataType| kind.is_integer() || *kind == DataType::Boolean;
+    let cast_equal = |a: &ArrayRef, b: &ArrayRef| {
+        let loses = is_whole(a.data_type()) && !is_whole(b.data_type()) && b.data_type().is_numeric();
+        if loses { None } else { cast(b, a.data_type()).ok().and_then(|b| equal(a, &b)) }
+    };
     let tried = [cast_equal(one, other), cast_equal(other, one)];
     // Values that cannot be compared are no conflict.
     tried.contains(&Some(true)) || tried == [None, None]
@@ -182,4 +199,37 @@ fn text(value: &ArrayRef) -> String {
         return "null".to_owned();
     }
     array_value_to_string(value, 0).unwrap_or_else(|_| "a value that cannot be shown".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Cadence, Counts, GapList, Scope, TimeMark, Usage};
+
+    #[test]
+    fn gaps_past_the_limit_are_counted_as_not_compared() {
+        let grid = SlotGrid::new(Cadence::MINUTE, TimeMark::Start);
+        let (a, b) = (Key::from("a"), Key::from("b"));
+        let gaps = [(&a, SlotRange::new(10, 12)), (&a, SlotRange::new(20, 21)), (&b, SlotRange::new(10, 12)), (&b, SlotRange::new(30, 40))];
+        let mut list = GapList::default();
+        gaps.iter().for_each(|(key, gap)| list.push(key, *gap));
+        let scope = Scope {
+            table: "readings".into(),
+            grid,
+            keys: vec![a.clone(), b.clone()],
+            interval: grid.interval_of(SlotRange::new(0, 100)).unwrap(),
+            calendar: "24x7".into(),
+            lifetimes: Default::default(),
+        };
+        let findings = Findings::of_gaps(scope, Counts::default(), list, Usage::default());
+        let wanted: Vec<Wanted> = gaps.iter().map(|(key, gap)| Wanted { key: (*key).clone(), slots: vec![*gap] }).collect();
+        for (most, left) in [(1 << 18, 0), (8, 0), (6, 1), (5, 1), (4, 2), (1, 3), (0, 4)] {
+            let neighbours = Neighbours::beside(&findings, most);
+            assert_eq!(neighbours.not_compared(&wanted), left, "{most} slots are compared");
+        }
+        // Half of a gap that one request could not cover counts once, and what is compared does not count.
+        let neighbours = Neighbours::beside(&findings, 6);
+        assert_eq!(neighbours.not_compared(&[Wanted { key: b, slots: vec![SlotRange::new(35, 40)] }]), 1);
+        assert_eq!(neighbours.not_compared(&[Wanted { key: a, slots: vec![SlotRange::new(10, 21)] }]), 0);
+    }
 }

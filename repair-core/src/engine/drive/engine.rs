@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::engine::drive::session::Session;
 use crate::engine::journal::{Journal, Signal, for_each_event};
@@ -70,6 +71,29 @@ pub trait Observer: Progress {
 
 impl Observer for () {
     fn recorded(&self, _: &Recorded, _: &RunState) {}
+}
+
+/// All of them receive what happens, in turn.
+impl Observer for Vec<Arc<dyn Observer>> {
+    fn recorded(&self, recorded: &Recorded, state: &RunState) {
+        for observer in self {
+            observer.recorded(recorded, state);
+        }
+    }
+}
+
+impl Progress for Vec<Arc<dyn Observer>> {
+    fn advance(&self, step: &str, done: u64, total: u64) {
+        for observer in self {
+            observer.advance(step, done, total);
+        }
+    }
+
+    fn beat(&self) {
+        for observer in self {
+            observer.beat();
+        }
+    }
 }
 
 /// How runs are driven.
@@ -414,11 +438,13 @@ impl Engine {
                 self.continued(run, driver, state, corrected, redrive)?
             }
         };
+        let span = tracing::info_span!("run", run, workflow = workflow.name);
         let mut session = Session::new(self, run, driver, workflow, state)?;
-        let driven = match session.record(first).await {
-            Ok(()) => session.drive().await,
-            error => error,
+        let driving = async {
+            session.record(first).await?;
+            session.drive().await
         };
+        let driven = driving.instrument(span).await;
         driven.map_err(|error| goes_on(run, error))?;
         Ok(RunReport::new(run, &session.state))
     }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::engine::drive::engine::{Engine, Observer, child_run_id, driven_elsewhere};
 use crate::engine::drive::work::{Ask, Done, Failed, Job, Message, ReadyStrategy, Recorder, Repairs, Work, latest};
@@ -264,6 +265,9 @@ impl<'a> Session<'a> {
         appended.map_err(|error| driven_elsewhere(self.run, error))?;
         for recorded in &recorded {
             self.engine.observer.recorded(recorded, &self.state);
+            if tracing::enabled!(tracing::Level::INFO) {
+                tracing::info!(sequence = recorded.sequence, event = recorded.event.kind(), "recorded");
+            }
         }
         Ok(())
     }
@@ -410,10 +414,12 @@ impl<'a> Session<'a> {
         self.next_job += 1;
         let recorder = Recorder { step: step.name.clone(), job: self.next_job, messages: self.sender.clone() };
         let (name, number) = (step.name.clone(), self.next_job);
-        let abort = self.tasks.spawn(async move {
+        let span = tracing::info_span!("attempt", step = name, visit, attempt);
+        let performing = async move {
             let result = Box::pin(work.perform(job, &recorder)).await;
             Ended { step: name, job: number, result }
-        });
+        };
+        let abort = self.tasks.spawn(performing.instrument(span));
         let heartbeat = step.heartbeat;
         let running = Running { job: number, visit, attempt, meter, stop, abort, began, last_ms, heartbeat, stop_requested: None };
         self.running.insert(step.name.clone(), running);

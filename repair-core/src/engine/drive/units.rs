@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::engine::drive::artifact;
 use crate::engine::drive::artifact::{Counted, UnitStream};
@@ -155,6 +156,7 @@ impl<'a> Fanout<'a> {
 
     async fn run(&mut self) -> Result<()> {
         self.recover().await?;
+        self.doing.repairer.recall(&self.units.answers);
         for round in 0.. {
             self.publish_begun().await?;
             self.do_units().await?;
@@ -194,7 +196,7 @@ impl<'a> Fanout<'a> {
             return Ok(());
         }
         let (mut usage, mut conflicts, mut suspects) = (Usage::default(), Conflicts::default(), Suspects::default());
-        let (mut recovered, mut left_over, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut recovered, mut left_over, mut lost, mut answers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut units = self.planned(|_| true).await?;
         while let Some((index, unit)) = units.try_next().await? {
             let id = unit.id(&table.name, &self.doing.strategy);
@@ -210,6 +212,7 @@ impl<'a> Fanout<'a> {
                     usage += staged.usage;
                     conflicts += staged.conflicts;
                     suspects += staged.suspects;
+                    answers.extend(staged.answers);
                     recovered.push(index);
                     self.staged.insert(index, id);
                 }
@@ -233,6 +236,7 @@ impl<'a> Fanout<'a> {
             usage,
             conflicts,
             suspects,
+            answers,
             failed: Vec::new(),
             released: Vec::new(),
         })
@@ -291,11 +295,12 @@ impl<'a> Fanout<'a> {
         loop {
             for (index, unit) in self.may_start(waiting, running.len()).await? {
                 let doing = self.doing.clone();
-                let handle = running.spawn(async move {
+                let performing = async move {
                     let asked = AtomicBool::new(false);
                     let result = doing.perform(&unit, &asked).await;
                     UnitEnded { unit: index, asked: asked.into_inner(), result }
-                });
+                };
+                let handle = running.spawn(performing.instrument(tracing::info_span!("unit", unit = index)));
                 tasks.insert(handle.id(), index);
             }
             let next = match deadline {
@@ -354,7 +359,7 @@ impl<'a> Fanout<'a> {
     }
 
     fn ended(&mut self, group: Vec<UnitEnded>) -> Event {
-        let (mut staged, mut failed, mut released) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut staged, mut failed, mut released, mut answers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut usage, mut conflicts, mut suspects) = (Usage::default(), Conflicts::default(), Suspects::default());
         let stopping = self.work.context.cancel.is_cancelled();
         for UnitEnded { unit, asked, result } in group {
@@ -363,6 +368,7 @@ impl<'a> Fanout<'a> {
                     usage += done.usage;
                     conflicts += done.conflicts;
                     suspects += done.suspects;
+                    answers.extend(done.answers);
                     staged.push(unit);
                     self.staged.insert(unit, done.unit);
                 }
@@ -375,7 +381,7 @@ impl<'a> Fanout<'a> {
                 Err(error) => failed.push(UnitFailed { unit, error: ErrorRecord::from(&error) }),
             }
         }
-        Event::UnitsEnded { step: self.work.step.name.clone(), staged, usage, conflicts, suspects, failed, released }
+        Event::UnitsEnded { step: self.work.step.name.clone(), staged, usage, conflicts, suspects, answers, failed, released }
     }
 
     /// Whether so many units failed with errors that no retry rule covers that starting further ones is pointless.

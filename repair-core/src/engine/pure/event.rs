@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::error::{Error, ErrorKind};
 use crate::lake::overlay::accuracy::Errors;
 use crate::model::Usage;
-use crate::model::{BadRow, Conflicts, Counts, DefectKind, OtherKeys, Scope, Suspects};
+use crate::model::{AnswerPrint, BadRow, Conflicts, Counts, DefectKind, OtherKeys, Scope, Suspects};
 use crate::price::Query;
 
 /// The version of the event format.
@@ -344,6 +344,9 @@ pub enum Event {
         /// Slots for which a source had nothing, without that proving that they are absent.
         #[serde(default, skip_serializing_if = "Suspects::is_empty")]
         suspects: Suspects,
+        /// What to remember of the answers of a source.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        answers: Vec<AnswerPrint>,
         /// Units that failed in this attempt.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         failed: Vec<UnitFailed>,
@@ -473,4 +476,12 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<ErrorKind>,
     },
+}
+
+impl Event {
+    /// The word for its kind, as in the journal: `step-succeeded`.
+    pub fn kind(&self) -> String {
+        let event = serde_json::to_value(self).unwrap_or_default();
+        event.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
 }

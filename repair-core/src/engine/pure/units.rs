@@ -7,14 +7,26 @@ use serde_json::{Value, json};
 use crate::engine::pure::event::{ErrorRecord, Event, FindingsRecord};
 use crate::error::ErrorKind;
 use crate::model::Usage;
-use crate::model::{Conflicts, Suspects};
+use crate::model::{AnswerPrint, Conflicts, Suspects};
 
 /// How many errors of units are kept in full. For further ones, only the kind is kept.
 const KEPT_ERRORS: usize = 100;
 
 /// The counts of units, in the order of the output.
-const COUNTS: [&str; 11] =
-    ["units", "succeeded", "failed", "pending", "slots", "repaired", "absent", "unresolved", "suspect", "conflicts", "requests"];
+const COUNTS: [&str; 12] = [
+    "units",
+    "succeeded",
+    "failed",
+    "pending",
+    "slots",
+    "repaired",
+    "absent",
+    "unresolved",
+    "suspect",
+    "conflicts",
+    "not_compared",
+    "requests",
+];
 
 /// The state of a unit. Every unit is always in exactly one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +84,8 @@ pub struct UnitStates {
     pub conflicts: Conflicts,
     /// Slots for which a source had nothing, without that proving that they are absent.
     pub suspects: Suspects,
+    /// What to remember of the answers of a source.
+    pub answers: Vec<AnswerPrint>,
     /// What its units used.
     pub usage: Usage,
     /// What earlier strategies left to repair; none for the first strategy.
@@ -178,6 +192,7 @@ impl UnitStates {
             absent: 0,
             conflicts: Conflicts::default(),
             suspects: Suspects::default(),
+            answers: Vec::new(),
             usage: Usage::default(),
             left: left.clone(),
         })
@@ -240,7 +255,7 @@ impl UnitStates {
 
     /// The counts that conditions see.
     fn counts(&self) -> BTreeMap<&'static str, u64> {
-        BTreeMap::from([
+        let mut counts = BTreeMap::from([
             ("units", self.len()),
             ("succeeded", self.staged + self.published),
             ("failed", self.failed()),
@@ -252,7 +267,11 @@ impl UnitStates {
             ("suspect", self.suspects.slots),
             ("conflicts", self.conflicts.slots),
             ("requests", self.usage.source_requests),
-        ])
+        ]);
+        if self.conflicts.not_compared > 0 {
+            counts.insert("not_compared", self.conflicts.not_compared);
+        }
+        counts
     }
 
     /// How many slots are neither repaired nor confirmed absent.
@@ -311,7 +330,7 @@ impl UnitStates {
     /// Why the event is not possible in this state.
     pub(crate) fn apply(&mut self, event: &Event) -> Result<(), &'static str> {
         match event {
-            Event::UnitsEnded { staged, usage, conflicts, suspects, failed, .. } => {
+            Event::UnitsEnded { staged, usage, conflicts, suspects, answers, failed, .. } => {
                 for &unit in staged {
                     self.end(unit, UnitState::Staged)?;
                     self.errors.remove(&unit);
@@ -319,6 +338,7 @@ impl UnitStates {
                 self.usage += *usage;
                 self.conflicts += conflicts.clone();
                 self.suspects += suspects.clone();
+                self.answers.extend_from_slice(answers);
                 for failed in failed {
                     self.end(failed.unit, UnitState::Failed(failed.error.kind))?;
                     if self.errors.len() < KEPT_ERRORS || self.errors.contains_key(&failed.unit) {

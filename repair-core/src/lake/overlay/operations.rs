@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::retraction::Retraction;
 use crate::error::Result;
-use crate::model::{Absence, Conflicts, Fingerprints, Fix, Suspects, Table, Usage};
+use crate::model::{Absence, AnswerPrint, Conflicts, Fingerprints, Fix, Suspects, Table, Usage};
 
 /// Names the area of one visit of a repair step: units are staged there, and published objects bear its name. A visit repairs one table, so
 /// run, step and visit identify an area.
@@ -87,6 +87,9 @@ pub struct Staged {
     /// Where the source has nothing, which proves nothing.
     #[serde(default, skip_serializing_if = "Suspects::is_empty")]
     pub suspects: Suspects,
+    /// What to remember of the answers of a source.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<AnswerPrint>,
     /// What the unit used, staging included.
     pub usage: Usage,
 }

@@ -29,7 +29,8 @@ pub fn summary(request: &StageRequest<'_>) -> Staged {
         + request.removed.iter().map(|absence| absence.slots.len()).sum::<u64>();
     let absent = request.fix.absent.iter().map(|absence| absence.slots.len()).sum();
     let (conflicts, suspects) = (request.fix.conflicts.clone(), request.fix.suspects.clone());
-    Staged { unit: request.unit.to_owned(), rows, absent, usage: request.fix.usage, conflicts, suspects }
+    let answers = request.fix.answers.clone();
+    Staged { unit: request.unit.to_owned(), rows, absent, usage: request.fix.usage, conflicts, suspects, answers }
 }
 
 /// The columns of a table without rows, taken from the first rows it is to get.

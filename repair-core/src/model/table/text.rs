@@ -64,6 +64,8 @@ pub struct Csv {
     pub skip_lines: u32,
     /// Whether spaces around fields and names are removed. If the delimiter is a space, several spaces count as one.
     pub trim: bool,
+    /// Whether every line ends with a line break. The last line of a file that has none may then be cut off, and is not read.
+    pub final_newline: bool,
 }
 
 impl Default for Csv {
@@ -79,6 +81,7 @@ impl Default for Csv {
             comment: None,
             skip_lines: 0,
             trim: false,
+            final_newline: false,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::error::ErrorKind;
 use crate::lake::overlay::{self as names, Op, columns};
 use crate::lake::{Lake, Layer, PresenceRequest, StageRequest, StageScope, Staged};
 use crate::model::Usage;
-use crate::model::{Conflicts, Fix, Key, SlotRange, SlotRule, Suspect, Suspects, Table};
+use crate::model::{AnswerPrint, Conflicts, Fix, Key, SlotRange, SlotRule, Suspect, Suspects, Table};
 
 fn units(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
@@ -88,11 +88,14 @@ pub async fn staged_units_are_listed_until_they_are_discarded(lake: &dyn Lake, s
         let interval = table.grid().unwrap().interval_of(SlotRange::new(gap.end, gap.end + 40)).unwrap();
         suspects.add(40, Suspect { interval, source: "market".to_owned(), keys: 2 });
         let absent = vec![absence("A", gap, "2025-01-01T00:00:00Z")];
-        let fix = Fix { usage, conflicts: conflicts.clone(), suspects: suspects.clone(), ..fix(&table, &rows, absent) };
+        let answers = vec![AnswerPrint { print: "5f".repeat(16), key: Key::from("A"), first: gap.first }];
+        let (conflicts, kept) = (conflicts.clone(), answers.clone());
+        let fix = Fix { usage, conflicts: conflicts.clone(), suspects: suspects.clone(), answers, ..fix(&table, &rows, absent) };
         let one = lake.stage(&scope, &request(name, &fix)).await.unwrap();
         assert_eq!((one.unit.as_str(), one.rows, one.absent), (name, number, 20));
         assert_eq!((one.usage.source_requests, one.usage.source_rows), (3, 70), "what the unit took is kept with it");
         assert_eq!(one.conflicts, conflicts, "and where the source says otherwise than the table");
+        assert_eq!(one.answers, kept, "and what to remember of the answers");
         assert_eq!(one.suspects, suspects, "and where it is silent in a way that proves nothing");
         staged.push(one);
     }

@@ -168,6 +168,11 @@ impl Journal for CrashingJournal {
         self.schedule.end(number, self.inner.release(run, driver).await)
     }
 
+    async fn driver(&self, run: &str, now: Timestamp) -> Result<Option<String>> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.driver(run, now).await)
+    }
+
     async fn signal(&self, run: &str, signal: Option<Signal>) -> Result<()> {
         let number = self.schedule.begin()?;
         self.schedule.end(number, self.inner.signal(run, signal).await)
@@ -361,6 +366,10 @@ impl Journal for FlakyJournal {
 
     async fn release(&self, run: &str, driver: &str) -> Result<()> {
         self.inner.release(run, driver).await
+    }
+
+    async fn driver(&self, run: &str, now: Timestamp) -> Result<Option<String>> {
+        self.inner.driver(run, now).await
     }
 
     async fn signal(&self, run: &str, signal: Option<Signal>) -> Result<()> {

@@ -102,6 +102,11 @@ impl Journal for MemoryJournal {
         Ok(())
     }
 
+    async fn driver(&self, run: &str, now: Timestamp) -> Result<Option<String>> {
+        let state = self.state();
+        Ok(state.leases.get(run).filter(|lease| lease.until > now).map(|lease| lease.driver.clone()))
+    }
+
     async fn signal(&self, run: &str, signal: Option<Signal>) -> Result<()> {
         let mut state = self.state();
         if !state.histories.contains_key(run) {

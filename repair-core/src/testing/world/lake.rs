@@ -399,7 +399,8 @@ impl State {
         let (rows, absent) = (count(&repairs), count(&exceptions));
         usage += written(repairs.iter().chain(&exceptions), 1);
         let (conflicts, suspects) = (request.fix.conflicts.clone(), request.fix.suspects.clone());
-        let summary = Staged { unit: request.unit.to_owned(), rows, absent, conflicts, suspects, usage };
+        let answers = request.fix.answers.clone();
+        let summary = Staged { unit: request.unit.to_owned(), rows, absent, conflicts, suspects, answers, usage };
         let staged = StagedUnit { summary: summary.clone(), repairs, exceptions };
         self.staged.entry(area(scope)).or_default().insert(request.unit.to_owned(), staged);
         Ok(summary)

@@ -295,6 +295,7 @@ fn csv(csv: Csv) -> Tree {
     add("comment", csv.comment.is_some(), mark(csv.comment));
     add("skip_lines", csv.skip_lines > 0, Tree::Number(csv.skip_lines.to_string()));
     add("trim", csv.trim, Tree::Bool(csv.trim));
+    add("final_newline", csv.final_newline, Tree::text("required"));
     add("names", !csv.names.is_empty(), Tree::List(csv.names.into_iter().map(Tree::Text).collect()));
     Tree::Map(fields)
 }

@@ -41,6 +41,8 @@ const DEFAULT_PARALLEL: u32 = 8;
 const MAX_PARALLEL: u32 = 1_000;
 /// How many bytes one text of the language may have, such as a message or a location.
 const MAX_TEXT: usize = 10_000;
+/// How many bytes a query under `with` may have: a statement with many columns is long.
+const MAX_QUERY: usize = 100_000;
 
 /// The keys of a workflow.
 const KEYS: [&str; 16] = [
@@ -398,9 +400,25 @@ impl<'a> Reader<'a> {
 
     /// Reads a value in which texts of the form `{% … %}` are computed.
     fn template(&mut self, node: &'a Node, within: Within) -> Template {
+        self.template_of(node, within, MAX_TEXT)
+    }
+
+    fn template_of(&mut self, node: &'a Node, within: Within, most: usize) -> Template {
         match &node.value {
             Yaml::Text(text) => match computed(text) {
-                Computed::No => Template::Value(node.to_json()),
+                Computed::No => {
+                    if let Some(inner) = of_other_tools(text) {
+                        let help = format!(
+                            "write `{{% {inner} %}}` for an expression; for this text itself, write `\"{{% '{}' %}}\"`",
+                            text.trim()
+                        );
+                        self.error(node.place, format!("{} is not how values are computed here", quoted(text.trim())), Some(help));
+                    }
+                    if text.len() > most {
+                        self.error(node.place, format!("the text has {} bytes; at most {most} are allowed", text.len()), None);
+                    }
+                    Template::Value(node.to_json())
+                }
                 Computed::Whole(inner) => {
                     self.expression(inner, node.place, within).map_or_else(|| Template::Value(node.to_json()), Template::Computed)
                 }
@@ -415,8 +433,13 @@ impl<'a> Reader<'a> {
                 if items.iter().all(is_value) { Template::Value(node.to_json()) } else { Template::List(items) }
             }
             Yaml::Map(entries) => {
-                let entries: Vec<(String, Template)> =
-                    entries.iter().map(|(key, value)| (key.name.clone(), self.template(value, within))).collect();
+                let entries: Vec<(String, Template)> = entries
+                    .iter()
+                    .map(|(key, value)| {
+                        let most = if key.name == "query" { MAX_QUERY } else { MAX_TEXT };
+                        (key.name.clone(), self.template_of(value, within, most))
+                    })
+                    .collect();
                 if entries.iter().all(|(_, value)| is_value(value)) { Template::Value(node.to_json()) } else { Template::Map(entries) }
             }
             _ => Template::Value(node.to_json()),
@@ -488,6 +511,17 @@ pub(crate) fn computed(text: &str) -> Computed<'_> {
     }
 }
 
+/// The expression in a text that is one in the language of other tools, `{{ … }}` or `${{ … }}`, as it may be written here.
+fn of_other_tools(text: &str) -> Option<String> {
+    let trimmed = text.trim();
+    let inner = trimmed.strip_prefix('$').unwrap_or(trimmed).strip_prefix("{{")?.strip_suffix("}}")?.trim();
+    if inner.is_empty() || inner.contains(['{', '}', '\'', '"', '`']) || inner.chars().count() > MAX_NAME {
+        return None;
+    }
+    let name = inner.trim_start_matches(['.', '$']);
+    Some(if ["params.", "steps."].iter().any(|start| name.starts_with(start)) { format!("${name}") } else { format!("$params.{name}") })
+}
+
 /// A name from the text for use in a message: in quotes, and shortened.
 pub(crate) fn quoted(name: &str) -> String {
     const SHOWN: usize = 60;
@@ -499,13 +533,49 @@ pub(crate) fn article(word: &str) -> &'static str {
     if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
 }
 
-/// `did you mean …?`, if one of the known names is close.
+/// What other tools call the things for which this language has a word. One word of theirs may be several of ours: the one that is known at
+/// a place is meant there.
+const FOREIGN: &[(&str, &[&str])] = &[
+    ("after", &["needs", "depends_on", "depends", "dependencies", "requires", "upstream", "upstreams"]),
+    ("retry", &["retries", "max_retries", "retry_policy", "retry_strategy", "retrier"]),
+    ("attempts", &["max_attempts", "maxattempts", "retries", "max_retries"]),
+    ("catch", &["on_error", "on_failure", "rescue", "fallback", "except", "handle"]),
+    ("run_if", &["if", "condition", "skip_unless", "only_if"]),
+    ("when", &["if", "condition"]),
+    ("next", &["then", "transition", "on_success"]),
+    ("with", &["inputs", "args", "arguments", "parameters", "config", "options", "settings"]),
+    ("params", &["parameters", "variables", "vars", "inputs"]),
+    ("profiles", &["environments", "connections", "targets", "outputs", "env"]),
+    ("tables", &["datasets", "models", "assets"]),
+    ("steps", &["jobs", "tasks", "states", "stages"]),
+    ("start", &["startat", "start_at", "entrypoint", "entry"]),
+    ("timeout", &["timeoutseconds", "timeout_seconds", "timeout_minutes", "deadline", "max_duration"]),
+    ("heartbeat", &["heartbeatseconds", "heartbeat_seconds"]),
+    ("concurrency", &["parallelism", "max_workers", "workers", "threads", "maxconcurrency", "max_concurrency"]),
+    ("location", &["folder", "directory", "uri", "url", "prefix", "bucket", "path"]),
+    ("cadence", &["frequency", "freq", "granularity", "resolution", "interval", "timeframe"]),
+    ("zone", &["timezone", "time_zone", "tz"]),
+    ("key", &["keys", "primary_key", "unique_key", "id_column", "dimensions"]),
+    ("time", &["timestamp", "time_column", "timestamp_column", "datetime", "event_time"]),
+    ("delimiter", &["separator", "sep", "field_delimiter"]),
+    ("nulls", &["na_values", "null_values", "nullstr", "null_string"]),
+    ("partition_by", &["partitions", "partitioned_by", "partitioning", "partition"]),
+    ("calendar", &["schedule", "sessions", "trading_calendar", "opening_hours"]),
+];
+
+/// `did you mean …?`, if one of the known names is what another tool calls by this name, or is close to it.
 pub(crate) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     // The cost of comparing grows with the product of both lengths.
     if name.len() > 2 * MAX_NAME {
         return None;
     }
-    closest(name, known.filter(|known| known.len() <= 2 * MAX_NAME)).map(|close| format!("did you mean `{close}`?"))
+    let known: Vec<&str> = known.collect();
+    let lower = name.to_lowercase().replace('-', "_");
+    let is_meant = |(ours, theirs): &&(&str, &[&str])| theirs.contains(&lower.as_str()) && known.contains(ours);
+    if let Some((ours, _)) = FOREIGN.iter().find(is_meant) {
+        return Some(format!("did you mean `{ours}`?"));
+    }
+    closest(name, known.into_iter().filter(|known| known.len() <= 2 * MAX_NAME)).map(|close| format!("did you mean `{close}`?"))
 }
 
 /// `expected one of …`, with at most twenty names.

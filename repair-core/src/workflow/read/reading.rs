@@ -146,8 +146,9 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn csv(&mut self, node: &'a Node) -> Csv {
-        const KEYS: [&str; 10] =
-            ["delimiter", "quote", "decimal", "thousands", "encoding", "header", "names", "comment", "skip_lines", "trim"];
+        const KEYS: [&str; 11] =
+            ["delimiter", "quote", "decimal", "thousands", "encoding", "header", "names", "comment", "skip_lines", "trim", "final_newline"];
+        const FINAL_NEWLINE: [(&str, bool); 2] = [("optional", false), ("required", true)];
         const ENCODINGS: [(&str, Encoding); 9] = [
             ("utf8", Encoding::Utf8),
             ("utf-8", Encoding::Utf8),
@@ -181,6 +182,8 @@ impl<'a> Reader<'a> {
         csv.comment = self.character(&fields, "comment");
         csv.skip_lines = self.count(&fields, "skip_lines", 0..=100_000).unwrap_or(0);
         csv.trim = self.flag(&fields, "trim").unwrap_or(false);
+        let final_newline = fields.get("final_newline").and_then(|node| self.word(node, "`final_newline`", &FINAL_NEWLINE));
+        csv.final_newline = final_newline.unwrap_or(false);
         if let Err(error) = csv.check() {
             self.error(node.place, error.message(), None);
         }

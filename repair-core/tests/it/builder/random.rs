@@ -631,7 +631,7 @@ fn assert_with(read: &Template, said: &Value) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(testdata::by_length(96, 512)))]
 
     #[test]
     fn what_was_built_is_what_was_said(model in model()) {

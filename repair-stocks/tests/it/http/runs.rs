@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use repair_core::engine::{Engine, Outcome, RunReport, StartRequest};
 use repair_core::lake::{Layer, ReadLake, ScanRequest, overlay};
 use repair_core::plugin::Clock;
+use repair_core::testing::liar as lies;
 use repair_core::workflow::Workflow;
 use repair_core::{ErrorKind, Result};
 use repair_local::{LocalLake, SqliteJournal};
@@ -157,23 +158,31 @@ steps:
 
     /// The repaired minutes of a symbol, from the repaired view.
     async fn repaired(&self, symbol: &str) -> Vec<i64> {
+        let mut minutes: Vec<i64> =
+            self.repaired_bars().await.into_iter().filter(|(of, ..)| of == symbol).map(|(_, minute, _)| minute).collect();
+        minutes.sort_unstable();
+        minutes
+    }
+
+    /// The repaired bars: symbol, minute, values.
+    async fn repaired_bars(&self) -> Vec<(String, i64, [f64; 5])> {
         let table = repair_core::model::Table { format: repair_core::model::Format::Csv, partition_by: Vec::new(), ..bars() };
         let scan = ScanRequest::new(Layer::Repaired);
         let lake = LocalLake::open(self.folder.path()).unwrap();
         let batches: Vec<_> = lake.scan(&table, &scan).await.unwrap().try_collect().await.unwrap();
-        let mut minutes = Vec::new();
+        let mut bars = Vec::new();
         for batch in batches {
             let by = batch.column_by_name(overlay::REPAIRED_BY).unwrap().as_string::<i32>();
             let symbols = batch.column_by_name("symbol").unwrap().as_string::<i32>();
             let times = batch.column_by_name("ts").unwrap().as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
             for row in 0..batch.num_rows() {
-                if arrow::array::Array::is_valid(by, row) && symbols.value(row) == symbol {
-                    minutes.push(times.value(row) / 60_000_000);
+                if arrow::array::Array::is_valid(by, row) {
+                    let bar = ["open", "high", "low", "close", "volume"].map(|name| crate::common::number(&batch, name, row).unwrap());
+                    bars.push((symbols.value(row).to_owned(), times.value(row) / 60_000_000, bar));
                 }
             }
         }
-        minutes.sort_unstable();
-        minutes
+        bars
     }
 }
 
@@ -236,6 +245,24 @@ async fn a_source_that_lies_is_an_error_and_nothing_is_written() {
             };
             assert!(words.iter().all(|word| said.contains(word)), "{source} {lie:?}: {said}");
             assert!(!said.contains(vendor::SECRET), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_lie_reaches_the_table_in_silence_through_either_api() {
+    let truth = market();
+    // Each run tries a part of the lies, and the long tests all of them.
+    let step = testdata::by_length(6, 1);
+    for (source, first) in SOURCES.into_iter().zip([0, 3]) {
+        for &lie in lies::Lie::ALL.iter().skip(first % step).step_by(step) {
+            let world = World::new(&truth, vendor::lying(&truth, lie)).await;
+            let report = world.run("run", source, "AAA, BBB").await;
+            let said = report.problems.join("; ");
+            let is_true = world.repaired_bars().await.iter().all(|(symbol, minute, bar)| truth[symbol].get(minute) == Some(bar));
+            let is_said = said.contains("the source differs from table") || lie.verdict() == lies::Verdict::Believed;
+            assert!(is_true || is_said, "{source} {lie:?}: {said}");
+            assert!(!said.contains(vendor::SECRET) && !said.contains('\u{1b}'), "{said}");
         }
     }
 }

@@ -1,9 +1,16 @@
 //! Loopback servers that imitate the vendors' APIs, and the wrong answers that they can be made to give.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
+use futures::FutureExt;
+use repair_core::model::Key;
+use repair_core::plugin::{Limits, Request, Source};
+use repair_core::testing::liar as lies;
 use reqwest::Url;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -271,5 +278,73 @@ pub(crate) fn massive(market: Market, page_rows: usize, lie: Lie) -> impl Fn(&Se
             body["next_url"] = json!(next(&end.to_string()));
         }
         Reply::json(200, &body)
+    }
+}
+
+/// A value of a column, as JSON.
+fn value(rows: &RecordBatch, name: &str, row: usize) -> Value {
+    let Some(column) = rows.column_by_name(name) else { return Value::Null };
+    match arrow::compute::cast(&column.slice(row, 1), &DataType::Float64) {
+        Ok(_) if *column.data_type() == DataType::Utf8 => json!(column.as_string::<i32>().value(row)),
+        Ok(number) if number.is_valid(0) => json!(number.as_primitive::<Float64Type>().value(0)),
+        _ => Value::Null,
+    }
+}
+
+/// Both APIs, whose answers are those of a liar, in one page.
+pub(crate) fn lying(market: &Market, lie: lies::Lie) -> impl Fn(&Seen) -> Reply + Send + Sync + 'static {
+    let table = crate::common::bars();
+    let time = |minute: i64| jiff::Timestamp::from_second(minute * 60).unwrap();
+    let rows: Vec<(&str, String, [f64; 5])> = market
+        .iter()
+        .flat_map(|(symbol, bars)| bars.iter().map(move |(minute, bar)| (symbol.as_str(), time(*minute).to_string(), *bar)))
+        .collect();
+    let rows: Vec<(&str, &str, [f64; 5])> = rows.iter().map(|(symbol, at, bar)| (*symbol, at.as_str(), *bar)).collect();
+    let truth = lies::Truth::new(crate::common::batch(&table, &rows), Limits::new(10_000, 1));
+    let known: Vec<Key> = market.keys().map(|symbol| Key::from(symbol.as_str())).collect();
+    let liar = lies::Liar::new(Arc::new(truth), lie, known);
+    let context = super::world();
+    move |seen| {
+        let of_alpaca = seen.url.path().starts_with("/v2/stocks/");
+        let parts: Vec<&str> = seen.url.path().split('/').collect();
+        let symbols = seen.query("symbols").unwrap_or_else(|| parts.get(4).copied().unwrap_or_default().to_owned());
+        let minute_of =
+            |text: &str| text.parse::<i64>().map_or_else(|_| text.parse::<jiff::Timestamp>().unwrap().as_second() / 60, |ms| ms / 60_000);
+        let (from, to) = match of_alpaca {
+            true => (minute_of(&seen.query("start").unwrap()), minute_of(&seen.query("end").unwrap())),
+            false => (minute_of(parts[8]), minute_of(parts[9])),
+        };
+        let interval = repair_core::model::Interval::new(time(from), time(to + 1)).unwrap();
+        let request = Request::new(table.clone(), symbols.split(',').map(Key::from).collect(), interval);
+        let answer = AssertUnwindSafe(liar.fetch(&context, &request)).catch_unwind().now_or_never().unwrap();
+        let Ok(Ok(answer)) = answer else { return Reply::new(500, "text/plain", "out of order") };
+        let mut bars: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for batch in &answer.rows {
+            for row in 0..batch.num_rows() {
+                let symbol = match batch.column_by_name("symbol").and_then(|symbols| symbols.as_string_opt::<i32>()) {
+                    Some(symbols) if symbols.is_valid(row) => symbols.value(row).to_owned(),
+                    _ => symbols.clone(),
+                };
+                let us = batch.column_by_name("ts").and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
+                let us = us.filter(|times| times.is_valid(row)).map(|times| jiff::Timestamp::from_microsecond(times.value(row)).unwrap());
+                let t = match (us, of_alpaca) {
+                    (Some(at), true) => json!(at.to_string()),
+                    (Some(at), false) => json!(at.as_millisecond()),
+                    (None, _) => Value::Null,
+                };
+                let [o, h, l, c, v] = ["open", "high", "low", "close", "volume"].map(|name| value(batch, name, row));
+                bars.entry(symbol).or_default().push(json!({ "t": t, "o": o, "h": h, "l": l, "c": c, "v": v, "n": 7, "vw": 1.0 }));
+            }
+        }
+        if of_alpaca {
+            return Reply::json(200, &json!({ "bars": bars, "next_page_token": null }));
+        }
+        let (ticker, results) = bars.into_iter().next().unwrap_or((symbols, Vec::new()));
+        let count = results.len();
+        Reply::json(
+            200,
+            &json!({ "ticker": ticker, "queryCount": count, "resultsCount": count, "adjusted": false, "results": results,
+            "status": "OK", "request_id": "1", "count": count }),
+        )
     }
 }
