@@ -103,7 +103,8 @@ pub(crate) fn problems(report: &RunReport) -> Vec<String> {
     let level = if has_ended_well { "warning" } else { "error" };
     let title = format!("repair: run {}", report.run);
     let mut texts: Vec<&String> = report.problems.iter().collect();
-    if let Some(reason) = report.reason.as_ref().filter(|reason| !report.problems.iter().any(|problem| problem.ends_with(reason.as_str()))) {
+    if let Some(reason) = report.reason.as_ref().filter(|reason| !report.problems.iter().any(|problem| problem.ends_with(reason.as_str())))
+    {
         texts.push(reason);
     }
     texts.into_iter().map(|text| annotation(level, &[("title", title.clone())], text)).collect()

@@ -251,7 +251,8 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         table.add_row(row.iter().map(|cell| visible(cell)));
     }
     for (index, column) in table.column_iter_mut().enumerate() {
-        let numbers = !rows.is_empty() && rows.iter().all(|row| row.get(index).is_some_and(|cell| cell.replace(',', "").parse::<f64>().is_ok()));
+        let numbers =
+            !rows.is_empty() && rows.iter().all(|row| row.get(index).is_some_and(|cell| cell.replace(',', "").parse::<f64>().is_ok()));
         column.set_cell_alignment(if numbers { CellAlignment::Right } else { CellAlignment::Left });
         column.set_padding((0, 2));
     }
@@ -270,8 +271,9 @@ pub(crate) fn report(report: &RunReport) -> String {
     let mut text = table(&["step", "visits", "attempts", "output"], &report.steps.iter().map(step_row).collect::<Vec<_>>());
     let usage: BTreeMap<String, Value> =
         serde_json::to_value(report.usage).ok().and_then(|usage| serde_json::from_value(usage).ok()).unwrap_or_default();
-    let usage: Vec<String> =
-        usage.iter().filter(|(_, count)| **count != 0)
+    let usage: Vec<String> = usage
+        .iter()
+        .filter(|(_, count)| **count != 0)
         .map(|(name, count)| format!("{} {}", name.replace('_', " "), count.as_u64().map_or_else(|| count.to_string(), grouped)))
         .collect();
     if !usage.is_empty() {

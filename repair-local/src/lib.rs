@@ -45,7 +45,7 @@ mod state;
 mod view;
 mod write;
 
-pub use journal::SqliteJournal;
 pub use disk::free_space;
+pub use journal::SqliteJournal;
 pub use lake::LocalLake;
 pub use sql::serve_sql;

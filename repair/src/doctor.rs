@@ -80,7 +80,12 @@ impl Examination {
         .collect();
         let with = if features.is_empty() { "without features".to_owned() } else { format!("with {}", features.join(", ")) };
         let mut examination = Self { format: JsonFormat, checks: Vec::new() };
-        examination.add("program", Health::Good, format!("version {}, {with}, on {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS), None);
+        examination.add(
+            "program",
+            Health::Good,
+            format!("version {}, {with}, on {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS),
+            None,
+        );
         examination
     }
 
@@ -188,7 +193,9 @@ impl Examination {
         for (name, table) in &repair.workflow.tables {
             let what = format!("table `{name}`");
             match repair.opened.describe(table).await {
-                Ok(schema) => self.add(what, Health::Good, format!("{} columns at {}", schema.fields().len(), repair.opened.place(table)), None),
+                Ok(schema) => {
+                    self.add(what, Health::Good, format!("{} columns at {}", schema.fields().len(), repair.opened.place(table)), None)
+                }
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     let remedy = "it is created by the step that writes it; if it should be there already, correct its `location`";
                     self.add(what, Health::Warning, error.full(), Some(remedy));
@@ -275,7 +282,9 @@ mod tests {
         let (_, calendar) = calendars.first_key_value().unwrap();
         let (_, last) = calendar.hours_coverage().or_else(|| calendar.coverage()).unwrap();
         let one = BTreeMap::from([("X".to_owned(), (*calendar).clone())]);
-        for (today, health) in [(last.checked_sub(200.days()).unwrap(), Health::Good), (last, Health::Warning), (last.tomorrow().unwrap(), Health::Bad)] {
+        for (today, health) in
+            [(last.checked_sub(200.days()).unwrap(), Health::Good), (last, Health::Warning), (last.tomorrow().unwrap(), Health::Bad)]
+        {
             let mut examination = Examination::new();
             examination.calendars(&one, today);
             assert_eq!(examination.health(), health, "{today}");

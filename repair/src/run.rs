@@ -11,7 +11,8 @@ use crate::open::{Notice, OpenLake, Repair};
 use crate::request::awaitable;
 use repair_core::engine::prepare::preflight;
 use repair_core::engine::{
-    Engine, Event, JsonFormat, Outcome, PAGE, Recorded, RunHead, RunReport, RunState, Signal, StartRequest, for_each_event, load, new_run_id,
+    Engine, Event, JsonFormat, Outcome, PAGE, Recorded, RunHead, RunReport, RunState, Signal, StartRequest, for_each_event, load,
+    new_run_id,
 };
 use repair_core::model::Table;
 use repair_core::workflow::{StepKind, Variables, Workflow};

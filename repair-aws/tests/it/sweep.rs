@@ -222,7 +222,7 @@ async fn crashed_at_every_write_and_resumed_nothing_is_lost_doubled_or_paid_for_
     let (deleted, quiet) = (deleted.count(), quiet.count());
     assert!(deleted > 4 && expected[1].len() == 240 - quiet - deleted, "{} rows are seen", expected[1].len());
     // The sweep takes many seconds a write: every third where tests may take long, else some, among them the first.
-    for write in (1..=whole.writes()).step_by(testdata::by_length(40, 3)) {
+    for write in (1..=whole.writes()).step_by(testdata::by_length(60, 3)) {
         for moment in [Moment::Before, Moment::After] {
             let (world, exchange) = (new_world().await, Exchange::default());
             let at = format!("crashed {moment:?} write {write} of {}", whole.writes());

@@ -7,8 +7,8 @@ use repair::RunReport;
 use repair::run::StopReport;
 
 use crate::exit::{Exit, FailOn};
-use crate::open::{LakeArg, WorkflowArgs, run_meant};
 use crate::format::{Format, FormatArg, problems};
+use crate::open::{LakeArg, WorkflowArgs, run_meant};
 use crate::output::{Failure, print, print_json, print_json_line, report};
 
 /// Run a workflow.

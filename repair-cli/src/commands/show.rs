@@ -56,9 +56,7 @@ impl Status {
         match (self, run.outcome) {
             (Self::Succeeded, Some(Outcome::Succeeded | Outcome::SucceededWithExceptions)) => true,
             (Self::Cancelled, Some(outcome)) => outcome == Outcome::Cancelled,
-            (Self::Failed, Some(outcome)) => {
-                !matches!(outcome, Outcome::Succeeded | Outcome::SucceededWithExceptions | Outcome::Cancelled)
-            }
+            (Self::Failed, Some(outcome)) => !matches!(outcome, Outcome::Succeeded | Outcome::SucceededWithExceptions | Outcome::Cancelled),
             (Self::Running, None) => run.status == RunStatus::Running,
             (Self::Waiting, None) => run.status == RunStatus::Waiting,
             (Self::Paused, None) => run.status == RunStatus::Paused,

@@ -60,7 +60,9 @@ fn what_people_read_fits_the_terminal() {
     world.text(&["run", "workflow.yaml", "--run-id", "monday"]);
     let mut shown = String::new();
     for columns in [80, 120] {
-        for arguments in [&["--help"][..], &["help", "runs"], &["runs"], &["show", "monday"], &["costs", "last"], &["plan", "workflow.yaml"]] {
+        for arguments in
+            [&["--help"][..], &["help", "runs"], &["runs"], &["show", "monday"], &["costs", "last"], &["plan", "workflow.yaml"]]
+        {
             let text = steady(&world, &printed(&world, columns, arguments));
             shown.push_str(&format!("$ COLUMNS={columns} repair {}\n{}\n\n", arguments.join(" "), text.trim_end()));
         }
@@ -117,7 +119,13 @@ fn a_run_that_is_driven_waits_and_is_killed_is_listed_as_what_it_is() {
     process.kill().unwrap();
     process.wait().unwrap();
     assert_eq!(status(), "stopped");
-    assert!(world.json(&["doctor"])["checks"].as_array().unwrap().iter().any(|check| check["what"] == "journal" && check["health"] == "warning"));
+    assert!(
+        world.json(&["doctor"])["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|check| check["what"] == "journal" && check["health"] == "warning")
+    );
     // Whoever follows a run that nothing drives sees what it did, and is not kept waiting.
     assert!(world.text(&["logs", "slow", "--follow"]).contains("settle: waiting until"));
     world.text(&["pause", "slow"]);
@@ -133,7 +141,10 @@ fn each_step_is_reported_once_and_only_to_those_who_want_it() {
     let (_, progress, code) = world.said(&["run", "workflow.yaml"]);
     assert_eq!(code, 0, "{progress}");
     insta::assert_snapshot!(without_durations(&steady(&world, &progress)));
-    assert!(progress.lines().any(|line| line.starts_with("find_gaps: ") && (line.ends_with(" ms)") || line.ends_with(" s)"))), "{progress}");
+    assert!(
+        progress.lines().any(|line| line.starts_with("find_gaps: ") && (line.ends_with(" ms)") || line.ends_with(" s)"))),
+        "{progress}"
+    );
     let (out, silence, _) = world.said(&["run", "workflow.yaml", "--quiet"]);
     assert_eq!(silence, "");
     assert!(out.contains("succeeded"));
@@ -207,8 +218,7 @@ fn shells_and_man_know_all_commands() {
     }
     let said = world.text(&["man", "--out", "man1"]);
     let folder = world.lake().parent().unwrap().join("man1");
-    let pages: Vec<String> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let pages: Vec<String> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert!(pages.contains(&"repair.1".to_owned()) && pages.contains(&"repair-verify-state.1".to_owned()), "{pages:?}");
     assert_eq!(said.trim(), format!("{} pages in man1", pages.len()));
 }

@@ -27,8 +27,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup;
 use crate::model::Usage;
 use crate::model::{
-    Absence, AnswerPrint, Conflicts, DefectKind, Findings, Fix, Key, Lifetime, Rows, Scope, SlotRange, SlotSet, Suspect, Suspects, Table, Unit,
-    Wanted,
+    Absence, AnswerPrint, Conflicts, DefectKind, Findings, Fix, Key, Lifetime, Rows, Scope, SlotRange, SlotSet, Suspect, Suspects, Table,
+    Unit, Wanted,
 };
 use crate::plugin::{Answer, PlannedUnits, PluginKind, Reads, Registry, Repairer, Request, StepContext};
 

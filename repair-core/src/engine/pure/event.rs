@@ -485,4 +485,3 @@ impl Event {
         event.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned()
     }
 }
-

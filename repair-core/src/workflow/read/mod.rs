@@ -408,7 +408,10 @@ impl<'a> Reader<'a> {
             Yaml::Text(text) => match computed(text) {
                 Computed::No => {
                     if let Some(inner) = of_other_tools(text) {
-                        let help = format!("write `{{% {inner} %}}` for an expression; for this text itself, write `\"{{% '{}' %}}\"`", text.trim());
+                        let help = format!(
+                            "write `{{% {inner} %}}` for an expression; for this text itself, write `\"{{% '{}' %}}\"`",
+                            text.trim()
+                        );
                         self.error(node.place, format!("{} is not how values are computed here", quoted(text.trim())), Some(help));
                     }
                     if text.len() > most {
