@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use repair::core::engine::StepReport;
-use repair::core::text::{visible, visible_json, visible_lines};
+use repair::core::text::{grouped, visible, visible_json, visible_lines};
 use repair::core::yaml::Diagnostics;
 use repair::jiff::Timestamp;
 use repair::{Error, ErrorKind, Hint, Outcome, RunReport};
@@ -323,19 +323,6 @@ fn step_row(step: &StepReport) -> Vec<String> {
 /// A number and what it counts: `1 unit`, `2 units`, `1,024 units`.
 pub(crate) fn count(number: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
-}
-
-/// A number with a comma between thousands: `1,024`.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// How long something took, in at most two units: `12 ms`, `1.5 s`, `2 min 3 s`, `1 h 40 min`, `3 d 4 h`.

@@ -9,6 +9,23 @@ fn acts(character: char) -> bool {
     character.is_control() || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// A number with a comma between thousands.
+///
+/// ```
+/// assert_eq!([7, 1_024, 1_234_567].map(repair_core::text::grouped), ["7", "1,024", "1,234,567"]);
+/// ```
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// A text with its control characters written out, line breaks too: what a key, a value or a source's answer holds never moves the cursor,
 /// begins a line of its own, or hides what follows.
 ///

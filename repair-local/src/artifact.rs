@@ -50,9 +50,9 @@ impl Opened {
         read::guarded(&file, || {
             let schema = opened.schema();
             let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-            let groups = (0..opened.footer().num_row_groups()).collect();
+            let groups: Vec<usize> = (0..opened.footer().num_row_groups()).collect();
             let mut is_empty = true;
-            opened.read(&names, groups, BATCH_ROWS, &mut |batch| {
+            opened.read(&names, &groups, BATCH_ROWS, &mut |batch| {
                 is_empty = false;
                 sink(batch)
             })?;

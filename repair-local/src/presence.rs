@@ -264,7 +264,7 @@ impl<'a> Counter<'a> {
         };
         let names: Vec<&str> = table.key.iter().map(String::as_str).chain([table.time.as_str()]).collect();
         let mut count = |batch: RecordBatch| self.count(table, file, &batch);
-        let usage = opened.read(&names, groups, BATCH_ROWS, &mut count)?;
+        let usage = opened.read(&names, &groups, BATCH_ROWS, &mut count)?;
         self.usage += usage;
         Ok(())
     }

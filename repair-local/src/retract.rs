@@ -34,9 +34,9 @@ pub(crate) fn retractions(table: &Table, place: &Place) -> Result<Vec<Retraction
             let opened = parquet::open(&file)?;
             let schema = opened.schema();
             let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-            let groups = (0..opened.footer().num_row_groups()).collect();
+            let groups: Vec<usize> = (0..opened.footer().num_row_groups()).collect();
             let mut batches = Vec::new();
-            opened.read(&names, groups, BATCH_ROWS, &mut |batch| {
+            opened.read(&names, &groups, BATCH_ROWS, &mut |batch| {
                 batches.push(batch);
                 Ok(ControlFlow::Continue(()))
             })?;

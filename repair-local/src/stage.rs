@@ -174,8 +174,8 @@ pub(crate) fn load(scope: &Scope, unit: &str) -> Result<(Staged, Vec<RecordBatch
         let opened = parquet::open(&file)?;
         let schema = opened.schema();
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        let groups = (0..opened.footer().num_row_groups()).collect();
-        opened.read(&names, groups, BATCH_ROWS, &mut |batch| {
+        let groups: Vec<usize> = (0..opened.footer().num_row_groups()).collect();
+        opened.read(&names, &groups, BATCH_ROWS, &mut |batch| {
             batches.push(batch);
             Ok(std::ops::ControlFlow::Continue(()))
         })

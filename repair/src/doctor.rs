@@ -125,7 +125,7 @@ impl Examination {
         };
         let health = match free {
             ..NO_SPACE => Health::Bad,
-            ..LITTLE_SPACE => Health::Warning,
+            NO_SPACE..LITTLE_SPACE => Health::Warning,
             _ => Health::Good,
         };
         #[expect(clippy::cast_precision_loss, reason = "it is shown with one digit")]
@@ -194,7 +194,7 @@ impl Examination {
             let what = format!("table `{name}`");
             match repair.opened.describe(table).await {
                 Ok(schema) => {
-                    self.add(what, Health::Good, format!("{} columns at {}", schema.fields().len(), repair.opened.place(table)), None)
+                    self.add(what, Health::Good, format!("{} columns at {}", schema.fields().len(), repair.opened.place(table)), None);
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     let remedy = "it is created by the step that writes it; if it should be there already, correct its `location`";

@@ -95,7 +95,7 @@ pub fn replay(target: &str, run: impl Fn(&[u8])) {
     files.sort();
     assert!(!files.is_empty(), "{} holds nothing", folder.display());
     for file in files {
-        println!("{}", file.display());
+        eprintln!("{}", file.display());
         run(&fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display())));
     }
 }

@@ -14,12 +14,12 @@ use crate::results::{Layout, Reader};
 pub fn run(data: &[u8]) {
     let Some((choice, data)) = data.split_first() else { return };
     match choice % 5 {
-        0 => segment(Bytes::copy_from_slice(data)),
+        0 => segment(&Bytes::copy_from_slice(data)),
         // Whose hash is right, so that its events are read.
         1 => {
             let lines = data.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count();
             if let Ok(object) = segment::object("one", 0, lines, data, Some("nonce")) {
-                segment(object);
+                segment(&object);
             }
         }
         2 => result(data),
@@ -33,8 +33,8 @@ pub fn run(data: &[u8]) {
     }
 }
 
-fn segment(object: Bytes) {
-    if let Ok(read) = Segment::read(&object) {
+fn segment(object: &Bytes) {
+    if let Ok(read) = Segment::read(object) {
         assert!(!read.events.is_empty());
         assert_eq!(read.events.first().map(|event| event.sequence), Some(read.first));
         assert_eq!(read.end() - read.first, read.events.len() as u64);

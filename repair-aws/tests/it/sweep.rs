@@ -127,7 +127,7 @@ impl Source for Asked {
         let symbols: Vec<String> = request.keys.iter().map(|key| key.values().next().unwrap().to_owned()).collect();
         let all = symbols.iter().flat_map(|symbol| (slots.first..slots.end).map(move |minute| (symbol.as_str(), minute)));
         let rows: Vec<(&str, i64)> =
-            all.filter(|(symbol, minute)| !is_quiet(symbol, *minute) && !(self.2.is_restated && is_deleted(symbol, *minute))).collect();
+            all.filter(|(symbol, minute)| !(is_quiet(symbol, *minute) || self.2.is_restated && is_deleted(symbol, *minute))).collect();
         let covered =
             request.keys.iter().map(|key| repair_core::plugin::Covered { key: key.clone(), interval: request.interval }).collect();
         Ok(Answer::new(vec![bars_of(&rows)]).with_covered(covered).with_said("200 OK"))

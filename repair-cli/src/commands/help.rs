@@ -25,11 +25,10 @@ const GROUPS: [(&str, &[&str]); 6] = [
 /// How to begin, at the end of the help.
 const EXAMPLES: &str = "\
 Examples:
-  repair init data/                        Write a workflow for the files of a folder
-  repair plan workflow.yaml                See what is broken and what repairing it would take
-  repair run workflow.yaml                 Repair it
-  repair report last                       See at a glance what came of it
-  repair run workflow.yaml --param from=2024-03-04 --lake ./lake";
+  repair init data/           Write a workflow for the files of a folder
+  repair plan workflow.yaml   See what is broken, and what repairs would take
+  repair run workflow.yaml    Repair it
+  repair report last          See at a glance what came of it";
 
 /// The columns in which help is written where nothing says how wide the terminal is, and the most that are used.
 const COLUMNS: usize = 100;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use repair::core::text::grouped;
 use repair::plan::{Amount, Estimate, Look, Plan as Planned, Reach, RepairPlan, StrategyPlan};
 use repair::{Error, ErrorKind, Result};
 
@@ -94,8 +95,8 @@ fn found(look: &Look) -> String {
     let mut text = format!(
         "\n{}: {} of {} expected slots of table {} are {}, in {}; {} confirmed absent\n",
         look.step,
-        counts.wrong(look.kind),
-        counts.expected,
+        grouped(counts.wrong(look.kind)),
+        grouped(counts.expected),
         look.table,
         look.kind.as_str(),
         count(counts.gaps, "gap"),

@@ -54,6 +54,7 @@ fn every_command_prints_an_object_with_a_format() {
         &["query", "SELECT count(*) AS n FROM bars_repaired", "--workflow", file],
         &["view", "bars", "--for", "duckdb"],
         &["costs"],
+        &["doctor", file],
         &["compare", file, "--strategies", "carry-forward", "--mask", "1%"],
         &[&["except", "bars"][..], &slot].concat(),
         &[&["except", "bars", "--remove"][..], &slot].concat(),
@@ -62,7 +63,7 @@ fn every_command_prints_an_object_with_a_format() {
         assert_eq!(code, 0, "{args:?}");
     }
     let (plan, _) = object(&world, &["runs", "--json"]);
-    let id = plan["runs"][0]["run"].as_str().unwrap().to_owned();
+    let id = plan["runs"].as_array().unwrap().last().unwrap()["run"].as_str().unwrap().to_owned();
     let (undone, _) = object(&world, &["undo", &id, "--json"]);
     object(&world, &["redo", undone["id"].as_str().unwrap(), "--json"]);
 }

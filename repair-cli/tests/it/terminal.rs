@@ -102,7 +102,7 @@ fn a_run_is_named_by_the_beginning_of_its_id_or_as_the_last() {
 #[test]
 fn a_run_that_is_driven_waits_and_is_killed_is_listed_as_what_it_is() {
     let world = World::new();
-    world.workflow(&[("start: find_gaps\nsteps:\n", "start: settle\nsteps:\n  settle: { wait: { for: 1h }, next: find_gaps }\n")]);
+    world.workflow(&[("start: find_gaps\nsteps:\n", "start: sleep\nsteps:\n  sleep: { wait: { for: 1h }, next: find_gaps }\n")]);
     let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("repair"));
     command.args(["run", "workflow.yaml", "--run-id", "slow"]).current_dir(world.lake().parent().unwrap());
     let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -127,7 +127,7 @@ fn a_run_that_is_driven_waits_and_is_killed_is_listed_as_what_it_is() {
             .any(|check| check["what"] == "journal" && check["health"] == "warning")
     );
     // Whoever follows a run that nothing drives sees what it did, and is not kept waiting.
-    assert!(world.text(&["logs", "slow", "--follow"]).contains("settle: waiting until"));
+    assert!(world.text(&["logs", "slow", "--follow"]).contains("sleep: waiting until"));
     world.text(&["pause", "slow"]);
     assert_eq!(status(), "paused");
     world.text(&["cancel", "slow"]);
@@ -163,7 +163,10 @@ fn a_program_reads_events_as_they_happen_and_the_log_as_json() {
     let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let (report, events) = lines.split_last().unwrap();
     assert_eq!(*report, world.json(&["show", "one"]));
-    assert!(events.len() > 10 && events[0]["kind"] == "run-started" && events.last().unwrap()["kind"] == "run-ended", "{out}");
+    assert!(
+        events.len() > 10 && events[0]["event"]["kind"] == "run-started" && events.last().unwrap()["event"]["kind"] == "run-ended",
+        "{out}"
+    );
     let logged: Vec<Value> = world.text(&["logs", "one", "--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(logged, events);
 
@@ -239,7 +242,7 @@ fn the_doctor_finds_what_a_run_would_fail_on() {
     }
     let (_, _, code) = world.said(&["doctor", "workflow.yaml"]);
     assert_eq!(code, 0);
-    world.workflow(&[("location: archive", "location: nowhere")]);
+    world.workflow(&[("location: bars", "location: nowhere")]);
     let (bad, seen) = health(&["doctor", "workflow.yaml"], "workflow `ticker`");
     assert!(bad == "bad" && seen.contains("nowhere"), "{seen}");
     let (out, _, code) = world.said(&["doctor", "workflow.yaml"]);

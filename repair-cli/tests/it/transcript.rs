@@ -93,7 +93,7 @@ fn told(text: &str) -> String {
         if bare.starts_with("undo-") || bare.starts_with("redo-") {
             return word.replace(bare, &format!("{}ID", &bare[..5]));
         }
-        if bare.len() > 5 && bare.parse::<u64>().is_ok() {
+        if bare.len() > 6 && bare.replace(',', "").parse::<u64>().is_ok() {
             return word.replace(bare, "BYTES");
         }
         word.to_owned()

@@ -13,6 +13,7 @@ use crate::lake::{overlay, stale};
 use crate::model::Usage;
 use crate::model::{DefectKind, Interval, Key, OtherKeys, Scope};
 use crate::plugin::LEFT_OUT;
+use crate::text::grouped;
 
 /// The format of results in JSON: a field `format` that is always 1. A consumer checks it, and ignores fields that it does not know.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -301,7 +302,7 @@ fn suspect(name: &str, step: &StepState, table: &str) -> Option<String> {
 
 /// A number with its noun, singular or plural.
 fn count(number: u64, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+    format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
 fn unit_problems(state: &RunState, name: &str, step: &StepState) -> Vec<String> {

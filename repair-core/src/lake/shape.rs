@@ -765,14 +765,14 @@ mod tests {
         let mut state = 7u64;
         let mut below = |end: u64| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) % end
+            usize::try_from((state >> 33) % end).unwrap()
         };
         for _ in 0..200 {
             let names = ["", "x", "xx", "y", "long enough", "long enouch"];
             let mut rows: Vec<(&str, &str)> = Vec::new();
             for _ in 0..below(9) {
-                let (one, other) = (names[below(6) as usize], names[below(6) as usize]);
-                rows.extend(std::iter::repeat_n((one, other), [1, 2, 63, 64, 65, 66, 130][below(7) as usize]));
+                let (one, other) = (names[below(6)], names[below(6)]);
+                rows.extend(std::iter::repeat_n((one, other), [1, 2, 63, 64, 65, 66, 130][below(7)]));
             }
             // A slice begins within the values of its array.
             let column = |of: fn(&(&'static str, &'static str)) -> &'static str| {

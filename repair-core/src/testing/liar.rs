@@ -357,9 +357,9 @@ impl Liar {
             Lie::RowBefore | Lie::RowAfter => {
                 let (mut from, mut to) = (request.interval.from(), request.interval.to());
                 if self.lie == Lie::RowBefore {
-                    from -= minutes(1)
+                    from -= minutes(1);
                 } else {
-                    to += minutes(1)
+                    to += minutes(1);
                 }
                 return self.truth.fetch(context, &Request::new(table.clone(), request.keys.clone(), Interval::new(from, to)?)).await;
             }
@@ -399,7 +399,7 @@ impl Liar {
         let all = || (0..count).collect::<Vec<usize>>();
         let minute = 60_000_000;
         let late = |by: i64| with_times(table, rows, |_, time| time + by);
-        let keyed = |of: fn(&str) -> String| with_keys(table, rows, |key| of(key));
+        let keyed = |of: fn(&str) -> String| with_keys(table, rows, of);
         let numbers = |of: &dyn Fn(&str, usize, f64) -> f64| with_numbers(table, rows, of);
         let is_price = |name: &str| name != "volume";
         let one = match self.lie {

@@ -123,7 +123,7 @@ fn raw(
             let names: Vec<&str> = roots.iter().map(String::as_str).collect();
             let groups = opened.groups(table, bounds)?;
             let mut first = 0;
-            opened.read(&names, groups, BATCH_ROWS, &mut |batch| {
+            opened.read(&names, &groups, BATCH_ROWS, &mut |batch| {
                 let numbered = Numbered(first);
                 first += batch.num_rows() as u64;
                 judge.rows_read += batch.num_rows() as u64;

@@ -259,7 +259,7 @@ impl Opened {
     }
 
     /// Reads columns of row groups; columns that the file lacks are left out.
-    pub(crate) fn read(self, columns: &[&str], groups: Vec<usize>, batch_rows: usize, sink: &mut Sink<'_>) -> Result<Usage> {
+    pub(crate) fn read(self, columns: &[&str], groups: &[usize], batch_rows: usize, sink: &mut Sink<'_>) -> Result<Usage> {
         let roots: Vec<usize> = self
             .metadata
             .schema()
@@ -271,7 +271,7 @@ impl Opened {
             .collect();
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), roots);
         let mut usage = Usage::default();
-        for &group in &groups {
+        for &group in groups {
             let row_group = self.metadata.metadata().row_group(group);
             usage.rows_read += self.rows_of(group);
             for (leaf, column) in row_group.columns().iter().enumerate() {
@@ -284,11 +284,11 @@ impl Opened {
             return Ok(usage);
         }
         let (pages, mut rows) =
-            Pages::new(&self.file, self.footer(), &mask, &groups, batch_rows).map_err(|(error, stopped)| self.explain(error, stopped))?;
+            Pages::new(&self.file, self.footer(), &mask, groups, batch_rows).map_err(|(error, stopped)| self.explain(error, stopped))?;
         let mut done = 0;
         // Whatever takes too much memory at once is read again from there on, in smaller batches.
         loop {
-            match self.batches(&pages.again(), &mask, &groups, rows, &mut done, sink)? {
+            match self.batches(&pages.again(), &mask, groups, rows, &mut done, sink)? {
                 None => return Ok(usage),
                 Some((_, Some(Stopped::SmallerBatch))) if rows > 1 => rows = (rows / 8).max(1),
                 Some((error, stopped)) => return Err(self.explain(error, stopped)),

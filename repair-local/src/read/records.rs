@@ -109,12 +109,13 @@ impl Splitter {
                 (self.start, self.at) = (self.at, next);
                 return Ok(true);
             }
+            let there = self.end - self.at;
+            if there > self.most {
+                return Err(Broken::TooLong);
+            }
             // Twice as much each time, since the record is split from its beginning again.
-            let wanted = 2 * (self.end - self.at);
+            let wanted = (2 * there).min(self.most + 1);
             while !self.is_done && self.end - self.at < wanted {
-                if self.end - self.at > self.most {
-                    return Err(Broken::TooLong);
-                }
                 self.fill()?;
             }
         }

@@ -86,7 +86,7 @@ fn of_parquet(file: &DataFile, most: usize) -> Result<SampledRows> {
     let all: u64 = (0..groups).map(|group| opened.rows_of(group)).sum();
     let read = |groups: Vec<usize>, skip: usize, most: usize, columns: &mut Vec<Vec<Option<String>>>| -> Result<()> {
         let (mut at, mut kept) = (0, 0);
-        parquet::open(file)?.read(&names, groups, BATCH_ROWS, &mut |batch| {
+        parquet::open(file)?.read(&names, &groups, BATCH_ROWS, &mut |batch| {
             let from = skip.saturating_sub(at).min(batch.num_rows());
             let length = (batch.num_rows() - from).min(most - kept);
             at += batch.num_rows();

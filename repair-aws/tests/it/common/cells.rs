@@ -386,7 +386,7 @@ fn wide_rows(hours: &[i32], is_right: bool) -> RecordBatch {
         ("items", Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(items))),
         ("pair", Arc::new(pair)),
         ("tags", Arc::new(tags.finish())),
-        ("rest", Arc::new(hours.iter().map(|hour| some(hour).then(|| String::new())).collect::<StringArray>())),
+        ("rest", Arc::new(hours.iter().map(|hour| some(hour).then(String::new)).collect::<StringArray>())),
     ];
     RecordBatch::try_from_iter_with_nullable(all.into_iter().map(|(name, values)| (name, values, true))).unwrap()
 }

@@ -4,7 +4,7 @@
 //! The cases are laid out in one list for each test, and tried in an order that spreads them: a few by default, more where tests may take
 //! long, and all with `REPAIR_SEEDS=0..1000000`. `shim.c` says how a process sees a failing disk, `disk.rs` what a loss of power may leave.
 #![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 mod disk;
 mod shim;

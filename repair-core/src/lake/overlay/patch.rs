@@ -86,13 +86,16 @@ pub struct Patches {
     hull: Option<(i64, i64)>,
 }
 
+/// A repaired cell of a row: the column, and the strategy that repaired it.
+pub type NamedCell = (Arc<str>, Arc<str>);
+
 /// Rows to which patches were applied.
 #[derive(Debug, Clone)]
 pub struct Patched {
     /// The rows, with the same columns.
     pub rows: RecordBatch,
     /// For each row with repaired cells, the columns and the strategy of each, in the order of the table.
-    pub cells: BTreeMap<usize, Vec<(Arc<str>, Arc<str>)>>,
+    pub cells: BTreeMap<usize, Vec<NamedCell>>,
     /// The rows for whose cells there are patches that do not hold, because another value than the judged one is there now.
     pub changed: BTreeSet<usize>,
     /// The rows that have a value now for which there are patches that do not hold: a null was filled, or a value was corrected.
@@ -110,7 +113,7 @@ impl Patched {
         let (mut texts, mut offsets, mut valid) = (String::new(), vec![0i32; rows + 1], NullBufferBuilder::new(rows));
         let end = |texts: &String| i32::try_from(texts.len()).map_err(|_| Error::invalid("too many repaired cells for one batch of rows"));
         // There are far more rows than repaired cells, and mostly the cells of one row are those of the one before.
-        let (mut done, mut last): (usize, Option<(&Vec<(Arc<str>, Arc<str>)>, String)>) = (0, None);
+        let (mut done, mut last): (usize, Option<(&Vec<NamedCell>, String)>) = (0, None);
         for (&row, cells) in &self.cells {
             if last.as_ref().is_none_or(|(known, _)| *known != cells) {
                 let pairs = cells.iter().map(|(column, strategy)| Ok(format!("{}:{}", json(column)?, json(strategy)?)));

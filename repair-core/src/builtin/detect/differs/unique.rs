@@ -43,7 +43,7 @@ pub(super) fn fits(with: &Value, table: &Table) -> Result<()> {
     if table.rows != Rows::Unique {
         return Ok(());
     }
-    let given = |name: &str| with.get(name).is_some_and(|value| !value.is_null() && *value != Value::from("keep"));
+    let given = |name: &str| with.get(name).is_some_and(|value| !value.is_null() && value.as_str() != Some("keep"));
     let why = match ["sample", "seed", "deleted"].into_iter().find(|name| given(name)) {
         None => return Ok(()),
         Some("deleted") => {
