@@ -259,6 +259,36 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
+/// A text in lines of at most so many characters.
+pub(crate) fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= columns => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// A text of which no line is wider than the terminal: a longer one goes on in the next, further in.
+pub(crate) fn fit(text: &str) -> String {
+    let Some(width) = width() else { return text.to_owned() };
+    let fitted = |line: &str| {
+        if line.chars().count() <= width {
+            return line.to_owned();
+        }
+        let indent = " ".repeat(line.len() - line.trim_start().len());
+        let lines = wrapped(line, width.saturating_sub(indent.len() + 2).max(1));
+        format!("{indent}{}", lines.join(&format!("\n{indent}  ")))
+    };
+    text.lines().map(fitted).collect::<Vec<_>>().join("\n")
+}
+
 /// Rows as comma-separated values. A cell with a comma, quote or line break is quoted.
 pub(crate) fn csv(rows: &[Vec<String>]) -> String {
     let quoted = |cell: &str| format!("\"{}\"", cell.replace('"', "\"\""));
@@ -287,7 +317,7 @@ pub(crate) fn report(report: &RunReport) -> String {
         text.push_str(&format!("\nnote: {}: {rows} rows have keys that it does not expect: {}", step.name, step.other_keys.describe(rows)));
     }
     text.push_str(&format!("\n\n{}", visible(&last_line(report))));
-    text
+    fit(&text)
 }
 
 /// How a run ended, and whether slots are still missing.

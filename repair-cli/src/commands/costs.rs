@@ -10,7 +10,7 @@ use rust_decimal::Decimal;
 
 use crate::exit::Exit;
 use crate::open::{LakeArg, run_meant};
-use crate::output::{Failure, count, csv, print, print_json, table};
+use crate::output::{Failure, count, csv, fit, print, print_json, table};
 
 /// Significant digits of dollars, for people.
 const DIGITS: u32 = 4;
@@ -55,7 +55,7 @@ impl CostsOf {
         } else if self.csv {
             print(&as_csv(&costs, &by))?;
         } else {
-            print(&as_text(&costs, &by))?;
+            print(&fit(&as_text(&costs, &by)))?;
         }
         Ok(Exit::Success)
     }

@@ -9,7 +9,7 @@ use clap_complete::Shell;
 use clap_mangen::Man as Page;
 
 use crate::exit::Exit;
-use crate::output::{Failure, count, print};
+use crate::output::{Failure, count, print, wrapped};
 use crate::terminal::width;
 
 /// The commands by what they are for, in the order in which people need them.
@@ -51,24 +51,8 @@ pub(crate) fn grouped(command: &clap::Command) -> String {
             }
         }
     }
-    text.push_str(&format!("\nOptions:\n{{options}}\n\n{EXAMPLES}\n\n{{after-help}}\n"));
+    text.push_str(&format!("\nOptions:\n{{options}}\n\n{EXAMPLES}{{after-help}}\n"));
     text
-}
-
-/// A text in lines of at most so many characters.
-fn wrapped(text: &str, columns: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= columns => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 /// Print what completes the command's arguments in a shell.

@@ -11,7 +11,7 @@ use repair::{Error, ErrorKind, Result};
 use crate::exit::Exit;
 use crate::files::{Rights, write_whole};
 use crate::open::WorkflowArgs;
-use crate::output::{Failure, count, print, table};
+use crate::output::{Failure, count, fit, print, table};
 
 /// Keys and days that are shown. The plan has them all.
 const MOST_SHOWN: usize = 20;
@@ -47,7 +47,7 @@ impl Plan {
                 Some(output) => format!("do it with `repair apply {}`", output.display()),
                 None => "keep the plan with `-o PLAN`, and do it with `repair apply PLAN`".to_owned(),
             };
-            print(&format!("{}\n\n{kept}", shown(&plan, repair.workflow().prices.is_some())))?;
+            print(&fit(&format!("{}\n\n{kept}", shown(&plan, repair.workflow().prices.is_some()))))?;
         }
         Ok(match (plan.is_over_budget(), self.detailed_exitcode && plan.has_work()) {
             (true, _) => Exit::OverBudget,

@@ -9,17 +9,24 @@ use serde_json::Value;
 
 use crate::common::World;
 
-/// A text without what differs from run to run: times, durations, and spaces at the ends of lines.
+/// A text without what differs from run to run: times, how well they compress, and spaces at the ends of lines.
 fn steady(world: &World, text: &str) -> String {
     let text = text.replace(&world.lake().parent().unwrap().display().to_string(), "");
     let mut lines = Vec::new();
     for line in text.lines() {
-        let words = line.split(' ').map(|word| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let words = words.iter().enumerate().map(|(index, word)| {
             let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
             let is_time = bare.len() >= 20 && bare.ends_with('Z') && bare.starts_with("20");
-            if is_time { word.replace(bare, "TIME") } else { word.to_owned() }
+            let is_bytes = bare.len() >= 6 && bare.replace(',', "").parse::<u64>().is_ok();
+            let is_kilobytes = words.get(index + 1).is_some_and(|unit| unit.starts_with("kB")) && bare.parse::<f64>().is_ok();
+            match (is_time, is_bytes || is_kilobytes) {
+                (true, _) => word.replace(bare, "TIME"),
+                (_, true) => word.replace(bare, "BYTES"),
+                _ => (*word).to_owned(),
+            }
         });
-        lines.push(words.collect::<Vec<_>>().join(" ").trim_end().to_owned());
+        lines.push(words.collect::<Vec<String>>().join(" ").trim_end().to_owned());
     }
     lines.join("\n")
 }
@@ -269,6 +276,7 @@ fn the_reference_of_commands_is_what_help_prints() {
         commands += 1;
     }
     assert!(commands > 25, "{commands} commands were found in {overview}");
+    let page = page.lines().map(|line| format!("{}\n", line.trim_end())).collect::<String>();
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/commands.md");
     if std::env::var_os("DOCS_UPDATE").is_some() {
         std::fs::write(&file, &page).unwrap();
