@@ -22,12 +22,6 @@ const CALENDAR_DAYS: i64 = 90;
 /// How far the journal may be ahead of the clock: the clocks of two machines differ a little.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(60);
 
-/// Less free space than this, in bytes, is too little for a repair of any size.
-const LITTLE_SPACE: u64 = 1 << 30;
-
-/// With less free space than this, in bytes, even the journal soon cannot be written.
-const NO_SPACE: u64 = 64 << 20;
-
 /// How a thing that runs need is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -118,6 +112,10 @@ impl Examination {
     /// The disk of a lake in a folder.
     #[cfg(feature = "local")]
     fn disk(&mut self, folder: &Path) {
+        /// Less free space than this, in bytes, is too little for a repair of any size.
+        const LITTLE_SPACE: u64 = 1 << 30;
+        /// With less free space than this, in bytes, even the journal soon cannot be written.
+        const NO_SPACE: u64 = 64 << 20;
         let free = match repair_local::free_space(folder) {
             Ok(Some(free)) => free,
             Ok(None) => return,
@@ -215,7 +213,7 @@ impl OpenLake {
     ///
     /// # let folder = tempfile::tempdir().unwrap();
     /// # let path = folder.path();
-    /// let examination = repair::block_on(async { repair::Result::Ok(OpenLake::at(path)?.examine().await) })?;
+    /// let examination = repair::block_on(async { Ok::<_, repair::Error>(OpenLake::at(path)?.examine().await) })?;
     /// let lake = examination.checks.iter().find(|check| check.what == "lake").unwrap();
     /// assert_eq!(lake.health, Health::Good);
     /// # repair::Result::Ok(())

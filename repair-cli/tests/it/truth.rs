@@ -100,7 +100,7 @@ fn silence_of_all_is_suspect() {
     assert_eq!((output("check", "missing"), output("check", "absent")), (suspect.into(), quiet.into()), "it stays missing");
     assert_eq!(report["outcome"], "succeeded-with-exceptions");
     let told = "`archive` has nothing from 2018-04-04T16:53:00Z to 2018-04-05T00:00:00Z, and the table has no row of any of its 4 keys";
-    let problem = format!("fill: {suspect} slots of table `minutes` suspect: {told}");
+    let problem = format!("fill: {} slots of table `minutes` suspect: {told}", repair_core::text::grouped(suspect as u64));
     assert!(report["problems"].as_array().unwrap().iter().any(|line| line.as_str().unwrap().starts_with(&problem)), "{report}");
 
     // Of each minute it is told which it is.
