@@ -13,7 +13,7 @@ async fn versions_in_folders_of_other_days_are_used() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_order_is_shown_once_by_its_latest_version_in_any_interval() {
     let world = World::new().await;
-    for seed in testdata::seeds(1, 20) {
+    for seed in testdata::seeds(1, 3) {
         let _printed = testdata::PrintedOnPanic::seed(seed);
         unique::orders_of_a_seed(&world, seed).await;
     }
