@@ -66,6 +66,15 @@ fn bare(files: &[PathBuf], keys: &HashMap<Vec<u8>, usize>, days: usize) -> u64 {
     all.unwrap().iter().map(|bits| u64::from(bits.count_ones())).sum()
 }
 
+/// The time of a processor that this process has taken; where it is not known, no time.
+fn processor() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name of the program, in parentheses, may hold spaces.
+    let fields: Vec<u64> = stat.rsplit(')').next().unwrap().split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+    // In hundredths of a second: of the process, and of the system for it.
+    Duration::from_millis(10 * fields.iter().skip(11).take(2).sum::<u64>())
+}
+
 fn main() {
     let wanted: i64 = std::env::var("ROWS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
     let days = (wanted / (KEYS * MINUTES_A_DAY)).clamp(1, 28);
@@ -111,12 +120,16 @@ fn main() {
         let bare = || assert_eq!(i64::try_from(bare(&files, &known, usize::try_from(days).unwrap())).unwrap(), rows);
         // In turn, because a shared machine varies in speed.
         let mut least = [Duration::MAX; 3];
+        let mut processors = [Duration::ZERO; 3];
+        let tasks: [&dyn Fn(); 3] = [&presence, &scan, &bare];
+        // What the columns are is found out once, and remembered.
+        scan();
         for _ in 0..TIMES {
-            let tasks: [&dyn Fn(); 3] = [&presence, &scan, &bare];
-            for (least, task) in least.iter_mut().zip(tasks).take(if format == Format::Csv { 3 } else { 2 }) {
-                let begun = Instant::now();
+            for ((least, all), task) in least.iter_mut().zip(&mut processors).zip(tasks).take(if format == Format::Csv { 3 } else { 2 }) {
+                let (begun, before) = (Instant::now(), processor());
                 task();
                 *least = begun.elapsed().min(*least);
+                *all += processor() - before;
             }
         }
         let rate = |took: Duration| {
@@ -124,9 +137,13 @@ fn main() {
         };
         let [presence, scan, bare] = least;
         println!("{name:<6} {rows} rows: presence {}; scan {}", rate(presence), rate(scan));
+        let of_row = |all: Duration| all.as_secs_f64() * 1e9 / rows as f64 / f64::from(TIMES);
+        let [presence_of_row, scan_of_row, bare_of_row] = processors.map(of_row);
+        println!("{name:<6} time of a processor for each row: presence {presence_of_row:.0} ns; scan {scan_of_row:.0} ns");
         if format == Format::Csv {
             let ratio = presence.as_secs_f64() / bare.as_secs_f64();
-            println!("{name:<6} {rows} rows: a bare loop {}; presence takes {ratio:.2} times as long", rate(bare));
+            println!("{name:<6} a bare loop: {}, {bare_of_row:.0} ns of a processor", rate(bare));
+            println!("{name:<6} presence takes {ratio:.2} times as long, {:.2} of a processor", presence_of_row / bare_of_row);
         }
     }
 }
