@@ -216,7 +216,7 @@ impl OpenLake {
     /// let examination = repair::block_on(async { Ok::<_, repair::Error>(OpenLake::at(path)?.examine().await) })?;
     /// let lake = examination.checks.iter().find(|check| check.what == "lake").unwrap();
     /// assert_eq!(lake.health, Health::Good);
-    /// # repair::Result::Ok(())
+    /// # Ok::<(), repair::Error>(())
     /// ```
     pub async fn examine(&self) -> Examination {
         let mut examination = Examination::new();
