@@ -139,8 +139,8 @@ fn aborted_at_every_write_and_resumed_nothing_is_lost_doubled_or_paid_for_twice(
 
     // How many writes there are depends a little on what is committed together, so the sweep goes on until nothing is left to abort.
     let mut left_alone = None;
-    // It takes a second a write: every write where tests may take long, else some, and then the end.
-    let step = testdata::by_length(8, 1);
+    // It takes a second a write: every second write where tests may take long, else fewer, and then the end.
+    let step = testdata::by_length(8, 2);
     'sweep: for write in (1..2 * whole.writes()).step_by(step) {
         for moment in ["before", "after"] {
             let world = World::new();
