@@ -137,7 +137,8 @@ fn aborted_at_every_write_and_resumed_nothing_is_lost_doubled_or_paid_for_twice(
     let asked = requests(&calm_folder);
     assert!(asked.len() >= 8 && whole.writes() > 25, "{} requests, {} writes", asked.len(), whole.writes());
 
-    // How many writes there are depends a little on what is committed together, so the sweep goes on until nothing is left to abort.
+    // How many writes there are depends on what is committed together, and on how often a lease is renewed meanwhile, so the sweep goes on until
+    // nothing is left to abort.
     let mut left_alone = None;
     // It takes a second a write: every second write where tests may take long, else fewer, and then the end.
     let step = testdata::by_length(8, 2);
@@ -168,5 +169,6 @@ fn aborted_at_every_write_and_resumed_nothing_is_lost_doubled_or_paid_for_twice(
         }
     }
     let (write, moment) = left_alone.expect("the process comes to its end");
-    assert!(write + 4 + step as u64 > whole.writes(), "write {write} {moment}: the process was not aborted");
+    let fewest = whole.writes() - whole.writes() / 4;
+    assert!(write + step as u64 > fewest, "write {write} {moment} of {}: the process was not aborted", whole.writes());
 }
