@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use repair::core::engine::StepReport;
+pub(crate) use repair::core::text::count;
 use repair::core::text::{grouped, visible, visible_json, visible_lines};
 use repair::core::yaml::Diagnostics;
 use repair::jiff::Timestamp;
@@ -350,11 +351,6 @@ fn step_row(step: &StepReport) -> Vec<String> {
     vec![step.name.clone(), step.visits.to_string(), step.attempts.to_string(), output]
 }
 
-/// A number and what it counts: `1 unit`, `2 units`, `1,024 units`.
-pub(crate) fn count(number: u64, what: &str) -> String {
-    format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
-}
-
 /// How long something took, in at most two units: `12 ms`, `1.5 s`, `2 min 3 s`, `1 h 40 min`, `3 d 4 h`.
 pub(crate) fn lasted(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -429,8 +425,6 @@ mod tests {
             { "strategy": "ask", "slots": 6, "repaired": 3, "error": { "kind": "denied" } }, { "strategy": "guess", "slots": 3, "repaired": 2 }
         ] });
         assert_eq!(short(&strategies), "repaired: 5, strategies: ask 3 of 6, and failed; guess 2 of 3");
-        assert_eq!([0, 1, 2, 999, 1_000].map(|number| count(number, "unit")), ["0 units", "1 unit", "2 units", "999 units", "1,000 units"]);
-        assert_eq!([12_345, 1_234_567].map(grouped), ["12,345", "1,234,567"]);
         let took = [0.012, 1.56, 59.9, 123.0, 6_000.0, 273_600.0].map(|seconds| lasted(Duration::from_secs_f64(seconds)));
         assert_eq!(took, ["12 ms", "1.5 s", "59 s", "2 min 3 s", "1 h 40 min", "3 d 4 h"]);
     }

@@ -70,9 +70,9 @@ impl Console {
             // Writing to a string does not fail.
             let _ = out.write_str(&lasted(left.unwrap_or_default()));
         };
-        let bar = ProgressBar::new_spinner().with_style(style.with_key("left", left));
-        bar.set_prefix(visible(step).into_owned());
-        bar.set_message(what.to_owned());
+        // What is set later is drawn at once, before the rest is there.
+        let bar = ProgressBar::new_spinner().with_prefix(visible(step).into_owned()).with_message(what.to_owned());
+        let bar = bar.with_style(style.with_key("left", left));
         bar.enable_steady_tick(TICK);
         self.show(Some(UnderWay { step: step.to_owned(), bar, is_counting: false }));
     }
@@ -104,8 +104,8 @@ impl Progress for Console {
         };
         let bar = bar.unwrap_or_else(|| {
             let style = ProgressStyle::with_template("{prefix}: {bar:24} {human_pos} of {human_len} units, {elapsed}, {eta} left");
-            let bar = ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar.set_prefix(visible(step).into_owned());
+            let bar = ProgressBar::new(total).with_prefix(visible(step).into_owned());
+            let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.enable_steady_tick(TICK);
             self.show(Some(UnderWay { step: step.to_owned(), bar: bar.clone(), is_counting: true }));
             bar

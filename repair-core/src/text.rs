@@ -26,6 +26,17 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// A number and what it counts.
+///
+/// ```
+/// use repair_core::text::count;
+///
+/// assert_eq!([count(0, "unit"), count(1, "unit"), count(1_024, "unit")], ["0 units", "1 unit", "1,024 units"]);
+/// ```
+pub fn count(number: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
 /// A text with its control characters written out, line breaks too: what a key, a value or a source's answer holds never moves the cursor,
 /// begins a line of its own, or hides what follows.
 ///

@@ -146,6 +146,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// The name of the run that started last, for [`OpenLake::find_run`].
 const LAST: &str = "last";
 
+/// The run that ran another one as a step, by the environment of that.
+pub(crate) fn parent_of(environment: &Value) -> Option<&str> {
+    environment.get("parent").and_then(Value::as_str)
+}
+
+/// Whether a run that began so was run by another one, as a step.
+fn is_step(first: &Recorded) -> bool {
+    matches!(&first.event, Event::RunStarted { environment, .. } if parent_of(environment).is_some())
+}
+
 /// A run in a listing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -329,7 +339,7 @@ impl OpenLake {
     }
 
     /// The run that a person means: by its whole id, by the beginning of its id if no other run's begins so, or `last` for the run that
-    /// started last. `None` if no run is meant.
+    /// started last. A run that another one ran as a step is meant only by its whole id. `None` if no run is meant.
     ///
     /// # Errors
     /// `invalid` if the ids of several runs begin so; it lists some. `not-found` if nothing was ever run in the lake; those of the journal.
@@ -343,7 +353,8 @@ impl OpenLake {
         if !journal.read(name, 0, 1).await?.is_empty() {
             return Ok(Some(name.to_owned()));
         }
-        let mut runs: Vec<String> = journal.runs().await?.into_iter().map(|head| head.run).collect();
+        let heads = journal.runs().await?.into_iter().filter(|head| !is_step(&head.first));
+        let mut runs: Vec<String> = heads.map(|head| head.run).collect();
         if name == LAST {
             return Ok(runs.pop());
         }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use comfy_table::{CellAlignment, Table, presets};
 use repair::core::engine::{Event, Observer, Recorded, RunState};
 use repair::core::plugin::Progress;
+use repair::core::text::{count, grouped};
 use repair::jiff::Timestamp;
 use repair::jiff::civil::Date;
 use repair::jiff::tz::TimeZone;
@@ -193,24 +194,6 @@ pub(crate) fn by_hand(file: &str, lake: &Path, given: &BTreeMap<String, String>,
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
     if !text.is_empty() && text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
-}
-
-/// A number and what it counts: `1 minute`, `1,833 minutes`.
-fn count(number: u64, what: &str) -> String {
-    format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
-}
-
-/// A number with separated thousands.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Prints the steps of a run as they happen, one line each.

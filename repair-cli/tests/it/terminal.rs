@@ -106,6 +106,24 @@ fn a_run_is_named_by_the_beginning_of_its_id_or_as_the_last() {
     assert_eq!(world.json(&["show", "monday"])["run"], "monday");
 }
 
+/// A run that another one runs as a step began later, and its id begins with that of the other.
+#[test]
+fn a_run_that_is_a_step_of_another_is_not_meant_by_last_or_by_a_beginning() {
+    let world = World::new();
+    world.workflow(&[]);
+    world.write(
+        "outer.yaml",
+        "workflow: outer\nkind: state-machine\nstart: inner\nsteps:\n  inner: { workflow: ./workflow.yaml, end: true }\n",
+    );
+    world.text(&["run", "outer.yaml", "--run-id", "outer-run", "--lake", "lake"]);
+    let runs = world.json(&["runs"]);
+    let inner = runs["runs"][0]["run"].as_str().unwrap();
+    assert!(runs["runs"].as_array().unwrap().len() == 2 && inner.starts_with("outer-run-"), "{runs}");
+    for (name, run) in [("last", "outer-run"), ("outer", "outer-run"), (inner, inner)] {
+        assert_eq!(world.json(&["show", name])["run"], run, "{name}");
+    }
+}
+
 #[test]
 fn a_run_that_is_driven_waits_and_is_killed_is_listed_as_what_it_is() {
     let world = World::new();

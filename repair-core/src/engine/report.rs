@@ -13,7 +13,7 @@ use crate::lake::{overlay, stale};
 use crate::model::Usage;
 use crate::model::{DefectKind, Interval, Key, OtherKeys, Scope};
 use crate::plugin::LEFT_OUT;
-use crate::text::grouped;
+use crate::text::count;
 
 /// The format of results in JSON: a field `format` that is always 1. A consumer checks it, and ignores fields that it does not know.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -298,11 +298,6 @@ fn suspect(name: &str, step: &StepState, table: &str) -> Option<String> {
     let (slots, stretches) = (count(left, "slot"), stretches.join("; "));
     let advice = "a collector may have failed, so they stay missing; use another source, or record an exception if you know better";
     (left > 0).then(|| format!("{name}: {slots} of table `{table}` suspect: {stretches}{more}; {advice}"))
-}
-
-/// A number with its noun, singular or plural.
-fn count(number: u64, what: &str) -> String {
-    format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
 fn unit_problems(state: &RunState, name: &str, step: &StepState) -> Vec<String> {

@@ -108,7 +108,7 @@ pub(super) struct Sentinel {
     pub(super) value: f64,
 }
 
-/// Numbers far outside all others that occur often.
+/// Numbers outside all others that occur often; or once, if they are far outside and usually stand for something else.
 pub(super) fn sentinels(csv: &Csv, columns: &[&Column], guesses: &mut Vec<Guess>) -> Vec<Sentinel> {
     let mut found = Vec::new();
     for column in columns {
@@ -127,11 +127,16 @@ pub(super) fn sentinels(csv: &Csv, columns: &[&Column], guesses: &mut Vec<Guess>
             let away = if at_end { value - greatest } else { least - value };
             let occurs = counts.get(&value.to_bits()).copied().unwrap_or(0);
             let is_usual = USUAL_SENTINELS.contains(&value);
-            let is_one = if is_usual { occurs >= 2 && away > spread } else { occurs >= 5 && away > 10.0 * spread };
+            let is_far = away > 10.0 * spread;
+            let is_one = match is_usual {
+                true => (occurs >= 2 && away > spread) || (is_far && value.abs() >= 99.0),
+                false => occurs >= 5 && is_far,
+            };
             // A value that most rows have is what is normal.
             if is_one && occurs * 3 < numbers.len() {
-                let sure = if is_usual { Sure::Likely } else { Sure::Guess };
-                let why = format!("it occurs {occurs} times in column `{}`, and all others are from {least} to {greatest}", column.name);
+                let sure = if is_usual && occurs >= 2 { Sure::Likely } else { Sure::Guess };
+                let times = if occurs == 1 { "once".to_owned() } else { format!("{occurs} times") };
+                let why = format!("it occurs {times} in column `{}`, and all others are from {least} to {greatest}", column.name);
                 guesses.push(Guess::new("sentinel", value.to_string(), why, sure));
                 found.push(Sentinel { column: column.name.clone(), value });
                 numbers = rest;

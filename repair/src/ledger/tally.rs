@@ -209,7 +209,7 @@ impl Tally {
 
     /// The run that ran this one as a step.
     pub fn parent(&self) -> Option<&str> {
-        self.environment.get("parent").and_then(Value::as_str)
+        crate::run::parent_of(&self.environment)
     }
 
     /// Folds one more event.

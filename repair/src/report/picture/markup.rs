@@ -2,6 +2,8 @@
 
 use std::fmt::{Display, Write};
 
+pub(in crate::report) use repair_core::text::{count, grouped};
+
 /// Text of HTML or SVG.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::report) struct Markup(String);
@@ -129,24 +131,6 @@ impl Display for At {
         let tenths = (self.0 * 10.0).round();
         if tenths % 10.0 == 0.0 { write!(f, "{:.0}", tenths / 10.0 + 0.0) } else { write!(f, "{:.1}", tenths / 10.0) }
     }
-}
-
-/// A number with separated thousands.
-pub(in crate::report) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// A number and what it counts: `1 slot`, `2 slots`.
-pub(in crate::report) fn count(number: u64, what: &str) -> String {
-    format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
 /// Bytes in base 64.
