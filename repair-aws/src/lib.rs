@@ -1,4 +1,5 @@
 //! A data-repair lake on S3 and Athena, and a journal on S3.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod athena;
 mod bad;

@@ -18,6 +18,7 @@
 //! | [`engine`] | runs workflows |
 //! | [`builtin`] | plug-ins for any kind of data |
 //! | `testing` | conformance suites and an in-memory world (feature `testing`) |
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod builtin;
 pub mod engine;

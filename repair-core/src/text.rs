@@ -1,4 +1,4 @@
-//! Text from elsewhere, as people may safely see it.
+//! Text as people see it: numbers that they can read, and text from elsewhere that does nothing to them.
 
 use std::borrow::Cow;
 use std::fmt::Write;

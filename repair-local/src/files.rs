@@ -103,7 +103,7 @@ pub(crate) struct Listed<'a> {
     /// If only some files are meant: a glob of their paths below the folder.
     pub(crate) only: Option<&'a Pattern>,
     /// Which folders below it are something else, with all that they hold.
-    pub(crate) is_left_out: Option<fn(&Path) -> bool>,
+    pub(crate) is_left_out: Option<fn(&Path) -> Result<bool>>,
     /// Whether they are of our own state.
     pub(crate) are_ours: bool,
 }
@@ -229,7 +229,9 @@ impl Walk<'_> {
             Err(error) => return Err(io_error(error, "look at", &path)),
         };
         if metadata.is_dir() {
-            if self.listed.is_left_out.is_some_and(|is_left_out| is_left_out(&path)) {
+            if let Some(is_left_out) = self.listed.is_left_out
+                && is_left_out(&path)?
+            {
                 return Ok(());
             }
             if kind.is_symlink() {
@@ -300,12 +302,15 @@ impl Walk<'_> {
         if self.listed.except.contains(&log) || self.is_ignored(name) {
             return Ok(());
         }
-        // Only Iceberg's folder has a name that other folders may have.
-        let is_log = name != "metadata"
-            || fs::read_dir(log)
-                .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_string_lossy().ends_with(".metadata.json")));
-        if !is_log || !log.is_dir() {
+        if !is_folder(log)? {
             return Ok(());
+        }
+        // Only Iceberg's folder has a name that other folders may have.
+        if name == "metadata" {
+            let entries: Vec<fs::DirEntry> = fs::read_dir(log).and_then(Iterator::collect).map_err(|error| io_error(error, "list", log))?;
+            if !entries.iter().any(|entry| entry.file_name().to_string_lossy().ends_with(".metadata.json")) {
+                return Ok(());
+            }
         }
         Err(Error::new(
             ErrorKind::Blind,
@@ -376,6 +381,30 @@ pub(crate) fn io_error(error: io::Error, doing: &str, path: &Path) -> Error {
     Error::new(kind, message).because(error)
 }
 
+/// What is at a path, symbolic links followed; `None` if nothing is. What cannot be looked at is an error and never "nothing": who takes the
+/// one for the other begins anew, or reads what it should not.
+pub(crate) fn there(path: &Path) -> Result<Option<fs::FileType>> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.file_type())),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(io_error(error, "look at", path)),
+    }
+}
+
+/// Whether a folder is at a path.
+pub(crate) fn is_folder(path: &Path) -> Result<bool> {
+    Ok(there(path)?.is_some_and(|kind| kind.is_dir()))
+}
+
+/// A path without symbolic links; `None` if nothing is there.
+pub(crate) fn real(path: &Path) -> Result<Option<PathBuf>> {
+    match path.canonicalize() {
+        Ok(real) => Ok(Some(real)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(io_error(error, "follow the links of", path)),
+    }
+}
+
 /// Folders whose own names are known to be on the disk. Whatever is above one of them, is too.
 static KEPT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
@@ -395,7 +424,13 @@ pub(crate) fn trust_folder(folder: &Path) {
 /// process that was killed, may have made one just now, and what we put into it must not be lost with its name.
 pub(crate) fn create_folder(folder: &Path) -> Result<()> {
     let is_kept = kept().contains(folder);
-    let missing: Vec<&Path> = folder.ancestors().take_while(|above| !above.is_dir()).collect();
+    let mut missing = Vec::new();
+    for above in folder.ancestors().filter(|above| !above.as_os_str().is_empty()) {
+        if is_folder(above)? {
+            break;
+        }
+        missing.push(above);
+    }
     if is_kept && missing.is_empty() {
         return Ok(());
     }
@@ -483,7 +518,9 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
         // Its writer may not have flushed its name yet.
         Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {}
         // Some file systems have no way to rename without replacing. Theirs are not shared by processes that begin at the same instant.
-        Err(error) if matches!(error.error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) && !path.exists() => {
+        Err(error)
+            if matches!(error.error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) && there(path)?.is_none() =>
+        {
             error.file.persist(path).map_err(|error| io_error(error.error, "write", path))?;
         }
         Err(error) => return Err(io_error(error.error, "write", path)),
@@ -500,7 +537,7 @@ pub(crate) fn remove(path: &Path) -> Result<bool> {
         Err(error) => return Err(io_error(error, "remove", path)),
     };
     match path.parent() {
-        Some(folder) if was_there || folder.is_dir() => sync_folder(folder)?,
+        Some(folder) if was_there || is_folder(folder)? => sync_folder(folder)?,
         _ => {}
     }
     Ok(was_there)

@@ -109,7 +109,7 @@ impl Inner {
         {
             return Ok((Some(schema.clone()), true));
         }
-        let schema = scan::schema_of(self, table, &place::Place::of(&self.root, table).files(table)?)?;
+        let schema = scan::schema_of(self, table, &place::Place::of(&self.root, table)?.files(table)?)?;
         let mut recent = recent();
         recent.retain(|_, (at, _)| at.elapsed() < FRESH);
         if let Some(schema) = &schema {
@@ -140,13 +140,13 @@ impl LocalLake {
         let absolute = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
         let root = match absolute.canonicalize() {
             Ok(root) => root,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
                 let message = format!("no folder {} for the lake; create it or correct the lake's `root`", absolute.display());
                 return Err(Error::new(ErrorKind::NotFound, message));
             }
             Err(error) => return Err(files::io_error(error, "open the lake", &absolute)),
         };
-        if !root.is_dir() {
+        if !files::is_folder(&root)? {
             return Err(Error::invalid(format!("{} is a file; the lake's `root` must be a folder", root.display())));
         }
         files::trust_folder(&root);
@@ -177,7 +177,7 @@ impl ReadLake for LocalLake {
     }
 
     fn place(&self, table: &Table) -> String {
-        let place = place::Place::of(&self.inner.root, table).data;
+        let place = place::Place::of(&self.inner.root, table).map_or_else(|_| self.inner.root.join(&table.location), |place| place.data);
         // A path that does not exist yet cannot be resolved.
         let place = place.canonicalize().unwrap_or(place);
         let parts: Vec<_> = place.components().map(|part| part.as_os_str().to_string_lossy()).collect();

@@ -21,6 +21,7 @@
 //! ```
 //!
 //! This crate must not know what a gap is, what to do about it, or when. Others decide what it reads and writes.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod artifact;
 mod disk;

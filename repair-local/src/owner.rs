@@ -18,7 +18,10 @@ use crate::read::parquet;
 /// # Errors
 /// `conflict` if it is that of another table; `invalid` if its record cannot be read.
 pub(crate) fn check(root: &Path, table: &Table, place: &Place) -> Result<()> {
-    if let Some(outside) = place.outdated.as_ref().filter(|outside| outside.exists() && !outside.join(RECORD).exists()) {
+    if let Some(outside) = &place.outdated
+        && files::there(outside)?.is_some()
+        && files::there(&outside.join(RECORD))?.is_none()
+    {
         return Err(Error::new(
             ErrorKind::Conflict,
             format!(
@@ -31,7 +34,7 @@ pub(crate) fn check(root: &Path, table: &Table, place: &Place) -> Result<()> {
         ));
     }
     match recorded(place)? {
-        Some(owner) if !is_same(root, place, &owner) => Err(conflict(root, place, &owner)),
+        Some(owner) if !is_same(root, place, &owner)? => Err(conflict(root, place, &owner)),
         _ => Ok(()),
     }
 }
@@ -62,17 +65,17 @@ fn recorded(place: &Place) -> Result<Option<Owner>> {
 }
 
 /// Whether a record means the table of a place.
-fn is_same(root: &Path, place: &Place, owner: &Owner) -> bool {
+fn is_same(root: &Path, place: &Place, owner: &Owner) -> Result<bool> {
     if owner.beside || place.owner.beside || owner.is_same(&place.owner) {
-        return owner.is_same(&place.owner);
+        return Ok(owner.is_same(&place.owner));
     }
     // The same files under another name. Globs are the same if their texts are, and their folders.
-    let resolved = |location: &str| {
-        let (folder, only) = place::split_glob(root, location);
+    let resolved = |location: &str| -> Result<_> {
+        let (folder, only) = place::split_glob(root, location)?;
         let folder = place::normalized(&root.join(folder));
-        (folder.canonicalize().unwrap_or(folder), only)
+        Ok((files::real(&folder)?.unwrap_or(folder), only))
     };
-    resolved(&owner.location) == resolved(&place.owner.location)
+    Ok(resolved(&owner.location)? == resolved(&place.owner.location)?)
 }
 
 fn conflict(root: &Path, place: &Place, owner: &Owner) -> Error {
@@ -94,27 +97,33 @@ const MAX_DEPTH: usize = 1;
 
 /// Whether a folder is a table of an overlay: it is named like one, and there is a record, or its files have a column that only ours have, if
 /// an earlier version wrote them.
-pub(crate) fn is_overlay(folder: &Path) -> bool {
-    let Some((kind, beside)) = folder.file_name().and_then(|name| name.to_str()).and_then(owner::named) else { return false };
-    folder.with_file_name(overlay::repairs(beside)).join(RECORD).is_file() || has_mark(folder, kind, 0)
+///
+/// # Errors
+/// If that cannot be found out.
+pub(crate) fn is_overlay(folder: &Path) -> Result<bool> {
+    let Some((kind, beside)) = folder.file_name().and_then(|name| name.to_str()).and_then(owner::named) else { return Ok(false) };
+    let record = folder.with_file_name(overlay::repairs(beside)).join(RECORD);
+    Ok(files::there(&record)?.is_some_and(|kind| kind.is_file()) || has_mark(folder, kind, 0)?)
 }
 
-/// Whether the first Parquet file has the column. What cannot be read is left to those who read the table.
-fn has_mark(folder: &Path, kind: Kind, depth: usize) -> bool {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+/// Whether the first Parquet file has the column. One that is damaged is left to those who read the table.
+fn has_mark(folder: &Path, kind: Kind, depth: usize) -> Result<bool> {
+    let entries: Vec<fs::DirEntry> =
+        fs::read_dir(folder).and_then(Iterator::collect).map_err(|error| files::io_error(error, "list", folder))?;
+    let mut paths: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
     paths.sort();
     for path in paths {
         let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
         if name.starts_with(['.', '_']) {
             continue;
         }
-        if path.is_dir() && depth < MAX_DEPTH {
-            if has_mark(&path, kind, depth + 1) {
-                return true;
+        if depth < MAX_DEPTH && files::is_folder(&path)? {
+            if has_mark(&path, kind, depth + 1)? {
+                return Ok(true);
             }
         } else if name.ends_with(".parquet") {
             return parquet::has_column(&path, kind.mark());
         }
     }
-    false
+    Ok(false)
 }

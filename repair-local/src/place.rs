@@ -41,21 +41,25 @@ impl Place {
     /// elsewhere lies in the root, under the table's name.
     ///
     /// Whose the overlay there is, is not asked: see [`Place::to_read`] and [`Place::to_write`].
-    pub(crate) fn of(root: &Path, table: &Table) -> Self {
-        let (location, only) = split_glob(root, &table.location);
+    ///
+    /// # Errors
+    /// If the path cannot be looked at.
+    pub(crate) fn of(root: &Path, table: &Table) -> Result<Self> {
+        let (location, only) = split_glob(root, &table.location)?;
         let location = Path::new(&location);
         let data = normalized(&root.join(location));
         let below = |path: &Path| path.strip_prefix(root).ok().map(Path::to_owned);
-        let relative = below(&data).or_else(|| {
+        let relative = match below(&data) {
             // An absolute path may lead into the root by another name.
-            location.is_absolute().then(|| data.canonicalize().ok()).flatten().as_deref().and_then(below)
-        });
+            None if location.is_absolute() => files::real(&data)?.as_deref().and_then(below),
+            relative => relative,
+        };
         let data = relative.as_ref().map_or(data, |relative| root.join(relative));
         // The folder beside which the overlay would lie, and the table's name in it. A glob stands for some files of a folder, and another
         // glob for others.
         let named = match (data.parent(), data.file_name().and_then(|name| name.to_str())) {
             (Some(parent), Some(name)) if only.is_none() && relative.as_ref().is_some_and(|relative| relative.parent().is_some()) => {
-                Some((resolved(parent), name.to_owned()))
+                Some((resolved(parent)?, name.to_owned()))
             }
             _ => None,
         };
@@ -73,7 +77,7 @@ impl Place {
         };
         let is_inside = beside.is_some();
         let (folder, name) = beside.unwrap_or_else(|| (root.to_owned(), name::part(&table.name)));
-        Self {
+        Ok(Self {
             data,
             repairs: folder.join(overlay::repairs(&name)),
             exceptions: folder.join(overlay::exceptions(&name)),
@@ -82,7 +86,7 @@ impl Place {
             only,
             owner,
             outdated,
-        }
+        })
     }
 
     /// As [`Place::of`], for whoever reads the overlay.
@@ -90,7 +94,7 @@ impl Place {
     /// # Errors
     /// `conflict` if the overlay is that of another table.
     pub(crate) fn to_read(root: &Path, table: &Table) -> Result<Self> {
-        let place = Self::of(root, table);
+        let place = Self::of(root, table)?;
         owner::check(root, table, &place)?;
         Ok(place)
     }
@@ -100,7 +104,7 @@ impl Place {
     /// # Errors
     /// `conflict` if the overlay is that of another table.
     pub(crate) fn to_write(root: &Path, table: &Table) -> Result<Self> {
-        let place = Self::of(root, table);
+        let place = Self::of(root, table)?;
         owner::claim(root, table, &place)?;
         Ok(place)
     }
@@ -114,8 +118,8 @@ impl Place {
         let except = [self.repairs.as_path(), self.exceptions.as_path(), self.retractions.as_path()];
         // A glob that names overlays means them.
         let names_overlays = self.only.as_ref().is_some_and(|only| only.as_str().split('/').any(|name| owners::named(name).is_some()));
-        let is_left_out: Option<fn(&Path) -> bool> = if names_overlays { None } else { Some(owner::is_overlay) };
-        let (only, are_ours) = (self.only.as_ref(), names_overlays || owner::is_overlay(&self.data));
+        let is_left_out: Option<fn(&Path) -> Result<bool>> = if names_overlays { None } else { Some(owner::is_overlay) };
+        let (only, are_ours) = (self.only.as_ref(), names_overlays || owner::is_overlay(&self.data)?);
         let listed = Listed { format: table.format, ignore: &table.ignore, except: &except, only, is_left_out, are_ours };
         let mut files = files::list(&self.data, &listed)?.ok_or_else(|| {
             Error::new(
@@ -204,17 +208,17 @@ fn is_in_folders(table: &Table) -> bool {
 
 /// Splits a location that is a glob into the folder before its first open name, and the rest. A location that exists as it is written is
 /// none.
-pub(crate) fn split_glob(root: &Path, location: &str) -> (String, Option<Pattern>) {
-    if !location.contains(['*', '?', '[']) || root.join(location).exists() {
-        return (location.to_owned(), None);
+pub(crate) fn split_glob(root: &Path, location: &str) -> Result<(String, Option<Pattern>)> {
+    if !location.contains(['*', '?', '[']) || files::there(&root.join(location))?.is_some() {
+        return Ok((location.to_owned(), None));
     }
     let names: Vec<&str> = location.split('/').collect();
     let open = names.iter().position(|name| name.contains(['*', '?', '['])).unwrap_or(0);
-    match Pattern::new(&names[open..].join("/")) {
+    Ok(match Pattern::new(&names[open..].join("/")) {
         Ok(pattern) => (names[..open].join("/"), Some(pattern)),
         // Nothing is there under this name, which is what the caller reports.
         Err(_) => (location.to_owned(), None),
-    }
+    })
 }
 
 /// The path without `.` and `..`, by its text alone, since a path that does not exist yet cannot be resolved.
@@ -233,13 +237,13 @@ pub(crate) fn normalized(path: &Path) -> PathBuf {
 }
 
 /// The path without symbolic links, as far as it exists.
-fn resolved(path: &Path) -> PathBuf {
+fn resolved(path: &Path) -> Result<PathBuf> {
     for above in path.ancestors() {
-        if let Ok(real) = above.canonicalize() {
-            return path.strip_prefix(above).map_or_else(|_| real.clone(), |rest| real.join(rest));
+        if let Some(real) = files::real(above)? {
+            return Ok(path.strip_prefix(above).map_or_else(|_| real.clone(), |rest| real.join(rest)));
         }
     }
-    path.to_owned()
+    Ok(path.to_owned())
 }
 
 /// A path outside the root, as one from the root: both may be moved together.

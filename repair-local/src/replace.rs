@@ -21,7 +21,7 @@ const PART: &str = "part.parquet";
 
 /// Replaces the content of every partition that the interval touches with these rows.
 pub(crate) fn replace(lake: &Inner, table: &Table, interval: &Interval, rows: &[RecordBatch]) -> Result<Usage> {
-    let place = Place::of(&lake.root, table);
+    let place = Place::of(&lake.root, table)?;
     if !place.inside || place.data == lake.root {
         return Err(Error::invalid(format!(
             "table `{}` lies at {}, which is not a folder of its own below the lake's root {}, and we write nowhere else; correct its `location`",

@@ -19,7 +19,7 @@ const BATCH_ROWS: usize = 8_192;
 pub(crate) fn retract(lake: &Inner, table: &Table, retraction: &Retraction) -> Result<()> {
     let batch = retraction.to_batch(table)?;
     let path = Place::to_write(&lake.root, table)?.retractions.join(retraction::object(&retraction.id));
-    if path.exists() {
+    if files::there(&path)?.is_some() {
         // Who wrote it may have been killed before its name was on the disk.
         return path.parent().map_or(Ok(()), files::sync_folder);
     }

@@ -84,8 +84,8 @@ impl Names {
             if name.starts_with(['.', '_']) {
                 continue;
             }
-            if path.is_dir() {
-                if !owner::is_overlay(&path) {
+            if files::is_folder(&path)? {
+                if !owner::is_overlay(&path)? {
                     self.walk(&path, depth + 1)?;
                 }
             } else {

@@ -87,7 +87,7 @@ impl Scan {
         columns: Option<&[String]>,
     ) -> Result<Self> {
         shape::check_keys(table, keys.unwrap_or_default())?;
-        let place = Place::of(&lake.root, table);
+        let place = Place::of(&lake.root, table)?;
         let files = place.files(table)?;
         let schema = match schema_of(lake, table, &files)? {
             Some(schema) => schema,
@@ -286,7 +286,7 @@ fn repairs_schema(lake: &Inner, table: &Table, place: &Place) -> Result<Option<S
 /// The columns of a table in shape.
 pub(crate) fn describe(lake: &Inner, table: &Table) -> Result<SchemaRef> {
     repair_core::lake::partition::time_partition(table)?;
-    let place = Place::of(&lake.root, table);
+    let place = Place::of(&lake.root, table)?;
     let files = place.files(table)?;
     schema_of(lake, table, &files)?.ok_or_else(|| {
         let endings: Vec<String> = table.format.endings().iter().map(|ending| format!(".{ending}")).collect();

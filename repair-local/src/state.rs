@@ -25,7 +25,7 @@ pub(crate) fn check(root: &Path) -> Result<StateCheck> {
             // Whoever follows links may leave the lake, or go in circles.
             match entry.file_type().map_err(|error| io_error(error, "look at", &path))? {
                 kind if kind.is_dir() => {
-                    let is_ours = is_ours || path == place::own_folder(root) || owner::is_overlay(&path);
+                    let is_ours = is_ours || path == place::own_folder(root) || owner::is_overlay(&path)?;
                     folders.push((path, is_ours));
                 }
                 kind if is_ours && kind.is_file() && is_object(&path) => ours.push(path),

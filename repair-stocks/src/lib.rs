@@ -26,6 +26,7 @@
 //! ```
 //!
 //! Nothing here may know which lake it works on, or how a workflow runs.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod backfill;
 pub mod bar;

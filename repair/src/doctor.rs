@@ -138,18 +138,20 @@ impl Examination {
     /// The calendars whose hours end soon.
     fn calendars(&mut self, calendars: &BTreeMap<String, Arc<dyn Calendar>>, today: Date) {
         let soon = today.checked_add(CALENDAR_DAYS.days()).unwrap_or(today);
-        let mut number = 0;
+        let mut ending: BTreeMap<Date, Vec<&str>> = BTreeMap::new();
         for (name, calendar) in calendars {
-            let Some((_, last)) = calendar.hours_coverage().or_else(|| calendar.coverage()) else { continue };
-            number += 1;
-            if last < soon {
-                let health = if last < today { Health::Bad } else { Health::Warning };
-                let remedy = "use a newer version of this program, or a calendar of your own, before a run asks for a later day";
-                self.add(format!("calendar `{name}`"), health, format!("its hours are known until {last}"), Some(remedy));
+            if let Some((_, last)) = calendar.hours_coverage().or_else(|| calendar.coverage()) {
+                ending.entry(last).or_default().push(name);
             }
         }
-        if !self.checks.iter().any(|check| check.what.starts_with("calendar ")) {
-            self.add("calendars", Health::Good, format!("the hours of {number} are known for at least {CALENDAR_DAYS} days"), None);
+        let later = ending.split_off(&soon);
+        let number: usize = later.values().map(Vec::len).sum();
+        self.add("calendars", Health::Good, format!("the hours of {number} are known for at least {CALENDAR_DAYS} days"), None);
+        for (last, names) in ending {
+            let health = if last < today { Health::Bad } else { Health::Warning };
+            let seen = format!("the hours of {} are known until {last}", names.join(", "));
+            let remedy = "use a newer version of this program, or a calendar of your own, before a run asks for a later day";
+            self.add("calendars", health, seen, Some(remedy));
         }
     }
 
@@ -236,11 +238,14 @@ impl OpenLake {
         match opened {
             Ok(lake) => match lake.check_writable().await {
                 Ok(()) => examination.add("lake", Health::Good, "it can be read and written", None),
-                Err(error) => examination.add("lake", Health::Warning, error.full(), Some("runs that only look may go on; repairs fail")),
+                // Even a run that only looks writes its journal.
+                Err(error) => {
+                    examination.add("lake", Health::Bad, error.full(), Some("until then, past runs can be looked at, and no run can begin"))
+                }
             },
             Err(error) => examination.failed("lake", &error),
         }
-        if let Some(folder) = self.folder().filter(|folder| folder.is_dir()) {
+        if let Some(folder) = self.folder().filter(|folder| std::fs::metadata(folder).is_ok_and(|there| there.is_dir())) {
             examination.disk(folder);
         }
         examination.journal(self).await;

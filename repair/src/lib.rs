@@ -92,6 +92,7 @@
 //! What requests return can be serialized, and is then exactly what the command prints with `--json`; each has a field `format`.
 //!
 //! This crate must not know how an adapter works, and nothing about terminals.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod apart;
 mod block_on;

@@ -39,7 +39,8 @@ impl LakeFolder {
         let root = root.canonicalize().with_context(|| format!("the folder {} cannot be opened", root.display()))?;
         let folder = Self { root };
         let root = &folder.root;
-        if !root.join(MARKER).exists() {
+        let marker = root.join(MARKER);
+        if !marker.try_exists().with_context(|| format!("the file {} cannot be looked at", marker.display()))? {
             let mut entries = fs::read_dir(root).with_context(|| format!("the folder {} cannot be read", root.display()))?;
             if entries.next().is_some() {
                 bail!(

@@ -19,7 +19,7 @@ use repair_core::engine::{Event, Journal, Recorded, RunHead, Signal};
 use repair_core::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use crate::files::blocking;
+use crate::files::{self, blocking};
 use writer::Writer;
 
 /// Idle connections to keep for later readers.
@@ -50,7 +50,7 @@ impl SqliteJournal {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = std::path::absolute(path.as_ref()).unwrap_or_else(|_| path.as_ref().to_owned());
         if let Some(folder) = path.parent()
-            && !folder.is_dir()
+            && !files::is_folder(folder)?
         {
             return Err(Error::new(
                 ErrorKind::NotFound,
@@ -60,6 +60,20 @@ impl SqliteJournal {
         let connection = schema::open_to_write(&path)?;
         let writer = Writer::start(path.clone(), connection)?;
         Ok(Self { writer: Some(writer), readers: Arc::new(Readers { path, copy: None, idle: Mutex::default() }) })
+    }
+
+    /// As [`SqliteJournal::open`], and creates the folder too.
+    ///
+    /// # Errors
+    /// As [`SqliteJournal::open`], and `denied` or `transient` if the folder cannot be created.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+        let path = std::path::absolute(path.as_ref()).unwrap_or_else(|_| path.as_ref().to_owned());
+        if let Some(folder) = path.parent()
+            && !files::is_folder(folder)?
+        {
+            files::create_folder(folder)?;
+        }
+        Self::open(path)
     }
 
     /// Opens the journal for reading, and creates nothing. Appending to it is then an error. Where nothing may be written, as on a read-only

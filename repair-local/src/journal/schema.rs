@@ -100,7 +100,11 @@ pub(super) fn is_there(path: &Path) -> Result<bool> {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     // Look for the log first, since another process creates it only after the file.
-    let has_log = std::fs::metadata(&log).is_ok_and(|metadata| metadata.len() > 0);
+    let has_log = match std::fs::metadata(&log) {
+        Ok(metadata) => metadata.len() > 0,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) => return Err(files::io_error(error, "look at the log of the journal", path)),
+    };
     match std::fs::metadata(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && has_log => Err(Error::invalid(format!(

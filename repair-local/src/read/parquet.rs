@@ -18,7 +18,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{ChunkReader, Length};
 use repair_core::model::{Repeated, Table, TimeForm, Usage};
-use repair_core::{Error, Result};
+use repair_core::{Error, ErrorKind, Result};
 
 use super::Sink;
 use super::pages::{Failure, Pages, Stopped};
@@ -136,10 +136,15 @@ pub(crate) fn open(file: &DataFile) -> Result<Opened> {
     if file.is_ours {
         check_seal(&opened, &metadata, &file.path)?;
     }
+    footer(opened, bytes, &file.path)
+}
+
+/// Reads the footer of an open file.
+fn footer(opened: File, bytes: u64, path: &Path) -> Result<Opened> {
     let shared = Shared { file: Arc::new(opened), bytes, failed: Failed::default() };
     let metadata = ArrowReaderMetadata::load(&shared, ArrowReaderOptions::new());
-    let metadata = metadata.map_err(|error| shared.failed.explain(error, &file.path))?;
-    Ok(Opened { file: shared, path: file.path.as_path().into(), metadata })
+    let metadata = metadata.map_err(|error| shared.failed.explain(error, path))?;
+    Ok(Opened { file: shared, path: path.into(), metadata })
 }
 
 /// Files whose seals were found intact, by path, with their size and time.
@@ -183,10 +188,18 @@ fn changed() -> Error {
     Error::invalid("the file is not what we wrote: something has changed it since; restore it from a backup")
 }
 
-/// Whether a path is a Parquet file with a column of this name.
-pub(crate) fn has_column(path: &std::path::Path, name: &str) -> bool {
-    let footer = File::open(path).ok().and_then(|file| ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).ok());
-    footer.is_some_and(|footer| footer.schema().field_with_name(name).is_ok())
+/// Whether a path is a Parquet file with a column of this name. One that is damaged has none.
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn has_column(path: &Path, name: &str) -> Result<bool> {
+    let opened = files::open(path)?;
+    let bytes = opened.metadata().map_err(|error| files::io_error(error, "look at", path))?.len();
+    match footer(opened, bytes, path) {
+        Ok(opened) => Ok(opened.metadata.schema().field_with_name(name).is_ok()),
+        Err(error) if error.kind() == ErrorKind::Invalid => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 impl Opened {

@@ -33,12 +33,12 @@ mod with_local {
         LocalLake::open(path).map_err(|error| {
             let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
             let hint = Hint::MissingLake { profile: profile.map(str::to_owned) };
-            if path.is_file() {
-                Error::invalid(format!("{} is a file, but a lake is a folder", path.display())).hint(Hint::OtherLake)
-            } else if error.kind() == ErrorKind::NotFound {
-                Error::new(ErrorKind::NotFound, format!("there is no folder {} for the lake", path.display())).hint(hint)
-            } else {
-                error
+            match error.kind() {
+                ErrorKind::NotFound => {
+                    Error::new(ErrorKind::NotFound, format!("there is no folder {} for the lake", path.display())).hint(hint)
+                }
+                ErrorKind::Invalid => Error::invalid(format!("{} is a file, but a lake is a folder", path.display())).hint(Hint::OtherLake),
+                _ => error,
             }
         })
     }
@@ -70,14 +70,7 @@ mod with_local {
     /// The journal of a folder, created if it is not there.
     pub(in crate::open) fn journal_to_write(path: &Path, profile: Option<&str>) -> Result<Arc<dyn Journal>> {
         let lake = open(path, profile)?;
-        let path = journal_path(lake.root());
-        if !path.exists() {
-            let folder = lake.root().join(".repair");
-            std::fs::create_dir_all(&folder).map_err(|error| {
-                Error::new(ErrorKind::Denied, "the folder for the journal cannot be created").on("path", folder.display()).because(error)
-            })?;
-        }
-        Ok(Arc::new(SqliteJournal::open(&path).map_err(not_usable)?))
+        Ok(Arc::new(SqliteJournal::create(journal_path(lake.root())).map_err(not_usable)?))
     }
 
     /// What is no journal, or may not be opened, is in a lake that can be named otherwise.

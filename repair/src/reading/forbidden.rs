@@ -36,7 +36,12 @@ pub(super) async fn check(open: &OpenLake, lake: &dyn Lake, path: &Path, known: 
     };
     let place = folder.join(name);
     let refuse = |what: String| Error::invalid(format!("{} is {what}; choose a place outside of it", path.display()));
-    if let Some(root) = open.folder().and_then(|root| root.canonicalize().ok())
+    let root = open.folder().map(|root| {
+        root.canonicalize().map_err(|error| {
+            Error::new(ErrorKind::Transient, format!("the lake's folder {} cannot be looked at", root.display())).because(error)
+        })
+    });
+    if let Some(root) = root.transpose()?
         && let Ok(below) = place.strip_prefix(&root)
     {
         let folders = below.parent().into_iter().flat_map(Path::components);

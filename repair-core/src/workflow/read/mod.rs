@@ -581,7 +581,9 @@ pub(crate) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>)
 /// `expected one of …`, with at most twenty names.
 pub(crate) fn one_of<'a>(known: impl Iterator<Item = &'a str>) -> String {
     const SHOWN: usize = 20;
-    let known: Vec<&str> = known.collect();
+    let mut known: Vec<&str> = known.collect();
+    let mut seen = std::collections::HashSet::new();
+    known.retain(|name| seen.insert(*name));
     if known.is_empty() {
         return "there are none".to_owned();
     }
