@@ -373,6 +373,9 @@ pub(crate) fn io_error(error: io::Error, doing: &str, path: &Path) -> Error {
         Io::StorageFull | Io::QuotaExceeded => {
             (ErrorKind::Transient, format!("could not {doing} {path}: the disk is full; free some space"))
         }
+        Io::AlreadyExists => {
+            (ErrorKind::Invalid, format!("could not {doing} {path}: something else is there under that name; move it away"))
+        }
         Io::NotADirectory | Io::IsADirectory | Io::InvalidData | Io::UnexpectedEof | Io::InvalidFilename => {
             (ErrorKind::Invalid, format!("could not {doing} {path}"))
         }

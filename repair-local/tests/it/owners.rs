@@ -9,7 +9,7 @@ use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::{Layer, Overlay, ReadLake, overlay};
 use repair_core::model::{SlotRange, Table};
 use repair_core::{Error, ErrorKind};
-use repair_local::LocalLake;
+use repair_local::{LocalLake, SqliteJournal};
 
 const RAW: &str = "2018-04-04T00:00:00Z";
 const FIXED: &str = "2018-04-04T00:01:00Z";
@@ -332,4 +332,41 @@ async fn the_overlay_of_a_table_behind_a_link_stays_within_the_root() {
     let said = error.full();
     let places: [PathBuf; 2] = [folder.path().canonicalize().unwrap().join("bars_repairs"), world.root().join("t_repairs")];
     assert!(places.iter().all(|place| said.contains(place.to_str().unwrap())), "{said}");
+}
+
+/// A link that leads to itself cannot be followed, as on a disk that fails: nobody knows what is there.
+#[cfg(unix)]
+#[tokio::test]
+async fn what_cannot_be_looked_at_is_not_taken_for_nothing() {
+    let world = World::new();
+    let table = inside(&world, "one", "data/one");
+    fill(&world.lake, &table, "one").await;
+    let circle = |path: PathBuf| std::os::unix::fs::symlink(&path, &path).unwrap();
+    let of_the_disk = |error: &Error, what: &str| {
+        assert!(error.kind() == ErrorKind::Transient && error.full().contains(what), "{}", error.full());
+    };
+
+    // Whether this is an overlay: if not, its rows would be the table's own.
+    let record = world.root().join("data/one_repairs/_owner.json");
+    fs::remove_file(&record).unwrap();
+    circle(record);
+    of_the_disk(&world.lake.scan(&named("all", "data"), &all(Layer::Raw)).await.map(|_| ()).unwrap_err(), "_owner.json");
+
+    // Whether a location is a glob, and where it leads.
+    circle(world.root().join("loop[1]"));
+    of_the_disk(&world.lake.describe(&named("all", "loop[1]")).await.unwrap_err(), "loop[1]");
+
+    // Whether there is a journal, a log of it, or a folder for both: if not, a new one would be begun.
+    let folder = world.root().join("kept");
+    circle(folder.clone());
+    for open in [SqliteJournal::open(folder.join("journal.db")), SqliteJournal::create(folder.join("journal.db"))] {
+        of_the_disk(&open.unwrap_err(), "kept");
+    }
+    circle(world.root().join("journal.db-wal"));
+    of_the_disk(&SqliteJournal::open(world.root().join("journal.db")).unwrap_err(), "journal.db");
+
+    // Whether the folder of the log of a table format is one.
+    let table = inside(&world, "log", "log");
+    circle(world.root().join("log/_delta_log"));
+    of_the_disk(&world.lake.describe(&table).await.unwrap_err(), "_delta_log");
 }

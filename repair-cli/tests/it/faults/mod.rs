@@ -133,13 +133,17 @@ fn calm(class: Class) -> Calm {
     Calm { rows: faulty.rows(), operations: faulty.operations(), before, faulty }
 }
 
-/// Some of many cases, spread over all of them.
-fn chosen<T: Clone>(cases: &[T], short: u64, long: u64) -> Vec<T> {
-    let count = cases.len() as u64;
+/// The same cases in an order that spreads any number of them over all.
+fn spread<T: Clone>(cases: &[T]) -> Vec<T> {
     // Prime, and larger than any list, so that all cases come once.
-    let spread = 1_000_000_007 % count;
+    (0..cases.len()).map(|at| cases[at * 1_000_000_007 % cases.len()].clone()).collect()
+}
+
+/// Some of many cases in this order.
+fn chosen<T: Clone>(cases: &[T], short: u64, long: u64) -> Vec<T> {
     let seeds = testdata::seeds(short, long);
-    (seeds.start..seeds.end.min(count)).map(|seed| cases[usize::try_from(seed * spread % count).unwrap()].clone()).collect()
+    let [from, to] = [seeds.start, seeds.end].map(|seed| usize::try_from(seed).unwrap().min(cases.len()));
+    cases[from..to].to_vec()
 }
 
 /// A file that SQLite shares between processes while they live, and makes anew when the first one opens the journal.
@@ -171,6 +175,10 @@ fn the_shim_sees_all_that_a_process_does_to_its_files() {
 fn every_operation_on_a_file_fails_once_or_from_then_on_and_no_row_is_wrong() {
     let mut cases = Vec::new();
     let (changes, reads) = (calm(Class::Changes), calm(Class::Reads));
+    let kind = |fault: &Fault| {
+        let calm = if fault.class == Class::Changes { &changes } else { &reads };
+        format!("{:?} {} {} {:?}", fault.class, calm.operations[fault.at].sort(&calm.faulty.root), fault.always, fault.effect)
+    };
     for at in 0..changes.operations.len() {
         let fault = |always, effect| Fault { class: Class::Changes, at, always, effect };
         cases.extend([EIO, ENOSPC].map(|error| fault(false, Effect::Error(error))));
@@ -186,8 +194,19 @@ fn every_operation_on_a_file_fails_once_or_from_then_on_and_no_row_is_wrong() {
             cases.push(fault(false, Effect::Short));
         }
     }
+    // One of each kind comes before all others.
+    let mut known = BTreeSet::new();
+    let (kinds, others): (Vec<Fault>, Vec<Fault>) = cases.into_iter().partition(|fault| known.insert(kind(fault)));
+    let cases = [spread(&kinds), spread(&others)].concat();
     let chosen = chosen(&cases, 6, 240);
-    println!("{} changes, {} reads; {} cases of {}", changes.operations.len(), reads.operations.len(), chosen.len(), cases.len());
+    println!(
+        "{} changes, {} reads; {} cases of {}, which are of {} kinds",
+        changes.operations.len(),
+        reads.operations.len(),
+        chosen.len(),
+        cases.len(),
+        kinds.len()
+    );
     let mut codes: BTreeMap<Option<i32>, usize> = BTreeMap::new();
     for fault in chosen {
         let faulty = Faulty::new();
@@ -222,7 +241,7 @@ fn killed_before_and_within_every_change_and_resumed_no_row_is_wrong() {
             cases.push(fault(Effect::TornKill));
         }
     }
-    let chosen = chosen(&cases, 4, 60);
+    let chosen = chosen(&spread(&cases), 4, 60);
     println!("{} cases of {}", chosen.len(), cases.len());
     for fault in chosen {
         let faulty = Faulty::new();
@@ -256,7 +275,7 @@ fn states(disk: &mut Disk, operations: &[Operation], known: &mut BTreeSet<Tree>)
 fn power_is_lost_after_every_change_and_no_row_is_wrong() {
     let Calm { rows, operations, before: mut disk, .. } = calm(Class::Changes);
     let states = states(&mut disk, &operations, &mut BTreeSet::new());
-    let chosen = chosen(&states, 6, 150);
+    let chosen = chosen(&spread(&states), 6, 150);
     println!("{} states of {}", chosen.len(), states.len());
     for (at, tree) in chosen {
         Faulty::of(&tree).recover(&rows, &at);
@@ -286,7 +305,7 @@ fn power_is_lost_after_a_kill_or_a_failed_flush_and_no_row_is_wrong() {
     for at in flushes {
         cases.push(Fault { class: Class::Changes, at, always: false, effect: Effect::Error(EIO) });
     }
-    let chosen = chosen(&cases, 2, 40);
+    let chosen = chosen(&spread(&cases), 2, 40);
     println!("{} cases of {}", chosen.len(), cases.len());
     for fault in chosen {
         let faulty = Faulty::new();

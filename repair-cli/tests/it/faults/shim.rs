@@ -96,6 +96,16 @@ pub(super) struct Operation {
 }
 
 impl Operation {
+    /// What is done at what kind of place: names that differ only in digits, or in what is random, are one.
+    pub(super) fn sort(&self, root: &Path) -> String {
+        let path = self.path.strip_prefix(root).unwrap_or(&self.path).to_string_lossy();
+        let is_drawn = |part: &str| part.len() >= 6 && part.chars().any(|c| c.is_ascii_digit());
+        let parts = path.split(|c: char| !c.is_alphanumeric());
+        let place: Vec<String> =
+            parts.map(|part| if is_drawn(part) { "*".to_owned() } else { part.replace(|c: char| c.is_ascii_digit(), "#") }).collect();
+        format!("{} {}", self.kind, place.join("/"))
+    }
+
     /// In a few words.
     pub(super) fn said(&self, root: &Path) -> String {
         let path = self.path.strip_prefix(root).unwrap_or(&self.path).display().to_string();
