@@ -76,13 +76,14 @@ struct Refusal {
 /// Limits this process. Memory that it cannot have ends it, and nothing else.
 #[cfg(unix)]
 fn limit() -> Result<()> {
-    use rlimit::Resource;
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let own = |limit: u64, resource: Resource| {
-        let (now, most) = resource.get()?;
-        resource.set(limit.min(now), most)
+        let Rlimit { current, maximum } = getrlimit(resource);
+        // `None` is no limit.
+        setrlimit(resource, Rlimit { current: Some(current.map_or(limit, |now| now.min(limit))), maximum })
     };
-    own(MEMORY_BYTES, Resource::AS)
-        .and_then(|()| own(0, Resource::CORE))
+    own(MEMORY_BYTES, Resource::As)
+        .and_then(|()| own(0, Resource::Core))
         .map_err(|error| Error::internal("the process for SQL could not be limited").because(error))
 }
 
