@@ -7,6 +7,8 @@ mod format;
 mod hint;
 mod open;
 mod output;
+#[cfg(test)]
+mod pages;
 mod progress;
 mod terminal;
 
@@ -168,7 +170,7 @@ impl Command {
             Self::View(command) => command.execute(lake).await,
             _ if lake.is_some() => Err(repair::Error::invalid("this command works on no lake; leave out --lake").into()),
             Self::Init(command) => command.execute(),
-            Self::Validate(command) => command.execute(),
+            Self::Validate(command) => command.execute().await,
             Self::Graph(command) => command.execute(),
             Self::Schema(command) => command.execute(),
             Self::Calendar(command) => command.execute(),

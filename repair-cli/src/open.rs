@@ -121,7 +121,7 @@ impl WorkflowArgs {
     }
 }
 
-fn instant(text: &str) -> Result<Timestamp, String> {
+pub(crate) fn instant(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|_| "it must be an instant with its zone, such as 2024-03-05T02:00:00Z".to_owned())
 }
 

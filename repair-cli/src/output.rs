@@ -26,6 +26,8 @@ use crate::terminal::{has_color, width};
 pub(crate) enum Failure {
     /// What was asked for was refused, or failed.
     Refused(Error),
+    /// Several things were refused, each for itself; there is at least one.
+    Several(Vec<Error>),
     /// Anything else, such as writing to a closed pipe.
     Other(anyhow::Error),
 }
@@ -66,6 +68,19 @@ impl Failure {
                     }
                 }
                 Exit::of_error(&error)
+            }
+            Self::Several(errors) => {
+                match format {
+                    Format::Json => drop(print_json(&objects(&errors))),
+                    Format::Ndjson => drop(print_json_line(&objects(&errors))),
+                    Format::Text => errors.iter().for_each(|error| complain(&text(error))),
+                    Format::Github => {
+                        errors.iter().for_each(|error| complain(&text(error)));
+                        let lines: Vec<String> = errors.iter().map(|error| format::error(&text(error))).collect();
+                        drop(print(&lines.join("\n")));
+                    }
+                }
+                errors.first().map_or(Exit::BadInput, Exit::of_error)
             }
             Self::Other(error) => {
                 // A reader that has seen enough, such as `head`, is not a failure of ours.
@@ -118,6 +133,14 @@ fn text(error: &Error) -> String {
     }
     let advice = error.remedy().and_then(advice).map(|advice| format!("; {advice}")).unwrap_or_default();
     visible(&format!("error: {}{advice}", error.full())).into_owned()
+}
+
+/// Several errors, for programs: the first as the error, and all of them.
+fn objects(errors: &[Error]) -> Value {
+    let all: Vec<Value> = errors.iter().map(|error| object(error)["error"].clone()).collect();
+    let mut first = errors.first().map_or(Value::Null, object);
+    first["errors"] = Value::Array(all);
+    first
 }
 
 /// An error, for programs.

@@ -50,3 +50,5 @@ pub use disk::free_space;
 pub use journal::SqliteJournal;
 pub use lake::LocalLake;
 pub use sql::serve_sql;
+#[cfg(feature = "sql")]
+pub use sql::{UnknownColumn, unknown_column};

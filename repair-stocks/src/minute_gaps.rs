@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use repair_core::builtin::detect::{find_gaps, find_gaps_allow_empty};
-use repair_core::model::{Cadence, Findings, Interval, Key, Lifetimes, Scope, Table};
+use repair_core::model::{Cadence, DefectKind, Findings, Interval, Key, Lifetimes, Scope, Table};
 use repair_core::plugin::{Detector, Drawing, PluginKind, Registry, StepContext};
 use repair_core::{Error, Result};
 use schemars::JsonSchema;
@@ -57,6 +57,7 @@ pub(crate) fn register(registry: &mut Registry) {
         Interval::check(&config.from, &config.to)?;
         Ok(MinuteGaps { config })
     });
+    registry.finds("stocks.minute-gaps", DefectKind::Missing);
     registry.drawn_as(PluginKind::Detector, "stocks.minute-gaps", Drawing::Line { value: CLOSE.to_owned() });
 }
 

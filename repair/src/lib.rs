@@ -58,7 +58,8 @@
 //! | know what runs cost | [`OpenLake::costs`], [`ledger`] |
 //! | read what was repaired: export a table, list its gaps, ask in SQL | [`OpenLake::export`], [`OpenLake::gaps`], [`Repair::query`], [`reading`] |
 //! | know whether what runs need is in order | [`OpenLake::examine`], [`Opening::examine`], [`doctor`] |
-//! | see all of this at a glance, in one HTML file | [`OpenLake::report_on`], [`mod@report`] |
+//! | see all of this at a glance, in one HTML file | [`OpenLake::report_on`], [`Repair::report_on_table`], [`mod@report`] |
+//! | know what a plan would refuse, before there is a lake | [`plan::refusals`] |
 //! | use plug-ins of your own | [`registry`], [`Opening::registry`], [`core::plugin`] |
 //! | write an adapter for another kind of lake | [`core::lake`], [`core::engine::Journal`], [`Opening::adapters`] |
 //!

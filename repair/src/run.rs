@@ -67,6 +67,7 @@ impl Repair {
         let around = self.around();
         let variables = self.variables()?;
         preflight(&around.registry, self.opened.as_ref(), &self.workflow, &variables).await?;
+        crate::plan::check_columns(&around.registry, &self.workflow, &variables, self.opened.as_ref()).await?;
         for table in self.repaired(&variables) {
             for what in self.opened.to_create(table).await? {
                 around.notice(Notice::WillCreate(what));

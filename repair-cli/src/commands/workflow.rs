@@ -1,14 +1,17 @@
 //! `repair validate`, `repair graph` and `repair schema`: what needs a workflow's text, or less, and no lake.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use repair::Workflow;
 use repair::core::workflow::{Document, Shared, schema as schema_of, to_dot, to_mermaid};
+use repair::jiff::Timestamp;
 use serde_json::json;
 
 use crate::exit::Exit;
 use crate::format::FormatArg;
+use crate::open::{by_name, instant, parameter};
 use crate::output::{Failure, count, print, print_json};
 
 /// Check a workflow, or a file that workflows include, and report all mistakes at once.
@@ -19,16 +22,28 @@ pub(crate) struct Validate {
     /// A price book, instead of the one that the workflow names.
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
+    /// A parameter; may be repeated. Without it, a parameter has its default, or examples stand for it.
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parameter)]
+    params: Vec<(String, String)>,
+    /// Count relative dates such as `yesterday` from this instant [default: when the command begins].
+    #[arg(long, value_name = "INSTANT", value_parser = instant)]
+    now: Option<Timestamp>,
     #[command(flatten)]
     pub(crate) format: FormatArg,
 }
 
 impl Validate {
-    pub(crate) fn execute(self) -> Result<Exit, Failure> {
-        let workflow = match Document::load(&self.file, &repair::registry(), self.prices.as_deref())? {
+    pub(crate) async fn execute(self) -> Result<Exit, Failure> {
+        let registry = Arc::new(repair::registry());
+        let workflow = match Document::load(&self.file, &registry, self.prices.as_deref())? {
             Document::Workflow(workflow) => workflow,
             Document::Shared(shared) => return self.shared(&shared),
         };
+        let refused =
+            repair::plan::refusals(&registry, &workflow, &by_name(self.params.clone())?, self.now.unwrap_or_else(Timestamp::now)).await?;
+        if !refused.is_empty() {
+            return Err(Failure::Several(refused));
+        }
         if self.format.get().is_json() {
             let (file, steps) = (self.file.display().to_string(), workflow.steps.len());
             print_json(&json!({ "format": repair::JsonFormat, "file": file, "workflow": workflow.name, "steps": steps }))?;

@@ -151,6 +151,39 @@ async fn the_same_workflow_on_s3_and_athena_gives_the_same_hours() {
     let (theirs, ours) = (rows(&scan(&lake, &hourly).await), rows(&scan(&LocalLake::open(&folder).unwrap(), &hourly).await));
     assert_eq!(theirs.len(), 21, "seven hours of three stocks");
     assert_eq!(theirs, ours);
+    // The report on the run says the same, and so does that on the table, with a run or without one.
+    let reported = |mut command: assert_cmd::Command, more: &[&str]| -> Value {
+        let output = command.arg("report").args(more).arg("--json").output().unwrap();
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{more:?}: {error}: {}", String::from_utf8_lossy(&output.stderr)))
+    };
+    let lake_here = folder.to_str().unwrap();
+    let here_run = here["run"].as_str().unwrap();
+    let params: Vec<&str> = PARAMS.iter().flat_map(|param| ["--param", param]).collect();
+    let of_workflow = |place: [&str; 2]| [&["bars", "--workflow", WORKFLOW][..], &place, &params].concat();
+    for (theirs, ours) in [
+        (vec!["one", "--lake", LAKE], vec![here_run, "--lake", lake_here]),
+        (vec!["bars", "--lake", LAKE], vec!["bars", "--lake", lake_here]),
+        (of_workflow(["--profile", "aws"]), of_workflow(["--lake", lake_here])),
+    ] {
+        let (theirs, ours) = (reported(sandbox.repair(&world), &theirs), reported(world.repair(), &ours));
+        assert_eq!(theirs["numbers"], ours["numbers"]);
+        assert!(theirs["numbers"]["expected"] == 1_170 && theirs["numbers"]["left"] == 0, "{}", theirs["numbers"]);
+        let pictured = |report: &Value| {
+            let table = &report["tables"][0];
+            (table["bucket"].clone(), table["starts"].clone(), table["keys"].clone(), table["total"].clone(), table["series"].clone())
+        };
+        assert_eq!(pictured(&theirs), pictured(&ours));
+        assert_eq!(theirs["candles"], ours["candles"]);
+        for listing in ["defects", "fixes", "exceptions"] {
+            assert_eq!(theirs[listing]["rows"].as_array().map(Vec::len), ours[listing]["rows"].as_array().map(Vec::len), "{listing}");
+        }
+        assert_eq!(theirs["notes"], ours["notes"]);
+    }
+    let page = world.lake().parent().unwrap().join("page.html");
+    sandbox.repair(&world).args(["report", "one", "--lake", LAKE, "--out", page.to_str().unwrap()]).assert().success();
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("Candles of hourly") && page.contains("Nothing is left."), "the page is not whole");
     // Its journal is in the bucket: another process finds the run there, and to start it again changes nothing.
     let runs = sandbox.repair(&world).args(["runs", "--json", "--lake", LAKE]).output().unwrap();
     let runs: Value = serde_json::from_slice(&runs.stdout).unwrap();

@@ -129,6 +129,10 @@ fn what_is_refused_says_what_to_do() {
         writeln!(said, "{}: {code}\n{err}", arguments.join(" ")).unwrap();
     }
     insta::assert_snapshot!(said);
+    for arguments in [&["init", "s3://bucket/lake/bars"][..], &["init", "lake/bars", "--force", "--source", "s3://bucket/lake/archive"]] {
+        let (_, err, code) = world.said(arguments);
+        assert!(code == 2 && err.contains("is not a folder of this machine (s3)") && err.contains("docs/aws.md"), "{code} {err}");
+    }
     world.text(&["init", "lake/bars", "--force"]);
     let object = world.json(&["init", "lake/bars", "--out", "other.yaml"]);
     assert_eq!((&object["table"], &object["file"]), (&"bars".into(), &"other.yaml".into()), "{object}");

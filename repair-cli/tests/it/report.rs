@@ -69,6 +69,56 @@ fn its_numbers_are_those_of_show_and_costs_and_its_pictures_add_up_to_them() {
     );
 }
 
+/// A table is looked at as a workflow declares it, without a run and without writing anything.
+#[test]
+fn a_table_that_no_run_has_examined_has_a_report() {
+    let world = World::new();
+    let workflow = world.workflow(&[]);
+    let file = workflow.to_str().unwrap();
+    let missing = (world.dropped + world.quiet) as u64;
+    let before = crate::common::files(&world.lake());
+    let json = world.json(&["report", "bars", "--workflow", file]);
+    let numbers = |json: &Value| ["expected", "found", "repaired", "absent", "left"].map(|name| json["numbers"][name].as_u64().unwrap());
+    assert_eq!(numbers(&json), [1_170, missing, 0, 0, missing], "{json}");
+    let total = &json["tables"][0]["total"];
+    assert_eq!((&total["own"], &total["missing"]), (&(1_170 - missing).into(), &missing.into()));
+    assert_eq!(sum(&json["defects"]["rows"], "slots"), missing);
+    assert_eq!(json["subject"]["table"]["run"], Value::Null, "{}", json["subject"]);
+    let page = world.lake().parent().unwrap().join("repair-report-bars.html");
+    let said = world.text(&["report", "bars", "--workflow", file]);
+    assert_eq!(said.trim(), format!("{}\nrepair-report-bars.html", json["sentence"].as_str().unwrap()));
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(
+        page.contains("Table bars")
+            && page.contains("workflow ticker says what is expected")
+            && !page.contains("The path that the run took")
+    );
+    assert_eq!(crate::common::files(&world.lake()), before, "something was written");
+    assert!(!world.lake().join(".repair").exists(), "something was written");
+    // A part of time: the first hour of the session.
+    let hour = world.json(&["report", "bars", "--workflow", file, "--from", "2024-03-04T14:30:00Z", "--to", "2024-03-04T15:30:00Z"]);
+    let [expected, found, ..] = numbers(&hour);
+    assert!(expected == 180 && found > 0 && found < missing, "{hour}");
+    // After a run it shows what was repaired, as the report on the table does.
+    assert_eq!(world.run_json(&workflow, &["--run-id", "monday"]).1, 0);
+    let (of_run, now) = (world.json(&["report", "bars"]), world.json(&["report", "bars", "--workflow", file]));
+    assert_eq!(numbers(&now), [1_170, missing, world.dropped as u64, world.quiet as u64, 0]);
+    for part in ["numbers", "sentence", "tables", "fixes", "exceptions"] {
+        let without_step = |json: &Value| if part == "tables" { json[part][0]["keys"].clone() } else { json[part].clone() };
+        assert_eq!(without_step(&now), without_step(&of_run), "{part}");
+    }
+    // Where no step looks for missing rows, the table's own keys are expected, and a time has to be given.
+    let plain = "workflow: w\nkind: dag\ntables:\n  bars: { location: bars, format: csv, key: [symbol], keys: [AIG], time: ts, cadence: 1m }\nsteps:\n  rest: \
+                 { wait: { for: 1s } }\nprofiles:\n  local: { lake: local, with: { root: ./lake } }\n";
+    world.write("plain.yaml", plain);
+    let (_, err, code) = world.said(&["report", "bars", "--workflow", "plain.yaml"]);
+    assert!(code == 2 && err.contains("nothing says which time is meant"), "{code} {err}");
+    let json = world.json(&["report", "bars", "--workflow", "plain.yaml", "--from", "2024-03-04", "--to", "2024-03-04"]);
+    assert_eq!(json["numbers"]["expected"], 1_440);
+    let (_, err, code) = world.said(&["report", "barz", "--workflow", "plain.yaml"]);
+    assert!(code == 2 && err.contains("did you mean `bars`?"), "{code} {err}");
+}
+
 const HOSTILE: &str = "\
 workflow: hostile
 kind: state-machine

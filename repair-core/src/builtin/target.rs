@@ -1,5 +1,6 @@
 //! The table that an aggregator writes: one that the workflow declares, or one that its name implies.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use serde::de::Error as _;
@@ -7,8 +8,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, Result};
 use crate::lake::overlay;
+use crate::lake::replacement::check_format;
 use crate::model::Table;
-use crate::plugin::StepContext;
 
 /// Reads an `into`, and makes those checks that do not need the tables of the workflow. For the field of a configuration, as
 /// `#[serde(deserialize_with = "target::into_name")]`.
@@ -31,12 +32,12 @@ pub fn into_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D
 ///
 /// # Errors
 /// `invalid` if captured data or an overlay could be overwritten: if the table has the name of an overlay table, lies outside the lake or
-/// in a hidden folder, or if its location overlaps that of another table or overlay.
-pub fn target(context: &StepContext, into: &str, read: Option<&str>, implied: impl FnOnce() -> Table) -> Result<Table> {
+/// in a hidden folder, or if its location overlaps that of another table or overlay; or if it is no table of Parquet files.
+pub fn target(tables: &BTreeMap<String, Table>, into: &str, read: Option<&str>, implied: impl FnOnce() -> Table) -> Result<Table> {
     if into.trim().is_empty() {
         return Err(Error::invalid("`into` is empty; name the table to write"));
     }
-    let table = context.tables.get(into).cloned().unwrap_or_else(implied);
+    let table = tables.get(into).cloned().unwrap_or_else(implied);
     if let Some(layout) = &table.layout {
         return Err(Error::invalid(format!(
             "`into: {into}` names a table whose folders follow the pattern `{}`, which is for reading; write a table with one Hive column, e.g. \
@@ -45,7 +46,7 @@ pub fn target(context: &StepContext, into: &str, read: Option<&str>, implied: im
         )));
     }
     let place = parts(&table.location).map_err(|why| refusal(into, &table.location, &why))?;
-    for other in context.tables.values() {
+    for other in tables.values() {
         if let Some(kept) = kept_beside(&other.name).into_iter().find(|kept| kept.eq_ignore_ascii_case(into)) {
             return Err(Error::invalid(format!(
                 "`into: {into}` is the name of an overlay table of table `{}`, {kept}; choose another name",
@@ -78,6 +79,7 @@ pub fn target(context: &StepContext, into: &str, read: Option<&str>, implied: im
             }
         }
     }
+    check_format(&table)?;
     Ok(table)
 }
 

@@ -370,12 +370,57 @@ fn named(workflow: &Workflow, variables: &Variables) -> BTreeSet<String> {
     named
 }
 
-/// The table that a repair step repairs, as far as it is known before the first step.
-fn repaired_by<'a>(workflow: &'a Workflow, step: &Step, variables: &Variables) -> Option<&'a Table> {
-    let StepKind::Repair { of, .. } = &step.kind else { return None };
+/// The table whose findings a step works on, as far as it is known before the first step.
+fn works_on<'a>(workflow: &'a Workflow, step: &Step, variables: &Variables) -> Option<&'a Table> {
+    let (StepKind::Repair { of, .. } | StepKind::Aggregate { of: Some(of), .. }) = &step.kind else { return None };
     let plugins = workflow.step(of)?.kind.plugins();
     let mut tables = plugins.iter().filter_map(|(_, _, with)| with.resolve(variables).ok()?.get("table")?.as_str().map(str::to_owned));
     workflow.tables.get(&tables.next()?)
+}
+
+/// The plug-ins of all steps, each with its step.
+fn plugins(workflow: &Workflow) -> impl Iterator<Item = (&Step, (PluginKind, &str, &Template))> {
+    workflow.steps.iter().flat_map(|step| step.kind.plugins().into_iter().map(move |plugin| (step, plugin)))
+}
+
+/// Makes a plug-in of a step, if its configuration is known before the first step, and checks what needs nothing but the workflow.
+fn made(
+    registry: &Registry,
+    workflow: &Workflow,
+    step: &Step,
+    (kind, plugin, with): (PluginKind, &str, &Template),
+    variables: &Variables,
+) -> Result<Option<(Value, Plugin)>> {
+    // A configuration that depends on earlier steps is checked when the run gets there.
+    let Some(config) = with.is_known_at_start().then(|| with.resolve(variables)).and_then(Result::ok) else { return Ok(None) };
+    let made = registry.make(kind, plugin, &config).map_err(|error| error.on("step", &step.name))?;
+    if let Plugin::Aggregator(aggregator) = &made {
+        let read = works_on(workflow, step, variables).map(|table| table.name.as_str());
+        aggregator.check(&workflow.tables, read).map_err(|error| error.on("step", &step.name))?;
+    }
+    Ok(Some((config, made)))
+}
+
+/// What [`preflight`] and [`can_begin`] refuse of the plug-ins and sources of a workflow, without asking a source whether it is ready. All of it
+/// is returned; what cannot be known before the first step is not.
+pub fn unfit(registry: &Registry, workflow: &Workflow, variables: &Variables) -> Vec<Error> {
+    let clock: Arc<dyn Clock> = Arc::new(crate::plugin::SystemClock);
+    let of_sources = sources(registry, &clock, workflow, variables).err();
+    let of_steps = plugins(workflow).filter_map(|(step, plugin)| made(registry, workflow, step, plugin, variables).err());
+    of_sources.into_iter().chain(of_steps).collect()
+}
+
+/// The SQL that aggregate steps have the lake run, each with its step, as far as it is known before the first step; and the tables that steps write.
+pub fn queries<'a>(registry: &Registry, workflow: &'a Workflow, variables: &Variables) -> (Vec<(&'a str, String)>, BTreeSet<String>) {
+    let (mut queries, mut written) = (Vec::new(), BTreeSet::new());
+    for (step, plugin) in plugins(workflow) {
+        let Ok(Some((config, made))) = made(registry, workflow, step, plugin, variables) else { continue };
+        written.extend(config.get("into").and_then(Value::as_str).map(str::to_owned));
+        if let Plugin::Aggregator(aggregator) = made {
+            queries.extend(aggregator.query().map(|query| (step.name.as_str(), query.to_owned())));
+        }
+    }
+    (queries, written)
 }
 
 /// Checks that the plug-ins can be created, and returns what they use.
@@ -387,13 +432,10 @@ async fn plugins_ready<'a>(registry: &Registry, workflow: &'a Workflow, variable
         source.ready().await.map_err(|error| error.on("source", name))?;
     }
     let (mut written, mut by_files) = (Vec::new(), Vec::new());
-    let plugins = workflow.steps.iter().flat_map(|step| step.kind.plugins().into_iter().map(move |plugin| (step, plugin)));
-    for (step, (kind, plugin, with)) in plugins {
-        // A configuration that depends on earlier steps is checked when the run gets there.
-        let Some(config) = with.is_known_at_start().then(|| with.resolve(variables)).and_then(Result::ok) else { continue };
+    for (step, plugin) in plugins(workflow) {
+        let Some((config, made)) = made(registry, workflow, step, plugin, variables)? else { continue };
         written.extend(config.get("into").and_then(Value::as_str).map(str::to_owned));
-        let made = registry.make(kind, plugin, &config).map_err(|error| error.on("step", &step.name))?;
-        if let (Plugin::Repairer(repairer), Some(table)) = (made, repaired_by(workflow, step, variables))
+        if let (Plugin::Repairer(repairer), Some(table)) = (made, works_on(workflow, step, variables))
             && repairer.needs_files(table)
         {
             by_files.push((step.name.as_str(), table));

@@ -21,14 +21,23 @@ pub struct Replacement {
     pub parts: Parts,
 }
 
+/// Checks that a table may be written: its files are Parquet.
+///
+/// # Errors
+/// `invalid` if they are not.
+pub fn check_format(table: &Table) -> Result<()> {
+    if table.format == Format::Parquet {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("tables are written as Parquet only; set `format: parquet` for table `{}`", table.name)))
+}
+
 /// Checks the rows that are to replace an interval, and sorts them into partitions.
 ///
 /// # Errors
 /// `invalid` if rows lie outside the interval, or do not fit the table.
 pub fn replacement(table: &Table, interval: &Interval, rows: &[RecordBatch]) -> Result<Replacement> {
-    if table.format != Format::Parquet {
-        return Err(Error::invalid(format!("tables are written as Parquet only; set `format: parquet` for table `{}`", table.name)));
-    }
+    check_format(table)?;
     let bounds = TimeBounds::of_interval(table, Some(interval));
     let mut batches: Vec<RecordBatch> = rows.iter().map(|batch| in_shape(table, batch)).collect::<Result<_>>()?;
     let schema: Option<SchemaRef> = batches.first().map(RecordBatch::schema);

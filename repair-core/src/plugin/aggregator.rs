@@ -1,10 +1,13 @@
 //! Computes the numbers people look at.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::error::Result;
 use crate::model::Findings;
+use crate::model::Table;
 use crate::model::Usage;
 use crate::plugin::StepContext;
 
@@ -106,6 +109,21 @@ impl Aggregated {
 /// ```
 #[async_trait]
 pub trait Aggregator: Send + Sync {
+    /// Checks what can be checked before anything is read: that it may write where it would. `read` is the table whose findings the step gets, if
+    /// that is known. A workflow that is refused here is refused when it is validated or planned, and before the first step of a run.
+    ///
+    /// # Errors
+    /// `invalid` if [`Aggregator::aggregate`] would refuse to work on these tables.
+    fn check(&self, _tables: &BTreeMap<String, Table>, _read: Option<&str>) -> Result<()> {
+        Ok(())
+    }
+
+    /// The SQL that it has the lake run ([`ReadLake::query`](crate::lake::ReadLake::query)), if it does. The columns that it names are then checked
+    /// before anything is written, where the columns of its tables are known.
+    fn query(&self) -> Option<&str> {
+        None
+    }
+
     /// Computes and writes. Doing it twice has the effect of doing it once.
     ///
     /// # Errors

@@ -58,6 +58,19 @@ impl ParamType {
         }
     }
 
+    /// Two values of this type, as on a command line.
+    fn examples(self) -> [&'static str; 2] {
+        match self {
+            Self::String | Self::List => ["example", "other"],
+            Self::Integer => ["1", "2"],
+            Self::Number => ["0.5", "0.25"],
+            Self::Boolean => ["true", "false"],
+            Self::Date => ["2024-03-04", "2023-05-09"],
+            Self::Instant => ["2024-03-04T14:30:00Z", "2023-05-09T15:00:00Z"],
+            Self::Duration => ["90s", "2h"],
+        }
+    }
+
     /// Reads a value from text, as on a command line.
     fn read(self, text: &str) -> Result<Value, String> {
         let value = match self {
@@ -182,6 +195,30 @@ impl Workflow {
             }
             param.accept(&param.kind.read(text)?)
         })
+    }
+
+    /// As [`Workflow::bind`], where parameters may lack a value: they get an example of their type. If any does, there are two results, with
+    /// different examples, so that what holds for both depends on none of them.
+    ///
+    /// # Errors
+    /// As [`Workflow::bind`], but for parameters that are missing.
+    pub fn bind_with_examples(&self, given: &BTreeMap<String, String>) -> Result<Vec<BTreeMap<String, Value>>> {
+        let missing = |(name, param): &(&String, &Param)| param.default.is_none() && !given.contains_key(*name);
+        let missing: Vec<(&String, &Param)> = self.params.iter().filter(missing).collect();
+        let which: &[usize] = if missing.is_empty() { &[0] } else { &[0, 1] };
+        let filled = which.iter().map(|&which| {
+            let mut all = given.clone();
+            for (name, param) in &missing {
+                let allowed = if which == 0 { param.one_of.first() } else { param.one_of.last() };
+                let example = allowed.map_or_else(
+                    || param.kind.examples()[which].to_owned(),
+                    |value| value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+                );
+                all.insert((*name).clone(), example);
+            }
+            self.bind(&all)
+        });
+        filled.collect()
     }
 
     /// Checks the values of parameters that a Rust caller gives, and fills in defaults.

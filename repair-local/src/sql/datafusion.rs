@@ -7,8 +7,9 @@ use std::sync::Arc;
 use ::datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use ::datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use ::datafusion::catalog::{Session, TableProvider};
-use ::datafusion::common::{ScalarValue, SchemaError, TableReference};
+use ::datafusion::common::{Column, ScalarValue, SchemaError, TableReference};
 use ::datafusion::dataframe::DataFrame;
+use ::datafusion::datasource::empty::EmptyTable;
 use ::datafusion::error::{DataFusionError, Result as SqlResult};
 use ::datafusion::execution::context::{SQLOptions, SessionContext};
 use ::datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
@@ -32,6 +33,7 @@ use repair_core::{Error, Result};
 use crate::files::{self, blocking};
 use crate::lake::Inner;
 use crate::scan::{self, Scan};
+use crate::sql::UnknownColumn;
 use repair_core::lake::partition::TimeBounds;
 
 /// Memory for sorts and joins; beyond this they use the disk.
@@ -90,6 +92,27 @@ async fn plan(runtime: &Arc<RuntimeEnv>, tables: &[LakeTable], sql: &str) -> Sql
     }
     let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     context.sql_with_options(sql, only_reads).await
+}
+
+/// As [`super::unknown_column`], of a query in lower case.
+pub(super) async fn unknown_column(tables: &[(String, SchemaRef)], sql: &str) -> Result<Option<UnknownColumn>> {
+    let context = SessionContext::new();
+    for (name, schema) in tables {
+        let mut names = HashSet::new();
+        let lower = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_name(field.name().to_lowercase()));
+        let fields: Vec<Arc<Field>> = schema.fields().iter().map(lower).filter(|field| names.insert(field.name().clone())).collect();
+        let empty = EmptyTable::new(Arc::new(Schema::new(fields)));
+        context.register_table(TableReference::bare(name.to_lowercase()), Arc::new(empty)).map_err(error)?;
+    }
+    let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    let Err(refused) = context.sql_with_options(sql, only_reads).await else { return Ok(None) };
+    let DataFusionError::SchemaError(of_schema, _) = refused.find_root() else { return Ok(None) };
+    let SchemaError::FieldNotFound { field, valid_fields } = of_schema.as_ref() else { return Ok(None) };
+    let named = |column: &Column| column.name.clone();
+    let mut columns: Vec<String> = valid_fields.iter().map(named).collect();
+    columns.sort();
+    columns.dedup();
+    Ok(Some(UnknownColumn { column: field.name.clone(), columns }))
 }
 
 /// Whether a query was refused because a table was not found under its name.

@@ -31,6 +31,28 @@ pub(crate) async fn query(lake: &Arc<Inner>, tables: &[Table], sql: &str) -> Res
     if worker::is_served() { worker::query(&lake.root, tables, sql).await } else { datafusion::query(lake, tables, sql).await }
 }
 
+/// A column that a query names and none of its tables has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownColumn {
+    /// The column, in lower case.
+    pub column: String,
+    /// The columns that it could have meant, in lower case, in order of name.
+    pub columns: Vec<String>,
+}
+
+/// Looks for a column that a query names and none of its tables has; each table has a name and columns. Nothing is read. Case does not matter
+/// in names. A query that names other tables, or is wrong in another way, may be right about its columns.
+///
+/// # Errors
+/// `invalid` if expressions are nested too deeply.
+#[cfg(feature = "sql")]
+pub async fn unknown_column(tables: &[(String, arrow::datatypes::SchemaRef)], sql: &str) -> Result<Option<UnknownColumn>> {
+    let text = sql.to_lowercase();
+    let checked = text.clone();
+    crate::files::blocking(move || depth::check(&checked)).await?;
+    datafusion::unknown_column(tables, &text).await
+}
+
 /// Call this first in `main`, before there are threads. From then on, each query of users' SQL over a lake in a folder runs in a process of
 /// its own, with limits on its memory and stack, and is ended the moment its step is. That process is this program, started again: in it,
 /// this function runs the query, and does not return.

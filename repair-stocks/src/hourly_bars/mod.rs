@@ -28,6 +28,8 @@ mod assemble;
 mod kept;
 mod stretches;
 
+use std::collections::BTreeMap;
+
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
@@ -112,10 +114,18 @@ struct Job<'a> {
 
 #[async_trait]
 impl Aggregator for HourlyBars {
+    fn check(&self, tables: &BTreeMap<String, Table>, _: Option<&str>) -> Result<()> {
+        // That there is no such table is reported where the table is looked for.
+        let Some(table) = tables.get(&self.config.table) else { return Ok(()) };
+        let into = target(tables, &self.config.into, Some(&table.name), || implied(&self.config.into, table))?;
+        check_bars(table)?;
+        check_hours(table, &into)
+    }
+
     async fn aggregate(&self, context: &StepContext, request: AggregateRequest<'_>) -> Result<Aggregated> {
         let scope = self.scope(request)?;
         let table = context.table(&self.config.table)?;
-        let into = target(context, &self.config.into, Some(&table.name), || implied(&self.config.into, table))?;
+        let into = target(&context.tables, &self.config.into, Some(&table.name), || implied(&self.config.into, table))?;
         check_bars(table)?;
         check_hours(table, &into)?;
         let job = Job {

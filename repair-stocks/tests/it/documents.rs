@@ -22,6 +22,17 @@ fn pages() -> Vec<(String, String)> {
     pages
 }
 
+/// The other pages, which have workflows too: those of the book, and the README.
+fn others() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|ending| ending == "md"));
+    files.extend([root.join("README.md"), root.join("CONTRIBUTING.md"), root.join("examples/README.md")]);
+    files.sort();
+    let page = |path: PathBuf| (path.strip_prefix(&root).unwrap().display().to_string(), std::fs::read_to_string(&path).unwrap());
+    files.into_iter().map(page).collect()
+}
+
 /// The name under which samples run the first of them as a step.
 const FIRST: &str = "power-daily.yaml";
 
@@ -42,7 +53,7 @@ struct Block {
 fn blocks(mark: &str) -> Vec<Block> {
     let fence = format!("```{mark}");
     let mut blocks = Vec::new();
-    for (page, document) in pages() {
+    for (page, document) in pages().into_iter().chain(others()) {
         let mut lines = (1..).zip(document.lines());
         while let Some((number, line)) = lines.next() {
             if line == fence {

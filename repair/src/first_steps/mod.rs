@@ -227,6 +227,8 @@ impl Look {
     /// its times; `blind` if it is a table of Delta Lake, Apache Hudi or Apache Iceberg.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a clamped share")]
     pub fn now(self) -> Result<FirstSteps> {
+        on_this_machine(&self.folder)?;
+        self.source.as_deref().map_or(Ok(()), on_this_machine)?;
         let named = |error: Error| error.on("folder", self.folder.display());
         let sample = Sample::open(&self.folder)?;
         let mut guesses = Vec::new();
@@ -420,4 +422,19 @@ fn zone_to_write(picture: &Picture) -> Option<&Zone> {
 /// Whether the time column is written as it is.
 fn is_plain_time(picture: &Picture) -> bool {
     picture.time.columns.len() == 1 && (picture.is_typed || picture.time.form == TimeForm::Iso) && zone_to_write(picture).is_none()
+}
+
+/// Refuses a place that is not on this machine.
+fn on_this_machine(folder: &Path) -> Result<()> {
+    let text = folder.to_string_lossy();
+    let Some((scheme, _)) =
+        text.split_once(":/").filter(|(scheme, _)| scheme.len() > 1 && scheme.chars().all(|c| c.is_ascii_alphanumeric()))
+    else {
+        return Ok(());
+    };
+    Err(Error::invalid(format!(
+        "`{text}` is not a folder of this machine ({scheme}), and first steps look at files here; copy a few files of the table into a folder of the \
+         table's name, in the same subfolders, look at that folder, and give the workflow a profile for the lake (see docs/aws.md): what is guessed holds \
+         there too, and the table's `location` is then relative to the lake's"
+    )))
 }

@@ -106,7 +106,15 @@ pub(super) fn key<'a>(
         }
     }
     if chosen.is_empty() {
-        let (why, sure) = if without == 0 {
+        // Another series may be in files that are yet to come.
+        let names_one = |column: &&&Column| !column.is_time() && column.distinct() == 1 && (!is_number(column) || is_id(&column.name));
+        let one_word = columns.iter().find(names_one);
+        let (why, sure) = if let (0, Some(column)) = (without, one_word) {
+            (
+                format!("no two rows have the same time; if column `{}`, which has one value, names a series, it is the key", column.name),
+                Sure::Likely,
+            )
+        } else if without == 0 {
             ("no two rows have the same time".to_owned(), Sure::Sure)
         } else {
             (format!("few rows have the same time ({without} of {rows}), and no column separates them"), Sure::Likely)

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::columns;
 use super::cost::{Pricing, Take};
 use super::reach::{Known, surely};
 use super::steps::attempts;
@@ -71,6 +72,7 @@ impl Planner {
         let params = workflow.fix(&request.params, now)?;
         let variables = Variables::at_start(&params, made_at, now);
         can_begin(&self.registry, self.lake.as_ref(), workflow, &variables).await?;
+        columns::check(&self.registry, workflow, &variables, self.lake.as_ref()).await?;
         let run = format!("plan-{}", uuid::Uuid::now_v7().simple());
         let setting = Setting {
             run: run.as_str().into(),

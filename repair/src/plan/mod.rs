@@ -4,12 +4,15 @@
 //! refused: [`differences`] compares definitions, [`changes`] compares findings.
 
 mod apply;
+mod columns;
 mod cost;
 mod found;
 mod make;
 mod reach;
+mod rehearsal;
 mod same;
 mod steps;
+mod unread;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -20,8 +23,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use apply::ApplyRequest;
+pub(crate) use columns::check as check_columns;
 pub use found::{Defects, Gaps, changes};
 pub use make::{PlanRequest, Planner};
+pub use rehearsal::refusals;
 pub use same::differences;
 pub use verdict::Verdict;
 

@@ -16,7 +16,7 @@ pub use self::model::{
     Bucket, Candle, CandleChart, Cell, CellSum, Defect, Doing, Edge, Exception, Fix, Graph, KeyCandles, KeyCells, Listing, Node, Numbers,
     Point, Report, Series, Span, Subject, TableReport, Timeline, TimelineRow,
 };
-use crate::open::OpenLake;
+use crate::open::{OpenLake, Repair};
 use crate::request::awaitable;
 use repair_core::price::PriceBook;
 
@@ -65,6 +65,45 @@ impl OpenLake {
     /// ```
     pub fn report_on(&self, run_or_table: impl Into<String>) -> ReportRequest<'_> {
         ReportRequest { open: self, subject: run_or_table.into(), beside: None, prices: None }
+    }
+}
+
+/// Makes a report on a table that no run need have examined: await it. [`Repair::report_on_table`] makes it.
+#[must_use = "nothing is gathered before this is awaited"]
+pub struct TableReportRequest<'a> {
+    repair: &'a Repair,
+    table: String,
+    from: Option<String>,
+    to: Option<String>,
+    beside: Option<PathBuf>,
+}
+
+impl TableReportRequest<'_> {
+    /// Looks at this part of time: from an instant or date on, to an instant or the end of a date; they may be relative to now, such as `yesterday`.
+    pub fn within<'b>(mut self, from: impl Into<Option<&'b str>>, to: impl Into<Option<&'b str>>) -> Self {
+        self.from = from.into().map(str::to_owned);
+        self.to = to.into().map(str::to_owned);
+        self
+    }
+
+    /// As [`ReportRequest::beside`].
+    pub fn beside<'b>(mut self, page: impl Into<Option<&'b Path>>) -> Self {
+        self.beside = page.into().map(Path::to_owned);
+        self
+    }
+}
+
+awaitable!(TableReportRequest => Report);
+
+impl Repair {
+    /// Looks at a table of the workflow, and reports how complete it is, what was repaired in it, and what is left. It needs no run. What is expected
+    /// is what the first detect step of the workflow expects that looks for missing rows of the table; without one, it is the table's own `keys`
+    /// at all times, and a part of time has to be given. Nothing is written.
+    ///
+    /// # Errors
+    /// `not-found` if the workflow has no such table; `invalid` if nothing says what is expected; those of looking.
+    pub fn report_on_table(&self, table: impl Into<String>) -> TableReportRequest<'_> {
+        TableReportRequest { repair: self, table: table.into(), from: None, to: None, beside: None }
     }
 }
 

@@ -72,9 +72,10 @@ pub enum Subject {
     Table {
         /// Its name.
         table: String,
-        /// The run that examined it last: this is what is expected of it.
-        run: String,
-        /// The workflow of that run.
+        /// The run that examined it last, if one did: this is what is expected of it. Without one, the workflow says what is expected.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        run: Option<String>,
+        /// The workflow of that run, or the one that was given.
         workflow: String,
     },
 }

@@ -92,7 +92,10 @@ fn header(page: &mut Markup, report: &Report) {
             let took = ended_at.map(|ended| format!(", took {}", times::duration(*started_at, ended))).unwrap_or_default();
             format!("{outcome} · started {started_at:.0}{took}")
         }
-        Subject::Table { run, workflow, .. } => format!("as run {run} of workflow {workflow} last examined it"),
+        Subject::Table { run: Some(run), workflow, .. } => format!("as run {run} of workflow {workflow} last examined it"),
+        Subject::Table { run: None, workflow, .. } => {
+            format!("as it is at {:.0}; workflow {workflow} says what is expected", report.made_at)
+        }
     };
     page.leaf("p", &[("class", &"dim")], facts).leaf("p", &[("class", &"lead")], &report.sentence);
     let Numbers { expected, found, repaired, absent, left } = report.numbers;

@@ -7,6 +7,7 @@ mod columns;
 mod common;
 mod compare;
 mod differs;
+mod first_steps;
 mod front_door;
 mod keys;
 mod ledger;

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::builtin::aggregate::off_grid::OffGrid;
@@ -61,10 +62,18 @@ struct Sql {
 
 #[async_trait]
 impl Aggregator for Sql {
+    fn check(&self, tables: &BTreeMap<String, Table>, read: Option<&str>) -> Result<()> {
+        target(tables, &self.config.into, read, || Table::implicit(&self.config.into, "time")).map(drop)
+    }
+
+    fn query(&self) -> Option<&str> {
+        Some(&self.config.query)
+    }
+
     async fn aggregate(&self, context: &StepContext, request: AggregateRequest<'_>) -> Result<Aggregated> {
         let read = request.findings.map(|findings| findings.scope.table.as_str());
         // Checked before the query, which may take long. The time column of a new table is only known after it.
-        let mut into = target(context, &self.config.into, read, || Table::implicit(&self.config.into, "time"))?;
+        let mut into = target(&context.tables, &self.config.into, read, || Table::implicit(&self.config.into, "time"))?;
         let asked = match (&self.config.from, &self.config.to) {
             (Some(from), Some(to)) => Some(folders(from, to, &into, context.now)?),
             _ => None,

@@ -66,7 +66,7 @@ struct Stale {
 #[async_trait]
 impl Detector for Stale {
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
-        let into = target(context, &self.into, Some(&self.series.table), || Table::implicit(&self.into, "time"))?;
+        let into = target(&context.tables, &self.into, Some(&self.series.table), || Table::implicit(&self.into, "time"))?;
         let whole = match again {
             Some(before) => before.scope.clone(),
             None => self.series.scope(context).await?,

@@ -4,6 +4,7 @@ mod completeness;
 mod history;
 mod listings;
 mod rows;
+mod unexamined;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -138,19 +139,11 @@ impl<'a> Gathering<'a> {
     /// The report on a table, as the run last examined it.
     async fn on_table(mut self, table: &str) -> Result<Report> {
         let state = &self.history.state;
-        let subject = Subject::Table { table: table.to_owned(), run: self.run.clone(), workflow: state.started.workflow.clone() };
+        let subject = Subject::Table { table: table.to_owned(), run: Some(self.run.clone()), workflow: state.started.workflow.clone() };
         let mut groups = self.groups(Some(table)).await;
         let tables = self.tables(&mut groups, self.made_at).await;
         let candles = Vec::new();
-        let mut numbers = Numbers::default();
-        for table in &tables {
-            let total = &table.total;
-            numbers.expected += total.expected;
-            numbers.found += total.expected - total.own;
-            numbers.repaired += total.repaired;
-            numbers.absent += total.absent;
-            numbers.left += total.missing;
-        }
+        let numbers = numbers_now(&tables);
         let sentence = sentence_of_table(table, &tables, &numbers);
         let report = self.listed(&mut groups, false).await?;
         Ok(Report { subject, sentence, numbers, tables, candles, notes: self.notes, made_at: self.made_at, ..report })
@@ -328,25 +321,44 @@ impl<'a> Gathering<'a> {
             }
         }
         groups.iter().flat_map(|group| &group.found).try_for_each(|found| add_defects(&mut defects, found))?;
-        Ok(Report {
-            format: JsonFormat,
-            subject: Subject::Table { table: String::new(), run: String::new(), workflow: String::new() },
-            made_at: self.made_at,
-            sentence: String::new(),
-            numbers: Numbers::default(),
-            tables: Vec::new(),
-            candles: Vec::new(),
-            graph: None,
-            timeline: None,
-            defects: defects.finish()?,
-            fixes: fixes.finish()?,
-            exceptions: exceptions.finish()?,
-            costs: None,
-            lake_costs: None,
-            left: Vec::new(),
-            notes: Vec::new(),
-        })
+        Ok(Report { defects: defects.finish()?, fixes: fixes.finish()?, exceptions: exceptions.finish()?, ..empty(self.made_at)? })
     }
+}
+
+/// A report that says nothing.
+fn empty(made_at: Timestamp) -> Result<Report> {
+    Ok(Report {
+        format: JsonFormat,
+        subject: Subject::Table { table: String::new(), run: None, workflow: String::new() },
+        made_at,
+        sentence: String::new(),
+        numbers: Numbers::default(),
+        tables: Vec::new(),
+        candles: Vec::new(),
+        graph: None,
+        timeline: None,
+        defects: defects(None).finish()?,
+        fixes: fixes(None).finish()?,
+        exceptions: exceptions(None).finish()?,
+        costs: None,
+        lake_costs: None,
+        left: Vec::new(),
+        notes: Vec::new(),
+    })
+}
+
+/// The numbers of tables as they are now.
+fn numbers_now(tables: &[TableReport]) -> Numbers {
+    let mut numbers = Numbers::default();
+    for table in tables {
+        let total = &table.total;
+        numbers.expected += total.expected;
+        numbers.found += total.expected - total.own;
+        numbers.repaired += total.repaired;
+        numbers.absent += total.absent;
+        numbers.left += total.missing;
+    }
+    numbers
 }
 
 /// What is left after a run, and why.

@@ -1,0 +1,304 @@
+//! Every example workflow runs from a clean clone, by the commands in its first lines, and does what it says.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+/// The examples that other tests run: the demo's own, and the smallest program's.
+const ELSEWHERE: [&str; 2] = ["stock-pipeline/workflows/ticker-hourly.yaml", "first-program/air-quality.yaml"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
+
+/// All example workflows, relative to `examples`.
+fn all() -> BTreeSet<String> {
+    let examples = root().join("examples");
+    let (mut found, mut pending) = (BTreeSet::new(), vec![examples.clone()]);
+    while let Some(folder) = pending.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                pending.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "yaml") {
+                let is_workflow = std::fs::read_to_string(&path).unwrap().lines().any(|line| line.starts_with("workflow:"));
+                found.extend(is_workflow.then(|| path.strip_prefix(&examples).unwrap().display().to_string()));
+            }
+        }
+    }
+    found
+}
+
+/// A folder with the examples and the data of a clone.
+struct Clone {
+    folder: tempfile::TempDir,
+}
+
+impl Clone {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["examples", "testdata", "prices"] {
+            std::os::unix::fs::symlink(root().join(name), folder.path().join(name)).unwrap();
+        }
+        Self { folder }
+    }
+
+    /// Types a line into a shell.
+    fn types(&self, line: &str) -> String {
+        let program = PathBuf::from(assert_cmd::cargo::cargo_bin!("repair"));
+        let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+        let mut shell = Command::new("sh");
+        let output =
+            shell.args(["-e", "-c", line]).current_dir(self.folder.path()).env("PATH", path).env_remove("REPAIR_LAKE").output().unwrap();
+        assert!(output.status.success(), "{line}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs an example by the commands in its first lines, with more arguments for `repair run`, and returns the report of the run.
+    fn runs(&self, example: &str, more: &str) -> Value {
+        let text = std::fs::read_to_string(root().join("examples").join(example)).unwrap();
+        let lines: Vec<String> = text
+            .lines()
+            .map_while(|line| line.strip_prefix('#'))
+            .filter_map(|line| line.strip_prefix("   "))
+            .map(|line| line.split_whitespace().collect::<Vec<&str>>().join(" "))
+            .collect();
+        let lines = lines.join("\n").replace("\\\n", "");
+        let is_run = |line: &&str| line.starts_with("repair run ");
+        assert_eq!(lines.lines().filter(is_run).count(), 1, "the first lines of {example} say how to run it: {lines}");
+        let mut report = Value::Null;
+        for line in lines.lines() {
+            if line.starts_with("repair compare ") {
+                // Another test compares; that this is understood is seen by its help.
+                self.types(&format!("{line} --help"));
+            } else if is_run(&line) {
+                assert!(line.contains(&format!("examples/{example}")), "{line} runs another workflow");
+                report = serde_json::from_str(&self.types(&format!("{line} {more} --json"))).unwrap();
+            } else {
+                self.types(line);
+            }
+        }
+        let validated = self.types(&format!("repair validate examples/{example}"));
+        assert!(validated.contains("has no mistakes"), "{validated}");
+        report
+    }
+}
+
+/// A field of what a step put out.
+fn output(report: &Value, step: &str, field: &str) -> u64 {
+    report["steps"][step]["output"][field].as_u64().unwrap_or_else(|| panic!("{field} of {step}: {report}"))
+}
+
+/// Of each sensor and day, from one day to another: the mean of the readings with short gaps filled, as the examples about air define it, the
+/// hours, and how many of these are carried; and the hours that are missing before and after.
+struct Air {
+    daily: BTreeMap<(String, String), (f64, u64, u64)>,
+    missing: u64,
+    left: u64,
+}
+
+impl Air {
+    fn new(from: &str, to: &str) -> Self {
+        let hour = |time: &str| time.parse::<jiff::Timestamp>().unwrap().as_second() / 3600;
+        let mut readings: BTreeMap<&str, BTreeMap<i64, f64>> = BTreeMap::new();
+        let text = testdata::text("air-quality-hourly/air-quality");
+        let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|line| line.split(',').collect()).collect();
+        for row in &rows {
+            readings.entry(row[0]).or_default().insert(hour(row[1]), row[2].parse().unwrap());
+        }
+        let (first, end) = (hour(&format!("{from}T00:00:00Z")), hour(&format!("{to}T00:00:00Z")) + 24);
+        let mut air = Self { daily: BTreeMap::new(), missing: 0, left: 0 };
+        let mut sums: BTreeMap<(String, i64), (f64, u64, u64)> = BTreeMap::new();
+        for (sensor, hours) in &readings {
+            let mut add = |at: i64, value: f64, carried: u64| {
+                let day = sums.entry(((*sensor).to_owned(), at.div_euclid(24))).or_default();
+                *day = (day.0 + value, day.1 + 1, day.2 + carried);
+            };
+            hours.iter().for_each(|(at, value)| add(*at, *value, 0));
+            for at in (first..end).filter(|at| !hours.contains_key(at)) {
+                air.missing += 1;
+                // It is repeated for two hours at most.
+                match (1..=2).find_map(|back| hours.get(&(at - back))) {
+                    Some(value) => add(at, *value, 1),
+                    None => air.left += 1,
+                }
+            }
+        }
+        for ((sensor, day), (sum, hours, carried)) in sums {
+            let date = jiff::Timestamp::from_second(day * 86_400).unwrap().to_string()[..10].to_owned();
+            air.daily.insert((sensor, date), (sum / hours as f64, hours, carried));
+        }
+        air
+    }
+
+    /// Compares a table of daily means, as CSV with a header, with what it should be.
+    fn check(&self, table: &str) {
+        let mut lines = table.lines();
+        let header: Vec<&str> = lines.next().unwrap().split(',').collect();
+        let at = |name: &str| header.iter().position(|column| *column == name);
+        let mut rows = 0;
+        for line in lines {
+            let fields: Vec<&str> = line.split(',').collect();
+            let day = (fields[at("sensor").unwrap()].to_owned(), fields[at("day").unwrap()][..10].to_owned());
+            let (mean, hours, carried) = self.daily.get(&day).unwrap_or_else(|| panic!("{day:?} is not expected"));
+            let written: f64 = fields[at("mean").unwrap()].parse().unwrap();
+            assert!((written - mean).abs() < 1e-9, "{day:?}: {written} and {mean}");
+            for (name, number) in [("hours", hours), ("carried", carried)] {
+                if let Some(at) = at(name) {
+                    assert_eq!(fields[at].parse::<u64>().unwrap(), *number, "{name} of {day:?}");
+                }
+            }
+            rows += 1;
+        }
+        assert_eq!(rows, self.daily.len());
+    }
+}
+
+/// The last day of the examples about air, in a test that must be quick: every repaired hour is a unit.
+const LAST: &str = "2004-04-06";
+
+#[test]
+fn no_example_is_forgotten() {
+    let run_here = [
+        "stock-pipeline/workflows/pipeline-usage.yaml",
+        "workflows/air-quality-daily.yaml",
+        "workflows/air-quality-nightly.yaml",
+        "workflows/air-quality.yaml",
+        "workflows/crypto-minute.yaml",
+        "workflows/household-power.yaml",
+        "workflows/orders-daily.yaml",
+        "workflows/side-by-side.yaml",
+        "workflows/us-power-corrected.yaml",
+        "workflows/us-power-repaired.yaml",
+        "workflows/us-power.yaml",
+    ];
+    let known: BTreeSet<String> = run_here.into_iter().chain(ELSEWHERE).map(str::to_owned).collect();
+    assert_eq!(all(), known, "an example that nothing runs, or one that is gone");
+    // Those that are run here are named in this file, and those of the list are in the README of the examples.
+    let (source, readme) = (include_str!("examples.rs"), include_str!("../../../examples/README.md"));
+    for example in run_here {
+        assert!(source.matches(&format!("\"{example}\"")).count() > 1, "{example} is not run");
+        let name = example.rsplit('/').next().unwrap();
+        assert!(example.starts_with("stock-pipeline") || readme.contains(&format!("workflows/{name}")), "{name} is not in the README");
+    }
+}
+
+#[test]
+fn gaps_of_real_data_are_counted() {
+    for (example, expected, missing) in [
+        ("workflows/crypto-minute.yaml", 11_520, 1_833),
+        ("workflows/household-power.yaml", 43_200, 3_723),
+        ("workflows/air-quality.yaml", 46_785, 4_423),
+    ] {
+        let report = Clone::new().runs(example, "");
+        assert_eq!((output(&report, "find_gaps", "expected"), output(&report, "find_gaps", "missing")), (expected, missing), "{example}");
+    }
+}
+
+#[test]
+fn short_gaps_are_filled_before_daily_means_are_computed() {
+    let air = Air::new("2004-03-11", LAST);
+    assert!(air.left > 0 && air.left < air.missing, "some gaps are long, and some are short");
+    for (example, find, check) in
+        [("workflows/air-quality-daily.yaml", "find_gaps", "check"), ("workflows/air-quality-nightly.yaml", "look", "check")]
+    {
+        let clone = Clone::new();
+        let report = clone.runs(example, &format!("--param to={LAST}"));
+        assert_eq!(report["outcome"], "succeeded-with-exceptions", "{report}");
+        assert_eq!((output(&report, find, "missing"), output(&report, check, "missing")), (air.missing, air.left), "{example}");
+        assert_eq!(output(&report, "fill", "repaired"), air.missing - air.left);
+        air.check(&clone.types("repair export air_quality_daily --out - --format csv --lake lake"));
+    }
+}
+
+#[test]
+fn a_year_of_power_is_totalled_and_its_absurd_hours_are_corrected() {
+    let clone = Clone::new();
+    let report = clone.runs("workflows/us-power.yaml", "");
+    assert_eq!((output(&report, "find_gaps", "missing"), output(&report, "daily", "rows")), (4_484, 3_865));
+    let totals = clone.types("repair export daily_demand --out - --format csv --lake lake");
+    // The time of a row is the end of its hour.
+    let (mut sum, mut rows) = (0.0, 0.0);
+    testdata::text("us-power-hourly/demand").lines().skip(1).for_each(|line| {
+        sum += line.rsplit(',').next().unwrap().parse::<f64>().unwrap();
+        rows += 1.0;
+    });
+    let header: Vec<&str> = totals.lines().next().unwrap().split(',').collect();
+    let total = |name: &str| {
+        let at = header.iter().position(|column| *column == name).unwrap();
+        totals.lines().skip(1).map(|line| line.split(',').nth(at).unwrap().parse::<f64>().unwrap()).sum::<f64>()
+    };
+    assert_eq!((total("demand_mwh"), total("hours")), (sum, rows));
+
+    let report = clone.runs("workflows/us-power-corrected.yaml", "");
+    assert_eq!(
+        (output(&report, "find_absurd", "defective"), output(&report, "check", "patched"), &report["outcome"]),
+        (22, 22, &"succeeded".into())
+    );
+}
+
+#[test]
+fn a_month_of_power_is_repaired_by_the_workflow_of_the_year() {
+    let clone = Clone::new();
+    let report = clone.runs("workflows/us-power-repaired.yaml", "--param from=2018-06-01T00:00:00Z --param to=2018-06-15T00:00:00Z");
+    let hour = |time: &str| time.parse::<jiff::Timestamp>().unwrap().as_second() / 3600;
+    let (from, to) = (hour("2018-06-01T00:00:00Z"), hour("2018-06-15T00:00:00Z"));
+    let (mut present, mut absurd) = (0, 0);
+    for line in testdata::text("us-power-hourly/demand").lines().skip(1) {
+        let fields: Vec<&str> = line.split(',').collect();
+        if (from..to).contains(&(hour(fields[1]) - 1)) {
+            present += 1;
+            absurd += u64::from(!(1..=100_000).contains(&fields[2].parse::<i64>().unwrap()));
+        }
+    }
+    assert!(absurd > 0);
+    assert_eq!((output(&report, "find_absurd", "defective"), output(&report, "find_absurd", "present")), (absurd, present), "{report}");
+    assert_eq!(output(&report, "check_absurd", "patched"), absurd);
+    assert_eq!(output(&report, "find_gaps", "missing"), 11 * (to - from) as u64 - present);
+}
+
+#[test]
+fn orders_get_their_latest_version_and_what_only_the_agency_has() {
+    let clone = Clone::new();
+    let report = clone.runs("workflows/orders-daily.yaml", "");
+    assert_eq!(output(&report, "came", "missing"), 1, "the file of one day");
+    assert_eq!(output(&report, "several", "defective"), 1);
+    // The four orders of the day whose file never came, and the corrected one.
+    assert_eq!((output(&report, "same", "missing"), output(&report, "same", "defective")), (4, 5));
+    assert_eq!(
+        (output(&report, "restate", "repaired"), output(&report, "check", "missing"), output(&report, "wrong", "defective")),
+        (5, 0, 1)
+    );
+    let rows = clone.types("repair export orders --out - --format jsonl --lake lake");
+    let of = |row: &Value| (row["id"].as_str().unwrap().to_owned(), (row["amount"].clone(), row["status"].clone()));
+    let seen: BTreeMap<String, (Value, Value)> = rows.lines().map(|line| of(&serde_json::from_str(line).unwrap())).collect();
+    let agency = std::fs::read_to_string(root().join("examples/workflows/data/agency/orders.jsonl")).unwrap();
+    let truth: BTreeMap<String, (Value, Value)> = agency.lines().map(|line| of(&serde_json::from_str(line).unwrap())).collect();
+    assert_eq!((rows.lines().count(), truth.len()), (28, 28), "no order is there twice");
+    for (id, row) in &truth {
+        let text = |value: &Value| value.to_string().trim_matches('"').to_owned();
+        assert_eq!((text(&seen[id].0), &seen[id].1), (text(&row.0), &row.1), "{id}");
+    }
+}
+
+#[test]
+fn two_workflows_run_side_by_side() {
+    let clone = Clone::new();
+    let report = clone.runs("workflows/side-by-side.yaml", "");
+    let air = Air::new("2004-04-01", "2004-04-30");
+    let of = |step: &str, inner: &str, field: &str| report["steps"][step]["output"]["steps"][inner][field].clone();
+    assert_eq!((of("air", "find_gaps", "missing"), of("air", "check", "missing")), (air.missing.into(), air.left.into()), "{report}");
+    assert_eq!((of("power", "find_gaps", "missing"), of("power", "daily", "rows")), (4_484.into(), 3_865.into()));
+    air.check(&clone.types("repair export air_quality_daily --out - --format csv --lake lake"));
+}
+
+#[test]
+fn what_a_pipeline_used_is_recorded() {
+    let clone = Clone::new();
+    let report = clone.runs("stock-pipeline/workflows/pipeline-usage.yaml", "");
+    assert_eq!((&report["outcome"], &report["usage"]["queue_messages"]), (&"succeeded".into(), &3_900.into()), "{report}");
+}

@@ -1,0 +1,117 @@
+//! Whether queries of aggregate steps name columns that their tables have: as the workflow declares them, or as the lake has them. Nothing is run.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+
+use repair_core::engine::prepare;
+use repair_core::lake::Lake;
+use repair_core::lake::overlay;
+use repair_core::model::Table;
+use repair_core::plugin::Registry;
+use repair_core::workflow::{Variables, Workflow};
+use repair_core::{Error, Result};
+
+/// The queries that name a column which none of their tables has, each as an error of its step. A query is left alone if it names a table whose
+/// columns are not known: without a lake, those that the workflow does not list; with one, those that do not exist yet or that a step writes.
+pub(crate) async fn unknown(
+    registry: &Registry,
+    workflow: &Workflow,
+    variables: &Variables,
+    lake: Option<&dyn Lake>,
+) -> Result<Vec<Error>> {
+    let (queries, written) = prepare::queries(registry, workflow, variables);
+    let mut refused = Vec::new();
+    for (step, query) in queries {
+        let Some(tables) = tables_of(workflow, &query, &written, lake).await else { continue };
+        if let Some(message) = unknown_in(&tables, &query).await? {
+            refused.push(Error::invalid(message).on("step", step));
+        }
+    }
+    Ok(refused)
+}
+
+/// Checks the queries of a workflow before it begins: as it declares its tables, and, if the lake runs SQL of this kind, as they are.
+///
+/// # Errors
+/// `invalid` for the first query that names a column which none of its tables has.
+pub(crate) async fn check(registry: &Registry, workflow: &Workflow, variables: &Variables, lake: &dyn Lake) -> Result<()> {
+    // A lake that is queried elsewhere has another dialect, in which there may be more columns.
+    let there = (!lake.is_queried()).then_some(lake);
+    for lake in [None, there] {
+        if let Some(first) = unknown(registry, workflow, variables, lake).await?.into_iter().next() {
+            return Err(first);
+        }
+    }
+    Ok(())
+}
+
+/// The tables and repaired views that a query may name, with their columns; none if those of one are not known.
+async fn tables_of(
+    workflow: &Workflow,
+    query: &str,
+    written: &BTreeSet<String>,
+    lake: Option<&dyn Lake>,
+) -> Option<Vec<(String, SchemaRef)>> {
+    let text = query.to_lowercase();
+    let words: BTreeSet<&str> = text.split(|c: char| !is_of_word(c)).collect();
+    // A name of other characters is written in quotes.
+    let has = |name: &str| if name.chars().all(is_of_word) { words.contains(name) } else { text.contains(name) };
+    let names = |name: &str| has(&name.to_lowercase()) || has(&overlay::repaired_view(name).to_lowercase());
+    if written.iter().any(|name| names(name)) {
+        return None;
+    }
+    let mut tables = Vec::new();
+    for table in workflow.tables.values().filter(|table| names(&table.name)) {
+        let schema = match lake {
+            Some(lake) => lake.describe(table).await.ok()?,
+            None => declared(table)?,
+        };
+        let added = [overlay::REPAIRED_BY, overlay::REPAIRED_CELLS].map(|name| Arc::new(Field::new(name, DataType::Utf8, true)));
+        let view = schema.fields().iter().cloned().chain(added).collect::<Vec<_>>();
+        tables.push((table.name.clone(), schema));
+        tables.push((overlay::repaired_view(&table.name), Arc::new(Schema::new(view))));
+    }
+    Some(tables)
+}
+
+/// Whether a character may be part of a name without quotes.
+fn is_of_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// The columns that a workflow declares of a table, if it declares all of them.
+fn declared(table: &Table) -> Option<SchemaRef> {
+    if table.csv.names.is_empty() || table.layout.is_some() {
+        return None;
+    }
+    let kind = |name: &str| match name {
+        name if name == table.time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        name if table.key.iter().any(|key| key == name) => DataType::Utf8,
+        // Most columns are numbers, and only the names are checked.
+        _ => DataType::Float64,
+    };
+    let partitions = table.partition_by.iter().map(|by| by.column.as_str());
+    let all = table.csv.names.iter().map(String::as_str).chain(table.key.iter().map(String::as_str)).chain([table.time.as_str()]);
+    let all = all.chain(table.columns.keys().map(String::as_str)).chain(partitions);
+    let mut names = BTreeSet::new();
+    let fields: Vec<Field> = all.filter(|name| names.insert(name.to_lowercase())).map(|name| Field::new(name, kind(name), true)).collect();
+    Some(Arc::new(Schema::new(fields)))
+}
+
+#[cfg(feature = "sql")]
+async fn unknown_in(tables: &[(String, SchemaRef)], query: &str) -> Result<Option<String>> {
+    let unknown = repair_local::unknown_column(tables, query).await?;
+    Ok(unknown.map(|unknown| {
+        let columns: Vec<String> = unknown.columns.iter().map(|name| format!("`{name}`")).collect();
+        let there = if columns.is_empty() { String::new() } else { format!("; its columns are {}", columns.join(", ")) };
+        format!("the query names column `{}`, which what it reads does not have{there}", unknown.column)
+    }))
+}
+
+#[cfg(not(feature = "sql"))]
+#[expect(clippy::unused_async, reason = "as with the feature")]
+async fn unknown_in(_: &[(String, SchemaRef)], _: &str) -> Result<Option<String>> {
+    Ok(None)
+}

@@ -1,0 +1,168 @@
+//! A lake and sources that answer nothing: what plug-ins refuse before they read. A [rehearsal](super::rehearsal) works on them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+
+use repair_core::lake::extent::Extent;
+use repair_core::lake::overlay::retraction::Retraction;
+use repair_core::lake::rollup::Rollup;
+use repair_core::lake::{
+    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
+    StageRequest, StageScope, Staged, StateCheck,
+};
+use repair_core::model::{Interval, Table, TablePresence, Usage};
+use repair_core::plugin::{Answer, Limits, Request, Source, StepContext};
+use repair_core::{Error, ErrorKind, Result};
+
+/// Whether something was asked for. What a plug-in says after that may follow from the missing answer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Asked(Arc<AtomicBool>);
+
+impl Asked {
+    /// Whether something was asked for.
+    pub(super) fn was(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn refuse<T>(&self) -> Result<T> {
+        self.0.store(true, Ordering::SeqCst);
+        Err(Error::new(ErrorKind::Blind, "nothing is read in a rehearsal"))
+    }
+}
+
+/// A lake that knows where tables are, and nothing of what is in them.
+#[derive(Debug)]
+pub(super) struct UnreadLake(pub(super) Asked);
+
+/// A source that knows its limits, and is not asked.
+pub(super) struct UnreadSource {
+    pub(super) asked: Asked,
+    pub(super) inner: Arc<dyn Source>,
+}
+
+#[async_trait]
+impl Source for UnreadSource {
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    fn requests_at_worst(&self) -> u64 {
+        self.inner.requests_at_worst()
+    }
+
+    async fn ready(&self) -> Result<()> {
+        self.asked.refuse()
+    }
+
+    async fn fetch(&self, _: &StepContext, _: &Request) -> Result<Answer> {
+        self.asked.refuse()
+    }
+}
+
+#[async_trait]
+impl ReadLake for UnreadLake {
+    fn place(&self, table: &Table) -> String {
+        table.location.clone()
+    }
+
+    fn is_queried(&self) -> bool {
+        false
+    }
+
+    async fn repairs_of(&self, _: &Table) -> Result<Table> {
+        self.0.refuse()
+    }
+
+    async fn describe(&self, _: &Table) -> Result<SchemaRef> {
+        self.0.refuse()
+    }
+
+    async fn presence(&self, _: &Table, _: &PresenceRequest) -> Result<TablePresence> {
+        self.0.refuse()
+    }
+
+    async fn extent(&self, _: &Table, _: Option<&Interval>) -> Result<Extent> {
+        self.0.refuse()
+    }
+
+    async fn scan(&self, _: &Table, _: &ScanRequest) -> Result<BatchStream> {
+        self.0.refuse()
+    }
+
+    async fn rollup(&self, _: &Table, _: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
+        self.0.refuse()
+    }
+
+    async fn row_counts(&self, _: &Table, _: &RowCountRequest) -> Result<RowCounts> {
+        self.0.refuse()
+    }
+
+    async fn retractions(&self, _: &Table) -> Result<Vec<Retraction>> {
+        self.0.refuse()
+    }
+
+    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
+        self.0.refuse()
+    }
+}
+
+#[async_trait]
+impl Overlay for UnreadLake {
+    async fn to_create(&self, _: &Table) -> Result<Vec<String>> {
+        self.0.refuse()
+    }
+
+    async fn stage(&self, _: &StageScope<'_>, _: &StageRequest<'_>) -> Result<Staged> {
+        self.0.refuse()
+    }
+
+    async fn staged(&self, _: &StageScope<'_>) -> Result<Vec<Staged>> {
+        self.0.refuse()
+    }
+
+    async fn publish(&self, _: &StageScope<'_>, _: u32, _: &[String]) -> Result<Published> {
+        self.0.refuse()
+    }
+
+    async fn discard_staged(&self, _: &StageScope<'_>, _: &[String]) -> Result<()> {
+        self.0.refuse()
+    }
+
+    async fn retract(&self, _: &Table, _: &Retraction) -> Result<()> {
+        self.0.refuse()
+    }
+}
+
+#[async_trait]
+impl Artifacts for UnreadLake {
+    async fn put_artifact(&self, _: &str, _: &str, _: BatchStream) -> Result<Usage> {
+        self.0.refuse()
+    }
+
+    async fn get_artifact(&self, _: &str, _: &str) -> Result<BatchStream> {
+        self.0.refuse()
+    }
+}
+
+#[async_trait]
+impl Lake for UnreadLake {
+    fn on_behalf_of(&self, _: &Caller) -> Option<Arc<dyn Lake>> {
+        None
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        self.0.refuse()
+    }
+
+    async fn check_state(&self) -> Result<StateCheck> {
+        self.0.refuse()
+    }
+
+    async fn replace(&self, _: &Table, _: &Interval, _: Vec<RecordBatch>) -> Result<Usage> {
+        self.0.refuse()
+    }
+}
