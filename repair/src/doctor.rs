@@ -240,7 +240,12 @@ impl OpenLake {
                 Ok(()) => examination.add("lake", Health::Good, "it can be read and written", None),
                 // Even a run that only looks writes its journal.
                 Err(error) => {
-                    examination.add("lake", Health::Bad, error.full(), Some("until then, past runs can be looked at, and no run can begin"));
+                    examination.add(
+                        "lake",
+                        Health::Bad,
+                        error.full(),
+                        Some("until then, past runs can be looked at, and no run can begin"),
+                    );
                 }
             },
             Err(error) => examination.failed("lake", &error),

@@ -258,7 +258,7 @@ fn a_month_of_power_is_repaired_by_the_workflow_of_the_year() {
     assert!(absurd > 0);
     assert_eq!((output(&report, "find_absurd", "defective"), output(&report, "find_absurd", "present")), (absurd, present), "{report}");
     assert_eq!(output(&report, "check_absurd", "patched"), absurd);
-    assert_eq!(output(&report, "find_gaps", "missing"), 11 * (to - from) as u64 - present);
+    assert_eq!(output(&report, "find_gaps", "missing"), 11 * u64::try_from(to - from).unwrap() - present);
 }
 
 #[test]

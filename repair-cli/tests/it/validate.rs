@@ -65,7 +65,11 @@ fn what_a_plan_refuses_without_data_is_refused_in_the_same_words() {
             "into: t",
         ),
         // Expected keys of files that arrive.
-        (&keys, format!("  came: {{ detect: arrivals, with: {{ table: t, {DAY}, every: 1d, per_key: true }} }}\n"), "no keys are given"),
+        (
+            &keys,
+            format!("  came: {{ detect: arrivals, with: {{ table: t, {DAY}, every: 1d, per_key: true }} }}\n"),
+            "nothing says which are expected",
+        ),
         // Minute bars of a table of hours.
         (&keys, format!("  bars: {{ detect: stocks.minute-gaps, with: {{ table: t, calendar: XNYS, symbols: [a], {DAY} }} }}\n"), "minute"),
         (

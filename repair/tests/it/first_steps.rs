@@ -1,5 +1,7 @@
 //! Folders of which the truth is known: what first steps guess and are sure of is right, and the workflow that they write can be planned.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -158,6 +160,9 @@ fn wrong(found: &FirstSteps, truth: &Truth) -> Vec<String> {
         if guess.value != *truth {
             wrong.push(format!("{}: `{}` ({}), and it is `{truth}`", guess.what, guess.value, guess.why));
         }
+    }
+    if found.guess("sentinel").is_some_and(|guess| guess.sure == Sure::Sure) && !truth.sentinel {
+        wrong.push("sentinel: there is none".to_owned());
     }
     if found.guess("duplicates").is_some_and(|guess| guess.sure == Sure::Sure) && truth.doubled == 0 {
         wrong.push("duplicates: there are none".to_owned());
