@@ -28,6 +28,9 @@ const BATCH_ROWS: usize = 32_768;
 /// builds use so few that tests do both.
 const MAX_DIRECT: usize = if cfg!(debug_assertions) { 8 } else { 1 << 17 };
 
+/// The next slot with a row is sought so many steps ahead.
+const MOST_STEPS: u8 = 8;
+
 /// Not looked up yet.
 const UNKNOWN: u32 = u32::MAX;
 /// A key that was not requested.
@@ -339,6 +342,13 @@ impl Counts {
         usize::try_from(word - self.first_word).ok()?.checked_mul(self.keys).filter(|at| *at < self.bits.len() || self.keys == 0)
     }
 
+    fn note(&mut self, noted: Noted) {
+        if noted.rows > 0 {
+            self.bits[noted.place] |= noted.bits;
+            self.rows[noted.place] = self.rows[noted.place].saturating_add(noted.rows);
+        }
+    }
+
     fn merge(&mut self, other: &Self) {
         for (at, (bits, rows)) in other.bits.iter().zip(&other.rows).enumerate() {
             if *bits != 0 {
@@ -476,6 +486,17 @@ impl<'a> Counter<'a> {
         let times = shape::instants(table, times)?;
         let keys: Vec<KeyColumn> = table.key.iter().map(|name| KeyColumn::of(table, file, name, batch)).collect::<Result<_>>()?;
         let (ids, distinct) = ids(&keys, batch.num_rows());
+        let rows = BatchRows { file, keys: &keys, distinct, times: times.values() };
+        match &ids {
+            Ids::One => self.count_rows(&rows, |_| 0),
+            Ids::Codes(codes) => self.count_rows(&rows, |row| usize::try_from(codes[row]).unwrap_or(0)),
+            Ids::Dense(ids) => self.count_rows(&rows, |row| ids[row] as usize),
+        }?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn count_rows(&mut self, rows: &BatchRows<'_>, id_of: impl Fn(usize) -> usize) -> Result<()> {
+        let BatchRows { file, keys, distinct, times } = *rows;
         let mut targets = vec![UNKNOWN; distinct];
         // For each id of a key that was not asked for: how many rows it has, and one of them.
         let mut others: Vec<(u64, usize)> = Vec::new();
@@ -484,8 +505,10 @@ impl<'a> Counter<'a> {
         let (mut is_misplaced, mut is_stray, mut strays) = (false, false, 0);
         // Of all slots that were asked for, those are counted that the file may concern.
         let mut is_beyond = false;
-        for (row, &time_us) in times.values().iter().enumerate() {
-            // Rows of one instant, or of one key, follow each other, so the slot is the same or the next.
+        // Rows of one key and word follow each other, mostly, and are noted together.
+        let mut noted = Noted { place: 0, bits: 0, rows: 0 };
+        for (row, &time_us) in times.iter().enumerate() {
+            // Rows of one instant, or of one key, follow each other, so the slot is the same or one of the next.
             if at.time_us != time_us || row == 0 {
                 at.go_to(time_us);
                 place = if self.counts.slots.contains(at.slot) { self.counts.of_word(at.word) } else { None };
@@ -505,7 +528,7 @@ impl<'a> Counter<'a> {
                 }
                 continue;
             };
-            let id = ids.get(row);
+            let id = id_of(row);
             let mut target = targets[id];
             if target == UNKNOWN {
                 let key = Key::new(keys.iter().map(|column| column.value(row)));
@@ -525,9 +548,13 @@ impl<'a> Counter<'a> {
                 continue;
             }
             let place = place + target as usize;
-            self.counts.bits[place] |= 1 << at.bit;
-            self.counts.rows[place] = self.counts.rows[place].saturating_add(1);
+            if place != noted.place {
+                self.counts.note(std::mem::replace(&mut noted, Noted { place, bits: 0, rows: 0 }));
+            }
+            noted.bits |= 1 << at.bit;
+            noted.rows += 1;
         }
+        self.counts.note(noted);
         for (rows, row) in others.into_iter().filter(|(rows, _)| *rows > 0) {
             self.other_rows += rows;
             self.other_keys.add(&Key::new(keys.iter().map(|column| column.value(row))), rows);
@@ -535,8 +562,24 @@ impl<'a> Counter<'a> {
         if strays > 0 {
             *self.stray_rows.entry(file.path.display().to_string()).or_default() += strays;
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(())
     }
+}
+
+/// The rows of a batch.
+struct BatchRows<'a> {
+    file: &'a DataFile,
+    keys: &'a [KeyColumn],
+    /// The most different ids of keys that there may be.
+    distinct: usize,
+    times: &'a [i64],
+}
+
+/// Rows of one key and word.
+struct Noted {
+    place: usize,
+    bits: u64,
+    rows: u32,
 }
 
 /// A time and its slot; moving to the next slot takes no division.
@@ -569,13 +612,25 @@ impl Cursor {
 
     #[inline]
     fn go_to(&mut self, time_us: i64) {
-        let is_next = self.slot != i64::MIN && self.step_us.is_some_and(|step_us| self.time_us.checked_add(step_us) == Some(time_us));
+        let mut ahead = 0;
+        if let (Some(step_us), true) = (self.step_us, self.slot != i64::MIN) {
+            // Taking a few steps is faster than a division.
+            let mut left_us = time_us.checked_sub(self.time_us).unwrap_or(0);
+            while left_us >= step_us && ahead < MOST_STEPS {
+                left_us -= step_us;
+                ahead += 1;
+            }
+            if left_us != 0 {
+                ahead = 0;
+            }
+        }
         self.time_us = time_us;
-        if is_next {
-            self.slot += 1;
-            self.bit += 1;
-            if self.bit == self.per_word {
-                self.bit = 0;
+        if ahead > 0 {
+            // As far from the time of its slot as before.
+            self.slot += i64::from(ahead);
+            self.bit += ahead;
+            while self.bit >= self.per_word {
+                self.bit -= self.per_word;
                 self.word += 1;
             }
             return;

@@ -1,11 +1,12 @@
 //! Presence piece by piece, for lakes that look at the whole at once, or ask for one piece after the other.
 
+use std::collections::BTreeMap;
+
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::error::Error;
 use crate::lake::{PresenceRequest, PresenceStream, ReadLake};
-use crate::model::{KeyPresence, Presence, SlotGrid, SlotRange, SlotSet, Table, TablePresence, Usage};
-use std::collections::BTreeMap;
+use crate::model::{KeyPresence, Presence, SlotGrid, SlotRange, SlotSet, Table, TablePresence};
 
 /// Asks a lake for one piece after the other. For lakes that find what they need of each piece without reading anything else.
 pub fn one_by_one<'a>(
@@ -51,7 +52,7 @@ fn cut(mut whole: TablePresence, pieces: &[SlotRange]) -> Vec<TablePresence> {
             overtaken: cut_sets(&whole.overtaken, slots),
             absent: cut_sets(&whole.absent, slots),
             removed: cut_sets(&whole.removed, slots),
-            usage: std::mem::replace(&mut whole.usage, Usage::default()),
+            usage: std::mem::take(&mut whole.usage),
         });
     }
     parts

@@ -479,15 +479,17 @@ impl Search {
                 Found::Kept(kept) => missing.runs().for_each(|run| kept[at].push(run)),
                 Found::HandedOver { gaps, open, .. } => {
                     let open = &mut open[at];
+                    let mut of_key = Runs::default();
                     for run in missing.runs() {
                         match open {
                             Some(before) if before.end == run.first => before.end = run.end,
-                            _ => open.replace(run).into_iter().for_each(|done| gaps.push(key, done)),
+                            _ => open.replace(run).into_iter().for_each(|done| of_key.push(done)),
                         }
                     }
                     if is_last || open.is_some_and(|open| open.end != slots.end) {
-                        open.take().into_iter().for_each(|done| gaps.push(key, done));
+                        open.take().into_iter().for_each(|done| of_key.push(done));
                     }
+                    gaps.push_key(key, of_key);
                 }
             }
         }

@@ -32,17 +32,16 @@ pub(crate) fn gaps_to_batch(gaps: &GapList, judged: &Fingerprints, cells: &Cells
         return slots_to_batch(gaps, judged, cells, deleted);
     }
     let mut keys = StringBuilder::new();
-    let mut last: Option<(&Key, String)> = None;
-    for (key, _) in gaps.iter() {
-        let text = match last.take() {
-            Some((known, text)) if known == key => text,
-            _ => to_json(&key.values().collect::<Vec<_>>())?,
-        };
-        keys.append_value(&text);
-        last = Some((key, text));
+    let (mut first, mut end) = (Vec::with_capacity(gaps.len()), Vec::with_capacity(gaps.len()));
+    for (key, runs) in gaps.runs() {
+        let text = to_json(&key.values().collect::<Vec<_>>())?;
+        for slots in runs.iter() {
+            keys.append_value(&text);
+            first.push(slots.first);
+            end.push(slots.end);
+        }
     }
-    let first: Int64Array = gaps.iter().map(|(_, slots)| slots.first).collect();
-    let end: Int64Array = gaps.iter().map(|(_, slots)| slots.end).collect();
+    let (first, end) = (Int64Array::from(first), Int64Array::from(end));
     let schema = Schema::new(vec![
         Field::new(KEY, DataType::Utf8, false),
         Field::new(FIRST, DataType::Int64, false),
