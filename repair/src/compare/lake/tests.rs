@@ -57,7 +57,7 @@ impl ReadLake for SeenThroughMasks {
     }
 
     fn presence_in_pieces<'a>(&'a self, table: &'a Table, request: &'a PresenceRequest, pieces: &'a [SlotRange]) -> PresenceStream<'a> {
-        self.seen(table).presence_in_pieces(table, request, pieces)
+        pieces::of_whole(self, table, request, pieces)
     }
 
     async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
