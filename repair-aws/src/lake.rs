@@ -11,13 +11,14 @@ use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay;
 use repair_core::lake::overlay::owner::Owner;
 use repair_core::lake::overlay::retraction::Retraction;
+use repair_core::lake::pieces;
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
-    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
-    StageRequest, StageScope, Staged, StateCheck,
+    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest, RowCounts,
+    ScanRequest, StageRequest, StageScope, Staged, StateCheck,
 };
 use repair_core::model::Usage;
-use repair_core::model::{Interval, Table, TablePresence};
+use repair_core::model::{Interval, SlotRange, Table, TablePresence};
 use repair_core::{Error, Result};
 
 use crate::athena::{Athena, Behalf, Polling, Settings};
@@ -203,6 +204,10 @@ impl ReadLake for AwsLake {
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
         self.look_at(table, request).await
+    }
+
+    fn presence_in_pieces<'a>(&'a self, table: &'a Table, request: &'a PresenceRequest, pieces: &'a [SlotRange]) -> PresenceStream<'a> {
+        pieces::one_by_one(self, table, request, pieces)
     }
 
     async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {

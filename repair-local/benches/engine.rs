@@ -26,8 +26,8 @@ use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
-    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
-    StageRequest, StageScope, Staged, StateCheck,
+    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest, RowCounts,
+    ScanRequest, StageRequest, StageScope, Staged, StateCheck,
 };
 use repair_core::model::Usage;
 use repair_core::model::{
@@ -61,6 +61,10 @@ impl ReadLake for Weightless {
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
         self.0.presence(table, request).await
+    }
+
+    fn presence_in_pieces<'a>(&'a self, table: &'a Table, request: &'a PresenceRequest, pieces: &'a [SlotRange]) -> PresenceStream<'a> {
+        self.0.presence_in_pieces(table, request, pieces)
     }
 
     async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {

@@ -15,11 +15,11 @@ use repair_core::lake::overlay;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::rollup::{self, Rollup};
 use repair_core::lake::{
-    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
-    StageRequest, StageScope, Staged, StateCheck, name,
+    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest, RowCounts,
+    ScanRequest, StageRequest, StageScope, Staged, StateCheck, name,
 };
 use repair_core::model::Usage;
-use repair_core::model::{Interval, Table, TablePresence};
+use repair_core::model::{Interval, SlotRange, Table, TablePresence};
 use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile, blocking};
@@ -198,6 +198,11 @@ impl ReadLake for LocalLake {
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
         let (lake, table, request) = (self.inner.clone(), table.clone(), request.clone());
         blocking(move || presence::presence(&lake, &table, &request)).await
+    }
+
+    fn presence_in_pieces<'a>(&'a self, table: &'a Table, request: &'a PresenceRequest, pieces: &'a [SlotRange]) -> PresenceStream<'a> {
+        let (lake, table, request, pieces) = (self.inner.clone(), table.clone(), request.clone(), pieces.to_vec());
+        scan::stream_ahead(1, move |sink| presence::in_pieces(&lake, &table, &request, &pieces, sink))
     }
 
     async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {

@@ -152,6 +152,7 @@ impl Slots {
 }
 
 /// What repairs do to slots.
+#[derive(Default)]
 pub(crate) struct LiveSlots {
     /// Slots for which the repaired view shows a repair: filled slots that raw lacks, and replaced slots.
     pub(crate) shown: BTreeMap<Key, SlotSet>,
@@ -162,10 +163,20 @@ pub(crate) struct LiveSlots {
 }
 
 /// The slots of live repairs.
-pub(crate) fn live_slots(table: &Table, place: &Place, request: &PresenceRequest, raw: &Presence, usage: &mut Usage) -> Result<LiveSlots> {
+pub(crate) fn live_slots(
+    table: &Table,
+    place: &Place,
+    request: &PresenceRequest,
+    raw: &Presence,
+    is_lean: bool,
+    usage: &mut Usage,
+) -> Result<LiveSlots> {
     let grid = raw.grid;
     let bounds = TimeBounds::of_slots(&grid, request.slots);
     let files = place::prune_ours(table, place.repair_files()?, &bounds)?;
+    if is_lean && files.is_empty() {
+        return Ok(LiveSlots::default());
+    }
     let mut inserted = crate::presence::empty_sets(grid, request);
     let mut overtaken = inserted.clone();
     let mut removed = inserted.clone();
@@ -265,10 +276,19 @@ pub(crate) fn live_slots(table: &Table, place: &Place, request: &PresenceRequest
 }
 
 /// The slots confirmed absent by exceptions that have not expired.
-pub(crate) fn absent_slots(table: &Table, place: &Place, request: &PresenceRequest, usage: &mut Usage) -> Result<BTreeMap<Key, SlotSet>> {
+pub(crate) fn absent_slots(
+    table: &Table,
+    place: &Place,
+    request: &PresenceRequest,
+    is_lean: bool,
+    usage: &mut Usage,
+) -> Result<BTreeMap<Key, SlotSet>> {
     let grid = table.grid()?;
     let bounds = TimeBounds::of_slots(&grid, request.slots);
     let files = place::prune_ours(table, place.exception_files()?, &bounds)?;
+    if is_lean && files.is_empty() {
+        return Ok(BTreeMap::new());
+    }
     let mut absent = crate::presence::empty_sets(grid, request);
     let as_of_us = request.as_of.as_microsecond();
     if files.is_empty() {

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 use repair_core::lake::PresenceRequest;
 use repair_core::model::Usage;
 use repair_core::model::{Format, Key, KeyPresence, OtherKeys, Presence, SlotGrid, SlotRange, SlotSet, Table, TablePresence};
-use repair_core::{Error, Result};
+use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile};
 use crate::lake::Inner;
@@ -28,6 +28,9 @@ const BATCH_ROWS: usize = 32_768;
 /// builds use so few that tests do both.
 const MAX_DIRECT: usize = if cfg!(debug_assertions) { 8 } else { 1 << 17 };
 
+/// The next slot with a row is sought so many steps ahead.
+const MOST_STEPS: u8 = 8;
+
 /// Not looked up yet.
 const UNKNOWN: u32 = u32::MAX;
 /// A key that was not requested.
@@ -40,9 +43,31 @@ const MAX_WORDS: usize = 1 << 30;
 /// tests read several pieces.
 const PIECE_ROWS: u64 = if cfg!(debug_assertions) { 50 } else { 250_000 };
 
+/// The presence of all slots of a request.
 pub(crate) fn presence(lake: &Inner, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
+    let mut whole = None;
+    in_pieces(lake, table, request, &[request.slots], &mut |piece| {
+        whole = Some(piece);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    whole.ok_or_else(|| Error::internal("there is no presence"))
+}
+
+/// What to do with the presence of a piece.
+pub(crate) type PieceSink<'a> = dyn FnMut(TablePresence) -> Result<ControlFlow<()>> + 'a;
+
+/// The presence of each piece, one after the other. A file is read when the first piece comes that it may concern, and what it says of later
+/// pieces is kept until they come.
+pub(crate) fn in_pieces(
+    lake: &Inner,
+    table: &Table,
+    request: &PresenceRequest,
+    pieces: &[SlotRange],
+    sink: &mut PieceSink<'_>,
+) -> Result<()> {
     let grid = table.grid()?;
     shape::check_keys(table, &request.keys)?;
+    check_pieces(grid, request.slots, pieces)?;
     let place = Place::to_read(&lake.root, table)?;
     let bounds = TimeBounds::of_slots(&grid, request.slots);
     let all = place.files(table)?;
@@ -52,30 +77,141 @@ pub(crate) fn presence(lake: &Inner, table: &Table, request: &PresenceRequest) -
     keys.sort_unstable();
     keys.dedup();
     let targets: HashMap<Key, u32> = keys.iter().cloned().zip(0..).collect();
-    let counts = Counts::new(grid, request.slots, keys.len())?;
-    let new = || Counter::new(grid, &targets, counts.like(), judged.as_ref());
-    let pieces = pieces(table, files, &bounds)?;
-    let counters = files::fold_parallel(&pieces, new, |counter, piece| read::guarded(&piece.file, || counter.read(table, piece, &bounds)))?;
-    let mut counters = counters.into_iter();
-    let mut total = counters.next().unwrap_or_else(new);
-    for counter in counters {
-        total.merge(counter);
+    let to_read = to_read(table, files, &bounds, &pieces.iter().map(|piece| TimeBounds::of_slots(&grid, *piece)).collect::<Vec<_>>())?;
+    let mut to_read = to_read.as_slice();
+    let mut totals = Totals::default();
+    // What is known of pieces to come.
+    let mut ahead = Counts::new(grid, SlotRange::new(request.slots.first, request.slots.first), keys.len())?;
+    for (at, &slots) in pieces.iter().enumerate() {
+        let now;
+        (now, to_read) = to_read.split_at(to_read.partition_point(|next| next.first <= at));
+        let end = now.iter().filter_map(|next| pieces.get(next.last)).map(|last| last.end).max();
+        let known = SlotRange::new(slots.first, slots.end.max(ahead.slots.end).max(end.unwrap_or(slots.end)));
+        let size = Counts::new(grid, known, keys.len())?;
+        let new = || Counter::new(grid, request.slots, &targets, size.like(), judged.as_ref());
+        let work = work(table, now, &bounds)?;
+        let counters =
+            files::fold_parallel(&work, new, |counter, piece| read::guarded(&piece.file, || counter.read(table, piece, &bounds)))?;
+        drop(work);
+        let mut counts = size;
+        for (number, counter) in counters.into_iter().enumerate() {
+            let theirs = totals.add(counter);
+            if number == 0 {
+                counts = theirs;
+            } else {
+                counts.merge(&theirs);
+            }
+        }
+        counts.merge(&ahead);
+        let is_last = at + 1 == pieces.len();
+        if is_last {
+            totals.tally.check(table)?;
+        }
+        let mut usage = std::mem::take(&mut totals.usage);
+        let mut raw = Presence::new(grid, slots, []);
+        raw.keys = keys.iter().zip(0..).map(|(key, target)| (key.clone(), counts.of_key(target, slots))).collect();
+        ahead = if is_last { counts.after(slots.end, slots.end) } else { counts.after(slots.end, known.end) };
+        raw.other_rows = std::mem::take(&mut totals.other_rows);
+        raw.other_keys = std::mem::take(&mut totals.other_keys);
+        raw.misaligned_rows = std::mem::take(&mut totals.misaligned_rows);
+        raw.misplaced_rows = std::mem::take(&mut totals.misplaced_rows);
+        if is_last {
+            // Files that are read in parts are in several pieces.
+            raw.stray_rows = std::mem::take(&mut totals.stray_rows);
+            raw.quarantine = std::mem::take(&mut totals.tally.quarantine);
+        }
+        let request = PresenceRequest::new(slots, request.keys.clone(), request.as_of);
+        let is_lean = pieces.len() > 1;
+        let LiveSlots { shown: repaired, overtaken, removed } = overlay::live_slots(table, &place, &request, &raw, is_lean, &mut usage)?;
+        let absent = overlay::absent_slots(table, &place, &request, is_lean, &mut usage)?;
+        if sink(TablePresence { raw, repaired, overtaken, absent, removed, usage })?.is_break() {
+            break;
+        }
     }
-    drop(pieces);
-    total.tally.check(table)?;
-    let mut usage = total.usage;
-    let mut raw = Presence::new(grid, request.slots, []);
-    raw.keys = keys.iter().zip(0..).map(|(key, target)| (key.clone(), total.counts.of_key(target))).collect();
-    raw.other_rows = total.other_rows;
-    raw.other_keys = std::mem::take(&mut total.other_keys);
-    raw.misaligned_rows = total.misaligned_rows;
-    raw.misplaced_rows = total.misplaced_rows;
-    raw.stray_rows = std::mem::take(&mut total.stray_rows);
-    raw.quarantine = std::mem::take(&mut total.tally.quarantine);
-    drop(total);
-    let LiveSlots { shown: repaired, overtaken, removed } = overlay::live_slots(table, &place, request, &raw, &mut usage)?;
-    let absent = overlay::absent_slots(table, &place, request, &mut usage)?;
-    Ok(TablePresence { raw, repaired, overtaken, absent, removed, usage })
+    Ok(())
+}
+
+/// Checks that pieces follow each other, are all of the slots, and begin where words do.
+fn check_pieces(grid: SlotGrid, slots: SlotRange, pieces: &[SlotRange]) -> Result<()> {
+    let per_word = i64::from(grid.cadence().slots_per_word());
+    let follow = pieces.windows(2).all(|pair| pair[0].end == pair[1].first && pair[1].first.rem_euclid(per_word) == 0);
+    match (pieces.first(), pieces.last()) {
+        (Some(first), Some(last)) if follow && first.first == slots.first && last.end == slots.end => Ok(()),
+        _ => Err(Error::internal("the pieces of a presence are not its slots")),
+    }
+}
+
+/// A file, or row groups of one, and which pieces they may concern.
+struct ToRead {
+    file: DataFile,
+    /// The row groups, and the time of the rows of each; `None` for all.
+    groups: Option<Vec<(usize, TimeBounds)>>,
+    bytes: u64,
+    first: usize,
+    last: usize,
+}
+
+/// What to read for pieces, in order of the first piece. If the path of a file does not say what time its rows have, the statistics of its row
+/// groups may. Of what is known by neither, all pieces wait.
+fn to_read(table: &Table, files: Vec<DataFile>, bounds: &TimeBounds, pieces: &[TimeBounds]) -> Result<Vec<ToRead>> {
+    let concerns = |reach: &TimeBounds| {
+        let first = pieces.partition_point(|piece| piece.to_us <= reach.from_us).min(pieces.len().saturating_sub(1));
+        let last = pieces.partition_point(|piece| piece.from_us < reach.to_us).saturating_sub(1);
+        (first, last.max(first))
+    };
+    let whole = |file: DataFile| {
+        let (first, last) = concerns(file.reach.as_ref().unwrap_or(&TimeBounds::ALL));
+        ToRead { bytes: file.bytes, file, groups: None, first, last }
+    };
+    let (unknown, known): (Vec<DataFile>, Vec<DataFile>) =
+        files.into_iter().partition(|file| file.reach.is_none() && pieces.len() > 1 && is_direct(table));
+    let parts = files::map_parallel(&unknown, |file| read::guarded(file, || parts(table, file, bounds)))?;
+    let mut all: Vec<ToRead> = known.into_iter().map(whole).collect();
+    for (file, parts) in unknown.into_iter().zip(parts) {
+        let Some(parts) = parts else {
+            all.push(whole(file));
+            continue;
+        };
+        for part in parts {
+            let (first, last) = concerns(&part.time);
+            match all.last_mut() {
+                Some(ToRead { groups: Some(groups), bytes, first: before, last: until, file: of })
+                    if (*before, *until) == (first, last) && of.path == file.path =>
+                {
+                    groups.push((part.group, part.time));
+                    *bytes += part.bytes;
+                }
+                _ => {
+                    let groups = Some(vec![(part.group, part.time)]);
+                    all.push(ToRead { file: file.clone(), groups, bytes: part.bytes, first, last });
+                }
+            }
+        }
+    }
+    all.sort_by_key(|next| next.first);
+    Ok(all)
+}
+
+/// A row group of a file.
+struct Part {
+    group: usize,
+    time: TimeBounds,
+    bytes: u64,
+}
+
+/// The row groups of a file that are to be read, by the time of their rows; `None` if it is to be read as a whole.
+fn parts(table: &Table, file: &DataFile, bounds: &TimeBounds) -> Result<Option<Vec<Part>>> {
+    let (opened, groups) = open(table, file, bounds)?;
+    if !has_time(table, &opened.schema()) {
+        return Ok(None);
+    }
+    let times = opened.times(table)?;
+    let part = |group: usize| Part {
+        group,
+        time: times.get(group).copied().flatten().unwrap_or(TimeBounds::ALL),
+        bytes: u64::try_from(opened.footer().row_group(group).compressed_size()).unwrap_or(0),
+    };
+    Ok(Some(groups.into_iter().map(part).collect()))
 }
 
 /// Whether the time of a file is in a column that needs no parsing.
@@ -86,40 +222,70 @@ fn has_time(table: &Table, columns: &Schema) -> bool {
 /// What one thread reads at a time: a file, or some row groups of one.
 struct Piece {
     file: DataFile,
-    groups: Option<(parquet::Opened, Vec<usize>)>,
+    groups: Groups,
 }
 
-/// The pieces to read: files, or row groups of files so large that one thread would be left working alone.
-fn pieces(table: &Table, files: Vec<DataFile>, bounds: &TimeBounds) -> Result<Vec<Piece>> {
-    let total: u64 = files.iter().map(|file| file.bytes).sum();
+enum Groups {
+    /// All that may hold rows within the bounds.
+    All,
+    /// Those of which it is known what time their rows have.
+    Known(Vec<(usize, TimeBounds)>),
+    /// These, of a file that is open.
+    Opened(parquet::Opened, Vec<usize>),
+}
+
+/// What to read now, for several threads: files, or row groups of files so large that one thread would be left working alone.
+fn work(table: &Table, to_read: &[ToRead], bounds: &TimeBounds) -> Result<Vec<Piece>> {
+    let total: u64 = to_read.iter().map(|next| next.bytes).sum();
     // The number of footers in memory is then at most twice that of the threads, however many files there are.
     let large = total / (2 * files::workers() as u64);
-    let mut pieces = Vec::with_capacity(files.len());
-    for file in files {
-        if !is_direct(table) || files::workers() == 1 || file.bytes <= large {
-            pieces.push(Piece { file, groups: None });
+    let mut pieces = Vec::with_capacity(to_read.len());
+    for next in to_read {
+        let file = &next.file;
+        if !is_direct(table) || files::workers() == 1 || next.bytes <= large {
+            let groups = next.groups.clone().map_or(Groups::All, Groups::Known);
+            pieces.push(Piece { file: file.clone(), groups });
             continue;
         }
-        let (opened, groups) = read::guarded(&file, || open(table, &file, bounds))?;
+        let (opened, groups) = read::guarded(file, || open(table, file, bounds))?;
         if !has_time(table, &opened.schema()) {
-            pieces.push(Piece { file, groups: None });
+            pieces.push(Piece { file: file.clone(), groups: Groups::All });
             continue;
         }
+        let groups = match &next.groups {
+            None => groups,
+            Some(known) => read::guarded(file, || still_known(table, &opened, known))?,
+        };
         let mut rows = 0;
         let mut piece = Vec::new();
         for group in groups {
             rows += opened.rows_of(group);
             piece.push(group);
             if rows >= PIECE_ROWS {
-                pieces.push(Piece { file: file.clone(), groups: Some((opened.clone(), std::mem::take(&mut piece))) });
+                pieces.push(Piece { file: file.clone(), groups: Groups::Opened(opened.clone(), std::mem::take(&mut piece)) });
                 rows = 0;
             }
         }
         if !piece.is_empty() {
-            pieces.push(Piece { file, groups: Some((opened, piece)) });
+            pieces.push(Piece { file: file.clone(), groups: Groups::Opened(opened, piece) });
         }
     }
     Ok(pieces)
+}
+
+/// The numbers of row groups of a file that was opened again, if they still hold rows of the same time.
+fn still_known(table: &Table, opened: &parquet::Opened, known: &[(usize, TimeBounds)]) -> Result<Vec<usize>> {
+    let times = opened.times(table)?;
+    let is_same = |(group, time): &(usize, TimeBounds)| times.get(*group).is_some_and(|now| now.unwrap_or(TimeBounds::ALL) == *time);
+    if known.iter().all(is_same) { Ok(known.iter().map(|(group, _)| *group).collect()) } else { Err(changed()) }
+}
+
+/// The error for a file that is not what it was a moment ago.
+fn changed() -> Error {
+    Error::new(
+        ErrorKind::Transient,
+        "the file has changed while it was read, or its statistics do not fit its rows; try again, or write it again",
+    )
 }
 
 /// Whether the key and time columns of a table's files may be counted as they are: they are Parquet, and nothing more is said about them.
@@ -176,6 +342,13 @@ impl Counts {
         usize::try_from(word - self.first_word).ok()?.checked_mul(self.keys).filter(|at| *at < self.bits.len() || self.keys == 0)
     }
 
+    fn note(&mut self, noted: Noted) {
+        if noted.rows > 0 {
+            self.bits[noted.place] |= noted.bits;
+            self.rows[noted.place] = self.rows[noted.place].saturating_add(noted.rows);
+        }
+    }
+
     fn merge(&mut self, other: &Self) {
         for (at, (bits, rows)) in other.bits.iter().zip(&other.rows).enumerate() {
             if *bits != 0 {
@@ -185,21 +358,67 @@ impl Counts {
         }
     }
 
-    /// The presence of one key.
-    fn of_key(&self, target: usize) -> KeyPresence {
-        let mut presence = KeyPresence::new(self.grid.cadence(), self.slots);
+    /// The presence of one key, in the first of the slots.
+    fn of_key(&self, target: usize, slots: SlotRange) -> KeyPresence {
+        let mut presence = KeyPresence::new(self.grid.cadence(), slots);
         let mine = (target..self.bits.len()).step_by(self.keys.max(1));
         for ((word, at), rows) in (self.first_word..).zip(mine).zip(&mut presence.rows) {
-            presence.present.insert_word(word, self.bits[at]);
-            *rows = self.rows[at];
+            if self.rows[at] > 0 {
+                presence.present.insert_word(word, self.bits[at]);
+                *rows = self.rows[at];
+            }
         }
         presence
+    }
+
+    /// What is known of the slots from `first` up to `end`, where a word begins.
+    fn after(mut self, first: i64, end: i64) -> Self {
+        let slots = SlotRange::new(first, end);
+        let first_word = first.div_euclid(i64::from(self.grid.cadence().slots_per_word()));
+        let gone = usize::try_from(first_word - self.first_word).unwrap_or(0).saturating_mul(self.keys);
+        let keep = |length: usize| if slots.is_empty() { length } else { gone.min(length) };
+        self.bits.drain(..keep(self.bits.len()));
+        self.rows.drain(..keep(self.rows.len()));
+        // What is left is small, mostly.
+        self.bits.shrink_to_fit();
+        self.rows.shrink_to_fit();
+        Self { slots, first_word, ..self }
+    }
+}
+
+/// What is counted of rows that belong to no slot of a key, by all threads.
+#[derive(Default)]
+struct Totals {
+    other_rows: u64,
+    other_keys: OtherKeys,
+    misaligned_rows: u64,
+    misplaced_rows: u64,
+    stray_rows: BTreeMap<String, u64>,
+    tally: Tally,
+    usage: Usage,
+}
+
+impl Totals {
+    /// Adds what one thread has counted, and returns the rest of it.
+    fn add(&mut self, counter: Counter<'_>) -> Counts {
+        self.other_rows += counter.other_rows;
+        self.other_keys.merge(&counter.other_keys);
+        self.misaligned_rows += counter.misaligned_rows;
+        self.misplaced_rows += counter.misplaced_rows;
+        for (file, rows) in counter.stray_rows {
+            *self.stray_rows.entry(file).or_default() += rows;
+        }
+        self.tally.merge(counter.tally);
+        self.usage += counter.usage;
+        counter.counts
     }
 }
 
 /// Counts the rows of a range of slots, by key.
 struct Counter<'a> {
     grid: SlotGrid,
+    /// The slots that were asked for. The counts are of some of them.
+    asked: SlotRange,
     /// The number of each requested key.
     targets: &'a HashMap<Key, u32>,
     counts: Counts,
@@ -215,9 +434,10 @@ struct Counter<'a> {
 }
 
 impl<'a> Counter<'a> {
-    fn new(grid: SlotGrid, targets: &'a HashMap<Key, u32>, counts: Counts, judged: Option<&'a SchemaRef>) -> Self {
+    fn new(grid: SlotGrid, asked: SlotRange, targets: &'a HashMap<Key, u32>, counts: Counts, judged: Option<&'a SchemaRef>) -> Self {
         Self {
             grid,
+            asked,
             targets,
             counts,
             judged,
@@ -231,25 +451,17 @@ impl<'a> Counter<'a> {
         }
     }
 
-    fn merge(&mut self, other: Self) {
-        self.counts.merge(&other.counts);
-        self.other_rows += other.other_rows;
-        self.other_keys.merge(&other.other_keys);
-        self.misaligned_rows += other.misaligned_rows;
-        self.misplaced_rows += other.misplaced_rows;
-        for (file, rows) in other.stray_rows {
-            *self.stray_rows.entry(file).or_default() += rows;
-        }
-        self.tally.merge(other.tally);
-        self.usage += other.usage;
-    }
-
     fn read(&mut self, table: &Table, piece: &Piece, bounds: &TimeBounds) -> Result<()> {
         let file = &piece.file;
         let direct = match &piece.groups {
-            Some((opened, groups)) => Some((opened.clone(), groups.clone())),
-            None if is_direct(table) => Some(open(table, file, bounds)?).filter(|(opened, _)| has_time(table, &opened.schema())),
-            None => None,
+            Groups::Opened(opened, groups) => Some((opened.clone(), groups.clone())),
+            Groups::Known(known) => {
+                let (opened, _) = open(table, file, bounds)?;
+                let groups = still_known(table, &opened, known)?;
+                Some((opened, groups))
+            }
+            Groups::All if is_direct(table) => Some(open(table, file, bounds)?).filter(|(opened, _)| has_time(table, &opened.schema())),
+            Groups::All => None,
         };
         let Some((opened, groups)) = direct else {
             let fields = table.key.iter().map(|key| shape::key_field(key)).chain([shape::time_field(table)]);
@@ -274,17 +486,33 @@ impl<'a> Counter<'a> {
         let times = shape::instants(table, times)?;
         let keys: Vec<KeyColumn> = table.key.iter().map(|name| KeyColumn::of(table, file, name, batch)).collect::<Result<_>>()?;
         let (ids, distinct) = ids(&keys, batch.num_rows());
+        let rows = BatchRows { file, keys: &keys, distinct, times: times.values() };
+        match &ids {
+            Ids::One => self.count_rows(&rows, |_| 0),
+            Ids::Codes(codes) => self.count_rows(&rows, |row| usize::try_from(codes[row]).unwrap_or(0)),
+            Ids::Dense(ids) => self.count_rows(&rows, |row| ids[row] as usize),
+        }?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn count_rows(&mut self, rows: &BatchRows<'_>, id_of: impl Fn(usize) -> usize) -> Result<()> {
+        let BatchRows { file, keys, distinct, times } = *rows;
         let mut targets = vec![UNKNOWN; distinct];
         // For each id of a key that was not asked for: how many rows it has, and one of them.
         let mut others: Vec<(u64, usize)> = Vec::new();
         let mut at = Cursor::new(self.grid);
         let mut place = None;
         let (mut is_misplaced, mut is_stray, mut strays) = (false, false, 0);
-        for (row, &time_us) in times.values().iter().enumerate() {
-            // Rows of one instant, or of one key, follow each other, so the slot is the same or the next.
+        // Of all slots that were asked for, those are counted that the file may concern.
+        let mut is_beyond = false;
+        // Rows of one key and word follow each other, mostly, and are noted together.
+        let mut noted = Noted { place: 0, bits: 0, rows: 0 };
+        for (row, &time_us) in times.iter().enumerate() {
+            // Rows of one instant, or of one key, follow each other, so the slot is the same or one of the next.
             if at.time_us != time_us || row == 0 {
                 at.go_to(time_us);
                 place = if self.counts.slots.contains(at.slot) { self.counts.of_word(at.word) } else { None };
+                is_beyond = place.is_none() && self.asked.contains(at.slot);
                 if let Some(span) = &file.span {
                     is_misplaced = !span.contains(time_us);
                     is_stray = is_misplaced && !file.reach.is_none_or(|reach| reach.contains(time_us));
@@ -294,8 +522,13 @@ impl<'a> Counter<'a> {
                 strays += 1;
                 continue;
             }
-            let Some(place) = place else { continue };
-            let id = ids.get(row);
+            let Some(place) = place else {
+                if is_beyond {
+                    return Err(changed());
+                }
+                continue;
+            };
+            let id = id_of(row);
             let mut target = targets[id];
             if target == UNKNOWN {
                 let key = Key::new(keys.iter().map(|column| column.value(row)));
@@ -315,9 +548,13 @@ impl<'a> Counter<'a> {
                 continue;
             }
             let place = place + target as usize;
-            self.counts.bits[place] |= 1 << at.bit;
-            self.counts.rows[place] = self.counts.rows[place].saturating_add(1);
+            if place != noted.place {
+                self.counts.note(std::mem::replace(&mut noted, Noted { place, bits: 0, rows: 0 }));
+            }
+            noted.bits |= 1 << at.bit;
+            noted.rows += 1;
         }
+        self.counts.note(noted);
         for (rows, row) in others.into_iter().filter(|(rows, _)| *rows > 0) {
             self.other_rows += rows;
             self.other_keys.add(&Key::new(keys.iter().map(|column| column.value(row))), rows);
@@ -325,8 +562,24 @@ impl<'a> Counter<'a> {
         if strays > 0 {
             *self.stray_rows.entry(file.path.display().to_string()).or_default() += strays;
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(())
     }
+}
+
+/// The rows of a batch.
+struct BatchRows<'a> {
+    file: &'a DataFile,
+    keys: &'a [KeyColumn],
+    /// The most different ids of keys that there may be.
+    distinct: usize,
+    times: &'a [i64],
+}
+
+/// Rows of one key and word.
+struct Noted {
+    place: usize,
+    bits: u64,
+    rows: u32,
 }
 
 /// A time and its slot; moving to the next slot takes no division.
@@ -359,13 +612,25 @@ impl Cursor {
 
     #[inline]
     fn go_to(&mut self, time_us: i64) {
-        let is_next = self.slot != i64::MIN && self.step_us.is_some_and(|step_us| self.time_us.checked_add(step_us) == Some(time_us));
+        let mut ahead = 0;
+        if let (Some(step_us), true) = (self.step_us, self.slot != i64::MIN) {
+            // Taking a few steps is faster than a division.
+            let mut left_us = time_us.checked_sub(self.time_us).unwrap_or(0);
+            while left_us >= step_us && ahead < MOST_STEPS {
+                left_us -= step_us;
+                ahead += 1;
+            }
+            if left_us != 0 {
+                ahead = 0;
+            }
+        }
         self.time_us = time_us;
-        if is_next {
-            self.slot += 1;
-            self.bit += 1;
-            if self.bit == self.per_word {
-                self.bit = 0;
+        if ahead > 0 {
+            // As far from the time of its slot as before.
+            self.slot += i64::from(ahead);
+            self.bit += ahead;
+            while self.bit >= self.per_word {
+                self.bit -= self.per_word;
                 self.word += 1;
             }
             return;

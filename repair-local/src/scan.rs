@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, UInt64Array};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use futures::stream;
+use futures::{Stream, stream};
 use repair_core::lake::{BatchStream, FILE, Layer, ScanRequest, overlay};
 use repair_core::model::Usage;
 use repair_core::model::{Format, Key, Table};
@@ -309,11 +310,19 @@ pub(crate) fn stream(scan: Arc<Scan>) -> BatchStream {
 
 /// Streams the batches of a reader that runs on a thread of its own.
 pub(crate) fn stream_of(read: impl FnOnce(&mut Sink<'_>) -> Result<()> + Send + 'static) -> BatchStream {
-    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Option<RecordBatch>>>(BATCHES_AHEAD);
+    stream_ahead(BATCHES_AHEAD, |send| read(send))
+}
+
+/// Streams what comes from a thread of its own, which is so many items ahead.
+pub(crate) fn stream_ahead<T: Send + 'static>(
+    ahead: usize,
+    read: impl FnOnce(&mut dyn FnMut(T) -> Result<ControlFlow<()>>) -> Result<()> + Send + 'static,
+) -> Pin<Box<dyn Stream<Item = Result<T>> + Send>> {
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Option<T>>>(ahead);
     tokio::task::spawn_blocking(move || {
-        let mut send = |batch| {
+        let mut send = |item| {
             // Nobody reads any more, so stop.
-            Ok(if sender.blocking_send(Ok(Some(batch))).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            Ok(if sender.blocking_send(Ok(Some(item))).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         };
         // The end is sent too, so that a reader that panicked does not look finished.
         let end = read(&mut send).map(|()| None);
@@ -322,7 +331,7 @@ pub(crate) fn stream_of(read: impl FnOnce(&mut Sink<'_>) -> Result<()> + Send + 
     Box::pin(stream::unfold(Some(receiver), |receiver| async move {
         let mut receiver = receiver?;
         match receiver.recv().await {
-            Some(Ok(Some(batch))) => Some((Ok(batch), Some(receiver))),
+            Some(Ok(Some(item))) => Some((Ok(item), Some(receiver))),
             Some(Ok(None)) => None,
             Some(Err(error)) => Some((Err(error), None)),
             None => Some((Err(Error::internal("a reading thread of the lake panicked")), None)),

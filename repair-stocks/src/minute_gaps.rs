@@ -5,9 +5,9 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use repair_core::builtin::detect::{find_gaps, find_gaps_allow_empty};
+use repair_core::builtin::detect::{find_gaps, find_gaps_allow_empty, find_gaps_into};
 use repair_core::model::{Cadence, DefectKind, Findings, Interval, Key, Lifetimes, Scope, Table};
-use repair_core::plugin::{Detector, Drawing, PluginKind, Registry, StepContext};
+use repair_core::plugin::{Detector, Drawing, GapSink, PluginKind, Registry, StepContext};
 use repair_core::{Error, Result};
 use schemars::JsonSchema;
 use serde::de::Error as _;
@@ -88,6 +88,14 @@ impl Detector for MinuteGaps {
             None => self.scope(context.table(&self.config.table)?, context.now)?,
         };
         if self.config.allow_empty { find_gaps_allow_empty(context, &scope, again).await } else { find_gaps(context, &scope, again).await }
+    }
+
+    async fn detect_into(&self, context: &StepContext, again: Option<&Findings>, sink: &GapSink) -> Result<Findings> {
+        let scope = match again {
+            Some(before) => before.scope.clone(),
+            None => self.scope(context.table(&self.config.table)?, context.now)?,
+        };
+        find_gaps_into(context, &scope, again, self.config.allow_empty, sink).await
     }
 }
 

@@ -13,7 +13,7 @@ use crate::engine::rate::{RateLimited, RateLimiter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{self, Caller, Lake, Layer, ScanRequest};
 use crate::model::{Calendar, Findings, Scope, Table};
-use crate::plugin::{Asks, Clock, Detector, Plugin, PluginKind, Progress, Registry, Source, StepContext};
+use crate::plugin::{Asks, Clock, Detector, GapSink, Plugin, PluginKind, Progress, Registry, Source, StepContext};
 use crate::price::{Budget, Meter};
 use crate::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow, limits};
 
@@ -170,14 +170,11 @@ struct Warning {
 #[async_trait]
 impl Detector for Warning {
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
-        let mut found = self.inner.detect(context, again).await?;
-        let ending: Vec<String> = found.scope.calendars().into_iter().filter_map(|name| ending(context, &found.scope, name)).collect();
-        for notice in ending {
-            if !found.notices.contains(&notice) {
-                found.notices.push(notice);
-            }
-        }
-        Ok(found)
+        Ok(warned(context, self.inner.detect(context, again).await?))
+    }
+
+    async fn detect_into(&self, context: &StepContext, again: Option<&Findings>, sink: &GapSink) -> Result<Findings> {
+        Ok(warned(context, self.inner.detect_into(context, again, sink).await?))
     }
 
     fn cells(&self) -> Vec<Vec<String>> {
@@ -187,6 +184,17 @@ impl Detector for Warning {
     async fn asks(&self, context: &StepContext) -> Result<Option<Asks>> {
         self.inner.asks(context).await
     }
+}
+
+/// The findings, with a notice for each calendar of theirs that soon ends.
+fn warned(context: &StepContext, mut found: Findings) -> Findings {
+    let ending: Vec<String> = found.scope.calendars().into_iter().filter_map(|name| ending(context, &found.scope, name)).collect();
+    for notice in ending {
+        if !found.notices.contains(&notice) {
+            found.notices.push(notice);
+        }
+    }
+    found
 }
 
 /// Says that a calendar covers less than [`WARNING_DAYS`] beyond a scope. The clock has no part in it: a search of the distant past need not

@@ -9,6 +9,7 @@ pub mod extent;
 pub mod name;
 pub mod overlay;
 pub mod partition;
+pub mod pieces;
 mod read;
 pub mod replacement;
 pub mod rollup;
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::artifact::Artifacts;
 pub use self::overlay::operations::{Overlay, Published, StageRequest, StageScope, Staged};
-pub use self::read::{BatchStream, FILE, Layer, PresenceRequest, ReadLake, ScanRequest};
+pub use self::read::{BatchStream, FILE, Layer, PresenceRequest, PresenceStream, ReadLake, ScanRequest};
 pub use self::row_count::{RowCountRequest, RowCounts};
 use crate::error::Result;
 use crate::model::{Interval, Table, Usage};

@@ -19,6 +19,9 @@ use crate::model::{Interval, Key, SlotRange, Table, TablePresence, Usage};
 /// A stream of batches of rows.
 pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
 
+/// A stream of presences, one for each piece of time.
+pub type PresenceStream<'a> = Pin<Box<dyn Stream<Item = Result<TablePresence>> + Send + 'a>>;
+
 /// Asks which slots of a table hold a row.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -158,6 +161,18 @@ pub trait ReadLake: Send + Sync {
     /// # Errors
     /// `not-found` or `invalid` if part of the table could not be read: a presence is never silently partial.
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence>;
+
+    /// As [`ReadLake::presence`], one piece of time after the other, so that only a piece or two need be in memory. Together the pieces are the
+    /// slots of the request, in order, and words are not cut: each piece but the first begins where a word does.
+    ///
+    /// There is a presence for each piece. What it says of slots is that of the piece. All other counts, and the usage, add up over the pieces
+    /// to those of the whole, and each is in any of them; of a file with stray or unreadable rows, the largest count is meant. Of `repaired`,
+    /// `overtaken`, `absent` and `removed`, keys of which there is nothing may be left out.
+    ///
+    /// A lake of files reads each file once, however many pieces it concerns. See [`pieces`](super::pieces) for other lakes.
+    ///
+    /// Errors are those of [`ReadLake::presence`]; after one, there is no further piece.
+    fn presence_in_pieces<'a>(&'a self, table: &'a Table, request: &'a PresenceRequest, pieces: &'a [SlotRange]) -> PresenceStream<'a>;
 
     /// The objects of a table and its overlay that may hold rows of an interval (of all time, if none is given), found from listings alone:
     /// no row is read.

@@ -11,7 +11,7 @@ use crate::model::Interval;
 use crate::model::Usage;
 use crate::model::{Key, SlotGrid};
 use crate::model::{Lifetimes, OtherKeys, Quarantine};
-use crate::model::{SlotRange, SlotSet};
+use crate::model::{Runs, SlotRange, SlotSet};
 
 /// The kind of defect that a slot has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -181,12 +181,10 @@ pub struct Gap {
     pub slots: SlotRange,
 }
 
-/// Many gaps in order of key, then time, stored as columns: about twenty bytes per gap, however long the key.
+/// Many gaps in order of key, then time, in little memory: mostly two bytes per gap, however long the key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GapList {
-    keys: Vec<Key>,
-    key: Vec<u32>,
-    slots: Vec<SlotRange>,
+    keys: Vec<(Key, Runs)>,
 }
 
 impl GapList {
@@ -199,65 +197,89 @@ impl GapList {
 
     /// Adds one gap. A gap that continues the last one lengthens it.
     pub fn push(&mut self, key: &Key, slots: SlotRange) {
-        if self.keys.last() != Some(key) {
-            self.keys.push(key.clone());
+        match self.keys.last_mut() {
+            Some((last, runs)) if last == key => runs.push(slots),
+            _ => {
+                let mut runs = Runs::default();
+                runs.push(slots);
+                self.keys.push((key.clone(), runs));
+            }
         }
-        let index = u32::try_from(self.keys.len() - 1).unwrap_or(u32::MAX);
-        if let (Some(&last_key), Some(last)) = (self.key.last(), self.slots.last_mut())
-            && last_key == index
-            && last.end == slots.first
-        {
-            last.end = slots.end;
-            return;
+    }
+
+    /// Adds gaps that were found later: those of each key come after those that the list has of it.
+    pub fn append(&mut self, later: Self) {
+        let mut later = later.keys.into_iter().peekable();
+        let mut all = Vec::with_capacity(self.keys.len().max(later.len()));
+        for (key, mut runs) in std::mem::take(&mut self.keys) {
+            while let Some(new) = later.next_if(|(other, _)| *other < key) {
+                all.push(new);
+            }
+            if let Some((_, more)) = later.next_if(|(other, _)| *other == key) {
+                more.iter().for_each(|run| runs.push(run));
+            }
+            all.push((key, runs));
         }
-        self.key.push(index);
-        self.slots.push(slots);
+        all.extend(later);
+        self.keys = all;
+    }
+
+    /// The gaps of one key, which the list does not have yet and which comes last.
+    pub(crate) fn push_key(&mut self, key: &Key, runs: Runs) {
+        if !runs.is_empty() {
+            self.keys.push((key.clone(), runs));
+        }
+    }
+
+    /// The gaps of each key, in order of key.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (&Key, &Runs)> {
+        self.keys.iter().map(|(key, runs)| (key, runs))
     }
 
     /// How many gaps the list holds.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.keys.iter().map(|(_, runs)| runs.len()).sum()
     }
 
     /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.keys.is_empty()
     }
 
     /// How many slots all gaps hold together, missing or otherwise wrong.
     pub fn missing(&self) -> u64 {
-        self.slots.iter().map(SlotRange::len).sum()
+        self.keys.iter().map(|(_, runs)| runs.slots()).sum()
     }
 
     /// The gaps, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, SlotRange)> + '_ {
-        self.key.iter().zip(&self.slots).map(|(&key, &slots)| (&self.keys[key as usize], slots))
+        self.keys.iter().flat_map(|(key, runs)| runs.iter().map(move |slots| (key, slots)))
+    }
+
+    /// The keys that have gaps, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> + '_ {
+        self.keys.iter().map(|(key, _)| key)
     }
 
     /// Whether a slot is in one of the gaps.
     pub fn contains(&self, key: &Key, slot: i64) -> bool {
-        let Ok(of) = self.keys.binary_search(key) else { return false };
-        let of = u32::try_from(of).unwrap_or(u32::MAX);
-        let start = self.key.partition_point(|&number| number < of);
-        let end = self.key.partition_point(|&number| number <= of);
-        let gaps = self.slots.get(start..end).unwrap_or_default();
-        gaps.get(gaps.partition_point(|gap| gap.end <= slot)).is_some_and(|gap| gap.contains(slot))
+        let of_key = self.keys.binary_search_by(|(known, _)| known.cmp(key)).ok().and_then(|at| self.keys.get(at));
+        of_key.is_some_and(|(_, runs)| runs.contains(slot))
     }
 
     /// The gaps of each key, in order of key.
     pub fn by_key(&self) -> BTreeMap<Key, Vec<SlotRange>> {
         let mut by_key: BTreeMap<Key, Vec<SlotRange>> = BTreeMap::new();
-        for (key, slots) in self.iter() {
-            by_key.entry(key.clone()).or_default().push(slots);
+        for (key, runs) in &self.keys {
+            by_key.entry(key.clone()).or_default().extend(runs.iter());
         }
         by_key
     }
 
     /// The range from the earliest slot of any gap to the latest; `None` if there are no gaps.
     pub fn hull(&self) -> Option<SlotRange> {
-        let first = self.slots.iter().map(|slots| slots.first).min()?;
-        let end = self.slots.iter().map(|slots| slots.end).max()?;
-        Some(SlotRange { first, end })
+        let hulls = self.keys.iter().filter_map(|(_, runs)| runs.hull());
+        hulls.reduce(|one, other| SlotRange { first: one.first.min(other.first), end: one.end.max(other.end) })
     }
 }
 

@@ -16,6 +16,7 @@ mod lifetime;
 mod moment;
 mod other_keys;
 mod presence;
+mod runs;
 mod slot_start;
 mod table;
 mod usage;
@@ -36,7 +37,9 @@ pub use keys::{ExpectedKeys, KeysFrom};
 pub use lifetime::{ExpectedSlots, Lifetime, Lifetimes};
 pub use moment::{Fixed, Moment, Relative};
 pub use other_keys::{KeyRows, OtherKeys};
+pub(crate) use presence::within;
 pub use presence::{KeyPresence, Presence, SlotRange, SlotSet, TablePresence, expected_slots, open_slots};
+pub(crate) use runs::Runs;
 pub use slot_start::SlotStart;
 pub use table::{
     BadRowLimit, ColumnRule, ColumnType, Csv, Encoding, EpochUnit, Format, Identity, Layout, OnBadRow, Partition, PartitionUnit, PathFacts,

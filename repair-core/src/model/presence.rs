@@ -127,6 +127,12 @@ impl SlotSet {
         }
     }
 
+    /// The bits of a word, given by its number; a word that the set cannot hold is empty.
+    #[inline]
+    pub(crate) fn word(&self, number: i64) -> u64 {
+        usize::try_from(number - self.first_word).ok().and_then(|index| self.words.get(index)).copied().unwrap_or(0)
+    }
+
     /// Whether the set holds a slot.
     #[inline]
     pub fn contains(&self, slot: i64) -> bool {
@@ -207,14 +213,29 @@ impl SlotSet {
 
     /// The maximal runs of consecutive slots, in order.
     pub fn runs(&self) -> impl Iterator<Item = SlotRange> + '_ {
-        let mut slots = self.iter().peekable();
+        let per_word = u32::from(self.per_word);
+        let full = if per_word >= u64::BITS { u64::MAX } else { (1u64 << per_word) - 1 };
+        let mut words = (self.first_word..).zip(self.words.iter().copied());
+        // The bits of a word that are not in a run yet, all above those that are.
+        let (mut number, mut rest) = (self.first_word, 0u64);
         std::iter::from_fn(move || {
-            let first = slots.next()?;
-            let mut end = first + 1;
-            while slots.next_if_eq(&end).is_some() {
-                end += 1;
+            while rest == 0 {
+                (number, rest) = words.next()?;
             }
-            Some(SlotRange { first, end })
+            let base = number * i64::from(per_word);
+            let from = rest.trailing_zeros();
+            let first = base + i64::from(from);
+            let mut to = from + (rest >> from).trailing_ones();
+            rest &= if to >= u64::BITS { 0 } else { u64::MAX << to };
+            // A run that reaches the end of its word may go on in the next.
+            while to == per_word {
+                let Some((next, bits)) = words.next() else {
+                    return Some(SlotRange { first, end: (number + 1) * i64::from(per_word) });
+                };
+                (number, to) = (next, bits.trailing_ones());
+                rest = if bits == full { 0 } else { bits & (u64::MAX << to) };
+            }
+            Some(SlotRange { first, end: number * i64::from(per_word) + i64::from(to) })
         })
     }
 
@@ -238,6 +259,14 @@ fn word_range(per_word: u8, slots: SlotRange) -> (i64, usize) {
     }
     let last = (slots.end - 1).div_euclid(per_word);
     (first, usize::try_from(last - first + 1).unwrap_or(0))
+}
+
+/// The bits of a word, given by its number, that lie within a range of slots.
+pub(crate) fn within(bits: u64, number: i64, cadence: Cadence, slots: SlotRange) -> u64 {
+    let per_word = i64::from(cadence.slots_per_word());
+    let base = number * per_word;
+    let inside = SlotRange::new(base, base + per_word).intersection(&slots);
+    if inside.is_empty() { 0 } else { bits & ones(inside.first - base, inside.end - base) }
 }
 
 /// A word with the bits `from..to` set; `to` is at most 64.
@@ -466,6 +495,14 @@ mod tests {
             let query = SlotRange::new(query.0, query.0 + query.1);
             prop_assert_eq!(set.count_in(query), model.iter().filter(|&&slot| query.contains(slot)).count() as u64);
             prop_assert_eq!(set.runs().map(|run| run.len()).sum::<u64>(), set.count());
+            let mut runs: Vec<SlotRange> = Vec::new();
+            for slot in &model {
+                match runs.last_mut() {
+                    Some(last) if last.end == *slot => last.end += 1,
+                    _ => runs.push(SlotRange::new(*slot, slot + 1)),
+                }
+            }
+            prop_assert_eq!(set.runs().collect::<Vec<_>>(), runs);
             let mut words = SlotSet::new(cadence, range);
             for (number, &bits) in (set.first_word()..).zip(set.words()) {
                 words.insert_word(number, bits);

@@ -2,9 +2,31 @@
 
 use async_trait::async_trait;
 
-use crate::error::Result;
-use crate::model::{Findings, Interval};
+use tokio::sync::mpsc;
+
+use crate::error::{Error, Result};
+use crate::model::{Findings, GapList, Interval};
 use crate::plugin::StepContext;
+
+/// Takes gaps as a detector finds them.
+#[derive(Debug, Clone)]
+pub struct GapSink(mpsc::Sender<GapList>);
+
+impl GapSink {
+    /// A sink that holds one list, until it is taken from the other end.
+    pub fn new() -> (Self, mpsc::Receiver<GapList>) {
+        let (sender, receiver) = mpsc::channel(1);
+        (Self(sender), receiver)
+    }
+
+    /// Hands over gaps of one stretch of time: in order of key, then time. Those of a key come after all that were handed over before.
+    ///
+    /// # Errors
+    /// If nobody takes them any more.
+    pub async fn put(&self, gaps: GapList) -> Result<()> {
+        self.0.send(gaps).await.map_err(|_| Error::internal("the gaps that a detector finds are no longer taken"))
+    }
+}
 
 /// What a detector asks of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +132,16 @@ pub trait Detector: Send + Sync {
     /// # Errors
     /// `blind` (or the lake's error) if it could not look at everything; never findings over a part.
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings>;
+
+    /// As [`Detector::detect`], but gaps may be handed to `sink` as they are found, so that they need not fit in memory. Findings whose gaps were
+    /// handed over have none of their own; all else in them, the counts among it, is of all gaps. What has judged rows, wrong cells or rows to be
+    /// removed keeps its gaps.
+    ///
+    /// # Errors
+    /// As [`Detector::detect`]; what was handed over until then does not count.
+    async fn detect_into(&self, context: &StepContext, again: Option<&Findings>, _sink: &GapSink) -> Result<Findings> {
+        self.detect(context, again).await
+    }
 
     /// The columns of which it finds wrong cells, in groups: the cells of a group are found wrong together. Columns have the names by which the
     /// configuration calls them. Empty for a detector that finds missing or wrong rows. A comparison of strategies hides such cells.

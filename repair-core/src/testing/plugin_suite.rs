@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::world::{FailingLake, MemoryLake};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup::{column, key_columns};
-use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Table, Unit};
-use crate::plugin::{Answer, Detector, Repairer, Request, Source, StepContext};
+use crate::model::{Findings, Fix, GapList, Key, SlotGrid, SlotRange, Table, Unit};
+use crate::plugin::{Answer, Detector, GapSink, Repairer, Request, Source, StepContext};
 
 /// How long a plug-in may take to notice that the run is to stop.
 const SOON: Duration = Duration::from_secs(10);
@@ -30,6 +30,7 @@ const RETRIED: [ErrorKind; 3] = [ErrorKind::Transient, ErrorKind::Throttled, Err
 pub async fn detector(detector: &dyn Detector, context: &StepContext) {
     to_detect_twice_finds_the_same(detector, context).await;
     findings_add_up(detector, context).await;
+    what_is_handed_over_is_what_is_found(detector, context).await;
     a_second_look_is_at_the_gaps_alone(detector, context).await;
     what_cannot_be_looked_at_is_never_clean(detector, context).await;
     a_detector_that_is_asked_to_stop_stops(detector, context).await;
@@ -61,6 +62,34 @@ pub async fn to_detect_twice_finds_the_same(detector: &dyn Detector, context: &S
     assert_eq!(first.scope, second.scope);
     assert_eq!(first.counts, second.counts);
     assert_eq!(first.gaps, second.gaps);
+}
+
+/// Gaps that a detector hands over as it finds them are those that it finds otherwise, and so are the counts, also in a second look.
+pub async fn what_is_handed_over_is_what_is_found(detector: &dyn Detector, context: &StepContext) {
+    let first = detector.detect(context, None).await.unwrap();
+    for again in [None, Some(&first)] {
+        let kept = detector.detect(context, again).await.unwrap();
+        let (sink, mut taken) = GapSink::new();
+        let detecting = async move { detector.detect_into(context, again, &sink).await };
+        let taking = async move {
+            let (mut all, mut lists) = (GapList::default(), 0);
+            while let Some(gaps) = taken.recv().await {
+                assert!(!gaps.is_empty(), "nothing is handed over");
+                lists += 1;
+                all.append(gaps);
+            }
+            (all, lists)
+        };
+        let (found, (all, lists)) = futures::join!(detecting, taking);
+        let found = found.unwrap();
+        assert_eq!((found.counts, &found.scope, found.kind), (kept.counts, &kept.scope, kept.kind));
+        if lists > 0 {
+            assert!(found.gaps.is_empty(), "gaps are handed over, and returned as well");
+            assert_eq!(all, kept.gaps);
+        } else {
+            assert_eq!(found.gaps, kept.gaps);
+        }
+    }
 }
 
 /// How many slots have the defect that was looked for.

@@ -26,6 +26,7 @@ use crate::model::{
     BadRowLimit, Cadence, ColumnRule, ColumnType, Csv, Encoding, EpochUnit, Format, Instants, Interval, Key, OnBadRow, PartitionUnit,
     Repeated, SlotGrid, SlotRange, SlotRule, Table, TimeMark, TimeReading, Zone,
 };
+use crate::testing::lake_suite::assert_same_in_pieces;
 
 /// How a lake reads the text of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -617,6 +618,7 @@ pub async fn what_was_written_is_what_is_read(lake: &dyn ReadLake, written: &Ran
 
     let request = PresenceRequest::new(slots, keys.clone(), Timestamp::MAX);
     let presence = lake.presence(table, &request).await.unwrap_or_else(|error| panic!("{}\n{table:#?}", error.full()));
+    assert_same_in_pieces(lake, table, &request, &presence, &format!("{table:#?}")).await;
     let raw = &presence.raw;
     for (key, of_key) in &raw.keys {
         for slot in slots.first..slots.end {

@@ -220,26 +220,38 @@ impl Opened {
 
     /// The row groups that may hold rows within bounds, by the statistics of their time column.
     pub(crate) fn groups(&self, table: &Table, bounds: &TimeBounds) -> Result<Vec<usize>> {
-        let footer = self.metadata.metadata();
-        let all = 0..footer.num_row_groups();
+        let all = 0..self.footer().num_row_groups();
+        if *bounds == TimeBounds::ALL {
+            return Ok(all.collect());
+        }
+        let times = self.times(table)?;
+        let may_overlap = |time: &TimeBounds| time.from_us < bounds.to_us && time.to_us > bounds.from_us;
+        Ok(all.zip(&times).filter(|(_, time)| time.as_ref().is_none_or(may_overlap)).map(|(group, _)| group).collect())
+    }
+
+    /// The time of the rows of each row group, by the statistics of the time column; `None` where these do not say.
+    pub(crate) fn times(&self, table: &Table) -> Result<Vec<Option<TimeBounds>>> {
+        let footer = self.footer();
         let schema = self.metadata.schema();
-        let Ok(field) = schema.field_with_name(&table.time) else { return Ok(all.collect()) };
+        let unknown = vec![None; footer.num_row_groups()];
+        let Ok(field) = schema.field_with_name(&table.time) else { return Ok(unknown) };
         let is_time = matches!(field.data_type(), DataType::Timestamp(_, _) | DataType::Date32);
         // The order of all rows of a file may matter, and text and numbers are not compared as times.
         let in_order = table.reading.repeated == Repeated::FileOrder;
         let is_own = table.reading.columns.is_empty() && table.reading.form == TimeForm::Iso;
-        if *bounds == TimeBounds::ALL || !is_time || in_order || !is_own {
-            return Ok(all.collect());
+        if !is_time || in_order || !is_own {
+            return Ok(unknown);
         }
         // The statistics of local times are off by the offset of their zone, which is less than a day.
-        let bounds = match table.reading.zone.is_some() || !table.date_zone().is_utc() {
-            true => &TimeBounds { from_us: bounds.from_us.saturating_sub(DAY_US), to_us: bounds.to_us.saturating_add(DAY_US) },
-            false => bounds,
-        };
+        let off_us = if table.reading.zone.is_some() || !table.date_zone().is_utc() { DAY_US } else { 0 };
         let converter = StatisticsConverter::try_new(&table.time, schema, footer.file_metadata().schema_descr()).map_err(unreadable)?;
         let least = converter.row_group_mins(footer.row_groups()).map_err(unreadable)?;
         let greatest = converter.row_group_maxes(footer.row_groups()).map_err(unreadable)?;
-        Ok(all.filter(|&group| may_overlap(table, &least, &greatest, group, bounds)).collect())
+        let time = |group: usize| {
+            let (least, greatest) = (statistic(table, &least, group)?, statistic(table, &greatest, group)?);
+            Some(TimeBounds { from_us: least.saturating_sub(off_us), to_us: greatest.saturating_add(1).saturating_add(off_us) })
+        };
+        Ok((0..footer.num_row_groups()).map(time).collect())
     }
 
     /// The same file, with these text columns as dictionaries if it can be read so. Each row then costs four bytes, however long its key
@@ -355,14 +367,8 @@ impl Opened {
 const TOO_WIDE: &str =
     "one row of the file takes more than 256 MiB of memory; leave its longest values out, or write them to files of their own";
 
-/// Whether a row group may hold rows within bounds. If its statistics are missing or odd, it may.
-fn may_overlap(table: &Table, least: &ArrayRef, greatest: &ArrayRef, group: usize, bounds: &TimeBounds) -> bool {
-    let value = |array: &ArrayRef| {
-        let one = array.slice(group, 1);
-        if one.is_null(0) { None } else { shape::instants(table, &one).ok().map(|times| times.value(0)) }
-    };
-    match (value(least), value(greatest)) {
-        (Some(least), Some(greatest)) => least < bounds.to_us && greatest >= bounds.from_us,
-        _ => true,
-    }
+/// A statistic of the time column of a row group; `None` if it is missing or odd.
+fn statistic(table: &Table, all: &ArrayRef, group: usize) -> Option<i64> {
+    let one = all.slice(group, 1);
+    if one.is_null(0) { None } else { shape::instants(table, &one).ok().map(|times| times.value(0)) }
 }

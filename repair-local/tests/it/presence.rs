@@ -9,10 +9,12 @@
 )]
 
 use crate::common::*;
+use futures::TryStreamExt;
 use proptest::prelude::*;
 use repair_core::ErrorKind;
 use repair_core::lake::{PresenceRequest, ReadLake};
-use repair_core::model::{Cadence, Format, Key, PartitionUnit, SlotRange, Table, TimeMark};
+use repair_core::model::{Cadence, Format, Key, PartitionUnit, SlotRange, Table, TablePresence, TimeMark, Usage};
+use repair_core::testing::lake_suite::assert_same_in_pieces;
 
 #[derive(Debug, Clone)]
 struct Case {
@@ -75,6 +77,7 @@ proptest! {
             let request = PresenceRequest::new(case.slots, wanted.clone(), at("2030-01-01T00:00:00Z"));
             let presence = runtime().block_on(world.lake.presence(&table, &request)).unwrap();
             prop_assert_eq!(counted(&presence.raw), expected.clone(), "{:?}", format);
+            runtime().block_on(assert_same_in_pieces(&world.lake, &table, &request, &presence, &format!("{format:?}")));
             prop_assert!(presence.repaired.len() == wanted.len() && presence.repaired.values().all(|slots| slots.is_empty()));
         }
     }
@@ -122,6 +125,19 @@ async fn only_key_and_time_of_needed_partitions_are_read() {
     assert_eq!(one.raw.keys[&Key::from("A")].present.count(), 1_440);
     let bytes: u64 =
         std::fs::read_dir(world.root().join("bars/date=2018-04-04")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    // In pieces of six hours, each file is read once. Without folders, it is known from the statistics of its row groups when they are needed.
+    let flat = Table { name: "flat".into(), location: "flat".into(), partition_by: Vec::new(), ..table.clone() };
+    write_table(world.root(), &flat, &rows, 1, &Stored { row_group: 100, ..Stored::default() });
+    for table in [&table, &flat] {
+        let request = whole(table, "2018-04-03", "2018-04-05", &["A"]);
+        let pieces: Vec<SlotRange> =
+            (0..12).map(|at| request.slots.first + at * 360).map(|first| SlotRange::new(first, first + 360)).collect();
+        let presences: Vec<TablePresence> = world.lake.presence_in_pieces(table, &request, &pieces).try_collect().await.unwrap();
+        let usage: Usage = presences.iter().map(|presence| presence.usage).sum();
+        assert_eq!((presences.len(), usage.rows_read), (12, 4_320), "{}", table.name);
+        let read_at_first = presences[0].usage.rows_read;
+        assert!(read_at_first < 4_320, "{}: {read_at_first} rows are read before the first piece is there", table.name);
+    }
     assert!(one.usage.bytes_scanned > 0 && one.usage.bytes_scanned < bytes, "{} of {bytes}", one.usage.bytes_scanned);
 }
 

@@ -27,17 +27,18 @@ use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::overlay::staging;
 use repair_core::lake::overlay::staging::Parts;
 use repair_core::lake::partition::TimeBounds;
+use repair_core::lake::pieces;
 use repair_core::lake::replacement::replacement;
 use repair_core::lake::rollup::{self, Rollup};
 use repair_core::lake::row_count;
 use repair_core::lake::shape;
 use repair_core::lake::shape::KeyTime;
 use repair_core::lake::{
-    Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
-    StageRequest, StageScope, Staged, StateCheck, overlay,
+    Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest, RowCounts,
+    ScanRequest, StageRequest, StageScope, Staged, StateCheck, overlay,
 };
 use repair_core::model::Usage;
-use repair_core::model::{Interval, Key, SlotSet, Table, TablePresence};
+use repair_core::model::{Interval, Key, SlotRange, SlotSet, Table, TablePresence};
 use repair_core::{Error, ErrorKind, Result};
 
 /// A lake in which rows are hidden, and to which nothing is written. A clone is the same lake.
@@ -344,6 +345,10 @@ impl ReadLake for MaskedLake {
                 Err(Error::invalid(format!("the slots of table `{}` cannot be listed while strategies are compared", table.name)))
             }
         }
+    }
+
+    fn presence_in_pieces<'a>(&'a self, table: &'a Table, request: &'a PresenceRequest, pieces: &'a [SlotRange]) -> PresenceStream<'a> {
+        pieces::of_whole(self, table, request, pieces)
     }
 
     /// Of the files as they are: they reveal nothing of what is in them.

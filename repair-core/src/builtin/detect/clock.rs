@@ -74,6 +74,22 @@ impl Clocks {
         }
     }
 
+    /// The slots that must be looked at together, around each change of a clock in a range.
+    pub(super) fn looked_at(&self, slots: SlotRange) -> Vec<SlotRange> {
+        let Some(interval) = self.grid.interval_of(slots) else { return Vec::new() };
+        let mut all = Vec::new();
+        for seen in &self.zones {
+            for pair in seen.zone.changes(interval.from(), interval.to()).windows(2) {
+                let ([(_, before_s), (at_s, after_s)], margin_s) = (pair, 3 * 3_600) else { continue };
+                let (first_s, last_s) = (at_s + i64::from(*before_s.min(after_s)), at_s + i64::from(*before_s.max(after_s)));
+                // The change itself, and what the clock shows around it.
+                let around = stretch((at_s - 1).min(first_s - margin_s), (at_s + 1).max(last_s + margin_s));
+                all.extend(around.map(|around| self.grid.slots_over(&around)));
+            }
+        }
+        all
+    }
+
     /// The zone whose clock the times seem to follow.
     pub(super) fn found(&self) -> Option<&Zone> {
         let mostly = |(yes, no): (u32, u32)| yes > 0 && yes >= 9 * no;

@@ -50,7 +50,7 @@ impl Detector for Duplicates {
             None => self.config.scope(context).await?,
         };
         context.table(&scope.table)?.check_one_row("`duplicates`")?;
-        let searched = search(context, &scope, again, self.config.allow_empty, &mut |_, _, _| {}).await?;
+        let searched = search(context, &scope, again, self.config.allow_empty, None, &mut |_, _, _| {}).await?;
         let Searched { findings: mut found, crowded, .. } = searched;
         let examined = Examined::of(context, &scope, again)?;
         let Some(hull) = examined.hull() else { return Ok(Findings { kind: DefectKind::Duplicate, ..found }) };

@@ -18,14 +18,18 @@ use crate::lake::shape::KeyTime;
 use crate::lake::{Layer, PresenceRequest, ScanRequest};
 use crate::model::Usage;
 use crate::model::{
-    Cadence, Counts, DefectKind, ExpectedSlots, Findings, GapList, Key, KeyPresence, OtherKeys, Quarantine, Rows, Scope, SlotRange,
-    SlotSet, Table, TablePresence, TimeMark,
+    Cadence, Counts, DefectKind, ExpectedSlots, Findings, GapList, Key, KeyPresence, OtherKeys, Quarantine, Rows, Runs, Scope, SlotGrid,
+    SlotRange, SlotSet, Table, TablePresence, TimeMark, within as bits_within,
 };
-use crate::plugin::{Detector, Registry, Sensor, StepContext};
+use crate::plugin::{Detector, GapSink, Registry, Sensor, StepContext};
 
-/// How many presence words are held at once, over all keys. At about 28 bytes each, they take some hundred megabytes. 4 M words are a year
-/// of minutes of 450 keys.
+/// How many presence words a lake that is queried is asked for at once, over all keys. At about 28 bytes each, they take some hundred megabytes.
+/// 4 M words are a year of minutes of 450 keys.
 const WORDS_AT_ONCE: u64 = 4 << 20;
+
+/// How many words a piece has that a lake of files is asked for: three weeks of minutes of 500 keys. Debug builds use so few that tests see
+/// several pieces.
+const WORDS_OF_PIECE: u64 = if cfg!(debug_assertions) { 1 << 9 } else { 1 << 18 };
 
 const DAY_S: u64 = 86_400;
 
@@ -64,6 +68,14 @@ impl Detector for Gaps {
         };
         examined(context, &scope, again, self.config.allow_empty).await
     }
+
+    async fn detect_into(&self, context: &StepContext, again: Option<&Findings>, sink: &GapSink) -> Result<Findings> {
+        let scope = match again {
+            Some(before) => before.scope.clone(),
+            None => self.config.scope(context).await?,
+        };
+        find_gaps_into(context, &scope, again, self.config.allow_empty, sink).await
+    }
 }
 
 /// Finds the expected slots of a scope that hold no row, and counts the slots in each state.
@@ -91,7 +103,23 @@ pub async fn find_gaps_allow_empty(context: &StepContext, scope: &Scope, again: 
     examined(context, scope, again, true).await
 }
 
-/// Sees, of each key and window, which slots are expected, and which of these are missing.
+/// As [`find_gaps`], or as [`find_gaps_allow_empty`], but the gaps are handed over as they are found, and the findings have none of their own. What
+/// is in memory then does not grow with the time that is examined, nor with the gaps.
+///
+/// # Errors
+/// As [`find_gaps`], and if the gaps are no longer taken.
+pub async fn find_gaps_into(
+    context: &StepContext,
+    scope: &Scope,
+    again: Option<&Findings>,
+    allow_empty: bool,
+    sink: &GapSink,
+) -> Result<Findings> {
+    let Searched { findings, replaced, .. } = search(context, scope, again, allow_empty, Some(sink), &mut |_, _, _| {}).await?;
+    without_replaced(context, findings, &replaced).await
+}
+
+/// Sees, of each key and piece of time, which slots are expected, and which of these are missing.
 pub(super) type Observer<'a> = &'a mut (dyn FnMut(&Key, &SlotSet, &SlotSet) + Send);
 
 /// As [`find_gaps`] or [`find_gaps_allow_empty`].
@@ -107,7 +135,7 @@ pub(super) async fn observed(
     allow_empty: bool,
     observer: Observer<'_>,
 ) -> Result<Findings> {
-    let Searched { findings, replaced, .. } = search(context, asked, again, allow_empty, observer).await?;
+    let Searched { findings, replaced, .. } = search(context, asked, again, allow_empty, None, observer).await?;
     without_replaced(context, findings, &replaced).await
 }
 
@@ -146,12 +174,13 @@ async fn without_replaced(context: &StepContext, mut findings: Findings, replace
     Ok(findings)
 }
 
-/// Searches for gaps, and for slots that may hold several rows.
+/// Searches for gaps, and for slots that may hold several rows. With a sink, the gaps are handed over.
 pub(super) async fn search(
     context: &StepContext,
     asked: &Scope,
     again: Option<&Findings>,
     allow_empty: bool,
+    sink: Option<&GapSink>,
     observer: Observer<'_>,
 ) -> Result<Searched> {
     let nothing_found = |findings| Searched { findings, crowded: GapList::default(), replaced: GapList::default() };
@@ -175,20 +204,34 @@ pub(super) async fn search(
             ..Search::first(scope, keys)
         },
     };
-    let windows = windows(scope.grid.cadence(), search.hull, search.keys.len());
-    let total = windows.len() as u64;
-    for (done, window) in (0u64..).zip(windows) {
-        context.check_cancelled()?;
-        let Some(slots) = search.narrow(window) else { continue };
-        let expected = match again {
-            Some(_) => None,
-            None => Some(expected_of(context, scope, slots)?),
-        };
-        let keys = search.keys.iter().map(|(key, _)| key.clone()).collect();
-        let request = PresenceRequest { slots, keys, as_of: context.entered_at };
-        let presence = context.lake.presence(table, &request).await.map_err(blind_if_missing)?;
-        search.count(scope.grid.cadence(), slots, expected.as_ref(), &presence, observer);
-        context.progress.advance(&context.step, done + 1, total);
+    if sink.is_some() {
+        search.found = Found::HandedOver { gaps: GapList::default(), open: vec![None; search.keys.len()], count: 0 };
+    }
+    let stretches = search.stretches(scope.grid, context.lake.is_queried());
+    let total = stretches.iter().map(|(_, pieces)| pieces.len() as u64).sum();
+    let keys: Vec<Key> = search.keys.iter().map(|(key, _)| key.clone()).collect();
+    let mut done = 0;
+    for (slots, pieces) in stretches {
+        let request = PresenceRequest { slots, keys: keys.clone(), as_of: context.entered_at };
+        let mut presences = context.lake.presence_in_pieces(table, &request, &pieces);
+        for &slots in &pieces {
+            context.check_cancelled()?;
+            let expected = match again {
+                Some(_) => None,
+                None => Some(expected_of(context, scope, slots)?),
+            };
+            let presence = presences.try_next().await.map_err(blind_if_missing)?;
+            let presence = presence.ok_or_else(|| Error::internal("the lake has answered only a part of what it was asked"))?;
+            done += 1;
+            search.count(scope.grid.cadence(), slots, expected.as_ref(), presence, done == total, observer);
+            if let Some(sink) = sink {
+                search.hand_over(sink).await?;
+            }
+            context.progress.advance(&context.step, done, total);
+        }
+        if presences.try_next().await.map_err(blind_if_missing)?.is_some() {
+            return Err(Error::internal("the lake has answered more than it was asked"));
+        }
     }
     if again.is_none() {
         let off = search.counts.misaligned;
@@ -197,7 +240,8 @@ pub(super) async fn search(
     if again.is_none() && search.counts.expected == 0 && !allow_empty {
         return Err(nothing_expected(context, scope)?);
     }
-    let (crowded, replaced) = (search.list(&search.crowded), search.list(&search.replaced));
+    let crowded = list(&search.keys, std::mem::take(&mut search.crowded));
+    let replaced = list(&search.keys, std::mem::take(&mut search.replaced));
     let zone = search.clocks.as_ref().and_then(Clocks::found).cloned();
     let notices = zone.iter().map(|zone| clock::notice(table, zone)).collect();
     Ok(Searched { findings: Findings { notices, ..search.findings(scope) }, crowded, replaced })
@@ -233,21 +277,32 @@ fn checked_keys(table: &Table, keys: &[Key]) -> Result<Vec<Key>> {
 /// Windows of slots, in order, small enough that the words of all keys fit in memory. If a window is longer than a day, its bounds are
 /// days, so that no partition is read twice.
 pub(crate) fn windows(cadence: Cadence, slots: SlotRange, keys: usize) -> Vec<SlotRange> {
+    cut(cadence, slots, keys, WORDS_AT_ONCE, &[])
+}
+
+/// Pieces of slots, in order, with about so many words of all keys each. If a piece is longer than a day, its bounds are days. What is `whole`
+/// is not cut.
+fn cut(cadence: Cadence, slots: SlotRange, keys: usize, words: u64, whole: &[SlotRange]) -> Vec<SlotRange> {
     let per_word = u64::from(cadence.slots_per_word());
     let keys = u64::try_from(keys).unwrap_or(u64::MAX).max(1);
-    let slots_at_once = (WORDS_AT_ONCE / keys).max(1).saturating_mul(per_word);
+    let slots_at_once = (words / keys).max(1).saturating_mul(per_word);
     let per_day = (DAY_S / u64::from(cadence.seconds())).max(1);
     let unit = if slots_at_once >= per_day { per_day } else { per_word };
     let (unit, length) = (i64::try_from(unit).unwrap_or(1), i64::try_from(slots_at_once / unit * unit).unwrap_or(i64::MAX));
-    let mut windows = Vec::new();
+    let is_cut = |at: i64| whole.iter().any(|range| range.first < at && at < range.end);
+    let mut pieces = Vec::new();
     let mut first = slots.first;
     while first < slots.end {
         let aligned = first.div_euclid(unit) * unit;
-        let end = aligned.saturating_add(length).min(slots.end);
-        windows.push(SlotRange::new(first, end));
+        let mut end = aligned.saturating_add(length);
+        while end < slots.end && is_cut(end) {
+            end = end.saturating_add(unit);
+        }
+        let end = end.min(slots.end);
+        pieces.push(SlotRange::new(first, end));
         first = end;
     }
-    windows
+    pieces
 }
 
 /// The state of a search.
@@ -255,13 +310,13 @@ struct Search {
     /// The slots to examine.
     hull: SlotRange,
     /// The keys, in order; when checking again, with the gaps of the earlier findings.
-    keys: Vec<(Key, Option<Vec<SlotRange>>)>,
-    /// The gaps found, for each key.
-    missing: Vec<Vec<SlotRange>>,
+    keys: Vec<(Key, Option<Runs>)>,
+    /// The gaps found.
+    found: Found,
     /// For each key, the expected slots that hold rows, in words with more rows than such slots.
-    crowded: Vec<Vec<SlotRange>>,
+    crowded: Vec<Runs>,
     /// For each key, those of them whose rows a repair replaces.
-    replaced: Vec<Vec<SlotRange>>,
+    replaced: Vec<Runs>,
     /// Whether a second row of a slot is a duplicate.
     counts_duplicates: bool,
     counts: Counts,
@@ -277,6 +332,21 @@ struct Search {
     usage: Usage,
 }
 
+/// What becomes of gaps.
+enum Found {
+    /// They are kept, for each key.
+    Kept(Vec<Runs>),
+    /// They are handed over piece by piece.
+    HandedOver {
+        /// Those of the piece.
+        gaps: GapList,
+        /// For each key, the gap that reaches the end of the piece, and may go on in the next.
+        open: Vec<Option<SlotRange>>,
+        /// How many were handed over.
+        count: u64,
+    },
+}
+
 impl Search {
     fn first(scope: &Scope, keys: Vec<Key>) -> Self {
         Self::new(scope.slots(), keys.into_iter().map(|key| (key, None)).collect())
@@ -284,16 +354,16 @@ impl Search {
 
     fn again(scope: &Scope, before: &Findings) -> Self {
         let nothing = SlotRange::new(scope.slots().first, scope.slots().first);
-        let keys = before.gaps.by_key().into_iter().map(|(key, gaps)| (key, Some(gaps))).collect();
+        let keys = before.gaps.runs().map(|(key, gaps)| (key.clone(), Some(gaps.clone()))).collect();
         Self::new(before.gaps.hull().unwrap_or(nothing), keys)
     }
 
-    fn new(hull: SlotRange, keys: Vec<(Key, Option<Vec<SlotRange>>)>) -> Self {
+    fn new(hull: SlotRange, keys: Vec<(Key, Option<Runs>)>) -> Self {
         let counts = Counts { audited_keys: keys.len() as u64, ..Counts::default() };
-        let none = vec![Vec::new(); keys.len()];
+        let none = vec![Runs::default(); keys.len()];
         Self {
             hull,
-            missing: none.clone(),
+            found: Found::Kept(none.clone()),
             crowded: none.clone(),
             replaced: none,
             counts_duplicates: true,
@@ -313,22 +383,35 @@ impl Search {
         let mut narrowed: Option<SlotRange> = None;
         for (_, gaps) in &self.keys {
             let Some(gaps) = gaps else { return Some(window) };
-            let within = within(gaps, window);
-            if let (Some(first), Some(last)) = (within.first(), within.last()) {
-                let hull = SlotRange::new(first.first, last.end).intersection(&window);
+            let hull = gaps.within(window).reduce(|first, last| SlotRange::new(first.first, last.end));
+            if let Some(hull) = hull {
+                let hull = hull.intersection(&window);
                 narrowed = Some(narrowed.map_or(hull, |so_far| SlotRange::new(so_far.first.min(hull.first), so_far.end.max(hull.end))));
             }
         }
         narrowed
     }
 
-    /// Counts one window. `expected` holds the expected slots of each key; `None` when checking again.
+    /// The stretches of time to ask the lake for, each in its pieces.
+    fn stretches(&self, grid: SlotGrid, is_queried: bool) -> Vec<(SlotRange, Vec<SlotRange>)> {
+        let (cadence, keys) = (grid.cadence(), self.keys.len());
+        // A lake of files reads each of them once for all pieces. Of earlier findings, what lies between gaps need not be read.
+        let is_first = self.keys.iter().any(|(_, gaps)| gaps.is_none());
+        let windows = if is_first && !is_queried { vec![self.hull] } else { windows(cadence, self.hull, keys) };
+        let whole = self.clocks.as_ref().map(|clocks| clocks.looked_at(self.hull)).unwrap_or_default();
+        let narrowed = windows.into_iter().filter_map(|window| self.narrow(window)).filter(|slots| !slots.is_empty());
+        let pieces = |slots| if is_queried { vec![slots] } else { cut(cadence, slots, keys, WORDS_OF_PIECE, &whole) };
+        narrowed.map(|slots| (slots, pieces(slots))).collect()
+    }
+
+    /// Counts one piece. `expected` holds the expected slots of each key; `None` when checking again.
     fn count(
         &mut self,
         cadence: Cadence,
         slots: SlotRange,
         expected: Option<&ExpectedSlots<'_>>,
-        presence: &TablePresence,
+        mut presence: TablePresence,
+        is_last: bool,
         observer: &mut (dyn FnMut(&Key, &SlotSet, &SlotSet) + Send),
     ) {
         self.usage += presence.usage;
@@ -341,99 +424,128 @@ impl Search {
             self.other_keys.merge(&raw.other_keys);
         }
         if let Some(clocks) = &mut self.clocks {
-            clocks.look(slots, presence);
+            clocks.look(slots, &presence);
         }
         // Of a file that is read for several windows, all of its bad rows are seen each time.
-        self.quarantine.merge(presence.raw.quarantine.clone());
-        for (file, rows) in &presence.raw.stray_rows {
-            let seen = self.stray.entry(file.clone()).or_default();
-            *seen = (*seen).max(*rows);
+        self.quarantine.merge(std::mem::take(&mut presence.raw.quarantine));
+        for (file, rows) in std::mem::take(&mut presence.raw.stray_rows) {
+            let seen = self.stray.entry(file).or_default();
+            *seen = (*seen).max(rows);
         }
-        let nothing = KeyPresence::new(cadence, slots);
-        let lists = self.missing.iter_mut().zip(&mut self.crowded).zip(&mut self.replaced);
-        for ((key, gaps), ((found, crowded), replaced)) in self.keys.iter().zip(lists) {
-            let raw = presence.raw.keys.get(key).unwrap_or(&nothing);
-            let repaired = presence.repaired.get(key);
+        for (at, (key, gaps)) in self.keys.iter().enumerate() {
+            let raw = presence.raw.keys.get(key);
+            let of_key = [&presence.repaired, &presence.overtaken, &presence.absent, &presence.removed].map(|sets| sets.get(key));
             let expected_of_key = match expected {
                 Some(expected) => expected.of_key(key),
-                None => gap_set(cadence, slots, gaps.as_deref().unwrap_or_default()),
+                None => gap_set(cadence, slots, gaps.as_ref()),
             };
-            let held = presence.held(key);
-            let mut held = held.unwrap_or_else(|| SlotSet::new(cadence, slots));
-            if let Some(expected) = expected {
-                let mut unexpected = SlotSet::new(cadence, slots);
-                unexpected.insert_range(expected.examined_of(key));
-                unexpected.intersect(&held);
-                unexpected.subtract(&expected_of_key);
-                self.counts.unexpected += unexpected.count();
+            let examined = expected.map(|expected| expected.examined_of(key));
+            let mut missing = SlotSet::new(cadence, slots);
+            let counts = &mut self.counts;
+            for number in (expected_of_key.first_word()..).take(expected_of_key.words().len()) {
+                let expected = expected_of_key.word(number);
+                let own = raw.map_or(0, |raw| raw.present.word(number));
+                let [repaired, overtaken, absent, removed] = of_key.map(|set| set.map_or(0, |set| set.word(number)));
+                if expected | own | repaired | overtaken | absent | removed == 0 {
+                    continue;
+                }
+                let seen = if raw.is_some() { (own | repaired) & !removed } else { 0 };
+                if let (Some(examined), true) = (examined, seen & !expected != 0) {
+                    counts.unexpected += ones(bits_within(seen & !expected, number, cadence, examined));
+                }
+                let more = raw.map_or(0, |raw| more_rows(raw, number));
+                if self.counts_duplicates && more > 0 && own & expected != 0 {
+                    counts.duplicates += more;
+                    runs_of(cadence, number, own & expected, &mut self.crowded[at]);
+                    // Where the table has a row of its own, a repair replaces it, removes it, or is overtaken.
+                    if examined.is_some() {
+                        runs_of(cadence, number, own & expected & ((repaired & !overtaken) | removed), &mut self.replaced[at]);
+                    }
+                }
+                let held = seen & expected;
+                counts.overtaken += ones(overtaken & expected);
+                counts.conflicts += ones(absent & held);
+                counts.removed += ones(removed & expected);
+                let wanting = expected & !held & !absent & !removed;
+                counts.expected += ones(expected);
+                counts.present += ones(held);
+                counts.repaired += ones(held & !own);
+                counts.absent += ones(expected & !held) - ones(wanting);
+                counts.missing += ones(wanting);
+                missing.insert_word(number, wanting);
             }
-            for (word, more) in duplicates(raw, &expected_of_key).filter(|_| self.counts_duplicates) {
-                self.counts.duplicates += more;
-                let mut slots = SlotSet::new(cadence, slots);
-                slots.insert_word(word, u64::MAX);
-                slots.intersect(&raw.present);
-                slots.intersect(&expected_of_key);
-                slots.runs().for_each(|run| append(crowded, run));
-                // Where the table has a row of its own, a repair replaces it, removes it, or is overtaken.
-                if let (Some(repaired), true) = (repaired, expected.is_some()) {
-                    let mut hiding = repaired.clone();
-                    if let Some(overtaken) = presence.overtaken.get(key) {
-                        hiding.subtract(overtaken);
+            observer(key, &expected_of_key, &missing);
+            match &mut self.found {
+                Found::Kept(kept) => missing.runs().for_each(|run| kept[at].push(run)),
+                Found::HandedOver { gaps, open, .. } => {
+                    let open = &mut open[at];
+                    let mut of_key = Runs::default();
+                    for run in missing.runs() {
+                        match open {
+                            Some(before) if before.end == run.first => before.end = run.end,
+                            _ => open.replace(run).into_iter().for_each(|done| of_key.push(done)),
+                        }
                     }
-                    if let Some(removed) = presence.removed.get(key) {
-                        hiding.union(removed);
+                    if is_last || open.is_some_and(|open| open.end != slots.end) {
+                        open.take().into_iter().for_each(|done| of_key.push(done));
                     }
-                    slots.intersect(&hiding);
-                    slots.runs().for_each(|run| append(replaced, run));
+                    gaps.push_key(key, of_key);
                 }
             }
-            let removed = presence.removed.get(key).filter(|removed| !removed.is_empty());
-            held.intersect(&expected_of_key);
-            if let Some(overtaken) = presence.overtaken.get(key) {
-                self.counts.overtaken += common(overtaken, &expected_of_key);
-            }
-            if let Some(absent) = presence.absent.get(key) {
-                self.counts.conflicts += common(absent, &held);
-            }
-            let mut missing = expected_of_key.clone();
-            self.counts.expected += missing.count();
-            missing.subtract(&held);
-            let not_present = missing.count();
-            if let Some(absent) = presence.absent.get(key) {
-                missing.subtract(absent);
-            }
-            if let Some(removed) = removed {
-                self.counts.removed += common(removed, &expected_of_key);
-                missing.subtract(removed);
-            }
-            let still_missing = missing.count();
-            self.counts.present += held.count();
-            held.subtract(&raw.present);
-            self.counts.repaired += held.count();
-            self.counts.absent += not_present - still_missing;
-            self.counts.missing += still_missing;
-            observer(key, &expected_of_key, &missing);
-            missing.runs().for_each(|run| append(found, run));
         }
     }
 
-    /// The gaps of all keys as one list.
-    fn list(&self, runs: &[Vec<SlotRange>]) -> GapList {
-        let mut list = GapList::default();
-        for ((key, _), runs) in self.keys.iter().zip(runs) {
-            runs.iter().for_each(|&slots| list.push(key, slots));
-        }
-        list
+    /// Hands over the gaps of a piece.
+    async fn hand_over(&mut self, sink: &GapSink) -> Result<()> {
+        let Found::HandedOver { gaps, count, .. } = &mut self.found else { return Ok(()) };
+        let gaps = std::mem::take(gaps);
+        *count += gaps.len() as u64;
+        if gaps.is_empty() { Ok(()) } else { sink.put(gaps).await }
     }
 
     fn findings(mut self, scope: &Scope) -> Findings {
-        let gaps = self.list(&self.missing);
-        self.counts.gaps = gaps.len() as u64;
+        let (gaps, count) = match self.found {
+            Found::Kept(kept) => {
+                let gaps = list(&self.keys, kept);
+                let count = gaps.len() as u64;
+                (gaps, count)
+            }
+            Found::HandedOver { count, .. } => (GapList::default(), count),
+        };
+        self.counts.gaps = count;
         self.counts.stray = self.stray.values().sum();
         self.counts.quarantined = self.quarantine.rows();
         let (quarantine, other_keys) = (self.quarantine, self.other_keys);
         Findings { quarantine, other_keys, ..Findings::of_gaps(scope.clone(), self.counts, gaps, self.usage) }
     }
+}
+
+/// The gaps of all keys as one list.
+fn list(keys: &[(Key, Option<Runs>)], runs: Vec<Runs>) -> GapList {
+    let mut list = GapList::default();
+    keys.iter().zip(runs).for_each(|((key, _), runs)| list.push_key(key, runs));
+    list
+}
+
+fn ones(bits: u64) -> u64 {
+    u64::from(bits.count_ones())
+}
+
+/// Adds the slots of a word.
+fn runs_of(cadence: Cadence, number: i64, bits: u64, to: &mut Runs) {
+    let base = number * i64::from(cadence.slots_per_word());
+    let mut rest = bits;
+    while rest != 0 {
+        let slot = base + i64::from(rest.trailing_zeros());
+        to.push(SlotRange::new(slot, slot + 1));
+        rest &= rest - 1;
+    }
+}
+
+/// How many rows a word has in excess of one per slot.
+fn more_rows(raw: &KeyPresence, number: i64) -> u64 {
+    let rows = usize::try_from(number - raw.present.first_word()).ok().and_then(|index| raw.rows.get(index)).copied().unwrap_or(0);
+    u64::from(rows.saturating_sub(raw.present.word(number).count_ones()))
 }
 
 /// Checks that not more rows are off the grid than the table allows. They hold no slot, so a wrong grid would make everything missing.
@@ -464,44 +576,9 @@ pub(crate) fn check_alignment(table: &Table, off: u64, all: u64, so: &str) -> Re
     )))
 }
 
-/// The gaps that overlap a range. The gaps must be in order and disjoint.
-fn within(gaps: &[SlotRange], range: SlotRange) -> &[SlotRange] {
-    let start = gaps.partition_point(|gap| gap.end <= range.first);
-    let end = gaps.partition_point(|gap| gap.first < range.end);
-    gaps.get(start..end).unwrap_or_default()
-}
-
-/// How many slots are in both sets.
-fn common(one: &SlotSet, other: &SlotSet) -> u64 {
-    let mut both = one.clone();
-    both.intersect(other);
-    both.count()
-}
-
-fn gap_set(cadence: Cadence, slots: SlotRange, gaps: &[SlotRange]) -> SlotSet {
+/// The slots of gaps within a range.
+fn gap_set(cadence: Cadence, slots: SlotRange, gaps: Option<&Runs>) -> SlotSet {
     let mut set = SlotSet::new(cadence, slots);
-    for &gap in within(gaps, slots) {
-        set.insert_range(gap);
-    }
+    gaps.into_iter().flat_map(|gaps| gaps.within(slots)).for_each(|gap| set.insert_range(gap));
     set
-}
-
-/// Adds a range of slots, or extends the last one.
-fn append(runs: &mut Vec<SlotRange>, run: SlotRange) {
-    match runs.last_mut() {
-        Some(last) if last.end == run.first => last.end = run.end,
-        _ => runs.push(run),
-    }
-}
-
-/// Rows in excess of one per slot, by word number, in the words that hold an expected slot with a row.
-fn duplicates<'a>(raw: &'a KeyPresence, expected: &'a SlotSet) -> impl Iterator<Item = (i64, u64)> + 'a {
-    (raw.present.first_word()..)
-        .zip(raw.present.words().iter().zip(&raw.rows))
-        .filter(|(number, (word, _))| {
-            let expected = usize::try_from(number - expected.first_word()).ok().and_then(|index| expected.words().get(index));
-            *word & expected.copied().unwrap_or(0) != 0
-        })
-        .map(|(number, (word, rows))| (number, u64::from(rows.saturating_sub(word.count_ones()))))
-        .filter(|(_, more)| *more > 0)
 }

@@ -31,18 +31,23 @@ pub(crate) fn gaps_to_batch(gaps: &GapList, judged: &Fingerprints, cells: &Cells
     if !judged.is_empty() || !cells.is_empty() || !deleted.is_empty() {
         return slots_to_batch(gaps, judged, cells, deleted);
     }
-    let mut keys = Vec::with_capacity(gaps.len());
-    for (key, _) in gaps.iter() {
-        keys.push(to_json(&key.values().collect::<Vec<_>>())?);
+    let mut keys = StringBuilder::new();
+    let (mut first, mut end) = (Vec::with_capacity(gaps.len()), Vec::with_capacity(gaps.len()));
+    for (key, runs) in gaps.runs() {
+        let text = to_json(&key.values().collect::<Vec<_>>())?;
+        for slots in runs.iter() {
+            keys.append_value(&text);
+            first.push(slots.first);
+            end.push(slots.end);
+        }
     }
-    let first: Int64Array = gaps.iter().map(|(_, slots)| slots.first).collect();
-    let end: Int64Array = gaps.iter().map(|(_, slots)| slots.end).collect();
+    let (first, end) = (Int64Array::from(first), Int64Array::from(end));
     let schema = Schema::new(vec![
         Field::new(KEY, DataType::Utf8, false),
         Field::new(FIRST, DataType::Int64, false),
         Field::new(END, DataType::Int64, false),
     ]);
-    Ok(RecordBatch::try_new(Arc::new(schema), vec![Arc::new(StringArray::from(keys)), Arc::new(first), Arc::new(end)])?)
+    Ok(RecordBatch::try_new(Arc::new(schema), vec![Arc::new(keys.finish()), Arc::new(first), Arc::new(end)])?)
 }
 
 /// Rows that could not be read, as columns.
@@ -91,13 +96,16 @@ fn slots_to_batch(gaps: &GapList, judged: &Fingerprints, cells: &Cells, deleted:
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, column)| column).collect())?)
 }
 
-/// Gaps, the fingerprints of judged rows, wrong cells, and the slots whose rows are to be removed, from columns.
+/// Gaps, the fingerprints of judged rows, wrong cells, and the slots whose rows are to be removed, from columns. The gaps of a key are in order; all
+/// gaps are in order of key, or in several stretches of time, one after the other, each in order of key.
 ///
 /// # Errors
 /// `invalid` if the columns do not hold gaps.
 pub(crate) async fn gaps_from_batches(mut batches: BatchStream) -> Result<(GapList, Fingerprints, Cells, GapList)> {
     let (mut gaps, mut judged, mut cells) = (GapList::default(), Fingerprints::default(), Cells::default());
     let mut deleted = GapList::default();
+    // Those of the earlier stretches.
+    let mut before = GapList::default();
     let mut lists: HashMap<String, Arc<[String]>> = HashMap::new();
     let mut last: Option<(String, Key)> = None;
     while let Some(batch) = batches.try_next().await? {
@@ -115,6 +123,9 @@ pub(crate) async fn gaps_from_batches(mut batches: BatchStream) -> Result<(GapLi
                 _ => Key::new(from_json::<Vec<String>>(text)?),
             };
             let slots = SlotRange::new(first.value(row), end.value(row));
+            if last.as_ref().is_some_and(|(_, last)| key < *last) {
+                before.append(std::mem::take(&mut gaps));
+            }
             gaps.push(&key, slots);
             if removals.is_some_and(|removals| removals.value(row)) {
                 deleted.push(&key, slots);
@@ -140,6 +151,10 @@ pub(crate) async fn gaps_from_batches(mut batches: BatchStream) -> Result<(GapLi
                 last = Some((text.to_owned(), key));
             }
         }
+    }
+    if !before.is_empty() {
+        before.append(gaps);
+        gaps = before;
     }
     Ok((gaps, judged, cells, deleted))
 }

@@ -25,8 +25,10 @@ use crate::lake::Lake;
 use crate::lake::overlay::fingerprint;
 use crate::lake::stale;
 use crate::model::Usage;
-use crate::model::{ComparedCounts, Counts, DefectKind, Findings, GapList, MAX_EXAMPLES, Quarantine, Rows, SlotRange, UnitCounts};
-use crate::plugin::{AggregateRequest, Aggregator, Detector, Repairer, Sensor, StepContext, Task};
+use crate::model::{
+    Cells, ComparedCounts, Counts, DefectKind, Findings, Fingerprints, GapList, MAX_EXAMPLES, Quarantine, Rows, SlotRange, UnitCounts,
+};
+use crate::plugin::{AggregateRequest, Aggregator, Detector, GapSink, Repairer, Sensor, StepContext, Task};
 use crate::workflow::{SensorWait, Step, Variables, Workflow};
 
 /// A request from a job to the driver.
@@ -267,7 +269,8 @@ impl Work {
             Some(record) => Some(self.findings(record).await?),
             None => None,
         };
-        let found = self.detected(detector, before.as_ref(), recorder).await?;
+        let artifact = format!("{}-{}-gaps", self.step.name, context.visit);
+        let (found, written) = self.detected_into(&artifact, detector, before.as_ref(), recorder).await?;
         if again.is_none()
             && ((found.kind.is_missing() && found.counts.overtaken > 0) || found.counts.overtaken_cells > 0)
             // Of several late rows, none is the one that a repair stood for.
@@ -276,10 +279,8 @@ impl Work {
         {
             recorder.record(vec![event]).await?;
         }
-        let artifact = format!("{}-{}-gaps", self.step.name, context.visit);
         let mut usage = found.usage;
-        let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged, &found.cells, &found.deleted)]).boxed();
-        usage += context.lake.put_artifact(&context.run, &artifact, gaps).await?;
+        usage += written;
         if found.quarantine.rows() > 0 {
             let rows = futures::stream::iter([artifact::quarantine_to_batch(&found.quarantine)]).boxed();
             usage += context.lake.put_artifact(&context.run, &format!("{}-{}-quarantine", self.step.name, context.visit), rows).await?;
@@ -303,9 +304,74 @@ impl Work {
         Ok(Done { output, findings: Some(Box::new(record)), exceptions: None, usage })
     }
 
+    /// Runs a detector, and writes its gaps to an artifact as it finds them. Returns what writing used, too.
+    async fn detected_into(
+        &self,
+        artifact: &str,
+        detector: &dyn Detector,
+        again: Option<&Findings>,
+        recorder: &Recorder,
+    ) -> Result<(Findings, Usage)> {
+        let context = &self.context;
+        let (sink, mut handed_over) = GapSink::new();
+        let (sender, mut batches) = mpsc::channel(1);
+        let detecting = async {
+            let context = asking::counted(context, recorder, self.budgeted);
+            let found = detector.detect_into(&context, again, &sink).await;
+            drop(sink);
+            match found {
+                Ok(found) => Ok(self.judged(found).await?),
+                Err(error) => Err(error),
+            }
+        };
+        // The last batch is that of the findings' own gaps. It comes only if detection has ended well, and without it nothing is written.
+        let passing_on = async {
+            let none = (Fingerprints::default(), Cells::default(), GapList::default());
+            let mut is_streamed = false;
+            let pass = async {
+                while let Some(gaps) = handed_over.recv().await {
+                    let batch = artifact::gaps_to_batch(&gaps, &none.0, &none.1, &none.2);
+                    is_streamed = true;
+                    if sender.send(batch).await.is_err() {
+                        // The writer has failed, and says why.
+                        break;
+                    }
+                }
+                // So that the detector stops.
+                drop(handed_over);
+            };
+            let (found, ()) = futures::join!(detecting, pass);
+            let is_heard = !sender.is_closed();
+            match &found {
+                Ok(found) if is_streamed && found.gaps.is_empty() => {}
+                Ok(found) => {
+                    let _ = sender.send(artifact::gaps_to_batch(&found.gaps, &found.judged, &found.cells, &found.deleted)).await;
+                }
+                Err(_) => {
+                    let _ = sender.send(Err(Error::new(ErrorKind::Cancelled, "detection has failed, so its gaps are not kept"))).await;
+                }
+            }
+            drop(sender);
+            (found, is_heard)
+        };
+        let batches = futures::stream::poll_fn(move |context| batches.poll_recv(context)).boxed();
+        let ((found, is_heard), written) = futures::join!(passing_on, context.lake.put_artifact(&context.run, artifact, batches));
+        match (found, written) {
+            (Ok(found), Ok(usage)) => Ok((found, usage)),
+            // The detector stopped because the writer had.
+            (Err(_), Err(error)) if !is_heard => Err(error),
+            (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+        }
+    }
+
     /// Runs a detector. If it does not say which wrong rows it judged, they are looked up.
     async fn detected(&self, detector: &dyn Detector, again: Option<&Findings>, recorder: &Recorder) -> Result<Findings> {
-        let mut found = detector.detect(&asking::counted(&self.context, recorder, self.budgeted), again).await?;
+        let found = detector.detect(&asking::counted(&self.context, recorder, self.budgeted), again).await?;
+        self.judged(found).await
+    }
+
+    /// Findings that say which wrong rows were judged.
+    async fn judged(&self, mut found: Findings) -> Result<Findings> {
         if !found.kind.is_of_rows() {
             return Ok(found);
         }

@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::TimestampMicrosecondType;
 
 use super::LakeSetup;
-use super::presence::by_key;
+use super::presence::{assert_same_in_pieces, by_key};
 use super::tables::*;
 use crate::error::ErrorKind;
 use crate::lake::overlay::{self as names, Op, columns};
@@ -22,6 +22,7 @@ fn units(names: &[&str]) -> Vec<String> {
 async fn overlay_of(lake: &dyn Lake, table: &Table, key: &str, as_of: &str) -> (Vec<i64>, Vec<i64>) {
     let request = PresenceRequest::new(slots(table, "2024-03-04", "2024-03-05"), keys(&[key]), at(as_of));
     let found = lake.presence(table, &request).await.unwrap();
+    assert_same_in_pieces(lake, table, &request, &found, key).await;
     let of = |sets| {
         by_key(sets).into_iter().flat_map(|(of, slots)| if of == Key::from(key) { slots } else { panic!("slots of {of}") }).collect()
     };

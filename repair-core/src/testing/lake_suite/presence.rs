@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::TryStreamExt;
+
 use super::LakeSetup;
 use super::tables::*;
-use crate::lake::{Lake, Layer, PresenceRequest};
+use crate::lake::{Lake, Layer, PresenceRequest, ReadLake};
 use crate::model::{Cadence, Key, PartitionUnit, Presence, SlotGrid, SlotRange, SlotRule, SlotSet, Table, TablePresence, TimeMark};
 
 /// By this time the suite's exceptions have expired, unless a test says otherwise.
@@ -27,6 +29,53 @@ fn assert_counted(presence: &Presence, counted: &Counted, keys: &[Key], slots: S
             let in_word = SlotRange::new(word * per_word, (word + 1) * per_word).intersection(&slots);
             let expected: u32 = (in_word.first..in_word.end).map(of_key).sum();
             assert_eq!(rows, expected, "rows of word {word} of {key}: {what}");
+        }
+    }
+}
+
+/// Asserts that a lake says the same in pieces as of the whole. There are about three of them.
+pub async fn assert_same_in_pieces(lake: &dyn ReadLake, table: &Table, request: &PresenceRequest, whole: &TablePresence, what: &str) {
+    let grid = whole.raw.grid;
+    let per_word = i64::from(grid.cadence().slots_per_word());
+    let words = (request.slots.end - 1).div_euclid(per_word) - request.slots.first.div_euclid(per_word) + 1;
+    let step = (words / 3).max(1);
+    let mut pieces = Vec::new();
+    let mut first = request.slots.first;
+    while first < request.slots.end {
+        let end = ((first.div_euclid(per_word) + step) * per_word).min(request.slots.end);
+        pieces.push(SlotRange::new(first, end));
+        first = end;
+    }
+    let mut presences = lake.presence_in_pieces(table, request, &pieces);
+    let mut sum = Presence::new(grid, request.slots, request.keys.iter());
+    let mut sets: [BTreeMap<Key, SlotSet>; 4] = Default::default();
+    for piece in &pieces {
+        let found = presences.try_next().await.unwrap_or_else(|error| panic!("{what}: {}", error.full())).unwrap();
+        assert_eq!(found.raw.slots, *piece, "{what}");
+        assert_eq!(found.raw.keys.keys().collect::<Vec<_>>(), whole.raw.keys.keys().collect::<Vec<_>>(), "{what}");
+        for (key, part) in &found.raw.keys {
+            let all = sum.keys.get_mut(key).unwrap();
+            assert_eq!((part.present.range(), part.rows.len()), (*piece, part.present.words().len()), "{what}");
+            for (number, (word, rows)) in (part.present.first_word()..).zip(part.present.words().iter().zip(&part.rows)) {
+                all.present.insert_word(number, *word);
+                all.rows[usize::try_from(number - all.present.first_word()).unwrap()] += rows;
+            }
+        }
+        for (sum, part) in sets.iter_mut().zip([&found.repaired, &found.overtaken, &found.absent, &found.removed]) {
+            for (key, part) in part {
+                assert_eq!(part.range(), *piece, "{what}");
+                sum.entry(key.clone()).or_insert_with(|| SlotSet::new(grid.cadence(), request.slots)).union(part);
+            }
+        }
+        // Each slot of a piece is seen; all else adds up.
+        sum.merge(Presence { keys: BTreeMap::new(), ..found.raw });
+    }
+    assert!(presences.try_next().await.unwrap().is_none(), "{what}");
+    assert_eq!(sum, whole.raw, "{what}");
+    for (sum, all) in sets.iter().zip([&whole.repaired, &whole.overtaken, &whole.absent, &whole.removed]) {
+        for (key, all) in all {
+            let some = sum.get(key).map(|sum| sum.iter().collect::<Vec<_>>()).unwrap_or_default();
+            assert_eq!(some, all.iter().collect::<Vec<_>>(), "{key}: {what}");
         }
     }
 }
@@ -115,6 +164,7 @@ pub async fn presence_is_exact_bits_and_counts(lake: &dyn Lake, setup: &dyn Lake
         let found = lake.presence(&table, &request).await.unwrap();
         assert_counted(&found.raw, &counted, &keys, slots, &what);
         assert_eq!((found.raw.other_rows, found.raw.misaligned_rows), (0, misaligned), "{what}");
+        assert_same_in_pieces(lake, &table, &request, &found, &what).await;
         // That there is nothing elsewhere does not depend on the grid.
         if !grid.is_plain() {
             continue;
@@ -152,6 +202,7 @@ pub async fn presence_shows_requested_keys_and_counts_others(lake: &dyn Lake, se
             *counted.entry((row.key.clone(), row.time_us.div_euclid(60_000_000))).or_default() += 1;
         }
         assert_counted(&found.raw, &counted, &request.keys, slots, &format!("{asked:?}"));
+        assert_same_in_pieces(lake, &table, &request, &found, &format!("{asked:?}")).await;
         assert_eq!(found.raw.other_rows, others, "{asked:?}");
         // The first five are named, with all of their rows.
         let mut named: BTreeMap<&Key, u64> = BTreeMap::new();
@@ -181,7 +232,9 @@ pub async fn presence_of_keys_of_several_columns_and_of_none(lake: &dyn Lake, se
         let counted: Counted = expected.into_iter().map(|((key, minute), rows)| ((key, first + minute), rows)).collect();
         let request = PresenceRequest::new(slots, wanted.clone(), at(AS_OF));
         let found = lake.presence(table, &request).await.unwrap();
-        assert_counted(&found.raw, &counted, &wanted, slots, &format!("keys of {} columns", table.key.len()));
+        let what = format!("keys of {} columns", table.key.len());
+        assert_counted(&found.raw, &counted, &wanted, slots, &what);
+        assert_same_in_pieces(lake, table, &request, &found, &what).await;
     }
 }
 

@@ -43,7 +43,9 @@ pub(super) async fn remove(lake: &dyn Lake, table: &Table, asked_at: Timestamp, 
 async fn presence(lake: &dyn Lake, table: &Table) -> TablePresence {
     // Long after the source said so: a removal does not expire.
     let request = PresenceRequest::new(slots(table, "2024-03-04", "2024-03-05"), keys(&["A", "B"]), at("2030-01-01T00:00:00Z"));
-    lake.presence(table, &request).await.unwrap()
+    let found = lake.presence(table, &request).await.unwrap();
+    super::assert_same_in_pieces(lake, table, &request, &found, "a removal").await;
+    found
 }
 
 fn count(sets: &std::collections::BTreeMap<Key, crate::model::SlotSet>) -> usize {

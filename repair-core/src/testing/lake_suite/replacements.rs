@@ -44,7 +44,9 @@ async fn repaired_slots(lake: &dyn Lake, table: &Table, key: &str) -> Vec<i64> {
 
 async fn presence(lake: &dyn Lake, table: &Table, key: &str) -> TablePresence {
     let request = PresenceRequest::new(slots(table, "2024-03-04", "2024-03-05"), keys(&[key]), at("2024-04-02T00:00:00Z"));
-    lake.presence(table, &request).await.unwrap()
+    let found = lake.presence(table, &request).await.unwrap();
+    super::assert_same_in_pieces(lake, table, &request, &found, key).await;
+    found
 }
 
 /// A replacement is seen in place of all rows of its slot, and of no other key or slot. Raw data is untouched, and the overlay says which

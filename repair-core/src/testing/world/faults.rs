@@ -13,7 +13,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -22,13 +22,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lake::extent::Extent;
 use crate::lake::overlay;
 use crate::lake::overlay::retraction::Retraction;
+use crate::lake::pieces;
 use crate::lake::rollup::Rollup;
 use crate::lake::{
-    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
-    StageRequest, StageScope, Staged, StateCheck,
+    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest, RowCounts,
+    ScanRequest, StageRequest, StageScope, Staged, StateCheck,
 };
 use crate::model::Usage;
-use crate::model::{Interval, Table, TablePresence};
+use crate::model::{Interval, SlotRange, Table, TablePresence};
 
 /// The message of every error after a crash.
 pub const CRASHED: &str = "crashed";
@@ -220,6 +221,10 @@ impl ReadLake for CrashingLake {
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
         self.schedule.check()?;
         self.schedule.read(self.inner.presence(table, request).await)
+    }
+
+    fn presence_in_pieces<'a>(&'a self, table: &'a Table, request: &'a PresenceRequest, pieces: &'a [SlotRange]) -> PresenceStream<'a> {
+        pieces::of_whole(self, table, request, pieces)
     }
 
     async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
@@ -418,6 +423,10 @@ impl ReadLake for FailingLake {
 
     async fn presence(&self, _: &Table, _: &PresenceRequest) -> Result<TablePresence> {
         self.fail()
+    }
+
+    fn presence_in_pieces<'a>(&'a self, _: &'a Table, _: &'a PresenceRequest, _: &'a [SlotRange]) -> PresenceStream<'a> {
+        stream::once(std::future::ready(self.fail())).boxed()
     }
 
     async fn extent(&self, _: &Table, _: Option<&Interval>) -> Result<Extent> {

@@ -15,15 +15,16 @@ use crate::lake::extent::{Extent, ExtentPart, Listing};
 use crate::lake::overlay::retraction::{Retracted, Retraction};
 use crate::lake::overlay::staging;
 use crate::lake::overlay::{self, Op};
+use crate::lake::pieces;
 use crate::lake::rollup::{self, Rollup, column};
 use crate::lake::row_count;
 use crate::lake::seal::Verdict;
 use crate::lake::{
-    Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
-    StageRequest, StageScope, Staged, StateCheck, shape,
+    Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest, RowCounts,
+    ScanRequest, StageRequest, StageScope, Staged, StateCheck, shape,
 };
 use crate::model::Usage;
-use crate::model::{Absence, Interval, Key, Presence, SlotSet, Table, TablePresence};
+use crate::model::{Absence, Interval, Key, Presence, SlotRange, SlotSet, Table, TablePresence};
 
 /// A lake in memory. Tests put tables in, and a clone is the same lake.
 ///
@@ -592,6 +593,10 @@ impl ReadLake for MemoryLake {
 
     async fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
         self.request("presence").presence(table, request)
+    }
+
+    fn presence_in_pieces<'a>(&'a self, table: &'a Table, request: &'a PresenceRequest, pieces: &'a [SlotRange]) -> PresenceStream<'a> {
+        pieces::of_whole(self, table, request, pieces)
     }
 
     async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {

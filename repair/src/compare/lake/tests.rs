@@ -56,6 +56,10 @@ impl ReadLake for SeenThroughMasks {
         self.seen(table).presence(table, request).await
     }
 
+    fn presence_in_pieces<'a>(&'a self, table: &'a Table, request: &'a PresenceRequest, pieces: &'a [SlotRange]) -> PresenceStream<'a> {
+        pieces::of_whole(self, table, request, pieces)
+    }
+
     async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
         self.seen(table).extent(table, interval).await
     }
