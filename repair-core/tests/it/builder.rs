@@ -58,11 +58,14 @@ fn readings() -> Table {
 fn a_dag_means_the_same_in_rust_and_in_yaml() {
     let daily = |view: &str| format!("SELECT sensor, date_trunc('day', ts) AS day, avg(value) AS mean FROM {view} GROUP BY 1, 2");
     let look = json!({
-        "table": "readings", "keys": ["benzene", "co", "humidity", "no2", "temperature"], "from": "2004-03-11", "to": "2005-04-03"
+        "table": "readings", "keys": ["benzene", "co", "humidity", "no2", "temperature"], "from": "{% $params.from %}", "to": "{% $params.to %}"
     });
+    let day = |default: &str, about: &str| Param::new(ParamType::Date).with_default(json!(default)).with_about(about);
     let raw = Step::aggregate("sql").with(json!({ "into": "air_quality_daily_raw", "query": daily("readings") }));
     let builder = Workflow::dag("air-quality-nightly")
         .timeout(Duration::from_secs(3_600))
+        .param("from", day("2004-03-11", "The first day"))
+        .param("to", day("2005-04-03", "The last day"))
         .table(readings())
         .step("look", Step::detect("gaps").with(look))
         .step(
