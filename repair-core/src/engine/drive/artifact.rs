@@ -244,10 +244,11 @@ mod tests {
     #[tokio::test]
     async fn gaps_and_units_come_back_as_they_were() {
         let mut gaps = GapList::default();
+        // In order of key, as any list.
+        gaps.push(&Key::default(), SlotRange::new(0, 1));
         gaps.push(&Key::from("A"), SlotRange::new(1, 4));
         gaps.push(&Key::from("A"), SlotRange::new(9, 10));
         gaps.push(&Key::new(["B", "x/y"]), SlotRange::new(-7, -5));
-        gaps.push(&Key::default(), SlotRange::new(0, 1));
         let mut judged = Fingerprints::default();
         for known in [Fingerprints::default(), {
             judged.insert(&Key::from("A"), 2, Fingerprint::new([7; 16]));
@@ -275,6 +276,15 @@ mod tests {
                 }
             }
         }
+        // In two stretches of time.
+        let (mut earlier, mut later) = (GapList::default(), GapList::default());
+        earlier.push(&Key::from("A"), SlotRange::new(1, 4));
+        later.push(&Key::default(), SlotRange::new(0, 1));
+        later.push(&Key::from("A"), SlotRange::new(9, 10));
+        later.push(&Key::new(["B", "x/y"]), SlotRange::new(-7, -5));
+        let none = (Fingerprints::default(), Cells::default(), GapList::default());
+        let stretches = [&earlier, &later].map(|part| gaps_to_batch(part, &none.0, &none.1, &none.2));
+        assert_eq!(gaps_from_batches(futures::stream::iter(stretches).boxed()).await.unwrap().0, gaps);
         let interval = crate::model::Interval::parse("2024-03-04", "2024-03-04").unwrap();
         let wanted = vec![crate::model::Wanted { key: Key::from("A"), slots: vec![SlotRange::new(1, 4)] }];
         let units = vec![Unit { interval, wanted }, Unit { interval, wanted: Vec::new() }];
