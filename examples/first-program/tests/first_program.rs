@@ -27,7 +27,7 @@ fn copy(from: &Path, to: &Path, names: &[&str]) {
     fs::create_dir_all(to).unwrap();
     for name in names {
         let (from, to) = (from.join(name), to.join(name));
-        if from.is_dir() {
+        if fs::metadata(&from).unwrap().is_dir() {
             let inside: Vec<String> = fs::read_dir(&from).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
             copy(&from, &to, &inside.iter().map(String::as_str).collect::<Vec<_>>());
         } else {

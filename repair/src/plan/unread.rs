@@ -11,10 +11,10 @@ use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
-    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, Published, ReadLake, RowCountRequest, RowCounts, ScanRequest,
-    StageRequest, StageScope, Staged, StateCheck,
+    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest, RowCounts,
+    ScanRequest, StageRequest, StageScope, Staged, StateCheck, pieces,
 };
-use repair_core::model::{Interval, Table, TablePresence, Usage};
+use repair_core::model::{Interval, SlotRange, Table, TablePresence, Usage};
 use repair_core::plugin::{Answer, Limits, Request, Source, StepContext};
 use repair_core::{Error, ErrorKind, Result};
 
@@ -83,6 +83,10 @@ impl ReadLake for UnreadLake {
 
     async fn presence(&self, _: &Table, _: &PresenceRequest) -> Result<TablePresence> {
         self.0.refuse()
+    }
+
+    fn presence_in_pieces<'a>(&'a self, table: &'a Table, request: &'a PresenceRequest, pieces: &'a [SlotRange]) -> PresenceStream<'a> {
+        pieces::one_by_one(self, table, request, pieces)
     }
 
     async fn extent(&self, _: &Table, _: Option<&Interval>) -> Result<Extent> {
