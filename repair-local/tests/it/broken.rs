@@ -501,5 +501,5 @@ fn a_root_that_is_not_there_is_named_whole() {
 async fn without_its_feature_sql_says_so() {
     let error = World::new().lake.query(&[bars()], "SELECT 1").await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.message().contains("feature `sql`"), "{error}");
+    assert!(matches!(error.remedy(), Some(repair_core::Hint::Feature { name: "sql" })), "{error}");
 }

@@ -109,12 +109,13 @@ impl Source for Asked {
     async fn fetch(&self, _: &StepContext, request: &Request) -> Result<Answer> {
         let Self(vendor, _) = self;
         let slots = request.table.grid()?.slots_in(&request.interval);
+        // Before the request counts: a test that waits for it may change both then.
+        let (how, rows) = (*vendor.how.lock().unwrap(), vendor.rows.lock().unwrap().clone());
         let number = {
             let mut asked = vendor.asked.lock().unwrap();
             asked.push((request.keys.clone(), slots));
             asked.len()
         };
-        let (how, rows) = (*vendor.how.lock().unwrap(), vendor.rows.lock().unwrap().clone());
         if let How::Throttled(from) = how
             && number >= from
         {
