@@ -198,7 +198,7 @@ fn every_operation_on_a_file_fails_once_or_from_then_on_and_no_row_is_wrong() {
     let mut known = BTreeSet::new();
     let (kinds, others): (Vec<Fault>, Vec<Fault>) = cases.into_iter().partition(|fault| known.insert(kind(fault)));
     let cases = [spread(&kinds), spread(&others)].concat();
-    let chosen = chosen(&cases, 6, 240);
+    let chosen = chosen(&cases, 6, 160);
     println!(
         "{} changes, {} reads; {} cases of {}, which are of {} kinds",
         changes.operations.len(),
@@ -241,7 +241,7 @@ fn killed_before_and_within_every_change_and_resumed_no_row_is_wrong() {
             cases.push(fault(Effect::TornKill));
         }
     }
-    let chosen = chosen(&spread(&cases), 4, 60);
+    let chosen = chosen(&spread(&cases), 4, 40);
     println!("{} cases of {}", chosen.len(), cases.len());
     for fault in chosen {
         let faulty = Faulty::new();
@@ -275,7 +275,7 @@ fn states(disk: &mut Disk, operations: &[Operation], known: &mut BTreeSet<Tree>)
 fn power_is_lost_after_every_change_and_no_row_is_wrong() {
     let Calm { rows, operations, before: mut disk, .. } = calm(Class::Changes);
     let states = states(&mut disk, &operations, &mut BTreeSet::new());
-    let chosen = chosen(&spread(&states), 6, 150);
+    let chosen = chosen(&spread(&states), 6, 100);
     println!("{} states of {}", chosen.len(), states.len());
     for (at, tree) in chosen {
         Faulty::of(&tree).recover(&rows, &at);
@@ -305,7 +305,7 @@ fn power_is_lost_after_a_kill_or_a_failed_flush_and_no_row_is_wrong() {
     for at in flushes {
         cases.push(Fault { class: Class::Changes, at, always: false, effect: Effect::Error(EIO) });
     }
-    let chosen = chosen(&spread(&cases), 2, 40);
+    let chosen = chosen(&spread(&cases), 2, 30);
     println!("{} cases of {}", chosen.len(), cases.len());
     for fault in chosen {
         let faulty = Faulty::new();
