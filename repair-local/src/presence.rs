@@ -576,6 +576,7 @@ struct BatchRows<'a> {
 }
 
 /// Rows of one key and word.
+#[derive(Clone, Copy)]
 struct Noted {
     place: usize,
     bits: u64,
