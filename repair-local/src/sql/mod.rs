@@ -32,6 +32,7 @@ pub(crate) async fn query(lake: &Arc<Inner>, tables: &[Table], sql: &str) -> Res
 }
 
 /// A column that a query names and none of its tables has.
+#[cfg(feature = "sql")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownColumn {
     /// The column, in lower case.
