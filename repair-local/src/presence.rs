@@ -95,11 +95,11 @@ pub(crate) fn in_pieces(
         drop(work);
         let mut counts = size;
         for (number, counter) in counters.into_iter().enumerate() {
-            let theirs = totals.add(counter);
+            totals.merge(counter.totals);
             if number == 0 {
-                counts = theirs;
+                counts = counter.counts;
             } else {
-                counts.merge(&theirs);
+                counts.merge(&counter.counts);
             }
         }
         counts.merge(&ahead);
@@ -386,7 +386,7 @@ impl Counts {
     }
 }
 
-/// What is counted of rows that belong to no slot of a key, by all threads.
+/// What is counted beside the slots of keys.
 #[derive(Default)]
 struct Totals {
     other_rows: u64,
@@ -399,18 +399,16 @@ struct Totals {
 }
 
 impl Totals {
-    /// Adds what one thread has counted, and returns the rest of it.
-    fn add(&mut self, counter: Counter<'_>) -> Counts {
-        self.other_rows += counter.other_rows;
-        self.other_keys.merge(&counter.other_keys);
-        self.misaligned_rows += counter.misaligned_rows;
-        self.misplaced_rows += counter.misplaced_rows;
-        for (file, rows) in counter.stray_rows {
+    fn merge(&mut self, other: Self) {
+        self.other_rows += other.other_rows;
+        self.other_keys.merge(&other.other_keys);
+        self.misaligned_rows += other.misaligned_rows;
+        self.misplaced_rows += other.misplaced_rows;
+        for (file, rows) in other.stray_rows {
             *self.stray_rows.entry(file).or_default() += rows;
         }
-        self.tally.merge(counter.tally);
-        self.usage += counter.usage;
-        counter.counts
+        self.tally.merge(other.tally);
+        self.usage += other.usage;
     }
 }
 
@@ -424,31 +422,12 @@ struct Counter<'a> {
     counts: Counts,
     /// The columns by which rows are judged, if the table leaves out bad rows.
     judged: Option<&'a SchemaRef>,
-    other_rows: u64,
-    other_keys: OtherKeys,
-    misaligned_rows: u64,
-    misplaced_rows: u64,
-    stray_rows: BTreeMap<String, u64>,
-    tally: Tally,
-    usage: Usage,
+    totals: Totals,
 }
 
 impl<'a> Counter<'a> {
     fn new(grid: SlotGrid, asked: SlotRange, targets: &'a HashMap<Key, u32>, counts: Counts, judged: Option<&'a SchemaRef>) -> Self {
-        Self {
-            grid,
-            asked,
-            targets,
-            counts,
-            judged,
-            other_rows: 0,
-            other_keys: OtherKeys::default(),
-            misaligned_rows: 0,
-            misplaced_rows: 0,
-            stray_rows: BTreeMap::new(),
-            tally: Tally::default(),
-            usage: Usage::default(),
-        }
+        Self { grid, asked, targets, counts, judged, totals: Totals::default() }
     }
 
     fn read(&mut self, table: &Table, piece: &Piece, bounds: &TimeBounds) -> Result<()> {
@@ -470,14 +449,14 @@ impl<'a> Counter<'a> {
             let mut tally = Tally::default();
             let mut count = |batch: RecordBatch| self.count(table, file, &batch);
             let usage = read::rows(table, file, &judged, bounds, &mut tally, &mut count)?;
-            self.tally.merge(tally);
-            self.usage += usage;
+            self.totals.tally.merge(tally);
+            self.totals.usage += usage;
             return Ok(());
         };
         let names: Vec<&str> = table.key.iter().map(String::as_str).chain([table.time.as_str()]).collect();
         let mut count = |batch: RecordBatch| self.count(table, file, &batch);
         let usage = opened.read(&names, &groups, BATCH_ROWS, &mut count)?;
-        self.usage += usage;
+        self.totals.usage += usage;
         Ok(())
     }
 
@@ -542,9 +521,9 @@ impl<'a> Counter<'a> {
                 others[id] = (others[id].0 + 1, row);
                 continue;
             }
-            self.misplaced_rows += u64::from(is_misplaced);
+            self.totals.misplaced_rows += u64::from(is_misplaced);
             if !at.is_aligned {
-                self.misaligned_rows += 1;
+                self.totals.misaligned_rows += 1;
                 continue;
             }
             let place = place + target as usize;
@@ -556,11 +535,11 @@ impl<'a> Counter<'a> {
         }
         self.counts.note(noted);
         for (rows, row) in others.into_iter().filter(|(rows, _)| *rows > 0) {
-            self.other_rows += rows;
-            self.other_keys.add(&Key::new(keys.iter().map(|column| column.value(row))), rows);
+            self.totals.other_rows += rows;
+            self.totals.other_keys.add(&Key::new(keys.iter().map(|column| column.value(row))), rows);
         }
         if strays > 0 {
-            *self.stray_rows.entry(file.path.display().to_string()).or_default() += strays;
+            *self.totals.stray_rows.entry(file.path.display().to_string()).or_default() += strays;
         }
         Ok(())
     }
