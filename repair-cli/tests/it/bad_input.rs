@@ -54,7 +54,7 @@ fn mistakes_in_the_workflow_point_and_suggest() {
         (("symbols: [AIG, BAC, SPY]", "symbols: []"), ["workflow.yaml:11:", "`symbols` is empty", "list the stocks"]),
         (
             (
-                "source: stocks.archive, with: { location: archive, format: csv, rows_per_request: 30 }",
+                "source: stocks.archive, with: { location: archive, format: csv, keys_per_request: 1, rows_per_request: 30 }",
                 "source: stocks.simulated, with: { seed: 1, calendar: XNSY }",
             ),
             ["workflow.yaml:6:", "no calendar `XNSY`", "`XNYS`"],

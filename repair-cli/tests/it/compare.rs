@@ -26,7 +26,7 @@ prices: prices.yaml
 tables:
   bars: { location: crypto, format: csv, key: [symbol], time: ts, cadence: 1m }
 sources:
-  market: { source: stocks.archive, with: { location: archive, format: csv, rows_per_request: 500 } }
+  market: { source: stocks.archive, with: { location: archive, format: csv, keys_per_request: 1, rows_per_request: 500 } }
 start: find_gaps
 steps:
   find_gaps:

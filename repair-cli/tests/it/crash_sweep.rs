@@ -94,13 +94,13 @@ fn requests(folder: &Path) -> Vec<String> {
 /// asks again.
 const CHANGES: [(&str, &str); 5] = [
     (
-        "source: stocks.archive, with: { location: archive, format: csv, rows_per_request: 30 }",
-        "source: counted, with: { location: archive, format: csv, rows_per_request: 150 }",
+        "source: stocks.archive, with: { location: archive, format: csv, keys_per_request: 1, rows_per_request: 30 }",
+        "source: counted, with: { location: archive, format: csv, keys_per_request: 1, rows_per_request: 150 }",
     ),
     (
         "start: find_gaps",
-        "  restated: { source: stocks.archive, with: { location: restated, format: csv, rows_per_request: 150 } }\n  confirming: { source: counted, with: { \
-         location: restated, format: csv, rows_per_request: 150 } }\nstart: find_gaps",
+        "  restated: { source: stocks.archive, with: { location: restated, format: csv, keys_per_request: 1, rows_per_request: 150 } }\n  confirming: { source: counted, with: { \
+         location: restated, format: csv, keys_per_request: 1, rows_per_request: 150 } }\nstart: find_gaps",
     ),
     ("concurrency: 2", "concurrency: 1"),
     ("for: 10ms", "for: 1ms"),

@@ -12,7 +12,7 @@ tables:
   bars: { location: bars, format: csv, key: [symbol], time: ts, cadence: 1m }
   elsewhere: { location: not/there/yet, format: csv, time: ts }
 sources:
-  market: { source: stocks.archive, with: { location: archive, format: csv, rows_per_request: 30 } }
+  market: { source: stocks.archive, with: { location: archive, format: csv, keys_per_request: 1, rows_per_request: 30 } }
   closed: { source: stocks.archive, with: { location: not/there/either, format: csv } }
 calendars:
   session: { extends: XNYS, closed: { file: closed.csv } }

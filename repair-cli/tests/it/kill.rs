@@ -11,9 +11,9 @@ use crate::common::{World, seen};
 async fn killed_anywhere_and_resumed_is_as_if_never_killed() {
     let slow = [
         (
-            "with: { location: archive, format: csv, rows_per_request: 30 } }",
-            "with: { location: archive, format: csv, rows_per_request: 30 }, rate_limit: 60/s }\n  restated: { source: stocks.archive, with: { location: \
-             restated, format: csv, rows_per_request: 500 } }",
+            "with: { location: archive, format: csv, keys_per_request: 1, rows_per_request: 30 } }",
+            "with: { location: archive, format: csv, keys_per_request: 1, rows_per_request: 30 }, rate_limit: 60/s }\n  restated: { source: stocks.archive, with: { location: \
+             restated, format: csv, keys_per_request: 1, rows_per_request: 500 } }",
         ),
         // Rows that are deleted at the source are removed.
         (
@@ -24,7 +24,7 @@ async fn killed_anywhere_and_resumed_is_as_if_never_killed() {
         ),
         (
             "start: find_gaps",
-            "  confirming: { source: stocks.archive, with: { location: restated, format: csv, rows_per_request: 30 }, rate_limit: 30/s }\nstart: find_gaps",
+            "  confirming: { source: stocks.archive, with: { location: restated, format: csv, keys_per_request: 1, rows_per_request: 30 }, rate_limit: 30/s }\nstart: find_gaps",
         ),
     ];
     let calm = World::new();

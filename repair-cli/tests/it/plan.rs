@@ -19,7 +19,7 @@ budget: { usd: 1.00 }
 tables:
   coins: { location: coins, format: csv, partition_by: [{ date: day }], key: [symbol], time: ts, cadence: 1m }
 sources:
-  market: { source: stocks.archive, with: { location: archive, format: csv, rows_per_request: 500 } }
+  market: { source: stocks.archive, with: { location: archive, format: csv, keys_per_request: 1, rows_per_request: 500 } }
 start: find_gaps
 steps:
   find_gaps:

@@ -54,7 +54,7 @@ kind: state-machine
 tables:
   minutes: {{ location: minutes, format: csv, key: [symbol], time: ts, cadence: 1m }}
 sources:
-  archive: {{ source: stocks.archive, with: {{ location: kept, format: csv, rows_per_request: ROWS }} }}
+  archive: {{ source: stocks.archive, with: {{ location: kept, format: csv, keys_per_request: 1, rows_per_request: ROWS }} }}
 start: look
 steps:
   look:

@@ -1,6 +1,6 @@
 //! Performs one unit of a repair: calls its repairer, checks the result, and stages it. Runs and comparisons share this code.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -170,25 +170,29 @@ fn removed(table: &Table, findings: &Findings, fix: &mut Fix) -> Vec<Absence> {
 fn check_fix(table: &Table, unit: &Unit, fix: &Fix) -> Result<()> {
     let identity = table.identity();
     let grid = identity.grid();
-    let wanted: BTreeMap<&Key, &[SlotRange]> = unit.wanted.iter().map(|wanted| (&wanted.key, wanted.slots.as_slice())).collect();
-    let mut seen: HashSet<(Key, i64)> = HashSet::new();
-    let mut check = |key: Key, slot: i64, what: &str| {
-        let ranges = wanted.get(&key).copied().unwrap_or_default();
-        let asked = match identity.lookback_us() {
-            None => ranges.iter().any(|range| range.contains(slot)).then_some(slot),
-            // The row that stands for all versions may have another time than the one that was found.
-            Some(_) => identity.same_as(slot, ranges.iter().flat_map(|range| range.first..range.end)),
-        };
-        let time = grid.time_of(slot);
-        let Some(slot) = asked else {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                format!("the repairer returned {what} for {key} at {time}, which was not requested; the unit was discarded"),
-            ));
-        };
-        if !seen.insert((key.clone(), slot)) {
-            return Err(Error::new(ErrorKind::Invalid, format!("the repairer returned {key} at {time} twice; the unit was discarded")));
+    let wanted: BTreeMap<&Key, Vec<SlotRange>> = unit.wanted.iter().map(|wanted| (&wanted.key, in_order(&wanted.slots))).collect();
+    let mut seen: BTreeMap<Key, Vec<i64>> = BTreeMap::new();
+    let mut check = |key: Key, slots: &mut dyn Iterator<Item = i64>, what: &str| {
+        let ranges = wanted.get(&key).map(Vec::as_slice).unwrap_or_default();
+        let mut all = Vec::new();
+        for slot in slots {
+            let asked = match identity.lookback_us() {
+                None => {
+                    let at = ranges.partition_point(|range| range.end <= slot);
+                    ranges.get(at).filter(|range| range.contains(slot)).map(|_| slot)
+                }
+                // The row that stands for all versions may have another time than the one that was found.
+                Some(_) => identity.same_as(slot, ranges.iter().flat_map(|range| range.first..range.end)),
+            };
+            let Some(asked) = asked else {
+                let time = grid.time_of(slot);
+                return Err(Error::invalid(format!(
+                    "the repairer returned {what} for {key} at {time}, which was not requested; the unit was discarded"
+                )));
+            };
+            all.push(asked);
         }
+        seen.entry(key).or_default().append(&mut all);
         Ok(())
     };
     for batch in &fix.rows {
@@ -196,18 +200,37 @@ fn check_fix(table: &Table, unit: &Unit, fix: &Fix) -> Result<()> {
         let times = column(batch, &table.time)?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| {
             Error::invalid(format!("the repairer returned a column `{}` that is not a timestamp in microseconds", table.time))
         })?;
-        for row in 0..batch.num_rows() {
-            if times.is_null(row) {
-                return Err(Error::invalid("the repairer returned a row without a time"));
-            }
-            let key = Key::new(keys.iter().map(|column| column.value(row)));
-            check(key, identity.slot(times.value(row)), "a row")?;
+        if times.null_count() > 0 {
+            return Err(Error::invalid("the repairer returned a row without a time"));
+        }
+        let rows = KeyTime { keys, times };
+        for run in rows.runs() {
+            check(rows.key(run.start), &mut run.map(|row| identity.slot(times.value(row))), "a row")?;
         }
     }
     for absence in &fix.absent {
-        for slot in absence.slots.first..absence.slots.end {
-            check(absence.key.clone(), slot, "an absence")?;
+        check(absence.key.clone(), &mut (absence.slots.first..absence.slots.end), "an absence")?;
+    }
+    for (key, mut slots) in seen {
+        slots.sort_unstable();
+        if let Some(twice) = slots.windows(2).find(|pair| pair[0] == pair[1]) {
+            let time = grid.time_of(twice[0]);
+            return Err(Error::invalid(format!("the repairer returned {key} at {time} twice; the unit was discarded")));
         }
     }
     Ok(())
+}
+
+/// Ranges in order, none of which touches another.
+fn in_order(ranges: &[SlotRange]) -> Vec<SlotRange> {
+    let mut sorted: Vec<SlotRange> = ranges.iter().copied().filter(|range| !range.is_empty()).collect();
+    sorted.sort_unstable_by_key(|range| range.first);
+    let mut joined: Vec<SlotRange> = Vec::with_capacity(sorted.len());
+    for range in sorted {
+        match joined.last_mut() {
+            Some(last) if range.first <= last.end => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
 }

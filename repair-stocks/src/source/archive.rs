@@ -9,6 +9,7 @@
 //! `quiet_spell` of the repair step keeps such a silence from being believed.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch, TimestampMicrosecondArray};
@@ -16,6 +17,7 @@ use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use jiff::Timestamp;
+use repair_core::lake::shape::KeyTime;
 use repair_core::lake::{Lake, Layer, ScanRequest, rollup, shape};
 use repair_core::model::{Format, Interval, Key, Partition, PartitionUnit, Rows, SlotGrid, Table};
 use repair_core::model::{day_start, utc_date};
@@ -27,6 +29,9 @@ use tokio::sync::Mutex;
 
 /// How many keys an archive may have. The span of each is kept in memory, at about 200 bytes, and more is surely not an archive of series.
 const MOST_KEYS: usize = 1_000_000;
+
+/// How many rows one request may return unless the configuration says otherwise: about 40 MB of bars.
+const ROWS_PER_REQUEST: u64 = 500_000;
 
 /// The configuration of `stocks.archive`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -41,10 +46,11 @@ pub struct ArchiveConfig {
     /// How its folders are partitioned by time, written as for a table: `[{ date: day }]`.
     #[serde(default)]
     pub partition_by: Option<Vec<BTreeMap<String, PartitionUnit>>>,
-    /// The most rows that one request may return; default 10,000. One bad row spoils the whole answer, so larger is not better.
+    /// The most rows that one request may return; default 500,000. A request reads each file of its stretch once, however many keys it names.
+    /// One bad row spoils the whole answer, and an answer is held in memory.
     #[serde(default)]
     pub rows_per_request: Option<u64>,
-    /// The most keys that one request may name; default 1.
+    /// The most keys that one request may name; any number by default.
     #[serde(default)]
     pub keys_per_request: Option<usize>,
 }
@@ -61,6 +67,8 @@ struct Archive {
     limits: Limits,
     /// The spans of the keys, by the table they were requested for. They are looked up once, and kept for the life of the source.
     spans: Mutex<HashMap<Table, Arc<Spans>>>,
+    /// The columns to read for a table that was repaired, looked up once.
+    columns: Mutex<HashMap<Table, Vec<String>>>,
 }
 
 /// The first and the last slot of each key of an archive.
@@ -75,8 +83,9 @@ impl Archive {
             location: config.location.clone(),
             format: config.format.unwrap_or(Format::Parquet),
             partition_by: partitions(config.partition_by.as_deref().unwrap_or_default())?,
-            limits: super::limits(config.rows_per_request, config.keys_per_request)?,
+            limits: super::limits(config.rows_per_request.or(Some(ROWS_PER_REQUEST)), config.keys_per_request.or(Some(usize::MAX)))?,
             spans: Mutex::default(),
+            columns: Mutex::default(),
         })
     }
 
@@ -100,6 +109,18 @@ impl Archive {
         let spans = Arc::new(look(lake, archive).await.map_err(|error| of_the_archive(archive, error))?);
         known.insert(archive.clone(), spans.clone());
         Ok(spans)
+    }
+
+    /// The columns to read for a table, see [`columns`].
+    async fn columns(&self, lake: &dyn Lake, archive: &Table, table: &Table) -> Result<Option<Vec<String>>> {
+        let mut known = self.columns.lock().await;
+        if let Some(columns) = known.get(table) {
+            return Ok(Some(columns.clone()));
+        }
+        let columns = columns(lake, archive, table).await?;
+        // A table without files gets its columns by the first repair.
+        known.extend(columns.clone().map(|columns| (table.clone(), columns)));
+        Ok(columns)
     }
 
     /// The answer in words, which is kept as evidence.
@@ -162,21 +183,14 @@ fn grid(archive: &Table) -> Result<SlotGrid> {
 }
 
 fn add(spans: &mut Spans, archive: &Table, grid: SlotGrid, batch: &RecordBatch) -> Result<()> {
-    let keys = rollup::key_columns(archive, batch)?;
-    let times = times(archive, batch)?;
-    let mut row = 0;
-    while row < batch.num_rows() {
-        // Rows of one key mostly follow each other, so each run of them takes one look-up.
-        let same_key = |other: usize| keys.iter().all(|column| column.value(other) == column.value(row));
-        let end = (row + 1..batch.num_rows()).find(|&other| !same_key(other)).unwrap_or(batch.num_rows());
-        let slots = (row..end).filter(|&row| times.is_valid(row)).filter_map(|row| grid.slot_of_row(times.value(row)));
-        let run = slots.fold(None, |run: Option<(i64, i64)>, slot| Some(run.map_or((slot, slot), |(a, b)| (a.min(slot), b.max(slot)))));
-        if let Some((first, last)) = run {
-            let key = if archive.rows == Rows::Unique { Key::default() } else { Key::new(keys.iter().map(|column| column.value(row))) };
-            let span = spans.entry(key).or_insert((first, last));
-            *span = (span.0.min(first), span.1.max(last));
-        }
-        row = end;
+    let rows = KeyTime { keys: rollup::key_columns(archive, batch)?, times: times(archive, batch)? };
+    for run in rows.runs() {
+        let slots = run.clone().filter(|&row| rows.times.is_valid(row)).filter_map(|row| grid.slot_of_row(rows.times.value(row)));
+        let hull = slots.fold(None, |hull: Option<(i64, i64)>, slot| Some(hull.map_or((slot, slot), |(a, b)| (a.min(slot), b.max(slot)))));
+        let Some((first, last)) = hull else { continue };
+        let key = if archive.rows == Rows::Unique { Key::default() } else { rows.key(run.start) };
+        let span = spans.entry(key).or_insert((first, last));
+        *span = (span.0.min(first), span.1.max(last));
     }
     Ok(())
 }
@@ -226,25 +240,64 @@ impl Source for Archive {
             _ => self.said(request.keys.len(), &known),
         };
         // Rows are read even where the archive does not vouch: those that arrived since the look-up are as good as others.
-        let rows = read(context.lake.as_ref(), &archive, request).await?;
+        let columns = self.columns(context.lake.as_ref(), &archive, &request.table).await?;
+        let rows = read(context.lake.as_ref(), &archive, request, columns).await?;
         Ok(Answer::new(rows).with_covered(covered).with_said(said))
     }
 }
 
 /// The requested rows, in order of key, then time.
-async fn read(lake: &dyn Lake, archive: &Table, request: &Request) -> Result<Vec<RecordBatch>> {
-    let columns = columns(lake, archive, &request.table).await?;
+async fn read(lake: &dyn Lake, archive: &Table, request: &Request, columns: Option<Vec<String>>) -> Result<Vec<RecordBatch>> {
     let keys = (archive.rows != Rows::Unique).then(|| request.keys.clone());
     let scan = ScanRequest::new(Layer::Raw).in_interval(request.interval).of_keys(keys).with_columns(columns);
     let batches: Vec<RecordBatch> =
         async { lake.scan(archive, &scan).await?.try_collect().await }.await.map_err(|error| of_the_archive(archive, error))?;
+    in_order(archive, batches)
+}
+
+/// Rows in order of key, then time. Files mostly hold the rows of a key together and in order of time, so such runs are moved as a whole.
+fn in_order(archive: &Table, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
     let Some(first) = batches.first() else { return Ok(Vec::new()) };
-    let rows = concat_batches(first.schema_ref(), &batches)?;
-    let mut order = Vec::with_capacity(archive.key.len() + 1);
-    for name in archive.key.iter().chain([&archive.time]) {
-        order.push(SortColumn { values: rollup::column(&rows, name)?.clone(), options: None });
+    let schema = first.schema();
+    let Some(runs) = runs(archive, &batches)? else {
+        let rows = concat_batches(&schema, &batches)?;
+        let mut order = Vec::with_capacity(archive.key.len() + 1);
+        for name in archive.key.iter().chain([&archive.time]) {
+            order.push(SortColumn { values: rollup::column(&rows, name)?.clone(), options: None });
+        }
+        return Ok(vec![take_record_batch(&rows, &lexsort_to_indices(&order, None)?)?]);
+    };
+    let slices: Vec<RecordBatch> =
+        runs.into_iter().filter_map(|run| Some(batches.get(run.batch)?.slice(run.rows.start, run.rows.len()))).collect();
+    Ok(vec![concat_batches(&schema, &slices)?])
+}
+
+/// Rows of one key that follow each other, in order of time.
+struct Run {
+    key: Key,
+    first_us: i64,
+    last_us: i64,
+    batch: usize,
+    rows: Range<usize>,
+}
+
+/// The runs of batches, in order of key, then time; `None` if the rows of a key are not in order, or its runs overlap.
+fn runs(archive: &Table, batches: &[RecordBatch]) -> Result<Option<Vec<Run>>> {
+    let mut runs = Vec::new();
+    for (batch, rows) in batches.iter().enumerate() {
+        let rows = KeyTime { keys: rollup::key_columns(archive, rows)?, times: times(archive, rows)? };
+        if rows.times.null_count() > 0 {
+            return Ok(None);
+        }
+        for run in rows.runs() {
+            let Some(times) = rows.times.values().get(run.clone()).filter(|times| times.is_sorted()) else { return Ok(None) };
+            let (Some(&first_us), Some(&last_us)) = (times.first(), times.last()) else { continue };
+            runs.push(Run { key: rows.key(run.start), first_us, last_us, batch, rows: run });
+        }
     }
-    Ok(vec![take_record_batch(&rows, &lexsort_to_indices(&order, None)?)?])
+    runs.sort_by(|one, other| one.key.cmp(&other.key).then(one.first_us.cmp(&other.first_us)));
+    let are_apart = |pair: &[Run]| matches!(pair, [one, next] if one.key != next.key || one.last_us <= next.first_us);
+    Ok(runs.windows(2).all(are_apart).then_some(runs))
 }
 
 /// The columns of the archive that the table also has, without key and time; `None`, for all columns, if the table has no file yet.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
+use jiff::SignedDuration;
+use proptest::prelude::*;
 use repair_core::model::Table;
 use repair_core::plugin::{Answer, Plugin, PluginKind, Request, Source};
 use repair_core::testing::MemoryLake;
 use serde_json::{Value, json};
 
-use crate::common::{bars, batch, context, flat, interval, keys, lake_with, number, plugin};
+use crate::common::{at, bars, batch, context, flat, interval, keys, lake_with, number, plugin};
 
 fn archive(with: &Value) -> Arc<dyn Source> {
     match plugin(PluginKind::Source, "stocks.archive", with).unwrap() {
@@ -90,6 +92,55 @@ async fn it_looks_through_the_archive_once_and_then_reads_only_what_is_asked() {
     let scans: Vec<_> = lake.scans().iter().map(|(_, scan)| (scan.interval, scan.columns.as_ref().map(Vec::len))).collect();
     let day = |date| (Some(interval(date, date)), Some(5));
     assert_eq!(scans, [(None, Some(0)), day("2026-03-03"), day("2026-03-04"), day("2026-03-05")]);
+}
+
+proptest! {
+    /// Files of an archive lie as they were written: whole, by day, with the stocks or the times mixed.
+    #[test]
+    fn however_the_archive_lies_its_rows_come_in_order(
+        rows in proptest::collection::btree_set((0usize..4, 0i64..600), 0..120),
+        by in 0usize..4,
+        cuts in proptest::collection::vec(0usize..120, 0..4),
+        seed in any::<u64>(),
+    ) {
+        let mut rows: Vec<(usize, i64)> = rows.into_iter().collect();
+        match by {
+            // In order of stock, then time; in order of time; times backwards; in no order.
+            0 => {}
+            1 => rows.sort_by_key(|&(stock, minute)| (minute, stock)),
+            2 => rows.sort_by_key(|&(stock, minute)| (stock, -minute)),
+            _ => rows.sort_by_key(|&(stock, minute)| (stock as u64 * 7 + minute as u64).wrapping_mul(seed | 1)),
+        }
+        let stocks = ["AIG", "BAC", "IBM", "SPY"];
+        let time = |minute: i64| (at("2026-03-03T10:00:00Z") + SignedDuration::from_mins(minute)).to_string();
+        let texts: Vec<(&str, String)> = rows.iter().map(|&(stock, minute)| (stocks[stock], time(minute))).collect();
+        let whole: Vec<_> = texts.iter().zip(1u32..).map(|((stock, time), price)| (*stock, time.as_str(), flat(f64::from(price), 1.0))).collect();
+        let mut ends: Vec<usize> = cuts.into_iter().map(|cut| cut.min(whole.len())).chain([0, whole.len()]).collect();
+        ends.sort_unstable();
+        let files: Vec<RecordBatch> = ends.windows(2).map(|cut| batch(&bars(), &whole[cut[0]..cut[1]])).collect();
+        let lake = Arc::new(MemoryLake::default());
+        lake.put_table(&Table { location: "/archive".to_owned(), ..bars() }, &files).unwrap();
+        lake.put_table(&bars(), &[batch(&bars(), &[])]).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let answer = runtime.block_on(fetch(&archive(&json!({ "location": "/archive" })), &lake, &stocks, "2026-03-03", "2026-03-03"));
+        let mut came = Vec::new();
+        for batch in &answer.rows {
+            let (keys, times) = (batch.column_by_name("symbol").unwrap().as_string::<i32>(), batch.column_by_name("ts").unwrap());
+            let times = times.as_primitive::<TimestampMicrosecondType>();
+            came.extend((0..batch.num_rows()).map(|row| (keys.value(row).to_owned(), times.value(row), number(batch, "close", row).unwrap())));
+        }
+        let mut expected: Vec<_> = whole.iter().map(|(stock, time, bar)| ((*stock).to_owned(), at(time).as_microsecond(), bar[0])).collect();
+        expected.sort_by(|one, other| (&one.0, one.1).cmp(&(&other.0, other.1)));
+        prop_assert_eq!(came, expected);
+    }
+}
+
+#[test]
+fn one_request_serves_as_many_stocks_as_there_are() {
+    let limits = archive(&json!({ "location": "/archive" })).limits();
+    assert_eq!((limits.rows_per_request, limits.keys_per_request), (500_000, usize::MAX));
+    let limits = archive(&json!({ "location": "/archive", "rows_per_request": 60, "keys_per_request": 3 })).limits();
+    assert_eq!((limits.rows_per_request, limits.keys_per_request), (60, 3));
 }
 
 #[test]

@@ -210,7 +210,7 @@ kind: state-machine
 tables:
   bars: { location: bars, format: csv, key: [symbol], time: ts, cadence: 1m }
 sources:
-  market: { source: stocks.archive, with: { location: archive, format: csv, rows_per_request: 30 } }
+  market: { source: stocks.archive, with: { location: archive, format: csv, keys_per_request: 1, rows_per_request: 30 } }
 start: find_gaps
 steps:
   find_gaps:

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::OnceLock;
 
-use arrow::array::{BooleanArray, RecordBatch, UInt64Builder};
+use arrow::array::{BooleanArray, BooleanBufferBuilder, RecordBatch, UInt64Builder};
 use arrow::compute::{filter_record_batch, take_record_batch};
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -25,6 +25,7 @@ use crate::builtin::repair::neighbours::Neighbours;
 use crate::builtin::repair::requests;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::rollup;
+use crate::lake::shape::KeyTime;
 use crate::model::Usage;
 use crate::model::{
     Absence, AnswerPrint, Conflicts, DefectKind, Findings, Fix, Key, Lifetime, Rows, Scope, SlotRange, SlotSet, Suspect, Suspects, Table,
@@ -463,14 +464,15 @@ fn wanted_rows(question: &Question<'_>, unit: &Unit, batches: &[RecordBatch]) ->
     }
     let mut kept = Vec::with_capacity(batches.len());
     for batch in batches {
-        let keys = rollup::key_columns(question.table, batch)?;
-        let times = times(question.table, batch)?;
-        let keep = (0..batch.num_rows()).map(|row| {
-            let key = Key::new(keys.iter().map(|column| column.value(row)));
-            let slot = question.grid.slot_of_us(times.value(row));
-            Some(wanted.get(&key).is_some_and(|slots| slots.contains(slot)))
-        });
-        let rows = filter_record_batch(batch, &keep.collect::<BooleanArray>())?;
+        let rows = KeyTime { keys: rollup::key_columns(question.table, batch)?, times: times(question.table, batch)? };
+        let mut keep = BooleanBufferBuilder::new(batch.num_rows());
+        for run in rows.runs() {
+            match wanted.get(&rows.key(run.start)) {
+                Some(slots) => run.for_each(|row| keep.append(slots.contains(question.grid.slot_of_us(rows.times.value(row))))),
+                None => keep.append_n(run.len(), false),
+            }
+        }
+        let rows = filter_record_batch(batch, &BooleanArray::new(keep.finish(), None))?;
         if rows.num_rows() > 0 {
             kept.push(rows);
         }

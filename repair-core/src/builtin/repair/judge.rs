@@ -109,31 +109,39 @@ impl Question<'_> {
         let columns: Vec<ArrayRef> = values.iter().map(|(_, column)| (*column).clone()).collect();
         // A converter of no columns does not know how many rows there are.
         let values = if columns.is_empty() { None } else { Some(converter.convert_columns(&columns)?) };
-        for row in 0..batch.num_rows() {
-            let key = Key::new(keys.iter().map(|column| column.value(row)));
-            let time_us = times.value(row);
+        let rows = shape::KeyTime { keys, times };
+        let mut hashed = Vec::new();
+        for run in rows.runs() {
+            let key = rows.key(run.start);
             let Some(seen) = seen.get_mut(&key) else {
-                return Err(self.implausible(&format!("a row of {key} at {}, which was not requested", instant(time_us))));
+                let time = instant(times.value(run.start));
+                return Err(self.implausible(&format!("a row of {key} at {time}, which was not requested")));
             };
-            let slot = self.slot(&key, time_us)?;
-            if slot <= seen.last {
-                let how = if slot == seen.last { "twice a row" } else { "out of order, a row" };
-                return Err(self.implausible(&format!("{how} of {key} at {}", instant(time_us))));
-            }
-            seen.last = slot;
-            seen.rows += 1;
-            seen.answered.insert(slot);
-            let first = *seen.first.get_or_insert(slot);
-            seen.hasher.update(&(slot - first).to_le_bytes());
-            if let Some(values) = &values {
-                let bytes = values.row(row);
-                let bytes = bytes.as_ref();
-                seen.hasher.update(&(bytes.len() as u64).to_le_bytes());
-                seen.hasher.update(bytes);
-                if seen.values.len() < FEWEST_VALUES_TO_COMPARE {
-                    seen.values.insert(*blake3::hash(bytes).as_bytes());
+            // What is hashed at once has the same digest as what is hashed value by value.
+            hashed.clear();
+            for row in run {
+                let time_us = times.value(row);
+                let slot = self.slot(&key, time_us)?;
+                if slot <= seen.last {
+                    let how = if slot == seen.last { "twice a row" } else { "out of order, a row" };
+                    return Err(self.implausible(&format!("{how} of {key} at {}", instant(time_us))));
+                }
+                seen.last = slot;
+                seen.rows += 1;
+                seen.answered.insert(slot);
+                let first = *seen.first.get_or_insert(slot);
+                hashed.extend_from_slice(&(slot - first).to_le_bytes());
+                if let Some(values) = &values {
+                    let bytes = values.row(row);
+                    let bytes = bytes.as_ref();
+                    hashed.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+                    hashed.extend_from_slice(bytes);
+                    if seen.values.len() < FEWEST_VALUES_TO_COMPARE {
+                        seen.values.insert(*blake3::hash(bytes).as_bytes());
+                    }
                 }
             }
+            seen.hasher.update(&hashed);
         }
         Ok(())
     }

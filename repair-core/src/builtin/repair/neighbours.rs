@@ -5,17 +5,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, BooleanArray, BooleanBufferBuilder, RecordBatch, UInt64Array};
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::kernels::cmp::not_distinct;
-use arrow::compute::{cast, filter_record_batch};
+use arrow::compute::{cast, filter_record_batch, take};
 use arrow::datatypes::DataType;
 use arrow::util::display::array_value_to_string;
 use futures::TryStreamExt;
 
 use crate::builtin::repair::judge::{Question, times};
 use crate::error::{ErrorKind, Result};
+use crate::lake::shape::KeyTime;
 use crate::lake::{Layer, ScanRequest, overlay, rollup, shape};
-use crate::model::{Conflicts, Findings, Key, SlotGrid, SlotRange, Table, Wanted};
+use crate::model::{Conflicts, Findings, Key, SlotGrid, SlotRange, SlotSet, Table, Wanted};
 use crate::plugin::{Answer, StepContext};
 
 /// How many slots one step compares, at about 200 bytes each with their rows. Slots next to later gaps are not compared, and such gaps are
@@ -91,36 +93,40 @@ impl Neighbours {
     }
 
     fn keep(&mut self, table: &Table, grid: SlotGrid, batch: &RecordBatch) -> Result<()> {
-        let (keys, times) = (rollup::key_columns(table, batch)?, times(table, batch)?);
+        let rows = KeyTime { keys: rollup::key_columns(table, batch)?, times: times(table, batch)? };
         let repaired_by = rollup::column(batch, overlay::REPAIRED_BY)?;
         let (index, mut kept) = (self.rows.len(), 0);
-        let mut wanted = Vec::with_capacity(batch.num_rows());
-        for row in 0..batch.num_rows() {
-            let key = Key::new(keys.iter().map(|column| column.value(row)));
-            let slot = grid.slot_of_row(times.value(row)).filter(|_| times.is_valid(row) && repaired_by.is_null(row));
-            let neighbour = slot.and_then(|slot| self.by_key.get_mut(&key)?.get_mut(&slot));
-            wanted.push(neighbour.is_some());
-            if let Some(neighbour) = neighbour {
-                neighbour.row = if matches!(neighbour.row, Row::None) { Row::One((index, kept)) } else { Row::Several };
-                kept += 1;
+        let mut wanted = BooleanBufferBuilder::new(batch.num_rows());
+        for run in rows.runs() {
+            let mut of_key = self.by_key.get_mut(&rows.key(run.start));
+            for row in run {
+                let slot = grid.slot_of_row(rows.times.value(row)).filter(|_| rows.times.is_valid(row) && repaired_by.is_null(row));
+                let neighbour = slot.and_then(|slot| of_key.as_mut()?.get_mut(&slot));
+                wanted.append(neighbour.is_some());
+                if let Some(neighbour) = neighbour {
+                    neighbour.row = if matches!(neighbour.row, Row::None) { Row::One((index, kept)) } else { Row::Several };
+                    kept += 1;
+                }
             }
         }
         if kept > 0 {
-            self.rows.push(filter_record_batch(batch, &BooleanArray::from(wanted))?);
+            self.rows.push(filter_record_batch(batch, &BooleanArray::new(wanted.finish(), None))?);
         }
         Ok(())
     }
 
     /// Where a plausible answer differs from the table next to the gaps of a unit.
     pub(super) fn conflicts(&self, question: &Question<'_>, wanted: &[Wanted], answer: &Answer) -> Result<Conflicts> {
-        let mut compared: BTreeMap<(Key, i64), (Place, Option<Place>)> = BTreeMap::new();
+        let mut compared: BTreeMap<Key, BTreeMap<i64, (Place, Option<Place>)>> = BTreeMap::new();
         for of_key in wanted {
             let Some(slots) = self.by_key.get(&of_key.key) else { continue };
+            let mut gaps = SlotSet::new(question.grid.cadence(), question.slots);
+            of_key.slots.iter().for_each(|&gap| gaps.insert_range(gap));
             for (&slot, neighbour) in slots.range(question.slots.first..question.slots.end) {
                 if let Row::One(own) = neighbour.row
-                    && of_key.slots.iter().any(|gap| gap.contains(neighbour.gap))
+                    && gaps.contains(neighbour.gap)
                 {
-                    compared.insert((of_key.key.clone(), slot), (own, None));
+                    compared.entry(of_key.key.clone()).or_default().insert(slot, (own, None));
                 }
             }
         }
@@ -129,29 +135,62 @@ impl Neighbours {
             return Ok(conflicts);
         }
         for (index, batch) in answer.rows.iter().enumerate() {
-            let (keys, times) = (rollup::key_columns(question.table, batch)?, times(question.table, batch)?);
-            for row in 0..batch.num_rows() {
-                let key = Key::new(keys.iter().map(|column| column.value(row)));
-                let slot = question.grid.slot_of_us(times.value(row));
-                if let Some((_, theirs)) = compared.get_mut(&(key, slot)) {
-                    *theirs = Some((index, row));
+            let rows = KeyTime { keys: rollup::key_columns(question.table, batch)?, times: times(question.table, batch)? };
+            for run in rows.runs() {
+                let Some(of_key) = compared.get_mut(&rows.key(run.start)) else { continue };
+                for row in run {
+                    if let Some((_, theirs)) = of_key.get_mut(&question.grid.slot_of_us(rows.times.value(row))) {
+                        *theirs = Some((index, row));
+                    }
                 }
             }
         }
-        for ((key, slot), (own, theirs)) in compared {
-            let differs = match theirs {
-                Some(theirs) => self.difference(question.table, own, (answer, theirs)),
-                None => {
-                    let start = question.grid.start_of(slot);
-                    let vouched = answer.covered.iter().any(|covered| covered.key == key && covered.interval.contains(start));
-                    vouched.then(|| "the table has a row, but the source says that there is none".to_owned())
+        let pairs = compared.values().flat_map(BTreeMap::values).filter_map(|(own, theirs)| Some((*own, (*theirs)?)));
+        let mut same = self.are_same(question.table, answer, &pairs.collect::<Vec<_>>()).into_iter();
+        for (key, slots) in compared {
+            for (slot, (own, theirs)) in slots {
+                let differs = match theirs {
+                    Some(_) if same.next() == Some(true) => None,
+                    Some(theirs) => self.difference(question.table, own, (answer, theirs)),
+                    None => {
+                        let start = question.grid.start_of(slot);
+                        let vouched = answer.covered.iter().any(|covered| covered.key == key && covered.interval.contains(start));
+                        vouched.then(|| "the table has a row, but the source says that there is none".to_owned())
+                    }
+                };
+                if let Some(differs) = differs {
+                    conflicts.add(format!("{key} at {}: {differs}", question.grid.time_of(slot)));
                 }
-            };
-            if let Some(differs) = differs {
-                conflicts.add(format!("{key} at {}: {differs}", question.grid.time_of(slot)));
             }
         }
         Ok(conflicts)
+    }
+
+    /// Whether rows are surely the same, in the order of the pairs. All of one batch of each side are compared at once; those that are not
+    /// surely the same have to be compared one by one.
+    fn are_same(&self, table: &Table, answer: &Answer, pairs: &[(Place, Place)]) -> Vec<bool> {
+        let mut same = vec![false; pairs.len()];
+        let mut by_batches: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
+        for (pair, (own, theirs)) in pairs.iter().enumerate() {
+            by_batches.entry((own.0, theirs.0)).or_default().push(pair);
+        }
+        for ((own, theirs), of_both) in by_batches {
+            let (Some(batch), Some(other)) = (self.rows.get(own), answer.rows.get(theirs)) else { continue };
+            let rows = |of: fn(&(Place, Place)) -> usize| {
+                UInt64Array::from_iter_values(of_both.iter().filter_map(|pair| pairs.get(*pair)).map(|pair| of(pair) as u64))
+            };
+            let (ours, others) = (rows(|pair| pair.0.1), rows(|pair| pair.1.1));
+            let mut all = BooleanBuffer::new_set(of_both.len());
+            for (column, column_of_other, _) in compared_columns(table, batch, other) {
+                let (Ok(ours), Ok(others)) = (take(column, &ours, None), take(column_of_other, &others, None)) else {
+                    all = BooleanBuffer::new_unset(of_both.len());
+                    break;
+                };
+                all = &all & &same_values(&ours, &others);
+            }
+            of_both.iter().zip(&all).for_each(|(pair, is_same)| same[*pair] = is_same);
+        }
+        same
     }
 
     /// How many of the gaps that are wanted are past those next to which slots are compared.
@@ -165,14 +204,9 @@ impl Neighbours {
     fn difference(&self, table: &Table, own: Place, (answer, theirs): (&Answer, Place)) -> Option<String> {
         let (batch, other) = (self.rows.get(own.0)?, answer.rows.get(theirs.0)?);
         let mut differences = Vec::new();
-        for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
-            let name = field.name();
-            if *name == table.time || table.key.contains(name) {
-                continue;
-            }
-            let Ok(Some(column_of_other)) = shape::find_column(other, name) else { continue };
+        for (column, column_of_other, name) in compared_columns(table, batch, other) {
             let (ours, others) = (column.slice(own.1, 1), column_of_other.slice(theirs.1, 1));
-            if !is_same(&ours, &others) {
+            if !same_values(&ours, &others).value(0) {
                 differences.push(format!("{name} is {} in the table, {} in the source", text(&ours), text(&others)));
             }
         }
@@ -180,18 +214,31 @@ impl Neighbours {
     }
 }
 
-/// Whether two values are equal at the precision of both types: a column of 32-bit floats cannot hold every 64-bit value. A whole number equals
-/// no fraction.
-fn is_same(one: &ArrayRef, other: &ArrayRef) -> bool {
-    let equal = |a: &ArrayRef, b: &ArrayRef| not_distinct(a, b).map(|same| same.true_count() == a.len()).ok();
+/// The columns of values that a row of the table and one of a source both have, and their names.
+fn compared_columns<'a>(
+    table: &'a Table,
+    batch: &'a RecordBatch,
+    other: &'a RecordBatch,
+) -> impl Iterator<Item = (&'a ArrayRef, &'a ArrayRef, &'a str)> {
+    let columns = batch.schema_ref().fields().iter().map(|field| field.name().as_str()).zip(batch.columns());
+    let values = columns.filter(|(name, _)| *name != table.time && !table.key.iter().any(|key| key == name));
+    values.filter_map(|(name, column)| Some((column, shape::find_column(other, name).ok().flatten()?, name)))
+}
+
+/// Which values are equal at the precision of both types: a column of 32-bit floats cannot hold every 64-bit value. A whole number equals
+/// no fraction. Values that cannot be compared count as equal.
+fn same_values(one: &ArrayRef, other: &ArrayRef) -> BooleanBuffer {
+    let equal = |a: &ArrayRef, b: &ArrayRef| not_distinct(a, b).map(|same| same.values().clone()).ok();
     let is_whole = |kind: &DataType| kind.is_integer() || *kind == DataType::Boolean;
     let cast_equal = |a: &ArrayRef, b: &ArrayRef| {
         let loses = is_whole(a.data_type()) && !is_whole(b.data_type()) && b.data_type().is_numeric();
         if loses { None } else { cast(b, a.data_type()).ok().and_then(|b| equal(a, &b)) }
     };
-    let tried = [cast_equal(one, other), cast_equal(other, one)];
-    // Values that cannot be compared are no conflict.
-    tried.contains(&Some(true)) || tried == [None, None]
+    match (cast_equal(one, other), cast_equal(other, one)) {
+        (Some(one), Some(other)) => &one | &other,
+        (Some(same), None) | (None, Some(same)) => same,
+        (None, None) => BooleanBuffer::new_set(one.len()),
+    }
 }
 
 fn text(value: &ArrayRef) -> String {
