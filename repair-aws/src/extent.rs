@@ -40,7 +40,9 @@ impl AwsLake {
                 if part == ExtentPart::Table && is_left_out() {
                     continue;
                 }
-                listing.add(part, object.key, object.bytes, object.tag);
+                // The tag of an object is a digest of its content.
+                listing.add(part, object.key, object.bytes, object.tag.as_str());
+                listing.add_evidence(object.tag);
             }
         }
         Ok(listing.extent())

@@ -273,6 +273,11 @@ impl Artifacts for AwsLake {
     async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream> {
         self.read_artifact(run, name).await
     }
+
+    async fn copy_artifact(&self, from: ArtifactName<'_>, to: ArtifactName<'_>) -> Result<Usage> {
+        let batches = self.read_artifact(from.run, from.name).await?;
+        self.write_artifact(to.run, to.name, batches).await
+    }
 }
 
 #[async_trait]

@@ -654,6 +654,6 @@ impl Found {
                 set.union(replaced);
             }
         }
-        Ok(TablePresence { raw: self.raw, repaired, overtaken, absent: self.absent, removed: self.removed, usage })
+        Ok(TablePresence { raw: self.raw, repaired, overtaken, absent: self.absent, removed: self.removed, absent_until: None, usage })
     }
 }

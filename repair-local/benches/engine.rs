@@ -136,6 +136,10 @@ impl Artifacts for Weightless {
     async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream> {
         self.0.get_artifact(run, name).await
     }
+
+    async fn copy_artifact(&self, from: ArtifactName<'_>, to: ArtifactName<'_>) -> Result<Usage> {
+        self.0.copy_artifact(from, to).await
+    }
 }
 
 #[async_trait]

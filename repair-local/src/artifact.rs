@@ -23,6 +23,20 @@ pub(crate) fn put(root: &Path, run: &str, name: &str, next: impl FnMut() -> Resu
     write::parquet_as_it_comes(&path(root, run, name), next).map_err(|error| error.on("artifact", name).on("run", run))
 }
 
+/// Keeps an artifact of a run and name as that of another.
+pub(crate) fn copy(root: &Path, (from_run, from): (&str, &str), (run, name): (&str, &str)) -> Result<Usage> {
+    let (source, target) = (path(root, from_run, from), path(root, run, name));
+    if !files::there(&source)?.is_some_and(|kind| kind.is_file()) {
+        return Err(missing(from_run, from, &source));
+    }
+    files::link_whole(&source, &target).map_err(|error| error.on("artifact", name).on("run", run))?;
+    Ok(Usage { objects_written: 1, ..Usage::default() })
+}
+
+fn missing(run: &str, name: &str, path: &Path) -> Error {
+    Error::new(ErrorKind::NotFound, format!("run {run} has no artifact `{name}`: there is no {}; was it removed?", path.display()))
+}
+
 /// An open artifact. It stays the same even if another takes its name.
 pub(crate) struct Opened {
     file: DataFile,
@@ -36,9 +50,7 @@ pub(crate) struct Opened {
 pub(crate) fn open(root: &Path, run: &str, name: &str) -> Result<Opened> {
     let path = path(root, run, name);
     let found = files::list(&path, &files::Listed::OURS)?.and_then(|mut files| files.pop());
-    let file = found.ok_or_else(|| {
-        Error::new(ErrorKind::NotFound, format!("run {run} has no artifact `{name}`: there is no {}; was it removed?", path.display()))
-    })?;
+    let file = found.ok_or_else(|| missing(run, name, &path))?;
     let opened = read::guarded(&file, || parquet::open(&file))?;
     Ok(Opened { file, opened })
 }

@@ -509,6 +509,29 @@ pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut BufWriter<&File>)
     Ok(bytes)
 }
 
+/// Makes a finished file, which nobody changes in place, known by a second name, in place of what has that name. Creates its folders. Where files
+/// cannot have two names, it is copied.
+pub(crate) fn link_whole(source: &Path, path: &Path) -> Result<()> {
+    let folder = path.parent().ok_or_else(|| Error::internal("a file to write has no folder").on("path", path.display()))?;
+    create_folder(folder)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(UNFINISHED.0).suffix(UNFINISHED.1);
+    let Ok(linked) = builder.make_in(folder, |name| fs::hard_link(source, name)) else {
+        let mut from = open(source)?;
+        write_whole(path, |file| io::copy(&mut from, file).map(|_| ()).map_err(|error| io_error(error, "copy", source)))?;
+        return Ok(());
+    };
+    let linked = linked.into_temp_path();
+    let unfinished = linked.to_path_buf();
+    linked.persist(path).map_err(|error| io_error(error.error, "write", path))?;
+    // To rename a file to another of its names does nothing.
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(error, "remove", &unfinished)),
+        _ => {}
+    }
+    sync_folder(folder)
+}
+
 /// Writes a small file whole, unless there is one; then that one stays. Creates its folders.
 pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().ok_or_else(|| Error::internal("a file to write has no folder").on("path", path.display()))?;

@@ -304,6 +304,12 @@ impl Artifacts for LocalLake {
         let opened = blocking(move || artifact::open(&lake.root, &run, &name)).await?;
         Ok(scan::stream_of(move |sink| opened.read(sink)))
     }
+
+    async fn copy_artifact(&self, from: ArtifactName<'_>, to: ArtifactName<'_>) -> Result<Usage> {
+        let lake = self.inner.clone();
+        let [from, to] = [from, to].map(|of| (of.run.to_owned(), of.name.to_owned()));
+        blocking(move || artifact::copy(&lake.root, (&from.0, &from.1), (&to.0, &to.1))).await
+    }
 }
 
 #[async_trait]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
+use jiff::Timestamp;
 use repair_core::lake::overlay::Op;
 use repair_core::lake::overlay::patch::{self, Patches};
 use repair_core::lake::overlay::retraction::Retracted;
@@ -282,17 +283,18 @@ pub(crate) fn absent_slots(
     request: &PresenceRequest,
     is_lean: bool,
     usage: &mut Usage,
-) -> Result<BTreeMap<Key, SlotSet>> {
+) -> Result<(BTreeMap<Key, SlotSet>, Timestamp)> {
     let grid = table.grid()?;
     let bounds = TimeBounds::of_slots(&grid, request.slots);
     let files = place::prune_ours(table, place.exception_files()?, &bounds)?;
     if is_lean && files.is_empty() {
-        return Ok(BTreeMap::new());
+        return Ok((BTreeMap::new(), Timestamp::MAX));
     }
     let mut absent = crate::presence::empty_sets(grid, request);
     let as_of_us = request.as_of.as_microsecond();
+    let mut until_us = i64::MAX;
     if files.is_empty() {
-        return Ok(absent);
+        return Ok((absent, Timestamp::MAX));
     }
     let slots = Slots(Identity::Slot(grid));
     let retracted = crate::retract::retracted(table, place)?;
@@ -306,12 +308,13 @@ pub(crate) fn absent_slots(
             if let Some(absent) = absent.get_mut(&key) {
                 for row in run.filter(|&row| recheck_us[row] > as_of_us && !hidden.exception(&key, &rows, row)) {
                     absent.insert(slots.slot(rows.times.value(row)));
+                    until_us = until_us.min(recheck_us[row]);
                 }
             }
         }
         Ok(())
     })?;
-    Ok(absent)
+    Ok((absent, Timestamp::from_microsecond(until_us).unwrap_or(Timestamp::MAX)))
 }
 
 /// The live repair of a slot.

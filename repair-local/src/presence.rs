@@ -123,8 +123,8 @@ pub(crate) fn in_pieces(
         let request = PresenceRequest::new(slots, request.keys.clone(), request.as_of);
         let is_lean = pieces.len() > 1;
         let LiveSlots { shown: repaired, overtaken, removed } = overlay::live_slots(table, &place, &request, &raw, is_lean, &mut usage)?;
-        let absent = overlay::absent_slots(table, &place, &request, is_lean, &mut usage)?;
-        if sink(TablePresence { raw, repaired, overtaken, absent, removed, usage })?.is_break() {
+        let (absent, until) = overlay::absent_slots(table, &place, &request, is_lean, &mut usage)?;
+        if sink(TablePresence { raw, repaired, overtaken, absent, removed, absent_until: Some(until), usage })?.is_break() {
             break;
         }
     }

@@ -5,7 +5,7 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use repair_core::builtin::detect::{find_gaps, find_gaps_allow_empty, find_gaps_into};
+use repair_core::builtin::detect::{find_gaps, find_gaps_allow_empty, find_gaps_into, gaps_rest_on};
 use repair_core::model::{Cadence, DefectKind, Findings, Interval, Key, Lifetimes, Scope, Table};
 use repair_core::plugin::{Detector, Drawing, GapSink, PluginKind, Registry, StepContext};
 use repair_core::{Error, Result};
@@ -96,6 +96,11 @@ impl Detector for MinuteGaps {
             None => self.scope(context.table(&self.config.table)?, context.now)?,
         };
         find_gaps_into(context, &scope, again, self.config.allow_empty, sink).await
+    }
+
+    async fn rests_on(&self, context: &StepContext) -> Result<Option<String>> {
+        let scope = self.scope(context.table(&self.config.table)?, context.now)?;
+        gaps_rest_on(context, &scope, self.config.allow_empty).await
     }
 }
 

@@ -177,6 +177,10 @@ impl Detector for Warning {
         Ok(warned(context, self.inner.detect_into(context, again, sink).await?))
     }
 
+    async fn rests_on(&self, context: &StepContext) -> Result<Option<String>> {
+        self.inner.rests_on(context).await
+    }
+
     fn cells(&self) -> Vec<Vec<String>> {
         self.inner.cells()
     }

@@ -6,6 +6,15 @@ use super::BatchStream;
 use crate::error::Result;
 use crate::model::Usage;
 
+/// The name of an artifact, and the run that it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArtifactName<'a> {
+    /// The run.
+    pub run: &'a str,
+    /// The name within the run.
+    pub name: &'a str,
+}
+
 /// The part of a [`Lake`](super::Lake) that keeps artifacts.
 #[async_trait]
 pub trait Artifacts: Send + Sync {
@@ -23,4 +32,11 @@ pub trait Artifacts: Send + Sync {
     /// # Errors
     /// `not-found` if there is none of that name.
     async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream>;
+
+    /// Keeps an artifact of one run as that of another, in place of what had the name there. Either may be removed without the other. A lake
+    /// need not read it, so what is wrong with it shows when it is read.
+    ///
+    /// # Errors
+    /// `not-found` if there is none of the name; as [`Artifacts::put_artifact`].
+    async fn copy_artifact(&self, from: ArtifactName<'_>, to: ArtifactName<'_>) -> Result<Usage>;
 }

@@ -11,6 +11,10 @@ pub struct Extent {
     pub bytes: u64,
     /// A digest of their names, sizes and versions. If listings are no evidence, it differs from every other digest.
     pub digest: String,
+    /// A digest that changes with every write, even one that keeps the size and the time of an object. It also changes where nothing was
+    /// written, such as when a lake moves. `None` if the lake has none, or if an object was written so lately that another write might not show.
+    #[serde(skip)]
+    pub evidence: Option<String>,
 }
 
 /// Which of the tables an object belongs to.
@@ -30,12 +34,18 @@ pub enum ExtentPart {
 #[derive(Debug, Clone, Default)]
 pub struct Listing {
     objects: Vec<(ExtentPart, String, u64, String)>,
+    evidence: Option<Vec<String>>,
 }
 
 impl Listing {
     /// Adds an object. `version` changes whenever the object is written: its tag, or the time it was written.
     pub fn add(&mut self, part: ExtentPart, name: impl Into<String>, bytes: u64, version: impl Into<String>) {
         self.objects.push((part, name.into(), bytes, version.into()));
+    }
+
+    /// Adds evidence of the object that was added last: whatever changes with every write of it. Evidence counts if every object has some.
+    pub fn add_evidence(&mut self, evidence: impl Into<String>) {
+        self.evidence.get_or_insert_default().push(evidence.into());
     }
 
     /// The extent of the objects.
@@ -53,6 +63,11 @@ impl Listing {
     /// ```
     #[must_use]
     pub fn extent(mut self) -> Extent {
+        let evidence = self.evidence.take().filter(|all| all.len() == self.objects.len()).map(|evidence| {
+            let mut all: Vec<_> = self.objects.iter().map(|(part, name, bytes, _)| (part, name, bytes)).zip(&evidence).collect();
+            all.sort_unstable();
+            blake3::hash(format!("{all:?}").as_bytes()).to_hex().to_string()
+        });
         self.objects.sort_unstable();
         let mut hasher = blake3::Hasher::new();
         for (part, name, bytes, version) in &self.objects {
@@ -65,6 +80,7 @@ impl Listing {
             objects: self.objects.len() as u64,
             bytes: self.objects.iter().map(|(_, _, bytes, _)| bytes).sum(),
             digest: hasher.finalize().to_hex().to_string(),
+            evidence,
         }
     }
 }
@@ -72,6 +88,6 @@ impl Listing {
 impl Extent {
     /// The extent of a table of which listings say nothing: it is never equal to another.
     pub fn unknown() -> Self {
-        Self { objects: 0, bytes: 0, digest: format!("unknown-{}", uuid::Uuid::now_v7().simple()) }
+        Self { objects: 0, bytes: 0, digest: format!("unknown-{}", uuid::Uuid::now_v7().simple()), evidence: None }
     }
 }

@@ -26,7 +26,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-pub use self::artifact::Artifacts;
+pub use self::artifact::{ArtifactName, Artifacts};
 pub use self::overlay::operations::{Overlay, Published, StageRequest, StageScope, Staged};
 pub use self::read::{BatchStream, FILE, Layer, PresenceRequest, PresenceStream, ReadLake, ScanRequest};
 pub use self::row_count::{RowCountRequest, RowCounts};

@@ -52,6 +52,7 @@ fn cut(mut whole: TablePresence, pieces: &[SlotRange]) -> Vec<TablePresence> {
             overtaken: cut_sets(&whole.overtaken, slots),
             absent: cut_sets(&whole.absent, slots),
             removed: cut_sets(&whole.removed, slots),
+            absent_until: whole.absent_until,
             usage: std::mem::take(&mut whole.usage),
         });
     }

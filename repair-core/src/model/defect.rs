@@ -434,6 +434,9 @@ pub struct Findings {
     pub notices: Vec<String>,
     /// Keys that the table holds within the interval, and the scope does not expect.
     pub other_keys: OtherKeys,
+    /// Until when a look would find the same, as long as what the findings rest on stays the same; see
+    /// [`Detector::rests_on`](crate::plugin::Detector::rests_on). `None` if that is not known.
+    pub hold_until: Option<Timestamp>,
     /// What the detector consumed.
     pub usage: Usage,
 }
@@ -453,6 +456,7 @@ impl Findings {
             quarantine: Quarantine::default(),
             notices: Vec::new(),
             other_keys: OtherKeys::default(),
+            hold_until: None,
             usage,
         }
     }

@@ -210,6 +210,15 @@ impl<'a> ExpectedSlots<'a> {
         self.slots
     }
 
+    /// Adds to a digest which slots are expected by each calendar, and until when.
+    pub(crate) fn digest(&self, hasher: &mut blake3::Hasher) {
+        hasher.update(format!("{:?} {:?}", self.slots, self.ends).as_bytes());
+        for (by, slots) in &self.expected {
+            hasher.update(format!("{by:?} {} {}", slots.first_word(), slots.words().len()).as_bytes());
+            slots.words().iter().for_each(|word| _ = hasher.update(&word.to_le_bytes()));
+        }
+    }
+
     /// The slots that are examined of a key, expected or not.
     pub fn examined_of(&self, key: &Key) -> SlotRange {
         let every = self.scope.lifetimes.of(key).and_then(|lifetime| lifetime.every);

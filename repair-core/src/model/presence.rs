@@ -395,6 +395,8 @@ pub struct TablePresence {
     /// The slots whose newest live repair removes their rows, whether or not the table still has some. Readers see no row there, and `raw`
     /// has those of the table.
     pub removed: BTreeMap<Key, SlotSet>,
+    /// When the first evidence among `absent` expires; [`Timestamp::MAX`] if none does. `None` if the lake does not say.
+    pub absent_until: Option<Timestamp>,
     /// What the look-up consumed.
     pub usage: Usage,
 }

@@ -143,6 +143,16 @@ pub trait Detector: Send + Sync {
         self.detect(context, again).await
     }
 
+    /// What a first look rests on, as a digest: the table and its overlay as they are listed, what is expected, and the configuration. As long as
+    /// it stays the same, and until [`Findings::hold_until`], another look would find the same, so the engine takes the earlier findings over.
+    /// `None` if the detector cannot say, and then it always looks.
+    ///
+    /// # Errors
+    /// As [`Detector::detect`].
+    async fn rests_on(&self, _context: &StepContext) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// The columns of which it finds wrong cells, in groups: the cells of a group are found wrong together. Columns have the names by which the
     /// configuration calls them. Empty for a detector that finds missing or wrong rows. A comparison of strategies hides such cells.
     fn cells(&self) -> Vec<Vec<String>> {

@@ -9,10 +9,12 @@ use crate::common::table;
 use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::Float64Type;
 use async_trait::async_trait;
+use futures::TryStreamExt as _;
 use jiff::Timestamp;
 use repair_core::engine::{Engine, Outcome, RunReport, StartRequest};
+use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::lake::overlay::story::{Standing, Story, of_slot};
-use repair_core::lake::{Layer, overlay};
+use repair_core::lake::{Artifacts as _, Layer, Overlay as _, overlay};
 use repair_core::model::Key;
 use repair_core::plugin::{Answer, Covered, Limits, Registry, Request, Source, StepContext};
 use repair_core::testing::{MemoryJournal, MemoryLake, VirtualClock};
@@ -273,4 +275,70 @@ async fn what_is_suspect_to_one_source_another_may_have() {
     assert_eq!((out(&report, "fill", "suspect"), out(&report, "check", "missing")), (&40.into(), &40.into()), "what is left of it");
     let told = "fill: 40 slots of table `bars` suspect: `silent` has nothing from 2024-03-04T09:10:00Z to 2024-03-04T09:50:00Z";
     assert!(report.problems.iter().any(|problem| problem.starts_with(told)), "{:?}", report.problems);
+}
+
+/// A generator of numbers, the same for the same seed.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+}
+
+/// Whatever happens to a table between two runs (rows come, a run repairs and confirms absences, these expire, a run is undone, or nothing
+/// happens), a run that may take findings over finds what one finds that may not.
+#[tokio::test(start_paused = true)]
+async fn what_has_not_changed_is_taken_over_and_nothing_else() {
+    let (mut taken, mut looked) = (0, 0);
+    for seed in 0..40 {
+        let mut numbers = Numbers(seed);
+        let world = World::new(&rows((0..30).map(|minute| ("A", minute))));
+        let mut undone = 0;
+        for number in 0..12 {
+            let mut is_same = false;
+            match numbers.below(6) {
+                0 => {
+                    let minute = i64::try_from(numbers.below(60)).unwrap();
+                    let batch = rows([(["A", "B"][usize::try_from(numbers.below(2)).unwrap()], minute)]);
+                    world.lake.add_rows(&table(), &[batch]).unwrap();
+                }
+                1 => {
+                    let minutes: Vec<u64> = (0..numbers.below(4)).map(|_| numbers.below(60)).collect();
+                    let vendor = format!("{{ has: {{ B: {minutes:?} }}, vouches: [A, B] }}");
+                    let text = fill(&["A", "B"], &vendor, "").replace("{ source: vendor }, ", "{ source: vendor, recheck_after: 1h, quiet_spell: 5h }, ");
+                    world.run(&format!("fill-{number}"), &text).await;
+                }
+                2 => tokio::time::advance(std::time::Duration::from_secs(60 * 31)).await,
+                3 => {
+                    undone += 1;
+                    let parts = (0..number).map(|run| Part::of_run(&format!("fill-{run}"))).take(1 + undone % 3).collect();
+                    let at = "2024-03-05T00:00:00Z".parse().unwrap();
+                    let (by, reason) = ("somebody".to_owned(), "it is wrong".to_owned());
+                    let retraction = Retraction { id: format!("undo-{number}"), parts, undoes: None, at, by, reason };
+                    world.lake.retract(&table(), &retraction).await.unwrap();
+                }
+                _ => is_same = number > 0,
+            }
+            let asked = world.lake.requests("presence");
+            // A step of another name knows nothing of what the other found.
+            let steps = format!("start: look\nsteps:\n  look: {{ {0}, next: anew{number} }}\n  anew{number}: {{ {0}, end: true }}", look(&["A", "B"]));
+            let report = world.run(&format!("look-{number}"), &steps).await;
+            let (found, anew) = (&report.step("look").unwrap().output, &report.step(&format!("anew{number}")).unwrap().output);
+            assert_eq!(found, anew, "seed {seed}, look {number}");
+            let gaps = async |step: &str| {
+                let batches = world.lake.get_artifact(&format!("look-{number}"), &format!("{step}-1-gaps")).await.unwrap();
+                batches.try_collect::<Vec<_>>().await.unwrap()
+            };
+            assert_eq!(gaps("look").await, gaps(&format!("anew{number}")).await, "seed {seed}, look {number}");
+            let is_taken = world.lake.requests("presence") == asked + 1;
+            if is_taken { taken += 1 } else { looked += 1 }
+            // What is late is put on record by each run that sees it.
+            if is_same && found["overtaken"] == 0 {
+                assert!(is_taken, "seed {seed}, look {number}: nothing has changed");
+            }
+        }
+    }
+    assert!(taken > 100 && looked > 100, "{taken} were taken over, {looked} were not");
 }

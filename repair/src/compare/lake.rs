@@ -490,6 +490,11 @@ impl Artifacts for MaskedLake {
         let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("run {run} has kept no `{name}` here")))?;
         Ok(stream::iter(found.into_iter().map(Ok)).boxed())
     }
+
+    async fn copy_artifact(&self, from: ArtifactName<'_>, to: ArtifactName<'_>) -> Result<Usage> {
+        let kept = self.get_artifact(from.run, from.name).await?;
+        self.put_artifact(to.run, to.name, kept).await
+    }
 }
 
 #[async_trait]

@@ -150,6 +150,10 @@ impl Artifacts for UnreadLake {
     async fn get_artifact(&self, _: &str, _: &str) -> Result<BatchStream> {
         self.0.refuse()
     }
+
+    async fn copy_artifact(&self, _: ArtifactName<'_>, _: ArtifactName<'_>) -> Result<Usage> {
+        self.0.refuse()
+    }
 }
 
 #[async_trait]

@@ -10,6 +10,7 @@ mod differs;
 mod first_steps;
 mod front_door;
 mod keys;
+mod known;
 mod ledger;
 mod older;
 mod places;

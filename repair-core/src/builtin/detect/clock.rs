@@ -154,6 +154,7 @@ mod tests {
             overtaken: Default::default(),
             absent: Default::default(),
             removed: Default::default(),
+            absent_until: None,
             usage: Usage::default(),
         }
     }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::builtin::detect::clock::{self, Clocks};
@@ -76,6 +77,10 @@ impl Detector for Gaps {
         };
         find_gaps_into(context, &scope, again, self.config.allow_empty, sink).await
     }
+
+    async fn rests_on(&self, context: &StepContext) -> Result<Option<String>> {
+        gaps_rest_on(context, &self.config.scope(context).await?, self.config.allow_empty).await
+    }
 }
 
 /// Finds the expected slots of a scope that hold no row, and counts the slots in each state.
@@ -117,6 +122,23 @@ pub async fn find_gaps_into(
 ) -> Result<Findings> {
     let Searched { findings, replaced, .. } = search(context, scope, again, allow_empty, Some(sink), &mut |_, _, _| {}).await?;
     without_replaced(context, findings, &replaced).await
+}
+
+/// What [`find_gaps_into`] rests on when it looks for the first time, as a digest; see [`Detector::rests_on`].
+///
+/// # Errors
+/// None of the lake: if it cannot say, the search itself will.
+pub async fn gaps_rest_on(context: &StepContext, asked: &Scope, allow_empty: bool) -> Result<Option<String>> {
+    let table = context.table(&asked.table)?;
+    let Some(scope) = settled(context, asked)? else { return Ok(None) };
+    // Rows may lie outside their folders, so all files count.
+    let Ok(extent) = context.lake.extent(table, None).await else { return Ok(None) };
+    let Some(evidence) = extent.evidence else { return Ok(None) };
+    let mut hasher = blake3::Hasher::new();
+    let version = env!("CARGO_PKG_VERSION");
+    hasher.update(format!("{version} {evidence} {allow_empty} {table:?} {scope:?}").as_bytes());
+    expected_of(context, &scope, scope.slots())?.digest(&mut hasher);
+    Ok(Some(hasher.finalize().to_hex().to_string()))
 }
 
 /// Sees, of each key and piece of time, which slots are expected, and which of these are missing.
@@ -329,6 +351,8 @@ struct Search {
     clocks: Option<Clocks>,
     /// How many rows of the keys were seen whose time is near that of their slot.
     aligned: u64,
+    /// When the first evidence of an absence expires; `None` if the lake does not say.
+    absent_until: Option<Timestamp>,
     usage: Usage,
 }
 
@@ -374,6 +398,7 @@ impl Search {
             other_keys: OtherKeys::default(),
             clocks: None,
             aligned: 0,
+            absent_until: Some(Timestamp::MAX),
             usage: Usage::default(),
         }
     }
@@ -415,6 +440,7 @@ impl Search {
         observer: &mut (dyn FnMut(&Key, &SlotSet, &SlotSet) + Send),
     ) {
         self.usage += presence.usage;
+        self.absent_until = self.absent_until.and_then(|until| Some(until.min(presence.absent_until?)));
         if expected.is_some() {
             let raw = &presence.raw;
             self.counts.misaligned += raw.misaligned_rows;
@@ -516,7 +542,8 @@ impl Search {
         self.counts.stray = self.stray.values().sum();
         self.counts.quarantined = self.quarantine.rows();
         let (quarantine, other_keys) = (self.quarantine, self.other_keys);
-        Findings { quarantine, other_keys, ..Findings::of_gaps(scope.clone(), self.counts, gaps, self.usage) }
+        let hold_until = self.absent_until;
+        Findings { quarantine, other_keys, hold_until, ..Findings::of_gaps(scope.clone(), self.counts, gaps, self.usage) }
     }
 }
 

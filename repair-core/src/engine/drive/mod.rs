@@ -3,6 +3,7 @@
 pub(crate) mod artifact;
 mod asking;
 pub(crate) mod engine;
+mod known;
 mod late;
 mod session;
 mod units;

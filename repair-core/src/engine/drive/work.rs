@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::engine::drive::artifact;
 use crate::engine::drive::asking;
 use crate::engine::drive::engine::{Engine, StartRequest, child_run_id, try_load};
+use crate::engine::drive::known;
 use crate::engine::drive::late;
 use crate::engine::drive::units;
 use crate::engine::drive::units::Turn;
@@ -166,6 +167,10 @@ impl From<Error> for Failed {
     }
 }
 
+fn counts_of(counts: Counts) -> Result<Value> {
+    serde_json::to_value(counts).map_err(|error| Error::internal("counts are not JSON").because(error))
+}
+
 /// What earlier strategies left, for the journal, and what finding that out used.
 type Left = (Option<Box<FindingsRecord>>, Usage);
 
@@ -259,6 +264,7 @@ impl Work {
             bad_rows,
             notices: found.notices.clone(),
             other_keys: of.other_keys.clone(),
+            taken_from: None,
         };
         Ok((found, (Some(Box::new(record)), usage)))
     }
@@ -270,6 +276,17 @@ impl Work {
             None => None,
         };
         let artifact = format!("{}-{}-gaps", self.step.name, context.visit);
+        // Whoever checks again wants to know what is there now.
+        let known = match before {
+            Some(_) => None,
+            None => detector.rests_on(context).await?.map(|rests_on| known::Place::of(context, &self.step.kind, rests_on)),
+        };
+        if let Some(known) = &known
+            && let Some((mut record, usage)) = known.take_over(&artifact).await?
+        {
+            of.clone_into(&mut record.of);
+            return Ok(Done { output: counts_of(record.counts)?, findings: Some(Box::new(record)), exceptions: None, usage });
+        }
         let (found, written) = self.detected_into(&artifact, detector, before.as_ref(), recorder).await?;
         if again.is_none()
             && ((found.kind.is_missing() && found.counts.overtaken > 0) || found.counts.overtaken_cells > 0)
@@ -286,7 +303,8 @@ impl Work {
             usage += context.lake.put_artifact(&context.run, &format!("{}-{}-quarantine", self.step.name, context.visit), rows).await?;
         }
         let bad_rows = found.quarantine.iter().take(MAX_EXAMPLES).cloned().collect();
-        let output = serde_json::to_value(found.counts).map_err(|error| Error::internal("counts are not JSON").because(error))?;
+        let output = counts_of(found.counts)?;
+        let hold_until = found.hold_until;
         let counts = before.map_or(found.counts, |before| after_repair(found.kind, before.counts, found.counts));
         // Checking again looks at gaps alone.
         let other_keys = again.map_or(found.other_keys, |record| record.other_keys);
@@ -300,7 +318,11 @@ impl Work {
             bad_rows,
             notices: found.notices,
             other_keys,
+            taken_from: None,
         };
+        if let Some(known) = &known {
+            usage += known.keep(hold_until, &record).await;
+        }
         Ok(Done { output, findings: Some(Box::new(record)), exceptions: None, usage })
     }
 

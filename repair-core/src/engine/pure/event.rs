@@ -84,6 +84,9 @@ pub struct FindingsRecord {
     /// The first few keys that the table holds and the step does not expect.
     #[serde(default, skip_serializing_if = "OtherKeys::is_empty")]
     pub other_keys: OtherKeys,
+    /// The run that found this, if it was taken over because nothing had changed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_from: Option<String>,
 }
 
 impl FindingsRecord {

@@ -302,6 +302,11 @@ impl Artifacts for CrashingLake {
         self.schedule.check()?;
         Ok(self.schedule.stream(self.schedule.read(self.inner.get_artifact(run, name).await)?))
     }
+
+    async fn copy_artifact(&self, from: ArtifactName<'_>, to: ArtifactName<'_>) -> Result<Usage> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.copy_artifact(from, to).await)
+    }
 }
 
 #[async_trait]
@@ -488,6 +493,10 @@ impl Artifacts for FailingLake {
     }
 
     async fn get_artifact(&self, _: &str, _: &str) -> Result<BatchStream> {
+        self.fail()
+    }
+
+    async fn copy_artifact(&self, _: ArtifactName<'_>, _: ArtifactName<'_>) -> Result<Usage> {
         self.fail()
     }
 }

@@ -331,16 +331,18 @@ impl State {
             }
         }
         let mut absent: BTreeMap<Key, SlotSet> = empty().collect();
+        let mut absent_until = Timestamp::MAX;
         let exceptions = self.overlay(&overlay::exceptions(&table.location));
         for batch in self.in_force(table, exceptions, Retracted::hides_exception)? {
             let recheck = column(&batch, overlay::columns::RECHECK_AFTER)?.as_primitive::<TimestampMicrosecondType>();
             for ((key, time_us), recheck_us) in rows::key_times(table, &batch)?.into_iter().zip(recheck.values()) {
                 if let (Some(slots), true) = (absent.get_mut(&key), *recheck_us > request.as_of.as_microsecond()) {
                     slots.insert(rows::slot(table, time_us));
+                    absent_until = absent_until.min(Timestamp::from_microsecond(*recheck_us).unwrap_or(Timestamp::MIN));
                 }
             }
         }
-        Ok(TablePresence { raw, repaired, overtaken, absent, removed, usage })
+        Ok(TablePresence { raw, repaired, overtaken, absent, removed, absent_until: Some(absent_until), usage })
     }
 
     /// An object's version is a digest of its rows in the interval, and its size is the length of their text.
@@ -360,12 +362,15 @@ impl State {
                 let kept = batches.iter().map(|batch| rows::kept(table, batch, within)).collect::<Result<Vec<_>>>()?;
                 if kept.iter().any(|batch| batch.num_rows() > 0) {
                     let held = rows::text(&kept)?;
-                    listing.add(part, name, held.len() as u64, blake3::hash(held.as_bytes()).to_hex().as_str());
+                    let digest = blake3::hash(held.as_bytes()).to_hex();
+                    listing.add(part, name, held.len() as u64, digest.as_str());
+                    listing.add_evidence(digest.as_str());
                 }
             }
         }
         for retraction in self.retractions(table) {
-            listing.add(ExtentPart::Retractions, retraction.id, 1, "");
+            listing.add(ExtentPart::Retractions, retraction.id.clone(), 1, "");
+            listing.add_evidence(retraction.id);
         }
         Ok(listing.extent())
     }
@@ -688,6 +693,15 @@ impl Artifacts for MemoryLake {
         let batches =
             found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("run {run} has no artifact `{name}`; was it removed?")))?;
         Ok(stream::iter(batches.into_iter().map(Ok)).boxed())
+    }
+
+    async fn copy_artifact(&self, from: ArtifactName<'_>, to: ArtifactName<'_>) -> Result<Usage> {
+        let mut state = self.request("copy_artifact");
+        let missing = || Error::new(ErrorKind::NotFound, format!("run {} has no artifact `{}`; was it removed?", from.run, from.name));
+        let kept = state.artifacts.get(&(from.run.to_owned(), from.name.to_owned())).cloned().ok_or_else(missing)?;
+        let usage = written(&kept, 1);
+        state.artifacts.insert((to.run.to_owned(), to.name.to_owned()), kept);
+        Ok(usage)
     }
 }
 

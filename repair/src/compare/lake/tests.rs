@@ -121,6 +121,10 @@ impl Artifacts for SeenThroughMasks {
     async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream> {
         self.kept.get_artifact(run, name).await
     }
+
+    async fn copy_artifact(&self, from: ArtifactName<'_>, to: ArtifactName<'_>) -> Result<Usage> {
+        self.kept.copy_artifact(from, to).await
+    }
 }
 
 #[async_trait]

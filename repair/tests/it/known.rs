@@ -1,0 +1,109 @@
+//! What a run need not look at again: a lake of files in which nothing has changed.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use repair::{Repair, RunReport};
+
+const WORKFLOW: &str = "\
+workflow: w
+kind: dag
+tables:
+  bars: { location: bars, format: csv, key: [key], time: ts, cadence: 1h }
+steps:
+  look: { detect: gaps, with: { table: bars, keys: [A, B], from: 2024-03-04, to: 2024-03-05 } }
+";
+
+struct World(tempfile::TempDir);
+
+impl World {
+    fn new() -> Self {
+        let world = Self(tempfile::tempdir().unwrap());
+        fs::create_dir_all(world.lake().join("bars")).unwrap();
+        fs::write(world.0.path().join("w.yaml"), WORKFLOW).unwrap();
+        for day in [4, 5] {
+            world.write(day, |hour| hour % 5 != 0);
+        }
+        world
+    }
+
+    fn lake(&self) -> PathBuf {
+        self.0.path().join("lake")
+    }
+
+    fn file(&self, day: u8) -> PathBuf {
+        self.lake().join(format!("bars/{day}.csv"))
+    }
+
+    fn write(&self, day: u8, has: impl Fn(u8) -> bool) {
+        let rows = (0..24).filter(|hour| has(*hour)).map(|hour| format!("A,2024-03-{day:02}T{hour:02}:00:00Z,1\n"));
+        fs::write(self.file(day), format!("key,ts,value\n{}", rows.collect::<String>())).unwrap();
+    }
+
+    async fn open(&self) -> Repair {
+        Repair::open(self.0.path().join("w.yaml")).lake(self.lake()).connect().await.unwrap_or_else(|error| panic!("{}", error.full()))
+    }
+
+    /// Waits until the times that the file system keeps would show another write, then looks.
+    async fn look(&self) -> RunReport {
+        tokio::time::sleep(Duration::from_millis(3_200)).await;
+        self.open().await.run().await.unwrap()
+    }
+}
+
+/// How many rows of the table a run read, and how many slots it found missing.
+fn seen(report: &RunReport) -> (u64, u64) {
+    let look = report.step("look").unwrap();
+    (look.usage.rows_read, look.output["missing"].as_u64().unwrap())
+}
+
+#[tokio::test]
+async fn a_second_run_reads_no_row_of_a_lake_that_has_not_changed() {
+    let world = World::new();
+    let (first, second) = (world.look().await, world.look().await);
+    assert_eq!((seen(&first), seen(&second)), ((38, 96 - 38), (0, 96 - 38)));
+    // Its findings are its own: those of the first may go.
+    let runs = world.lake().join(".repair/runs");
+    fs::remove_dir_all(runs.join(&first.run)).unwrap();
+    let repair = world.open().await;
+    assert_eq!(repair.gaps(&second.run).await.unwrap_or_else(|error| panic!("{}", error.full())).len(), 0);
+    // What is lost or damaged is found anew.
+    assert_eq!(seen(&world.look().await), (38, 96 - 38));
+    for entry in fs::read_dir(runs.join("%2Eknown")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+    assert_eq!(seen(&world.look().await), (38, 96 - 38));
+    assert_eq!(seen(&world.look().await), (0, 96 - 38));
+}
+
+#[tokio::test]
+async fn a_file_that_was_rewritten_is_read_again_even_with_its_old_size_and_time() {
+    let world = World::new();
+    assert_eq!(seen(&world.look().await), (38, 96 - 38));
+    // In place, and as another file under the name: hour 1 is missing for hour 0, and the size and the time are as before.
+    for (number, is_new) in [(1, false), (2, true)] {
+        let (path, before) = (world.file(4), fs::metadata(world.file(4)).unwrap());
+        if is_new {
+            fs::remove_file(&path).unwrap();
+        }
+        world.write(4, |hour| hour % 5 != number);
+        File::options().append(true).open(&path).unwrap().set_modified(before.modified().unwrap()).unwrap();
+        let after = fs::metadata(&path).unwrap();
+        assert_eq!((before.len(), before.modified().unwrap()), (after.len(), after.modified().unwrap()));
+        let (rows, _) = seen(&world.look().await);
+        assert_eq!(rows, 38, "{number}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_just_now_is_read_again() {
+    let world = World::new();
+    let run = async || seen(&world.open().await.run().await.unwrap());
+    assert_eq!((run().await, run().await), ((38, 96 - 38), (38, 96 - 38)));
+}
