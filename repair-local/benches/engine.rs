@@ -26,8 +26,8 @@ use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
-    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest, RowCounts,
-    ScanRequest, StageRequest, StageScope, Staged, StateCheck,
+    ArtifactName, Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest,
+    RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck,
 };
 use repair_core::model::Usage;
 use repair_core::model::{

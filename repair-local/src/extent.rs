@@ -55,7 +55,10 @@ fn written(metadata: &Metadata) -> Option<(SystemTime, String)> {
     use std::os::unix::fs::MetadataExt as _;
     let changed = Duration::new(u64::try_from(metadata.ctime()).ok()?, u32::try_from(metadata.ctime_nsec()).ok()?);
     let evidence = format!("{} {} {} {:?}", metadata.dev(), metadata.ino(), metadata.len(), changed);
-    Some((UNIX_EPOCH.checked_add(changed)?.max(metadata.modified().ok()?), format!("{evidence} {}.{}", metadata.mtime(), metadata.mtime_nsec())))
+    Some((
+        UNIX_EPOCH.checked_add(changed)?.max(metadata.modified().ok()?),
+        format!("{evidence} {}.{}", metadata.mtime(), metadata.mtime_nsec()),
+    ))
 }
 
 /// Elsewhere a file may be written so that nothing shows it.

@@ -15,8 +15,8 @@ use repair_core::lake::overlay;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::rollup::{self, Rollup};
 use repair_core::lake::{
-    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest, RowCounts,
-    ScanRequest, StageRequest, StageScope, Staged, StateCheck, name,
+    ArtifactName, Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest,
+    RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck, name,
 };
 use repair_core::model::Usage;
 use repair_core::model::{Interval, SlotRange, Table, TablePresence};

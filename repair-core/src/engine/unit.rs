@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use crate::engine::cells;
 use crate::engine::rate::RateLimiter;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::lake::overlay::Op;
 use crate::lake::overlay::base::BaseRows;
 use crate::lake::overlay::fingerprint::of_hashes;

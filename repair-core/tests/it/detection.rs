@@ -307,7 +307,8 @@ async fn what_has_not_changed_is_taken_over_and_nothing_else() {
                 1 => {
                     let minutes: Vec<u64> = (0..numbers.below(4)).map(|_| numbers.below(60)).collect();
                     let vendor = format!("{{ has: {{ B: {minutes:?} }}, vouches: [A, B] }}");
-                    let text = fill(&["A", "B"], &vendor, "").replace("{ source: vendor }, ", "{ source: vendor, recheck_after: 1h, quiet_spell: 5h }, ");
+                    let text = fill(&["A", "B"], &vendor, "")
+                        .replace("{ source: vendor }, ", "{ source: vendor, recheck_after: 1h, quiet_spell: 5h }, ");
                     world.run(&format!("fill-{number}"), &text).await;
                 }
                 2 => tokio::time::advance(std::time::Duration::from_secs(60 * 31)).await,
@@ -323,7 +324,10 @@ async fn what_has_not_changed_is_taken_over_and_nothing_else() {
             }
             let asked = world.lake.requests("presence");
             // A step of another name knows nothing of what the other found.
-            let steps = format!("start: look\nsteps:\n  look: {{ {0}, next: anew{number} }}\n  anew{number}: {{ {0}, end: true }}", look(&["A", "B"]));
+            let steps = format!(
+                "start: look\nsteps:\n  look: {{ {0}, next: anew{number} }}\n  anew{number}: {{ {0}, end: true }}",
+                look(&["A", "B"])
+            );
             let report = world.run(&format!("look-{number}"), &steps).await;
             let (found, anew) = (&report.step("look").unwrap().output, &report.step(&format!("anew{number}")).unwrap().output);
             assert_eq!(found, anew, "seed {seed}, look {number}");
@@ -333,7 +337,11 @@ async fn what_has_not_changed_is_taken_over_and_nothing_else() {
             };
             assert_eq!(gaps("look").await, gaps(&format!("anew{number}")).await, "seed {seed}, look {number}");
             let is_taken = world.lake.requests("presence") == asked + 1;
-            if is_taken { taken += 1 } else { looked += 1 }
+            if is_taken {
+                taken += 1
+            } else {
+                looked += 1
+            }
             // What is late is put on record by each run that sees it.
             if is_same && found["overtaken"] == 0 {
                 assert!(is_taken, "seed {seed}, look {number}: nothing has changed");

@@ -34,8 +34,8 @@ use repair_core::lake::row_count;
 use repair_core::lake::shape;
 use repair_core::lake::shape::KeyTime;
 use repair_core::lake::{
-    Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest, RowCounts,
-    ScanRequest, StageRequest, StageScope, Staged, StateCheck, overlay,
+    ArtifactName, Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, PresenceStream, Published, ReadLake,
+    RowCountRequest, RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck, overlay,
 };
 use repair_core::model::Usage;
 use repair_core::model::{Interval, Key, SlotRange, SlotSet, Table, TablePresence};

@@ -11,8 +11,8 @@ use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
-    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest, RowCounts,
-    ScanRequest, StageRequest, StageScope, Staged, StateCheck, pieces,
+    ArtifactName, Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest,
+    RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck, pieces,
 };
 use repair_core::model::{Interval, SlotRange, Table, TablePresence, Usage};
 use repair_core::plugin::{Answer, Limits, Request, Source, StepContext};

@@ -107,6 +107,7 @@ impl Detector for Stale {
             quarantine: base.quarantine,
             notices: base.notices,
             other_keys: base.other_keys,
+            hold_until: None,
             usage: base.usage,
         })
     }

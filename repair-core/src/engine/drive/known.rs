@@ -94,7 +94,11 @@ impl<'a> Place<'a> {
             return Err(error);
         }
         if error.kind() != ErrorKind::NotFound {
-            tracing::warn!(step = &*self.context.step, error = error.full(), "what was found before cannot be read, so the step looks again");
+            tracing::warn!(
+                step = &*self.context.step,
+                error = error.full(),
+                "what was found before cannot be read, so the step looks again"
+            );
         }
         Ok(None)
     }

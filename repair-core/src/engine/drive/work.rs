@@ -426,6 +426,7 @@ impl Work {
             quarantine: Quarantine::default(),
             notices: record.notices.clone(),
             other_keys: record.other_keys.clone(),
+            hold_until: None,
             usage: Usage::default(),
         })
     }

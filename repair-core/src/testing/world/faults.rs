@@ -25,8 +25,8 @@ use crate::lake::overlay::retraction::Retraction;
 use crate::lake::pieces;
 use crate::lake::rollup::Rollup;
 use crate::lake::{
-    Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest, RowCounts,
-    ScanRequest, StageRequest, StageScope, Staged, StateCheck,
+    ArtifactName, Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest,
+    RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck,
 };
 use crate::model::Usage;
 use crate::model::{Interval, SlotRange, Table, TablePresence};

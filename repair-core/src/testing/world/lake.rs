@@ -8,6 +8,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 
 use super::rows;
 use crate::error::{Error, ErrorKind, Result};
@@ -20,8 +21,8 @@ use crate::lake::rollup::{self, Rollup, column};
 use crate::lake::row_count;
 use crate::lake::seal::Verdict;
 use crate::lake::{
-    Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest, RowCounts,
-    ScanRequest, StageRequest, StageScope, Staged, StateCheck, shape,
+    ArtifactName, Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, PresenceStream, Published, ReadLake,
+    RowCountRequest, RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck, shape,
 };
 use crate::model::Usage;
 use crate::model::{Absence, Interval, Key, Presence, SlotRange, SlotSet, Table, TablePresence};

@@ -141,6 +141,7 @@ fn as_found(step: &str, findings: Findings) -> Found {
         bad_rows: Vec::new(),
         notices: findings.notices,
         other_keys: findings.other_keys,
+        taken_from: None,
     };
     Found::new(step.to_owned(), record, findings.gaps)
 }

@@ -161,6 +161,7 @@ impl Detector for Invalid {
             quarantine: base.quarantine,
             notices: base.notices,
             other_keys: base.other_keys,
+            hold_until: None,
             usage,
         })
     }
