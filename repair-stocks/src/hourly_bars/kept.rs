@@ -101,11 +101,28 @@ impl Kept {
         batches.retain(|batch| batch.num_rows() > 0);
         let Some(schema) = common_schema(into, &batches)? else { return Ok(Vec::new()) };
         let batches = batches.iter().map(|batch| in_columns(batch, &schema)).collect::<Result<Vec<_>>>()?;
-        let rows = concat_batches(&schema, &batches)?;
+        let rows = match batches.as_slice() {
+            [one] => one.clone(),
+            all => concat_batches(&schema, all)?,
+        };
+        if is_in_order(into, &rows)? {
+            return Ok(vec![rows]);
+        }
         let order = schema.fields().iter().zip(rows.columns()).take(into.key.len() + 1);
         let order: Vec<SortColumn> = order.map(|(_, column)| SortColumn { values: column.clone(), options: None }).collect();
         Ok(vec![take_record_batch(&rows, &lexsort_to_indices(&order, None)?)?])
     }
+}
+
+/// Whether rows are in order of key, then time, as new hours are if nothing is kept.
+fn is_in_order(into: &Table, rows: &RecordBatch) -> Result<bool> {
+    let keys = rollup::key_columns(into, rows)?;
+    let times = times(into, rows)?.values();
+    let follows = |row: usize| {
+        let by_key = keys.iter().map(|column| column.value(row).cmp(column.value(row + 1))).find(|order| order.is_ne());
+        by_key.unwrap_or_else(|| times[row].cmp(&times[row + 1])).is_le()
+    };
+    Ok((0..rows.num_rows().saturating_sub(1)).all(follows))
 }
 
 fn hull(first_us: i64, last_us: i64) -> Option<Interval> {

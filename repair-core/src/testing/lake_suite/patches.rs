@@ -201,7 +201,7 @@ pub async fn a_patch_changes_its_cells_and_nothing_else(lake: &dyn Lake, setup: 
 async fn sums_say_what_rests_on_repaired_cells(lake: &dyn Lake, table: &Table) {
     let measure = Measure { name: "sum".to_owned(), column: "price".to_owned(), function: Function::Sum };
     let interval = Interval::parse("2024-03-04", "2024-03-05").unwrap();
-    let request = Rollup { interval, within: Vec::new(), keys: keys(&["A", "B"]), every: Cadence::DAY, measures: vec![measure] };
+    let request = Rollup { interval, within: Vec::new(), keys: keys(&["A", "B"]), every: Cadence::DAY, measures: vec![measure], absent_as_of: None };
     let mut found = Vec::new();
     for batch in lake.rollup(table, &request).await.unwrap().0 {
         let count = |name: &str| batch.column_by_name(name).unwrap().as_primitive::<UInt64Type>().clone();

@@ -172,6 +172,7 @@ pub async fn a_rollup_is_what_a_person_would_compute(lake: &dyn Lake, setup: &dy
             measure("high", "price", Function::Max),
             measure("volume", "volume", Function::Sum),
         ],
+        absent_as_of: None,
     };
     let (batches, _) = lake.rollup(&table, &rollup).await.unwrap();
     let mut found = Vec::new();
