@@ -579,8 +579,7 @@ fn finish(
             let mut once = bucket.to_vec();
             once.dedup_by_key(|row| rows.slots[*row]);
             let fixed = once.iter().filter(|&&row| rows.repaired[row]).count() as u64;
-            let counts =
-                [once.len() as u64 - fixed, fixed, (bucket.len() - once.len()) as u64, absent.remove(&number).unwrap_or_default()];
+            let counts = [once.len() as u64 - fixed, fixed, (bucket.len() - once.len()) as u64, absent.remove(&number).unwrap_or_default()];
             let numbers = rollup.measures.iter().zip(&rows.values).map(|(measure, values)| values.compute(measure.function, &once));
             computed.push(key, number, numbers, counts);
         }

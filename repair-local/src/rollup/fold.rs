@@ -61,7 +61,9 @@ impl Fold {
                 let state = (&mut self.states[cell], &mut cells[cell]);
                 match values.nulls() {
                     None => floats(self.function, state, &values.values()[rows]),
-                    Some(nulls) => there(nulls, rows, |row| floats(self.function, (&mut *state.0, &mut *state.1), &values.values()[row..=row])),
+                    Some(nulls) => {
+                        there(nulls, rows, |row| floats(self.function, (&mut *state.0, &mut *state.1), &values.values()[row..=row]))
+                    }
                 }
             }
             (Values::Exact(cells), Numbers::Wholes(column)) => {

@@ -198,7 +198,9 @@ impl Done<'_> {
                 let is_one = |row: usize| {
                     let slot = rows.times.value(row).div_euclid(piece.step_us);
                     let target = piece.targets.get(&rows.key(row));
-                    target.and_then(|target| piece.cell(*target, slot.div_euclid(piece.per_bucket))).is_some_and(|cell| cells.contains(&cell))
+                    target
+                        .and_then(|target| piece.cell(*target, slot.div_euclid(piece.per_bucket)))
+                        .is_some_and(|cell| cells.contains(&cell))
                 };
                 let mask: BooleanArray = (0..batch.num_rows()).map(|row| Some(is_one(row))).collect();
                 batch = filter_record_batch(&batch, &mask)?;

@@ -121,7 +121,8 @@ impl<'a> Sums<'a> {
         let Inputs { scan, piece, .. } = self.inputs;
         let times = batch.column_by_name(&piece.table.time).ok_or_else(|| Error::internal("the time column did not come"))?;
         let times = shape::instants(piece.table, times)?;
-        let keys: Vec<KeyColumn> = piece.table.key.iter().map(|name| KeyColumn::of(piece.table, file, name, batch)).collect::<Result<_>>()?;
+        let keys: Vec<KeyColumn> =
+            piece.table.key.iter().map(|name| KeyColumn::of(piece.table, file, name, batch)).collect::<Result<_>>()?;
         let Some(numbers) = piece.numbers(scan, batch)? else {
             self.is_unsure = true;
             return Ok(ControlFlow::Break(()));

@@ -8,6 +8,7 @@ use arrow::compute::{SortColumn, concat_batches, filter_record_batch, lexsort_to
 use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
 use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
+use repair_core::lake::shape::KeyTime;
 use repair_core::lake::{Lake, Layer, ScanRequest, rollup};
 use repair_core::model::Usage;
 use repair_core::model::{Interval, Key, Scope, Table};
@@ -61,14 +62,15 @@ pub(super) async fn read(lake: &dyn Lake, into: &Table, scope: &Scope, stretch: 
 
 /// The rows of other keys or outside the stretch.
 fn others(into: &Table, batch: &RecordBatch, keys: &HashSet<&Key>, stretch: &Interval) -> Result<RecordBatch> {
-    let key_columns = rollup::key_columns(into, batch)?;
-    let times = times(into, batch)?;
-    let own = |row: usize| {
-        let key = Key::new(key_columns.iter().map(|column| column.value(row)));
-        Timestamp::from_microsecond(times.value(row)).is_ok_and(|hour| stretch.contains(hour)) && keys.contains(&key)
-    };
-    let keep: BooleanArray = (0..batch.num_rows()).map(|row| Some(!own(row))).collect();
-    Ok(filter_record_batch(batch, &keep)?)
+    let rows = KeyTime::of(into, batch)?;
+    let mut keep = Vec::with_capacity(batch.num_rows());
+    // Rows of one key follow each other, as we write them, so a key is looked up once for each run.
+    for run in rows.runs() {
+        let is_ours = keys.contains(&rows.key(run.start));
+        let is_within = |time_us: i64| Timestamp::from_microsecond(time_us).is_ok_and(|hour| stretch.contains(hour));
+        keep.extend(rows.times.values()[run].iter().map(|time_us| !(is_ours && is_within(*time_us))));
+    }
+    Ok(filter_record_batch(batch, &BooleanArray::from(keep))?)
 }
 
 fn times<'a>(into: &Table, batch: &'a RecordBatch) -> Result<&'a TimestampMicrosecondArray> {
