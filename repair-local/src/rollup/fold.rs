@@ -62,7 +62,7 @@ impl Fold {
                 match values.nulls() {
                     None => floats(self.function, state, &values.values()[rows]),
                     Some(nulls) => {
-                        there(nulls, rows, |row| floats(self.function, (&mut *state.0, &mut *state.1), &values.values()[row..=row]))
+                        there(nulls, rows, |row| floats(self.function, (&mut *state.0, &mut *state.1), &values.values()[row..=row]));
                     }
                 }
             }

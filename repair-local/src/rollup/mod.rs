@@ -117,7 +117,7 @@ impl Done<'_> {
         let of_repairs: HashSet<usize> = repairs.cells().collect();
         let mut shown: Vec<(usize, usize)> = Vec::new();
         for target in 0..piece.keys.len() {
-            for cell in (target..piece.cells()).step_by(piece.keys.len()) {
+            for cell in piece.open.iter().map(|bucket| bucket * piece.keys.len() + target) {
                 let mut with_rows = (0..states.len()).filter(|at| states[*at].has_rows(cell));
                 let at = match (with_rows.next(), with_rows.next()) {
                     // Two threads have rows of it, from different files.

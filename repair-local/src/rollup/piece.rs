@@ -39,6 +39,8 @@ pub(super) struct Piece<'a> {
     pub(super) per_bucket: i64,
     pub(super) first_bucket: i64,
     pub(super) buckets: usize,
+    /// The buckets with wanted slots, counted from the first.
+    pub(super) open: Vec<usize>,
 }
 
 impl<'a> Piece<'a> {
@@ -54,6 +56,10 @@ impl<'a> Piece<'a> {
         let per_bucket = every_s / step_s;
         let first_bucket = slots.first.div_euclid(per_bucket);
         let buckets = if slots.is_empty() { 0 } else { (slots.end - 1).div_euclid(per_bucket) - first_bucket + 1 };
+        let runs: Vec<SlotRange> = wanted.runs().collect();
+        let touched = |run: &SlotRange| run.first.div_euclid(per_bucket)..=(run.end - 1).div_euclid(per_bucket);
+        let mut open: Vec<usize> = runs.iter().flat_map(touched).filter_map(|bucket| usize::try_from(bucket - first_bucket).ok()).collect();
+        open.dedup();
         let mut keys = rollup.keys.clone();
         keys.sort_unstable();
         keys.dedup();
@@ -72,7 +78,8 @@ impl<'a> Piece<'a> {
             grid,
             slots,
             bounds: TimeBounds::of_slots(&grid, slots),
-            runs: wanted.runs().collect(),
+            runs,
+            open,
             wanted,
             step_us: step_s * SECOND_US,
             mark: i64::from(grid.marks() == TimeMark::End),

@@ -143,6 +143,8 @@ impl<'a> Sums<'a> {
         let times = rows.times;
         let mut targets = vec![UNKNOWN; rows.distinct];
         let mut wanted = SlotRange::new(0, 0);
+        // Of the row before: where rows of one instant follow each other, the next one is in the same place.
+        let mut at = Place { time_us: i64::MIN, slot: 0, bucket: 0, end_us: 0 };
         let mut row = 0;
         while row < times.len() {
             let id = id_of(row);
@@ -152,25 +154,30 @@ impl<'a> Sums<'a> {
             }
             let target = targets[id];
             let time_us = times[row];
-            // A row that is too far from its slot is no part of the series.
-            if target == OTHER || !rows.bounds.contains(time_us) || time_us.rem_euclid(step_us) != 0 {
+            if target == OTHER || !rows.bounds.contains(time_us) {
                 row += 1;
                 continue;
             }
-            let slot = time_us.div_euclid(step_us) - piece.mark;
-            if !wanted.contains(slot) {
-                let next = piece.runs.partition_point(|run| run.end <= slot);
-                match piece.runs.get(next).filter(|run| run.contains(slot)) {
-                    Some(run) => wanted = *run,
-                    None => {
-                        row += 1;
-                        continue;
+            if at.time_us != time_us {
+                let slot = time_us.div_euclid(step_us) - piece.mark;
+                // A row that is too far from its slot is no part of the series.
+                let mut is_wanted = (slot + piece.mark) * step_us == time_us;
+                if is_wanted && !wanted.contains(slot) {
+                    let next = piece.runs.partition_point(|run| run.end <= slot);
+                    match piece.runs.get(next).filter(|run| run.contains(slot)) {
+                        Some(run) => wanted = *run,
+                        None => is_wanted = false,
                     }
                 }
+                if !is_wanted {
+                    row += 1;
+                    continue;
+                }
+                let bucket = slot.div_euclid(piece.per_bucket);
+                let end_slot = wanted.end.min((bucket + 1) * piece.per_bucket);
+                at = Place { time_us, slot, bucket, end_us: ((end_slot + piece.mark) * step_us).min(rows.bounds.to_us) };
             }
-            let bucket = slot.div_euclid(piece.per_bucket);
-            let end_slot = wanted.end.min((bucket + 1) * piece.per_bucket);
-            let end_us = ((end_slot + piece.mark) * step_us).min(rows.bounds.to_us);
+            let Place { slot, bucket, end_us, .. } = at;
             // The rows that follow in order of time, of the same key and bucket.
             let mut end = row + 1;
             let mut before_us = time_us;
@@ -183,27 +190,28 @@ impl<'a> Sums<'a> {
                 end += 1;
             }
             if let Some(cell) = piece.cell(target, bucket) {
-                self.add_run(cell, bucket * piece.per_bucket, rows, row..end);
+                let last = if end == row + 1 { slot } else { slot + (before_us - time_us) / step_us };
+                self.add_run(cell, SlotRange::new(slot, last + 1), rows, row..end);
             }
             row = end;
         }
     }
 
-    /// Adds rows of a cell that are in order of time.
+    /// Adds rows of a cell that are in order of time, from the first of some slots to the last.
     #[inline]
-    fn add_run(&mut self, cell: usize, first_slot: i64, rows: &Rows<'_>, run: Range<usize>) {
+    fn add_run(&mut self, cell: usize, slots: SlotRange, rows: &Rows<'_>, run: Range<usize>) {
         if self.is_disordered[cell] {
             return;
         }
         let piece = self.inputs.piece;
-        let slot_of = |row: usize| rows.times[row].div_euclid(piece.step_us) - piece.mark;
-        let place = |slot: i64| u32::try_from(slot - first_slot + 1).unwrap_or(u32::MAX);
-        let (first, last) = (slot_of(run.start), slot_of(run.end - 1));
-        if place(first) <= self.last[cell] {
+        let (first, last) = (slots.first, slots.end - 1);
+        // Counted from 1 within its bucket.
+        let place = first.rem_euclid(piece.per_bucket) + 1;
+        if place <= i64::from(self.last[cell]) {
             self.give_up(cell);
             return;
         }
-        self.last[cell] = place(last);
+        self.last[cell] = u32::try_from(place + last - first).unwrap_or(u32::MAX);
         let repairs = self.inputs.repairs;
         let mut rest = run;
         for pending in repairs.of_cell(cell).iter().skip(self.done.get(cell).map_or(0, |done| *done as usize)) {
@@ -303,6 +311,16 @@ pub(super) struct Cell<'a> {
     pub(super) observed: u64,
     pub(super) repaired: u64,
     pub(super) arrived: u64,
+}
+
+/// Where a row belongs.
+#[derive(Clone, Copy)]
+struct Place {
+    time_us: i64,
+    slot: i64,
+    bucket: i64,
+    /// When the next bucket begins, or a slot that is not wanted.
+    end_us: i64,
 }
 
 /// Whether a time is a multiple of a step. Mostly it is one or two steps, which takes no division.
