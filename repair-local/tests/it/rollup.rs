@@ -8,7 +8,7 @@
     reason = "a test that fails, panics"
 )]
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::common::*;
@@ -86,7 +86,7 @@ impl File {
         RecordBatch::try_from_iter(columns).unwrap()
     }
 
-    fn write(&self, root: PathBuf, table: &Table, number: usize) {
+    fn write(&self, root: &Path, table: &Table, number: usize) {
         let mut parts: std::collections::BTreeMap<String, Vec<(u8, i64, Option<f64>)>> = std::collections::BTreeMap::new();
         for row in &self.rows {
             let folder = table.partition_by.first().map(|by| format!("date={}", partition_of(by.unit, time_us(row.1))));
@@ -140,7 +140,7 @@ proptest! {
         let table = Table { time_marks: marks, cadence: Some(cadence), partition_by: unit.map(by).unwrap_or_default(), ..bars() };
         let world = World::new();
         for (number, file) in written.iter().enumerate() {
-            file.write(world.root().to_owned(), &table, number);
+            file.write(world.root(), &table, number);
         }
         let second = |seconds: i64| jiff::Timestamp::from_microsecond(time_us(seconds)).unwrap();
         let interval = Interval::new(second(from * 60 - 30), second((from + length) * 60)).unwrap();
@@ -163,7 +163,7 @@ proptest! {
                         repair(&world.lake, &table, &run, &[], vec![absence(symbol(*key), SlotRange::new(first, first + length), "2030-01-01T00:00:00Z")]).await;
                     }
                     Change::Undo => {
-                        let parts = vec![Part::of_run(&format!("run-{}", number / 2))];
+                        let parts = vec![Part::of_run(format!("run-{}", number / 2))];
                         let (id, by, reason) = (format!("retraction-{number}"), "somebody".to_owned(), "because".to_owned());
                         let retraction = Retraction { id, parts, undoes: None, at: at("2024-01-01T00:00:00Z"), by, reason };
                         world.lake.retract(&table, &retraction).await.unwrap();
