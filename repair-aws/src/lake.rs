@@ -12,7 +12,7 @@ use repair_core::lake::overlay;
 use repair_core::lake::overlay::owner::Owner;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::pieces;
-use repair_core::lake::rollup::Rollup;
+use repair_core::lake::rollup::{self, Rollup};
 use repair_core::lake::{
     ArtifactName, Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest,
     RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck,
@@ -220,7 +220,13 @@ impl ReadLake for AwsLake {
     }
 
     async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
-        self.sum_up(table, request).await
+        let (sums, mut usage) = self.sum_up(table, &Rollup { absent_as_of: None, ..request.clone() }).await?;
+        let Some(as_of) = request.absent_as_of else { return Ok((sums, usage)) };
+        // After the rows: see `with_absent`.
+        let asked = PresenceRequest::new(table.grid()?.slots_in(&request.interval), request.keys.clone(), as_of);
+        let presence = self.look_at(table, &asked).await?;
+        usage += presence.usage;
+        Ok((rollup::with_absent(table, request, &sums, &presence)?, usage))
     }
 
     async fn row_counts(&self, table: &Table, request: &RowCountRequest) -> Result<RowCounts> {

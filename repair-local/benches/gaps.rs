@@ -6,6 +6,9 @@
 //!
 //! `SYMBOLS` says how many symbols (500 if it is not set), `DAYS` how many sessions (252), `ROUNDS` how often (5). `LAYOUT` is `day`, `month`
 //! for a file a month by time, or `file` for one file by time. `LAKE` is a folder in which the lake stays for the next time.
+//!
+//! With `TASK=hourly` the run has a second step, which makes hourly bars of all that it found, a file a day. The limit then decodes key, time and the
+//! five columns, folds them by key and hour, and writes them as one file; it finds no gaps. Both must have seen all rows, and as many hours.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -26,7 +29,7 @@ use std::time::Instant;
 use arrow::array::{
     ArrayRef, AsArray, DictionaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use arrow::datatypes::{DataType, Field, Int32Type, Schema, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Int64Type, Schema, TimeUnit, TimestampMicrosecondType};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
@@ -139,8 +142,9 @@ fn write(root: &Path, sessions: &[Session], symbols: usize, layout: &str) -> (u6
     (missing, gaps)
 }
 
-/// A run of the engine with one `gaps` step; returns how many slots are missing, and in how many gaps.
-fn ours(root: &Path, sessions: &[Session], symbols: usize, layout: &str) -> (u64, u64) {
+/// A run of the engine with one `gaps` step; returns how many slots are missing, and in how many gaps. Or with a step for hourly bars, too; returns how
+/// many bars they are made of, and how many hours there are.
+fn ours(root: &Path, sessions: &[Session], symbols: usize, layout: &str, is_hourly: bool) -> (u64, u64) {
     let (first, last) = (&sessions[0].date, &sessions[sessions.len() - 1].date);
     let keys: Vec<String> = (0..symbols).map(symbol).collect();
     let partition = match layout {
@@ -150,9 +154,17 @@ fn ours(root: &Path, sessions: &[Session], symbols: usize, layout: &str) -> (u64
     };
     let text = format!(
         "workflow: bench\nkind: state-machine\ntables: {{ bars: {{ location: bars, format: parquet, key: [symbol], time: ts, cadence: 1m{partition} }} }}\n\
-         start: look\nsteps:\n  look: {{ detect: gaps, with: {{ table: bars, calendar: XNYS, from: {first}, to: {last}, keys: {} }}, end: true }}\n",
-        serde_json::to_string(&keys).unwrap()
+         start: look\nsteps:\n  look: {{ detect: gaps, with: {{ table: bars, calendar: XNYS, from: {first}, to: {last}, keys: {} }}, {} }}\n{}",
+        serde_json::to_string(&keys).unwrap(),
+        if is_hourly { "next: [{ goto: hours }]" } else { "end: true" },
+        if is_hourly {
+            "  hours: { aggregate: stocks.hourly-bars, of: look, with: { table: bars, into: hourly }, end: true }\n"
+        } else {
+            ""
+        },
     );
+    let hours = root.join("hourly");
+    let _ = std::fs::remove_dir_all(&hours);
     let mut registry = Registry::default();
     repair_stocks::register(&mut registry);
     let registry = Arc::new(registry);
@@ -167,6 +179,11 @@ fn ours(root: &Path, sessions: &[Session], symbols: usize, layout: &str) -> (u64
         runtime.block_on(async move { tokio::spawn(async move { engine.start(&workflow, request).await }).await }).unwrap().unwrap();
     // There are gaps, and nothing repairs them.
     assert_eq!(report.outcome.map(|outcome| outcome.as_str()), Some("succeeded-with-exceptions"), "{:?}", report.problems);
+    let _ = std::fs::remove_dir_all(&hours);
+    if is_hourly {
+        let output: &Value = &report.step("hours").unwrap().output;
+        return (output["observed"].as_u64().unwrap(), output["hours"].as_u64().unwrap());
+    }
     let output: &Value = &report.step("look").unwrap().output;
     (output["missing"].as_u64().unwrap(), output["gaps"].as_u64().unwrap())
 }
@@ -275,6 +292,121 @@ fn limit(root: &Path, sessions: &[Session]) -> (u64, u64) {
     (missing, count)
 }
 
+/// An hour of a symbol.
+#[derive(Clone, Copy, Default)]
+struct Bar {
+    rows: u64,
+    open: f64,
+    high: f64,
+    low: f64,
+    close: f64,
+    volume: i64,
+}
+
+const HOUR_US: i64 = 3_600_000_000;
+
+/// Decodes the file of a session, and folds its rows by symbol and hour.
+fn hours_of(path: &Path, session: &Session) -> (Vec<String>, Vec<Bar>, i64) {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap().with_batch_size(BATCH_ROWS);
+    let first = session.open_us.div_euclid(HOUR_US);
+    let hours = (session.open_us + i64::try_from(session.minutes).unwrap() * MINUTE_US - 1).div_euclid(HOUR_US) - first + 1;
+    let hours = usize::try_from(hours).unwrap();
+    let mut numbers: HashMap<String, usize> = HashMap::new();
+    let (mut names, mut bars): (Vec<String>, Vec<Bar>) = Default::default();
+    for batch in reader.build().unwrap() {
+        let batch = batch.unwrap();
+        let keys = batch.column(0).as_dictionary::<Int32Type>();
+        let times = batch.column(1).as_primitive::<TimestampMicrosecondType>().values();
+        let number = |name: Option<&str>| {
+            let name = name.unwrap();
+            *numbers.entry(name.to_owned()).or_insert_with(|| {
+                names.push(name.to_owned());
+                names.len() - 1
+            })
+        };
+        let number_of: Vec<usize> = keys.values().as_string::<i32>().iter().map(number).collect();
+        bars.resize(names.len() * hours, Bar::default());
+        let [opens, highs, lows, closes] = [2, 3, 4, 5].map(|at| batch.column(at).as_primitive::<Float64Type>().values());
+        let volumes = batch.column(6).as_primitive::<Int64Type>().values();
+        let codes = keys.keys().values();
+        let (mut row, rows) = (0, batch.num_rows());
+        while row < rows {
+            let (code, hour) = (codes[row], times[row].div_euclid(HOUR_US));
+            let to_us = (hour + 1) * HOUR_US;
+            let end = (row + 1..rows).find(|&next| codes[next] != code || times[next] >= to_us).unwrap_or(rows);
+            let at = number_of[usize::try_from(code).unwrap()] * hours + usize::try_from(hour - first).unwrap();
+            let bar = &mut bars[at];
+            if bar.rows == 0 {
+                (bar.open, bar.high, bar.low) = (opens[row], f64::NEG_INFINITY, f64::INFINITY);
+            }
+            bar.high = highs[row..end].iter().fold(bar.high, |high, next| if *next > high { *next } else { high });
+            bar.low = lows[row..end].iter().fold(bar.low, |low, next| if *next < low { *next } else { low });
+            bar.close = closes[end - 1];
+            bar.volume += volumes[row..end].iter().sum::<i64>();
+            bar.rows += (end - row) as u64;
+            row = end;
+        }
+    }
+    (names, bars, first)
+}
+
+/// The limit for hourly bars: rows are in order, and nothing is repaired.
+fn hourly_limit(root: &Path, sessions: &[Session]) -> (u64, u64) {
+    let files: Vec<PathBuf> = sessions.iter().map(|session| root.join(format!("bars/date={}/bars.parquet", session.date))).collect();
+    let next = AtomicUsize::new(0);
+    let out = tempfile::NamedTempFile::new_in(root).unwrap();
+    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(Default::default())).build();
+    let mut writer: Option<ArrowWriter<&File>> = None;
+    let (mut rows, mut count) = (0, 0);
+    std::thread::scope(|scope| {
+        let (sender, receiver) = mpsc::sync_channel(8);
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            let (sender, next, files) = (sender.clone(), &next, &files);
+            scope.spawn(move || {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(path) = files.get(at) else { break };
+                    sender.send(hours_of(path, &sessions[at])).unwrap();
+                }
+            });
+        }
+        drop(sender);
+        for (names, bars, first) in receiver {
+            let hours = bars.len() / names.len().max(1);
+            let kept: Vec<(usize, Bar)> = bars.into_iter().enumerate().filter(|(_, bar)| bar.rows > 0).collect();
+            rows += kept.iter().map(|(_, bar)| bar.rows).sum::<u64>();
+            count += kept.len() as u64;
+            let symbols: ArrayRef = Arc::new(StringArray::from_iter_values(kept.iter().map(|(at, _)| &names[at / hours])));
+            let times = kept.iter().map(|(at, _)| (first + i64::try_from(at % hours).unwrap()) * HOUR_US);
+            let floats = |of: fn(&Bar) -> f64| Arc::new(Float64Array::from_iter_values(kept.iter().map(|(_, bar)| of(bar)))) as ArrayRef;
+            let batch = RecordBatch::try_from_iter([
+                ("symbol", symbols),
+                ("hour", Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))),
+                ("open", floats(|bar| bar.open)),
+                ("high", floats(|bar| bar.high)),
+                ("low", floats(|bar| bar.low)),
+                ("close", floats(|bar| bar.close)),
+                ("volume", Arc::new(Int64Array::from_iter_values(kept.iter().map(|(_, bar)| bar.volume)))),
+            ])
+            .unwrap();
+            let new = || ArrowWriter::try_new(out.as_file(), batch.schema(), Some(properties.clone())).unwrap();
+            writer.get_or_insert_with(new).write(&batch).unwrap();
+        }
+    });
+    writer.map(|writer| writer.close().unwrap());
+    (rows, count)
+}
+
+/// How many rows there are, and how many hours, of which each has a row.
+fn hours(sessions: &[Session], symbols: usize, missing: u64) -> (u64, u64) {
+    let minutes: usize = sessions.iter().map(|session| session.minutes).sum();
+    let of = |session: &Session| {
+        let close_us = session.open_us + i64::try_from(session.minutes).unwrap() * MINUTE_US;
+        u64::try_from((close_us - 1).div_euclid(HOUR_US) - session.open_us.div_euclid(HOUR_US) + 1).unwrap()
+    };
+    ((minutes * symbols) as u64 - missing, sessions.iter().map(of).sum::<u64>() * symbols as u64)
+}
+
 /// What this process has used so far: seconds of processors, and the most memory, in MiB.
 fn used() -> (f64, f64) {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
@@ -308,10 +440,15 @@ fn apart(task: &str, root: &Path) -> ([f64; 3], (u64, u64)) {
 fn main() {
     let (symbols, days, rounds) = (setting("SYMBOLS", 500), setting("DAYS", 252), setting("ROUNDS", 5));
     let layout = std::env::var("LAYOUT").unwrap_or_else(|_| "day".to_owned());
+    let is_hourly = std::env::var("TASK").is_ok_and(|task| task == "hourly");
     let sessions = sessions(days);
     let kept = std::env::var_os("LAKE").map(PathBuf::from);
     if let (Ok(task), Some(root)) = (std::env::var("GAPS_TASK"), &kept) {
-        let (missing, gaps) = if task == "limit" { limit(root, &sessions) } else { ours(root, &sessions, symbols, &layout) };
+        let (missing, gaps) = match (task.as_str(), is_hourly) {
+            ("limit", false) => limit(root, &sessions),
+            ("limit", true) => hourly_limit(root, &sessions),
+            _ => ours(root, &sessions, symbols, &layout, is_hourly),
+        };
         let (cpu_s, peak_mib) = used();
         println!("{}", json!({ "missing": missing, "gaps": gaps, "cpu_s": cpu_s, "peak_mib": peak_mib }));
         return;
@@ -329,6 +466,7 @@ fn main() {
         }
     };
     println!("{symbols} symbols, {} sessions, layout `{layout}`: {} rows missing in {} gaps", sessions.len(), expected.0, expected.1);
+    let expected = if is_hourly { hours(&sessions, symbols, expected.0) } else { expected };
     let tasks: &[&str] = if layout == "day" { &["ours", "limit"] } else { &["ours"] };
     let mut all: Vec<Vec<[f64; 3]>> = vec![Vec::new(); tasks.len()];
     for _ in 0..rounds {

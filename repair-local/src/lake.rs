@@ -13,7 +13,7 @@ use futures::StreamExt;
 use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay;
 use repair_core::lake::overlay::retraction::Retraction;
-use repair_core::lake::rollup::{self, Rollup};
+use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
     ArtifactName, Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest,
     RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck, name,
@@ -24,7 +24,7 @@ use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile, blocking};
 use crate::stage::{self, Scope};
-use crate::{artifact, extent, place, presence, publish, read, replace, retract, row_count, scan, sql, state};
+use crate::{artifact, extent, place, presence, publish, read, replace, retract, rollup, row_count, scan, sql, state};
 
 /// The number of files whose columns are remembered.
 const MAX_REMEMBERED: usize = 100_000;
@@ -217,7 +217,8 @@ impl ReadLake for LocalLake {
     }
 
     async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
-        rollup::by_scan(self, table, request).await
+        let (lake, table, request) = (self.inner.clone(), table.clone(), request.clone());
+        blocking(move || rollup::rollup(&lake, &table, &request)).await
     }
 
     async fn row_counts(&self, table: &Table, request: &RowCountRequest) -> Result<RowCounts> {

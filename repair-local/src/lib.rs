@@ -37,6 +37,7 @@ mod publish;
 mod read;
 mod replace;
 mod retract;
+mod rollup;
 mod row_count;
 pub mod sample;
 mod scan;

@@ -215,7 +215,7 @@ fn parts(table: &Table, file: &DataFile, bounds: &TimeBounds) -> Result<Option<V
 }
 
 /// Whether the time of a file is in a column that needs no parsing.
-fn has_time(table: &Table, columns: &Schema) -> bool {
+pub(crate) fn has_time(table: &Table, columns: &Schema) -> bool {
     columns.field_with_name(&table.time).is_ok_and(|field| matches!(field.data_type(), DataType::Timestamp(_, _) | DataType::Date32))
 }
 
@@ -290,7 +290,7 @@ fn changed() -> Error {
 
 /// Whether the key and time columns of a table's files may be counted as they are: they are Parquet, and nothing more is said about them.
 /// Whether they are of types that allow it is seen in each file.
-fn is_direct(table: &Table) -> bool {
+pub(crate) fn is_direct(table: &Table) -> bool {
     let own = |column: &String| table.columns.get(column).is_none_or(|rule| rule.path.is_none() && rule.nulls.is_empty());
     table.format == Format::Parquet
         && !read::quarantines(table)
@@ -301,7 +301,7 @@ fn is_direct(table: &Table) -> bool {
 }
 
 /// Opens a Parquet file, and finds the needed row groups.
-fn open(table: &Table, file: &DataFile, bounds: &TimeBounds) -> Result<(parquet::Opened, Vec<usize>)> {
+pub(crate) fn open(table: &Table, file: &DataFile, bounds: &TimeBounds) -> Result<(parquet::Opened, Vec<usize>)> {
     let opened = parquet::open(file)?;
     read::check(table, file, &opened.schema())?;
     let groups = opened.groups(table, bounds)?;
@@ -624,13 +624,13 @@ impl Cursor {
 }
 
 /// A key column of a batch: codes, or one value for all rows.
-enum KeyColumn {
+pub(crate) enum KeyColumn {
     Codes(Int32Array, StringArray),
     Constant(String),
 }
 
 impl KeyColumn {
-    fn of(table: &Table, file: &DataFile, name: &str, batch: &RecordBatch) -> Result<Self> {
+    pub(crate) fn of(table: &Table, file: &DataFile, name: &str, batch: &RecordBatch) -> Result<Self> {
         let Some(column) = batch.column_by_name(name) else {
             return Ok(Self::Constant(file.path_value(name).unwrap_or_default().to_owned()));
         };
@@ -678,7 +678,7 @@ impl KeyColumn {
         Self::Codes(Int32Array::from(codes), StringArray::from(values))
     }
 
-    fn value(&self, row: usize) -> &str {
+    pub(crate) fn value(&self, row: usize) -> &str {
         match self {
             Self::Codes(codes, values) => values.value(code(codes, row)),
             Self::Constant(value) => value,
@@ -695,7 +695,7 @@ fn code(codes: &Int32Array, row: usize) -> usize {
 }
 
 /// A number for each row that identifies its key, within one batch.
-enum Ids<'a> {
+pub(crate) enum Ids<'a> {
     /// All rows have the same key.
     One,
     /// The codes of the only column that varies.
@@ -715,7 +715,7 @@ impl Ids<'_> {
 }
 
 /// The ids of the rows, and the most different ids that there may be.
-fn ids(keys: &[KeyColumn], rows: usize) -> (Ids<'_>, usize) {
+pub(crate) fn ids(keys: &[KeyColumn], rows: usize) -> (Ids<'_>, usize) {
     let mut varying = keys.iter().filter_map(|column| match column {
         KeyColumn::Codes(codes, values) => Some((codes, values)),
         KeyColumn::Constant(_) => None,

@@ -63,7 +63,8 @@ async fn a_table_is_found_by_names_in_any_case() {
     );
     let measure = Measure { name: "mw".into(), column: "TotalDemand".into(), function: Function::Sum };
     let interval = Interval::parse("2024-03-04", "2024-03-04").unwrap();
-    let rollup = Rollup { interval, within: vec![], keys: keys(&["NSW1"]), every: Cadence::HOUR, measures: vec![measure] };
+    let rollup =
+        Rollup { interval, within: vec![], keys: keys(&["NSW1"]), every: Cadence::HOUR, measures: vec![measure], absent_as_of: None };
     let (rolled, _) = world.lake.rollup(&table, &rollup).await.unwrap();
     assert_eq!(texts(&rolled), ["NSW1|2024-03-04T00:00:00Z|60.0|2|1|0"]);
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 use crate::model::{Interval, Partition, PartitionUnit, Slack, SlotRange, Table, Zone};
-use arrow::array::{BooleanArray, RecordBatch, TimestampMicrosecondArray};
-use arrow::compute::filter_record_batch;
+use arrow::array::{RecordBatch, TimestampMicrosecondArray, UInt64Array};
+use arrow::compute::take_record_batch;
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
@@ -209,28 +209,28 @@ pub fn by_partition<'a>(
 ) -> Result<BTreeMap<String, Vec<RecordBatch>>> {
     let mut parts: BTreeMap<String, Vec<RecordBatch>> = BTreeMap::new();
     for (batch, times) in batches {
-        let mut spans: Vec<(String, TimeBounds)> = Vec::new();
-        let mut part_of_row: Vec<usize> = Vec::with_capacity(times.len());
+        let mut spans: Vec<(String, TimeBounds, Vec<u64>)> = Vec::new();
+        // The parts by the start of their time.
+        let mut by_start: BTreeMap<i64, usize> = BTreeMap::new();
         let mut last = 0;
-        for &time_us in times.values() {
-            if spans.get(last).is_none_or(|(_, span)| !span.contains(time_us)) {
-                last = match spans.iter().position(|(_, span)| span.contains(time_us)) {
+        for (row, &time_us) in (0u64..).zip(times.values()) {
+            if spans.get(last).is_none_or(|(_, span, _)| !span.contains(time_us)) {
+                let before = by_start.range(..=time_us).next_back().map(|(_, known)| *known);
+                last = match before.filter(|known| spans.get(*known).is_some_and(|(_, span, _)| span.contains(time_us))) {
                     Some(known) => known,
                     None => {
-                        spans.push(of_time(unit, time_us)?);
+                        let (name, span) = of_time(unit, time_us)?;
+                        by_start.insert(span.from_us, spans.len());
+                        spans.push((name, span, Vec::new()));
                         spans.len() - 1
                     }
                 };
             }
-            part_of_row.push(last);
+            spans[last].2.push(row);
         }
         let only_one = spans.len() == 1;
-        for (part, (name, _)) in spans.into_iter().enumerate() {
-            let rows = if only_one {
-                batch.clone()
-            } else {
-                filter_record_batch(batch, &part_of_row.iter().map(|&of| Some(of == part)).collect::<BooleanArray>())?
-            };
+        for (name, _, rows) in spans {
+            let rows = if only_one { batch.clone() } else { take_record_batch(batch, &UInt64Array::from(rows))? };
             parts.entry(name).or_default().push(rows);
         }
     }

@@ -190,8 +190,9 @@ pub trait ReadLake: Send + Sync {
     /// `not-found` if there is no such table; `invalid` if the files of rows are asked for, and rows have none.
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream>;
 
-    /// Rows of the repaired view, summed up by key and bucket of time. A lake with a query engine may compute them there; the result must
-    /// be that of [`rollup::by_scan`](super::rollup::by_scan), which a lake without one calls.
+    /// Rows of the repaired view, summed up by key and bucket of time, and with them, if that is asked for, what is confirmed absent. A lake may
+    /// compute them in its own engine, or as it decodes its files; the result must be that of [`rollup::by_scan`](super::rollup::by_scan), to the
+    /// last bit and in any order, and a slot never counts both by its row and as absent, whatever arrives meanwhile.
     ///
     /// # Errors
     /// As [`ReadLake::scan`].

@@ -10,6 +10,7 @@ mod journal;
 mod owners;
 mod presence;
 mod real_data;
+mod rollup;
 mod sql;
 mod tables;
 mod torn;

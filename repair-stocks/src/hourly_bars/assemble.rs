@@ -1,16 +1,17 @@
-//! Builds hours from a lake's rollup, its presence and the expected slots. It works on values only.
+//! Builds hours from a lake's rollup and the expected slots. It works on values only.
 
 use std::collections::HashMap;
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, Scalar, StringArray, TimestampMicrosecondArray, UInt32Array,
 };
 use arrow::compute::kernels::zip::zip;
-use arrow::compute::{cast, take};
+use arrow::compute::{cast, concat_batches, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType, UInt64Type};
 use repair_core::lake::{overlay, rollup};
-use repair_core::model::{Cadence, Key, SlotRange, SlotSet, Table, TablePresence};
+use repair_core::model::{Cadence, Key, SlotRange, SlotSet, Table};
 use repair_core::{Error, Result};
 
 use crate::bar::{COLUMNS, VOLUME};
@@ -27,7 +28,7 @@ pub(super) struct Hour {
     pub(super) key: usize,
     /// The hour, in hours since the epoch.
     pub(super) hour: i64,
-    /// The row of the lake's rollup, if the hour has any bar.
+    /// The row of the lake's rollup, if the hour has any bar, or any slot that is absent.
     pub(super) row: Option<u32>,
     /// Slots that the calendar expects; never 0.
     pub(super) expected: u64,
@@ -43,6 +44,10 @@ impl Hour {
     /// Whether every expected slot is observed, repaired or absent.
     pub(super) fn is_complete(&self) -> bool {
         self.expected == self.observed + self.repaired + self.absent
+    }
+
+    fn has_bar(&self) -> bool {
+        self.observed + self.repaired > 0
     }
 }
 
@@ -84,63 +89,106 @@ impl Summary {
     }
 }
 
+impl AddAssign for Summary {
+    fn add_assign(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.kept += other.kept;
+        self.hours += other.hours;
+        self.complete += other.complete;
+        self.expected += other.expected;
+        self.observed += other.observed;
+        self.repaired += other.repaired;
+        self.absent += other.absent;
+    }
+}
+
+/// The batches of a rollup as one.
+pub(super) fn one(schema: &SchemaRef, mut rolled: Vec<RecordBatch>) -> Result<RecordBatch> {
+    rolled.retain(|batch| batch.num_rows() > 0);
+    match rolled.as_slice() {
+        [one] => Ok(one.clone()),
+        all => Ok(concat_batches(schema, all)?),
+    }
+}
+
 /// The hours in which something is expected, in order of key, then time. `rolled` is the lake's rollup by hour.
-pub(super) fn hours(table: &Table, keys: &[Key], expected: &SlotSet, presence: &TablePresence, rolled: &RecordBatch) -> Result<Vec<Hour>> {
+pub(super) fn hours(table: &Table, keys: &[Key], expected: &SlotSet, rolled: &RecordBatch) -> Result<Vec<Hour>> {
     let slots_an_hour = i64::from(Cadence::HOUR.seconds() / table.grid()?.cadence().seconds());
     let range = expected.range();
-    let by_hour = by_key_and_hour(table, rolled)?;
-    let (observed, repaired) = (count(rolled, rollup::OBSERVED)?, count(rolled, rollup::REPAIRED)?);
-    let mut hours = Vec::new();
-    for (index, key) in keys.iter().enumerate() {
-        let absent = absent(key, expected, presence);
-        let mut hour = range.first.div_euclid(slots_an_hour);
-        while hour * slots_an_hour < range.end {
-            let slots = SlotRange::new(hour * slots_an_hour, (hour + 1) * slots_an_hour);
-            let wanted = expected.count_in(slots);
-            if wanted > 0 {
-                let row = by_hour.get(&(key.clone(), hour)).copied();
-                let counted = |counts: &[u64]| row.and_then(|row| counts.get(row as usize)).copied().unwrap_or(0);
-                hours.push(Hour {
-                    key: index,
-                    hour,
-                    row,
-                    expected: wanted,
-                    observed: counted(observed),
-                    repaired: counted(repaired),
-                    absent: absent.as_ref().map_or(0, |absent| absent.count_in(slots)),
-                });
-            }
-            hour += 1;
+    let mut open = Vec::new();
+    let mut hour = range.first.div_euclid(slots_an_hour);
+    while hour * slots_an_hour < range.end {
+        let wanted = expected.count_in(SlotRange::new(hour * slots_an_hour, (hour + 1) * slots_an_hour));
+        if wanted > 0 {
+            open.push((hour, wanted));
+        }
+        hour += 1;
+    }
+    let [observed, repaired, absent] = [rollup::OBSERVED, rollup::REPAIRED, rollup::ABSENT].map(|name| count(rolled, name));
+    let (observed, repaired, absent) = (observed?, repaired?, absent?);
+    let rows = by_key_and_hour(table, keys, &open, rolled)?;
+    let mut hours = Vec::with_capacity(keys.len() * open.len());
+    for (index, of_key) in rows.chunks(open.len().max(1)).enumerate() {
+        for (&(hour, expected), &row) in open.iter().zip(of_key) {
+            let at = |counts: &[u64]| row.and_then(|row| counts.get(row as usize)).copied().unwrap_or(0);
+            hours.push(Hour { key: index, hour, row, expected, observed: at(observed), repaired: at(repaired), absent: at(absent) });
         }
     }
     Ok(hours)
 }
 
-/// The expected slots of a key that are confirmed absent and hold no row: a row that arrived after all takes precedence. Slots whose rows were
-/// removed are among them.
-fn absent(key: &Key, expected: &SlotSet, presence: &TablePresence) -> Option<SlotSet> {
-    let mut absent = presence.absent.get(key)?.clone();
-    if let Some(removed) = presence.removed.get(key) {
-        absent.union(removed);
+/// The row of each key and open hour, by key.
+fn by_key_and_hour(table: &Table, keys: &[Key], open: &[(i64, u64)], rolled: &RecordBatch) -> Result<Vec<Option<u32>>> {
+    let places = KeyBuckets::of(table, rolled)?;
+    let mut known: HashMap<Key, Vec<usize>> = HashMap::with_capacity(keys.len());
+    for (at, key) in keys.iter().enumerate() {
+        known.entry(key.clone()).or_default().push(at);
     }
-    absent.intersect(expected);
-    if let Some(held) = presence.held(key) {
-        absent.subtract(&held);
+    let mut rows = vec![None; keys.len() * open.len()];
+    let mut row = 0;
+    while row < rolled.num_rows() {
+        // Rows of one key follow each other, in order of time.
+        let end = (row + 1..rolled.num_rows()).find(|&other| !places.same_key(row, other)).unwrap_or(rolled.num_rows());
+        let of_key = known.get(&places.key(row)).map(Vec::as_slice).unwrap_or_default();
+        let mut hour = 0;
+        for row in row..end {
+            let wanted = places.buckets.value(row).div_euclid(HOUR_US);
+            if open.get(hour).is_none_or(|(hour, _)| *hour != wanted) {
+                hour = open.partition_point(|(hour, _)| *hour < wanted);
+            }
+            if open.get(hour).is_some_and(|(hour, _)| *hour == wanted) {
+                for at in of_key {
+                    rows[at * open.len() + hour] = u32::try_from(row).ok();
+                }
+                hour += 1;
+            }
+        }
+        row = end;
     }
-    Some(absent)
+    Ok(rows)
 }
 
-fn by_key_and_hour(table: &Table, rolled: &RecordBatch) -> Result<HashMap<(Key, i64), u32>> {
-    let keys = rollup::key_columns(table, rolled)?;
-    let buckets = rollup::column(rolled, rollup::BUCKET)?
-        .as_primitive_opt::<TimestampMicrosecondType>()
-        .ok_or_else(|| Error::internal("the buckets of a rollup are not microseconds"))?;
-    let mut by_hour = HashMap::with_capacity(rolled.num_rows());
-    for (row, number) in (0..rolled.num_rows()).zip(0u32..) {
-        let key = Key::new(keys.iter().map(|column| column.value(row)));
-        by_hour.insert((key, buckets.value(row).div_euclid(HOUR_US)), number);
+/// The keys and buckets of a rollup.
+struct KeyBuckets<'a> {
+    keys: Vec<&'a StringArray>,
+    buckets: &'a TimestampMicrosecondArray,
+}
+
+impl<'a> KeyBuckets<'a> {
+    fn of(table: &Table, rolled: &'a RecordBatch) -> Result<Self> {
+        let buckets = rollup::column(rolled, rollup::BUCKET)?
+            .as_primitive_opt::<TimestampMicrosecondType>()
+            .ok_or_else(|| Error::internal("the buckets of a rollup are not microseconds"))?;
+        Ok(Self { keys: rollup::key_columns(table, rolled)?, buckets })
     }
-    Ok(by_hour)
+
+    fn key(&self, row: usize) -> Key {
+        Key::new(self.keys.iter().map(|column| column.value(row)))
+    }
+
+    fn same_key(&self, row: usize, other: usize) -> bool {
+        self.keys.iter().all(|column| column.value(row) == column.value(other))
+    }
 }
 
 fn count<'a>(rolled: &'a RecordBatch, name: &str) -> Result<&'a [u64]> {
@@ -167,8 +215,9 @@ pub(super) fn schema(into: &Table, rolled: &Schema) -> Result<SchemaRef> {
 pub(super) fn rows(into: &Table, keys: &[Key], hours: &[Hour], rolled: &RecordBatch) -> Result<RecordBatch> {
     let mut columns: Vec<ArrayRef> = Vec::new();
     for part in 0..into.key.len() {
-        let values = hours.iter().map(|hour| keys.get(hour.key).and_then(|key| key.values().nth(part)));
-        columns.push(Arc::new(values.collect::<StringArray>()));
+        // Each part of a key is looked up once, not in each of its hours.
+        let values: Vec<&str> = keys.iter().map(|key| key.values().nth(part).unwrap_or_default()).collect();
+        columns.push(Arc::new(StringArray::from_iter_values(hours.iter().map(|hour| values.get(hour.key).copied().unwrap_or_default()))));
     }
     let times = hours.iter().map(|hour| hour.hour * HOUR_US);
     columns.push(Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC")));
@@ -188,7 +237,7 @@ pub(super) fn rows(into: &Table, keys: &[Key], hours: &[Hour], rolled: &RecordBa
 
 /// Sets the volume of complete hours without a bar to 0, because it is known that nothing traded.
 fn nothing_traded(volume: &ArrayRef, hours: &[Hour]) -> Result<ArrayRef> {
-    let known: BooleanArray = hours.iter().map(|hour| Some(hour.row.is_none() && hour.is_complete())).collect();
+    let known: BooleanArray = hours.iter().map(|hour| Some(!hour.has_bar() && hour.is_complete())).collect();
     let zero = Scalar::new(cast(&Int64Array::from(vec![0]), volume.data_type())?);
     Ok(zip(&known, &zero, &volume.as_ref())?)
 }

@@ -8,6 +8,7 @@ use arrow::compute::{SortColumn, concat_batches, filter_record_batch, lexsort_to
 use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
 use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
+use repair_core::lake::shape::KeyTime;
 use repair_core::lake::{Lake, Layer, ScanRequest, rollup};
 use repair_core::model::Usage;
 use repair_core::model::{Interval, Key, Scope, Table};
@@ -61,14 +62,15 @@ pub(super) async fn read(lake: &dyn Lake, into: &Table, scope: &Scope, stretch: 
 
 /// The rows of other keys or outside the stretch.
 fn others(into: &Table, batch: &RecordBatch, keys: &HashSet<&Key>, stretch: &Interval) -> Result<RecordBatch> {
-    let key_columns = rollup::key_columns(into, batch)?;
-    let times = times(into, batch)?;
-    let own = |row: usize| {
-        let key = Key::new(key_columns.iter().map(|column| column.value(row)));
-        Timestamp::from_microsecond(times.value(row)).is_ok_and(|hour| stretch.contains(hour)) && keys.contains(&key)
-    };
-    let keep: BooleanArray = (0..batch.num_rows()).map(|row| Some(!own(row))).collect();
-    Ok(filter_record_batch(batch, &keep)?)
+    let rows = KeyTime::of(into, batch)?;
+    let mut keep = Vec::with_capacity(batch.num_rows());
+    // Rows of one key follow each other, as we write them, so a key is looked up once for each run.
+    for run in rows.runs() {
+        let is_ours = keys.contains(&rows.key(run.start));
+        let is_within = |time_us: i64| Timestamp::from_microsecond(time_us).is_ok_and(|hour| stretch.contains(hour));
+        keep.extend(rows.times.values()[run].iter().map(|time_us| !(is_ours && is_within(*time_us))));
+    }
+    Ok(filter_record_batch(batch, &BooleanArray::from(keep))?)
 }
 
 fn times<'a>(into: &Table, batch: &'a RecordBatch) -> Result<&'a TimestampMicrosecondArray> {
@@ -101,11 +103,28 @@ impl Kept {
         batches.retain(|batch| batch.num_rows() > 0);
         let Some(schema) = common_schema(into, &batches)? else { return Ok(Vec::new()) };
         let batches = batches.iter().map(|batch| in_columns(batch, &schema)).collect::<Result<Vec<_>>>()?;
-        let rows = concat_batches(&schema, &batches)?;
+        let rows = match batches.as_slice() {
+            [one] => one.clone(),
+            all => concat_batches(&schema, all)?,
+        };
+        if is_in_order(into, &rows)? {
+            return Ok(vec![rows]);
+        }
         let order = schema.fields().iter().zip(rows.columns()).take(into.key.len() + 1);
         let order: Vec<SortColumn> = order.map(|(_, column)| SortColumn { values: column.clone(), options: None }).collect();
         Ok(vec![take_record_batch(&rows, &lexsort_to_indices(&order, None)?)?])
     }
+}
+
+/// Whether rows are in order of key, then time, as new hours are if nothing is kept.
+fn is_in_order(into: &Table, rows: &RecordBatch) -> Result<bool> {
+    let keys = rollup::key_columns(into, rows)?;
+    let times = times(into, rows)?.values();
+    let follows = |row: usize| {
+        let by_key = keys.iter().map(|column| column.value(row).cmp(column.value(row + 1))).find(|order| order.is_ne());
+        by_key.unwrap_or_else(|| times[row].cmp(&times[row + 1])).is_le()
+    };
+    Ok((0..rows.num_rows().saturating_sub(1)).all(follows))
 }
 
 fn hull(first_us: i64, last_us: i64) -> Option<Interval> {

@@ -31,11 +31,9 @@ mod stretches;
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use repair_core::builtin::target::{self, target};
-use repair_core::lake::PresenceRequest;
 use repair_core::lake::rollup::{Function, Measure, Rollup};
 use repair_core::model::Usage;
 use repair_core::model::open_slots;
@@ -49,8 +47,9 @@ use serde_json::json;
 use self::assemble::{Hour, Summary};
 use crate::bar::{CLOSE, HIGH, LOW, OPEN, VOLUME};
 
-/// How many bars one rollup of the lake may cover: it holds them in memory, about 60 bytes each.
-const MOST_BARS: u64 = 4 << 20;
+/// How many hours of all keys one rollup of the lake may cover, open or not: those that are open are held in memory, at about 300 bytes each until
+/// they are written.
+const MOST_HOURS_AT_ONCE: u64 = 1 << 19;
 /// How many hours are written at once, held in memory at about 100 bytes each: those of a partition, or of the whole table if it has none.
 const MOST_HOURS: usize = 5_000_000;
 
@@ -100,6 +99,14 @@ struct HourlyBars {
     config: HourlyBarsConfig,
 }
 
+/// The hours of a stretch, before they are written.
+#[derive(Default)]
+struct Read {
+    hours: Vec<RecordBatch>,
+    summary: Summary,
+    usage: Usage,
+}
+
 /// The inputs of one aggregation.
 struct Job<'a> {
     context: &'a StepContext,
@@ -138,13 +145,28 @@ impl Aggregator for HourlyBars {
             incomplete: self.config.incomplete,
         };
         let hours = stretches::whole(PartitionUnit::Hour, &scope.interval)?;
-        let most_hours = MOST_BARS / (bars_an_hour(table)? * scope.keys.len().max(1) as u64);
+        let most_hours = MOST_HOURS_AT_ONCE / scope.keys.len().max(1) as u64;
         let unit = job.into.partition_by.first().map(|by| by.unit);
         let stretches = stretches::cut(&hours, unit, most_hours)?;
         let mut usage = Usage::default();
         let mut summary = Summary::default();
+        let mut next = match stretches.first() {
+            Some(first) => Some(job.read(first, most_hours).await?),
+            None => None,
+        };
         for (done, stretch) in (1u64..).zip(&stretches) {
-            usage += job.write(stretch, most_hours, &mut summary).await?;
+            let Some(read) = next.take() else { break };
+            let after = usize::try_from(done).ok().and_then(|done| stretches.get(done));
+            let read_next = async {
+                match after {
+                    Some(after) => job.read(after, most_hours).await.map(Some),
+                    None => Ok(None),
+                }
+            };
+            // The next stretch is read while this one is written. What was begun is ended, even if the other fails.
+            let (written, after) = futures::join!(job.write(stretch, read, &mut summary), read_next);
+            usage += written?;
+            next = after?;
             context.progress.advance(&context.step, done, stretches.len() as u64);
         }
         let output = json!({
@@ -192,14 +214,13 @@ impl HourlyBars {
 }
 
 impl Job<'_> {
-    /// Writes the hours of a stretch that consists of whole partitions, except at the edges of the interval.
-    async fn write(&self, stretch: &Interval, most_hours: u64, summary: &mut Summary) -> Result<Usage> {
-        let mut usage = Usage::default();
-        let mut rows: Vec<RecordBatch> = Vec::new();
+    /// Reads the hours of a stretch.
+    async fn read(&self, stretch: &Interval, most_hours: u64) -> Result<Read> {
+        let mut read = Read::default();
         let mut count = 0;
         for piece in stretches::cut(stretch, Some(PartitionUnit::Hour), most_hours)? {
             self.context.check_cancelled()?;
-            let hours = self.hours(&piece, summary, &mut usage).await?;
+            let hours = self.hours(&piece, &mut read).await?;
             count += hours.iter().map(RecordBatch::num_rows).sum::<usize>();
             if count > MOST_HOURS {
                 return Err(Error::invalid(format!(
@@ -207,24 +228,32 @@ impl Job<'_> {
                     self.into.name
                 )));
             }
-            rows.extend(hours);
+            read.hours.extend(hours);
         }
+        Ok(read)
+    }
+
+    /// Writes the hours of a stretch that consists of whole partitions, except at the edges of the interval.
+    async fn write(&self, stretch: &Interval, read: Read, summary: &mut Summary) -> Result<Usage> {
+        let Read { hours, summary: of_hours, mut usage } = read;
+        let count = hours.iter().map(|hours| hours.num_rows() as u64).sum::<u64>();
         let partitions = match self.into.partition_by.first() {
             Some(by) => Some(stretches::whole(by.unit, stretch)?),
             None => None,
         };
         let kept = kept::read(self.context.lake.as_ref(), &self.into, self.scope, stretch, partitions.as_ref()).await?;
         usage += kept.usage;
-        summary.rows += count as u64;
+        *summary += of_hours;
+        summary.rows += count;
         summary.kept += kept.rows() as u64;
         let replaced = partitions.unwrap_or_else(|| kept.hull.map_or(*stretch, |hull| stretch.hull(&hull)));
-        let rows = kept.beside(&self.into, rows)?;
+        let rows = kept.beside(&self.into, hours)?;
         usage += self.context.lake.replace(&self.into, &replaced, rows).await?;
         Ok(usage)
     }
 
     /// The hours of a piece of time; `None` if the market was closed throughout.
-    async fn hours(&self, piece: &Interval, summary: &mut Summary, usage: &mut Usage) -> Result<Option<RecordBatch>> {
+    async fn hours(&self, piece: &Interval, read: &mut Read) -> Result<Option<RecordBatch>> {
         let grid = self.table.grid()?;
         let slots = grid.slots_in(piece);
         let open = self.calendar.open(piece)?;
@@ -232,17 +261,20 @@ impl Job<'_> {
         if expected.is_empty() {
             return Ok(None);
         }
-        let rollup = Rollup { interval: *piece, within: open, keys: self.scope.keys.clone(), every: Cadence::HOUR, measures: measures() };
+        // One look at the rows: a bar that arrives meanwhile is counted as a bar or not at all, but never also as absent.
+        let rollup = Rollup {
+            interval: *piece,
+            within: open,
+            keys: self.scope.keys.clone(),
+            every: Cadence::HOUR,
+            measures: measures(),
+            absent_as_of: Some(self.context.entered_at),
+        };
         let (rolled, took) = self.context.lake.rollup(self.table, &rollup).await?;
-        *usage += took;
-        let rolled = concat_batches(&rollup.schema(self.table, &self.columns)?, &rolled)?;
-        // Presence is read after the bars, so that a bar that arrives in between is not counted at all, rather than twice: its hour is then
-        // incomplete.
-        let request = PresenceRequest::new(slots, self.scope.keys.clone(), self.context.entered_at);
-        let presence = self.context.lake.presence(self.table, &request).await?;
-        *usage += presence.usage;
-        let mut hours = assemble::hours(self.table, &self.scope.keys, &expected, &presence, &rolled)?;
-        hours.iter().for_each(|hour| summary.add(hour));
+        read.usage += took;
+        let rolled = assemble::one(&rollup.schema(self.table, &self.columns)?, rolled)?;
+        let mut hours = assemble::hours(self.table, &self.scope.keys, &expected, &rolled)?;
+        hours.iter().for_each(|hour| read.summary.add(hour));
         if self.incomplete == Incomplete::Skip {
             hours.retain(Hour::is_complete);
         }
@@ -268,12 +300,6 @@ fn implied(name: &str, table: &Table) -> Table {
         .with_partition("date", PartitionUnit::Day)
         .with_key(table.key.clone())
         .with_cadence(Cadence::HOUR)
-}
-
-/// How many bars an hour of one key can have.
-fn bars_an_hour(table: &Table) -> Result<u64> {
-    let cadence_s = table.grid()?.cadence().seconds();
-    Ok(u64::from(Cadence::HOUR.seconds() / cadence_s).max(1))
 }
 
 fn check_bars(table: &Table) -> Result<()> {

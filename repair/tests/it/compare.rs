@@ -205,6 +205,7 @@ impl Peeks {
                 keys: findings.scope.keys.clone(),
                 every: Cadence::MINUTE,
                 measures: vec![measure(function)],
+                absent_as_of: None,
             };
             let (batches, _) = lake.rollup(readings, &rollup).await.unwrap();
             let renamed = batches.into_iter().map(|batch| {
@@ -335,7 +336,14 @@ impl Aggregator for Hours {
     async fn aggregate(&self, context: &StepContext, request: AggregateRequest<'_>) -> Result<Aggregated> {
         let scope = &request.findings.unwrap().scope;
         let measures = vec![Measure { name: "value".to_owned(), column: "value".to_owned(), function: Function::Sum }];
-        let rollup = Rollup { interval: scope.interval, within: Vec::new(), keys: scope.keys.clone(), every: Cadence::HOUR, measures };
+        let rollup = Rollup {
+            interval: scope.interval,
+            within: Vec::new(),
+            keys: scope.keys.clone(),
+            every: Cadence::HOUR,
+            measures,
+            absent_as_of: None,
+        };
         let (rows, usage) = context.lake.rollup(context.table("readings")?, &rollup).await?;
         let hours = Table { key: vec!["sensor".to_owned()], ..Table::implicit("hours", "bucket") };
         context.lake.replace(&hours, &scope.interval, rows).await?;

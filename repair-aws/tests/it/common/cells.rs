@@ -165,7 +165,7 @@ pub async fn columns_of_every_type(world: &World) {
     assert_eq!(viewed.len(), 4);
     let measure = Measure { name: "n".into(), column: "Count".into(), function: Function::Sum };
     let (interval, every_s) = (Interval::parse("2024-03-04", "2024-03-04").unwrap(), Cadence::HOUR);
-    let rollup = Rollup { interval, within: vec![], keys: keys(&["A"]), every: every_s, measures: vec![measure] };
+    let rollup = Rollup { interval, within: vec![], keys: keys(&["A"]), every: every_s, measures: vec![measure], absent_as_of: None };
     assert_eq!(texts(&world.lake.rollup(&table, &rollup).await.unwrap().0), ["A|2024-03-04T09:00:00Z|3|0|4|0"]);
 
     // The engine reads patches from the table of repairs, with the types of the columns.

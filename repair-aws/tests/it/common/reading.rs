@@ -140,6 +140,7 @@ pub async fn text_as_a_grid_operator_writes_it(world: &World) {
         every: "1d".parse().unwrap(),
         within: Vec::new(),
         measures: vec![Measure { column: "mwh".to_owned(), function: Function::Max, name: "most".to_owned() }],
+        absent_as_of: None,
     };
     let (sums, _) = world.lake.rollup(&table, &rollup).await.unwrap();
     let sums = texts(&sums);
@@ -485,6 +486,7 @@ pub async fn rows_that_cannot_be_read(world: &World) {
         every: "1d".parse().unwrap(),
         within: Vec::new(),
         measures: vec![Measure { column: "v".to_owned(), function: Function::Sum, name: "sum".to_owned() }],
+        absent_as_of: None,
     };
     let (sums, _) = world.lake.rollup(&quarantine("4"), &rollup).await.unwrap();
     assert_eq!(texts(&sums), ["a|2024-03-04T00:00:00Z|146.0|11|0|0"]);

@@ -228,6 +228,11 @@ impl Patches {
         self.names.iter().map(AsRef::as_ref)
     }
 
+    /// The slots with patches, by key.
+    pub fn slots(&self) -> impl Iterator<Item = (&Key, i64)> {
+        self.by_slot.iter().flat_map(|(key, slots)| slots.keys().map(move |slot| (key, *slot)))
+    }
+
     /// Whether a slot has patches.
     pub fn has(&self, key: &Key, slot: i64) -> bool {
         self.by_slot.get(key).is_some_and(|slots| slots.contains_key(&slot))

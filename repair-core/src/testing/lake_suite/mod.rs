@@ -71,6 +71,7 @@ pub async fn all(lake: &dyn Lake, setup: &dyn LakeSetup) {
     a_scan_of_what_the_table_lacks_is_invalid(lake, setup).await;
     a_column_is_found_in_any_case(lake, setup).await;
     a_rollup_is_what_a_person_would_compute(lake, setup).await;
+    a_rollup_counts_what_is_absent(lake, setup).await;
     rows_are_counted_by_stretch_and_key(lake, setup).await;
     presence_is_exact_bits_and_counts(lake, setup).await;
     presence_shows_requested_keys_and_counts_others(lake, setup).await;

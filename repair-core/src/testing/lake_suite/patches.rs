@@ -201,7 +201,8 @@ pub async fn a_patch_changes_its_cells_and_nothing_else(lake: &dyn Lake, setup: 
 async fn sums_say_what_rests_on_repaired_cells(lake: &dyn Lake, table: &Table) {
     let measure = Measure { name: "sum".to_owned(), column: "price".to_owned(), function: Function::Sum };
     let interval = Interval::parse("2024-03-04", "2024-03-05").unwrap();
-    let request = Rollup { interval, within: Vec::new(), keys: keys(&["A", "B"]), every: Cadence::DAY, measures: vec![measure] };
+    let request =
+        Rollup { interval, within: Vec::new(), keys: keys(&["A", "B"]), every: Cadence::DAY, measures: vec![measure], absent_as_of: None };
     let mut found = Vec::new();
     for batch in lake.rollup(table, &request).await.unwrap().0 {
         let count = |name: &str| batch.column_by_name(name).unwrap().as_primitive::<UInt64Type>().clone();
@@ -473,7 +474,19 @@ async fn sequence(lake: &dyn Lake, setup: &dyn LakeSetup, table: Table, times: &
     }
     assert_eq!(shown(lake, &table, None).await, model.shown(|_| true), "seed {seed}: {did:?}\n{model:?}");
     if identity.lookback_us().is_none() {
-        presence_is_that_of(&model, lake, &table, &format!("seed {seed}: {did:?}\n{model:?}")).await;
+        let words = format!("seed {seed}: {did:?}\n{model:?}");
+        presence_is_that_of(&model, lake, &table, &words).await;
+        let all = [Function::First, Function::Last, Function::Min, Function::Max, Function::Sum];
+        let measure = |column: &str, function| Measure { name: format!("{column}-{function:?}"), column: column.to_owned(), function };
+        let rollup = Rollup {
+            interval: Interval::parse("2024-03-04", "2024-03-05").unwrap(),
+            within: Vec::new(),
+            keys: keys(&["A", "B", "Z"]),
+            every: Cadence::HOUR,
+            measures: all.iter().flat_map(|function| [measure("price", *function), measure("volume", *function)]).collect(),
+            absent_as_of: Some(at("2024-07-01T00:00:00Z")),
+        };
+        super::assert_rollup_is_that_of_a_scan(lake, &table, &rollup, &words).await;
         return;
     }
     for _ in 0..4 {

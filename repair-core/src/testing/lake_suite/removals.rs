@@ -80,7 +80,8 @@ pub async fn a_removal_hides_all_rows_of_its_slot(lake: &dyn Lake, setup: &dyn L
     assert!(found.raw.keys[&key].present.contains(slot.first) && !found.held(&key).unwrap().contains(slot.first));
 
     let measure = Measure { name: "sum".to_owned(), column: "price".to_owned(), function: Function::Sum };
-    let request = Rollup { interval: day, within: Vec::new(), keys: keys(&["A"]), every: Cadence::DAY, measures: vec![measure] };
+    let request =
+        Rollup { interval: day, within: Vec::new(), keys: keys(&["A"]), every: Cadence::DAY, measures: vec![measure], absent_as_of: None };
     let (sums, _) = lake.rollup(&table, &request).await.unwrap();
     let sums: Vec<_> = sums.iter().filter(|batch| batch.num_rows() > 0).collect();
     let number = |name: &str| sums[0].column_by_name(name).unwrap().as_primitive::<UInt64Type>().value(0);

@@ -1,13 +1,14 @@
 //! What tables hold, and what scans and rollups bring.
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType, UInt64Type};
+use arrow::util::display::array_value_to_string;
 
 use super::LakeSetup;
 use super::tables::*;
 use crate::error::ErrorKind;
-use crate::lake::rollup::{BUCKET, DUPLICATES, Function, Measure, OBSERVED, REPAIRED, Rollup};
-use crate::lake::{Lake, Layer, PresenceRequest, ScanRequest, StageRequest, overlay};
+use crate::lake::rollup::{BUCKET, DUPLICATES, Function, Measure, OBSERVED, REPAIRED, Rollup, by_scan};
+use crate::lake::{Lake, Layer, PresenceRequest, ReadLake, ScanRequest, StageRequest, overlay};
 use crate::model::{Cadence, Fix, Interval, Key, SlotRange, Table};
 
 /// A table's columns have the lake's shape: keys as UTF-8, the time as microseconds in UTC, all others as they are.
@@ -172,6 +173,7 @@ pub async fn a_rollup_is_what_a_person_would_compute(lake: &dyn Lake, setup: &dy
             measure("high", "price", Function::Max),
             measure("volume", "volume", Function::Sum),
         ],
+        absent_as_of: None,
     };
     let (batches, _) = lake.rollup(&table, &rollup).await.unwrap();
     let mut found = Vec::new();
@@ -203,4 +205,76 @@ pub async fn a_rollup_is_what_a_person_would_compute(lake: &dyn Lake, setup: &dy
         batches.iter().flat_map(|batch| batch.column_by_name("volume").unwrap().as_primitive::<Int64Type>().values().to_vec()).collect();
     assert_eq!(volumes, [27], "only the slots that are expected");
     assert!(batches.iter().all(|batch| batch.column_by_name("volume").unwrap().null_count() == 0));
+}
+
+/// What a rollup counts as absent: expected slots without a row that are confirmed absent, as long as the evidence has not expired. A bucket that
+/// holds nothing else is in the result, too.
+pub async fn a_rollup_counts_what_is_absent(lake: &dyn Lake, setup: &dyn LakeSetup) {
+    let table = table_with(setup, &[row("A", "2024-03-04T09:00:00Z", 1.0, 1), row("B", "2024-03-04T11:30:00Z", 2.0, 2)]).await;
+    let first = slots(&table, "2024-03-04T09:00:00Z", "2024-03-04T12:00:00Z").first;
+    let minutes = |from: i64, to: i64| SlotRange::new(first + from, first + to);
+    // The first is there after all; the last are of a key and an hour that nobody asks for.
+    let absent = vec![
+        absence("A", minutes(0, 2), "2024-06-01T00:00:00Z"),
+        absence("A", minutes(5, 6), "2024-05-01T00:00:00Z"),
+        absence("A", minutes(60, 62), "2024-06-01T00:00:00Z"),
+        absence("C", minutes(0, 9), "2024-06-01T00:00:00Z"),
+        absence("A", minutes(180, 181), "2024-06-01T00:00:00Z"),
+    ];
+    let filled = fix(&table, &[row("A", "2024-03-04T09:02:00Z", 3.0, 3)], absent);
+    repair(lake, &table, "backfill", "2024-04-01T00:00:00Z", &filled).await;
+    for (as_of, of_nine) in [("2024-04-02T00:00:00Z", 2), ("2024-05-01T00:00:00Z", 1)] {
+        let rollup = Rollup {
+            interval: Interval::parse("2024-03-04T09:00:00Z", "2024-03-04T12:00:00Z").unwrap(),
+            within: vec![
+                Interval::parse("2024-03-04T09:00:00Z", "2024-03-04T10:01:00Z").unwrap(),
+                Interval::parse("2024-03-04T11:00:00Z", "2024-03-04T12:00:00Z").unwrap(),
+            ],
+            keys: keys(&["A", "B", "none"]),
+            every: Cadence::HOUR,
+            measures: vec![Measure { name: "sum".to_owned(), column: "volume".to_owned(), function: Function::Sum }],
+            absent_as_of: Some(at(as_of)),
+        };
+        let found = rolled(&lake.rollup(&table, &rollup).await.unwrap().0);
+        let expected = [
+            format!("A 2024-03-04T09:00:00Z 4 1 1 0 {of_nine}"),
+            "A 2024-03-04T10:00:00Z - 0 0 0 1".to_owned(),
+            "B 2024-03-04T11:00:00Z 2 1 0 0 0".to_owned(),
+        ];
+        assert_eq!(found, expected, "as of {as_of}");
+        assert_rollup_is_that_of_a_scan(lake, &table, &rollup, as_of).await;
+    }
+}
+
+/// The rows of a rollup in order, with floats to the last bit.
+fn rolled(batches: &[RecordBatch]) -> Vec<String> {
+    let mut all = Vec::new();
+    for batch in batches {
+        for row in 0..batch.num_rows() {
+            let text = |column: &ArrayRef| match column.data_type() {
+                _ if column.is_null(row) => "-".to_owned(),
+                DataType::Float64 => match column.as_primitive::<Float64Type>().value(row) {
+                    number if number.is_nan() => "NaN".to_owned(),
+                    number => format!("{number:?} ({:x})", number.to_bits()),
+                },
+                _ => array_value_to_string(column, row).unwrap(),
+            };
+            all.push(batch.columns().iter().map(text).collect::<Vec<_>>().join(" "));
+        }
+    }
+    all.sort_unstable();
+    all
+}
+
+/// A lake's rollup is that of [`rollup::by_scan`](crate::lake::rollup::by_scan), to the last bit, or both fail.
+pub async fn assert_rollup_is_that_of_a_scan(lake: &dyn ReadLake, table: &Table, request: &Rollup, what: &str) {
+    let expected = by_scan(lake, table, request).await;
+    match (lake.rollup(table, request).await, expected) {
+        (Ok((found, _)), Ok((expected, _))) => {
+            assert_eq!(rolled(&found), rolled(&expected), "{what}");
+            assert!(found.iter().zip(&expected).all(|(one, other)| one.schema() == other.schema()), "{what}");
+        }
+        (Err(found), Err(expected)) => assert_eq!(found.kind(), expected.kind(), "{what}: {found}, {expected}"),
+        (found, expected) => panic!("{what}: {found:?}, {expected:?}"),
+    }
 }
