@@ -416,6 +416,20 @@ async fn orders_are_counted_once_on_athena_as_on_files() {
         let repair = &story["repairs"][0];
         assert_eq!((&repair["op"], &repair["row"]["amount"]), (&Value::from("insert"), &Value::from(2)), "{story:#}");
     }
+    // A report without a run says the same of both lakes.
+    let reported = || {
+        lakes.map(|(profile, _)| {
+            let report = json(&["report", "orders", "--workflow", file, "--profile", profile]);
+            let listed = ["defects", "fixes", "exceptions"].map(|name| report[name]["total"].clone());
+            (report["numbers"].clone(), report["held"].clone(), report["sentence"].clone(), report["notes"].clone(), listed)
+        })
+    };
+    let [here, on_aws] = reported();
+    assert_eq!(on_aws, here);
+    let record = serde_json::json!({ "added": 2, "replaced": 2, "removed": 0, "patched": 1, "absent": 0 });
+    let held = &here.1[0];
+    assert_eq!((&held["on_record"], &held["settled"], &held["several"]), (&record, &Value::from(3), &Value::from(0)), "{held:#}");
+    assert_eq!((&held["rows"], &held["keys"], &held["shown"]), (&Value::from(8), &Value::from(5), &Value::from(6)), "{held:#}");
     let stories = why();
     for story in &stories {
         assert_eq!((&story["standing"], &story["repairs"][0]["row"]["amount"]), (&Value::from("repaired"), &Value::from(40)), "{story:#}");
@@ -430,6 +444,8 @@ async fn orders_are_counted_once_on_athena_as_on_files() {
     for story in why() {
         assert_eq!((&story["standing"], story["raw"].as_array().unwrap().len()), (&Value::from("raw"), 2), "{story:#}");
     }
+    let [here, on_aws] = reported();
+    assert_eq!((&on_aws, &here.1[0]["several"], &here.1[0]["shown"]), (&here, &Value::from(3), &Value::from(8)));
 }
 
 fn aws_sdk_credentials() -> aws_credential_types::provider::SharedCredentialsProvider {
