@@ -171,7 +171,7 @@ impl Command {
             Self::Query(command) => command.execute(lake).await,
             Self::View(command) => command.execute(lake).await,
             _ if lake.is_some() => Err(repair::Error::invalid("this command works on no lake; leave out --lake").into()),
-            Self::Init(command) => command.execute(),
+            Self::Init(command) => command.execute().await,
             Self::Validate(command) => command.execute().await,
             Self::Graph(command) => command.execute(),
             Self::Schema(command) => command.execute(),
