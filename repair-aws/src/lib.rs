@@ -18,6 +18,7 @@ mod place;
 mod read;
 mod results;
 mod retract;
+pub mod sample;
 mod sql;
 mod state;
 mod tables;

@@ -174,6 +174,11 @@ impl Objects {
         Ok(self.get_range(key, None).await?.body)
     }
 
+    /// The first bytes of an object that has at least one.
+    pub(crate) async fn get_prefix(&self, key: &str, bytes: u64) -> Result<Bytes> {
+        Ok(self.get_range(key, Some(format!("bytes=0-{}", bytes.saturating_sub(1)))).await?.body)
+    }
+
     /// The last bytes of an object, and its size.
     pub(crate) async fn get_suffix(&self, key: &str, bytes: u64) -> Result<(Bytes, u64)> {
         let got = self.get_range(key, Some(format!("bytes=-{bytes}"))).await?;
@@ -275,6 +280,37 @@ impl Objects {
             }
             if next.is_none() {
                 return Ok(all);
+            }
+        }
+    }
+
+    /// The first objects whose keys begin with a prefix, in order, and whether there are more of them.
+    pub(crate) async fn some(&self, prefix: &str, most: usize) -> Result<(Vec<Object>, bool)> {
+        let mut all: Vec<Object> = Vec::new();
+        loop {
+            let after = all.last().map(|object| object.key.clone());
+            let page = self
+                .patience
+                .retried(|| async {
+                    let page =
+                        self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).set_start_after(after.clone()).send().await;
+                    page.map_err(|error| of_sdk("s3:ListBucket", &format!("s3://{}", self.bucket), error))
+                })
+                .await?;
+            let goes_on = page.is_truncated.unwrap_or(false);
+            let before = all.len();
+            for object in page.contents.unwrap_or_default() {
+                let bytes = object.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+                let tag = object.e_tag.unwrap_or_default();
+                all.extend(object.key.map(|key| Object { key, bytes, tag }));
+            }
+            if all.len() >= most {
+                let are_more = goes_on || all.len() > most;
+                all.truncate(most);
+                return Ok((all, are_more));
+            }
+            if !goes_on || all.len() == before {
+                return Ok((all, goes_on));
             }
         }
     }

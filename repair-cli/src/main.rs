@@ -11,6 +11,8 @@ mod output;
 mod pages;
 mod progress;
 mod terminal;
+#[cfg(feature = "otlp")]
+mod traces;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -169,7 +171,7 @@ impl Command {
             Self::Query(command) => command.execute(lake).await,
             Self::View(command) => command.execute(lake).await,
             _ if lake.is_some() => Err(repair::Error::invalid("this command works on no lake; leave out --lake").into()),
-            Self::Init(command) => command.execute(),
+            Self::Init(command) => command.execute().await,
             Self::Validate(command) => command.execute().await,
             Self::Graph(command) => command.execute(),
             Self::Schema(command) => command.execute(),
@@ -194,12 +196,16 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return output::refused_arguments(&error),
     };
-    cli.terminal.apply();
+    let logs = cli.terminal.apply();
     let format = cli.command.format();
     let runtime = match repair::runtime() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::Refused(error).report(format).into(),
     };
     let done = runtime.block_on(Box::pin(cli.command.execute(cli.lake)));
-    done.unwrap_or_else(|failure| failure.report(format)).into()
+    let exit = done.unwrap_or_else(|failure| failure.report(format));
+    // Spans that are still open end with it.
+    drop(runtime);
+    logs.end();
+    exit.into()
 }

@@ -10,6 +10,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry};
 
 use crate::progress;
 
@@ -79,8 +80,8 @@ pub(crate) fn width() -> Option<usize> {
 }
 
 impl TerminalArgs {
-    /// Follows the arguments from now on.
-    pub(crate) fn apply(self) {
+    /// Follows the arguments from now on. Returns what the command ends with.
+    pub(crate) fn apply(self) -> Logs {
         let choice = match self.color {
             Color::Auto => ColorChoice::Auto,
             Color::Always => ColorChoice::Always,
@@ -89,27 +90,30 @@ impl TerminalArgs {
         choice.write_global();
         // It is set once, before anything is done.
         let _ = QUIET.set(self.quiet);
-        self.log();
+        self.log()
     }
 
-    /// Writes log lines to standard error.
-    fn log(self) {
+    /// Writes log lines to standard error, and sends spans where the environment says.
+    fn log(self) -> Logs {
         let asked = std::env::var("RUST_LOG").ok().filter(|levels| !levels.trim().is_empty());
         let (levels, refused) = match asked.map(|levels| levels.parse::<Targets>()) {
             Some(Ok(levels)) => (levels, None),
             Some(Err(error)) => (self.levels(), Some(error)),
             None => (self.levels(), None),
         };
-        let layer = tracing_subscriber::fmt::layer().with_writer(BesideProgress).with_ansi(false);
-        let registry = tracing_subscriber::registry().with(levels);
-        // Nobody else sets a subscriber before the command does.
-        let _ = match self.log_format {
-            LogFormat::Text => registry.with(layer.without_time().with_target(false).compact()).try_init(),
-            LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+        let lines = tracing_subscriber::fmt::layer().with_writer(BesideProgress).with_ansi(false);
+        let lines = match self.log_format {
+            LogFormat::Text => lines.without_time().with_target(false).compact().with_filter(levels).boxed(),
+            LogFormat::Json => lines.json().flatten_event(true).with_filter(levels).boxed(),
         };
+        let (layers, logs, warnings) = Logs::begin(lines);
+        // Nobody else sets a subscriber before the command does.
+        let _ = tracing_subscriber::registry().with(layers).try_init();
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         if let Some(error) = refused {
             tracing::warn!(%error, "RUST_LOG cannot be read, and is ignored; write it as LEVEL or TARGET=LEVEL, separated by commas");
         }
+        logs
     }
 
     /// What is logged without RUST_LOG.
@@ -122,6 +126,40 @@ impl TerminalArgs {
         };
         // A target matches all that begin with it: `repair`, `repair_core`, …
         Targets::new().with_default(others).with_target("repair", ours)
+    }
+}
+
+/// What observes what happens in the process.
+type Layers = Vec<Box<dyn Layer<Registry> + Send + Sync>>;
+
+/// What has to be ended when the command ends.
+#[derive(Default)]
+pub(crate) struct Logs {
+    #[cfg(feature = "otlp")]
+    traces: Option<crate::traces::Traces>,
+}
+
+impl Logs {
+    /// Begins what the environment asks for, beside the log lines. Returns what to warn of, too.
+    #[cfg(feature = "otlp")]
+    fn begin(lines: Box<dyn Layer<Registry> + Send + Sync>) -> (Layers, Self, Vec<String>) {
+        let begun = crate::traces::begin();
+        let (layer, traces) = begun.sending.unzip();
+        (std::iter::once(lines).chain(layer).collect(), Self { traces }, begun.warnings)
+    }
+
+    /// Begins what the environment asks for, beside the log lines: nothing without the feature `otlp`.
+    #[cfg(not(feature = "otlp"))]
+    fn begin(lines: Box<dyn Layer<Registry> + Send + Sync>) -> (Layers, Self, Vec<String>) {
+        (vec![lines], Self::default(), Vec::new())
+    }
+
+    /// Ends it.
+    pub(crate) fn end(self) {
+        #[cfg(feature = "otlp")]
+        if let Some(traces) = self.traces {
+            traces.end();
+        }
     }
 }
 

@@ -111,6 +111,17 @@ fn format_of_content(path: &Path) -> Option<Format> {
     })
 }
 
+/// Whether a file of this name holds rows, and whether some lines of it are enough to look at; `None` if it is no file of rows.
+pub fn has_lines(name: &str) -> Option<bool> {
+    let name = name.rsplit_once('/').map_or(name, |(_, name)| name);
+    if !name.contains('.') {
+        return Some(false);
+    }
+    let format = FORMATS.iter().find(|format| Kind::of(**format, name).is_some())?;
+    let is_plain = name.rsplit_once('.').is_some_and(|(_, ending)| format.endings().iter().any(|known| ending.eq_ignore_ascii_case(known)));
+    Some(*format != Format::Parquet && is_plain)
+}
+
 impl Sample {
     /// Lists the files of a folder, and chooses those that are looked at.
     ///

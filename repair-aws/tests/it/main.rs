@@ -13,6 +13,7 @@ mod moto;
 mod owners;
 mod reading;
 mod rights;
+mod sample;
 mod scale;
 mod sweep;
 mod tables;

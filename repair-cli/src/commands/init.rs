@@ -14,11 +14,12 @@ use crate::output::{Failure, count, print, print_json, table};
 
 /// Look at the files of a folder, and write a workflow that finds and repairs what is broken in them.
 ///
-/// Some rows of at most 20 files are looked at. Each guess is printed with a reason, and stands in the workflow as a comment: read it, correct
+/// Some rows of at most 20 files are looked at. A table in S3, such as s3://bucket/lake/bars, is looked at in the same way, if the command has the
+/// feature `aws`: at most 20,000 objects are listed, and at most 64 MB are read. Each guess is printed with a reason, and stands in the workflow as a comment: read it, correct
 /// what is wrong, then plan and run. The files themselves are never changed.
 #[derive(Debug, Args)]
 pub(crate) struct Init {
-    /// The folder in which the files of one table are.
+    /// The folder in which the files of one table are, or its place in S3.
     folder: PathBuf,
     /// Where to write the workflow [default: TABLE.yaml].
     #[arg(long, short, value_name = "FILE")]
@@ -29,6 +30,12 @@ pub(crate) struct Init {
     /// A folder with true rows, such as a vendor's files, from which gaps are filled.
     #[arg(long, value_name = "FOLDER")]
     source: Option<PathBuf>,
+    /// For a table in S3: the database that has it [default: default].
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+    /// For a table in S3: the workgroup in which queries run [default: primary].
+    #[arg(long, value_name = "NAME")]
+    workgroup: Option<String>,
     /// Overwrite the file.
     #[arg(long)]
     force: bool,
@@ -38,8 +45,16 @@ pub(crate) struct Init {
 }
 
 impl Init {
-    pub(crate) fn execute(self) -> Result<Exit, Failure> {
-        let found = Look::at(&self.folder).table(self.table).source(self.source).now()?;
+    pub(crate) async fn execute(self) -> Result<Exit, Failure> {
+        let is_in_s3 = self.folder.to_str().is_some_and(|place| place.starts_with("s3://"));
+        if !is_in_s3 && (self.database.is_some() || self.workgroup.is_some()) {
+            return Err(Error::invalid("--database and --workgroup are for a table in S3; leave them out").into());
+        }
+        let look = Look::at(&self.folder).table(self.table).source(self.source).database(self.database).workgroup(self.workgroup);
+        #[cfg(feature = "aws")]
+        let found = look.anywhere().await?;
+        #[cfg(not(feature = "aws"))]
+        let found = look.now()?;
         let out = self.out.unwrap_or_else(|| PathBuf::from(format!("{}.yaml", found.table)));
         write(&out, &found.workflow, self.force)?;
         let next = next(&out.display().to_string(), &found);
@@ -58,6 +73,15 @@ impl Init {
         };
         let mut text = table(&["what", "guess", "sure?", "why"], &rows);
         text.push_str(&format!("\n\n{} of {files} were looked at.", count(found.rows_read as u64, "row")));
+        if let Some(objects) = &found.objects {
+            let more = if objects.are_more { " There are more objects, which were not listed." } else { "" };
+            text.push_str(&format!(
+                "\n{} listed; {} of {} read.{more}",
+                count(objects.listed, "object"),
+                count(objects.bytes, "byte"),
+                objects.read
+            ));
+        }
         text.push_str(&format!("\n{} is written. Read it, correct what is wrong, then:\n", out.display()));
         for command in next {
             text.push_str(&format!("\n    {command}"));

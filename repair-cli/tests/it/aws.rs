@@ -416,6 +416,20 @@ async fn orders_are_counted_once_on_athena_as_on_files() {
         let repair = &story["repairs"][0];
         assert_eq!((&repair["op"], &repair["row"]["amount"]), (&Value::from("insert"), &Value::from(2)), "{story:#}");
     }
+    // A report without a run says the same of both lakes.
+    let reported = || {
+        lakes.map(|(profile, _)| {
+            let report = json(&["report", "orders", "--workflow", file, "--profile", profile]);
+            let listed = ["defects", "fixes", "exceptions"].map(|name| report[name]["total"].clone());
+            (report["numbers"].clone(), report["held"].clone(), report["sentence"].clone(), report["notes"].clone(), listed)
+        })
+    };
+    let [here, on_aws] = reported();
+    assert_eq!(on_aws, here);
+    let record = serde_json::json!({ "added": 2, "replaced": 2, "removed": 0, "patched": 1, "absent": 0 });
+    let held = &here.1[0];
+    assert_eq!((&held["on_record"], &held["settled"], &held["several"]), (&record, &Value::from(3), &Value::from(0)), "{held:#}");
+    assert_eq!((&held["rows"], &held["keys"], &held["shown"]), (&Value::from(8), &Value::from(5), &Value::from(6)), "{held:#}");
     let stories = why();
     for story in &stories {
         assert_eq!((&story["standing"], &story["repairs"][0]["row"]["amount"]), (&Value::from("repaired"), &Value::from(40)), "{story:#}");
@@ -430,6 +444,8 @@ async fn orders_are_counted_once_on_athena_as_on_files() {
     for story in why() {
         assert_eq!((&story["standing"], story["raw"].as_array().unwrap().len()), (&Value::from("raw"), 2), "{story:#}");
     }
+    let [here, on_aws] = reported();
+    assert_eq!((&on_aws, &here.1[0]["several"], &here.1[0]["shown"]), (&here, &Value::from(3), &Value::from(8)));
 }
 
 fn aws_sdk_credentials() -> aws_credential_types::provider::SharedCredentialsProvider {
@@ -488,4 +504,55 @@ async fn a_profile_of_aws_is_logged_in_to_by_its_process() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("no AWS credentials") && said.contains("aws sso login"), "{said}");
+}
+
+/// `init` of a table in S3 guesses what it guesses of the same files in a folder, and says what it read; what it writes is valid, and a plan finds
+/// what is missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_in_s3_is_described_as_its_files_are() {
+    let world = World::new();
+    let folder = captured(&world).await;
+    let sandbox = Sandbox::start(&folder).await;
+    let json = |arguments: &[&str]| -> Value {
+        let output = sandbox.repair(&world).args(arguments).arg("--json").output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
+    };
+    let names = ["--database", "market", "--workgroup", "repair"];
+    let place = format!("{LAKE}/bars");
+    let there = json(&[&["init", place.as_str()][..], &names].concat());
+    let here = json(&["init", folder.join("bars").to_str().unwrap(), "--out", "here.yaml"]);
+    let guesses = |object: &Value| -> Vec<Value> {
+        let named = |guess: &&Value| guess["what"] != "database" && guess["what"] != "workgroup";
+        object["guesses"].as_array().unwrap().iter().filter(named).cloned().collect()
+    };
+    assert_eq!(guesses(&there), guesses(&here));
+    assert_eq!((&there["lake"], &there["table"], &there["rows_read"]), (&LAKE.into(), &"bars".into(), &here["rows_read"]));
+    let files = crate::common::files(&folder.join("bars"));
+    let bytes: usize = files.values().map(Vec::len).sum();
+    let objects = serde_json::json!({ "listed": files.len(), "are_more": false, "read": files.len(), "bytes": bytes, "is_whole": true });
+    assert_eq!(there["objects"], objects);
+    assert_eq!(there["next"][2], format!("repair report bars --lake {LAKE}"));
+    sandbox.repair(&world).args(["validate", "bars.yaml"]).assert().success();
+    let [on_aws, in_folder] = [json(&["plan", "bars.yaml"]), json(&["plan", "here.yaml"])];
+    let counts = |plan: &Value| plan["looks"][0]["counts"].clone();
+    assert_eq!(counts(&on_aws)["missing"], world.dropped + world.quiet, "{on_aws:#}");
+    assert_eq!(counts(&on_aws), counts(&in_folder));
+
+    // For people; without names, both are guesses. Nothing was written but the workflow.
+    let said = sandbox.repair(&world).args(["init", &place, "--force"]).output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(
+        said.contains("1 object listed; ") && said.contains(" bytes of 1 read.") && said.contains("name the one that has the table"),
+        "{said}"
+    );
+    let written = std::fs::read_to_string(world.lake().parent().unwrap().join("bars.yaml")).unwrap();
+    assert!(written.contains("with: { location: \"s3://bucket/lake\", database: default, workgroup: primary }"), "{written}");
+    let refused = |arguments: &[&str], words: &str| {
+        let output = sandbox.repair(&world).arg("init").args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(words), "{arguments:?}: {said}");
+    };
+    refused(&["s3://bucket/lake/none"], "there is no object below s3://bucket/lake/none/");
+    refused(&[&place, "--source", "lake/archive", "--out", "x.yaml"], "leave out the source");
+    refused(&["lake/bars", "--database", "market", "--out", "x.yaml"], "are for a table in S3");
 }

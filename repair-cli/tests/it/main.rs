@@ -19,6 +19,8 @@ mod include;
 mod init;
 mod kill;
 mod lessons;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod plan;
 mod power;
 mod provenance;

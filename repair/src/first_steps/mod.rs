@@ -18,6 +18,8 @@
 //! # }
 //! ```
 
+#[cfg(feature = "aws")]
+mod bucket;
 mod dialect;
 mod folders;
 mod series;
@@ -102,6 +104,9 @@ pub struct FirstSteps {
     pub files_read: usize,
     /// How many rows were looked at.
     pub rows_read: usize,
+    /// What was listed and read in S3, for a table that is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objects: Option<ObjectsRead>,
     /// The guesses.
     pub guesses: Vec<Guess>,
     /// The text of the workflow.
@@ -115,6 +120,33 @@ impl FirstSteps {
     }
 }
 
+/// What a look at objects in S3 took. None of it is written anywhere but to a temporary folder, which is gone afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ObjectsRead {
+    /// How many objects were listed.
+    pub listed: u64,
+    /// Whether there are more of them, which were not listed.
+    pub are_more: bool,
+    /// How many were read.
+    pub read: u64,
+    /// How many bytes were read.
+    pub bytes: u64,
+    /// Whether all of them were read, as a whole.
+    pub is_whole: bool,
+}
+
+/// Where a table in S3 is, which was copied to a folder here.
+#[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "without AWS there is no such table"))]
+struct InS3 {
+    /// The place around that of the table.
+    lake: String,
+    objects: ObjectsRead,
+    database: String,
+    workgroup: String,
+}
+
 /// A request to look at a folder.
 #[derive(Debug, Clone)]
 #[must_use = "nothing is looked at before `now`"]
@@ -122,12 +154,18 @@ pub struct Look {
     folder: PathBuf,
     table: Option<String>,
     source: Option<PathBuf>,
+    #[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "it is for a table in S3"))]
+    database: Option<String>,
+    #[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "it is for a table in S3"))]
+    workgroup: Option<String>,
 }
 
 /// All that the workflow is written from.
 struct Picture {
     table: String,
     lake: String,
+    /// The database and the workgroup, for a table in S3.
+    athena: Option<(String, String)>,
     location: String,
     format: Format,
     ignore: Vec<String>,
@@ -205,7 +243,7 @@ fn together(rows: Vec<(SampledRows, Vec<(String, String)>)>) -> Vec<Column> {
 impl Look {
     /// Looks at the files of this folder.
     pub fn at(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), table: None, source: None }
+        Self { folder: folder.into(), table: None, source: None, database: None, workgroup: None }
     }
 
     /// Gives the table this name, instead of that of the folder.
@@ -220,19 +258,50 @@ impl Look {
         self
     }
 
+    /// Names the database that has the table, for a table in S3. Without it, `default` is written, for a person to correct.
+    pub fn database(mut self, name: impl Into<Option<String>>) -> Self {
+        self.database = name.into();
+        self
+    }
+
+    /// Names the workgroup in which queries run, for a table in S3. Without it, `primary` is written, for a person to correct.
+    pub fn workgroup(mut self, name: impl Into<Option<String>>) -> Self {
+        self.workgroup = name.into();
+        self
+    }
+
+    /// Looks, and guesses, also at a table in S3 such as `s3://bucket/lake/bars`, with the feature `aws`: at most 20,000 objects are listed, and at most 64 MB of
+    /// at most 20 of them are read.
+    ///
+    /// # Errors
+    /// As [`Look::now`]; those of S3.
+    #[cfg(feature = "aws")]
+    pub async fn anywhere(self) -> Result<FirstSteps> {
+        if bucket::is_place(&self.folder) { bucket::look(self).await } else { self.now() }
+    }
+
     /// Looks, and guesses.
     ///
     /// # Errors
+    /// `invalid` if the folder or the source is a place in S3;
     /// `not-found` if there is no folder, or no file with rows in it; `invalid` if its files have several formats, or nothing can be guessed about
     /// its times; `blind` if it is a table of Delta Lake, Apache Hudi or Apache Iceberg.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a clamped share")]
     pub fn now(self) -> Result<FirstSteps> {
+        self.of(None)
+    }
+
+    /// Looks at a folder, or at the copy of a table in S3.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a clamped share")]
+    fn of(self, in_s3: Option<InS3>) -> Result<FirstSteps> {
         on_this_machine(&self.folder)?;
         self.source.as_deref().map_or(Ok(()), on_this_machine)?;
         let named = |error: Error| error.on("folder", self.folder.display());
         let sample = Sample::open(&self.folder)?;
         let mut guesses = Vec::new();
-        let (lake, location) = within(&self.folder)?;
+        let (mut lake, location) = within(&self.folder)?;
+        if let Some(in_s3) = &in_s3 {
+            lake.clone_from(&in_s3.lake);
+        }
         let files = sample.paths().count();
         let format = sample.format();
         let which = if files == 1 { "its one file is of it".to_owned() } else { format!("all {files} files are of it") };
@@ -253,7 +322,7 @@ impl Look {
             }
         }
         let mut rows = Vec::with_capacity(sample.files());
-        let (mut odd, mut is_whole) = (0, sample.files() == files);
+        let (mut odd, mut is_whole) = (0, sample.files() == files && in_s3.as_ref().is_none_or(|in_s3| in_s3.objects.is_whole));
         for nth in 0..sample.files() {
             let of_file = sample.rows(nth, &csv)?;
             odd += of_file.odd;
@@ -325,6 +394,7 @@ impl Look {
         let mut picture = Picture {
             table: as_name(self.table.as_deref().unwrap_or(&location)),
             lake,
+            athena: in_s3.as_ref().map(|in_s3| (in_s3.database.clone(), in_s3.workgroup.clone())),
             location,
             format,
             ignore: sample.ignore().to_vec(),
@@ -406,6 +476,7 @@ impl Look {
             files,
             files_read: sample.files(),
             rows_read,
+            objects: in_s3.map(|in_s3| in_s3.objects),
             guesses,
             workflow: text,
         })

@@ -175,8 +175,20 @@ pub(super) fn workflow(picture: &Picture, guesses: &[Guess]) -> String {
     lines.line(2, &format!("from: {{ type: date, default: {} }}", picture.days.0));
     lines.line(2, &format!("to: {{ type: date, default: {} }}", picture.days.1));
     lines.line(0, "profiles:");
-    lines.comment(2, "Repairs are kept beside the table's folder; the files of the table are never changed");
-    lines.line(2, &format!("local: {{ lake: local, with: {{ root: {} }} }}", quoted(&picture.lake)));
+    if let Some((database, workgroup)) = &picture.athena {
+        lines.comment(
+            2,
+            "Repairs are kept beside the table's prefix; the objects of the table are never changed. The database must have the table, under this name; \
+             queries run in the workgroup, and the names of both are guesses unless you gave them",
+        );
+        lines.line(2, "aws:");
+        lines.line(4, "lake: athena");
+        let [lake, database, workgroup] = [&picture.lake, database, workgroup].map(|text| quoted(text));
+        lines.line(4, &format!("with: {{ location: {lake}, database: {database}, workgroup: {workgroup} }}"));
+    } else {
+        lines.comment(2, "Repairs are kept beside the table's folder; the files of the table are never changed");
+        lines.line(2, &format!("local: {{ lake: local, with: {{ root: {} }} }}", quoted(&picture.lake)));
+    }
     lines.line(0, "tables:");
     table(&mut lines, picture, guesses);
     if picture.calendar == CalendarGuess::Weekdays {

@@ -13,8 +13,8 @@ mod picture;
 use std::path::{Path, PathBuf};
 
 pub use self::model::{
-    Bucket, Candle, CandleChart, Cell, CellSum, Defect, Doing, Edge, Exception, Fix, Graph, KeyCandles, KeyCells, Listing, Node, Numbers,
-    Point, Report, Series, Span, Subject, TableReport, Timeline, TimelineRow,
+    Bucket, Candle, CandleChart, Cell, CellSum, Defect, Doing, Edge, Exception, Fix, Graph, Held, HeldDay, KeyCandles, KeyCells, Listing,
+    Node, Numbers, OnRecord, Point, Report, Series, Span, Subject, TableReport, Timeline, TimelineRow,
 };
 use crate::open::{OpenLake, Repair};
 use crate::request::awaitable;
@@ -100,8 +100,11 @@ impl Repair {
     /// is what the first detect step of the workflow expects that looks for missing rows of the table; without one, it is the table's own `keys`
     /// at all times, and a part of time has to be given. Nothing is written.
     ///
+    /// Of a table whose key identifies a row, nothing says what is expected. The report says what the table [holds](Held), which rows have several
+    /// versions, and what repairs make of them, in the time of the first detect step of the table, or in that which is given.
+    ///
     /// # Errors
-    /// `not-found` if the workflow has no such table; `invalid` if nothing says what is expected; those of looking.
+    /// `not-found` if the workflow has no such table; `invalid` if nothing says what is expected, or which time is meant; those of looking.
     pub fn report_on_table(&self, table: impl Into<String>) -> TableReportRequest<'_> {
         TableReportRequest { repair: self, table: table.into(), from: None, to: None, beside: None }
     }

@@ -24,6 +24,9 @@ pub struct Report {
     pub numbers: Numbers,
     /// How complete the tables are.
     pub tables: Vec<TableReport>,
+    /// What tables hold whose key identifies a row: nothing says how many rows are expected of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<Held>,
     /// What aggregate steps wrote that is drawn as candles.
     pub candles: Vec<CandleChart>,
     /// The workflow, and the path that the run took.
@@ -80,7 +83,8 @@ pub enum Subject {
     },
 }
 
-/// What was found and what came of it. For a run these are the numbers of `show` and `costs`; for a table, those of its slots now.
+/// What was found and what came of it. For a run these are the numbers of `show` and `costs`; for a table, those of its slots now. In a table
+/// whose key identifies a row, keys that have a row stand for slots, and several versions of a row are what is wrong.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Numbers {
@@ -194,6 +198,74 @@ pub struct TableReport {
     /// One series, with its repaired stretches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub series: Option<Series>,
+}
+
+/// What a table holds whose key identifies a row, see [`Rows::Unique`](repair_core::model::Rows::Unique), and what repairs make of it. Which
+/// rows it should hold is not known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Held {
+    /// The table.
+    pub table: String,
+    /// What was examined. A row belongs to it if its time does.
+    pub interval: Interval,
+    /// The zone of its days.
+    pub zone: String,
+    /// Rows of the table's own, all versions.
+    pub rows: u64,
+    /// Rows that could not be read. They are in no other number.
+    pub unreadable: u64,
+    /// Keys with a row of the table's own.
+    pub keys: u64,
+    /// Rows with several versions that no repair replaces.
+    pub several: u64,
+    /// The versions of these beyond the first.
+    pub surplus: u64,
+    /// Rows with several versions that a repair replaces.
+    pub settled: u64,
+    /// Rows whose versions have changed since a repair replaced them, and which have one version now.
+    pub changed: u64,
+    /// Rows in the repaired view.
+    pub shown: u64,
+    /// What the overlay has on record, without what was undone.
+    pub on_record: OnRecord,
+    /// The rows of the table's own, by day, from the first day of the interval to the last. Empty if there are too many days to be counted one
+    /// by one.
+    pub days: Vec<HeldDay>,
+}
+
+/// The repairs of rows that the overlay of a table holds, by what they do. A row counts once, by its newest repair; a repair that was undone does
+/// not count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct OnRecord {
+    /// Rows that the table lacked.
+    pub added: u64,
+    /// Rows that replace others, such as several versions.
+    pub replaced: u64,
+    /// Rows that are removed.
+    pub removed: u64,
+    /// Rows of which cells are changed.
+    pub patched: u64,
+    /// Rows that a source confirmed not to exist.
+    pub absent: u64,
+}
+
+impl OnRecord {
+    /// All repairs of rows.
+    pub fn repairs(&self) -> u64 {
+        self.added + self.replaced + self.removed + self.patched
+    }
+}
+
+/// The rows of one day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct HeldDay {
+    /// When it begins, in the zone of the table.
+    pub from: Timestamp,
+    /// Its rows, all versions.
+    pub rows: u64,
 }
 
 /// A sum of cells.

@@ -2,7 +2,7 @@
 //! hashes.
 
 use super::csv::Csv;
-use super::model::{CandleChart, Defect, Exception, Fix, Listing, Numbers, Report, Subject, TableReport};
+use super::model::{CandleChart, Defect, Exception, Fix, Held, Listing, Numbers, Report, Subject, TableReport};
 use super::picture::heat::{self, When};
 use super::picture::markup::{Markup, base64, count, grouped};
 use super::picture::{Picture, STYLE, Size, candles, graph, points, series, timeline, times};
@@ -33,7 +33,8 @@ pub(super) fn page(report: &Report) -> String {
     for table in &report.tables {
         completeness(&mut page, table);
     }
-    if report.tables.is_empty() {
+    report.held.iter().for_each(|of| held(&mut page, of));
+    if report.tables.is_empty() && report.held.is_empty() {
         page.raw("<h2>Completeness</h2><p>No table could be looked at, so there is nothing to show. ");
         page.raw("This does not mean that nothing is missing.</p>");
     }
@@ -94,19 +95,24 @@ fn header(page: &mut Markup, report: &Report) {
         }
         Subject::Table { run: Some(run), workflow, .. } => format!("as run {run} of workflow {workflow} last examined it"),
         Subject::Table { run: None, workflow, .. } => {
-            format!("as it is at {:.0}; workflow {workflow} says what is expected", report.made_at)
+            let says = if report.held.is_empty() { "what is expected" } else { "what its rows are" };
+            format!("as it is at {:.0}; workflow {workflow} says {says}", report.made_at)
         }
     };
     page.leaf("p", &[("class", &"dim")], facts).leaf("p", &[("class", &"lead")], &report.sentence);
     let Numbers { expected, found, repaired, absent, left } = report.numbers;
     let words = if matches!(report.subject, Subject::Run { .. }) { "found missing or wrong" } else { "without a row of the table's own" };
+    let [of, words, still] = match report.held.as_slice() {
+        [] => ["slots expected", words, "still missing or wrong"],
+        _ => ["keys with a row", "rows with several versions", "of these, not repaired"],
+    };
     page.raw("<dl class=\"numbers\">");
     for (words, number, bad) in [
-        ("slots expected", expected, false),
+        (of, expected, false),
         (words, found, false),
         ("repaired", repaired, false),
         ("confirmed absent", absent, false),
-        ("still missing or wrong", left, left > 0),
+        (still, left, left > 0),
     ] {
         page.open("div", &[("class", &if bad { "bad" } else { "" })]).leaf("dt", &[], words).leaf("dd", &[], grouped(number)).close("div");
     }
@@ -202,6 +208,50 @@ fn completeness(page: &mut Markup, table: &TableReport) {
         items.extend([("absent", "confirmed absent"), ("lost", "missing")]);
         legend(page, &items);
     }
+}
+
+/// What a table holds whose key identifies a row.
+fn held(page: &mut Markup, of: &Held) {
+    let zone = times::zone(&of.zone);
+    page.raw("\n<h2>").text(format!("What {} holds", of.table)).raw("</h2>");
+    let [from, to] = [of.interval.from(), of.interval.to()].map(|at| times::minute(at, &zone));
+    let mut facts = format!("Rows whose time lies from {from} to {to} ({}).", of.zone);
+    let empty = of.days.iter().filter(|day| day.rows == 0).count() as u64;
+    if !of.days.is_empty() {
+        facts.push_str(&format!(" {} of {} without a row.", grouped(empty), count(of.days.len() as u64, "day")));
+    }
+    page.leaf("p", &[("class", &"dim")], facts);
+    let record = &of.on_record;
+    tabular(page, "What it holds, and what is on record");
+    head(page, &["what", "rows"], 1..2);
+    for (what, rows) in [
+        ("the table's own, all versions", of.rows),
+        ("could not be read", of.unreadable),
+        ("with several versions that no repair replaces", of.several),
+        ("versions of these beyond the first", of.surplus),
+        ("with several versions that a repair replaces", of.settled),
+        ("whose versions changed since a repair replaced them", of.changed),
+        ("on record: added", record.added),
+        ("on record: replaced", record.replaced),
+        ("on record: removed", record.removed),
+        ("on record: some cells changed", record.patched),
+        ("shown with repairs", of.shown),
+    ] {
+        page.raw("<tr>").leaf("td", &[], what);
+        numbers(page, [rows]);
+    }
+    page.raw("</tbody></table></div>");
+    if of.days.is_empty() {
+        return;
+    }
+    page.raw("<details><summary>Rows by day</summary>");
+    tabular(page, "Rows by day");
+    head(page, &["day", "rows"], 1..2);
+    for day in &of.days {
+        page.raw("<tr>").leaf("td", &[], zone.local(day.from).date());
+        numbers(page, [day.rows]);
+    }
+    page.raw("</tbody></table></div></details>");
 }
 
 /// With more cells than this, only the sums of keys are a table.
@@ -334,14 +384,14 @@ fn listing_head<T>(page: &mut Markup, listing: &Listing<T>, name: &'static str, 
 fn listings(page: &mut Markup, report: &Report) {
     listing_head(page, &report.defects, "Defects", "stretch");
     if !report.defects.rows.is_empty() {
-        rows_of(page, "Defects");
+        tabular(page, "Defects");
         head(page, &["key", "from (UTC)", "to (UTC)", "kind", "table", "found by", "slots", "repaired", "absent", "arrived since"], 6..10);
         report.defects.rows.iter().for_each(|row| defect(page, row));
         page.raw("</tbody></table></div>");
     }
     listing_head(page, &report.fixes, "Fixes", "stretch");
     if !report.fixes.rows.is_empty() {
-        rows_of(page, "Fixes");
+        tabular(page, "Fixes");
         let names =
             ["key", "from (UTC)", "to (UTC)", "slots", "table", "strategy", "source", "operation", "at (UTC)", "run", "step", "undone by"];
         head(page, &names, 3..4);
@@ -350,7 +400,7 @@ fn listings(page: &mut Markup, report: &Report) {
     }
     listing_head(page, &report.exceptions, "Exceptions", "stretch");
     if !report.exceptions.rows.is_empty() {
-        rows_of(page, "Exceptions");
+        tabular(page, "Exceptions");
         let names = [
             "key",
             "from (UTC)",
@@ -371,7 +421,8 @@ fn listings(page: &mut Markup, report: &Report) {
     }
 }
 
-fn rows_of(page: &mut Markup, name: &'static str) {
+/// Begins a part of the page that is a table, which may be wider than it.
+fn tabular(page: &mut Markup, name: &'static str) {
     page.open("div", &[("class", &"scroll tall"), ("tabindex", &"0"), ("role", &"region"), ("aria-label", &name)]);
 }
 

@@ -59,6 +59,7 @@ fn report(tables: Vec<TableReport>) -> Report {
         sentence: "Nothing is left.".to_owned(),
         numbers: Numbers { expected: 240, found: 66, repaired: 5, absent: 1, left: 60 },
         tables,
+        held: Vec::new(),
         candles: Vec::new(),
         graph: None,
         timeline: None,

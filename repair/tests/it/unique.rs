@@ -150,6 +150,107 @@ fn a_wrong_value_of_an_order_is_set() {
     );
 }
 
+/// The report on the table as it is now: in the time of its first step, or another one.
+fn report(world: &World, steps: &str, within: Option<(&str, &str)>) -> (serde_json::Value, String) {
+    let opened = world.workflow(ORDERS, steps);
+    let (from, to) = within.unzip();
+    let report = repair::block_on(async { opened.report_on_table("t").within(from, to).await });
+    let report = report.unwrap_or_else(|error| panic!("{}", error.full()));
+    (serde_json::to_value(&report).unwrap(), report.html())
+}
+
+/// A report without a run says what the table holds, what repairs make of it, and what nobody looked for.
+#[test]
+fn a_report_without_a_run_says_what_a_table_of_orders_holds() {
+    let world = orders();
+    let (before, page) = report(&world, &steps(), None);
+    // Of the first ten days: nine plain orders, two lines of `twice`, three versions of `moved`, one of `later`, and `wrong`.
+    let held = json!({
+        "rows": 16, "unreadable": 0, "keys": 13, "several": 3, "surplus": 4, "settled": 0, "changed": 0, "shown": 16,
+        "on_record": { "added": 0, "replaced": 0, "removed": 0, "patched": 0, "absent": 0 },
+    });
+    let part = |report: &serde_json::Value| -> serde_json::Value {
+        held.as_object()
+            .unwrap()
+            .keys()
+            .map(|name| (name.clone(), report["held"][0][name].clone()))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    };
+    assert_eq!(part(&before), held, "{before:#}");
+    let days = before["held"][0]["days"].as_array().unwrap();
+    let rows: Vec<_> = days.iter().map(|day| day["rows"].as_u64().unwrap()).collect();
+    assert_eq!(rows, [1, 3, 4, 2, 1, 1, 0, 1, 2, 1], "the seventh has no row");
+    assert_eq!(before["numbers"], json!({ "expected": 13, "found": 3, "repaired": 0, "absent": 0, "left": 3 }));
+    assert_eq!(
+        before["sentence"],
+        "Table t holds 16 rows of 13 keys; 3 rows have several versions, 4 too many, and no repair replaces them. With repairs it shows 16 rows. \
+         Nothing says which rows it should have, so none is counted as missing."
+    );
+    let looked = "Only several versions of a row were looked for: neither rows that never came, nor wrong values, nor differences from a source. A run \
+                  of workflow field looks for more, in steps look (arrivals), bad (invalid).";
+    assert_eq!(before["notes"].as_array().unwrap().last().unwrap(), looked);
+    assert_eq!((&before["defects"]["total"], &before["fixes"]["total"]), (&json!(3), &json!(0)));
+    for words in ["What t holds", "1 of 10 days without a row.", "keys with a row", looked] {
+        assert!(page.contains(words), "{words}");
+    }
+    assert!(!page.contains("Completeness") && !page.contains("slots expected"), "nothing says how complete it is");
+    assert!(!world.0.path().join("lake/.repair").exists(), "something was written");
+
+    // What a run repaired is on record, `later` among the rows of the twentieth; cells of `wrong` are changed.
+    let fix = "  fix: { repair: set, of: bad, with: { values: { amount: 3 } }, next: sum }\n";
+    let fixing = steps().replace("min: 0 }] }, next: sum", "min: 0 }] }, next: fix").replace("  sum: {", &format!("{fix}  sum: {{"));
+    let run = world.run(ORDERS, &fixing);
+    let (after, _) = report(&world, &steps(), None);
+    let mut repaired = held.clone();
+    for (name, rows) in [("several", 0), ("surplus", 0), ("settled", 3), ("shown", 12)] {
+        repaired[name] = json!(rows);
+    }
+    repaired["on_record"] = json!({ "added": 0, "replaced": 2, "removed": 0, "patched": 1, "absent": 0 });
+    assert_eq!(part(&after), repaired, "{after:#}");
+    assert_eq!(after["numbers"], json!({ "expected": 13, "found": 3, "repaired": 3, "absent": 0, "left": 0 }));
+    assert_eq!((&after["defects"]["total"], &after["fixes"]["total"]), (&json!(0), &json!(3)));
+    let (later, _) = report(&world, &steps(), Some(("2024-03-20", "2024-03-20")));
+    assert_eq!(later["held"][0]["on_record"]["replaced"], 1, "{later:#}");
+    // The report on the run knows which of its defects are repaired.
+    let opened = world.workflow(ORDERS, &fixing);
+    let lake = opened.lake();
+    let of_run = repair::block_on(async { serde_json::to_value(lake.report_on(&run.run).await.unwrap()).unwrap() });
+    let defects = of_run["defects"]["rows"].as_array().unwrap();
+    let repaired = defects.iter().filter(|row| row["repaired"] == 1).count();
+    let others: Vec<&serde_json::Value> = defects.iter().filter(|row| row["repaired"] == 0).map(|row| &row["kind"]).collect();
+    assert_eq!((repaired, others), (4, vec![&json!("missing")]), "only the file that never came is not: {defects:#?}");
+    // Undone, everything is as before.
+    repair::block_on(async { lake.undo(&run.run).await.unwrap() });
+    let (undone, _) = report(&world, &steps(), None);
+    assert_eq!((part(&undone), &undone["numbers"], &undone["sentence"]), (held, &before["numbers"], &before["sentence"]));
+    assert_eq!(undone["fixes"]["total"], 3, "they are listed as undone");
+}
+
+/// Nothing to look at is not nothing to worry about, and without a step somebody has to say which time is meant.
+#[test]
+fn a_report_on_no_orders_does_not_call_them_clean() {
+    let world = orders();
+    let (empty, page) = report(&world, &steps(), Some(("2024-03-07", "2024-03-07")));
+    let said = "Table t has no row of its own in this time, so nothing was examined. This does not mean that nothing is missing.";
+    assert_eq!((&empty["sentence"], &empty["held"][0]["days"][0]["rows"]), (&json!(said), &json!(0)));
+    assert!(page.contains(said));
+    let bare = "  rest: { wait: { for: 1s }, end: true }";
+    let refused = |table: &str, from: Option<&str>| {
+        let opened = world.workflow(ORDERS, bare);
+        repair::block_on(async { opened.report_on_table(table).within(from, from).await }).unwrap_err().full()
+    };
+    let said = "no step of workflow `field` looks at table `t`, so nothing says which time is meant; give a beginning and an end";
+    assert_eq!(refused("t", None), said);
+    assert!(refused("tt", None).contains("did you mean `t`?"));
+    let (given, _) = report(&world, bare, Some(("2024-03-01", "2024-03-10")));
+    assert_eq!(given["held"][0]["several"], 3);
+    assert!(given["notes"].to_string().contains("No step of workflow field looks for them"), "{}", given["notes"]);
+    // A table that is not there is no empty table.
+    std::fs::remove_dir_all(world.0.path().join("lake/t")).unwrap();
+    assert!(!refused("t", Some("2024-03-01")).is_empty());
+}
+
 const AGENCY: &str = "sources:\n  agency: { source: stocks.archive, with: { location: agency, format: jsonl } }\n";
 
 /// A daily file that never came is found, and a comparison with a source finds its orders, those with other values, and no others: the latest

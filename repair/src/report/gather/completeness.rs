@@ -7,8 +7,11 @@ use jiff::{SignedDuration, Timestamp, ToSpan};
 
 use crate::report::model::{Bucket, Cell, CellSum, KeyCells, TableReport};
 use repair_core::engine::FindingsRecord;
+use repair_core::lake::overlay::live::LiveRepairs;
 use repair_core::lake::{Lake, PresenceRequest};
-use repair_core::model::{Calendar, ExpectedSlots, GapList, Interval, Key, Scope, SlotRange, SlotSet, Table, TablePresence, Zone};
+use repair_core::model::{
+    Calendar, ExpectedSlots, GapList, Identity, Interval, Key, Scope, SlotRange, SlotSet, Table, TablePresence, Zone,
+};
 use repair_core::{Error, Result};
 
 /// With more cells than this, a stretch is a day instead of an hour.
@@ -79,6 +82,15 @@ impl Found {
         let at = start + self.slots[start..end].partition_point(|gap| gap.end <= slot);
         if let Some((gap, became)) = self.slots[..end].get(at).zip(self.became.get_mut(at)).filter(|(gap, _)| gap.contains(slot)) {
             became[0] = (became[0] + 1).min(gap.len());
+        }
+    }
+
+    /// Counts rows that a live repair stands for, in a table without slots: of such a table presence shows nothing.
+    pub(super) fn repaired_rows(&mut self, identity: Identity, live: &LiveRepairs) {
+        for ((key, rows), became) in self.gaps.iter().zip(&mut self.became) {
+            if live.of_key(key).any(|(slot, _)| identity.are_same_slots(slot, rows.first)) {
+                became[0] = rows.len();
+            }
         }
     }
 

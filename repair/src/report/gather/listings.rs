@@ -1,6 +1,7 @@
 //! The listings: what was wrong, what was repaired and by whom, what was confirmed absent and on what evidence. Rows are read as they come;
 //! only the first ones are kept.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
@@ -183,8 +184,7 @@ impl Part<'_> {
                 let retracted_by = Self::hidden(&retracted, Kind::Repairs, &key, &rows, row, (&run, &step));
                 if op == Op::Patch.as_str()
                     && retracted_by.is_none()
-                    && let Ok(grid) = self.table.grid()
-                    && let Some(slot) = grid.slot_of_row(rows.places.times.value(row))
+                    && let Some(slot) = self.table.identity().of_row(rows.places.times.value(row))
                 {
                     patched(&key, slot);
                 }
@@ -221,6 +221,28 @@ impl Part<'_> {
         }
         last.map_or(Ok(()), |done| into.push(done))?;
         Ok(others)
+    }
+
+    /// How many places are confirmed absent by evidence that counts at an instant, by whatever run.
+    pub(super) async fn absent(&self, as_of: Timestamp) -> Result<u64> {
+        let retracted = self.retracted().await?;
+        let Some((ours, mut batches)) =
+            published_batches(self.lake, self.table, overlay::exceptions, Some(self.interval), None, Some(&EXCEPTION)).await?
+        else {
+            return Ok(0);
+        };
+        let mut places: BTreeSet<(Key, i64)> = BTreeSet::new();
+        while let Some(batch) = batches.try_next().await? {
+            let rows = Rows::of(&ours, &batch)?;
+            for row in 0..batch.num_rows() {
+                let (run, step, key) = (rows.text(columns::RUN, row), rows.text(columns::STEP, row), rows.places.key(row));
+                let hidden = Self::hidden(&retracted, Kind::Exceptions, &key, &rows, row, (&run, &step));
+                if hidden.is_none() && rows.instant(columns::RECHECK_AFTER, row)? > as_of {
+                    places.insert((key, rows.places.times.value(row)));
+                }
+            }
+        }
+        Ok(places.len() as u64)
     }
 
     /// Lists confirmed absences. Returns how many of other runs there are.

@@ -1,6 +1,7 @@
 //! Gathers what a report says: from the journal, the presence of tables, their overlays, artifacts and the ledger. It knows no HTML.
 
 mod completeness;
+mod held;
 mod history;
 mod listings;
 mod rows;
@@ -21,6 +22,8 @@ use super::picture::markup::{count, grouped, visible};
 use crate::ledger::Costs;
 use crate::open::OpenLake;
 use repair_core::engine::{JsonFormat, Outcome, RunReport, child_run_id, gaps_of, load};
+use repair_core::lake::overlay::live::LiveRepairs;
+use repair_core::lake::overlay::versions::LOOKBACKS;
 use repair_core::lake::{Lake, stale};
 use repair_core::model::{Calendar, DefectKind, Format, Interval, Key, Scope, Table};
 use repair_core::plugin::{Drawing, PluginKind};
@@ -184,6 +187,9 @@ impl<'a> Gathering<'a> {
             let name = group.scope.table.clone();
             if group.scope.grid.is_instants() {
                 self.notes.push(format!("Table {name} has no slots, so nothing says how complete it is; its defects are listed."));
+                if let Err(error) = self.repaired_rows(group).await {
+                    self.notes.push(format!("What was repaired of the defects of table {name} is not counted: {}", error.full()));
+                }
                 continue;
             }
             match self.table(group, as_of).await {
@@ -192,6 +198,16 @@ impl<'a> Gathering<'a> {
             }
         }
         tables
+    }
+
+    /// Counts which defects of a table without slots are repaired.
+    async fn repaired_rows(&self, group: &mut Group) -> Result<()> {
+        let Some(table) = self.workflow.as_ref().and_then(|workflow| workflow.tables.get(&group.scope.table)) else { return Ok(()) };
+        let identity = table.identity();
+        let around = identity.widened(&group.scope.interval, LOOKBACKS);
+        let live = LiveRepairs::of_all(self.lake.as_ref(), table, around, None, &[]).await?;
+        group.found.iter_mut().for_each(|found| found.repaired_rows(identity, &live));
+        Ok(())
     }
 
     async fn table(&self, group: &mut Group, as_of: Timestamp) -> Result<TableReport> {
@@ -334,6 +350,7 @@ fn empty(made_at: Timestamp) -> Result<Report> {
         sentence: String::new(),
         numbers: Numbers::default(),
         tables: Vec::new(),
+        held: Vec::new(),
         candles: Vec::new(),
         graph: None,
         timeline: None,
