@@ -220,7 +220,7 @@ impl Done<'_> {
         let request = repair_core::lake::PresenceRequest::new(slots, rollup.keys.clone(), as_of);
         let none = repair_core::model::Presence::new(grid, slots, []);
         let removed = crate::overlay::live_slots(self.table, &scan.place, &request, &none, true, &mut self.usage)?.removed;
-        let mut absent = crate::overlay::absent_slots(self.table, &scan.place, &request, true, &mut self.usage)?;
+        let (mut absent, _) = crate::overlay::absent_slots(self.table, &scan.place, &request, true, &mut self.usage)?;
         for (key, removed) in removed {
             absent.entry(key).or_insert_with(|| SlotSet::new(grid.cadence(), slots)).union(&removed);
         }

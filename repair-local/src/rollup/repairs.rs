@@ -68,7 +68,7 @@ impl Repairs {
         let files = place::prune_ours(&scan.table, scan.place.repair_files()?, &piece.bounds)?;
         if let Some(as_of) = rollup.absent_as_of {
             let request = PresenceRequest::new(piece.slots, piece.keys.clone(), as_of);
-            repairs.absent = overlay::absent_slots(&scan.table, &scan.place, &request, true, usage)?;
+            (repairs.absent, _) = overlay::absent_slots(&scan.table, &scan.place, &request, true, usage)?;
         }
         if files.is_empty() {
             return Ok(repairs);
