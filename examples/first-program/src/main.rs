@@ -7,7 +7,7 @@ fn main() -> repair::Result<()> {
         let repair = Repair::open("air-quality.yaml").param("day", "2024-03-04").connect().await?;
 
         let plan = repair.plan().await?;
-        println!("{} slots are missing; repairing them takes at most {} calls", plan.missing(), plan.total.high.calls);
+        println!("{} slots are missing; calls to repair them: {} at most", plan.missing(), plan.total.high.calls);
 
         let run = repair.apply(&plan).await?;
         println!("{} of them are still missing after run {}", run.missing, run.run);

@@ -44,9 +44,9 @@ fn it_plans_runs_prices_and_undoes() {
     assert!(output.status.success(), "{out}{err}");
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(lines.len(), 4, "{out}");
-    assert_eq!(lines[0], "3 slots are missing; repairing them takes at most 2 calls");
+    assert_eq!(lines[0], "3 slots are missing; calls to repair them: 1 at most");
     assert!(lines[1].starts_with("0 of them are still missing after run plan-"), "{out}");
-    assert_eq!(lines[2], "it cost 0.02 USD");
+    assert_eq!(lines[2], "it cost 0.01 USD");
     assert!(lines[3].starts_with("3 rows are hidden again; `redo` with undo-"), "{out}");
 }
 

@@ -142,6 +142,8 @@ proptest! {
         for (number, file) in written.iter().enumerate() {
             file.write(world.root(), &table, number);
         }
+        // Of a table without any row, there is no file, which is an error of its own.
+        prop_assume!(world.root().join("bars").exists());
         let second = |seconds: i64| jiff::Timestamp::from_microsecond(time_us(seconds)).unwrap();
         let interval = Interval::new(second(from * 60 - 30), second((from + length) * 60)).unwrap();
         let within = |part: (i64, i64)| Interval::new(second((from + part.0) * 60), second((from + part.1) * 60)).unwrap();

@@ -108,9 +108,9 @@ async fn a_plan_is_applied_undone_redone_and_priced() {
 
     let book = PriceBook::parse("prices.yaml", PRICES).unwrap();
     let costs = repair.costs().group_by(["workflow", "idea"]).prices(book).await.unwrap();
-    assert_eq!((costs.total.usd.unwrap().normalize().to_string(), costs.total.rows_repaired), ("0.02".to_owned(), 3));
+    assert_eq!((costs.total.usd.unwrap().normalize().to_string(), costs.total.rows_repaired), ("0.01".to_owned(), 3));
     let spent: Vec<_> = costs.groups.iter().map(|group| (group.tags["idea"].as_str(), group.usage.source_requests)).collect();
-    assert_eq!(spent, [("-", 0), ("backfill", 2)]);
+    assert_eq!(spent, [("-", 0), ("backfill", 1)]);
 }
 
 #[tokio::test]
