@@ -314,7 +314,7 @@ async fn what_has_not_changed_is_taken_over_and_nothing_else() {
                 2 => tokio::time::advance(std::time::Duration::from_secs(60 * 31)).await,
                 3 => {
                     undone += 1;
-                    let parts = (0..number).map(|run| Part::of_run(&format!("fill-{run}"))).take(1 + undone % 3).collect();
+                    let parts = (0..number).map(|run| Part::of_run(format!("fill-{run}"))).take(1 + undone % 3).collect();
                     let at = "2024-03-05T00:00:00Z".parse().unwrap();
                     let (by, reason) = ("somebody".to_owned(), "it is wrong".to_owned());
                     let retraction = Retraction { id: format!("undo-{number}"), parts, undoes: None, at, by, reason };
@@ -338,9 +338,9 @@ async fn what_has_not_changed_is_taken_over_and_nothing_else() {
             assert_eq!(gaps("look").await, gaps(&format!("anew{number}")).await, "seed {seed}, look {number}");
             let is_taken = world.lake.requests("presence") == asked + 1;
             if is_taken {
-                taken += 1
+                taken += 1;
             } else {
-                looked += 1
+                looked += 1;
             }
             // What is late is put on record by each run that sees it.
             if is_same && found["overtaken"] == 0 {

@@ -252,15 +252,15 @@ async fn read(lake: &dyn Lake, archive: &Table, request: &Request, columns: Opti
     let scan = ScanRequest::new(Layer::Raw).in_interval(request.interval).of_keys(keys).with_columns(columns);
     let batches: Vec<RecordBatch> =
         async { lake.scan(archive, &scan).await?.try_collect().await }.await.map_err(|error| of_the_archive(archive, error))?;
-    in_order(archive, batches)
+    in_order(archive, &batches)
 }
 
 /// Rows in order of key, then time. Files mostly hold the rows of a key together and in order of time, so such runs are moved as a whole.
-fn in_order(archive: &Table, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+fn in_order(archive: &Table, batches: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
     let Some(first) = batches.first() else { return Ok(Vec::new()) };
     let schema = first.schema();
-    let Some(runs) = runs(archive, &batches)? else {
-        let rows = concat_batches(&schema, &batches)?;
+    let Some(runs) = runs(archive, batches)? else {
+        let rows = concat_batches(&schema, batches)?;
         let mut order = Vec::with_capacity(archive.key.len() + 1);
         for name in archive.key.iter().chain([&archive.time]) {
             order.push(SortColumn { values: rollup::column(&rows, name)?.clone(), options: None });

@@ -109,7 +109,7 @@ proptest! {
             0 => {}
             1 => rows.sort_by_key(|&(stock, minute)| (minute, stock)),
             2 => rows.sort_by_key(|&(stock, minute)| (stock, -minute)),
-            _ => rows.sort_by_key(|&(stock, minute)| (stock as u64 * 7 + minute as u64).wrapping_mul(seed | 1)),
+            _ => rows.sort_by_key(|&(stock, minute)| (stock as u64 * 7 + minute.cast_unsigned()).wrapping_mul(seed | 1)),
         }
         let stocks = ["AIG", "BAC", "IBM", "SPY"];
         let time = |minute: i64| (at("2026-03-03T10:00:00Z") + SignedDuration::from_mins(minute)).to_string();
