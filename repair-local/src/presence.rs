@@ -486,7 +486,10 @@ impl<'a> Counter<'a> {
         let mut is_beyond = false;
         // Rows of one key and word follow each other, mostly, and are noted together.
         let mut noted = Noted { place: 0, bits: 0, rows: 0 };
-        for (row, &time_us) in times.iter().enumerate() {
+        let mut next = 0;
+        while let Some(&time_us) = times.get(next) {
+            let row = next;
+            next += 1;
             // Rows of one instant, or of one key, follow each other, so the slot is the same or one of the next.
             if at.time_us != time_us || row == 0 {
                 at.go_to(time_us);
@@ -532,6 +535,10 @@ impl<'a> Counter<'a> {
             }
             noted.bits |= 1 << at.bit;
             noted.rows += 1;
+            if !is_misplaced {
+                let until_us = file.span.map_or(i64::MAX, |span| span.to_us);
+                next += at.follow(&times[next..], |more| id_of(next + more) == id, until_us, self.counts.slots.end, &mut noted);
+            }
         }
         self.counts.note(noted);
         for (rows, row) in others.into_iter().filter(|(rows, _)| *rows > 0) {
@@ -588,6 +595,34 @@ impl Cursor {
             bit: 0,
             is_aligned: false,
         }
+    }
+
+    /// Notes the rows that come next, as long as they are of the same key, each in the same slot or in a later one of the same word, before an
+    /// instant and a slot, and as far from the time of their slot; returns how many.
+    #[inline]
+    fn follow(&mut self, times: &[i64], is_same_key: impl Fn(usize) -> bool, until_us: i64, end: i64, noted: &mut Noted) -> usize {
+        let Some(step_us) = self.step_us else { return 0 };
+        let slots_left = u64::try_from(end - 1 - self.slot).unwrap_or(0);
+        let bits_left = u64::from(self.per_word.saturating_sub(self.bit + 1)).min(slots_left);
+        let last = self.bit + u8::try_from(bits_left).unwrap_or(0);
+        let (mut bit, mut at_us, mut taken) = (self.bit, self.time_us, 0);
+        for &time_us in times {
+            let (mut left_us, mut to) = (time_us.wrapping_sub(at_us), bit);
+            while left_us >= step_us && to < last {
+                left_us -= step_us;
+                to += 1;
+            }
+            if left_us != 0 || time_us >= until_us || !is_same_key(taken) {
+                break;
+            }
+            (bit, at_us) = (to, time_us);
+            noted.bits |= 1 << bit;
+            taken += 1;
+        }
+        noted.rows += u32::try_from(taken).unwrap_or(0);
+        self.slot += i64::from(bit - self.bit);
+        (self.bit, self.time_us) = (bit, at_us);
+        taken
     }
 
     #[inline]

@@ -201,6 +201,43 @@ fn clock_text(seconds: i64) -> String {
     format!("{:02}:{:02}", seconds / 3_600, seconds / 60 % 60)
 }
 
+/// A slot shorter than the most frequent difference of times, if many rows are off the grid of that difference: the length that all
+/// differences are multiples of. Series with so many holes are rare, so rows must fill a twelfth of its slots at least.
+fn finer(series: &HashMap<String, Vec<i64>>, all: &[i64], length: i64, aligned: f64) -> Option<CadenceGuess> {
+    if aligned >= 0.75 {
+        return None;
+    }
+    let pairs = || series.values().flat_map(|times| times.windows(2).map(|pair| pair[1] - pair[0]));
+    let unit = pairs().fold(0, gcd);
+    let seconds = unit / SECOND_US;
+    let slots: i64 = series.values().filter_map(|times| Some((times.last()? - times.first()?) / unit.max(1) + 1)).sum();
+    let is_dense = slots <= 12 * i64::try_from(all.len()).unwrap_or(i64::MAX);
+    if unit % SECOND_US != 0 || seconds >= length || !USUAL.contains(&seconds) || !is_dense {
+        return None;
+    }
+    let (at, aligned) = mode(all.iter().map(|us| us.rem_euclid(unit)))?;
+    if aligned < 0.95 || at % SECOND_US != 0 {
+        return None;
+    }
+    let at = begin(at / SECOND_US, seconds)?;
+    Some(CadenceGuess { every: duration(seconds), seconds, at, tolerance_s: 0, misaligned: None, zone: None })
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Where slots of a length begin, as in a workflow; `None` if a workflow has no word for it.
+fn begin(at_s: i64, length: i64) -> Option<Option<String>> {
+    match length {
+        _ if at_s == 0 => Some(None),
+        l if l <= 60 && at_s < 60 => None,
+        l if l <= 3_600 && at_s % 60 == 0 => Some(Some(format!(":{:02}", at_s / 60))),
+        _ if at_s % 60 == 0 => Some(Some(clock_text(at_s))),
+        _ => None,
+    }
+}
+
 /// How often a series has a row; `None` if no difference of times is frequent.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds between instants, and clamped shares")]
 pub(super) fn cadence(
@@ -255,6 +292,15 @@ pub(super) fn cadence(
     let phase = |us: i64| us.rem_euclid(unit);
     let (at_s, aligned) = if is_exact {
         let (at, aligned) = mode(all.iter().map(|us| phase(*us)))?;
+        if let Some(finer) = finer(&series, &all, length, aligned) {
+            guesses.push(Guess::new(
+                "cadence",
+                &finer.every,
+                format!("all differences between the times of a series are multiples of it; the most frequent one is {}", duration(length)),
+                Sure::Guess,
+            ));
+            return Some(finer);
+        }
         (at.div_euclid(SECOND_US), aligned)
     } else {
         (0, 1.0)
@@ -277,14 +323,7 @@ pub(super) fn cadence(
     } else if aligned < 0.5 {
         return None;
     }
-    if at_s != 0 {
-        found.at = Some(match length {
-            l if l <= 60 && at_s < 60 => return None,
-            l if l <= 3_600 && at_s % 60 == 0 => format!(":{:02}", at_s / 60),
-            _ if at_s % 60 == 0 => clock_text(at_s),
-            _ => return None,
-        });
-    }
+    found.at = begin(at_s, length)?;
     let off = 1.0 - aligned;
     if off > 0.04 {
         found.misaligned = Some((off * 150.0).ceil().clamp(5.0, 60.0) as u32);

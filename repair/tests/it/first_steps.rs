@@ -206,3 +206,47 @@ async fn what_first_steps_are_sure_of_is_so_and_their_workflow_is_planned() {
     // The rest are guesses of which it was not sure, such as a calendar of few days.
     assert!(testdata::seeds_are_given() || exact * 10 >= seeds * 8, "{exact} of {seeds}");
 }
+
+/// Small tables with many holes, so that two rows are most often several slots apart.
+#[test]
+fn rows_with_many_holes_do_not_make_a_cadence_that_most_of_them_are_off() {
+    for seed in testdata::seeds(200, 2_000) {
+        let _printed = testdata::PrintedOnPanic::seed(seed);
+        let mut random = Random::new(seed);
+        let seconds = random.one_of(&[60, 300, 900, 3_600]);
+        let folder = tempfile::tempdir().unwrap();
+        let start: Timestamp = FIRST_DAY.parse().unwrap();
+        let mut text = "when,value\n".to_owned();
+        let (rows, most) = (5 + random.below(40), 2 + random.below(4));
+        let mut slot = 0;
+        let mut slots = Vec::new();
+        for _ in 0..rows {
+            slots.push(slot);
+            writeln!(text, "{},{}", start + SignedDuration::from_secs(slot * seconds), 10 + random.below(90)).unwrap();
+            slot += 1 + i64::try_from(random.below(most)).unwrap();
+        }
+        std::fs::write(folder.path().join("a.csv"), &text).unwrap();
+        let found = match Look::at(folder.path()).now() {
+            Ok(found) => found,
+            Err(error) => panic!("{}\n{text}", error.full()),
+        };
+        let Some(guess) = found.guess("cadence") else { continue };
+        let (count, unit) = guess.value.split_at(guess.value.len() - 1);
+        let unit = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            _ => panic!("{}\n{text}", guess.value),
+        };
+        let length = count.parse::<i64>().unwrap() * unit;
+        let aligned = |length: i64| {
+            let mut phases = BTreeMap::new();
+            for slot in &slots {
+                *phases.entry(slot * seconds % length).or_insert(0usize) += 1;
+            }
+            phases.into_values().max().unwrap()
+        };
+        assert!(aligned(length) * 4 >= slots.len() * 3, "{}: {} of {} on its grid\n{text}", guess.value, aligned(length), slots.len());
+        assert!(length == seconds || guess.sure != Sure::Sure, "{} is not sure: it is {seconds} s\n{text}", guess.value);
+    }
+}

@@ -28,9 +28,9 @@ use crate::plugin::{Detector, GapSink, Registry, Sensor, StepContext};
 /// 4 M words are a year of minutes of 450 keys.
 const WORDS_AT_ONCE: u64 = 4 << 20;
 
-/// How many words a piece has that a lake of files is asked for: three weeks of minutes of 500 keys. Debug builds use so few that tests see
+/// How many words a piece has that a lake of files is asked for: a week and a half of minutes of 500 keys. Debug builds use so few that tests see
 /// several pieces.
-const WORDS_OF_PIECE: u64 = if cfg!(debug_assertions) { 1 << 9 } else { 1 << 18 };
+const WORDS_OF_PIECE: u64 = if cfg!(debug_assertions) { 1 << 9 } else { 1 << 17 };
 
 const DAY_S: u64 = 86_400;
 
