@@ -11,7 +11,12 @@ use repair_core::testing::{LakeSetup, MemoryLake, lake_suite};
 async fn the_lake_on_athena_keeps_its_promises() {
     let world = World::new().await;
     lake_suite::all(&world.lake, &world).await;
-    lake_suite::all_of_retractions(&world.lake, &world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lake_on_athena_keeps_its_promises_of_retractions_in_any_sequence() {
+    let world = World::new().await;
+    lake_suite::all_of_retractions(&world.lake, &world, testdata::seeds(1, 3)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -222,7 +222,7 @@ async fn crashed_at_every_write_and_resumed_nothing_is_lost_doubled_or_paid_for_
     let (deleted, quiet) = (deleted.count(), quiet.count());
     assert!(deleted > 4 && expected[1].len() == 240 - quiet - deleted, "{} rows are seen", expected[1].len());
     // The sweep takes many seconds a write: every twelfth where tests may take long, else fewer, among them the first.
-    for write in (1..=whole.writes()).step_by(testdata::by_length(60, 12)) {
+    for write in (1..=whole.writes()).step_by(testdata::by_length(90, 12)) {
         for moment in [Moment::Before, Moment::After] {
             let (world, exchange) = (new_world().await, Exchange::default());
             let at = format!("crashed {moment:?} write {write} of {}", whole.writes());

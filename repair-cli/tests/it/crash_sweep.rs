@@ -141,7 +141,7 @@ fn aborted_at_every_write_and_resumed_nothing_is_lost_doubled_or_paid_for_twice(
     // nothing is left to abort.
     let mut left_alone = None;
     // It takes a second a write: every second write where tests may take long, else fewer, and then the end.
-    let step = testdata::by_length(8, 2);
+    let step = testdata::by_length(16, 2);
     'sweep: for write in (1..2 * whole.writes()).step_by(step) {
         for moment in ["before", "after"] {
             let world = World::new();

@@ -41,7 +41,7 @@ async fn killed_anywhere_and_resumed_is_as_if_never_killed() {
     assert_eq!(expected["view"].len(), own.lines().count() - 1 + calm.dropped - deleted.len());
     assert!(deleted.len() > 5 && (1..deleted.len()).contains(&filled_and_deleted), "own and filled rows are deleted at the source");
 
-    let rounds = u32::try_from(testdata::seeds(6, 12).end).unwrap();
+    let rounds = u32::try_from(testdata::seeds(4, 12).end).unwrap();
     let mut interrupted = 0;
     for round in 0..rounds {
         let world = World::new();

@@ -6,7 +6,7 @@ import sys
 points = {"days": {}, "keys": {}}
 at = None
 for line in sys.stdin:
-    head = re.match(r"`gaps`: (\d+) keys, (\d+) days, layout `day`", line)
+    head = re.match(r"`gaps`: (\d+) keys, (\d+) days", line)
     row = re.match(r"\| (repair|limit) \| ([\d.]+) s \| [\d.]+ s \| (\d+) MiB", line)
     if head:
         at = tuple(map(int, head.groups()))

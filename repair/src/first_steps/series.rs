@@ -201,18 +201,15 @@ fn clock_text(seconds: i64) -> String {
     format!("{:02}:{:02}", seconds / 3_600, seconds / 60 % 60)
 }
 
-/// A slot shorter than the most frequent difference of times, if many rows are off the grid of that difference: the length that all
-/// differences are multiples of. Series with so many holes are rare, so rows must fill a twelfth of its slots at least.
-fn finer(series: &HashMap<String, Vec<i64>>, all: &[i64], length: i64, aligned: f64) -> Option<CadenceGuess> {
-    if aligned >= 0.75 {
-        return None;
-    }
+/// The length that all differences are multiples of, for series in which no difference is frequent, or many rows are off the grid of the
+/// `frequent` one. So many holes are rare, so rows must fill a twelfth of its slots at least.
+fn finer(series: &HashMap<String, Vec<i64>>, all: &[i64], frequent: i64, guesses: &mut Vec<Guess>) -> Option<CadenceGuess> {
     let pairs = || series.values().flat_map(|times| times.windows(2).map(|pair| pair[1] - pair[0]));
     let unit = pairs().fold(0, gcd);
     let seconds = unit / SECOND_US;
     let slots: i64 = series.values().filter_map(|times| Some((times.last()? - times.first()?) / unit.max(1) + 1)).sum();
     let is_dense = slots <= 12 * i64::try_from(all.len()).unwrap_or(i64::MAX);
-    if unit % SECOND_US != 0 || seconds >= length || !USUAL.contains(&seconds) || !is_dense {
+    if unit % SECOND_US != 0 || !USUAL.contains(&seconds) || !is_dense {
         return None;
     }
     let (at, aligned) = mode(all.iter().map(|us| us.rem_euclid(unit)))?;
@@ -220,7 +217,10 @@ fn finer(series: &HashMap<String, Vec<i64>>, all: &[i64], length: i64, aligned: 
         return None;
     }
     let at = begin(at / SECOND_US, seconds)?;
-    Some(CadenceGuess { every: duration(seconds), seconds, at, tolerance_s: 0, misaligned: None, zone: None })
+    let why = format!("all differences between the times of a series are multiples of it; the most frequent one is {}", duration(frequent));
+    let every = duration(seconds);
+    guesses.push(Guess::new("cadence", &every, why, Sure::Guess));
+    Some(CadenceGuess { every, seconds, at, tolerance_s: 0, misaligned: None, zone: None })
 }
 
 fn gcd(a: i64, b: i64) -> i64 {
@@ -281,24 +281,20 @@ pub(super) fn cadence(
             let best =
                 USUAL.into_iter().filter(|length| *length >= 10).map(|length| (length, near(length))).max_by(|a, b| a.1.total_cmp(&b.1))?;
             if best.1 < 0.7 {
-                return None;
+                return finer(&series, &all, exact, guesses);
             }
             (best.0, best.1, false)
         };
     if length < 1 || DAY_S % length != 0 {
-        return None;
+        return finer(&series, &all, exact, guesses);
     }
     let unit = SECOND_US * length;
     let phase = |us: i64| us.rem_euclid(unit);
     let (at_s, aligned) = if is_exact {
         let (at, aligned) = mode(all.iter().map(|us| phase(*us)))?;
-        if let Some(finer) = finer(&series, &all, length, aligned) {
-            guesses.push(Guess::new(
-                "cadence",
-                &finer.every,
-                format!("all differences between the times of a series are multiples of it; the most frequent one is {}", duration(length)),
-                Sure::Guess,
-            ));
+        if aligned < 0.75
+            && let Some(finer) = finer(&series, &all, length, guesses)
+        {
             return Some(finer);
         }
         (at.div_euclid(SECOND_US), aligned)
