@@ -13,6 +13,9 @@ use repair_core::lake::partition::TimeBounds;
 use repair_core::model::Format;
 use repair_core::{Error, ErrorKind, Result};
 
+use crate::disk::{self, Act};
+use crate::stamp::Stamp;
+
 /// Folders deeper than this are in a loop of symbolic links.
 pub(crate) const MAX_DEPTH: usize = 32;
 
@@ -83,6 +86,8 @@ pub(crate) struct DataFile {
     pub(crate) time_us: Option<i64>,
     /// Whether it is of our own state, and must be what we wrote.
     pub(crate) is_ours: bool,
+    /// When it was last written, as it was listed.
+    pub(crate) stamp: Stamp,
 }
 
 impl DataFile {
@@ -138,7 +143,7 @@ pub(crate) fn list(path: &Path, listed: &Listed<'_>) -> Result<Option<Vec<DataFi
     if metadata.is_file() {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let kind = Kind::of(listed.format, &name);
-        walk.add(path.to_owned(), name, metadata.len(), kind.unwrap_or(Kind { compression: Compression::None, has_ending: false }));
+        walk.add(path.to_owned(), name, &metadata, kind.unwrap_or(Kind { compression: Compression::None, has_ending: false }));
     } else if !metadata.is_dir() {
         return Err(Error::invalid(format!("{} is a pipe or a device, not a file or folder", path.display())));
     } else {
@@ -180,11 +185,12 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn add(&mut self, path: PathBuf, name: String, bytes: u64, kind: Kind) {
+    fn add(&mut self, path: PathBuf, name: String, metadata: &fs::Metadata, kind: Kind) {
         let mut names = self.names.clone();
         names.push(name);
         let (Kind { compression, has_ending }, values, is_ours) = (kind, self.hive.clone(), self.listed.are_ours);
-        self.files.push(DataFile { path, bytes, compression, has_ending, names, values, span: None, reach: None, time_us: None, is_ours });
+        let (bytes, stamp, span, reach, time_us) = (metadata.len(), Stamp::of(metadata), None, None, None);
+        self.files.push(DataFile { path, bytes, compression, has_ending, names, values, span, reach, time_us, is_ours, stamp });
     }
 
     fn folder(&mut self, folder: &Path, depth: usize) -> Result<()> {
@@ -192,6 +198,7 @@ impl Walk<'_> {
             return Err(Error::invalid(format!("folders are nested more than {MAX_DEPTH} deep; is there a loop of symbolic links?"))
                 .on("folder", folder.display()));
         }
+        disk::note(Act::List, folder);
         let read = || -> io::Result<Vec<fs::DirEntry>> { fs::read_dir(folder)?.collect() };
         let mut entries = read().map_err(|error| io_error(error, "list", folder))?;
         entries.sort_by_key(fs::DirEntry::file_name);
@@ -258,10 +265,10 @@ impl Walk<'_> {
             return Err(Error::invalid(format!("{} is a pipe or a device, not a file; remove it", path.display())));
         }
         match Kind::of(self.listed.format, name) {
-            Some(kind) => self.add(path, name.to_owned(), metadata.len(), kind),
+            Some(kind) => self.add(path, name.to_owned(), &metadata, kind),
             // A glob that names the file means it.
             None if self.listed.only.is_some() => {
-                self.add(path, name.to_owned(), metadata.len(), Kind { compression: Compression::None, has_ending: true });
+                self.add(path, name.to_owned(), &metadata, Kind { compression: Compression::None, has_ending: true });
             }
             None => {
                 let endings: Vec<String> = self.listed.format.endings().iter().map(|ending| format!(".{ending}")).collect();
@@ -354,6 +361,7 @@ fn percent_decode(text: &str) -> String {
 
 /// Opens a file for reading.
 pub(crate) fn open(path: &Path) -> Result<File> {
+    disk::note(Act::Open, path);
     File::open(path).map_err(|error| io_error(error, "read", path))
 }
 

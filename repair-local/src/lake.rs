@@ -1,6 +1,6 @@
 //! The lake of files in a folder.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,11 +23,13 @@ use repair_core::model::{Interval, SlotRange, Table, TablePresence};
 use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile, blocking};
+use crate::kept::{Kept, New, PackId};
 use crate::stage::{self, Scope};
-use crate::{artifact, extent, place, presence, publish, read, replace, retract, rollup, row_count, scan, sql, state};
+use crate::stamp::Stamp;
+use crate::{artifact, extent, kept, place, presence, publish, read, replace, retract, rollup, row_count, scan, sql, stamp, state};
 
-/// The number of files whose columns are remembered.
-const MAX_REMEMBERED: usize = 100_000;
+/// The number of files whose columns are remembered, at some hundred bytes each. Beyond, all are forgotten, so it must be more than tables have.
+const MAX_REMEMBERED: usize = 400_000;
 
 /// For this long the columns of a table are reused for units that are staged. Otherwise, staging thousands of units would list all files of
 /// the table thousands of times.
@@ -57,48 +59,106 @@ pub struct LocalLake {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) root: PathBuf,
+    /// Whether what was read is kept for later looks.
+    pub(crate) keeps: bool,
+    /// How long after a write of a file another one surely shows.
+    pub(crate) settles: Duration,
+    /// The most bytes that are kept.
+    pub(crate) max_kept_bytes: u64,
     columns: Mutex<HashMap<(PathBuf, u64), Remembered>>,
     last: Mutex<SchemaRef>,
     schemas: Mutex<HashMap<Table, (Instant, SchemaRef)>>,
 }
 
-/// The columns of a file, valid as long as its size and time stay the same.
+/// The columns of a file, valid as long as its stamp stays the same.
 #[derive(Debug)]
 struct Remembered {
-    bytes: u64,
-    changed: SystemTime,
+    stamp: Stamp,
     columns: SchemaRef,
 }
 
 impl Inner {
-    /// The columns of a file, as it has them.
-    pub(crate) fn columns(&self, table: &Table, file: &DataFile) -> Result<SchemaRef> {
-        let changed = std::fs::metadata(&file.path).and_then(|metadata| metadata.modified()).ok();
-        let known = || self.columns.lock().unwrap_or_else(PoisonError::into_inner);
-        // What a file's columns are depends on how the table says that it is written.
-        let mut hasher = DefaultHasher::new();
-        (table.format, &table.csv, &table.nulls, &table.columns, read::quarantines(table)).hash(&mut hasher);
-        let of = (file.path.clone(), hasher.finish());
-        if let (Some(known), Some(changed)) = (known().get(&of), changed)
-            && (known.bytes, known.changed) == (file.bytes, changed)
-        {
-            return Ok(known.columns.clone());
+    /// The lake in a folder that is there, without links in its path.
+    pub(crate) fn new(root: PathBuf) -> Self {
+        Self {
+            root,
+            keeps: true,
+            settles: stamp::SETTLES,
+            max_kept_bytes: kept::MAX_BYTES,
+            columns: Mutex::default(),
+            last: Mutex::new(Arc::new(Schema::empty())),
+            schemas: Mutex::default(),
         }
-        let mut columns = read::columns(table, file)?;
-        if let Some(changed) = changed {
-            let mut known = known();
+    }
+
+    /// The columns of files, as each has them.
+    pub(crate) fn columns(&self, table: &Table, files: &[DataFile]) -> Result<Vec<SchemaRef>> {
+        // What a file's columns are depends on how the table says that it is written.
+        let written = format!("{:?}", (table.format, &table.csv, &table.nulls, &table.columns, read::quarantines(table)));
+        let mut hasher = DefaultHasher::new();
+        written.hash(&mut hasher);
+        let number = hasher.finish();
+        let known = |file: &DataFile| {
+            let known = self.columns.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get(&(file.path.clone(), number)).filter(|known| known.stamp == file.stamp).map(|known| known.columns.clone())
+        };
+        let mut columns: Vec<Option<SchemaRef>> = files.iter().map(known).collect();
+        let unknown = |columns: &[Option<SchemaRef>]| -> Vec<usize> { (0..files.len()).filter(|at| columns[*at].is_none()).collect() };
+        let to_find = unknown(&columns);
+        if to_find.is_empty() {
+            return Ok(columns.into_iter().flatten().collect());
+        }
+        let begun = SystemTime::now();
+        let kept = Kept::of(self, "columns", written.as_bytes()).map(Kept::small);
+        if let Some(kept) = &kept {
+            let mut last: Option<(Arc<[u8]>, SchemaRef)> = None;
+            let found = kept.find(&to_find.iter().map(|at| &files[*at]).collect::<Vec<_>>());
+            for (at, entry) in to_find.into_iter().zip(found) {
+                let Some(entry) = entry else { continue };
+                if last.as_ref().is_none_or(|(head, _)| *head != entry.head) {
+                    let Some(schema) = kept::schema_of(&entry.head) else { continue };
+                    last = Some((entry.head.clone(), Arc::new(schema)));
+                }
+                columns[at] = last.as_ref().map(|(_, schema)| self.remember(&files[at], number, schema.clone()));
+            }
+        }
+        let to_read = unknown(&columns);
+        let read = files::map_parallel(&to_read, |at| read::columns(table, &files[*at]))?;
+        let mut new: BTreeMap<PackId, Vec<New>> = BTreeMap::new();
+        for (at, schema) in to_read.into_iter().zip(read) {
+            let file = &files[at];
+            let schema = self.remember(file, number, schema);
+            if let Some(kept) = &kept
+                && let Some(pack) = kept.pack_of(file)
+                && let Some(entry) = kept::head_of(&schema).and_then(|head| kept.new_entry(file, (begun, self.settles), head, Vec::new()))
+            {
+                new.entry(pack).or_default().push(entry);
+            }
+            columns[at] = Some(schema);
+        }
+        if let Some(kept) = kept.filter(|_| !new.is_empty()) {
+            new.into_iter().for_each(|(pack, new)| kept.add(pack, new));
+            kept.evict();
+        }
+        Ok(columns.into_iter().flatten().collect())
+    }
+
+    /// Remembers the columns of a file. Most files of a table are alike and share one description, which is returned.
+    fn remember(&self, file: &DataFile, number: u64, columns: SchemaRef) -> SchemaRef {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != columns {
+            last.clone_from(&columns);
+        }
+        let columns = last.clone();
+        drop(last);
+        if file.stamp.has_time() {
+            let mut known = self.columns.lock().unwrap_or_else(PoisonError::into_inner);
             if known.len() >= MAX_REMEMBERED {
                 known.clear();
             }
-            // Most files of a table are alike and share one description.
-            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            if *last != columns {
-                last.clone_from(&columns);
-            }
-            columns = last.clone();
-            known.insert(of, Remembered { bytes: file.bytes, changed, columns: columns.clone() });
+            known.insert((file.path.clone(), number), Remembered { stamp: file.stamp, columns: columns.clone() });
         }
-        Ok(columns)
+        columns
     }
 
     /// The columns of a table in shape, at most [`FRESH`] old, and whether they may be older than the table; `None` if it has no file.
@@ -150,14 +210,7 @@ impl LocalLake {
             return Err(Error::invalid(format!("{} is a file; the lake's `root` must be a folder", root.display())));
         }
         files::trust_folder(&root);
-        Ok(Self {
-            inner: Arc::new(Inner {
-                root,
-                columns: Mutex::default(),
-                last: Mutex::new(Arc::new(Schema::empty())),
-                schemas: Mutex::default(),
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner::new(root)) })
     }
 
     /// The folder.

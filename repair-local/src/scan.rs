@@ -14,7 +14,7 @@ use repair_core::model::Usage;
 use repair_core::model::{Format, Key, Table};
 use repair_core::{Error, ErrorKind, Result};
 
-use crate::files::{self, DataFile};
+use crate::files::DataFile;
 use crate::lake::Inner;
 use crate::owner;
 use crate::place::{self, Place};
@@ -256,14 +256,13 @@ pub(crate) fn schema_of(lake: &Inner, table: &Table, files: &[DataFile]) -> Resu
     if files.is_empty() {
         return Ok(None);
     }
-    let schemas = files::map_parallel(files, |file| {
-        let columns = lake.columns(table, file)?;
+    let schemas = lake.columns(table, files)?;
+    for (file, columns) in files.iter().zip(&schemas) {
         // A file of JSON lines without lines does not determine any columns.
         if table.format != Format::Jsonl || !columns.fields().is_empty() {
-            read::check(table, file, &columns)?;
+            read::check(table, file, columns)?;
         }
-        Ok(columns)
-    })?;
+    }
     let mut merged = Merged::default();
     let mut last: Option<&Schema> = None;
     for (file, schema) in files.iter().zip(&schemas) {
