@@ -20,8 +20,8 @@ pub(crate) fn extent(lake: &Inner, table: &Table, interval: Option<&Interval>) -
     let mut is_settled = true;
     let within = [
         (ExtentPart::Table, place::prune(place.files(table)?, &bounds)),
-        (ExtentPart::Repairs, place::prune_ours(table, place.repair_files()?, &bounds)?),
-        (ExtentPart::Exceptions, place::prune_ours(table, place.exception_files()?, &bounds)?),
+        (ExtentPart::Repairs, place.repairs_within(table, &bounds)?),
+        (ExtentPart::Exceptions, place.exceptions_within(table, &bounds)?),
         (ExtentPart::Retractions, files::list(&place.retractions, &Listed::OURS)?.unwrap_or_default()),
     ];
     for (part, files) in within {

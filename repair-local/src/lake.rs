@@ -1,5 +1,8 @@
 //! The lake of files in a folder.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -13,6 +16,7 @@ use futures::StreamExt;
 use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay;
 use repair_core::lake::overlay::retraction::Retraction;
+use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
     ArtifactName, Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest,
@@ -22,7 +26,7 @@ use repair_core::model::Usage;
 use repair_core::model::{Interval, SlotRange, Table, TablePresence};
 use repair_core::{Error, ErrorKind, Result};
 
-use crate::files::{self, DataFile, blocking};
+use crate::files::{self, DataFile, Folder, Found, blocking};
 use crate::kept::{Kept, New, PackId};
 use crate::stage::{self, Scope};
 use crate::stamp::Stamp;
@@ -31,9 +35,15 @@ use crate::{artifact, extent, kept, place, presence, publish, read, replace, ret
 /// The number of files whose columns are remembered, at some hundred bytes each. Beyond, all are forgotten, so it must be more than tables have.
 const MAX_REMEMBERED: usize = 400_000;
 
-/// For this long the columns of a table are reused for units that are staged. Otherwise, staging thousands of units would list all files of
-/// the table thousands of times.
+/// For this long, or as long as a listing takes [`FRESH_LISTINGS`] times, the columns of a table are believed to be those of all of its files.
+/// Otherwise, thousands of units would list all files of the table thousands of times.
 const FRESH: Duration = Duration::from_secs(5);
+
+/// A table whose files have more kinds of columns is always listed as a whole.
+const MOST_KINDS: usize = 1_000;
+
+/// Of the time of a long step, listing tables takes at most one part in so many.
+const FRESH_LISTINGS: u32 = 10;
 
 /// Tables of files in a folder: Parquet, CSV and JSON lines. Cheap to clone.
 ///
@@ -67,7 +77,35 @@ pub(crate) struct Inner {
     pub(crate) max_kept_bytes: u64,
     columns: Mutex<HashMap<(PathBuf, u64), Remembered>>,
     last: Mutex<SchemaRef>,
-    schemas: Mutex<HashMap<Table, (Instant, SchemaRef)>>,
+    /// For how long a listing is fresh at least.
+    pub(crate) fresh: Duration,
+    wholes: Mutex<HashMap<Table, Arc<Whole>>>,
+    /// Of several who need a table as a whole at once, one lists it.
+    listing: Mutex<()>,
+}
+
+/// A table as it was when all of its files were listed.
+#[derive(Debug)]
+struct Whole {
+    until: Instant,
+    /// Its folders, each with its stamp from before it was listed, if every later change of a name in it would show.
+    folders: BTreeMap<PathBuf, Option<Stamp>>,
+    /// Each kind of columns that its files have.
+    kinds: Vec<SchemaRef>,
+    /// The columns of the table in shape; `None` if it has no file.
+    schema: Option<SchemaRef>,
+}
+
+impl Whole {
+    /// Whether no name in a folder, nor below it, has come or gone.
+    fn is_as_before(&self, folder: &Folder<'_>) -> bool {
+        let is_same = |path: &PathBuf, stamp: Option<Stamp>| {
+            let now = if path == folder.path { Some(folder.stamp) } else { std::fs::metadata(path).ok().map(|now| Stamp::of(&now)) };
+            stamp.is_some() && now == stamp
+        };
+        let mut below = self.folders.range(folder.path.to_owned()..).take_while(|(path, _)| path.starts_with(folder.path)).peekable();
+        below.peek().is_some_and(|(path, _)| *path == folder.path) && below.all(|(path, stamp)| is_same(path, *stamp))
+    }
 }
 
 /// The columns of a file, valid as long as its stamp stays the same.
@@ -87,7 +125,9 @@ impl Inner {
             max_kept_bytes: kept::MAX_BYTES,
             columns: Mutex::default(),
             last: Mutex::new(Arc::new(Schema::empty())),
-            schemas: Mutex::default(),
+            fresh: FRESH,
+            wholes: Mutex::default(),
+            listing: Mutex::default(),
         }
     }
 
@@ -161,26 +201,87 @@ impl Inner {
         columns
     }
 
-    /// The columns of a table in shape, at most [`FRESH`] old, and whether they may be older than the table; `None` if it has no file.
+    /// The columns of a table in shape, and whether they may be older than the table; `None` if it has no file.
     pub(crate) fn recent_schema(&self, table: &Table) -> Result<(Option<SchemaRef>, bool)> {
-        let recent = || self.schemas.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, schema)) = recent().get(table)
-            && at.elapsed() < FRESH
-        {
-            return Ok((Some(schema.clone()), true));
+        if let Some(schema) = self.recent(table).and_then(|whole| whole.schema.clone()) {
+            return Ok((Some(schema), true));
         }
-        let schema = scan::schema_of(self, table, &place::Place::of(&self.root, table)?.files(table)?)?;
-        let mut recent = recent();
-        recent.retain(|_, (at, _)| at.elapsed() < FRESH);
-        if let Some(schema) = &schema {
-            recent.insert(table.clone(), (Instant::now(), schema.clone()));
+        let _one = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(schema) = self.recent(table).and_then(|whole| whole.schema.clone()) {
+            return Ok((Some(schema), true));
         }
-        Ok((schema, false))
+        Ok((self.all_files(&place::Place::of(&self.root, table)?, table)?.1, false))
+    }
+
+    /// The files of a table that may hold rows within bounds, and perhaps others; and the columns of the table in shape, `None` if it has no
+    /// file.
+    ///
+    /// Folders of other times are not listed again if no name in them has come or gone since all were listed, a short time ago. So rows, files and
+    /// columns that have arrived are always noticed; only that another file was written again in place with other columns may not be, for that
+    /// short time.
+    pub(crate) fn files_within(
+        &self,
+        place: &place::Place,
+        table: &Table,
+        bounds: &TimeBounds,
+    ) -> Result<(Vec<DataFile>, Option<SchemaRef>)> {
+        if *bounds == TimeBounds::ALL {
+            return self.all_files(place, table);
+        }
+        if let Some(found) = self.some_files(place, table, bounds)? {
+            return Ok(found);
+        }
+        let _one = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.some_files(place, table, bounds)? {
+            Some(found) => Ok(found),
+            None => self.all_files(place, table),
+        }
+    }
+
+    /// As [`Inner::files_within`], if all files were listed a short time ago, and had the same columns.
+    fn some_files(&self, place: &place::Place, table: &Table, bounds: &TimeBounds) -> Result<Option<(Vec<DataFile>, Option<SchemaRef>)>> {
+        let Some(whole) = self.recent(table) else { return Ok(None) };
+        let files = place.find(table, Some(&|folder| place::is_elsewhere(table, folder, bounds) && whole.is_as_before(folder)))?.files;
+        let columns = scan::columns_of(self, table, &files)?;
+        let is_known = |columns: &SchemaRef| whole.kinds.iter().any(|kind| Arc::ptr_eq(kind, columns) || kind == columns);
+        Ok(columns.iter().all(is_known).then(|| (files, whole.schema.clone())))
+    }
+
+    /// All files of a table, and its columns in shape; `None` if it has no file.
+    pub(crate) fn all_files(&self, place: &place::Place, table: &Table) -> Result<(Vec<DataFile>, Option<SchemaRef>)> {
+        let (now, begun) = (SystemTime::now(), Instant::now());
+        let Found { files, folders } = place.find(table, None)?;
+        let columns = scan::columns_of(self, table, &files)?;
+        let schema = scan::merged(table, &files, &columns)?;
+        let mut kinds: Vec<SchemaRef> = Vec::new();
+        for columns in columns {
+            let is_known = kinds.iter().any(|kind| Arc::ptr_eq(kind, &columns) || *kind == columns);
+            if !is_known && kinds.len() <= MOST_KINDS {
+                kinds.push(columns);
+            }
+        }
+        let until = Instant::now() + self.fresh.max(begun.elapsed() * FRESH_LISTINGS);
+        let settled = |stamp: Stamp| Some(stamp).filter(|stamp| stamp.is_settled(now, self.settles));
+        let folders = folders.into_iter().map(|(path, stamp)| (path, settled(stamp))).collect();
+        let mut wholes = self.wholes.lock().unwrap_or_else(PoisonError::into_inner);
+        if kinds.len() > MOST_KINDS {
+            wholes.remove(table);
+            return Ok((files, schema));
+        }
+        wholes.retain(|_, whole| Instant::now() < whole.until);
+        wholes.insert(table.clone(), Arc::new(Whole { until, folders, kinds, schema: schema.clone() }));
+        Ok((files, schema))
+    }
+
+    /// A table as it was a short time ago.
+    fn recent(&self, table: &Table) -> Option<Arc<Whole>> {
+        let wholes = self.wholes.lock().unwrap_or_else(PoisonError::into_inner);
+        wholes.get(table).filter(|whole| Instant::now() < whole.until).cloned()
     }
 
     /// Forgets what [`Inner::recent_schema`] remembers of a table.
     pub(crate) fn forget_schema(&self, table: &Table) {
-        self.schemas.lock().unwrap_or_else(PoisonError::into_inner).remove(table);
+        self.wholes.lock().unwrap_or_else(PoisonError::into_inner).remove(table);
     }
 }
 

@@ -56,10 +56,7 @@ impl Layout {
 
     /// The parts that are read for these bounds; `None` if these are not whole parts.
     pub(super) fn parts_within(&self, bounds: &TimeBounds) -> Option<Vec<usize>> {
-        match self.is_whole {
-            true => self.is_read_as_whole(bounds).then(|| vec![0]),
-            false => Some(self.needed(bounds)),
-        }
+        if self.is_whole { self.is_read_as_whole(bounds).then(|| vec![0]) } else { Some(self.needed(bounds)) }
     }
 
     /// The row groups that may hold rows within bounds, with the time of their rows, and their size; `None` of a file that is one part.
@@ -130,6 +127,13 @@ pub(super) struct Recorded {
     pub(super) bytes: Vec<u8>,
 }
 
+/// The parts of a file that were read.
+struct Parts {
+    file: DataFile,
+    layout: Arc<Layout>,
+    parts: Vec<Option<Vec<u8>>>,
+}
+
 /// What a look finds known, and adds to it.
 pub(super) struct Keeping {
     kept: Kept,
@@ -139,7 +143,7 @@ pub(super) struct Keeping {
     /// How many things are still to be read for each pack. When it is none, the pack is written, so that what waits to be kept stays small.
     waiting: HashMap<PackId, usize>,
     /// What was read for each pack, by file.
-    recorded: BTreeMap<PackId, BTreeMap<usize, (DataFile, Arc<Layout>, Vec<Option<Vec<u8>>>)>>,
+    recorded: BTreeMap<PackId, BTreeMap<usize, Parts>>,
     has_written: bool,
 }
 
@@ -178,11 +182,11 @@ impl Keeping {
     pub(super) fn take(&mut self, file: &DataFile, recorded: Recorded) {
         let Some(pack) = self.kept.pack_of(file) else { return };
         let Recorded { file: number, layout, part, bytes } = recorded;
-        let new = || (file.clone(), layout.clone(), vec![None; layout.parts()]);
-        let (_, known, parts) = self.recorded.entry(pack).or_default().entry(number).or_insert_with(new);
+        let new = || Parts { file: file.clone(), layout: layout.clone(), parts: vec![None; layout.parts()] };
+        let known = self.recorded.entry(pack).or_default().entry(number).or_insert_with(new);
         // If they differ, the file has changed, and nothing of it is kept below.
-        if *known == layout
-            && let Some(place) = parts.get_mut(part)
+        if known.layout == layout
+            && let Some(place) = known.parts.get_mut(part)
         {
             *place = Some(bytes);
         }
@@ -197,9 +201,7 @@ impl Keeping {
                 continue;
             }
             let Some(recorded) = self.recorded.remove(&pack) else { continue };
-            let new = |(file, layout, parts): (DataFile, Arc<Layout>, Vec<Option<Vec<u8>>>)| {
-                self.kept.new_entry(&file, (self.begun, self.settles), layout.encode(), parts)
-            };
+            let new = |Parts { file, layout, parts }: Parts| self.kept.new_entry(&file, (self.begun, self.settles), layout.encode(), parts);
             let new: Vec<New> = recorded.into_values().filter_map(new).collect();
             self.has_written |= !new.is_empty();
             self.kept.add(pack, new);

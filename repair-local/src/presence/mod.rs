@@ -238,6 +238,7 @@ pub(crate) fn has_time(table: &Table, columns: &Schema) -> bool {
 fn work(table: &Table, files: &[DataFile], to_read: &[ToRead], bounds: &TimeBounds, keeping: Option<&Keeping>) -> Result<Vec<Piece>> {
     let mut pieces = Vec::with_capacity(to_read.len());
     let mut to_open: Vec<(&ToRead, &DataFile)> = Vec::new();
+    let record = |next: &ToRead, file: &DataFile| keeping.filter(|keeping| keeping.is_settled(file)).map(|_| next.file);
     for (next, file, known) in known_of(files, to_read, keeping) {
         let parts = known.as_ref().and_then(|known| match &next.groups {
             Some(groups) => Some(groups.iter().map(|(group, _)| *group).collect()),
@@ -245,7 +246,8 @@ fn work(table: &Table, files: &[DataFile], to_read: &[ToRead], bounds: &TimeBoun
         });
         match known.zip(parts).filter(|(known, parts)| known.has_all(parts)) {
             Some((known, parts)) => {
-                pieces.push(Piece { file: file.clone(), groups: Groups::Kept(known, parts, next.groups.clone()), record: None });
+                let groups = Groups::Kept(known, parts, next.groups.clone());
+                pieces.push(Piece { file: file.clone(), groups, record: record(next, file) });
             }
             None => to_open.push((next, file)),
         }
@@ -254,8 +256,7 @@ fn work(table: &Table, files: &[DataFile], to_read: &[ToRead], bounds: &TimeBoun
     // The number of footers in memory is then at most twice that of the threads, however many files there are.
     let large = total / (2 * files::workers() as u64);
     for (next, file) in to_open {
-        let record = keeping.filter(|keeping| keeping.is_settled(file)).map(|_| next.file);
-        let piece = |groups: Groups| Piece { file: file.clone(), groups, record };
+        let piece = |groups: Groups| Piece { file: file.clone(), groups, record: record(next, file) };
         if !is_direct(table) || files::workers() == 1 || next.bytes <= large {
             pieces.push(piece(Groups::of(next.groups.clone())));
             continue;

@@ -18,8 +18,8 @@ const CELLS_OF_KEY: usize = 8;
 /// What is shorter is not compressed.
 const MIN_COMPRESSED: usize = 256;
 
-/// What a damaged length may make us allocate.
-const MAX_BYTES: usize = 1 << 30;
+/// A longer section is not kept, so that a damaged length takes no more memory.
+const MAX_BYTES: usize = 128 << 20;
 
 /// Slots, and how many rows each of them has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
