@@ -13,6 +13,9 @@ use repair_core::lake::partition::TimeBounds;
 use repair_core::model::Format;
 use repair_core::{Error, ErrorKind, Result};
 
+use crate::disk::{self, Act};
+use crate::stamp::Stamp;
+
 /// Folders deeper than this are in a loop of symbolic links.
 pub(crate) const MAX_DEPTH: usize = 32;
 
@@ -83,6 +86,8 @@ pub(crate) struct DataFile {
     pub(crate) time_us: Option<i64>,
     /// Whether it is of our own state, and must be what we wrote.
     pub(crate) is_ours: bool,
+    /// When it was last written, as it was listed.
+    pub(crate) stamp: Stamp,
 }
 
 impl DataFile {
@@ -114,6 +119,29 @@ impl Listed<'_> {
         Listed { format: Format::Parquet, ignore: &[], except: &[], only: None, is_left_out: None, are_ours: true };
 }
 
+/// Files that were found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// In order of path.
+    pub(crate) files: Vec<DataFile>,
+    /// The folders that were listed, each with its stamp from before.
+    pub(crate) folders: Vec<(PathBuf, Stamp)>,
+}
+
+/// A folder before it is listed.
+#[derive(Debug)]
+pub(crate) struct Folder<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) stamp: Stamp,
+    /// The names of the folders down to it, from below the location, its own included.
+    pub(crate) names: &'a [String],
+    /// The `column=value` pairs among them.
+    pub(crate) hive: &'a [(String, String)],
+}
+
+/// Says of which folders nothing is wanted.
+pub(crate) type Skip<'a> = &'a dyn Fn(&Folder<'_>) -> bool;
+
 /// In a glob of a path, `*` stays within a name.
 const PATHS: MatchOptions = MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
 
@@ -126,25 +154,34 @@ pub(crate) const LOGS: [(&str, &str); 3] = [("_delta_log", "Delta Lake"), (".hoo
 /// # Errors
 /// `blind` if there is a file of which nobody said whether it is data, or the log of a table format, whose data are not all of its files.
 pub(crate) fn list(path: &Path, listed: &Listed<'_>) -> Result<Option<Vec<DataFile>>> {
+    Ok(find(path, listed, None)?.map(|found| found.files))
+}
+
+/// As [`list`], with the folders, without those that are to be skipped.
+///
+/// # Errors
+/// As [`list`], for what is not skipped.
+pub(crate) fn find(path: &Path, listed: &Listed<'_>, skip: Option<Skip<'_>>) -> Result<Option<Found>> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error(error, "look at", path)),
     };
-    let mut walk = Walk { root: path, listed, ignore: Vec::new(), names: Vec::new(), hive: Vec::new(), files: Vec::new() };
+    let found = Found { files: Vec::new(), folders: Vec::new() };
+    let mut walk = Walk { root: path, listed, skip, ignore: Vec::new(), names: Vec::new(), hive: Vec::new(), found };
     for glob in listed.ignore {
         walk.ignore.push(Pattern::new(glob).map_err(|error| Error::invalid(format!("`{glob}` under `ignore` is not a glob: {error}")))?);
     }
     if metadata.is_file() {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let kind = Kind::of(listed.format, &name);
-        walk.add(path.to_owned(), name, metadata.len(), kind.unwrap_or(Kind { compression: Compression::None, has_ending: false }));
+        walk.add(path.to_owned(), name, &metadata, kind.unwrap_or(Kind { compression: Compression::None, has_ending: false }));
     } else if !metadata.is_dir() {
         return Err(Error::invalid(format!("{} is a pipe or a device, not a file or folder", path.display())));
     } else {
-        walk.folder(path, 0)?;
+        walk.folder(path, Stamp::of(&metadata), 0)?;
     }
-    Ok(Some(walk.files))
+    Ok(Some(walk.found))
 }
 
 /// What the name of a data file says.
@@ -173,25 +210,29 @@ impl Kind {
 struct Walk<'a> {
     root: &'a Path,
     listed: &'a Listed<'a>,
+    skip: Option<Skip<'a>>,
     ignore: Vec<Pattern>,
     names: Vec<String>,
     hive: Vec<(String, String)>,
-    files: Vec<DataFile>,
+    found: Found,
 }
 
 impl Walk<'_> {
-    fn add(&mut self, path: PathBuf, name: String, bytes: u64, kind: Kind) {
+    fn add(&mut self, path: PathBuf, name: String, metadata: &fs::Metadata, kind: Kind) {
         let mut names = self.names.clone();
         names.push(name);
         let (Kind { compression, has_ending }, values, is_ours) = (kind, self.hive.clone(), self.listed.are_ours);
-        self.files.push(DataFile { path, bytes, compression, has_ending, names, values, span: None, reach: None, time_us: None, is_ours });
+        let (bytes, stamp, span, reach, time_us) = (metadata.len(), Stamp::of(metadata), None, None, None);
+        self.found.files.push(DataFile { path, bytes, compression, has_ending, names, values, span, reach, time_us, is_ours, stamp });
     }
 
-    fn folder(&mut self, folder: &Path, depth: usize) -> Result<()> {
+    fn folder(&mut self, folder: &Path, stamp: Stamp, depth: usize) -> Result<()> {
         if depth > MAX_DEPTH {
             return Err(Error::invalid(format!("folders are nested more than {MAX_DEPTH} deep; is there a loop of symbolic links?"))
                 .on("folder", folder.display()));
         }
+        disk::note(Act::List, folder);
+        self.found.folders.push((folder.to_owned(), stamp));
         let read = || -> io::Result<Vec<fs::DirEntry>> { fs::read_dir(folder)?.collect() };
         let mut entries = read().map_err(|error| io_error(error, "list", folder))?;
         entries.sort_by_key(fs::DirEntry::file_name);
@@ -241,7 +282,11 @@ impl Walk<'_> {
             let is_hive = value.is_some();
             self.hive.extend(value);
             self.names.push(percent_decode(name));
-            self.folder(&path, depth + 1)?;
+            let stamp = Stamp::of(&metadata);
+            let below = Folder { path: &path, stamp, names: &self.names, hive: &self.hive };
+            if self.skip.is_none_or(|skip| !skip(&below)) {
+                self.folder(&path, stamp, depth + 1)?;
+            }
             self.names.pop();
             if is_hive {
                 self.hive.pop();
@@ -258,10 +303,10 @@ impl Walk<'_> {
             return Err(Error::invalid(format!("{} is a pipe or a device, not a file; remove it", path.display())));
         }
         match Kind::of(self.listed.format, name) {
-            Some(kind) => self.add(path, name.to_owned(), metadata.len(), kind),
+            Some(kind) => self.add(path, name.to_owned(), &metadata, kind),
             // A glob that names the file means it.
             None if self.listed.only.is_some() => {
-                self.add(path, name.to_owned(), metadata.len(), Kind { compression: Compression::None, has_ending: true });
+                self.add(path, name.to_owned(), &metadata, Kind { compression: Compression::None, has_ending: true });
             }
             None => {
                 let endings: Vec<String> = self.listed.format.endings().iter().map(|ending| format!(".{ending}")).collect();
@@ -354,6 +399,7 @@ fn percent_decode(text: &str) -> String {
 
 /// Opens a file for reading.
 pub(crate) fn open(path: &Path) -> Result<File> {
+    disk::note(Act::Open, path);
     File::open(path).map_err(|error| io_error(error, "read", path))
 }
 

@@ -1,6 +1,9 @@
 //! The lake of files in a folder.
 
-use std::collections::HashMap;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +16,7 @@ use futures::StreamExt;
 use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay;
 use repair_core::lake::overlay::retraction::Retraction;
+use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
     ArtifactName, Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest,
@@ -22,16 +26,24 @@ use repair_core::model::Usage;
 use repair_core::model::{Interval, SlotRange, Table, TablePresence};
 use repair_core::{Error, ErrorKind, Result};
 
-use crate::files::{self, DataFile, blocking};
+use crate::files::{self, DataFile, Folder, Found, blocking};
+use crate::kept::{Kept, New, PackId};
 use crate::stage::{self, Scope};
-use crate::{artifact, extent, place, presence, publish, read, replace, retract, rollup, row_count, scan, sql, state};
+use crate::stamp::Stamp;
+use crate::{artifact, extent, kept, place, presence, publish, read, replace, retract, rollup, row_count, scan, sql, stamp, state};
 
-/// The number of files whose columns are remembered.
-const MAX_REMEMBERED: usize = 100_000;
+/// The number of files whose columns are remembered, at some hundred bytes each. Beyond, all are forgotten, so it must be more than tables have.
+const MAX_REMEMBERED: usize = 400_000;
 
-/// For this long the columns of a table are reused for units that are staged. Otherwise, staging thousands of units would list all files of
-/// the table thousands of times.
+/// For this long, or as long as a listing takes [`FRESH_LISTINGS`] times, the columns of a table are believed to be those of all of its files.
+/// Otherwise, thousands of units would list all files of the table thousands of times.
 const FRESH: Duration = Duration::from_secs(5);
+
+/// A table whose files have more kinds of columns is always listed as a whole.
+const MOST_KINDS: usize = 1_000;
+
+/// Of the time of a long step, listing tables takes at most one part in so many.
+const FRESH_LISTINGS: u32 = 10;
 
 /// Tables of files in a folder: Parquet, CSV and JSON lines. Cheap to clone.
 ///
@@ -57,70 +69,219 @@ pub struct LocalLake {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) root: PathBuf,
+    /// Whether what was read is kept for later looks.
+    pub(crate) keeps: bool,
+    /// How long after a write of a file another one surely shows.
+    pub(crate) settles: Duration,
+    /// The most bytes that are kept.
+    pub(crate) max_kept_bytes: u64,
     columns: Mutex<HashMap<(PathBuf, u64), Remembered>>,
     last: Mutex<SchemaRef>,
-    schemas: Mutex<HashMap<Table, (Instant, SchemaRef)>>,
+    /// For how long a listing is fresh at least.
+    pub(crate) fresh: Duration,
+    wholes: Mutex<HashMap<Table, Arc<Whole>>>,
+    /// Of several who need a table as a whole at once, one lists it.
+    listing: Mutex<()>,
 }
 
-/// The columns of a file, valid as long as its size and time stay the same.
+/// A table as it was when all of its files were listed.
+#[derive(Debug)]
+struct Whole {
+    until: Instant,
+    /// Its folders, each with its stamp from before it was listed, if every later change of a name in it would show.
+    folders: BTreeMap<PathBuf, Option<Stamp>>,
+    /// Each kind of columns that its files have.
+    kinds: Vec<SchemaRef>,
+    /// The columns of the table in shape; `None` if it has no file.
+    schema: Option<SchemaRef>,
+}
+
+impl Whole {
+    /// Whether no name in a folder, nor below it, has come or gone.
+    fn is_as_before(&self, folder: &Folder<'_>) -> bool {
+        let is_same = |path: &PathBuf, stamp: Option<Stamp>| {
+            let now = if path == folder.path { Some(folder.stamp) } else { std::fs::metadata(path).ok().map(|now| Stamp::of(&now)) };
+            stamp.is_some() && now == stamp
+        };
+        let mut below = self.folders.range(folder.path.to_owned()..).take_while(|(path, _)| path.starts_with(folder.path)).peekable();
+        below.peek().is_some_and(|(path, _)| *path == folder.path) && below.all(|(path, stamp)| is_same(path, *stamp))
+    }
+}
+
+/// The columns of a file, valid as long as its stamp stays the same.
 #[derive(Debug)]
 struct Remembered {
-    bytes: u64,
-    changed: SystemTime,
+    stamp: Stamp,
     columns: SchemaRef,
 }
 
 impl Inner {
-    /// The columns of a file, as it has them.
-    pub(crate) fn columns(&self, table: &Table, file: &DataFile) -> Result<SchemaRef> {
-        let changed = std::fs::metadata(&file.path).and_then(|metadata| metadata.modified()).ok();
-        let known = || self.columns.lock().unwrap_or_else(PoisonError::into_inner);
-        // What a file's columns are depends on how the table says that it is written.
-        let mut hasher = DefaultHasher::new();
-        (table.format, &table.csv, &table.nulls, &table.columns, read::quarantines(table)).hash(&mut hasher);
-        let of = (file.path.clone(), hasher.finish());
-        if let (Some(known), Some(changed)) = (known().get(&of), changed)
-            && (known.bytes, known.changed) == (file.bytes, changed)
-        {
-            return Ok(known.columns.clone());
+    /// The lake in a folder that is there, without links in its path.
+    pub(crate) fn new(root: PathBuf) -> Self {
+        Self {
+            root,
+            keeps: true,
+            settles: stamp::SETTLES,
+            max_kept_bytes: kept::MAX_BYTES,
+            columns: Mutex::default(),
+            last: Mutex::new(Arc::new(Schema::empty())),
+            fresh: FRESH,
+            wholes: Mutex::default(),
+            listing: Mutex::default(),
         }
-        let mut columns = read::columns(table, file)?;
-        if let Some(changed) = changed {
-            let mut known = known();
+    }
+
+    /// The columns of files, as each has them.
+    pub(crate) fn columns(&self, table: &Table, files: &[DataFile]) -> Result<Vec<SchemaRef>> {
+        // What a file's columns are depends on how the table says that it is written.
+        let written = format!("{:?}", (table.format, &table.csv, &table.nulls, &table.columns, read::quarantines(table)));
+        let mut hasher = DefaultHasher::new();
+        written.hash(&mut hasher);
+        let number = hasher.finish();
+        let known = |file: &DataFile| {
+            let known = self.columns.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get(&(file.path.clone(), number)).filter(|known| known.stamp == file.stamp).map(|known| known.columns.clone())
+        };
+        let mut columns: Vec<Option<SchemaRef>> = files.iter().map(known).collect();
+        let unknown = |columns: &[Option<SchemaRef>]| -> Vec<usize> { (0..files.len()).filter(|at| columns[*at].is_none()).collect() };
+        let to_find = unknown(&columns);
+        if to_find.is_empty() {
+            return Ok(columns.into_iter().flatten().collect());
+        }
+        let begun = SystemTime::now();
+        let kept = Kept::of(self, "columns", written.as_bytes()).map(Kept::small);
+        if let Some(kept) = &kept {
+            let mut last: Option<(Arc<[u8]>, SchemaRef)> = None;
+            let found = kept.find(&to_find.iter().map(|at| &files[*at]).collect::<Vec<_>>());
+            for (at, entry) in to_find.into_iter().zip(found) {
+                let Some(entry) = entry else { continue };
+                if last.as_ref().is_none_or(|(head, _)| *head != entry.head) {
+                    let Some(schema) = kept::schema_of(&entry.head) else { continue };
+                    last = Some((entry.head.clone(), Arc::new(schema)));
+                }
+                columns[at] = last.as_ref().map(|(_, schema)| self.remember(&files[at], number, schema.clone()));
+            }
+        }
+        let to_read = unknown(&columns);
+        let read = files::map_parallel(&to_read, |at| read::columns(table, &files[*at]))?;
+        let mut new: BTreeMap<PackId, Vec<New>> = BTreeMap::new();
+        for (at, schema) in to_read.into_iter().zip(read) {
+            let file = &files[at];
+            let schema = self.remember(file, number, schema);
+            if let Some(kept) = &kept
+                && let Some(pack) = kept.pack_of(file)
+                && let Some(entry) = kept::head_of(&schema).and_then(|head| kept.new_entry(file, (begun, self.settles), head, Vec::new()))
+            {
+                new.entry(pack).or_default().push(entry);
+            }
+            columns[at] = Some(schema);
+        }
+        if let Some(kept) = kept.filter(|_| !new.is_empty()) {
+            new.into_iter().for_each(|(pack, new)| kept.add(pack, new));
+            kept.evict();
+        }
+        Ok(columns.into_iter().flatten().collect())
+    }
+
+    /// Remembers the columns of a file. Most files of a table are alike and share one description, which is returned.
+    fn remember(&self, file: &DataFile, number: u64, columns: SchemaRef) -> SchemaRef {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != columns {
+            last.clone_from(&columns);
+        }
+        let columns = last.clone();
+        drop(last);
+        if file.stamp.has_time() {
+            let mut known = self.columns.lock().unwrap_or_else(PoisonError::into_inner);
             if known.len() >= MAX_REMEMBERED {
                 known.clear();
             }
-            // Most files of a table are alike and share one description.
-            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            if *last != columns {
-                last.clone_from(&columns);
-            }
-            columns = last.clone();
-            known.insert(of, Remembered { bytes: file.bytes, changed, columns: columns.clone() });
+            known.insert((file.path.clone(), number), Remembered { stamp: file.stamp, columns: columns.clone() });
         }
-        Ok(columns)
+        columns
     }
 
-    /// The columns of a table in shape, at most [`FRESH`] old, and whether they may be older than the table; `None` if it has no file.
+    /// The columns of a table in shape, and whether they may be older than the table; `None` if it has no file.
     pub(crate) fn recent_schema(&self, table: &Table) -> Result<(Option<SchemaRef>, bool)> {
-        let recent = || self.schemas.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, schema)) = recent().get(table)
-            && at.elapsed() < FRESH
-        {
-            return Ok((Some(schema.clone()), true));
+        if let Some(schema) = self.recent(table).and_then(|whole| whole.schema.clone()) {
+            return Ok((Some(schema), true));
         }
-        let schema = scan::schema_of(self, table, &place::Place::of(&self.root, table)?.files(table)?)?;
-        let mut recent = recent();
-        recent.retain(|_, (at, _)| at.elapsed() < FRESH);
-        if let Some(schema) = &schema {
-            recent.insert(table.clone(), (Instant::now(), schema.clone()));
+        let _one = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(schema) = self.recent(table).and_then(|whole| whole.schema.clone()) {
+            return Ok((Some(schema), true));
         }
-        Ok((schema, false))
+        Ok((self.all_files(&place::Place::of(&self.root, table)?, table)?.1, false))
+    }
+
+    /// The files of a table that may hold rows within bounds, and perhaps others; and the columns of the table in shape, `None` if it has no
+    /// file.
+    ///
+    /// Folders of other times are not listed again if no name in them has come or gone since all were listed, a short time ago. So rows, files and
+    /// columns that have arrived are always noticed; only that another file was written again in place with other columns may not be, for that
+    /// short time.
+    pub(crate) fn files_within(
+        &self,
+        place: &place::Place,
+        table: &Table,
+        bounds: &TimeBounds,
+    ) -> Result<(Vec<DataFile>, Option<SchemaRef>)> {
+        if *bounds == TimeBounds::ALL {
+            return self.all_files(place, table);
+        }
+        if let Some(found) = self.some_files(place, table, bounds)? {
+            return Ok(found);
+        }
+        let _one = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.some_files(place, table, bounds)? {
+            Some(found) => Ok(found),
+            None => self.all_files(place, table),
+        }
+    }
+
+    /// As [`Inner::files_within`], if all files were listed a short time ago, and had the same columns.
+    fn some_files(&self, place: &place::Place, table: &Table, bounds: &TimeBounds) -> Result<Option<(Vec<DataFile>, Option<SchemaRef>)>> {
+        let Some(whole) = self.recent(table) else { return Ok(None) };
+        let files = place.find(table, Some(&|folder| place::is_elsewhere(table, folder, bounds) && whole.is_as_before(folder)))?.files;
+        let columns = scan::columns_of(self, table, &files)?;
+        let is_known = |columns: &SchemaRef| whole.kinds.iter().any(|kind| Arc::ptr_eq(kind, columns) || kind == columns);
+        Ok(columns.iter().all(is_known).then(|| (files, whole.schema.clone())))
+    }
+
+    /// All files of a table, and its columns in shape; `None` if it has no file.
+    pub(crate) fn all_files(&self, place: &place::Place, table: &Table) -> Result<(Vec<DataFile>, Option<SchemaRef>)> {
+        let (now, begun) = (SystemTime::now(), Instant::now());
+        let Found { files, folders } = place.find(table, None)?;
+        let columns = scan::columns_of(self, table, &files)?;
+        let schema = scan::merged(table, &files, &columns)?;
+        let mut kinds: Vec<SchemaRef> = Vec::new();
+        for columns in columns {
+            let is_known = kinds.iter().any(|kind| Arc::ptr_eq(kind, &columns) || *kind == columns);
+            if !is_known && kinds.len() <= MOST_KINDS {
+                kinds.push(columns);
+            }
+        }
+        let until = Instant::now() + self.fresh.max(begun.elapsed() * FRESH_LISTINGS);
+        let settled = |stamp: Stamp| Some(stamp).filter(|stamp| stamp.is_settled(now, self.settles));
+        let folders = folders.into_iter().map(|(path, stamp)| (path, settled(stamp))).collect();
+        let mut wholes = self.wholes.lock().unwrap_or_else(PoisonError::into_inner);
+        if kinds.len() > MOST_KINDS {
+            wholes.remove(table);
+            return Ok((files, schema));
+        }
+        wholes.retain(|_, whole| Instant::now() < whole.until);
+        wholes.insert(table.clone(), Arc::new(Whole { until, folders, kinds, schema: schema.clone() }));
+        Ok((files, schema))
+    }
+
+    /// A table as it was a short time ago.
+    fn recent(&self, table: &Table) -> Option<Arc<Whole>> {
+        let wholes = self.wholes.lock().unwrap_or_else(PoisonError::into_inner);
+        wholes.get(table).filter(|whole| Instant::now() < whole.until).cloned()
     }
 
     /// Forgets what [`Inner::recent_schema`] remembers of a table.
     pub(crate) fn forget_schema(&self, table: &Table) {
-        self.schemas.lock().unwrap_or_else(PoisonError::into_inner).remove(table);
+        self.wholes.lock().unwrap_or_else(PoisonError::into_inner).remove(table);
     }
 }
 
@@ -150,14 +311,7 @@ impl LocalLake {
             return Err(Error::invalid(format!("{} is a file; the lake's `root` must be a folder", root.display())));
         }
         files::trust_folder(&root);
-        Ok(Self {
-            inner: Arc::new(Inner {
-                root,
-                columns: Mutex::default(),
-                last: Mutex::new(Arc::new(Schema::empty())),
-                schemas: Mutex::default(),
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner::new(root)) })
     }
 
     /// The folder.

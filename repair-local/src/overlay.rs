@@ -15,7 +15,7 @@ use repair_core::model::{Identity, Key, Presence, SlotSet, Table};
 use repair_core::{Error, Result};
 
 use crate::files::DataFile;
-use crate::place::{self, Place};
+use crate::place::Place;
 use crate::scan::overlay_rows;
 use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::shape::{self, KeyTime};
@@ -174,7 +174,7 @@ pub(crate) fn live_slots(
 ) -> Result<LiveSlots> {
     let grid = raw.grid;
     let bounds = TimeBounds::of_slots(&grid, request.slots);
-    let files = place::prune_ours(table, place.repair_files()?, &bounds)?;
+    let files = place.repairs_within(table, &bounds)?;
     if is_lean && files.is_empty() {
         return Ok(LiveSlots::default());
     }
@@ -286,7 +286,7 @@ pub(crate) fn absent_slots(
 ) -> Result<(BTreeMap<Key, SlotSet>, Timestamp)> {
     let grid = table.grid()?;
     let bounds = TimeBounds::of_slots(&grid, request.slots);
-    let files = place::prune_ours(table, place.exception_files()?, &bounds)?;
+    let files = place.exceptions_within(table, &bounds)?;
     if is_lean && files.is_empty() {
         return Ok((BTreeMap::new(), Timestamp::MAX));
     }

@@ -9,7 +9,7 @@ use repair_core::lake::{StageScope, name, overlay};
 use repair_core::model::{PathPattern, Table, TimeForm};
 use repair_core::{Error, ErrorKind, Result};
 
-use crate::files::{self, DataFile, Listed};
+use crate::files::{self, DataFile, Folder, Found, Listed, Skip};
 use crate::owner;
 
 /// The folder of runs' areas, below the root. Its name begins with a dot, so that no table includes it.
@@ -115,28 +115,36 @@ impl Place {
     /// `not-found` if nothing is at the table's location; `blind` if a file is there of which nobody said what it is; `invalid` if a path
     /// is not as the table says.
     pub(crate) fn files(&self, table: &Table) -> Result<Vec<DataFile>> {
+        Ok(self.find(table, None)?.files)
+    }
+
+    /// As [`Place::files`], with the folders, without those that are to be skipped.
+    ///
+    /// # Errors
+    /// As [`Place::files`], for what is not skipped.
+    pub(crate) fn find(&self, table: &Table, skip: Option<Skip<'_>>) -> Result<Found> {
         let except = [self.repairs.as_path(), self.exceptions.as_path(), self.retractions.as_path()];
         // A glob that names overlays means them.
         let names_overlays = self.only.as_ref().is_some_and(|only| only.as_str().split('/').any(|name| owners::named(name).is_some()));
         let is_left_out: Option<fn(&Path) -> Result<bool>> = if names_overlays { None } else { Some(owner::is_overlay) };
         let (only, are_ours) = (self.only.as_ref(), names_overlays || owner::is_overlay(&self.data)?);
         let listed = Listed { format: table.format, ignore: &table.ignore, except: &except, only, is_left_out, are_ours };
-        let mut files = files::list(&self.data, &listed)?.ok_or_else(|| {
+        let mut found = files::find(&self.data, &listed, skip)?.ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,
                 format!("no folder {}; create it or correct `location` of table `{}`", self.data.display(), table.name),
             )
         })?;
-        if self.only.is_some() && files.is_empty() {
+        if self.only.is_some() && found.files.is_empty() && skip.is_none() {
             return Err(Error::new(
                 ErrorKind::NotFound,
                 format!("no file matches `{}`; correct `location` of table `{}`", table.location, table.name),
             ));
         }
-        for file in &mut files {
+        for file in &mut found.files {
             read_path(table, file)?;
         }
-        Ok(files)
+        Ok(found)
     }
 
     /// The files of the table's repairs; none if nothing has been repaired.
@@ -144,10 +152,49 @@ impl Place {
         Ok(files::list(&self.repairs, &Listed::OURS)?.unwrap_or_default())
     }
 
-    /// The files of the table's exceptions.
-    pub(crate) fn exception_files(&self) -> Result<Vec<DataFile>> {
-        Ok(files::list(&self.exceptions, &Listed::OURS)?.unwrap_or_default())
+    /// Those of them that may hold rows within bounds. Only their folders are listed.
+    ///
+    /// # Errors
+    /// `invalid` if the name of a folder is not one that we write.
+    pub(crate) fn repairs_within(&self, table: &Table, bounds: &TimeBounds) -> Result<Vec<DataFile>> {
+        ours_within(table, &self.repairs, bounds)
     }
+
+    /// The files of the table's exceptions that may hold rows within bounds. Only their folders are listed.
+    ///
+    /// # Errors
+    /// `invalid` if the name of a folder is not one that we write.
+    pub(crate) fn exceptions_within(&self, table: &Table, bounds: &TimeBounds) -> Result<Vec<DataFile>> {
+        ours_within(table, &self.exceptions, bounds)
+    }
+}
+
+fn ours_within(table: &Table, folder: &Path, bounds: &TimeBounds) -> Result<Vec<DataFile>> {
+    let by = time_partition(table)?;
+    let is_elsewhere = |folder: &Folder<'_>| {
+        let of_time = folder.hive.last().zip(by).filter(|((column, _), by)| *column == by.column);
+        of_time.and_then(|((_, value), by)| partition::span(by.unit, value)).is_some_and(|span| !span.overlaps(bounds))
+    };
+    let found = files::find(folder, &Listed::OURS, Some(&is_elsewhere))?;
+    prune_ours(table, found.map(|found| found.files).unwrap_or_default(), bounds)
+}
+
+/// Whether the names of the folders down to one say that its files hold no rows within bounds.
+pub(crate) fn is_elsewhere(table: &Table, folder: &Folder<'_>, bounds: &TimeBounds) -> bool {
+    let span = match &table.layout {
+        Some(layout) if !layout.path.names_a_file() && folder.names.len() == layout.path.parts().len() => {
+            let names: Vec<&str> = folder.names.iter().map(String::as_str).collect();
+            let start = layout.path.read(&names).and_then(|facts| facts.start);
+            layout.path.unit().zip(start).and_then(|(unit, start)| partition::span_of(unit, start, &layout.zone))
+        }
+        Some(_) => None,
+        None => {
+            let by = time_partition(table).ok().flatten();
+            let of_time = folder.hive.last().zip(by).filter(|((column, _), by)| *column == by.column);
+            of_time.and_then(|((_, value), by)| partition::span(by.unit, value))
+        }
+    };
+    span.is_some_and(|span| !partition::with_slack(table, span).overlaps(bounds))
 }
 
 /// Notes what the path of a file says: the time that its folder covers, keys, and perhaps the time of its rows.

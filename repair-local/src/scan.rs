@@ -14,7 +14,7 @@ use repair_core::model::Usage;
 use repair_core::model::{Format, Key, Table};
 use repair_core::{Error, ErrorKind, Result};
 
-use crate::files::{self, DataFile};
+use crate::files::DataFile;
 use crate::lake::Inner;
 use crate::owner;
 use crate::place::{self, Place};
@@ -89,8 +89,9 @@ impl Scan {
     ) -> Result<Self> {
         shape::check_keys(table, keys.unwrap_or_default())?;
         let place = Place::of(&lake.root, table)?;
-        let files = place.files(table)?;
-        let schema = match schema_of(lake, table, &files)? {
+        let (files, schema) = lake.files_within(&place, table, &bounds)?;
+        let is_without_files = schema.is_none();
+        let schema = match schema {
             Some(schema) => schema,
             // All rows of the table are repairs.
             None => {
@@ -101,7 +102,7 @@ impl Scan {
         if layer == Layer::Repaired {
             shape::refuse_reserved(table, &schema)?;
         }
-        let known_empty = files.is_empty() && schema.fields().len() == table.key.len() + 1;
+        let known_empty = is_without_files && schema.fields().len() == table.key.len() + 1;
         let shape = shape::project(table, &schema, columns.filter(|_| !known_empty))?;
         let judged = if read::quarantines(table) { shape::project(table, &schema, None)? } else { shape.clone() };
         let named = shape::as_requested(table, &shape, columns)?;
@@ -253,20 +254,29 @@ impl Scan {
 
 /// The columns of a table in shape, across all its files; `None` if it has none.
 pub(crate) fn schema_of(lake: &Inner, table: &Table, files: &[DataFile]) -> Result<Option<SchemaRef>> {
+    merged(table, files, &columns_of(lake, table, files)?)
+}
+
+/// The columns of each of some files, as it has them, after checking that it can be a file of the table.
+pub(crate) fn columns_of(lake: &Inner, table: &Table, files: &[DataFile]) -> Result<Vec<SchemaRef>> {
+    let all = lake.columns(table, files)?;
+    for (file, columns) in files.iter().zip(&all) {
+        // A file of JSON lines without lines does not determine any columns.
+        if table.format != Format::Jsonl || !columns.fields().is_empty() {
+            read::check(table, file, columns)?;
+        }
+    }
+    Ok(all)
+}
+
+/// The columns of a table in shape, by those of all its files; `None` if it has none.
+pub(crate) fn merged(table: &Table, files: &[DataFile], columns: &[SchemaRef]) -> Result<Option<SchemaRef>> {
     if files.is_empty() {
         return Ok(None);
     }
-    let schemas = files::map_parallel(files, |file| {
-        let columns = lake.columns(table, file)?;
-        // A file of JSON lines without lines does not determine any columns.
-        if table.format != Format::Jsonl || !columns.fields().is_empty() {
-            read::check(table, file, &columns)?;
-        }
-        Ok(columns)
-    })?;
     let mut merged = Merged::default();
     let mut last: Option<&Schema> = None;
-    for (file, schema) in files.iter().zip(&schemas) {
+    for (file, schema) in files.iter().zip(columns) {
         // Most files have the same columns.
         if last != Some(schema.as_ref()) {
             merged.add(table.format, &file.path.display().to_string(), &read::in_shape(table, schema));
@@ -288,8 +298,7 @@ fn repairs_schema(lake: &Inner, table: &Table, place: &Place) -> Result<Option<S
 pub(crate) fn describe(lake: &Inner, table: &Table) -> Result<SchemaRef> {
     repair_core::lake::partition::time_partition(table)?;
     let place = Place::of(&lake.root, table)?;
-    let files = place.files(table)?;
-    schema_of(lake, table, &files)?.ok_or_else(|| {
+    lake.all_files(&place, table)?.1.ok_or_else(|| {
         let endings: Vec<String> = table.format.endings().iter().map(|ending| format!(".{ending}")).collect();
         Error::new(
             ErrorKind::NotFound,

@@ -35,7 +35,7 @@ const REPAIRS_AROUND: i64 = 2;
 /// Reads the view.
 pub(crate) fn read(scan: &Scan, sink: &mut Sink<'_>) -> Result<()> {
     let schema = core_overlay::view_schema(&scan.shape);
-    let repairs = place::prune_ours(&scan.table, scan.place.repair_files()?, &scan.bounds.of_versions(&scan.table, REPAIRS_AROUND))?;
+    let repairs = scan.place.repairs_within(&scan.table, &scan.bounds.of_versions(&scan.table, REPAIRS_AROUND))?;
     let retracted = if repairs.is_empty() { Retracted::default() } else { crate::retract::retracted(&scan.table, &scan.place)? };
     for bounds in chunks(scan, &repairs)? {
         let files = place::prune(scan.files.clone(), &bounds);

@@ -686,6 +686,7 @@ mod tests {
             reach: None,
             time_us: None,
             is_ours: false,
+            stamp: crate::stamp::Stamp::default(),
         };
         Times::new(table, &file, Folds::default())
     }

@@ -44,7 +44,7 @@ pub(crate) fn rollup(lake: &Inner, table: &Table, request: &Rollup) -> Result<(V
     // Repairs alone do not say which columns a table has.
     let columns = if scan.files.is_empty() { scan::describe(lake, table)? } else { scan.whole.clone() };
     let schema = request.schema(table, &columns)?;
-    let has_repairs = !place::prune_ours(table, scan.place.repair_files()?, &scan.bounds)?.is_empty();
+    let has_repairs = !scan.place.repairs_within(table, &scan.bounds)?.is_empty();
     let most_cells = if has_repairs { MOST_CELLS_WITH_REPAIRS } else { MOST_CELLS };
     let mut done = Done { lake, table, columns: &columns, schema, batches: Vec::new(), usage: Usage::default() };
     for piece in request.pieces(most_cells / (request.keys.len() as u64).max(1)) {

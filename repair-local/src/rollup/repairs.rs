@@ -18,7 +18,6 @@ use repair_core::model::{Key, SlotSet, Usage};
 use super::fold::Numbers;
 use super::piece::Piece;
 use crate::overlay::{self, Slots, Winners};
-use crate::place;
 use crate::read::{self, Tally};
 use crate::scan::Scan;
 
@@ -65,7 +64,7 @@ impl Repairs {
     /// Reads the overlay of a piece.
     pub(super) fn read(scan: &Scan, rollup: &Rollup, piece: &Piece<'_>, usage: &mut Usage) -> Result<Self> {
         let mut repairs = Self::default();
-        let files = place::prune_ours(&scan.table, scan.place.repair_files()?, &piece.bounds)?;
+        let files = scan.place.repairs_within(&scan.table, &piece.bounds)?;
         if let Some(as_of) = rollup.absent_as_of {
             let request = PresenceRequest::new(piece.slots, piece.keys.clone(), as_of);
             (repairs.absent, _) = overlay::absent_slots(&scan.table, &scan.place, &request, true, usage)?;

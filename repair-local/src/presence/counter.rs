@@ -1,0 +1,256 @@
+//! Reads files, or row groups of them, and counts their rows: from what is known of them, if it is there.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use repair_core::Result;
+use repair_core::lake::partition::TimeBounds;
+use repair_core::lake::shape;
+use repair_core::model::{Format, Key, SlotGrid, SlotRange, Table};
+
+use super::count::{Asked, Counts, Totals, changed, count};
+use super::known::{Known, Layout, Recorded};
+use super::section::Recorder;
+use super::{has_time, is_direct, open};
+use crate::files::DataFile;
+use crate::read::{self, Tally, parquet};
+
+/// Rows decoded at a time; with two narrow columns, more than in a scan.
+const BATCH_ROWS: usize = 32_768;
+
+/// What one thread reads at a time: a file, or some row groups of one.
+pub(super) struct Piece {
+    pub(super) file: DataFile,
+    pub(super) groups: Groups,
+    /// The number of the file, if what is read of it is to be kept.
+    pub(super) record: Option<usize>,
+}
+
+pub(super) enum Groups {
+    /// All that may hold rows within the bounds.
+    All,
+    /// Those of which it is known what time their rows have.
+    Known(Vec<(usize, TimeBounds)>),
+    /// These, of a file that is open.
+    Opened(parquet::Opened, Vec<usize>),
+    /// These parts, which are known, and as what they are to be read if that is lost.
+    Kept(Known, Vec<usize>, Option<Vec<(usize, TimeBounds)>>),
+}
+
+impl Groups {
+    /// Those of which it is known what time their rows have, or all.
+    pub(super) fn of(known: Option<Vec<(usize, TimeBounds)>>) -> Self {
+        known.map_or(Self::All, Self::Known)
+    }
+}
+
+/// The numbers of row groups of a file that was opened again, if they still hold rows of the same time.
+pub(super) fn still_known(table: &Table, opened: &parquet::Opened, known: &[(usize, TimeBounds)]) -> Result<Vec<usize>> {
+    let times = opened.times(table)?;
+    let is_same = |(group, time): &(usize, TimeBounds)| times.get(*group).is_some_and(|now| now.unwrap_or(TimeBounds::ALL) == *time);
+    if known.iter().all(is_same) { Ok(known.iter().map(|(group, _)| *group).collect()) } else { Err(changed()) }
+}
+
+/// What all threads count by.
+#[derive(Clone, Copy)]
+pub(super) struct Counting<'a> {
+    pub(super) table: &'a Table,
+    pub(super) grid: SlotGrid,
+    /// The slots that were asked for. The counts are of some of them.
+    pub(super) asked: SlotRange,
+    /// The rows of these slots.
+    pub(super) bounds: &'a TimeBounds,
+    /// The number of each requested key.
+    pub(super) targets: &'a HashMap<Key, u32>,
+    /// The columns by which rows are judged, if the table leaves out bad rows.
+    pub(super) judged: Option<&'a SchemaRef>,
+}
+
+/// Counts the rows of a range of slots, by key.
+pub(super) struct Counter<'a> {
+    of: Counting<'a>,
+    pub(super) counts: Counts,
+    pub(super) totals: Totals,
+    /// What was read and is to be kept.
+    pub(super) recorded: Vec<Recorded>,
+}
+
+impl<'a> Counter<'a> {
+    pub(super) fn new(of: Counting<'a>, counts: Counts) -> Self {
+        Self { of, counts, totals: Totals::default(), recorded: Vec::new() }
+    }
+
+    fn asked<'b>(&'b mut self, file: &'b DataFile) -> Asked<'b> {
+        Asked { slots: self.of.asked, targets: self.of.targets, counts: &mut self.counts, totals: &mut self.totals, file }
+    }
+
+    pub(super) fn read(&mut self, piece: &Piece) -> Result<()> {
+        let (file, Counting { table, bounds, .. }) = (&piece.file, self.of);
+        if let Groups::Kept(known, parts, _) = &piece.groups
+            && let Some(sections) = known.sections(parts)
+        {
+            return sections.into_iter().try_for_each(|section| self.asked(file).add(section));
+        }
+        let direct = match &piece.groups {
+            Groups::Opened(opened, groups) => Some((opened.clone(), groups.clone())),
+            Groups::Known(known) | Groups::Kept(_, _, Some(known)) => {
+                let (opened, _) = open(table, file, bounds)?;
+                let groups = still_known(table, &opened, known)?;
+                Some((opened, groups))
+            }
+            Groups::All | Groups::Kept(..) if is_direct(table) => {
+                Some(open(table, file, bounds)?).filter(|(opened, _)| has_time(table, &opened.schema()))
+            }
+            Groups::All | Groups::Kept(..) => None,
+        };
+        match direct {
+            Some((opened, groups)) => self.read_groups(piece, opened, &groups),
+            None => self.read_rows(piece),
+        }
+    }
+
+    /// Reads row groups of a file whose key and time need no conversion.
+    fn read_groups(&mut self, piece: &Piece, opened: parquet::Opened, groups: &[usize]) -> Result<()> {
+        let (file, Counting { table, grid, .. }) = (&piece.file, self.of);
+        let names: Vec<&str> = table.key.iter().map(String::as_str).chain([table.time.as_str()]).collect();
+        let mut tape = match piece.record {
+            Some(number) => Layout::of_parquet(&opened, table, false).ok().map(|layout| {
+                let parts = groups.iter().map(|group| (*group, opened.rows_of(*group)));
+                Tape::new(grid, number, Arc::new(layout), parts)
+            }),
+            None => None,
+        };
+        let usage = opened.read(&names, groups, BATCH_ROWS, &mut |batch| match &mut tape {
+            Some(tape) => self.record(file, tape, &batch),
+            None => self.count(file, &batch),
+        })?;
+        if let Some(tape) = tape {
+            self.end(file, tape, None)?;
+        }
+        self.totals.usage += usage;
+        Ok(())
+    }
+
+    /// Reads a file whose rows are brought into shape, and may be bad.
+    fn read_rows(&mut self, piece: &Piece) -> Result<()> {
+        let (file, Counting { table, grid, bounds, judged, .. }) = (&piece.file, self.of);
+        let fields = table.key.iter().map(|key| shape::key_field(key)).chain([shape::time_field(table)]);
+        let shape = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
+        let judged = judged.unwrap_or(&shape).clone();
+        let layout = match piece.record {
+            Some(_) if table.format == Format::Parquet => Layout::of_parquet(&parquet::open(file)?, table, true).ok(),
+            Some(_) => Some(Layout::of_text()),
+            None => None,
+        };
+        // Which rows are bad is known of the rows that are read.
+        let layout = layout.filter(|layout| layout.is_read_as_whole(bounds));
+        let mut tape =
+            piece.record.zip(layout).map(|(number, layout)| Tape::new(grid, number, Arc::new(layout), std::iter::once((0, u64::MAX))));
+        let mut tally = Tally::default();
+        let usage = read::rows(table, file, &judged, bounds, &mut tally, &mut |batch| match &mut tape {
+            Some(tape) => self.record(file, tape, &batch),
+            None => self.count(file, &batch),
+        })?;
+        self.totals.usage += usage;
+        match tape {
+            Some(tape) => self.end(file, tape, Some(tally)),
+            None => {
+                self.totals.tally.merge(tally);
+                Ok(())
+            }
+        }
+    }
+
+    /// Counts the rows of a batch.
+    fn count(&mut self, file: &DataFile, batch: &RecordBatch) -> Result<ControlFlow<()>> {
+        let Counting { table, grid, .. } = self.of;
+        count(&mut self.asked(file), grid, table, file, batch)?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Counts the rows of a batch, whatever is asked for, part by part.
+    fn record(&mut self, file: &DataFile, tape: &mut Tape, batch: &RecordBatch) -> Result<ControlFlow<()>> {
+        let Counting { table, grid, .. } = self.of;
+        let mut from = 0;
+        while from < batch.num_rows() {
+            self.end_parts(file, tape)?;
+            let left = tape.left.front().map_or(u64::MAX, |(_, rows)| *rows);
+            let length = usize::try_from(left).map_or(batch.num_rows() - from, |left| left.min(batch.num_rows() - from));
+            let rows = batch.slice(from, length);
+            match &mut tape.recorder {
+                Some(recorder) => {
+                    count(recorder, grid, table, file, &rows)?;
+                    if recorder.is_full()
+                        && let Some(recorder) = tape.recorder.take()
+                    {
+                        // Too much to be kept: from here on, only what is asked for is counted.
+                        self.asked(file).add(recorder.finish())?;
+                    }
+                }
+                None => count(&mut self.asked(file), grid, table, file, &rows)?,
+            }
+            from += length;
+            if let Some((_, rows)) = tape.left.front_mut() {
+                *rows = rows.saturating_sub(length as u64);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Ends the parts of which all rows have come.
+    fn end_parts(&mut self, file: &DataFile, tape: &mut Tape) -> Result<()> {
+        while let Some((part, 0)) = tape.left.front().copied() {
+            tape.left.pop_front();
+            let recorder = tape.recorder.replace(Recorder::new(self.of.grid));
+            self.end_part(file, tape, part, recorder, None)?;
+        }
+        Ok(())
+    }
+
+    /// Counts what a part holds, and keeps it.
+    fn end_part(&mut self, file: &DataFile, tape: &Tape, part: usize, recorder: Option<Recorder>, tally: Option<Tally>) -> Result<()> {
+        let Some(recorder) = recorder else {
+            tally.into_iter().for_each(|tally| self.totals.tally.merge(tally));
+            return Ok(());
+        };
+        let mut section = recorder.finish();
+        section.tally = tally.unwrap_or_default();
+        if let Some(bytes) = section.encode() {
+            self.recorded.push(Recorded { file: tape.number, layout: tape.layout.clone(), part, bytes });
+        }
+        self.asked(file).add(section)
+    }
+
+    /// Ends a file.
+    fn end(&mut self, file: &DataFile, mut tape: Tape, tally: Option<Tally>) -> Result<()> {
+        if let Some(tally) = tally {
+            let recorder = tape.recorder.take();
+            return self.end_part(file, &tape, 0, recorder, Some(tally));
+        }
+        self.end_parts(file, &mut tape)?;
+        // Fewer rows came than the file says that it has.
+        match tape.recorder.take() {
+            Some(recorder) => self.asked(file).add(recorder.finish()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is being recorded of a file.
+struct Tape {
+    number: usize,
+    layout: Arc<Layout>,
+    /// The parts that are read, and how many rows of each are still to come.
+    left: VecDeque<(usize, u64)>,
+    /// Of the part that is read now; none if it is too much.
+    recorder: Option<Recorder>,
+}
+
+impl Tape {
+    fn new(grid: SlotGrid, number: usize, layout: Arc<Layout>, parts: impl Iterator<Item = (usize, u64)>) -> Self {
+        Self { number, layout, left: parts.collect(), recorder: Some(Recorder::new(grid)) }
+    }
+}
