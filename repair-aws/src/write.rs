@@ -16,7 +16,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::WriterProperties;
 use repair_core::lake::overlay::staging;
-use repair_core::lake::overlay::staging::{Parts, SUMMARY};
+use repair_core::lake::overlay::staging::{Parts, SUMMARY, StagedRows};
 use repair_core::lake::replacement::{Replacement, replacement};
 use repair_core::lake::seal::{self, Verdict};
 use repair_core::lake::{BatchStream, Published, StageRequest, StageScope, Staged, name, overlay, partition, shape};
@@ -221,16 +221,17 @@ impl AwsLake {
         let table = scope.table;
         let loaded: Vec<_> = units.iter().map(|unit| self.unit(scope, unit)).collect();
         // In the order of the units, so that the same batch has the same bytes.
-        let loaded: Vec<(Staged, Vec<RecordBatch>)> = futures::stream::iter(loaded).buffered(AT_ONCE).try_collect().await?;
+        let mut loaded = futures::stream::iter(loaded).buffered(AT_ONCE);
         let mut published = Published::default();
         published.usage.storage_reads += units.len() as u64;
-        let mut staged = Vec::new();
-        for (summary, rows) in loaded {
+        let mut staged = StagedRows::default();
+        while let Some((summary, rows)) = loaded.try_next().await? {
             published.rows += summary.rows;
             published.absent += summary.absent;
-            staged.extend(rows);
+            staged.add(rows)?;
         }
-        let publication = staging::publication(table, &staged)?;
+        drop(loaded);
+        let publication = staging::publication(table, staged)?;
         let object = name::object(scope, batch);
         let place = Place::of(&self.shared.location, table)?;
         let raw = self.tables().table(table).await?;

@@ -1,8 +1,9 @@
 //! What the engine costs, with the journal flushed at every commit: `cargo bench -p repair-local --bench engine`.
 //!
 //! Measured in one run, on one disk: the floor (the bytes that the journal would keep, appended to a file with `fdatasync` for each commit),
-//! steps one after another, units of a fan-out, a DAG of a thousand steps; and the most memory that the process ever held after each.
-//! `UNITS=1000000 STEPS=9000` set how much.
+//! steps one after another, units of a fan-out, a DAG of a thousand steps; real units, which a source answers and the lake stages and publishes;
+//! resuming a run of many events; waiting. Each part runs in a process of its own, and prints the most memory that it ever held.
+//! `UNITS=1000000 STEPS=9000 REAL_UNITS=20000 ROWS=12 EVENTS=1000000` set how much; `PART=steps`, `dag`, `fanout`, `real`, `resume` or `wait` picks one.
 #![deny(clippy::missing_trait_methods, reason = "a wrapper that forgets a method would answer for itself")]
 #![allow(
     clippy::unwrap_used,
@@ -14,14 +15,15 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use repair_core::Result;
-use repair_core::engine::{Engine, Journal, StartRequest};
+use repair_core::engine::{Engine, Event, Journal, Observer, Recorded, RunState, StartRequest};
 use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::rollup::Rollup;
@@ -33,7 +35,7 @@ use repair_core::model::Usage;
 use repair_core::model::{
     Conflicts, Counts, Findings, Fix, GapList, Interval, Key, Scope, SlotRange, Suspects, Table, TablePresence, Unit, Wanted,
 };
-use repair_core::plugin::{Detector, PlannedUnits, Registry, Repairer, StepContext, Task};
+use repair_core::plugin::{Answer, Detector, Limits, PlannedUnits, Progress, Registry, Repairer, Request, Source, StepContext, Task};
 use repair_core::workflow::Workflow;
 use repair_local::{LocalLake, SqliteJournal};
 use serde_json::{Value, json};
@@ -222,8 +224,13 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 /// The most memory that this process ever held, in MB.
 fn peak_mb() -> f64 {
+    status_mb("VmHWM")
+}
+
+/// What the system says of the memory of this process, in MB.
+fn status_mb(name: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or_default() / 1_024.0
 }
 
@@ -239,6 +246,178 @@ fn floor(folder: &Path, bytes: usize, commits: u64) -> f64 {
     commits as f64 / begun.elapsed().as_secs_f64()
 }
 
+/// Slots from the begin of a gap to that of the next one of its key.
+const APART: i64 = 16;
+/// Keys that have gaps.
+const KEYS: i64 = 100;
+
+/// So many gaps of so many rows, over all keys.
+struct FindsGaps(i64, i64);
+
+#[expect(clippy::missing_trait_methods, reason = "it wraps nothing, so the defaults are meant")]
+#[async_trait]
+impl Detector for FindsGaps {
+    async fn detect(&self, context: &StepContext, _: Option<&Findings>) -> Result<Findings> {
+        let Self(count, rows) = *self;
+        let interval = Interval::parse("1970-01-01", "1999-01-01")?;
+        let mut gaps = GapList::default();
+        let keys: Vec<Key> = (0..KEYS).map(|key| Key::from(format!("K{key:02}").as_str())).collect();
+        for (number, key) in (0..).zip(&keys) {
+            let of_key = (0..count).filter(|gap| gap % KEYS == number);
+            of_key.for_each(|gap| gaps.push(key, SlotRange::new(gap / KEYS * APART + 1, gap / KEYS * APART + 1 + rows)));
+        }
+        let missing = u64::try_from(count * rows).unwrap();
+        let counts = Counts {
+            missing,
+            expected: missing,
+            gaps: u64::try_from(count).unwrap(),
+            audited_keys: keys.len() as u64,
+            ..Counts::default()
+        };
+        let grid = context.table("bars")?.grid()?;
+        let scope = Scope { table: "bars".into(), grid, keys, interval, calendar: "24x7".into(), lifetimes: Default::default() };
+        Ok(Findings::of_gaps(scope, counts, gaps, Usage::default()))
+    }
+}
+
+/// Has a row for each missing slot, and none beside gaps.
+struct Sells(i64);
+
+#[async_trait]
+impl Source for Sells {
+    fn limits(&self) -> Limits {
+        Limits::new(u64::try_from(self.0 + 2).unwrap(), 1)
+    }
+
+    fn requests_at_worst(&self) -> u64 {
+        1
+    }
+
+    async fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn fetch(&self, _: &StepContext, request: &Request) -> Result<Answer> {
+        const MINUTE_US: i64 = 60_000_000;
+        let slots = request.interval.from().as_microsecond() / MINUTE_US..request.interval.to().as_microsecond() / MINUTE_US;
+        let times: Vec<i64> = slots.filter(|slot| (1..=self.0).contains(&(slot % APART))).map(|slot| slot * MINUTE_US).collect();
+        let key = request.keys[0].single().unwrap();
+        let number: i64 = key[1..].parse().unwrap();
+        let values: Float64Array = times.iter().map(|time| Some((time / MINUTE_US * 100 + number) as f64)).collect();
+        let columns: [(&str, ArrayRef); 3] = [
+            ("key", Arc::new(StringArray::from(vec![key; times.len()]))),
+            ("ts", Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC"))),
+            ("value", Arc::new(values)),
+        ];
+        Ok(Answer::new(vec![RecordBatch::try_from_iter(columns).unwrap()]))
+    }
+}
+
+/// Real units: planned by `backfill`, answered by a source, staged and published in a folder.
+async fn real(folder: &Path, units: u64, rows: i64) {
+    let mut registry = Registry::default();
+    let count = i64::try_from(units).unwrap();
+    registry.detector("finds", "finds gaps", move |_: Value| Ok(FindsGaps(count, rows)));
+    registry.source("sells", "answers", move |_: Value| Ok(Sells(rows)));
+    let registry = Arc::new(registry);
+    let text = "workflow: bench\ntables: { bars: { location: bars, format: csv, key: [key], time: ts, cadence: 1m } }\n\
+        sources: { shop: { source: sells } }\nkind: state-machine\nstart: look\nsteps:\n  look: { detect: finds, next: fill }\n  \
+        fill: { repair: backfill, of: look, with: { source: shop }, concurrency: 16, end: true }";
+    let workflow = Workflow::parse("bench.yaml", text, &registry).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    std::fs::create_dir_all(folder.join("bars")).unwrap();
+    std::fs::write(folder.join("bars/one.csv"), "key,ts,value\nK00,1970-01-01T00:00:00Z,1.5\n").unwrap();
+    let journal = Arc::new(SqliteJournal::open(folder.join("real.db")).unwrap());
+    let engine = Engine::new(registry, Arc::new(LocalLake::open(folder).unwrap()), journal);
+    let before_mb = peak_mb();
+    let begun = Instant::now();
+    let report = tokio::spawn(async move { engine.start(&workflow, StartRequest::new("real").with_environment(json!({}))).await });
+    let report = report.await.unwrap().unwrap();
+    let took = begun.elapsed();
+    assert_eq!(report.outcome.map(|outcome| outcome.as_str()), Some("succeeded"), "{:?}", report.problems);
+    let output = &report.step("fill").unwrap().output;
+    assert_eq!((output["units"].as_u64(), output["repaired"].as_u64()), (Some(units), Some(units * u64::try_from(rows).unwrap())));
+    let (rate, peak) = (units as f64 / took.as_secs_f64(), peak_mb());
+    println!("real units:  {rate:>9.0} units/s of {units} with {rows} rows each, peak {peak:.1} MB, {before_mb:.1} MB before they began");
+}
+
+/// Stops the engine at the first event, and says when that was.
+struct StopsAtFirst(Mutex<Option<Instant>>, Box<dyn Fn() + Send + Sync>);
+
+impl Progress for StopsAtFirst {
+    fn advance(&self, _: &str, _: u64, _: u64) {}
+
+    fn beat(&self) {}
+}
+
+impl Observer for StopsAtFirst {
+    fn recorded(&self, _: &Recorded, _: &RunState) {
+        self.0.lock().unwrap().get_or_insert_with(Instant::now);
+        (self.1)();
+    }
+}
+
+/// How long it takes to resume a run of so many events: the first time nothing of it was kept, then its state is.
+async fn resume(folder: &Path, events: u64) {
+    let mut registry = Registry::default();
+    registry.task("nothing", "does nothing", |_: Value| Ok(Nothing));
+    let registry = Arc::new(registry);
+    let text = "workflow: bench\nkind: state-machine\nstart: a\nsteps:\n  \
+        a: { task: nothing, next: [{ when: $visits < 1000000000, goto: a }, { goto: b }] }\n  b: { succeed: true }";
+    let workflow = Workflow::parse("bench.yaml", text, &registry).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    std::fs::create_dir_all(folder.join("lake")).unwrap();
+    let journal = Arc::new(SqliteJournal::open(folder.join("resume.db")).unwrap());
+    let lake = Arc::new(LocalLake::open(folder.join("lake")).unwrap());
+    let engine = || {
+        let mut engine = Engine::new(registry.clone(), lake.clone(), journal.clone());
+        let stop = engine.stop.clone();
+        let stops = Arc::new(StopsAtFirst(Mutex::default(), Box::new(move || stop.cancel())));
+        engine.observer = stops.clone();
+        (engine, stops)
+    };
+    let (first, _) = engine();
+    first.start(&workflow, StartRequest::new("long").with_environment(json!({}))).await.unwrap_err();
+    let mut next = journal.read("long", 0, usize::MAX).await.unwrap().len() as u64;
+    let mut visit = 1;
+    while next < events {
+        let mut appended = Vec::new();
+        for _ in 0..4_096 {
+            let (step, usage) = ("a".to_owned(), Usage::default());
+            appended.push(Event::StepSucceeded { step: step.clone(), output: Value::Null, findings: None, exceptions: None, usage });
+            appended.push(Event::Moved { from: step.clone(), to: step.clone(), why: Some("$visits < 1000000000".to_owned()) });
+            visit += 1;
+            appended.push(Event::StepEntered { step, visit });
+        }
+        journal.append("long", next, jiff::Timestamp::now(), &appended).await.unwrap();
+        next += appended.len() as u64;
+    }
+    for what in ["all events are read", "its state was kept", "its state was kept"] {
+        let (engine, stops) = engine();
+        let begun = Instant::now();
+        engine.resume("long").await.unwrap_err();
+        let took = stops.0.lock().unwrap().unwrap() - begun;
+        println!("resume:      {:>9.3} s to the first new event of a run of {next}, {what}, peak {:.0} MB", took.as_secs_f64(), peak_mb());
+    }
+}
+
+/// How much memory a run holds that waits.
+async fn wait(folder: &Path) {
+    let registry = Arc::new(Registry::default());
+    let text = "workflow: bench\nkind: state-machine\nstart: a\nsteps:\n  a: { wait: { for: 1h }, end: true }";
+    let workflow = Workflow::parse("bench.yaml", text, &registry).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let journal = Arc::new(SqliteJournal::open(folder.join("wait.db")).unwrap());
+    let engine = Engine::new(registry, Arc::new(LocalLake::open(folder).unwrap()), journal);
+    let run = tokio::spawn(async move { engine.start(&workflow, StartRequest::new("waits").with_environment(json!({}))).await });
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!run.is_finished());
+    println!(
+        "waiting:     {:>9.1} MB, of which {:.1} MB are not the program's file, peak {:.1} MB",
+        status_mb("VmRSS"),
+        status_mb("RssAnon"),
+        peak_mb()
+    );
+    run.abort();
+}
+
 /// How long a run takes, how many bytes its events are as JSON, how many events, and how many bytes SQLite's log has grown to.
 async fn run(folder: &Path, name: &str, text: &str, units: u64) -> (Duration, usize, u64, u64) {
     let mut registry = Registry::default();
@@ -247,7 +426,7 @@ async fn run(folder: &Path, name: &str, text: &str, units: u64) -> (Duration, us
     registry.repairer("repairs", "a unit for each slot", |_: Value| Ok(Repairs));
     let registry = Arc::new(registry);
     let text = format!("workflow: bench\ntables: {{ bars: {{ location: bars, format: csv, key: [key], time: ts, cadence: 1m }} }}\n{text}");
-    let workflow = Workflow::parse("bench.yaml", &text, &registry).unwrap_or_else(|told| panic!("{told}"));
+    let workflow = Workflow::parse("bench.yaml", &text, &registry).unwrap_or_else(|mistakes| panic!("{mistakes}"));
     std::fs::create_dir_all(folder.join("bars")).unwrap();
     std::fs::write(folder.join("bars/one.csv"), "key,ts,value\n").unwrap();
     let journal = Arc::new(SqliteJournal::open(folder.join(format!("{name}.db"))).unwrap());
@@ -272,12 +451,7 @@ async fn run(folder: &Path, name: &str, text: &str, units: u64) -> (Duration, us
     }
 }
 
-#[tokio::main]
-async fn main() {
-    let folder = tempfile::tempdir_in(".").unwrap();
-    let folder = folder.path();
-    let (steps, units) = (number("STEPS", 9_000), number("UNITS", 1_000_000));
-
+async fn sequential(folder: &Path, steps: u64) {
     // In turns, because a shared machine is now fast and now slow.
     let each = steps / ROUNDS;
     let text = format!(
@@ -316,7 +490,9 @@ async fn main() {
         middle(&ratios_as_logged),
         peak_mb()
     );
+}
 
+async fn dag(folder: &Path) {
     let mut dag = String::from("kind: dag\nmax_parallel: 8\nsteps:\n");
     for step in 0..1_000 {
         let after = if step < 10 { String::new() } else { format!(", after: [s{}, s{}]", step - 10, step - 7) };
@@ -324,7 +500,9 @@ async fn main() {
     }
     let (took, _, events, _) = run(folder, "dag", &dag, 0).await;
     println!("dag:         {:>9.0} steps/s of a DAG of 1,000, {events} events, peak {:.0} MB", 1_000.0 / took.as_secs_f64(), peak_mb());
+}
 
+async fn fan_out(folder: &Path, units: u64) {
     let text = "kind: state-machine\nstart: look\nsteps:\n  look: { detect: finds, next: fill }\n  fill: { repair: repairs, of: look, concurrency: 64, end: true }";
     let (took, bytes, events, _) = run(folder, "fanout", text, units).await;
     let rate = units as f64 / took.as_secs_f64();
@@ -333,4 +511,35 @@ async fn main() {
         bytes as f64 / units as f64,
         peak_mb()
     );
+}
+
+fn main() {
+    let parts = ["steps", "dag", "fanout", "real", "resume", "wait"];
+    let asked = std::env::var("PART").ok();
+    if asked.is_none() || asked.as_deref() == Some("real") && std::env::var_os("REAL_IS_ONE").is_none() {
+        for part in parts.iter().filter(|part| asked.as_deref().is_none_or(|asked| asked == **part)) {
+            // Of real units as many as were asked for, and a quarter of them: the difference is what a unit takes.
+            let units = number("REAL_UNITS", 20_000);
+            let counts = if *part == "real" { vec![units / 4, units] } else { vec![units] };
+            for units in counts {
+                let mut process = Command::new(std::env::current_exe().unwrap());
+                process.env("PART", part).env("REAL_IS_ONE", "yes").env("REAL_UNITS", units.to_string());
+                assert!(process.status().unwrap().success(), "{part}");
+            }
+        }
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let folder = tempfile::tempdir_in(".").unwrap();
+    let folder = folder.path();
+    let (steps, units) = (number("STEPS", 9_000), number("UNITS", 1_000_000));
+    match asked.as_deref() {
+        Some("steps") => runtime.block_on(sequential(folder, steps)),
+        Some("dag") => runtime.block_on(dag(folder)),
+        Some("fanout") => runtime.block_on(fan_out(folder, units)),
+        Some("real") => runtime.block_on(real(folder, number("REAL_UNITS", 20_000), i64::try_from(number("ROWS", 12)).unwrap())),
+        Some("resume") => runtime.block_on(resume(folder, number("EVENTS", 1_000_000))),
+        Some("wait") => runtime.block_on(wait(folder)),
+        other => panic!("{other:?} is no part; there are {parts:?}"),
+    }
 }

@@ -1,7 +1,7 @@
 //! Publishing: staged units become one object for each partition of the table's repairs, and of its exceptions.
 
 use repair_core::Result;
-use repair_core::lake::overlay::staging;
+use repair_core::lake::overlay::staging::{self, StagedRows};
 use repair_core::lake::{Published, partition};
 
 use crate::lake::Inner;
@@ -14,14 +14,14 @@ pub(crate) fn publish(lake: &Inner, scope: &Scope, object: &str, units: &[String
     let table = &scope.table;
     let place = Place::to_write(&lake.root, table)?;
     let mut published = Published::default();
-    let mut staged = Vec::new();
+    let mut staged = StagedRows::default();
     for unit in units {
         let (summary, batches) = stage::load(scope, unit)?;
         published.rows += summary.rows;
         published.absent += summary.absent;
-        staged.extend(batches);
+        staged.add(batches)?;
     }
-    let publication = staging::publication(table, &staged)?;
+    let publication = staging::publication(table, staged)?;
     let by = partition::time_partition(table)?;
     for (folder, schema, parts) in [
         (&place.repairs, &publication.repairs_schema, publication.repairs),

@@ -187,5 +187,6 @@ pub(crate) fn load(scope: &Scope, unit: &str) -> Result<(Staged, Vec<RecordBatch
 /// Removes the staged objects of units. The folder stays, since others may be staging into it.
 pub(crate) fn discard(scope: &Scope, units: &[String]) -> Result<()> {
     let paths: Vec<PathBuf> = units.iter().map(|unit| scope.object(unit)).collect();
+    parquet::forget(&paths);
     files::remove_all(&scope.folder, &paths)
 }

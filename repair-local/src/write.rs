@@ -48,6 +48,9 @@ pub(crate) fn parquet_as_it_comes(path: &Path, mut next: impl FnMut() -> Result<
 /// Memory for rows that wait for the end of their row group.
 const MAX_WAITING_BYTES: usize = 64 << 20;
 
+/// The same where rows are only read again in their order, so that large row groups gain nothing.
+const MAX_WAITING_BYTES_IN_ORDER: usize = 8 << 20;
+
 fn write_parquet(
     path: &Path,
     schema: &SchemaRef,
@@ -66,13 +69,14 @@ fn write_parquet(
             properties.set_column_dictionary_enabled(column.clone(), false).set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
     }
     let properties = properties.build();
+    let most_waiting = if numbers_in_order { MAX_WAITING_BYTES_IN_ORDER } else { MAX_WAITING_BYTES };
     let mut rows_written = 0;
     let bytes_written = files::write_whole(path, |file| {
         let mut writer = ArrowWriter::try_new(&mut *file, schema.clone(), Some(properties)).map_err(|error| refused(error, path))?;
         while let Some(batch) = next()? {
             rows_written += batch.num_rows() as u64;
             writer.write(&batch).map_err(|error| refused(error, path))?;
-            if writer.in_progress_size() > MAX_WAITING_BYTES {
+            if writer.in_progress_size() > most_waiting {
                 writer.flush().map_err(|error| refused(error, path))?;
             }
         }

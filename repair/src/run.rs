@@ -11,7 +11,7 @@ use crate::open::{Notice, OpenLake, Repair};
 use crate::request::awaitable;
 use repair_core::engine::prepare::preflight;
 use repair_core::engine::{
-    Engine, Event, JsonFormat, Outcome, PAGE, Recorded, RunHead, RunReport, RunState, Signal, StartRequest, for_each_event, load,
+    Engine, Event, JsonFormat, Latest, ListedRun, Outcome, PAGE, Recorded, RunReport, RunState, Signal, StartRequest, for_each_event, load,
     new_run_id,
 };
 use repair_core::model::Table;
@@ -152,11 +152,6 @@ pub(crate) fn parent_of(environment: &Value) -> Option<&str> {
     environment.get("parent").and_then(Value::as_str)
 }
 
-/// Whether a run that began so was run by another one, as a step.
-fn is_step(first: &Recorded) -> bool {
-    matches!(&first.event, Event::RunStarted { environment, .. } if parent_of(environment).is_some())
-}
-
 /// A run in a listing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -181,31 +176,18 @@ pub struct RunSummary {
 }
 
 impl RunSummary {
-    /// A run by its first and last event, and whether a process drives it now.
-    fn new(head: RunHead, is_driven: bool) -> Self {
-        let outcome = if let Event::RunEnded { outcome, .. } = &head.last.event { Some(*outcome) } else { None };
-        let paused = matches!(head.last.event, Event::RunPaused);
-        let waits_until = match &head.last.event {
-            Event::TimerSet { due, .. } | Event::RetryScheduled { due, .. } => Some(*due),
-            _ => None,
-        };
+    /// A run in a listing of the journal.
+    fn new(listed: ListedRun) -> Self {
+        let ListedRun { run, begun, latest, driver } = listed;
+        let Latest { at: last_at, outcome, paused, waits_until } = latest;
         let status = match outcome {
             Some(_) => RunStatus::Ended,
             None if paused => RunStatus::Paused,
-            None if !is_driven => RunStatus::Stopped,
+            None if driver.is_none() => RunStatus::Stopped,
             None if waits_until.is_some() => RunStatus::Waiting,
             None => RunStatus::Running,
         };
-        Self {
-            workflow: if let Event::RunStarted { workflow, .. } = &head.first.event { workflow.clone() } else { String::new() },
-            started_at: head.first.at,
-            last_at: head.last.at,
-            run: head.run,
-            status,
-            outcome,
-            paused,
-            waits_until,
-        }
+        Self { run, workflow: begun.workflow, started_at: begun.at, last_at, status, outcome, paused, waits_until }
     }
 
     /// The status in a word, or how the run ended.
@@ -328,15 +310,8 @@ impl OpenLake {
     /// `not-found` if nothing was ever run in the lake; those of the journal.
     pub async fn runs(&self) -> Result<Runs> {
         let journal = self.journal().await?;
-        let now = Timestamp::now();
-        let mut runs = Vec::new();
-        for head in journal.runs().await?.into_iter().rev() {
-            // Who drives a run matters only while it has not stopped by itself.
-            let may_be_driven = !matches!(head.last.event, Event::RunEnded { .. } | Event::RunPaused);
-            let is_driven = may_be_driven && journal.driver(&head.run, now).await?.is_some();
-            runs.push(RunSummary::new(head, is_driven));
-        }
-        Ok(Runs { format: JsonFormat, runs })
+        let listed = journal.listed(Timestamp::now()).await?;
+        Ok(Runs { format: JsonFormat, runs: listed.into_iter().rev().map(RunSummary::new).collect() })
     }
 
     /// The run that a person means: by its whole id, by the beginning of its id if no other run's begins so, or `last` for the run that
@@ -354,8 +329,8 @@ impl OpenLake {
         if !journal.read(name, 0, 1).await?.is_empty() {
             return Ok(Some(name.to_owned()));
         }
-        let heads = journal.runs().await?.into_iter().filter(|head| !is_step(&head.first));
-        let mut runs: Vec<String> = heads.map(|head| head.run).collect();
+        let listed = journal.listed(Timestamp::now()).await?.into_iter().filter(|run| run.begun.parent.is_none());
+        let mut runs: Vec<String> = listed.map(|listed| listed.run).collect();
         if name == LAST {
             return Ok(runs.pop());
         }

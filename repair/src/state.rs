@@ -1,7 +1,7 @@
 //! Checks what the lake and the journal keep themselves.
 
 use repair_core::Result;
-use repair_core::engine::{Journal, JsonFormat, load};
+use repair_core::engine::{Journal, JsonFormat, load_whole};
 use repair_core::lake::{Damaged, StateCheck};
 use serde::Serialize;
 
@@ -62,5 +62,5 @@ impl OpenLake {
 
 /// Reads and folds the history of a run; returns how many events it has.
 async fn history(journal: &dyn Journal, run: &str) -> Result<u64> {
-    Ok(load(journal, run).await?.next_sequence)
+    Ok(load_whole(journal, run).await?.next_sequence)
 }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::pure::brief::{Begun, Latest};
 use crate::engine::pure::event::{Event, Recorded};
 use crate::error::Result;
 
@@ -18,6 +19,28 @@ pub struct RunHead {
     pub first: Recorded,
     /// The last event of the run.
     pub last: Recorded,
+}
+
+/// A run in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedRun {
+    /// The run's id.
+    pub run: String,
+    /// How it began.
+    pub begun: Begun,
+    /// The last that it recorded.
+    pub latest: Latest,
+    /// Who drives it, if anybody does. Of a run that is at rest this is not known.
+    pub driver: Option<String>,
+}
+
+/// What the first events of a run add up to, as text, see [`Journal::keep`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fold {
+    /// How many events these are.
+    pub events: u64,
+    /// What they add up to. Only the engine knows what it means.
+    pub state: String,
 }
 
 /// A request to the driver of a run.
@@ -132,6 +155,39 @@ pub trait Journal: Send + Sync {
     /// As [`Journal::read`].
     async fn runs(&self) -> Result<Vec<RunHead>>;
 
+    /// All runs, oldest first, as a listing at `now` shows them. The default reads the events that [`Journal::runs`] reads, and asks for each
+    /// driver; an adapter may keep beside the events what is shown of them.
+    ///
+    /// # Errors
+    /// As [`Journal::read`]; an event that a listing does not show need not be read.
+    async fn listed(&self, now: Timestamp) -> Result<Vec<ListedRun>> {
+        let heads = self.runs().await?;
+        let mut listed = Vec::with_capacity(heads.len());
+        for RunHead { run, first, last } in heads {
+            let (begun, latest) = (Begun::of(first.at, &first.event), Latest::of(last.at, &last.event));
+            let driver = if latest.is_at_rest() { None } else { self.driver(&run, now).await? };
+            listed.push(ListedRun { run, begun, latest, driver });
+        }
+        Ok(listed)
+    }
+
+    /// Keeps what the first events of a run add up to, in place of what was kept of it before, so that whoever continues the run need not read
+    /// these events again. It is only a help: an adapter may lose it at any time, or, as the default does, never keep it.
+    ///
+    /// # Errors
+    /// If it cannot be kept. Nothing else is affected.
+    async fn keep(&self, _run: &str, _fold: Fold) -> Result<()> {
+        Ok(())
+    }
+
+    /// What [`Journal::keep`] has kept, if the run still has these events. A fold that is damaged, or was not made of this run's events, is none.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    async fn kept(&self, _run: &str) -> Result<Option<Fold>> {
+        Ok(None)
+    }
+
     /// Makes `driver` the driver of a run until `now + ttl`, or renews its lease. Atomic: if several drivers try at once, one succeeds.
     /// The run need not exist yet. An adapter that knows that the holder is dead need not wait for the lease to expire.
     ///
@@ -172,8 +228,17 @@ pub const PAGE: usize = 4_096;
 ///
 /// # Errors
 /// As [`Journal::read`], and those of `visit`.
-pub async fn for_each_event(journal: &dyn Journal, run: &str, mut visit: impl FnMut(Recorded) -> Result<()> + Send) -> Result<()> {
-    let mut from = 0;
+pub async fn for_each_event(journal: &dyn Journal, run: &str, visit: impl FnMut(Recorded) -> Result<()> + Send) -> Result<()> {
+    for_each_event_from(journal, run, 0, visit).await
+}
+
+/// Visits the events of a run in order, from a number on.
+pub(crate) async fn for_each_event_from(
+    journal: &dyn Journal,
+    run: &str,
+    mut from: u64,
+    mut visit: impl FnMut(Recorded) -> Result<()> + Send,
+) -> Result<()> {
     loop {
         let page = journal.read(run, from, PAGE).await?;
         let whole = page.len() == PAGE;

@@ -10,8 +10,9 @@ mod report;
 mod unit;
 
 pub use drive::artifact::gaps_of;
-pub use drive::engine::{Engine, EngineOptions, Observer, StartRequest, child_run_id, load, new_run_id};
-pub use journal::{Journal, PAGE, RunHead, Signal, for_each_event};
+pub use drive::engine::{Engine, EngineOptions, Observer, StartRequest, child_run_id, load, load_whole, new_run_id};
+pub use journal::{Fold, Journal, ListedRun, PAGE, RunHead, Signal, for_each_event};
+pub use pure::brief::{Begun, Latest};
 pub use pure::decide::{Decision, decide};
 pub use pure::event::{ErrorRecord, Event, FORMAT, FindingsRecord, LateTruth, Outcome, Recorded, Settled, StopReason, UnitFailed};
 pub use pure::state::{BranchState, Ended, Phase, Position, RunState, Started, StepState, Taken};

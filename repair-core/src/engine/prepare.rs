@@ -17,7 +17,7 @@ use crate::plugin::{Asks, Clock, Detector, GapSink, Plugin, PluginKind, Progress
 use crate::price::{Budget, Meter};
 use crate::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow, limits};
 
-pub use crate::engine::unit::{PUBLISH_UNITS, UnitWork};
+pub use crate::engine::unit::{PUBLISH_ROWS, PUBLISH_UNITS, UnitWork};
 
 /// What the steps of one run, plan or comparison share.
 pub struct Setting {

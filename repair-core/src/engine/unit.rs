@@ -25,6 +25,9 @@ use crate::workflow::Rate;
 /// How many units are published at once at most, which bounds memory and the size of the staging area.
 pub const PUBLISH_UNITS: usize = 4_096;
 
+/// Once units with so many rows and absent slots are staged, they are published, however few they are.
+pub const PUBLISH_ROWS: u64 = 1 << 18;
+
 /// Performs the units of one strategy. Cheap to clone.
 #[derive(Clone)]
 pub struct UnitWork {

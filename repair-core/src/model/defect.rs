@@ -272,7 +272,9 @@ impl GapList {
     pub fn by_key(&self) -> BTreeMap<Key, Vec<SlotRange>> {
         let mut by_key: BTreeMap<Key, Vec<SlotRange>> = BTreeMap::new();
         for (key, runs) in &self.keys {
-            by_key.entry(key.clone()).or_default().extend(runs.iter());
+            let slots = by_key.entry(key.clone()).or_default();
+            slots.reserve_exact(runs.len());
+            slots.extend(runs.iter());
         }
         by_key
     }

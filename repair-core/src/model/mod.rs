@@ -16,7 +16,7 @@ mod lifetime;
 mod moment;
 mod other_keys;
 mod presence;
-mod runs;
+pub(crate) mod runs;
 mod slot_start;
 mod table;
 mod usage;

@@ -121,7 +121,7 @@ impl Iterator for Packed<'_> {
 }
 
 /// Seven bits in each byte, the lowest first; small numbers of either sign are short.
-fn write(bytes: &mut Vec<u8>, number: i64) {
+pub(crate) fn write(bytes: &mut Vec<u8>, number: i64) {
     let mut rest = (number.cast_unsigned() << 1) ^ (number >> 63).cast_unsigned();
     while rest >= 0x80 {
         bytes.push(rest.to_le_bytes()[0] | 0x80);
@@ -130,7 +130,8 @@ fn write(bytes: &mut Vec<u8>, number: i64) {
     bytes.push(rest.to_le_bytes()[0]);
 }
 
-fn read(bytes: &mut &[u8]) -> Option<i64> {
+/// The next number that [`write`] has written; `None` at the end.
+pub(crate) fn read(bytes: &mut &[u8]) -> Option<i64> {
     let mut folded = 0;
     let mut shift = 0;
     loop {

@@ -3,13 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a suite that fails, panics")]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
 
 use crate::engine::PAGE;
-use crate::engine::{Event, Journal, Recorded, Signal, for_each_event};
+use crate::engine::{Begun, Event, FORMAT, Fold, Journal, Latest, ListedRun, Outcome, Recorded, Signal, for_each_event};
 use crate::error::ErrorKind;
 
 /// Calls every function of this module.
@@ -21,6 +22,8 @@ pub async fn all(journal: &dyn Journal) {
     a_long_history_is_read_page_by_page(journal).await;
     a_run_that_never_began_has_no_events(journal).await;
     runs_come_oldest_first_with_first_and_last_event(journal).await;
+    a_listing_shows_each_run_as_its_events_do(journal).await;
+    what_is_kept_of_a_run_comes_back_whole_or_not_at_all(journal).await;
     unusual_and_long_texts_come_back_as_they_were(journal).await;
     runs_of_similar_names_are_different_runs(journal).await;
     many_runs_are_appended_to_side_by_side(journal).await;
@@ -160,6 +163,84 @@ pub async fn runs_come_oldest_first_with_first_and_last_event(journal: &dyn Jour
         let history = whole(journal, &head.run).await;
         assert_eq!((Some(&head.first), Some(&head.last)), (history.first(), history.last()));
     }
+}
+
+/// A listing has every run, oldest first, as its first and last event and its lease say.
+pub async fn a_listing_shows_each_run_as_its_events_do(journal: &dyn Journal) {
+    let started = |workflow: &str, environment: serde_json::Value| Event::RunStarted {
+        format: FORMAT,
+        workflow: workflow.to_owned(),
+        definition: "a long text".repeat(1_000),
+        file: "w.yaml".to_owned(),
+        children: BTreeMap::default(),
+        params: BTreeMap::default(),
+        now: None,
+        environment,
+        seed: 7,
+        expressions: None,
+    };
+    let ended = Event::RunEnded { outcome: Outcome::OverBudget, step: "a".to_owned(), reason: None, error: None };
+    let waits = Event::TimerSet { step: "a".to_owned(), due: at(5_000) };
+    let retries = Event::RetryScheduled { step: "a".to_owned(), rules: vec![0], kinds: vec![ErrorKind::Transient], due: at(6_000) };
+    let parent = new_run();
+    let histories: Vec<(String, Vec<Vec<Event>>)> = vec![
+        (parent.clone(), vec![vec![started("short", serde_json::json!({ "lake": "here" })), event("a", 1)]]),
+        (new_run(), vec![vec![started("child \u{1F600}", serde_json::json!({ "parent": parent }))], vec![event("a", 1)], vec![ended]]),
+        (new_run(), vec![vec![started("waits", serde_json::Value::Null)], vec![event("a", 1), waits.clone()]]),
+        (new_run(), vec![vec![started("waited", serde_json::Value::Null)], vec![waits], vec![event("a", 2)]]),
+        (new_run(), vec![vec![started("tries again", serde_json::Value::Null), retries]]),
+        (new_run(), vec![vec![started("paused", serde_json::Value::Null)], vec![Event::RunPaused]]),
+        // Which is not how a run starts, but a journal need not know.
+        (new_run(), vec![vec![event("a", 1)]]),
+    ];
+    let mut expected = Vec::new();
+    for (number, (run, appends)) in (0..).zip(&histories) {
+        let mut next = 0;
+        for (later, events) in (0..).zip(appends) {
+            journal.append(run, next, at(10 * number + later), events).await.unwrap();
+            next += events.len() as u64;
+        }
+        let driver = (number % 2 == 0).then(|| format!("driver of {number}"));
+        if let Some(driver) = &driver {
+            journal.acquire(run, driver, at(1_000), TTL).await.unwrap();
+        }
+        let history = whole(journal, run).await;
+        let (first, last) = (&history[0], &history[history.len() - 1]);
+        let (begun, latest) = (Begun::of(first.at, &first.event), Latest::of(last.at, &last.event));
+        let driver = driver.filter(|_| !latest.is_at_rest());
+        expected.push(ListedRun { run: run.clone(), begun, latest, driver });
+    }
+    let ours = |listed: Vec<ListedRun>| -> Vec<ListedRun> {
+        listed.into_iter().filter(|listed| histories.iter().any(|(run, _)| *run == listed.run)).collect()
+    };
+    assert_eq!(ours(journal.listed(at(1_010)).await.unwrap()), expected);
+    expected.iter_mut().for_each(|listed| listed.driver = None);
+    assert_eq!(ours(journal.listed(at(1_030)).await.unwrap()), expected, "an expired lease drives nothing");
+    for (number, (run, _)) in (0..).zip(&histories) {
+        journal.release(run, &format!("driver of {number}")).await.unwrap();
+    }
+}
+
+/// What the first events of a run add up to is kept, replaced, and never that of another run. A journal may keep nothing.
+pub async fn what_is_kept_of_a_run_comes_back_whole_or_not_at_all(journal: &dyn Journal) {
+    let (run, other) = (new_run(), new_run());
+    for run in [&run, &other] {
+        assert_eq!(journal.kept(run).await.unwrap(), None, "there is nothing to keep");
+        journal.append(run, 0, at(0), &events(0, 5)).await.unwrap();
+        assert_eq!(journal.kept(run).await.unwrap(), None);
+    }
+    let long = "a long state \u{1F600} \u{0} ".repeat(100_000);
+    for (events, state) in [(3, "{}"), (5, &*long), (5, ""), (4, "another")] {
+        let fold = Fold { events, state: state.to_owned() };
+        journal.keep(&run, fold.clone()).await.unwrap();
+        let kept = journal.kept(&run).await.unwrap();
+        assert!(kept.is_none() || kept == Some(fold), "it is this one or none");
+        assert_eq!(journal.kept(&other).await.unwrap(), None);
+    }
+    let before = journal.kept(&run).await.unwrap();
+    journal.append(&run, 5, at(1), &events(5, 1)).await.unwrap();
+    assert_eq!(journal.kept(&run).await.unwrap(), before, "later events do not change it");
+    assert_eq!(bodies(&whole(journal, &run).await), events(0, 6), "and it changes no event");
 }
 
 /// Texts of any length and script come back unchanged, also as the id of a run or the name of a driver.

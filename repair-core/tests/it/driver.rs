@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use repair_core::engine::Event;
 use repair_core::engine::{
-    Engine, EngineOptions, Journal, Outcome, Recorded, RunHead, RunReport, RunState, Signal, StartRequest, child_run_id, load,
+    Engine, EngineOptions, Fold, Journal, ListedRun, Outcome, Recorded, RunHead, RunReport, RunState, Signal, StartRequest, child_run_id,
+    load, load_whole,
 };
 use repair_core::lake::{Overlay, StageScope};
 use repair_core::model::Usage;
@@ -458,6 +459,18 @@ impl Journal for Unreachable {
         self.journal.runs().await
     }
 
+    async fn listed(&self, now: Timestamp) -> Result<Vec<ListedRun>> {
+        self.journal.listed(now).await
+    }
+
+    async fn keep(&self, run: &str, fold: Fold) -> Result<()> {
+        self.journal.keep(run, fold).await
+    }
+
+    async fn kept(&self, run: &str) -> Result<Option<Fold>> {
+        self.journal.kept(run).await
+    }
+
     async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {
         self.reach().await?;
         self.journal.acquire(run, driver, now, ttl).await
@@ -680,6 +693,109 @@ async fn golden_journals_always_fold() {
     ];
     let known: BTreeSet<String> = known.into_iter().map(str::to_owned).collect();
     assert_eq!(kinds, known, "every kind of event is in some golden journal");
+}
+
+/// A journal that counts the events that are read.
+struct Reads(MemoryJournal, AtomicU64);
+
+#[async_trait]
+impl Journal for Reads {
+    async fn append(&self, run: &str, expected: u64, at: Timestamp, events: &[Event]) -> Result<()> {
+        self.0.append(run, expected, at, events).await
+    }
+
+    async fn read(&self, run: &str, from: u64, limit: usize) -> Result<Vec<Recorded>> {
+        let page = self.0.read(run, from, limit).await?;
+        self.1.fetch_add(page.len() as u64, Ordering::SeqCst);
+        Ok(page)
+    }
+
+    async fn runs(&self) -> Result<Vec<RunHead>> {
+        self.0.runs().await
+    }
+
+    async fn listed(&self, now: Timestamp) -> Result<Vec<ListedRun>> {
+        self.0.listed(now).await
+    }
+
+    async fn keep(&self, run: &str, fold: Fold) -> Result<()> {
+        self.0.keep(run, fold).await
+    }
+
+    async fn kept(&self, run: &str) -> Result<Option<Fold>> {
+        self.0.kept(run).await
+    }
+
+    async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {
+        self.0.acquire(run, driver, now, ttl).await
+    }
+
+    async fn release(&self, run: &str, driver: &str) -> Result<()> {
+        self.0.release(run, driver).await
+    }
+
+    async fn driver(&self, run: &str, now: Timestamp) -> Result<Option<String>> {
+        self.0.driver(run, now).await
+    }
+
+    async fn signal(&self, run: &str, signal: Option<Signal>) -> Result<()> {
+        self.0.signal(run, signal).await
+    }
+
+    async fn signaled(&self, run: &str) -> Result<Option<Signal>> {
+        self.0.signaled(run).await
+    }
+}
+
+/// Whoever resumes a long run reads only the events since the state was kept; what is kept may be lost, or be of anything else.
+#[tokio::test(start_paused = true)]
+async fn a_long_run_is_resumed_without_reading_all_of_its_events() {
+    const EVERY: u64 = 100;
+    let world = World::new();
+    let text = "start: a\nsteps:\n  a: { task: do, next: [{ when: $visits < 1000, goto: a }, { goto: b }] }\n  b: { wait: { for: 1h }, end: true }";
+    let workflow = world.parse(text);
+    let mut engine = world.engine();
+    engine.options = engine.options.with_keep_every(EVERY);
+    let driven = tokio::spawn(async move { engine.start(&workflow, World::request("run")).await });
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    driven.abort();
+    let events = world.events("run").await.len() as u64;
+    assert!(events > 3_000, "{events}");
+    let (whole, kept) = (load_whole(&world.journal, "run").await.unwrap(), world.journal.kept("run").await.unwrap().unwrap());
+    assert!(events - kept.events <= 2 * EVERY, "{} of {events} events are kept", kept.events);
+    let reading = async |fold: Option<Fold>, most: u64| {
+        world.journal.keep("run", fold.unwrap_or(Fold { events: 0, state: String::new() })).await.unwrap();
+        let journal = Reads(world.journal.clone(), AtomicU64::new(0));
+        assert_eq!(load(&journal, "run").await.unwrap(), whole);
+        let read = journal.1.into_inner();
+        assert!(read <= most, "{read} of {events} events were read");
+        read
+    };
+    reading(Some(kept.clone()), 2 * EVERY).await;
+    // Of another number, another run, another program; damaged; none at all.
+    let other_run = kept.state.replacen("\"run\":\"run\"", "\"run\":\"ran\"", 1);
+    let other_program = kept.state.replacen("\"folded_by\":", "\"folded_by\":1", 1);
+    assert!(other_run != kept.state && other_program != kept.state);
+    let cut: String = kept.state.chars().take(kept.state.len() / 2).collect();
+    for fold in [
+        Some(Fold { events: kept.events - 1, ..kept.clone() }),
+        Some(Fold { events: kept.events + 1, ..kept.clone() }),
+        Some(Fold { state: other_run, ..kept.clone() }),
+        Some(Fold { state: other_program, ..kept.clone() }),
+        Some(Fold { state: cut, ..kept.clone() }),
+        // What the events do not follow from, although it is well formed.
+        Some(Fold {
+            state: kept.state.replace("\"active\":{\"a\"", "\"active\":{\"c\"").replace("\"active\":{\"b\"", "\"active\":{\"c\""),
+            ..kept.clone()
+        }),
+        None,
+    ] {
+        assert!(reading(fold, 2 * events).await >= events);
+    }
+    // And it goes on.
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    world.journal.keep("run", kept).await.unwrap();
+    assert_eq!(world.engine().resume("run").await.unwrap().outcome, Some(Outcome::Succeeded));
 }
 
 /// A run whose process was killed, that lost two of its four staged units, and that was resumed.

@@ -19,7 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use repair_core::engine::{Engine, EngineOptions, Journal, Outcome, RunState, StartRequest, load};
+use repair_core::engine::{Engine, EngineOptions, Journal, Outcome, RunState, StartRequest, load, load_whole};
 use repair_core::engine::{Event, Settled};
 use repair_core::lake::{Layer, Overlay, StageScope, overlay};
 use repair_core::model::Usage;
@@ -383,6 +383,8 @@ async fn drive(world: &Arc<World>, text: &str, lives: &[Life]) -> Result<RunStat
         engine.options = EngineOptions::default()
             .with_lease(Duration::from_secs(3_000_000))
             .with_poll(Duration::from_secs(86_400))
+            // Whoever goes on does so from a state that was kept, mostly.
+            .with_keep_every(1 + draw(world.seed, "keep") % 12)
             .with_grace(Duration::from_secs(10));
         Life::stop_in_time(life, &engine.stop);
         let request = StartRequest::new(RUN);
@@ -390,7 +392,7 @@ async fn drive(world: &Arc<World>, text: &str, lives: &[Life]) -> Result<RunStat
         // The works of a dead process are dead with it.
         drop(engine);
         match (done, life) {
-            (Ok(_), _) => return load(&world.journal, RUN).await,
+            (Ok(_), _) => return load_whole(&world.journal, RUN).await,
             (Err(error), Some(_)) if Life::ends_with(&error) => {
                 world.journal.all_drivers_died();
             }
@@ -459,6 +461,10 @@ async fn check_history(world: &World, state: &RunState) -> bool {
             cut_off |= folded.steps[step].units.as_ref().is_some_and(|units| units.pending() > 0);
         }
         folded.apply(recorded).unwrap();
+    }
+    let from_kept = load(&world.journal, RUN).await.unwrap();
+    if from_kept != folded {
+        world.wrong(format!("what was kept is not what the events add up to: {from_kept:?}, not {folded:?}"));
     }
     let mut due: BTreeMap<String, Timestamp> = BTreeMap::new();
     for recorded in history {

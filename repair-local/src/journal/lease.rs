@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use repair_core::{Error, ErrorKind, Result};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::{damaged, sql_error};
 use crate::files;
@@ -29,7 +29,7 @@ pub(super) struct Leases {
 }
 
 /// A lease as it is stored.
-struct Lease {
+pub(super) struct Lease {
     driver: String,
     host: String,
     pid: i64,
@@ -128,6 +128,11 @@ impl Leases {
         file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
+    /// Who drives a run that has this lease at `now`.
+    pub(super) fn driver(&self, lease: &Lease, now: Timestamp) -> Option<String> {
+        (lease.until > now && !self.is_dead(lease)).then(|| lease.driver.clone())
+    }
+
     /// Whether a holder is known to be dead: it was on this machine, and nobody keeps its file locked.
     fn is_dead(&self, lease: &Lease) -> bool {
         let Some(name) = lease.lock.as_ref().filter(|_| lease.host == self.host) else { return false };
@@ -160,22 +165,40 @@ pub(super) fn holder(path: &Path, connection: &Connection, run: &str, now: Times
     if super::schema::is_older(connection).map_err(|error| sql_error(path, "read", error))? {
         return Ok(None);
     }
-    let Some(lease) = read(path, connection, run)?.filter(|lease| lease.until > now) else { return Ok(None) };
-    let is_dead = Leases::of(path).is_dead(&lease);
-    Ok((!is_dead).then_some(lease.driver))
+    Ok(read(path, connection, run)?.and_then(|lease| Leases::of(path).driver(&lease, now)))
+}
+
+/// All leases, by run.
+pub(super) fn all(path: &Path, connection: &Connection) -> Result<HashMap<String, Lease>> {
+    let failed = |error| sql_error(path, "read", error);
+    if super::schema::is_older(connection).map_err(failed)? {
+        return Ok(HashMap::new());
+    }
+    let mut statement = connection.prepare_cached("SELECT driver, host, pid, until, lock, run FROM leases").map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
+    let mut leases = HashMap::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        let run: String = row.get(5).map_err(failed)?;
+        let lease = lease(path, &run, row)?;
+        leases.insert(run, lease);
+    }
+    Ok(leases)
 }
 
 fn read(path: &Path, connection: &Connection, run: &str) -> Result<Option<Lease>> {
-    let row = connection
-        .prepare_cached("SELECT driver, host, pid, until, lock FROM leases WHERE run = ?1")
-        .and_then(|mut statement| {
-            let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, String>(3)?, row.get(4)?));
-            statement.query_row([run], columns).optional()
-        })
-        .map_err(|error| sql_error(path, "read", error))?;
-    let Some((driver, host, pid, until, lock)) = row else { return Ok(None) };
+    let failed = |error| sql_error(path, "read", error);
+    let mut statement = connection.prepare_cached("SELECT driver, host, pid, until, lock FROM leases WHERE run = ?1").map_err(failed)?;
+    let mut rows = statement.query([run]).map_err(failed)?;
+    rows.next().map_err(failed)?.map(|row| lease(path, run, row)).transpose()
+}
+
+fn lease(path: &Path, run: &str, row: &rusqlite::Row<'_>) -> Result<Lease> {
+    let failed = |error| sql_error(path, "read", error);
+    let until: String = row.get(3).map_err(failed)?;
+    let (driver, host) = (row.get(0).map_err(failed)?, row.get(1).map_err(failed)?);
+    let (pid, lock) = (row.get(2).map_err(failed)?, row.get(4).map_err(failed)?);
     let until = until.parse().map_err(|error| damaged(path, run, format!("its lease expires at `{until}`: {error}")))?;
-    Ok(Some(Lease { driver, host, pid, until, lock }))
+    Ok(Lease { driver, host, pid, until, lock })
 }
 
 /// The name of a lease's lock file. It is a hash, since drivers may have any name.

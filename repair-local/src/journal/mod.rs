@@ -5,6 +5,8 @@
 //! its content and place, and each run with the number of its events: an event that was changed, moved, removed or cut off is found when it
 //! is read.
 
+mod brief;
+mod folds;
 mod lease;
 mod schema;
 mod writer;
@@ -15,11 +17,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use repair_core::engine::{Event, Journal, Recorded, RunHead, Signal};
+use repair_core::engine::{Event, Fold, Journal, ListedRun, Recorded, RunHead, Signal};
 use repair_core::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::files::{self, blocking};
+use brief::Brief;
 use writer::Writer;
 
 /// Idle connections to keep for later readers.
@@ -114,7 +117,8 @@ impl Journal for SqliteJournal {
             .iter()
             .map(|event| serde_json::to_string(event).map_err(|error| Error::internal("an event is not JSON").because(error)))
             .collect::<Result<Vec<String>>>()?;
-        self.writer()?.append(run.to_owned(), expected, at, bodies).await
+        let brief = Brief::of(expected, at, events)?;
+        self.writer()?.append(run.to_owned(), expected, at, bodies, brief).await
     }
 
     async fn read(&self, run: &str, from: u64, limit: usize) -> Result<Vec<Recorded>> {
@@ -125,6 +129,20 @@ impl Journal for SqliteJournal {
     async fn runs(&self) -> Result<Vec<RunHead>> {
         let readers = self.readers.clone();
         blocking(move || readers.with(|connection| runs(&readers.path, connection))).await
+    }
+
+    async fn listed(&self, now: Timestamp) -> Result<Vec<ListedRun>> {
+        let readers = self.readers.clone();
+        blocking(move || readers.with(|connection| brief::listed(&readers.path, connection, now))).await
+    }
+
+    async fn keep(&self, run: &str, fold: Fold) -> Result<()> {
+        self.writer()?.keep(run.to_owned(), fold).await
+    }
+
+    async fn kept(&self, run: &str) -> Result<Option<Fold>> {
+        let (readers, run) = (self.readers.clone(), run.to_owned());
+        blocking(move || readers.with(|connection| folds::kept(&readers.path, connection, &run))).await
     }
 
     async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {
@@ -243,6 +261,11 @@ fn checksum(run: &str, sequence: u64, at: &str, body: &str) -> [u8; 16] {
 }
 
 /// A number as SQLite's signed integer.
+fn stored(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// SQLite's signed integer as a number.
 fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
@@ -259,19 +282,42 @@ impl Stored {
         Ok(Self { sequence: row.get(0)?, at: row.get(1)?, body: row.get(2)?, hash: row.get(3)? })
     }
 
-    fn recorded(self, path: &Path, run: &str, sequence: u64) -> Result<Recorded> {
-        if unsigned(self.sequence) != sequence {
-            return Err(damaged(path, run, format!("event {sequence} is missing")));
-        }
-        if checksum(run, sequence, &self.at, &self.body) != self.hash.as_slice() {
-            return Err(damaged(path, run, format!("event {sequence} is not what was written")));
-        }
-        let at = self.at.parse().map_err(|error| damaged(path, run, format!("the time of event {sequence} cannot be read: {error}")))?;
-        let event = serde_json::from_str(&self.body).map_err(|error| {
-            damaged(path, run, format!("event {sequence} cannot be read: {error}; if a newer version wrote it, use that version"))
-        })?;
-        Ok(Recorded { sequence, at, event })
+    fn recorded(&self, path: &Path, run: &str, sequence: u64) -> Result<Recorded> {
+        recorded(path, run, sequence, (self.sequence, &self.at, &self.body, &self.hash), &mut None)
     }
+}
+
+/// An event, if its number, time, body and hash are what was written. `last` is the last time that was read, since events that were appended
+/// together have the same.
+fn recorded(
+    path: &Path,
+    run: &str,
+    sequence: u64,
+    (numbered, at, body, hash): (i64, &str, &str, &[u8]),
+    last: &mut Option<(String, Timestamp)>,
+) -> Result<Recorded> {
+    if unsigned(numbered) != sequence {
+        return Err(damaged(path, run, format!("event {sequence} is missing")));
+    }
+    if checksum(run, sequence, at, body) != hash {
+        return Err(damaged(path, run, format!("event {sequence} is not what was written")));
+    }
+    let at = match last {
+        Some((text, parsed)) if text == at => *parsed,
+        _ => {
+            let parsed = at.parse().map_err(|error| damaged(path, run, format!("the time of event {sequence} cannot be read: {error}")))?;
+            last.insert((at.to_owned(), parsed)).1
+        }
+    };
+    let event = serde_json::from_str(body).map_err(|error| {
+        damaged(path, run, format!("event {sequence} cannot be read: {error}; if a newer version wrote it, use that version"))
+    })?;
+    Ok(Recorded { sequence, at, event })
+}
+
+/// The columns of an event, where SQLite has them.
+fn columns_of<'a>(row: &'a Row<'_>) -> rusqlite::Result<(i64, &'a str, &'a str, &'a [u8])> {
+    Ok((row.get(0)?, row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?, row.get_ref(3)?.as_blob()?))
 }
 
 const EVENTS: &str = "SELECT sequence, at, body, hash FROM events WHERE run = ?1 AND sequence >= ?2 ORDER BY sequence LIMIT ?3";
@@ -289,8 +335,11 @@ fn read(path: &Path, connection: &Connection, run: &str, from: u64, limit: usize
     let mut statement = connection.prepare_cached(EVENTS).map_err(failed)?;
     let mut page: Vec<Recorded> = Vec::new();
     let bounds = (i64::try_from(from).unwrap_or(i64::MAX), i64::try_from(limit).unwrap_or(i64::MAX));
-    for stored in statement.query_map((run, bounds.0, bounds.1), Stored::of).map_err(failed)? {
-        page.push(stored.map_err(failed)?.recorded(path, run, from.saturating_add(page.len() as u64))?);
+    let mut rows = statement.query((run, bounds.0, bounds.1)).map_err(failed)?;
+    let mut last = None;
+    while let Some(row) = rows.next().map_err(failed)? {
+        let columns = columns_of(row).map_err(failed)?;
+        page.push(recorded(path, run, from.saturating_add(page.len() as u64), columns, &mut last)?);
     }
     // The page must end where the history ends, or be full and end earlier.
     let end = from.saturating_add(page.len() as u64);
@@ -319,7 +368,7 @@ fn runs(path: &Path, connection: &Connection) -> Result<Vec<RunHead>> {
     for row in statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)? {
         names.push(row.map_err(failed)?);
     }
-    refuse_unlisted(path, connection, &names)?;
+    refuse_unlisted(path, connection, names.iter().map(|(run, _)| run.as_str()))?;
     let mut count = connection.prepare_cached("SELECT count(*) FROM events WHERE run = ?1").map_err(failed)?;
     let mut event = connection.prepare_cached(EVENT).map_err(failed)?;
     let mut heads = Vec::with_capacity(names.len());
@@ -340,9 +389,9 @@ fn runs(path: &Path, connection: &Connection) -> Result<Vec<RunHead>> {
 }
 
 /// Rejects events of runs that are not listed, since the list was then cut. It jumps from run to run, so it reads one event for each.
-fn refuse_unlisted(path: &Path, connection: &Connection, listed: &[(String, i64)]) -> Result<()> {
+fn refuse_unlisted<'a>(path: &Path, connection: &Connection, listed: impl Iterator<Item = &'a str>) -> Result<()> {
     let failed = |error| sql_error(path, "read", error);
-    let listed: std::collections::HashSet<&str> = listed.iter().map(|(run, _)| run.as_str()).collect();
+    let listed: std::collections::HashSet<&str> = listed.collect();
     let mut next = connection.prepare_cached("SELECT run FROM events WHERE run > ?1 ORDER BY run LIMIT 1").map_err(failed)?;
     let mut last = String::new();
     while let Some(run) = next.query_row([&last], |row| row.get::<_, String>(0)).optional().map_err(failed)? {

@@ -28,7 +28,10 @@ const TABLES: &str = "
 CREATE TABLE runs (
     run TEXT NOT NULL PRIMARY KEY,
     created_us INTEGER NOT NULL,
-    events INTEGER NOT NULL
+    events INTEGER NOT NULL,
+    begun TEXT,
+    latest TEXT,
+    brief_hash BLOB
 ) STRICT;
 CREATE TABLE events (
     run TEXT NOT NULL,
@@ -55,6 +58,43 @@ CREATE TABLE signals (
     signal TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 ";
+
+/// What is kept beside the events, so that fewer need to be read. A file without it is as good, and a program that does not know it may write to it:
+/// the version is the same.
+///
+/// - `begun`, `latest`: the first and the last event of a run in brief, of the run when it had `events`; `brief_hash` is a hash of all three.
+/// - `folds`: what the first `events` of a run add up to; `last` is the hash of the last of these, `hash` one of the whole row.
+const HELPS: &str = "
+CREATE TABLE IF NOT EXISTS folds (
+    run TEXT NOT NULL PRIMARY KEY,
+    events INTEGER NOT NULL,
+    last BLOB NOT NULL,
+    state TEXT NOT NULL,
+    hash BLOB NOT NULL
+) STRICT;
+";
+
+/// The columns that were added to the list of runs.
+const BRIEF_COLUMNS: &str = "
+ALTER TABLE runs ADD COLUMN begun TEXT;
+ALTER TABLE runs ADD COLUMN latest TEXT;
+ALTER TABLE runs ADD COLUMN brief_hash BLOB;
+";
+
+/// Whether the list of runs has the columns for their first and last event in brief.
+pub(super) fn has_briefs(connection: &Connection) -> rusqlite::Result<bool> {
+    has(connection, "SELECT count(*) FROM pragma_table_info('runs') WHERE name IN ('begun', 'latest', 'brief_hash')", 3)
+}
+
+/// Whether there is a table for what events add up to.
+pub(super) fn has_folds(connection: &Connection) -> rusqlite::Result<bool> {
+    has(connection, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'folds'", 1)
+}
+
+fn has(connection: &Connection, count: &str, wanted: i64) -> rusqlite::Result<bool> {
+    let found: i64 = connection.prepare_cached(count)?.query_row([], |row| row.get(0))?;
+    Ok(found == wanted)
+}
 
 /// Whether the file is of a version without leases and signals. It was opened for reading, and no later version has written to it yet.
 pub(super) fn is_older(connection: &Connection) -> rusqlite::Result<bool> {
@@ -83,7 +123,8 @@ pub(super) fn open_to_write(path: &Path) -> Result<Connection> {
             Error::internal(format!("SQLite does not flush at every commit: synchronous is {synchronous}")).on("journal", path.display())
         );
     }
-    if version != VERSION {
+    let helps = has_briefs(&connection).and_then(|briefs| Ok(briefs && has_folds(&connection)?)).map_err(failed)?;
+    if version != VERSION || !helps {
         migrate(path, &mut connection)?;
     }
     // We checkpoint when nothing is waiting; SQLite's own checkpoints run only if that never happens.
@@ -135,7 +176,9 @@ fn create(path: &Path) -> Result<()> {
     let temporary = files::temporary_in(folder)?;
     let connection = Connection::open(temporary.path()).map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-    connection.execute_batch(TABLES).and_then(|()| connection.execute_batch(LEASES)).map_err(failed)?;
+    for tables in [TABLES, LEASES, HELPS] {
+        connection.execute_batch(tables).map_err(failed)?;
+    }
     connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
     connection.pragma_update(None, "user_version", VERSION).map_err(failed)?;
     connection.close().map_err(|(_, error)| failed(error))?;
@@ -195,7 +238,7 @@ impl Copied {
     }
 }
 
-/// Adds what an older file lacks, all or nothing. If several processes try at once, one does it. Events are not touched.
+/// Adds what an older file, or one of an earlier program, lacks, all or nothing. If several processes try at once, one does it. Events are not touched.
 fn migrate(path: &Path, connection: &mut Connection) -> Result<()> {
     let failed = |error| sql_error(path, "upgrade", error);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
@@ -203,6 +246,10 @@ fn migrate(path: &Path, connection: &mut Connection) -> Result<()> {
         transaction.execute_batch(LEASES).map_err(failed)?;
         transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
     }
+    if !has_briefs(&transaction).map_err(failed)? {
+        transaction.execute_batch(BRIEF_COLUMNS).map_err(failed)?;
+    }
+    transaction.execute_batch(HELPS).map_err(failed)?;
     transaction.commit().map_err(failed)
 }
 

@@ -6,11 +6,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use repair_core::engine::Signal;
+use repair_core::engine::{Fold, Signal};
 use repair_core::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OptionalExtension, Savepoint, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use super::brief::{self, Brief};
+use super::folds;
 use super::lease::Leases;
 use super::{checksum, sql_error};
 
@@ -34,6 +36,7 @@ enum Command {
     Acquire { run: String, driver: String, now: Timestamp, ttl: Duration, reply: Reply },
     Release { run: String, driver: String, reply: Reply },
     Signal { run: String, signal: Option<Signal>, reply: Reply },
+    Keep { run: String, fold: Fold, reply: Reply },
 }
 
 type Reply = oneshot::Sender<Result<()>>;
@@ -43,6 +46,7 @@ struct Append {
     expected: u64,
     at: Timestamp,
     bodies: Vec<String>,
+    brief: Brief,
     reply: Reply,
 }
 
@@ -57,8 +61,13 @@ impl Writer {
     }
 
     /// Appends; returns once it is on disk. If the caller is dropped meanwhile, all of it is appended or nothing.
-    pub(super) async fn append(&self, run: String, expected: u64, at: Timestamp, bodies: Vec<String>) -> Result<()> {
-        self.ask(|reply| Command::Append(Append { run, expected, at, bodies, reply })).await
+    pub(super) async fn append(&self, run: String, expected: u64, at: Timestamp, bodies: Vec<String>, brief: Brief) -> Result<()> {
+        self.ask(|reply| Command::Append(Append { run, expected, at, bodies, brief, reply })).await
+    }
+
+    /// Keeps what the first events of a run add up to.
+    pub(super) async fn keep(&self, run: String, fold: Fold) -> Result<()> {
+        self.ask(|reply| Command::Keep { run, fold, reply }).await
     }
 
     /// Takes or renews a lease.
@@ -161,6 +170,10 @@ fn perform(path: &Path, connection: &mut Connection, leases: &mut Leases, comman
             let result = set_signal(path, connection, &run, signal);
             (run, result, reply)
         }
+        Command::Keep { run, fold, reply } => {
+            let result = folds::keep(path, connection, &run, &fold);
+            (run, result, reply)
+        }
     };
     let _ = reply.send(result.map_err(|error| error.on("run", run)));
 }
@@ -228,11 +241,12 @@ fn undone(path: &Path, last: Option<&Result<()>>) -> Error {
 /// Inserts the events of one append, all or none: a dropped savepoint is rolled back.
 fn insert(path: &Path, savepoint: Savepoint<'_>, append: &Append) -> Result<()> {
     let failed = |error| sql_error(path, "write to", error);
-    let next: Option<i64> = savepoint
-        .prepare_cached("SELECT events FROM runs WHERE run = ?1")
-        .and_then(|mut statement| statement.query_row([&append.run], |row| row.get(0)).optional())
+    let known: Option<(i64, Option<String>)> = savepoint
+        .prepare_cached("SELECT events, begun FROM runs WHERE run = ?1")
+        .and_then(|mut statement| statement.query_row([&append.run], |row| Ok((row.get(0)?, row.get(1)?))).optional())
         .map_err(failed)?;
-    let next = super::unsigned(next.unwrap_or(0));
+    let (next, begun) = known.unwrap_or((0, None));
+    let next = super::unsigned(next);
     if next != append.expected {
         return Err(Error::new(
             ErrorKind::Conflict,
@@ -260,12 +274,29 @@ fn insert(path: &Path, savepoint: Savepoint<'_>, append: &Append) -> Result<()> 
             })?;
             sequence += 1;
         }
+        // Where an earlier program has begun the run, its first event is read once.
+        let begun = match begun.or_else(|| append.brief.begun.clone()) {
+            Some(begun) => Some(begun),
+            None => brief::of_first(path, &savepoint, &append.run),
+        };
+        let latest = &append.brief.latest;
+        let hash = begun.as_ref().map(|begun| brief::hash(&append.run, sequence, begun, latest));
+        let latest = begun.as_ref().map(|_| latest);
         savepoint
             .prepare_cached(
-                "INSERT INTO runs (run, created_us, events) VALUES (?1, ?2, ?3) ON CONFLICT (run) DO UPDATE SET events = excluded.events",
+                "INSERT INTO runs (run, created_us, events, begun, latest, brief_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+                 ON CONFLICT (run) DO UPDATE SET events = excluded.events, begun = excluded.begun, latest = excluded.latest, \
+                 brief_hash = excluded.brief_hash",
             )
             .and_then(|mut statement| {
-                statement.execute((&append.run, append.at.as_microsecond(), i64::try_from(sequence).unwrap_or(i64::MAX)))
+                statement.execute((
+                    &append.run,
+                    append.at.as_microsecond(),
+                    i64::try_from(sequence).unwrap_or(i64::MAX),
+                    begun,
+                    latest,
+                    hash,
+                ))
             })
             .map_err(failed)?;
     }

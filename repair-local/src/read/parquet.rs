@@ -183,6 +183,12 @@ fn check_seal(file: &File, metadata: &Metadata, path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Forgets files that are removed, so that the memory does not grow with what was staged.
+pub(crate) fn forget(paths: &[PathBuf]) {
+    let mut known = INTACT.lock().unwrap_or_else(PoisonError::into_inner);
+    paths.iter().for_each(|path| _ = known.remove(path));
+}
+
 /// The error for a file of ours that is not what we wrote.
 fn changed() -> Error {
     Error::invalid("the file is not what we wrote: something has changed it since; restore it from a backup")

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use repair_core::ErrorKind;
-use repair_core::engine::{Event, Journal, Recorded, Signal};
+use repair_core::engine::{Event, Fold, Journal, ListedRun, Recorded, Signal};
 use repair_local::SqliteJournal;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -599,4 +599,126 @@ async fn appends_that_wait_together_are_one_commit() {
     }
     assert!(commits_in_log(&path) <= 3, "{} commits", commits_in_log(&path));
     assert_eq!(journal.runs().await.unwrap().len(), 100);
+}
+
+async fn listed(path: &Path) -> Result<Vec<ListedRun>, repair_core::Error> {
+    SqliteJournal::open_to_read(path).unwrap().listed(at(0)).await
+}
+
+/// What the columns of the list of runs are that an earlier program does not have.
+const BRIEF: &str = "begun, latest, brief_hash";
+
+#[tokio::test]
+async fn a_listing_reads_no_events() {
+    let (_folder, path) = place();
+    {
+        let journal = SqliteJournal::open(&path).unwrap();
+        for run in ["a", "b", "c"] {
+            journal.append(run, 0, at(1), &[entered("one", 1), Event::RunPaused]).await.unwrap();
+        }
+    }
+    let before = listed(&path).await.unwrap();
+    assert_eq!(
+        before.iter().map(|listed| (listed.run.as_str(), listed.latest.paused)).collect::<Vec<_>>(),
+        [("a", true), ("b", true), ("c", true)]
+    );
+    Connection::open(&path).unwrap().execute_batch("UPDATE events SET body = 'nothing that can be read'").unwrap();
+    assert_eq!(listed(&path).await.unwrap(), before);
+    assert_eq!(SqliteJournal::open(&path).unwrap().runs().await.unwrap_err().kind(), ErrorKind::Invalid);
+    // Without what is kept in the list the events are read, and what is wrong with them is reported.
+    for sql in [
+        "UPDATE runs SET latest = replace(latest, 'true', 'false')",
+        "UPDATE runs SET events = events + 1",
+        "UPDATE runs SET brief_hash = NULL",
+    ] {
+        let copy = path.with_extension("copy");
+        std::fs::copy(&path, &copy).unwrap();
+        Connection::open(&copy).unwrap().execute_batch(sql).unwrap();
+        assert_eq!(listed(&copy).await.unwrap_err().kind(), ErrorKind::Invalid, "{sql}");
+        std::fs::remove_file(copy).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_listing_is_right_where_an_earlier_program_has_appended() {
+    let (_folder, path) = place();
+    let append = async |run: &str, first: u64, event: Event| {
+        SqliteJournal::open(&path).unwrap().append(run, first, at(10), &[event]).await.unwrap();
+    };
+    append("run", 0, entered("one", 1)).await;
+    let waits = Event::TimerSet { step: "one".into(), due: at(100) };
+    append("run", 1, waits).await;
+    append("other", 0, entered("one", 1)).await;
+    // It appends an event and leaves the rest as it was.
+    let sql = |text: &str| Connection::open(&path).unwrap().execute_batch(text).unwrap();
+    sql(&format!("CREATE TABLE before AS SELECT run, {BRIEF} FROM runs"));
+    append("run", 2, entered("two", 1)).await;
+    let right = listed(&path).await.unwrap();
+    assert_eq!(right[0].latest.waits_until, None);
+    sql(&format!("UPDATE runs SET ({BRIEF}) = (SELECT {BRIEF} FROM before WHERE before.run = runs.run); DROP TABLE before"));
+    assert_eq!(listed(&path).await.unwrap(), right);
+    // A whole file of its own, read and then written to.
+    for drop in ["begun", "latest", "brief_hash"] {
+        sql(&format!("ALTER TABLE runs DROP COLUMN {drop}"));
+    }
+    sql("DROP TABLE folds");
+    assert_eq!(listed(&path).await.unwrap(), right);
+    assert_eq!(SqliteJournal::open_to_read(&path).unwrap().kept("run").await.unwrap(), None);
+    append("run", 3, Event::RunPaused).await;
+    let latest = listed(&path).await.unwrap();
+    assert_eq!((latest.len(), latest[0].latest.paused, &latest[1]), (2, true, &right[1]));
+    let journal = SqliteJournal::open(&path).unwrap();
+    assert_eq!(journal.read("run", 0, ALL).await.unwrap().len(), 4);
+    let kept: i64 = Connection::open(&path)
+        .unwrap()
+        .query_row("SELECT count(*) FROM runs WHERE begun IS NOT NULL AND latest IS NOT NULL", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(kept, 1, "the run that was appended to");
+    // And a program that has the file open while another adds to it goes on.
+    journal.append("run", 4, at(11), &[entered("three", 1)]).await.unwrap();
+    assert!(!listed(&path).await.unwrap()[0].latest.paused);
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_run_is_not_believed_once_it_or_its_events_have_changed() {
+    let (_folder, path) = place();
+    let fold = Fold { events: 2, state: "{\"some\":\"state\"}".into() };
+    {
+        let journal = SqliteJournal::open(&path).unwrap();
+        for run in ["run", "other"] {
+            journal.append(run, 0, at(1), &[entered("one", 1), entered("two", 1), entered("three", 1)]).await.unwrap();
+            journal.keep(run, fold.clone()).await.unwrap();
+        }
+        for events in [0, 4, u64::MAX] {
+            journal.keep("run", Fold { events, state: String::new() }).await.unwrap_err();
+        }
+        journal.keep("nobody", fold.clone()).await.unwrap_err();
+    }
+    let sound = std::fs::read(&path).unwrap();
+    let kept = async |run: &str| SqliteJournal::open_to_read(&path).unwrap().kept(run).await.unwrap();
+    assert_eq!(kept("run").await.as_ref(), Some(&fold), "what could not be kept has changed nothing");
+    for sql in [
+        "UPDATE folds SET state = replace(state, 'some', 'none') WHERE run = 'run'",
+        "UPDATE folds SET state = CAST(x'FF' AS TEXT) WHERE run = 'run'",
+        "UPDATE folds SET events = 3 WHERE run = 'run'",
+        "UPDATE folds SET events = -1 WHERE run = 'run'",
+        "UPDATE folds SET hash = x'00' WHERE run = 'run'",
+        "UPDATE folds SET (events, last, state, hash) = (SELECT events, last, state, hash FROM folds WHERE run = 'other') WHERE run = 'run'",
+        "UPDATE events SET body = replace(body, 'two', 'too') WHERE run = 'run'",
+        "UPDATE events SET hash = x'00' WHERE run = 'run' AND sequence = 1",
+        "DELETE FROM events WHERE run = 'run' AND sequence > 0; UPDATE runs SET events = 1 WHERE run = 'run'",
+        "DELETE FROM folds WHERE run = 'run'",
+    ] {
+        std::fs::write(&path, &sound).unwrap();
+        Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        assert_eq!(kept("run").await, None, "{sql}");
+        assert_eq!(kept("other").await.as_ref(), Some(&fold), "{sql}");
+    }
+    std::fs::write(&path, &sound).unwrap();
+    Connection::open(&path).unwrap().execute_batch("DROP TABLE folds").unwrap();
+    assert_eq!((kept("run").await, kept("other").await), (None, None));
+    // To write to it again makes the table anew.
+    let journal = SqliteJournal::open(&path).unwrap();
+    journal.keep("run", fold.clone()).await.unwrap();
+    assert_eq!(journal.kept("run").await.unwrap(), Some(fold));
 }

@@ -7,6 +7,7 @@ mod common;
 mod conformance;
 mod fuzz;
 mod journal;
+mod memory;
 mod owners;
 mod presence;
 mod real_data;

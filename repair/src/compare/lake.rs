@@ -25,7 +25,7 @@ use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay::patch::Patches;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::overlay::staging;
-use repair_core::lake::overlay::staging::Parts;
+use repair_core::lake::overlay::staging::{Parts, StagedRows};
 use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::pieces;
 use repair_core::lake::replacement::replacement;
@@ -437,16 +437,16 @@ impl Overlay for MaskedLake {
         self.repairs(scope.table)?;
         let mut written = self.written();
         let staged = written.staged.get(&area(scope));
-        let (mut published, mut rows) = (Published::default(), Vec::new());
+        let (mut published, mut rows) = (Published::default(), StagedRows::default());
         for unit in units {
             let (summary, of_unit) = staged.and_then(|staged| staged.get(unit)).ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, format!("unit {unit} is not staged; it has to be repaired again")).on("unit", unit)
             })?;
             published.rows += summary.rows;
             published.absent += summary.absent;
-            rows.extend(of_unit.iter().cloned());
+            rows.add(of_unit.iter().cloned())?;
         }
-        let all = staging::publication(scope.table, &rows)?;
+        let all = staging::publication(scope.table, rows)?;
         let flat = |parts: Parts| parts.into_values().flatten().collect::<Vec<RecordBatch>>();
         let batches = [flat(all.repairs), flat(all.exceptions)];
         for rows in &batches {

@@ -10,7 +10,7 @@ use super::make::{Found, KNOWN_LATER, Making};
 use super::verdict::{Owner, Sum};
 use super::{Reach, Reading, RepairPlan, StrategyPlan, reach};
 use repair_core::Result;
-use repair_core::engine::prepare::{PUBLISH_UNITS, Terms};
+use repair_core::engine::prepare::{PUBLISH_ROWS, PUBLISH_UNITS, Terms};
 use repair_core::lake::partition;
 use repair_core::lake::partition::{TimeBounds, time_partition};
 use repair_core::model::Usage;
@@ -187,7 +187,7 @@ impl<'a> Making<'a> {
                 }
             }
         }
-        let batches = units.div_ceil(PUBLISH_UNITS as u64);
+        let batches = units.div_ceil(PUBLISH_UNITS as u64).saturating_add(found.findings.gaps.missing() / PUBLISH_ROWS);
         // A unit is in one batch, so no batch touches more partitions than it may.
         Ok((touched.len() as u64).max(1).saturating_mul(batches).saturating_mul(2))
     }

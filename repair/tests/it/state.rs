@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use repair::arrow::array::AsArray;
 use repair::arrow::datatypes::Float64Type;
-use repair::core::engine::{Event, Journal, Recorded, RunHead, Signal};
+use repair::core::engine::{Event, Fold, Journal, ListedRun, Recorded, RunHead, Signal};
 use repair::core::lake::{Layer, ReadLake, ScanRequest};
 use repair::jiff::Timestamp;
 use repair::{Outcome, Repair, Result, RunReport};
@@ -73,6 +73,18 @@ impl Journal for Stopping {
 
     async fn runs(&self) -> Result<Vec<RunHead>> {
         self.inner.runs().await
+    }
+
+    async fn listed(&self, now: Timestamp) -> Result<Vec<ListedRun>> {
+        self.inner.listed(now).await
+    }
+
+    async fn keep(&self, run: &str, fold: Fold) -> Result<()> {
+        self.inner.keep(run, fold).await
+    }
+
+    async fn kept(&self, run: &str) -> Result<Option<Fold>> {
+        self.inner.kept(run).await
     }
 
     async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {

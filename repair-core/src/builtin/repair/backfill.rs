@@ -4,7 +4,8 @@
 //! It must not know what a row means, or which protocol a source uses.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -212,17 +213,17 @@ fn missing_of_all(findings: &Findings) -> Vec<SlotRange> {
     let by_scope = |key: &Key| scope.lifetimes.of(key).is_none_or(|lifetime| lifetime.calendar.is_none() && lifetime.every.is_none());
     let none_by_scope = !scope.keys.iter().any(by_scope);
     let has_say = |key: &Key| none_by_scope || by_scope(key);
-    let gaps = findings.gaps.iter().filter(|(key, _)| has_say(key)).map(|(_, gap)| gap);
-    let dead = scope.lifetimes.iter().filter(|lifetime| has_say(&lifetime.key)).flat_map(|lifetime| not_alive(lifetime, scope));
-    let mut edges: Vec<(i64, i64)> = gaps.chain(dead).flat_map(|gap| [(gap.first, 1), (gap.end, -1)]).collect();
-    edges.sort_unstable();
+    let gaps = findings.gaps.runs().filter(|(key, _)| has_say(key)).map(|(_, runs)| Box::new(runs.iter()) as Gaps<'_>);
+    let dead = scope.lifetimes.iter().filter(|lifetime| has_say(&lifetime.key));
+    let dead = dead.map(|lifetime| Box::new(not_alive(lifetime, scope).into_iter()) as Gaps<'_>);
+    let mut edges = edges(gaps.chain(dead).collect()).peekable();
     let all = scope.keys.iter().filter(|key| has_say(key)).count();
     let all = i64::try_from(all).unwrap_or(i64::MAX);
     let mut stretches: Vec<SlotRange> = Vec::new();
     let mut missing = 0;
-    for (at, pair) in edges.iter().enumerate() {
+    while let Some(pair) = edges.next() {
         missing += pair.1;
-        let Some(next) = edges.get(at + 1) else { break };
+        let Some(next) = edges.peek() else { break };
         if missing >= all && next.0 > pair.0 {
             match stretches.last_mut() {
                 Some(last) if last.end == pair.0 => last.end = next.0,
@@ -231,6 +232,29 @@ fn missing_of_all(findings: &Findings) -> Vec<SlotRange> {
         }
     }
     stretches
+}
+
+/// Gaps in order.
+type Gaps<'a> = Box<dyn Iterator<Item = SlotRange> + 'a>;
+
+/// Where gaps begin, with 1, and where they end, with -1, in order: however many gaps there are, no more than one of each list is held.
+fn edges(mut lists: Vec<Gaps<'_>>) -> impl Iterator<Item = (i64, i64)> {
+    let mut next: BinaryHeap<Reverse<(i64, i64, usize)>> = BinaryHeap::with_capacity(2 * lists.len());
+    let take = |list: usize, lists: &mut Vec<Gaps<'_>>, next: &mut BinaryHeap<Reverse<(i64, i64, usize)>>| {
+        if let Some(gap) = lists.get_mut(list).and_then(Iterator::next) {
+            next.push(Reverse((gap.first, 1, list)));
+            next.push(Reverse((gap.end, -1, list)));
+        }
+    };
+    (0..lists.len()).for_each(|list| take(list, &mut lists, &mut next));
+    std::iter::from_fn(move || {
+        let Reverse((at, step, list)) = next.pop()?;
+        // Those of a list are in order, so the next gap begins here or later.
+        if step < 0 {
+            take(list, &mut lists, &mut next);
+        }
+        Some((at, step))
+    })
 }
 
 /// The slots of a scope in which a key is not alive.
@@ -263,11 +287,11 @@ impl Repairer for Backfill {
             slots.iter_mut().for_each(|gap| gap.end = gap.end.min(over));
             slots.retain(|gap| !gap.is_empty());
         }
-        let mut plan = requests::cover(&gaps, limits)?;
-        if self.neighbours {
-            plan = requests::with_neighbours(plan, limits, over);
-        }
-        Ok(Box::new(requests::units(plan, grid)?.into_iter().map(Ok)))
+        let plan = requests::plan(&gaps, limits)?;
+        let neighbours = self.neighbours;
+        Ok(Box::new(
+            plan.map(move |asked| requests::unit(if neighbours { requests::with_neighbours(asked, limits, over) } else { asked }, grid)),
+        ))
     }
 
     fn worst(&self, context: &StepContext, _: &Unit) -> Usage {

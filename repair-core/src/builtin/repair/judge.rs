@@ -21,7 +21,7 @@ use crate::plugin::Answer;
 const FEWEST_ROWS_TO_COMPARE: usize = 10;
 /// Answers with fewer distinct values (a counter that stands still, a price in a quiet hour) may be equal by chance.
 const FEWEST_VALUES_TO_COMPARE: usize = 5;
-/// How many answers one step remembers, at about 150 bytes each. Later answers are still compared with these.
+/// How many answers one step remembers, at about 100 bytes each. Later answers are still compared with these.
 const MOST_REMEMBERED: usize = 1 << 18;
 
 /// What was requested.
@@ -185,7 +185,52 @@ impl Question<'_> {
 
 /// The answers that one step has accepted, by their content.
 #[derive(Debug, Default)]
-pub(in crate::builtin) struct Accepted(Mutex<HashMap<String, Origin>>);
+pub(in crate::builtin) struct Accepted(Mutex<Remembered>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    origins: HashMap<[u8; 16], Origin>,
+    /// Each key once, since a unit has its keys for itself.
+    keys: HashSet<Key>,
+}
+
+impl Remembered {
+    fn get(&self, print: &str) -> Option<&Origin> {
+        self.origins.get(&digest(print))
+    }
+
+    /// Whether there is room to remember an answer, which is then remembered.
+    fn add(&mut self, answer: &AnswerPrint) -> bool {
+        let print = digest(&answer.print);
+        if self.origins.contains_key(&print) {
+            return true;
+        }
+        if self.origins.len() >= MOST_REMEMBERED {
+            return false;
+        }
+        let key = match self.keys.get(&answer.key) {
+            Some(key) => key.clone(),
+            None => {
+                self.keys.insert(answer.key.clone());
+                answer.key.clone()
+            }
+        };
+        self.origins.insert(print, (key, answer.first));
+        true
+    }
+}
+
+/// The bytes that a digest in hexadecimal stands for. Any other text has a digest of its own.
+fn digest(print: &str) -> [u8; 16] {
+    match u128::from_str_radix(print, 16) {
+        Ok(number) if print.len() == 32 => number.to_be_bytes(),
+        _ => {
+            let mut short = [0; 16];
+            short.copy_from_slice(&blake3::hash(print.as_bytes()).as_bytes()[..16]);
+            short
+        }
+    }
+}
 
 impl Accepted {
     /// Remembers an answer, unless another request returned the same rows, and returns what it remembers of it. A repeated request is not
@@ -207,24 +252,14 @@ impl Accepted {
                 )));
             }
         }
-        Ok(judged.prints.iter().filter(|print| remember(&mut accepted, print)).cloned().collect())
+        Ok(judged.prints.iter().filter(|print| accepted.add(print)).cloned().collect())
     }
 
     /// Remembers answers that were accepted before.
     pub(in crate::builtin) fn recall(&self, answers: &[AnswerPrint]) {
         let mut accepted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.iter().for_each(|answer| _ = remember(&mut accepted, answer));
+        answers.iter().for_each(|answer| _ = accepted.add(answer));
     }
-}
-
-/// Whether there is room to remember an answer, which is then remembered.
-fn remember(accepted: &mut HashMap<String, Origin>, answer: &AnswerPrint) -> bool {
-    let known = accepted.contains_key(&answer.print);
-    if !known && accepted.len() < MOST_REMEMBERED {
-        accepted.insert(answer.print.clone(), (answer.key.clone(), answer.first));
-        return true;
-    }
-    known
 }
 
 /// The slots of a key, within those asked for, in which a source vouches that it has all rows. Those that have not ended at the end of a

@@ -20,7 +20,7 @@ use crate::lake::{Layer, ScanRequest, overlay, rollup, shape};
 use crate::model::{Conflicts, Findings, Key, SlotGrid, SlotRange, SlotSet, Table, Wanted};
 use crate::plugin::{Answer, StepContext};
 
-/// How many slots one step compares, at about 200 bytes each with their rows. Slots next to later gaps are not compared, and such gaps are
+/// How many slots one step compares, at 24 bytes each and their rows. Slots next to later gaps are not compared, and such gaps are
 /// counted.
 const MOST_COMPARED: usize = 1 << 18;
 
@@ -28,24 +28,48 @@ const MOST_COMPARED: usize = 1 << 18;
 type Place = (usize, usize);
 
 /// A slot next to a gap.
+#[derive(Clone, Copy)]
 struct Neighbour {
-    /// The missing slot next to it; if it is between two gaps, that of the later one, so that only one unit compares it.
-    gap: i64,
+    slot: i64,
     /// Its row, if the table has exactly one.
     row: Row,
+    /// Whether the gap is after it; if it is between two gaps, the later one counts, so that only one unit compares it.
+    is_before: bool,
+}
+
+impl Neighbour {
+    /// The missing slot next to it.
+    fn gap(&self) -> i64 {
+        if self.is_before { self.slot + 1 } else { self.slot - 1 }
+    }
 }
 
 #[derive(Clone, Copy)]
 enum Row {
     None,
-    One(Place),
+    /// The number of the batch, and that of the row in it.
+    One(u32, u32),
     /// The slot has several rows, and which one counts is unknown.
     Several,
 }
 
+impl Row {
+    fn one((batch, row): Place) -> Self {
+        u32::try_from(batch).and_then(|batch| Ok(Self::One(batch, u32::try_from(row)?))).unwrap_or(Self::Several)
+    }
+}
+
+/// The slots next to the gaps of a key, in order, each once.
+type OfKey = Vec<Neighbour>;
+
+fn find(of_key: &mut OfKey, slot: i64) -> Option<&mut Neighbour> {
+    let at = of_key.binary_search_by_key(&slot, |neighbour| neighbour.slot).ok()?;
+    of_key.get_mut(at)
+}
+
 /// The table's own rows next to the gaps that a step repairs.
 pub(super) struct Neighbours {
-    by_key: HashMap<Key, BTreeMap<i64, Neighbour>>,
+    by_key: HashMap<Key, OfKey>,
     rows: Vec<RecordBatch>,
     /// The first gap, in the order of keys and slots, from which on nothing is compared; none if everything is.
     left: Option<(Key, i64)>,
@@ -76,7 +100,7 @@ impl Neighbours {
     }
 
     fn beside(findings: &Findings, most: usize) -> Self {
-        let mut by_key: HashMap<Key, BTreeMap<i64, Neighbour>> = HashMap::new();
+        let mut by_key: HashMap<Key, OfKey> = HashMap::new();
         let (mut count, mut left) = (0, None);
         for (key, gap) in findings.gaps.iter() {
             if count >= most {
@@ -85,10 +109,23 @@ impl Neighbours {
                 break;
             }
             let slots = by_key.entry(key.clone()).or_default();
-            for (slot, gap) in [(gap.first - 1, gap.first), (gap.end, gap.end - 1)] {
-                count += usize::from(slots.insert(slot, Neighbour { gap, row: Row::None }).is_none());
+            for (slot, is_before) in [(gap.first - 1, true), (gap.end, false)] {
+                let neighbour = Neighbour { slot, row: Row::None, is_before };
+                match slots.last_mut() {
+                    Some(last) if last.slot == slot => *last = neighbour,
+                    _ => {
+                        slots.push(neighbour);
+                        count += 1;
+                    }
+                }
             }
         }
+        // Gaps are in order and apart. Should any touch, the slots between them are none of the table's.
+        for slots in by_key.values_mut().filter(|slots| !slots.is_sorted_by(|one, next| one.slot < next.slot)) {
+            slots.sort_by_key(|neighbour| neighbour.slot);
+            slots.dedup_by_key(|neighbour| neighbour.slot);
+        }
+        by_key.values_mut().for_each(Vec::shrink_to_fit);
         Self { by_key, rows: Vec::new(), left }
     }
 
@@ -101,10 +138,10 @@ impl Neighbours {
             let mut of_key = self.by_key.get_mut(&rows.key(run.start));
             for row in run {
                 let slot = grid.slot_of_row(rows.times.value(row)).filter(|_| rows.times.is_valid(row) && repaired_by.is_null(row));
-                let neighbour = slot.and_then(|slot| of_key.as_mut()?.get_mut(&slot));
+                let neighbour = slot.and_then(|slot| find(of_key.as_mut()?, slot));
                 wanted.append(neighbour.is_some());
                 if let Some(neighbour) = neighbour {
-                    neighbour.row = if matches!(neighbour.row, Row::None) { Row::One((index, kept)) } else { Row::Several };
+                    neighbour.row = if matches!(neighbour.row, Row::None) { Row::one((index, kept)) } else { Row::Several };
                     kept += 1;
                 }
             }
@@ -122,11 +159,13 @@ impl Neighbours {
             let Some(slots) = self.by_key.get(&of_key.key) else { continue };
             let mut gaps = SlotSet::new(question.grid.cadence(), question.slots);
             of_key.slots.iter().for_each(|&gap| gaps.insert_range(gap));
-            for (&slot, neighbour) in slots.range(question.slots.first..question.slots.end) {
-                if let Row::One(own) = neighbour.row
-                    && gaps.contains(neighbour.gap)
+            let first = slots.partition_point(|neighbour| neighbour.slot < question.slots.first);
+            for neighbour in slots.iter().skip(first).take_while(|neighbour| neighbour.slot < question.slots.end) {
+                if let Row::One(batch, row) = neighbour.row
+                    && gaps.contains(neighbour.gap())
                 {
-                    compared.entry(of_key.key.clone()).or_default().insert(slot, (own, None));
+                    let own = (batch as usize, row as usize);
+                    compared.entry(of_key.key.clone()).or_default().insert(neighbour.slot, (own, None));
                 }
             }
         }
@@ -252,6 +291,11 @@ fn text(value: &ArrayRef) -> String {
 mod tests {
     use super::*;
     use crate::model::{Cadence, Counts, GapList, Scope, TimeMark, Usage};
+
+    #[test]
+    fn a_slot_next_to_a_gap_takes_24_bytes() {
+        assert_eq!(std::mem::size_of::<Neighbour>(), 24);
+    }
 
     #[test]
     fn gaps_past_the_limit_are_counted_as_not_compared() {

@@ -1,13 +1,14 @@
 //! Plans the requests to a source that cover gaps at the lowest cost. Pure: it takes gaps and limits, and returns requests.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap};
 
 use crate::error::{Error, Result};
+use crate::model::runs::{read, write};
 use crate::model::{Key, SlotGrid, SlotRange, Unit, Wanted};
 use crate::plugin::Limits;
 
-/// How many requests one repair step may plan. A larger plan would not fit in memory, and no source would accept it.
+/// How many requests one repair step may plan. No source would accept more.
 const MOST_REQUESTS: usize = 1 << 20;
 
 /// One request: a range of slots from its first gap to its last (or [a little wider](with_neighbours)), and the wanted slots of each key.
@@ -27,7 +28,7 @@ impl Asked {
 }
 
 /// The requests that cover the gaps of each key (in order, disjoint): the fewest requests and, among such plans, the fewest slots. No
-/// request covers more slots than `rows_per_request`, over all its keys.
+/// request covers more slots than `rows_per_request`, over all its keys. [`plan`] returns the same, in less memory.
 ///
 /// If the source takes one key per request, the number of requests is the minimum: each starts at the first gap not yet covered, and
 /// extends as far as the limit allows. If it takes several, plans with 1, 2, 4 and so on keys per request, up to the limit, are tried; the
@@ -51,29 +52,134 @@ impl Asked {
 /// # Ok::<(), repair_core::Error>(())
 /// ```
 pub fn cover(gaps: &BTreeMap<Key, Vec<SlotRange>>, limits: Limits) -> Result<Vec<Asked>> {
+    Ok(plan(gaps, limits)?.collect())
+}
+
+/// The requests that cover gaps, as [`cover`] says, one after the other. Until its turn comes, a request takes about 30 bytes.
+///
+/// # Errors
+/// As [`cover`].
+pub fn plan(gaps: &BTreeMap<Key, Vec<SlotRange>>, limits: Limits) -> Result<Plan> {
+    planned(gaps, limits, MOST_REQUESTS)
+}
+
+fn planned(gaps: &BTreeMap<Key, Vec<SlotRange>>, limits: Limits, most: usize) -> Result<Plan> {
     if limits.rows_per_request == 0 || limits.keys_per_request == 0 {
         return Err(Error::invalid(
             "the source allows no rows or no keys per request; set `rows_per_request` and `keys_per_request` to 1 or more",
         ));
     }
-    let gaps: Vec<(&Key, Vec<SlotRange>)> = gaps
-        .iter()
-        .map(|(key, slots)| (key, slots.iter().copied().filter(|slots| !slots.is_empty()).collect::<Vec<_>>()))
-        .filter(|(_, slots)| !slots.is_empty())
-        .collect();
+    let gaps: Vec<(&Key, &[SlotRange])> =
+        gaps.iter().filter(|(_, slots)| slots.iter().any(|slots| !slots.is_empty())).map(|(key, slots)| (key, slots.as_slice())).collect();
     let most_keys = limits.keys_per_request.min(gaps.len()).min(usize::try_from(limits.rows_per_request).unwrap_or(usize::MAX));
-    let mut best: Option<(usize, u64, Vec<Asked>)> = None;
+    let mut best: Option<(usize, u64, usize)> = None;
+    let mut too_many = None;
     for keys in keys_a_request(most_keys) {
-        let plan = sweep(&gaps, limits.rows_per_request, keys)?;
-        let asked = plan.iter().map(Asked::slots_asked).sum();
-        if best.as_ref().is_none_or(|(requests, slots, _)| (plan.len(), asked) < (*requests, *slots)) {
-            best = Some((plan.len(), asked, plan));
+        let (mut requests, mut asked) = (0, 0u64);
+        let counted = sweep(&gaps, limits.rows_per_request, (keys, most), |slots, taken| {
+            requests += 1;
+            asked = asked.saturating_add(slots.len().saturating_mul(taken.len() as u64));
+        });
+        match counted {
+            Ok(()) if best.is_none_or(|(fewest, slots, _)| (requests, asked) < (fewest, slots)) => best = Some((requests, asked, keys)),
+            Ok(()) => {}
+            // More keys in a request may need fewer.
+            Err(error) => too_many = Some(error),
         }
     }
-    Ok(round_robin(best.map(|(_, _, plan)| plan).unwrap_or_default()))
+    let mut plan = Plan { keys: gaps.iter().map(|(key, _)| (*key).clone()).collect(), packed: Vec::new(), order: Vec::new(), next: 0 };
+    match (best, too_many) {
+        (Some((requests, _, keys)), _) => {
+            plan.order.reserve_exact(requests);
+            let mut turns = vec![0u32; gaps.len()];
+            sweep(&gaps, limits.rows_per_request, (keys, most), |slots, taken| plan.pack(&mut turns, slots, taken))?;
+            plan.packed.shrink_to_fit();
+            // The first request of each first key, then the second of each, and so on.
+            plan.order.sort_unstable();
+            Ok(plan)
+        }
+        (None, Some(error)) => Err(error),
+        (None, None) => Ok(plan),
+    }
 }
 
-/// Widens each request by the slot before its first gap and the slot after its last, if the limits leave room, so that the neighbours of
+/// Requests that are planned, one after the other.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    keys: Vec<Key>,
+    /// The numbers of each request: its slots, how many keys, and for each key its place in `keys` and its slots.
+    packed: Vec<u8>,
+    /// The turn of each request among those of its first key, this key, and where its numbers begin.
+    order: Vec<(u32, u32, usize)>,
+    next: usize,
+}
+
+impl Plan {
+    fn pack(&mut self, turns: &mut [u32], slots: SlotRange, taken: &[(usize, Vec<SlotRange>)]) {
+        let first = taken.first().map_or(0, |(key, _)| *key);
+        let turn = turns.get_mut(first).map_or(0, |turn| {
+            *turn += 1;
+            *turn
+        });
+        self.order.push((turn, u32::try_from(first).unwrap_or(u32::MAX), self.packed.len()));
+        let packed = &mut self.packed;
+        let mut put = |number: i64| write(packed, number);
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        put(slots.first);
+        put(slots.end.wrapping_sub(slots.first));
+        put(count(taken.len()));
+        for (key, gaps) in taken {
+            put(count(*key));
+            put(count(gaps.len()));
+            let mut end = slots.first;
+            for gap in gaps {
+                put(gap.first.wrapping_sub(end));
+                put(gap.end.wrapping_sub(gap.first));
+                end = gap.end;
+            }
+        }
+    }
+
+    fn unpack(&self, at: usize) -> Option<Asked> {
+        let mut bytes = self.packed.get(at..)?;
+        let mut get = || read(&mut bytes);
+        let first = get()?;
+        let slots = SlotRange::new(first, first.wrapping_add(get()?));
+        let keys = get()?;
+        let mut wanted = Vec::with_capacity(usize::try_from(keys).ok()?);
+        for _ in 0..keys {
+            let key = self.keys.get(usize::try_from(get()?).ok()?)?.clone();
+            let gaps = get()?;
+            let (mut of_key, mut end) = (Vec::with_capacity(usize::try_from(gaps).ok()?), slots.first);
+            for _ in 0..gaps {
+                let first = end.wrapping_add(get()?);
+                end = first.wrapping_add(get()?);
+                of_key.push(SlotRange::new(first, end));
+            }
+            wanted.push(Wanted { key, slots: of_key });
+        }
+        Some(Asked { slots, wanted })
+    }
+}
+
+impl Iterator for Plan {
+    type Item = Asked;
+
+    fn next(&mut self) -> Option<Asked> {
+        let (_, _, at) = *self.order.get(self.next)?;
+        self.next += 1;
+        self.unpack(at)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.order.len() - self.next;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Plan {}
+
+/// Widens a request by the slot before its first gap and the slot after its last, if the limits leave room, so that the neighbours of
 /// gaps are requested without a further request. Slots at or after `end` have not ended, and are never requested.
 ///
 /// ```
@@ -84,34 +190,29 @@ pub fn cover(gaps: &BTreeMap<Key, Vec<SlotRange>>, limits: Limits) -> Result<Vec
 ///
 /// let gaps = BTreeMap::from([(Key::from("IBM"), vec![SlotRange::new(10, 12)])]);
 /// let limits = Limits::new(50, 1);
-/// let plan = with_neighbours(cover(&gaps, limits)?, limits, 1_000);
-/// assert_eq!(plan[0].slots, SlotRange::new(9, 13));
+/// let asked = with_neighbours(cover(&gaps, limits)?.remove(0), limits, 1_000);
+/// assert_eq!(asked.slots, SlotRange::new(9, 13));
 /// # Ok::<(), repair_core::Error>(())
 /// ```
 #[must_use]
-pub fn with_neighbours(mut plan: Vec<Asked>, limits: Limits, end: i64) -> Vec<Asked> {
-    for asked in &mut plan {
-        for wider in [|slots: SlotRange| (slots.first - 1, slots.end), |slots: SlotRange| (slots.first, slots.end + 1)] {
-            let (first, last) = wider(asked.slots);
-            let slots = SlotRange::new(first, last);
-            if last <= end && slots.len().saturating_mul(asked.wanted.len() as u64) <= limits.rows_per_request {
-                asked.slots = slots;
-            }
+pub fn with_neighbours(mut asked: Asked, limits: Limits, end: i64) -> Asked {
+    for wider in [|slots: SlotRange| (slots.first - 1, slots.end), |slots: SlotRange| (slots.first, slots.end + 1)] {
+        let (first, last) = wider(asked.slots);
+        let slots = SlotRange::new(first, last);
+        if last <= end && slots.len().saturating_mul(asked.wanted.len() as u64) <= limits.rows_per_request {
+            asked.slots = slots;
         }
     }
-    plan
+    asked
 }
 
-/// A plan of requests, as the units of a repair step.
+/// A request, as a unit of a repair step.
 ///
 /// # Errors
 /// `invalid` if slots are out of the range of instants.
-pub fn units(plan: Vec<Asked>, grid: SlotGrid) -> Result<Vec<Unit>> {
-    let unit = |asked: Asked| {
-        let interval = grid.interval_of(asked.slots).ok_or_else(|| Error::invalid("the time of a gap is out of range"))?;
-        Ok(Unit { interval, wanted: asked.wanted })
-    };
-    plan.into_iter().map(unit).collect()
+pub fn unit(asked: Asked, grid: SlotGrid) -> Result<Unit> {
+    let interval = grid.interval_of(asked.slots).ok_or_else(|| Error::invalid("the time of a gap is out of range"))?;
+    Ok(Unit { interval, wanted: asked.wanted })
 }
 
 /// The numbers 1, 2, 4 and so on below `most`, then `most`.
@@ -136,7 +237,9 @@ impl Left<'_> {
             if from >= end {
                 break;
             }
-            taken.push(SlotRange::new(from, gap.end.min(end)));
+            if from < gap.end {
+                taken.push(SlotRange::new(from, gap.end.min(end)));
+            }
             if gap.end > end {
                 self.next = end;
                 break;
@@ -146,19 +249,30 @@ impl Left<'_> {
         taken
     }
 
-    fn first(&self) -> Option<i64> {
+    fn first(&mut self) -> Option<i64> {
+        while self.gaps.first()?.is_empty() {
+            self.gaps = &self.gaps[1..];
+        }
         self.gaps.first().map(|gap| self.next.max(gap.first))
     }
 }
 
-/// Plans requests in order of time. Each starts at the earliest slot not yet covered, and includes up to `keys` keys whose next gaps start
-/// within its reach. With fewer keys, a request reaches further.
-fn sweep(gaps: &[(&Key, Vec<SlotRange>)], rows_per_request: u64, keys: usize) -> Result<Vec<Asked>> {
+/// Plans requests in order of time, and visits each: its slots, and the places and gaps of its keys. Each starts at the earliest slot not yet
+/// covered, and includes up to `keys` keys whose next gaps start within its reach. With fewer keys, a request reaches further.
+///
+/// # Errors
+/// `invalid` if there are more than `most`.
+fn sweep(
+    gaps: &[(&Key, &[SlotRange])],
+    rows_per_request: u64,
+    (keys, most): (usize, usize),
+    mut visit: impl FnMut(SlotRange, &[(usize, Vec<SlotRange>)]),
+) -> Result<()> {
     let mut left: Vec<Left<'_>> = gaps.iter().map(|(_, slots)| Left { gaps: slots, next: i64::MIN }).collect();
     let mut queue: BinaryHeap<Reverse<(i64, usize)>> =
-        left.iter().enumerate().filter_map(|(key, left)| Some(Reverse((left.first()?, key)))).collect();
+        left.iter_mut().enumerate().filter_map(|(key, left)| Some(Reverse((left.first()?, key)))).collect();
     let reach = |first: i64, keys: usize| first.saturating_add_unsigned(rows_per_request / (keys.max(1) as u64));
-    let mut plan = Vec::new();
+    let mut requests = 0;
     while let Some(Reverse((first, key))) = queue.pop() {
         let mut taken = vec![key];
         // Each further key shortens the reach of all, so only keys within the reach of the full number are included.
@@ -177,39 +291,19 @@ fn sweep(gaps: &[(&Key, Vec<SlotRange>)], rows_per_request: u64, keys: usize) ->
         for key in taken {
             let slots = left[key].take(end);
             last = slots.last().map_or(last, |slots| last.max(slots.end));
-            wanted.push(Wanted { key: gaps[key].0.clone(), slots });
+            wanted.push((key, slots));
             queue.extend(left[key].first().map(|first| Reverse((first, key))));
         }
-        plan.push(Asked { slots: SlotRange::new(first, last), wanted });
-        if plan.len() > MOST_REQUESTS {
+        requests += 1;
+        if requests > most {
             return Err(Error::invalid(format!(
-                "more than {MOST_REQUESTS} requests of {rows_per_request} rows would be needed; repair a shorter interval at a time, or use a \
+                "more than {most} requests of {rows_per_request} rows would be needed; repair a shorter interval at a time, or use a \
                  source that returns more rows per request"
             )));
         }
+        visit(SlotRange::new(first, last), &wanted);
     }
-    Ok(plan)
-}
-
-/// The first request of each first key, then the second of each, and so on.
-fn round_robin(plan: Vec<Asked>) -> Vec<Asked> {
-    let mut turns: HashMap<Key, usize> = HashMap::new();
-    let mut ordered: Vec<(usize, Asked)> = plan
-        .into_iter()
-        .map(|asked| {
-            let turn = asked.wanted.first().map_or(0, |wanted| {
-                let turn = turns.entry(wanted.key.clone()).or_default();
-                *turn += 1;
-                *turn
-            });
-            (turn, asked)
-        })
-        .collect();
-    ordered.sort_by(|(turn, asked), (other_turn, other)| {
-        let order = |asked: &Asked| asked.wanted.first().map(|wanted| wanted.key.clone());
-        turn.cmp(other_turn).then_with(|| order(asked).cmp(&order(other)))
-    });
-    ordered.into_iter().map(|(_, asked)| asked).collect()
+    Ok(())
 }
 
 #[cfg(test)]
@@ -288,7 +382,7 @@ mod tests {
         fn neighbours_are_asked_for_within_the_limits_and_the_past(gaps in gaps(), rows in 1u64..20, keys in 1usize..6, end in 40i64..45) {
             let limits = limits(rows, keys);
             let plan = cover(&gaps, limits).unwrap();
-            for (narrow, wide) in plan.iter().zip(with_neighbours(plan.clone(), limits, end)) {
+            for (narrow, wide) in plan.iter().map(|asked| (asked, with_neighbours(asked.clone(), limits, end))) {
                 prop_assert_eq!(&wide.wanted, &narrow.wanted);
                 prop_assert!(wide.slots_asked() <= rows && wide.slots.end <= end);
                 let (before, after) = (narrow.slots.first - wide.slots.first, wide.slots.end - narrow.slots.end);
@@ -316,6 +410,28 @@ mod tests {
         let plan = cover(&gaps, limits(10, 1)).unwrap();
         let order: Vec<String> = plan.iter().map(|request| request.wanted[0].key.to_string()).collect();
         assert_eq!(order, ["A", "B", "C", "A", "A", "A", "A"]);
+    }
+
+    #[test]
+    fn a_planned_request_takes_few_bytes() {
+        const REQUESTS: i64 = 100_000;
+        let of_key =
+            |key: i64| (0..REQUESTS / 100).map(|gap| SlotRange::new(20_000_000 + 700 * gap + key, 20_000_000 + 700 * gap + key + 3));
+        let gaps: BTreeMap<Key, Vec<SlotRange>> =
+            (0..100).map(|key| (Key::from(format!("K{key}").as_str()), of_key(key).collect())).collect();
+        let plan = plan(&gaps, limits(100, 1)).unwrap();
+        assert_eq!(i64::try_from(plan.len()).unwrap(), REQUESTS);
+        let bytes = plan.packed.capacity() + plan.order.capacity() * std::mem::size_of::<(u32, u32, usize)>();
+        assert!(bytes <= 32 * plan.len(), "{} bytes a request", bytes / plan.len());
+    }
+
+    #[test]
+    fn where_one_key_a_request_is_too_many_several_may_do() {
+        // Each key has more gaps than half of what is allowed, and all have them at the same time.
+        let slots: Vec<SlotRange> = (0..60).map(|gap| SlotRange::new(100 * gap, 100 * gap + 1)).collect();
+        let gaps: BTreeMap<Key, Vec<SlotRange>> = ["A", "B"].map(|key| (Key::from(key), slots.clone())).into();
+        assert!(planned(&gaps, limits(50, 1), 100).is_err());
+        assert_eq!(planned(&gaps, limits(50, 2), 100).unwrap().len(), slots.len());
     }
 
     #[test]

@@ -212,13 +212,15 @@ pub(crate) fn units_from_batches(batches: BatchStream, wanted: impl Fn(u32) -> b
     let mut index = 0u32;
     let units = batches.map(move |batch| {
         let batch = batch?;
-        let texts = text(&batch, UNIT)?;
+        let texts = text(&batch, UNIT)?.clone();
         let first = index;
         index = index.saturating_add(u32::try_from(texts.len()).unwrap_or(u32::MAX));
-        let wanted = (first..index).zip(0..).filter(|(index, _)| wanted(*index));
-        wanted.map(|(index, row)| Ok((index, from_json(texts.value(row))?))).collect::<Result<Vec<_>>>()
+        let wanted: Vec<u32> = (first..index).filter(|index| wanted(*index)).collect();
+        // Each is parsed when its turn comes.
+        let unit = move |index: u32| -> Result<(u32, Unit)> { Ok((index, from_json(texts.value((index - first) as usize))?)) };
+        Ok::<_, Error>(futures::stream::iter(wanted.into_iter().map(unit)))
     });
-    units.map_ok(|units| futures::stream::iter(units.into_iter().map(Ok))).try_flatten().boxed()
+    units.try_flatten().boxed()
 }
 
 pub(crate) fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray> {

@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::engine::drive::session::Session;
-use crate::engine::journal::{Journal, Signal, for_each_event};
+use crate::engine::journal::{Fold, Journal, Signal, for_each_event_from};
 use crate::engine::prepare::preflight;
 use crate::engine::pure::control;
 use crate::engine::pure::event::{Event, FORMAT, Recorded};
+use crate::engine::pure::kept;
 use crate::engine::pure::state::RunState;
 use crate::engine::report::RunReport;
 use crate::error::{Error, ErrorKind, Hint, Result};
@@ -107,6 +108,8 @@ pub struct EngineOptions {
     pub poll: Duration,
     /// How long an attempt may take to stop before it is aborted.
     pub grace: Duration,
+    /// After how many events the state of a run is kept in the journal, if the journal can, so that whoever resumes it reads only those after.
+    pub keep_every: u64,
 }
 
 impl EngineOptions {
@@ -124,6 +127,13 @@ impl EngineOptions {
         self
     }
 
+    /// After how many events the state of a run is kept.
+    #[must_use]
+    pub fn with_keep_every(mut self, events: u64) -> Self {
+        self.keep_every = events;
+        self
+    }
+
     /// How long work that was asked to stop may take to do so.
     #[must_use]
     pub fn with_grace(mut self, grace: Duration) -> Self {
@@ -134,7 +144,7 @@ impl EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(30), poll: Duration::from_secs(1), grace: Duration::from_secs(30) }
+        Self { lease: Duration::from_secs(30), poll: Duration::from_secs(1), grace: Duration::from_secs(30), keep_every: KEEP_EVERY }
     }
 }
 
@@ -250,6 +260,9 @@ pub fn child_run_id(parent: &str, step: &str, visit: u32) -> String {
     let parent: String = parent.chars().take(32).collect();
     format!("{parent}-{}", &hasher.finalize().to_hex().as_str()[..16])
 }
+
+/// To fold so many events takes a small part of a second.
+const KEEP_EVERY: u64 = 1 << 14;
 
 /// How often the lease of a driver that may be dead is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -409,7 +422,7 @@ impl Engine {
     }
 
     async fn drive(&self, run: &str, driver: &str, begin: Begin<'_>) -> Result<RunReport> {
-        let known = try_load(self.journal.as_ref(), run).await?;
+        let (known, kept) = try_load(self.journal.as_ref(), run).await?.unzip();
         let (workflow, state, first) = match begin {
             Begin::Start(workflow, request) => match known {
                 Some(state) => {
@@ -439,7 +452,7 @@ impl Engine {
             }
         };
         let span = tracing::info_span!("run", run, workflow = workflow.name);
-        let mut session = Session::new(self, run, driver, workflow, state)?;
+        let mut session = Session::new(self, run, driver, workflow, (state, kept.unwrap_or(0)))?;
         let driving = async {
             session.record(first).await?;
             session.drive().await
@@ -540,10 +553,27 @@ fn no_such_run(run: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no run `{run}` in this journal"))
 }
 
-/// A run's state, from its journal; none if there is no such run.
-pub(super) async fn try_load(journal: &dyn Journal, run: &str) -> Result<Option<RunState>> {
-    let mut state: Option<RunState> = None;
-    for_each_event(journal, run, |recorded| match &mut state {
+/// A run's state, from its journal, and how many of its events were folded earlier; none if there is no such run.
+pub(super) async fn try_load(journal: &dyn Journal, run: &str) -> Result<Option<(RunState, u64)>> {
+    if let Some(Fold { events, state }) = journal.kept(run).await.map_err(|error| error.on("run", run))? {
+        match kept::from_text(run, events, &state) {
+            Some(state) => match fold_on(journal, run, Some(state)).await {
+                // Then the events decide, from the first one on.
+                Err(error) if error.kind() == ErrorKind::Invalid => {
+                    tracing::warn!(run, error = error.full(), "the events do not follow the state that was kept, so all are read");
+                }
+                folded => return Ok(folded?.map(|state| (state, events))),
+            },
+            None => tracing::debug!(run, events, "the state that was kept is not of this program, so all events are read"),
+        }
+    }
+    Ok(fold_on(journal, run, None).await?.map(|state| (state, 0)))
+}
+
+/// A run's state: the given one, and what has happened since.
+async fn fold_on(journal: &dyn Journal, run: &str, mut state: Option<RunState>) -> Result<Option<RunState>> {
+    let from = state.as_ref().map_or(0, |state| state.next_sequence);
+    for_each_event_from(journal, run, from, |recorded| match &mut state {
         Some(state) => state.apply(&recorded),
         None => {
             state = Some(RunState::begin(&recorded)?);
@@ -555,10 +585,19 @@ pub(super) async fn try_load(journal: &dyn Journal, run: &str) -> Result<Option<
     Ok(state)
 }
 
-/// A run's state, from its journal.
+/// A run's state, from its journal. Of a long history, only the events are read that came after the state was kept last.
 ///
 /// # Errors
 /// `not-found` if there is no such run; `invalid` if its history is damaged.
 pub async fn load(journal: &dyn Journal, run: &str) -> Result<RunState> {
-    try_load(journal, run).await?.ok_or_else(|| no_such_run(run))
+    let (state, _) = try_load(journal, run).await?.ok_or_else(|| no_such_run(run))?;
+    Ok(state)
+}
+
+/// As [`load`], from all events of the run, whatever is kept.
+///
+/// # Errors
+/// As [`load`].
+pub async fn load_whole(journal: &dyn Journal, run: &str) -> Result<RunState> {
+    fold_on(journal, run, None).await?.ok_or_else(|| no_such_run(run))
 }

@@ -13,11 +13,12 @@ use tracing::Instrument;
 
 use crate::engine::drive::engine::{Engine, Observer, child_run_id, driven_elsewhere};
 use crate::engine::drive::work::{Ask, Done, Failed, Job, Message, ReadyStrategy, Recorder, Repairs, Work, latest};
-use crate::engine::journal::Signal;
+use crate::engine::journal::{Fold, Signal};
 use crate::engine::prepare::{self, Attempt, Prepared, Preparer, Setting, Terms};
 use crate::engine::pure::budget;
 use crate::engine::pure::decide::{Decision, decide, variables};
 use crate::engine::pure::event::{ErrorRecord, Event, Recorded, StopReason};
+use crate::engine::pure::kept;
 use crate::engine::pure::state::{Phase, RunState, StepState};
 use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::lake::{self, Caller};
@@ -32,6 +33,9 @@ const MAX_EVENTS: u64 = 10_000_000;
 const MAX_COMMIT: usize = 256;
 /// How many requests of jobs may be queued; beyond that, jobs wait.
 const MAX_WAITING: usize = 256;
+
+/// How many bytes of its state may be kept for each event of a run, on average.
+const KEPT_BYTES_AN_EVENT: u64 = 1_024;
 
 /// How often a renewal of the lease that failed is tried again, in the time that a lease lasts.
 const RENEWALS: u32 = 12;
@@ -123,6 +127,8 @@ pub(crate) struct Session<'a> {
     messages: mpsc::Receiver<Message>,
     /// A request was followed, but is still in the journal.
     unwithdrawn: bool,
+    /// When the state is kept again: once the run has so many events.
+    keep_at: u64,
 }
 
 /// The lease that the driver holds.
@@ -141,7 +147,13 @@ impl Held {
 }
 
 impl<'a> Session<'a> {
-    pub(crate) fn new(engine: &'a Engine, run: &'a str, driver: &'a str, workflow: Arc<Workflow>, state: RunState) -> Result<Self> {
+    pub(crate) fn new(
+        engine: &'a Engine,
+        run: &'a str,
+        driver: &'a str,
+        workflow: Arc<Workflow>,
+        (state, kept): (RunState, u64),
+    ) -> Result<Self> {
         let variables = Variables::at_start(&state.started.params, state.started.at, state.started.now);
         let setting = Setting {
             run: run.into(),
@@ -170,6 +182,7 @@ impl<'a> Session<'a> {
             sender,
             messages,
             unwithdrawn: false,
+            keep_at: kept.saturating_add(engine.options.keep_every),
         })
     }
 
@@ -269,7 +282,31 @@ impl<'a> Session<'a> {
                 tracing::info!(sequence = recorded.sequence, event = recorded.event.kind(), "recorded");
             }
         }
+        self.keep().await;
         Ok(())
+    }
+
+    /// Keeps the state, if there are many events since it was kept last. All of its events are on record.
+    async fn keep(&mut self) {
+        let events = self.state.next_sequence;
+        if events < self.keep_at {
+            return;
+        }
+        let kept = match kept::to_text(self.run, &self.state) {
+            Ok(state) => {
+                // A large state is kept less often.
+                self.keep_at = events.saturating_add(self.engine.options.keep_every.max(state.len() as u64 / KEPT_BYTES_AN_EVENT));
+                match tokio::time::timeout(self.moment(), self.engine.journal.keep(self.run, Fold { events, state })).await {
+                    Ok(kept) => kept,
+                    Err(_) => Err(Error::new(ErrorKind::Timeout, "the journal did not answer")),
+                }
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = kept {
+            self.keep_at = self.keep_at.max(events.saturating_add(self.engine.options.keep_every));
+            tracing::debug!(run = self.run, error = error.full(), "the state of the run could not be kept; all of its events are");
+        }
     }
 
     /// Renews the lease. What goes wrong is tried again for as long as the lease lasts.

@@ -1,7 +1,7 @@
 //! Performs the units of a repair step, several at once and within a rate limit. Each unit is checked and staged, ends are journaled in
 //! groups, and staged units are published before they exceed a bound. The list of units is read as needed, and need not fit in memory.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,11 +16,11 @@ use crate::engine::drive::work::{ReadyStrategy, Recorder, Work};
 use crate::engine::pure::event::{ErrorRecord, Event, FindingsRecord, UnitFailed};
 use crate::engine::pure::retry;
 use crate::engine::pure::units::{UnitState, UnitStates};
-use crate::engine::unit::{PUBLISH_UNITS, UnitWork};
+use crate::engine::unit::{PUBLISH_ROWS, PUBLISH_UNITS, UnitWork};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{StageScope, Staged};
 use crate::model::Usage;
-use crate::model::{Conflicts, Findings, Suspects, Table, Unit};
+use crate::model::{AnswerPrint, Conflicts, Findings, Suspects, Table, Unit};
 use crate::plugin::StepContext;
 use crate::workflow::{Step, StepKind};
 
@@ -37,6 +37,49 @@ struct UnitEnded {
     /// Whether anything may have been requested.
     asked: bool,
     result: Result<Staged>,
+}
+
+/// The units that are staged and not published, by index: the id of each, and how many rows and absent slots it has.
+#[derive(Default)]
+struct StagedUnits {
+    units: BTreeMap<u32, (String, u64)>,
+    rows: u64,
+}
+
+impl StagedUnits {
+    fn insert(&mut self, unit: u32, id: String, rows: u64) {
+        self.remove(unit);
+        self.rows += rows;
+        self.units.insert(unit, (id, rows));
+    }
+
+    fn remove(&mut self, unit: u32) -> Option<String> {
+        let (id, rows) = self.units.remove(&unit)?;
+        self.rows -= rows;
+        Some(id)
+    }
+
+    fn id(&self, unit: u32) -> Option<&String> {
+        self.units.get(&unit).map(|(id, _)| id)
+    }
+
+    /// Whether it is time to publish them.
+    fn are_many(&self) -> bool {
+        self.units.len() >= PUBLISH_UNITS || self.rows >= PUBLISH_ROWS
+    }
+
+    /// Those to publish next: as many as the limits allow, and one at least.
+    fn next(&self) -> Vec<u32> {
+        let (mut units, mut rows) = (Vec::new(), 0);
+        for (unit, (_, of_unit)) in &self.units {
+            if units.len() >= PUBLISH_UNITS || rows >= PUBLISH_ROWS {
+                break;
+            }
+            units.push(*unit);
+            rows += of_unit;
+        }
+        units
+    }
 }
 
 /// A strategy's turn in an attempt of a repair step.
@@ -64,10 +107,10 @@ pub(crate) struct Fanout<'a> {
     doing: UnitWork,
     strategy: usize,
     rules_used: &'a [u32],
-    /// A copy of the run's own, kept in step with it.
+    /// A copy of the run's own, kept in step with it, without the answers that are remembered.
     units: UnitStates,
-    /// The ids of staged units, by index.
-    staged: BTreeMap<u32, String>,
+    /// The staged units, by index.
+    staged: StagedUnits,
     concurrency: usize,
     /// Whether a budget applies to the strategy.
     budgeted: bool,
@@ -145,7 +188,7 @@ impl<'a> Fanout<'a> {
             strategy,
             rules_used,
             units,
-            staged: BTreeMap::new(),
+            staged: StagedUnits::default(),
             concurrency,
             budgeted: ready.budgeted,
             held: VecDeque::new(),
@@ -155,12 +198,16 @@ impl<'a> Fanout<'a> {
     }
 
     async fn run(&mut self) -> Result<()> {
-        self.recover().await?;
-        self.doing.repairer.recall(&self.units.answers);
+        let mut answers = self.units.take_answers();
+        answers.extend(self.recover().await?);
+        self.doing.repairer.recall(&answers);
+        drop(answers);
         for round in 0.. {
             self.publish_begun().await?;
             self.do_units().await?;
-            self.publish_staged().await?;
+            while !self.staged.units.is_empty() {
+                self.publish_next().await?;
+            }
             match self.lost.take() {
                 None => break,
                 Some(error) if round >= LOSSES => return Err(error),
@@ -176,6 +223,8 @@ impl<'a> Fanout<'a> {
 
     async fn record(&mut self, event: Event) -> Result<()> {
         self.units.apply(&event).map_err(Error::internal)?;
+        // The repairer remembers them itself, and the run does.
+        self.units.forget_answers();
         self.recorder.record(vec![event]).await
     }
 
@@ -186,14 +235,14 @@ impl<'a> Fanout<'a> {
     }
 
     /// Finds units by their ids that were staged but not journaled before a crash, so that they are never paid for again; and those that are
-    /// on record as staged and are gone.
-    async fn recover(&mut self) -> Result<()> {
+    /// on record as staged and are gone. Returns what to remember of the answers that the former used.
+    async fn recover(&mut self) -> Result<Vec<AnswerPrint>> {
         let (table, context) = self.scope();
         let scope = StageScope { run: &context.run, step: &context.step, visit: context.visit, table: &table };
         let mut found: HashMap<String, Staged> =
             context.lake.staged(&scope).await?.into_iter().map(|staged| (staged.unit.clone(), staged)).collect();
         if found.is_empty() && self.units.staged() == 0 {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let (mut usage, mut conflicts, mut suspects) = (Usage::default(), Conflicts::default(), Suspects::default());
         let (mut recovered, mut left_over, mut lost, mut answers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -206,15 +255,15 @@ impl<'a> Fanout<'a> {
                     if found.is_none() {
                         lost.push(index);
                     }
-                    self.staged.insert(index, id);
+                    self.staged.insert(index, id, found.map_or(0, |staged| slots_of(&staged)));
                 }
                 (Some(UnitState::Pending), Some(staged)) => {
+                    self.staged.insert(index, id, slots_of(&staged));
                     usage += staged.usage;
                     conflicts += staged.conflicts;
                     suspects += staged.suspects;
                     answers.extend(staged.answers);
                     recovered.push(index);
-                    self.staged.insert(index, id);
                 }
                 (Some(UnitState::Published), Some(_)) => left_over.push(id),
                 _ => {}
@@ -228,7 +277,7 @@ impl<'a> Fanout<'a> {
             self.lose(&scope, lost).await?;
         }
         if recovered.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.record(Event::UnitsEnded {
             step: self.work.step.name.clone(),
@@ -236,24 +285,26 @@ impl<'a> Fanout<'a> {
             usage,
             conflicts,
             suspects,
-            answers,
+            answers: answers.clone(),
             failed: Vec::new(),
             released: Vec::new(),
         })
-        .await
+        .await?;
+        Ok(answers)
     }
 
     async fn do_units(&mut self) -> Result<()> {
-        let pending: HashSet<u32> = self.units.indexes(|state| state == UnitState::Pending).collect();
         let total = self.units.len();
+        let some_are_pending = self.units.pending() > 0;
+        let all = self.units.pending() == total;
         let progress = self.work.context.progress.clone();
         progress.advance(&self.work.step.name, total - self.units.pending(), total);
-        if pending.is_empty() || self.is_hopeless() {
+        if !some_are_pending || self.is_hopeless() {
             return Ok(());
         }
-        let all = pending.len() as u64 == total;
-        let pending = if all { HashSet::new() } else { pending };
-        let wanted = move |index: u32| all || pending.contains(&index);
+        // What is pending now, and not what will be: a unit that is lost meanwhile waits for the next round.
+        let pending = if all { Vec::new() } else { self.units.are(|state| state == UnitState::Pending) };
+        let wanted = move |index: u32| all || pending.get(index as usize).is_some_and(|pending| *pending);
         let mut waiting = Some(self.planned(wanted).await?);
         let mut running: JoinSet<UnitEnded> = JoinSet::new();
         // The unit of each task, in case the task panics.
@@ -275,8 +326,8 @@ impl<'a> Fanout<'a> {
                 waiting = None;
                 self.held.clear();
             }
-            if self.staged.len() >= PUBLISH_UNITS {
-                self.publish_staged().await?;
+            while self.staged.are_many() {
+                self.publish_next().await?;
             }
         }
     }
@@ -365,12 +416,14 @@ impl<'a> Fanout<'a> {
         for UnitEnded { unit, asked, result } in group {
             match result {
                 Ok(done) => {
+                    let rows = slots_of(&done);
+                    let id = done.unit;
                     usage += done.usage;
                     conflicts += done.conflicts;
                     suspects += done.suspects;
                     answers.extend(done.answers);
                     staged.push(unit);
-                    self.staged.insert(unit, done.unit);
+                    self.staged.insert(unit, id, rows);
                 }
                 // A unit that was stopped has not failed: it runs again when the run is resumed.
                 Err(error) if stopping && error.kind() == ErrorKind::Cancelled => {
@@ -400,18 +453,15 @@ impl<'a> Fanout<'a> {
         Ok(())
     }
 
-    async fn publish_staged(&mut self) -> Result<()> {
-        while !self.staged.is_empty() {
-            let units: Vec<u32> = self.staged.keys().copied().take(PUBLISH_UNITS).collect();
-            let batch = self.units.next_batch();
-            self.record(Event::PublishStarted { step: self.work.step.name.clone(), batch, units: units.clone() }).await?;
-            self.publish_batch(batch, &units).await?;
-        }
-        Ok(())
+    async fn publish_next(&mut self) -> Result<()> {
+        let units = self.staged.next();
+        let batch = self.units.next_batch();
+        self.record(Event::PublishStarted { step: self.work.step.name.clone(), batch, units: units.clone() }).await?;
+        self.publish_batch(batch, &units).await
     }
 
     async fn publish_batch(&mut self, batch: u32, units: &[u32]) -> Result<()> {
-        let named = |unit: &u32| match self.staged.get(unit) {
+        let named = |unit: &u32| match self.staged.id(*unit) {
             Some(id) => Ok((*unit, id.clone())),
             None => Err(Error::internal("a unit to publish is not in the plan")),
         };
@@ -435,14 +485,14 @@ impl<'a> Fanout<'a> {
         };
         let step = self.work.step.name.clone();
         self.record(Event::PublishEnded { step, batch, rows: done.rows, absent: done.absent, usage: done.usage }).await?;
-        units.keys().for_each(|unit| drop(self.staged.remove(unit)));
+        units.keys().for_each(|unit| drop(self.staged.remove(*unit)));
         self.discard(&scope, &ids).await;
         Ok(())
     }
 
     /// Makes units pending again that were staged, and are gone or damaged. They are paid for again, within the budget.
     async fn lose(&mut self, scope: &StageScope<'_>, units: Vec<u32>) -> Result<()> {
-        let ids: Vec<String> = units.iter().filter_map(|unit| self.staged.remove(unit)).collect();
+        let ids: Vec<String> = units.iter().filter_map(|unit| self.staged.remove(*unit)).collect();
         tracing::warn!(step = scope.step, units = ids.join(", "), "staged units are gone or damaged, so they are repaired again");
         // A lake may keep what was staged first, so what is damaged goes before the unit is staged again.
         self.discard(scope, &ids).await;
@@ -457,8 +507,44 @@ impl<'a> Fanout<'a> {
     }
 }
 
+/// How many slots a staged unit repairs or confirms absent.
+fn slots_of(staged: &Staged) -> u64 {
+    staged.rows + staged.absent
+}
+
 /// The unit that a lake no longer has as it was staged, if that is why it could not publish.
 fn lost_unit(error: &Error, units: &BTreeMap<u32, String>) -> Option<u32> {
     let (_, id) = error.context().iter().find(|(name, _)| *name == "unit").filter(|_| error.kind() == ErrorKind::NotFound)?;
     units.iter().find(|(_, named)| *named == id).map(|(unit, _)| *unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn staged_units_are_published_in_bounded_batches() {
+        let many = u32::try_from(PUBLISH_UNITS).unwrap();
+        let mut staged = StagedUnits::default();
+        assert!(staged.next().is_empty() && !staged.are_many());
+        (0..many - 1).for_each(|unit| staged.insert(unit, unit.to_string(), 1));
+        assert!(!staged.are_many(), "they may wait");
+        (many - 1..many + 10).for_each(|unit| staged.insert(unit, unit.to_string(), 1));
+        assert!(staged.are_many());
+        let next = staged.next();
+        assert_eq!(next, (0..many).collect::<Vec<_>>());
+        next.iter().for_each(|unit| assert_eq!(staged.remove(*unit), Some(unit.to_string())));
+        assert!(!staged.are_many() && staged.rows == 10);
+        // Few of many rows.
+        for unit in 1_000_000..1_000_005 {
+            staged.insert(unit, unit.to_string(), PUBLISH_ROWS / 2);
+        }
+        assert_eq!((staged.are_many(), staged.next().len()), (true, 12), "ten small ones, and two that fill it");
+        staged.insert(0, "0".to_owned(), 10 * PUBLISH_ROWS);
+        assert_eq!(staged.next(), [0], "one at least");
+        // One that is staged again counts once.
+        let rows = staged.rows;
+        staged.insert(0, "0".to_owned(), 10 * PUBLISH_ROWS);
+        assert_eq!(staged.rows, rows);
+    }
 }

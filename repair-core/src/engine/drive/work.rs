@@ -476,7 +476,7 @@ impl Work {
         let params = workflow.bind_values(&given)?;
         let engine = Engine { stop: self.context.cancel.clone(), ..self.engine.clone() };
         // The journal of a run that was started by an earlier version does not have its parent's now.
-        let begun = try_load(engine.journal.as_ref(), &run).await?.map(|state| state.started.now);
+        let begun = try_load(engine.journal.as_ref(), &run).await?.map(|(state, _)| state.started.now);
         let now = begun.unwrap_or(self.context.now);
         let request =
             StartRequest { run: run.clone(), params, environment: json!({ "parent": self.context.run.as_ref() }), now: Some(now) };

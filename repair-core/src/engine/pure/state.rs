@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::engine::pure::event::{ErrorRecord, Event, FORMAT, FindingsRecord, LateTruth, Outcome, Recorded, Settled, StopReason};
@@ -12,7 +13,7 @@ use crate::model::Usage;
 use crate::model::{DefectKind, Suspects};
 
 /// The state of a run, according to its events.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
     /// How it was started.
     pub started: Started,
@@ -47,7 +48,7 @@ pub struct RunState {
 }
 
 /// How a run was started. This fixes what it works on.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Started {
     /// When.
     pub at: Timestamp,
@@ -71,7 +72,7 @@ pub struct Started {
     pub expressions: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Move {
     from: String,
     to: String,
@@ -79,7 +80,7 @@ struct Move {
 }
 
 /// Where a run is within a step.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Position {
     /// Which visit.
     pub visit: u32,
@@ -118,7 +119,7 @@ impl Position {
 }
 
 /// The phase of an active step.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Phase {
     /// The step has work to do.
@@ -140,7 +141,7 @@ pub enum Phase {
 }
 
 /// What a step has done so far, over all its visits.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepState {
     /// Its position in the order in which the run first entered its steps.
     pub order: u32,
@@ -173,7 +174,7 @@ pub struct StepState {
 }
 
 /// What a strategy used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taken {
     /// What is on record.
     pub usage: Usage,
@@ -221,7 +222,7 @@ impl StepState {
 }
 
 /// The state of a branch of a parallel step.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum BranchState {
     /// The branch is running.
@@ -241,7 +242,7 @@ pub enum BranchState {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ended {
     /// When.
     pub at: Timestamp,

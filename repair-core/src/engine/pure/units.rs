@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
+use crate::engine::pure::answers::Answers;
 use crate::engine::pure::event::{ErrorRecord, Event, FindingsRecord};
 use crate::error::ErrorKind;
 use crate::model::Usage;
@@ -29,7 +32,7 @@ const COUNTS: [&str; 12] = [
 ];
 
 /// The state of a unit. Every unit is always in exactly one of these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum UnitState {
     /// The unit has not succeeded or failed yet.
@@ -43,7 +46,7 @@ pub enum UnitState {
 }
 
 /// Units that are published together.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
     /// The indexes of the units; empty once they are published.
     pub units: Vec<u32>,
@@ -52,7 +55,7 @@ pub struct Batch {
 }
 
 /// The units of one visit of a repair step, and the state of each.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UnitStates {
     /// The detect step whose findings they repair.
     pub of: String,
@@ -65,6 +68,7 @@ pub struct UnitStates {
     /// The number of slots to repair.
     pub slots: u64,
     /// By index.
+    #[serde(with = "in_runs")]
     states: Vec<UnitState>,
     pending: u64,
     staged: u64,
@@ -85,7 +89,7 @@ pub struct UnitStates {
     /// Slots for which a source had nothing, without that proving that they are absent.
     pub suspects: Suspects,
     /// What to remember of the answers of a source.
-    pub answers: Vec<AnswerPrint>,
+    answers: Answers,
     /// What its units used.
     pub usage: Usage,
     /// What earlier strategies left to repair; none for the first strategy.
@@ -93,7 +97,7 @@ pub struct UnitStates {
 }
 
 /// The results of a strategy that ended in this visit, while the step continued with the next.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EarlierStrategy {
     /// The name of the strategy.
     pub strategy: String,
@@ -104,7 +108,39 @@ pub struct EarlierStrategy {
     /// Slots for which a source had nothing, without that proving that they are absent.
     pub suspects: Suspects,
     /// Its counts, as conditions see them.
+    #[serde(deserialize_with = "known_counts")]
     counts: BTreeMap<&'static str, u64>,
+}
+
+/// Counts under the names that this program knows.
+fn known_counts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<&'static str, u64>, D::Error> {
+    let counts = BTreeMap::<String, u64>::deserialize(deserializer)?;
+    let known = |(name, count): (String, u64)| {
+        let known = COUNTS.iter().find(|known| **known == name);
+        known.map(|known| (*known, count)).ok_or_else(|| D::Error::custom(format!("there is no count `{name}`")))
+    };
+    counts.into_iter().map(known).collect()
+}
+
+/// States in runs of equal ones: each state, and how often it follows.
+mod in_runs {
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::UnitState;
+
+    pub(super) fn serialize<S: Serializer>(states: &[UnitState], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(states.chunk_by(|one, next| one == next).filter_map(|run| Some((run.first()?, run.len()))))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<UnitState>, D::Error> {
+        let runs = Vec::<(UnitState, u32)>::deserialize(deserializer)?;
+        let count = runs.iter().try_fold(0u32, |count, (_, more)| count.checked_add(*more));
+        let count = count.ok_or_else(|| D::Error::custom("there are too many units"))?;
+        let mut states = Vec::with_capacity(count as usize);
+        runs.into_iter().for_each(|(state, count)| states.extend(std::iter::repeat_n(state, count as usize)));
+        Ok(states)
+    }
 }
 
 impl EarlierStrategy {
@@ -192,7 +228,7 @@ impl UnitStates {
             absent: 0,
             conflicts: Conflicts::default(),
             suspects: Suspects::default(),
-            answers: Vec::new(),
+            answers: Answers::default(),
             usage: Usage::default(),
             left: left.clone(),
         })
@@ -241,6 +277,21 @@ impl UnitStates {
     /// The indexes of units in a state.
     pub fn indexes(&self, wanted: impl Fn(UnitState) -> bool) -> impl Iterator<Item = u32> {
         (0u32..).zip(&self.states).filter(move |(_, state)| wanted(**state)).map(|(index, _)| index)
+    }
+
+    /// For each unit whether it is in a state.
+    pub(crate) fn are(&self, wanted: impl Fn(UnitState) -> bool) -> Vec<bool> {
+        self.states.iter().map(|state| wanted(*state)).collect()
+    }
+
+    /// Forgets the answers of a source.
+    pub(crate) fn forget_answers(&mut self) {
+        self.answers = Answers::default();
+    }
+
+    /// What is to be remembered of the answers of a source, which is forgotten here.
+    pub(crate) fn take_answers(&mut self) -> Vec<AnswerPrint> {
+        std::mem::take(&mut self.answers).iter().collect()
     }
 
     /// The error of one of the failed units; none if none failed.
@@ -338,7 +389,7 @@ impl UnitStates {
                 self.usage += *usage;
                 self.conflicts += conflicts.clone();
                 self.suspects += suspects.clone();
-                self.answers.extend_from_slice(answers);
+                answers.iter().for_each(|answer| self.answers.push(answer));
                 for failed in failed {
                     self.end(failed.unit, UnitState::Failed(failed.error.kind))?;
                     if self.errors.len() < KEPT_ERRORS || self.errors.contains_key(&failed.unit) {

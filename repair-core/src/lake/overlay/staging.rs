@@ -7,7 +7,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Builder, RecordBatch, RecordBatchOptions, StringArray, StringBuilder,
     TimestampMicrosecondArray, new_null_array,
 };
-use arrow::compute::filter_record_batch;
+use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use jiff::Timestamp;
 
@@ -332,14 +332,78 @@ pub struct Publication {
 /// Rows by the name of their partition; `None` if the table has no partitions.
 pub type Parts = BTreeMap<Option<String>, Vec<RecordBatch>>;
 
+/// So many rows are joined to one batch.
+const JOINED_ROWS: usize = 8_192;
+
+/// So many batches wait at most to be joined.
+const WAITING_BATCHES: usize = 256;
+
+/// So many bytes wait at most to be joined, so that no text of a joined batch is too long for it.
+const WAITING_BYTES: usize = 64 << 20;
+
+/// The rows of staged units, in the order in which they are added, in few batches: each batch takes some kilobytes beside its rows, and most units
+/// have few rows.
+#[derive(Debug, Default)]
+pub struct StagedRows {
+    joined: Vec<RecordBatch>,
+    /// Batches of the same columns.
+    waiting: Vec<RecordBatch>,
+    waiting_rows: usize,
+    waiting_bytes: usize,
+}
+
+impl StagedRows {
+    /// Adds the rows of a unit.
+    ///
+    /// # Errors
+    /// If rows of the same columns cannot be joined.
+    pub fn add(&mut self, batches: impl IntoIterator<Item = RecordBatch>) -> Result<()> {
+        for batch in batches {
+            let (rows, bytes) = (batch.num_rows(), batch.get_array_memory_size());
+            let is_alike = self.waiting.first().is_none_or(|first| first.schema_ref().fields() == batch.schema_ref().fields());
+            let has_room = self.waiting_rows + rows <= JOINED_ROWS
+                && self.waiting.len() < WAITING_BATCHES
+                && self.waiting_bytes.saturating_add(bytes) <= WAITING_BYTES;
+            if !(is_alike && has_room) {
+                self.join()?;
+            }
+            self.waiting.push(batch);
+            self.waiting_rows += rows;
+            self.waiting_bytes = self.waiting_bytes.saturating_add(bytes);
+        }
+        Ok(())
+    }
+
+    fn join(&mut self) -> Result<()> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        (self.waiting_rows, self.waiting_bytes) = (0, 0);
+        match waiting.as_slice() {
+            [] => {}
+            [_] => self.joined.append(&mut waiting),
+            // What each file says of itself is not about the rows of all.
+            [first, ..] => {
+                let schema = Arc::new(Schema::new(first.schema_ref().fields().clone()));
+                self.joined.push(concat_batches(&schema, &waiting)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Vec<RecordBatch>> {
+        self.join()?;
+        Ok(self.joined)
+    }
+}
+
 /// What to publish of staged objects, with the rows in the order of the units.
 ///
 /// # Errors
 /// `invalid` if an object holds rows that were not staged as a unit.
-pub fn publication(table: &Table, staged: &[RecordBatch]) -> Result<Publication> {
+pub fn publication(table: &Table, staged: StagedRows) -> Result<Publication> {
+    let staged = staged.finish()?;
     // Only the staged rows decide, not the table, which may have changed: publishing again then writes the same bytes.
     let mut fields = Vec::new();
-    for batch in staged {
+    for batch in &staged {
         shape::merge(Format::Parquet, &mut fields, batch.schema_ref())?;
     }
     let is_of_cells = |field: &Field| field.name() == overlay::columns::CELLS || field.name().starts_with(overlay::columns::WAS);
@@ -347,7 +411,7 @@ pub fn publication(table: &Table, staged: &[RecordBatch]) -> Result<Publication>
     let own: Vec<Field> = fields.into_iter().filter(|field| !overlay::is_ours(field.name())).collect();
     let repairs_schema = overlay::repairs_schema(&Schema::new(own));
     let mut removes = false;
-    for batch in staged {
+    for batch in &staged {
         removes |= ops(batch)?.iter().any(|op| op == Some(Op::Remove.as_str()));
     }
     let answer = removes.then(|| Field::new(overlay::columns::ANSWER, DataType::Utf8, true));
@@ -358,11 +422,12 @@ pub fn publication(table: &Table, staged: &[RecordBatch]) -> Result<Publication>
     };
     let exceptions_schema = overlay::exceptions_schema(table);
     let (mut repairs, mut exceptions) = (Vec::new(), Vec::new());
+    // Each batch is let go as soon as it is divided.
     for batch in staged {
-        let absent: BooleanArray = ops(batch)?.iter().map(|op| Some(op == Some(Op::Absent.as_str()))).collect();
+        let absent: BooleanArray = ops(&batch)?.iter().map(|op| Some(op == Some(Op::Absent.as_str()))).collect();
         let present = arrow::compute::not(&absent)?;
-        repairs.extend(columns_of(&repairs_schema, &filter_record_batch(batch, &present)?)?);
-        exceptions.extend(columns_of(&exceptions_schema, &filter_record_batch(batch, &absent)?)?);
+        repairs.extend(columns_of(&repairs_schema, &filter_record_batch(&batch, &present)?)?);
+        exceptions.extend(columns_of(&exceptions_schema, &filter_record_batch(&batch, &absent)?)?);
     }
     Ok(Publication { repairs: parts(table, repairs)?, repairs_schema, exceptions: parts(table, exceptions)?, exceptions_schema })
 }
@@ -398,4 +463,55 @@ fn parts(table: &Table, batches: Vec<RecordBatch>) -> Result<Parts> {
         timed.push((batch, shape::instants(table, rollup::column(batch, &table.time)?)?));
     }
     Ok(partition::by_partition(by.unit, timed)?.into_iter().map(|(name, batches)| (Some(name), batches)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use arrow::array::Int64Array;
+
+    use super::*;
+
+    /// A batch as one is read from a staged object, with what the object says of itself.
+    fn batch(column: &str, numbers: std::ops::Range<i64>) -> RecordBatch {
+        let about = HashMap::from([(SUMMARY.to_owned(), format!("{numbers:?}"))]);
+        let schema = Schema::new_with_metadata(vec![Field::new(column, DataType::Int64, true)], about);
+        RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int64Array::from_iter_values(numbers))]).unwrap()
+    }
+
+    fn numbers(batches: &[RecordBatch]) -> Vec<i64> {
+        batches.iter().flat_map(|batch| batch.column(0).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec()).collect()
+    }
+
+    #[test]
+    fn rows_of_many_units_are_in_few_batches_and_in_order() {
+        const UNITS: i64 = 4_096;
+        let mut rows = StagedRows::default();
+        for unit in 0..UNITS {
+            rows.add([batch("value", 2 * unit..2 * unit + 2)]).unwrap();
+            assert!(rows.waiting.len() <= WAITING_BATCHES, "few wait");
+        }
+        let joined = rows.finish().unwrap();
+        assert_eq!(numbers(&joined), (0..2 * UNITS).collect::<Vec<_>>());
+        assert!(joined.len() <= 16, "{} batches", joined.len());
+        assert!(joined.iter().all(|batch| batch.schema_ref().metadata().is_empty()), "nothing is kept of single units");
+    }
+
+    #[test]
+    fn rows_of_other_columns_and_large_ones_stay_apart() {
+        let large = i64::try_from(JOINED_ROWS).unwrap() + 1;
+        let mut rows = StagedRows::default();
+        for one in [batch("value", 0..3), batch("value", 3..3), batch("other", 3..5), batch("other", 5..6), batch("other", 6..6 + large)] {
+            rows.add([one]).unwrap();
+        }
+        rows.add([batch("other", 6 + large..7 + large), batch("value", 7 + large..8 + large)]).unwrap();
+        let joined = rows.finish().unwrap();
+        assert_eq!(numbers(&joined), (0..8 + large).collect::<Vec<_>>());
+        let shapes: Vec<(String, usize)> =
+            joined.iter().map(|batch| (batch.schema_ref().field(0).name().clone(), batch.num_rows())).collect();
+        let large = JOINED_ROWS + 1;
+        let expected = [("value", 3), ("other", 3), ("other", large), ("other", 1), ("value", 1)];
+        assert_eq!(shapes, expected.map(|(name, rows)| (name.to_owned(), rows)));
+    }
 }

@@ -17,7 +17,7 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Event, Journal, Recorded, RunHead, Signal};
+use crate::engine::{Event, Fold, Journal, ListedRun, Recorded, RunHead, Signal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::extent::Extent;
 use crate::lake::overlay;
@@ -157,6 +157,21 @@ impl Journal for CrashingJournal {
     async fn runs(&self) -> Result<Vec<RunHead>> {
         self.schedule.check()?;
         self.schedule.read(self.inner.runs().await)
+    }
+
+    async fn listed(&self, now: Timestamp) -> Result<Vec<ListedRun>> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.listed(now).await)
+    }
+
+    async fn keep(&self, run: &str, fold: Fold) -> Result<()> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.keep(run, fold).await)
+    }
+
+    async fn kept(&self, run: &str) -> Result<Option<Fold>> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.kept(run).await)
     }
 
     async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {
@@ -368,6 +383,18 @@ impl Journal for FlakyJournal {
 
     async fn runs(&self) -> Result<Vec<RunHead>> {
         self.inner.runs().await
+    }
+
+    async fn listed(&self, now: Timestamp) -> Result<Vec<ListedRun>> {
+        self.inner.listed(now).await
+    }
+
+    async fn keep(&self, run: &str, fold: Fold) -> Result<()> {
+        self.inner.keep(run, fold).await
+    }
+
+    async fn kept(&self, run: &str) -> Result<Option<Fold>> {
+        self.inner.kept(run).await
     }
 
     async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {

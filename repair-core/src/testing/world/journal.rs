@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::engine::{Event, Journal, Recorded, RunHead, Signal};
+use crate::engine::{Event, Fold, Journal, Recorded, RunHead, Signal};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A journal in memory. A clone is the same journal. It keeps every promise of [`Journal`], except that it ends with the process.
@@ -23,6 +23,7 @@ struct State {
     runs: Vec<String>,
     leases: BTreeMap<String, Lease>,
     signals: BTreeMap<String, Signal>,
+    folds: BTreeMap<String, Fold>,
 }
 
 #[derive(Debug)]
@@ -77,6 +78,17 @@ impl Journal for MemoryJournal {
         let mut heads: Vec<RunHead> = state.runs.iter().filter_map(head).collect();
         heads.sort_by_key(|head| head.first.at);
         Ok(heads)
+    }
+
+    async fn keep(&self, run: &str, fold: Fold) -> Result<()> {
+        self.state().folds.insert(run.to_owned(), fold);
+        Ok(())
+    }
+
+    async fn kept(&self, run: &str) -> Result<Option<Fold>> {
+        let state = self.state();
+        let events = state.histories.get(run).map_or(0, Vec::len) as u64;
+        Ok(state.folds.get(run).filter(|fold| fold.events <= events).cloned())
     }
 
     async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {
