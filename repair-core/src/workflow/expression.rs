@@ -4,6 +4,7 @@
 //! `$millis()` return the run's own time, and functions that draw at random or evaluate text are refused.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
 use jsonata_core::ast::AstNode;
@@ -96,7 +97,8 @@ impl Expression {
         if text.len() > MAX_EXPRESSION_BYTES {
             return Err(Error::invalid(format!("the expression has {} bytes; at most {MAX_EXPRESSION_BYTES} are allowed", text.len())));
         }
-        let tree = parser::parse(text)
+        let tree = guarded(|| parser::parse(text))
+            .ok_or_else(|| Error::invalid("this is not a JSONata expression that can be read: the parser fails on it"))?
             .map_err(|error| Error::invalid(format!("this is not a JSONata expression: {}", without_code(&error.to_string()))))?;
         let is_bounded = is_bounded(&tree);
         Ok(Self { text: text.into(), references: Arc::new(references(&tree)), tree: Arc::new(tree), is_bounded })
@@ -135,7 +137,9 @@ impl Expression {
         let fail =
             |error: &EvaluatorError| Error::invalid(format!("`{}` cannot be computed: {}", self.text, without_code(error.message())));
         make_pure(&mut evaluator, variables).map_err(|error| fail(&error))?;
-        let result = evaluator.evaluate(&self.tree, &JValue::Null).map_err(|error| fail(&error))?;
+        let result = guarded(|| evaluator.evaluate(&self.tree, &JValue::Null))
+            .ok_or_else(|| Error::invalid(format!("`{}` cannot be computed: the evaluator fails on it; write it in another way", self.text)))?
+            .map_err(|error| fail(&error))?;
         let mut left = MAX_RESULT_VALUES;
         match json(&result, MAX_RESULT_DEPTH, &mut left) {
             Ok(value) => Ok(value.unwrap_or(Value::Null)),
@@ -174,6 +178,11 @@ impl Expression {
             }
         }
     }
+}
+
+/// What the evaluator says; `None` if it panics, as on a picture of a time that it does not expect. No expression may end the program.
+fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
 fn shortened(text: &str) -> String {
