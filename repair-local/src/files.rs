@@ -745,6 +745,16 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
     }
 }
 
+/// As [`blocking`], for work that takes much memory, on a thread of its own. An allocator mostly keeps a store of free memory for each thread, which
+/// the next new thread inherits. The threads for blocking work stay, and any of them may get the work, so each would keep as much as it took.
+pub(crate) async fn on_its_own_thread<T: Send + 'static>(name: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let (done, answer) = tokio::sync::oneshot::channel();
+    // Nobody may be there any more to take the answer; what was done stays done.
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(move || drop(done.send(work())));
+    started.map_err(|error| Error::new(ErrorKind::Transient, "could not start a thread of the lake").because(error))?;
+    answer.await.map_err(|_| Error::internal("a thread of the lake panicked"))?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

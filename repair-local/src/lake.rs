@@ -26,7 +26,7 @@ use repair_core::model::Usage;
 use repair_core::model::{Interval, SlotRange, Table, TablePresence};
 use repair_core::{Error, ErrorKind, Result};
 
-use crate::files::{self, DataFile, Folder, Found, blocking};
+use crate::files::{self, DataFile, Folder, Found, blocking, on_its_own_thread};
 use crate::kept::{Kept, New, PackId};
 use crate::stage::{self, Scope};
 use crate::stamp::Stamp;
@@ -412,7 +412,7 @@ impl Overlay for LocalLake {
     async fn publish(&self, scope: &StageScope<'_>, batch: u32, units: &[String]) -> Result<Published> {
         let object = name::object(scope, batch);
         let (lake, scope, units) = (self.inner.clone(), self.scope(scope), units.to_vec());
-        blocking(move || publish::publish(&lake, &scope, &object, &units)).await
+        on_its_own_thread("publish", move || publish::publish(&lake, &scope, &object, &units)).await
     }
 
     async fn discard_staged(&self, scope: &StageScope<'_>, units: &[String]) -> Result<()> {

@@ -116,10 +116,12 @@ fn peak_kb(units: u64) -> u64 {
 
 #[test]
 fn a_unit_takes_little_memory() {
-    let (few, many) = testdata::by_length((600, 3_000), (6_000, 30_000));
+    // The first two are within what is published at once, so the rows of all that are more are held for a moment, some 5 kB for each unit. Of many
+    // units that is the same, so what is left is what each takes until the end, and the noise of the allocator.
+    let ((few, many), most) = testdata::by_length(((600, 3_000), 9_000), ((6_000, 30_000), 1_000));
     let (small, large) = (peak_kb(few), peak_kb(many));
     let bytes = large.saturating_sub(small) * 1_024 / (many - few);
-    println!("{few} units take {small} kB at most, {many} take {large} kB: {bytes} bytes for each more");
-    // A few hundred at scale; here the noise of the allocator is in it, and what one publication takes.
-    assert!(bytes < 2_500, "{few} units take {small} kB at most, {many} take {large} kB: {bytes} bytes for each more");
+    let said = format!("{few} units take {small} kB at most, {many} take {large} kB: {bytes} bytes for each more");
+    println!("{said}");
+    assert!(bytes < most, "{said}");
 }
