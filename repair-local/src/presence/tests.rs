@@ -465,8 +465,13 @@ fn of_a_table_with_a_new_file_only_that_is_read() {
             );
             let (presences, usage) = look(&lake, &table, &few, &[few.slots]);
             let raw = &presences.unwrap()[0].raw;
-            assert_eq!((usage.rows_read, raw.other_rows), (0, raw.keys[&Key::from("BB")].present.count()));
-            assert_eq!(watch.take(Act::Open), Vec::<PathBuf>::new());
+            assert_eq!(raw.other_rows, raw.keys[&Key::from("BB")].present.count());
+            // A file whose rows are judged is one part, so where only some of its row groups are of the interval, these are read.
+            if quarantine && format == Format::Parquet {
+                assert_eq!(usage.rows_read, 2 * 500);
+            } else {
+                assert_eq!((usage.rows_read, watch.take(Act::Open)), (0, Vec::<PathBuf>::new()));
+            }
         }
     }
 }

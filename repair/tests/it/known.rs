@@ -70,7 +70,10 @@ async fn a_second_run_reads_no_row_of_a_lake_that_has_not_changed() {
     let repair = world.open().await;
     // Five of the days of A each, and B throughout.
     assert_eq!(repair.gaps(&second.run).await.unwrap_or_else(|error| panic!("{}", error.full())).len(), 11);
-    // What is lost or damaged is found anew.
+    // What is lost or damaged is found anew, from what is known of the files; where that is lost, too, from the files.
+    assert_eq!(seen(&world.look().await), (0, 96 - 38));
+    fs::remove_dir_all(runs.join("%2Eknown")).unwrap();
+    fs::remove_dir_all(world.lake().join(".repair/presence")).unwrap();
     assert_eq!(seen(&world.look().await), (38, 96 - 38));
     for entry in fs::read_dir(runs.join("%2Eknown")).unwrap() {
         let path = entry.unwrap().path();
@@ -79,6 +82,7 @@ async fn a_second_run_reads_no_row_of_a_lake_that_has_not_changed() {
         bytes[middle] ^= 1;
         fs::write(&path, bytes).unwrap();
     }
+    fs::remove_dir_all(world.lake().join(".repair/presence")).unwrap();
     assert_eq!(seen(&world.look().await), (38, 96 - 38));
     assert_eq!(seen(&world.look().await), (0, 96 - 38));
 }
@@ -98,7 +102,8 @@ async fn a_file_that_was_rewritten_is_read_again_even_with_its_old_size_and_time
         let after = fs::metadata(&path).unwrap();
         assert_eq!((before.len(), before.modified().unwrap()), (after.len(), after.modified().unwrap()));
         let (rows, _) = seen(&world.look().await);
-        assert_eq!(rows, 38, "{number}");
+        // Of the other file it is known what it holds.
+        assert_eq!(rows, 19, "{number}");
     }
 }
 
