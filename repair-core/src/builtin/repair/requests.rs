@@ -416,7 +416,7 @@ mod tests {
     fn a_planned_request_takes_few_bytes() {
         const REQUESTS: i64 = 100_000;
         let of_key =
-            |key: i64| (0..REQUESTS / 100).map(|gap| SlotRange::new(20_000_000 + 700 * gap + key, 20_000_000 + 700 * gap + key + 3));
+            |key: i64| (0..REQUESTS / 100).map(move |gap| SlotRange::new(20_000_000 + 700 * gap + key, 20_000_000 + 700 * gap + key + 3));
         let gaps: BTreeMap<Key, Vec<SlotRange>> =
             (0..100).map(|key| (Key::from(format!("K{key}").as_str()), of_key(key).collect())).collect();
         let plan = plan(&gaps, limits(100, 1)).unwrap();
