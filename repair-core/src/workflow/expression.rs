@@ -138,7 +138,9 @@ impl Expression {
             |error: &EvaluatorError| Error::invalid(format!("`{}` cannot be computed: {}", self.text, without_code(error.message())));
         make_pure(&mut evaluator, variables).map_err(|error| fail(&error))?;
         let result = guarded(|| evaluator.evaluate(&self.tree, &JValue::Null))
-            .ok_or_else(|| Error::invalid(format!("`{}` cannot be computed: the evaluator fails on it; write it in another way", self.text)))?
+            .ok_or_else(|| {
+                Error::invalid(format!("`{}` cannot be computed: the evaluator fails on it; write it in another way", self.text))
+            })?
             .map_err(|error| fail(&error))?;
         let mut left = MAX_RESULT_VALUES;
         match json(&result, MAX_RESULT_DEPTH, &mut left) {

@@ -448,13 +448,7 @@ impl Cursor {
     /// later one of the same word, before an instant and a slot, and as far from the time of their slot. Where it matters which slots have several
     /// rows, `seen` has the bits of those that have one, and a row of another slot comes next.
     #[inline]
-    fn follow(
-        &mut self,
-        times: &[i64],
-        is_same_key: impl Fn(usize) -> bool,
-        (until_us, end): (i64, i64),
-        mut seen: u64,
-    ) -> (u64, usize) {
+    fn follow(&mut self, times: &[i64], is_same_key: impl Fn(usize) -> bool, (until_us, end): (i64, i64), mut seen: u64) -> (u64, usize) {
         let Some(step_us) = self.step_us else { return (0, 0) };
         let slots_left = u64::try_from(end.saturating_sub(1).saturating_sub(self.slot)).unwrap_or(0);
         let bits_left = u64::from(self.per_word.saturating_sub(self.bit + 1)).min(slots_left);
