@@ -46,7 +46,10 @@ mod watched {
 
     use super::Act;
 
-    static WATCHED: Mutex<Vec<(PathBuf, Vec<(Act, PathBuf)>)>> = Mutex::new(Vec::new());
+    /// What was done, and where.
+    type Acts = Vec<(Act, PathBuf)>;
+
+    static WATCHED: Mutex<Vec<(PathBuf, Acts)>> = Mutex::new(Vec::new());
 
     /// Watches a folder until it is dropped.
     pub(crate) struct Watch(PathBuf);

@@ -159,7 +159,7 @@ impl Inner {
                     let Some(schema) = kept::schema_of(&entry.head) else { continue };
                     last = Some((entry.head.clone(), Arc::new(schema)));
                 }
-                columns[at] = last.as_ref().map(|(_, schema)| self.remember(&files[at], number, schema.clone()));
+                columns[at] = last.as_ref().map(|(_, schema)| self.remember(&files[at], number, schema));
             }
         }
         let to_read = unknown(&columns);
@@ -167,7 +167,7 @@ impl Inner {
         let mut new: BTreeMap<PackId, Vec<New>> = BTreeMap::new();
         for (at, schema) in to_read.into_iter().zip(read) {
             let file = &files[at];
-            let schema = self.remember(file, number, schema);
+            let schema = self.remember(file, number, &schema);
             if let Some(kept) = &kept
                 && let Some(pack) = kept.pack_of(file)
                 && let Some(entry) = kept::head_of(&schema).and_then(|head| kept.new_entry(file, (begun, self.settles), head, Vec::new()))
@@ -184,10 +184,10 @@ impl Inner {
     }
 
     /// Remembers the columns of a file. Most files of a table are alike and share one description, which is returned.
-    fn remember(&self, file: &DataFile, number: u64, columns: SchemaRef) -> SchemaRef {
+    fn remember(&self, file: &DataFile, number: u64, columns: &SchemaRef) -> SchemaRef {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if *last != columns {
-            last.clone_from(&columns);
+        if *last != *columns {
+            last.clone_from(columns);
         }
         let columns = last.clone();
         drop(last);

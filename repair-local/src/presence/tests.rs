@@ -391,9 +391,7 @@ fn what_is_known_is_what_another_look_finds() {
 fn days(days: i64, keys: &[&'static str]) -> Vec<Vec<Row>> {
     let of_day = |day: i64| {
         let minutes = (120..1_560).filter(|minute| minute % 11 != 0).map(move |minute| (day * 1_440 + minute) * MINUTE_US);
-        keys.iter()
-            .flat_map(move |symbol| minutes.clone().map(|after_us| Row { symbol: *symbol, after_us, close: after_us as f64 }))
-            .collect()
+        keys.iter().flat_map(move |symbol| minutes.clone().map(|after_us| Row { symbol, after_us, close: after_us as f64 })).collect()
     };
     (0..days).map(of_day).collect()
 }

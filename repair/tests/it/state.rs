@@ -233,7 +233,9 @@ async fn each_flip<T>(stopped: &Path, seed: u64, answer: impl AsyncFn(&Path) -> 
     for file in own_files(stopped) {
         let bytes = std::fs::metadata(&file).unwrap().len();
         let below = file.strip_prefix(stopped).unwrap();
-        let is_due = |byte: u64| (position + byte) % STRIDE == seed % STRIDE && (position + byte) / STRIDE % testdata::by_length(2, 1) == 0;
+        let is_due = |byte: u64| {
+            (position + byte) % STRIDE == seed % STRIDE && ((position + byte) / STRIDE).is_multiple_of(testdata::by_length(2, 1))
+        };
         for byte in (0..bytes).filter(|byte| is_due(*byte)) {
             let world = tempfile::tempdir().unwrap();
             copy(stopped, world.path());
