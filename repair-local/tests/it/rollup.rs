@@ -123,7 +123,7 @@ fn measures(columns: &[&str]) -> Vec<Measure> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: testdata::by_length(40, 300), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: testdata::by_length(60, 1_000), ..ProptestConfig::default() })]
 
     #[test]
     fn a_rollup_is_that_of_the_view(
