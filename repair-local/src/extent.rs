@@ -39,6 +39,7 @@ pub(crate) fn extent(lake: &Inner, table: &Table, interval: Option<&Interval>) -
         }
     }
     let mut extent = listing.extent();
-    extent.evidence = extent.evidence.filter(|_| is_settled);
+    // What rests on it also rests on how this program reads the files.
+    extent.evidence = extent.evidence.filter(|_| is_settled).zip(lake.program).map(|(evidence, program)| format!("{evidence} {program}"));
     Ok(extent)
 }

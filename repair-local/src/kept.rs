@@ -1,7 +1,7 @@
 //! What reading files gave, kept beside the lake, so that a later look need not read them again: see [`Kept`].
 //!
 //! It knows files by their stamps, and nothing of what is kept of them. It is safe to delete at any time. What is damaged, cut off, of another
-//! version, or of a file that has changed since, is not there; that nothing can be kept is no error.
+//! program, or of a file that has changed since, is not there; that nothing can be kept is no error.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
@@ -127,9 +127,12 @@ impl Kept {
         if !lake.keeps || !matches!(files::is_folder(&place::own_folder(&lake.root)), Ok(true)) {
             return None;
         }
+        let program = lake.program?;
         let mut hasher = blake3::Hasher::new();
         // A lake that was moved begins anew, because some of what is kept may name files.
-        for part in [env!("CARGO_PKG_VERSION").as_bytes(), what.as_bytes(), lake.root.as_os_str().as_encoded_bytes(), reading] {
+        for part in
+            [env!("CARGO_PKG_VERSION").as_bytes(), program.as_bytes(), what.as_bytes(), lake.root.as_os_str().as_encoded_bytes(), reading]
+        {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
         }
         Some(Self {

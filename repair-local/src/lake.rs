@@ -30,7 +30,9 @@ use crate::files::{self, DataFile, Folder, Found, blocking, on_its_own_thread};
 use crate::kept::{Kept, New, PackId};
 use crate::stage::{self, Scope};
 use crate::stamp::Stamp;
-use crate::{artifact, extent, kept, place, presence, publish, read, replace, retract, rollup, row_count, scan, sql, stamp, state};
+use crate::{
+    artifact, extent, kept, place, presence, program, publish, read, replace, retract, rollup, row_count, scan, sql, stamp, state,
+};
 
 /// The number of files whose columns are remembered, at some hundred bytes each. Beyond, all are forgotten, so it must be more than tables have.
 const MAX_REMEMBERED: usize = 400_000;
@@ -71,6 +73,8 @@ pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     /// Whether what was read is kept for later looks.
     pub(crate) keeps: bool,
+    /// Which program this is, for which alone it is kept; `None` if that is not known, and then nothing is.
+    pub(crate) program: Option<&'static str>,
     /// How long after a write of a file another one surely shows.
     pub(crate) settles: Duration,
     /// The most bytes that are kept.
@@ -121,6 +125,7 @@ impl Inner {
         Self {
             root,
             keeps: true,
+            program: program::identity(),
             settles: stamp::SETTLES,
             max_kept_bytes: kept::MAX_BYTES,
             columns: Mutex::default(),

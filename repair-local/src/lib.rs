@@ -34,6 +34,7 @@ mod overlay;
 mod owner;
 mod place;
 mod presence;
+mod program;
 mod publish;
 mod read;
 mod replace;

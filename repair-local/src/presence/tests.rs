@@ -475,6 +475,27 @@ fn of_a_table_with_a_new_file_only_that_is_read() {
 }
 
 #[test]
+fn what_another_program_kept_is_not_believed() {
+    let (_folder, root) = root();
+    let table = bars(Format::Csv);
+    let rows = &days(1, &["A", "BB"])[0];
+    write(&day_path(&root, 0, Format::Csv), &bytes_of(Format::Csv, rows, 500, false), false, None);
+    let request = request(&table, 1, &["A", "BB"]);
+    let read = |program: Option<&'static str>| {
+        let mut lake = lake(&root);
+        lake.program = program;
+        let evidence = crate::extent::extent(&lake, &table, None).unwrap().evidence;
+        (look(&lake, &table, &request, &[request.slots]).1.rows_read, evidence)
+    };
+    let all = rows.len() as u64;
+    let (first, again, of_another) = (read(Some("one")), read(Some("one")), read(Some("another")));
+    assert_eq!((first.0, again.0, of_another.0), (all, 0, all));
+    // Nor are findings that rest on how another one reads.
+    assert!(first.1.is_some() && first.1 == again.1 && first.1 != of_another.1);
+    assert_eq!([read(None), read(None)], [(all, None), (all, None)]);
+}
+
+#[test]
 fn of_a_file_without_folders_row_groups_are_known_one_by_one() {
     let (_folder, root) = root();
     let table = Table { partition_by: Vec::new(), ..bars(Format::Parquet) };

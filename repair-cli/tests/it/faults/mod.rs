@@ -307,7 +307,7 @@ fn power_is_lost_after_a_kill_or_a_failed_flush_and_no_row_is_wrong() {
     for at in flushes {
         cases.push(Fault { class: Class::Changes, at, always: false, effect: Effect::Error(EIO) });
     }
-    let chosen = chosen(&spread(&cases), 2, 12);
+    let chosen = chosen(&spread(&cases), 2, 20);
     println!("{} cases of {}", chosen.len(), cases.len());
     for fault in chosen {
         let faulty = Faulty::new();
