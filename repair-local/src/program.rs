@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use crate::stamp::Stamp;
 
-/// What tells this program from another one, and from itself before it was built again: where it lies, its size and its time; `None` if that cannot be
+/// What distinguishes this program from another one, and from itself before it was built again: where it lies, its size and its time; `None` if that cannot be
 /// known. What a program concludes from files and keeps is only for itself, since another one may read the same files in another way, and a version
 /// number does not change with every build.
 pub(crate) fn identity() -> Option<&'static str> {
