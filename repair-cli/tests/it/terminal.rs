@@ -20,9 +20,12 @@ fn steady(world: &World, text: &str) -> String {
             let is_time = bare.len() >= 20 && bare.ends_with('Z') && bare.starts_with("20");
             let is_bytes = bare.len() >= 6 && bare.replace(',', "").parse::<u64>().is_ok();
             let is_kilobytes = words.get(index + 1).is_some_and(|unit| unit.starts_with("kB")) && bare.parse::<f64>().is_ok();
+            // What was read of a file that was just written is not believed later, so a fast machine reads more rows.
+            let is_rows_read = words[..index].ends_with(&["rows", "read"]);
             match (is_time, is_bytes || is_kilobytes) {
                 (true, _) => word.replace(bare, "TIME"),
                 (_, true) => word.replace(bare, "BYTES"),
+                _ if is_rows_read => word.replace(bare, "ROWS"),
                 _ => (*word).to_owned(),
             }
         });
