@@ -11,7 +11,7 @@ fn counted(rows: u64) -> String {
 }
 
 /// Rows that cannot be read, as results report them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Bad {
     /// How many there are, by object and column.
     rows: BTreeMap<(String, String), u64>,

@@ -10,6 +10,7 @@ mod error;
 mod extent;
 mod footer;
 mod journal;
+mod kept;
 mod lake;
 mod objects;
 mod owner;

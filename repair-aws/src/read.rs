@@ -7,16 +7,18 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBat
 use arrow::compute::{SortColumn, concat_batches, filter_record_batch, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
 use repair_core::lake::overlay::owner;
 use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::rollup::{self, Rollup};
 use repair_core::lake::{BatchStream, Layer, PresenceRequest, RowCountRequest, RowCounts, ScanRequest, overlay, shape};
 use repair_core::model::Usage;
-use repair_core::model::{Interval, Key, OnBadRow, Presence, Quarantine, SlotGrid, SlotSet, Table, TablePresence};
+use repair_core::model::{Interval, Key, OnBadRow, Presence, Quarantine, SlotGrid, SlotRange, SlotSet, Table, TablePresence};
 use repair_core::{Error, Result};
 
 use crate::athena::{Execution, Page};
 use crate::bad::Bad;
+use crate::kept::{Asked, ByDay, Rows, from_epoch, without_outside};
 use crate::lake::{AwsLake, Looked, odd_result};
 use crate::objects::Location;
 use crate::results::{BATCH_ROWS, Layout, Reader, Texts};
@@ -48,7 +50,6 @@ impl AwsLake {
         if request.slots.is_empty() {
             return found.finish(table, Usage::default());
         }
-        let (sql, _) = fitting(sent(&keys), |keys| known.source(table).presence(&grid, request.slots, keys, request.as_of))?;
         let mut fields: Vec<Field> = table.key.iter().map(|key| Field::new(key, DataType::Utf8, true)).collect();
         fields.push(Field::new("word", DataType::Int64, true));
         fields.push(Field::new("asked", DataType::Boolean, true));
@@ -57,16 +58,69 @@ impl AwsLake {
                 .map(|name| Field::new(name, DataType::Int64, true)),
         );
         fields.push(Field::new("path", DataType::Utf8, true));
-        fields.push(Field::new("others", DataType::Int64, true));
-        let layout = Layout::of(Arc::new(Schema::new(fields)));
-        let execution = self.shared.athena.run(self.behalf.as_deref(), &sql).await?;
-        let mut usage = execution.usage;
-        let mut batches = self.results(&execution, layout, &mut usage).await?;
-        let first_word = request.slots.first.div_euclid(i64::from(grid.cadence().slots_per_word()));
+        fields.extend(["until", "others"].map(|name| Field::new(name, DataType::Int64, true)));
+        let schema = Arc::new(Schema::new(fields));
+        let asked = Asked { table, known: &known, grid: &grid, slots: request.slots, keys: &keys, as_of: request.as_of, schema };
+        if sent(&keys).is_some()
+            && let Some(presence) = self.look_by_day(&asked, || found.clone()).await?
+        {
+            return Ok(presence);
+        }
+        let mut usage = Usage::default();
+        let mut batches = self.words_of(&asked, request.slots, &mut usage).await?;
+        let first_word = first_word(&grid, request.slots);
         while let Some(batch) = batches.next().await {
             found.add(table, &batch?, first_word)?;
         }
         found.finish(table, usage)
+    }
+
+    /// Which words of slots have rows, by a query. They are counted from the first of these slots.
+    async fn words_of(&self, asked: &Asked<'_>, slots: SlotRange, usage: &mut Usage) -> Result<BatchStream> {
+        let Asked { table, known, grid, keys, as_of, schema, .. } = asked;
+        let (sql, _) = fitting(sent(keys), |keys| known.source(table).presence(grid, slots, keys, *as_of))?;
+        let execution = self.shared.athena.run(self.behalf.as_deref(), &sql).await?;
+        *usage += execution.usage;
+        self.results(&execution, Layout::of(schema.clone()), usage).await
+    }
+
+    /// As a query of the whole, but of days whose objects are as they were, what was counted then is used. `None` if that cannot be said, or if
+    /// the days that were asked for have more than rows of the keys in their slots: then only the whole can count them.
+    async fn look_by_day(&self, asked: &Asked<'_>, found: impl Fn() -> Found) -> Result<Option<TablePresence>> {
+        let Some(mut by_day) = ByDay::of(self, asked).await? else { return Ok(None) };
+        let stretches = by_day.unknown();
+        let mut usage = std::mem::take(&mut by_day.usage);
+        let (mut presence, mut counted, mut kind) = (found(), Vec::new(), Rows::Plain);
+        let mut known = 0;
+        for batch in by_day.known_outside(&stretches) {
+            presence.add(asked.table, batch, 0)?;
+            known += 1;
+        }
+        for &slots in &stretches {
+            let batches: Vec<RecordBatch> = self.words_of(asked, slots, &mut usage).await?.try_collect().await?;
+            for batch in batches {
+                let first_word = first_word(asked.grid, slots);
+                presence.add(asked.table, &batch, first_word)?;
+                let batch = without_outside(&batch)?;
+                kind = kind.max(Rows::of(&batch, asked.table, asked.keys));
+                counted.push(from_epoch(&batch, first_word)?);
+            }
+        }
+        let is_whole = match kind {
+            Rows::Plain => true,
+            // What is odd may have been counted by two of the queries.
+            Rows::Odd => stretches.len() == 1,
+            // How many may be bad depends on how many there are in all.
+            Rows::Bad => stretches.len() == 1 && known == 0,
+        };
+        if !is_whole {
+            self.meter(usage);
+            return Ok(None);
+        }
+        if kind == Rows::Plain && !stretches.is_empty() {
+            usage += by_day.keep(asked, &stretches, &counted).await;
+        }
+        presence.finish(asked.table, usage).map(Some)
     }
 
     pub(crate) async fn read(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {
@@ -532,7 +586,13 @@ fn without_bucket(
     Ok(kept.project(&(0..columns).collect::<Vec<_>>())?)
 }
 
+/// The first word of slots, counted from the epoch.
+fn first_word(grid: &SlotGrid, slots: SlotRange) -> i64 {
+    slots.first.div_euclid(i64::from(grid.cadence().slots_per_word()))
+}
+
 /// A presence that is being put together.
+#[derive(Clone)]
 struct Found {
     raw: Presence,
     /// All rows that were read, whatever their time is.
@@ -546,6 +606,8 @@ struct Found {
     replaced: BTreeMap<Key, SlotSet>,
     absent: BTreeMap<Key, SlotSet>,
     removed: BTreeMap<Key, SlotSet>,
+    /// When the first exception expires.
+    absent_until: Timestamp,
 }
 
 impl Found {
@@ -561,6 +623,7 @@ impl Found {
             replaced: sets.clone(),
             removed: sets.clone(),
             absent: sets,
+            absent_until: Timestamp::MAX,
         }
     }
 
@@ -568,7 +631,7 @@ impl Found {
         let keys: Vec<_> = table.key.iter().enumerate().map(|(at, _)| batch.column(at).as_string::<i32>()).collect();
         let number = |name: &str| whole(rollup::column(batch, name)?);
         let (word_numbers, rows, off, keyless) = (number("word")?, number("rows")?, number("off")?, number("keyless")?);
-        let (misplaced, others) = (number("misplaced")?, number("others")?);
+        let (misplaced, until, others) = (number("misplaced")?, number("until")?, number("others")?);
         let reports = rollup::column(batch, "path")?.as_string_opt::<i32>().ok_or_else(odd_result)?;
         let layers = [number("raw")?, number("inserted")?, number("replaced")?, number("absent")?, number("removed")?];
         let asked = rollup::column(batch, "asked")?.as_boolean_opt().ok_or_else(odd_result)?;
@@ -620,6 +683,10 @@ impl Found {
             };
             self.raw.misaligned_rows += count(off, row)?;
             self.raw.misplaced_rows += count(misplaced, row)?;
+            if !until.is_null(row) {
+                let until = Timestamp::from_millisecond(until.value(row)).map_err(|_| odd_result())?;
+                self.absent_until = self.absent_until.min(until);
+            }
             let word = first_word + word_numbers.value(row);
             let bits = layers.map(|layer| if layer.is_null(row) { 0 } else { layer.value(row).cast_unsigned() });
             presence.present.insert_word(word, bits[0]);
@@ -654,6 +721,7 @@ impl Found {
                 set.union(replaced);
             }
         }
-        Ok(TablePresence { raw: self.raw, repaired, overtaken, absent: self.absent, removed: self.removed, absent_until: None, usage })
+        let absent_until = Some(self.absent_until);
+        Ok(TablePresence { raw: self.raw, repaired, overtaken, absent: self.absent, removed: self.removed, absent_until, usage })
     }
 }

@@ -9,7 +9,7 @@ use repair_core::model::{Key, MAX_EXAMPLES, SlotGrid, SlotRange};
 
 use super::judged::Prepared;
 use super::slots::Slots;
-use super::{Shape, Source, Wanted, filter, in_bounds, instant, name, one_of, text};
+use super::{Shape, Source, Wanted, filter, in_bounds, instant, milliseconds, name, one_of, text};
 
 impl Source<'_> {
     /// The number of rows of a table without a cadence in stretches of time, counted from one that begins at `base_s`. The columns of the
@@ -39,8 +39,8 @@ impl Source<'_> {
     /// Presence, as bits of slots. The result has one row for each word (a group of neighbouring slots) of each requested key, and some for
     /// all other rows. Its columns are the key, the word counted from the first, whether the key was requested, and the bits of the raw rows;
     /// then how many raw rows there are, how many of them are off the grid, and how many have no key; then the bits of repairs that insert,
-    /// of repairs that replace, of exceptions, and of repairs that remove; then how many raw rows are in the folder of another time, and what cannot be read of them.
-    /// The word of rows of other keys is -1, and that of rows that are not used is one of [`words`]. The last column is null, except for rows of
+    /// of repairs that replace, of exceptions, and of repairs that remove; then how many raw rows are in the folder of another time, what cannot be read of them, and when the first of the exceptions expires
+    /// (milliseconds since 1970). The word of rows of other keys is -1, and that of rows that are not used is one of [`words`]. The last column is null, except for rows of
     /// other keys: of these, there is a row for each of the first few keys, and all of them say how many raw rows other keys have together.
     ///
     /// # Errors
@@ -52,13 +52,14 @@ impl Source<'_> {
         let key_list = |prefix: &str| key_names.iter().map(|key| format!("{prefix}{key}, ")).collect::<String>();
         let wanted = Wanted { bounds, keys: None, columns: &[] };
         let off = Slots::new(*grid, &bounds)?.is_off();
-        let plain = "0, CAST(NULL AS varchar)";
+        let no_until = "CAST(NULL AS bigint)";
+        let plain = format!("0, CAST(NULL AS varchar), {no_until}");
         let mut layers = vec![if self.is_judged(&[])? {
             let Prepared { sql } = self.prepared(&wanted, Shape::Exact, true)?;
             let inside = in_bounds(&bounds).unwrap_or_else(|| "true".to_owned());
             format!(
                 "SELECT {keys}0 AS repair_layer, CASE WHEN repair_class < 2 THEN repair_slot END AS repair_slot, {off} AS repair_off, repair_class, \
-                 repair_path FROM (SELECT *, CASE WHEN repair_reason IS NOT NULL THEN {bad} WHEN repair_far = 2 THEN {stray} WHEN {inside} THEN \
+                 repair_path, {no_until} AS repair_until FROM (SELECT *, CASE WHEN repair_reason IS NOT NULL THEN {bad} WHEN repair_far = 2 THEN {stray} WHEN {inside} THEN \
                  repair_far ELSE {outside} END AS repair_class, CASE WHEN repair_reason IS NOT NULL THEN repair_reason || '|' || repair_file WHEN \
                  repair_far = 2 THEN repair_file END AS repair_path, {slot} AS repair_slot FROM ({sql}))",
                 keys = key_list(""),
@@ -69,7 +70,8 @@ impl Source<'_> {
             )
         } else {
             format!(
-                "SELECT {}0 AS repair_layer, repair_slot, {off} AS repair_off, 0 AS repair_class, CAST(NULL AS varchar) AS repair_path FROM ({})",
+                "SELECT {}0 AS repair_layer, repair_slot, {off} AS repair_off, 0 AS repair_class, CAST(NULL AS varchar) AS repair_path, \
+                 {no_until} AS repair_until FROM ({})",
                 key_list(""),
                 self.raw_rows(&wanted, Shape::Exact)?
             )
@@ -89,9 +91,10 @@ impl Source<'_> {
             conditions.push(format!("{} > {}", name(columns::RECHECK_AFTER), instant(as_of.as_microsecond())));
             let mut select = self.slot_columns(exceptions, &bounds)?;
             select.extend(self.of_retractions());
+            select.push(format!("{} AS repair_until", milliseconds(&name(columns::RECHECK_AFTER))));
             let live = format!("SELECT {} FROM {}{}", select.join(", "), exceptions.quoted(), filter(&conditions));
             layers.push(format!(
-                "SELECT {}3, repair_slot, false, {plain} FROM ({})",
+                "SELECT {}3, repair_slot, false, 0, CAST(NULL AS varchar), repair_until FROM ({})",
                 key_list(""),
                 self.not_retracted(live, RetractedKind::Exceptions, &bounds)?
             ));
@@ -117,9 +120,10 @@ impl Source<'_> {
              count(*) FILTER (WHERE repair_layer = 0 AND repair_asked AND repair_off) AS repair_off, \
              count(*) FILTER (WHERE repair_layer = 0 AND repair_no_key) AS repair_keyless, {inserted} AS repair_inserted, \
              {replaced} AS repair_replaced, {absent} AS repair_absent, {removed} AS repair_removed, \
-             count(*) FILTER (WHERE repair_asked AND repair_class = 1) AS repair_misplaced, repair_path \
+             count(*) FILTER (WHERE repair_asked AND repair_class = 1) AS repair_misplaced, repair_path, \
+             min(repair_until) FILTER (WHERE repair_asked) AS repair_until \
              FROM (SELECT {shown}CASE WHEN repair_class > 1 THEN -repair_class WHEN repair_asked OR repair_slot IS NULL THEN (repair_slot - {base}) / \
-             {per_word} ELSE -1 END AS repair_word, repair_asked, repair_layer, repair_off, repair_no_key, repair_class, repair_path, \
+             {per_word} ELSE -1 END AS repair_word, repair_asked, repair_layer, repair_off, repair_no_key, repair_class, repair_path, repair_until, \
              bitwise_left_shift(BIGINT '1', CAST((repair_slot - {base}) % {per_word} AS integer)) AS repair_bit \
              FROM (SELECT *, {asked} AS repair_asked, {no_key} AS repair_no_key FROM ({layers}))) \
              GROUP BY {keys}repair_word, repair_asked, repair_path",
@@ -131,7 +135,7 @@ impl Source<'_> {
             removed = bits(4),
             layers = layers.join(" UNION ALL "),
         );
-        let rest = "repair_inserted, repair_replaced, repair_absent, repair_removed, repair_misplaced, repair_path";
+        let rest = "repair_inserted, repair_replaced, repair_absent, repair_removed, repair_misplaced, repair_path, repair_until";
         if key_names.is_empty() || keys.is_none() {
             return Ok(format!(
                 "SELECT {keys}repair_word, repair_asked, repair_raw, repair_rows, repair_off, repair_keyless, {rest}, CAST(NULL AS bigint) FROM ({words})",

@@ -13,9 +13,24 @@ async fn the_lake_on_athena_keeps_its_promises() {
     lake_suite::all(&world.lake, &world).await;
 }
 
+/// With partitions that need no registration, what was counted is kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lake_on_athena_keeps_its_promises_with_projected_partitions() {
+    let world = World::projected().await;
+    let lake: &dyn Lake = &world.lake;
+    lake_suite::presence_is_exact_bits_and_counts(lake, &world).await;
+    lake_suite::presence_shows_requested_keys_and_counts_others(lake, &world).await;
+    lake_suite::late_rows_are_seen_at_once(lake, &world).await;
+    lake_suite::raw_wins_in_the_repaired_view(lake, &world).await;
+    lake_suite::of_two_repairs_of_a_slot_the_newer_counts(lake, &world).await;
+    lake_suite::exceptions_count_until_they_expire(lake, &world).await;
+    lake_suite::a_replacement_stands_for_all_rows_of_its_slot(lake, &world).await;
+    lake_suite::a_removal_holds_until_a_newer_repair(lake, &world).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lake_on_athena_keeps_its_promises_of_retractions_in_any_sequence() {
-    let world = World::new().await;
+    let world = World::projected().await;
     lake_suite::all_of_retractions(&world.lake, &world, testdata::seeds(1, 3)).await;
 }
 

@@ -9,6 +9,7 @@ mod conformance;
 mod differs;
 mod faults;
 mod journal;
+mod kept;
 mod moto;
 mod owners;
 mod reading;

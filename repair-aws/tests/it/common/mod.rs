@@ -40,6 +40,8 @@ pub struct World {
     pub connection: Connection,
     pub lake: AwsLake,
     athena: aws_sdk_athena::Client,
+    /// Whether the partitions of tables by day are projected, and not registered one by one.
+    is_projected: bool,
 }
 
 pub fn config(endpoint: &str) -> SdkConfig {
@@ -69,13 +71,18 @@ impl World {
         let connection = Connection::of(config).with_patience(PATIENCE);
         let _ = sandbox.store().create_bucket(BUCKET);
         let lake = AwsLake::open(&connection, options()).unwrap();
-        let world = Self { sandbox, connection, lake, athena };
+        let world = Self { sandbox, connection, lake, athena, is_projected: false };
         let results = ResultConfiguration::builder().output_location(format!("s3://{BUCKET}/results/")).build();
         let configuration = aws_sdk_athena::types::WorkGroupConfiguration::builder().result_configuration(results).build();
         world.athena.create_work_group().name(WORKGROUP).configuration(configuration).send().await.unwrap();
         world.define(&format!("CREATE DATABASE IF NOT EXISTS {DATABASE}")).await;
         world.sandbox.faults().clear_log();
         world
+    }
+
+    /// As [`World::new`], but whatever lies in the folder of a day is that day's partition, without anybody registering it.
+    pub async fn projected() -> Self {
+        Self { is_projected: true, ..Self::new().await }
     }
 
     /// Makes a workgroup, as its owner does.
@@ -137,7 +144,18 @@ impl World {
             Format::Jsonl => "ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'",
             other => panic!("no tables of {other:?} in tests"),
         };
-        let properties = if table.format == Format::Csv { " TBLPROPERTIES ('skip.header.line.count'='1')" } else { "" };
+        let mut properties = Vec::new();
+        if table.format == Format::Csv {
+            properties.push("'skip.header.line.count'='1'".to_owned());
+        }
+        if let Some(column) = self.projects(table) {
+            properties.push("'projection.enabled'='true'".to_owned());
+            properties.extend(
+                [("type", "date"), ("format", "yyyy-MM-dd"), ("range", "2015-01-01,2032-12-31")]
+                    .map(|(name, value)| format!("'projection.{column}.{name}'='{value}'")),
+            );
+        }
+        let properties = if properties.is_empty() { String::new() } else { format!(" TBLPROPERTIES ({})", properties.join(", ")) };
         self.define(&format!(
             "CREATE EXTERNAL TABLE IF NOT EXISTS `{DATABASE}`.`{}` ({}){by} {stored} LOCATION 's3://{BUCKET}/lake/{}/'{properties}",
             table.name,
@@ -147,8 +165,17 @@ impl World {
         .await;
     }
 
+    /// The column of the partitions, if they are projected.
+    fn projects(&self, table: &Table) -> Option<String> {
+        let by = time_partition(table).unwrap().filter(|by| self.is_projected && by.unit == PartitionUnit::Day);
+        by.map(|by| by.column.clone())
+    }
+
     /// Makes a partition known.
     pub async fn add_partition(&self, table: &Table, value: &str) {
+        if self.projects(table).is_some() {
+            return;
+        }
         let column = &time_partition(table).unwrap().unwrap().column;
         self.define(&format!(
             "ALTER TABLE `{DATABASE}`.`{}` ADD IF NOT EXISTS PARTITION (`{column}` = '{value}') LOCATION 's3://{BUCKET}/lake/{}/{column}={value}/'",

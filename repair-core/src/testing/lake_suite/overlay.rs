@@ -318,5 +318,11 @@ pub async fn exceptions_count_until_they_expire(lake: &dyn Lake, setup: &dyn Lak
         assert_eq!((repaired, absent), (vec![], counted.collect::<Vec<_>>()), "as of {as_of}");
     }
     assert_eq!(overlay_of(lake, &table, "B", "2024-04-01T00:00:00Z").await.1, [] as [i64; 0], "and only of its key");
+    // A lake that says how long this holds is right.
+    for (as_of, until) in [("2024-04-30T23:59:59Z", at("2024-05-01T00:00:00Z")), ("2024-05-01T00:00:00Z", at("2024-06-01T00:00:00Z"))] {
+        let request = PresenceRequest::new(slots(&table, "2024-03-04", "2024-03-05"), keys(&["A"]), at(as_of));
+        let holds = lake.presence(&table, &request).await.unwrap().absent_until;
+        assert!(holds.is_none_or(|holds| holds == until), "as of {as_of}: {holds:?}");
+    }
     assert_eq!(read(lake, &table, Layer::Repaired).await.len(), 1, "what is absent is no row");
 }
