@@ -5,6 +5,7 @@ use repair_core::Result;
 use repair_core::lake::extent::{Extent, ExtentPart, Listing};
 use repair_core::lake::overlay::owner;
 use repair_core::lake::partition::{self, TimeBounds};
+use repair_core::lake::program;
 use repair_core::model::{Interval, Partition, PathPattern, Table, TimeForm, Zone};
 
 use crate::catalog::Relation;
@@ -13,24 +14,36 @@ use crate::objects::{Location, Object, Objects};
 use crate::place::Place;
 
 impl AwsLake {
-    /// Lists objects where the catalog says the table is. A view has no place of its own, so its extent is unknown.
-    pub(crate) async fn size_up(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
+    /// The extents in these intervals, each of all time if it is `None`. Lists objects where the catalog says the table is. A view has no place of
+    /// its own, so its extent is unknown.
+    pub(crate) async fn size_up(&self, table: &Table, intervals: &[Option<Interval>]) -> Result<Vec<Extent>> {
+        let all: Vec<TimeBounds> = intervals.iter().map(|interval| TimeBounds::of_interval(table, interval.as_ref())).collect();
+        let hull =
+            |all: TimeBounds, one: &TimeBounds| TimeBounds { from_us: all.from_us.min(one.from_us), to_us: all.to_us.max(one.to_us) };
+        let Some(hull) = all.split_first().map(|(first, others)| others.iter().fold(*first, hull)) else { return Ok(Vec::new()) };
         let raw = self.tables().table(table).await?;
         self.check_owner(table, Some(&raw)).await?;
-        let Some((objects, seen)) = self.objects_of(table, &raw, &TimeBounds::of_interval(table, interval)).await? else {
-            return Ok(Extent::unknown());
+        let Some((objects, seen)) = self.objects_of(table, &raw, &hull).await? else {
+            return Ok(all.iter().map(|_| Extent::unknown()).collect());
         };
-        let mut listing = Listing::default();
-        for object in objects {
-            // The tag of an object is a digest of its content.
-            listing.add(object.part, object.key, object.bytes, object.tag.as_str());
-            listing.add_evidence(object.tag);
-        }
-        let mut extent = listing.extent();
-        // What Athena reads of the objects also depends on the catalog.
-        let seen = extent.evidence.zip(seen.map(|seen| seen.of_all()));
-        extent.evidence = seen.map(|(listed, seen)| blake3::hash(format!("{listed} {seen}").as_bytes()).to_hex().to_string());
-        Ok(extent)
+        // What Athena reads of the objects also depends on the catalog, and what is made of it on this program.
+        let seen = seen.zip(program::identity());
+        let extent = |bounds: &TimeBounds| {
+            let mut listing = Listing::default();
+            for object in objects.iter().filter(|object| *bounds == TimeBounds::ALL || object.span.is_none_or(|span| span.overlaps(bounds)))
+            {
+                // The tag of an object is a digest of its content.
+                listing.add(object.part, object.key.as_str(), object.bytes, object.tag.as_str());
+                listing.add_evidence(object.tag.as_str());
+            }
+            let mut extent = listing.extent();
+            let seen = extent.evidence.zip(seen.as_ref());
+            extent.evidence = seen.map(|(listed, (seen, program))| {
+                blake3::hash(format!("{listed} {} {program}", seen.of_all()).as_bytes()).to_hex().to_string()
+            });
+            extent
+        };
+        Ok(all.iter().map(extent).collect())
     }
 
     /// The objects of a table and its overlay that may hold rows within bounds, and what decides which of them Athena reads. `None` for a view,

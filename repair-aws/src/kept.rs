@@ -13,16 +13,14 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use repair_core::lake::Artifacts;
 use repair_core::lake::extent::ExtentPart;
+use repair_core::lake::known;
 use repair_core::lake::partition::TimeBounds;
 use repair_core::model::{Key, SlotGrid, SlotRange, Table, Usage};
-use repair_core::{Error, ErrorKind, Result};
+use repair_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::lake::{AwsLake, Looked};
 use crate::sql::words;
-
-/// They are kept as artifacts of a run of this name, which no run can have.
-const RUN: &str = ".known";
 
 /// The column whose first row says what the others are.
 const HEAD: &str = "head";
@@ -272,7 +270,7 @@ impl<'a> ByDay<'a> {
             let columns = [head].into_iter().chain(rows.batch.columns().iter().cloned()).collect();
             batches.push(Ok(RecordBatch::try_new(schema.clone(), columns)?));
         }
-        self.usage += self.lake.put_artifact(RUN, &self.artifact(group), stream::iter(batches).boxed()).await?;
+        self.usage += self.lake.put_artifact(known::RUN, &self.artifact(group), stream::iter(batches).boxed()).await?;
         Ok(())
     }
 
@@ -285,11 +283,7 @@ impl<'a> ByDay<'a> {
         for group in groups {
             match self.read_group(group).await {
                 Ok(rows) => drop(self.groups.insert(group, rows)),
-                Err(error) if matches!(error.kind(), ErrorKind::Transient | ErrorKind::Throttled | ErrorKind::Cancelled) => {
-                    return Err(error);
-                }
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => tracing::warn!(error = error.full(), "what was counted before cannot be read, so it is counted again"),
+                Err(error) => known::without(error)?,
             }
         }
         for ((day, state), known) in self.days.iter().zip(&self.states).zip(&mut self.known) {
@@ -306,7 +300,7 @@ impl<'a> ByDay<'a> {
 
     /// The days of an artifact; none if it is about something else.
     async fn read_group(&mut self, group: i64) -> Result<Vec<Kept>> {
-        let batches: Vec<RecordBatch> = self.lake.get_artifact(RUN, &self.artifact(group)).await?.try_collect().await?;
+        let batches: Vec<RecordBatch> = self.lake.get_artifact(known::RUN, &self.artifact(group)).await?.try_collect().await?;
         self.usage.storage_reads += 1;
         let odd = || Error::invalid("what was counted before is not in its shape");
         let schema = with_head(&self.schema);

@@ -211,7 +211,13 @@ impl ReadLake for AwsLake {
     }
 
     async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
-        self.size_up(table, interval).await
+        let all = self.size_up(table, &[interval.copied()]).await?;
+        all.into_iter().next().ok_or_else(|| Error::internal("there is no extent of an interval"))
+    }
+
+    async fn extents(&self, table: &Table, intervals: &[Interval]) -> Result<Vec<Extent>> {
+        let intervals: Vec<Option<Interval>> = intervals.iter().copied().map(Some).collect();
+        self.size_up(table, &intervals).await
     }
 
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {

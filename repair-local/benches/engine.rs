@@ -69,6 +69,10 @@ impl ReadLake for Weightless {
         self.0.presence_in_pieces(table, request, pieces)
     }
 
+    async fn extents(&self, table: &Table, intervals: &[Interval]) -> Result<Vec<Extent>> {
+        self.0.extents(table, intervals).await
+    }
+
     async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
         self.0.extent(table, interval).await
     }

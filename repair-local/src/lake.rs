@@ -17,6 +17,7 @@ use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::partition::TimeBounds;
+use repair_core::lake::program;
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
     ArtifactName, Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest,
@@ -30,9 +31,7 @@ use crate::files::{self, DataFile, Folder, Found, blocking, on_its_own_thread};
 use crate::kept::{Kept, New, PackId};
 use crate::stage::{self, Scope};
 use crate::stamp::Stamp;
-use crate::{
-    artifact, extent, kept, place, presence, program, publish, read, replace, retract, rollup, row_count, scan, sql, stamp, state,
-};
+use crate::{artifact, extent, kept, place, presence, publish, read, replace, retract, rollup, row_count, scan, sql, stamp, state};
 
 /// The number of files whose columns are remembered, at some hundred bytes each. Beyond, all are forgotten, so it must be more than tables have.
 const MAX_REMEMBERED: usize = 400_000;
@@ -366,7 +365,14 @@ impl ReadLake for LocalLake {
 
     async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
         let (lake, table, interval) = (self.inner.clone(), table.clone(), interval.copied());
-        blocking(move || extent::extent(&lake, &table, interval.as_ref())).await
+        let all = blocking(move || extent::extents(&lake, &table, &[interval])).await?;
+        all.into_iter().next().ok_or_else(|| Error::internal("there is no extent of an interval"))
+    }
+
+    async fn extents(&self, table: &Table, intervals: &[Interval]) -> Result<Vec<Extent>> {
+        let (lake, table) = (self.inner.clone(), table.clone());
+        let intervals: Vec<Option<Interval>> = intervals.iter().copied().map(Some).collect();
+        blocking(move || extent::extents(&lake, &table, &intervals)).await
     }
 
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {

@@ -34,7 +34,6 @@ mod overlay;
 mod owner;
 mod place;
 mod presence;
-mod program;
 mod publish;
 mod read;
 mod replace;

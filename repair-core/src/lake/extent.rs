@@ -72,7 +72,9 @@ impl Listing {
     /// ```
     #[must_use]
     pub fn extent(mut self) -> Extent {
-        let evidence = self.evidence.take().filter(|all| all.len() == self.objects.len()).map(|evidence| {
+        // That there is nothing is evidence, too.
+        let nothing = self.objects.is_empty().then(Vec::new);
+        let evidence = self.evidence.take().or(nothing).filter(|all| all.len() == self.objects.len()).map(|evidence| {
             let mut all: Vec<_> = self.objects.iter().map(|(part, name, bytes, _)| (part, name, bytes)).zip(&evidence).collect();
             all.sort_unstable();
             blake3::hash(format!("{all:?}").as_bytes()).to_hex().to_string()

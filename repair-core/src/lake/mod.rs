@@ -6,10 +6,12 @@
 
 mod artifact;
 pub mod extent;
+pub mod known;
 pub mod name;
 pub mod overlay;
 pub mod partition;
 pub mod pieces;
+pub mod program;
 mod read;
 pub mod replacement;
 pub mod rollup;

@@ -184,6 +184,13 @@ pub trait ReadLake: Send + Sync {
     /// `not-found` if there is no such table.
     async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent>;
 
+    /// As [`ReadLake::extent`] for each of these intervals, from listings of all of them together: a folder is listed once, however many of the
+    /// intervals it concerns.
+    ///
+    /// # Errors
+    /// As [`ReadLake::extent`].
+    async fn extents(&self, table: &Table, intervals: &[Interval]) -> Result<Vec<Extent>>;
+
     /// Rows of a table, in no particular order.
     ///
     /// # Errors

@@ -484,7 +484,7 @@ fn what_another_program_kept_is_not_believed() {
     let read = |program: Option<&'static str>| {
         let mut lake = lake(&root);
         lake.program = program;
-        let evidence = crate::extent::extent(&lake, &table, None).unwrap().evidence;
+        let evidence = crate::extent::extents(&lake, &table, &[None]).unwrap().swap_remove(0).evidence;
         (look(&lake, &table, &request, &[request.slots]).1.rows_read, evidence)
     };
     let all = rows.len() as u64;

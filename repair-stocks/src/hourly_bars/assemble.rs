@@ -13,6 +13,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondT
 use repair_core::lake::{overlay, rollup};
 use repair_core::model::{Cadence, Key, SlotRange, SlotSet, Table};
 use repair_core::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::bar::{COLUMNS, VOLUME};
 
@@ -52,7 +53,7 @@ impl Hour {
 }
 
 /// The counts over all hours.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Summary {
     /// Rows written for these hours.
     pub(super) rows: u64,

@@ -84,6 +84,18 @@ impl Kept {
         self.batches.iter().map(RecordBatch::num_rows).sum()
     }
 
+    /// When each of these hours begins.
+    ///
+    /// # Errors
+    /// If the times are not those of a lake.
+    pub(super) fn times(&self, into: &Table) -> Result<Vec<Timestamp>> {
+        let mut all = Vec::with_capacity(self.rows());
+        for batch in &self.batches {
+            all.extend(times(into, batch)?.values().iter().filter_map(|time_us| Timestamp::from_microsecond(*time_us).ok()));
+        }
+        Ok(all)
+    }
+
     fn add(&mut self, into: &Table, batch: &RecordBatch) -> Result<()> {
         let times = times(into, batch)?;
         let (Some(first), Some(last)) = (min(times), max(times)) else { return Ok(()) };

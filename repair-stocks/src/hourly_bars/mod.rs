@@ -20,12 +20,16 @@
 //! the minutes before and after are expected, read and counted like the others. So an hour is complete only if all of it is, however much of
 //! it was searched for gaps.
 //!
+//! **What is not computed again.** Where bars and hours lie in folders by time, each folder of hours is computed only if something has changed: the
+//! bars of its time, their repairs, what is confirmed absent, what is expected, the hours themselves, or this program.
+//!
 //! **What is left alone.** A lake replaces whole partitions. Hours of the same partitions that do not belong to this step (other times of
 //! the day, other symbols) are read first and written back unchanged. Two steps that write the same partitions must not run at once: the
 //! later one would write back what it read before the earlier one was done.
 
 mod assemble;
 mod kept;
+mod known;
 mod stretches;
 
 use std::collections::BTreeMap;
@@ -33,6 +37,7 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use jiff::Timestamp;
 use repair_core::builtin::target::{self, target};
 use repair_core::lake::rollup::{Function, Measure, Rollup};
 use repair_core::model::Usage;
@@ -45,6 +50,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use self::assemble::{Hour, Summary};
+use self::known::Known;
 use crate::bar::{CLOSE, HIGH, LOW, OPEN, VOLUME};
 
 /// How many hours of all keys one rollup of the lake may cover, open or not: those that are open are held in memory, at about 300 bytes each until
@@ -103,8 +109,9 @@ struct HourlyBars {
 #[derive(Default)]
 struct Read {
     hours: Vec<RecordBatch>,
-    summary: Summary,
     usage: Usage,
+    /// What was found, by part.
+    summaries: Vec<(usize, Summary)>,
 }
 
 /// The inputs of one aggregation.
@@ -117,6 +124,8 @@ struct Job<'a> {
     /// The columns of the table of bars.
     columns: SchemaRef,
     incomplete: Incomplete,
+    /// The hours, cut where the partitions of the hours begin.
+    parts: Vec<Interval>,
 }
 
 #[async_trait]
@@ -135,21 +144,29 @@ impl Aggregator for HourlyBars {
         let into = target(&context.tables, &self.config.into, Some(&table.name), || implied(&self.config.into, table))?;
         check_bars(table)?;
         check_hours(table, &into)?;
+        let hours = stretches::whole(PartitionUnit::Hour, &scope.interval)?;
+        let unit = into.partition_by.first().map(|by| by.unit);
         let job = Job {
             context,
             scope,
             table,
             into,
+            parts: stretches::cut(&hours, unit, 0)?,
             calendar: context.calendar(&scope.calendar)?.as_ref(),
             columns: context.lake.describe(table).await?,
             incomplete: self.config.incomplete,
         };
-        let hours = stretches::whole(PartitionUnit::Hour, &scope.interval)?;
+        let known = Known::of(&job, &job.parts).await?;
+        let mut summaries: Vec<Summary> = match &known {
+            Some(known) => known.holds().iter().map(|holds| holds.unwrap_or_default()).collect(),
+            None => vec![Summary::default(); job.parts.len()],
+        };
         let most_hours = MOST_HOURS_AT_ONCE / scope.keys.len().max(1) as u64;
-        let unit = job.into.partition_by.first().map(|by| by.unit);
-        let stretches = stretches::cut(&hours, unit, most_hours)?;
+        let mut stretches = Vec::new();
+        for changed in job.changed(known.as_ref()) {
+            stretches.extend(stretches::cut(&changed, unit, most_hours)?);
+        }
         let mut usage = Usage::default();
-        let mut summary = Summary::default();
         let mut next = match stretches.first() {
             Some(first) => Some(job.read(first, most_hours).await?),
             None => None,
@@ -164,11 +181,16 @@ impl Aggregator for HourlyBars {
                 }
             };
             // The next stretch is read while this one is written. What was begun is ended, even if the other fails.
-            let (written, after) = futures::join!(job.write(stretch, read, &mut summary), read_next);
+            let (written, after) = futures::join!(job.write(stretch, read, &mut summaries), read_next);
             usage += written?;
             next = after?;
             context.progress.advance(&context.step, done, stretches.len() as u64);
         }
+        if let Some(known) = known.filter(|_| !stretches.is_empty()) {
+            usage += known.keep(&job, &job.parts, &summaries).await;
+        }
+        let mut summary = Summary::default();
+        summaries.iter().for_each(|part| summary += *part);
         let output = json!({
             "table": job.into.name,
             "location": job.into.location,
@@ -214,6 +236,26 @@ impl HourlyBars {
 }
 
 impl Job<'_> {
+    /// The stretches of time of which the hours are to be computed, in order.
+    fn changed(&self, known: Option<&Known>) -> Vec<Interval> {
+        let mut all: Vec<Interval> = Vec::new();
+        for (at, part) in self.parts.iter().enumerate() {
+            if known.is_some_and(|known| known.holds().get(at).is_some_and(Option::is_some)) {
+                continue;
+            }
+            match all.last_mut().filter(|last| last.to() == part.from()) {
+                Some(last) => *last = last.hull(part),
+                None => all.push(*part),
+            }
+        }
+        all
+    }
+
+    /// The part whose partition holds an hour.
+    fn part_of(&self, hour: Timestamp) -> usize {
+        self.parts.partition_point(|part| part.from() <= hour).saturating_sub(1)
+    }
+
     /// Reads the hours of a stretch.
     async fn read(&self, stretch: &Interval, most_hours: u64) -> Result<Read> {
         let mut read = Read::default();
@@ -234,18 +276,24 @@ impl Job<'_> {
     }
 
     /// Writes the hours of a stretch that consists of whole partitions, except at the edges of the interval.
-    async fn write(&self, stretch: &Interval, read: Read, summary: &mut Summary) -> Result<Usage> {
-        let Read { hours, summary: of_hours, mut usage } = read;
-        let count = hours.iter().map(|hours| hours.num_rows() as u64).sum::<u64>();
+    async fn write(&self, stretch: &Interval, read: Read, summaries: &mut [Summary]) -> Result<Usage> {
+        let Read { hours, summaries: found, mut usage } = read;
         let partitions = match self.into.partition_by.first() {
             Some(by) => Some(stretches::whole(by.unit, stretch)?),
             None => None,
         };
         let kept = kept::read(self.context.lake.as_ref(), &self.into, self.scope, stretch, partitions.as_ref()).await?;
         usage += kept.usage;
-        *summary += of_hours;
-        summary.rows += count;
-        summary.kept += kept.rows() as u64;
+        for (part, found) in found {
+            if let Some(summary) = summaries.get_mut(part) {
+                *summary += found;
+            }
+        }
+        for time in kept.times(&self.into)? {
+            if let Some(summary) = summaries.get_mut(self.part_of(time)) {
+                summary.kept += 1;
+            }
+        }
         let replaced = partitions.unwrap_or_else(|| kept.hull.map_or(*stretch, |hull| stretch.hull(&hull)));
         let rows = kept.beside(&self.into, hours)?;
         usage += self.context.lake.replace(&self.into, &replaced, rows).await?;
@@ -274,10 +322,20 @@ impl Job<'_> {
         read.usage += took;
         let rolled = assemble::one(&rollup.schema(self.table, &self.columns)?, rolled)?;
         let mut hours = assemble::hours(self.table, &self.scope.keys, &expected, &rolled)?;
-        hours.iter().for_each(|hour| read.summary.add(hour));
-        if self.incomplete == Incomplete::Skip {
-            hours.retain(Hour::is_complete);
+        let is_written = |hour: &Hour| self.incomplete == Incomplete::Mark || hour.is_complete();
+        for hour in &hours {
+            let begins =
+                Timestamp::from_second(hour.hour * 3_600).map_err(|error| Error::invalid("an hour is out of range").because(error))?;
+            let part = self.part_of(begins);
+            if read.summaries.last().is_none_or(|(last, _)| *last != part) {
+                read.summaries.push((part, Summary::default()));
+            }
+            if let Some((_, summary)) = read.summaries.last_mut() {
+                summary.add(hour);
+                summary.rows += u64::from(is_written(hour));
+            }
         }
+        hours.retain(is_written);
         assemble::rows(&self.into, &self.scope.keys, &hours, &rolled).map(Some)
     }
 }

@@ -9,7 +9,8 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use jiff::Timestamp;
 use repair_core::lake::overlay::fingerprint::of_slots;
-use repair_core::lake::{Layer, Overlay, StageRequest, StageScope};
+use repair_core::lake::overlay::retraction::{Part, Retraction};
+use repair_core::lake::{Lake, Layer, Overlay, StageRequest, StageScope};
 use repair_core::model::{Absence, Cadence, Findings, Fix, GapList, Interval, Key, SlotRange, Table, TimeMark};
 use repair_core::plugin::{AggregateRequest, Aggregator, Plugin, PluginKind};
 use repair_core::testing::MemoryLake;
@@ -43,7 +44,11 @@ fn new_york(symbols: &[&str], asked: Interval) -> Findings {
 
 /// A row of hours as text that a person can check.
 fn hours(lake: &MemoryLake) -> BTreeMap<String, String> {
-    let rows = lake.rows(&hourly(), Layer::Raw).unwrap();
+    hours_of(lake, &hourly())
+}
+
+fn hours_of(lake: &MemoryLake, table: &Table) -> BTreeMap<String, String> {
+    let rows = lake.rows(table, Layer::Raw).unwrap();
     let mut hours = BTreeMap::new();
     for row in 0..rows.num_rows() {
         let symbol = rows.column_by_name("symbol").unwrap().as_string::<i32>().value(row).to_owned();
@@ -268,4 +273,98 @@ async fn what_cannot_be_summed_up_is_refused_with_a_way_out() {
         .aggregate(&context(lake, vec![bars()], NOW), AggregateRequest::new(None))
         .await;
     assert!(nothing.unwrap_err().message().contains("`of`"));
+}
+
+/// Whatever is written in between, hours of folders that are not computed again are those that would be computed.
+#[tokio::test]
+async fn hours_that_still_hold_are_those_that_would_be_computed() {
+    let mut spared = 0;
+    for seed in testdata::seeds(6, 60) {
+        let _printed = testdata::PrintedOnPanic::seed(seed);
+        let mut state = seed;
+        let mut below = move |end: u64| {
+            // Knuth's MMIX constants.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % end
+        };
+        let lake = lake_with(&bars(), &batch(&bars(), &[("IBM", "2026-03-02T15:00:00Z", flat(1.0, 1.0))]));
+        let (mut now, mut retracted) = (crate::common::at(NOW), 0);
+        let mut asked = interval("2026-03-02", "2026-03-06");
+        for step in 0..10 {
+            let symbol = ["IBM", "SPY", "IBM", "SPY", "AAA"][usize::try_from(below(5)).unwrap()];
+            let time = format!("2026-03-{:02}T{:02}:{:02}:00Z", 2 + below(5), 14 + below(7), below(60));
+            match below(10) {
+                0 | 1 => lake.add_rows(&bars(), &[batch(&bars(), &[(symbol, &time, flat(2.0, 1.0))])]).unwrap(),
+                2 => {
+                    let fix = Fix {
+                        rows: vec![batch(&bars(), &[(symbol, &time, flat(3.0, 1.0))])],
+                        source: "market".to_owned(),
+                        ..Fix::default()
+                    };
+                    repair_bars(&lake, &format!("run-{step}"), &fix).await;
+                }
+                3 => {
+                    let expires = now.checked_add(jiff::SignedDuration::from_hours(30)).unwrap();
+                    let absent = Absence { recheck_after: expires, ..absence(symbol, std::slice::from_ref(&time)) };
+                    let fix = Fix { absent: vec![absent], source: "market".to_owned(), ..Fix::default() };
+                    repair_bars(&lake, &format!("run-{step}"), &fix).await;
+                }
+                4 => {
+                    let retraction = Retraction {
+                        id: format!("undo-{retracted}"),
+                        at: Timestamp::UNIX_EPOCH,
+                        by: "somebody".to_owned(),
+                        reason: "wrong".to_owned(),
+                        parts: vec![Part::of_run(format!("run-{}", below(10)))],
+                        undoes: None,
+                    };
+                    retracted += 1;
+                    lake.retract(&bars(), &retraction).await.unwrap();
+                }
+                5 => now = now.checked_add(jiff::SignedDuration::from_hours(20)).unwrap(),
+                // Somebody removes the hours of a day.
+                6 => drop(lake.replace(&hourly(), &interval(&time[..10], &time[..10]), Vec::new()).await.unwrap()),
+                7 => asked = interval(&format!("2026-03-{:02}T15:30:00Z", 2 + below(2)), &format!("2026-03-{:02}T19:10:00Z", 4 + below(3))),
+                // Another step writes hours of another stock into the same days.
+                8 => {
+                    let context = context(lake.clone(), vec![bars()], &now.to_string());
+                    let found = new_york(&["AAA"], interval("2026-03-03", "2026-03-05"));
+                    let other = aggregator(&json!({ "table": "bars", "into": "hourly" }));
+                    other.aggregate(&context, AggregateRequest::new(Some(&found))).await.unwrap();
+                }
+                // Nothing happens.
+                _ => {}
+            }
+            let found = new_york(&["IBM", "SPY"], asked);
+            let computed = async |into: &str| {
+                let before = lake.requests("replace");
+                let context = context(lake.clone(), vec![bars()], &now.to_string());
+                let step = aggregator(&json!({ "table": "bars", "into": into }));
+                let mut output = step.aggregate(&context, AggregateRequest::new(Some(&found))).await.unwrap().output;
+                let fields = output.as_object_mut().unwrap();
+                ["table", "location", "kept"].iter().for_each(|name| drop(fields.remove(*name)));
+                // That less of the time is covered is not counted here.
+                (output, lake.requests("replace") - before)
+            };
+            let before = lake.rows(&hourly(), Layer::Raw).ok().map(|_| hours(&lake));
+            let (output, written) = computed("hourly").await;
+            let (anew, all) = computed(&format!("anew_{step}")).await;
+            assert_eq!(output, anew, "step {step}");
+            let is_ours = |text: &String| !text.starts_with("AAA") && asked_hours(&asked, text);
+            let ours = |all: BTreeMap<String, String>| all.into_iter().filter(|(slot, _)| is_ours(slot)).collect::<BTreeMap<_, _>>();
+            let table = Table { name: format!("anew_{step}"), location: format!("anew_{step}"), ..hourly() };
+            assert_eq!(ours(hours(&lake)), ours(hours_of(&lake, &table)), "step {step}");
+            // What is not asked for stays.
+            let others = |all: BTreeMap<String, String>| all.into_iter().filter(|(slot, _)| !is_ours(slot)).collect::<BTreeMap<_, _>>();
+            assert_eq!(others(hours(&lake)), before.map(others).unwrap_or_default(), "step {step}");
+            spared += u32::from(written < all);
+        }
+    }
+    assert!(spared >= 4, "only {spared} steps had nothing to compute");
+}
+
+/// Whether an hour, in the text that is its slot, is one that an interval touches.
+fn asked_hours(asked: &Interval, slot: &str) -> bool {
+    let hour = crate::common::at(slot.rsplit(' ').next().unwrap());
+    hour < asked.to() && asked.from() < hour.checked_add(jiff::SignedDuration::from_hours(1)).unwrap()
 }

@@ -351,12 +351,20 @@ impl ReadLake for MaskedLake {
         pieces::of_whole(self, table, request, pieces)
     }
 
-    /// Of the files as they are: they reveal nothing of what is in them.
+    /// Of the files as they are: they reveal nothing of what is in them, and are no evidence of what is seen here.
     async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
         match self.standing(table)? {
             Standing::Computed(_) => Err(Error::invalid(format!("table `{}` has no files while strategies are compared", table.name))),
-            _ => self.inner.extent(table, interval).await,
+            _ => Ok(Extent { evidence: None, ..self.inner.extent(table, interval).await? }),
         }
+    }
+
+    async fn extents(&self, table: &Table, intervals: &[Interval]) -> Result<Vec<Extent>> {
+        let mut extents = Vec::with_capacity(intervals.len());
+        for interval in intervals {
+            extents.push(self.extent(table, Some(interval)).await?);
+        }
+        Ok(extents)
     }
 
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {

@@ -93,6 +93,10 @@ impl ReadLake for UnreadLake {
         self.0.refuse()
     }
 
+    async fn extents(&self, _: &Table, _: &[Interval]) -> Result<Vec<Extent>> {
+        self.0.refuse()
+    }
+
     async fn scan(&self, _: &Table, _: &ScanRequest) -> Result<BatchStream> {
         self.0.refuse()
     }

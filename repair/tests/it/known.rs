@@ -113,3 +113,47 @@ async fn what_was_written_just_now_is_read_again() {
     let run = async || seen(&world.open().await.run().await.unwrap());
     assert_eq!((run().await, run().await), ((38, 96 - 38), (38, 96 - 38)));
 }
+
+const HOURS: &str = "\
+workflow: hours
+kind: dag
+tables:
+  bars: { location: bars, format: csv, partition_by: [{ date: day }], key: [symbol], time: ts, cadence: 1m }
+steps:
+  look: { detect: stocks.minute-gaps, with: { table: bars, calendar: XNYS, symbols: [A], from: 2024-03-04, to: 2024-03-08 } }
+  hours: { after: [look], aggregate: stocks.hourly-bars, of: look, with: { table: bars, into: hourly } }
+";
+
+#[tokio::test]
+async fn only_the_hours_of_days_that_have_changed_are_written_again() {
+    let world = World(tempfile::tempdir().unwrap());
+    fs::write(world.0.path().join("w.yaml"), HOURS).unwrap();
+    let write = |day: u8, minutes: u8| {
+        let folder = world.lake().join(format!("bars/date=2024-03-{day:02}"));
+        fs::create_dir_all(&folder).unwrap();
+        let rows = (0..minutes).map(|minute| format!("A,2024-03-{day:02}T15:{minute:02}:00Z,1,2,0.5,1.5,10\n"));
+        fs::write(folder.join("0.csv"), format!("symbol,ts,open,high,low,close,volume\n{}", rows.collect::<String>())).unwrap();
+    };
+    [4, 5, 6, 7, 8].into_iter().for_each(|day| write(day, 30));
+    let stamps = || {
+        [4, 5, 6, 7, 8].map(|day| {
+            let folder = world.lake().join(format!("hourly/date=2024-03-{day:02}"));
+            let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().metadata().unwrap().modified().unwrap());
+            files.max().unwrap()
+        })
+    };
+    let observed = |report: &RunReport| report.step("hours").unwrap().output["observed"].as_u64().unwrap();
+    let (first, before) = (world.look().await, stamps());
+    let (second, after) = (world.look().await, stamps());
+    assert_eq!((observed(&first), observed(&second), before), (150, 150, after));
+    assert_eq!(second.step("hours").unwrap().usage.rows_read, 0);
+    write(4, 31);
+    let third = world.look().await;
+    let changed = stamps().iter().zip(&before).map(|(now, then)| now != then).collect::<Vec<_>>();
+    // Rows of a day may lie in the folder beside it.
+    assert_eq!((observed(&third), changed), (151, vec![true, true, false, false, false]));
+    // What somebody else makes of the hours does not stay.
+    fs::remove_dir_all(world.lake().join("hourly/date=2024-03-06")).unwrap();
+    assert_eq!(observed(&world.look().await), 151);
+    assert!(world.lake().join("hourly/date=2024-03-06").exists());
+}

@@ -3,23 +3,15 @@
 //! The latest findings of each detect step are kept in the lake as an artifact that belongs to no run. They are safe to delete, and so is the
 //! run that found them: what is gone, damaged, or of another version is not used.
 
-use std::sync::Arc;
-
-use arrow::array::{Array as _, ArrayRef, AsArray, RecordBatch, StringArray};
-use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::pure::event::FindingsRecord;
-use crate::error::{Error, ErrorKind, Result};
-use crate::lake::{ArtifactName, rollup};
+use crate::error::{Error, Result};
+use crate::lake::{ArtifactName, known};
 use crate::model::Usage;
 use crate::plugin::StepContext;
 use crate::workflow::StepKind;
-
-/// They are kept as artifacts of a run of this name, which no run can have.
-const RUN: &str = ".known";
-const COLUMN: &str = "known";
 
 /// Findings, and what they rest on.
 #[derive(Serialize, Deserialize)]
@@ -47,14 +39,10 @@ impl<'a> Place<'a> {
     /// Earlier findings that rest on the same, if they still hold. Their gaps become the artifact of that name.
     pub(crate) async fn take_over(&self, artifact: &str) -> Result<Option<(FindingsRecord, Usage)>> {
         let (context, lake) = (self.context, self.context.lake.as_ref());
-        let known = match self.read().await {
-            Ok(Some(known)) => known,
-            Ok(None) => return Ok(None),
-            Err(error) => return self.without(error),
-        };
+        let Some(known) = self.read().await? else { return Ok(None) };
         if *known.run == *context.run {
             // This run looks once more, and its artifact will not be that of these findings.
-            self.put(String::new()).await?;
+            known::forget(lake, &self.name).await?;
             return Ok(None);
         }
         if known.rests_on != self.rests_on || known.until <= context.entered_at {
@@ -63,10 +51,10 @@ impl<'a> Place<'a> {
         let from = ArtifactName { run: &known.run, name: &known.findings.artifact };
         let usage = match lake.copy_artifact(from, ArtifactName { run: &context.run, name: artifact }).await {
             Ok(usage) => usage,
-            Err(error) => return self.without(error),
+            Err(error) => return known::without(error).map(|()| None),
         };
         // That run forgets its findings before it writes other gaps, so if they are still known, these are theirs.
-        if !matches!(self.read().await, Ok(Some(now)) if (&now.run, &now.rests_on) == (&known.run, &known.rests_on)) {
+        if !matches!(self.read().await?, Some(now) if (&now.run, &now.rests_on) == (&known.run, &known.rests_on)) {
             return Ok(None);
         }
         tracing::info!(step = &*context.step, run = known.run, "nothing has changed since that run looked, so its findings are taken over");
@@ -83,7 +71,7 @@ impl<'a> Place<'a> {
         let known = Known { rests_on: self.rests_on.clone(), until, run: self.context.run.to_string(), findings: record.clone() };
         let text = serde_json::to_string(&known).map_err(|error| Error::internal("findings are not JSON").because(error));
         let kept = match text {
-            Ok(text) => self.put(text).await,
+            Ok(text) => known::keep(self.context.lake.as_ref(), &self.name, text).await,
             Err(error) => Err(error),
         };
         kept.unwrap_or_else(|error| {
@@ -92,35 +80,9 @@ impl<'a> Place<'a> {
         })
     }
 
-    /// Goes on without earlier findings, unless the error may pass.
-    fn without<T>(&self, error: Error) -> Result<Option<T>> {
-        if matches!(error.kind(), ErrorKind::Transient | ErrorKind::Throttled | ErrorKind::Cancelled) {
-            return Err(error);
-        }
-        if error.kind() != ErrorKind::NotFound {
-            tracing::warn!(
-                step = &*self.context.step,
-                error = error.full(),
-                "what was found before cannot be read, so the step looks again"
-            );
-        }
-        Ok(None)
-    }
-
     async fn read(&self) -> Result<Option<Known>> {
-        let batches: Vec<RecordBatch> = self.context.lake.get_artifact(RUN, &self.name).await?.try_collect().await?;
-        let odd = || Error::invalid("what was found before is not in its shape");
-        let batch = batches.first().ok_or_else(odd)?;
-        let text = rollup::column(batch, COLUMN)?.as_string_opt::<i32>().filter(|text| text.len() == 1).ok_or_else(odd)?.value(0);
-        if text.is_empty() {
-            return Ok(None);
-        }
-        serde_json::from_str(text).map(Some).map_err(|error| odd().because(error))
-    }
-
-    async fn put(&self, text: String) -> Result<Usage> {
-        let column: ArrayRef = Arc::new(StringArray::from(vec![text]));
-        let batch = RecordBatch::try_from_iter([(COLUMN, column)])?;
-        self.context.lake.put_artifact(RUN, &self.name, stream::iter([Ok(batch)]).boxed()).await
+        let Some(text) = known::read(self.context.lake.as_ref(), &self.name).await? else { return Ok(None) };
+        serde_json::from_str(&text)
+            .or_else(|error| known::without(Error::invalid("what was found before is not in its shape").because(error)).map(|()| None))
     }
 }

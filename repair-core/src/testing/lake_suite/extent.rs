@@ -8,8 +8,18 @@ use crate::lake::overlay::retraction::{Part, Retraction};
 use crate::lake::{Lake, StageRequest};
 use crate::model::{Interval, Table};
 
+/// The extent of a day, asked for by itself and among others.
 async fn of_day(lake: &dyn Lake, table: &Table, day: &str) -> Extent {
-    lake.extent(table, Some(&Interval::parse(day, day).unwrap())).await.unwrap()
+    let day = Interval::parse(day, day).unwrap();
+    let alone = lake.extent(table, Some(&day)).await.unwrap();
+    let others = [Interval::parse("2024-03-11", "2024-03-11").unwrap(), Interval::parse("2024-01-01", "2024-03-04").unwrap()];
+    let among = lake.extents(table, &[others[0], day, others[1]]).await.unwrap();
+    assert_eq!((among.len(), &among[1]), (3, &alone));
+    for (extent, interval) in [(&among[0], others[0]), (&among[2], others[1])] {
+        assert_eq!(*extent, lake.extent(table, Some(&interval)).await.unwrap());
+    }
+    assert_eq!(lake.extents(table, &[]).await.unwrap(), []);
+    alone
 }
 
 /// The digest changes with rows that land within the interval, not with those that land in a partition that is too far away. Asking twice gives the same.

@@ -242,6 +242,11 @@ impl ReadLake for CrashingLake {
         pieces::of_whole(self, table, request, pieces)
     }
 
+    async fn extents(&self, table: &Table, intervals: &[Interval]) -> Result<Vec<Extent>> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.extents(table, intervals).await)
+    }
+
     async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
         self.schedule.check()?;
         self.schedule.read(self.inner.extent(table, interval).await)
@@ -462,6 +467,10 @@ impl ReadLake for FailingLake {
     }
 
     async fn extent(&self, _: &Table, _: Option<&Interval>) -> Result<Extent> {
+        self.fail()
+    }
+
+    async fn extents(&self, _: &Table, _: &[Interval]) -> Result<Vec<Extent>> {
         self.fail()
     }
 

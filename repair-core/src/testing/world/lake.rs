@@ -605,6 +605,11 @@ impl ReadLake for MemoryLake {
         pieces::of_whole(self, table, request, pieces)
     }
 
+    async fn extents(&self, table: &Table, intervals: &[Interval]) -> Result<Vec<Extent>> {
+        let state = self.request("extent");
+        intervals.iter().map(|interval| state.extent(table, Some(interval))).collect()
+    }
+
     async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
         self.request("extent").extent(table, interval)
     }

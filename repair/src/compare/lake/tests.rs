@@ -60,6 +60,10 @@ impl ReadLake for SeenThroughMasks {
         pieces::of_whole(self, table, request, pieces)
     }
 
+    async fn extents(&self, table: &Table, intervals: &[Interval]) -> Result<Vec<Extent>> {
+        self.seen(table).extents(table, intervals).await
+    }
+
     async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
         self.seen(table).extent(table, interval).await
     }

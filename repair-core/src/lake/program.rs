@@ -1,22 +1,21 @@
-//! Which program this is.
+//! Which program this is. It looks at the file of the program, and at nothing else.
 
 use std::path::Path;
 use std::sync::OnceLock;
-
-use crate::stamp::Stamp;
+use std::time::UNIX_EPOCH;
 
 /// What distinguishes this program from another one, and from itself before it was built again: where it lies, its size and its time; `None` if that cannot be
 /// known. What a program concludes from files and keeps is only for itself, since another one may read the same files in another way, and a version
 /// number does not change with every build.
-pub(crate) fn identity() -> Option<&'static str> {
+pub fn identity() -> Option<&'static str> {
     static IDENTITY: OnceLock<Option<String>> = OnceLock::new();
     IDENTITY.get_or_init(|| of(&std::env::current_exe().ok()?)).as_deref()
 }
 
 fn of(program: &Path) -> Option<String> {
     let metadata = std::fs::metadata(program).ok()?;
-    let stamp = Stamp::of(&metadata);
-    stamp.has_time().then(|| format!("{} {} {}", program.display(), metadata.len(), stamp.modified_ns()))
+    let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok().filter(|since| !since.is_zero())?;
+    Some(format!("{} {} {}", program.display(), metadata.len(), modified.as_nanos()))
 }
 
 #[cfg(test)]
