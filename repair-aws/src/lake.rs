@@ -243,8 +243,8 @@ impl ReadLake for AwsLake {
         self.taken_back(table).await
     }
 
-    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
-        self.ask(tables, sql).await
+    async fn query(&self, query: &repair_core::lake::Query<'_>) -> Result<BatchStream> {
+        self.ask(query).await
     }
 }
 

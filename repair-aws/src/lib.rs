@@ -9,6 +9,7 @@ mod connect;
 mod error;
 mod extent;
 mod footer;
+mod given;
 mod journal;
 mod kept;
 mod lake;

@@ -10,14 +10,16 @@ use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use repair_core::lake::overlay::owner;
 use repair_core::lake::partition::TimeBounds;
+use repair_core::lake::query::Bound;
 use repair_core::lake::rollup::{self, Rollup};
-use repair_core::lake::{BatchStream, Layer, PresenceRequest, RowCountRequest, RowCounts, ScanRequest, overlay, shape};
+use repair_core::lake::{BatchStream, Layer, PresenceRequest, Query, RowCountRequest, RowCounts, ScanRequest, overlay, shape};
 use repair_core::model::Usage;
 use repair_core::model::{Interval, Key, OnBadRow, Presence, Quarantine, SlotGrid, SlotRange, SlotSet, Table, TablePresence};
 use repair_core::{Error, Result};
 
 use crate::athena::{Execution, Page};
 use crate::bad::Bad;
+use crate::given::Given;
 use crate::kept::{Asked, ByDay, Rows, from_epoch, without_outside};
 use crate::lake::{AwsLake, Looked, odd_result};
 use crate::objects::Location;
@@ -355,8 +357,17 @@ impl AwsLake {
         Ok(RecordBatch::try_new(schema.clone(), arrays)?)
     }
 
-    pub(crate) async fn ask(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
-        let sql = sql.trim().trim_end_matches(';');
+    pub(crate) async fn ask(&self, query: &Query<'_>) -> Result<BatchStream> {
+        let tables = query.tables;
+        let on_behalf = self.behalf.as_ref().map(|behalf| format!("{} {} {}", behalf.caller.run, behalf.caller.step, behalf.caller.visit));
+        let give = |(name, relation)| Ok((name, Given::of(name, relation, on_behalf.as_deref().unwrap_or_default())?));
+        let given: BTreeMap<&str, Given> = query.named_relations().into_iter().map(give).collect::<Result<_>>()?;
+        let literal = |value: &Bound| match value {
+            Bound::Instant(at) => crate::sql::instant(at.as_microsecond()),
+            other => other.to_string(),
+        };
+        let text = query.text(literal, |name| given.get(name).map(|given| format!("\"{}\"", given.name)).unwrap_or_default())?;
+        let sql = text.trim().trim_end_matches(';');
         let lower = sql.to_ascii_lowercase();
         let begins =
             |word: &str| lower.strip_prefix(word).is_some_and(|rest| !rest.starts_with(|char: char| char.is_alphanumeric() || char == '_'));
@@ -379,8 +390,12 @@ impl AwsLake {
             let all = Looked { raw, repairs: Some(repairs.clone()), exceptions: None, retracted };
             known.ensure_view(&all.source(table), &repairs).await?;
         }
-        let execution = self.shared.athena.run(self.behalf.as_deref(), sql).await?;
-        let mut usage = execution.usage;
+        let mut usage = self.give(given.values()).await?;
+        let ran = self.shared.athena.run(self.behalf.as_deref(), sql).await;
+        // The result is there without them. If the query is asked for again, they are given again under the same names.
+        self.withdraw(given.values()).await;
+        let execution = ran?;
+        usage += execution.usage;
         let page = self.shared.athena.page(&execution.id, None).await?;
         let columns = page.columns.iter();
         let layout = Layout::of_types(columns.map(|(name, kind, precision, scale)| (name.as_str(), kind.as_str(), *precision, *scale)));

@@ -29,7 +29,7 @@ use repair_core::lake::overlay::columns;
 use repair_core::lake::partition::{self, TimeBounds};
 use repair_core::model::{Key, Table};
 
-pub(crate) use self::define::{add_columns, add_partitions, create_table, suggested_table};
+pub(crate) use self::define::{add_columns, add_partitions, create_table, drop_table, suggested_table};
 pub(crate) use self::presence::words;
 use crate::catalog::Relation;
 
@@ -66,7 +66,7 @@ pub(crate) fn bound_ms(us: i64) -> i64 {
 }
 
 /// An instant, rounded up to milliseconds.
-fn instant(us: i64) -> String {
+pub(crate) fn instant(us: i64) -> String {
     let ms = bound_ms(us);
     let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(if us < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX });
     format!("TIMESTAMP '{}'", jiff::tz::TimeZone::UTC.to_datetime(time).strftime("%Y-%m-%d %H:%M:%S.%3f"))

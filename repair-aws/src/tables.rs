@@ -369,6 +369,13 @@ impl Tables<'_> {
         self.athena.run(self.behalf, statement).await.map(|_| ())
     }
 
+    /// Drops a table of ours; its objects stay.
+    pub(crate) async fn drop(&self, name: &str) -> Result<()> {
+        self.define(&sql::drop_table(self.database(), name)).await?;
+        self.forget(name);
+        Ok(())
+    }
+
     /// Adds partitions to a table of ours.
     pub(crate) async fn ensure_partitions(&self, name: &str, column: &str, folder: &str, values: &[String]) -> Result<()> {
         let new: Vec<(String, String)> = {

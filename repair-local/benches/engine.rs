@@ -93,8 +93,8 @@ impl ReadLake for Weightless {
         self.0.retractions(table).await
     }
 
-    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
-        self.0.query(tables, sql).await
+    async fn query(&self, query: &repair_core::lake::Query<'_>) -> Result<BatchStream> {
+        self.0.query(query).await
     }
 }
 

@@ -396,8 +396,8 @@ impl ReadLake for LocalLake {
         blocking(move || retract::retractions(&table, &place::Place::to_read(&lake.root, &table)?)).await
     }
 
-    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
-        sql::query(&self.inner, tables, sql).await
+    async fn query(&self, query: &repair_core::lake::Query<'_>) -> Result<BatchStream> {
+        sql::query(&self.inner, query).await
     }
 }
 

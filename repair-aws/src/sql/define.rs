@@ -30,6 +30,11 @@ pub(crate) fn create_table(
     )
 }
 
+/// Drops a table of ours.
+pub(crate) fn drop_table(database: &str, table: &str) -> String {
+    format!("DROP TABLE IF EXISTS {}.{}", hive_name(database), hive_name(table))
+}
+
 /// Adds columns to a table of ours.
 pub(crate) fn add_columns(database: &str, table: &str, columns: &[(String, String)]) -> String {
     let list: Vec<String> = columns.iter().map(|(column, kind)| format!("{} {kind}", hive_name(column))).collect();

@@ -65,7 +65,10 @@ async fn a_date_that_a_table_gained_after_its_first_repair_is_repaired_too() {
         let shown = texts(&scanned);
         assert!(shown.len() == 2 && shown[1].contains("|2024-03-04|"), "{shown:?}");
         let sql = "SELECT count(*) FROM bars_repaired WHERE listed = DATE '2024-03-04'";
-        assert_eq!(texts(&collect(lake.query(std::slice::from_ref(&table), sql).await.unwrap()).await), ["1"]);
+        assert_eq!(
+            texts(&collect(lake.query(&repair_core::lake::Query::new(std::slice::from_ref(&table), sql)).await.unwrap()).await),
+            ["1"]
+        );
         let repairs = lake.repairs_of(&table).await.unwrap();
         assert_eq!(lake.describe(&repairs).await.unwrap().field_with_name("listed").unwrap().data_type(), &DataType::Date32);
     }

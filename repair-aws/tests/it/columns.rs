@@ -72,7 +72,7 @@ async fn a_table_is_found_by_names_in_any_case() {
         "SELECT REGIONID, sum(TOTALDEMAND) AS mw, count(repaired_by) AS n FROM Dispatch_repaired GROUP BY 1",
         r#"SELECT "REGIONID", sum("TotalDemand") AS mw, count(repaired_by) AS n FROM dispatch_repaired GROUP BY "REGIONID""#,
     ] {
-        let found = collect(world.lake.query(std::slice::from_ref(&table), sql).await.unwrap()).await;
+        let found = collect(world.lake.query(&repair_core::lake::Query::new(std::slice::from_ref(&table), sql)).await.unwrap()).await;
         assert_eq!(texts(&found), ["NSW1|60.0|1"], "{sql}");
     }
     let objects = world.objects("lake/dispatch_repairs/");

@@ -62,8 +62,11 @@ async fn the_view_leaves_out_what_is_taken_back() {
     let shown = async || {
         let sql = "SELECT count(*), count(repaired_by) FROM bars_repaired";
         // As the owner of the table asks, and as a process that has just begun does.
-        let here = texts(&collect(world.lake.query(&[], sql).await.unwrap()).await);
-        assert_eq!(here, texts(&collect(world.reopened().query(std::slice::from_ref(&table), sql).await.unwrap()).await));
+        let here = texts(&collect(world.lake.query(&repair_core::lake::Query::new(&[], sql)).await.unwrap()).await);
+        assert_eq!(
+            here,
+            texts(&collect(world.reopened().query(&repair_core::lake::Query::new(std::slice::from_ref(&table), sql)).await.unwrap()).await)
+        );
         here
     };
     assert_eq!(shown().await, ["3|2"]);

@@ -413,6 +413,6 @@ async fn what_is_not_ours_stays_as_it_is() {
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(error.to_string().contains("market.bars_repairs"), "{error}");
     assert_eq!(world.keys("lake/_repair/"), Vec::<String>::new(), "nothing is kept that could not be published");
-    let error = world.lake.query(&[table], "DROP TABLE bars").await.err().unwrap();
+    let error = world.lake.query(&repair_core::lake::Query::new(&[table], "DROP TABLE bars")).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Invalid);
 }

@@ -69,7 +69,9 @@ async fn refused(lake: &repair_aws::AwsLake, table: &Table, is_known: bool) -> V
         lake.to_create(table).await.map(|_| ()),
         publish(lake, table, "other", false).await,
         lake.retract(table, &retraction("undo-other")).await,
-        lake.query(std::slice::from_ref(table), &format!("SELECT * FROM {}_repaired", table.name)).await.map(|_| ()),
+        lake.query(&repair_core::lake::Query::new(std::slice::from_ref(table), &format!("SELECT * FROM {}_repaired", table.name)))
+            .await
+            .map(|_| ()),
     ];
     // Otherwise the catalog does not say that there is an overlay, and nothing is read.
     if is_known {
@@ -156,7 +158,7 @@ async fn own_sql_that_would_take_repairs_for_rows_is_refused() {
     let (whole, one) = (at_location("whole", "data"), bars().with_location("data/one"));
     world.add_rows(&one, &[rows(&[("B", RAW, 1.0)])]).await.unwrap();
     let ask = async |sql: &str| {
-        let answer = world.reopened().query(&[whole.clone(), one.clone()], sql).await;
+        let answer = world.reopened().query(&repair_core::lake::Query::new(&[whole.clone(), one.clone()], sql)).await;
         answer.map_err(|error| error.full())
     };
     assert_eq!(texts(&collect(ask("SELECT count(*) FROM whole").await.unwrap()).await), ["2"]);

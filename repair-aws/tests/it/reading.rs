@@ -35,7 +35,8 @@ async fn the_time_of_the_view_has_one_form_in_all_rows() {
         world.put("lake/bars/a.txt", text);
         repair(&world.lake, &table, "run", &[("A", "2024-03-04T09:01:00Z", 1.5)], Vec::new()).await;
         let sql = "SELECT CAST(ts AS varchar), repaired_by FROM bars_repaired WHERE ts >= TIMESTAMP '2024-03-04 09:00:00'";
-        let shown = texts(&collect(world.lake.query(std::slice::from_ref(&table), sql).await.unwrap()).await);
+        let shown =
+            texts(&collect(world.lake.query(&repair_core::lake::Query::new(std::slice::from_ref(&table), sql)).await.unwrap()).await);
         let at = |minute: &str, by: &str| format!("2024-03-04 09:{minute}:00.000|{by}");
         assert_eq!(shown, [at("00", ""), at("01", "backfill"), at("02", "")], "{format:?}");
     }

@@ -104,7 +104,8 @@ async fn unrelated_partitions_are_not_read() {
         let caller = caller("run", 1);
         let lake = world.lake.on_behalf_of(&caller).unwrap();
         let sql = "SELECT count(*), count(repaired_by) FROM bars_repaired WHERE \"date\" = '2024-03-04'";
-        let rows: Vec<RecordBatch> = lake.query(std::slice::from_ref(&table), sql).await.unwrap().try_collect().await.unwrap();
+        let rows: Vec<RecordBatch> =
+            lake.query(&repair_core::lake::Query::new(std::slice::from_ref(&table), sql)).await.unwrap().try_collect().await.unwrap();
         assert_eq!(texts(&rows), ["2702|2"]);
         bytes.push(caller.meter.take().usage.bytes_scanned);
         let counted = world.sandbox.store().counted();
@@ -153,7 +154,7 @@ async fn an_undo_of_thousands_of_keys_makes_no_statement_longer() {
         let repaired: u64 = lake.presence(&table, &request).await.unwrap().repaired.values().map(|slots| slots.count()).sum();
         let scanned = texts(&collect(lake.scan(&table, &everything(Layer::Repaired)).await.unwrap()).await).len();
         let sql = "SELECT count(repaired_by) FROM bars_repaired";
-        let shown = texts(&collect(lake.query(std::slice::from_ref(&table), sql).await.unwrap()).await);
+        let shown = texts(&collect(lake.query(&repair_core::lake::Query::new(std::slice::from_ref(&table), sql)).await.unwrap()).await);
         let log = world.sandbox.faults().log();
         let lengths: Vec<usize> =
             log.iter().filter(|served| served.operation == "StartQueryExecution").map(|served| served.resource.len()).collect();

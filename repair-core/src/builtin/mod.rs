@@ -12,7 +12,8 @@
 //! | `keep` | repairer | keeps one of several rows |
 //! | `interpolate` | repairer | draws a line between the rows before and after a gap |
 //! | `shifted` | repairer | copies the row from the same time of another day |
-//! | `sql` | aggregator | writes the result of a query as a table |
+//! | `sql` | detector, repairer, source, aggregator, task | a query of the user's own: its rows are the defects, the repaired rows, the answer of a source, a
+//! table, or what later steps decide by |
 //! | `usage` | task | records what another system used |
 //!
 //! Nothing here may know a lake, a query engine, or one kind of row.
@@ -21,6 +22,8 @@ mod aggregate;
 pub mod detect;
 mod period;
 pub mod repair;
+mod source;
+mod sql;
 pub mod target;
 mod task;
 
@@ -34,6 +37,7 @@ impl Default for Registry {
         let mut registry = Self::empty();
         detect::register(&mut registry);
         repair::register(&mut registry);
+        source::register(&mut registry);
         aggregate::register(&mut registry);
         task::register(&mut registry);
         registry

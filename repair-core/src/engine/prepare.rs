@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use jiff::{Timestamp, ToSpan};
 use serde_json::Value;
@@ -11,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::rate::{RateLimited, RateLimiter};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::{self, Caller, Lake, Layer, ScanRequest};
+use crate::lake::query::Bound;
+use crate::lake::{self, Caller, Lake, Layer, ScanRequest, shape};
 use crate::model::{Calendar, Findings, Scope, Table};
-use crate::plugin::{Asks, Clock, Detector, GapSink, Plugin, PluginKind, Progress, Registry, Source, StepContext};
+use crate::plugin::{Asks, Clock, Detector, GapSink, Plugin, PluginKind, Progress, Registry, Source, StepContext, UserQuery};
 use crate::price::{Budget, Meter};
 use crate::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow, limits};
 
@@ -87,6 +89,7 @@ pub fn shared_context(registry: &Registry, workflow: &Workflow, variables: &Vari
         now: setting.now,
         lake: setting.lake,
         tables: Arc::new(workflow.tables.clone()),
+        params: Arc::new(variables.params.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect()),
         sources: Arc::new(sources(registry, &setting.clock, workflow, variables)?),
         calendars: Arc::new(calendars(registry, workflow)),
         clock: setting.clock,
@@ -422,17 +425,67 @@ pub fn unfit(registry: &Registry, workflow: &Workflow, variables: &Variables) ->
     of_sources.into_iter().chain(of_steps).collect()
 }
 
-/// The SQL that aggregate steps have the lake run, each with its step, as far as it is known before the first step; and the tables that steps write.
-pub fn queries<'a>(registry: &Registry, workflow: &'a Workflow, variables: &Variables) -> (Vec<(&'a str, String)>, BTreeSet<String>) {
+/// The SQL of a step or a source, as far as it is known before the first step.
+pub struct KnownQuery<'a> {
+    /// What has it: `step` or `source`, and its name.
+    pub of: (&'static str, &'a str),
+    /// The text.
+    pub sql: String,
+    /// The values that it may name; those that are only known in a run have one of their kind.
+    pub values: BTreeMap<String, Bound>,
+    /// The relations that it may name, with the columns of each; `None` if these are not known.
+    pub relations: BTreeMap<String, Option<SchemaRef>>,
+}
+
+/// The SQL that steps and sources have the lake run, as far as it is known before the first step; and the tables that steps write.
+pub fn queries<'a>(registry: &Registry, workflow: &'a Workflow, variables: &Variables) -> (Vec<KnownQuery<'a>>, BTreeSet<String>) {
     let (mut queries, mut written) = (Vec::new(), BTreeSet::new());
     for (step, plugin) in plugins(workflow) {
         let Ok(Some((config, made))) = made(registry, workflow, step, plugin, variables) else { continue };
         written.extend(config.get("into").and_then(Value::as_str).map(str::to_owned));
-        if let Plugin::Aggregator(aggregator) = made {
-            queries.extend(aggregator.query().map(|query| (step.name.as_str(), query.to_owned())));
-        }
+        let own = config.get("table").and_then(Value::as_str).and_then(|name| workflow.tables.get(name));
+        let table = own.or_else(|| works_on(workflow, step, variables));
+        let query = match &made {
+            Plugin::Detector(detector) => detector.query(),
+            Plugin::Repairer(repairer) => repairer.query(),
+            Plugin::Aggregator(aggregator) => aggregator.query(),
+            Plugin::Task(task) => task.query(),
+            _ => None,
+        };
+        queries.extend(query.map(|query| known_query(workflow, variables, ("step", &step.name), &query, table)));
+    }
+    for (name, used) in &workflow.sources {
+        let made = used.with.resolve(variables).and_then(|config| registry.make(PluginKind::Source, &used.plugin, &config));
+        let Ok(Plugin::Source(source)) = made else { continue };
+        queries.extend(source.query().map(|query| known_query(workflow, variables, ("source", name), &query, None)));
     }
     (queries, written)
+}
+
+fn known_query<'a>(
+    workflow: &'a Workflow,
+    variables: &Variables,
+    of: (&'static str, &'a str),
+    query: &UserQuery<'_>,
+    table: Option<&Table>,
+) -> KnownQuery<'a> {
+    let some = || Bound::Instant(Timestamp::UNIX_EPOCH);
+    let mut values: BTreeMap<String, Bound> = BTreeMap::new();
+    values.extend(workflow.params.keys().map(|name| (name.clone(), Bound::Text(String::new()))));
+    let given = variables.params.as_object().into_iter().flatten().chain(query.values);
+    values.extend(given.filter_map(|(name, value)| Some((name.clone(), Bound::of_json(value)?))));
+    values.insert("now".to_owned(), some());
+    if query.has_interval {
+        values.extend(["from", "to"].map(|name| (name.to_owned(), some())));
+    }
+    let columns = |name: &&str| {
+        let table = table?;
+        let mut fields: Vec<Field> = table.key.iter().map(|key| shape::key_field(key)).collect();
+        fields.extend((*name == "missing").then(|| shape::time_field(table)));
+        Some(Arc::new(Schema::new(fields)))
+    };
+    let relations = query.relations.iter().map(|name| ((*name).to_owned(), columns(name))).collect();
+    KnownQuery { of, sql: query.sql.to_owned(), values, relations }
 }
 
 /// Checks that the plug-ins can be created, and returns what they use.

@@ -12,6 +12,7 @@ pub mod overlay;
 pub mod partition;
 pub mod pieces;
 pub mod program;
+pub mod query;
 mod read;
 pub mod replacement;
 pub mod rollup;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::artifact::{ArtifactName, Artifacts};
 pub use self::overlay::operations::{Overlay, Published, StageRequest, StageScope, Staged};
+pub use self::query::Query;
 pub use self::read::{BatchStream, FILE, Layer, PresenceRequest, PresenceStream, ReadLake, ScanRequest};
 pub use self::row_count::{RowCountRequest, RowCounts};
 use crate::error::Result;

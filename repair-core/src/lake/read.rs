@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::extent::Extent;
 use super::overlay::retraction::Retraction;
+use super::query::Query;
 use super::rollup::Rollup;
 use super::row_count::{RowCountRequest, RowCounts};
 use crate::error::{Error, Result};
@@ -218,10 +219,9 @@ pub trait ReadLake: Send + Sync {
     /// If they cannot be read.
     async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>>;
 
-    /// Runs a user's SQL over the given tables, in the lake's own dialect. Each table has its own name there, and its repaired view has
-    /// that name with `_repaired` appended.
+    /// Runs a user's SQL, in the lake's own dialect. It sees the tables, values and relations of the query and nothing else, and only reads.
     ///
     /// # Errors
     /// `invalid` with the engine's message if the SQL is wrong, or if the lake runs no SQL.
-    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream>;
+    async fn query(&self, query: &Query<'_>) -> Result<BatchStream>;
 }

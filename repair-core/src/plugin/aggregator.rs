@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::model::Findings;
 use crate::model::Table;
 use crate::model::Usage;
-use crate::plugin::StepContext;
+use crate::plugin::{StepContext, UserQuery};
 
 /// The field of an aggregator's output that lists rows which the repaired views that it read leave out, because their times are off the grid: for
 /// each table `table`, `misaligned`, and how many `rows` were looked at. The report of the run lists them.
@@ -120,7 +120,7 @@ pub trait Aggregator: Send + Sync {
 
     /// The SQL that it has the lake run ([`ReadLake::query`](crate::lake::ReadLake::query)), if it does. The columns that it names are then checked
     /// before anything is written, where the columns of its tables are known.
-    fn query(&self) -> Option<&str> {
+    fn query(&self) -> Option<UserQuery<'_>> {
         None
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -153,6 +154,8 @@ pub struct StepContext {
     pub lake: Arc<dyn Lake>,
     /// The workflow's tables, by name.
     pub tables: Arc<BTreeMap<String, Table>>,
+    /// The parameters of the run, by name.
+    pub params: Arc<BTreeMap<String, Value>>,
     /// The workflow's sources, by name, with their rate limits.
     pub sources: Arc<BTreeMap<String, Arc<dyn Source>>>,
     /// The calendars, by name.
@@ -170,6 +173,13 @@ impl StepContext {
     #[must_use]
     pub fn with_now(mut self, now: Timestamp) -> Self {
         self.now = now;
+        self
+    }
+
+    /// The same context with other parameters.
+    #[must_use]
+    pub fn with_params(mut self, params: impl IntoIterator<Item = (String, Value)>) -> Self {
+        self.params = Arc::new(params.into_iter().collect());
         self
     }
 

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use crate::error::{Error, Result};
 use crate::model::{Findings, GapList, Interval};
 use crate::plugin::StepContext;
+use crate::plugin::UserQuery;
 
 /// Takes gaps as a detector finds them.
 #[derive(Debug, Clone)]
@@ -151,6 +152,11 @@ pub trait Detector: Send + Sync {
     /// As [`Detector::detect`].
     async fn rests_on(&self, _context: &StepContext) -> Result<Option<String>> {
         Ok(None)
+    }
+
+    /// The SQL that it has the lake run, so that it can be checked before a run begins. The default runs none.
+    fn query(&self) -> Option<UserQuery<'_>> {
+        None
     }
 
     /// The columns of which it finds wrong cells, in groups: the cells of a group are found wrong together. Columns have the names by which the

@@ -6,6 +6,7 @@
 mod aggregator;
 mod context;
 mod detector;
+mod query;
 mod registry;
 mod repairer;
 mod sensor;
@@ -15,6 +16,7 @@ mod task;
 pub use aggregator::{AggregateRequest, Aggregated, Aggregator, LEFT_OUT};
 pub use context::{Clock, Progress, StepContext, SystemClock};
 pub use detector::{Asks, Detector, GapSink};
+pub use query::UserQuery;
 pub use registry::{ConfigError, Drawing, PathSegment, Plugin, PluginEntry, PluginKind, Registry};
 pub(crate) use registry::{OWN_HELP, OWN_PREFIX};
 pub use repairer::{PlannedUnits, Reads, Repairer};

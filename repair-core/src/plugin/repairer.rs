@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::error::Result;
 use crate::model::Usage;
 use crate::model::{AnswerPrint, Findings, Fix, Table, Unit};
-use crate::plugin::StepContext;
+use crate::plugin::{StepContext, UserQuery};
 
 /// Units of work, one after the other, so that a plan of millions need not fit in memory.
 pub type PlannedUnits = Box<dyn Iterator<Item = Result<Unit>> + Send>;
@@ -94,6 +94,11 @@ pub trait Repairer: Send + Sync {
     /// What a unit uses at worst. If there is a budget, this much is reserved before the unit starts. The default is one call.
     fn worst(&self, _context: &StepContext, _unit: &Unit) -> Usage {
         Usage { source_requests: 1, ..Usage::default() }
+    }
+
+    /// The SQL that it has the lake run, so that it can be checked before a run begins. The default runs none.
+    fn query(&self) -> Option<UserQuery<'_>> {
+        None
     }
 
     /// How often it reads its table. The default is once for each unit.

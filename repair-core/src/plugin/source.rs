@@ -5,7 +5,7 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 use crate::model::{Interval, Key, Table};
-use crate::plugin::StepContext;
+use crate::plugin::{StepContext, UserQuery};
 
 /// What one request to a source may ask for. Requests are cut to fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +163,11 @@ pub trait Source: Send + Sync {
     /// that makes more exceeds budgets.
     fn requests_at_worst(&self) -> u64 {
         1
+    }
+
+    /// The SQL that it has the lake run, so that it can be checked before a run begins. The default runs none.
+    fn query(&self) -> Option<UserQuery<'_>> {
+        None
     }
 
     /// Checks, before a run begins, what can be known without asking: that the API keys it needs are there. An API key belongs in the

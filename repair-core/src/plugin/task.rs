@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::model::Usage;
-use crate::plugin::StepContext;
+use crate::plugin::{StepContext, UserQuery};
 
 /// A step of the user's own.
 ///
@@ -45,6 +45,11 @@ use crate::plugin::StepContext;
 /// ```
 #[async_trait]
 pub trait Task: Send + Sync {
+    /// The SQL that it has the lake run, so that it can be checked before a run begins. The default runs none.
+    fn query(&self) -> Option<UserQuery<'_>> {
+        None
+    }
+
     /// Does it, and returns what later conditions see as `$output` and what it used. Doing it twice must have the effect of doing it once:
     /// after a crash it is done again.
     ///

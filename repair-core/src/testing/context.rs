@@ -27,6 +27,7 @@ pub fn context(lake: Arc<dyn Lake>, tables: impl IntoIterator<Item = Table>, clo
         lake,
         tables: Arc::new(tables.into_iter().map(|table| (table.name.clone(), table)).collect()),
         sources: Arc::new(BTreeMap::new()),
+        params: Arc::new(BTreeMap::new()),
         calendars: Arc::new(Registry::default().calendars().clone()),
         clock,
         cancel: CancellationToken::new(),

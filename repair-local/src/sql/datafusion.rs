@@ -9,6 +9,7 @@ use ::datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use ::datafusion::catalog::{Session, TableProvider};
 use ::datafusion::common::{Column, ScalarValue, SchemaError, TableReference};
 use ::datafusion::dataframe::DataFrame;
+use ::datafusion::datasource::MemTable;
 use ::datafusion::datasource::empty::EmptyTable;
 use ::datafusion::error::{DataFusionError, Result as SqlResult};
 use ::datafusion::execution::context::{SQLOptions, SessionContext};
@@ -25,6 +26,7 @@ use ::datafusion::sql::sqlparser::parser::Parser;
 use ::datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer, Word};
 use async_trait::async_trait;
 use futures::StreamExt;
+use repair_core::lake::query::{Bound, Relation};
 use repair_core::lake::shape;
 use repair_core::lake::{BatchStream, Layer, overlay};
 use repair_core::model::Table;
@@ -33,13 +35,41 @@ use repair_core::{Error, Result};
 use crate::files::{self, blocking};
 use crate::lake::Inner;
 use crate::scan::{self, Scan};
-use crate::sql::UnknownColumn;
+use crate::sql::{Asked, UnknownColumn};
 use repair_core::lake::partition::TimeBounds;
 
 /// Memory for sorts and joins; beyond this they use the disk.
 const MEMORY_BYTES: usize = 1 << 30;
 
-pub(super) async fn query(lake: &Arc<Inner>, tables: &[Table], sql: &str) -> Result<BatchStream> {
+/// A value, as the engine writes it.
+pub(super) fn literal(value: &Bound) -> String {
+    match value {
+        // In the type of time columns, so that their files are chosen by it.
+        Bound::Instant(_) => format!("arrow_cast({value}, 'Timestamp(Microsecond, Some(\"UTC\"))')"),
+        other => other.to_string(),
+    }
+}
+
+/// A value in a query that is only planned, and whose case does not matter.
+pub(super) fn plain_literal(value: &Bound) -> String {
+    match value {
+        Bound::Instant(_) => format!("TIMESTAMP {value}"),
+        other => other.to_string(),
+    }
+}
+
+/// The name of a relation in the engine.
+pub(super) fn shown_name(relation: &str) -> String {
+    format!("${relation}")
+}
+
+/// The same in quotes.
+pub(super) fn name(relation: &str) -> String {
+    format!("\"{}\"", shown_name(relation))
+}
+
+pub(super) async fn query(lake: &Arc<Inner>, asked: &Asked) -> Result<BatchStream> {
+    let Asked { tables, sql, relations } = asked;
     let text = sql.to_owned();
     blocking(move || super::depth::check(&text)).await?;
     let mut known: Vec<LakeTable> = Vec::with_capacity(2 * tables.len());
@@ -58,7 +88,7 @@ pub(super) async fn query(lake: &Arc<Inner>, tables: &[Table], sql: &str) -> Res
         return Err(Error::invalid(format!("two tables of the query are named `{}`; rename one", twice.shown_name)));
     }
     let runtime = RuntimeEnvBuilder::new().with_memory_limit(MEMORY_BYTES, 1.0).build_arc().map_err(error)?;
-    let refused = match plan(&runtime, &known, sql).await {
+    let refused = match plan(&runtime, &known, relations, sql).await {
         Ok(planned) => {
             let rows = planned.execute_stream().await.map_err(error)?;
             return Ok(Box::pin(rows.map(|batch| batch.map_err(error))));
@@ -69,7 +99,7 @@ pub(super) async fn query(lake: &Arc<Inner>, tables: &[Table], sql: &str) -> Res
     // tried once more with all of them in lower case.
     if let Some(names) = Names::of(&known, sql) {
         let lower: Vec<LakeTable> = known.iter().map(|table| table.in_lower_case(&names)).collect();
-        match plan(&runtime, &lower, &names.in_lower_case(sql)).await {
+        match plan(&runtime, &lower, relations, &names.in_lower_case(sql)).await {
             Ok(planned) => {
                 let rows = planned.execute_stream().await.map_err(error)?;
                 return Ok(Box::pin(rows.map(move |batch| names.restored(&batch.map_err(error)?))));
@@ -84,11 +114,14 @@ pub(super) async fn query(lake: &Arc<Inner>, tables: &[Table], sql: &str) -> Res
     Err(left_out(lake, tables, &refused).await?.unwrap_or_else(|| error(refused)))
 }
 
-async fn plan(runtime: &Arc<RuntimeEnv>, tables: &[LakeTable], sql: &str) -> SqlResult<DataFrame> {
+async fn plan(runtime: &Arc<RuntimeEnv>, tables: &[LakeTable], relations: &[(String, Relation)], sql: &str) -> SqlResult<DataFrame> {
     let config = SessionConfig::new().with_target_partitions(files::workers());
     let context = SessionContext::new_with_config_rt(config, runtime.clone());
     for table in tables {
         context.register_table(TableReference::bare(table.shown_name.as_str()), Arc::new(table.clone()))?;
+    }
+    for (name, Relation { schema, rows }) in relations {
+        context.register_table(TableReference::bare(shown_name(name)), Arc::new(MemTable::try_new(schema.clone(), vec![rows.clone()])?))?;
     }
     let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     context.sql_with_options(sql, only_reads).await
@@ -293,7 +326,14 @@ fn error(error: DataFusionError) -> Error {
         }
         cause = next.source();
     }
-    Error::invalid(format!("the SQL could not be run: {error}"))
+    // The engine takes some mistakes of a query for its own.
+    let message = error.to_string();
+    let said =
+        ["\nThis issue was likely caused by a bug", "\nThis was likely caused by a bug"].iter().filter_map(|text| message.find(text)).min();
+    Error::invalid(format!(
+        "the SQL could not be run: {}",
+        message.get(..said.unwrap_or(message.len())).unwrap_or(&message).trim_end_matches(['.', ' '])
+    ))
 }
 
 fn external(error: Error) -> DataFusionError {

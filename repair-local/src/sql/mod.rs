@@ -14,7 +14,10 @@ mod worker;
 use std::sync::Arc;
 
 use repair_core::Result;
-use repair_core::lake::BatchStream;
+#[cfg(feature = "sql")]
+use repair_core::lake::query::Relation;
+use repair_core::lake::{BatchStream, Query};
+#[cfg(feature = "sql")]
 use repair_core::model::Table;
 #[cfg(not(feature = "sql"))]
 use repair_core::{Error, Hint};
@@ -22,13 +25,24 @@ use repair_core::{Error, Hint};
 use crate::lake::Inner;
 
 #[cfg(not(feature = "sql"))]
-pub(crate) async fn query(_: &Arc<Inner>, _: &[Table], _: &str) -> Result<BatchStream> {
+pub(crate) async fn query(_: &Arc<Inner>, _: &Query<'_>) -> Result<BatchStream> {
     Err(Error::invalid("this program was built without SQL over lakes in a folder").hint(Hint::Feature { name: "sql" }))
 }
 
 #[cfg(feature = "sql")]
-pub(crate) async fn query(lake: &Arc<Inner>, tables: &[Table], sql: &str) -> Result<BatchStream> {
-    if worker::is_served() { worker::query(&lake.root, tables, sql).await } else { datafusion::query(lake, tables, sql).await }
+pub(crate) async fn query(lake: &Arc<Inner>, query: &Query<'_>) -> Result<BatchStream> {
+    let text = query.text(datafusion::literal, datafusion::name)?;
+    let relations = query.named_relations().into_iter().map(|(name, relation)| (name.to_owned(), relation.clone())).collect();
+    let asked = Asked { tables: query.tables.to_vec(), sql: text, relations };
+    if worker::is_served() { worker::query(&lake.root, asked).await } else { datafusion::query(lake, &asked).await }
+}
+
+/// A query with its values in the text.
+#[cfg(feature = "sql")]
+struct Asked {
+    tables: Vec<Table>,
+    sql: String,
+    relations: Vec<(String, Relation)>,
 }
 
 /// A column that a query names and none of its tables has.
@@ -42,16 +56,19 @@ pub struct UnknownColumn {
 }
 
 /// Looks for a column that a query names and none of its tables has; each table has a name and columns. Nothing is read. Case does not matter
-/// in names. A query that names other tables, or is wrong in another way, may be right about its columns.
+/// in names. A query that names other tables, or is wrong in another way, may be right about its columns. Of the query, the values and relations count,
+/// and its tables do not.
 ///
 /// # Errors
-/// `invalid` if expressions are nested too deeply.
+/// `invalid` if expressions are nested too deeply, or if the query names a value or a relation that it is not given.
 #[cfg(feature = "sql")]
-pub async fn unknown_column(tables: &[(String, arrow::datatypes::SchemaRef)], sql: &str) -> Result<Option<UnknownColumn>> {
-    let text = sql.to_lowercase();
+pub async fn unknown_column(tables: &[(String, arrow::datatypes::SchemaRef)], query: &Query<'_>) -> Result<Option<UnknownColumn>> {
+    let text = query.text(|value| datafusion::plain_literal(value), datafusion::name)?.to_lowercase();
     let checked = text.clone();
     crate::files::blocking(move || depth::check(&checked)).await?;
-    datafusion::unknown_column(tables, &text).await
+    let relations = query.named_relations().into_iter().map(|(name, relation)| (datafusion::shown_name(name), relation.schema.clone()));
+    let all: Vec<_> = tables.iter().cloned().chain(relations).collect();
+    datafusion::unknown_column(&all, &text).await
 }
 
 /// Call this first in `main`, before there are threads. From then on, each query of users' SQL over a lake in a folder runs in a process of

@@ -1,9 +1,9 @@
-//! A query in a process of its own: this program, started again. It gets the query on standard input, and answers with rows in Arrow's stream
-//! format on standard output. If it fails, it says why on standard error, as JSON, and exits with [`REFUSED`].
+//! A query in a process of its own: this program, started again. It gets the query on standard input, with its relations behind it in Arrow's
+//! stream format, and answers with rows in the same format on standard output. If it fails, it says why on standard error, as JSON, and exits with [`REFUSED`].
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,12 +12,14 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use futures::{StreamExt, TryStreamExt};
 use repair_core::lake::BatchStream;
+use repair_core::lake::query::Relation;
 use repair_core::model::Table;
 use repair_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::files::blocking;
 use crate::lake::LocalLake;
+use crate::sql::Asked;
 
 /// The argument with which this program is started again.
 const ARGUMENT: &str = "repair-sql-worker";
@@ -65,6 +67,8 @@ struct Request {
     root: PathBuf,
     tables: Vec<Table>,
     sql: String,
+    /// The names of the relations that follow, in order.
+    relations: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -96,15 +100,26 @@ fn limit() -> Result<()> {
 fn work() -> Result<()> {
     limit()?;
     let broken = |error: io::Error| Error::internal("the process for SQL got no query").because(error);
+    let mut input = BufReader::with_capacity(1 << 18, io::stdin().lock());
+    let mut length = [0; 8];
+    input.read_exact(&mut length).map_err(broken)?;
     let mut request = Vec::new();
-    io::stdin().lock().read_to_end(&mut request).map_err(broken)?;
+    (&mut input).take(u64::from_le_bytes(length)).read_to_end(&mut request).map_err(broken)?;
     let request: Request = serde_json::from_slice(&request).map_err(|error| broken(error.into()))?;
+    let mut relations = Vec::with_capacity(request.relations.len());
+    for name in request.relations {
+        let odd = |error: arrow::error::ArrowError| Error::internal("the process for SQL got no relation").because(error);
+        let reader = StreamReader::try_new(&mut input, None).map_err(odd)?;
+        let schema = reader.schema();
+        relations.push((name, Relation { schema, rows: reader.collect::<std::result::Result<_, _>>().map_err(odd)? }));
+    }
+    let asked = Asked { tables: request.tables, sql: request.sql, relations };
     let no_threads = |error: io::Error| Error::new(ErrorKind::Transient, "the system gives the process for SQL no threads").because(error);
     let workers = crate::files::workers();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).thread_stack_size(STACK_BYTES).enable_all().build();
     runtime.map_err(no_threads)?.block_on(async {
         let lake = LocalLake::open(&request.root)?;
-        let mut rows = super::datafusion::query(lake.inner(), &request.tables, &request.sql).await?;
+        let mut rows = super::datafusion::query(lake.inner(), &asked).await?;
         let gone = |error: arrow::error::ArrowError| Error::internal("nobody reads the rows of the SQL any more").because(error);
         let mut writer = None;
         while let Some(batch) = rows.try_next().await? {
@@ -169,13 +184,15 @@ impl Drop for EndsWith {
 }
 
 /// Runs a query in a process of its own.
-pub(super) async fn query(root: &Path, tables: &[Table], sql: &str) -> Result<BatchStream> {
-    let request = Request { root: root.to_owned(), tables: tables.to_vec(), sql: sql.to_owned() };
+pub(super) async fn query(root: &Path, asked: Asked) -> Result<BatchStream> {
+    let Asked { tables, sql, relations } = asked;
+    let (names, relations): (Vec<String>, Vec<Relation>) = relations.into_iter().unzip();
+    let request = Request { root: root.to_owned(), tables, sql, relations: names };
     let request = serde_json::to_vec(&request).map_err(|error| Error::internal("a query is not JSON").because(error))?;
     let (worker, out, said) = start()?;
     let (reading, until) = (worker.clone(), EndsWith(worker));
     let opened = blocking(move || {
-        let sent = reading.child().stdin.take().map(|mut input| input.write_all(&request));
+        let sent = reading.child().stdin.take().map(|input| send(input, &request, &relations));
         let said = std::thread::spawn(move || {
             let mut text = String::new();
             let _ = said.take(SAID_BYTES).read_to_string(&mut text);
@@ -217,6 +234,18 @@ pub(super) async fn query(root: &Path, tables: &[Table], sql: &str) -> Result<Ba
             batch
         })
         .boxed())
+}
+
+/// Sends a request: the length of its text, the text, then its relations.
+fn send(input: ChildStdin, request: &[u8], relations: &[Relation]) -> io::Result<()> {
+    let mut input = BufWriter::with_capacity(1 << 18, input);
+    input.write_all(&(request.len() as u64).to_le_bytes())?;
+    input.write_all(request)?;
+    for Relation { schema, rows } in relations {
+        let mut writer = StreamWriter::try_new(&mut input, schema).map_err(io::Error::other)?;
+        rows.iter().try_for_each(|batch| writer.write(batch)).and_then(|()| writer.finish()).map_err(io::Error::other)?;
+    }
+    input.flush()
 }
 
 fn start() -> Result<(Arc<Worker>, ChildStdout, ChildStderr)> {

@@ -499,7 +499,7 @@ fn a_root_that_is_not_there_is_named_whole() {
 #[cfg(not(feature = "sql"))]
 #[tokio::test]
 async fn without_its_feature_sql_says_so() {
-    let error = World::new().lake.query(&[bars()], "SELECT 1").await.err().unwrap();
+    let error = World::new().lake.query(&repair_core::lake::Query::new(&[bars()], "SELECT 1")).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(matches!(error.remedy(), Some(repair_core::Hint::Feature { name: "sql" })), "{error}");
 }

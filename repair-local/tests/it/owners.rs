@@ -82,7 +82,7 @@ async fn refusals(lake: &LocalLake, table: &Table) -> Vec<Error> {
     errors.push(lake.publish(&of_table, 0, &["unit".to_owned()]).await.map(|_| ()).unwrap_err());
     if cfg!(feature = "sql") {
         let sql = format!("SELECT * FROM {}", overlay::repaired_view(&table.name));
-        let asked = match lake.query(std::slice::from_ref(table), &sql).await {
+        let asked = match lake.query(&repair_core::lake::Query::new(std::slice::from_ref(table), &sql)).await {
             Ok(stream) => collect(stream).await.map(|_| ()),
             Err(error) => Err(error),
         };

@@ -31,7 +31,7 @@ async fn world() -> (World, Table) {
 }
 
 async fn ask(world: &World, tables: &[Table], sql: &str) -> String {
-    let batches = collect(world.lake.query(tables, sql).await.unwrap()).await.unwrap();
+    let batches = collect(world.lake.query(&repair_core::lake::Query::new(tables, sql)).await.unwrap()).await.unwrap();
     pretty_format_batches(&batches).unwrap().to_string()
 }
 
@@ -115,15 +115,15 @@ async fn only_reading_is_allowed_and_errors_keep_their_kind() {
         "SELECT nothing FROM bars",
         "SELECT * FROM other",
     ] {
-        let error = world.lake.query(&tables, sql).await.err().unwrap_or_else(|| panic!("{sql}"));
+        let error = world.lake.query(&repair_core::lake::Query::new(&tables, sql)).await.err().unwrap_or_else(|| panic!("{sql}"));
         assert_eq!(error.kind(), ErrorKind::Invalid, "{sql}: {error}");
     }
     assert_eq!(before, tree(world.root()));
     world.write("bars/date=2018-04-04/bad.parquet", "nonsense");
-    let error = world.lake.query(&tables, "SELECT count(*) FROM bars").await.err().unwrap();
+    let error = world.lake.query(&repair_core::lake::Query::new(&tables, "SELECT count(*) FROM bars")).await.err().unwrap();
     assert!(error.full().contains("bad.parquet"), "{}", error.full());
     let missing = Table { location: "gone".into(), ..bars() };
-    assert_eq!(world.lake.query(&[missing], "SELECT 1").await.err().unwrap().kind(), ErrorKind::NotFound);
+    assert_eq!(world.lake.query(&repair_core::lake::Query::new(&[missing], "SELECT 1")).await.err().unwrap().kind(), ErrorKind::NotFound);
 }
 
 /// What the aggregator `sql` makes of a query, in a workflow with these tables.
@@ -235,7 +235,10 @@ fn capitals() -> (World, Vec<Table>) {
 async fn names_are_found_in_any_case_as_on_athena() {
     let (world, tables) = capitals();
     let asked = async |sql: &str| {
-        let batches = collect(world.lake.query(&tables, sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"))).await.unwrap();
+        let batches =
+            collect(world.lake.query(&repair_core::lake::Query::new(&tables, sql)).await.unwrap_or_else(|error| panic!("{sql}: {error}")))
+                .await
+                .unwrap();
         let names: Vec<String> = batches[0].schema().fields().iter().map(|field| field.name().clone()).collect();
         let text = pretty_format_batches(&batches).unwrap().to_string();
         let rows: Vec<String> =
@@ -277,7 +280,7 @@ async fn names_are_found_in_any_case_as_on_athena() {
     ] {
         assert_eq!(asked(sql).await, expected, "{sql}");
     }
-    let refused = world.lake.query(&tables, "SELECT REGION FROM dispatch").await.err().unwrap();
+    let refused = world.lake.query(&repair_core::lake::Query::new(&tables, "SELECT REGION FROM dispatch")).await.err().unwrap();
     assert!(refused.message().contains("region"), "{refused}");
 }
 
@@ -287,7 +290,7 @@ async fn columns_that_differ_only_in_case_are_written_exactly() {
     world.write("bars/a.csv", "symbol,ts,Close,CLOSE\nA,2024-03-04T00:00:00Z,1,2\n");
     let tables = [Table { format: Format::Csv, ..bars() }];
     assert!(ask(&world, &tables, r#"SELECT "Close", "CLOSE", SYMBOL FROM bars"#).await.contains("| 1     | 2     | A "));
-    let refused = world.lake.query(&tables, "SELECT close FROM bars").await.err().unwrap();
+    let refused = world.lake.query(&repair_core::lake::Query::new(&tables, "SELECT close FROM bars")).await.err().unwrap();
     assert!(refused.message().contains("No field named close"), "{refused}");
 }
 
@@ -304,7 +307,7 @@ async fn a_column_that_files_disagree_about_stops_only_the_queries_that_name_it(
     assert!(ask(&world, &[bars()], "SELECT count(*) AS n, sum(close) AS s FROM bars_repaired").await.contains("| 2 | 2.0 |"));
     assert!(!ask(&world, &[bars()], "SELECT * FROM bars").await.contains("Note"));
     for sql in ["SELECT \"Note\" FROM bars", "SELECT count(b.note) FROM bars_repaired b", "SELECT symbol FROM bars ORDER BY NOTE"] {
-        let refused = world.lake.query(&[bars()], sql).await.err().unwrap();
+        let refused = world.lake.query(&repair_core::lake::Query::new(&[bars()], sql)).await.err().unwrap();
         let full = refused.full();
         assert!(["`Note`", "Int64", "Utf8", "a.parquet", "b.parquet", "one type"].iter().all(|part| full.contains(part)), "{sql}: {full}");
     }

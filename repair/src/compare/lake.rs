@@ -414,7 +414,7 @@ impl ReadLake for MaskedLake {
         self.inner.retractions(table).await
     }
 
-    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
+    async fn query(&self, _: &repair_core::lake::Query<'_>) -> Result<BatchStream> {
         let message = "SQL is not run while strategies are compared: the lake's engine would read the hidden rows";
         Err(Error::invalid(message))
     }

@@ -1,13 +1,14 @@
-//! Whether queries of aggregate steps name columns that their tables have: as the workflow declares them, or as the lake has them. Nothing is run.
+//! Whether queries of steps and sources name values, relations and columns that there are: as the workflow declares them, or as the lake has them. Nothing is run.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use repair_core::engine::prepare;
-use repair_core::lake::Lake;
+use repair_core::engine::prepare::{self, KnownQuery};
 use repair_core::lake::overlay;
+use repair_core::lake::query::Relation;
+use repair_core::lake::{Lake, Query};
 use repair_core::model::Table;
 use repair_core::plugin::Registry;
 use repair_core::workflow::{Variables, Workflow};
@@ -23,10 +24,26 @@ pub(crate) async fn unknown(
 ) -> Result<Vec<Error>> {
     let (queries, written) = prepare::queries(registry, workflow, variables);
     let mut refused = Vec::new();
-    for (step, query) in queries {
-        let Some(tables) = tables_of(workflow, &query, &written, lake).await else { continue };
+    for KnownQuery { of: (what, name), sql, values, relations } in queries {
+        let mut query = Query::new(&[], &sql);
+        query.values = values;
+        let columns_are_known = relations.values().all(Option::is_some);
+        let empty = || Arc::new(Schema::empty());
+        query.relations = relations
+            .into_iter()
+            .map(|(name, schema)| (name, Relation { schema: schema.unwrap_or_else(empty), rows: Vec::new() }))
+            .collect();
+        // That a name is none of those that there are needs no table.
+        if let Err(error) = query.text(|value| value.to_string(), str::to_owned) {
+            refused.push(error.on(what, name));
+            continue;
+        }
+        if !columns_are_known && !query.named_relations().is_empty() {
+            continue;
+        }
+        let Some(tables) = tables_of(workflow, &sql, &written, lake).await else { continue };
         if let Some(message) = unknown_in(&tables, &query).await? {
-            refused.push(Error::invalid(message).on("step", step));
+            refused.push(Error::invalid(message).on(what, name));
         }
     }
     Ok(refused)
@@ -101,7 +118,7 @@ fn declared(table: &Table) -> Option<SchemaRef> {
 }
 
 #[cfg(feature = "sql")]
-async fn unknown_in(tables: &[(String, SchemaRef)], query: &str) -> Result<Option<String>> {
+async fn unknown_in(tables: &[(String, SchemaRef)], query: &Query<'_>) -> Result<Option<String>> {
     let unknown = repair_local::unknown_column(tables, query).await?;
     Ok(unknown.map(|unknown| {
         let columns: Vec<String> = unknown.columns.iter().map(|name| format!("`{name}`")).collect();
@@ -112,6 +129,6 @@ async fn unknown_in(tables: &[(String, SchemaRef)], query: &str) -> Result<Optio
 
 #[cfg(not(feature = "sql"))]
 #[expect(clippy::unused_async, reason = "as with the feature")]
-async fn unknown_in(_: &[(String, SchemaRef)], _: &str) -> Result<Option<String>> {
+async fn unknown_in(_: &[(String, SchemaRef)], _: &Query<'_>) -> Result<Option<String>> {
     Ok(None)
 }

@@ -113,7 +113,7 @@ impl ReadLake for UnreadLake {
         self.0.refuse()
     }
 
-    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
+    async fn query(&self, _: &repair_core::lake::Query<'_>) -> Result<BatchStream> {
         self.0.refuse()
     }
 }

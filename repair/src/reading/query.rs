@@ -148,7 +148,7 @@ impl QueryRequest<'_> {
                 Err(error) => return Err(error.on("table", &table.name)),
             }
         }
-        let asked = stop.run_until_cancelled(lake.query(&tables, &self.sql)).await.ok_or_else(stopped)?;
+        let asked = stop.run_until_cancelled(lake.query(&repair_core::lake::Query::new(&tables, &self.sql))).await.ok_or_else(stopped)?;
         let rows = asked.map_err(|error| match not_there.as_slice() {
             [] => error,
             names => error.on("tables that do not exist yet", names.join(", ")),

@@ -57,7 +57,8 @@ impl World {
     /// The rows of a query over a table that a workflow wrote, as texts.
     async fn rows(&self, table: &str, time: &str, sql: &str) -> Vec<String> {
         let lake = LocalLake::open(self.path("lake")).unwrap();
-        let batches: Vec<RecordBatch> = lake.query(&[Table::implicit(table, time)], sql).await.unwrap().try_collect().await.unwrap();
+        let batches: Vec<RecordBatch> =
+            lake.query(&repair_core::lake::Query::new(&[Table::implicit(table, time)], sql)).await.unwrap().try_collect().await.unwrap();
         let text = |batch: &RecordBatch, row: usize| {
             let values: Vec<String> = batch.columns().iter().map(|column| array_value_to_string(column, row).unwrap()).collect();
             values.join("|")

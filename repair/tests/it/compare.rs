@@ -219,7 +219,15 @@ impl Peeks {
             });
             self.rows("rollup", Ok(stream::iter(renamed.collect::<Vec<_>>()).boxed()), &hidden).await.unwrap();
         }
-        assert_eq!(self.rows("query", lake.query(std::slice::from_ref(readings), "SELECT * FROM readings").await, &hidden).await, None);
+        assert_eq!(
+            self.rows(
+                "query",
+                lake.query(&repair_core::lake::Query::new(std::slice::from_ref(readings), "SELECT * FROM readings")).await,
+                &hidden
+            )
+            .await,
+            None
+        );
         assert_eq!(self.rows("artifact", lake.get_artifact("earlier", "kept").await, &hidden).await, None);
         assert!(lake.describe(&Table::implicit("hours", "ts")).await.is_err());
         lake.describe(readings).await.unwrap();
@@ -357,7 +365,7 @@ struct Sql;
 #[async_trait]
 impl Aggregator for Sql {
     async fn aggregate(&self, context: &StepContext, _: AggregateRequest<'_>) -> Result<Aggregated> {
-        context.lake.query(&[], "SELECT 1").await.map(|_| Aggregated::default())
+        context.lake.query(&repair_core::lake::Query::new(&[], "SELECT 1")).await.map(|_| Aggregated::default())
     }
 }
 

@@ -18,6 +18,7 @@ mod reading;
 mod removals;
 mod rows;
 mod slots;
+mod sql;
 mod state;
 mod unique;
 mod versions;

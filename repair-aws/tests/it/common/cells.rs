@@ -55,7 +55,7 @@ async fn change(lake: &AwsLake, table: &Table, (run, strategy): (&str, &str), (k
 }
 
 async fn asked(lake: &AwsLake, tables: &[Table], sql: &str) -> Vec<String> {
-    texts(&collect(lake.query(tables, sql).await.unwrap()).await)
+    texts(&collect(lake.query(&repair_core::lake::Query::new(tables, sql)).await.unwrap()).await)
 }
 
 fn days(values: [Option<i32>; 3]) -> ArrayRef {
@@ -293,7 +293,10 @@ pub async fn many_columns(world: &World, count: usize) {
     world.put("lake/wide/a.parquet", parquet(&station(&changes, &[time])));
     change(&world.lake, &table, ("all", "guess"), ("A", &[time]), &changes).await;
     let found = collect(world.lake.scan(&table, &everything(Layer::Repaired)).await.unwrap()).await;
-    let viewed = collect(world.lake.query(std::slice::from_ref(&table), "SELECT * FROM wide_repaired").await.unwrap()).await;
+    let viewed = collect(
+        world.lake.query(&repair_core::lake::Query::new(std::slice::from_ref(&table), "SELECT * FROM wide_repaired")).await.unwrap(),
+    )
+    .await;
     for batch in [&found[0], &viewed[0]] {
         let cells = batch.column_by_name(overlay::REPAIRED_CELLS).unwrap().as_string::<i32>();
         let cells: serde_json::Map<String, serde_json::Value> = serde_json::from_str(cells.value(0)).unwrap();

@@ -147,7 +147,7 @@ pub async fn text_as_a_grid_operator_writes_it(world: &World) {
     assert!(sums[0].starts_with("2024-10-26T00:00:00Z|1201345.5|") && sums[1].starts_with("2024-10-27T00:00:00Z|1223345.5|"), "{sums:?}");
     // The view shows what everybody means by these texts.
     let sql = "SELECT count(price), max(mwh), CAST(max(ts) AS varchar), count(repaired_by) FROM load_repaired";
-    let shown = texts(&collect(world.lake.query(std::slice::from_ref(&table), sql).await.unwrap()).await);
+    let shown = texts(&collect(world.lake.query(&repair_core::lake::Query::new(std::slice::from_ref(&table), sql)).await.unwrap()).await);
     assert_eq!(shown, ["5|1223345.5|2024-10-27 22:00:00.000|0"]);
 }
 
@@ -404,7 +404,7 @@ pub async fn folders_that_carry_the_time(world: &World, layout: &Layouts) {
     let columns: Vec<&str> = partitions.split(", ").map(|column| column.split(' ').next().unwrap()).collect();
     let shown: Vec<String> = columns.iter().map(|column| format!("CAST({column} AS varchar)")).collect();
     let sql = format!("SELECT CAST(v AS integer), {} FROM {name}_repaired WHERE v = 40.0 OR v = 7.0 ORDER BY 1", shown.join(", "));
-    let view = texts(&collect(world.lake.query(std::slice::from_ref(&table), &sql).await.unwrap()).await);
+    let view = texts(&collect(world.lake.query(&repair_core::lake::Query::new(std::slice::from_ref(&table), &sql)).await.unwrap()).await);
     let padded = |values: &str| {
         let values: Vec<String> = values
             .split(", ")

@@ -94,7 +94,11 @@ pub async fn folders_of_other_days(world: &World, (name, path, zone, unit, colum
         assert_eq!(keys(&table, Some(moment)).await, expected, "{name}: {time}");
     }
     let sql = format!("SELECT symbol FROM {name}_repaired");
-    assert_eq!(texts(&collect(world.lake.query(std::slice::from_ref(&table), &sql).await.unwrap()).await), found, "{name}");
+    assert_eq!(
+        texts(&collect(world.lake.query(&repair_core::lake::Query::new(std::slice::from_ref(&table), &sql)).await.unwrap()).await),
+        found,
+        "{name}"
+    );
     let strict = table.clone().with_slack(repair_core::model::Slack::Seconds(0));
     let mut found = keys(&strict, None).await;
     found.sort();
@@ -256,7 +260,9 @@ pub async fn orders_of_a_seed(world: &World, seed: u64) {
         }
         let all = expected(versions, looked_at, (-400, 1_000));
         let sql = format!("SELECT count(*), sum(amount) FROM {name}_repaired");
-        let viewed = texts(&collect(world.reopened().query(std::slice::from_ref(&table), &sql).await.unwrap()).await);
+        let viewed = texts(
+            &collect(world.reopened().query(&repair_core::lake::Query::new(std::slice::from_ref(&table), &sql)).await.unwrap()).await,
+        );
         assert_eq!(viewed, [format!("{}|{}", all.len(), all.iter().map(|row| row.2).sum::<i64>())], "seed {seed}");
     };
 
@@ -298,7 +304,7 @@ pub async fn a_table_that_becomes_unique(world: &World) {
     world.put("lake/events/a.parquet", parquet(&rows(&[first, second])));
     let viewed = async |table: &Table| {
         let sql = "SELECT CAST(close AS integer) FROM events_repaired";
-        texts(&collect(world.reopened().query(std::slice::from_ref(table), sql).await.unwrap()).await)
+        texts(&collect(world.reopened().query(&repair_core::lake::Query::new(std::slice::from_ref(table), sql)).await.unwrap()).await)
     };
     assert_eq!(viewed(&as_events).await, ["1", "2"]);
     super::keep(&world.lake, &table, "one", second).await;

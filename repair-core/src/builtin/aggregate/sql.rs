@@ -1,25 +1,25 @@
 //! The aggregator `sql`: writes the result of a query over the workflow's tables as a table.
 
-use arrow::array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
-use arrow::compute::{CastOptions, cast_with_options, max, min};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::{max, min};
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crate::builtin::aggregate::off_grid::OffGrid;
+use crate::builtin::sql;
 use crate::builtin::target;
 use crate::builtin::target::target;
-use crate::error::{Error, ErrorKind, Result};
-use crate::lake::{BatchStream, overlay, rollup, shape};
+use crate::error::{Error, Result};
+use crate::lake::{rollup, shape};
 use crate::model::Usage;
 use crate::model::{Interval, Moment, Table};
-use crate::plugin::{AggregateRequest, Aggregated, Aggregator, LEFT_OUT, PluginKind, Registry, StepContext};
+use crate::plugin::{AggregateRequest, Aggregated, Aggregator, LEFT_OUT, PluginKind, Registry, StepContext, UserQuery};
 
 /// The maximum number of rows of a result, which is held in memory because each partition is replaced as a whole.
 const MOST_ROWS: usize = 5_000_000;
@@ -30,6 +30,9 @@ const MOST_ROWS: usize = 5_000_000;
 pub(super) struct SqlConfig {
     /// The query, in the lake's own dialect. Every table has its own name, and its repaired view has that name with `_repaired`.
     pub query: String,
+    /// Values that the query may name, as `:name`, beside `:now`, the parameters of the run, and `:from` and `:to` if they are given here.
+    #[serde(default)]
+    pub values: BTreeMap<String, Value>,
     /// The table to write: one of `tables`, or a new one, which gets a folder of that name.
     #[serde(deserialize_with = "target::into_name")]
     pub into: String,
@@ -50,6 +53,7 @@ pub(super) fn register(registry: &mut Registry) {
             (None, None) => {}
             _ => return Err(Error::invalid("only one of `from` and `to` is given; give both or neither")),
         }
+        sql::check(&config.query, &[], &config.values)?;
         Ok(Sql { config })
     });
     registry.takes_unique_rows(PluginKind::Aggregator, "sql");
@@ -66,8 +70,8 @@ impl Aggregator for Sql {
         target(tables, &self.config.into, read, || Table::implicit(&self.config.into, "time")).map(drop)
     }
 
-    fn query(&self) -> Option<&str> {
-        Some(&self.config.query)
+    fn query(&self) -> Option<UserQuery<'_>> {
+        Some(UserQuery { sql: &self.config.query, values: &self.config.values, has_interval: self.config.from.is_some(), relations: &[] })
     }
 
     async fn aggregate(&self, context: &StepContext, request: AggregateRequest<'_>) -> Result<Aggregated> {
@@ -79,7 +83,8 @@ impl Aggregator for Sql {
             _ => None,
         };
         let off_grid = OffGrid::look(context, &self.config.query, request.findings, asked).await?;
-        let mut result = query(context, &self.config.query).await?;
+        let values = sql::values(context, asked.as_ref(), &self.config.values);
+        let mut result = sql::ask(context, &self.config.query, values, BTreeMap::new()).await?;
         let mut batches: Vec<RecordBatch> = Vec::new();
         let mut rows = 0;
         while let Some(batch) = result.try_next().await? {
@@ -98,7 +103,7 @@ impl Aggregator for Sql {
             into.time = time_of(&into, is_new, batch.schema_ref())?;
             implied_time = is_new.then(|| into.time.clone());
         }
-        let batches = batches.iter().map(|batch| in_shape(&into, batch)).collect::<Result<Vec<_>>>()?;
+        let batches = batches.iter().map(|batch| sql::in_shape(&into, batch)).collect::<Result<Vec<_>>>()?;
         let interval = match asked {
             Some(interval) => Some(interval),
             None => hull(&into, &batches)?,
@@ -129,29 +134,12 @@ fn folders(from: &str, to: &str, into: &Table, now: Timestamp) -> Result<Interva
     Interval::parse(&fixed(from)?, &fixed(to)?)
 }
 
-/// Runs a query over the tables that it can name and that exist. Tables that this step or a later one is yet to write are left out.
-async fn query(context: &StepContext, sql: &str) -> Result<BatchStream> {
-    let (mut tables, mut not_there): (Vec<Table>, Vec<&str>) = Default::default();
-    let text = sql.to_lowercase();
-    for table in context.tables.values().filter(|table| text.contains(&table.name.to_lowercase())) {
-        match context.lake.describe(table).await {
-            Ok(_) => tables.push(table.clone()),
-            Err(error) if error.kind() == ErrorKind::NotFound => not_there.push(&table.name),
-            Err(error) => return Err(error.on("table", &table.name)),
-        }
-    }
-    context.lake.query(&tables, sql).await.map_err(|error| match not_there.as_slice() {
-        [] => error,
-        names => error.on("tables that do not exist yet", names.join(", ")),
-    })
-}
-
 /// Which column of a result becomes the time column of the table.
 fn time_of(into: &Table, is_new: bool, result: &SchemaRef) -> Result<String> {
     const HOW: &str = "e.g. `date_trunc('day', ts) AS day`";
     let columns = || result.fields().iter().map(|field| format!("`{}`", field.name())).collect::<Vec<_>>().join(", ");
     if is_new {
-        return first_time(result).ok_or_else(|| {
+        return sql::first_time(result).ok_or_else(|| {
             Error::invalid(format!(
                 "the query selects {}, none of which is an instant or a date, so the rows of `{}` would have no time; select one, {HOW}",
                 columns(),
@@ -169,35 +157,6 @@ fn time_of(into: &Table, is_new: bool, result: &SchemaRef) -> Result<String> {
             HOW.replace("AS day", &format!("AS {}", into.time))
         ))),
     }
-}
-
-/// The first column that holds instants or dates.
-fn first_time(schema: &SchemaRef) -> Option<String> {
-    let is_time = |field: &&Arc<Field>| matches!(field.data_type(), DataType::Timestamp(..) | DataType::Date32 | DataType::Date64);
-    schema.fields().iter().find(is_time).map(|field| field.name().clone())
-}
-
-/// Converts a result to the lake's shape: key columns as text, the time column as instants.
-fn in_shape(table: &Table, batch: &RecordBatch) -> Result<RecordBatch> {
-    let batch = &shape::in_workflow_names(table, batch)?;
-    let strict = CastOptions { safe: false, ..CastOptions::default() };
-    let mut fields: Vec<Arc<Field>> = Vec::with_capacity(batch.num_columns());
-    let mut columns: Vec<ArrayRef> = Vec::with_capacity(batch.num_columns());
-    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
-        let kind = if *field.name() == table.time && first_time(&Arc::new(Schema::new(vec![field.clone()]))).is_some() {
-            overlay::instant_type()
-        } else if table.key.contains(field.name()) {
-            DataType::Utf8
-        } else {
-            field.data_type().clone()
-        };
-        columns.push(cast_with_options(column, &kind, &strict).map_err(|error| {
-            Error::invalid(format!("column `{}` of the query is {}, and cannot be written as {kind}", field.name(), field.data_type()))
-                .because(error)
-        })?);
-        fields.push(Arc::new(field.as_ref().clone().with_data_type(kind)));
-    }
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 /// The interval from the time of the first row to that of the last.

@@ -8,6 +8,7 @@ mod expected;
 mod gaps;
 mod invalid;
 mod reference;
+mod sql;
 mod stale;
 mod unique;
 
@@ -25,5 +26,6 @@ pub(super) fn register(registry: &mut Registry) {
     differs::register(registry);
     duplicates::register(registry);
     invalid::register(registry);
+    sql::register(registry);
     stale::register(registry);
 }

@@ -13,6 +13,7 @@ mod neighbours;
 pub mod requests;
 mod set;
 mod shifted;
+mod sql;
 
 pub use backfill::{Backfill, BackfillConfig, RowRule};
 pub use carry_forward::{CarryForward, CarryForwardConfig, CarryRule};
@@ -29,4 +30,5 @@ pub(super) fn register(registry: &mut Registry) {
     interpolate::register(registry);
     set::register(registry);
     shifted::register(registry);
+    sql::register(registry);
 }

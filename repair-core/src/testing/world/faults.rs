@@ -272,9 +272,9 @@ impl ReadLake for CrashingLake {
         self.schedule.read(self.inner.retractions(table).await)
     }
 
-    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
+    async fn query(&self, query: &crate::lake::Query<'_>) -> Result<BatchStream> {
         self.schedule.check()?;
-        Ok(self.schedule.stream(self.schedule.read(self.inner.query(tables, sql).await)?))
+        Ok(self.schedule.stream(self.schedule.read(self.inner.query(query).await)?))
     }
 }
 
@@ -490,7 +490,7 @@ impl ReadLake for FailingLake {
         self.fail()
     }
 
-    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
+    async fn query(&self, _: &crate::lake::Query<'_>) -> Result<BatchStream> {
         self.fail()
     }
 }

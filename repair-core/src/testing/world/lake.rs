@@ -638,7 +638,7 @@ impl ReadLake for MemoryLake {
         Ok(self.request("retractions").retractions(table))
     }
 
-    async fn query(&self, _: &[Table], _: &str) -> Result<BatchStream> {
+    async fn query(&self, _: &crate::lake::Query<'_>) -> Result<BatchStream> {
         drop(self.request("query"));
         Err(Error::invalid("a lake in memory has no query engine; test SQL on another lake"))
     }

@@ -84,8 +84,8 @@ impl ReadLake for SeenThroughMasks {
         self.seen(table).retractions(table).await
     }
 
-    async fn query(&self, tables: &[Table], sql: &str) -> Result<BatchStream> {
-        self.kept.query(tables, sql).await
+    async fn query(&self, query: &repair_core::lake::Query<'_>) -> Result<BatchStream> {
+        self.kept.query(query).await
     }
 }
 

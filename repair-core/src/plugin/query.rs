@@ -1,0 +1,19 @@
+//! What a plug-in says of the SQL that it has the lake run.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// The SQL of a plug-in, as its configuration has it. It is checked before a run begins: its names of values and relations, and the columns of tables that
+/// are known then.
+#[derive(Debug, Clone, Copy)]
+pub struct UserQuery<'a> {
+    /// The text.
+    pub sql: &'a str,
+    /// The values that it may name beside those that every step has: `:now` and the parameters of the run.
+    pub values: &'a BTreeMap<String, Value>,
+    /// Whether it may name `:from` and `:to`.
+    pub has_interval: bool,
+    /// The relations that it may name, without the dollar sign. Each has the key columns of the step's table, and `missing` also its time column.
+    pub relations: &'a [&'a str],
+}
