@@ -16,6 +16,7 @@ mod reading;
 mod rights;
 mod sample;
 mod scale;
+mod sql;
 mod sweep;
 mod tables;
 mod trino;

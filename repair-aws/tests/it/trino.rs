@@ -88,6 +88,14 @@ async fn repaired_cells_are_shown_by_a_real_trino() {
     cells::every_repairer(&world).await;
 }
 
+/// SQL of a user's own, with values and relations.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Trino: scripts/trino cargo test -p repair-aws --test it trino:: -- --ignored"]
+async fn sql_of_a_users_own_runs_on_a_real_trino() {
+    let (world, _turn) = world_on_trino().await;
+    sql::sql_of_a_users_own(&world).await;
+}
+
 /// Rows with several versions, in folders of other days, before and after repairs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a Trino: scripts/trino cargo test -p repair-aws --test it trino:: -- --ignored"]

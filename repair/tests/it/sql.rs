@@ -46,7 +46,9 @@ impl World {
         let repair = self.open("steps: { none: { task: usage } }\n").await.unwrap();
         let sql = "SELECT CAST(ts AS varchar) AS ts, temperature, humidity, repaired_by FROM readings_repaired ORDER BY ts";
         let rows = repair.query(sql).first(100).await.unwrap().rows;
-        rows.into_iter().map(|row| row.into_iter().map(|cell| cell.unwrap_or_else(|| "-".to_owned())).collect::<Vec<_>>().join(" ")).collect()
+        rows.into_iter()
+            .map(|row| row.into_iter().map(|cell| cell.unwrap_or_else(|| "-".to_owned())).collect::<Vec<_>>().join(" "))
+            .collect()
     }
 
     async fn refusal(&self, steps: &str) -> String {
@@ -104,22 +106,38 @@ async fn sql_finds_repairs_answers_and_decides() {
     assert_eq!(output("still_cold", "defective"), 0);
     let reached = report.step("still_missing").map(|step| step.output["missing"].clone());
     assert_eq!(reached, Some(1.into()), "{:?} {:?}", report.reason, report.problems);
-    assert_eq!((output("count", "rows"), output("count", "first")["n"].clone(), output("count", "first")["high"].clone()), (1.into(), 11.into(), 21.0.into()));
+    assert_eq!(
+        (output("count", "rows"), output("count", "first")["n"].clone(), output("count", "first")["high"].clone()),
+        (1.into(), 11.into(), 21.0.into())
+    );
     let view = world.view().await;
-    let of = |hour: &str| view.iter().find(|row| row.contains(&format!("T{hour}:"))).unwrap_or_else(|| panic!("{view:?}")).split(' ').skip(1).collect::<Vec<_>>().join(" ");
+    let of = |hour: &str| {
+        view.iter()
+            .find(|row| row.contains(&format!("T{hour}:")))
+            .unwrap_or_else(|| panic!("{view:?}"))
+            .split(' ')
+            .skip(1)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
     // The whole row, one cell, and a row that was missing. Of the eighth hour nobody knows.
     assert_eq!((of("03").as_str(), of("05").as_str(), of("07").as_str(), view.len()), ("13.0 55 sql", "15.0 55 -", "17.0 60 backfill", 11));
     // Another run finds nothing wrong: what is repaired is no longer found in the rows.
     let again = world.run(STEPS).await.unwrap();
     let cold = again.step("cold").unwrap();
-    assert_eq!((cold.output["defective"].clone(), cold.output["replaced"].clone(), cold.output["patched"].clone()), (0.into(), 1.into(), 1.into()));
+    assert_eq!(
+        (cold.output["defective"].clone(), cold.output["replaced"].clone(), cold.output["patched"].clone()),
+        (0.into(), 1.into(), 1.into())
+    );
 }
 
 #[tokio::test]
 async fn what_a_query_cannot_mean_is_refused_before_anything_is_written() {
     let world = World::new();
     let detect = |query: &str| {
-        format!("steps:\n  look:\n    detect: sql\n    with: {{ table: readings, from: 2024-03-04, to: 2024-03-04, keys: [a], query: \"{query}\" }}\n")
+        format!(
+            "steps:\n  look:\n    detect: sql\n    with: {{ table: readings, from: 2024-03-04, to: 2024-03-04, keys: [a], query: \"{query}\" }}\n"
+        )
     };
     for (query, said) in [
         ("SELECT sensor, ts FROM readings WHERE ts > :form", "line 1, column 44 of the query names `:form`"),
@@ -169,7 +187,12 @@ async fn a_parameter_changes_no_statement() {
     drop(world.open(steps).await.unwrap());
     for (station, count) in [("b", 11), ("b' OR '1' = '1", 0), ("'; DROP TABLE near; --", 0), (":least", 0), ("\\", 0)] {
         let opened = Repair::open(world.0.path().join("w.yaml")).lake(world.0.path().join("lake")).param("station", station).connect();
-        let report = opened.await.unwrap_or_else(|error| panic!("{station}: {}", error.full())).run().await.unwrap_or_else(|error| panic!("{}", error.full()));
+        let report = opened
+            .await
+            .unwrap_or_else(|error| panic!("{station}: {}", error.full()))
+            .run()
+            .await
+            .unwrap_or_else(|error| panic!("{}", error.full()));
         assert_eq!(report.step("count").unwrap().output["first"]["n"], count, "{station}");
     }
 }

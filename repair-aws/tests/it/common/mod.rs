@@ -3,6 +3,7 @@
 
 pub mod cells;
 pub mod reading;
+pub mod sql;
 pub mod unique;
 
 use std::collections::BTreeMap;
