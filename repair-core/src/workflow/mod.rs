@@ -12,6 +12,7 @@ mod expression;
 mod graph;
 mod include;
 mod limits;
+mod locate;
 mod parse;
 mod read;
 mod references;

@@ -12,7 +12,7 @@ use repair_core::lake::{Lake, Query};
 use repair_core::model::Table;
 use repair_core::plugin::Registry;
 use repair_core::workflow::{Variables, Workflow};
-use repair_core::{Error, Result};
+use repair_core::{Error, ErrorKind, Result};
 
 /// The queries that name a column which none of their tables has, each as an error of its step. A query is left alone if it names a table whose
 /// columns are not known: without a lake, those that the workflow does not list; with one, those that do not exist yet or that a step writes.
@@ -33,20 +33,76 @@ pub(crate) async fn unknown(
             .into_iter()
             .map(|(name, schema)| (name, Relation { schema: schema.unwrap_or_else(empty), rows: Vec::new() }))
             .collect();
+        let of = (what, name);
         // That a name is none of those that there are needs no table.
         if let Err(error) = query.text(|value| value.to_string(), str::to_owned) {
-            refused.push(error.on(what, name));
+            refused.push(placed(error, workflow, of, None));
             continue;
         }
         if !columns_are_known && !query.named_relations().is_empty() {
             continue;
         }
         let Some(tables) = tables_of(workflow, &sql, &written, lake).await else { continue };
-        if let Some(message) = unknown_in(&tables, &query).await? {
-            refused.push(Error::invalid(message).on(what, name));
+        if let Some((message, column)) = unknown_in(&tables, &query).await? {
+            let at = place_of_word(&sql, &column);
+            refused.push(placed(Error::invalid(message), workflow, of, at));
+            continue;
+        }
+        // Everything else that the engine refuses, it says when it plans the query.
+        if let Some(lake) = lake {
+            let named: Vec<Table> =
+                workflow.tables.values().filter(|table| tables.iter().any(|(name, _)| *name == table.name)).cloned().collect();
+            let explained = format!("EXPLAIN\n{sql}");
+            let mut explain = Query::new(&named, &explained);
+            (explain.values, explain.relations) = (query.values.clone(), query.relations.clone());
+            if let Err(error) = lake.query(&explain).await
+                && error.kind() == ErrorKind::Invalid
+            {
+                let (message, at) = without_first_line(error.message());
+                refused.push(placed(Error::invalid(message), workflow, of, at));
+            }
         }
     }
     Ok(refused)
+}
+
+/// An error of a query, with its place in the workflow's file if that is known: a line and column of the query, or what its message says.
+fn placed(error: Error, workflow: &Workflow, (what, name): (&'static str, &str), at: Option<(usize, usize)>) -> Error {
+    let at = at.or_else(|| numbers_of(error.message(), "line ", ", column ")).unwrap_or((1, 1));
+    let under = if what == "source" { "sources" } else { "steps" };
+    let error = error.on(what, name);
+    match workflow.place_in(under, name, "query", at) {
+        Some((line, column)) => error.on("at", format!("{}:{line}:{column}", workflow.file)),
+        None => error,
+    }
+}
+
+/// The first line and column of a message that writes them so.
+fn numbers_of(message: &str, line: &str, column: &str) -> Option<(usize, usize)> {
+    let number = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse::<usize>().ok());
+    let (_, rest) = message.split_once(line)?;
+    Some((number(rest)?, number(rest.split_once(column)?.1)?))
+}
+
+/// A message about a query with one more line before it, as one about the query: its lines are one less.
+fn without_first_line(message: &str) -> (String, Option<(usize, usize)>) {
+    let Some((line, column)) = numbers_of(message, "Line: ", "Column: ").filter(|(line, _)| *line > 1) else {
+        return (message.to_owned(), None);
+    };
+    (message.replace(&format!("Line: {line},"), &format!("Line: {},", line - 1)), Some((line - 1, column)))
+}
+
+/// The line and column at which a query first has a word, in any case.
+fn place_of_word(sql: &str, word: &str) -> Option<(usize, usize)> {
+    let (text, word) = (sql.to_lowercase(), word.to_lowercase());
+    let is_apart = |at: &usize| {
+        let before = text.get(..*at).and_then(|before| before.chars().next_back());
+        let after = text.get(at + word.len()..).and_then(|after| after.chars().next());
+        !before.is_some_and(is_of_word) && !after.is_some_and(is_of_word)
+    };
+    let at = text.match_indices(&word).map(|(at, _)| at).find(is_apart)?;
+    let before = text.get(..at)?;
+    Some((before.matches('\n').count() + 1, before.rsplit('\n').next().unwrap_or_default().chars().count() + 1))
 }
 
 /// Checks the queries of a workflow before it begins: as it declares its tables, and, if the lake runs SQL of this kind, as they are.
@@ -118,17 +174,17 @@ fn declared(table: &Table) -> Option<SchemaRef> {
 }
 
 #[cfg(feature = "sql")]
-async fn unknown_in(tables: &[(String, SchemaRef)], query: &Query<'_>) -> Result<Option<String>> {
+async fn unknown_in(tables: &[(String, SchemaRef)], query: &Query<'_>) -> Result<Option<(String, String)>> {
     let unknown = repair_local::unknown_column(tables, query).await?;
     Ok(unknown.map(|unknown| {
         let columns: Vec<String> = unknown.columns.iter().map(|name| format!("`{name}`")).collect();
         let there = if columns.is_empty() { String::new() } else { format!("; its columns are {}", columns.join(", ")) };
-        format!("the query names column `{}`, which what it reads does not have{there}", unknown.column)
+        (format!("the query names column `{}`, which what it reads does not have{there}", unknown.column), unknown.column)
     }))
 }
 
 #[cfg(not(feature = "sql"))]
 #[expect(clippy::unused_async, reason = "as with the feature")]
-async fn unknown_in(_: &[(String, SchemaRef)], _: &Query<'_>) -> Result<Option<String>> {
+async fn unknown_in(_: &[(String, SchemaRef)], _: &Query<'_>) -> Result<Option<(String, String)>> {
     Ok(None)
 }

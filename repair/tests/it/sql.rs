@@ -179,6 +179,29 @@ async fn what_a_query_cannot_mean_is_refused_before_anything_is_written() {
     assert!(!world.0.path().join("lake/readings_repairs").exists());
 }
 
+/// What is wrong with a query is known before the first step, and where it is in the file.
+#[tokio::test]
+async fn a_mistake_in_a_query_has_its_place_in_the_file() {
+    let world = World::new();
+    let steps = "steps:\n  look: { detect: gaps, with: { table: readings, from: 2024-03-04, to: 2024-03-04, keys: [a] } }\n  fill:\n    after: [look]\n    \
+                 repair: sql\n    of: look\n    with:\n      query: |\n        SELECT sensor, ts, 1.0 AS temperature\n        FROM $missing WHERE BROKEN\n";
+    for (broken, said, column) in [
+        ("ts > :untl", "names `:untl`", 34),
+        ("wnd > 1", "column `wnd`", 29),
+        ("ts < < 1", "Line: 2", 36),
+        ("no_such(ts) > 1", "no_such", 1),
+        ("ts IN (SELECT ts FROM nothing)", "nothing", 1),
+    ] {
+        let refusal = world.refusal(&steps.replace("BROKEN", broken)).await;
+        let place = match column {
+            1 => "w.yaml:17:9".to_owned(),
+            column => format!("w.yaml:18:{column}"),
+        };
+        assert!(refusal.contains(said) && refusal.contains(&place), "{broken}: {refusal}");
+    }
+    assert!(!world.0.path().join("lake/.repair/runs").exists(), "nothing was begun");
+}
+
 /// A parameter is a value, whatever it looks like.
 #[tokio::test]
 async fn a_parameter_changes_no_statement() {
