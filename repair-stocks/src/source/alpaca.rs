@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use jiff::civil::Date;
+use repair_connect::Environment;
+use repair_connect::secret::{Secret, without};
 use repair_core::builtin::Period;
 use repair_core::plugin::{Answer, Limits, Registry, Request, Source, StepContext};
 use repair_core::{Error, Result};
@@ -18,8 +20,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::answered::{Bars, Columns, settled_before, symbol};
-use super::http::{Api, Call, Paging, most_pages};
-use super::secret::{Environment, Secret, without};
+use super::http::{Api, Call, Paging, header, most_pages};
 use crate::bar::Bar;
 use crate::minute_gaps::check_minutes;
 
@@ -216,8 +217,8 @@ impl Alpaca {
             query.append_pair("sort", "asc");
         }
         let headers = vec![
-            (HeaderName::from_static("apca-api-key-id"), id.header("")?),
-            (HeaderName::from_static("apca-api-secret-key"), secret.header("")?),
+            (HeaderName::from_static("apca-api-key-id"), header("", &id)?),
+            (HeaderName::from_static("apca-api-secret-key"), header("", &secret)?),
         ];
         Ok(Call { url, headers, secrets: vec![id, secret], variables: "APCA_API_KEY_ID and APCA_API_SECRET_KEY" })
     }

@@ -9,6 +9,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use repair_connect::secret::{Secret, without};
 use repair_core::builtin::Period;
 use repair_core::plugin::StepContext;
 use repair_core::{Error, ErrorKind, Result};
@@ -16,8 +17,6 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION
 use reqwest::{Client, Response, StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-
-use super::secret::{Secret, without};
 
 /// The default time limit of one request.
 const TIMEOUT: Period = Period::minutes(1);
@@ -257,6 +256,14 @@ impl Api {
             _ => Error::invalid(what),
         }
     }
+}
+
+/// A key as the value of a header, after a prefix.
+pub(super) fn header(before: &str, key: &Secret) -> Result<HeaderValue> {
+    let mut value = HeaderValue::from_str(&format!("{before}{}", key.reveal()))
+        .map_err(|_| Error::internal("a checked key does not fit into a header"))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// A complete reply.

@@ -7,6 +7,8 @@
 //! for symbols with at least one bar.
 
 use async_trait::async_trait;
+use repair_connect::Environment;
+use repair_connect::secret::Secret;
 use repair_core::builtin::Period;
 use repair_core::plugin::{Answer, Limits, Registry, Request, Source, StepContext};
 use repair_core::{Error, ErrorKind, Result};
@@ -16,8 +18,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::answered::{Bars, Columns, settled_before, symbol};
-use super::http::{Api, Call, Paging, most_pages, shown};
-use super::secret::{Environment, Secret};
+use super::http::{Api, Call, Paging, header, most_pages, shown};
 use crate::bar::Bar;
 use crate::minute_gaps::check_minutes;
 
@@ -132,7 +133,7 @@ impl Massive {
 
     fn call(&self, url: Url) -> Result<Call> {
         let key = Secret::read(&self.variables, PROVIDER, &KEYS)?;
-        let headers = vec![(AUTHORIZATION, key.header("Bearer ")?)];
+        let headers = vec![(AUTHORIZATION, header("Bearer ", &key)?)];
         Ok(Call { url, headers, secrets: vec![key], variables: "MASSIVE_API_KEY" })
     }
 

@@ -12,17 +12,15 @@ pub mod archive;
 mod http;
 #[cfg(feature = "http")]
 pub mod massive;
-#[cfg(feature = "http")]
-mod secret;
 pub mod simulated;
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+#[cfg(feature = "http")]
+pub use repair_connect::Environment;
 use repair_core::plugin::{Limits, Registry};
 use repair_core::{Error, Result};
-#[cfg(feature = "http")]
-pub use secret::Environment;
 
 use crate::bar::{Bar, CLOSE, HIGH, LOW, OPEN, VOLUME};
 

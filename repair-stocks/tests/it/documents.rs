@@ -38,6 +38,7 @@ const FIRST: &str = "power-daily.yaml";
 
 fn registry() -> Registry {
     let mut registry = Registry::default();
+    repair_connect::register(&mut registry);
     repair_stocks::register(&mut registry);
     registry
 }
