@@ -1,4 +1,4 @@
-//! Plug-ins that reach outside: programs in any language.
+//! Plug-ins that reach outside: programs in any language, and APIs over HTTP.
 //!
 //! | name | kind | what it does |
 //! | --- | --- | --- |
@@ -7,6 +7,8 @@
 //! | `command` | detector | asks a program which rows are wrong ([`command::detect`]) |
 //! | `command` | sensor | asks a program whether something has happened ([`command::sensor`]) |
 //! | `command` | task | runs a program ([`command::task`]) |
+//! | `http` | source | asks an API for missing rows (feature `http`) |
+//! | `http` | sensor, task | looks at an answer of an API; sends a request to one (feature `http`) |
 //!
 //! ```
 //! use repair_connect::{Commands, Options};
@@ -25,12 +27,18 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod allowed;
+mod columns;
 pub mod command;
+#[cfg(feature = "http")]
+pub mod http;
+mod rows;
 pub mod secret;
+mod template;
 
 pub use allowed::{Commands, Options};
 pub use secret::Environment;
 
+use repair_core::model::Usage;
 use repair_core::plugin::Registry;
 
 /// Adds all plug-ins of this crate to a registry. Every program may be run.
@@ -41,4 +49,24 @@ pub fn register(registry: &mut Registry) {
 /// Adds all plug-ins of this crate to a registry, with these options.
 pub fn register_with(registry: &mut Registry, options: &Options) {
     command::register(registry, options);
+    #[cfg(feature = "http")]
+    http::register(registry, options);
 }
+
+/// One call to whatever it goes.
+const ONE_CALL: Usage = Usage {
+    source_requests: 1,
+    source_rows: 0,
+    rows_read: 0,
+    bytes_scanned: 0,
+    rows_written: 0,
+    bytes_written: 0,
+    objects_written: 0,
+    queries: 0,
+    engine_ms: 0,
+    storage_reads: 0,
+    storage_writes: 0,
+    queue_messages: 0,
+    stream_records: 0,
+    compute_ms: 0,
+};

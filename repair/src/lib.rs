@@ -85,7 +85,7 @@
 //! | `local` | yes | lakes in a folder |
 //! | `stocks` | yes | the plug-ins and calendars for stocks |
 //! | `sql` | no | SQL of users over lakes in a folder, through DataFusion |
-//! | `http` | no | sources that are asked over HTTP |
+//! | `http` | no | APIs over HTTP: sources, sensors and tasks |
 //! | `aws` | no | lakes in S3 and Athena |
 //!
 //! A profile that needs a feature which is missing is refused with [`Hint::Feature`].

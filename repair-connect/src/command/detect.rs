@@ -23,10 +23,11 @@ use repair_core::plugin::{Asks, Detector, PluginKind, Registry, StepContext};
 use repair_core::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
+use crate::ONE_CALL;
 use crate::allowed::Options;
 use crate::command::program::{Program, config, described};
-use crate::command::rows::{self, RowFormat};
-use crate::command::{NAME, OF_TABLE, ONE_CALL, ROW_BYTES, id_of, kept, values_of};
+use crate::command::{NAME, OF_TABLE, ROW_BYTES, id_of, kept, values_of};
+use crate::rows::{self, RowFormat};
 
 /// How many rows a program may be given at once. They are held in memory, and written as JSON.
 const MOST_ROWS: usize = 1_000_000;

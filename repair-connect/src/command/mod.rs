@@ -7,26 +7,20 @@ pub mod detect;
 mod process;
 mod program;
 pub mod repair;
-mod rows;
 pub mod sensor;
 pub mod source;
 pub mod task;
-mod template;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
-use repair_core::model::{Interval, Key, Table, Usage};
-use repair_core::plugin::{Registry, StepContext};
-use repair_core::{ErrorKind, Result};
-use tokio::sync::Mutex;
+use repair_core::model::{Interval, Key, Table};
+use repair_core::plugin::Registry;
 
+pub use crate::rows::RowFormat;
 pub use program::Meaning;
-pub use rows::RowFormat;
 
 use crate::allowed::Options;
-use template::Values;
+use crate::template::Values;
 
 /// The name of all plug-ins of this module, and of their calls in a price book that a step names no other for.
 pub const NAME: &str = "command";
@@ -42,46 +36,6 @@ pub(crate) fn register(registry: &mut Registry, options: &Options) {
     detect::register(registry, options);
     sensor::register(registry, options);
     task::register(registry, options);
-}
-
-/// One call of a program.
-const ONE_CALL: Usage = Usage {
-    source_requests: 1,
-    source_rows: 0,
-    rows_read: 0,
-    bytes_scanned: 0,
-    rows_written: 0,
-    bytes_written: 0,
-    objects_written: 0,
-    queries: 0,
-    engine_ms: 0,
-    storage_reads: 0,
-    storage_writes: 0,
-    queue_messages: 0,
-    stream_records: 0,
-    compute_ms: 0,
-};
-
-/// The columns of tables, each looked up once.
-#[derive(Default)]
-struct TableColumns(Mutex<BTreeMap<String, SchemaRef>>);
-
-impl TableColumns {
-    /// The columns of a table; `None` if it has no file yet.
-    async fn of(&self, context: &StepContext, table: &Table) -> Result<Option<SchemaRef>> {
-        let mut known = self.0.lock().await;
-        if let Some(columns) = known.get(&table.name) {
-            return Ok(Some(columns.clone()));
-        }
-        match context.lake.describe(table).await {
-            Ok(columns) => {
-                known.insert(table.name.clone(), columns.clone());
-                Ok(Some(columns))
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
 }
 
 /// The values that calls about a table have, for arguments and variables.

@@ -18,8 +18,8 @@ use tokio::process::Command;
 
 use crate::allowed::Options;
 use crate::command::process::{self, Bounds, Ended, Failure};
-use crate::command::template::{Argument, Values};
 use crate::secret::{Environment, Secret, without};
+use crate::template::{Argument, Values};
 
 /// The form of the requests, which programs may check.
 pub(super) const FORMAT: &str = "repair-command/1";

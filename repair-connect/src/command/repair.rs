@@ -17,10 +17,11 @@ use repair_core::{Error, ErrorKind, Result};
 use serde_json::{Map, Value};
 
 use crate::allowed::Options;
+use crate::columns::TableColumns;
 use crate::command::program::{Program, config, described};
-use crate::command::rows::{self, RowFormat};
 use crate::command::source::limits;
-use crate::command::{NAME, OF_TABLE, ROW_BYTES, TableColumns, id_of, kept, values_of};
+use crate::command::{NAME, OF_TABLE, ROW_BYTES, id_of, kept, values_of};
+use crate::rows::{self, RowFormat};
 
 /// How many rows around the slots a program may be given. They are held in memory, and written as JSON.
 const MOST_AROUND: usize = 1_000_000;

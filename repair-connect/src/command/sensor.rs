@@ -7,10 +7,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::ONE_CALL;
 use crate::allowed::Options;
 use crate::command::program::{Program, config};
-use crate::command::template::Values;
-use crate::command::{NAME, ONE_CALL, OUTPUT_BYTES};
+use crate::command::{NAME, OUTPUT_BYTES};
+use crate::template::Values;
 
 /// How a sensor answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]

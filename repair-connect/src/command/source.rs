@@ -10,9 +10,10 @@ use repair_core::{Error, Result};
 use serde_json::json;
 
 use crate::allowed::Options;
+use crate::columns::TableColumns;
 use crate::command::program::{Program, config, described};
-use crate::command::rows::{self, RowFormat, Rows};
-use crate::command::{NAME, OF_TABLE, ROW_BYTES, TableColumns, id_of, kept, values_of};
+use crate::command::{NAME, OF_TABLE, ROW_BYTES, id_of, kept, values_of};
+use crate::rows::{self, RowFormat, Rows};
 
 /// The default number of slots that one call asks for.
 const ROWS: u64 = 10_000;

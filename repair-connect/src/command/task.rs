@@ -9,11 +9,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::ONE_CALL;
 use crate::allowed::Options;
 use crate::command::program::{Program, config};
 use crate::command::sensor::one_value;
-use crate::command::template::Values;
-use crate::command::{NAME, ONE_CALL, OUTPUT_BYTES};
+use crate::command::{NAME, OUTPUT_BYTES};
+use crate::template::Values;
 
 /// How many characters of a text are in the output of a step.
 const SHOWN_CHARS: usize = 4_000;

@@ -23,12 +23,11 @@ tables:
   readings: {{ location: readings, format: csv, key: [sensor], time: ts, cadence: 1h, keys: [a, b] }}
 start: find
 steps:
-  find: {{ detect: command, with: {{ table: readings, from: 2024-03-04, to: 2024-03-04, run: [sh, find.sh], folder: '{folder}'{more} }}, next: mend }}
-  mend: {{ repair: command, of: find, with: {{ run: [sh, repair.sh], folder: '{folder}', around: 2h, name: plausible }}, next: check }}
+  find: {{ detect: command, with: {{ table: readings, from: 2024-03-04, to: 2024-03-04, run: [sh, find.sh], folder: '{folder}'{more} }}, next: fix }}
+  fix: {{ repair: command, of: find, with: {{ run: [sh, repair.sh], folder: '{folder}', around: 2h, name: plausible }}, next: check }}
   check: {{ verify: find, end: true }}
 "
     )
-    .replace("mend", "fix")
 }
 
 /// Finds the row of `b` at 9 wrong, as long as its value is what it is.

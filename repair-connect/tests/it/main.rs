@@ -5,5 +5,7 @@ mod answers;
 mod conformance;
 mod detect;
 mod hostile;
+#[cfg(feature = "http")]
+mod http;
 mod outputs;
 mod world;

@@ -9,8 +9,6 @@ pub mod alpaca;
 mod answered;
 pub mod archive;
 #[cfg(feature = "http")]
-mod http;
-#[cfg(feature = "http")]
 pub mod massive;
 pub mod simulated;
 
@@ -21,6 +19,11 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMi
 pub use repair_connect::Environment;
 use repair_core::plugin::{Limits, Registry};
 use repair_core::{Error, Result};
+
+/// The words in which errors speak of these APIs.
+#[cfg(feature = "http")]
+const WORDS: repair_connect::http::Words =
+    repair_connect::http::Words { address: "base_url", rows: "bars", slots: "minutes", keys: "symbols" };
 
 use crate::bar::{Bar, CLOSE, HIGH, LOW, OPEN, VOLUME};
 

@@ -1,4 +1,4 @@
-//! Arguments of programs with places for values: `{from}`. Pure.
+//! Texts with places for values: arguments of programs and parts of requests, such as `{from}` or `{from:%Y-%m-%d}`. Pure.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ pub(crate) struct Argument(Vec<Part>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Text(String),
-    Value(String),
+    Value(String, Option<String>),
 }
 
 /// The values of one call, by name.
@@ -24,6 +24,11 @@ impl Argument {
     /// # Errors
     /// `invalid` if a brace has no partner, or a name is not one of `names`.
     pub(crate) fn parse(text: &str, names: &[&str]) -> Result<Self> {
+        Self::parsed(text, names, &[])
+    }
+
+    /// As [`Argument::parse`]; after those names that are also in `formatted`, and a colon, it may say how the value is written.
+    pub(crate) fn parsed(text: &str, names: &[&str], formatted: &[&str]) -> Result<Self> {
         let (mut parts, mut plain, mut rest) = (Vec::new(), String::new(), text);
         let wrong = |what: &str| Error::invalid(format!("`{text}` {what}; write `{{{{` and `}}}}` for braces that stand for themselves"));
         while let Some(at) = rest.find(['{', '}']) {
@@ -37,6 +42,10 @@ impl Argument {
                 rest = after;
             } else if let Some(after) = here.strip_prefix('{') {
                 let (name, after) = after.split_once('}').ok_or_else(|| wrong("has a `{` without its `}`"))?;
+                let (name, form) = match name.split_once(':') {
+                    Some((name, form)) if formatted.contains(&name) => (name, Some(form.to_owned())),
+                    _ => (name, None),
+                };
                 if !names.contains(&name) {
                     let hint =
                         closest(name, names.iter().copied()).map(|close| format!("; did you mean `{{{close}}}`?")).unwrap_or_default();
@@ -46,7 +55,7 @@ impl Argument {
                 if !plain.is_empty() {
                     parts.push(Part::Text(std::mem::take(&mut plain)));
                 }
-                parts.push(Part::Value(name.to_owned()));
+                parts.push(Part::Value(name.to_owned(), form));
                 rest = after;
             } else {
                 return Err(wrong("has a `}` without its `{`"));
@@ -68,7 +77,7 @@ impl Argument {
         for part in &self.0 {
             match part {
                 Part::Text(plain) => text.push_str(plain),
-                Part::Value(name) => {
+                Part::Value(name, _) => {
                     let value = values.get(name.as_str()).ok_or_else(|| Error::internal(format!("no value for `{{{name}}}`")))?;
                     if text.is_empty() && value.starts_with('-') {
                         return Err(Error::invalid(format!(
@@ -81,6 +90,22 @@ impl Argument {
         }
         if text.contains('\0') {
             return Err(Error::invalid("an argument holds a NUL, which no program can be given"));
+        }
+        Ok(text)
+    }
+
+    /// The text with values, each written as the text says.
+    ///
+    /// # Errors
+    /// Those of the values.
+    #[cfg(feature = "http")]
+    pub(crate) fn filled(&self, value: &dyn Fn(&str, Option<&str>) -> Result<String>) -> Result<String> {
+        let mut text = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Text(plain) => text.push_str(plain),
+                Part::Value(name, form) => text.push_str(&value(name, form.as_deref())?),
+            }
         }
         Ok(text)
     }

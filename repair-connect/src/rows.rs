@@ -1,4 +1,4 @@
-//! Turns what a program answers into rows in the lake's shape: lines of JSON, CSV, or a stream of Arrow. Pure.
+//! Turns what a program or an API answers into rows in the lake's shape: lines of JSON, CSV, or a stream of Arrow. Pure.
 //!
 //! It must not know what was asked: whether rows are believable is judged elsewhere. Nothing is guessed here. A row has the columns of the first one, a
 //! value has the type of the table's column, and a value that would change is an error.
@@ -46,16 +46,16 @@ const EXACT_WHOLE: f64 = 9_007_199_254_740_992.0;
 
 /// What a program answered.
 #[derive(Debug, Default)]
-pub(super) struct Rows {
+pub(crate) struct Rows {
     /// The rows, in the lake's shape.
-    pub(super) batches: Vec<RecordBatch>,
+    pub(crate) batches: Vec<RecordBatch>,
     /// The stretches for which the program vouches.
-    pub(super) covered: Vec<Covered>,
+    pub(crate) covered: Vec<Covered>,
 }
 
 impl Rows {
     /// How many rows there are.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.batches.iter().map(|batch| batch.num_rows() as u64).sum()
     }
 }
@@ -64,7 +64,7 @@ impl Rows {
 ///
 /// # Errors
 /// `invalid`, with the place.
-pub(super) async fn decoded(format: RowFormat, bytes: Vec<u8>, table: Arc<Table>, columns: Option<SchemaRef>) -> Result<Rows> {
+pub(crate) async fn decoded(format: RowFormat, bytes: Vec<u8>, table: Arc<Table>, columns: Option<SchemaRef>) -> Result<Rows> {
     let decoding = tokio::task::spawn_blocking(move || decode(format, bytes, &table, columns.as_deref()));
     decoding.await.map_err(|_| Error::invalid("something that cannot be decoded"))?
 }
@@ -513,11 +513,31 @@ fn in_shape(batch: &RecordBatch, table: &Table, columns: Option<&Schema>) -> Res
     Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)?)
 }
 
+/// Rows that were found in an answer of another form, as objects of JSON with the table's columns, in the lake's shape.
+///
+/// # Errors
+/// `invalid`, with the number of the row.
+#[cfg(feature = "http")]
+pub(crate) fn of_objects(rows: &[Map<String, Value>], table: &Table, columns: Option<&Schema>) -> Result<Vec<RecordBatch>> {
+    let Some(first) = rows.first() else { return Ok(Vec::new()) };
+    let names: Vec<&str> = first.keys().map(String::as_str).collect();
+    let targets = targets(names.iter().copied(), table, columns)?;
+    let mut all = Columns::new(table, targets);
+    for (number, row) in (1u64..).zip(rows) {
+        if row.len() != names.len() || !names.iter().all(|name| row.contains_key(*name)) {
+            return Err(Error::invalid(format!("rows of different columns: row {number} has not those of the first")));
+        }
+        let values: Vec<_> = names.iter().zip(&all.targets).map(|(name, target)| text_of(name, row.get(*name), target)).collect();
+        all.add(number, values)?;
+    }
+    all.finish()
+}
+
 /// The rows of batches as objects of JSON, in which instants are texts with their zone.
 ///
 /// # Errors
 /// `invalid` if a value cannot be written as JSON.
-pub(super) fn as_json(batches: &[RecordBatch]) -> Result<Vec<Value>> {
+pub(crate) fn as_json(batches: &[RecordBatch]) -> Result<Vec<Value>> {
     let mut writer = arrow::json::WriterBuilder::new().with_explicit_nulls(true).build::<_, arrow::json::writer::JsonArray>(Vec::new());
     let wrong = |error: arrow::error::ArrowError| Error::invalid("a row cannot be written as JSON for a program").because(error);
     for batch in batches {
@@ -535,6 +555,6 @@ pub(super) fn as_json(batches: &[RecordBatch]) -> Result<Vec<Value>> {
 ///
 /// # Errors
 /// If they cannot be taken.
-pub(super) fn only(batch: &RecordBatch, keep: Vec<bool>) -> Result<RecordBatch> {
+pub(crate) fn only(batch: &RecordBatch, keep: Vec<bool>) -> Result<RecordBatch> {
     Ok(arrow::compute::filter_record_batch(batch, &BooleanArray::from(keep))?)
 }
