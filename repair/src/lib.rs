@@ -70,6 +70,7 @@
 //! | crate | here | holds |
 //! | --- | --- | --- |
 //! | `repair-core` | [`core`] | the model, the workflow language, the engine, the traits, plug-ins for any data |
+//! | `repair-connect` | `connect` | programs in any language as plug-ins |
 //! | `repair-local` | `local` | a lake of files in a folder, and a journal in SQLite |
 //! | `repair-stocks` | `stocks` | exchange calendars, bars, and the plug-ins for them |
 //! | `repair-aws` | `aws` | a lake in S3 and Athena, and a journal in S3 |
@@ -80,10 +81,11 @@
 //!
 //! | feature | default | brings |
 //! | --- | --- | --- |
+//! | `connect` | yes | programs in any language as plug-ins |
 //! | `local` | yes | lakes in a folder |
 //! | `stocks` | yes | the plug-ins and calendars for stocks |
 //! | `sql` | no | SQL of users over lakes in a folder, through DataFusion |
-//! | `http` | no | sources that are asked over HTTP |
+//! | `http` | no | APIs over HTTP: sources, sensors and tasks |
 //! | `aws` | no | lakes in S3 and Athena |
 //!
 //! A profile that needs a feature which is missing is refused with [`Hint::Feature`].
@@ -115,6 +117,8 @@ pub use arrow;
 pub use jiff;
 #[cfg(feature = "aws")]
 pub use repair_aws as aws;
+#[cfg(feature = "connect")]
+pub use repair_connect as connect;
 pub use repair_core as core;
 #[cfg(feature = "local")]
 pub use repair_local as local;
@@ -145,6 +149,11 @@ struct WorkflowsInRust;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/plugins.md")]
 struct PlugIns;
+
+/// The Rust of the page about programs is compiled as a test.
+#[cfg(all(doctest, feature = "connect"))]
+#[doc = include_str!("../../docs/bring-your-own-repair.md")]
+struct BringYourOwnRepair;
 
 /// The Rust of the page about reading is compiled as a test.
 #[cfg(doctest)]

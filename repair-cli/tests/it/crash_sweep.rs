@@ -3,6 +3,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -42,6 +43,7 @@ impl Source for Counted {
 
 fn registry(log: &Path) -> Arc<Registry> {
     let mut registry = Registry::default();
+    repair_connect::register(&mut registry);
     repair_stocks::register(&mut registry);
     let log = log.to_owned();
     registry.source("counted", "an archive that counts requests", move |config: Value| {
@@ -122,18 +124,48 @@ fn folder(world: &World) -> PathBuf {
     world.workflow(&CHANGES).parent().unwrap().to_owned()
 }
 
+/// As a source, a program that writes down every request before it answers.
+fn folder_with_program(world: &World) -> PathBuf {
+    let program = r#"echo "$REPAIR_KEYS $REPAIR_FROM $REPAIR_TO" >> requests.log
+exec awk -F, -v from="$REPAIR_FROM" -v to="$REPAIR_TO" -v key="$REPAIR_KEYS" \
+  'NR == 1 || ($1 == key && $2 >= from && $2 < to)' lake/archive/2024-03-04.csv
+"#;
+    let folder = world.write("ask.sh", program).parent().unwrap().to_owned();
+    let source = format!(
+        "source: command, with: {{ run: [sh, ask.sh], folder: '{}', rows: csv, vouches: true, keys_per_request: 1, rows_per_request: 60 }}",
+        folder.display()
+    );
+    let changes = [(CHANGES[0].0, source.as_str()), CHANGES[2], CHANGES[3]];
+    world.workflow(&changes).parent().unwrap().to_owned()
+}
+
 #[test]
 fn aborted_at_every_write_and_resumed_nothing_is_lost_doubled_or_paid_for_twice() {
+    sweep(folder, |calm, expected| {
+        assert!(expected["view"].iter().filter(|row| row.contains("{\"close\":\"interpolate\"}")).count() > 20, "cells were changed");
+        assert!(expected["view"].iter().filter(|row| row.contains("\"volume\":\"set\"")).count() > 20, "cells were set");
+        let (deleted, source) = (calm.restate(), std::fs::read_to_string(calm.lake().join("restated/2024-03-04.csv")).unwrap());
+        assert!(deleted.len() > 5 && expected["view"].len() == source.lines().count() - 1, "rows were removed");
+    });
+}
+
+#[test]
+fn aborted_at_every_write_and_resumed_a_program_is_asked_for_nothing_twice() {
+    sweep(folder_with_program, |calm, expected| {
+        let source = std::fs::read_to_string(calm.lake().join("archive/2024-03-04.csv")).unwrap();
+        assert_eq!(expected["view"].len(), source.lines().count() - 1, "all that ever traded is there");
+    });
+}
+
+/// Aborts the run at its writes, resumes it, and compares what readers see and what was asked with an undisturbed run, which must hold enough.
+fn sweep(folder: fn(&World) -> PathBuf, holds_enough: impl Fn(&World, &BTreeMap<&str, Vec<String>>)) {
     let calm = World::new();
     let calm_folder = folder(&calm);
     let whole = Schedule::never();
     drive(&calm_folder, &whole);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let expected = runtime.block_on(seen(&calm));
-    assert!(expected["view"].iter().filter(|row| row.contains("{\"close\":\"interpolate\"}")).count() > 20, "cells were changed");
-    assert!(expected["view"].iter().filter(|row| row.contains("\"volume\":\"set\"")).count() > 20, "cells were set");
-    let (deleted, source) = (calm.restate(), std::fs::read_to_string(calm.lake().join("restated/2024-03-04.csv")).unwrap());
-    assert!(deleted.len() > 5 && expected["view"].len() == source.lines().count() - 1, "rows were removed");
+    holds_enough(&calm, &expected);
     let asked = requests(&calm_folder);
     assert!(asked.len() >= 8 && whole.writes() > 25, "{} requests, {} writes", asked.len(), whole.writes());
 

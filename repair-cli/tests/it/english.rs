@@ -10,7 +10,7 @@ use std::process::Command;
 const WORDS: [&str; 7] = ["tell", "tells", "told", "mend", "mended", "reckon", "reckoned"];
 
 /// Folders of sources whose strings and doc comments are read.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "aws-sandbox/src",
     "examples/first-program/src",
     "examples/own-plugin/src",
@@ -18,6 +18,7 @@ const SOURCES: [&str; 10] = [
     "repair/src",
     "repair-aws/src",
     "repair-cli/src",
+    "repair-connect/src",
     "repair-core/src",
     "repair-local/src",
     "repair-stocks/src",

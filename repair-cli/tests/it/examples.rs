@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use serde_json::Value;
 
-/// The examples that other tests run: the demo's own, and the smallest program's.
-const ELSEWHERE: [&str; 2] = ["stock-pipeline/workflows/ticker-hourly.yaml", "first-program/air-quality.yaml"];
+/// The examples that other tests run: the demo's own, the smallest program's, and the one that needs Python.
+const ELSEWHERE: [&str; 3] =
+    ["stock-pipeline/workflows/ticker-hourly.yaml", "first-program/air-quality.yaml", "workflows/sensors-python.yaml"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
@@ -171,6 +172,7 @@ fn no_example_is_forgotten() {
         "workflows/crypto-minute.yaml",
         "workflows/household-power.yaml",
         "workflows/orders-daily.yaml",
+        "workflows/orders-fetched.yaml",
         "workflows/side-by-side.yaml",
         "workflows/us-power-corrected.yaml",
         "workflows/us-power-repaired.yaml",
@@ -282,6 +284,89 @@ fn orders_get_their_latest_version_and_what_only_the_agency_has() {
     for (id, row) in &truth {
         let text = |value: &Value| value.to_string().trim_matches('"').to_owned();
         assert_eq!((text(&seen[id].0), &seen[id].1), (text(&row.0), &row.1), "{id}");
+    }
+}
+
+#[test]
+fn the_file_of_a_day_that_never_came_is_fetched_by_a_program() {
+    let clone = Clone::new();
+    let report = clone.runs("workflows/orders-fetched.yaml", "");
+    assert_eq!((output(&report, "came", "missing"), output(&report, "arrived", "missing")), (1, 0), "the file of one day");
+    assert_eq!(report["steps"]["fetch"]["output"], serde_json::json!({ "fetched": ["2024-03-04"] }));
+    assert_eq!((output(&report, "several", "defective"), output(&report, "wrong", "defective")), (1, 1));
+    let rows = clone.types("repair export orders --out - --format jsonl --lake lake");
+    let ids: BTreeSet<String> =
+        rows.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!((rows.lines().count(), ids.len()), (28, 28), "no order is there twice, and none is left out");
+    // Nothing is left to fetch.
+    let again = clone.types("sh examples/workflows/programs/fetch-days.sh 2024-03-01 2024-03-07");
+    assert_eq!(again, "{\"fetched\": []}\n");
+}
+
+/// What needs Python, and nothing but its standard library.
+mod python {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs python3"]
+    fn sensors_are_examined_and_repaired_by_programs_in_python() {
+        let clone = Clone::new();
+        let report = clone.runs("workflows/sensors-python.yaml", "");
+        let (missing, left) = (output(&report, "gaps", "missing"), output(&report, "check", "missing"));
+        assert!(missing > 100 && left < missing, "{report}");
+        assert_eq!(missing - left, output(&report, "fill", "repaired"), "{report}");
+        let (spikes, corrected) = (output(&report, "spikes", "cells"), output(&report, "correct", "repaired"));
+        assert!(spikes > 0 && spikes < 100 && corrected == spikes, "{report}");
+        let rows = clone.types("repair export readings --out - --format jsonl --lake lake");
+        let by = |row: &Value, column: &str| row[column].as_str().unwrap_or_default().contains("by-hour");
+        let (mut whole, mut cells) = (0, 0);
+        for row in rows.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+            whole += u64::from(!row["repaired_by"].is_null());
+            cells += u64::from(!row["repaired_cells"].is_null());
+            assert!(!(by(&row, "repaired_by") && by(&row, "repaired_cells")), "{row}");
+        }
+        assert_eq!((whole, cells), (missing - left, corrected));
+        assert_eq!(report["usage"]["source_requests"], 3, "one look and two repairs: {}", report["usage"]);
+    }
+
+    /// The blocks of a page with this mark, after which a name may follow.
+    fn blocks<'a>(page: &'a str, mark: &str) -> Vec<(&'a str, String)> {
+        let (mut found, mut lines) = (Vec::new(), page.lines());
+        while let Some(line) = lines.next() {
+            if let Some(name) = line
+                .strip_prefix("```")
+                .and_then(|info| info.split_once(' '))
+                .map(|(_, rest)| rest)
+                .and_then(|rest| rest.strip_prefix(mark))
+            {
+                found.push((name, lines.by_ref().take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect()));
+            }
+        }
+        found
+    }
+
+    #[test]
+    #[ignore = "needs python3"]
+    fn the_page_about_repairs_of_your_own_does_what_it_says() {
+        let page = include_str!("../../../docs/bring-your-own-repair.md");
+        let clone = Clone::new();
+        let files = blocks(page, "file=");
+        assert_eq!(files.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["fetch.sh", "carry.py", "absurd.py", "readings.yaml"]);
+        for (name, text) in files {
+            std::fs::write(clone.folder.path().join(name), text).unwrap();
+        }
+        for (_, script) in blocks(page, "setup") {
+            clone.types(&script);
+        }
+        let scripts = blocks(page, "run");
+        assert_eq!(scripts.len(), 1);
+        let said = clone.types(&scripts[0].1);
+        assert!(said.contains("absurd") && said.contains("a plan runs no program unless the step says `plan: true`"), "{said}");
+        let rows = std::fs::read_to_string(clone.folder.path().join("readings.csv")).unwrap();
+        // Two hours from the store, one that the store does not have, and the cell that was absurd; and the file that never came.
+        let of = |what: &str| rows.lines().filter(|line| line.contains(what)).count();
+        assert_eq!((of("20.75"), of("9999"), of("2024-03-05T")), (3, 0, 8), "{rows}");
+        assert!(rows.lines().any(|line| line.starts_with("b,2024-03-04T12:00:00Z,7.25") && line.contains("command")), "{rows}");
     }
 }
 

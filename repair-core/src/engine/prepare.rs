@@ -95,6 +95,7 @@ pub fn shared_context(registry: &Registry, workflow: &Workflow, variables: &Vari
         clock: setting.clock,
         cancel: setting.cancel,
         progress: setting.progress,
+        calls: Arc::new(()),
     })
 }
 

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::Lake;
-use crate::model::{Calendar, Table};
+use crate::model::{Calendar, Table, Usage};
 use crate::plugin::Source;
 use crate::yaml::close_name;
 
@@ -107,6 +107,53 @@ impl Progress for () {
     fn advance(&self, _: &str, _: u64, _: u64) {}
 }
 
+/// Counts the calls that a plug-in makes outside by itself, and not through a source of its context: each is reserved in budgets before it is made,
+/// and is on record when it ends. `()` counts nothing.
+///
+/// The engine counts so for detectors, tasks and sensors. What the units of a repair take is counted by [`Repairer::worst`](crate::plugin::Repairer::worst)
+/// and the usage of their fixes.
+///
+/// ```
+/// use repair_core::ErrorKind;
+/// use repair_core::model::Usage;
+/// use repair_core::plugin::Calls;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> repair_core::Result<()> {
+/// let calls: &dyn Calls = &();
+/// let one = Usage { source_requests: 1, ..Usage::default() };
+/// let call = calls.begin(one).await?;
+/// // Here it is made. With `None`, what was reserved counts as used.
+/// calls.end(call, Some(one)).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[async_trait]
+pub trait Calls: Send + Sync {
+    /// Reserves what a call uses at worst, and returns its number within the attempt.
+    ///
+    /// # Errors
+    /// `budget` if a budget does not allow it; then it must not be made.
+    async fn begin(&self, worst: Usage) -> Result<u32>;
+
+    /// Records what a call used; `None` if it failed, so that nobody knows.
+    ///
+    /// # Errors
+    /// If it cannot be recorded.
+    async fn end(&self, call: u32, used: Option<Usage>) -> Result<()>;
+}
+
+#[async_trait]
+impl Calls for () {
+    async fn begin(&self, _: Usage) -> Result<u32> {
+        Ok(0)
+    }
+
+    async fn end(&self, _: u32, _: Option<Usage>) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// What a step may use while it runs. Cheap to clone.
 ///
 /// The engine makes one for each attempt of a step. Tests of a plug-in make one with `testing::context`, and change it as they need:
@@ -166,6 +213,8 @@ pub struct StepContext {
     pub cancel: CancellationToken,
     /// Where the step reports how far it is.
     pub progress: Arc<dyn Progress>,
+    /// Counts what a plug-in calls by itself.
+    pub calls: Arc<dyn Calls>,
 }
 
 impl StepContext {
@@ -215,6 +264,13 @@ impl StepContext {
     #[must_use]
     pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
         self.progress = progress;
+        self
+    }
+
+    /// The same context, in which a plug-in's own calls are counted here.
+    #[must_use]
+    pub fn with_calls(mut self, calls: Arc<dyn Calls>) -> Self {
+        self.calls = calls;
         self
     }
 

@@ -29,7 +29,7 @@ impl GapSink {
     }
 }
 
-/// What a detector asks of a source.
+/// What a detector asks of a source, or of a program that it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Asks {
@@ -49,12 +49,31 @@ pub struct Asks {
     pub reads: u64,
     /// How often it reads that at least.
     pub least_reads: u64,
+    /// The program that it runs; `None` if it asks a source.
+    pub program: Option<String>,
 }
 
 impl Asks {
     /// So many requests to a source, for slots of a table in an interval. Each takes one call, and the table is read once.
     pub fn new(source: impl Into<String>, table: impl Into<String>, interval: Interval, slots: u64, requests: u64) -> Self {
-        Self { source: source.into(), table: table.into(), interval, slots, requests, calls_at_worst: 1, reads: 1, least_reads: 1 }
+        Self {
+            source: source.into(),
+            table: table.into(),
+            interval,
+            slots,
+            requests,
+            calls_at_worst: 1,
+            reads: 1,
+            least_reads: 1,
+            program: None,
+        }
+    }
+
+    /// It asks no source but this program, and `source` is the name under which a price book has the price of a call.
+    #[must_use]
+    pub fn of_program(mut self, program: impl Into<String>) -> Self {
+        self.program = Some(program.into());
+        self
     }
 
     /// The calls that one request takes at worst.
@@ -168,8 +187,8 @@ pub trait Detector: Send + Sync {
     /// What [`Detector::detect`] would ask of a source, if it asks one. To find out, it asks none. A plan and a comparison, which ask no source to
     /// find something, do not call `detect` then.
     ///
-    /// A detector asks only the sources of its context. The engine counts these calls and reserves them in budgets, so they are not in the
-    /// usage of the findings.
+    /// A detector asks only the sources of its context, and what it calls by itself it counts by [`StepContext::calls`]. The engine reserves all of these
+    /// calls in budgets, so they are not in the usage of the findings.
     ///
     /// # Errors
     /// As [`Detector::detect`].

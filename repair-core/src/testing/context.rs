@@ -32,5 +32,6 @@ pub fn context(lake: Arc<dyn Lake>, tables: impl IntoIterator<Item = Table>, clo
         clock,
         cancel: CancellationToken::new(),
         progress: Arc::new(()),
+        calls: Arc::new(()),
     }
 }

@@ -10,16 +10,18 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use jiff::civil::Date;
+use repair_connect::Environment;
+use repair_connect::http::{Api, Call, Paging, header, most_pages};
+use repair_connect::secret::{Secret, without};
 use repair_core::builtin::Period;
 use repair_core::plugin::{Answer, Limits, Registry, Request, Source, StepContext};
 use repair_core::{Error, Result};
+use reqwest::Method;
 use reqwest::header::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::answered::{Bars, Columns, settled_before, symbol};
-use super::http::{Api, Call, Paging, most_pages};
-use super::secret::{Environment, Secret, without};
 use crate::bar::Bar;
 use crate::minute_gaps::check_minutes;
 
@@ -176,7 +178,7 @@ impl Alpaca {
             )));
         }
         Ok(Self {
-            api: Api::new(PROVIDER, config.base_url.as_deref().unwrap_or(BASE_URL), config.timeout)?,
+            api: Api::new(PROVIDER, config.base_url.as_deref().unwrap_or(BASE_URL), config.timeout, super::WORDS)?,
             variables,
             feed,
             adjustment: config.adjustment.unwrap_or_default(),
@@ -216,10 +218,11 @@ impl Alpaca {
             query.append_pair("sort", "asc");
         }
         let headers = vec![
-            (HeaderName::from_static("apca-api-key-id"), id.header("")?),
-            (HeaderName::from_static("apca-api-secret-key"), secret.header("")?),
+            (HeaderName::from_static("apca-api-key-id"), header("", &id)?),
+            (HeaderName::from_static("apca-api-secret-key"), header("", &secret)?),
         ];
-        Ok(Call { url, headers, secrets: vec![id, secret], variables: "APCA_API_KEY_ID and APCA_API_SECRET_KEY" })
+        let variables = format!("{KEY_ID} and {SECRET_KEY}");
+        Ok(Call { method: Method::GET, url, headers, body: None, secrets: vec![id, secret], variables })
     }
 }
 
@@ -248,11 +251,11 @@ impl Source for Alpaca {
         let columns = self.columns.of(context, &request.table).await?;
         let first = self.call(request)?;
         let vouches_until = if self.vouches { Some(settled_before(context.clock.now(), self.settles_after)?) } else { None };
-        let mut paging = Paging::new(PROVIDER, self.most_pages, asked.len().saturating_mul(request.keys.len() as u64));
+        let mut paging = Paging::new(PROVIDER, super::WORDS, self.most_pages, asked.len().saturating_mul(request.keys.len() as u64));
         let mut bars = Bars::default();
         let mut url = first.url.clone();
         loop {
-            let call = Call { url, headers: first.headers.clone(), secrets: first.secrets.clone(), variables: first.variables };
+            let call = Call { url, ..first.clone() };
             let page: Page = self.api.get(context, &call).await?;
             let mut count = 0;
             for (symbol, of_symbol) in page.bars.unwrap_or_default() {

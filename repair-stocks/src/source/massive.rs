@@ -7,17 +7,18 @@
 //! for symbols with at least one bar.
 
 use async_trait::async_trait;
+use repair_connect::Environment;
+use repair_connect::http::{Api, Call, Paging, header, most_pages, shown};
+use repair_connect::secret::Secret;
 use repair_core::builtin::Period;
 use repair_core::plugin::{Answer, Limits, Registry, Request, Source, StepContext};
 use repair_core::{Error, ErrorKind, Result};
-use reqwest::Url;
 use reqwest::header::AUTHORIZATION;
+use reqwest::{Method, Url};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::answered::{Bars, Columns, settled_before, symbol};
-use super::http::{Api, Call, Paging, most_pages, shown};
-use super::secret::{Environment, Secret};
 use crate::bar::Bar;
 use crate::minute_gaps::check_minutes;
 
@@ -114,7 +115,7 @@ impl Massive {
             return Err(Error::invalid(format!("`rows_per_request` must be at most {MOST_ROWS} for {PROVIDER}")));
         }
         Ok(Self {
-            api: Api::new(PROVIDER, config.base_url.as_deref().unwrap_or(BASE_URL), config.timeout)?,
+            api: Api::new(PROVIDER, config.base_url.as_deref().unwrap_or(BASE_URL), config.timeout, super::WORDS)?,
             variables,
             adjusted: config.adjusted.unwrap_or(false),
             vouches: config.vouches.unwrap_or(true),
@@ -132,8 +133,8 @@ impl Massive {
 
     fn call(&self, url: Url) -> Result<Call> {
         let key = Secret::read(&self.variables, PROVIDER, &KEYS)?;
-        let headers = vec![(AUTHORIZATION, key.header("Bearer ")?)];
-        Ok(Call { url, headers, secrets: vec![key], variables: "MASSIVE_API_KEY" })
+        let headers = vec![(AUTHORIZATION, header("Bearer ", &key)?)];
+        Ok(Call { method: Method::GET, url, headers, body: None, secrets: vec![key], variables: KEYS[0].to_owned() })
     }
 
     fn first_url(&self, symbol: &str, request: &Request) -> Result<Url> {
@@ -184,7 +185,7 @@ impl Massive {
     /// All bars of one symbol.
     async fn pages(&self, context: &StepContext, request: &Request, symbol: &str, bars: &mut Bars) -> Result<u64> {
         let asked = request.table.grid()?.slots_in(&request.interval);
-        let mut paging = Paging::new(PROVIDER, self.most_pages, asked.len());
+        let mut paging = Paging::new(PROVIDER, super::WORDS, self.most_pages, asked.len());
         let mut url = self.first_url(symbol, request)?;
         loop {
             let call = self.call(url)?;

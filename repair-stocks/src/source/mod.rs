@@ -9,20 +9,21 @@ pub mod alpaca;
 mod answered;
 pub mod archive;
 #[cfg(feature = "http")]
-mod http;
-#[cfg(feature = "http")]
 pub mod massive;
-#[cfg(feature = "http")]
-mod secret;
 pub mod simulated;
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+#[cfg(feature = "http")]
+pub use repair_connect::Environment;
 use repair_core::plugin::{Limits, Registry};
 use repair_core::{Error, Result};
+
+/// The words in which errors speak of these APIs.
 #[cfg(feature = "http")]
-pub use secret::Environment;
+const WORDS: repair_connect::http::Words =
+    repair_connect::http::Words { address: "base_url", rows: "bars", slots: "minutes", keys: "symbols" };
 
 use crate::bar::{Bar, CLOSE, HIGH, LOW, OPEN, VOLUME};
 

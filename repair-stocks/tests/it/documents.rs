@@ -38,6 +38,7 @@ const FIRST: &str = "power-daily.yaml";
 
 fn registry() -> Registry {
     let mut registry = Registry::default();
+    repair_connect::register(&mut registry);
     repair_stocks::register(&mut registry);
     registry
 }
@@ -104,7 +105,7 @@ fn every_fragment_of_the_language_fits_into_a_workflow() {
     let mut fragments = blocks("yaml fragment");
     assert!(fragments.len() > 10);
     let over_http = blocks("yaml fragment of http");
-    assert_eq!(over_http.len(), 1);
+    assert_eq!(over_http.len(), 2);
     if cfg!(feature = "http") {
         fragments.extend(over_http);
     }

@@ -184,9 +184,18 @@ async fn look(arena: &Arena<'_>, detect: &Step) -> Result<Looked> {
     let lake = arena.masked(table, &Mask::nothing(table.grid()?));
     let context = arena.prepare(&lake, &detect.name, &arena.workflow.tags)?.context;
     if let Some(asks) = detector.asks(&context).await? {
+        let (what, unless) = match &asks.program {
+            Some(program) => {
+                (format!("runs `{program}`, and a comparison of strategies runs no program"), ", or write `plan: true` under its `with`")
+            }
+            None => (
+                format!("compares table `{}` with source `{}`, and a comparison of strategies asks no source", asks.table, asks.source),
+                "",
+            ),
+        };
         return Err(Error::invalid(format!(
-            "step `{}` compares table `{}` with source `{}`, and a comparison of strategies asks no source to find something; choose a step that              detects gaps or invalid rows",
-            detect.name, asks.table, asks.source
+            "step `{}` {what} to find something; choose a step that detects gaps or invalid rows{unless}",
+            detect.name
         )));
     }
     let found = detector.detect(&context, None).await?;

@@ -21,9 +21,10 @@ use repair_core::{Error, ErrorKind, Result};
 
 pub(crate) use place::{Place, Root};
 
-/// The registry of all plug-ins that this crate was built with: the built-in ones, and those of the feature `stocks`.
+/// The registry of all plug-ins that this crate was built with: the built-in ones, and those of the features `connect` and `stocks`.
 ///
-/// Add your own to it, and give it to [`Opening::registry`].
+/// Add your own to it, and give it to [`Opening::registry`]. Workflows may run every program; a server registers the plug-ins of `connect` again, with the
+/// programs that it allows.
 ///
 /// ```
 /// use repair::core::plugin::PluginKind;
@@ -32,8 +33,10 @@ pub(crate) use place::{Place, Root};
 /// assert!(registry.get(PluginKind::Detector, "gaps").is_some());
 /// ```
 pub fn registry() -> Registry {
-    #[cfg_attr(not(feature = "stocks"), expect(unused_mut, reason = "the stocks are added to it"))]
+    #[cfg_attr(not(any(feature = "connect", feature = "stocks")), expect(unused_mut, reason = "more is added to it"))]
     let mut registry = Registry::default();
+    #[cfg(feature = "connect")]
+    repair_connect::register(&mut registry);
     #[cfg(feature = "stocks")]
     repair_stocks::register(&mut registry);
     registry

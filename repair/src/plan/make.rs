@@ -268,16 +268,20 @@ impl<'a> Making<'a> {
         let requests = if number == 1 { "request" } else { "requests" };
         // Where rows have no slots, nobody knows before how many there are.
         let slots = if slots == 0 { String::new() } else { format!(" for {slots} slots") };
-        self.not_planned(
-            step,
-            format!(
-                "it compares table `{}` with source `{}`, and a plan asks no source; the price includes {number} {requests}{slots}{}, and \
+        let queries = if is_queried { " and the queries that read the table" } else { "" };
+        let why = match &asks.program {
+            Some(program) => format!(
+                "it runs `{program}`, and a plan runs no program unless the step says `plan: true`; the price includes {number} {}{queries}, and \
                  what it finds is known only when the run gets there",
-                asks.table,
-                asks.source,
-                if is_queried { " and the queries that read the table" } else { "" }
+                if number == 1 { "call" } else { "calls" }
             ),
-        );
+            None => format!(
+                "it compares table `{}` with source `{}`, and a plan asks no source; the price includes {number} {requests}{slots}{queries}, and \
+                 what it finds is known only when the run gets there",
+                asks.table, asks.source
+            ),
+        };
+        self.not_planned(step, why);
         self.reading(step, asks.table.clone(), take, Some(asks.source.clone()));
         self.asked.insert(step.name.clone(), (asks.clone(), there));
         Ok(())

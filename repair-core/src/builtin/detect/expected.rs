@@ -51,7 +51,10 @@ pub(super) fn always() -> String {
 
 impl GapsConfig {
     /// Makes the checks that need no table.
-    pub(super) fn check(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// `invalid` if the interval cannot be one, or keys are given twice.
+    pub fn check(&self) -> Result<()> {
         Interval::check(&self.from, &self.to)?;
         if self.keys.is_some() && self.keys_from.is_some() {
             return Err(Error::invalid("`keys` and `keys_from` are both given; keep one of them"));
@@ -60,7 +63,10 @@ impl GapsConfig {
     }
 
     /// The scope to examine.
-    pub(super) async fn scope(&self, context: &StepContext) -> Result<Scope> {
+    ///
+    /// # Errors
+    /// `invalid` if nothing says which keys are expected; `blind` if none is; those of the lake, if a table lists them.
+    pub async fn scope(&self, context: &StepContext) -> Result<Scope> {
         let table = context.table(&self.table)?;
         let interval = Interval::parse_at(&self.from, &self.to, &table.day_zone(), context.now)?;
         let own = self.keys.clone().or_else(|| self.keys_from.clone().map(ExpectedKeys::Table));

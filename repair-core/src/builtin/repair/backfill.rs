@@ -103,6 +103,8 @@ pub struct Backfill {
     quiet_spell: Option<Period>,
     neighbours: bool,
     rule: Option<RowRule>,
+    /// Whether the same values for two requests are suspicious.
+    compares: bool,
     accepted: Accepted,
     /// The columns of the table, read once, because a step repairs one table.
     columns: OnceCell<SchemaRef>,
@@ -127,11 +129,19 @@ impl Backfill {
             quiet_spell: config.quiet_spell,
             neighbours: config.neighbours.unwrap_or(true),
             rule,
+            compares: true,
             accepted: Accepted::default(),
             columns: OnceCell::new(),
             beside: OnceCell::new(),
             barren: OnceLock::new(),
         }
+    }
+
+    /// The same, for rows that are computed and not looked up: the same values may come for two requests, as those of an average do.
+    #[must_use]
+    pub fn of_computed_rows(mut self) -> Self {
+        self.compares = false;
+        self
     }
 
     async fn conflicts(
@@ -336,7 +346,7 @@ impl Repairer for Backfill {
                 rule(table, batch).map_err(|error| error.on("source", &self.source))?;
             }
         }
-        let answers = self.accepted.add(&question, &judged)?;
+        let answers = if self.compares { self.accepted.add(&question, &judged)? } else { Vec::new() };
         let conflicts = self.conflicts(context, findings, &question, unit, &answer).await?;
         let (mut absent, mut suspects) = (Vec::new(), Suspects::default());
         for wanted in &unit.wanted {

@@ -1,5 +1,5 @@
-//! Counts what a detector asks of sources: each request is reserved before it is made if a budget applies, and its usage is on record when it
-//! ends, whatever becomes of the attempt.
+//! Counts what a detector, a task or a sensor asks outside: of sources, or by calls of its own. Each request is reserved before it is made if a budget
+//! applies, and its usage is on record when it ends, whatever becomes of the attempt.
 
 #![deny(clippy::missing_trait_methods, reason = "a wrapper that forgets a method would answer for itself")]
 
@@ -12,24 +12,48 @@ use crate::engine::drive::work::Recorder;
 use crate::engine::pure::event::Event;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Usage;
-use crate::plugin::{Answer, Limits, Request, Source, StepContext};
+use crate::plugin::{Answer, Calls, Limits, Request, Source, StepContext};
 
-/// The same context, with sources whose calls are counted.
+/// The same context, with calls that are counted: those of sources, and those that a plug-in makes itself.
 pub(crate) fn counted(context: &StepContext, recorder: &Recorder, budgeted: bool) -> StepContext {
-    let next = Arc::new(AtomicU32::new(0));
+    let calls: Arc<dyn Calls> = Arc::new(Counter { recorder: recorder.clone(), budgeted, next: AtomicU32::new(0) });
     let counted = |(name, inner): (&String, &Arc<dyn Source>)| {
-        let source: Arc<dyn Source> = Arc::new(Counted { inner: inner.clone(), recorder: recorder.clone(), budgeted, next: next.clone() });
+        let source: Arc<dyn Source> = Arc::new(Counted { inner: inner.clone(), calls: calls.clone() });
         (name.clone(), source)
     };
-    context.clone().with_sources(context.sources.iter().map(counted))
+    context.clone().with_sources(context.sources.iter().map(counted)).with_calls(calls.clone())
+}
+
+struct Counter {
+    recorder: Recorder,
+    budgeted: bool,
+    /// The number of the attempt's next request, to whatever it goes.
+    next: AtomicU32,
+}
+
+#[async_trait]
+impl Calls for Counter {
+    async fn begin(&self, worst: Usage) -> Result<u32> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        if self.budgeted {
+            let granted = self.recorder.reserve(vec![(number, worst)]).await?;
+            if let Some(why) = granted.refused {
+                return Err(Error::new(ErrorKind::Budget, format!("{why}; requests made before it: {number}")));
+            }
+        }
+        Ok(number)
+    }
+
+    async fn end(&self, call: u32, used: Option<Usage>) -> Result<()> {
+        let failed = used.is_none();
+        let ended = Event::RequestEnded { step: self.recorder.step.clone(), request: call, usage: used.unwrap_or_default(), failed };
+        self.recorder.record(vec![ended]).await
+    }
 }
 
 struct Counted {
     inner: Arc<dyn Source>,
-    recorder: Recorder,
-    budgeted: bool,
-    /// The number of the attempt's next request, to whichever source.
-    next: Arc<AtomicU32>,
+    calls: Arc<dyn Calls>,
 }
 
 #[async_trait]
@@ -48,25 +72,15 @@ impl Source for Counted {
 
     async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
         context.check_cancelled()?;
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        if self.budgeted {
-            // At least one call, even if the source declares none, because it is called.
-            let worst = Usage { source_requests: self.requests_at_worst().max(1), ..Usage::default() };
-            let granted = self.recorder.reserve(vec![(number, worst)]).await?;
-            if let Some(why) = granted.refused {
-                return Err(Error::new(ErrorKind::Budget, format!("{why}; requests made before it: {number}")));
-            }
-        }
+        // At least one call, even if the source declares none, because it is called.
+        let worst = Usage { source_requests: self.requests_at_worst().max(1), ..Usage::default() };
+        let call = self.calls.begin(worst).await?;
         let answer = self.inner.fetch(context, request).await;
-        let usage = answer.as_ref().map_or_else(
-            |_| Usage::default(),
-            |answer| {
-                let source_rows = answer.rows.iter().map(|batch| batch.num_rows() as u64).sum();
-                Usage { source_requests: answer.requests.max(1), source_rows, ..Usage::default() }
-            },
-        );
-        let ended = Event::RequestEnded { step: self.recorder.step.clone(), request: number, usage, failed: answer.is_err() };
-        self.recorder.record(vec![ended]).await?;
+        let used = answer.as_ref().ok().map(|answer| {
+            let source_rows = answer.rows.iter().map(|batch| batch.num_rows() as u64).sum();
+            Usage { source_requests: answer.requests.max(1), source_rows, ..Usage::default() }
+        });
+        self.calls.end(call, used).await?;
         answer
     }
 }

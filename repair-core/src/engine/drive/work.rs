@@ -196,10 +196,10 @@ impl Work {
                 Ok(Done { output: done.output, findings: None, exceptions: None, usage: done.usage })
             }
             Job::Task(task) => {
-                let (output, usage) = task.perform(&self.context).await?;
+                let (output, usage) = task.perform(&asking::counted(&self.context, recorder, self.budgeted)).await?;
                 Ok(Done { output, findings: None, exceptions: None, usage })
             }
-            Job::Sense { sensor, wait } => Ok(self.sense(sensor.as_ref(), &wait).await?),
+            Job::Sense { sensor, wait } => Ok(self.sense(sensor.as_ref(), &wait, recorder).await?),
             Job::Child { workflow, params } => self.child(&workflow, params).await,
         }
     }
@@ -431,13 +431,14 @@ impl Work {
         })
     }
 
-    async fn sense(&self, sensor: &dyn Sensor, wait: &SensorWait) -> Result<Done> {
+    async fn sense(&self, sensor: &dyn Sensor, wait: &SensorWait, recorder: &Recorder) -> Result<Done> {
+        let context = asking::counted(&self.context, recorder, self.budgeted);
         let clock = &self.context.clock;
         let span = |duration: std::time::Duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
         let last = wait.timeout.map(|timeout| self.entered_at.saturating_add(span(timeout)).unwrap_or(Timestamp::MAX));
         loop {
             self.context.check_cancelled()?;
-            let sensed = sensor.sense(&self.context).await?;
+            let sensed = sensor.sense(&context).await?;
             let holds = match &wait.when {
                 Some(when) => when.holds(&Variables { output: sensed.clone(), ..self.variables.clone() })?,
                 None => sensed.as_bool().ok_or_else(|| {

@@ -357,7 +357,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         released: Vec<u32>,
     },
-    /// A request of a detector to a source ended.
+    /// A request of a detector to a source ended, or a call that a detector, a task or a sensor made by itself.
     RequestEnded {
         /// The step.
         step: String,

@@ -5,6 +5,7 @@
 mod answers;
 mod errors;
 mod keys;
+mod providers;
 mod runs;
 mod vendor;
 

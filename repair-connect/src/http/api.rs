@@ -1,7 +1,7 @@
-//! What the HTTP sources share: a client that sends keys to one host only, replies of bounded size, errors with the workflow's kinds, and
+//! What all plug-ins share that ask over HTTP: a client that sends keys to one host only, replies of bounded size, errors with the workflow's kinds, and
 //! paging that ends.
 //!
-//! It must not know what a bar is. Keys go into headers, and appear nowhere else: URLs are shown without their query, and replies without
+//! It must not know what a row is. Keys go into headers, and appear nowhere else: URLs are shown without their query, and replies without
 //! keys.
 
 use std::collections::HashSet;
@@ -13,11 +13,11 @@ use repair_core::builtin::Period;
 use repair_core::plugin::StepContext;
 use repair_core::{Error, ErrorKind, Result};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode, Url, redirect};
+use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::secret::{Secret, without};
+use crate::secret::{Secret, without};
 
 /// The default time limit of one request.
 const TIMEOUT: Period = Period::minutes(1);
@@ -26,7 +26,7 @@ const TIMEOUT: Period = Period::minutes(1);
 const MOST_BYTES: usize = 32 << 20;
 /// The most pages of one answer. With more, each would hold only a few bars.
 const MOST_PAGES: u64 = 1_000;
-/// The most pages without bars in a row. An API that filters after paging may return a few; one that returns more may never end.
+/// The most pages without rows in a row. An API that filters after paging may return a few; one that returns more may never end.
 const MOST_EMPTY_PAGES: u64 = 3;
 /// How many characters of an unreadable reply are shown.
 const SHOWN_CHARS: usize = 120;
@@ -37,21 +37,40 @@ const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
 /// How long we wait for the API to allow more requests; for a longer wait, the workflow's `retry` decides.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(2);
 
+/// The words in which errors speak of an API.
+#[derive(Debug, Clone, Copy)]
+pub struct Words {
+    /// The key of the configuration that holds its address.
+    pub address: &'static str,
+    /// What a page holds, such as `bars`.
+    pub rows: &'static str,
+    /// What rows are for, such as `minutes`.
+    pub slots: &'static str,
+    /// What is asked for, such as `symbols`.
+    pub keys: &'static str,
+}
+
 /// One request to an API.
-pub(super) struct Call {
-    /// The URL to get, without keys.
-    pub(super) url: Url,
+#[derive(Clone)]
+pub struct Call {
+    /// The method.
+    pub method: Method,
+    /// The URL. Its query is never shown.
+    pub url: Url,
+    /// What is sent.
+    pub body: Option<Vec<u8>>,
     /// The headers that hold the keys.
-    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The keys, which are removed from everything that is shown.
-    pub(super) secrets: Vec<Secret>,
+    pub secrets: Vec<Secret>,
     /// The variables that hold the keys, for messages that say what to check.
-    pub(super) variables: &'static str,
+    pub variables: String,
 }
 
 /// An API at one address.
-pub(super) struct Api {
-    provider: &'static str,
+pub struct Api {
+    provider: String,
+    words: Words,
     base: Url,
     timeout: Duration,
     client: OnceLock<Client>,
@@ -64,9 +83,11 @@ impl Api {
     ///
     /// # Errors
     /// `invalid` if the address is not that of an API, or keys would be sent to it unencrypted.
-    pub(super) fn new(provider: &'static str, base_url: &str, timeout: Option<Period>) -> Result<Self> {
+    pub fn new(provider: impl Into<String>, base_url: &str, timeout: Option<Period>, words: Words) -> Result<Self> {
+        let provider = provider.into();
+        let address = words.address;
         let wrong =
-            |what: &str| Error::invalid(format!("`base_url` {what}; write e.g. `https://proxy.example/{}`", provider.to_lowercase()));
+            |what: &str| Error::invalid(format!("`{address}` {what}; write e.g. `https://proxy.example/{}`", provider.to_lowercase()));
         let base = Url::parse(base_url).map_err(|error| wrong(&format!("is not a URL ({error})")))?;
         if base.query().is_some() || base.fragment().is_some() || !base.username().is_empty() || base.password().is_some() {
             return Err(wrong("must have only a host and a path; keys belong in the environment"));
@@ -78,26 +99,26 @@ impl Api {
             _ => return Err(wrong("must use https, or http on this machine")),
         }
         let timeout = timeout.unwrap_or(TIMEOUT).duration();
-        Ok(Self { provider, base, timeout, client: OnceLock::new(), next: Mutex::new(None) })
+        Ok(Self { provider, words, base, timeout, client: OnceLock::new(), next: Mutex::new(None) })
     }
 
     /// The URL of a path under the address, with its parts encoded.
     ///
     /// # Errors
     /// `internal` if the address cannot have paths, which was checked before.
-    pub(super) fn url(&self, path: &[&str]) -> Result<Url> {
+    pub fn url(&self, path: &[&str]) -> Result<Url> {
         let mut url = self.base.clone();
         url.path_segments_mut().map_err(|()| Error::internal("the URL cannot have a path"))?.pop_if_empty().extend(path);
         Ok(url)
     }
 
     /// The client, made on first use, because reading the system's certificates takes a while and may fail.
-    pub(super) fn client(&self) -> Result<&Client> {
+    pub fn client(&self) -> Result<&Client> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
         let mut builder = Client::builder()
-            .user_agent(concat!("repair-stocks/", env!("CARGO_PKG_VERSION")))
+            .user_agent(concat!("repair/", env!("CARGO_PKG_VERSION")))
             .timeout(self.timeout)
             // Each request is reserved, counted and paced, and a redirect would be one more.
             .redirect(redirect::Policy::none())
@@ -119,11 +140,12 @@ impl Api {
         Ok(self.client.get_or_init(|| client))
     }
 
-    /// Gets one page.
+    /// Sends a request, and returns the reply, whatever its status is.
     ///
     /// # Errors
-    /// `throttled`, `denied`, `not-found`, `transient`, `timeout` or `invalid`, depending on the reply, or `cancelled`.
-    pub(super) async fn get<T: DeserializeOwned>(&self, context: &StepContext, call: &Call) -> Result<T> {
+    /// `throttled`, if the API allows no request for long; `transient` or `timeout`, if there is no whole reply; `invalid`, if it is too large;
+    /// `cancelled`.
+    pub async fn send(&self, context: &StepContext, call: &Call) -> Result<Reply> {
         let stopped = || Error::new(ErrorKind::Cancelled, "the run was asked to stop");
         let reply = tokio::select! {
             biased;
@@ -131,12 +153,24 @@ impl Api {
             reply = self.exchange(context, call) => reply?,
         };
         context.beat();
+        Ok(reply)
+    }
+
+    /// Gets one page.
+    ///
+    /// # Errors
+    /// `throttled`, `denied`, `not-found`, `transient`, `timeout` or `invalid`, depending on the reply, or `cancelled`.
+    pub async fn get<T: DeserializeOwned>(&self, context: &StepContext, call: &Call) -> Result<T> {
+        let reply = self.send(context, call).await?;
         if reply.status.is_success() { self.read(call, &reply) } else { Err(self.refusal(context, call, &reply)) }
     }
 
     async fn exchange(&self, context: &StepContext, call: &Call) -> Result<Reply> {
         self.wait_for_turn(context).await?;
-        let mut request = self.client()?.get(call.url.clone());
+        let mut request = self.client()?.request(call.method.clone(), call.url.clone());
+        if let Some(body) = &call.body {
+            request = request.body(body.clone());
+        }
         for (name, value) in &call.headers {
             request = request.header(name, value);
         }
@@ -144,7 +178,7 @@ impl Api {
         self.note_allowance(context, response.headers());
         let (status, headers) = (response.status(), response.headers().clone());
         let body = self.body(call, response).await?;
-        tracing::debug!(provider = self.provider, place = place(&call.url), status = status.as_u16(), bytes = body.len(), "answered");
+        tracing::debug!(provider = %self.provider, place = place(&call.url), status = status.as_u16(), bytes = body.len(), "answered");
         Ok(Reply { status, headers, body })
     }
 
@@ -195,7 +229,11 @@ impl Api {
         Error::new(kind, format!("{} {what}; the request was for {}", self.provider, place(&call.url))).because(error.without_url())
     }
 
-    fn read<T: DeserializeOwned>(&self, call: &Call, reply: &Reply) -> Result<T> {
+    /// The value of JSON that a reply is.
+    ///
+    /// # Errors
+    /// `invalid`, with the place where it is something else, and its beginning.
+    pub fn read<T: DeserializeOwned>(&self, call: &Call, reply: &Reply) -> Result<T> {
         let mut json = serde_json::Deserializer::from_slice(&reply.body);
         let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let kind = reply.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("no type given");
@@ -203,21 +241,32 @@ impl Api {
             let at = if path == "." { String::new() } else { format!(" at `{}`", shown(path.as_bytes(), &call.secrets)) };
             let why = shown(error.inner().to_string().as_bytes(), &call.secrets);
             let kind = shown(kind.as_bytes(), &call.secrets);
-            self.unusable(call, &format!("something that is not a page of bars{at} ({kind}: {why})"), &reply.body)
+            self.unusable(call, &format!("something that is not a page of {}{at} ({kind}: {why})", self.words.rows), &reply.body)
         })?;
         json.end().map_err(|error| self.unusable(call, &format!("more than one value ({error})"), &reply.body))?;
         Ok(value)
     }
 
     /// The error for a reply that cannot be used, which shows how the reply begins.
-    fn unusable(&self, call: &Call, what: &str, body: &[u8]) -> Error {
+    pub fn unusable(&self, call: &Call, what: &str, body: &[u8]) -> Error {
         let message =
             format!("{} answered {} with {what}; the answer begins: {}", self.provider, place(&call.url), shown(body, &call.secrets));
         Error::invalid(message)
     }
 
+    /// The error of another kind for a reply, with what it says and how long it asks to wait.
+    pub fn refused_as(&self, context: &StepContext, call: &Call, reply: &Reply, kind: ErrorKind) -> Error {
+        let said = said(&reply.body).map_or_else(|| shown(&reply.body, &call.secrets), |said| shown(said.as_bytes(), &call.secrets));
+        let what = format!("{} answered {} with {}: {said}", self.provider, place(&call.url), reply.status.as_u16());
+        let error = Error::new(kind, what);
+        match wait_asked_for(&reply.headers, context.clock.now()) {
+            Some(wait) if matches!(kind, ErrorKind::Throttled | ErrorKind::Transient) => error.retry_after(wait),
+            _ => error,
+        }
+    }
+
     /// The error for a reply whose status is not a success.
-    fn refusal(&self, context: &StepContext, call: &Call, reply: &Reply) -> Error {
+    pub fn refusal(&self, context: &StepContext, call: &Call, reply: &Reply) -> Error {
         let status = reply.status;
         let said = said(&reply.body).map_or_else(|| shown(&reply.body, &call.secrets), |said| shown(said.as_bytes(), &call.secrets));
         let said = if said.is_empty() { String::new() } else { format!(": {said}") };
@@ -226,9 +275,10 @@ impl Api {
             let to = reply.headers.get(LOCATION).and_then(|to| call.url.join(to.to_str().ok()?).ok());
             let to = to.map_or_else(|| "somewhere else".to_owned(), |to| without(&place(&to), &call.secrets));
             return Error::invalid(format!(
-                "{what}, a redirect to {to}, which is not followed, since each request is counted and keys are sent only to {}; correct `base_url` if \
+                "{what}, a redirect to {to}, which is not followed, since each request is counted and keys are sent only to {}; correct `{}` if \
                  the API has moved",
-                place(&self.base)
+                place(&self.base),
+                self.words.address
             ));
         }
         match status {
@@ -243,7 +293,10 @@ impl Api {
             StatusCode::FORBIDDEN => {
                 Error::new(ErrorKind::Denied, format!("{what}; check {}, and whether your plan includes this data", call.variables))
             }
-            StatusCode::NOT_FOUND => Error::new(ErrorKind::NotFound, format!("{what}; check `base_url` and the spelling of the symbols")),
+            StatusCode::NOT_FOUND => Error::new(
+                ErrorKind::NotFound,
+                format!("{what}; check `{}` and the spelling of the {}", self.words.address, self.words.keys),
+            ),
             StatusCode::REQUEST_TIMEOUT => Error::new(ErrorKind::Timeout, what),
             // The official clients of these APIs retry after this status.
             StatusCode::PAYLOAD_TOO_LARGE => Error::new(ErrorKind::Transient, what),
@@ -259,11 +312,26 @@ impl Api {
     }
 }
 
+/// A key as the value of a header, after a prefix.
+///
+/// # Errors
+/// `internal` if it cannot be one, which was checked when it was read.
+pub fn header(before: &str, key: &Secret) -> Result<HeaderValue> {
+    let mut value = HeaderValue::from_str(&format!("{before}{}", key.reveal()))
+        .map_err(|_| Error::internal("a checked key does not fit into a header"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 /// A complete reply.
-struct Reply {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Vec<u8>,
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Vec<u8>,
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -275,13 +343,13 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// A URL in a form that may be shown: without query and user.
-fn place(url: &Url) -> String {
+pub fn place(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
 
 /// The beginning of a text in a form that may be shown: on one line and without keys.
-pub(super) fn shown(text: &[u8], secrets: &[Secret]) -> String {
+pub fn shown(text: &[u8], secrets: &[Secret]) -> String {
     let whole = text.len() <= LOOKED_AT_BYTES;
     let text = without(&String::from_utf8_lossy(text.get(..LOOKED_AT_BYTES).unwrap_or(text)), secrets);
     let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
@@ -296,7 +364,8 @@ fn said(body: &[u8]) -> Option<String> {
     ["message", "error"].iter().find_map(|name| body.get(name)?.as_str().map(str::to_owned))
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+/// The value of a header, if it is text.
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
 }
 
@@ -323,7 +392,7 @@ fn wait_asked_for(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 ///
 /// # Errors
 /// `invalid` if the number is 0 or above the limit.
-pub(super) fn most_pages(configured: Option<u64>) -> Result<u64> {
+pub fn most_pages(configured: Option<u64>) -> Result<u64> {
     match configured {
         None => Ok(MOST_PAGES),
         Some(pages) if (1..=MOST_PAGES).contains(&pages) => Ok(pages),
@@ -332,39 +401,41 @@ pub(super) fn most_pages(configured: Option<u64>) -> Result<u64> {
 }
 
 /// Counts the pages of one answer, and ensures that they end.
-pub(super) struct Paging {
-    provider: &'static str,
+pub struct Paging {
+    provider: String,
+    words: Words,
     most_pages: u64,
-    /// The most bars that the answer can hold.
-    possible_bars: u64,
-    bars: u64,
+    /// The most rows that the answer can hold.
+    possible_rows: u64,
+    rows: u64,
     pages: u64,
     empty_pages: u64,
     tokens: HashSet<String>,
 }
 
 impl Paging {
-    pub(super) fn new(provider: &'static str, most_pages: u64, possible_bars: u64) -> Self {
-        Self { provider, most_pages, possible_bars, bars: 0, pages: 0, empty_pages: 0, tokens: HashSet::new() }
+    /// Pages of an API, of which an answer may have so many, and so many rows.
+    pub fn new(provider: impl Into<String>, words: Words, most_pages: u64, possible_rows: u64) -> Self {
+        Self { provider: provider.into(), words, most_pages, possible_rows, rows: 0, pages: 0, empty_pages: 0, tokens: HashSet::new() }
     }
 
     /// How many pages have arrived.
-    pub(super) fn pages(&self) -> u64 {
+    pub fn pages(&self) -> u64 {
         self.pages
     }
 
     /// Counts a page and the token of the next one.
     ///
     /// # Errors
-    /// `invalid` if the pages do not end, or hold more bars than the answer can have.
-    pub(super) fn turn(&mut self, bars: usize, next: Option<&str>) -> Result<()> {
+    /// `invalid` if the pages do not end, or hold more rows than the answer can have.
+    pub fn turn(&mut self, rows: usize, next: Option<&str>) -> Result<()> {
         self.pages += 1;
-        self.bars = self.bars.saturating_add(bars as u64);
-        self.empty_pages = if bars == 0 { self.empty_pages + 1 } else { 0 };
-        if self.bars > self.possible_bars {
+        self.rows = self.rows.saturating_add(rows as u64);
+        self.empty_pages = if rows == 0 { self.empty_pages + 1 } else { 0 };
+        if self.rows > self.possible_rows {
             return Err(Error::invalid(format!(
-                "{} answered with more bars than the {} requested minutes; the whole answer is rejected, check the source",
-                self.provider, self.possible_bars
+                "{} answered with more {} than the {} requested {}; the whole answer is rejected, check the source",
+                self.provider, self.words.rows, self.possible_rows, self.words.slots
             )));
         }
         let Some(token) = next else { return Ok(()) };
@@ -372,7 +443,7 @@ impl Paging {
             return Err(self.endless(&format!("page {} leads to an earlier page", self.pages)));
         }
         if self.empty_pages > MOST_EMPTY_PAGES {
-            return Err(self.endless(&format!("{} pages in a row have no bars, and yet another follows", self.empty_pages)));
+            return Err(self.endless(&format!("{} pages in a row have no {}, and yet another follows", self.empty_pages, self.words.rows)));
         }
         if self.pages >= self.most_pages {
             return Err(self.endless(&format!("it has more than {} pages, the limit that `max_pages` sets", self.most_pages)));

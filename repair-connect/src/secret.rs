@@ -1,4 +1,5 @@
-//! Keys of APIs: they come from the environment, go into headers, and are removed from everything that is shown.
+//! Values that nobody may see, such as keys of APIs: they come from the environment, go to one program or host, and are removed from everything that
+//! is shown.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,7 +8,6 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use repair_core::{Error, ErrorKind, Result};
-use reqwest::header::HeaderValue;
 
 /// Looks up a variable of the environment by its name.
 pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -18,9 +18,12 @@ const WINDOW: usize = 8;
 /// What stands in a key's place.
 const REMOVED: char = '…';
 
-/// A key of an API. It can be put into a header and removed from a text, but not shown.
+/// Part of a value of so many bytes cannot be taken for it: what is shorter may stand anywhere by chance.
+const FEWEST_BYTES: usize = WINDOW;
+
+/// A value that nobody may see. It can be given to whom it is meant for, and removed from a text.
 #[derive(Clone)]
-pub(super) struct Secret(String);
+pub struct Secret(String);
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,7 +36,7 @@ impl Secret {
     ///
     /// # Errors
     /// `denied` if none is set, or the value cannot be a key.
-    pub(super) fn read(variables: &Environment, provider: &str, names: &[&str]) -> Result<Self> {
+    pub fn read(variables: &Environment, provider: &str, names: &[&str]) -> Result<Self> {
         let value = names.iter().find_map(|name| variables(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()));
         let Some(value) = value else {
             let names = names.join(" (or ");
@@ -52,12 +55,20 @@ impl Secret {
         }
     }
 
-    /// The key as the value of a header, after a prefix.
-    pub(super) fn header(&self, before: &str) -> Result<HeaderValue> {
-        let mut value = HeaderValue::from_str(&format!("{before}{}", self.0))
-            .map_err(|_| Error::internal("a checked key does not fit into a header"))?;
-        value.set_sensitive(true);
-        Ok(value)
+    /// A value, from wherever it comes.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value, for whom it is meant. It must not reach a file, a log, an event or an error.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether bytes hold the value as it is. One that is shorter than 8 bytes may be there by chance, and is not looked for.
+    pub fn is_in(&self, bytes: &[u8]) -> bool {
+        let value = self.0.as_bytes();
+        value.len() >= FEWEST_BYTES && holds(bytes, value)
     }
 
     /// The forms in which the key may appear, in lower case: as it is, in hexadecimal, and in Base64 wherever it begins in what is encoded.
@@ -75,13 +86,14 @@ impl Secret {
         }
         // What is short may stand anywhere by chance, except for the key itself.
         let is_known = |form: &String| form.len() >= WINDOW || *form == self.0;
-        forms.into_iter().filter(is_known).map(|form| form.to_lowercase().chars().collect()).collect()
+        let plain = |form: &String| form.chars().filter(|character| !is_between(*character)).flat_map(char::to_lowercase).collect();
+        forms.iter().filter(|form| is_known(form)).map(plain).collect()
     }
 }
 
 /// A text without keys: wherever a key, or a part of one, stands in it, in whatever form, there is `…`. Found are keys as they are and in other
 /// cases, in Base64 and hexadecimal, with escapes of URLs, JSON or HTML, and with white space, line breaks or backslashes among them.
-pub(super) fn without(text: &str, secrets: &[Secret]) -> String {
+pub fn without(text: &str, secrets: &[Secret]) -> String {
     let seen = decoded(text);
     let characters: Vec<char> = seen.iter().map(|(character, _, _)| *character).collect();
     let mut hidden = vec![false; text.len()];
@@ -108,6 +120,25 @@ pub(super) fn without(text: &str, secrets: &[Secret]) -> String {
     shown
 }
 
+/// Whether a row of bytes holds another, which is not empty.
+fn holds(bytes: &[u8], value: &[u8]) -> bool {
+    let Some(first) = value.first() else { return false };
+    let mut rest = bytes;
+    while let Some(at) = rest.iter().position(|byte| byte == first) {
+        let Some(here) = rest.get(at..) else { return false };
+        if here.starts_with(value) {
+            return true;
+        }
+        rest = here.get(1..).unwrap_or_default();
+    }
+    false
+}
+
+/// Whether a character may stand among those of a secret without hiding it from people.
+fn is_between(character: char) -> bool {
+    character.is_whitespace() || character.is_control() || matches!(character, '\\' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
+}
+
 /// The characters that a text stands for, in lower case, each with the bytes of the text from which and up to which it is written. Left out is
 /// what may be put between the characters of a key.
 fn decoded(text: &str) -> Vec<(char, usize, usize)> {
@@ -116,10 +147,7 @@ fn decoded(text: &str) -> Vec<(char, usize, usize)> {
     while let Some(character) = text.get(at..).and_then(|rest| rest.chars().next()) {
         let rest = text.get(at..).unwrap_or_default();
         let (character, length) = escape(rest).unwrap_or((character, character.len_utf8()));
-        if !(character.is_whitespace()
-            || character.is_control()
-            || matches!(character, '\\' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}'))
-        {
+        if !is_between(character) {
             seen.extend(character.to_lowercase().map(|character| (character, at, at + length)));
         }
         at += length;

@@ -1,0 +1,111 @@
+//! How an API knows who asks: by keys from the environment, in a header or in the query.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use repair_core::{Error, Result};
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::http::api::header;
+use crate::secret::{Environment, Secret};
+
+/// A key in a header or a parameter of the query.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Named {
+    /// The name of the header or the parameter.
+    pub name: String,
+    /// The variable of the environment that holds the key.
+    pub variable: String,
+    /// What stands before the key in a header, such as `Token `.
+    #[serde(default)]
+    pub prefix: Option<String>,
+}
+
+/// Where keys go. Only names of variables are written here; their values come from the environment.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthConfig {
+    /// The variable with the token of `Authorization: Bearer`.
+    pub bearer: Option<String>,
+    /// The variables with the user and the password of `Authorization: Basic`.
+    pub basic: Option<[String; 2]>,
+    /// Keys in headers.
+    pub headers: Vec<Named>,
+    /// Keys in the query.
+    pub query: Vec<Named>,
+}
+
+/// The keys of one request.
+pub(super) struct Keys {
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) query: Vec<(String, Secret)>,
+    pub(super) secrets: Vec<Secret>,
+}
+
+impl AuthConfig {
+    /// Checks what can be checked without the environment.
+    pub(super) fn check(&self) -> Result<()> {
+        for named in &self.headers {
+            named.header_name()?;
+        }
+        if let Some(odd) = self.query.iter().find(|named| named.prefix.is_some()) {
+            return Err(Error::invalid(format!("`prefix` of `{}` is for headers; remove it", odd.name)));
+        }
+        let named = self.headers.iter().chain(&self.query).map(|named| &named.variable);
+        let is_no_name = |name: &&String| name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        match named.chain(&self.bearer).chain(self.basic.iter().flatten()).find(is_no_name) {
+            None => Ok(()),
+            // It may be the key itself, so it is not shown.
+            Some(_) => Err(Error::invalid(
+                "a variable under `auth` cannot be the name of one; write the name of a variable of the environment, and never a key",
+            )),
+        }
+    }
+
+    /// The variables, for messages that say what to check.
+    pub(super) fn variables(&self) -> String {
+        let named = self.headers.iter().chain(&self.query).map(|named| named.variable.as_str());
+        let all: Vec<&str> =
+            self.bearer.as_deref().into_iter().chain(self.basic.iter().flatten().map(String::as_str)).chain(named).collect();
+        if all.is_empty() { "whether it needs a key, under `auth`".to_owned() } else { all.join(" and ") }
+    }
+
+    /// The keys, read from the environment.
+    ///
+    /// # Errors
+    /// `denied` if one is not set.
+    pub(super) fn keys(&self, variables: &Environment, provider: &str) -> Result<Keys> {
+        let read = |name: &str| Secret::read(variables, provider, &[name]);
+        let mut keys = Keys { headers: Vec::new(), query: Vec::new(), secrets: Vec::new() };
+        if let Some(variable) = &self.bearer {
+            let key = read(variable)?;
+            keys.headers.push((AUTHORIZATION, header("Bearer ", &key)?));
+            keys.secrets.push(key);
+        }
+        if let Some([user, password]) = &self.basic {
+            let (user, password) = (read(user)?, read(password)?);
+            let both = Secret::new(STANDARD.encode(format!("{}:{}", user.reveal(), password.reveal())));
+            keys.headers.push((AUTHORIZATION, header("Basic ", &both)?));
+            keys.secrets.extend([user, password, both]);
+        }
+        for named in &self.headers {
+            let key = read(&named.variable)?;
+            keys.headers.push((named.header_name()?, header(named.prefix.as_deref().unwrap_or_default(), &key)?));
+            keys.secrets.push(key);
+        }
+        for named in &self.query {
+            let key = read(&named.variable)?;
+            keys.query.push((named.name.clone(), key.clone()));
+            keys.secrets.push(key);
+        }
+        Ok(keys)
+    }
+}
+
+impl Named {
+    fn header_name(&self) -> Result<HeaderName> {
+        HeaderName::from_bytes(self.name.as_bytes()).map_err(|_| Error::invalid(format!("`{}` cannot be the name of a header", self.name)))
+    }
+}

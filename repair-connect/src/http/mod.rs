@@ -1,0 +1,37 @@
+//! APIs over HTTP as plug-ins: how they are asked, and what their answers mean, is in the workflow.
+//!
+//! Keys come from the environment alone. They go to one host, and into nothing that is shown or kept.
+
+mod answers;
+mod api;
+mod ask;
+mod auth;
+mod pages;
+mod request;
+mod shape;
+pub mod source;
+mod times;
+
+pub use answers::{AnswerRule, Means};
+pub use api::{Api, Call, Paging, Reply, Words, header, most_pages, place, shown};
+pub use ask::{HttpSensorConfig, HttpTaskConfig};
+pub use auth::{AuthConfig, Named};
+pub use pages::PagesConfig;
+pub use request::RequestMethod;
+pub use shape::RowsConfig;
+pub use times::TimeConfig;
+
+use repair_core::plugin::Registry;
+
+use crate::allowed::Options;
+
+/// The name of all plug-ins of this module.
+pub const NAME: &str = "http";
+
+/// The words in which errors speak of an API that a workflow describes.
+const WORDS: Words = Words { address: "base_url", rows: "rows", slots: "slots", keys: "keys" };
+
+pub(crate) fn register(registry: &mut Registry, options: &Options) {
+    source::register(registry, options);
+    ask::register(registry, options);
+}

@@ -1,0 +1,240 @@
+//! Where the rows are in a reply: in a list, by key, by time, in parallel lists, or where an expression finds them. Pure.
+
+use std::collections::BTreeMap;
+
+use repair_core::workflow::{Expression, Variables};
+use repair_core::{Error, Result};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::http::answers::check_pointer;
+
+/// How many rows one page may have.
+const MOST_ROWS: usize = 1_000_000;
+
+/// Where the rows are in a reply.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RowsConfig {
+    /// The place in the body, as a JSON Pointer such as `/results`; by default the whole body. Nothing there, or null, is no row.
+    pub at: Option<String>,
+    /// Whether there is an object by key, and the name of the field for the key that each row then gets.
+    pub by_key: Option<String>,
+    /// Whether there is an object by time, and the name of the field for the time that each row then gets.
+    pub by_time: Option<String>,
+    /// Fields that each row gets from elsewhere in the body: a name, and its place as a JSON Pointer. So what an answer says it is about is compared with
+    /// what was asked for.
+    pub shared: BTreeMap<String, String>,
+    /// Whether there are lists that run in parallel, one for each field.
+    pub arrays: bool,
+    /// An expression (JSONata) that finds the rows in `$output`, the body.
+    pub jsonata: Option<String>,
+    /// Whether the body is CSV with a header, and not JSON.
+    pub csv: bool,
+}
+
+/// Where the rows are.
+pub(super) enum Shape {
+    Json { at: String, by_key: Option<String>, by_time: Option<String>, arrays: bool, shared: BTreeMap<String, String> },
+    Expression(Expression),
+    Csv,
+}
+
+/// A row as an API has it.
+pub(super) type Fields = Map<String, Value>;
+
+impl Shape {
+    pub(super) fn new(config: &RowsConfig) -> Result<Self> {
+        let RowsConfig { at, by_key, by_time, shared, arrays, jsonata, csv } = config.clone();
+        let forms = usize::from(by_time.is_some()) + usize::from(arrays);
+        let is_json = at.is_some() || by_key.is_some() || !shared.is_empty() || forms > 0;
+        if (csv && (is_json || jsonata.is_some())) || (jsonata.is_some() && is_json) || forms > 1 {
+            return Err(Error::invalid(
+                "`rows` says in several ways where the rows are; keep one of `csv`, `jsonata`, `by_time` and `arrays`",
+            ));
+        }
+        if csv {
+            return Ok(Self::Csv);
+        }
+        if let Some(text) = jsonata {
+            let text = text.trim().strip_prefix("{%").and_then(|text| text.strip_suffix("%}")).unwrap_or(&text).to_owned();
+            return Ok(Self::Expression(Expression::parse(&text)?));
+        }
+        let at = at.unwrap_or_default();
+        shared.values().chain([&at]).try_for_each(|at| check_pointer(at))?;
+        Ok(Self::Json { at, by_key, by_time, arrays, shared })
+    }
+
+    pub(super) fn is_csv(&self) -> bool {
+        matches!(self, Self::Csv)
+    }
+
+    /// The rows of a body of JSON.
+    ///
+    /// # Errors
+    /// `invalid` if what is there are no rows.
+    pub(super) fn rows(&self, body: Value) -> Result<Vec<Fields>> {
+        let rows = match self {
+            Self::Csv => Err(Error::internal("a body of CSV is read as JSON")),
+            Self::Expression(expression) => {
+                let found = expression.evaluate(&Variables { output: body, ..Variables::default() })?;
+                // An expression that finds one thing returns it without a list.
+                list(if found.is_object() { Value::Array(vec![found]) } else { found }, "the expression")
+            }
+            Self::Json { at, by_key, by_time, arrays, shared } => {
+                let shared: Vec<(String, Value)> =
+                    shared.iter().map(|(name, at)| (name.clone(), body.pointer(at).cloned().unwrap_or(Value::Null))).collect();
+                let there = if at.is_empty() { Some(body) } else { body.pointer(at).cloned() };
+                let place = if at.is_empty() { "the body" } else { at.as_str() };
+                let there = there.unwrap_or(Value::Null);
+                let rows: Result<Vec<Fields>> = match (by_key, there) {
+                    (_, Value::Null) => Ok(Vec::new()),
+                    (None, there) => of_key(there, by_time.as_deref(), *arrays, place),
+                    (Some(name), Value::Object(keys)) => {
+                        let mut all = Vec::new();
+                        for (key, there) in keys {
+                            for mut row in of_key(there, by_time.as_deref(), *arrays, place)? {
+                                row.insert(name.clone(), key.clone().into());
+                                all.push(row);
+                            }
+                        }
+                        Ok(all)
+                    }
+                    (Some(_), other) => Err(odd(place, "an object by key", &other)),
+                };
+                rows.map(|mut rows| {
+                    rows.iter_mut().for_each(|row| row.extend(shared.iter().cloned()));
+                    rows
+                })
+            }
+        }?;
+        if rows.len() > MOST_ROWS {
+            return Err(Error::invalid(format!("{} rows in one page; at most {MOST_ROWS} are read", rows.len())));
+        }
+        Ok(rows)
+    }
+}
+
+fn odd(place: &str, wanted: &str, found: &Value) -> Error {
+    let what = match found {
+        Value::Null => "nothing",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    };
+    Error::invalid(format!("{what} at `{place}`, where {wanted} belongs"))
+}
+
+fn list(found: Value, place: &str) -> Result<Vec<Fields>> {
+    match found {
+        Value::Null => Ok(Vec::new()),
+        Value::Array(rows) => rows
+            .into_iter()
+            .map(|row| match row {
+                Value::Object(row) => Ok(row),
+                other => Err(odd(place, "a list of objects", &other)),
+            })
+            .collect(),
+        other => Err(odd(place, "a list of rows", &other)),
+    }
+}
+
+/// The rows of one key.
+fn of_key(there: Value, by_time: Option<&str>, arrays: bool, place: &str) -> Result<Vec<Fields>> {
+    match (there, by_time, arrays) {
+        (Value::Null, ..) => Ok(Vec::new()),
+        (Value::Object(times), Some(name), _) => {
+            // In order of their texts, since an object has no order.
+            let times: BTreeMap<String, Value> = times.into_iter().collect();
+            times
+                .into_iter()
+                .map(|(time, row)| match row {
+                    Value::Object(mut row) => {
+                        row.insert(name.to_owned(), time.into());
+                        Ok(row)
+                    }
+                    other => Err(odd(place, "an object of objects", &other)),
+                })
+                .collect()
+        }
+        (Value::Object(lists), None, true) => {
+            let lists: Vec<(String, Vec<Value>)> = lists
+                .into_iter()
+                .filter_map(|(name, list)| match list {
+                    Value::Array(list) => Some((name, list)),
+                    _ => None,
+                })
+                .collect();
+            let length = lists.first().map_or(0, |(_, list)| list.len());
+            if let Some((name, list)) = lists.iter().find(|(_, list)| list.len() != length) {
+                return Err(Error::invalid(format!("lists of different lengths: `{name}` has {}, and others have {length}", list.len())));
+            }
+            let mut rows = vec![Fields::new(); length];
+            for (name, list) in lists {
+                for (row, value) in rows.iter_mut().zip(list) {
+                    row.insert(name.clone(), value);
+                }
+            }
+            Ok(rows)
+        }
+        (other, Some(_), _) => Err(odd(place, "an object by time", &other)),
+        (other, None, true) => Err(odd(place, "an object of lists", &other)),
+        (other, None, false) => list(other, place),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn rows(config: Value, body: Value) -> Result<Vec<Fields>> {
+        Shape::new(&serde_json::from_value(config).unwrap())?.rows(body)
+    }
+
+    #[test]
+    fn rows_are_found_wherever_they_are() {
+        let expected = json!([{ "t": 1, "v": 5 }, { "t": 2, "v": 6 }]);
+        for (config, body) in [
+            (json!({}), expected.clone()),
+            (json!({ "at": "/a/b" }), json!({ "a": { "b": expected } })),
+            (json!({ "arrays": true }), json!({ "t": [1, 2], "v": [5, 6], "s": "ok" })),
+            (
+                json!({ "jsonata": "$output.x.{ 't': $number(time), 'v': value }" }),
+                json!({ "x": [{ "time": "1", "value": 5 }, { "time": "2", "value": 6 }] }),
+            ),
+            (json!({ "jsonata": "{% $output.x %}" }), json!({ "x": expected })),
+        ] {
+            assert_eq!(json!(rows(config.clone(), body).unwrap()), expected, "{config}");
+        }
+        let by = rows(json!({ "by_key": "k", "by_time": "t" }), json!({ "A": { "2": { "v": 6 }, "1": { "v": 5 } } })).unwrap();
+        assert_eq!(json!(by), json!([{ "v": 5, "t": "1", "k": "A" }, { "v": 6, "t": "2", "k": "A" }]));
+        let about =
+            rows(json!({ "at": "/rows", "shared": { "of": "/meta/name" } }), json!({ "meta": { "name": "A" }, "rows": [{ "v": 1 }] }))
+                .unwrap();
+        assert_eq!(json!(about), json!([{ "v": 1, "of": "A" }]));
+        assert_eq!(rows(json!({ "jsonata": "$output.one" }), json!({ "one": { "v": 1 } })).unwrap().len(), 1);
+        for nothing in [json!({}), json!({ "at": null }), json!({ "results": null })] {
+            assert_eq!(rows(json!({ "at": "/results" }), nothing).unwrap(), [] as [Fields; 0]);
+        }
+    }
+
+    #[test]
+    fn what_are_no_rows_is_refused() {
+        for (config, body, why) in [
+            (json!({}), json!({ "message": "x" }), "an object at `the body`, where a list of rows belongs"),
+            (json!({ "at": "/a" }), json!({ "a": [1] }), "a number at `/a`, where a list of objects belongs"),
+            (json!({ "arrays": true }), json!({ "t": [1, 2], "v": [5] }), "lists of different lengths"),
+            (json!({ "by_key": "k" }), json!([1]), "where an object by key belongs"),
+            (json!({ "by_time": "t" }), json!([1]), "where an object by time belongs"),
+            (json!({ "at": "a.b" }), json!({}), "write a JSON Pointer, such as `/a/b`"),
+            (json!({ "csv": true, "at": "/a" }), json!({}), "in several ways"),
+        ] {
+            assert!(rows(config.clone(), body).unwrap_err().to_string().contains(why), "{config}");
+        }
+    }
+}

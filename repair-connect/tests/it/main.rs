@@ -1,0 +1,11 @@
+//! What programs as plug-ins promise, and what becomes of hostile ones. All tests of the crate are one program, so that they are linked once.
+#![cfg(unix)]
+
+mod answers;
+mod conformance;
+mod detect;
+mod hostile;
+#[cfg(feature = "http")]
+mod http;
+mod outputs;
+mod world;
