@@ -60,6 +60,12 @@ enum Command {
     Cancel(commands::run::Stop),
     /// Pause a run, to be resumed.
     Pause(commands::run::Stop),
+    /// Say to a run that something happened, for which a step of it waits.
+    Signal(commands::said::Signal),
+    /// Let a run go on that waits for an approval.
+    Approve(commands::said::Decide),
+    /// Do not let a run go on that waits for an approval: its step fails.
+    Reject(commands::said::Decide),
     /// List the runs of a lake, newest first.
     #[command(visible_aliases = ["ls", "history"])]
     Runs(commands::show::Runs),
@@ -119,6 +125,8 @@ impl Command {
             Self::Init(command) => command.json,
             Self::Plan(command) => command.json,
             Self::Cancel(command) | Self::Pause(command) => command.json,
+            Self::Signal(command) => command.json,
+            Self::Approve(command) | Self::Reject(command) => command.json,
             Self::Runs(command) => command.json,
             Self::Show(command) => command.json,
             Self::Logs(command) => command.json,
@@ -153,6 +161,9 @@ impl Command {
             Self::Redrive(command) => command.redrive(lake).await,
             Self::Cancel(command) => command.cancel(lake).await,
             Self::Pause(command) => command.pause(lake).await,
+            Self::Signal(command) => command.run(lake).await,
+            Self::Approve(command) => command.run(true, lake).await,
+            Self::Reject(command) => command.run(false, lake).await,
             Self::Runs(command) => command.execute(lake).await,
             Self::Show(command) => command.execute(lake).await,
             Self::Logs(command) => command.execute(lake).await,

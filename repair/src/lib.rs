@@ -111,6 +111,7 @@ pub mod reading;
 pub mod report;
 mod request;
 pub mod run;
+pub mod said;
 pub mod state;
 
 pub use arrow;

@@ -15,7 +15,7 @@ use crate::terminal::width;
 /// The commands by what they are for, in the order in which people need them.
 const GROUPS: [(&str, &[&str]); 6] = [
     ("Write a workflow", &["init", "validate", "graph", "schema", "calendar"]),
-    ("Run it", &["plan", "apply", "run", "resume", "redrive", "pause", "cancel"]),
+    ("Run it", &["plan", "apply", "run", "resume", "redrive", "pause", "cancel", "signal", "approve", "reject"]),
     ("See what happened", &["runs", "show", "logs", "report", "why", "gaps", "costs", "accuracy"]),
     ("Read what was repaired", &["query", "export", "view"]),
     ("Judge and correct", &["compare", "undo", "redo", "except"]),

@@ -15,6 +15,7 @@ pub(crate) mod plan;
 pub(crate) mod query;
 pub(crate) mod report;
 pub(crate) mod run;
+pub(crate) mod said;
 pub(crate) mod show;
 pub(crate) mod state;
 pub(crate) mod undo;

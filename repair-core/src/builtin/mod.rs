@@ -14,6 +14,7 @@
 //! | `shifted` | repairer | copies the row from the same time of another day |
 //! | `sql` | detector, repairer, source, aggregator, task | a query of the user's own: its rows are the defects, the repaired rows, the answer of a source, a
 //! table, or what later steps decide by |
+//! | `event`, `approval` | sensor | whether something was said to have happened, and whether a person has approved |
 //! | `usage` | task | records what another system used |
 //!
 //! Nothing here may know a lake, a query engine, or one kind of row.
@@ -22,6 +23,7 @@ mod aggregate;
 pub mod detect;
 mod period;
 pub mod repair;
+mod sensor;
 mod source;
 mod sql;
 pub mod target;
@@ -37,6 +39,7 @@ impl Default for Registry {
         let mut registry = Self::empty();
         detect::register(&mut registry);
         repair::register(&mut registry);
+        sensor::register(&mut registry);
         source::register(&mut registry);
         aggregate::register(&mut registry);
         task::register(&mut registry);

@@ -26,7 +26,15 @@ pub async fn read(lake: &(impl Artifacts + ?Sized), name: &str) -> Result<Option
 }
 
 async fn text(lake: &(impl Artifacts + ?Sized), name: &str) -> Result<String> {
-    let batches: Vec<RecordBatch> = lake.get_artifact(RUN, name).await?.try_collect().await?;
+    text_of(lake, RUN, name).await
+}
+
+/// The text that is an artifact of a run.
+///
+/// # Errors
+/// `not-found` if there is none of that name; `invalid` if it is damaged.
+pub(super) async fn text_of(lake: &(impl Artifacts + ?Sized), run: &str, name: &str) -> Result<String> {
+    let batches: Vec<RecordBatch> = lake.get_artifact(run, name).await?.try_collect().await?;
     let odd = || Error::invalid("what was found before is not in its shape");
     let batch = batches.first().ok_or_else(odd)?;
     let text = rollup::column(batch, COLUMN)?.as_string_opt::<i32>().filter(|text| text.len() == 1).ok_or_else(odd)?;
@@ -52,9 +60,17 @@ pub fn without(error: Error) -> Result<()> {
 /// # Errors
 /// If it cannot be written.
 pub async fn keep(lake: &(impl Artifacts + ?Sized), name: &str, text: String) -> Result<Usage> {
+    put_text(lake, RUN, name, text).await
+}
+
+/// Makes a text an artifact of a run.
+///
+/// # Errors
+/// If it cannot be written.
+pub(super) async fn put_text(lake: &(impl Artifacts + ?Sized), run: &str, name: &str, text: String) -> Result<Usage> {
     let column: ArrayRef = Arc::new(StringArray::from(vec![text]));
     let batch = RecordBatch::try_from_iter([(COLUMN, column)])?;
-    lake.put_artifact(RUN, name, stream::iter([Ok(batch)]).boxed()).await
+    lake.put_artifact(run, name, stream::iter([Ok(batch)]).boxed()).await
 }
 
 /// Forgets the text of a name.

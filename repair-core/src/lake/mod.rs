@@ -17,6 +17,7 @@ mod read;
 pub mod replacement;
 pub mod rollup;
 pub mod row_count;
+pub mod said;
 pub mod seal;
 pub mod shape;
 pub mod stale;

@@ -438,7 +438,7 @@ fn steps(registry: &Registry) -> Vec<Value> {
             "for": { "description": "How long", "anyOf": [{ "$ref": "#/$defs/duration" }, { "$ref": "#/$defs/computed" }] },
             "until": {
                 "description": "An instant, or a condition on the reading of a sensor",
-                "anyOf": [{ "type": "string", "format": "date-time" }, { "$ref": "#/$defs/computed" }, sensor(registry)]
+                "anyOf": [{ "type": "string", "format": "date-time" }, { "$ref": "#/$defs/computed" }, sensor(registry), said("event", "The event that `repair signal` says"), said("approval", "What a person is to approve")]
             }
         }
     });
@@ -528,6 +528,18 @@ fn going_on(mut step: Value) -> Value {
         properties.insert("run_if".to_owned(), run_if);
     }
     step
+}
+
+/// A wait until something is said.
+fn said(word: &str, what: &str) -> Value {
+    json!({
+        "type": "object", "required": [word], "additionalProperties": false,
+        "properties": {
+            word: { "description": what, "type": "string" },
+            "every": { "description": "How often it is looked for; default 5s", "$ref": "#/$defs/duration" },
+            "timeout": { "description": "The longest wait", "$ref": "#/$defs/duration" }
+        }
+    })
 }
 
 /// A wait until a condition on the reading of a sensor holds.

@@ -17,7 +17,7 @@ pub use why::{RepairStory, SlotStory, SuspectSilence, WhyRequest};
 const NO_REASON: &str = "no reason was given";
 
 /// The user of this process, as its environment says.
-fn user() -> String {
+pub(crate) fn user() -> String {
     ["USER", "LOGNAME", "USERNAME"]
         .iter()
         .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))

@@ -17,6 +17,7 @@ mod places;
 mod reading;
 mod removals;
 mod rows;
+mod said;
 mod slots;
 mod sql;
 mod state;

@@ -11,7 +11,7 @@ use super::Checker;
 use crate::plugin::{ConfigError, PluginKind, Registry};
 use crate::plugin::{OWN_HELP, OWN_PREFIX, PathSegment, PluginEntry};
 use crate::workflow::{Param, ParamType, StepKind, Template, Variables};
-use crate::yaml::tree::{Node, Place, Yaml};
+use crate::yaml::tree::{Key, Node, Place, Yaml};
 
 /// The now of examples.
 const EXAMPLE_NOW: Timestamp = Timestamp::constant(1_709_562_600, 0);
@@ -40,8 +40,9 @@ impl<'a> Checker<'a> {
     fn plugin(&mut self, kind: PluginKind, name: &str, with: &Template, places: &PluginPlaces<'_>, examples: &Variables) {
         let registry: &'a Registry = self.registry;
         let Some(entry) = registry.get(kind, name) else { return self.no_plugin(kind, name, places.name) };
-        let nothing = Node { value: Yaml::Map(Vec::new()), place: places.name };
-        let node = places.with.unwrap_or(&nothing);
+        let said = places.said.map(|(key, node)| (Key { name: key.to_owned(), place: node.place }, node.clone()));
+        let short = Node { value: Yaml::Map(said.into_iter().collect()), place: places.name };
+        let node = places.with.unwrap_or(&short);
         let before = self.diagnostics.len();
         self.fits(node, &entry.schema, &entry.schema, places.name, &format!("the `with` of `{name}`"), MAX_SCHEMA_DEPTH);
         // If the schema found mistakes, making the plug-in would only find them again.

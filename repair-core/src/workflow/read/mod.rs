@@ -132,6 +132,8 @@ pub(crate) struct PluginPlaces<'a> {
     pub(crate) name: Place,
     /// The value of `with`, if it is given.
     pub(crate) with: Option<&'a Node>,
+    /// If the step writes the only value of `with` without `with`: its key, and the value.
+    pub(crate) said: Option<(&'static str, &'a Node)>,
 }
 
 /// An expression, and where it is used.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Computed, Fields, MAX_STEPS, PluginPlaces, Reader, StepPlaces, Within, computed, did_you_mean, one_of, quoted};
+use crate::workflow::expression::Expression;
 use crate::workflow::parse_duration;
 use crate::workflow::{Inside, ParallelBranch, RunIf, SensorWait, Step, StepKind, Template, Tolerance, Wait};
 use crate::yaml::tree::{Key, Node, Place, Yaml};
@@ -22,6 +23,9 @@ const COMMON: [&str; 7] = ["next", "end", "retry", "catch", "max_visits", "timeo
 const COMMON_DAG: [&str; 5] = ["after", "run_if", "retry", "timeout", "heartbeat"];
 /// How often a sensor is read by default.
 const DEFAULT_EVERY: Duration = Duration::from_secs(30);
+
+/// How often a step looks for what people say, unless it says.
+const DEFAULT_EVERY_SAID: Duration = Duration::from_secs(5);
 /// How many branches one parallel step may have.
 const MAX_BRANCHES: usize = 100;
 /// How many units of a repair step run at once by default.
@@ -292,7 +296,7 @@ impl<'a> Reader<'a> {
                                 Some(help.to_owned()),
                             );
                         }
-                        let plugins = vec![PluginPlaces { name: node.place, with: with_node }];
+                        let plugins = vec![PluginPlaces { name: node.place, with: with_node, said: None }];
                         Some(Body { plugins, ..Body::plain(StepKind::Workflow { name, workflow, with }) })
                     }
                     Err(why) => {
@@ -322,7 +326,7 @@ impl<'a> Reader<'a> {
     fn plugged(&mut self, fields: &Fields<'a>, word: &str, kind: impl FnOnce(String, Template) -> StepKind) -> Option<Body<'a>> {
         let (with, with_node) = self.with(fields, Within::Step);
         let (plugin, name) = self.plugin(fields, word, "name the plug-in")?;
-        Some(Body { plugins: vec![PluginPlaces { name, with: with_node }], ..Body::plain(kind(plugin, with)) })
+        Some(Body { plugins: vec![PluginPlaces { name, with: with_node, said: None }], ..Body::plain(kind(plugin, with)) })
     }
 
     fn wait(&mut self, fields: &Fields<'a>) -> Option<Body<'a>> {
@@ -358,8 +362,32 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads a wait for something that people or other systems say: a short form of a sensor.
+    fn said(&mut self, node: &'a Node, place: Place, word: &'static str) -> Option<Body<'a>> {
+        let fields = self.fields(node, place, "`until`", &[word, "every", "timeout"])?;
+        let said = fields.get(word)?;
+        self.text(said, &format!("`{word}`"))?;
+        let every = self.duration(&fields, "every").unwrap_or(DEFAULT_EVERY_SAID);
+        if every.is_zero() {
+            self.error(fields.key_place("every"), "`every` must be longer than zero", Some("write e.g. `every: 5s`".to_owned()));
+        }
+        let timeout = self.duration(&fields, "timeout");
+        let key = if word == "event" { "name" } else { "message" };
+        let with = match self.template(said, Within::Step) {
+            Template::Value(value) => Template::Value(serde_json::json!({ key: value })),
+            computed => Template::Map(vec![(key.to_owned(), computed)]),
+        };
+        let when = Expression::parse("$output.received").ok();
+        let wait = SensorWait { plugin: word.to_owned(), with, when, every, timeout };
+        let plugins = vec![PluginPlaces { name: said.place, with: None, said: Some((key, said)) }];
+        Some(Body { plugins, ..Body::plain(StepKind::Wait(Wait::Sensor(Box::new(wait)))) })
+    }
+
     /// Reads a wait until a condition on the reading of a sensor holds.
     fn sensor(&mut self, node: &'a Node, place: Place) -> Option<Body<'a>> {
+        if let Some(word) = ["event", "approval"].into_iter().find(|word| node.get(word).is_some() && node.get("sensor").is_none()) {
+            return self.said(node, place, word);
+        }
         let fields = self.fields(node, place, "`until`", &["sensor", "with", "when", "every", "timeout"])?;
         let (with, with_node) = self.with(&fields, Within::Step);
         let when = fields.get("when").map(|node| self.condition(node));
@@ -374,7 +402,7 @@ impl<'a> Reader<'a> {
             None => None,
         };
         let wait = SensorWait { plugin, with, when, every, timeout };
-        let plugins = vec![PluginPlaces { name, with: with_node }];
+        let plugins = vec![PluginPlaces { name, with: with_node, said: None }];
         Some(Body { plugins, ..Body::plain(StepKind::Wait(Wait::Sensor(Box::new(wait)))) })
     }
 

@@ -1,0 +1,47 @@
+//! The sensor `approval`: whether a person lets a run go on.
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::lake::said::Decision;
+use crate::plugin::{Registry, Sensor, StepContext};
+
+/// The configuration, `with`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ApprovalConfig {
+    /// What is to be approved, in a sentence.
+    message: String,
+}
+
+pub(super) fn register(registry: &mut Registry) {
+    registry.sensor("approval", "whether a person has approved, by `repair approve` or `repair reject`", |config: ApprovalConfig| {
+        if config.message.trim().is_empty() {
+            return Err(Error::invalid("say what is to be approved; the message is empty"));
+        }
+        Ok(Approval { config })
+    });
+}
+
+/// The sensor `approval`.
+struct Approval {
+    config: ApprovalConfig,
+}
+
+#[async_trait]
+impl Sensor for Approval {
+    async fn sense(&self, context: &StepContext) -> Result<Value> {
+        let message = &self.config.message;
+        match Decision::read(context.lake.as_ref(), &context.run, &context.step, context.visit).await? {
+            Some(Decision { approved: true, at, by, reason }) => Ok(json!({ "received": true, "at": at, "by": by, "reason": reason })),
+            Some(Decision { by, reason, .. }) => {
+                let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+                Err(Error::new(ErrorKind::Denied, format!("{by} has rejected `{message}`{why}")))
+            }
+            None => Ok(json!({ "received": false })),
+        }
+    }
+}
