@@ -4,7 +4,7 @@
 //! number is present, prices are above 0, low ≤ open and close ≤ high, and the volume is not below 0. A step may add rules of its own, such as
 //! one for outliers.
 
-use repair_core::builtin::detect::{Invalid, InvalidConfig, Rule};
+use repair_core::builtin::detect::{Bound, Invalid, InvalidConfig, Rule};
 use repair_core::model::{DefectKind, ExpectedKeys, Key};
 use repair_core::plugin::Registry;
 use repair_core::{Error, Result};
@@ -55,7 +55,7 @@ pub(crate) fn register(registry: &mut Registry) {
 /// The rules for bars.
 fn bar_rules() -> Result<Vec<Rule>> {
     let present = COLUMNS.map(|column| {
-        let min = (column == VOLUME).then_some(0.0);
+        let min = (column == VOLUME).then_some(Bound::Number(0.0));
         Ok(Rule { column: Some(column.to_owned()), not_null: true, min, ..Rule::default() })
     });
     let compared = ["low > 0", "low <= open", "low <= close", "low <= high", "open <= high", "close <= high"]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use repair::compare::{ColumnErrors, CompareReport, CostLimit, Pattern, StrategyReport};
+use repair::compare::{ColumnErrors, CompareReport, CostLimit, PartLoss, Pattern, StrategyReport};
 
 use crate::exit::Exit;
 use crate::open::WorkflowArgs;
@@ -27,7 +27,7 @@ pub(crate) struct Compare {
     #[arg(long, value_name = "SHARE", default_value = "5%")]
     mask: String,
     /// How the hidden slots are distributed.
-    #[arg(long, value_enum, default_value_t = PatternArg::Runs)]
+    #[arg(long, value_enum, default_value_t = PatternArg::LikeGaps)]
     pattern: PatternArg,
     /// The seed from which hidden slots are drawn. The same seed hides the same slots.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -51,6 +51,8 @@ pub(crate) struct Compare {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PatternArg {
+    /// In runs like the real gaps: of the same keys, as long, and at the same times of day. If there are none, as `runs`.
+    LikeGaps,
     /// Each slot by itself.
     Random,
     /// In runs of 5 to 60 neighbouring slots of one key.
@@ -64,6 +66,7 @@ enum PatternArg {
 impl From<PatternArg> for Pattern {
     fn from(pattern: PatternArg) -> Self {
         match pattern {
+            PatternArg::LikeGaps => Self::LikeGaps,
             PatternArg::Random => Self::Random,
             PatternArg::Runs => Self::Runs,
             PatternArg::WholeDay => Self::WholeDay,
@@ -94,7 +97,7 @@ impl Compare {
 /// A comparison, for people.
 fn report(done: &CompareReport, limit: &CostLimit) -> String {
     let mut text = format!(
-        "{} of {} of table {} hidden, in {} (--pattern {}, --seed {})\n\n",
+        "{} of {} of table {} hidden, in {} (--pattern {}, --seed {})\n",
         count(done.hidden, "row"),
         done.there,
         done.table,
@@ -102,8 +105,16 @@ fn report(done: &CompareReport, limit: &CostLimit) -> String {
         pattern(done.pattern),
         done.seed,
     );
+    if let Some(unlike) = &done.unlike {
+        let gaps = count(unlike.gaps, "real gap");
+        text.push_str(&format!(
+            "{gaps} of up to {} are like no stretch that is there, so none like them is hidden\n",
+            count(unlike.longest, "slot")
+        ));
+    }
+    text.push('\n');
     text.push_str(&table(
-        &["strategy", "repaired", "wrongly absent", "left", "failed units", "calls", "USD", "loss", "ms"],
+        &["strategy", "repaired", "wrongly absent", "left", "failed units", "calls", "USD", "loss", "95 % interval", "ms"],
         &done.strategies.iter().map(coverage).collect::<Vec<_>>(),
     ));
     let mut rows = Vec::new();
@@ -125,6 +136,8 @@ fn report(done: &CompareReport, limit: &CostLimit) -> String {
     }
     text.push_str("\n\n");
     text.push_str(&table(&["strategy", "column", "mean error", "relative", "bias", "worst", "loss"], &rows));
+    text.push_str(&by_part(done, "loss by length", |strategy| &strategy.by_length));
+    text.push_str(&by_part(done, "loss by key", |strategy| &strategy.by_key));
     let mut rows = Vec::new();
     for strategy in &done.strategies {
         for (table, errors) in &strategy.aggregates {
@@ -170,6 +183,36 @@ fn report(done: &CompareReport, limit: &CostLimit) -> String {
     text
 }
 
+/// Of how many keys the losses are printed; those of others are in the JSON.
+const MOST_PARTS: usize = 12;
+
+/// The losses by length or by key, a line for each, with a column for each strategy; nothing if there is only one part.
+fn by_part(done: &CompareReport, title: &str, parts: fn(&StrategyReport) -> &[PartLoss]) -> String {
+    let Some(all) = done.strategies.first().map(parts).filter(|all| all.len() > 1) else { return String::new() };
+    // Those of which most is hidden, in their order.
+    let mut most: Vec<&PartLoss> = all.iter().collect();
+    most.sort_by_key(|part| std::cmp::Reverse(part.hidden));
+    most.truncate(MOST_PARTS);
+    let mut header = vec![title, "runs", "hidden"];
+    header.extend(done.strategies.iter().map(|strategy| strategy.name.as_str()));
+    let rows: Vec<Vec<String>> = all
+        .iter()
+        .filter(|part| most.iter().any(|of_most| of_most.part == part.part))
+        .map(|part| {
+            let mut row = vec![part.part.clone(), part.runs.to_string(), part.hidden.to_string()];
+            for strategy in &done.strategies {
+                let of_strategy = parts(strategy).iter().find(|other| other.part == part.part);
+                row.push(of_strategy.map_or_else(String::new, |part| match part.interval {
+                    Some([low, high]) => format!("{:.4} ({low:.4}–{high:.4})", part.loss),
+                    None => format!("{:.4}", part.loss),
+                }));
+            }
+            row
+        })
+        .collect();
+    format!("\n\n{}", table(&header, &rows))
+}
+
 /// The errors by column: first the columns that decide, in the order given, then the others by name.
 fn in_order<'a>(
     columns: &'a BTreeMap<String, ColumnErrors>,
@@ -181,6 +224,7 @@ fn in_order<'a>(
 
 fn pattern(pattern: Pattern) -> &'static str {
     match pattern {
+        Pattern::LikeGaps => "like-gaps",
         Pattern::Random => "random",
         Pattern::Runs => "runs",
         Pattern::WholeDay => "whole-day",
@@ -198,6 +242,7 @@ fn coverage(strategy: &StrategyReport) -> Vec<String> {
         strategy.calls.to_string(),
         strategy.usd.map_or_else(|| "?".to_owned(), |usd| usd.to_string()),
         format!("{:.4}", strategy.loss),
+        strategy.interval.map_or_else(|| "-".to_owned(), |[low, high]| format!("{low:.4}–{high:.4}")),
         strategy.ms.to_string(),
     ]
 }
@@ -209,7 +254,16 @@ fn verdict(done: &CompareReport, limit: &CostLimit) -> String {
     within.extend(limit.calls.map(|calls| count(calls, "call")));
     let within = if within.is_empty() { String::new() } else { format!(" within {}", within.join(" and ")) };
     match &done.best {
-        Some(best) => format!("\nbest{within}: {best}, with the least mean loss of {}", done.decisive.join(", ")),
+        Some(best) => {
+            let mut text = format!("\nbest{within}: {best}, with the least mean loss of {}", done.decisive.join(", "));
+            if let Some(recommended) = &done.recommended {
+                text.push_str(&format!(
+                    "\n\nas a step of the workflow, with the step's own `next`, `retry` and `budget`:\n\n{}",
+                    recommended.trim_end()
+                ));
+            }
+            text
+        }
         None => format!("\nbest{within}: none; no strategy repaired anything within the limits"),
     }
 }

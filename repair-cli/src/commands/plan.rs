@@ -184,6 +184,18 @@ fn notes(plan: &Planned) -> Vec<String> {
         add(counts.other_keys, &format!("with keys that it does not expect: {}", look.other_keys.describe(counts.other_keys)));
         lines.extend(look.notices.iter().map(|notice| format!("{}: {notice}", look.step)));
     }
+    for repair in &plan.repairs {
+        let found = plan.looks.iter().find(|look| look.step == repair.of).map_or(0, |look| look.counts.missing.max(look.counts.defective));
+        for idle in repair.strategies.iter().filter(|strategy| strategy.units == 0 && found > 0) {
+            lines.push(format!(
+                "step {}: strategy {} repairs none of the {} of {}, because its own limits leave all of them out",
+                repair.step,
+                idle.name,
+                self::count(found, "slot"),
+                repair.of
+            ));
+        }
+    }
     lines.extend(added.iter().map(|(table, objects)| format!("will be added beside table {table}: at most {}", count(*objects, "object"))));
     lines.extend(plan.creates.iter().map(|what| format!("will be created when it is first needed: {what}")));
     lines.extend(plan.not_planned.iter().map(|step| format!("not planned: step {}: {}", step.step, step.why)));

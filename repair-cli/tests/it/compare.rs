@@ -195,11 +195,13 @@ fn ideas_are_as_right_and_as_dear_as_they_are_by_hand() {
         let all: BTreeMap<Slot, Bar> = hidden.iter().map(|slot| (slot.clone(), real.bars[slot])).collect();
         for (name, guesses) in [("ask", all), ("last_price", guesses(carried)), ("line", guesses(drawn))] {
             let idea = idea(&report, name);
-            assert_eq!(idea["problems"], Value::Null, "{idea}");
             if guesses.is_empty() {
+                let is_idle = |problem: &Value| problem.as_str().unwrap().contains("its own limits leave all of it out");
+                assert!(idea["problems"].as_array().into_iter().flatten().all(is_idle), "{idea}");
                 assert_eq!((&idea["repaired"], &idea["left"]), (&0.into(), &hidden.len().into()), "{pattern}: {idea}");
                 continue;
             }
+            assert_eq!(idea["problems"], Value::Null, "{idea}");
             check_columns(idea, &real.bars, &hidden, &guesses);
             check_hours(idea, &real.bars, &seen, &guesses);
         }

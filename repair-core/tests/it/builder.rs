@@ -97,12 +97,14 @@ fn us_power_repaired() -> WorkflowBuilder {
     }
     let look =
         |rules| Look { table: "demand", keys: computed("$params.keys"), from: computed("$params.from"), to: computed("$params.to"), rules };
-    let fill = |hours: &str| {
-        Step::strategies([
-            Strategy::builder("interpolate").name("line").with(json!({ "max_gap": hours })),
-            Strategy::builder("shifted").name("week").with(json!({ "shift": ["-7d", "7d"] })),
-        ])
-    };
+    let correct = Step::strategies([
+        Strategy::builder("interpolate").name("line").with(json!({ "max_gap": "6h" })),
+        Strategy::builder("shifted").name("week").with(json!({ "shift": ["-7d", "7d"] })),
+    ]);
+    let fill = Step::strategies([
+        Strategy::builder("regress").name("joint").with(json!({ "columns": ["demand_mw"] })),
+        Strategy::builder("seasonal").with(json!({ "columns": ["demand_mw"] })),
+    ]);
     let before = "\
 SELECT ba, date_trunc('day', ts - INTERVAL '1 hour') AS day, sum(demand_mw) AS demand_mwh, count(demand_mw) AS hours
 FROM demand GROUP BY 1, 2 ORDER BY 1, 2
@@ -126,14 +128,16 @@ FROM demand_repaired GROUP BY 1, 2 ORDER BY 1, 2
         .step(
             "find_absurd",
             Step::detect("invalid")
-                .with(look(vec![json!({ "column": "demand_mw", "min": 1, "max": 100_000, "not_null": true })]))
+                .with(look(vec![
+                    json!({ "column": "demand_mw", "min": { "times_median": 0.25 }, "max": { "times_median": 5 }, "not_null": true }),
+                ]))
                 .next_when("$output.defective = 0", "find_gaps")
                 .next("correct"),
         )
-        .step("correct", fill("6h").of("find_absurd").next("check_absurd"))
+        .step("correct", correct.of("find_absurd").next("check_absurd"))
         .step("check_absurd", Step::verify("find_absurd").next("find_gaps"))
         .step("find_gaps", Step::detect("gaps").with(look(Vec::new())).next_when("$output.missing = 0", "totals_after").next("fill"))
-        .step("fill", fill("4h").of("find_gaps").next("check"))
+        .step("fill", fill.of("find_gaps").next("check"))
         .step("check", Step::verify("find_gaps").next("totals_after"))
         .step("totals_after", Step::aggregate("sql").with(json!({ "into": "daily_after", "query": after })).end())
 }

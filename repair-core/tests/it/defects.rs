@@ -227,6 +227,91 @@ async fn a_repair_that_breaks_a_rule_is_found_too_and_one_that_repeats_is_not_fr
     assert_eq!(world.repaired(), (6..12).map(|minute| (minute, Some(11.25))).collect::<Vec<_>>());
 }
 
+#[tokio::test]
+async fn a_bound_of_a_key_follows_from_all_its_values_also_when_few_are_looked_at_again() {
+    // All are about 12; one is absurd, and two in a row are.
+    let world = World::with(&minutes(&[(4, &[(0, Some(940.0))]), (9, &[(0, Some(0.5))]), (10, &[(0, Some(0.25))])]));
+    let rules = "[{ column: value, min: { times_median: 0.25 }, max: { times_median: 5 } }]";
+    let report = world.run("one", &invalid(rules)).await;
+    assert_eq!((counted(&report, "look"), counted(&report, "check")), ([3, 0, 0, 0], [0, 3, 0, 0]));
+    assert_eq!(world.repaired(), [(4, Some(10.75)), (9, Some(12.0)), (10, Some(12.0))]);
+    assert_eq!(counted(&world.run("two", &invalid(rules)).await, "look"), [0, 3, 0, 0]);
+    // A repair that breaks the bound is found, though nothing else is looked at again.
+    let world = World::with(&minutes(&[(4, &[(0, Some(940.0))])]));
+    let set = "  look: { detect: invalid, with: { SPAN, rules: RULES }, next: fix }\n  fix: { repair: set, of: look, with: { values: { value: 800 } }, next: \
+               check }\n  check: { verify: look, next: done }\n  done: { succeed: true }\n";
+    let report = world.run("one", &set.replace("SPAN", SPAN).replace("RULES", rules)).await;
+    assert_eq!((counted(&report, "look")[0], counted(&report, "check")[0]), (1, 1), "800 is as absurd as 940");
+    // Seven values are too few for a median.
+    let few = World::with(&minutes(&[(4, &[(0, Some(940.0))])])[..7]);
+    assert_eq!(counted(&few.run("one", &invalid(rules)).await, "look")[0], 0);
+}
+
+#[tokio::test]
+async fn a_meter_never_falls_and_a_value_does_not_jump_and_back() {
+    let world = World::with(&minutes(&[(4, &[(0, Some(940.0))]), (9, &[(0, Some(2.0))])]));
+    let falls = world.run("one", &invalid("[{ column: value, never_falls: true }]")).await;
+    assert_eq!((counted(&falls, "look"), counted(&falls, "check")[0]), ([2, 0, 0, 0], 0), "neither those after 4 nor those before 9");
+    let world = World::with(&minutes(&[(4, &[(0, Some(940.0))]), (9, &[(0, Some(2.0))])]));
+    let jumps = world.run("one", &invalid("[{ column: value, jump: 3 }]")).await;
+    assert_eq!((counted(&jumps, "look"), counted(&jumps, "check")[0]), ([2, 0, 0, 0], 0));
+}
+
+/// Finds with a rule what is wrong in a table of two keys, whose bounds another table lists.
+async fn found_with_limits(rule: Value, limits: &[(&str, i64, Option<f64>)]) -> Result<Findings> {
+    let lake = MemoryLake::default();
+    let rows: Vec<(&str, i64, f64)> = ["K", "L"]
+        .into_iter()
+        .flat_map(|key| (0..20).map(move |slot| (key, slot * 60, if key == "K" { 10.0 } else { 1_000.0 })))
+        .map(|(key, second, value)| (key, second, if second == 240 { 1_200.0 } else { value }))
+        .collect();
+    let batch = |rows: &[(&str, i64, Option<f64>)], name: &str| {
+        let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.1 * 1_000_000)).with_timezone("UTC");
+        let columns: [(&str, ArrayRef); 3] = [
+            ("key", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0)))),
+            ("ts", Arc::new(times)),
+            (name, Arc::new(Float64Array::from_iter(rows.iter().map(|row| row.2)))),
+        ];
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap()
+    };
+    let rows: Vec<(&str, i64, Option<f64>)> = rows.into_iter().map(|(key, second, value)| (key, second, Some(value))).collect();
+    lake.put_table(&table(), &[batch(&rows, "value")]).unwrap();
+    let of_limits = minute_table("limits", "key");
+    lake.put_table(&of_limits, &[batch(limits, "highest")]).unwrap();
+    let clock = VirtualClock::starting_at("2024-03-04T09:00:00Z".parse().unwrap());
+    let context = context(Arc::new(lake), [table(), of_limits], Arc::new(clock));
+    let with = json!({
+        "table": "bars", "keys": ["K", "L"], "from": "1970-01-01T00:00:00Z", "to": "1970-01-01T00:20:00Z", "rules": [rule]
+    });
+    let Plugin::Detector(detector) = plugin(PluginKind::Detector, "invalid", &with)? else { panic!("a detector") };
+    detector.detect(&context, None).await
+}
+
+#[tokio::test]
+async fn bounds_of_keys_come_from_a_table() {
+    let rule = || json!({ "column": "value", "max": { "table": "limits", "column": "highest" } });
+    let limits = [("K", 0, Some(5.0)), ("K", 60, Some(50.0)), ("L", 0, Some(1_100.0)), ("L", 60, None)];
+    let found = found_with_limits(rule(), &limits).await.unwrap();
+    let wrong: Vec<String> = found.gaps.iter().map(|(key, gap)| format!("{key} {}", gap.first)).collect();
+    assert_eq!((wrong, found.notices.len()), (vec!["K 4".to_owned(), "L 4".to_owned()], 0), "the latest bound counts");
+    let found = found_with_limits(rule(), &limits[..2]).await.unwrap();
+    assert_eq!(found.gaps.len(), 1);
+    assert!(found.notices[0].contains("has no `highest` for L"), "{:?}", found.notices);
+    let other = json!({ "column": "value", "max": { "table": "limits", "column": "high" } });
+    let error = found_with_limits(other, &limits).await.map(|found| found.counts).unwrap_err();
+    assert!(error.full().contains("which table `limits` does not have"), "{}", error.full());
+}
+
+#[tokio::test]
+async fn one_bound_for_keys_of_different_size_is_noted() {
+    let found = found_with_limits(json!({ "column": "value", "max": 5_000 }), &[]).await.unwrap();
+    assert_eq!(found.gaps.len(), 0, "1,200 passes");
+    let [notice] = found.notices.as_slice() else { panic!("{:?}", found.notices) };
+    assert!(notice.contains("more than 10 times the median of 1 key, such as K with a median of 10"), "{notice}");
+    let found = found_with_limits(json!({ "column": "value", "max": { "times_median": 5 } }), &[]).await.unwrap();
+    assert_eq!((found.gaps.len(), found.notices.len()), (1, 0), "but not for K");
+}
+
 /// A late row that is found wrong says nothing of the guess it came after, until it is held to be right after all.
 #[tokio::test]
 async fn a_late_row_that_is_wrong_is_no_truth() {
@@ -416,6 +501,9 @@ fn rules_that_say_nothing_or_what_cannot_be_are_told_where_they_are_written() {
         (json!([{ "holds": "a < b < c" }]), "is not a comparison"),
         (json!([{ "column": "value", "frozen": 1 }]), "2 to 10000"),
         (json!([{ "column": "value", "outlier": { "window": 0 } }]), "`window` of 1"),
+        (json!([{ "column": "value", "max": { "times_median": 0 } }]), "a factor above 0"),
+        (json!([{ "column": "value", "max": { "median": 5 } }]), "`{ times_median: 5 }`"),
+        (json!([{ "column": "value", "jump": -1 }]), "a distance above 0"),
     ] {
         let Err(error) = plugin(PluginKind::Detector, "invalid", &with(&json!({ "rules": rules }))) else { panic!("{rules} is taken") };
         assert!(error.full().contains(told), "{rules}: {}", error.full());

@@ -23,10 +23,13 @@ const DAY_S: i64 = 86_400;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pattern {
+    /// In runs like the real gaps: as long, of the same keys, and at the same times of day; gaps of several keys that are mostly at the same time are
+    /// hidden at the same time. Where nothing is missing, as [`Pattern::Runs`].
+    #[default]
+    LikeGaps,
     /// Each by itself.
     Random,
     /// In runs of neighbouring slots of one key, [5 to 60](RUNS) long, all lengths alike.
-    #[default]
     Runs,
     /// Whole UTC days of one key each.
     WholeDay,
@@ -167,6 +170,7 @@ impl Mask {
 
 /// Chooses what to hide of what is there, each key's slots with one row each.
 ///
+/// - `like-gaps`: as `runs`, because nothing is known of gaps here; [`like_gaps`] knows them.
 /// - `random`: the share, each slot with the same chance.
 /// - `runs`: the share, in runs that begin anywhere with the same chance; two may meet. Slots of a run that are not there are not hidden.
 /// - `whole-day`: days of a key in a drawn order, until the share is reached; so at least one, and it may be more than the share.
@@ -198,10 +202,10 @@ pub fn choose(grid: SlotGrid, there: &BTreeMap<Key, SlotSet>, share: Share, patt
     if wanted > MOST_HIDDEN {
         return Err(too_many(wanted));
     }
-    let mut choice = Choice { grid, there, seed, hidden: BTreeMap::new(), count: 0 };
+    let mut choice = Choice::new(grid, there, seed);
     match pattern {
         Pattern::Random => choice.random(wanted),
-        Pattern::Runs => choice.runs(wanted),
+        Pattern::Runs | Pattern::LikeGaps => choice.runs(wanted),
         Pattern::WholeDay => choice.whole_days(wanted)?,
         Pattern::OneKey => choice.one_key(wanted),
     }
@@ -213,19 +217,187 @@ fn too_many(slots: usize) -> Error {
     Error::invalid(format!("{slots} slots would be hidden, more than {MOST_HIDDEN}; hide a smaller share, or compare a shorter stretch"))
 }
 
+/// Gaps that no hidden run is like, because the table holds no such stretch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Unlike {
+    /// How many.
+    pub gaps: u64,
+    /// The slots of the longest.
+    pub longest: u64,
+}
+
+/// How many places are tried for gaps that are at the same time. The table may hold no stretch without holes as long as they are.
+const MOST_TRIES: u64 = 256;
+
+/// Chooses runs like real gaps: each as long as one of them, of the same key, and a whole number of days away. Gaps that are mostly at the same time
+/// move together, so that what is missing for one key is also missing for the others. They are drawn, all once before one is drawn again, until the
+/// share is reached; so it may be more than the share. Of a key at most half is hidden. Of a run, slots that are not there are not hidden; it is
+/// placed where most of it is there.
+///
+/// # Errors
+/// `invalid` if nothing is there, if no gap is like a stretch that is there, or if more than [`MOST_HIDDEN`] would be hidden.
+pub fn like_gaps(grid: SlotGrid, there: &BTreeMap<Key, SlotSet>, gaps: &GapList, share: Share, seed: u64) -> Result<(Mask, Unlike)> {
+    let all: u64 = there.values().map(SlotSet::count).sum();
+    if all == 0 {
+        return Err(Error::invalid("the table holds no row of an expected slot that could be hidden; compare where it holds some"));
+    }
+    let wanted = usize::try_from(share.of(all)).unwrap_or(usize::MAX);
+    if wanted > MOST_HIDDEN {
+        return Err(too_many(wanted));
+    }
+    let clusters = at_the_same_time(gaps);
+    let mut choice = Choice::new(grid, there, seed);
+    let mut unlike = Unlike::default();
+    let mut placed: BTreeSet<usize> = BTreeSet::new();
+    for round in 0..wanted {
+        let before = choice.count;
+        let mut order: Vec<(u64, usize)> = Vec::with_capacity(clusters.len());
+        for (index, cluster) in clusters.iter().enumerate() {
+            if let Some((key, first)) = cluster.first() {
+                let turn = i64::try_from(round).unwrap_or(i64::MAX);
+                order.push((Draws::new(seed ^ first.first.unsigned_abs(), "turn", key).number(turn), index));
+            }
+        }
+        order.sort_unstable();
+        // As many as are wanted; of these the longest first, while there is room for them.
+        let mut left = wanted.saturating_sub(choice.count);
+        let mut turn: Vec<(u64, usize)> = Vec::new();
+        for (_, index) in order {
+            if left == 0 {
+                break;
+            }
+            let length: u64 = clusters.get(index).into_iter().flatten().map(|(_, gap)| gap.len()).sum();
+            left = left.saturating_sub(usize::try_from(length).unwrap_or(usize::MAX));
+            turn.push((length, index));
+        }
+        turn.sort_unstable_by_key(|(length, index)| (std::cmp::Reverse(*length), *index));
+        for (_, index) in turn {
+            let Some(cluster) = clusters.get(index) else { continue };
+            if choice.place(cluster, round) {
+                placed.insert(index);
+            } else if !placed.contains(&index) && round == 0 {
+                unlike.gaps += cluster.len() as u64;
+                unlike.longest = unlike.longest.max(cluster.iter().map(|(_, gap)| gap.len()).max().unwrap_or(0));
+            }
+        }
+        if choice.count >= wanted || choice.count == before {
+            break;
+        }
+    }
+    if choice.count > MOST_HIDDEN {
+        return Err(too_many(choice.count));
+    }
+    choice.hidden.retain(|_, slots| !slots.is_empty());
+    if choice.hidden.is_empty() {
+        return Err(Error::invalid(
+            "the table holds no stretch of rows that is as long as one of its gaps, so none like them can be hidden; choose another pattern",
+        ));
+    }
+    Ok((Mask { grid, keys: choice.hidden, cells: None }, unlike))
+}
+
+/// Gaps in groups: those of different keys that are at the same time for at least half of the longer one.
+fn at_the_same_time(gaps: &GapList) -> Vec<Vec<(Key, SlotRange)>> {
+    let mut all: Vec<(SlotRange, &Key)> = gaps.iter().map(|(key, gap)| (gap, key)).collect();
+    all.sort_unstable_by(|(one, key), (other, other_key)| (one.first, one.end, *key).cmp(&(other.first, other.end, *other_key)));
+    let mut clusters: Vec<Vec<(Key, SlotRange)>> = Vec::new();
+    // Those that a later gap can still be with, in the order in which they began.
+    let mut open: Vec<usize> = Vec::new();
+    for (gap, key) in all {
+        open.retain(|&index| clusters.get(index).into_iter().flatten().any(|(_, other)| other.end > gap.first));
+        let is_with = |index: &usize| {
+            let cluster = clusters.get(*index).map(Vec::as_slice).unwrap_or_default();
+            let is_at_once = |(_, other): &(Key, SlotRange)| 2 * gap.intersection(other).len() >= gap.len().max(other.len());
+            cluster.iter().any(is_at_once) && cluster.iter().all(|(other, _)| other != key)
+        };
+        match open.iter().copied().find(|index| is_with(index)) {
+            Some(index) => clusters.get_mut(index).into_iter().for_each(|cluster| cluster.push((key.clone(), gap))),
+            None => {
+                open.push(clusters.len());
+                clusters.push(vec![(key.clone(), gap)]);
+            }
+        }
+    }
+    clusters
+}
+
 struct Choice<'a> {
     grid: SlotGrid,
     there: &'a BTreeMap<Key, SlotSet>,
     seed: u64,
     hidden: BTreeMap<Key, SlotSet>,
     count: usize,
+    /// Of each key, how many slots are there, and how many of them are hidden.
+    counts: BTreeMap<&'a Key, (u64, u64)>,
 }
 
-impl Choice<'_> {
+impl<'a> Choice<'a> {
+    fn new(grid: SlotGrid, there: &'a BTreeMap<Key, SlotSet>, seed: u64) -> Self {
+        let counts = there.iter().map(|(key, slots)| (key, (slots.count(), 0))).collect();
+        Self { grid, there, seed, hidden: BTreeMap::new(), count: 0, counts }
+    }
+
     fn hide(&mut self, key: &Key, slot: i64) {
         let Some(there) = self.there.get(key).filter(|there| there.contains(slot)) else { return };
         let hidden = self.hidden.entry(key.clone()).or_insert_with(|| SlotSet::new(self.grid.cadence(), there.range()));
-        self.count += usize::from(hidden.insert(slot));
+        if hidden.insert(slot) {
+            self.count += 1;
+            self.counts.get_mut(key).into_iter().for_each(|(_, hidden)| *hidden += 1);
+        }
+    }
+
+    /// Hides runs like gaps that are at the same time, moved by one number of days; `false` if there is no place where most of them are there.
+    fn place(&mut self, cluster: &[(Key, SlotRange)], round: usize) -> bool {
+        let Some(((key, first), range)) = cluster.first().zip(self.there.values().next().map(SlotSet::range)) else { return false };
+        let hull = cluster.iter().fold(*first, |hull, (_, gap)| SlotRange::new(hull.first.min(gap.first), hull.end.max(gap.end)));
+        let second = |slot: i64| self.grid.start_of(slot).as_second();
+        // Slots of a day or longer have no time of day.
+        let step_s = DAY_S.max(i64::from(self.grid.cadence_at(first.first).seconds()));
+        let (back, on) = ((second(hull.first) - second(range.first)) / step_s, (second(range.end) - second(hull.end)) / step_s);
+        let Ok(places) = u64::try_from(back.saturating_add(on).saturating_add(1)) else { return false };
+        let draws = Draws::new(self.seed ^ first.first.unsigned_abs(), "place", key);
+        let slots: u64 = cluster.iter().map(|(_, gap)| gap.len()).sum();
+        let mut best: Option<(u64, i64)> = None;
+        for attempt in 0..MOST_TRIES.min(places.saturating_mul(4)) {
+            let number = i64::try_from(round as u64 * MOST_TRIES + attempt).unwrap_or(i64::MAX);
+            let days = i64::try_from(draws.number(number) % places).unwrap_or(0) - back;
+            let found: Option<u64> = cluster.iter().map(|(key, gap)| self.free(key, self.moved(*gap, days * step_s))).sum();
+            let Some(found) = found.filter(|found| 2 * found >= slots) else { continue };
+            if best.is_none_or(|(most, _)| found > most) {
+                best = Some((found, days));
+            }
+            if found == slots {
+                break;
+            }
+        }
+        let Some((_, days)) = best else { return false };
+        for (key, gap) in cluster {
+            let moved = self.moved(*gap, days * step_s);
+            (moved.first..moved.end).for_each(|slot| self.hide(key, slot));
+        }
+        true
+    }
+
+    /// A gap as many seconds later.
+    fn moved(&self, gap: SlotRange, by_s: i64) -> SlotRange {
+        let first = self.grid.first_from_seconds(self.grid.start_of(gap.first).as_second().saturating_add(by_s));
+        SlotRange::new(first, first.saturating_add(i64::try_from(gap.len()).unwrap_or(i64::MAX)))
+    }
+
+    /// How many slots of a run are there; `None` if the run would touch another, or if more than half of the key would be hidden.
+    fn free(&self, key: &Key, run: SlotRange) -> Option<u64> {
+        let there = self.there.get(key)?;
+        let range = there.range();
+        if run.first < range.first || run.end > range.end {
+            return None;
+        }
+        let beside = SlotRange::new((run.first - 1).max(range.first), (run.end + 1).min(range.end));
+        if self.hidden.get(key).is_some_and(|hidden| hidden.count_in(beside) > 0) {
+            return None;
+        }
+        let found = there.count_in(run);
+        let (all, hidden) = self.counts.get(key).copied().unwrap_or_default();
+        (2 * (hidden + found) <= all).then_some(found)
     }
 
     /// The slots with the lowest draws, in that order.
@@ -356,6 +528,65 @@ mod tests {
     fn grid() -> SlotGrid {
         SlotGrid::new(Cadence::HOUR, TimeMark::Start)
     }
+
+    fn gaps(of: &[(&str, i64, i64)]) -> GapList {
+        let mut list = GapList::default();
+        of.iter().for_each(|(key, first, end)| list.push(&Key::from(*key), SlotRange::new(*first, *end)));
+        list
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_hidden_is_like_the_gaps(seed: u64, lengths in prop::collection::vec((0usize..2, 1i64..60), 1..6)) {
+            let mut list: BTreeMap<usize, Vec<(i64, i64)>> = BTreeMap::new();
+            for (at, (key, length)) in lengths.iter().enumerate() {
+                let first = at as i64 * 137 + 11;
+                list.entry(*key).or_default().push((first, first + length));
+            }
+            let names = ["a", "b"];
+            let flat: Vec<(&str, i64, i64)> =
+                list.iter().flat_map(|(key, gaps)| gaps.iter().map(|(first, end)| (names[*key], *first, *end))).collect();
+            let real = gaps(&flat);
+            let range = SlotRange::new(0, 24 * 300);
+            let there: BTreeMap<Key, SlotSet> = names.iter().map(|name| {
+                let mut set = SlotSet::new(grid().cadence(), range);
+                set.insert_range(range);
+                let mut missing = SlotSet::new(grid().cadence(), range);
+                flat.iter().filter(|gap| gap.0 == *name).for_each(|gap| missing.insert_range(SlotRange::new(gap.1, gap.2)));
+                set.subtract(&missing);
+                (Key::from(*name), set)
+            }).collect();
+            let (mask, unlike) = like_gaps(grid(), &there, &real, "0.1%".parse().unwrap(), seed).unwrap();
+            prop_assert_eq!(unlike, Unlike::default());
+            prop_assert_eq!(&like_gaps(grid(), &there, &real, "0.1%".parse().unwrap(), seed).unwrap().0, &mask);
+            prop_assert!(mask.len() >= 14, "a thousandth of what is there");
+            for (key, run) in mask.gaps().iter() {
+                let is_like = |(of, gap): (&Key, SlotRange)| of == key && gap.len() == run.len() && (gap.first - run.first) % 24 == 0;
+                prop_assert!(real.iter().any(is_like), "{key} {run:?} {real:?}");
+                prop_assert!((run.first..run.end).all(|slot| there[key].contains(slot)));
+            }
+        }
+    }
+
+    #[test]
+    fn gaps_at_the_same_time_are_hidden_at_the_same_time_and_long_ones_that_fit_nowhere_are_counted() {
+        let range = SlotRange::new(0, 2_400);
+        let mut whole = SlotSet::new(grid().cadence(), range);
+        whole.insert_range(range);
+        let there: BTreeMap<Key, SlotSet> = ["a", "b", "c"].map(|name| (Key::from(name), whole.clone())).into();
+        let real = gaps(&[("a", 100, 200), ("a", 500, 510), ("b", 110, 190), ("b", 502, 503), ("c", 0, 1_300)]);
+        assert_eq!(at_the_same_time(&real).len(), 4, "an hour within ten is not the same outage");
+        let (mask, unlike) = like_gaps(grid(), &there, &real, "2%".parse().unwrap(), 3).unwrap();
+        assert_eq!(unlike, Unlike { gaps: 1, longest: 1_300 }, "more than half of a key");
+        let runs = |key: &str, length: u64| -> Vec<i64> {
+            mask.gaps().iter().filter(|(of, run)| **of == Key::from(key) && run.len() == length).map(|(_, run)| run.first).collect()
+        };
+        let (a, b) = (runs("a", 100), runs("b", 80));
+        assert!(!a.is_empty() && a.iter().map(|first| first + 10).eq(b), "{mask:?}");
+        let none = gaps(&[("c", 0, 1_300)]);
+        assert!(like_gaps(grid(), &there, &none, "2%".parse().unwrap(), 3).unwrap_err().message().contains("as long as one of its gaps"));
+    }
+
     const PATTERNS: [Pattern; 4] = [Pattern::Random, Pattern::Runs, Pattern::WholeDay, Pattern::OneKey];
 
     fn there() -> impl Strategy<Value = BTreeMap<Key, SlotSet>> {
@@ -384,7 +615,7 @@ mod tests {
                 }
                 let wanted = share.of(all);
                 match pattern {
-                    Pattern::Random | Pattern::Runs => prop_assert_eq!(mask.len(), wanted),
+                    Pattern::Random | Pattern::Runs | Pattern::LikeGaps => prop_assert_eq!(mask.len(), wanted),
                     Pattern::WholeDay => {
                         prop_assert!(mask.len() >= wanted);
                         for (key, slots) in mask.keys() {

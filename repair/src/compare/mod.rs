@@ -10,6 +10,7 @@ pub mod lake;
 pub mod mask;
 mod places;
 mod purse;
+mod recommended;
 mod report;
 mod request;
 pub mod score;
@@ -26,12 +27,13 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::compare::lake::MaskedLake;
-pub use crate::compare::mask::{Mask, Pattern, Share};
-pub use crate::compare::report::{AggregateErrors, CompareReport, Hidden, StrategyReport};
+pub use crate::compare::mask::{Mask, Pattern, Share, Unlike};
+pub use crate::compare::report::{AggregateErrors, CompareReport, Hidden, Link, StrategyReport};
 pub use crate::compare::request::CompareRequest;
-pub use crate::compare::score::{ColumnErrors, CostLimit};
+pub use crate::compare::score::{ColumnErrors, CostLimit, PartLoss};
 
 use crate::compare::score::{Contender, Numbers};
+use crate::compare::strategy::Entrant;
 use crate::compare::trial::{Arena, Truth};
 use repair_core::engine::{JsonFormat, new_run_id};
 use repair_core::lake::overlay::fingerprint::of_nulls;
@@ -39,7 +41,7 @@ use repair_core::lake::overlay::live::LiveRepairs;
 use repair_core::lake::shape;
 use repair_core::lake::{Lake, Layer, PresenceRequest, ReadLake, ScanRequest, overlay};
 use repair_core::model::Usage;
-use repair_core::model::{BadCells, Cells, Counts, DefectKind, ExpectedSlots, Findings, GapList, Key, Scope, SlotSet, Table};
+use repair_core::model::{BadCells, Cells, Counts, DefectKind, ExpectedSlots, Findings, GapList, Key, Scope, SlotRange, SlotSet, Table};
 use repair_core::plugin::{Clock, Detector, Registry, StepContext};
 use repair_core::workflow::{Step, Variables, Workflow};
 use repair_core::{Error, ErrorKind, Result};
@@ -93,26 +95,28 @@ pub async fn compare(setting: CompareSetting<'_>, share: Share, options: &Compar
     let now = now.unwrap_or(began);
     let variables = strategy::variables(workflow, params, began, now)?;
     let detect = strategy::detect_step(workflow, options.of.as_deref())?;
-    let candidates = strategy::candidates(workflow, registry, &detect.name, &options.strategies, &variables)?;
+    let entrants = strategy::entrants(workflow, registry, &detect.name, &options.strategies, &variables)?;
     let aggregates = strategy::aggregates(workflow, &detect.name);
     let computed = aggregates.iter().filter_map(|step| into(workflow, step, &variables)).collect();
     let run = format!("compare-{}", new_run_id()).into();
     let arena = Arena { workflow, registry, lake, clock, variables, run, began, now, aggregates, computed, cancel };
 
     let looked = look(&arena, detect).await?;
-    let (decisive, truth, there, not_compared) = hide(&arena, &looked, share, options).await?;
-    let mut reports = Vec::with_capacity(candidates.len());
-    for candidate in &candidates {
-        let mut report = Box::pin(arena.trial(candidate, &truth)).await?;
-        let losses = decisive.iter().filter_map(|column| report.columns.get(column)).map(|errors| errors.loss);
-        #[expect(clippy::cast_precision_loss, reason = "a count of columns")]
-        let columns = decisive.len().max(1) as f64;
-        report.loss = losses.sum::<f64>() / columns;
-        reports.push(report);
+    let Hiding { decisive, truth, there, not_compared, pattern, unlike } = hide(&arena, &looked, share, options).await?;
+    let mut trials: Vec<Trial> = Vec::with_capacity(entrants.len());
+    for entrant in entrants {
+        trials.push(Box::pin(tried(&arena, entrant, &truth, &decisive)).await?);
+    }
+    if options.strategies.is_empty() {
+        for entrant in promising(&trials, &truth, &decisive) {
+            trials.push(Box::pin(tried(&arena, entrant, &truth, &decisive)).await?);
+        }
     }
     let contender =
-        |report: &StrategyReport| Contender { loss: report.loss, usd: report.usd, calls: report.calls, useful: report.repaired > 0 };
-    let best = score::best(&reports.iter().map(contender).collect::<Vec<_>>(), &options.limit);
+        |Trial { report, .. }: &Trial| Contender { loss: report.loss, usd: report.usd, calls: report.calls, useful: report.repaired > 0 };
+    let best = score::best(&trials.iter().map(contender).collect::<Vec<_>>(), &options.limit);
+    let recommended = best.and_then(|index| trials.get(index)).map(|trial| recommended::yaml(&trial.report, &trial.entrant, &detect.name));
+    let reports: Vec<StrategyReport> = trials.into_iter().map(|trial| trial.report).collect();
     let gaps = &truth.findings.gaps;
     let hidden = gaps.iter().filter_map(|(key, slots)| Some(Hidden { key: key.clone(), interval: looked.scope.grid.interval_of(slots)? }));
     Ok(CompareReport {
@@ -121,7 +125,7 @@ pub async fn compare(setting: CompareSetting<'_>, share: Share, options: &Compar
         of: detect.name.clone(),
         table: truth.table.name.clone(),
         interval: looked.scope.interval,
-        pattern: options.pattern,
+        pattern,
         share,
         seed: options.seed,
         there,
@@ -133,8 +137,56 @@ pub async fn compare(setting: CompareSetting<'_>, share: Share, options: &Compar
         decisive,
         best: best.map(|index| reports[index].name.clone()),
         strategies: reports,
+        unlike,
+        recommended,
         not_compared,
     })
+}
+
+/// A strategy that was tried.
+struct Trial {
+    entrant: Entrant,
+    report: StrategyReport,
+    guesses: Numbers,
+}
+
+async fn tried(arena: &Arena<'_>, entrant: Entrant, truth: &Truth, decisive: &[String]) -> Result<Trial> {
+    let (mut report, guesses) = arena.trial(&entrant, truth).await?;
+    let losses = decisive.iter().filter_map(|column| report.columns.get(column)).map(|errors| errors.loss);
+    #[expect(clippy::cast_precision_loss, reason = "a count of columns")]
+    let columns = decisive.len().max(1) as f64;
+    report.loss = losses.sum::<f64>() / columns;
+    let runs = score::runs(&truth.rows, &guesses, &truth.findings.gaps, decisive);
+    report.interval = score::interval(&runs.iter().collect::<Vec<_>>(), truth.seed);
+    report.by_key = score::by_key(&runs, truth.seed);
+    report.by_length = score::by_length(&runs, truth.seed);
+    Ok(Trial { entrant, report, guesses })
+}
+
+/// At most this many chains that no one has named are tried.
+const MOST_CHAINS: usize = 5;
+
+/// Chains of two strategies that look better than each strategy alone: the first leaves something, and with what the second makes of that, the loss
+/// would be less. A strategy that asks a source is in none of them, because asking costs; name a chain to try it.
+fn promising(trials: &[Trial], truth: &Truth, decisive: &[String]) -> Vec<Entrant> {
+    let singles: Vec<&Trial> = trials.iter().filter(|trial| trial.entrant.parts.len() == 1 && !trial.entrant.asks()).collect();
+    let Some(least) = trials.iter().map(|trial| trial.report.loss).min_by(f64::total_cmp) else { return Vec::new() };
+    let mut chains: Vec<(f64, Entrant)> = Vec::new();
+    for first in singles.iter().filter(|first| first.report.left > 0 && first.report.repaired > 0) {
+        for then in singles.iter().filter(|then| then.entrant.name != first.entrant.name && then.report.repaired > 0) {
+            let mut guesses = then.guesses.clone();
+            guesses.rows.extend(first.guesses.rows.iter().map(|(place, values)| (place.clone(), values.clone())));
+            let loss = score::mean_loss(score::runs(&truth.rows, &guesses, &truth.findings.gaps, decisive).iter());
+            let chain = Entrant::chain(&first.entrant, &then.entrant);
+            let parts = |entrant: &Entrant| entrant.parts.iter().map(|part| part.name.clone()).collect::<Vec<_>>();
+            let is_known = trials.iter().any(|trial| parts(&trial.entrant) == parts(&chain));
+            if let Some(loss) = loss.filter(|loss| *loss < least && !is_known) {
+                chains.push((loss, chain));
+            }
+        }
+    }
+    chains.sort_by(|(one, a), (other, b)| one.total_cmp(other).then_with(|| a.name.cmp(&b.name)));
+    chains.into_iter().take(MOST_CHAINS).map(|(_, chain)| chain).collect()
 }
 
 /// A hash of what is hidden.
@@ -213,13 +265,19 @@ async fn look(arena: &Arena<'_>, detect: &Step) -> Result<Looked> {
     Ok(Looked { kind: found.kind, scope: found.scope, counts: found.counts, wrong: found.gaps, cells, table: table.clone(), context, lake })
 }
 
+/// What is hidden, and from what it was chosen.
+struct Hiding {
+    decisive: Vec<String>,
+    truth: Truth,
+    /// Slots that could be hidden.
+    there: u64,
+    not_compared: Vec<String>,
+    pattern: Pattern,
+    unlike: Option<Unlike>,
+}
+
 /// Chooses what to hide, and keeps the truth about it.
-async fn hide(
-    arena: &Arena<'_>,
-    looked: &Looked,
-    share: Share,
-    options: &CompareOptions,
-) -> Result<(Vec<String>, Truth, u64, Vec<String>)> {
+async fn hide(arena: &Arena<'_>, looked: &Looked, share: Share, options: &CompareOptions) -> Result<Hiding> {
     let Looked { kind, scope, counts, table, context, lake, .. } = looked;
     let schema = lake.describe(table).await?;
     let mut columns = score::number_columns(table, &schema);
@@ -251,8 +309,20 @@ async fn hide(
     if !groups.is_empty() {
         columns.retain(|name| groups.iter().any(|group| group.contains(name)));
     }
-    let there = known_good(looked).await?;
-    let mask = mask::choose(scope.grid, &there, share, options.pattern, options.seed)?.of_cells(groups, options.seed);
+    let There { good: there, gaps: real } = there(looked).await?;
+    // Where nothing is missing, nothing says what gaps are like. A gap that an earlier run has filled still does.
+    let pattern = match options.pattern {
+        Pattern::LikeGaps if real.is_empty() => Pattern::Runs,
+        pattern => pattern,
+    };
+    let (mask, unlike) = match pattern {
+        Pattern::LikeGaps => {
+            let (mask, unlike) = mask::like_gaps(scope.grid, &there, &real, share, options.seed)?;
+            (mask, Some(unlike).filter(|unlike| unlike.gaps > 0))
+        }
+        pattern => (mask::choose(scope.grid, &there, share, pattern, options.seed)?, None),
+    };
+    let mask = mask.of_cells(groups, options.seed);
     let rows = truth(lake, table, &mask, columns).await?;
     let hidden = mask.len();
     if rows.rows.len() as u64 != hidden {
@@ -284,7 +354,8 @@ async fn hide(
     context.check_cancelled()?;
     let (aggregates, not_compared) = arena.aggregate(lake, &findings).await?;
     let there = there.values().map(SlotSet::count).sum();
-    Ok((decisive, Truth { findings, table: table.clone(), mask, seed: options.seed, rows, aggregates }, there, not_compared))
+    let truth = Truth { findings, table: table.clone(), mask, seed: options.seed, rows, aggregates };
+    Ok(Hiding { decisive, truth, there, not_compared, pattern, unlike })
 }
 
 /// The groups of columns of which cells are hidden, with the table's names; none if rows are hidden.
@@ -328,8 +399,15 @@ async fn patched(lake: &MaskedLake, table: &Table, scope: &Scope) -> Result<Live
     LiveRepairs::read(lake, table, scope.interval, &scope.keys, &all).await
 }
 
-/// The slots of each key that can be hidden.
-async fn known_good(looked: &Looked) -> Result<BTreeMap<Key, SlotSet>> {
+/// What is there, and what is not.
+struct There {
+    /// The slots of each key that can be hidden.
+    good: BTreeMap<Key, SlotSet>,
+    /// What is missing or wrong in the table itself, whether or not it was repaired meanwhile.
+    gaps: GapList,
+}
+
+async fn there(looked: &Looked) -> Result<There> {
     let Looked { scope, table, context, lake, .. } = looked;
     let slots = scope.slots();
     let words = slots.len() / u64::from(scope.grid.cadence().slots_per_word()) * scope.keys.len() as u64;
@@ -345,8 +423,16 @@ async fn known_good(looked: &Looked) -> Result<BTreeMap<Key, SlotSet>> {
     let presence = lake.presence(table, &request).await?;
     let live = patched(lake, table, scope).await?;
     let found_wrong = looked.wrong.by_key();
-    let good = presence.raw.keys.into_iter().map(|(key, present)| {
-        let mut good = mask::known_good(&expected.of_key(&key), &present, scope.grid);
+    // What has not ended is not missing yet.
+    let mut to_come = SlotSet::new(scope.grid.cadence(), slots);
+    let over = scope.grid.slot_at(context.clock.now()).max(slots.first);
+    if over < slots.end {
+        to_come.insert_range(SlotRange::new(over, slots.end));
+    }
+    let mut there = There { good: BTreeMap::new(), gaps: GapList::default() };
+    for (key, present) in presence.raw.keys {
+        let expected = expected.of_key(&key);
+        let mut good = mask::known_good(&expected, &present, scope.grid);
         let mut wrong = SlotSet::new(scope.grid.cadence(), slots);
         if !looked.kind.is_missing() {
             found_wrong.get(&key).into_iter().flatten().for_each(|gap| wrong.insert_range(*gap));
@@ -357,13 +443,22 @@ async fn known_good(looked: &Looked) -> Result<BTreeMap<Key, SlotSet>> {
             });
         }
         good.subtract(&wrong);
+        if looked.kind.is_missing() {
+            let mut missing = expected.clone();
+            missing.subtract(&present.present);
+            presence.absent.get(&key).into_iter().for_each(|absent| missing.subtract(absent));
+            missing.subtract(&to_come);
+            there.gaps.extend(&key, &missing);
+        } else {
+            there.gaps.extend(&key, &wrong);
+        }
         // Rows that a repair replaces or removes were found to be wrong.
         for wrong in [&presence.repaired, &presence.removed].into_iter().filter_map(|sets| sets.get(&key)) {
             good.subtract(wrong);
         }
-        (key, good)
-    });
-    Ok(good.collect())
+        there.good.insert(key, good);
+    }
+    Ok(there)
 }
 
 /// The rows that are hidden, by key and slot.

@@ -7,8 +7,8 @@ use rust_decimal::Decimal;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::compare::mask::{Pattern, Share};
-use crate::compare::score::ColumnErrors;
+use crate::compare::mask::{Pattern, Share, Unlike};
+use crate::compare::score::{ColumnErrors, PartLoss};
 use repair_core::engine::JsonFormat;
 use repair_core::model::{Interval, Key, Usage};
 
@@ -51,6 +51,12 @@ pub struct CompareReport {
     pub strategies: Vec<StrategyReport>,
     /// The best strategy, if one repaired anything and fits the limits.
     pub best: Option<String>,
+    /// Gaps that no hidden run is like, because the table holds no such stretch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unlike: Option<Unlike>,
+    /// The best strategy, or its chain, as the part of a repair step, in YAML.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recommended: Option<String>,
     /// Aggregate steps that could not be compared, and why.
     pub not_compared: Vec<String>,
 }
@@ -70,10 +76,13 @@ pub struct Hidden {
 pub struct StrategyReport {
     /// Its name.
     pub name: String,
-    /// The repairer.
+    /// The repairer; of a chain, the first.
     pub plugin: String,
-    /// Its configuration.
+    /// Its configuration; of a chain, that of the first.
     pub with: Value,
+    /// Of a chain, each of its strategies in order; else empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<Link>,
     /// Slots that were hidden.
     pub hidden: u64,
     /// Slots for which it produced a row.
@@ -105,9 +114,29 @@ pub struct StrategyReport {
     pub ms: u64,
     /// The mean loss of the decisive columns, from 0 (all correct) to 1.
     pub loss: f64,
+    /// The interval in which the loss lies in 95 % of cases, if runs like these were hidden anew; none if there are not several runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
+    /// The loss by key.
+    pub by_key: Vec<PartLoss>,
+    /// The loss by the length of the hidden runs, in slots.
+    pub by_length: Vec<PartLoss>,
     /// What went wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+}
+
+/// One strategy of a chain.
+#[derive(Debug, Clone, Serialize)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// The repairer.
+    pub plugin: String,
+    /// Its configuration.
+    pub with: Value,
+    /// Slots for which it produced a row, of those that were left for it.
+    pub repaired: u64,
 }
 
 /// How far an aggregate was from its values when nothing is hidden.

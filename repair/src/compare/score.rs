@@ -9,7 +9,7 @@ use rust_decimal::Decimal;
 use serde::Serialize;
 
 use repair_core::lake::shape::KeyTime;
-use repair_core::model::{Key, Table};
+use repair_core::model::{GapList, Key, Table};
 use repair_core::price::dollars;
 use repair_core::{Error, Result};
 
@@ -164,6 +164,135 @@ pub fn differing(truth: &Numbers, guesses: &Numbers) -> (u64, u64) {
     (differ, truth.rows.len() as u64 + guesses.rows.len() as u64 - 2 * shared)
 }
 
+/// The losses of one run of hidden slots: for each deciding column, how many values were hidden, and the sum of their [losses](loss).
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunLoss {
+    /// The key.
+    pub key: Key,
+    /// How many slots it has.
+    pub slots: u64,
+    /// Of each column, in their order.
+    pub columns: Vec<(f64, f64)>,
+}
+
+/// The losses of each run of hidden slots, in the deciding columns.
+pub fn runs(truth: &Numbers, guesses: &Numbers, hidden: &GapList, decisive: &[String]) -> Vec<RunLoss> {
+    let place = |numbers: &Numbers, name: &String| numbers.columns.iter().position(|column| column == name);
+    let columns: Vec<(Option<usize>, Option<usize>)> = decisive.iter().map(|name| (place(truth, name), place(guesses, name))).collect();
+    let mut runs = Vec::with_capacity(hidden.len());
+    for (key, gap) in hidden.iter() {
+        let mut run = RunLoss { key: key.clone(), slots: gap.len(), columns: vec![(0.0, 0.0); decisive.len()] };
+        let rows = truth.rows.range((key.clone(), gap.first)..(key.clone(), gap.end));
+        for (place, values) in rows {
+            let guess = guesses.rows.get(place);
+            for ((of_truth, of_guess), (count, sum)) in columns.iter().zip(&mut run.columns) {
+                let Some(truth) = of_truth.and_then(|at| values.get(at).copied().flatten()) else { continue };
+                *count += 1.0;
+                *sum += loss(guess.zip(*of_guess).and_then(|(guess, at)| guess.get(at).copied().flatten()), truth);
+            }
+        }
+        runs.push(run);
+    }
+    runs
+}
+
+/// The mean over the deciding columns of their mean loss in some runs; `None` if no value was hidden in them.
+pub fn mean_loss<'a>(runs: impl Iterator<Item = &'a RunLoss>) -> Option<f64> {
+    let mut columns: Vec<(f64, f64)> = Vec::new();
+    for run in runs {
+        columns.resize(run.columns.len().max(columns.len()), (0.0, 0.0));
+        columns.iter_mut().zip(&run.columns).for_each(|(all, one)| *all = (all.0 + one.0, all.1 + one.1));
+    }
+    let means: Vec<f64> = columns.iter().filter(|(count, _)| *count > 0.0).map(|(count, sum)| sum / count).collect();
+    #[expect(clippy::cast_precision_loss, reason = "a count of columns")]
+    let count = means.len() as f64;
+    (!means.is_empty()).then(|| means.iter().sum::<f64>() / count)
+}
+
+/// How often runs are drawn again for an interval, at most; less often if there are very many.
+const RESAMPLES: usize = 1_000;
+const LEAST_RESAMPLES: usize = 100;
+const MOST_DRAWS: usize = 2_000_000;
+
+/// The interval in which the mean loss lies in 95 % of cases, if the hidden runs were drawn anew: the percentile bootstrap over runs, since slots of
+/// one run are guessed well or badly together (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13). `None` for fewer than two runs.
+/// The same seed draws the same runs, for every strategy.
+pub fn interval(runs: &[&RunLoss], seed: u64) -> Option<[f64; 2]> {
+    if runs.len() < 2 {
+        return None;
+    }
+    let columns = runs.iter().map(|run| run.columns.len()).max().unwrap_or(1).max(1);
+    let resamples = (MOST_DRAWS / (runs.len() * columns)).clamp(LEAST_RESAMPLES, RESAMPLES);
+    let mut state = seed;
+    let mut means: Vec<f64> = Vec::with_capacity(resamples);
+    for _ in 0..resamples {
+        let drawn = (0..runs.len()).filter_map(|_| runs.get(drawn(&mut state, runs.len())).copied());
+        means.extend(mean_loss(drawn));
+    }
+    means.sort_unstable_by(f64::total_cmp);
+    let last = means.len().checked_sub(1)?;
+    let at = |thousandths: usize| means.get((last * thousandths + 500) / 1_000).copied();
+    Some([at(25)?, at(975)?])
+}
+
+/// A number below `count`: SplitMix64 (Steele, Lea and Flood, Fast splittable pseudorandom number generators, 2014).
+fn drawn(state: &mut u64, count: usize) -> usize {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^= mixed >> 31;
+    usize::try_from((u128::from(mixed) * count as u128) >> 64).unwrap_or(0)
+}
+
+/// The lengths by which runs are grouped, in slots: each group ends with one of these, and the last has no end.
+pub const LENGTHS: [u64; 5] = [1, 5, 24, 100, 500];
+
+/// The losses of some of the runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PartLoss {
+    /// Which: a key, or a range of lengths in slots.
+    pub part: String,
+    /// Runs of hidden slots.
+    pub runs: u64,
+    /// Hidden slots.
+    pub hidden: u64,
+    /// The mean loss of the deciding columns.
+    pub loss: f64,
+    /// The interval of the loss, if there are several runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
+}
+
+fn part(part: String, runs: &[&RunLoss], seed: u64) -> Option<PartLoss> {
+    let hidden = runs.iter().map(|run| run.slots).sum();
+    Some(PartLoss { part, runs: runs.len() as u64, hidden, loss: mean_loss(runs.iter().copied())?, interval: interval(runs, seed) })
+}
+
+/// The losses by key.
+pub fn by_key(runs: &[RunLoss], seed: u64) -> Vec<PartLoss> {
+    let mut keys: BTreeMap<&Key, Vec<&RunLoss>> = BTreeMap::new();
+    runs.iter().for_each(|run| keys.entry(&run.key).or_default().push(run));
+    keys.into_iter().filter_map(|(key, runs)| part(key.to_string(), &runs, seed)).collect()
+}
+
+/// The losses by length, the shortest first.
+pub fn by_length(runs: &[RunLoss], seed: u64) -> Vec<PartLoss> {
+    let mut parts = Vec::new();
+    let mut from = 1;
+    for to in LENGTHS.into_iter().map(Some).chain([None]) {
+        let of_part: Vec<&RunLoss> = runs.iter().filter(|run| run.slots >= from && to.is_none_or(|to| run.slots <= to)).collect();
+        let name = match to {
+            Some(to) if to == from => from.to_string(),
+            Some(to) => format!("{from}–{to}"),
+            None => format!("{from} or more"),
+        };
+        parts.extend(part(name, &of_part, seed));
+        from = to.map_or(from, |to| to + 1);
+    }
+    parts
+}
+
 /// The limits within which the best strategy is chosen.
 #[derive(Debug, Clone, Default)]
 pub struct CostLimit {
@@ -240,6 +369,51 @@ mod tests {
         assert_eq!(differing(&truth, &guesses), (3, 1));
         assert_eq!(differing(&truth, &truth), (0, 0));
         assert_eq!([loss(Some(1.0), 0.0), loss(Some(50.0), 2.0), loss(None, 2.0), loss(Some(1.0), 2.0)], [1.0, 1.0, 1.0, 0.5]);
+    }
+
+    #[test]
+    fn losses_are_grouped_by_key_and_length_and_drawn_again_by_run() {
+        let truth = numbers(&[
+            ("a", 0, [Some(10.0), None]),
+            ("a", 1, [Some(10.0), Some(4.0)]),
+            ("a", 9, [Some(10.0), Some(4.0)]),
+            ("b", 0, [Some(10.0), Some(4.0)]),
+        ]);
+        let guesses = numbers(&[("a", 0, [Some(11.0), None]), ("a", 1, [Some(11.0), Some(4.0)]), ("b", 0, [Some(15.0), Some(5.0)])]);
+        let mut hidden = GapList::default();
+        for (key, first, end) in [("a", 0, 2), ("a", 9, 10), ("b", 0, 1)] {
+            hidden.push(&Key::from(key), repair_core::model::SlotRange::new(first, end));
+        }
+        let price = runs(&truth, &guesses, &hidden, &["price".to_owned()]);
+        let near = |one: f64, other: f64| assert!((one - other).abs() < 1e-12, "{one} {other}");
+        near(mean_loss(price.iter()).unwrap(), (0.1 + 0.1 + 1.0 + 0.5) / 4.0);
+        let both = runs(&truth, &guesses, &hidden, &["price".to_owned(), "volume".to_owned()]);
+        near(mean_loss(both.iter()).unwrap(), (1.7 / 4.0 + (0.0 + 1.0 + 0.25) / 3.0) / 2.0);
+        let of_keys: Vec<(String, u64, u64)> = by_key(&price, 7).into_iter().map(|part| (part.part, part.runs, part.hidden)).collect();
+        assert_eq!(of_keys, [("a".to_owned(), 2, 3), ("b".to_owned(), 1, 1)]);
+        let lengths: Vec<(String, u64)> = by_length(&price, 7).into_iter().map(|part| (part.part, part.runs)).collect();
+        assert_eq!(lengths, [("1".to_owned(), 2), ("2–5".to_owned(), 1)]);
+        let all: Vec<&RunLoss> = price.iter().collect();
+        let [low, high] = interval(&all, 7).unwrap();
+        near(low, 0.1);
+        near(high, 1.0);
+        assert_eq!(interval(&all, 7), interval(&all, 7));
+        assert_eq!(interval(&all[..1], 7), None, "one run shows no spread");
+    }
+
+    #[test]
+    fn an_interval_covers_the_truth_about_as_often_as_it_says() {
+        // Runs of one value each, whose losses are spread evenly between 0 and 1.
+        let mut state = 5;
+        let mut covered = 0;
+        for sample in 0..200 {
+            let runs: Vec<RunLoss> = (0..40)
+                .map(|_| RunLoss { key: Key::from("a"), slots: 1, columns: vec![(1.0, drawn(&mut state, 10_001) as f64 / 10_000.0)] })
+                .collect();
+            let [low, high] = interval(&runs.iter().collect::<Vec<_>>(), sample).unwrap();
+            covered += usize::from((low..=high).contains(&0.5));
+        }
+        assert!((178..=198).contains(&covered), "{covered} of 200");
     }
 
     #[test]

@@ -44,6 +44,38 @@ impl Candidate {
     }
 }
 
+/// What competes: one strategy, or several of which each gets what those before it have left.
+#[derive(Debug, Clone)]
+pub(super) struct Entrant {
+    /// Its name.
+    pub(super) name: String,
+    /// Its strategies, in order; at least one.
+    pub(super) parts: Vec<Candidate>,
+}
+
+/// Between the names of the strategies of a chain.
+pub(super) const THEN: char = '+';
+
+/// The maximum number of strategies of a chain, as of a step.
+const MOST_PARTS: usize = 20;
+
+impl Entrant {
+    fn single(candidate: Candidate) -> Self {
+        Self { name: candidate.name.clone(), parts: vec![candidate] }
+    }
+
+    /// One after the other.
+    pub(super) fn chain(first: &Self, then: &Self) -> Self {
+        let parts = first.parts.iter().chain(&then.parts).cloned().collect();
+        Self { name: format!("{}{THEN}{}", first.name, then.name), parts }
+    }
+
+    /// The sources that it asks.
+    pub(super) fn asks(&self) -> bool {
+        self.parts.iter().any(|part| part.source().is_some())
+    }
+}
+
 /// The detect step whose table is compared: the one named, else the only one that there is for repair steps, or at all.
 pub(super) fn detect_step<'a>(workflow: &'a Workflow, named: Option<&str>) -> Result<&'a Step> {
     let detects = || workflow.steps.iter().filter(|step| matches!(step.kind, StepKind::Detect { .. }));
@@ -74,34 +106,73 @@ fn listed(names: &[&str]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// The strategies of these names; if none is named, all that the workflow has for the detect step.
-pub(super) fn candidates(
+/// The strategies of these names; if none is named, all that the workflow has for the detect step. The strategies of a step with several also compete
+/// as a chain, by the name of the step (with `/all` if a strategy has that name), and names with `+` between them are a chain.
+pub(super) fn entrants(
     workflow: &Workflow,
     registry: &Registry,
     of: &str,
     names: &[String],
     variables: &Variables,
-) -> Result<Vec<Candidate>> {
+) -> Result<Vec<Entrant>> {
     let known = of_workflow(workflow, of, variables)?;
+    let chains = chains_of(&known);
     if names.is_empty() {
         if known.is_empty() {
             let message = format!("no step repairs what `{of}` finds; name strategies, e.g. carry-forward");
             return Err(Error::invalid(message).hint(Hint::Strategies));
         }
-        return Ok(known);
+        return Ok(known.into_iter().map(Entrant::single).chain(chains).collect());
     }
-    let mut candidates: Vec<Candidate> = Vec::with_capacity(names.len());
+    let one = |name: &str| match find(&known, name)? {
+        Some(candidate) => Ok(Candidate { name: name.to_owned(), ..candidate.clone() }),
+        None => of_registry(workflow, registry, name, &known),
+    };
+    let mut entrants: Vec<Entrant> = Vec::with_capacity(names.len());
     for name in names {
-        if candidates.iter().any(|candidate| candidate.name == *name) {
+        if entrants.iter().any(|entrant| entrant.name == *name) {
             return Err(Error::invalid(format!("`{name}` is named twice; name each strategy once")));
         }
-        let candidate = find(&known, name)?;
-        candidates.push(match candidate {
-            Some(candidate) => Candidate { name: name.clone(), ..candidate.clone() },
-            None => of_registry(workflow, registry, name, &known)?,
+        let is_known = known.iter().any(|candidate| candidate.name == *name);
+        entrants.push(match chains.iter().find(|chain| chain.name == *name).filter(|_| !is_known) {
+            Some(chain) => chain.clone(),
+            None if name.contains(THEN) && !is_known => chain_of_names(name, one)?,
+            None => Entrant::single(one(name)?),
         });
     }
-    Ok(candidates)
+    Ok(entrants)
+}
+
+/// The strategies of each step that has several.
+fn chains_of(known: &[Candidate]) -> Vec<Entrant> {
+    let mut steps: Vec<Entrant> = Vec::new();
+    for candidate in known {
+        let Some((step, _)) = &candidate.origin else { continue };
+        match steps.iter_mut().find(|chain| chain.name == *step) {
+            Some(chain) => chain.parts.push(candidate.clone()),
+            None => steps.push(Entrant { name: step.clone(), parts: vec![candidate.clone()] }),
+        }
+    }
+    steps.retain(|chain| chain.parts.len() > 1);
+    for chain in steps.iter_mut().filter(|chain| known.iter().any(|candidate| candidate.name == chain.name)) {
+        chain.name.push_str("/all");
+    }
+    steps
+}
+
+fn chain_of_names(name: &str, one: impl Fn(&str) -> Result<Candidate>) -> Result<Entrant> {
+    let names: Vec<&str> = name.split(THEN).collect();
+    if names.len() > MOST_PARTS {
+        return Err(Error::invalid(format!("`{name}` has more than {MOST_PARTS} strategies; name fewer")));
+    }
+    let mut parts: Vec<Candidate> = Vec::with_capacity(names.len());
+    for part in names {
+        if parts.iter().any(|known| known.name == part) {
+            return Err(Error::invalid(format!("`{name}` has `{part}` twice; in a chain, name each strategy once")));
+        }
+        parts.push(one(part)?);
+    }
+    Ok(Entrant { name: name.to_owned(), parts })
 }
 
 /// The strategies of the workflow's repair steps for a detect step. A strategy goes by its own name; by the step's name if it is the step's only

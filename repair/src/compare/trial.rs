@@ -7,20 +7,22 @@ use std::time::Instant;
 
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
+use rust_decimal::Decimal;
 use tokio_util::sync::CancellationToken;
 
 use crate::compare::lake::MaskedLake;
 use crate::compare::mask::Mask;
 use crate::compare::purse::{self, Purse};
-use crate::compare::report::{AggregateErrors, StrategyReport};
+use crate::compare::report::{AggregateErrors, Link, StrategyReport};
 use crate::compare::score;
 use crate::compare::score::Numbers;
 use crate::compare::strategy;
-use crate::compare::strategy::Candidate;
+use crate::compare::strategy::{Candidate, Entrant};
 use repair_core::engine::prepare::{self, Attempt, PUBLISH_UNITS, Prepared, Preparer, Setting, UnitWork};
 use repair_core::engine::retry;
+use repair_core::lake::shape::KeyTime;
 use repair_core::lake::{Lake, rollup};
-use repair_core::model::{Findings, Table, Unit, Usage};
+use repair_core::model::{Cells, Counts, Findings, GapList, Key, SlotSet, Table, Unit, Usage};
 use repair_core::plugin::{AggregateRequest, Aggregator, Clock, Plugin, PluginKind, Registry, Repairer, StepContext};
 use repair_core::workflow::{Prices, Step, Variables, Workflow};
 use repair_core::{Error, ErrorKind, Result};
@@ -75,6 +77,59 @@ impl Outcomes {
             self.problems.push(problem);
         }
     }
+}
+
+impl Outcomes {
+    /// Adds those of another strategy.
+    fn add(&mut self, other: Self) {
+        self.units += other.units;
+        self.failed += other.failed;
+        self.not_begun += other.not_begun;
+        self.usage += other.usage;
+        let room = MOST_PROBLEMS.saturating_sub(self.problems.len());
+        self.problems.extend(other.problems.into_iter().take(room));
+    }
+}
+
+impl Link {
+    fn of(candidate: &Candidate, repaired: u64) -> Self {
+        let name = candidate.origin.as_ref().map_or(&candidate.name, |(_, strategy)| strategy);
+        Self { name: name.clone(), plugin: candidate.plugin.clone(), with: candidate.with.clone(), repaired }
+    }
+}
+
+/// What strategies have left of the hidden slots: neither repaired nor absent.
+fn left(truth: &Truth, lake: &MaskedLake) -> Result<Findings> {
+    let grid = truth.findings.scope.grid;
+    let mut sets: BTreeMap<&Key, SlotSet> = truth.mask.keys().map(|(key, slots)| (key, slots.clone())).collect();
+    let mut done: BTreeMap<Key, SlotSet> = BTreeMap::new();
+    let (repairs, exceptions) = lake.published();
+    for batch in repairs.iter().chain(&exceptions) {
+        let places = KeyTime::of(&truth.table, batch)?;
+        for row in 0..batch.num_rows() {
+            let key = places.key(row);
+            let Some(slots) = sets.get(&key) else { continue };
+            let of_key = done.entry(key).or_insert_with(|| SlotSet::new(grid.cadence(), slots.range()));
+            of_key.insert(grid.slot_of_seconds(places.times.value(row).div_euclid(1_000_000)));
+        }
+    }
+    let mut gaps = GapList::default();
+    for (key, slots) in &mut sets {
+        done.get(*key).into_iter().for_each(|done| slots.subtract(done));
+        gaps.extend(key, slots);
+    }
+    let mut cells = Cells::default();
+    for (key, slot, of_slot) in truth.findings.cells.iter().filter(|(key, slot, _)| gaps.contains(key, *slot)) {
+        cells.insert(key, slot, of_slot.clone());
+    }
+    let left = gaps.missing();
+    let counts = Counts { gaps: gaps.len() as u64, ..truth.findings.counts };
+    let counts = if truth.mask.is_of_cells() {
+        Counts { defective: left, cells: cells.len(), ..counts }
+    } else {
+        Counts { missing: left, present: counts.present + counts.missing.saturating_sub(left), ..counts }
+    };
+    Ok(Findings { counts, gaps, cells, ..truth.findings.clone() })
 }
 
 impl Arena<'_> {
@@ -143,22 +198,42 @@ impl Arena<'_> {
         aggregator.aggregate(&context, AggregateRequest::new(Some(findings))).await.map(drop)
     }
 
-    /// Tries a strategy. What goes wrong with it is in its report; an error is one of the comparison itself.
-    pub(super) async fn trial(&self, candidate: &Candidate, truth: &Truth) -> Result<StrategyReport> {
+    /// Tries a strategy, or one after the other those of a chain. What goes wrong with it is in its report; an error is one of the comparison itself.
+    pub(super) async fn trial(&self, entrant: &Entrant, truth: &Truth) -> Result<(StrategyReport, Numbers)> {
         let lake = self.masked(&truth.table, &truth.mask);
-        let Prepared { context, meter, .. } = self.prepare(&lake, &candidate.name, &candidate.tags)?;
-        let prices = Prices::of(self.workflow, candidate.source());
         let began = Instant::now();
         let mut tally = Outcomes::default();
-        if let Err(error) = self.repair(candidate, truth, &context, &prices, &mut tally).await {
-            if error.kind() == ErrorKind::Cancelled {
-                return Err(error);
+        let mut cost = Ok(Decimal::ZERO);
+        let mut chain: Vec<Link> = Vec::with_capacity(entrant.parts.len());
+        let mut findings = Arc::new(truth.findings.clone());
+        for (index, candidate) in entrant.parts.iter().enumerate() {
+            if index > 0 {
+                findings = Arc::new(left(truth, &lake)?);
+                if findings.gaps.is_empty() {
+                    chain.push(Link::of(candidate, 0));
+                    continue;
+                }
             }
-            tally.problem(&error);
+            let name = if index == 0 { candidate.name.clone() } else { format!("{}-{index}", candidate.name) };
+            let Prepared { context, meter, .. } = self.prepare(&lake, &name, &candidate.tags)?;
+            let prices = Prices::of(self.workflow, candidate.source());
+            let mut of_part = Outcomes::default();
+            if let Err(error) = self.repair(candidate, (&findings, truth.seed), &context, &prices, &mut of_part).await {
+                if error.kind() == ErrorKind::Cancelled {
+                    return Err(error);
+                }
+                of_part.problem(&error);
+            }
+            let metered = meter.take();
+            of_part.usage += metered.usage;
+            let of_this = purse::cost(&prices, &of_part.usage, &metered);
+            cost = cost.and_then(|sum: Decimal| of_this.map(|usd| (sum + usd).normalize()));
+            tally.add(of_part);
+            let done: u64 = chain.iter().map(|link| link.repaired).sum();
+            let all: u64 = lake.published().0.iter().map(|batch| batch.num_rows() as u64).sum();
+            chain.push(Link::of(candidate, all.saturating_sub(done)));
         }
         let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let metered = meter.take();
-        tally.usage += metered.usage;
         let (repairs, exceptions) = lake.published();
         let grid = truth.findings.scope.grid;
         let mut guesses = Numbers::of_columns(truth.rows.columns.clone());
@@ -173,11 +248,12 @@ impl Arena<'_> {
         let (hidden, repaired) = (truth.mask.len(), guesses.rows.len() as u64);
         let absent = exceptions.iter().map(|batch| batch.num_rows() as u64).sum();
         let columns = score::errors(&truth.rows, &guesses);
-        let cost = purse::cost(&prices, &tally.usage, &metered);
-        Ok(StrategyReport {
-            name: candidate.name.clone(),
-            plugin: candidate.plugin.clone(),
-            with: candidate.with.clone(),
+        let first = entrant.parts.first();
+        let report = StrategyReport {
+            name: entrant.name.clone(),
+            plugin: first.map(|first| first.plugin.clone()).unwrap_or_default(),
+            with: first.map(|first| first.with.clone()).unwrap_or_default(),
+            chain: if chain.len() > 1 { chain } else { Vec::new() },
             hidden,
             repaired,
             absent,
@@ -193,14 +269,18 @@ impl Arena<'_> {
             unpriced: cost.err(),
             ms,
             loss: 1.0,
+            interval: None,
+            by_key: Vec::new(),
+            by_length: Vec::new(),
             problems: tally.problems,
-        })
+        };
+        Ok((report, guesses))
     }
 
     async fn repair(
         &self,
         candidate: &Candidate,
-        truth: &Truth,
+        (findings, seed): (&Arc<Findings>, u64),
         context: &StepContext,
         prices: &Prices<'_>,
         tally: &mut Outcomes,
@@ -210,9 +290,9 @@ impl Arena<'_> {
         }
         let repairer: Arc<dyn Repairer> = self.registry.make(PluginKind::Repairer, &candidate.plugin, &candidate.with)?.try_into()?;
         let name = candidate.name.as_str().into();
-        let work = UnitWork::new(context.clone(), repairer.clone(), Arc::new(truth.findings.clone()), name, candidate.rate_limit)?;
-        let doing = Doing { candidate, work, seed: truth.seed, purse: Purse::new(candidate, prices) };
-        let units = repairer.plan(context, &truth.findings).await?;
+        let work = UnitWork::new(context.clone(), repairer.clone(), findings.clone(), name, candidate.rate_limit)?;
+        let doing = Doing { candidate, work, seed, purse: Purse::new(candidate, prices) };
+        let units = repairer.plan(context, findings).await?;
         let mut ends = futures::stream::iter(units).map(|unit| doing.unit(unit)).buffer_unordered(candidate.concurrency);
         while let Some(end) = ends.next().await {
             context.check_cancelled()?;
@@ -231,6 +311,11 @@ impl Arena<'_> {
             }
         }
         drop(ends);
+        if tally.units == 0 && !findings.gaps.is_empty() {
+            tally
+                .problems
+                .push(format!("{} repairs nothing of what is hidden, because its own limits leave all of it out", candidate.name));
+        }
         tally.staged.sort_unstable();
         let scope = doing.work.scope();
         for (batch, units) in (0u32..).zip(tally.staged.chunks(PUBLISH_UNITS)) {

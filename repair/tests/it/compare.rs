@@ -470,7 +470,8 @@ async fn who_looks_into_the_lake_itself_finds_it_all() {
 #[tokio::test(start_paused = true)]
 async fn what_ideas_bring_is_counted_as_what_it_is() {
     let lake = lake().await;
-    let done = compare(&lake, &Peeks::default(), "2%", &CompareOptions { seed: 11, ..CompareOptions::default() }).await;
+    let runs = || CompareOptions { seed: 11, pattern: Pattern::Runs, ..CompareOptions::default() };
+    let done = compare(&lake, &Peeks::default(), "2%", &runs()).await;
     let idea = |name: &str| done.strategies.iter().find(|idea| idea.name == name).unwrap();
     let counts = |name: &str| {
         let idea = idea(name);
@@ -479,7 +480,17 @@ async fn what_ideas_bring_is_counted_as_what_it_is() {
     let (hidden, gaps) = (done.hidden, done.gaps);
     assert!(hidden > 100 && gaps > 3);
     let names: Vec<&str> = done.strategies.iter().map(|idea| idea.name.as_str()).collect();
-    assert_eq!(names, ["knows", "denies", "stumbles", "fails", "meddles", "fails/knows"], "a step's only strategy, and those of a list");
+    let expected = ["knows", "denies", "stumbles", "fails", "meddles", "fails/knows", "fails/all"];
+    assert_eq!(names, expected, "a step's only strategy, those of a list, and the list as a chain");
+    let chain: Vec<(&str, u64)> = idea("fails/all").chain.iter().map(|link| (link.name.as_str(), link.repaired)).collect();
+    assert_eq!(chain, [("fails", 0), ("meddles", 0), ("knows", hidden)], "each gets what is left");
+    assert_eq!((counts("fails/all"), idea("fails/all").loss), ((hidden, 0, 0), 0.0));
+    let by_key: u64 = idea("knows").by_key.iter().map(|part| part.hidden).sum();
+    let by_length: u64 = idea("knows").by_length.iter().map(|part| part.hidden).sum();
+    assert_eq!((by_key, by_length), (hidden, hidden));
+    assert_eq!((idea("knows").interval, idea("denies").interval), (Some([0.0, 0.0]), Some([1.0, 1.0])));
+    let yaml = done.recommended.as_deref().unwrap();
+    assert!(yaml.contains("strategy: test") && yaml.contains("with: {\"does\":\"knows\"}") && yaml.contains("of: look"), "{yaml}");
     assert_eq!(counts("knows"), (hidden, 0, 0));
     assert_eq!(counts("denies"), (0, hidden, 0), "wrong of all");
     assert_eq!(counts("stumbles"), (hidden, 0, 0), "tried again");
@@ -514,10 +525,26 @@ async fn what_ideas_bring_is_counted_as_what_it_is() {
     // As right, and the first; where nothing may cost a call, none of these is left.
     assert_eq!(done.best.as_deref(), Some("knows"));
     assert!(right.usd.is_none() && right.unpriced.as_deref().unwrap().contains("no price book"));
-    let named = |name: &str| CompareOptions { strategies: vec![name.to_owned()], seed: 11, ..CompareOptions::default() };
+    let named = |name: &str| CompareOptions { strategies: vec![name.to_owned()], ..runs() };
     assert_eq!(compare(&lake, &Peeks::default(), "2%", &named("fails/meddles")).await.strategies[0].problems, idea("meddles").problems);
     let limit = CostLimit { calls: Some(1), ..CostLimit::default() };
-    assert_eq!(compare(&lake, &Peeks::default(), "2%", &CompareOptions { seed: 11, limit, ..CompareOptions::default() }).await.best, None);
+    assert_eq!(compare(&lake, &Peeks::default(), "2%", &CompareOptions { limit, ..runs() }).await.best, None);
     let interval = Interval::parse("2024-03-04", "2024-03-05").unwrap();
     assert!(done.interval == interval && done.hidden_slots.iter().all(|run| interval.covers(&run.interval)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hidden_runs_are_like_the_gaps_of_the_table_though_they_were_repaired() {
+    let lake = lake().await;
+    let options = CompareOptions { strategies: vec!["knows".to_owned()], seed: 3, ..CompareOptions::default() };
+    let done = compare(&lake, &Peeks::default(), "0.2%", &options).await;
+    assert_eq!((done.pattern, done.unlike), (Pattern::LikeGaps, None));
+    assert!(done.hidden >= 11, "{}", done.hidden);
+    for run in &done.hidden_slots {
+        assert_eq!(run.interval.to().duration_since(run.interval.from()).as_secs(), 60, "as long as the real gaps, a minute each");
+        let minute = run.interval.from().as_second() / 60 - FIRST;
+        let is_real = |other: i64| (0..SLOTS).contains(&other) && (FIRST + other) % 100 == 7;
+        assert!(is_real(minute - 1_440) || is_real(minute + 1_440), "{minute} is at the time of day of a real gap");
+    }
+    assert_eq!((done.best.as_deref(), done.strategies[0].loss), (Some("knows"), 0.0));
 }

@@ -1,4 +1,4 @@
-//! The repairer `carry-forward`: repeats the last row before a gap, for a while. Crates for one kind of row use [`CarryForward`] with a
+//! The repairers `carry-forward` and `carry-backward`: repeat the last row before a gap, or the first after it, for a while. Crates for one kind of row use [`CarryForward`] with a
 //! rule that defines what a repeated row looks like.
 //!
 //! A value that is repeated for ever is a constant that nobody measured, so there is always a limit, and every row names the strategy that
@@ -19,14 +19,23 @@ use crate::model::Usage;
 use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Unit};
 use crate::plugin::{PlannedUnits, PluginKind, Registry, Repairer, StepContext};
 
-/// By default, how long the last row is repeated.
-pub(super) const MAX_AGE: Period = Period::minutes(10);
+/// By default, for how many slots a row is repeated.
+pub(super) const MAX_AGE_SLOTS: i64 = 10;
+
+/// Which row is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// The last one before a gap.
+    Before,
+    /// The first one after it.
+    After,
+}
 
 /// The configuration, `with`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CarryForwardConfig {
-    /// How long the last row is repeated; 10m by default. Later slots stay missing.
+    /// How long a row is repeated; 10 slots by default. Slots further away stay missing.
     #[serde(default)]
     pub max_age: Option<Period>,
 }
@@ -36,6 +45,10 @@ pub(super) fn register(registry: &mut Registry) {
         Ok(CarryForward::new(&config, "carry-forward", Box::new(AsItIs)))
     });
     registry.needs_one_row(PluginKind::Repairer, "carry-forward");
+    registry.repairer("carry-backward", "repeats the first row after a gap, for a while before it", |config: CarryForwardConfig| {
+        Ok(CarryForward { side: Side::After, ..CarryForward::new(&config, "carry-backward", Box::new(AsItIs)) })
+    });
+    registry.needs_one_row(PluginKind::Repairer, "carry-backward");
 }
 
 /// Defines what a repeated row looks like.
@@ -66,9 +79,10 @@ impl CarryRule for AsItIs {
 
 /// Repeats the table's last own row before a gap, for at most `max_age`. It never repeats a repair (which could go on for ever), a row that
 /// was found to be wrong or is replaced, or any row into the future. Where only cells are wrong, it repeats the last row that has all of
-/// them right.
+/// them right. `carry-backward` does the same with the first row after a gap.
 pub struct CarryForward {
-    max_age: Period,
+    max_age: Option<Period>,
+    side: Side,
     name: &'static str,
     rule: Box<dyn CarryRule>,
 }
@@ -82,12 +96,12 @@ impl fmt::Debug for CarryForward {
 impl CarryForward {
     /// Creates the repairer from its configuration. `name` becomes the source of its rows.
     pub fn new(config: &CarryForwardConfig, name: &'static str, rule: Box<dyn CarryRule>) -> Self {
-        Self { max_age: config.max_age.unwrap_or(MAX_AGE), name, rule }
+        Self { max_age: config.max_age, side: Side::Before, name, rule }
     }
 
     /// How many slots after a row repeat it.
     fn reach_slots(&self, grid: SlotGrid, near: i64) -> i64 {
-        grid.slots_of(self.max_age.seconds(), near)
+        self.max_age.map_or(MAX_AGE_SLOTS, |age| grid.slots_of(age.seconds(), near))
     }
 }
 
@@ -104,11 +118,14 @@ impl Repairer for CarryForward {
         let grid = findings.scope.grid;
         let over = by_day::slots_over(grid, context.clock.now());
         let within_reach = findings.gaps.iter().map(|(key, gap)| {
-            // Only the start of a gap is within reach, because the last row can be no later than the slot before it. Where only cells are
-            // wrong, those of different columns may make a long gap together.
+            // Only one end of a gap is within reach, because the row is outside of it. Where only cells are wrong, those of different columns may make
+            // a long gap together.
             let reach = if findings.cells.is_empty() { self.reach_slots(grid, gap.first) } else { i64::MAX };
-            let reached = gap.first.saturating_add(reach);
-            (key, SlotRange::new(gap.first, gap.end.min(over).min(reached)))
+            let reached = match self.side {
+                Side::Before => SlotRange::new(gap.first, gap.end.min(gap.first.saturating_add(reach))),
+                Side::After => SlotRange::new(gap.first.max(gap.end.saturating_sub(reach)), gap.end),
+            };
+            (key, SlotRange::new(reached.first, reached.end.min(over)))
         });
         Ok(by_day::units(grid, within_reach))
     }
@@ -117,10 +134,14 @@ impl Repairer for CarryForward {
         let table = context.table(&findings.scope.table)?;
         let grid = findings.scope.grid;
         let asked = grid.slots_in(&unit.interval);
-        let before = SlotRange::new(asked.first.saturating_sub(self.reach_slots(grid, asked.first)), asked.end);
+        let reach = self.reach_slots(grid, asked.first);
+        let around = match self.side {
+            Side::Before => SlotRange::new(asked.first.saturating_sub(reach), asked.end),
+            Side::After => SlotRange::new(asked.first, asked.end.saturating_add(reach)),
+        };
         let keys: Vec<Key> = unit.wanted.iter().map(|wanted| wanted.key.clone()).collect();
         let mut fix = Fix { source: self.name.to_owned(), ..Fix::default() };
-        let Some(rows) = by_day::raw_rows(context.lake.as_ref(), table, grid, before, keys).await? else { return Ok(fix) };
+        let Some(rows) = by_day::raw_rows(context.lake.as_ref(), table, grid, around, keys).await? else { return Ok(fix) };
         fix.usage = Usage { rows_read: rows.num_rows() as u64, ..Usage::default() };
         let usable = self.rule.usable(&rows)?;
         let by_slot = by_day::by_slot(table, grid, &rows, |_, _, row| usable.is_valid(row) && usable.value(row))?;
@@ -128,9 +149,13 @@ impl Repairer for CarryForward {
         for wanted in &unit.wanted {
             let Some(known) = by_slot.get(&wanted.key) else { continue };
             for slot in wanted.slots.iter().flat_map(|slots| slots.first..slots.end) {
-                let reach = slot.saturating_sub(self.reach_slots(grid, slot));
+                let reach = self.reach_slots(grid, slot);
                 let serves = |&(&last, &row): &(&i64, &u32)| by_day::serves(findings, (&wanted.key, slot), (last, row as usize), &rows);
-                if let Some((_, &row)) = known.range(reach..slot).rev().find(serves) {
+                let nearest = match self.side {
+                    Side::Before => known.range(slot.saturating_sub(reach)..slot).rev().find(serves),
+                    Side::After => known.range(slot + 1..slot.saturating_add(reach).saturating_add(1)).find(serves),
+                };
+                if let Some((_, &row)) = nearest {
                     from.push(row);
                     to.push(by_day::time_us(grid, slot));
                 }

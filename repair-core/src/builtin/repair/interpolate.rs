@@ -19,7 +19,7 @@ use crate::builtin::repair::by_day;
 use crate::builtin::repair::line;
 use crate::builtin::repair::line::Weight;
 use crate::error::{Error, Result};
-use crate::lake::{rollup, shape};
+use crate::lake::rollup;
 use crate::model::Usage;
 use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Table, Unit};
 use crate::plugin::{PlannedUnits, PluginKind, Registry, Repairer, StepContext};
@@ -79,28 +79,7 @@ impl Interpolate {
 
     /// The columns to interpolate.
     fn columns(&self, table: &Table, schema: &Schema) -> Result<Vec<String>> {
-        let own = |name: &str| name == table.time || table.key.iter().any(|key| key == name);
-        let numbers: Vec<&Field> =
-            schema.fields().iter().map(AsRef::as_ref).filter(|field| !own(field.name()) && line::is_number(field.data_type())).collect();
-        let Some(columns) = &self.config.columns else {
-            return if numbers.is_empty() {
-                Err(Error::invalid(format!("table `{}` has no numeric column to interpolate; {}", table.name, shape::names(schema))))
-            } else {
-                Ok(numbers.iter().map(|field| field.name().clone()).collect())
-            };
-        };
-        let find = |name: &String| {
-            let field = shape::find(schema, name).map_err(|error| error.on("table", &table.name))?;
-            let number = field.and_then(|field| numbers.iter().find(|number| number.name() == field.name()));
-            number.map(|number| number.name().clone()).ok_or_else(|| {
-                Error::invalid(format!(
-                    "`columns` lists `{name}`, which is not a numeric column of table `{}`; its numeric columns are {}",
-                    table.name,
-                    numbers.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
-                ))
-            })
-        };
-        columns.iter().map(find).collect()
+        line::chosen_columns(table, schema, self.config.columns.as_deref(), "interpolate")
     }
 }
 

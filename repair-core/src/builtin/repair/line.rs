@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Decimal128Type, Float64Type};
+use arrow::datatypes::{DataType, Decimal128Type, Field, Float64Type, Schema};
 
-use crate::error::Result;
-use crate::lake::shape::cast_strict;
+use crate::error::{Error, Result};
+use crate::lake::shape::{self, cast_strict};
+use crate::model::Table;
 
 /// How far a point is from the first end towards the second: `part` of `whole`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,35 @@ pub(super) struct Weight {
 /// Whether a column can be interpolated.
 pub(super) fn is_number(kind: &DataType) -> bool {
     kind.is_integer() || kind.is_floating() || kind.is_decimal()
+}
+
+/// The columns of numbers of a table that a repairer is to work on: those that are listed, or all. `what` is the verb for it.
+///
+/// # Errors
+/// `invalid` if there are none, or if a listed column is none.
+pub(super) fn chosen_columns(table: &Table, schema: &Schema, listed: Option<&[String]>, what: &str) -> Result<Vec<String>> {
+    let own = |name: &str| name == table.time || table.key.iter().any(|key| key == name);
+    let numbers: Vec<&Field> =
+        schema.fields().iter().map(AsRef::as_ref).filter(|field| !own(field.name()) && is_number(field.data_type())).collect();
+    let Some(listed) = listed else {
+        return if numbers.is_empty() {
+            Err(Error::invalid(format!("table `{}` has no numeric column to {what}; {}", table.name, shape::names(schema))))
+        } else {
+            Ok(numbers.iter().map(|field| field.name().clone()).collect())
+        };
+    };
+    let find = |name: &String| {
+        let field = shape::find(schema, name).map_err(|error| error.on("table", &table.name))?;
+        let number = field.and_then(|field| numbers.iter().find(|number| number.name() == field.name()));
+        number.map(|number| number.name().clone()).ok_or_else(|| {
+            Error::invalid(format!(
+                "`columns` lists `{name}`, which is not a numeric column of table `{}`; its numeric columns are {}",
+                table.name,
+                numbers.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
+            ))
+        })
+    };
+    listed.iter().map(find).collect()
 }
 
 /// For each row of a numeric column, whether it holds a finite number.

@@ -3,6 +3,8 @@
 mod backfill;
 pub mod by_day;
 mod carry_forward;
+mod estimate;
+mod holes;
 mod interpolate;
 pub(super) mod judge;
 pub(super) mod keep;
@@ -10,7 +12,9 @@ pub(super) mod latest;
 mod line;
 mod mean;
 mod neighbours;
+mod regress;
 pub mod requests;
+mod seasonal;
 mod set;
 mod shifted;
 mod sql;
@@ -18,6 +22,8 @@ mod sql;
 pub use backfill::{Backfill, BackfillConfig, RowRule};
 pub use carry_forward::{CarryForward, CarryForwardConfig, CarryRule};
 pub use interpolate::Interpolate;
+pub use regress::Regress;
+pub use seasonal::Seasonal;
 pub use shifted::Shifted;
 
 use crate::plugin::Registry;
@@ -28,6 +34,8 @@ pub(super) fn register(registry: &mut Registry) {
     carry_forward::register(registry);
     keep::register(registry);
     interpolate::register(registry);
+    regress::register(registry);
+    seasonal::register(registry);
     set::register(registry);
     shifted::register(registry);
     sql::register(registry);

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::builtin::period::Period;
 use crate::builtin::repair::by_day;
+use crate::builtin::repair::holes::{Model, On, Plan};
 use crate::error::{Error, Result};
 use crate::model::Usage;
 use crate::model::{Findings, Fix, Key, SlotGrid, SlotRange, Unit};
@@ -133,8 +134,37 @@ impl JsonSchema for Shifts {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShiftedConfig {
-    /// How far to shift: `-7d` is the same time a week before. If there are several, the first with a row counts.
+    /// How far to shift: `-7d` is the same time a week before.
     pub shift: Shifts,
+    /// What to take of several shifts: by default `first`, the row of the first that has one. `mean` and `median` are of the values of all shifts, in
+    /// columns of numbers; other columns are null.
+    #[serde(default)]
+    pub take: Take,
+    /// What the values are scaled to; nothing by default. In columns of numbers; other columns are null.
+    #[serde(default)]
+    pub scale_to: Option<ScaleTo>,
+}
+
+/// What to take of several shifts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Take {
+    /// The first that has a row.
+    #[default]
+    First,
+    /// The mean of all that have a value.
+    Mean,
+    /// The median of all that have a value.
+    Median,
+}
+
+/// What shifted values are scaled to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ScaleTo {
+    /// The values next to a gap: by the ratio of these to what the shifts have there, in a straight line from one edge to the other. Where a value is not
+    /// above 0, by the difference instead of the ratio.
+    Edges,
 }
 
 pub(super) fn register(registry: &mut Registry) {
@@ -148,18 +178,36 @@ pub(super) fn register(registry: &mut Registry) {
 ///
 /// - It copies only rows of the table itself, never repairs, and never rows of slots that were found to be wrong.
 /// - Where only cells are wrong, a row serves if it has all of them right.
-/// - Shifts are tried in order, and the first that has a row counts. They are not averaged, because that would invent values.
+/// - Shifts are tried in order, and the first that has a row counts. They are not averaged unless `take` says so, because that invents values.
 /// - Time is UTC: a day is 24 hours, even where clocks change.
 /// - A slot for which no shift has a row stays missing, as does one that has not ended.
 #[derive(Debug)]
 pub struct Shifted {
     shifts: Vec<Shift>,
+    /// How whole gaps are estimated, where values are not just copied.
+    plan: Option<Plan>,
 }
 
 impl Shifted {
     /// Creates the repairer from its configuration.
     pub fn new(config: ShiftedConfig) -> Self {
-        Self { shifts: config.shift.0 }
+        let shifts = config.shift.0;
+        let is_copied = config.take == Take::First && config.scale_to.is_none();
+        let plan = (!is_copied).then(|| Plan {
+            name: NAME,
+            columns: None,
+            periods: None,
+            zone: None,
+            window: None,
+            max_gap: None,
+            on: On::default(),
+            model: Model::Shifted {
+                shifts_s: shifts.iter().map(|shift| shift.seconds()).collect(),
+                take: config.take,
+                to_edges: config.scale_to.is_some(),
+            },
+        });
+        Self { shifts, plan }
     }
 }
 
@@ -177,11 +225,17 @@ impl Repairer for Shifted {
         for shift in &self.shifts {
             shift.slots(grid)?;
         }
+        if let Some(plan) = &self.plan {
+            return plan.units(context, findings).await;
+        }
         let over = by_day::slots_over(grid, context.clock.now());
         Ok(by_day::units(grid, findings.gaps.iter().map(|(key, gap)| (key, SlotRange::new(gap.first, gap.end.min(over))))))
     }
 
     async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {
+        if let Some(plan) = &self.plan {
+            return plan.fix(context, findings, unit).await;
+        }
         let table = context.table(&findings.scope.table)?;
         let grid = findings.scope.grid;
         let mut fix = Fix { source: NAME.to_owned(), ..Fix::default() };

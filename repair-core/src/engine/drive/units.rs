@@ -162,6 +162,14 @@ impl<'a> Fanout<'a> {
                 let counted = *counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 let count = u32::try_from(counted.units)
                     .map_err(|_| Error::invalid("the step has more than four billion units; narrow its interval"))?;
+                if count == 0 && !findings.gaps.is_empty() {
+                    tracing::warn!(
+                        step = %name,
+                        strategy = %ready.name,
+                        slots = findings.gaps.missing(),
+                        "the strategy repairs nothing of what was found, because its own limits leave all of it out"
+                    );
+                }
                 // Slots that no unit covers are left to the next strategy, or stay unresolved.
                 let slots = if turns == 0 && work.step.kind.strategies().len() == 1 { counted.slots } else { findings.gaps.missing() };
                 let event = Event::UnitsPlanned {

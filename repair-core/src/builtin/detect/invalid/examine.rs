@@ -8,7 +8,7 @@ use arrow::array::{Array, Float64Array, RecordBatch};
 use futures::TryStreamExt;
 
 use crate::builtin::detect::expected::{Examined, blind_if_missing};
-use crate::builtin::detect::invalid::rule::{Breach, Broken, Rule, numbers};
+use crate::builtin::detect::invalid::rule::{Bound, Breach, Broken, NEW_LEVEL, Rule, numbers};
 use crate::builtin::detect::invalid::series;
 use crate::builtin::detect::invalid::series::Point;
 use crate::error::{Error, Result};
@@ -50,8 +50,13 @@ pub(super) struct Found {
     pub(super) patched: u64,
     pub(super) changed: u64,
     pub(super) overtaken: u64,
+    /// For each rule whose `max` is far from the values of some keys, these with their medians.
+    far: BTreeMap<usize, BTreeMap<Key, f64>>,
     pub(super) usage: Usage,
 }
+
+/// A bound of more than this many medians is far from a key's values.
+const FAR: f64 = 10.0;
 
 impl Found {
     /// The invalid slots.
@@ -202,6 +207,7 @@ impl Examination<'_> {
         let mut needed = None;
         if self.has_others {
             let (rows, _) = self.read(&scan(some.clone()), false, &live, found).await?;
+            self.far_bounds(keys, &rows, found);
             let judged = |key: &Key| self.verdicts(key, window, &rows, &live, &shown);
             let (mut matters, mut needs_all) = (false, false);
             for verdict in keys.iter().flat_map(judged) {
@@ -215,6 +221,9 @@ impl Examination<'_> {
         }
         // Reads what is needed to identify the wrong rows, and judges again, because the rows may have changed in between.
         let (rows, batches) = self.read(&scan(needed.clone()), true, &live, found).await?;
+        if !self.has_others {
+            self.far_bounds(keys, &rows, found);
+        }
         let verdicts: Vec<(&Key, Vec<Verdict<'_>>)> = keys
             .iter()
             .map(|key| {
@@ -255,6 +264,38 @@ impl Examination<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Notes keys whose values are far below a bound that is the same for all keys, so that it would find little of what is wrong with them.
+    fn far_bounds(&self, keys: &[Key], rows: &BTreeMap<Key, Rows>, found: &mut Found) {
+        let of_rules = self.among_neighbours().count();
+        for (index, (number, rule)) in self.among_neighbours().enumerate() {
+            let Some(max) = rule.max.as_ref().and_then(Bound::number) else { continue };
+            for key in keys {
+                let Some(of_key) = rows.get(key) else { continue };
+                let values = of_key.values.iter().skip(index).step_by(of_rules.max(1)).copied();
+                let points: Vec<Point> = values
+                    .map(|value| Some(value).filter(|value| value.is_finite()))
+                    .map(|own| Point { slot: 0, own, shown: own })
+                    .collect();
+                if let Some(median) = series::usual(&points).filter(|median| *median > 0.0 && max > FAR * median) {
+                    found.far.entry(number).or_default().insert(key.clone(), median);
+                }
+            }
+        }
+    }
+
+    /// What is to be said about bounds that are far from the values of some keys.
+    pub(super) fn notices(&self, found: &Found) -> Vec<String> {
+        let notice = |(number, far): (&usize, &BTreeMap<Key, f64>)| {
+            let (rule, (key, median)) = (self.rules.0.get(*number)?, far.iter().min_by(|(_, one), (_, other)| one.total_cmp(other))?);
+            let keys = if far.len() == 1 { "1 key".to_owned() } else { format!("{} keys", far.len()) };
+            Some(format!(
+                "`{rule}` allows more than {FAR} times the median of {keys}, such as {key} with a median of {median}, so it finds few wrong values \
+                 there; write `max: {{ times_median: 5 }}` for a bound of each key's own"
+            ))
+        };
+        found.far.iter().filter_map(notice).collect()
     }
 
     /// Hashes the wrong cells of rows.
@@ -414,9 +455,9 @@ impl Examination<'_> {
         Ok(broken)
     }
 
-    /// The neighbour rules, each with its number.
+    /// The rules that need the values of their column, each with its number.
     fn among_neighbours(&self) -> impl Iterator<Item = (usize, &Rule)> {
-        self.rules.1.iter().enumerate().filter(|(_, rule)| rule.is_among_neighbours())
+        self.rules.1.iter().enumerate().filter(|(_, rule)| rule.needs_values())
     }
 
     fn values(&self, batch: &RecordBatch) -> Result<Vec<Option<Float64Array>>> {
@@ -468,6 +509,8 @@ impl Examination<'_> {
             slots.entry(slot).or_default();
         }
         let mut among_neighbours = vec![Broken::default(); slots.len()];
+        // Bounds of a key also judge what a repair shows, as bounds for all keys do.
+        let mut of_repairs = vec![Broken::default(); slots.len()];
         for (index, (number, rule)) in self.among_neighbours().enumerate() {
             let points: Vec<Point> = slots
                 .iter()
@@ -488,14 +531,34 @@ impl Examination<'_> {
             if let Some(most) = rule.frozen {
                 series::frozen(&points, most, &mut wrong);
             }
+            if rule.is_of_all() {
+                if let Some(most) = rule.jump {
+                    series::jumps(&points, most, NEW_LEVEL as usize, &mut wrong);
+                }
+                if rule.never_falls {
+                    series::falls(&points, &mut wrong);
+                }
+                let bounds = rule.bounds_of(key, series::usual(&points));
+                series::beyond(&points, bounds, |point| point.own, &mut wrong);
+                let mut shown = vec![false; points.len()];
+                series::beyond(&points, bounds, |point| point.shown, &mut shown);
+                let breach = self.breach(number, rule);
+                of_repairs.iter_mut().zip(shown).filter(|(_, wrong)| *wrong).for_each(|(broken, _)| broken.add(breach));
+            }
             let breach = self.breach(number, rule);
             among_neighbours.iter_mut().zip(wrong).filter(|(_, wrong)| *wrong).for_each(|(broken, _)| broken.add(breach));
         }
-        let verdict = |((slot, of_slot), among): ((i64, OfSlot<'_>), Broken)| {
+        let verdict = |((slot, of_slot), (among, of_repair)): ((i64, OfSlot<'_>), (Broken, Broken))| {
+            let is_shown = |live: &Live| live.replaces || of_slot.first.is_none();
             // The row of a removal has no values that could be wrong.
-            let broken = |live: &Live| if live.removes { Broken::default() } else { shown.broken[live.batch][live.row] };
+            let broken = |live: &Live| match live.removes {
+                true => Broken::default(),
+                false if is_shown(live) => shown.broken[live.batch][live.row].or(of_repair),
+                false => shown.broken[live.batch][live.row],
+            };
             let repair = live.get(key, slot).map(|live| (live, broken(live)));
             let own = of_slot.broken.or(among.without(of_slot.fixed));
+            let own = if of_slot.fixed == 0 { own } else { own.or(of_repair.only(of_slot.fixed)) };
             Verdict {
                 slot,
                 own: (of_slot.rows > 0).then_some(own),
@@ -506,7 +569,7 @@ impl Examination<'_> {
             }
         };
         let examined = |slot: i64| window.contains(slot) && self.examined.contains(key, slot);
-        slots.into_iter().zip(among_neighbours).filter(|((slot, _), _)| examined(*slot)).map(verdict).collect()
+        slots.into_iter().zip(among_neighbours.into_iter().zip(of_repairs)).filter(|((slot, _), _)| examined(*slot)).map(verdict).collect()
     }
 }
 

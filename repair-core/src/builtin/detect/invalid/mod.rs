@@ -9,12 +9,14 @@
 //! invalid. Repairs, of rows or of cells, are judged only by the rules on a row by itself, so that a repair that breaks them is found too, and a
 //! repair that repeats a value is not mistaken for a frozen sensor.
 
+mod bounds;
 mod examine;
 mod rule;
 mod series;
 mod unique;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -22,7 +24,7 @@ use serde::Deserialize;
 
 use rule::MOST_BLAMED;
 pub(super) use rule::numbers;
-pub use rule::{ColumnComparison, Outlier, Rule, Sentinel};
+pub use rule::{Bound, ColumnComparison, FromTable, Outlier, Rule, Sentinel, TimesMedian};
 
 use crate::builtin::detect::expected::{Examined, GapsConfig, blind_if_missing};
 use crate::builtin::detect::gaps::examined;
@@ -115,14 +117,24 @@ impl Detector for Invalid {
             None => self.series.scope(context).await?,
         };
         if self.rules.iter().any(Rule::is_among_neighbours) {
-            context.table(&scope.table)?.check_one_row("a rule about a row among its neighbours, `outlier` or `frozen`,")?;
+            context
+                .table(&scope.table)?
+                .check_one_row("a rule about a row among others of its key, such as `outlier` or `max: { times_median: 5 }`,")?;
         }
         let base = examined(context, &scope, again, self.series.allow_empty).await?;
         let examined = Examined::of(context, &scope, again)?;
         let Some(hull) = examined.hull() else { return Ok(Findings { kind: DefectKind::Invalid, ..base }) };
         let table = context.table(&scope.table)?;
         let schema = context.lake.describe(table).await.map_err(blind_if_missing)?;
-        let of_table = self.rules.iter().map(|rule| rule.of_table(table, &schema)).collect::<Result<Vec<_>>>()?;
+        let mut of_table = self.rules.iter().map(|rule| rule.of_table(table, &schema)).collect::<Result<Vec<_>>>()?;
+        let mut notices = base.notices;
+        for bound in of_table.iter_mut().flat_map(Rule::tables) {
+            if let Bound::Table(from) = bound {
+                let (bounds, notice) = bounds::of_keys(context, from, &scope).await?;
+                notices.extend(notice);
+                *bound = Bound::PerKey(Arc::new(bounds));
+            }
+        }
         let columns: BTreeSet<&str> = of_table.iter().flat_map(Rule::columns).collect();
         let columns: Vec<String> = columns.into_iter().map(str::to_owned).collect();
         let is_own = |name: &str| name == table.time || table.key.iter().any(|key| key == name);
@@ -135,12 +147,18 @@ impl Detector for Invalid {
         let mut found = Found::default();
         let windows = windows(scope.grid, hull, keys.len());
         let total = windows.len() as u64;
+        // A rule that judges a row by all values of its key must see all of them.
+        let is_of_all = of_table.iter().any(Rule::is_of_all);
         for (done, window) in (0u64..).zip(windows) {
             context.check_cancelled()?;
-            if let Some((window, keys)) = narrowed(examined, window, &keys) {
+            if let Some((narrow, keys)) = narrowed(examined, window, &keys) {
+                let window = if is_of_all { window } else { narrow };
                 examination.examine(window, &keys, &mut found).await?;
             }
             context.progress.advance(&context.step, done + 1, total);
+        }
+        if again.is_none() {
+            notices.extend(examination.notices(&found));
         }
         let gaps = found.gaps();
         let mut counts = base.counts;
@@ -159,7 +177,7 @@ impl Detector for Invalid {
             deleted: base.deleted,
             examples: found.examples,
             quarantine: base.quarantine,
-            notices: base.notices,
+            notices,
             other_keys: base.other_keys,
             hold_until: None,
             usage,

@@ -1,6 +1,8 @@
 //! The rules of the detector `invalid`: on the columns of one row, and on a row among its neighbours.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Float64Array, RecordBatch};
 use arrow::compute::cast;
@@ -11,7 +13,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::lake::shape::{self, is_text};
-use crate::model::Table;
+use crate::model::{Key, Table};
 
 /// One rule: either `column` with conditions on its values, or `holds`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
@@ -20,12 +22,12 @@ pub struct Rule {
     /// The column to which the conditions apply.
     #[serde(default)]
     pub column: Option<String>,
-    /// The smallest valid value, in the column's unit.
+    /// The smallest valid value, in the column's unit: for all keys, or for each key.
     #[serde(default)]
-    pub min: Option<f64>,
-    /// The largest valid value, in the column's unit.
+    pub min: Option<Bound>,
+    /// The largest valid value, in the column's unit: for all keys, or for each key.
     #[serde(default)]
-    pub max: Option<f64>,
+    pub max: Option<Bound>,
     /// Values that stand for no value, such as -200 for a sensor that was off.
     #[serde(default)]
     pub not: Vec<Sentinel>,
@@ -39,6 +41,13 @@ pub struct Rule {
     #[serde(default)]
     #[schemars(range(min = 2))]
     pub frozen: Option<u32>,
+    /// Whether values never fall from one slot to a later one, as those of a meter. The fewest values are wrong without which the others never fall.
+    #[serde(default)]
+    pub never_falls: bool,
+    /// How far a value may be from the last right one before it, in the column's unit. If ten or more values in a row are further away, and near each
+    /// other, this is a new level, and they are right.
+    #[serde(default)]
+    pub jump: Option<f64>,
     /// A comparison of two columns, or of a column and a number, such as `low <= open`.
     #[serde(default)]
     pub holds: Option<ColumnComparison>,
@@ -47,6 +56,77 @@ pub struct Rule {
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub columns: Option<Vec<String>>,
+}
+
+/// The smallest or the largest valid value.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "a number, or `{ times_median: 5 }`, or `{ table: limits, column: highest }`")]
+pub enum Bound {
+    /// The same for all keys.
+    Number(f64),
+    /// Of each key, a multiple of the median of its values in the interval, without sign. A key with fewer than eight values, or with a median of 0,
+    /// is not judged.
+    Median(TimesMedian),
+    /// Of each key, what a table says.
+    Table(FromTable),
+    /// Of each key that has one.
+    #[serde(skip)]
+    PerKey(Arc<BTreeMap<Key, f64>>),
+}
+
+/// A multiple of the median of a key's values.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TimesMedian {
+    /// The factor, above 0.
+    pub times_median: f64,
+}
+
+/// A column of another table with the same key. If it has several rows of a key, the latest counts. Keys without a value are not judged.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FromTable {
+    /// The table.
+    #[schemars(extend("x-names" = "table"))]
+    pub table: String,
+    /// The column with the bound.
+    pub column: String,
+}
+
+impl Bound {
+    /// The number, if it is the same for all keys.
+    pub(super) fn number(&self) -> Option<f64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The bound of a key, given the median of its values.
+    fn of_key(&self, key: &Key, median: Option<f64>) -> Option<f64> {
+        match self {
+            Self::Median(TimesMedian { times_median }) => median.map(|median| median.abs() * times_median).filter(|bound| *bound > 0.0),
+            Self::PerKey(bounds) => bounds.get(key).copied(),
+            Self::Number(_) | Self::Table(_) => None,
+        }
+    }
+}
+
+impl From<f64> for Bound {
+    fn from(number: f64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Median(TimesMedian { times_median }) => write!(f, "{{ times_median: {times_median} }}"),
+            Self::Table(FromTable { table, column }) => write!(f, "{{ table: {table}, column: {column} }}"),
+            Self::PerKey(_) => f.write_str("that of its key"),
+        }
+    }
 }
 
 /// A value that stands for no value.
@@ -166,8 +246,9 @@ impl fmt::Display for Rule {
             return write!(f, "holds: {comparison}");
         }
         write!(f, "column: {}", self.column.as_deref().unwrap_or_default())?;
-        let bounds = [("min", self.min), ("max", self.max)];
-        bounds.into_iter().filter_map(|(name, bound)| Some((name, bound?))).try_for_each(|(name, bound)| write!(f, ", {name}: {bound}"))?;
+        let bounds = [("min", &self.min), ("max", &self.max)];
+        let bounds = bounds.into_iter().filter_map(|(name, bound)| Some((name, bound.as_ref()?)));
+        bounds.into_iter().try_for_each(|(name, bound)| write!(f, ", {name}: {bound}"))?;
         for not in &self.not {
             match not {
                 Sentinel::Number(number) => write!(f, ", not: {number}")?,
@@ -180,7 +261,13 @@ impl fmt::Display for Rule {
         if let Some(outlier) = self.outlier {
             write!(f, ", outlier of {} slots on each side", outlier.window)?;
         }
-        self.frozen.map_or(Ok(()), |frozen| write!(f, ", frozen: {frozen}"))
+        if let Some(frozen) = self.frozen {
+            write!(f, ", frozen: {frozen}")?;
+        }
+        if self.never_falls {
+            f.write_str(", never_falls")?;
+        }
+        self.jump.map_or(Ok(()), |jump| write!(f, ", jump: {jump}"))
     }
 }
 
@@ -206,8 +293,9 @@ impl Rule {
         let of_column = self.min.is_some() || self.max.is_some() || !self.not.is_empty() || self.not_null || self.is_among_neighbours();
         match (&self.column, &self.holds) {
             (Some(column), None) if !of_column => {
-                let message =
-                    format!("the rule for column `{column}` has no condition; add `min`, `max`, `not`, `not_null`, `outlier` or `frozen`");
+                let message = format!(
+                    "the rule for column `{column}` has no condition; add `min`, `max`, `not`, `not_null`, `outlier`, `frozen`, `never_falls` or `jump`"
+                );
                 return Err(Error::invalid(message));
             }
             (Some(_), None) => {}
@@ -217,7 +305,20 @@ impl Rule {
         if self.columns.as_ref().is_some_and(Vec::is_empty) {
             return Err(Error::invalid("`columns` of a rule is empty; list the columns whose values are wrong, or leave it out"));
         }
-        if let (Some(min), Some(max)) = (self.min, self.max)
+        let number = |bound: &Option<Bound>| bound.as_ref().and_then(Bound::number);
+        for bound in [&self.min, &self.max].into_iter().flatten() {
+            if let Bound::Median(TimesMedian { times_median }) = bound
+                && !(times_median.is_finite() && *times_median > 0.0)
+            {
+                return Err(Error::invalid(format!("`times_median` is {times_median}; use a factor above 0, such as 5")));
+            }
+        }
+        if let Some(jump) = self.jump
+            && !(jump.is_finite() && jump > 0.0)
+        {
+            return Err(Error::invalid(format!("`jump` is {jump}; use a distance above 0, in the column's unit")));
+        }
+        if let (Some(min), Some(max)) = (number(&self.min), number(&self.max))
             && min > max
         {
             return Err(Error::invalid(format!("no value is between `min: {min}` and `max: {max}`")));
@@ -238,9 +339,45 @@ impl Rule {
         Ok(())
     }
 
-    /// Whether it judges a row among its neighbours.
+    /// Whether it judges a row among others of its key.
     pub(super) fn is_among_neighbours(&self) -> bool {
-        self.outlier.is_some() || self.frozen.is_some()
+        self.outlier.is_some() || self.frozen.is_some() || self.is_of_all()
+    }
+
+    /// Whether it judges a row by all values of its key, so that it must see them also when few slots are looked at again.
+    pub(super) fn is_of_all(&self) -> bool {
+        let is_of_key = |bound: &Option<Bound>| bound.as_ref().is_some_and(|bound| bound.number().is_none());
+        self.never_falls || self.jump.is_some() || is_of_key(&self.min) || is_of_key(&self.max)
+    }
+
+    /// What it asks of a row among others, as it is written; none if it judges each row by itself.
+    pub(super) fn among(&self) -> Option<&'static str> {
+        let is_of_key = |bound: &Option<Bound>| bound.as_ref().is_some_and(|bound| bound.number().is_none());
+        let all = [
+            ("outlier", self.outlier.is_some()),
+            ("frozen", self.frozen.is_some()),
+            ("never_falls", self.never_falls),
+            ("jump", self.jump.is_some()),
+            ("min", is_of_key(&self.min)),
+            ("max", is_of_key(&self.max)),
+        ];
+        all.into_iter().find(|(_, is_there)| *is_there).map(|(name, _)| name)
+    }
+
+    /// Whether the values of its column are needed: to judge a row among others, or to see how far its bound is from them.
+    pub(super) fn needs_values(&self) -> bool {
+        self.is_among_neighbours() || self.max.as_ref().is_some_and(|max| max.number().is_some())
+    }
+
+    /// The bounds of a key, given the median of its values; none that are the same for all keys.
+    pub(super) fn bounds_of(&self, key: &Key, median: Option<f64>) -> (Option<f64>, Option<f64>) {
+        let of_key = |bound: &Option<Bound>| bound.as_ref().and_then(|bound| bound.of_key(key, median));
+        (of_key(&self.min), of_key(&self.max))
+    }
+
+    /// The tables that hold its bounds.
+    pub(super) fn tables(&mut self) -> impl Iterator<Item = &mut Bound> {
+        [&mut self.min, &mut self.max].into_iter().flatten().filter(|bound| matches!(bound, Bound::Table(_)))
     }
 
     /// The rule for a table's columns: with the table's own names for them, and each literal as its column would hold it, so that
@@ -270,8 +407,11 @@ impl Rule {
             }
         }
         if let Some(kind) = rule.column.as_mut().map(find).transpose()? {
-            rule.min = self.min.map(|min| held(&kind, min));
-            rule.max = self.max.map(|max| held(&kind, max));
+            for bound in [&mut rule.min, &mut rule.max].into_iter().flatten() {
+                if let Bound::Number(number) = bound {
+                    *number = held(&kind, *number);
+                }
+            }
             for not in &mut rule.not {
                 if let Sentinel::Number(number) = not {
                     *number = held(&kind, *number);
@@ -301,7 +441,8 @@ impl Rule {
     /// How many slots on each side it needs.
     pub(super) fn reach(&self) -> i64 {
         let outlier = self.outlier.map_or(0, |outlier| outlier.window);
-        i64::from(outlier.max(self.frozen.unwrap_or(0)))
+        let level = if self.is_of_all() { NEW_LEVEL } else { 0 };
+        i64::from(outlier.max(self.frozen.unwrap_or(0)).max(level))
     }
 
     /// The columns that it reads.
@@ -334,7 +475,8 @@ impl Rule {
                 mark(wrong, number, |row| values.is_valid(row) && values.value(row) == text);
             }
         }
-        let is_of_numbers = self.min.is_some() || self.max.is_some() || self.not.iter().any(|not| matches!(not, Sentinel::Number(_)));
+        let (min, max) = self.numbers();
+        let is_of_numbers = min.is_some() || max.is_some() || self.not.iter().any(|not| matches!(not, Sentinel::Number(_)));
         if is_of_numbers {
             let values = numbers(self.column.as_deref().unwrap_or_default(), values)?;
             mark(wrong, number, |row| values.is_valid(row) && self.refuses(values.value(row)));
@@ -342,14 +484,22 @@ impl Rule {
         Ok(())
     }
 
+    /// The bounds that are the same for all keys.
+    fn numbers(&self) -> (Option<f64>, Option<f64>) {
+        (self.min.as_ref().and_then(Bound::number), self.max.as_ref().and_then(Bound::number))
+    }
+
     fn refuses(&self, value: f64) -> bool {
-        let is_bounded = self.min.is_some() || self.max.is_some();
-        (is_bounded && !value.is_finite())
-            || self.min.is_some_and(|min| value < min)
-            || self.max.is_some_and(|max| value > max)
+        let (min, max) = self.numbers();
+        ((min.is_some() || max.is_some()) && !value.is_finite())
+            || min.is_some_and(|min| value < min)
+            || max.is_some_and(|max| value > max)
             || self.not.contains(&Sentinel::Number(value))
     }
 }
+
+/// So many values in a row that are far from the last right one, and near each other, are a new level.
+pub(super) const NEW_LEVEL: u32 = 10;
 
 /// The most columns that the rules of one step can blame.
 pub(super) const MOST_BLAMED: usize = 128;
@@ -386,6 +536,11 @@ impl Broken {
 
     pub(super) fn is_wrong(&self) -> bool {
         self.rule.is_some()
+    }
+
+    /// The same, if something is wrong in these cells, and of these alone.
+    pub(super) fn only(self, cells: u128) -> Self {
+        if self.cells & cells != 0 { Self { whole: false, cells: self.cells & cells, ..self } } else { Self::default() }
     }
 
     /// The same, if what is wrong is not only in these cells.
@@ -480,8 +635,6 @@ fn texts(name: &str, values: &ArrayRef) -> Result<ArrayRef> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{Decimal128Array, Float32Array};
     use serde_json::json;
 

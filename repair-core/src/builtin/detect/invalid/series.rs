@@ -64,6 +64,80 @@ fn median(values: &mut [f64]) -> Option<f64> {
     below.iter().copied().max_by(f64::total_cmp).map(|below| below + (middle - below) / 2.0)
 }
 
+/// The median of the shown values; `None` for fewer than eight.
+pub(super) fn usual(points: &[Point]) -> Option<f64> {
+    let mut values: Vec<f64> = points.iter().filter_map(|point| point.shown).filter(|value| value.is_finite()).collect();
+    if values.len() < LEAST { None } else { median(&mut values) }
+}
+
+/// The fewest values of which a median is taken.
+const LEAST: usize = 8;
+
+/// Marks the points of which a value is outside of bounds. What is no finite number is outside of any.
+pub(super) fn beyond(points: &[Point], (low, high): (Option<f64>, Option<f64>), value: impl Fn(&Point) -> Option<f64>, wrong: &mut [bool]) {
+    if low.is_none() && high.is_none() {
+        return;
+    }
+    let is_outside = |own: f64| !own.is_finite() || low.is_some_and(|low| own < low) || high.is_some_and(|high| own > high);
+    for (point, wrong) in points.iter().zip(wrong) {
+        *wrong |= value(point).is_some_and(is_outside);
+    }
+}
+
+/// Marks the fewest points without whose own values the others never fall: all but the longest sequence that does not (Fredman, On computing the
+/// length of longest increasing subsequences, Discrete Mathematics 11, 1975).
+pub(super) fn falls(points: &[Point], wrong: &mut [bool]) {
+    let values: Vec<(usize, f64)> =
+        points.iter().enumerate().filter_map(|(at, point)| Some((at, point.own.filter(|own| own.is_finite())?))).collect();
+    // For each length, the end of the sequence of that length with the lowest last value, as an index of `values`.
+    let mut ends: Vec<usize> = Vec::new();
+    let mut before: Vec<Option<usize>> = Vec::with_capacity(values.len());
+    let value = |index: usize| values.get(index).map_or(f64::NAN, |value| value.1);
+    for (index, (_, own)) in values.iter().enumerate() {
+        let length = ends.partition_point(|&end| value(end) <= *own);
+        before.push(length.checked_sub(1).and_then(|shorter| ends.get(shorter).copied()));
+        match ends.get_mut(length) {
+            Some(end) => *end = index,
+            None => ends.push(index),
+        }
+    }
+    let mut right = vec![false; values.len()];
+    let mut next = ends.last().copied();
+    while let Some(index) = next {
+        right.get_mut(index).into_iter().for_each(|right| *right = true);
+        next = before.get(index).copied().flatten();
+    }
+    for ((at, _), right) in values.iter().zip(right) {
+        wrong.get_mut(*at).into_iter().for_each(|wrong| *wrong |= !right);
+    }
+}
+
+/// Marks the points whose own value is further than `most` from the last right value before it. `level` such values in a row, each near the one
+/// before, are a new level: they are right.
+pub(super) fn jumps(points: &[Point], most: f64, level: usize, wrong: &mut [bool]) {
+    let values: Vec<(usize, f64)> =
+        points.iter().enumerate().filter_map(|(at, point)| Some((at, point.own.filter(|own| own.is_finite())?))).collect();
+    let mut at = 0;
+    let mut last: Option<f64> = None;
+    while let Some(&(place, own)) = values.get(at) {
+        let is_near = last.is_none_or(|last| (own - last).abs() <= most);
+        if is_near {
+            // The first value is right if the next ones are near it, and else it is not known which is.
+            last = Some(own);
+            at += 1;
+            continue;
+        }
+        let rest = values.get(at..).unwrap_or_default();
+        let together = 1 + rest.windows(2).take_while(|pair| matches!(pair, [one, other] if (other.1 - one.1).abs() <= most)).count();
+        if together >= level {
+            last = Some(own);
+        } else {
+            wrong.get_mut(place).into_iter().for_each(|wrong| *wrong = true);
+        }
+        at += 1;
+    }
+}
+
 /// Marks the points of runs of at least `most` equal values in consecutive slots, except the first of each run.
 pub(super) fn frozen(points: &[Point], most: u32, wrong: &mut [bool]) {
     let mut first = 0;
@@ -128,7 +202,53 @@ mod tests {
         assert_eq!(wrong, [false, true, true, false, false, false, false, true, true, false]);
     }
 
+    fn marked(values: &[f64], mark: impl Fn(&[Point], &mut [bool])) -> Vec<usize> {
+        let points = points(&values.iter().copied().map(Some).collect::<Vec<_>>());
+        let mut wrong = vec![false; points.len()];
+        mark(&points, &mut wrong);
+        (0..points.len()).filter(|&at| wrong[at]).collect()
+    }
+
+    #[test]
+    fn a_meter_that_falls_once_has_one_wrong_value() {
+        assert_eq!(marked(&[1.0, 2.0, 3.0, 3.0, 2.5, 4.0, 5.0], falls), [4]);
+        assert_eq!(marked(&[1.0, 2.0, 9_000.0, 3.0, 4.0, 5.0], falls), [2], "the one that is too high, not all after it");
+        assert_eq!(marked(&[5.0, 5.0, f64::NAN, 6.0], falls), [] as [usize; 0]);
+    }
+
+    #[test]
+    fn a_jump_and_back_is_wrong_and_a_new_level_is_not() {
+        let at_most_ten = |points: &[Point], wrong: &mut [bool]| jumps(points, 10.0, 4, wrong);
+        assert_eq!(marked(&[1.0, 2.0, 50.0, 52.0, 3.0, 4.0], at_most_ten), [2, 3]);
+        assert_eq!(marked(&[1.0, 2.0, 50.0, 52.0, 53.0, 51.0, 50.0], at_most_ten), [] as [usize; 0]);
+        assert_eq!(marked(&[1.0, 2.0, 50.0, 900.0, 50.0, 900.0, 3.0], at_most_ten), [2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn bounds_of_a_key_follow_from_its_median() {
+        let values = [1_000.0, 1_100.0, 900.0, 1_050.0, 950.0, 1_000.0, 94_000.0, -50.0, 1_010.0];
+        let series = points(&values.map(Some));
+        assert_eq!(usual(&series), Some(1_000.0));
+        assert_eq!(usual(&series[..7]), None, "too few");
+        assert_eq!(marked(&values, |points, wrong| beyond(points, (Some(250.0), Some(5_000.0)), |point| point.own, wrong)), [6, 7]);
+        assert_eq!(marked(&values, |points, wrong| beyond(points, (None, None), |point| point.own, wrong)), [] as [usize; 0]);
+    }
+
     proptest! {
+        /// As few as possible: no sequence that never falls is longer than what is left.
+        #[test]
+        fn as_few_as_possible_are_wrong(values in prop::collection::vec(0i32..12, 1..14)) {
+            let values: Vec<f64> = values.into_iter().map(f64::from).collect();
+            let wrong = marked(&values, falls);
+            let left: Vec<f64> = (0..values.len()).filter(|at| !wrong.contains(at)).map(|at| values[at]).collect();
+            prop_assert!(left.is_sorted());
+            let longest = (0u32..1 << values.len()).filter_map(|some| {
+                let chosen: Vec<f64> = (0..values.len()).filter(|at| some >> at & 1 == 1).map(|at| values[at]).collect();
+                chosen.is_sorted().then_some(chosen.len())
+            }).max();
+            prop_assert_eq!(Some(left.len()), longest);
+        }
+
         /// The sliding window must not change the result of judging each value by itself.
         #[test]
         fn outliers_are_what_the_formula_says(

@@ -38,7 +38,12 @@ pub(super) fn fits(with: &Value, table: &Table) -> Result<()> {
         return Ok(());
     }
     let rules = with.get("rules").and_then(Value::as_array).into_iter().flatten();
-    match rules.flat_map(|rule| ["outlier", "frozen"].into_iter().filter(|name| rule.get(*name).is_some())).next() {
+    let is_among = |rule: &Value, name: &str| match name {
+        "min" | "max" => rule.get(name).is_some_and(Value::is_object),
+        _ => rule.get(name).is_some(),
+    };
+    let names = ["outlier", "frozen", "never_falls", "jump", "min", "max"];
+    match rules.flat_map(|rule| names.into_iter().filter(|name| is_among(rule, name))).next() {
         Some(name) => Err(among_neighbours(name, table)),
         None => Ok(()),
     }
@@ -68,8 +73,8 @@ pub(super) async fn detect(context: &StepContext, invalid: &Invalid, again: Opti
     };
     let mut found = unique::nothing(context, scope, again).await?;
     let table = context.table(&found.scope.table)?;
-    if let Some(rule) = rules.iter().find(|rule| rule.is_among_neighbours()) {
-        return Err(among_neighbours(if rule.outlier.is_some() { "outlier" } else { "frozen" }, table));
+    if let Some(name) = rules.iter().find_map(Rule::among) {
+        return Err(among_neighbours(name, table));
     }
     let interval = found.scope.interval;
     let schema = context.lake.describe(table).await.map_err(blind_if_missing)?;
