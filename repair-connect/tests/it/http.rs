@@ -419,6 +419,7 @@ fn what_cannot_be_meant_is_refused_when_a_workflow_is_read() {
         (json!({ "time": { "zone": "Mars/Base" } }), "no time zone"),
         (json!({ "answers": [{ "means": "empty" }] }), "would apply to every answer"),
         (json!({ "rows_per_request": 0 }), "at least 1"),
+        (json!({ "keys_per_request": 2 }), "`{key}` stands for one key"),
     ] {
         let error = source(url, more.clone()).map(drop).unwrap_err();
         assert!(error.full().contains(why), "{more}: {}", error.full());
