@@ -1,5 +1,5 @@
 //! APIs that a workflow describes, against a server on loopback: paging, forms of rows, what answers mean; and answers that are hostile.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value, reason = "helpers of tests")]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
