@@ -18,9 +18,6 @@ const WINDOW: usize = 8;
 /// What stands in a key's place.
 const REMOVED: char = '…';
 
-/// Part of a value of so many bytes cannot be taken for it: what is shorter may stand anywhere by chance.
-const FEWEST_BYTES: usize = WINDOW;
-
 /// A value that nobody may see. It can be given to whom it is meant for, and removed from a text.
 #[derive(Clone)]
 pub struct Secret(String);
@@ -68,7 +65,7 @@ impl Secret {
     /// Whether bytes hold the value as it is. One that is shorter than 8 bytes may be there by chance, and is not looked for.
     pub fn is_in(&self, bytes: &[u8]) -> bool {
         let value = self.0.as_bytes();
-        value.len() >= FEWEST_BYTES && holds(bytes, value)
+        value.len() >= WINDOW && holds(bytes, value)
     }
 
     /// The forms in which the key may appear, in lower case: as it is, in hexadecimal, and in Base64 wherever it begins in what is encoded.

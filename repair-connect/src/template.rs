@@ -94,6 +94,12 @@ impl Argument {
         Ok(text)
     }
 
+    /// Whether a value of this name is a part of it.
+    #[cfg(feature = "http")]
+    pub(crate) fn uses(&self, name: &str) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Value(own, _) if own == name))
+    }
+
     /// The text with values, each written as the text says.
     ///
     /// # Errors

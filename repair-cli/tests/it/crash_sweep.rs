@@ -1,7 +1,7 @@
 //! A real run on a real lake is aborted at every write to the journal and around every write to the lake, one after the other, and resumed:
 //! what readers see is what they see of an undisturbed run, and the source is asked for nothing twice that was kept.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
 use std::io::Write;

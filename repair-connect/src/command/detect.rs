@@ -94,6 +94,7 @@ struct CommandDetect {
     rows: RowFormat,
     with_rows: bool,
     plan: bool,
+    /// The name of the price of a call, empty if there is none.
     price: String,
 }
 
@@ -116,7 +117,7 @@ impl CommandDetect {
         series.check()?;
         columns.sort();
         columns.dedup();
-        let price = source.unwrap_or_else(|| NAME.to_owned());
+        let price = source.unwrap_or_default();
         Ok(Self { program, series, columns: columns.into(), rows, with_rows: with_rows.unwrap_or(true), plan, price })
     }
 

@@ -22,7 +22,7 @@ pub use program::Meaning;
 use crate::allowed::Options;
 use crate::template::Values;
 
-/// The name of all plug-ins of this module, and of their calls in a price book that a step names no other for.
+/// The name of all plug-ins of this module.
 pub const NAME: &str = "command";
 
 /// How many bytes rows may have by default.

@@ -108,7 +108,7 @@ macro_rules! config {
             /// How many bytes it may answer.
             #[serde(default)]
             pub max_bytes: Option<u64>,
-            /// The name under which the price book has the price of a call, by default `command`.
+            /// The name under which the price book has the price of a call. Without it, calls are counted and have no price.
             #[serde(default)]
             pub source: Option<String>,
         }

@@ -184,6 +184,13 @@ impl Requests {
         })
     }
 
+    /// Whether a value of this name is a part of them.
+    pub(super) fn uses(&self, name: &str) -> bool {
+        let in_body = self.body.as_ref().is_some_and(|body| body.uses(name));
+        let query = self.query.iter().map(|(_, text)| text);
+        in_body || self.path.iter().chain(query).chain(self.headers.iter().map(|(_, text)| text)).any(|text| text.uses(name))
+    }
+
     /// Checks that the keys are there, and that a secure connection is possible.
     ///
     /// # Errors
@@ -276,6 +283,15 @@ impl Body {
             }
             plain => Self::Plain(plain.clone()),
         })
+    }
+
+    fn uses(&self, name: &str) -> bool {
+        match self {
+            Self::Text(text) => text.uses(name),
+            Self::List(items) => items.iter().any(|item| item.uses(name)),
+            Self::Object(fields) => fields.iter().any(|(_, field)| field.uses(name)),
+            Self::Plain(_) => false,
+        }
     }
 
     fn filled(&self, value: ValueOf<'_>) -> Result<Value> {

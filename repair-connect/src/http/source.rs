@@ -141,6 +141,12 @@ impl HttpSource {
             return Err(Error::invalid("`rows_per_request` and `keys_per_request` must be at least 1; correct them, or remove them"));
         }
         config.answers.iter().try_for_each(AnswerRule::check)?;
+        let requests = Requests::new(config.request(), Method::GET, &VALUES, &FORMATTED, &options.environment)?;
+        if limits.keys_per_request > 1 && requests.uses("key") {
+            return Err(Error::invalid(
+                "`{key}` stands for one key, and `keys_per_request` is more than 1; write `{keys}`, which are joined by commas, or ask for one key at a time",
+            ));
+        }
         let pages = Pages::new(config.pages.as_ref())?;
         let most_pages = match pages {
             Pages::One if config.max_pages.is_some_and(|pages| pages != 1) => {
@@ -163,7 +169,7 @@ impl HttpSource {
             ));
         }
         Ok(Self {
-            requests: Requests::new(config.request(), Method::GET, &VALUES, &FORMATTED, &options.environment)?,
+            requests,
             shape,
             columns: config.columns.clone(),
             optional: config.optional.clone(),
@@ -446,12 +452,9 @@ impl Source for HttpSource {
             .map_err(|error| Error::invalid("`settles_after` is out of range").because(error))?;
         let interval = Interval::new(request.interval.from(), request.interval.to().min(settled)).ok();
         let is_known = |key: &Key| {
+            let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let matches = |row: &Map<String, Value>| {
-                request.table.key.iter().zip(key.values()).all(|(name, value)| match row.get(name) {
-                    Some(Value::String(text)) => text == value,
-                    Some(other) => other.to_string() == value,
-                    None => false,
-                })
+                request.table.key.iter().zip(key.values()).all(|(name, value)| row.get(name).map(text).as_deref() == Some(value))
             };
             rows.iter().any(matches)
         };

@@ -121,7 +121,7 @@ async fn damaged_streams_of_arrow_crash_nothing() {
         let mut damaged = whole.clone();
         for _ in 0..3 {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let (at, byte) = ((seed >> 33) as usize % damaged.len(), (seed >> 20) as u8);
+            let (at, byte) = (usize::try_from(seed >> 33).unwrap() % damaged.len(), seed.to_le_bytes()[3]);
             damaged[at] = byte;
         }
         errors += usize::from(answered(&world, &damaged, "arrow").await.is_err());

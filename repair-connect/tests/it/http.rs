@@ -1,5 +1,5 @@
 //! APIs that a workflow describes, against a server on loopback: paging, forms of rows, what answers mean; and answers that are hostile.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value, reason = "helpers of tests")]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -419,6 +419,7 @@ fn what_cannot_be_meant_is_refused_when_a_workflow_is_read() {
         (json!({ "time": { "zone": "Mars/Base" } }), "no time zone"),
         (json!({ "answers": [{ "means": "empty" }] }), "would apply to every answer"),
         (json!({ "rows_per_request": 0 }), "at least 1"),
+        (json!({ "keys_per_request": 2 }), "`{key}` stands for one key"),
     ] {
         let error = source(url, more.clone()).map(drop).unwrap_err();
         assert!(error.full().contains(why), "{more}: {}", error.full());
