@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::Result;
-use crate::plugin::{Answer, Clock, Limits, Request, Source, StepContext};
+use crate::plugin::{Answer, Clock, Limits, Request, Source, StepContext, UserQuery};
 use crate::workflow::Rate;
 
 /// Allows a number of operations per period, evenly spread.
@@ -45,6 +45,10 @@ pub(crate) struct RateLimited {
 
 #[async_trait]
 impl Source for RateLimited {
+    fn query(&self) -> Option<UserQuery<'_>> {
+        self.inner.query()
+    }
+
     fn limits(&self) -> Limits {
         self.inner.limits()
     }

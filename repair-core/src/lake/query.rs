@@ -122,13 +122,12 @@ impl<'a> Query<'a> {
         let mut at = 0;
         for named in named(self.sql) {
             text.push_str(self.sql.get(at..named.range.start).unwrap_or_default());
-            match named.kind {
-                NamedKind::Value => {
-                    text.push_str(&literal(self.values.get(named.name).ok_or_else(|| unknown(&named, self.values.keys()))?))
-                }
-                NamedKind::Relation if self.relations.contains_key(named.name) => text.push_str(&name(named.name)),
+            let part = match named.kind {
+                NamedKind::Value => literal(self.values.get(named.name).ok_or_else(|| unknown(&named, self.values.keys()))?),
+                NamedKind::Relation if self.relations.contains_key(named.name) => name(named.name),
                 NamedKind::Relation => return Err(unknown(&named, self.relations.keys())),
-            }
+            };
+            text.push_str(&part);
             at = named.range.end;
         }
         text.push_str(self.sql.get(at..).unwrap_or_default());

@@ -63,7 +63,7 @@ pub struct UnknownColumn {
 /// `invalid` if expressions are nested too deeply, or if the query names a value or a relation that it is not given.
 #[cfg(feature = "sql")]
 pub async fn unknown_column(tables: &[(String, arrow::datatypes::SchemaRef)], query: &Query<'_>) -> Result<Option<UnknownColumn>> {
-    let text = query.text(|value| datafusion::plain_literal(value), datafusion::name)?.to_lowercase();
+    let text = query.text(datafusion::plain_literal, datafusion::name)?.to_lowercase();
     let checked = text.clone();
     crate::files::blocking(move || depth::check(&checked)).await?;
     let relations = query.named_relations().into_iter().map(|(name, relation)| (datafusion::shown_name(name), relation.schema.clone()));

@@ -331,7 +331,7 @@ fn missing(base: Findings, (defects, mut notices): (Defects, Vec<String>)) -> Fi
     if there > 0 {
         notices.push(format!("{there} rows of the query name slots that hold a row or are confirmed absent; they are not missing"));
     }
-    let mut counts = base.counts.clone();
+    let mut counts = base.counts;
     counts.expected = counts.expected.saturating_sub(counts.missing) + gaps.missing();
     (counts.missing, counts.gaps) = (gaps.missing(), gaps.len() as u64);
     Findings { counts, gaps, notices: [base.notices.clone(), notices].concat(), hold_until: None, ..base }

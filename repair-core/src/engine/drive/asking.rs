@@ -12,7 +12,7 @@ use crate::engine::drive::work::Recorder;
 use crate::engine::pure::event::Event;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Usage;
-use crate::plugin::{Answer, Calls, Limits, Request, Source, StepContext};
+use crate::plugin::{Answer, Calls, Limits, Request, Source, StepContext, UserQuery};
 
 /// The same context, with calls that are counted: those of sources, and those that a plug-in makes itself.
 pub(crate) fn counted(context: &StepContext, recorder: &Recorder, budgeted: bool) -> StepContext {
@@ -58,6 +58,10 @@ struct Counted {
 
 #[async_trait]
 impl Source for Counted {
+    fn query(&self) -> Option<UserQuery<'_>> {
+        self.inner.query()
+    }
+
     fn limits(&self) -> Limits {
         self.inner.limits()
     }
