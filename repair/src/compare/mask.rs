@@ -576,7 +576,7 @@ mod tests {
         let there: BTreeMap<Key, SlotSet> = ["a", "b", "c"].map(|name| (Key::from(name), whole.clone())).into();
         let real = gaps(&[("a", 100, 200), ("a", 500, 510), ("b", 110, 190), ("b", 502, 503), ("c", 0, 1_300)]);
         assert_eq!(at_the_same_time(&real).len(), 4, "an hour within ten is not the same outage");
-        let (mask, unlike) = like_gaps(grid(), &there, &real, "2%".parse().unwrap(), 3).unwrap();
+        let (mask, unlike) = like_gaps(grid(), &there, &real, "25%".parse().unwrap(), 3).unwrap();
         assert_eq!(unlike, Unlike { gaps: 1, longest: 1_300 }, "more than half of a key");
         let runs = |key: &str, length: u64| -> Vec<i64> {
             mask.gaps().iter().filter(|(of, run)| **of == Key::from(key) && run.len() == length).map(|(_, run)| run.first).collect()

@@ -181,7 +181,7 @@ mod tests {
         let profile = Profile::new(HOUR, &[DAY], hours(24 * 10));
         let usual = |at: usize| if at % 24 < 12 { 10.0 } else { 20.0 };
         let mut series: Vec<f64> = (0..240).map(usual).collect();
-        series.iter_mut().skip(120).for_each(|value| *value += 4.0);
+        series.iter_mut().skip(120).take(30).for_each(|value| *value += 4.0);
         series[100..140].fill(f64::NAN);
         let filled = profile.filled(&series);
         assert!(filled.iter().all(|value| value.is_finite()));
