@@ -171,6 +171,10 @@ struct Nothing;
 
 #[async_trait]
 impl Task for Nothing {
+    fn query(&self) -> Option<repair_core::plugin::UserQuery<'_>> {
+        None
+    }
+
     async fn perform(&self, _: &StepContext) -> Result<(Value, Usage)> {
         Ok((Value::Null, Usage::default()))
     }
@@ -289,6 +293,10 @@ struct Sells(i64);
 
 #[async_trait]
 impl Source for Sells {
+    fn query(&self) -> Option<repair_core::plugin::UserQuery<'_>> {
+        None
+    }
+
     fn limits(&self) -> Limits {
         Limits::new(u64::try_from(self.0 + 2).unwrap(), 1)
     }

@@ -128,7 +128,8 @@ async fn any_sequence_of_writes_is_seen() {
             let key = ["A", "B", "A", "B", "A", "B", "A", "C"][usize::try_from(numbers.below(8)).unwrap()];
             match numbers.below(12) {
                 0..=2 => {
-                    world.put(&format!("lake/bars/date={}/{}.parquet", &time[..10], numbers.below(4)), parquet(&rows(&[(key, &time, 1.0)])))
+                    let name = format!("lake/bars/date={}/{}.parquet", &time[..10], numbers.below(4));
+                    world.put(&name, parquet(&rows(&[(key, &time, 1.0)])));
                 }
                 3 => {
                     // Into the folder of a day that may be its own, a neighbour's, or one that is too far away.
