@@ -115,7 +115,7 @@ fn all_is_reported_at_once_and_nothing_has_to_be_there() {
     let (_, err, code) = world.said(&["validate", "w.yaml"]);
     assert_eq!(code, 2);
     for part in
-        ["nothing says which are expected", "(step: find)", "column `nothing`", "(step: sum)", "whole number of slots", "(step: fill)"]
+        ["nothing says which are expected", "(step: find)", "column `nothing`", "(step: sum", "whole number of slots", "(step: fill)"]
     {
         assert!(err.contains(part), "`{part}` is not in: {err}");
     }

@@ -315,12 +315,16 @@ async fn hide(arena: &Arena<'_>, looked: &Looked, share: Share, options: &Compar
         Pattern::LikeGaps if real.is_empty() => Pattern::Runs,
         pattern => pattern,
     };
-    let (mask, unlike) = match pattern {
+    let (pattern, mask, unlike) = match pattern {
         Pattern::LikeGaps => {
             let (mask, unlike) = mask::like_gaps(scope.grid, &there, &real, share, options.seed)?;
-            (mask, Some(unlike).filter(|unlike| unlike.gaps > 0))
+            let unlike = Some(unlike).filter(|unlike| unlike.gaps > 0);
+            match mask.is_empty() {
+                true => (Pattern::Runs, mask::choose(scope.grid, &there, share, Pattern::Runs, options.seed)?, unlike),
+                false => (pattern, mask, unlike),
+            }
         }
-        pattern => (mask::choose(scope.grid, &there, share, pattern, options.seed)?, None),
+        pattern => (pattern, mask::choose(scope.grid, &there, share, pattern, options.seed)?, None),
     };
     let mask = mask.of_cells(groups, options.seed);
     let rows = truth(lake, table, &mask, columns).await?;

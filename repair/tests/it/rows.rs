@@ -41,7 +41,7 @@ fn each_of_many_rows_is_judged_and_none_among_its_neighbours() {
     assert_eq!(output(&look("max: 3"), "look")["defective"], 2, "the minutes with a 4 and with a 5");
     let refused = look("frozen: 2");
     let said = format!("{:?}", refused.reason);
-    assert!(refused.error == Some(ErrorKind::Invalid) && said.contains("`outlier` or `frozen`, needs a table with one row"), "{said}");
+    assert!(refused.error == Some(ErrorKind::Invalid) && said.contains("needs a table with one row in each slot"), "{said}");
 }
 
 #[test]
