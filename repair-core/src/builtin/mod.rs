@@ -12,8 +12,10 @@
 //! | `keep` | repairer | keeps one of several rows |
 //! | `interpolate` | repairer | draws a line between the rows before and after a gap |
 //! | `shifted` | repairer | copies the row from the same time of another day |
-//! | `sql` | detector, repairer, source, aggregator, task | a query of the user's own: its rows are the defects, the repaired rows, the answer of a source, a
-//! table, or what later steps decide by |
+//! | `carry-backward` | repairer | repeats the next row |
+//! | `regress` | repairer | estimates a gap from other series, what repeats, and its edges |
+//! | `seasonal` | repairer | estimates a gap from what repeats, and its edges |
+//! | `sql` | detector, repairer, source, aggregator, task | runs a query of the user's own, whose rows are defects, repairs, answers, a table, or an output |
 //! | `event`, `approval` | sensor | whether something was said to have happened, and whether a person has approved |
 //! | `usage` | task | records what another system used |
 //!
