@@ -1,7 +1,7 @@
 //! What people and other systems say to a run: that something happened, and whether it may go on.
 
 use jiff::Timestamp;
-use repair_core::engine::JsonFormat;
+use repair_core::engine::{JsonFormat, RunState};
 use repair_core::lake::said::{Decision, Happened};
 use repair_core::workflow::{StepKind, Template, Variables, Wait};
 use repair_core::{Error, ErrorKind, Result};
@@ -19,6 +19,8 @@ pub struct AwaitedApproval {
     pub step: String,
     /// Which visit of it.
     pub visit: u32,
+    /// Which attempt of the visit, from 1. After a rejection, a redrive is another one.
+    pub attempt: u32,
     /// What is to be approved; `None` if it is computed.
     pub message: Option<String>,
 }
@@ -49,10 +51,11 @@ impl OpenLake {
     pub async fn signal(&self, run: &str, event: &str, by: Option<&str>, payload: Value) -> Result<Said> {
         let state = self.state(run).await?;
         refuse_ended(run, state.ended.is_some())?;
+        let at = now(&state);
         if event.trim().is_empty() {
             return Err(Error::invalid("the name of the event is empty"));
         }
-        let (at, by) = (Timestamp::now(), &who(by));
+        let by = &who(by);
         let lake = self.lake_of_run(run).await?;
         Happened::new(by.as_str(), at, payload).say(lake.as_ref(), run, event).await?;
         Ok(Said { format: JsonFormat, run: run.to_owned(), about: event.to_owned(), approved: None, by: by.clone(), at })
@@ -69,7 +72,7 @@ impl OpenLake {
         }
         let workflow = self.workflow_of(&state)?;
         let mut awaited = Vec::new();
-        for name in state.active.keys() {
+        for (name, position) in &state.active {
             let Some(StepKind::Wait(Wait::Sensor(wait))) = workflow.step(name).map(|step| &step.kind) else { continue };
             if wait.plugin != "approval" {
                 continue;
@@ -78,8 +81,7 @@ impl OpenLake {
                 Template::Value(with) => with.get("message").and_then(Value::as_str).map(str::to_owned),
                 other => other.resolve(&Variables::default()).ok().and_then(|with| Some(with.get("message")?.as_str()?.to_owned())),
             };
-            let visit = state.steps.get(name).map_or(1, |step| step.visits.max(1));
-            awaited.push(AwaitedApproval { step: name.clone(), visit, message });
+            awaited.push(AwaitedApproval { step: name.clone(), visit: position.visit, attempt: position.attempt, message });
         }
         Ok(awaited)
     }
@@ -89,7 +91,9 @@ impl OpenLake {
     /// # Errors
     /// `not-found` if there is no such run; `conflict` if it waits for no approval, or for several and none is named; those of the lake.
     pub async fn decide(&self, run: &str, step: Option<&str>, approved: bool, by: Option<&str>, reason: Option<String>) -> Result<Said> {
-        refuse_ended(run, self.state(run).await?.ended.is_some())?;
+        let state = self.state(run).await?;
+        refuse_ended(run, state.ended.is_some())?;
+        let at = now(&state);
         let mut awaited = self.awaited_approvals(run).await?;
         awaited.retain(|awaited| step.is_none_or(|step| awaited.step == step));
         let conflict = |message: String| Err(Error::new(ErrorKind::Conflict, message));
@@ -104,9 +108,9 @@ impl OpenLake {
                 return conflict(format!("run `{run}` waits for several approvals, at {}; name the step", names.join(", ")));
             }
         };
-        let (at, by) = (Timestamp::now(), &who(by));
+        let by = &who(by);
         let lake = self.lake_of_run(run).await?;
-        Decision::new(approved, by.as_str(), at, reason).say(lake.as_ref(), run, &one.step, one.visit).await?;
+        Decision::new(approved, one.attempt, by.as_str(), at, reason).say(lake.as_ref(), run, &one.step, one.visit).await?;
         Ok(Said { format: JsonFormat, run: run.to_owned(), about: one.step.clone(), approved: Some(approved), by: by.clone(), at })
     }
 
@@ -114,6 +118,11 @@ impl OpenLake {
         let journal = self.journal().await?;
         self.lake_of(Some((journal.as_ref(), run))).await
     }
+}
+
+/// When it is said. The clock of this machine may be behind that of the machine which drives the run, and what is said now comes after all that has happened.
+fn now(state: &RunState) -> Timestamp {
+    Timestamp::now().max(state.updated_at)
 }
 
 /// Who says it: the given name, or the user of this process.

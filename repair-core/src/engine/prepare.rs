@@ -185,6 +185,10 @@ impl Detector for Warning {
         self.inner.rests_on(context).await
     }
 
+    fn query(&self) -> Option<UserQuery<'_>> {
+        self.inner.query()
+    }
+
     fn cells(&self) -> Vec<Vec<String>> {
         self.inner.cells()
     }

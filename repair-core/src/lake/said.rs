@@ -27,6 +27,8 @@ pub struct Happened {
 pub struct Decision {
     /// Whether the run may go on.
     pub approved: bool,
+    /// Which attempt of the step's visit asked, from 1.
+    pub attempt: u32,
     /// When it was decided.
     pub at: Timestamp,
     /// Who decided.
@@ -60,9 +62,9 @@ impl Happened {
 }
 
 impl Decision {
-    /// Decided by somebody at a time.
-    pub fn new(approved: bool, by: impl Into<String>, at: Timestamp, reason: Option<String>) -> Self {
-        Self { approved, at, by: by.into(), reason }
+    /// The answer to an attempt, decided by somebody at a time.
+    pub fn new(approved: bool, attempt: u32, by: impl Into<String>, at: Timestamp, reason: Option<String>) -> Self {
+        Self { approved, attempt, at, by: by.into(), reason }
     }
 
     /// What was decided about a visit of a step; `None` if nothing was.

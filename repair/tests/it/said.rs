@@ -74,6 +74,25 @@ async fn a_run_waits_until_somebody_approves_or_rejects() {
     }
 }
 
+/// Who rejects a run does not reject it for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rejected_run_that_is_redriven_asks_again() {
+    let world = World::new("  ask: { wait: { until: { approval: write?, every: 50ms } }, end: true }\n");
+    let repair = world.repair().await;
+    let running = tokio::spawn(async move { repair.run().id("one").await });
+    world.awaits("one").await;
+    world.lake().await.decide("one", None, false, Some("Ada"), None).await.unwrap();
+    assert_eq!(running.await.unwrap().unwrap().outcome, Some(Outcome::Failed));
+    let lake = world.lake().await;
+    let redriven = tokio::spawn(async move { lake.redrive("one").await });
+    world.awaits("one").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!redriven.is_finished(), "it waits for another answer");
+    world.lake().await.decide("one", None, true, Some("Bo"), None).await.unwrap();
+    let report = redriven.await.unwrap().unwrap();
+    assert_eq!((report.outcome, &report.step("ask").unwrap().output["by"]), (Some(Outcome::Succeeded), &json!("Bo")));
+}
+
 /// A decision is kept, whether or not anybody drives the run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_decision_while_nobody_drives_the_run_counts_when_it_is_resumed() {

@@ -38,7 +38,7 @@ pub struct SeasonalConfig {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub zone: Option<Zone>,
-    /// How much time on each side of a hole is looked at, besides as much as the hole is long; 28 days by default, but from 200 to 3,000 slots.
+    /// How much time on each side of a hole is looked at, in addition to as much as the hole is long; 28 days by default, but from 200 to 3,000 slots.
     #[serde(default)]
     pub window: Option<Period>,
     /// The longest gap that is estimated; 65,536 slots by default. A longer gap stays missing as a whole.

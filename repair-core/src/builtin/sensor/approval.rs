@@ -33,15 +33,16 @@ struct Approval {
 
 #[async_trait]
 impl Sensor for Approval {
+    /// A rejection ends the attempt in which it was said. After a redrive, the step asks again.
     async fn sense(&self, context: &StepContext) -> Result<Value> {
         let message = &self.config.message;
         match Decision::read(context.lake.as_ref(), &context.run, &context.step, context.visit).await? {
-            Some(Decision { approved: true, at, by, reason }) => Ok(json!({ "received": true, "at": at, "by": by, "reason": reason })),
-            Some(Decision { by, reason, .. }) => {
+            Some(Decision { approved: true, at, by, reason, .. }) => Ok(json!({ "received": true, "at": at, "by": by, "reason": reason })),
+            Some(Decision { attempt, at, by, reason, .. }) if attempt == context.attempt && at >= context.entered_at => {
                 let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
                 Err(Error::new(ErrorKind::Denied, format!("{by} has rejected `{message}`{why}")))
             }
-            None => Ok(json!({ "received": false })),
+            _ => Ok(json!({ "received": false })),
         }
     }
 }
